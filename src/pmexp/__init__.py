@@ -1,0 +1,1 @@
+"""pmexp: prove a memory-saving training method, from one command to a verdict."""

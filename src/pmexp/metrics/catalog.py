@@ -1,0 +1,57 @@
+"""Every metric's unit, direction and label, written once.
+
+The journal, the tracker's sections, the tables and the plots all read them here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["min", "max", "none"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured quantity.
+
+    `direction` says which end is better; "none" marks a quantity that is only observed.
+    """
+
+    name: str
+    unit: str
+    direction: Direction
+    label: str
+
+
+_CATALOG = (
+    Metric("train/loss", "nats", "min", "training loss"),
+    Metric("train/lr", "1", "none", "learning rate"),
+    Metric("val/loss", "nats", "min", "validation loss"),
+    Metric("val/accuracy", "fraction", "max", "validation accuracy"),
+    Metric("val/f1", "fraction", "max", "validation F1"),
+    Metric("test/loss", "nats", "min", "test loss"),
+    Metric("test/accuracy", "fraction", "max", "test accuracy"),
+    Metric("test/f1", "fraction", "max", "test F1"),
+    Metric("grad/norm", "1", "none", "gradient norm before clipping"),
+    Metric("memory/saved_bytes", "bytes", "min", "saved for backward"),
+    Metric("memory/mask_bytes", "bytes", "min", "dropout masks saved for backward"),
+    Metric("memory/mask_elements", "elements", "none", "elements under dropout in a step"),
+    Metric("memory/mask_bytes_per_element", "bytes/element", "min", "mask bytes an element"),
+    Metric("memory/peak_bytes", "bytes", "min", "peak memory"),
+    Metric("speed/step_ms", "ms", "min", "step time (median)"),
+    Metric("speed/step_ms_p10", "ms", "min", "step time (10th percentile)"),
+    Metric("speed/step_ms_p90", "ms", "min", "step time (90th percentile)"),
+    Metric("speed/samples_per_s", "samples/s", "max", "throughput"),
+    Metric("speed/tokens_per_s", "tokens/s", "max", "throughput in tokens"),
+    Metric("progress/epoch", "epochs", "none", "epochs done"),
+)
+_BY_NAME = {metric.name: metric for metric in _CATALOG}
+
+
+def metric_of(name: str) -> Metric:
+    """The catalog entry of `name`; KeyError with the way out when there is none."""
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise KeyError(
+            f"metric '{name}' is not in pmexp/metrics/catalog.py: add its unit, direction and label there"
+        ) from None

@@ -1,0 +1,58 @@
+"""PackedDropout, the module, and set_mode(), the defaults it is made with."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pmexp.packed_dropout.functional import Rng, check_options, packed_dropout
+
+
+@dataclass
+class _Mode:
+    bits_per_mask: int = 1
+    rng: Rng = "philox"
+
+
+_mode = _Mode()
+
+
+def set_mode(*, bits_per_mask: int | None = None, rng: Rng | None = None) -> None:
+    """Sets what every PackedDropout made from now on takes where it is not told otherwise.
+
+    Modules that exist already keep what they have. Raises ValueError for a value out of range.
+    """
+    bits = _mode.bits_per_mask if bits_per_mask is None else bits_per_mask
+    new_rng = _mode.rng if rng is None else rng
+    check_options(0.0, bits, new_rng)
+    _mode.bits_per_mask, _mode.rng = bits, new_rng
+
+
+class PackedDropout(nn.Dropout):
+    """nn.Dropout that saves packed mask bits for backward; see `packed_dropout` for the options."""
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        inplace: bool = False,
+        *,
+        bits: int | None = None,
+        cache_unpacked: bool = True,
+        rng: Rng | None = None,
+    ) -> None:
+        super().__init__(p, inplace)
+        self.bits = _mode.bits_per_mask if bits is None else bits
+        self.cache_unpacked = cache_unpacked
+        self.rng: Rng = _mode.rng if rng is None else rng
+        check_options(p, self.bits, self.rng)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.drop(input, self.p, self.training, self.inplace)
+
+    def drop(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        """This module's dropout with the signature of F.dropout, for functional call sites."""
+        return packed_dropout(
+            input, p, training, inplace, bits=self.bits, cache_unpacked=self.cache_unpacked, rng=self.rng
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, bits={self.bits}, cache_unpacked={self.cache_unpacked}, rng={self.rng}"
