@@ -1,10 +1,12 @@
 """Every metric's unit, direction and label, written once.
 
-The journal, the tracker's sections, the tables and the plots all read them here.
+The journal, the tracker's sections, the tables and the plots all read them here. Imports no torch.
 """
 
 from dataclasses import dataclass
 from typing import Literal
+
+from pmexp.metrics.task_metrics import TASK_METRICS
 
 Direction = Literal["min", "max", "none"]
 
@@ -22,15 +24,16 @@ class Metric:
     label: str
 
 
+_SPLITS = {"val": "validation", "test": "test"}
 _CATALOG = (
     Metric("train/loss", "nats", "min", "training loss"),
     Metric("train/lr", "1", "none", "learning rate"),
-    Metric("val/loss", "nats", "min", "validation loss"),
-    Metric("val/accuracy", "fraction", "max", "validation accuracy"),
-    Metric("val/f1", "fraction", "max", "validation F1"),
-    Metric("test/loss", "nats", "min", "test loss"),
-    Metric("test/accuracy", "fraction", "max", "test accuracy"),
-    Metric("test/f1", "fraction", "max", "test F1"),
+    *(Metric(f"{split}/loss", "nats", "min", f"{word} loss") for split, word in _SPLITS.items()),
+    *(
+        Metric(f"{split}/{name}", metric.unit, metric.direction, f"{word} {metric.label}")
+        for split, word in _SPLITS.items()
+        for name, metric in TASK_METRICS.items()
+    ),
     Metric("grad/norm", "1", "none", "gradient norm before clipping"),
     Metric("memory/saved_bytes", "bytes", "min", "saved for backward"),
     Metric("memory/mask_bytes", "bytes", "min", "dropout masks saved for backward"),
@@ -42,6 +45,7 @@ _CATALOG = (
     Metric("speed/step_ms_p90", "ms", "min", "step time (90th percentile)"),
     Metric("speed/samples_per_s", "samples/s", "max", "throughput"),
     Metric("speed/tokens_per_s", "tokens/s", "max", "throughput in tokens"),
+    Metric("progress/steps_total", "steps", "none", "steps planned"),
     Metric("progress/epoch", "epochs", "none", "epochs done"),
 )
 _BY_NAME = {metric.name: metric for metric in _CATALOG}
@@ -52,6 +56,4 @@ def metric_of(name: str) -> Metric:
     try:
         return _BY_NAME[name]
     except KeyError:
-        raise KeyError(
-            f"metric '{name}' is not in pmexp/metrics/catalog.py: add its unit, direction and label there"
-        ) from None
+        raise KeyError(f"metric '{name}' is not in the catalog: add it to pmexp/metrics/catalog.py") from None

@@ -7,10 +7,11 @@ from pmexp.packed_dropout.functional import packed_dropout
 from pmexp.packed_dropout.module import PackedDropout, set_mode
 from pmexp.packed_dropout.ops import backend
 from pmexp.packed_dropout.reference import pack_bits, unpack_bits
-from pmexp.packed_dropout.surgery import ReplacementReport, replace_dropout
+from pmexp.packed_dropout.surgery import Place, ReplacementReport, replace_dropout
 
 __all__ = [
     "PackedDropout",
+    "Place",
     "ReplacementReport",
     "backend",
     "pack_bits",

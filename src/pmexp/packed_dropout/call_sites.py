@@ -10,8 +10,10 @@ import functools
 import inspect
 import sys
 import textwrap
+from collections.abc import Hashable
 from dataclasses import dataclass
 from types import FunctionType
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import nn
@@ -30,8 +32,13 @@ class CallSites:
 _NOTHING = CallSites(False, False, frozenset())
 
 
+def call_sites(module: nn.Module) -> CallSites:
+    """The call sites in the code of the module's own class."""
+    return _call_sites(cast(Hashable, type(module)))
+
+
 @functools.cache
-def call_sites(cls: type[nn.Module]) -> CallSites:
+def _call_sites(cls: Any) -> CallSites:
     """Reads the source of `cls` and of its bases outside torch."""
     direct = eager_attention = False
     called: set[str] = set()
@@ -72,7 +79,7 @@ def _parse(thing: type | FunctionType) -> ast.Module | None:
 
 
 def _calls_dropout(tree: ast.Module, namespace: dict[str, object]) -> bool:
-    """True for `F.dropout(...)`, `nn.functional.dropout(...)` and a bare `dropout(...)` imported from there."""
+    """True for `F.dropout(...)`, `nn.functional.dropout(...)` and `dropout(...)` imported from there."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue

@@ -1,6 +1,6 @@
 """packed_dropout(): dropout whose backward keeps packed mask bits and nothing else."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -40,9 +40,8 @@ def packed_dropout(
         ValueError: `p`, `bits` or `rng` out of range.  TypeError: `input` is not a floating tensor.
     """
     if has_torch_function_unary(input):
-        options = dict(bits=bits, cache_unpacked=cache_unpacked, rng=rng)
-        result = handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
-        return result  # type: ignore[no-any-return]
+        options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
+        return handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
     check_options(p, bits, rng)
     if not input.is_floating_point():
         raise TypeError(f"packed_dropout takes a floating-point tensor, got {input.dtype}")
@@ -51,11 +50,9 @@ def packed_dropout(
     if p == 1.0:
         return input.mul_(0.0) if inplace else input * 0.0
     if rng == "torch":
-        output: Tensor = _TorchMask.apply(input, p, bits, cache_unpacked, inplace)
-        return output
+        return cast(Tensor, _TorchMask.apply(input, p, bits, cache_unpacked, inplace))
     seed = torch.randint(0, 2**62, (1,), dtype=torch.int64, device=input.device)
-    output = _PhiloxMask.apply(input, seed, p, bits, cache_unpacked, inplace)
-    return output
+    return cast(Tensor, _PhiloxMask.apply(input, seed, p, bits, cache_unpacked, inplace))
 
 
 def check_options(p: float, bits: int, rng: str) -> None:
@@ -91,7 +88,9 @@ class _TorchMask(_MaskedBackward):
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float, bits: int, cache_unpacked: bool, inplace: bool) -> Tensor:
         if x.device.type == "cpu":
-            keep = torch.empty_like(x).bernoulli_(1.0 - p)  # the draw of nn.Dropout, dtype and layout included
+            keep = torch.empty_like(x).bernoulli_(
+                1.0 - p
+            )  # the draw of nn.Dropout, dtype and layout included
             y = reference.apply_mask(x, keep, p)
         else:
             y, keep = torch.native_dropout(x, p, True)

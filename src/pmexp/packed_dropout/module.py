@@ -55,4 +55,6 @@ class PackedDropout(nn.Dropout):
         )
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, bits={self.bits}, cache_unpacked={self.cache_unpacked}, rng={self.rng}"
+        return (
+            f"{super().extra_repr()}, bits={self.bits}, cache_unpacked={self.cache_unpacked}, rng={self.rng}"
+        )

@@ -7,18 +7,18 @@ torch.compile traces through it, and no other model in the process is touched.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pmexp.packed_dropout.call_sites import CallSites, call_sites
+from pmexp.packed_dropout.call_sites import call_sites
 
 Place = Literal["all", "attention", "hidden"]
 
-ROUTED = "routed_dropout"
+_CHILD = "routed_dropout"
 _ROUTE = "_dropout_route"
 
 
@@ -52,7 +52,7 @@ def replace_dropout(
         model: any module tree; its training mode, parameters and state_dict keys stay.
         dropout: a subclass of nn.Dropout, made as ``dropout(p, inplace, **options)``. One with a method
             ``drop(input, p, training, inplace)`` also takes over functional calls; with nn.Dropout
-            itself these stay what they are.
+            itself these stay, or become again, what they are.
         where: "attention" is dropout of attention probabilities, "hidden" every other one.
 
     Raises:
@@ -60,95 +60,91 @@ def replace_dropout(
     """
     if where not in get_args(Place):
         raise ValueError(f"where: {where!r} is unknown; allowed are {', '.join(get_args(Place))}")
-    report = ReplacementReport(dropout.__name__, where)
-    routed = [(n, m) for n, m in model.named_modules() if _calls_functional(m)]
-    for name, module in routed:
-        _route(module, name, dropout, where, options, report)
-    made: dict[nn.Module, nn.Module] = {}
+    replacement = _Replacement(dropout, where, options, ReplacementReport(dropout.__name__, where))
     for name, module in list(model.named_modules(remove_duplicate=False)):
-        if name.rpartition(".")[2] != ROUTED:
-            _exchange_children(name, module, dropout, where, options, report, made)
+        if not name.endswith(_CHILD):
+            replacement.route_functions_of(module, name)
+            replacement.exchange_children_of(module, name)
+    report = replacement.report
     if not report.modules and not report.functions:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in report.left.items())
         raise ValueError(
-            f"replace_dropout(where={where!r}) found nothing to replace in {type(model).__name__}"
-            + (f" ({reasons})" if reasons else ": it has no dropout")
+            f"replace_dropout(where={where!r}) found nothing to replace in {type(model).__name__}: "
+            + (reasons or "it has no dropout")
         )
     return report
 
 
-def _exchange_children(
-    prefix: str,
-    parent: nn.Module,
-    dropout: type[nn.Dropout],
-    where: Place,
-    options: dict[str, Any],
-    report: ReplacementReport,
-    made: dict[nn.Module, nn.Module],
-) -> None:
-    sites = _sites(parent)
-    for name, child in list(parent.named_children()):
-        path = f"{prefix}.{name}" if prefix else name
-        if name == ROUTED or child in made.values():
-            continue
-        if not isinstance(child, nn.Dropout):
-            reason = _why_left(child)
-            if reason:
-                report.left[path] = reason
-        elif name in sites.rate_only:
-            continue  # never called: its owner reads the rate and drops by a function
-        elif where not in ("all", _place(parent, name)):
-            report.left[path] = f"where={where}"
-            _add_hooks(child)
+@dataclass
+class _Replacement:
+    dropout: type[nn.Dropout]
+    where: Place
+    options: dict[str, Any]
+    report: ReplacementReport
+    made: dict[nn.Module, nn.Module] = field(default_factory=dict)  # a shared module stays shared
+
+    def exchange_children_of(self, parent: nn.Module, path: str) -> None:
+        rate_only = call_sites(parent).rate_only
+        for name, child in list(parent.named_children()):
+            child_path = f"{path}.{name}" if path else name
+            if name == _CHILD or name in rate_only or child in self.made.values():
+                continue  # a rate-only one is never called: its owner reads `.p` and drops by a function
+            if not isinstance(child, nn.Dropout):
+                self._leave(child_path, _why_left(child))
+            elif self._chosen("attention" if _drops_probabilities(parent, name) else "hidden"):
+                if child not in self.made:
+                    self.made[child] = self.dropout(child.p, child.inplace, **self.options).train(
+                        child.training
+                    )
+                setattr(parent, name, self.made[child])
+                self.report.modules.append(child_path)
+            else:
+                self._leave(child_path, f"where={self.where}")
+                _add_hooks(child)  # shields its call of F.dropout from the route of a module around it
+
+    def route_functions_of(self, module: nn.Module, path: str) -> None:
+        sites = call_sites(module)
+        if not (sites.direct or sites.eager_attention):
+            return
+        attention = getattr(getattr(module, "config", None), "_attn_implementation", None) or "eager"
+        if not sites.direct and attention != "eager":
+            self._leave(
+                path, f"attention dropout lives inside the {attention} kernel; it needs eager attention"
+            )
+            return
+        module._modules.pop(_CHILD, None)
+        if not hasattr(self.dropout, "drop"):
+            self._leave(path, "functional calls are nn.Dropout's own")
+            return
+        if self._chosen("attention" if "Attention" in type(module).__name__ else "hidden"):
+            module.add_module(_CHILD, self.dropout(**self.options).train(module.training))
+            self.report.functions.append(path)
         else:
-            if child not in made:
-                made[child] = dropout(child.p, child.inplace, **options).train(child.training)
-            setattr(parent, name, made[child])
-            report.modules.append(path)
+            self._leave(path, f"where={self.where}")
+        _add_hooks(module)
 
+    def _chosen(self, place: Place) -> bool:
+        return self.where in ("all", place)
 
-def _route(
-    module: nn.Module,
-    name: str,
-    dropout: type[nn.Dropout],
-    where: Place,
-    options: dict[str, Any],
-    report: ReplacementReport,
-) -> None:
-    """Routes the functional dropout of one module, or says why it stays."""
-    attention = _implementation(module)
-    if not _sites(module).direct and attention != "eager":
-        report.left[name] = f"attention dropout lives inside the {attention} kernel; it needs eager attention"
-        return
-    place = "attention" if "Attention" in type(module).__name__ else "hidden"
-    chosen = where in ("all", place)
-    if chosen and hasattr(dropout, "drop"):
-        module.add_module(ROUTED, dropout(**options).train(module.training))
-        report.functions.append(name)
-    else:
-        module.add_module(ROUTED, nn.Dropout())  # has no `drop`: the calls below stay F.dropout's own
-        report.left[name] = f"where={where}" if not chosen else "functional calls already are nn.Dropout's"
-    _add_hooks(module)
+    def _leave(self, path: str, reason: str | None) -> None:
+        if reason:
+            self.report.left[path] = reason
 
 
 class _Route(TorchFunctionMode):
-    """Sends F.dropout to `dropout.drop`; without one, to itself (which shields from an outer route)."""
+    """Sends F.dropout to `dropout.drop`; without one to torch's, whatever route lies around."""
 
     def __init__(self, dropout: nn.Module | None) -> None:
         super().__init__()
-        self.drop = getattr(dropout, "drop", None)
+        self.drop = _stock if dropout is None else cast(Any, dropout).drop
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is F.dropout:
-            func = self.drop or _stock_dropout
-        return func(*args, **(kwargs or {}))
+        return (self.drop if func is F.dropout else func)(*args, **(kwargs or {}))
 
 
-def _stock_dropout(
-    input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> torch.Tensor:
+def _stock(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     return torch.dropout_(input, p, training) if inplace else torch.dropout(input, p, training)
 
 
@@ -159,7 +155,7 @@ def _add_hooks(module: nn.Module) -> None:
 
 
 def _enter_route(module: nn.Module, args: Any) -> None:
-    route = _Route(getattr(module, ROUTED, None))
+    route = _Route(module._modules.get(_CHILD))
     object.__setattr__(module, _ROUTE, route)
     route.__enter__()
 
@@ -170,23 +166,10 @@ def _leave_route(module: nn.Module, args: Any, output: Any) -> None:
         route.__exit__(None, None, None)
 
 
-def _calls_functional(module: nn.Module) -> bool:
-    sites = _sites(module)
-    return sites.direct or sites.eager_attention
-
-
-def _sites(module: nn.Module) -> CallSites:
-    return call_sites(type(module))
-
-
-def _implementation(module: nn.Module) -> str:
-    return str(getattr(getattr(module, "config", None), "_attn_implementation", None) or "eager")
-
-
-def _place(parent: nn.Module, name: str) -> Place:
+def _drops_probabilities(parent: nn.Module, name: str) -> bool:
     """Dropout of attention probabilities sits in an attention class, under a name that says nothing else."""
-    of_output = name.startswith(("resid", "out", "hidden", "proj", "pos"))
-    return "attention" if "Attention" in type(parent).__name__ and not of_output else "hidden"
+    of_something_else = name.startswith(("resid", "out", "hidden", "proj", "pos"))
+    return "Attention" in type(parent).__name__ and not of_something_else
 
 
 def _why_left(module: nn.Module) -> str | None:
@@ -197,6 +180,6 @@ def _why_left(module: nn.Module) -> str | None:
         return f"{kind} drops whole samples: nothing to pack"
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase) and module.dropout > 0:
         return f"{kind} drops inside its own kernel"
-    if not isinstance(module, nn.Module) or not _sites(module).source_missing:
-        return None
-    return f"{kind} has no source to read: a functional dropout in it is not seen"
+    if call_sites(module).source_missing:
+        return f"{kind} has no source to read: a functional dropout in it is not seen"
+    return None

@@ -1,0 +1,43 @@
+# Everything a person types. The recipes are what CI runs.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+RUNS := runs
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format ui clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(INSTALLED) ## make .venv with the pinned versions and this package
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pmexp needs Python 3.11 or newer, found " + sys.version.split()[0])'
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## 20 training runs on real data, compared in a report
+	$(PYTHON) -m pmexp.train -m experiment=demo variant=baseline,pm-drop,no-cache,4bit seed=0,1,2,3,4
+	$(PYTHON) -m pmexp_analysis demo
+	@echo "Compare the runs in MLflow: make ui"
+
+test: $(INSTALLED) ## every test that this machine can run
+	$(PYTHON) -m pytest
+
+check: $(INSTALLED) ## lint, formatting, types and import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+format: $(INSTALLED) ## mend formatting and what ruff can mend
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+ui: $(INSTALLED) ## MLflow on http://127.0.0.1:5000
+	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/$(RUNS)/mlflow.db --host 127.0.0.1 --port 5000
+
+clean: ## remove the environment and caches; runs and reports stay
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,98 @@
+"""Processes forked from one parent that has imported torch and transformers: a run starts in milliseconds."""
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from pmexp.config import RunConfig
+from pmexp.errors import Interrupted, UserError
+from pmexp.sweep import Outcome, State, outcome_of
+
+_PRELOAD = ["pmexp.experiment", "mlflow"]
+_GRACE_SECONDS = 60.0  # from the stop signal to the checkpoint
+
+_forkserver = multiprocessing.get_context("forkserver")
+
+
+def preload() -> None:
+    """Names the modules that the parent of all workers imports, once, when the first worker starts."""
+    _forkserver.set_forkserver_preload(_PRELOAD)
+
+
+def check(runs: Sequence[RunConfig]) -> None:
+    """Raises UserError where a device, checkpoint or dataset of the runs cannot be had."""
+    different = {(repr(run.model), repr(run.dataset), run.system.device): run for run in runs}
+    receiver, sender = _forkserver.Pipe(duplex=False)
+    process = _forkserver.Process(target=_check, args=(list(different.values()), sender))
+    process.start()
+    sender.close()
+    try:
+        message = receiver.recv()
+    except EOFError:
+        raise RuntimeError("the process that checks data and checkpoints died; its output is above") from None
+    finally:
+        process.join()
+    if message:
+        raise UserError(message)
+
+
+class Worker:
+    """One run in its own process."""
+
+    def __init__(self, run: RunConfig) -> None:
+        self.run = run
+        self._message, sender = _forkserver.Pipe(duplex=False)
+        self._process: BaseProcess = _forkserver.Process(target=_work, args=(run, sender), name=run.run_id)
+        self._process.start()
+        sender.close()
+
+    @property
+    def sentinel(self) -> int:
+        """Ready for multiprocessing.connection.wait when the process has ended."""
+        return self._process.sentinel
+
+    def outcome(self) -> Outcome:
+        """Waits for the end of the process and says what became of the run."""
+        self._process.join()
+        if self._message.poll():
+            try:
+                return Outcome(State.failed, self._message.recv(), bad_input=True)
+            except EOFError:
+                pass
+        return outcome_of(self.run, self._process.exitcode or 0)
+
+    def ask_to_stop(self) -> None:
+        self._process.terminate()
+
+    def stop(self) -> None:
+        """Waits for the run's checkpoint, and kills a process that does not come to an end."""
+        self._process.join(_GRACE_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+
+
+def _check(runs: Sequence[RunConfig], sender: Connection) -> None:
+    from pmexp import experiment
+
+    message = ""
+    try:
+        for run in runs:
+            experiment.check(run)
+    except UserError as error:
+        message = str(error)
+    sender.send(message)
+
+
+def _work(run: RunConfig, sender: Connection) -> None:
+    from pmexp import experiment
+
+    try:
+        experiment.run(run, capture_output=True)
+    except UserError as error:
+        sender.send(str(error))
+        sys.exit(2)
+    except (Interrupted, KeyboardInterrupt):
+        sys.exit(128 + signal.SIGINT)

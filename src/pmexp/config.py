@@ -1,0 +1,300 @@
+"""What a run is: every key, its type, default, unit and check. YAML under conf/ only chooses values.
+
+This module imports no torch: `--help`, the launcher and the identity of a run stay quick.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from pmexp.errors import UserError
+
+
+class ModelKind(Enum):
+    vit = "vit"
+    bert = "bert"
+
+
+class Attention(Enum):
+    eager = "eager"
+    sdpa = "sdpa"
+
+
+class DatasetKind(Enum):
+    digits = "digits"
+    reuters_r8 = "reuters_r8"
+    text = "text"
+
+
+class Dropout(Enum):
+    stock = "stock"
+    byte_mask = "byte_mask"
+    packed = "packed"
+
+
+class Where(Enum):
+    all = "all"
+    attention = "attention"
+    hidden = "hidden"
+
+
+class Rng(Enum):
+    philox = "philox"
+    torch = "torch"
+
+
+class Part(Enum):
+    bf16 = "bf16"
+    checkpointing = "checkpointing"
+
+
+class Device(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Schedule(Enum):
+    linear = "linear"
+    cosine = "cosine"
+    constant = "constant"
+
+
+class Select(Enum):
+    best = "best"
+    last = "last"
+
+
+class Tracker(Enum):
+    mlflow = "mlflow"
+    off = "off"
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    name: str = MISSING
+    kind: ModelKind = MISSING
+    hub_id: str | None = None  # checkpoint on the Hugging Face hub
+    revision: str | None = None  # commit of the checkpoint
+    path: str | None = None  # local checkpoint folder, instead of hub_id
+    pretrained: bool = False  # false: random weights in the architecture below
+    attention: Attention = Attention.eager
+    architecture: dict[str, Any] = field(default_factory=dict)  # fields of the transformers config
+    lr: float = 5e-5  # recommended peak learning rate of a pretrained model
+    scratch_lr: float = 1e-3  # the same with pretrained=false
+
+    def __post_init__(self) -> None:
+        _name("model.name", self.name)
+        _positive("model.lr", self.lr)
+        _positive("model.scratch_lr", self.scratch_lr)
+        if self.pretrained and not (self.hub_id or self.path):
+            raise UserError(
+                f"model.pretrained=true: {self.name} has no checkpoint; "
+                "set model.path=<folder> or model.pretrained=false"
+            )
+
+
+@dataclass(kw_only=True)
+class DatasetConfig:
+    name: str = MISSING
+    kind: DatasetKind = MISSING
+    hub_id: str | None = None
+    hub_config: str | None = None  # the subset's name on the hub
+    revision: str | None = None  # commit of the hub dataset
+    path: str | None = None  # local folder, instead of the hub
+    text_columns: list[str] = field(default_factory=list)  # one text, or two that form a pair
+    label_column: str = "label"
+    max_length: int = 128  # tokens; longer texts are cut, shorter ones padded
+    val_fraction: float = 0.1  # share of train carved off where the set has no validation split
+    metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # the first one selects the model
+    epochs: int = 3  # recommended passes over train
+    batch_size: int = 32  # recommended samples a step
+
+    def __post_init__(self) -> None:
+        _name("dataset.name", self.name)
+        _at_least("dataset.max_length", self.max_length, 2)
+        _at_least("dataset.epochs", self.epochs, 1)
+        _at_least("dataset.batch_size", self.batch_size, 1)
+        _between("dataset.val_fraction", self.val_fraction, 0.0, 0.5, open_low=True)
+        if not self.metrics:
+            raise UserError("dataset.metrics: is empty; name at least one metric, e.g. [accuracy]")
+
+
+@dataclass(kw_only=True)
+class VariantConfig:
+    name: str = MISSING
+    dropout: Dropout = MISSING
+    where: Where = Where.all
+    p: float | None = None  # dropout rate of every place; null keeps the model's own rates
+    bits: int = 1  # width of a stored mask value
+    rng: Rng = Rng.philox
+    cache_unpacked: bool = True
+
+    def __post_init__(self) -> None:
+        _name("variant.name", self.name)
+        if self.p is not None:
+            _between("variant.p", self.p, 0.0, 1.0)
+        if self.bits not in (1, 2, 4):
+            raise UserError(f"variant.bits: {self.bits} is not a width; allowed are 1, 2 and 4")
+
+
+@dataclass(kw_only=True)
+class SystemConfig:
+    parts: list[Part] = field(default_factory=list)
+    device: Device = Device.auto  # auto: CUDA where there is one; the record says which
+    name: str = ""  # derived: the parts joined by "-", "plain" without any
+
+    def __post_init__(self) -> None:
+        if len(set(self.parts)) != len(self.parts):
+            raise UserError(f"system.parts: {[p.name for p in self.parts]} names a part twice; name it once")
+        self.name = "-".join(part.name for part in self.parts) or "plain"
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    epochs: int | None = None  # null: the dataset's
+    max_steps: int | None = None  # ends training early
+    batch_size: int | None = None  # samples a step; null: the dataset's
+    lr: float | None = None  # peak learning rate; null: the model's
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.1  # share of the steps with rising learning rate
+    schedule: Schedule = Schedule.linear
+    clip_norm: float = 1.0  # gradient norm above which it is scaled down
+    select: Select = Select.best  # weights to test: of the best validation metric, or the last
+    patience: int | None = 3  # evaluations without a new best before stopping; only with select=best
+    log_every: int = 10  # steps between journal records of loss and gradient norm
+    threads: int | None = None  # CPU threads; null: torch's own choice
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "max_steps", "batch_size", "patience", "threads"):
+            if getattr(self, key) is not None:
+                _at_least(f"train.{key}", getattr(self, key), 1)
+        if self.lr is not None:
+            _positive("train.lr", self.lr)
+        _at_least("train.log_every", self.log_every, 1)
+        _positive("train.clip_norm", self.clip_norm)
+        _between("train.weight_decay", self.weight_decay, 0.0, 1.0)
+        _between("train.warmup_fraction", self.warmup_fraction, 0.0, 1.0)
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    kind: Tracker = Tracker.mlflow
+    uri: str | None = None  # null: sqlite in runs_dir
+    interval_s: float = 30.0  # seconds between two batches sent while training
+
+    def __post_init__(self) -> None:
+        _between("tracking.interval_s", self.interval_s, 0.0, 86400.0)
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    name: str = "default"  # of the experiment: run folder and MLflow experiment
+    seed: int = 0
+    runs_dir: str = "runs"
+    model: ModelConfig = MISSING
+    dataset: DatasetConfig = MISSING
+    variant: VariantConfig = MISSING
+    system: SystemConfig = field(default_factory=SystemConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        """Checks across groups, and the values that null leaves to the model, the dataset or the folder."""
+        _name("name", self.name)
+        _between("seed", self.seed, 0, 2**32 - 1)
+        if (self.model.kind is ModelKind.vit) != (self.dataset.kind is DatasetKind.digits):
+            raise UserError(
+                f"model={self.model.name} dataset={self.dataset.name}: an image model takes an image dataset "
+                "and a text model a text dataset; choose two of one kind"
+            )
+        train = self.train
+        if train.lr is None:
+            train.lr = self.model.lr if self.model.pretrained else self.model.scratch_lr
+        train.epochs = train.epochs or self.dataset.epochs
+        train.batch_size = train.batch_size or self.dataset.batch_size
+        self.runs_dir = str(Path(self.runs_dir).expanduser().resolve())
+        if self.tracking.uri is None:
+            self.tracking.uri = f"sqlite:///{self.runs_dir}/mlflow.db"
+
+    @property
+    def labels(self) -> dict[str, str | int]:
+        """The few words that tell runs apart: columns of tables, tags of the tracker, legends of plots."""
+        return {
+            "task": f"{self.model.name}/{self.dataset.name}",
+            "model": self.model.name,
+            "dataset": self.dataset.name,
+            "variant": self.variant.name,
+            "system": self.system.name,
+            "seed": self.seed,
+        }
+
+    @property
+    def run_id(self) -> str:
+        """`<variant>-s<seed>-<hash>`: the hash of all that can change the result.
+
+        Left out are the experiment's name, the run folder's place and the tracker. A dataset's or
+        checkpoint's path stays in: another folder may hold other data.
+        """
+        identity = {k: v for k, v in self.to_dict().items() if k not in ("name", "runs_dir", "tracking")}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return f"{self.variant.name}-s{self.seed}-{digest[:12]}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runs_dir) / self.name / self.run_id
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only, for YAML and JSON."""
+        return {key: _plain(value) for key, value in asdict(self).items()}
+
+
+def register() -> None:
+    """Tells Hydra the schema; the YAML files are checked against it when a run is composed."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig)
+
+
+def parse(config: DictConfig) -> RunConfig:
+    """The typed, checked and completed configuration. Raises UserError or an OmegaConf error."""
+    run = OmegaConf.to_object(config)
+    assert isinstance(run, RunConfig)
+    return run
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _name(key: str, value: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+        raise UserError(
+            f"{key}: {value!r} is not a name; allowed are up to 64 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit"
+        )
+
+
+def _positive(key: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise UserError(f"{key}: {value} must be a positive number")
+
+
+def _at_least(key: str, value: int, low: int) -> None:
+    if value < low:
+        raise UserError(f"{key}: {value} must be at least {low}")
+
+
+def _between(key: str, value: float, low: float, high: float, open_low: bool = False) -> None:
+    if not low <= value <= high or (open_low and value == low):
+        raise UserError(f"{key}: {value} must lie in {'(' if open_low else '['}{low}, {high}]")

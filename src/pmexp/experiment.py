@@ -1,0 +1,184 @@
+"""One run from its configuration to its summary: build, replace dropout, train, evaluate, measure, record."""
+
+import logging
+import signal
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+
+from pmexp import checkpoint, datasets, models, variants
+from pmexp.config import RunConfig, Select
+from pmexp.datasets.base import Split
+from pmexp.errors import Interrupted
+from pmexp.journal import Journal, last_values
+from pmexp.loop import Examples, Metrics, Training
+from pmexp.measure.environment import environment
+from pmexp.measure.peak_memory import PeakMemory
+from pmexp.models.base import TaskModel
+from pmexp.packed_dropout import ReplacementReport
+from pmexp.run_folder import RunFolder
+from pmexp.systems import System
+from pmexp.tracking import Mirror, NoMirror, open_mirror
+
+log = logging.getLogger(__name__)
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to start: everything built, nothing written."""
+
+    training: Training
+    model: TaskModel
+    test: Split | None
+    replacement: ReplacementReport
+
+
+def check(config: RunConfig) -> None:
+    """Raises UserError where the device, the checkpoint or the data cannot be had; fetches what can be."""
+    System(config.system)
+    models.check(config.model)
+    datasets.load(config.dataset)
+
+
+def run(config: RunConfig, capture_output: bool = False) -> None:
+    """Executes one run unless it is finished already. `capture_output` sends all output to the run's log.
+
+    Raises UserError before anything is written, and Interrupted after a stop signal.
+    """
+    folder = RunFolder(config)
+    if folder.is_finished():
+        log.info("%s is finished: %s", config.run_id, folder.path / "summary.json")
+        return
+    with _stop_requests() as stop:
+        prepared = prepare(config)
+        with folder.opened(capture_output):
+            log.info("%s", prepared.replacement)
+            _recorded(config, folder, prepared, stop)
+
+
+def prepare(config: RunConfig) -> Prepared:
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    torch.manual_seed(config.seed)
+    system = System(config.system)
+    dataset = datasets.load(config.dataset)
+    model = models.build(config, dataset)
+    replacement = variants.apply(model.module, config.variant)
+    system.prepare(model.module)
+    train, val = (_examples(model, split, system) for split in (dataset.train, dataset.val))
+    training = Training(model.module, train, val, config.train, config.dataset.metrics, config.seed, system)
+    torch.manual_seed(config.seed)  # dropout starts from one state, whatever building the model drew
+    return Prepared(training, model, dataset.test, replacement)
+
+
+def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: list[str]) -> None:
+    """Trains and tests with every outcome on record: the summary, or the failure and its reason."""
+    training = prepared.training
+    resumed = checkpoint.load_resume(folder)
+    if resumed:
+        training.restore(resumed[0])
+        log.info("resumed at step %d of %d", training.progress.step, training.total_steps)
+    with Journal(folder.journal, keep_bytes=resumed[1] if resumed else 0) as journal:
+        mirror = open_mirror(config, folder)
+        try:
+            if not resumed:
+                journal.write(0, {"progress/steps_total": training.total_steps})
+            peak = PeakMemory(training.system.device)
+            _train(training, folder, journal, mirror, stop)
+            journal.write(
+                training.progress.step, {"memory/peak_bytes": peak.bytes()} | _test(prepared, config, folder)
+            )
+            final = _final(config, folder, training)
+            record = environment(training.system.device) | {
+                "precision": training.system.precision,
+                "attention": config.model.attention.name,
+                "weights": prepared.model.weights,
+                "peak_memory_source": peak.source,
+            }
+            folder.finish(final, record, prepared.replacement.to_dict())
+        except BaseException as error:
+            _record_failure(folder, mirror, error)
+            raise
+        mirror.finish("FINISHED", final, [folder.summary])
+
+
+def _train(
+    training: Training, folder: RunFolder, journal: Journal, mirror: Mirror | NoMirror, stop: list[str]
+) -> None:
+    keeps_best = training.config.select is Select.best
+    for step, metrics in training.steps():
+        journal.write(step, metrics)
+        if "val/loss" in metrics:
+            log.info("step %d/%d %s", step, training.total_steps, _short(metrics))
+            if keeps_best and training.found_best:
+                checkpoint.save_best(folder, training.module)
+            mirror.sync()
+        if stop and step < training.total_steps:
+            checkpoint.save_resume(folder, training.state(), journal.sync())
+            raise Interrupted(
+                f"{stop[0]} at step {step} of {training.total_steps}; run the same command to go on"
+            )
+
+
+def _test(prepared: Prepared, config: RunConfig, folder: RunFolder) -> Metrics:
+    """Speed of the steps taken, and the test split under the selected weights."""
+    training = prepared.training
+    measured = training.timer.metrics(training.batch_size, prepared.model.tokens_per_sample)
+    if config.train.select is Select.best:
+        checkpoint.load_best(folder, training.module)
+    if prepared.test is not None:
+        tested = training.evaluate(_examples(prepared.model, prepared.test, training.system))
+        measured |= {f"test/{name}": value for name, value in tested.items()}
+    return measured
+
+
+def _final(config: RunConfig, folder: RunFolder, training: Training) -> Metrics:
+    """The last value of each metric; validation at the step whose weights were selected."""
+    last = last_values(folder.journal)
+    if config.train.select is Select.best:
+        selected = last_values(folder.journal, up_to_step=training.progress.best_step)
+        last |= {name: value for name, value in selected.items() if name.startswith("val/")}
+    return last
+
+
+def _record_failure(folder: RunFolder, mirror: Mirror | NoMirror, error: BaseException) -> None:
+    interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+    folder.fail("interrupted" if interrupted else "failed", f"{type(error).__name__}: {reason}")
+    if not interrupted:
+        log.error("%s", traceback.format_exc())
+    mirror.finish("KILLED" if interrupted else "FAILED", {}, [])
+
+
+def _examples(model: TaskModel, split: Split, system: System) -> Examples:
+    inputs = {name: tensor.to(system.device) for name, tensor in model.encode(split).items()}
+    return Examples(inputs, torch.from_numpy(split.labels).to(system.device))
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[str]]:
+    """Names of the stop signals received, acted on between two steps. A second Ctrl-C acts at once."""
+    received: list[str] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and signal.SIGINT.name in received:
+            raise KeyboardInterrupt
+        received.append(signal.Signals(number).name)
+
+    before: dict[signal.Signals, Any] = {number: signal.signal(number, note) for number in _STOP_SIGNALS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _short(metrics: Metrics) -> str:
+    return " ".join(f"{name}={value:.4g}" for name, value in metrics.items())

@@ -1,0 +1,95 @@
+"""The ledger of what a forward pass saves for backward: exact, and the same on every device."""
+
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from pmexp.packed_dropout import packed_dropout
+
+_DROPOUT_CALLS = {F.dropout, torch.dropout, torch.dropout_, torch.native_dropout, packed_dropout}
+
+
+@dataclass
+class SavedForBackward:
+    """A context around one forward. It changes no number: tensors are counted and saved as they are.
+
+    Bytes are those of distinct storages, without the parameters and buffers of `module`. A tensor saved
+    while a dropout function runs is a mask (or its noise).
+    """
+
+    module: nn.Module
+    total_bytes: int = 0
+    mask_bytes: int = 0
+    mask_elements: int = 0
+    _seen: set[int] = field(default_factory=set)
+    _keep_alive: list[Tensor] = field(default_factory=list)  # a freed storage's address could come again
+
+    def __enter__(self) -> "SavedForBackward":
+        self._seen = {_storage(t) for t in (*self.module.parameters(), *self.module.buffers())}
+        self._dropout = _InsideDropout()
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._count, lambda tensor: tensor)
+        self._dropout.__enter__()
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hooks.__exit__(kind, error, trace)
+        self._dropout.__exit__(kind, error, trace)
+        self.mask_elements = self._dropout.elements
+        self._keep_alive.clear()
+
+    def metrics(self) -> dict[str, float]:
+        """The ledger as metrics; mask bytes an element only where dropout saved something."""
+        found = {"memory/saved_bytes": float(self.total_bytes), "memory/mask_bytes": float(self.mask_bytes)}
+        if self.mask_elements:
+            found["memory/mask_elements"] = float(self.mask_elements)
+            found["memory/mask_bytes_per_element"] = self.mask_bytes / self.mask_elements
+        return found
+
+    def _count(self, tensor: Tensor) -> Tensor:
+        storage = _storage(tensor)
+        if storage not in self._seen:
+            self._seen.add(storage)
+            self._keep_alive.append(tensor)
+            size = tensor.untyped_storage().nbytes()
+            self.total_bytes += size
+            if self._dropout.depth:
+                self.mask_bytes += size
+                self._dropout.saved_something = True
+        return tensor
+
+
+class _InsideDropout(TorchFunctionMode):
+    """Knows whether a dropout function runs, and sums the elements of those calls that saved a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth = 0
+        self.elements = 0
+        self.saved_something = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func not in _DROPOUT_CALLS:
+            return func(*args, **(kwargs or {}))
+        self.depth += 1
+        self.saved_something = False
+        try:
+            result = func(*args, **(kwargs or {}))
+        finally:
+            self.depth -= 1
+        if self.saved_something:
+            self.elements += (args[0] if args else (kwargs or {})["input"]).numel()
+        return result
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -1,0 +1,43 @@
+"""Step times and what follows from them."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+WARMUP_STEPS = 5
+
+
+class StepTimer:
+    """Wall time of each step, in seconds; on CUDA the device is waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.seconds: list[float] = []
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        start = self._now()
+        yield
+        self.seconds.append(self._now() - start)
+
+    def metrics(self, samples_per_step: int, tokens_per_sample: int) -> dict[str, float]:
+        """Median, 10th and 90th percentile after the warm-up, and the throughput at the median."""
+        measured = self.seconds[WARMUP_STEPS:]
+        if not measured:
+            return {}
+        p10, median, p90 = np.percentile(measured, (10, 50, 90))
+        return {
+            "speed/step_ms": 1e3 * float(median),
+            "speed/step_ms_p10": 1e3 * float(p10),
+            "speed/step_ms_p90": 1e3 * float(p90),
+            "speed/samples_per_s": samples_per_step / float(median),
+            "speed/tokens_per_s": samples_per_step * tokens_per_sample / float(median),
+        }
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()

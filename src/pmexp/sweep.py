@@ -1,0 +1,90 @@
+"""Many runs: which are there to do, what became of each. Imports no torch; launchers build on it."""
+
+import json
+import math
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from filelock import FileLock
+
+from pmexp.config import RunConfig
+from pmexp.journal import read_journal
+from pmexp.run_folder import RunFolder, write_atomically
+
+
+class State(Enum):
+    skipped = "finished before"
+    finished = "finished"
+    failed = "failed"
+    killed = "killed"
+    interrupted = "interrupted"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    state: State
+    error: str = ""  # one line; empty for a run that is finished
+    bad_input: bool = False  # the user can mend it; nothing was written
+
+
+def distinct(runs: Iterable[RunConfig]) -> list[RunConfig]:
+    """The runs in their order, each once: a sweep may name a configuration twice."""
+    return list({(run.name, run.run_id): run for run in runs}.values())
+
+
+def is_finished(run: RunConfig) -> bool:
+    return RunFolder(run).is_finished()
+
+
+def write_plan(runs: Sequence[RunConfig]) -> None:
+    """Adds the runs to ``runs/<name>/plan.json``, from which the report knows what is missing."""
+    for name in dict.fromkeys(run.name for run in runs):
+        own = [run for run in runs if run.name == name]
+        file = own[0].folder.parent / "plan.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_name(".plan.lock")):
+            planned = json.loads(file.read_text()) if file.is_file() else []
+            by_id = {entry["run_id"]: entry for entry in planned}
+            by_id |= {run.run_id: {"run_id": run.run_id, **run.labels} for run in own}
+            write_atomically(file, json.dumps(list(by_id.values()), indent=1) + "\n")
+
+
+def outcome_of(run: RunConfig, exit_code: int) -> Outcome:
+    """What became of a run whose process ended with `exit_code`, by the run's own record first."""
+    folder = RunFolder(run)
+    if folder.is_finished():
+        return Outcome(State.finished)
+    if folder.failure.is_file():
+        failure: Mapping[str, Any] = json.loads(folder.failure.read_text())
+        return Outcome(State[failure["status"]], failure["error"])
+    if exit_code < 0:
+        return Outcome(State.killed, f"killed by {signal.Signals(-exit_code).name}")
+    return Outcome(State.failed, f"its process ended with code {exit_code} and left no summary")
+
+
+def progress_of(run: RunConfig) -> tuple[int, int, float] | None:
+    """(step, steps planned, last training loss) by the run's journal; None before its first step."""
+    journal = RunFolder(run).journal
+    if not journal.is_file():
+        return None
+    step, total, loss = 0, 0, math.nan
+    for record, _ in read_journal(journal):
+        step = record["step"]
+        if record["metric"] == "progress/steps_total":
+            total = record["value"]
+        if record["metric"] == "train/loss" and record["value"] is not None:
+            loss = record["value"]
+    return (step, total, loss) if step else None
+
+
+def failures_text(runs: Sequence[RunConfig], outcomes: Mapping[str, Outcome]) -> str:
+    """One line for each run that did not finish: its id, what happened and its log."""
+    bad = [run for run in runs if outcomes[run.run_id].error]
+    lines = [f"{len(bad)} of {len(runs)} runs did not finish; the same command runs only these again:"]
+    for run in bad:
+        outcome = outcomes[run.run_id]
+        lines.append(f"  {run.run_id}: {outcome.state.value}: {outcome.error} (log: {RunFolder(run).log})")
+    return "\n".join(lines)

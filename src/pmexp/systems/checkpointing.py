@@ -1,0 +1,16 @@
+"""Activation checkpointing: every layer keeps its input alone and runs again in backward."""
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from pmexp.errors import UserError
+from pmexp.systems.base import SystemPart
+
+
+class Checkpointing(SystemPart):
+    def prepare(self, module: nn.Module) -> None:
+        if not (isinstance(module, PreTrainedModel) and module.supports_gradient_checkpointing):
+            raise UserError(
+                f"system.parts: {type(module).__name__} does not support checkpointing; leave it out"
+            )
+        module.activation_checkpointing_enable({"use_reentrant": False})

@@ -1,0 +1,15 @@
+"""Mirrors a run's journal to a tracker. Imports no torch, and mlflow only when one is opened."""
+
+from pmexp.config import RunConfig, Tracker
+from pmexp.run_folder import RunFolder
+from pmexp.tracking.mirror import Mirror, NoMirror
+
+
+def open_mirror(config: RunConfig, folder: RunFolder) -> Mirror | NoMirror:
+    """The mirror that `tracking.kind` names."""
+    if config.tracking.kind is Tracker.off:
+        return NoMirror()
+    return Mirror(config, folder)
+
+
+__all__ = ["Mirror", "NoMirror", "open_mirror"]

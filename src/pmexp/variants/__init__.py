@@ -1,0 +1,29 @@
+"""What stands in the place of dropout. Each variant is one call of replace_dropout."""
+
+from torch import nn
+
+from pmexp.config import Dropout, VariantConfig
+from pmexp.errors import UserError
+from pmexp.packed_dropout import PackedDropout, ReplacementReport, replace_dropout
+from pmexp.variants.byte_mask import ByteMaskDropout
+
+
+def apply(model: nn.Module, config: VariantConfig) -> ReplacementReport:
+    """Puts the variant into `model`. Raises UserError when there is no dropout to replace."""
+    try:
+        match config.dropout:
+            case Dropout.stock:
+                return replace_dropout(model, nn.Dropout, where=config.where.value)
+            case Dropout.byte_mask:
+                return replace_dropout(model, ByteMaskDropout, where=config.where.value)
+            case Dropout.packed:
+                return replace_dropout(
+                    model,
+                    PackedDropout,
+                    where=config.where.value,
+                    bits=config.bits,
+                    cache_unpacked=config.cache_unpacked,
+                    rng=config.rng.value,
+                )
+    except ValueError as error:
+        raise UserError(f"variant={config.name}: {error}") from None
