@@ -6,6 +6,7 @@ This module imports no torch: `--help`, the launcher and the identity of a run s
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -15,6 +16,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pmexp.errors import UserError
+from pmexp.metrics.task_metrics import TASK_METRICS
+
+_WHERE_RESULTS_GO = ("name", "runs_dir", "tracking")
+_TRACKING_URIS = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
 
 
 class ModelKind(Enum):
@@ -123,8 +128,10 @@ class DatasetConfig:
         _at_least("dataset.epochs", self.epochs, 1)
         _at_least("dataset.batch_size", self.batch_size, 1)
         _between("dataset.val_fraction", self.val_fraction, 0.0, 0.5, open_low=True)
-        if not self.metrics:
-            raise UserError("dataset.metrics: is empty; name at least one metric, e.g. [accuracy]")
+        unknown = [name for name in self.metrics if name not in TASK_METRICS]
+        if unknown or not self.metrics:
+            known = ", ".join(TASK_METRICS)
+            raise UserError(f"dataset.metrics: {unknown or '[]'} is no list of metrics; name some of {known}")
 
 
 @dataclass(kw_only=True)
@@ -138,11 +145,15 @@ class VariantConfig:
     cache_unpacked: bool = True
 
     def __post_init__(self) -> None:
+        """Options that only packed masks have are put back to their defaults for other dropouts, so that a
+        sweep over them runs the baseline once."""
         _name("variant.name", self.name)
         if self.p is not None:
             _between("variant.p", self.p, 0.0, 1.0)
         if self.bits not in (1, 2, 4):
             raise UserError(f"variant.bits: {self.bits} is not a width; allowed are 1, 2 and 4")
+        if self.dropout is not Dropout.packed:
+            self.bits, self.rng, self.cache_unpacked = 1, Rng.philox, True
 
 
 @dataclass(kw_only=True)
@@ -192,6 +203,10 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         _between("tracking.interval_s", self.interval_s, 0.0, 86400.0)
+        if self.uri is not None and not self.uri.startswith(_TRACKING_URIS):
+            raise UserError(
+                f"tracking.uri: {self.uri!r} is no tracker of MLflow; allowed are {', '.join(_TRACKING_URIS)}"
+            )
 
 
 @dataclass(kw_only=True)
@@ -237,14 +252,18 @@ class RunConfig:
         }
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Every key of the resolved configuration, dotted, without what says only where results go."""
+        return flat({k: v for k, v in self.to_dict().items() if k not in _WHERE_RESULTS_GO})
+
+    @property
     def run_id(self) -> str:
         """`<variant>-s<seed>-<hash>`: the hash of all that can change the result.
 
         Left out are the experiment's name, the run folder's place and the tracker. A dataset's or
         checkpoint's path stays in: another folder may hold other data.
         """
-        identity = {k: v for k, v in self.to_dict().items() if k not in ("name", "runs_dir", "tracking")}
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
         return f"{self.variant.name}-s{self.seed}-{digest[:12]}"
 
     @property
@@ -254,6 +273,14 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, for YAML and JSON."""
         return {key: _plain(value) for key, value in asdict(self).items()}
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    pairs: dict[str, Any] = {}
+    for key, value in config.items():
+        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return pairs
 
 
 def register() -> None:

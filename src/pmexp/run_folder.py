@@ -9,7 +9,9 @@ import logging
 import math
 import os
 import shutil
+import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +40,7 @@ class RunFolder:
 
     @contextmanager
     def opened(self, capture_output: bool = False) -> Iterator[None]:
-        """Makes the folder, locks it, writes the configuration and sends the log to log.txt as well.
+        """Makes the folder, locks it, writes the configuration and who runs it, and logs to log.txt as well.
 
         With `capture_output` log.txt gets all that this process prints from now on, to its end.
         Raises UserError when another process has the lock.
@@ -62,6 +64,8 @@ class RunFolder:
             write_atomically(
                 self.path / "config.yaml", yaml.safe_dump(self._config.to_dict(), sort_keys=False)
             )
+            owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
+            write_atomically(self.path / "owner.json", json.dumps(owner) + "\n")
             yield
         finally:
             logging.getLogger("pmexp").removeHandler(handler)
@@ -77,6 +81,7 @@ class RunFolder:
             "run_id": self._config.run_id,
             "name": self._config.name,
             "labels": self._config.labels,
+            "settings": self._config.settings,
             "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
             "environment": dict(environment),
             "replacement": dict(replacement),

@@ -48,8 +48,18 @@ def write_plan(runs: Sequence[RunConfig]) -> None:
         with FileLock(file.with_name(".plan.lock")):
             planned = json.loads(file.read_text()) if file.is_file() else []
             by_id = {entry["run_id"]: entry for entry in planned}
-            by_id |= {run.run_id: {"run_id": run.run_id, **run.labels} for run in own}
+            by_id |= {
+                run.run_id: {"run_id": run.run_id, **run.labels, "settings": run.settings} for run in own
+            }
             write_atomically(file, json.dumps(list(by_id.values()), indent=1) + "\n")
+
+
+def drop_from_plan(run: RunConfig) -> None:
+    """Forgets a run that cannot be: its configuration was refused when it started."""
+    file = run.folder.parent / "plan.json"
+    with FileLock(file.with_name(".plan.lock")):
+        planned = [entry for entry in json.loads(file.read_text()) if entry["run_id"] != run.run_id]
+        write_atomically(file, json.dumps(planned, indent=1) + "\n")
 
 
 def outcome_of(run: RunConfig, exit_code: int) -> Outcome:

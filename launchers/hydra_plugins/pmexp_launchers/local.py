@@ -18,7 +18,7 @@ from hydra_plugins.pmexp_launchers import processes
 from hydra_plugins.pmexp_launchers.progress import SweepProgress
 from pmexp.config import RunConfig, parse
 from pmexp.errors import SweepFailed, UserError
-from pmexp.sweep import Outcome, State, distinct, failures_text, is_finished, write_plan
+from pmexp.sweep import Outcome, State, distinct, drop_from_plan, failures_text, is_finished, write_plan
 
 _REFRESH_SECONDS = 0.5
 
@@ -54,6 +54,9 @@ class LocalLauncher(Launcher):
             processes.check(waiting)
             write_plan(runs)
             outcomes |= _execute(waiting, self._n_jobs)
+            for run in waiting:
+                if outcomes[run.run_id].bad_input:
+                    drop_from_plan(run)
         _raise_failures(runs, outcomes)
         return [
             JobReturn(overrides=overrides, cfg=config, status=JobStatus.COMPLETED)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pmexp.config import DatasetConfig, DatasetKind
 from pmexp.datasets import digits, reuters_r8, text
 from pmexp.datasets.base import Dataset
+from pmexp.errors import UserError
 
 LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
     DatasetKind.digits: digits.load,
@@ -15,4 +16,10 @@ LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
 
 def load(config: DatasetConfig) -> Dataset:
     """The dataset with its three splits. Raises UserError when it cannot be had."""
-    return LOADERS[config.kind](config)
+    dataset = LOADERS[config.kind](config)
+    if "f1" in config.metrics and len(dataset.classes) != 2:
+        raise UserError(
+            f"dataset.metrics: f1 is for two classes, dataset={config.name} has {len(dataset.classes)}; "
+            "leave it out"
+        )
+    return dataset

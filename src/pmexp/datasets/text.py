@@ -5,6 +5,7 @@ A folder holds {train,validation|dev|val,test}.{csv,tsv,jsonl,json,parquet} with
 """
 
 import csv
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,9 @@ def _from_hub(config: DatasetConfig) -> dict[str, Any]:
         raise UserError(f"dataset.path: dataset={config.name} has no hub_id; set dataset.path=<folder>")
     import datasets
 
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.ERROR
+    )  # its retries say nothing more than the error
     try:
         found = datasets.load_dataset(config.hub_id, config.hub_config, revision=config.revision)
     except Exception as error:

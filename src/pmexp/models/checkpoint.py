@@ -1,5 +1,6 @@
 """Where a checkpoint is: a local folder, or the hub's snapshot of it in the local cache."""
 
+import logging
 from pathlib import Path
 
 from pmexp.config import ModelConfig
@@ -22,6 +23,9 @@ def locate(config: ModelConfig) -> Path:
     from huggingface_hub import snapshot_download
 
     assert config.hub_id is not None
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.ERROR
+    )  # its retries say nothing more than the error
     try:
         return Path(snapshot_download(config.hub_id, revision=config.revision, allow_patterns=_PATTERNS))
     except Exception as error:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pmexp.config import RunConfig
 from pmexp.journal import read_journal
@@ -69,7 +69,7 @@ class Mirror:
         tags = {"run_id": config.run_id, **{k: str(v) for k, v in config.labels.items()}}
         run_name = f"{config.variant.name}-{config.system.name}-{config.model.name}-s{config.seed}"
         self._run = self._client.create_run(experiment, tags=tags, run_name=run_name).info.run_id
-        params = [Param(key, str(value)) for key, value in flat(config.to_dict()).items()]
+        params = [Param(key, str(value)) for key, value in config.settings.items()]
         self._client.log_batch(self._run, params=params, tags=[RunTag("folder", str(self._folder.path))])
         self._client.log_artifact(self._run, str(self._folder.path / "config.yaml"))
         self._schedule()
@@ -102,11 +102,3 @@ class Mirror:
                 f"mlflow failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             )
             log.warning("tracking stopped, training goes on; the journal has everything (%s)", self.state)
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    pairs: dict[str, Any] = {}
-    for key, value in config.items():
-        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return pairs

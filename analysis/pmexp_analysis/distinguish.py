@@ -1,0 +1,55 @@
+"""Runs of one task, system and variant that differ in a setting get labels that name it: "pm-drop rng=torch".
+
+Else two configurations under one experiment's name would be averaged, or paired with the wrong partner.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from pmexp_analysis.records import Labels
+
+Settings = Mapping[str, object]
+
+_SAID_BY_LABELS = {"seed", "model.name", "dataset.name", "variant.name", "system.name", "system.parts"}
+# A dropout rate changes the training of every variant alike: it belongs to the task.
+_OF_TASK = {"variant.p"}
+
+
+def distinguish(runs: Mapping[str, tuple[Labels, Settings]]) -> dict[str, Labels]:
+    """Run id -> labels, out of run id -> (labels, settings: dotted key -> value, maybe empty)."""
+    suffix: dict[str, dict[str, str]] = {
+        label: _suffixes(
+            {run_id: (getattr(labels, label), settings) for run_id, (labels, settings) in runs.items()}, label
+        )
+        for label in ("task", "system", "variant")
+    }
+    return {
+        run_id: replace(labels, **{label: getattr(labels, label) + suffix[label][run_id] for label in suffix})
+        for run_id, (labels, _) in runs.items()
+    }
+
+
+def _suffixes(runs: Mapping[str, tuple[str, Settings]], label: str) -> dict[str, str]:
+    """For each run the settings of this label's part in which the runs of one word differ."""
+    values: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for word, settings in runs.values():
+        for key in _keys(settings, label):
+            values[word, key].add(str(settings[key]))
+    return {
+        run_id: "".join(
+            f" {key.removeprefix(label + '.')}={settings[key]}"
+            for key in _keys(settings, label)
+            if len(values[word, key]) > 1
+        )
+        for run_id, (word, settings) in runs.items()
+    }
+
+
+def _keys(settings: Settings, label: str) -> Iterable[str]:
+    return [key for key in settings if key not in _SAID_BY_LABELS and _part(key) == label]
+
+
+def _part(key: str) -> str:
+    group = key.partition(".")[0]
+    return group if group in ("variant", "system") and key not in _OF_TASK else "task"

@@ -1,0 +1,108 @@
+"""The runs of an MLflow experiment as an Experiment; `final/<metric>` are results, plain names are curves."""
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from pmexp.errors import UserError
+from pmexp.metrics.catalog import metric_of
+from pmexp_analysis.assemble import assemble
+from pmexp_analysis.load import finite
+from pmexp_analysis.records import Curve, Experiment, Labels, Run
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
+
+_FINAL = "final/"
+_CURVES = ("train/", "val/", "grad/")
+_LARGEST = 1.7976931348623157e308  # MLflow's database stores an infinity as the largest float
+_PAGE = 1000
+
+
+def load_mlflow(uri: str, name: str) -> Experiment:
+    """Read experiment `name` from the tracking server or database at `uri`.
+
+    Raises UserError (one line) for an unreachable store, an unknown experiment, or no finished run.
+    """
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise UserError(f"no database at {uri}: check --tracking-uri")  # MLflow would create an empty one
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its default waits for minutes
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            there = ", ".join(sorted(e.name for e in client.search_experiments())) or "none"
+            raise UserError(f"no experiment '{name}' at {uri} (there are: {there})")
+        runs = [_read_run(client, run) for run in _latest(_search(client, experiment.experiment_id))]
+    except (MlflowException, SQLAlchemyError) as error:
+        why = str(error).splitlines()[0]
+        raise UserError(f"cannot read MLflow at {uri}: {why}; check --tracking-uri") from None
+    return assemble(name, uri, runs)
+
+
+def _search(client: MlflowClient, experiment_id: str) -> list["MlflowRun"]:
+    found: list[MlflowRun] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=_PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return [run for run in found if "run_id" in run.data.tags]
+
+
+def _latest(runs: list["MlflowRun"]) -> list["MlflowRun"]:
+    """One MLflow run a run id: its last finished attempt, or its last one where none finished."""
+    best: dict[str, MlflowRun] = {}
+    for run in sorted(runs, key=lambda r: (r.info.status == "FINISHED", r.info.start_time or 0)):
+        best[run.data.tags["run_id"]] = run
+    return [best[run_id] for run_id in sorted(best)]
+
+
+def _read_run(client: MlflowClient, run: "MlflowRun") -> Run:
+    tags, status = run.data.tags, run.info.status
+    try:
+        labels = Labels(tags["task"], tags["system"], tags["variant"], int(tags["seed"]))
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"MLflow run {run.info.run_id} has no usable tag {error}: it was not recorded by pmexp; delete it"
+        ) from None
+    if status != "FINISHED":
+        known = (
+            "RUNNING in MLflow: still running, or killed" if status == "RUNNING" else f"{status} in MLflow"
+        )
+        return Run(tags["run_id"], labels, None, known, settings=run.data.params)
+    finals = {
+        metric.removeprefix(_FINAL): _value(value)
+        for metric, value in run.data.metrics.items()
+        if metric.startswith(_FINAL)
+    }
+    if not finals:
+        why = f"FINISHED in MLflow without any {_FINAL} metric"
+        return Run(tags["run_id"], labels, None, why, settings=run.data.params)
+    return Run(tags["run_id"], labels, finals, "", _read_curves(client, run), settings=run.data.params)
+
+
+def _read_curves(client: MlflowClient, run: "MlflowRun") -> Curve:
+    metrics, units, directions, steps, values = [], [], [], [], []
+    for name in sorted(metric for metric in run.data.metrics if metric.startswith(_CURVES)):
+        try:
+            metric = metric_of(name)
+        except KeyError as error:
+            raise UserError(str(error.args[0])) from None
+        history = client.get_metric_history(run.info.run_id, name)
+        metrics += [name] * len(history)
+        units += [metric.unit] * len(history)
+        directions += [metric.direction] * len(history)
+        steps += [float(point.step) for point in history]
+        values += [_value(point.value) for point in history]
+    return Curve(metrics, units, directions, steps, values)
+
+
+def _value(value: float) -> float:
+    return math.nan if abs(value) >= _LARGEST else finite(value)

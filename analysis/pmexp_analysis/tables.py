@@ -1,0 +1,191 @@
+"""Rows and comparisons as tables of text, and the report for the terminal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pmexp.metrics.catalog import metric_of
+from pmexp_analysis.cells import NOTHING, mean_std, number, percent, probability, scaled, shown_unit
+from pmexp_analysis.compare import Comparison, Row, in_order, label_of
+from pmexp_analysis.records import Missing
+
+_CELLS = ("memory/mask_bytes_per_element", "memory/saved_bytes", "memory/peak_bytes", "speed/step_ms")
+_HEADINGS = {
+    "memory/mask_bytes_per_element": "mask B/element",
+    "memory/saved_bytes": "saved MiB",
+    "memory/peak_bytes": "peak MiB",
+    "speed/step_ms": "step ms",
+    "speed/samples_per_s": "samples/s",
+    "speed/tokens_per_s": "tokens/s",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows of text; every row has one cell a heading."""
+
+    headings: list[str]
+    cells: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The rows and comparisons of one (task, system), and how its variants are ordered and named."""
+
+    task: str
+    system: str
+    baseline: str
+    variants: list[str]
+    rows: dict[tuple[str, str], Row]
+    comparisons: dict[tuple[str, str], Comparison]
+
+    @property
+    def metrics(self) -> list[str]:
+        return in_order(sorted({metric for _, metric in self.rows}))
+
+    @property
+    def scores(self) -> list[str]:
+        """The task's main metrics, the first of them foremost: what is scored on the test split, else on
+        validation; a loss only where there is no score."""
+        for section, direction in (("test/", "max"), ("val/", "max"), ("test/", "min"), ("val/", "min")):
+            found = [m for m in self.metrics if m.startswith(section) and metric_of(m).direction == direction]
+            if found:
+                return found
+        return []
+
+    @property
+    def throughput(self) -> str:
+        return self._first("speed/samples_per_s", "speed/tokens_per_s")
+
+    @property
+    def memory(self) -> str:
+        return self._first("memory/saved_bytes", "memory/peak_bytes")
+
+    def _first(self, *metrics: str) -> str:
+        return next((metric for metric in metrics if metric in self.metrics), metrics[0])
+
+
+def sections(rows: Sequence[Row], comparisons: Sequence[Comparison], baseline: str) -> list[Section]:
+    """One Section a (task, system); the baseline comes first among its variants, then by name."""
+    made = []
+    for task, system in sorted({(row.task, row.system) for row in rows}):
+        mine = {(row.variant, row.metric): row for row in rows if (row.task, row.system) == (task, system)}
+        against = {(c.variant, c.metric): c for c in comparisons if (c.task, c.system) == (task, system)}
+        variants = sorted({variant for variant, _ in mine}, key=lambda v: (v != baseline, v))
+        made.append(Section(task, system, baseline, variants, mine, against))
+    return made
+
+
+def result_table(section: Section) -> Table:
+    """One line a variant: its scores, memory and speed, then the change of memory and speed against the
+    baseline in percent of it."""
+    metrics = section.scores + [m for m in (*_CELLS, section.throughput) if m in section.metrics]
+    against = [m for m in (section.memory, section.throughput) if m in section.metrics]
+    headings = [
+        "variant",
+        "n",
+        *map(_heading, metrics),
+        *(f"{_heading(m).split()[0]} change" for m in against),
+    ]
+    cells = []
+    for variant in section.variants:
+        mine = [section.rows.get((variant, metric)) for metric in metrics]
+        n = max((row.n for row in mine if row), default=0)
+        relative = [section.comparisons.get((variant, metric)) for metric in against]
+        cells.append([variant, str(n), *map(mean_std, mine)])
+        cells[-1] += [percent(c.relative_difference) if c else NOTHING for c in relative]
+    return Table(headings, cells)
+
+
+def _heading(metric: str) -> str:
+    """A column's name and unit, short enough for a terminal."""
+    return _HEADINGS.get(metric, label_of(metric))
+
+
+def comparison_table(section: Section) -> Table:
+    """One line a (metric, variant) against the baseline, in the units people read."""
+    headings = ["metric", "variant", "verdict", "n", "difference", "95% interval", "relative"]
+    headings += ["paired p", "Holm p", "Welch p", "d", "remarks"]
+    cells = []
+    for metric in section.metrics:
+        for variant in section.variants:
+            one = section.comparisons.get((variant, metric))
+            if one is not None:
+                cells.append(_comparison_cells(one))
+    return Table(headings, cells)
+
+
+def _comparison_cells(one: Comparison) -> list[str]:
+    unit = shown_unit(one.unit)
+
+    def signed(value: float | None) -> str:
+        if value is None:
+            return NOTHING
+        text = number(scaled(value, one.unit), digits=3)
+        return text if text.startswith("-") or value == 0 else f"+{text}"
+
+    interval = f"{signed(one.ci_low)} to {signed(one.ci_high)}" if one.ci_low is not None else NOTHING
+    sides = {one.variant: one.missing_seeds["variant"], one.baseline: one.missing_seeds["baseline"]}
+    lacks = [f"{side} lacks seed {', '.join(map(str, seeds))}" for side, seeds in sides.items() if seeds]
+    return [
+        f"{label_of(one.metric)} [{unit}]" if unit else label_of(one.metric),
+        one.variant,
+        one.verdict,
+        str(one.n),
+        signed(one.mean_difference),
+        interval,
+        percent(one.relative_difference),
+        probability(one.paired_p),
+        probability(one.holm_p),
+        probability(one.welch_p),
+        NOTHING if one.effect_size is None else f"{one.effect_size:+.2f}",
+        "; ".join(filter(None, [one.note, *lacks])),
+    ]
+
+
+def identical(section: Section) -> list[str]:
+    """A sentence for each variant of which some loss or score is bit for bit the baseline's."""
+    sentences = []
+    for variant in section.variants:
+        found = [c for (v, _), c in section.comparisons.items() if v == variant and c.verdict == "identical"]
+        same = in_order([c.metric for c in found if c.metric.split("/")[0] in ("train", "val", "test")])
+        if same:
+            pairs = min(c.n for c in found if c.metric in same)
+            seeds = "seed" if pairs == 1 else "seeds"
+            sentences.append(
+                f"{variant} is identical to {section.baseline}, bit for bit over {pairs} {seeds},"
+                f" in {', '.join(same)}"
+            )
+    return sentences
+
+
+def missing_line(run: Missing) -> str:
+    """One missing run by name, with why."""
+    run_id = f" ({run.run_id})" if run.run_id else ""
+    return f"{run.task} / {run.system} / {run.variant} seed {run.seed}{run_id}: {run.why}"
+
+
+def aligned(table: Table) -> str:
+    """The table as lines of text: the first column to the left, the others to the right."""
+    lines = [table.headings, *table.cells]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(table.headings))]
+    texts = [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    return "\n".join([texts[0], "-" * len(texts[0]), *texts[1:]])
+
+
+def terminal(parts: Sequence[Section], missing: Sequence[Missing]) -> str:
+    """The whole report for the terminal."""
+    blocks = []
+    for section in parts:
+        block = [f"{section.task} / {section.system}", aligned(result_table(section)), *identical(section)]
+        if section.baseline not in section.variants:
+            block.append(f"nothing to compare with: no finished run of '{section.baseline}'")
+        blocks.append("\n".join(block))
+    if missing:
+        blocks.append("\n".join([f"{len(missing)} missing:", *(f"  {missing_line(run)}" for run in missing)]))
+    return "\n\n".join(blocks)

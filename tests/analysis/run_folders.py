@@ -1,0 +1,85 @@
+"""Small run folders as the experiments write them, so that the analysis is tested without training."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pmexp.metrics.catalog import metric_of
+
+TASK, SYSTEM = "net/digits", "plain"
+
+
+@dataclass
+class Runs:
+    """Writes run folders under `root`/demo."""
+
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "demo"
+
+    def unfinished(
+        self, variant: str, seed: int, lines: Sequence[str] = (), failure: Mapping[str, Any] | None = None
+    ) -> Path:
+        """A run folder with a journal, and a failure.json if `failure` is given; its path."""
+        path = self.folder / f"{variant}-{seed}"
+        path.mkdir(parents=True)
+        (path / "config.yaml").write_text(
+            f"name: demo\nseed: {seed}\nmodel: {{name: net}}\ndataset: {{name: digits}}\n"
+            f"variant: {{name: {variant}}}\nsystem: {{name: {SYSTEM}}}\n"
+        )
+        (path / "journal.jsonl").write_text("".join(lines))
+        if failure is not None:
+            (path / "failure.json").write_text(json.dumps(failure))
+        return path
+
+    def finished(
+        self,
+        variant: str,
+        seed: int,
+        finals: Mapping[str, float | None],
+        losses: Sequence[float] = (2.0, 1.0),
+        run_id: str = "",
+        task: str = TASK,
+    ) -> Path:
+        """A finished run with the given final values and training losses at steps 1, 2, ...; its path."""
+        lines = [record("train/loss", loss, step) for step, loss in enumerate(losses, start=1)]
+        path = self.folder / (run_id or f"{task.replace('/', '-')}-{variant}-{seed}")
+        path.mkdir(parents=True)
+        (path / "journal.jsonl").write_text("".join(lines))
+        model, dataset = task.split("/")
+        labels = {"model": model, "dataset": dataset, "variant": variant, "system": SYSTEM, "seed": seed}
+        summary = {
+            "status": "finished",
+            "run_id": path.name,
+            "labels": {"task": task, **labels},
+            "metrics": dict(finals),
+            "environment": {"host": f"host{seed % 2}", "threads": 4},
+        }
+        (path / "summary.json").write_text(json.dumps(summary))
+        return path
+
+    def sample(self, metric: str, **values: Sequence[float | None]) -> None:
+        """Finished runs of each variant, with seeds 0, 1, ..., whose only final value is that of `metric`."""
+        for variant, numbers in values.items():
+            for seed, value in enumerate(numbers):
+                self.finished(variant, seed, {metric: value})
+
+    def plan(self, *entries: tuple[str, str, int]) -> None:
+        """plan.json out of (run id, variant, seed)."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = [
+            {"run_id": run_id, "task": TASK, "system": SYSTEM, "variant": variant, "seed": seed}
+            for run_id, variant, seed in entries
+        ]
+        (self.folder / "plan.json").write_text(json.dumps(content))
+
+
+def record(metric: str, value: float | None, step: int) -> str:
+    """One line of a journal."""
+    known = metric_of(metric)
+    content = {"metric": metric, "value": value, "unit": known.unit, "direction": known.direction}
+    return json.dumps({**content, "step": step, "time": 1.5}) + "\n"

@@ -1,0 +1,153 @@
+"""An MLflow database gives the report that the journals give."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from run_folders import Runs
+
+from pmexp_analysis.load import load_runs
+from pmexp_analysis.load_mlflow import load_mlflow
+from pmexp_analysis.report import main
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database: MLflow takes seconds to make one."""
+    path = tmp_path_factory.mktemp("mlflow") / "fresh.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def uri(tmp_path: Path, fresh: Path) -> str:
+    return f"sqlite:///{shutil.copy(fresh, tmp_path / 'tracking.db')}"
+
+
+def mirror(runs: Runs, uri: str) -> MlflowClient:
+    """Write every run folder of `runs` into a fresh database, as the tracker does."""
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("demo")
+    for folder in sorted(path for path in runs.folder.iterdir() if path.is_dir()):
+        summary_path = folder / "summary.json"
+        if not summary_path.exists():
+            variant, seed = folder.name.rsplit("-", 1)
+            labels: dict[str, Any] = {
+                "task": "net/digits",
+                "variant": variant,
+                "system": "plain",
+                "seed": seed,
+            }
+            start(client, experiment, folder.name, labels, {}, "FAILED")
+            continue
+        summary = json.loads(summary_path.read_text())
+        run = start(client, experiment, folder.name, summary["labels"], summary["metrics"], "FINISHED")
+        for text in (folder / "journal.jsonl").read_text().splitlines():
+            record = json.loads(text)
+            client.log_metric(run, record["metric"], record["value"], step=record["step"])
+    return client
+
+
+def start(
+    client: MlflowClient,
+    experiment: str,
+    run_id: str,
+    labels: dict[str, Any],
+    finals: dict[str, Any],
+    status: str,
+) -> str:
+    tags = {"run_id": run_id, **{name: str(value) for name, value in labels.items()}}
+    run = str(client.create_run(experiment, tags=tags).info.run_id)
+    for metric, value in finals.items():
+        client.log_metric(run, f"final/{metric}", float("nan") if value is None else value)
+    if status != "RUNNING":
+        client.set_terminated(run, status)
+    return run
+
+
+def reports(runs: Runs, uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    both = []
+    for options in ([], ["--tracking-uri", uri]):
+        out = runs.root.parent / f"out{len(options)}"
+        assert main(["demo", "--runs-dir", str(runs.root), "--out", str(out), *options]) == 0
+        both.append(json.loads((out / "demo" / "report.json").read_text()))
+    return both[0], both[1]
+
+
+def test_both_sources_give_the_same_report(demo: Runs, uri: str) -> None:
+    demo.finished("baseline", 9, {"train/loss": None})
+    mirror(demo, uri)
+    journals, mlflow = reports(demo, uri)
+    assert mlflow["rows"] == journals["rows"]
+    assert mlflow["comparisons"] == journals["comparisons"]
+    assert (journals["source"], mlflow["source"]) == (str(demo.folder), uri)
+    place = ("variant", "seed", "run_id")
+    assert [[run[key] for key in place] for run in mlflow["missing"]] == [
+        [run[key] for key in place] for run in journals["missing"]
+    ]
+    whys = {run["seed"]: run["why"] for run in mlflow["missing"] if run["variant"] == "packed"}
+    assert whys == {3: "FAILED in MLflow", 9: "no run of this seed, there is one of baseline"}
+
+
+def test_both_sources_give_the_same_curves(demo: Runs, uri: str) -> None:
+    mirror(demo, uri)
+    key = ["run_id", "metric", "step"]
+    found, expected = load_mlflow(uri, "demo").curves, load_runs(demo.root, "demo").curves
+    columns = list(expected.columns)
+    assert (
+        found.sort_values(key)[columns].values.tolist() == expected.sort_values(key)[columns].values.tolist()
+    )
+    assert len(found) == 18
+
+
+def test_a_run_started_again_counts_once_and_infinity_is_not_finite(uri: str) -> None:
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("demo")
+    labels = {"task": "net/digits", "variant": "packed", "system": "plain", "seed": 0}
+    finals = {"test/loss": float("inf"), "test/accuracy": 0.5}
+    start(client, experiment, "again", labels, {}, "KILLED")
+    start(client, experiment, "again", labels, finals, "FINISHED")
+    start(client, experiment, "again", labels, {}, "RUNNING")
+    start(client, experiment, "later", {**labels, "seed": 1}, {}, "RUNNING")
+    client.create_run(experiment)  # somebody else's run, without our tags
+    loaded = load_mlflow(uri, "demo")
+    assert loaded.finals["run_id"].tolist() == ["again", "again"]
+    assert loaded.finals.set_index("metric")["value"].isna().to_dict() == {
+        "test/loss": True,
+        "test/accuracy": False,
+    }
+    assert [(run.run_id, run.why) for run in loaded.missing] == [
+        ("again", "finished, but not finite: test/loss"),
+        ("later", "RUNNING in MLflow: still running, or killed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "why", ["no database", "not a database", "no experiment", "no finished run", "bad scheme", "no server"]
+)
+def test_a_source_that_cannot_be_used_is_one_line(
+    why: str, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "demo"
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    if why in ("no experiment", "no finished run"):
+        MlflowClient(tracking_uri=uri).create_experiment("demo")
+        name = "demo" if why == "no finished run" else "demmo"
+    elif why == "no database":
+        (tmp_path / "tracking.db").unlink()
+    elif why == "not a database":
+        (tmp_path / "tracking.db").write_text("not a database " * 100)
+    elif why == "bad scheme":
+        uri = "nowhere://x"
+    elif why == "no server":
+        uri = "http://127.0.0.1:9"
+    capsys.readouterr()
+    assert main([name, "--out", str(tmp_path / "out"), "--tracking-uri", uri]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1, printed.err
+    assert (f"'{name}'" if why in ("no experiment", "no finished run") else uri) in printed.err
+    if why == "no database":
+        assert not (tmp_path / "tracking.db").exists()

@@ -1,0 +1,115 @@
+"""Each statistic against a second, independent way to it."""
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from pmexp_analysis import stats
+
+RANDOM = np.random.default_rng(7)
+OURS = RANDOM.normal(0.95, 0.01, 5)
+THEIRS = RANDOM.normal(0.94, 0.03, 5)
+
+
+def test_describe_agrees_with_the_standard_library() -> None:
+    sample = stats.describe(OURS)
+    assert sample.n == 5
+    assert sample.mean == pytest.approx(statistics.mean(OURS.tolist()), rel=1e-14)
+    assert sample.std == pytest.approx(statistics.stdev(OURS.tolist()), rel=1e-12)
+    assert (sample.min, sample.max) == (min(OURS), max(OURS))
+
+
+def test_describe_leaves_open_what_few_values_do_not_define() -> None:
+    assert stats.describe(np.array([3.0])) == stats.Description(1, 3.0, None, 3.0, 3.0)
+    assert stats.describe(np.array([])) == stats.Description(0, None, None, None, None)
+
+
+def test_paired_t_of_1_2_3_by_hand() -> None:
+    # With two degrees of freedom the t distribution has a closed form: p = 1 - t / sqrt(t^2 + 2).
+    t = 2 * math.sqrt(3)
+    found = stats.paired_t(np.array([1.0, 2.0, 3.0]))
+    assert found.t == pytest.approx(t, rel=1e-14)
+    assert found.p == pytest.approx(1 - t / math.sqrt(t * t + 2), rel=1e-12)
+    # and its 97.5 % quantile is q = 0.95 / sqrt(2 * 0.975 * 0.025).
+    half = 0.95 / math.sqrt(2 * 0.975 * 0.025) / math.sqrt(3)
+    assert stats.paired_interval(np.array([1.0, 2.0, 3.0])) == pytest.approx((2 - half, 2 + half), rel=1e-12)
+
+
+def test_paired_t_and_interval_agree_with_scipy() -> None:
+    expected = scipy_stats.ttest_rel(OURS, THEIRS)
+    found = stats.paired_t(OURS - THEIRS)
+    assert (found.t, found.p) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
+    interval = expected.confidence_interval(0.95)
+    assert stats.paired_interval(OURS - THEIRS) == pytest.approx((interval.low, interval.high), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_welch_agrees_with_scipy_for_unequal_sizes(size: int) -> None:
+    expected = scipy_stats.ttest_ind(OURS, THEIRS[:size], equal_var=False)
+    found = stats.welch_t(OURS, THEIRS[:size])
+    assert (found.t, found.p) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
+
+
+def test_effect_size_is_t_over_root_n() -> None:
+    t = scipy_stats.ttest_rel(OURS, THEIRS).statistic
+    assert stats.effect_size(OURS - THEIRS) == pytest.approx(t / math.sqrt(5), rel=1e-12)
+
+
+@pytest.mark.parametrize("differences", [[0.5], [0.5, 0.5, 0.5]])
+def test_nothing_is_tested_with_one_pair_or_without_variance(differences: list[float]) -> None:
+    array = np.array(differences)
+    assert stats.paired_t(array) == stats.TTest(None, None)
+    assert stats.welch_t(array, array + 1) == stats.TTest(None, None)
+    assert stats.effect_size(array) is None
+
+
+def test_holm_agrees_with_the_step_down_by_hand() -> None:
+    # sorted: 0.01 * 4, 0.02 * 3, 0.03 * 2 and 0.5 * 1, each at least the one before and at most 1
+    corrected = stats.holm([0.5, 0.01, None, 0.03, 0.02])
+    assert corrected[2] is None
+    assert [p for p in corrected if p is not None] == pytest.approx([0.5, 0.04, 0.06, 0.06], rel=1e-12)
+    assert stats.holm([None, None]) == [None, None]
+
+
+def test_constant_difference_allows_only_rounding() -> None:
+    base = np.array([0.1, 0.2, 0.7])
+    assert stats.constant_difference(base + 0.3, base)  # 0.3 is not exactly the difference in every pair
+    assert len(set((base + 0.3 - base).tolist())) > 1
+    assert not stats.constant_difference(base + 0.3 + np.array([0, 0, 1e-12]), base)
+    assert not stats.constant_difference(np.array([1.0]), np.array([2.0]))
+
+
+@pytest.mark.parametrize(
+    ("difference", "direction", "holm_p", "constant", "expected"),
+    [
+        (1.0, "max", 0.049, False, "better"),
+        (-1.0, "max", 0.049, False, "worse"),
+        (-1.0, "min", 0.049, False, "better"),
+        (1.0, "min", 0.049, False, "worse"),
+        (1.0, "none", 0.049, False, "different"),
+        (1.0, "max", 0.05, False, "inconclusive"),
+        (1.0, "max", None, False, "inconclusive"),
+        (1.0, "min", None, True, "worse"),
+        (1.0, "none", None, True, "different"),
+    ],
+)
+def test_verdict(
+    difference: float, direction: str, holm_p: float | None, constant: bool, expected: stats.Verdict
+) -> None:
+    assert stats.verdict(difference, direction, holm_p, constant) == expected
+
+
+def test_pareto_front_agrees_with_the_definition() -> None:
+    costs = RANDOM.integers(0, 5, (40, 2)).astype(float)
+    beaten = [
+        any(
+            all(o <= p for o, p in zip(other, point, strict=True)) and tuple(other) != tuple(point)
+            for other in costs
+        )
+        for point in costs
+    ]
+    assert stats.pareto_front(costs).tolist() == [not one for one in beaten]
+    assert 0 < sum(beaten) < 40

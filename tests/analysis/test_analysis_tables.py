@@ -1,0 +1,129 @@
+"""Numbers and sentences as people read them."""
+
+import pytest
+from run_folders import Runs
+
+from pmexp_analysis.cells import mean_std, number, percent, probability
+from pmexp_analysis.compare import Row, comparisons, rows
+from pmexp_analysis.headline import headlines
+from pmexp_analysis.load import load_runs
+from pmexp_analysis.tables import Section, comparison_table, identical, result_table, sections, terminal
+
+
+def section_of(runs: Runs, baseline: str = "baseline") -> Section:
+    finals = load_runs(runs.root, "demo").finals
+    (section,) = sections(rows(finals), comparisons(finals, baseline), baseline)
+    return section
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0.0, "0"),
+        (4.0, "4"),
+        (0.125, "0.125"),
+        (123456.7, "123457"),
+        (-0.00123456, "-0.001235"),
+        (3e-7, "3e-07"),
+        (100.0, "100"),
+        (0.95134, "0.9513"),
+    ],
+)
+def test_number(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "unit", "text"),
+    [
+        (0.95134, 0.00612, "fraction", "0.9513±0.0061"),
+        (3 * 2.0**20, 0.0, "bytes", "3"),
+        (81.2, 12.7, "ms", "81±13"),
+        (2.0, None, "nats", "2"),
+        (None, None, "nats", "-"),
+    ],
+)
+def test_mean_std(mean: float | None, std: float | None, unit: str, text: str) -> None:
+    row = Row("t", "s", "v", "m", unit, "min", 1, [0], [], mean, std, mean, mean)
+    assert mean_std(row) == text
+
+
+def test_percent_and_probability() -> None:
+    assert (percent(-0.4), percent(0.0312), percent(None)) == ("-40.0%", "+3.1%", "-")
+    assert (probability(0.00099), probability(0.5), probability(None)) == ("<0.001", "0.500", "-")
+
+
+def test_the_result_table_has_the_baseline_first_and_changes_in_percent(demo: Runs) -> None:
+    table = result_table(section_of(demo))
+    assert table.headings == [
+        "variant", "n", "test accuracy", "mask B/element", "saved MiB", "peak MiB", "step ms", "samples/s",
+        "saved change", "samples/s change",
+    ]  # fmt: skip
+    base, packed = table.cells
+    assert base[:5] == ["baseline", "3", "0.910±0.010", "4", "100"]
+    assert (base[8], base[9]) == ("-", "-")
+    assert packed[:2] + packed[3:5] == ["packed", "3", "0.125", "60"]
+    assert (packed[8], packed[9]) == ("-40.0%", "-4.9%")  # means 485 and 510 samples/s
+
+
+def test_any_baseline_comes_first(demo: Runs) -> None:
+    assert [cells[0] for cells in result_table(section_of(demo, "packed")).cells] == ["packed", "baseline"]
+
+
+def test_the_headline_is_computed(demo: Runs) -> None:
+    (sentence,) = headlines(section_of(demo))
+    assert sentence.startswith(
+        "packed keeps 0.125 mask bytes an element against 4 (32.0x smaller),"
+        " cuts the bytes saved for backward by 40.0%; test accuracy 0.923±0.015 against 0.910±0.010 (Holm p="
+    )
+    assert "throughput -4.9% (" in sentence
+
+
+def test_the_headline_admits_that_nothing_is_compared(demo: Runs) -> None:
+    assert headlines(section_of(demo, baseline="absent")) == [
+        "There is no finished run of the baseline 'absent', so nothing is compared."
+    ]
+    assert "nothing to compare with: no finished run of 'absent'" in terminal(
+        [section_of(demo, "absent")], []
+    )
+
+
+def test_identical_losses_are_flagged(demo: Runs) -> None:
+    assert identical(section_of(demo)) == [
+        "packed is identical to baseline, bit for bit over 3 seeds, in train/loss"
+    ]
+
+
+def test_the_comparison_table_names_the_seeds_a_side_lacks(runs: Runs) -> None:
+    runs.sample("memory/saved_bytes", baseline=[2.0**20] * 3, packed=[2.0**19] * 2)
+    (cells,) = comparison_table(section_of(runs)).cells
+    assert cells[:7] == [
+        "saved for backward [MiB]", "packed", "better", "2", "-0.5", "-0.5 to -0.5", "-50.0%",
+    ]  # fmt: skip
+    assert cells[-1] == "constant difference; packed lacks seed 2"
+
+
+def test_the_terminal_lists_missing_runs_by_name(demo: Runs) -> None:
+    text = terminal([section_of(demo)], load_runs(demo.root, "demo").missing)
+    lines = text.splitlines()
+    assert lines[0] == "net/digits / plain"
+    assert len({len(line) for line in lines[1:5]}) == 1
+    assert (
+        "net/digits / plain / packed seed 3 (packed-3): failed: MemoryError: no room (log: log.txt)" in text
+    )
+    assert "1 missing:" in lines
+
+
+@pytest.mark.parametrize(
+    ("finals", "scores"),
+    [
+        (["test/accuracy", "test/f1", "test/loss", "val/accuracy"], ["test/accuracy", "test/f1"]),
+        (["val/accuracy", "test/loss"], ["val/accuracy"]),
+        (["test/loss", "val/loss"], ["test/loss"]),
+        (["memory/peak_bytes"], []),
+    ],
+)
+def test_the_main_metrics_are_scores_before_losses(runs: Runs, finals: list[str], scores: list[str]) -> None:
+    runs.finished("baseline", 0, dict.fromkeys(finals, 0.5))
+    assert section_of(runs).scores == scores
