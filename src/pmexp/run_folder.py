@@ -57,6 +57,7 @@ class RunFolder:
         handler = logging.FileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger("pmexp").addHandler(handler)
+        logging.getLogger("pmexp").setLevel(logging.INFO)
         if capture_output:
             _redirect_output(self.log)
         try:

@@ -35,7 +35,7 @@ def main() -> int:
     except SweepFailed as error:
         return _end(str(error), code=1)
     except (Interrupted, KeyboardInterrupt) as error:
-        return _end(f"interrupted: {error or 'run the same command to go on'}", code=130)
+        return _end(f"interrupted: {str(error) or 'run the same command to go on'}", code=130)
     return 0
 
 

@@ -11,7 +11,7 @@ from pmexp.config import RunConfig
 from pmexp.errors import Interrupted, UserError
 from pmexp.sweep import Outcome, State, outcome_of
 
-_PRELOAD = ["pmexp.experiment", "mlflow"]
+_PRELOAD = ["pmexp.experiment", "mlflow", "mlflow.store.tracking.sqlalchemy_store"]
 _GRACE_SECONDS = 60.0  # from the stop signal to the checkpoint
 
 _forkserver = multiprocessing.get_context("forkserver")

@@ -1,6 +1,6 @@
 """What every model is to the training loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class TaskModel:
     weights: str  # where they came from
 
 
-def hf_fields(config: RunConfig, classes: list[str]) -> dict[str, Any]:
+def hf_fields(config: RunConfig, classes: Sequence[str]) -> dict[str, Any]:
     """What every transformers config gets from ours: classes, attention and the dropout rate."""
     fields: dict[str, Any] = {
         "num_labels": len(classes),

@@ -6,7 +6,6 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
@@ -16,9 +15,10 @@ from transformers import (
 from pmexp.config import RunConfig
 from pmexp.datasets.base import Dataset, Split
 from pmexp.errors import UserError
-from pmexp.models.base import TaskModel, from_architecture, hf_fields
-from pmexp.models.checkpoint import locate
+from pmexp.models.base import TaskModel, from_architecture
+from pmexp.models.checkpoint import from_folder, load_pretrained, locate
 
+_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -26,20 +26,8 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     tokenizer: Any
     if config.model.pretrained:
         folder = locate(config.model)
-        try:
-            if AutoConfig.from_pretrained(folder).model_type != "bert":
-                raise ValueError(
-                    f"its model_type is {AutoConfig.from_pretrained(folder).model_type}, not bert"
-                )
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            module = BertForSequenceClassification.from_pretrained(
-                folder, **hf_fields(config, dataset.classes)
-            )
-        except Exception as error:
-            raise UserError(
-                f"model.path: {folder} does not load as a BERT ({str(error).splitlines()[0]})"
-            ) from None
-        weights = str(folder)
+        tokenizer = from_folder("tokenizer", folder, AutoTokenizer.from_pretrained)
+        module, weights = load_pretrained(BertForSequenceClassification, folder, config, dataset.classes)
     else:
         hf_config = from_architecture(BertConfig, config, dataset.classes)
         tokenizer = train_tokenizer(dataset.train, hf_config.vocab_size)
@@ -52,21 +40,24 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         assert isinstance(split.inputs, list)
         columns = [list(column) for column in zip(*split.inputs, strict=True)]
         encoded = tokenizer(*columns, padding="max_length", truncation=True, max_length=length)
-        wanted = ("input_ids", "token_type_ids", "attention_mask")
-        return {name: torch.tensor(encoded[name]) for name in wanted if name in encoded}
+        return {name: torch.tensor(encoded[name]) for name in _INPUTS if name in encoded}
 
     return TaskModel(module, encode, length, weights)
 
 
 def train_tokenizer(train: Split, vocab_size: int) -> PreTrainedTokenizerFast:
-    """BERT's uncased WordPiece tokenizer with a vocabulary of the training texts."""
+    """BERT's uncased WordPiece tokenizer with a vocabulary of the training texts, the same on every run."""
     assert isinstance(train.inputs, list)
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=_SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator((text for texts in train.inputs for text in texts), trainer)
+    tokenizer = _bert_pipeline(models.WordPiece(unk_token="[UNK]"))
+    texts = [tokenizer.normalizer.normalize_str(text) for texts in train.inputs for text in texts]
+    # The trainer numbers "##x" pieces in the random order of a hash map and breaks ties by these numbers,
+    # unless they are there before it starts. They are no special tokens in the tokenizer made below.
+    continuations = [f"##{character}" for character in sorted(set("".join(texts)) - set(" "))]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=_SPECIAL + continuations, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = _bert_pipeline(models.WordPiece(tokenizer.get_vocab(), unk_token="[UNK]"))
     tokenizer.post_processor = processors.BertProcessing(
         ("[SEP]", _SPECIAL.index("[SEP]")), ("[CLS]", _SPECIAL.index("[CLS]"))
     )
@@ -78,7 +69,16 @@ def train_tokenizer(train: Split, vocab_size: int) -> PreTrainedTokenizerFast:
         cls_token=cls_token,
         sep_token=sep_token,
         mask_token=mask,
+        model_input_names=list(_INPUTS),
     )
+
+
+def _bert_pipeline(model: models.WordPiece) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
 
 
 def _check_length(config: RunConfig, positions: int) -> None:

@@ -1,13 +1,22 @@
-"""Where a checkpoint is: a local folder, or the hub's snapshot of it in the local cache."""
+"""Checkpoints: a local folder, or the hub's snapshot of it in the local cache, and what is loaded from it."""
 
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pmexp.config import ModelConfig
+from transformers import AutoConfig, PreTrainedModel
+
+from pmexp.config import ModelConfig, RunConfig
 from pmexp.errors import UserError
+from pmexp.models.base import hf_fields
 
 # Formats of other frameworks and pickles beside a safetensors file are not fetched.
 _PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin"]
+
+# Parts of a classifier that a pretrained encoder need not have: they start from random weights.
+_HEADS = ("classifier.", "bert.pooler.", "vit.pooler.")
+_Loaded = TypeVar("_Loaded")
 
 
 def locate(config: ModelConfig) -> Path:
@@ -34,3 +43,44 @@ def locate(config: ModelConfig) -> Path:
             f"downloaded ({type(error).__name__}); download it on a machine with network and set "
             "model.path=<folder>, or train from random weights with model.pretrained=false"
         ) from None
+
+
+def load_pretrained(
+    cls: type[PreTrainedModel], folder: Path, config: RunConfig, classes: Sequence[str]
+) -> tuple[PreTrainedModel, str]:
+    """The model of `folder` with a classifier of our classes, and the words that say where weights came from.
+
+    Raises UserError when the folder holds another architecture or lacks weights outside the classifier.
+    """
+    kind = from_folder("configuration", folder, AutoConfig.from_pretrained).model_type
+    wanted = cls.config_class.model_type
+    if kind != wanted:
+        raise UserError(
+            f"model.path: {folder} holds a model of type {kind}; model={config.model.name} is a {wanted}"
+        )
+    model, info = from_folder(
+        "weights",
+        folder,
+        cls.from_pretrained,
+        **hf_fields(config, classes),
+        ignore_mismatched_sizes=True,  # those of another task's classifier; any other is refused below
+        output_loading_info=True,
+    )
+    mismatched = {entry[0] for entry in info["mismatched_keys"]}
+    fresh = sorted(mismatched | set(info["missing_keys"]))
+    unexpected = [name for name in fresh if not name.startswith(_HEADS)]
+    if unexpected:
+        raise UserError(
+            f"model.path: the weights in {folder} lack {unexpected[0]} or have it in another shape "
+            f"({len(unexpected)} such); give a complete checkpoint"
+        )
+    return model, f"{folder}" + (f", random: {', '.join(fresh)}" if fresh else "")
+
+
+def from_folder(what: str, folder: Path, load: Callable[..., _Loaded], **options: Any) -> _Loaded:
+    """`load(folder)` with whatever goes wrong as a UserError."""
+    try:
+        return load(folder, **options)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"model.path: the {what} in {folder} cannot be loaded: {reason}") from None

@@ -7,20 +7,14 @@ from transformers import ViTConfig, ViTForImageClassification
 from pmexp.config import RunConfig
 from pmexp.datasets.base import Dataset, Split
 from pmexp.errors import UserError
-from pmexp.models.base import TaskModel, from_architecture, hf_fields
-from pmexp.models.checkpoint import locate
+from pmexp.models.base import TaskModel, from_architecture
+from pmexp.models.checkpoint import load_pretrained, locate
 
 
 def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     if config.model.pretrained:
         folder = locate(config.model)
-        try:
-            module = ViTForImageClassification.from_pretrained(folder, **hf_fields(config, dataset.classes))
-        except Exception as error:
-            raise UserError(
-                f"model.path: {folder} does not load as a ViT ({str(error).splitlines()[0]})"
-            ) from None
-        weights = str(folder)
+        module, weights = load_pretrained(ViTForImageClassification, folder, config, dataset.classes)
     else:
         module = ViTForImageClassification(from_architecture(ViTConfig, config, dataset.classes))
         weights = "random"

@@ -85,9 +85,9 @@ class _Replacement:
 
     def exchange_children_of(self, parent: nn.Module, path: str) -> None:
         rate_only = call_sites(parent).rate_only
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):
             child_path = f"{path}.{name}" if path else name
-            if name == _CHILD or name in rate_only or child in self.made.values():
+            if child is None or name == _CHILD or name in rate_only or child in self.made.values():
                 continue  # a rate-only one is never called: its owner reads `.p` and drops by a function
             if not isinstance(child, nn.Dropout):
                 self._leave(child_path, _why_left(child))

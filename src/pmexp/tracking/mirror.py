@@ -14,7 +14,7 @@ from typing import Literal
 from pmexp.config import RunConfig
 from pmexp.journal import read_journal
 from pmexp.run_folder import RunFolder
-from pmexp.tracking.database import client, experiment_id
+from pmexp.tracking.database import open_experiment
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ class Mirror:
 
         config, uri = self._config, self._config.tracking.uri
         assert uri is not None
-        self._client = client(uri)
-        experiment = experiment_id(self._client, uri, config.name, Path(config.runs_dir) / "mlartifacts")
+        artifacts = Path(config.runs_dir) / "mlartifacts"
+        self._client, experiment = open_experiment(uri, config.name, artifacts)
         for old in self._client.search_runs([experiment], f"tags.run_id = '{config.run_id}'"):
             self._client.delete_run(old.info.run_id)
         tags = {"run_id": config.run_id, **{k: str(v) for k, v in config.labels.items()}}

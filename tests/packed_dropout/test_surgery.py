@@ -1,0 +1,236 @@
+"""replace_dropout reaches every dropout: measured on real architectures by what they save for backward."""
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers as hf
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+from pmexp.packed_dropout import PackedDropout, replace_dropout
+
+SMALL: dict[str, Any] = {"vocab_size": 99, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+GPT = {"n_embd": 16, "n_layer": 1, "n_head": 2}
+BART = {
+    f"{side}_{what}": 1
+    for side in ("encoder", "decoder")
+    for what in ("layers", "attention_heads", "ffn_dim")
+}
+RATE = 0.25
+MODELS: dict[str, tuple[Any, Any]] = {
+    "bert": (hf.BertModel, hf.BertConfig(**SMALL, **BERT)),
+    "roberta": (hf.RobertaModel, hf.RobertaConfig(**SMALL, **BERT)),
+    "distilbert": (
+        hf.DistilBertModel,
+        hf.DistilBertConfig(**SMALL, dim=16, n_layers=1, n_heads=2, hidden_dim=16),
+    ),
+    "gpt2": (hf.GPT2Model, hf.GPT2Config(**SMALL, **GPT)),
+    "gptj": (hf.GPTJModel, hf.GPTJConfig(**SMALL, **GPT, rotary_dim=4)),
+    "deberta": (hf.DebertaV2Model, hf.DebertaV2Config(**SMALL, **BERT)),
+    "t5": (hf.T5Model, hf.T5Config(**SMALL, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)),
+    "bart": (hf.BartModel, hf.BartConfig(**SMALL, **BART, d_model=16)),
+    "longformer": (hf.LongformerModel, hf.LongformerConfig(**SMALL, **BERT, attention_window=8)),
+    "vit": (hf.ViTModel, hf.ViTConfig(**BERT, image_size=8, patch_size=4)),
+}
+
+
+def build(name: str, attention: str = "eager") -> nn.Module:
+    cls, config = MODELS[name]
+    config = copy.deepcopy(config)
+    for key, value in config.to_dict().items():
+        if isinstance(value, float) and ("drop" in key):
+            setattr(config, key, RATE)
+    config._attn_implementation = attention
+    torch.manual_seed(0)
+    return cls(config).train()  # type: ignore[no-any-return]
+
+
+def call(name: str, model: nn.Module) -> Tensor:
+    ids = torch.arange(3, 35).view(2, 16)
+    if name == "vit":
+        return model(torch.linspace(-1, 1, 2 * 3 * 8 * 8).view(2, 3, 8, 8)).last_hidden_state
+    inputs = {"input_ids": ids, "attention_mask": (torch.arange(16) < torch.tensor([[16], [11]])).long()}
+    if name in ("t5", "bart"):
+        inputs["decoder_input_ids"] = ids.flip(1)
+    return model(**inputs).last_hidden_state
+
+
+def saved_unpacked_masks(name: str, model: nn.Module) -> list[str]:
+    """Saved tensors that are a mask or noise of dropout: Boolean, or with no value but 0 and 1 / (1 - rate)."""
+    found = []
+
+    def look(tensor: Tensor) -> Tensor:
+        values = tensor.detach()
+        noise = values.is_floating_point() and values.numel() > 50
+        scale = torch.ones((), dtype=values.dtype) / (1 - RATE) if noise else None
+        if noise and ((values == 0) | (values == scale)).all() and (values == scale).any():
+            found.append(f"noise {tuple(values.shape)}")
+        if values.dtype == torch.bool and values.numel() > 50 and 0.6 < values.double().mean() < 0.9:
+            found.append(f"mask {tuple(values.shape)}")
+        return tensor
+
+    with saved_tensors_hooks(look, lambda tensor: tensor):
+        call(name, model)
+    return found
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_mask_is_saved_unpacked_after_the_swap(name: str) -> None:
+    model = build(name)
+    before = saved_unpacked_masks(name, model)
+    report = replace_dropout(model, PackedDropout)
+    assert before, "the probe does not see this model's stock dropout"
+    assert saved_unpacked_masks(name, model) == []
+    assert report.left == {}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_same_masks_give_the_same_training_step(name: str) -> None:
+    """With rng=torch the swapped model's output and gradients are bit-identical: nothing else has changed."""
+    outputs = []
+    for swap in (False, True):
+        model = build(name)
+        if swap:
+            replace_dropout(model, PackedDropout, rng="torch")
+        torch.manual_seed(7)
+        output = call(name, model)
+        output.square().mean().backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        outputs.append([output, *gradients])
+    assert len(outputs[0]) == len(outputs[1])
+    assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+
+
+@pytest.mark.parametrize("name", ["bert", "vit", "bart"])
+def test_eval_output_and_state_dict_keys_stay(name: str) -> None:
+    model = build(name).eval()
+    expected, keys = call(name, model), list(model.state_dict())
+    replace_dropout(model, PackedDropout)
+    assert torch.equal(call(name, model), expected)
+    assert list(model.state_dict()) == keys
+    assert not any(module.training for module in model.modules())
+
+
+def test_sdpa_keeps_its_attention_dropout_and_the_report_says_so() -> None:
+    report = replace_dropout(build("bert", "sdpa"), PackedDropout)
+    assert report.functions == []
+    assert list(report.left) == [f"encoder.layer.{i}.attention.self" for i in (0, 1)]
+    assert "inside the sdpa kernel" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("where", "modules", "functions"),
+    [("attention", 0, 2), ("hidden", 5, 0), ("all", 5, 2)],
+)
+def test_selection_by_place(where: Any, modules: int, functions: int) -> None:
+    report = replace_dropout(build("bert"), PackedDropout, where=where)
+    assert (len(report.modules), len(report.functions)) == (modules, functions)
+    assert len(report.left) == 7 - modules - functions
+
+
+def test_what_is_not_selected_keeps_stock_dropout_inside_a_routed_module() -> None:
+    """BART's layers call functional dropout around attention that does so too: each keeps to its place."""
+    model = build("bart")
+    replace_dropout(model, PackedDropout, where="hidden")
+    assert set(saved_unpacked_masks("bart", model)) == {"noise (2, 1, 16, 16)"}
+    replace_dropout(model, PackedDropout, where="attention")
+    assert set(saved_unpacked_masks("bart", model)) == {"noise (2, 16, 16)"}
+
+
+def test_going_back_to_nn_dropout() -> None:
+    model = build("vit")
+    before = saved_unpacked_masks("vit", model)
+    replace_dropout(model, PackedDropout)
+    report = replace_dropout(model, nn.Dropout)
+    assert saved_unpacked_masks("vit", model) == before
+    assert report.modules and not any(isinstance(m, PackedDropout) for m in model.modules())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_a_swapped_model_is_swapped_on_its_own(copied: Any) -> None:
+    model = build("bert")
+    replace_dropout(model, PackedDropout)
+    twin = copied(model)
+    replace_dropout(model, nn.Dropout)
+    assert saved_unpacked_masks("bert", twin) == []
+    assert saved_unpacked_masks("bert", model) != []
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointed_layers_recompute_the_same_masks(reentrant: bool) -> None:
+    grads = []
+    for checkpointed in (False, True):
+        model = build("bert")
+        replace_dropout(model, PackedDropout)
+        layer = model.encoder.layer[0]  # type: ignore[union-attr, index]
+        x = torch.linspace(-1, 1, 2 * 16 * 16).view(2, 16, 16).requires_grad_()
+        torch.manual_seed(5)
+        y = checkpoint(layer, x, use_reentrant=reentrant) if checkpointed else layer(x)
+        y.square().sum().backward()
+        grads.append(x.grad)
+    assert torch.equal(grads[0], grads[1])
+
+
+def test_torch_compile_traces_through_the_route() -> None:
+    model = build("bert")
+    replace_dropout(model, PackedDropout)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.manual_seed(3)
+    expected = call("bert", model)
+    torch.manual_seed(3)
+    assert torch.equal(call("bert", compiled), expected)
+
+
+def test_a_module_used_twice_stays_one_module() -> None:
+    shared = nn.Dropout(0.1)
+    model = nn.Sequential(shared, nn.Linear(3, 3), shared)
+    report = replace_dropout(model, PackedDropout)
+    assert model[0] is model[2] and isinstance(model[0], PackedDropout)
+    assert report.modules == ["0", "2"]
+
+
+class _OwnFunctional(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, RATE, self.training)
+
+
+def test_functional_dropout_of_ones_own_module_and_an_error_in_it() -> None:
+    class Failing(_OwnFunctional):
+        def forward(self, x: Tensor) -> Tensor:
+            super().forward(x)
+            raise RuntimeError("on purpose")
+
+    x = torch.ones(64, requires_grad=True)
+    model = nn.Sequential(_OwnFunctional())
+    assert replace_dropout(model, PackedDropout).functions == ["0"]
+    assert type(model(x).grad_fn).__name__ == "_PhiloxMaskBackward"
+    failing = Failing()
+    replace_dropout(failing, PackedDropout)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        failing(x)
+    assert type(F.dropout(x, RATE).grad_fn).__name__ == "MulBackward0"  # the route is gone
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (nn.Linear(2, 2), "it has no dropout"),
+        (nn.Sequential(nn.Dropout2d(0.1)), "drops channels"),
+        (nn.Sequential(nn.LSTM(2, 2, 2, dropout=0.1)), "inside its own kernel"),
+        (nn.Sequential(nn.MultiheadAttention(4, 2, dropout=0.1)), "inside its own kernel"),
+    ],
+)
+def test_raises_when_there_is_nothing_to_replace(model: nn.Module, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        replace_dropout(model, PackedDropout)
+
+
+def test_unknown_place() -> None:
+    with pytest.raises(ValueError, match="allowed are all, attention, hidden"):
+        replace_dropout(nn.Sequential(nn.Dropout()), PackedDropout, where="mlp")  # type: ignore[arg-type]

@@ -1,0 +1,160 @@
+"""Every option composes; the schema, the identity of a run and what null is completed to."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hydra_plugins.pmexp_launchers import local  # noqa: F401  (registers hydra/launcher=local)
+from pmexp.config import Part, RunConfig, TrackingConfig, TrainConfig, parse, register
+from pmexp.errors import UserError
+from pmexp.train import conf_folder
+
+register()
+
+
+def config(*overrides: str) -> RunConfig:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        composed = compose("config", list(overrides))
+        return parse(composed)
+
+
+DEFAULT = config()
+
+
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+
+
+TEXT = ["model=tinybert", "dataset=reuters-r8"]
+
+
+@pytest.mark.parametrize("name", options("model"))
+def test_every_model_composes(name: str) -> None:
+    assert (
+        config("model=" + name, "dataset=" + ("digits" if name == "vit-digits" else "mrpc")).model.name
+        == name
+    )
+
+
+@pytest.mark.parametrize("name", options("dataset"))
+def test_every_dataset_composes(name: str) -> None:
+    other = "vit-digits" if name == "digits" else "tinybert"
+    assert config("dataset=" + name, "model=" + other).dataset.name == name
+
+
+@pytest.mark.parametrize("name", options("variant"))
+def test_every_variant_composes_under_its_file_name(name: str) -> None:
+    assert config("variant=" + name).variant.name == name
+
+
+@pytest.mark.parametrize("name", options("system"))
+def test_every_system_composes_under_the_name_of_its_parts(name: str) -> None:
+    assert config("system=" + name).system.name == name
+
+
+@pytest.mark.parametrize("name", options("tracking"))
+def test_every_tracking_composes(name: str) -> None:
+    assert config("tracking=" + name).tracking.kind.name == name
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_composes_under_its_file_name(name: str) -> None:
+    assert config("experiment=" + name).name == name
+
+
+def test_every_yaml_file_opens_with_a_comment() -> None:
+    for file in conf_folder().rglob("*.yaml"):
+        assert file.read_text().startswith("# "), f"{file} does not say what it is"
+        assert yaml.safe_load(file.read_text()) is not None
+
+
+def test_null_is_completed_by_model_dataset_and_folder() -> None:
+    done = config("runs_dir=some/where")
+    assert (done.train.lr, done.train.epochs, done.train.batch_size) == (1e-3, 15, 64)
+    assert done.runs_dir == str(Path("some/where").resolve())
+    assert done.tracking.uri == f"sqlite:///{done.runs_dir}/mlflow.db"
+    assert config(*TEXT).train.lr == 5e-5
+    assert config(*TEXT, "model.pretrained=false").train.lr == 5e-4
+    assert config(*TEXT, "train.lr=0.5").train.lr == 0.5
+
+
+def test_system_parts_name_the_system() -> None:
+    system = config("system.parts=[bf16,checkpointing]").system
+    assert (system.name, system.parts) == ("bf16-checkpointing", [Part.bf16, Part.checkpointing])
+
+
+@pytest.mark.parametrize(
+    "override", ["name=other", "runs_dir=/elsewhere", "tracking.uri=http://host:1", "tracking=off"]
+)
+def test_where_results_go_is_no_part_of_the_identity(override: str) -> None:
+    assert config(override).run_id == config().run_id
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "variant=pm-drop",
+        "train.lr=0.1",
+        "system=bf16",
+        "dataset.path=/x",
+        "variant.p=0.2",
+        "train.threads=1",
+    ],
+)
+def test_what_can_change_the_result_is(override: str) -> None:
+    assert config(override).run_id != config().run_id
+
+
+def test_options_of_packed_masks_do_not_multiply_the_baseline() -> None:
+    assert config("variant.rng=torch", "variant.bits=4").run_id == config().run_id
+    assert config("variant=pm-drop", "variant.rng=torch").run_id != config("variant=pm-drop").run_id
+
+
+def test_identity_survives_yaml() -> None:
+    one = config("variant=4bit", "seed=7", "system=bf16")
+    assert yaml.safe_load(yaml.safe_dump(one.to_dict())) == one.to_dict()
+    assert one.run_id.startswith("4bit-s7-")
+
+
+@given(st.text(min_size=1, max_size=70))
+def test_no_name_leads_out_of_the_run_folder(name: str) -> None:
+    parts: dict[str, Any] = {
+        group: getattr(DEFAULT, group) for group in ("model", "dataset", "variant", "system")
+    }
+    try:
+        run = RunConfig(name=name, train=TrainConfig(), tracking=TrackingConfig(), runs_dir="/runs", **parts)
+    except UserError:
+        return
+    assert run.folder.resolve().parent.parent == Path("/runs")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=-1", "seed: -1"),
+        ("variant.bits=3", "variant.bits: 3"),
+        ("variant.p=1.5", "variant.p: 1.5"),
+        ("train.lr=0", "train.lr: 0"),
+        ("train.batch_size=0", "train.batch_size: 0"),
+        ("train.patience=0", "train.patience: 0"),
+        ("train.warmup_fraction=2", "train.warmup_fraction: 2"),
+        ("dataset.max_length=1", "dataset.max_length: 1"),
+        ("dataset.metrics=[]", "dataset.metrics: \\[\\]"),
+        ("dataset.metrics=[acuracy]", "dataset.metrics: .'acuracy'."),
+        ("dataset.val_fraction=0", "dataset.val_fraction: 0"),
+        ("model.pretrained=true", "has no checkpoint"),
+        ("model=tinybert", "an image model takes an image dataset"),
+        ("system.parts=[bf16,bf16]", "twice"),
+        ("tracking.uri=file:///x", "tracking.uri: 'file:///x'"),
+        ("name=../up", "name: '../up'"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_key(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        config(override)

@@ -1,0 +1,124 @@
+"""Sweeps on this machine: isolation, naming of failures, skipping, and what a kill or Ctrl-C leaves behind."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import TINY_VIT, Runs
+
+pytestmark = pytest.mark.slow
+SWEEP = ["-m", *TINY_VIT, "train.select=last", "train.log_every=1", "tracking=off"]
+LONG = [*SWEEP, "train.epochs=4000"]
+
+
+def pid_of(runs: Runs, run: str) -> int:
+    """Waits until the run `<variant>-s<seed>` trains, and returns its process."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for folder in runs.folder.glob(f"default/{run}-*"):
+            journal = folder / "journal.jsonl"
+            if journal.is_file() and "train/loss" in journal.read_text():
+                return int(json.loads((folder / "owner.json").read_text())["pid"])
+        time.sleep(0.02)
+    raise AssertionError(f"{run} did not start to train")
+
+
+@contextmanager
+def when_training(runs: Runs, run: str, number: signal.Signals, to_driver: bool) -> Iterator[list[int]]:
+    """Sends a signal to the run's process, or to the driver (this process), as soon as the run trains."""
+    pids: list[int] = []
+
+    def disturb() -> None:
+        pids.append(pid_of(runs, run))
+        os.kill(os.getpid() if to_driver else pids[0], number)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    yield pids
+    thread.join()
+
+
+def is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and ") Z " not in stat.read_text()
+
+
+def test_sigkill_of_one_worker_loses_that_run_alone(runs: Runs) -> None:
+    sweep = [*SWEEP, "train.epochs=12", "variant=baseline,pm-drop", "seed=0,1", "hydra.launcher.n_jobs=2"]
+    with when_training(runs, "baseline-s1", signal.SIGKILL, to_driver=False):
+        code, _, err = runs.train(*sweep)
+    assert code == 1
+    assert sorted(runs.summaries()) == ["baseline-s0", "pm-drop-s0", "pm-drop-s1"]
+    assert "1 of 4 runs did not finish" in err
+    (line,) = [line for line in err.splitlines() if line.startswith("  baseline-s1-")]
+    assert "killed by SIGKILL" in line and line.endswith("log.txt)")
+    finished = list(runs.folder.glob("default/*/summary.json"))
+    before = {file: file.stat().st_mtime_ns for file in finished}
+    code, out, _ = runs.train(*sweep)
+    assert code == 0 and "4 runs, 3 of them finished before" in out
+    assert out.count(" finished after ") == 1 and "baseline-s1" in out
+    assert len(runs.summaries()) == 4
+    assert before == {file: file.stat().st_mtime_ns for file in finished}
+
+
+def test_a_failing_run_leaves_the_others_whole_and_is_named(runs: Runs) -> None:
+    arguments = ["-m", *TINY_VIT, "train.max_steps=2", "tracking=off"]
+    assert runs.train(*arguments, "seed=1")[0] == 0
+    broken = runs.folder / "default" / runs.summaries()["baseline-s1"]["run_id"]
+    (broken / "summary.json").unlink()
+    (broken / "checkpoints" / "best.safetensors").unlink()
+    (broken / "checkpoints" / "best.safetensors").mkdir()  # the best weights cannot be written
+    code, _, err = runs.train(*arguments, "seed=0,1,2")
+    assert code == 1
+    assert f"{broken.name}: failed: IsADirectoryError" in err
+    assert "Traceback" in (broken / "log.txt").read_text()
+    assert sorted(runs.summaries()) == ["baseline-s0", "baseline-s2"]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_sweep_stops_its_children_and_leaves_what_goes_on(stop: signal.Signals, runs: Runs) -> None:
+    with when_training(runs, "baseline-s0", stop, to_driver=True) as pids:
+        code, _, err = runs.train(*LONG, "seed=0,1")
+    assert code == 130 and "run the same command to go on" in err
+    assert not is_alive(pids[0])
+    (folder,) = runs.run_folders()
+    assert json.loads((folder / "failure.json").read_text())["status"] == "interrupted"
+    stopped_at = json.loads((folder / "journal.jsonl").read_text().splitlines()[-1])["step"]
+    (folder / "journal.jsonl").write_text((folder / "journal.jsonl").read_text().replace("train/loss", "train/lr"))
+    with when_training(runs, "baseline-s0", stop, to_driver=True):
+        assert runs.train(*LONG, "seed=0")[0] == 130
+    assert f"resumed at step {stopped_at} of 80000" in (folder / "log.txt").read_text()
+
+
+def test_an_interrupted_run_that_goes_on_is_the_run_left_alone(runs: Runs, tmp_path: Path) -> None:
+    arguments = [*SWEEP, "train.epochs=30", "variant=pm-drop"]
+    with when_training(runs, "pm-drop-s0", signal.SIGTERM, to_driver=False):
+        code, _, err = runs.train(*arguments)
+    assert code == 1 and "interrupted: Interrupted: SIGTERM at step" in err
+    assert runs.train(*arguments)[0] == 0
+    alone = Runs(tmp_path / "alone", runs.capture)
+    assert alone.train(*arguments)[0] == 0
+    for metric in ("train/loss", "grad/norm", "val/accuracy"):
+        assert runs.curve("pm-drop-s0", metric) == alone.curve("pm-drop-s0", metric)
+    assert [step for step, _ in runs.curve("pm-drop-s0", "train/loss")] == list(range(1, 601))
+
+
+def test_the_same_run_named_twice_is_run_once_and_each_in_its_own_process(runs: Runs) -> None:
+    code, out, _ = runs.train("-m", *TINY_VIT, "train.max_steps=2", "tracking=off", "seed=0,0,1")
+    assert code == 0 and "2 runs, 0 of them finished before" in out
+    assert out.count(" finished after ") == 2
+    pids = {json.loads((folder / "owner.json").read_text())["pid"] for folder in runs.run_folders()}
+    assert len(pids) == 2 and os.getpid() not in pids
+
+
+def test_the_plan_names_every_run_of_the_sweep(runs: Runs) -> None:
+    runs.train("-m", *TINY_VIT, "train.max_steps=2", "tracking=off", "seed=0,1")
+    plan = json.loads((runs.folder / "default" / "plan.json").read_text())
+    assert [entry["run_id"] for entry in plan] == [folder.name for folder in runs.run_folders()]
+    assert plan[1]["seed"] == 1 and plan[1]["settings"]["train.max_steps"] == 2

@@ -1,0 +1,135 @@
+"""The training loop: data order, schedule, early stopping, and a resumed run that is the same run."""
+
+import math
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pmexp.config import Part, Schedule, Select, SystemConfig, TrainConfig
+from pmexp.loop import Examples, Training
+from pmexp.packed_dropout import PackedDropout
+from pmexp.systems import System
+
+
+class Net(nn.Module):
+    """Two layers around dropout, called as the models of transformers are."""
+
+    def __init__(self, dropout: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), dropout, nn.Linear(16, 3))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        from transformers.modeling_outputs import SequenceClassifierOutput
+
+        return SequenceClassifierOutput(logits=self.layers(x))
+
+
+def examples(n: int, seed: int) -> Examples:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 4, generator=generator)
+    return Examples({"x": x}, (x.sum(-1) > 0).long() + (x[:, 0] > 1).long())
+
+
+def training(parts: tuple[Part, ...] = (), dropout: nn.Module | None = None, **options: Any) -> Training:
+    torch.manual_seed(3)
+    config = TrainConfig(**({"epochs": 3, "batch_size": 8, "lr": 1e-2, "log_every": 1} | options))
+    system = System(SystemConfig(parts=list(parts)))
+    module = Net(dropout or PackedDropout(0.5))
+    system.prepare(module)
+    return Training(module, examples(50, 0), examples(20, 1), config, ["accuracy"], 5, system)
+
+
+def test_each_epoch_visits_samples_once_in_an_order_of_its_own() -> None:
+    run = training()
+    epochs = [[run._batch_rows(6 * epoch + i) for i in range(6)] for epoch in range(2)]
+    seen = [torch.cat(epoch).tolist() for epoch in epochs]
+    assert len(set(seen[0])) == len(set(seen[1])) == 48
+    assert seen[0] != seen[1]
+    assert torch.equal(run._batch_rows(2), epochs[0][2])  # of (seed, epoch, position) alone
+
+
+def test_the_last_record_of_an_epoch_is_validated_and_only_logged_steps_have_a_loss() -> None:
+    records = list(training(log_every=4).steps())
+    assert [step for step, _ in records] == list(range(1, 19))
+    assert [step for step, metrics in records if "val/accuracy" in metrics] == [6, 12, 18]
+    assert [step for step, metrics in records if "train/loss" in metrics] == [1, 4, 8, 12, 16, 18]
+
+
+def test_loss_and_gradient_norm_are_those_of_the_definition() -> None:
+    run = training(dropout=nn.Identity(), clip_norm=0.01)
+    inputs, labels = run.train.rows(run._batch_rows(0))
+    loss = nn.functional.cross_entropy(run.module(**inputs).logits, labels)
+    grads = torch.autograd.grad(loss, list(run.module.parameters()))
+    _, metrics = next(run.steps())
+    assert metrics["train/loss"] == loss.item()
+    norm = torch.stack([g.norm() for g in grads]).norm().item()
+    assert metrics["grad/norm"] == pytest.approx(norm, rel=1e-6)
+
+
+@pytest.mark.parametrize("schedule", Schedule)
+def test_learning_rate_warms_up_and_follows_the_schedule(schedule: Schedule) -> None:
+    run = training(schedule=schedule, warmup_fraction=0.25, lr=1.0, clip_norm=1e-9)
+    rates = [metrics["train/lr"] for _, metrics in run.steps()]
+    warmup, total = 5, 18
+    expected = []
+    for step in range(total):
+        left = (total - step) / (total - warmup)
+        decayed = {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2, "constant": 1.0}[
+            schedule.name
+        ]
+        expected.append((step + 1) / warmup if step < warmup else decayed)
+    assert rates == pytest.approx(expected, rel=1e-12)
+
+
+def test_max_steps_ends_training_with_a_validation() -> None:
+    records = list(training(max_steps=4).steps())
+    assert records[-1][0] == 4 and "val/accuracy" in records[-1][1]
+
+
+@pytest.mark.parametrize(("select", "expected"), [(Select.best, 3), (Select.last, 10)])
+def test_early_stopping_waits_for_patience_evaluations_without_a_new_best(
+    select: Select, expected: int
+) -> None:
+    run = training(epochs=10, patience=2, select=select)
+    run.evaluate = lambda _: {"loss": 0.0, "accuracy": 0.5}  # type: ignore[method-assign]
+    evaluations = sum("val/accuracy" in metrics for _, metrics in run.steps())
+    assert evaluations == expected
+    assert run.progress.best_step == 6
+
+
+def test_evaluation_is_exact_over_a_ragged_last_batch() -> None:
+    run = training(dropout=nn.Identity())
+    found = run.evaluate(run.val)
+    logits = run.module(**run.val.inputs).logits
+    assert found["accuracy"] == (logits.argmax(-1) == run.val.labels).double().mean().item()
+    assert found["loss"] == pytest.approx(
+        nn.functional.cross_entropy(logits, run.val.labels).item(), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("parts", [(), (Part.bf16,)], ids=["plain", "bf16"])
+@pytest.mark.parametrize("cut", [1, 7, 12])
+def test_a_resumed_run_is_the_same_run_bit_for_bit(cut: int, parts: tuple[Part, ...], tmp_path: Any) -> None:
+    whole = training(parts)
+    expected = list(whole.steps())
+    first = training(parts)
+    head = list(islice(first.steps(), cut))
+    torch.save(first.state(), tmp_path / "state.pt")
+    torch.manual_seed(999)
+    second = training(parts)
+    second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert head + list(second.steps()) == expected
+    for name, tensor in whole.module.state_dict().items():
+        assert torch.equal(second.module.state_dict()[name], tensor)
+
+
+def test_data_order_does_not_touch_the_global_generators() -> None:
+    run = training()
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
+    run._batch_rows(7)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert (np.random.get_state()[1] == numpy_state).all()  # type: ignore[index]

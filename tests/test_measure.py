@@ -1,0 +1,120 @@
+"""The ledger of saved bytes against sums done by hand, and what the other instruments promise."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from pmexp.measure.environment import environment
+from pmexp.measure.peak_memory import PeakMemory
+from pmexp.measure.saved_for_backward import SavedForBackward
+from pmexp.measure.timing import WARMUP_STEPS, StepTimer
+from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.variants.byte_mask import ByteMaskDropout
+
+X = torch.randn(32, 100)
+ACTIVATION = 32 * 100 * 4
+
+
+def ledger(dropout: nn.Module) -> SavedForBackward:
+    module = nn.Sequential(nn.Linear(100, 100), dropout, nn.Linear(100, 100))
+    with SavedForBackward(module) as found:
+        module(X)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dropout", "mask_bytes"),
+    [
+        (nn.Dropout(0.1), ACTIVATION),
+        (ByteMaskDropout(0.1), 3200),
+        (PackedDropout(0.1), 400),
+        (PackedDropout(0.1, bits=2), 800),
+        (PackedDropout(0.1, bits=4), 1600),
+        (PackedDropout(0.1, rng="torch"), 400),
+        (PackedDropout(0.0), 0),
+    ],
+)
+def test_bytes_by_hand(dropout: nn.Module, mask_bytes: int) -> None:
+    """Saved: the input, the first layer's dropped output, and the mask. Weights are not counted."""
+    found = ledger(dropout)
+    assert found.mask_bytes == mask_bytes
+    assert found.total_bytes == 2 * ACTIVATION + mask_bytes
+    assert found.mask_elements == (3200 if mask_bytes else 0)
+    assert found.metrics().get("memory/mask_bytes_per_element") == (mask_bytes / 3200 if mask_bytes else None)
+
+
+def test_a_storage_saved_twice_counts_once() -> None:
+    x = torch.randn(1000, requires_grad=True)
+    with SavedForBackward(nn.Identity()) as found:
+        y = x.exp()
+        y.view(10, 100) * y.view(10, 100).detach()
+    assert found.total_bytes == 4000
+
+
+def test_functional_dropout_inside_attention_is_seen_stock_and_routed() -> None:
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        attn_implementation="eager",
+    )  # fmt: skip
+    model, ids = BertModel(config), torch.ones(2, 16, dtype=torch.long)
+    hidden, attention = 3 * 2 * 16 * 16, 2 * 2 * 16 * 16
+    for swap, bytes_per_element in ((False, 4.0), (True, 0.125)):
+        if swap:
+            replace_dropout(model, PackedDropout)
+        with SavedForBackward(model) as found:
+            model(ids)
+        assert found.mask_elements == hidden + attention
+        assert found.mask_bytes / found.mask_elements == bytes_per_element
+
+
+def test_a_checkpointed_region_saves_its_input_alone() -> None:
+    layers = nn.Sequential(nn.Linear(100, 100), nn.Dropout(0.1), nn.Linear(100, 100))
+    x = X.clone().requires_grad_()
+    with SavedForBackward(layers) as found:
+        checkpoint(layers, x, use_reentrant=False)
+    assert (found.total_bytes, found.mask_bytes) == (ACTIVATION, 0)
+
+
+def test_the_ledger_changes_no_number() -> None:
+    results = []
+    for watched in (False, True):
+        torch.manual_seed(1)
+        module = nn.Sequential(nn.Linear(100, 100), PackedDropout(0.5))
+        if watched:
+            with SavedForBackward(module):
+                y = module(X)
+        else:
+            y = module(X)
+        y.sum().backward()
+        results.append((y, module[0].weight.grad))
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+
+
+def test_peak_memory_sees_a_large_allocation_and_names_its_source() -> None:
+    peak = PeakMemory(torch.device("cpu"))
+    before = peak.bytes()
+    block = torch.ones(64 * 2**20)  # 256 MiB
+    del block
+    assert peak.bytes() - before > 200 * 2**20
+    assert "peak resident set" in peak.source
+
+
+def test_step_times_leave_out_the_warm_up() -> None:
+    timer = StepTimer(torch.device("cpu"))
+    timer.seconds = [9.0] * WARMUP_STEPS + [0.1, 0.2, 0.3, 0.4, 0.5]
+    metrics = timer.metrics(samples_per_step=32, tokens_per_sample=10)
+    assert metrics["speed/step_ms"] == pytest.approx(300)
+    assert metrics["speed/step_ms_p10"] == pytest.approx(140)
+    assert metrics["speed/samples_per_s"] == pytest.approx(32 / 0.3)
+    assert metrics["speed/tokens_per_s"] == pytest.approx(320 / 0.3)
+    timer.seconds = timer.seconds[:WARMUP_STEPS]
+    assert timer.metrics(32, 10) == {}
+
+
+def test_environment_names_what_ran() -> None:
+    found = environment(torch.device("cpu"))
+    assert found["device"] == "cpu" and found["version_torch"] == torch.__version__
+    assert found["dropout_backend"] and found["cpu"]

@@ -1,0 +1,88 @@
+"""MLflow mirrors the journal: a real sqlite database, true status, no step twice, and no harm when it fails."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+
+from conftest import TINY_VIT, Runs
+
+SHORT = [*TINY_VIT, "train.max_steps=4", "train.log_every=1"]
+
+
+def mlflow_runs(runs: Runs, name: str = "default") -> tuple[MlflowClient, list[MlflowRun]]:
+    client = MlflowClient(f"sqlite:///{runs.folder}/mlflow.db")
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return client, list(client.search_runs([experiment.experiment_id]))
+
+
+def test_the_mirror_of_a_finished_run(runs: Runs) -> None:
+    assert runs.train(*SHORT, "variant=pm-drop", "seed=2")[0] == 0
+    client, (run,) = mlflow_runs(runs)
+    (folder,) = runs.run_folders()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "pm-drop-plain-vit-digits-s2"
+    wanted = {
+        "run_id": folder.name,
+        "variant": "pm-drop",
+        "system": "plain",
+        "seed": "2",
+        "dataset": "digits",
+    }
+    assert run.data.tags.items() >= wanted.items()
+    assert run.data.params["train.max_steps"] == "4" and run.data.params["variant.bits"] == "1"
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [(m.step, m.value) for m in history] == runs.curve("pm-drop-s2", "train/loss")
+    assert {
+        k.removeprefix("final/"): v for k, v in run.data.metrics.items() if k.startswith("final/")
+    } == summary["metrics"]
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"config.yaml", "summary.json"}
+
+
+def test_a_failed_run_says_failed_and_its_second_try_replaces_it(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pmexp.loop import Training
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "evaluate", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            runs.train(*SHORT)
+    assert [run.info.status for run in mlflow_runs(runs)[1]] == ["FAILED"]
+    assert runs.train(*SHORT)[0] == 0
+    assert [run.info.status for run in mlflow_runs(runs)[1]] == ["FINISHED"]
+
+
+def test_a_tracker_that_cannot_be_reached_costs_a_warning(runs: Runs, tmp_path: Path, caplog: Any) -> None:
+    (tmp_path / "blocked").write_text("a file where a folder is needed")
+    assert runs.train(*SHORT, f"tracking.uri=sqlite:///{tmp_path}/blocked/mlflow.db")[0] == 0
+    assert "tracking stopped, training goes on" in caplog.text
+    assert runs.summaries()["baseline-s0"]["status"] == "finished"
+
+
+def test_more_records_than_a_request_may_hold(runs: Runs) -> None:
+    from pmexp.tracking import mirror
+
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(mirror, "_BATCH", 3)
+    assert runs.train(*SHORT)[0] == 0
+    monkey.undo()
+    client, (run,) = mlflow_runs(runs)
+    assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 4
+
+
+@pytest.mark.slow
+def test_eight_runs_at_once_on_a_fresh_database(runs: Runs) -> None:
+    seeds = range(8)
+    code, _, err = runs.train("-m", *SHORT, f"seed={','.join(map(str, seeds))}", "hydra.launcher.n_jobs=8")
+    assert code == 0, err
+    assert not any("tracking stopped" in (folder / "log.txt").read_text() for folder in runs.run_folders())
+    client, found = mlflow_runs(runs)
+    assert sorted(run.data.tags["seed"] for run in found) == [str(seed) for seed in seeds]
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert all(len(client.get_metric_history(run.info.run_id, "train/loss")) == 4 for run in found)
