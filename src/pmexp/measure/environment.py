@@ -11,7 +11,10 @@ import torch
 
 from pmexp.packed_dropout import backend
 
-_PACKAGES = ("torch", "transformers", "numpy", "hydra-core", "mlflow")
+# Read once, when the parent of all workers imports this: reading metadata takes longer than starting a run.
+_VERSIONS = {
+    f"version_{name}": version(name) for name in ("torch", "transformers", "numpy", "hydra-core", "mlflow")
+}
 
 
 def environment(device: torch.device) -> dict[str, str | int]:
@@ -25,7 +28,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dropout_backend": backend(device),
-        **{f"version_{name}": version(name) for name in _PACKAGES},
+        **_VERSIONS,
         **_git(),
     }
 
