@@ -1,0 +1,115 @@
+// AVX2 and F16C: eight counters in two vectors of four 64-bit lanes.
+
+#include <cstdint>
+#include <cstring>
+
+#include "core.h"
+
+#ifdef PMEXP_X86_VECTORS
+#pragma GCC target("avx2,f16c")
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace pmexp {
+namespace {
+
+struct Avx2 {
+    struct Lanes {
+        using Vector = __m256i;
+        static Vector broadcast(uint32_t word) { return _mm256_set1_epi64x(word); }
+        static Vector multiply(Vector a, Vector b) { return _mm256_mul_epu32(a, b); }
+        static Vector high_half(Vector a) { return _mm256_srli_epi64(a, 32); }
+        static Vector exclusive_or(Vector a, Vector b) { return _mm256_xor_si256(a, b); }
+    };
+
+    static uint32_t draw(const Philox<Lanes>& philox, uint64_t block, uint32_t last) {
+        const __m256i base = _mm256_set1_epi64x(static_cast<long long>(8 * block));
+        const auto even = philox(_mm256_add_epi64(base, _mm256_setr_epi64x(0, 2, 4, 6)));
+        const auto odd = philox(_mm256_add_epi64(base, _mm256_setr_epi64x(1, 3, 5, 7)));
+        const __m256i limit = _mm256_set1_epi32(static_cast<int>(last));
+        uint32_t keep = 0;
+        for (int w = 0; w < 4; ++w) {
+            const __m256i words = _mm256_blend_epi32(even.word[w], _mm256_slli_epi64(odd.word[w], 32), 0b10101010);
+            // AVX2 has no unsigned comparison: a <= b is min(a, b) == a.
+            const __m256i kept = _mm256_cmpeq_epi32(_mm256_min_epu32(words, limit), words);
+            keep |= static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(kept))) << (8 * w);
+        }
+        return keep;
+    }
+
+    template <class T>
+    static void scale(const T* x, T* y, uint32_t keep, double scale) {
+        const __m256i mask = _mm256_set1_epi32(static_cast<int>(keep));
+        const __m256 factor = _mm256_set1_ps(static_cast<float>(scale));
+        __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+        for (int i = 0; i < kBlock; i += 8) {
+            const __m256i chosen = _mm256_cmpeq_epi32(_mm256_and_si256(mask, bit), bit);
+            store(y + i, _mm256_mul_ps(load(x + i), _mm256_and_ps(factor, _mm256_castsi256_ps(chosen))));
+            bit = _mm256_slli_epi32(bit, 8);
+        }
+    }
+
+    static void scale(const double* x, double* y, uint32_t keep, double scale) {
+        const __m256i mask = _mm256_set1_epi64x(keep);
+        const __m256d factor = _mm256_set1_pd(scale);
+        __m256i bit = _mm256_setr_epi64x(1, 2, 4, 8);
+        for (int i = 0; i < kBlock; i += 4) {
+            const __m256i chosen = _mm256_cmpeq_epi64(_mm256_and_si256(mask, bit), bit);
+            const __m256d kept = _mm256_and_pd(factor, _mm256_castsi256_pd(chosen));
+            _mm256_storeu_pd(y + i, _mm256_mul_pd(_mm256_loadu_pd(x + i), kept));
+            bit = _mm256_slli_epi64(bit, 4);
+        }
+    }
+
+    static uint32_t pack(const uint8_t* mask) {
+        const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(mask));
+        return ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())));
+    }
+
+    static void unpack(uint32_t keep, uint8_t* mask) {
+        const __m256i byte_of = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+        const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
+        const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(keep)), byte_of);
+        const __m256i chosen = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(mask), _mm256_and_si256(chosen, _mm256_set1_epi8(1)));
+    }
+
+private:
+    static __m128i load_words(const void* source) {
+        return _mm_loadu_si128(static_cast<const __m128i*>(source));
+    }
+
+    static __m256 load(const float* x) { return _mm256_loadu_ps(x); }
+    static __m256 load(const Float16* x) { return _mm256_cvtph_ps(load_words(x)); }
+    static __m256 load(const BFloat16* x) {
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_words(x)), 16));
+    }
+
+    static void store(float* y, __m256 value) { _mm256_storeu_ps(y, value); }
+    static void store(Float16* y, __m256 value) {
+        const __m128i halves = _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(y), halves);
+    }
+    static void store(BFloat16* y, __m256 value) {
+        const __m256i bits = _mm256_castps_si256(value);
+        const __m256i high = _mm256_srli_epi32(bits, 16);
+        const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+        const __m256i bias = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF));
+        const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, bias), 16);
+        const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+        const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+        const __m256i result = _mm256_blendv_epi8(rounded, quiet, nan);
+        const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(result), _mm256_extracti128_si256(result, 1));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(y), words);
+    }
+};
+
+bool usable() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
+
+}  // namespace
+
+const Backend avx2_backend = make_backend<Avx2>("avx2", usable);
+
+}  // namespace pmexp
+#endif
