@@ -26,8 +26,6 @@ def select() -> Core | None:
     if choice == "reference" or (choice == "auto" and not available):
         return None
     if choice != "auto" and choice not in available:
-        raise RuntimeError(
-            f"{ENVIRONMENT_VARIABLE}={choice} is not available here; "
-            f"choose auto, {''.join(name + ', ' for name in available)}or reference"
-        )
+        choices = ", ".join(("auto", *available, "reference"))
+        raise RuntimeError(f"{ENVIRONMENT_VARIABLE}={choice} is not available here; choose one of {choices}")
     return Core(available[0] if choice == "auto" else choice)

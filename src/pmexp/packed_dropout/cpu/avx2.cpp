@@ -25,12 +25,14 @@ struct Avx2 {
 
     static uint32_t draw(const Philox<Lanes>& philox, uint64_t block, uint32_t last) {
         const __m256i base = _mm256_set1_epi64x(static_cast<long long>(8 * block));
-        const auto even = philox(_mm256_add_epi64(base, _mm256_setr_epi64x(0, 2, 4, 6)));
-        const auto odd = philox(_mm256_add_epi64(base, _mm256_setr_epi64x(1, 3, 5, 7)));
+        const __m256i even_odd[2] = {_mm256_add_epi64(base, _mm256_setr_epi64x(0, 2, 4, 6)),
+                                     _mm256_add_epi64(base, _mm256_setr_epi64x(1, 3, 5, 7))};
+        const auto drawn = philox(even_odd);
         const __m256i limit = _mm256_set1_epi32(static_cast<int>(last));
         uint32_t keep = 0;
         for (int w = 0; w < 4; ++w) {
-            const __m256i words = _mm256_blend_epi32(even.word[w], _mm256_slli_epi64(odd.word[w], 32), 0b10101010);
+            const __m256i odd = _mm256_slli_epi64(drawn.word[w][1], 32);
+            const __m256i words = _mm256_blend_epi32(drawn.word[w][0], odd, 0b10101010);
             // AVX2 has no unsigned comparison: a <= b is min(a, b) == a.
             const __m256i kept = _mm256_cmpeq_epi32(_mm256_min_epu32(words, limit), words);
             keep |= static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(kept))) << (8 * w);

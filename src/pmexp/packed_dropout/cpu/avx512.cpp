@@ -27,12 +27,14 @@ struct Avx512 {
 
     static uint32_t draw(const Philox<Lanes>& philox, uint64_t block, uint32_t last) {
         const __m512i lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
-        const auto words = philox(_mm512_add_epi64(_mm512_set1_epi64(static_cast<long long>(8 * block)), lanes));
+        const __m512i base = _mm512_set1_epi64(static_cast<long long>(8 * block));
+        const __m512i counters[1] = {_mm512_add_epi64(base, lanes)};
+        const auto drawn = philox(counters);
         const __m256i limit = _mm256_set1_epi32(static_cast<int>(last));
         uint32_t keep = 0;
         for (int w = 0; w < 4; ++w) {
-            const __m256i word = _mm512_cvtepi64_epi32(words.word[w]);
-            keep |= static_cast<uint32_t>(_mm256_cmple_epu32_mask(word, limit)) << (8 * w);
+            const __m256i words = _mm512_cvtepi64_epi32(drawn.word[w][0]);
+            keep |= static_cast<uint32_t>(_mm256_cmple_epu32_mask(words, limit)) << (8 * w);
         }
         return keep;
     }

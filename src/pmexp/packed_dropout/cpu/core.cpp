@@ -26,14 +26,18 @@ const Backend* usable_backend(int index) {
     return nullptr;
 }
 
-// A chunk is large enough to pay for waking a thread, and small enough that threads end together.
-constexpr int64_t kSmallestChunk = 16384;
-constexpr int64_t kChunksPerThread = 8;
-static_assert(kSmallestChunk % kBlock == 0);
+// Elements in the smallest chunk of work, which must pay for waking a thread (some 10 us): drawing takes
+// about 1 ns an element, anything else a quarter of it or less.
+constexpr int64_t kDrawChunk = 16384;
+constexpr int64_t kChunk = 65536;
+static_assert(kDrawChunk % kBlock == 0 && kChunk % kBlock == 0);
 
-void run(Kernel kernel, const Job& job, int threads) {
+// More chunks than threads, so that a thread which starts late or is interrupted does not hold up the rest.
+constexpr int64_t kChunksPerThread = 8;
+
+void run(Kernel kernel, const Job& job, int threads, int64_t smallest_chunk = kChunk) {
     const int64_t even_share = job.numel / (std::max(threads, 1) * kChunksPerThread);
-    const int64_t chunk = std::max(even_share / kSmallestChunk, int64_t{1}) * kSmallestChunk;
+    const int64_t chunk = std::max(even_share / smallest_chunk, int64_t{1}) * smallest_chunk;
     parallel_for((job.numel + chunk - 1) / chunk, threads, [&](int64_t i) {
         kernel(job, i * chunk, std::min((i + 1) * chunk, job.numel));
     });
@@ -54,7 +58,7 @@ const char* pmexp_backend_name(int index) {
 void pmexp_dropout(int backend, int dtype, const void* x, void* y, uint8_t* packed, int64_t numel,
                    const int64_t* seed, uint64_t threshold, double scale, int width, int threads) {
     const Job job = {x, y, packed, numel, width, scale, static_cast<uint64_t>(*seed), threshold};
-    run(usable_backend(backend)->dropout[dtype], job, threads);
+    run(usable_backend(backend)->dropout[dtype], job, threads, pmexp::kDrawChunk);
 }
 
 void pmexp_apply_mask(int backend, int dtype, const void* x, void* y, uint8_t* packed, int64_t numel,

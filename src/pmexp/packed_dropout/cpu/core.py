@@ -59,9 +59,9 @@ def _scale(dtype: torch.dtype, p: float) -> float:
     return reference.apply_mask(one, one.to(torch.bool), p).item()
 
 
-def _empty_packed(like: Tensor, bits: int) -> Tensor:
+def _empty_packed(numel: int, bits: int) -> Tensor:
     reference.values_per_byte(bits)  # refuses other widths
-    return like.new_empty(reference.packed_bytes(like.numel(), bits), dtype=torch.uint8)
+    return torch.empty(reference.packed_bytes(numel, bits), dtype=torch.uint8, device="cpu")
 
 
 def _check_packed(packed: Tensor, numel: int, bits: int) -> None:
@@ -88,7 +88,7 @@ def _with_layout(x: Tensor, dense: Tensor, y: Tensor) -> Tensor:
 class Core:
     """The four CPU ops on one instruction set. Tensors are checked here; C++ trusts what it is given.
 
-    `draw_into` and its siblings write contiguous tensors that the caller owns.
+    The methods ending in _into write contiguous tensors that the caller owns.
     """
 
     def __init__(self, backend: str) -> None:
@@ -103,7 +103,7 @@ class Core:
         """See ops.packed_dropout: y in the dtype and layout of x, and the packed mask."""
         dense = x.contiguous()
         y = torch.empty_like(dense)
-        packed = _empty_packed(x, bits)
+        packed = _empty_packed(x.numel(), bits)
         self.dropout_into(y, packed, dense, seed, p, bits)
         return _with_layout(x, dense, y), packed
 
@@ -116,7 +116,7 @@ class Core:
 
     def pack_bits(self, mask: Tensor, bits: int) -> Tensor:
         """See ops.pack_bits: a Boolean (or 0/1) tensor of any shape to flat uint8."""
-        packed = _empty_packed(mask, bits)
+        packed = _empty_packed(mask.numel(), bits)
         self.pack_bits_into(packed, mask.to(torch.bool).contiguous(), bits)
         return packed
 

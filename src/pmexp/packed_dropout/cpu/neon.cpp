@@ -23,14 +23,17 @@ struct Neon {
         const uint32_t bits[4] = {1, 2, 4, 8};
         const uint32x4_t limit = vdupq_n_u32(last);
         uint32_t keep = 0;
-        for (int half = 0; half < 2; ++half) {
-            const uint64_t counter = 8 * block + 4 * half;
-            const auto even = philox(vcombine_u64(vcreate_u64(counter), vcreate_u64(counter + 2)));
-            const auto odd = philox(vcombine_u64(vcreate_u64(counter + 1), vcreate_u64(counter + 3)));
-            for (int w = 0; w < 4; ++w) {
-                const uint32x4_t words = vreinterpretq_u32_u64(vsliq_n_u64(even.word[w], odd.word[w], 32));
-                const uint32x4_t kept = vandq_u32(vcleq_u32(words, limit), vld1q_u32(bits));
-                keep |= vaddvq_u32(kept) << (8 * w + 4 * half);
+        uint64x2_t counters[4];  // 0 and 2, 1 and 3, 4 and 6, 5 and 7
+        for (int v = 0; v < 4; ++v) {
+            const uint64_t first = 8 * block + v + (v & 2);
+            counters[v] = vcombine_u64(vcreate_u64(first), vcreate_u64(first + 2));
+        }
+        const auto drawn = philox(counters);
+        for (int w = 0; w < 4; ++w) {
+            for (int v = 0; v < 4; v += 2) {
+                const uint64x2_t pairs = vsliq_n_u64(drawn.word[w][v], drawn.word[w][v + 1], 32);
+                const uint32x4_t kept = vandq_u32(vcleq_u32(vreinterpretq_u32_u64(pairs), limit), vld1q_u32(bits));
+                keep |= vaddvq_u32(kept) << (8 * w + 2 * v);
             }
         }
         return keep;

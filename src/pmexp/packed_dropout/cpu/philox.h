@@ -18,8 +18,10 @@ class Philox {
 public:
     using Vector = typename Lanes::Vector;
 
+    // The four words of each counter in N vectors.
+    template <int N>
     struct Words {
-        Vector word[4];
+        Vector word[4][N];
     };
 
     explicit Philox(uint64_t seed) {
@@ -32,21 +34,33 @@ public:
         }
     }
 
-    // The four words of the 64-bit counters in `counter`; the upper half of the 128-bit counter is 0.
-    Words operator()(Vector counter) const {
+    // Each lane of `counters` is a 64-bit counter; the upper half of Philox's 128 bits is 0. The vectors take
+    // their rounds side by side: one after the other, a processor waits on each for its long chain.
+    template <int N>
+    Words<N> operator()(const Vector (&counters)[N]) const {
         const Vector multiplier0 = Lanes::broadcast(0xD2511F53);
         const Vector multiplier1 = Lanes::broadcast(0xCD9E8D57);
-        Vector c0 = counter, c1 = Lanes::high_half(counter), c2 = Lanes::broadcast(0), c3 = c2;
+        Words<N> c;
+        for (int v = 0; v < N; ++v) {
+            c.word[0][v] = counters[v];
+            c.word[1][v] = Lanes::high_half(counters[v]);
+            c.word[2][v] = c.word[3][v] = Lanes::broadcast(0);
+        }
 #pragma GCC unroll 10
         for (int round = 0; round < kRounds; ++round) {
-            const Vector product0 = Lanes::multiply(c0, multiplier0);
-            const Vector product1 = Lanes::multiply(c2, multiplier1);
-            c0 = Lanes::exclusive_or(Lanes::high_half(product1), Lanes::exclusive_or(c1, keys0_[round]));
-            c1 = product1;
-            c2 = Lanes::exclusive_or(Lanes::high_half(product0), Lanes::exclusive_or(c3, keys1_[round]));
-            c3 = product0;
+#pragma GCC unroll 8
+            for (int v = 0; v < N; ++v) {
+                const Vector product0 = Lanes::multiply(c.word[0][v], multiplier0);
+                const Vector product1 = Lanes::multiply(c.word[2][v], multiplier1);
+                const Vector mixed0 = Lanes::exclusive_or(c.word[1][v], keys0_[round]);
+                const Vector mixed1 = Lanes::exclusive_or(c.word[3][v], keys1_[round]);
+                c.word[0][v] = Lanes::exclusive_or(Lanes::high_half(product1), mixed0);
+                c.word[1][v] = product1;
+                c.word[2][v] = Lanes::exclusive_or(Lanes::high_half(product0), mixed1);
+                c.word[3][v] = product0;
+            }
         }
-        return {{c0, c1, c2, c3}};
+        return c;
     }
 
 private:

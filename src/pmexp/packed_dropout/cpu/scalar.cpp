@@ -70,11 +70,14 @@ struct Scalar {
     };
 
     static uint32_t draw(const Philox<Lanes>& philox, uint64_t block, uint32_t last) {
+        uint64_t counters[8];
+        for (int lane = 0; lane < 8; ++lane) counters[lane] = 8 * block + lane;
+        const auto drawn = philox(counters);
         uint32_t keep = 0;
-        for (int lane = 0; lane < 8; ++lane) {
-            const auto words = philox(8 * block + lane);
-            for (int w = 0; w < 4; ++w) {
-                keep |= static_cast<uint32_t>(static_cast<uint32_t>(words.word[w]) <= last) << (8 * w + lane);
+        for (int w = 0; w < 4; ++w) {
+            for (int lane = 0; lane < 8; ++lane) {
+                const uint32_t word = static_cast<uint32_t>(drawn.word[w][lane]);
+                keep |= static_cast<uint32_t>(word <= last) << (8 * w + lane);
             }
         }
         return keep;
