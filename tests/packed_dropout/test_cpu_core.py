@@ -142,12 +142,12 @@ def test_every_16_bit_value_is_scaled_as_torch_does(backend: str, dtype: torch.d
 @each_dtype
 def test_special_values(backend: str, dtype: torch.dtype) -> None:
     limits = torch.finfo(dtype)
-    special = [0.0, -0.0, torch.inf, -torch.inf, torch.nan, limits.max, limits.tiny, limits.smallest_normal / 4]
-    x = torch.tensor(special, dtype=dtype).repeat(2, 5)
+    small = [0.0, -0.0, limits.tiny, limits.smallest_normal / 4]
+    x = torch.tensor([*small, torch.inf, -torch.inf, torch.nan, limits.max], dtype=dtype).repeat(2, 5)
     keep = torch.tensor([[True], [False]]).expand(2, 40)
     y = cpu.Core(backend).apply_packed_mask(x, reference.pack_bits(keep), 0.3, 1)
     assert_same(y, reference.apply_mask(x, keep, 0.3))
-    assert y[1, 2].isnan()  # inf * 0: a dropped infinity shows, as in nn.Dropout
+    assert y[1, 4].isnan()  # inf * 0: a dropped infinity shows, as in nn.Dropout
     assert torch.signbit(y[1, 1])
 
 
@@ -238,7 +238,7 @@ def test_python_threads_call_at_once(backend: str) -> None:
 def exit_code_of_fork(work: Callable[[], bool]) -> int:
     """Runs work() in a forked child. 0: it returned True; a child that hangs is killed."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on fork() beside threads: our subject
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork() beside threads
         child = os.fork()
     if child == 0:
         code = 1
@@ -337,7 +337,7 @@ def test_the_environment_chooses_the_backend(monkeypatch: pytest.MonkeyPatch) ->
     assert cpu.select() is None
 
 
-def test_a_backend_that_is_not_there_is_an_error_that_names_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_backend_is_an_error_that_names_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     for backend in ("sse9", "neon" if "avx2" in BACKENDS else "avx2"):
         monkeypatch.setenv(cpu.ENVIRONMENT_VARIABLE, backend)
         choices = ", ".join(("auto", *BACKENDS, "reference"))
@@ -350,15 +350,16 @@ def test_without_the_library_auto_is_the_reference(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv(cpu.ENVIRONMENT_VARIABLE, raising=False)
     assert cpu.select() is None
     monkeypatch.setenv(cpu.ENVIRONMENT_VARIABLE, "scalar")
-    with pytest.raises(RuntimeError, match="choose one of auto, reference$"):
+    with pytest.raises(RuntimeError, match=r"choose one of auto, reference$"):
         cpu.select()
 
 
 @pytest.mark.parametrize("choice", [*BACKENDS, "reference"])
 def test_the_ops_run_what_backend_names(choice: str) -> None:
     script = (
-        "import torch; from pmexp.packed_dropout import backend, packed_dropout; torch.manual_seed(0);"
-        "print(backend(torch.device('cpu')), '/', packed_dropout(torch.ones(64)).view(torch.int32).sum().item())"
+        "import torch; from pmexp.packed_dropout import backend, packed_dropout; torch.manual_seed(0)\n"
+        "y = packed_dropout(torch.ones(64))\n"
+        "print(backend(torch.device('cpu')), '/', y.view(torch.int32).sum().item())"
     )
     environment = {**os.environ, cpu.ENVIRONMENT_VARIABLE: choice}
     run = subprocess.run(
@@ -396,9 +397,10 @@ def test_gradients_are_the_masked_gradients(create_graph: bool, retain_graph: bo
     torch.manual_seed(3)
     y = packed_dropout(x, 0.3)
     kept_scale = y.detach() / x.detach()
-    for _ in range(2 if retain_graph else 1):
+    keep_graph = retain_graph or create_graph
+    for _ in range(2 if keep_graph else 1):
         (grad,) = torch.autograd.grad(
-            y, x, torch.full_like(y, 2.0), retain_graph=retain_graph or create_graph, create_graph=create_graph
+            y, x, torch.full_like(y, 2.0), retain_graph=keep_graph, create_graph=create_graph
         )
         torch.testing.assert_close(grad, 2.0 * kept_scale)
         assert grad.requires_grad is False  # linear in the gradient, which needs none here
@@ -409,7 +411,8 @@ def test_double_backward() -> None:
     seed = torch.tensor([8])
 
     def drop(x: Tensor) -> Tensor:
-        return functional._PhiloxMask.apply(x, seed, 0.4, 1, True, False)
+        y: Tensor = functional._PhiloxMask.apply(x, seed, 0.4, 1, True, False)
+        return y
 
     assert torch.autograd.gradcheck(drop, (x,))
     assert torch.autograd.gradgradcheck(drop, (x,))

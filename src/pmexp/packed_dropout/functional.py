@@ -74,7 +74,7 @@ class _MaskedBackward(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (packed,) = ctx.saved_tensors
         keep = _kept_mask(ctx, packed, grad.shape) if ctx.cache_unpacked else None
-        # Grad mode is on in a backward only under create_graph=True; otherwise a node would cost time for nothing.
+        # Grad mode is on in a backward only under create_graph=True; else a node would be made for nothing.
         apply = _ApplyMask.apply if torch.is_grad_enabled() else _apply_mask
         grad_input = apply(grad, packed, keep, ctx.p, ctx.bits)
         return grad_input, *(None for _ in ctx.needs_input_grad[1:])

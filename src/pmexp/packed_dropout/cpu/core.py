@@ -15,13 +15,14 @@ from pmexp.packed_dropout import reference
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # enum DType in core.h
 
-_pointer, _int, _int64 = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+_pointer, _int, _double = ctypes.c_void_p, ctypes.c_int, ctypes.c_double
+_int64, _uint64 = ctypes.c_int64, ctypes.c_uint64
 _SIGNATURES = {  # the argument lists in core.h
     "pmexp_dropout": (
-        (_int, _int, _pointer, _pointer, _pointer, _int64)
-        + (_pointer, ctypes.c_uint64, ctypes.c_double, _int, _int)
+        *(_int, _int, _pointer, _pointer, _pointer, _int64),
+        *(_pointer, _uint64, _double, _int, _int),
     ),
-    "pmexp_apply_mask": (_int, _int, _pointer, _pointer, _pointer, _int64, ctypes.c_double, _int, _int),
+    "pmexp_apply_mask": (_int, _int, _pointer, _pointer, _pointer, _int64, _double, _int, _int),
     "pmexp_pack": (_int, _pointer, _pointer, _int64, _int, _int),
     "pmexp_unpack": (_int, _pointer, _pointer, _int64, _int, _int),
 }

@@ -33,12 +33,13 @@ struct Loop {
 class Pool {
 public:
     void run(Loop& loop) {
+        const int helpers = loop.wanted;  // helpers count it down from now on
         {
             const std::lock_guard lock(mutex_);
-            add_threads(loop.wanted);
+            add_threads(helpers);
             loops_.push_back(&loop);
         }
-        for (int i = 0; i < loop.wanted; ++i) work_.notify_one();
+        for (int i = 0; i < helpers; ++i) work_.notify_one();
         loop.take_part();
         std::unique_lock lock(mutex_);
         loops_.erase(std::remove(loops_.begin(), loops_.end(), &loop), loops_.end());
@@ -48,6 +49,7 @@ public:
 private:
     // With too few threads, for want of memory or by a limit, the caller does more of the work itself.
     void add_threads(int wanted) {
+        if (threads_ >= wanted) return;
         sigset_t all, before;  // signals stay with the threads that Python knows
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -92,12 +94,11 @@ private:
 // Made at the first use and never destroyed: its threads outlive main(). A forked child has none of them and
 // perhaps a locked mutex, so it forgets the pool and makes another.
 std::atomic<Pool*> shared_pool{nullptr};
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] { shared_pool = nullptr; });
 
 Pool& pool() {
     Pool* current = shared_pool.load();
     if (current != nullptr) return *current;
-    static const int registered = pthread_atfork(nullptr, nullptr, [] { shared_pool = nullptr; });
-    static_cast<void>(registered);
     Pool* made = new Pool;
     if (shared_pool.compare_exchange_strong(current, made)) return *made;
     delete made;
