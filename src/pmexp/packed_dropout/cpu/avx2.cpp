@@ -46,9 +46,27 @@ struct Avx2 {
         const __m256 factor = _mm256_set1_ps(static_cast<float>(scale));
         __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
         for (int i = 0; i < kBlock; i += 8) {
-            const __m256i chosen = _mm256_cmpeq_epi32(_mm256_and_si256(mask, bit), bit);
-            store(y + i, _mm256_mul_ps(load(x + i), _mm256_and_ps(factor, _mm256_castsi256_ps(chosen))));
+            store(y + i, _mm256_mul_ps(load(x + i), choose(factor, mask, bit)));
             bit = _mm256_slli_epi32(bit, 8);
+        }
+    }
+
+    // Each 32-bit lane holds an even element in its low half and the next one in its high half.
+    static void scale(const BFloat16* x, BFloat16* y, uint32_t keep, double scale) {
+        const __m256i mask = _mm256_set1_epi32(static_cast<int>(keep));
+        const __m256 factor = _mm256_set1_ps(static_cast<float>(scale));
+        const __m256i high_half = _mm256_set1_epi32(static_cast<int>(0xFFFF0000));
+        __m256i bit = _mm256_setr_epi32(1, 4, 16, 64, 256, 1024, 4096, 16384);
+        for (int i = 0; i < kBlock; i += 16) {
+            const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i));
+            const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+            const __m256 odd = _mm256_castsi256_ps(_mm256_and_si256(pairs, high_half));
+            const __m256i odd_bit = _mm256_add_epi32(bit, bit);
+            const __m256i low = round_to_high_half(_mm256_mul_ps(even, choose(factor, mask, bit)));
+            const __m256i high = round_to_high_half(_mm256_mul_ps(odd, choose(factor, mask, odd_bit)));
+            const __m256i result = _mm256_blend_epi16(_mm256_srli_epi32(low, 16), high, 0b10101010);
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(y + i), result);
+            bit = _mm256_slli_epi32(bit, 16);
         }
     }
 
@@ -70,7 +88,8 @@ struct Avx2 {
     }
 
     static void unpack(uint32_t keep, uint8_t* mask) {
-        const __m256i byte_of = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+        const __m256i byte_of =
+            _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
         const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
         const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(keep)), byte_of);
         const __m256i chosen = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
@@ -78,32 +97,30 @@ struct Avx2 {
     }
 
 private:
-    static __m128i load_words(const void* source) {
-        return _mm_loadu_si128(static_cast<const __m128i*>(source));
+    // factor where the mask has the bit of a lane, else 0.
+    static __m256 choose(__m256 factor, __m256i mask, __m256i bit) {
+        const __m256i chosen = _mm256_cmpeq_epi32(_mm256_and_si256(mask, bit), bit);
+        return _mm256_and_ps(factor, _mm256_castsi256_ps(chosen));
     }
 
     static __m256 load(const float* x) { return _mm256_loadu_ps(x); }
-    static __m256 load(const Float16* x) { return _mm256_cvtph_ps(load_words(x)); }
-    static __m256 load(const BFloat16* x) {
-        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_words(x)), 16));
+    static __m256 load(const Float16* x) {
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
     }
-
     static void store(float* y, __m256 value) { _mm256_storeu_ps(y, value); }
     static void store(Float16* y, __m256 value) {
         const __m128i halves = _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
         _mm_storeu_si128(reinterpret_cast<__m128i*>(y), halves);
     }
-    static void store(BFloat16* y, __m256 value) {
+
+    // Rounded to the nearest even BFloat16, which is the high half of each lane. A NaN, quiet after the
+    // multiplication, must not be carried over to another value.
+    static __m256i round_to_high_half(__m256 value) {
         const __m256i bits = _mm256_castps_si256(value);
-        const __m256i high = _mm256_srli_epi32(bits, 16);
-        const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+        const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
         const __m256i bias = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF));
-        const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, bias), 16);
-        const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
-        const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
-        const __m256i result = _mm256_blendv_epi8(rounded, quiet, nan);
-        const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(result), _mm256_extracti128_si256(result, 1));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(y), words);
+        const __m256i number = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_ORD_Q));
+        return _mm256_add_epi32(bits, _mm256_and_si256(bias, number));
     }
 };
 

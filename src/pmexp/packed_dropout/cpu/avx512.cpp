@@ -43,7 +43,8 @@ struct Avx512 {
     static void scale(const T* x, T* y, uint32_t keep, double scale) {
         const __m512 factor = _mm512_set1_ps(static_cast<float>(scale));
         for (int i = 0; i < kBlock; i += 16) {
-            store(y + i, _mm512_mul_ps(load(x + i), _mm512_maskz_mov_ps(static_cast<__mmask16>(keep >> i), factor)));
+            const __m512 kept = _mm512_maskz_mov_ps(static_cast<__mmask16>(keep >> i), factor);
+            store(y + i, _mm512_mul_ps(load(x + i), kept));
         }
     }
 
@@ -85,10 +86,10 @@ private:
         const __m512i high = _mm512_srli_epi32(bits, 16);
         const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
         const __m512i bias = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF));
-        const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, bias), 16);
-        const __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
-        const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
-        store_words(y, _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, quiet)));
+        // A NaN, quiet after the multiplication, must not be carried over to another value.
+        const __mmask16 number = _mm512_cmp_ps_mask(value, value, _CMP_ORD_Q);
+        const __m512i rounded = _mm512_mask_add_epi32(bits, number, bits, bias);
+        store_words(y, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
     }
 };
 

@@ -57,8 +57,9 @@ extern const Backend neon_backend;
 PMEXP_EXPORT const char* pmexp_backend_name(int index);
 
 // y = x * keep / (1 - p) with a fresh mask, whose bits go to `packed`.
-PMEXP_EXPORT void pmexp_dropout(int backend, int dtype, const void* x, void* y, uint8_t* packed, int64_t numel,
-                                const int64_t* seed, uint64_t threshold, double scale, int width, int threads);
+PMEXP_EXPORT void pmexp_dropout(int backend, int dtype, const void* x, void* y, uint8_t* packed,
+                                int64_t numel, const int64_t* seed, uint64_t threshold, double scale,
+                                int width, int threads);
 
 // y = x * keep / (1 - p) with the mask in `packed`.
 PMEXP_EXPORT void pmexp_apply_mask(int backend, int dtype, const void* x, void* y, uint8_t* packed,
@@ -67,4 +68,5 @@ PMEXP_EXPORT void pmexp_apply_mask(int backend, int dtype, const void* x, void* 
 // Boolean bytes to packed bits, and back.
 PMEXP_EXPORT void pmexp_pack(int backend, const void* mask, uint8_t* packed, int64_t numel, int width,
                              int threads);
-PMEXP_EXPORT void pmexp_unpack(int backend, uint8_t* packed, void* mask, int64_t numel, int width, int threads);
+PMEXP_EXPORT void pmexp_unpack(int backend, uint8_t* packed, void* mask, int64_t numel, int width,
+                               int threads);

@@ -32,8 +32,8 @@ struct Neon {
         for (int w = 0; w < 4; ++w) {
             for (int v = 0; v < 4; v += 2) {
                 const uint64x2_t pairs = vsliq_n_u64(drawn.word[w][v], drawn.word[w][v + 1], 32);
-                const uint32x4_t kept = vandq_u32(vcleq_u32(vreinterpretq_u32_u64(pairs), limit), vld1q_u32(bits));
-                keep |= vaddvq_u32(kept) << (8 * w + 2 * v);
+                const uint32x4_t kept = vcleq_u32(vreinterpretq_u32_u64(pairs), limit);
+                keep |= vaddvq_u32(vandq_u32(kept, vld1q_u32(bits))) << (8 * w + 2 * v);
             }
         }
         return keep;
@@ -83,11 +83,13 @@ struct Neon {
 private:
     static uint8x8_t byte_bits() { return vcreate_u8(0x8040201008040201); }
 
-    static const uint16_t* words(const void* x) { return static_cast<const uint16_t*>(x); }
-
     static float32x4_t load(const float* x) { return vld1q_f32(x); }
-    static float32x4_t load(const Float16* x) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(words(x)))); }
-    static float32x4_t load(const BFloat16* x) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(words(x)), 16)); }
+    static float32x4_t load(const Float16* x) {
+        return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&x->bits)));
+    }
+    static float32x4_t load(const BFloat16* x) {
+        return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&x->bits), 16));
+    }
 
     static void store(float* y, float32x4_t value) { vst1q_f32(y, value); }
     static void store(Float16* y, float32x4_t value) {
@@ -95,11 +97,11 @@ private:
     }
     static void store(BFloat16* y, float32x4_t value) {
         const uint32x4_t bits = vreinterpretq_u32_f32(value);
-        const uint32x4_t high = vshrq_n_u32(bits, 16);
-        const uint32x4_t bias = vaddq_u32(vandq_u32(high, vdupq_n_u32(1)), vdupq_n_u32(0x7FFF));
-        const uint32x4_t rounded = vshrq_n_u32(vaddq_u32(bits, bias), 16);
-        const uint32x4_t quiet = vorrq_u32(high, vdupq_n_u32(0x40));
-        vst1_u16(&y->bits, vmovn_u32(vbslq_u32(vceqq_f32(value, value), rounded, quiet)));
+        const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+        const uint32x4_t bias = vaddq_u32(odd, vdupq_n_u32(0x7FFF));
+        // A NaN, quiet after the multiplication, must not be carried over to another value.
+        const uint32x4_t number = vceqq_f32(value, value);
+        vst1_u16(&y->bits, vshrn_n_u32(vaddq_u32(bits, vandq_u32(bias, number)), 16));
     }
 };
 

@@ -39,8 +39,9 @@ void narrow(double value, double* target) { *target = value; }
 
 void narrow(float value, BFloat16* target) {
     const uint32_t bits = as_bits(value);
-    const bool nan = (bits & 0x7FFFFFFF) > 0x7F800000;
-    target->bits = static_cast<uint16_t>(nan ? bits >> 16 | 0x40 : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+    // A NaN, quiet after the multiplication, must not be carried over to another value.
+    const uint32_t bias = value != value ? 0 : 0x7FFF + (bits >> 16 & 1);
+    target->bits = static_cast<uint16_t>((bits + bias) >> 16);
 }
 
 void narrow(float value, Float16* target) {
@@ -52,7 +53,7 @@ void narrow(float value, Float16* target) {
         half = 0x7E00 | (magnitude >> 13 & 0x3FF);
     } else if (magnitude >= 0x477FF000) {  // 65520 and above round to infinity
         half = 0x7C00;
-    } else if (magnitude < 0x38800000) {  // below 2^-14: adding 0.5 leaves a multiple of 2^-24, rounded to even
+    } else if (magnitude < 0x38800000) {  // below 2^-14: + 0.5 leaves a multiple of 2^-24, rounded to even
         half = as_bits(as_float(magnitude) + 0.5f) - as_bits(0.5f);
     } else {
         half = (magnitude - (112u << 23) + 0xFFF + (magnitude >> 13 & 1)) >> 13;
