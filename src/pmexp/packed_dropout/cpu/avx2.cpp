@@ -113,14 +113,12 @@ private:
         _mm_storeu_si128(reinterpret_cast<__m128i*>(y), halves);
     }
 
-    // Rounded to the nearest even BFloat16, which is the high half of each lane. A NaN, quiet after the
-    // multiplication, must not be carried over to another value.
+    // Rounded to the nearest even BFloat16, which is the high half of each lane. The low half of a NaN is
+    // empty here, since each comes from a BFloat16 or is the processor's own, so rounding leaves it a NaN.
     static __m256i round_to_high_half(__m256 value) {
         const __m256i bits = _mm256_castps_si256(value);
         const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-        const __m256i bias = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF));
-        const __m256i number = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_ORD_Q));
-        return _mm256_add_epi32(bits, _mm256_and_si256(bias, number));
+        return _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
     }
 };
 

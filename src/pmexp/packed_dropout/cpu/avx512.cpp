@@ -83,12 +83,8 @@ private:
     }
     static void store(BFloat16* y, __m512 value) {
         const __m512i bits = _mm512_castps_si512(value);
-        const __m512i high = _mm512_srli_epi32(bits, 16);
-        const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
-        const __m512i bias = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF));
-        // A NaN, quiet after the multiplication, must not be carried over to another value.
-        const __mmask16 number = _mm512_cmp_ps_mask(value, value, _CMP_ORD_Q);
-        const __m512i rounded = _mm512_mask_add_epi32(bits, number, bits, bias);
+        const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
         store_words(y, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
     }
 };

@@ -99,9 +99,7 @@ private:
         const uint32x4_t bits = vreinterpretq_u32_f32(value);
         const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
         const uint32x4_t bias = vaddq_u32(odd, vdupq_n_u32(0x7FFF));
-        // A NaN, quiet after the multiplication, must not be carried over to another value.
-        const uint32x4_t number = vceqq_f32(value, value);
-        vst1_u16(&y->bits, vshrn_n_u32(vaddq_u32(bits, vandq_u32(bias, number)), 16));
+        vst1_u16(&y->bits, vshrn_n_u32(vaddq_u32(bits, bias), 16));
     }
 };
 

@@ -39,9 +39,8 @@ void narrow(double value, double* target) { *target = value; }
 
 void narrow(float value, BFloat16* target) {
     const uint32_t bits = as_bits(value);
-    // A NaN, quiet after the multiplication, must not be carried over to another value.
-    const uint32_t bias = value != value ? 0 : 0x7FFF + (bits >> 16 & 1);
-    target->bits = static_cast<uint16_t>((bits + bias) >> 16);
+    // The low half of a NaN is empty here: it comes from a BFloat16 or is the processor's own.
+    target->bits = static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
 void narrow(float value, Float16* target) {
