@@ -71,7 +71,9 @@ class _MaskedBackward(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (packed,) = ctx.saved_tensors
         keep = _kept_mask(ctx, packed, grad.shape) if ctx.cache_unpacked else None
-        grad_input = _ApplyMask.apply(grad, packed, keep, ctx.p, ctx.bits)
+        # Grad mode is on in a backward only under create_graph=True; else a node would be made for nothing.
+        apply = _ApplyMask.apply if torch.is_grad_enabled() else _apply_mask
+        grad_input = apply(grad, packed, keep, ctx.p, ctx.bits)
         return grad_input, *(None for _ in ctx.needs_input_grad[1:])
 
 
@@ -104,15 +106,20 @@ class _ApplyMask(Function):
     def forward(ctx: Any, x: Tensor, packed: Tensor, keep: Tensor | None, p: float, bits: int) -> Tensor:
         ctx.save_for_backward(packed, keep)
         ctx.p, ctx.bits = p, bits
-        if keep is not None:
-            return reference.apply_mask(x, keep, p)
-        y: Tensor = ops.apply_packed_mask(x, packed, p, bits)
-        return y
+        return _apply_mask(x, packed, keep, p, bits)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         packed, keep = ctx.saved_tensors
         return _ApplyMask.apply(grad, packed, keep, ctx.p, ctx.bits), None, None, None, None
+
+
+def _apply_mask(x: Tensor, packed: Tensor, keep: Tensor | None, p: float, bits: int) -> Tensor:
+    """x * keep / (1 - p), by the Boolean mask where there is one."""
+    if keep is not None:
+        return reference.apply_mask(x, keep, p)
+    y: Tensor = ops.apply_packed_mask(x, packed, p, bits)
+    return y
 
 
 def _finish(

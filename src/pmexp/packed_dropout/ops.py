@@ -7,7 +7,7 @@ and two calls of a compiled graph with two seeds are never merged into one. torc
 import torch
 from torch import Tensor
 
-from pmexp.packed_dropout import reference
+from pmexp.packed_dropout import cpu, reference
 
 _library = torch.library.Library("pmexp", "DEF")
 _library.define(
@@ -26,6 +26,8 @@ _library.define(
 
 def backend(device: torch.device) -> str:
     """Name of the implementation that runs on `device`; it goes into every run's record."""
+    if device.type == "cpu" and _cpu_core is not None:
+        return _cpu_core.name
     return f"torch reference on {device.type}"
 
 
@@ -42,6 +44,13 @@ def _apply_packed_mask(x: Tensor, packed: Tensor, p: float, bits: int) -> Tensor
 
 torch.library.impl(_library, "pack_bits", "CompositeExplicitAutograd")(reference.pack_bits)
 torch.library.impl(_library, "unpack_bits", "CompositeExplicitAutograd")(reference.unpack_bits)
+
+_cpu_core = cpu.select()
+if _cpu_core is not None:
+    torch.library.impl(_library, "packed_dropout", "CPU")(_cpu_core.packed_dropout)
+    torch.library.impl(_library, "apply_packed_mask", "CPU")(_cpu_core.apply_packed_mask)
+    torch.library.impl(_library, "pack_bits", "CPU")(_cpu_core.pack_bits)
+    torch.library.impl(_library, "unpack_bits", "CPU")(_cpu_core.unpack_bits)
 
 
 @torch.library.register_fake("pmexp::packed_dropout")

@@ -1,0 +1,75 @@
+// The C interface: picks the kernel and spreads it over threads.
+
+#include "core.h"
+
+#include <algorithm>
+
+#include "pool.h"
+
+namespace pmexp {
+namespace {
+
+const Backend* const kBackends[] = {  // best first
+#if defined(PMEXP_X86_VECTORS)
+    &avx512_backend,
+    &avx2_backend,
+#elif defined(__aarch64__)
+    &neon_backend,
+#endif
+    &scalar_backend,
+};
+
+const Backend* usable_backend(int index) {
+    for (const Backend* backend : kBackends) {
+        if (backend->usable() && index-- == 0) return backend;
+    }
+    return nullptr;
+}
+
+// Elements in the smallest chunk of work, which must pay for waking a thread (some 10 us): drawing takes
+// about 1 ns an element, anything else a quarter of it or less.
+constexpr int64_t kDrawChunk = 16384;
+constexpr int64_t kChunk = 65536;
+static_assert(kDrawChunk % kBlock == 0 && kChunk % kBlock == 0);
+
+// More chunks than threads, so that a thread which starts late or is interrupted does not hold up the rest.
+constexpr int64_t kChunksPerThread = 8;
+
+void run(Kernel kernel, const Job& job, int threads, int64_t smallest_chunk = kChunk) {
+    const int64_t even_share = job.numel / (std::max(threads, 1) * kChunksPerThread);
+    const int64_t chunk = std::max(even_share / smallest_chunk, int64_t{1}) * smallest_chunk;
+    parallel_for((job.numel + chunk - 1) / chunk, threads, [&](int64_t i) {
+        kernel(job, i * chunk, std::min((i + 1) * chunk, job.numel));
+    });
+}
+
+}  // namespace
+}  // namespace pmexp
+
+using pmexp::Job;
+using pmexp::run;
+using pmexp::usable_backend;
+
+const char* pmexp_backend_name(int index) {
+    const pmexp::Backend* backend = usable_backend(index);
+    return backend == nullptr ? nullptr : backend->name;
+}
+
+void pmexp_dropout(int backend, int dtype, const void* x, void* y, uint8_t* packed, int64_t numel,
+                   const int64_t* seed, uint64_t threshold, double scale, int width, int threads) {
+    const Job job = {x, y, packed, numel, width, scale, static_cast<uint64_t>(*seed), threshold};
+    run(usable_backend(backend)->dropout[dtype], job, threads, pmexp::kDrawChunk);
+}
+
+void pmexp_apply_mask(int backend, int dtype, const void* x, void* y, uint8_t* packed, int64_t numel,
+                      double scale, int width, int threads) {
+    run(usable_backend(backend)->apply[dtype], {x, y, packed, numel, width, scale, 0, 0}, threads);
+}
+
+void pmexp_pack(int backend, const void* mask, uint8_t* packed, int64_t numel, int width, int threads) {
+    run(usable_backend(backend)->pack, {mask, nullptr, packed, numel, width, 0, 0, 0}, threads);
+}
+
+void pmexp_unpack(int backend, uint8_t* packed, void* mask, int64_t numel, int width, int threads) {
+    run(usable_backend(backend)->unpack, {nullptr, mask, packed, numel, width, 0, 0, 0}, threads);
+}

@@ -1,0 +1,72 @@
+// The C interface of the CPU core, and the types its parts share.
+//
+// The core keeps no state but its thread pool. Python owns all memory: every pointer is a buffer of the
+// size given here, and nothing is read before or behind it. ../reference.py defines the bits.
+
+#pragma once
+
+#include <cstdint>
+
+namespace pmexp {
+
+// Elements that one call of the generator covers: eight counters of four words, and whole mask bytes at
+// every width. Work is only ever split at multiples of it.
+constexpr int64_t kBlock = 32;
+
+// One operation on whole buffers; each operation uses the members it needs.
+struct Job {
+    const void* x;       // elements read; for pack: one byte a mask value
+    void* y;             // elements written; for unpack: one byte a mask value, 0 or 1
+    uint8_t* packed;     // ceil(numel * width / 8) bytes of mask
+    int64_t numel;
+    int width;           // bits a mask value: 1, 2 or 4
+    double scale;        // 1 / (1 - p), already rounded to the dtype of x
+    uint64_t seed;
+    uint64_t threshold;  // an element is kept iff its random word is below; 0 to 2^32
+};
+
+// Does elements [begin, end) of a job: begin is a multiple of kBlock, end is one too or is job.numel.
+using Kernel = void (*)(Job job, int64_t begin, int64_t end);
+
+enum DType { kFloat32, kFloat64, kBFloat16, kFloat16, kDTypes };
+
+// The kernels of one instruction set.
+struct Backend {
+    const char* name;
+    bool (*usable)();  // whether this processor runs them
+    Kernel dropout[kDTypes];
+    Kernel apply[kDTypes];
+    Kernel pack;
+    Kernel unpack;
+};
+
+extern const Backend scalar_backend;
+#if defined(__x86_64__) && !defined(__clang__)  // clang has no `#pragma GCC target`
+#define PMEXP_X86_VECTORS
+extern const Backend avx2_backend;
+extern const Backend avx512_backend;
+#elif defined(__aarch64__)
+extern const Backend neon_backend;
+#endif
+
+}  // namespace pmexp
+
+#define PMEXP_EXPORT extern "C" __attribute__((visibility("default")))
+
+// Name of the index-th backend this processor runs, best first; null past the last.
+PMEXP_EXPORT const char* pmexp_backend_name(int index);
+
+// y = x * keep / (1 - p) with a fresh mask, whose bits go to `packed`.
+PMEXP_EXPORT void pmexp_dropout(int backend, int dtype, const void* x, void* y, uint8_t* packed,
+                                int64_t numel, const int64_t* seed, uint64_t threshold, double scale,
+                                int width, int threads);
+
+// y = x * keep / (1 - p) with the mask in `packed`.
+PMEXP_EXPORT void pmexp_apply_mask(int backend, int dtype, const void* x, void* y, uint8_t* packed,
+                                   int64_t numel, double scale, int width, int threads);
+
+// Boolean bytes to packed bits, and back.
+PMEXP_EXPORT void pmexp_pack(int backend, const void* mask, uint8_t* packed, int64_t numel, int width,
+                             int threads);
+PMEXP_EXPORT void pmexp_unpack(int backend, uint8_t* packed, void* mask, int64_t numel, int width,
+                               int threads);

@@ -1,0 +1,153 @@
+"""ctypes binding of the C++ core: checks what comes in, allocates what goes out, passes pointers.
+
+ctypes lets go of the GIL during a call, so Python threads run kernels side by side.
+"""
+
+import ctypes
+import importlib.util
+from collections.abc import Sequence
+from functools import cache, lru_cache
+
+import torch
+from torch import Tensor
+
+from pmexp.packed_dropout import reference
+
+_DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # enum DType in core.h
+
+_pointer, _int, _double = ctypes.c_void_p, ctypes.c_int, ctypes.c_double
+_int64, _uint64 = ctypes.c_int64, ctypes.c_uint64
+_SIGNATURES = {  # the argument lists in core.h
+    "pmexp_dropout": (
+        *(_int, _int, _pointer, _pointer, _pointer, _int64),
+        *(_pointer, _uint64, _double, _int, _int),
+    ),
+    "pmexp_apply_mask": (_int, _int, _pointer, _pointer, _pointer, _int64, _double, _int, _int),
+    "pmexp_pack": (_int, _pointer, _pointer, _int64, _int, _int),
+    "pmexp_unpack": (_int, _pointer, _pointer, _int64, _int, _int),
+}
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The shared library; None where the package was installed without a C++ compiler."""
+    spec = importlib.util.find_spec("pmexp.packed_dropout.cpu._core")
+    if spec is None or spec.origin is None:
+        return None
+    library = ctypes.CDLL(spec.origin)
+    library.pmexp_backend_name.restype = ctypes.c_char_p
+    for name, arguments in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, None
+    return library
+
+
+def available_backends() -> list[str]:
+    """Names of the instruction sets that the core has and this processor runs, best first."""
+    library = _library()
+    if library is None:
+        return []
+    names: list[str] = []
+    while (name := library.pmexp_backend_name(len(names))) is not None:
+        names.append(name.decode())
+    return names
+
+
+@lru_cache(maxsize=1024)
+def _scale(dtype: torch.dtype, p: float) -> float:
+    """1 / (1 - p) as the reference rounds it in `dtype`."""
+    one = torch.ones(1, dtype=dtype, device="cpu")
+    return reference.apply_mask(one, one.to(torch.bool), p).item()
+
+
+def _empty_packed(numel: int, bits: int) -> Tensor:
+    reference.values_per_byte(bits)  # refuses other widths
+    return torch.empty(reference.packed_bytes(numel, bits), dtype=torch.uint8, device="cpu")
+
+
+def _check_packed(packed: Tensor, numel: int, bits: int) -> None:
+    reference.values_per_byte(bits)
+    if packed.dtype is not torch.uint8 or packed.numel() != reference.packed_bytes(numel, bits):
+        raise ValueError(
+            f"packed mask: {packed.numel()} x {packed.dtype} given, {numel} values at {bits} bit(s) "
+            f"take {reference.packed_bytes(numel, bits)} x torch.uint8"
+        )
+
+
+def _dtype_code(x: Tensor) -> int:
+    code = _DTYPES.get(x.dtype)
+    if code is None:
+        raise TypeError(f"packed dropout on the CPU takes {', '.join(map(str, _DTYPES))}, got {x.dtype}")
+    return code
+
+
+def _with_layout(x: Tensor, dense: Tensor, y: Tensor) -> Tensor:
+    """y, computed from the contiguous copy `dense` of x, in the layout of empty_like(x)."""
+    return y if dense is x else torch.empty_like(x).copy_(y)
+
+
+class Core:
+    """The four CPU ops on one instruction set. Tensors are checked here; C++ trusts what it is given.
+
+    The methods ending in _into write contiguous tensors that the caller owns.
+    """
+
+    def __init__(self, backend: str) -> None:
+        library = _library()
+        assert library is not None, "no backend is available without the library"
+        self.name = f"cpu core {backend}"
+        self._backend = available_backends().index(backend)
+        self._dropout, self._apply_mask = library.pmexp_dropout, library.pmexp_apply_mask
+        self._pack, self._unpack = library.pmexp_pack, library.pmexp_unpack
+
+    def packed_dropout(self, x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
+        """See ops.packed_dropout: y in the dtype and layout of x, and the packed mask."""
+        dense = x.contiguous()
+        y = torch.empty_like(dense)
+        packed = _empty_packed(x.numel(), bits)
+        self.dropout_into(y, packed, dense, seed, p, bits)
+        return _with_layout(x, dense, y), packed
+
+    def apply_packed_mask(self, x: Tensor, packed: Tensor, p: float, bits: int) -> Tensor:
+        """See ops.apply_packed_mask: x * keep / (1 - p) in the dtype and layout of x."""
+        dense = x.contiguous()
+        y = torch.empty_like(dense)
+        self.apply_mask_into(y, packed.contiguous(), dense, p, bits)
+        return _with_layout(x, dense, y)
+
+    def pack_bits(self, mask: Tensor, bits: int) -> Tensor:
+        """See ops.pack_bits: a Boolean (or 0/1) tensor of any shape to flat uint8."""
+        packed = _empty_packed(mask.numel(), bits)
+        self.pack_bits_into(packed, mask.to(torch.bool).contiguous(), bits)
+        return packed
+
+    def unpack_bits(self, packed: Tensor, shape: Sequence[int], bits: int) -> Tensor:
+        """See ops.unpack_bits: the Boolean mask of `shape`."""
+        mask = packed.new_empty(shape, dtype=torch.bool)
+        self.unpack_bits_into(mask, packed.contiguous(), bits)
+        return mask
+
+    def dropout_into(self, y: Tensor, packed: Tensor, x: Tensor, seed: Tensor, p: float, bits: int) -> None:
+        if seed.dtype is not torch.int64 or seed.numel() != 1:
+            raise ValueError(f"seed: one torch.int64 is needed, {seed.numel()} x {seed.dtype} given")
+        dtype = _dtype_code(x)
+        threshold = round((1.0 - p) * 2**32)
+        arguments = (seed.data_ptr(), threshold, _scale(x.dtype, p), bits, torch.get_num_threads())
+        self._dropout(
+            self._backend, dtype, x.data_ptr(), y.data_ptr(), packed.data_ptr(), x.numel(), *arguments
+        )
+
+    def apply_mask_into(self, y: Tensor, packed: Tensor, x: Tensor, p: float, bits: int) -> None:
+        dtype = _dtype_code(x)
+        _check_packed(packed, x.numel(), bits)
+        arguments = (x.numel(), _scale(x.dtype, p), bits, torch.get_num_threads())
+        self._apply_mask(self._backend, dtype, x.data_ptr(), y.data_ptr(), packed.data_ptr(), *arguments)
+
+    def pack_bits_into(self, packed: Tensor, mask: Tensor, bits: int) -> None:
+        arguments = (mask.numel(), bits, torch.get_num_threads())
+        self._pack(self._backend, mask.data_ptr(), packed.data_ptr(), *arguments)
+
+    def unpack_bits_into(self, mask: Tensor, packed: Tensor, bits: int) -> None:
+        _check_packed(packed, mask.numel(), bits)
+        arguments = (mask.numel(), bits, torch.get_num_threads())
+        self._unpack(self._backend, packed.data_ptr(), mask.data_ptr(), *arguments)

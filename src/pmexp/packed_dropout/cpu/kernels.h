@@ -1,0 +1,198 @@
+// The kernels, written once for every instruction set.
+//
+// An instruction set `Isa` brings, for a block of 32 elements whose mask is one bit each in a uint32_t:
+//
+//   Isa::Lanes                                    what Philox computes with, see philox.h
+//   Isa::draw(philox, block, last)                -> the block's mask: the words that are at most `last`
+//   Isa::scale(const T* x, T* y, keep, scale)     y[i] = x[i] * (keep bit i ? scale : 0), 32 elements
+//   Isa::pack(const uint8_t* mask)                -> the block's mask from 32 bytes, 0 or not 0
+//   Isa::unpack(keep, uint8_t* mask)              32 bytes, 0 or 1
+//
+// Only files that define an Isa in an unnamed namespace include this: each then has kernels of its own,
+// compiled for its own instructions, and the linker can never merge two of them.
+
+#pragma once
+
+#include <cstring>
+
+#include "core.h"
+#include "philox.h"
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "mask words are stored as little-endian bytes");
+
+namespace pmexp {
+namespace {
+
+struct BFloat16 {
+    uint16_t bits;
+};
+
+struct Float16 {
+    uint16_t bits;
+};
+
+// Bit i of x moves to bit 2i; `gather_even_bits` undoes it and ignores the odd bits.
+inline uint64_t spread_bits(uint32_t bits) {
+    uint64_t x = bits;
+    x = (x | x << 16) & 0x0000FFFF0000FFFF;
+    x = (x | x << 8) & 0x00FF00FF00FF00FF;
+    x = (x | x << 4) & 0x0F0F0F0F0F0F0F0F;
+    x = (x | x << 2) & 0x3333333333333333;
+    return (x | x << 1) & 0x5555555555555555;
+}
+
+inline uint32_t gather_even_bits(uint64_t x) {
+    x &= 0x5555555555555555;
+    x = (x | x >> 1) & 0x3333333333333333;
+    x = (x | x >> 2) & 0x0F0F0F0F0F0F0F0F;
+    x = (x | x >> 4) & 0x00FF00FF00FF00FF;
+    x = (x | x >> 8) & 0x0000FFFF0000FFFF;
+    return static_cast<uint32_t>(x | x >> 16);
+}
+
+// Writes the mask of a whole block, 4 * width bytes.
+inline void store_mask(uint8_t* packed, uint32_t keep, int width) {
+    if (width == 1) {
+        std::memcpy(packed, &keep, 4);
+        return;
+    }
+    const uint64_t pairs = spread_bits(keep);
+    if (width == 2) {
+        std::memcpy(packed, &pairs, 8);
+        return;
+    }
+    const uint64_t nibbles[2] = {spread_bits(static_cast<uint32_t>(pairs)),
+                                 spread_bits(static_cast<uint32_t>(pairs >> 32))};
+    std::memcpy(packed, nibbles, 16);
+}
+
+inline uint32_t load_mask(const uint8_t* packed, int width) {
+    if (width == 1) {
+        uint32_t keep;
+        std::memcpy(&keep, packed, 4);
+        return keep;
+    }
+    uint64_t pairs;
+    if (width == 2) {
+        std::memcpy(&pairs, packed, 8);
+    } else {
+        uint64_t nibbles[2];
+        std::memcpy(nibbles, packed, 16);
+        pairs = gather_even_bits(nibbles[0]) | static_cast<uint64_t>(gather_even_bits(nibbles[1])) << 32;
+    }
+    return gather_even_bits(pairs);
+}
+
+// The last `count` < 32 elements of a buffer go through these copies, so that kernels see whole blocks only.
+template <class T>
+struct Tail {
+    T x[kBlock] = {};
+    T y[kBlock] = {};
+    uint8_t packed[4 * kBlock / 8] = {};
+    int64_t count;
+    size_t packed_bytes;
+
+    Tail(int64_t count, int width) : count(count), packed_bytes((count * width + 7) / 8) {}
+    void read_x(const T* source) { std::memcpy(x, source, count * sizeof(T)); }
+    void write_y(T* target) const { std::memcpy(target, y, count * sizeof(T)); }
+    void read_packed(const uint8_t* source) { std::memcpy(packed, source, packed_bytes); }
+    void write_packed(uint8_t* target) const { std::memcpy(target, packed, packed_bytes); }
+    uint32_t valid(uint32_t keep) const { return keep & ((1u << count) - 1); }
+};
+
+inline uint8_t* packed_at(const Job& job, int64_t element) { return job.packed + element * job.width / 8; }
+
+// The masks of a job: word < threshold, written as word <= threshold - 1 since 2^32 is no 32-bit number.
+template <class Isa>
+class Generator {
+public:
+    explicit Generator(const Job& job)
+        : philox_(job.seed),
+          last_(static_cast<uint32_t>(job.threshold - 1)),
+          any_(job.threshold == 0 ? 0 : ~0u) {}
+
+    uint32_t operator()(uint64_t block) const { return any_ & Isa::draw(philox_, block, last_); }
+
+private:
+    Philox<typename Isa::Lanes> philox_;
+    uint32_t last_;
+    uint32_t any_;  // no bit where nothing is below the threshold
+};
+
+template <class Isa, class T>
+void dropout(Job job, int64_t begin, int64_t end) {
+    const Generator<Isa> draw(job);
+    const T* x = static_cast<const T*>(job.x);
+    T* y = static_cast<T*>(job.y);
+    int64_t e = begin;
+    for (; e + kBlock <= end; e += kBlock) {
+        const uint32_t keep = draw(e / kBlock);
+        store_mask(packed_at(job, e), keep, job.width);
+        Isa::scale(x + e, y + e, keep, job.scale);
+    }
+    if (e == end) return;
+    Tail<T> tail(end - e, job.width);
+    const uint32_t keep = tail.valid(draw(e / kBlock));
+    store_mask(tail.packed, keep, job.width);
+    tail.write_packed(packed_at(job, e));
+    tail.read_x(x + e);
+    Isa::scale(tail.x, tail.y, keep, job.scale);
+    tail.write_y(y + e);
+}
+
+template <class Isa, class T>
+void apply(Job job, int64_t begin, int64_t end) {
+    const T* x = static_cast<const T*>(job.x);
+    T* y = static_cast<T*>(job.y);
+    int64_t e = begin;
+    for (; e + kBlock <= end; e += kBlock) {
+        Isa::scale(x + e, y + e, load_mask(packed_at(job, e), job.width), job.scale);
+    }
+    if (e == end) return;
+    Tail<T> tail(end - e, job.width);
+    tail.read_packed(packed_at(job, e));
+    tail.read_x(x + e);
+    Isa::scale(tail.x, tail.y, load_mask(tail.packed, job.width), job.scale);
+    tail.write_y(y + e);
+}
+
+template <class Isa>
+void pack(Job job, int64_t begin, int64_t end) {
+    const uint8_t* mask = static_cast<const uint8_t*>(job.x);
+    int64_t e = begin;
+    for (; e + kBlock <= end; e += kBlock) {
+        store_mask(packed_at(job, e), Isa::pack(mask + e), job.width);
+    }
+    if (e == end) return;
+    Tail<uint8_t> tail(end - e, job.width);
+    tail.read_x(mask + e);
+    store_mask(tail.packed, Isa::pack(tail.x), job.width);
+    tail.write_packed(packed_at(job, e));
+}
+
+template <class Isa>
+void unpack(Job job, int64_t begin, int64_t end) {
+    uint8_t* mask = static_cast<uint8_t*>(job.y);
+    int64_t e = begin;
+    for (; e + kBlock <= end; e += kBlock) {
+        Isa::unpack(load_mask(packed_at(job, e), job.width), mask + e);
+    }
+    if (e == end) return;
+    Tail<uint8_t> tail(end - e, job.width);
+    tail.read_packed(packed_at(job, e));
+    Isa::unpack(load_mask(tail.packed, job.width), tail.y);
+    tail.write_y(mask + e);
+}
+
+template <class Isa>
+constexpr Backend make_backend(const char* name, bool (*usable)()) {
+    return {name,
+            usable,
+            {dropout<Isa, float>, dropout<Isa, double>, dropout<Isa, BFloat16>, dropout<Isa, Float16>},
+            {apply<Isa, float>, apply<Isa, double>, apply<Isa, BFloat16>, apply<Isa, Float16>},
+            pack<Isa>,
+            unpack<Isa>};
+}
+
+}  // namespace
+}  // namespace pmexp
