@@ -1,79 +1,17 @@
-"""What the tests share: the command line in this process, and small runs on real data."""
+"""What every test gets: no telemetry, no wall-clock bound on properties, and a folder of runs."""
 
-import json
 import os
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import hypothesis
 import pytest
 
-from pmexp import train
+from small_runs import Runs
 
-hypothesis.settings.register_profile("pmexp", deadline=None)  # a wall-clock bound is no test of ours
+hypothesis.settings.register_profile("pmexp", deadline=None)
 hypothesis.settings.load_profile("pmexp")
-
-TINY_VIT = [
-    "train.threads=1",
-    "model.architecture.num_hidden_layers=1",
-    "model.architecture.hidden_size=16",
-    "model.architecture.intermediate_size=16",
-]
-TINY_BERT = [
-    "model=tinybert",
-    "model.pretrained=false",
-    "dataset=reuters-r8",
-    "dataset.max_length=32",
-    "model.architecture.vocab_size=1000",
-    "model.architecture.num_hidden_layers=1",
-    "model.architecture.hidden_size=24",
-    "model.architecture.intermediate_size=24",
-    "train.threads=1",
-]
-
-
-@dataclass
-class Runs:
-    """A folder of runs and the command that fills it."""
-
-    folder: Path
-    capture: pytest.CaptureFixture[str]
-    name: str = "default"
-
-    def train(self, *arguments: str) -> tuple[int, str, str]:
-        """`python -m pmexp.train` in this process: (exit code, stdout, stderr)."""
-        self.capture.readouterr()
-        before = sys.argv
-        sys.argv = ["train", *arguments, f"runs_dir={self.folder}"]
-        try:
-            code = train.main()
-        finally:
-            sys.argv = before
-        out, err = self.capture.readouterr()
-        return code, out, err
-
-    def run_folders(self) -> list[Path]:
-        return sorted(file.parent for file in (self.folder / self.name).glob("*/config.yaml"))
-
-    def summaries(self) -> dict[str, dict[str, Any]]:
-        """By variant and seed, e.g. "pm-drop-s0"."""
-        found = {}
-        for file in (self.folder / self.name).glob("*/summary.json"):
-            summary = json.loads(file.read_text())
-            labels = summary["labels"]
-            found[f"{labels['variant']}-s{labels['seed']}"] = summary
-        return found
-
-    def curve(self, variant_and_seed: str, metric: str) -> list[tuple[int, float]]:
-        """(step, value) of one metric out of one run's journal."""
-        summary = self.summaries()[variant_and_seed]
-        journal = self.folder / self.name / summary["run_id"] / "journal.jsonl"
-        records = [json.loads(line) for line in journal.read_text().splitlines()]
-        return [(record["step"], record["value"]) for record in records if record["metric"] == metric]
 
 
 @pytest.fixture

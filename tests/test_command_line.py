@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TINY_BERT, TINY_VIT, Runs
+from small_runs import TINY_BERT, TINY_VIT, Runs
 
 OFFLINE = pytest.mark.usefixtures("_no_network")
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import TINY_VIT, Runs
+
+from small_runs import TINY_VIT, Runs
 
 pytestmark = pytest.mark.slow
 SWEEP = ["-m", *TINY_VIT, "train.select=last", "train.log_every=1", "tracking=off"]
@@ -90,7 +91,9 @@ def test_a_stopped_sweep_stops_its_children_and_leaves_what_goes_on(stop: signal
     (folder,) = runs.run_folders()
     assert json.loads((folder / "failure.json").read_text())["status"] == "interrupted"
     stopped_at = json.loads((folder / "journal.jsonl").read_text().splitlines()[-1])["step"]
-    (folder / "journal.jsonl").write_text((folder / "journal.jsonl").read_text().replace("train/loss", "train/lr"))
+    (folder / "journal.jsonl").write_text(
+        (folder / "journal.jsonl").read_text().replace("train/loss", "train/lr")
+    )
     with when_training(runs, "baseline-s0", stop, to_driver=True):
         assert runs.train(*LONG, "seed=0")[0] == 130
     assert f"resumed at step {stopped_at} of 80000" in (folder / "log.txt").read_text()

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification
 
-from conftest import TINY_BERT, Runs
 from pmexp import models
 from pmexp.datasets.base import Dataset, Split
 from pmexp.models.bert import train_tokenizer
+from small_runs import TINY_BERT, Runs
 from test_config import config
 
 TEXTS = [
@@ -71,7 +71,9 @@ def test_a_local_checkpoint_is_fine_tuned(checkpoint: Path, runs: Runs) -> None:
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_the_variants_rate_reaches_modules_and_functions(pretrained: bool, checkpoint: Path) -> None:
     overrides = [f"model.path={checkpoint}"] if pretrained else ["model.pretrained=false"]
-    run = config("model=tinybert", "dataset=reuters-r8", "dataset.max_length=32", "variant.p=0.37", *overrides)
+    run = config(
+        "model=tinybert", "dataset=reuters-r8", "dataset.max_length=32", "variant.p=0.37", *overrides
+    )
     data = Dataset(TRAIN, TRAIN, None, ["0"])
     bert = models.build(run, data).module
     rates = {module.p for module in bert.modules() if isinstance(module, torch.nn.Dropout)}

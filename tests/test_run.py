@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import TINY_BERT, TINY_VIT, Runs
+from small_runs import TINY_BERT, TINY_VIT, Runs
 
 SHORT = ["train.max_steps=8", "train.log_every=1", "tracking=off"]
 CONTRACT = {

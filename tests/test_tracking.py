@@ -8,7 +8,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from conftest import TINY_VIT, Runs
+from pmexp_analysis import report
+from small_runs import TINY_VIT, Runs
 
 SHORT = [*TINY_VIT, "train.max_steps=4", "train.log_every=1"]
 
@@ -86,3 +87,22 @@ def test_eight_runs_at_once_on_a_fresh_database(runs: Runs) -> None:
     assert sorted(run.data.tags["seed"] for run in found) == [str(seed) for seed in seeds]
     assert {run.info.status for run in found} == {"FINISHED"}
     assert all(len(client.get_metric_history(run.info.run_id, "train/loss")) == 4 for run in found)
+
+
+def test_the_report_is_attached_to_the_runs_it_compares(runs: Runs, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        assert runs.train(*SHORT, f"seed={seed}")[0] == 0
+    arguments = ["default", "--runs-dir", str(runs.folder), "--out", str(tmp_path / "reports")]
+    assert report.main(arguments) == 0
+    client, found = mlflow_runs(runs)
+    for run in found:
+        names = {file.path for file in client.list_artifacts(run.info.run_id, "report")}
+        assert names == {"report/index.html", "report/report.json"}
+
+
+def test_a_tracker_that_is_gone_costs_the_attachment_alone(runs: Runs, tmp_path: Path) -> None:
+    assert runs.train(*SHORT)[0] == 0
+    (runs.folder / "mlflow.db").unlink()
+    assert report.main(["default", "--runs-dir", str(runs.folder), "--out", str(tmp_path)]) == 0
+    assert "not attached in MLflow: there is no database" in runs.capture.readouterr().out
+    assert not (runs.folder / "mlflow.db").exists()

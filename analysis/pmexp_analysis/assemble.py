@@ -43,6 +43,7 @@ def assemble(name: str, source: str, runs: Sequence[Run]) -> Experiment:
         curves=_curves_table(finished),
         missing=sorted(missing, key=lambda m: (m.task, m.system, m.variant, m.seed, m.run_id or "")),
         environment=_distinct(run.environment for run in finished),
+        tracking_uris=frozenset(run.tracking_uri for run in finished if run.tracking_uri),
     )
 
 

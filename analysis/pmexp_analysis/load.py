@@ -128,7 +128,8 @@ def _read_run(folder: Path, planned: Run | None) -> Run:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{summary_path} is no summary of a run ({error!r}): run it again") from None
         environment, settings = (summary.get(key) or {} for key in ("environment", "settings"))
-        return Run(folder.name, labels, finals, "", curve, environment, settings)
+        tracking_uri = (summary.get("tracking") or {}).get("uri")
+        return Run(folder.name, labels, finals, "", curve, environment, settings, tracking_uri)
     known = planned or Run(folder.name, _labels_of_config(folder / "config.yaml"))
     return replace(known, why=_why_unfinished(folder, curve), curve=curve)
 

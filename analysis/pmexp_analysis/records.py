@@ -53,6 +53,7 @@ class Run:
     curve: Curve = field(default_factory=Curve)
     environment: Mapping[str, str | float] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)  # dotted key -> value
+    tracking_uri: str | None = None  # where MLflow mirrors it
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,4 @@ class Experiment:
     curves: pd.DataFrame
     missing: list[Missing]
     environment: dict[str, list[str | float]]
+    tracking_uris: frozenset[str] = frozenset()

@@ -29,11 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_report(name: str, runs_dir: Path, out: Path, baseline: str, tracking_uri: str | None) -> str:
-    """Write <out>/<name>/report.json and index.html; the text for the terminal, with their paths.
+    """Write <out>/<name>/report.json and index.html, attach them in MLflow; the text for the terminal.
 
     Raises UserError for input that cannot be used, OSError where `out` cannot be written.
     """
     from pmexp_analysis import compare, page, tables  # with pandas and the like, only past --help
+    from pmexp_analysis.attach import attach
     from pmexp_analysis.load import load_runs
 
     if tracking_uri is None:
@@ -52,7 +53,8 @@ def write_report(name: str, runs_dir: Path, out: Path, baseline: str, tracking_u
         _write(folder / "report.json", page.report_json(experiment, rows, comparisons, generated)),
         _write(folder / "index.html", page.page_html(experiment, parts, generated)),
     ]
-    return "\n".join([tables.terminal(parts, experiment.missing), "", *map(str, paths)])
+    complaints = attach(name, {tracking_uri} if tracking_uri else experiment.tracking_uris, paths)
+    return "\n".join([tables.terminal(parts, experiment.missing), "", *map(str, paths), *complaints])
 
 
 def _write(path: Path, text: str) -> Path:

@@ -18,6 +18,8 @@ _HEADINGS = {
     "speed/tokens_per_s": "tokens/s",
 }
 
+_RESULTS = ("train/", "val/", "test/")
+
 
 @dataclass(frozen=True)
 class Table:
@@ -147,9 +149,10 @@ def identical(section: Section) -> list[str]:
     sentences = []
     for variant in section.variants:
         found = [c for (v, _), c in section.comparisons.items() if v == variant and c.verdict == "identical"]
-        same = in_order([c.metric for c in found if c.metric.split("/")[0] in ("train", "val", "test")])
+        results = [c for c in found if c.metric.startswith(_RESULTS) and c.direction != "none"]
+        same = in_order([c.metric for c in results])
         if same:
-            pairs = min(c.n for c in found if c.metric in same)
+            pairs = min(c.n for c in results)
             seeds = "seed" if pairs == 1 else "seeds"
             sentences.append(
                 f"{variant} is identical to {section.baseline}, bit for bit over {pairs} {seeds},"

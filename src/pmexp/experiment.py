@@ -102,7 +102,7 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
                 "weights": prepared.model.weights,
                 "peak_memory_source": peak.source,
             }
-            folder.finish(final, record, prepared.replacement.to_dict())
+            folder.finish(final, record, prepared.replacement.to_dict(), mirror.reference)
         except BaseException as error:
             _record_failure(folder, mirror, error)
             raise

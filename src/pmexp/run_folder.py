@@ -74,7 +74,11 @@ class RunFolder:
             lock.release()
 
     def finish(
-        self, metrics: Mapping[str, float], environment: Mapping[str, Any], replacement: Mapping[str, Any]
+        self,
+        metrics: Mapping[str, float],
+        environment: Mapping[str, Any],
+        replacement: Mapping[str, Any],
+        tracking: Mapping[str, str] | None,
     ) -> None:
         """Writes summary.json, and drops the checkpoint that only an unfinished run needs."""
         summary = {
@@ -86,6 +90,7 @@ class RunFolder:
             "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
             "environment": dict(environment),
             "replacement": dict(replacement),
+            "tracking": tracking,
         }
         write_atomically(self.summary, json.dumps(summary, indent=1) + "\n")
         shutil.rmtree(self.checkpoints / "resume", ignore_errors=True)

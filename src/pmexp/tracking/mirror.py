@@ -26,7 +26,7 @@ FINAL = "final/"  # prefix of a run's final values, apart from the curves
 class NoMirror:
     """tracking=off."""
 
-    state = "off"
+    reference: Mapping[str, str] | None = None
 
     def sync(self) -> None: ...
 
@@ -38,8 +38,15 @@ class Mirror:
         self._config, self._folder = config, folder
         self._offset = 0
         self._next_sync = 0.0
-        self.state = "mlflow"  # or what went wrong, for the run's record
+        self._run = ""
+        self._failed = False
         self._guarded(self._start)
+
+    @property
+    def reference(self) -> Mapping[str, str] | None:
+        """Where the mirror is, for the run's record; None when the tracker failed."""
+        uri = self._config.tracking.uri
+        return None if self._failed or uri is None else {"uri": uri, "mlflow_run_id": self._run}
 
     def sync(self) -> None:
         """Sends what the journal got since the last batch, at most every `tracking.interval_s` seconds."""
@@ -92,13 +99,12 @@ class Mirror:
         self._next_sync = time.monotonic() + self._config.tracking.interval_s
 
     def _guarded(self, action: Callable[[], None]) -> None:
-        """Runs `action` unless the tracker failed before; its first failure is recorded and warned of."""
-        if self.state != "mlflow":
+        """Runs `action` unless the tracker failed before; its first failure is warned of."""
+        if self._failed:
             return
         try:
             action()
         except Exception as error:
-            self.state = (
-                f"mlflow failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            )
-            log.warning("tracking stopped, training goes on; the journal has everything (%s)", self.state)
+            self._failed = True
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            log.warning("tracking stopped, training goes on; the journal has everything (%s)", reason)
