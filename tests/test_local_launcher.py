@@ -120,6 +120,15 @@ def test_the_same_run_named_twice_is_run_once_and_each_in_its_own_process(runs: 
     assert len(pids) == 2 and os.getpid() not in pids
 
 
+def test_a_sweep_writes_nothing_outside_its_runs(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert runs.train("-m", *TINY_VIT, "train.max_steps=2", "seed=0,1")[0] == 0
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_the_plan_names_every_run_of_the_sweep(runs: Runs) -> None:
     runs.train("-m", *TINY_VIT, "train.max_steps=2", "tracking=off", "seed=0,1")
     plan = json.loads((runs.folder / "default" / "plan.json").read_text())

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import hydra
@@ -53,7 +54,13 @@ def _compose_or_sweep() -> RunConfig | None:
     register()
     Plugins.instance().register(LocalLauncher)
     composed: list[DictConfig] = []
-    hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(composed.append)()
+    command = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
+    with tempfile.TemporaryDirectory() as scratch:
+        if flags:
+            sys.argv.append(
+                f"hydra.sweep.dir={scratch}"
+            )  # for its multirun.yaml; ours is the sweep's plan.json
+        command(composed.append)()
     return parse(composed[0]) if composed else None
 
 

@@ -27,10 +27,16 @@ def uri(tmp_path: Path, fresh: Path) -> str:
     return f"sqlite:///{shutil.copy(fresh, tmp_path / 'tracking.db')}"
 
 
+def create_demo(client: MlflowClient, uri: str) -> str:
+    """Experiment "demo" with its artifacts beside the database, not in the working directory."""
+    artifacts = Path(uri.removeprefix("sqlite:///")).with_name("artifacts")
+    return str(client.create_experiment("demo", artifact_location=artifacts.as_uri()))
+
+
 def mirror(runs: Runs, uri: str) -> MlflowClient:
     """Write every run folder of `runs` into a fresh database, as the tracker does."""
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.create_experiment("demo")
+    experiment = create_demo(client, uri)
     for folder in sorted(path for path in runs.folder.iterdir() if path.is_dir()):
         summary_path = folder / "summary.json"
         if not summary_path.exists():
@@ -105,7 +111,7 @@ def test_both_sources_give_the_same_curves(demo: Runs, uri: str) -> None:
 
 def test_a_run_started_again_counts_once_and_infinity_is_not_finite(uri: str) -> None:
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.create_experiment("demo")
+    experiment = create_demo(client, uri)
     labels = {"task": "net/digits", "variant": "packed", "system": "plain", "seed": 0}
     finals = {"test/loss": float("inf"), "test/accuracy": 0.5}
     start(client, experiment, "again", labels, {}, "KILLED")
