@@ -10,6 +10,7 @@ from multiprocessing.process import BaseProcess
 from pmexp.config import RunConfig
 from pmexp.errors import Interrupted, UserError
 from pmexp.sweep import Outcome, State, outcome_of
+from pmexp.tracking.database import silence_mlflow
 
 _PRELOAD = ["pmexp.experiment", "mlflow", "mlflow.store.tracking.sqlalchemy_store"]
 _GRACE_SECONDS = 60.0  # from the stop signal to the checkpoint
@@ -19,6 +20,7 @@ _forkserver = multiprocessing.get_context("forkserver")
 
 def preload() -> None:
     """Names the modules that the parent of all workers imports, once, when the first worker starts."""
+    silence_mlflow()
     _forkserver.set_forkserver_preload(_PRELOAD)
 
 

@@ -14,13 +14,18 @@ _LOCK_SECONDS = 300.0
 _SQLITE = "sqlite:///"
 
 
+def silence_mlflow() -> None:
+    """No telemetry and no chatter; to be called before mlflow is imported."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+
 def open_experiment(uri: str, name: str, artifacts: Path) -> tuple["MlflowClient", str]:
     """A client of `uri` and the id of experiment `name`, with the tables and the experiment where missing.
 
-    No global state of mlflow is set, no telemetry sent. A sqlite experiment keeps its files in `artifacts`.
+    No global state of mlflow is set. A sqlite experiment keeps its files in `artifacts`.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    silence_mlflow()
     from mlflow import MlflowClient
 
     options: dict[str, Any] = {}
