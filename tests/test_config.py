@@ -75,7 +75,7 @@ def test_every_yaml_file_opens_with_a_comment() -> None:
 
 def test_null_is_completed_by_model_dataset_and_folder() -> None:
     done = config("runs_dir=some/where")
-    assert (done.train.lr, done.train.epochs, done.train.batch_size) == (1e-3, 15, 64)
+    assert (done.train.lr, done.train.epochs, done.train.batch_size) == (2e-3, 10, 32)
     assert done.runs_dir == str(Path("some/where").resolve())
     assert done.tracking.uri == f"sqlite:///{done.runs_dir}/mlflow.db"
     assert config(*TEXT).train.lr == 5e-5
