@@ -217,6 +217,24 @@ def test_functional_dropout_of_ones_own_module_and_an_error_in_it() -> None:
     assert type(F.dropout(x, RATE).grad_fn).__name__ == "MulBackward0"  # the route is gone
 
 
+class _OwnAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out_dropout = nn.Dropout(RATE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out_dropout(F.dropout(x, RATE, self.training))
+
+
+def test_a_dropout_module_left_alone_is_not_caught_by_the_route_around_it() -> None:
+    model = nn.Sequential(_OwnAttention())
+    report = replace_dropout(model, PackedDropout, where="attention")
+    assert report.functions == ["0"] and list(report.left) == ["0.out_dropout"]
+    last = model(torch.ones(64, requires_grad=True)).grad_fn
+    assert type(last).__name__ == "MulBackward0"
+    assert type(last.next_functions[0][0]).__name__ == "_PhiloxMaskBackward"
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
