@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,6 @@ class Progress:
     best_value: float | None = None
     best_step: int = 0
     evaluations_without_best: int = 0
-    last_val: Metrics = field(default_factory=dict)
 
 
 class Training:
@@ -128,7 +127,6 @@ class Training:
     def _validate(self) -> Metrics:
         found = {f"val/{name}": value for name, value in self.evaluate(self.val).items()}
         progress = self.progress
-        progress.last_val = found
         metric = self.metrics[0]
         value = found[f"val/{metric}"]
         value = value if TASK_METRICS[metric].direction == "max" else -value
