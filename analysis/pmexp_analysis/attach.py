@@ -5,6 +5,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from pmexp.errors import first_line
+
 _MOST_RUNS = 100  # each gets a copy of about half a megabyte
 
 
@@ -21,7 +23,7 @@ def attach(name: str, tracking_uris: Collection[str], report: Collection[Path]) 
             complaints += _attach(name, uri, report)
         except Exception as error:
             logging.getLogger(__name__).debug("attaching failed", exc_info=True)
-            complaints.append(f"the report is not attached in MLflow at {uri}: {str(error).splitlines()[0]}")
+            complaints.append(f"the report is not attached in MLflow at {uri}: {first_line(error)}")
     return complaints
 
 

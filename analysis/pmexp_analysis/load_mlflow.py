@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from pmexp.errors import UserError
+from pmexp.errors import UserError, first_line
 from pmexp.metrics.catalog import metric_of
 from pmexp_analysis.assemble import assemble
 from pmexp_analysis.load import finite
@@ -40,7 +40,7 @@ def load_mlflow(uri: str, name: str) -> Experiment:
             raise UserError(f"no experiment '{name}' at {uri} (there are: {there})")
         runs = [_read_run(client, run) for run in _latest(_search(client, experiment.experiment_id))]
     except (MlflowException, SQLAlchemyError) as error:
-        why = str(error).splitlines()[0]
+        why = first_line(error)
         raise UserError(f"cannot read MLflow at {uri}: {why}; check --tracking-uri") from None
     return assemble(name, uri, runs)
 

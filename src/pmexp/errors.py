@@ -8,6 +8,12 @@ class UserError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its type where the message is empty."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 class Interrupted(Exception):
     """A stop signal ended the run at a step boundary; the same command goes on from its checkpoint."""
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split, carve
-from pmexp.errors import UserError
+from pmexp.errors import UserError, first_line
 
 _SPLITS = {"train": ("train",), "val": ("validation", "dev", "val"), "test": ("test",)}
+_LONGEST_REASON = 160  # characters of another library's message
 _FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
 
 
@@ -135,5 +136,4 @@ def _numbers(
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:160]
+    return first_line(error)[:_LONGEST_REASON]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from transformers import AutoConfig, PreTrainedModel
 
 from pmexp.config import ModelConfig, RunConfig
-from pmexp.errors import UserError
+from pmexp.errors import UserError, first_line
 from pmexp.models.base import hf_fields
 
 # Formats of other frameworks and pickles beside a safetensors file are not fetched.
@@ -82,5 +82,4 @@ def from_folder(what: str, folder: Path, load: Callable[..., _Loaded], **options
     try:
         return load(folder, **options)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"model.path: the {what} in {folder} cannot be loaded: {reason}") from None
+        raise UserError(f"model.path: the {what} in {folder} cannot be loaded: {first_line(error)}") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pmexp.config import RunConfig
+from pmexp.errors import first_line
 from pmexp.journal import read_journal
 from pmexp.run_folder import RunFolder
 from pmexp.tracking.database import open_experiment
@@ -106,5 +107,6 @@ class Mirror:
             action()
         except Exception as error:
             self._failed = True
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            log.warning("tracking stopped, training goes on; the journal has everything (%s)", reason)
+            log.warning(
+                "tracking stopped, training goes on; the journal has everything (%s)", first_line(error)
+            )
