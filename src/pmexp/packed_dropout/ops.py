@@ -1,7 +1,14 @@
-"""The two pure operators of packed dropout and the packing pair, as torch.library ops.
+"""The method's operators, as torch.library ops. torch dispatches them by device.
 
-They take the seed as a tensor, so they have no hidden state: checkpointing recomputes the same mask,
-and two calls of a compiled graph with two seeds are never merged into one. torch dispatches by device.
+    packed_dropout(x, seed, p, bits)                     -> x * keep / (1 - p), and the packed mask
+    apply_packed_mask(x, packed, p, bits)                -> x * keep / (1 - p), by the mask in `packed`
+    seeded_dropout(x, seed, p)                           -> x * keep / (1 - p), keeping no mask
+    bias_dropout_add(x, bias, residual, seed, p, bits)   -> residual + (x + bias) * keep / (1 - p), and the mask
+    pack_bits(mask, bits), unpack_bits(packed, shape, bits)
+
+All are pure. They take the seed as a tensor (one int64), so they have no hidden state: checkpointing
+recomputes the same mask, and two calls of a compiled graph with two seeds are never merged into one.
+`reference.py` says what the bits are.
 """
 
 import torch
@@ -10,18 +17,16 @@ from torch import Tensor
 from pmexp.packed_dropout import cpu, reference
 
 _library = torch.library.Library("pmexp", "DEF")
-_library.define(
+for _schema in (
     "packed_dropout(Tensor x, Tensor seed, float p, int bits) -> (Tensor, Tensor)",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-_library.define(
     "apply_packed_mask(Tensor x, Tensor packed, float p, int bits) -> Tensor",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-_library.define("pack_bits(Tensor mask, int bits) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
-_library.define(
-    "unpack_bits(Tensor packed, SymInt[] shape, int bits) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,)
-)
+    "seeded_dropout(Tensor x, Tensor seed, float p) -> Tensor",
+    "bias_dropout_add(Tensor x, Tensor? bias, Tensor residual, Tensor seed, float p, int bits)"
+    " -> (Tensor, Tensor)",
+    "pack_bits(Tensor mask, int bits) -> Tensor",
+    "unpack_bits(Tensor packed, SymInt[] shape, int bits) -> Tensor",
+):
+    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 
 def backend(device: torch.device) -> str:
@@ -31,26 +36,13 @@ def backend(device: torch.device) -> str:
     return f"torch reference on {device.type}"
 
 
-@torch.library.impl(_library, "packed_dropout", "CompositeExplicitAutograd")
-def _packed_dropout(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
-    keep = reference.draw_mask(x.shape, seed, p)
-    return reference.apply_mask(x, keep, p), reference.pack_bits(keep, bits)
-
-
-@torch.library.impl(_library, "apply_packed_mask", "CompositeExplicitAutograd")
-def _apply_packed_mask(x: Tensor, packed: Tensor, p: float, bits: int) -> Tensor:
-    return reference.apply_mask(x, reference.unpack_bits(packed, x.shape, bits), p)
-
-
-torch.library.impl(_library, "pack_bits", "CompositeExplicitAutograd")(reference.pack_bits)
-torch.library.impl(_library, "unpack_bits", "CompositeExplicitAutograd")(reference.unpack_bits)
+for _name, _implementation in reference.OPERATORS.items():
+    torch.library.impl(_library, _name, "CompositeExplicitAutograd")(_implementation)
 
 _cpu_core = cpu.select()
 if _cpu_core is not None:
-    torch.library.impl(_library, "packed_dropout", "CPU")(_cpu_core.packed_dropout)
-    torch.library.impl(_library, "apply_packed_mask", "CPU")(_cpu_core.apply_packed_mask)
-    torch.library.impl(_library, "pack_bits", "CPU")(_cpu_core.pack_bits)
-    torch.library.impl(_library, "unpack_bits", "CPU")(_cpu_core.unpack_bits)
+    for _name in reference.OPERATORS:
+        torch.library.impl(_library, _name, "CPU")(getattr(_cpu_core, _name))
 
 
 @torch.library.register_fake("pmexp::packed_dropout")
@@ -61,6 +53,18 @@ def _packed_dropout_fake(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[
 @torch.library.register_fake("pmexp::apply_packed_mask")
 def _apply_packed_mask_fake(x: Tensor, packed: Tensor, p: float, bits: int) -> Tensor:
     return torch.empty_like(x)
+
+
+@torch.library.register_fake("pmexp::seeded_dropout")
+def _seeded_dropout_fake(x: Tensor, seed: Tensor, p: float) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.register_fake("pmexp::bias_dropout_add")
+def _bias_dropout_add_fake(
+    x: Tensor, bias: Tensor | None, residual: Tensor, seed: Tensor, p: float, bits: int
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), _pack_bits_fake(x, bits)
 
 
 @torch.library.register_fake("pmexp::pack_bits")
@@ -75,5 +79,7 @@ def _unpack_bits_fake(packed: Tensor, shape: list[int], bits: int) -> Tensor:
 
 packed_dropout = torch.ops.pmexp.packed_dropout.default
 apply_packed_mask = torch.ops.pmexp.apply_packed_mask.default
+seeded_dropout = torch.ops.pmexp.seeded_dropout.default
+bias_dropout_add = torch.ops.pmexp.bias_dropout_add.default
 pack_bits = torch.ops.pmexp.pack_bits.default
 unpack_bits = torch.ops.pmexp.unpack_bits.default

@@ -96,8 +96,63 @@ def apply_mask(x: Tensor, keep: Tensor, p: float) -> Tensor:
     return noise.mul_(x)
 
 
+def packed_dropout(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
+    """x * keep / (1 - p) by a mask drawn from `seed`, and the packed mask."""
+    keep = draw_mask(x.shape, seed, p)
+    return apply_mask(x, keep, p), pack_bits(keep, bits)
+
+
+def apply_packed_mask(x: Tensor, packed: Tensor, p: float, bits: int) -> Tensor:
+    """x * keep / (1 - p) by the mask in `packed`."""
+    return apply_mask(x, unpack_bits(packed, x.shape, bits), p)
+
+
+def seeded_dropout(x: Tensor, seed: Tensor, p: float) -> Tensor:
+    """x * keep / (1 - p) by the mask that `packed_dropout` draws from the same seed."""
+    return apply_mask(x, draw_mask(x.shape, seed, p), p)
+
+
+def bias_dropout_add(
+    x: Tensor, bias: Tensor | None, residual: Tensor, seed: Tensor, p: float, bits: int
+) -> tuple[Tensor, Tensor]:
+    """residual + dropout(x + bias), each step rounded to the dtype of x, and the packed mask.
+
+    x and residual have one shape and dtype; bias, if any, is (x.shape[-1],) of that dtype.
+    """
+    check_addends(x, bias, residual)
+    y, packed = packed_dropout(x if bias is None else x + bias, seed, p, bits)
+    return y.add_(residual), packed
+
+
+def check_addends(x: Tensor, bias: Tensor | None, residual: Tensor) -> None:
+    """Raises ValueError where bias_dropout_add would broadcast or promote."""
+    if residual.shape != x.shape or residual.dtype != x.dtype:
+        raise ValueError(
+            f"residual: {tuple(residual.shape)} {residual.dtype} given; it must be as x, "
+            f"{tuple(x.shape)} {x.dtype}"
+        )
+    if bias is not None and (bias.shape != x.shape[-1:] or bias.dtype != x.dtype or x.dim() == 0):
+        raise ValueError(
+            f"bias: {tuple(bias.shape)} {bias.dtype} given; allowed is one value for each column of x, "
+            f"{tuple(x.shape[-1:])} {x.dtype}"
+        )
+
+
 def values_per_byte(bits: int) -> int:
     """Mask values in a byte at `bits` bits a value. Raises ValueError for another width than 1, 2, 4."""
     if bits not in (1, 2, 4):
         raise ValueError(f"bits: {bits!r} is not a width; allowed are 1, 2 and 4 bits a mask value")
     return 8 // bits
+
+
+OPERATORS = {
+    function.__name__: function
+    for function in (
+        packed_dropout,
+        apply_packed_mask,
+        seeded_dropout,
+        bias_dropout_add,
+        pack_bits,
+        unpack_bits,
+    )
+}

@@ -26,10 +26,10 @@ const Backend* usable_backend(int index) {
     return nullptr;
 }
 
-// Elements in the smallest chunk of work, which must pay for waking a thread (some 10 us): drawing takes
-// about 1 ns an element, anything else a quarter of it or less.
-constexpr int64_t kDrawChunk = 16384;
-constexpr int64_t kChunk = 65536;
+// Elements in the smallest chunk of work, which must pay for handing it to a thread (1 us to one that spins,
+// 10 us to one that sleeps): drawing takes about 1 ns an element, anything else a quarter of it or less.
+constexpr int64_t kDrawChunk = 8192;
+constexpr int64_t kChunk = 32768;
 static_assert(kDrawChunk % kBlock == 0 && kChunk % kBlock == 0);
 
 // More chunks than threads, so that a thread which starts late or is interrupted does not hold up the rest.
@@ -55,10 +55,20 @@ const char* pmexp_backend_name(int index) {
     return backend == nullptr ? nullptr : backend->name;
 }
 
+void pmexp_use_openmp(void* gomp_parallel) { pmexp::use_openmp(gomp_parallel); }
+
 void pmexp_dropout(int backend, int dtype, const void* x, void* y, uint8_t* packed, int64_t numel,
                    const int64_t* seed, uint64_t threshold, double scale, int width, int threads) {
     const Job job = {x, y, packed, numel, width, scale, static_cast<uint64_t>(*seed), threshold};
     run(usable_backend(backend)->dropout[dtype], job, threads, pmexp::kDrawChunk);
+}
+
+void pmexp_bias_dropout_add(int backend, int dtype, const void* x, const void* bias, int64_t columns,
+                            const void* residual, void* y, uint8_t* packed, int64_t numel,
+                            const int64_t* seed, uint64_t threshold, double scale, int width, int threads) {
+    const Job job = {x,         y,    packed,  numel,   width, scale, static_cast<uint64_t>(*seed),
+                     threshold, bias, columns, residual};
+    run(usable_backend(backend)->bias_dropout_add[dtype], job, threads, pmexp::kDrawChunk);
 }
 
 void pmexp_apply_mask(int backend, int dtype, const void* x, void* y, uint8_t* packed, int64_t numel,

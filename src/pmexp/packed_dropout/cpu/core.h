@@ -17,12 +17,15 @@ constexpr int64_t kBlock = 32;
 struct Job {
     const void* x;       // elements read; for pack: one byte a mask value
     void* y;             // elements written; for unpack: one byte a mask value, 0 or 1
-    uint8_t* packed;     // ceil(numel * width / 8) bytes of mask
+    uint8_t* packed;     // ceil(numel * width / 8) bytes of mask; null where the mask is not kept
     int64_t numel;
     int width;           // bits a mask value: 1, 2 or 4
     double scale;        // 1 / (1 - p), already rounded to the dtype of x
     uint64_t seed;
     uint64_t threshold;  // an element is kept iff its random word is below; 0 to 2^32
+    const void* bias = nullptr;      // `columns` elements, one for each column of the rows of x; null for none
+    int64_t columns = 0;
+    const void* residual = nullptr;  // numel elements
 };
 
 // Does elements [begin, end) of a job: begin is a multiple of kBlock, end is one too or is job.numel.
@@ -35,6 +38,7 @@ struct Backend {
     const char* name;
     bool (*usable)();  // whether this processor runs them
     Kernel dropout[kDTypes];
+    Kernel bias_dropout_add[kDTypes];
     Kernel apply[kDTypes];
     Kernel pack;
     Kernel unpack;
@@ -56,10 +60,19 @@ extern const Backend neon_backend;
 // Name of the index-th backend this processor runs, best first; null past the last.
 PMEXP_EXPORT const char* pmexp_backend_name(int index);
 
-// y = x * keep / (1 - p) with a fresh mask, whose bits go to `packed`.
+// Runs all further work on the team of an OpenMP runtime, given its GOMP_parallel; null for own threads.
+PMEXP_EXPORT void pmexp_use_openmp(void* gomp_parallel);
+
+// y = x * keep / (1 - p) with the mask of `seed`, whose bits go to `packed` unless that is null.
 PMEXP_EXPORT void pmexp_dropout(int backend, int dtype, const void* x, void* y, uint8_t* packed,
                                 int64_t numel, const int64_t* seed, uint64_t threshold, double scale,
                                 int width, int threads);
+
+// y = residual + (x + bias) * keep / (1 - p), rounded after each step; bias is null or has `columns` elements.
+PMEXP_EXPORT void pmexp_bias_dropout_add(int backend, int dtype, const void* x, const void* bias,
+                                         int64_t columns, const void* residual, void* y, uint8_t* packed,
+                                         int64_t numel, const int64_t* seed, uint64_t threshold, double scale,
+                                         int width, int threads);
 
 // y = x * keep / (1 - p) with the mask in `packed`.
 PMEXP_EXPORT void pmexp_apply_mask(int backend, int dtype, const void* x, void* y, uint8_t* packed,

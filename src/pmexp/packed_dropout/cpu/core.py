@@ -7,6 +7,7 @@ import ctypes
 import importlib.util
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,9 +23,14 @@ _SIGNATURES = {  # the argument lists in core.h
         *(_int, _int, _pointer, _pointer, _pointer, _int64),
         *(_pointer, _uint64, _double, _int, _int),
     ),
+    "pmexp_bias_dropout_add": (
+        *(_int, _int, _pointer, _pointer, _int64, _pointer, _pointer, _pointer, _int64),
+        *(_pointer, _uint64, _double, _int, _int),
+    ),
     "pmexp_apply_mask": (_int, _int, _pointer, _pointer, _pointer, _int64, _double, _int, _int),
     "pmexp_pack": (_int, _pointer, _pointer, _int64, _int, _int),
     "pmexp_unpack": (_int, _pointer, _pointer, _int64, _int, _int),
+    "pmexp_use_openmp": (_pointer,),
 }
 
 
@@ -39,7 +45,17 @@ def _library() -> ctypes.CDLL | None:
     for name, arguments in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
+    library.pmexp_use_openmp(torchs_openmp())
     return library
+
+
+def torchs_openmp() -> int | None:
+    """Address of GOMP_parallel in the OpenMP runtime that torch runs on; None where it has none (macOS)."""
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:  # a look-up in a library looks into what that library is linked with
+        return ctypes.cast(ctypes.CDLL(str(library)).GOMP_parallel, ctypes.c_void_p).value
+    except (OSError, AttributeError):
+        return None
 
 
 def available_backends() -> list[str]:
@@ -81,13 +97,21 @@ def _dtype_code(x: Tensor) -> int:
     return code
 
 
+def _draw_arguments(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[int, int, float, int, int]:
+    """seed, threshold, scale, width and threads, as the functions that draw take them."""
+    if seed.dtype is not torch.int64 or seed.numel() != 1:
+        raise ValueError(f"seed: one torch.int64 is needed, {seed.numel()} x {seed.dtype} given")
+    threshold = round((1.0 - p) * 2**32)
+    return seed.data_ptr(), threshold, _scale(x.dtype, p), bits, torch.get_num_threads()
+
+
 def _with_layout(x: Tensor, dense: Tensor, y: Tensor) -> Tensor:
     """y, computed from the contiguous copy `dense` of x, in the layout of empty_like(x)."""
     return y if dense is x else torch.empty_like(x).copy_(y)
 
 
 class Core:
-    """The four CPU ops on one instruction set. Tensors are checked here; C++ trusts what it is given.
+    """The CPU ops on one instruction set. Tensors are checked here; C++ trusts what it is given.
 
     The methods ending in _into write contiguous tensors that the caller owns.
     """
@@ -98,6 +122,7 @@ class Core:
         self.name = f"cpu core {backend}"
         self._backend = available_backends().index(backend)
         self._dropout, self._apply_mask = library.pmexp_dropout, library.pmexp_apply_mask
+        self._bias_dropout_add = library.pmexp_bias_dropout_add
         self._pack, self._unpack = library.pmexp_pack, library.pmexp_unpack
 
     def packed_dropout(self, x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
@@ -106,6 +131,24 @@ class Core:
         y = torch.empty_like(dense)
         packed = _empty_packed(x.numel(), bits)
         self.dropout_into(y, packed, dense, seed, p, bits)
+        return _with_layout(x, dense, y), packed
+
+    def seeded_dropout(self, x: Tensor, seed: Tensor, p: float) -> Tensor:
+        """See ops.seeded_dropout: as packed_dropout, without keeping the mask."""
+        dense = x.contiguous()
+        y = torch.empty_like(dense)
+        self.dropout_into(y, None, dense, seed, p)
+        return _with_layout(x, dense, y)
+
+    def bias_dropout_add(
+        self, x: Tensor, bias: Tensor | None, residual: Tensor, seed: Tensor, p: float, bits: int
+    ) -> tuple[Tensor, Tensor]:
+        """See ops.bias_dropout_add: y in the dtype and layout of x, and the packed mask."""
+        dense = x.contiguous()
+        y = torch.empty_like(dense)
+        packed = _empty_packed(x.numel(), bits)
+        dense_bias = None if bias is None else bias.contiguous()
+        self.bias_dropout_add_into(y, packed, dense, dense_bias, residual.contiguous(), seed, p, bits)
         return _with_layout(x, dense, y), packed
 
     def apply_packed_mask(self, x: Tensor, packed: Tensor, p: float, bits: int) -> Tensor:
@@ -127,15 +170,29 @@ class Core:
         self.unpack_bits_into(mask, packed.contiguous(), bits)
         return mask
 
-    def dropout_into(self, y: Tensor, packed: Tensor, x: Tensor, seed: Tensor, p: float, bits: int) -> None:
-        if seed.dtype is not torch.int64 or seed.numel() != 1:
-            raise ValueError(f"seed: one torch.int64 is needed, {seed.numel()} x {seed.dtype} given")
-        dtype = _dtype_code(x)
-        threshold = round((1.0 - p) * 2**32)
-        arguments = (seed.data_ptr(), threshold, _scale(x.dtype, p), bits, torch.get_num_threads())
-        self._dropout(
-            self._backend, dtype, x.data_ptr(), y.data_ptr(), packed.data_ptr(), x.numel(), *arguments
-        )
+    def dropout_into(
+        self, y: Tensor, packed: Tensor | None, x: Tensor, seed: Tensor, p: float, bits: int = 1
+    ) -> None:
+        dtype, drawn = _dtype_code(x), _draw_arguments(x, seed, p, bits)
+        pointer = None if packed is None else packed.data_ptr()
+        self._dropout(self._backend, dtype, x.data_ptr(), y.data_ptr(), pointer, x.numel(), *drawn)
+
+    def bias_dropout_add_into(
+        self,
+        y: Tensor,
+        packed: Tensor,
+        x: Tensor,
+        bias: Tensor | None,
+        residual: Tensor,
+        seed: Tensor,
+        p: float,
+        bits: int,
+    ) -> None:
+        dtype, drawn = _dtype_code(x), _draw_arguments(x, seed, p, bits)
+        reference.check_addends(x, bias, residual)
+        pointer, columns = (None, 0) if bias is None else (bias.data_ptr(), bias.numel())
+        buffers = (x.data_ptr(), pointer, columns, residual.data_ptr(), y.data_ptr(), packed.data_ptr())
+        self._bias_dropout_add(self._backend, dtype, *buffers, x.numel(), *drawn)
 
     def apply_mask_into(self, y: Tensor, packed: Tensor, x: Tensor, p: float, bits: int) -> None:
         dtype = _dtype_code(x)

@@ -16,20 +16,13 @@
 #include <cstring>
 
 #include "core.h"
+#include "elements.h"
 #include "philox.h"
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "mask words are stored as little-endian bytes");
 
 namespace pmexp {
 namespace {
-
-struct BFloat16 {
-    uint16_t bits;
-};
-
-struct Float16 {
-    uint16_t bits;
-};
 
 // Bit i of x moves to bit 2i; `gather_even_bits` undoes it and ignores the odd bits.
 inline uint64_t spread_bits(uint32_t bits) {
@@ -127,8 +120,58 @@ void dropout(Job job, int64_t begin, int64_t end) {
     int64_t e = begin;
     for (; e + kBlock <= end; e += kBlock) {
         const uint32_t keep = draw(e / kBlock);
-        store_mask(packed_at(job, e), keep, job.width);
+        if (job.packed != nullptr) store_mask(packed_at(job, e), keep, job.width);
         Isa::scale(x + e, y + e, keep, job.scale);
+    }
+    if (e == end) return;
+    Tail<T> tail(end - e, job.width);
+    const uint32_t keep = tail.valid(draw(e / kBlock));
+    store_mask(tail.packed, keep, job.width);
+    if (job.packed != nullptr) tail.write_packed(packed_at(job, e));
+    tail.read_x(x + e);
+    Isa::scale(tail.x, tail.y, keep, job.scale);
+    tail.write_y(y + e);
+}
+
+// y = a + b, 32 elements. Any of the three may be one buffer.
+template <class T>
+inline void add(const T* a, const T* b, T* y) {
+    for (int i = 0; i < kBlock; ++i) narrow(widen(a[i]) + widen(b[i]), y + i);
+}
+
+// The bias of elements [e, e + 32), gathered into `buffer` where they lie in more than one row.
+template <class T>
+inline const T* bias_at(const Job& job, int64_t e, T* buffer) {
+    const T* bias = static_cast<const T*>(job.bias);
+    int64_t column = e % job.columns;
+    if (column + kBlock <= job.columns) return bias + column;
+    for (int i = 0; i < kBlock; ++i) {
+        buffer[i] = bias[column];
+        if (++column == job.columns) column = 0;
+    }
+    return buffer;
+}
+
+template <class Isa, class T>
+void bias_dropout_add(Job job, int64_t begin, int64_t end) {
+    const Generator<Isa> draw(job);
+    const T* x = static_cast<const T*>(job.x);
+    const T* residual = static_cast<const T*>(job.residual);
+    T* y = static_cast<T*>(job.y);
+    T sum[kBlock], gathered[kBlock];
+    const auto block = [&](const T* x, const T* residual, T* y, int64_t e, uint32_t keep) {
+        if (job.bias != nullptr) {
+            add(x, bias_at(job, e, gathered), sum);
+            x = sum;
+        }
+        Isa::scale(x, y, keep, job.scale);
+        add(y, residual, y);
+    };
+    int64_t e = begin;
+    for (; e + kBlock <= end; e += kBlock) {
+        const uint32_t keep = draw(e / kBlock);
+        store_mask(packed_at(job, e), keep, job.width);
+        block(x + e, residual + e, y + e, e, keep);
     }
     if (e == end) return;
     Tail<T> tail(end - e, job.width);
@@ -136,7 +179,9 @@ void dropout(Job job, int64_t begin, int64_t end) {
     store_mask(tail.packed, keep, job.width);
     tail.write_packed(packed_at(job, e));
     tail.read_x(x + e);
-    Isa::scale(tail.x, tail.y, keep, job.scale);
+    T tail_residual[kBlock] = {};
+    std::memcpy(tail_residual, residual + e, tail.count * sizeof(T));
+    block(tail.x, tail_residual, tail.y, e, keep);
     tail.write_y(y + e);
 }
 
@@ -189,6 +234,8 @@ constexpr Backend make_backend(const char* name, bool (*usable)()) {
     return {name,
             usable,
             {dropout<Isa, float>, dropout<Isa, double>, dropout<Isa, BFloat16>, dropout<Isa, Float16>},
+            {bias_dropout_add<Isa, float>, bias_dropout_add<Isa, double>, bias_dropout_add<Isa, BFloat16>,
+             bias_dropout_add<Isa, Float16>},
             {apply<Isa, float>, apply<Isa, double>, apply<Isa, BFloat16>, apply<Isa, Float16>},
             pack<Isa>,
             unpack<Isa>};

@@ -94,7 +94,15 @@ private:
 // Made at the first use and never destroyed: its threads outlive main(). A forked child has none of them and
 // perhaps a locked mutex, so it forgets the pool and makes another.
 std::atomic<Pool*> shared_pool{nullptr};
-[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] { shared_pool = nullptr; });
+
+// Runs fn(data) on each thread of a team: the entry point of GNU's OpenMP runtime, which LLVM's has too.
+using GompParallel = void (*)(void (*fn)(void*), void* data, unsigned threads, unsigned flags);
+std::atomic<GompParallel> gomp_parallel{nullptr};
+
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] {
+    shared_pool = nullptr;
+    gomp_parallel = nullptr;
+});
 
 Pool& pool() {
     Pool* current = shared_pool.load();
@@ -107,10 +115,16 @@ Pool& pool() {
 
 }  // namespace
 
+void use_openmp(void* function) { gomp_parallel = reinterpret_cast<GompParallel>(function); }
+
 void parallel_for(int64_t count, int threads, const std::function<void(int64_t)>& work) {
     Loop loop(work, count, static_cast<int>(std::min<int64_t>(threads, count)) - 1);
+    const GompParallel on_team = gomp_parallel;
     if (loop.wanted <= 0) {
         loop.take_part();
+    } else if (on_team != nullptr) {
+        // Always the whole team: GNU's runtime ends threads that a smaller team leaves out.
+        on_team([](void* data) { static_cast<Loop*>(data)->take_part(); }, &loop, threads, 0);
     } else {
         pool().run(loop);
     }
