@@ -1,6 +1,7 @@
 """PackedDropout, the module, and set_mode(), the defaults it is made with."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -38,23 +39,26 @@ class PackedDropout(nn.Dropout):
         bits: int | None = None,
         cache_unpacked: bool = True,
         rng: Rng | None = None,
+        flip_rate: float = 0.0,
     ) -> None:
         super().__init__(p, inplace)
         self.bits = _mode.bits_per_mask if bits is None else bits
         self.cache_unpacked = cache_unpacked
         self.rng: Rng = _mode.rng if rng is None else rng
-        check_options(p, self.bits, self.rng)
+        self.flip_rate = flip_rate
+        check_options(p, self.bits, self.rng, flip_rate)
 
     def forward(self, input: Tensor) -> Tensor:
         return self.drop(input, self.p, self.training, self.inplace)
 
     def drop(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         """This module's dropout with the signature of F.dropout, for functional call sites."""
-        return packed_dropout(
-            input, p, training, inplace, bits=self.bits, cache_unpacked=self.cache_unpacked, rng=self.rng
-        )
+        return packed_dropout(input, p, training, inplace, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("bits", "cache_unpacked", "rng", "flip_rate")}
 
     def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, bits={self.bits}, cache_unpacked={self.cache_unpacked}, rng={self.rng}"
+        return ", ".join(
+            [super().extra_repr(), *(f"{name}={value}" for name, value in self._options().items())]
         )

@@ -1,15 +1,18 @@
 """The method's operators, as torch.library ops. torch dispatches them by device.
 
-    packed_dropout(x, seed, p, bits)                     -> x * keep / (1 - p), and the packed mask
+    packed_dropout(x, seed, p, bits)                     -> x * keep / (1 - p), and the packed bits
     apply_packed_mask(x, packed, p, bits)                -> x * keep / (1 - p), by the mask in `packed`
     seeded_dropout(x, seed, p)                           -> x * keep / (1 - p), keeping no mask
-    bias_dropout_add(x, bias, residual, seed, p, bits)   -> residual + (x + bias) * keep / (1 - p), and the mask
+    bias_dropout_add(x, bias, residual, seed, p, bits)   -> residual + (x + bias) * keep / (1 - p), and the bits
     pack_bits(mask, bits), unpack_bits(packed, shape, bits)
 
 All are pure. They take the seed as a tensor (one int64), so they have no hidden state: checkpointing
 recomputes the same mask, and two calls of a compiled graph with two seeds are never merged into one.
 `reference.py` says what the bits are.
 """
+
+import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,7 +82,24 @@ def _unpack_bits_fake(packed: Tensor, shape: list[int], bits: int) -> Tensor:
 
 packed_dropout = torch.ops.pmexp.packed_dropout.default
 apply_packed_mask = torch.ops.pmexp.apply_packed_mask.default
+
+def operators_for(x: Tensor) -> Any:
+    """What has the operators as its attributes, for x: for a plain CPU tensor the core itself, since torch's
+    dispatcher takes 10 us to reach a function in Python; for all else, and while anything traces, this module.
+    """
+    plain = (
+        _cpu_core is not None
+        and type(x) is Tensor
+        and x.is_cpu
+        and not torch.compiler.is_compiling()
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
+    return _cpu_core if plain else _dispatched
+
+
 seeded_dropout = torch.ops.pmexp.seeded_dropout.default
 bias_dropout_add = torch.ops.pmexp.bias_dropout_add.default
 pack_bits = torch.ops.pmexp.pack_bits.default
 unpack_bits = torch.ops.pmexp.unpack_bits.default
+_dispatched = sys.modules[__name__]

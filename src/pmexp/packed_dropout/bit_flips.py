@@ -1,0 +1,20 @@
+"""Faults in stored masks, injected on purpose: what flips a bit in memory, and how much of it training bears."""
+
+import torch
+from torch import Tensor
+
+from pmexp.packed_dropout import ops
+
+
+def flip_bits(packed: Tensor, values: int, rate: float, seed: Tensor) -> Tensor:
+    """`packed` with each of its first `values` bits flipped with probability `rate`.
+
+    Args:
+        packed: uint8, at least ceil(values / 8) of them; not changed.
+        rate: in [0, 1].
+        seed: one int64 on the device of `packed`; the same seed flips the same bits.
+    """
+    nothing = packed.new_zeros(values, dtype=torch.float16)
+    flips = ops.packed_dropout(nothing, seed, 1.0 - rate, 1)[1]  # a mask that keeps is a mask that flips
+    flipped: Tensor = packed ^ flips
+    return flipped
