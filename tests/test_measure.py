@@ -9,7 +9,7 @@ from pmexp.measure.environment import environment
 from pmexp.measure.peak_memory import PeakMemory
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import WARMUP_STEPS, StepTimer
-from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.packed_dropout import PackedDropout, SeededDropout, replace_dropout
 from pmexp.variants.byte_mask import ByteMaskDropout
 
 X = torch.randn(32, 100)
@@ -33,6 +33,8 @@ def ledger(dropout: nn.Module) -> SavedForBackward:
         (PackedDropout(0.1, bits=4), 1600),
         (PackedDropout(0.1, rng="torch"), 400),
         (PackedDropout(0.0), 0),
+        (PackedDropout(0.1, flip_rate=0.5), 400),
+        (SeededDropout(0.1), 8),
     ],
 )
 def test_bytes_by_hand(dropout: nn.Module, mask_bytes: int) -> None:
@@ -61,13 +63,17 @@ def test_functional_dropout_inside_attention_is_seen_stock_and_routed() -> None:
     )  # fmt: skip
     model, ids = BertModel(config), torch.ones(2, 16, dtype=torch.long)
     hidden, attention = 3 * 2 * 16 * 16, 2 * 2 * 16 * 16
-    for swap, bytes_per_element in ((False, 4.0), (True, 0.125)):
+    total = {}
+    for swap, bytes_per_element in (("", 4.0), ("packed", 0.125), ("recompute", 0.125)):
         if swap:
-            replace_dropout(model, PackedDropout)
+            replace_dropout(model, PackedDropout, recompute=swap == "recompute")
         with SavedForBackward(model) as found:
             model(ids)
         assert found.mask_elements == hidden + attention
         assert found.mask_bytes / found.mask_elements == bytes_per_element
+        assert found.recomputed_products == (swap == "recompute")
+        total[swap] = found.total_bytes
+    assert total["packed"] - total["recompute"] == 4 * attention  # the dropped probabilities
 
 
 def test_a_checkpointed_region_saves_its_input_alone() -> None:

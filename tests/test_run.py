@@ -73,6 +73,8 @@ def test_the_same_command_twice_gives_the_same_losses(runs: Runs, tmp_path: Path
         ("baseline", 4.0),
         ("byte-mask", 1.0),
         ("4bit", 0.5),
+        ("pm-drop-recompute", 0.125),
+        ("bit-flips", 0.125),
         ("2bit", 0.25),
         ("pm-drop", 0.125),
         ("no-cache", 0.125),

@@ -42,6 +42,7 @@ class Dropout(Enum):
     stock = "stock"
     byte_mask = "byte_mask"
     packed = "packed"
+    seeded = "seeded"
 
 
 class Where(Enum):
@@ -143,6 +144,8 @@ class VariantConfig:
     bits: int = 1  # width of a stored mask value
     rng: Rng = Rng.philox
     cache_unpacked: bool = True
+    flip_rate: float = 0.0  # share of the stored bits flipped before backward
+    recompute: bool = False  # attention's dropped probabilities are made again in backward, not saved
 
     def __post_init__(self) -> None:
         """Options that only packed masks have are put back to their defaults for other dropouts, so that a
@@ -152,8 +155,10 @@ class VariantConfig:
             _between("variant.p", self.p, 0.0, 1.0)
         if self.bits not in (1, 2, 4):
             raise UserError(f"variant.bits: {self.bits} is not a width; allowed are 1, 2 and 4")
+        _between("variant.flip_rate", self.flip_rate, 0.0, 1.0)
         if self.dropout is not Dropout.packed:
             self.bits, self.rng, self.cache_unpacked = 1, Rng.philox, True
+            self.flip_rate, self.recompute = 0.0, False
 
 
 @dataclass(kw_only=True)

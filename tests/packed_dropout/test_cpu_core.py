@@ -411,7 +411,9 @@ def test_double_backward() -> None:
     seed = torch.tensor([8])
 
     def drop(x: Tensor) -> Tensor:
-        y: Tensor = functional._PhiloxMask.apply(x, seed, functional._Options(0.4, 1, True, 0.0, False))
+        y: Tensor = functional._PackedDropout.apply(
+            x, seed, functional.Options(0.4, 1, True, "philox", 0.0), False
+        )
         return y
 
     assert torch.autograd.gradcheck(drop, (x,))

@@ -9,9 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pmexp.packed_dropout import packed_dropout
+from pmexp.packed_dropout import packed_bias_dropout_add, packed_dropout, seeded_dropout
+from pmexp.packed_dropout.recompute import matmul_of_dropped, packed_dropout_and_bits
 
-_DROPOUT_CALLS = {F.dropout, torch.dropout, torch.dropout_, torch.native_dropout, packed_dropout}
+_DROPOUT_CALLS = {
+    *(F.dropout, torch.dropout, torch.dropout_, torch.native_dropout),
+    *(packed_dropout, packed_dropout_and_bits, packed_bias_dropout_add, seeded_dropout),
+}
 
 
 @dataclass
@@ -26,6 +30,7 @@ class SavedForBackward:
     total_bytes: int = 0
     mask_bytes: int = 0
     mask_elements: int = 0
+    recomputed_products: int = 0  # of attention, whose dropped probabilities are not saved
     _seen: set[int] = field(default_factory=set)
     _keep_alive: list[Tensor] = field(default_factory=list)  # a freed storage's address could come again
 
@@ -43,6 +48,7 @@ class SavedForBackward:
         self._hooks.__exit__(kind, error, trace)
         self._dropout.__exit__(kind, error, trace)
         self.mask_elements = self._dropout.elements
+        self.recomputed_products = self._dropout.recomputed_products
         self._keep_alive.clear()
 
     def metrics(self) -> dict[str, float]:
@@ -51,6 +57,8 @@ class SavedForBackward:
         if self.mask_elements:
             found["memory/mask_elements"] = float(self.mask_elements)
             found["memory/mask_bytes_per_element"] = self.mask_bytes / self.mask_elements
+        if self.recomputed_products:
+            found["memory/recomputed_products"] = float(self.recomputed_products)
         return found
 
     def _count(self, tensor: Tensor) -> Tensor:
@@ -73,11 +81,13 @@ class _InsideDropout(TorchFunctionMode):
         super().__init__()
         self.depth = 0
         self.elements = 0
+        self.recomputed_products = 0
         self.saved_something = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        self.recomputed_products += func is matmul_of_dropped
         if func not in _DROPOUT_CALLS:
             return func(*args, **(kwargs or {}))
         self.depth += 1

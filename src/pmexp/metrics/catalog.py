@@ -39,6 +39,7 @@ _CATALOG = (
     Metric("memory/mask_bytes", "bytes", "min", "dropout masks saved for backward"),
     Metric("memory/mask_elements", "elements", "none", "elements under dropout in a step"),
     Metric("memory/mask_bytes_per_element", "bytes/element", "min", "mask bytes an element"),
+    Metric("memory/recomputed_products", "products", "none", "attention products recomputed in backward"),
     Metric("memory/peak_bytes", "bytes", "min", "peak memory"),
     Metric("speed/step_ms", "ms", "min", "step time (median)"),
     Metric("speed/step_ms_p10", "ms", "min", "step time (10th percentile)"),

@@ -1,4 +1,4 @@
-"""Faults in stored masks, injected on purpose: what flips a bit in memory, and how much of it training bears."""
+"""Faults in stored masks, injected on purpose to learn how much of them training bears."""
 
 import torch
 from torch import Tensor

@@ -14,12 +14,14 @@ Rng = Literal["philox", "torch"]
 _RNGS = get_args(Rng)
 
 
-class _Options(NamedTuple):
+class Options(NamedTuple):
+    """How one mask is drawn and kept: the keywords of packed_dropout."""
+
     p: float
     bits: int
     cache_unpacked: bool
+    rng: Rng
     flip_rate: float
-    inplace: bool
 
 
 def packed_dropout(
@@ -58,24 +60,33 @@ def packed_dropout(
         options |= {"flip_rate": flip_rate}
         return handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
     check_options(p, bits, rng, flip_rate)
+    known = dropped_without_a_mask(input, p, training, inplace)
+    if known is not None:
+        return known
+    chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
+    return cast(Tensor, _PackedDropout.apply(input, new_seed(input.device, rng), chosen, inplace))
+
+
+def dropped_without_a_mask(input: Tensor, p: float, training: bool, inplace: bool) -> Tensor | None:
+    """The result where no mask has to be drawn, else None. Raises TypeError for an integer tensor."""
     if not input.is_floating_point():
-        raise TypeError(f"packed_dropout takes a floating-point tensor, got {input.dtype}")
+        raise TypeError(f"dropout takes a floating-point tensor, got {input.dtype}")
     if not training or p == 0.0 or input.numel() == 0:
         return input
     if p == 1.0:
         return input.mul_(0.0) if inplace else input * 0.0
-    chosen = _Options(p, bits, cache_unpacked, flip_rate, inplace)
-    if rng == "torch":
-        return cast(Tensor, _TorchMask.apply(input, chosen))
-    return cast(Tensor, _PhiloxMask.apply(input, new_seed(input.device), chosen))
+    return None
 
 
-def new_seed(device: torch.device) -> Tensor:
-    """One int64 drawn from torch's default generator of `device`: all the randomness of one mask."""
-    return torch.randint(0, 2**62, (1,), dtype=torch.int64, device=device)
+def new_seed(device: torch.device, rng: Rng = "philox") -> Tensor | None:
+    """One int64 drawn from torch's default generator of `device`: all the randomness of one Philox mask.
+
+    None for rng="torch", whose masks take many draws of that generator.
+    """
+    return torch.randint(0, 2**62, (1,), dtype=torch.int64, device=device) if rng == "philox" else None
 
 
-def check_options(p: float, bits: int, rng: str = "philox", flip_rate: float = 0.0) -> None:
+def check_options(p: float, bits: int = 1, rng: str = "philox", flip_rate: float = 0.0) -> None:
     """Raises ValueError naming the first option that is out of range."""
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"p: {p} is not a dropout probability; allowed is 0 to 1")
@@ -86,39 +97,48 @@ def check_options(p: float, bits: int, rng: str = "philox", flip_rate: float = 0
         raise ValueError(f"flip_rate: {flip_rate} is not a share of bits; allowed is 0 to 1")
 
 
-class _MaskedBackward(Function):
-    """Common backward: grad * keep / (1 - p), itself differentiable. Subclasses draw the mask."""
+class _PackedDropout(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seed: Tensor | None, options: Options, inplace: bool) -> Tensor:
+        y, packed = draw(x, seed, options)
+        ctx.save_for_backward(packed)
+        ctx.options, ctx.keep = options, None
+        if not inplace:
+            return y
+        ctx.mark_dirty(x)
+        return x.copy_(y)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (packed,) = ctx.saved_tensors
-        options: _Options = ctx.options
-        keep = _kept_mask(ctx, packed, grad.shape) if options.cache_unpacked else None
-        # Grad mode is on in a backward only under create_graph=True; else a node would be made for nothing.
-        apply = _ApplyMask.apply if torch.is_grad_enabled() else _apply_mask
-        grad_input = apply(grad, packed, keep, options.p, options.bits)
-        return (grad_input, *ctx.no_gradients)
+        keep = _kept_mask(ctx, packed, grad.shape)
+        return apply_bits(grad, packed, ctx.options.p, ctx.options.bits, keep), None, None, None
 
 
-class _PhiloxMask(_MaskedBackward):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, seed: Tensor, options: _Options) -> Tensor:
-        y, packed = ops.operators_for(x).packed_dropout(x, seed, options.p, options.bits)
-        ctx.no_gradients = (None, None)
-        return _finish(ctx, x, y, packed, options)
+def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tensor]:
+    """x * keep / (1 - p) with a fresh mask, and the packed mask as backward shall see it."""
+    p, bits = options.p, options.bits
+    if seed is not None:
+        y, packed = ops.operators_for(x).packed_dropout(x, seed, p, bits)
+    elif x.device.type == "cpu":
+        keep = torch.empty_like(x).bernoulli_(
+            1.0 - p
+        )  # the very draw of nn.Dropout, dtype and layout included
+        y, packed = reference.apply_mask(x, keep, p), ops.pack_bits(keep, bits)
+    else:
+        y, keep = torch.native_dropout(x, p, True)
+        packed = ops.pack_bits(keep, bits)
+    if options.flip_rate:
+        flips = torch.randint(0, 2**62, (1,), dtype=torch.int64, device=x.device)
+        packed = flip_bits(packed, x.numel() * bits, options.flip_rate, flips)
+    return y, packed
 
 
-class _TorchMask(_MaskedBackward):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, options: _Options) -> Tensor:
-        if x.device.type == "cpu":
-            # The draw of nn.Dropout, dtype and layout included.
-            keep = torch.empty_like(x).bernoulli_(1.0 - options.p)
-            y = reference.apply_mask(x, keep, options.p)
-        else:
-            y, keep = torch.native_dropout(x, options.p, True)
-        ctx.no_gradients = (None,)
-        return _finish(ctx, x, y, ops.pack_bits(keep, options.bits), options)
+def apply_bits(x: Tensor, packed: Tensor, p: float, bits: int, keep: Tensor | None = None) -> Tensor:
+    """x * keep / (1 - p) in a backward, by the mask in `packed`, or `keep` where it is unpacked already."""
+    if torch.is_grad_enabled():  # only under create_graph=True; else a node would be made for nothing
+        return cast(Tensor, _ApplyMask.apply(x, packed, keep, p, bits))
+    return _apply_mask(x, packed, keep, p, bits)
 
 
 class _ApplyMask(Function):
@@ -144,24 +164,13 @@ def _apply_mask(x: Tensor, packed: Tensor, keep: Tensor | None, p: float, bits: 
     return y
 
 
-def _finish(ctx: Any, x: Tensor, y: Tensor, packed: Tensor, options: _Options) -> Tensor:
-    if options.flip_rate:
-        packed = flip_bits(packed, x.numel() * options.bits, options.flip_rate, new_seed(x.device))
-    ctx.save_for_backward(packed)
-    ctx.options, ctx.keep = options, None
-    if not options.inplace:
-        return y
-    ctx.mark_dirty(x)
-    return x.copy_(y)
-
-
 def _kept_mask(ctx: Any, packed: Tensor, shape: torch.Size) -> Tensor | None:
     """The Boolean mask that an earlier backward of this graph left, or leaves for the next one.
 
     Only a graph kept by retain_graph gets one: in any other the mask would outlive its use, since the
     loss tensor keeps the graph's nodes alive, and peak memory would be that of byte masks.
     """
-    if torch.compiler.is_compiling():
+    if not ctx.options.cache_unpacked or torch.compiler.is_compiling():
         return None
     if ctx.keep is None and torch._C._autograd._get_current_graph_task_keep_graph():
         ctx.keep = ops.unpack_bits(packed, shape, ctx.options.bits)

@@ -1,7 +1,7 @@
 """PackedDropout, the module, and set_mode(), the defaults it is made with."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -29,7 +29,13 @@ def set_mode(*, bits_per_mask: int | None = None, rng: Rng | None = None) -> Non
 
 
 class PackedDropout(nn.Dropout):
-    """nn.Dropout that saves packed mask bits for backward; see `packed_dropout` for the options."""
+    """nn.Dropout that saves packed mask bits for backward; see `packed_dropout` for the options.
+
+    recompute: put into attention by replace_dropout, it has backward make the dropped probabilities again,
+    where stock attention saves them; see recompute.py.
+    """
+
+    route: Any = None  # of the forward around this one; see routes.py
 
     def __init__(
         self,
@@ -40,12 +46,14 @@ class PackedDropout(nn.Dropout):
         cache_unpacked: bool = True,
         rng: Rng | None = None,
         flip_rate: float = 0.0,
+        recompute: bool = False,
     ) -> None:
         super().__init__(p, inplace)
         self.bits = _mode.bits_per_mask if bits is None else bits
         self.cache_unpacked = cache_unpacked
         self.rng: Rng = _mode.rng if rng is None else rng
         self.flip_rate = flip_rate
+        self.recompute = recompute
         check_options(p, self.bits, self.rng, flip_rate)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -53,6 +61,8 @@ class PackedDropout(nn.Dropout):
 
     def drop(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         """This module's dropout with the signature of F.dropout, for functional call sites."""
+        if self.route is not None and not inplace:
+            return cast(Tensor, self.route.packed_dropout(input, p, training, **self._options()))
         return packed_dropout(input, p, training, inplace, **self._options())
 
     def _options(self) -> dict[str, Any]:
@@ -61,4 +71,5 @@ class PackedDropout(nn.Dropout):
     def extra_repr(self) -> str:
         return ", ".join(
             [super().extra_repr(), *(f"{name}={value}" for name, value in self._options().items())]
+            + ["recompute=True"] * self.recompute
         )

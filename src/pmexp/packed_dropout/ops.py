@@ -1,9 +1,9 @@
 """The method's operators, as torch.library ops. torch dispatches them by device.
 
-    packed_dropout(x, seed, p, bits)                     -> x * keep / (1 - p), and the packed bits
-    apply_packed_mask(x, packed, p, bits)                -> x * keep / (1 - p), by the mask in `packed`
-    seeded_dropout(x, seed, p)                           -> x * keep / (1 - p), keeping no mask
-    bias_dropout_add(x, bias, residual, seed, p, bits)   -> residual + (x + bias) * keep / (1 - p), and the bits
+    packed_dropout(x, seed, p, bits)                    -> x * keep / (1 - p), the packed mask
+    apply_packed_mask(x, packed, p, bits)               -> x * keep / (1 - p), by the mask in `packed`
+    seeded_dropout(x, seed, p)                          -> x * keep / (1 - p), keeping no mask
+    bias_dropout_add(x, bias, residual, seed, p, bits)  -> residual + (x + bias) * keep / (1 - p), the mask
     pack_bits(mask, bits), unpack_bits(packed, shape, bits)
 
 All are pure. They take the seed as a tensor (one int64), so they have no hidden state: checkpointing
@@ -83,9 +83,10 @@ def _unpack_bits_fake(packed: Tensor, shape: list[int], bits: int) -> Tensor:
 packed_dropout = torch.ops.pmexp.packed_dropout.default
 apply_packed_mask = torch.ops.pmexp.apply_packed_mask.default
 
+
 def operators_for(x: Tensor) -> Any:
-    """What has the operators as its attributes, for x: for a plain CPU tensor the core itself, since torch's
-    dispatcher takes 10 us to reach a function in Python; for all else, and while anything traces, this module.
+    """What has the operators as its attributes, to be called on x: the core for a plain CPU tensor, since
+    torch's dispatcher takes 10 us to reach Python; this module for all else, and while anything traces.
     """
     plain = (
         _cpu_core is not None

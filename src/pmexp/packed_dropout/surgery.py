@@ -1,25 +1,18 @@
 """replace_dropout(): puts another dropout in the place of every dropout of a model.
 
-Modules are exchanged. Functional calls are routed: a module whose code calls F.dropout gets a child
-named `routed_dropout` and a pair of forward hooks, between which F.dropout means that child. The route is a
-TorchFunctionMode, entered anew by each forward, so a checkpoint's recomputation takes it as well,
-torch.compile traces through it, and no other model in the process is touched.
+Modules are exchanged. Functional calls are routed (see routes.py): a module whose code calls F.dropout gets
+a child, and while its forward runs F.dropout means that child.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from pmexp.packed_dropout.call_sites import call_sites
+from pmexp.packed_dropout.routes import CHILD, add_route
 
 Place = Literal["all", "attention", "hidden"]
-
-_CHILD = "routed_dropout"
-_ROUTE = "_dropout_route"
 
 
 @dataclass
@@ -62,7 +55,7 @@ def replace_dropout(
         raise ValueError(f"where: {where!r} is unknown; allowed are {', '.join(get_args(Place))}")
     replacement = _Replacement(dropout, where, options, ReplacementReport(dropout.__name__, where))
     for name, module in list(model.named_modules(remove_duplicate=False)):
-        if not name.endswith(_CHILD):
+        if not name.endswith(CHILD):
             replacement.route_functions_of(module, name)
             replacement.exchange_children_of(module, name)
     report = replacement.report
@@ -87,20 +80,22 @@ class _Replacement:
         rate_only = call_sites(parent).rate_only
         for name, child in list(parent._modules.items()):
             child_path = f"{path}.{name}" if path else name
-            if child is None or name == _CHILD or name in rate_only or child in self.made.values():
+            if child is None or name == CHILD or name in rate_only or child in self.made.values():
                 continue  # a rate-only one is never called: its owner reads `.p` and drops by a function
             if not isinstance(child, nn.Dropout):
                 self._leave(child_path, _why_left(child))
-            elif self._chosen("attention" if _drops_probabilities(parent, name) else "hidden"):
+            elif self._chosen(place := "attention" if _drops_probabilities(parent, name) else "hidden"):
                 if child not in self.made:
                     self.made[child] = self.dropout(child.p, child.inplace, **self.options).train(
                         child.training
                     )
                 setattr(parent, name, self.made[child])
                 self.report.modules.append(child_path)
+                if place == "attention" and getattr(self.made[child], "recompute", False):
+                    add_route(parent)  # which sees the product that follows
             else:
                 self._leave(child_path, f"where={self.where}")
-                _add_hooks(child)  # shields its call of F.dropout from the route of a module around it
+                add_route(child)  # shields its call of F.dropout from the route of a module around it
 
     def route_functions_of(self, module: nn.Module, path: str) -> None:
         sites = call_sites(module)
@@ -112,58 +107,23 @@ class _Replacement:
                 path, f"attention dropout lives inside the {attention} kernel; it needs eager attention"
             )
             return
-        module._modules.pop(_CHILD, None)
+        module._modules.pop(CHILD, None)
         if not hasattr(self.dropout, "drop"):
             self._leave(path, "functional calls are nn.Dropout's own")
             return
         if self._chosen("attention" if "Attention" in type(module).__name__ else "hidden"):
-            module.add_module(_CHILD, self.dropout(**self.options).train(module.training))
+            module.add_module(CHILD, self.dropout(**self.options).train(module.training))
             self.report.functions.append(path)
         else:
             self._leave(path, f"where={self.where}")
-        _add_hooks(module)
+        add_route(module)
 
-    def _chosen(self, place: Place) -> bool:
+    def _chosen(self, place: str) -> bool:
         return self.where in ("all", place)
 
     def _leave(self, path: str, reason: str | None) -> None:
         if reason:
             self.report.left[path] = reason
-
-
-class _Route(TorchFunctionMode):
-    """Sends F.dropout to `dropout.drop`; without one to torch's, whatever route lies around."""
-
-    def __init__(self, dropout: nn.Module | None) -> None:
-        super().__init__()
-        self.drop = _stock if dropout is None else cast(Any, dropout).drop
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return (self.drop if func is F.dropout else func)(*args, **(kwargs or {}))
-
-
-def _stock(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    return torch.dropout_(input, p, training) if inplace else torch.dropout(input, p, training)
-
-
-def _add_hooks(module: nn.Module) -> None:
-    if _enter_route not in module._forward_pre_hooks.values():
-        module.register_forward_pre_hook(_enter_route)
-        module.register_forward_hook(_leave_route, always_call=True)
-
-
-def _enter_route(module: nn.Module, args: Any) -> None:
-    route = _Route(module._modules.get(_CHILD))
-    object.__setattr__(module, _ROUTE, route)
-    route.__enter__()
-
-
-def _leave_route(module: nn.Module, args: Any, output: Any) -> None:
-    route = module.__dict__.pop(_ROUTE, None)
-    if route is not None:
-        route.__exit__(None, None, None)
 
 
 def _drops_probabilities(parent: nn.Module, name: str) -> bool:

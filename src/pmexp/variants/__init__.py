@@ -4,7 +4,7 @@ from torch import nn
 
 from pmexp.config import Dropout, VariantConfig
 from pmexp.errors import UserError
-from pmexp.packed_dropout import PackedDropout, ReplacementReport, replace_dropout
+from pmexp.packed_dropout import PackedDropout, ReplacementReport, SeededDropout, replace_dropout
 from pmexp.variants.byte_mask import ByteMaskDropout
 
 
@@ -24,6 +24,10 @@ def apply(model: nn.Module, config: VariantConfig) -> ReplacementReport:
                     bits=config.bits,
                     cache_unpacked=config.cache_unpacked,
                     rng=config.rng.value,
+                    flip_rate=config.flip_rate,
+                    recompute=config.recompute,
                 )
+            case Dropout.seeded:
+                return replace_dropout(model, SeededDropout, where=config.where.value)
     except ValueError as error:
         raise UserError(f"variant={config.name}: {error}") from None

@@ -1,0 +1,70 @@
+"""packed_bias_dropout_add(): the end of a transformer's sub-layer in one pass over memory."""
+
+from typing import Any, cast
+
+from torch import Tensor
+from torch.autograd import Function
+from torch.overrides import handle_torch_function, has_torch_function
+
+from pmexp.packed_dropout import ops
+from pmexp.packed_dropout.functional import apply_bits, check_options, new_seed
+
+
+def packed_bias_dropout_add(
+    input: Tensor,
+    bias: Tensor | None,
+    residual: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    bits: int = 1,
+) -> Tensor:
+    """residual + dropout(input + bias), saving ceil(numel * bits / 8) bytes for backward and nothing else.
+
+    Rounds after each step as the three operations would one by one, so that in bits it is
+    ``residual + packed_dropout(input + bias, p)`` with the same mask.
+
+    Args:
+        input: float16, bfloat16, float32 or float64, of any shape with at least one dimension.
+        bias: (input.shape[-1],) of the same dtype, or None.
+        residual: shape and dtype of `input`.
+        p, training, bits: as in packed_dropout.
+
+    Raises:
+        ValueError: an option is out of range, or shapes or dtypes disagree.
+        TypeError: `input` is not a floating tensor.
+    """
+    tensors = (input, residual) if bias is None else (input, bias, residual)
+    if has_torch_function(tensors):
+        return handle_torch_function(
+            packed_bias_dropout_add, tensors, input, bias, residual, p, training, bits=bits
+        )
+    check_options(p, bits)
+    if not input.is_floating_point():
+        raise TypeError(f"packed_bias_dropout_add takes a floating-point tensor, got {input.dtype}")
+    if not training or p in (0.0, 1.0) or input.numel() == 0:
+        shifted = input if bias is None else input + bias
+        return residual + (shifted * 0.0 if training and p == 1.0 else shifted)
+    seed = new_seed(input.device)
+    return cast(Tensor, _BiasDropoutAdd.apply(input, bias, residual, seed, p, bits))
+
+
+class _BiasDropoutAdd(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, bias: Tensor | None, residual: Tensor, seed: Tensor, p: float, bits: int
+    ) -> Tensor:
+        y, packed = ops.operators_for(x).bias_dropout_add(x, bias, residual, seed, p, bits)
+        ctx.save_for_backward(packed)
+        ctx.p, ctx.bits = p, bits
+        return cast(Tensor, y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (packed,) = ctx.saved_tensors
+        for_input, for_bias, for_residual = ctx.needs_input_grad[:3]
+        grad_input = apply_bits(grad, packed, ctx.p, ctx.bits) if for_input or for_bias else None
+        grad_bias = None
+        if for_bias and grad_input is not None:
+            grad_bias = grad_input.sum(tuple(range(grad.dim() - 1)))
+        return grad_input if for_input else None, grad_bias, grad if for_residual else None, None, None, None

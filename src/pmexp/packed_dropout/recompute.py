@@ -1,0 +1,155 @@
+"""Attention that keeps bits where it kept the dropped probabilities: softmax -> dropout -> matmul.
+
+The product of dropped probabilities with the values saves the dropped probabilities for backward, as large
+as the attention itself. They are the softmax's output, which is saved anyhow, times the mask: with the bits
+at hand backward makes them again. (Sub-layer dropout recomputation of Tempo, Andoorveedu et al., NeurIPS
+2022, from bits in place of bytes.)
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
+
+from pmexp.packed_dropout.functional import (
+    Options,
+    Rng,
+    apply_bits,
+    check_options,
+    draw,
+    dropped_without_a_mask,
+    new_seed,
+)
+
+
+def softmax_dropout_matmul(
+    scores: Tensor,
+    value: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    bits: int = 1,
+    rng: Rng = "philox",
+) -> Tensor:
+    """dropout(softmax(scores)) @ value, saving the softmax's output, `value` and the mask's bits.
+
+    The softmax is of float32 where scores are narrower, as in transformers' eager attention.
+
+    Args:
+        scores: (..., queries, keys), scaled and masked.
+        value: (..., keys, head size); with the leading dimensions of `scores`, else nothing is recomputed.
+        p, training, bits, rng: as in packed_dropout.
+    """
+    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    return dropped_matmul(torch.softmax(scores, -1, wide), value, p, training, bits=bits, rng=rng)
+
+
+def dropped_matmul(
+    probs: Tensor, value: Tensor, p: float = 0.5, training: bool = True, *, bits: int = 1, rng: Rng = "philox"
+) -> Tensor:
+    """dropout(probs.to(value.dtype)) @ value, saving `probs`, `value` and the mask's bits.
+
+    Equal to the three steps one by one in value and gradients, bit for bit with the same mask.
+
+    Args:
+        probs: (..., m, k); saved as it is, which costs nothing where it is saved already (by its softmax).
+        value: (..., k, n); with the leading dimensions of `probs`, else nothing is recomputed.
+        p, training, bits, rng: as in packed_dropout.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+    if torch.is_autocast_enabled(value.device.type):
+        value = value.to(torch.get_autocast_dtype(value.device.type))  # as torch.matmul would
+    cast_probs = probs.to(value.dtype)
+    dropped, packed = packed_dropout_and_bits(cast_probs, p, training, bits=bits, rng=rng)
+    if packed is None or not multiplies_as_is(dropped, value):
+        return torch.matmul(dropped, value)
+    return matmul_of_dropped(probs, value, dropped, packed, p, bits)
+
+
+def packed_dropout_and_bits(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    bits: int = 1,
+    cache_unpacked: bool = True,
+    rng: Rng = "philox",
+    flip_rate: float = 0.0,
+) -> tuple[Tensor, Tensor | None]:
+    """packed_dropout(), and the packed mask that its backward uses; None where nothing had to be drawn."""
+    if has_torch_function_unary(input):
+        options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
+        options |= {"flip_rate": flip_rate}
+        return handle_torch_function(packed_dropout_and_bits, (input,), input, p, training, **options)
+    check_options(p, bits, rng, flip_rate)
+    known = dropped_without_a_mask(input, p, training, inplace=False)
+    if known is not None:
+        return known, None
+    chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
+    return cast(tuple[Tensor, Tensor], _DropoutAndBits.apply(input, new_seed(input.device, rng), chosen))
+
+
+def multiplies_as_is(dropped: Tensor, value: Tensor) -> bool:
+    """Whether dropped @ value neither broadcasts nor casts, which is what matmul_of_dropped takes."""
+    kind = value.device.type
+    casts = torch.is_autocast_enabled(kind) and value.dtype != torch.get_autocast_dtype(kind)
+    return (
+        dropped.dim() >= 2
+        and dropped.shape[:-2] == value.shape[:-2]
+        and dropped.dtype == value.dtype
+        and not casts
+    )
+
+
+def matmul_of_dropped(
+    probs: Tensor, value: Tensor, dropped: Tensor, packed: Tensor, p: float, bits: int
+) -> Tensor:
+    """dropped @ value, where `dropped` is dropout(probs.to(value.dtype)) by the mask in `packed`.
+
+    Gradients go to `probs` and `value` as if `dropped` had been saved; it is not.
+    """
+    tensors = (probs, value, dropped, packed)
+    if has_torch_function(tensors):
+        return handle_torch_function(matmul_of_dropped, tensors, *tensors, p, bits)
+    return cast(Tensor, _MatmulOfDropped.apply(probs, value, dropped.detach(), packed, p, bits))
+
+
+class _DropoutAndBits(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tensor]:
+        y, packed = draw(x, seed, options)
+        ctx.save_for_backward(packed)
+        ctx.mark_non_differentiable(packed)
+        ctx.options = options
+        return y, packed
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        (packed,) = ctx.saved_tensors
+        return apply_bits(grad, packed, ctx.options.p, ctx.options.bits), None, None
+
+
+class _MatmulOfDropped(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, probs: Tensor, value: Tensor, dropped: Tensor, packed: Tensor, p: float, bits: int
+    ) -> Tensor:
+        ctx.save_for_backward(probs, value, packed)
+        ctx.p, ctx.bits = p, bits
+        return torch.matmul(dropped, value)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        probs, value, packed = ctx.saved_tensors
+        grad_probs = grad_value = None
+        if ctx.needs_input_grad[1]:
+            dropped = apply_bits(probs.to(value.dtype), packed, ctx.p, ctx.bits)
+            grad_value = torch.matmul(dropped.transpose(-2, -1), grad)
+        if ctx.needs_input_grad[0]:
+            grad_dropped = torch.matmul(grad, value.transpose(-2, -1))
+            grad_probs = apply_bits(grad_dropped, packed, ctx.p, ctx.bits).to(probs.dtype)
+        return grad_probs, grad_value, None, None, None, None
