@@ -58,7 +58,7 @@ def assert_same(actual: Tensor, expected: Tensor) -> None:
 
 
 def assert_core_is_reference(backend: str, x: Tensor, seed: int, p: float, bits: int) -> None:
-    """All four ops on one input."""
+    """All ops on one input."""
     core, seed_tensor = cpu.Core(backend), torch.tensor([seed])
     keep = reference.draw_mask(x.shape, seed_tensor, p)
     packed = reference.pack_bits(keep, bits)
@@ -67,6 +67,10 @@ def assert_core_is_reference(backend: str, x: Tensor, seed: int, p: float, bits:
     assert_same(core_packed, packed)
     assert_same(y, expected)
     assert_same(core.apply_packed_mask(x, packed, p, bits), expected)
+    assert_same(core.seeded_dropout(x, seed_tensor, p), expected)
+    y, core_packed = core.bias_dropout_add(x, None, x, seed_tensor, p, bits)
+    assert_same(core_packed, packed)
+    assert_same(y, expected + x)
     assert_same(core.pack_bits(keep, bits), packed)
     assert_same(core.unpack_bits(packed, x.shape, bits), keep)
 
@@ -187,8 +191,15 @@ def test_outputs_are_written_whole_and_not_beyond(
         assert_same(packed, reference.pack_bits(keep, bits))
         assert_same(y, reference.apply_mask(x, keep, 0.4))
         y_buffer.fill_(poison)
+        core.dropout_into(y, None, x, seed, 0.4)
+        assert_same(y, reference.apply_mask(x, keep, 0.4))
+        y_buffer.fill_(poison)
         core.apply_mask_into(y, packed, x, 0.4, bits)
         assert_same(y, reference.apply_mask(x, keep, 0.4))
+        y_buffer.fill_(poison)
+        packed_buffer.fill_(poison)
+        core.bias_dropout_add_into(y, packed, x, x[:0] if not numel else x.clone(), x, seed, 0.4, bits)
+        assert_same(y, reference.apply_mask(x + x, keep, 0.4) + x)
         core.unpack_bits_into(mask, packed, bits)
         assert_same(mask, keep)
         packed_buffer.fill_(poison)
@@ -233,6 +244,21 @@ def test_python_threads_call_at_once(backend: str) -> None:
         thread.join(timeout=60)
         assert not thread.is_alive()
     assert wrong == []
+
+
+def test_bits_do_not_depend_on_whose_threads_work() -> None:
+    """torch's OpenMP team, where the core found one, or the core's own threads."""
+    library, team = cpu.core._library(), cpu.core.torchs_openmp()
+    assert library is not None
+    assert (team is not None) == (sys.platform == "linux")
+    core, x = cpu.Core(BACKENDS[0]), values((LARGE,), torch.float32)
+    before = core.packed_dropout(x, torch.tensor([3]), 0.3, 1)
+    library.pmexp_use_openmp(None)
+    try:
+        after = core.packed_dropout(x, torch.tensor([3]), 0.3, 1)
+    finally:
+        library.pmexp_use_openmp(team)
+    assert torch.equal(before[0], after[0]) and torch.equal(before[1], after[1])
 
 
 def exit_code_of_fork(work: Callable[[], bool]) -> int:

@@ -66,5 +66,5 @@ class _BiasDropoutAdd(Function):
         grad_input = apply_bits(grad, packed, ctx.p, ctx.bits) if for_input or for_bias else None
         grad_bias = None
         if for_bias and grad_input is not None:
-            grad_bias = grad_input.sum(tuple(range(grad.dim() - 1)))
+            grad_bias = grad_input.sum_to_size(grad.shape[-1:])
         return grad_input if for_input else None, grad_bias, grad if for_residual else None, None, None, None

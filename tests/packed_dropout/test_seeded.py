@@ -1,0 +1,75 @@
+"""seeded_dropout: the masks of packed_dropout without keeping them."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+from pmexp.packed_dropout import SeededDropout, ops, packed_dropout, seeded_dropout
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@given(
+    shape=st.lists(st.integers(0, 9), max_size=4).map(tuple),
+    dtype=st.sampled_from(DTYPES),
+    p=st.one_of(st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.floats(0.0, 1.0)),
+    seed=st.integers(0, 2**31),
+    inplace=st.booleans(),
+)
+def test_equals_packed_dropout_bit_for_bit(
+    shape: tuple[int, ...], dtype: torch.dtype, p: float, seed: int, inplace: bool
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x, g = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
+    x.requires_grad_()
+    found = []
+    for dropout in (packed_dropout, seeded_dropout):
+        torch.manual_seed(seed)
+        y = dropout(x * 1.0, p, True, inplace)
+        found.append((y, torch.autograd.grad(y, x, g)[0], torch.get_rng_state()))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_saves_one_seed() -> None:
+    saved: list[Tensor] = []
+    x = torch.randn(1000, requires_grad=True)
+    with saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        seeded_dropout(x, 0.3)
+    assert [(t.dtype, t.numel()) for t in saved] == [(torch.int64, 1)]
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_draws_the_same_mask(reentrant: bool) -> None:
+    x = torch.ones(1000, requires_grad=True)
+    y = checkpoint(lambda t: seeded_dropout(t) * 1.0, x, use_reentrant=reentrant)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+
+
+def test_gradcheck_and_gradgradcheck() -> None:
+    x = torch.randn(4, 9, dtype=torch.float64, requires_grad=True)
+
+    def dropped(values: Tensor) -> Tensor:
+        torch.manual_seed(2)
+        return seeded_dropout(values, 0.3) ** 2
+
+    assert torch.autograd.gradcheck(dropped, x)
+    assert torch.autograd.gradgradcheck(dropped, x)
+
+
+def test_module_in_training_and_evaluation() -> None:
+    module, x = SeededDropout(0.5), torch.ones(200)
+    assert (module(x) == 0).any()
+    assert module.eval()(x) is x
+
+
+def test_opcheck_and_bad_options() -> None:
+    torch.library.opcheck(ops.seeded_dropout, (torch.randn(3, 37).t(), torch.tensor([4]), 0.3))
+    with pytest.raises(ValueError, match=r"p: 2 .* 0 to 1"):
+        seeded_dropout(torch.ones(3), 2)
+    with pytest.raises(TypeError, match="int64"):
+        seeded_dropout(torch.ones(3, dtype=torch.int64))
