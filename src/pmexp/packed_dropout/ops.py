@@ -36,7 +36,8 @@ def backend(device: torch.device) -> str:
     """Name of the implementation that runs on `device`; it goes into every run's record."""
     if device.type == "cpu" and _cpu_core is not None:
         return _cpu_core.name
-    return f"torch reference on {device.type}"
+    missing = device.type == "cpu" and not cpu.available_backends()
+    return f"torch reference on {device.type}" + " (the C++ core was not built)" * missing
 
 
 for _name, _implementation in reference.OPERATORS.items():
