@@ -20,9 +20,9 @@ class OptionalBuild(build_ext):
             super().build_extension(extension)
         except Exception as error:
             print(
-                f"pmexp: the C++ core was NOT built ({error}). Packed dropout will run on the torch reference, "
-                "many times slower. Install a C++17 compiler (Debian: apt-get install g++) and install "
-                "pmexp again; CXX=<path> chooses another one.",
+                f"pmexp: the C++ core was NOT built ({error}). Packed dropout will run on the torch "
+                "reference, many times slower. Install a C++17 compiler (Debian: apt-get install g++) and "
+                "install pmexp again; CXX=<path> chooses another one.",
                 file=sys.stderr,
             )
 
