@@ -61,15 +61,19 @@ class PackedDropout(nn.Dropout):
 
     def drop(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         """This module's dropout with the signature of F.dropout, for functional call sites."""
+        options: dict[str, Any] = {
+            "bits": self.bits,
+            "cache_unpacked": self.cache_unpacked,
+            "rng": self.rng,
+            "flip_rate": self.flip_rate,
+        }
         if self.route is not None and not inplace:
-            return cast(Tensor, self.route.packed_dropout(input, p, training, **self._options()))
-        return packed_dropout(input, p, training, inplace, **self._options())
-
-    def _options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("bits", "cache_unpacked", "rng", "flip_rate")}
+            return cast(Tensor, self.route.packed_dropout(input, p, training, **options))
+        return packed_dropout(input, p, training, inplace, **options)
 
     def extra_repr(self) -> str:
-        return ", ".join(
-            [super().extra_repr(), *(f"{name}={value}" for name, value in self._options().items())]
-            + ["recompute=True"] * self.recompute
+        return (
+            f"{super().extra_repr()}, bits={self.bits}, cache_unpacked={self.cache_unpacked}, rng={self.rng}"
+            + f", flip_rate={self.flip_rate}" * (self.flip_rate > 0)
+            + ", recompute=True" * self.recompute
         )
