@@ -5,23 +5,29 @@ Usable alone; needs torch and nothing else.
 
 from pmexp.packed_dropout.bias_dropout_add import packed_bias_dropout_add
 from pmexp.packed_dropout.functional import packed_dropout
+from pmexp.packed_dropout.gates import PackedReLU, packed_gate, packed_relu
 from pmexp.packed_dropout.module import PackedDropout, set_mode
 from pmexp.packed_dropout.ops import backend
 from pmexp.packed_dropout.recompute import dropped_matmul, softmax_dropout_matmul
 from pmexp.packed_dropout.reference import pack_bits, unpack_bits
+from pmexp.packed_dropout.saved_masks import pack_saved_masks
 from pmexp.packed_dropout.seeded import SeededDropout, seeded_dropout
 from pmexp.packed_dropout.surgery import Place, ReplacementReport, replace_dropout
 
 __all__ = [
     "PackedDropout",
+    "PackedReLU",
     "Place",
     "ReplacementReport",
     "SeededDropout",
     "backend",
     "dropped_matmul",
     "pack_bits",
+    "pack_saved_masks",
     "packed_bias_dropout_add",
     "packed_dropout",
+    "packed_gate",
+    "packed_relu",
     "replace_dropout",
     "seeded_dropout",
     "set_mode",

@@ -1,0 +1,136 @@
+"""Other binary masks at one bit an element: a gate that is given, and the one that ReLU is."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
+
+from pmexp.packed_dropout import ops
+
+
+def packed_gate(x: Tensor, mask: Tensor) -> Tensor:
+    """x * mask, saving the mask's bits for backward: ceil(mask.numel() / 8) bytes.
+
+    It is the product: an infinity or NaN behind a False becomes NaN, and a negative number -0.0.
+
+    Args:
+        x: any shape, layout and dtype. It alone has a gradient, grad * mask, which is differentiable.
+        mask: Boolean, broadcastable to the shape of x. Its bits are of the shape it has here, so give a
+            mask of heads or of padding as it is, not expanded.
+
+    Raises:
+        TypeError: `mask` is not Boolean.  ValueError: it does not broadcast to the shape of x.
+    """
+    if has_torch_function((x, mask)):
+        return handle_torch_function(packed_gate, (x, mask), x, mask)
+    if mask.dtype is not torch.bool:
+        raise TypeError(f"mask: packed_gate takes a Boolean mask, got {mask.dtype}")
+    if not _broadcasts(mask.shape, x.shape):
+        raise ValueError(f"mask: shape {tuple(mask.shape)} does not broadcast to {tuple(x.shape)}, that of x")
+    if not _needs_gradient(x):
+        return x * mask
+    return cast(Tensor, _Gate.apply(x, ops.pack_bits(mask, 1), mask.shape))
+
+
+def packed_relu(x: Tensor, inplace: bool = False) -> Tensor:
+    """torch.nn.functional.relu, saving ceil(numel / 8) bytes for backward instead of the output.
+
+    Output and gradient are F.relu's bit for bit. Memory is saved where nothing else keeps the output: a
+    linear layer or a convolution behind it does, dropout, a sum or a pooling by mean does not.
+
+    Args:
+        x: any shape and layout, floating-point.
+        inplace: writes the result into `x`.
+
+    Raises:
+        TypeError: `x` is not a floating tensor.
+    """
+    if has_torch_function_unary(x):
+        return handle_torch_function(packed_relu, (x,), x, inplace)
+    if not x.is_floating_point():
+        raise TypeError(f"packed_relu takes a floating-point tensor, got {x.dtype}")
+    if not _needs_gradient(x):
+        return torch.relu_(x) if inplace else torch.relu(x)
+    return cast(Tensor, _ReLU.apply(x, inplace))
+
+
+class PackedReLU(nn.ReLU):
+    """nn.ReLU through `packed_relu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return packed_relu(input, self.inplace)
+
+
+class _Gate(Function):
+    """x * mask from packed bits: linear in x and its own derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packed: Tensor, shape: Sequence[int]) -> Tensor:
+        ctx.save_for_backward(packed)
+        ctx.shape = shape
+        return _multiply(x, packed, shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (packed,) = ctx.saved_tensors
+        # Grad mode is on in a backward only under create_graph=True; else a node would be made for nothing.
+        multiply = _Gate.apply if torch.is_grad_enabled() else _multiply
+        return multiply(grad, packed, ctx.shape), None, None
+
+
+class _ReLU(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, inplace: bool) -> Tensor:
+        if inplace:
+            ctx.mark_dirty(x)
+            y = x
+            torch.relu_(x)
+        else:
+            y = torch.relu(x)
+        ctx.save_for_backward(ops.pack_bits(y != 0, 1))  # NaN, whose gradient torch lets pass, is not 0
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (packed,) = ctx.saved_tensors
+        select = _Select.apply if torch.is_grad_enabled() else _select
+        return select(grad, packed), None
+
+
+class _Select(Function):
+    """x where a bit is set, else +0.0: linear in x and its own derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packed: Tensor) -> Tensor:
+        ctx.save_for_backward(packed)
+        return _select(x, packed)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Select.apply(grad, *ctx.saved_tensors), None
+
+
+def _multiply(x: Tensor, packed: Tensor, shape: Sequence[int]) -> Tensor:
+    if x.shape == shape and x.is_floating_point():
+        return cast(Tensor, ops.apply_packed_mask(x, packed, 0.0, 1))  # the scale at p = 0 is 1
+    return x * cast(Tensor, ops.unpack_bits(packed, shape, 1))
+
+
+def _select(x: Tensor, packed: Tensor) -> Tensor:
+    """By ReLU's own backward, x where "output" > 0, to which a mask will do for an output."""
+    mask = ops.unpack_bits(packed, x.shape, 1)
+    selected = torch.empty_like(x)
+    torch.ops.aten.threshold_backward.grad_input(x, mask, 0, grad_input=selected)
+    return selected
+
+
+def _broadcasts(shape: Sequence[int], target: Sequence[int]) -> bool:
+    behind = target[len(target) - len(shape) :]
+    return len(shape) <= len(target) and all(n in (1, m) for n, m in zip(shape, behind, strict=True))
+
+
+def _needs_gradient(x: Tensor) -> bool:
+    return x.requires_grad and torch.is_grad_enabled()
