@@ -22,7 +22,8 @@ def packed_gate(x: Tensor, mask: Tensor) -> Tensor:
             mask of heads or of padding as it is, not expanded.
 
     Raises:
-        TypeError: `mask` is not Boolean.  ValueError: it does not broadcast to the shape of x.
+        TypeError: `mask` is not Boolean.
+        ValueError: it does not broadcast to the shape of x, or is on another device.
     """
     if has_torch_function((x, mask)):
         return handle_torch_function(packed_gate, (x, mask), x, mask)
@@ -30,6 +31,8 @@ def packed_gate(x: Tensor, mask: Tensor) -> Tensor:
         raise TypeError(f"mask: packed_gate takes a Boolean mask, got {mask.dtype}")
     if not _broadcasts(mask.shape, x.shape):
         raise ValueError(f"mask: shape {tuple(mask.shape)} does not broadcast to {tuple(x.shape)}, that of x")
+    if mask.device != x.device:
+        raise ValueError(f"mask: is on {mask.device}, x on {x.device}; packed_gate takes both on one device")
     if not _needs_gradient(x):
         return x * mask
     return cast(Tensor, _Gate.apply(x, ops.pack_bits(mask, 1), mask.shape))
