@@ -9,7 +9,7 @@ from pmexp.measure.environment import environment
 from pmexp.measure.peak_memory import PeakMemory
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import WARMUP_STEPS, StepTimer
-from pmexp.packed_dropout import PackedDropout, SeededDropout, replace_dropout
+from pmexp.packed_dropout import PackedDropout, SeededDropout, pack_saved_masks, replace_dropout
 from pmexp.variants.byte_mask import ByteMaskDropout
 
 X = torch.randn(32, 100)
@@ -44,6 +44,15 @@ def test_bytes_by_hand(dropout: nn.Module, mask_bytes: int) -> None:
     assert found.total_bytes == 2 * ACTIVATION + mask_bytes
     assert found.mask_elements == (3200 if mask_bytes else 0)
     assert found.metrics().get("memory/mask_bytes_per_element") == (mask_bytes / 3200 if mask_bytes else None)
+
+
+def test_hooks_inside_the_ledger_by_hand() -> None:
+    """The ledger's own hooks are handed the bits; a mask that is no dropout's adds to the total alone."""
+    module = nn.Sequential(nn.Linear(100, 100), ByteMaskDropout(0.1), nn.Linear(100, 100))
+    with SavedForBackward(module) as found, pack_saved_masks():
+        module(X).masked_fill(torch.rand(32, 1) > 0.5, 0.0)
+    assert (found.mask_bytes, found.mask_elements) == (400, 3200)
+    assert found.total_bytes == 2 * ACTIVATION + 400 + 4
 
 
 def test_a_storage_saved_twice_counts_once() -> None:

@@ -60,6 +60,21 @@ def test_training_is_unchanged_bit_for_bit(model: list[str], runs: Runs) -> None
     assert masks[0] == 4.0 and masks[1] == pytest.approx(0.125, abs=1e-3)
 
 
+def test_hooks_train_as_byte_masks_do_bit_for_bit(runs: Runs) -> None:
+    for variant in ("byte-mask", "hooks"):
+        assert runs.train(*TINY_VIT, *SHORT, f"variant={variant}")[0] == 0
+    for metric in ("train/loss", "grad/norm", "test/loss"):
+        assert runs.curve("hooks-s0", metric) == runs.curve("byte-mask-s0", metric)
+    byte_masks, hooks = (runs.summaries()[f"{name}-s0"] for name in ("byte-mask", "hooks"))
+    assert hooks["replacement"]["by"] == "ByteMaskDropout under pack_saved_masks"
+    assert hooks["replacement"]["functions"] == byte_masks["replacement"]["functions"]
+    saved, of_masks = (
+        [each["metrics"][f"memory/{name}"] for each in (byte_masks, hooks)]
+        for name in ("saved_bytes", "mask_bytes")
+    )
+    assert saved[0] - saved[1] == of_masks[0] - of_masks[1] > 0.8 * of_masks[0]
+
+
 def test_the_same_command_twice_gives_the_same_losses(runs: Runs, tmp_path: Path) -> None:
     again = Runs(tmp_path / "again", runs.capture)
     for each in (runs, again):
@@ -78,6 +93,7 @@ def test_the_same_command_twice_gives_the_same_losses(runs: Runs, tmp_path: Path
         ("2bit", 0.25),
         ("pm-drop", 0.125),
         ("no-cache", 0.125),
+        ("hooks", 0.125),
     ],
 )
 def test_mask_bytes_an_element(variant: str, expected: float, runs: Runs) -> None:

@@ -41,6 +41,7 @@ class DatasetKind(Enum):
 class Dropout(Enum):
     stock = "stock"
     byte_mask = "byte_mask"
+    hooks = "hooks"
     packed = "packed"
     seeded = "seeded"
 

@@ -1,4 +1,4 @@
-"""What stands in the place of dropout. Each variant is one call of replace_dropout."""
+"""What stands in the place of dropout. Each variant is one call of replace_dropout, hooks beside it."""
 
 from torch import nn
 
@@ -6,6 +6,7 @@ from pmexp.config import Dropout, VariantConfig
 from pmexp.errors import UserError
 from pmexp.packed_dropout import PackedDropout, ReplacementReport, SeededDropout, replace_dropout
 from pmexp.variants.byte_mask import ByteMaskDropout
+from pmexp.variants.hooks import run_under_packing
 
 
 def apply(model: nn.Module, config: VariantConfig) -> ReplacementReport:
@@ -16,6 +17,11 @@ def apply(model: nn.Module, config: VariantConfig) -> ReplacementReport:
                 return replace_dropout(model, nn.Dropout, where=config.where.value)
             case Dropout.byte_mask:
                 return replace_dropout(model, ByteMaskDropout, where=config.where.value)
+            case Dropout.hooks:
+                report = replace_dropout(model, ByteMaskDropout, where=config.where.value)
+                report.by += " under pack_saved_masks"
+                run_under_packing(model)
+                return report
             case Dropout.packed:
                 return replace_dropout(
                     model,

@@ -1,0 +1,41 @@
+"""A model whose forward runs under pack_saved_masks(): hooks pack the masks, whatever op saves them."""
+
+import threading
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import nn
+
+from pmexp.packed_dropout import pack_saved_masks
+
+
+def run_under_packing(model: nn.Module) -> None:
+    """Every later forward of `model` packs the Boolean tensors it saves; so does that of a copy or a pickle.
+
+    What a checkpointed region runs again in backward is not packed: it is out of the model's forward, and
+    keeps the byte masks of that one region.
+    """
+    model.register_forward_pre_hook(_enter)
+    model.register_forward_hook(_leave, always_call=True)
+
+
+class _Entered(threading.local):
+    """The forwards that run in this thread, each with its context."""
+
+    def __init__(self) -> None:
+        self.forwards: list[tuple[nn.Module, AbstractContextManager[None]]] = []
+
+
+_entered = _Entered()
+
+
+def _enter(module: nn.Module, args: Any) -> None:
+    context = pack_saved_masks()
+    context.__enter__()
+    _entered.forwards.append((module, context))
+
+
+def _leave(module: nn.Module, args: Any, output: Any) -> None:
+    """Also called for a forward that failed, maybe before it came to `_enter`."""
+    if _entered.forwards and _entered.forwards[-1][0] is module:
+        _entered.forwards.pop()[1].__exit__(None, None, None)
