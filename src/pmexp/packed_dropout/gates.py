@@ -35,7 +35,7 @@ def packed_gate(x: Tensor, mask: Tensor) -> Tensor:
         raise ValueError(f"mask: is on {mask.device}, x on {x.device}; packed_gate takes both on one device")
     if not _needs_gradient(x):
         return x * mask
-    return cast(Tensor, _Gate.apply(x, ops.pack_bits(mask, 1), mask.shape))
+    return cast(Tensor, _Gate.apply(x, ops.operators_for(mask).pack_bits(mask, 1), mask.shape))
 
 
 def packed_relu(x: Tensor, inplace: bool = False) -> Tensor:
@@ -93,7 +93,8 @@ class _ReLU(Function):
             torch.relu_(x)
         else:
             y = torch.relu(x)
-        ctx.save_for_backward(ops.pack_bits(y != 0, 1))  # NaN, whose gradient torch lets pass, is not 0
+        signs = y != 0  # so is NaN, whose gradient torch lets pass
+        ctx.save_for_backward(ops.operators_for(signs).pack_bits(signs, 1))
         return y
 
     @staticmethod
@@ -118,13 +119,15 @@ class _Select(Function):
 
 def _multiply(x: Tensor, packed: Tensor, shape: Sequence[int]) -> Tensor:
     if x.shape == shape and x.is_floating_point():
-        return cast(Tensor, ops.apply_packed_mask(x, packed, 0.0, 1))  # the scale at p = 0 is 1
-    return x * cast(Tensor, ops.unpack_bits(packed, shape, 1))
+        product: Tensor = ops.operators_for(x).apply_packed_mask(x, packed, 0.0, 1)  # 1 / (1 - 0) is 1
+        return product
+    mask: Tensor = ops.operators_for(packed).unpack_bits(packed, shape, 1)
+    return x * mask
 
 
 def _select(x: Tensor, packed: Tensor) -> Tensor:
     """By ReLU's own backward, x where "output" > 0, to which a mask will do for an output."""
-    mask = ops.unpack_bits(packed, x.shape, 1)
+    mask = ops.operators_for(packed).unpack_bits(packed, x.shape, 1)
     selected = torch.empty_like(x)
     torch.ops.aten.threshold_backward.grad_input(x, mask, 0, grad_input=selected)
     return selected

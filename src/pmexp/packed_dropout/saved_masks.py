@@ -73,7 +73,8 @@ class _Packing:
         if not isinstance(saved, _SavedMask):
             return self.restore(saved)
         span = _span(saved.size, saved.stride)
-        stretch: Tensor = ops.unpack_bits(self.restore(saved.bits), [span], 1)
+        bits = self.restore(saved.bits)
+        stretch: Tensor = ops.operators_for(bits).unpack_bits(bits, [span], 1)
         return stretch.as_strided(saved.size, saved.stride)
 
     def _bits(self, mask: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class _Packing:
         known = self._known.get(place)
         if known and known[0]() is storage and (bits := known[1]()) is not None:
             return bits
-        packed: Tensor = ops.pack_bits(mask.as_strided((span,), (1,)), 1)
+        packed: Tensor = ops.operators_for(mask).pack_bits(mask.as_strided((span,), (1,)), 1)
         self._known[place] = weakref.ref(storage), weakref.ref(packed, lambda _: self._known.pop(place, None))
         return packed
 
