@@ -5,22 +5,16 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydra_plugins.pmexp_launchers import local  # noqa: F401  (registers hydra/launcher=local)
-from pmexp.config import Part, RunConfig, TrackingConfig, TrainConfig, parse, register
+from pmexp.composition import compose, conf_folder
+from pmexp.config import Part, RunConfig, TrackingConfig, TrainConfig
 from pmexp.errors import UserError
-from pmexp.train import conf_folder
-
-register()
 
 
 def config(*overrides: str) -> RunConfig:
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        composed = compose("config", list(overrides))
-        return parse(composed)
+    return compose(overrides)
 
 
 DEFAULT = config()

@@ -4,17 +4,15 @@ import logging
 import os
 import sys
 import tempfile
-from pathlib import Path
 
 import hydra
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_plugins.pmexp_launchers.local import LocalLauncher
+from pmexp.composition import conf_folder, introduce
 from pmexp.composition_errors import explain
-from pmexp.config import RunConfig, parse, register
+from pmexp.config import RunConfig, parse
 from pmexp.errors import Interrupted, SweepFailed, UserError
 
 
@@ -40,19 +38,12 @@ def main() -> int:
     return 0
 
 
-def conf_folder() -> Path:
-    """The YAML files: beside this module in an installed package, at the top of a source tree."""
-    installed = Path(__file__).parent / "conf"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "conf"
-
-
 def _compose_or_sweep() -> RunConfig | None:
     """The one configuration to run; None when Hydra has done all (a sweep, --help, --cfg)."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its exceptions to `main`
     flags = [argument for argument in sys.argv[1:] if argument in ("-m", "--multirun")]
     sys.argv[1:] = flags + [argument for argument in sys.argv[1:] if argument not in flags]
-    register()
-    Plugins.instance().register(LocalLauncher)
+    introduce()
     composed: list[DictConfig] = []
     command = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
     with tempfile.TemporaryDirectory() as scratch:
