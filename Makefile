@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 RUNS := runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format ui clean
+.PHONY: help setup demo bench test check format ui clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -23,6 +23,10 @@ demo: $(INSTALLED) ## 20 training runs on real data, compared in a report
 	$(PYTHON) -m pmexp.train -m experiment=demo variant=baseline,pm-drop,no-cache,4bit seed=0,1,2,3,4
 	$(PYTHON) -m pmexp_analysis demo
 	@echo "Compare the runs in MLflow: make ui"
+
+bench: $(INSTALLED) ## speed of dropout and of a whole training step, into runs/bench
+	$(PYTHON) -m pmexp.bench level=micro quick=true out=$(RUNS)/bench
+	$(PYTHON) -m pmexp.bench level=step out=$(RUNS)/bench
 
 test: $(INSTALLED) ## every test that this machine can run
 	$(PYTHON) -m pytest

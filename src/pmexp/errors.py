@@ -20,3 +20,7 @@ class Interrupted(Exception):
 
 class SweepFailed(Exception):
     """Some runs of a sweep did not finish; the message lists them. Entry points exit with code 1."""
+
+
+class ContenderFailed(Exception):
+    """A benchmark's contender computes something else than it should; no figure is shown. Exit code 1."""

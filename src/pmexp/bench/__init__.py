@@ -1,0 +1,1 @@
+"""Benchmarks against nn.Dropout: single ops (`micro`) and whole training steps (`step`)."""

@@ -1,0 +1,7 @@
+"""`python -m pmexp.bench`."""
+
+import sys
+
+from pmexp.bench.command import main
+
+sys.exit(main())

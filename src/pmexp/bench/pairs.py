@@ -1,0 +1,52 @@
+"""What two times measured in alternation say about speed."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PairedRatio:
+    """How many times as fast; above 1 is faster than the baseline."""
+
+    ratio: float
+    low: float
+    high: float
+
+
+def paired_ratio(baseline: Sequence[float], contender: Sequence[float]) -> PairedRatio:
+    """The median of baseline[i] / contender[i] and its 95 % interval, [x(k), x(n + 1 - k)] of the sorted x.
+
+    The two times of a pair were taken one after the other, so whatever slowed the machine down for a
+    while slowed both, and their ratio does not show it. The interval supposes nothing about how ratios are
+    distributed: k is the largest rank with P(Binomial(n, 1/2) < k) <= 2.5 % (Conover, Practical
+    Nonparametric Statistics). Fewer than 6 pairs have no such k: then it is their whole range.
+
+    Raises ValueError where the times do not pair up.
+    """
+    if len(baseline) != len(contender) or not baseline:
+        raise ValueError(f"paired ratio: {len(baseline)} times against {len(contender)} are no pairs")
+    ratios = sorted(a / b for a, b in zip(baseline, contender, strict=True))
+    outside = max(_rank(len(ratios)), 1) - 1  # at either end
+    return PairedRatio(statistics.median(ratios), ratios[outside], ratios[-1 - outside])
+
+
+def _rank(n: int) -> int:
+    k, below = 0, 0.0  # P(Binomial(n, 1/2) < k)
+    while (below := below + math.comb(n, k) / 2**n) <= 0.025:
+        k += 1
+    return k
+
+
+def alternate(
+    contender: Callable[[], float], baseline: Callable[[], float], pairs: int
+) -> tuple[list[float], list[float]]:
+    """The seconds that `pairs` calls of each report. The one that goes first goes second in the next pair,
+    so that a machine that grows slower or faster favours neither."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    both = (contender, baseline)
+    for pair in range(pairs):
+        for which in (0, 1) if pair % 2 == 0 else (1, 0):
+            seconds[which].append(both[which]())
+    return seconds

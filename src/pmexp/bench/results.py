@@ -1,0 +1,69 @@
+"""What level=micro prints and writes."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pmexp.bench.contenders import BASELINE, PHASES
+
+_CELL = 31  # characters of a column of the table
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of micro.csv."""
+
+    contender: str
+    device: str
+    dtype: str
+    shape: str  # lengths joined by "x"
+    numel: int
+    phase: str
+    ms: float  # of one call: the median over rounds
+    ratio: float  # the baseline's time over the contender's: above 1 is faster than nn.Dropout
+    low: float  # of the 95 % interval of the ratio
+    high: float
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows of one shape and dtype, a line a contender."""
+    first, width = rows[0], max(len(row.contender) for row in rows)
+    cells = {(row.contender, row.phase): _cell(row) for row in rows}
+    lines = [
+        f"{first.shape} {first.dtype} on {first.device}: ms of a call, times as fast as {BASELINE} [95 %]",
+        "".join([" " * width, *(f"{phase:>{_CELL}}" for phase in PHASES)]),
+    ]
+    for name in dict.fromkeys(row.contender for row in rows):
+        found = (cells.get((name, phase), "") for phase in PHASES)
+        lines.append("".join([f"{name:<{width}}", *(f"{cell:>{_CELL}}" for cell in found)]))
+    return "\n".join(lines)
+
+
+def _cell(row: Row) -> str:
+    return f"{row.ms:.4g} {row.ratio:6.2f} [{row.low:.2f}, {row.high:.2f}]"
+
+
+def write(out: Path, rows: Sequence[Row], shares: Sequence[Any], record: Mapping[str, Any]) -> list[Path]:
+    """Writes micro.csv, the figure, bandwidth.csv where there are `shares`, and environment.json."""
+    from pmexp.bench.figure import figure  # with matplotlib
+
+    paths = [out / "micro.csv", out / "micro.png", out / "micro.pdf", out / "environment.json"]
+    _write_csv(paths[0], rows)
+    drawn = figure(rows)
+    for path in paths[1:3]:
+        drawn.savefig(path, dpi=150)
+    paths[3].write_text(json.dumps(record, indent=2) + "\n")
+    if shares:
+        paths.append(out / "bandwidth.csv")
+        _write_csv(paths[-1], shares)
+    return paths
+
+
+def _write_csv(path: Path, rows: Sequence[Any]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(asdict(rows[0])))
+        writer.writeheader()
+        writer.writerows(map(asdict, rows))

@@ -1,0 +1,125 @@
+"""level=step: whole training steps of two variants, alternating in one process.
+
+Both runs are composed and prepared as `python -m pmexp.train` does it, with one seed and so with the same
+batches, and each takes real steps of its own: forward, backward, clipping, AdamW. Which of the two goes
+first changes with every pair, and the ratio is taken pair by pair. What the packing ops take of a step is
+measured in further steps, so that their timers do not slow down what is compared.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pmexp.bench.options import StepOptions, make_folder
+from pmexp.bench.packing_time import PackingTime
+from pmexp.bench.pairs import alternate, paired_ratio
+from pmexp.composition import compose, conf_folder
+from pmexp.config import RunConfig
+from pmexp.errors import UserError
+from pmexp.experiment import prepare
+from pmexp.loop import Training
+from pmexp.measure.environment import environment
+from pmexp.measure.timing import WARMUP_STEPS
+
+_SHARE_STEPS = 10
+
+
+def run(options: StepOptions, command: str) -> None:
+    """Measures, prints and, with `out`, writes step.json.
+
+    Raises UserError or an error of Hydra for a configuration that cannot be run, or not for long enough.
+    """
+    configs = [_configuration(options, key) for key in ("variant", "against")]
+    variant, against = (prepare(config).training for config in configs)
+    _require_steps(variant, options.steps)
+    make_folder(options.out)
+    steps, against_steps = steps_of(variant), steps_of(against)
+    alternate(steps, against_steps, WARMUP_STEPS)
+    seconds, against_seconds = alternate(steps, against_steps, options.steps)
+    found = {
+        "variant": options.variant,
+        "against": options.against,
+        **asdict(paired_ratio(against_seconds, seconds)),
+        **_speed("", variant, seconds),
+        **_speed("against_", against, against_seconds),
+        "share": _share(steps, statistics.median(seconds)),
+        "pairs": options.steps,
+        "warmup_pairs": WARMUP_STEPS,
+        "command": command,
+        "settings": configs[0].settings,
+        "against_settings": configs[1].settings,
+        "environment": environment(variant.system.device),
+        "seconds": seconds,
+        "against_seconds": against_seconds,
+    }
+    print(_summary(found))
+    if options.out is not None:
+        path = options.out / "step.json"
+        path.write_text(json.dumps(found, indent=2) + "\n")
+        print(path)
+
+
+def _configuration(options: StepOptions, key: str) -> RunConfig:
+    """The run of the variant that `key` names. Early stopping is off where no override asks for it."""
+    name = getattr(options, key)
+    allowed = sorted(file.stem for file in (conf_folder() / "variant").glob("*.yaml"))
+    if name not in allowed:
+        raise UserError(f"{key}={name}: is not an option; allowed are {', '.join(allowed)}")
+    return compose([f"variant={name}", "train.select=last", *options.overrides])
+
+
+def _require_steps(training: Training, pairs: int) -> None:
+    others = WARMUP_STEPS + _SHARE_STEPS
+    if training.total_steps < pairs + others:
+        raise UserError(
+            f"steps: {pairs} pairs and {others} steps for warm-up and shares exceed the "
+            f"{training.total_steps} of this training; choose fewer, or set train.epochs or train.max_steps"
+        )
+
+
+def steps_of(training: Training) -> Callable[[], float]:
+    """A function that takes the next step and returns its seconds; validation is not among them."""
+    steps = training.steps()
+
+    def step() -> float:
+        if next(steps, None) is None:
+            raise UserError(f"steps: early stopping ended the training at step {training.progress.step}")
+        return training.timer.seconds[-1]
+
+    return step
+
+
+def _share(step: Callable[[], float], step_seconds: float) -> dict[str, float]:
+    """What packing (forward) and unpacking (backward) take of a step: medians over further steps."""
+    spent = []
+    for _ in range(_SHARE_STEPS):
+        with PackingTime() as times:
+            step()
+        spent.append(times)
+    return {
+        "forward": statistics.median(times.forward for times in spent) / step_seconds,
+        "backward": statistics.median(times.backward for times in spent) / step_seconds,
+    }
+
+
+def _speed(prefix: str, training: Training, seconds: Sequence[float]) -> dict[str, float]:
+    median = statistics.median(seconds)
+    return {f"{prefix}samples_per_s": training.batch_size / median, f"{prefix}step_ms": 1e3 * median}
+
+
+def _summary(found: dict[str, Any]) -> str:
+    share, width = found["share"], max(len(found["variant"]), len(found["against"]))
+    lines = [
+        f"{found['variant']} has {found['ratio']:.3f} times the throughput of {found['against']} "
+        f"[{found['low']:.3f}, {found['high']:.3f}] over {found['pairs']} pairs of steps",
+    ]
+    for key, prefix in (("variant", ""), ("against", "against_")):
+        speed, ms = found[f"{prefix}samples_per_s"], found[f"{prefix}step_ms"]
+        lines.append(f"{found[key]:<{width}}  {speed:8.1f} samples/s  {ms:9.2f} ms a step")
+    lines.append(
+        f"packing takes {share['forward']:.1%} of a step of {found['variant']}, "
+        f"unpacking {share['backward']:.1%}"
+    )
+    return "\n".join(lines)
