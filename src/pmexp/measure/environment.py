@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pmexp.packed_dropout import backend
+from pmexp.packed_dropout import backend, torch_rng_record
 
 # Read once, when the parent of all workers imports this: reading metadata takes longer than starting a run.
 _VERSIONS = {
@@ -28,9 +28,14 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dropout_backend": backend(device),
+        **({"dropout_torch_rng": _listed(torch_rng_record())} if torch_rng_record() else {}),
         **_VERSIONS,
         **_git(),
     }
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return "; ".join(f"{what}: {count}" for what, count in counts.items())
 
 
 def _cpu_name() -> str:

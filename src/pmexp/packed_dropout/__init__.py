@@ -4,6 +4,7 @@ Usable alone; needs torch and nothing else.
 """
 
 from pmexp.packed_dropout.bias_dropout_add import packed_bias_dropout_add
+from pmexp.packed_dropout.cuda_rng import torch_rng_record
 from pmexp.packed_dropout.functional import packed_dropout
 from pmexp.packed_dropout.gates import PackedReLU, packed_gate, packed_relu
 from pmexp.packed_dropout.module import PackedDropout, set_mode
@@ -32,5 +33,6 @@ __all__ = [
     "seeded_dropout",
     "set_mode",
     "softmax_dropout_matmul",
+    "torch_rng_record",
     "unpack_bits",
 ]

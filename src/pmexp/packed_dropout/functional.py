@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from pmexp.packed_dropout import ops, reference
+from pmexp.packed_dropout import cuda_mapping, cuda_rng, ops, reference
 from pmexp.packed_dropout.bit_flips import flip_bits
 
 Rng = Literal["philox", "torch"]
@@ -46,8 +46,8 @@ def packed_dropout(
         cache_unpacked: where a graph is kept for more backwards (retain_graph=True), keep the Boolean
             mask of the first one. False unpacks each time. A graph used once never holds it.
         rng: "philox" draws with a seed taken from torch's default generator. "torch" draws the very
-            mask nn.Dropout would draw from the same generator state: on the CPU outputs and
-            gradients are then bit-identical to nn.Dropout's.
+            mask nn.Dropout would draw from the same generator state, so that outputs and gradients are
+            bit-identical to nn.Dropout's; see `torch_rng_record` for how on CUDA.
         flip_rate: share of the stored bits that are flipped between forward and backward, in [0, 1]: a
             fault injected on purpose, to learn how much of it training bears.
 
@@ -111,8 +111,9 @@ class _PackedDropout(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (packed,) = ctx.saved_tensors
+        p, bits, _, rng, _ = ctx.options
         keep = _kept_mask(ctx, packed, grad.shape)
-        return apply_bits(grad, packed, ctx.options.p, ctx.options.bits, keep), None, None, None
+        return apply_bits(grad, packed, p, bits, native_scale(grad, p, rng), keep), None, None, None
 
 
 def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tensor]:
@@ -125,6 +126,8 @@ def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tens
             1.0 - p
         )  # the very draw of nn.Dropout, dtype and layout included
         y, packed = reference.apply_mask(x, keep, p), ops.pack_bits(keep, bits)
+    elif x.device.type == "cuda":
+        y, packed = cuda_rng.native_dropout_packed(x, p, bits)
     else:
         y, keep = torch.native_dropout(x, p, True)
         packed = ops.pack_bits(keep, bits)
@@ -134,30 +137,48 @@ def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tens
     return y, packed
 
 
-def apply_bits(x: Tensor, packed: Tensor, p: float, bits: int, keep: Tensor | None = None) -> Tensor:
-    """x * keep / (1 - p) in a backward, by the mask in `packed`, or `keep` where it is unpacked already."""
+def native_scale(x: Tensor, p: float, rng: Rng, forward: bool = False) -> float | None:
+    """What CUDA's own dropout multiplies kept elements with; None where 1 / (1 - p) in x's dtype does."""
+    if rng != "torch" or not x.is_cuda:
+        return None
+    return cuda_mapping.forward_scale(p, x.dtype) if forward else cuda_mapping.backward_scale(p)
+
+
+def apply_bits(
+    x: Tensor, packed: Tensor, p: float, bits: int, scale: float | None = None, keep: Tensor | None = None
+) -> Tensor:
+    """x * keep / (1 - p) in a backward, by the mask in `packed`, or `keep` where it is unpacked already.
+
+    scale: see native_scale.
+    """
     if torch.is_grad_enabled():  # only under create_graph=True; else a node would be made for nothing
-        return cast(Tensor, _ApplyMask.apply(x, packed, keep, p, bits))
-    return _apply_mask(x, packed, keep, p, bits)
+        return cast(Tensor, _ApplyMask.apply(x, packed, keep, p, bits, scale))
+    return _apply_mask(x, packed, keep, p, bits, scale)
 
 
 class _ApplyMask(Function):
     """x * keep / (1 - p) by a mask already drawn: linear in x and its own derivative."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, packed: Tensor, keep: Tensor | None, p: float, bits: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, packed: Tensor, keep: Tensor | None, p: float, bits: int, scale: float | None
+    ) -> Tensor:
         ctx.save_for_backward(packed, keep)
-        ctx.p, ctx.bits = p, bits
-        return _apply_mask(x, packed, keep, p, bits)
+        ctx.options = p, bits, scale
+        return _apply_mask(x, packed, keep, p, bits, scale)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         packed, keep = ctx.saved_tensors
-        return _ApplyMask.apply(grad, packed, keep, ctx.p, ctx.bits), None, None, None, None
+        return _ApplyMask.apply(grad, packed, keep, *ctx.options), None, None, None, None, None
 
 
-def _apply_mask(x: Tensor, packed: Tensor, keep: Tensor | None, p: float, bits: int) -> Tensor:
+def _apply_mask(
+    x: Tensor, packed: Tensor, keep: Tensor | None, p: float, bits: int, scale: float | None
+) -> Tensor:
     """x * keep / (1 - p), by the Boolean mask where there is one."""
+    if scale is not None:
+        return cuda_rng.apply_native_mask(x, packed, keep, scale, bits)
     if keep is not None:
         return reference.apply_mask(x, keep, p)
     y: Tensor = ops.operators_for(x).apply_packed_mask(x, packed, p, bits)

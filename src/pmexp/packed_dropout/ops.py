@@ -5,19 +5,22 @@
     seeded_dropout(x, seed, p)                          -> x * keep / (1 - p), keeping no mask
     bias_dropout_add(x, bias, residual, seed, p, bits)  -> residual + (x + bias) * keep / (1 - p), the mask
     pack_bits(mask, bits), unpack_bits(packed, shape, bits)
+    native_dropout(x, state, p, bits, threads, vector)  -> torch's own CUDA dropout, the packed mask
+    scale_packed_mask(x, packed, scale, bits)           -> x * keep * scale, rounded as torch does there
 
 All are pure. They take the seed as a tensor (one int64), so they have no hidden state: checkpointing
 recomputes the same mask, and two calls of a compiled graph with two seeds are never merged into one.
-`reference.py` says what the bits are.
+`reference.py` and `cuda_mapping.py` say what the bits are.
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pmexp.packed_dropout import cpu, reference
+from pmexp.packed_dropout import cpu, cuda_backend, cuda_mapping, reference
 
 _library = torch.library.Library("pmexp", "DEF")
 for _schema in (
@@ -28,6 +31,8 @@ for _schema in (
     " -> (Tensor, Tensor)",
     "pack_bits(Tensor mask, int bits) -> Tensor",
     "unpack_bits(Tensor packed, SymInt[] shape, int bits) -> Tensor",
+    "native_dropout(Tensor x, Tensor state, float p, int bits, int threads, int vector) -> (Tensor, Tensor)",
+    "scale_packed_mask(Tensor x, Tensor packed, float scale, int bits) -> Tensor",
 ):
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
@@ -36,12 +41,20 @@ def backend(device: torch.device) -> str:
     """Name of the implementation that runs on `device`; it goes into every run's record."""
     if device.type == "cpu" and _cpu_core is not None:
         return _cpu_core.name
+    if device.type == "cuda":
+        return str(cuda_backend.operators().name)
     missing = device.type == "cpu" and not cpu.available_backends()
     return f"torch reference on {device.type}" + " (the C++ core was not built)" * missing
 
 
-for _name, _implementation in reference.OPERATORS.items():
+def _on_cuda(name: str) -> Callable[..., Any]:
+    """The operator of the CUDA backend, which is chosen at its first call."""
+    return lambda *arguments: getattr(cuda_backend.operators(), name)(*arguments)
+
+
+for _name, _implementation in (reference.OPERATORS | cuda_mapping.OPERATORS).items():
     torch.library.impl(_library, _name, "CompositeExplicitAutograd")(_implementation)
+    torch.library.impl(_library, _name, "CUDA")(_on_cuda(_name))
 
 _cpu_core = cpu.select()
 if _cpu_core is not None:
@@ -81,27 +94,42 @@ def _unpack_bits_fake(packed: Tensor, shape: list[int], bits: int) -> Tensor:
     return packed.new_empty(shape, dtype=torch.bool)
 
 
+@torch.library.register_fake("pmexp::native_dropout")
+def _native_dropout_fake(
+    x: Tensor, state: Tensor, p: float, bits: int, threads: int, vector: int
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), _pack_bits_fake(x, bits)
+
+
+@torch.library.register_fake("pmexp::scale_packed_mask")
+def _scale_packed_mask_fake(x: Tensor, packed: Tensor, scale: float, bits: int) -> Tensor:
+    return torch.empty_like(x)
+
+
 packed_dropout = torch.ops.pmexp.packed_dropout.default
 apply_packed_mask = torch.ops.pmexp.apply_packed_mask.default
 
 
 def operators_for(x: Tensor) -> Any:
-    """What has the operators as its attributes, to be called on x: the core for a plain CPU tensor, since
-    torch's dispatcher takes 10 us to reach Python; this module for all else, and while anything traces.
+    """What has the operators as its attributes, to be called on x: the backend itself for a plain CPU or CUDA
+    tensor, since torch's dispatcher takes 10 us to reach Python; this module for all else, and while
+    anything traces.
     """
     plain = (
-        _cpu_core is not None
-        and type(x) is Tensor
-        and x.is_cpu
+        type(x) is Tensor
         and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
         and torch._C._functorch.peek_interpreter_stack() is None
     )
-    return _cpu_core if plain else _dispatched
+    if plain and x.is_cuda:
+        return cuda_backend.operators()
+    return _cpu_core if plain and x.is_cpu and _cpu_core is not None else _dispatched
 
 
 seeded_dropout = torch.ops.pmexp.seeded_dropout.default
 bias_dropout_add = torch.ops.pmexp.bias_dropout_add.default
 pack_bits = torch.ops.pmexp.pack_bits.default
 unpack_bits = torch.ops.pmexp.unpack_bits.default
+native_dropout = torch.ops.pmexp.native_dropout.default
+scale_packed_mask = torch.ops.pmexp.scale_packed_mask.default
 _dispatched = sys.modules[__name__]

@@ -20,6 +20,7 @@ from pmexp.packed_dropout.functional import (
     check_options,
     draw,
     dropped_without_a_mask,
+    native_scale,
     new_seed,
 )
 
@@ -67,7 +68,7 @@ def dropped_matmul(
     dropped, packed = packed_dropout_and_bits(cast_probs, p, training, bits=bits, rng=rng)
     if packed is None or not multiplies_as_is(dropped, value):
         return torch.matmul(dropped, value)
-    return matmul_of_dropped(probs, value, dropped, packed, p, bits)
+    return matmul_of_dropped(probs, value, dropped, packed, p, bits, rng)
 
 
 def packed_dropout_and_bits(
@@ -106,7 +107,7 @@ def multiplies_as_is(dropped: Tensor, value: Tensor) -> bool:
 
 
 def matmul_of_dropped(
-    probs: Tensor, value: Tensor, dropped: Tensor, packed: Tensor, p: float, bits: int
+    probs: Tensor, value: Tensor, dropped: Tensor, packed: Tensor, p: float, bits: int, rng: Rng
 ) -> Tensor:
     """dropped @ value, where `dropped` is dropout(probs.to(value.dtype)) by the mask in `packed`.
 
@@ -114,8 +115,8 @@ def matmul_of_dropped(
     """
     tensors = (probs, value, dropped, packed)
     if has_torch_function(tensors):
-        return handle_torch_function(matmul_of_dropped, tensors, *tensors, p, bits)
-    return cast(Tensor, _MatmulOfDropped.apply(probs, value, dropped.detach(), packed, p, bits))
+        return handle_torch_function(matmul_of_dropped, tensors, *tensors, p, bits, rng)
+    return cast(Tensor, _MatmulOfDropped.apply(probs, value, dropped.detach(), packed, p, bits, rng))
 
 
 class _DropoutAndBits(Function):
@@ -130,26 +131,31 @@ class _DropoutAndBits(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         (packed,) = ctx.saved_tensors
-        return apply_bits(grad, packed, ctx.options.p, ctx.options.bits), None, None
+        p, bits, _, rng, _ = ctx.options
+        return apply_bits(grad, packed, p, bits, native_scale(grad, p, rng)), None, None
 
 
 class _MatmulOfDropped(Function):
     @staticmethod
     def forward(
-        ctx: Any, probs: Tensor, value: Tensor, dropped: Tensor, packed: Tensor, p: float, bits: int
+        ctx: Any, probs: Tensor, value: Tensor, dropped: Tensor, packed: Tensor, p: float, bits: int, rng: Rng
     ) -> Tensor:
         ctx.save_for_backward(probs, value, packed)
-        ctx.p, ctx.bits = p, bits
+        ctx.options = p, bits, rng
         return torch.matmul(dropped, value)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         probs, value, packed = ctx.saved_tensors
+        p, bits, rng = ctx.options
         grad_probs = grad_value = None
         if ctx.needs_input_grad[1]:
-            dropped = apply_bits(probs.to(value.dtype), packed, ctx.p, ctx.bits)
+            cast_probs = probs.to(value.dtype)
+            scale = native_scale(cast_probs, p, rng, forward=True)
+            dropped = apply_bits(cast_probs, packed, p, bits, scale)
             grad_value = torch.matmul(dropped.transpose(-2, -1), grad)
         if ctx.needs_input_grad[0]:
             grad_dropped = torch.matmul(grad, value.transpose(-2, -1))
-            grad_probs = apply_bits(grad_dropped, packed, ctx.p, ctx.bits).to(probs.dtype)
-        return grad_probs, grad_value, None, None, None, None
+            scale = native_scale(grad_dropped, p, rng)
+            grad_probs = apply_bits(grad_dropped, packed, p, bits, scale).to(probs.dtype)
+        return grad_probs, grad_value, None, None, None, None, None

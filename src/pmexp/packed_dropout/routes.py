@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pmexp.packed_dropout.functional import Rng
 from pmexp.packed_dropout.recompute import (
     matmul_of_dropped,
     multiplies_as_is,
@@ -71,7 +72,7 @@ class _Route(TorchFunctionMode):
         return (self.drop if func is F.dropout else func)(*args, **(kwargs or {}))
 
 
-_MadeOf = tuple[Tensor, Tensor, float, int]  # probabilities, packed mask, p, bits
+_MadeOf = tuple[Tensor, Tensor, float, int, Rng]  # probabilities, packed mask, p, bits, rng
 
 
 class _RecomputingRoute(_Route):
@@ -111,15 +112,15 @@ class _RecomputingRoute(_Route):
         dropped, packed = packed_dropout_and_bits(input, p, training, **options)
         if packed is not None:
             source = self.softmax if self.softmax is not None and input is self.probs else input
-            self.dropped, self.made_of = dropped, (source, packed, p, options["bits"])
+            self.dropped, self.made_of = dropped, (source, packed, p, options["bits"], options["rng"])
         return dropped
 
     def _product(self, made_of: _MadeOf, func: Any, dropped: Tensor, *others: Any, **kwargs: Any) -> Any:
         self.dropped = self.made_of = None
         if kwargs or not multiplies_as_is(dropped, others[0]):
             return func(dropped, *others, **kwargs)
-        probs, packed, p, bits = made_of
-        return matmul_of_dropped(probs, others[0], dropped, packed, p, bits)
+        probs, packed, p, bits, rng = made_of
+        return matmul_of_dropped(probs, others[0], dropped, packed, p, bits, rng)
 
 
 def _stock(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

@@ -6,13 +6,14 @@ ctypes lets go of the GIL during a call, so Python threads run kernels side by s
 import ctypes
 import importlib.util
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pmexp.packed_dropout import reference
+from pmexp.packed_dropout.arguments import check_packed, check_seed, rounded_scale, with_layout
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # enum DType in core.h
 
@@ -69,25 +70,9 @@ def available_backends() -> list[str]:
     return names
 
 
-@lru_cache(maxsize=1024)
-def _scale(dtype: torch.dtype, p: float) -> float:
-    """1 / (1 - p) as the reference rounds it in `dtype`."""
-    one = torch.ones(1, dtype=dtype, device="cpu")
-    return reference.apply_mask(one, one.to(torch.bool), p).item()
-
-
 def _empty_packed(numel: int, bits: int) -> Tensor:
     reference.values_per_byte(bits)  # refuses other widths
     return torch.empty(reference.packed_bytes(numel, bits), dtype=torch.uint8, device="cpu")
-
-
-def _check_packed(packed: Tensor, numel: int, bits: int) -> None:
-    reference.values_per_byte(bits)
-    if packed.dtype is not torch.uint8 or packed.numel() != reference.packed_bytes(numel, bits):
-        raise ValueError(
-            f"packed mask: {packed.numel()} x {packed.dtype} given, {numel} values at {bits} bit(s) "
-            f"take {reference.packed_bytes(numel, bits)} x torch.uint8"
-        )
 
 
 def _dtype_code(x: Tensor) -> int:
@@ -99,15 +84,9 @@ def _dtype_code(x: Tensor) -> int:
 
 def _draw_arguments(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[int, int, float, int, int]:
     """seed, threshold, scale, width and threads, as the functions that draw take them."""
-    if seed.dtype is not torch.int64 or seed.numel() != 1:
-        raise ValueError(f"seed: one torch.int64 is needed, {seed.numel()} x {seed.dtype} given")
+    check_seed(seed)
     threshold = round((1.0 - p) * 2**32)
-    return seed.data_ptr(), threshold, _scale(x.dtype, p), bits, torch.get_num_threads()
-
-
-def _with_layout(x: Tensor, dense: Tensor, y: Tensor) -> Tensor:
-    """y, computed from the contiguous copy `dense` of x, in the layout of empty_like(x)."""
-    return y if dense is x else torch.empty_like(x).copy_(y)
+    return seed.data_ptr(), threshold, rounded_scale(x.dtype, p), bits, torch.get_num_threads()
 
 
 class Core:
@@ -131,14 +110,14 @@ class Core:
         y = torch.empty_like(dense)
         packed = _empty_packed(x.numel(), bits)
         self.dropout_into(y, packed, dense, seed, p, bits)
-        return _with_layout(x, dense, y), packed
+        return with_layout(x, dense, y), packed
 
     def seeded_dropout(self, x: Tensor, seed: Tensor, p: float) -> Tensor:
         """See ops.seeded_dropout: as packed_dropout, without keeping the mask."""
         dense = x.contiguous()
         y = torch.empty_like(dense)
         self.dropout_into(y, None, dense, seed, p)
-        return _with_layout(x, dense, y)
+        return with_layout(x, dense, y)
 
     def bias_dropout_add(
         self, x: Tensor, bias: Tensor | None, residual: Tensor, seed: Tensor, p: float, bits: int
@@ -149,14 +128,14 @@ class Core:
         packed = _empty_packed(x.numel(), bits)
         dense_bias = None if bias is None else bias.contiguous()
         self.bias_dropout_add_into(y, packed, dense, dense_bias, residual.contiguous(), seed, p, bits)
-        return _with_layout(x, dense, y), packed
+        return with_layout(x, dense, y), packed
 
     def apply_packed_mask(self, x: Tensor, packed: Tensor, p: float, bits: int) -> Tensor:
         """See ops.apply_packed_mask: x * keep / (1 - p) in the dtype and layout of x."""
         dense = x.contiguous()
         y = torch.empty_like(dense)
         self.apply_mask_into(y, packed.contiguous(), dense, p, bits)
-        return _with_layout(x, dense, y)
+        return with_layout(x, dense, y)
 
     def pack_bits(self, mask: Tensor, bits: int) -> Tensor:
         """See ops.pack_bits: a Boolean (or 0/1) tensor of any shape to flat uint8."""
@@ -196,8 +175,8 @@ class Core:
 
     def apply_mask_into(self, y: Tensor, packed: Tensor, x: Tensor, p: float, bits: int) -> None:
         dtype = _dtype_code(x)
-        _check_packed(packed, x.numel(), bits)
-        arguments = (x.numel(), _scale(x.dtype, p), bits, torch.get_num_threads())
+        check_packed(packed, x.numel(), bits)
+        arguments = (x.numel(), rounded_scale(x.dtype, p), bits, torch.get_num_threads())
         self._apply_mask(self._backend, dtype, x.data_ptr(), y.data_ptr(), packed.data_ptr(), *arguments)
 
     def pack_bits_into(self, packed: Tensor, mask: Tensor, bits: int) -> None:
@@ -205,6 +184,6 @@ class Core:
         self._pack(self._backend, mask.data_ptr(), packed.data_ptr(), *arguments)
 
     def unpack_bits_into(self, mask: Tensor, packed: Tensor, bits: int) -> None:
-        _check_packed(packed, mask.numel(), bits)
+        check_packed(packed, mask.numel(), bits)
         arguments = (mask.numel(), bits, torch.get_num_threads())
         self._unpack(self._backend, packed.data_ptr(), mask.data_ptr(), *arguments)

@@ -1,0 +1,36 @@
+"""What a compiled backend checks and computes around its kernels: the same for every device."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from pmexp.packed_dropout import reference
+
+
+@lru_cache(maxsize=1024)
+def rounded_scale(dtype: torch.dtype, p: float) -> float:
+    """1 / (1 - p) as the reference rounds it in `dtype`."""
+    one = torch.ones(1, dtype=dtype, device="cpu")
+    return reference.apply_mask(one, one.to(torch.bool), p).item()
+
+
+def check_packed(packed: Tensor, numel: int, bits: int) -> None:
+    """Raises ValueError where `packed` does not hold `numel` values of `bits` bits."""
+    reference.values_per_byte(bits)
+    if packed.dtype is not torch.uint8 or packed.numel() != reference.packed_bytes(numel, bits):
+        raise ValueError(
+            f"packed mask: {packed.numel()} x {packed.dtype} given, {numel} values at {bits} bit(s) "
+            f"take {reference.packed_bytes(numel, bits)} x torch.uint8"
+        )
+
+
+def check_seed(seed: Tensor) -> None:
+    """Raises ValueError where `seed` is not one int64."""
+    if seed.dtype is not torch.int64 or seed.numel() != 1:
+        raise ValueError(f"seed: one torch.int64 is needed, {seed.numel()} x {seed.dtype} given")
+
+
+def with_layout(x: Tensor, dense: Tensor, y: Tensor) -> Tensor:
+    """y, computed from the contiguous copy `dense` of x, in the layout of empty_like(x)."""
+    return y if dense is x else torch.empty_like(x).copy_(y)

@@ -1,0 +1,140 @@
+"""rng="torch" on CUDA: the masks of nn.Dropout from the same generator state, without a byte mask.
+
+nn.Dropout runs torch.native_dropout there. Its draw is reproduced in one pass that packs (see cuda_mapping).
+Where that cannot be, native_dropout itself runs and its mask is packed: the same numbers at the cost of a
+byte mask for a moment. torch_rng_record() tells how often which of the two happened, and why.
+"""
+
+from collections import Counter
+from functools import cache
+from threading import Lock
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from pmexp.packed_dropout import cuda_backend, cuda_mapping, ops
+
+_record: Counter[str] = Counter()
+_reserving = Lock()
+
+
+def torch_rng_record() -> dict[str, int]:
+    """How the masks of rng="torch" on CUDA came about in this process, and how many.
+
+    Keys are "reproduced", and "packed native_dropout: <reason>". A place in a compiled graph counts once,
+    when it is compiled.
+    """
+    return dict(_record)
+
+
+def native_dropout_packed(x: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
+    """torch.native_dropout(x, p, True) with its mask packed at `bits` bits; for 0 < p < 1 and a CUDA tensor.
+
+    Output, mask and the generator's state afterwards are those of native_dropout, bit for bit.
+    """
+    reason = why_not_reproduced(x)
+    if reason is not None:
+        _count(f"packed native_dropout: {reason}")
+        y, keep = torch.native_dropout(x, p, True)
+        return y, ops.pack_bits(keep, bits)
+    _count("reproduced")
+    return _reproduced(x, p, bits)
+
+
+def apply_native_mask(x: Tensor, packed: Tensor, keep: Tensor | None, scale: float, bits: int) -> Tensor:
+    """x * keep * scale by the packed mask, or the Boolean one where there is one, rounded as on CUDA.
+
+    Args:
+        scale: cuda_mapping.backward_scale(p) for the gradient of native_dropout_packed,
+            cuda_mapping.forward_scale(p, x.dtype) to compute its output once more.
+    """
+    if keep is not None:
+        return cast(Tensor, torch.ops.aten.native_dropout_backward.default(x, keep, scale))
+    return cast(Tensor, ops.scale_packed_mask(x, packed, scale, bits))
+
+
+def why_not_reproduced(x: Tensor) -> str | None:
+    """Why native_dropout's draw cannot be reproduced for x; None where it can."""
+    if torch.compiler.is_compiling():
+        return "torch.compile"
+    if type(x) not in (Tensor, nn.Parameter):
+        return type(x).__name__
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "torch.func"
+    if torch._C._len_torch_dispatch_stack():
+        return "a torch dispatch mode"
+    if not cuda_backend.has_kernels():
+        return str(cuda_backend.operators().name)
+    if torch.cuda.is_current_stream_capturing():
+        return "CUDA graph capture"
+    if not x.is_contiguous():
+        return "input not contiguous"
+    if not _mapping_holds(x.device, x.dtype):
+        return f"torch {torch.__version__} draws otherwise"
+    return None
+
+
+def reserve(device: torch.device, increment: int) -> Tensor:
+    """Advances the offset of the device's default generator, a multiple of 4, by `increment`.
+
+    Returns the seed and the offset before: (2,) int64 on the CPU, where reading them waits for nothing.
+    """
+    generator = _default_generator(device)
+    with _reserving:
+        offset = generator.get_offset()
+        generator.set_offset(offset + increment)
+    seed = generator.initial_seed()  # 64 bits, of which the highest is int64's sign
+    return torch.tensor([seed - (seed >> 63 << 64), offset], dtype=torch.int64, device="cpu")
+
+
+def _reproduced(x: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
+    threads = cuda_mapping.thread_count(x.numel(), *_multiprocessors(x.device))
+    vector = cuda_mapping.vector_size(x.numel(), x.element_size(), x.data_ptr())
+    state = reserve(x.device, cuda_mapping.offset_increment(x.numel(), threads))
+    drawn = cuda_backend.operators().native_dropout(x, state, p, bits, threads, vector)
+    return cast(tuple[Tensor, Tensor], drawn)
+
+
+@cache
+def _mapping_holds(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this torch draws as cuda_mapping.py says: it is no interface and has changed before.
+
+    Asked of one tensor in whole vectors and one of odd size, each a little more than the threads take in
+    one round. The generator is left as it was.
+    """
+    generator = _default_generator(device)
+    before = generator.get_offset()
+    most_threads = cuda_mapping.thread_count(2**40, *_multiprocessors(device))
+    try:
+        for numel in (8 * most_threads + 8, 4 * most_threads + 1):
+            x = torch.ones(numel, dtype=dtype, device=device)
+            start = generator.get_offset()
+            y, _ = torch.native_dropout(x, 0.3, True)
+            after = generator.get_offset()
+            generator.set_offset(start)
+            reproduced, _ = _reproduced(x, 0.3, 1)
+            if generator.get_offset() != after or not torch.equal(reproduced, y):
+                return False
+    finally:
+        generator.set_offset(before)
+    return True
+
+
+def _count(event: str) -> None:
+    _record[event] += 1
+
+
+# What torch.compiler.assume_constant_result() does: call it while tracing. That would import all of dynamo.
+_count._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _default_generator(device: torch.device) -> torch.Generator:
+    generator: torch.Generator = torch.cuda.default_generators[device.index]
+    return generator
+
+
+def _multiprocessors(device: torch.device) -> tuple[int, int]:
+    """How many the device has, and the threads that one holds."""
+    properties: Any = torch.cuda.get_device_properties(device)
+    return properties.multi_processor_count, properties.max_threads_per_multi_processor

@@ -1,0 +1,336 @@
+"""The operators on CUDA: Triton kernels and their launchers, nothing else.
+
+`reference.py` and `cuda_mapping.py` say what the bits are and how results are rounded.
+
+A program takes _BLOCKS blocks of 32 neighbouring elements. The lanes that draw the mask of a block are not
+those that load and store its elements. Between them passes one 32-bit word a block, bit i for element i: it
+is what is stored, and the elements go through memory in whole lines.
+
+Scalars travel as integers: Triton would round a Python float to float32, and a compile-time constant would
+compile anew for each p. Element offsets have 64 bits. There are no atomics and there is no autotuning.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from pmexp.packed_dropout import cuda_mapping, reference
+from pmexp.packed_dropout.arguments import check_packed, check_seed, rounded_scale, with_layout
+
+name = f"triton {triton.__version__}"
+
+_BLOCKS = 64  # with 4 warps: 2048 elements a program, 16 a thread
+_OPTIONS = {
+    "num_warps": 4,
+    "enable_fp_fusion": False,  # a fused multiply-add would round once where the definition rounds twice
+}
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_RUNTIME_SCALARS = ["threshold", "scale_bits", "seed", "offset"]
+
+
+@triton.jit
+def _kept(word, threshold):
+    """word < threshold, as 0 or 1. A threshold of 2**32 does not fit the word."""
+    return ((word <= (threshold - 1).to(tl.uint32)) & (threshold > 0)).to(tl.uint32)
+
+
+@triton.jit
+def _in_rows(ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    return tl.arange(0, ROWS)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+
+
+@triton.jit
+def _drawn_words(program, seed, threshold, BLOCKS: tl.constexpr):
+    """Keep bits of each block by the layout of reference.py."""
+    counter = program * (BLOCKS * 8) + _in_rows(BLOCKS, 8)
+    w0, w1, w2, w3 = tl.philox(seed, counter.to(tl.uint32), (counter >> 32).to(tl.uint32), 0, 0)
+    low = _kept(w0, threshold) | (_kept(w1, threshold) << 8)
+    high = (_kept(w2, threshold) << 16) | (_kept(w3, threshold) << 24)
+    return tl.sum((low | high) << tl.arange(0, 8)[None, :].to(tl.uint32), axis=1)
+
+
+@triton.jit
+def _native_words(program, seed, offset, threads, threshold, VECTOR: tl.constexpr, BLOCKS: tl.constexpr):
+    """Keep bits of each block by the layout of cuda_mapping.py.
+
+    A group is a run of elements that share a Philox call; all threads together take `span` groups a round.
+    """
+    group: tl.constexpr = 4 if VECTOR >= 4 else VECTOR
+    calls: tl.constexpr = VECTOR // 4 if VECTOR >= 4 else 1
+    groups: tl.constexpr = 32 // group
+    span = threads * (4 if VECTOR == 1 else calls)
+    first = program * (BLOCKS * groups)
+    # 32 bits suffice behind the program's first group; divisions of 64 bits are slow.
+    index = (first % span).to(tl.uint32) + _in_rows(BLOCKS, groups).to(tl.uint32)
+    place = index % span.to(tl.uint32)
+    counter = offset // 4 + (first // span + index // span.to(tl.uint32)) * calls
+    if VECTOR == 1:
+        thread = place % threads.to(tl.uint32)
+    else:
+        counter += place % calls
+        thread = place // calls
+    w0, w1, w2, w3 = tl.philox(seed, counter.to(tl.uint32), (counter >> 32).to(tl.uint32), thread, 0)
+    if VECTOR == 1:
+        word = place // threads.to(tl.uint32)
+        bits = _kept(tl.where(word < 2, tl.where(word == 0, w0, w1), tl.where(word == 2, w2, w3)), threshold)
+    else:
+        bits = _kept(w0, threshold) | (_kept(w1, threshold) << 1)
+        if VECTOR >= 4:
+            bits |= (_kept(w2, threshold) << 2) | (_kept(w3, threshold) << 3)
+    return tl.sum(bits << (tl.arange(0, groups)[None, :] * group).to(tl.uint32), axis=1)
+
+
+@triton.jit
+def _keep_rows(words, BLOCKS: tl.constexpr):
+    """The keep bits as 0 or 1, in rows of eight elements."""
+    row = tl.arange(0, BLOCKS * 4)
+    # A gather, since the compiler would draw the words again for every lane rather than broadcast them.
+    byte = tl.gather(words, row // 4, 0) >> (row % 4 * 8).to(tl.uint32)
+    return (byte[:, None] >> tl.arange(0, 8)[None, :].to(tl.uint32)) & 1
+
+
+@triton.jit
+def _spread(words, part: tl.constexpr, BITS: tl.constexpr):
+    """32 / BITS keep bits of each word, from the part'th run of so many on, at BITS bits a value."""
+    if BITS == 1:
+        return words
+    spread = words & 0
+    for i in tl.static_range(32 // BITS):
+        spread |= ((words >> (32 // BITS * part + i)) & 1) << (BITS * i)
+    return spread
+
+
+@triton.jit
+def _store_words(program, packed, words, numel, BITS: tl.constexpr, BLOCKS: tl.constexpr):
+    """Stores the keep bits at BITS bits a value, zeros behind the last value, and no byte too many."""
+    block = program * BLOCKS + tl.arange(0, BLOCKS)
+    if (program + 1) * (BLOCKS * 32) <= numel:
+        whole = packed.to(tl.pointer_type(tl.uint32), bitcast=True)
+        for part in tl.static_range(BITS):
+            tl.store(whole + block * BITS + part, _spread(words, part, BITS))
+    else:
+        left = tl.maximum(numel - block * 32, 0)
+        words = tl.where(left < 32, words & ((1 << left.to(tl.uint32)) - 1), words)
+        for part in tl.static_range(BITS):
+            spread = _spread(words, part, BITS)
+            for i in tl.static_range(4):
+                byte = (block * BITS + part) * 4 + i
+                tl.store(packed + byte, (spread >> (8 * i)).to(tl.uint8), mask=byte * (8 // BITS) < numel)
+
+
+@triton.jit
+def _load_packed(program, packed, numel, BITS: tl.constexpr, ROWS: tl.constexpr):
+    """The stored values as 0 or 1, in rows of one byte each."""
+    values: tl.constexpr = 8 // BITS
+    byte = program * ROWS + tl.arange(0, ROWS)
+    stored = tl.load(packed + byte, mask=byte * values < numel, other=0).to(tl.uint32)
+    return (stored[:, None] >> (BITS * tl.arange(0, values)[None, :]).to(tl.uint32)) & 1
+
+
+@triton.jit
+def _wide(x):
+    return x if x.dtype == tl.float64 else x.to(tl.float32)
+
+
+@triton.jit
+def _scaled(x, keep, scale_bits):
+    """x * keep * scale, rounded once. A product and no selection: 0 * inf is NaN and 0 * -1 is -0."""
+    wide = _wide(x)
+    scale = scale_bits.to(tl.float64, bitcast=True).to(wide.dtype)
+    return (wide * tl.where(keep != 0, scale, 0.0)).to(x.dtype)
+
+
+@triton.jit
+def _sum(a, b):
+    """a + b, rounded to their dtype."""
+    return (_wide(a) + _wide(b)).to(a.dtype)
+
+
+@triton.jit(do_not_specialize=_RUNTIME_SCALARS)
+def _dropout_kernel(
+    x, bias, columns, residual, y, packed, seed, numel, threshold: tl.int64, scale_bits: tl.int64,
+    WHOLE_ROWS: tl.constexpr, BITS: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    """y = dropout(x + bias) + residual; bias, residual and packed may be None.
+
+    WHOLE_ROWS says that `columns` is a multiple of 8, so that no row of eight elements wraps.
+    """
+    program = tl.program_id(0).to(tl.int64)
+    element = program * (BLOCKS * 32) + _in_rows(BLOCKS * 4, 8)
+    inside = element < numel
+    value = tl.load(x + element, mask=inside)
+    if bias is not None:
+        first = (program * (BLOCKS * 32) % columns).to(tl.int32)
+        if WHOLE_ROWS:
+            row = tl.multiple_of((first + tl.arange(0, BLOCKS * 4) * 8) % columns, 8)
+            column = row[:, None] + tl.arange(0, 8)[None, :]
+        else:
+            column = (first + _in_rows(BLOCKS * 4, 8)) % columns
+        value = _sum(value, tl.load(bias + column, mask=inside))
+    words = _drawn_words(program, tl.load(seed), threshold, BLOCKS)
+    value = _scaled(value, _keep_rows(words, BLOCKS), scale_bits)
+    if residual is not None:
+        value = _sum(value, tl.load(residual + element, mask=inside))
+    tl.store(y + element, value, mask=inside)
+    if packed is not None:
+        _store_words(program, packed, words, numel, BITS, BLOCKS)
+
+
+@triton.jit(do_not_specialize=_RUNTIME_SCALARS)
+def _native_dropout_kernel(
+    x, y, packed, seed: tl.int64, offset: tl.int64, threads, numel, threshold: tl.int64, scale_bits: tl.int64,
+    VECTOR: tl.constexpr, BITS: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0).to(tl.int64)
+    element = program * (BLOCKS * 32) + _in_rows(BLOCKS * 4, 8)
+    inside = element < numel
+    value = tl.load(x + element, mask=inside)
+    words = _native_words(program, seed, offset, threads, threshold, VECTOR, BLOCKS)
+    tl.store(y + element, _scaled(value, _keep_rows(words, BLOCKS), scale_bits), mask=inside)
+    _store_words(program, packed, words, numel, BITS, BLOCKS)
+
+
+@triton.jit(do_not_specialize=_RUNTIME_SCALARS)
+def _scale_kernel(x, packed, y, numel, scale_bits: tl.int64, BITS: tl.constexpr, ROWS: tl.constexpr):
+    program = tl.program_id(0).to(tl.int64)
+    element = program * (ROWS * (8 // BITS)) + _in_rows(ROWS, 8 // BITS)
+    value = tl.load(x + element, mask=element < numel)
+    keep = _load_packed(program, packed, numel, BITS, ROWS)
+    tl.store(y + element, _scaled(value, keep, scale_bits), mask=element < numel)
+
+
+@triton.jit
+def _pack_kernel(mask, packed, numel, BITS: tl.constexpr, ROWS: tl.constexpr):
+    values: tl.constexpr = 8 // BITS
+    program = tl.program_id(0).to(tl.int64)
+    element = program * (ROWS * values) + _in_rows(ROWS, values)
+    keep = tl.load(mask + element, mask=element < numel, other=0).to(tl.uint32)
+    stored = tl.sum(keep << (BITS * tl.arange(0, values)[None, :]).to(tl.uint32), axis=1)
+    byte = program * ROWS + tl.arange(0, ROWS)
+    tl.store(packed + byte, stored.to(tl.uint8), mask=byte * values < numel)
+
+
+@triton.jit
+def _unpack_kernel(packed, mask, numel, BITS: tl.constexpr, ROWS: tl.constexpr):
+    program = tl.program_id(0).to(tl.int64)
+    element = program * (ROWS * (8 // BITS)) + _in_rows(ROWS, 8 // BITS)
+    keep = _load_packed(program, packed, numel, BITS, ROWS)
+    tl.store(mask + element, keep.to(tl.uint8), mask=element < numel)
+
+
+def packed_dropout(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
+    """See ops.packed_dropout: y in the dtype and layout of x, and the packed mask."""
+    packed = _empty_packed(x, bits)
+    return _dropout(x, None, None, seed, p, packed, bits), packed
+
+
+def seeded_dropout(x: Tensor, seed: Tensor, p: float) -> Tensor:
+    """See ops.seeded_dropout: as packed_dropout, without keeping the mask."""
+    return _dropout(x, None, None, seed, p, None, 1)
+
+
+def bias_dropout_add(
+    x: Tensor, bias: Tensor | None, residual: Tensor, seed: Tensor, p: float, bits: int
+) -> tuple[Tensor, Tensor]:
+    """See ops.bias_dropout_add: y in the dtype and layout of x, and the packed mask."""
+    reference.check_addends(x, bias, residual)
+    packed = _empty_packed(x, bits)
+    return _dropout(x, bias, residual, seed, p, packed, bits), packed
+
+
+def _dropout(
+    x: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    seed: Tensor,
+    p: float,
+    packed: Tensor | None,
+    bits: int,
+) -> Tensor:
+    check_seed(seed)
+    columns = 8 if bias is None else bias.numel()
+    if columns >= 2**31:
+        raise ValueError(f"bias: {columns} values given, fewer than 2**31 are allowed on CUDA")
+    dense = _dense(x)
+    y = torch.empty_like(dense)
+    bias, residual = (None if t is None else t.contiguous() for t in (bias, residual))
+    threshold = round((1.0 - p) * 2**32)
+    scalars = (x.numel(), threshold, _bits_of(rounded_scale(x.dtype, p)), columns % 8 == 0)
+    _run_blocks(_dropout_kernel, dense, bias, columns, residual, y, packed, seed, *scalars, bits)
+    return with_layout(x, dense, y)
+
+
+def native_dropout(
+    x: Tensor, state: Tensor, p: float, bits: int, threads: int, vector: int
+) -> tuple[Tensor, Tensor]:
+    """See cuda_mapping.native_dropout; a `state` on the CPU costs no wait for the device."""
+    cuda_mapping.check_native(state, threads, vector)
+    dense = _dense(x)
+    y, packed = torch.empty_like(dense), _empty_packed(x, bits)
+    seed, offset = state.tolist()
+    threshold, scale = cuda_mapping.threshold(p, x.dtype), cuda_mapping.forward_scale(p, x.dtype)
+    scalars = (seed, offset, threads, x.numel(), threshold, _bits_of(scale), vector)
+    _run_blocks(_native_dropout_kernel, dense, y, packed, *scalars, bits)
+    return with_layout(x, dense, y), packed
+
+
+def apply_packed_mask(x: Tensor, packed: Tensor, p: float, bits: int) -> Tensor:
+    """See ops.apply_packed_mask: x * keep / (1 - p) in the dtype and layout of x."""
+    return scale_packed_mask(x, packed, rounded_scale(x.dtype, p), bits)
+
+
+def scale_packed_mask(x: Tensor, packed: Tensor, scale: float, bits: int) -> Tensor:
+    """See cuda_mapping.scale_packed_mask."""
+    check_packed(packed, x.numel(), bits)
+    dense = _dense(x)
+    y = torch.empty_like(dense)
+    scalars = (x.numel(), _bits_of(cuda_mapping.in_compute_dtype(scale, x.dtype)))
+    _run_rows(_scale_kernel, dense, packed.contiguous(), y, *scalars, bits)
+    return with_layout(x, dense, y)
+
+
+def pack_bits(mask: Tensor, bits: int) -> Tensor:
+    """See ops.pack_bits: a Boolean (or 0/1) tensor of any shape to flat uint8."""
+    packed = _empty_packed(mask, bits)
+    _run_rows(_pack_kernel, mask.to(torch.bool).contiguous().view(torch.uint8), packed, mask.numel(), bits)
+    return packed
+
+
+def unpack_bits(packed: Tensor, shape: Sequence[int], bits: int) -> Tensor:
+    """See ops.unpack_bits: the Boolean mask of `shape`."""
+    mask = packed.new_empty(shape, dtype=torch.bool)
+    check_packed(packed, mask.numel(), bits)
+    _run_rows(_unpack_kernel, packed.contiguous(), mask.view(torch.uint8), mask.numel(), bits)
+    return mask
+
+
+def _run_blocks(kernel: Any, x: Tensor, *arguments: Any) -> None:
+    with torch.cuda.device_of(x):
+        kernel[(triton.cdiv(x.numel(), 32 * _BLOCKS),)](x, *arguments, _BLOCKS, **_OPTIONS)
+
+
+def _run_rows(kernel: Any, first: Tensor, second: Tensor, *arguments: Any) -> None:
+    numel, bits = max(first.numel(), second.numel()), arguments[-1]
+    with torch.cuda.device_of(first):
+        kernel[(triton.cdiv(numel, 32 * _BLOCKS),)](first, second, *arguments, 4 * bits * _BLOCKS, **_OPTIONS)
+
+
+def _dense(x: Tensor) -> Tensor:
+    if x.dtype not in _DTYPES:
+        raise TypeError(f"packed dropout on CUDA takes {', '.join(map(str, _DTYPES))}, got {x.dtype}")
+    return x.contiguous()
+
+
+def _empty_packed(x: Tensor, bits: int) -> Tensor:
+    reference.values_per_byte(bits)  # refuses other widths
+    return torch.empty(reference.packed_bytes(x.numel(), bits), dtype=torch.uint8, device=x.device)
+
+
+def _bits_of(scale: float) -> int:
+    """The bits of a double, as the int64 that carries it into a kernel."""
+    return int(struct.unpack("<q", struct.pack("<d", scale))[0])

@@ -1,0 +1,58 @@
+"""Small kernels around parts of the real ones, for the interpreter's process alone."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch._inductor.runtime.triton_helpers import rand_eager_kernel
+
+from pmexp.packed_dropout.triton_kernels import _drawn_words, _native_words
+
+
+@triton.jit
+def _words_kernel(out, first, seed, threshold: tl.int64, BLOCKS: tl.constexpr):
+    words = _drawn_words(tl.program_id(0).to(tl.int64) + first, tl.load(seed), threshold, BLOCKS)
+    tl.store(out + tl.arange(0, BLOCKS), words)
+
+
+@triton.jit
+def _native_words_kernel(
+    out, first, seed, offset, threads, threshold: tl.int64, VECTOR: tl.constexpr, BLOCKS: tl.constexpr
+):
+    program = tl.program_id(0).to(tl.int64) + first
+    words = _native_words(program, seed, offset, threads, threshold, VECTOR, BLOCKS)
+    tl.store(out + tl.arange(0, BLOCKS), words)
+
+
+@triton.jit
+def _rand_eager_kernel(out, place, seed, call, numel, VECTOR: tl.constexpr, SIZE: tl.constexpr):
+    at = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
+    inside = at < numel
+    drawn = rand_eager_kernel(
+        seed, tl.load(call + at, mask=inside, other=0), tl.load(place + at, mask=inside, other=0), VECTOR
+    )
+    tl.store(out + at, drawn, mask=inside)
+
+
+def words_of_program(program: int, seed: Tensor, threshold: int, blocks: int) -> Tensor:
+    """Keep bits of the blocks of one program, however far it is."""
+    out = torch.empty(blocks, dtype=torch.int32)
+    _words_kernel[(1,)](out, program, seed, threshold, blocks)
+    return out
+
+
+def native_words_of_program(
+    program: int, seed: int, offset: int, threads: int, threshold: int, vector: int, blocks: int
+) -> Tensor:
+    """The same of the draw of native_dropout."""
+    out = torch.empty(blocks, dtype=torch.int32)
+    _native_words_kernel[(1,)](out, program, seed, offset, threads, threshold, vector, blocks)
+    return out
+
+
+def rand_eager(place: Tensor, call: Tensor, seed: int, vector: int) -> Tensor:
+    """torch's own account of its CUDA draw: uniform numbers for places in a round and first calls of rounds."""
+    out = torch.empty(place.numel(), dtype=torch.float32)
+    grid = (triton.cdiv(place.numel(), 256),)
+    _rand_eager_kernel[grid](out, place, seed, call, place.numel(), vector, 256)
+    return out

@@ -1,0 +1,317 @@
+"""The Triton kernels against the torch references, bit for bit: interpreted on the CPU, and compiled for a GPU
+that need not be there. Every tensor lies between guard bytes, and unwritten memory holds NaN or 255."""
+
+import importlib.util
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from triton_interpreter import Interpreter
+
+from pmexp.packed_dropout import cuda_mapping, reference
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+TAILS = [0, 1, 7, 8, 9, 31, 33, 1001]
+each_width = pytest.mark.parametrize("bits", [1, 2, 4])
+
+shapes = st.one_of(
+    st.sampled_from(TAILS).map(lambda n: (n,)),
+    st.sampled_from([2048, 2049, 4095]).map(lambda n: (n,)),  # about a program's 2048 elements
+    st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple),
+    st.just(()),
+)
+rates = st.one_of(st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.floats(0.0, 1.0))
+seeds = st.integers(-(2**63), 2**63 - 1)
+any_case = given(
+    shape=shapes, dtype=st.sampled_from(DTYPES), p=rates, bits=st.sampled_from([1, 2, 4]), seed=seeds
+)
+# An interpreted launch takes a tenth of a second.
+few = settings(max_examples=20)
+
+
+def values(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed % 2**32)).to(dtype)
+
+
+def assert_same(found: Tensor | tuple[Tensor, ...], expected: Tensor | tuple[Tensor, ...]) -> None:
+    """The same bits, signs of zeros included, in the same layout."""
+    if isinstance(expected, tuple):
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+        return
+    assert isinstance(found, Tensor)
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    assert found.numel() < 2 or found.stride() == expected.stride()
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[expected.element_size()]
+    assert torch.equal(found.contiguous().view(whole), expected.contiguous().view(whole))
+
+
+@few
+@any_case
+def test_packed_and_seeded_dropout(
+    interpreter: Interpreter, shape: tuple[int, ...], dtype: torch.dtype, p: float, bits: int, seed: int
+) -> None:
+    x, seed_tensor = values(shape, dtype, seed), torch.tensor([seed])
+    expected = reference.packed_dropout(x, seed_tensor, p, bits)
+    assert_same(interpreter.packed_dropout(x, seed_tensor, p, bits), expected)
+    assert_same(interpreter.seeded_dropout(x, seed_tensor, p), expected[0])
+
+
+@few
+@any_case
+def test_applying_packing_and_unpacking_a_mask(
+    interpreter: Interpreter, shape: tuple[int, ...], dtype: torch.dtype, p: float, bits: int, seed: int
+) -> None:
+    x = values(shape, dtype, seed)
+    keep = values(shape, torch.float32, seed + 1) > 0
+    packed = reference.pack_bits(keep, bits)
+    assert_same(interpreter.pack_bits(keep, bits), packed)
+    assert_same(interpreter.unpack_bits(packed, shape, bits), keep)
+    assert_same(interpreter.apply_packed_mask(x, packed, p, bits), reference.apply_mask(x, keep, p))
+    scaled = cuda_mapping.scale_packed_mask(x, packed, 1.1 + p, bits)
+    assert_same(interpreter.scale_packed_mask(x, packed, 1.1 + p, bits), scaled)
+
+
+@few
+@given(
+    rows=st.integers(1, 70),
+    columns=st.one_of(st.integers(1, 70), st.sampled_from([8, 64, 768, 2056])),
+    dtype=st.sampled_from(DTYPES),
+    p=rates,
+    bits=st.sampled_from([1, 2, 4]),
+    seed=seeds,
+    with_bias=st.booleans(),
+)
+def test_bias_dropout_add(
+    interpreter: Interpreter,
+    rows: int,
+    columns: int,
+    dtype: torch.dtype,
+    p: float,
+    bits: int,
+    seed: int,
+    with_bias: bool,
+) -> None:
+    rows = min(rows, 1 + 9000 // columns)
+    x, residual = values((rows, columns), dtype, seed), values((rows, columns), dtype, seed + 1)
+    bias = values((columns,), dtype, seed + 2) if with_bias else None
+    arguments = (x, bias, residual, torch.tensor([seed]), p, bits)
+    assert_same(interpreter.bias_dropout_add(*arguments), reference.bias_dropout_add(*arguments))
+
+
+@few
+@given(
+    numel=st.one_of(st.sampled_from(TAILS[1:]), st.integers(1, 6000)),
+    vector=st.sampled_from([1, 2, 4, 8]),
+    blocks=st.integers(1, 4),
+    dtype=st.sampled_from(DTYPES),
+    p=st.floats(0.0, 1.0, exclude_max=True),
+    bits=st.sampled_from([1, 2, 4]),
+    seed=seeds,
+    offset=st.integers(0, 2**62).map(lambda n: 4 * (n // 4)),
+)
+def test_native_dropout(
+    interpreter: Interpreter,
+    numel: int,
+    vector: int,
+    blocks: int,
+    dtype: torch.dtype,
+    p: float,
+    bits: int,
+    seed: int,
+    offset: int,
+) -> None:
+    x = values((numel,), dtype, seed)
+    arguments = (x, torch.tensor([seed, offset]), p, bits, 256 * blocks, vector)
+    assert_same(interpreter.native_dropout(*arguments), cuda_mapping.native_dropout(*arguments))
+
+
+@each_width
+@pytest.mark.parametrize("numel", TAILS)
+def test_tails(interpreter: Interpreter, numel: int, bits: int) -> None:
+    x, seed = values((numel,), torch.float32), torch.tensor([numel])
+    assert_same(interpreter.packed_dropout(x, seed, 0.3, bits), reference.packed_dropout(x, seed, 0.3, bits))
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.randn(6, 5).t(),
+        torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        torch.randn(8, 8)[::2, 1::3],
+        torch.randn(5, 1).expand(5, 4),
+        torch.randn(65)[1:],
+    ],
+    ids=["transposed", "channels_last", "strided", "expanded", "offset"],
+)
+def test_any_layout(interpreter: Interpreter, x: Tensor) -> None:
+    seed, state = torch.tensor([3]), torch.tensor([3, 8])
+    y, packed = reference.packed_dropout(x, seed, 0.4, 1)
+    assert_same(interpreter.packed_dropout(x, seed, 0.4, 1), (y, packed))
+    assert_same(interpreter.apply_packed_mask(x, packed, 0.4, 1), y)
+    residual = torch.randn(x.shape).t().contiguous().t() if x.dim() == 2 else torch.randn(x.shape)
+    arguments = (x, x[:1].flatten()[: x.shape[-1]] if x.dim() == 2 else None, residual, seed, 0.4, 1)
+    assert_same(interpreter.bias_dropout_add(*arguments), reference.bias_dropout_add(*arguments))
+    native = cuda_mapping.native_dropout(x, state, 0.4, 1, 256, 1)
+    assert_same(interpreter.native_dropout(x, state, 0.4, 1, 256, 1), native)
+    assert_same(interpreter.pack_bits(x > 0, 2), reference.pack_bits(x > 0, 2))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", [0.0, 2.0**-40, 0.3, 1 - 1e-6, 1 - 2.0**-40, 1.0])
+def test_ends_of_p_and_of_the_values(interpreter: Interpreter, dtype: torch.dtype, p: float) -> None:
+    """Thresholds of 0 and 2**32, a scale that float16 cannot hold, subnormals, and 0 * inf = NaN."""
+    special = [float("inf"), -float("inf"), float("nan"), -1.0, -0.0, torch.finfo(dtype).smallest_normal / 4]
+    x, seed = torch.tensor(special * 20, dtype=dtype), torch.tensor([7])
+    y, packed = interpreter.packed_dropout(x, seed, p, 1)
+    expected, expected_packed = reference.packed_dropout(x, seed, p, 1)
+    assert torch.equal(y.isnan(), expected.isnan())
+    assert_same((y.nan_to_num(7), packed), (expected.nan_to_num(7), expected_packed))
+
+
+@pytest.mark.parametrize("program", [0, 1, 2**23 - 1, 2**23, 2**31 + 5, 2**40])
+def test_counters_beyond_32_bits(interpreter: Interpreter, program: int) -> None:
+    """Words of a program far off, by the definition: word w of counter 8 b + l is element 32 b + 8 w + l.
+    Program 2**23 is the first whose counters have a high word."""
+    blocks, seed, threshold = 64, -3, 2**31
+    counter = 8 * blocks * program + torch.arange(8 * blocks)
+    zero, one = torch.tensor(0), torch.tensor(seed)
+    key = (one & 0xFFFFFFFF, (one >> 32) & 0xFFFFFFFF)
+    words = torch.stack(reference.philox((counter & 0xFFFFFFFF, counter >> 32, zero, zero), key))
+    kept = (words < threshold).view(4, blocks, 8).transpose(0, 1).reshape(blocks, 32).long()
+    expected = (kept << torch.arange(32)).sum(1).to(torch.int32)
+    found = interpreter.words_of_program(program, torch.tensor([seed]), threshold, blocks)
+    assert torch.equal(found, expected)
+
+
+def test_a_word_at_the_threshold_is_dropped(interpreter: Interpreter) -> None:
+    seed = torch.tensor([11])
+    word = int(reference.random_words(1, seed)[0])
+    for threshold, kept in ((word - 1, 0), (word, 0), (word + 1, 1)):
+        assert int(interpreter.words_of_program(0, seed, threshold, 64)[0]) & 1 == kept
+
+
+@pytest.mark.parametrize("vector", [1, 2, 4, 8])
+@pytest.mark.parametrize("program", [0, 2**21, 2**33 + 1])
+def test_native_draw_beyond_32_bits(interpreter: Interpreter, program: int, vector: int) -> None:
+    """Element by element in Python's integers, for elements and calls that 32 bits do not count."""
+    blocks, threads, offset, threshold = 64, 270336, 2**34, 2**31
+    element = [2048 * program + i for i in range(2048)]
+    if vector == 1:
+        call = [e // (4 * threads) for e in element]
+        thread = [e % threads for e in element]
+        word = [e % (4 * threads) // threads for e in element]
+    else:
+        call = [
+            e // (threads * vector) * max(vector // 4, 1) + e % (threads * vector) % vector // 4
+            for e in element
+        ]
+        thread = [e % (threads * vector) // vector for e in element]
+        word = [e % vector % 4 for e in element]
+    counter = offset // 4 + torch.tensor(call)
+    key, zero = (torch.tensor(5), torch.tensor(0)), torch.zeros(2048, dtype=torch.int64)
+    four = reference.philox((counter & 0xFFFFFFFF, counter >> 32, torch.tensor(thread), zero), key)
+    kept = (torch.stack(four).gather(0, torch.tensor(word)[None])[0] < threshold).view(blocks, 32).long()
+    expected = (kept << torch.arange(32)).sum(1).to(torch.int32)
+    found = interpreter.native_words_of_program(program, 5, offset, threads, threshold, vector, blocks)
+    assert torch.equal(found, expected)
+
+
+def test_refusals_name_what_is_allowed(interpreter: Interpreter) -> None:
+    x, seed = torch.ones(9), torch.tensor([1])
+    packed = torch.zeros(2, dtype=torch.uint8)
+    with pytest.raises(TypeError, match=r"takes torch.float32, .*, got torch.int64"):
+        interpreter.packed_dropout(x.long(), seed, 0.5, 1)
+    with pytest.raises(ValueError, match="allowed are 1, 2 and 4"):
+        interpreter.packed_dropout(x, seed, 0.5, 3)
+    with pytest.raises(ValueError, match=r"seed: one torch\.int64 is needed, 1 x torch\.int32"):
+        interpreter.seeded_dropout(x, seed.int(), 0.5)
+    with pytest.raises(ValueError, match=r"9 values at 2 bit\(s\) take 3 x torch.uint8"):
+        interpreter.apply_packed_mask(x, packed, 0.5, 2)
+    with pytest.raises(ValueError, match=r"17 values at 1 bit\(s\) take 3 x torch.uint8"):
+        interpreter.unpack_bits(packed, (17,), 1)
+    with pytest.raises(ValueError, match=r"residual: \(8,\)"):
+        interpreter.bias_dropout_add(x, None, torch.ones(8), seed, 0.5, 1)
+    with pytest.raises(ValueError, match=r"state: two torch\.int64 are needed"):
+        interpreter.native_dropout(x, seed, 0.5, 1, 256, 1)
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Any:
+    """triton_kernels as it runs on a GPU: compiled."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed")
+    from pmexp.packed_dropout import triton_kernels
+
+    return triton_kernels
+
+
+@pytest.mark.parametrize("name", reference.OPERATORS | cuda_mapping.OPERATORS)
+def test_launchers_have_the_signatures_of_the_references(kernels: Any, name: str) -> None:
+    definition = (reference.OPERATORS | cuda_mapping.OPERATORS)[name]
+    assert list(inspect.signature(getattr(kernels, name)).parameters) == list(
+        inspect.signature(definition).parameters
+    )
+
+
+def ptx_of(kernels: Any, kernel: str, dtype: str, **constants: Any) -> str:
+    """PTX for compute capability 9.0 of a kernel at its defaults, with tensors aligned as torch's are and
+    sizes that are multiples of 16. Tensors and scalars named in `constants` are compile-time constants."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    function = getattr(kernels, kernel)
+    types = dict.fromkeys(("x", "y", "bias", "residual"), f"*{dtype}")
+    types |= {"packed": "*u8", "mask": "*u8", "seed": "i64" if "native" in kernel else "*i64"}
+    types |= dict.fromkeys(("threshold", "scale_bits", "offset"), "i64")
+    sizes = {"numel": "i32", "columns": "i32", "threads": "i32"}
+    bits = constants.setdefault("BITS", 1)
+    constants |= {"BLOCKS": kernels._BLOCKS, "ROWS": 4 * bits * kernels._BLOCKS}
+    names = list(inspect.signature(function.fn).parameters)
+    signature = {name: "constexpr" if name in constants else (types | sizes)[name] for name in names}
+    aligned = [i for i, name in enumerate(names) if signature[name].startswith("*") or name in sizes]
+    source = ASTSource(
+        function,
+        signature,
+        {(names.index(name),): value for name, value in constants.items() if name in names},
+        {(i,): [["tt.divisibility", 16]] for i in aligned if signature[names[i]] != "constexpr"},
+    )
+    text: str = compile(source, target=GPUTarget("cuda", 90, 32), options=kernels._OPTIONS).asm["ptx"]
+    return text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_kernels_compile_for_a_gpu(
+    kernels: Any, dtype: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiling checks types, which the interpreter does not. In what comes out elements are loaded and
+    stored 16 bytes at a time, no product is fused with a sum, no subnormal is lost, and each mask is drawn
+    once: 16 elements a thread are 4 calls of 10 rounds with 2 wide products. The compiler has made nine
+    times that of it."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    plain = dict.fromkeys(("bias", "residual"))
+    drawing = [
+        ptx_of(kernels, "_dropout_kernel", dtype, **plain, WHOLE_ROWS=True),
+        ptx_of(kernels, "_dropout_kernel", dtype, **plain, packed=None, WHOLE_ROWS=True),
+        ptx_of(kernels, "_dropout_kernel", dtype, WHOLE_ROWS=True, BITS=4),
+        ptx_of(kernels, "_dropout_kernel", dtype, WHOLE_ROWS=False),
+        *(ptx_of(kernels, "_native_dropout_kernel", dtype, VECTOR=vector) for vector in (4, 8)),
+    ]
+    for ptx in drawing:
+        assert ptx.count("mul.hi.u32") + ptx.count("mul.wide.u32") < 100
+    others = [
+        *(ptx_of(kernels, "_native_dropout_kernel", dtype, VECTOR=vector, BITS=2) for vector in (1, 2)),
+        ptx_of(kernels, "_scale_kernel", dtype),
+    ]
+    for ptx in (*drawing, *others):
+        assert "ld.global.v4.b32" in ptx and "st.global.v4.b32" in ptx
+        assert "fma." not in ptx and "ftz" not in ptx
+        assert dtype != "bf16" or "cvt.rn.bf16" in ptx
+    for bits in (1, 2, 4):
+        ptx_of(kernels, "_pack_kernel", dtype, BITS=bits)
+        ptx_of(kernels, "_unpack_kernel", dtype, BITS=bits)

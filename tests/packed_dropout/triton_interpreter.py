@@ -1,0 +1,116 @@
+"""A process in which Triton interprets its kernels on CPU tensors.
+
+Triton settles when it is first imported whether it compiles or interprets (TRITON_INTERPRET=1), its own
+library functions included, and torch.compile imports it too. So the interpreter gets a process to itself:
+nothing of it reaches other tests.
+"""
+
+import io
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_GUARD = 2**15  # bytes before and behind each tensor that a kernel gets; more than a program writes
+
+
+class Interpreter:
+    """Its attributes are the launchers of triton_kernels.py and of interpreted_kernels.py."""
+
+    name = "triton interpreter"
+
+    def __init__(self) -> None:
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _start)
+
+    def __getattr__(self, launcher: str) -> Any:
+        if launcher.startswith("_"):
+            raise AttributeError(launcher)
+
+        def call(*arguments: Any) -> Any:
+            answer = self._pool.submit(_call, launcher, _pickled(arguments)).result()
+            return torch.load(io.BytesIO(answer), weights_only=False)
+
+        return call
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def _pickled(value: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)  # keeps strides
+    return file.getvalue()
+
+
+def _start() -> None:
+    os.environ["TRITON_INTERPRET"] = "1"
+    from triton.runtime import interpreter
+
+    from pmexp.packed_dropout import triton_kernels
+
+    interpreter.InterpreterBuilder.cast_impl = _correct_cast(interpreter)
+    triton_kernels._run_blocks = _guarded(triton_kernels._run_blocks)
+    triton_kernels._run_rows = _guarded(triton_kernels._run_rows)
+    torch.set_grad_enabled(False)  # as where the operators are called
+    # Fills torch.empty() with NaN and 255: what a kernel leaves out shows.
+    torch.use_deterministic_algorithms(True)
+
+
+def _call(launcher: str, arguments: bytes) -> bytes:
+    import interpreted_kernels
+
+    from pmexp.packed_dropout import triton_kernels
+
+    place = triton_kernels if hasattr(triton_kernels, launcher) else interpreted_kernels
+    try:
+        result = getattr(place, launcher)(*torch.load(io.BytesIO(arguments), weights_only=False))
+    except Exception as error:
+        if type(error).__module__.startswith("triton"):
+            raise RuntimeError(repr(error)) from None  # the caller has no Triton to unpickle its errors with
+        raise
+    return _pickled(result)
+
+
+def _correct_cast(interpreter: Any) -> Any:
+    """The interpreter cuts float32 off to bfloat16 and loses bfloat16's subnormals; hardware does neither."""
+    original = interpreter.InterpreterBuilder.cast_impl
+    language = interpreter.tl
+
+    def cast(self: Any, source: Any, target: Any) -> Any:
+        pair = (source.dtype.scalar, target.scalar)
+        if pair == (language.float32, language.bfloat16):
+            data = torch.from_numpy(source.data.copy()).to(torch.bfloat16).view(torch.uint16).numpy()
+        elif pair == (language.bfloat16, language.float32):
+            data = torch.from_numpy(source.data.copy()).view(torch.bfloat16).to(torch.float32).numpy()
+        else:
+            return original(self, source, target)
+        return interpreter.TensorHandle(data, target.scalar)
+
+    return cast
+
+
+def _guarded(run: Any) -> Any:
+    """`run` on copies of its tensors between guard bytes, which it must leave alone."""
+
+    def guarded(kernel: Any, *arguments: Any) -> None:
+        fences: list[tuple[Tensor, Tensor, Tensor]] = []
+
+        def fenced(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            size = value.numel() * value.element_size()
+            whole = torch.full((size + 2 * _GUARD,), 0xAA, dtype=torch.uint8)
+            inner = whole[_GUARD : _GUARD + size].view(value.dtype).view(value.shape)
+            inner.copy_(value)
+            fences.append((value, inner, whole))
+            return inner
+
+        run(kernel, *map(fenced, arguments))
+        for value, inner, whole in fences:
+            value.copy_(inner)
+            assert (whole[:_GUARD] == 0xAA).all() and (whole[-_GUARD:] == 0xAA).all(), "written outside"
+
+    return guarded
