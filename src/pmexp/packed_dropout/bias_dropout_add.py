@@ -54,7 +54,7 @@ class _BiasDropoutAdd(Function):
     def forward(
         ctx: Any, x: Tensor, bias: Tensor | None, residual: Tensor, seed: Tensor, p: float, bits: int
     ) -> Tensor:
-        y, packed = ops.operators_for(x).bias_dropout_add(x, bias, residual, seed, p, bits)
+        y, packed = ops.operators_for(x, bias, residual).bias_dropout_add(x, bias, residual, seed, p, bits)
         ctx.save_for_backward(packed)
         ctx.p, ctx.bits = p, bits
         return cast(Tensor, y)

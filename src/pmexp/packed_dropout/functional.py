@@ -64,7 +64,13 @@ def packed_dropout(
     if known is not None:
         return known
     chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
-    return cast(Tensor, _PackedDropout.apply(input, new_seed(input.device, rng), chosen, inplace))
+    seed = new_seed(input.device, rng)
+    if (
+        torch.compiler.is_exporting() and not flip_rate
+    ):  # a program has operators, with gradients of their own
+        y, _ = draw(input, seed, chosen)
+        return input.copy_(y) if inplace else y
+    return cast(Tensor, _PackedDropout.apply(input, seed, chosen, inplace))
 
 
 def dropped_without_a_mask(input: Tensor, p: float, training: bool, inplace: bool) -> Tensor | None:
@@ -106,7 +112,8 @@ class _PackedDropout(Function):
         if not inplace:
             return y
         ctx.mark_dirty(x)
-        return x.copy_(y)
+        x.copy_(y)
+        return x
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -122,9 +129,10 @@ def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tens
     if seed is not None:
         y, packed = ops.operators_for(x).packed_dropout(x, seed, p, bits)
     elif x.device.type == "cpu":
-        keep = torch.empty_like(x).bernoulli_(
-            1.0 - p
-        )  # the very draw of nn.Dropout, dtype and layout included
+        if torch.compiler.is_compiling():  # whatever a compiler makes of nn.Dropout, let it make of this
+            keep = torch.dropout(torch.ones_like(x), p, True) != 0
+        else:  # the very draw of nn.Dropout, dtype and layout included
+            keep = torch.empty_like(x).bernoulli_(1.0 - p)
         y, packed = reference.apply_mask(x, keep, p), ops.pack_bits(keep, bits)
     elif x.device.type == "cuda":
         y, packed = cuda_rng.native_dropout_packed(x, p, bits)

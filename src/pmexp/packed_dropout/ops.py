@@ -110,20 +110,27 @@ packed_dropout = torch.ops.pmexp.packed_dropout.default
 apply_packed_mask = torch.ops.pmexp.apply_packed_mask.default
 
 
-def operators_for(x: Tensor) -> Any:
-    """What has the operators as its attributes, to be called on x: the backend itself for a plain CPU or CUDA
-    tensor, since torch's dispatcher takes 10 us to reach Python; this module for all else, and while
+def operators_for(*inputs: Tensor | None) -> Any:
+    """What has the operators as its attributes, to be called on the inputs: the backend itself for plain CPU
+    or CUDA tensors, since torch's dispatcher takes 10 us to reach Python; this module for all else, and while
     anything traces.
     """
-    plain = (
-        type(x) is Tensor
-        and not torch.compiler.is_compiling()
-        and not torch._C._len_torch_dispatch_stack()
-        and torch._C._functorch.peek_interpreter_stack() is None
-    )
-    if plain and x.is_cuda:
+    tensors = [tensor for tensor in inputs if tensor is not None]
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or not all(map(_is_plain, tensors))
+    ):
+        return _dispatched
+    if all(tensor.is_cuda for tensor in tensors):
         return cuda_backend.operators()
-    return _cpu_core if plain and x.is_cpu and _cpu_core is not None else _dispatched
+    return _cpu_core if _cpu_core is not None and all(tensor.is_cpu for tensor in tensors) else _dispatched
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether its values are what its memory holds: no subclass, no negation or zero kept as a flag."""
+    return type(tensor) is Tensor and not tensor.is_neg() and not tensor._is_zerotensor()
 
 
 seeded_dropout = torch.ops.pmexp.seeded_dropout.default

@@ -24,7 +24,11 @@ def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace
     known = dropped_without_a_mask(input, p, training, inplace)
     if known is not None:
         return known
-    return cast(Tensor, _SeededMask.apply(input, new_seed(input.device), p, inplace))
+    seed = new_seed(input.device)
+    if torch.compiler.is_exporting():  # a program has operators, with gradients of their own
+        y: Tensor = ops.seeded_dropout(input, seed, p)
+        return input.copy_(y) if inplace else y
+    return cast(Tensor, _SeededMask.apply(input, seed, p, inplace))
 
 
 class SeededDropout(nn.Dropout):
@@ -49,7 +53,8 @@ class _SeededMask(Function):
         if not inplace:
             return y
         ctx.mark_dirty(x)
-        return x.copy_(y)
+        x.copy_(y)
+        return x
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

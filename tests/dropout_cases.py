@@ -1,0 +1,52 @@
+"""The dropouts that the safety tests go through: a new one is a line in each table. And what they share."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pmexp.packed_dropout import PackedDropout, SeededDropout, packed_dropout, seeded_dropout
+
+Dropout = Callable[..., Tensor]  # called as F.dropout is: (input, p, training, inplace)
+Module = partial[nn.Dropout]  # a class and its options
+
+DROPOUTS: dict[str, Dropout] = {
+    "packed": packed_dropout,
+    "packed-rng-torch": partial(packed_dropout, rng="torch"),
+    "seeded": seeded_dropout,
+}
+VARIANTS: dict[str, Dropout] = {  # where the width of what is kept matters
+    **DROPOUTS,
+    "packed-2bit": partial(packed_dropout, bits=2),
+    "packed-4bit": partial(packed_dropout, bits=4),
+}
+MODULES: dict[str, Module] = {
+    "packed": partial(PackedDropout),
+    "packed-rng-torch": partial(PackedDropout, rng="torch"),
+    "seeded": partial(SeededDropout),
+}
+SAVED_BYTES: dict[str, Callable[[int], int]] = {  # by the number of elements
+    "packed": lambda numel: -(-numel // 8),
+    "packed-rng-torch": lambda numel: -(-numel // 8),
+    "seeded": lambda numel: 8,
+    "packed-2bit": lambda numel: -(-numel // 4),
+    "packed-4bit": lambda numel: -(-numel // 2),
+}
+
+each_name = pytest.mark.parametrize("name", DROPOUTS)
+each_variant = pytest.mark.parametrize("name", VARIANTS)
+each_dropout = pytest.mark.parametrize("drop", DROPOUTS.values(), ids=DROPOUTS)
+each_module = pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
+
+
+def ones(*shape: int) -> Tensor:
+    """Ones that require a gradient: their dropout is its own scaled mask, and the gradient of its sum as well."""
+    return torch.ones(shape, requires_grad=True)
+
+
+def net(module: Module, p: float = 0.4) -> nn.Sequential:
+    """16 -> 32 -> dropout -> 4, with the same weights each time."""
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(16, 32), module(p), nn.Linear(32, 4))
