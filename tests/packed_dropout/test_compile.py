@@ -123,16 +123,31 @@ def test_compiled_function_inside_a_checkpoint(drop: Dropout, reentrant: bool) -
     assert torch.equal(x.grad, y.detach())
 
 
-@each_dropout
-def test_in_place(drop: Dropout) -> None:
-    def in_place(t: Tensor) -> tuple[Tensor, Tensor]:
+def in_place(drop: Dropout) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def run(t: Tensor) -> tuple[Tensor, Tensor]:
         work = t * 1.0
         return drop(work, 0.4, True, True), work
 
+    return run
+
+
+@each_dropout
+def test_in_place(drop: Dropout) -> None:
     x = ones(1001)
-    y, work = compiled(in_place)(x)
+    y, work = compiled(in_place(drop))(x)
     assert_gradient_is_mask(y, x)
     assert torch.equal(work, y)
+
+
+@pytest.mark.parametrize("grad_enabled", [True, False])
+@each_dropout
+def test_in_place_where_nothing_needs_a_gradient(drop: Dropout, grad_enabled: bool) -> None:
+    """As of data, or of a net that is sampled with its dropout on."""
+    x = torch.ones(1001, requires_grad=not grad_enabled)
+    with torch.set_grad_enabled(grad_enabled):
+        y, work = compiled(in_place(drop))(x)
+    assert torch.equal(work, y)
+    assert 0 < (y == 0).sum() < 1001
 
 
 @pytest.mark.parametrize(

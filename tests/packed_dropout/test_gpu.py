@@ -4,6 +4,7 @@ Inputs are ones where nothing else is said, so an output is its own scaled mask 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
 from dropout_cases import Dropout, each_dropout
-from pmexp.packed_dropout import backend, ops, packed_dropout, reference
+from pmexp.packed_dropout import backend, ops, packed_dropout, reference, torch_rng_record
 
 pytestmark = [
     pytest.mark.gpu,
@@ -93,33 +94,35 @@ def test_two_calls_are_two_masks_each_with_its_own_backward(drop: Dropout) -> No
     assert_gradient_is_mask(second, x)
 
 
-def assert_masks_of_nn_dropout(x: Tensor) -> None:
-    """And its outputs, since they are its own; gradients are rounded once more where scales are 16 bits wide."""
-    p, gradient = 0.3, torch.ones_like(x)
-    torch.manual_seed(9)
-    expected = F.dropout(x, p)
-    (expected_gradient,) = torch.autograd.grad(expected, x, gradient)
-    state = torch.cuda.get_rng_state()
-    torch.manual_seed(9)
-    y = packed_dropout(x, p, rng="torch")
-    (found,) = torch.autograd.grad(y, x, gradient)
-    assert torch.equal(torch.cuda.get_rng_state(), state)
-    assert torch.equal(y, expected)
-    assert torch.equal(found != 0, expected_gradient != 0)
-    torch.testing.assert_close(found, expected_gradient, rtol=torch.finfo(x.dtype).eps, atol=0)
+def assert_bits_of_nn_dropout(x: Tensor) -> None:
+    """Output, gradient and the generator's state afterwards."""
+    x, results = x.detach().requires_grad_(), []
+    gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(6)).to(x)
+    for drop in (F.dropout, partial(packed_dropout, rng="torch")):
+        torch.manual_seed(9)
+        y = drop(x, 0.3)
+        results.append([y, torch.autograd.grad(y, x, gradient)[0], torch.cuda.get_rng_state()])
+    assert all(torch.equal(expected, found) for expected, found in zip(*results, strict=True))
+
+
+def randn(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(5)).to("cuda", dtype)
 
 
 @each_dtype
 @each_shape
-def test_rng_torch_draws_the_masks_of_nn_dropout(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    assert_masks_of_nn_dropout(ones(*shape, dtype=dtype))
+def test_rng_torch_is_nn_dropout_bit_for_bit(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """By Triton's kernels in one pass; with the torch reference by native_dropout itself."""
+    before = torch_rng_record().get("reproduced", 0)
+    assert_bits_of_nn_dropout(randn(*shape, dtype=dtype))
+    reproduced = torch_rng_record().get("reproduced", 0) - before
+    assert reproduced == (not backend(torch.device("cuda")).startswith("torch reference"))
 
 
 @each_dtype
 @each_layout
 def test_rng_torch_on_any_layout(layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
-    x = torch.ones(6, 9, 11, dtype=dtype, device="cuda")
-    assert_masks_of_nn_dropout(layout(x).detach().requires_grad_())
+    assert_bits_of_nn_dropout(layout(randn(6, 9, 11, dtype=dtype)))
 
 
 @each_dropout

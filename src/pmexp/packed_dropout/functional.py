@@ -65,9 +65,7 @@ def packed_dropout(
         return known
     chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
     seed = new_seed(input.device, rng)
-    if (
-        torch.compiler.is_exporting() and not flip_rate
-    ):  # a program has operators, with gradients of their own
+    if not needs_graph(input) and not flip_rate:
         y, _ = draw(input, seed, chosen)
         return input.copy_(y) if inplace else y
     return cast(Tensor, _PackedDropout.apply(input, seed, chosen, inplace))
@@ -82,6 +80,18 @@ def dropped_without_a_mask(input: Tensor, p: float, training: bool, inplace: boo
     if p == 1.0:
         return input.mul_(0.0) if inplace else input * 0.0
     return None
+
+
+def needs_graph(input: Tensor) -> bool:
+    """Whether the function has to run as an autograd.Function.
+
+    Not in an exported program, which has operators, with gradients of their own, and not in a compiled graph
+    where nothing needs a gradient, since dynamo refuses mark_dirty there. In eager mode always: a Function
+    refuses forward-mode and vmap, where operators alone would give wrong tangents.
+    """
+    if torch.compiler.is_exporting():
+        return False
+    return not torch.compiler.is_compiling() or (torch.is_grad_enabled() and input.requires_grad)
 
 
 def new_seed(device: torch.device, rng: Rng = "philox") -> Tensor | None:

@@ -8,7 +8,7 @@ from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import ops
-from pmexp.packed_dropout.functional import check_options, dropped_without_a_mask, new_seed
+from pmexp.packed_dropout.functional import check_options, dropped_without_a_mask, needs_graph, new_seed
 
 
 def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -25,8 +25,8 @@ def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace
     if known is not None:
         return known
     seed = new_seed(input.device)
-    if torch.compiler.is_exporting():  # a program has operators, with gradients of their own
-        y: Tensor = ops.seeded_dropout(input, seed, p)
+    if not needs_graph(input):
+        y: Tensor = ops.operators_for(input).seeded_dropout(input, seed, p)
         return input.copy_(y) if inplace else y
     return cast(Tensor, _SeededMask.apply(input, seed, p, inplace))
 
