@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.exc
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
@@ -13,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
 from dropout_cases import SAVED_BYTES, VARIANTS, Dropout, Module, each_dropout, each_module, each_variant, net
+from pmexp.packed_dropout import packed_bias_dropout_add, softmax_dropout_matmul
 
 pytestmark = [  # both in torch's own code
     pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
@@ -114,6 +116,86 @@ def test_vmap_refuses_a_draw_that_no_one_has_chosen(drop: Dropout) -> None:
 def test_forward_mode_is_refused(drop: Dropout) -> None:
     with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
         drop(forward_ad.make_dual(X, X))
+
+
+def tangent(drop: Dropout) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    return lambda x: torch.func.jvp(drop, (x,), (x,))
+
+
+def gradient(drop: Dropout) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def sum_and_output(x: Tensor) -> tuple[Tensor, Tensor]:
+        y = drop(x)
+        return y.sum(), y
+
+    def run(x: Tensor) -> tuple[Tensor, Tensor]:
+        scaled_mask, y = torch.func.grad(sum_and_output, has_aux=True)(x)
+        return y, scaled_mask * x
+
+    return run
+
+
+def gradients(drop: Dropout) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    return torch.func.vmap(gradient(drop), randomness="different")
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("transform", [tangent, gradient, gradients])
+@each_dropout
+def test_compiled_transforms_are_right_or_refused(
+    drop: Dropout, transform: Callable[[Dropout], Callable[[Tensor], tuple[Tensor, Tensor]]]
+) -> None:
+    """Dropout is linear: its derivative in the direction of the input is its output."""
+    torch.compiler.reset()
+    run = torch.compile(transform(drop), fullgraph=True, backend="aot_eager")
+    try:
+        y, derivative = run(X)
+    except torch._dynamo.exc.TorchDynamoException:
+        return
+    assert (y == 0).any()
+    assert torch.equal(derivative, y)
+
+
+@each_dropout
+def test_compiled_forward_mode_is_right_or_refused(drop: Dropout) -> None:
+    torch.compiler.reset()
+    run = torch.compile(drop, fullgraph=True, backend="aot_eager")
+    with forward_ad.dual_level():
+        try:
+            y, derivative = forward_ad.unpack_dual(run(forward_ad.make_dual(X, X)))
+        except torch._dynamo.exc.TorchDynamoException:
+            return
+        assert derivative is not None and torch.equal(derivative, y)
+
+
+class _SubLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.bias = nn.Linear(16, 16), nn.Linear(16, 4), nn.Parameter(torch.zeros(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(packed_bias_dropout_add(self.first(x), self.bias, x, 0.4))
+        return y
+
+
+class _Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores, self.value, self.last = nn.Linear(16, 8), nn.Linear(16, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = x.unsqueeze(1).expand(-1, 8, -1)
+        y: Tensor = self.last(softmax_dropout_matmul(self.scores(heads), self.value(heads), 0.4).mean(1))
+        return y
+
+
+@each_strictness
+@pytest.mark.parametrize("composite", [_SubLayer, _Attention])
+def test_an_exported_composite_trains(composite: type[nn.Module], strict: bool) -> None:
+    """bias + dropout + add, and attention that recomputes: the gradients of the model, all the way down."""
+    model = composite()
+    exported = export(model, strict).module()
+    for mine, expected in zip(step(exported, X), step(model, X), strict=True):
+        assert mine is not None and torch.equal(mine, expected)
 
 
 def saved_sizes(function: Callable[[], Tensor]) -> tuple[Tensor, list[int]]:

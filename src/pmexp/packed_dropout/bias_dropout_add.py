@@ -2,12 +2,19 @@
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function
 
 from pmexp.packed_dropout import ops
-from pmexp.packed_dropout.functional import apply_bits, check_options, new_seed
+from pmexp.packed_dropout.functional import (
+    apply_bits,
+    check_options,
+    dropped_without_mask,
+    needs_mask,
+    new_seed,
+)
 
 
 def packed_bias_dropout_add(
@@ -40,12 +47,12 @@ def packed_bias_dropout_add(
             packed_bias_dropout_add, tensors, input, bias, residual, p, training, bits=bits
         )
     check_options(p, bits)
-    if not input.is_floating_point():
-        raise TypeError(f"packed_bias_dropout_add takes a floating-point tensor, got {input.dtype}")
-    if not training or p in (0.0, 1.0) or input.numel() == 0:
+    if not needs_mask(input, p, training):
         shifted = input if bias is None else input + bias
-        return residual + (shifted * 0.0 if training and p == 1.0 else shifted)
+        return residual + dropped_without_mask(shifted, p, training)
     seed = new_seed(input.device)
+    if torch.compiler.is_exporting():
+        return cast(Tensor, ops.bias_dropout_add(input, bias, residual, seed, p, bits)[0])
     return cast(Tensor, _BiasDropoutAdd.apply(input, bias, residual, seed, p, bits))
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import cuda_mapping, cuda_rng, ops, reference
@@ -47,7 +47,8 @@ def packed_dropout(
             mask of the first one. False unpacks each time. A graph used once never holds it.
         rng: "philox" draws with a seed taken from torch's default generator. "torch" draws the very
             mask nn.Dropout would draw from the same generator state, so that outputs and gradients are
-            bit-identical to nn.Dropout's; see `torch_rng_record` for how on CUDA.
+            bit-identical to nn.Dropout's; see `torch_rng_record` for how on CUDA. (With inplace=True,
+            stock dropout on CUDA draws in another way; the mask here is that of inplace=False.)
         flip_rate: share of the stored bits that are flipped between forward and backward, in [0, 1]: a
             fault injected on purpose, to learn how much of it training bears.
 
@@ -60,46 +61,60 @@ def packed_dropout(
         options |= {"flip_rate": flip_rate}
         return handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
     check_options(p, bits, rng, flip_rate)
-    known = dropped_without_a_mask(input, p, training, inplace)
-    if known is not None:
-        return known
+    if not needs_mask(input, p, training):
+        return dropped_without_mask(input, p, training, inplace)
     chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
-    seed = new_seed(input.device, rng)
-    if not needs_graph(input) and not flip_rate:
+    seed = seed_for(input, rng)
+    if not needs_graph(input, flip_rate):
         y, _ = draw(input, seed, chosen)
         return input.copy_(y) if inplace else y
     return cast(Tensor, _PackedDropout.apply(input, seed, chosen, inplace))
 
 
-def dropped_without_a_mask(input: Tensor, p: float, training: bool, inplace: bool) -> Tensor | None:
-    """The result where no mask has to be drawn, else None. Raises TypeError for an integer tensor."""
+def needs_mask(input: Tensor, p: float, training: bool) -> bool:
+    """Whether dropout has to draw a mask. Raises TypeError for an integer tensor, and NotImplementedError
+    where forward-mode derivatives are compiled: they would be zero (in eager mode torch refuses them itself).
+    """
     if not input.is_floating_point():
         raise TypeError(f"dropout takes a floating-point tensor, got {input.dtype}")
-    if not training or p == 0.0 or input.numel() == 0:
+    if not training or p in (0.0, 1.0) or input.numel() == 0:
+        return False
+    if torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+        raise NotImplementedError("packed masks have no forward-mode derivative")
+    return True
+
+
+def dropped_without_mask(input: Tensor, p: float, training: bool, inplace: bool = False) -> Tensor:
+    """The result where `needs_mask` says no: `input`, or zeros of it."""
+    if not training or p < 1.0:
         return input
-    if p == 1.0:
-        return input.mul_(0.0) if inplace else input * 0.0
-    return None
+    return input.mul_(0.0) if inplace else input * 0.0
 
 
-def needs_graph(input: Tensor) -> bool:
+def needs_graph(input: Tensor, flip_rate: float = 0.0) -> bool:
     """Whether the function has to run as an autograd.Function.
 
     Not in an exported program, which has operators, with gradients of their own, and not in a compiled graph
     where nothing needs a gradient, since dynamo refuses mark_dirty there. In eager mode always: a Function
     refuses forward-mode and vmap, where operators alone would give wrong tangents.
+
+    Raises ValueError for a `flip_rate` in an exported program, whose operators see the same bits in backward.
     """
     if torch.compiler.is_exporting():
+        if flip_rate:
+            raise ValueError(f"flip_rate: {flip_rate} cannot be exported; allowed is 0")
         return False
     return not torch.compiler.is_compiling() or (torch.is_grad_enabled() and input.requires_grad)
 
 
-def new_seed(device: torch.device, rng: Rng = "philox") -> Tensor | None:
-    """One int64 drawn from torch's default generator of `device`: all the randomness of one Philox mask.
+def new_seed(device: torch.device) -> Tensor:
+    """One int64 drawn from torch's default generator of `device`: all the randomness of one Philox mask."""
+    return torch.randint(0, 2**62, (1,), dtype=torch.int64, device=device)
 
-    None for rng="torch", whose masks take many draws of that generator.
-    """
-    return torch.randint(0, 2**62, (1,), dtype=torch.int64, device=device) if rng == "philox" else None
+
+def seed_for(input: Tensor, rng: Rng) -> Tensor | None:
+    """The seed of a mask; None for rng="torch", whose masks take many draws of torch's generator."""
+    return new_seed(input.device) if rng == "philox" else None
 
 
 def check_options(p: float, bits: int = 1, rng: str = "philox", flip_rate: float = 0.0) -> None:
@@ -119,11 +134,7 @@ class _PackedDropout(Function):
         y, packed = draw(x, seed, options)
         ctx.save_for_backward(packed)
         ctx.options, ctx.keep = options, None
-        if not inplace:
-            return y
-        ctx.mark_dirty(x)
-        x.copy_(y)
-        return x
+        return output_of(ctx, x, y, inplace)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -131,6 +142,15 @@ class _PackedDropout(Function):
         p, bits, _, rng, _ = ctx.options
         keep = _kept_mask(ctx, packed, grad.shape)
         return apply_bits(grad, packed, p, bits, native_scale(grad, p, rng), keep), None, None, None
+
+
+def output_of(ctx: Any, x: Tensor, y: Tensor, inplace: bool) -> Tensor:
+    """What the forward of an autograd.Function returns: y, or x with y written into it."""
+    if not inplace:
+        return y
+    ctx.mark_dirty(x)
+    x.copy_(y)
+    return x
 
 
 def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tensor]:
@@ -150,8 +170,7 @@ def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tens
         y, keep = torch.native_dropout(x, p, True)
         packed = ops.pack_bits(keep, bits)
     if options.flip_rate:
-        flips = torch.randint(0, 2**62, (1,), dtype=torch.int64, device=x.device)
-        packed = flip_bits(packed, x.numel() * bits, options.flip_rate, flips)
+        packed = flip_bits(packed, x.numel() * bits, options.flip_rate, new_seed(x.device))
     return y, packed
 
 

@@ -18,16 +18,12 @@ def _packed_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
     ctx.mark_non_differentiable(output[1])
 
 
-def _packed_gradient(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    return ops.apply_packed_mask(grad, *ctx.saved_tensors, ctx.p, ctx.bits), None, None, None
-
-
 def _apply_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     _, packed, ctx.p, ctx.bits = inputs
     ctx.save_for_backward(packed)
 
 
-def _apply_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _masked_gradient(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     return ops.apply_packed_mask(grad, *ctx.saved_tensors, ctx.p, ctx.bits), None, None, None
 
 
@@ -47,8 +43,8 @@ def _bias_gradient(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | N
 
 
 for _name, _gradient, _context in (
-    ("packed_dropout", _packed_gradient, _packed_context),
-    ("apply_packed_mask", _apply_gradient, _apply_context),
+    ("packed_dropout", _masked_gradient, _packed_context),
+    ("apply_packed_mask", _masked_gradient, _apply_context),
     ("seeded_dropout", _seeded_gradient, _seeded_context),
     ("bias_dropout_add", _bias_gradient, _packed_context),
 ):

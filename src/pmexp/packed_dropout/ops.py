@@ -110,22 +110,23 @@ packed_dropout = torch.ops.pmexp.packed_dropout.default
 apply_packed_mask = torch.ops.pmexp.apply_packed_mask.default
 
 
-def operators_for(*inputs: Tensor | None) -> Any:
+def operators_for(x: Tensor, *others: Tensor | None) -> Any:
     """What has the operators as its attributes, to be called on the inputs: the backend itself for plain CPU
     or CUDA tensors, since torch's dispatcher takes 10 us to reach Python; this module for all else, and while
     anything traces.
     """
-    tensors = [tensor for tensor in inputs if tensor is not None]
     if (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._functorch.peek_interpreter_stack() is not None
-        or not all(map(_is_plain, tensors))
     ):
         return _dispatched
-    if all(tensor.is_cuda for tensor in tensors):
+    for tensor in (x, *others):
+        if tensor is not None and not (_is_plain(tensor) and tensor.device == x.device):
+            return _dispatched
+    if x.is_cuda:
         return cuda_backend.operators()
-    return _cpu_core if _cpu_core is not None and all(tensor.is_cpu for tensor in tensors) else _dispatched
+    return _cpu_core if _cpu_core is not None and x.is_cpu else _dispatched
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -19,9 +19,11 @@ from pmexp.packed_dropout.functional import (
     apply_bits,
     check_options,
     draw,
-    dropped_without_a_mask,
+    dropped_without_mask,
     native_scale,
-    new_seed,
+    needs_graph,
+    needs_mask,
+    seed_for,
 )
 
 
@@ -81,17 +83,19 @@ def packed_dropout_and_bits(
     rng: Rng = "philox",
     flip_rate: float = 0.0,
 ) -> tuple[Tensor, Tensor | None]:
-    """packed_dropout(), and the packed mask that its backward uses; None where nothing had to be drawn."""
+    """packed_dropout(), and the packed mask that its backward uses; None where backward needs none."""
     if has_torch_function_unary(input):
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
         options |= {"flip_rate": flip_rate}
         return handle_torch_function(packed_dropout_and_bits, (input,), input, p, training, **options)
     check_options(p, bits, rng, flip_rate)
-    known = dropped_without_a_mask(input, p, training, inplace=False)
-    if known is not None:
-        return known, None
+    if not needs_mask(input, p, training):
+        return dropped_without_mask(input, p, training), None
     chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
-    return cast(tuple[Tensor, Tensor], _DropoutAndBits.apply(input, new_seed(input.device, rng), chosen))
+    seed = seed_for(input, rng)
+    if not needs_graph(input, flip_rate):  # nor is anything to be recomputed
+        return draw(input, seed, chosen)[0], None
+    return cast(tuple[Tensor, Tensor], _DropoutAndBits.apply(input, seed, chosen))
 
 
 def multiplies_as_is(dropped: Tensor, value: Tensor) -> bool:

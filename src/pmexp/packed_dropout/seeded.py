@@ -8,7 +8,14 @@ from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import ops
-from pmexp.packed_dropout.functional import check_options, dropped_without_a_mask, needs_graph, new_seed
+from pmexp.packed_dropout.functional import (
+    check_options,
+    dropped_without_mask,
+    needs_graph,
+    needs_mask,
+    new_seed,
+    output_of,
+)
 
 
 def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -21,9 +28,8 @@ def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace
     if has_torch_function_unary(input):
         return handle_torch_function(seeded_dropout, (input,), input, p, training, inplace)
     check_options(p)
-    known = dropped_without_a_mask(input, p, training, inplace)
-    if known is not None:
-        return known
+    if not needs_mask(input, p, training):
+        return dropped_without_mask(input, p, training, inplace)
     seed = new_seed(input.device)
     if not needs_graph(input):
         y: Tensor = ops.operators_for(input).seeded_dropout(input, seed, p)
@@ -49,12 +55,7 @@ class _SeededMask(Function):
     def forward(ctx: Any, x: Tensor, seed: Tensor, p: float, inplace: bool) -> Tensor:
         ctx.save_for_backward(seed)
         ctx.p = p
-        y: Tensor = ops.operators_for(x).seeded_dropout(x, seed, p)
-        if not inplace:
-            return y
-        ctx.mark_dirty(x)
-        x.copy_(y)
-        return x
+        return output_of(ctx, x, ops.operators_for(x).seeded_dropout(x, seed, p), inplace)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
