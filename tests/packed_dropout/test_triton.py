@@ -30,7 +30,7 @@ any_case = given(
     shape=shapes, dtype=st.sampled_from(DTYPES), p=rates, bits=st.sampled_from([1, 2, 4]), seed=seeds
 )
 # An interpreted launch takes a tenth of a second.
-few = settings(max_examples=20)
+few = settings(max_examples=15)
 
 
 def values(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> Tensor:
@@ -258,60 +258,77 @@ def test_launchers_have_the_signatures_of_the_references(kernels: Any, name: str
     )
 
 
-def ptx_of(kernels: Any, kernel: str, dtype: str, **constants: Any) -> str:
-    """PTX for compute capability 9.0 of a kernel at its defaults, with tensors aligned as torch's are and
-    sizes that are multiples of 16. Tensors and scalars named in `constants` are compile-time constants."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
+@pytest.fixture
+def compiled(kernels: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The PTX of every kernel that is launched, which compiles it for compute capability 9.0 and ends there.
 
-    function = getattr(kernels, kernel)
-    types = dict.fromkeys(("x", "y", "bias", "residual"), f"*{dtype}")
-    types |= {"packed": "*u8", "mask": "*u8", "seed": "i64" if "native" in kernel else "*i64"}
-    types |= dict.fromkeys(("threshold", "scale_bits", "offset"), "i64")
-    sizes = {"numel": "i32", "columns": "i32", "threads": "i32"}
-    bits = constants.setdefault("BITS", 1)
-    constants |= {"BLOCKS": kernels._BLOCKS, "ROWS": 4 * bits * kernels._BLOCKS}
-    names = list(inspect.signature(function.fn).parameters)
-    signature = {name: "constexpr" if name in constants else (types | sizes)[name] for name in names}
-    aligned = [i for i, name in enumerate(names) if signature[name].startswith("*") or name in sizes]
-    source = ASTSource(
-        function,
-        signature,
-        {(names.index(name),): value for name, value in constants.items() if name in names},
-        {(i,): [["tt.divisibility", 16]] for i in aligned if signature[names[i]] != "constexpr"},
-    )
-    text: str = compile(source, target=GPUTarget("cuda", 90, 32), options=kernels._OPTIONS).asm["ptx"]
-    return text
+    Arguments go through Triton's own binder, which finds their types and what to specialise for.
+    """
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile, make_backend
+    from triton.runtime.jit import JITFunction, create_function_from_signature
+
+    ptx: dict[str, str] = {}
+    target = GPUTarget("cuda", 90, 32)
+    backend = make_backend(target)
+
+    def run(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+        chosen, *found = kernel._pack_args(backend, options, *bind(*arguments, **options))
+        variant = f"{kernel.fn.__name__} {found}"
+        if variant not in ptx:
+            source = ASTSource(kernel, *found)
+            ptx[variant] = compile(source, target=target, options=chosen.__dict__).asm["ptx"]
+
+    monkeypatch.setattr(JITFunction, "run", run)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    return ptx
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_kernels_compile_for_a_gpu(
-    kernels: Any, dtype: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_the_compiler_makes_of_the_kernels(
+    kernels: Any, compiled: dict[str, str], dtype: torch.dtype
 ) -> None:
-    """Compiling checks types, which the interpreter does not. In what comes out elements are loaded and
-    stored 16 bytes at a time, no product is fused with a sum, no subnormal is lost, and each mask is drawn
-    once: 16 elements a thread are 4 calls of 10 rounds with 2 wide products. The compiler has made nine
-    times that of it."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    plain = dict.fromkeys(("bias", "residual"))
-    drawing = [
-        ptx_of(kernels, "_dropout_kernel", dtype, **plain, WHOLE_ROWS=True),
-        ptx_of(kernels, "_dropout_kernel", dtype, **plain, packed=None, WHOLE_ROWS=True),
-        ptx_of(kernels, "_dropout_kernel", dtype, WHOLE_ROWS=True, BITS=4),
-        ptx_of(kernels, "_dropout_kernel", dtype, WHOLE_ROWS=False),
-        *(ptx_of(kernels, "_native_dropout_kernel", dtype, VECTOR=vector) for vector in (4, 8)),
-    ]
-    for ptx in drawing:
+    """Elements are loaded and stored 16 bytes at a time, no product is fused with a sum, no subnormal is lost,
+    and each mask is drawn once: 16 elements a thread are 4 calls of 10 rounds with 2 wide products. The
+    compiler has made nine times that of it."""
+    x, seed, state = values((64, 768), dtype), torch.tensor([5]), torch.tensor([-5, 8])
+    kernels.packed_dropout(x, seed, 0.1, 1)
+    kernels.seeded_dropout(x, seed, 0.1)
+    kernels.bias_dropout_add(x, x[0], x, seed, 0.1, 4)
+    kernels.native_dropout(x, state, 0.1, 1, 256, 4)
+    kernels.native_dropout(x, state, 0.1, 2, 256, 8)
+    for ptx in compiled.values():
         assert ptx.count("mul.hi.u32") + ptx.count("mul.wide.u32") < 100
-    others = [
-        *(ptx_of(kernels, "_native_dropout_kernel", dtype, VECTOR=vector, BITS=2) for vector in (1, 2)),
-        ptx_of(kernels, "_scale_kernel", dtype),
-    ]
-    for ptx in (*drawing, *others):
+    kernels.native_dropout(x, state, 0.1, 1, 256, 1)  # a call an element
+    kernels.apply_packed_mask(x, torch.zeros(64 * 96, dtype=torch.uint8), 0.1, 1)
+    assert len(compiled) == 7
+    for ptx in compiled.values():
         assert "ld.global.v4.b32" in ptx and "st.global.v4.b32" in ptx
         assert "fma." not in ptx and "ftz" not in ptx
-        assert dtype != "bf16" or "cvt.rn.bf16" in ptx
-    for bits in (1, 2, 4):
-        ptx_of(kernels, "_pack_kernel", dtype, BITS=bits)
-        ptx_of(kernels, "_unpack_kernel", dtype, BITS=bits)
+        assert dtype != torch.bfloat16 or "cvt.rn.bf16" in ptx
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_any_size(kernels: Any, compiled: dict[str, str]) -> None:
+    """Compiling checks types, which the interpreter does not; a size of 1 is a constant for Triton."""
+    seed = torch.tensor([5])
+    for x in (torch.ones(1, 1, dtype=torch.float64), torch.ones(5, 7, dtype=torch.float16)):
+        packed = kernels.pack_bits(x > 0, 4)
+        kernels.unpack_bits(packed, x.shape, 4)
+        kernels.apply_packed_mask(x, packed, 0.1, 4)
+        kernels.bias_dropout_add(x, x[0], x, seed, 0.1, 2)
+        kernels.native_dropout(x, torch.tensor([1, 4]), 0.1, 1, 256, 2)
+    kernels.packed_dropout(torch.ones(0), seed, 0.1, 1)
+    assert len(compiled) == 2 * 5 + 1
+
+
+@pytest.mark.slow
+def test_another_mask_compiles_nothing(kernels: Any, compiled: dict[str, str]) -> None:
+    x, packed = torch.ones(4096), torch.zeros(512, dtype=torch.uint8)
+    for p, seed, offset in ((0.1, 5, 0), (0.5, 2**40, 16), (1 / 3, 1, 4), (0.0, -1, 2**40)):
+        kernels.packed_dropout(x, torch.tensor([seed]), p, 1)
+        kernels.native_dropout(x, torch.tensor([seed, offset]), p, 1, 256, 4)
+        kernels.apply_packed_mask(x, packed, p, 1)
+        assert len(compiled) == 3
