@@ -31,6 +31,7 @@ from dropout_cases import (
     ones,
 )
 from pmexp.packed_dropout import PackedDropout, packed_dropout, replace_dropout
+from saved_tensors import saved_by
 
 each_half = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 
@@ -38,19 +39,12 @@ each_half = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], id
 @each_half
 @each_variant
 def test_autocast_saves_a_mask_of_the_same_bytes(name: str, dtype: torch.dtype) -> None:
-    saved = []
     model, x = nn.Linear(16, 33), torch.ones(7, 16)
-
-    def note(tensor: Tensor) -> Tensor:
-        saved.append(tensor.nbytes)
-        return tensor
-
     with torch.autocast("cpu", dtype):
         hidden = model(x)
-        with saved_tensors_hooks(note, lambda tensor: tensor):
-            y = VARIANTS[name](hidden)
+        y, saved = saved_by(lambda: VARIANTS[name](hidden))
     assert hidden.dtype == y.dtype == dtype
-    assert saved == [SAVED_BYTES[name](7 * 33)]
+    assert [tensor.nbytes for tensor in saved] == [SAVED_BYTES[name](7 * 33)]
 
 
 @each_half

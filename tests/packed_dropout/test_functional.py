@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from pmexp.packed_dropout import functional, packed_dropout
+from saved_tensors import saved_by
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 shapes = st.lists(st.integers(0, 9), max_size=4).map(tuple)
@@ -24,17 +24,6 @@ any_case = given(
     cache=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-
-
-def saved_by(function: Any) -> tuple[Tensor, list[Tensor]]:
-    saved: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        saved.append(tensor)
-        return tensor
-
-    with saved_tensors_hooks(note, lambda tensor: tensor):
-        return function(), saved
 
 
 def input_and_gradient(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_surgery import MODELS, build, call
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, dropped_matmul, replace_dropout, softmax_dropout_matmul
+from saved_tensors import saved_by
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 LEFT_PLAIN = {"longformer"}  # its product is no matmul of the dropped probabilities
@@ -50,16 +50,10 @@ def test_equals_the_eager_formula_bit_for_bit(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_saves_softmax_value_and_bits(dtype: torch.dtype) -> None:
-    saved: dict[int, Tensor] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
     scores, value = (torch.randn(shape).to(dtype).requires_grad_() for shape in ((2, 30, 20), (2, 20, 5)))
-    with saved_tensors_hooks(note, lambda tensor: tensor):
-        y = softmax_dropout_matmul(scores, value, 0.1)
-    assert sorted((str(t.dtype), tuple(t.shape)) for t in saved.values()) == sorted(
+    y, saved = saved_by(lambda: softmax_dropout_matmul(scores, value, 0.1))
+    memories = {tensor.untyped_storage().data_ptr(): tensor for tensor in saved}
+    assert sorted((str(t.dtype), tuple(t.shape)) for t in memories.values()) == sorted(
         [("torch.float32", (2, 30, 20)), (str(dtype), (2, 20, 5)), ("torch.uint8", (150,))]
     )
     assert y.dtype == dtype

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from pmexp.packed_dropout import SeededDropout, ops, packed_dropout, seeded_dropout
+from saved_tensors import saved_by
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -35,10 +35,8 @@ def test_equals_packed_dropout_bit_for_bit(
 
 
 def test_saves_one_seed() -> None:
-    saved: list[Tensor] = []
     x = torch.randn(1000, requires_grad=True)
-    with saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        seeded_dropout(x, 0.3)
+    _, saved = saved_by(lambda: seeded_dropout(x, 0.3))
     assert [(t.dtype, t.numel()) for t in saved] == [(torch.int64, 1)]
 
 

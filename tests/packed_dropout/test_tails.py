@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.utils.deterministic as deterministic
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from dropout_cases import SAVED_BYTES, VARIANTS, each_variant
+from saved_tensors import saved_by
 
 
 @pytest.fixture(autouse=True)
@@ -23,15 +23,8 @@ def poisoned_memory() -> Iterator[None]:
 
 def dropped(name: str, x: Tensor) -> list[Tensor]:
     """Output, gradients (twice of a kept graph, once of a used one) and what was saved, with the masks of seed 6."""
-    saved: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        saved.append(tensor)
-        return tensor
-
     torch.manual_seed(6)
-    with saved_tensors_hooks(note, lambda tensor: tensor):
-        y = VARIANTS[name](x)
+    y, saved = saved_by(lambda: VARIANTS[name](x))
     gradients = [torch.autograd.grad(y.sum(), x, retain_graph=retain)[0] for retain in (True, True, False)]
     assert sum(t.nbytes for t in saved) == (SAVED_BYTES[name](x.numel()) if x.numel() else 0)
     return [y, *gradients, *saved]
