@@ -78,6 +78,21 @@ def test_operators_equal_the_reference(dtype: torch.dtype, bits: int) -> None:
             assert_operators_are_the_reference(x, 2**40 + numel, p, bits)
 
 
+@pytest.mark.parametrize("p", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("with_bias", [True, False])
+@each_dtype
+def test_bias_dropout_add_equals_the_reference(dtype: torch.dtype, with_bias: bool, p: float) -> None:
+    for rows, columns in ((1, 1), (3, 33), (64, 768)):
+        x, residual = (randn(rows, columns, dtype=dtype) * scale for scale in (1, 3))
+        bias = randn(columns, dtype=dtype) if with_bias else None
+        seed = torch.tensor([-7], device="cuda")
+        arguments = (x, bias, residual, seed, p, 1)
+        on_cpu = [value.cpu() if isinstance(value, Tensor) else value for value in arguments]
+        expected = reference.OPERATORS["bias_dropout_add"](*on_cpu)
+        for found, right in zip(ops.bias_dropout_add(*arguments), expected, strict=True):
+            assert torch.equal(found.cpu(), right)
+
+
 @each_layout
 def test_layouts_equal_the_reference(layout: Callable[[Tensor], Tensor]) -> None:
     x = layout(torch.randn(6, 9, 11, generator=torch.Generator().manual_seed(5)))
