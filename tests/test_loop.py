@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from pmexp.config import Part, Schedule, Select, SystemConfig, TrainConfig
-from pmexp.loop import Examples, Training
+from pmexp.loop import Training
+from pmexp.models.examples import MaskedTokens, TensorExamples
 from pmexp.packed_dropout import PackedDropout
 from pmexp.systems import System
 
@@ -28,10 +29,21 @@ class Net(nn.Module):
         return SequenceClassifierOutput(logits=self.layers(x))
 
 
-def examples(n: int, seed: int) -> Examples:
+class LanguageNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Embedding(53, 8), nn.Linear(8, 53))
+
+    def forward(self, input_ids: torch.Tensor) -> Any:
+        from transformers.modeling_outputs import MaskedLMOutput
+
+        return MaskedLMOutput(logits=self.layers(input_ids))
+
+
+def examples(n: int, seed: int) -> TensorExamples:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 4, generator=generator)
-    return Examples({"x": x}, (x.sum(-1) > 0).long() + (x[:, 0] > 1).long())
+    return TensorExamples({"x": x}, (x.sum(-1) > 0).long() + (x[:, 0] > 1).long())
 
 
 def training(parts: tuple[Part, ...] = (), dropout: nn.Module | None = None, **options: Any) -> Training:
@@ -61,8 +73,9 @@ def test_the_last_record_of_an_epoch_is_validated_and_only_logged_steps_have_a_l
 
 def test_loss_and_gradient_norm_are_those_of_the_definition() -> None:
     run = training(dropout=nn.Identity(), clip_norm=0.01)
-    inputs, labels = run.train.rows(run._batch_rows(0))
-    loss = nn.functional.cross_entropy(run.module(**inputs).logits, labels)
+    batch = run.train.batch(run._batch_rows(0), 0)
+    logits = run.module(**batch.inputs).logits
+    loss = nn.functional.cross_entropy(logits, batch.labels, reduction="sum") / 8
     grads = torch.autograd.grad(loss, list(run.module.parameters()))
     _, metrics = next(run.steps())
     assert metrics["train/loss"] == loss.item()
@@ -83,6 +96,36 @@ def test_learning_rate_warms_up_and_follows_the_schedule(schedule: Schedule) -> 
         ]
         expected.append((step + 1) / warmup if step < warmup else decayed)
     assert rates == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_batch_in_parts_is_the_same_batch() -> None:
+    """To rounding: parts are summed in another order."""
+    whole, parts = (training(dropout=nn.Identity(), accumulate=n) for n in (1, 4))
+    curves = [
+        [value for _, metrics in run.steps() for name, value in metrics.items() if "memory" not in name]
+        for run in (whole, parts)
+    ]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+
+
+def test_a_part_saves_less_for_backward() -> None:
+    saved = [next(training(accumulate=n).steps())[1]["memory/mask_bytes"] for n in (1, 4)]
+    assert saved == [8 * 16 / 8, 2 * 16 / 8]
+
+
+def test_a_part_with_more_targets_counts_for_more() -> None:
+    tokens = torch.arange(5, 53, dtype=torch.int32).view(8, 6)
+    special = torch.zeros(8, 6, dtype=torch.bool)
+    special[4:, 1:] = True
+    masked = MaskedTokens(tokens, special, mask_token=4, vocabulary=53, seed=1)
+    losses = []
+    for accumulate in (1, 2):
+        torch.manual_seed(3)
+        config = TrainConfig(epochs=8, batch_size=8, lr=1e-2, log_every=1, accumulate=accumulate)
+        module, system = LanguageNet(), System(SystemConfig())
+        run = Training(module, masked, masked, config, ["perplexity"], 5, system)
+        losses.append([metrics["train/loss"] for _, metrics in run.steps()])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0][0] > 0
 
 
 def test_max_steps_ends_training_with_a_validation() -> None:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, top_k_accuracy_score
 
 from pmexp.metrics.catalog import metric_of
-from pmexp.metrics.task_metrics import TASK_METRICS, accuracy, f1
+from pmexp.metrics.task_metrics import TASK_METRICS, Evaluation, accuracy, f1, top5
 
 labels = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=30)
 
@@ -17,6 +17,20 @@ def test_against_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     predicted, true = np.array(pairs).T
     assert accuracy(predicted, true) == pytest.approx(accuracy_score(true, predicted))
     assert f1(predicted, true) == pytest.approx(f1_score(true, predicted, zero_division=0))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_top5_against_scikit_learn(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    scores, true = random.random((20, 9)).astype(np.float32), random.integers(0, 9, 20)
+    assert top5(scores, true) == pytest.approx(top_k_accuracy_score(true, scores, k=5, labels=range(9)))
+
+
+def test_perplexity_is_that_of_the_loss() -> None:
+    nothing = np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
+    compute = TASK_METRICS["perplexity"].compute
+    assert compute(Evaluation(np.log(8.0), *nothing)) == pytest.approx(8.0)
+    assert compute(Evaluation(1e4, *nothing)) == np.inf
 
 
 @pytest.mark.parametrize("name", TASK_METRICS)

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from pmexp import models
 from pmexp.datasets.base import Dataset, Split
-from pmexp.models.bert import train_tokenizer
+from pmexp.models.text import train_tokenizer
 from small_runs import TINY_BERT, Runs
 from test_config import config
 

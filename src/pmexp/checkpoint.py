@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_model, save_model
 from torch import nn
 
 from pmexp.run_folder import RunFolder
@@ -43,12 +43,12 @@ def save_best(folder: RunFolder, module: nn.Module) -> None:
     """Keeps the weights of the best evaluation so far."""
     file = _best_file(folder)
     scratch = file.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, scratch)
+    save_model(module, str(scratch))  # weights that two modules share are written once
     scratch.replace(file)
 
 
 def load_best(folder: RunFolder, module: nn.Module) -> None:
-    module.load_state_dict(load_file(_best_file(folder)))
+    load_model(module, _best_file(folder))
 
 
 def _resume_file(folder: RunFolder) -> Path:

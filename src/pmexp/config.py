@@ -23,8 +23,14 @@ _TRACKING_URIS = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "m
 
 
 class ModelKind(Enum):
-    vit = "vit"
     bert = "bert"
+    deberta_v2 = "deberta_v2"
+    distilbert = "distilbert"
+    gpt2 = "gpt2"
+    gptj = "gptj"
+    longformer = "longformer"
+    roberta = "roberta"
+    vit = "vit"
 
 
 class Attention(Enum):
@@ -36,6 +42,11 @@ class DatasetKind(Enum):
     digits = "digits"
     reuters_r8 = "reuters_r8"
     text = "text"
+
+
+class Objective(Enum):
+    classification = "classification"
+    masked_lm = "masked_lm"
 
 
 class Dropout(Enum):
@@ -93,6 +104,9 @@ class ModelConfig:
     path: str | None = None  # local checkpoint folder, instead of hub_id
     pretrained: bool = False  # false: random weights in the architecture below
     attention: Attention = Attention.eager
+    positions: int | None = None  # a longer position table, the trained one repeated; null: the model's own
+    hidden_dropout: float | None = None  # rate of all dropout but attention's; null: the model's own
+    attention_dropout: float | None = None  # rate of attention's dropout; null: the model's own
     architecture: dict[str, Any] = field(default_factory=dict)  # fields of the transformers config
     lr: float = 5e-5  # recommended peak learning rate of a pretrained model
     scratch_lr: float = 1e-3  # the same with pretrained=false
@@ -101,17 +115,27 @@ class ModelConfig:
         _name("model.name", self.name)
         _positive("model.lr", self.lr)
         _positive("model.scratch_lr", self.scratch_lr)
+        for key in ("hidden_dropout", "attention_dropout"):
+            if getattr(self, key) is not None:
+                _between(f"model.{key}", getattr(self, key), 0.0, 1.0)
+        if self.positions is not None:
+            _at_least("model.positions", self.positions, 2)
         if self.pretrained and not (self.hub_id or self.path):
             raise UserError(
                 f"model.pretrained=true: {self.name} has no checkpoint; "
                 "set model.path=<folder> or model.pretrained=false"
             )
 
+    @property
+    def takes_images(self) -> bool:
+        return self.kind is ModelKind.vit
+
 
 @dataclass(kw_only=True)
 class DatasetConfig:
     name: str = MISSING
     kind: DatasetKind = MISSING
+    objective: Objective = Objective.classification
     hub_id: str | None = None
     hub_config: str | None = None  # the subset's name on the hub
     revision: str | None = None  # commit of the hub dataset
@@ -130,10 +154,13 @@ class DatasetConfig:
         _at_least("dataset.epochs", self.epochs, 1)
         _at_least("dataset.batch_size", self.batch_size, 1)
         _between("dataset.val_fraction", self.val_fraction, 0.0, 0.5, open_low=True)
-        unknown = [name for name in self.metrics if name not in TASK_METRICS]
+        known = [name for name, metric in TASK_METRICS.items() if metric.objective == self.objective.name]
+        unknown = [name for name in self.metrics if name not in known]
         if unknown or not self.metrics:
-            known = ", ".join(TASK_METRICS)
-            raise UserError(f"dataset.metrics: {unknown or '[]'} is no list of metrics; name some of {known}")
+            raise UserError(
+                f"dataset.metrics: {unknown or '[]'} is no list of metrics of {self.objective.name}; "
+                f"name some of {', '.join(known)}"
+            )
 
 
 @dataclass(kw_only=True)
@@ -179,6 +206,7 @@ class TrainConfig:
     epochs: int | None = None  # null: the dataset's
     max_steps: int | None = None  # ends training early
     batch_size: int | None = None  # samples a step; null: the dataset's
+    accumulate: int = 1  # parts in which a step's batch is run, their gradients summed
     lr: float | None = None  # peak learning rate; null: the model's
     weight_decay: float = 0.01
     warmup_fraction: float = 0.1  # share of the steps with rising learning rate
@@ -196,6 +224,7 @@ class TrainConfig:
         if self.lr is not None:
             _positive("train.lr", self.lr)
         _at_least("train.log_every", self.log_every, 1)
+        _at_least("train.accumulate", self.accumulate, 1)
         _positive("train.clip_norm", self.clip_norm)
         _between("train.weight_decay", self.weight_decay, 0.0, 1.0)
         _between("train.warmup_fraction", self.warmup_fraction, 0.0, 1.0)
@@ -231,7 +260,7 @@ class RunConfig:
         """Checks across groups, and the values that null leaves to the model, the dataset or the folder."""
         _name("name", self.name)
         _between("seed", self.seed, 0, 2**32 - 1)
-        if (self.model.kind is ModelKind.vit) != (self.dataset.kind is DatasetKind.digits):
+        if self.model.takes_images != (self.dataset.kind is DatasetKind.digits):
             raise UserError(
                 f"model={self.model.name} dataset={self.dataset.name}: an image model takes an image dataset "
                 "and a text model a text dataset; choose two of one kind"
@@ -241,6 +270,10 @@ class RunConfig:
             train.lr = self.model.lr if self.model.pretrained else self.model.scratch_lr
         train.epochs = train.epochs or self.dataset.epochs
         train.batch_size = train.batch_size or self.dataset.batch_size
+        if train.batch_size % train.accumulate:
+            raise UserError(
+                f"train.accumulate: {train.accumulate} does not divide train.batch_size={train.batch_size}"
+            )
         self.runs_dir = str(Path(self.runs_dir).expanduser().resolve())
         if self.tracking.uri is None:
             self.tracking.uri = f"sqlite:///{self.runs_dir}/mlflow.db"

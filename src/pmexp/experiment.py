@@ -16,7 +16,7 @@ from pmexp.config import RunConfig, Select
 from pmexp.datasets.base import Split
 from pmexp.errors import Interrupted
 from pmexp.journal import Journal, last_values
-from pmexp.loop import Examples, Metrics, Training
+from pmexp.loop import Metrics, Training
 from pmexp.measure.environment import environment
 from pmexp.measure.peak_memory import PeakMemory
 from pmexp.models.base import TaskModel
@@ -72,7 +72,7 @@ def prepare(config: RunConfig) -> Prepared:
     model = models.build(config, dataset)
     replacement = variants.apply(model.module, config.variant)
     system.prepare(model.module)
-    train, val = (_examples(model, split, system) for split in (dataset.train, dataset.val))
+    train, val = (model.examples(split) for split in (dataset.train, dataset.val))
     training = Training(model.module, train, val, config.train, config.dataset.metrics, config.seed, system)
     torch.manual_seed(config.seed)  # dropout starts from one state, whatever building the model drew
     return Prepared(training, model, dataset.test, replacement)
@@ -134,7 +134,7 @@ def _test(prepared: Prepared, config: RunConfig, folder: RunFolder) -> Metrics:
     if config.train.select is Select.best:
         checkpoint.load_best(folder, training.module)
     if prepared.test is not None:
-        tested = training.evaluate(_examples(prepared.model, prepared.test, training.system))
+        tested = training.evaluate(prepared.model.examples(prepared.test))
         measured |= {f"test/{name}": value for name, value in tested.items()}
     return measured
 
@@ -155,11 +155,6 @@ def _record_failure(folder: RunFolder, mirror: Mirror | NoMirror, error: BaseExc
     if not interrupted:
         log.error("%s", traceback.format_exc())
     mirror.finish("KILLED" if interrupted else "FAILED", {}, [])
-
-
-def _examples(model: TaskModel, split: Split, system: System) -> Examples:
-    inputs = {name: tensor.to(system.device) for name, tensor in model.encode(split).items()}
-    return Examples(inputs, torch.from_numpy(split.labels).to(system.device))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +15,11 @@ from pmexp.config import Schedule, Select, TrainConfig
 from pmexp.errors import UserError
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import StepTimer
-from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.metrics.task_metrics import TASK_METRICS, Evaluation
+from pmexp.models.examples import EVALUATION, IGNORED, Batch, Examples
 from pmexp.systems import System
 
 Metrics = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Examples:
-    """An encoded split on the device: inputs and labels, samples first."""
-
-    inputs: dict[str, Tensor]
-    labels: Tensor  # (samples,) int64
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def rows(self, rows: Tensor | slice) -> tuple[dict[str, Tensor], Tensor]:
-        return {name: tensor[rows] for name, tensor in self.inputs.items()}, self.labels[rows]
 
 
 @dataclass
@@ -93,15 +81,9 @@ class Training:
             yield step, metrics
 
     def _step(self, index: int) -> Metrics:
-        inputs, labels = self.train.rows(self._batch_rows(index))
         log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.total_steps
         ledger = SavedForBackward(self.module) if index == 0 else None
-        if ledger:
-            with ledger:
-                loss = self._loss(inputs, labels)
-        else:
-            loss = self._loss(inputs, labels)
-        loss.backward()
+        loss = self._gradient(index, ledger)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
         lr = self.scheduler.get_last_lr()[0]
         self.optimizer.step()
@@ -112,16 +94,39 @@ class Training:
             metrics |= {"train/loss": loss.item(), "grad/norm": norm.item(), "train/lr": float(lr)}
         return metrics
 
-    def _loss(self, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+    def _gradient(self, index: int, ledger: SavedForBackward | None) -> Tensor:
+        """The mean loss of a step, its gradient left in the parameters. The ledger sees the first part.
+
+        Each part's loss is divided by the targets of the whole batch, so that parts with more of them
+        (masked tokens) count for more and the sum is the gradient of one large batch.
+        """
+        epoch = index // self.steps_per_epoch
+        parts = [
+            self.train.batch(rows, epoch) for rows in self._batch_rows(index).chunk(self.config.accumulate)
+        ]
+        targets = max(1, sum(part.targets for part in parts))
+        total = torch.zeros((), device=self.system.device)
+        for part in parts:
+            with ledger or nullcontext():
+                loss = self._summed_loss(part.to(self.system.device))[0] / targets
+            ledger = None
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    def _summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy summed over the batch's targets, in nats, and the logits in fp32."""
         with self.system.forward():
-            return F.cross_entropy(self.module(**inputs).logits.float(), labels)
+            logits = self.module(**batch.inputs).logits.float()
+            flat, labels = logits.flatten(0, -2), batch.labels.flatten()
+            return F.cross_entropy(flat, labels, ignore_index=IGNORED, reduction="sum"), logits
 
     def _batch_rows(self, index: int) -> Tensor:
         """Rows of the batch of step `index`: a function of (seed, epoch, position) and of nothing else."""
         epoch, position = divmod(index, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
             order = np.random.default_rng((self.seed, epoch)).permutation(len(self.train))
-            self._order = (epoch, torch.from_numpy(order).to(self.system.device))
+            self._order = (epoch, torch.from_numpy(order))
         return self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
 
     def _validate(self) -> Metrics:
@@ -136,19 +141,26 @@ class Training:
         progress.evaluations_without_best = 0 if self.found_best else progress.evaluations_without_best + 1
         return found | {"progress/epoch": progress.step / self.steps_per_epoch}
 
-    @torch.no_grad()
     def evaluate(self, examples: Examples) -> Metrics:
         """Mean loss and the task's metrics over `examples`, without their split's prefix."""
+        found = self.predict(examples)
+        return {"loss": found.loss, **{name: TASK_METRICS[name].compute(found) for name in self.metrics}}
+
+    @torch.no_grad()
+    def predict(self, examples: Examples) -> Evaluation:
         self.module.eval()
-        logits = []
-        for start in range(0, len(examples), self.batch_size):
-            inputs, _ = examples.rows(slice(start, start + self.batch_size))
-            with self.system.forward():
-                logits.append(self.module(**inputs).logits.float())
-        every = torch.cat(logits)
-        predicted, true = every.argmax(-1).cpu().numpy(), examples.labels.cpu().numpy()
-        found = {name: TASK_METRICS[name].compute(predicted, true) for name in self.metrics}
-        return {"loss": F.cross_entropy(every, examples.labels).item(), **found}
+        loss, targets = 0.0, 0
+        scores, true = [], []
+        for rows in torch.arange(len(examples)).split(self.batch_size // self.config.accumulate):
+            batch = examples.batch(rows, EVALUATION)
+            targets += batch.targets
+            summed, logits = self._summed_loss(batch.to(self.system.device))
+            loss += summed.item()
+            if batch.labels.dim() == 1:
+                scores.append(logits.cpu())
+                true.append(batch.labels)
+        every = (torch.cat(scores), torch.cat(true)) if scores else (torch.empty(0, 0), torch.empty(0).long())
+        return Evaluation(loss / max(1, targets), every[0].numpy(), every[1].numpy())
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs to go on bit for bit; Python's and NumPy's RNGs are unused."""

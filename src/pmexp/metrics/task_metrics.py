@@ -1,8 +1,9 @@
-"""Metrics of a task: a function of (predicted, true) labels, its unit and direction. Imports no torch.
+"""Metrics of a task: a function of what an evaluation found, its unit and direction. Imports no torch.
 
 A new one is added here and named in a dataset's `metrics`; the catalog gives it val/ and test/ names.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -11,15 +12,31 @@ if TYPE_CHECKING:  # the configuration reads the names below: importing numpy is
     import numpy as np
     from numpy.typing import NDArray
 
-    Labels = NDArray[np.int64]
+    Labels = NDArray[np.int64]  # (samples,)
+    Scores = NDArray[np.float32]  # (samples, classes), the highest for the predicted class
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model said about a split. A language model has no scores: its loss says all."""
+
+    loss: float  # mean over targets, nats
+    scores: "Scores"
+    true: "Labels"
+
+    @property
+    def predicted(self) -> "Labels":
+        best: Labels = self.scores.argmax(-1)
+        return best
 
 
 @dataclass(frozen=True)
 class TaskMetric:
-    compute: Callable[["Labels", "Labels"], float]
+    compute: Callable[[Evaluation], float]
     unit: str
     direction: Literal["min", "max"]
     label: str
+    objective: Literal["classification", "masked_lm"] = "classification"
 
 
 def accuracy(predicted: "Labels", true: "Labels") -> float:
@@ -34,7 +51,22 @@ def f1(predicted: "Labels", true: "Labels") -> float:
     return float(2 * hits / predicted_or_true) if predicted_or_true else 0.0
 
 
+def top5(scores: "Scores", true: "Labels") -> float:
+    """Share of samples whose label is among the five of the highest scores."""
+    best = (-scores).argsort(axis=-1, kind="stable")[:, :5]
+    return float((best == true[:, None]).any(-1).mean())
+
+
+def perplexity(loss: float) -> float:
+    """exp of the mean loss; infinity beyond the largest number."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
 TASK_METRICS: dict[str, TaskMetric] = {
-    "accuracy": TaskMetric(accuracy, "fraction", "max", "accuracy"),
-    "f1": TaskMetric(f1, "fraction", "max", "F1"),
+    "accuracy": TaskMetric(
+        lambda found: accuracy(found.predicted, found.true), "fraction", "max", "accuracy"
+    ),
+    "f1": TaskMetric(lambda found: f1(found.predicted, found.true), "fraction", "max", "F1"),
+    "top5": TaskMetric(lambda found: top5(found.scores, found.true), "fraction", "max", "top-5 accuracy"),
+    "perplexity": TaskMetric(lambda found: perplexity(found.loss), "1", "min", "perplexity", "masked_lm"),
 }

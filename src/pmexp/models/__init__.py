@@ -1,17 +1,12 @@
 """Models of transformers, with the encoding of a dataset's inputs that each one takes."""
 
-from collections.abc import Callable
+from transformers import PreTrainedModel
 
-from pmexp.config import ModelConfig, ModelKind, RunConfig
+from pmexp.config import ModelConfig, RunConfig
 from pmexp.datasets.base import Dataset
-from pmexp.models import bert, vit
+from pmexp.models import image, text
 from pmexp.models.base import TaskModel
 from pmexp.models.checkpoint import locate
-
-BUILDERS: dict[ModelKind, Callable[[RunConfig, Dataset], TaskModel]] = {
-    ModelKind.bert: bert.build,
-    ModelKind.vit: vit.build,
-}
 
 
 def build(config: RunConfig, dataset: Dataset) -> TaskModel:
@@ -19,7 +14,14 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
 
     Raises UserError when the checkpoint cannot be had or does not fit the configuration.
     """
-    return BUILDERS[config.model.kind](config, dataset)
+    build = image.build if config.model.takes_images else text.build
+    return build(config, dataset)
+
+
+def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
+    """The architecture alone, with random weights: for studies of memory and speed, on any device or none."""
+    make = image.untrained if config.model.takes_images else text.untrained
+    return make(config, classes)
 
 
 def check(config: ModelConfig) -> None:

@@ -10,12 +10,11 @@ from transformers import AutoConfig, PreTrainedModel
 from pmexp.config import ModelConfig, RunConfig
 from pmexp.errors import UserError, first_line
 from pmexp.models.base import hf_fields
+from pmexp.models.kinds import KINDS
 
 # Formats of other frameworks and pickles beside a safetensors file are not fetched.
 _PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin"]
 
-# Parts of a classifier that a pretrained encoder need not have: they start from random weights.
-_HEADS = ("classifier.", "bert.pooler.", "vit.pooler.")
 _Loaded = TypeVar("_Loaded")
 
 
@@ -46,14 +45,15 @@ def locate(config: ModelConfig) -> Path:
 
 
 def load_pretrained(
-    cls: type[PreTrainedModel], folder: Path, config: RunConfig, classes: Sequence[str]
+    auto: Any, folder: Path, config: RunConfig, classes: Sequence[str]
 ) -> tuple[PreTrainedModel, str]:
-    """The model of `folder` with a classifier of our classes, and the words that say where weights came from.
+    """The model of `folder` with a head for our task, and the words that say where weights came from.
 
-    Raises UserError when the folder holds another architecture or lacks weights outside the classifier.
+    auto: one of transformers' AutoModelFor... classes. Raises UserError when the folder holds another
+    architecture or lacks weights outside the head.
     """
     kind = from_folder("configuration", folder, AutoConfig.from_pretrained).model_type
-    wanted = cls.config_class.model_type
+    wanted = KINDS[config.model.kind].model_type
     if kind != wanted:
         raise UserError(
             f"model.path: {folder} holds a model of type {kind}; model={config.model.name} is a {wanted}"
@@ -61,20 +61,25 @@ def load_pretrained(
     model, info = from_folder(
         "weights",
         folder,
-        cls.from_pretrained,
-        **hf_fields(config, classes),
+        auto.from_pretrained,
+        **hf_fields(config, len(classes)),
         ignore_mismatched_sizes=True,  # those of another task's classifier; any other is refused below
         output_loading_info=True,
     )
     mismatched = {entry[0] for entry in info["mismatched_keys"]}
     fresh = sorted(mismatched | set(info["missing_keys"]))
-    unexpected = [name for name in fresh if not name.startswith(_HEADS)]
+    unexpected = [name for name in fresh if not _in_head(name, model.base_model_prefix)]
     if unexpected:
         raise UserError(
             f"model.path: the weights in {folder} lack {unexpected[0]} or have it in another shape "
             f"({len(unexpected)} such); give a complete checkpoint"
         )
     return model, f"{folder}" + (f", random: {', '.join(fresh)}" if fresh else "")
+
+
+def _in_head(name: str, encoder: str) -> bool:
+    """Whether a pretrained encoder need not have this weight: it then starts from random values."""
+    return not name.startswith(f"{encoder}.") or name.startswith(f"{encoder}.pooler.")
 
 
 def from_folder(what: str, folder: Path, load: Callable[..., _Loaded], **options: Any) -> _Loaded:

@@ -1,0 +1,89 @@
+"""What the training loop draws its batches from: rows of one split, encoded for one model."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+IGNORED = -100  # a label that no loss and no metric counts, as in torch's cross_entropy
+EVALUATION = -1  # the epoch of examples that are evaluated: the same ones every time
+
+_CHOSEN, _MASKED, _RANDOM = 0.15, 0.8, 0.1  # Devlin et al., NAACL 2019, section 3.1
+
+
+@dataclass(frozen=True)
+class Batch:
+    inputs: dict[str, Tensor]  # keyword arguments of the model, samples first
+    labels: (
+        Tensor  # int64: (samples,) classes, or (samples, positions) tokens with IGNORED where none is asked
+    )
+
+    def to(self, device: torch.device) -> "Batch":
+        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        return Batch(inputs, self.labels.to(device, non_blocking=True))
+
+    @property
+    def targets(self) -> int:
+        """Labels that count."""
+        return int((self.labels != IGNORED).sum())
+
+
+class Examples(Protocol):
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: Tensor, epoch: int) -> Batch:
+        """The samples of `rows` (int64), on the CPU: a function of rows and epoch and of nothing else."""
+
+
+@dataclass(frozen=True)
+class TensorExamples:
+    """A split held in memory. Integer inputs may be int32; batches are int64."""
+
+    inputs: dict[str, Tensor]  # samples first
+    labels: Tensor  # (samples,) int64
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: Tensor, epoch: int) -> Batch:
+        inputs = {name: _widened(tensor[rows]) for name, tensor in self.inputs.items()}
+        return Batch(inputs, self.labels[rows])
+
+
+@dataclass(frozen=True)
+class MaskedTokens:
+    """Blocks of tokens of which some are hidden, to be guessed: BERT's masked language model.
+
+    15 % of a block's tokens are chosen; of these 80 % become the mask token, 10 % a random one, 10 % stay.
+    The choice is of (seed, epoch, row): another one in each epoch, one and the same in every evaluation.
+    """
+
+    tokens: Tensor  # (blocks, positions) int32
+    special: Tensor  # (blocks, positions) bool: [CLS], [SEP], padding; never chosen
+    mask_token: int
+    vocabulary: int  # tokens that a random one is drawn from
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batch(self, rows: Tensor, epoch: int) -> Batch:
+        tokens, special = self.tokens[rows].long(), self.special[rows].numpy()
+        drawn = np.stack([self._draw(int(row), epoch, tokens.shape[1]) for row in rows])
+        choice, fate, random = torch.from_numpy(drawn).unbind(1)
+        chosen = (choice < _CHOSEN) & ~torch.from_numpy(special)
+        labels = tokens.masked_fill(~chosen, IGNORED)
+        hidden = torch.where(fate < _MASKED, self.mask_token, tokens)
+        replaced = (fate >= _MASKED) & (fate < _MASKED + _RANDOM)
+        hidden = torch.where(replaced, (random * self.vocabulary).long(), hidden)
+        return Batch({"input_ids": torch.where(chosen, hidden, tokens)}, labels)
+
+    def _draw(self, row: int, epoch: int, positions: int) -> NDArray[np.float64]:
+        return np.random.default_rng((self.seed, epoch - EVALUATION, row)).random((3, positions))
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.long() if tensor.dtype == torch.int32 else tensor

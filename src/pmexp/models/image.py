@@ -1,0 +1,46 @@
+"""Vision transformers for image classification."""
+
+import torch
+from transformers import AutoModelForImageClassification, PreTrainedModel
+
+from pmexp.config import RunConfig
+from pmexp.datasets.base import Dataset, Split
+from pmexp.errors import UserError
+from pmexp.models.base import TaskModel, from_architecture, hf_fields
+from pmexp.models.checkpoint import load_pretrained, locate
+from pmexp.models.examples import TensorExamples
+
+
+def build(config: RunConfig, dataset: Dataset) -> TaskModel:
+    if config.model.positions:
+        raise UserError("model.positions: an image model has as many as its patches; leave it null")
+    if config.model.pretrained:
+        folder = locate(config.model)
+        module, weights = load_pretrained(AutoModelForImageClassification, folder, config, dataset.classes)
+    else:
+        module, weights = untrained(config, len(dataset.classes)), "random"
+    _check_images(module, dataset)
+    patches = (module.config.image_size // module.config.patch_size) ** 2
+    return TaskModel(module, _examples, patches + 1, weights)
+
+
+def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
+    """The architecture of the configuration with random weights; it needs no data and no checkpoint."""
+    hf_config = from_architecture(config, **hf_fields(config, classes))
+    return AutoModelForImageClassification.from_config(hf_config)
+
+
+def _examples(split: Split) -> TensorExamples:
+    assert not isinstance(split.inputs, list)
+    return TensorExamples({"pixel_values": torch.from_numpy(split.inputs)}, torch.from_numpy(split.labels))
+
+
+def _check_images(module: PreTrainedModel, dataset: Dataset) -> None:
+    assert not isinstance(dataset.train.inputs, list)
+    vit, given = module.config, dataset.train.inputs.shape[1:]
+    wanted = (vit.num_channels, vit.image_size, vit.image_size)
+    if given != wanted:
+        raise UserError(
+            f"model.architecture: takes images of (channels, height, width) {wanted}, "
+            f"the dataset has {given}; set num_channels and image_size to the dataset's"
+        )

@@ -1,0 +1,26 @@
+"""The architectures of transformers that are supported, and what each calls its dropout rates."""
+
+from dataclasses import dataclass
+
+from pmexp.config import ModelKind
+
+
+@dataclass(frozen=True)
+class Kind:
+    model_type: str  # the architecture's name in transformers
+    hidden_dropout: tuple[str, ...] = ("hidden_dropout_prob",)  # fields of its configuration
+    attention_dropout: tuple[str, ...] = ("attention_probs_dropout_prob",)
+
+
+_GPT = {"hidden_dropout": ("resid_pdrop", "embd_pdrop"), "attention_dropout": ("attn_pdrop",)}
+
+KINDS = {
+    ModelKind.bert: Kind("bert"),
+    ModelKind.deberta_v2: Kind("deberta-v2", ("hidden_dropout_prob", "pooler_dropout")),
+    ModelKind.distilbert: Kind("distilbert", ("dropout", "seq_classif_dropout"), ("attention_dropout",)),
+    ModelKind.gpt2: Kind("gpt2", **_GPT),
+    ModelKind.gptj: Kind("gptj", **_GPT),
+    ModelKind.longformer: Kind("longformer"),
+    ModelKind.roberta: Kind("roberta"),
+    ModelKind.vit: Kind("vit"),
+}

@@ -1,0 +1,73 @@
+"""How long an input may be, and position tables made longer by repeating the trained rows."""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from pmexp.config import ModelConfig
+from pmexp.errors import UserError
+
+_TABLE = "position_embeddings"
+
+
+def extend(module: PreTrainedModel, model: ModelConfig) -> str:
+    """Gives `module` `model.positions` positions, its own table repeated. Says so for the run's record.
+
+    Raises UserError where there is no table, or where it is as long already.
+    """
+    assert model.positions is not None
+    before = limit(module)
+    tables = [
+        parent for parent in module.modules() if isinstance(getattr(parent, _TABLE, None), nn.Embedding)
+    ]
+    if not tables:
+        raise UserError(
+            f"model.positions: model={model.name} has no table of positions to repeat; leave it null"
+        )
+    if model.positions <= before:
+        raise UserError(
+            f"model.positions: {model.positions} is no more than the {before} of model={model.name}; "
+            "leave it null"
+        )
+    for parent in tables:
+        _repeat(parent, model.positions)
+    module.config.max_position_embeddings = model.positions + _first(getattr(tables[0], _TABLE))
+    return f"positions {before} repeated to {model.positions}"
+
+
+def limit(module: PreTrainedModel) -> int:
+    """The longest input of a text model, in tokens."""
+    for parent in module.modules():
+        table = getattr(parent, _TABLE, None)
+        if isinstance(table, nn.Embedding):
+            return table.num_embeddings - _first(table)
+    return int(module.config.max_position_embeddings)
+
+
+def check(length: int, module: PreTrainedModel, model: ModelConfig) -> None:
+    """Raises UserError for inputs of more tokens than the model has positions."""
+    longest = limit(module)
+    if length > longest:
+        raise UserError(
+            f"dataset.max_length: {length} exceeds the {longest} positions of model={model.name}; "
+            f"choose at most {longest}, or model.positions={length} to repeat the trained ones"
+        )
+
+
+def _first(table: nn.Embedding) -> int:
+    """The row of position 0: RoBERTa and Longformer keep those up to the padding's for none."""
+    return 0 if table.padding_idx is None else table.padding_idx + 1
+
+
+def _repeat(parent: nn.Module, positions: int) -> None:
+    table: nn.Embedding = getattr(parent, _TABLE)
+    first = _first(table)
+    unused, trained = table.weight.detach().split([first, table.num_embeddings - first])
+    times = -(-positions // len(trained))
+    weight = torch.cat([unused, trained.repeat(times, 1)[:positions]])
+    setattr(parent, _TABLE, nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=table.padding_idx))
+    for name, buffer in list(parent.named_buffers(recurse=False)):  # position_ids and token_type_ids
+        if name == "position_ids":
+            parent.register_buffer(name, torch.arange(len(weight)).expand(1, -1), persistent=False)
+        elif name == "token_type_ids":
+            parent.register_buffer(name, buffer.new_zeros(1, len(weight)), persistent=False)

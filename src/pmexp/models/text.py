@@ -1,0 +1,133 @@
+"""Text classifiers and masked language models, with the checkpoint's tokenizer or one trained here."""
+
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from pmexp.config import ModelKind, Objective, RunConfig
+from pmexp.datasets.base import Dataset, Split
+from pmexp.errors import UserError
+from pmexp.models import positions
+from pmexp.models.base import TaskModel, from_architecture, hf_fields
+from pmexp.models.checkpoint import from_folder, load_pretrained, locate
+from pmexp.models.examples import Examples, MaskedTokens, TensorExamples
+
+_AUTO = {
+    Objective.classification: AutoModelForSequenceClassification,
+    Objective.masked_lm: AutoModelForMaskedLM,
+}
+_PADDED_POSITIONS = (ModelKind.roberta, ModelKind.longformer)  # rows up to the padding's are no position
+_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def build(config: RunConfig, dataset: Dataset) -> TaskModel:
+    tokenizer: Any
+    if config.model.pretrained:
+        folder = locate(config.model)
+        tokenizer = from_folder("tokenizer", folder, AutoTokenizer.from_pretrained)
+        auto = _AUTO[config.dataset.objective]
+        module, weights = load_pretrained(auto, folder, config, dataset.classes)
+        if config.model.positions:
+            weights += f", {positions.extend(module, config.model)}"
+    else:
+        vocabulary = from_architecture(config).vocab_size
+        tokenizer = train_tokenizer(dataset.train, vocabulary)
+        module, weights = untrained(config, len(dataset.classes), tokenizer.pad_token_id), "random"
+    length = config.dataset.max_length
+    positions.check(length, module, config.model)
+
+    def examples(split: Split) -> Examples:
+        if config.dataset.objective is Objective.masked_lm:
+            return masked_blocks(tokenizer, split, length, config.seed)
+        return encoded(tokenizer, split, length)
+
+    return TaskModel(module, examples, length, weights)
+
+
+def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrainedModel:
+    """The architecture of the configuration with random weights; it needs no data and no checkpoint."""
+    fields = hf_fields(config, classes) | {"pad_token_id": pad_token_id}
+    hf_config = from_architecture(config, **fields)
+    if config.model.positions:
+        unused = pad_token_id + 1 if config.model.kind in _PADDED_POSITIONS else 0
+        hf_config.max_position_embeddings = config.model.positions + unused
+    return _AUTO[config.dataset.objective].from_config(hf_config)
+
+
+def encoded(tokenizer: Any, split: Split, length: int) -> TensorExamples:
+    """Each sample's text or pair of texts, cut and padded to `length` tokens."""
+    assert isinstance(split.inputs, list)
+    columns = [list(column) for column in zip(*split.inputs, strict=True)]
+    found = tokenizer(*columns, padding="max_length", truncation=True, max_length=length)
+    inputs = {name: torch.tensor(found[name], dtype=torch.int32) for name in _INPUTS if name in found}
+    return TensorExamples(inputs, torch.from_numpy(split.labels))
+
+
+def masked_blocks(tokenizer: Any, split: Split, length: int, seed: int) -> MaskedTokens:
+    """All texts of the split joined and cut into blocks of `length` tokens; the rest at the end is left out.
+
+    Raises UserError for a tokenizer without a mask token, or a split shorter than one block.
+    """
+    assert isinstance(split.inputs, list)
+    if tokenizer.mask_token_id is None:
+        raise UserError(
+            f"dataset.objective=masked_lm: the tokenizer {tokenizer.name_or_path} has no mask token"
+        )
+    texts = [text for texts in split.inputs for text in texts]
+    ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    flat = torch.tensor([token for text in ids for token in text], dtype=torch.int32)
+    inner = length - 2
+    blocks = flat[: len(flat) // inner * inner].view(-1, inner)
+    if not len(blocks):
+        raise UserError(
+            f"dataset.max_length: {length} exceeds the {len(flat)} tokens of a split; choose fewer"
+        )
+    ends = [torch.full((len(blocks), 1), end) for end in (tokenizer.cls_token_id, tokenizer.sep_token_id)]
+    tokens = torch.cat([ends[0], blocks, ends[1]], dim=1).int()
+    special = torch.isin(tokens, torch.tensor(tokenizer.all_special_ids, dtype=torch.int32))
+    return MaskedTokens(tokens, special, tokenizer.mask_token_id, len(tokenizer), seed)
+
+
+def train_tokenizer(train: Split, vocab_size: int) -> PreTrainedTokenizerFast:
+    """BERT's uncased WordPiece tokenizer with a vocabulary of the training texts, the same on every run."""
+    assert isinstance(train.inputs, list)
+    tokenizer = _bert_pipeline(models.WordPiece(unk_token="[UNK]"))
+    texts = [tokenizer.normalizer.normalize_str(text) for texts in train.inputs for text in texts]
+    # The trainer numbers "##x" pieces in the random order of a hash map and breaks ties by these numbers,
+    # unless they are there before it starts. They are no special tokens in the tokenizer made below.
+    continuations = [f"##{character}" for character in sorted(set("".join(texts)) - set(" "))]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=_SPECIAL + continuations, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = _bert_pipeline(models.WordPiece(tokenizer.get_vocab(), unk_token="[UNK]"))
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", _SPECIAL.index("[SEP]")), ("[CLS]", _SPECIAL.index("[CLS]"))
+    )
+    pad, unk, cls_token, sep_token, mask = _SPECIAL
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=pad,
+        unk_token=unk,
+        cls_token=cls_token,
+        sep_token=sep_token,
+        mask_token=mask,
+        model_input_names=list(_INPUTS),
+    )
+
+
+def _bert_pipeline(model: models.WordPiece) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer

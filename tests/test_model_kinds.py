@@ -1,0 +1,91 @@
+"""Every supported architecture trains from the command's configuration, at both objectives it can have."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from pmexp import models
+from pmexp.config import ModelKind, RunConfig
+from pmexp.models.kinds import KINDS
+from small_runs import TINY_BERT, Runs
+from test_config import config
+
+WIDTHS = {
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+}  # fmt: skip
+GPT = {"n_embd": 16, "n_layer": 1, "n_head": 2}
+SIZES: dict[ModelKind, dict[str, Any]] = {
+    ModelKind.distilbert: {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16},
+    ModelKind.gpt2: GPT,
+    ModelKind.gptj: GPT | {"rotary_dim": 4},
+    ModelKind.longformer: WIDTHS | {"attention_window": 8},
+    ModelKind.vit: WIDTHS | {"image_size": 8, "patch_size": 4, "num_channels": 1},
+}
+MASKED = [kind for kind in ModelKind if kind not in (ModelKind.vit, ModelKind.gpt2, ModelKind.gptj)]
+
+
+def of_kind(kind: ModelKind, *overrides: str) -> RunConfig:
+    image = kind is ModelKind.vit
+    run = config(
+        *(
+            ["model=vit-digits"]
+            if image
+            else ["model=tinybert", "model.pretrained=false", "dataset=reuters-r8"]
+        ),
+        *overrides,
+    )
+    run.model.kind = kind
+    run.model.architecture = dict(SIZES.get(kind, WIDTHS)) | ({} if image else {"vocab_size": 99})
+    return run
+
+
+@pytest.mark.parametrize("kind", ModelKind)
+def test_rates_reach_every_dropout(kind: ModelKind) -> None:
+    run = of_kind(kind, "model.hidden_dropout=0.25", "model.attention_dropout=0.375")
+    module = models.untrained(run, classes=3)
+    assert module.config.num_labels == 3
+    fields = KINDS[kind]
+    assert all(getattr(module.config, name) == 0.25 for name in fields.hidden_dropout)
+    assert all(getattr(module.config, name) == 0.375 for name in fields.attention_dropout)
+    rates = {part.p for part in module.modules() if isinstance(part, torch.nn.Dropout)}
+    assert rates <= {0.25, 0.375} and 0.25 in rates
+    by_variant = models.untrained(of_kind(kind, "variant.p=0.5", "model.hidden_dropout=0.25"), classes=3)
+    assert {part.p for part in by_variant.modules() if isinstance(part, torch.nn.Dropout)} == {0.5}
+
+
+@pytest.mark.parametrize("kind", MASKED)
+def test_a_masked_language_model_has_a_score_for_every_token(kind: ModelKind) -> None:
+    run = of_kind(kind, "dataset.objective=masked_lm", "dataset.metrics=[perplexity]", "model.positions=600")
+    module = models.untrained(run, classes=0)
+    ids = torch.randint(5, 99, (1, 600))
+    assert module(input_ids=ids).logits.shape == (1, 600, 99)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["roberta", "longformer"])
+def test_it_trains_on_real_texts(kind: str, runs: Runs) -> None:
+    sizes = [f"++model.architecture.{k}={v}" for k, v in SIZES.get(ModelKind[kind], {}).items()]
+    base = [*TINY_BERT, f"model.kind={kind}", "train.max_steps=3", "train.batch_size=4", "tracking=off"]
+    code, _, err = runs.train(*base, *sizes, "dataset.val_fraction=0.01", "variant=pm-drop")
+    assert code == 0, err
+    assert runs.summaries()["pm-drop-s0"]["metrics"]["memory/mask_bytes_per_element"] <= 0.13
+
+
+def test_a_masked_language_model_learns_and_keeps_its_best_weights(runs: Runs) -> None:
+    """BERT's word table is tied to its output: one tensor under two names in the weights kept."""
+    arguments = [*TINY_BERT, "dataset.objective=masked_lm", "dataset.metrics=[perplexity]", "tracking=off"]
+    code, _, err = runs.train(
+        *arguments, "variant=pm-drop", "train.max_steps=12", "train.lr=5e-3", "train.accumulate=2"
+    )
+    assert code == 0, err
+    metrics = runs.summaries()["pm-drop-s0"]["metrics"]
+    assert metrics["test/perplexity"] < 800  # of 1000 tokens, where it starts
+    assert metrics["val/perplexity"] == pytest.approx(2.718281828459045 ** metrics["val/loss"])
+
+
+def test_metrics_of_the_other_objective_are_refused(runs: Runs) -> None:
+    code, _, err = runs.train(*TINY_BERT, "dataset.objective=masked_lm")
+    assert code == 2 and "name some of perplexity" in err
+    code, _, err = runs.train(*TINY_BERT, "train.accumulate=5")
+    assert code == 2 and "does not divide train.batch_size=32" in err
