@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmexp.composition import compose, conf_folder
+from pmexp.composition import compose, conf_folder, in_small
 from pmexp.config import Part, RunConfig, TrackingConfig, TrainConfig
 from pmexp.errors import UserError
 
@@ -29,10 +29,16 @@ TEXT = ["model=tinybert", "dataset=reuters-r8"]
 
 @pytest.mark.parametrize("name", options("model"))
 def test_every_model_composes(name: str) -> None:
-    assert (
-        config("model=" + name, "dataset=" + ("digits" if name == "vit-digits" else "mrpc")).model.name
-        == name
-    )
+    assert config("model=" + name, "dataset=" + ("digits" if "vit" in name else "mrpc")).model.name == name
+
+
+def test_smoke_is_the_experiment_in_small() -> None:
+    arguments = ["seed=1", "experiment=exp-1-main-perf", "smoke=true"]
+    assert in_small(arguments) == ["seed=1", "experiment=smoke/exp-1-main-perf"]
+    assert in_small(arguments[:2]) == in_small([*arguments[:2], "smoke=false"]) == arguments[:2]
+    for wrong in (["smoke=true"], ["experiment=demo", "smoke=true"], [*arguments[:2], "smoke=yes"]):
+        with pytest.raises(UserError, match="experiment= one of exp-1-main-perf"):
+            in_small(wrong)
 
 
 @pytest.mark.parametrize("name", options("dataset"))

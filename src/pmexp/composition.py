@@ -8,6 +8,7 @@ from hydra.core.plugins import Plugins
 
 from hydra_plugins.pmexp_launchers.local import LocalLauncher
 from pmexp.config import RunConfig, parse, register
+from pmexp.errors import UserError
 
 
 def conf_folder() -> Path:
@@ -20,6 +21,26 @@ def introduce() -> None:
     """Tells Hydra the schema and the launcher; needed once before anything is composed."""
     register()
     Plugins.instance().register(LocalLauncher)
+
+
+def in_small(arguments: Sequence[str]) -> list[str]:
+    """Command-line arguments with ``experiment=X smoke=true`` as ``experiment=smoke/X``: every arm of the
+    experiment for a few steps, at sizes and on data that any machine has.
+
+    Raises UserError for an experiment that has no such form, and for smoke= without an experiment.
+    """
+    others = [argument for argument in arguments if not argument.startswith("smoke=")]
+    chosen = [argument.partition("=")[2] for argument in arguments if argument.startswith("smoke=")]
+    if not chosen or chosen[-1] == "false":
+        return others
+    allowed = sorted(file.stem for file in (conf_folder() / "experiment" / "smoke").glob("*.yaml"))
+    names = [argument.partition("=")[2] for argument in others if argument.startswith("experiment=")]
+    if chosen[-1] != "true" or len(names) != 1 or names[0] not in allowed:
+        raise UserError(
+            f"smoke={chosen[-1]}: needs one experiment; allowed are true and false, with experiment= one of "
+            f"{', '.join(allowed)}"
+        )
+    return [f"experiment=smoke/{names[0]}" if a.startswith("experiment=") else a for a in others]
 
 
 def compose(overrides: Sequence[str]) -> RunConfig:

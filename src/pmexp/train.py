@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from pmexp.composition import conf_folder, introduce
+from pmexp.composition import conf_folder, in_small, introduce
 from pmexp.composition_errors import explain
 from pmexp.config import RunConfig, parse
 from pmexp.errors import Interrupted, SweepFailed, UserError
@@ -42,7 +42,7 @@ def _compose_or_sweep() -> RunConfig | None:
     """The one configuration to run; None when Hydra has done all (a sweep, --help, --cfg)."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its exceptions to `main`
     flags = [argument for argument in sys.argv[1:] if argument in ("-m", "--multirun")]
-    sys.argv[1:] = flags + [argument for argument in sys.argv[1:] if argument not in flags]
+    sys.argv[1:] = flags + in_small([argument for argument in sys.argv[1:] if argument not in flags])
     introduce()
     composed: list[DictConfig] = []
     command = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
