@@ -1,0 +1,1 @@
+"""`python -m pmexp.fit`: what fits into a memory budget, by simulation or on the device."""

@@ -1,0 +1,99 @@
+"""One question answered: does this run fit, and what is the largest one like it that does?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pmexp.composition import compose
+from pmexp.config import ModelKind, RunConfig
+from pmexp.errors import UserError
+from pmexp.fit.options import FitOptions
+from pmexp.fit.search import Probe, batches, lengths, search
+
+_LENGTH_MULTIPLE = 64  # tokens; what the search tells apart
+
+
+@dataclass(frozen=True)
+class Answer:
+    asked: Probe  # of the run as it is configured
+    largest: int | None  # batch or length; None: not even the smallest fits
+    probes: list[Probe]
+    config: RunConfig
+
+    def record(self, options: FitOptions) -> dict[str, Any]:
+        """What out=FILE.json holds, without command and environment."""
+        return {
+            "method": options.method,
+            "what": options.what,
+            "budget_bytes": options.budget_bytes,
+            "peak_bytes": self.asked.peak_bytes,
+            "by_category": self.asked.by_category,
+            "fits": self.asked.fits,
+            "largest": self.largest,
+            "asked": self.asked.value,
+            "note": self.asked.note,
+            "global_batch": options.global_batch,
+            "head": options.head,
+            "labels": self.config.labels,
+            "settings": self.config.settings,
+            "probes": [asdict(probe) for probe in self.probes],
+        }
+
+
+def answer(options: FitOptions) -> Answer:
+    """Raises UserError, or an error of Hydra, for a configuration that cannot be run."""
+    config = compose(options.overrides)
+    batch, length = config.train.batch_size or 1, config.dataset.max_length
+    if options.what == "length" and config.model.kind is ModelKind.vit:
+        raise UserError(f"what=length: model={config.model.name} takes images; allowed is what=batch")
+    asked = batch if options.what == "batch" else length
+    global_batch = options.global_batch
+    if options.method == "measure" and options.what == "batch":
+        global_batch = global_batch or batch
+    if global_batch and global_batch % batch:
+        raise UserError(
+            f"global_batch: {global_batch} is no multiple of train.batch_size={batch}, the first to be tried"
+        )
+    probe = _simulated(options, config, global_batch) if options.method == "simulate" else _measured(options)
+    made: dict[int, Probe] = {}
+
+    def remembered(value: int) -> Probe:
+        if value not in made:
+            made[value] = probe(value)
+        return made[value]
+
+    first = remembered(asked)
+    values = batches(global_batch) if options.what == "batch" else _lengths_of(options, config)
+    start = values.index(asked) if asked in values else max(0, asked // _LENGTH_MULTIPLE - 1)
+    largest, _ = search(values, start, options.budget_bytes, remembered)
+    return Answer(first, largest, list(made.values()), config)
+
+
+def _lengths_of(options: FitOptions, config: RunConfig) -> Sequence[int]:
+    """A simulated model gets as many positions as it needs; a measured one has those of its architecture."""
+    if options.method == "simulate":
+        return lengths(_LENGTH_MULTIPLE)
+    asked = config.dataset.max_length
+    positions = max(asked, int(config.model.architecture.get("max_position_embeddings", asked)))
+    return lengths(_LENGTH_MULTIPLE, positions)
+
+
+def _simulated(options: FitOptions, config: RunConfig, global_batch: int | None) -> Callable[[int], Probe]:
+    from pmexp.fit.simulate import probe_of, simulate
+
+    batch, length = config.train.batch_size or 1, config.dataset.max_length
+
+    def probe(value: int) -> Probe:
+        samples, tokens = (value, length) if options.what == "batch" else (batch, value)
+        accumulate = (global_batch or samples) // samples
+        prediction = simulate(config, samples, tokens, options.head, accumulate)
+        return probe_of(value, prediction, options.budget_bytes)
+
+    return probe
+
+
+def _measured(options: FitOptions) -> Callable[[int], Probe]:
+    from pmexp.fit.measure import measure
+
+    key = "train.batch_size" if options.what == "batch" else "dataset.max_length"
+    return lambda value: measure([*options.overrides, f"{key}={value}"], value, options.budget_bytes)

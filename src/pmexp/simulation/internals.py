@@ -1,0 +1,51 @@
+"""The one file of this package that touches private or experimental parts of torch (written against 2.13).
+
+Each is wrapped in a name that says what is wanted of it, so that a change in torch is mended here.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.library import Library
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+__all__ = [
+    "DATA_DEPENDENT",
+    "TorchDispatchMode",
+    "fake_tensors",
+    "overridden_operators",
+    "running_backward",
+    "tree_leaves",
+    "tree_map_only",
+]
+
+# What a fake tensor raises where a model's control flow or shapes depend on values.
+DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException)
+
+
+def fake_tensors() -> FakeTensorMode:
+    """A context in which tensors have shapes, dtypes and storages with a size, and no memory."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+@contextmanager
+def overridden_operators() -> Iterator[Library]:
+    """A library whose kernels for ATen's operators count until the context ends, for the whole process."""
+    library = Library("aten", "IMPL")
+    try:
+        yield library
+    finally:
+        library._destroy()
+
+
+def running_backward() -> bool:
+    """Whether this thread runs gradient formulas; not while a checkpointed region is computed again."""
+    in_backward = torch._C._current_graph_task_id() != -1
+    return in_backward and torch._C._autograd._top_saved_tensors_default_hooks(False) is None

@@ -1,0 +1,92 @@
+"""The training step whose memory is asked for: forward, loss, backward, clipping, AdamW; real or fake."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pmexp.simulation.live_bytes import LiveBytes, Snapshot
+
+_LR = 1e-4  # of no consequence for memory
+_CLIP_NORM = 1.0
+
+FORWARD, BACKWARD, BACKWARD_MIDDLE, BACKWARD_END, UPDATE = (
+    *("forward", "backward", "backward, middle layers", "backward, first layer", "update"),
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch on the module's device."""
+
+    inputs: dict[str, Tensor]  # keyword arguments of the module
+    labels: Tensor  # int64, (samples,) or (samples, tokens)
+
+
+def peaks_of_training(
+    module: nn.Module,
+    batch: Batch,
+    counter: LiveBytes,
+    *,
+    forward: Callable[[], AbstractContextManager[object]] = nullcontext,
+    layers: Sequence[nn.Module] = (),
+    accumulate: int = 1,
+    foreach: bool | None = None,
+) -> dict[str, Snapshot]:
+    """Takes two steps and returns the peak of each phase of the second one, when AdamW has its state.
+
+    Args:
+        module: called as ``module(**inputs).logits``; all of its parameters are trained.
+        forward: a context around each forward and its loss, such as autocast.
+        layers: the module's equal layers in their order; they cut the backward into phases.
+        accumulate: micro-batches a step. From the second one on gradients lie beside the activations, and
+            a third one takes no more, so that two of them are run at most.
+        foreach: as in torch.optim.AdamW, which decides by the device where it is None.
+    """
+    module.train()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=_LR, foreach=foreach)
+    counter.follow(module, optimizer)
+    counter.assign((*batch.inputs.values(), batch.labels), "activations")
+    handles = _mark_backward(layers, counter)
+    with counter:
+        for _ in range(2):
+            counter.forget_peaks()
+            for _ in range(min(accumulate, 2)):
+                counter.enter(FORWARD)
+                with forward():
+                    loss = _loss(module(**batch.inputs).logits, batch.labels)
+                counter.enter(BACKWARD)
+                loss.backward()
+            counter.enter(UPDATE)
+            nn.utils.clip_grad_norm_(module.parameters(), _CLIP_NORM, foreach=foreach)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    for handle in handles:
+        handle.remove()
+    return counter.peaks
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean cross-entropy of samples, or of tokens, in fp32."""
+    return F.cross_entropy(logits.float().flatten(0, -2), labels.flatten())
+
+
+def _mark_backward(layers: Sequence[nn.Module], counter: LiveBytes) -> list[Any]:
+    """Hooks by which the backward enters its middle when the last layer is done, and its end at the first."""
+    if len(layers) < 2:
+        return []
+    marks = {0: BACKWARD_END} | ({len(layers) - 2: BACKWARD_MIDDLE} if len(layers) > 2 else {})
+    return [layers[place].register_forward_hook(_marks(phase, counter)) for place, phase in marks.items()]
+
+
+def _marks(phase: str, counter: LiveBytes) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        if counter.phase == FORWARD and hidden.requires_grad:  # not when it is computed again in backward
+            hidden.register_hook(lambda _: counter.enter(phase))
+
+    return hook

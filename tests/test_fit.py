@@ -1,0 +1,111 @@
+"""`python -m pmexp.fit`: the search, both methods, and what is written."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pmexp.fit import measure
+from pmexp.fit.command import main
+from pmexp.fit.search import Probe, batches, lengths, search
+from small_runs import TINY_BERT, TINY_VIT
+
+NO_DATA = [*TINY_BERT, "dataset.path=/nowhere", "train.batch_size=8"]
+
+
+@given(
+    fixed=st.integers(0, 1000),
+    slope=st.integers(1, 50),
+    curve=st.integers(0, 3),
+    budget=st.integers(1, 10**6),
+    start=st.integers(0, 200),
+    dies=st.booleans(),
+)
+def test_the_search_finds_the_largest(
+    fixed: int, slope: int, curve: int, budget: int, start: int, dies: bool
+) -> None:
+    """`dies`: the device runs out of memory and tells no peak."""
+
+    def probe(value: int) -> Probe:
+        peak = fixed + slope * value + curve * value**2
+        return Probe(value, peak if peak <= budget or not dies else None, {}, peak <= budget)
+
+    values = range(1, 5001)
+    found, probes = search(values, start, budget, probe)
+    assert found == max((value for value in values if probe(value).fits), default=None)
+    assert len(probes) <= 30 and len({made.value for made in probes}) == len(probes)
+
+
+def test_micro_batches_divide_the_global_batch() -> None:
+    assert batches(12) == [1, 2, 3, 4, 6, 12]
+    assert list(lengths(64, 200)) == [64, 128, 192]
+    assert list(lengths(64, 3)) == [1, 2, 3]
+
+
+def test_simulation_answers_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "answer.json"
+    assert main([*NO_DATA, "budget_gb=0.002", "variant=pm-drop", f"out={out}"]) == 0
+    found = json.loads(out.read_text())
+    assert found["peak_bytes"] == sum(found["by_category"].values())
+    assert found["fits"] == (found["peak_bytes"] <= found["budget_bytes"] == 2_000_000)
+    probes = {probe["value"]: probe for probe in found["probes"]}
+    assert probes[8]["peak_bytes"] == found["peak_bytes"]
+    assert probes[found["largest"]]["fits"] and not probes[found["largest"] + 1]["fits"]
+    assert found["labels"]["variant"] == "pm-drop" and "fragmentation" in " ".join(found["not_modelled"])
+    assert f"largest batch that fits: {found['largest']}" in capsys.readouterr().out
+
+
+def test_a_real_run_is_measured_within_its_global_batch(tmp_path: Path) -> None:
+    out = tmp_path / "answer.json"
+    keys = ["model.architecture.num_hidden_layers=2", "variant=byte-mask", "system.device=cpu", "budget_gb=0.003"]
+    assert main(["method=measure", *keys, f"out={out}"]) == 0
+    found = json.loads(out.read_text())
+    probes = {probe["value"]: probe for probe in found["probes"]}
+    assert set(probes) <= {1, 2, 4, 8, 16, 32}
+    assert not found["fits"] and probes[found["largest"]]["fits"] and not probes[2 * found["largest"]]["fits"]
+    assert main(["method=simulate", *keys, "global_batch=32", f"out={out}"]) == 0
+    predicted = json.loads(out.read_text())
+    assert predicted["peak_bytes"] == pytest.approx(found["peak_bytes"], rel=0.01)
+
+
+def test_out_of_memory_is_a_probe_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(config: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(measure, "prepare", out_of_memory)
+    found = measure.measure(TINY_VIT, 32, 10**9)
+    assert (found.peak_bytes, found.fits) == (None, False)
+    assert found.note == "out of memory: CUDA out of memory. Tried to allocate 2 GiB"
+
+
+def test_a_table_of_tasks_and_variants(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    keys = "".join(f"    - {key}\n" for key in NO_DATA)
+    plan.write_text(f"variants: [baseline, pm-drop]\ntasks:\n  small:\n{keys}")
+    assert main([f"table={plan}", "budget_gb=0.002", f"out={tmp_path / 'table.md'}"]) == 0
+    rows = [line.split(" | ") for line in (tmp_path / "table.md").read_text().splitlines() if "small" in line]
+    assert [row[1] for row in rows] == ["baseline", "pm-drop"]
+    assert rows[0][3] == "0.0%" and float(rows[1][3][:-1]) > 0
+    assert int(rows[1][5]) >= int(rows[0][5])
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["method=guess"], "method: 'guess' is unknown; allowed are simulate, measure"),
+        (["budget_gb=-1"], "budget_gb: '-1' is no amount of memory"),
+        (["global_batch=0"], "global_batch: '0' is no number of samples"),
+        (["global_batch=33"], "global_batch: 33 is no multiple of train.batch_size=32"),
+        (["what=length"], "what=length: model=vit-digits takes images; allowed is what=batch"),
+        (["method=measure", "head=tokens"], "head=tokens: is of method=simulate"),
+        (["table=/nowhere.yaml"], "table: /nowhere.yaml cannot be read"),
+        (["variant=none"], "variant=none: is not an option"),
+    ],
+)
+def test_a_wrong_key_is_one_line(keys: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(keys) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}") and error.count("\n") == 1
