@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pmexp.composition import compose
-from pmexp.config import ModelKind, RunConfig
+from pmexp.config import RunConfig
 from pmexp.errors import UserError
 from pmexp.fit.options import FitOptions
 from pmexp.fit.search import Probe, batches, lengths, search
@@ -33,7 +33,6 @@ class Answer:
             "asked": self.asked.value,
             "note": self.asked.note,
             "global_batch": options.global_batch,
-            "head": options.head,
             "labels": self.config.labels,
             "settings": self.config.settings,
             "probes": [asdict(probe) for probe in self.probes],
@@ -43,18 +42,23 @@ class Answer:
 def answer(options: FitOptions) -> Answer:
     """Raises UserError, or an error of Hydra, for a configuration that cannot be run."""
     config = compose(options.overrides)
-    batch, length = config.train.batch_size or 1, config.dataset.max_length
-    if options.what == "length" and config.model.kind is ModelKind.vit:
+    whole = config.train.batch_size or 1
+    batch, length = whole // config.train.accumulate, config.dataset.max_length
+    if options.what == "length" and config.model.takes_images:
         raise UserError(f"what=length: model={config.model.name} takes images; allowed is what=batch")
     asked = batch if options.what == "batch" else length
     global_batch = options.global_batch
     if options.method == "measure" and options.what == "batch":
-        global_batch = global_batch or batch
+        global_batch = global_batch or whole
     if global_batch and global_batch % batch:
         raise UserError(
-            f"global_batch: {global_batch} is no multiple of train.batch_size={batch}, the first to be tried"
+            f"global_batch: {global_batch} is no multiple of {batch}, the first batch to be tried"
         )
-    probe = _simulated(options, config, global_batch) if options.method == "simulate" else _measured(options)
+    probe = (
+        _simulated(options, config, global_batch)
+        if options.method == "simulate"
+        else _measured(options, global_batch)
+    )
     made: dict[int, Probe] = {}
 
     def remembered(value: int) -> Probe:
@@ -81,19 +85,26 @@ def _lengths_of(options: FitOptions, config: RunConfig) -> Sequence[int]:
 def _simulated(options: FitOptions, config: RunConfig, global_batch: int | None) -> Callable[[int], Probe]:
     from pmexp.fit.simulate import probe_of, simulate
 
-    batch, length = config.train.batch_size or 1, config.dataset.max_length
+    parts, length = config.train.accumulate, config.dataset.max_length
+    batch = (config.train.batch_size or 1) // parts
 
     def probe(value: int) -> Probe:
         samples, tokens = (value, length) if options.what == "batch" else (batch, value)
-        accumulate = (global_batch or samples) // samples
-        prediction = simulate(config, samples, tokens, options.head, accumulate)
+        accumulate = global_batch // samples if global_batch else parts
+        prediction = simulate(config, samples, tokens, accumulate)
         return probe_of(value, prediction, options.budget_bytes)
 
     return probe
 
 
-def _measured(options: FitOptions) -> Callable[[int], Probe]:
+def _measured(options: FitOptions, global_batch: int | None) -> Callable[[int], Probe]:
     from pmexp.fit.measure import measure
 
-    key = "train.batch_size" if options.what == "batch" else "dataset.max_length"
-    return lambda value: measure([*options.overrides, f"{key}={value}"], value, options.budget_bytes)
+    def probe(value: int) -> Probe:
+        if global_batch:
+            keys = [f"train.batch_size={global_batch}", f"train.accumulate={global_batch // value}"]
+        else:
+            keys = [f"dataset.max_length={value}"]
+        return measure([*options.overrides, *keys], value, options.budget_bytes)
+
+    return probe

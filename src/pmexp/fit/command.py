@@ -23,7 +23,6 @@ python -m pmexp.fit [key=value ...]   does a training step fit into memory, and 
   budget_gb=80            memory of the device, in 10^9 bytes
   global_batch=N          samples a step: only its divisors are tried, and gradients are accumulated;
                           method=measure takes train.batch_size
-  head=tokens             of method=simulate: predicts every token over the vocabulary, as a masked-LM does
   table=FILE.yaml         a table of tasks and variants, by simulation; see fit/table.py
   out=FILE                writes the answer there: JSON, or the table as Markdown
   every key of pmexp.train, such as model=tinybert dataset=reuters-r8 variant=pm-drop train.batch_size=64

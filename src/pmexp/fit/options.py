@@ -8,8 +8,7 @@ from pmexp.errors import UserError
 
 METHODS = ("simulate", "measure")
 WHATS = ("batch", "length")
-HEADS = ("classes", "tokens")
-_KEYS = ("method", "what", "budget_gb", "global_batch", "head", "table", "out")
+_KEYS = ("method", "what", "budget_gb", "global_batch", "table", "out")
 _GB = 10**9
 
 
@@ -19,7 +18,6 @@ class FitOptions:
     what: str  # of these the largest that fits is searched
     budget_bytes: int
     global_batch: int | None  # samples a step; micro-batches divide it
-    head: str  # of a text model: one prediction a sample, or one a token over the vocabulary
     table: Path | None
     out: Path | None
     overrides: tuple[str, ...]  # of the run configuration
@@ -39,15 +37,10 @@ def fit_options(arguments: Sequence[str]) -> FitOptions:
         what=_one_of("what", given.get("what", "batch"), WHATS),
         budget_bytes=round(_positive("budget_gb", given.get("budget_gb", "80")) * _GB),
         global_batch=_count("global_batch", given["global_batch"]) if "global_batch" in given else None,
-        head=_one_of("head", given.get("head", "classes"), HEADS),
         table=_path(given, "table"),
         out=_path(given, "out"),
         overrides=tuple(others),
     )
-    if options.method == "measure" and "head" in given:
-        raise UserError(
-            f"head={options.head}: is of method=simulate; a measured run has the head of its task"
-        )
     if options.global_batch and options.what == "length":
         raise UserError(f"global_batch={options.global_batch}: is of what=batch; leave it out")
     if options.table and options.method != "simulate":

@@ -15,9 +15,7 @@ from pmexp.simulation import Prediction, predict
 from pmexp.systems import System
 
 
-def simulate(
-    config: RunConfig, batch: int, length: int, head: str = "classes", accumulate: int = 1
-) -> Prediction:
+def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) -> Prediction:
     """The peak of a step of `batch` samples of `length` tokens."""
     system = System(replace(config.system, device=Device.cpu))
 
@@ -27,8 +25,8 @@ def simulate(
             part.prepare(module)
 
     return predict(
-        lambda: skeleton(config, length, head),
-        batch_shapes(config, batch, length, head),
+        lambda: skeleton(config, length),
+        batch_shapes(config, batch, length),
         prepare=prepare,
         forward=system.forward,
         like="cpu" if config.system.device is Device.cpu else "cuda",

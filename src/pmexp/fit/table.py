@@ -4,7 +4,7 @@ variants: [baseline, pm-drop]     # names of conf/variant; savings are against t
 tasks:
   BERT-Large, 64 x 512:           # overrides of the run configuration, and keys of pmexp.fit
     - model=tinybert
-    - head=tokens
+    - dataset.objective=masked_lm
     - train.batch_size=64
 """
 
@@ -57,7 +57,7 @@ def _rows(task: str, plan: dict[str, Any], options: FitOptions) -> list[str]:
 
 
 def _longest(batch: Answer, asked: FitOptions) -> str:
-    if batch.config.model.kind.name == "vit":
+    if batch.config.model.takes_images:
         return ""
     return str(answer(replace(asked, what="length", global_batch=None)).largest or "none")
 
