@@ -1,0 +1,105 @@
+"""PyTorch's scaled_dot_product_attention with its flash kernel first, and a note of which kernel ran.
+
+Which kernel runs depends on device, dtype, mask, head size and dropout. torch is asked with the arguments of
+real calls, so that a record says what was, not what was hoped for. On the CPU (torch 2.13) the flash kernel
+takes masks but no dropout; on CUDA it takes dropout but no masks, and the memory-efficient one takes both.
+The math kernel saves the attention probabilities for backward, the others do not.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+_ORDER = [
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.MATH,
+]
+_WORDS = {
+    SDPBackend.FLASH_ATTENTION: "flash kernel",
+    SDPBackend.EFFICIENT_ATTENTION: "memory-efficient kernel",
+    SDPBackend.CUDNN_ATTENTION: "cuDNN kernel",
+    SDPBackend.MATH: "math kernel",
+}
+
+_Ran = dict[str, set[str]]  # "training" or "evaluation": the kernels of the first such call
+_RAN: "WeakKeyDictionary[nn.Module, _Ran]" = WeakKeyDictionary()
+
+
+@contextmanager
+def flash_first(attention: nn.Module) -> Iterator[None]:
+    """Around the SDPA calls of one forward of the module `attention`.
+
+    It belongs inside the module, not around the model: a checkpoint that runs the module again must choose
+    the same kernel. The first forward in training and the first in evaluation are noted.
+    """
+    with sdpa_kernel(_ORDER, set_priority=True):
+        ran = {} if torch.compiler.is_compiling() else _RAN.setdefault(attention, {})
+        mode = "training" if attention.training else "evaluation"
+        if mode in ran or torch.compiler.is_compiling():
+            yield
+        else:
+            ran[mode] = set()
+            with _Note(ran[mode]):
+                yield
+
+
+def kernels_that_ran(model: nn.Module) -> str:
+    """For the record: the kernels of the modules under flash_first, in training and in evaluation."""
+    found: _Ran = {}
+    for module in model.modules():
+        for mode, kernels in _RAN.get(module, {}).items():
+            found.setdefault(mode, set()).update(kernels)
+    if not found:
+        return "sdpa; its kernel was not seen (no forward, or a compiled one)"
+    modes = sorted(found, reverse=True)
+    return "; ".join(["sdpa", *(f"{mode}: {' and '.join(sorted(found[mode]))}" for mode in modes)])
+
+
+class _Note(TorchFunctionMode):
+    """Adds the kernel of each SDPA call to `ran`."""
+
+    def __init__(self, ran: set[str]) -> None:
+        super().__init__()
+        self.ran = ran
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            self.ran.add(_kernel(*args, **(kwargs or {})))
+        return func(*args, **(kwargs or {}))
+
+
+def _kernel(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> str:
+    """Kernel and device of one call, under dropout or not."""
+    call = tuple(_as_autocast(tensor) for tensor in (query, key, value, attn_mask))
+    # The function by which scaled_dot_product_attention itself chooses, on every device.
+    choose: Any = torch._fused_sdp_choice
+    choice = SDPBackend(choose(*call, dropout_p, is_causal, **options))
+    words = f"{_WORDS.get(choice, choice.name)} on {query.device.type}"
+    words += " under attention dropout" if dropout_p else ""
+    return words + (" (saves the probabilities)" if choice == SDPBackend.MATH else "")
+
+
+def _as_autocast(tensor: Tensor | None) -> Tensor | None:
+    """As the call gets it: autocast casts its floating-point arguments."""
+    if tensor is None or not tensor.is_floating_point() or not torch.is_autocast_enabled(tensor.device.type):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
