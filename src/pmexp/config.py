@@ -71,6 +71,7 @@ class Rng(Enum):
 class Part(Enum):
     bf16 = "bf16"
     checkpointing = "checkpointing"
+    flash = "flash"
 
 
 class Device(Enum):

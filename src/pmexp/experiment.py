@@ -70,6 +70,7 @@ def prepare(config: RunConfig) -> Prepared:
     system = System(config.system)
     dataset = datasets.load(config.dataset)
     model = models.build(config, dataset)
+    system.before_variant(model.module)
     replacement = variants.apply(model.module, config.variant)
     system.prepare(model.module)
     train, val = (model.examples(split) for split in (dataset.train, dataset.val))
@@ -96,11 +97,13 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
                 training.progress.step, {"memory/peak_bytes": peak.bytes()} | _test(prepared, config, folder)
             )
             final = _final(config, folder, training)
-            record = environment(training.system.device) | {
+            record = {
+                **environment(training.system.device),
                 "precision": training.system.precision,
                 "attention": config.model.attention.name,
                 "weights": prepared.model.weights,
                 "peak_memory_source": peak.source,
+                **training.system.record(training.module),
             }
             folder.finish(final, record, prepared.replacement.to_dict(), mirror.reference)
         except BaseException as error:

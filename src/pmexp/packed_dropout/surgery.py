@@ -134,6 +134,8 @@ def _drops_probabilities(parent: nn.Module, name: str) -> bool:
 
 def _why_left(module: nn.Module) -> str | None:
     kind = type(module).__name__
+    if reason := getattr(module, "why_dropout_stays", None):  # a module may answer for itself
+        return str(reason)
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return f"{kind} drops channels or rescales: its mask is not one bit an element"
     if "DropPath" in kind or "StochasticDepth" in kind:

@@ -8,12 +8,13 @@ from torch import nn
 
 from pmexp.config import Device, Part, SystemConfig
 from pmexp.errors import UserError
-from pmexp.systems import bf16, checkpointing
+from pmexp.systems import bf16, checkpointing, flash
 from pmexp.systems.base import SystemPart
 
 PARTS: dict[Part, SystemPart] = {
     Part.bf16: bf16.Bf16(),
     Part.checkpointing: checkpointing.Checkpointing(),
+    Part.flash: flash.Flash(),
 }
 
 
@@ -23,6 +24,11 @@ class System:
     def __init__(self, config: SystemConfig) -> None:
         self.parts = [PARTS[part] for part in config.parts]
         self.device = _device(config.device)
+
+    def before_variant(self, module: nn.Module) -> None:
+        """Lets every part change the model while its dropout is still its own."""
+        for part in self.parts:
+            part.before_variant(module, self.device, half=self.precision != "fp32")
 
     def prepare(self, module: nn.Module) -> None:
         """Moves the model to the device and lets every part change it."""
@@ -37,6 +43,10 @@ class System:
             for part in self.parts:
                 stack.enter_context(part.forward(self.device))
             yield
+
+    def record(self, module: nn.Module) -> dict[str, str]:
+        """What the parts have to say about the run."""
+        return {key: value for part in self.parts for key, value in part.record(module).items()}
 
     @property
     def precision(self) -> str:

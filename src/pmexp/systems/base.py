@@ -7,9 +7,19 @@ from torch import nn
 
 
 class SystemPart:
+    def before_variant(self, module: nn.Module, device: torch.device, half: bool) -> None:
+        """Changes the model once, before dropout is replaced: for what decides which dropout there is.
+
+        The model is not on `device` yet; `half` says that the run computes in half precision.
+        """
+
     def prepare(self, module: nn.Module) -> None:
         """Changes the model once, after the variant is in place and the model is on its device."""
 
     def forward(self, device: torch.device) -> AbstractContextManager[object]:
         """Entered around each forward."""
         return nullcontext()
+
+    def record(self, module: nn.Module) -> dict[str, str]:
+        """What the part did, for the run's record, asked when the run ends."""
+        return {}
