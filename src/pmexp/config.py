@@ -40,8 +40,29 @@ class Attention(Enum):
 
 class DatasetKind(Enum):
     digits = "digits"
+    imagenet = "imagenet"
     reuters_r8 = "reuters_r8"
     text = "text"
+    language = "language"
+    listops = "listops"
+
+
+class Inputs(Enum):
+    """What a sample is: a model takes some of these."""
+
+    images = "images"
+    texts = "texts"
+    symbols = "symbols"
+
+
+INPUTS_OF = {
+    DatasetKind.digits: Inputs.images,
+    DatasetKind.imagenet: Inputs.images,
+    DatasetKind.reuters_r8: Inputs.texts,
+    DatasetKind.text: Inputs.texts,
+    DatasetKind.language: Inputs.texts,
+    DatasetKind.listops: Inputs.symbols,
+}
 
 
 class Objective(Enum):
@@ -133,6 +154,28 @@ class ModelConfig:
 
 
 @dataclass(kw_only=True)
+class TreesConfig:
+    """Generated expressions of listops; the defaults are those of Long Range Arena."""
+
+    samples: int = 100_000  # 80 % train, 10 % val, 10 % test
+    min_length: int = 500  # tokens: trees have more than this ...
+    max_length: int = 2000  # ... and fewer than this
+    max_depth: int = 10
+    max_args: int = 10  # of an operator; the fewest are 2
+    leaf_probability: float = 0.75  # that a node above max_depth is a digit
+    seed: int = 0  # of the data; a run's own seed changes nothing here
+
+    def __post_init__(self) -> None:
+        _at_least("dataset.trees.samples", self.samples, 10)
+        _at_least("dataset.trees.min_length", self.min_length, 1)
+        _at_least("dataset.trees.max_length", self.max_length, self.min_length + 2)
+        _at_least("dataset.trees.max_depth", self.max_depth, 2)
+        _at_least("dataset.trees.max_args", self.max_args, 2)
+        _between("dataset.trees.leaf_probability", self.leaf_probability, 0.01, 0.99)
+        _between("dataset.trees.seed", self.seed, 0, 2**32 - 1)
+
+
+@dataclass(kw_only=True)
 class DatasetConfig:
     name: str = MISSING
     kind: DatasetKind = MISSING
@@ -143,6 +186,8 @@ class DatasetConfig:
     path: str | None = None  # local folder, instead of the hub
     text_columns: list[str] = field(default_factory=list)  # one text, or two that form a pair
     label_column: str = "label"
+    image_column: str = "image"
+    trees: TreesConfig = field(default_factory=TreesConfig)  # only of listops
     max_length: int = 128  # tokens; longer texts are cut, shorter ones padded
     val_fraction: float = 0.1  # share of train carved off where the set has no validation split
     metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # the first one selects the model
@@ -161,6 +206,13 @@ class DatasetConfig:
             raise UserError(
                 f"dataset.metrics: {unknown or '[]'} is no list of metrics of {self.objective.name}; "
                 f"name some of {', '.join(known)}"
+            )
+        if self.kind is not DatasetKind.listops:
+            self.trees = TreesConfig()
+        elif self.max_length % 256 or self.max_length < self.trees.max_length:
+            raise UserError(
+                f"dataset.max_length: {self.max_length} must be a multiple of 256 that is not less than "
+                f"dataset.trees.max_length={self.trees.max_length}"
             )
 
 
@@ -261,10 +313,13 @@ class RunConfig:
         """Checks across groups, and the values that null leaves to the model, the dataset or the folder."""
         _name("name", self.name)
         _between("seed", self.seed, 0, 2**32 - 1)
-        if self.model.takes_images != (self.dataset.kind is DatasetKind.digits):
+        given = INPUTS_OF[self.dataset.kind]
+        taken = (Inputs.images,) if self.model.takes_images else (Inputs.texts,)
+        if given not in taken:
             raise UserError(
-                f"model={self.model.name} dataset={self.dataset.name}: an image model takes an image dataset "
-                "and a text model a text dataset; choose two of one kind"
+                f"model={self.model.name} dataset={self.dataset.name}: the model takes "
+                f"{' or '.join(inputs.name for inputs in taken)}, the dataset holds {given.name}; "
+                "choose two that fit"
             )
         train = self.train
         if train.lr is None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from pmexp.config import DatasetConfig, DatasetKind
-from pmexp.datasets import digits, reuters_r8, text
+from pmexp.datasets import digits, imagenet, language, listops, reuters_r8, text
 from pmexp.datasets.base import Dataset
 from pmexp.errors import UserError
 
@@ -11,6 +11,9 @@ LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
     DatasetKind.digits: digits.load,
     DatasetKind.reuters_r8: reuters_r8.load,
     DatasetKind.text: text.load,
+    DatasetKind.language: language.load,
+    DatasetKind.imagenet: imagenet.load,
+    DatasetKind.listops: listops.load,
 }
 
 

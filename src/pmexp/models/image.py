@@ -1,5 +1,6 @@
 """Vision transformers for image classification."""
 
+import numpy as np
 import torch
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
@@ -31,12 +32,12 @@ def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
 
 
 def _examples(split: Split) -> TensorExamples:
-    assert not isinstance(split.inputs, list)
+    assert isinstance(split.inputs, np.ndarray)
     return TensorExamples({"pixel_values": torch.from_numpy(split.inputs)}, torch.from_numpy(split.labels))
 
 
 def _check_images(module: PreTrainedModel, dataset: Dataset) -> None:
-    assert not isinstance(dataset.train.inputs, list)
+    assert isinstance(dataset.train.inputs, np.ndarray)
     vit, given = module.config, dataset.train.inputs.shape[1:]
     wanted = (vit.num_channels, vit.image_size, vit.image_size)
     if given != wanted:

@@ -1,0 +1,18 @@
+"""Predictions on GLUE's test splits, as its server takes them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+# By the dataset's subset on the hub: the server knows its tasks by file names.
+FILE_NAMES = {"mrpc": "MRPC.tsv", "sst2": "SST-2.tsv"}
+
+
+def write_glue_predictions(file: Path, predictions: Sequence[int]) -> None:
+    """A header and `index<TAB>prediction`, one line for each sample of test in its order, numbered from 0.
+
+    `file` is named as in FILE_NAMES. Written whole or not at all.
+    """
+    lines = ["index\tprediction", *(f"{index}\t{int(label)}" for index, label in enumerate(predictions))]
+    scratch = file.with_name(f".{file.name}.tmp")
+    scratch.write_text("\n".join(lines) + "\n")
+    scratch.replace(file)
