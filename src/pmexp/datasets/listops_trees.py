@@ -28,7 +28,7 @@ PAD, START = "[PAD]", "[CLS]"
 VOCABULARY = (PAD, START, *DIGITS, *OPERATORS, "]")  # a token's id is its place
 
 _FIRST_DIGIT, _FIRST_OPERATOR, _END = 2, 12, 16
-_NODES_A_ROUND = 1_000_000  # bounds the memory of one round to about 100 MB
+_NODES_A_ROUND = 250_000  # bounds the memory of one round to about 25 MB
 
 Tokens = NDArray[np.uint8]
 

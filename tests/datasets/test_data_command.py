@@ -1,0 +1,134 @@
+"""`python -m pmexp.data`: a dataset made ready ahead, found again without network, or one clear line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pmexp import data, datasets
+from pmexp.config import DatasetConfig, DatasetKind
+from pmexp.errors import UserError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LISTOPS = [
+    "dataset=listops",
+    "dataset.max_length=256",
+    "dataset.trees.samples=100",
+    "dataset.trees.min_length=30",
+    "dataset.trees.max_length=90",
+]
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pmexp.data", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def test_listops_is_generated_once_and_then_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = command(*LISTOPS, PMEXP_CACHE=str(tmp_path))
+    assert first.returncode == 0, first.stderr
+    assert "listops: 1 of 1 shards, about 0 s left" in first.stderr
+    folder = next(path for path in (tmp_path / "listops").iterdir() if path.is_dir())
+    assert first.stdout.splitlines() == [
+        f"dataset=listops: {folder}",
+        "  train: 80 samples",
+        "  val: 10 samples",
+        "  test: 10 samples",
+        "  classes: 10",
+    ]
+    again = command(*LISTOPS, PMEXP_CACHE=str(tmp_path))
+    assert again.stdout == first.stdout and "shards" not in again.stderr
+    moved = shutil.copytree(folder, tmp_path / "other node")
+    assert data.main([*LISTOPS, f"dataset.path={moved}"]) == 0
+    assert str(moved) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dataset=nothing"], "dataset=nothing: is not an option; allowed are digits"),
+        (["seed=1", "dataset=digits"], "seed=1: give dataset=NAME"),
+        ([], "dataset: give dataset=NAME"),
+        (["dataset=listops", "dataset.trees.max_args=1"], "dataset.trees.max_args: 1 must be at least 2"),
+        (
+            ["dataset=listops", "dataset.max_length=2000"],
+            "dataset.max_length: 2000 must be a multiple of 256",
+        ),
+        (
+            ["dataset=wikitext103", "dataset.path=/nowhere"],
+            "dataset.path: /nowhere is not a folder; put train.txt",
+        ),
+        (["dataset=imagenet1k", "dataset.path=/nowhere"], "dataset.path: /nowhere has no folder train"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert data.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"error: {message}") and err.count("\n") == 1
+
+
+def test_running_text_keeps_its_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [" ", " = Valkyria Chronicles = ", " Senjō no \u2028 <unk> 3 : \t it 's "]
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert data.main(["dataset=wikitext103", f"dataset.path={tmp_path}"]) == 0
+    assert "  train: 3 samples\n  val: 3 samples\n  classes: 0\n" in capsys.readouterr().out
+    config = DatasetConfig(name="w", kind=DatasetKind.language, path=str(tmp_path), text_columns=["text"])
+    loaded = datasets.load(config)
+    assert loaded.train.inputs == [(line,) for line in lines]
+    assert loaded.train.labels.shape == (0,) and loaded.classes == []
+    (tmp_path / "validation.txt").unlink()
+    with pytest.raises(UserError, match=r"has no validation split; put validation\.txt there"):
+        datasets.load(config)
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path) -> Path:
+    """What the `datasets` library leaves in its cache when it has fetched MRPC at COMMIT."""
+    import datasets as hf
+
+    rows = {"sentence1": ["a"] * 20, "sentence2": ["b"] * 20, "label": [0, 1] * 10, "idx": list(range(20))}
+    place = tmp_path / "datasets" / "nyu-mll___glue" / "mrpc" / "0.0.0" / COMMIT
+    for split in ("train", "validation", "test"):
+        hf.Dataset.from_dict(rows).to_parquet(tmp_path / f"{split}.parquet")
+    files = {split: str(tmp_path / f"{split}.parquet") for split in ("train", "validation", "test")}
+    builder = hf.load_dataset_builder("parquet", data_files=files, cache_dir=str(tmp_path / "made"))
+    builder.download_and_prepare()
+    shutil.copytree(builder.cache_dir, place)
+    for file in place.glob("parquet-*.arrow"):
+        file.rename(place / file.name.replace("parquet-", "glue-"))
+    about = json.loads((place / "dataset_info.json").read_text())
+    (place / "dataset_info.json").write_text(
+        json.dumps(about | {"config_name": "mrpc", "dataset_name": "glue", "builder_name": "glue"})
+    )
+    return tmp_path / "datasets"
+
+
+@pytest.mark.slow
+def test_a_hub_dataset_is_found_without_network_and_its_commit_is_compared(hub_cache: Path) -> None:
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(hub_cache)}
+    found = command("dataset=mrpc", **offline)
+    assert found.returncode == 0, found.stderr
+    assert f"dataset=mrpc: hub nyu-mll/glue at {COMMIT} in {hub_cache}" in found.stdout
+    assert "  train: 20 samples" in found.stdout
+    assert command("dataset=mrpc", f"dataset.revision={COMMIT}", **offline).stdout == found.stdout
+    other = command("dataset=mrpc", f"dataset.revision={'f' * 40}", **offline)
+    assert other.returncode == 2
+    assert (
+        f"dataset.revision: {'f' * 40} of nyu-mll/glue cannot be had, the local cache holds {COMMIT}"
+        in other.stderr
+    )
+    missing = command("dataset=sst2", **offline)
+    assert missing.returncode == 2
+    assert "hub dataset nyu-mll/glue cannot be had (offline mode is on)" in missing.stderr
+    assert missing.stderr.count("error:") == 1 and "Traceback" not in missing.stderr
