@@ -44,8 +44,6 @@ def test_smoke_is_the_experiment_in_small() -> None:
 @pytest.mark.parametrize("name", options("dataset"))
 def test_every_dataset_composes(name: str) -> None:
     other = "vit-digits" if name in ("digits", "imagenet1k") else "tinybert"
-    if name.startswith("listops"):
-        pytest.skip("no model takes symbols yet")
     assert config("dataset=" + name, "model=" + other).dataset.name == name
 
 
@@ -151,7 +149,7 @@ def test_no_name_leads_out_of_the_run_folder(name: str) -> None:
         ("dataset.metrics=[acuracy]", "dataset.metrics: .'acuracy'."),
         ("dataset.val_fraction=0", "dataset.val_fraction: 0"),
         ("model.pretrained=true", "has no checkpoint"),
-        ("model=tinybert", "the model takes texts, the dataset holds images"),
+        ("model=tinybert", "the model takes texts or symbols, the dataset holds images"),
         ("system.parts=[bf16,bf16]", "twice"),
         ("tracking.uri=file:///x", "tracking.uri: 'file:///x'"),
         ("name=../up", "name: '../up'"),

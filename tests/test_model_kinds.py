@@ -1,5 +1,6 @@
 """Every supported architecture trains from the command's configuration, at both objectives it can have."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,6 +83,22 @@ def test_a_masked_language_model_learns_and_keeps_its_best_weights(runs: Runs) -
     metrics = runs.summaries()["pm-drop-s0"]["metrics"]
     assert metrics["test/perplexity"] < 800  # of 1000 tokens, where it starts
     assert metrics["val/perplexity"] == pytest.approx(2.718281828459045 ** metrics["val/loss"])
+
+
+def test_expressions_of_symbols_are_learnt_from(runs: Runs, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PMEXP_CACHE", str(tmp_path / "cache"))
+    arguments = [
+        *("model=longformer-base-4096", "model.pretrained=false", "model.architecture.attention_window=16"),
+        *(f"model.architecture.{key}={value}" for key, value in WIDTHS.items()),
+        *("dataset=listops", "dataset.trees.samples=100", "dataset.trees.min_length=10"),
+        *("dataset.trees.max_length=200", "dataset.max_length=256", "train.max_steps=2", "train.threads=1"),
+        *("train.batch_size=4", "tracking=off", "variant=pm-drop"),
+    ]
+    code, _, err = runs.train(*arguments)
+    assert code == 0, err
+    summary = runs.summaries()["pm-drop-s0"]
+    assert summary["environment"]["weights"] == "random, random: token embeddings of the symbols"
+    assert summary["metrics"]["memory/mask_bytes_per_element"] <= 0.13
 
 
 def test_metrics_of_the_other_objective_are_refused(runs: Runs) -> None:

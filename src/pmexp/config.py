@@ -314,7 +314,7 @@ class RunConfig:
         _name("name", self.name)
         _between("seed", self.seed, 0, 2**32 - 1)
         given = INPUTS_OF[self.dataset.kind]
-        taken = (Inputs.images,) if self.model.takes_images else (Inputs.texts,)
+        taken = (Inputs.images,) if self.model.takes_images else (Inputs.texts, Inputs.symbols)
         if given not in taken:
             raise UserError(
                 f"model={self.model.name} dataset={self.dataset.name}: the model takes "

@@ -14,8 +14,7 @@ from pmexp.datasets.base import Dataset
 from pmexp.datasets.pictures import Pictures
 from pmexp.errors import UserError
 from pmexp.models.images import ImageBatches
-
-KORNIA = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('kornia')")
+from small_runs import Runs
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +115,6 @@ def test_a_narrow_picture_still_fills_the_crop(tmp_path: Path, folder: Path) -> 
     assert batches.batch([0]).shape == (1, 3, 32, 32)
 
 
-@KORNIA
 def test_augmentation_depends_on_seed_epoch_and_row_alone(folder: Path) -> None:
     state = torch.get_rng_state()
     one, two = (ImageBatches(pictures(folder), train=True, seed=3) for _ in range(2))
@@ -129,7 +127,6 @@ def test_augmentation_depends_on_seed_epoch_and_row_alone(folder: Path) -> None:
     assert not torch.equal(other.batch([0, 1, 2, 3, 4, 5], epoch=1), whole)
 
 
-@KORNIA
 def test_augmented_pictures_are_as_bounded_as_others_and_seldom_the_same(folder: Path) -> None:
     train, plain = (ImageBatches(pictures(folder), train=flag) for flag in (True, False))
     still = plain.batch([0])
@@ -137,3 +134,16 @@ def test_augmented_pictures_are_as_bounded_as_others_and_seldom_the_same(folder:
     assert seen.amin() >= -1 and seen.amax() <= 1
     assert len(torch.unique(seen.flatten(1), dim=0)) > 6
     assert sum(torch.equal(image, still[0]) for image in seen) < 6
+
+
+def test_a_vision_transformer_trains_on_the_folder(folder: Path, runs: Runs) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    arguments = [
+        *("model=vit-b16", "model.pretrained=false", "model.architecture.image_size=32"),
+        *(f"model.architecture.{key}={value}" for key, value in sizes.items()),
+        *("dataset=imagenet1k", f"dataset.path={folder}", "train.batch_size=2", "train.max_steps=2"),
+        *("train.threads=1", "tracking=off", "variant=pm-drop"),
+    ]
+    code, _, err = runs.train(*arguments)
+    assert code == 0, err
+    assert "val/accuracy" in runs.summaries()["pm-drop-s0"]["metrics"]

@@ -8,6 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pmexp.datasets.base import Lazy
+from pmexp.datasets.listops import padded
+from pmexp.datasets.listops_trees import PAD, VOCABULARY
+from pmexp.datasets.pictures import Pictures
+from pmexp.models.images import ImageBatches
+
 IGNORED = -100  # a label that no loss and no metric counts, as in torch's cross_entropy
 EVALUATION = -1  # the epoch of examples that are evaluated: the same ones every time
 
@@ -83,6 +89,47 @@ class MaskedTokens:
 
     def _draw(self, row: int, epoch: int, positions: int) -> NDArray[np.float64]:
         return np.random.default_rng((self.seed, epoch - EVALUATION, row)).random((3, positions))
+
+
+@dataclass(frozen=True)
+class SymbolExamples:
+    """Sequences of symbols, each batch padded to the longest of its own, and to a multiple of 256."""
+
+    sequences: Lazy  # of token ids
+    labels: Tensor  # (samples,) int64
+    longest: int  # tokens
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: Tensor, epoch: int) -> Batch:
+        tokens = torch.from_numpy(padded([self.sequences[int(row)] for row in rows], self.longest))
+        mask = (tokens != VOCABULARY.index(PAD)).long()
+        return Batch({"input_ids": tokens, "attention_mask": mask}, self.labels[rows])
+
+
+class PictureExamples:
+    """Pictures decoded as they are asked for, augmented except in an evaluation.
+
+    labels: (samples,) int64. size: pixels of a side. Raises UserError at the first training batch where
+    kornia is not installed.
+    """
+
+    def __init__(self, pictures: Pictures, labels: Tensor, size: int, seed: int) -> None:
+        self._pictures, self._labels, self._size, self._seed = pictures, labels, size, seed
+        self._plain = ImageBatches(pictures, train=False, size=size)
+        self._augmented: ImageBatches | None = None
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def batch(self, rows: Tensor, epoch: int) -> Batch:
+        if epoch == EVALUATION:
+            pixels = self._plain.batch(rows.tolist())
+        else:
+            self._augmented = self._augmented or ImageBatches(self._pictures, True, self._size, self._seed)
+            pixels = self._augmented.batch(rows.tolist(), epoch)
+        return Batch({"pixel_values": pixels}, self._labels[rows])
 
 
 def _widened(tensor: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from pmexp.config import RunConfig
 from pmexp.datasets.base import Dataset, Split
+from pmexp.datasets.pictures import Pictures
 from pmexp.errors import UserError
 from pmexp.models.base import TaskModel, from_architecture, hf_fields
 from pmexp.models.checkpoint import load_pretrained, locate
-from pmexp.models.examples import TensorExamples
+from pmexp.models.examples import Examples, PictureExamples, TensorExamples
 
 
 def build(config: RunConfig, dataset: Dataset) -> TaskModel:
@@ -20,20 +21,24 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         module, weights = load_pretrained(AutoModelForImageClassification, folder, config, dataset.classes)
     else:
         module, weights = untrained(config, len(dataset.classes)), "random"
-    _check_images(module, dataset)
-    patches = (module.config.image_size // module.config.patch_size) ** 2
-    return TaskModel(module, _examples, patches + 1, weights)
+    size = module.config.image_size
+    if not isinstance(dataset.train.inputs, Pictures):
+        _check_images(module, dataset)
+    patches = (size // module.config.patch_size) ** 2
+
+    def examples(split: Split) -> Examples:
+        labels = torch.from_numpy(split.labels)
+        if isinstance(split.inputs, Pictures):
+            return PictureExamples(split.inputs, labels, size, config.seed)
+        return TensorExamples({"pixel_values": torch.from_numpy(split.inputs)}, labels)
+
+    return TaskModel(module, examples, patches + 1, weights)
 
 
 def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
     """The architecture of the configuration with random weights; it needs no data and no checkpoint."""
     hf_config = from_architecture(config, **hf_fields(config, classes))
     return AutoModelForImageClassification.from_config(hf_config)
-
-
-def _examples(split: Split) -> TensorExamples:
-    assert isinstance(split.inputs, np.ndarray)
-    return TensorExamples({"pixel_values": torch.from_numpy(split.inputs)}, torch.from_numpy(split.labels))
 
 
 def _check_images(module: PreTrainedModel, dataset: Dataset) -> None:

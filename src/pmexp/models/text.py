@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import nn
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
@@ -12,13 +14,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pmexp.config import ModelKind, Objective, RunConfig
+from pmexp.config import INPUTS_OF, Inputs, ModelKind, Objective, RunConfig
 from pmexp.datasets.base import Dataset, Split
+from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.errors import UserError
 from pmexp.models import positions
 from pmexp.models.base import TaskModel, from_architecture, hf_fields
 from pmexp.models.checkpoint import from_folder, load_pretrained, locate
-from pmexp.models.examples import Examples, MaskedTokens, TensorExamples
+from pmexp.models.examples import Examples, MaskedTokens, SymbolExamples, TensorExamples
 
 _AUTO = {
     Objective.classification: AutoModelForSequenceClassification,
@@ -30,6 +33,8 @@ _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def build(config: RunConfig, dataset: Dataset) -> TaskModel:
+    if INPUTS_OF[config.dataset.kind] is Inputs.symbols:
+        return _of_symbols(config, dataset)
     tokenizer: Any
     if config.model.pretrained:
         folder = locate(config.model)
@@ -51,6 +56,29 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         return encoded(tokenizer, split, length)
 
     return TaskModel(module, examples, length, weights)
+
+
+def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
+    """A classifier over the dataset's own vocabulary, whose token embeddings start from random values."""
+    if config.model.pretrained:
+        folder = locate(config.model)
+        module, weights = load_pretrained(_AUTO[Objective.classification], folder, config, dataset.classes)
+        if config.model.positions:
+            weights += f", {positions.extend(module, config.model)}"
+    else:
+        module, weights = untrained(config, len(dataset.classes)), "random"
+    symbols = nn.Embedding(len(VOCABULARY), module.get_input_embeddings().embedding_dim, padding_idx=0)
+    nn.init.normal_(symbols.weight, std=module.config.initializer_range)
+    module.set_input_embeddings(symbols)
+    module.config.vocab_size = len(VOCABULARY)
+    length = config.dataset.max_length
+    positions.check(length, module, config.model)
+
+    def examples(split: Split) -> Examples:
+        assert not isinstance(split.inputs, list | np.ndarray)
+        return SymbolExamples(split.inputs, torch.from_numpy(split.labels), length)
+
+    return TaskModel(module, examples, length, f"{weights}, random: token embeddings of the symbols")
 
 
 def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrainedModel:
