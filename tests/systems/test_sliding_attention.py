@@ -15,7 +15,7 @@ from transformers.models.longformer.modeling_longformer import LongformerSelfAtt
 
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.systems.flash import Flash
-from pmexp.systems.sliding_attention import _PLANS, SlidingAttention
+from pmexp.systems.sliding_attention import _PLANS, SlidingAttention, _plan
 
 # Both take the same sums of products of numbers of order 1 in another order, some hundred roundings of
 # 2^-24 or 2^-53 each; observed differences are 20 times smaller.
@@ -117,6 +117,16 @@ def test_a_whole_model_with_a_window_for_each_layer(length: int) -> None:
         if theirs.grad is not None:
             torch.testing.assert_close(found.grad, theirs.grad, rtol=0, atol=1e-14)
     assert len(_PLANS) == 0  # gone with the batch
+
+
+def test_no_query_sees_nothing_and_mask_rows_are_aligned() -> None:
+    """The CPU's kernels make zeros of a row without keys; others make NaN. CUDA's copies unaligned rows."""
+    padding = torch.arange(16) >= torch.tensor([[16], [3], [0]])
+    is_global = (torch.arange(16) == 1) & ~padding
+    plan = _plan(padding, is_global, 4, torch.float32)
+    for mask in (plan.blocks, plan.everywhere):
+        assert (mask == 0).any(-1).all()
+        assert all(stride % 8 == 0 for stride in mask.stride()[:-1]) and mask.stride(-1) == 1
 
 
 def test_gradcheck() -> None:
