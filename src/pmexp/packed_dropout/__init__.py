@@ -14,7 +14,12 @@ from pmexp.packed_dropout.recompute import dropped_matmul, softmax_dropout_matmu
 from pmexp.packed_dropout.reference import pack_bits, unpack_bits
 from pmexp.packed_dropout.saved_masks import pack_saved_masks
 from pmexp.packed_dropout.seeded import SeededDropout, seeded_dropout
-from pmexp.packed_dropout.surgery import Place, ReplacementReport, replace_dropout
+from pmexp.packed_dropout.surgery import (
+    Place,
+    ReplacementReport,
+    recompute_attention,
+    replace_dropout,
+)
 
 __all__ = [
     "PackedDropout",
@@ -30,6 +35,7 @@ __all__ = [
     "packed_dropout",
     "packed_gate",
     "packed_relu",
+    "recompute_attention",
     "replace_dropout",
     "seeded_dropout",
     "set_mode",

@@ -68,6 +68,22 @@ def replace_dropout(
     return report
 
 
+def recompute_attention(model: nn.Module) -> list[str]:
+    """Has each packed dropout of attention probabilities do what `recompute=True` makes it do.
+
+    Returns the qualified names of those dropouts; none where attention drops by something else, or inside a
+    kernel of its own.
+    """
+    found = []
+    for path, parent in model.named_modules():
+        for name, child in parent._modules.items():
+            if hasattr(child, "recompute") and _drops_probabilities(parent, name):
+                child.recompute = True
+                add_route(parent)  # which sees the product that follows
+                found.append(f"{path}.{name}".lstrip("."))
+    return found
+
+
 @dataclass
 class _Replacement:
     dropout: type[nn.Dropout]
@@ -127,7 +143,10 @@ class _Replacement:
 
 
 def _drops_probabilities(parent: nn.Module, name: str) -> bool:
-    """Dropout of attention probabilities sits in an attention class, under a name that says nothing else."""
+    """Dropout of attention probabilities sits in an attention class that has no other inside, as T5's layers
+    around their attention do, under a name that says nothing else."""
+    if any("Attention" in type(module).__name__ for module in parent.children()):
+        return False
     of_something_else = name.startswith(("resid", "out", "hidden", "proj", "pos"))
     return "Attention" in type(parent).__name__ and not of_something_else
 
