@@ -1,0 +1,122 @@
+"""Tempo: GELU and LayerNorm that keep what the next layer keeps anyhow, and dropout recomputed in attention.
+
+Our own implementation of Andoorveedu et al., "Tempo: Accelerating Transformer-Based Model Training through
+Memory Footprint Reduction", NeurIPS 2022, with packed bits where theirs keeps bytes. Bytes an element that
+are no longer saved, for elements of s bytes:
+
+    GELU of a module            s - 1/8          its input goes, a bit comes
+    LayerNorm                   s                its input and each row's mean go
+    dropped attention           s                with PackedDropout and eager attention
+
+Outputs are the stock modules', bit for bit; in eval mode so is all else. In training the gradients of GELU
+and of LayerNorm are within the bounds in gelu_derivative.py and layer_norm.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from pmexp.errors import UserError
+from pmexp.packed_dropout import recompute_attention
+from pmexp.systems.base import SystemPart
+from pmexp.systems.tempo.gelu import InplaceGELU, form_of, inplace_gelu
+from pmexp.systems.tempo.layer_norm import InplaceLayerNorm, inplace_layer_norm
+
+__all__ = [
+    "InplaceGELU",
+    "InplaceLayerNorm",
+    "Tempo",
+    "TempoReport",
+    "apply_tempo",
+    "inplace_gelu",
+    "inplace_layer_norm",
+]
+
+_NOTHING_RECOMPUTED = (
+    "no PackedDropout on attention probabilities: the variant is another one or leaves attention, the model "
+    "drops none, or its attention is a kernel's own"
+)
+
+
+@dataclass
+class TempoReport:
+    """What `apply_tempo` did: a line for each module, by qualified name."""
+
+    changed: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)  # the reason
+
+    def __str__(self) -> str:
+        head = f"tempo changed {len(self.changed)} modules; {len(self.left)} left alone"
+        return "\n".join([head, *(f"  {name}: {line}" for name, line in (self.changed | self.left).items())])
+
+
+class Tempo(SystemPart):
+    def prepare(self, module: nn.Module) -> dict[str, object]:
+        report = apply_tempo(module)
+        if not report.changed:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in report.left.items())
+            raise UserError(
+                f"system.parts: tempo finds nothing to change in {type(module).__name__} ({reasons}); "
+                "leave it out"
+            )
+        return {"tempo": {"changed": report.changed, "left": report.left}}
+
+
+def apply_tempo(model: nn.Module) -> TempoReport:
+    """Puts all that tempo is into `model`, in place. Parameters and state_dict keys stay.
+
+    It reaches modules. A GELU that a forward calls as a function, as the head of RoBERTa's language model
+    does, stays as it is, and no report knows of it.
+    """
+    report = TempoReport()
+    made: dict[nn.Module, nn.Module] = {}  # a shared module stays shared
+    for path, parent in list(model.named_modules()):
+        for name, child in list(parent._modules.items()):
+            if child is None or isinstance(parent, InplaceGELU):
+                continue
+            child_path = f"{path}.{name}".lstrip(".")
+            if reason := _why_left(child):
+                report.left[child_path] = reason
+            elif how := _way_of(child):
+                line, make = how
+                if child not in made:
+                    made[child] = make(child)
+                setattr(parent, name, made[child])
+                report.changed[child_path] = line
+    report.changed |= dict.fromkeys(recompute_attention(model), "dropped probabilities recomputed from bits")
+    if not any("recomputed" in line for line in report.changed.values()):
+        report.left["attention dropout"] = _NOTHING_RECOMPUTED
+    return report
+
+
+def _way_of(module: nn.Module) -> tuple[str, Callable[..., nn.Module]] | None:
+    """The line of the report, and what makes the replacement of `module`; None for one that has none."""
+    if form := form_of(module):
+        return f"in-place GELU ({form})", InplaceGELU
+    if type(module) is nn.LayerNorm:
+        return "in-place LayerNorm", InplaceLayerNorm.like
+    return None
+
+
+def _why_left(module: nn.Module) -> str | None:
+    kind = type(module).__name__
+    if _way_of(module):
+        return "has hooks of its own, which a replacement would lose" if _has_hooks(module) else None
+    if isinstance(module, InplaceGELU | InplaceLayerNorm):
+        return None
+    if "gelu" in kind.lower():
+        return f"{kind} is no erf or tanh GELU"
+    if isinstance(module, nn.LayerNorm) or kind.endswith("LayerNorm") or "RMSNorm" in kind:
+        return f"{kind} is no plain nn.LayerNorm"
+    return None
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    every = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return any(every)

@@ -1,0 +1,126 @@
+"""In-place GELU: keeps its output and one bit an element for backward, where stock GELU keeps its input.
+
+The output costs nothing: a linear layer behind it saves the very same tensor. (Andoorveedu et al., "Tempo",
+NeurIPS 2022, from packed bits; how the derivative comes back, and how exactly: gelu_derivative.py.)
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.overrides import handle_torch_function, has_torch_function_unary
+from transformers import activations
+
+from pmexp.packed_dropout import ops
+from pmexp.systems.tempo.gelu_derivative import ARGMIN, Form, derivative_from_output
+
+# What computes which form; the way of computing it, and so the output's bits, stay its own.
+_FORMS: dict[type[nn.Module], Form] = {
+    activations.GELUActivation: "erf",
+    activations.GELUTanh: "tanh",
+    activations.NewGELUActivation: "tanh",
+    activations.FastGELUActivation: "tanh",
+    activations.AccurateGELUActivation: "tanh",
+}
+
+# Elements of a stretch of backward, a multiple of 8: of a CPU thread's cache, and of what else has memory to
+# spare for six float32 temporaries of a stretch (not of the whole).
+_STRETCH_OF_A_THREAD = 1 << 16
+_STRETCH_OF_A_DEVICE = 1 << 22
+
+
+def form_of(module: nn.Module) -> Form | None:
+    """Which form of GELU `module` computes; None where it is none of the two."""
+    if type(module) is nn.GELU:
+        return "tanh" if module.approximate == "tanh" else "erf"
+    return _FORMS.get(type(module))
+
+
+class InplaceGELU(nn.Module):
+    """`stock`, a GELU module, whose backward needs its output and ceil(numel / 8) bytes.
+
+    The output is `stock`'s, bit for bit. The gradient is off by the error of gelu_derivative.py. It has no
+    second derivative: near the minimum the way back from the output has none.
+
+    In eval mode and where nothing needs a gradient this is `stock`.
+
+    Raises:
+        ValueError: `stock` is no GELU of a form that `form_of` knows.
+    """
+
+    def __init__(self, stock: nn.Module) -> None:
+        super().__init__()
+        form = form_of(stock)
+        if form is None:
+            raise ValueError(f"stock: {type(stock).__name__} is no erf or tanh GELU")
+        self.stock, self.form = stock, form
+        self.train(stock.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (self.training and input.requires_grad and torch.is_grad_enabled()):
+            return cast(Tensor, self.stock(input))
+        return inplace_gelu(input, self.stock, self.form)
+
+
+def inplace_gelu(input: Tensor, function: Callable[[Tensor], Tensor], form: Form) -> Tensor:
+    """function(input), a GELU of the given form; see InplaceGELU.
+
+    Args:
+        input: any shape and layout, floating-point.
+    """
+    if has_torch_function_unary(input):
+        result: Tensor = handle_torch_function(inplace_gelu, (input,), input, function, form)
+        return result
+    return cast(Tensor, _InplaceGELU.apply(input, function, form))
+
+
+class _InplaceGELU(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], form: Form) -> Tensor:
+        y = function(x)
+        falling = x < ARGMIN[form]
+        ctx.save_for_backward(y, ops.operators_for(falling).pack_bits(falling, 1))
+        ctx.form, ctx.dtype = form, x.dtype
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "create_graph=True: in-place GELU has no second derivative; leave tempo out of system.parts"
+            )
+        y, packed = ctx.saved_tensors
+        return gelu_backward(grad, y, packed, ctx.form).to(ctx.dtype), None, None
+
+
+_library = torch.library.Library("pmexp", "FRAGMENT")
+_library.define(
+    "gelu_backward_from_output(Tensor grad, Tensor y, Tensor packed, str form) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+
+
+@torch.library.impl(_library, "gelu_backward_from_output", "CompositeExplicitAutograd")
+def _gelu_backward(grad: Tensor, y: Tensor, packed: Tensor, form: Form) -> Tensor:
+    """grad * GELU', in y's shape. Computed in float32, in float64 where y is, a stretch at a time."""
+    flat_y, flat_grad = y.reshape(-1), grad.reshape(-1)
+    out = torch.empty_like(flat_grad)
+    wide = torch.promote_types(y.dtype, torch.float32)
+    stretch = _STRETCH_OF_A_THREAD * torch.get_num_threads() if y.is_cpu else _STRETCH_OF_A_DEVICE
+    bits = ops.operators_for(packed)
+    for start in range(0, flat_y.numel(), stretch):
+        here = slice(start, start + stretch)
+        outputs = flat_y[here].to(wide)
+        falling = bits.unpack_bits(packed[start // 8 : (start + stretch) // 8], outputs.shape, 1)
+        torch.mul(flat_grad[here], derivative_from_output(outputs, falling, form), out=out[here])
+    return out.view(grad.shape)
+
+
+@torch.library.register_fake("pmexp::gelu_backward_from_output")
+def _gelu_backward_fake(grad: Tensor, y: Tensor, packed: Tensor, form: str) -> Tensor:
+    return grad.new_empty(grad.shape)
+
+
+gelu_backward = torch.ops.pmexp.gelu_backward_from_output.default

@@ -1,0 +1,163 @@
+"""In-place LayerNorm: keeps its output and each row's 1/std for backward, in place of its input.
+
+The output costs nothing where a linear layer behind it saves the very same tensor, as in every transformer
+block; a residual sum beside it saves nothing. (Andoorveedu et al., "Tempo", NeurIPS 2022.)
+
+Backward rebuilds the centred input, (y - bias) / weight * std, and is then torch's own. A saved y is off by
+at most u |y|, with u the unit roundoff of its dtype, so a normalised value h = (y - bias) / weight comes back
+with an error of
+
+    |error| <= 2 u (|h| + |bias / weight|)    and with it    2 u (|h| + RATIO) at most
+
+since where |bias| > RATIO |weight|, the weight of 0 among them, the output says too little of h: of these
+columns, few or none in a trained model, the centred input is kept as well. Which columns they are is found at
+every forward, since weights move. On CUDA that waits for the device once a call.
+
+Under autocast an output that the next linear layer will cast is no tensor that it saves (LayerNorm is float32
+on CUDA there): then the input is kept, as torch keeps it, and nothing is won or lost. The same under
+torch.compile, which chooses itself what to save, and cannot follow a number of columns that depends on data.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.overrides import handle_torch_function, has_torch_function
+
+from pmexp.packed_dropout import ops  # noqa: F401  makes the library pmexp
+
+RATIO = 4.0  # of |bias| to |weight|, above which a column is kept
+
+
+class InplaceLayerNorm(nn.LayerNorm):
+    """nn.LayerNorm through `inplace_layer_norm`; in eval mode nn.LayerNorm itself."""
+
+    @classmethod
+    def like(cls, stock: nn.LayerNorm) -> "InplaceLayerNorm":
+        """With the very parameters of `stock`."""
+        module = cls(stock.normalized_shape, stock.eps, elementwise_affine=False)
+        module.elementwise_affine = stock.elementwise_affine
+        module.weight, module.bias = stock.weight, stock.bias
+        return module.train(stock.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        return inplace_layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+def inplace_layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """torch.nn.functional.layer_norm, saving its output and 4 bytes a row in place of its input.
+
+    The output is F.layer_norm's, bit for bit. It has no second derivative.
+    """
+    tensors = [t for t in (input, weight, bias) if t is not None]
+    if has_torch_function(tensors):
+        options = (input, normalized_shape, weight, bias, eps)
+        result: Tensor = handle_torch_function(inplace_layer_norm, tensors, *options)
+        return result
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return F.layer_norm(input, list(normalized_shape), weight, bias, eps)
+    if not any(t.requires_grad for t in tensors):
+        return F.layer_norm(input, list(normalized_shape), weight, bias, eps)
+    return cast(Tensor, _LayerNorm.apply(input, list(normalized_shape), weight, bias, eps))
+
+
+class _LayerNorm(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
+        ctx.shape, ctx.dtype, ctx.from_output = shape, x.dtype, _is_read_as_it_is(y)
+        if not ctx.from_output:
+            ctx.save_for_backward(x, mean, rstd, weight, bias)
+            return y
+        columns = kept = None
+        if weight is not None:
+            found = kept_columns(weight, bias, y.dtype)
+            if found.numel():
+                columns = found
+                kept = (_rows(x, shape)[:, columns] - mean.reshape(-1, 1)).to(y.dtype)
+        ctx.save_for_backward(y, rstd, weight, bias, columns, kept)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "create_graph=True: in-place LayerNorm has no second derivative; "
+                "leave tempo out of system.parts"
+            )
+        if ctx.from_output:
+            y, rstd, weight, bias, columns, kept = ctx.saved_tensors
+            x, mean = _centred_input(ctx.shape, y, rstd, weight, bias, columns, kept), torch.zeros_like(rstd)
+        else:
+            x, mean, rstd, weight, bias = ctx.saved_tensors
+            x = x.to(grad.dtype)
+        needed = [ctx.needs_input_grad[0], ctx.needs_input_grad[2], ctx.needs_input_grad[3]]
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
+            grad, x, ctx.shape, mean, rstd, weight, bias, needed
+        )
+        return grad_x if grad_x is None else grad_x.to(ctx.dtype), None, grad_weight, grad_bias, None
+
+
+def _is_read_as_it_is(y: Tensor) -> bool:
+    """Whether a linear layer that takes `y` saves this tensor, and not a cast of it."""
+    kind = y.device.type
+    return not torch.is_autocast_enabled(kind) or y.dtype == torch.get_autocast_dtype(kind)
+
+
+def _centred_input(
+    shape: list[int],
+    y: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    columns: Tensor | None,
+    kept: Tensor | None,
+) -> Tensor:
+    """The input less its mean, of y's shape and dtype. Computed in float32, in float64 where y is."""
+    rows = _rows(y, shape).to(torch.promote_types(y.dtype, torch.float32), copy=True)
+    if bias is not None:
+        rows.sub_(bias.reshape(-1))
+    if weight is not None:
+        rows.div_(weight.reshape(-1))
+    rows.div_(rstd.reshape(-1, 1))
+    if columns is not None and kept is not None:
+        rows.index_copy_(1, columns, kept.to(rows.dtype))
+    return rows.to(y.dtype).view(y.shape)
+
+
+def _rows(x: Tensor, shape: list[int]) -> Tensor:
+    return x.reshape(-1, torch.Size(shape).numel())
+
+
+_library = torch.library.Library("pmexp", "FRAGMENT")
+_library.define("kept_columns(Tensor weight, Tensor? bias, ScalarType dtype) -> Tensor")
+
+
+@torch.library.impl(_library, "kept_columns", "CompositeExplicitAutograd")
+def _kept_columns(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Columns of an output of `dtype` that say too little of their normalised values: (n,) int64."""
+    tiny = torch.finfo(dtype).tiny  # below it a dtype's steps are no longer relative
+    size = torch.full_like(weight, tiny) if bias is None else bias.abs().clamp_(min=tiny)
+    return (size > RATIO * weight.abs()).reshape(-1).nonzero().reshape(-1)
+
+
+@torch.library.register_fake("pmexp::kept_columns")
+def _kept_columns_fake(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """A fake weight has no values: as if none were small."""
+    return weight.new_empty((0,), dtype=torch.int64)
+
+
+kept_columns = torch.ops.pmexp.kept_columns.default
