@@ -93,6 +93,7 @@ class Part(Enum):
     bf16 = "bf16"
     checkpointing = "checkpointing"
     flash = "flash"
+    tempo = "tempo"
 
 
 class Device(Enum):

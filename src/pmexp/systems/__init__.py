@@ -10,11 +10,13 @@ from pmexp.config import Device, Part, SystemConfig
 from pmexp.errors import UserError
 from pmexp.systems import bf16, checkpointing, flash
 from pmexp.systems.base import SystemPart
+from pmexp.systems.tempo import Tempo
 
 PARTS: dict[Part, SystemPart] = {
     Part.bf16: bf16.Bf16(),
     Part.checkpointing: checkpointing.Checkpointing(),
     Part.flash: flash.Flash(),
+    Part.tempo: Tempo(),
 }
 
 

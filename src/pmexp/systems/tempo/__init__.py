@@ -52,7 +52,7 @@ class TempoReport:
 
 
 class Tempo(SystemPart):
-    def prepare(self, module: nn.Module) -> dict[str, object]:
+    def prepare(self, module: nn.Module) -> None:
         report = apply_tempo(module)
         if not report.changed:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in report.left.items())
@@ -60,7 +60,16 @@ class Tempo(SystemPart):
                 f"system.parts: tempo finds nothing to change in {type(module).__name__} ({reasons}); "
                 "leave it out"
             )
-        return {"tempo": {"changed": report.changed, "left": report.left}}
+        module.tempo_report = report  # type: ignore[assignment]  # read again by `record`, through any wrapper
+
+    def record(self, module: nn.Module) -> dict[str, str]:
+        """A line for each module: what was done to it, or why it was left."""
+        reports = [part.tempo_report for part in module.modules() if hasattr(part, "tempo_report")]
+        return {
+            f"tempo.{name}": line
+            for report in reports
+            for name, line in (report.changed | {n: f"left: {reason}" for n, reason in report.left.items()}).items()
+        }
 
 
 def apply_tempo(model: nn.Module) -> TempoReport:
