@@ -1,0 +1,113 @@
+"""The part as a whole: what it changes in real models, what it saves, and training with it."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification, T5Config, T5Model
+
+from pmexp.errors import UserError
+from pmexp.measure.saved_for_backward import SavedForBackward
+from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.systems.tempo import InplaceGELU, InplaceLayerNorm, Tempo, apply_tempo
+from small_runs import TINY_VIT, Runs
+
+BATCH, LENGTH, WIDTH, WIDE, HEADS, LAYERS = 2, 32, 48, 96, 4, 2
+
+
+def bert(attention: str = "eager") -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": WIDTH, "intermediate_size": WIDE, "num_attention_heads": HEADS}
+    config = BertConfig(**sizes, num_hidden_layers=LAYERS, vocab_size=90, attn_implementation=attention)
+    return BertForSequenceClassification(config)
+
+
+def step(model: nn.Module) -> tuple[torch.Tensor, list[torch.Tensor], SavedForBackward]:
+    torch.manual_seed(1)
+    with SavedForBackward(model) as ledger:
+        logits = model(input_ids=torch.arange(BATCH * LENGTH).reshape(BATCH, LENGTH)).logits
+    return (
+        logits,
+        list(torch.autograd.grad(logits.square().sum(), list(model.parameters()), allow_unused=True)),
+        ledger,
+    )
+
+
+def test_bert_saves_what_the_formula_says_less() -> None:
+    """Each layer: GELU's input for a bit, the inputs and means of two norms, the dropped probabilities."""
+    stock = bert().train()
+    replace_dropout(stock, PackedDropout)
+    model = copy.deepcopy(stock)
+    report = apply_tempo(model)
+    (expected, gradients, before), (logits, found, after) = step(stock), step(model)
+    assert torch.equal(logits, expected)
+    for a, b in zip(found, gradients, strict=True):  # that of a key's bias is 0 but for rounding
+        assert (a - b).norm() <= 1e-5 * max(b.norm(), torch.tensor(0.1))
+    tokens = BATCH * LENGTH
+    gelu = tokens * WIDE * 4 - tokens * WIDE // 8
+    norms = 2 * tokens * (WIDTH + 1) * 4
+    attention = BATCH * HEADS * LENGTH * LENGTH * 4
+    embeddings = tokens * 4  # its output is nobody's but its own: the mean alone is gained
+    assert before.total_bytes - after.total_bytes == LAYERS * (gelu + norms + attention) + embeddings
+    assert after.mask_bytes == before.mask_bytes and after.recomputed_products == LAYERS
+    assert len(report.changed) == 1 + 4 * LAYERS and report.left == {}
+    assert list(model.state_dict()) == list(stock.state_dict())
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_eval_is_stock(attention: str) -> None:
+    stock = bert(attention)
+    model = copy.deepcopy(stock)
+    report = apply_tempo(model)
+    assert list(report.left) == ["attention dropout"]  # stock dropout, or the kernel's own
+    (expected, gradients, before), (logits, found, after) = step(stock.eval()), step(model.eval())
+    assert torch.equal(logits, expected) and before.total_bytes == after.total_bytes
+    assert all(a is b or torch.equal(a, b) for a, b in zip(found, gradients, strict=True))
+
+
+def test_what_is_left_has_a_reason() -> None:
+    model = T5Model(
+        T5Config(
+            d_model=16,
+            d_kv=4,
+            d_ff=16,
+            num_layers=1,
+            num_heads=2,
+            vocab_size=20,
+            feed_forward_proj="gated-gelu",
+        )
+    )
+    report = apply_tempo(model)
+    assert set(report.changed.values()) == {"in-place GELU (tanh)"}
+    assert "T5LayerNorm is no plain nn.LayerNorm" in report.left.values()
+    hooked = nn.Sequential(nn.GELU(), nn.LayerNorm(4))
+    hooked[0].register_forward_hook(lambda *_: None)
+    report = apply_tempo(hooked)
+    assert "hooks of its own" in report.left["0"] and isinstance(hooked[1], InplaceLayerNorm)
+    with pytest.raises(UserError, match=r"system\.parts: tempo finds nothing to change in Linear"):
+        Tempo().prepare(nn.Linear(2, 2))
+
+
+def test_a_shared_module_stays_shared_and_a_second_time_changes_nothing() -> None:
+    gelu = nn.GELU()
+    model = nn.Sequential(gelu, nn.Linear(2, 2), gelu)
+    apply_tempo(model)
+    assert isinstance(model[0], InplaceGELU) and model[0] is model[2] and model[0].stock is gelu
+    assert apply_tempo(model).changed == {}
+
+
+def test_training_with_it_loses_as_plain_does(runs: Runs) -> None:
+    """The first loss is equal, and the later ones differ by what gradients off by 1e-7 to 1e-4 make of them."""
+    arguments = [*TINY_VIT, "train.max_steps=8", "train.log_every=1", "tracking=off", "variant=pm-drop"]
+    curves, saved = {}, {}
+    for system in ("plain", "tempo"):
+        runs.name = system
+        assert runs.train(*arguments, f"system={system}", f"name={system}")[0] == 0
+        curves[system] = [loss for _, loss in runs.curve("pm-drop-s0", "train/loss")]
+        summary = runs.summaries()["pm-drop-s0"]
+        saved[system] = summary["metrics"]["memory/saved_bytes"]
+    assert curves["tempo"][0] == curves["plain"][0]
+    assert curves["tempo"] == pytest.approx(curves["plain"], rel=1e-4)
+    assert saved["tempo"] < saved["plain"]
+    assert "in-place GELU (erf)" in summary["environment"]["tempo"]["changed"].values()
