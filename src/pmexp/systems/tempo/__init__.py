@@ -33,6 +33,7 @@ __all__ = [
     "inplace_layer_norm",
 ]
 
+_REPORT = "_tempo_report"
 _NOTHING_RECOMPUTED = (
     "no PackedDropout on attention probabilities: the variant is another one or leaves attention, the model "
     "drops none, or its attention is a kernel's own"
@@ -60,16 +61,14 @@ class Tempo(SystemPart):
                 f"system.parts: tempo finds nothing to change in {type(module).__name__} ({reasons}); "
                 "leave it out"
             )
-        module.tempo_report = report  # type: ignore[assignment]  # read again by `record`, through any wrapper
+        vars(module)[_REPORT] = report  # where `record` finds it, whatever wraps the model by then
 
     def record(self, module: nn.Module) -> dict[str, str]:
         """A line for each module: what was done to it, or why it was left."""
-        reports = [part.tempo_report for part in module.modules() if hasattr(part, "tempo_report")]
-        return {
-            f"tempo.{name}": line
-            for report in reports
-            for name, line in (report.changed | {n: f"left: {reason}" for n, reason in report.left.items()}).items()
-        }
+        lines: dict[str, str] = {}
+        for report in [vars(part)[_REPORT] for part in module.modules() if _REPORT in vars(part)]:
+            lines |= report.changed | {name: f"left: {reason}" for name, reason in report.left.items()}
+        return {f"tempo.{name}": line for name, line in lines.items()}
 
 
 def apply_tempo(model: nn.Module) -> TempoReport:
