@@ -1,17 +1,38 @@
-"""One line for a person out of what Hydra and OmegaConf say when a configuration does not compose."""
+"""One line for a person and an exit code out of what can go wrong before a command has done its work."""
 
 import difflib
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.config import RunConfig
+from pmexp.errors import UserError
 
 _NOISE = ("object_type=", "reference_type=", "full_key:", "See https://", "To append to your config use")
+
+
+def exit_code(work: Callable[[], None], interrupted: str = "interrupted") -> int:
+    """Does the work of a command: 0 done, 2 bad input, 130 interrupted, the reason in one line on stderr."""
+    try:
+        work()
+    except UserError as error:
+        return end(f"error: {error}", code=2)
+    except (HydraException, OmegaConfBaseException) as error:
+        return end(f"error: {explain(error)}", code=2)
+    except KeyboardInterrupt:
+        return end(interrupted, code=130)
+    return 0
+
+
+def end(message: str, code: int) -> int:
+    """Prints the message on stderr and returns the code."""
+    print(message, file=sys.stderr)
+    return code
 
 
 def explain(error: Exception) -> str:

@@ -9,12 +9,10 @@ import sys
 from collections.abc import Sequence
 
 import hydra
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.composition import conf_folder, introduce
-from pmexp.composition_errors import explain
+from pmexp.composition_errors import exit_code
 from pmexp.config import DatasetConfig
 from pmexp.errors import UserError
 
@@ -34,15 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("pmexp").setLevel(logging.INFO)
-    try:
-        print(prepare(_composed(given)))
-    except UserError as error:
-        return _end(f"error: {error}", code=2)
-    except (HydraException, OmegaConfBaseException) as error:
-        return _end(f"error: {explain(error)}", code=2)
-    except KeyboardInterrupt:
-        return _end("interrupted: run the same command to go on", code=130)
-    return 0
+    return exit_code(
+        lambda: print(prepare(_composed(given))), interrupted="interrupted: run the same command to go on"
+    )
 
 
 def prepare(config: DatasetConfig) -> str:
@@ -75,11 +67,6 @@ def _composed(arguments: list[str]) -> DatasetConfig:
         config = OmegaConf.to_object(hydra.compose("config", overrides=arguments).dataset)
     assert isinstance(config, DatasetConfig)
     return config
-
-
-def _end(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

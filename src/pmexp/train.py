@@ -6,14 +6,14 @@ import sys
 import tempfile
 
 import hydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.composition import conf_folder, in_small, introduce
-from pmexp.composition_errors import explain
+from pmexp.composition_errors import end, exit_code
 from pmexp.config import RunConfig, parse
-from pmexp.errors import Interrupted, SweepFailed, UserError
+from pmexp.errors import Interrupted, SweepFailed
+
+_GO_ON = "run the same command to go on"
 
 
 def main() -> int:
@@ -21,21 +21,20 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("pmexp").setLevel(logging.INFO)
     try:
-        config = _compose_or_sweep()
-        if config is not None:
-            from pmexp.experiment import run  # imports torch, for which a wrong configuration need not wait
-
-            run(config)
-            print(f"{config.run_id}: {config.folder / 'summary.json'}")
-    except UserError as error:
-        return _end(f"error: {error}", code=2)
-    except (HydraException, OmegaConfBaseException) as error:
-        return _end(f"error: {explain(error)}", code=2)
+        return exit_code(_train, interrupted=f"interrupted: {_GO_ON}")
     except SweepFailed as error:
-        return _end(str(error), code=1)
-    except (Interrupted, KeyboardInterrupt) as error:
-        return _end(f"interrupted: {str(error) or 'run the same command to go on'}", code=130)
-    return 0
+        return end(str(error), code=1)
+    except Interrupted as error:
+        return end(f"interrupted: {str(error) or _GO_ON}", code=130)
+
+
+def _train() -> None:
+    config = _compose_or_sweep()
+    if config is not None:
+        from pmexp.experiment import run  # imports torch, for which a wrong configuration need not wait
+
+        run(config)
+        print(f"{config.run_id}: {config.folder / 'summary.json'}")
 
 
 def _compose_or_sweep() -> RunConfig | None:
@@ -53,11 +52,6 @@ def _compose_or_sweep() -> RunConfig | None:
             )  # for its multirun.yaml; ours is the sweep's plan.json
         command(composed.append)()
     return parse(composed[0]) if composed else None
-
-
-def _end(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -6,12 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from pmexp.bench.options import level, micro_options, step_options
-from pmexp.composition_errors import explain
-from pmexp.errors import ContenderFailed, UserError
+from pmexp.composition_errors import end, exit_code
+from pmexp.errors import ContenderFailed
 
 if TYPE_CHECKING:
     from pmexp.bench.contenders import Contender
@@ -45,16 +42,9 @@ def main(arguments: Sequence[str] | None = None, field: "Sequence[Contender] | N
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        _run(given, field)
-    except UserError as error:
-        return _end(f"error: {error}", code=2)
-    except (HydraException, OmegaConfBaseException) as error:
-        return _end(f"error: {explain(error)}", code=2)
+        return exit_code(lambda: _run(given, field))
     except ContenderFailed as error:
-        return _end(f"error: {error}", code=1)
-    except KeyboardInterrupt:
-        return _end("interrupted", code=130)
-    return 0
+        return end(f"error: {error}", code=1)
 
 
 def _run(arguments: list[str], field: "Sequence[Contender] | None") -> None:
@@ -69,8 +59,3 @@ def _run(arguments: list[str], field: "Sequence[Contender] | None") -> None:
         from pmexp.bench.step import run as run_step
 
         run_step(step, command)
-
-
-def _end(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
-    return code

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pmexp.command_keys import one_of, own_keys, path_of
 from pmexp.errors import UserError
 
 Shape = tuple[int, ...]
@@ -46,32 +47,32 @@ class StepOptions:
 
 def level(arguments: Iterable[str]) -> str:
     """The level asked for. Raises UserError when it is none."""
-    return _one_of("level", _own(arguments, ("level",))[0].get("level", ""), LEVELS)
+    return one_of("level", own_keys(arguments, ("level",))[0].get("level", ""), LEVELS)
 
 
 def micro_options(arguments: Sequence[str]) -> MicroOptions:
     """Raises UserError for a key or a value that level=micro does not have."""
     known = ("level", "sizes", "dtypes", "contenders", "p", "device", "quick", "out")
-    given, others = _own(arguments, known)
+    given, others = own_keys(arguments, known)
     if others:
         raise UserError(f"{others[0]}: is not a key of level=micro; allowed are {', '.join(known)}")
-    quick = _one_of("quick", given.get("quick", "false"), ("true", "false")) == "true"
+    quick = one_of("quick", given.get("quick", "false"), ("true", "false")) == "true"
     sizes = tuple(map(_shape, given["sizes"].split(","))) if "sizes" in given else None
     dtypes = given.get("dtypes", "fp32,bf16").split(",")
     return MicroOptions(
         sizes=sizes or (_QUICK_SHAPES if quick else _SHAPES),
-        dtypes=tuple(_one_of("dtypes", name, DTYPES) for name in dtypes),
+        dtypes=tuple(one_of("dtypes", name, DTYPES) for name in dtypes),
         contenders=tuple(given["contenders"].split(",")) if "contenders" in given else (),
         p=_probability("p", given.get("p", "0.1")),
-        device=_one_of("device", given.get("device", "auto"), DEVICES),
+        device=one_of("device", given.get("device", "auto"), DEVICES),
         quick=quick,
-        out=_folder(given),
+        out=path_of(given, "out"),
     )
 
 
 def step_options(arguments: Sequence[str]) -> StepOptions:
     """Raises UserError for a wrong value; what is not a key of the benchmark is an override of the run."""
-    given, others = _own(arguments, ("level", "variant", "against", "steps", "out"))
+    given, others = own_keys(arguments, ("level", "variant", "against", "steps", "out"))
     steps = given.get("steps", "40")
     if not (steps.isdecimal() and int(steps)):
         raise UserError(f"steps: {steps!r} is no number of pairs of steps; allowed are 1, 2, ...")
@@ -79,7 +80,7 @@ def step_options(arguments: Sequence[str]) -> StepOptions:
         variant=given.get("variant", "pm-drop"),
         against=given.get("against", "baseline"),
         steps=int(steps),
-        out=_folder(given),
+        out=path_of(given, "out"),
         overrides=tuple(others),
     )
 
@@ -91,24 +92,6 @@ def make_folder(out: Path | None) -> None:
             out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out: {out} cannot be made: {error.strerror}; name another folder") from None
-
-
-def _own(arguments: Iterable[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The values of `keys`, and the other arguments as they are."""
-    values, others = {}, []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and key in keys:
-            values[key] = value
-        else:
-            others.append(argument)
-    return values, others
-
-
-def _one_of(key: str, value: str, allowed: Sequence[str]) -> str:
-    if value not in allowed:
-        raise UserError(f"{key}: {value!r} is unknown; allowed are {', '.join(allowed)}")
-    return value
 
 
 def _shape(text: str) -> Shape:
@@ -126,7 +109,3 @@ def _probability(key: str, text: str) -> float:
     if not 0.0 < value < 1.0:
         raise UserError(f"{key}: {text!r} is no probability that drops some elements; allowed is (0, 1)")
     return value
-
-
-def _folder(given: dict[str, str]) -> Path | None:
-    return Path(given["out"]).expanduser().resolve() if "out" in given else None

@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from pmexp.composition_errors import explain
+from pmexp.composition_errors import exit_code
 from pmexp.errors import UserError
 from pmexp.fit.options import FitOptions, fit_options
 
@@ -36,21 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_USAGE, end="")
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        options = fit_options(given)
-        if options.out is not None:
-            _check_out(options.out)
-        text = _run(options, shlex.join(["python", "-m", "pmexp.fit", *given]))
-        if options.out is not None:
-            options.out.write_text(text)
-            print(options.out)
-    except UserError as error:
-        return _end(f"error: {error}", code=2)
-    except (HydraException, OmegaConfBaseException) as error:
-        return _end(f"error: {explain(error)}", code=2)
-    except KeyboardInterrupt:
-        return _end("interrupted", code=130)
-    return 0
+    return exit_code(lambda: _answer(given))
+
+
+def _answer(arguments: list[str]) -> None:
+    options = fit_options(arguments)
+    if options.out is not None:
+        _check_out(options.out)
+    text = _run(options, shlex.join(["python", "-m", "pmexp.fit", *arguments]))
+    if options.out is not None:
+        options.out.write_text(text)
+        print(options.out)
 
 
 def _run(options: FitOptions, command: str) -> str:
@@ -103,8 +96,3 @@ def _check_out(out: Path) -> None:
         raise UserError(f"out: {out.parent} cannot be made: {error.strerror}; name another file") from None
     if out.is_dir():
         raise UserError(f"out: {out} is a folder; name a file")
-
-
-def _end(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
-    return code

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pmexp.command_keys import one_of, own_keys, path_of
 from pmexp.errors import UserError
 
 METHODS = ("simulate", "measure")
@@ -25,20 +26,14 @@ class FitOptions:
 
 def fit_options(arguments: Sequence[str]) -> FitOptions:
     """Raises UserError for a wrong value; what is not a key of this command is an override of the run."""
-    given, others = {}, []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and key in _KEYS:
-            given[key] = value
-        else:
-            others.append(argument)
+    given, others = own_keys(arguments, _KEYS)
     options = FitOptions(
-        method=_one_of("method", given.get("method", "simulate"), METHODS),
-        what=_one_of("what", given.get("what", "batch"), WHATS),
+        method=one_of("method", given.get("method", "simulate"), METHODS),
+        what=one_of("what", given.get("what", "batch"), WHATS),
         budget_bytes=round(_positive("budget_gb", given.get("budget_gb", "80")) * _GB),
         global_batch=_count("global_batch", given["global_batch"]) if "global_batch" in given else None,
-        table=_path(given, "table"),
-        out=_path(given, "out"),
+        table=path_of(given, "table"),
+        out=path_of(given, "out"),
         overrides=tuple(others),
     )
     if options.global_batch and options.what == "length":
@@ -46,12 +41,6 @@ def fit_options(arguments: Sequence[str]) -> FitOptions:
     if options.table and options.method != "simulate":
         raise UserError(f"table={options.table}: is made by method=simulate; leave method out")
     return options
-
-
-def _one_of(key: str, value: str, allowed: Sequence[str]) -> str:
-    if value not in allowed:
-        raise UserError(f"{key}: {value!r} is unknown; allowed are {', '.join(allowed)}")
-    return value
 
 
 def _positive(key: str, text: str) -> float:
@@ -70,7 +59,3 @@ def _count(key: str, text: str) -> int:
     if not (text.isdecimal() and int(text)):
         raise UserError(f"{key}: {text!r} is no number of samples; allowed are 1, 2, ...")
     return int(text)
-
-
-def _path(given: dict[str, str], key: str) -> Path | None:
-    return Path(given[key]).expanduser().resolve() if key in given else None

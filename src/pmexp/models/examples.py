@@ -23,9 +23,7 @@ _CHOSEN, _MASKED, _RANDOM = 0.15, 0.8, 0.1  # Devlin et al., NAACL 2019, section
 @dataclass(frozen=True)
 class Batch:
     inputs: dict[str, Tensor]  # keyword arguments of the model, samples first
-    labels: (
-        Tensor  # int64: (samples,) classes, or (samples, positions) tokens with IGNORED where none is asked
-    )
+    labels: Tensor  # int64: (samples,) classes, or (samples, positions) tokens and IGNORED
 
     def to(self, device: torch.device) -> "Batch":
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}

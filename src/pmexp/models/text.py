@@ -1,5 +1,6 @@
 """Text classifiers and masked language models, with the checkpoint's tokenizer or one trained here."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     if config.model.pretrained:
         folder = locate(config.model)
         tokenizer = from_folder("tokenizer", folder, AutoTokenizer.from_pretrained)
-        auto = _AUTO[config.dataset.objective]
-        module, weights = load_pretrained(auto, folder, config, dataset.classes)
-        if config.model.positions:
-            weights += f", {positions.extend(module, config.model)}"
+        module, weights = _trained(config, dataset, folder)
     else:
         vocabulary = from_architecture(config).vocab_size
         tokenizer = train_tokenizer(dataset.train, vocabulary)
@@ -61,10 +59,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
 def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
     """A classifier over the dataset's own vocabulary, whose token embeddings start from random values."""
     if config.model.pretrained:
-        folder = locate(config.model)
-        module, weights = load_pretrained(_AUTO[Objective.classification], folder, config, dataset.classes)
-        if config.model.positions:
-            weights += f", {positions.extend(module, config.model)}"
+        module, weights = _trained(config, dataset, locate(config.model))
     else:
         module, weights = untrained(config, len(dataset.classes)), "random"
     symbols = nn.Embedding(len(VOCABULARY), module.get_input_embeddings().embedding_dim, padding_idx=0)
@@ -79,6 +74,15 @@ def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
         return SymbolExamples(split.inputs, torch.from_numpy(split.labels), length)
 
     return TaskModel(module, examples, length, f"{weights}, random: token embeddings of the symbols")
+
+
+def _trained(config: RunConfig, dataset: Dataset, folder: Path) -> tuple[PreTrainedModel, str]:
+    """The checkpoint of `folder` with the positions asked for, and where its weights came from."""
+    auto = _AUTO[config.dataset.objective]
+    module, weights = load_pretrained(auto, folder, config, dataset.classes)
+    if config.model.positions:
+        weights += f", {positions.extend(module, config.model)}"
+    return module, weights
 
 
 def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrainedModel:

@@ -1,0 +1,30 @@
+"""Keys that a command has beside those of the run configuration. Imports no torch."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pmexp.errors import UserError
+
+
+def own_keys(arguments: Iterable[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The values of `keys`, and the other arguments as they are."""
+    values, others = {}, []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key in keys:
+            values[key] = value
+        else:
+            others.append(argument)
+    return values, others
+
+
+def one_of(key: str, value: str, allowed: Sequence[str]) -> str:
+    """The value. Raises UserError when it is not allowed."""
+    if value not in allowed:
+        raise UserError(f"{key}: {value!r} is unknown; allowed are {', '.join(allowed)}")
+    return value
+
+
+def path_of(given: Mapping[str, str], key: str) -> Path | None:
+    """The absolute path that the key names; None where it was not given."""
+    return Path(given[key]).expanduser().resolve() if key in given else None
