@@ -29,7 +29,7 @@ bench: $(INSTALLED) ## speed of dropout and of a whole training step, into runs/
 	$(PYTHON) -m pmexp.bench level=step out=$(RUNS)/bench
 
 test: $(INSTALLED) ## every test that this machine can run
-	$(PYTHON) -m pytest
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 check: $(INSTALLED) ## lint, formatting, types and import contracts
 	$(VENV)/bin/ruff check .
