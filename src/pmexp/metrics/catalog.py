@@ -46,6 +46,16 @@ _CATALOG = (
     Metric("speed/step_ms_p90", "ms", "min", "step time (90th percentile)"),
     Metric("speed/samples_per_s", "samples/s", "max", "throughput"),
     Metric("speed/tokens_per_s", "tokens/s", "max", "throughput in tokens"),
+    Metric("speed/flops_per_step", "FLOP", "none", "operations of a step"),
+    Metric(
+        "speed/recomputed_flops_per_step", "FLOP", "none", "operations of a step that checkpointing repeats"
+    ),
+    Metric("speed/tflops_per_s", "TFLOP/s", "max", "operations in time"),
+    Metric("speed/mfu", "fraction", "max", "model FLOPs utilization"),
+    Metric("energy/joules", "J", "min", "energy of the training steps"),
+    Metric("energy/joules_per_sample", "J/sample", "min", "energy a sample"),
+    Metric("profile/packing_share", "fraction", "min", "share of drawing, applying and packing masks"),
+    Metric("profile/unpacking_share", "fraction", "min", "share of unpacking and applying masks"),
     Metric("progress/steps_total", "steps", "none", "steps planned"),
     Metric("progress/epoch", "epochs", "none", "epochs done"),
 )

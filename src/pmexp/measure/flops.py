@@ -1,0 +1,129 @@
+"""Floating-point operations of a training step, and what share of the device's peak they reach.
+
+A multiplication and an addition count as two. Counted are matrix products, convolutions and fused attention,
+those inside autograd.Functions as well, by the formulas of torch.utils.flop_counter; element-wise work
+is not, as is usual. Fused causal attention counts as if it did both halves.
+"""
+
+import re
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+
+def _cpu_attention(query: Any, key: Any, value: Any, *_: Any, out_val: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+
+
+def _cpu_attention_backward(
+    grad: Any, query: Any, key: Any, value: Any, *_: Any, out_val: Any, **__: Any
+) -> int:
+    return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
+
+
+_aten = torch.ops.aten
+_COUNTS: dict[Any, Any] = {
+    **flop_registry,
+    _aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,  # which the registry lacks
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+}
+
+
+class FlopCounter(TorchDispatchMode):
+    """A context around one step. `total` is all that ran, `recomputed` what checkpointing ran again of it.
+
+    It changes no number. torch.compile stands aside where a mode like this is active: a compiled model
+    takes this step uncompiled.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+        self.recomputed = 0
+        self._modules = 0  # whose forward runs now
+
+    def __enter__(self) -> "FlopCounter":
+        hooks = nn.modules.module
+        self._hooks = [
+            hooks.register_module_forward_pre_hook(lambda *_: self._nested(1)),
+            hooks.register_module_forward_hook(lambda *_: self._nested(-1), always_call=True),
+        ]
+        super().__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        for hook in self._hooks:
+            hook.remove()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        count = _COUNTS.get(func.overloadpacket)
+        if count is not None:
+            flops = int(count(*args, **(kwargs or {}), out_val=result))
+            self.total += flops
+            # A module's forward inside a backward: torch.utils.checkpoint makes its activations again.
+            self.recomputed += flops * (self._modules > 0 and torch._C._current_graph_task_id() != -1)
+        return result
+
+    def _nested(self, change: int) -> None:
+        self._modules += change
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What a device can do at most, in TFLOP/s, dense, at its boost clock and full power."""
+
+    device: str  # the whole name that CUDA gives it, as a regular expression
+    fp32: float  # without tensor cores
+    tf32: float | None
+    bf16: float | None
+    fp16: float  # both 16-bit types with float32 sums
+    source: str
+
+
+_PEAKS = (
+    Peak(r"NVIDIA B200", 75, 1125, 2250, 2250, "NVIDIA HGX B200 datasheet, an eighth, dense"),
+    Peak(r"NVIDIA (H200|GH200 120GB|GH200 480GB|H100 80GB HBM3|H100 SXM5.*)", 67, 494.7, 989.4, 989.4,
+         "NVIDIA H100 and H200 Tensor Core GPU datasheets, SXM, dense"),
+    Peak(r"NVIDIA H200 NVL", 60, 417.5, 835.5, 835.5, "NVIDIA H200 Tensor Core GPU datasheet, NVL, dense"),
+    Peak(r"NVIDIA H100 NVL", 60, 417.5, 835.5, 835.5, "NVIDIA H100 NVL datasheet, dense"),
+    Peak(r"NVIDIA H100 PCIe", 51, 378, 756, 756, "NVIDIA H100 Tensor Core GPU datasheet, PCIe, dense"),
+    Peak(r"(NVIDIA )?A100-.*", 19.5, 156, 312, 312, "NVIDIA A100 Tensor Core GPU datasheet, dense"),
+    Peak(r"NVIDIA A100 80GB PCIe", 19.5, 156, 312, 312, "NVIDIA A100 Tensor Core GPU datasheet, dense"),
+    Peak(r"(Tesla |NVIDIA )?V100-SXM.*", 15.7, None, None, 125, "NVIDIA V100 datasheet, SXM2"),
+    Peak(r"(Tesla |NVIDIA )?V100-PCIE.*", 14, None, None, 112, "NVIDIA V100 datasheet, PCIe"),
+    Peak(r"NVIDIA L40S", 91.6, 183, 362.1, 362.1, "NVIDIA L40S datasheet, dense"),
+    Peak(r"NVIDIA L4", 30.3, 60, 121, 121, "NVIDIA L4 datasheet, dense"),
+    Peak(r"(Tesla|NVIDIA) T4", 8.1, None, None, 65, "NVIDIA T4 datasheet"),
+    Peak(r"NVIDIA GeForce RTX 4090", 82.6, 82.6, 165.2, 165.2, "NVIDIA Ada architecture whitepaper, dense"),
+    Peak(r"NVIDIA GeForce RTX 3090", 35.6, 35.6, 71, 71, "NVIDIA GA102 architecture whitepaper, dense"),
+)  # fmt: skip
+
+
+def peak_tflops(device: str, precision: str) -> tuple[float | None, str]:
+    """(TFLOP/s or None, where the figure is from or that there is none), for the run's record.
+
+    Args:
+        device: as torch.cuda.get_device_name gives it; a slice of a device (MIG) is unknown.
+        precision: of the matrix products: fp32, tf32, bf16 or fp16.
+    """
+    peak = next((peak for peak in _PEAKS if re.fullmatch(peak.device, device)), None)
+    figure = getattr(peak, precision) if peak else None
+    if peak is None or figure is None:
+        return None, f"no peak known for {device}" + f" in {precision}" * (peak is not None)
+    return float(figure), f"{figure} TFLOP/s in {precision}: {peak.source}"
+
+
+def precision_of_products(autocast: str) -> str:
+    """`autocast` (fp32, bf16 or fp16), or tf32 where torch may round float32 to it."""
+    return "tf32" if autocast == "fp32" and torch.get_float32_matmul_precision() != "highest" else autocast

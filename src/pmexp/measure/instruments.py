@@ -1,0 +1,143 @@
+"""All instruments of a run but the ledger of saved bytes, and when each of them looks.
+
+    step, counted from this process's first    what
+    0                                          the ledger (in the loop)
+    1                                          operations are counted
+    0 .. WARMUP_STEPS - 1                      warm-up, the allocator's history
+    the next profile.STEPS                     the profile, where it is asked for
+    the others                                 are timed, and nothing but timed
+
+Updates are projected before and after the chosen steps, and energy is read there, outside the timed span.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pmexp.config import MeasureConfig
+from pmexp.errors import UserError
+from pmexp.measure.energy import Energy
+from pmexp.measure.flops import FlopCounter, peak_tflops, precision_of_products
+from pmexp.measure.out_of_memory import MemoryHistory
+from pmexp.measure.profile import STEPS, Nsight, Profile
+from pmexp.measure.timing import WARMUP_STEPS, StepTimer
+from pmexp.measure.updates import Updates
+
+TRACE, UPDATES = "trace.json.gz", "updates.npz"
+
+
+class Instruments:
+    def __init__(
+        self,
+        config: MeasureConfig,
+        module: nn.Module,
+        device: torch.device,
+        precision: str,
+        artifacts: Path,
+    ) -> None:
+        """Nothing is written, and no history recorded, before the first step.
+
+        Args:
+            precision: of autocast: fp32, bf16 or fp16.
+            artifacts: the folder for the trace, the snapshot and the updates.
+        """
+        if config.nsight and device.type != "cuda":
+            raise UserError(f"measure.nsight: there is nothing to trace on {device.type}; set it to false")
+        self._config, self._device, self._precision, self._artifacts = config, device, precision, artifacts
+        self._taken = 0
+        self._flops: FlopCounter | None = None
+        self._updates = Updates(module, config.updates)
+        self._energy = Energy(device) if config.energy else None
+        self._history = MemoryHistory(device) if config.snapshot else None
+        self._profile: Profile | Nsight | None = None
+        if config.profile:
+            self._profile = Profile(device, artifacts / TRACE)
+        elif config.nsight:
+            self._profile = Nsight(device)
+
+    @contextmanager
+    def step(self, number: int, samples: int, timer: StepTimer) -> Iterator[None]:
+        """Around step `number` of the run, the first being 1, of so many samples."""
+        self._switch_history()
+        with ExitStack() as stack:
+            stack.enter_context(self._updates.step(number))
+            if self._energy:
+                stack.enter_context(self._energy.step(samples))
+            if self._profile and WARMUP_STEPS <= self._taken < WARMUP_STEPS + STEPS:
+                stack.enter_context(self._profile.step())
+            else:
+                stack.enter_context(timer.step())
+            if self._config.flops and self._taken == 1:  # a warm-up step: its time is not used
+                self._flops = stack.enter_context(FlopCounter())
+            yield
+        self._taken += 1
+
+    def phase(self, name: str) -> AbstractContextManager[Any]:
+        """Around a part of a step (forward, backward, optimizer), for the profile."""
+        return self._profile.phase(name) if self._profile else nullcontext()
+
+    def finish(self, step_ms: float | None) -> dict[str, float]:
+        """Writes what goes into files; the metrics of all instruments. `step_ms`: the median, where known."""
+        self._updates.write(self._artifacts / UPDATES)
+        found: dict[str, float] = {}
+        if self._energy:
+            self._energy.close()
+            found |= self._energy.metrics()
+        if self._profile:
+            found |= self._profile.metrics()
+        return self._flops_metrics(step_ms) | found
+
+    def record(self) -> dict[str, str]:
+        """How each was measured, or why it was not, for the run's record."""
+        found = {}
+        if self._config.flops:
+            found["peak_flops"] = self._peak()[1]
+        if self._energy:
+            found["energy_source"] = self._energy.source
+        if self._profile:
+            found["profile"] = self._profile.source
+        return found
+
+    def snapshot(self) -> Path | None:
+        """Writes the snapshot of a run that is out of memory: its file, None where there can be none."""
+        return self._history.dump(self._artifacts) if self._history else None
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run goes on from."""
+        energy = (self._energy.joules, self._energy.samples) if self._energy else (0.0, 0)
+        return {"updates": self._updates.state(), "energy": energy}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._updates.restore(state["updates"])
+        if self._energy:
+            self._energy.joules, self._energy.samples = state["energy"]
+
+    def _switch_history(self) -> None:
+        if self._history and self._taken == 0:
+            self._history.start()
+        elif self._history and self._taken == WARMUP_STEPS:
+            self._history.stop()
+
+    def _flops_metrics(self, step_ms: float | None) -> dict[str, float]:
+        """MFU as in PaLM (Chowdhery et al., 2022): recomputed operations are no use."""
+        if self._flops is None:
+            return {}
+        found = {"speed/flops_per_step": float(self._flops.total)}
+        if self._flops.recomputed:
+            found["speed/recomputed_flops_per_step"] = float(self._flops.recomputed)
+        if step_ms is not None:
+            found["speed/tflops_per_s"] = self._flops.total / step_ms / 1e9
+            peak, _ = self._peak()
+            if peak is not None:
+                useful = self._flops.total - self._flops.recomputed
+                found["speed/mfu"] = useful / step_ms / 1e9 / peak
+        return found
+
+    def _peak(self) -> tuple[float | None, str]:
+        cuda = self._device.type == "cuda"
+        name = torch.cuda.get_device_name(self._device) if cuda else self._device.type
+        return peak_tflops(name, precision_of_products(self._precision))
