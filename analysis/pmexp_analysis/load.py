@@ -127,6 +127,9 @@ def _read_run(folder: Path, planned: Run | None) -> Run:
             labels = _labels(summary["labels"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{summary_path} is no summary of a run ({error!r}): run it again") from None
+        if summary.get("status") == "oom":
+            why, settings = f"out of memory: {summary.get('error', '')}", summary.get("settings") or {}
+            return Run(folder.name, labels, None, why, curve, settings=settings)
         environment, settings = (summary.get(key) or {} for key in ("environment", "settings"))
         tracking_uri = (summary.get("tracking") or {}).get("uri")
         return Run(folder.name, labels, finals, "", curve, environment, settings, tracking_uri)

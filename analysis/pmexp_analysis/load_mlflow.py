@@ -73,7 +73,8 @@ def _read_run(client: MlflowClient, run: "MlflowRun") -> Run:
             f"MLflow run {run.info.run_id} has no usable tag {error}: it was not recorded by pmexp; delete it"
         ) from None
     if status != "FINISHED":
-        known = (
+        out_of_memory = "out of memory, " * (tags.get("status") == "oom")
+        known = out_of_memory + (
             "RUNNING in MLflow: still running, or killed" if status == "RUNNING" else f"{status} in MLflow"
         )
         return Run(tags["run_id"], labels, None, known, settings=run.data.params)

@@ -285,6 +285,28 @@ class TrainConfig:
 
 
 @dataclass(kw_only=True)
+class MeasureConfig:
+    """What is measured beside memory and time. Steps that an instrument slows are not timed."""
+
+    flops: bool = True  # of one step
+    energy: bool = True  # of all steps, by NVML where there is one
+    updates: list[int] = field(
+        default_factory=lambda: [1, 10, 100, 1000, 10000]
+    )  # steps; see measure/updates.py
+    profile: bool = False  # a few steps under torch.profiler
+    nsight: bool = False  # ranges and the captured steps for Nsight Systems and Nsight Compute
+    snapshot: bool = True  # of the CUDA allocator where a run is out of memory
+
+    def __post_init__(self) -> None:
+        for step in self.updates:
+            _at_least("measure.updates", step, 1)
+        if self.profile and self.nsight:
+            raise UserError(
+                "measure.profile and measure.nsight: both trace the device; set one of them to false"
+            )
+
+
+@dataclass(kw_only=True)
 class TrackingConfig:
     kind: Tracker = Tracker.mlflow
     uri: str | None = None  # null: sqlite in runs_dir
@@ -308,6 +330,7 @@ class RunConfig:
     variant: VariantConfig = MISSING
     system: SystemConfig = field(default_factory=SystemConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:

@@ -14,10 +14,12 @@ import torch
 from pmexp import checkpoint, datasets, models, variants
 from pmexp.config import RunConfig, Select
 from pmexp.datasets.base import Split
-from pmexp.errors import Interrupted
+from pmexp.errors import Interrupted, first_line
 from pmexp.journal import Journal, last_values
 from pmexp.loop import Metrics, Training
 from pmexp.measure.environment import environment
+from pmexp.measure.instruments import Instruments
+from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.measure.peak_memory import PeakMemory
 from pmexp.models.base import TaskModel
 from pmexp.packed_dropout import ReplacementReport
@@ -57,7 +59,15 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
         log.info("%s is finished: %s", config.run_id, folder.path / "summary.json")
         return
     with _stop_requests() as stop:
-        prepared = prepare(config)
+        try:
+            prepared = prepare(config)
+            prepared.training.instruments = _instruments(config, prepared.training, folder)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            with folder.opened(capture_output):
+                _record_out_of_memory(folder, open_mirror(config, folder), error)
+            return
         with folder.opened(capture_output):
             log.info("%s", prepared.replacement)
             _recorded(config, folder, prepared, stop)
@@ -79,6 +89,12 @@ def prepare(config: RunConfig) -> Prepared:
     return Prepared(training, model, dataset.test, replacement)
 
 
+def _instruments(config: RunConfig, training: Training, folder: RunFolder) -> Instruments:
+    system = training.system
+    precision = system.precision.split()[0]  # without "autocast"
+    return Instruments(config.measure, training.module, system.device, precision, folder.artifacts)
+
+
 def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: list[str]) -> None:
     """Trains and tests with every outcome on record: the summary, or the failure and its reason."""
     training = prepared.training
@@ -97,15 +113,16 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
                 training.progress.step, {"memory/peak_bytes": peak.bytes()} | _test(prepared, config, folder)
             )
             final = _final(config, folder, training)
-            record = {
-                **environment(training.system.device),
-                "precision": training.system.precision,
-                "attention": config.model.attention.name,
-                "weights": prepared.model.weights,
-                "peak_memory_source": peak.source,
-                **training.system.record(training.module),
-            }
+            record = _environment(config, prepared) | {"peak_memory_source": peak.source}
             folder.finish(final, record, prepared.replacement.to_dict(), mirror.reference)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                _record_failure(folder, mirror, error)
+                raise
+            journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()})
+            record = _environment(config, prepared) | {"peak_memory_source": peak.source}
+            _record_out_of_memory(folder, mirror, error, prepared, record)
+            return
         except BaseException as error:
             _record_failure(folder, mirror, error)
             raise
@@ -134,6 +151,8 @@ def _test(prepared: Prepared, config: RunConfig, folder: RunFolder) -> Metrics:
     """Speed of the steps taken, and the test split under the selected weights."""
     training = prepared.training
     measured = training.timer.metrics(training.batch_size, prepared.model.tokens_per_sample)
+    assert training.instruments
+    measured |= training.instruments.finish(measured.get("speed/step_ms"))
     if config.train.select is Select.best:
         checkpoint.load_best(folder, training.module)
     if prepared.test is not None:
@@ -149,6 +168,38 @@ def _final(config: RunConfig, folder: RunFolder, training: Training) -> Metrics:
         selected = last_values(folder.journal, up_to_step=training.progress.best_step)
         last |= {name: value for name, value in selected.items() if name.startswith("val/")}
     return last
+
+
+def _environment(config: RunConfig, prepared: Prepared) -> dict[str, str | int]:
+    training = prepared.training
+    assert training.instruments
+    return environment(training.system.device) | {
+        "precision": training.system.precision,
+        "attention": config.model.attention.name,
+        "weights": prepared.model.weights,
+        **training.system.record(training.module),
+        **training.instruments.record(),
+    }
+
+
+def _record_out_of_memory(
+    folder: RunFolder,
+    mirror: Mirror | NoMirror,
+    error: Exception,
+    prepared: Prepared | None = None,
+    record: dict[str, str | int] | None = None,
+) -> None:
+    """The summary of a run for which memory did not suffice: what it had measured by then."""
+    said = f"{type(error).__name__}: {first_line(error)}"
+    log.error("out of memory, which is this run's result:\n%s", traceback.format_exc())
+    instruments = prepared.training.instruments if prepared else None
+    snapshot = instruments.snapshot() if instruments else None
+    if snapshot:
+        log.info("what was allocated: %s (for https://pytorch.org/memory_viz)", snapshot)
+    measured = last_values(folder.journal) if prepared else {}
+    replacement = prepared.replacement.to_dict() if prepared else {}
+    folder.finish(measured, record or {}, replacement, mirror.reference, out_of_memory=said)
+    mirror.finish("FAILED", measured, [folder.summary], reason="oom")
 
 
 def _record_failure(folder: RunFolder, mirror: Mirror | NoMirror, error: BaseException) -> None:

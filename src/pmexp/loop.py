@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pmexp.config import Schedule, Select, TrainConfig
 from pmexp.errors import UserError
+from pmexp.measure.instruments import Instruments
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import StepTimer
 from pmexp.metrics.task_metrics import TASK_METRICS, Evaluation
@@ -64,6 +65,7 @@ class Training:
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
         self.timer = StepTimer(system.device)
+        self.instruments: Instruments | None = None  # of a run that is recorded
         self.progress = Progress()
         self._order: tuple[int, Tensor] | None = None  # of one epoch
         self.found_best = False  # the evaluation just yielded is the best so far
@@ -72,7 +74,7 @@ class Training:
         """Trains from `progress` on. Yields after every step, {} where nothing was measured."""
         while self.progress.step < self.total_steps and not self._out_of_patience():
             self.module.train()
-            with self.timer.step():
+            with self._measured_step():
                 metrics = self._step(self.progress.step)
             self.progress.step += 1
             step = self.progress.step
@@ -80,13 +82,22 @@ class Training:
                 metrics |= self._validate()
             yield step, metrics
 
+    def _measured_step(self) -> AbstractContextManager[None]:
+        if self.instruments is None:
+            return self.timer.step()
+        return self.instruments.step(self.progress.step + 1, self.batch_size, self.timer)
+
+    def _phase(self, name: str) -> AbstractContextManager[Any]:
+        return self.instruments.phase(name) if self.instruments else nullcontext()
+
     def _step(self, index: int) -> Metrics:
         log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.total_steps
         ledger = SavedForBackward(self.module) if index == 0 else None
         loss = self._gradient(index, ledger)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
         lr = self.scheduler.get_last_lr()[0]
-        self.optimizer.step()
+        with self._phase("optimizer"):
+            self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         metrics = ledger.metrics() if ledger else {}
@@ -110,13 +121,14 @@ class Training:
             with ledger or nullcontext():
                 loss = self._summed_loss(part.to(self.system.device))[0] / targets
             ledger = None
-            loss.backward()
+            with self._phase("backward"):
+                loss.backward()
             total += loss.detach()
         return total
 
     def _summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over the batch's targets, in nats, and the logits in fp32."""
-        with self.system.forward():
+        with self._phase("forward"), self.system.forward():
             logits = self.module(**batch.inputs).logits.float()
             flat, labels = logits.flatten(0, -2), batch.labels.flatten()
             return F.cross_entropy(flat, labels, ignore_index=IGNORED, reduction="sum"), logits
@@ -172,6 +184,7 @@ class Training:
             "progress": vars(self.progress),
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(self.system.device) if cuda else None,
+            "instruments": self.instruments.state() if self.instruments else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -182,6 +195,8 @@ class Training:
         torch.set_rng_state(state["rng"])
         if state["device_rng"] is not None:
             torch.cuda.set_rng_state(state["device_rng"], self.system.device)
+        if self.instruments and state["instruments"] is not None:
+            self.instruments.restore(state["instruments"])
 
     def _out_of_patience(self) -> bool:
         patience = self.config.patience

@@ -38,6 +38,11 @@ class RunFolder:
     def is_finished(self) -> bool:
         return self.summary.is_file()
 
+    def out_of_memory(self) -> str:
+        """What a run that ended out of memory said; empty for any other."""
+        summary = json.loads(self.summary.read_text()) if self.is_finished() else {}
+        return str(summary["error"]) if summary.get("status") == "oom" else ""
+
     @contextmanager
     def opened(self, capture_output: bool = False) -> Iterator[None]:
         """Makes the folder, locks it, writes the configuration and who runs it, and logs to log.txt as well.
@@ -79,10 +84,16 @@ class RunFolder:
         environment: Mapping[str, Any],
         replacement: Mapping[str, Any],
         tracking: Mapping[str, str] | None,
+        out_of_memory: str = "",
     ) -> None:
-        """Writes summary.json, and drops the checkpoint that only an unfinished run needs."""
+        """Writes summary.json, and drops the checkpoint that only an unfinished run needs.
+
+        `out_of_memory`: the line that says so where the run ended by it: its status is then "oom", which is a
+        result like another, so that the run is not tried again.
+        """
         summary = {
-            "status": "finished",
+            "status": "oom" if out_of_memory else "finished",
+            **({"error": out_of_memory} if out_of_memory else {}),
             "run_id": self._config.run_id,
             "name": self._config.name,
             "labels": self._config.labels,

@@ -18,6 +18,7 @@ from pmexp.run_folder import RunFolder, write_atomically
 class State(Enum):
     skipped = "finished before"
     finished = "finished"
+    oom = "out of memory"  # a result: the run counts as done
     failed = "failed"
     killed = "killed"
     interrupted = "interrupted"
@@ -26,7 +27,7 @@ class State(Enum):
 @dataclass(frozen=True)
 class Outcome:
     state: State
-    error: str = ""  # one line; empty for a run that is finished
+    error: str = ""  # one line; empty for a run that is done
     bad_input: bool = False  # the user can mend it; nothing was written
 
 
@@ -66,7 +67,7 @@ def outcome_of(run: RunConfig, exit_code: int) -> Outcome:
     """What became of a run whose process ended with `exit_code`, by the run's own record first."""
     folder = RunFolder(run)
     if folder.is_finished():
-        return Outcome(State.finished)
+        return Outcome(State.oom if folder.out_of_memory() else State.finished)
     if folder.failure.is_file():
         failure: Mapping[str, Any] = json.loads(folder.failure.read_text())
         return Outcome(State[failure["status"]], failure["error"])
@@ -88,6 +89,12 @@ def progress_of(run: RunConfig) -> tuple[int, int, float] | None:
         if record["metric"] == "train/loss" and record["value"] is not None:
             loss = record["value"]
     return (step, total, loss) if step else None
+
+
+def out_of_memory_text(runs: Sequence[RunConfig]) -> str:
+    """One line for each run, of this sweep or an earlier one, whose result is that memory did not suffice."""
+    said = {run.run_id: RunFolder(run).out_of_memory() for run in runs}
+    return "\n".join(f"  {run_id}: {State.oom.value}: {line}" for run_id, line in said.items() if line)
 
 
 def failures_text(runs: Sequence[RunConfig], outcomes: Mapping[str, Outcome]) -> str:

@@ -18,7 +18,16 @@ from hydra_plugins.pmexp_launchers import processes
 from hydra_plugins.pmexp_launchers.progress import SweepProgress
 from pmexp.config import RunConfig, parse
 from pmexp.errors import SweepFailed, UserError
-from pmexp.sweep import Outcome, State, distinct, drop_from_plan, failures_text, is_finished, write_plan
+from pmexp.sweep import (
+    Outcome,
+    State,
+    distinct,
+    drop_from_plan,
+    failures_text,
+    is_finished,
+    out_of_memory_text,
+    write_plan,
+)
 
 _REFRESH_SECONDS = 0.5
 
@@ -57,6 +66,8 @@ class LocalLauncher(Launcher):
             for run in waiting:
                 if outcomes[run.run_id].bad_input:
                     drop_from_plan(run)
+        if exhausted := out_of_memory_text(runs):
+            print(f"done, with this result:\n{exhausted}")
         _raise_failures(runs, outcomes)
         return [
             JobReturn(overrides=overrides, cfg=config, status=JobStatus.COMPLETED)

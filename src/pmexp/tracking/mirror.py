@@ -31,7 +31,9 @@ class NoMirror:
 
     def sync(self) -> None: ...
 
-    def finish(self, status: Status, metrics: Mapping[str, float], artifacts: list[Path]) -> None: ...
+    def finish(
+        self, status: Status, metrics: Mapping[str, float], artifacts: list[Path], reason: str = ""
+    ) -> None: ...
 
 
 class Mirror:
@@ -54,13 +56,20 @@ class Mirror:
         if time.monotonic() >= self._next_sync:
             self._guarded(self._send)
 
-    def finish(self, status: Status, metrics: Mapping[str, float], artifacts: list[Path]) -> None:
-        """Sends the rest, the final values and the artifacts, and closes the run with its true status."""
+    def finish(
+        self, status: Status, metrics: Mapping[str, float], artifacts: list[Path], reason: str = ""
+    ) -> None:
+        """Sends the rest, the final values and the artifacts, and closes the run with its true status.
+
+        `reason`: what MLflow has no status for; it becomes the tag `status`.
+        """
 
         def close() -> None:
             self._send({FINAL + name: value for name, value in metrics.items()})
             for file in artifacts:
                 self._client.log_artifact(self._run, str(file))
+            if reason:
+                self._client.set_tag(self._run, "status", reason)
             self._client.set_terminated(self._run, status)
 
         self._guarded(close)
