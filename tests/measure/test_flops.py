@@ -122,6 +122,7 @@ def test_counting_changes_no_number() -> None:
         ("Tesla V100-SXM2-32GB", "fp16", 125.0),
         ("NVIDIA L4", "bf16", 121.0),
         ("NVIDIA L40S", "bf16", 362.1),
+        ("NVIDIA L40", "bf16", None),
         ("Tesla T4", "fp32", 8.1),
         ("Tesla T4", "bf16", None),
         ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "bf16", None),
