@@ -50,6 +50,8 @@ def test_pieces_do_not_matter_and_the_layout_neither() -> None:
     whole = project_tensor(x, "w")
     padded = torch.zeros(x.numel() + WIDTH)
     padded[: x.numel()] = x.flatten()
+    piece = x.flatten()[:_CHUNK]  # the second one has signs of its own
+    assert not torch.equal(project_tensor(piece.repeat(2), "w"), 2 * project_tensor(piece, "w"))
     assert torch.equal(project_tensor(x.t().contiguous().t(), "w"), whole)
     assert torch.allclose(project_tensor(padded, "w"), whole, rtol=0, atol=1e-9)  # float64 sums in two orders
 
