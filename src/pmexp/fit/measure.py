@@ -16,20 +16,18 @@ from pmexp.errors import UserError, first_line
 from pmexp.experiment import prepare
 from pmexp.fit.search import Probe
 from pmexp.loop import Training
+from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.simulation import LiveBytes
 
 _STEPS = 2
-_CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
 def measure(overrides: Sequence[str], value: int, budget_bytes: int) -> Probe:
     """The peak of the run of `overrides`. Raises UserError for a run that cannot be prepared."""
     try:
         peak, by_category = _peak(prepare(compose(overrides)).training, budget_bytes)
-    except torch.OutOfMemoryError as error:
-        return Probe(value, None, {}, False, f"out of memory: {first_line(error)}")
-    except RuntimeError as error:
-        if _CPU_OUT_OF_MEMORY not in str(error):
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
         return Probe(value, None, {}, False, f"out of memory: {first_line(error)}")
     finally:
