@@ -18,6 +18,10 @@ class Interrupted(Exception):
     """A stop signal ended the run at a step boundary; the same command goes on from its checkpoint."""
 
 
+class RankFailed(Exception):
+    """One process of a run failed and the others were ended; the message names it. Exit code 1."""
+
+
 class SweepFailed(Exception):
     """Some runs of a sweep did not finish; the message lists them. Entry points exit with code 1."""
 

@@ -8,15 +8,21 @@ from torch import nn
 
 from pmexp.config import Device, Part, SystemConfig
 from pmexp.errors import UserError
-from pmexp.systems import bf16, checkpointing, flash
+from pmexp.systems import bf16, checkpointing, compile, flash, fp16, offload
 from pmexp.systems.base import SystemPart
+from pmexp.systems.engines import ENGINES, check_packages
+from pmexp.systems.engines.base import Engine
+from pmexp.systems.ranks import Ranks, check_started
 from pmexp.systems.tempo import Tempo
 
 PARTS: dict[Part, SystemPart] = {
     Part.bf16: bf16.Bf16(),
+    Part.fp16: fp16.Fp16(),
     Part.checkpointing: checkpointing.Checkpointing(),
     Part.flash: flash.Flash(),
     Part.tempo: Tempo(),
+    Part.offload: offload.Offload(),
+    Part.compile: compile.Compile(),
 }
 
 
@@ -24,8 +30,13 @@ class System:
     """The parts of one run, applied in their listed order, on one device."""
 
     def __init__(self, config: SystemConfig) -> None:
-        self.parts = [PARTS[part] for part in config.parts]
+        """Raises UserError where this machine cannot execute the parts."""
+        self.config = config
+        self.parts = [PARTS[part] for part in config.parts if part in PARTS]
         self.device = _device(config.device)
+        check_started(config)
+        if config.sharding in (Part.zero1, Part.zero2):
+            check_packages(config.sharding.name)
 
     def before_variant(self, module: nn.Module) -> None:
         """Lets every part change the model while its dropout is still its own."""
@@ -50,9 +61,15 @@ class System:
         """What the parts have to say about the run."""
         return {key: value for part in self.parts for key, value in part.record(module).items()}
 
+    def engine(self, ranks: Ranks, clip_norm: float) -> Engine:
+        """What makes and applies the gradients of a run on these processes."""
+        engine = ENGINES[self.config.sharding] if self.config.sharding else Engine
+        return engine(ranks, self.device, clip_norm, scale_loss=Part.fp16 in self.config.parts)
+
     @property
     def precision(self) -> str:
-        return "bf16 autocast" if PARTS[Part.bf16] in self.parts else "fp32"
+        lowered = [part.name for part in (Part.bf16, Part.fp16) if part in self.config.parts]
+        return f"{lowered[0]} autocast" if lowered else "fp32"
 
 
 def _device(wanted: Device) -> torch.device:

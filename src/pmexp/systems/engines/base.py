@@ -1,0 +1,80 @@
+"""How a step's gradient is made and applied: on one process, and what the engines of several share.
+
+A step is: for each micro-batch `begin_micro_batch`, the forward under the system's contexts, `backward`;
+then `step`. The loss of a micro-batch is its share of the loss of the global batch, over all ranks and
+micro-batches: the engine sums. So a run on several processes is the run on one with the same global batch,
+but for the order of the sums and for the dropout masks, which every rank draws by itself.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pmexp.systems.ranks import Ranks
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Weights = dict[str, Tensor]
+
+
+class Engine:
+    """One process, or the same on several: `optimizer` is the one whose learning rate a scheduler may set."""
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, ranks: Ranks, device: torch.device, clip_norm: float, scale_loss: bool) -> None:
+        """`scale_loss`: keeps fp16 gradients from vanishing; a step that overflows is left out."""
+        self.ranks = ranks
+        self.clip_norm = clip_norm
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scale_loss)
+
+    def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
+        """Takes over a model on its device and returns what is to be called in its place."""
+        self.module = module
+        self.optimizer = make_optimizer(module.parameters())
+        return module
+
+    def begin_micro_batch(self, last: bool) -> None:
+        """Before each forward of training; `last`: of the step."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of `loss`, a share of the global batch's loss, a scalar."""
+        self.scaler.scale(self._averaged(loss)).backward()
+
+    def step(self) -> Tensor:
+        """Clips the gradient, takes the optimizer's step and drops the gradients.
+
+        Returns the norm of the whole gradient before clipping, a scalar; not finite where fp16 overflowed.
+        """
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._whole(norm)
+
+    def weights(self) -> Weights:
+        """The model's whole state_dict on rank 0, perhaps nothing on others. Every rank has to call it."""
+        return self.module.state_dict()
+
+    def load_weights(self, weights: Weights) -> None:
+        """Every rank loads the whole state_dict."""
+        self.module.load_state_dict(weights)
+
+    def state(self) -> dict[str, Any]:
+        """What this rank needs to go on from `weights()` bit for bit. Every rank has to call it."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def restore(self, states: list[dict[str, Any]]) -> None:
+        """After `load_weights`, with what `state` returned on each rank."""
+        state = states[self.ranks.rank]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def _averaged(self, loss: Tensor) -> Tensor:
+        """Undoes that data parallelism averages gradients over the ranks: exact for powers of two."""
+        return loss * self.ranks.world_size if self.ranks.world_size > 1 else loss
+
+    def _whole(self, norm: Tensor) -> Tensor:
+        return norm

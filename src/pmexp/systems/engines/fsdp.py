@@ -1,0 +1,67 @@
+"""PyTorch's own sharding (FSDP2): gradients, optimizer and, between steps, parameters are split over ranks.
+
+Like ZeRO-2 the layers' parameters stay whole from forward to backward (reshard_after_forward=False). Each
+micro-batch's gradient is reduced to the shards at once, so accumulation costs no whole gradient.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from pmexp.systems.engines.base import Engine, MakeOptimizer, Weights
+from pmexp.systems.layers import layers_of
+
+_WHOLE_ON_RANK_0 = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_WHOLE_ON_EVERY_RANK = StateDictOptions(full_state_dict=True)
+
+
+class FullyShard(Engine):
+    def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
+        device = next(module.parameters()).device.type
+        mesh = init_device_mesh(device, (self.ranks.world_size,))
+        for part in (*layers_of(module, "fsdp"), module):
+            fully_shard(part, mesh=mesh, reshard_after_forward=False)
+        super().prepare(module, make_optimizer)
+        for sharded in self._sharded():  # what measures the first forward then knows the parameters it finds
+            sharded.unshard()
+        return module
+
+    def weights(self) -> Weights:
+        self._reshard()
+        weights = get_model_state_dict(self.module, options=_WHOLE_ON_RANK_0)
+        return {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
+
+    def load_weights(self, weights: Weights) -> None:
+        self._reshard()
+        set_model_state_dict(self.module, dict(weights), options=_WHOLE_ON_EVERY_RANK)
+
+    def state(self) -> dict[str, Any]:
+        """Rank 0's holds the whole optimizer."""
+        whole = get_optimizer_state_dict(self.module, self.optimizer, options=_WHOLE_ON_RANK_0)
+        return {"optimizer": whole, "scaler": self.scaler.state_dict()}
+
+    def restore(self, states: list[dict[str, Any]]) -> None:
+        whole = states[0]["optimizer"]
+        set_optimizer_state_dict(self.module, self.optimizer, whole, options=_WHOLE_ON_EVERY_RANK)
+        self.scaler.load_state_dict(states[self.ranks.rank]["scaler"])
+
+    def _sharded(self) -> list[FSDPModule]:
+        return [part for part in self.module.modules() if isinstance(part, FSDPModule)]
+
+    def _reshard(self) -> None:
+        """After a forward without backward the parameters are still whole, and no state can be set."""
+        for part in self._sharded():
+            part.reshard()
+
+    def _whole(self, norm: Tensor) -> Tensor:
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -1,0 +1,120 @@
+"""ZeRO stages 1 and 2 of DeepSpeed, set up through accelerate: the optimizer is split, with 2 the gradients too.
+
+Weights stay fp32; bf16 and fp16 are torch's autocast, as in every other stack. The model is called by itself,
+not through DeepSpeed's engine, whose forward turns an autocast around it off; its hooks sit on the model and
+fire. The optimizer is torch's AdamW, so nothing is compiled. DeepSpeed clips inside its step, by torch's
+formula. accelerate's own backward is not used: it takes the step too, and the loop asks for the norm between.
+"""
+
+import copy
+import importlib.util
+import logging
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pmexp.errors import UserError
+from pmexp.systems.engines.base import Engine, MakeOptimizer, Weights
+
+_PACKAGES = ("deepspeed", "accelerate")
+
+
+def check_packages(part: str) -> None:
+    """Raises UserError where DeepSpeed cannot be had."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"system.parts: {part} needs {' and '.join(missing)}, which the extra `distributed` installs: "
+            "pip install -e '.[distributed]'"
+        )
+
+
+class Zero(Engine):
+    stage: int
+
+    def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
+        self.module = module
+        self.optimizer = make_optimizer(module.parameters())
+        self._engine = _initialize(module, self.optimizer, self._config())
+        self._zero = self._engine.optimizer  # holds `self.optimizer` over this rank's flat shard
+        return module
+
+    def begin_micro_batch(self, last: bool) -> None:
+        self._engine.set_gradient_accumulation_boundary(last)
+
+    def backward(self, loss: Tensor) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            self._engine.backward(self._averaged(loss), scale_wrt_gas=False)
+
+    def step(self) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # all_gather_into_tensor, from inside DeepSpeed
+            self._engine.step()
+        return torch.as_tensor(self._engine.get_global_grad_norm())
+
+    def load_weights(self, weights: Weights) -> None:
+        super().load_weights(weights)
+        self._zero.refresh_fp32_params()  # its shard is a copy
+
+    def state(self) -> dict[str, Any]:
+        scaler = self._zero.torch_autocast_gradscaler
+        return {
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "scaler": scaler.state_dict() if scaler else {},
+        }
+
+    def restore(self, states: list[dict[str, Any]]) -> None:
+        state = states[self.ranks.rank]
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self._zero.torch_autocast_gradscaler:
+            self._zero.torch_autocast_gradscaler.load_state_dict(state["scaler"])
+
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "train_micro_batch_size_per_gpu": 1,  # DeepSpeed's bookkeeping: our loop makes the batches
+            "gradient_accumulation_steps": 1,  # and says which micro-batch is the last
+            "gradient_clipping": self.clip_norm,
+            "zero_optimization": {"stage": self.stage},
+            "zero_allow_untested_optimizer": True,
+            "steps_per_print": 10**9,
+        }
+        if self.scaler.is_enabled():  # for its loss scaling; no gradient travels in fp16
+            config["torch_autocast"] = {
+                "enabled": True,
+                "dtype": "float16",
+                "lower_precision_safe_modules": [],
+            }
+        return config
+
+
+class Zero1(Zero):
+    stage = 1
+
+
+class Zero2(Zero):
+    stage = 2
+
+
+def _initialize(module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> Any:
+    """DeepSpeed's engine around `module`, on the process group that is there."""
+    check_packages("zero")
+    import deepspeed
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else every start compiles it for minutes
+    device = next(module.parameters()).device
+    handlers = [] if device.type == "cuda" else [InitProcessGroupKwargs(backend="gloo")]  # else one process
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        AcceleratorState._reset_state(True)  # a process may make an engine after another
+        accelerator = Accelerator(
+            deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config), kwargs_handlers=handlers
+        )
+        engine, _ = accelerator.prepare(module, optimizer)
+    return engine

@@ -1,0 +1,82 @@
+"""Starts the processes of a run here with torch's elastic launcher, and says what became of them."""
+
+import json
+import logging
+import os
+import signal
+import sys
+
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from pmexp.config import RunConfig
+from pmexp.errors import Interrupted, RankFailed, UserError
+from pmexp.run_folder import RunFolder
+from pmexp.systems.ranks import started_processes
+
+_ENTRY = "pmexp.rank"
+_GRACE_SECONDS = (
+    300  # from a stop signal, or another rank's failure, to the end by force: a checkpoint fits in
+)
+
+
+def is_launcher(config: RunConfig) -> bool:
+    """Whether this process has to start the run's processes; no where it is one of them."""
+    return config.system.processes > 1 and started_processes() is None
+
+
+def launch(config: RunConfig, capture_output: bool) -> None:
+    """Executes the run on `system.processes` processes and returns when all are done.
+
+    Raises UserError and Interrupted as the run on one process does, and RankFailed.
+    """
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # what it reports is raised here
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; train.threads sets it in each process
+    settings = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=config.system.processes,
+        run_id=config.run_id,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(),
+        signals_to_handle="SIGTERM,SIGINT,SIGUSR2",
+        shutdown_timeout=_GRACE_SECONDS,
+    )
+    arguments = [
+        "-m",
+        _ENTRY,
+        json.dumps(config.to_dict()),
+        *(["--capture-output"] if capture_output else []),
+    ]
+    try:
+        elastic_launch(settings, sys.executable)(*arguments)
+    except SignalException as stop:
+        name = signal.Signals(stop.sigval).name
+        raise Interrupted(f"{name}; run the same command to go on") from None
+    except ChildFailedError as failed:
+        _raise(RunFolder(config), failed.failures)
+
+
+def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
+    """A rank that was killed left no word and brought the others down; else the first word is on record."""
+    killed = {r: f for r, f in failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM}
+    rank, failure = min((killed or failures).items())
+    kind, _, text = _message(failure).partition(": ")
+    if kind == UserError.__name__:
+        raise UserError(text)
+    if kind == Interrupted.__name__:
+        raise Interrupted(text)
+    if killed or not folder.failure.is_file():
+        folder.fail("failed", f"rank {rank}: {_message(failure)}")
+    raise RankFailed(f"{folder.path.name} failed: {json.loads(folder.failure.read_text())['error']}")
+
+
+def _message(failure: ProcessFailure) -> str:
+    """What the rank raised, or how it ended."""
+    said = failure.error_file_data.get("message", failure.message)
+    return str(said["message"] if isinstance(said, dict) else said).strip().splitlines()[0]

@@ -1,0 +1,131 @@
+"""Processes that train a small BERT under each engine, and what they leave to look at.
+
+In a file of its own: the processes are spawned, and import the function they run.
+"""
+
+import os
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+import transformers as hf
+from torch import Tensor
+
+from pmexp.config import SHARDING, Part, SystemConfig
+from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.systems import System
+from pmexp.systems.engines import Engine
+from pmexp.systems.ranks import Ranks, end_process
+
+STEPS, GLOBAL_BATCH, MICRO_BATCHES = 5, 8, 2
+SEED = 11
+CUT = 3  # the step at which a run is stopped and resumed
+STACKS: dict[str, list[Part]] = {part.name: [part] for part in SHARDING} | {
+    f"{part.name}-{'-'.join(extra.name for extra in extras)}": [part, *extras]
+    for part in SHARDING
+    for extras in (
+        [Part.bf16],
+        [Part.fp16],
+        [Part.checkpointing],
+        [Part.checkpointing, Part.bf16, Part.offload],
+    )
+}
+
+
+def run(folder: Path, world_size: int = 2) -> list[dict[str, Any]]:
+    """What each rank has found, in order of rank."""
+    if world_size == 1:
+        return [_found(Ranks())]
+    torch.multiprocessing.spawn(_worker, (str(folder), world_size), nprocs=world_size)
+    return [torch.load(folder / f"rank{rank}.pt") for rank in range(world_size)]
+
+
+def _worker(rank: int, folder: str, world_size: int) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "0",
+    }  # DeepSpeed asks for them and uses the group
+    dist.init_process_group(
+        "gloo", f"file://{folder}/store", timedelta(seconds=60), rank=rank, world_size=world_size
+    )
+    torch.save(_found(Ranks(rank, rank, world_size)), Path(folder) / f"rank{rank}.pt")
+    end_process(0)
+
+
+def _found(ranks: Ranks) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if ranks.world_size == 1:
+        for extra in ([], [Part.bf16], [Part.fp16]):
+            found["-".join(part.name for part in extra)] = train(ranks, extra, p=0.0)
+        return found
+    for name, parts in STACKS.items():
+        found[name] = {
+            "exact": train(ranks, parts, p=0.0),
+            "dropout": train(ranks, parts, p=0.5),
+            "again": train(ranks, parts, p=0.5, stop_at=CUT),
+        }
+    return found
+
+
+def train(ranks: Ranks, parts: list[Part], p: float, stop_at: int | None = None) -> dict[str, Any]:
+    """The losses of the global batches, gradient norms and weights; with `stop_at` by way of a checkpoint."""
+    system, engine, model = _build(ranks, parts, p)
+    torch.manual_seed(ranks.seed(SEED))
+    losses, norms = [], []
+    for step in range(STEPS):
+        if step == stop_at:
+            saved = _saved(ranks, engine)
+            system, engine, model = _build(ranks, parts, p)
+            weights, states, rng = saved
+            engine.load_weights(weights)
+            engine.restore(states)
+            torch.set_rng_state(rng)
+        loss, norm = _step(ranks, system, engine, model, step)
+        losses.append(loss)
+        norms.append(norm)
+    return {"losses": losses, "norms": norms, "weights": engine.weights()}
+
+
+def _build(ranks: Ranks, parts: list[Part], p: float) -> tuple[System, Engine, Any]:
+    torch.manual_seed(0)
+    config = hf.BertConfig(
+        vocab_size=99, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        attn_implementation="eager", hidden_dropout_prob=p, attention_probs_dropout_prob=p, num_labels=3,
+    )  # fmt: skip
+    model = hf.BertForSequenceClassification(config).train()
+    replace_dropout(model, PackedDropout)
+    processes = ranks.world_size
+    system = System(SystemConfig(parts=parts, processes=processes))
+    system.prepare(model)
+    engine = system.engine(ranks, clip_norm=1.0)
+    return system, engine, engine.prepare(model, partial(torch.optim.AdamW, lr=1e-2))
+
+
+def _step(ranks: Ranks, system: System, engine: Engine, model: Any, step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    ids = torch.randint(3, 99, (GLOBAL_BATCH, 12), generator=generator)
+    labels = ids.sum(1) % 3
+    total = torch.zeros(())
+    micro_batches = ranks.share(torch.arange(GLOBAL_BATCH)).chunk(MICRO_BATCHES)
+    for rows in micro_batches:
+        engine.begin_micro_batch(last=rows is micro_batches[-1])
+        with system.forward():
+            logits = model(input_ids=ids[rows]).logits.float()
+            loss = F.cross_entropy(logits, labels[rows], reduction="sum") / GLOBAL_BATCH
+        engine.backward(loss)
+        total += loss.detach()
+    return ranks.sum(total), engine.step()
+
+
+def _saved(ranks: Ranks, engine: Engine) -> tuple[Any, Any, Tensor]:
+    """What rank 0 writes, as every rank reads it, and this rank's generator."""
+    whole: list[Any] = [(engine.weights(), ranks.gather(engine.state()))]
+    if ranks.world_size > 1:
+        dist.broadcast_object_list(whole)
+    return *whole[0], torch.get_rng_state()
