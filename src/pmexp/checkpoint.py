@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
-from torch import nn
+from safetensors.torch import load_file, save_file
 
 from pmexp.run_folder import RunFolder
+from pmexp.systems.engines import Engine
+from pmexp.systems.engines.base import Weights
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +40,31 @@ def load_resume(folder: RunFolder) -> tuple[dict[str, Any], int] | None:
         return None
 
 
-def save_best(folder: RunFolder, module: nn.Module) -> None:
-    """Keeps the weights of the best evaluation so far."""
-    file = _best_file(folder)
-    scratch = file.with_suffix(".partial")
-    save_model(module, str(scratch))  # weights that two modules share are written once
-    scratch.replace(file)
+def save_best(folder: RunFolder, engine: Engine) -> None:
+    """Keeps the weights of the best evaluation so far. Every rank calls it, rank 0 writes."""
+    weights = engine.weights()
+    if engine.ranks.is_first:
+        file = _best_file(folder)
+        scratch = file.with_suffix(".partial")
+        names = set(_first_names(weights).values())  # weights that two modules share are written once
+        save_file({name: weights[name].contiguous() for name in names}, scratch)
+        scratch.replace(file)
 
 
-def load_best(folder: RunFolder, module: nn.Module) -> None:
-    load_model(module, _best_file(folder))
+def load_best(folder: RunFolder, engine: Engine) -> None:
+    engine.ranks.wait()  # for rank 0's file
+    saved = load_file(_best_file(folder))
+    first = _first_names(engine.module.state_dict())
+    engine.load_weights({name: saved[name if name in saved else first[name]] for name in first})
+
+
+def _first_names(weights: Weights) -> dict[str, str]:
+    """Of every weight the first name of the same tensor."""
+    first: dict[tuple[int, torch.Size], str] = {}
+    names = {}
+    for name, tensor in weights.items():
+        names[name] = first.setdefault((tensor.data_ptr(), tensor.shape), name) if tensor.numel() else name
+    return names
 
 
 def _resume_file(folder: RunFolder) -> Path:

@@ -391,6 +391,12 @@ class RunConfig:
             raise UserError(
                 f"train.accumulate: {train.accumulate} does not divide train.batch_size={train.batch_size}"
             )
+        if train.batch_size % (train.accumulate * self.system.processes):
+            raise UserError(
+                f"train.batch_size: {train.batch_size} cannot be split evenly over {self.system.processes} "
+                f"processes in {train.accumulate} parts each; choose a multiple of "
+                f"{train.accumulate * self.system.processes}"
+            )
         self.runs_dir = str(Path(self.runs_dir).expanduser().resolve())
         if self.tracking.uri is None:
             self.tracking.uri = f"sqlite:///{self.runs_dir}/mlflow.db"

@@ -4,7 +4,7 @@ import logging
 import signal
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -15,7 +15,7 @@ from pmexp import checkpoint, datasets, models, variants
 from pmexp.config import RunConfig, Select
 from pmexp.datasets.base import Split
 from pmexp.errors import Interrupted, first_line
-from pmexp.journal import Journal, last_values
+from pmexp.journal import Journal, NoJournal, last_values
 from pmexp.loop import Metrics, Training
 from pmexp.measure.environment import environment
 from pmexp.measure.instruments import Instruments
@@ -25,6 +25,8 @@ from pmexp.models.base import TaskModel
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder import RunFolder
 from pmexp.systems import System
+from pmexp.systems.launch import is_launcher, launch
+from pmexp.systems.ranks import Ranks, join
 from pmexp.tracking import Mirror, NoMirror, open_mirror
 
 log = logging.getLogger(__name__)
@@ -58,19 +60,26 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
     if folder.is_finished():
         log.info("%s is finished: %s", config.run_id, folder.path / "summary.json")
         return
+    if is_launcher(config):
+        System(config.system)  # what this machine cannot execute is said before any process starts
+        launch(config, capture_output)
+        return
     with _stop_requests() as stop:
         try:
             prepared = prepare(config)
             prepared.training.instruments = _instruments(config, prepared.training, folder)
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) or config.system.processes > 1:
                 raise
             with folder.opened(capture_output):
                 _record_out_of_memory(folder, open_mirror(config, folder), error)
             return
-        with folder.opened(capture_output):
-            log.info("%s", prepared.replacement)
-            _recorded(config, folder, prepared, stop)
+        ranks = prepared.training.ranks
+        with folder.opened(capture_output) if ranks.is_first else nullcontext():
+            ranks.wait()
+            with nullcontext() if ranks.is_first else folder.joined(ranks.rank):
+                log.info("%s", prepared.replacement)
+                _recorded(config, folder, prepared, stop)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -78,14 +87,18 @@ def prepare(config: RunConfig) -> Prepared:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.seed)
     system = System(config.system)
+    ranks = join(config.system, system.device)
     dataset = datasets.load(config.dataset)
     model = models.build(config, dataset)
     system.before_variant(model.module)
     replacement = variants.apply(model.module, config.variant)
     system.prepare(model.module)
     train, val = (model.examples(split) for split in (dataset.train, dataset.val))
-    training = Training(model.module, train, val, config.train, config.dataset.metrics, config.seed, system)
-    torch.manual_seed(config.seed)  # dropout starts from one state, whatever building the model drew
+    metrics = config.dataset.metrics
+    training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
+    torch.manual_seed(
+        ranks.seed(config.seed)
+    )  # dropout starts from one state, whatever building the model drew
     return Prepared(training, model, dataset.test, replacement)
 
 
@@ -96,14 +109,19 @@ def _instruments(config: RunConfig, training: Training, folder: RunFolder) -> In
 
 
 def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: list[str]) -> None:
-    """Trains and tests with every outcome on record: the summary, or the failure and its reason."""
+    """Trains and tests with every outcome on record: the summary, or the failure and its reason.
+
+    Every rank goes through it; only rank 0 has a journal and a mirror and writes the summary.
+    """
     training = prepared.training
+    first = training.ranks.is_first
     resumed = checkpoint.load_resume(folder)
     if resumed:
         training.restore(resumed[0])
         log.info("resumed at step %d of %d", training.progress.step, training.total_steps)
-    with Journal(folder.journal, keep_bytes=resumed[1] if resumed else 0) as journal:
-        mirror = open_mirror(config, folder)
+    keep_bytes = resumed[1] if resumed else 0
+    with Journal(folder.journal, keep_bytes) if first else nullcontext(NoJournal()) as journal:
+        mirror = open_mirror(config, folder) if first else NoMirror()
         try:
             if not resumed:
                 journal.write(0, {"progress/steps_total": training.total_steps})
@@ -112,6 +130,8 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
             journal.write(
                 training.progress.step, {"memory/peak_bytes": peak.bytes()} | _test(prepared, config, folder)
             )
+            if not first:
+                return
             final = _final(config, folder, training)
             record = _environment(config, prepared) | {"peak_memory_source": peak.source}
             folder.finish(final, record, prepared.replacement.to_dict(), mirror.reference)
@@ -124,13 +144,17 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
             _record_out_of_memory(folder, mirror, error, prepared, record)
             return
         except BaseException as error:
-            _record_failure(folder, mirror, error)
+            _record_failure(folder, mirror, error, training.ranks)
             raise
         mirror.finish("FINISHED", final, [folder.summary])
 
 
 def _train(
-    training: Training, folder: RunFolder, journal: Journal, mirror: Mirror | NoMirror, stop: list[str]
+    training: Training,
+    folder: RunFolder,
+    journal: Journal | NoJournal,
+    mirror: Mirror | NoMirror,
+    stop: list[str],
 ) -> None:
     keeps_best = training.config.select is Select.best
     for step, metrics in training.steps():
@@ -138,12 +162,16 @@ def _train(
         if "val/loss" in metrics:
             log.info("step %d/%d %s", step, training.total_steps, _short(metrics))
             if keeps_best and training.found_best:
-                checkpoint.save_best(folder, training.module)
+                checkpoint.save_best(folder, training.engine)
             mirror.sync()
-        if stop and step < training.total_steps:
-            checkpoint.save_resume(folder, training.state(), journal.sync())
+        if training.ranks.any(bool(stop)) and step < training.total_steps:
+            state = training.state()
+            if training.ranks.is_first:
+                checkpoint.save_resume(folder, state, journal.sync())
+            training.ranks.wait()
+            signalled = stop[0] if stop else "a stop signal"
             raise Interrupted(
-                f"{stop[0]} at step {step} of {training.total_steps}; run the same command to go on"
+                f"{signalled} at step {step} of {training.total_steps}; run the same command to go on"
             )
 
 
@@ -154,7 +182,7 @@ def _test(prepared: Prepared, config: RunConfig, folder: RunFolder) -> Metrics:
     assert training.instruments
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
     if config.train.select is Select.best:
-        checkpoint.load_best(folder, training.module)
+        checkpoint.load_best(folder, training.engine)
     if prepared.test is not None:
         tested = training.evaluate(prepared.model.examples(prepared.test))
         measured |= {f"test/{name}": value for name, value in tested.items()}
@@ -202,10 +230,12 @@ def _record_out_of_memory(
     mirror.finish("FAILED", measured, [folder.summary], reason="oom")
 
 
-def _record_failure(folder: RunFolder, mirror: Mirror | NoMirror, error: BaseException) -> None:
+def _record_failure(folder: RunFolder, mirror: Mirror | NoMirror, error: BaseException, ranks: Ranks) -> None:
     interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
     reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-    folder.fail("interrupted" if interrupted else "failed", f"{type(error).__name__}: {reason}")
+    status = "interrupted" if interrupted else "failed"
+    who = "" if ranks.world_size == 1 or interrupted else f"rank {ranks.rank}: "
+    folder.fail(status, f"{who}{type(error).__name__}: {reason}")
     if not interrupted:
         log.error("%s", traceback.format_exc())
     mirror.finish("KILLED" if interrupted else "FAILED", {}, [])

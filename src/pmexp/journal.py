@@ -55,6 +55,15 @@ class Journal:
         self._stream.close()
 
 
+class NoJournal:
+    """The journal of a rank that writes none."""
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def sync(self) -> int:
+        return 0
+
+
 def read_journal(file: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
     """The whole lines from byte `offset` on, each with the offset behind it. A cut last line is left."""
     with file.open("rb") as stream:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from pmexp.measure.timing import StepTimer
 from pmexp.metrics.task_metrics import TASK_METRICS, Evaluation
 from pmexp.models.examples import EVALUATION, IGNORED, Batch, Examples
 from pmexp.systems import System
+from pmexp.systems.ranks import Ranks
 
 Metrics = dict[str, float]
 
@@ -45,12 +47,14 @@ class Training:
         metrics: list[str],
         seed: int,
         system: System,
+        ranks: Ranks = Ranks(),  # noqa: B008  frozen
     ) -> None:
         assert config.batch_size is not None
         assert config.epochs is not None
         assert config.lr is not None
         self.module, self.train, self.val = module, train, val
         self.config, self.metrics, self.seed, self.system = config, metrics, seed, system
+        self.ranks = ranks
         self.batch_size = config.batch_size
         self.steps_per_epoch = len(train) // self.batch_size
         if not self.steps_per_epoch:
@@ -60,10 +64,10 @@ class Training:
             )
         planned = config.epochs * self.steps_per_epoch
         self.total_steps = min(config.max_steps or planned, planned)
-        self.optimizer = torch.optim.AdamW(
-            module.parameters(), lr=config.lr, weight_decay=config.weight_decay
-        )
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
+        self.engine = system.engine(ranks, config.clip_norm)
+        adamw = partial(torch.optim.AdamW, lr=config.lr, weight_decay=config.weight_decay)
+        self.model = self.engine.prepare(module, adamw)  # `module`, or what stands around it
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
         self.timer = StepTimer(system.device)
         self.instruments: Instruments | None = None  # of a run that is recorded
         self.progress = Progress()
@@ -94,42 +98,41 @@ class Training:
         log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.total_steps
         ledger = SavedForBackward(self.module) if index == 0 else None
         loss = self._gradient(index, ledger)
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
         lr = self.scheduler.get_last_lr()[0]
         with self._phase("optimizer"):
-            self.optimizer.step()
+            norm = self.engine.step()
         self.scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
         metrics = ledger.metrics() if ledger else {}
         if log:
+            loss = self.ranks.sum(loss)
             metrics |= {"train/loss": loss.item(), "grad/norm": norm.item(), "train/lr": float(lr)}
         return metrics
 
     def _gradient(self, index: int, ledger: SavedForBackward | None) -> Tensor:
-        """The mean loss of a step, its gradient left in the parameters. The ledger sees the first part.
+        """This rank's share of a step's mean loss, and its gradient. The ledger sees the first part.
 
         Each part's loss is divided by the targets of the whole batch, so that parts with more of them
         (masked tokens) count for more and the sum is the gradient of one large batch.
         """
         epoch = index // self.steps_per_epoch
-        parts = [
-            self.train.batch(rows, epoch) for rows in self._batch_rows(index).chunk(self.config.accumulate)
-        ]
-        targets = max(1, sum(part.targets for part in parts))
+        rows = self.ranks.share(self._batch_rows(index))
+        parts = [self.train.batch(some, epoch) for some in rows.chunk(self.config.accumulate)]
+        targets = max(1, int(self.ranks.sum(torch.tensor(sum(part.targets for part in parts)))))
         total = torch.zeros((), device=self.system.device)
         for part in parts:
+            self.engine.begin_micro_batch(last=part is parts[-1])
             with ledger or nullcontext():
                 loss = self._summed_loss(part.to(self.system.device))[0] / targets
             ledger = None
             with self._phase("backward"):
-                loss.backward()
+                self.engine.backward(loss)
             total += loss.detach()
         return total
 
     def _summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over the batch's targets, in nats, and the logits in fp32."""
         with self._phase("forward"), self.system.forward():
-            logits = self.module(**batch.inputs).logits.float()
+            logits = self.model(**batch.inputs).logits.float()
             flat, labels = logits.flatten(0, -2), batch.labels.flatten()
             return F.cross_entropy(flat, labels, ignore_index=IGNORED, reduction="sum"), logits
 
@@ -155,11 +158,12 @@ class Training:
 
     def evaluate(self, examples: Examples) -> Metrics:
         """Mean loss and the task's metrics over `examples`, without their split's prefix."""
-        found = self.predict(examples)
+        found = self.ranks.from_first(self.predict(examples))
         return {"loss": found.loss, **{name: TASK_METRICS[name].compute(found) for name in self.metrics}}
 
     @torch.no_grad()
     def predict(self, examples: Examples) -> Evaluation:
+        """Every rank goes through all examples."""
         self.module.eval()
         loss, targets = 0.0, 0
         scores, true = [], []
@@ -175,28 +179,35 @@ class Training:
         return Evaluation(loss / max(1, targets), every[0].numpy(), every[1].numpy())
 
     def state(self) -> dict[str, Any]:
-        """Everything that a resumed run needs to go on bit for bit; Python's and NumPy's RNGs are unused."""
+        """Everything that a resumed run needs to go on bit for bit; Python's and NumPy's RNGs are unused.
+
+        Whole on rank 0, and every rank has to call it.
+        """
         cuda = self.system.device.type == "cuda"
-        return {
-            "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "progress": vars(self.progress),
+        own = {
+            "engine": self.engine.state(),
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(self.system.device) if cuda else None,
             "instruments": self.instruments.state() if self.instruments else None,
         }
+        return {
+            "module": self.engine.weights(),
+            "scheduler": self.scheduler.state_dict(),
+            "progress": vars(self.progress),
+            "ranks": self.ranks.gather(own),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.engine.load_weights(state["module"])
+        self.engine.restore([each["engine"] for each in state["ranks"]])
         self.scheduler.load_state_dict(state["scheduler"])
         self.progress = Progress(**state["progress"])
-        torch.set_rng_state(state["rng"])
-        if state["device_rng"] is not None:
-            torch.cuda.set_rng_state(state["device_rng"], self.system.device)
-        if self.instruments and state["instruments"] is not None:
-            self.instruments.restore(state["instruments"])
+        own = state["ranks"][self.ranks.rank]
+        torch.set_rng_state(own["rng"])
+        if own["device_rng"] is not None:
+            torch.cuda.set_rng_state(own["device_rng"], self.system.device)
+        if self.instruments and own["instruments"] is not None:
+            self.instruments.restore(own["instruments"])
 
     def _out_of_patience(self) -> bool:
         patience = self.config.patience

@@ -78,6 +78,13 @@ class RunFolder:
             handler.close()
             lock.release()
 
+    @contextmanager
+    def joined(self, rank: int) -> Iterator[None]:
+        """For a rank other than 0, when rank 0 has opened the folder: its output gets a file of its own."""
+        self.log = self.path / f"rank{rank}.txt"
+        _redirect_output(self.log)
+        yield
+
     def finish(
         self,
         metrics: Mapping[str, float],
@@ -107,7 +114,12 @@ class RunFolder:
         shutil.rmtree(self.checkpoints / "resume", ignore_errors=True)
 
     def fail(self, status: str, error: str) -> None:
-        """Writes failure.json. `status` is "failed" or "interrupted", `error` one line."""
+        """Writes failure.json unless it is there: of several processes, the one that first failed is named.
+
+        `status` is "failed" or "interrupted", `error` one line.
+        """
+        if self.failure.is_file():
+            return
         failure = {"status": status, "error": error, "log": str(self.log)}
         write_atomically(self.failure, json.dumps(failure, indent=1) + "\n")
 

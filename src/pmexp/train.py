@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from pmexp.composition import conf_folder, in_small, introduce
 from pmexp.composition_errors import end, exit_code
 from pmexp.config import RunConfig, parse
-from pmexp.errors import Interrupted, SweepFailed
+from pmexp.errors import Interrupted, RankFailed, SweepFailed
 
 _GO_ON = "run the same command to go on"
 
@@ -22,7 +22,7 @@ def main() -> int:
     logging.getLogger("pmexp").setLevel(logging.INFO)
     try:
         return exit_code(_train, interrupted=f"interrupted: {_GO_ON}")
-    except SweepFailed as error:
+    except (SweepFailed, RankFailed) as error:
         return end(str(error), code=1)
     except Interrupted as error:
         return end(f"interrupted: {str(error) or _GO_ON}", code=130)
@@ -55,4 +55,9 @@ def _compose_or_sweep() -> RunConfig | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if "torch.distributed" not in sys.modules:
+        sys.exit(code)
+    from pmexp.systems.ranks import end_process  # imports torch, which --help does without
+
+    end_process(code)

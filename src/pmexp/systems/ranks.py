@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -69,6 +69,14 @@ class Ranks:
         found: list[Any] | None = [None] * self.world_size if self.is_first else None
         dist.gather_object(value, found)
         return found or []
+
+    def from_first(self, value: _T) -> _T:
+        """Rank 0's `value`, on every rank."""
+        if self.world_size == 1:
+            return value
+        values = [value if self.is_first else None]
+        dist.broadcast_object_list(values)
+        return cast(_T, values[0])
 
     def wait(self) -> None:
         """Until every rank is here."""

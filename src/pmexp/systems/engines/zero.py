@@ -1,4 +1,4 @@
-"""ZeRO stages 1 and 2 of DeepSpeed, set up through accelerate: the optimizer is split, with 2 the gradients too.
+"""ZeRO-1 and ZeRO-2 of DeepSpeed, set up through accelerate: split optimizer, and with 2 split gradients.
 
 Weights stay fp32; bf16 and fp16 are torch's autocast, as in every other stack. The model is called by itself,
 not through DeepSpeed's engine, whose forward turns an autocast around it off; its hooks sit on the model and
