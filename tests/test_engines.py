@@ -106,7 +106,7 @@ def test_a_launcher_that_started_another_number_is_an_error() -> None:
         {"RANK": "0", "WORLD_SIZE": "4"},
         {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "4"},
     ):
-        with pytest.raises(UserError, match="set system.processes=4"):
+        with pytest.raises(UserError, match=r"set system\.processes=4"):
             check_started(config, environment)
 
 

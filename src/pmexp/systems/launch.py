@@ -71,7 +71,9 @@ def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
         raise UserError(text)
     if kind == Interrupted.__name__:
         raise Interrupted(text)
-    if killed or not folder.failure.is_file():
+    if killed:  # the others' words are of a lost connection
+        folder.failure.unlink(missing_ok=True)
+    if not folder.failure.is_file():
         folder.fail("failed", f"rank {rank}: {_message(failure)}")
     raise RankFailed(f"{folder.path.name} failed: {json.loads(folder.failure.read_text())['error']}")
 
