@@ -41,7 +41,7 @@ def _peak(training: Training, budget_bytes: int) -> tuple[int, dict[str, int]]:
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, budget_bytes / total), device)
     counter = LiveBytes()
-    counter.follow(training.module, training.optimizer)
+    counter.follow(training.module, training.engine.optimizer)
     steps = training.steps()
     with counter:
         for _ in range(_STEPS):
