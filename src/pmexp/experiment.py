@@ -105,7 +105,8 @@ def prepare(config: RunConfig) -> Prepared:
 def _instruments(config: RunConfig, training: Training, folder: RunFolder) -> Instruments:
     system = training.system
     precision = system.precision.split()[0]  # without "autocast"
-    return Instruments(config.measure, training.module, system.device, precision, folder.artifacts)
+    artifacts = folder.artifacts if training.ranks.is_first else None
+    return Instruments(config.measure, training.module, system.device, precision, artifacts)
 
 
 def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: list[str]) -> None:
@@ -137,11 +138,13 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
             folder.finish(final, record, prepared.replacement.to_dict(), mirror.reference)
         except Exception as error:
             if not is_out_of_memory(error):
-                _record_failure(folder, mirror, error)
+                _record_failure(folder, mirror, error, training.ranks)
                 raise
             journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()})
             record = _environment(config, prepared) | {"peak_memory_source": peak.source}
             _record_out_of_memory(folder, mirror, error, prepared, record)
+            if training.ranks.world_size > 1:
+                raise  # the other ranks have to end too
             return
         except BaseException as error:
             _record_failure(folder, mirror, error, training.ranks)

@@ -37,13 +37,14 @@ class Instruments:
         module: nn.Module,
         device: torch.device,
         precision: str,
-        artifacts: Path,
+        artifacts: Path | None,
     ) -> None:
         """Nothing is written, and no history recorded, before the first step.
 
         Args:
             precision: of autocast: fp32, bf16 or fp16.
-            artifacts: the folder for the trace, the snapshot and the updates.
+            artifacts: the folder for the trace, the snapshot and the updates. None writes nothing: of
+                several processes the first one does, and the others take part in what is collective.
         """
         if config.nsight and device.type != "cuda":
             raise UserError(f"measure.nsight: there is nothing to trace on {device.type}; set it to false")
@@ -54,7 +55,7 @@ class Instruments:
         self._energy = Energy(device) if config.energy else None
         self._history = MemoryHistory(device) if config.snapshot else None
         self._profile: Profile | Nsight | None = None
-        if config.profile:
+        if config.profile and artifacts:
             self._profile = Profile(device, artifacts / TRACE)
         elif config.nsight:
             self._profile = Nsight(device)
@@ -82,7 +83,8 @@ class Instruments:
 
     def finish(self, step_ms: float | None) -> dict[str, float]:
         """Writes what goes into files; the metrics of all instruments. `step_ms`: the median, where known."""
-        self._updates.write(self._artifacts / UPDATES)
+        if self._artifacts:
+            self._updates.write(self._artifacts / UPDATES)
         found: dict[str, float] = {}
         if self._energy:
             self._energy.close()
@@ -104,7 +106,7 @@ class Instruments:
 
     def snapshot(self) -> Path | None:
         """Writes the snapshot of a run that is out of memory: its file, None where there can be none."""
-        return self._history.dump(self._artifacts) if self._history else None
+        return self._history.dump(self._artifacts) if self._history and self._artifacts else None
 
     def state(self) -> dict[str, Any]:
         """What a resumed run goes on from."""

@@ -63,7 +63,13 @@ def launch(config: RunConfig, capture_output: bool) -> None:
 
 
 def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
-    """A rank that was killed left no word and brought the others down; else the first word is on record."""
+    """A rank that was killed left no word and brought the others down; else the first word is on record.
+
+    Returns where a rank was out of memory: that is the run's result, and what the others said of it is not.
+    """
+    if folder.out_of_memory():
+        folder.failure.unlink(missing_ok=True)
+        return
     killed = {r: f for r, f in failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM}
     rank, failure = min((killed or failures).items())
     kind, _, text = _message(failure).partition(": ")
