@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from typing import Any
 
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -80,11 +81,13 @@ def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
     if killed:  # the others' words are of a lost connection
         folder.failure.unlink(missing_ok=True)
     if not folder.failure.is_file():
+        if rank:
+            folder.log = folder.path / f"rank{rank}.txt"
         folder.fail("failed", f"rank {rank}: {_message(failure)}")
     raise RankFailed(f"{folder.path.name} failed: {json.loads(folder.failure.read_text())['error']}")
 
 
 def _message(failure: ProcessFailure) -> str:
     """What the rank raised, or how it ended."""
-    said = failure.error_file_data.get("message", failure.message)
+    said: Any = failure.message
     return str(said["message"] if isinstance(said, dict) else said).strip().splitlines()[0]

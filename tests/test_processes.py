@@ -1,0 +1,133 @@
+"""One run on two processes, from the command line: what it computes, and what becomes of it when a rank fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pmexp.journal import read_journal
+from small_runs import TINY_VIT
+
+pytestmark = pytest.mark.slow
+TWO = ["system=ddp", "system.processes=2"]
+SHORT = ["train.max_steps=4", "train.log_every=1"]
+
+
+def start(folder: Path, *arguments: str, fault: str = "") -> "subprocess.Popen[str]":
+    """The command; `fault` is executed in the second step of rank 1."""
+    environment = dict(os.environ)
+    if fault:
+        patches = folder.parent / "patches"
+        patches.mkdir()
+        (patches / "sitecustomize.py").write_text(
+            "import os, signal\n"
+            "if os.environ.get('RANK') == '1':\n"
+            "    import torch\n"
+            "    from pmexp.loop import Training\n"
+            "    forward = Training._summed_loss\n"
+            "    def faulty(training, *arguments):\n"
+            f"        if training.progress.step == 1: {fault}\n"
+            "        return forward(training, *arguments)\n"
+            "    Training._summed_loss = faulty\n"
+        )
+        environment["PYTHONPATH"] = os.pathsep.join([str(patches), *sys.path])
+    command = [
+        sys.executable,
+        "-m",
+        "pmexp.train",
+        *TINY_VIT,
+        "tracking=off",
+        *arguments,
+        f"runs_dir={folder}",
+    ]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def train(folder: Path, *arguments: str, fault: str = "") -> tuple[int, str, str]:
+    process = start(folder, *arguments, fault=fault)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def run_folder(folder: Path) -> Path:
+    (config,) = folder.glob("default/*/config.yaml")
+    return config.parent
+
+
+def curve(folder: Path, metric: str) -> list[tuple[int, float]]:
+    records = [record for record, _ in read_journal(run_folder(folder) / "journal.jsonl")]
+    return [(record["step"], record["value"]) for record in records if record["metric"] == metric]
+
+
+def read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """Without dropout: the gradient's terms are summed in another order, which is fp32 rounding."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments = ["variant=pm-drop", "variant.p=0", *SHORT]
+    assert train(one, *arguments)[0] == 0
+    code, out, err = train(two, *arguments, *TWO)
+    assert code == 0 and "summary.json" in out, err
+    for metric in ("train/loss", "grad/norm", "val/loss", "test/loss"):
+        expected = curve(one, metric)
+        assert [step for step, _ in curve(two, metric)] == [step for step, _ in expected]
+        for (_, found), (_, value) in zip(curve(two, metric), expected, strict=True):
+            assert found == pytest.approx(value, rel=1e-5), metric
+    folder = run_folder(two)
+    assert (folder / "rank1.txt").is_file() and (folder / "artifacts" / "updates.npz").is_file()
+    assert not (folder / "failure.json").exists()
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    arguments = ["variant=pm-drop", *TWO, "train.epochs=30", "train.max_steps=120", "train.log_every=1"]
+    stopped, alone = tmp_path / "stopped", tmp_path / "alone"
+    process = start(stopped, *arguments)
+    while not (list(tmp_path.glob("stopped/default/*/journal.jsonl")) and curve(stopped, "train/loss")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "run the same command to go on" in err
+    assert read(run_folder(stopped) / "failure.json")["status"] == "interrupted"
+    assert 0 < len(curve(stopped, "train/loss")) < 120
+    assert train(stopped, *arguments)[0] == 0
+    assert train(alone, *arguments)[0] == 0
+    for metric in ("train/loss", "grad/norm", "val/loss"):
+        assert curve(stopped, metric) == curve(alone, metric)
+    assert [step for step, _ in curve(stopped, "train/loss")] == list(range(1, 121))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("raise ValueError('of rank 1')", "rank 1: ValueError: of rank 1"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "rank 1: Signal 9 (SIGKILL)"),
+    ],
+)
+def test_a_rank_that_fails_is_named(fault: str, words: str, tmp_path: Path) -> None:
+    code, _, err = train(tmp_path / "runs", *TWO, *SHORT, fault=fault)
+    assert code == 1 and words in err.splitlines()[-1], err
+    folder = run_folder(tmp_path / "runs")
+    failure = read(folder / "failure.json")
+    assert words in failure["error"] and failure["log"] == str(folder / "rank1.txt")
+    assert not (folder / "summary.json").exists()
+
+
+def test_a_rank_out_of_memory_is_the_result(tmp_path: Path) -> None:
+    code, out, err = train(tmp_path / "runs", *TWO, *SHORT, fault="torch.empty(2**50)")
+    assert code == 0 and "summary.json" in out, err
+    folder = run_folder(tmp_path / "runs")
+    summary = read(folder / "summary.json")
+    assert summary["status"] == "oom" and "you tried to allocate" in summary["error"]
+    assert not (folder / "failure.json").exists()
