@@ -69,6 +69,14 @@ def test_every_engine_trains_with_the_same_masks(two: Found) -> None:
         )
 
 
+def test_fp16_reports_and_clips_the_gradient_without_its_scale(one: dict[str, Any]) -> None:
+    """The norm is that of fp32 within fp16's rounding of products (2**-11 of a value, a few in a chain)."""
+    found = engine_ranks.train(Ranks(), [Part.fp16], p=0.0)
+    for name in ("losses", "norms"):
+        for half, full in zip(found[name], one[""][name], strict=True):
+            assert half.item() == pytest.approx(full.item(), rel=2**-8)
+
+
 def test_ranks_draw_different_masks_and_rank_0_those_of_one_process() -> None:
     seeds = [Ranks(rank, rank, 4).seed(11) for rank in range(4)]
     assert seeds[0] == Ranks().seed(11) == 11
@@ -88,6 +96,7 @@ def test_the_ranks_share_a_batch_among_them() -> None:
         (["zero1", "zero2"], 2, "zero1 and zero2 exclude each other"),
         (["ddp", "zero2"], 2, "ddp and zero2 exclude each other"),
         (["bf16", "fp16"], 1, "bf16 and fp16 exclude each other"),
+        (["zero2", "fp16"], 2, "zero2 and fp16 exclude each other"),
         (["zero2"], 1, "set system.processes=2 or more"),
         (["bf16"], 2, "add one of ddp, zero1, zero2, fsdp"),
         (["ddp"], 0, "must be at least 1"),

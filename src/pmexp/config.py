@@ -270,6 +270,11 @@ class SystemConfig:
                 raise UserError(
                     f"system.parts: {' and '.join(chosen)} exclude each other; choose one of them"
                 )
+        if self.sharding in (Part.zero1, Part.zero2) and Part.fp16 in self.parts:
+            raise UserError(
+                f"system.parts: {self.sharding.name} and fp16 exclude each other, since DeepSpeed clips the "
+                "scaled gradient; choose bf16, or fp16 with ddp or fsdp"
+            )
         self._check_processes()
         self.name = "-".join(part.name for part in self.parts) or "plain"
 

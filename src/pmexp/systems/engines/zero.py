@@ -1,9 +1,11 @@
 """ZeRO-1 and ZeRO-2 of DeepSpeed, set up through accelerate: split optimizer, and with 2 split gradients.
 
-Weights stay fp32; bf16 and fp16 are torch's autocast, as in every other stack. The model is called by itself,
-not through DeepSpeed's engine, whose forward turns an autocast around it off; its hooks sit on the model and
-fire. The optimizer is torch's AdamW, so nothing is compiled. DeepSpeed clips inside its step, by torch's
-formula. accelerate's own backward is not used: it takes the step too, and the loop asks for the norm between.
+Weights stay fp32; bf16 is torch's autocast, as in every other stack. fp16 is refused: under torch's autocast
+DeepSpeed 0.19.8 clips the gradient while it is still multiplied by the loss scale. The model is called by
+itself, not through DeepSpeed's engine, whose forward turns an autocast around it off; its hooks sit on the
+model and fire. The optimizer is torch's AdamW, so nothing is compiled. DeepSpeed clips inside its step, by
+torch's formula. accelerate's own backward is not used: it takes the step too, and the loop asks for the norm
+between.
 """
 
 import copy
@@ -60,20 +62,13 @@ class Zero(Engine):
         self._zero.refresh_fp32_params()  # its shard is a copy
 
     def state(self) -> dict[str, Any]:
-        scaler = self._zero.torch_autocast_gradscaler
-        return {
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
-            "scaler": scaler.state_dict() if scaler else {},
-        }
+        return {"optimizer": copy.deepcopy(self.optimizer.state_dict())}
 
     def restore(self, states: list[dict[str, Any]]) -> None:
-        state = states[self.ranks.rank]
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self._zero.torch_autocast_gradscaler:
-            self._zero.torch_autocast_gradscaler.load_state_dict(state["scaler"])
+        self.optimizer.load_state_dict(states[self.ranks.rank]["optimizer"])
 
     def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = {
+        return {
             "train_micro_batch_size_per_gpu": 1,  # DeepSpeed's bookkeeping: our loop makes the batches
             "gradient_accumulation_steps": 1,  # and says which micro-batch is the last
             "gradient_clipping": self.clip_norm,
@@ -81,13 +76,6 @@ class Zero(Engine):
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 10**9,
         }
-        if self.scaler.is_enabled():  # for its loss scaling; no gradient travels in fp16
-            config["torch_autocast"] = {
-                "enabled": True,
-                "dtype": "float16",
-                "lower_precision_safe_modules": [],
-            }
-        return config
 
 
 class Zero1(Zero):
