@@ -89,7 +89,8 @@ class Training:
     def _measured_step(self) -> AbstractContextManager[None]:
         if self.instruments is None:
             return self.timer.step()
-        return self.instruments.step(self.progress.step + 1, self.batch_size, self.timer)
+        mine = self.batch_size // self.ranks.world_size  # as operations and energy are this process's
+        return self.instruments.step(self.progress.step + 1, mine, self.timer)
 
     def _phase(self, name: str) -> AbstractContextManager[Any]:
         return self.instruments.phase(name) if self.instruments else nullcontext()
