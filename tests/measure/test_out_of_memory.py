@@ -11,8 +11,8 @@ from pmexp.measure.out_of_memory import MemoryHistory, is_out_of_memory
 from pmexp_analysis.load import load_runs
 from small_runs import TINY_VIT, Runs
 
-# One layer as wide as this has attention weights of 2**25 * 2**25 numbers: four pebibytes each.
-ABSURD = ["model.architecture.hidden_size=33554432", "model.architecture.num_attention_heads=1"]
+# One layer as wide as this has attention weights of 2**23 * 2**23 numbers: 256 TiB, past any address space.
+ABSURD = ["model.architecture.hidden_size=8388608", "model.architecture.num_attention_heads=1"]
 SHORT = ["train.max_steps=2", "tracking=off"]
 
 
