@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pmexp.journal import read_journal
-from small_runs import TINY_VIT
+from small_runs import TINY_VIT, Runs
 
 pytestmark = pytest.mark.slow
 TWO = ["system=ddp", "system.processes=2"]
@@ -72,11 +72,11 @@ def read(file: Path) -> dict[str, Any]:
     return content
 
 
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without dropout: the gradient's terms are summed in another order, which is fp32 rounding."""
     one, two = tmp_path / "one", tmp_path / "two"
     arguments = ["variant=pm-drop", "variant.p=0", *SHORT]
-    assert train(one, *arguments)[0] == 0
+    assert Runs(one, capsys).train(*TINY_VIT, "tracking=off", *arguments)[0] == 0
     code, out, err = train(two, *arguments, *TWO)
     assert code == 0 and "summary.json" in out, err
     for metric in ("train/loss", "grad/norm", "val/loss", "test/loss"):
