@@ -1,0 +1,45 @@
+"""What a run is: every key, its type, default, unit and check. YAML under conf/ only chooses values.
+
+One file a group of keys. This package imports no torch: `--help`, the launcher and the identity of a run stay
+quick.
+"""
+
+from pmexp.config.dataset import INPUTS_OF, DatasetConfig, DatasetKind, Inputs, Objective, TreesConfig
+from pmexp.config.measure import MeasureConfig
+from pmexp.config.model import Attention, ModelConfig, ModelKind
+from pmexp.config.run import RunConfig, flat, from_dict, parse, register
+from pmexp.config.system import SHARDING, Device, Part, SystemConfig
+from pmexp.config.tracking import Tracker, TrackingConfig
+from pmexp.config.train import Schedule, Select, TrainConfig
+from pmexp.config.variant import Dropout, Rng, VariantConfig, Where
+
+__all__ = [
+    "INPUTS_OF",
+    "SHARDING",
+    "Attention",
+    "DatasetConfig",
+    "DatasetKind",
+    "Device",
+    "Dropout",
+    "Inputs",
+    "MeasureConfig",
+    "ModelConfig",
+    "ModelKind",
+    "Objective",
+    "Part",
+    "Rng",
+    "RunConfig",
+    "Schedule",
+    "Select",
+    "SystemConfig",
+    "Tracker",
+    "TrackingConfig",
+    "TrainConfig",
+    "TreesConfig",
+    "VariantConfig",
+    "Where",
+    "flat",
+    "from_dict",
+    "parse",
+    "register",
+]

@@ -1,0 +1,28 @@
+"""Checks that several groups share: each raises UserError with the key, the value and what is allowed."""
+
+import re
+
+from pmexp.errors import UserError
+
+
+def check_name(key: str, value: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+        raise UserError(
+            f"{key}: {value!r} is not a name; allowed are up to 64 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit"
+        )
+
+
+def check_positive(key: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise UserError(f"{key}: {value} must be a positive number")
+
+
+def check_at_least(key: str, value: int, low: int) -> None:
+    if value < low:
+        raise UserError(f"{key}: {value} must be at least {low}")
+
+
+def check_between(key: str, value: float, low: float, high: float, open_low: bool = False) -> None:
+    if not low <= value <= high or (open_low and value == low):
+        raise UserError(f"{key}: {value} must lie in {'(' if open_low else '['}{low}, {high}]")

@@ -1,0 +1,105 @@
+"""`dataset.*`: which samples, where they come from, how they are cut, what is measured on them."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from pmexp.config.checks import check_at_least, check_between, check_name
+from pmexp.errors import UserError
+from pmexp.metrics.task_metrics import TASK_METRICS
+
+
+class DatasetKind(Enum):
+    digits = "digits"
+    imagenet = "imagenet"
+    reuters_r8 = "reuters_r8"
+    text = "text"
+    language = "language"
+    listops = "listops"
+
+
+class Inputs(Enum):
+    """What a sample is: a model takes some of these."""
+
+    images = "images"
+    texts = "texts"
+    symbols = "symbols"
+
+
+INPUTS_OF = {
+    DatasetKind.digits: Inputs.images,
+    DatasetKind.imagenet: Inputs.images,
+    DatasetKind.reuters_r8: Inputs.texts,
+    DatasetKind.text: Inputs.texts,
+    DatasetKind.language: Inputs.texts,
+    DatasetKind.listops: Inputs.symbols,
+}
+
+
+class Objective(Enum):
+    classification = "classification"
+    masked_lm = "masked_lm"
+
+
+@dataclass(kw_only=True)
+class TreesConfig:
+    """Generated expressions of listops; the defaults are those of Long Range Arena."""
+
+    samples: int = 100_000  # 80 % train, 10 % val, 10 % test
+    min_length: int = 500  # tokens: trees have more than this ...
+    max_length: int = 2000  # ... and fewer than this
+    max_depth: int = 10
+    max_args: int = 10  # of an operator; the fewest are 2
+    leaf_probability: float = 0.75  # that a node above max_depth is a digit
+    seed: int = 0  # of the data; a run's own seed changes nothing here
+
+    def __post_init__(self) -> None:
+        check_at_least("dataset.trees.samples", self.samples, 10)
+        check_at_least("dataset.trees.min_length", self.min_length, 1)
+        check_at_least("dataset.trees.max_length", self.max_length, self.min_length + 2)
+        check_at_least("dataset.trees.max_depth", self.max_depth, 2)
+        check_at_least("dataset.trees.max_args", self.max_args, 2)
+        check_between("dataset.trees.leaf_probability", self.leaf_probability, 0.01, 0.99)
+        check_between("dataset.trees.seed", self.seed, 0, 2**32 - 1)
+
+
+@dataclass(kw_only=True)
+class DatasetConfig:
+    name: str = MISSING
+    kind: DatasetKind = MISSING
+    objective: Objective = Objective.classification
+    hub_id: str | None = None
+    hub_config: str | None = None  # the subset's name on the hub
+    revision: str | None = None  # commit of the hub dataset
+    path: str | None = None  # local folder, instead of the hub
+    text_columns: list[str] = field(default_factory=list)  # one text, or two that form a pair
+    label_column: str = "label"
+    image_column: str = "image"
+    trees: TreesConfig = field(default_factory=TreesConfig)  # only of listops
+    max_length: int = 128  # tokens; longer texts are cut, shorter ones padded
+    val_fraction: float = 0.1  # share of train carved off where the set has no validation split
+    metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # the first one selects the model
+    epochs: int = 3  # recommended passes over train
+    batch_size: int = 32  # recommended samples a step
+
+    def __post_init__(self) -> None:
+        check_name("dataset.name", self.name)
+        check_at_least("dataset.max_length", self.max_length, 2)
+        check_at_least("dataset.epochs", self.epochs, 1)
+        check_at_least("dataset.batch_size", self.batch_size, 1)
+        check_between("dataset.val_fraction", self.val_fraction, 0.0, 0.5, open_low=True)
+        known = [name for name, metric in TASK_METRICS.items() if metric.objective == self.objective.name]
+        unknown = [name for name in self.metrics if name not in known]
+        if unknown or not self.metrics:
+            raise UserError(
+                f"dataset.metrics: {unknown or '[]'} is no list of metrics of {self.objective.name}; "
+                f"name some of {', '.join(known)}"
+            )
+        if self.kind is not DatasetKind.listops:
+            self.trees = TreesConfig()
+        elif self.max_length % 256 or self.max_length < self.trees.max_length:
+            raise UserError(
+                f"dataset.max_length: {self.max_length} must be a multiple of 256 that is not less than "
+                f"dataset.trees.max_length={self.trees.max_length}"
+            )

@@ -1,0 +1,62 @@
+"""`model.*`: which architecture, where its weights come from, its dropout rates."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+from pmexp.config.checks import check_at_least, check_between, check_name, check_positive
+from pmexp.errors import UserError
+
+
+class ModelKind(Enum):
+    bert = "bert"
+    deberta_v2 = "deberta_v2"
+    distilbert = "distilbert"
+    gpt2 = "gpt2"
+    gptj = "gptj"
+    longformer = "longformer"
+    roberta = "roberta"
+    vit = "vit"
+
+
+class Attention(Enum):
+    eager = "eager"
+    sdpa = "sdpa"
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    name: str = MISSING
+    kind: ModelKind = MISSING
+    hub_id: str | None = None  # checkpoint on the Hugging Face hub
+    revision: str | None = None  # commit of the checkpoint
+    path: str | None = None  # local checkpoint folder, instead of hub_id
+    pretrained: bool = False  # false: random weights in the architecture below
+    attention: Attention = Attention.eager
+    positions: int | None = None  # a longer position table, the trained one repeated; null: the model's own
+    hidden_dropout: float | None = None  # rate of all dropout but attention's; null: the model's own
+    attention_dropout: float | None = None  # rate of attention's dropout; null: the model's own
+    architecture: dict[str, Any] = field(default_factory=dict)  # fields of the transformers config
+    lr: float = 5e-5  # recommended peak learning rate of a pretrained model
+    scratch_lr: float = 1e-3  # the same with pretrained=false
+
+    def __post_init__(self) -> None:
+        check_name("model.name", self.name)
+        check_positive("model.lr", self.lr)
+        check_positive("model.scratch_lr", self.scratch_lr)
+        for key in ("hidden_dropout", "attention_dropout"):
+            if getattr(self, key) is not None:
+                check_between(f"model.{key}", getattr(self, key), 0.0, 1.0)
+        if self.positions is not None:
+            check_at_least("model.positions", self.positions, 2)
+        if self.pretrained and not (self.hub_id or self.path):
+            raise UserError(
+                f"model.pretrained=true: {self.name} has no checkpoint; "
+                "set model.path=<folder> or model.pretrained=false"
+            )
+
+    @property
+    def takes_images(self) -> bool:
+        return self.kind is ModelKind.vit

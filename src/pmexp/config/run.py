@@ -1,0 +1,142 @@
+"""A whole run: its groups, the checks across them, and its identity."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from pmexp.config.checks import check_between, check_name
+from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs
+from pmexp.config.measure import MeasureConfig
+from pmexp.config.model import ModelConfig
+from pmexp.config.system import SystemConfig
+from pmexp.config.tracking import TrackingConfig
+from pmexp.config.train import TrainConfig
+from pmexp.config.variant import VariantConfig
+from pmexp.errors import UserError
+
+_WHERE_RESULTS_GO = ("name", "runs_dir", "tracking")
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    name: str = "default"  # of the experiment: run folder and MLflow experiment
+    seed: int = 0
+    runs_dir: str = "runs"
+    model: ModelConfig = MISSING
+    dataset: DatasetConfig = MISSING
+    variant: VariantConfig = MISSING
+    system: SystemConfig = field(default_factory=SystemConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        """Checks across groups, and the values that null leaves to the model, the dataset or the folder."""
+        check_name("name", self.name)
+        check_between("seed", self.seed, 0, 2**32 - 1)
+        given = INPUTS_OF[self.dataset.kind]
+        taken = (Inputs.images,) if self.model.takes_images else (Inputs.texts, Inputs.symbols)
+        if given not in taken:
+            raise UserError(
+                f"model={self.model.name} dataset={self.dataset.name}: the model takes "
+                f"{' or '.join(inputs.name for inputs in taken)}, the dataset holds {given.name}; "
+                "choose two that fit"
+            )
+        train = self.train
+        if train.lr is None:
+            train.lr = self.model.lr if self.model.pretrained else self.model.scratch_lr
+        train.epochs = train.epochs or self.dataset.epochs
+        train.batch_size = train.batch_size or self.dataset.batch_size
+        if train.batch_size % train.accumulate:
+            raise UserError(
+                f"train.accumulate: {train.accumulate} does not divide train.batch_size={train.batch_size}"
+            )
+        if train.batch_size % (train.accumulate * self.system.processes):
+            raise UserError(
+                f"train.batch_size: {train.batch_size} cannot be split evenly over {self.system.processes} "
+                f"processes in {train.accumulate} parts each; choose a multiple of "
+                f"{train.accumulate * self.system.processes}"
+            )
+        self.runs_dir = str(Path(self.runs_dir).expanduser().resolve())
+        if self.tracking.uri is None:
+            self.tracking.uri = f"sqlite:///{self.runs_dir}/mlflow.db"
+
+    @property
+    def labels(self) -> dict[str, str | int]:
+        """The few words that tell runs apart: columns of tables, tags of the tracker, legends of plots."""
+        return {
+            "task": f"{self.model.name}/{self.dataset.name}",
+            "model": self.model.name,
+            "dataset": self.dataset.name,
+            "variant": self.variant.name,
+            "system": self.system.name,
+            "seed": self.seed,
+        }
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every key of the resolved configuration, dotted, without what says only where results go."""
+        return flat({k: v for k, v in self.to_dict().items() if k not in _WHERE_RESULTS_GO})
+
+    @property
+    def run_id(self) -> str:
+        """`<variant>-s<seed>-<hash>`: the hash of all that can change the result.
+
+        Left out are the experiment's name, the run folder's place and the tracker. A dataset's or
+        checkpoint's path stays in: another folder may hold other data.
+        """
+        digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        return f"{self.variant.name}-s{self.seed}-{digest[:12]}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runs_dir) / self.name / self.run_id
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only, for YAML and JSON."""
+        return {key: _plain(value) for key, value in asdict(self).items()}
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    pairs: dict[str, Any] = {}
+    for key, value in config.items():
+        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return pairs
+
+
+def register() -> None:
+    """Tells Hydra the schema; the YAML files are checked against it when a run is composed."""
+    ConfigStore.instance().store(name="run_schema", node=RunConfig)
+    # For each lookup of a group Hydra copies its search path and with it this whole singleton, which took
+    # 1.2 s of --help and half of the time that a sweep composes. It never writes to the copies.
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
+
+
+def parse(config: DictConfig) -> RunConfig:
+    """The typed, checked and completed configuration. Raises UserError or an OmegaConf error."""
+    run = OmegaConf.to_object(config)
+    assert isinstance(run, RunConfig)
+    return run
+
+
+def from_dict(values: Mapping[str, Any]) -> RunConfig:
+    """The configuration whose `to_dict` gave `values`."""
+    config = OmegaConf.merge(OmegaConf.structured(RunConfig), dict(values))
+    assert isinstance(config, DictConfig)
+    return parse(config)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,73 @@
+"""`system.*`: the parts of the system stack, the device and the processes."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from pmexp.config.checks import check_at_least
+from pmexp.errors import UserError
+
+
+class Part(Enum):
+    ddp = "ddp"
+    zero1 = "zero1"
+    zero2 = "zero2"
+    fsdp = "fsdp"
+    bf16 = "bf16"
+    fp16 = "fp16"
+    checkpointing = "checkpointing"
+    flash = "flash"
+    tempo = "tempo"
+    offload = "offload"
+
+
+SHARDING = (Part.ddp, Part.zero1, Part.zero2, Part.fsdp)  # parts that spread a run over processes
+_ONE_OF = (SHARDING, (Part.bf16, Part.fp16))  # of each, at most one
+
+
+class Device(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass(kw_only=True)
+class SystemConfig:
+    parts: list[Part] = field(default_factory=list)
+    device: Device = Device.auto  # auto: CUDA where there is one; the record says which
+    processes: int = 1  # over which the global batch is spread; more than one need ddp, zero1, zero2 or fsdp
+    name: str = ""  # derived: the parts joined by "-", "plain" without any
+
+    def __post_init__(self) -> None:
+        if len(set(self.parts)) != len(self.parts):
+            raise UserError(f"system.parts: {[p.name for p in self.parts]} names a part twice; name it once")
+        check_at_least("system.processes", self.processes, 1)
+        for group in _ONE_OF:
+            chosen = [part.name for part in group if part in self.parts]
+            if len(chosen) > 1:
+                raise UserError(
+                    f"system.parts: {' and '.join(chosen)} exclude each other; choose one of them"
+                )
+        if self.sharding in (Part.zero1, Part.zero2) and Part.fp16 in self.parts:
+            raise UserError(
+                f"system.parts: {self.sharding.name} and fp16 exclude each other, since DeepSpeed clips the "
+                "scaled gradient; choose bf16, or fp16 with ddp or fsdp"
+            )
+        self._check_processes()
+        self.name = "-".join(part.name for part in self.parts) or "plain"
+
+    @property
+    def sharding(self) -> Part | None:
+        """The part that spreads the run over its processes."""
+        return next((part for part in SHARDING if part in self.parts), None)
+
+    def _check_processes(self) -> None:
+        if self.processes > 1 and self.sharding is None:
+            raise UserError(
+                f"system.processes: {self.processes} processes need a part that spreads the run over them; "
+                f"add one of {', '.join(part.name for part in SHARDING)} to system.parts"
+            )
+        if self.processes == 1 and self.sharding is not None:
+            raise UserError(
+                f"system.parts: {self.sharding.name} spreads a run over processes and there is one; "
+                "set system.processes=2 or more, or leave it out"
+            )

@@ -1,0 +1,28 @@
+"""`tracking.*`: the tracker of experiments."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from pmexp.config.checks import check_between
+from pmexp.errors import UserError
+
+_TRACKING_URIS = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
+
+
+class Tracker(Enum):
+    mlflow = "mlflow"
+    off = "off"
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    kind: Tracker = Tracker.mlflow
+    uri: str | None = None  # null: sqlite in runs_dir
+    interval_s: float = 30.0  # seconds between two batches sent while training
+
+    def __post_init__(self) -> None:
+        check_between("tracking.interval_s", self.interval_s, 0.0, 86400.0)
+        if self.uri is not None and not self.uri.startswith(_TRACKING_URIS):
+            raise UserError(
+                f"tracking.uri: {self.uri!r} is no tracker of MLflow; allowed are {', '.join(_TRACKING_URIS)}"
+            )

@@ -1,0 +1,46 @@
+"""`train.*`: steps, batches, optimiser and schedule."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from pmexp.config.checks import check_at_least, check_between, check_positive
+
+
+class Schedule(Enum):
+    linear = "linear"
+    cosine = "cosine"
+    constant = "constant"
+
+
+class Select(Enum):
+    best = "best"
+    last = "last"
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    epochs: int | None = None  # null: the dataset's
+    max_steps: int | None = None  # ends training early
+    batch_size: int | None = None  # samples a step; null: the dataset's
+    accumulate: int = 1  # parts in which a step's batch is run, their gradients summed
+    lr: float | None = None  # peak learning rate; null: the model's
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.1  # share of the steps with rising learning rate
+    schedule: Schedule = Schedule.linear
+    clip_norm: float = 1.0  # gradient norm above which it is scaled down
+    select: Select = Select.best  # weights to test: of the best validation metric, or the last
+    patience: int | None = 3  # evaluations without a new best before stopping; only with select=best
+    log_every: int = 10  # steps between journal records of loss and gradient norm
+    threads: int | None = None  # CPU threads; null: torch's own choice
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "max_steps", "batch_size", "patience", "threads"):
+            if getattr(self, key) is not None:
+                check_at_least(f"train.{key}", getattr(self, key), 1)
+        if self.lr is not None:
+            check_positive("train.lr", self.lr)
+        check_at_least("train.log_every", self.log_every, 1)
+        check_at_least("train.accumulate", self.accumulate, 1)
+        check_positive("train.clip_norm", self.clip_norm)
+        check_between("train.weight_decay", self.weight_decay, 0.0, 1.0)
+        check_between("train.warmup_fraction", self.warmup_fraction, 0.0, 1.0)

@@ -1,0 +1,54 @@
+"""`variant.*`: what stands in the place of dropout."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from omegaconf import MISSING
+
+from pmexp.config.checks import check_between, check_name
+from pmexp.errors import UserError
+
+
+class Dropout(Enum):
+    stock = "stock"
+    byte_mask = "byte_mask"
+    hooks = "hooks"
+    packed = "packed"
+    seeded = "seeded"
+
+
+class Where(Enum):
+    all = "all"
+    attention = "attention"
+    hidden = "hidden"
+
+
+class Rng(Enum):
+    philox = "philox"
+    torch = "torch"
+
+
+@dataclass(kw_only=True)
+class VariantConfig:
+    name: str = MISSING
+    dropout: Dropout = MISSING
+    where: Where = Where.all
+    p: float | None = None  # dropout rate of every place; null keeps the model's own rates
+    bits: int = 1  # width of a stored mask value
+    rng: Rng = Rng.philox
+    cache_unpacked: bool = True
+    flip_rate: float = 0.0  # share of the stored bits flipped before backward
+    recompute: bool = False  # attention's dropped probabilities are made again in backward, not saved
+
+    def __post_init__(self) -> None:
+        """Options that only packed masks have are put back to their defaults for other dropouts, so that a
+        sweep over them runs the baseline once."""
+        check_name("variant.name", self.name)
+        if self.p is not None:
+            check_between("variant.p", self.p, 0.0, 1.0)
+        if self.bits not in (1, 2, 4):
+            raise UserError(f"variant.bits: {self.bits} is not a width; allowed are 1, 2 and 4")
+        check_between("variant.flip_rate", self.flip_rate, 0.0, 1.0)
+        if self.dropout is not Dropout.packed:
+            self.bits, self.rng, self.cache_unpacked = 1, Rng.philox, True
+            self.flip_rate, self.recompute = 0.0, False
