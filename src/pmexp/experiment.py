@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 
-from pmexp import checkpoint, datasets, models, variants
+from pmexp import checkpoint, datasets, models, robustness, variants
 from pmexp.config import RunConfig, Select
-from pmexp.datasets.base import Split
+from pmexp.datasets.base import Dataset, Split
+from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.errors import Interrupted, first_line
 from pmexp.journal import Journal, NoJournal, last_values
 from pmexp.loop import Metrics, Training
@@ -22,6 +24,7 @@ from pmexp.measure.instruments import Instruments
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.measure.peak_memory import PeakMemory
 from pmexp.models.base import TaskModel
+from pmexp.models.examples import IGNORED
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder import RunFolder
 from pmexp.systems import System
@@ -40,7 +43,8 @@ class Prepared:
 
     training: Training
     model: TaskModel
-    test: Split | None
+    dataset: Dataset
+    ood: Dataset | None  # see config.RobustnessConfig
     replacement: ReplacementReport
 
 
@@ -48,7 +52,7 @@ def check(config: RunConfig) -> None:
     """Raises UserError where the device, the checkpoint or the data cannot be had; fetches what can be."""
     System(config.system)
     models.check(config.model)
-    datasets.load(config.dataset)
+    robustness.load_ood(config, datasets.load(config.dataset))
 
 
 def run(config: RunConfig, capture_output: bool = False) -> None:
@@ -89,17 +93,18 @@ def prepare(config: RunConfig) -> Prepared:
     system = System(config.system)
     ranks = join(config.system, system.device)
     dataset = datasets.load(config.dataset)
+    ood = robustness.load_ood(config, dataset)
     model = models.build(config, dataset)
     system.before_variant(model.module)
     replacement = variants.apply(model.module, config.variant)
     system.prepare(model.module)
-    train, val = (model.examples(split) for split in (dataset.train, dataset.val))
-    metrics = config.dataset.metrics
+    length, metrics = config.dataset.max_length, config.dataset.metrics
+    train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
     training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
     torch.manual_seed(
         ranks.seed(config.seed)
     )  # dropout starts from one state, whatever building the model drew
-    return Prepared(training, model, dataset.test, replacement)
+    return Prepared(training, model, dataset, ood, replacement)
 
 
 def _instruments(config: RunConfig, training: Training, folder: RunFolder) -> Instruments:
@@ -186,10 +191,24 @@ def _test(prepared: Prepared, config: RunConfig, folder: RunFolder) -> Metrics:
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
     if config.train.select is Select.best:
         checkpoint.load_best(folder, training.engine)
-    if prepared.test is not None:
-        tested = training.evaluate(prepared.model.examples(prepared.test))
+    dataset, length = prepared.dataset, config.dataset.max_length
+    if dataset.test is not None:
+        tested = training.evaluate(prepared.model.examples(dataset.test, length))
         measured |= {f"test/{name}": value for name, value in tested.items()}
-    return measured
+    if dataset.unlabelled_test is not None and config.dataset.hub_config in FILE_NAMES:
+        _predict_for_glue(prepared, dataset.unlabelled_test, config, folder)
+    return measured | robustness.measure(config, training, prepared.model, dataset, prepared.ood)
+
+
+def _predict_for_glue(prepared: Prepared, split: Split, config: RunConfig, folder: RunFolder) -> None:
+    """Writes what the selected weights say of a test split whose labels GLUE's server keeps."""
+    unlabelled = Split(split.inputs, np.full(len(split), IGNORED))
+    examples = prepared.model.examples(unlabelled, config.dataset.max_length)
+    found = prepared.training.predict(examples)
+    if found is not None:
+        file = folder.artifacts / FILE_NAMES[str(config.dataset.hub_config)]
+        write_glue_predictions(file, [prepared.dataset.classes[label] for label in found.predicted])
+        log.info("predictions for GLUE's server: %s", file)
 
 
 def _final(config: RunConfig, folder: RunFolder, training: Training) -> Metrics:
@@ -208,6 +227,8 @@ def _environment(config: RunConfig, prepared: Prepared) -> dict[str, str | int]:
         "precision": training.system.precision,
         "attention": config.model.attention.name,
         "weights": prepared.model.weights,
+        "data": prepared.dataset.origin,
+        **({"ood_data": prepared.ood.origin} if prepared.ood else {}),
         **training.system.record(training.module),
         **training.instruments.record(),
     }

@@ -77,11 +77,15 @@ class Training:
     def steps(self) -> Iterator[tuple[int, Metrics]]:
         """Trains from `progress` on. Yields after every step, {} where nothing was measured."""
         while self.progress.step < self.total_steps and not self._out_of_patience():
+            if self.progress.step % self.steps_per_epoch == 0:
+                self.timer.begin_epoch()
             self.module.train()
             with self._measured_step():
                 metrics = self._step(self.progress.step)
             self.progress.step += 1
             step = self.progress.step
+            if step % self.steps_per_epoch == 0:
+                self.timer.end_epoch()
             if step % self.steps_per_epoch == 0 or step == self.total_steps:
                 metrics |= self._validate()
             yield step, metrics
@@ -159,25 +163,34 @@ class Training:
 
     def evaluate(self, examples: Examples) -> Metrics:
         """Mean loss and the task's metrics over `examples`, without their split's prefix."""
-        found = self.ranks.from_first(self.predict(examples))
-        return {"loss": found.loss, **{name: TASK_METRICS[name].compute(found) for name in self.metrics}}
+        found, metrics = self.predict(examples), {}
+        if found is not None:
+            scores = {name: TASK_METRICS[name].compute(found) for name in self.metrics}
+            metrics = {"loss": found.loss, **scores}
+        return self.ranks.from_first(metrics)
 
     @torch.no_grad()
-    def predict(self, examples: Examples) -> Evaluation:
-        """Every rank goes through all examples."""
+    def predict(self, examples: Examples) -> Evaluation | None:
+        """What the model says about all of `examples`, in their order, on rank 0; None on the others.
+
+        The ranks share each batch. One that gets no row of a small last batch runs a row and drops what it
+        found, since an engine may need every rank in every forward.
+        """
         self.module.eval()
         loss, targets = 0.0, 0
-        scores, true = [], []
-        for rows in torch.arange(len(examples)).split(self.batch_size // self.config.accumulate):
-            batch = examples.batch(rows, EVALUATION)
-            targets += batch.targets
+        found: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, scores, labels
+        for batch_rows in torch.arange(len(examples)).split(self.batch_size // self.config.accumulate):
+            rows = self.ranks.share(batch_rows)
+            batch = examples.batch(rows if len(rows) else batch_rows[:1], EVALUATION)
             summed, logits = self._summed_loss(batch.to(self.system.device))
+            if not len(rows):
+                continue
             loss += summed.item()
+            targets += batch.targets
             if batch.labels.dim() == 1:
-                scores.append(logits.cpu())
-                true.append(batch.labels)
-        every = (torch.cat(scores), torch.cat(true)) if scores else (torch.empty(0, 0), torch.empty(0).long())
-        return Evaluation(loss / max(1, targets), every[0].numpy(), every[1].numpy())
+                found.append((rows, logits.cpu(), batch.labels))
+        shares = self.ranks.gather((loss, targets, found))
+        return _joined(shares) if self.ranks.is_first else None
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs to go on bit for bit; Python's and NumPy's RNGs are unused.
@@ -228,3 +241,14 @@ class Training:
                 return 0.5 * (1 - math.cos(math.pi * left))
             case Schedule.constant:
                 return 1.0
+
+
+def _joined(shares: list[tuple[float, int, list[tuple[Tensor, Tensor, Tensor]]]]) -> Evaluation:
+    """One evaluation of what each rank found: summed loss, targets, and scores of its rows."""
+    loss, targets = sum(share[0] for share in shares), sum(share[1] for share in shares)
+    parts = [part for share in shares for part in share[2]]
+    if not parts:
+        return Evaluation(loss / max(1, targets), np.empty((0, 0), np.float32), np.empty(0, np.int64))
+    rows, scores, true = (torch.cat(column) for column in zip(*parts, strict=True))
+    order = rows.argsort()
+    return Evaluation(loss / max(1, targets), scores[order].numpy(), true[order].numpy())

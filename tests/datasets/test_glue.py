@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
 from pmexp import datasets
 from pmexp.composition import conf_folder
 from pmexp.config import DatasetConfig, DatasetKind
 from pmexp.data import main
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
+from pmexp.models.text import train_tokenizer
+from small_runs import Runs
 
 HEAD = "#1 ID\t#2 ID\t#1 String\t#2 String"
 PAIRS = [
@@ -62,7 +67,52 @@ def test_sst2_as_the_glue_server_hands_it_out(tmp_path: Path) -> None:
 
 def test_predictions_are_written_as_the_server_reads_them(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAMES["sst2"]
-    write_glue_predictions(file, [1, 0, 1])
+    write_glue_predictions(file, ["1", "0", "1"])
     assert file.name == "SST-2.tsv" and FILE_NAMES["mrpc"] == "MRPC.tsv"
     assert file.read_bytes() == b"index\tprediction\n0\t1\n1\t0\n2\t1\n"
     assert [f.name for f in tmp_path.iterdir()] == ["SST-2.tsv"]
+
+
+def earnings(folder: Path) -> list[tuple[str, ...]]:
+    """SST-2's files with real texts: is a document of Reuters-R8 about earnings? The texts of train."""
+    data = datasets.load(DatasetConfig(name="reuters-r8", kind=DatasetKind.reuters_r8, text_columns=["text"]))
+    assert isinstance(data.train.inputs, list) and data.test and isinstance(data.test.inputs, list)
+    folder.mkdir()
+    earn, texts = data.classes.index("earn"), [text for (text,) in data.train.inputs]
+    lines = [f"{text}\t{int(label == earn)}" for text, label in zip(texts, data.train.labels, strict=True)]
+    for name, some in (("train", lines[:800]), ("dev", lines[800:1000])):
+        (folder / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *some]) + "\n")
+    unlabelled = [f"{index}\t{text}" for index, (text,) in enumerate(data.test.inputs[:50])]
+    (folder / "test.tsv").write_text("\n".join(["index\tsentence", *unlabelled]) + "\n")
+    return data.train.inputs[:800]
+
+
+def checkpoint(folder: Path, texts: list[tuple[str, ...]]) -> None:
+    """What save_pretrained of a small BERT with its tokenizer leaves."""
+    tokenizer = train_tokenizer(datasets.base.Split(texts, torch.zeros(len(texts)).long().numpy()), 800)
+    small = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )  # fmt: skip
+    torch.manual_seed(1)
+    BertForSequenceClassification(small).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def test_a_folder_of_files_and_a_checkpoint_are_fine_tuned_by_the_documented_command(
+    runs: Runs, tmp_path: Path
+) -> None:
+    checkpoint(tmp_path / "bert", earnings(tmp_path / "SST-2"))
+    head = (conf_folder() / "task" / "bert-base-sst2.yaml").read_text()
+    assert (
+        "python -m pmexp.train task=bert-base-sst2 dataset.path=SST-2 model.path=bert variant=pm-drop" in head
+    )
+    arguments = ["task=bert-base-sst2", f"dataset.path={tmp_path}/SST-2", f"model.path={tmp_path}/bert"]
+    small = ["train.lr=0.003", "train.epochs=4", "dataset.max_length=48", "train.threads=1", "tracking=off"]
+    code, _, err = runs.train(*arguments, "variant=pm-drop", *small)
+    assert code == 0, err
+    summary = runs.summaries()["pm-drop-s0"]
+    assert summary["metrics"]["val/accuracy"] > 0.8 and summary["environment"]["data"] == f"{tmp_path}/SST-2"
+    (folder,) = runs.run_folders()
+    predicted = (folder / "artifacts" / "SST-2.tsv").read_text().splitlines()
+    assert predicted[0] == "index\tprediction" and len(predicted) == 51
+    assert {line.split("\t")[1] for line in predicted[1:]} == {"0", "1"}

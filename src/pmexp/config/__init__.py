@@ -7,6 +7,7 @@ quick.
 from pmexp.config.dataset import INPUTS_OF, DatasetConfig, DatasetKind, Inputs, Objective, TreesConfig
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import Attention, ModelConfig, ModelKind
+from pmexp.config.robustness import RobustnessConfig
 from pmexp.config.run import RunConfig, flat, from_dict, parse, register
 from pmexp.config.system import SHARDING, Device, Part, SystemConfig
 from pmexp.config.tracking import Tracker, TrackingConfig
@@ -28,6 +29,7 @@ __all__ = [
     "Objective",
     "Part",
     "Rng",
+    "RobustnessConfig",
     "RunConfig",
     "Schedule",
     "Select",

@@ -15,6 +15,7 @@ from pmexp.config.checks import check_between, check_name
 from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import ModelConfig
+from pmexp.config.robustness import RobustnessConfig
 from pmexp.config.system import SystemConfig
 from pmexp.config.tracking import TrackingConfig
 from pmexp.config.train import TrainConfig
@@ -35,6 +36,7 @@ class RunConfig:
     system: SystemConfig = field(default_factory=SystemConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
+    robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
@@ -49,6 +51,7 @@ class RunConfig:
                 f"{' or '.join(inputs.name for inputs in taken)}, the dataset holds {given.name}; "
                 "choose two that fit"
             )
+        self._check_robustness()
         train = self.train
         if train.lr is None:
             train.lr = self.model.lr if self.model.pretrained else self.model.scratch_lr
@@ -67,6 +70,21 @@ class RunConfig:
         self.runs_dir = str(Path(self.runs_dir).expanduser().resolve())
         if self.tracking.uri is None:
             self.tracking.uri = f"sqlite:///{self.runs_dir}/mlflow.db"
+
+    def _check_robustness(self) -> None:
+        ood = self.robustness.ood
+        if self.robustness.fgsm is not None and not self.model.takes_images:
+            raise UserError(
+                f"robustness.fgsm: attacks images and model={self.model.name} takes texts; leave it null"
+            )
+        if ood is not None and (INPUTS_OF[ood.kind], ood.objective) != (
+            INPUTS_OF[self.dataset.kind],
+            self.dataset.objective,
+        ):
+            raise UserError(
+                f"robustness.ood: {ood.name} is not of the kind of dataset={self.dataset.name}; choose one "
+                f"with {INPUTS_OF[self.dataset.kind].name} for {self.dataset.objective.name}"
+            )
 
     @property
     def labels(self) -> dict[str, str | int]:

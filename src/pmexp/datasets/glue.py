@@ -7,12 +7,13 @@ from pathlib import Path
 FILE_NAMES = {"mrpc": "MRPC.tsv", "sst2": "SST-2.tsv"}
 
 
-def write_glue_predictions(file: Path, predictions: Sequence[int]) -> None:
+def write_glue_predictions(file: Path, predictions: Sequence[str]) -> None:
     """A header and `index<TAB>prediction`, one line for each sample of test in its order, numbered from 0.
 
-    `file` is named as in FILE_NAMES. Written whole or not at all.
+    file: named as in FILE_NAMES. Written whole or not at all.
+    predictions: names of classes, as the task's own files have them.
     """
-    lines = ["index\tprediction", *(f"{index}\t{int(label)}" for index, label in enumerate(predictions))]
+    lines = ["index\tprediction", *(f"{index}\t{label}" for index, label in enumerate(predictions))]
     scratch = file.with_name(f".{file.name}.tmp")
     scratch.write_text("\n".join(lines) + "\n")
     scratch.replace(file)

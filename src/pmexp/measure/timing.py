@@ -11,11 +11,13 @@ WARMUP_STEPS = 5
 
 
 class StepTimer:
-    """Wall time of each step, in seconds; on CUDA the device is waited for."""
+    """Wall time of each step and of each whole epoch, in seconds; on CUDA the device is waited for."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.seconds: list[float] = []
+        self._epochs: list[float] = []
+        self._epoch_began: float | None = None
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -23,13 +25,24 @@ class StepTimer:
         yield
         self.seconds.append(self._now() - start)
 
+    def begin_epoch(self) -> None:
+        self._epoch_began = self._now()
+
+    def end_epoch(self) -> None:
+        """Before its validation. An epoch whose beginning this process has not seen is left out."""
+        if self._epoch_began is not None:
+            self._epochs.append(self._now() - self._epoch_began)
+            self._epoch_began = None
+
     def metrics(self, samples_per_step: int, tokens_per_sample: int) -> dict[str, float]:
-        """Median, 10th and 90th percentile after the warm-up, and the throughput at the median."""
+        """Median, 10th and 90th percentile after the warm-up, the throughput at the median, and the mean
+        wall time of an epoch, data, journal and all but validation included."""
+        epochs = {"speed/epoch_s": float(np.mean(self._epochs))} if self._epochs else {}
         measured = self.seconds[WARMUP_STEPS:]
         if not measured:
-            return {}
+            return epochs
         p10, median, p90 = np.percentile(measured, (10, 50, 90))
-        return {
+        return epochs | {
             "speed/step_ms": 1e3 * float(median),
             "speed/step_ms_p10": 1e3 * float(p10),
             "speed/step_ms_p90": 1e3 * float(p90),

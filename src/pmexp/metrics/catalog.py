@@ -24,7 +24,12 @@ class Metric:
     label: str
 
 
-_SPLITS = {"val": "validation", "test": "test"}
+_SPLITS = {
+    "val": "validation",
+    "test": "test",
+    "ood": "out-of-distribution",  # the test split of robustness.ood
+    "fgsm": "attacked validation",
+}
 _CATALOG = (
     Metric("train/loss", "nats", "min", "training loss"),
     Metric("train/lr", "1", "none", "learning rate"),
@@ -44,6 +49,7 @@ _CATALOG = (
     Metric("speed/step_ms", "ms", "min", "step time (median)"),
     Metric("speed/step_ms_p10", "ms", "min", "step time (10th percentile)"),
     Metric("speed/step_ms_p90", "ms", "min", "step time (90th percentile)"),
+    Metric("speed/epoch_s", "s", "min", "wall time of an epoch"),
     Metric("speed/samples_per_s", "samples/s", "max", "throughput"),
     Metric("speed/tokens_per_s", "tokens/s", "max", "throughput in tokens"),
     Metric("speed/flops_per_step", "FLOP", "none", "operations of a step"),

@@ -25,7 +25,7 @@ class TaskModel:
     """
 
     module: nn.Module
-    examples: Callable[[Split], Examples]  # encodes a split
+    examples: Callable[[Split, int], Examples]  # encodes a split, texts to so many tokens
     tokens_per_sample: int  # positions the model processes, padding included
     weights: str  # where they came from
 

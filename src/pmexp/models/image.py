@@ -26,7 +26,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         _check_images(module, dataset)
     patches = (size // module.config.patch_size) ** 2
 
-    def examples(split: Split) -> Examples:
+    def examples(split: Split, length: int) -> Examples:
         labels = torch.from_numpy(split.labels)
         if isinstance(split.inputs, Pictures):
             return PictureExamples(split.inputs, labels, size, config.seed)

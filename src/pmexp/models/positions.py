@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from pmexp.config import ModelConfig
@@ -62,12 +63,16 @@ def _first(table: nn.Embedding) -> int:
 def _repeat(parent: nn.Module, positions: int) -> None:
     table: nn.Embedding = getattr(parent, _TABLE)
     first = _first(table)
-    unused, trained = table.weight.detach().split([first, table.num_embeddings - first])
+    whole = table.weight.detach()
+    if isinstance(whole, DTensor):
+        whole = whole.full_tensor()
+    unused, trained = whole.split([first, table.num_embeddings - first])
     times = -(-positions // len(trained))
     weight = torch.cat([unused, trained.repeat(times, 1)[:positions]])
     setattr(parent, _TABLE, nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=table.padding_idx))
     for name, buffer in list(parent.named_buffers(recurse=False)):  # position_ids and token_type_ids
         if name == "position_ids":
-            parent.register_buffer(name, torch.arange(len(weight)).expand(1, -1), persistent=False)
+            positions_of_rows = torch.arange(len(weight), device=buffer.device)
+            parent.register_buffer(name, positions_of_rows.expand(1, -1), persistent=False)
         elif name == "token_type_ids":
             parent.register_buffer(name, buffer.new_zeros(1, len(weight)), persistent=False)

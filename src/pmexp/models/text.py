@@ -48,7 +48,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     length = config.dataset.max_length
     positions.check(length, module, config.model)
 
-    def examples(split: Split) -> Examples:
+    def examples(split: Split, length: int) -> Examples:
         if config.dataset.objective is Objective.masked_lm:
             return masked_blocks(tokenizer, split, length, config.seed)
         return encoded(tokenizer, split, length)
@@ -69,7 +69,7 @@ def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
     length = config.dataset.max_length
     positions.check(length, module, config.model)
 
-    def examples(split: Split) -> Examples:
+    def examples(split: Split, length: int) -> Examples:
         assert not isinstance(split.inputs, list | np.ndarray)
         return SymbolExamples(split.inputs, torch.from_numpy(split.labels), length)
 

@@ -1,0 +1,18 @@
+"""`robustness.*`: what a trained model is tested on beside its own test split."""
+
+from dataclasses import dataclass
+
+from pmexp.config.checks import check_between
+from pmexp.config.dataset import DatasetConfig
+
+
+@dataclass(kw_only=True)
+class RobustnessConfig:
+    fgsm: float | None = None  # step of a pixel in [0, 1], against validation images; null: no attack
+    ood: DatasetConfig | None = (
+        None  # another dataset of the same classes, whose test split is tested as well
+    )
+
+    def __post_init__(self) -> None:
+        if self.fgsm is not None:
+            check_between("robustness.fgsm", self.fgsm, 0.0, 1.0, open_low=True)
