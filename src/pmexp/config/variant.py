@@ -14,6 +14,7 @@ class Dropout(Enum):
     byte_mask = "byte_mask"
     hooks = "hooks"
     packed = "packed"
+    forward_unpack = "forward_unpack"
     seeded = "seeded"
 
 

@@ -9,12 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pmexp.packed_dropout import packed_bias_dropout_add, packed_dropout, seeded_dropout
+from pmexp.packed_dropout import (
+    forward_unpack_dropout,
+    packed_bias_dropout_add,
+    packed_dropout,
+    seeded_dropout,
+)
 from pmexp.packed_dropout.recompute import matmul_of_dropped, packed_dropout_and_bits
 
 _DROPOUT_CALLS = {
     *(F.dropout, torch.dropout, torch.dropout_, torch.native_dropout),
     *(packed_dropout, packed_dropout_and_bits, packed_bias_dropout_add, seeded_dropout),
+    forward_unpack_dropout,
 }
 
 

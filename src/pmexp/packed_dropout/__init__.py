@@ -6,6 +6,7 @@ Usable alone; needs torch and nothing else.
 from pmexp.packed_dropout import gradients  # noqa: F401  registers them
 from pmexp.packed_dropout.bias_dropout_add import packed_bias_dropout_add
 from pmexp.packed_dropout.cuda_rng import torch_rng_record
+from pmexp.packed_dropout.forward_unpack import ForwardUnpackDropout, forward_unpack_dropout
 from pmexp.packed_dropout.functional import packed_dropout
 from pmexp.packed_dropout.gates import PackedReLU, packed_gate, packed_relu
 from pmexp.packed_dropout.module import PackedDropout, set_mode
@@ -22,6 +23,7 @@ from pmexp.packed_dropout.surgery import (
 )
 
 __all__ = [
+    "ForwardUnpackDropout",
     "PackedDropout",
     "PackedReLU",
     "Place",
@@ -29,6 +31,7 @@ __all__ = [
     "SeededDropout",
     "backend",
     "dropped_matmul",
+    "forward_unpack_dropout",
     "pack_bits",
     "pack_saved_masks",
     "packed_bias_dropout_add",

@@ -4,7 +4,13 @@ from torch import nn
 
 from pmexp.config import Dropout, VariantConfig
 from pmexp.errors import UserError
-from pmexp.packed_dropout import PackedDropout, ReplacementReport, SeededDropout, replace_dropout
+from pmexp.packed_dropout import (
+    ForwardUnpackDropout,
+    PackedDropout,
+    ReplacementReport,
+    SeededDropout,
+    replace_dropout,
+)
 from pmexp.variants.byte_mask import ByteMaskDropout
 from pmexp.variants.hooks import run_under_packing
 
@@ -33,6 +39,8 @@ def apply(model: nn.Module, config: VariantConfig) -> ReplacementReport:
                     flip_rate=config.flip_rate,
                     recompute=config.recompute,
                 )
+            case Dropout.forward_unpack:
+                return replace_dropout(model, ForwardUnpackDropout, where=config.where.value)
             case Dropout.seeded:
                 return replace_dropout(model, SeededDropout, where=config.where.value)
     except ValueError as error:
