@@ -63,6 +63,22 @@ def test_every_tracking_composes(name: str) -> None:
     assert config("tracking=" + name).tracking.kind.name == name
 
 
+@pytest.mark.parametrize("name", options("arm"))
+def test_every_arm_composes_under_the_names_of_its_variant_and_parts(name: str) -> None:
+    run = config("arm=" + name, "system.processes=2")
+    assert f"{run.variant.name}-{run.system.name}".replace("-bf16", "") == name
+
+
+@pytest.mark.parametrize(
+    "file", sorted((conf_folder() / "task").rglob("*.yaml")), ids=lambda f: f"{f.parent.name}/{f.stem}"
+)
+def test_every_task_composes_with_what_its_file_names(file: Path) -> None:
+    task = str(file.relative_to(conf_folder() / "task").with_suffix(""))
+    run, overrides = config("task=" + task), yaml.safe_load(file.read_text())["defaults"]
+    named = {key.removeprefix("override /"): value for entry in overrides for key, value in entry.items()}
+    assert (run.model.name, run.dataset.name) == (named["model"], named["dataset"])
+
+
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_experiment_composes_under_its_file_name(name: str) -> None:
     assert config("experiment=" + name).name == name
