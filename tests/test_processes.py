@@ -124,6 +124,14 @@ def test_a_rank_that_fails_is_named(fault: str, words: str, tmp_path: Path) -> N
     assert not (folder / "summary.json").exists()
 
 
+def test_memory_that_does_not_suffice_to_build_the_run_is_the_result_too(tmp_path: Path) -> None:
+    absurd = ["model.architecture.hidden_size=8388608", "model.architecture.num_attention_heads=1"]
+    code, out, err = train(tmp_path / "runs", *TWO, *SHORT, *absurd)
+    assert code == 0 and "summary.json" in out, err
+    summary = read(run_folder(tmp_path / "runs") / "summary.json")
+    assert summary["status"] == "oom" and "you tried to allocate" in summary["error"]
+
+
 def test_a_rank_out_of_memory_is_the_result(tmp_path: Path) -> None:
     code, out, err = train(tmp_path / "runs", *TWO, *SHORT, fault="torch.empty(2**50)")
     assert code == 0 and "summary.json" in out, err

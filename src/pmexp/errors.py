@@ -22,6 +22,10 @@ class RankFailed(Exception):
     """One process of a run failed and the others were ended; the message names it. Exit code 1."""
 
 
+class RankOutOfMemory(Exception):
+    """Memory did not suffice for one process of a run, before it had a folder: a result, not a failure."""
+
+
 class SweepFailed(Exception):
     """Some runs of a sweep did not finish; the message lists them. Entry points exit with code 1."""
 

@@ -16,7 +16,7 @@ from pmexp import checkpoint, datasets, models, robustness, variants
 from pmexp.config import RunConfig, Select
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
-from pmexp.errors import Interrupted, first_line
+from pmexp.errors import Interrupted, RankOutOfMemory, first_line
 from pmexp.journal import Journal, NoJournal, last_values
 from pmexp.loop import Metrics, Training
 from pmexp.measure.environment import environment
@@ -66,7 +66,11 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
         return
     if is_launcher(config):
         System(config.system)  # what this machine cannot execute is said before any process starts
-        launch(config, capture_output)
+        try:
+            launch(config, capture_output)
+        except RankOutOfMemory as error:
+            with folder.opened(capture_output):
+                _record_out_of_memory(folder, open_mirror(config, folder), str(error))
         return
     with _stop_requests() as stop:
         try:
@@ -76,7 +80,7 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
             if not is_out_of_memory(error) or config.system.processes > 1:
                 raise
             with folder.opened(capture_output):
-                _record_out_of_memory(folder, open_mirror(config, folder), error)
+                _record_out_of_memory(folder, open_mirror(config, folder), _said(error))
             return
         ranks = prepared.training.ranks
         with folder.opened(capture_output) if ranks.is_first else nullcontext():
@@ -147,7 +151,7 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
                 raise
             journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()})
             record = _environment(config, prepared) | {"peak_memory_source": peak.source}
-            _record_out_of_memory(folder, mirror, error, prepared, record)
+            _record_out_of_memory(folder, mirror, _said(error), prepared, record)
             if training.ranks.world_size > 1:
                 raise  # the other ranks have to end too
             return
@@ -237,12 +241,11 @@ def _environment(config: RunConfig, prepared: Prepared) -> dict[str, str | int]:
 def _record_out_of_memory(
     folder: RunFolder,
     mirror: Mirror | NoMirror,
-    error: Exception,
+    said: str,
     prepared: Prepared | None = None,
     record: dict[str, str | int] | None = None,
 ) -> None:
     """The summary of a run for which memory did not suffice: what it had measured by then."""
-    said = f"{type(error).__name__}: {first_line(error)}"
     log.error("out of memory, which is this run's result:\n%s", traceback.format_exc())
     instruments = prepared.training.instruments if prepared else None
     snapshot = instruments.snapshot() if instruments else None
@@ -252,6 +255,10 @@ def _record_out_of_memory(
     replacement = prepared.replacement.to_dict() if prepared else {}
     folder.finish(measured, record or {}, replacement, mirror.reference, out_of_memory=said)
     mirror.finish("FAILED", measured, [folder.summary], reason="oom")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _record_failure(folder: RunFolder, mirror: Mirror | NoMirror, error: BaseException, ranks: Ranks) -> None:

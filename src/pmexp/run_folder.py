@@ -120,6 +120,7 @@ class RunFolder:
         """
         if self.failure.is_file():
             return
+        self.path.mkdir(parents=True, exist_ok=True)  # a run may fail before it has opened its folder
         failure = {"status": status, "error": error, "log": str(self.log)}
         write_atomically(self.failure, json.dumps(failure, indent=1) + "\n")
 

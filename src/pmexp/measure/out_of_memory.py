@@ -19,6 +19,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
 
 
+def says_out_of_memory(line: str) -> bool:
+    """The same of "<type>: <message>", all that is left of an error of another process."""
+    kind, _, message = line.partition(": ")
+    return kind in (torch.OutOfMemoryError.__name__, MemoryError.__name__) or (
+        kind == RuntimeError.__name__ and any(words in message for words in _MESSAGES)
+    )
+
+
 class MemoryHistory:
     """The CUDA allocator's history, for a snapshot of what was allocated and by which line of code.
 

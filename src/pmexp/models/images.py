@@ -72,7 +72,6 @@ def _rand_augment() -> Any:
         from kornia.augmentation.auto import RandAugment
     except ImportError:
         raise UserError(
-            "dataset: training on pictures needs kornia for RandAugment; install it with "
-            "pip install --no-deps kornia kornia_rs"
+            "dataset: training on pictures needs kornia for RandAugment; install it with pip install kornia"
         ) from None
     return RandAugment(n=_OPERATIONS, m=_MAGNITUDE)

@@ -12,7 +12,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pmexp.config import RunConfig
-from pmexp.errors import Interrupted, RankFailed, UserError
+from pmexp.errors import Interrupted, RankFailed, RankOutOfMemory, UserError
+from pmexp.measure.out_of_memory import says_out_of_memory
 from pmexp.run_folder import RunFolder
 from pmexp.systems.ranks import started_processes
 
@@ -30,7 +31,8 @@ def is_launcher(config: RunConfig) -> bool:
 def launch(config: RunConfig, capture_output: bool) -> None:
     """Executes the run on `system.processes` processes and returns when all are done.
 
-    Raises UserError and Interrupted as the run on one process does, and RankFailed.
+    Raises UserError and Interrupted as the run on one process does, RankFailed, and RankOutOfMemory where
+    memory did not suffice to build the run.
     """
     logging.getLogger("torch.distributed.elastic").setLevel(
         logging.CRITICAL
@@ -78,6 +80,8 @@ def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
         raise UserError(text)
     if kind == Interrupted.__name__:
         raise Interrupted(text)
+    if not killed and says_out_of_memory(_message(failure)):
+        raise RankOutOfMemory(_message(failure))
     if killed:  # the others' words are of a lost connection
         folder.failure.unlink(missing_ok=True)
     if not folder.failure.is_file():
