@@ -3,7 +3,7 @@
 import logging
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
@@ -48,11 +48,14 @@ class Prepared:
     replacement: ReplacementReport
 
 
-def check(config: RunConfig) -> None:
-    """Raises UserError where the device, the checkpoint or the data cannot be had; fetches what can be."""
-    System(config.system)
-    models.check(config.model)
-    robustness.load_ood(config, datasets.load(config.dataset))
+def check(runs: Sequence[RunConfig]) -> None:
+    """Raises UserError where a device, checkpoint or dataset of `runs` cannot be had; fetches what can be."""
+    for config in {repr(run.system): run.system for run in runs}.values():
+        System(config)
+    for model in {repr(run.model): run.model for run in runs}.values():
+        models.check(model)
+    for run in {repr((run.dataset, run.robustness)): run for run in runs}.values():
+        robustness.load_ood(run, datasets.load(run.dataset))
 
 
 def run(config: RunConfig, capture_output: bool = False) -> None:

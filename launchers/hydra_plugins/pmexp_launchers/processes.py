@@ -26,9 +26,8 @@ def preload() -> None:
 
 def check(runs: Sequence[RunConfig]) -> None:
     """Raises UserError where a device, checkpoint or dataset of the runs cannot be had."""
-    different = {(repr(run.model), repr(run.dataset), run.system.device): run for run in runs}
     receiver, sender = _forkserver.Pipe(duplex=False)
-    process = _forkserver.Process(target=_check, args=(list(different.values()), sender))
+    process = _forkserver.Process(target=_check, args=(list(runs), sender))
     process.start()
     sender.close()
     try:
@@ -81,8 +80,7 @@ def _check(runs: Sequence[RunConfig], sender: Connection) -> None:
 
     message = ""
     try:
-        for run in runs:
-            experiment.check(run)
+        experiment.check(runs)
     except UserError as error:
         message = str(error)
     sender.send(message)
