@@ -15,14 +15,14 @@ from torch.overrides import TorchFunctionMode
 from pmexp.packed_dropout.functional import Rng
 from pmexp.packed_dropout.recompute import (
     matmul_of_dropped,
-    multiplies_as_is,
+    multiplies_alike,
     packed_dropout_and_bits,
 )
 
 CHILD = "routed_dropout"
 _ROUTE = "_dropout_route"
 
-_CASTS = (Tensor.to, Tensor.type_as)
+_CASTS = (Tensor.to, Tensor.type, Tensor.type_as)
 _SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 _VIEWS = (Tensor.view, Tensor.reshape)
 _PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)
@@ -117,7 +117,7 @@ class _RecomputingRoute(_Route):
 
     def _product(self, made_of: _MadeOf, func: Any, dropped: Tensor, *others: Any, **kwargs: Any) -> Any:
         self.dropped = self.made_of = None
-        if kwargs or not multiplies_as_is(dropped, others[0]):
+        if kwargs or not multiplies_alike(dropped, others[0]):
             return func(dropped, *others, **kwargs)
         probs, packed, p, bits, rng = made_of
         return matmul_of_dropped(probs, others[0], dropped, packed, p, bits, rng)
