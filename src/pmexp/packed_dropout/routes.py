@@ -21,6 +21,9 @@ from pmexp.packed_dropout.recompute import (
 
 CHILD = "routed_dropout"
 _ROUTE = "_dropout_route"
+# Of the hooks, in every module the same and out of the way of torch's running numbers: a compiled graph is
+# guarded by the numbers of its hooks, and equal layers would each be compiled anew until torch gives up.
+_HOOK_ID = -1
 
 _CASTS = (Tensor.to, Tensor.type, Tensor.type_as)
 _SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
@@ -30,9 +33,9 @@ _PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul
 
 def add_route(module: nn.Module) -> None:
     """Routes F.dropout in the forward of `module` to its child; without one to torch's own."""
-    if _enter_route not in module._forward_pre_hooks.values():
-        module.register_forward_pre_hook(_enter_route)
-        module.register_forward_hook(_leave_route, always_call=True)
+    module._forward_pre_hooks[_HOOK_ID] = _enter_route
+    module._forward_hooks[_HOOK_ID] = _leave_route
+    module._forward_hooks_always_called[_HOOK_ID] = True
 
 
 def _enter_route(module: nn.Module, args: Any) -> None:
