@@ -1,6 +1,8 @@
 """softmax -> dropout -> matmul that keeps bits: exact against the eager formula, and smaller."""
 
 import copy
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -81,34 +83,47 @@ def test_a_value_that_broadcasts_is_multiplied_all_the_same(shape: tuple[int, ..
     assert value.grad is not None and value.grad.shape == value.shape
 
 
+@pytest.mark.parametrize("scores_dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("value_dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("autocast", [torch.bfloat16, torch.float16], ids=str)
-def test_autocast(autocast: torch.dtype) -> None:
-    scores, value = torch.randn(2, 8, 8, requires_grad=True), torch.randn(2, 8, 4, requires_grad=True)
+def test_autocast_casts_after_the_mask(
+    autocast: torch.dtype, value_dtype: torch.dtype, scores_dtype: torch.dtype
+) -> None:
+    scores = torch.randn(2, 8, 8).to(scores_dtype).requires_grad_()
+    value = torch.randn(2, 8, 4).to(value_dtype).requires_grad_()
     found = []
-    for function in (
-        lambda: torch.matmul(nn.functional.dropout(torch.softmax(scores, -1), 0.3), value),
-        lambda: softmax_dropout_matmul(scores, value, 0.3, rng="torch"),
-    ):
+    for function in (eager, lambda *x: softmax_dropout_matmul(*x, rng="torch")):
         torch.manual_seed(3)
         with torch.autocast("cpu", autocast):
-            y = function()
+            y, saved = saved_by(lambda: function(scores, value, 0.3))  # noqa: B023
         assert y.dtype == autocast
         found.append([y, *torch.autograd.grad(y.float().square().sum(), (scores, value))])
-    # Eager drops before the cast, this one after it: one rounding apart, of probabilities below 1.
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one.float(), other.float(), rtol=0, atol=16 * torch.finfo(autocast).eps)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert len({t.data_ptr() for t in saved if t.shape[-2:] == (8, 8)}) == 1  # the softmax's output
+
+
+def test_autocast_leaves_float64_as_it_is() -> None:
+    probs, value = (torch.rand(2, 4, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        y, saved = saved_by(lambda: dropped_matmul(probs, value, 0.3))
+    assert y.dtype == torch.float64 and saved[-1].numel() == 4
 
 
 def step(
-    name: str, swap: bool, checkpointed: bool = False, dtype: torch.dtype = torch.float32
+    name: str,
+    swap: bool,
+    checkpointed: bool = False,
+    dtype: torch.dtype = torch.float32,
+    autocast: torch.dtype | None = None,
 ) -> list[Tensor]:
     model = build(name).to(dtype)
     if swap:
         replace_dropout(model, PackedDropout, rng="torch", recompute=True)
     if checkpointed:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     torch.manual_seed(7)
-    output = call(name, model)
+    with torch.autocast("cpu", autocast) if autocast else nullcontext():
+        output = call(name, model)
     output.float().square().mean().backward()
     return [output, *(p.grad for p in model.parameters() if p.grad is not None)]
 
@@ -125,13 +140,22 @@ def test_in_bf16_the_softmax_in_fp32_is_what_is_kept() -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("autocast", [torch.bfloat16, torch.float16], ids=str)
+def test_a_step_under_autocast_stays_bit_identical(autocast: torch.dtype, checkpointed: bool) -> None:
+    """BERT adds a float32 mask to its scores: softmax and dropout are float32, the product is not."""
+    pairs = (step("bert", swap, checkpointed, autocast=autocast) for swap in (False, True))
+    assert all(torch.equal(a, b) for a, b in zip(*pairs, strict=True))
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", MODELS)
-def test_the_dropped_probabilities_are_not_saved(name: str) -> None:
+def test_the_dropped_probabilities_are_not_saved(name: str, autocast: bool) -> None:
     total, products = [], []
     for recompute in (False, True):
         model = build(name)
         replace_dropout(model, PackedDropout, recompute=recompute)
-        with SavedForBackward(model) as ledger:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast), SavedForBackward(model) as ledger:
             call(name, model)
         total.append(ledger.total_bytes)
         products.append(ledger.recomputed_products)
@@ -140,8 +164,9 @@ def test_the_dropped_probabilities_are_not_saved(name: str) -> None:
     assert (total[1] < total[0]) == (products[1] > 0)
 
 
-@pytest.mark.parametrize("name", ["bert", "gptj"])  # functional dropout, and a module
-def test_compiled_it_saves_less_and_computes_the_same(name: str) -> None:
+@pytest.mark.parametrize(("name", "autocast"), [("bert", True), ("gptj", False)])  # functional, and a module
+def test_compiled_it_saves_less_and_computes_the_same(name: str, autocast: bool) -> None:
+    precision = partial(torch.autocast, "cpu", torch.bfloat16, enabled=autocast)
     total = []
     for recompute in (False, True):
         torch._dynamo.reset()
@@ -150,16 +175,18 @@ def test_compiled_it_saves_less_and_computes_the_same(name: str) -> None:
         plain = copy.deepcopy(model)
         compiled: Any = torch.compile(model, fullgraph=True, backend="aot_eager")
         torch.manual_seed(3)
-        with SavedForBackward(compiled) as ledger:
+        with precision(), SavedForBackward(compiled) as ledger:
             output = call(name, compiled)
         total.append(ledger.total_bytes)
         output.square().mean().backward()
         torch.manual_seed(3)
-        call(name, plain).square().mean().backward()
+        with precision():
+            output = call(name, plain)
+        output.square().mean().backward()
         for expected, found in zip(plain.parameters(), model.parameters(), strict=True):
             assert expected.grad is None or torch.equal(expected.grad, found.grad)
-    layers = model.config.num_hidden_layers
-    assert total[0] - total[1] == layers * 4 * 2 * 2 * 16 * 16  # the dropped probabilities
+    dropped = 2 * 2 * 16 * 16 * (2 if autocast else 4)
+    assert total[0] - total[1] == model.config.num_hidden_layers * dropped
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

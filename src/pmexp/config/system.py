@@ -18,6 +18,7 @@ class Part(Enum):
     flash = "flash"
     tempo = "tempo"
     offload = "offload"
+    compile = "compile"
 
 
 SHARDING = (Part.ddp, Part.zero1, Part.zero2, Part.fsdp)  # parts that spread a run over processes

@@ -37,8 +37,8 @@ _COUNTS: dict[Any, Any] = {
 class FlopCounter(TorchDispatchMode):
     """A context around one step. `total` is all that ran, `recomputed` what checkpointing ran again of it.
 
-    It changes no number. torch.compile stands aside where a mode like this is active: a compiled model
-    takes this step uncompiled.
+    It changes no number. It is not for compiled models: torch.compile stands aside where a mode like this is
+    active, so the step would be another one, of other memory, and the kernels of the mode would be compiled.
     """
 
     def __init__(self) -> None:

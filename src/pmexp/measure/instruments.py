@@ -2,7 +2,7 @@
 
     step, counted from this process's first    what
     0                                          the ledger (in the loop)
-    1                                          operations are counted
+    1                                          operations are counted, unless layers are compiled
     0 .. WARMUP_STEPS - 1                      warm-up, the allocator's history
     the next profile.STEPS                     the profile, where it is asked for
     the others                                 are timed, and nothing but timed
@@ -20,6 +20,7 @@ from torch import nn
 
 from pmexp.config import MeasureConfig
 from pmexp.errors import UserError
+from pmexp.measure.compiled import compiled_parts
 from pmexp.measure.energy import Energy
 from pmexp.measure.flops import FlopCounter, peak_tflops, precision_of_products
 from pmexp.measure.out_of_memory import MemoryHistory
@@ -49,6 +50,7 @@ class Instruments:
         if config.nsight and device.type != "cuda":
             raise UserError(f"measure.nsight: there is nothing to trace on {device.type}; set it to false")
         self._config, self._device, self._precision, self._artifacts = config, device, precision, artifacts
+        self._module = module
         self._taken = 0
         self._flops: FlopCounter | None = None
         self._updates = Updates(module, config.updates)
@@ -72,7 +74,7 @@ class Instruments:
                 stack.enter_context(self._profile.step())
             else:
                 stack.enter_context(timer.step())
-            if self._config.flops and self._taken == 1:  # a warm-up step: its time is not used
+            if self._counts_flops() and self._taken == 1:  # a warm-up step: its time is not used
                 self._flops = stack.enter_context(FlopCounter())
             yield
         self._taken += 1
@@ -96,8 +98,10 @@ class Instruments:
     def record(self) -> dict[str, str]:
         """How each was measured, or why it was not, for the run's record."""
         found = {}
-        if self._config.flops:
+        if self._counts_flops():
             found["peak_flops"] = self._peak()[1]
+        elif self._config.flops:
+            found["flops"] = "not counted: the step would run uncompiled; the stack without compile has them"
         if self._energy:
             found["energy_source"] = self._energy.source
         if self._profile:
@@ -117,6 +121,9 @@ class Instruments:
         self._updates.restore(state["updates"])
         if self._energy:
             self._energy.joules, self._energy.samples = state["energy"]
+
+    def _counts_flops(self) -> bool:
+        return self._config.flops and not compiled_parts(self._module)
 
     def _switch_history(self) -> None:
         if self._history and self._taken == 0:

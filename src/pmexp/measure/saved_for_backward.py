@@ -1,5 +1,6 @@
 """The ledger of what a forward pass saves for backward: exact, and the same on every device."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pmexp.measure.compiled import compiled_parts
 from pmexp.packed_dropout import (
     forward_unpack_dropout,
     packed_bias_dropout_add,
@@ -30,6 +32,10 @@ class SavedForBackward:
 
     Bytes are those of distinct storages, without the parameters and buffers of `module`. A tensor saved
     while a dropout function runs is a mask (or its noise).
+
+    Of a module that torch.compile has compiled in parts (`compiled_parts`) it counts what their graphs save,
+    masks among them. No function is seen to run in a graph, so masks are not told apart there; and to watch
+    for functions outside would have torch compile other graphs than those of later steps.
     """
 
     module: nn.Module
@@ -43,23 +49,28 @@ class SavedForBackward:
     def __enter__(self) -> "SavedForBackward":
         self._seen = {_storage(t) for t in (*self.module.parameters(), *self.module.buffers())}
         self._dropout = _InsideDropout()
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._count, lambda tensor: tensor)
-        self._dropout.__enter__()
-        self._hooks.__enter__()
+        self._contexts = ExitStack()
+        if not compiled_parts(self.module):
+            self._contexts.enter_context(self._dropout)
+        hooks = torch.autograd.graph.saved_tensors_hooks(self._count, lambda tensor: tensor)
+        self._contexts.enter_context(hooks)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hooks.__exit__(kind, error, trace)
-        self._dropout.__exit__(kind, error, trace)
+        self._contexts.__exit__(kind, error, trace)
         self.mask_elements = self._dropout.elements
         self.recomputed_products = self._dropout.recomputed_products
         self._keep_alive.clear()
 
     def metrics(self) -> dict[str, float]:
-        """The ledger as metrics; mask bytes an element only where dropout saved something."""
-        found = {"memory/saved_bytes": float(self.total_bytes), "memory/mask_bytes": float(self.mask_bytes)}
+        """The ledger as metrics: nothing of masks where parts are compiled, and mask bytes an element only
+        where dropout saved something."""
+        found = {"memory/saved_bytes": float(self.total_bytes)}
+        if compiled_parts(self.module):
+            return found
+        found["memory/mask_bytes"] = float(self.mask_bytes)
         if self.mask_elements:
             found["memory/mask_elements"] = float(self.mask_elements)
             found["memory/mask_bytes_per_element"] = self.mask_bytes / self.mask_elements

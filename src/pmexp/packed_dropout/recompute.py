@@ -54,7 +54,8 @@ def dropped_matmul(
 ) -> Tensor:
     """dropout(probs.to(value.dtype)) @ value, saving `probs`, `value` and the mask's bits.
 
-    Equal to the three steps one by one in value and gradients, bit for bit with the same mask.
+    Equal to the three steps one by one in value and gradients, bit for bit with the same mask, under autocast
+    as well.
 
     Args:
         probs: (..., m, k); saved as it is, which costs nothing where it is saved already (by its softmax).
@@ -64,11 +65,8 @@ def dropped_matmul(
     Raises:
         ValueError: an option is out of range.
     """
-    if torch.is_autocast_enabled(value.device.type):
-        value = value.to(torch.get_autocast_dtype(value.device.type))  # as torch.matmul would
-    cast_probs = probs.to(value.dtype)
-    dropped, packed = packed_dropout_and_bits(cast_probs, p, training, bits=bits, rng=rng)
-    if packed is None or not multiplies_as_is(dropped, value):
+    dropped, packed = packed_dropout_and_bits(probs.to(value.dtype), p, training, bits=bits, rng=rng)
+    if packed is None or not multiplies_alike(dropped, value):
         return torch.matmul(dropped, value)
     return matmul_of_dropped(probs, value, dropped, packed, p, bits, rng)
 
@@ -98,28 +96,34 @@ def packed_dropout_and_bits(
     return cast(tuple[Tensor, Tensor], _DropoutAndBits.apply(input, seed, chosen))
 
 
-def multiplies_as_is(dropped: Tensor, value: Tensor) -> bool:
-    """Whether dropped @ value neither broadcasts nor casts, which is what matmul_of_dropped takes."""
-    kind = value.device.type
-    casts = torch.is_autocast_enabled(kind) and value.dtype != torch.get_autocast_dtype(kind)
+def multiplies_alike(dropped: Tensor, value: Tensor) -> bool:
+    """Whether dropped @ value takes both in one dtype and without broadcasting, as matmul_of_dropped does."""
     return (
         dropped.dim() >= 2
         and dropped.shape[:-2] == value.shape[:-2]
-        and dropped.dtype == value.dtype
-        and not casts
+        and dtype_in_matmul(dropped) == dtype_in_matmul(value)
     )
+
+
+def dtype_in_matmul(tensor: Tensor) -> torch.dtype:
+    """What torch.matmul computes `tensor` in: autocast casts all floating dtypes but float64."""
+    kind = tensor.device.type
+    stays = tensor.dtype == torch.float64 or not tensor.is_floating_point()
+    return tensor.dtype if stays or not torch.is_autocast_enabled(kind) else torch.get_autocast_dtype(kind)
 
 
 def matmul_of_dropped(
     probs: Tensor, value: Tensor, dropped: Tensor, packed: Tensor, p: float, bits: int, rng: Rng
 ) -> Tensor:
-    """dropped @ value, where `dropped` is dropout(probs.to(value.dtype)) by the mask in `packed`.
+    """dropped @ value, where `dropped` is dropout(probs.to(dropped.dtype)) by the mask in `packed`.
 
-    Gradients go to `probs` and `value` as if `dropped` had been saved; it is not.
+    Autocast casts both to its dtype, as for torch.matmul: the dropped probabilities once the mask is applied,
+    in backward as well. Gradients go to `probs` and `value` as if `dropped` had been saved; it is not.
     """
     tensors = (probs, value, dropped, packed)
     if has_torch_function(tensors):
         return handle_torch_function(matmul_of_dropped, tensors, *tensors, p, bits, rng)
+    value = value.to(dtype_in_matmul(value))
     return cast(Tensor, _MatmulOfDropped.apply(probs, value, dropped.detach(), packed, p, bits, rng))
 
 
@@ -145,21 +149,21 @@ class _MatmulOfDropped(Function):
         ctx: Any, probs: Tensor, value: Tensor, dropped: Tensor, packed: Tensor, p: float, bits: int, rng: Rng
     ) -> Tensor:
         ctx.save_for_backward(probs, value, packed)
-        ctx.options = p, bits, rng
-        return torch.matmul(dropped, value)
+        ctx.options = dropped.dtype, p, bits, rng
+        return torch.matmul(dropped.to(value.dtype), value)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         probs, value, packed = ctx.saved_tensors
-        p, bits, rng = ctx.options
+        dtype, p, bits, rng = ctx.options
         grad_probs = grad_value = None
         if ctx.needs_input_grad[1]:
-            cast_probs = probs.to(value.dtype)
+            cast_probs = probs.to(dtype)
             scale = native_scale(cast_probs, p, rng, forward=True)
-            dropped = apply_bits(cast_probs, packed, p, bits, scale)
+            dropped = apply_bits(cast_probs, packed, p, bits, scale).to(value.dtype)
             grad_value = torch.matmul(dropped.transpose(-2, -1), grad)
         if ctx.needs_input_grad[0]:
-            grad_dropped = torch.matmul(grad, value.transpose(-2, -1))
+            grad_dropped = torch.matmul(grad, value.transpose(-2, -1)).to(dtype)
             scale = native_scale(grad_dropped, p, rng)
             grad_probs = apply_bits(grad_dropped, packed, p, bits, scale).to(probs.dtype)
         return grad_probs, grad_value, None, None, None, None, None

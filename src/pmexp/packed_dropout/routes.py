@@ -15,14 +15,17 @@ from torch.overrides import TorchFunctionMode
 from pmexp.packed_dropout.functional import Rng
 from pmexp.packed_dropout.recompute import (
     matmul_of_dropped,
-    multiplies_as_is,
+    multiplies_alike,
     packed_dropout_and_bits,
 )
 
 CHILD = "routed_dropout"
 _ROUTE = "_dropout_route"
+# Of the hooks, in every module the same and out of the way of torch's running numbers: a compiled graph is
+# guarded by the numbers of its hooks, and equal layers would each be compiled anew until torch gives up.
+_HOOK_ID = -1
 
-_CASTS = (Tensor.to, Tensor.type_as)
+_CASTS = (Tensor.to, Tensor.type, Tensor.type_as)
 _SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 _VIEWS = (Tensor.view, Tensor.reshape)
 _PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)
@@ -30,9 +33,9 @@ _PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul
 
 def add_route(module: nn.Module) -> None:
     """Routes F.dropout in the forward of `module` to its child; without one to torch's own."""
-    if _enter_route not in module._forward_pre_hooks.values():
-        module.register_forward_pre_hook(_enter_route)
-        module.register_forward_hook(_leave_route, always_call=True)
+    module._forward_pre_hooks[_HOOK_ID] = _enter_route
+    module._forward_hooks[_HOOK_ID] = _leave_route
+    module._forward_hooks_always_called[_HOOK_ID] = True
 
 
 def _enter_route(module: nn.Module, args: Any) -> None:
@@ -117,7 +120,7 @@ class _RecomputingRoute(_Route):
 
     def _product(self, made_of: _MadeOf, func: Any, dropped: Tensor, *others: Any, **kwargs: Any) -> Any:
         self.dropped = self.made_of = None
-        if kwargs or not multiplies_as_is(dropped, others[0]):
+        if kwargs or not multiplies_alike(dropped, others[0]):
             return func(dropped, *others, **kwargs)
         probs, packed, p, bits, rng = made_of
         return matmul_of_dropped(probs, others[0], dropped, packed, p, bits, rng)

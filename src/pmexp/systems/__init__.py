@@ -8,7 +8,7 @@ from torch import nn
 
 from pmexp.config import Device, Part, SystemConfig
 from pmexp.errors import UserError
-from pmexp.systems import bf16, checkpointing, flash, fp16, offload
+from pmexp.systems import bf16, checkpointing, compile, flash, fp16, offload
 from pmexp.systems.base import SystemPart
 from pmexp.systems.engines import ENGINES, check_packages
 from pmexp.systems.engines.base import Engine
@@ -22,6 +22,7 @@ PARTS: dict[Part, SystemPart] = {
     Part.flash: flash.Flash(),
     Part.tempo: Tempo(),
     Part.offload: offload.Offload(),
+    Part.compile: compile.Compile(),
 }
 
 

@@ -66,6 +66,26 @@ def test_eval_is_stock(attention: str) -> None:
     assert all(a is b or torch.equal(a, b) for a, b in zip(found, gradients, strict=True))
 
 
+@pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16"])
+def test_the_record_says_what_each_norm_kept(autocast: bool) -> None:
+    """Without dropout, by the ledger: each norm's input and means go in fp32, nothing under autocast."""
+    stock = bert().train()
+    for module in stock.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    model = copy.deepcopy(stock)
+    Tempo().prepare(model)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        saved = [step(each)[2].total_bytes for each in (stock, model)]
+    tokens, size = BATCH * LENGTH, 2 if autocast else 4
+    gelu = tokens * WIDE * size - tokens * WIDE // 8
+    norms = 0 if autocast else (2 * LAYERS + 1) * tokens * (WIDTH + 1) * 4
+    assert saved[0] - saved[1] == LAYERS * gelu + norms
+    lines = {line for name, line in Tempo().record(model).items() if "LayerNorm" in name}
+    kept = "keeps its input, since autocast casts its float32 output" if autocast else "keeps its output"
+    assert lines == {f"in-place LayerNorm: {kept}"}
+
+
 def test_what_is_left_has_a_reason() -> None:
     model = T5Model(
         T5Config(
@@ -112,5 +132,6 @@ def test_training_with_it_loses_as_plain_does(runs: Runs) -> None:
     assert saved["tempo"] < saved["plain"]
     record = {k: v for k, v in summary["environment"].items() if k.startswith("tempo.")}
     assert set(record.values()) == {
-        "in-place GELU (erf)", "in-place LayerNorm", "dropped probabilities recomputed from bits",
+        "in-place GELU (erf)", "in-place LayerNorm: keeps its output",
+        "dropped probabilities recomputed from bits",
     }  # fmt: skip

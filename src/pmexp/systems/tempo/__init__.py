@@ -5,7 +5,7 @@ Memory Footprint Reduction", NeurIPS 2022, with packed bits where theirs keeps b
 are no longer saved, for elements of s bytes:
 
     GELU of a module            s - 1/8          its input goes, a bit comes
-    LayerNorm                   s                its input and each row's mean go
+    LayerNorm                   s                its input and each row's mean go; as stock under autocast
     dropped attention           s                with PackedDropout and eager attention
 
 Outputs are the stock modules', bit for bit; in eval mode so is all else. In training the gradients of GELU
@@ -64,10 +64,14 @@ class Tempo(SystemPart):
         vars(module)[_REPORT] = report  # where `record` finds it, whatever wraps the model by then
 
     def record(self, module: nn.Module) -> dict[str, str]:
-        """A line for each module: what was done to it, or why it was left."""
+        """A line for each module: what was done to it and what it kept, or why it was left."""
         lines: dict[str, str] = {}
-        for report in [vars(part)[_REPORT] for part in module.modules() if _REPORT in vars(part)]:
+        for part in [part for part in module.modules() if _REPORT in vars(part)]:
+            report: TempoReport = vars(part)[_REPORT]
             lines |= report.changed | {name: f"left: {reason}" for name, reason in report.left.items()}
+            for name, norm in part.named_modules(remove_duplicate=False):
+                if isinstance(norm, InplaceLayerNorm) and norm.keeps:
+                    lines[name] += f": {norm.keeps}"
         return {f"tempo.{name}": line for name, line in lines.items()}
 
 

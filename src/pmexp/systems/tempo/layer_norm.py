@@ -13,9 +13,13 @@ since where |bias| > RATIO |weight|, the weight of 0 among them, the output says
 columns, few or none in a trained model, the centred input is kept as well. Which columns they are is found at
 every forward, since weights move. On CUDA that waits for the device once a call.
 
-Under autocast an output that the next linear layer will cast is no tensor that it saves (LayerNorm is float32
-on CUDA there): then the input is kept, as torch keeps it, and nothing is won or lost. The same under
-torch.compile, which chooses itself what to save, and cannot follow a number of columns that depends on data.
+Under autocast a linear layer that has to cast this output saves the cast and not the output. Then the input
+is kept, as torch keeps it, and nothing is won or lost: the cast in its place would come back with the cast's
+u, 2^-9 for bfloat16, where autocast leaves LayerNorm float32's 2^-24. With fp32 weights that is every
+LayerNorm of a transformer: on CUDA autocast runs it in float32, on the CPU in its input's dtype, and a
+residual sum that begins with float32 embeddings is float32. The same under torch.compile, which chooses
+itself what to save, and cannot follow a number of columns that depends on data. `InplaceLayerNorm.keeps` says
+what was done.
 """
 
 from collections.abc import Sequence
@@ -33,7 +37,12 @@ RATIO = 4.0  # of |bias| to |weight|, above which a column is kept
 
 
 class InplaceLayerNorm(nn.LayerNorm):
-    """nn.LayerNorm through `inplace_layer_norm`; in eval mode nn.LayerNorm itself."""
+    """nn.LayerNorm through `inplace_layer_norm`; in eval mode nn.LayerNorm itself.
+
+    keeps: what the last forward in training kept for backward, in words; None before the first.
+    """
+
+    keeps: str | None = None
 
     @classmethod
     def like(cls, stock: nn.LayerNorm) -> "InplaceLayerNorm":
@@ -46,7 +55,9 @@ class InplaceLayerNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        return inplace_layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+        y = inplace_layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+        self.keeps = _what_is_kept(y)
+        return y
 
 
 def inplace_layer_norm(
@@ -109,6 +120,14 @@ class _LayerNorm(Function):
             grad, x, ctx.shape, mean, rstd, weight, bias, needed
         )
         return grad_x if grad_x is None else grad_x.to(ctx.dtype), None, grad_weight, grad_bias, None
+
+
+def _what_is_kept(y: Tensor) -> str:
+    if torch.compiler.is_compiling():
+        return "stock under torch.compile"
+    if not _is_read_as_it_is(y):
+        return f"keeps its input, since autocast casts its {str(y.dtype).removeprefix('torch.')} output"
+    return "keeps its output"
 
 
 def _is_read_as_it_is(y: Tensor) -> bool:
