@@ -1,0 +1,1 @@
+"""`python -m pmexp.integration`: what the method needs of each supported model, and what it reaches there."""

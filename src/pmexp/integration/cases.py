@@ -1,0 +1,74 @@
+"""The supported models, each under every attention that it has, and what is reached there."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import hydra
+from omegaconf import OmegaConf
+
+from pmexp.composition import compose, conf_folder, introduce
+from pmexp.config import Attention, Device, ModelConfig, ModelKind, Part, RunConfig
+from pmexp.integration.reach import Reach, reach, skeleton
+from pmexp.models.kinds import KINDS
+
+LENGTH = 512  # tokens of the sample
+VARIANTS = ("baseline", "pm-drop", "pm-drop-recompute")
+
+_TEXT_RUN = ("model=tinybert", "model.pretrained=false", "dataset=reuters-r8")
+_WITH_FLASH = ("bert-base", "longformer-base-4096")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model under one attention."""
+
+    attention: str
+    config: RunConfig
+    asked_for: bool  # transformers takes another attention unless told
+    stock: Reach
+    packed: Reach
+    recomputing: Reach
+
+
+def names() -> list[str]:
+    """Every option of conf/model, and every architecture that none of them is of."""
+    options = sorted(file.stem for file in (conf_folder() / "model").glob("*.yaml"))
+    covered = {configuration(name).model.kind for name in options}
+    return options + [kind.name for kind in KINDS if kind not in covered]
+
+
+@cache
+def configuration(name: str) -> RunConfig:
+    """A run of one of `names()`; an architecture without an option has the sizes of transformers."""
+    if name in ModelKind.__members__:
+        model = ModelConfig(name=name, kind=ModelKind[name])
+    else:
+        introduce()
+        with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            found = OmegaConf.to_object(hydra.compose("config", overrides=[f"model={name}"]).model)
+        assert isinstance(found, ModelConfig)
+        model = found
+    run = compose(() if model.takes_images else _TEXT_RUN)
+    return replace(run, model=model, system=replace(run.system, device=Device.cpu))
+
+
+@cache
+def cases(name: str) -> tuple[Case, ...]:
+    """Eager attention, sdpa where the model has it, and system=flash for two models."""
+    eager = configuration(name)
+    wanted = {"eager": eager}
+    has_sdpa = bool(skeleton(eager)._supports_sdpa)
+    if has_sdpa:
+        wanted["sdpa"] = replace(eager, model=replace(eager.model, attention=Attention.sdpa))
+    if name in _WITH_FLASH:
+        wanted["system=flash"] = replace(eager, system=replace(eager.system, parts=[Part.flash]))
+    variants = [compose([f"variant={variant}"]).variant for variant in VARIANTS]
+    return tuple(
+        Case(
+            attention,
+            config,
+            has_sdpa and attention == "eager",
+            *(reach(config, variant, LENGTH) for variant in variants),
+        )
+        for attention, config in wanted.items()
+    )

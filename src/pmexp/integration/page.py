@@ -1,0 +1,139 @@
+"""docs/integration.md: a table of all models, and a section a model."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+import transformers
+from transformers import CONFIG_MAPPING
+
+from pmexp.composition import conf_folder
+from pmexp.config import RunConfig
+from pmexp.integration.cases import LENGTH, Case, cases, configuration, names
+from pmexp.integration.reach import ASKS_FOR_VALUES, CUT_LAYERS, Call, skeleton
+from pmexp.models.kinds import KINDS
+
+LINES = (
+    "from pmexp.packed_dropout import PackedDropout, replace_dropout",
+    "print(replace_dropout(model, PackedDropout))",
+)
+
+_HEAD = """\
+# What PM-Drop needs of each model, and what it reaches there
+
+    {command}
+
+made this page, with torch {torch} and transformers {transformers}, from the models' code alone: no data, no
+checkpoint, no GPU. What a user writes is one call and its import,
+
+```python
+{lines}
+```
+
+in a run of this project `variant=pm-drop` and no line. Where transformers would take sdpa attention, dropout
+of attention probabilities is reached with one argument more where the model is made,
+`attn_implementation="eager"`.
+
+*modules* are exchanged, *functions* are modules whose call of `F.dropout` is routed, *left* is what is not
+reached, and the reason stands in the model's section. *reached* is the share of the elements that pass a
+dropout of a rate above 0 in one forward in training, counted at each call; the baseline drops as many.
+*recomputed* is the share whose dropped values `pm-drop-recompute` does not save either. A `*` in a place
+stands for the number of the layer."""
+
+_SUMMARY = (
+    "| model | attention | lines | modules | functions | left | reached | recomputed |",
+    "|---|---|---|---|---|---|---|---|",
+)
+_PLACES = ("| attention | place | PM-Drop | rate | elements |", "|---|---|---|---|---|")
+
+
+def page(command: str) -> str:
+    """The whole document; it takes a minute."""
+    rows = [summary(name, case) for name in names() for case in cases(name)]
+    head = _HEAD.format(
+        command=command,
+        torch=torch.__version__.partition("+")[0],
+        transformers=transformers.__version__,
+        lines="\n\n".join(LINES),
+    )
+    return "\n\n".join([head, "\n".join([*_SUMMARY, *rows]), *map(section, names())]) + "\n"
+
+
+def section(name: str) -> str:
+    """The section of one of `names()`."""
+    config = configuration(name)
+    attentions: dict[str, list[str]] = {}  # of each row
+    for case in cases(name):
+        for row in _places(case):
+            attentions.setdefault(row, []).append(case.attention)
+    rows = [f"| {', '.join(found)} | {row} |" for row, found in attentions.items()]
+    about = [*_description(name), f"Rates: {_rates(config)}.", _measurement(config)]
+    return "\n".join([f"## {name}", "", *about, "", *_PLACES, *rows])
+
+
+def summary(name: str, case: Case) -> str:
+    """The row of one model under one attention."""
+    packed, recomputing, report = case.packed, case.recomputing, case.packed.report
+    assert case.stock.elements == packed.elements == recomputing.elements
+    cells = [
+        f"[{name}](#{name})",
+        case.attention,
+        f"{len(LINES)}" + ' and `attn_implementation="eager"`' * case.asked_for,
+        *(str(len(found)) for found in (report.modules, report.functions, report.left)),
+        f"{packed.packed_elements / packed.elements:.1%} of {packed.elements:,}",
+        f"{recomputing.recomputed_elements / recomputing.elements:.1%}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _places(case: Case) -> list[str]:
+    """A row for all places of one name, whatever their layer, that met one fate."""
+    report = case.packed.report
+    fates = [(place, "exchanged") for place in report.modules]
+    fates += [(place, "routed") for place in report.functions]
+    fates += [(place, f"left: {reason}") for place, reason in report.left.items()]
+    assert {call.place for call in case.packed.calls if call.p > 0} <= {place for place, _ in fates}
+    groups: dict[tuple[str, str], list[str]] = {}
+    for place, fate in fates:
+        groups.setdefault((re.sub(r"\.\d+(?=\.|$)", ".*", place), fate), []).append(place)
+    rows = []
+    for (pattern, fate), places in groups.items():
+        calls = [call for call in case.packed.calls if call.place in places]
+        rate, elements = _rate(calls), sum(call.elements for call in calls if call.p > 0)
+        rows.append(f"`{pattern}` x {len(places)} | {fate} | {rate} | {elements:,}")
+    return rows
+
+
+def _rate(calls: Sequence[Call]) -> str:
+    rates = sorted({call.p for call in calls})
+    return ", ".join(f"{rate:g}" for rate in rates) or "not called"
+
+
+def _description(name: str) -> list[str]:
+    """The comment at the head of its file in conf/model."""
+    file = conf_folder() / "model" / f"{name}.yaml"
+    if not file.is_file():
+        return ["No option of conf/model: the sizes and rates of transformers, `model.kind` chooses it."]
+    return [line[2:] for line in file.read_text().splitlines() if line.startswith("# ")]
+
+
+def _rates(config: RunConfig) -> str:
+    """The fields of the transformers configuration, with its own value where that is another one."""
+    kind, chosen = KINDS[config.model.kind], skeleton(config).config
+    own = CONFIG_MAPPING[kind.model_type]()
+    said = []
+    for name in (*kind.hidden_dropout, *kind.attention_dropout):
+        rate, default = getattr(chosen, name), getattr(own, name)
+        said.append(f"`{name}` {rate:g}" + f" ({default:g} in transformers)" * (rate != default))
+    return ", ".join(said)
+
+
+def _measurement(config: RunConfig) -> str:
+    if config.model.takes_images:
+        return "Counted on fake tensors: one image."
+    if config.model.kind in ASKS_FOR_VALUES:
+        return (
+            f"Counted on the CPU, since its code asks for values: one sample of {LENGTH} tokens, the "
+            f"first of them global, in a copy with {CUT_LAYERS} layers."
+        )
+    return f"Counted on fake tensors: one sample of {LENGTH} tokens."
