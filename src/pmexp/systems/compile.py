@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch._subclasses import FakeTensor
 from transformers.models.longformer.modeling_longformer import LongformerLayer
 
 from pmexp.errors import UserError
@@ -24,8 +25,13 @@ BACKEND = "inductor"
 
 class Compile(SystemPart):
     def prepare(self, module: nn.Module) -> None:
-        """Raises UserError for a model without layers, and for one whose layers are no graph."""
+        """Raises UserError for a model without layers or whose layers are no graph, and in a simulation."""
         layers = layers_of(module, "compile")
+        if any(isinstance(parameter, FakeTensor) for parameter in module.parameters()):
+            raise UserError(
+                "system.parts: compile cannot be simulated, since memory is what the compiler makes of it; "
+                "leave it out, or set method=measure"
+            )
         if any(isinstance(layer, LongformerLayer) for layer in layers):
             raise UserError(
                 f"system.parts: compile cannot trace the layers of {type(module).__name__}, whose attention "
