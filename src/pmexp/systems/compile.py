@@ -25,12 +25,12 @@ BACKEND = "inductor"
 
 class Compile(SystemPart):
     def prepare(self, module: nn.Module) -> None:
-        """Raises UserError for a model without layers or with layers that are no graph, and in a simulation."""
+        """Raises UserError for a model without layers or whose layers are no graph, and in a simulation."""
         layers = layers_of(module, "compile")
         if any(isinstance(parameter, FakeTensor) for parameter in module.parameters()):
             raise UserError(
-                "system.parts: compile cannot be simulated, since memory is what the compiler makes of it; leave "
-                "it out, or set method=measure"
+                "system.parts: compile cannot be simulated, since memory is what the compiler makes of it; "
+                "leave it out, or set method=measure"
             )
         if any(isinstance(layer, LongformerLayer) for layer in layers):
             raise UserError(
