@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 RUNS := runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test check format ui clean
+.PHONY: help setup demo bench gpu test check format ui clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ demo: $(INSTALLED) ## 20 training runs on real data, compared in a report
 bench: $(INSTALLED) ## speed of dropout and of a whole training step, into runs/bench
 	$(PYTHON) -m pmexp.bench level=micro quick=true out=$(RUNS)/bench
 	$(PYTHON) -m pmexp.bench level=step out=$(RUNS)/bench
+
+gpu: ## memory and speed of BERT on a CUDA device, in 8 minutes; needs torch, transformers, triton, numpy
+	PYTHONPATH=src python3 -m pmexp.bench.gpu out=docs/results/gpu.md
 
 test: $(INSTALLED) ## every test that this machine can run
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal

@@ -1,0 +1,109 @@
+"""Training steps of a BERT as a masked language model on random tokens, under one variant or another."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BertConfig, BertForMaskedLM
+
+from pmexp.measure.saved_for_backward import SavedForBackward
+from pmexp.packed_dropout import PackedDropout, SeededDropout, replace_dropout
+
+BASELINE = "baseline"
+VARIANTS: Mapping[str, Callable[[nn.Module], object]] = {
+    BASELINE: lambda module: None,
+    "pm-drop": partial(replace_dropout, dropout=PackedDropout),
+    "seed-only": partial(replace_dropout, dropout=SeededDropout),
+    "pm-drop-recompute": partial(replace_dropout, dropout=PackedDropout, recompute=True),
+}
+TORCH_MASKS = "pm-drop with rng=torch"  # of the check alone: it draws the masks of nn.Dropout
+_PUT_IN: dict[str, Callable[[nn.Module], object]] = {
+    **VARIANTS,
+    TORCH_MASKS: partial(replace_dropout, dropout=PackedDropout, rng="torch"),
+}
+
+_HIDDEN_SHARE = 0.15  # of the tokens is guessed
+_NO_LABEL = -100
+_LR, _CLIP_NORM = 1e-4, 1.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model, and the batch that its steps are measured with."""
+
+    name: str
+    batch: int  # samples
+    length: int  # tokens
+    architecture: Mapping[str, int] = field(hash=False)  # fields of BertConfig; its rates are 0.1
+
+
+def _bert(name: str, batch: int, width: int, layers: int, heads: int) -> Size:
+    sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    return Size(name, batch, 512, {**sizes, "intermediate_size": 4 * width, "vocab_size": 30522})
+
+
+SIZES = (_bert("bert-base", 32, 768, 12, 12), _bert("bert-large", 16, 1024, 24, 16))
+
+
+class Workload:
+    """One set of weights and one AdamW, and over them a module tree for each variant.
+
+    So the variants take turns in the memory of one model: nothing of the others lies beside a step's peak.
+    """
+
+    def __init__(
+        self, size: Size, attention: str, precision: str, device: torch.device, variants: Sequence[str]
+    ) -> None:
+        """precision: "bf16" is autocast over fp32 weights, "fp32" is not."""
+        self.size, self.attention, self.precision, self.device = size, attention, precision, device
+        torch.manual_seed(0)
+        with torch.device(device):
+            config = BertConfig(**size.architecture, attn_implementation=attention)
+            module = BertForMaskedLM(config).train()
+        shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+        self._modules = {variant: copy.deepcopy(module, dict(shared)) for variant in variants}
+        for variant, own in self._modules.items():
+            _PUT_IN[variant](own)
+        self._optimizer = torch.optim.AdamW(module.parameters(), lr=_LR)
+
+    def __str__(self) -> str:
+        return f"{self.size.name}, {self.attention}, {self.precision}"
+
+    @property
+    def variants(self) -> list[str]:
+        return list(self._modules)
+
+    def step(self, variant: str, batch: int) -> Tensor:
+        """Forward, backward, clipping and update with a batch of that many samples; the loss, in nats.
+
+        Gradients are gone afterwards, also where memory did not suffice.
+        """
+        module = self._modules[variant]
+        try:
+            loss = self._loss(module, batch)
+            loss.backward()
+            nn.utils.clip_grad_norm_(module.parameters(), _CLIP_NORM)
+            self._optimizer.step()
+            return loss.detach()
+        finally:
+            self._optimizer.zero_grad(set_to_none=True)
+
+    def saved_for_backward(self, variant: str, batch: int) -> SavedForBackward:
+        """The ledger of one forward."""
+        with SavedForBackward(self._modules[variant]) as ledger:
+            self._loss(self._modules[variant], batch)
+        return ledger
+
+    def _loss(self, module: nn.Module, batch: int) -> Tensor:
+        """The batches of one number of samples are the same one. The loss is that of pmexp.loop."""
+        generator = torch.Generator(self.device).manual_seed(batch)
+        draw = partial(torch.rand, batch, self.size.length, generator=generator, device=self.device)
+        tokens = (draw() * self.size.architecture["vocab_size"]).long()
+        labels = tokens.masked_fill(draw() >= _HIDDEN_SHARE, _NO_LABEL)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits = module(input_ids=tokens).logits.float()
+            return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=_NO_LABEL)
