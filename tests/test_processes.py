@@ -2,16 +2,18 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from pmexp import experiment
 from pmexp.journal import read_journal
+from pmexp.run_folder import RunFolder
+from pmexp.systems import launch
 from small_runs import TINY_VIT, Runs
 
 pytestmark = pytest.mark.slow
@@ -19,14 +21,14 @@ TWO = ["system=ddp", "system.processes=2"]
 SHORT = ["train.max_steps=4", "train.log_every=1"]
 
 
-def start(folder: Path, *arguments: str, fault: str = "") -> "subprocess.Popen[str]":
-    """The command; `fault` is executed in the second step of rank 1."""
+def train(folder: Path, *arguments: str, fault: str = "") -> tuple[int, str, str]:
+    """The command: (exit code, stdout, stderr). `fault` is executed in the second step of rank 1."""
     environment = dict(os.environ)
     if fault:
         patches = folder.parent / "patches"
         patches.mkdir()
         (patches / "sitecustomize.py").write_text(
-            "import os, signal\n"
+            "import os, signal, time\n"
             "if os.environ.get('RANK') == '1':\n"
             "    import torch\n"
             "    from pmexp.loop import Training\n"
@@ -46,15 +48,8 @@ def start(folder: Path, *arguments: str, fault: str = "") -> "subprocess.Popen[s
         *arguments,
         f"runs_dir={folder}",
     ]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def train(folder: Path, *arguments: str, fault: str = "") -> tuple[int, str, str]:
-    process = start(folder, *arguments, fault=fault)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout, done.stderr
 
 
 def run_folder(folder: Path) -> Path:
@@ -90,22 +85,18 @@ def test_two_processes_train_as_one(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    arguments = ["variant=pm-drop", *TWO, "train.epochs=30", "train.max_steps=120", "train.log_every=1"]
+    """The launcher gets SIGTERM while rank 1 is in its second step."""
+    arguments = ["variant=pm-drop", *TWO, "train.max_steps=8", "train.log_every=1"]
     stopped, alone = tmp_path / "stopped", tmp_path / "alone"
-    process = start(stopped, *arguments)
-    while not (list(tmp_path.glob("stopped/default/*/journal.jsonl")) and curve(stopped, "train/loss")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and "run the same command to go on" in err
+    code, _, err = train(stopped, *arguments, fault="os.kill(os.getppid(), signal.SIGTERM), time.sleep(2)")
+    assert code == 130 and "run the same command to go on" in err
     assert read(run_folder(stopped) / "failure.json")["status"] == "interrupted"
-    assert 0 < len(curve(stopped, "train/loss")) < 120
+    assert 0 < len(curve(stopped, "train/loss")) < 8
     assert train(stopped, *arguments)[0] == 0
     assert train(alone, *arguments)[0] == 0
     for metric in ("train/loss", "grad/norm", "val/loss"):
         assert curve(stopped, metric) == curve(alone, metric)
-    assert [step for step, _ in curve(stopped, "train/loss")] == list(range(1, 121))
+    assert [step for step, _ in curve(stopped, "train/loss")] == list(range(1, 9))
 
 
 @pytest.mark.parametrize(
@@ -124,11 +115,20 @@ def test_a_rank_that_fails_is_named(fault: str, words: str, tmp_path: Path) -> N
     assert not (folder / "summary.json").exists()
 
 
-def test_memory_that_does_not_suffice_to_build_the_run_is_the_result_too(tmp_path: Path) -> None:
-    absurd = ["model.architecture.hidden_size=8388608", "model.architecture.num_attention_heads=1"]
-    code, out, err = train(tmp_path / "runs", *TWO, *SHORT, *absurd)
+def test_memory_that_does_not_suffice_to_build_the_run_is_the_result_too(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a rank left of its error, as torch's launcher writes it; no process is started."""
+    said = "RuntimeError: [enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+    file = runs.folder.parent / "error.json"
+    file.write_text(json.dumps({"message": {"message": said, "extraInfo": {"timestamp": "0"}}}))
+    failure = ProcessFailure(local_rank=1, pid=1, exitcode=1, error_file=str(file))
+    monkeypatch.setattr(
+        experiment, "launch", lambda config, _: launch._raise(RunFolder(config), {1: failure})
+    )
+    code, out, err = runs.train(*TINY_VIT, *TWO, *SHORT, "tracking=off")
     assert code == 0 and "summary.json" in out, err
-    summary = read(run_folder(tmp_path / "runs") / "summary.json")
+    summary = read(run_folder(runs.folder) / "summary.json")
     assert summary["status"] == "oom" and "you tried to allocate" in summary["error"]
 
 
