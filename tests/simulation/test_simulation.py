@@ -1,7 +1,6 @@
 """The simulated memory of a step against real steps on the CPU, whose allocator torch's profiler watches."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,12 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 
+import real_steps
 from pmexp.errors import UserError
+from pmexp.models.examples import Batch
 from pmexp.packed_dropout import PackedDropout, SeededDropout, replace_dropout
-from pmexp.simulation import Batch, LiveBytes, Prediction, peaks_of_training, predict
+from pmexp.simulation import LiveBytes, Prediction, peaks_of_training, predict
 from pmexp.simulation.cuda_kernels import cuda_semantics
 from pmexp.simulation.internals import fake_tensors
 from pmexp.variants.byte_mask import ByteMaskDropout
+from real_steps import precision
 
 SAMPLES, TOKENS, HEADS, WIDTH, INNER, WORDS = 4, 64, 4, 64, 128, 1000
 SHAPES = dict.fromkeys(
@@ -50,10 +52,6 @@ def prepared(model: nn.Module, dropout: str, checkpointing: bool = False) -> Non
         model.activation_checkpointing_enable({"use_reentrant": False})
 
 
-def precision(name: str) -> AbstractContextManager[object]:
-    return torch.autocast("cpu", torch.bfloat16) if name == "bf16" else nullcontext()
-
-
 def simulated(
     dropout: str, like: str, checkpointing: bool = False, name: str = "fp32", **options: Any
 ) -> Prediction:
@@ -71,27 +69,12 @@ def real_batch() -> tuple[dict[str, Tensor], Tensor]:
 def real_peak(
     dropout: str, checkpointing: bool = False, name: str = "fp32", build: Callable[[], nn.Module] = bert
 ) -> int:
-    """The highest sum of what torch's CPU allocator gave and took back in two steps of plain PyTorch."""
-    with torch.profiler.profile(
-        profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]
-    ) as profile:
+    def made() -> nn.Module:
         model = build()
         prepared(model, dropout, checkpointing)
-        inputs, labels = real_batch()
-        optimizer = torch.optim.AdamW(model.train().parameters())
-        for _ in range(2):
-            with precision(name):
-                loss = F.cross_entropy(model(**inputs).logits.float().flatten(0, -2), labels.flatten())
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-    live = peak = 0
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak
+        return model
+
+    return real_steps.real_peak(made, *real_batch(), name)
 
 
 CASES = [

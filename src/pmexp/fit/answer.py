@@ -42,22 +42,23 @@ class Answer:
 def answer(options: FitOptions) -> Answer:
     """Raises UserError, or an error of Hydra, for a configuration that cannot be run."""
     config = compose(options.overrides)
-    whole = config.train.batch_size or 1
-    batch, length = whole // config.train.accumulate, config.dataset.max_length
+    batch, length = _samples_at_once(config), config.dataset.max_length
     if options.what == "length" and config.model.takes_images:
         raise UserError(f"what=length: model={config.model.name} takes images; allowed is what=batch")
     asked = batch if options.what == "batch" else length
     global_batch = options.global_batch
     if options.method == "measure" and options.what == "batch":
-        global_batch = global_batch or whole
-    if global_batch and global_batch % batch:
+        global_batch = global_batch or config.train.batch_size
+    processes = config.system.processes
+    if global_batch and global_batch % (batch * processes):
         raise UserError(
-            f"global_batch: {global_batch} is no multiple of {batch}, the first batch to be tried"
+            f"global_batch: {global_batch} is no multiple of {batch * processes}, the first batch to be tried"
         )
+    share = global_batch // processes if global_batch else None
     probe = (
-        _simulated(options, config, global_batch)
+        _simulated(options, config, share)
         if options.method == "simulate"
-        else _measured(options, global_batch)
+        else _measured(options, global_batch, processes)
     )
     made: dict[int, Probe] = {}
 
@@ -67,10 +68,15 @@ def answer(options: FitOptions) -> Answer:
         return made[value]
 
     first = remembered(asked)
-    values = batches(global_batch) if options.what == "batch" else _lengths_of(options, config)
+    values = batches(share) if options.what == "batch" else _lengths_of(options, config)
     start = values.index(asked) if asked in values else max(0, asked // _LENGTH_MULTIPLE - 1)
     largest, _ = search(values, start, options.budget_bytes, remembered)
     return Answer(first, largest, list(made.values()), config)
+
+
+def _samples_at_once(config: RunConfig) -> int:
+    """Of one process."""
+    return (config.train.batch_size or 1) // config.train.accumulate // config.system.processes
 
 
 def _lengths_of(options: FitOptions, config: RunConfig) -> Sequence[int]:
@@ -82,27 +88,27 @@ def _lengths_of(options: FitOptions, config: RunConfig) -> Sequence[int]:
     return lengths(_LENGTH_MULTIPLE, positions)
 
 
-def _simulated(options: FitOptions, config: RunConfig, global_batch: int | None) -> Callable[[int], Probe]:
+def _simulated(options: FitOptions, config: RunConfig, share: int | None) -> Callable[[int], Probe]:
     from pmexp.fit.simulate import probe_of, simulate
 
-    parts, length = config.train.accumulate, config.dataset.max_length
-    batch = (config.train.batch_size or 1) // parts
+    batch, length = _samples_at_once(config), config.dataset.max_length
 
     def probe(value: int) -> Probe:
         samples, tokens = (value, length) if options.what == "batch" else (batch, value)
-        accumulate = global_batch // samples if global_batch else parts
+        accumulate = share // samples if share else config.train.accumulate
         prediction = simulate(config, samples, tokens, accumulate)
         return probe_of(value, prediction, options.budget_bytes)
 
     return probe
 
 
-def _measured(options: FitOptions, global_batch: int | None) -> Callable[[int], Probe]:
+def _measured(options: FitOptions, global_batch: int | None, processes: int) -> Callable[[int], Probe]:
     from pmexp.fit.measure import measure
 
     def probe(value: int) -> Probe:
         if global_batch:
-            keys = [f"train.batch_size={global_batch}", f"train.accumulate={global_batch // value}"]
+            parts = global_batch // processes // value
+            keys = [f"train.batch_size={global_batch}", f"train.accumulate={parts}"]
         else:
             keys = [f"dataset.max_length={value}"]
         return measure([*options.overrides, *keys], value, options.budget_bytes)

@@ -1,6 +1,7 @@
 """method=simulate: the peak of a run's step from its configuration alone.
 
-On the operators of CUDA, whatever this machine has, unless system.device=cpu asks for the CPU's.
+On the operators of CUDA, whatever this machine has, unless system.device=cpu asks for the CPU's. Of several
+processes it is the peak of one.
 """
 
 from dataclasses import replace
@@ -8,18 +9,29 @@ from dataclasses import replace
 from torch import nn
 
 from pmexp import variants
-from pmexp.config import Device, RunConfig
+from pmexp.config import SHARDING, Device, Part, RunConfig
+from pmexp.errors import UserError
 from pmexp.fit.search import Probe
 from pmexp.fit.skeleton import batch_shapes, skeleton
-from pmexp.simulation import Prediction, predict
+from pmexp.simulation import Prediction, predict, sharding_of
 from pmexp.systems import System
 
 
 def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) -> Prediction:
-    """The peak of a step of `batch` samples of `length` tokens."""
-    system = System(replace(config.system, device=Device.cpu))
+    """The peak of a step of `batch` samples of `length` tokens in each of `accumulate` parts, on one process.
+
+    Raises UserError for system.parts=[offload], whose activations wait elsewhere.
+    """
+    stack = config.system
+    if Part.offload in stack.parts:
+        raise UserError(
+            "system.parts: offload is not simulated; leave it out, or use method=measure on the device"
+        )
+    parts = [part for part in stack.parts if part not in SHARDING]  # that is `sharding` below
+    system = System(replace(stack, device=Device.cpu, parts=parts, processes=1))
 
     def prepare(module: nn.Module) -> None:
+        system.before_variant(module)
         variants.apply(module, config.variant)
         for part in system.parts:  # and no move to a device, where the module is already
             part.prepare(module)
@@ -29,8 +41,9 @@ def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) ->
         batch_shapes(config, batch, length),
         prepare=prepare,
         forward=system.forward,
-        like="cpu" if config.system.device is Device.cpu else "cuda",
+        like="cpu" if stack.device is Device.cpu else "cuda",
         accumulate=accumulate,
+        sharding=sharding_of(stack.sharding, stack.processes, accumulate),
     )
 
 

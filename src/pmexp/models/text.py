@@ -60,12 +60,9 @@ def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
     """A classifier over the dataset's own vocabulary, whose token embeddings start from random values."""
     if config.model.pretrained:
         module, weights = _trained(config, dataset, locate(config.model))
+        _take_symbols(module)
     else:
         module, weights = untrained(config, len(dataset.classes)), "random"
-    symbols = nn.Embedding(len(VOCABULARY), module.get_input_embeddings().embedding_dim, padding_idx=0)
-    nn.init.normal_(symbols.weight, std=module.config.initializer_range)
-    module.set_input_embeddings(symbols)
-    module.config.vocab_size = len(VOCABULARY)
     length = config.dataset.max_length
     positions.check(length, module, config.model)
 
@@ -74,6 +71,13 @@ def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
         return SymbolExamples(split.inputs, torch.from_numpy(split.labels), length)
 
     return TaskModel(module, examples, length, f"{weights}, random: token embeddings of the symbols")
+
+
+def _take_symbols(module: PreTrainedModel) -> None:
+    symbols = nn.Embedding(len(VOCABULARY), module.get_input_embeddings().embedding_dim, padding_idx=0)
+    nn.init.normal_(symbols.weight, std=module.config.initializer_range)
+    module.set_input_embeddings(symbols)
+    module.config.vocab_size = len(VOCABULARY)
 
 
 def _trained(config: RunConfig, dataset: Dataset, folder: Path) -> tuple[PreTrainedModel, str]:
@@ -86,13 +90,19 @@ def _trained(config: RunConfig, dataset: Dataset, folder: Path) -> tuple[PreTrai
 
 
 def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrainedModel:
-    """The architecture of the configuration with random weights; it needs no data and no checkpoint."""
+    """The architecture of the configuration with random weights; it needs no data and no checkpoint.
+
+    For a dataset of symbols its token embeddings are those of the dataset's own vocabulary.
+    """
     fields = hf_fields(config, classes) | {"pad_token_id": pad_token_id}
     hf_config = from_architecture(config, **fields)
     if config.model.positions:
         unused = pad_token_id + 1 if config.model.kind in _PADDED_POSITIONS else 0
         hf_config.max_position_embeddings = config.model.positions + unused
-    return _AUTO[config.dataset.objective].from_config(hf_config)
+    module = _AUTO[config.dataset.objective].from_config(hf_config)
+    if INPUTS_OF[config.dataset.kind] is Inputs.symbols:
+        _take_symbols(module)
+    return module
 
 
 def encoded(tokenizer: Any, split: Split, length: int) -> TensorExamples:

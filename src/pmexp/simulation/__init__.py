@@ -2,15 +2,17 @@
 
 from pmexp.simulation.live_bytes import CATEGORIES, LiveBytes, Snapshot
 from pmexp.simulation.predict import NOT_MODELLED, Prediction, predict
-from pmexp.simulation.step import Batch, peaks_of_training
+from pmexp.simulation.sharding import Sharding, sharding_of
+from pmexp.simulation.step import peaks_of_training
 
 __all__ = [
     "CATEGORIES",
     "NOT_MODELLED",
-    "Batch",
     "LiveBytes",
     "Prediction",
+    "Sharding",
     "Snapshot",
     "peaks_of_training",
     "predict",
+    "sharding_of",
 ]

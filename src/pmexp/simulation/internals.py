@@ -4,13 +4,15 @@ Each is wrapped in a name that says what is wanted of it, so that a change in to
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorMode,
+    unset_fake_temporarily,
 )
 from torch.library import Library
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,7 +22,9 @@ __all__ = [
     "DATA_DEPENDENT",
     "TorchDispatchMode",
     "fake_tensors",
+    "is_fake",
     "overridden_operators",
+    "real_tensors",
     "running_backward",
     "tree_leaves",
     "tree_map_only",
@@ -33,6 +37,16 @@ DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException)
 def fake_tensors() -> FakeTensorMode:
     """A context in which tensors have shapes, dtypes and storages with a size, and no memory."""
     return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def is_fake(tensor: torch.Tensor) -> bool:
+    return isinstance(tensor, FakeTensor)
+
+
+def real_tensors() -> AbstractContextManager[object]:
+    """A context inside fake_tensors() in which tensors are real again."""
+    context: AbstractContextManager[object] = unset_fake_temporarily()
+    return context
 
 
 @contextmanager

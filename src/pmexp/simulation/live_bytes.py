@@ -5,8 +5,9 @@ storage tells when that is freed. So the same counter measures a real step and a
 """
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
@@ -50,11 +51,14 @@ class LiveBytes(TorchDispatchMode):
 
     Args:
         block: bytes to whose multiple an allocator rounds; CUDA's takes 512.
+        shares: of a category's bytes, what this process holds where others hold the rest. What the
+            optimizer's step makes has the share of its state.
     """
 
-    def __init__(self, block: int = 1) -> None:
+    def __init__(self, block: int = 1, shares: Mapping[str, float] | None = None) -> None:
         super().__init__()
         self.block = block
+        self.shares = shares or {}
         self.live = dict.fromkeys(CATEGORIES, 0)
         self.peaks: dict[str, Snapshot] = {}
         self.phase = ""
@@ -116,19 +120,21 @@ class LiveBytes(TorchDispatchMode):
         known = self._known.get(key)
         if known is not None and known[0]() is storage:
             if again:
-                self._move(key, known, category)
+                self._move(storage, known[0], category)
             return
-        size = -(-storage.nbytes() // self.block) * self.block
-        self._known[key] = weakref.ref(storage, lambda _: self._free(key)), size, category
-        self.live[category] += size
-        self._total += size
+        self._add(key, weakref.ref(storage, lambda _: self._free(key)), storage.nbytes(), category)
         self._note()
 
-    def _move(self, key: int, known: tuple[weakref.ref[Any], int, str], category: str) -> None:
-        reference, size, before = known
+    def _move(self, storage: torch.UntypedStorage, reference: weakref.ref[Any], category: str) -> None:
+        self._free(id(storage))
+        self._add(id(storage), reference, storage.nbytes(), category)
+
+    def _add(self, key: int, reference: weakref.ref[Any], nbytes: int, category: str) -> None:
+        share = self.shares.get("optimizer" if self._updating else category, 1.0)
+        size = -(-ceil(nbytes * share) // self.block) * self.block
         self._known[key] = reference, size, category
-        self.live[before] -= size
         self.live[category] += size
+        self._total += size
 
     def _free(self, key: int) -> None:
         _, size, category = self._known.pop(key)

@@ -16,17 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from pmexp.errors import UserError
+from pmexp.models.examples import Batch
 from pmexp.simulation.cuda_kernels import cuda_semantics
 from pmexp.simulation.internals import DATA_DEPENDENT, fake_tensors
+from pmexp.simulation.known_values import KnownValues
 from pmexp.simulation.live_bytes import CATEGORIES, LiveBytes, Snapshot
-from pmexp.simulation.step import BACKWARD_MIDDLE, Batch, peaks_of_training
+from pmexp.simulation.sharding import Sharding
+from pmexp.simulation.step import BACKWARD_MIDDLE, peaks_of_training
 
 NOT_MODELLED = (
     "the CUDA context and library workspaces (cuBLAS, cuDNN)",
     "fragmentation and cached blocks of the allocator: reserved memory is above allocated memory",
     "scratch memory inside kernels",
     "fusion by torch.compile",
-    "buffers of communication between processes",
+    "buffers of communication between processes, but for DeepSpeed's reduce bucket",
 )
 _CUDA_BLOCK = 512  # bytes; CUDA's caching allocator rounds every tensor up to it
 _FEWEST_LAYERS = 2  # a first and a last one
@@ -35,12 +38,19 @@ Shapes = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """The peak of a step."""
+    """The peaks of a step's phases, and the highest of them, which is the step's."""
 
-    peak: Snapshot
-    phase: str  # of the step, in which it lies
+    peaks: dict[str, Snapshot]
     layers: int  # of the model
     simulated_layers: tuple[int, ...]  # one number: all of them; two: the rest is extrapolated
+
+    @property
+    def phase(self) -> str:
+        return max(self.peaks, key=lambda name: self.peaks[name].total)
+
+    @property
+    def peak(self) -> Snapshot:
+        return self.peaks[self.phase]
 
     @property
     def peak_bytes(self) -> int:
@@ -55,17 +65,20 @@ def predict(
     forward: Callable[[], AbstractContextManager[object]] = nullcontext,
     like: str = "cuda",
     accumulate: int = 1,
+    sharding: Sharding = Sharding(),  # noqa: B008  frozen
     extrapolate: bool = True,
 ) -> Prediction:
     """The peak of a training step with AdamW.
 
     Args:
         build: makes the module; called under ``torch.device("meta")``, so nothing is allocated.
-        shapes: shape and dtype of each keyword argument of the module, and of "labels".
+        shapes: shape and dtype of each keyword argument of the module, and of "labels". An "attention_mask"
+            is of ones; no other value is known.
         prepare: changes the module when its tensors are fake ones of the CPU: dropout, checkpointing.
         forward: entered around each forward; the device type of what it enters is "cpu" in any case.
         like: "cuda" or "cpu": on whose operators.
         accumulate: micro-batches a step.
+        sharding: what this process holds where there are others.
         extrapolate: False simulates every layer.
 
     Raises:
@@ -79,10 +92,10 @@ def predict(
     for count in counts:
         module = _built(build)
         del layers_of(module)[count:]
-        found.append(_simulated(module, shapes, prepare, forward, like, accumulate))
+        found.append(_simulated(module, shapes, prepare, forward, like, accumulate, sharding))
     peaks = found[0] if not cut else _extrapolated(found[0], found[1], depth - _FEWEST_LAYERS)
-    phase = max(peaks, key=lambda name: peaks[name].total)
-    return Prediction(peaks[phase], phase, depth, counts)
+    peaks = {name: sharding.held(name, peak) for name, peak in peaks.items()}
+    return Prediction(peaks, depth, counts)
 
 
 def layers_of(module: nn.Module) -> nn.ModuleList:
@@ -112,18 +125,17 @@ def _simulated(
     forward: Callable[[], AbstractContextManager[object]],
     like: str,
     accumulate: int,
+    sharding: Sharding,
 ) -> dict[str, Snapshot]:
     on_cuda = like == "cuda"
-    counter = LiveBytes(_CUDA_BLOCK if on_cuda else 1)
+    counter = LiveBytes(_CUDA_BLOCK if on_cuda else 1, sharding.shares)
     try:
-        with fake_tensors(), cuda_semantics() if on_cuda else nullcontext():
+        with fake_tensors(), KnownValues(), cuda_semantics() if on_cuda else nullcontext():
             _give_fake_tensors(module)
             prepare(module)
-            tensors = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
-            batch = Batch({n: t for n, t in tensors.items() if n != "labels"}, tensors["labels"])
             return peaks_of_training(
                 module,
-                batch,
+                _batch(shapes),
                 counter,
                 forward=forward,
                 layers=tuple(layers_of(module)),
@@ -135,6 +147,15 @@ def _simulated(
             f"method=simulate: {type(module).__name__} decides by the values of its inputs ({error}), which "
             "a simulation does not have; use method=measure on the device"
         ) from None
+
+
+def _batch(shapes: Shapes) -> Batch:
+    tensors = {
+        name: (torch.ones if name == "attention_mask" else torch.empty)(shape, dtype=dtype)
+        for name, (shape, dtype) in shapes.items()
+    }
+    labels = tensors.pop("labels")
+    return Batch(tensors, labels)
 
 
 def _give_fake_tensors(module: nn.Module) -> None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pmexp.models.examples import IGNORED, Batch
 from pmexp.simulation.live_bytes import LiveBytes, Snapshot
 
 _LR = 1e-4  # of no consequence for memory
@@ -17,14 +17,6 @@ _CLIP_NORM = 1.0
 FORWARD, BACKWARD, BACKWARD_MIDDLE, BACKWARD_END, UPDATE = (
     *("forward", "backward", "backward, middle layers", "backward, first layer", "update"),
 )
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A micro-batch on the module's device."""
-
-    inputs: dict[str, Tensor]  # keyword arguments of the module
-    labels: Tensor  # int64, (samples,) or (samples, tokens)
 
 
 def peaks_of_training(
@@ -37,7 +29,7 @@ def peaks_of_training(
     accumulate: int = 1,
     foreach: bool | None = None,
 ) -> dict[str, Snapshot]:
-    """Takes two steps and returns the peak of each phase of the second one, when AdamW has its state.
+    """Takes a step of AdamW, which has its state by then, and returns the peak of each phase.
 
     Args:
         module: called as ``module(**inputs).logits``; all of its parameters are trained.
@@ -53,26 +45,36 @@ def peaks_of_training(
     counter.assign((*batch.inputs.values(), batch.labels), "activations")
     handles = _mark_backward(layers, counter)
     with counter:
-        for _ in range(2):
-            counter.forget_peaks()
-            for _ in range(min(accumulate, 2)):
-                counter.enter(FORWARD)
-                with forward():
-                    loss = _loss(module(**batch.inputs).logits, batch.labels)
-                counter.enter(BACKWARD)
-                loss.backward()
-            counter.enter(UPDATE)
-            nn.utils.clip_grad_norm_(module.parameters(), _CLIP_NORM, foreach=foreach)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        _make_state(optimizer)
+        counter.forget_peaks()
+        for _ in range(min(accumulate, 2)):
+            counter.enter(FORWARD)
+            with forward():
+                loss = _loss(module(**batch.inputs).logits, batch.labels)
+            counter.enter(BACKWARD)
+            loss.backward()
+        counter.enter(UPDATE)
+        nn.utils.clip_grad_norm_(module.parameters(), _CLIP_NORM, foreach=foreach)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     for handle in handles:
         handle.remove()
     return counter.peaks
 
 
+def _make_state(optimizer: torch.optim.Optimizer) -> None:
+    """A step by a gradient of zeros, without a forward."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross-entropy of samples, or of tokens, in fp32."""
-    return F.cross_entropy(logits.float().flatten(0, -2), labels.flatten())
+    """The loop's: cross-entropy summed over samples, or over tokens, in fp32, and divided by their number."""
+    flat = logits.float().flatten(0, -2)
+    return F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction="sum") / labels.numel()
 
 
 def _mark_backward(layers: Sequence[nn.Module], counter: LiveBytes) -> list[Any]:
