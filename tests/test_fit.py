@@ -5,14 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pmexp import systems
+from pmexp.composition import compose
 from pmexp.fit import measure
 from pmexp.fit.command import main
 from pmexp.fit.search import Probe, batches, lengths, search
+from pmexp.fit.simulate import simulate
 from small_runs import TINY_BERT, TINY_VIT
 
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 NO_DATA = [*TINY_BERT, "dataset.path=/nowhere", "train.batch_size=8"]
 
 
@@ -36,7 +41,7 @@ def test_the_search_finds_the_largest(
     values = range(1, 5001)
     found, probes = search(values, start, budget, probe)
     assert found == max((value for value in values if probe(value).fits), default=None)
-    assert len(probes) <= 30 and len({made.value for made in probes}) == len(probes)
+    assert len(probes) <= 24 and len({made.value for made in probes}) == len(probes)
 
 
 def test_micro_batches_divide_the_global_batch() -> None:
@@ -86,15 +91,65 @@ def test_out_of_memory_is_a_probe_that_does_not_fit(monkeypatch: pytest.MonkeyPa
     assert found.note == "out of memory: CUDA out of memory. Tried to allocate 2 GiB"
 
 
-def test_a_table_of_tasks_and_variants(tmp_path: Path) -> None:
+def test_a_table_of_tasks_and_arms(tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
-    keys = "".join(f"    - {key}\n" for key in NO_DATA)
-    plan.write_text(f"variants: [baseline, pm-drop]\ntasks:\n  small:\n{keys}")
+    arms = "arms: [variant=baseline, variant=pm-drop]"
+    plan.write_text(f"{arms}\nlengths: [64, 128]\ntasks:\n  small: {json.dumps(NO_DATA)}\n")
     assert main([f"table={plan}", "budget_gb=0.002", f"out={tmp_path / 'table.md'}"]) == 0
-    rows = [line.split(" | ") for line in (tmp_path / "table.md").read_text().splitlines() if "small" in line]
-    assert [row[1] for row in rows] == ["baseline", "pm-drop"]
-    assert rows[0][3] == "0.0%" and float(rows[1][3][:-1]) > 0
-    assert int(rows[1][5]) >= int(rows[0][5])
+    rows = rows_of(tmp_path / "table.md")
+    assert [row[1:3] for row in rows] == [
+        [tokens, arm] for tokens in ("64", "128") for arm in ("baseline", "pm-drop")
+    ]
+    for baseline, ours in (rows[:2], rows[2:]):
+        assert baseline[4] == "0.0%" and float(ours[4][:-1]) > 0
+        assert int(ours[6]) >= int(baseline[6])
+    assert rows[0][7] == rows[2][7]
+
+
+def rows_of(table: Path) -> list[list[str]]:
+    """Cells of each row: task, tokens, arm, peak, saving, fits, largest batch, longest context."""
+    lines = [line for line in table.read_text().splitlines() if line.startswith("| ")]
+    return [line.strip("| ").split(" | ") for line in lines[1:]]
+
+
+def test_a_row_of_the_committed_table_is_what_is_simulated_now() -> None:
+    tasks = yaml.safe_load((RESULTS / "fit-exp-1.yaml").read_text())["tasks"]
+    task, tokens, arm, peak, *_, largest, _ = rows_of(RESULTS / "fit-exp-1.md")[1]
+    assert (tokens, arm) == ("128", "pm-drop")
+    config = compose([*tasks[task], f"variant={arm}", f"dataset.max_length={tokens}"])
+    batches = (config.train.batch_size or 0, int(largest), int(largest) + 1)
+    asked, most, more = (simulate(config, batch, int(tokens)).peak_bytes for batch in batches)
+    assert f"{asked / 2**30:.1f}" == peak
+    assert most <= 80 * 10**9 < more
+
+
+def test_the_committed_tables_show_what_the_study_says() -> None:
+    saving = {tuple(row[:3]): float(row[4][:-1]) for row in rows_of(RESULTS / "fit-exp-1.md")}
+    for task in {task for task, *_ in saving}:
+        grown = [saving[task, tokens, "pm-drop"] for tokens in ("128", "512", "1024")]
+        assert grown == sorted(grown) and grown[0] < grown[-1], task
+    fits = {tuple(row[:3]): row[5] for row in rows_of(RESULTS / "fit-exp-2.md")}
+    of = ("Longformer on ListOps, 4 x 4", "16384")
+    assert (fits[*of, "baseline-zero2"], fits[*of, "pm-drop-zero2"]) == ("no", "yes")
+
+
+def test_one_of_several_processes_without_their_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flash is there before dropout is replaced; DeepSpeed and a launcher are not needed."""
+
+    def missing(part: str) -> None:
+        raise AssertionError(f"{part} was asked for")
+
+    monkeypatch.setattr(systems, "check_packages", missing)
+    plain = compose([*NO_DATA, "variant=pm-drop"])
+    ranks = compose([*NO_DATA, "variant=pm-drop", "system=zero2-flash", "system.processes=4"])
+    one, four = (simulate(config, 2, 64).peaks["update"].by_category for config in (plain, ranks))
+    assert four["optimizer"] == pytest.approx(one["optimizer"] / 4, rel=0.05)  # blocks of 512 bytes
+    masks = [simulate(config, 2, 64).peaks["forward"].by_category["masks"] for config in (plain, ranks)]
+    heads, layers = (
+        plain.model.architecture["num_attention_heads"],
+        plain.model.architecture["num_hidden_layers"],
+    )
+    assert masks[0] - masks[1] == layers * 2 * heads * 64**2 // 8
 
 
 @pytest.mark.parametrize(
@@ -106,6 +161,7 @@ def test_a_table_of_tasks_and_variants(tmp_path: Path) -> None:
         (["global_batch=33"], "global_batch: 33 is no multiple of 32"),
         (["what=length"], "what=length: model=vit-digits takes images; allowed is what=batch"),
         (["table=/nowhere.yaml"], "table: /nowhere.yaml cannot be read"),
+        (["system=offload"], "system.parts: offload is not simulated; leave it out, or use method=measure"),
         (["variant=none"], "variant=none: is not an option"),
     ],
 )

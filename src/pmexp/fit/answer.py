@@ -10,7 +10,7 @@ from pmexp.errors import UserError
 from pmexp.fit.options import FitOptions
 from pmexp.fit.search import Probe, batches, lengths, search
 
-_LENGTH_MULTIPLE = 64  # tokens; what the search tells apart
+LENGTH_MULTIPLE = 64  # tokens; what the search tells apart
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def answer(options: FitOptions) -> Answer:
 
     first = remembered(asked)
     values = batches(share) if options.what == "batch" else _lengths_of(options, config)
-    start = values.index(asked) if asked in values else max(0, asked // _LENGTH_MULTIPLE - 1)
+    start = values.index(asked) if asked in values else max(0, asked // LENGTH_MULTIPLE - 1)
     largest, _ = search(values, start, options.budget_bytes, remembered)
     return Answer(first, largest, list(made.values()), config)
 
@@ -82,10 +82,10 @@ def _samples_at_once(config: RunConfig) -> int:
 def _lengths_of(options: FitOptions, config: RunConfig) -> Sequence[int]:
     """A simulated model gets as many positions as it needs; a measured one has those of its architecture."""
     if options.method == "simulate":
-        return lengths(_LENGTH_MULTIPLE)
+        return lengths(LENGTH_MULTIPLE)
     asked = config.dataset.max_length
     positions = max(asked, int(config.model.architecture.get("max_position_embeddings", asked)))
-    return lengths(_LENGTH_MULTIPLE, positions)
+    return lengths(LENGTH_MULTIPLE, positions)
 
 
 def _simulated(options: FitOptions, config: RunConfig, share: int | None) -> Callable[[int], Probe]:

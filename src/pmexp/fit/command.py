@@ -16,11 +16,12 @@ _USAGE = """\
 python -m pmexp.fit [key=value ...]   does a training step fit into memory, and what is the largest that does?
   method=simulate         predicts the peak; needs no GPU, no data, no checkpoint (default)
   method=measure          real steps on the run's device, with its data
-  what=batch              the largest batch (default), or what=length: the longest text in steps of 64
+  what=batch              the largest batch that one process runs at once (default), or what=length: the
+                          longest text in steps of 64
   budget_gb=80            memory of the device, in 10^9 bytes
-  global_batch=N          samples a step: only its divisors are tried, and gradients are accumulated;
+  global_batch=N          samples a step: only what divides it is tried, and gradients are accumulated;
                           method=measure takes train.batch_size
-  table=FILE.yaml         a table of tasks and variants, by simulation; see fit/table.py
+  table=FILE.yaml         a table of tasks by variants or other arms, by simulation; see fit/table.py
   out=FILE                writes the answer there: JSON, or the table as Markdown
   every key of pmexp.train, such as model=tinybert dataset=reuters-r8 variant=pm-drop train.batch_size=64
 """

@@ -1,8 +1,9 @@
-"""The largest value that fits: doubling until one does not, then halving what is left."""
+"""The largest value that fits: guesses by the peaks seen so far, and halving where they mislead."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil, prod
 
 _LONGEST = 2**22  # samples or tokens; what no budget reaches
 
@@ -35,30 +36,39 @@ def search(
 ) -> tuple[int | None, list[Probe]]:
     """The largest of the ascending `values` that fits, None where none does, and every probe made.
 
-    Begins at the place `start`. Where both ends of what is left have a peak, every other step guesses by the
-    straight line between them where it meets `budget_bytes`.
+    Begins at the place `start`. Of three steps one halves what is left, or doubles while all fits, one goes
+    where a parabola through the last peaks meets `budget_bytes`, and one tries the value next to that.
     """
     low, high, place = -1, len(values), start
     probes: dict[int, Probe] = {}
     while low + 1 < high:
         probes[place] = probe(values[place])
-        low, high = (place, high) if probes[place].fits else (low, place)
-        if high == len(values):
-            place = min(2 * low + 1, high - 1)
-        else:
-            place = (low + high) // 2
-            if len(probes) % 2 == 0 and low >= 0:
-                place = _crossing(values, low, high, probes, budget_bytes) or place
+        fits = probes[place].fits
+        low, high = (place, high) if fits else (low, place)
+        halved = min(2 * low + 1, high - 1) if high == len(values) else (low + high) // 2
+        match len(probes) % 3:
+            case 1:
+                place = halved
+            case 2:
+                place = _guess(values, low, high, list(probes.values()), budget_bytes) or halved
+            case _:
+                place = low + 1 if fits else high - 1
     return (values[low] if low >= 0 else None), list(probes.values())
 
 
-def _crossing(
-    values: Sequence[int], low: int, high: int, probes: dict[int, Probe], budget_bytes: int
-) -> int | None:
-    """The last place strictly between `low` and `high` that fits if memory grows along a straight line."""
-    below, above = probes[low].peak_bytes, probes[high].peak_bytes
-    if below is None or above is None or above <= below or high - low < 2:
+def _guess(values: Sequence[int], low: int, high: int, probes: list[Probe], budget_bytes: int) -> int | None:
+    """The last place strictly between `low` and `high` that should fit; None where peaks say nothing."""
+    points = [(probe.value, probe.peak_bytes) for probe in probes if probe.peak_bytes is not None][-3:]
+    if len({value for value, _ in points}) < 2 or low + 1 >= high:
         return None
-    share = (budget_bytes - below) / (above - below)
-    wanted = values[low] + share * (values[high] - values[low])
-    return max(low + 1, min(high - 1, bisect_right(values, wanted) - 1))
+    between = range(low + 1, high)
+    fitting = bisect_right(between, budget_bytes, key=lambda place: ceil(_parabola(points, values[place])))
+    return between[max(0, fitting - 1)]
+
+
+def _parabola(points: list[tuple[int, int]], value: int) -> float:
+    """Lagrange's polynomial through two or three points, at `value`."""
+    return sum(
+        peak * prod((value - other) / (place - other) for other, _ in points if other != place)
+        for place, peak in points
+    )

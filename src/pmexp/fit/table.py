@@ -1,26 +1,27 @@
-"""table=FILE.yaml: tasks by variants, each simulated at one budget, as a Markdown table.
+"""table=FILE.yaml: tasks by arms, each simulated at one budget, as a Markdown table.
 
-variants: [baseline, pm-drop]     # names of conf/variant; savings are against the first one
+arms: [variant=baseline, variant=pm-drop]   # an override each; savings are against the first one
+lengths: [128, 512]                         # tokens of each task; left out: the task's own
 tasks:
-  BERT-Large, 64 x 512:           # overrides of the run configuration, and keys of pmexp.fit
-    - model=tinybert
-    - dataset.objective=masked_lm
+  BERT-Large, batch 64:                     # overrides of the run configuration
+    - task=bert-large-wikitext103
     - train.batch_size=64
 """
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pmexp.errors import UserError, first_line
-from pmexp.fit.answer import Answer, answer
+from pmexp.fit.answer import LENGTH_MULTIPLE, Answer, answer
 from pmexp.fit.options import FitOptions, fit_options
 from pmexp.simulation import NOT_MODELLED
 
 _GIB = 2**30
-_HEAD = "| task | variant | peak GiB | saving | fits | largest batch | longest context |"
+_HEAD = "| task | tokens | arm | peak GiB | saving | fits | largest batch | longest context |"
 
 
 def table(options: FitOptions, command: str) -> str:
@@ -29,37 +30,46 @@ def table(options: FitOptions, command: str) -> str:
     plan = _plan(options.table)
     rows = [row for task in plan["tasks"] for row in _rows(task, plan, options)]
     notes = [
-        f"Simulated for {options.budget_bytes / 1e9:g} GB (10^9 bytes): `{command}`",
+        f"Simulated for {options.budget_bytes / 1e9:g} GB (10^9 bytes) a process: `{command}`",
+        "Batches are what one process runs at once; the longest context is at the task's batch, in steps "
+        f"of {LENGTH_MULTIPLE}.",
         f"Not modelled: {'; '.join(NOT_MODELLED)}.",
     ]
-    return "\n".join([_HEAD, "|---|---|---|---|---|---|---|", *rows, "", *notes, ""])
+    return "\n".join([_HEAD, "|---|---|---|---|---|---|---|---|", *rows, "", "\n\n".join(notes), ""])
 
 
 def _rows(task: str, plan: dict[str, Any], options: FitOptions) -> list[str]:
-    rows, baseline = [], None
-    for variant in plan["variants"]:
-        asked = fit_options([*map(str, plan["tasks"][task]), *options.overrides, f"variant={variant}"])
-        asked = replace(asked, budget_bytes=options.budget_bytes)
-        batch = answer(replace(asked, what="batch"))
-        peak = batch.asked.peak_bytes or 0
-        baseline = baseline or peak
-        cells = [
-            task,
-            variant,
-            f"{peak / _GIB:.1f}",
-            f"{1 - peak / baseline:.1%}",
-            "yes" if batch.asked.fits else "no",
-            str(batch.largest or "none"),
-            _longest(batch, asked),
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
+    def asked(arm: str, *keys: str) -> FitOptions:
+        given = [*map(str, plan["tasks"][task]), arm, *options.overrides, *keys]
+        return replace(fit_options(given), budget_bytes=options.budget_bytes)
+
+    @cache
+    def longest(arm: str) -> str:
+        return str(answer(asked(arm, "what=length")).largest or "none")
+
+    rows = []
+    for length in plan.get("lengths") or [None]:
+        baseline = None
+        for arm in plan["arms"]:
+            batch = answer(asked(arm, *([f"dataset.max_length={length}"] if length else [])))
+            baseline = baseline or batch.asked.peak_bytes
+            rows.append(_row(task, arm, batch, baseline or 0, longest))
     return rows
 
 
-def _longest(batch: Answer, asked: FitOptions) -> str:
-    if batch.config.model.takes_images:
-        return ""
-    return str(answer(replace(asked, what="length", global_batch=None)).largest or "none")
+def _row(task: str, arm: str, batch: Answer, baseline: int, longest: Any) -> str:
+    images, peak = batch.config.model.takes_images, batch.asked.peak_bytes or 0
+    cells = [
+        task,
+        "" if images else str(batch.config.dataset.max_length),
+        arm.partition("=")[2],
+        f"{peak / _GIB:.1f}",
+        f"{1 - peak / baseline:.1%}",
+        "yes" if batch.asked.fits else "no",
+        str(batch.largest or "none"),
+        "" if images else longest(arm),
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def _plan(file: Path) -> dict[str, Any]:
@@ -67,7 +77,7 @@ def _plan(file: Path) -> dict[str, Any]:
         plan: dict[str, Any] = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"table: {file} cannot be read: {first_line(error)}") from None
-    lists = isinstance(plan, dict) and isinstance(plan.get("variants"), list)
-    if not (lists and isinstance(plan.get("tasks"), dict) and plan["variants"] and plan["tasks"]):
-        raise UserError(f"table: {file} needs a list `variants` and a mapping `tasks` of lists of overrides")
+    lists = isinstance(plan, dict) and isinstance(plan.get("arms"), list)
+    if not (lists and isinstance(plan.get("tasks"), dict) and plan["arms"] and plan["tasks"]):
+        raise UserError(f"table: {file} needs a list `arms` and a mapping `tasks` of lists of overrides")
     return plan
