@@ -133,10 +133,12 @@ def test_a_run_has_no_figure_of_eager_mode(runs: Runs) -> None:
 
 
 @pytest.mark.slow
-def test_inductor_computes_what_eager_mode_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without dropout to the rounding of float32; the same with it, once inductor draws as eager mode does."""
-    monkeypatch.setattr("torch._inductor.config.fallback_random", True)
-    found, saved, record = steps(["compile"], 1)
+def test_inductor_computes_what_eager_mode_computes() -> None:
+    """To the rounding of float32, once inductor draws as eager mode does."""
+    import torch._inductor.config as inductor
+
+    with inductor.patch(fallback_random=True):
+        found, saved, record = steps(["compile"], 1)
     expected, eager_saved, _ = steps([], 1)
     torch.testing.assert_close(found, expected, rtol=16 * torch.finfo(torch.float32).eps, atol=0)
     assert saved[0] == saved[1] <= eager_saved[0]
