@@ -1,18 +1,30 @@
-"""seeded_dropout: the masks of packed_dropout without keeping them."""
+"""seeded_dropout: the masks of packed_dropout without keeping them; and what forward_unpack_dropout shares with it."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import SeededDropout, ops, packed_dropout, seeded_dropout
+from pmexp.packed_dropout import (
+    ForwardUnpackDropout,
+    SeededDropout,
+    forward_unpack_dropout,
+    ops,
+    packed_dropout,
+    seeded_dropout,
+)
 from saved_tensors import saved_by
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
+each_dropout = pytest.mark.parametrize("drop", [seeded_dropout, forward_unpack_dropout])
 
+
+@each_dropout
 @given(
     shape=st.lists(st.integers(0, 9), max_size=4).map(tuple),
     dtype=st.sampled_from(DTYPES),
@@ -21,13 +33,18 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
     inplace=st.booleans(),
 )
 def test_equals_packed_dropout_bit_for_bit(
-    shape: tuple[int, ...], dtype: torch.dtype, p: float, seed: int, inplace: bool
+    drop: Callable[..., Tensor],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    p: float,
+    seed: int,
+    inplace: bool,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     x, g = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
     x.requires_grad_()
     found = []
-    for dropout in (packed_dropout, seeded_dropout):
+    for dropout in (packed_dropout, drop):
         torch.manual_seed(seed)
         y = dropout(x * 1.0, p, True, inplace)
         found.append((y, torch.autograd.grad(y, x, g)[0], torch.get_rng_state()))
@@ -48,26 +65,32 @@ def test_checkpointing_draws_the_same_mask(reentrant: bool) -> None:
     assert torch.equal(x.grad, y.detach())
 
 
-def test_gradcheck_and_gradgradcheck() -> None:
+@each_dropout
+def test_gradcheck_and_gradgradcheck(drop: Callable[..., Tensor]) -> None:
     x = torch.randn(4, 9, dtype=torch.float64, requires_grad=True)
 
     def dropped(values: Tensor) -> Tensor:
         torch.manual_seed(2)
-        return seeded_dropout(values, 0.3) ** 2
+        return drop(values, 0.3) ** 2
 
     assert torch.autograd.gradcheck(dropped, x)
     assert torch.autograd.gradgradcheck(dropped, x)
 
 
-def test_module_in_training_and_evaluation() -> None:
-    module, x = SeededDropout(0.5), torch.ones(200)
+@pytest.mark.parametrize("kind", [SeededDropout, ForwardUnpackDropout])
+def test_module_in_training_and_evaluation(kind: type[nn.Dropout]) -> None:
+    module, x = kind(0.5), torch.ones(200)
     assert (module(x) == 0).any()
     assert module.eval()(x) is x
 
 
-def test_opcheck_and_bad_options() -> None:
+def test_opcheck() -> None:
     torch.library.opcheck(ops.seeded_dropout, (torch.randn(3, 37).t(), torch.tensor([4]), 0.3))
+
+
+@each_dropout
+def test_bad_options(drop: Callable[..., Tensor]) -> None:
     with pytest.raises(ValueError, match=r"p: 2 .* 0 to 1"):
-        seeded_dropout(torch.ones(3), 2)
+        drop(torch.ones(3), 2)
     with pytest.raises(TypeError, match="int64"):
-        seeded_dropout(torch.ones(3, dtype=torch.int64))
+        drop(torch.ones(3, dtype=torch.int64))

@@ -9,9 +9,7 @@ from pmexp.config.dataset import DatasetConfig
 @dataclass(kw_only=True)
 class RobustnessConfig:
     fgsm: float | None = None  # step of a pixel in [0, 1], against validation images; null: no attack
-    ood: DatasetConfig | None = (
-        None  # another dataset of the same classes, whose test split is tested as well
-    )
+    ood: DatasetConfig | None = None  # another dataset of the same classes, whose test split is tested too
 
     def __post_init__(self) -> None:
         if self.fgsm is not None:

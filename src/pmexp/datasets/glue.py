@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pmexp.run_folder import write_atomically
+
 # By the dataset's subset on the hub: the server knows its tasks by file names.
 FILE_NAMES = {"mrpc": "MRPC.tsv", "sst2": "SST-2.tsv"}
 
@@ -14,6 +16,4 @@ def write_glue_predictions(file: Path, predictions: Sequence[str]) -> None:
     predictions: names of classes, as the task's own files have them.
     """
     lines = ["index\tprediction", *(f"{index}\t{label}" for index, label in enumerate(predictions))]
-    scratch = file.with_name(f".{file.name}.tmp")
-    scratch.write_text("\n".join(lines) + "\n")
-    scratch.replace(file)
+    write_atomically(file, "\n".join(lines) + "\n")

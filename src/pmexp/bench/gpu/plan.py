@@ -61,8 +61,7 @@ def execute(
     """Checks, then works through the plan, adding to `record` and writing it after every piece.
 
     What is not measured is named under "left_out", from the beginning on. A piece begins where there is time
-    for twice what the longest one took. Raises ContenderFailed where a
-    check fails: nothing was written then.
+    for twice what the longest one took. Raises ContenderFailed where a check fails: nothing was written then.
     """
     todo = plan(sizes)
     record |= {"checks": _checks(device, sizes[0]), "torch_masks": torch_rng_record()}
