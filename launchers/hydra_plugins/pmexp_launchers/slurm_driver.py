@@ -1,0 +1,110 @@
+"""Follows jobs until each run has an outcome, by the run's own record; SLURM is asked for what left none."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from hydra_plugins.pmexp_launchers import slurm_commands
+from hydra_plugins.pmexp_launchers.slurm_commands import QueuedJob, SlurmError
+from hydra_plugins.pmexp_launchers.slurm_view import QueueView
+from hydra_plugins.pmexp_launchers.submissions import Job
+from pmexp.config import RunConfig
+from pmexp.errors import Interrupted
+from pmexp.failure import Kind
+from pmexp.run_folder import RunFolder
+from pmexp.sweep import Outcome, State, is_finished, recorded_outcome, state_of
+
+_POLLS_UNTIL_GONE = 2  # records on a network file system come later than the end of the job
+Submit = Callable[[Sequence[RunConfig]], Sequence[Job]]
+
+
+class Driver:
+    """`submit` gives each of some runs a job: a new one, or one that it has in the queue already."""
+
+    def __init__(
+        self, runs: Sequence[RunConfig], submit: Submit, max_retries: int, poll_s: float, view: QueueView
+    ) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self._runs = {run.run_id: run for run in runs}
+        self._submit, self._max_retries, self._poll_s, self._view = submit, max_retries, poll_s, view
+        self._jobs: dict[str, Job] = {}  # of each run without outcome
+        self._polls_gone: Counter[str] = Counter()  # by job
+        self._retries: Counter[str] = Counter()  # by run
+
+    def follow(self, jobs: Sequence[Job]) -> None:
+        """Returns when every run has an outcome. Ctrl-C raises Interrupted and leaves the jobs alone."""
+        self._take(jobs)
+        try:
+            while self._jobs:
+                self._poll()
+                if self._jobs:
+                    time.sleep(self._poll_s)
+        except KeyboardInterrupt:
+            raise Interrupted(going_on(list(self._jobs.values()))) from None
+
+    def _take(self, jobs: Sequence[Job]) -> None:
+        self._jobs |= {run_id: job for job in jobs for run_id in job.run_ids if run_id in self._runs}
+
+    def _poll(self) -> None:
+        for run_id in [run_id for run_id in self._jobs if is_finished(self._runs[run_id])]:
+            self._end(run_id, recorded_outcome(self._runs[run_id]) or Outcome(State.finished))
+        try:
+            queue = slurm_commands.queue()
+        except SlurmError as error:  # a controller that restarts
+            self._view.say(f"no answer from SLURM, asking again: {error}")
+            return
+        gone = {job.job_id for job in self._jobs.values()} - queue.keys()
+        self._polls_gone = Counter({job: self._polls_gone[job] + 1 for job in gone})
+        again = []
+        for run_id, job in list(self._jobs.items()):
+            if self._polls_gone[job.job_id] >= _POLLS_UNTIL_GONE and not self._is_executed(run_id):
+                outcome = judged(self._runs[run_id], job)
+                if outcome.kind is Kind.infrastructure and self._retries[run_id] < self._max_retries:
+                    again.append(run_id)
+                    self._retries[run_id] += 1
+                    tried = f"{self._retries[run_id]} of {self._max_retries}"
+                    self._view.say(f"{run_id} {outcome.state.value}: {outcome.error}; retry {tried}")
+                else:
+                    self._end(run_id, outcome)
+        if again:
+            self._take(self._submit([self._runs[run_id] for run_id in again]))
+        waited_for = {run_id: (self._runs[run_id], job) for run_id, job in self._jobs.items()}
+        self._view.show(waited_for, queue)
+
+    def _is_executed(self, run_id: str) -> bool:
+        """By another job or process than the one that is gone."""
+        return state_of(RunFolder(self._runs[run_id].folder)) is State.running
+
+    def _end(self, run_id: str, outcome: Outcome) -> None:
+        self.outcomes[run_id] = outcome
+        self._view.ended(self._runs[run_id], self._jobs.pop(run_id), outcome)
+
+
+def judged(run: RunConfig, job: Job) -> Outcome:
+    """What became of a run whose job has left the queue."""
+    recorded = recorded_outcome(run)
+    if recorded and recorded.kind is not Kind.interrupted:
+        return recorded
+    state = slurm_commands.end_state(job.job_id)
+    where = f"job {job.job_id}, its output: {job.output}"
+    if state == "CANCELLED":
+        return Outcome(State.interrupted, f"cancelled ({where})", kind=Kind.interrupted)
+    if recorded:
+        return Outcome(State.interrupted, f"{recorded.error} ({where})", kind=Kind.infrastructure)
+    if state == "OUT_OF_MEMORY":
+        said = f"the node's memory did not suffice; raise hydra.launcher.mem_gb ({where})"
+        return Outcome(State.killed, said, kind=Kind.code)
+    if not job.output.is_file():
+        said = (
+            f"job {job.job_id} ended as {state or 'unknown'} and left nothing in {job.folder}; runs_dir must be on a "
+            "file system that the compute nodes share"
+        )
+        return Outcome(State.failed, said, kind=Kind.infrastructure)
+    said = f"its job ended as {state or 'unknown'} and left no record ({where})"
+    return Outcome(State.killed, said, kind=Kind.infrastructure)
+
+
+def going_on(jobs: Sequence[Job]) -> str:
+    """What to do with jobs that no driver follows."""
+    ids = " ".join(dict.fromkeys(job.array_id for job in jobs))
+    return f"the jobs go on; the same command follows them again, `scancel {ids}` ends them"
