@@ -7,6 +7,7 @@ import hydra
 from hydra.core.plugins import Plugins
 
 from hydra_plugins.pmexp_launchers.local import LocalLauncher
+from hydra_plugins.pmexp_launchers.slurm import SlurmLauncher
 from pmexp.config import RunConfig, parse, register
 from pmexp.errors import UserError
 
@@ -18,9 +19,10 @@ def conf_folder() -> Path:
 
 
 def introduce() -> None:
-    """Tells Hydra the schema and the launcher; needed once before anything is composed."""
+    """Tells Hydra the schema and the launchers; needed once before anything is composed."""
     register()
     Plugins.instance().register(LocalLauncher)
+    Plugins.instance().register(SlurmLauncher)
 
 
 def in_small(arguments: Sequence[str]) -> list[str]:

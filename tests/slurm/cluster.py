@@ -81,7 +81,12 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     try:
         daemons.append(_daemon(folder, environment, "slurmctld", "-D"))
         daemons.extend(_daemon(folder, environment, "slurmd", "-D", "-N", node) for node in _NODES)
-        _await(folder, lambda: _answer(environment, "sinfo", "-h", "-N", "-p", "low", "-o", "%T").split() == ["idle"] * 2)
+        _await(
+            folder,
+            lambda: (
+                _answer(environment, "sinfo", "-h", "-N", "-p", "low", "-o", "%T").split() == ["idle"] * 2
+            ),
+        )
         yield environment
     finally:
         _stop(environment, daemons)
@@ -109,7 +114,9 @@ def _daemon(folder: Path, environment: dict[str, str], name: str, *arguments: st
     program = _program(name)
     assert program
     with (folder / f"{name}{arguments[-1]}.out").open("wb") as output:
-        return subprocess.Popen([program, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        return subprocess.Popen(
+            [program, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
 
 
 def _program(name: str) -> str | None:
@@ -119,7 +126,9 @@ def _program(name: str) -> str | None:
 def _answer(environment: dict[str, str], *command: str) -> str:
     """What the command prints; nothing where it fails, as it does until the controller is up."""
     with suppress(subprocess.TimeoutExpired):
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=10
+        ).stdout.strip()
     return ""
 
 

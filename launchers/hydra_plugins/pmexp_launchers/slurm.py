@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from omegaconf import OmegaConf
 from hydra_plugins.pmexp_launchers import processes, slurm_commands
 from hydra_plugins.pmexp_launchers.slurm_driver import Driver, going_on
 from hydra_plugins.pmexp_launchers.slurm_resources import KEYS, PACKAGED, Resources, load
+from hydra_plugins.pmexp_launchers.slurm_submission import Array, Packing, arrays_of, submit
 from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
+from pmexp.run_folder import RunFolder
 from pmexp.sweep import Outcome, State, is_finished, write_plan
 
 
@@ -46,3 +48,87 @@ class SlurmLauncherConf:
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConf, provider="pmexp")
+
+
+class SlurmLauncher(SweepLauncher):
+    """Submits what neither is finished nor has a job, and follows all jobs of the sweep to their end."""
+
+    def __init__(self, **keys: Any) -> None:
+        self._conf = SlurmLauncherConf(**keys)
+        plain = {key: getattr(self._conf, key) for key in KEYS}
+        self._overrides = {
+            k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in plain.items()
+        }
+        self._resources: dict[str, Resources] = {}  # by system stack
+
+    def check(self) -> None:
+        for key, low in (("runs_per_job", 1), ("n_jobs", 1), ("array_parallelism", 1), ("max_retries", 0)):
+            value = getattr(self._conf, key)
+            if value is not None and value < low:
+                raise UserError(f"hydra.launcher.{key}: {value} must be at least {low}")
+        if self._conf.poll_s <= 0:
+            raise UserError(f"hydra.launcher.poll_s: {self._conf.poll_s} must be positive")
+        slurm_commands.require()
+
+    def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[str, Outcome]:
+        pending = {run.run_id: Outcome(State.pending) for run in waiting}
+        arrays = self._arrays(waiting)
+        if self._conf.dry_run:
+            _print_plan(runs, arrays)
+            return pending
+        if unattended := _without_job(waiting)[0]:
+            processes.check(unattended, here=False)
+            write_plan(runs)
+        jobs = self._jobs_of(waiting)
+        if self._conf.detach:
+            print(going_on(jobs))
+            return pending
+        with QueueView(len(waiting)) as view:
+            driver = Driver(waiting, self._jobs_of, self._conf.max_retries, self._conf.poll_s, view)
+            driver.follow(jobs)
+        return driver.outcomes
+
+    def _jobs_of(self, runs: Sequence[RunConfig]) -> list[Job]:
+        """A job for each run that is not finished, the one it has or a new one. Other drivers wait."""
+        experiments = sorted({run.folder.parent for run in runs})
+        with ExitStack() as locks:
+            for experiment in experiments:
+                locks.enter_context(Submissions(experiment).locked())
+            new, living = _without_job(runs)
+            for run in new:
+                RunFolder(run.folder).failure.unlink(missing_ok=True)  # of an earlier job
+            submitted = submit(self._arrays(new))
+        for jobs, what in ((living, "have a job already"), (submitted, "submitted")):
+            if jobs:
+                count = sum(len(job.run_ids) for job in jobs)
+                print(f"{count} runs {what}: {' '.join(dict.fromkeys(job.array_id for job in jobs))}")
+        return living + submitted
+
+    def _arrays(self, runs: Sequence[RunConfig]) -> list[Array]:
+        packing = Packing(self._conf.runs_per_job, self._conf.n_jobs, self._conf.array_parallelism)
+        return arrays_of(runs, self._resources_of, packing, slurm_commands.max_array_size())
+
+    def _resources_of(self, run: RunConfig) -> Resources:
+        if run.system.name not in self._resources:
+            folder = Path(self._conf.resources).expanduser() if self._conf.resources else PACKAGED
+            self._resources[run.system.name] = load(folder, run.system, self._overrides)
+        return self._resources[run.system.name]
+
+
+def _without_job(runs: Sequence[RunConfig]) -> tuple[list[RunConfig], list[Job]]:
+    """The unfinished runs that no job in the queue has, and the jobs of the others."""
+    queued = slurm_commands.queue()
+    wanted = {run.run_id for run in runs if not is_finished(run)}
+    experiments = dict.fromkeys(run.folder.parent for run in runs)
+    living = [job for each in experiments for job in Submissions(each).living(queued)]
+    living = [job for job in living if wanted & set(job.run_ids)]
+    attended = {run_id for job in living for run_id in job.run_ids}
+    return [run for run in runs if run.run_id in wanted - attended], living
+
+
+def _print_plan(runs: Sequence[RunConfig], arrays: Sequence[Array]) -> None:
+    for run in runs:
+        print(f"{run.run_id}: {'finished' if is_finished(run) else 'to do'}")
+    for array in arrays:
+        print(f"\n--- sbatch, {len(array.packs)} jobs with {sum(map(len, array.packs))} runs ---")
+        print(array.script())

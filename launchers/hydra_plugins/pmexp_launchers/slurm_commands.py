@@ -26,8 +26,8 @@ def require() -> None:
     for name in ("sbatch", "srun", "squeue", "scontrol"):
         if shutil.which(name) is None:
             raise UserError(
-                f"hydra/launcher=slurm: {name} is not in PATH; run the command on a login node of the cluster, or "
-                "leave hydra/launcher at local"
+                f"hydra/launcher=slurm: {name} is not in PATH; run the command on a login node of the "
+                "cluster, or leave hydra/launcher at local"
             )
 
 

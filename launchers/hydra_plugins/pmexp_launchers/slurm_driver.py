@@ -2,10 +2,10 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from hydra_plugins.pmexp_launchers import slurm_commands
-from hydra_plugins.pmexp_launchers.slurm_commands import QueuedJob, SlurmError
+from hydra_plugins.pmexp_launchers.slurm_commands import SlurmError
 from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job
 from pmexp.config import RunConfig
@@ -96,8 +96,8 @@ def judged(run: RunConfig, job: Job) -> Outcome:
         return Outcome(State.killed, said, kind=Kind.code)
     if not job.output.is_file():
         said = (
-            f"job {job.job_id} ended as {state or 'unknown'} and left nothing in {job.folder}; runs_dir must be on a "
-            "file system that the compute nodes share"
+            f"job {job.job_id} ended as {state or 'unknown'} and left nothing in {job.folder}; runs_dir must "
+            "be on a file system that the compute nodes share"
         )
         return Outcome(State.failed, said, kind=Kind.infrastructure)
     said = f"its job ended as {state or 'unknown'} and left no record ({where})"

@@ -1,8 +1,8 @@
 """What a job executes on its node, inside submitit's process: its runs, and its own requeue.
 
-SIGUSR2 (time limit, preemption, `scancel --signal=USR2`) stops the run with a checkpoint, and the job asks to be
-queued again under the same id. SIGTERM stops it the same way and no more: SLURM queues a preempted job again by
-itself, and who has cancelled it wants it to end.
+SIGUSR2 (time limit, preemption, `scancel --signal=USR2`) stops the run with a checkpoint, and the job asks to
+be queued again under the same id. SIGTERM stops it the same way and no more: SLURM itself queues a preempted
+job again, and who has cancelled it wants it to end.
 """
 
 import json
@@ -20,7 +20,7 @@ from submitit.core.utils import DelayedSubmission
 
 from hydra_plugins.pmexp_launchers import slurm_commands
 from pmexp.config import RunConfig, from_dict
-from pmexp.errors import Interrupted, Preempted, RunClaimed, UserError
+from pmexp.errors import Interrupted, Preempted, RunClaimed, UserError, first_line
 from pmexp.failure import Kind, kind_of
 from pmexp.run_folder import RunFolder
 from pmexp.sweep import is_finished
@@ -33,7 +33,7 @@ _CLAIM_SECONDS = 180.0  # a file server keeps the lock of a dead node for about 
 
 @dataclass
 class SlurmJob:
-    """The callable that submitit pickles. Several runs are executed `n_jobs` at a time by the local launcher."""
+    """The callable that submitit pickles. Several runs go through the local launcher, `n_jobs` at a time."""
 
     runs: Sequence[dict[str, Any]]  # as RunConfig.to_dict gives them
     n_jobs: int
@@ -65,7 +65,7 @@ class SlurmJob:
         _end(code)
 
     def checkpoint(self) -> DelayedSubmission:
-        """What submitit starts again after a SIGUSR2 that came before or after the run's own handling of it."""
+        """What submitit starts again after a SIGUSR2 that came while the run's own handler was not there."""
         return DelayedSubmission(self)
 
     def _check_progress(self, starts: Path, runs: Sequence[RunConfig]) -> None:
@@ -107,7 +107,7 @@ def _execute(run: RunConfig) -> int:
         log.exception("%s", run.run_id)
         if is_out_of_memory(error) and not is_finished(run):
             with suppress(RunClaimed):  # by another rank that says the same
-                experiment.record_out_of_memory(run, error)
+                experiment.record_out_of_memory(run, experiment.said_of(error))
         RunFolder(run.folder).fail(kind_of(error), f"{type(error).__name__}: {first_line(error)}")
         return 1
     return 0

@@ -40,8 +40,8 @@ class Resources:
             raise UserError(f"mem_gb: {self.mem_gb} must be positive; null leaves it to the cluster")
         if self.signal_before_end_s >= 60 * self.time_min:
             raise UserError(
-                f"signal_before_end_s: {self.signal_before_end_s} leaves nothing of time_min={self.time_min}; "
-                f"allowed are 1 to {60 * self.time_min - 1}"
+                f"signal_before_end_s: {self.signal_before_end_s} leaves nothing of "
+                f"time_min={self.time_min}; allowed are 1 to {60 * self.time_min - 1}"
             )
 
     def parameters(self, system: SystemConfig) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Resources:
             "wckey": None,  # submitit's own is refused where keys are checked
             "stderr_to_stdout": True,
             "additional_parameters": {"requeue": True, **self.sbatch},
-            # since 22.05 srun no longer takes over sbatch's; a task that died must not leave the others waiting
+            # srun no longer takes over sbatch's since 22.05; a task that died must not leave others waiting
             "srun_args": [f"--cpus-per-task={self.cpus_per_task}", "--kill-on-bad-exit=1"],
         }
         return {key: value for key, value in asked.items() if value is not None or key == "wckey"}
@@ -101,13 +101,12 @@ def _files(folder: Path) -> dict[str, Path]:
     files = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
     if _DEFAULT not in files:
         raise UserError(
-            f"hydra.launcher.resources: {folder} has no {_DEFAULT}.yaml; copy those of {PACKAGED} and adapt them"
+            f"hydra.launcher.resources: {folder} has no {_DEFAULT}.yaml; copy the files of {PACKAGED} "
+            "and adapt them"
         )
     allowed = (_DEFAULT, *(part.name for part in Part))
     if unknown := [name for name in files if name not in allowed]:
-        raise UserError(
-            f"{files[unknown[0]]}: no system part is named so; allowed are {', '.join(allowed)}"
-        )
+        raise UserError(f"{files[unknown[0]]}: no system part is named so; allowed are {', '.join(allowed)}")
     return files
 
 

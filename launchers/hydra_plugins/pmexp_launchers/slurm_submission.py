@@ -1,4 +1,4 @@
-"""From runs to jobs: what asks for the same goes into one array, and no array is longer than the cluster allows."""
+"""From runs to jobs: what asks for the same shares an array, and none is longer than the cluster allows."""
 
 import io
 import shlex
@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from submitit import SlurmExecutor

@@ -10,7 +10,15 @@ from omegaconf import DictConfig, open_dict
 
 from pmexp.config import RunConfig, parse
 from pmexp.errors import SweepFailed, UserError
-from pmexp.sweep import Outcome, State, distinct, drop_from_plan, failures_text, is_finished, out_of_memory_text
+from pmexp.sweep import (
+    Outcome,
+    State,
+    distinct,
+    drop_from_plan,
+    failures_text,
+    is_finished,
+    out_of_memory_text,
+)
 
 
 class SweepLauncher(Launcher):
