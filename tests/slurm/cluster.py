@@ -1,6 +1,7 @@
-"""A private SLURM of two nodes on 127.0.0.1, out of Debian's packages: plain processes, all files in a folder.
+"""A private SLURM of four nodes on 127.0.0.1, out of Debian's packages: plain processes, all files in a folder.
 
-Without accounting, so `sacct` fails, which is the harder case for a launcher. Partition `high` preempts `low`.
+Without accounting, so `sacct` fails, which is the harder case for a launcher. Partition `low` has two nodes,
+`spot` two others, and those have to make way for jobs of `high`.
 """
 
 import os
@@ -14,8 +15,7 @@ from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client"
-_NODES = ("127.0.0.2", "127.0.0.3")  # names that every job on this machine can resolve
-_CPUS = 4  # a node
+_NODES = [f"127.0.0.{last}" for last in range(2, 6)]  # names that every job on this machine can resolve
 _WAIT_SECONDS = 30.0
 _SBIN = "/usr/sbin"  # where a user's PATH may not lead
 
@@ -55,10 +55,11 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 KillWait=5
 MinJobAge=300
-NodeName=127.0.0.[2-3] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] \
- CPUs={cpus} RealMemory=8000 State=UNKNOWN
-PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=10 GraceTime=30
-PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=20 PreemptMode=OFF
+NodeName=127.0.0.[2-5] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[4]}] \
+ CPUs=8 RealMemory=8000 State=UNKNOWN
+PartitionName=low Nodes=127.0.0.[2-3] Default=YES MaxTime=INFINITE State=UP
+PartitionName=spot Nodes=127.0.0.[4-5] MaxTime=INFINITE State=UP PriorityTier=10 GraceTime=60
+PartitionName=high Nodes=127.0.0.[4-5] MaxTime=INFINITE State=UP PriorityTier=20 PreemptMode=OFF
 """
 
 
@@ -75,7 +76,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         (folder / f"spool-{node}").mkdir()
     conf = folder / "slurm.conf"
     user = subprocess.run(["id", "-un"], check=True, capture_output=True, text=True).stdout.strip()
-    conf.write_text(_CONF.format(folder=folder, user=user, cpus=_CPUS, ports=_neighbouring_ports(3)))
+    conf.write_text(_CONF.format(folder=folder, user=user, ports=_neighbouring_ports(1 + len(_NODES))))
     environment = os.environ | {"SLURM_CONF": str(conf)}
     daemons: list[subprocess.Popen[bytes]] = []
     try:
@@ -84,7 +85,8 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         _await(
             folder,
             lambda: (
-                _answer(environment, "sinfo", "-h", "-N", "-p", "low", "-o", "%T").split() == ["idle"] * 2
+                _answer(environment, "sinfo", "-h", "-N", "-p", "low,spot", "-o", "%T").split()
+                == ["idle"] * len(_NODES)
             ),
         )
         yield environment

@@ -10,14 +10,14 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from hydra_plugins.pmexp_launchers import processes, slurm_commands
-from hydra_plugins.pmexp_launchers.slurm_driver import Driver, going_on
+from hydra_plugins.pmexp_launchers.slurm_driver import Driver
 from hydra_plugins.pmexp_launchers.slurm_resources import KEYS, PACKAGED, Resources, load
 from hydra_plugins.pmexp_launchers.slurm_submission import Array, Packing, arrays_of, submit
 from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from pmexp.config import RunConfig
-from pmexp.errors import UserError
+from pmexp.errors import Interrupted, UserError
 from pmexp.run_folder import RunFolder
 from pmexp.sweep import Outcome, State, is_finished, write_plan
 
@@ -72,20 +72,24 @@ class SlurmLauncher(SweepLauncher):
 
     def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[str, Outcome]:
         pending = {run.run_id: Outcome(State.pending) for run in waiting}
-        arrays = self._arrays(waiting)
+        new, living = _without_job(waiting)
+        arrays = self._arrays(new)
         if self._conf.dry_run:
-            _print_plan(runs, arrays)
+            _print_plan(runs, living, arrays)
             return pending
-        if unattended := _without_job(waiting)[0]:
-            processes.check(unattended, here=False)
+        if new:
+            processes.check(new, here=False)
             write_plan(runs)
-        jobs = self._jobs_of(waiting)
-        if self._conf.detach:
-            print(going_on(jobs))
-            return pending
-        with QueueView(len(waiting)) as view:
-            driver = Driver(waiting, self._jobs_of, self._conf.max_retries, self._conf.poll_s, view)
-            driver.follow(jobs)
+        try:
+            jobs = self._jobs_of(waiting)
+            if self._conf.detach:
+                print(_going_on(jobs))
+                return pending
+            with QueueView(len(waiting)) as view:
+                driver = Driver(waiting, self._jobs_of, self._conf.max_retries, self._conf.poll_s, view)
+                driver.follow(jobs)
+        except KeyboardInterrupt:
+            raise Interrupted(_going_on(_without_job(waiting)[1])) from None
         return driver.outcomes
 
     def _jobs_of(self, runs: Sequence[RunConfig]) -> list[Job]:
@@ -118,17 +122,27 @@ class SlurmLauncher(SweepLauncher):
 def _without_job(runs: Sequence[RunConfig]) -> tuple[list[RunConfig], list[Job]]:
     """The unfinished runs that no job in the queue has, and the jobs of the others."""
     queued = slurm_commands.queue()
-    wanted = {run.run_id for run in runs if not is_finished(run)}
-    experiments = dict.fromkeys(run.folder.parent for run in runs)
+    unfinished = {run.folder: run for run in runs if not is_finished(run)}
+    experiments = dict.fromkeys(folder.parent for folder in unfinished)
     living = [job for each in experiments for job in Submissions(each).living(queued)]
-    living = [job for job in living if wanted & set(job.run_ids)]
-    attended = {run_id for job in living for run_id in job.run_ids}
-    return [run for run in runs if run.run_id in wanted - attended], living
+    living = [job for job in living if not unfinished.keys().isdisjoint(job.run_folders)]
+    attended = {folder for job in living for folder in job.run_folders}
+    return [run for folder, run in unfinished.items() if folder not in attended], living
 
 
-def _print_plan(runs: Sequence[RunConfig], arrays: Sequence[Array]) -> None:
+def _going_on(jobs: Sequence[Job]) -> str:
+    """What to do with jobs that no driver follows."""
+    if not jobs:
+        return "no job is in the queue; run the same command to go on"
+    ids = " ".join(dict.fromkeys(job.array_id for job in jobs))
+    return f"the jobs go on; the same command follows them again, `scancel {ids}` ends them"
+
+
+def _print_plan(runs: Sequence[RunConfig], living: Sequence[Job], arrays: Sequence[Array]) -> None:
+    job_of = {folder: job.job_id for job in living for folder in job.run_folders}
     for run in runs:
-        print(f"{run.run_id}: {'finished' if is_finished(run) else 'to do'}")
+        job = f"has job {job_of[run.folder]}" if run.folder in job_of else "to do"
+        print(f"{run.run_id}: {'finished' if is_finished(run) else job}")
     for array in arrays:
         print(f"\n--- sbatch, {len(array.packs)} jobs with {sum(map(len, array.packs))} runs ---")
         print(array.script())

@@ -17,8 +17,8 @@ class QueuedJob:
     reason: str  # why it is pending
 
 
-class SlurmError(Exception):
-    """A command of SLURM failed; its message in one line."""
+class SlurmError(UserError):
+    """A command of SLURM failed; the message is its own, in one line."""
 
 
 def require() -> None:
@@ -70,9 +70,10 @@ def _run(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SlurmError(f"{command[0]}: {error}") from None
+        raise SlurmError(f"hydra/launcher=slurm: {command[0]}: {error}") from None
     if done.returncode:
-        raise SlurmError(one_line(done.stderr) or f"{command[0]} ended with code {done.returncode}")
+        said = one_line(done.stderr) or f"ended with code {done.returncode}"
+        raise SlurmError(f"hydra/launcher=slurm: {command[0]}: {said}")
     return done.stdout
 
 

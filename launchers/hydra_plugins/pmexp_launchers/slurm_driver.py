@@ -2,14 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hydra_plugins.pmexp_launchers import slurm_commands
-from hydra_plugins.pmexp_launchers.slurm_commands import SlurmError
+from hydra_plugins.pmexp_launchers.slurm_commands import QueuedJob, SlurmError
 from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job
 from pmexp.config import RunConfig
-from pmexp.errors import Interrupted
 from pmexp.failure import Kind
 from pmexp.run_folder import RunFolder
 from pmexp.sweep import Outcome, State, is_finished, recorded_outcome, state_of
@@ -30,17 +29,15 @@ class Driver:
         self._jobs: dict[str, Job] = {}  # of each run without outcome
         self._polls_gone: Counter[str] = Counter()  # by job
         self._retries: Counter[str] = Counter()  # by run
+        self._held: set[str] = set()  # jobs that were named
 
     def follow(self, jobs: Sequence[Job]) -> None:
-        """Returns when every run has an outcome. Ctrl-C raises Interrupted and leaves the jobs alone."""
+        """Returns when every run has an outcome."""
         self._take(jobs)
-        try:
-            while self._jobs:
-                self._poll()
-                if self._jobs:
-                    time.sleep(self._poll_s)
-        except KeyboardInterrupt:
-            raise Interrupted(going_on(list(self._jobs.values()))) from None
+        while self._jobs:
+            self._poll()
+            if self._jobs:
+                time.sleep(self._poll_s)
 
     def _take(self, jobs: Sequence[Job]) -> None:
         self._jobs |= {run_id: job for job in jobs for run_id in job.run_ids if run_id in self._runs}
@@ -53,23 +50,48 @@ class Driver:
         except SlurmError as error:  # a controller that restarts
             self._view.say(f"no answer from SLURM, asking again: {error}")
             return
+        self._name_held(queue)
         gone = {job.job_id for job in self._jobs.values()} - queue.keys()
         self._polls_gone = Counter({job: self._polls_gone[job] + 1 for job in gone})
-        again = []
-        for run_id, job in list(self._jobs.items()):
-            if self._polls_gone[job.job_id] >= _POLLS_UNTIL_GONE and not self._is_executed(run_id):
-                outcome = judged(self._runs[run_id], job)
-                if outcome.kind is Kind.infrastructure and self._retries[run_id] < self._max_retries:
-                    again.append(run_id)
-                    self._retries[run_id] += 1
-                    tried = f"{self._retries[run_id]} of {self._max_retries}"
-                    self._view.say(f"{run_id} {outcome.state.value}: {outcome.error}; retry {tried}")
-                else:
-                    self._end(run_id, outcome)
-        if again:
-            self._take(self._submit([self._runs[run_id] for run_id in again]))
+        ended = [
+            run_id
+            for run_id, job in self._jobs.items()
+            if self._polls_gone[job.job_id] >= _POLLS_UNTIL_GONE and not self._is_executed(run_id)
+        ]
+        outcomes = {run_id: judged(self._runs[run_id], self._jobs[run_id]) for run_id in ended}
+        self._retry(
+            {run_id: outcomes[run_id] for run_id in ended if self._helps_to_retry(outcomes[run_id], run_id)}
+        )
+        for run_id in ended:
+            if self._polls_gone[self._jobs[run_id].job_id] and not is_finished(self._runs[run_id]):
+                self._end(run_id, outcomes[run_id])
         waited_for = {run_id: (self._runs[run_id], job) for run_id, job in self._jobs.items()}
         self._view.show(waited_for, queue)
+
+    def _helps_to_retry(self, outcome: Outcome, run_id: str) -> bool:
+        return outcome.kind is Kind.infrastructure and self._retries[run_id] < self._max_retries
+
+    def _retry(self, outcomes: Mapping[str, Outcome]) -> None:
+        if not outcomes:
+            return
+        try:
+            self._take(self._submit([self._runs[run_id] for run_id in outcomes]))
+        except SlurmError as error:
+            self._view.say(f"not submitted again: {error}")
+            return
+        for run_id, outcome in outcomes.items():
+            self._retries[run_id] += 1
+            tried = f"{self._retries[run_id]} of {self._max_retries}"
+            self._view.say(f"{run_id} {outcome.state.value}: {outcome.error}; retry {tried}")
+
+    def _name_held(self, queue: Mapping[str, QueuedJob]) -> None:
+        """A job that SLURM holds waits for a person."""
+        for job in {job.job_id for job in self._jobs.values()} & queue.keys() - self._held:
+            if "held" in queue[job].reason.lower():
+                self._held.add(job)
+                self._view.say(
+                    f"SLURM holds job {job} ({queue[job].reason}); `scontrol release {job}` lets it go on"
+                )
 
     def _is_executed(self, run_id: str) -> bool:
         """By another job or process than the one that is gone."""
@@ -102,9 +124,3 @@ def judged(run: RunConfig, job: Job) -> Outcome:
         return Outcome(State.failed, said, kind=Kind.infrastructure)
     said = f"its job ended as {state or 'unknown'} and left no record ({where})"
     return Outcome(State.killed, said, kind=Kind.infrastructure)
-
-
-def going_on(jobs: Sequence[Job]) -> str:
-    """What to do with jobs that no driver follows."""
-    ids = " ".join(dict.fromkeys(job.array_id for job in jobs))
-    return f"the jobs go on; the same command follows them again, `scancel {ids}` ends them"

@@ -19,6 +19,7 @@ from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
 from hydra_plugins.pmexp_launchers import slurm_commands
+from hydra_plugins.pmexp_launchers.slurm_commands import SlurmError
 from pmexp.config import RunConfig, from_dict
 from pmexp.errors import Interrupted, Preempted, RunClaimed, UserError, first_line
 from pmexp.failure import Kind, kind_of
@@ -59,7 +60,7 @@ class SlurmJob:
         except Preempted as stop:
             if first:
                 log.info("%s: job %s asks to be queued again", stop, job.job_id)
-                slurm_commands.requeue(job.job_id)
+                _requeue(job.job_id)
         except Interrupted as stop:
             log.info("%s", stop)
         _end(code)
@@ -125,6 +126,14 @@ def _execute_packed(runs: Sequence[RunConfig], n_jobs: int) -> None:
     for run in runs:
         if outcomes[run.run_id].error:
             RunFolder(run.folder).fail(outcomes[run.run_id].kind or Kind.code, outcomes[run.run_id].error)
+
+
+def _requeue(job_id: str) -> None:
+    """Where SLURM refuses it the run stays interrupted on record, and the driver submits it again."""
+    try:
+        slurm_commands.requeue(job_id)
+    except SlurmError as error:
+        log.error("%s", error)
 
 
 def _await_claim(folder: RunFolder) -> None:

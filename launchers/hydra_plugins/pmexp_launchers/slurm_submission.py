@@ -11,12 +11,11 @@ from typing import Any, TypeVar
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from hydra_plugins.pmexp_launchers.slurm_commands import one_line
+from hydra_plugins.pmexp_launchers.slurm_commands import SlurmError, one_line
 from hydra_plugins.pmexp_launchers.slurm_job import SlurmJob
 from hydra_plugins.pmexp_launchers.slurm_resources import Resources
 from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
 from pmexp.config import RunConfig
-from pmexp.errors import UserError
 
 # Python starts with SIGUSR2 ignored: until submitit has its handler the signal would end it.
 _PYTHON = f"""sh -c 'trap "" USR2; exec "$@"' sh {shlex.quote(sys.executable)}"""
@@ -55,7 +54,7 @@ class Array:
     def submit(self, after: str | None) -> list[Job]:
         """Submits and records it. `after`: the id of an array that has to end before.
 
-        Raises UserError with what sbatch says against it.
+        Raises SlurmError with what sbatch says against it.
         """
         calls = [
             SlurmJob([run.to_dict() for run in pack], self.packing.n_jobs, self.resources.time_min)
@@ -65,7 +64,7 @@ class Array:
             with redirect_stderr(io.StringIO()):  # submitit prints there what it raises
                 submitted = self._executor(after).submit_array(calls)
         except (FailedJobError, FailedSubmissionError) as error:
-            raise UserError(f"hydra/launcher=slurm: {one_line(str(error))}") from None
+            raise SlurmError(f"hydra/launcher=slurm: {one_line(str(error))}") from None
         jobs = [
             Job(job.job_id, tuple(run.run_id for run in pack), self.submissions.folder)
             for job, pack in zip(submitted, self.packs, strict=True)

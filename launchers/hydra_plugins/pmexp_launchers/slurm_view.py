@@ -54,11 +54,8 @@ class QueueView:
                 step, loss = _progress(run)
                 table.add_row(run.run_id, job.job_id, "running", step, loss)
             elif queued:
-                others[
-                    f"{queued.state.lower()} ({queued.reason})"
-                    if queued.reason != "None"
-                    else queued.state.lower()
-                ] += 1
+                reason = "" if queued.reason == "None" else f" ({queued.reason})"
+                others[f"{queued.state.lower()}{reason}"] += 1
             else:
                 others["ending"] += 1
         counts = ", ".join(f"{number} {what}" for what, number in others.items())

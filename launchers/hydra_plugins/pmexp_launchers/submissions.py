@@ -23,6 +23,10 @@ class Job:
         return self.job_id.partition("_")[0]
 
     @property
+    def run_folders(self) -> list[Path]:
+        return [self.folder.parent / run_id for run_id in self.run_ids]
+
+    @property
     def output(self) -> Path:
         """What the job printed before its run had a log, and what SLURM said to it."""
         return self.folder / f"{self.job_id}_0_log.out"
