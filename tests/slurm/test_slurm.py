@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,7 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
 
 def test_jobs_compute_what_local_processes_compute(drill: Drill) -> None:
     assert_same_run(drill.folder("sweep", ALONE), drill.folder("local", ALONE))
-    assert len(deterministic(drill.folder("sweep", ALONE))) > 24 and drill.starts("sweep", ALONE) == [1]
+    assert len(deterministic(drill.folder("sweep", ALONE))) > 44 and drill.starts("sweep", ALONE) == [1]
 
 
 def test_a_sweep_is_submitted_once_left_and_followed_again(drill: Drill) -> None:
@@ -50,7 +51,9 @@ def test_a_sweep_is_submitted_once_left_and_followed_again(drill: Drill) -> None
     assert drill.output("interrupted").splitlines()[-1] == (
         f"interrupted: the jobs go on; the same command follows them again, `scancel {array}` ends them"
     )
-    assert "5 runs have a job already" in drill.output("driver")
+    assert re.search(
+        r"[45] runs have a job already", drill.output("driver")
+    )  # the undisturbed may have ended
 
 
 def test_a_killed_job_is_submitted_again_and_the_others_finish(drill: Drill) -> None:
@@ -62,13 +65,13 @@ def test_a_killed_job_is_submitted_again_and_the_others_finish(drill: Drill) -> 
 def test_a_job_requeued_from_outside_goes_on(drill: Drill) -> None:
     assert drill.starts("sweep", REQUEUED) == [2]
     assert_same_run(drill.folder("sweep", REQUEUED), drill.folder("local", REQUEUED))
-    assert "resumed at step 4 of 24" in (drill.folder("sweep", REQUEUED) / "log.txt").read_text()
+    assert "resumed at step 4 of 44" in (drill.folder("sweep", REQUEUED) / "log.txt").read_text()
 
 
 def test_a_job_at_its_time_limit_goes_on_in_the_next_slice(drill: Drill) -> None:
     assert drill.starts("sweep", TIMED_OUT) == [2]
     assert_same_run(drill.folder("sweep", TIMED_OUT), drill.folder("local", TIMED_OUT))
-    assert "SIGUSR2 at step 4 of 24" in (drill.folder("sweep", TIMED_OUT) / "log.txt").read_text()
+    assert "SIGUSR2 at step 4 of 44" in (drill.folder("sweep", TIMED_OUT) / "log.txt").read_text()
 
 
 def test_a_cancelled_job_is_named_and_not_submitted_again(drill: Drill) -> None:
@@ -105,11 +108,10 @@ def test_runs_share_an_allocation_and_its_requeue(drill: Drill) -> None:
 
 
 def test_nothing_is_left_of_the_cluster(drill: Drill) -> None:
-    conf = str(drill.root / "cluster")
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            environment = (process / "environ").read_bytes().decode(errors="replace")
-            command = (process / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
+            is_slurm = (process / "comm").read_text().startswith("slurm")
+            environment = (process / "environ").read_bytes() if is_slurm else b""
+        except OSError:  # it has ended
             continue
-        assert conf not in environment, command
+        assert os.fsencode(drill.root / "cluster") not in environment, process
