@@ -79,7 +79,8 @@ def site(tmp_path: Path) -> Path:
 
 
 def test_resources_come_from_files_and_the_command_line(runs: Runs, slurm: FakeSlurm, site: Path) -> None:
-    code, _, err = runs.train(*DETACH, f"hydra.launcher.resources={site}", "hydra.launcher.time_min=90")
+    given = ["hydra.launcher.time_min=90", "+hydra.launcher.sbatch.exclude=n7"]
+    code, _, err = runs.train(*DETACH, f"hydra.launcher.resources={site}", *given)
     assert code == 0, err
     (script,) = slurm.scripts()
     asked = options(script)
@@ -89,6 +90,7 @@ def test_resources_come_from_files_and_the_command_line(runs: Runs, slurm: FakeS
         "long",
         "USR2@120",
     )
+    assert asked["exclude"] == "n7"
     assert "gpus-per-node" not in asked and "requeue" in asked and "wckey" not in asked
     assert "module load cuda\n" in script and "--kill-on-bad-exit=1" in script
 
@@ -96,7 +98,7 @@ def test_resources_come_from_files_and_the_command_line(runs: Runs, slurm: FakeS
 def test_a_system_part_has_resources_of_its_own(site: Path) -> None:
     (site / "zero2.yaml").write_text("nodes: 2\nmem_gb: 1.5\nsbatch: {constraint: a100}\n")
     system = SystemConfig(parts=[Part.zero2, Part.flash], processes=4)
-    asked = load(site, system, {"time_min": 90, "mem_gb": None}).parameters(system)
+    asked = load(site, system, {"time_min": 90}).parameters(system)
     assert (asked["nodes"], asked["ntasks_per_node"], asked["gpus_per_node"]) == (2, 2, 2)
     assert (asked["mem"], asked["time"], asked["partition"]) == ("1536M", 90, "gpu")
     assert asked["additional_parameters"] == {"requeue": True, "qos": "long", "constraint": "a100"}

@@ -39,7 +39,7 @@ _SLURM = [
     f"hydra.launcher.signal_before_end_s={_SIGNAL_SECONDS}",
     "hydra.launcher.poll_s=0.5",
 ]
-_DEADLINE_SECONDS = 240.0
+_DEADLINE_SECONDS = 400.0
 _HOLD = Path(__file__).with_name("hold.py")
 
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
 from hydra_plugins.pmexp_launchers import processes, slurm_commands
 from hydra_plugins.pmexp_launchers.slurm_driver import Driver
@@ -24,7 +23,7 @@ from pmexp.sweep import Outcome, State, is_finished, write_plan
 
 @dataclass
 class SlurmLauncherConf:
-    """The keys below `resources` override its files: see slurm_resources.Resources."""
+    """The keys below `resources` override its files where they are given: see slurm_resources.Resources."""
 
     _target_: str = "hydra_plugins.pmexp_launchers.slurm.SlurmLauncher"
     runs_per_job: int = 1  # small runs of one process that share an allocation
@@ -43,8 +42,8 @@ class SlurmLauncherConf:
     mem_gb: float | None = None
     time_min: int | None = None
     signal_before_end_s: int | None = None
-    sbatch: dict[str, Any] | None = None
-    setup: list[str] | None = None
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    setup: list[str] = field(default_factory=list)
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConf, provider="pmexp")
@@ -55,10 +54,8 @@ class SlurmLauncher(SweepLauncher):
 
     def __init__(self, **keys: Any) -> None:
         self._conf = SlurmLauncherConf(**keys)
-        plain = {key: getattr(self._conf, key) for key in KEYS}
-        self._overrides = {
-            k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in plain.items()
-        }
+        # The rest is left to the files.
+        self._overrides = {key: keys[key] for key in KEYS if keys.get(key) not in (None, {}, [])}
         self._resources: dict[str, Resources] = {}  # by system stack
 
     def check(self) -> None:

@@ -88,7 +88,7 @@ def load(folder: Path, system: SystemConfig, overrides: Mapping[str, Any]) -> Re
     for name in (_DEFAULT, *(part.name for part in system.parts)):
         if name in files:
             _merge(merged, str(files[name]), _read(files[name]))
-    _merge(merged, "hydra.launcher", {key: value for key, value in overrides.items() if value is not None})
+    _merge(merged, "hydra.launcher", overrides)
     try:
         resources = OmegaConf.to_object(merged)
     except UserError as error:
