@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cluster import INSTALL, missing_programs
-from drill import ALONE, CANCELLED, KILLED, REQUEUED, SEEDS, TIMED_OUT, Drill
+from cluster_drill import ALONE, CANCELLED, KILLED, REQUEUED, SEEDS, TIMED_OUT, Drill
 from filelock import FileLock
 
 from same_run import assert_same_run, deterministic
