@@ -2,14 +2,17 @@
 
 import json
 import re
+import subprocess
+import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from fake_slurm import FakeSlurm
-from hydra_plugins.pmexp_launchers import processes, slurm_job
+from hydra_plugins.pmexp_launchers import processes, slurm_commands, slurm_job
 from hydra_plugins.pmexp_launchers.slurm import SlurmLauncher
 from hydra_plugins.pmexp_launchers.slurm_commands import QueuedJob
 from hydra_plugins.pmexp_launchers.slurm_job import SlurmJob
@@ -172,9 +175,20 @@ def test_a_machine_without_slurm_is_one_line(runs: Runs, monkeypatch: pytest.Mon
     assert code == 2 and "hydra/launcher=slurm: sbatch is not in PATH; run the command on a login node" in err
 
 
-def test_two_drivers_at_once_submit_a_run_once(runs: Runs, slurm: FakeSlurm) -> None:
-    """The two come to the queue together; only who has the lock may look and submit."""
+def test_two_drivers_at_once_submit_a_run_once(
+    runs: Runs, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits a second for the other to see the same empty queue; the lock keeps them from meeting there."""
     slurm.tell("lasting")
+    meeting, queue = threading.Barrier(2), slurm_commands.queue
+
+    def queue_then_meet() -> dict[str, QueuedJob]:
+        seen = queue()
+        with suppress(threading.BrokenBarrierError):
+            meeting.wait(timeout=1)
+        return seen
+
+    monkeypatch.setattr(slurm_commands, "queue", queue_then_meet)
     run = compose([*TINY_VIT, "system.device=cpu", f"runs_dir={runs.folder}"])
     found: list[list[Job]] = []
     both = [threading.Thread(target=lambda: found.append(SlurmLauncher()._jobs_of([run]))) for _ in range(2)]
@@ -253,3 +267,21 @@ def test_the_table_shows_who_runs_and_why_others_wait(tmp_path: Path) -> None:
     text = view._console.export_text()
     assert "0/3 runs ended; 1 pending (Priority), 1 ending" in text
     assert re.search(r"baseline-s0-\w+\s+7_0\s+running\s+starting", text) and "7_1" not in text
+
+
+def test_the_parent_of_packed_runs_outlives_the_signal_to_all_of_a_job() -> None:
+    """SLURM sends SIGUSR2 to every process; without its parent no worker could start or be waited for."""
+    code = (
+        "import os, signal, time\n"
+        "from multiprocessing import forkserver\n"
+        "from hydra_plugins.pmexp_launchers import processes\n"
+        "processes._PRELOAD.clear()\n"
+        "processes.preload()\n"
+        "parent = forkserver._forkserver._forkserver_pid\n"
+        "os.kill(parent, signal.SIGUSR2)\n"
+        "time.sleep(0.2)\n"
+        "assert os.waitpid(parent, os.WNOHANG) == (0, 0)\n"
+        "assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -71,7 +71,8 @@ def test_a_job_requeued_from_outside_goes_on(drill: Drill) -> None:
 def test_a_job_at_its_time_limit_goes_on_in_the_next_slice(drill: Drill) -> None:
     assert drill.starts("sweep", TIMED_OUT) == [2]
     assert_same_run(drill.folder("sweep", TIMED_OUT), drill.folder("local", TIMED_OUT))
-    assert "SIGUSR2 at step 4 of 44" in (drill.folder("sweep", TIMED_OUT) / "log.txt").read_text()
+    log = (drill.folder("sweep", TIMED_OUT) / "log.txt").read_text()
+    assert "SIGUSR2 at step 4 of 44" in log and "resumed at step 4 of 44" in log
 
 
 def test_a_cancelled_job_is_named_and_not_submitted_again(drill: Drill) -> None:
@@ -90,6 +91,7 @@ def test_a_cancelled_job_is_named_and_not_submitted_again(drill: Drill) -> None:
 def test_a_preempted_run_on_two_nodes_is_the_run_on_one(drill: Drill) -> None:
     assert (drill.starts("two_nodes"), drill.starts("one_node")) == ([2], [1])
     assert_same_run(drill.folder("two_nodes"), drill.folder("one_node"))
+    assert "resumed at step 4 of 44" in (drill.folder("two_nodes") / "log.txt").read_text()
     for name, node in (
         ("two_nodes", "node=1(2), global_rank=1(2)"),
         ("one_node", "node=0(1), global_rank=1(2)"),
@@ -105,6 +107,7 @@ def test_runs_share_an_allocation_and_its_requeue(drill: Drill) -> None:
     assert drill.starts("packed") == [2]
     for seed in range(3):
         assert_same_run(drill.folder("packed", seed), drill.folder("local", seed))
+    assert "resumed at step 4 of 44" in (drill.folder("packed", 0) / "log.txt").read_text()
 
 
 def test_nothing_is_left_of_the_cluster(drill: Drill) -> None:

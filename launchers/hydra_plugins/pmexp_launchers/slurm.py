@@ -102,7 +102,8 @@ class SlurmLauncher(SweepLauncher):
         for jobs, what in ((living, "have a job already"), (submitted, "submitted")):
             if jobs:
                 count = sum(len(job.run_ids) for job in jobs)
-                print(f"{count} runs {what}: {' '.join(dict.fromkeys(job.array_id for job in jobs))}")
+                ids = " ".join(dict.fromkeys(job.array_id for job in jobs))
+                print(f"{count} runs {what}: {ids}", flush=True)  # into a file, too, long before the end
         return living + submitted
 
     def _arrays(self, runs: Sequence[RunConfig]) -> list[Array]:
