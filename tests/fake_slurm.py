@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 _SBATCH = """
-number=$(($(ls $D | grep -c '^script') + 1))
 [ -f $D/refusal ] && cat $D/refusal >&2 && exit 1
-sleep 0.2
+number=1
+until mkdir $D/job$number 2> /dev/null; do number=$((number + 1)); done
 cp "$1" $D/script$number
 echo "Submitted batch job $number"
 [ -f $D/lasting ] || exit 0
