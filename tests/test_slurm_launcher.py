@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,14 +16,17 @@ from fake_slurm import FakeSlurm
 from hydra_plugins.pmexp_launchers import processes, slurm_commands, slurm_job
 from hydra_plugins.pmexp_launchers.slurm import SlurmLauncher
 from hydra_plugins.pmexp_launchers.slurm_commands import QueuedJob
+from hydra_plugins.pmexp_launchers.slurm_driver import Driver
 from hydra_plugins.pmexp_launchers.slurm_job import SlurmJob
 from hydra_plugins.pmexp_launchers.slurm_resources import PACKAGED, load
 from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job
 from pmexp.composition import compose
-from pmexp.config import SHARDING, Part, SystemConfig
+from pmexp.config import SHARDING, Part, RunConfig, SystemConfig
 from pmexp.errors import UserError
+from pmexp.failure import Kind
 from pmexp.run_folder import RunFolder
+from pmexp.sweep import State
 from small_runs import TINY_VIT, Runs
 
 SWEEP = [
@@ -221,6 +225,30 @@ def test_a_job_without_record_is_judged_by_what_slurm_knows(
     code, out, err = runs.train(*SWEEP)
     assert code == 1 and words in err and f"{submissions}_0_log.out" in err
     assert len(slurm.scripts()) == submissions and "retry 3" not in out
+
+
+def test_a_run_that_slurm_did_not_queue_again_is_submitted_until_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its jobs ends with a checkpoint at a step boundary, and `scontrol requeue` is refused."""
+    run = compose([*TINY_VIT, f"runs_dir={tmp_path}"])
+    folder, jobs = RunFolder(run.folder), iter(range(1, 6))
+
+    def submit(some: Sequence[RunConfig]) -> list[Job]:
+        assert some == [run]
+        folder.failure.unlink(missing_ok=True)
+        number = next(jobs)
+        if number == 5:
+            folder.summary.write_text('{"status": "finished"}')
+        else:
+            folder.fail(Kind.interrupted, "Preempted: SIGUSR2 at step 4 of 9")
+        return [Job(str(number), (run.run_id,), tmp_path)]
+
+    monkeypatch.setattr(slurm_commands, "queue", dict)
+    monkeypatch.setattr(slurm_commands, "end_state", lambda job: "COMPLETED")
+    driver = Driver([run], submit, max_retries=0, poll_s=0.01, view=QueueView(1))
+    driver.follow(submit([run]))
+    assert driver.outcomes[run.run_id].state is State.finished
 
 
 def test_a_job_that_could_not_write_its_output_names_the_folder(runs: Runs, slurm: FakeSlurm) -> None:

@@ -69,7 +69,9 @@ class Driver:
         self._view.show(waited_for, queue)
 
     def _helps_to_retry(self, outcome: Outcome, run_id: str) -> bool:
-        return outcome.kind is Kind.infrastructure and self._retries[run_id] < self._max_retries
+        """An interrupted run has made a step at least, so that it cannot be submitted for ever."""
+        left = self._retries[run_id] < self._max_retries
+        return outcome.kind is Kind.interrupted or (outcome.kind is Kind.infrastructure and left)
 
     def _retry(self, outcomes: Mapping[str, Outcome]) -> None:
         if not outcomes:
@@ -80,9 +82,11 @@ class Driver:
             self._view.say(f"not submitted again: {error}")
             return
         for run_id, outcome in outcomes.items():
-            self._retries[run_id] += 1
-            tried = f"{self._retries[run_id]} of {self._max_retries}"
-            self._view.say(f"{run_id} {outcome.state.value}: {outcome.error}; retry {tried}")
+            then = "it goes on"
+            if outcome.kind is Kind.infrastructure:
+                self._retries[run_id] += 1
+                then = f"retry {self._retries[run_id]} of {self._max_retries}"
+            self._view.say(f"{run_id} {outcome.state.value}: {outcome.error}; {then}")
 
     def _name_held(self, queue: Mapping[str, QueuedJob]) -> None:
         """A job that SLURM holds waits for a person."""
@@ -103,16 +107,16 @@ class Driver:
 
 
 def judged(run: RunConfig, job: Job) -> Outcome:
-    """What became of a run whose job has left the queue."""
+    """What became of a run whose job has left the queue; without a kind where somebody has cancelled it."""
     recorded = recorded_outcome(run)
     if recorded and recorded.kind is not Kind.interrupted:
         return recorded
     state = slurm_commands.end_state(job.job_id)
     where = f"job {job.job_id}, its output: {job.output}"
     if state == "CANCELLED":
-        return Outcome(State.interrupted, f"cancelled ({where})", kind=Kind.interrupted)
+        return Outcome(State.interrupted, f"cancelled ({where})")
     if recorded:
-        return Outcome(State.interrupted, f"{recorded.error} ({where})", kind=Kind.infrastructure)
+        return recorded
     if state == "OUT_OF_MEMORY":
         said = f"the node's memory did not suffice; raise hydra.launcher.mem_gb ({where})"
         return Outcome(State.killed, said, kind=Kind.code)
