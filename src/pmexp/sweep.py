@@ -1,7 +1,6 @@
 """Many runs: which are there to do, what became of each. Imports no torch; launchers build on it."""
 
 import json
-import math
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 from filelock import FileLock
 
 from pmexp.config import RunConfig
-from pmexp.journal import read_journal
 from pmexp.run_folder import RunFolder, write_atomically
 
 
@@ -74,21 +72,6 @@ def outcome_of(run: RunConfig, exit_code: int) -> Outcome:
     if exit_code < 0:
         return Outcome(State.killed, f"killed by {signal.Signals(-exit_code).name}")
     return Outcome(State.failed, f"its process ended with code {exit_code} and left no summary")
-
-
-def progress_of(run: RunConfig) -> tuple[int, int, float] | None:
-    """(step, steps planned, last training loss) by the run's journal; None before its first step."""
-    journal = RunFolder(run).journal
-    if not journal.is_file():
-        return None
-    step, total, loss = 0, 0, math.nan
-    for record, _ in read_journal(journal):
-        step = record["step"]
-        if record["metric"] == "progress/steps_total":
-            total = record["value"]
-        if record["metric"] == "train/loss" and record["value"] is not None:
-            loss = record["value"]
-    return (step, total, loss) if step else None
 
 
 def out_of_memory_text(runs: Sequence[RunConfig]) -> str:
