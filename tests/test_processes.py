@@ -124,7 +124,7 @@ def test_memory_that_does_not_suffice_to_build_the_run_is_the_result_too(
     file.write_text(json.dumps({"message": {"message": said, "extraInfo": {"timestamp": "0"}}}))
     failure = ProcessFailure(local_rank=1, pid=1, exitcode=1, error_file=str(file))
     monkeypatch.setattr(
-        experiment, "launch", lambda config, _: launch._raise(RunFolder(config), {1: failure})
+        experiment, "launch", lambda config, _: launch._raise(RunFolder(config.folder), {1: failure})
     )
     code, out, err = runs.train(*TINY_VIT, *TWO, *SHORT, "tracking=off")
     assert code == 0 and "summary.json" in out, err

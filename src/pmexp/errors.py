@@ -18,6 +18,10 @@ class Interrupted(Exception):
     """A stop signal ended the run at a step boundary; the same command goes on from its checkpoint."""
 
 
+class RunClaimed(UserError):
+    """Another process executes the run."""
+
+
 class RankFailed(Exception):
     """One process of a run failed and the others were ended; the message names it. Exit code 1."""
 

@@ -1,22 +1,22 @@
 """One run from its configuration to its summary: build, replace dropout, train, evaluate, measure, record."""
 
 import logging
-import signal
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any
+from enum import IntEnum
 
 import numpy as np
 import torch
 
-from pmexp import checkpoint, datasets, models, robustness, variants
+from pmexp import best_weights, datasets, models, robustness, variants
+from pmexp.checkpoint import Checkpoints
 from pmexp.config import RunConfig, Select
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
-from pmexp.errors import Interrupted, RankOutOfMemory, first_line
+from pmexp.errors import Interrupted, RankOutOfMemory, RunClaimed, first_line
+from pmexp.failure import Kind, kind_of
 from pmexp.journal import Journal, NoJournal, last_values
 from pmexp.loop import Metrics, Training
 from pmexp.measure.environment import environment
@@ -27,6 +27,7 @@ from pmexp.models.base import TaskModel
 from pmexp.models.examples import IGNORED
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder import RunFolder
+from pmexp.stop_signals import stop_requests
 from pmexp.systems import System
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
@@ -34,7 +35,13 @@ from pmexp.tracking import Mirror, NoMirror, open_mirror
 
 log = logging.getLogger(__name__)
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+class _Wish(IntEnum):
+    """What a rank wants between two steps; the largest of any rank is done by all."""
+
+    go_on = 0
+    checkpoint = 1
+    stop = 2
 
 
 @dataclass(frozen=True)
@@ -61,36 +68,64 @@ def check(runs: Sequence[RunConfig]) -> None:
 def run(config: RunConfig, capture_output: bool = False) -> None:
     """Executes one run unless it is finished already. `capture_output` sends all output to the run's log.
 
-    Raises UserError before anything is written, and Interrupted after a stop signal.
+    Raises UserError before anything is written, RunClaimed (one of them) where another process executes the
+    run, and Interrupted after a stop signal.
     """
-    folder = RunFolder(config)
-    if folder.is_finished():
-        log.info("%s is finished: %s", config.run_id, folder.path / "summary.json")
+    folder = RunFolder(config.folder)
+    if _finished(folder):
         return
     if is_launcher(config):
         System(config.system)  # what this machine cannot execute is said before any process starts
         try:
             launch(config, capture_output)
         except RankOutOfMemory as error:
-            with folder.opened(capture_output):
-                _record_out_of_memory(folder, open_mirror(config, folder), str(error))
+            with folder.claimed(), folder.opened(config, capture_output):
+                _record_out_of_memory(config, folder, open_mirror(config, folder), str(error))
         return
-    with _stop_requests() as stop:
+    with stop_requests() as stop:
         try:
             prepared = prepare(config)
             prepared.training.instruments = _instruments(config, prepared.training, folder)
         except Exception as error:
             if not is_out_of_memory(error) or config.system.processes > 1:
                 raise
-            with folder.opened(capture_output):
-                _record_out_of_memory(folder, open_mirror(config, folder), _said(error))
+            with folder.claimed(), folder.opened(config, capture_output):
+                _record_out_of_memory(config, folder, open_mirror(config, folder), _said(error))
             return
-        ranks = prepared.training.ranks
-        with folder.opened(capture_output) if ranks.is_first else nullcontext():
-            ranks.wait()
-            with nullcontext() if ranks.is_first else folder.joined(ranks.rank):
-                log.info("%s", prepared.replacement)
-                _recorded(config, folder, prepared, stop)
+        with _our_turn(folder, prepared.training.ranks) as ours:
+            if ours:
+                with _opened(config, folder, prepared.training.ranks, capture_output):
+                    log.info("%s", prepared.replacement)
+                    _recorded(config, folder, prepared, stop)
+
+
+def _finished(folder: RunFolder) -> bool:
+    if folder.is_finished():
+        log.info("%s is finished: %s", folder.path.name, folder.summary)
+    return folder.is_finished()
+
+
+@contextmanager
+def _our_turn(folder: RunFolder, ranks: Ranks) -> Iterator[bool]:
+    """Rank 0 claims the run; False on every rank where it got finished since this process looked first."""
+    with ExitStack() as claim:
+        said = ""
+        if ranks.is_first:
+            try:
+                claim.enter_context(folder.claimed())
+            except RunClaimed as error:
+                said = str(error)
+        if said := ranks.from_first(said):
+            raise RunClaimed(said)
+        yield not ranks.from_first(_finished(folder))
+
+
+@contextmanager
+def _opened(config: RunConfig, folder: RunFolder, ranks: Ranks, capture_output: bool) -> Iterator[None]:
+    with folder.opened(config, capture_output) if ranks.is_first else nullcontext():
+        ranks.wait()
+        with nullcontext() if ranks.is_first else folder.joined(ranks.rank):
+            yield
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -128,33 +163,37 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
     """
     training = prepared.training
     first = training.ranks.is_first
-    resumed = checkpoint.load_resume(folder)
+    checkpoints = Checkpoints(folder, config.checkpoint, training.ranks, training.system.device)
+    resumed = checkpoints.load()
+    keep_bytes = peak_before = 0
     if resumed:
-        training.restore(resumed[0])
+        state, manifest = resumed
+        training.restore(state["training"])
+        keep_bytes, peak_before = manifest.journal_bytes, state["peak_bytes"]
         log.info("resumed at step %d of %d", training.progress.step, training.total_steps)
-    keep_bytes = resumed[1] if resumed else 0
     with Journal(folder.journal, keep_bytes) if first else nullcontext(NoJournal()) as journal:
         mirror = open_mirror(config, folder) if first else NoMirror()
         try:
             if not resumed:
                 journal.write(0, {"progress/steps_total": training.total_steps})
-            peak = PeakMemory(training.system.device)
-            _train(training, folder, journal, mirror, stop)
+            peak = PeakMemory(training.system.device, peak_before)
+            _train(training, folder, journal, mirror, checkpoints, peak, stop)
             journal.write(
                 training.progress.step, {"memory/peak_bytes": peak.bytes()} | _test(prepared, config, folder)
             )
+            checkpoints.wait()
             if not first:
                 return
             final = _final(config, folder, training)
             record = _environment(config, prepared) | {"peak_memory_source": peak.source}
-            folder.finish(final, record, prepared.replacement.to_dict(), mirror.reference)
+            folder.finish(config, final, record, prepared.replacement.to_dict(), mirror.reference)
         except Exception as error:
             if not is_out_of_memory(error):
                 _record_failure(folder, mirror, error, training.ranks)
                 raise
             journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()})
             record = _environment(config, prepared) | {"peak_memory_source": peak.source}
-            _record_out_of_memory(folder, mirror, _said(error), prepared, record)
+            _record_out_of_memory(config, folder, mirror, _said(error), prepared, record)
             if training.ranks.world_size > 1:
                 raise  # the other ranks have to end too
             return
@@ -169,20 +208,26 @@ def _train(
     folder: RunFolder,
     journal: Journal | NoJournal,
     mirror: Mirror | NoMirror,
+    checkpoints: Checkpoints,
+    peak: PeakMemory,
     stop: list[str],
 ) -> None:
+    """Steps and what goes to disk between them. A stop signal ends it with a checkpoint and Interrupted."""
     keeps_best = training.config.select is Select.best
     for step, metrics in training.steps():
         journal.write(step, metrics)
         if "val/loss" in metrics:
             log.info("step %d/%d %s", step, training.total_steps, _short(metrics))
             if keeps_best and training.found_best:
-                checkpoint.save_best(folder, training.engine)
+                best_weights.save(folder, training.engine, step, checkpoints.best_steps())
             mirror.sync()
-        if training.ranks.any(bool(stop)) and step < training.total_steps:
-            state = training.state()
-            if training.ranks.is_first:
-                checkpoint.save_resume(folder, state, journal.sync())
+        wish = _Wish.stop if stop else _Wish.checkpoint if checkpoints.is_due() else _Wish.go_on
+        wish = _Wish(training.ranks.most(wish))
+        if wish is not _Wish.go_on:
+            state = {"training": training.state(), "peak_bytes": peak.bytes()}
+            checkpoints.save(state, step, training.progress.best_step, journal.sync())
+        if wish is _Wish.stop:
+            checkpoints.wait()
             training.ranks.wait()
             signalled = stop[0] if stop else "a stop signal"
             raise Interrupted(
@@ -197,7 +242,7 @@ def _test(prepared: Prepared, config: RunConfig, folder: RunFolder) -> Metrics:
     assert training.instruments
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
     if config.train.select is Select.best:
-        checkpoint.load_best(folder, training.engine)
+        best_weights.load(folder, training.engine, training.progress.best_step)
     dataset, length = prepared.dataset, config.dataset.max_length
     if dataset.test is not None:
         tested = training.evaluate(prepared.model.examples(dataset.test, length))
@@ -242,6 +287,7 @@ def _environment(config: RunConfig, prepared: Prepared) -> dict[str, str | int]:
 
 
 def _record_out_of_memory(
+    config: RunConfig,
     folder: RunFolder,
     mirror: Mirror | NoMirror,
     said: str,
@@ -256,7 +302,7 @@ def _record_out_of_memory(
         log.info("what was allocated: %s (for https://pytorch.org/memory_viz)", snapshot)
     measured = last_values(folder.journal) if prepared else {}
     replacement = prepared.replacement.to_dict() if prepared else {}
-    folder.finish(measured, record or {}, replacement, mirror.reference, out_of_memory=said)
+    folder.finish(config, measured, record or {}, replacement, mirror.reference, out_of_memory=said)
     mirror.finish("FAILED", measured, [folder.summary], reason="oom")
 
 
@@ -265,32 +311,13 @@ def _said(error: Exception) -> str:
 
 
 def _record_failure(folder: RunFolder, mirror: Mirror | NoMirror, error: BaseException, ranks: Ranks) -> None:
-    interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-    status = "interrupted" if interrupted else "failed"
-    who = "" if ranks.world_size == 1 or interrupted else f"rank {ranks.rank}: "
-    folder.fail(status, f"{who}{type(error).__name__}: {reason}")
-    if not interrupted:
+    kind = Kind.interrupted if isinstance(error, Interrupted | KeyboardInterrupt) else kind_of(error)
+    who = "" if ranks.world_size == 1 or kind is Kind.interrupted else f"rank {ranks.rank}: "
+    with suppress(OSError):  # a full disk: the error itself says so
+        folder.fail(kind, f"{who}{type(error).__name__}: {first_line(error)}")
+    if kind is not Kind.interrupted:
         log.error("%s", traceback.format_exc())
-    mirror.finish("KILLED" if interrupted else "FAILED", {}, [])
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[str]]:
-    """Names of the stop signals received, acted on between two steps. A second Ctrl-C acts at once."""
-    received: list[str] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and signal.SIGINT.name in received:
-            raise KeyboardInterrupt
-        received.append(signal.Signals(number).name)
-
-    before: dict[signal.Signals, Any] = {number: signal.signal(number, note) for number in _STOP_SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    mirror.finish("KILLED" if kind is Kind.interrupted else "FAILED", {}, [])
 
 
 def _short(metrics: Metrics) -> str:

@@ -207,7 +207,8 @@ class Training:
         return {
             "module": self.engine.weights(),
             "scheduler": self.scheduler.state_dict(),
-            "progress": vars(self.progress),
+            "timer": self.timer.state(),
+            "progress": dict(vars(self.progress)),
             "ranks": self.ranks.gather(own),
         }
 
@@ -215,6 +216,7 @@ class Training:
         self.engine.load_weights(state["module"])
         self.engine.restore([each["engine"] for each in state["ranks"]])
         self.scheduler.load_state_dict(state["scheduler"])
+        self.timer.restore(state["timer"])
         self.progress = Progress(**state["progress"])
         own = state["ranks"][self.ranks.rank]
         torch.set_rng_state(own["rng"])

@@ -1,7 +1,8 @@
 """One run's folder: ``runs/<name>/<run id>/``. Imports no torch.
 
 summary.json is written last and atomically: it is the mark of a finished run. failure.json says why
-the last try ended otherwise; a folder with neither is of a run that still goes on or was killed.
+the last try ended otherwise. A folder with neither is of a run that still goes on, and then it is claimed
+and its heartbeat is fresh, or of one that was killed.
 """
 
 import json
@@ -11,9 +12,10 @@ import os
 import shutil
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +23,25 @@ import yaml
 from filelock import FileLock, Timeout
 
 from pmexp.config import RunConfig
-from pmexp.errors import UserError
+from pmexp.errors import RunClaimed
+from pmexp.failure import Kind
+
+HEARTBEAT_S = 10.0  # seconds between two
+_CLAIM_S = 1.0  # a look at the claim holds it for a moment: who wants it waits that long
 
 
 class RunFolder:
-    def __init__(self, config: RunConfig) -> None:
-        self.path = config.folder
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.journal = self.path / "journal.jsonl"
         self.log = self.path / "log.txt"
         self.checkpoints = self.path / "checkpoints"
         self.artifacts = self.path / "artifacts"
         self.summary = self.path / "summary.json"
         self.failure = self.path / "failure.json"
-        self._config = config
+        self.heartbeat = self.path / "heartbeat"
+        self._owner = self.path / "owner.json"
+        self._lock = self.path / ".lock"
 
     def is_finished(self) -> bool:
         return self.summary.is_file()
@@ -43,22 +51,50 @@ class RunFolder:
         summary = json.loads(self.summary.read_text()) if self.is_finished() else {}
         return str(summary["error"]) if summary.get("status") == "oom" else ""
 
-    @contextmanager
-    def opened(self, capture_output: bool = False) -> Iterator[None]:
-        """Makes the folder, locks it, writes the configuration and who runs it, and logs to log.txt as well.
+    def owner(self) -> dict[str, Any]:
+        """Who began the last try: host, pid, started (seconds since 1970), attempt; {} before the first."""
+        owner: dict[str, Any] = json.loads(self._owner.read_text()) if self._owner.is_file() else {}
+        return owner
 
-        With `capture_output` log.txt gets all that this process prints from now on, to its end.
-        Raises UserError when another process has the lock.
+    def is_claimed(self) -> bool:
+        """Whether a process executes the run now, as far as this machine's file system knows."""
+        if not self._lock.is_file():
+            return False
+        try:
+            with FileLock(self._lock, timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Makes the folder and holds its lock, which ends with the process whatever happens to it.
+
+        Raises RunClaimed when another process has it: of two that begin at once, one gets the run.
         """
-        for folder in (self.checkpoints, self.artifacts):
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock", timeout=0)
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._lock, timeout=_CLAIM_S)
         try:
             lock.acquire()
         except Timeout:
-            raise UserError(
-                f"{self.path} is being written by another process; wait for it or stop it"
+            owner = self.owner()
+            raise RunClaimed(
+                f"{self.path} is being written by another process ({owner.get('host', 'just started')}, pid "
+                f"{owner.get('pid', 'unknown')}); wait for it or stop it"
             ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def opened(self, config: RunConfig, capture_output: bool = False) -> Iterator[None]:
+        """For who has claimed it: writes the configuration and who runs it, and logs to log.txt as well.
+
+        With `capture_output` log.txt gets all that this process prints from now on, to its end.
+        """
+        for folder in (self.checkpoints, self.artifacts):
+            folder.mkdir(exist_ok=True)
         handler = logging.FileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger("pmexp").addHandler(handler)
@@ -66,17 +102,20 @@ class RunFolder:
         if capture_output:
             _redirect_output(self.log)
         try:
+            owner = {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "started": time.time(),
+                "attempt": self.owner().get("attempt", 0) + 1,
+            }
+            write_atomically(self._owner, json.dumps(owner) + "\n")
             self.failure.unlink(missing_ok=True)
-            write_atomically(
-                self.path / "config.yaml", yaml.safe_dump(self._config.to_dict(), sort_keys=False)
-            )
-            owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
-            write_atomically(self.path / "owner.json", json.dumps(owner) + "\n")
-            yield
+            write_atomically(self.path / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
+            with _beating(self.heartbeat):
+                yield
         finally:
             logging.getLogger("pmexp").removeHandler(handler)
             handler.close()
-            lock.release()
 
     @contextmanager
     def joined(self, rank: int) -> Iterator[None]:
@@ -87,6 +126,7 @@ class RunFolder:
 
     def finish(
         self,
+        config: RunConfig,
         metrics: Mapping[str, float],
         environment: Mapping[str, Any],
         replacement: Mapping[str, Any],
@@ -101,10 +141,10 @@ class RunFolder:
         summary = {
             "status": "oom" if out_of_memory else "finished",
             **({"error": out_of_memory} if out_of_memory else {}),
-            "run_id": self._config.run_id,
-            "name": self._config.name,
-            "labels": self._config.labels,
-            "settings": self._config.settings,
+            "run_id": config.run_id,
+            "name": config.name,
+            "labels": config.labels,
+            "settings": config.settings,
             "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
             "environment": dict(environment),
             "replacement": dict(replacement),
@@ -113,16 +153,37 @@ class RunFolder:
         write_atomically(self.summary, json.dumps(summary, indent=1) + "\n")
         shutil.rmtree(self.checkpoints / "resume", ignore_errors=True)
 
-    def fail(self, status: str, error: str) -> None:
+    def fail(self, kind: Kind, error: str) -> None:
         """Writes failure.json unless it is there: of several processes, the one that first failed is named.
 
-        `status` is "failed" or "interrupted", `error` one line.
+        `error` is one line.
         """
         if self.failure.is_file():
             return
         self.path.mkdir(parents=True, exist_ok=True)  # a run may fail before it has opened its folder
-        failure = {"status": status, "error": error, "log": str(self.log)}
+        status = "interrupted" if kind is Kind.interrupted else "failed"
+        failure = {"status": status, "kind": kind.value, "error": error, "log": str(self.log)}
         write_atomically(self.failure, json.dumps(failure, indent=1) + "\n")
+
+
+@contextmanager
+def _beating(file: Path) -> Iterator[None]:
+    """Sets the file's time every few seconds, from a thread that no long step holds up."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(HEARTBEAT_S):
+            with suppress(OSError):  # a full disk, a lost mount: the run itself will say so
+                os.utime(file)
+
+    file.touch()
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _redirect_output(file: Path) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import socket
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -10,16 +12,24 @@ from typing import Any
 from filelock import FileLock
 
 from pmexp.config import RunConfig
-from pmexp.run_folder import RunFolder, write_atomically
+from pmexp.failure import Kind
+from pmexp.run_folder import HEARTBEAT_S, RunFolder, write_atomically
+
+_STALE_S = 12 * HEARTBEAT_S  # without a heartbeat: network file systems show a file's time up to 60 s late
 
 
 class State(Enum):
+    """Of a run; `skipped` and `killed` are what a sweep found or saw happen."""
+
+    pending = "pending"
+    running = "running"
     skipped = "finished before"
     finished = "finished"
     oom = "out of memory"  # a result: the run counts as done
     failed = "failed"
+    interrupted = "interrupted"  # by a stop signal, with a checkpoint
+    stale = "stale"  # begun, without an end on record, and its process is gone
     killed = "killed"
-    interrupted = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Outcome:
     state: State
     error: str = ""  # one line; empty for a run that is done
     bad_input: bool = False  # the user can mend it; nothing was written
+    kind: Kind | None = None  # of what did not finish
 
 
 def distinct(runs: Iterable[RunConfig]) -> list[RunConfig]:
@@ -35,7 +46,7 @@ def distinct(runs: Iterable[RunConfig]) -> list[RunConfig]:
 
 
 def is_finished(run: RunConfig) -> bool:
-    return RunFolder(run).is_finished()
+    return RunFolder(run.folder).is_finished()
 
 
 def write_plan(runs: Sequence[RunConfig]) -> None:
@@ -61,22 +72,56 @@ def drop_from_plan(run: RunConfig) -> None:
         write_atomically(file, json.dumps(planned, indent=1) + "\n")
 
 
+def state_of(folder: RunFolder) -> State:
+    """The state of a run by what lies in its folder, on this or another machine."""
+    if folder.is_finished():
+        return State.oom if folder.out_of_memory() else State.finished
+    owner = folder.owner()
+    if not owner:
+        return State.pending
+    if folder.failure.is_file():
+        return State[json.loads(folder.failure.read_text())["status"]]
+    if owner["host"] == socket.gethostname():
+        return State.running if folder.is_claimed() else State.stale
+    beat = folder.heartbeat.stat().st_mtime if folder.heartbeat.is_file() else owner["started"]
+    return State.running if time.time() - beat < _STALE_S else State.stale
+
+
 def outcome_of(run: RunConfig, exit_code: int) -> Outcome:
     """What became of a run whose process ended with `exit_code`, by the run's own record first."""
-    folder = RunFolder(run)
+    folder = RunFolder(run.folder)
     if folder.is_finished():
         return Outcome(State.oom if folder.out_of_memory() else State.finished)
     if folder.failure.is_file():
         failure: Mapping[str, Any] = json.loads(folder.failure.read_text())
-        return Outcome(State[failure["status"]], failure["error"])
+        return Outcome(State[failure["status"]], failure["error"], kind=Kind(failure["kind"]))
     if exit_code < 0:
-        return Outcome(State.killed, f"killed by {signal.Signals(-exit_code).name}")
-    return Outcome(State.failed, f"its process ended with code {exit_code} and left no summary")
+        said = f"killed by {signal.Signals(-exit_code).name}"
+        return Outcome(State.killed, said, kind=Kind.infrastructure)
+    said = f"its process ended with code {exit_code} and left no summary"
+    return Outcome(State.failed, said, kind=Kind.code)
+
+
+<<<<<<< HEAD
+=======
+def progress_of(run: RunConfig) -> tuple[int, int, float] | None:
+    """(step, steps planned, last training loss) by the run's journal; None before its first step."""
+    journal = RunFolder(run.folder).journal
+    if not journal.is_file():
+        return None
+    step, total, loss = 0, 0, math.nan
+    for record, _ in read_journal(journal):
+        step = record["step"]
+        if record["metric"] == "progress/steps_total":
+            total = record["value"]
+        if record["metric"] == "train/loss" and record["value"] is not None:
+            loss = record["value"]
+    return (step, total, loss) if step else None
 
 
 def out_of_memory_text(runs: Sequence[RunConfig]) -> str:
     """One line for each run, of this sweep or an earlier one, whose result is that memory did not suffice."""
-    said = {run.run_id: RunFolder(run).out_of_memory() for run in runs}
+    said = {run.run_id: RunFolder(run.folder).out_of_memory() for run in runs}
     return "\n".join(f"  {run_id}: {State.oom.value}: {line}" for run_id, line in said.items() if line)
 
 
@@ -86,5 +131,7 @@ def failures_text(runs: Sequence[RunConfig], outcomes: Mapping[str, Outcome]) ->
     lines = [f"{len(bad)} of {len(runs)} runs did not finish; the same command runs only these again:"]
     for run in bad:
         outcome = outcomes[run.run_id]
-        lines.append(f"  {run.run_id}: {outcome.state.value}: {outcome.error} (log: {RunFolder(run).log})")
+        lines.append(
+            f"  {run.run_id}: {outcome.state.value}: {outcome.error} (log: {RunFolder(run.folder).log})"
+        )
     return "\n".join(lines)

@@ -86,8 +86,8 @@ def test_a_resumed_run_keeps_the_same_updates(
     assert whole.train(*arguments)[0] == 0
     train = experiment._train
 
-    def stopped(training: Any, folder: Any, journal: Any, mirror: Any, stop: list[str]) -> None:
-        step, limit = training.steps, 4
+    def stopped(training: Any, *others: Any) -> None:
+        step, limit, stop = training.steps, 4, others[-1]
 
         def steps() -> Any:
             for number, metrics in step():
@@ -95,7 +95,7 @@ def test_a_resumed_run_keeps_the_same_updates(
                 yield number, metrics
 
         training.steps = steps
-        train(training, folder, journal, mirror, stop)
+        train(training, *others)
 
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "_train", stopped)

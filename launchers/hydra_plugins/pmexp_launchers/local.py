@@ -1,12 +1,7 @@
 """``hydra/launcher=local``: the sweep on this machine, each run in a process of its own."""
 
-import signal
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from types import FrameType
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
@@ -15,7 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from hydra_plugins.pmexp_launchers import processes
-from hydra_plugins.pmexp_launchers.progress import SweepProgress
+from hydra_plugins.pmexp_launchers.local_execution import execute
 from pmexp.config import RunConfig, parse
 from pmexp.errors import SweepFailed, UserError
 from pmexp.sweep import (
@@ -29,13 +24,12 @@ from pmexp.sweep import (
     write_plan,
 )
 
-_REFRESH_SECONDS = 0.5
-
 
 @dataclass
 class LocalLauncherConf:
     _target_: str = "hydra_plugins.pmexp_launchers.local.LocalLauncher"
-    n_jobs: int = 1  # runs at a time
+    n_jobs: int = 1  # runs at a time; on several GPUs each gets one of them
+    max_retries: int = 2  # of a run that was killed or that the machine failed
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf, provider="pmexp")
@@ -44,8 +38,8 @@ ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLau
 class LocalLauncher(Launcher):
     """Skips finished runs, executes the rest at most `n_jobs` at a time, and names those that failed."""
 
-    def __init__(self, n_jobs: int = 1) -> None:
-        self._n_jobs = n_jobs
+    def __init__(self, n_jobs: int, max_retries: int) -> None:
+        self._n_jobs, self._max_retries = n_jobs, max_retries
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._context, self._config = hydra_context, config
@@ -53,6 +47,8 @@ class LocalLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if self._n_jobs < 1:
             raise UserError(f"hydra.launcher.n_jobs: {self._n_jobs} must be at least 1")
+        if self._max_retries < 0:
+            raise UserError(f"hydra.launcher.max_retries: {self._max_retries} must be at least 0")
         composed = [self._compose(overrides) for overrides in job_overrides]
         runs = distinct(parse(config) for config in composed)
         outcomes = {run.run_id: Outcome(State.skipped) for run in runs}
@@ -62,7 +58,7 @@ class LocalLauncher(Launcher):
             processes.preload()
             processes.check(waiting)
             write_plan(runs)
-            outcomes |= _execute(waiting, self._n_jobs)
+            outcomes |= execute(waiting, self._n_jobs, self._max_retries)
             for run in waiting:
                 if outcomes[run.run_id].bad_input:
                     drop_from_plan(run)
@@ -82,49 +78,9 @@ class LocalLauncher(Launcher):
         return config
 
 
-def _execute(waiting: Sequence[RunConfig], n_jobs: int) -> dict[str, Outcome]:
-    """Runs them all. Ctrl-C or SIGTERM lets the running ones write their checkpoints, then raises."""
-    queue = deque(waiting)
-    workers: dict[int, processes.Worker] = {}
-    outcomes: dict[str, Outcome] = {}
-    with SweepProgress(len(waiting), n_jobs) as progress, _sigterm_as_interrupt():
-        try:
-            while queue or workers:
-                while queue and len(workers) < n_jobs:
-                    worker = processes.Worker(queue.popleft())
-                    workers[worker.sentinel] = worker
-                    progress.started(worker.run)
-                for sentinel in wait(list(workers), timeout=_REFRESH_SECONDS):
-                    assert isinstance(sentinel, int)
-                    worker = workers.pop(sentinel)
-                    outcomes[worker.run.run_id] = worker.outcome()
-                    progress.ended(worker.run, outcomes[worker.run.run_id])
-                progress.show([worker.run for worker in workers.values()])
-        except KeyboardInterrupt:
-            progress.say(f"stopping {len(workers)} runs at their next step ...")
-            for worker in workers.values():
-                worker.ask_to_stop()
-            for worker in workers.values():
-                worker.stop()
-            raise
-    return outcomes
-
-
 def _raise_failures(runs: Sequence[RunConfig], outcomes: dict[str, Outcome]) -> None:
     bad = [outcomes[run.run_id] for run in runs if outcomes[run.run_id].error]
     if bad and all(outcome.bad_input for outcome in bad):
         raise UserError(f"{bad[0].error} ({len(bad)} of {len(runs)} runs)")
     if bad:
         raise SweepFailed(failures_text(runs, outcomes))
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,19 +1,22 @@
 """Processes forked from one parent that has imported torch and transformers: a run starts in milliseconds."""
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from pmexp.config import RunConfig
-from pmexp.errors import Interrupted, UserError
+from pmexp.errors import Interrupted, RunClaimed, UserError
 from pmexp.sweep import Outcome, State, outcome_of
 from pmexp.tracking.database import silence_mlflow
 
 _PRELOAD = ["pmexp.experiment", "mlflow", "mlflow.store.tracking.sqlalchemy_store"]
 _GRACE_SECONDS = 60.0  # from the stop signal to the checkpoint
+_CLAIMED = os.EX_TEMPFAIL  # exit code: another process executes the run
 
 _forkserver = multiprocessing.get_context("forkserver")
 
@@ -41,12 +44,14 @@ def check(runs: Sequence[RunConfig]) -> None:
 
 
 class Worker:
-    """One run in its own process."""
+    """One run in its own process. `gpu`: the one CUDA device that it sees; None: all."""
 
-    def __init__(self, run: RunConfig) -> None:
-        self.run = run
+    def __init__(self, run: RunConfig, slot: int, gpu: str | None) -> None:
+        self.run, self.slot = run, slot
         self._message, sender = _forkserver.Pipe(duplex=False)
-        self._process: BaseProcess = _forkserver.Process(target=_work, args=(run, sender), name=run.run_id)
+        self._process: BaseProcess = _forkserver.Process(
+            target=_work, args=(run, sender, gpu), name=run.run_id
+        )
         self._process.start()
         sender.close()
 
@@ -58,6 +63,8 @@ class Worker:
     def outcome(self) -> Outcome:
         """Waits for the end of the process and says what became of the run."""
         self._process.join()
+        if self._process.exitcode == _CLAIMED:
+            return Outcome(State.running)
         if self._message.poll():
             try:
                 return Outcome(State.failed, self._message.recv(), bad_input=True)
@@ -86,13 +93,26 @@ def _check(runs: Sequence[RunConfig], sender: Connection) -> None:
     sender.send(message)
 
 
-def _work(run: RunConfig, sender: Connection) -> None:
+def _work(run: RunConfig, sender: Connection, gpu: str | None) -> None:
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     from pmexp import experiment
 
+    threading.Thread(target=_stop_with_driver, name="driver", daemon=True).start()
     try:
         experiment.run(run, capture_output=True)
+    except RunClaimed:
+        sys.exit(_CLAIMED)
     except UserError as error:
         sender.send(str(error))
         sys.exit(2)
     except (Interrupted, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
+
+
+def _stop_with_driver() -> None:
+    """A run whose driver is gone, killed perhaps, ends with a checkpoint: the next driver goes on with it."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    wait([driver.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -4,6 +4,7 @@ One file a group of keys. This package imports no torch: `--help`, the launcher 
 quick.
 """
 
+from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.dataset import INPUTS_OF, DatasetConfig, DatasetKind, Inputs, Objective, TreesConfig
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import Attention, ModelConfig, ModelKind
@@ -18,6 +19,7 @@ __all__ = [
     "INPUTS_OF",
     "SHARDING",
     "Attention",
+    "CheckpointConfig",
     "DatasetConfig",
     "DatasetKind",
     "Device",

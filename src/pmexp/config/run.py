@@ -11,6 +11,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.checks import check_between, check_name
 from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs
 from pmexp.config.measure import MeasureConfig
@@ -22,7 +23,7 @@ from pmexp.config.train import TrainConfig
 from pmexp.config.variant import VariantConfig
 from pmexp.errors import UserError
 
-_WHERE_RESULTS_GO = ("name", "runs_dir", "tracking")
+_NO_PART_OF_THE_RESULT = ("name", "runs_dir", "checkpoint", "tracking")
 
 
 @dataclass(kw_only=True)
@@ -37,6 +38,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
@@ -100,15 +102,15 @@ class RunConfig:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every key of the resolved configuration, dotted, without what says only where results go."""
-        return flat({k: v for k, v in self.to_dict().items() if k not in _WHERE_RESULTS_GO})
+        """Every key of the resolved configuration, dotted, without what cannot change its result."""
+        return flat({k: v for k, v in self.to_dict().items() if k not in _NO_PART_OF_THE_RESULT})
 
     @property
     def run_id(self) -> str:
         """`<variant>-s<seed>-<hash>`: the hash of all that can change the result.
 
-        Left out are the experiment's name, the run folder's place and the tracker. A dataset's or
-        checkpoint's path stays in: another folder may hold other data.
+        Left out are the experiment's name, the run folder's place, resume checkpoints and the tracker. A
+        dataset's or pretrained model's path stays in: another folder may hold other data.
         """
         digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
         return f"{self.variant.name}-s{self.seed}-{digest[:12]}"

@@ -74,7 +74,9 @@ class Instruments:
                 stack.enter_context(self._profile.step())
             else:
                 stack.enter_context(timer.step())
-            if self._counts_flops() and self._taken == 1:  # a warm-up step: its time is not used
+            if (
+                self._counts_flops() and self._taken == 1 and self._flops is None
+            ):  # a warm-up step: its time is not used
                 self._flops = stack.enter_context(FlopCounter())
             yield
         self._taken += 1
@@ -115,12 +117,16 @@ class Instruments:
     def state(self) -> dict[str, Any]:
         """What a resumed run goes on from."""
         energy = (self._energy.joules, self._energy.samples) if self._energy else (0.0, 0)
-        return {"updates": self._updates.state(), "energy": energy}
+        flops = (self._flops.total, self._flops.recomputed) if self._flops else None
+        return {"updates": self._updates.state(), "energy": energy, "flops": flops}
 
     def restore(self, state: dict[str, Any]) -> None:
         self._updates.restore(state["updates"])
         if self._energy:
             self._energy.joules, self._energy.samples = state["energy"]
+        if state["flops"]:
+            self._flops = FlopCounter()
+            self._flops.total, self._flops.recomputed = state["flops"]
 
     def _counts_flops(self) -> bool:
         return self._config.flops and not compiled_parts(self._module)

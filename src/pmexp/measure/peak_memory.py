@@ -12,10 +12,13 @@ _RESET_PEAK = "5"  # proc(5): resets the peak resident set size
 
 
 class PeakMemory:
-    """Starts counting when made. `source` says what the figure is, for the run's record."""
+    """Starts counting when made. `source` says what the figure is, for the run's record.
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    `at_least`: bytes that an earlier try of the same run has reached.
+    """
+
+    def __init__(self, device: torch.device, at_least: int = 0) -> None:
+        self._device, self._at_least = device, at_least
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             self.source = "CUDA allocator, max_memory_allocated"
@@ -27,6 +30,9 @@ class PeakMemory:
             self.source = "peak resident set of the process since its start (ru_maxrss)"
 
     def bytes(self) -> int:
+        return max(self._at_least, self._of_this_process())
+
+    def _of_this_process(self) -> int:
         if self._device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self._device))
         if "VmHWM" in self.source:

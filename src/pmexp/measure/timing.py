@@ -15,7 +15,8 @@ class StepTimer:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.seconds: list[float] = []
+        self.seconds: list[float] = []  # of this process
+        self._before: list[float] = []  # of the run's earlier tries, without their warm-up
         self._epochs: list[float] = []
         self._epoch_began: float | None = None
 
@@ -38,7 +39,7 @@ class StepTimer:
         """Median, 10th and 90th percentile after the warm-up, the throughput at the median, and the mean
         wall time of an epoch, data, journal and all but validation included."""
         epochs = {"speed/epoch_s": float(np.mean(self._epochs))} if self._epochs else {}
-        measured = self.seconds[WARMUP_STEPS:]
+        measured = self._measured()
         if not measured:
             return epochs
         p10, median, p90 = np.percentile(measured, (10, 50, 90))
@@ -49,6 +50,16 @@ class StepTimer:
             "speed/samples_per_s": samples_per_step / float(median),
             "speed/tokens_per_s": samples_per_step * tokens_per_sample / float(median),
         }
+
+    def state(self) -> dict[str, list[float]]:
+        """What a resumed run goes on from."""
+        return {"steps": self._measured(), "epochs": list(self._epochs)}
+
+    def restore(self, state: dict[str, list[float]]) -> None:
+        self._before, self._epochs = list(state["steps"]), list(state["epochs"])
+
+    def _measured(self) -> list[float]:
+        return self._before + self.seconds[WARMUP_STEPS:]
 
     def _now(self) -> float:
         if self._device.type == "cuda":

@@ -13,6 +13,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pmexp.config import RunConfig
 from pmexp.errors import Interrupted, RankFailed, RankOutOfMemory, UserError
+from pmexp.failure import Kind
 from pmexp.measure.out_of_memory import says_out_of_memory
 from pmexp.run_folder import RunFolder
 from pmexp.systems.ranks import started_processes
@@ -62,7 +63,7 @@ def launch(config: RunConfig, capture_output: bool) -> None:
         name = signal.Signals(stop.sigval).name
         raise Interrupted(f"{name}; run the same command to go on") from None
     except ChildFailedError as failed:
-        _raise(RunFolder(config), failed.failures)
+        _raise(RunFolder(config.folder), failed.failures)
 
 
 def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
@@ -87,7 +88,7 @@ def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
     if not folder.failure.is_file():
         if rank:
             folder.log = folder.path / f"rank{rank}.txt"
-        folder.fail("failed", f"rank {rank}: {_message(failure)}")
+        folder.fail(Kind.infrastructure if killed else Kind.code, f"rank {rank}: {_message(failure)}")
     raise RankFailed(f"{folder.path.name} failed: {json.loads(folder.failure.read_text())['error']}")
 
 

@@ -58,9 +58,13 @@ class Ranks:
             dist.all_reduce(total)
         return total
 
-    def any(self, flag: bool) -> bool:
-        """Whether `flag` is set on any rank: all of them get the same answer."""
-        return bool(flag) if self.world_size == 1 else self.sum(torch.tensor(int(flag))).item() > 0
+    def most(self, number: int) -> int:
+        """The largest `number` of any rank: all of them get the same answer."""
+        if self.world_size == 1:
+            return number
+        largest = torch.tensor(number)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
     def gather(self, value: _T) -> list[_T]:
         """Every rank's `value` in order of rank, on rank 0; an empty list on the others."""

@@ -1,0 +1,34 @@
+"""What two tries of one run must share, bit for bit: every step once, every value that is not a measurement."""
+
+from pathlib import Path
+
+from pmexp.journal import read_journal
+
+_MEASURED = ("speed/", "memory/peak_bytes", "energy/")  # of the machine, not of the training
+
+
+def deterministic(folder: Path) -> list[tuple[int, str, float | None]]:
+    """(step, metric, value) in the journal's order."""
+    records = [record for record, _ in read_journal(folder / "journal.jsonl")]
+    return [
+        (record["step"], record["metric"], record["value"])
+        for record in records
+        if not record["metric"].startswith(_MEASURED)
+    ]
+
+
+def measured(folder: Path) -> list[str]:
+    records = [record for record, _ in read_journal(folder / "journal.jsonl")]
+    return [record["metric"] for record in records if record["metric"].startswith(_MEASURED)]
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (folder / "checkpoints").glob("best-*.safetensors")}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert deterministic(one) == deterministic(other)
+    assert measured(one) == measured(other)
+    assert weights(one) == weights(other)
+    losses = [step for step, metric, _ in deterministic(one) if metric == "train/loss"]
+    assert losses == list(range(1, len(losses) + 1)), "a step is missing or there twice"
