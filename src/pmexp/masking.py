@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 MASK = "***"
-_NAMES = r"passwords?|passwd|(?<![a-z])pwd|secrets?|credentials?|(?:api|access|secret|private)_?key"
-_SECRET = rf"(?i:{_NAMES})"
+_NAMES = r"passwords?|passwd|secrets?|credentials?|(?:api|access|secret|private)_?key"
+_SECRET = rf"(?i:{_NAMES}|(?<![a-z])pwd)"
 _TOKEN = r"(?i:(?<![a-z])(?:token|key))"  # in source code mostly an ordinary word
 _SET = r"[\"']?\s*[:=]\s*"
 _RANDOM = r"(?=[^\s\"',;&]*\d)(?=[^\s\"',;&]*[A-Za-z])[^\s\"',;&()\[\]{}]{12,}"

@@ -45,12 +45,19 @@ class LocalLauncher(Launcher):
         self._context, self._config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        composed = [self._compose(overrides) for overrides in job_overrides]
+        self.sweep(distinct(parse(config) for config in composed))
+        return [
+            JobReturn(overrides=overrides, cfg=config, status=JobStatus.COMPLETED)
+            for overrides, config in zip(job_overrides, composed, strict=True)
+        ]
+
+    def sweep(self, runs: Sequence[RunConfig]) -> None:
+        """Raises SweepFailed, or UserError where nothing but bad input was the reason."""
         if self._n_jobs < 1:
             raise UserError(f"hydra.launcher.n_jobs: {self._n_jobs} must be at least 1")
         if self._max_retries < 0:
             raise UserError(f"hydra.launcher.max_retries: {self._max_retries} must be at least 0")
-        composed = [self._compose(overrides) for overrides in job_overrides]
-        runs = distinct(parse(config) for config in composed)
         outcomes = {run.run_id: Outcome(State.skipped) for run in runs}
         waiting = [run for run in runs if not is_finished(run)]
         print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before")
@@ -65,10 +72,6 @@ class LocalLauncher(Launcher):
         if exhausted := out_of_memory_text(runs):
             print(f"done, with this result:\n{exhausted}")
         _raise_failures(runs, outcomes)
-        return [
-            JobReturn(overrides=overrides, cfg=config, status=JobStatus.COMPLETED)
-            for overrides, config in zip(job_overrides, composed, strict=True)
-        ]
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         """The run's configuration without Hydra's own."""

@@ -6,6 +6,7 @@ Credentials are masked, and of the environment only what a list names is kept.
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import socket
@@ -24,17 +25,15 @@ from pmexp.measure.environment import GIT, cpu_name, git_version, output_of
 from pmexp.run_folder import RunFolder, write_atomically
 
 DIFF_BYTES = 1_000_000  # of source.diff; what is cut is said in it and in the line
+_ARGUMENT = 300  # characters of an argument of the command
 _UNTRACKED = 100  # names of files that are in no commit
-# Of SLURM's variables only these: others hold credentials (SLURM_JWT).
-_OF_CLUSTER = """
-    SLURM_CLUSTER_NAME SLURM_JOB_ID SLURM_JOB_NAME SLURM_JOB_PARTITION SLURM_JOB_ACCOUNT SLURM_JOB_QOS
-    SLURM_JOB_NODELIST SLURM_JOB_NUM_NODES SLURM_JOB_GPUS SLURM_JOB_START_TIME SLURM_JOB_END_TIME
-    SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_RESTART_COUNT SLURM_SUBMIT_HOST SLURMD_NODENAME
-    SLURM_STEP_ID SLURM_STEP_NUM_TASKS SLURM_STEP_NODELIST SLURM_PROCID SLURM_LOCALID
-    SLURM_NTASKS SLURM_NTASKS_PER_NODE SLURM_CPUS_PER_TASK SLURM_CPUS_ON_NODE
-    SLURM_GPUS SLURM_GPUS_ON_NODE SLURM_GPUS_PER_NODE SLURM_GPUS_PER_TASK
-    SLURM_MEM_PER_NODE SLURM_MEM_PER_CPU CUDA_VISIBLE_DEVICES
-""".split()
+# Of the environment only these are kept: even SLURM has one with a credential (SLURM_JWT).
+_OF_CLUSTER = re.compile(
+    r"SLURM_JOB_(ID|NAME|PARTITION|ACCOUNT|QOS|NODELIST|NUM_NODES|GPUS|START_TIME|END_TIME)"
+    r"|SLURM_ARRAY_(JOB_ID|TASK_ID)|SLURM_STEP_(ID|NUM_TASKS|NODELIST)|SLURM_(PROCID|LOCALID|RESTART_COUNT)"
+    r"|SLURM_(NTASKS|GPUS|MEM)(_PER_\w+)?|SLURM_CPUS_(PER_TASK|ON_NODE)|SLURM_GPUS_ON_NODE"
+    r"|SLURM_CLUSTER_NAME|SLURM_SUBMIT_HOST|SLURMD_NODENAME|CUDA_VISIBLE_DEVICES"
+)
 # Read once, when the parent of all workers imports this: 150 packages take 0.2 s.
 _PACKAGES = "".join(sorted({f"{found.name}=={found.version}\n" for found in distributions()}, key=str.lower))
 
@@ -51,7 +50,7 @@ def record_start(folder: RunFolder, resumed_at: int) -> None:
         "resumed_at": resumed_at,
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "command": shlex.join(masked_arguments(sys.argv)),
+        "command": _command(),
         "directory": os.getcwd(),
         "python": platform.python_version(),
         "packages": _kept(folder.artifacts, "packages.txt", _PACKAGES),
@@ -63,9 +62,15 @@ def record_start(folder: RunFolder, resumed_at: int) -> None:
     _append(folder.path / "attempts.jsonl", json.dumps(line) + "\n")
 
 
+def _command() -> str:
+    """The command line; a rank of several processes was given all of its configuration, which is cut."""
+    given = masked_arguments(sys.argv)
+    return shlex.join(text if len(text) <= _ARGUMENT else f"{text[:_ARGUMENT]}..." for text in given)
+
+
 def of_cluster(environment: Mapping[str, str]) -> dict[str, str]:
-    """What the cluster gave to this process, by a list of names."""
-    return {name: masked(environment[name]) for name in _OF_CLUSTER if name in environment}
+    """What the cluster gave to this process."""
+    return {name: masked(value) for name, value in environment.items() if _OF_CLUSTER.fullmatch(name)}
 
 
 def _source(artifacts: Path) -> dict[str, Any]:
