@@ -73,8 +73,10 @@ class RunFolder:
     def claimed(self) -> Iterator[None]:
         """Makes the folder and holds its lock, which ends with the process whatever happens to it.
 
-        Raises RunClaimed when another process has it: of two that begin at once, one gets the run.
+        Raises RunClaimed when another process has it: of two that begin at once, one gets the run. Raises
+        UserError when something in the folder leads out of it.
         """
+        _refuse_links(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._lock, timeout=_CLAIM_S)
         try:
@@ -202,6 +204,16 @@ def _object_in(file: Path, *keys: str) -> dict[str, Any]:
             f"{file} is damaged: it has no {', '.join(keys)} as JSON; remove it and run this again"
         )
     return found
+
+
+def _refuse_links(folder: Path) -> None:
+    """A run replaces and cuts files: through a link it would do so to files of somebody else."""
+    for path in (folder.parent, folder, *folder.rglob("*")):
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a symbolic link to {os.readlink(path)}, and a run stays inside its runs_dir; "
+                "remove the link, or set runs_dir=<that place>"
+            )
 
 
 def _redirect_output(file: Path) -> None:
