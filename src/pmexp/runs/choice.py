@@ -21,7 +21,7 @@ def states(text: str, allowed: Sequence[State] = STATES) -> list[State]:
 
 
 def labels(words: Iterable[str]) -> dict[str, list[str]]:
-    """The values of each label in words such as variant=pm-drop,baseline. Raises UserError for another word."""
+    """The values of each label in words such as variant=pm-drop,baseline. Raises UserError for others."""
     wanted = {}
     for word in words:
         label, equals, values = word.partition("=")
