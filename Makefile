@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 RUNS := runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench gpu test check format ui clean
+.PHONY: help setup demo bench gpu test drill check format ui clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -33,6 +33,10 @@ gpu: ## memory and speed of BERT on a CUDA device, in 8 minutes; needs torch, tr
 
 test: $(INSTALLED) ## every test that this machine can run
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+
+N := 50
+drill: $(INSTALLED) ## kill runs at N random moments; each has to end as the run left alone, bit for bit
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(PYTHON) tests/drill.py $(N)
 
 check: $(INSTALLED) ## lint, formatting, types and import contracts
 	$(VENV)/bin/ruff check .

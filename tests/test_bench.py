@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from pmexp import checkpoint
 from pmexp.bench.bandwidth import bandwidth, copy_seconds
 from pmexp.bench.checks import check
 from pmexp.bench.command import main
@@ -378,14 +379,14 @@ def test_help_is_short_and_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "level=micro" in done.stdout and "level=step" in done.stdout and done.stdout.count("\n") < 20
+    assert "level=micro" in done.stdout and "level=step" in done.stdout and done.stdout.count("\n") < 24
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "level: '' is unknown; allowed are micro, step"),
-        (["level=macro"], "level: 'macro' is unknown; allowed are micro, step"),
+        ([], "level: '' is unknown; allowed are micro, step, records"),
+        (["level=macro"], "level: 'macro' is unknown; allowed are micro, step, records"),
         (["level=micro", "size=3"], "size=3: is not a key of level=micro; allowed are level, sizes"),
         (["level=micro", "quick"], "quick: is not a key of level=micro"),
         (["level=micro", "quick=yes"], "quick: 'yes' is unknown; allowed are true, false"),
@@ -402,6 +403,11 @@ def test_help_is_short_and_imports_no_torch() -> None:
         (["level=step", "against=foo"], "against=foo: is not an option; allowed are 2bit, 4bit"),
         (["level=step", "variant.p=2"], "variant.p: 2.0 must lie in [0.0, 1.0]"),
         (["level=step", "trian.lr=3"], "did you mean train.lr?"),
+        (["level=records", "steps=none"], "steps: 'none' is no number of pairs of steps"),
+        (
+            ["level=records", *TINY_VIT, "train.max_steps=54"],
+            "steps: 125 steps are needed and this training has 54",
+        ),
         (["level=step", "foo"], "Error parsing override 'foo'"),
         (["level=step", *TINY_VIT, "train.max_steps=54"], "steps: 40 pairs and 15 steps for warm-up"),
     ],
@@ -428,3 +434,18 @@ def test_early_stopping_is_said() -> None:
     take_step()
     with pytest.raises(UserError, match="ended the training at step 1"):
         take_step()
+
+
+def test_what_the_records_of_a_step_cost_is_shown_after_both_checkpoints_were_read_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["level=records", "steps=3", f"out={tmp_path}", *TINY_VIT]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    found = json.loads((tmp_path / "records.json").read_text())
+    assert "journal, a logged step" in out and str(tmp_path / "records.json") in out
+    assert 0 < found["journal_ms"] < found["step_ms"] and found["checkpoint_bytes"] > 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["records.json"]
+    monkeypatch.setattr(checkpoint, "_copied_to_cpu", lambda state: {"training": {"module": {}}})
+    assert main(arguments) == 1
+    assert "asynchronous checkpoint: differs from the training's state" in capsys.readouterr().err

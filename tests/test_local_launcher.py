@@ -3,52 +3,17 @@
 import json
 import os
 import signal
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from disturbances import when_training
 from same_run import assert_same_run
 from small_runs import TINY_VIT, Runs
 
 pytestmark = pytest.mark.slow
 SWEEP = ["-m", *TINY_VIT, "train.batch_size=64", "train.select=last", "train.log_every=1", "tracking=off"]
 LONG = [*SWEEP, "train.epochs=1000"]
-
-
-def pid_of(runs: Runs, run: str) -> int:
-    """Waits until the run `<variant>-s<seed>` trains, and returns its process."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for folder in runs.folder.glob(f"default/{run}-*"):
-            journal = folder / "journal.jsonl"
-            if journal.is_file() and "train/loss" in journal.read_text():
-                return int(json.loads((folder / "owner.json").read_text())["pid"])
-        time.sleep(0.02)
-    raise AssertionError(f"{run} did not start to train")
-
-
-@contextmanager
-def when_training(runs: Runs, run: str, number: signal.Signals, to_driver: bool) -> Iterator[list[int]]:
-    """Sends a signal to the run's process, or to the driver (this process), as soon as the run trains."""
-    pids: list[int] = []
-
-    def disturb() -> None:
-        pids.append(pid_of(runs, run))
-        os.kill(os.getpid() if to_driver else pids[0], number)
-
-    # A process started in the background ignores SIGINT from birth; one at a terminal does not.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    thread = threading.Thread(target=disturb)
-    thread.start()
-    try:
-        yield pids
-    finally:
-        thread.join()
-        signal.signal(signal.SIGINT, before)
 
 
 def is_alive(pid: int) -> bool:
@@ -110,8 +75,8 @@ def test_a_stopped_sweep_stops_its_children_and_leaves_what_goes_on(stop: signal
 def test_a_run_that_is_disturbed_goes_on_by_itself_as_if_left_alone(
     stop: signal.Signals, runs: Runs, tmp_path: Path
 ) -> None:
-    arguments = [*SWEEP, "train.epochs=30", "train.select=best", "variant=pm-drop", "checkpoint.every_s=0"]
-    with when_training(runs, "pm-drop-s0", stop, to_driver=False):
+    arguments = [*SWEEP, "train.epochs=12", "train.select=best", "variant=pm-drop", "checkpoint.every_s=0"]
+    with when_training(runs, "pm-drop-s0", stop, to_driver=False, with_checkpoint=True):
         code, out, _ = runs.train(*arguments)
     assert code == 0 and ("retry 1 of 2" if stop is signal.SIGKILL else "it goes on") in out
     (folder,) = runs.run_folders()

@@ -135,6 +135,8 @@ class Checkpoints:
             write_atomically(file.with_suffix(".json"), json.dumps(asdict(manifest)) + "\n")
         except (OSError, RuntimeError) as error:  # torch's writer says the latter of a full disk
             scratch.unlink(missing_ok=True)
+            if not file.with_suffix(".json").is_file():
+                file.unlink(missing_ok=True)
             log.warning(
                 "no checkpoint at step %d, the older ones stay: %s: %s",
                 step, type(error).__name__, first_line(error),

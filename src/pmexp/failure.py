@@ -22,7 +22,12 @@ _MACHINE_ERRNO = {
     errno.EPIPE,
 }
 _MACHINE_TYPES = ("DistNetworkError", "DistStoreError", "DistBackendError", "ConnectionError", "TimeoutError")
-_MACHINE_WORDS = ("Connection closed by peer", "Connection reset by peer", "uncorrectable ECC error")
+_MACHINE_WORDS = (  # of errors that are no OSError: safetensors', gloo's, CUDA's
+    "No space left on device",
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "uncorrectable ECC error",
+)
 
 
 class Kind(Enum):

@@ -226,8 +226,11 @@ def _redirect_output(file: Path) -> None:
 def write_atomically(file: Path, text: str) -> None:
     """The file holds all of the old text or all of the new, whatever happens in between."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    with scratch.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(file)
+    try:
+        with scratch.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.replace(file)
+    finally:
+        scratch.unlink(missing_ok=True)

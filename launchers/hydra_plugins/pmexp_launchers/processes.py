@@ -60,6 +60,16 @@ class Worker:
         """Ready for multiprocessing.connection.wait when the process has ended."""
         return self._process.sentinel
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the process has ended within so many seconds."""
+        self._process.join(seconds)
+        return not self._process.is_alive()
+
     def outcome(self) -> Outcome:
         """Waits for the end of the process and says what became of the run."""
         self._process.join()
@@ -77,8 +87,7 @@ class Worker:
 
     def stop(self) -> None:
         """Waits for the run's checkpoint, and kills a process that does not come to an end."""
-        self._process.join(_GRACE_SECONDS)
-        if self._process.is_alive():
+        if not self.wait(_GRACE_SECONDS):
             self._process.kill()
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pmexp.bench.options import level, micro_options, step_options
+from pmexp.bench.options import level, micro_options, records_options, step_options
 from pmexp.composition_errors import end, exit_code
 from pmexp.errors import ContenderFailed
 
@@ -28,6 +28,9 @@ python -m pmexp.bench level=step [key=value ...]    training steps of two varian
   steps=40                pairs of steps that count
   out=DIR                 writes step.json there
   every key of pmexp.train, such as model=tinybert model.pretrained=false dataset=reuters-r8
+
+python -m pmexp.bench level=records [key=value ...] what journal and checkpoints cost a step
+  steps=40 out=DIR, and every key of pmexp.train
 """
 
 
@@ -49,13 +52,19 @@ def main(arguments: Sequence[str] | None = None, field: "Sequence[Contender] | N
 
 def _run(arguments: list[str], field: "Sequence[Contender] | None") -> None:
     command = shlex.join(["python", "-m", "pmexp.bench", *arguments])
-    if level(arguments) == "micro":  # each imports torch, for which a wrong key need not wait
-        micro = micro_options(arguments)
-        from pmexp.bench.micro import run as run_micro
+    match level(arguments):  # each imports torch, for which a wrong key need not wait
+        case "micro":
+            micro = micro_options(arguments)
+            from pmexp.bench.micro import run as run_micro
 
-        run_micro(micro, command, field)
-    else:
-        step = step_options(arguments)
-        from pmexp.bench.step import run as run_step
+            run_micro(micro, command, field)
+        case "step":
+            step = step_options(arguments)
+            from pmexp.bench.step import run as run_step
 
-        run_step(step, command)
+            run_step(step, command)
+        case _:
+            records = records_options(arguments)
+            from pmexp.bench.records import run as run_records
+
+            run_records(records, command)

@@ -1,6 +1,6 @@
 """The keys of the command, checked. Imports no torch: a wrong key is answered at once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pmexp.errors import UserError
 
 Shape = tuple[int, ...]
 
-LEVELS = ("micro", "step")
+LEVELS = ("micro", "step", "records")
 DTYPES = ("fp32", "bf16", "fp16", "fp64")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -45,6 +45,13 @@ class StepOptions:
     overrides: tuple[str, ...]  # of the run configuration, for both variants
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecordsOptions:
+    steps: int  # pairs of steps that count
+    out: Path | None
+    overrides: tuple[str, ...]  # of the run configuration
+
+
 def level(arguments: Iterable[str]) -> str:
     """The level asked for. Raises UserError when it is none."""
     return one_of("level", own_keys(arguments, ("level",))[0].get("level", ""), LEVELS)
@@ -73,16 +80,19 @@ def micro_options(arguments: Sequence[str]) -> MicroOptions:
 def step_options(arguments: Sequence[str]) -> StepOptions:
     """Raises UserError for a wrong value; what is not a key of the benchmark is an override of the run."""
     given, others = own_keys(arguments, ("level", "variant", "against", "steps", "out"))
-    steps = given.get("steps", "40")
-    if not (steps.isdecimal() and int(steps)):
-        raise UserError(f"steps: {steps!r} is no number of pairs of steps; allowed are 1, 2, ...")
     return StepOptions(
         variant=given.get("variant", "pm-drop"),
         against=given.get("against", "baseline"),
-        steps=int(steps),
+        steps=_pairs(given),
         out=path_of(given, "out"),
         overrides=tuple(others),
     )
+
+
+def records_options(arguments: Sequence[str]) -> RecordsOptions:
+    """Raises UserError for a wrong value; what is not a key of the benchmark is an override of the run."""
+    given, others = own_keys(arguments, ("level", "steps", "out"))
+    return RecordsOptions(steps=_pairs(given), out=path_of(given, "out"), overrides=tuple(others))
 
 
 def make_folder(out: Path | None) -> None:
@@ -92,6 +102,13 @@ def make_folder(out: Path | None) -> None:
             out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out: {out} cannot be made: {error.strerror}; name another folder") from None
+
+
+def _pairs(given: Mapping[str, str]) -> int:
+    steps = given.get("steps", "40")
+    if not (steps.isdecimal() and int(steps)):
+        raise UserError(f"steps: {steps!r} is no number of pairs of steps; allowed are 1, 2, ...")
+    return int(steps)
 
 
 def _shape(text: str) -> Shape:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class StepTimer:
         self._epoch_began = self._now()
 
     def end_epoch(self) -> None:
-        """Before its validation. An epoch whose beginning this process has not seen is left out."""
+        """Before its validation. The time between two tries of a run is no part of an epoch."""
         if self._epoch_began is not None:
             self._epochs.append(self._now() - self._epoch_began)
             self._epoch_began = None
@@ -51,12 +52,15 @@ class StepTimer:
             "speed/tokens_per_s": samples_per_step * tokens_per_sample / float(median),
         }
 
-    def state(self) -> dict[str, list[float]]:
+    def state(self) -> dict[str, Any]:
         """What a resumed run goes on from."""
-        return {"steps": self._measured(), "epochs": list(self._epochs)}
+        so_far = None if self._epoch_began is None else self._now() - self._epoch_began
+        return {"steps": self._measured(), "epochs": list(self._epochs), "epoch_so_far": so_far}
 
-    def restore(self, state: dict[str, list[float]]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         self._before, self._epochs = list(state["steps"]), list(state["epochs"])
+        so_far = state["epoch_so_far"]
+        self._epoch_began = None if so_far is None else self._now() - so_far
 
     def _measured(self) -> list[float]:
         return self._before + self.seconds[WARMUP_STEPS:]

@@ -1,0 +1,46 @@
+"""Signals that arrive while a run trains."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from small_runs import Runs
+
+
+def pid_of(runs: Runs, run: str, with_checkpoint: bool = False) -> int:
+    """Waits until the run `<variant>-s<seed>` trains, or has a checkpoint, and returns its process."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        for folder in runs.folder.glob(f"default/{run}-*"):
+            journal = folder / "journal.jsonl"
+            checkpoints = [*folder.glob("checkpoints/resume/*.json")] or not with_checkpoint
+            if checkpoints and journal.is_file() and "train/loss" in journal.read_text():
+                return int(json.loads((folder / "owner.json").read_text())["pid"])
+        time.sleep(0.02)
+    raise AssertionError(f"{run} did not start to train")
+
+
+@contextmanager
+def when_training(
+    runs: Runs, run: str, number: signal.Signals, to_driver: bool, with_checkpoint: bool = False
+) -> Iterator[list[int]]:
+    """Sends a signal to the run's process, or to the driver (this process), as soon as the run trains."""
+    pids: list[int] = []
+
+    def disturb() -> None:
+        pids.append(pid_of(runs, run, with_checkpoint))
+        os.kill(os.getpid() if to_driver else pids[0], number)
+
+    # A process started in the background ignores SIGINT from birth; one at a terminal does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        yield pids
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,166 @@
+"""Drills: what a killed driver, two drivers at once and a full disk leave is a sweep that comes to its end."""
+
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from disks import small_disk
+from disturbances import pid_of, when_training
+from pmexp.config import RunConfig
+from pmexp.run_folder import RunFolder
+from pmexp.sweep import State, state_of
+from same_run import assert_same_run, deterministic
+from small_runs import TINY_VIT, Runs
+
+STEPS = [
+    "train.batch_size=64",
+    "train.log_every=1",
+    "train.epochs=12",
+    "tracking=off",
+    "checkpoint.every_s=0",
+]
+SWEEP = ["-m", *TINY_VIT, *STEPS, "variant=pm-drop"]
+
+
+@contextmanager
+def driver(runs: Runs, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "pmexp.train", *arguments, f"runs_dir={runs.folder}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def attempts(runs: Runs) -> list[int]:
+    return [RunFolder(folder).owner()["attempt"] for folder in runs.run_folders()]
+
+
+@pytest.mark.slow
+def test_a_killed_driver_takes_its_runs_along_and_the_next_one_goes_on(runs: Runs, tmp_path: Path) -> None:
+    arguments = [*SWEEP, "train.epochs=20"]
+    with driver(runs, *arguments):
+        worker = pid_of(runs, "pm-drop-s0", with_checkpoint=True)
+    (folder,) = runs.run_folders()
+    deadline = time.monotonic() + 60
+    while state_of(RunFolder(folder)) is State.running and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert state_of(RunFolder(folder)) is State.interrupted
+    assert json.loads((folder / "failure.json").read_text())["error"].startswith("Interrupted: SIGTERM")
+    assert RunFolder(folder).owner()["pid"] == worker
+    assert runs.train(*arguments)[0] == 0
+    alone = Runs(tmp_path / "alone", runs.capture)
+    assert alone.train(*arguments)[0] == 0
+    assert_same_run(folder, alone.run_folders()[0])
+
+
+@pytest.mark.slow
+def test_two_drivers_of_one_sweep_share_it_and_run_nothing_twice(runs: Runs) -> None:
+    arguments = [*SWEEP, "seed=0,1,2,3", "train.epochs=20"]
+    with driver(runs, *arguments) as first:
+        pid_of(runs, "pm-drop-s0")
+        code, out, err = runs.train(*arguments)
+        said, _ = first.communicate()
+    assert (code, first.returncode) == (0, 0), err + said
+    assert "is executed by another process" in out + said
+    assert attempts(runs) == [1, 1, 1, 1]
+    assert len({RunFolder(folder).owner()["pid"] for folder in runs.run_folders()}) == 4
+    for folder in runs.run_folders():
+        steps = [step for step, metric, _ in deterministic(folder) if metric == "train/loss"]
+        assert steps == list(range(1, len(steps) + 1)) and len(steps) % 20 == 0
+
+
+def test_a_run_that_another_process_finished_while_this_one_was_built_is_left_alone(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pmexp import experiment
+
+    arguments = [*TINY_VIT, "train.max_steps=2", "tracking=off"]
+    build = experiment.prepare
+
+    def slow(config: RunConfig) -> experiment.Prepared:
+        monkeypatch.undo()
+        assert runs.train(*arguments)[0] == 0
+        return build(config)
+
+    monkeypatch.setattr(experiment, "prepare", slow)
+    assert runs.train(*arguments)[0] == 0
+    assert attempts(runs) == [1]
+
+
+def test_a_full_disk_costs_checkpoints_and_not_the_run(
+    runs: Runs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    arguments = [*TINY_VIT, *STEPS, "train.max_steps=6"]
+    assert runs.train(*arguments)[0] == 0
+    (folder,) = runs.run_folders()
+    again = Runs(tmp_path / "again", runs.capture)
+    twin = again.folder / "default" / folder.name
+    with small_disk(twin / "checkpoints" / "resume", kilobytes=4):
+        assert again.train(*arguments)[0] == 0
+    assert "the older ones stay" in caplog.text
+    assert_same_run(folder, twin)
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_a_checkpoint_is_cut_goes_on_from_the_one_before(
+    runs: Runs, tmp_path: Path
+) -> None:
+    arguments = [*SWEEP, "train.epochs=20", "hydra.launcher.max_retries=0"]
+    with when_training(runs, "pm-drop-s0", signal.SIGKILL, to_driver=False, with_checkpoint=True):
+        assert runs.train(*arguments)[0] == 1
+    (folder,) = runs.run_folders()
+    assert state_of(RunFolder(folder)) is State.stale
+    newest = max((folder / "checkpoints" / "resume").glob("*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert runs.train(*arguments)[0] == 0
+    assert f"{newest.name} is left out" in (folder / "log.txt").read_text()
+    alone = Runs(tmp_path / "alone", runs.capture)
+    assert alone.train(*arguments)[0] == 0
+    assert_same_run(folder, alone.run_folders()[0])
+
+
+def test_states_by_what_lies_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pmexp import sweep
+
+    folder = RunFolder(tmp_path)
+    assert state_of(folder) is State.pending
+    owner = {"host": "elsewhere", "pid": 1, "started": time.time(), "attempt": 1}
+    (tmp_path / "owner.json").write_text(json.dumps(owner))
+    assert state_of(folder) is State.running  # no heartbeat yet
+    folder.heartbeat.touch()
+    assert state_of(folder) is State.running
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "_STALE_S", -1.0)
+        assert state_of(folder) is State.stale
+    (tmp_path / "owner.json").write_text(json.dumps(owner | {"host": socket.gethostname()}))
+    assert state_of(folder) is State.stale  # nobody has it
+    with folder.claimed():
+        assert state_of(folder) is State.running
+    folder.failure.write_text(json.dumps({"status": "failed", "error": "", "kind": "code"}))
+    assert state_of(folder) is State.failed
+    folder.summary.write_text(json.dumps({"status": "oom", "error": "too much"}))
+    assert state_of(folder) is State.oom
+
+
+def test_the_heartbeat_goes_on_while_a_step_is_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pmexp import run_folder
+
+    monkeypatch.setattr(run_folder, "HEARTBEAT_S", 0.01)
+    file = tmp_path / "heartbeat"
+    with run_folder._beating(file):
+        first = file.stat().st_mtime_ns
+        deadline = time.monotonic() + 10
+        while file.stat().st_mtime_ns == first and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert file.stat().st_mtime_ns > first
