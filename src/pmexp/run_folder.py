@@ -57,7 +57,8 @@ class RunFolder:
 
     def owner(self) -> dict[str, Any]:
         """Who began the last try: host, pid, started (seconds since 1970), attempt; {} before the first."""
-        return _object_in(self._owner, "host", "pid", "started", "attempt")
+        owner = _object_in(self._owner, "host", "pid", "started")
+        return {"attempt": 1} | owner if owner else {}  # earlier versions did not count them
 
     def is_claimed(self) -> bool:
         """Whether a process executes the run now, as far as this machine's file system knows."""
