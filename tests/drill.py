@@ -20,7 +20,8 @@ from pathlib import Path
 from hydra_plugins.pmexp_launchers import processes
 from pmexp.composition import compose
 from pmexp.config import RunConfig
-from pmexp.sweep import Outcome
+from pmexp.run_folder import RunFolder
+from pmexp.sweep import Outcome, is_finished
 from same_run import assert_same_run
 from small_runs import TINY_VIT
 
@@ -80,9 +81,11 @@ def drill(stack: str, faults: int, chance: random.Random, scratch: Path) -> Tall
     while tally.faults < faults:
         disturbed = configuration(stack, scratch / stack / f"run{tally.runs}")
         tally.runs += 1
-        while (outcome := attempt(disturbed, chance, duration, tally)).error and tally.faults < 10 * faults:
-            pass
-        tally.lost += bool(outcome.error)
+        while not is_finished(disturbed) and tally.faults < 10 * faults:
+            attempt(disturbed, chance, duration, tally)
+            while RunFolder(disturbed.folder).is_claimed():  # by ranks whose launcher was killed
+                time.sleep(0.1)
+        tally.lost += not is_finished(disturbed)
         try:
             assert_same_run(disturbed.folder, alone.folder)
         except AssertionError as error:

@@ -128,7 +128,10 @@ def _read_run(folder: Path, planned: Run | None) -> Run:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{summary_path} is no summary of a run ({error!r}): run it again") from None
         if summary.get("status") == "oom":
-            why, settings = f"out of memory: {summary.get('error', '')}", summary.get("settings") or {}
+            why, settings = (
+                f"out of memory: {_printable(summary.get('error', ''))}",
+                summary.get("settings") or {},
+            )
             return Run(folder.name, labels, None, why, curve, settings=settings)
         environment, settings = (summary.get(key) or {} for key in ("environment", "settings"))
         tracking_uri = (summary.get("tracking") or {}).get("uri")
@@ -142,7 +145,8 @@ def _why_unfinished(folder: Path, curve: Curve) -> str:
     if failure_path.exists():
         failure = _read_json(failure_path, dict)
         log = f" (log: {failure['log']})" if failure.get("log") else ""
-        return f"{failure.get('status', 'failed')}: {failure.get('error', 'no reason recorded')}{log}"
+        said = f"{failure.get('status', 'failed')}: {failure.get('error', 'no reason recorded')}{log}"
+        return _printable(said)
     steps = np.asarray(curve.steps, dtype=np.float64)
     reached = (
         f"its journal ends at step {int(np.nanmax(steps))}" if np.isfinite(steps).any() else "no record yet"
@@ -151,7 +155,20 @@ def _why_unfinished(folder: Path, curve: Curve) -> str:
 
 
 def _labels(told: Mapping[str, Any]) -> Labels:
-    return Labels(str(told["task"]), str(told["system"]), str(told["variant"]), int(told["seed"]))
+    return Labels(_name(told["task"]), _name(told["system"]), _name(told["variant"]), int(told["seed"]))
+
+
+def _name(told: Any) -> str:
+    """A label. Raises ValueError for text that a terminal or a plot would take for a command."""
+    text = str(told)
+    if not text.isprintable() or "$" in text:
+        raise ValueError(f"{text!r} is no label")
+    return text
+
+
+def _printable(text: Any) -> str:
+    """An error's message, which may hold anything."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
 def _labels_of_config(path: Path) -> Labels:
@@ -159,10 +176,8 @@ def _labels_of_config(path: Path) -> Labels:
 
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        task = f"{config['model']['name']}/{config['dataset']['name']}"
-        return Labels(
-            task, str(config["system"]["name"]), str(config["variant"]["name"]), int(config["seed"])
-        )
+        names = {group: config[group]["name"] for group in ("model", "dataset", "system", "variant")}
+        return _labels({"task": f"{names['model']}/{names['dataset']}", "seed": config["seed"], **names})
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
         raise UserError(
             f"{path} does not say which run this was: model.name, dataset.name, system.name, variant.name and"

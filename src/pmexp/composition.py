@@ -5,9 +5,11 @@ from pathlib import Path
 
 import hydra
 from hydra.core.plugins import Plugins
+from hydra.utils import instantiate
 
 from hydra_plugins.pmexp_launchers.local import LocalLauncher
 from hydra_plugins.pmexp_launchers.slurm import SlurmLauncher
+from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from pmexp.config import RunConfig, parse, register
 from pmexp.errors import UserError
 
@@ -50,3 +52,12 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     introduce()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return parse(hydra.compose("config", overrides=list(overrides)))
+
+
+def launcher(overrides: Sequence[str]) -> SweepLauncher:
+    """The launcher of `python -m pmexp.train -m <overrides>`, for runs that need not be composed."""
+    introduce()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
+    found: SweepLauncher = instantiate(config.hydra.launcher)
+    return found

@@ -24,6 +24,7 @@ from pmexp.measure.environment import environment
 from pmexp.measure.instruments import Instruments
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.measure.peak_memory import PeakMemory
+from pmexp.measure.provenance import record_start
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import IGNORED
 from pmexp.packed_dropout import ReplacementReport
@@ -184,6 +185,8 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
     with Journal(folder.journal, keep_bytes) if first else nullcontext(NoJournal()) as journal:
         mirror = open_mirror(config, folder) if first else NoMirror()
         try:
+            if first:
+                record_start(folder, resumed_at=training.progress.step)
             if not resumed:
                 journal.write(0, {"progress/steps_total": training.total_steps})
             peak = PeakMemory(training.system.device, peak_before)
@@ -310,6 +313,8 @@ def _record_out_of_memory(
     record: dict[str, str | int] | None = None,
 ) -> None:
     """The summary of a run for which memory did not suffice: what it had measured by then."""
+    if prepared is None:  # its start is not on record yet
+        record_start(folder, resumed_at=0)
     log.error("out of memory, which is this run's result:\n%s", traceback.format_exc())
     instruments = prepared.training.instruments if prepared else None
     snapshot = instruments.snapshot() if instruments else None

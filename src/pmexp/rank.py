@@ -8,13 +8,17 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from pmexp.config import from_dict
 from pmexp.experiment import run
+from pmexp.stop_signals import stop_with_parent
 from pmexp.systems.ranks import end_process
+
+_GRACE_SECONDS = 60.0  # from the end of the launcher to the end of its ranks: a checkpoint fits in
 
 
 @record  # the launcher reads what was raised
 def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("pmexp").setLevel(logging.INFO)
+    stop_with_parent(_GRACE_SECONDS)
     run(from_dict(json.loads(sys.argv[1])), capture_output="--capture-output" in sys.argv)
 
 

@@ -23,7 +23,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from pmexp.config import RunConfig
-from pmexp.errors import RunClaimed
+from pmexp.errors import RunClaimed, UserError
 from pmexp.failure import Kind
 
 HEARTBEAT_S = 10.0  # seconds between two
@@ -48,13 +48,17 @@ class RunFolder:
 
     def out_of_memory(self) -> str:
         """What a run that ended out of memory said; empty for any other."""
-        summary = json.loads(self.summary.read_text()) if self.is_finished() else {}
-        return str(summary["error"]) if summary.get("status") == "oom" else ""
+        summary = _object_in(self.summary, "status")
+        return str(summary.get("error")) if summary.get("status") == "oom" else ""
+
+    def failed(self) -> dict[str, Any]:
+        """Of a last try that ended without a result: status, kind, error, log; {} of any other."""
+        return _object_in(self.failure, "status", "kind", "error")
 
     def owner(self) -> dict[str, Any]:
         """Who began the last try: host, pid, started (seconds since 1970), attempt; {} before the first."""
-        owner: dict[str, Any] = json.loads(self._owner.read_text()) if self._owner.is_file() else {}
-        return owner
+        owner = _object_in(self._owner, "host", "pid", "started")
+        return {"attempt": 1} | owner if owner else {}  # earlier versions did not count them
 
     def is_claimed(self) -> bool:
         """Whether a process executes the run now, as far as this machine's file system knows."""
@@ -70,8 +74,10 @@ class RunFolder:
     def claimed(self) -> Iterator[None]:
         """Makes the folder and holds its lock, which ends with the process whatever happens to it.
 
-        Raises RunClaimed when another process has it: of two that begin at once, one gets the run.
+        Raises RunClaimed when another process has it: of two that begin at once, one gets the run. Raises
+        UserError when something in the folder leads out of it.
         """
+        _refuse_links(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._lock, timeout=_CLAIM_S)
         try:
@@ -184,6 +190,31 @@ def _beating(file: Path) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def _object_in(file: Path, *keys: str) -> dict[str, Any]:
+    """The JSON object in `file`, {} where there is none. Raises UserError for a file with anything else."""
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(key in found for key in keys):
+        raise UserError(
+            f"{file} is damaged: it has no {', '.join(keys)} as JSON; remove it and run this again"
+        )
+    return found
+
+
+def _refuse_links(folder: Path) -> None:
+    """A run replaces and cuts files: through a link it would do so to files of somebody else."""
+    for path in (folder.parent, folder, *folder.rglob("*")):
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a symbolic link to {os.readlink(path)}, and a run stays inside its runs_dir; "
+                "remove the link, or set runs_dir=<that place>"
+            )
 
 
 def _redirect_output(file: Path) -> None:

@@ -1,12 +1,16 @@
 """Stop signals: they are noted when they arrive and acted on between two steps."""
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # SLURM's are the last two
+_LOOK_S = 0.5
 
 
 @contextmanager
@@ -25,3 +29,18 @@ def stop_requests() -> Iterator[list[str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_with_parent(grace_s: float) -> None:
+    """Once this process's parent is gone, killed perhaps, this one is asked to stop, and killed `grace_s`
+    seconds later: what it waits for may be gone too."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace_s)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -1,20 +1,17 @@
 """Many runs: which are there to do, what became of each. Imports no torch; launchers build on it."""
 
 import json
-import math
 import signal
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from filelock import FileLock
 
 from pmexp.config import RunConfig
 from pmexp.failure import Kind
-from pmexp.journal import read_journal
 from pmexp.run_folder import HEARTBEAT_S, RunFolder, write_atomically
 
 _STALE_S = 12 * HEARTBEAT_S  # without a heartbeat: network file systems show a file's time up to 60 s late
@@ -78,11 +75,11 @@ def state_of(folder: RunFolder) -> State:
     """The state of a run by what lies in its folder, on this or another machine."""
     if folder.is_finished():
         return State.oom if folder.out_of_memory() else State.finished
+    if failure := folder.failed():
+        return State[failure["status"]]
     owner = folder.owner()
     if not owner:
         return State.pending
-    if folder.failure.is_file():
-        return State[json.loads(folder.failure.read_text())["status"]]
     if owner["host"] == socket.gethostname():
         return State.running if folder.is_claimed() else State.stale
     beat = folder.heartbeat.stat().st_mtime if folder.heartbeat.is_file() else owner["started"]
@@ -94,8 +91,7 @@ def recorded_outcome(run: RunConfig) -> Outcome | None:
     folder = RunFolder(run.folder)
     if folder.is_finished():
         return Outcome(State.oom if folder.out_of_memory() else State.finished)
-    if folder.failure.is_file():
-        failure: Mapping[str, Any] = json.loads(folder.failure.read_text())
+    if failure := folder.failed():
         return Outcome(State[failure["status"]], failure["error"], kind=Kind(failure["kind"]))
     return None
 
@@ -110,21 +106,6 @@ def outcome_of(run: RunConfig, exit_code: int) -> Outcome:
         return Outcome(State.killed, said, kind=Kind.infrastructure)
     said = f"its process ended with code {exit_code} and left no summary"
     return Outcome(State.failed, said, kind=Kind.code)
-
-
-def progress_of(run: RunConfig) -> tuple[int, int, float] | None:
-    """(step, steps planned, last training loss) by the run's journal; None before its first step."""
-    journal = RunFolder(run.folder).journal
-    if not journal.is_file():
-        return None
-    step, total, loss = 0, 0, math.nan
-    for record, _ in read_journal(journal):
-        step = record["step"]
-        if record["metric"] == "progress/steps_total":
-            total = record["value"]
-        if record["metric"] == "train/loss" and record["value"] is not None:
-            loss = record["value"]
-    return (step, total, loss) if step else None
 
 
 def out_of_memory_text(runs: Sequence[RunConfig]) -> str:

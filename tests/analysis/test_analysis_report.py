@@ -78,6 +78,26 @@ def test_names_are_escaped_in_the_page(runs: Runs) -> None:
     assert "<b>" not in page and "&lt;b&gt;bold" in page
 
 
+def test_what_a_run_said_is_text_in_the_page_and_in_the_terminal(
+    demo: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failure = {"status": "failed", "error": "<script>alert(1)</script> \x1b]0;title\x07", "log": "log.txt"}
+    demo.unfinished("packed", 4, failure=failure)
+    page = (report(demo) / "index.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;alert(1)" in page
+    assert "\x1b" not in page + capsys.readouterr().out
+
+
+@pytest.mark.parametrize("label", [r"$\frac{$", "\x1b[31mred"])
+def test_a_label_that_is_a_command_to_a_plot_or_terminal_is_refused(
+    label: str, demo: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo.finished(label, 0, {"test/accuracy": 0.9}, run_id="hostile")
+    assert main(["demo", "--runs-dir", str(demo.root), "--out", str(demo.root)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "hostile/summary.json is no summary of a run" in err
+
+
 def test_a_run_without_curves_or_speed_still_has_a_page(runs: Runs) -> None:
     runs.finished("packed", 0, {"test/accuracy": 0.9}, losses=[])
     page = (report(runs) / "index.html").read_text()

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from pmexp.config import RunConfig
-from pmexp.errors import Interrupted, RunClaimed, UserError
+from pmexp.errors import Interrupted, RankFailed, RunClaimed, UserError
 from pmexp.sweep import Outcome, State, outcome_of
 from pmexp.tracking.database import silence_mlflow
 
@@ -125,6 +125,8 @@ def _work(run: RunConfig, sender: Connection, gpu: str | None) -> None:
         sys.exit(2)
     except (Interrupted, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
+    except RankFailed:  # which rank and why is on record
+        sys.exit(1)
 
 
 def _stop_with_driver() -> None:

@@ -8,7 +8,9 @@ from rich.live import Live
 from rich.text import Text
 
 from pmexp.config import RunConfig
-from pmexp.sweep import Outcome, progress_of
+from pmexp.journal import progress_of
+from pmexp.run_folder import RunFolder
+from pmexp.sweep import Outcome
 
 
 class SweepProgress:
@@ -52,8 +54,8 @@ class SweepProgress:
         if self._console.is_terminal:
             lines = [f"{self._ended}/{self._total} runs ended, {self._eta(len(running))}"]
             for run in running:
-                found = progress_of(run)
-                state = f"step {found[0]}/{found[1]} loss {found[2]:.4f}" if found else "starting"
+                found = progress_of(RunFolder(run.folder).journal)
+                state = f"step {found.step}/{found.total} loss {found.loss:.4f}" if found.step else "starting"
                 lines.append(f"  {run.run_id} {state}")
             self._live.update(Text("\n".join(lines)))
 

@@ -11,7 +11,9 @@ from rich.text import Text
 from hydra_plugins.pmexp_launchers.slurm_commands import QueuedJob
 from hydra_plugins.pmexp_launchers.submissions import Job
 from pmexp.config import RunConfig
-from pmexp.sweep import Outcome, progress_of
+from pmexp.journal import progress_of
+from pmexp.run_folder import RunFolder
+from pmexp.sweep import Outcome
 
 _ROWS = 20  # of running runs
 
@@ -63,5 +65,5 @@ class QueueView:
 
 
 def _progress(run: RunConfig) -> tuple[str, str]:
-    found = progress_of(run)
-    return (f"{found[0]}/{found[1]}", f"{found[2]:.4f}") if found else ("starting", "")
+    found = progress_of(RunFolder(run.folder).journal)
+    return (f"{found.step}/{found.total}", f"{found.loss:.4f}") if found.step else ("starting", "")

@@ -28,9 +28,16 @@ class SweepLauncher(Launcher):
         self._context, self._config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        self.check()
         composed = [self._compose(overrides) for overrides in job_overrides]
-        runs = distinct(parse(config) for config in composed)
+        self.sweep(distinct(parse(config) for config in composed))
+        return [
+            JobReturn(overrides=overrides, cfg=config, status=JobStatus.COMPLETED)
+            for overrides, config in zip(job_overrides, composed, strict=True)
+        ]
+
+    def sweep(self, runs: Sequence[RunConfig]) -> None:
+        """Raises SweepFailed, or UserError where nothing but bad input was the reason."""
+        self.check()
         outcomes = {run.run_id: Outcome(State.skipped) for run in runs}
         waiting = [run for run in runs if not is_finished(run)]
         print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before")
@@ -42,10 +49,6 @@ class SweepLauncher(Launcher):
         if exhausted := out_of_memory_text(runs):
             print(f"done, with this result:\n{exhausted}")
         _raise_failures(runs, outcomes)
-        return [
-            JobReturn(overrides=overrides, cfg=config, status=JobStatus.COMPLETED)
-            for overrides, config in zip(job_overrides, composed, strict=True)
-        ]
 
     @abstractmethod
     def check(self) -> None:

@@ -10,6 +10,7 @@ from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import Attention, ModelConfig, ModelKind
 from pmexp.config.robustness import RobustnessConfig
 from pmexp.config.run import RunConfig, flat, from_dict, parse, register
+from pmexp.config.saved import read_config
 from pmexp.config.system import SHARDING, Device, Part, SystemConfig
 from pmexp.config.tracking import Tracker, TrackingConfig
 from pmexp.config.train import Schedule, Select, TrainConfig
@@ -45,5 +46,6 @@ __all__ = [
     "flat",
     "from_dict",
     "parse",
+    "read_config",
     "register",
 ]

@@ -4,6 +4,7 @@ import os
 import platform
 import socket
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from pmexp.packed_dropout import backend, torch_rng_record
 
+GIT = ["git", "-C", str(Path(__file__).parent)]
 # Read once, when the parent of all workers imports this: reading metadata takes longer than starting a run.
 _VERSIONS = {
     f"version_{name}": version(name) for name in ("torch", "transformers", "numpy", "hydra-core", "mlflow")
@@ -23,14 +25,14 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpu_count": os.cpu_count() or 0,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dropout_backend": backend(device),
         **({"dropout_torch_rng": _listed(torch_rng_record())} if torch_rng_record() else {}),
         **_VERSIONS,
-        **_git(),
+        **git_version(),
     }
 
 
@@ -38,7 +40,8 @@ def _listed(counts: dict[str, int]) -> str:
     return "; ".join(f"{what}: {count}" for what, count in counts.items())
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's model."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -47,19 +50,23 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _git() -> dict[str, str]:
-    """Commit of the source tree and whether it was changed; nothing for an installed package."""
-    here = Path(__file__).parent
-    commit = _output(["git", "-C", str(here), "rev-parse", "HEAD"])
-    if commit is None:
+@cache
+def git_version() -> dict[str, str]:
+    """Commit of the source tree and whether it was changed when first asked; {} for an installed package.
+
+    A package installed below somebody's repository is no part of it: this file has to be tracked there.
+    """
+    if output_of([*GIT, "ls-files", "--error-unmatch", __file__]) is None:
         return {}
-    changes = _output(["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"])
-    return {"git_commit": commit, "git_changed": "yes" if changes else "no"}
+    commit = output_of([*GIT, "rev-parse", "HEAD"])
+    changes = output_of([*GIT, "status", "--porcelain", "--untracked-files=no"])
+    return {"git_commit": commit, "git_changed": "yes" if changes else "no"} if commit else {}
 
 
-def _output(command: list[str]) -> str | None:
+def output_of(command: list[str]) -> str | None:
+    """What the command prints, without line ends around it; None where it fails or takes 10 s."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout.strip("\n") if done.returncode == 0 else None

@@ -83,8 +83,8 @@ def _in_head(name: str, encoder: str) -> bool:
 
 
 def from_folder(what: str, folder: Path, load: Callable[..., _Loaded], **options: Any) -> _Loaded:
-    """`load(folder)` with whatever goes wrong as a UserError."""
+    """`load(folder)` with whatever goes wrong as a UserError. Code that lies in the folder is not run."""
     try:
-        return load(folder, **options)
+        return load(folder, trust_remote_code=False, **options)
     except Exception as error:
         raise UserError(f"model.path: the {what} in {folder} cannot be loaded: {first_line(error)}") from None

@@ -89,7 +89,7 @@ def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
         if rank:
             folder.log = folder.path / f"rank{rank}.txt"
         folder.fail(Kind.infrastructure if killed else Kind.code, f"rank {rank}: {_message(failure)}")
-    raise RankFailed(f"{folder.path.name} failed: {json.loads(folder.failure.read_text())['error']}")
+    raise RankFailed(f"{folder.path.name} failed: {folder.failed()['error']}")
 
 
 def _message(failure: ProcessFailure) -> str:

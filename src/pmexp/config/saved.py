@@ -1,0 +1,34 @@
+"""The configuration that a run left in its folder."""
+
+from pathlib import Path
+
+import yaml
+
+from pmexp.config.run import RunConfig, from_dict
+from pmexp.errors import UserError, first_line
+
+
+def read_config(file: Path) -> RunConfig:
+    """The configuration in ``runs/<name>/<run id>/config.yaml``, as it would be where the file lies now.
+
+    Raises UserError where it is not there, is damaged or is another run's.
+    """
+    run_id, name, runs_dir = file.parent.name, file.parents[1].name, str(file.parents[2])
+    try:
+        values = yaml.safe_load(file.read_text())
+        tracking = values["tracking"]
+        if (
+            tracking["uri"] == f"sqlite:///{values['runs_dir']}/mlflow.db"
+        ):  # that of the folder, moved with it
+            tracking["uri"] = None
+        config = from_dict({**values, "name": name, "runs_dir": runs_dir})
+    except Exception as error:  # what can be wrong with a file that anybody may have written has no end
+        raise UserError(
+            f"{file} cannot be used: {first_line(error)}; start the run by its own command"
+        ) from None
+    if config.run_id != run_id:
+        raise UserError(
+            f"{file} is of run {config.run_id} by this version of pmexp; remove {file.parent} and start the "
+            "run by its own command"
+        )
+    return config

@@ -1,0 +1,7 @@
+"""`python -m pmexp.runs`."""
+
+import sys
+
+from pmexp.runs.command import main
+
+sys.exit(main())

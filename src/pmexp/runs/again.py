@@ -1,0 +1,25 @@
+"""Runs that have no result are run again, from their own configuration and their checkpoint."""
+
+from collections.abc import Sequence
+
+from pmexp.config import read_config
+from pmexp.errors import UserError
+from pmexp.run_folder import RunFolder
+from pmexp.runs.found import FoundRun
+from pmexp.sweep import State
+
+AGAIN = (State.failed, State.interrupted, State.stale)
+
+
+def retry(runs: Sequence[FoundRun], overrides: Sequence[str]) -> None:
+    """Executes the runs by the launcher that `overrides` name in Hydra's words, by the local one without any.
+
+    Raises UserError before anything is executed for a run that cannot be, SweepFailed where one fails again.
+    """
+    from pmexp.composition import launcher  # Hydra's plugins take a moment
+
+    configs = [read_config(run.path / "config.yaml") for run in runs]
+    done = [run for run in runs if RunFolder(run.path).is_finished()]  # but nobody can read with what result
+    if done:
+        raise UserError(done[0].error)
+    launcher(overrides).sweep(configs)

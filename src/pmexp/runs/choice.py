@@ -1,0 +1,51 @@
+"""Which runs are meant: by state and by label."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pmexp.errors import UserError
+from pmexp.runs.found import LABELS, FoundRun
+from pmexp.sweep import State
+
+STATES = (
+    State.pending, State.running, State.finished, State.oom, State.failed, State.interrupted, State.stale,
+)  # fmt: skip
+
+
+def states(text: str, allowed: Sequence[State] = STATES) -> list[State]:
+    """The states of `--state failed,oom`. Raises UserError for another word."""
+    names = [state.name for state in allowed]
+    for word in text.split(","):
+        if word not in names:
+            raise UserError(f"--state: {word!r} is not one; allowed are {', '.join(names)}")
+    return [State[word] for word in text.split(",")]
+
+
+def labels(words: Iterable[str]) -> dict[str, list[str]]:
+    """The values of each label in words such as variant=pm-drop,baseline. Raises UserError for others."""
+    wanted = {}
+    for word in words:
+        label, equals, values = word.partition("=")
+        if not equals or label not in LABELS:
+            raise UserError(f"{word}: is no filter; allowed are {', '.join(f'{each}=' for each in LABELS)}")
+        wanted[label] = values.split(",")
+    return wanted
+
+
+def chosen(
+    runs: Sequence[FoundRun], states: Sequence[State], labels: Mapping[str, Sequence[str]]
+) -> list[FoundRun]:
+    """The runs in one of the states that have one of the values of each label.
+
+    Raises UserError for a value that no run has.
+    """
+    for label, values in labels.items():
+        there = sorted({str(run.labels[label]) for run in runs if label in run.labels})
+        for value in values:
+            if value not in there:
+                raise UserError(f"{label}={value}: no run has it; there are {', '.join(there) or 'none'}")
+    return [
+        run
+        for run in runs
+        if run.state in states
+        and all(str(run.labels.get(label)) in values for label, values in labels.items())
+    ]

@@ -1,0 +1,96 @@
+"""Runs as lines for a person and as JSON for a program."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from pmexp.runs.choice import STATES
+from pmexp.runs.found import FoundRun
+
+_HEADINGS = ("run", "state", "step", "loss", "host", "time", "start", "error")
+_RIGHT = ("step", "loss", "time", "start", *(state.name for state in STATES), "runs")
+
+
+def run_lines(runs: Sequence[FoundRun]) -> list[str]:
+    """A heading and a line for each run."""
+    return _aligned([_HEADINGS, *(_cells(run) for run in runs)])
+
+
+def experiment_lines(found: Mapping[str, Sequence[FoundRun]]) -> list[str]:
+    """A heading and a line for each experiment: how many of its runs are in which state."""
+    rows = [("experiment", "runs", *(state.name for state in STATES))]
+    for name, runs in found.items():
+        count = Counter(run.state for run in runs)
+        rows.append((name, str(len(runs)), *(str(count[state] or "") for state in STATES)))
+    return _aligned(rows)
+
+
+def counts(runs: Sequence[FoundRun]) -> str:
+    """Such as "20 runs: 18 finished, 2 failed"."""
+    count = Counter(run.state for run in runs)
+    told = ", ".join(f"{count[state]} {state.name}" for state in STATES if count[state])
+    return f"{len(runs)} run{'s' * (len(runs) != 1)}" + (f": {told}" if told else "")
+
+
+def runs_json(runs: Sequence[FoundRun]) -> str:
+    """A list of objects; null where something is not known."""
+    return _json([_object(run) for run in runs])
+
+
+def experiments_json(found: Mapping[str, Sequence[FoundRun]]) -> str:
+    listed = []
+    for name, runs in found.items():
+        count = Counter(run.state for run in runs)
+        listed.append({"name": name, "runs": len(runs), **{state.name: count[state] for state in STATES}})
+    return _json(listed)
+
+
+def _object(run: FoundRun) -> dict[str, object]:
+    return {
+        "run_id": run.run_id,
+        "state": run.state.name,
+        **run.labels,
+        "step": run.progress.step,
+        "steps_total": run.progress.total or None,
+        "loss": run.progress.loss if math.isfinite(run.progress.loss) else None,
+        "host": run.host or None,
+        "attempt": run.attempt,
+        "seconds": round(run.seconds, 1) if math.isfinite(run.seconds) else None,
+        "error": run.error or None,
+        "folder": str(run.path),
+    }
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, indent=1, allow_nan=False)
+
+
+def _cells(run: FoundRun) -> tuple[str, ...]:
+    reached = run.progress
+    step = f"{reached.step}/{reached.total or '?'}" if reached.step else ""
+    loss = f"{reached.loss:.4f}" if reached.step else ""
+    start = str(run.attempt) if run.attempt else ""
+    return run.run_id, run.state.name, step, loss, run.host, _duration(run.seconds), start, run.error
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return ""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The cells in columns, without what a terminal would take for a command."""
+    shown = [["".join(c if c.isprintable() else "?" for c in cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    right = [heading in _RIGHT for heading in rows[0]]
+    return [
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in shown
+    ]
