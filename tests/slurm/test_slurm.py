@@ -46,6 +46,7 @@ def test_jobs_compute_what_local_processes_compute(drill: Drill) -> None:
 def test_a_sweep_is_submitted_once_left_and_followed_again(drill: Drill) -> None:
     array = drill.jobs("sweep", ALONE)[0].partition("_")[0]
     assert [drill.jobs("sweep", seed)[0] for seed in SEEDS] == [f"{array}_{seed}" for seed in SEEDS]
+    assert [len(drill.jobs("sweep", seed)) for seed in SEEDS] == [1 + (seed == KILLED) for seed in SEEDS]
     assert drill.code("submitter") == 0 and f"5 runs submitted: {array}\n" in drill.output("submitter")
     assert drill.code("interrupted") == 130
     assert drill.output("interrupted").splitlines()[-1] == (
