@@ -139,7 +139,7 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
             if not resumed:
                 journal.write(0, {"progress/steps_total": training.total_steps})
             peak = PeakMemory(training.system.device)
-            _train(training, folder, journal, mirror, stop)
+            _train(training, folder, journal, stop)
             journal.write(
                 training.progress.step, {"memory/peak_bytes": peak.bytes()} | _test(prepared, config, folder)
             )
@@ -161,14 +161,13 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
         except BaseException as error:
             _record_failure(folder, mirror, error, training.ranks)
             raise
-        mirror.finish("FINISHED", final, [folder.summary])
+        mirror.finish("FINISHED")
 
 
 def _train(
     training: Training,
     folder: RunFolder,
     journal: Journal | NoJournal,
-    mirror: Mirror | NoMirror,
     stop: list[str],
 ) -> None:
     keeps_best = training.config.select is Select.best
@@ -178,7 +177,6 @@ def _train(
             log.info("step %d/%d %s", step, training.total_steps, _short(metrics))
             if keeps_best and training.found_best:
                 checkpoint.save_best(folder, training.engine)
-            mirror.sync()
         if training.ranks.any(bool(stop)) and step < training.total_steps:
             state = training.state()
             if training.ranks.is_first:
@@ -257,7 +255,7 @@ def _record_out_of_memory(
     measured = last_values(folder.journal) if prepared else {}
     replacement = prepared.replacement.to_dict() if prepared else {}
     folder.finish(measured, record or {}, replacement, mirror.reference, out_of_memory=said)
-    mirror.finish("FAILED", measured, [folder.summary], reason="oom")
+    mirror.finish("FAILED")
 
 
 def _said(error: Exception) -> str:
@@ -272,7 +270,7 @@ def _record_failure(folder: RunFolder, mirror: Mirror | NoMirror, error: BaseExc
     folder.fail(status, f"{who}{type(error).__name__}: {reason}")
     if not interrupted:
         log.error("%s", traceback.format_exc())
-    mirror.finish("KILLED" if interrupted else "FAILED", {}, [])
+    mirror.finish("KILLED" if interrupted else "FAILED")
 
 
 @contextmanager

@@ -1,41 +1,133 @@
-"""The MLflow database and experiment, opened under a lock: many processes on a fresh sqlite file crash."""
+"""One experiment of one tracker: of a server, or of a database that many processes write."""
 
 import os
-from contextlib import nullcontext
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+
+from pmexp.config import RunConfig
+from pmexp.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _LOCK_SECONDS = 300.0
 _SQLITE = "sqlite:///"
+# A tracker that does not answer is asked again by the mirror, so that nothing below it needs patience.
+_IMPATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+}
+_seen: dict[Path, list[int]] = {}  # inodes of each database file that this process has opened
 
 
 def silence_mlflow() -> None:
     """No telemetry and no chatter; to be called before mlflow is imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # it logs a traceback of each failed call
 
 
-def open_experiment(uri: str, name: str, artifacts: Path) -> tuple["MlflowClient", str]:
-    """A client of `uri` and the id of experiment `name`, with the tables and the experiment where missing.
+class OpenExperiment:
+    """A client of a run's tracker and the id of its experiment, which is made where it is missing.
 
-    No global state of mlflow is set. A sqlite experiment keeps its files in `artifacts`.
+    No global state of mlflow is set. A sqlite database is made where it is missing; its experiments keep
+    their files beside the runs.
     """
-    silence_mlflow()
+
+    def __init__(self, config: RunConfig) -> None:
+        """Raises UserError for an experiment that was deleted, and what MLflow raises for any other fault."""
+        silence_mlflow()
+        for variable, value in _IMPATIENCE.items():
+            os.environ.setdefault(variable, value)
+        from mlflow import MlflowClient
+
+        uri, name = str(config.tracking.uri), config.name
+        self._artifacts = (Path(config.runs_dir) / "mlartifacts").as_uri()
+        self._file = Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+        if self._file:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if self._file:
+                _create_database(self._file)
+                self._inode = self._file.stat().st_ino
+                uri = _SQLITE + _path_of_its_own(self._file, self._inode)
+            self.client: MlflowClient = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            self.id = self._find(name) or self._create(name)
+
+    def takes_files(self, place: str) -> bool:
+        """Whether a run whose artifacts lie in `place` can get more: not where the runs were moved since.
+
+        MLflow keeps the old place for ever, and cannot be told of the new one.
+        """
+        return not self._file or place.startswith(f"{self._artifacts}/")
+
+    @contextmanager
+    def writing(self) -> Iterator["MlflowClient"]:
+        """The client, for whoever writes: one process at a time where the tracker is a sqlite file.
+
+        SQLite alone gives up on a database that many write. Raises FileNotFoundError when the file is another
+        than the one opened: what is written then goes nowhere.
+        """
+        with self._locked():
+            self._check_file()
+            yield self.client
+            self._check_file()
+
+    def _locked(self) -> FileLock | nullcontext[None]:
+        return FileLock(f"{self._file}.lock", timeout=_LOCK_SECONDS) if self._file else nullcontext()
+
+    def _check_file(self) -> None:
+        if self._file and self._file.stat().st_ino != self._inode:
+            raise FileNotFoundError(f"{self._file} was replaced by another file")
+
+    def _find(self, name: str) -> str | None:
+        found = self.client.get_experiment_by_name(name)
+        if found and found.lifecycle_stage == "deleted":
+            raise UserError(
+                f"name: experiment {name!r} was deleted in MLflow; restore it (mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}) or choose another name"
+            )
+        return str(found.experiment_id) if found else None
+
+    def _create(self, name: str) -> str:
+        options: dict[str, Any] = {"artifact_location": self._artifacts} if self._file else {}
+        try:
+            return str(self.client.create_experiment(name, **options))
+        except Exception:
+            if found := self._find(name):  # another process was quicker
+                return found
+            raise
+
+
+def _create_database(file: Path) -> None:
+    """Makes the tables aside, then gives the file its name: being killed meanwhile leaves no half of them."""
+    with suppress(FileNotFoundError):
+        if file.stat().st_size:
+            return
     from mlflow import MlflowClient
 
-    options: dict[str, Any] = {}
-    lock: FileLock | nullcontext[None] = nullcontext()
-    if uri.startswith(_SQLITE):
-        file = Path(uri.removeprefix(_SQLITE))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{file}.lock", timeout=_LOCK_SECONDS)
-        options["artifact_location"] = artifacts.as_uri()
-    with lock:
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        found = client.get_experiment_by_name(name)
-        return client, str(found.experiment_id if found else client.create_experiment(name, **options))
+    aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        MlflowClient(tracking_uri=f"{_SQLITE}{aside}", registry_uri=f"{_SQLITE}{aside}")
+        aside.chmod(stat.S_IMODE(file.parent.stat().st_mode) & 0o666)
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _path_of_its_own(file: Path, inode: int) -> str:
+    """A spelling of `file`'s path for each file that has had its name.
+
+    MLflow keeps connections by URI, and one to a file that was deleted since takes everything and keeps
+    nothing. As they stay open, no two of the files have the same inode.
+    """
+    inodes = _seen.setdefault(file, [])
+    if inode not in inodes:
+        inodes.append(inode)
+    return f"{file.parent}/{'./' * inodes.index(inode)}{file.name}"
