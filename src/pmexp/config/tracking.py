@@ -28,8 +28,8 @@ class TrackingConfig:
             return
         if _holds_secret(self.uri):
             raise UserError(
-                "tracking.uri: it holds a password, and every record of a run would repeat it; leave it out and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (server) or PGPASSWORD (PostgreSQL)"
+                "tracking.uri: it holds a password, which every record of a run would show; leave it out and "
+                "set MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD (server) or PGPASSWORD (PostgreSQL)"
             )
         if not self.uri.startswith(_TRACKING_URIS):
             raise UserError(

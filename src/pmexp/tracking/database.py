@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from pmexp.config import RunConfig
-from pmexp.errors import UserError
+from pmexp.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,6 +31,15 @@ def silence_mlflow() -> None:
     """No telemetry and no chatter; to be called before mlflow is imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # it logs a traceback of each failed call
+
+
+def reason(error: BaseException) -> str:
+    """Why a tracker failed, in one line: MLflow wraps what happened into pages."""
+    if isinstance(error, UserError):
+        return str(error)
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 class OpenExperiment:

@@ -9,9 +9,8 @@ import threading
 from collections.abc import Mapping
 
 from pmexp.config import RunConfig
-from pmexp.errors import first_line
 from pmexp.run_folder import RunFolder
-from pmexp.tracking.database import OpenExperiment
+from pmexp.tracking.database import OpenExperiment, reason
 from pmexp.tracking.mlflow_run import MlflowRun, Status
 from pmexp.tracking.record import Record
 
@@ -19,7 +18,7 @@ log = logging.getLogger(__name__)
 
 _START_S = 20.0  # for the first try: it imports mlflow and may make the database, which would disturb steps
 _END_S = 60.0  # for what is left to arrive when the run has ended
-_SHORT_END_S = 10.0  # the same where the run has to make room, or the tracker never answered
+_SHORT_END_S = 10.0  # the same where the run has to make room, or the tracker failed from the start
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0  # between a try that failed and the next; it doubles
 _LAST_PAUSE_S = 2.0  # the longest when the run has ended
 
@@ -41,7 +40,7 @@ class Mirror:
         self._record = Record(config, folder)
         self._run: MlflowRun | None = None  # None: to be opened and settled, at first and after a failure
         self._status: Status = "RUNNING"
-        self._error = "it has not answered"
+        self._error = ""  # the last
         self._answered = self._complete = False
         self._tried, self._ended, self._given_up = (threading.Event() for _ in range(3))
         self._thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
@@ -60,12 +59,13 @@ class Mirror:
         """
         self._status = status
         self._ended.set()
-        self._thread.join(_END_S if self._answered and status != "KILLED" else _SHORT_END_S)
+        in_vain = bool(self._error) and not self._answered
+        self._thread.join(_SHORT_END_S if in_vain or status == "KILLED" else _END_S)
         self._given_up.set()
         if not self._complete:
             log.warning(
                 "MLflow lacks a part of this run, its folder has all (%s); when the tracker works: "
-                "python -m pmexp.runs repair %s", self._error, self._config.name,
+                "python -m pmexp.runs repair %s", self._error or "it takes too long", self._config.name,
             )  # fmt: skip
 
     def _follow(self) -> None:
@@ -97,8 +97,8 @@ class Mirror:
                 self._complete = True
         except Exception as error:
             if self._run or not self._tried.is_set():
-                log.warning("MLflow failed; training goes on and it is tried again (%s)", first_line(error))
-            self._run, self._error = None, first_line(error)
+                log.warning("MLflow failed; training goes on and it is tried again (%s)", reason(error))
+            self._run, self._error = None, reason(error)
             return False
         self._answered = True
         return True

@@ -1,4 +1,4 @@
-"""What MLflow should hold of one run: everything by which a tracker can be filled, out of the run's folder."""
+"""What MLflow should hold of one run, out of the run's folder."""
 
 import json
 import math
@@ -37,18 +37,16 @@ class Record:
             return [], offset
         found = []
         for record, end in read_journal(self._folder.journal, offset):
-            found.append(
-                Point(record["metric"], round(record["time"] * 1000), record["step"], record["value"])
-            )
+            time = round(record["time"] * 1000)
+            found.append(Point(record["metric"], time, record["step"], record["value"]))
             offset = end
         return found, offset
 
     def final_points(self, journal: list[Point]) -> list[Point]:
         """The values of the summary, at the time of the journal's last; none without a summary."""
         time = max((point.time for point in journal), default=0)
-        return [
-            Point(FINAL + name, time, 0, value) for name, value in self._summary().get("metrics", {}).items()
-        ]
+        values = self._summary().get("metrics", {})
+        return [Point(FINAL + name, time, 0, value) for name, value in values.items()]
 
     def tags(self) -> dict[str, str | None]:
         """By name; None for one that must not be there. `status` says what MLflow has no status for."""
@@ -76,9 +74,8 @@ class Record:
         write_atomically(_mark(self._folder), json.dumps({"uri": uri, "mlflow_run_id": mlflow_run_id}) + "\n")
 
     def _summary(self) -> Mapping[str, Any]:
-        summary: dict[str, Any] = (
-            json.loads(self._folder.summary.read_text()) if self._folder.is_finished() else {}
-        )
+        text = self._folder.summary.read_text() if self._folder.is_finished() else "{}"
+        summary: dict[str, Any] = json.loads(text)
         return summary
 
 

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pmexp.config import RunConfig, Tracker, from_dict
 from pmexp.errors import UserError, first_line
 from pmexp.run_folder import RunFolder
-from pmexp.tracking.database import OpenExperiment
+from pmexp.tracking.database import OpenExperiment, reason
 from pmexp.tracking.mlflow_run import MlflowRun, Status
 from pmexp.tracking.record import Record
 
@@ -64,7 +64,7 @@ def _settle(
         raise
     except Exception as error:  # MLflow's, SQLAlchemy's, requests' or the file system's
         raise UserError(
-            f"tracking.uri: {uri} fails ({first_line(error)}); see to it and repair again, what is done stays"
+            f"tracking.uri: {uri} fails ({reason(error)}); see to it and repair again, what is done stays"
         ) from error
     record.mark_complete(uri, run.id)
     return changes
