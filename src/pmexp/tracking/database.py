@@ -1,7 +1,6 @@
 """One experiment of one tracker: of a server, or of a database that many processes write."""
 
 import os
-import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -63,7 +62,7 @@ class OpenExperiment:
             self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._locked():
             if self._file:
-                _create_database(self._file)
+                create_database(self._file)
                 self._inode = self._file.stat().st_ino
                 uri = _SQLITE + _path_of_its_own(self._file, self._inode)
             self.client: MlflowClient = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -114,17 +113,19 @@ class OpenExperiment:
             raise
 
 
-def _create_database(file: Path) -> None:
+def create_database(file: Path) -> None:
     """Makes the tables aside, then gives the file its name: being killed meanwhile leaves no half of them."""
     with suppress(FileNotFoundError):
         if file.stat().st_size:
             return
     from mlflow import MlflowClient
 
-    aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    prefix = f".{file.name}.new-"
+    aside = file.with_name(prefix + uuid.uuid4().hex)  # a name of its own: MLflow keeps connections by name
+    for left in file.parent.glob(f"{prefix}*"):  # of a process that was killed; whoever is here has the lock
+        left.unlink()
     try:
         MlflowClient(tracking_uri=f"{_SQLITE}{aside}", registry_uri=f"{_SQLITE}{aside}")
-        aside.chmod(stat.S_IMODE(file.parent.stat().st_mode) & 0o666)
         aside.replace(file)
     finally:
         aside.unlink(missing_ok=True)
