@@ -1,6 +1,7 @@
 """MLflow mirrors the journal: a real sqlite database, true status, no step twice, and no harm when it fails."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ from pmexp_analysis import report
 from small_runs import TINY_VIT, Runs
 
 SHORT = [*TINY_VIT, "train.max_steps=4", "train.log_every=1"]
+
+
+@pytest.fixture(autouse=True)
+def _a_database(runs: Runs, database: Callable[[Path], Path]) -> None:
+    database(runs.folder)
 
 
 def mlflow_runs(runs: Runs, name: str = "default") -> tuple[MlflowClient, list[MlflowRun]]:
@@ -75,18 +81,6 @@ def test_more_records_than_a_request_may_hold(runs: Runs) -> None:
     monkey.undo()
     client, (run,) = mlflow_runs(runs)
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 4
-
-
-@pytest.mark.slow
-def test_eight_runs_at_once_on_a_fresh_database(runs: Runs) -> None:
-    seeds = range(8)
-    code, _, err = runs.train("-m", *SHORT, f"seed={','.join(map(str, seeds))}", "hydra.launcher.n_jobs=8")
-    assert code == 0, err
-    assert not any("MLflow failed" in (folder / "log.txt").read_text() for folder in runs.run_folders())
-    client, found = mlflow_runs(runs)
-    assert sorted(run.data.tags["seed"] for run in found) == [str(seed) for seed in seeds]
-    assert {run.info.status for run in found} == {"FINISHED"}
-    assert all(len(client.get_metric_history(run.info.run_id, "train/loss")) == 4 for run in found)
 
 
 def test_the_report_is_attached_to_the_runs_it_compares(runs: Runs, tmp_path: Path) -> None:

@@ -154,18 +154,30 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, server: Server, 
     assert disagreements(tmp_path, server.database) == {}
 
 
-def test_a_server_that_never_answers(tmp_path: Path, hurried: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_never_answers(
+    tmp_path: Path, hurried: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "100")
     with closing(socket.socket()) as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         run = TrackedRun(tmp_path, uri=f"http://127.0.0.1:{silent.getsockname()[1]}").mirrored()
         run.steps(3)
         run.end()
+        assert [thread for thread in threading.enumerate() if thread.name == "mirror"]  # it still waits
     assert not run.is_complete()
     assert "python -m pmexp.runs repair default" in caplog.text
 
 
-def test_writers_that_begin_at_once_on_no_database(tmp_path: Path) -> None:
+def test_writers_that_begin_at_once_on_no_database(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes on this machine: they queue up for the file, and that makes none of them give up."""
+    monkeypatch.setattr(mirror, "_END_S", 600.0)
+    TrackedRun(database(tmp_path / "warm").parent).settle(
+        "FINISHED"
+    )  # what MLflow does once, for all of them
+
     def a_run(seed: int) -> None:
         run = TrackedRun(tmp_path, seed).mirrored()
         run.steps(5)

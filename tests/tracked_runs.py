@@ -17,8 +17,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pmexp.composition import compose
 from pmexp.config import TrackingConfig
 from pmexp.journal import Journal
@@ -39,7 +37,7 @@ class TrackedRun:
         self.config = replace(_DEFAULT, runs_dir=str(runs_dir), seed=seed, tracking=tracking)
         self.folder = RunFolder(self.config)
         self.folder.path.mkdir(parents=True, exist_ok=True)
-        (self.folder.path / "config.yaml").write_text(yaml.safe_dump(self.config.to_dict()))
+        (self.folder.path / "config.yaml").write_text(json.dumps(self.config.to_dict()))
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time(), "attempt": 1}
         (self.folder.path / "owner.json").write_text(json.dumps(owner))
         self.folder.failure.unlink(missing_ok=True)

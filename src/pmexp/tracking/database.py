@@ -15,7 +15,7 @@ from pmexp.errors import UserError, first_line
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_LOCK_SECONDS = 300.0
+_LOCK_SECONDS, _POLL_SECONDS = 300.0, 0.2
 _SQLITE = "sqlite:///"
 # A tracker that does not answer is asked again by the mirror, so that nothing below it needs patience.
 _IMPATIENCE = {
@@ -88,7 +88,9 @@ class OpenExperiment:
             self._check_file()
 
     def _locked(self) -> FileLock | nullcontext[None]:
-        return FileLock(f"{self._file}.lock", timeout=_LOCK_SECONDS) if self._file else nullcontext()
+        if not self._file:
+            return nullcontext()
+        return FileLock(f"{self._file}.lock", timeout=_LOCK_SECONDS, poll_interval=_POLL_SECONDS)
 
     def _check_file(self) -> None:
         if self._file and self._file.stat().st_ino != self._inode:
