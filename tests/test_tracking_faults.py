@@ -86,7 +86,7 @@ def test_a_database_that_another_process_locks(tmp_path: Path, database: Databas
 
 
 def test_a_database_that_is_deleted_is_filled_anew(tmp_path: Path, database: Database) -> None:
-    """A connection that is open would go on to take records, for nobody."""
+    """MLflow would go on with its open connection to the deleted one, in vain."""
     file = database(tmp_path)
     run = TrackedRun(tmp_path).mirrored()
     run.steps(3)

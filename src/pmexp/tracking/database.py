@@ -63,8 +63,7 @@ class OpenExperiment:
         with self._locked():
             if self._file:
                 create_database(self._file)
-                self._inode = self._file.stat().st_ino
-                uri = _SQLITE + _path_of_its_own(self._file, self._inode)
+                uri = _SQLITE + _path_of_its_own(self._file)
             self.client: MlflowClient = MlflowClient(tracking_uri=uri, registry_uri=uri)
             self.id = self._find(name) or self._create(name)
 
@@ -79,22 +78,15 @@ class OpenExperiment:
     def writing(self) -> Iterator["MlflowClient"]:
         """The client, for whoever writes: one process at a time where the tracker is a sqlite file.
 
-        SQLite alone gives up on a database that many write. Raises FileNotFoundError when the file is another
-        than the one opened: what is written then goes nowhere.
+        SQLite alone gives up on a database that many write.
         """
         with self._locked():
-            self._check_file()
             yield self.client
-            self._check_file()
 
     def _locked(self) -> FileLock | nullcontext[None]:
         if not self._file:
             return nullcontext()
         return FileLock(f"{self._file}.lock", timeout=_LOCK_SECONDS, poll_interval=_POLL_SECONDS)
-
-    def _check_file(self) -> None:
-        if self._file and self._file.stat().st_ino != self._inode:
-            raise FileNotFoundError(f"{self._file} was replaced by another file")
 
     def _find(self, name: str) -> str | None:
         found = self.client.get_experiment_by_name(name)
@@ -133,13 +125,13 @@ def create_database(file: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _path_of_its_own(file: Path, inode: int) -> str:
+def _path_of_its_own(file: Path) -> str:
     """A spelling of `file`'s path for each file that has had its name.
 
-    MLflow keeps connections by URI, and one to a file that was deleted since takes everything and keeps
-    nothing. As they stay open, no two of the files have the same inode.
+    MLflow keeps connections by URI, and sqlite refuses one to a file that was deleted since. As they stay
+    open, no two of the files have the same inode.
     """
-    inodes = _seen.setdefault(file, [])
+    inodes, inode = _seen.setdefault(file, []), file.stat().st_ino
     if inode not in inodes:
         inodes.append(inode)
     return f"{file.parent}/{'./' * inodes.index(inode)}{file.name}"
