@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
+from pmexp.tracking import mirror, mlflow_run
 from pmexp_analysis import report
 from small_runs import TINY_VIT, Runs
 
@@ -65,7 +66,10 @@ def test_a_failed_run_says_failed_and_its_second_try_replaces_it(
     assert [run.info.status for run in mlflow_runs(runs)[1]] == ["FINISHED"]
 
 
-def test_a_tracker_that_cannot_be_reached_costs_a_warning(runs: Runs, tmp_path: Path, caplog: Any) -> None:
+def test_a_tracker_that_cannot_be_reached_costs_a_warning(
+    runs: Runs, tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "_SHORT_END_S", 0.5)
     (tmp_path / "blocked").write_text("a file where a folder is needed")
     assert runs.train(*SHORT, f"tracking.uri=sqlite:///{tmp_path}/blocked/mlflow.db")[0] == 0
     assert "python -m pmexp.runs repair default" in caplog.text
@@ -73,8 +77,6 @@ def test_a_tracker_that_cannot_be_reached_costs_a_warning(runs: Runs, tmp_path: 
 
 
 def test_more_records_than_a_request_may_hold(runs: Runs) -> None:
-    from pmexp.tracking import mlflow_run
-
     monkey = pytest.MonkeyPatch()
     monkey.setattr(mlflow_run, "_BATCH", 3)
     assert runs.train(*SHORT)[0] == 0

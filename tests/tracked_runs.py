@@ -26,7 +26,8 @@ from pmexp.tracking.database import OpenExperiment
 from pmexp.tracking.mlflow_run import MlflowRun, Status
 from pmexp.tracking.record import Record
 
-_NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # seven processes that no tracking needs
+# Without the seven processes that no tracking needs, and with words.
+_SERVER = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_LOGGING_LEVEL": "INFO"}
 _DEFAULT = compose([])
 
 
@@ -139,7 +140,7 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", *arguments]
         with (self._folder / "server.txt").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True, env=os.environ | _NO_JOBS
+                command, stdout=log, stderr=log, start_new_session=True, env=os.environ | _SERVER
             )
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and self._process.poll() is None:

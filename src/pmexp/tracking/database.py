@@ -30,6 +30,7 @@ def silence_mlflow() -> None:
     """No telemetry and no chatter; to be called before mlflow is imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # it logs a traceback of each failed call
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def reason(error: BaseException) -> str:

@@ -77,7 +77,7 @@ class Mirror:
             self._tried.set()
             if status == "RUNNING":
                 self._ended.wait(self._config.tracking.interval_s if succeeded else pause)
-            elif self._complete or not self._answered:
+            elif self._complete:
                 return
             else:
                 self._given_up.wait(min(pause, _LAST_PAUSE_S))
