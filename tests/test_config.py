@@ -169,9 +169,30 @@ def test_no_name_leads_out_of_the_run_folder(name: str) -> None:
         ("model=tinybert", "the model takes texts or symbols, the dataset holds images"),
         ("system.parts=[bf16,bf16]", "twice"),
         ("tracking.uri=file:///x", "tracking.uri: 'file:///x'"),
+        ("tracking.interval_s=0", "tracking.interval_s: 0"),
         ("name=../up", "name: '../up'"),
     ],
 )
 def test_a_bad_value_is_named_with_its_key(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         config(override)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://me:hidden@host",
+        "http://hidden@host:5000",
+        "postgresql://me:hidden@host/db",
+        "mysql://host/db?Password=hidden",
+    ],
+)
+def test_a_secret_in_the_address_of_a_tracker_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD") as refused:
+        TrackingConfig(uri=uri)
+    assert "hidden" not in str(refused.value)
+
+
+def test_an_address_without_a_secret_is_taken() -> None:
+    for uri in ("https://host/path", "postgresql+psycopg2://me@host/db", "sqlite:////a:b@c/mlflow.db"):
+        assert TrackingConfig(uri=uri).uri == uri

@@ -190,7 +190,7 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
             if not resumed:
                 journal.write(0, {"progress/steps_total": training.total_steps})
             peak = PeakMemory(training.system.device, peak_before)
-            _train(training, folder, journal, mirror, checkpoints, peak, stop)
+            _train(training, folder, journal, checkpoints, peak, stop)
             journal.write(
                 training.progress.step, {"memory/peak_bytes": peak.bytes()} | _test(prepared, config, folder)
             )
@@ -213,14 +213,13 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
         except BaseException as error:
             _record_failure(folder, mirror, error, training.ranks)
             raise
-        mirror.finish("FINISHED", final, [folder.summary])
+        mirror.finish("FINISHED")
 
 
 def _train(
     training: Training,
     folder: RunFolder,
     journal: Journal | NoJournal,
-    mirror: Mirror | NoMirror,
     checkpoints: Checkpoints,
     peak: PeakMemory,
     stop: list[str],
@@ -233,7 +232,6 @@ def _train(
             log.info("step %d/%d %s", step, training.total_steps, _short(metrics))
             if keeps_best and training.found_best:
                 best_weights.save(folder, training.engine, step, checkpoints.best_steps())
-            mirror.sync()
         wish = _Wish(training.ranks.most(_wish(stop, checkpoints)))
         if wish is not _Wish.go_on:
             state = {"training": training.state(), "peak_bytes": peak.bytes()}
@@ -323,7 +321,7 @@ def _record_out_of_memory(
     measured = last_values(folder.journal) if prepared else {}
     replacement = prepared.replacement.to_dict() if prepared else {}
     folder.finish(config, measured, record or {}, replacement, mirror.reference, out_of_memory=said)
-    mirror.finish("FAILED", measured, [folder.summary], reason="oom")
+    mirror.finish("FAILED")
 
 
 def said_of(error: Exception) -> str:
@@ -337,7 +335,7 @@ def _record_failure(folder: RunFolder, mirror: Mirror | NoMirror, error: BaseExc
         folder.fail(kind, f"{who}{type(error).__name__}: {first_line(error)}")
     if kind is not Kind.interrupted:
         log.error("%s", traceback.format_exc())
-    mirror.finish("KILLED" if kind is Kind.interrupted else "FAILED", {}, [])
+    mirror.finish("KILLED" if kind is Kind.interrupted else "FAILED")
 
 
 def _short(metrics: Metrics) -> str:

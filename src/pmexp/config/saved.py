@@ -17,9 +17,8 @@ def read_config(file: Path) -> RunConfig:
     try:
         values = yaml.safe_load(file.read_text())
         tracking = values["tracking"]
-        if (
-            tracking["uri"] == f"sqlite:///{values['runs_dir']}/mlflow.db"
-        ):  # that of the folder, moved with it
+        of_the_folder = f"sqlite:///{values['runs_dir']}/mlflow.db"  # moved with it
+        if tracking["uri"] == of_the_folder:
             tracking["uri"] = None
         config = from_dict({**values, "name": name, "runs_dir": runs_dir})
     except Exception as error:  # what can be wrong with a file that anybody may have written has no end

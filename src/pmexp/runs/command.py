@@ -1,7 +1,6 @@
 """The command: arguments in, lines and an exit code out."""
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -81,11 +80,15 @@ def _retry(arguments: list[str]) -> None:
 def _repair(arguments: list[str]) -> None:
     parser = _parser("repair", "Make MLflow agree with the journals: status, steps, no duplicates.")
     parser.add_argument("name", nargs="?", help="the experiment (default: all)")
+    parser.add_argument(
+        "--uri", help="the tracker of all of them, in place of each one's own: for runs made without one"
+    )
     args = parser.parse_args(arguments)
-    repair = importlib.import_module("pmexp.tracking.repair").repair  # MLflow takes seconds
+    from pmexp.tracking.repair import repair  # imports MLflow, which takes seconds
+
     runs_dir = Path(args.runs_dir).resolve()
     for name in [args.name] if args.name else experiments(runs_dir):
-        for line in repair(runs_dir, name):
+        for line in repair(runs_dir, name, args.uri):
             print(f"{name}: {line}", flush=True)
 
 

@@ -3,10 +3,12 @@
 from pmexp.config import RunConfig, Tracker
 from pmexp.run_folder import RunFolder
 from pmexp.tracking.mirror import Mirror, NoMirror
+from pmexp.tracking.record import unmark
 
 
 def open_mirror(config: RunConfig, folder: RunFolder) -> Mirror | NoMirror:
-    """The mirror that `tracking.kind` names."""
+    """The mirror that `tracking.kind` names, of a run that begins or goes on."""
+    unmark(folder)
     if config.tracking.kind is Tracker.off:
         return NoMirror()
     return Mirror(config, folder)

@@ -1,41 +1,138 @@
-"""The MLflow database and experiment, opened under a lock: many processes on a fresh sqlite file crash."""
+"""One experiment of one tracker: of a server, or of a database that many processes write."""
 
 import os
-from contextlib import nullcontext
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from pmexp.config import RunConfig
+from pmexp.errors import UserError, first_line
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_LOCK_SECONDS = 300.0
+_LOCK_SECONDS, _POLL_SECONDS = 300.0, 0.2
 _SQLITE = "sqlite:///"
+# A tracker that does not answer is asked again by the mirror, so that nothing below it needs patience.
+_IMPATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+}
+_seen: dict[Path, list[int]] = {}  # inodes of each database file that this process has opened
 
 
 def silence_mlflow() -> None:
     """No telemetry and no chatter; to be called before mlflow is imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # it logs a traceback of each failed call
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
-def open_experiment(uri: str, name: str, artifacts: Path) -> tuple["MlflowClient", str]:
-    """A client of `uri` and the id of experiment `name`, with the tables and the experiment where missing.
+def reason(error: BaseException) -> str:
+    """Why a tracker failed, in one line: MLflow wraps what happened into pages."""
+    if isinstance(error, UserError):
+        return str(error)
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return f"{type(error).__name__}: {first_line(error)}"
 
-    No global state of mlflow is set. A sqlite experiment keeps its files in `artifacts`.
+
+class OpenExperiment:
+    """A client of a run's tracker and the id of its experiment, which is made where it is missing.
+
+    No global state of mlflow is set. A sqlite database is made where it is missing; its experiments keep
+    their files beside the runs.
     """
-    silence_mlflow()
+
+    def __init__(self, config: RunConfig) -> None:
+        """Raises UserError for an experiment that was deleted, and what MLflow raises for any other fault."""
+        silence_mlflow()
+        for variable, value in _IMPATIENCE.items():
+            os.environ.setdefault(variable, value)
+        from mlflow import MlflowClient
+
+        uri, name = str(config.tracking.uri), config.name
+        self._artifacts = (Path(config.runs_dir) / "mlartifacts").as_uri()
+        self._file = Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+        if self._file:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if self._file:
+                create_database(self._file)
+                uri = _SQLITE + _path_of_its_own(self._file)
+            self.client: MlflowClient = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            self.id = self._find(name) or self._create(name)
+
+    def takes_files(self, place: str) -> bool:
+        """Whether a run whose artifacts lie in `place` can get more: not where the runs were moved since.
+
+        MLflow keeps the old place for ever, and cannot be told of the new one.
+        """
+        return not self._file or place.startswith(f"{self._artifacts}/")
+
+    @contextmanager
+    def writing(self) -> Iterator["MlflowClient"]:
+        """The client, for whoever writes: one process at a time where the tracker is a sqlite file.
+
+        SQLite alone gives up on a database that many write.
+        """
+        with self._locked():
+            yield self.client
+
+    def _locked(self) -> FileLock | nullcontext[None]:
+        if not self._file:
+            return nullcontext()
+        return FileLock(f"{self._file}.lock", timeout=_LOCK_SECONDS, poll_interval=_POLL_SECONDS)
+
+    def _find(self, name: str) -> str | None:
+        found = self.client.get_experiment_by_name(name)
+        if found and found.lifecycle_stage == "deleted":
+            raise UserError(
+                f"name: experiment {name!r} was deleted in MLflow; restore it (mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}) or choose another name"
+            )
+        return str(found.experiment_id) if found else None
+
+    def _create(self, name: str) -> str:
+        options: dict[str, Any] = {"artifact_location": self._artifacts} if self._file else {}
+        try:
+            return str(self.client.create_experiment(name, **options))
+        except Exception:
+            if found := self._find(name):  # another process was quicker
+                return found
+            raise
+
+
+def create_database(file: Path) -> None:
+    """Makes the tables aside, then gives the file its name: being killed meanwhile leaves no half of them."""
+    with suppress(FileNotFoundError):
+        if file.stat().st_size:
+            return
     from mlflow import MlflowClient
 
-    options: dict[str, Any] = {}
-    lock: FileLock | nullcontext[None] = nullcontext()
-    if uri.startswith(_SQLITE):
-        file = Path(uri.removeprefix(_SQLITE))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{file}.lock", timeout=_LOCK_SECONDS)
-        options["artifact_location"] = artifacts.as_uri()
-    with lock:
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        found = client.get_experiment_by_name(name)
-        return client, str(found.experiment_id if found else client.create_experiment(name, **options))
+    prefix = f".{file.name}.new-"
+    aside = file.with_name(prefix + uuid.uuid4().hex)  # a name of its own: MLflow keeps connections by name
+    for left in file.parent.glob(f"{prefix}*"):  # of a process that was killed; whoever is here has the lock
+        left.unlink()
+    try:
+        MlflowClient(tracking_uri=f"{_SQLITE}{aside}", registry_uri=f"{_SQLITE}{aside}")
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _path_of_its_own(file: Path) -> str:
+    """A spelling of `file`'s path for each file that has had its name.
+
+    MLflow keeps connections by URI, and sqlite refuses one to a file that was deleted since. As they stay
+    open, no two of the files have the same inode.
+    """
+    inodes, inode = _seen.setdefault(file, []), file.stat().st_ino
+    if inode not in inodes:
+        inodes.append(inode)
+    return f"{file.parent}/{'./' * inodes.index(inode)}{file.name}"

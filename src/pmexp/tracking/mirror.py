@@ -1,27 +1,26 @@
-"""One run of MLflow that follows one journal.
+"""A thread that mirrors one journal to MLflow and that training never waits for.
 
-The journal is the truth: each start of a run replaces the MLflow run of the try before and mirrors the
-journal from its beginning, in batches, so no step is there twice. A tracker that fails costs a warning,
-never a training run.
+The journal is the truth and the mirror follows its file: the training thread calls no tracker. A tracker that
+fails is asked again until the run ends; what it lacks then is sent by `pmexp.tracking.repair`.
 """
 
 import logging
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Literal
+import threading
+from collections.abc import Mapping
 
 from pmexp.config import RunConfig
-from pmexp.errors import first_line
-from pmexp.journal import read_journal
 from pmexp.run_folder import RunFolder
-from pmexp.tracking.database import open_experiment
+from pmexp.tracking.database import OpenExperiment, reason
+from pmexp.tracking.mlflow_run import MlflowRun, Status
+from pmexp.tracking.record import Record
 
 log = logging.getLogger(__name__)
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-_BATCH = 1000  # MLflow's limit of metrics a request
-FINAL = "final/"  # prefix of a run's final values, apart from the curves
+_START_S = 20.0  # for the first try: it imports mlflow and may make the database, which would disturb steps
+_END_S = 60.0  # for what is left to arrive when the run has ended
+_SHORT_END_S = 10.0  # the same where the run has to make room, or the tracker failed from the start
+_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0  # between a try that failed and the next; it doubles
+_LAST_PAUSE_S = 2.0  # the longest when the run has ended
 
 
 class NoMirror:
@@ -29,93 +28,77 @@ class NoMirror:
 
     reference: Mapping[str, str] | None = None
 
-    def sync(self) -> None: ...
-
-    def finish(
-        self, status: Status, metrics: Mapping[str, float], artifacts: list[Path], reason: str = ""
-    ) -> None: ...
+    def finish(self, status: Status) -> None: ...
 
 
 class Mirror:
+    """Of rank 0. The constructor waits for the first try and `finish` for the last, both a bounded time."""
+
     def __init__(self, config: RunConfig, folder: RunFolder) -> None:
-        self._config, self._folder = config, folder
-        self._offset = 0
-        self._next_sync = 0.0
-        self._run = ""
-        self._failed = False
-        self._guarded(self._start)
+        assert config.tracking.uri is not None
+        self._config, self._uri = config, config.tracking.uri
+        self._record = Record(config, folder)
+        self._run: MlflowRun | None = None  # None: to be opened and settled, at first and after a failure
+        self._status: Status = "RUNNING"
+        self._error = ""  # the last
+        self._answered = self._complete = False
+        self._tried, self._ended, self._given_up = (threading.Event() for _ in range(3))
+        self._thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
+        self._thread.start()
+        self._tried.wait(_START_S)
 
     @property
-    def reference(self) -> Mapping[str, str] | None:
-        """Where the mirror is, for the run's record; None when the tracker failed."""
-        uri = self._config.tracking.uri
-        return None if self._failed or uri is None else {"uri": uri, "mlflow_run_id": self._run}
+    def reference(self) -> Mapping[str, str]:
+        """Where the run is mirrored to, for its summary; tracking.json is there once all has arrived."""
+        return {"uri": self._uri}
 
-    def sync(self) -> None:
-        """Sends what the journal got since the last batch, at most every `tracking.interval_s` seconds."""
-        if time.monotonic() >= self._next_sync:
-            self._guarded(self._send)
+    def finish(self, status: Status) -> None:
+        """Waits until MLflow has what the folder has, its summary included, and the run's true status.
 
-    def finish(
-        self, status: Status, metrics: Mapping[str, float], artifacts: list[Path], reason: str = ""
-    ) -> None:
-        """Sends the rest, the final values and the artifacts, and closes the run with its true status.
-
-        `reason`: what MLflow has no status for; it becomes the tag `status`.
+        What does not arrive in time costs a warning.
         """
-
-        def close() -> None:
-            self._send({FINAL + name: value for name, value in metrics.items()})
-            for file in artifacts:
-                self._client.log_artifact(self._run, str(file))
-            if reason:
-                self._client.set_tag(self._run, "status", reason)
-            self._client.set_terminated(self._run, status)
-
-        self._guarded(close)
-
-    def _start(self) -> None:
-        from mlflow.entities import Param, RunTag
-
-        config, uri = self._config, self._config.tracking.uri
-        assert uri is not None
-        artifacts = Path(config.runs_dir) / "mlartifacts"
-        self._client, experiment = open_experiment(uri, config.name, artifacts)
-        for old in self._client.search_runs([experiment], f"tags.run_id = '{config.run_id}'"):
-            self._client.delete_run(old.info.run_id)
-        tags = {"run_id": config.run_id, **{k: str(v) for k, v in config.labels.items()}}
-        run_name = f"{config.variant.name}-{config.system.name}-{config.model.name}-s{config.seed}"
-        self._run = self._client.create_run(experiment, tags=tags, run_name=run_name).info.run_id
-        params = [Param(key, str(value)) for key, value in config.settings.items()]
-        self._client.log_batch(self._run, params=params, tags=[RunTag("folder", str(self._folder.path))])
-        self._client.log_artifact(self._run, str(self._folder.path / "config.yaml"))
-        self._schedule()
-
-    def _send(self, extra: Mapping[str, float] | None = None) -> None:
-        from mlflow.entities import Metric
-
-        batch = []
-        for record, offset in read_journal(self._folder.journal, self._offset):
-            value = float("nan") if record["value"] is None else record["value"]
-            batch.append(Metric(record["metric"], value, round(record["time"] * 1000), record["step"]))
-            self._offset = offset
-        now = round(time.time() * 1000)
-        batch += [Metric(name, value, now, 0) for name, value in (extra or {}).items()]
-        for start in range(0, len(batch), _BATCH):
-            self._client.log_batch(self._run, metrics=batch[start : start + _BATCH])
-        self._schedule()
-
-    def _schedule(self) -> None:
-        self._next_sync = time.monotonic() + self._config.tracking.interval_s
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        """Runs `action` unless the tracker failed before; its first failure is warned of."""
-        if self._failed:
-            return
-        try:
-            action()
-        except Exception as error:
-            self._failed = True
+        self._status = status
+        self._ended.set()
+        in_vain = bool(self._error) and not self._answered
+        self._thread.join(_SHORT_END_S if in_vain or status == "KILLED" else _END_S)
+        self._given_up.set()
+        if not self._complete:
             log.warning(
-                "tracking stopped, training goes on; the journal has everything (%s)", first_line(error)
-            )
+                "MLflow lacks a part of this run, its folder has all (%s); when the tracker works: "
+                "python -m pmexp.runs repair %s", self._error or "it takes too long", self._config.name,
+            )  # fmt: skip
+
+    def _follow(self) -> None:
+        """The thread."""
+        pause = _PAUSE_S
+        while not self._given_up.is_set():
+            status = self._status
+            succeeded = self._try(status)
+            self._tried.set()
+            if status == "RUNNING":
+                self._ended.wait(self._config.tracking.interval_s if succeeded else pause)
+            elif self._complete:
+                return
+            else:
+                self._given_up.wait(min(pause, _LAST_PAUSE_S))
+            pause = _PAUSE_S if succeeded else min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _try(self, status: Status) -> bool:
+        """Brings MLflow up to date; whether that succeeded. The first failure of a row is warned of."""
+        try:
+            if self._run and status == "RUNNING":
+                self._run.follow()
+            else:
+                run = self._run or MlflowRun(OpenExperiment(self._config), self._record)
+                run.settle(status)
+                self._run = run
+            if status != "RUNNING":
+                self._record.mark_complete(self._uri, self._run.id)
+                self._complete = True
+        except Exception as error:
+            if self._run or not self._tried.is_set():
+                log.warning("MLflow failed; training goes on and it is tried again (%s)", reason(error))
+            self._run, self._error = None, reason(error)
+            return False
+        self._answered = True
+        return True

@@ -1,0 +1,167 @@
+"""Runs without training: their folder and journal by hand, their mirror the real one; and what MLflow has of them."""
+
+import json
+import math
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from pmexp.composition import compose
+from pmexp.config import TrackingConfig
+from pmexp.journal import Journal
+from pmexp.run_folder import RunFolder
+from pmexp.tracking import open_mirror
+from pmexp.tracking.database import OpenExperiment
+from pmexp.tracking.mlflow_run import MlflowRun, Status
+from pmexp.tracking.record import Record
+
+# Without the seven processes that no tracking needs, and with words.
+_SERVER = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_LOGGING_LEVEL": "INFO"}
+_DEFAULT = compose([])
+
+
+class TrackedRun:
+    def __init__(self, runs_dir: Path, seed: int = 0, uri: str | None = None) -> None:
+        """Begins the run anew, or goes on with what is in its folder."""
+        tracking = TrackingConfig(uri=uri, interval_s=0.1)
+        self.config = replace(_DEFAULT, runs_dir=str(runs_dir), seed=seed, tracking=tracking)
+        self.folder = RunFolder(self.config.folder)
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        (self.folder.path / "config.yaml").write_text(json.dumps(self.config.to_dict()))
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time(), "attempt": 1}
+        (self.folder.path / "owner.json").write_text(json.dumps(owner))
+        self.folder.failure.unlink(missing_ok=True)
+        self.folder.journal.touch()
+        self._step = 0
+
+    def mirrored(self) -> "TrackedRun":
+        self._mirror = open_mirror(self.config, self.folder)
+        return self
+
+    def steps(self, count: int) -> None:
+        with Journal(self.folder.journal, self.folder.journal.stat().st_size) as journal:
+            for _ in range(count):
+                self._step += 1
+                journal.write(self._step, {"train/loss": 1 / self._step, "grad/norm": math.nan})
+
+    def settle(self, status: Status) -> str:
+        """What the mirror does when it is in time; the MLflow run's id."""
+        run = MlflowRun(OpenExperiment(self.config), Record(self.config, self.folder))
+        run.settle(status)
+        return run.id
+
+    def record_end(self, status: str) -> Status:
+        """Writes what a run of this end leaves in its folder; its status in MLflow."""
+        if status in ("finished", "oom"):
+            summary = {
+                "status": status,
+                "error": "no memory",
+                "metrics": {"val/loss": 0.5, "test/loss": None},
+            }
+            self.folder.summary.write_text(json.dumps(summary))
+        elif status in ("failed", "interrupted"):
+            self.folder.failure.write_text(json.dumps({"status": status, "error": "why", "kind": "code"}))
+        return {"finished": "FINISHED", "oom": "FAILED", "failed": "FAILED"}.get(status, "KILLED")  # type: ignore[return-value]
+
+    def end(self, status: str = "finished") -> None:
+        self._mirror.finish(self.record_end(status))
+
+    def is_complete(self) -> bool:
+        return (self.folder.path / "tracking.json").is_file()
+
+
+def mlflow_runs(database: Path) -> dict[str, tuple[str, str]]:
+    """(run id, status) of each MLflow run that was not deleted, by its id, as it is on disk."""
+    query = """SELECT runs.run_uuid, tags.value, status FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid
+               WHERE lifecycle_stage = 'active' AND tags.key = 'run_id'"""
+    with closing(sqlite3.connect(database)) as connection:
+        return {uuid: (run_id, status) for uuid, run_id, status in connection.execute(query)}
+
+
+def disagreements(runs_dir: Path, database: Path) -> dict[str, int]:
+    """What MLflow has otherwise than the journals and summaries of "default" have it; {} where all agree."""
+    found = mlflow_runs(database)
+    folders = {file.parent.name: file.parent for file in (runs_dir / "default").glob("*/config.yaml")}
+    ids = Counter(run_id for run_id, _ in found.values())
+    wrong = Counter({"runs lost": len(folders.keys() - ids.keys()), "runs doubled": ids.total() - len(ids)})
+    with closing(sqlite3.connect(database)) as connection:
+        for uuid, (run_id, _) in found.items():
+            rows = connection.execute(
+                "SELECT key, step, value, is_nan FROM metrics WHERE run_uuid = ?", (uuid,)
+            )
+            there = Counter((key, step, None if is_nan else value) for key, step, value, is_nan in rows)
+            wanted = _wanted(folders[run_id])
+            wrong["metrics lost"] += (wanted - there).total()
+            wrong["metrics doubled"] += (there - wanted).total()
+    return dict(+wrong)
+
+
+def _wanted(folder: Path) -> Counter[tuple[str, int, float | None]]:
+    records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    wanted = Counter((record["metric"], record["step"], record["value"]) for record in records)
+    summary = folder / "summary.json"
+    final = json.loads(summary.read_text())["metrics"] if summary.is_file() else {}
+    return wanted + Counter((f"final/{name}", 0, value) for name, value in final.items())
+
+
+def in_process(body: Callable[[], None]) -> Any:
+    """A forked process that does `body`, as the workers of a sweep are: mlflow is imported already."""
+    process = get_context("fork").Process(target=body)
+    process.start()
+    return process
+
+
+class Server:
+    """A real `mlflow server` on a sqlite file and a free port of this machine."""
+
+    def __init__(self, folder: Path, database: Path) -> None:
+        with closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._folder, self.database = folder, database
+
+    def start(self) -> None:
+        arguments = [
+            "--backend-store-uri", f"sqlite:///{self.database}", "--artifacts-destination", str(self._folder),
+            "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1",
+        ]  # fmt: skip
+        command = [sys.executable, "-m", "mlflow", "server", *arguments]
+        with (self._folder / "server.txt").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True, env=os.environ | _SERVER
+            )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with closing(socket.socket()) as probe:
+                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
+                    return
+            time.sleep(0.1)
+        self.kill()
+        raise RuntimeError((self._folder / "server.txt").read_text())
+
+    def kill(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@contextmanager
+def tmpfs(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of that size; for root."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
