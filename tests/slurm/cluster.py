@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -31,7 +32,7 @@ CredType=cred/none
 AuthInfo=cred_expire=5
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool-%n
+SlurmdSpoolDir={spool}/%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
@@ -70,13 +71,15 @@ def missing_programs() -> list[str]:
 @contextmanager
 def cluster(folder: Path) -> Iterator[dict[str, str]]:
     """The environment in which SLURM's commands reach a new cluster, which ends with the block."""
-    folder.mkdir()
-    (folder / "state").mkdir()
+    (folder / "state").mkdir(parents=True)
+    spool = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # of sockets, whose paths have to be short
     for node in _NODES:
-        (folder / f"spool-{node}").mkdir()
+        (spool / node).mkdir()
     conf = folder / "slurm.conf"
     user = subprocess.run(["id", "-un"], check=True, capture_output=True, text=True).stdout.strip()
-    conf.write_text(_CONF.format(folder=folder, user=user, ports=_neighbouring_ports(1 + len(_NODES))))
+    conf.write_text(
+        _CONF.format(folder=folder, spool=spool, user=user, ports=_neighbouring_ports(1 + len(_NODES)))
+    )
     environment = os.environ | {"SLURM_CONF": str(conf)}
     daemons: list[subprocess.Popen[bytes]] = []
     try:
@@ -92,6 +95,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         yield environment
     finally:
         _stop(environment, daemons)
+        shutil.rmtree(spool, ignore_errors=True)
 
 
 def _stop(environment: dict[str, str], daemons: Sequence[subprocess.Popen[bytes]]) -> None:
