@@ -71,7 +71,7 @@ class TrackedRun:
             }
             self.folder.summary.write_text(json.dumps(summary))
         elif status in ("failed", "interrupted"):
-            self.folder.failure.write_text(json.dumps({"status": status, "error": "why"}))
+            self.folder.failure.write_text(json.dumps({"status": status, "kind": "code", "error": "why"}))
         return {"finished": "FINISHED", "oom": "FAILED", "failed": "FAILED"}.get(status, "KILLED")  # type: ignore[return-value]
 
     def end(self, status: str = "finished") -> None:
