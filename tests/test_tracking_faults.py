@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import threading
@@ -11,7 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-import mlflow
+import mlflow.store.db.utils
 import pytest
 
 from pmexp.errors import UserError
@@ -193,11 +194,15 @@ def test_writers_that_begin_at_once_on_no_database(
 
 
 def test_being_killed_while_it_is_made_leaves_no_half_of_a_database(tmp_path: Path) -> None:
-    process = in_process(lambda: TrackedRun(tmp_path).mirrored().end())
-    wait_for(lambda: any(file.stat().st_size > 100_000 for file in tmp_path.glob(".mlflow.db.*")))
-    process.kill()
+    def a_run() -> None:
+        """Killed between the first tables and the changes that make them the present ones."""
+        mlflow.store.db.utils._upgrade_db = lambda engine: os.kill(os.getpid(), signal.SIGKILL)
+        TrackedRun(tmp_path).mirrored()
+
+    process = in_process(a_run)
     process.join()
-    assert not (tmp_path / "mlflow.db").exists()
+    assert process.exitcode == -signal.SIGKILL
+    assert list(tmp_path.glob(".mlflow.db.new-*"))
     run = TrackedRun(tmp_path).mirrored()
     run.end()
     assert run.is_complete()
