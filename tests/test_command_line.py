@@ -44,6 +44,11 @@ def test_help_lists_the_groups_and_imports_no_torch() -> None:
     ("arguments", "message"),
     [
         (["trian.lr=3"], "did you mean train.lr?"),
+        (
+            ["-m", "hydra/launcher=slurm", "hydra.launcher.partitoin=x"],
+            "did you mean hydra.launcher.partition?",
+        ),
+        (["hydra/launcher=slurm"], "hydra/launcher=slurm: launchers execute sweeps; add -m"),
         (["train.nonsense=3"], "Key 'nonsense' not in 'TrainConfig'"),
         (["variant=foo"], "variant=foo: is not an option; allowed are 2bit, 4bit"),
         (["variant.rng=foo"], "expected one of [philox, torch]"),

@@ -8,6 +8,8 @@ from hydra.core.plugins import Plugins
 from hydra.utils import instantiate
 
 from hydra_plugins.pmexp_launchers.local import LocalLauncher
+from hydra_plugins.pmexp_launchers.slurm import SlurmLauncher
+from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from pmexp.config import RunConfig, parse, register
 from pmexp.errors import UserError
 
@@ -19,9 +21,10 @@ def conf_folder() -> Path:
 
 
 def introduce() -> None:
-    """Tells Hydra the schema and the launcher; needed once before anything is composed."""
+    """Tells Hydra the schema and the launchers; needed once before anything is composed."""
     register()
     Plugins.instance().register(LocalLauncher)
+    Plugins.instance().register(SlurmLauncher)
 
 
 def in_small(arguments: Sequence[str]) -> list[str]:
@@ -51,10 +54,10 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         return parse(hydra.compose("config", overrides=list(overrides)))
 
 
-def launcher(overrides: Sequence[str]) -> LocalLauncher:
+def launcher(overrides: Sequence[str]) -> SweepLauncher:
     """The launcher of `python -m pmexp.train -m <overrides>`, for runs that need not be composed."""
     introduce()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
-    found: LocalLauncher = instantiate(config.hydra.launcher)
+    found: SweepLauncher = instantiate(config.hydra.launcher)
     return found

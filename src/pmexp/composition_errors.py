@@ -1,6 +1,7 @@
 """One line for a person and an exit code out of what can go wrong before a command has done its work."""
 
 import difflib
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from typing import Any, get_type_hints
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
+from hydra_plugins.pmexp_launchers.local import LocalLauncherConf
+from hydra_plugins.pmexp_launchers.slurm import SlurmLauncherConf
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
 
@@ -50,7 +53,9 @@ def _meant(message: str) -> str:
     wrong = re.match(r"Could not override '([^']+)'", message)
     if not wrong:
         return ""
-    close = difflib.get_close_matches(wrong[1], _keys(RunConfig), n=1, cutoff=0.8)
+    launchers = (_keys(each, "hydra.launcher.") for each in (LocalLauncherConf, SlurmLauncherConf))
+    known = [*_keys(RunConfig), *itertools.chain(*launchers)]
+    close = difflib.get_close_matches(wrong[1], known, n=1, cutoff=0.8)
     return f"; did you mean {close[0]}?" if close else "; --help lists the keys"
 
 

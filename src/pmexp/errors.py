@@ -18,6 +18,10 @@ class Interrupted(Exception):
     """A stop signal ended the run at a step boundary; the same command goes on from its checkpoint."""
 
 
+class Preempted(Interrupted):
+    """SIGUSR2 ended it: a cluster wants the node back or the job's time is up. It is to be started again."""
+
+
 class RunClaimed(UserError):
     """Another process executes the run."""
 

@@ -1,6 +1,7 @@
 """One run from its configuration to its summary: build, replace dropout, train, evaluate, measure, record."""
 
 import logging
+import signal
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -15,7 +16,7 @@ from pmexp.checkpoint import Checkpoints
 from pmexp.config import RunConfig, Select
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
-from pmexp.errors import Interrupted, RankOutOfMemory, RunClaimed, first_line
+from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, RunClaimed, first_line
 from pmexp.failure import Kind, kind_of
 from pmexp.journal import Journal, NoJournal, last_values
 from pmexp.loop import Metrics, Training
@@ -43,6 +44,7 @@ class _Wish(IntEnum):
     go_on = 0
     checkpoint = 1
     stop = 2
+    make_way = 3  # SIGUSR2: stop, and be started again
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,12 @@ class Prepared:
     replacement: ReplacementReport
 
 
-def check(runs: Sequence[RunConfig]) -> None:
-    """Raises UserError where a device, checkpoint or dataset of `runs` cannot be had; fetches what can be."""
-    for config in {repr(run.system): run.system for run in runs}.values():
+def check(runs: Sequence[RunConfig], here: bool = True) -> None:
+    """Raises UserError where a device, checkpoint or dataset of `runs` cannot be had; fetches what can be.
+
+    Devices are those of this machine, and left out where the runs are not executed `here`.
+    """
+    for config in {repr(run.system): run.system for run in runs if here}.values():
         System(config)
     for model in {repr(run.model): run.model for run in runs}.values():
         models.check(model)
@@ -80,8 +85,7 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
         try:
             launch(config, capture_output)
         except RankOutOfMemory as error:
-            with folder.claimed(), folder.opened(config, capture_output):
-                _record_out_of_memory(config, folder, open_mirror(config, folder), str(error))
+            record_out_of_memory(config, str(error), capture_output)
         return
     with stop_requests() as stop:
         try:
@@ -90,14 +94,20 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
         except Exception as error:
             if not is_out_of_memory(error) or config.system.processes > 1:
                 raise
-            with folder.claimed(), folder.opened(config, capture_output):
-                _record_out_of_memory(config, folder, open_mirror(config, folder), _said(error))
+            record_out_of_memory(config, said_of(error), capture_output)
             return
         with _our_turn(folder, prepared.training.ranks) as ours:
             if ours:
                 with _opened(config, folder, prepared.training.ranks, capture_output):
                     log.info("%s", prepared.replacement)
                     _recorded(config, folder, prepared, stop)
+
+
+def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = False) -> None:
+    """The summary of a run for which memory did not suffice to build it. Raises RunClaimed."""
+    folder = RunFolder(config.folder)
+    with folder.claimed(), folder.opened(config, capture_output):
+        _record_out_of_memory(config, folder, open_mirror(config, folder), said)
 
 
 def _finished(folder: RunFolder) -> bool:
@@ -196,7 +206,7 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
                 raise
             journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()})
             record = _environment(config, prepared) | {"peak_memory_source": peak.source}
-            _record_out_of_memory(config, folder, mirror, _said(error), prepared, record)
+            _record_out_of_memory(config, folder, mirror, said_of(error), prepared, record)
             if training.ranks.world_size > 1:
                 raise  # the other ranks have to end too
             return
@@ -222,18 +232,23 @@ def _train(
             log.info("step %d/%d %s", step, training.total_steps, _short(metrics))
             if keeps_best and training.found_best:
                 best_weights.save(folder, training.engine, step, checkpoints.best_steps())
-        wish = _Wish.stop if stop else _Wish.checkpoint if checkpoints.is_due() else _Wish.go_on
-        wish = _Wish(training.ranks.most(wish))
+        wish = _Wish(training.ranks.most(_wish(stop, checkpoints)))
         if wish is not _Wish.go_on:
             state = {"training": training.state(), "peak_bytes": peak.bytes()}
             checkpoints.save(state, step, training.progress.best_step, journal.sync())
-        if wish is _Wish.stop:
+        if wish >= _Wish.stop:
             checkpoints.wait()
             training.ranks.wait()
             signalled = stop[0] if stop else "a stop signal"
-            raise Interrupted(
+            raise (Preempted if wish is _Wish.make_way else Interrupted)(
                 f"{signalled} at step {step} of {training.total_steps}; run the same command to go on"
             )
+
+
+def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:
+    if stop:
+        return _Wish.make_way if signal.SIGUSR2.name in stop else _Wish.stop
+    return _Wish.checkpoint if checkpoints.is_due() else _Wish.go_on
 
 
 def _test(prepared: Prepared, config: RunConfig, folder: RunFolder) -> Metrics:
@@ -309,7 +324,7 @@ def _record_out_of_memory(
     mirror.finish("FAILED")
 
 
-def _said(error: Exception) -> str:
+def said_of(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 

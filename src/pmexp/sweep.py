@@ -86,13 +86,21 @@ def state_of(folder: RunFolder) -> State:
     return State.running if time.time() - beat < _STALE_S else State.stale
 
 
-def outcome_of(run: RunConfig, exit_code: int) -> Outcome:
-    """What became of a run whose process ended with `exit_code`, by the run's own record first."""
+def recorded_outcome(run: RunConfig) -> Outcome | None:
+    """What became of a run by its own record; None where it left none."""
     folder = RunFolder(run.folder)
     if folder.is_finished():
         return Outcome(State.oom if folder.out_of_memory() else State.finished)
     if failure := folder.failed():
         return Outcome(State[failure["status"]], failure["error"], kind=Kind(failure["kind"]))
+    return None
+
+
+def outcome_of(run: RunConfig, exit_code: int) -> Outcome:
+    """What became of a run whose process ended with `exit_code`, by the run's own record first."""
+    recorded = recorded_outcome(run)
+    if recorded:
+        return recorded
     if exit_code < 0:
         said = f"killed by {signal.Signals(-exit_code).name}"
         return Outcome(State.killed, said, kind=Kind.infrastructure)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from pmexp.composition import conf_folder, in_small, introduce
 from pmexp.composition_errors import end, exit_code
 from pmexp.config import RunConfig, parse
-from pmexp.errors import Interrupted, RankFailed, SweepFailed
+from pmexp.errors import Interrupted, RankFailed, SweepFailed, UserError
 
 _GO_ON = "run the same command to go on"
 
@@ -42,6 +42,9 @@ def _compose_or_sweep() -> RunConfig | None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its exceptions to `main`
     flags = [argument for argument in sys.argv[1:] if argument in ("-m", "--multirun")]
     sys.argv[1:] = flags + in_small([argument for argument in sys.argv[1:] if argument not in flags])
+    for launcher in (argument for argument in sys.argv[1:] if argument.startswith("hydra/launcher=")):
+        if not flags:
+            raise UserError(f"{launcher}: launchers execute sweeps; add -m, also for a single run")
     introduce()
     composed: list[DictConfig] = []
     command = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")

@@ -22,7 +22,7 @@ _GPUS_OF_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 def execute(runs: Sequence[RunConfig], n_jobs: int, max_retries: int) -> dict[str, Outcome]:
     """The outcome of each run by its id. Ctrl-C, SIGTERM or SIGUSR2 lets the running ones write their
-    checkpoints, then raises KeyboardInterrupt.
+    checkpoints, then raises KeyboardInterrupt with the signal's name.
 
     A run that a stop signal of its own ended goes on at once; one that the machine failed is tried again
     `max_retries` times; one that another process executes is waited for.
@@ -131,7 +131,7 @@ def gpu_of(run: RunConfig, slot: int, gpus: Sequence[str]) -> str | None:
 @contextmanager
 def _stop_signals_as_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGUSR2)}
     try:

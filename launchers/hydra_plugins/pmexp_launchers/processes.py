@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -22,15 +23,22 @@ _forkserver = multiprocessing.get_context("forkserver")
 
 
 def preload() -> None:
-    """Names the modules that the parent of all workers imports, once, when the first worker starts."""
+    """Starts the parent of all workers: it imports once what each of them needs.
+
+    SLURM signals every process of a job: this one has to outlive SIGUSR2, or no further worker can start.
+    """
     silence_mlflow()
     _forkserver.set_forkserver_preload(_PRELOAD)
+    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    forkserver.ensure_running()
+    resource_tracker.ensure_running()
+    signal.signal(signal.SIGUSR2, before)
 
 
-def check(runs: Sequence[RunConfig]) -> None:
+def check(runs: Sequence[RunConfig], here: bool = True) -> None:
     """Raises UserError where a device, checkpoint or dataset of the runs cannot be had."""
     receiver, sender = _forkserver.Pipe(duplex=False)
-    process = _forkserver.Process(target=_check, args=(list(runs), sender))
+    process = _forkserver.Process(target=_check, args=(list(runs), here, sender))
     process.start()
     sender.close()
     try:
@@ -91,12 +99,12 @@ class Worker:
             self._process.kill()
 
 
-def _check(runs: Sequence[RunConfig], sender: Connection) -> None:
+def _check(runs: Sequence[RunConfig], here: bool, sender: Connection) -> None:
     from pmexp import experiment
 
     message = ""
     try:
-        experiment.check(runs)
+        experiment.check(runs, here)
     except UserError as error:
         message = str(error)
     sender.send(message)

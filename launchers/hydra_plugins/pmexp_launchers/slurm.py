@@ -1,0 +1,146 @@
+"""``hydra/launcher=slurm``: the sweep as jobs of a SLURM cluster. docs/cluster.md is its manual."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+from hydra_plugins.pmexp_launchers import processes, slurm_commands
+from hydra_plugins.pmexp_launchers.slurm_driver import Driver
+from hydra_plugins.pmexp_launchers.slurm_resources import KEYS, PACKAGED, Resources, load
+from hydra_plugins.pmexp_launchers.slurm_submission import Array, Packing, arrays_of, submit
+from hydra_plugins.pmexp_launchers.slurm_view import QueueView
+from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
+from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
+from pmexp.config import RunConfig
+from pmexp.errors import Interrupted, UserError
+from pmexp.run_folder import RunFolder
+from pmexp.sweep import Outcome, State, is_finished, write_plan
+
+
+@dataclass
+class SlurmLauncherConf:
+    """The keys below `resources` override its files where they are given: see slurm_resources.Resources."""
+
+    _target_: str = "hydra_plugins.pmexp_launchers.slurm.SlurmLauncher"
+    runs_per_job: int = 1  # small runs of one process that share an allocation
+    n_jobs: int = 1  # of the runs of one job, at a time
+    array_parallelism: int | None = None  # jobs of the sweep at a time; null: as many as the cluster lets
+    max_retries: int = 2  # of a run whose job or node failed
+    poll_s: float = 10.0  # seconds between two looks at the queue
+    detach: bool = False  # submit and end; the same command follows the jobs later
+    dry_run: bool = False  # print what would be submitted
+    resources: str | None = None  # folder of YAML files; null: the package's own
+    partition: str | None = None
+    account: str | None = None
+    nodes: int | None = None
+    cpus_per_task: int | None = None
+    gpus_per_task: int | None = None
+    mem_gb: float | None = None
+    time_min: int | None = None
+    signal_before_end_s: int | None = None
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    setup: list[str] = field(default_factory=list)
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConf, provider="pmexp")
+
+
+class SlurmLauncher(SweepLauncher):
+    """Submits what neither is finished nor has a job, and follows all jobs of the sweep to their end."""
+
+    def __init__(self, **keys: Any) -> None:
+        self._conf = SlurmLauncherConf(**keys)
+        # The rest is left to the files.
+        self._overrides = {key: keys[key] for key in KEYS if keys.get(key) not in (None, {}, [])}
+        self._resources: dict[str, Resources] = {}  # by system stack
+
+    def check(self) -> None:
+        for key, low in (("runs_per_job", 1), ("n_jobs", 1), ("array_parallelism", 1), ("max_retries", 0)):
+            value = getattr(self._conf, key)
+            if value is not None and value < low:
+                raise UserError(f"hydra.launcher.{key}: {value} must be at least {low}")
+        if self._conf.poll_s <= 0:
+            raise UserError(f"hydra.launcher.poll_s: {self._conf.poll_s} must be positive")
+        slurm_commands.require()
+
+    def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[str, Outcome]:
+        pending = {run.run_id: Outcome(State.pending) for run in waiting}
+        new, living = _without_job(waiting)
+        arrays = self._arrays(new)
+        if self._conf.dry_run:
+            _print_plan(runs, living, arrays)
+            return pending
+        if new:
+            processes.check(new, here=False)
+            write_plan(runs)
+        try:
+            jobs = self._jobs_of(waiting)
+            if self._conf.detach:
+                print(_going_on(jobs))
+                return pending
+            with QueueView(len(waiting)) as view:
+                driver = Driver(waiting, self._jobs_of, self._conf.max_retries, self._conf.poll_s, view)
+                driver.follow(jobs)
+        except KeyboardInterrupt:
+            raise Interrupted(_going_on(_without_job(waiting)[1])) from None
+        return driver.outcomes
+
+    def _jobs_of(self, runs: Sequence[RunConfig]) -> list[Job]:
+        """A job for each run that is not finished, the one it has or a new one. Other drivers wait."""
+        experiments = sorted({run.folder.parent for run in runs})
+        with ExitStack() as locks:
+            for experiment in experiments:
+                locks.enter_context(Submissions(experiment).locked())
+            new, living = _without_job(runs)
+            for run in new:
+                RunFolder(run.folder).failure.unlink(missing_ok=True)  # of an earlier job
+            submitted = submit(self._arrays(new))
+        for jobs, what in ((living, "have a job already"), (submitted, "submitted")):
+            if jobs:
+                count = sum(len(job.run_ids) for job in jobs)
+                ids = " ".join(dict.fromkeys(job.array_id for job in jobs))
+                print(f"{count} runs {what}: {ids}", flush=True)  # into a file, too, long before the end
+        return living + submitted
+
+    def _arrays(self, runs: Sequence[RunConfig]) -> list[Array]:
+        packing = Packing(self._conf.runs_per_job, self._conf.n_jobs, self._conf.array_parallelism)
+        return arrays_of(runs, self._resources_of, packing, slurm_commands.max_array_size())
+
+    def _resources_of(self, run: RunConfig) -> Resources:
+        if run.system.name not in self._resources:
+            folder = Path(self._conf.resources).expanduser() if self._conf.resources else PACKAGED
+            self._resources[run.system.name] = load(folder, run.system, self._overrides)
+        return self._resources[run.system.name]
+
+
+def _without_job(runs: Sequence[RunConfig]) -> tuple[list[RunConfig], list[Job]]:
+    """The unfinished runs that no job in the queue has, and the jobs of the others."""
+    queued = slurm_commands.queue()
+    unfinished = {run.folder: run for run in runs if not is_finished(run)}
+    experiments = dict.fromkeys(folder.parent for folder in unfinished)
+    living = [job for each in experiments for job in Submissions(each).living(queued)]
+    living = [job for job in living if not unfinished.keys().isdisjoint(job.run_folders)]
+    attended = {folder for job in living for folder in job.run_folders}
+    return [run for folder, run in unfinished.items() if folder not in attended], living
+
+
+def _going_on(jobs: Sequence[Job]) -> str:
+    """What to do with jobs that no driver follows."""
+    if not jobs:
+        return "no job is in the queue; run the same command to go on"
+    ids = " ".join(dict.fromkeys(job.array_id for job in jobs))
+    return f"the jobs go on; the same command follows them again, `scancel {ids}` ends them"
+
+
+def _print_plan(runs: Sequence[RunConfig], living: Sequence[Job], arrays: Sequence[Array]) -> None:
+    job_of = {folder: job.job_id for job in living for folder in job.run_folders}
+    for run in runs:
+        job = f"has job {job_of[run.folder]}" if run.folder in job_of else "to do"
+        print(f"{run.run_id}: {'finished' if is_finished(run) else job}")
+    for array in arrays:
+        print(f"\n--- sbatch, {len(array.packs)} jobs with {sum(map(len, array.packs))} runs ---")
+        print(array.script())

@@ -1,0 +1,117 @@
+"""From runs to jobs: what asks for the same shares an array, and none is longer than the cluster allows."""
+
+import io
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from submitit import SlurmExecutor
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from hydra_plugins.pmexp_launchers.slurm_commands import SlurmError, one_line
+from hydra_plugins.pmexp_launchers.slurm_job import SlurmJob
+from hydra_plugins.pmexp_launchers.slurm_resources import Resources
+from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
+from pmexp.config import RunConfig
+
+# Python starts with SIGUSR2 ignored: until submitit has its handler the signal would end it.
+_PYTHON = f"""sh -c 'trap "" USR2; exec "$@"' sh {shlex.quote(sys.executable)}"""
+_NO_LIMIT = 10**6
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How runs become jobs."""
+
+    runs_per_job: int  # runs of several processes get a job each
+    n_jobs: int  # of the runs of one job, at a time
+    array_parallelism: int | None  # jobs of the sweep at a time
+
+
+@dataclass(frozen=True)
+class Array:
+    """Jobs that differ in their runs only."""
+
+    packs: Sequence[Sequence[RunConfig]]  # of each job
+    resources: Resources
+    packing: Packing
+
+    @property
+    def submissions(self) -> Submissions:
+        return Submissions(self.packs[0][0].folder.parent)
+
+    def script(self) -> str:
+        """What sbatch gets."""
+        executor = self._executor(after=None)
+        if len(self.packs) > 1:
+            executor.parameters["map_count"] = len(self.packs)
+        return str(executor._make_submission_file_text(executor._submitit_command_str, ""))
+
+    def submit(self, after: str | None) -> list[Job]:
+        """Submits and records it. `after`: the id of an array that has to end before.
+
+        Raises SlurmError with what sbatch says against it.
+        """
+        calls = [
+            SlurmJob([run.to_dict() for run in pack], self.packing.n_jobs, self.resources.time_min)
+            for pack in self.packs
+        ]
+        try:
+            with redirect_stderr(io.StringIO()):  # submitit prints there what it raises
+                submitted = self._executor(after).submit_array(calls)
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise SlurmError(f"hydra/launcher=slurm: {one_line(str(error))}") from None
+        jobs = [
+            Job(job.job_id, tuple(run.run_id for run in pack), self.submissions.folder)
+            for job, pack in zip(submitted, self.packs, strict=True)
+        ]
+        self.submissions.add(jobs)
+        return jobs
+
+    def _executor(self, after: str | None) -> Any:
+        # The job counts its starts itself; submitit's limit must not be the one that ends it.
+        executor = SlurmExecutor(self.submissions.folder, max_num_timeout=_NO_LIMIT, python=_PYTHON)
+        executor.update_parameters(
+            **self.resources.parameters(self.packs[0][0].system),
+            job_name=f"pmexp-{self.packs[0][0].name}",
+            array_parallelism=self.packing.array_parallelism or len(self.packs),
+            dependency=f"afterany:{after}" if after else None,
+        )
+        return executor
+
+
+def arrays_of(
+    runs: Sequence[RunConfig],
+    resources_of: Callable[[RunConfig], Resources],
+    packing: Packing,
+    max_array_size: int,
+) -> list[Array]:
+    """The arrays that execute `runs`. Raises UserError where processes and nodes do not fit."""
+    alike: dict[Any, list[RunConfig]] = {}
+    for run in runs:
+        resources = resources_of(run)
+        asked = repr(resources.parameters(run.system))
+        alike.setdefault((run.name, run.runs_dir, asked, run.system.processes), []).append(run)
+    arrays = []
+    for group in alike.values():
+        size = packing.runs_per_job if group[0].system.processes == 1 else 1
+        packs = _cut(group, size)
+        arrays += [Array(some, resources_of(group[0]), packing) for some in _cut(packs, max_array_size)]
+    return arrays
+
+
+def submit(arrays: Sequence[Array]) -> list[Job]:
+    """Submits them all, one after the other's end where only so many jobs may run at a time."""
+    jobs: list[Job] = []
+    for array in arrays:
+        after = jobs[-1].array_id if jobs and array.packing.array_parallelism else None
+        jobs += array.submit(after)
+    return jobs
+
+
+def _cut(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,69 @@
+"""What a person sees of jobs in the queue: a line for each run that ended, and a table that lives."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hydra_plugins.pmexp_launchers.slurm_commands import QueuedJob
+from hydra_plugins.pmexp_launchers.submissions import Job
+from pmexp.config import RunConfig
+from pmexp.journal import progress_of
+from pmexp.run_folder import RunFolder
+from pmexp.sweep import Outcome
+
+_ROWS = 20  # of running runs
+
+
+class QueueView:
+    """Prints to the terminal; on anything else only the lines of ended runs and what happens to jobs."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._ended = total, 0
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._live = Live(console=self._console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> "QueueView":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def ended(self, run: RunConfig, job: Job, outcome: Outcome) -> None:
+        self._ended += 1
+        count = f"[{self._ended}/{self._total}]"
+        self.say(f"{count} {run.run_id} {outcome.state.value} (job {job.job_id}) {outcome.error}".rstrip())
+
+    def show(self, waited_for: Mapping[str, tuple[RunConfig, Job]], queue: Mapping[str, QueuedJob]) -> None:
+        """Redraws the table: the running runs by their journals, the others by SLURM's reason."""
+        if not self._console.is_terminal:
+            return
+        table = Table(box=None, pad_edge=False)
+        for title in ("run", "job", "state", "step", "loss"):
+            table.add_column(title)
+        others: Counter[str] = Counter()
+        for run, job in waited_for.values():
+            queued = queue.get(job.job_id)
+            if queued and queued.state == "RUNNING" and table.row_count < _ROWS:
+                step, loss = _progress(run)
+                table.add_row(run.run_id, job.job_id, "running", step, loss)
+            elif queued:
+                reason = "" if queued.reason == "None" else f" ({queued.reason})"
+                others[f"{queued.state.lower()}{reason}"] += 1
+            else:
+                others["ending"] += 1
+        counts = ", ".join(f"{number} {what}" for what, number in others.items())
+        self._live.update(Group(Text(f"{self._ended}/{self._total} runs ended; {counts}"), table))
+
+
+def _progress(run: RunConfig) -> tuple[str, str]:
+    found = progress_of(RunFolder(run.folder).journal)
+    return (f"{found.step}/{found.total}", f"{found.loss:.4f}") if found.step else ("starting", "")

@@ -1,0 +1,63 @@
+"""Which job has which runs: ``runs/<name>/slurm/submissions.jsonl``, so that no run is submitted twice."""
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, or one element of an array, and the runs it has."""
+
+    job_id: str
+    run_ids: tuple[str, ...]
+    folder: Path  # of what submitit writes
+
+    @property
+    def array_id(self) -> str:
+        """Of the array it is an element of; its own where it stands alone."""
+        return self.job_id.partition("_")[0]
+
+    @property
+    def run_folders(self) -> list[Path]:
+        return [self.folder.parent / run_id for run_id in self.run_ids]
+
+    @property
+    def output(self) -> Path:
+        """What the job printed before its run had a log, and what SLURM said to it."""
+        return self.folder / f"{self.job_id}_0_log.out"
+
+
+class Submissions:
+    """The record of one experiment's submissions."""
+
+    def __init__(self, experiment: Path) -> None:
+        self.folder = experiment / "slurm"
+        self._file = self.folder / "submissions.jsonl"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds off other drivers: between a look at what lives and a submission nothing may be submitted."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".submissions.lock"):
+            yield
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        lines = [json.dumps({"job": job.job_id, "runs": job.run_ids}) + "\n" for job in jobs]
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write("".join(lines))
+
+    def living(self, queued: Collection[str]) -> list[Job]:
+        """The jobs on record that are among those `queued`."""
+        if not self._file.is_file():
+            return []
+        records = [json.loads(line) for line in self._file.read_text().splitlines()]
+        return [
+            Job(record["job"], tuple(record["runs"]), self.folder)
+            for record in records
+            if record["job"] in queued
+        ]
