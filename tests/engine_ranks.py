@@ -1,6 +1,6 @@
 """Processes that train a small BERT under each engine, and what they leave to look at.
 
-In a file of its own: the processes are spawned, and import the function they run.
+In a file of its own: the processes import the function they run.
 """
 
 import importlib.util
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 import transformers as hf
 from torch import Tensor
 
+from forked_ranks import start_ranks
 from pmexp.config import SHARDING, Part, SystemConfig
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.systems import System
@@ -36,7 +37,7 @@ def run(folder: Path, world_size: int = 2) -> list[dict[str, Any]]:
     """What each rank has found, in order of rank."""
     if world_size == 1:
         return [_found(Ranks())]
-    torch.multiprocessing.spawn(_worker, (str(folder), world_size), nprocs=world_size)
+    start_ranks(_worker, str(folder), world_size, processes=world_size)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(world_size)]
 
 

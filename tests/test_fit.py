@@ -68,10 +68,10 @@ def test_simulation_answers_without_data(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_real_run_is_measured_within_its_global_batch(tmp_path: Path) -> None:
     out = tmp_path / "answer.json"
     keys = [
-        "model.architecture.num_hidden_layers=2",
+        "model.architecture.num_hidden_layers=1",
         "variant=byte-mask",
         "system.device=cpu",
-        "budget_gb=0.003",
+        "budget_gb=0.0015",
     ]
     assert main(["method=measure", *keys, f"out={out}"]) == 0
     found = json.loads(out.read_text())

@@ -53,9 +53,10 @@ def checkpoint(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_local_checkpoint_is_fine_tuned(checkpoint: Path, runs: Runs) -> None:
+def test_a_local_checkpoint_is_fine_tuned(checkpoint: Path, runs: Runs, few_news: str) -> None:
     arguments = [
         *TINY_BERT,
+        few_news,
         "model.pretrained=true",
         f"model.path={checkpoint}",
         "train.max_steps=2",

@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +20,36 @@ from pmexp.systems import launch
 from small_runs import TINY_VIT, Runs
 
 pytestmark = pytest.mark.slow
-TWO = ["system=ddp", "system.processes=2"]
+TWO = [*TINY_VIT, "tracking=off", "system=ddp", "system.processes=2"]
 SHORT = ["train.max_steps=4", "train.log_every=1"]
 
 
-def train(folder: Path, *arguments: str, fault: str = "") -> tuple[int, str, str]:
-    """The command: (exit code, stdout, stderr). `fault` is executed in the second step of rank 1."""
-    environment = dict(os.environ)
-    if fault:
-        patches = folder.parent / "patches"
-        patches.mkdir()
-        (patches / "sitecustomize.py").write_text(
-            "import os, signal, time\n"
-            "if os.environ.get('RANK') == '1':\n"
-            "    import torch\n"
-            "    from pmexp.loop import Training\n"
-            "    forward = Training._summed_loss\n"
-            "    def faulty(training, *arguments):\n"
-            f"        if training.progress.step == 1: {fault}\n"
-            "        return forward(training, *arguments)\n"
-            "    Training._summed_loss = faulty\n"
-        )
-        environment["PYTHONPATH"] = os.pathsep.join([str(patches), *sys.path])
-    command = [
-        sys.executable,
-        "-m",
-        "pmexp.train",
-        *TINY_VIT,
-        "tracking=off",
-        *arguments,
-        f"runs_dir={folder}",
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture(autouse=True)
+def handlers_of_signals() -> Iterator[None]:
+    """torch's launcher leaves its own behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@contextmanager
+def fault_of_rank_1(fault: str, folder: Path) -> Iterator[None]:
+    """Python started inside executes `fault` in the second step of rank 1."""
+    (folder / "sitecustomize.py").write_text(
+        "import os, signal, time\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    import torch\n"
+        "    from pmexp.loop import Training\n"
+        "    forward = Training._summed_loss\n"
+        "    def faulty(training, *arguments):\n"
+        f"        if training.progress.step == 1: {fault}\n"
+        "        return forward(training, *arguments)\n"
+        "    Training._summed_loss = faulty\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))
+        yield
 
 
 def run_folder(folder: Path) -> Path:
@@ -72,7 +72,7 @@ def test_two_processes_train_as_one(tmp_path: Path, capsys: pytest.CaptureFixtur
     one, two = tmp_path / "one", tmp_path / "two"
     arguments = ["variant=pm-drop", "variant.p=0", "robustness.fgsm=0.05", *SHORT]
     assert Runs(one, capsys).train(*TINY_VIT, "tracking=off", *arguments)[0] == 0
-    code, out, err = train(two, *arguments, *TWO)
+    code, out, err = Runs(two, capsys).train(*TWO, *arguments)
     assert code == 0 and "summary.json" in out, err
     for metric in ("train/loss", "grad/norm", "val/loss", "val/accuracy", "test/loss", "fgsm/loss"):
         expected = curve(one, metric)
@@ -84,16 +84,18 @@ def test_two_processes_train_as_one(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not (folder / "failure.json").exists()
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    """The launcher gets SIGTERM while rank 1 is in its second step."""
-    arguments = ["variant=pm-drop", *TWO, "train.max_steps=8", "train.log_every=1"]
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The launcher, a process of its own, gets SIGTERM while rank 1 is in its second step."""
+    arguments = [*TWO, "variant=pm-drop", "train.max_steps=8", "train.log_every=1"]
     stopped, alone = tmp_path / "stopped", tmp_path / "alone"
-    code, _, err = train(stopped, *arguments, fault="os.kill(os.getppid(), signal.SIGTERM), time.sleep(2)")
-    assert code == 130 and "run the same command to go on" in err
+    command = [sys.executable, "-m", "pmexp.train", *arguments, f"runs_dir={stopped}"]
+    with fault_of_rank_1("os.kill(os.getppid(), signal.SIGTERM), time.sleep(2)", tmp_path):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 130 and "run the same command to go on" in done.stderr
     assert read(run_folder(stopped) / "failure.json")["status"] == "interrupted"
     assert 0 < len(curve(stopped, "train/loss")) < 8
-    assert train(stopped, *arguments)[0] == 0
-    assert train(alone, *arguments)[0] == 0
+    assert Runs(stopped, capsys).train(*arguments)[0] == 0
+    assert Runs(alone, capsys).train(*arguments)[0] == 0
     for metric in ("train/loss", "grad/norm", "val/loss"):
         assert curve(stopped, metric) == curve(alone, metric)
     assert [step for step, _ in curve(stopped, "train/loss")] == list(range(1, 9))
@@ -106,10 +108,11 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
         ("os.kill(os.getpid(), signal.SIGKILL)", "rank 1: Signal 9 (SIGKILL)"),
     ],
 )
-def test_a_rank_that_fails_is_named(fault: str, words: str, tmp_path: Path) -> None:
-    code, _, err = train(tmp_path / "runs", *TWO, *SHORT, fault=fault)
+def test_a_rank_that_fails_is_named(fault: str, words: str, runs: Runs, tmp_path: Path) -> None:
+    with fault_of_rank_1(fault, tmp_path):
+        code, _, err = runs.train(*TWO, *SHORT)
     assert code == 1 and words in err.splitlines()[-1], err
-    folder = run_folder(tmp_path / "runs")
+    folder = run_folder(runs.folder)
     failure = read(folder / "failure.json")
     assert words in failure["error"] and failure["log"] == str(folder / "rank1.txt")
     assert not (folder / "summary.json").exists()
@@ -126,16 +129,17 @@ def test_memory_that_does_not_suffice_to_build_the_run_is_the_result_too(
     monkeypatch.setattr(
         experiment, "launch", lambda config, _: launch._raise(RunFolder(config.folder), {1: failure})
     )
-    code, out, err = runs.train(*TINY_VIT, *TWO, *SHORT, "tracking=off")
+    code, out, err = runs.train(*TWO, *SHORT)
     assert code == 0 and "summary.json" in out, err
     summary = read(run_folder(runs.folder) / "summary.json")
     assert summary["status"] == "oom" and "you tried to allocate" in summary["error"]
 
 
-def test_a_rank_out_of_memory_is_the_result(tmp_path: Path) -> None:
-    code, out, err = train(tmp_path / "runs", *TWO, *SHORT, fault="torch.empty(2**50)")
+def test_a_rank_out_of_memory_is_the_result(runs: Runs, tmp_path: Path) -> None:
+    with fault_of_rank_1("torch.empty(2**50)", tmp_path):
+        code, out, err = runs.train(*TWO, *SHORT)
     assert code == 0 and "summary.json" in out, err
-    folder = run_folder(tmp_path / "runs")
+    folder = run_folder(runs.folder)
     summary = read(folder / "summary.json")
     assert summary["status"] == "oom" and "you tried to allocate" in summary["error"]
     assert not (folder / "failure.json").exists()

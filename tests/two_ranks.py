@@ -1,6 +1,6 @@
 """Two processes that train a swapped BERT under DistributedDataParallel, and what they leave to look at.
 
-In a file of its own: the processes are spawned, and import the function they run.
+In a file of its own: the processes import the function they run.
 """
 
 import copy
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dropout_cases import DROPOUTS, MODULES, Module
+from forked_ranks import start_ranks
 from pmexp.packed_dropout import replace_dropout
 
 RANKS = 2
@@ -26,7 +27,7 @@ OWN = 1
 
 def run(folder: Path) -> list[dict[str, Any]]:
     """What each rank has found, in order of rank."""
-    torch.multiprocessing.spawn(_worker, (str(folder),), nprocs=RANKS)
+    start_ranks(_worker, str(folder), processes=RANKS)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(RANKS)]
 
 

@@ -104,9 +104,13 @@ def test_a_run_without_curves_or_speed_still_has_a_page(runs: Runs) -> None:
     assert "<img" not in page and "no finished run of the baseline" in page
 
 
-def test_another_baseline_turns_the_differences(demo: Runs) -> None:
+def test_another_baseline_turns_the_differences(runs: Runs) -> None:
+    for seed in range(3):
+        for variant, saved in (("baseline", 100), ("packed", 60)):
+            runs.finished(variant, seed, {"memory/saved_bytes": saved * 2.0**20}, losses=[])
+
     def difference(*options: str) -> dict[str, float]:
-        found = strict((report(demo, *options) / "report.json").read_text())["comparisons"]
+        found = strict((report(runs, *options) / "report.json").read_text())["comparisons"]
         return {c["variant"]: c["mean_difference"] for c in found if c["metric"] == "memory/saved_bytes"}
 
     assert difference() == {"packed": -40 * 2.0**20}
@@ -138,8 +142,9 @@ def test_input_that_cannot_be_used_is_one_line(
     assert names[why] in printed.err
 
 
-def test_a_failing_write_leaves_the_old_report(demo: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = report(demo)
+def test_a_failing_write_leaves_the_old_report(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.finished("packed", 0, {"test/accuracy": 0.9}, losses=[])
+    folder = report(runs)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert set(before) == {"report.json", "index.html"}
 
@@ -147,7 +152,8 @@ def test_a_failing_write_leaves_the_old_report(demo: Runs, monkeypatch: pytest.M
         raise OSError(28, "No space left on device", "report.json")
 
     monkeypatch.setattr(os, "replace", full)
-    assert main(["demo", "--runs-dir", str(demo.root), "--out", str(folder.parent)]) == 2
+    runs.finished("packed", 1, {"test/accuracy": 0.8}, losses=[])
+    assert main(["demo", "--runs-dir", str(runs.root), "--out", str(folder.parent)]) == 2
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

@@ -23,29 +23,26 @@ LISTOPS = [
 ]
 
 
-def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pmexp.data", *arguments],
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-    )
-
-
-def test_listops_is_generated_once_and_then_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = command(*LISTOPS, PMEXP_CACHE=str(tmp_path))
-    assert first.returncode == 0, first.stderr
-    assert "listops: 1 of 1 shards, about 0 s left" in first.stderr
+def test_listops_is_generated_once_and_then_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PMEXP_CACHE", str(tmp_path))
+    with caplog.at_level("INFO", logger="pmexp"):
+        assert data.main(LISTOPS) == 0
+    assert caplog.messages == ["listops: 1 of 1 shards, about 0 s left"]
     folder = next(path for path in (tmp_path / "listops").iterdir() if path.is_dir())
-    assert first.stdout.splitlines() == [
+    first = capsys.readouterr().out
+    assert first.splitlines() == [
         f"dataset=listops: {folder}",
         "  train: 80 samples",
         "  val: 10 samples",
         "  test: 10 samples",
         "  classes: 10",
     ]
-    again = command(*LISTOPS, PMEXP_CACHE=str(tmp_path))
-    assert again.stdout == first.stdout and "shards" not in again.stderr
+    caplog.clear()
+    assert data.main(LISTOPS) == 0
+    assert capsys.readouterr().out == first and not caplog.messages
     moved = shutil.copytree(folder, tmp_path / "other node")
     assert data.main([*LISTOPS, f"dataset.path={moved}"]) == 0
     assert str(moved) in capsys.readouterr().out
@@ -116,19 +113,27 @@ def hub_cache(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_hub_dataset_is_found_without_network_and_its_commit_is_compared(hub_cache: Path) -> None:
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(hub_cache)}
-    found = command("dataset=mrpc", **offline)
-    assert found.returncode == 0, found.stderr
-    assert f"dataset=mrpc: hub nyu-mll/glue at {COMMIT} in {hub_cache}" in found.stdout
-    assert "  train: 20 samples" in found.stdout
-    assert command("dataset=mrpc", f"dataset.revision={COMMIT}", **offline).stdout == found.stdout
-    other = command("dataset=mrpc", f"dataset.revision={'f' * 40}", **offline)
-    assert other.returncode == 2
+    """All commands in one process of its own: the library reads its environment when it is imported."""
+    revisions = [[f"dataset.revision={revision}"] for revision in (COMMIT, "f" * 40)]
+    commands = [["dataset=mrpc", *key] for key in ([], *revisions)] + [["dataset=sst2"]]
+    code = (
+        "import runpy, sys\n"
+        f"for arguments in {commands}:\n"
+        "    sys.argv = ['data', *arguments]\n"
+        "    try: runpy.run_module('pmexp.data', run_name='__main__')\n"
+        "    except SystemExit as end: print(f'== {end.code} ==', flush=True)\n"
+        "    print('== ==', file=sys.stderr, flush=True)"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(hub_cache)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    printed, codes = done.stdout.split("==")[:8:2], done.stdout.split("==")[1:8:2]
+    errors = done.stderr.split("== ==")
+    assert codes == [" 0 ", " 0 ", " 2 ", " 2 "], done.stderr
+    assert f"dataset=mrpc: hub nyu-mll/glue at {COMMIT} in {hub_cache}" in printed[0]
+    assert "  train: 20 samples" in printed[0] and printed[1].strip() == printed[0].strip()
     assert (
         f"dataset.revision: {'f' * 40} of nyu-mll/glue cannot be had, the local cache holds {COMMIT}"
-        in other.stderr
+        in errors[2]
     )
-    missing = command("dataset=sst2", **offline)
-    assert missing.returncode == 2
-    assert "hub dataset nyu-mll/glue cannot be had (offline mode is on)" in missing.stderr
-    assert missing.stderr.count("error:") == 1 and "Traceback" not in missing.stderr
+    assert "hub dataset nyu-mll/glue cannot be had (offline mode is on)" in errors[3]
+    assert errors[3].count("error:") == 1 and "Traceback" not in errors[3]

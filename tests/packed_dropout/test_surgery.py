@@ -40,13 +40,14 @@ MODELS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def build(name: str, attention: str = "eager") -> nn.Module:
+def build(name: str, attention: str = "eager", layers: int | None = None) -> nn.Module:
     cls, config = MODELS[name]
     config = copy.deepcopy(config)
     for key, value in config.to_dict().items():
         if isinstance(value, float) and ("drop" in key):
             setattr(config, key, RATE)
     config._attn_implementation = attention
+    config.num_hidden_layers = layers or config.num_hidden_layers
     torch.manual_seed(0)
     return cls(config).train()  # type: ignore[no-any-return]
 

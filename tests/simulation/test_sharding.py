@@ -1,5 +1,7 @@
 """What one of several processes holds, by the rule of its engine; the rule itself was read off real processes."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -33,6 +35,7 @@ def bert() -> nn.Module:
     return BertForSequenceClassification(config)
 
 
+@cache
 def simulated(part: Part | None, accumulate: int) -> Prediction:
     sharding = sharding_of(part, 2, accumulate)
     return predict(bert, SHAPES, like="cpu", accumulate=accumulate, sharding=sharding)

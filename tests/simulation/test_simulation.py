@@ -1,7 +1,7 @@
 """The simulated memory of a step against real steps on the CPU, whose allocator torch's profiler watches."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -52,6 +52,7 @@ def prepared(model: nn.Module, dropout: str, checkpointing: bool = False) -> Non
         model.activation_checkpointing_enable({"use_reentrant": False})
 
 
+@cache
 def simulated(
     dropout: str, like: str, checkpointing: bool = False, name: str = "fp32", **options: Any
 ) -> Prediction:
@@ -66,6 +67,7 @@ def real_batch() -> tuple[dict[str, Tensor], Tensor]:
     return tensors, tensors.pop("labels")
 
 
+@cache
 def real_peak(
     dropout: str, checkpointing: bool = False, name: str = "fp32", build: Callable[[], nn.Module] = bert
 ) -> int:

@@ -149,9 +149,9 @@ def test_the_package_is_taken_on_cuda_in_half_precision(
 
 
 @pytest.mark.slow
-def test_a_run_under_flash_and_checkpointing_is_the_run_under_sdpa(runs: Runs) -> None:
+def test_a_run_under_flash_and_checkpointing_is_the_run_under_sdpa(runs: Runs, few_news: str) -> None:
     """At rate 0 attention is the same function; the record says flash and which kernel it was."""
-    common = [*TINY_BERT, "train.max_steps=2", "variant.p=0.0", "tracking=off", "seed=0"]
+    common = [*TINY_BERT, few_news, "train.max_steps=2", "variant.p=0.0", "tracking=off", "seed=0"]
     assert runs.train(*common, "model.attention=sdpa", "variant=baseline")[0] == 0
     code, _, err = runs.train(*common, "system.parts=[flash,checkpointing]", "variant=pm-drop")
     assert code == 0, err
