@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,9 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from pmexp import experiment
 from pmexp.journal import read_journal
 from pmexp.run_folder import RunFolder
+from pmexp.sweep import State, state_of
 from pmexp.systems import launch
+from same_run import assert_same_run
 from small_runs import TINY_VIT, Runs
 
 pytestmark = pytest.mark.slow
@@ -34,8 +37,8 @@ def handlers_of_signals() -> Iterator[None]:
 
 
 @contextmanager
-def fault_of_rank_1(fault: str, folder: Path) -> Iterator[None]:
-    """Python started inside executes `fault` in the second step of rank 1."""
+def fault_of_rank_1(fault: str, folder: Path, after_step: int = 1) -> Iterator[None]:
+    """Python started inside executes `fault` in the step of rank 1 after `after_step`."""
     (folder / "sitecustomize.py").write_text(
         "import os, signal, time\n"
         "if os.environ.get('RANK') == '1':\n"
@@ -43,7 +46,7 @@ def fault_of_rank_1(fault: str, folder: Path) -> Iterator[None]:
         "    from pmexp.loop import Training\n"
         "    forward = Training._summed_loss\n"
         "    def faulty(training, *arguments):\n"
-        f"        if training.progress.step == 1: {fault}\n"
+        f"        if training.progress.step == {after_step}: {fault}\n"
         "        return forward(training, *arguments)\n"
         "    Training._summed_loss = faulty\n"
     )
@@ -85,20 +88,26 @@ def test_two_processes_train_as_one(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The launcher, a process of its own, gets SIGTERM while rank 1 is in its second step."""
-    arguments = [*TWO, "variant=pm-drop", "train.max_steps=8", "train.log_every=1"]
+    """The launcher, a process of its own, gets SIGTERM while rank 1 is in its second step; the next one gets
+    SIGKILL in the thirteenth. Its ranks notice and end with a checkpoint."""
+    arguments = [*TWO, "variant=pm-drop", "train.max_steps=20", "train.log_every=1", "checkpoint.every_s=0"]
     stopped, alone = tmp_path / "stopped", tmp_path / "alone"
     command = [sys.executable, "-m", "pmexp.train", *arguments, f"runs_dir={stopped}"]
-    with fault_of_rank_1("os.kill(os.getppid(), signal.SIGTERM), time.sleep(2)", tmp_path):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 130 and "run the same command to go on" in done.stderr
-    assert read(run_folder(stopped) / "failure.json")["status"] == "interrupted"
-    assert 0 < len(curve(stopped, "train/loss")) < 8
+    for number, after_step, code in (("SIGTERM", 1, 130), ("SIGKILL", 12, -signal.SIGKILL)):
+        fault = f"os.kill(os.getppid(), signal.{number}), time.sleep(2)"
+        with fault_of_rank_1(fault, tmp_path, after_step):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == code, done.stderr
+        folder = RunFolder(run_folder(stopped))
+        deadline = time.monotonic() + 60
+        while folder.is_claimed() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert state_of(folder) is State.interrupted
+        assert after_step < len(curve(stopped, "train/loss")) < 20
     assert Runs(stopped, capsys).train(*arguments)[0] == 0
     assert Runs(alone, capsys).train(*arguments)[0] == 0
-    for metric in ("train/loss", "grad/norm", "val/loss"):
-        assert curve(stopped, metric) == curve(alone, metric)
-    assert [step for step, _ in curve(stopped, "train/loss")] == list(range(1, 9))
+    assert folder.owner()["attempt"] == 3
+    assert_same_run(run_folder(stopped), run_folder(alone))
 
 
 @pytest.mark.parametrize(
