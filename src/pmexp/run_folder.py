@@ -194,10 +194,10 @@ def _beating(file: Path) -> Iterator[None]:
 
 def _object_in(file: Path, *keys: str) -> dict[str, Any]:
     """The JSON object in `file`, {} where there is none. Raises UserError for a file with anything else."""
-    if not file.is_file():
-        return {}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # or removed since somebody looked
+        return {}
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(key in found for key in keys):
