@@ -110,7 +110,8 @@ class Drill:
             "hydra.launcher.runs_per_job=3",
             "hydra.launcher.n_jobs=2",
         )
-        self._start("local", "name=local", sweep[1], "hydra.launcher.n_jobs=2")
+        compared = ",".join(str(seed) for seed in SEEDS if seed != CANCELLED)
+        self._start("local", "name=local", f"seed={compared}", "hydra.launcher.n_jobs=2")
         self._end("submitter")
         self._start("interrupted", *sweep)
         self._await("the second driver", lambda: "have a job" in self.output("interrupted"))
