@@ -16,6 +16,7 @@ from pmexp.checkpoint import Checkpoints
 from pmexp.config import RunConfig, Select
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
+from pmexp.datasets.ood import load_ood
 from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, RunClaimed, first_line
 from pmexp.failure import Kind, kind_of
 from pmexp.journal import Journal, NoJournal, last_values
@@ -56,19 +57,6 @@ class Prepared:
     dataset: Dataset
     ood: Dataset | None  # see config.RobustnessConfig
     replacement: ReplacementReport
-
-
-def check(runs: Sequence[RunConfig], here: bool = True) -> None:
-    """Raises UserError where a device, checkpoint or dataset of `runs` cannot be had; fetches what can be.
-
-    Devices are those of this machine, and left out where the runs are not executed `here`.
-    """
-    for config in {repr(run.system): run.system for run in runs if here}.values():
-        System(config)
-    for model in {repr(run.model): run.model for run in runs}.values():
-        models.check(model)
-    for run in {repr((run.dataset, run.robustness)): run for run in runs}.values():
-        robustness.load_ood(run, datasets.load(run.dataset))
 
 
 def run(config: RunConfig, capture_output: bool = False) -> None:
@@ -146,7 +134,7 @@ def prepare(config: RunConfig) -> Prepared:
     system = System(config.system)
     ranks = join(config.system, system.device)
     dataset = datasets.load(config.dataset)
-    ood = robustness.load_ood(config, dataset)
+    ood = load_ood(config, dataset)
     model = models.build(config, dataset)
     system.before_variant(model.module)
     replacement = variants.apply(model.module, config.variant)

@@ -7,10 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmexp import datasets
 from pmexp.config import RunConfig
 from pmexp.datasets.base import Dataset
-from pmexp.errors import UserError
 from pmexp.loop import Metrics, Training
 from pmexp.models import positions
 from pmexp.models.base import TaskModel
@@ -18,23 +16,6 @@ from pmexp.models.examples import Batch, Examples
 
 _PIXELS = (-1.0, 1.0)  # darkest and brightest of every model's input
 _UNIT = _PIXELS[1] - _PIXELS[0]  # what a step of 1 of a pixel in [0, 1] is there
-
-
-def load_ood(config: RunConfig, dataset: Dataset) -> Dataset | None:
-    """The dataset of `robustness.ood`. Raises UserError where it cannot be had or is of other classes."""
-    if config.robustness.ood is None:
-        return None
-    ood = datasets.load(config.robustness.ood)
-    if ood.classes != dataset.classes:
-        raise UserError(
-            f"robustness.ood: {config.robustness.ood.name} has the classes {_few(ood.classes)} and "
-            f"dataset={config.dataset.name} has {_few(dataset.classes)}; choose one of the same classes"
-        )
-    if ood.test is None:
-        raise UserError(
-            f"robustness.ood: {config.robustness.ood.name} has no labelled test split; choose another"
-        )
-    return ood
 
 
 def measure(
@@ -94,7 +75,3 @@ def _gradient_of_inputs(training: Training) -> Callable[[Batch], Tensor]:
         return torch.autograd.grad(loss, pixels)[0]
 
     return gradient
-
-
-def _few(classes: list[str]) -> str:
-    return ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")

@@ -100,11 +100,11 @@ class Worker:
 
 
 def _check(runs: Sequence[RunConfig], here: bool, sender: Connection) -> None:
-    from pmexp import experiment
+    from pmexp import preflight
 
     message = ""
     try:
-        experiment.check(runs, here)
+        preflight.check(runs, here)
     except UserError as error:
         message = str(error)
     sender.send(message)

@@ -2,11 +2,10 @@
 
 from transformers import PreTrainedModel
 
-from pmexp.config import ModelConfig, RunConfig
+from pmexp.config import RunConfig
 from pmexp.datasets.base import Dataset
 from pmexp.models import image, text
 from pmexp.models.base import TaskModel
-from pmexp.models.checkpoint import locate
 
 
 def build(config: RunConfig, dataset: Dataset) -> TaskModel:
@@ -22,9 +21,3 @@ def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
     """The architecture alone, with random weights: for studies of memory and speed, on any device or none."""
     make = image.untrained if config.model.takes_images else text.untrained
     return make(config, classes)
-
-
-def check(config: ModelConfig) -> None:
-    """Raises UserError when the checkpoint cannot be had; fetches it from the hub where that is needed."""
-    if config.pretrained:
-        locate(config)

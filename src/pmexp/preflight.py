@@ -1,0 +1,30 @@
+"""Whether what some runs need can be had, before any of them starts.
+
+It imports what it looks at and no more: a sweep without pretrained models is answered without torch.
+"""
+
+from collections.abc import Sequence
+
+from pmexp import datasets
+from pmexp.config import RunConfig
+from pmexp.datasets.ood import load_ood
+
+
+def check(runs: Sequence[RunConfig], here: bool = True) -> None:
+    """Raises UserError where a device, checkpoint or dataset of `runs` cannot be had; fetches what can be.
+
+    Devices are those of this machine, and left out where the runs are not executed `here`.
+    """
+    if here:
+        from pmexp.systems import System
+
+        for system in {repr(run.system): run.system for run in runs}.values():
+            System(system)
+    pretrained = {repr(run.model): run.model for run in runs if run.model.pretrained}
+    if pretrained:
+        from pmexp.models.checkpoint import locate
+
+        for model in pretrained.values():
+            locate(model)
+    for run in {repr((run.dataset, run.robustness)): run for run in runs}.values():
+        load_ood(run, datasets.load(run.dataset))
