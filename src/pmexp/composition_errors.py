@@ -11,8 +11,6 @@ from typing import Any, get_type_hints
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_plugins.pmexp_launchers.local import LocalLauncherConf
-from hydra_plugins.pmexp_launchers.slurm import SlurmLauncherConf
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
 
@@ -53,6 +51,9 @@ def _meant(message: str) -> str:
     wrong = re.match(r"Could not override '([^']+)'", message)
     if not wrong:
         return ""
+    from hydra_plugins.pmexp_launchers.local import LocalLauncherConf  # only here: they import rich
+    from hydra_plugins.pmexp_launchers.slurm import SlurmLauncherConf
+
     launchers = (_keys(each, "hydra.launcher.") for each in (LocalLauncherConf, SlurmLauncherConf))
     known = [*_keys(RunConfig), *itertools.chain(*launchers)]
     close = difflib.get_close_matches(wrong[1], known, n=1, cutoff=0.8)
