@@ -20,14 +20,19 @@ def only_folder(runs: Runs) -> Path:
     return folder
 
 
+def artifacts(runs: Runs) -> set[str]:
+    """Names of what was measured into files, without what every start leaves."""
+    names = {file.name for file in (only_folder(runs) / "artifacts").iterdir()}
+    return names - {"packages.txt", "source.diff"}
+
+
 def test_measuring_changes_no_loss(runs: Runs, tmp_path: Path) -> None:
     off = Runs(tmp_path / "off", runs.capture)
     assert runs.train(*SHORT, "train.max_steps=11", "measure.profile=true", "measure.updates=[1,3]")[0] == 0
     assert off.train(*SHORT, "train.max_steps=11", *ALL_OFF)[0] == 0
     for metric in ("train/loss", "grad/norm", "test/loss"):
         assert runs.curve("pm-drop-s0", metric) == off.curve("pm-drop-s0", metric)
-    of_every_run = {"packages.txt", "source.diff"}
-    assert {file.name for file in (only_folder(off) / "artifacts").iterdir()} <= of_every_run
+    assert artifacts(off) == set()
     assert not [
         key for key in off.summaries()["pm-drop-s0"]["metrics"] if key.startswith(("energy/", "profile/"))
     ]
@@ -40,10 +45,7 @@ def test_measuring_changes_no_loss(runs: Runs, tmp_path: Path) -> None:
         "energy_source": "not measured: no NVML on cpu",
         "profile": "trace.json.gz",
     }
-    assert {file.name for file in (only_folder(runs) / "artifacts").iterdir()} == {
-        "trace.json.gz",
-        "updates.npz",
-    }
+    assert artifacts(runs) == {"trace.json.gz", "updates.npz"}
 
 
 def test_profiled_steps_are_not_timed_and_tflops_follow_from_the_median(
