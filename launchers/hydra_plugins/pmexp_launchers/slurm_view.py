@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from hydra_plugins.pmexp_launchers.live_view import LiveView
 from hydra_plugins.pmexp_launchers.slurm_commands import QueuedJob
 from hydra_plugins.pmexp_launchers.submissions import Job
 from pmexp.config import RunConfig
@@ -18,33 +18,13 @@ from pmexp.sweep import Outcome
 _ROWS = 20  # of running runs
 
 
-class QueueView:
-    """Prints to the terminal; on anything else only the lines of ended runs and what happens to jobs."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._ended = total, 0
-        self._console = Console(highlight=False, soft_wrap=True)
-        self._live = Live(console=self._console, refresh_per_second=2, transient=True)
-
-    def __enter__(self) -> "QueueView":
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def say(self, text: str) -> None:
-        self._console.print(text, markup=False)
-
+class QueueView(LiveView):
     def ended(self, run: RunConfig, job: Job, outcome: Outcome) -> None:
-        self._ended += 1
-        count = f"[{self._ended}/{self._total}]"
-        self.say(f"{count} {run.run_id} {outcome.state.value} (job {job.job_id}) {outcome.error}".rstrip())
+        self.say_ended(f"{run.run_id} {outcome.state.value} (job {job.job_id}) {outcome.error}")
 
     def show(self, waited_for: Mapping[str, tuple[RunConfig, Job]], queue: Mapping[str, QueuedJob]) -> None:
         """Redraws the table: the running runs by their journals, the others by SLURM's reason."""
-        if not self._console.is_terminal:
+        if not self.is_alive:
             return
         table = Table(box=None, pad_edge=False)
         for title in ("run", "job", "state", "step", "loss"):
@@ -61,7 +41,7 @@ class QueueView:
             else:
                 others["ending"] += 1
         counts = ", ".join(f"{number} {what}" for what, number in others.items())
-        self._live.update(Group(Text(f"{self._ended}/{self._total} runs ended; {counts}"), table))
+        self.draw(Group(Text(f"{self.ended_runs} runs ended; {counts}"), table))
 
 
 def _progress(run: RunConfig) -> tuple[str, str]:
