@@ -191,8 +191,9 @@ def test_the_asynchronous_one_is_of_its_step_whatever_training_does_next(
 
     monkeypatch.setattr(torch, "save", slow)
     checkpoints, live = make(asynchronous=True), state(10)
-    checkpoints.save(live, 10, 0, 0)
+    checkpoints.save(live, 10, best_step=7, journal_bytes=0)
     assert begun.wait(10)  # training did not wait for the writer
+    assert checkpoints.best_steps() == {7}  # needed by a run that goes on from it, once it is complete
     live["weights"].zero_()
     live["nested"][0]["step"] = -1
     go_on.set()
