@@ -1,5 +1,6 @@
 """Drills: what a killed driver, two drivers at once and a full disk leave is a sweep that comes to its end."""
 
+import itertools
 import json
 import logging
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +97,36 @@ def test_a_run_that_another_process_finished_while_this_one_was_built_is_left_al
     monkeypatch.setattr(experiment, "prepare", slow)
     assert runs.train(*arguments)[0] == 0
     assert attempts(runs) == [1]
+
+
+def test_what_was_journaled_after_the_checkpoint_is_there_once(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint at step 4, an end without one in step 8."""
+    from pmexp.checkpoint import Checkpoints
+    from pmexp.loop import Training
+
+    arguments = [*TINY_VIT, *STEPS, "train.max_steps=16", "variant=pm-drop"]
+    looks, gradient = itertools.count(1), Training._gradient
+
+    def failing(training: Training, index: int, *others: Any) -> Any:
+        if index == 7:
+            raise ConnectionError("the drill's")
+        return gradient(training, index, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "is_due", lambda _: next(looks) == 4)
+        patch.setattr(Training, "_gradient", failing)
+        with pytest.raises(ConnectionError):
+            runs.train(*arguments)
+    (folder,) = runs.run_folders()
+    assert json.loads((folder / "failure.json").read_text())["kind"] == "infrastructure"
+    assert [step for step, metric, _ in deterministic(folder) if metric == "train/loss"] == list(range(1, 8))
+    assert runs.train(*arguments)[0] == 0
+    assert "resumed at step 4 of 16" in (folder / "log.txt").read_text()
+    alone = Runs(tmp_path / "alone", runs.capture)
+    assert alone.train(*arguments)[0] == 0
+    assert_same_run(folder, alone.run_folders()[0])
 
 
 def test_a_full_disk_costs_checkpoints_and_not_the_run(
