@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from pmexp.config import CheckpointConfig
-from pmexp.errors import first_line
+from pmexp.errors import first_line, said_of
 from pmexp.run_folder import RunFolder, write_atomically
 from pmexp.systems.ranks import Ranks
 
@@ -137,10 +137,7 @@ class Checkpoints:
             scratch.unlink(missing_ok=True)
             if not file.with_suffix(".json").is_file():
                 file.unlink(missing_ok=True)
-            log.warning(
-                "no checkpoint at step %d, the older ones stay: %s: %s",
-                step, type(error).__name__, first_line(error),
-            )  # fmt: skip
+            log.warning("no checkpoint at step %d, the older ones stay: %s", step, said_of(error))
             return
         for old in self._manifests()[: -self._config.keep]:
             self._remove(old)

@@ -14,6 +14,11 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
+def said_of(error: BaseException) -> str:
+    """The error's type and the first line of its message."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 class Interrupted(Exception):
     """A stop signal ended the run at a step boundary; the same command goes on from its checkpoint."""
 

@@ -17,7 +17,7 @@ from pmexp.config import RunConfig, Select
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
-from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, RunClaimed, first_line
+from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, RunClaimed, said_of
 from pmexp.failure import Kind, kind_of
 from pmexp.journal import Journal, NoJournal, last_values
 from pmexp.loop import Metrics, Training
@@ -312,15 +312,11 @@ def _record_out_of_memory(
     mirror.finish("FAILED")
 
 
-def said_of(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
-
-
 def _record_failure(folder: RunFolder, mirror: Mirror | NoMirror, error: BaseException, ranks: Ranks) -> None:
     kind = Kind.interrupted if isinstance(error, Interrupted | KeyboardInterrupt) else kind_of(error)
     who = "" if ranks.world_size == 1 or kind is Kind.interrupted else f"rank {ranks.rank}: "
     with suppress(OSError):  # a full disk: the error itself says so
-        folder.fail(kind, f"{who}{type(error).__name__}: {first_line(error)}")
+        folder.fail(kind, f"{who}{said_of(error)}")
     if kind is not Kind.interrupted:
         log.error("%s", traceback.format_exc())
     mirror.finish("KILLED" if kind is Kind.interrupted else "FAILED")

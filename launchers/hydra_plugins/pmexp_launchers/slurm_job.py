@@ -21,7 +21,7 @@ from submitit.core.utils import DelayedSubmission
 from hydra_plugins.pmexp_launchers import slurm_commands
 from hydra_plugins.pmexp_launchers.slurm_commands import SlurmError
 from pmexp.config import RunConfig, from_dict
-from pmexp.errors import Interrupted, Preempted, RunClaimed, UserError, first_line
+from pmexp.errors import Interrupted, Preempted, RunClaimed, UserError, said_of
 from pmexp.failure import Kind, kind_of
 from pmexp.run_folder import RunFolder
 from pmexp.sweep import is_finished
@@ -108,8 +108,8 @@ def _execute(run: RunConfig) -> int:
         log.exception("%s", run.run_id)
         if is_out_of_memory(error) and not is_finished(run):
             with suppress(RunClaimed):  # by another rank that says the same
-                experiment.record_out_of_memory(run, experiment.said_of(error))
-        RunFolder(run.folder).fail(kind_of(error), f"{type(error).__name__}: {first_line(error)}")
+                experiment.record_out_of_memory(run, said_of(error))
+        RunFolder(run.folder).fail(kind_of(error), said_of(error))
         return 1
     return 0
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from pmexp.config import RunConfig
-from pmexp.errors import UserError, first_line
+from pmexp.errors import UserError, said_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,7 +39,7 @@ def reason(error: BaseException) -> str:
         return str(error)
     while inner := error.__cause__ or error.__context__:
         error = inner
-    return f"{type(error).__name__}: {first_line(error)}"
+    return said_of(error)
 
 
 class OpenExperiment:
