@@ -9,7 +9,7 @@ from hydra_plugins.pmexp_launchers import processes
 from hydra_plugins.pmexp_launchers.local_execution import execute
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from pmexp.config import RunConfig
-from pmexp.errors import UserError
+from pmexp.config.checks import check_at_least
 from pmexp.sweep import Outcome, write_plan
 
 
@@ -30,10 +30,8 @@ class LocalLauncher(SweepLauncher):
         self._n_jobs, self._max_retries = n_jobs, max_retries
 
     def check(self) -> None:
-        if self._n_jobs < 1:
-            raise UserError(f"hydra.launcher.n_jobs: {self._n_jobs} must be at least 1")
-        if self._max_retries < 0:
-            raise UserError(f"hydra.launcher.max_retries: {self._max_retries} must be at least 0")
+        check_at_least("hydra.launcher.n_jobs", self._n_jobs, 1)
+        check_at_least("hydra.launcher.max_retries", self._max_retries, 0)
 
     def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[str, Outcome]:
         processes.preload()

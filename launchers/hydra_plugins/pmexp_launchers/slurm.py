@@ -16,6 +16,7 @@ from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from pmexp.config import RunConfig
+from pmexp.config.checks import check_at_least
 from pmexp.errors import Interrupted, UserError
 from pmexp.run_folder import RunFolder
 from pmexp.sweep import Outcome, State, is_finished, write_plan
@@ -61,8 +62,8 @@ class SlurmLauncher(SweepLauncher):
     def check(self) -> None:
         for key, low in (("runs_per_job", 1), ("n_jobs", 1), ("array_parallelism", 1), ("max_retries", 0)):
             value = getattr(self._conf, key)
-            if value is not None and value < low:
-                raise UserError(f"hydra.launcher.{key}: {value} must be at least {low}")
+            if value is not None:
+                check_at_least(f"hydra.launcher.{key}", value, low)
         if self._conf.poll_s <= 0:
             raise UserError(f"hydra.launcher.poll_s: {self._conf.poll_s} must be positive")
         slurm_commands.require()
@@ -102,8 +103,8 @@ class SlurmLauncher(SweepLauncher):
         for jobs, what in ((living, "have a job already"), (submitted, "submitted")):
             if jobs:
                 count = sum(len(job.run_ids) for job in jobs)
-                ids = " ".join(dict.fromkeys(job.array_id for job in jobs))
-                print(f"{count} runs {what}: {ids}", flush=True)  # into a file, too, long before the end
+                # Into a file, too, long before the end.
+                print(f"{count} runs {what}: {_array_ids(jobs)}", flush=True)
         return living + submitted
 
     def _arrays(self, runs: Sequence[RunConfig]) -> list[Array]:
@@ -132,8 +133,11 @@ def _going_on(jobs: Sequence[Job]) -> str:
     """What to do with jobs that no driver follows."""
     if not jobs:
         return "no job is in the queue; run the same command to go on"
-    ids = " ".join(dict.fromkeys(job.array_id for job in jobs))
-    return f"the jobs go on; the same command follows them again, `scancel {ids}` ends them"
+    return f"the jobs go on; the same command follows them again, `scancel {_array_ids(jobs)}` ends them"
+
+
+def _array_ids(jobs: Sequence[Job]) -> str:
+    return " ".join(dict.fromkeys(job.array_id for job in jobs))
 
 
 def _print_plan(runs: Sequence[RunConfig], living: Sequence[Job], arrays: Sequence[Array]) -> None:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.config import Device, Part, SystemConfig
+from pmexp.config.checks import check_at_least
 from pmexp.errors import UserError
 
 PACKAGED = Path(__file__).parent / "resources"
@@ -34,8 +35,7 @@ class Resources:
     def __post_init__(self) -> None:
         lowest = {"nodes": 1, "cpus_per_task": 1, "gpus_per_task": 0, "time_min": 1, "signal_before_end_s": 1}
         for key, low in lowest.items():
-            if getattr(self, key) < low:
-                raise UserError(f"{key}: {getattr(self, key)} must be at least {low}")
+            check_at_least(key, getattr(self, key), low)
         if self.mem_gb is not None and self.mem_gb <= 0:
             raise UserError(f"mem_gb: {self.mem_gb} must be positive; null leaves it to the cluster")
         if self.signal_before_end_s >= 60 * self.time_min:
