@@ -151,6 +151,7 @@ class RunFolder:
             "name": config.name,
             "labels": config.labels,
             "settings": config.settings,
+            "protocol": config.to_dict()["protocol"],
             "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
             "environment": dict(environment),
             "replacement": dict(replacement),

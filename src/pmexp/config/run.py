@@ -22,8 +22,9 @@ from pmexp.config.tracking import TrackingConfig
 from pmexp.config.train import TrainConfig
 from pmexp.config.variant import VariantConfig
 from pmexp.errors import UserError
+from pmexp.protocol import ProtocolConfig
 
-_NO_PART_OF_THE_RESULT = ("name", "runs_dir", "checkpoint", "tracking")
+_NO_PART_OF_THE_RESULT = ("name", "runs_dir", "checkpoint", "tracking", "protocol")
 
 
 @dataclass(kw_only=True)
@@ -40,6 +41,7 @@ class RunConfig:
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
 
     def __post_init__(self) -> None:
         """Checks across groups, and the values that null leaves to the model, the dataset or the folder."""
@@ -109,8 +111,8 @@ class RunConfig:
     def run_id(self) -> str:
         """`<variant>-s<seed>-<hash>`: the hash of all that can change the result.
 
-        Left out are the experiment's name, the run folder's place, resume checkpoints and the tracker. A
-        dataset's or pretrained model's path stays in: another folder may hold other data.
+        Left out are the experiment's name and protocol, the run folder's place, resume checkpoints and the
+        tracker. A dataset's or pretrained model's path stays in: another folder may hold other data.
         """
         digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
         return f"{self.variant.name}-s{self.seed}-{digest[:12]}"

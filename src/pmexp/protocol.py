@@ -1,0 +1,108 @@
+"""`protocol.*`: what an experiment asks and when its answer is yes, written down before it runs.
+
+A run keeps the protocol that it was started under, and the report judges by it. No part of a run's identity.
+Imports neither torch nor hydra: configuration and analysis share it.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from pmexp.errors import UserError
+from pmexp.metrics.catalog import metric_of
+
+SCORES = ("score", "test/score", "val/score", "ood/score", "fgsm/score")
+
+
+class Axis(Enum):
+    """What is compared, everything else being equal. An arm is a variant with its system stack."""
+
+    variant = "variant"
+    system = "system"
+    arm = "arm"
+
+
+class Family(Enum):
+    """Over which comparisons Holm's correction goes."""
+
+    metric = "metric"  # all of one metric in the experiment
+    task = "task"  # all of one task and system
+    experiment = "experiment"  # all
+
+
+class Statistic(Enum):
+    """What of a metric is judged; "reference" is the baseline, or the number `against`."""
+
+    mean = "mean"  # of the method, in the metric's unit
+    times_smaller = "times_smaller"  # reference / method
+    relative_change = "relative_change"  # method / reference - 1
+    difference = "difference"  # method - reference, in the metric's unit
+    difference_in_sigma = "difference_in_sigma"  # the same over the baseline's standard deviation over seeds
+    p_worse = "p_worse"  # one-sided paired t-test that the method is worse than the baseline
+    diverged = "diverged"  # runs of the method whose loss or score is not finite
+    growth_exponent = "growth_exponent"  # k in: saving of the metric proportional to (setting `over`)^k
+    largest_ratio = "largest_ratio"  # the largest `over` that fits into memory: method / baseline
+    only_fits = "only_fits"  # settings that fit with the method and not with the baseline
+
+
+class Comparison(Enum):
+    at_least = "at_least"
+    at_most = "at_most"
+    within = "within"  # -threshold to threshold: equivalence, by two one-sided tests
+
+
+_OF_RUNS = {Statistic.diverged, Statistic.largest_ratio, Statistic.only_fits}  # need no metric
+_OVER = {Statistic.growth_exponent, Statistic.largest_ratio}
+
+
+@dataclass(kw_only=True)
+class CriterionConfig:
+    """One claim. It passes where the 90 % interval of the statistic lies on the allowed side (5 % a side), fails
+    where it lies on the other, and is inconclusive between."""
+
+    claim: str = ""  # in words
+    statistic: Statistic = Statistic.mean
+    metric: str | None = None  # of the catalog; score, or <split>/score, is the task's main metric there
+    comparison: Comparison = Comparison.at_most
+    threshold: float = 0.0  # relative_change: a fraction
+    against: float | None = None  # a number in the place of the baseline's
+    drop_from: str | None = None  # judge the drop from this metric to `metric` in place of `metric`
+    over: str | None = None  # a key of the run, such as dataset.max_length
+    tasks: list[str] = field(default_factory=lambda: ["*"])  # patterns of <model>/<dataset>
+
+
+@dataclass(kw_only=True)
+class ProtocolConfig:
+    question: str = ""
+    axis: Axis = Axis.variant
+    baseline: str = "baseline"  # what of the axis is compared with
+    method: str = "pm-drop"  # what of the axis the criteria judge
+    family: Family = Family.metric
+    criteria: dict[str, CriterionConfig] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a criterion that could never be judged."""
+        for name, criterion in self.criteria.items():
+            _check(f"protocol.criteria.{name}", criterion)
+
+
+def _check(key: str, criterion: CriterionConfig) -> None:
+    statistic = criterion.statistic
+    if (criterion.metric is None) != (statistic in _OF_RUNS):
+        needed = "is about runs: leave metric out" if criterion.metric else "needs a metric"
+        raise UserError(f"{key}.metric: {criterion.metric}; statistic={statistic.name} {needed}")
+    for name, metric in (("metric", criterion.metric), ("drop_from", criterion.drop_from)):
+        if metric is not None and metric not in SCORES:
+            try:
+                metric_of(metric)
+            except KeyError:
+                raise UserError(
+                    f"{key}.{name}: {metric!r} is no metric; allowed are {', '.join(SCORES)} and the names in "
+                    "src/pmexp/metrics/catalog.py"
+                ) from None
+    if (criterion.over is None) == (statistic in _OVER):
+        said = "needs over=<a numeric key of the run>" if criterion.over is None else "has no over: leave it out"
+        raise UserError(f"{key}.over: {criterion.over}; statistic={statistic.name} {said}")
+    if criterion.comparison is Comparison.within and not criterion.threshold > 0:
+        raise UserError(f"{key}.threshold: {criterion.threshold} must be above 0 for comparison=within")
+    if not criterion.tasks:
+        raise UserError(f"{key}.tasks: [] matches no task; allowed are patterns such as 'bert-large/*'")
