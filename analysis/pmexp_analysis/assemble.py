@@ -10,21 +10,26 @@ import pandas as pd
 
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
+from pmexp.protocol import Axis
 from pmexp_analysis.distinguish import distinguish
-from pmexp_analysis.records import COLUMNS, Curve, Experiment, Labels, Missing, Run
+from pmexp_analysis.protocols import Choice, protocol_of
+from pmexp_analysis.records import COLUMNS, Curve, Experiment, Labels, Member, Missing, Run, State
 
+OWN_SYSTEM = "its own"  # in the place of a system where arms are compared
 _TRAINING_SECTIONS = ("train/", "val/", "test/")
 
 
-def assemble(name: str, source: str, runs: Sequence[Run]) -> Experiment:
+def assemble(name: str, source: str, runs: Sequence[Run], choice: Choice = Choice()) -> Experiment:
     """The experiment made of `runs`, the planned and the unfinished ones among them: these are named.
 
-    Raises UserError when no run has finished, or two finished runs cannot be told apart.
+    `choice`: what the reader asks for in the place of the protocol. Raises UserError when no run has finished,
+    or two finished runs cannot be told apart.
     """
-    labels = distinguish({run.run_id: (run.labels, run.settings) for run in runs})
-    runs = [replace(run, labels=labels[run.run_id]) for run in runs]
-    finished = [run for run in runs if run.finals is not None]
-    missing = _unfinished(runs)
+    protocol, remarks = protocol_of(runs, choice)
+    told_apart = distinguish({run.run_id: (run.labels, run.settings) for run in runs})
+    members = [Member(run, along(protocol.axis, told_apart[run.run_id]), _state(run)) for run in runs]
+    finished = [member for member in members if member.run.finals is not None]
+    missing = _unfinished(members)
     if not finished:
         known = "none was started"
         if missing:
@@ -35,75 +40,93 @@ def assemble(name: str, source: str, runs: Sequence[Run]) -> Experiment:
             " let its sweep finish, or start it again, then ask for the report"
         )
     _refuse_twins(finished)
-    missing += _seeds_that_others_have(finished, missing) + _not_finite(finished)
+    missing += _seeds_that_others_have(finished, missing) + _diverged(finished)
     return Experiment(
         name=name,
         source=source,
         finals=_finals_table(finished),
         curves=_curves_table(finished),
+        members=members,
         missing=sorted(missing, key=lambda m: (m.task, m.system, m.variant, m.seed, m.run_id or "")),
-        environment=_distinct(run.environment for run in finished),
-        tracking_uris=frozenset(run.tracking_uri for run in finished if run.tracking_uri),
+        environment=_distinct(member.run.environment for member in finished),
+        protocol=protocol,
+        remarks=remarks,
     )
 
 
-def _unfinished(runs: Sequence[Run]) -> list[Missing]:
-    done = {run.labels: run.run_id for run in runs if run.finals is not None}
+def along(axis: Axis, labels: Labels) -> Labels:
+    """The labels with what is compared in the place of the variant, and all else in the others."""
+    if axis is Axis.arm:
+        return replace(labels, variant=f"{labels.variant}-{labels.system}", system=OWN_SYSTEM)
+    if axis is Axis.system:
+        return replace(labels, variant=labels.system, system=f"with {labels.variant}")
+    return labels
+
+
+def _state(run: Run) -> State:
+    return "diverged" if run.finals is not None and _not_finite(run.finals) else run.state
+
+
+def _not_finite(finals: Mapping[str, float]) -> list[str]:
+    return sorted(m for m, v in finals.items() if math.isnan(v) and m.startswith(_TRAINING_SECTIONS))
+
+
+def _unfinished(members: Sequence[Member]) -> list[Missing]:
+    done = {member.labels: member.run.run_id for member in members if member.run.finals is not None}
     missing = []
-    for run in runs:
-        if run.finals is None:
-            labels, why = run.labels, run.why
-            if labels in done:
-                why += f"; run {done[labels]} of the same seed finished"
-            missing.append(Missing(labels.task, labels.system, labels.variant, labels.seed, run.run_id, why))
+    for member in members:
+        if member.run.finals is None:
+            why = member.run.why
+            if member.labels in done:
+                why += f"; run {done[member.labels]} of the same seed finished"
+            missing.append(_named(member, why))
     return missing
 
 
-def _refuse_twins(finished: Sequence[Run]) -> None:
+def _named(member: Member, why: str) -> Missing:
+    at = member.labels
+    return Missing(at.task, at.system, at.variant, at.seed, member.run.run_id, why, member.state)
+
+
+def _refuse_twins(finished: Sequence[Member]) -> None:
     first: dict[Labels, str] = {}
-    for run in finished:
-        twin = first.setdefault(run.labels, run.run_id)
-        if twin != run.run_id:
-            where = f"{run.labels.task} / {run.labels.system} / {run.labels.variant} / seed {run.labels.seed}"
+    for member in finished:
+        at, run_id = member.labels, member.run.run_id
+        twin = first.setdefault(at, run_id)
+        if twin != run_id:
             raise UserError(
-                f"runs {twin} and {run.run_id} are both {where} and record no setting that differs, so which"
-                " one to pair is unclear: give one sweep another name=, or remove the run that is out of date"
+                f"runs {twin} and {run_id} are both {at.task} / {at.system} / {at.variant} / seed {at.seed} and"
+                " record no setting that differs, so which one to pair is unclear: give one sweep another"
+                " name=, or remove the run that is out of date"
             )
 
 
-def _seeds_that_others_have(finished: Sequence[Run], known: Sequence[Missing]) -> list[Missing]:
+def _seeds_that_others_have(finished: Sequence[Member], known: Sequence[Missing]) -> list[Missing]:
     variants_of: dict[tuple[str, str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for run in finished:
-        variants_of[run.labels.task, run.labels.system][run.labels.variant].add(run.labels.seed)
+    for at in (member.labels for member in finished):
+        variants_of[at.task, at.system][at.variant].add(at.seed)
     named = {Labels(m.task, m.system, m.variant, m.seed) for m in known}
     missing = []
     for (task, system), seeds_of in variants_of.items():
         for seed in sorted(set().union(*seeds_of.values())):
             owners = ", ".join(sorted(variant for variant, seeds in seeds_of.items() if seed in seeds))
+            why = f"no run of this seed, there is one of {owners}"
             missing += [
-                Missing(task, system, variant, seed, None, f"no run of this seed, there is one of {owners}")
+                Missing(task, system, variant, seed, None, why, "no run")
                 for variant, seeds in seeds_of.items()
                 if seed not in seeds and Labels(task, system, variant, seed) not in named
             ]
     return missing
 
 
-def _not_finite(finished: Sequence[Run]) -> list[Missing]:
-    """Runs that finished with a loss or score that is not a number: they diverged."""
-    missing = []
-    for run in finished:
-        lost = [
-            m for m, v in (run.finals or {}).items() if math.isnan(v) and m.startswith(_TRAINING_SECTIONS)
-        ]
-        if lost:
-            labels, why = run.labels, f"finished, but not finite: {', '.join(sorted(lost))}"
-            missing.append(Missing(labels.task, labels.system, labels.variant, labels.seed, run.run_id, why))
-    return missing
+def _diverged(finished: Sequence[Member]) -> list[Missing]:
+    lost = [(member, _not_finite(member.run.finals or {})) for member in finished]
+    return [_named(m, f"finished, but not finite: {', '.join(metrics)}") for m, metrics in lost if metrics]
 
 
-def _finals_table(finished: Sequence[Run]) -> pd.DataFrame:
+def _finals_table(finished: Sequence[Member]) -> pd.DataFrame:
     curves = []
-    for run in finished:
+    for run in (member.run for member in finished):
         told = dict(
             zip(run.curve.metrics, zip(run.curve.units, run.curve.directions, strict=True), strict=True)
         )
@@ -124,14 +147,14 @@ def _from_catalog(name: str) -> tuple[str, str]:
     return metric.unit, metric.direction
 
 
-def _curves_table(finished: Sequence[Run]) -> pd.DataFrame:
-    table = _long_table(finished, [run.curve for run in finished])
+def _curves_table(finished: Sequence[Member]) -> pd.DataFrame:
+    table = _long_table(finished, [member.run.curve for member in finished])
     # A run resumed from a checkpoint writes the steps after it a second time: the later record counts.
     return table.drop_duplicates(["run_id", "metric", "step"], keep="last", ignore_index=True)
 
 
-def _long_table(runs: Sequence[Run], curves: Sequence[Curve]) -> pd.DataFrame:
-    owner = np.repeat(np.arange(len(runs)), [len(curve.values) for curve in curves])
+def _long_table(members: Sequence[Member], curves: Sequence[Curve]) -> pd.DataFrame:
+    owner = np.repeat(np.arange(len(members)), [len(curve.values) for curve in curves])
 
     def label(values: list[str]) -> pd.Categorical:
         return pd.Categorical(values).take(owner)
@@ -140,11 +163,11 @@ def _long_table(runs: Sequence[Run], curves: Sequence[Curve]) -> pd.DataFrame:
         return pd.Categorical([value for curve in curves for value in getattr(curve, name)])
 
     columns = {
-        "run_id": label([run.run_id for run in runs]),
-        "task": label([run.labels.task for run in runs]),
-        "system": label([run.labels.system for run in runs]),
-        "variant": label([run.labels.variant for run in runs]),
-        "seed": np.array([run.labels.seed for run in runs], dtype=np.int64)[owner],
+        "run_id": label([m.run.run_id for m in members]),
+        "task": label([m.labels.task for m in members]),
+        "system": label([m.labels.system for m in members]),
+        "variant": label([m.labels.variant for m in members]),
+        "seed": np.array([m.labels.seed for m in members], dtype=np.int64)[owner],
         "metric": column("metrics"),
         "unit": column("units"),
         "direction": column("directions"),

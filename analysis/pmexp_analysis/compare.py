@@ -1,14 +1,19 @@
 """From the table of final values to the report's rows and comparisons."""
 
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pmexp.metrics.catalog import metric_of
-from pmexp_analysis import stats
+from pmexp.protocol import Family, ProtocolConfig
+from pmexp_analysis import scales, stats
+from pmexp_analysis.margins import Margin, margin_of
+from pmexp_analysis.resampling import bootstrap_intervals
+from pmexp_analysis.scores import is_exact
+from pmexp_analysis.stats import Array
 
 _GROUP = ["task", "system", "metric"]
 CONSTANT = "constant difference"
@@ -37,9 +42,10 @@ class Row:
 @dataclass(frozen=True)
 class Comparison:
     """A variant against the baseline in one metric: differences are variant - baseline over the `n` pairs of
-    one seed; the Welch test takes every seed of either side. `missing_seeds` names, for the sides "variant"
-    and "baseline", the seeds that only the other side has. `holm_p` corrects `paired_p` over all comparisons
-    of the same metric in the report."""
+    one seed, with 95 % intervals; the Welch test and `probability_greater` take every seed of either side.
+    `missing_seeds` names, for the sides "variant" and "baseline", the seeds that only the other side has.
+    `holm_p` corrects `paired_p` over the protocol's family. `tost_p` is of equivalence within `margin`, where
+    the protocol has one. `detectable` is the smallest difference that n such pairs would show."""
 
     task: str
     system: str
@@ -54,41 +60,29 @@ class Comparison:
     relative_difference: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
+    bootstrap_low: float | None = None
+    bootstrap_high: float | None = None
     paired_t: float | None = None
     paired_p: float | None = None
     welch_t: float | None = None
     welch_p: float | None = None
     holm_p: float | None = None
+    margin: str = ""
+    tost_p: float | None = None
     effect_size: float | None = None
+    probability_greater: float | None = None
+    detectable: float | None = None
     verdict: stats.Verdict = "not comparable"
     note: str = ""
-
-
-def in_order(metrics: list[str]) -> list[str]:
-    """`metrics` in the catalog's order of sections: scores first, then memory, then speed, then the rest."""
-    sections = ("test", "val", "train", "memory", "speed")
-
-    def key(name: str) -> tuple[int, str]:
-        section = name.split("/")[0]
-        return (sections.index(section) if section in sections else len(sections), name)
-
-    return sorted(metrics, key=key)
-
-
-def label_of(metric: str) -> str:
-    """The catalog's words for `metric`, or its name when a journal holds one the catalog does not know."""
-    try:
-        return metric_of(metric).label
-    except KeyError:
-        return metric
 
 
 def rows(finals: pd.DataFrame) -> list[Row]:
     """One Row per (task, system, metric, variant), sorted so."""
     made = []
     for (task, system, metric, variant), group in finals.groupby([*_GROUP, "variant"], observed=True):
-        known = group["value"].notna()
-        sample = stats.describe(group.loc[known, "value"].to_numpy())
+        seeds, values = group["seed"].to_numpy(), group["value"].to_numpy()
+        known = ~np.isnan(values)
+        sample = stats.describe(values[known])
         made.append(
             Row(
                 task=task,
@@ -98,8 +92,8 @@ def rows(finals: pd.DataFrame) -> list[Row]:
                 unit=group["unit"].iloc[0],
                 direction=group["direction"].iloc[0],
                 n=sample.n,
-                seeds=sorted(group.loc[known, "seed"].tolist()),
-                not_finite_seeds=sorted(group.loc[~known, "seed"].tolist()),
+                seeds=sorted(seeds[known].tolist()),
+                not_finite_seeds=sorted(seeds[~known].tolist()),
                 mean=sample.mean,
                 std=sample.std,
                 min=sample.min,
@@ -109,31 +103,49 @@ def rows(finals: pd.DataFrame) -> list[Row]:
     return made
 
 
-def comparisons(finals: pd.DataFrame, baseline: str) -> list[Comparison]:
-    """Every variant against `baseline` in every metric, with Holm's correction and the verdict."""
-    made = []
-    for (task, system, metric), group in finals.groupby(_GROUP, observed=True):
-        known = group[group["value"].notna()]
-        by_variant: dict[str, dict[int, float]] = {variant: {} for variant in group["variant"].unique()}
-        for variant, seed, value in zip(known["variant"], known["seed"], known["value"], strict=True):
-            by_variant[variant][seed] = value
-        base = by_variant.pop(baseline, {})
-        shared: dict[str, Any] = {
-            "task": task,
-            "system": system,
-            "metric": metric,
-            "baseline": baseline,
-            "unit": group["unit"].iloc[0],
-            "direction": group["direction"].iloc[0],
-        }
-        made += [
-            compare(by_variant[variant], base, variant=variant, **shared) for variant in sorted(by_variant)
-        ]
-    return _judged(made)
+def comparisons(
+    finals: pd.DataFrame, protocol: ProtocolConfig, exact: Collection[str] = ()
+) -> list[Comparison]:
+    """Every variant against the protocol's baseline in every metric, with Holm's correction and the verdict.
+
+    `exact`: metrics that are counted in these runs beside those that the catalog says.
+    """
+    made: list[Comparison] = []
+    differences: list[Array] = []
+    for (task, system), section in finals.groupby(["task", "system"], observed=True):
+        metrics = list(section["metric"].unique())
+        for metric, group in section.groupby("metric", observed=True):
+            by_variant = values_by_seed(group)
+            base = by_variant.pop(protocol.baseline, {})
+            shared: dict[str, Any] = {
+                "task": task,
+                "system": system,
+                "metric": metric,
+                "baseline": protocol.baseline,
+                "unit": group["unit"].iloc[0],
+                "direction": group["direction"].iloc[0],
+            }
+            margin = margin_of(protocol, task, metric, metrics)
+            for variant in sorted(by_variant):
+                one, difference = compare(by_variant[variant], base, margin, variant=variant, **shared)
+                made.append(one)
+                differences.append(difference)
+    return _judged(_with_bootstrap(made, differences), protocol.family, exact)
 
 
-def compare(variant_of: dict[int, float], baseline_of: dict[int, float], **labels: Any) -> Comparison:
-    """The pairs of two {seed: value} as an uncorrected Comparison: identical ones are already judged."""
+def values_by_seed(group: pd.DataFrame) -> dict[str, dict[int, float]]:
+    """variant -> seed -> value, of the rows of one task, system and metric; without values that are not finite."""
+    found: dict[str, dict[int, float]] = {variant: {} for variant in group["variant"].unique()}
+    for variant, seed, value in zip(group["variant"], group["seed"], group["value"], strict=True):
+        if not np.isnan(value):
+            found[variant][seed] = value
+    return found
+
+
+def compare(
+    variant_of: Mapping[int, float], baseline_of: Mapping[int, float], margin: Margin | None, **labels: Any
+) -> tuple[Comparison, Array]:
+    """The pairs of two seed -> value as a Comparison that is not judged yet, and their differences."""
     seeds = sorted(variant_of.keys() & baseline_of.keys())
     result = Comparison(
         **labels,
@@ -143,27 +155,29 @@ def compare(variant_of: dict[int, float], baseline_of: dict[int, float], **label
             "baseline": sorted(variant_of.keys() - baseline_of.keys()),
         },
     )
+    ours, theirs = (np.array([of[seed] for seed in seeds]) for of in (variant_of, baseline_of))
     if not seeds:
-        return replace(result, note="no seed that both have")
-    ours = np.array([variant_of[seed] for seed in seeds])
-    theirs = np.array([baseline_of[seed] for seed in seeds])
+        return replace(result, note="no seed that both have"), ours
     differences = ours - theirs
-    difference = float(differences.mean())
-    base_mean = float(theirs.mean())
-    welch = stats.welch_t(np.array(list(variant_of.values())), np.array(list(baseline_of.values())))
+    difference, base_mean = float(differences.mean()), float(theirs.mean())
+    all_ours, all_theirs = (np.array(list(of.values())) for of in (variant_of, baseline_of))
+    welch = stats.welch_t(all_ours, all_theirs)
     result = replace(
         result,
         mean_difference=difference,
         relative_difference=difference / base_mean if base_mean != 0 else None,
         welch_t=welch.t,
         welch_p=welch.p,
+        probability_greater=stats.probability_greater(all_ours, all_theirs),
     )
+    if margin is not None:
+        result = replace(result, margin=margin.text, tost_p=_tost_p(margin, ours, theirs, all_theirs))
     if not differences.any():
         span = 0.0 if len(seeds) > 1 else None
-        return replace(result, ci_low=span, ci_high=span, verdict="identical")
+        return replace(result, ci_low=span, ci_high=span, verdict="identical"), differences
     if stats.constant_difference(ours, theirs):
-        return replace(result, ci_low=difference, ci_high=difference, note=CONSTANT)
-    paired, interval = stats.paired_t(differences), stats.paired_interval(differences)
+        return replace(result, ci_low=difference, ci_high=difference, note=CONSTANT), differences
+    paired, interval = stats.paired_t(differences), stats.t_interval(differences)
     return replace(
         result,
         ci_low=interval[0] if interval else None,
@@ -171,22 +185,56 @@ def compare(variant_of: dict[int, float], baseline_of: dict[int, float], **label
         paired_t=paired.t,
         paired_p=paired.p,
         effect_size=stats.effect_size(differences),
+        detectable=stats.detectable_difference(differences),
         note="one pair: no test" if len(seeds) == 1 else "",
-    )
+    ), differences
 
 
-def _judged(uncorrected: list[Comparison]) -> list[Comparison]:
-    families: dict[str, list[int]] = defaultdict(list)
-    for place, comparison in enumerate(uncorrected):
-        families[comparison.metric].append(place)
+def _tost_p(margin: Margin, ours: Array, theirs: Array, all_theirs: Array) -> float | None:
+    """None too where the margin's scale is not defined for these numbers."""
+    try:
+        sample = scales.sample(margin.statistic, ours, theirs, stats.describe(all_theirs).std)
+    except scales.Undefined:
+        return None
+    low, high = (scales.tested(margin.statistic, side * margin.threshold) for side in (-1, 1))
+    return stats.tost(sample, low, high)
+
+
+def _with_bootstrap(made: list[Comparison], differences: list[Array]) -> list[Comparison]:
+    intervals = bootstrap_intervals(differences)
+    return [
+        replace(one, bootstrap_low=interval[0], bootstrap_high=interval[1]) if interval else one
+        for one, interval in zip(made, intervals, strict=True)
+    ]
+
+
+def _judged(uncorrected: list[Comparison], family: Family, exact: Collection[str]) -> list[Comparison]:
+    families: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, one in enumerate(uncorrected):
+        key = {Family.metric: (one.metric,), Family.task: (one.task, one.system), Family.experiment: ()}
+        families[key[family]].append(place)
     judged = list(uncorrected)
     for places in families.values():
         corrected = stats.holm([uncorrected[place].paired_p for place in places])
         for place, holm_p in zip(places, corrected, strict=True):
-            one = uncorrected[place]
-            if one.mean_difference is None or one.verdict == "identical":
-                continue
-            is_constant = one.note == CONSTANT
-            verdict = stats.verdict(one.mean_difference, one.direction, holm_p, is_constant)
-            judged[place] = replace(one, holm_p=holm_p, verdict=verdict)
+            one = replace(uncorrected[place], holm_p=holm_p)
+            judged[place] = _with_verdict(one, one.metric in exact or is_exact(one.metric))
     return judged
+
+
+def _with_verdict(one: Comparison, exact: bool) -> Comparison:
+    if one.mean_difference is None or one.verdict == "identical":
+        return one
+    enough = exact or one.n >= stats.FEWEST_PAIRS
+    constant = one.note == CONSTANT or (exact and one.n == 1)
+    significant = enough and (constant or (one.holm_p is not None and one.holm_p < stats.SIGNIFICANCE))
+    equivalent = enough and one.tost_p is not None and one.tost_p < stats.SIGNIFICANCE
+    note = one.note
+    if not enough:
+        note = f"{one.n} pair{'s' if one.n > 1 else ''}: at least {stats.FEWEST_PAIRS} are needed"
+    elif equivalent and significant:
+        note = "; ".join(filter(None, [note, "a difference, inside the margin"]))
+    elif exact and one.n == 1:
+        note = "counted, not sampled"
+    verdict = stats.verdict(one.mean_difference, one.direction, significant, equivalent)
+    return replace(one, verdict=verdict, note=note)

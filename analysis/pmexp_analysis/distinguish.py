@@ -47,9 +47,10 @@ def _suffixes(runs: Mapping[str, tuple[str, Settings]], label: str) -> dict[str,
 
 
 def _keys(settings: Settings, label: str) -> Iterable[str]:
-    return [key for key in settings if key not in _SAID_BY_LABELS and _part(key) == label]
+    return [key for key in settings if key not in _SAID_BY_LABELS and part_of(key) == label]
 
 
-def _part(key: str) -> str:
+def part_of(key: str) -> str:
+    """What of a run a setting belongs to: task, system or variant."""
     group = key.partition(".")[0]
     return group if group in ("variant", "system") and key not in _OF_TASK else "task"

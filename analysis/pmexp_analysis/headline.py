@@ -1,7 +1,8 @@
 """The sentence that says what a section found, computed from its numbers."""
 
 from pmexp_analysis.cells import mean_std, number, percent, probability
-from pmexp_analysis.compare import Comparison, label_of
+from pmexp_analysis.compare import Comparison
+from pmexp_analysis.scores import label_of
 from pmexp_analysis.tables import Section
 
 _MASK = "memory/mask_bytes_per_element"

@@ -11,12 +11,13 @@ import numpy as np
 
 from pmexp.errors import UserError
 from pmexp_analysis.assemble import assemble
-from pmexp_analysis.records import Curve, Experiment, Labels, Run
+from pmexp_analysis.protocols import Choice
+from pmexp_analysis.records import Curve, Experiment, Labels, Run, State
 
 _MARKS = ("summary.json", "failure.json", "journal.jsonl", "config.yaml")
 
 
-def load_runs(runs_dir: Path, name: str) -> Experiment:
+def load_runs(runs_dir: Path, name: str, choice: Choice = Choice()) -> Experiment:
     """Read every run folder of experiment `name` in one pass, linear in runs and records.
 
     Raises UserError (one line) for an unknown experiment, a file that cannot be read, or no finished run.
@@ -36,7 +37,7 @@ def load_runs(runs_dir: Path, name: str) -> Experiment:
     ]
     seen = {run.run_id for run in runs}
     never_started = [run for run_id, run in planned.items() if run_id not in seen]
-    return assemble(name, str(folder), runs + never_started)
+    return assemble(name, str(folder), runs + never_started, choice)
 
 
 def finite(value: float | None) -> float:
@@ -98,6 +99,7 @@ def _columns(records: list[Any]) -> Curve:
         directions=[record["direction"] for record in records],
         steps=np.array([record["step"] for record in records], dtype=np.float64),  # type: ignore[arg-type]
         values=values,  # type: ignore[arg-type]
+        started=float(records[0].get("time", math.inf)) if records else math.inf,
     )
 
 
@@ -120,38 +122,53 @@ def _is_record(record: Any) -> bool:
 def _read_run(folder: Path, planned: Run | None) -> Run:
     curve = read_journal(folder / "journal.jsonl")
     summary_path = folder / "summary.json"
-    if summary_path.exists():
-        summary = _read_json(summary_path, dict)
-        try:
-            finals = {metric: finite(value) for metric, value in summary["metrics"].items()}
-            labels = _labels(summary["labels"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{summary_path} is no summary of a run ({error!r}): run it again") from None
-        if summary.get("status") == "oom":
-            why, settings = (
-                f"out of memory: {_printable(summary.get('error', ''))}",
-                summary.get("settings") or {},
-            )
-            return Run(folder.name, labels, None, why, curve, settings=settings)
-        environment, settings = (summary.get(key) or {} for key in ("environment", "settings"))
-        tracking_uri = (summary.get("tracking") or {}).get("uri")
-        return Run(folder.name, labels, finals, "", curve, environment, settings, tracking_uri)
-    known = planned or Run(folder.name, _labels_of_config(folder / "config.yaml"))
-    return replace(known, why=_why_unfinished(folder, curve), curve=curve)
+    if not summary_path.exists():
+        known = planned or Run(folder.name, _labels_of_config(folder / "config.yaml"))
+        state, why = _why_unfinished(folder, curve)
+        return replace(known, state=state, why=why, curve=curve, folder=folder)
+    summary = _read_json(summary_path, dict)
+    try:
+        finals = {metric: finite(value) for metric, value in summary["metrics"].items()}
+        labels = _labels(summary["labels"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{summary_path} is no summary of a run ({error!r}): run it again") from None
+    environment, settings, tracking = (summary.get(k) or {} for k in ("environment", "settings", "tracking"))
+    run = Run(
+        folder.name,
+        labels,
+        finals,
+        curve=curve,
+        environment=environment,
+        settings=settings,
+        tracking_uri=tracking.get("uri"),
+        mlflow_id=_mlflow_id(folder),
+        protocol=summary.get("protocol"),
+        folder=folder,
+    )
+    if summary.get("status") == "oom":
+        why = f"out of memory: {_printable(summary.get('error', ''))}"
+        return replace(run, finals=None, state="out of memory", why=why)
+    return run
 
 
-def _why_unfinished(folder: Path, curve: Curve) -> str:
+def _mlflow_id(folder: Path) -> str | None:
+    mark = folder / "tracking.json"  # there once MLflow has all of the run
+    found: str | None = _read_json(mark, dict).get("mlflow_run_id") if mark.exists() else None
+    return found
+
+
+def _why_unfinished(folder: Path, curve: Curve) -> tuple[State, str]:
     failure_path = folder / "failure.json"
     if failure_path.exists():
         failure = _read_json(failure_path, dict)
         log = f" (log: {failure['log']})" if failure.get("log") else ""
         said = f"{failure.get('status', 'failed')}: {failure.get('error', 'no reason recorded')}{log}"
-        return _printable(said)
+        return "unfinished" if failure.get("status") == "interrupted" else "failed", _printable(said)
     steps = np.asarray(curve.steps, dtype=np.float64)
     reached = (
         f"its journal ends at step {int(np.nanmax(steps))}" if np.isfinite(steps).any() else "no record yet"
     )
-    return f"no summary: still running, or killed ({reached})"
+    return "unfinished", f"no summary: still running, or killed ({reached})"
 
 
 def _labels(told: Mapping[str, Any]) -> Labels:
@@ -193,6 +210,7 @@ def _read_plan(path: Path) -> dict[str, Run]:
             str(entry["run_id"]): Run(
                 str(entry["run_id"]),
                 _labels(entry),
+                state="never started",
                 why="planned, never started",
                 settings=entry.get("settings") or {},
             )

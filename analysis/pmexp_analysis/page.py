@@ -1,140 +1,99 @@
-"""The content of the two report files: a strict JSON object and one HTML page; no file is touched here."""
+"""The report as one HTML page: styles and figures are inside it, so that it can be mailed as one file."""
 
 import base64
-import io
-import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 import jinja2
-from matplotlib.figure import Figure
 
-from pmexp_analysis import plots, tables
-from pmexp_analysis.cells import mean_std
-from pmexp_analysis.compare import Comparison, Row, label_of
+from pmexp_analysis import tables
+from pmexp_analysis.content import Content
 from pmexp_analysis.headline import headlines
-from pmexp_analysis.records import Experiment
-from pmexp_analysis.stats import SIGNIFICANCE
-from pmexp_analysis.tables import Section
+from pmexp_analysis.links import run_links
+from pmexp_analysis.stats import FEWEST_PAIRS, POWER, SIGNIFICANCE
 
-_DOTS_PER_INCH = 160
-
-
-def report_json(
-    experiment: Experiment, rows: Sequence[Row], comparisons: Sequence[Comparison], generated: str
-) -> str:
-    """The report as strict JSON (no NaN, no Infinity): `generated` is an ISO time in UTC."""
-    content = {
-        "name": experiment.name,
-        "generated": generated,
-        "source": experiment.source,
-        "rows": [asdict(row) for row in rows],
-        "comparisons": [asdict(comparison) for comparison in comparisons],
-        "missing": [asdict(run) for run in experiment.missing],
-        "environment": experiment.environment,
-    }
-    return json.dumps(_strict(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+_MOST_SECTIONS, _MOST_MISSING, _MOST_CHANGES, _MOST_RUNS = 40, 200, 60, 200
 
 
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
-    return [_strict(item) for item in value] if isinstance(value, list) else value
+@dataclass(frozen=True)
+class Image:
+    """A figure as it stands in the page: the bytes of a PNG."""
+
+    caption: str
+    png: bytes
+
+    @property
+    def uri(self) -> str:
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode('ascii')}"
 
 
-def page_html(experiment: Experiment, parts: Sequence[Section], generated: str) -> str:
-    """The whole page: styles and figures are inside it, so it can be mailed as one file."""
-    variants = sorted({variant for section in parts for variant in section.variants})
-    looks = plots.styles(variants, parts[0].baseline)
+def page_html(content: Content, of_sections: Sequence[Sequence[Image]], of_all: Sequence[Image]) -> str:
+    """`of_sections`: the figures of the first sections, as many as there are; `of_all`: those over tasks."""
+    experiment = content.experiment
+    protocol = experiment.protocol
     template = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string(resources.files("pmexp_analysis").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    links = run_links(experiment)
     return template.render(
         name=experiment.name,
         source=experiment.source,
-        generated=generated,
-        compared=_compared(experiment, parts, variants),
-        baseline=parts[0].baseline,
+        generated=content.generated,
+        question=protocol.question,
+        result=content.result,
+        sentence=content.sentence,
+        criteria=tables.criteria_table(content.criteria),
+        counts=_counts(content),
+        baseline=protocol.baseline,
+        family=protocol.family.name,
+        remarks=experiment.remarks,
+        changes=None if content.changes is None else _first(content.changes, _MOST_CHANGES),
         significance=SIGNIFICANCE,
-        sections=[_section(experiment, section, looks) for section in parts],
-        missing=experiment.missing,
+        fewest=FEWEST_PAIRS,
+        power=POWER,
+        sections=_sections(content, of_sections),
+        left_out=max(0, len(content.sections) - _MOST_SECTIONS),
+        undrawn=max(0, len(content.sections) - len(of_sections)),
+        figures=of_all,
+        grids=[(f"{g.task}, {g.system}: {g.variant}", tables.grid_table(g)) for g in content.grids],
+        missing=experiment.missing[:_MOST_MISSING],
+        more_missing=max(0, len(experiment.missing) - _MOST_MISSING),
         environment=experiment.environment,
+        links=links[:_MOST_RUNS],
+        more_links=max(0, len(links) - _MOST_RUNS),
     )
 
 
-def _compared(experiment: Experiment, parts: Sequence[Section], variants: Sequence[str]) -> str:
-    finished = experiment.finals["run_id"].nunique()
-    seeds = experiment.finals["seed"].nunique()
-    tasks = len({section.task for section in parts})
-    systems = len({section.system for section in parts})
-    counts = [
-        (len(variants), "variant"),
-        (tasks, "task"),
-        (systems, "system"),
-        (seeds, "seed"),
-        (finished, "finished run"),
+def _sections(content: Content, of_sections: Sequence[Sequence[Image]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": section.task,
+            "system": section.system,
+            "headlines": headlines(section),
+            "identical": tables.identical(section),
+            "results": tables.result_table(section),
+            "comparisons": tables.comparison_table(section),
+            "figures": of_sections[place] if place < len(of_sections) else [],
+        }
+        for place, section in enumerate(content.sections[:_MOST_SECTIONS])
     ]
-    return ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts)
 
 
-def _section(experiment: Experiment, section: Section, looks: Mapping[str, plots.Style]) -> dict[str, Any]:
-    mine = {variant: looks[variant] for variant in section.variants}
-    return {
-        "task": section.task,
-        "system": section.system,
-        "headlines": headlines(section),
-        "identical": tables.identical(section),
-        "results": tables.result_table(section),
-        "comparisons": tables.comparison_table(section),
-        "figures": [
-            figure
-            for figure in (_pareto(section, mine), _convergence(experiment, section, mine))
-            if figure is not None
-        ],
-    }
+def _counts(content: Content) -> str:
+    experiment = content.experiment
+    counts = [
+        (len(content.variants), "variant"),
+        (len({section.task for section in content.sections}), "task"),
+        (len({section.system for section in content.sections}), "system"),
+        (experiment.finals["seed"].nunique(), "seed"),
+        (experiment.finals["run_id"].nunique(), "finished run"),
+    ]
+    said = [f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts]
+    return ", ".join([*said, *([f"{len(experiment.missing)} missing"] if experiment.missing else [])])
 
 
-def _pareto(section: Section, looks: Mapping[str, plots.Style]) -> dict[str, str] | None:
-    metrics = [m for m in (section.memory, section.throughput, *section.scores[:1]) if m in section.metrics]
-    points = []
-    for variant in section.variants:
-        rows = [section.rows.get((variant, metric)) for metric in metrics]
-        places = tuple((row.mean, row.std or 0.0) for row in rows if row is not None and row.mean is not None)
-        if len(places) == len(metrics):
-            score = section.rows.get((variant, section.scores[0])) if section.scores else None
-            legend = f"{variant}: {label_of(score.metric)} {mean_std(score)}" if score else variant
-            points.append(plots.Point(variant, legend, places))
-    if len(metrics) < 2 or not points:
-        return None
-    first = {metric: next(row for (_, m), row in section.rows.items() if m == metric) for metric in metrics}
-    axes = [plots.Axis(metric, row.unit, row.direction) for metric, row in first.items()]
-    figure = plots.pareto(axes, points, looks)
-    about = "Means over seeds with one standard deviation; rings mark the Pareto front of each panel."
-    return {"image": _data_uri(figure), "caption": f"What memory, speed and quality cost each other. {about}"}
-
-
-def _convergence(
-    experiment: Experiment, section: Section, looks: Mapping[str, plots.Style]
-) -> dict[str, str] | None:
-    curves = experiment.curves
-    mine = curves[(curves["task"] == section.task) & (curves["system"] == section.system)]
-    mine = mine[mine["step"].notna() & mine["value"].notna()]
-    recorded = set(mine["metric"].unique())
-    scores = [metric for metric in ("val/accuracy", "val/f1") if metric in recorded]
-    metrics = [metric for metric in ("train/loss", "val/loss", *scores) if metric in recorded]
-    if not metrics:
-        return None
-    figure = plots.convergence(mine, metrics, looks)
-    about = "Lines are means over the seeds, bands reach from the least to the greatest of them."
-    return {"image": _data_uri(figure), "caption": f"Convergence. {about}"}
-
-
-def _data_uri(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+def _first(lines: Sequence[str], most: int) -> list[str]:
+    more = [f"and {len(lines) - most} more changes"] if len(lines) > most else []
+    return [*lines[:most], *more]

@@ -1,11 +1,20 @@
 """The types between the sources of runs and the rest: what a run tells, and an experiment as two tables."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 
+from pmexp.protocol import ProtocolConfig
+
 COLUMNS = ("run_id", "task", "system", "variant", "seed", "metric", "unit", "direction", "step", "value")
+
+
+# How a run ended, or that it did not. Diverged: finished with a loss or score that is not finite.
+State = Literal["finished", "diverged", "out of memory", "failed", "unfinished", "never started", "no run"]
 
 
 @dataclass(frozen=True, order=True)
@@ -28,6 +37,7 @@ class Missing:
     seed: int
     run_id: str | None
     why: str
+    state: State = "failed"
 
 
 @dataclass(frozen=True)
@@ -39,32 +49,60 @@ class Curve:
     directions: Sequence[str] = ()
     steps: Sequence[float] = ()
     values: Sequence[float] = ()
+    started: float = math.inf  # seconds since 1970, of the first
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run as its source tells it. `finals` (metric -> last value) is None for an unfinished run,
-    and `why` then says what is known about the end of it."""
+    """One run as its source tells it. `finals` (metric -> last value) is None for a run without a result,
+    and `why` then says what is known about the end of it. `labels` are words of its configuration alone."""
 
     run_id: str
     labels: Labels
     finals: Mapping[str, float] | None = None
+    state: State = "finished"
     why: str = ""
     curve: Curve = field(default_factory=Curve)
     environment: Mapping[str, str | float] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)  # dotted key -> value
     tracking_uri: str | None = None  # where MLflow mirrors it
+    mlflow_id: str | None = None  # its run there
+    protocol: Mapping[str, Any] | None = None  # that it was started under
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run of an experiment: `labels` tell it from every other, `words` are those of its configuration."""
+
+    run: Run
+    labels: Labels
+    state: State
+
+    @property
+    def words(self) -> Labels:
+        return self.run.labels
 
 
 @dataclass(frozen=True)
 class Experiment:
     """Everything a report is computed from. Both tables have the columns COLUMNS and hold finished runs only:
-    `finals` one row a (run, metric), its step NaN; `curves` one row a (run, metric, step)."""
+    `finals` one row a (run, metric), its step NaN; `curves` one row a (run, metric, step).
+
+    The column `variant` holds what is compared, the axis of `protocol`, and `system` what else the runs are
+    grouped by; with axis=arm a variant is named together with its system.
+    """
 
     name: str
     source: str
     finals: pd.DataFrame
     curves: pd.DataFrame
+    members: list[Member]
     missing: list[Missing]
     environment: dict[str, list[str | float]]
-    tracking_uris: frozenset[str] = frozenset()
+    protocol: ProtocolConfig
+    remarks: list[str]  # on the protocol
+
+    @property
+    def tracking_uris(self) -> frozenset[str]:
+        return frozenset(m.run.tracking_uri for m in self.members if m.run.tracking_uri)

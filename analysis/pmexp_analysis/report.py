@@ -4,18 +4,26 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmexp.errors import UserError
+
+if TYPE_CHECKING:
+    from pmexp_analysis.content import Content
+    from pmexp_analysis.figures import Drawn
+    from pmexp_analysis.page import Image
+
+_DRAWN_SECTIONS = 6  # tasks and systems that get figures: each has seven, in two formats
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report of one experiment; 0, or 2 with one line on stderr for input that cannot be used."""
     args = _parser().parse_args(arguments)
     try:
-        print(write_report(args.name, Path(args.runs_dir), Path(args.out), args.baseline, args.tracking_uri))
+        print(write_report(args))
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -28,33 +36,84 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_report(name: str, runs_dir: Path, out: Path, baseline: str, tracking_uri: str | None) -> str:
-    """Write <out>/<name>/report.json and index.html, attach them in MLflow; the text for the terminal.
+def write_report(args: argparse.Namespace) -> str:
+    """Write the files of <out>/<name>/, attach them in MLflow; the text for the terminal.
 
-    Raises UserError for input that cannot be used, OSError where `out` cannot be written.
+    Raises UserError for input that cannot be used, OSError where the files cannot be written.
     """
-    from pmexp_analysis import compare, page, tables  # with pandas and the like, only past --help
+    from pmexp_analysis import tables  # with pandas and the like, only past --help
     from pmexp_analysis.attach import attach
+    from pmexp_analysis.changes import read_report
+    from pmexp_analysis.content import content_of
     from pmexp_analysis.load import load_runs
+    from pmexp_analysis.protocols import Choice
 
-    if tracking_uri is None:
-        experiment = load_runs(runs_dir, name)
+    earlier = read_report(args.compare) if args.compare else None
+    choice = Choice(args.baseline, args.method, args.criteria)
+    if args.tracking_uri is None:
+        experiment = load_runs(args.runs_dir, args.name, choice)
     else:
         from pmexp_analysis.load_mlflow import load_mlflow
 
-        experiment = load_mlflow(tracking_uri, name)
-    rows = compare.rows(experiment.finals)
-    comparisons = compare.comparisons(experiment.finals, baseline)
-    parts = tables.sections(rows, comparisons, baseline)
+        experiment = load_mlflow(args.tracking_uri, args.name, choice)
     generated = datetime.now(UTC).isoformat(timespec="seconds")
-    folder = out / name
+    content = content_of(experiment, generated, args.runs_dir / args.name / "fit", earlier)
+    paths = _write_files(content, args.out / args.name)
+    uris = {args.tracking_uri} if args.tracking_uri else experiment.tracking_uris
+    complaints = attach(args.name, uris, paths)
+    shown = tables.terminal(content.sections, experiment.missing, content.sentence, content.criteria)
+    return "\n".join(
+        [shown, "", *(str(path) for path in paths if path.suffix in (".html", ".json")), *complaints]
+    )
+
+
+def _write_files(content: "Content", folder: Path) -> list[Path]:
+    from pmexp_analysis import figures, plots
+    from pmexp_analysis.content import as_json
+    from pmexp_analysis.document import as_latex, as_markdown
+    from pmexp_analysis.formats import records_csv
+    from pmexp_analysis.page import page_html
+
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [
-        _write(folder / "report.json", page.report_json(experiment, rows, comparisons, generated)),
-        _write(folder / "index.html", page.page_html(experiment, parts, generated)),
-    ]
-    complaints = attach(name, {tracking_uri} if tracking_uri else experiment.tracking_uris, paths)
-    return "\n".join([tables.terminal(parts, experiment.missing), "", *map(str, paths), *complaints])
+    looks = plots.styles(content.variants, content.experiment.protocol.baseline)
+    images, drawn = [], []
+    for place, section in enumerate(content.sections[:_DRAWN_SECTIONS], start=1):
+        prefix = f"{place}-" if len(content.sections) > 1 else ""
+        of_section = _save(figures.of_section(content.experiment, section, looks, prefix), folder, drawn)
+        images.append(of_section)
+    over = figures.of_experiment(content.experiment, content.limits, content.grids, looks)
+    of_all = _save(over, folder, drawn)
+    _remove_others(folder / "figures", drawn)
+    texts = {
+        "report.json": as_json(content),
+        "index.html": page_html(content, images, of_all),
+        "report.md": as_markdown(content),
+        "results.csv": records_csv(content.rows),
+        "comparisons.csv": records_csv(content.comparisons),
+        "tables.tex": as_latex(content),
+    }
+    return [*(_write(folder / name, text) for name, text in texts.items()), *drawn]
+
+
+def _save(figures: Iterable["Drawn"], folder: Path, drawn: list[Path]) -> list["Image"]:
+    """Writes figures/<name>.png and .pdf, adds their paths to `drawn`; the images for the page."""
+    from pmexp_analysis import plots
+    from pmexp_analysis.page import Image
+
+    (folder / "figures").mkdir(exist_ok=True)
+    images = []
+    for one in figures:
+        png, pdf = plots.save(one.figure, folder / "figures" / one.name)
+        drawn += [png, pdf]
+        images.append(Image(one.caption, png.read_bytes()))
+    return images
+
+
+def _remove_others(folder: Path, drawn: Sequence[Path]) -> None:
+    """Figures of an earlier report that this one does not have."""
+    for path in [*folder.glob("*.png"), *folder.glob("*.pdf")]:
+        if path not in drawn:
+            path.unlink()
 
 
 def _write(path: Path, text: str) -> Path:
@@ -74,13 +133,22 @@ def _write(path: Path, text: str) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pmexp_analysis",
-        description="Compare the variants of an experiment: print the table, write report.json, index.html.",
+        description="The verdict on an experiment: prints it and writes it as HTML, JSON, Markdown, CSV and LaTeX.",
     )
     parser.add_argument("name", help="the experiment: a folder under --runs-dir, or its name in MLflow")
-    parser.add_argument("--runs-dir", default="runs", help="where the run folders are (default: %(default)s)")
-    parser.add_argument("--out", default="reports", help="where <name>/ is written (default: %(default)s)")
     parser.add_argument(
-        "--baseline", default="baseline", help="the variant compared with (default: %(default)s)"
+        "--runs-dir", type=Path, default=Path("runs"), help="where the run folders are (%(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("reports"), help="where <name>/ is written (%(default)s)"
+    )
+    parser.add_argument("--baseline", help="what is compared with, in the place of the protocol's")
+    parser.add_argument("--method", help="what the criteria judge, in the place of the protocol's")
+    parser.add_argument(
+        "--criteria", type=Path, metavar="YAML", help="criteria in the place of the protocol's"
+    )
+    parser.add_argument(
+        "--compare", type=Path, metavar="JSON", help="an earlier report.json: say what changed"
     )
     parser.add_argument("--tracking-uri", help="read MLflow at this URI instead of the run folders")
     return parser

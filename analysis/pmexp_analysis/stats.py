@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 
 Array = npt.NDArray[np.float64]
-Verdict = Literal["better", "worse", "different", "inconclusive", "identical", "not comparable"]
+Verdict = Literal["better", "worse", "different", "equivalent", "inconclusive", "identical", "not comparable"]
 SIGNIFICANCE = 0.05
+POWER = 0.8  # of the smallest detectable effect
+FEWEST_PAIRS = 3  # of a sampled metric: with two the spread is known from one number
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,17 @@ def describe(values: Array) -> Description:
     return Description(values.size, float(values.mean()), std, float(values.min()), float(values.max()))
 
 
+def is_constant(values: Array, magnitude: float) -> bool:
+    """Whether `values` (shape (n,)) are one number, up to the rounding of the numbers of up to `magnitude` that
+    they were computed from."""
+    return bool(np.ptp(values) <= 4 * np.finfo(np.float64).eps * magnitude)
+
+
 def constant_difference(variant: Array, baseline: Array) -> bool:
     """Whether all pairs (shape (n,) each, n >= 2) differ by one number, up to the rounding of the values."""
     if variant.size < 2:
         return False
-    rounding = 4 * np.finfo(np.float64).eps * max(np.abs(variant).max(), np.abs(baseline).max())
-    return bool(np.ptp(variant - baseline) <= rounding)
+    return is_constant(variant - baseline, max(np.abs(variant).max(), np.abs(baseline).max()))
 
 
 def paired_t(differences: Array) -> TTest:
@@ -61,14 +70,34 @@ def paired_t(differences: Array) -> TTest:
     return TTest(t, float(2 * stats.t.sf(abs(t), n - 1)))
 
 
-def paired_interval(differences: Array, level: float = 0.95) -> tuple[float, float] | None:
-    """t interval of the mean of `differences` (shape (n,)), in their unit; None for n < 2."""
-    n = differences.size
+def t_interval(values: Array, level: float = 0.95) -> tuple[float, float] | None:
+    """t interval of the mean of `values` (shape (n,)), in their unit; None for n < 2."""
+    n = values.size
     if n < 2:
         return None
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * float(differences.std(ddof=1)) / n**0.5
-    mean = float(differences.mean())
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * float(values.std(ddof=1)) / n**0.5
+    mean = float(values.mean())
     return mean - half, mean + half
+
+
+def p_above(differences: Array) -> float | None:
+    """One-sided p of the t-test that the mean of `differences` (shape (n,), n >= 2) is not above zero."""
+    if differences.size < 2:
+        return None
+    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / differences.size**0.5
+    if error == 0:
+        return 0.0 if mean > 0 else 1.0
+    return float(stats.t.sf(mean / error, differences.size - 1))
+
+
+def tost(values: Array, low: float, high: float) -> float | None:
+    """p of two one-sided t-tests that the mean of `values` (shape (n,), n >= 2) lies outside [low, high].
+
+    Schuirmann (1987): below 0.05 the mean is equivalent to zero within the margin, which is when the 90 %
+    interval lies inside it.
+    """
+    below, above = p_above(values - low), p_above(high - values)
+    return None if below is None or above is None else max(below, above)
 
 
 def welch_t(variant: Array, baseline: Array) -> TTest:
@@ -94,6 +123,33 @@ def effect_size(differences: Array) -> float | None:
     return float(differences.mean()) / std if std > 0 else None
 
 
+def probability_greater(variant: Array, baseline: Array) -> float | None:
+    """P(a value of `variant` > one of `baseline`) + P(equal) / 2, over all pairs of both (shapes (n,), (m,)).
+
+    The Mann-Whitney U over n m; Vargha and Delaney's A (2000).
+    """
+    n, m = variant.size, baseline.size
+    if not n or not m:
+        return None
+    ranks = stats.rankdata(np.concatenate([variant, baseline]))
+    return float(ranks[:n].sum() - n * (n + 1) / 2) / (n * m)
+
+
+def detectable_difference(differences: Array) -> float | None:
+    """The smallest mean of such `differences` (shape (n,), n >= 2) that the paired t-test finds at 0.05 with a
+    power of 0.8, in their unit."""
+    if differences.size < 2:
+        return None
+    return detectable_effect(differences.size) * float(differences.std(ddof=1))
+
+
+@lru_cache
+def detectable_effect(n: int) -> float:
+    """The same as an effect size."""
+    power = TTestPower().solve_power(None, nobs=n, alpha=SIGNIFICANCE, power=POWER)
+    return float(np.squeeze(power))
+
+
 def holm(ps: Sequence[float | None]) -> list[float | None]:
     """Holm's correction over those of `ps` that are defined; the others stay None."""
     places = [place for place, p in enumerate(ps) if p is not None]
@@ -104,9 +160,12 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def verdict(difference: float, direction: str, holm_p: float | None, is_constant: bool) -> Verdict:
-    """What a nonzero comparison says: by the metric's direction where it is significant or constant."""
-    if not is_constant and (holm_p is None or holm_p >= SIGNIFICANCE):
+def verdict(difference: float, direction: str, significant: bool, equivalent: bool) -> Verdict:
+    """What a nonzero comparison says. Inside the margin it is equivalent, significant or not; else it goes by
+    the metric's direction where it is significant."""
+    if equivalent:
+        return "equivalent"
+    if not significant:
         return "inconclusive"
     if direction == "none":
         return "different"

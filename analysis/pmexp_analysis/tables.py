@@ -1,11 +1,17 @@
 """Rows and comparisons as tables of text, and the report for the terminal."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pmexp.metrics.catalog import metric_of
+import numpy as np
+
 from pmexp_analysis.cells import NOTHING, mean_std, number, percent, probability, scaled, shown_unit
-from pmexp_analysis.compare import Comparison, Row, in_order, label_of
+from pmexp_analysis.compare import Comparison, Row
+from pmexp_analysis.scores import in_order, label_of, scores
+from pmexp_analysis.stats import describe
+from pmexp_analysis.criteria import Judged
+from pmexp_analysis.hparams import Grid
 from pmexp_analysis.records import Missing
 
 _CELLS = ("memory/mask_bytes_per_element", "memory/saved_bytes", "memory/peak_bytes", "speed/step_ms")
@@ -18,6 +24,7 @@ _HEADINGS = {
     "speed/tokens_per_s": "tokens/s",
 }
 
+_MOST_SECTIONS, _MOST_LINES = 12, 40  # in a terminal
 _RESULTS = ("train/", "val/", "test/")
 
 
@@ -46,13 +53,8 @@ class Section:
 
     @property
     def scores(self) -> list[str]:
-        """The task's main metrics, the first of them foremost: what is scored on the test split, else on
-        validation; a loss only where there is no score."""
-        for section, direction in (("test/", "max"), ("val/", "max"), ("test/", "min"), ("val/", "min")):
-            found = [m for m in self.metrics if m.startswith(section) and metric_of(m).direction == direction]
-            if found:
-                return found
-        return []
+        """The task's main metrics, the first of them foremost."""
+        return scores(self.metrics)
 
     @property
     def throughput(self) -> str:
@@ -68,12 +70,17 @@ class Section:
 
 def sections(rows: Sequence[Row], comparisons: Sequence[Comparison], baseline: str) -> list[Section]:
     """One Section a (task, system); the baseline comes first among its variants, then by name."""
+    by_place: dict[tuple[str, str], dict[tuple[str, str], Row]] = defaultdict(dict)
+    against: dict[tuple[str, str], dict[tuple[str, str], Comparison]] = defaultdict(dict)
+    for row in rows:
+        by_place[row.task, row.system][row.variant, row.metric] = row
+    for one in comparisons:
+        against[one.task, one.system][one.variant, one.metric] = one
     made = []
-    for task, system in sorted({(row.task, row.system) for row in rows}):
-        mine = {(row.variant, row.metric): row for row in rows if (row.task, row.system) == (task, system)}
-        against = {(c.variant, c.metric): c for c in comparisons if (c.task, c.system) == (task, system)}
+    for task, system in sorted(by_place):
+        mine = by_place[task, system]
         variants = sorted({variant for variant, _ in mine}, key=lambda v: (v != baseline, v))
-        made.append(Section(task, system, baseline, variants, mine, against))
+        made.append(Section(task, system, baseline, variants, mine, against[task, system]))
     return made
 
 
@@ -105,8 +112,17 @@ def _heading(metric: str) -> str:
 
 def comparison_table(section: Section) -> Table:
     """One line a (metric, variant) against the baseline, in the units people read."""
-    headings = ["metric", "variant", "verdict", "n", "difference", "95% interval", "relative"]
-    headings += ["paired p", "Holm p", "Welch p", "d", "remarks"]
+    headings = [
+        "metric",
+        "variant",
+        "verdict",
+        "n",
+        "difference",
+        "95% interval",
+        "bootstrap 95%",
+        "relative",
+    ]
+    headings += ["paired p", "Holm p", "Welch p", "margin", "TOST p", "d", "P(more)", "detectable", "remarks"]
     cells = []
     for metric in section.metrics:
         for variant in section.variants:
@@ -125,23 +141,70 @@ def _comparison_cells(one: Comparison) -> list[str]:
         text = number(scaled(value, one.unit), digits=3)
         return text if text.startswith("-") or value == 0 else f"+{text}"
 
-    interval = f"{signed(one.ci_low)} to {signed(one.ci_high)}" if one.ci_low is not None else NOTHING
+    def interval(low: float | None, high: float | None) -> str:
+        return f"{signed(low)} to {signed(high)}" if low is not None else NOTHING
+
     sides = {one.variant: one.missing_seeds["variant"], one.baseline: one.missing_seeds["baseline"]}
     lacks = [f"{side} lacks seed {', '.join(map(str, seeds))}" for side, seeds in sides.items() if seeds]
+    detectable = None if one.detectable is None else scaled(one.detectable, one.unit)
     return [
         f"{label_of(one.metric)} [{unit}]" if unit else label_of(one.metric),
         one.variant,
         one.verdict,
         str(one.n),
         signed(one.mean_difference),
-        interval,
+        interval(one.ci_low, one.ci_high),
+        interval(one.bootstrap_low, one.bootstrap_high),
         percent(one.relative_difference),
         probability(one.paired_p),
         probability(one.holm_p),
         probability(one.welch_p),
+        one.margin or NOTHING,
+        probability(one.tost_p),
         NOTHING if one.effect_size is None else f"{one.effect_size:+.2f}",
+        NOTHING if one.probability_greater is None else f"{one.probability_greater:.2f}",
+        number(detectable, digits=3),
         "; ".join(filter(None, [one.note, *lacks])),
     ]
+
+
+def criteria_table(judged: Sequence[Judged]) -> Table:
+    """One line a criterion: result, value against threshold, and why."""
+    cells = [[one.claim, one.result, _value(one), _threshold(one), one.why] for one in judged]
+    return Table(["claim", "result", "value", "threshold", "why"], cells)
+
+
+def _value(one: Judged) -> str:
+    return NOTHING if one.value is None else _of_statistic(one, one.value)
+
+
+def _threshold(one: Judged) -> str:
+    sign = {"at_least": "≥ ", "at_most": "≤ ", "within": "±"}[one.comparison]
+    return sign + _of_statistic(one, one.threshold, signed=False)
+
+
+def _of_statistic(one: Judged, value: float, signed: bool = True) -> str:
+    if one.statistic == "relative_change":
+        return f"{100 * value:+.2f}%" if signed else f"{100 * value:g}%"
+    suffix = {"times_smaller": "x", "largest_ratio": "x", "difference_in_sigma": " sigma"}
+    return number(value, digits=3) + suffix.get(one.statistic, "")
+
+
+def grid_table(grid: Grid) -> Table:
+    """One line a setting of a grid: the validation score over seeds; of the chosen one the test score."""
+    headings = [*grid.keys, label_of(grid.metric), "n", label_of(grid.test_metric or "test"), "remarks"]
+    cells = []
+    for setting in grid.settings:
+        is_chosen = setting.values == grid.chosen
+        said = number(setting.mean) if setting.mean is not None else NOTHING
+        score = said + (f"±{number(setting.std, 2)}" if setting.std else "")
+        test = NOTHING
+        if is_chosen and grid.test:
+            sample = describe(np.array(list(grid.test.values())))
+            test = number(sample.mean) + (f"±{number(sample.std, 2)}" if sample.std else "")
+        remark = "; ".join(filter(None, ["chosen" * is_chosen, setting.why]))
+        cells.append([*map(number, setting.values), score, str(setting.n), test, remark])
+    return Table(headings, cells)
 
 
 def identical(section: Section) -> list[str]:
@@ -181,14 +244,23 @@ def aligned(table: Table) -> str:
     return "\n".join([texts[0], "-" * len(texts[0]), *texts[1:]])
 
 
-def terminal(parts: Sequence[Section], missing: Sequence[Missing]) -> str:
-    """The whole report for the terminal."""
+def terminal(
+    parts: Sequence[Section], missing: Sequence[Missing], verdict: str, judged: Sequence[Judged]
+) -> str:
+    """The whole report for the terminal: the verdict comes last, where it is seen."""
     blocks = []
-    for section in parts:
+    for section in parts[:_MOST_SECTIONS]:
         block = [f"{section.task} / {section.system}", aligned(result_table(section)), *identical(section)]
         if section.baseline not in section.variants:
             block.append(f"nothing to compare with: no finished run of '{section.baseline}'")
         blocks.append("\n".join(block))
+    if len(parts) > _MOST_SECTIONS:
+        blocks.append(f"and {len(parts) - _MOST_SECTIONS} more tasks and systems: see report.md")
     if missing:
-        blocks.append("\n".join([f"{len(missing)} missing:", *(f"  {missing_line(run)}" for run in missing)]))
+        lines = [f"  {missing_line(run)}" for run in missing[:_MOST_LINES]]
+        if len(missing) > _MOST_LINES:
+            lines.append(f"  and {len(missing) - _MOST_LINES} more: see report.md")
+        blocks.append("\n".join([f"{len(missing)} missing:", *lines]))
+    lines = [f"  {one.result:<12} {one.claim}: {one.why}" for one in judged]
+    blocks.append("\n".join([verdict, *lines]))
     return "\n\n".join(blocks)

@@ -50,6 +50,7 @@ class Comparison(Enum):
     within = "within"  # -threshold to threshold: equivalence, by two one-sided tests
 
 
+EQUIVALENCE = (Statistic.relative_change, Statistic.difference, Statistic.difference_in_sigma)
 _OF_RUNS = {Statistic.diverged, Statistic.largest_ratio, Statistic.only_fits}  # need no metric
 _OVER = {Statistic.growth_exponent, Statistic.largest_ratio}
 
@@ -100,8 +101,13 @@ def _check(key: str, criterion: CriterionConfig) -> None:
                     "src/pmexp/metrics/catalog.py"
                 ) from None
     if (criterion.over is None) == (statistic in _OVER):
-        said = "needs over=<a numeric key of the run>" if criterion.over is None else "has no over: leave it out"
+        said = (
+            "needs over=<a numeric key of the run>" if criterion.over is None else "has no over: leave it out"
+        )
         raise UserError(f"{key}.over: {criterion.over}; statistic={statistic.name} {said}")
+    if criterion.comparison is Comparison.within and statistic not in EQUIVALENCE:
+        allowed = ", ".join(each.name for each in EQUIVALENCE)
+        raise UserError(f"{key}.comparison: within; statistic={statistic.name} has no margin, {allowed} have")
     if criterion.comparison is Comparison.within and not criterion.threshold > 0:
         raise UserError(f"{key}.threshold: {criterion.threshold} must be above 0 for comparison=within")
     if not criterion.tasks:

@@ -35,7 +35,7 @@ def test_paired_t_of_1_2_3_by_hand() -> None:
     assert found.p == pytest.approx(1 - t / math.sqrt(t * t + 2), rel=1e-12)
     # and its 97.5 % quantile is q = 0.95 / sqrt(2 * 0.975 * 0.025).
     half = 0.95 / math.sqrt(2 * 0.975 * 0.025) / math.sqrt(3)
-    assert stats.paired_interval(np.array([1.0, 2.0, 3.0])) == pytest.approx((2 - half, 2 + half), rel=1e-12)
+    assert stats.t_interval(np.array([1.0, 2.0, 3.0])) == pytest.approx((2 - half, 2 + half), rel=1e-12)
 
 
 def test_paired_t_and_interval_agree_with_scipy() -> None:
@@ -43,7 +43,7 @@ def test_paired_t_and_interval_agree_with_scipy() -> None:
     found = stats.paired_t(OURS - THEIRS)
     assert (found.t, found.p) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
     interval = expected.confidence_interval(0.95)
-    assert stats.paired_interval(OURS - THEIRS) == pytest.approx((interval.low, interval.high), rel=1e-12)
+    assert stats.t_interval(OURS - THEIRS) == pytest.approx((interval.low, interval.high), rel=1e-12)
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])

@@ -15,13 +15,15 @@ Direction = Literal["min", "max", "none"]
 class Metric:
     """One measured quantity.
 
-    `direction` says which end is better; "none" marks a quantity that is only observed.
+    `direction` says which end is better; "none" marks a quantity that is only observed. An `exact` one is
+    counted, not sampled: one run has all that there is to know of it.
     """
 
     name: str
     unit: str
     direction: Direction
     label: str
+    exact: bool = False
 
 
 _SPLITS = {
@@ -40,14 +42,20 @@ _CATALOG = (
         for name, metric in TASK_METRICS.items()
     ),
     Metric("grad/norm", "1", "none", "gradient norm before clipping"),
-    Metric("memory/saved_bytes", "bytes", "min", "saved for backward"),
-    Metric("memory/mask_bytes", "bytes", "min", "dropout masks saved for backward"),
-    Metric("memory/mask_elements", "elements", "none", "elements under dropout in a step"),
-    Metric("memory/mask_bytes_per_element", "bytes/element", "min", "mask bytes an element"),
-    Metric("memory/parameters_bytes", "bytes", "min", "parameters and buffers"),
-    Metric("memory/gradients_bytes", "bytes", "min", "gradients"),
-    Metric("memory/optimizer_bytes", "bytes", "min", "optimizer state"),
-    Metric("memory/recomputed_products", "products", "none", "attention products recomputed in backward"),
+    Metric("memory/saved_bytes", "bytes", "min", "saved for backward", exact=True),
+    Metric("memory/mask_bytes", "bytes", "min", "dropout masks saved for backward", exact=True),
+    Metric("memory/mask_elements", "elements", "none", "elements under dropout in a step", exact=True),
+    Metric("memory/mask_bytes_per_element", "bytes/element", "min", "mask bytes an element", exact=True),
+    Metric("memory/parameters_bytes", "bytes", "min", "parameters and buffers", exact=True),
+    Metric("memory/gradients_bytes", "bytes", "min", "gradients", exact=True),
+    Metric("memory/optimizer_bytes", "bytes", "min", "optimizer state", exact=True),
+    Metric(
+        "memory/recomputed_products",
+        "products",
+        "none",
+        "attention products recomputed in backward",
+        exact=True,
+    ),
     Metric("memory/peak_bytes", "bytes", "min", "peak memory"),
     Metric("speed/step_ms", "ms", "min", "step time (median)"),
     Metric("speed/step_ms_p10", "ms", "min", "step time (10th percentile)"),
@@ -55,9 +63,13 @@ _CATALOG = (
     Metric("speed/epoch_s", "s", "min", "wall time of an epoch"),
     Metric("speed/samples_per_s", "samples/s", "max", "throughput"),
     Metric("speed/tokens_per_s", "tokens/s", "max", "throughput in tokens"),
-    Metric("speed/flops_per_step", "FLOP", "none", "operations of a step"),
+    Metric("speed/flops_per_step", "FLOP", "none", "operations of a step", exact=True),
     Metric(
-        "speed/recomputed_flops_per_step", "FLOP", "none", "operations of a step that checkpointing repeats"
+        "speed/recomputed_flops_per_step",
+        "FLOP",
+        "none",
+        "operations of a step that checkpointing repeats",
+        exact=True,
     ),
     Metric("speed/tflops_per_s", "TFLOP/s", "max", "operations in time"),
     Metric("speed/mfu", "fraction", "max", "model FLOPs utilization"),
@@ -66,7 +78,11 @@ _CATALOG = (
     Metric("profile/packing_share", "fraction", "min", "share of drawing, applying and packing masks"),
     Metric("profile/unpacking_share", "fraction", "min", "share of unpacking and applying masks"),
     Metric(
-        "check/gradient_error", "1", "min", "largest error of dropout's gradient against finite differences"
+        "check/gradient_error",
+        "1",
+        "min",
+        "largest error of dropout's gradient against finite differences",
+        exact=True,
     ),
     Metric("progress/steps_total", "steps", "none", "steps planned"),
     Metric("progress/epoch", "epochs", "none", "epochs done"),

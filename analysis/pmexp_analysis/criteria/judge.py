@@ -1,0 +1,123 @@
+"""Every criterion of the protocol, judged in every task and system that it is about."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from pmexp.protocol import CriterionConfig, Statistic
+from pmexp_analysis.compare import values_by_seed
+from pmexp_analysis.criteria.growth import judge_growth
+from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
+from pmexp_analysis.criteria.pairs import Sides, judge_pairs
+from pmexp_analysis.criteria.result import Judged, Part, combined
+from pmexp_analysis.criteria.runs import judge_divergence
+from pmexp_analysis.fits import Limits, lone_fits
+from pmexp_analysis.margins import is_about
+from pmexp_analysis.records import Experiment, Member, Missing
+from pmexp_analysis.scales import Undefined
+from pmexp_analysis.scores import is_exact, resolve
+from pmexp_analysis.series import series_over
+
+_BySeed = dict[int, float]
+
+
+@dataclass(frozen=True)
+class _Section:
+    """metric -> variant -> seed -> value, of one task and system."""
+
+    task: str
+    system: str
+    values: dict[str, dict[str, _BySeed]]
+
+
+def judge(experiment: Experiment, limits: Sequence[Limits], exact: Collection[str] = ()) -> list[Judged]:
+    """One Judged a criterion, in the protocol's order.
+
+    `limits`: what fits; `exact`: metrics that are counted in these runs beside those that the catalog says.
+    """
+    sections = _sections(experiment)
+    return [
+        combined(name, criterion, list(_parts(criterion, experiment, sections, limits, exact)))
+        for name, criterion in experiment.protocol.criteria.items()
+    ]
+
+
+def _sections(experiment: Experiment) -> list[_Section]:
+    made = []
+    for (task, system), section in experiment.finals.groupby(["task", "system"], observed=True):
+        by_metric = section.groupby("metric", observed=True)
+        made.append(_Section(task, system, {metric: values_by_seed(group) for metric, group in by_metric}))
+    return made
+
+
+def _parts(
+    criterion: CriterionConfig,
+    experiment: Experiment,
+    sections: Sequence[_Section],
+    limits: Sequence[Limits],
+    exact: Collection[str],
+) -> Iterable[Part]:
+    protocol, statistic = experiment.protocol, criterion.statistic
+    if statistic is Statistic.only_fits:
+        yield judge_lone_fit(criterion, limits, *lone_fits(experiment), protocol)
+    elif statistic is Statistic.largest_ratio:
+        of_setting = [one for one in limits if one.over == criterion.over and is_about(criterion, one.task)]
+        yield from (judge_largest(criterion, one, protocol) for one in of_setting)
+    elif statistic is Statistic.growth_exponent:
+        for series in series_over(experiment.members, criterion.over or ""):
+            if is_about(criterion, series.task):
+                try:
+                    yield judge_growth(criterion, series, criterion.metric or "", protocol)
+                except Undefined as error:
+                    yield Part(series.task, series.system, "not measured", str(error))
+    else:
+        concerned = [one for one in sections if is_about(criterion, one.task)]
+        if statistic is Statistic.diverged:
+            yield from _divergences(criterion, concerned, experiment)
+        else:
+            yield from (_of_pairs(criterion, section, experiment, exact) for section in concerned)
+
+
+def _divergences(
+    criterion: CriterionConfig, sections: Sequence[_Section], experiment: Experiment
+) -> Iterable[Part]:
+    method = experiment.protocol.method
+    runs: dict[tuple[str, str], list[Member]] = defaultdict(list)
+    missing: dict[tuple[str, str], list[Missing]] = defaultdict(list)
+    for member in experiment.members:
+        if member.labels.variant == method:
+            runs[member.labels.task, member.labels.system].append(member)
+    for one in experiment.missing:
+        if one.variant == method:
+            missing[one.task, one.system].append(one)
+    for at in ((section.task, section.system) for section in sections):
+        yield judge_divergence(criterion, *at, runs[at], missing[at])
+
+
+def _of_pairs(
+    criterion: CriterionConfig, section: _Section, experiment: Experiment, exact: Collection[str]
+) -> Part:
+    known = list(section.values)
+    metric = resolve(criterion.metric or "", known)
+    source = resolve(criterion.drop_from, known) if criterion.drop_from else None
+    if metric is None or (criterion.drop_from and source is None):
+        lacking = criterion.metric if metric is None else criterion.drop_from
+        return Part(section.task, section.system, "not measured", f"no run records {lacking}")
+    method, baseline = (
+        _values(section, variant, metric, source)
+        for variant in (experiment.protocol.method, experiment.protocol.baseline)
+    )
+    counted = metric in exact or is_exact(metric)
+    try:
+        return judge_pairs(criterion, Sides(section.task, section.system, method, baseline, metric, counted))
+    except Undefined as error:
+        return Part(section.task, section.system, "not measured", str(error))
+
+
+def _values(section: _Section, variant: str, metric: str, source: str | None) -> _BySeed:
+    """seed -> value; with `source` the drop from that metric to `metric`."""
+    values = section.values[metric].get(variant, {})
+    if source is None:
+        return values
+    before = section.values[source].get(variant, {})
+    return {seed: before[seed] - value for seed, value in values.items() if seed in before}

@@ -1,0 +1,94 @@
+"""The figures over tasks: metrics against a setting, the largest that fits, grids of hyperparameters."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pmexp.metrics.catalog import metric_of
+from pmexp_analysis import plots
+from pmexp_analysis.figures.drawn import Drawn
+from pmexp_analysis.fits import Limits
+from pmexp_analysis.hparams import Grid
+from pmexp_analysis.records import Experiment
+from pmexp_analysis.scores import label_of
+from pmexp_analysis.series import Series, series_over
+from pmexp_analysis.stats import describe
+
+_SCALES = {"dataset.max_length": "sequence length [tokens]", "train.batch_size": "batch [samples]"}
+
+
+def of_experiment(
+    experiment: Experiment, limits: Sequence[Limits], grids: Sequence[Grid], looks: Mapping[str, plots.Style]
+) -> Iterator[Drawn]:
+    """The figures over tasks: metrics against a setting, the largest that fits, grids of hyperparameters."""
+    for over, axis in _SCALES.items():
+        series = series_over(experiment.members, over)
+        for metric in ("memory/peak_bytes", "memory/saved_bytes", "speed/samples_per_s") if series else ():
+            levels = [level for one in series for level in _levels(one, metric)]
+            if any(level.value is not None for level in levels):
+                told = metric_of(metric)
+                figure = plots.scaling(levels, axis, metric, told.unit, told.direction, None, looks)
+                about = f"{label_of(metric).capitalize()} against {axis.split(' [')[0]}."
+                yield Drawn(f"{metric.split('/')[1]}-over-{over.split('.')[1]}", about, figure)
+    panels = _largest(limits, experiment.protocol.baseline)
+    if panels:
+        figure = plots.largest(panels, experiment.protocol.baseline, looks)
+        yield Drawn("largest", "The largest setting that fits into memory, and its factor.", figure)
+    for place, grid in enumerate(grids):
+        if len(grid.keys) == 2:
+            about = (
+                f"{grid.task}, {grid.system}, {grid.variant}: {label_of(grid.metric)} over the grid, mean "
+            )
+            about += "and standard deviation over seeds; the ring marks the best on validation."
+            yield Drawn(f"grid-{place + 1}", about, _heat_map(grid))
+
+
+def _levels(series: Series, metric: str) -> list[plots.Level]:
+    values: dict[tuple[str, float], list[float]] = defaultdict(list)
+    lacking: set[tuple[str, float]] = set()
+    for setting, member in series.members:
+        value = (member.run.finals or {}).get(metric)
+        if member.state == "out of memory":
+            lacking.add((member.labels.variant, setting))
+        elif value is not None and math.isfinite(value):
+            values[member.labels.variant, setting].append(value)
+    panel = series.task if series.system == "plain" else f"{series.task}, {series.system}"
+    found = []
+    for variant, setting in sorted(values.keys() | lacking):
+        sample = describe(np.array(values[variant, setting]))
+        value = None if sample.mean is None else (sample.mean, sample.std or 0.0)
+        found.append(plots.Level(panel, variant, setting, value))
+    return found
+
+
+def _largest(limits: Sequence[Limits], baseline: str) -> dict[str, list[plots.Fit]]:
+    """Of the limits that some variant ran into."""
+    panels = {}
+    for one in limits:
+        if any(tries.lacks for tries in one.tries.values()):
+            word = _SCALES[one.over].split(" [")[0]
+            where = one.task if one.system == "plain" else f"{one.task}, {one.system}"
+            order = sorted(one.tries, key=lambda variant: (variant != baseline, variant))
+            panels[f"largest {word}: {where} ({one.how})"] = [
+                plots.Fit(variant, one.tries[variant].largest, math.isinf(one.tries[variant].first_lack))
+                for variant in order
+            ]
+    return panels
+
+
+def _heat_map(grid: Grid) -> Figure:
+    cells = [
+        plots.Cell(
+            setting.values[1],
+            setting.values[0],
+            None if setting.mean is None else (setting.mean, setting.std or 0.0),
+            setting.why,
+        )
+        for setting in grid.settings
+    ]
+    told = metric_of(grid.metric)
+    chosen = (grid.chosen[1], grid.chosen[0]) if grid.chosen else None
+    return plots.heat_map(cells, grid.keys[1], grid.keys[0], grid.metric, told.unit, told.direction, chosen)

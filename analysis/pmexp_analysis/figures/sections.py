@@ -1,0 +1,183 @@
+"""The figures of one task and system."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pmexp.errors import UserError
+from pmexp.protocol import Statistic
+from pmexp_analysis import plots
+from pmexp_analysis.cells import mean_std
+from pmexp_analysis.figures.drawn import Drawn
+from pmexp_analysis.margins import Margin, margin_of
+from pmexp_analysis.records import Experiment
+from pmexp_analysis.scores import label_of
+from pmexp_analysis.tables import Section
+from pmexp_analysis.updates import cosines
+
+Looks = Mapping[str, plots.Style]
+_STACK = {
+    "memory/parameters_bytes": "parameters",
+    "memory/gradients_bytes": "gradients",
+    "memory/optimizer_bytes": "optimizer",
+    "memory/mask_bytes": "dropout masks",
+}
+_REST = "else saved for backward"
+_FOREST = ("memory/saved_bytes", "memory/peak_bytes", "speed/samples_per_s", "speed/step_ms")
+
+
+def of_section(experiment: Experiment, section: Section, looks: Looks, prefix: str) -> Iterator[Drawn]:
+    """The figures of one task and system, as far as its runs recorded what they show."""
+    mine = {variant: looks[variant] for variant in section.variants}
+    drawers: tuple[tuple[str, Callable[[], tuple[Figure, str] | None]], ...] = (
+        ("effects", lambda: _forest(experiment, section)),
+        ("pareto", lambda: _pareto(section, mine)),
+        ("convergence", lambda: _convergence(experiment, section, mine)),
+        ("loss-difference", lambda: _loss_difference(experiment, section, mine)),
+        ("memory", lambda: _breakdown(section)),
+        ("kernels", lambda: _kernel_share(section)),
+        ("updates", lambda: _update_cosine(experiment, section, mine)),
+    )
+    for name, draw in drawers:
+        drawn = draw()
+        if drawn is not None:
+            yield Drawn(f"{prefix}{name}", drawn[1], drawn[0])
+
+
+def _forest(experiment: Experiment, section: Section) -> tuple[Figure, str] | None:
+    effects = []
+    for metric in dict.fromkeys([*section.scores, *_FOREST]):
+        margin = margin_of(experiment.protocol, section.task, metric, section.metrics)
+        for variant in section.variants:
+            one = section.comparisons.get((variant, metric))
+            if one is not None and one.mean_difference is not None:
+                effects.append(
+                    plots.Effect(
+                        metric=metric,
+                        unit=one.unit,
+                        direction=one.direction,
+                        label=variant,
+                        estimate=one.mean_difference,
+                        low=one.ci_low,
+                        high=one.ci_high,
+                        margin=_margin(margin, section, metric),
+                        verdict=one.verdict,
+                    )
+                )
+    if not effects:
+        return None
+    about = f"Differences to {section.baseline} with 95 % t intervals; the band is the margin of equivalence."
+    return plots.forest(effects), about
+
+
+def _margin(margin: Margin | None, section: Section, metric: str) -> float | None:
+    """In the metric's unit."""
+    base = section.rows.get((section.baseline, metric))
+    if margin is None or base is None or base.mean is None:
+        return None
+    if margin.statistic is Statistic.relative_change:
+        return margin.threshold * abs(base.mean)
+    if margin.statistic is Statistic.difference_in_sigma:
+        return margin.threshold * base.std if base.std else None
+    return margin.threshold
+
+
+def _pareto(section: Section, looks: Looks) -> tuple[Figure, str] | None:
+    metrics = [m for m in (section.memory, section.throughput, *section.scores[:1]) if m in section.metrics]
+    points = []
+    for variant in section.variants:
+        rows = [section.rows.get((variant, metric)) for metric in metrics]
+        places = tuple((row.mean, row.std or 0.0) for row in rows if row is not None and row.mean is not None)
+        if len(places) == len(metrics):
+            score = section.rows.get((variant, section.scores[0])) if section.scores else None
+            legend = f"{variant}: {label_of(score.metric)} {mean_std(score)}" if score else variant
+            points.append(plots.Point(variant, legend, places))
+    if len(metrics) < 2 or not points:
+        return None
+    first = {metric: next(row for (_, m), row in section.rows.items() if m == metric) for metric in metrics}
+    axes = [plots.Axis(metric, row.unit, row.direction) for metric, row in first.items()]
+    about = (
+        "What memory, speed and quality cost each other: means over seeds with one standard deviation; rings "
+    )
+    about += "mark the Pareto front of each panel, the shade what it dominates."
+    return plots.pareto(axes, points, looks), about
+
+
+def _convergence(experiment: Experiment, section: Section, looks: Looks) -> tuple[Figure, str] | None:
+    curves = _curves(experiment, section)
+    recorded = set(curves["metric"].unique())
+    metrics = [m for m in ("train/loss", "val/loss", "val/accuracy", "val/f1") if m in recorded]
+    if not metrics:
+        return None
+    about = "Convergence: means over the seeds, the bands reach from the least to the greatest of them."
+    return plots.convergence(curves, metrics, looks), about
+
+
+def _loss_difference(experiment: Experiment, section: Section, looks: Looks) -> tuple[Figure, str] | None:
+    curves = _curves(experiment, section)
+    others = {variant: look for variant, look in looks.items() if variant != section.baseline}
+    if "train/loss" not in set(curves["metric"].unique()) or section.baseline not in looks or not others:
+        return None
+    about = (
+        f"Training loss less that of {section.baseline} with the same seed, step by step; the band is the "
+    )
+    about += "baseline's own spread over seeds."
+    return plots.loss_difference(curves, "train/loss", section.baseline, looks), about
+
+
+def _breakdown(section: Section) -> tuple[Figure, str] | None:
+    stacks = []
+    for variant in section.variants:
+        means = {m: row.mean for (v, m), row in section.rows.items() if v == variant and row.mean is not None}
+        if "memory/saved_bytes" not in means:
+            continue
+        parts = {word: means[metric] for metric, word in _STACK.items() if metric in means}
+        parts[_REST] = means["memory/saved_bytes"] - means.get("memory/mask_bytes", 0.0)
+        stacks.append(plots.Stack(variant, parts, means.get("memory/peak_bytes")))
+    if not stacks:
+        return None
+    about = (
+        "What memory holds, counted in one step; the mark is the measured peak, which on a CPU has the whole "
+    )
+    about += "process in it."
+    return plots.breakdown(stacks, [*_STACK.values(), _REST]), about
+
+
+def _kernel_share(section: Section) -> tuple[Figure, str] | None:
+    shares = []
+    for variant in section.variants:
+        both = [section.rows.get((variant, f"profile/{what}_share")) for what in ("packing", "unpacking")]
+        means = [(row.mean, row.std or 0.0) for row in both if row is not None and row.mean is not None]
+        if len(means) == 2:
+            shares.append(plots.Share(variant, *means))
+    return (plots.kernel_share(shares), "The share of a step that masks take.") if shares else None
+
+
+def _update_cosine(experiment: Experiment, section: Section, looks: Looks) -> tuple[Figure, str] | None:
+    kept = {
+        (m.labels.variant, m.labels.seed): m.run.folder
+        for m in experiment.members
+        if (m.labels.task, m.labels.system) == (section.task, section.system) and m.run.finals is not None
+    }
+    found = []
+    for (variant, seed), folder in sorted(kept.items()):
+        base = kept.get((section.baseline, seed))
+        if variant == section.baseline or base is None or folder is None:
+            continue
+        try:
+            steps, values = cosines(folder, base)
+        except UserError:  # one of the two kept none
+            continue
+        found.append(plots.Cosine(variant, seed, steps.tolist(), values.tolist()))
+    if not found:
+        return None
+    about = f"Cosine between the updates of each variant and of {section.baseline} with the same seed, from "
+    about += "random sums of them; the band reaches over the seeds."
+    return plots.update_cosine(found, looks), about
+
+
+def _curves(experiment: Experiment, section: Section) -> pd.DataFrame:
+    curves = experiment.curves
+    mine = curves[(curves["task"] == section.task) & (curves["system"] == section.system)]
+    return mine[mine["step"].notna() & mine["value"].notna()]

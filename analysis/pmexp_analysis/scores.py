@@ -1,0 +1,62 @@
+"""Which metrics say how well a task was learned, and in which order metrics are shown."""
+
+from collections.abc import Iterable, Sequence
+
+from pmexp.metrics.catalog import metric_of
+
+_SECTIONS = ("test", "val", "ood", "fgsm", "train", "memory", "speed")
+
+
+def in_order(metrics: Iterable[str]) -> list[str]:
+    """`metrics` in the catalog's order of sections: scores first, then memory, then speed, then the rest."""
+
+    def key(name: str) -> tuple[int, str]:
+        section = name.split("/")[0]
+        return (_SECTIONS.index(section) if section in _SECTIONS else len(_SECTIONS), name)
+
+    return sorted(metrics, key=key)
+
+
+def label_of(metric: str) -> str:
+    """The catalog's words for `metric`, or its name when a journal holds one the catalog does not know."""
+    try:
+        return metric_of(metric).label
+    except KeyError:
+        return metric
+
+
+def is_exact(metric: str) -> bool:
+    """Whether one run has all there is to know of `metric`: it is counted, not sampled."""
+    try:
+        return metric_of(metric).exact
+    except KeyError:
+        return False
+
+
+def scores(metrics: Sequence[str], splits: Sequence[str] = ("test", "val")) -> list[str]:
+    """A task's main metrics, the first of them foremost: those of the first split that has any; a loss or a
+    perplexity only where there is no score."""
+    for direction in ("max", "min"):
+        for split in splits:
+            found = [m for m in metrics if m.startswith(f"{split}/") and _direction(m) == direction]
+            if found:
+                return in_order(found)
+    return []
+
+
+def resolve(metric: str, metrics: Sequence[str]) -> str | None:
+    """The metric that a criterion's word means among those of a task: `score`, `<split>/score` or a name."""
+    if metric == "score":
+        found = scores(metrics)
+    elif metric.endswith("/score"):
+        found = scores(metrics, [metric.removesuffix("/score")])
+    else:
+        found = [metric] if metric in metrics else []
+    return found[0] if found else None
+
+
+def _direction(metric: str) -> str:
+    try:
+        return metric_of(metric).direction
+    except KeyError:
+        return "none"
