@@ -1,0 +1,56 @@
+"""A mean with its error, as the figures take it and draw it."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from pmexp_analysis.cells import scaled
+
+Estimate = tuple[float, float] | tuple[float, float, float]
+"""(mean, standard deviation or 0), or (mean, low, high) with both ends of an interval, in the metric's own
+unit. A mean that is not finite is not drawn."""
+
+
+def ends(estimate: Estimate, unit: str) -> tuple[float, float, float]:
+    """(mean, low, high) in the unit people read; an end that is not finite is the mean."""
+    mean = scaled(estimate[0], unit)
+    if len(estimate) == 3:
+        low, high = scaled(estimate[1], unit), scaled(estimate[2], unit)
+    else:
+        spread = scaled(estimate[1], unit)
+        low, high = mean - spread, mean + spread
+    return mean, low if math.isfinite(low) else mean, high if math.isfinite(high) else mean
+
+
+def is_known(estimate: Estimate | None) -> bool:
+    """Whether there is a mean to draw."""
+    return estimate is not None and math.isfinite(estimate[0])
+
+
+def error_bars(
+    panel: Axes, places: Sequence[float], bars: Sequence[tuple[float, float]], colour: str
+) -> None:
+    """A vertical bar from low to high at each of `places`, with caps; none where both ends are one."""
+    _bars(panel, places, bars, colour, upright=True)
+
+
+def error_bars_across(
+    panel: Axes, places: Sequence[float], bars: Sequence[tuple[float, float]], colour: str
+) -> None:
+    """A horizontal bar from low to high at each of `places`, with caps; none where both ends are one."""
+    _bars(panel, places, bars, colour, upright=False)
+
+
+def _bars(
+    panel: Axes, places: Sequence[float], bars: Sequence[tuple[float, float]], colour: str, upright: bool
+) -> None:
+    drawn = [(place, low, high) for place, (low, high) in zip(places, bars, strict=True) if low != high]
+    if not drawn:
+        return
+    at, lows, highs = (list(column) for column in zip(*drawn, strict=True))
+    lines = panel.vlines if upright else panel.hlines
+    lines(at, lows, highs, colors=colour, linewidths=1.0, zorder=3)
+    tips, twice = [*lows, *highs], [*at, *at]
+    across, up = (twice, tips) if upright else (tips, twice)
+    panel.plot(across, up, "_" if upright else "|", color=colour, markersize=5, zorder=3)
