@@ -12,18 +12,18 @@ from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import Axis
 from pmexp_analysis.distinguish import distinguish
-from pmexp_analysis.protocols import Choice, protocol_of
+from pmexp_analysis.protocols import NO_CHOICE, Choice, protocol_of
 from pmexp_analysis.records import COLUMNS, Curve, Experiment, Labels, Member, Missing, Run, State
 
 OWN_SYSTEM = "its own"  # in the place of a system where arms are compared
 _TRAINING_SECTIONS = ("train/", "val/", "test/")
 
 
-def assemble(name: str, source: str, runs: Sequence[Run], choice: Choice = Choice()) -> Experiment:
+def assemble(name: str, source: str, runs: Sequence[Run], choice: Choice = NO_CHOICE) -> Experiment:
     """The experiment made of `runs`, the planned and the unfinished ones among them: these are named.
 
-    `choice`: what the reader asks for in the place of the protocol. Raises UserError when no run has finished,
-    or two finished runs cannot be told apart.
+    `choice`: what the reader asks for in the place of the protocol. Raises UserError when no run has
+    finished, or two finished runs cannot be told apart.
     """
     protocol, remarks = protocol_of(runs, choice)
     told_apart = distinguish({run.run_id: (run.labels, run.settings) for run in runs})
@@ -41,6 +41,7 @@ def assemble(name: str, source: str, runs: Sequence[Run], choice: Choice = Choic
         )
     _refuse_twins(finished)
     missing += _seeds_that_others_have(finished, missing) + _diverged(finished)
+    environment = _distinct(member.run.environment for member in finished)
     return Experiment(
         name=name,
         source=source,
@@ -48,7 +49,8 @@ def assemble(name: str, source: str, runs: Sequence[Run], choice: Choice = Choic
         curves=_curves_table(finished),
         members=members,
         missing=sorted(missing, key=lambda m: (m.task, m.system, m.variant, m.seed, m.run_id or "")),
-        environment=_distinct(member.run.environment for member in finished),
+        environment=environment,
+        counted=_counted(environment),
         protocol=protocol,
         remarks=remarks,
     )
@@ -95,9 +97,9 @@ def _refuse_twins(finished: Sequence[Member]) -> None:
         twin = first.setdefault(at, run_id)
         if twin != run_id:
             raise UserError(
-                f"runs {twin} and {run_id} are both {at.task} / {at.system} / {at.variant} / seed {at.seed} and"
-                " record no setting that differs, so which one to pair is unclear: give one sweep another"
-                " name=, or remove the run that is out of date"
+                f"runs {twin} and {run_id} are both {at.task} / {at.system} / {at.variant} / seed {at.seed}"
+                " and record no setting that differs, so which one to pair is unclear: give one sweep"
+                " another name=, or remove the run that is out of date"
             )
 
 
@@ -175,6 +177,13 @@ def _long_table(members: Sequence[Member], curves: Sequence[Curve]) -> pd.DataFr
         "value": np.concatenate([np.asarray(curve.values, dtype=np.float64) for curve in curves]),
     }
     return pd.DataFrame(columns, columns=list(COLUMNS))
+
+
+def _counted(environment: Mapping[str, Sequence[str | float]]) -> frozenset[str]:
+    """The peak is a count where CUDA's allocator keeps it, and a sample where the operating system does."""
+    sources = [str(source) for source in environment.get("peak_memory_source", [])]
+    counted = bool(sources) and all(source.startswith("CUDA allocator") for source in sources)
+    return frozenset(["memory/peak_bytes"] if counted else [])
 
 
 def _distinct(environments: Iterable[Mapping[str, str | float]]) -> dict[str, list[str | float]]:

@@ -134,7 +134,7 @@ def comparisons(
 
 
 def values_by_seed(group: pd.DataFrame) -> dict[str, dict[int, float]]:
-    """variant -> seed -> value, of the rows of one task, system and metric; without values that are not finite."""
+    """variant -> seed -> value, of the rows of one task, system and metric; without what is not finite."""
     found: dict[str, dict[int, float]] = {variant: {} for variant in group["variant"].unique()}
     for variant, seed, value in zip(group["variant"], group["seed"], group["value"], strict=True):
         if not np.isnan(value):

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from pmexp_analysis.fits import Limits, limits_of
 from pmexp_analysis.hparams import Grid, grids
 from pmexp_analysis.records import Experiment
 from pmexp_analysis.tables import Section
-
-_PEAK, _SOURCE, _COUNTED = "memory/peak_bytes", "peak_memory_source", "CUDA allocator"
 
 
 @dataclass(frozen=True)
@@ -45,11 +42,10 @@ def content_of(
 ) -> Content:
     """`fits`: the folder of answers of pmexp.fit; `earlier`: a report to compare with. Raises UserError."""
     protocol = experiment.protocol
-    exact = _exact(experiment)
     rows = compare.rows(experiment.finals)
-    comparisons = compare.comparisons(experiment.finals, protocol, exact)
+    comparisons = compare.comparisons(experiment.finals, protocol, experiment.counted)
     limits = limits_of(experiment, fits)
-    judged = judge(experiment, limits, exact)
+    judged = judge(experiment, limits)
     result, sentence = answer(judged, protocol.method)
     content = Content(
         experiment=experiment,
@@ -67,13 +63,6 @@ def content_of(
     if earlier is None:
         return content
     return replace(content, changes=changes.changes(earlier, as_dict(content)))
-
-
-def _exact(experiment: Experiment) -> Sequence[str]:
-    """The peak is a count where CUDA's allocator keeps it, and a sample where the operating system does."""
-    sources = [str(source) for source in experiment.environment.get(_SOURCE, [])]
-    counted = bool(sources) and all(source.startswith(_COUNTED) for source in sources)
-    return [_PEAK] if counted else []
 
 
 def as_dict(content: Content) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _SETTING_OF = {"batch": "train.batch_size", "length": "dataset.max_length"}
 
 @dataclass(frozen=True)
 class Tries:
-    """Settings of one kind at which a variant did and did not fit. `how` it was found: run, simulated, measured."""
+    """Settings of one kind at which a variant did and did not fit."""
 
     fits: list[float] = field(default_factory=list)
     lacks: list[float] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Tries:
 
 @dataclass(frozen=True)
 class Limits:
-    """How far each variant gets with one setting, all else being alike."""
+    """How far each variant gets with one setting, all else being alike. `how`: by runs, or by pmexp.fit."""
 
     task: str
     system: str
@@ -68,8 +68,8 @@ def limits_of(experiment: Experiment, folder: Path | None) -> list[Limits]:
 
 
 def lone_fits(experiment: Experiment) -> tuple[list[str], int]:
-    """(labels of runs of the method that finished where the baseline's ran out of memory, number of such runs of
-    the baseline)."""
+    """(runs of the method that finished where the baseline's ran out of memory, number of such runs of the
+    baseline)."""
     protocol = experiment.protocol
     state = {member.labels: member.state for member in experiment.members}
     lacking = [at for at, how in state.items() if at.variant == protocol.baseline and how == "out of memory"]

@@ -11,13 +11,13 @@ import numpy as np
 
 from pmexp.errors import UserError
 from pmexp_analysis.assemble import assemble
-from pmexp_analysis.protocols import Choice
+from pmexp_analysis.protocols import NO_CHOICE, Choice
 from pmexp_analysis.records import Curve, Experiment, Labels, Run, State
 
 _MARKS = ("summary.json", "failure.json", "journal.jsonl", "config.yaml")
 
 
-def load_runs(runs_dir: Path, name: str, choice: Choice = Choice()) -> Experiment:
+def load_runs(runs_dir: Path, name: str, choice: Choice = NO_CHOICE) -> Experiment:
     """Read every run folder of experiment `name` in one pass, linear in runs and records.
 
     Raises UserError (one line) for an unknown experiment, a file that cannot be read, or no finished run.

@@ -17,7 +17,7 @@ from pmexp.errors import UserError, first_line
 from pmexp.metrics.catalog import metric_of
 from pmexp_analysis.assemble import assemble
 from pmexp_analysis.load import finite
-from pmexp_analysis.protocols import Choice
+from pmexp_analysis.protocols import NO_CHOICE, Choice
 from pmexp_analysis.records import Curve, Experiment, Labels, Run
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _LARGEST = 1.7976931348623157e308  # MLflow's database stores an infinity as the
 _PAGE = 1000
 
 
-def load_mlflow(uri: str, name: str, choice: Choice = Choice()) -> Experiment:
+def load_mlflow(uri: str, name: str, choice: Choice = NO_CHOICE) -> Experiment:
     """Read experiment `name` from the tracking server or database at `uri`.
 
     Raises UserError (one line) for an unreachable store, an unknown experiment, or no finished run.

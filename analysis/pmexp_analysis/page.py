@@ -23,6 +23,7 @@ class Image:
 
     caption: str
     png: bytes
+    inches: float  # wide, in print
 
     @property
     def uri(self) -> str:

@@ -28,6 +28,9 @@ class Choice:
     criteria: Path | None = None  # a YAML file of name -> criterion
 
 
+NO_CHOICE = Choice()
+
+
 def protocol_of(runs: Sequence[Run], choice: Choice) -> tuple[ProtocolConfig, list[str]]:
     """The protocol of the first run that started, with the choices, and remarks for the report.
 
@@ -53,7 +56,7 @@ def _changes(told: Sequence[Run]) -> list[str]:
         if run.protocol != first:
             others[", ".join(_differing(first, run.protocol or {}))] += 1
     return [
-        f"{count} of {len(told)} runs were started under another protocol (other {what}); the first one counts."
+        f"{count} of {len(told)} runs were started under another protocol ({what} differs); the first counts."
         for what, count in others.items()
     ]
 

@@ -100,6 +100,7 @@ class Experiment:
     members: list[Member]
     missing: list[Missing]
     environment: dict[str, list[str | float]]
+    counted: frozenset[str]  # metrics that one run has all of, in these runs, beside those of the catalog
     protocol: ProtocolConfig
     remarks: list[str]  # on the protocol
 

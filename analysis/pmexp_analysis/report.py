@@ -76,7 +76,8 @@ def _write_files(content: "Content", folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     looks = plots.styles(content.variants, content.experiment.protocol.baseline)
-    images, drawn = [], []
+    drawn: list[Path] = []
+    images = []
     for place, section in enumerate(content.sections[:_DRAWN_SECTIONS], start=1):
         prefix = f"{place}-" if len(content.sections) > 1 else ""
         of_section = _save(figures.of_section(content.experiment, section, looks, prefix), folder, drawn)
@@ -105,7 +106,7 @@ def _save(figures: Iterable["Drawn"], folder: Path, drawn: list[Path]) -> list["
     for one in figures:
         png, pdf = plots.save(one.figure, folder / "figures" / one.name)
         drawn += [png, pdf]
-        images.append(Image(one.caption, png.read_bytes()))
+        images.append(Image(one.caption, png.read_bytes(), one.figure.get_figwidth()))
     return images
 
 
@@ -133,7 +134,7 @@ def _write(path: Path, text: str) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pmexp_analysis",
-        description="The verdict on an experiment: prints it and writes it as HTML, JSON, Markdown, CSV and LaTeX.",
+        description="The verdict on an experiment, printed and as HTML, JSON, Markdown, CSV and LaTeX.",
     )
     parser.add_argument("name", help="the experiment: a folder under --runs-dir, or its name in MLflow")
     parser.add_argument(

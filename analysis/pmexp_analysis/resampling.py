@@ -13,10 +13,10 @@ _AT_ONCE = 2_000_000  # resampled numbers in memory, about
 
 
 def bootstrap_intervals(samples: Sequence[Array], level: float = 0.95) -> list[tuple[float, float] | None]:
-    """Bias-corrected accelerated bootstrap interval (Efron, 1987) of the mean of each sample (shape (n,) each).
+    """Bias-corrected accelerated bootstrap interval (Efron, 1987) of the mean of each sample, shape (n,).
 
-    None for n < 2; a constant sample's is its number. Five seeds are few for it: it comes out too narrow, which
-    is why the t interval decides. The same samples give the same intervals.
+    None for n < 2; a constant sample's is its number. Five seeds are few for it: it comes out too narrow,
+    which is why the t interval decides. The same samples give the same intervals.
     """
     found: list[tuple[float, float] | None] = [None] * len(samples)
     by_size: dict[int, list[int]] = defaultdict(list)

@@ -1,7 +1,7 @@
 """In which numbers a statistic of pairs is tested, and how they are said.
 
-Ratios are tested as logarithms, as is usual for bioequivalence: a relative change of pairs is then a mean, and
-its interval never reaches -100 %.
+Ratios are tested as logarithms, as is usual for bioequivalence: a relative change of pairs is then a mean,
+and its interval never reaches -100 %.
 """
 
 import math

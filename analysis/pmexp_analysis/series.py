@@ -23,8 +23,8 @@ class Series:
 
 
 def series_over(members: Sequence[Member], over: str) -> list[Series]:
-    """A Series a task and system whose runs take several values of the setting `over`, and other settings of the
-    task alike. A setting that follows from `over`, as positions do from a length, sets nothing apart."""
+    """A Series a task and system whose runs take several values of the setting `over` and are alike in the
+    task's others. A setting that follows from `over`, as positions do from a length, sets nothing apart."""
     by_words: dict[tuple[str, str], list[Member]] = defaultdict(list)
     for member in members:
         if number_of(member.run.settings, over) is not None:

@@ -46,8 +46,8 @@ def describe(values: Array) -> Description:
 
 
 def is_constant(values: Array, magnitude: float) -> bool:
-    """Whether `values` (shape (n,)) are one number, up to the rounding of the numbers of up to `magnitude` that
-    they were computed from."""
+    """Whether `values` (shape (n,)) are one number, up to the rounding of the numbers of up to `magnitude`
+    that they were computed from."""
     return bool(np.ptp(values) <= 4 * np.finfo(np.float64).eps * magnitude)
 
 
@@ -136,8 +136,8 @@ def probability_greater(variant: Array, baseline: Array) -> float | None:
 
 
 def detectable_difference(differences: Array) -> float | None:
-    """The smallest mean of such `differences` (shape (n,), n >= 2) that the paired t-test finds at 0.05 with a
-    power of 0.8, in their unit."""
+    """The smallest mean of such `differences` (shape (n,), n >= 2) that the paired t-test finds at 0.05 with
+    a power of 0.8, in their unit."""
     if differences.size < 2:
         return None
     return detectable_effect(differences.size) * float(differences.std(ddof=1))

@@ -8,11 +8,11 @@ import numpy as np
 
 from pmexp_analysis.cells import NOTHING, mean_std, number, percent, probability, scaled, shown_unit
 from pmexp_analysis.compare import Comparison, Row
-from pmexp_analysis.scores import in_order, label_of, scores
-from pmexp_analysis.stats import describe
 from pmexp_analysis.criteria import Judged
 from pmexp_analysis.hparams import Grid
 from pmexp_analysis.records import Missing
+from pmexp_analysis.scores import in_order, label_of, scores
+from pmexp_analysis.stats import describe
 
 _CELLS = ("memory/mask_bytes_per_element", "memory/saved_bytes", "memory/peak_bytes", "speed/step_ms")
 _HEADINGS = {

@@ -57,8 +57,8 @@ _OVER = {Statistic.growth_exponent, Statistic.largest_ratio}
 
 @dataclass(kw_only=True)
 class CriterionConfig:
-    """One claim. It passes where the 90 % interval of the statistic lies on the allowed side (5 % a side), fails
-    where it lies on the other, and is inconclusive between."""
+    """One claim. It passes where the 90 % interval of the statistic lies on the allowed side (5 % a side),
+    fails where it lies on the other, and is inconclusive between."""
 
     claim: str = ""  # in words
     statistic: Statistic = Statistic.mean
@@ -97,8 +97,8 @@ def _check(key: str, criterion: CriterionConfig) -> None:
                 metric_of(metric)
             except KeyError:
                 raise UserError(
-                    f"{key}.{name}: {metric!r} is no metric; allowed are {', '.join(SCORES)} and the names in "
-                    "src/pmexp/metrics/catalog.py"
+                    f"{key}.{name}: {metric!r} is no metric; allowed are {', '.join(SCORES)} and the names "
+                    "in src/pmexp/metrics/catalog.py"
                 ) from None
     if (criterion.over is None) == (statistic in _OVER):
         said = (

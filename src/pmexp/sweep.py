@@ -40,8 +40,13 @@ class Outcome:
 
 
 def distinct(runs: Iterable[RunConfig]) -> list[RunConfig]:
-    """The runs in their order, each once: a sweep may name a configuration twice."""
-    return list({(run.name, run.run_id): run for run in runs}.values())
+    """The runs, each once: a sweep may name a configuration twice. Those of one seed stand together.
+
+    They are compared with each other, and executed one after another they see the same machine: a load that
+    comes or goes hits them alike.
+    """
+    once = {(run.name, run.run_id): run for run in runs}.values()
+    return sorted(once, key=lambda run: run.seed)
 
 
 def is_finished(run: RunConfig) -> bool:

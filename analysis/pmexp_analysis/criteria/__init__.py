@@ -1,4 +1,4 @@
-"""The success criteria of a protocol, judged: result (the types), then a file a kind of statistic, then judge."""
+"""The success criteria of a protocol, judged: result (types), a file a kind of statistic, then judge."""
 
 from pmexp_analysis.criteria.judge import judge
 from pmexp_analysis.criteria.result import Judged, Part, Result, answer

@@ -1,7 +1,7 @@
 """Every criterion of the protocol, judged in every task and system that it is about."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pmexp.protocol import CriterionConfig, Statistic
@@ -30,14 +30,14 @@ class _Section:
     values: dict[str, dict[str, _BySeed]]
 
 
-def judge(experiment: Experiment, limits: Sequence[Limits], exact: Collection[str] = ()) -> list[Judged]:
+def judge(experiment: Experiment, limits: Sequence[Limits]) -> list[Judged]:
     """One Judged a criterion, in the protocol's order.
 
-    `limits`: what fits; `exact`: metrics that are counted in these runs beside those that the catalog says.
+    `limits`: what fits into memory.
     """
     sections = _sections(experiment)
     return [
-        combined(name, criterion, list(_parts(criterion, experiment, sections, limits, exact)))
+        combined(name, criterion, list(_parts(criterion, experiment, sections, limits)))
         for name, criterion in experiment.protocol.criteria.items()
     ]
 
@@ -55,7 +55,6 @@ def _parts(
     experiment: Experiment,
     sections: Sequence[_Section],
     limits: Sequence[Limits],
-    exact: Collection[str],
 ) -> Iterable[Part]:
     protocol, statistic = experiment.protocol, criterion.statistic
     if statistic is Statistic.only_fits:
@@ -75,7 +74,7 @@ def _parts(
         if statistic is Statistic.diverged:
             yield from _divergences(criterion, concerned, experiment)
         else:
-            yield from (_of_pairs(criterion, section, experiment, exact) for section in concerned)
+            yield from (_of_pairs(criterion, section, experiment) for section in concerned)
 
 
 def _divergences(
@@ -94,9 +93,7 @@ def _divergences(
         yield judge_divergence(criterion, *at, runs[at], missing[at])
 
 
-def _of_pairs(
-    criterion: CriterionConfig, section: _Section, experiment: Experiment, exact: Collection[str]
-) -> Part:
+def _of_pairs(criterion: CriterionConfig, section: _Section, experiment: Experiment) -> Part:
     known = list(section.values)
     metric = resolve(criterion.metric or "", known)
     source = resolve(criterion.drop_from, known) if criterion.drop_from else None
@@ -107,7 +104,7 @@ def _of_pairs(
         _values(section, variant, metric, source)
         for variant in (experiment.protocol.method, experiment.protocol.baseline)
     )
-    counted = metric in exact or is_exact(metric)
+    counted = metric in experiment.counted or is_exact(metric)
     try:
         return judge_pairs(criterion, Sides(section.task, section.system, method, baseline, metric, counted))
     except Undefined as error:

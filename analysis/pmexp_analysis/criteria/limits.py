@@ -46,8 +46,8 @@ def judge_lone_fit(
     lacking: int,
     protocol: ProtocolConfig,
 ) -> Part:
-    """How many configurations fit with the method and not with the baseline: `runs` of the sweep (of `lacking`
-    that the baseline has no memory for), and settings that were tried with both."""
+    """How many configurations fit with the method alone: `runs` of the sweep, of `lacking` for which the
+    baseline has no memory, and settings that were tried with both."""
     found = list(runs)
     tried = lacking
     for limit in limits:
@@ -60,7 +60,7 @@ def judge_lone_fit(
         return Part("all", "all", "not measured", "nothing ran out of memory with the baseline")
     value = float(len(found))
     if not found:
-        why = f"none of {tried} that lack memory with {protocol.baseline} was seen to fit with {protocol.method}"
+        why = f"none of {tried} that lack memory with {protocol.baseline} fitted with {protocol.method}"
         return Part("all", "all", "inconclusive", why, value)
     result = decide(value, value, criterion.comparison, criterion.threshold)
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""

@@ -63,7 +63,15 @@ def judge_pairs(criterion: CriterionConfig, sides: Sides) -> Part:
             float(sample.std(ddof=1)), scales.tested(criterion.statistic, criterion.threshold)
         )
         judged = replace(judged, why=f"{why}; without any difference about {needed} would be needed")
+    if judged.result == "fail" and _is_better_side(criterion, sides, value):
+        judged = replace(judged, why=f"{why}: outside on the better side")
     return judged
+
+
+def _is_better_side(criterion: CriterionConfig, sides: Sides, value: float) -> bool:
+    direction = metric_of(sides.metric).direction
+    better = (value > 0) == (direction == "max") and direction != "none"
+    return criterion.comparison is Comparison.within and better and criterion.drop_from is None
 
 
 def _paired(criterion: CriterionConfig, sides: Sides) -> tuple[Array, Array]:
@@ -108,8 +116,8 @@ def _judge_p_worse(criterion: CriterionConfig, sides: Sides, differences: Array)
 
 
 def _pairs_needed(std: float, margin: float) -> str:
-    """Pairs with which equivalence would be found with a power of 0.8 if there is no difference (Phillips 1990,
-    by the t quantiles), for differences of this standard deviation and a margin in the same scale."""
+    """Pairs with which equivalence would be found with a power of 0.8 if there is no difference, by t
+    quantiles (Phillips, 1990), for differences of this standard deviation and a margin in the same scale."""
     low, high = 2, _MOST_SEEDS
     while high - low > 1:  # the first n that suffices lies in (low, high]
         n = (low + high) // 2

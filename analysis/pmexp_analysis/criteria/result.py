@@ -13,8 +13,8 @@ LEVEL = 0.90  # of a criterion's interval: 5 % a side
 
 @dataclass(frozen=True)
 class Part:
-    """A criterion in one task and system: the statistic, its 90 % interval (None: there is none), over n runs or
-    pairs of runs, and in words what it rests on."""
+    """A criterion in one task and system: the statistic, its 90 % interval (None: there is none), over n runs
+    or pairs of runs, and in words what it rests on."""
 
     task: str
     system: str
@@ -28,7 +28,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Judged:
-    """A criterion over all its tasks: the worst of its parts decides, and `value` and `why` are of that one."""
+    """A criterion over all its tasks: the worst of its parts decides, `value` and `why` are of that one."""
 
     name: str
     claim: str
@@ -43,7 +43,7 @@ class Judged:
 
 
 def combined(name: str, criterion: CriterionConfig, parts: Sequence[Part]) -> Judged:
-    """Passes where it passes everywhere. A part that was not measured leaves the others' pass inconclusive."""
+    """Passes where it passes everywhere. A part that was not measured leaves the rest inconclusive."""
     result: Result = "not measured"
     why = f"no finished run of a task like {', '.join(criterion.tasks)}"
     value = None

@@ -59,8 +59,8 @@ def _levels(series: Series, metric: str) -> list[plots.Level]:
     found = []
     for variant, setting in sorted(values.keys() | lacking):
         sample = describe(np.array(values[variant, setting]))
-        value = None if sample.mean is None else (sample.mean, sample.std or 0.0)
-        found.append(plots.Level(panel, variant, setting, value))
+        mean = None if sample.mean is None else (sample.mean, sample.std or 0.0)
+        found.append(plots.Level(panel, variant, setting, mean))
     return found
 
 

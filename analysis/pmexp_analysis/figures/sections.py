@@ -24,6 +24,7 @@ _STACK = {
     "memory/mask_bytes": "dropout masks",
 }
 _REST = "else saved for backward"
+_PEAK = "memory/peak_bytes"
 _FOREST = ("memory/saved_bytes", "memory/peak_bytes", "speed/samples_per_s", "speed/step_ms")
 
 
@@ -35,7 +36,7 @@ def of_section(experiment: Experiment, section: Section, looks: Looks, prefix: s
         ("pareto", lambda: _pareto(section, mine)),
         ("convergence", lambda: _convergence(experiment, section, mine)),
         ("loss-difference", lambda: _loss_difference(experiment, section, mine)),
-        ("memory", lambda: _breakdown(section)),
+        ("memory", lambda: _breakdown(experiment, section)),
         ("kernels", lambda: _kernel_share(section)),
         ("updates", lambda: _update_cosine(experiment, section, mine)),
     )
@@ -126,7 +127,7 @@ def _loss_difference(experiment: Experiment, section: Section, looks: Looks) -> 
     return plots.loss_difference(curves, "train/loss", section.baseline, looks), about
 
 
-def _breakdown(section: Section) -> tuple[Figure, str] | None:
+def _breakdown(experiment: Experiment, section: Section) -> tuple[Figure, str] | None:
     stacks = []
     for variant in section.variants:
         means = {m: row.mean for (v, m), row in section.rows.items() if v == variant and row.mean is not None}
@@ -134,13 +135,13 @@ def _breakdown(section: Section) -> tuple[Figure, str] | None:
             continue
         parts = {word: means[metric] for metric, word in _STACK.items() if metric in means}
         parts[_REST] = means["memory/saved_bytes"] - means.get("memory/mask_bytes", 0.0)
-        stacks.append(plots.Stack(variant, parts, means.get("memory/peak_bytes")))
+        peak = means.get(_PEAK) if _PEAK in experiment.counted else None  # of a CPU it is the whole process
+        stacks.append(plots.Stack(variant, parts, peak))
     if not stacks:
         return None
     about = (
-        "What memory holds, counted in one step; the mark is the measured peak, which on a CPU has the whole "
+        f"What memory holds, counted in one step{'; the mark is the peak' * (_PEAK in experiment.counted)}."
     )
-    about += "process in it."
     return plots.breakdown(stacks, [*_STACK.values(), _REST]), about
 
 
