@@ -6,12 +6,13 @@ from run_folders import Runs
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
+from pmexp.protocol import ProtocolConfig
 from pmexp_analysis.compare import Comparison, comparisons, rows
 from pmexp_analysis.load import load_runs
 
 
 def compared(runs: Runs, baseline: str = "baseline") -> dict[tuple[str, str], Comparison]:
-    found = comparisons(load_runs(runs.root, "demo").finals, baseline)
+    found = comparisons(load_runs(runs.root, "demo").finals, ProtocolConfig(baseline=baseline))
     return {(c.metric, c.variant): c for c in found}
 
 
@@ -56,7 +57,7 @@ def test_holm_spans_the_tasks_and_variants_of_a_metric_and_no_other_metric(runs:
                     "val/loss": random.normal(1, 0.1),
                 }
                 runs.finished(variant, seed, finals, task=task)
-    found = comparisons(load_runs(runs.root, "demo").finals, "baseline")
+    found = comparisons(load_runs(runs.root, "demo").finals, ProtocolConfig())
     for metric in ("test/accuracy", "val/loss"):
         family = [c for c in found if c.metric == metric]
         assert len(family) == 4

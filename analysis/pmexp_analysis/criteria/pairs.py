@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from pmexp.metrics.catalog import metric_of
-from pmexp.protocol import Comparison, CriterionConfig, Statistic
+from pmexp.protocol import EQUIVALENCE, Comparison, CriterionConfig, Statistic
 from pmexp_analysis import scales, stats
 from pmexp_analysis.cells import number
 from pmexp_analysis.criteria.result import LEVEL, Part, decide
@@ -39,10 +39,7 @@ def judge_pairs(criterion: CriterionConfig, sides: Sides) -> Part:
     mean, n = float(sample.mean()), sample.size
     value = scales.said(criterion.statistic, mean)
     about = Part(sides.task, sides.system, "inconclusive", "", value, n=n)
-    of_pairs = criterion.statistic is not Statistic.mean and criterion.against is None
-    if of_pairs and not (ours - theirs).any():
-        return _with(about, criterion, mean, mean, f"identical in {_counted(n, 'pair')}")
-    what = "pair" if of_pairs else "run"
+    what = "run" if criterion.statistic is Statistic.mean or criterion.against is not None else "pair"
     if sides.exact and n == 1:
         return _with(about, criterion, mean, mean, f"{_said(criterion, value)}, counted in one {what}")
     if not sides.exact and n < stats.FEWEST_PAIRS:
@@ -102,8 +99,6 @@ def _judge_p_worse(criterion: CriterionConfig, sides: Sides, differences: Array)
     direction, n = metric_of(sides.metric).direction, differences.size
     if direction == "none":
         raise scales.Undefined(f"{sides.metric} has no worse end")
-    if not differences.any():
-        return Part(sides.task, sides.system, "pass", f"identical in {_counted(n, 'pair')}", 1.0, n=n)
     worse = differences if direction == "min" else -differences
     p = stats.p_above(worse)
     if p is None or (not sides.exact and n < stats.FEWEST_PAIRS):
@@ -129,6 +124,8 @@ def _pairs_needed(std: float, margin: float) -> str:
 
 
 def _said(criterion: CriterionConfig, value: float) -> str:
+    if value == 0 and criterion.statistic in EQUIVALENCE:
+        return "no difference"
     if criterion.statistic is Statistic.relative_change:
         return f"{100 * value:+.2f} %"
     if criterion.statistic is Statistic.times_smaller:
