@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pmexp_analysis.figures import Drawn
     from pmexp_analysis.page import Image
 
-_DRAWN_SECTIONS = 6  # tasks and systems that get figures: each has seven, in two formats
+_DRAWN = 3  # tasks and systems that get figures unless asked otherwise: one takes seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def write_report(args: argparse.Namespace) -> str:
         experiment = load_mlflow(args.tracking_uri, args.name, choice)
     generated = datetime.now(UTC).isoformat(timespec="seconds")
     content = content_of(experiment, generated, args.runs_dir / args.name / "fit", earlier)
-    paths = _write_files(content, args.out / args.name)
+    paths = _write_files(content, args.out / args.name, args.figures)
     uris = {args.tracking_uri} if args.tracking_uri else experiment.tracking_uris
     complaints = attach(args.name, uris, paths)
     shown = tables.terminal(content.sections, experiment.missing, content.sentence, content.criteria)
@@ -67,7 +67,7 @@ def write_report(args: argparse.Namespace) -> str:
     )
 
 
-def _write_files(content: "Content", folder: Path) -> list[Path]:
+def _write_files(content: "Content", folder: Path, drawn_sections: int) -> list[Path]:
     from pmexp_analysis import figures, plots
     from pmexp_analysis.content import as_json
     from pmexp_analysis.document import as_latex, as_markdown
@@ -78,7 +78,7 @@ def _write_files(content: "Content", folder: Path) -> list[Path]:
     looks = plots.styles(content.variants, content.experiment.protocol.baseline)
     drawn: list[Path] = []
     images = []
-    for place, section in enumerate(content.sections[:_DRAWN_SECTIONS], start=1):
+    for place, section in enumerate(content.sections[:drawn_sections], start=1):
         prefix = f"{place}-" if len(content.sections) > 1 else ""
         of_section = _save(figures.of_section(content.experiment, section, looks, prefix), folder, drawn)
         images.append(of_section)
@@ -151,5 +151,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compare", type=Path, metavar="JSON", help="an earlier report.json: say what changed"
     )
+    parser.add_argument("--figures", type=int, default=_DRAWN, help="tasks that get figures (%(default)s)")
     parser.add_argument("--tracking-uri", help="read MLflow at this URI instead of the run folders")
     return parser

@@ -1,0 +1,105 @@
+"""How long a report takes: `python -m pmexp_analysis.benchmark [runs ...]`, by default 10000 and 100000.
+
+The run folders are made up, in a temporary folder that goes away: nothing of them is a result. A time is
+printed only after the report has counted every run and found the difference that was planted.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pmexp.metrics.catalog import metric_of
+from pmexp.protocol import Comparison, CriterionConfig, ProtocolConfig, Statistic
+
+_VARIANTS = ("baseline", "pm-drop", "no-cache", "4bit")
+_SEEDS = 5
+_STEPS = 20  # of a journal's training loss
+_CHANGE = 0.03  # planted: what pm-drop saves of the peak
+_METRICS = {
+    "test/accuracy": 0.9, "val/accuracy": 0.9, "test/loss": 0.4, "val/loss": 0.4, "train/loss": 0.3,
+    "memory/peak_bytes": 5e8, "memory/saved_bytes": 1e7, "speed/step_ms": 30.0, "speed/samples_per_s": 1000.0,
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m pmexp_analysis.benchmark")
+    parser.add_argument("runs", nargs="*", type=int, default=[10_000, 100_000])
+    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
+    for count in parser.parse_args(arguments).runs:
+        with tempfile.TemporaryDirectory(prefix="pmexp-report-") as folder:
+            made = _make(Path(folder), count)
+            seconds = _report(Path(folder), made)
+        print(f"{made} runs: {seconds:.1f} s, {1000 * seconds / made:.2f} ms a run", flush=True)
+    return 0
+
+
+def _make(folder: Path, count: int) -> int:
+    """Run folders of about `count` runs: as many tasks as that takes. Returns how many there are."""
+    random = np.random.default_rng(0)
+    per_task = len(_VARIANTS) * _SEEDS
+    protocol = {"question": "How long does a report take?", "criteria": {"peak": _criterion()}}
+    for task in range(max(1, count // per_task)):
+        for variant in _VARIANTS:
+            for seed in range(_SEEDS):
+                values = {m: v * (1 + 0.01 * random.standard_normal()) for m, v in _METRICS.items()}
+                base = 5e8 * (1 + seed / 100)
+                values["memory/peak_bytes"] = base * (1 - _CHANGE * (variant == "pm-drop"))
+                _write(folder / "runs" / "large", f"net/data{task}", variant, seed, values, protocol)
+    return max(1, count // per_task) * per_task
+
+
+def _criterion() -> dict[str, Any]:
+    criterion = CriterionConfig(
+        metric="memory/peak_bytes",
+        statistic=Statistic.relative_change,
+        comparison=Comparison.at_most,
+        threshold=-_CHANGE + 1e-6,
+    )
+    ProtocolConfig(criteria={"peak": criterion})
+    return {**vars(criterion), "statistic": criterion.statistic.name, "comparison": criterion.comparison.name}
+
+
+def _write(
+    folder: Path, task: str, variant: str, seed: int, values: dict[str, float], protocol: dict[str, Any]
+) -> None:
+    run = folder / f"{task.replace('/', '-')}-{variant}-{seed}"
+    run.mkdir(parents=True)
+    loss = metric_of("train/loss")
+    record = {"metric": loss.name, "unit": loss.unit, "direction": loss.direction, "time": 0.0}
+    lines = [json.dumps({**record, "step": step, "value": 2 / (1 + step)}) for step in range(_STEPS)]
+    (run / "journal.jsonl").write_text("\n".join(lines) + "\n")
+    model, dataset = task.split("/")
+    labels = {"task": task, "model": model, "dataset": dataset, "variant": variant, "system": "plain"}
+    summary = {
+        "status": "finished", "run_id": run.name, "labels": {**labels, "seed": seed}, "metrics": values,
+        "settings": {"seed": seed, "train.lr": 0.001}, "environment": {"host": "none"}, "protocol": protocol,
+    }  # fmt: skip
+    (run / "summary.json").write_text(json.dumps(summary))
+
+
+def _report(folder: Path, runs: int) -> float:
+    """Seconds of the whole command, in a process of its own. Raises RuntimeError where it does not find what
+    was planted."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "pmexp_analysis", "large", "--runs-dir", str(folder / "runs")]
+    subprocess.run([*command, "--out", str(folder / "reports")], check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    report = json.loads((folder / "reports" / "large" / "report.json").read_text())
+    counted = sum(row["n"] for row in report["rows"] if row["metric"] == "test/accuracy")
+    (criterion,) = report["criteria"]
+    if counted != runs or criterion["result"] != "pass" or abs(criterion["value"] + _CHANGE) > 1e-9:
+        raise RuntimeError(f"the report counts {counted} of {runs} runs and says {criterion['why']}")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())
