@@ -44,6 +44,9 @@ _CATALOG = (
     Metric("memory/mask_bytes", "bytes", "min", "dropout masks saved for backward"),
     Metric("memory/mask_elements", "elements", "none", "elements under dropout in a step"),
     Metric("memory/mask_bytes_per_element", "bytes/element", "min", "mask bytes an element"),
+    Metric("memory/parameters_bytes", "bytes", "min", "parameters and buffers"),
+    Metric("memory/gradients_bytes", "bytes", "min", "gradients"),
+    Metric("memory/optimizer_bytes", "bytes", "min", "optimizer state"),
     Metric("memory/recomputed_products", "products", "none", "attention products recomputed in backward"),
     Metric("memory/peak_bytes", "bytes", "min", "peak memory"),
     Metric("speed/step_ms", "ms", "min", "step time (median)"),
@@ -62,6 +65,9 @@ _CATALOG = (
     Metric("energy/joules_per_sample", "J/sample", "min", "energy a sample"),
     Metric("profile/packing_share", "fraction", "min", "share of drawing, applying and packing masks"),
     Metric("profile/unpacking_share", "fraction", "min", "share of unpacking and applying masks"),
+    Metric(
+        "check/gradient_error", "1", "min", "largest error of dropout's gradient against finite differences"
+    ),
     Metric("progress/steps_total", "steps", "none", "steps planned"),
     Metric("progress/epoch", "epochs", "none", "epochs done"),
 )
