@@ -223,7 +223,7 @@ def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str
         rates += [getattr(module.config, name) for name in KINDS[config.model.kind].attention_dropout]
     rates = [rate for rate in rates if 0.0 < rate < 1.0]
     if not rates:
-        return {}, "not checked: no dropout that was replaced has a rate between 0 and 1"
+        return {}, "not checked: no dropout replaced has a rate between 0 and 1"
     alone = nn.Sequential(nn.Dropout(max(rates)))
     variants.apply(alone, replace(config.variant, where=Where.all))
     error = gradient_error(alone, training.system.device)
