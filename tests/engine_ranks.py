@@ -18,6 +18,7 @@ from torch import Tensor
 
 from forked_ranks import start_ranks
 from pmexp.config import SHARDING, Part, SystemConfig
+from pmexp.measure.memory_by_category import held
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.systems import System
 from pmexp.systems.engines import Engine
@@ -73,10 +74,10 @@ def _found(ranks: Ranks) -> dict[str, Any]:
 
 
 def train(ranks: Ranks, parts: list[Part], p: float, stop_at: int | None = None) -> dict[str, Any]:
-    """The losses of the global batches, gradient norms and weights; with `stop_at` by way of a checkpoint."""
+    """The losses of the global batches, gradient norms and weights, and what was held; with `stop_at` by way of a checkpoint."""
     system, engine, model = _build(ranks, parts, p)
     torch.manual_seed(ranks.seed(SEED))
-    losses, norms = [], []
+    losses, norms, counted = [], [], {}
     for step in range(STEPS):
         if step == stop_at:
             saved = _saved(ranks, engine)
@@ -85,10 +86,11 @@ def train(ranks: Ranks, parts: list[Part], p: float, stop_at: int | None = None)
             engine.load_weights(weights)
             engine.restore(states)
             torch.set_rng_state(rng)
-        loss, norm = _step(ranks, system, engine, model, step)
-        losses.append(loss)
-        norms.append(norm)
-    return {"losses": losses, "norms": norms, "weights": engine.weights()}
+        losses.append(_gradient(ranks, system, engine, model, step))
+        counted |= held(parameters=engine.held_parameters(), gradients=engine.held_gradients())
+        norms.append(engine.step())
+        counted |= held(optimizer=engine.held_state())
+    return {"losses": losses, "norms": norms, "weights": engine.weights(), "held": counted}
 
 
 def _build(ranks: Ranks, parts: list[Part], p: float) -> tuple[System, Engine, Any]:
@@ -106,7 +108,7 @@ def _build(ranks: Ranks, parts: list[Part], p: float) -> tuple[System, Engine, A
     return system, engine, engine.prepare(model, partial(torch.optim.AdamW, lr=1e-2))
 
 
-def _step(ranks: Ranks, system: System, engine: Engine, model: Any, step: int) -> tuple[Tensor, Tensor]:
+def _gradient(ranks: Ranks, system: System, engine: Engine, model: Any, step: int) -> Tensor:
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(3, 99, (GLOBAL_BATCH, 12), generator=generator)
     labels = ids.sum(1) % 3
@@ -119,7 +121,7 @@ def _step(ranks: Ranks, system: System, engine: Engine, model: Any, step: int) -
             loss = F.cross_entropy(logits, labels[rows], reduction="sum") / GLOBAL_BATCH
         engine.backward(loss)
         total += loss.detach()
-    return ranks.sum(total), engine.step()
+    return ranks.sum(total)
 
 
 def _saved(ranks: Ranks, engine: Engine) -> tuple[Any, Any, Tensor]:

@@ -69,6 +69,42 @@ def test_every_engine_trains_with_the_same_masks(two: Found) -> None:
         )
 
 
+@pytest.mark.slow
+@each_stack
+def test_what_each_rank_holds_by_hand(stack: str, two: Found) -> None:
+    """AdamW: two fp32 numbers a parameter, and a step of 4 bytes a tensor. Shares of two ranks:
+
+    ddp   everything
+    zero  parameters, flat in multiples of 4 elements, and a half of them: half the state, and the gradients of
+          all parameters that reach into the half, with its rest filled up
+    fsdp  half of each tensor's rows; of an odd number rank 1 has one less, in storage of the same size
+    """
+    model: Any = engine_ranks._build(Ranks(), [], 0.0)[2]
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    buffers = sum(buffer.nbytes for buffer in {b.data_ptr(): b for b in model.buffers()}.values())
+    total, steps = sum(sizes), 4 * len(sizes)
+    for rank, found in enumerate(two):
+        if "zero" in stack:
+            flat = -(-total // 4) * 4
+            half, ends = flat // 2, torch.tensor(sizes).cumsum(0).tolist()
+            mine = range(rank * half, (rank + 1) * half)
+            reach = sum(
+                n for n, end in zip(sizes, ends, strict=True) if end > mine[0] and end - n <= mine[-1]
+            )
+            filled = max(0, mine[-1] + 1 - total)
+            expected = (flat + half) * 4, (reach + filled) * 4, 2 * half * 4 + 4
+        elif "fsdp" in stack:
+            rows = [(len(p), p.numel() // len(p)) for p in model.parameters()]
+            whole = sum(-(-n // 2) * width for n, width in rows)
+            own = whole if rank == 0 else total - whole
+            expected = whole * 4, whole * 4, 2 * own * 4 + steps
+        else:
+            expected = total * 4, total * 4, 2 * total * 4 + steps
+        names = ("memory/parameters_bytes", "memory/gradients_bytes", "memory/optimizer_bytes")
+        wanted = dict(zip(names, (expected[0] + buffers, *expected[1:]), strict=True))
+        assert found[stack]["dropout"]["held"] == wanted, f"rank {rank}"
+
+
 def test_fp16_reports_and_clips_the_gradient_without_its_scale(one: dict[str, Any]) -> None:
     """The norm is that of fp32 within fp16's rounding of products (2**-11 of a value, a few in a chain)."""
     found = engine_ranks.train(Ranks(), [Part.fp16], p=0.0)

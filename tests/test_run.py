@@ -13,7 +13,8 @@ SHORT = ["train.max_steps=8", "train.log_every=1", "tracking=off"]
 CONTRACT = {
     "train/loss", "val/loss", "val/accuracy", "test/accuracy", "memory/saved_bytes", "memory/mask_bytes",
     "memory/mask_bytes_per_element", "memory/peak_bytes", "speed/step_ms", "speed/samples_per_s",
-    "speed/tokens_per_s", "grad/norm",
+    "speed/tokens_per_s", "grad/norm", "memory/parameters_bytes", "memory/gradients_bytes",
+    "memory/optimizer_bytes", "check/gradient_error",
 }  # fmt: skip
 
 
@@ -36,6 +37,17 @@ def test_the_folder_of_a_run_keeps_its_contract(runs: Runs) -> None:
     assert summary["replacement"]["functions"] == ["vit.layers.0.attention"]
     assert yaml.safe_load((folder / "config.yaml").read_text())["variant"]["name"] == "pm-drop"
     assert "PackedDropout in place of" in (folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("system", ["plain", "fp16"])
+def test_a_diverged_run_goes_on_to_its_end_and_says_so(system: str, runs: Runs) -> None:
+    """Under fp16 too, where no later step is taken: its gradient is not finite."""
+    assert runs.train(*TINY_VIT, *SHORT, "variant=pm-drop", f"system={system}", "train.lr=1e20")[0] == 0
+    summary, losses = runs.summaries()["pm-drop-s0"], runs.curve("pm-drop-s0", "train/loss")
+    assert [step for step, _ in losses] == list(range(1, 9))
+    assert losses[0][1] is not None and losses[-1][1] is None
+    assert summary["status"] == "finished"
+    assert [summary["metrics"][name] for name in ("train/loss", "val/loss", "test/loss")] == [None] * 3
 
 
 def test_a_finished_run_is_not_run_again(runs: Runs) -> None:

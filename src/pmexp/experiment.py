@@ -5,15 +5,17 @@ import signal
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from pmexp import best_weights, datasets, models, robustness, variants
 from pmexp.checkpoint import Checkpoints
-from pmexp.config import RunConfig, Select
+from pmexp.config import RunConfig, Select, Where
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
@@ -21,13 +23,17 @@ from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, RunClaimed, sa
 from pmexp.failure import Kind, kind_of
 from pmexp.journal import Journal, NoJournal, last_values
 from pmexp.loop import Metrics, Training
+from pmexp.measure.compiled import compiled_parts
 from pmexp.measure.environment import environment
+from pmexp.measure.gradient_check import gradient_error
 from pmexp.measure.instruments import Instruments
+from pmexp.measure.memory_by_category import not_held
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.measure.peak_memory import PeakMemory
 from pmexp.measure.provenance import record_start
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import IGNORED
+from pmexp.models.kinds import KINDS
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder import RunFolder
 from pmexp.stop_signals import stop_requests
@@ -175,8 +181,9 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
         try:
             if first:
                 record_start(folder, resumed_at=training.progress.step)
+            checked, how_checked = _gradient_check(config, prepared)
             if not resumed:
-                journal.write(0, {"progress/steps_total": training.total_steps})
+                journal.write(0, {"progress/steps_total": training.total_steps} | checked)
             peak = PeakMemory(training.system.device, peak_before)
             _train(training, folder, journal, checkpoints, peak, stop)
             journal.write(
@@ -186,14 +193,14 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
             if not first:
                 return
             final = _final(config, folder, training)
-            record = _environment(config, prepared) | {"peak_memory_source": peak.source}
+            record = _environment(config, prepared, peak, how_checked) | not_held(final)
             folder.finish(config, final, record, prepared.replacement.to_dict(), mirror.reference)
         except Exception as error:
             if not is_out_of_memory(error):
                 _record_failure(folder, mirror, error, training.ranks)
                 raise
             journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()})
-            record = _environment(config, prepared) | {"peak_memory_source": peak.source}
+            record = _environment(config, prepared, peak, how_checked)
             _record_out_of_memory(config, folder, mirror, said_of(error), prepared, record)
             if training.ranks.world_size > 1:
                 raise  # the other ranks have to end too
@@ -202,6 +209,25 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
             _record_failure(folder, mirror, error, training.ranks)
             raise
         mirror.finish("FINISHED")
+
+
+def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str]:
+    """The error of the gradient of the variant's dropout, at the highest rate replaced, and how it was
+    measured; nothing, and why, where it was not."""
+    training, replaced = prepared.training, prepared.replacement
+    module: Any = training.module
+    if compiled_parts(module):
+        return {}, "not checked: the layers are compiled, and eager dropout is another"
+    rates = [module.get_submodule(name).p for name in replaced.modules]
+    if replaced.functions:
+        rates += [getattr(module.config, name) for name in KINDS[config.model.kind].attention_dropout]
+    rates = [rate for rate in rates if 0.0 < rate < 1.0]
+    if not rates:
+        return {}, "not checked: no dropout replaced has a rate between 0 and 1"
+    alone = nn.Sequential(nn.Dropout(max(rates)))
+    variants.apply(alone, replace(config.variant, where=Where.all))
+    error = gradient_error(alone, training.system.device)
+    return {"check/gradient_error": error}, f"float64 on {training.system.device.type}"
 
 
 def _train(
@@ -276,7 +302,9 @@ def _final(config: RunConfig, folder: RunFolder, training: Training) -> Metrics:
     return last
 
 
-def _environment(config: RunConfig, prepared: Prepared) -> dict[str, str | int]:
+def _environment(
+    config: RunConfig, prepared: Prepared, peak: PeakMemory, how_checked: str
+) -> dict[str, str | int]:
     training = prepared.training
     assert training.instruments
     return environment(training.system.device) | {
@@ -287,6 +315,8 @@ def _environment(config: RunConfig, prepared: Prepared) -> dict[str, str | int]:
         **({"ood_data": prepared.ood.origin} if prepared.ood else {}),
         **training.system.record(training.module),
         **training.instruments.record(),
+        "peak_memory_source": peak.source,
+        "gradient_check": how_checked,
     }
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pmexp.config import Schedule, Select, TrainConfig
 from pmexp.errors import UserError
 from pmexp.measure.instruments import Instruments
+from pmexp.measure.memory_by_category import held
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import StepTimer
 from pmexp.metrics.task_metrics import TASK_METRICS, Evaluation
@@ -33,6 +34,7 @@ class Progress:
     best_value: float | None = None
     best_step: int = 0
     evaluations_without_best: int = 0
+    optimizer_counted: bool = False  # its state has been there, and its bytes are on record
 
 
 class Training:
@@ -103,11 +105,17 @@ class Training:
         log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.total_steps
         ledger = SavedForBackward(self.module) if index == 0 else None
         loss = self._gradient(index, ledger)
+        metrics: Metrics = {}
+        if ledger:
+            held_now = held(parameters=self.engine.held_parameters(), gradients=self.engine.held_gradients())
+            metrics = ledger.metrics() | held_now
         lr = self.scheduler.get_last_lr()[0]
         with self._phase("optimizer"):
             norm = self.engine.step()
         self.scheduler.step()
-        metrics = ledger.metrics() if ledger else {}
+        if not self.progress.optimizer_counted:
+            metrics |= (found := held(optimizer=self.engine.held_state()))
+            self.progress.optimizer_counted = bool(found)
         if log:
             loss = self.ranks.sum(loss)
             metrics |= {"train/loss": loss.item(), "grad/norm": norm.item(), "train/lr": float(lr)}

@@ -123,11 +123,15 @@ def test_a_run_has_no_figure_of_eager_mode(runs: Runs) -> None:
         curves[system] = runs.curve("pm-drop-s0", "train/loss")
         summaries[system] = runs.summaries()["pm-drop-s0"]
     assert curves["compile"] == curves["plain"]
-    plain, compiled = (set(summaries[system]["metrics"]) for system in ("plain", "compile"))
-    assert plain - compiled == {
+    plain, compiled = (summaries[system]["metrics"] for system in ("plain", "compile"))
+    assert set(plain) - set(compiled) == {
         "memory/mask_bytes", "memory/mask_bytes_per_element", "memory/mask_elements", "speed/flops_per_step",
+        "check/gradient_error",
     }  # fmt: skip
+    for name in ("parameters", "gradients", "optimizer"):
+        assert plain[f"memory/{name}_bytes"] == compiled[f"memory/{name}_bytes"]
     record = summaries["compile"]["environment"]
+    assert record["gradient_check"].startswith("not checked: the layers are compiled")
     assert record["compile"] == "1 ViTLayer by aot_eager, a graph a layer"
     assert record["flops"].startswith("not counted") and "masks cannot be told apart" in record["ledger"]
 

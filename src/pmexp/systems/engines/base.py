@@ -72,6 +72,21 @@ class Engine:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
 
+    def held_parameters(self) -> list[Tensor]:
+        """Parameters and buffers of the model and what the optimizer updates, perhaps copies of a shard."""
+        groups = self.optimizer.param_groups
+        updated = [parameter for group in groups for parameter in group["params"]]
+        return [*self.module.parameters(), *self.module.buffers(), *updated]
+
+    def held_gradients(self) -> list[Tensor]:
+        """The gradient between the last `backward` and `step`; empty where it is hidden."""
+        return [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+
+    def held_state(self) -> list[Tensor]:
+        """The optimizer's state; none before the first step that it takes."""
+        states = self.optimizer.state.values()
+        return [value for state in states for value in state.values() if isinstance(value, Tensor)]
+
     def _averaged(self, loss: Tensor) -> Tensor:
         """Undoes that data parallelism averages gradients over the ranks: exact for powers of two."""
         return loss * self.ranks.world_size if self.ranks.world_size > 1 else loss

@@ -57,6 +57,15 @@ class Zero(Engine):
             self._engine.step()
         return torch.as_tensor(self._engine.get_global_grad_norm())
 
+    def held_gradients(self) -> list[Tensor]:
+        """DeepSpeed's partition; of a parameter that lies in two, both ranks hold the whole gradient."""
+        groups = [
+            group
+            for name in ("averaged_gradients", "all_grad_tensors")
+            for group in getattr(self._zero, name, {}).values()
+        ]
+        return super().held_gradients() + [tensor for group in groups for tensor in group or ()]
+
     def load_weights(self, weights: Weights) -> None:
         super().load_weights(weights)
         self._zero.refresh_fp32_params()  # its shard is a copy

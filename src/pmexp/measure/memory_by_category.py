@@ -1,0 +1,39 @@
+"""What a process holds from step to step, in bytes: parameters, gradients and the optimizer's state.
+
+Exact, and the same on every device. Each is counted when it is first there: parameters and gradients between
+the first backward and its update, the optimizer's state behind the first update that was taken (fp16 leaves
+out those that overflow). What comes and goes in a step is not in it: whole parameters that fsdp gathers,
+buckets through which DeepSpeed sends gradients. DDP's buckets are: its gradients lie in them.
+"""
+
+from collections.abc import Container, Iterable
+from typing import Any
+
+from torch import Tensor
+
+_WHY_NOT = {
+    "memory/gradients_bytes": "not counted: the engine does not show where it keeps the gradient",
+    "memory/optimizer_bytes": "not counted: the optimizer kept no state, since no update was taken",
+}
+
+
+def held(**categories: Iterable[Tensor]) -> dict[str, float]:
+    """`memory/<category>_bytes` of each category but those that hold nothing, which `not_held` explains."""
+    found = {f"memory/{name}_bytes": bytes_of(tensors) for name, tensors in categories.items()}
+    return {name: float(size) for name, size in found.items() if size}
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the distinct storages of `tensors`: of a sharded one (DTensor), those of this process."""
+    storages = (_local(tensor).untyped_storage() for tensor in tensors)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def not_held(metrics: Container[str]) -> dict[str, str]:
+    """For the record of a finished run: why a metric of `held` is not among its `metrics`."""
+    return {name: why for name, why in _WHY_NOT.items() if name not in metrics}
+
+
+def _local(tensor: Any) -> Tensor:
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local
