@@ -85,7 +85,7 @@ def _said(differences: pd.DataFrame, unit: str) -> str:
     all_of = f"all {seeds} seeds" if seeds > 1 else "its seed"
     if same == seeds:
         return f"identical in {all_of}"
-    largest = f"by up to {short(float(differences.abs().max(axis=None)), 2)} {unit}".rstrip()
+    largest = f"by up to {short(float(differences.abs().max(axis=None)))} {unit}".rstrip()
     return f"{same} of {seeds} seeds identical, others differ {largest}" if same else f"differs {largest}"
 
 
