@@ -94,6 +94,16 @@ def test_differences_are_judged_before_they_are_averaged() -> None:
     assert not figure.axes[0].collections  # one seed has no spread
 
 
+def test_a_run_that_diverged_is_not_called_identical() -> None:
+    table = differing({"same": [0.0, 0.0]})
+    table.loc[(table["variant"] == "same") & (table["seed"] == 1) & (table["step"] == 2), "value"] = float(
+        "nan"
+    )
+    figure = loss_difference(table, "train/loss", "baseline", styles(["baseline", "same"], "baseline"))
+    said = figure.axes[0].get_title().replace("\n", " ")
+    assert said == "same 1 of 2 seeds identical, others differ by up to 0 nats, not finite at some steps"
+
+
 def test_a_variant_without_a_common_seed_is_said() -> None:
     table = differing({"shifted": [0.5]})
     table.loc[table["variant"] == "shifted", "seed"] = 7
