@@ -85,7 +85,7 @@ def test_differences_are_of_the_same_seed_with_their_mean_and_the_baselines_spre
 
 
 def test_differences_are_judged_before_they_are_averaged() -> None:
-    steps = np.arange(400.0)
+    steps = np.arange(300.0)
     rows = [("baseline", 0, "train/loss", "nats", step, 1.0) for step in steps]
     rows += [("noisy", 0, "train/loss", "nats", step, 1.5 - step % 2) for step in steps]
     table = pd.DataFrame(rows, columns=COLUMNS)

@@ -58,6 +58,7 @@ def test_lines_run_through_the_means_in_the_order_of_the_setting() -> None:
 
 @pytest.mark.parametrize(("capacity", "line", "words"), [
     (1000 * MIB, 1000.0, "out of memory (device: 1000 MiB)"),
+    (950 * MIB, 950.0, "out of memory (device: 950 MiB)"),
     (None, None, "out of memory"),
     (800 * MIB, None, "out of memory"),  # some run took more than the device is said to have
 ])  # fmt: skip

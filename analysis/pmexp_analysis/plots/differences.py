@@ -88,9 +88,8 @@ def _said(own: pd.DataFrame, base: pd.DataFrame, unit: str) -> str:
     if same == len(seeds):
         return f"identical in all {same} seeds" if same > 1 else "identical in its seed"
     largest = f"by up to {short(scaled(float(difference.max(axis=None)), unit))} {shown_unit(unit)}".rstrip()
-    words = (
-        f"{same} of {len(seeds)} seeds identical, others differ {largest}" if same else f"differs {largest}"
-    )
+    some = f"{same} of {len(seeds)} seeds identical, others differ"
+    words = f"{some if same else 'differs'} {largest}"
     return f"{words}, not finite at some steps" if one_lacks.any(axis=None) else words
 
 
