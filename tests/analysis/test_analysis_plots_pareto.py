@@ -112,6 +112,14 @@ def test_values_over_decades_have_logarithmic_axes() -> None:
     assert all(low < high for low, high in (panel.get_xlim(), panel.get_ylim()))
 
 
+def test_a_mean_that_is_not_finite_is_left_out_and_said() -> None:
+    lost = Point("lost", "lost", ((1.0, 0.0), (float("nan"), 0.0), (0.9, 0.0)))
+    figure = pareto(AXES, [POINTS[0], lost], styles(["baseline", "lost"], "baseline"))
+    assert [len([o for o in panel.lines if o.get_marker() == "o"]) for panel in figure.axes] == [0, 1, 0]
+    said = figure.legends[0].get_texts()[-1].get_text()
+    assert said == "lost (not in every panel: not finite)"
+
+
 def test_one_axis_has_no_pair() -> None:
     with pytest.raises(ValueError, match="no panel"):
         pareto(AXES[:1], POINTS, styles(["baseline", "packed", "slow"], "baseline"))

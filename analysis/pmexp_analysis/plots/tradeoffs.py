@@ -127,7 +127,12 @@ def _legend(points: Sequence[Point], looks: Mapping[str, Style]) -> tuple[list[A
         handles.append(
             Line2D([], [], linestyle="", marker=look.marker, color=look.colour, markersize=_size(look))
         )
-    return handles, ["on the Pareto front", "dominated", *(point.legend for point in points)]
+    return handles, ["on the Pareto front", "dominated", *map(_said, points)]
+
+
+def _said(point: Point) -> str:
+    drawn = all(math.isfinite(estimate[0]) for estimate in point.places)
+    return point.legend if drawn else f"{point.legend} (not in every panel: not finite)"
 
 
 def _size(look: Style) -> int:
