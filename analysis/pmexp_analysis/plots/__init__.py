@@ -2,6 +2,7 @@
 
 looks (colours, markers, sizes), text (labels, ticks), estimate (a mean with its error), files (PNG and PDF);
 then a file a figure. Sizes are those of print: a column or a page wide, higher with more content.
+Something to draw is asked for (ValueError); of what is there, anything may be NaN.
 """
 
 from pmexp_analysis.plots.curves import convergence

@@ -40,10 +40,10 @@ def loss_difference(curves: pd.DataFrame, metric: str, baseline: str, looks: Map
     figure, panels = sheet(len(others), _HEIGHT, sharey=True)
     for panel, variant in zip(panels, others, strict=True):
         own = by_seed(chosen[chosen["variant"] == variant], 1)
-        exact = (own - base).dropna(axis=1, how="all").dropna(axis=0, how="all") * scaled(1.0, unit)
+        differences = _averaged(_common(own, base), width) * scaled(1.0, unit)
         _yardstick(panel, _averaged(base, width) * scaled(1.0, unit))
-        _lines(panel, _averaged(exact, width), looks[variant])
-        title = wrapped(f"{variant}\n{_said(exact, shown_unit(unit))}", panel_width(figure), SMALL)
+        _lines(panel, differences, looks[variant])
+        title = wrapped(f"{variant}\n{_said(own, base, unit)}", panel_width(figure), SMALL)
         panel.set_title(title, fontsize=SMALL)
         over_steps(panel)
     label = wrapped(f"{axis_text(metric, unit)},\nless the baseline's", _HEIGHT - 0.5)
@@ -76,17 +76,26 @@ def _lines(panel: Axes, differences: pd.DataFrame, look: Style) -> None:
         panel.plot(differences.index, differences.mean(axis=1), color=look.colour, linewidth=1.8, marker=mark)
 
 
-def _said(differences: pd.DataFrame, unit: str) -> str:
-    """How large the unaveraged differences are, in words."""
-    seeds = differences.shape[1]
-    if seeds == 0:
+def _said(own: pd.DataFrame, base: pd.DataFrame, unit: str) -> str:
+    """How large the unaveraged differences of two tables (a row a step, a column a seed) are, in words."""
+    seeds = _common(own, base).columns
+    if not len(seeds):
         return "no step of a seed that both have"
-    same = int((differences.fillna(0.0) == 0.0).all().sum())
-    all_of = f"all {seeds} seeds" if seeds > 1 else "its seed"
-    if same == seeds:
-        return f"identical in {all_of}"
-    largest = f"by up to {short(float(differences.abs().max(axis=None)), 2)} {unit}".rstrip()
-    return f"{same} of {seeds} seeds identical, others differ {largest}" if same else f"differs {largest}"
+    own, base = own[seeds].align(base[seeds], axis=0)
+    difference = (own - base).abs()
+    one_lacks = own.isna() != base.isna()  # it diverged, and is not identical whatever it was before
+    same = int(((difference.fillna(0.0) == 0.0) & ~one_lacks).all().sum())
+    if same == len(seeds):
+        return f"identical in all {same} seeds" if same > 1 else "identical in its seed"
+    largest = f"by up to {short(scaled(float(difference.max(axis=None)), unit))} {shown_unit(unit)}".rstrip()
+    some = f"{same} of {len(seeds)} seeds identical, others differ"
+    words = f"{some if same else 'differs'} {largest}"
+    return f"{words}, not finite at some steps" if one_lacks.any(axis=None) else words
+
+
+def _common(own: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
+    """The differences at the steps and of the seeds that both have."""
+    return (own - base).dropna(axis=1, how="all").dropna(axis=0, how="all")
 
 
 def _legend() -> tuple[list[Line2D | Patch], list[str]]:

@@ -1,7 +1,7 @@
 """What each variant changes against the baseline, with intervals: a forest plot."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -57,29 +57,37 @@ def forest(effects: Sequence[Effect]) -> Figure:
     metrics = list(dict.fromkeys(effect.metric for effect in effects))
     groups = [[effect for effect in effects if effect.metric == metric] for metric in metrics]
     names = {effect.label: wrapped(effect.label, _NAME, SMALL) for effect in effects}
-    numbers = max((inches(_numbers(effect), SMALL) for effect in effects), default=0.0) + _GAP
-    verdicts = max((inches(effect.verdict, SMALL) for effect in effects), default=0.0) + _GAP
-    width = max((inches(name, SMALL) for name in names.values()), default=0.0) + _AXIS + numbers + verdicts
-    row = max((_ROW + 0.11 * name.count("\n") for name in names.values()), default=_ROW)
-    heights = [row * len(group) for group in groups]
+    left = _widest(list(names.values()))
+    numbers = _widest([_numbers(effect) for effect in effects]) + _GAP
+    width = left + _AXIS + numbers + _widest([effect.verdict for effect in effects]) + _GAP
+    heights = [len(group) * (_ROW + 0.11 * max(n.count("\n") for n in names.values())) for group in groups]
     figure = Figure(figsize=(width, sum(heights) + _BELOW * len(groups)), layout="constrained")
     panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
     for panel, group in zip(panels, groups, strict=True):
-        limit = _limit(group)
-        panel.set(xlim=(-limit, limit), ylim=(len(group) - 0.5, -0.5))
-        for place, effect in enumerate(group):
-            _row(panel, place, effect, limit)
-            _words(panel, place, effect, numbers)
-        panel.axvline(0.0, color=BLACK, linewidth=0.8, zorder=1)
-        named_ticks(panel.yaxis, range(len(group)), [names[effect.label] for effect in group])
-        plain_ticks(panel.xaxis, 5)
+        _panel(panel, group, names, numbers)
         label = f"{axis_text(group[0].metric, group[0].unit)}, less the baseline's"
-        panel.set_xlabel(wrapped(label, _AXIS + 1.0) + better(group[0].direction), fontsize=TEXT_SIZE)
-        quiet(panel, grid="x")
-        panel.spines["left"].set_visible(False)
+        label = wrapped(label, _AXIS + min(1.0, 2 * left)) + better(group[0].direction)
+        panel.set_xlabel(label, fontsize=TEXT_SIZE)
     if any(effect.margin is not None for effect in effects):
-        legend_below(figure, [Patch(color=LIGHT)], ["so small that it counts as no difference"])
+        legend_below(figure, [Patch(color=LIGHT)], ["equivalence zone"])
     return figure
+
+
+def _widest(texts: Sequence[str]) -> float:
+    return max(inches(text, SMALL) for text in texts)
+
+
+def _panel(panel: Axes, group: Sequence[Effect], names: Mapping[str, str], numbers: float) -> None:
+    limit = _limit(group)
+    panel.set(xlim=(-limit, limit), ylim=(len(group) - 0.5, -0.5))
+    for place, effect in enumerate(group):
+        _row(panel, place, effect, limit)
+        _words(panel, place, effect, numbers)
+    panel.axvline(0.0, color=BLACK, linewidth=0.8, zorder=1)
+    named_ticks(panel.yaxis, range(len(group)), [names[effect.label] for effect in group])
+    plain_ticks(panel.xaxis, 5)
+    quiet(panel, grid="x")
+    panel.spines["left"].set_visible(False)
 
 
 def _ends(effect: Effect) -> tuple[float, float]:
@@ -93,7 +101,7 @@ def _limit(group: Sequence[Effect]) -> float:
     """How far the axis reaches: over all estimates and zones, and not much further for one wide interval."""
     inner = [scaled(abs(value), e.unit) for e in group for value in (e.estimate, e.margin or 0.0)]
     outer = [max(map(abs, _ends(effect))) for effect in group]
-    outer = sorted(end for end in outer if math.isfinite(end))
+    outer = sorted(end for end in outer if math.isfinite(end) and end > 0)
     widest = min(outer[-1], _CUT * outer[(len(outer) - 1) // 2]) if outer else 0.0
     return 1.12 * max(widest, *(value for value in inner if math.isfinite(value)), 0.0) or 1.0
 
@@ -111,7 +119,7 @@ def _row(panel: Axes, place: int, effect: Effect, limit: float) -> None:
         for end, arrow, leaves in ((-limit, "<", low < -limit), (limit, ">", high > limit)):
             if leaves:
                 panel.plot([0.98 * end], [place], arrow, color=colour, markersize=5, zorder=3)
-    panel.plot([estimate], [place], marker, color=colour, markersize=6, zorder=4)
+    panel.plot([estimate], [place], marker, color=colour, markersize=5.5, zorder=4)
 
 
 def _words(panel: Axes, place: int, effect: Effect, width: float) -> None:

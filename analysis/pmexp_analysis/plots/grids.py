@@ -15,7 +15,17 @@ from matplotlib.patches import Rectangle
 from pmexp_analysis.cells import scaled
 from pmexp_analysis.plots.estimate import Estimate, ends, is_known
 from pmexp_analysis.plots.looks import BLACK, SMALL, TEXT_SIZE
-from pmexp_analysis.plots.text import axis_text, better, inches, named_ticks, short, spans, ticks, wrapped
+from pmexp_analysis.plots.text import (
+    axis_text,
+    better,
+    inches,
+    named_ticks,
+    room,
+    short,
+    spans,
+    ticks,
+    wrapped,
+)
 
 _MAP = "cividis"  # perceptually uniform, rising in lightness alone, made for colour-blind eyes
 _LEAST, _HIGH = 0.7, 0.4  # inches of a cell: wide at the least, high
@@ -88,8 +98,8 @@ def _said(cell: Cell, unit: str) -> str:
         return short(mean, 4)
     if len(cell.value) == 3:
         return f"{short(mean, 4)}\n{short(low)} to {short(high)}"
-    std = high - mean
-    places = 1 - math.floor(math.log10(std))
+    std = scaled(cell.value[1], unit)
+    places = 1 - math.floor(math.log10(std) + 1e-9)
     if not 0 <= places <= 5 or abs(mean) >= 1e7:
         return f"{short(mean, 4)}\n\N{PLUS-MINUS SIGN}{short(std, 2)}"
     return f"{mean:.{places}f}\n\N{PLUS-MINUS SIGN}{std:.{places}f}".replace("-", "\N{MINUS SIGN}")
@@ -102,8 +112,8 @@ def _norm(means: npt.NDArray[np.float64]) -> Normalize:
     low, high = min(known), max(known)
     if spans(known, _WIDE):
         return LogNorm(low, high)
-    room = (0.05 * abs(low) or 1.0) if low == high else 0.0
-    return Normalize(low - room, high + room)
+    margin = room(low, high, 0.0)
+    return Normalize(low - margin, high + margin)
 
 
 def _cell(panel: Axes, column: int, row: int, text: str, colour: tuple[float, ...], known: bool) -> None:

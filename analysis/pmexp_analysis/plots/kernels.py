@@ -14,7 +14,7 @@ from pmexp_analysis.plots.text import legend_below, quiet, short, ticks
 from pmexp_analysis.scores import label_of
 
 _METRICS = ("profile/packing_share", "profile/unpacking_share")
-_FILLS = ((COLOURS[0], ""), (COLOURS[1], "////"))
+FILLS = ((COLOURS[0], ""), (COLOURS[1], "////"))
 _THICK = 0.36
 
 
@@ -37,7 +37,7 @@ def kernel_share(shares: Sequence[Share]) -> Figure:
     ticks(panel.xaxis, 5)
     panel.set_xlabel("share of a step [%]", fontsize=TEXT_SIZE)
     quiet(panel, grid="x")
-    handles = [Patch(facecolor=colour, hatch=hatch, edgecolor="white") for colour, hatch in _FILLS]
+    handles = [Patch(facecolor=colour, hatch=hatch, edgecolor="white") for colour, hatch in FILLS]
     legend_below(figure, handles, [label_of(metric) for metric in _METRICS])
     return figure
 
@@ -57,7 +57,7 @@ def _bar(panel: Axes, at: float, estimate: Estimate, place: int) -> None:
         )
         return
     mean, low, high = (100 * value for value in ends(estimate, "fraction"))
-    colour, hatch = _FILLS[place]
+    colour, hatch = FILLS[place]
     panel.barh(at, mean, _THICK, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
     error_bars_across(panel, [at], [(low, high)], BLACK)
     text = f"{mean:.1f}" if mean >= 1 else short(mean, 2)

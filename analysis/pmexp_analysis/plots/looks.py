@@ -8,11 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-# Okabe-Ito, told apart with any colour vision; its yellow is darkened, to be seen on white.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A7A00")
+# Okabe-Ito, told apart with any colour vision; a wine red for its yellow, which is not seen on white.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#882255")
 BLACK, GREY, LIGHT = "#000000", "#777777", "#E4E4E4"
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
+_DASHES = (
+    (0, (5, 2)),
+    (0, (1, 1.5)),
+    (0, (5, 2, 1, 2)),
+    (0, (9, 2)),
+    (0, (2.5, 1.5)),
+    (0, (5, 1.5, 1, 1.5, 1, 1.5)),
+    (0, (9, 2, 2.5, 2)),
+)
 
 TEXT_SIZE, SMALL = 8, 7  # points
 COLUMN, PAGE = 3.5, 7.1  # inches: a column of a paper, and its whole width
@@ -34,7 +42,7 @@ def styles(variants: Sequence[str], baseline: str) -> dict[str, Style]:
     """A Style a variant: the baseline black and solid, the others in the order given."""
     made = {baseline: Style(BLACK, "*", "-")}
     for place, variant in enumerate(v for v in variants if v != baseline):
-        dash = _DASHES[1 + place % (len(_DASHES) - 1)]
+        dash = _DASHES[place % len(_DASHES)]
         colour = COLOURS[place % len(COLOURS)]
         marker = _MARKERS[(place + place // len(COLOURS)) % len(_MARKERS)]  # shifted when colours repeat
         made[variant] = Style(colour, marker, dash)
@@ -42,11 +50,16 @@ def styles(variants: Sequence[str], baseline: str) -> dict[str, Style]:
 
 
 def _columns(count: int) -> int:
-    return 2 if count == 4 else min(max(count, 1), 3)
+    return 2 if count == 4 else min(count, 3)
 
 
 def sheet(count: int, height: float, sharey: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, at most three in a row, each row `height` inches high; and the panels."""
+    """A figure of `count` panels, at most three in a row, each row `height` inches high; and the panels.
+
+    Raises ValueError for no panel.
+    """
+    if count == 0:
+        raise ValueError("no panel to draw")
     columns = _columns(count)
     rows = -(-count // columns)
     figure = Figure(figsize=(_WIDTHS[columns], height * rows), layout="constrained")

@@ -17,12 +17,15 @@ def named_rows(names: Sequence[str], panels: int, row: float, extra: float) -> t
     """`panels` panels side by side with one row for each of `names` from the top, `row` inches each.
 
     The width grows with the longest name and by `extra` inches a panel; row k is at y = k.
+    Raises ValueError where there is nothing to draw.
     """
+    if not names or not panels:
+        raise ValueError("no row or no panel to draw")
     texts = [wrapped(name, _NAME, SMALL) for name in names]
-    longest = max((inches(text, SMALL) for text in texts), default=0.0)
+    longest = max(inches(text, SMALL) for text in texts)
     width = COLUMN + max(0.0, longest - _PLAIN) + extra + (panels - 1) * (COLUMN - _PLAIN + extra)
-    lines = max((text.count("\n") + 1 for text in texts), default=1)
-    height = max(1, len(names)) * max(row, lines * 0.125) + 0.6
+    lines = max(text.count("\n") + 1 for text in texts)
+    height = len(names) * max(row, lines * 0.125) + 0.6
     figure = Figure(figsize=(min(width, PAGE) if panels < 3 else width, height), layout="constrained")
     axes = list(figure.subplots(1, panels, squeeze=False)[0])
     for place, panel in enumerate(axes):

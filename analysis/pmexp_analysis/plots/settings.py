@@ -19,6 +19,7 @@ from pmexp_analysis.plots.text import (
     legend_below,
     named_ticks,
     quiet,
+    room,
     short,
     spans,
     ticks,
@@ -89,7 +90,7 @@ def _across(panel: Axes, settings: Sequence[float], width: float) -> None:
         low, high = settings[0] / margin, settings[-1] * margin
         places = [math.log(s / low) / math.log(high / low) * width for s in settings]
     else:
-        margin = 0.06 * (settings[-1] - settings[0]) or 0.05 * abs(settings[0]) or 1.0
+        margin = room(settings[0], settings[-1], 0.06)
         low, high = settings[0] - margin, settings[-1] + margin
         places = [(s - low) / (high - low) * width for s in settings]
     panel.set_xlim(low, high)
@@ -99,7 +100,7 @@ def _across(panel: Axes, settings: Sequence[float], width: float) -> None:
         needed = (inches(texts[place], SMALL) + inches(texts[kept[-1]], SMALL)) / 2 + 0.08 if kept else 0.0
         if not kept or places[kept[-1]] - places[place] >= needed:
             kept.append(place)
-    named_ticks(panel.xaxis, [settings[k] for k in kept], [texts[k] for k in kept])
+    named_ticks(panel.xaxis, [settings[k] for k in kept[::-1]], [texts[k] for k in kept[::-1]])
 
 
 def _lines(panel: Axes, levels: Sequence[Level], unit: str, looks: Mapping[str, Style]) -> list[Bar]:
@@ -126,7 +127,7 @@ def _up(panel: Axes, bars: Sequence[Bar], limit: float | None, rows: int) -> flo
     low, high = min([*means, *lows]), max([*means, *(high for *_, high in bars)])
     line = limit if rows and limit is not None and limit >= max(means) else high
     to, back = (math.log, math.exp) if is_log else (float, float)
-    margin = 0.07 * (to(line) - to(low)) or 0.05 * abs(low) or 1.0
+    margin = room(to(low), to(line), 0.07)
     bottom = to(low) - margin
     if line != limit or not rows:
         line = back(to(line) + margin)

@@ -18,7 +18,7 @@ from pmexp_analysis.plots.text import legend_below, quiet, short, ticks
 _UNIT = "bytes"
 _ROW = 0.3  # inches
 # Neighbours differ in grey print as well: by their lightness, and by their hatching.
-_FILLS = (
+FILLS = (
     (COLOURS[0], ""),
     (COLOURS[1], ""),
     (COLOURS[2], "//"),
@@ -66,7 +66,7 @@ def _bar(panel: Axes, row: int, stack: Stack, categories: Sequence[str]) -> None
     for place, category in enumerate(categories):
         width = scaled(stack.parts.get(category, 0.0), _UNIT)
         width = width if math.isfinite(width) else 0.0
-        colour, hatch = _FILLS[place % len(_FILLS)]
+        colour, hatch = FILLS[place % len(FILLS)]
         panel.barh(row, width, 0.66, left, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
         left += width
     end = left
@@ -85,5 +85,5 @@ def _is_known(peak: float | None) -> bool:
 
 
 def _patch(place: int) -> Patch:
-    colour, hatch = _FILLS[place % len(_FILLS)]
+    colour, hatch = FILLS[place % len(FILLS)]
     return Patch(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.5)

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -33,6 +34,7 @@ def better(direction: str) -> str:
     return f"\n({_BETTER[direction]})" if direction in _BETTER else ""
 
 
+@lru_cache(maxsize=4096)
 def inches(text: str, size: float = TEXT_SIZE) -> float:
     """How wide the widest line of `text` is drawn."""
     font = FontProperties(size=size)
@@ -111,6 +113,13 @@ def plain_ticks(axis: Axis, most: int, whole: bool = False) -> None:
     axis.set_major_formatter(_Plain())
 
 
+def room(low: float, high: float, share: float) -> float:
+    """What to leave beside low..high: a `share` of it, or of their size where they are as good as equal."""
+    if high - low > _SMALLEST_SPAN * max(abs(low), abs(high)):
+        return share * (high - low)
+    return 0.05 * max(abs(low), abs(high)) or 1.0
+
+
 def spans(values: Sequence[float], factor: float) -> bool:
     """Whether `values` are positive and the greatest is `factor` times the least: for a logarithmic axis."""
     return bool(values) and min(values) > 0 and max(values) / min(values) >= factor
@@ -142,6 +151,8 @@ def ticks(axis: Axis, most: int) -> None:
 
 def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """The legend under all panels, in as many columns as fit; the figure grows by its height."""
+    if not labels:
+        return
     room = figure.get_figwidth() - 0.15
     texts = [wrapped(label, room - _HANDLE) for label in labels]
     columns = min(len(texts), 6)

@@ -15,13 +15,14 @@ from matplotlib.patches import Patch
 
 from pmexp_analysis.plots.estimate import Estimate, ends, error_bars, error_bars_across
 from pmexp_analysis.plots.looks import GREY, LIGHT, TEXT_SIZE, Style, panel_width, sheet
-from pmexp_analysis.plots.text import axis_text, better, legend_below, quiet, spans, ticks, wrapped
+from pmexp_analysis.plots.text import axis_text, better, legend_below, quiet, room, spans, ticks, wrapped
 from pmexp_analysis.stats import pareto_front
 
 Array = npt.NDArray[np.float64]
 _HEIGHT = 2.5  # inches
 _WIDE = 1000.0  # least and greatest by so much apart: a logarithmic axis
-_NEAR = 0.03  # of a panel: points that hide each other
+_NEAR = 0.02  # of a panel: points that hide each other
+_LARGER, _LARGEST = 5.0, 18.0  # points that a mark grows for each that hides it, and in all
 _ROOM = 0.15  # of the values' span, on either side
 
 
@@ -53,7 +54,7 @@ def pareto(axes: Sequence[Axis], points: Sequence[Point], looks: Mapping[str, St
         bars = np.array([[ends(p.places[i], axes[i].unit), ends(p.places[j], axes[j].unit)] for p in known])
         if known:
             _panel(panel, (axes[i], axes[j]), [looks[p.variant] for p in known], bars)
-        width = panel_width(figure)
+        width = panel_width(figure) - 0.25
         panel.set_xlabel(_label(axes[i], width), fontsize=TEXT_SIZE)
         panel.set_ylabel(_label(axes[j], _HEIGHT - 0.7), fontsize=TEXT_SIZE)
         quiet(panel)
@@ -67,27 +68,26 @@ def _panel(panel: Axes, axes: tuple[Axis, Axis], looks: Sequence[Style], bars: A
         _limits(ruler, spread)
     means = bars[:, :, 0]
     signs = np.array([1.0 if axis.direction == "min" else -1.0 for axis in axes])
-    front = means[pareto_front(means * signs)]
+    is_front = pareto_front(means * signs)
+    front = means[is_front]
     _dominated(panel, front[np.lexsort((front * signs).T[::-1])], signs)
-    panel.scatter(
-        front[:, 0], front[:, 1], s=150, facecolors="none", edgecolors=GREY, linewidths=1.1, zorder=2
-    )
-    for look, (x, y), covering in zip(looks, bars, _covering(panel, means), strict=True):
+    sizes = _sizes(panel, means, looks)
+    rings = (sizes[is_front] + 6.0) ** 2
+    across, up = front.T
+    panel.scatter(across, up, s=rings, facecolors="none", edgecolors=GREY, linewidths=1.1, zorder=2)
+    for look, (x, y), size in zip(looks, bars, sizes, strict=True):
         error_bars_across(panel, [y[0]], [(x[1], x[2])], look.colour)
         error_bars(panel, [x[0]], [(y[1], y[2])], look.colour)
-        size = _size(look) + 2.5 * covering
-        panel.plot(
-            [x[0]], [y[0]], look.marker, color=look.colour, markersize=size, markeredgecolor="white", zorder=4
-        )
+        (mark,) = panel.plot([x[0]], [y[0]], look.marker, color=look.colour, markersize=size, zorder=4)
+        mark.set(markeredgecolor="white", markeredgewidth=0.6)
 
 
-def _covering(panel: Axes, means: Array) -> list[int]:
-    """How many later points hide each of `means` (points, 2): it is drawn larger, to be seen."""
-    drawn = panel.transData.transform(means)
-    near = np.array([panel.bbox.width, panel.bbox.height]) * _NEAR
-    return [
-        int((np.abs(drawn[place + 1 :] - mark) < near).all(axis=1).sum()) for place, mark in enumerate(drawn)
-    ]
+def _sizes(panel: Axes, means: Array, looks: Sequence[Style]) -> Array:
+    """The sizes (points,) of the marks at `means` (points, 2): larger where later marks would hide one."""
+    drawn = panel.transAxes.inverted().transform(panel.transData.transform(means))
+    hiding = [(np.abs(drawn[k + 1 :] - mark) < _NEAR).all(axis=1).sum() for k, mark in enumerate(drawn)]
+    larger = min(_LARGER, _LARGEST / max(1, *hiding))
+    return np.array([_size(look) + larger * count for look, count in zip(looks, hiding, strict=True)])
 
 
 def _limits(ruler: Ruler, bars: Array) -> None:
@@ -99,7 +99,7 @@ def _limits(ruler: Ruler, bars: Array) -> None:
         margin = (high / low) ** _ROOM
         ruler.axes.set(**{f"{name}scale": "log", f"{name}lim": (low / margin, high * margin)})
     else:
-        margin = _ROOM * (high - low) or 0.05 * abs(high) or 1.0
+        margin = room(low, high, _ROOM)
         ruler.axes.set(**{f"{name}lim": (low - margin, high + margin)})
     ticks(ruler, 4 if name == "x" else 5)
 
@@ -127,11 +127,16 @@ def _legend(points: Sequence[Point], looks: Mapping[str, Style]) -> tuple[list[A
         handles.append(
             Line2D([], [], linestyle="", marker=look.marker, color=look.colour, markersize=_size(look))
         )
-    return handles, ["on the Pareto front", "dominated", *(point.legend for point in points)]
+    return handles, ["on the Pareto front", "dominated", *map(_said, points)]
+
+
+def _said(point: Point) -> str:
+    drawn = all(math.isfinite(estimate[0]) for estimate in point.places)
+    return point.legend if drawn else f"{point.legend} (not in every panel: not finite)"
 
 
 def _size(look: Style) -> int:
-    return 9 if look.marker == "*" else 6
+    return 12 if look.marker == "*" else 7
 
 
 def _label(axis: Axis, width: float) -> str:

@@ -40,13 +40,14 @@ def update_cosine(cosines: Sequence[Cosine], looks: Mapping[str, Style]) -> Figu
     figure, (panel,) = sheet(1, _INSIDE + 0.5 + shelf_height(len(exact)))
     handles: dict[str, Line2D] = {}
     for place, (variant, table) in enumerate(seeds.items()):
-        handles[variant] = draw_band(panel, table, looks[variant], place)
+        handles[variant] = draw_band(panel, table, looks[variant], place + 1)  # the first is the baseline's
     least = min((float(table.min(axis=None)) for table in seeds.values()), default=0.0)
     span = 1.05 * (1.0 - least) or 0.1
-    share = shelf_height(len(exact)) / (_INSIDE + shelf_height(len(exact)))
+    above = shelf_height(len(exact)) if exact else 0.05
+    share = above / (_INSIDE + above)
     panel.set_ylim(1.0 - span, 1.0 + span * share / (1.0 - share))
     over_steps(panel)
-    if seeds:
+    if exact:
         shelf(panel, 1.0, "exactly 1 at every seed", exact, looks)
     panel.set_xlabel("step", fontsize=TEXT_SIZE)
     panel.set_ylabel("cosine of updates\nto the baseline's", fontsize=TEXT_SIZE)
