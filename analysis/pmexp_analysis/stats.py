@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 Array = npt.NDArray[np.float64]
@@ -166,12 +165,16 @@ def detectable_effect(n: int) -> float:
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Holm's correction over those of `ps` that are defined; the others stay None."""
-    places = [place for place, p in enumerate(ps) if p is not None]
+    """Holm's correction (1979) over those of `ps` that are defined; the others stay None.
+
+    Of m, the k-th smallest is multiplied by m - k + 1, and is no smaller than the one before.
+    """
+    known = sorted((p, place) for place, p in enumerate(ps) if p is not None)
     corrected: list[float | None] = [None] * len(ps)
-    if places:
-        for place, p in zip(places, multipletests([ps[i] for i in places], method="holm")[1], strict=True):
-            corrected[place] = float(p)
+    least = 0.0
+    for rank, (p, place) in enumerate(known):
+        least = max(least, min(1.0, p * (len(known) - rank)))
+        corrected[place] = least
     return corrected
 
 
