@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pmexp.protocol import Family, ProtocolConfig
-from pmexp_analysis import scales, stats
+from pmexp.protocol import Family, ProtocolConfig, Statistic
+from pmexp_analysis import scales, sigmas, stats
 from pmexp_analysis.margins import Margin, margin_of
 from pmexp_analysis.resampling import bootstrap_intervals
 from pmexp_analysis.scores import is_exact
@@ -193,6 +193,8 @@ def compare(
 def _tost_p(margin: Margin, ours: Array, theirs: Array, all_theirs: Array) -> float | None:
     """None too where the margin's scale is not defined for these numbers."""
     try:
+        if margin.statistic is Statistic.difference_in_sigma:
+            return sigmas.tost(ours - theirs, all_theirs, margin.threshold)
         sample = scales.sample(margin.statistic, ours, theirs, stats.describe(all_theirs).std)
     except scales.Undefined:
         return None

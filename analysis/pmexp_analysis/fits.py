@@ -67,15 +67,14 @@ def limits_of(experiment: Experiment, folder: Path | None) -> list[Limits]:
     return found + _answered(answers, experiment.protocol.axis)
 
 
-def lone_fits(experiment: Experiment) -> tuple[list[str], int]:
-    """(runs of the method that finished where the baseline's ran out of memory, number of such runs of the
-    baseline)."""
+def lone_fits(experiment: Experiment) -> tuple[list[Labels], list[Labels]]:
+    """(runs of the method that finished where the baseline's ran out of memory, those of the baseline)."""
     protocol = experiment.protocol
     state = {member.labels: member.state for member in experiment.members}
     lacking = [at for at, how in state.items() if at.variant == protocol.baseline and how == "out of memory"]
     twins = [Labels(at.task, at.system, protocol.method, at.seed) for at in lacking]
     fitting = [at for at in twins if state.get(at) in ("finished", "diverged")]
-    return [f"{at.task} seed {at.seed}" for at in sorted(fitting)], len(lacking)
+    return sorted(fitting), sorted(lacking)
 
 
 def _answered(files: Sequence[Path], axis: Axis) -> list[Limits]:

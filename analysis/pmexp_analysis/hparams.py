@@ -82,8 +82,16 @@ def _grid(
 def _setting(values: tuple[float, ...], runs: Sequence[Member], metric: str) -> Setting:
     scored = np.array([m.run.finals[metric] for m in runs if m.run.finals and metric in m.run.finals])
     found = stats.describe(scored[np.isfinite(scored)])
-    lost = sorted({m.state for m in runs if m.state != "finished"})
+    lost = sorted(filter(None, {_lost(m, metric) for m in runs}))
     return Setting(values, found.n, found.mean, found.std, ", ".join(lost))
+
+
+def _lost(member: Member, metric: str) -> str:
+    """Why a run is no part of the choice, or nothing. What it did on the test split has no say in it."""
+    if member.run.finals is None:
+        return member.run.state
+    known = [v for m, v in member.run.finals.items() if m == metric or m.startswith("train/")]
+    return "diverged" if not np.isfinite(known).all() else ""
 
 
 def _best(settings: Sequence[Setting], direction: str) -> tuple[float, ...] | None:

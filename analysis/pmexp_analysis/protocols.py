@@ -39,7 +39,7 @@ def protocol_of(runs: Sequence[Run], choice: Choice) -> tuple[ProtocolConfig, li
     told = sorted((run for run in runs if run.protocol), key=lambda run: (run.curve.started, run.run_id))
     protocol, remarks = ProtocolConfig(), []
     if told:
-        protocol = _protocol(told[0].protocol or {}, f"the summary of run {told[0].run_id}")
+        protocol = _protocol(_mapping(told[0]), f"the summary of run {told[0].run_id}")
         remarks = _changes(told)
     if choice.criteria is not None:
         protocol = replace(protocol, criteria=_read_criteria(choice.criteria))
@@ -50,15 +50,22 @@ def protocol_of(runs: Sequence[Run], choice: Choice) -> tuple[ProtocolConfig, li
 
 def _changes(told: Sequence[Run]) -> list[str]:
     """A sentence for each other protocol that later runs were started under."""
-    first = told[0].protocol or {}
+    first = _mapping(told[0])
     others: Counter[str] = Counter()
     for run in told[1:]:
         if run.protocol != first:
-            others[", ".join(_differing(first, run.protocol or {}))] += 1
+            others[", ".join(_differing(first, _mapping(run)))] += 1
     return [
         f"{count} of {len(told)} runs were started under another protocol ({what} differs); the first counts."
         for what, count in others.items()
     ]
+
+
+def _mapping(run: Run) -> Mapping[str, Any]:
+    told = run.protocol
+    if not isinstance(told, Mapping) or not isinstance(told.get("criteria") or {}, Mapping):
+        raise UserError(f"the summary of run {run.run_id} holds no usable protocol: run it again")
+    return told
 
 
 def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -76,6 +83,8 @@ def _read_criteria(file: Path) -> dict[str, CriterionConfig]:
         raise UserError(f"--criteria {file}: {error.strerror or error}; name a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError):
         raise UserError(f"--criteria {file} is not YAML; see conf/criteria/ for examples") from None
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"--criteria {file} holds no criteria by name; see conf/criteria/ for examples")
     return _protocol({"criteria": content}, f"--criteria {file}").criteria
 
 

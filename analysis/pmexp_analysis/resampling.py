@@ -30,7 +30,8 @@ def bootstrap_intervals(samples: Sequence[Array], level: float = 0.95) -> list[t
         for start in range(0, len(places), step):
             part = places[start : start + step]
             values = np.stack([samples[place] for place in part])
-            scale = np.abs(values).max(axis=1, keepdims=True)  # tiny numbers would underflow when cubed
+            # Tiny numbers would underflow when cubed; a power of two leaves ties among means as they are.
+            scale = np.exp2(np.frexp(np.abs(values).max(axis=1, keepdims=True))[1] - 1.0)
             interval = stats.bootstrap(
                 (values / scale,),
                 np.mean,

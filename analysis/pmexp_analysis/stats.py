@@ -1,5 +1,6 @@
 """Statistics of few seeds, as pure functions of arrays. None stands for "not defined for these numbers"."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,7 +9,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 Array = npt.NDArray[np.float64]
@@ -41,21 +41,35 @@ def describe(values: Array) -> Description:
     """n, mean, sample std, min and max of `values` (shape (n,), finite)."""
     if values.size == 0:
         return Description(0, None, None, None, None)
-    std = float(values.std(ddof=1)) if values.size > 1 else None
+    std = spread(values) if values.size > 1 else None
     return Description(values.size, float(values.mean()), std, float(values.min()), float(values.max()))
+
+
+def spread(values: Array) -> float:
+    """Sample standard deviation of `values` (shape (n,), n >= 2), also of numbers whose squares over- or
+    underflow."""
+    power = math.frexp(float(np.abs(values).max()))[1] - 1  # of two: dividing by it rounds nothing
+    return math.ldexp(float(np.ldexp(values, -power).std(ddof=1)), power)
 
 
 def is_constant(values: Array, magnitude: float) -> bool:
     """Whether `values` (shape (n,)) are one number, up to the rounding of the numbers of up to `magnitude`
     that they were computed from."""
-    return bool(np.ptp(values) <= 4 * np.finfo(np.float64).eps * magnitude)
+    return bool(np.ptp(values) <= _rounding(magnitude))
+
+
+def _rounding(magnitude: float) -> float:
+    return 4 * float(np.finfo(np.float64).eps) * magnitude
 
 
 def constant_difference(variant: Array, baseline: Array) -> bool:
-    """Whether all pairs (shape (n,) each, n >= 2) differ by one number, up to the rounding of the values."""
+    """Whether all pairs (shape (n,) each, n >= 2) differ by one number, up to the rounding of the values.
+
+    A difference that is itself no more than rounding is not called constant."""
     if variant.size < 2:
         return False
-    return is_constant(variant - baseline, max(np.abs(variant).max(), np.abs(baseline).max()))
+    differences, magnitude = variant - baseline, float(max(np.abs(variant).max(), np.abs(baseline).max()))
+    return is_constant(differences, magnitude) and np.abs(differences).min() > _rounding(magnitude)
 
 
 def paired_t(differences: Array) -> TTest:
@@ -63,7 +77,7 @@ def paired_t(differences: Array) -> TTest:
     n = differences.size
     if n < 2:
         return TTest(None, None)
-    error = float(differences.std(ddof=1)) / n**0.5
+    error = spread(differences) / n**0.5
     if error == 0:
         return TTest(None, None)
     t = float(differences.mean()) / error
@@ -75,7 +89,7 @@ def t_interval(values: Array, level: float = 0.95) -> tuple[float, float] | None
     n = values.size
     if n < 2:
         return None
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * float(values.std(ddof=1)) / n**0.5
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * spread(values) / n**0.5
     mean = float(values.mean())
     return mean - half, mean + half
 
@@ -84,7 +98,7 @@ def p_above(differences: Array) -> float | None:
     """One-sided p of the t-test that the mean of `differences` (shape (n,), n >= 2) is not above zero."""
     if differences.size < 2:
         return None
-    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / differences.size**0.5
+    mean, error = float(differences.mean()), spread(differences) / differences.size**0.5
     if error == 0:
         return 0.0 if mean > 0 else 1.0
     return float(stats.t.sf(mean / error, differences.size - 1))
@@ -105,12 +119,12 @@ def welch_t(variant: Array, baseline: Array) -> TTest:
     n, m = variant.size, baseline.size
     if n < 2 or m < 2:
         return TTest(None, None)
-    a, b = float(variant.var(ddof=1)) / n, float(baseline.var(ddof=1)) / m
-    if a + b == 0:
+    a, b = spread(variant) / n**0.5, spread(baseline) / m**0.5
+    error = math.hypot(a, b)  # neither over- nor underflows
+    if error == 0:
         return TTest(None, None)
-    t = float(variant.mean() - baseline.mean()) / (a + b) ** 0.5
-    # Welch-Satterthwaite in shares of the variance, so that tiny variances do not underflow when squared.
-    share = a / (a + b)
+    t = float(variant.mean() - baseline.mean()) / error
+    share = (a / error) ** 2  # of the variance
     freedom = 1 / (share**2 / (n - 1) + (1 - share) ** 2 / (m - 1))
     return TTest(t, float(2 * stats.t.sf(abs(t), freedom)))
 
@@ -119,7 +133,7 @@ def effect_size(differences: Array) -> float | None:
     """Cohen's d of pairs: mean over standard deviation of `differences` (shape (n,))."""
     if differences.size < 2:
         return None
-    std = float(differences.std(ddof=1))
+    std = spread(differences)
     return float(differences.mean()) / std if std > 0 else None
 
 
@@ -140,7 +154,7 @@ def detectable_difference(differences: Array) -> float | None:
     a power of 0.8, in their unit."""
     if differences.size < 2:
         return None
-    return detectable_effect(differences.size) * float(differences.std(ddof=1))
+    return detectable_effect(differences.size) * spread(differences)
 
 
 @lru_cache
@@ -151,12 +165,16 @@ def detectable_effect(n: int) -> float:
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Holm's correction over those of `ps` that are defined; the others stay None."""
-    places = [place for place, p in enumerate(ps) if p is not None]
+    """Holm's correction (1979) over those of `ps` that are defined; the others stay None.
+
+    Of m, the k-th smallest is multiplied by m - k + 1, and is no smaller than the one before.
+    """
+    known = sorted((p, place) for place, p in enumerate(ps) if p is not None)
     corrected: list[float | None] = [None] * len(ps)
-    if places:
-        for place, p in zip(places, multipletests([ps[i] for i in places], method="holm")[1], strict=True):
-            corrected[place] = float(p)
+    least = 0.0
+    for rank, (p, place) in enumerate(known):
+        least = max(least, min(1.0, p * (len(known) - rank)))
+        corrected[place] = least
     return corrected
 
 

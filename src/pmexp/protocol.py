@@ -4,6 +4,7 @@ A run keeps the protocol that it was started under, and the report judges by it.
 Imports neither torch nor hydra: configuration and analysis share it.
 """
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -52,6 +53,8 @@ class Comparison(Enum):
 
 EQUIVALENCE = (Statistic.relative_change, Statistic.difference, Statistic.difference_in_sigma)
 _OF_RUNS = {Statistic.diverged, Statistic.largest_ratio, Statistic.only_fits}  # need no metric
+_AGAINST = {Statistic.times_smaller, Statistic.p_worse, *EQUIVALENCE}
+_OF_PAIRS = {Statistic.mean, *_AGAINST}
 _OVER = {Statistic.growth_exponent, Statistic.largest_ratio}
 
 
@@ -110,5 +113,13 @@ def _check(key: str, criterion: CriterionConfig) -> None:
         raise UserError(f"{key}.comparison: within; statistic={statistic.name} has no margin, {allowed} have")
     if criterion.comparison is Comparison.within and not criterion.threshold > 0:
         raise UserError(f"{key}.threshold: {criterion.threshold} must be above 0 for comparison=within")
+    if not math.isfinite(criterion.threshold):
+        raise UserError(f"{key}.threshold: {criterion.threshold} must be a number")
+    for name, given, used in (
+        ("against", criterion.against, _AGAINST),
+        ("drop_from", criterion.drop_from, _OF_PAIRS),
+    ):
+        if given is not None and statistic not in used:
+            raise UserError(f"{key}.{name}: {given}; statistic={statistic.name} has no {name}: leave it out")
     if not criterion.tasks:
         raise UserError(f"{key}.tasks: [] matches no task; allowed are patterns such as 'bert-large/*'")

@@ -44,23 +44,38 @@ class Runs:
         losses: Sequence[float] = (2.0, 1.0),
         run_id: str = "",
         task: str = TASK,
+        system: str = SYSTEM,
+        settings: Mapping[str, Any] | None = None,
+        time: float = 1.5,
+        **told: Any,
     ) -> Path:
-        """A finished run with the given final values and training losses at steps 1, 2, ...; its path."""
-        lines = [record("train/loss", loss, step) for step, loss in enumerate(losses, start=1)]
-        path = self.folder / (run_id or f"{task.replace('/', '-')}-{variant}-{seed}")
+        """A finished run with the given final values and training losses at steps 1, 2, ...; its path.
+
+        `time`: of its first record. `told`: more of its summary, such as protocol, environment and status.
+        """
+        lines = [record("train/loss", loss, step, time) for step, loss in enumerate(losses, start=1)]
+        words = "".join(f"-{value}" for value in (settings or {}).values())
+        name = f"{task.replace('/', '-')}-{variant}-{seed}" + (f"-{system}" if system != SYSTEM else "")
+        path = self.folder / (run_id or name + words)
         path.mkdir(parents=True)
         (path / "journal.jsonl").write_text("".join(lines))
         model, dataset = task.split("/")
-        labels = {"model": model, "dataset": dataset, "variant": variant, "system": SYSTEM, "seed": seed}
+        labels = {"model": model, "dataset": dataset, "variant": variant, "system": system, "seed": seed}
         summary = {
             "status": "finished",
             "run_id": path.name,
             "labels": {"task": task, **labels},
             "metrics": dict(finals),
             "environment": {"host": f"host{seed % 2}", "threads": 4},
+            "settings": dict(settings or {}),
+            **told,
         }
         (path / "summary.json").write_text(json.dumps(summary))
         return path
+
+    def out_of_memory(self, variant: str, seed: int, **more: Any) -> Path:
+        """A run that ended for want of memory: a result, but one without values."""
+        return self.finished(variant, seed, {}, losses=[], status="oom", error="CUDA out of memory", **more)
 
     def sample(self, metric: str, **values: Sequence[float | None]) -> None:
         """Finished runs of each variant, with seeds 0, 1, ..., whose only final value is that of `metric`."""
@@ -78,8 +93,8 @@ class Runs:
         (self.folder / "plan.json").write_text(json.dumps(content))
 
 
-def record(metric: str, value: float | None, step: int) -> str:
+def record(metric: str, value: float | None, step: int, time: float = 1.5) -> str:
     """One line of a journal."""
     known = metric_of(metric)
     content = {"metric": metric, "value": value, "unit": known.unit, "direction": known.direction}
-    return json.dumps({**content, "step": step, "time": 1.5}) + "\n"
+    return json.dumps({**content, "step": step, "time": time}) + "\n"

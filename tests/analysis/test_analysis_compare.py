@@ -1,5 +1,7 @@
 """Rows and comparisons out of run folders."""
 
+import shutil
+
 import numpy as np
 import pytest
 from run_folders import Runs
@@ -104,13 +106,40 @@ def test_an_exact_byte_count_is_a_constant_difference(runs: Runs) -> None:
     assert (wide.verdict, wide.note) == ("worse", "constant difference")
 
 
-def test_one_pair_is_never_significant(runs: Runs) -> None:
-    runs.sample("memory/saved_bytes", baseline=[1000.0], packed=[1.0], same=[1000.0])
+def test_one_pair_of_a_sampled_metric_is_never_significant(runs: Runs) -> None:
+    runs.sample("memory/peak_bytes", baseline=[1000.0], packed=[1.0], same=[1000.0])
     found = compared(runs)
-    packed = found["memory/saved_bytes", "packed"]
+    packed = found["memory/peak_bytes", "packed"]
     assert (packed.n, packed.verdict, packed.ci_low, packed.paired_p) == (1, "inconclusive", None, None)
-    assert found["memory/saved_bytes", "same"].verdict == "identical"
+    assert packed.note == "1 pair: at least 3 are needed"
+    assert found["memory/peak_bytes", "same"].verdict == "identical"
     assert {row.std for row in rows(load_runs(runs.root, "demo").finals)} == {None}
+
+
+def test_one_pair_of_a_counted_metric_has_all_there_is_to_know(runs: Runs) -> None:
+    runs.sample("memory/saved_bytes", baseline=[1000.0], packed=[1.0], wide=[1001.0])
+    found = compared(runs)
+    packed, wide = found["memory/saved_bytes", "packed"], found["memory/saved_bytes", "wide"]
+    assert (packed.verdict, packed.note, packed.ci_low) == ("better", "counted, not sampled", None)
+    assert wide.verdict == "worse"
+
+
+def test_two_pairs_of_a_sampled_metric_prove_nothing_however_clear(runs: Runs) -> None:
+    runs.sample("speed/step_ms", baseline=[100.0, 101.0], slow=[150.0, 151.0], noisy=[150.0, 151.1])
+    for variant in ("slow", "noisy"):
+        one = compared(runs)["speed/step_ms", variant]
+        assert (one.n, one.verdict, one.note) == (2, "inconclusive", "2 pairs: at least 3 are needed")
+
+
+def test_a_peak_that_the_allocator_keeps_is_counted_and_one_of_the_system_is_not(runs: Runs) -> None:
+    for source in ("CUDA allocator, of the run", "operating system, of the process"):
+        for variant, value in (("baseline", 100.0), ("packed", 80.0)):
+            told = {"environment": {"peak_memory_source": source}}
+            runs.finished(variant, 0, {"memory/peak_bytes": value}, **told)
+        experiment = load_runs(runs.root, "demo")
+        (one,) = comparisons(experiment.finals, ProtocolConfig(), experiment.counted)
+        assert one.verdict == ("better" if source.startswith("CUDA") else "inconclusive")
+        shutil.rmtree(runs.folder)
 
 
 def test_without_a_common_seed_nothing_is_comparable(runs: Runs) -> None:

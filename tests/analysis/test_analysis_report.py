@@ -18,7 +18,8 @@ ROW = {"task", "system", "variant", "metric", "unit", "direction", "n", "seeds",
 COMPARISON = {
     "task", "system", "metric", "variant", "baseline", "n", "missing_seeds", "mean_difference",
     "relative_difference", "ci_low", "ci_high", "paired_t", "paired_p", "welch_t", "welch_p", "holm_p",
-    "effect_size", "verdict", "note",
+    "effect_size", "verdict", "note", "bootstrap_low", "bootstrap_high", "margin", "tost_p",
+    "probability_greater", "detectable",
 }  # fmt: skip
 
 
@@ -40,14 +41,17 @@ def test_report_json_keeps_its_contract(demo: Runs, capsys: pytest.CaptureFixtur
     demo.finished("baseline", 9, {"train/loss": None})  # diverged: its row has neither mean nor std
     folder = report(demo)
     content = strict((folder / "report.json").read_text())
-    keys = {"name", "rows", "comparisons", "missing", "environment", "generated", "source"}
+    keys = {
+        "name", "rows", "comparisons", "missing", "environment", "generated", "source", "question", "verdict",
+        "criteria", "protocol", "grids", "limits",
+    }  # fmt: skip
     assert set(content) == keys
     assert (content["name"], content["source"]) == ("demo", str(demo.folder))
     assert all(set(row) >= ROW for row in content["rows"])
     assert all(set(one) >= COMPARISON for one in content["comparisons"])
     assert {(row["variant"], row["metric"]) for row in content["rows"]} >= {("packed", "test/accuracy")}
     assert [set(run) for run in content["missing"]] == [
-        {"task", "system", "variant", "seed", "run_id", "why"} for _ in content["missing"]
+        {"task", "system", "variant", "seed", "run_id", "why", "state"} for _ in content["missing"]
     ]
     assert ("packed", 3) in {(run["variant"], run["seed"]) for run in content["missing"]}
     assert content["environment"] == {"host": ["host0", "host1"], "threads": [4]}

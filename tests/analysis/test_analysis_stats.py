@@ -83,23 +83,24 @@ def test_constant_difference_allows_only_rounding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("difference", "direction", "holm_p", "constant", "expected"),
+    ("difference", "direction", "significant", "equivalent", "expected"),
     [
-        (1.0, "max", 0.049, False, "better"),
-        (-1.0, "max", 0.049, False, "worse"),
-        (-1.0, "min", 0.049, False, "better"),
-        (1.0, "min", 0.049, False, "worse"),
-        (1.0, "none", 0.049, False, "different"),
-        (1.0, "max", 0.05, False, "inconclusive"),
-        (1.0, "max", None, False, "inconclusive"),
-        (1.0, "min", None, True, "worse"),
-        (1.0, "none", None, True, "different"),
+        (1.0, "max", True, False, "better"),
+        (-1.0, "max", True, False, "worse"),
+        (-1.0, "min", True, False, "better"),
+        (1.0, "min", True, False, "worse"),
+        (1.0, "none", True, False, "different"),
+        (1.0, "max", False, False, "inconclusive"),
+        (1.0, "none", False, False, "inconclusive"),
+        (1.0, "min", False, True, "equivalent"),
+        (1.0, "min", True, True, "equivalent"),
+        (-1.0, "none", True, True, "equivalent"),
     ],
 )
 def test_verdict(
-    difference: float, direction: str, holm_p: float | None, constant: bool, expected: stats.Verdict
+    difference: float, direction: str, significant: bool, equivalent: bool, expected: stats.Verdict
 ) -> None:
-    assert stats.verdict(difference, direction, holm_p, constant) == expected
+    assert stats.verdict(difference, direction, significant, equivalent) == expected
 
 
 def test_pareto_front_agrees_with_the_definition() -> None:

@@ -3,8 +3,11 @@
 import pytest
 from run_folders import Runs
 
+from pmexp.protocol import CriterionConfig, ProtocolConfig
 from pmexp_analysis.cells import mean_std, number, percent, probability
 from pmexp_analysis.compare import Row, comparisons, rows
+from pmexp_analysis.criteria import Part
+from pmexp_analysis.criteria.result import combined
 from pmexp_analysis.headline import headlines
 from pmexp_analysis.load import load_runs
 from pmexp_analysis.tables import Section, comparison_table, identical, result_table, sections, terminal
@@ -12,7 +15,7 @@ from pmexp_analysis.tables import Section, comparison_table, identical, result_t
 
 def section_of(runs: Runs, baseline: str = "baseline") -> Section:
     finals = load_runs(runs.root, "demo").finals
-    (section,) = sections(rows(finals), comparisons(finals, baseline), baseline)
+    (section,) = sections(rows(finals), comparisons(finals, ProtocolConfig(baseline=baseline)), baseline)
     return section
 
 
@@ -85,7 +88,7 @@ def test_the_headline_admits_that_nothing_is_compared(demo: Runs) -> None:
         "There is no finished run of the baseline 'absent', so nothing is compared."
     ]
     assert "nothing to compare with: no finished run of 'absent'" in terminal(
-        [section_of(demo, "absent")], []
+        [section_of(demo, "absent")], [], "", []
     )
 
 
@@ -98,14 +101,16 @@ def test_identical_losses_are_flagged(demo: Runs) -> None:
 def test_the_comparison_table_names_the_seeds_a_side_lacks(runs: Runs) -> None:
     runs.sample("memory/saved_bytes", baseline=[2.0**20] * 3, packed=[2.0**19] * 2)
     (cells,) = comparison_table(section_of(runs)).cells
-    assert cells[:7] == [
-        "saved for backward [MiB]", "packed", "better", "2", "-0.5", "-0.5 to -0.5", "-50.0%",
+    assert cells[:8] == [
+        "saved for backward [MiB]", "packed", "better", "2", "-0.5", "-0.5 to -0.5", "-0.5 to -0.5", "-50.0%",
     ]  # fmt: skip
     assert cells[-1] == "constant difference; packed lacks seed 2"
 
 
 def test_the_terminal_lists_missing_runs_by_name(demo: Runs) -> None:
-    text = terminal([section_of(demo)], load_runs(demo.root, "demo").missing)
+    criterion = CriterionConfig(claim="less is kept", metric="memory/saved_bytes", threshold=1e9)
+    (judged,) = [combined("less", criterion, [Part("net/digits", "plain", "pass", "because")])]
+    text = terminal([section_of(demo)], load_runs(demo.root, "demo").missing, "Yes.", [judged])
     lines = text.splitlines()
     assert lines[0] == "net/digits / plain"
     assert len({len(line) for line in lines[1:5]}) == 1
@@ -113,6 +118,7 @@ def test_the_terminal_lists_missing_runs_by_name(demo: Runs) -> None:
         "net/digits / plain / packed seed 3 (packed-3): failed: MemoryError: no room (log: log.txt)" in text
     )
     assert "1 missing:" in lines
+    assert lines[-2:] == ["Yes.", "  pass         less is kept: because"]
 
 
 @pytest.mark.parametrize(

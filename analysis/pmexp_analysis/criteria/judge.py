@@ -19,6 +19,7 @@ from pmexp_analysis.scores import is_exact, resolve
 from pmexp_analysis.series import series_over
 
 _BySeed = dict[int, float]
+_WITHOUT_ANSWER = ("failed", "unfinished", "never started")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class _Section:
 
 
 def judge(experiment: Experiment, limits: Sequence[Limits]) -> list[Judged]:
-    """One Judged a criterion, in the protocol's order.
+    """One Judged a criterion, in the protocol's order. A task of which runs failed or are to come, and none
+    finished, counts as not measured; one that had no memory at all is an answer of its own.
 
     `limits`: what fits into memory.
     """
@@ -47,7 +49,9 @@ def _sections(experiment: Experiment) -> list[_Section]:
     for (task, system), section in experiment.finals.groupby(["task", "system"], observed=True):
         by_metric = section.groupby("metric", observed=True)
         made.append(_Section(task, system, {metric: values_by_seed(group) for metric, group in by_metric}))
-    return made
+    known = {(one.task, one.system) for one in made}
+    lost = {(m.labels.task, m.labels.system) for m in experiment.members if m.state in _WITHOUT_ANSWER}
+    return made + [_Section(task, system, {}) for task, system in sorted(lost - known)]
 
 
 def _parts(
@@ -99,7 +103,8 @@ def _of_pairs(criterion: CriterionConfig, section: _Section, experiment: Experim
     source = resolve(criterion.drop_from, known) if criterion.drop_from else None
     if metric is None or (criterion.drop_from and source is None):
         lacking = criterion.metric if metric is None else criterion.drop_from
-        return Part(section.task, section.system, "not measured", f"no run records {lacking}")
+        why = f"no run records {lacking}" if known else "no run finished"
+        return Part(section.task, section.system, "not measured", why)
     method, baseline = (
         _values(section, variant, metric, source)
         for variant in (experiment.protocol.method, experiment.protocol.baseline)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pmexp.protocol import CriterionConfig, ProtocolConfig
 from pmexp_analysis.cells import number
 from pmexp_analysis.criteria.result import Part, decide
-from pmexp_analysis.fits import Limits
+from pmexp_analysis.fits import Limits, Tries
+from pmexp_analysis.margins import is_about
+from pmexp_analysis.records import Labels
 
 
 def judge_largest(criterion: CriterionConfig, limits: Limits, protocol: ProtocolConfig) -> Part:
@@ -15,23 +17,35 @@ def judge_largest(criterion: CriterionConfig, limits: Limits, protocol: Protocol
     The true limit lies between the largest that fits and the smallest that does not, so that the ratio has an
     interval too: tries far apart leave it open.
     """
-    method, baseline = limits.tries.get(protocol.method), limits.tries.get(protocol.baseline)
+    method, baseline = (limits.tries.get(v, Tries()) for v in (protocol.method, protocol.baseline))
+    low, high = _at_least(method, baseline), _at_most(method, baseline)
     where = f"{limits.over} ({limits.how})"
-    if not method or not baseline or not method.largest or not baseline.largest:
-        lacking = protocol.baseline if method and method.largest else protocol.method
-        return Part(limits.task, limits.system, "not measured", f"no {where} at which {lacking} fits")
-    if math.isinf(baseline.first_lack):
-        why = f"nothing ran out of memory: {protocol.baseline} fits at {where} {baseline.largest:g} still"
+    if low == 0 and math.isinf(high):
+        why = f"no {where} at which {protocol.method if baseline.largest else protocol.baseline} fits"
+        if method.largest and baseline.largest:
+            why = f"nothing ran out of memory: {protocol.baseline} fits at {where} {baseline.largest:g} still"
         return Part(limits.task, limits.system, "not measured", why)
-    low = method.largest / _before(baseline.first_lack)
-    high = _before(method.first_lack) / baseline.largest
-    value = method.largest / baseline.largest
+    value = method.largest / baseline.largest if method.largest and baseline.largest else None
     result = decide(low, high, criterion.comparison, criterion.threshold)
+    ends = [f"{number(end)}x" if math.isfinite(end) else "any" for end in (low, high)]
     why = (
-        f"largest {where} {method.largest:g} against {baseline.largest:g}: {number(value)}x, between "
-        f"{number(low)}x and {number(high) if math.isfinite(high) else 'any'}x as the tries lie"
+        f"largest {where} {method.largest or 'none'} against {baseline.largest or 'none'}: "
+        f"between {ends[0]} and {ends[1]} as the tries lie"
     )
-    return Part(limits.task, limits.system, result, why, value, low, high if math.isfinite(high) else None)
+    known = [end if math.isfinite(end) else None for end in (low, high)]
+    return Part(limits.task, limits.system, result, why, value, known[0], known[1])
+
+
+def _at_least(method: Tries, baseline: Tries) -> float:
+    """The least ratio of the limits that the tries allow: the baseline may fit up to its first lack."""
+    if not method.largest:
+        return 0.0
+    most = _before(baseline.first_lack)
+    return method.largest / most if most else math.inf
+
+
+def _at_most(method: Tries, baseline: Tries) -> float:
+    return _before(method.first_lack) / baseline.largest if baseline.largest else math.inf
 
 
 def _before(lack: float) -> float:
@@ -42,25 +56,30 @@ def _before(lack: float) -> float:
 def judge_lone_fit(
     criterion: CriterionConfig,
     limits: Sequence[Limits],
-    runs: Sequence[str],
-    lacking: int,
+    fitting: Sequence[Labels],
+    lacking: Sequence[Labels],
     protocol: ProtocolConfig,
 ) -> Part:
-    """How many configurations fit with the method alone: `runs` of the sweep, of `lacking` for which the
-    baseline has no memory, and settings that were tried with both."""
-    found = list(runs)
-    tried = lacking
+    """How many settings fit with the method alone: of the baseline's runs that were `lacking` memory those
+    whose partner is among the method's `fitting` ones, and what was tried with both by pmexp.fit.
+
+    Seeds of one setting count once.
+    """
+    tried = {(at.task, at.system) for at in lacking if is_about(criterion, at.task)}
+    alone = tried & {(at.task, at.system) for at in fitting}
+    found = [task for task, _ in sorted(alone)]
+    count = len(tried)
     for limit in limits:
-        method, baseline = limit.tries.get(protocol.method), limit.tries.get(protocol.baseline)
-        if limit.how != "run" and method and baseline and math.isfinite(baseline.first_lack):
-            tried += 1
+        method, baseline = (limit.tries.get(v, Tries()) for v in (protocol.method, protocol.baseline))
+        if limit.how != "run" and is_about(criterion, limit.task) and math.isfinite(baseline.first_lack):
+            count += bool(limit.tries.get(protocol.method))
             if method.largest >= baseline.first_lack:
                 found.append(f"{limit.task} at {limit.over}={method.largest:g} ({limit.how})")
-    if not tried:
+    if not count:
         return Part("all", "all", "not measured", "nothing ran out of memory with the baseline")
     value = float(len(found))
     if not found:
-        why = f"none of {tried} that lack memory with {protocol.baseline} fitted with {protocol.method}"
+        why = f"none of {count} that lack memory with {protocol.baseline} fitted with {protocol.method}"
         return Part("all", "all", "inconclusive", why, value)
     result = decide(value, value, criterion.comparison, criterion.threshold)
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""

@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import EQUIVALENCE, Comparison, CriterionConfig, Statistic
-from pmexp_analysis import scales, stats
+from pmexp_analysis import scales, sigmas, stats
 from pmexp_analysis.cells import number
 from pmexp_analysis.criteria.result import LEVEL, Part, decide
 from pmexp_analysis.stats import Array
@@ -34,7 +34,8 @@ def judge_pairs(criterion: CriterionConfig, sides: Sides) -> Part:
     ours, theirs = _paired(criterion, sides)
     if criterion.statistic is Statistic.p_worse:
         return _judge_p_worse(criterion, sides, ours - theirs)
-    sigma = stats.describe(np.array(list(sides.baseline.values()))).std
+    of_baseline = np.array(list(sides.baseline.values()))
+    sigma = stats.describe(of_baseline).std
     sample = scales.sample(criterion.statistic, ours, theirs, sigma)
     mean, n = float(sample.mean()), sample.size
     value = scales.said(criterion.statistic, mean)
@@ -45,11 +46,14 @@ def judge_pairs(criterion: CriterionConfig, sides: Sides) -> Part:
     if not sides.exact and n < stats.FEWEST_PAIRS:
         why = f"{_said(criterion, value)} in {_counted(n, what)}: at least {stats.FEWEST_PAIRS} are needed"
         return replace(about, why=why)
-    if stats.is_constant(sample, float(np.abs(sample).max())):
+    in_sigmas = criterion.statistic is Statistic.difference_in_sigma
+    if not (in_sigmas and sample.any()) and stats.is_constant(sample, float(np.abs(sample).max())):
         return _with(
             about, criterion, mean, mean, f"{_said(criterion, value)} in each of {_counted(n, what)}"
         )
-    interval = stats.t_interval(sample, LEVEL)
+    interval = (
+        sigmas.interval(ours - theirs, of_baseline, LEVEL) if in_sigmas else stats.t_interval(sample, LEVEL)
+    )
     assert interval
     low, high = interval
     ends = [_said(criterion, scales.said(criterion.statistic, end)) for end in interval]

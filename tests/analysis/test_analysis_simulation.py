@@ -1,0 +1,188 @@
+"""Error rates, power and coverage of the verdict, on simulated seeds with fixed random numbers."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import integrate
+from scipy import stats as scipy_stats
+
+from pmexp.protocol import Comparison as Is
+from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
+from pmexp_analysis import stats
+from pmexp_analysis.compare import comparisons
+from pmexp_analysis.criteria.pairs import Sides, judge_pairs
+from pmexp_analysis.criteria.result import Part
+from pmexp_analysis.resampling import bootstrap_intervals
+
+N = 5
+
+
+def within_binomial(hits: int, trials: int, rate: float) -> bool:
+    """Whether `hits` lie in the central 99.9 % of the binomial distribution."""
+    low, high = scipy_stats.binom.interval(0.999, trials, rate)
+    return bool(low <= hits <= high)
+
+
+def at_most_binomial(hits: int, trials: int, rate: float) -> bool:
+    return bool(hits <= scipy_stats.binom.ppf(0.999, trials, rate))
+
+
+def experiments(count: int, shift: float, sigma: float, seed: int) -> pd.DataFrame:
+    """`count` tasks of N pairs whose differences are normal, as a table of final values."""
+    random = np.random.default_rng(seed)
+    base = random.normal(100, 5, (count, N))
+    ours = base + random.normal(shift, sigma, (count, N))
+    both = np.stack([base, ours])
+    variant, task, run = (axis.ravel() for axis in np.indices(both.shape))
+    return pd.DataFrame(
+        {
+            "task": pd.Categorical([f"net/{t:04}" for t in task]),
+            "system": pd.Categorical(["plain"] * both.size),
+            "variant": pd.Categorical(np.array(["baseline", "packed"])[variant]),
+            "seed": run,
+            "metric": pd.Categorical(["speed/step_ms"] * both.size),
+            "unit": "ms",
+            "direction": "min",
+            "value": both.ravel(),
+        }
+    )
+
+
+def test_false_positives_of_the_paired_test_are_five_percent() -> None:
+    trials = 3000
+    found = [
+        stats.paired_t(row).p for row in np.random.default_rng(1).normal(0, 1, (trials, N))
+    ]  # as compare() calls it
+    assert within_binomial(sum(p < 0.05 for p in found if p is not None), trials, 0.05)
+
+
+def test_holm_keeps_the_rate_of_any_false_verdict_in_a_family() -> None:
+    families, size = 400, 6
+    sampled = np.random.default_rng(2).normal(0, 1, (families, size, N))
+    wrong = sum(
+        any(p is not None and p < 0.05 for p in stats.holm([stats.paired_t(one).p for one in family]))
+        for family in sampled
+    )
+    assert within_binomial(wrong, families, 1 - (1 - 0.05 / size) ** size)  # independent, all null
+
+
+def test_verdicts_on_a_family_without_differences_are_inconclusive() -> None:
+    found = comparisons(experiments(120, 0.0, 1.0, seed=3), ProtocolConfig())
+    assert {one.verdict for one in found} == {"inconclusive"} and len(found) == 120
+    assert sum(one.paired_p < 0.05 for one in found) > 0  # which Holm's correction takes back
+
+
+def tost_power(mean: float, sigma: float, margin: float, n: int) -> float:
+    """Exact: given the standard deviation, the mean must lie within margin - t s / sqrt(n); chi is integrated."""
+    t, error = scipy_stats.t.ppf(0.95, n - 1), sigma / np.sqrt(n)
+    most = margin / (t * error)  # of s / sigma
+
+    def at(ratio: float) -> float:
+        room = margin - t * ratio * error
+        inside = scipy_stats.norm.cdf((room - mean) / error) - scipy_stats.norm.cdf((-room - mean) / error)
+        return float(inside * scipy_stats.chi.pdf(ratio * np.sqrt(n - 1), n - 1) * np.sqrt(n - 1))
+
+    return float(integrate.quad(at, 0, most)[0])
+
+
+@pytest.mark.parametrize("mean", [1.0, 0.5, 0.0], ids=["edge", "half", "centre"])
+def test_tost_has_its_exact_size_and_power(mean: float) -> None:
+    trials, sigma = 2000, 0.6
+    sampled = np.random.default_rng(4).normal(mean, sigma, (trials, N))
+    found = sum((stats.tost(row, -1.0, 1.0) or 0.0) < 0.05 for row in sampled)
+    assert within_binomial(found, trials, tost_power(mean, sigma, 1.0, N))
+    if mean == 1.0:
+        assert tost_power(mean, sigma, 1.0, N) == pytest.approx(0.05, abs=1e-3)
+
+
+def judged(criterion: CriterionConfig, base: np.ndarray, ours: np.ndarray) -> list[Part]:
+    """Of each row of two arrays of shape (trials, n)."""
+    return [
+        judge_pairs(
+            criterion, Sides("t", "s", dict(enumerate(a)), dict(enumerate(b)), "speed/step_ms", False)
+        )
+        for a, b in zip(ours.tolist(), base.tolist(), strict=True)
+    ]
+
+
+CASES = {
+    "throughput": (Statistic.relative_change, Is.within, 0.02, 0.02),
+    "throughput below": (Statistic.relative_change, Is.within, 0.02, -0.02),
+    "memory": (Statistic.relative_change, Is.at_most, -0.10, -0.10),
+    "compression": (Statistic.times_smaller, Is.at_least, 1.5, 1 / 1.5 - 1),
+    "difference": (Statistic.difference, Is.at_least, 3.0, 0.03),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_more_than_five_percent_pass_wrongly_at_the_threshold(case: str) -> None:
+    statistic, comparison, threshold, change = CASES[case]
+    trials, random = 200, np.random.default_rng(5)
+    base = (
+        np.full((trials, N), 100.0)
+        if statistic is Statistic.difference
+        else random.normal(100, 5, (trials, N))
+    )
+    noise = random.normal(0, 0.01, base.shape)
+    ours = (
+        base + 100 * (change + noise)
+        if statistic is Statistic.difference
+        else base * (1 + change) * np.exp(noise)
+    )
+    criterion = CriterionConfig(
+        metric="speed/step_ms", statistic=statistic, comparison=comparison, threshold=threshold
+    )
+    results = [part.result for part in judged(criterion, base, ours)]
+    assert at_most_binomial(results.count("pass"), trials, 0.05)
+    assert at_most_binomial(results.count("fail"), trials, 0.05)
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.3], ids=["pairs alike", "pairs apart"])
+def test_a_margin_in_sigmas_allows_for_not_knowing_sigma(noise: float) -> None:
+    # The baseline's deviation of five seeds is often twice as large as it is in truth, and so would the margin be.
+    trials, random = 250, np.random.default_rng(6)
+    base = random.normal(100, 1, (trials, N))
+    ours = base + 0.5 + random.normal(0, noise, base.shape)
+    criterion = CriterionConfig(
+        metric="speed/step_ms",
+        statistic=Statistic.difference_in_sigma,
+        comparison=Is.within,
+        threshold=0.5,
+    )
+    results = [part.result for part in judged(criterion, base, ours)]
+    assert at_most_binomial(results.count("pass"), trials, 0.05)
+    assert at_most_binomial(results.count("fail"), trials, 0.05)
+
+
+def test_as_many_pairs_as_are_said_to_be_needed_give_a_power_of_four_fifths() -> None:
+    criterion = CriterionConfig(
+        metric="speed/step_ms", statistic=Statistic.difference, comparison=Is.within, threshold=1.0
+    )
+    pairs = np.array([-1.0, 1.0, -1.0, 1.0, 0.0]) * 2  # standard deviation 2
+    (part,) = judged(criterion, np.full((1, 5), 100.0), 100 + pairs[None])
+    needed = int(re.search(r"about (\d+) seeds", part.why)[1])
+    trials = 2000
+    sampled = np.random.default_rng(7).normal(0, 2, (trials, needed))
+    passed = sum((stats.tost(row, -1.0, 1.0) or 0.0) < 0.05 for row in sampled)
+    assert within_binomial(passed, trials, tost_power(0, 2, 1.0, needed))
+    assert 0.79 < tost_power(0, 2, 1.0, needed) < 0.83
+    assert tost_power(0, 2, 1.0, needed - 2) < 0.8
+
+
+def test_coverage_of_the_intervals() -> None:
+    trials = 1500
+    sampled = np.random.default_rng(8).normal(3, 1, (trials, N))
+    t = [stats.t_interval(row) for row in sampled]
+    assert within_binomial(sum(low <= 3 <= high for low, high in t), trials, 0.95)
+    bootstrap = bootstrap_intervals(list(sampled[:600]))
+    covered = sum(low <= 3 <= high for low, high in bootstrap) / 600
+    assert 0.78 < covered < 0.88  # of 95 %: too narrow with five seeds, as its docstring says
+
+
+def test_detectable_is_found_in_four_of_five_experiments() -> None:
+    trials = 2000
+    sampled = np.random.default_rng(9).normal(stats.detectable_effect(N), 1, (trials, N))
+    found = sum(stats.paired_t(row).p < 0.05 for row in sampled)
+    assert within_binomial(found, trials, 0.8)
