@@ -1,4 +1,4 @@
-"""The figure and the tables that the README shows: `python -m pmexp_analysis.readme` takes them from a report.
+"""What the README shows of the demo: `python -m pmexp_analysis.readme` takes it from a report.
 
 It keeps the report's JSON and one figure under docs/results/ and writes what stands in the README between two
 marks. A test renders the kept JSON again and compares.
@@ -25,7 +25,9 @@ _FIGURE = "pareto.png"
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 with one line on stderr where there is no such report or no place for it."""
     parser = argparse.ArgumentParser(prog="python -m pmexp_analysis.readme")
-    parser.add_argument("--report", type=Path, default=Path("reports/demo"), help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--report", type=Path, default=Path("reports/demo"), help="folder (default: %(default)s)"
+    )
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="default: %(default)s")
     args = parser.parse_args(arguments)
     kept = args.readme.parent / "docs" / "results"
@@ -74,7 +76,7 @@ def _where(report: Mapping[str, Any]) -> str:
 
     return (
         f"{said('cpu_count')} cores of {said('cpu')}, {said('device')}, {said('precision')}, torch "
-        f"{said('version_torch')}, {report['generated'][:10]}; peak memory is the {said('peak_memory_source')}."
+        f"{said('version_torch')}, {report['generated'][:10]}. Peak memory: {said('peak_memory_source')}."
     )
 
 
