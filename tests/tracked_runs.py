@@ -141,13 +141,17 @@ def in_process(body: Callable[[], None]) -> Any:
     return process
 
 
+def free_port() -> int:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Server:
     """A real `mlflow server` on a sqlite file and a free port of this machine."""
 
     def __init__(self, folder: Path, database: Path) -> None:
-        with closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self.uri = f"http://127.0.0.1:{self._port}"
         self._folder, self.database = folder, database
 

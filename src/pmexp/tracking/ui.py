@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.request import urlopen
 
-from pmexp.errors import UserError, first_line
-from pmexp.tracking.database import OpenExperiment, silence_mlflow
+from pmexp.errors import UserError
+from pmexp.tracking.database import OpenExperiment, reason, silence_mlflow
 from pmexp.tracking.view import VIEW, VIEW_TAG
 
 _HOST = "127.0.0.1"  # this machine alone
@@ -28,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until Ctrl-C; 2 with one line on stderr for what the user can mend."""
     args = _parser().parse_args(arguments)
     silence_mlflow()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         uri = f"sqlite:///{Path(args.runs_dir).resolve()}/mlflow.db"
         page = _page(uri, args.name)
         _check_port(args.port)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with _server(uri, args.port) as process:
             url = f"http://{_HOST}:{args.port}/{page}"
             print(f"{url}\nCtrl-C ends it", flush=True)
@@ -59,7 +59,7 @@ def _page(uri: str, name: str | None) -> str:
     except UserError:
         raise
     except Exception as error:  # MLflow's or SQLAlchemy's
-        raise UserError(f"{uri} cannot be read: {first_line(error)}") from error
+        raise UserError(f"{uri} cannot be read: {reason(error)}") from error
     return f"#/experiments/{experiment.id}/runs" + (f"?viewStateShareKey={VIEW}" if VIEW_TAG in tags else "")
 
 
