@@ -23,7 +23,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard src/pmexp/packe
 demo: $(INSTALLED) ## 20 training runs on real data, compared in a report
 	$(PYTHON) -m pmexp.train -m experiment=demo variant=baseline,pm-drop,no-cache,4bit seed=0,1,2,3,4
 	$(PYTHON) -m pmexp_analysis demo
-	@echo "Compare the runs in MLflow: make ui"
+	@echo "Compare the runs in MLflow: make ui NAME=demo"
 
 bench: $(INSTALLED) ## speed of dropout and of a whole training step, into runs/bench
 	$(PYTHON) -m pmexp.bench level=micro quick=true out=$(RUNS)/bench

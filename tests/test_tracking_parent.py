@@ -80,8 +80,10 @@ def test_repair_mends(what: str, tmp_path: Path, database: Database) -> None:
     before = the_parent(file)
     if what == "doubled":
         other = client.create_run("1", start_time=before.info.start_time + 1, tags={"kind": "sweep"})
+        without_folder = client.create_run("1", tags={CHILD_OF: other.info.run_id}).info.run_id
         client.set_tag(child, CHILD_OF, other.info.run_id)
-        client.set_terminated(other.info.run_id)
+        for run_id in (without_folder, other.info.run_id):
+            client.set_terminated(run_id)
     elif what != "missing":
         if what == "deleted":
             client.delete_run(before.info.run_id)
@@ -97,6 +99,8 @@ def test_repair_mends(what: str, tmp_path: Path, database: Database) -> None:
     assert disagreements(tmp_path, file) == {}
     assert (the_parent(file).info.run_id == before.info.run_id) == (what in ("doubled", "without its child"))
     assert list(repair(tmp_path, "default")) == ["1 runs: 1 right"]
+    if what == "doubled":
+        assert client.get_run(without_folder).data.tags[CHILD_OF] == before.info.run_id
 
 
 def test_two_processes_on_a_server_settle_on_the_oldest(
