@@ -19,14 +19,8 @@ if TYPE_CHECKING:
 
 CHILD_OF = "mlflow.parentRunId"  # MLflow's name for the tag by which a run is a child
 KIND = {"kind": "sweep"}
-_LABELS = (
-    "task",
-    "model",
-    "dataset",
-    "variant",
-    "system",
-    "seed",
-)  # on the parent: those of all its children
+# On the parent: those of all its children.
+_LABELS = ("task", "model", "dataset", "variant", "system", "seed")
 _MOST_WORDS = 200  # of a label; MLflow cuts a tag at 8000 characters
 _PAGE = 1000
 
@@ -34,7 +28,7 @@ _PAGE = 1000
 class ParentRun:
     def __init__(self, experiment: OpenExperiment) -> None:
         self.experiment, self._client = experiment, experiment.client
-        self.id = ""  # since the first `settle`
+        self.id = self._status = ""  # since the first `settle`
         self.changes: list[str] = []  # in words
 
     def settle(
@@ -47,31 +41,34 @@ class ParentRun:
         found = self._found()
         if len(found) != 1 or self._lacking(found[0], labels or {}, command):
             with self.experiment.writing() as client:  # what others did meanwhile is seen in here
-                if not self._found():
+                found = self._found()
+                if not found:
                     client.create_run(self.experiment.id, started, KIND, self.experiment.name)
                     client.set_experiment_tag(self.experiment.id, VIEW_TAG, view())
                     self.changes.append("created")
-                found = self._found()
+                    found = self._found()
                 for other in found[1:]:
                     for child in self._search(f"tags.`{CHILD_OF}` = '{other.info.run_id}'"):
                         client.set_tag(child.info.run_id, CHILD_OF, found[0].info.run_id)
                     client.delete_run(other.info.run_id)
                     self.changes.append(f"deleted {other.info.run_id}, a second one")
                 self._set(client, found[0].info.run_id, self._lacking(found[0], labels or {}, command))
-        self.id = found[0].info.run_id
+        self.id, self._status = found[0].info.run_id, found[0].info.status
 
     def settle_status(self, ended: int | None = None) -> None:
-        """RUNNING while a child is. FINISHED says that none is any more, whatever became of them."""
-        if not self._due_status():
+        """RUNNING while a child is. FINISHED says that none is any more, whatever became of them.
+
+        After a `settle`, and after the child's own status.
+        """
+        if self._status == self._due_status():
             return
         with self.experiment.writing() as client:
-            status = self._due_status()
-            if status == "RUNNING":
-                client.update_run(self.id, status)
-            elif status:
-                client.set_terminated(self.id, status, ended)
-        if status:
-            self.changes.append(f"now {status}")
+            self._status = self._due_status()
+            if self._status == "RUNNING":
+                client.update_run(self.id, self._status)
+            else:
+                client.set_terminated(self.id, self._status, ended)
+        self.changes.append(f"now {self._status}")
 
     def adopt(self) -> None:
         """Makes every pmexp run of the experiment a child; after a `settle`."""
@@ -127,12 +124,11 @@ class ParentRun:
         if tags:
             client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
-    def _due_status(self) -> str | None:
-        """The status that the parent should get; None where it has it."""
+    def _due_status(self) -> str:
         query = f"attributes.status = 'RUNNING' and tags.`{CHILD_OF}` = '{self.id}'"
-        runs = self._client.search_runs([self.experiment.id], query, max_results=1)
-        due = "RUNNING" if runs else "FINISHED"
-        return due if self._client.get_run(self.id).info.status != due else None
+        return (
+            "RUNNING" if self._client.search_runs([self.experiment.id], query, max_results=1) else "FINISHED"
+        )
 
 
 def _with(words: str, word: str) -> str:
