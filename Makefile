@@ -23,7 +23,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard src/pmexp/packe
 demo: $(INSTALLED) ## 20 training runs on real data, compared in a report
 	$(PYTHON) -m pmexp.train -m experiment=demo variant=baseline,pm-drop,no-cache,4bit seed=0,1,2,3,4
 	$(PYTHON) -m pmexp_analysis demo
-	@echo "Compare the runs in MLflow: make ui"
+	@echo "Compare the runs in MLflow: make ui NAME=demo"
 
 bench: $(INSTALLED) ## speed of dropout and of a whole training step, into runs/bench
 	$(PYTHON) -m pmexp.bench level=micro quick=true out=$(RUNS)/bench
@@ -49,8 +49,8 @@ format: $(INSTALLED) ## mend formatting and what ruff can mend
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-ui: $(INSTALLED) ## MLflow on http://127.0.0.1:5000
-	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/$(RUNS)/mlflow.db --host 127.0.0.1 --port 5000
+ui: $(INSTALLED) ## MLflow on http://127.0.0.1:5000, opened on an experiment with NAME=demo
+	$(PYTHON) -m pmexp.tracking.ui $(NAME) --runs-dir $(RUNS)
 
 clean: ## remove the environment and caches; runs and reports stay
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -2,7 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Inductor else starts processes that compile, and one that tries each instruction set of the CPU first.
@@ -20,6 +22,33 @@ from small_runs import Runs
 silence_mlflow()
 hypothesis.settings.register_profile("pmexp", deadline=None)
 hypothesis.settings.load_profile("pmexp")
+
+
+@pytest.fixture(scope="session")
+def shared_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all of pytest's workers."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _slurm_in_the_background(request: pytest.FixtureRequest, shared_tmp: Path) -> Iterator[None]:
+    """Begins the drill of tests/slurm with the first test: it mostly waits, and the others need not."""
+    wanted = any(item.get_closest_marker("slurm") for item in request.session.items)
+    if not wanted or os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0" or not shutil.which("sbatch"):
+        yield
+        return
+    command = [sys.executable, str(Path(__file__).parent / "slurm" / "cluster_drill.py"), str(shared_tmp)]
+    paths = os.pathsep.join(filter(None, sys.path))
+    with subprocess.Popen(
+        command,
+        env=os.environ | {"PYTHONPATH": paths},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # what fails is written down for the tests
+    ) as drill:
+        yield
+        drill.terminate()  # it has ended, unless the tests were broken off
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from pmexp.run_folder import RunFolder
 from pmexp.tracking import open_mirror
 from pmexp.tracking.database import OpenExperiment
 from pmexp.tracking.mlflow_run import MlflowRun, Status
+from pmexp.tracking.parent import ParentRun
 from pmexp.tracking.record import Record
 
 # Without the seven processes that no tracking needs, and with words.
@@ -57,7 +58,10 @@ class TrackedRun:
 
     def settle(self, status: Status) -> str:
         """What the mirror does when it is in time; the MLflow run's id."""
-        run = MlflowRun(OpenExperiment(self.config), Record(self.config, self.folder))
+        experiment = OpenExperiment(
+            str(self.config.tracking.uri), self.config.name, Path(self.config.runs_dir)
+        )
+        run = MlflowRun(ParentRun(experiment), Record(self.config, self.folder))
         run.settle(status)
         return run.id
 
@@ -89,14 +93,29 @@ def mlflow_runs(database: Path) -> dict[str, tuple[str, str]]:
         return {uuid: (run_id, status) for uuid, run_id, status in connection.execute(query)}
 
 
+def mlflow_parents(database: Path) -> dict[str, str]:
+    """Status of each parent run that was not deleted, by its id."""
+    query = """SELECT runs.run_uuid, status FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid
+               WHERE lifecycle_stage = 'active' AND key = 'kind' AND value = 'sweep'"""
+    with closing(sqlite3.connect(database)) as connection:
+        return dict(connection.execute(query).fetchall())
+
+
 def disagreements(runs_dir: Path, database: Path) -> dict[str, int]:
     """What MLflow has otherwise than the journals and summaries of "default" have it; {} where all agree."""
     found = mlflow_runs(database)
     folders = {file.parent.name: file.parent for file in (runs_dir / "default").glob("*/config.yaml")}
     ids = Counter(run_id for run_id, _ in found.values())
     wrong = Counter({"runs lost": len(folders.keys() - ids.keys()), "runs doubled": ids.total() - len(ids)})
+    parents = mlflow_parents(database)
+    wrong["parents lost"] = bool(found) and not parents
+    wrong["parents doubled"] = len(parents) - bool(parents)
+    running = any(status == "RUNNING" for _, status in found.values())
+    wrong["status of a parent"] = sum((status == "RUNNING") != running for status in parents.values())
     with closing(sqlite3.connect(database)) as connection:
         for uuid, (run_id, _) in found.items():
+            query = "SELECT value FROM tags WHERE key = 'mlflow.parentRunId' AND run_uuid = ?"
+            wrong["children lost"] += {uuid for (uuid,) in connection.execute(query, (uuid,))} != {*parents}
             rows = connection.execute(
                 "SELECT key, step, value, is_nan FROM metrics WHERE run_uuid = ?", (uuid,)
             )
@@ -122,13 +141,17 @@ def in_process(body: Callable[[], None]) -> Any:
     return process
 
 
+def free_port() -> int:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Server:
     """A real `mlflow server` on a sqlite file and a free port of this machine."""
 
     def __init__(self, folder: Path, database: Path) -> None:
-        with closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self.uri = f"http://127.0.0.1:{self._port}"
         self._folder, self.database = folder, database
 

@@ -3,14 +3,11 @@
 import json
 import os
 import re
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cluster import INSTALL, missing_programs
-from cluster_drill import ALONE, CANCELLED, KILLED, REQUEUED, SEEDS, TIMED_OUT, Drill
-from filelock import FileLock
+from cluster_drill import ALONE, CANCELLED, KILLED, REQUEUED, SEEDS, TIMED_OUT, Drill, executed
 
 from same_run import assert_same_run, deterministic
 
@@ -18,24 +15,11 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
 @pytest.fixture(scope="session")
-def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
-    """Executed once, by whichever of pytest's workers comes first; the others wait for it."""
+def drill(shared_tmp: Path) -> Drill:
+    """Mostly begun already, in the background of the tests before."""
     if missing := missing_programs():
         pytest.skip(f"no SLURM here ({', '.join(missing)} missing); as root: {INSTALL}")
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent
-    drill, failed = Drill(root / "slurm"), root / "slurm.failed"
-    with FileLock(root / "slurm.lock"):
-        if not drill.root.exists():
-            try:
-                drill.execute()
-            except BaseException:
-                failed.write_text(traceback.format_exc())
-                raise
-    if failed.is_file():
-        pytest.fail(f"the drill failed:\n{failed.read_text()}", pytrace=False)
-    return drill
+    return executed(shared_tmp)
 
 
 def test_jobs_compute_what_local_processes_compute(drill: Drill) -> None:

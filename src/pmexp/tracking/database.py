@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from pmexp.config import RunConfig
 from pmexp.errors import UserError, said_of
 
 if TYPE_CHECKING:
@@ -43,22 +44,24 @@ def reason(error: BaseException) -> str:
 
 
 class OpenExperiment:
-    """A client of a run's tracker and the id of its experiment, which is made where it is missing.
+    """A client of a tracker and the id of one experiment.
 
-    No global state of mlflow is set. A sqlite database is made where it is missing; its experiments keep
-    their files beside the runs.
+    No global state of mlflow is set. What is missing is made where `runs_dir` is given: a sqlite database,
+    whose experiments keep their files beside the runs, and the experiment.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        """Raises UserError for an experiment that was deleted, and what MLflow raises for any other fault."""
+    def __init__(self, uri: str, name: str, runs_dir: Path | None = None) -> None:
+        """Raises UserError for an experiment that was deleted or, without `runs_dir`, is missing, and what
+        MLflow raises for any other fault."""
         silence_mlflow()
         for variable, value in _IMPATIENCE.items():
             os.environ.setdefault(variable, value)
         from mlflow import MlflowClient
 
-        uri, name = str(config.tracking.uri), config.name
-        self._artifacts = (Path(config.runs_dir) / "mlartifacts").as_uri()
+        self.name, self.runs_dir = name, runs_dir
         self._file = Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+        if self._file and not runs_dir and not self._file.is_file():
+            raise UserError(f"there is no database at {uri}")
         if self._file:
             self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._locked():
@@ -66,14 +69,22 @@ class OpenExperiment:
                 create_database(self._file)
                 uri = _SQLITE + _path_of_its_own(self._file)
             self.client: MlflowClient = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            self.id = self._find(name) or self._create(name)
+            found = self._find()
+            if found is None and runs_dir is None:
+                there = ", ".join(sorted(each.name for each in self.client.search_experiments()))
+                raise UserError(f"there is no experiment {name!r} at {uri}; there are: {there}")
+            self.id = found or self._create()
 
     def takes_files(self, place: str) -> bool:
         """Whether a run whose artifacts lie in `place` can get more: not where the runs were moved since.
 
         MLflow keeps the old place for ever, and cannot be told of the new one.
         """
-        return not self._file or place.startswith(f"{self._artifacts}/")
+        if not self._file:
+            return True
+        if self.runs_dir:
+            return place.startswith(f"{_artifacts(self.runs_dir)}/")
+        return Path(url2pathname(urlsplit(place).path)).parents[2].is_dir()
 
     @contextmanager
     def writing(self) -> Iterator["MlflowClient"]:
@@ -89,23 +100,28 @@ class OpenExperiment:
             return nullcontext()
         return FileLock(f"{self._file}.lock", timeout=_LOCK_SECONDS, poll_interval=_POLL_SECONDS)
 
-    def _find(self, name: str) -> str | None:
-        found = self.client.get_experiment_by_name(name)
+    def _find(self) -> str | None:
+        found = self.client.get_experiment_by_name(self.name)
         if found and found.lifecycle_stage == "deleted":
             raise UserError(
-                f"name: experiment {name!r} was deleted in MLflow; restore it (mlflow experiments restore "
-                f"--experiment-id {found.experiment_id}) or choose another name"
+                f"name: experiment {self.name!r} was deleted in MLflow; restore it (mlflow experiments "
+                f"restore --experiment-id {found.experiment_id}) or choose another name"
             )
         return str(found.experiment_id) if found else None
 
-    def _create(self, name: str) -> str:
-        options: dict[str, Any] = {"artifact_location": self._artifacts} if self._file else {}
+    def _create(self) -> str:
+        assert self.runs_dir
+        options: dict[str, Any] = {"artifact_location": _artifacts(self.runs_dir)} if self._file else {}
         try:
-            return str(self.client.create_experiment(name, **options))
+            return str(self.client.create_experiment(self.name, **options))
         except Exception:
-            if found := self._find(name):  # another process was quicker
+            if found := self._find():  # another process was quicker
                 return found
             raise
+
+
+def _artifacts(runs_dir: Path) -> str:
+    return (runs_dir / "mlartifacts").as_uri()
 
 
 def create_database(file: Path) -> None:

@@ -7,11 +7,13 @@ fails is asked again until the run ends; what it lacks then is sent by `pmexp.tr
 import logging
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 from pmexp.config import RunConfig
 from pmexp.run_folder import RunFolder
 from pmexp.tracking.database import OpenExperiment, reason
 from pmexp.tracking.mlflow_run import MlflowRun, Status
+from pmexp.tracking.parent import ParentRun
 from pmexp.tracking.record import Record
 
 log = logging.getLogger(__name__)
@@ -83,13 +85,17 @@ class Mirror:
                 self._given_up.wait(min(pause, _LAST_PAUSE_S))
             pause = _PAUSE_S if succeeded else min(2 * pause, _LONGEST_PAUSE_S)
 
+    def _opened(self) -> MlflowRun:
+        experiment = OpenExperiment(self._uri, self._config.name, Path(self._config.runs_dir))
+        return MlflowRun(ParentRun(experiment), self._record)
+
     def _try(self, status: Status) -> bool:
         """Brings MLflow up to date; whether that succeeded. The first failure of a row is warned of."""
         try:
             if self._run and status == "RUNNING":
                 self._run.follow()
             else:
-                run = self._run or MlflowRun(OpenExperiment(self._config), self._record)
+                run = self._run or self._opened()
                 run.settle(status)
                 self._run = run
             if status != "RUNNING":

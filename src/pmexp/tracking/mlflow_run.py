@@ -5,10 +5,11 @@ new one. Whatever fails here may be tried again: what had arrived is found or is
 keeps once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pmexp.tracking.database import OpenExperiment
+from pmexp.tracking.descriptions import NOTE, described_child, note_of
+from pmexp.tracking.parent import CHILD_OF, ParentRun
 from pmexp.tracking.record import Point, Record, point_of
 
 if TYPE_CHECKING:
@@ -19,9 +20,10 @@ _BATCH = 1000  # MLflow's limit of metrics a request
 
 
 class MlflowRun:
-    def __init__(self, experiment: OpenExperiment, record: Record) -> None:
-        self._experiment, self._record = experiment, record
-        self._client = experiment.client
+    def __init__(self, parent: ParentRun, record: Record) -> None:
+        """A child of the experiment's parent run, which is settled with it."""
+        self._experiment, self._parent, self._record = parent.experiment, parent, record
+        self._client = parent.experiment.client
         self._offset = 0  # of the journal, behind what was sent
         self.id = ""
 
@@ -29,13 +31,16 @@ class MlflowRun:
         """Makes MLflow agree with the folder, and says in words what it had to change: nothing is []."""
         points, offset = self._record.points()
         wanted = dict.fromkeys(points + self._record.final_points(points))  # a set in the journal's order
-        run, there, changes = self._chosen(wanted, points[0].time if points else None)
+        started = points[0].time if points else None
+        self._parent.settle(self._record.labels, self._record.command(), started)
+        run, there, changes = self._chosen(wanted, started)
         self.id = run.info.run_id
         missing = [point for point in wanted if point not in there]
         self._send(missing)
         if missing:
             changes.append(f"{len(missing)} records sent")
         changes += self._settle_words(run) + self._settle_status(run, status) + self._settle_artifacts(run)
+        self._parent.settle_status(self._record.ended())
         self._offset = offset
         return changes
 
@@ -62,10 +67,8 @@ class MlflowRun:
         if chosen:
             return chosen, by_points[chosen.info.run_id], changes
         with self._experiment.writing() as client:
-            tags = {name: value for name, value in self._record.tags().items() if value is not None}
-            created = client.create_run(
-                self._experiment.id, start_time=started, tags=tags, run_name=self._record.run_name
-            )
+            tags = {name: value for name, value in self._tags({}).items() if value is not None}
+            created = client.create_run(self._experiment.id, started, tags, self._record.run_name)
         return created, set(), [*changes, "created"]
 
     def _points(self, run: "Run") -> set[Point]:
@@ -87,12 +90,18 @@ class MlflowRun:
             with self._experiment.writing() as client:
                 client.log_batch(self.id, metrics=metrics)
 
+    def _tags(self, there: Mapping[str, str]) -> dict[str, str | None]:
+        """Those of a run that has those of `there`; None for one that must not be there."""
+        tags = self._record.tags()
+        known = {name: value for name, value in tags.items() if value is not None}
+        return {**tags, CHILD_OF: self._parent.id, NOTE: note_of(there, known, described_child)}
+
     def _settle_words(self, run: "Run") -> list[str]:
         """Params and tags."""
         from mlflow.entities import Param, RunTag
 
         params = {k: v for k, v in self._record.params.items() if k not in run.data.params}
-        tags = {k: v for k, v in self._record.tags().items() if run.data.tags.get(k) != v}
+        tags = {k: v for k, v in self._tags(run.data.tags).items() if run.data.tags.get(k) != v}
         if not params and not tags:
             return []
         with self._experiment.writing() as client:

@@ -2,7 +2,9 @@
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +30,7 @@ class Record:
         self.run_id = folder.path.name
         self.run_name = f"{config.variant.name}-{config.system.name}-{config.model.name}-s{config.seed}"
         self.params = {key: str(value)[:_LONGEST_PARAM] for key, value in config.settings.items()}
-        self._labels = {key: str(value) for key, value in config.labels.items()}
+        self.labels = {key: str(value) for key, value in config.labels.items()}
         self._folder = folder
 
     def points(self, offset: int = 0) -> tuple[list[Point], int]:
@@ -53,10 +55,39 @@ class Record:
         oom = self._summary().get("status") == "oom"
         return {
             "run_id": self.run_id,
-            **self._labels,
+            **self.labels,
+            **self._origin(),
             "folder": str(self._folder.path),
             "status": "oom" if oom else None,
         }
+
+    def command(self) -> str | None:
+        """What a person typed to start the run or its sweep; None where a launcher started it otherwise."""
+        words = shlex.split(str(self._last_start().get("command", "")))
+        if not words or not words[0].endswith("pmexp/train.py"):
+            return None
+        typed = [word for word in words[1:] if not word.startswith("hydra.sweep.dir=")]  # a sweep's scratch
+        return shlex.join(["python", "-m", "pmexp.train", *typed])
+
+    def _origin(self) -> dict[str, str | None]:
+        """Code and machine of the last start, by its own line and by the summary of what ended."""
+        start, ended = self._last_start(), self._summary().get("environment", {})
+        git = start.get("git") or {}
+        changed = ("no", "yes")[git["changed"]] if "changed" in git else ended.get("git_changed")
+        return {
+            "git_sha": git.get("commit") or ended.get("git_commit"),
+            "git_dirty": changed,
+            "host": start.get("host") or ended.get("host"),
+            "device": ended.get("device"),
+        }
+
+    def _last_start(self) -> Mapping[str, Any]:
+        file = self._folder.path / "attempts.jsonl"
+        for line in reversed(file.read_text().splitlines() if file.is_file() else []):
+            with suppress(ValueError):  # half of a line is what a kill leaves
+                start: dict[str, Any] = json.loads(line)
+                return start
+        return {}
 
     def artifacts(self) -> list[Path]:
         files = (self._folder.path / "config.yaml", self._folder.summary)

@@ -10,6 +10,7 @@ from pmexp.run_folder import RunFolder
 from pmexp.sweep import State, state_of
 from pmexp.tracking.database import OpenExperiment, reason
 from pmexp.tracking.mlflow_run import MlflowRun, Status
+from pmexp.tracking.parent import ParentRun
 from pmexp.tracking.record import Record
 
 _STATUS: dict[State, Status] = {
@@ -23,7 +24,8 @@ _STATUS: dict[State, Status] = {
 
 
 def repair(runs_dir: Path, name: str, uri: str | None = None) -> Iterator[str]:
-    """Yields a line for each run of experiment `name` that MLflow had otherwise, and one with the totals.
+    """Yields a line for each run of experiment `name` that MLflow had otherwise, one for their parent if need
+    be, and one with the totals.
 
     `uri`: the tracker of all of them, in place of each one's own: for runs that were made without one.
     Where a folder lies now counts, not where it lay when the run was made. Runs that go on are left to their
@@ -34,7 +36,7 @@ def repair(runs_dir: Path, name: str, uri: str | None = None) -> Iterator[str]:
     files = sorted(folder.glob("*/config.yaml"))
     if not files:
         raise UserError(f"{folder}: there are no runs; check the experiment's name and runs_dir")
-    experiments: dict[str, OpenExperiment] = {}
+    parents: dict[str, ParentRun] = {}  # by tracker
     counts: Counter[str] = Counter()
     for file in files:
         run_id = file.parent.name
@@ -51,22 +53,23 @@ def repair(runs_dir: Path, name: str, uri: str | None = None) -> Iterator[str]:
         if config.tracking.kind is Tracker.off or status is None:
             counts["untracked" if status else "running"] += 1
             continue
-        changes = _settle(config, run, status, experiments)
+        changes = _settle(config, run, status, parents)
         counts["changed" if changes else "right"] += 1
         if changes:
             yield f"{run_id}: {', '.join(changes)}"
+    for parent in parents.values():
+        if parent.changes:
+            yield f"parent: {', '.join(parent.changes)}"
     yield f"{len(files)} runs: " + ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
 
 
-def _settle(
-    config: RunConfig, folder: RunFolder, status: Status, experiments: dict[str, OpenExperiment]
-) -> list[str]:
+def _settle(config: RunConfig, folder: RunFolder, status: Status, parents: dict[str, ParentRun]) -> list[str]:
     uri = str(config.tracking.uri)
     record = Record(config, folder)
     try:
-        if uri not in experiments:
-            experiments[uri] = OpenExperiment(config)
-        run = MlflowRun(experiments[uri], record)
+        if uri not in parents:
+            parents[uri] = ParentRun(OpenExperiment(uri, config.name, Path(config.runs_dir)))
+        run = MlflowRun(parents[uri], record)
         changes = run.settle(status)
     except UserError:
         raise

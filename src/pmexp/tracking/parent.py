@@ -1,0 +1,138 @@
+"""The parent run of an experiment: MLflow lists the pmexp runs below it, and their report lies in it.
+
+It is known by its tag `kind`; of several the oldest stays, and gets the children of the others. It has no tag
+`run_id`, by which pmexp runs are known. The analysis uses it too: it imports no configuration.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmexp.errors import UserError
+from pmexp.tracking.database import OpenExperiment
+from pmexp.tracking.descriptions import NOTE, described_parent, note_of
+from pmexp.tracking.view import VIEW_TAG, view
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+CHILD_OF = "mlflow.parentRunId"  # MLflow's name for the tag by which a run is a child
+KIND = {"kind": "sweep"}
+# On the parent: those of all its children.
+_LABELS = ("task", "model", "dataset", "variant", "system", "seed")
+_MOST_WORDS = 200  # of a label; MLflow cuts a tag at 8000 characters
+_PAGE = 1000
+
+
+class ParentRun:
+    def __init__(self, experiment: OpenExperiment) -> None:
+        self.experiment, self._client = experiment, experiment.client
+        self.id = self._status = ""  # since the first `settle`
+        self.changes: list[str] = []  # in words
+
+    def settle(
+        self, labels: Mapping[str, str] | None = None, command: str | None = None, started: int | None = None
+    ) -> None:
+        """Finds the parent or makes it, and adds what a child knows: its labels, when it started and by what.
+
+        `started`: in milliseconds since 1970. Of several commands the first to be known stays.
+        """
+        found = self._found()
+        if len(found) != 1 or self._lacking(found[0], labels or {}, command):
+            with self.experiment.writing() as client:  # what others did meanwhile is seen in here
+                found = self._found()
+                if not found:
+                    client.create_run(self.experiment.id, started, KIND, self.experiment.name)
+                    client.set_experiment_tag(self.experiment.id, VIEW_TAG, view())
+                    self.changes.append("created")
+                    found = self._found()
+                for other in found[1:]:
+                    for child in self._search(f"tags.`{CHILD_OF}` = '{other.info.run_id}'"):
+                        client.set_tag(child.info.run_id, CHILD_OF, found[0].info.run_id)
+                    client.delete_run(other.info.run_id)
+                    self.changes.append(f"deleted {other.info.run_id}, a second one")
+                self._set(client, found[0].info.run_id, self._lacking(found[0], labels or {}, command))
+        self.id, self._status = found[0].info.run_id, found[0].info.status
+
+    def settle_status(self, ended: int | None = None) -> None:
+        """RUNNING while a child is. FINISHED says that none is any more, whatever became of them.
+
+        After a `settle`, and after the child's own status.
+        """
+        if self._status == self._due_status():
+            return
+        with self.experiment.writing() as client:
+            self._status = self._due_status()
+            if self._status == "RUNNING":
+                client.update_run(self.id, self._status)
+            else:
+                client.set_terminated(self.id, self._status, ended)
+        self.changes.append(f"now {self._status}")
+
+    def adopt(self) -> None:
+        """Makes every pmexp run of the experiment a child; after a `settle`."""
+        for run in self._search("tags.run_id != ''"):
+            tags = run.data.tags
+            if tags.get(CHILD_OF) != self.id:
+                with self.experiment.writing() as client:
+                    client.set_tag(run.info.run_id, CHILD_OF, self.id)
+                self.settle({name: tags[name] for name in _LABELS if name in tags})
+
+    def attach(self, file: Path, folder: str) -> None:
+        """Puts a file into a folder of the parent's artifacts, in place of one of its name.
+
+        Raises UserError where the runs were moved.
+        """
+        place = str(self._client.get_run(self.id).info.artifact_uri)
+        if not self.experiment.takes_files(place):
+            raise UserError(f"files of this experiment belong to {place}, and its runs were moved from there")
+        self._client.log_artifact(self.id, str(file), folder)
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        with self.experiment.writing() as client:
+            self._set(client, self.id, tags)
+
+    def _found(self) -> list["Run"]:
+        """The oldest first, in the same order for all that look."""
+        found = self._search(" and ".join(f"tags.{key} = '{value}'" for key, value in KIND.items()))
+        return sorted(found, key=lambda run: (run.info.start_time or 0, run.info.run_id))
+
+    def _search(self, query: str) -> Iterator["Run"]:
+        token = None
+        while True:
+            page = self._client.search_runs([self.experiment.id], query, max_results=_PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _lacking(self, parent: "Run", labels: Mapping[str, str], command: str | None) -> dict[str, str]:
+        """The tags that the parent has not, or has otherwise."""
+        there = parent.data.tags
+        wanted = there | {"name": self.experiment.name}
+        for name in _LABELS & labels.keys():
+            wanted[name] = _with(wanted.get(name, ""), labels[name])
+        if command:
+            wanted.setdefault("command", command)
+        wanted[NOTE] = note_of(there, wanted, described_parent)
+        return {name: value for name, value in wanted.items() if there.get(name) != value}
+
+    def _set(self, client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        if tags:
+            client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def _due_status(self) -> str:
+        query = f"attributes.status = 'RUNNING' and tags.`{CHILD_OF}` = '{self.id}'"
+        return (
+            "RUNNING" if self._client.search_runs([self.experiment.id], query, max_results=1) else "FINISHED"
+        )
+
+
+def _with(words: str, word: str) -> str:
+    """The list of words with one more, each once and in order, numbers by their size."""
+    every = {*filter(None, words.split(", ")), word}
+    in_order = sorted(every, key=lambda each: (int(each) if each.isdigit() else -1, each))
+    return ", ".join(in_order[:_MOST_WORDS])

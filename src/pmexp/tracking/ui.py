@@ -1,0 +1,139 @@
+"""`python -m pmexp.tracking.ui [name]`: MLflow's pages of these runs, opened on one experiment."""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import webbrowser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.request import urlopen
+
+from pmexp.errors import UserError
+from pmexp.tracking.database import OpenExperiment, reason, silence_mlflow
+from pmexp.tracking.view import VIEW, VIEW_TAG
+
+_HOST = "127.0.0.1"  # this machine alone
+_START_S, _STOP_S, _POLL_S = 120.0, 10.0, 0.2
+# Without the processes that serve language models; its requests are of one person.
+_SERVER = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves until Ctrl-C; 2 with one line on stderr for what the user can mend."""
+    args = _parser().parse_args(arguments)
+    silence_mlflow()
+    try:
+        uri = f"sqlite:///{Path(args.runs_dir).resolve()}/mlflow.db"
+        page = _page(uri, args.name)
+        _check_port(args.port)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with _server(uri, args.port) as process:
+            url = f"http://{_HOST}:{args.port}/{page}"
+            print(f"{url}\nCtrl-C ends it", flush=True)
+            _show(url)
+            process.wait()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    print("error: MLflow's server has ended", file=sys.stderr)
+    return 1
+
+
+def _page(uri: str, name: str | None) -> str:
+    """Where the experiment is, behind the server's address; without a name the list of all."""
+    if not name:
+        if not Path(uri.removeprefix("sqlite:///")).is_file():
+            raise UserError(f"there is no database at {uri}; start a run, or name its folder by --runs-dir")
+        return "#/experiments"
+    try:
+        experiment = OpenExperiment(uri, name)
+        tags = experiment.client.get_experiment(experiment.id).tags
+    except UserError:
+        raise
+    except Exception as error:  # MLflow's or SQLAlchemy's
+        raise UserError(f"{uri} cannot be read: {reason(error)}") from error
+    return f"#/experiments/{experiment.id}/runs" + (f"?viewStateShareKey={VIEW}" if VIEW_TAG in tags else "")
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            raise UserError(
+                f"--port: {_HOST}:{port} cannot be had ({error.strerror}); end what listens there or choose "
+                "another"
+            ) from None
+
+
+@contextmanager
+def _server(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow's server when it answers; all of its processes end with the block."""
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri,
+        "--host", _HOST, "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, env=os.environ | _SERVER, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            deadline = time.monotonic() + _START_S
+            while not _answers(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    said = log.read().decode(errors="replace").strip().splitlines()
+                    raise UserError(
+                        f"MLflow's server does not start: {said[-1] if said else 'it says nothing'}"
+                    )
+                time.sleep(_POLL_S)
+            yield process
+        finally:
+            _stop(process)
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError), urlopen(f"http://{_HOST}:{port}/health", timeout=10) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_S)
+        os.killpg(process.pid, signal.SIGKILL)  # of its group, whoever is left
+    process.wait()
+
+
+def _show(url: str) -> None:
+    """In a browser with windows, where there is one: one in the terminal would take it."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return
+    with suppress(webbrowser.Error):
+        webbrowser.open(url)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pmexp.tracking.ui",
+        description="Serve MLflow's pages of these runs, for this machine.",
+    )
+    parser.add_argument("name", nargs="?", help="the experiment to open (default: the list of all)")
+    parser.add_argument("--runs-dir", default="runs", help="where the runs are (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=5000, help="(default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
