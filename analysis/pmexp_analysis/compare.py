@@ -200,7 +200,7 @@ def compare(
 
 
 def _tost_p(margin: Margin, ours: Array, theirs: Array, all_theirs: Array, counted: bool) -> float | None:
-    """Of a counted metric one pair is enough. None too where the margin's scale is not defined for these numbers."""
+    """Of a counted metric one pair is enough. None where the margin's scale is not defined for them."""
     try:
         if margin.statistic is Statistic.difference_in_sigma:
             return sigmas.tost(ours - theirs, all_theirs, margin.threshold)
