@@ -126,8 +126,11 @@ def comparisons(
                 "direction": group["direction"].iloc[0],
             }
             margin = margin_of(protocol, task, metric, metrics)
+            counted = metric in exact or is_exact(metric)
             for variant in sorted(by_variant):
-                one, difference = compare(by_variant[variant], base, margin, variant=variant, **shared)
+                one, difference = compare(
+                    by_variant[variant], base, margin, counted, variant=variant, **shared
+                )
                 made.append(one)
                 differences.append(difference)
     return _judged(_with_bootstrap(made, differences), protocol.family, exact)
@@ -143,7 +146,11 @@ def values_by_seed(group: pd.DataFrame) -> dict[str, dict[int, float]]:
 
 
 def compare(
-    variant_of: Mapping[int, float], baseline_of: Mapping[int, float], margin: Margin | None, **labels: Any
+    variant_of: Mapping[int, float],
+    baseline_of: Mapping[int, float],
+    margin: Margin | None,
+    counted: bool = False,
+    **labels: Any,
 ) -> tuple[Comparison, Array]:
     """The pairs of two seed -> value as a Comparison that is not judged yet, and their differences."""
     seeds = sorted(variant_of.keys() & baseline_of.keys())
@@ -171,7 +178,9 @@ def compare(
         probability_greater=stats.probability_greater(all_ours, all_theirs),
     )
     if margin is not None:
-        result = replace(result, margin=margin.text, tost_p=_tost_p(margin, ours, theirs, all_theirs))
+        result = replace(
+            result, margin=margin.text, tost_p=_tost_p(margin, ours, theirs, all_theirs, counted)
+        )
     if not differences.any():
         span = 0.0 if len(seeds) > 1 else None
         return replace(result, ci_low=span, ci_high=span, verdict="identical"), differences
@@ -190,8 +199,8 @@ def compare(
     ), differences
 
 
-def _tost_p(margin: Margin, ours: Array, theirs: Array, all_theirs: Array) -> float | None:
-    """None too where the margin's scale is not defined for these numbers."""
+def _tost_p(margin: Margin, ours: Array, theirs: Array, all_theirs: Array, counted: bool) -> float | None:
+    """Of a counted metric one pair is enough. None where the margin's scale is not defined for them."""
     try:
         if margin.statistic is Statistic.difference_in_sigma:
             return sigmas.tost(ours - theirs, all_theirs, margin.threshold)
@@ -199,6 +208,8 @@ def _tost_p(margin: Margin, ours: Array, theirs: Array, all_theirs: Array) -> fl
     except scales.Undefined:
         return None
     low, high = (scales.tested(margin.statistic, side * margin.threshold) for side in (-1, 1))
+    if counted and sample.size == 1:
+        return 0.0 if low <= sample[0] <= high else 1.0
     return stats.tost(sample, low, high)
 
 

@@ -10,7 +10,13 @@ import pandas as pd
 
 from pmexp_analysis.tables import Table
 
-_LATEX = {"±": r"$\pm$", "<": "$<$", ">": "$>$"}  # "<" is another letter in LaTeX's old fonts
+_LATEX = {
+    "±": r"$\pm$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "<": "$<$",
+    ">": "$>$",
+}  # "<" is another letter in LaTeX's old fonts
 
 
 def markdown(table: Table) -> str:

@@ -11,6 +11,9 @@ import numpy as np
 from pmexp.protocol import Statistic
 from pmexp_analysis.stats import Array
 
+_DIGITS = 12
+_LARGEST = 709.0  # that exp takes
+
 
 class Undefined(Exception):
     """The statistic is not defined for these numbers; the message says why."""
@@ -33,14 +36,20 @@ def sample(statistic: Statistic, method: Array, reference: Array, sigma: float |
         return (method - reference) / sigma
     if (method <= 0).any() or (reference <= 0).any():
         raise Undefined("a ratio needs numbers above zero")
-    return np.log(reference / method) if statistic is Statistic.times_smaller else np.log(method / reference)
+    change = np.log(method) - np.log(reference)  # a ratio could overflow
+    return -change if statistic is Statistic.times_smaller else change
 
 
 def said(statistic: Statistic, tested: float) -> float:
-    """A tested number as it is said: a relative change as a fraction, a ratio as a ratio."""
+    """A tested number as it is said: a relative change as a fraction, a ratio as a ratio.
+
+    Without the digits that the logarithm rounded: 8 times smaller is at least 8 times smaller.
+    """
     if statistic is Statistic.relative_change:
-        return math.expm1(tested)
-    return math.exp(tested) if statistic is Statistic.times_smaller else tested
+        return round(math.expm1(min(tested, _LARGEST)), _DIGITS)
+    if statistic is Statistic.times_smaller:
+        return float(f"{math.exp(min(tested, _LARGEST)):.{_DIGITS}g}")
+    return tested
 
 
 def tested(statistic: Statistic, said: float) -> float:

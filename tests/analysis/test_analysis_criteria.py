@@ -1,0 +1,505 @@
+"""Every statistic of a criterion: what passes, fails, stays open or was not measured, and the words for it."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from run_folders import Runs
+from scipy import stats as scipy_stats
+
+from pmexp.protocol import Axis, CriterionConfig, ProtocolConfig, Statistic
+from pmexp.protocol import Comparison as Is
+from pmexp_analysis.criteria import Judged, answer, judge
+from pmexp_analysis.fits import limits_of
+from pmexp_analysis.load import load_runs
+from pmexp_analysis.records import Experiment
+
+METHOD = "packed"
+LENGTH, BATCH = "dataset.max_length", "train.batch_size"
+
+
+def plain(protocol: ProtocolConfig) -> dict[str, Any]:
+    """As a run's summary holds it."""
+    criteria = {
+        name: {
+            **vars(one),
+            "statistic": one.statistic.name,
+            "comparison": one.comparison.name,
+        }
+        for name, one in protocol.criteria.items()
+    }
+    told = {**vars(protocol), "axis": protocol.axis.name, "family": protocol.family.name}
+    return {**told, "criteria": criteria}
+
+
+def judged_all(runs: Runs, protocol: ProtocolConfig) -> tuple[Experiment, list[Judged]]:
+    """The protocol, put into the first summary of the runs, judged as the report does."""
+    for summary in runs.folder.glob("*/summary.json"):
+        content = json.loads(summary.read_text())
+        summary.write_text(json.dumps({**content, "protocol": plain(protocol)}))
+    experiment = load_runs(runs.root, "demo")
+    assert experiment.remarks == []
+    return experiment, judge(experiment, limits_of(experiment, runs.folder / "fit"))
+
+
+def judged(runs: Runs, **criterion: Any) -> Judged:
+    protocol = ProtocolConfig(method=METHOD, criteria={"it": CriterionConfig(**criterion)})
+    (one,) = judged_all(runs, protocol)[1]
+    return one
+
+
+STEP = "speed/step_ms"
+BASE = [100.0, 101.0, 99.0, 100.5, 99.5]
+NOISE = np.array([0.2, -0.1, 0.3, -0.3, -0.1])
+
+
+def times(factor: float) -> list[float]:
+    return [value * factor + noise for value, noise in zip(BASE, NOISE, strict=True)]
+
+
+WITHIN = {"comparison": Is.within}
+MORE = {"comparison": Is.at_least}
+PAIRS: list[tuple[Statistic, dict[str, Any], float, str]] = [
+    (Statistic.mean, {"threshold": 120.0}, 1.0, "pass"),
+    (Statistic.mean, {"threshold": 90.0}, 1.0, "fail"),
+    (Statistic.mean, {"threshold": 100.1}, 1.0, "inconclusive"),
+    (Statistic.times_smaller, {"threshold": 1.9, **MORE}, 0.5, "pass"),
+    (Statistic.times_smaller, {"threshold": 2.1, **MORE}, 0.5, "fail"),
+    (Statistic.times_smaller, {"threshold": 2.0, **MORE}, 0.5, "inconclusive"),
+    (Statistic.relative_change, {"threshold": -0.1}, 0.85, "pass"),
+    (Statistic.relative_change, {"threshold": -0.1}, 0.95, "fail"),
+    (Statistic.relative_change, {"threshold": -0.1}, 0.9, "inconclusive"),
+    (Statistic.relative_change, {"threshold": 0.02, **WITHIN}, 1.0, "pass"),
+    (Statistic.relative_change, {"threshold": 0.02, **WITHIN}, 1.05, "fail"),
+    (Statistic.relative_change, {"threshold": 0.02, **WITHIN}, 0.95, "fail"),
+    (Statistic.relative_change, {"threshold": 0.02, **WITHIN}, 1.02, "inconclusive"),
+    (Statistic.difference, {"threshold": 3.0}, 1.01, "pass"),
+    (Statistic.difference, {"threshold": 3.0}, 1.05, "fail"),
+    (Statistic.difference, {"threshold": 1.0}, 1.01, "inconclusive"),
+    (Statistic.difference, {"threshold": -3.0, **MORE}, 0.99, "pass"),
+    (Statistic.difference_in_sigma, {"threshold": 1.0, **WITHIN}, 1.0, "pass"),
+    (Statistic.difference_in_sigma, {"threshold": 1.0, **WITHIN}, 1.1, "fail"),
+    (Statistic.difference_in_sigma, {"threshold": 0.2, **WITHIN}, 1.0, "inconclusive"),
+    (Statistic.p_worse, {"threshold": 0.05, **MORE}, 0.95, "pass"),
+    (Statistic.p_worse, {"threshold": 0.05, **MORE}, 1.05, "fail"),
+]
+
+
+@pytest.mark.parametrize(
+    ("statistic", "criterion", "factor", "result"),
+    PAIRS,
+    ids=[f"{statistic.name}-{index}" for index, (statistic, *_) in enumerate(PAIRS)],
+)
+def test_statistics_of_pairs(
+    runs: Runs, statistic: Statistic, criterion: dict[str, Any], factor: float, result: str
+) -> None:
+    runs.sample(STEP, baseline=BASE, packed=times(factor))
+    one = judged(runs, statistic=statistic, metric=STEP, **criterion)
+    assert one.result == result, one.why
+    (part,) = one.parts
+    assert (part.n, part.task, part.system) == (5, "net/digits", "plain")
+    ours, theirs = np.array(times(factor)), np.array(BASE)
+    if statistic is Statistic.p_worse:
+        p = scipy_stats.ttest_rel(ours, theirs, alternative="greater").pvalue
+        assert one.value == pytest.approx(p) and "one-sided paired p" in one.why and "5 pairs" in one.why
+        return
+    assert "90 % interval" in one.why and ("5 runs" if statistic is Statistic.mean else "5 pairs") in one.why
+    samples = {
+        Statistic.mean: ours,
+        Statistic.times_smaller: np.log(theirs / ours),
+        Statistic.relative_change: np.log(ours / theirs),
+        Statistic.difference: ours - theirs,
+    }
+    if statistic in samples:
+        sample = samples[statistic]
+        interval = scipy_stats.ttest_1samp(sample, 0).confidence_interval(0.9)
+        expected = np.array([sample.mean(), interval.low, interval.high])
+        if statistic is Statistic.relative_change:
+            expected = np.expm1(expected)
+        elif statistic is Statistic.times_smaller:
+            expected = np.exp(expected)
+        assert (one.value, part.low, part.high) == pytest.approx(tuple(expected), rel=1e-9)
+
+
+def test_a_step_is_slower_by_the_metrics_direction(runs: Runs) -> None:
+    runs.sample("speed/samples_per_s", baseline=BASE, packed=times(0.95))
+    slower = {"statistic": Statistic.p_worse, "threshold": 0.05, "comparison": Is.at_least}
+    assert judged(runs, metric="speed/samples_per_s", **slower).result == "fail"
+    turned = ProtocolConfig(
+        method="baseline",
+        baseline=METHOD,
+        criteria={"it": CriterionConfig(metric="speed/samples_per_s", **slower)},
+    )
+    assert judged_all(runs, turned)[1][0].result == "pass"
+
+
+def test_failing_on_the_better_side_is_said(runs: Runs) -> None:
+    runs.sample(STEP, baseline=BASE, packed=times(0.9))
+    margin = {"statistic": Statistic.relative_change, "threshold": 0.02, **WITHIN}
+    one = judged(runs, metric=STEP, **margin)
+    assert one.result == "fail" and one.why.endswith("outside on the better side")
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("statistic", [Statistic.relative_change, Statistic.difference, Statistic.mean])
+def test_few_pairs_of_a_sampled_metric_prove_nothing(
+    runs: Runs, n: int, same: bool, statistic: Statistic
+) -> None:
+    runs.sample(STEP, baseline=BASE[:n], packed=BASE[:n] if same else times(5.0)[:n])
+    one = judged(runs, metric=STEP, statistic=statistic, threshold=1e9)
+    assert (one.result, one.parts[0].n) == ("inconclusive", n)
+    assert one.why.endswith("at least 3 are needed")
+
+
+def test_a_counted_metric_is_judged_by_one_run(runs: Runs) -> None:
+    runs.sample("memory/mask_bytes_per_element", baseline=[1.0], packed=[0.125])
+    smaller = {"statistic": Statistic.times_smaller, "metric": "memory/mask_bytes_per_element", **MORE}
+    one = judged(runs, threshold=7.5, **smaller)
+    assert (one.result, one.value, one.why) == ("pass", 8.0, "8x, counted in one pair")
+    assert judged(runs, threshold=8.5, **smaller).result == "fail"
+    assert judged(runs, threshold=8.0, **smaller).result == "pass"  # whatever the logarithm rounds
+    against = judged(runs, threshold=15.0, against=2.0, **smaller)
+    assert (against.result, against.value, against.why) == ("pass", 16.0, "16x, counted in one run")
+
+
+def test_a_counted_change_of_exactly_the_threshold_is_enough(runs: Runs) -> None:
+    runs.sample("memory/saved_bytes", baseline=[1000.0], packed=[900.0])
+    change = {"statistic": Statistic.relative_change, "metric": "memory/saved_bytes"}
+    one = judged(runs, threshold=-0.1, **change)
+    assert (one.result, one.value, one.why) == ("pass", -0.1, "-10.00 %, counted in one pair")
+    assert judged(runs, threshold=-0.1000001, **change).result == "fail"
+
+
+def test_against_needs_no_baseline(runs: Runs) -> None:
+    runs.sample(STEP, packed=times(1.0))
+    criterion = {"metric": STEP, "statistic": Statistic.relative_change, "threshold": -0.4}
+    assert judged(runs, against=200.0, **criterion).result == "pass"
+    one = judged(runs, **criterion)
+    assert (one.result, one.why) == ("not measured", f"no finite {STEP} of the baseline")
+
+
+def test_not_measured_says_what_lacks(runs: Runs) -> None:
+    criterion = {"statistic": Statistic.difference, "threshold": 1.0}
+    runs.finished("baseline", 0, {STEP: 1.0})
+    assert judged(runs, metric=STEP, **criterion).why == f"no finite {STEP} of the method"
+    runs.finished(METHOD, 1, {STEP: 1.0})
+    assert judged(runs, metric=STEP, **criterion).why == "method and baseline share no seed"
+    assert judged(runs, metric="score", **criterion).why == "no run records score"
+    one = judged(runs, metric=STEP, tasks=["bert*/*"], **criterion)
+    assert (one.result, one.why, one.parts) == ("not measured", "no finished run of a task like bert*/*", [])
+
+
+@pytest.mark.parametrize("statistic", [Statistic.relative_change, Statistic.times_smaller])
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_ratios_of_zero_and_of_negative_numbers_are_not_measured(
+    runs: Runs, statistic: Statistic, value: float
+) -> None:
+    runs.sample(STEP, baseline=[1.0, value, 1.0], packed=[1.0, 1.0, 1.0])
+    one = judged(runs, metric=STEP, statistic=statistic)
+    assert (one.result, one.why) == ("not measured", "a ratio needs numbers above zero")
+
+
+def test_a_baseline_that_does_not_vary_has_no_sigma(runs: Runs) -> None:
+    runs.sample("test/accuracy", baseline=[0.9] * 3, packed=[0.9, 0.91, 0.92], same=[0.9] * 3)
+    quality = {"metric": "score", "statistic": Statistic.difference_in_sigma, "threshold": 0.2, **WITHIN}
+    one = judged(runs, **quality)
+    assert (one.result, one.why) == ("not measured", "the baseline does not vary over its seeds")
+    same = ProtocolConfig(method="same", criteria={"it": CriterionConfig(**quality)})
+    assert judged_all(runs, same)[1][0].result == "pass"
+
+
+def test_the_drop_from_one_split_to_another_is_paired_by_seed(runs: Runs) -> None:
+    for seed, (val, ood) in enumerate([(0.90, 0.80), (0.92, 0.83), (0.91, 0.82)]):
+        runs.finished("baseline", seed, {"val/accuracy": val, "ood/accuracy": ood})
+        runs.finished(METHOD, seed, {"val/accuracy": val + 0.1, "ood/accuracy": ood + 0.1 - seed / 1000})
+    drop = {"metric": "ood/score", "drop_from": "val/score", "statistic": Statistic.difference}
+    one = judged(runs, threshold=0.005, **drop)
+    assert (one.result, one.value) == ("pass", pytest.approx(0.001))  # drops 0, 1 and 2 thousandths more
+    assert judged(runs, threshold=-0.005, **drop).result == "fail"
+    lacking = judged(runs, metric="ood/score", drop_from="test/score", statistic=Statistic.difference)
+    assert lacking.why == "no run records test/score"
+
+
+def two_tasks(runs: Runs, second: float | None) -> Judged:
+    for seed, (base, ours) in enumerate(zip(BASE, times(0.8), strict=True)):
+        runs.finished("baseline", seed, {STEP: base}, task="net/digits")
+        runs.finished(METHOD, seed, {STEP: ours}, task="net/digits")
+        runs.finished("baseline", seed, {STEP: base}, task="other/words")
+        if second is not None:
+            runs.finished(METHOD, seed, {STEP: times(second)[seed]}, task="other/words")
+    return judged(runs, metric=STEP, statistic=Statistic.relative_change, threshold=-0.1)
+
+
+@pytest.mark.parametrize(
+    ("second", "result", "counts"),
+    [
+        (0.8, "pass", "2 pass"),
+        (0.9, "inconclusive", "1 inconclusive, 1 pass"),
+        (0.95, "fail", "1 fail, 1 pass"),
+        (None, "inconclusive", "1 not measured, 1 pass"),
+    ],
+)
+def test_the_worst_task_decides(runs: Runs, second: float | None, result: str, counts: str) -> None:
+    one = two_tasks(runs, second)
+    assert (one.result, len(one.parts)) == (result, 2)
+    where = "net/digits" if second == 0.8 else "other/words"
+    assert one.why.startswith(f"{where}: ") and one.why.endswith(f"(of 2: {counts})")
+    limited = judged(runs, metric=STEP, statistic=Statistic.relative_change, threshold=-0.1, tasks=["net/*"])
+    assert (limited.result, len(limited.parts)) == ("pass", 1)
+
+
+def test_a_task_whose_every_run_failed_leaves_the_rest_unproved(runs: Runs) -> None:
+    runs.sample(STEP, baseline=BASE, packed=times(0.8))
+    content = [
+        {"run_id": f"w{seed}", "task": "net/words", "system": "plain", "variant": v, "seed": seed}
+        for seed, v in enumerate(("baseline", METHOD))
+    ]
+    criterion = {"metric": STEP, "statistic": Statistic.relative_change, "threshold": -0.1}
+    assert judged(runs, **criterion).result == "pass"
+    (runs.folder / "plan.json").write_text(json.dumps(content))
+    one = judged(runs, **criterion)
+    assert one.result == "inconclusive" and one.why.startswith("net/words: no run finished")
+
+
+def test_systems_and_arms_are_compared_along_their_axis(runs: Runs) -> None:
+    for seed, value in enumerate(BASE):
+        for variant, system, factor in (("base", "zero2", 1.0), ("packed", "zero2-flash", 0.8)):
+            runs.finished(variant, seed, {STEP: value * factor + seed / 10}, system=system)
+        runs.finished("base", seed, {STEP: value * 0.7 + seed / 10}, system="flash")
+    less = {
+        "it": CriterionConfig(metric=STEP, statistic=Statistic.relative_change, threshold=-0.1),
+    }
+    arms = ProtocolConfig(axis=Axis.arm, baseline="base-zero2", method="packed-zero2-flash", criteria=less)
+    (one,) = judged_all(runs, arms)[1]
+    assert (one.result, one.parts[0].system, one.parts[0].n) == ("pass", "its own", 5)
+    systems = ProtocolConfig(axis=Axis.system, baseline="zero2", method="flash", criteria=less)
+    experiment, (one,) = judged_all(runs, systems)
+    of_base = next(part for part in one.parts if part.system == "with base")
+    assert (of_base.result, of_base.n) == ("pass", 5)
+    assert of_base.value == pytest.approx(-0.3, abs=0.01)
+    assert set(experiment.finals["variant"]) == {"zero2", "flash", "zero2-flash"}
+
+
+# --- divergence
+
+
+DIVERGED: dict[str, Any] = {"statistic": Statistic.diverged, "threshold": 0}
+
+
+def test_no_run_diverged(runs: Runs) -> None:
+    runs.sample("test/loss", baseline=[1.0, None, 1.0], packed=[1.0, 1.1, 1.2])
+    one = judged(runs, **DIVERGED)
+    assert (one.result, one.value) == ("pass", 0.0)
+    assert one.why == "3 of 3 runs finished, all with finite losses and scores"
+
+
+def test_one_diverged_seed_fails(runs: Runs) -> None:
+    runs.sample("test/loss", baseline=[1.0, 1.0, 1.0], packed=[1.0, None, 1.2])
+    one = judged(runs, **DIVERGED)
+    assert (one.result, one.value) == ("fail", 1.0) and "seed 1 without a finite loss" in one.why
+    assert judged(runs, statistic=Statistic.diverged, threshold=1).result == "pass"
+
+
+def test_a_failed_run_may_have_diverged(runs: Runs) -> None:
+    runs.sample("test/loss", baseline=[1.0, 1.0, 1.0], packed=[1.0, 1.1])
+    runs.unfinished(METHOD, 2, failure={"status": "failed", "error": "ValueError: x"})
+    one = judged(runs, **DIVERGED)
+    assert (one.result, one.why) == ("inconclusive", "2 of 3 runs finished, finitely; seed 2: failed")
+
+
+def test_without_a_run_of_the_method_divergence_is_not_measured(runs: Runs) -> None:
+    runs.sample("test/loss", baseline=[1.0])
+    assert judged(runs, **DIVERGED).why == "no run of the method finished"
+
+
+# --- growth
+
+
+def growing(runs: Runs, savings: dict[int, list[float]], threshold: float = 1.0) -> Judged:
+    for length, by_seed in savings.items():
+        for seed, saved in enumerate(by_seed):
+            for variant, value in (("baseline", 1e6), (METHOD, 1e6 - saved)):
+                runs.finished(variant, seed, {"memory/saved_bytes": value}, settings={LENGTH: length})
+    growth = {"statistic": Statistic.growth_exponent, "over": LENGTH, **MORE}
+    return judged(runs, metric="memory/saved_bytes", threshold=threshold, **growth)
+
+
+@pytest.mark.parametrize(("power", "result"), [(1.0, "pass"), (2.0, "pass"), (0.5, "fail")])
+def test_growth_of_an_exact_power(runs: Runs, power: float, result: str) -> None:
+    one = growing(runs, {length: [4 * length**power] for length in (64, 256, 1024)})
+    assert (one.result, one.value) == (result, pytest.approx(power, abs=1e-6))
+    assert (one.parts[0].n, one.parts[0].low) == (3, pytest.approx(power, abs=1e-6))
+
+
+def test_growth_of_a_noisy_saving_is_open(runs: Runs) -> None:
+    noise = np.random.default_rng(1).lognormal(0, 0.3, (4, 2))
+    savings = {n: [n * each for each in noise[place]] for place, n in enumerate((64, 128, 256, 512))}
+    one = growing(runs, savings)
+    fit = scipy_stats.linregress(np.log([*savings]), np.log([np.mean(saved) for saved in savings.values()]))
+    half = scipy_stats.t.ppf(0.95, 2) * fit.stderr
+    (part,) = one.parts
+    assert one.result == "inconclusive" and "4 settings from 64 to 512" in one.why
+    assert (part.value, part.low, part.high) == pytest.approx(
+        (fit.slope, fit.slope - half, fit.slope + half), rel=1e-6
+    )
+
+
+def test_growth_needs_three_settings_and_a_saving(runs: Runs) -> None:
+    assert growing(runs, {64: [1.0], 128: [2.0]}).why.startswith("2 settings of dataset.max_length with both")
+    one = growing(runs, {256: [-1.0]})
+    assert (one.result, one.why) == ("fail", "nothing is saved at dataset.max_length=256")
+
+
+# --- what fits
+
+
+LARGER: dict[str, Any] = {"statistic": Statistic.largest_ratio, "over": BATCH, **MORE}
+
+
+def tried(runs: Runs, baseline: str, packed: str) -> None:
+    """Runs at batch 8, 16, 32, ...: f fits, o is out of memory."""
+    for variant, outcomes in (("baseline", baseline), (METHOD, packed)):
+        for place, outcome in enumerate(outcomes):
+            settings = {BATCH: 8 * 2**place}
+            if outcome == "f":
+                runs.finished(variant, 0, {STEP: 1.0}, settings=settings)
+            else:
+                runs.out_of_memory(variant, 0, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "packed", "threshold", "result", "ends"),
+    [
+        ("ffo", "ffff", 2.0, "pass", (64 / 31, None)),
+        ("ffoo", "fffo", 1.12, "inconclusive", (32 / 31, 63 / 16)),
+        ("ffoo", "fffo", 1.0, "pass", (32 / 31, 63 / 16)),
+        ("ffoo", "fffo", 4.0, "fail", (32 / 31, 63 / 16)),
+        ("ffff", "fffo", 1.12, "fail", (0.0, 63 / 64)),  # the method has the lower limit
+        ("ffoo", "oooo", 1.12, "fail", (0.0, 7 / 16)),  # it fits nowhere
+        ("oooo", "ffoo", 2.0, "pass", (16 / 7, None)),  # the baseline does
+    ],
+)
+def test_the_largest_that_fits_lies_between_tries(
+    runs: Runs, baseline: str, packed: str, threshold: float, result: str, ends: tuple[float, float | None]
+) -> None:
+    tried(runs, baseline, packed)
+    one = judged(runs, threshold=threshold, **LARGER)
+    assert one.result == result, one.why
+    assert (one.parts[0].low, one.parts[0].high) == ends
+    assert f"largest {BATCH} (run) " in one.why
+
+
+@pytest.mark.parametrize(
+    ("baseline", "packed", "why"),
+    [
+        ("fff", "fff", f"nothing ran out of memory: baseline fits at {BATCH} (run) 32 still"),
+        ("foo", "", f"no {BATCH} (run) at which packed fits"),
+    ],
+)
+def test_limits_that_nobody_reached_are_not_measured(
+    runs: Runs, baseline: str, packed: str, why: str
+) -> None:
+    tried(runs, baseline, packed)
+    one = judged(runs, threshold=1.12, **LARGER)
+    if packed:
+        assert (one.result, one.why) == ("not measured", why)
+    else:
+        assert one.result in ("not measured", "inconclusive")
+
+
+def test_only_the_method_fits(runs: Runs) -> None:
+    only: dict[str, Any] = {"statistic": Statistic.only_fits, "threshold": 1, **MORE}
+    tried(runs, "ffo", "fff")
+    one = judged(runs, **only)
+    assert (one.result, one.value) == ("pass", 1.0)
+    assert one.why == "only with packed: net/digits train.batch_size=32"
+    assert judged(runs, statistic=Statistic.only_fits, threshold=2, **MORE).result == "fail"
+    assert judged(runs, tasks=["bert/*"], **only).result == "not measured"
+
+
+def test_seeds_of_a_setting_that_only_fits_with_the_method_count_once(runs: Runs) -> None:
+    for seed in range(3):
+        for variant in ("baseline", METHOD):
+            runs.finished(variant, seed, {STEP: 1.0}, settings={BATCH: 8})
+        runs.out_of_memory("baseline", seed, settings={BATCH: 16})
+        runs.finished(METHOD, seed, {STEP: 1.0}, settings={BATCH: 16})
+    one = judged(runs, statistic=Statistic.only_fits, threshold=2, **MORE)
+    assert (one.result, one.value) == ("fail", 1.0)
+
+
+def test_nothing_fits_with_the_method_alone(runs: Runs) -> None:
+    only: dict[str, Any] = {"statistic": Statistic.only_fits, "threshold": 1, **MORE}
+    tried(runs, "fff", "fff")
+    assert judged(runs, **only).why == "nothing ran out of memory with the baseline"
+    runs.out_of_memory("baseline", 0, settings={BATCH: 64})
+    runs.out_of_memory(METHOD, 0, settings={BATCH: 64})
+    one = judged(runs, **only)
+    assert (one.result, one.why) == (
+        "inconclusive",
+        "none of 1 that lack memory with baseline fitted with packed",
+    )
+
+
+def fit_answer(runs: Runs, variant: str, fits: dict[int, bool], **more: Any) -> None:
+    """An answer in the form of `python -m pmexp.fit out=...`."""
+    (runs.folder / "fit").mkdir(exist_ok=True)
+    labels = {"task": "net/digits", "system": "plain", "variant": variant, "seed": 0}
+    told = {"method": "simulate", "what": "length", "budget_bytes": 80e9, "labels": labels}
+    probes = [{"value": value, "fits": yes, "peak_bytes": 1.0} for value, yes in fits.items()]
+    content = json.dumps({**told, "probes": probes, **more})
+    (runs.folder / "fit" / f"{variant}.json").write_text(content)
+
+
+def test_answers_of_pmexp_fit_count(runs: Runs) -> None:
+    runs.sample(STEP, baseline=BASE, packed=BASE)
+    fit_answer(runs, "baseline", {512: True, 576: False, 1024: False})
+    fit_answer(runs, METHOD, {512: True, 704: True, 768: False})
+    longer = {"statistic": Statistic.largest_ratio, "over": LENGTH, **MORE}
+    one = judged(runs, threshold=1.2, **longer)
+    assert (one.result, one.value) == ("pass", 704 / 512)
+    assert one.why.startswith("largest dataset.max_length (simulated for 80 GB) 704")
+    assert (one.parts[0].low, one.parts[0].high) == (704 / 575, 767 / 512)
+    assert judged(runs, threshold=1.5, **longer).result == "fail"
+    only = judged(runs, statistic=Statistic.only_fits, threshold=1, **MORE)
+    assert only.why == "only with packed: net/digits at dataset.max_length=704 (simulated for 80 GB)"
+    other = judged(runs, statistic=Statistic.largest_ratio, over=BATCH, threshold=1.2, **MORE)
+    assert other.result == "not measured"
+
+
+# --- the verdict on all
+
+
+def test_the_answer_is_that_of_the_worst_criterion(runs: Runs) -> None:
+    runs.sample(STEP, baseline=BASE, packed=times(1.0))
+    claims = {
+        "yes": CriterionConfig(metric=STEP, threshold=200.0),
+        "no": CriterionConfig(metric=STEP, threshold=10.0),
+        "open": CriterionConfig(metric=STEP, threshold=100.1),
+        "blank": CriterionConfig(metric="score", threshold=1.0),
+    }
+
+    def verdict(*names: str) -> tuple[str, str]:
+        protocol = ProtocolConfig(method=METHOD, criteria={name: claims[name] for name in names})
+        return answer(judged_all(runs, protocol)[1], METHOD)
+
+    assert verdict("yes") == ("pass", "Yes: packed meets the criterion.")
+    assert verdict("yes", "no", "open", "blank") == (
+        "fail",
+        "No: of packed's claims 1 of 4 criteria pass, 1 fail (no), 1 inconclusive (open), "
+        "1 not measured (blank).",
+    )
+    assert verdict("yes", "open")[0] == verdict("yes", "blank")[0] == "inconclusive"
+    assert verdict("blank")[0] == "not measured"
+    assert verdict() == ("not measured", "No success criteria were written down for this experiment.")
+
+
+def test_the_threshold_itself_is_allowed(runs: Runs) -> None:
+    runs.sample("memory/saved_bytes", baseline=[1000.0], packed=[900.0])
+    for comparison, threshold in ((Is.at_most, 900.0), (Is.at_least, 900.0)):
+        one = judged(runs, metric="memory/saved_bytes", threshold=threshold, comparison=comparison)
+        assert one.result == "pass"
+    over = judged(runs, metric="memory/saved_bytes", threshold=math.nextafter(900.0, 0.0))
+    assert over.result == "fail"

@@ -1,0 +1,159 @@
+"""Tables as Markdown, LaTeX and CSV, and what changed between two reports."""
+
+import copy
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_folders import Runs
+
+from pmexp.errors import UserError
+from pmexp_analysis.changes import changes, read_report
+from pmexp_analysis.compare import comparisons, rows
+from pmexp_analysis.content import as_dict, content_of
+from pmexp_analysis.formats import latex, markdown, records_csv
+from pmexp_analysis.load import load_runs
+from pmexp_analysis.tables import Table
+
+
+def test_a_pipe_and_a_line_break_do_not_end_a_cell_of_markdown() -> None:
+    table = Table(["metric", "value"], [["a|b", "1"], ["two\nlines", "-"]])
+    lines = markdown(table).split("\n")
+    assert lines == ["| metric | value |", "| --- | ---: |", r"| a\|b | 1 |", "| two lines | - |"]
+
+
+def test_latex_is_escaped_ruled_and_numbered() -> None:
+    text = latex(Table(["a & b", "x_1"], [["50 %", "<0.001"], ["±2", "#$"]]), "R&D of x_1", "tab:x")
+    for part in (r"\begin{table}[t]", r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:x}"):
+        assert text.count(part) == 1
+    assert r"\caption{R\&D of x\_1}" in text and r"\begin{tabular}{lr}" in text
+    assert r"a \& b & x\_1 \\" in text
+    assert r"50 \% & $<$0.001 \\" in text and r"$\pm$2 & \#\$ \\" in text
+
+
+@pytest.mark.parametrize("letter", ["≥", "≤", "±", "<", ">"])
+def test_signs_of_the_tables_are_commands_of_latex(letter: str) -> None:
+    assert letter not in latex(Table(["x"], [[f"{letter} 5"]]), f"a {letter} b", "l").replace(
+        f"${letter}$", ""
+    )
+
+
+def test_csv_comes_back_as_it_went(demo: Runs) -> None:
+    experiment = load_runs(demo.root, "demo")
+    for records in (rows(experiment.finals), comparisons(experiment.finals, experiment.protocol)):
+        read = list(csv.DictReader(io.StringIO(records_csv(records))))
+        assert len(read) == len(records)
+        for line, record in zip(read, records, strict=True):
+            told = vars(record)
+            assert set(line) == set(told)
+            for name, value in told.items():
+                if isinstance(value, float):
+                    assert float(line[name]) == value
+                elif isinstance(value, str | int) or value is None:
+                    assert line[name] == ("" if value is None else str(value))
+    assert records_csv([]) == ""
+
+
+def test_csv_names_the_seeds_of_either_side(runs: Runs) -> None:
+    runs.finished("baseline", 0, {"test/loss": 1.0})
+    runs.finished('pa,ck"ed', 1, {"test/loss": 2.0}, run_id="odd")
+    experiment = load_runs(runs.root, "demo")
+    (line,) = csv.DictReader(io.StringIO(records_csv(comparisons(experiment.finals, experiment.protocol))))
+    assert (line["variant"], line["missing_seeds"]) == ('pa,ck"ed', "variant:0 baseline:1")
+
+
+# --- what changed
+
+CRITERION = {
+    "less": {"metric": "memory/saved_bytes", "statistic": "relative_change", "threshold": -0.1},
+    "fast": {
+        "metric": "speed/samples_per_s",
+        "statistic": "mean",
+        "comparison": "at_least",
+        "threshold": 100,
+    },
+}
+
+
+def report(runs: Runs) -> dict[str, Any]:
+    return json.loads(json.dumps(as_dict(content_of(load_runs(runs.root, "demo"), "now", None, None))))
+
+
+@pytest.fixture
+def old(demo: Runs) -> dict[str, Any]:
+    for summary in demo.folder.glob("*/summary.json"):
+        told = {**json.loads(summary.read_text()), "protocol": {"method": "packed", "criteria": CRITERION}}
+        summary.write_text(json.dumps(told))
+    return report(demo)
+
+
+def test_nothing_changed(old: dict[str, Any]) -> None:
+    assert changes(old, copy.deepcopy(old)) == []
+
+
+def test_every_change_is_a_sentence(old: dict[str, Any]) -> None:
+    new = copy.deepcopy(old)
+    new["verdict"]["result"] = "fail"
+    less, fast = new["criteria"]
+    less.update(result="fail", value=-0.05, threshold=-0.2)
+    new["criteria"] = [less, {**fast, "name": "quick"}]
+    one = next(c for c in new["comparisons"] if c["metric"] == "test/accuracy")
+    one["verdict"] = "worse"
+    row = next(r for r in new["rows"] if (r["variant"], r["metric"]) == ("packed", "test/accuracy"))
+    row.update(n=2, mean=0.5)
+    new["missing"] = []
+    gone = new["rows"].pop(0)
+    found = changes(old, new)
+    assert found[0] == "The verdict was pass and is fail."
+    assert found[1:5] == [
+        "quick: is new (pass).",
+        "fast: is gone (it was pass).",
+        "less: its threshold was -0.1, is -0.2.",
+        "less: was pass and is fail (-0.4, now -0.05).",
+    ]
+    at = "net/digits / plain / packed / test/accuracy"
+    assert f"{at}: was {old_verdict(old)} and is worse." in found
+    assert f"{at}: 3 runs were counted, now 2." in found
+    assert f"{at}: the mean was 0.9233 and is 0.5." in found
+    assert f"net/digits / plain / {gone['variant']} / {gone['metric']}: is gone." in found
+    assert found[-1] == "net/digits / plain / packed seed 3 is no longer missing."
+    assert len(found) == 10
+
+
+def old_verdict(old: dict[str, Any]) -> str:
+    return next(str(c["verdict"]) for c in old["comparisons"] if c["metric"] == "test/accuracy")
+
+
+def test_a_mean_that_only_rounds_differently_has_not_changed(old: dict[str, Any]) -> None:
+    new = copy.deepcopy(old)
+    for row in new["rows"]:
+        row["mean"] *= 1 + 1e-12
+    assert changes(old, new) == []
+
+
+def test_a_report_from_before_the_criteria_can_be_compared(old: dict[str, Any]) -> None:
+    before = {key: old[key] for key in ("rows", "comparisons", "missing")}
+    assert changes(before, old) == [
+        "The verdict was none and is pass.",
+        "less: is new (pass).",
+        "fast: is new (pass).",
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"rows": 3, "comparisons": []}', "\x00"])
+def test_what_is_no_report_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(UserError, match=r"--compare .*report.json is no report") as refused:
+        read_report(tmp_path / "report.json")
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match=r"--compare .*none.json: No such file"):
+        read_report(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("damage", [{"rows": [3]}, {"comparisons": [{}]}, {"criteria": [{}]}, {"missing": 1}])
+def test_a_damaged_report_is_refused_in_one_line(old: dict[str, Any], damage: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="--compare: the old report is damaged"):
+        changes({**old, **damage}, old)

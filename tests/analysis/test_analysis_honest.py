@@ -1,0 +1,115 @@
+"""Planted faults: what a report must not let pass."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from run_folders import Runs
+
+from pmexp.composition import compose
+from pmexp_analysis.compare import Comparison, comparisons
+from pmexp_analysis.criteria import Judged, judge
+from pmexp_analysis.load import load_runs
+
+THROUGHPUT, STEP, SCORE = "speed/samples_per_s", "speed/step_ms", "test/accuracy"
+PROTOCOL: dict[str, Any] = compose([]).to_dict()["protocol"]  # of an experiment that says nothing else
+Found = tuple[dict[str, Comparison], dict[str, Judged]]
+
+
+def planted(
+    runs: Runs,
+    slower: float = 0.0,
+    noise: float = 0.005,
+    seeds: int = 5,
+    lower: float = 0.0,
+    lost: Sequence[int] = (),
+) -> Found:
+    """The default protocol on runs whose method is slower by a fraction and scores lower by so many sigmas, with
+    seeds of it that diverged; everything else is as it should be."""
+    random = np.random.default_rng(seeds)
+    sigma = 0.01
+    scores = 0.9 + sigma * np.array([-1.2, 0.7, 1.1, -0.9, 0.3])
+    for seed in range(seeds):
+        for variant in ("baseline", "pm-drop"):
+            ours = variant == "pm-drop"
+            rate = 500 * (1 - slower * ours) * np.exp(random.normal(0, noise))
+            finals = {
+                THROUGHPUT: rate,
+                STEP: 64e3 / rate,
+                SCORE: scores[seed] - lower * sigma * ours,
+                "train/loss": None if ours and seed in lost else 0.5,
+                "memory/mask_bytes_per_element": 0.125 if ours else 1.0,
+                "memory/peak_bytes": (80.0 if ours else 100.0) + seed / 10,
+                "check/gradient_error": 1e-7,
+            }
+            runs.finished(variant, seed, finals, protocol=PROTOCOL)
+    return found(runs)
+
+
+def found(runs: Runs) -> Found:
+    experiment = load_runs(runs.root, "demo")
+    made = comparisons(experiment.finals, experiment.protocol, experiment.counted)
+    return {one.metric: one for one in made}, {one.name: one for one in judge(experiment, [])}
+
+
+def test_without_a_fault_everything_passes(runs: Runs) -> None:
+    by_metric, criteria = planted(runs)
+    assert {name: one.result for name, one in criteria.items()} == dict.fromkeys(PROTOCOL["criteria"], "pass")
+    assert by_metric[THROUGHPUT].verdict == "equivalent"
+    assert by_metric[SCORE].verdict == by_metric["train/loss"].verdict == "identical"
+
+
+def test_three_percent_slower_is_worse_and_fails(runs: Runs) -> None:
+    by_metric, criteria = planted(runs, slower=0.03)
+    assert by_metric[THROUGHPUT].verdict == by_metric[STEP].verdict == "worse"
+    assert criteria["throughput"].result == criteria["step-time"].result == "fail"
+    assert criteria["throughput"].value == pytest.approx(-0.03, abs=0.005)
+    assert criteria["quality"].result == "pass"
+
+
+@pytest.mark.parametrize("noise", [0.005, 0.0])
+def test_two_seeds_are_inconclusive_however_clear(runs: Runs, noise: float) -> None:
+    by_metric, criteria = planted(runs, slower=0.03, noise=noise, seeds=2)
+    assert by_metric[THROUGHPUT].verdict == by_metric[STEP].verdict == "inconclusive"
+    assert criteria["throughput"].result == criteria["step-time"].result == "inconclusive"
+    assert criteria["quality"].result == "inconclusive"  # identical scores, of two seeds
+    assert criteria["mask-compression"].result == "pass"  # counted
+
+
+def test_one_percent_slower_is_inside_the_margin_and_said(runs: Runs) -> None:
+    by_metric, criteria = planted(runs, slower=0.01, noise=0.001)
+    assert by_metric[THROUGHPUT].verdict == "equivalent"
+    assert by_metric[THROUGHPUT].note == "a difference, inside the margin"
+    assert criteria["throughput"].result == "pass"
+    assert criteria["step-time"].result == "fail"  # which asks for no slowdown at all
+
+
+@pytest.mark.parametrize("lower", [0.2, 0.25, 1.0])
+def test_a_drop_of_the_score_is_not_passed(runs: Runs, lower: float) -> None:
+    by_metric, criteria = planted(runs, lower=lower)
+    assert criteria["quality"].result in ("fail", "inconclusive")
+    assert by_metric[SCORE].verdict == "worse"  # the same in every seed
+    if lower == 1.0:
+        assert criteria["quality"].result == "fail"
+
+
+def test_a_diverged_seed_fails(runs: Runs) -> None:
+    by_metric, criteria = planted(runs, lost=[3])
+    assert criteria["no-divergence"].result == "fail" and "seed 3" in criteria["no-divergence"].why
+    assert by_metric["train/loss"].missing_seeds == {"variant": [3], "baseline": []}
+
+
+def test_a_failed_run_leaves_divergence_open(runs: Runs) -> None:
+    planted(runs)
+    runs.unfinished("pm-drop", 5, failure={"status": "failed", "error": "RuntimeError: CUDA error"})
+    assert found(runs)[1]["no-divergence"].result == "inconclusive"
+
+
+def test_a_wrong_gradient_and_large_masks_fail(runs: Runs) -> None:
+    planted(runs)
+    runs.finished(
+        "pm-drop", 5, {"check/gradient_error": 1e-3, "memory/mask_bytes_per_element": 1.0}, protocol=PROTOCOL
+    )
+    criteria = found(runs)[1]
+    assert criteria["gradient-check"].result != "pass" and criteria["mask-compression"].result != "pass"

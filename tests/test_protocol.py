@@ -1,0 +1,115 @@
+"""An experiment's question and criteria as keys of its YAML, through the composition."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf.errors import OmegaConfBaseException
+
+from pmexp.composition import compose, conf_folder
+from pmexp.composition_errors import explain
+from pmexp.errors import UserError
+from pmexp.metrics.catalog import metric_of
+from pmexp.protocol import SCORES, Comparison, Statistic
+
+EXPERIMENTS = sorted((conf_folder() / "experiment").rglob("*.yaml"))
+CRITERIA = sorted(file.stem for file in (conf_folder() / "criteria").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_every_experiment_asks_something_that_can_be_answered(file: Path) -> None:
+    name = str(file.relative_to(conf_folder() / "experiment").with_suffix(""))
+    protocol = compose([f"experiment={name}"]).protocol
+    assert protocol.question.endswith("?") and protocol.baseline != protocol.method
+    assert protocol.criteria and set(protocol.criteria) <= set(CRITERIA)
+    assert all(criterion.claim for criterion in protocol.criteria.values())
+
+
+def test_every_criterion_of_the_folder_passes_the_checks_and_judges_what_is_measured() -> None:
+    criteria = compose([f"criteria@protocol.criteria=[{','.join(CRITERIA)}]"]).protocol.criteria
+    assert sorted(criteria) == CRITERIA
+    for criterion in criteria.values():
+        for metric in filter(None, (criterion.metric, criterion.drop_from)):
+            assert metric in SCORES or metric_of(metric).label
+    assert {criterion.statistic for criterion in criteria.values()} == set(Statistic)
+    assert {criterion.comparison for criterion in criteria.values()} == set(Comparison)
+
+
+def test_a_threshold_is_a_key_of_the_command_line() -> None:
+    run = compose(["protocol.criteria.throughput.threshold=0.03", "protocol.method=4bit"])
+    assert run.protocol.criteria["throughput"].threshold == 0.03
+    assert (run.protocol.method, run.protocol.criteria["throughput"].statistic.name) == (
+        "4bit",
+        "relative_change",
+    )
+
+
+def test_the_protocol_is_no_part_of_a_runs_identity() -> None:
+    plain = compose([])
+    other = compose(
+        [
+            "protocol.method=4bit",
+            "protocol.question=Why?",
+            "criteria@protocol.criteria=[only-fits]",
+            "protocol.family=task",
+        ]
+    )
+    assert other.run_id == plain.run_id and other.settings == plain.settings
+    assert other.to_dict()["protocol"] != plain.to_dict()["protocol"]
+    assert compose(["seed=1"]).run_id != plain.run_id
+
+
+THROUGHPUT = "protocol.criteria.throughput."
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "said"),
+    [
+        ("metric=speed/unheard", "metric", "'speed/unheard' is no metric; allowed are score, test/score"),
+        ("metric=null", "metric", "statistic=relative_change needs a metric"),
+        ("statistic=diverged", "metric", "is about runs: leave metric out"),
+        ("drop_from=fast", "drop_from", "'fast' is no metric"),
+        ("over=train.batch_size", "over", "statistic=relative_change has no over: leave it out"),
+        ("statistic=growth_exponent", "over", "needs over=<a numeric key of the run>"),
+        ("statistic=mean", "comparison", "within; statistic=mean has no margin, relative_change, difference"),
+        ("threshold=0", "threshold", "0.0 must be above 0 for comparison=within"),
+        ("threshold=-0.02", "threshold", "-0.02 must be above 0 for comparison=within"),
+        ("threshold=nan", "threshold", "nan must be"),
+        ("threshold=inf", "threshold", "inf must be a number"),
+        ("tasks=[]", "tasks", "[] matches no task"),
+        ("threshold=much", "threshold", "'much'"),
+        ("statistic=median", "statistic", "median"),
+        ("comparison=above", "comparison", "above"),
+        ("treshold=0.1", "treshold", "did you mean protocol.criteria"),
+    ],
+)
+def test_a_criterion_that_could_never_be_judged_is_refused(override: str, key: str, said: str) -> None:
+    with pytest.raises((UserError, OmegaConfBaseException, Exception)) as refused:
+        compose([THROUGHPUT + override])
+    text = str(refused.value) if isinstance(refused.value, UserError) else explain(refused.value)
+    assert "\n" not in text
+    assert THROUGHPUT + key in text
+    assert said in text or key == "treshold"
+
+
+@pytest.mark.parametrize(
+    ("criterion", "override", "said"),
+    [
+        ("gradient-check", "against=1.0", "against: 1.0; statistic=mean has no against: leave it out"),
+        ("no-divergence", "against=1.0", "against: 1.0; statistic=diverged has no against"),
+        ("no-divergence", "drop_from=score", "drop_from: score; statistic=diverged has no drop_from"),
+        ("saving-over-length", "drop_from=score", "drop_from: score; statistic=growth_exponent has no drop"),
+        ("only-fits", "metric=test/loss", "metric: test/loss; statistic=only_fits is about runs"),
+    ],
+)
+def test_a_key_that_a_statistic_would_ignore_is_refused(criterion: str, override: str, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        compose([f"criteria@protocol.criteria=[{criterion}]", f"protocol.criteria.{criterion}.{override}"])
+    assert str(refused.value).startswith(f"protocol.criteria.{criterion}.{said}")
+
+
+def test_configuration_and_analysis_share_it_without_hydra_and_torch() -> None:
+    code = "import sys, pmexp.protocol; print(sorted({'torch', 'hydra', 'omegaconf', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
