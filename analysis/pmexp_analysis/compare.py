@@ -14,8 +14,8 @@ from pmexp_analysis.margins import Margin, margin_of
 from pmexp_analysis.resampling import bootstrap_intervals
 from pmexp_analysis.scores import is_exact
 from pmexp_analysis.stats import Array
+from pmexp_analysis.values import SectionValues, values_of
 
-_GROUP = ["task", "system", "metric"]
 CONSTANT = "constant difference"
 
 
@@ -78,29 +78,33 @@ class Comparison:
 
 def rows(finals: pd.DataFrame) -> list[Row]:
     """One Row per (task, system, metric, variant), sorted so."""
-    made = []
-    for (task, system, metric, variant), group in finals.groupby([*_GROUP, "variant"], observed=True):
-        seeds, values = group["seed"].to_numpy(), group["value"].to_numpy()
-        known = ~np.isnan(values)
-        sample = stats.describe(values[known])
-        made.append(
-            Row(
-                task=task,
-                system=system,
-                variant=variant,
-                metric=metric,
-                unit=group["unit"].iloc[0],
-                direction=group["direction"].iloc[0],
-                n=sample.n,
-                seeds=sorted(seeds[known].tolist()),
-                not_finite_seeds=sorted(seeds[~known].tolist()),
-                mean=sample.mean,
-                std=sample.std,
-                min=sample.min,
-                max=sample.max,
-            )
-        )
-    return made
+    return [
+        _row(section, metric, variant)
+        for section in values_of(finals)
+        for metric in section.metrics
+        for variant in sorted(section.metrics[metric].by_variant)
+    ]
+
+
+def _row(section: SectionValues, metric: str, variant: str) -> Row:
+    values = section.metrics[metric]
+    every, finite = values.by_variant[variant], values.finite(variant)
+    sample = stats.describe(np.array(list(finite.values())))
+    return Row(
+        task=section.task,
+        system=section.system,
+        variant=variant,
+        metric=metric,
+        unit=values.unit,
+        direction=values.direction,
+        n=sample.n,
+        seeds=sorted(finite),
+        not_finite_seeds=sorted(every.keys() - finite.keys()),
+        mean=sample.mean,
+        std=sample.std,
+        min=sample.min,
+        max=sample.max,
+    )
 
 
 def comparisons(
@@ -112,37 +116,26 @@ def comparisons(
     """
     made: list[Comparison] = []
     differences: list[Array] = []
-    for (task, system), section in finals.groupby(["task", "system"], observed=True):
-        metrics = list(section["metric"].unique())
-        for metric, group in section.groupby("metric", observed=True):
-            by_variant = values_by_seed(group)
-            base = by_variant.pop(protocol.baseline, {})
+    for section in values_of(finals):
+        for metric, values in section.metrics.items():
+            margin = margin_of(protocol, section.task, metric, list(section.metrics))
             shared: dict[str, Any] = {
-                "task": task,
-                "system": system,
+                "task": section.task,
+                "system": section.system,
                 "metric": metric,
                 "baseline": protocol.baseline,
-                "unit": group["unit"].iloc[0],
-                "direction": group["direction"].iloc[0],
+                "unit": values.unit,
+                "direction": values.direction,
             }
-            margin = margin_of(protocol, task, metric, metrics)
             counted = metric in exact or is_exact(metric)
-            for variant in sorted(by_variant):
+            base = values.finite(protocol.baseline)
+            for variant in sorted(values.by_variant.keys() - {protocol.baseline}):
                 one, difference = compare(
-                    by_variant[variant], base, margin, counted, variant=variant, **shared
+                    values.finite(variant), base, margin, counted, variant=variant, **shared
                 )
                 made.append(one)
                 differences.append(difference)
     return _judged(_with_bootstrap(made, differences), protocol.family, exact)
-
-
-def values_by_seed(group: pd.DataFrame) -> dict[str, dict[int, float]]:
-    """variant -> seed -> value, of the rows of one task, system and metric; without what is not finite."""
-    found: dict[str, dict[int, float]] = {variant: {} for variant in group["variant"].unique()}
-    for variant, seed, value in zip(group["variant"], group["seed"], group["value"], strict=True):
-        if not np.isnan(value):
-            found[variant][seed] = value
-    return found
 
 
 def compare(

@@ -83,11 +83,11 @@ def as_dict(content: Content) -> dict[str, Any]:
             "family": protocol.family.name,
             "remarks": experiment.remarks,
         },
-        "rows": [asdict(row) for row in content.rows],
-        "comparisons": [asdict(comparison) for comparison in content.comparisons],
+        "rows": [vars(row) for row in content.rows],
+        "comparisons": [vars(comparison) for comparison in content.comparisons],
         "grids": [asdict(grid) for grid in content.grids],
         "limits": [asdict(limit) for limit in content.limits],
-        "missing": [asdict(run) for run in experiment.missing],
+        "missing": [vars(run) for run in experiment.missing],
         "environment": experiment.environment,
         **({} if content.changes is None else {"changes": content.changes}),
     }
@@ -96,8 +96,17 @@ def as_dict(content: Content) -> dict[str, Any]:
 
 
 def as_json(content: Content) -> str:
-    """report.json."""
-    return json.dumps(as_dict(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    """report.json: an entry a line, which a person can read and json's quick encoder writes."""
+
+    def text(value: Any) -> str:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+    parts = []
+    for key, value in as_dict(content).items():
+        several = isinstance(value, list) and value
+        said = "[\n  " + ",\n  ".join(map(text, value)) + "\n ]" if several else text(value)
+        parts.append(f" {text(key)}: {said}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def _strict(value: Any) -> Any:

@@ -4,6 +4,8 @@ from pmexp_analysis import formats, tables
 from pmexp_analysis.content import Content
 from pmexp_analysis.headline import headlines
 
+_MOST_SECTIONS = 40  # as LaTeX
+
 
 def as_markdown(content: Content) -> str:
     """report.md: the words and tables of the page, without its figures."""
@@ -41,7 +43,9 @@ def as_latex(content: Content) -> str:
         parts.append(
             formats.latex(tables.criteria_table(content.criteria), content.sentence, f"tab:{name}-criteria")
         )
-    for place, section in enumerate(content.sections, start=1):
+    if len(content.sections) > _MOST_SECTIONS:
+        parts.append(f"% the first {_MOST_SECTIONS} of {len(content.sections)} tasks and systems")
+    for place, section in enumerate(content.sections[:_MOST_SECTIONS], start=1):
         where = f"{section.task}, {section.system}"
         parts.append(
             formats.latex(tables.result_table(section), f"Results: {where}", f"tab:{name}-results-{place}")

@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -43,11 +42,10 @@ def records_csv(records: Sequence[Any]) -> str:
     if not records:
         return ""
     buffer = io.StringIO()
-    first = asdict(records[0])
-    writer = csv.DictWriter(buffer, list(first), lineterminator="\n")
+    writer = csv.DictWriter(buffer, list(vars(records[0])), lineterminator="\n")
     writer.writeheader()
     for record in records:
-        writer.writerow({key: _joined(value) for key, value in asdict(record).items()})
+        writer.writerow({key: _joined(value) for key, value in vars(record).items()})
     return buffer.getvalue()
 
 

@@ -8,8 +8,7 @@ margin scaled by the reference; of normal values mean and deviation are independ
 
 import math
 
-from scipy import optimize
-from scipy import stats as scipy_stats
+from scipy import optimize, special
 
 from pmexp_analysis.scales import Undefined
 from pmexp_analysis.stats import Array, spread
@@ -27,8 +26,8 @@ def interval(differences: Array, baseline: Array, level: float) -> tuple[float, 
         raise Undefined("the baseline does not vary over its seeds")
     n, freedom, tail = differences.size, baseline.size - 1, (1 - level) / 2
     mean = float(differences.mean())
-    error = float(scipy_stats.t.isf(tail, n - 1)) * spread(differences) / n**0.5
-    low, high = (sigma * (freedom / float(scipy_stats.chi2.ppf(p, freedom))) ** 0.5 for p in (1 - tail, tail))
+    error = float(-special.stdtrit(n - 1, tail)) * spread(differences) / n**0.5
+    low, high = (sigma * (freedom / float(special.chdtri(freedom, 1 - p))) ** 0.5 for p in (1 - tail, tail))
     return -_upper(-mean, error, sigma, low, high), _upper(mean, error, sigma, low, high)
 
 

@@ -2,10 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from pmexp.protocol import CriterionConfig, Statistic
-from pmexp_analysis.compare import values_by_seed
 from pmexp_analysis.criteria.growth import judge_growth
 from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
 from pmexp_analysis.criteria.pairs import Sides, judge_pairs
@@ -17,18 +15,9 @@ from pmexp_analysis.records import Experiment, Member, Missing
 from pmexp_analysis.scales import Undefined
 from pmexp_analysis.scores import is_exact, resolve
 from pmexp_analysis.series import series_over
+from pmexp_analysis.values import BySeed, SectionValues, values_of
 
-_BySeed = dict[int, float]
 _WITHOUT_ANSWER = ("failed", "unfinished", "never started")
-
-
-@dataclass(frozen=True)
-class _Section:
-    """metric -> variant -> seed -> value, of one task and system."""
-
-    task: str
-    system: str
-    values: dict[str, dict[str, _BySeed]]
 
 
 def judge(experiment: Experiment, limits: Sequence[Limits]) -> list[Judged]:
@@ -44,20 +33,17 @@ def judge(experiment: Experiment, limits: Sequence[Limits]) -> list[Judged]:
     ]
 
 
-def _sections(experiment: Experiment) -> list[_Section]:
-    made = []
-    for (task, system), section in experiment.finals.groupby(["task", "system"], observed=True):
-        by_metric = section.groupby("metric", observed=True)
-        made.append(_Section(task, system, {metric: values_by_seed(group) for metric, group in by_metric}))
+def _sections(experiment: Experiment) -> list[SectionValues]:
+    made = values_of(experiment.finals)
     known = {(one.task, one.system) for one in made}
     lost = {(m.labels.task, m.labels.system) for m in experiment.members if m.state in _WITHOUT_ANSWER}
-    return made + [_Section(task, system, {}) for task, system in sorted(lost - known)]
+    return made + [SectionValues(task, system) for task, system in sorted(lost - known)]
 
 
 def _parts(
     criterion: CriterionConfig,
     experiment: Experiment,
-    sections: Sequence[_Section],
+    sections: Sequence[SectionValues],
     limits: Sequence[Limits],
 ) -> Iterable[Part]:
     protocol, statistic = experiment.protocol, criterion.statistic
@@ -82,7 +68,7 @@ def _parts(
 
 
 def _divergences(
-    criterion: CriterionConfig, sections: Sequence[_Section], experiment: Experiment
+    criterion: CriterionConfig, sections: Sequence[SectionValues], experiment: Experiment
 ) -> Iterable[Part]:
     method = experiment.protocol.method
     runs: dict[tuple[str, str], list[Member]] = defaultdict(list)
@@ -97,8 +83,8 @@ def _divergences(
         yield judge_divergence(criterion, *at, runs[at], missing[at])
 
 
-def _of_pairs(criterion: CriterionConfig, section: _Section, experiment: Experiment) -> Part:
-    known = list(section.values)
+def _of_pairs(criterion: CriterionConfig, section: SectionValues, experiment: Experiment) -> Part:
+    known = list(section.metrics)
     metric = resolve(criterion.metric or "", known)
     source = resolve(criterion.drop_from, known) if criterion.drop_from else None
     if metric is None or (criterion.drop_from and source is None):
@@ -116,10 +102,10 @@ def _of_pairs(criterion: CriterionConfig, section: _Section, experiment: Experim
         return Part(section.task, section.system, "not measured", str(error))
 
 
-def _values(section: _Section, variant: str, metric: str, source: str | None) -> _BySeed:
+def _values(section: SectionValues, variant: str, metric: str, source: str | None) -> BySeed:
     """seed -> value; with `source` the drop from that metric to `metric`."""
-    values = section.values[metric].get(variant, {})
+    values = section.metrics[metric].finite(variant)
     if source is None:
         return values
-    before = section.values[source].get(variant, {})
+    before = section.metrics[source].finite(variant)
     return {seed: before[seed] - value for seed, value in values.items() if seed in before}
