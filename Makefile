@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 RUNS := runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench gpu test drill check format ui clean
+.PHONY: help setup demo readme bench gpu test drill check format ui clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ demo: $(INSTALLED) ## 20 training runs on real data, compared in a report
 	$(PYTHON) -m pmexp.train -m experiment=demo variant=baseline,pm-drop,no-cache,4bit seed=0,1,2,3,4
 	$(PYTHON) -m pmexp_analysis demo
 	@echo "Compare the runs in MLflow: make ui NAME=demo"
+
+readme: demo ## what the README shows of the demo
+	$(PYTHON) -m pmexp_analysis.readme
 
 bench: $(INSTALLED) ## speed of dropout and of a whole training step, into runs/bench
 	$(PYTHON) -m pmexp.bench level=micro quick=true out=$(RUNS)/bench

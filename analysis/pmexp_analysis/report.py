@@ -60,7 +60,9 @@ def write_report(args: argparse.Namespace) -> str:
     content = content_of(experiment, generated, args.runs_dir / args.name / "fit", earlier)
     paths = _write_files(content, args.out / args.name, args.figures)
     uris = {args.tracking_uri} if args.tracking_uri else experiment.tracking_uris
-    complaints = attach(args.name, uris, paths)
+    words = {"verdict": content.result, "verdict.sentence": content.sentence}
+    words |= {f"criterion.{one.name}": f"{one.result}: {one.why}" for one in content.criteria}
+    complaints = attach(args.name, uris, paths, words)
     shown = tables.terminal(content.sections, experiment.missing, content.sentence, content.criteria)
     return "\n".join(
         [shown, "", *(str(path) for path in paths if path.suffix in (".html", ".json")), *complaints]
