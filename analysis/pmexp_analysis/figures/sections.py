@@ -142,7 +142,8 @@ def _breakdown(experiment: Experiment, section: Section) -> tuple[Figure, str] |
     about = (
         f"What memory holds, counted in one step{'; the mark is the peak' * (_PEAK in experiment.counted)}."
     )
-    return plots.breakdown(stacks, [*_STACK.values(), _REST]), about
+    categories = [word for word in (*_STACK.values(), _REST) if any(word in stack.parts for stack in stacks)]
+    return plots.breakdown(stacks, categories), about
 
 
 def _kernel_share(section: Section) -> tuple[Figure, str] | None:
