@@ -443,6 +443,12 @@ def test_nothing_fits_with_the_method_alone(runs: Runs) -> None:
     )
 
 
+def test_memory_that_only_the_method_lacks_is_no_case_for_it(runs: Runs) -> None:
+    tried(runs, "fff", "ffo")
+    one = judged(runs, statistic=Statistic.only_fits, threshold=1, **MORE)
+    assert (one.result, one.why) == ("not measured", "nothing ran out of memory with the baseline")
+
+
 def fit_answer(runs: Runs, variant: str, fits: dict[int, bool], **more: Any) -> None:
     """An answer in the form of `python -m pmexp.fit out=...`."""
     (runs.folder / "fit").mkdir(exist_ok=True)
