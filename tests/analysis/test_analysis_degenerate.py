@@ -172,7 +172,7 @@ def test_a_counted_metric_of_one_run_inside_its_margin_is_no_worse() -> None:
 
 number = st.floats(-1e3, 1e3, allow_nan=False).map(lambda value: round(value, 3))
 pairs = st.lists(st.tuples(number, number), min_size=3, max_size=6)
-quick = settings(max_examples=12)
+quick = settings(max_examples=8)
 
 
 def of(both: list[tuple[float, float]], margin: float | None = None) -> Comparison:
