@@ -5,14 +5,15 @@ An answer counts when it lies in runs/<name>/fit/, where `pmexp.fit out=runs/<na
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pmexp.errors import UserError
 from pmexp.protocol import Axis
 from pmexp_analysis.assemble import along
+from pmexp_analysis.distinguish import distinguish
 from pmexp_analysis.records import Experiment, Labels
 from pmexp_analysis.series import series_over
 
@@ -79,16 +80,26 @@ def lone_fits(experiment: Experiment) -> tuple[list[Labels], list[Labels]]:
 
 def _answered(files: Sequence[Path], axis: Axis) -> list[Limits]:
     grouped: dict[tuple[str, str, str, str], dict[str, Tries]] = defaultdict(lambda: defaultdict(Tries))
-    for file in files:
-        labels, over, how, probes = _read(file)
-        at = along(axis, labels)
+    read = {str(file): _read(file) for file in files}
+    # Answers that differ in another setting, such as the length of what is batched, are about other tasks.
+    told_apart = distinguish({file: (one.labels, one.settings) for file, one in read.items()})
+    for file, (_, _, over, how, probes) in read.items():
+        at = along(axis, told_apart[file])
         for probe in probes:
             tries = grouped[at.task, at.system, over, how][at.variant]
             (tries.fits if probe["fits"] else tries.lacks).append(float(probe["value"]))
     return [Limits(*key, dict(tries)) for key, tries in grouped.items()]
 
 
-def _read(file: Path) -> tuple[Labels, str, str, Iterable[dict[str, Any]]]:
+class _Answer(NamedTuple):
+    labels: Labels
+    settings: dict[str, object]  # but that which was tried
+    over: str
+    how: str
+    probes: list[dict[str, Any]]
+
+
+def _read(file: Path) -> _Answer:
     try:
         answer = json.loads(file.read_text(encoding="utf-8"))
         told = answer["labels"]
@@ -96,6 +107,8 @@ def _read(file: Path) -> tuple[Labels, str, str, Iterable[dict[str, Any]]]:
         budget = f"{answer['budget_bytes'] / 1e9:g} GB"
         how = f"{answer['method']}d for {budget}"
         probes = [{"value": probe["value"], "fits": probe["fits"]} for probe in answer["probes"]]
-        return labels, _SETTING_OF[answer["what"]], how, probes
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        over = _SETTING_OF[answer["what"]]
+        settings = {key: value for key, value in answer.get("settings", {}).items() if key != over}
+        return _Answer(labels, settings, over, how, probes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is no answer of pmexp.fit ({error!r}): remove it or make it again") from None

@@ -9,6 +9,10 @@ import pytest
 from run_folders import Runs
 from scipy import stats as scipy_stats
 
+from pmexp.composition import compose
+from pmexp.fit.answer import Answer
+from pmexp.fit.options import fit_options
+from pmexp.fit.search import Probe
 from pmexp.protocol import Axis, CriterionConfig, ProtocolConfig, Statistic
 from pmexp.protocol import Comparison as Is
 from pmexp_analysis.criteria import Judged, answer, judge
@@ -443,14 +447,20 @@ def test_nothing_fits_with_the_method_alone(runs: Runs) -> None:
     )
 
 
-def fit_answer(runs: Runs, variant: str, fits: dict[int, bool], **more: Any) -> None:
+def test_memory_that_only_the_method_lacks_is_no_case_for_it(runs: Runs) -> None:
+    tried(runs, "fff", "ffo")
+    one = judged(runs, statistic=Statistic.only_fits, threshold=1, **MORE)
+    assert (one.result, one.why) == ("not measured", "nothing ran out of memory with the baseline")
+
+
+def fit_answer(runs: Runs, variant: str, fits: dict[int, bool], name: str = "", **more: Any) -> None:
     """An answer in the form of `python -m pmexp.fit out=...`."""
     (runs.folder / "fit").mkdir(exist_ok=True)
     labels = {"task": "net/digits", "system": "plain", "variant": variant, "seed": 0}
     told = {"method": "simulate", "what": "length", "budget_bytes": 80e9, "labels": labels}
     probes = [{"value": value, "fits": yes, "peak_bytes": 1.0} for value, yes in fits.items()]
     content = json.dumps({**told, "probes": probes, **more})
-    (runs.folder / "fit" / f"{variant}.json").write_text(content)
+    (runs.folder / "fit" / f"{variant}{name}.json").write_text(content)
 
 
 def test_answers_of_pmexp_fit_count(runs: Runs) -> None:
@@ -467,6 +477,33 @@ def test_answers_of_pmexp_fit_count(runs: Runs) -> None:
     assert only.why == "only with packed: net/digits at dataset.max_length=704 (simulated for 80 GB)"
     other = judged(runs, statistic=Statistic.largest_ratio, over=BATCH, threshold=1.2, **MORE)
     assert other.result == "not measured"
+
+
+def test_answers_about_other_settings_are_kept_apart(runs: Runs) -> None:
+    runs.sample(STEP, baseline=BASE, packed=BASE)
+    for length, factor in ((128, 4), (512, 1)):
+        settings = {LENGTH: length, BATCH: 8, "seed": 0}
+        more = {"name": str(length), "what": "batch", "settings": settings}
+        fit_answer(runs, "baseline", {8 * factor: True, 9 * factor: False}, **more)
+        fit_answer(runs, METHOD, {10 * factor: True, 11 * factor: False}, **more)
+    one = judged(runs, threshold=1.12, **LARGER)
+    assert [part.task for part in one.parts] == [f"net/digits {LENGTH}={length}" for length in (128, 512)]
+    assert [part.value for part in one.parts] == [1.25, 1.25] and one.result == "pass"
+
+
+def test_the_format_is_that_of_pmexp_fit(runs: Runs) -> None:
+    runs.sample(STEP, baseline=BASE, packed=BASE)
+    (runs.folder / "fit").mkdir()
+    for variant, largest in (("baseline", 512), ("pm-drop", 704)):
+        config = compose([f"variant={variant}", "dataset=mrpc", "model=tinybert"])
+        probes = [Probe(largest, 1, {}, fits=True), Probe(largest + 64, None, {}, fits=False)]
+        options = fit_options(["method=measure", "what=length", "budget_gb=80"])
+        told = Answer(probes[0], largest, probes, config).record(options)
+        (runs.folder / "fit" / f"{variant}.json").write_text(json.dumps(told))
+    protocol = ProtocolConfig(criteria={"it": CriterionConfig(**{**LARGER, "over": LENGTH}, threshold=1.2)})
+    (one,) = judged_all(runs, protocol)[1]
+    assert (one.result, one.value, one.parts[0].task) == ("pass", 704 / 512, "tinybert/mrpc")
+    assert "dataset.max_length (measured for 80 GB) 704 against 512" in one.why
 
 
 # --- the verdict on all

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from run_folders import Runs
+from scipy import stats as scipy_stats
 
 from pmexp.protocol import Comparison as Is
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
@@ -171,7 +172,7 @@ def test_a_counted_metric_of_one_run_inside_its_margin_is_no_worse() -> None:
 
 number = st.floats(-1e3, 1e3, allow_nan=False).map(lambda value: round(value, 3))
 pairs = st.lists(st.tuples(number, number), min_size=3, max_size=6)
-quick = settings(max_examples=12)
+quick = settings(max_examples=8)
 
 
 def of(both: list[tuple[float, float]], margin: float | None = None) -> Comparison:
@@ -276,6 +277,25 @@ def test_an_interval_in_sigmas_is_one(
     p = sigmas.tost(apart, base, margin)
     assume(abs(max(high, -low) - margin) > 1e-6)
     assert (p < 0.05) == (max(high, -low) < margin)
+
+
+@pytest.mark.parametrize("mean", [-4.0, -0.3, 0.3, 4.0])
+def test_the_ends_in_sigmas_are_where_the_limits_of_mean_and_deviation_meet(mean: float) -> None:
+    apart, base = mean + np.array([0.9, -0.4, 0.1, -0.6, 0.0]), np.array([1.0, 2.5, 3.0, 1.7, 2.1])
+    error = scipy_stats.sem(apart) * scipy_stats.t.ppf(0.95, 4)
+    sigma = base.std(ddof=1)
+    least, most = np.sqrt(4 * sigma**2 / scipy_stats.chi2.ppf([0.95, 0.05], 4))
+    low, high = sigmas.interval(apart, base, 0.9)
+    assert low < apart.mean() / sigma < high
+    # The upper limit of mean - c sigma takes the small sigma for c > 0 and the large one for c < 0.
+    for end, side in ((high, 1), (low, -1)):
+        far = sigma - least if end * side > 0 else most - sigma
+        assert side * (end * sigma - apart.mean()) == pytest.approx(math.hypot(error, end * far), rel=1e-9)
+
+
+def test_two_pairs_inside_the_margin_are_not_equivalent_yet() -> None:
+    one = compared(sides([1.0, 2.0], [1.1, 2.1]), margin=5.0)
+    assert (one.verdict, one.note) == ("inconclusive", "2 pairs: at least 3 are needed")
 
 
 def test_a_table_of_no_runs_has_no_comparisons() -> None:

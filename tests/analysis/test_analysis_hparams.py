@@ -62,7 +62,7 @@ def test_the_best_mean_on_validation_is_chosen_and_its_test_values_read() -> Non
 anything = st.one_of(st.floats(0, 1), st.sampled_from([math.nan, 1e9, -1e9]))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.lists(anything, min_size=9, max_size=9))
 def test_the_test_split_changes_neither_choice_nor_validation_numbers(values: list[float]) -> None:
     place = {(lr, seed): place for place, (lr, seed) in enumerate((lr, s) for lr in VAL for s in SEEDS)}

@@ -51,7 +51,7 @@ def experiments(count: int, shift: float, sigma: float, seed: int) -> pd.DataFra
 
 
 def test_false_positives_of_the_paired_test_are_five_percent() -> None:
-    trials = 3000
+    trials = 1000
     found = [
         stats.paired_t(row).p for row in np.random.default_rng(1).normal(0, 1, (trials, N))
     ]  # as compare() calls it
@@ -59,7 +59,7 @@ def test_false_positives_of_the_paired_test_are_five_percent() -> None:
 
 
 def test_holm_keeps_the_rate_of_any_false_verdict_in_a_family() -> None:
-    families, size = 400, 6
+    families, size = 200, 6
     sampled = np.random.default_rng(2).normal(0, 1, (families, size, N))
     wrong = sum(
         any(p is not None and p < 0.05 for p in stats.holm([stats.paired_t(one).p for one in family]))
@@ -89,7 +89,7 @@ def tost_power(mean: float, sigma: float, margin: float, n: int) -> float:
 
 @pytest.mark.parametrize("mean", [1.0, 0.5, 0.0], ids=["edge", "half", "centre"])
 def test_tost_has_its_exact_size_and_power(mean: float) -> None:
-    trials, sigma = 2000, 0.6
+    trials, sigma = 1000, 0.6
     sampled = np.random.default_rng(4).normal(mean, sigma, (trials, N))
     found = sum((stats.tost(row, -1.0, 1.0) or 0.0) < 0.05 for row in sampled)
     assert within_binomial(found, trials, tost_power(mean, sigma, 1.0, N))
@@ -119,7 +119,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_no_more_than_five_percent_pass_wrongly_at_the_threshold(case: str) -> None:
     statistic, comparison, threshold, change = CASES[case]
-    trials, random = 200, np.random.default_rng(5)
+    trials, random = 150, np.random.default_rng(5)
     base = (
         np.full((trials, N), 100.0)
         if statistic is Statistic.difference
@@ -163,7 +163,7 @@ def test_as_many_pairs_as_are_said_to_be_needed_give_a_power_of_four_fifths() ->
     pairs = np.array([-1.0, 1.0, -1.0, 1.0, 0.0]) * 2  # standard deviation 2
     (part,) = judged(criterion, np.full((1, 5), 100.0), 100 + pairs[None])
     needed = int(re.search(r"about (\d+) seeds", part.why)[1])
-    trials = 2000
+    trials = 1000
     sampled = np.random.default_rng(7).normal(0, 2, (trials, needed))
     passed = sum((stats.tost(row, -1.0, 1.0) or 0.0) < 0.05 for row in sampled)
     assert within_binomial(passed, trials, tost_power(0, 2, 1.0, needed))
@@ -172,7 +172,7 @@ def test_as_many_pairs_as_are_said_to_be_needed_give_a_power_of_four_fifths() ->
 
 
 def test_coverage_of_the_intervals() -> None:
-    trials = 1500
+    trials = 1000
     sampled = np.random.default_rng(8).normal(3, 1, (trials, N))
     t = [stats.t_interval(row) for row in sampled]
     assert within_binomial(sum(low <= 3 <= high for low, high in t), trials, 0.95)
@@ -182,7 +182,7 @@ def test_coverage_of_the_intervals() -> None:
 
 
 def test_detectable_is_found_in_four_of_five_experiments() -> None:
-    trials = 2000
+    trials = 1000
     sampled = np.random.default_rng(9).normal(stats.detectable_effect(N), 1, (trials, N))
     found = sum(stats.paired_t(row).p < 0.05 for row in sampled)
     assert within_binomial(found, trials, 0.8)

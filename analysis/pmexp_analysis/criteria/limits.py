@@ -28,10 +28,8 @@ def judge_largest(criterion: CriterionConfig, limits: Limits, protocol: Protocol
     value = method.largest / baseline.largest if method.largest and baseline.largest else None
     result = decide(low, high, criterion.comparison, criterion.threshold)
     ends = [f"{number(end)}x" if math.isfinite(end) else "any" for end in (low, high)]
-    why = (
-        f"largest {where} {method.largest or 'none'} against {baseline.largest or 'none'}: "
-        f"between {ends[0]} and {ends[1]} as the tries lie"
-    )
+    said = [number(tries.largest) if tries.largest else "none" for tries in (method, baseline)]
+    why = f"largest {where} {said[0]} against {said[1]}: between {ends[0]} and {ends[1]} as the tries lie"
     known = [end if math.isfinite(end) else None for end in (low, high)]
     return Part(limits.task, limits.system, result, why, value, known[0], known[1])
 
