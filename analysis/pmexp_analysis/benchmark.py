@@ -24,6 +24,11 @@ _VARIANTS = ("baseline", "pm-drop", "no-cache", "4bit")
 _SEEDS = 5
 _STEPS = 20  # of a journal's training loss
 _CHANGE = 0.03  # planted: what pm-drop saves of the peak
+_SETTINGS = {
+    "train.lr": 0.001,
+    "train.batch_size": 32,
+    **{f"train.key_{n}": n for n in range(100)},
+}  # about a run's
 _METRICS = {
     "test/accuracy": 0.9, "val/accuracy": 0.9, "test/loss": 0.4, "val/loss": 0.4, "train/loss": 0.3,
     "memory/peak_bytes": 5e8, "memory/saved_bytes": 1e7, "speed/step_ms": 30.0, "speed/samples_per_s": 1000.0,
@@ -98,7 +103,7 @@ def _write(
     labels = {"task": task, "model": model, "dataset": dataset, "variant": variant, "system": "plain"}
     summary = {
         "status": "finished", "run_id": run.name, "labels": {**labels, "seed": seed}, "metrics": values,
-        "settings": {"seed": seed, "train.lr": 0.001}, "environment": {"host": "none"}, "protocol": protocol,
+        "settings": {"seed": seed, **_SETTINGS}, "environment": {"host": "none"}, "protocol": protocol,
     }  # fmt: skip
     (run / "summary.json").write_text(json.dumps(summary))
 

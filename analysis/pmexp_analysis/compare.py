@@ -147,49 +147,50 @@ def compare(
 ) -> tuple[Comparison, Array]:
     """The pairs of two seed -> value as a Comparison that is not judged yet, and their differences."""
     seeds = sorted(variant_of.keys() & baseline_of.keys())
-    result = Comparison(
-        **labels,
-        n=len(seeds),
-        missing_seeds={
-            "variant": sorted(baseline_of.keys() - variant_of.keys()),
-            "baseline": sorted(variant_of.keys() - baseline_of.keys()),
-        },
-    )
+    missing = {
+        "variant": sorted(baseline_of.keys() - variant_of.keys()),
+        "baseline": sorted(variant_of.keys() - baseline_of.keys()),
+    }
     ours, theirs = (np.array([of[seed] for seed in seeds]) for of in (variant_of, baseline_of))
     if not seeds:
-        return replace(result, note="no seed that both have"), ours
-    differences = ours - theirs
-    difference, base_mean = float(differences.mean()), float(theirs.mean())
+        return Comparison(**labels, n=0, missing_seeds=missing, note="no seed that both have"), ours
     all_ours, all_theirs = (np.array(list(of.values())) for of in (variant_of, baseline_of))
     welch = stats.welch_t(all_ours, all_theirs)
-    result = replace(
-        result,
-        mean_difference=difference,
-        relative_difference=difference / base_mean if base_mean != 0 else None,
+    if margin is not None:
+        labels |= {"margin": margin.text, "tost_p": _tost_p(margin, ours, theirs, all_theirs, counted)}
+    return Comparison(
+        **labels,
+        n=len(seeds),
+        missing_seeds=missing,
         welch_t=welch.t,
         welch_p=welch.p,
         probability_greater=stats.probability_greater(all_ours, all_theirs),
-    )
-    if margin is not None:
-        result = replace(
-            result, margin=margin.text, tost_p=_tost_p(margin, ours, theirs, all_theirs, counted)
-        )
+        **_of_pairs(ours, theirs),
+    ), ours - theirs
+
+
+def _of_pairs(ours: Array, theirs: Array) -> dict[str, Any]:
+    """The fields that pairs of one seed give (shape (n,) each, n >= 1)."""
+    differences = ours - theirs
+    difference, base_mean = float(differences.mean()), float(theirs.mean())
+    relative = difference / base_mean if base_mean != 0 else None
+    means = {"mean_difference": difference, "relative_difference": relative}
     if not differences.any():
-        span = 0.0 if len(seeds) > 1 else None
-        return replace(result, ci_low=span, ci_high=span, verdict="identical"), differences
+        span = 0.0 if differences.size > 1 else None
+        return {**means, "ci_low": span, "ci_high": span, "verdict": "identical"}
     if stats.constant_difference(ours, theirs):
-        return replace(result, ci_low=difference, ci_high=difference, note=CONSTANT), differences
+        return {**means, "ci_low": difference, "ci_high": difference, "note": CONSTANT}
     paired, interval = stats.paired_t(differences), stats.t_interval(differences)
-    return replace(
-        result,
-        ci_low=interval[0] if interval else None,
-        ci_high=interval[1] if interval else None,
-        paired_t=paired.t,
-        paired_p=paired.p,
-        effect_size=stats.effect_size(differences),
-        detectable=stats.detectable_difference(differences),
-        note="one pair: no test" if len(seeds) == 1 else "",
-    ), differences
+    return {
+        **means,
+        "ci_low": interval[0] if interval else None,
+        "ci_high": interval[1] if interval else None,
+        "paired_t": paired.t,
+        "paired_p": paired.p,
+        "effect_size": stats.effect_size(differences),
+        "detectable": stats.detectable_difference(differences),
+        "note": "one pair: no test" if differences.size == 1 else "",
+    }
 
 
 def _tost_p(margin: Margin, ours: Array, theirs: Array, all_theirs: Array, counted: bool) -> float | None:
@@ -223,17 +224,17 @@ def _judged(uncorrected: list[Comparison], family: Family, exact: Collection[str
     for places in families.values():
         corrected = stats.holm([uncorrected[place].paired_p for place in places])
         for place, holm_p in zip(places, corrected, strict=True):
-            one = replace(uncorrected[place], holm_p=holm_p)
-            judged[place] = _with_verdict(one, one.metric in exact or is_exact(one.metric))
+            one = uncorrected[place]
+            judged[place] = _with_verdict(one, holm_p, one.metric in exact or is_exact(one.metric))
     return judged
 
 
-def _with_verdict(one: Comparison, exact: bool) -> Comparison:
+def _with_verdict(one: Comparison, holm_p: float | None, exact: bool) -> Comparison:
     if one.mean_difference is None or one.verdict == "identical":
         return one
     enough = exact or one.n >= stats.FEWEST_PAIRS
     constant = one.note == CONSTANT or (exact and one.n == 1)
-    significant = enough and (constant or (one.holm_p is not None and one.holm_p < stats.SIGNIFICANCE))
+    significant = enough and (constant or (holm_p is not None and holm_p < stats.SIGNIFICANCE))
     equivalent = enough and one.tost_p is not None and one.tost_p < stats.SIGNIFICANCE
     note = one.note
     if not enough:
@@ -243,4 +244,4 @@ def _with_verdict(one: Comparison, exact: bool) -> Comparison:
     elif exact and one.n == 1:
         note = "counted, not sampled"
     verdict = stats.verdict(one.mean_difference, one.direction, significant, equivalent)
-    return replace(one, verdict=verdict, note=note)
+    return replace(one, holm_p=holm_p, verdict=verdict, note=note)

@@ -4,7 +4,7 @@ Else two configurations under one experiment's name would be averaged, or paired
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 from pmexp_analysis.records import Labels
@@ -18,36 +18,40 @@ _OF_TASK = {"variant.p"}
 
 def distinguish(runs: Mapping[str, tuple[Labels, Settings]]) -> dict[str, Labels]:
     """Run id -> labels, out of run id -> (labels, settings: dotted key -> value, maybe empty)."""
-    suffix: dict[str, dict[str, str]] = {
-        label: _suffixes(
-            {run_id: (getattr(labels, label), settings) for run_id, (labels, settings) in runs.items()}, label
-        )
-        for label in ("task", "system", "variant")
-    }
+    suffix: dict[str, dict[str, str]] = {}
+    varying = _varying([settings for _, settings in runs.values()]) - _SAID_BY_LABELS
+    for label in ("task", "system", "variant"):
+        keys = {key for key in varying if part_of(key) == label}
+        words = {run_id: (getattr(labels, label), settings) for run_id, (labels, settings) in runs.items()}
+        suffix[label] = _suffixes(words, label, keys)
     return {
         run_id: replace(labels, **{label: getattr(labels, label) + suffix[label][run_id] for label in suffix})
         for run_id, (labels, _) in runs.items()
     }
 
 
-def _suffixes(runs: Mapping[str, tuple[str, Settings]], label: str) -> dict[str, str]:
-    """For each run the settings of this label's part in which the runs of one word differ."""
+def _varying(runs: Sequence[Settings]) -> set[str]:
+    """The keys with several values: few of a hundred, so that what follows is quick for thousands of runs."""
+    first: dict[str, object] = {}
+    return {
+        key for settings in runs for key, value in settings.items() if first.setdefault(key, value) != value
+    }
+
+
+def _suffixes(runs: Mapping[str, tuple[str, Settings]], label: str, keys: Set[str]) -> dict[str, str]:
+    """For each run the settings among `keys` in which the runs of one word differ."""
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
     for word, settings in runs.values():
-        for key in _keys(settings, label):
+        for key in keys & settings.keys():
             values[word, key].add(str(settings[key]))
     return {
         run_id: "".join(
             f" {key.removeprefix(label + '.')}={settings[key]}"
-            for key in _keys(settings, label)
-            if len(values[word, key]) > 1
+            for key in settings
+            if key in keys and len(values[word, key]) > 1
         )
         for run_id, (word, settings) in runs.items()
     }
-
-
-def _keys(settings: Settings, label: str) -> Iterable[str]:
-    return [key for key in settings if key not in _SAID_BY_LABELS and part_of(key) == label]
 
 
 def part_of(key: str) -> str:

@@ -10,7 +10,7 @@ from pmexp.metrics.catalog import metric_of
 from pmexp_analysis import stats
 from pmexp_analysis.records import Experiment, Member
 from pmexp_analysis.scores import scores
-from pmexp_analysis.series import number_of, varying
+from pmexp_analysis.series import number_of, told_apart, varying
 
 HYPERPARAMETERS = ("train.lr", "variant.p", "train.weight_decay", "train.warmup_fraction")
 
@@ -50,9 +50,10 @@ def grids(experiment: Experiment) -> list[Grid]:
     found = []
     for (task, system, variant), members in sorted(grouped.items()):
         keys = tuple(varying(members, HYPERPARAMETERS))
-        grid = _grid(task, system, variant, keys, members) if keys else None
-        if grid:
-            found.append(grid)
+        for name, alike in told_apart(members, keys).items() if keys else ():
+            grid = _grid(f"{task}{name}", system, variant, keys, alike)
+            if grid:
+                found.append(grid)
     return found
 
 

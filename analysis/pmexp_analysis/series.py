@@ -31,13 +31,28 @@ def series_over(members: Sequence[Member], over: str) -> list[Series]:
             by_words[member.words.task, member.labels.system].append(member)
     found = []
     for (task, system), alike in by_words.items():
-        apart = _apart(alike, over)
-        groups: dict[str, list[tuple[float, Member]]] = defaultdict(list)
-        for member in alike:
-            name = "".join([task, *(f" {key}={member.run.settings.get(key)}" for key in apart)])
-            groups[name].append((number_of(member.run.settings, over) or 0.0, member))
-        found += [Series(name, system, over, group) for name, group in groups.items()]
+        if len({number_of(member.run.settings, over) for member in alike}) > 1:
+            for name, group in told_apart(alike, [over]).items():
+                settings = [(number_of(member.run.settings, over) or 0.0, member) for member in group]
+                found.append(Series(f"{task}{name}", system, over, settings))
     return [one for one in found if len(one.settings) > 1]
+
+
+def told_apart(members: Sequence[Member], overs: Sequence[str]) -> dict[str, list[Member]]:
+    """The runs by what varies in their task beside the settings `overs`, and does not follow from them."""
+    keys = {key for member in members for key in member.run.settings if part_of(key) == "task"}
+    apart = []
+    for key in sorted(keys - {*overs, "seed"}):
+        values: dict[tuple[object, ...], set[str]] = defaultdict(set)
+        for member in members:
+            at = tuple(member.run.settings.get(over) for over in overs)
+            values[at].add(str(member.run.settings.get(key)))
+        if any(len(there) > 1 for there in values.values()):
+            apart.append(key)
+    groups: dict[str, list[Member]] = defaultdict(list)
+    for member in members:
+        groups["".join(f" {key}={member.run.settings.get(key)}" for key in apart)].append(member)
+    return groups
 
 
 def number_of(settings: Mapping[str, object], key: str) -> float | None:
@@ -60,19 +75,3 @@ def varying(members: Sequence[Member], keys: Sequence[str]) -> list[str]:
             if value is not None:
                 seen[member.words.task, key].add(value)
     return [key for key in keys if any(len(v) > 1 for (_, k), v in seen.items() if k == key)]
-
-
-def _apart(members: Sequence[Member], over: str) -> list[str]:
-    """Settings of the task beside `over` that vary, and do not follow from it."""
-    keys = {key for member in members for key in member.run.settings if part_of(key) == "task"} - {
-        over,
-        "seed",
-    }
-    found = []
-    for key in sorted(keys):
-        values: dict[object, set[str]] = defaultdict(set)
-        for member in members:
-            values[member.run.settings.get(over)].add(str(member.run.settings.get(key)))
-        if any(len(per_setting) > 1 for per_setting in values.values()):
-            found.append(key)
-    return found

@@ -14,6 +14,7 @@ from statsmodels.stats.power import TTestPower
 Array = npt.NDArray[np.float64]
 Verdict = Literal["better", "worse", "different", "equivalent", "inconclusive", "identical", "not comparable"]
 SIGNIFICANCE = 0.05
+_SMALL = 1e-140  # squares of smaller numbers, and of the inverse of smaller ones, leave the range of floats
 POWER = 0.8  # of the smallest detectable effect
 FEWEST_PAIRS = 3  # of a sampled metric: with two the spread is known from one number
 
@@ -48,6 +49,10 @@ def describe(values: Array) -> Description:
 def spread(values: Array) -> float:
     """Sample standard deviation of `values` (shape (n,), n >= 2), also of numbers whose squares over- or
     underflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = float(values.std(ddof=1))
+    if _SMALL < found < 1 / _SMALL:
+        return found
     power = math.frexp(float(np.abs(values).max()))[1] - 1  # of two: dividing by it rounds nothing
     return math.ldexp(float(np.ldexp(values, -power).std(ddof=1)), power)
 

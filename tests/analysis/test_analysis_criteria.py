@@ -522,11 +522,10 @@ def test_the_answer_is_that_of_the_worst_criterion(runs: Runs) -> None:
         protocol = ProtocolConfig(method=METHOD, criteria={name: claims[name] for name in names})
         return answer(judged_all(runs, protocol)[1], METHOD)
 
-    assert verdict("yes") == ("pass", "Yes: packed meets the criterion.")
+    assert verdict("yes") == ("pass", "Yes: packed meets its 1 criterion.")
     assert verdict("yes", "no", "open", "blank") == (
         "fail",
-        "No: of packed's claims 1 of 4 criteria pass, 1 fail (no), 1 inconclusive (open), "
-        "1 not measured (blank).",
+        "No: 1 of packed's 4 criteria pass, 1 fail (no), 1 inconclusive (open), 1 not measured (blank).",
     )
     assert verdict("yes", "open")[0] == verdict("yes", "blank")[0] == "inconclusive"
     assert verdict("blank")[0] == "not measured"

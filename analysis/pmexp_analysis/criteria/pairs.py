@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats as scipy_stats
+from scipy import special
 
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import EQUIVALENCE, Comparison, CriterionConfig, Statistic
@@ -120,9 +120,7 @@ def _pairs_needed(std: float, margin: float) -> str:
     low, high = 2, _MOST_SEEDS
     while high - low > 1:  # the first n that suffices lies in (low, high]
         n = (low + high) // 2
-        reach = scipy_stats.t.ppf(1 - stats.SIGNIFICANCE, n - 1) + scipy_stats.t.ppf(
-            (1 + stats.POWER) / 2, n - 1
-        )
+        reach = sum(special.stdtrit(n - 1, p) for p in (1 - stats.SIGNIFICANCE, (1 + stats.POWER) / 2))
         low, high = (low, n) if reach * std / n**0.5 <= margin else (n, high)
     return f"{high} seeds" if high < _MOST_SEEDS else "over a million seeds"
 

@@ -90,16 +90,16 @@ def answer(judged: Sequence[Judged], method: str) -> tuple[Result, str]:
     if not judged:
         return "not measured", "No success criteria were written down for this experiment."
     named = {result: [one.name for one in judged if one.result == result] for result in _WORST_FIRST}
-    count = f"{len(judged)} criteria" if len(judged) > 1 else "criterion"
+    count = f"{len(judged)} criteria" if len(judged) > 1 else "1 criterion"
     if len(named["pass"]) == len(judged):
-        return "pass", f"Yes: {method} meets {'all ' if len(judged) > 1 else 'the '}{count}."
+        return "pass", f"Yes: {method} meets {'all ' if len(judged) > 1 else 'its '}{count}."
     others = [
         f"{len(names)} {result} ({', '.join(names)})"
         for result, names in named.items()
         if names and result != "pass"
     ]
-    passed = f"{len(named['pass'])} of {count} pass, " + ", ".join(others)
+    passed = f"{len(named['pass'])} of {method}'s {count} pass{'' if len(judged) > 1 else 'es'}"
     if named["fail"]:
-        return "fail", f"No: of {method}'s claims {passed}."
+        return "fail", f"No: {passed}, {', '.join(others)}."
     result: Result = "not measured" if len(named["not measured"]) == len(judged) else "inconclusive"
-    return result, f"Not shown: of {method}'s claims {passed}."
+    return result, f"Not shown: {passed}, {', '.join(others)}."
