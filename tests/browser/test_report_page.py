@@ -20,14 +20,22 @@ _SCREEN = {"width": 1280, "height": 800}  # CSS pixels, of a laptop
         ("demo", ["experiment=demo"], 20),
         (
             "exp-1-main-perf-smoke",
-            ["experiment=exp-1-main-perf", "smoke=true", "variant=baseline,pm-drop"]
-            + ["task=smoke/tinybert-mrpc,smoke/bert-base-sst2"],
+            [
+                "experiment=exp-1-main-perf",
+                "smoke=true",
+                "variant=baseline,pm-drop",
+                "task=smoke/tinybert-mrpc,smoke/bert-base-sst2",
+            ],
             4,
         ),
         (
             "exp-2-system-scale-smoke",
-            ["experiment=exp-2-system-scale", "smoke=true", "task=smoke/vit-imagenet"]
-            + ["arm=baseline-zero2,pm-drop-zero2"],
+            [
+                "experiment=exp-2-system-scale",
+                "smoke=true",
+                "task=smoke/vit-imagenet",
+                "arm=baseline-zero2,pm-drop-zero2",
+            ],
             2,
         ),
     ],
