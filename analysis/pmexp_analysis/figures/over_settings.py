@@ -37,13 +37,30 @@ def of_experiment(
     if panels:
         figure = plots.largest(panels, experiment.protocol.baseline, looks)
         yield Drawn("largest", "The largest setting that fits into memory, and its factor.", figure)
-    for place, grid in enumerate(grids):
+    yield from _of_grids(grids, looks)
+
+
+def _of_grids(grids: Sequence[Grid], looks: Mapping[str, plots.Style]) -> Iterator[Drawn]:
+    """A heat map a grid of two keys; of grids of one key a figure a key, with a line a variant."""
+    lines: dict[tuple[str, str], list[plots.Level]] = defaultdict(list)
+    for place, grid in enumerate(grids, start=1):
         if len(grid.keys) == 2:
             about = (
-                f"{grid.task}, {grid.system}, {grid.variant}: {label_of(grid.metric)} over the grid, mean "
+                f"{grid.task}, {grid.system}, {grid.variant}: {label_of(grid.metric)} over the grid, mean and"
             )
-            about += "and standard deviation over seeds; the ring marks the best on validation."
-            yield Drawn(f"grid-{place + 1}", about, _heat_map(grid))
+            about += " standard deviation over seeds; the ring marks the best on validation."
+            yield Drawn(f"grid-{place}", about, _heat_map(grid))
+        elif len(grid.keys) == 1:
+            for setting in grid.settings:
+                mean = None if setting.mean is None else (setting.mean, setting.std or 0.0)
+                level = plots.Level(_panel(grid.task, grid.system), grid.variant, setting.values[0], mean)
+                if mean is not None or "out of memory" in setting.why:
+                    lines[grid.keys[0], grid.metric].append(level)
+    for (key, metric), levels in lines.items():
+        told = metric_of(metric)
+        figure = plots.scaling(levels, key, metric, told.unit, told.direction, None, looks)
+        about = f"{told.label.capitalize()} against {key}, mean and standard deviation over seeds."
+        yield Drawn(f"{metric.replace('/', '-')}-over-{key.split('.')[1]}", about, figure)
 
 
 def _levels(series: Series, metric: str) -> list[plots.Level]:
@@ -55,7 +72,7 @@ def _levels(series: Series, metric: str) -> list[plots.Level]:
             lacking.add((member.labels.variant, setting))
         elif value is not None and math.isfinite(value):
             values[member.labels.variant, setting].append(value)
-    panel = series.task if series.system == "plain" else f"{series.task}, {series.system}"
+    panel = _panel(series.task, series.system)
     found = []
     for variant, setting in sorted(values.keys() | lacking):
         sample = describe(np.array(values[variant, setting]))
@@ -70,9 +87,8 @@ def _largest(limits: Sequence[Limits], baseline: str) -> dict[str, list[plots.Fi
     for one in limits:
         if any(tries.lacks for tries in one.tries.values()):
             word = _SCALES[one.over].split(" [")[0]
-            where = one.task if one.system == "plain" else f"{one.task}, {one.system}"
             order = sorted(one.tries, key=lambda variant: (variant != baseline, variant))
-            panels[f"largest {word}: {where} ({one.how})"] = [
+            panels[f"largest {word}: {_panel(one.task, one.system)} ({one.how})"] = [
                 plots.Fit(variant, one.tries[variant].largest, math.isinf(one.tries[variant].first_lack))
                 for variant in order
             ]
@@ -92,3 +108,7 @@ def _heat_map(grid: Grid) -> Figure:
     told = metric_of(grid.metric)
     chosen = (grid.chosen[1], grid.chosen[0]) if grid.chosen else None
     return plots.heat_map(cells, grid.keys[1], grid.keys[0], grid.metric, told.unit, told.direction, chosen)
+
+
+def _panel(task: str, system: str) -> str:
+    return task if system == "plain" else f"{task}, {system}"
