@@ -45,6 +45,11 @@ def protocol_of(runs: Sequence[Run], choice: Choice) -> tuple[ProtocolConfig, li
         protocol = replace(protocol, criteria=_read_criteria(choice.criteria))
         remarks.append(f"The criteria were given with the report, in {choice.criteria}, not before the runs.")
     chosen = {name: getattr(choice, name) for name in ("baseline", "method") if getattr(choice, name)}
+    remarks += [
+        f"The {name} was chosen with the report: {value} in the place of {getattr(protocol, name)}."
+        for name, value in chosen.items()
+        if told and value != getattr(protocol, name)
+    ]
     return replace(protocol, **chosen), remarks
 
 
