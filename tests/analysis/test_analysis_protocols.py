@@ -75,8 +75,13 @@ def test_what_the_reader_chooses_is_named(runs: Runs, tmp_path: Path) -> None:
         "m",
         ["mine"],
     )
-    assert found.remarks == [f"The criteria were given with the report, in {file}, not before the runs."]
+    assert found.remarks == [
+        f"The criteria were given with the report, in {file}, not before the runs.",
+        "The baseline was chosen with the report: b in the place of baseline.",
+        "The method was chosen with the report: m in the place of packed.",
+    ]
     assert load(runs).protocol.method == "packed"
+    assert load(runs, method="packed").remarks == []
 
 
 @pytest.mark.parametrize(
@@ -141,13 +146,3 @@ def test_a_run_without_memory_is_a_result_that_is_named(runs: Runs) -> None:
     (missing,) = found.missing
     assert (missing.state, missing.why) == ("out of memory", "out of memory: CUDA out of memory")
     assert json.loads((runs.folder / "9" / "summary.json").read_text())["protocol"]["method"] == "packed"
-
-
-def test_another_baseline_or_method_than_the_protocols_is_named(runs: Runs) -> None:
-    started(runs, protocol())
-    assert load(runs, method="packed").remarks == []
-    found = load(runs, method="other", baseline="baseline")
-    assert (found.protocol.method, found.remarks) == (
-        "other",
-        ["The method was chosen with the report: other in the place of packed."],
-    )
