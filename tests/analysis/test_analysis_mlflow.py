@@ -78,7 +78,9 @@ def reports(runs: Runs, uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
     both = []
     for options in ([], ["--tracking-uri", uri]):
         out = runs.root.parent / f"out{len(options)}"
-        assert main(["demo", "--runs-dir", str(runs.root), "--out", str(out), *options]) == 0
+        assert (
+            main(["demo", "--runs-dir", str(runs.root), "--out", str(out), "--figures", "0", *options]) == 0
+        )
         both.append(json.loads((out / "demo" / "report.json").read_text()))
     return both[0], both[1]
 

@@ -39,7 +39,7 @@ def strict(text: str) -> Any:
 
 def test_report_json_keeps_its_contract(demo: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     demo.finished("baseline", 9, {"train/loss": None})  # diverged: its row has neither mean nor std
-    folder = report(demo)
+    folder = report(demo, "--figures", "0")
     content = strict((folder / "report.json").read_text())
     keys = {
         "name", "rows", "comparisons", "missing", "environment", "generated", "source", "question", "verdict",
@@ -191,7 +191,7 @@ def test_a_report_imports_neither_torch_nor_mlflow(demo: Runs) -> None:
 
 
 def test_the_module_runs_and_survives_a_closed_pipe(demo: Runs) -> None:
-    command = [sys.executable, "-m", "pmexp_analysis", "demo", "--runs-dir", str(demo.root)]
+    command = [sys.executable, "-m", "pmexp_analysis", "demo", "--figures", "0", "--runs-dir", str(demo.root)]
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

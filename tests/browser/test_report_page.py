@@ -45,7 +45,7 @@ def test_a_report_shows_its_verdict_at_once_and_needs_no_network(
 ) -> None:
     assert runs.train("-m", *sweep, *_SHORT)[0] == 0
     reports = runs.folder.parent / "reports"
-    assert main([name, "--runs-dir", str(runs.folder), "--out", str(reports)]) == 0
+    assert main([name, "--runs-dir", str(runs.folder), "--out", str(reports), "--figures", "1"]) == 0
     page.set_viewport_size(_SCREEN)  # type: ignore[arg-type]
     page.goto((reports / name / "index.html").as_uri())
     verdict = page.locator("#verdict")
