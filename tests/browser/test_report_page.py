@@ -24,9 +24,9 @@ _SCREEN = {"width": 1280, "height": 800}  # CSS pixels, of a laptop
                 "experiment=exp-1-main-perf",
                 "smoke=true",
                 "variant=baseline,pm-drop",
-                "task=smoke/tinybert-mrpc,smoke/bert-base-sst2",
+                "task=smoke/tinybert-mrpc",
             ],
-            4,
+            2,
         ),
         (
             "exp-2-system-scale-smoke",
