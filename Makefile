@@ -35,9 +35,8 @@ bench: $(INSTALLED) ## speed of dropout and of a whole training step, into runs/
 gpu: ## memory and speed of BERT on a CUDA device, in 8 minutes; needs torch, transformers, triton, numpy
 	PYTHONPATH=src python3 -m pmexp.bench.gpu out=docs/results/gpu.md
 
-WORKERS = $(shell python3 -c 'import os; print(min(8, os.cpu_count() + 1))') # many tests wait for processes
 test: $(INSTALLED) ## every test that this machine can run
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 N := 50
 drill: $(INSTALLED) ## kill runs at N random moments; each has to end as the run left alone, bit for bit

@@ -24,13 +24,6 @@ hypothesis.settings.register_profile("pmexp", deadline=None)
 hypothesis.settings.load_profile("pmexp")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first, so that none is left alone at the end; SLURM's last: they wait for their drill."""
-    items.sort(
-        key=lambda item: 2 if item.get_closest_marker("slurm") else not item.get_closest_marker("slow")
-    )
-
-
 @pytest.fixture(scope="session")
 def shared_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of all of pytest's workers."""

@@ -44,6 +44,9 @@ def test_a_report_shows_its_verdict_at_once_and_needs_no_network(
     name: str, sweep: list[str], finished: int, runs: Runs, page: Page, seen: Seen
 ) -> None:
     assert runs.train("-m", *sweep, *_SHORT)[0] == 0
+    runs.name = name
+    metrics = {metric for summary in runs.summaries().values() for metric in summary["metrics"]}
+    assert "fgsm/top5" in metrics or "exp-2" not in name
     reports = runs.folder.parent / "reports"
     assert main([name, "--runs-dir", str(runs.folder), "--out", str(reports), "--figures", "1"]) == 0
     page.set_viewport_size(_SCREEN)  # type: ignore[arg-type]
