@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pmexp_analysis.figures import Drawn
     from pmexp_analysis.page import Image
 
-_DRAWN = 3  # tasks and systems that get figures unless asked otherwise: one takes seconds
+_FEW, _DRAWN = 12, 3  # of few tasks and systems three get figures, of more one: each takes seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +58,8 @@ def write_report(args: argparse.Namespace) -> str:
         experiment = load_mlflow(args.tracking_uri, args.name, choice)
     generated = datetime.now(UTC).isoformat(timespec="seconds")
     content = content_of(experiment, generated, args.runs_dir / args.name / "fit", earlier)
-    paths = _write_files(content, args.out / args.name, args.figures)
+    drawn = args.figures if args.figures is not None else _DRAWN if len(content.sections) <= _FEW else 1
+    paths = _write_files(content, args.out / args.name, drawn)
     uris = {args.tracking_uri} if args.tracking_uri else experiment.tracking_uris
     words = {"verdict": content.result, "verdict.sentence": content.sentence}
     words |= {f"criterion.{one.name}": f"{one.result}: {one.why}" for one in content.criteria}
@@ -153,6 +154,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compare", type=Path, metavar="JSON", help="an earlier report.json: say what changed"
     )
-    parser.add_argument("--figures", type=int, default=_DRAWN, help="tasks that get figures (%(default)s)")
+    parser.add_argument("--figures", type=int, help="tasks that get figures (3, of more than 12 tasks 1)")
     parser.add_argument("--tracking-uri", help="read MLflow at this URI instead of the run folders")
     return parser
