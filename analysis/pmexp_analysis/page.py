@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from pmexp_analysis import tables
+from pmexp_analysis.cells import counted
 from pmexp_analysis.content import Content
 from pmexp_analysis.headline import headlines
 from pmexp_analysis.links import run_links
@@ -91,7 +92,7 @@ def _counts(content: Content) -> str:
         (experiment.finals["seed"].nunique(), "seed"),
         (experiment.finals["run_id"].nunique(), "finished run"),
     ]
-    said = [f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts]
+    said = [counted(count, what) for count, what in counts]
     return ", ".join([*said, *([f"{len(experiment.missing)} missing"] if experiment.missing else [])])
 
 

@@ -1,6 +1,5 @@
 """Criteria on runs paired by seed: means, ratios, changes, differences, and whether a metric is worse."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,11 +8,11 @@ from scipy import special
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import EQUIVALENCE, Comparison, CriterionConfig, Statistic
 from pmexp_analysis import scales, sigmas, stats
-from pmexp_analysis.cells import number
+from pmexp_analysis.cells import counted, number
 from pmexp_analysis.criteria.result import LEVEL, Part, decide
 from pmexp_analysis.stats import Array
+from pmexp_analysis.values import BySeed
 
-BySeed = Mapping[int, float]
 _MOST_SEEDS = 1_000_000
 
 
@@ -44,20 +43,18 @@ def judge_pairs(criterion: CriterionConfig, sides: Sides) -> Part:
     if sides.exact and n == 1:
         return _with(about, criterion, mean, mean, f"{_said(criterion, value)}, counted in one {what}")
     if not sides.exact and n < stats.FEWEST_PAIRS:
-        why = f"{_said(criterion, value)} in {_counted(n, what)}: at least {stats.FEWEST_PAIRS} are needed"
+        why = f"{_said(criterion, value)} in {counted(n, what)}: at least {stats.FEWEST_PAIRS} are needed"
         return replace(about, why=why)
     in_sigmas = criterion.statistic is Statistic.difference_in_sigma
     if not (in_sigmas and sample.any()) and stats.is_constant(sample, float(np.abs(sample).max())):
-        return _with(
-            about, criterion, mean, mean, f"{_said(criterion, value)} in each of {_counted(n, what)}"
-        )
+        return _with(about, criterion, mean, mean, f"{_said(criterion, value)} in each of {counted(n, what)}")
     interval = (
         sigmas.interval(ours - theirs, of_baseline, LEVEL) if in_sigmas else stats.t_interval(sample, LEVEL)
     )
     assert interval
     low, high = interval
     ends = [_said(criterion, scales.said(criterion.statistic, end)) for end in interval]
-    why = f"{_said(criterion, value)}, 90 % interval {ends[0]} to {ends[1]}, {_counted(n, what)}"
+    why = f"{_said(criterion, value)}, 90 % interval {ends[0]} to {ends[1]}, {counted(n, what)}"
     judged = _with(about, criterion, low, high, why)
     if judged.result == "inconclusive" and criterion.comparison is Comparison.within:
         needed = _pairs_needed(
@@ -106,11 +103,11 @@ def _judge_p_worse(criterion: CriterionConfig, sides: Sides, differences: Array)
     worse = differences if direction == "min" else -differences
     p = stats.p_above(worse)
     if p is None or (not sides.exact and n < stats.FEWEST_PAIRS):
-        why = f"{_counted(n, 'pair')}: at least {stats.FEWEST_PAIRS} are needed"
+        why = f"{counted(n, 'pair')}: at least {stats.FEWEST_PAIRS} are needed"
         return Part(sides.task, sides.system, "inconclusive", why, p, n=n)
     result = decide(p, p, criterion.comparison, criterion.threshold)
     why = f"one-sided paired p {number(p, 3)}, mean difference {number(float(differences.mean()), 3)}"
-    why += f" {metric_of(sides.metric).unit}, {_counted(n, 'pair')}"
+    why += f" {metric_of(sides.metric).unit}, {counted(n, 'pair')}"
     return Part(sides.task, sides.system, result, why, p, n=n)
 
 
@@ -133,7 +130,3 @@ def _said(criterion: CriterionConfig, value: float) -> str:
     if criterion.statistic is Statistic.times_smaller:
         return f"{number(value)}x"
     return number(value) + " sigma" * (criterion.statistic is Statistic.difference_in_sigma)
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"

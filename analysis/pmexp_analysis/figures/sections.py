@@ -31,11 +31,12 @@ _FOREST = ("memory/saved_bytes", "memory/peak_bytes", "speed/samples_per_s", "sp
 def of_section(experiment: Experiment, section: Section, looks: Looks, prefix: str) -> Iterator[Drawn]:
     """The figures of one task and system, as far as its runs recorded what they show."""
     mine = {variant: looks[variant] for variant in section.variants}
+    curves = _curves(experiment, section)
     drawers: tuple[tuple[str, Callable[[], tuple[Figure, str] | None]], ...] = (
         ("effects", lambda: _forest(experiment, section)),
         ("pareto", lambda: _pareto(section, mine)),
-        ("convergence", lambda: _convergence(experiment, section, mine)),
-        ("loss-difference", lambda: _loss_difference(experiment, section, mine)),
+        ("convergence", lambda: _convergence(curves, mine)),
+        ("loss-difference", lambda: _loss_difference(curves, section, mine)),
         ("memory", lambda: _breakdown(experiment, section)),
         ("kernels", lambda: _kernel_share(section)),
         ("updates", lambda: _update_cosine(experiment, section, mine)),
@@ -105,8 +106,7 @@ def _pareto(section: Section, looks: Looks) -> tuple[Figure, str] | None:
     return plots.pareto(axes, points, looks), about
 
 
-def _convergence(experiment: Experiment, section: Section, looks: Looks) -> tuple[Figure, str] | None:
-    curves = _curves(experiment, section)
+def _convergence(curves: pd.DataFrame, looks: Looks) -> tuple[Figure, str] | None:
     recorded = set(curves["metric"].unique())
     metrics = [m for m in ("train/loss", "val/loss", "val/accuracy", "val/f1") if m in recorded]
     if not metrics:
@@ -115,8 +115,7 @@ def _convergence(experiment: Experiment, section: Section, looks: Looks) -> tupl
     return plots.convergence(curves, metrics, looks), about
 
 
-def _loss_difference(experiment: Experiment, section: Section, looks: Looks) -> tuple[Figure, str] | None:
-    curves = _curves(experiment, section)
+def _loss_difference(curves: pd.DataFrame, section: Section, looks: Looks) -> tuple[Figure, str] | None:
     others = {variant: look for variant, look in looks.items() if variant != section.baseline}
     if "train/loss" not in set(curves["metric"].unique()) or section.baseline not in looks or not others:
         return None

@@ -52,13 +52,13 @@ class Record:
 
     def tags(self) -> dict[str, str | None]:
         """By name; None for one that must not be there. `status` says what MLflow has no status for."""
-        oom = self._summary().get("status") == "oom"
+        summary = self._summary()
         return {
             "run_id": self.run_id,
             **self.labels,
-            **self._origin(),
+            **self._origin(summary.get("environment", {})),
             "folder": str(self._folder.path),
-            "status": "oom" if oom else None,
+            "status": "oom" if summary.get("status") == "oom" else None,
         }
 
     def command(self) -> str | None:
@@ -69,9 +69,9 @@ class Record:
         typed = [word for word in words[1:] if not word.startswith("hydra.sweep.dir=")]  # a sweep's scratch
         return shlex.join(["python", "-m", "pmexp.train", *typed])
 
-    def _origin(self) -> dict[str, str | None]:
-        """Code and machine of the last start, by its own line and by the summary of what ended."""
-        start, ended = self._last_start(), self._summary().get("environment", {})
+    def _origin(self, ended: Mapping[str, Any]) -> dict[str, str | None]:
+        """Code and machine of the last start, by its own line and by the environment of what `ended`."""
+        start = self._last_start()
         git = start.get("git") or {}
         changed = ("no", "yes")[git["changed"]] if "changed" in git else ended.get("git_changed")
         return {
