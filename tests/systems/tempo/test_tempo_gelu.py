@@ -125,9 +125,11 @@ def test_stretches_of_backward_join() -> None:
 
 
 def test_special_numbers() -> None:
+    """The output alone is kept, and oneDNN's GELU, which torch takes on Intel's CPUs, is NaN at infinity."""
     x = torch.tensor([float("inf"), float("nan"), -0.0, 0.0, 1e30, -1e30])
+    at_infinity = 7.0 if nn.GELU()(x)[0].isnan() else 1.0
     assert gradient(InplaceGELU(nn.GELU()), x).nan_to_num(7.0).tolist() == pytest.approx(
-        [1.0, 7.0, 0.5, 0.5, 1.0, 0.0], abs=1e-6
+        [at_infinity, 7.0, 0.5, 0.5, 1.0, 0.0], abs=1e-6
     )
 
 
