@@ -246,7 +246,7 @@ def test_a_run_that_slurm_did_not_queue_again_is_submitted_until_it_is_done(
 
     monkeypatch.setattr(slurm_commands, "queue", dict)
     monkeypatch.setattr(slurm_commands, "end_state", lambda job: "COMPLETED")
-    driver = Driver([run], submit, max_retries=0, poll_s=0.01, view=QueueView(1))
+    driver = Driver([run], submit, max_retries=0, poll_s=0.01, view=QueueView([run]))
     driver.follow(submit([run]))
     assert driver.outcomes[run.run_id].state is State.finished
 

@@ -51,11 +51,24 @@ class ModelConfig:
                 check_between(f"model.{key}", getattr(self, key), 0.0, 1.0)
         if self.positions is not None:
             check_at_least("model.positions", self.positions, 2)
+        if self.path and not self.pretrained:
+            raise UserError(
+                f"model.path: {self.path} would not be read, since model.pretrained=false starts from random "
+                "weights; set model.pretrained=true, or leave it out"
+            )
+        if self.revision == "main":
+            self.revision = None  # which means the same
         if self.pretrained and not (self.hub_id or self.path):
             raise UserError(
                 f"model.pretrained=true: {self.name} has no checkpoint; "
                 "set model.path=<folder> or model.pretrained=false"
             )
+
+    @property
+    def without_effect(self) -> set[str]:
+        """Keys that change nothing under the others' values; train.lr holds the learning rate taken."""
+        of_the_hub = {"hub_id", "revision"} if self.path or not self.pretrained else set()
+        return {"lr", "scratch_lr"} | of_the_hub | ({"architecture"} if self.pretrained else set())
 
     @property
     def takes_images(self) -> bool:
