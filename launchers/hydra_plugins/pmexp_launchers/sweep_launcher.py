@@ -33,8 +33,7 @@ class SweepLauncher(Launcher):
         typed = [parse(config) for config in composed]
         runs = distinct(typed)
         if len(runs) < len(typed):
-            repeated = len(typed) - len(runs)
-            print(f"{repeated} of {len(typed)} combinations are a run that another one is: run once")
+            print(f"{len(typed)} combinations are {len(runs)} different runs; each is executed once")
         self.sweep(runs)
         return [
             JobReturn(overrides=overrides, cfg=config, status=JobStatus.COMPLETED)
