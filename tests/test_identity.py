@@ -211,9 +211,10 @@ def test_a_folder_is_one_however_its_path_is_typed(key: str, place: Path) -> Non
 def test_the_same_relative_path_in_two_folders_is_two(
     key: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = run_of(PATHS[key], {key: "x"})
+    given = {"runs_dir": str(place), key: "x"}
+    first = run_of(PATHS[key], given)
     monkeypatch.chdir(place / "x")
-    assert run_of(PATHS[key], {key: "x"}).folder != first.folder
+    assert run_of(PATHS[key], given).folder != first.folder
 
 
 def test_a_run_that_is_read_back_keeps_its_identity_when_links_have_changed(place: Path) -> None:
