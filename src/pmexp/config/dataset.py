@@ -5,7 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from pmexp.config.checks import check_at_least, check_between, check_name
+from pmexp.config.checks import check_at_least, check_between, check_hub_id, check_name
 from pmexp.errors import UserError
 from pmexp.metrics.task_metrics import TASK_METRICS
 
@@ -86,6 +86,7 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         check_name("dataset.name", self.name)
+        check_hub_id("dataset.hub_id", self.hub_id)
         check_at_least("dataset.max_length", self.max_length, 2)
         check_at_least("dataset.epochs", self.epochs, 1)
         check_at_least("dataset.batch_size", self.batch_size, 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from pmexp.config.checks import check_at_least, check_between, check_name, check_positive
+from pmexp.config.checks import check_at_least, check_between, check_hub_id, check_name, check_positive
 from pmexp.errors import UserError
 
 
@@ -44,6 +44,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_name("model.name", self.name)
+        check_hub_id("model.hub_id", self.hub_id)
         check_positive("model.lr", self.lr)
         check_positive("model.scratch_lr", self.scratch_lr)
         for key in ("hidden_dropout", "attention_dropout"):
