@@ -119,7 +119,7 @@ def test_where_results_go_is_no_part_of_the_identity(override: str) -> None:
         "variant=pm-drop",
         "train.lr=0.1",
         "system=bf16",
-        "dataset.path=/x",
+        "dataset.val_fraction=0.2",
         "variant.p=0.2",
         "train.threads=1",
     ],

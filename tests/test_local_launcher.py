@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from disturbances import when_training
+from pmexp.composition import compose
 from same_run import assert_same_run
 from small_runs import TINY_VIT, Runs
 
@@ -52,6 +53,21 @@ def test_a_failing_run_leaves_the_others_whole_and_is_named(runs: Runs) -> None:
     assert f"{broken.name}: failed: IsADirectoryError" in err
     assert (broken / "log.txt").read_text().count("ERROR Traceback") == 1  # it would fail again: not retried
     assert sorted(runs.summaries()) == ["baseline-s0", "baseline-s2"]
+
+
+def test_equal_runs_of_two_names_end_each_in_its_own_way(runs: Runs) -> None:
+    """The first fails and the second finishes: neither outcome stands for the other's."""
+    arguments = [*TINY_VIT, "train.max_steps=2", "tracking=off"]
+    run_id = compose(arguments).run_id
+    weights = runs.folder / "a" / run_id / "checkpoints" / "best-00000002.safetensors"
+    weights.mkdir(parents=True)  # so that they cannot be written
+    code, out, err = runs.train("-m", *arguments, "name=a,b", "train.lr=0.002,2e-3")
+    assert code == 1 and "1 of 2 runs did not finish" in err
+    assert "4 combinations are 2 different runs; each is executed once" in out
+    assert f"] a/{run_id} failed" in out and f"] b/{run_id} finished" in out
+    assert f"  a/{run_id}: failed: IsADirectoryError" in err and f"b/{run_id}" not in err
+    assert (runs.folder / "b" / run_id / "summary.json").is_file()
+    assert not (runs.folder / "a" / run_id / "summary.json").exists()
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

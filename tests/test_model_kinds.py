@@ -8,7 +8,7 @@ import torch
 
 from pmexp import models
 from pmexp.config import ModelKind, RunConfig
-from pmexp.models.kinds import KINDS
+from pmexp.config.kinds import KINDS
 from small_runs import TINY_BERT, Runs
 from test_config import config
 

@@ -242,13 +242,44 @@ def test_a_run_that_slurm_did_not_queue_again_is_submitted_until_it_is_done(
             folder.summary.write_text('{"status": "finished"}')
         else:
             folder.fail(Kind.interrupted, "Preempted: SIGUSR2 at step 4 of 9")
-        return [Job(str(number), (run.run_id,), tmp_path)]
+        return [Job(str(number), (run.run_id,), run.folder.parent / "slurm")]
 
     monkeypatch.setattr(slurm_commands, "queue", dict)
     monkeypatch.setattr(slurm_commands, "end_state", lambda job: "COMPLETED")
-    driver = Driver([run], submit, max_retries=0, poll_s=0.01, view=QueueView(1))
+    driver = Driver([run], submit, max_retries=0, poll_s=0.01, view=QueueView([run]))
     driver.follow(submit([run]))
-    assert driver.outcomes[run.run_id].state is State.finished
+    assert driver.outcomes[run.folder].state is State.finished
+
+
+def test_equal_runs_of_two_names_have_a_job_and_an_outcome_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed, done = runs = [compose([f"name={name}", f"runs_dir={tmp_path}"]) for name in ("a", "b")]
+    jobs = [Job(str(n), (run.run_id,), run.folder.parent / "slurm") for n, run in enumerate(runs)]
+    RunFolder(failed.folder).fail(Kind.code, "it broke")
+    done.folder.mkdir(parents=True)
+    RunFolder(done.folder).summary.write_text('{"status": "finished"}')
+    monkeypatch.setattr(slurm_commands, "queue", dict)
+    driver = Driver(runs, lambda some: [], max_retries=0, poll_s=0.01, view=QueueView(runs))
+    driver.follow(jobs)
+    assert [driver.outcomes[run.folder].state for run in runs] == [State.failed, State.finished]
+    said = capsys.readouterr().out
+    assert f"a/{failed.run_id} failed (job 0) it broke" in said and f"b/{done.run_id} finished" in said
+
+
+def test_runs_of_two_folders_are_submitted_and_planned_in_each(
+    tmp_path: Path, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = Runs(Path(f"{tmp_path}/one,{tmp_path}/two"), capsys)  # which is a sweep over runs_dir
+    code, out, err = both.train(*DETACH, "seed=0,1,1")
+    assert code == 0 and "6 combinations are 4 different runs" in out, err
+    assert "4 runs submitted" in out
+    for place in ("one", "two"):
+        experiment = tmp_path / place / "default"
+        plan = [entry["run_id"] for entry in json.loads((experiment / "plan.json").read_text())]
+        record = (experiment / "slurm" / "submissions.jsonl").read_text().splitlines()
+        assert sorted(run for line in record for run in json.loads(line)["runs"]) == sorted(plan)
+        assert len(plan) == 2
 
 
 def test_a_job_that_could_not_write_its_output_names_the_folder(runs: Runs, slurm: FakeSlurm) -> None:
@@ -284,11 +315,11 @@ def test_a_run_that_cannot_be_built_says_so_on_record(tmp_path: Path) -> None:
 
 
 def test_the_table_shows_who_runs_and_why_others_wait(tmp_path: Path) -> None:
-    waited_for = {}
-    for seed in range(3):
-        run = compose([f"seed={seed}", f"runs_dir={tmp_path}"])
-        waited_for[run.run_id] = (run, Job(f"7_{seed}", (run.run_id,), tmp_path))
-    view = QueueView(3)
+    runs = [compose([f"seed={seed}", f"runs_dir={tmp_path}"]) for seed in range(3)]
+    waited_for = {
+        run.folder: (run, Job(f"7_{run.seed}", (run.run_id,), run.folder.parent / "slurm")) for run in runs
+    }
+    view = QueueView(runs)
     view._console = Console(force_terminal=True, width=120, record=True)
     view.show(waited_for, {"7_0": QueuedJob("RUNNING", "None"), "7_1": QueuedJob("PENDING", "Priority")})
     view._console.print(view._live.renderable)

@@ -16,6 +16,7 @@ from torch import nn
 from pmexp import best_weights, datasets, models, robustness, variants
 from pmexp.checkpoint import Checkpoints
 from pmexp.config import RunConfig, Select, Where
+from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
@@ -33,7 +34,6 @@ from pmexp.measure.peak_memory import PeakMemory
 from pmexp.measure.provenance import record_start
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import IGNORED
-from pmexp.models.kinds import KINDS
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder import RunFolder
 from pmexp.stop_signals import stop_requests

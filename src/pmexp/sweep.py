@@ -1,12 +1,14 @@
 """Many runs: which are there to do, what became of each. Imports no torch; launchers build on it."""
 
 import json
+import os
 import signal
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from filelock import FileLock
 
@@ -40,13 +42,19 @@ class Outcome:
 
 
 def distinct(runs: Iterable[RunConfig]) -> list[RunConfig]:
-    """The runs, each once: a sweep may name a configuration twice. Those of one seed stand together.
+    """The runs, each folder once: a sweep may name a configuration twice. Those of one seed stand together.
 
     They are compared with each other, and executed one after another they see the same machine: a load that
     comes or goes hits them alike.
     """
-    once = {(run.name, run.run_id): run for run in runs}.values()
-    return sorted(once, key=lambda run: run.seed)
+    return sorted({run.folder: run for run in runs}.values(), key=lambda run: run.seed)
+
+
+def names_of(runs: Iterable[RunConfig]) -> dict[Path, str]:
+    """What to call each run, by its folder: its id, after the folders above it where runs differ in these."""
+    folders = [run.folder for run in runs]
+    common = os.path.commonpath([folder.parent for folder in folders]) if folders else ""
+    return {folder: str(folder.relative_to(common)) for folder in folders}
 
 
 def is_finished(run: RunConfig) -> bool:
@@ -55,9 +63,11 @@ def is_finished(run: RunConfig) -> bool:
 
 def write_plan(runs: Sequence[RunConfig]) -> None:
     """Adds the runs to ``runs/<name>/plan.json``, from which the report knows what is missing."""
-    for name in dict.fromkeys(run.name for run in runs):
-        own = [run for run in runs if run.name == name]
-        file = own[0].folder.parent / "plan.json"
+    experiments: dict[Path, list[RunConfig]] = {}
+    for run in runs:
+        experiments.setdefault(run.folder.parent, []).append(run)
+    for folder, own in experiments.items():
+        file = folder / "plan.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_name(".plan.lock")):
             planned = json.loads(file.read_text()) if file.is_file() else []
@@ -115,17 +125,16 @@ def outcome_of(run: RunConfig, exit_code: int) -> Outcome:
 
 def out_of_memory_text(runs: Sequence[RunConfig]) -> str:
     """One line for each run, of this sweep or an earlier one, whose result is that memory did not suffice."""
-    said = {run.run_id: RunFolder(run.folder).out_of_memory() for run in runs}
-    return "\n".join(f"  {run_id}: {State.oom.value}: {line}" for run_id, line in said.items() if line)
+    said = {name: RunFolder(folder).out_of_memory() for folder, name in names_of(runs).items()}
+    return "\n".join(f"  {name}: {State.oom.value}: {line}" for name, line in said.items() if line)
 
 
-def failures_text(runs: Sequence[RunConfig], outcomes: Mapping[str, Outcome]) -> str:
-    """One line for each run that did not finish: its id, what happened and its log."""
-    bad = [run for run in runs if outcomes[run.run_id].error]
+def failures_text(runs: Sequence[RunConfig], outcomes: Mapping[Path, Outcome]) -> str:
+    """One line for each run that did not finish: its name, what happened and its log."""
+    names = names_of(runs)
+    bad = [folder for folder in names if outcomes[folder].error]
     lines = [f"{len(bad)} of {len(runs)} runs did not finish; the same command runs only these again:"]
-    for run in bad:
-        outcome = outcomes[run.run_id]
-        lines.append(
-            f"  {run.run_id}: {outcome.state.value}: {outcome.error} (log: {RunFolder(run.folder).log})"
-        )
+    for folder in bad:
+        said = f"{outcomes[folder].state.value}: {outcomes[folder].error}"
+        lines.append(f"  {names[folder]}: {said} (log: {RunFolder(folder).log})")
     return "\n".join(lines)

@@ -1,16 +1,22 @@
 """What all views of a sweep share: lines that stay, and on a terminal something below them that lives."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from pmexp.config import RunConfig
+from pmexp.sweep import names_of
+
 
 class LiveView:
     """Prints to the terminal; on anything else only the lines."""
 
-    def __init__(self, total: int) -> None:
-        self._total, self._ended = total, 0
+    def __init__(self, runs: Sequence[RunConfig]) -> None:
+        self._names = names_of(runs)
+        self._total, self._ended = len(runs), 0
         self._console = Console(highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, refresh_per_second=2, transient=True)
 
@@ -31,6 +37,10 @@ class LiveView:
     def ended_runs(self) -> str:
         """As 3/20."""
         return f"{self._ended}/{self._total}"
+
+    def name_of(self, folder: Path) -> str:
+        """What tells the run of a folder from the others of the sweep."""
+        return self._names[folder]
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False)

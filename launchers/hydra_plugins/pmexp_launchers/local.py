@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 
@@ -33,7 +34,7 @@ class LocalLauncher(SweepLauncher):
         check_at_least("hydra.launcher.n_jobs", self._n_jobs, 1)
         check_at_least("hydra.launcher.max_retries", self._max_retries, 0)
 
-    def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[str, Outcome]:
+    def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[Path, Outcome]:
         processes.preload()
         processes.check(waiting)
         write_plan(runs)

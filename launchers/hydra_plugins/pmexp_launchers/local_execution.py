@@ -20,14 +20,14 @@ _REFRESH_SECONDS = 0.5
 _GPUS_OF_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
-def execute(runs: Sequence[RunConfig], n_jobs: int, max_retries: int) -> dict[str, Outcome]:
-    """The outcome of each run by its id. Ctrl-C, SIGTERM or SIGUSR2 lets the running ones write their
+def execute(runs: Sequence[RunConfig], n_jobs: int, max_retries: int) -> dict[Path, Outcome]:
+    """The outcome of each run by its folder. Ctrl-C, SIGTERM or SIGUSR2 lets the running ones write their
     checkpoints, then raises KeyboardInterrupt with the signal's name.
 
     A run that a stop signal of its own ended goes on at once; one that the machine failed is tried again
     `max_retries` times; one that another process executes is waited for.
     """
-    with SweepProgress(len(runs), n_jobs) as progress, _stop_signals_as_interrupt():
+    with SweepProgress(runs, n_jobs) as progress, _stop_signals_as_interrupt():
         execution = _Execution(runs, n_jobs, max_retries, progress)
         try:
             while not execution.is_over():
@@ -42,11 +42,11 @@ class _Execution:
     def __init__(
         self, runs: Sequence[RunConfig], n_jobs: int, max_retries: int, progress: SweepProgress
     ) -> None:
-        self.outcomes: dict[str, Outcome] = {}
+        self.outcomes: dict[Path, Outcome] = {}
         self._waiting = deque(runs)
         self._elsewhere: list[RunConfig] = []  # another process executes them
         self._workers: dict[int, Worker] = {}  # by sentinel
-        self._retries: Counter[str] = Counter()
+        self._retries: Counter[Path] = Counter()  # by folder
         self._n_jobs, self._max_retries, self._progress = n_jobs, max_retries, progress
         self._gpus = visible_gpus()
 
@@ -87,28 +87,29 @@ class _Execution:
             self._progress.started(run)
 
     def _judge(self, run: RunConfig, outcome: Outcome) -> None:
-        again = outcome.kind is Kind.infrastructure and self._retries[run.run_id] < self._max_retries
+        name = self._progress.name_of(run.folder)
+        again = outcome.kind is Kind.infrastructure and self._retries[run.folder] < self._max_retries
         if outcome.state is State.running:
             self._wait_for(run)
         elif outcome.kind is Kind.interrupted:
-            self._progress.say(f"{run.run_id} {outcome.error}; it goes on")
+            self._progress.say(f"{name} {outcome.error}; it goes on")
             self._waiting.append(run)
         elif again:
-            self._retries[run.run_id] += 1
-            tried = f"{self._retries[run.run_id]} of {self._max_retries}"
-            self._progress.say(f"{run.run_id} {outcome.state.value}: {outcome.error}; retry {tried}")
+            self._retries[run.folder] += 1
+            tried = f"{self._retries[run.folder]} of {self._max_retries}"
+            self._progress.say(f"{name} {outcome.state.value}: {outcome.error}; retry {tried}")
             self._waiting.append(run)
         else:
             self._end(run, outcome)
 
     def _end(self, run: RunConfig, outcome: Outcome) -> None:
-        self.outcomes[run.run_id] = outcome
+        self.outcomes[run.folder] = outcome
         self._progress.ended(run, outcome)
 
     def _wait_for(self, run: RunConfig) -> None:
-        owner = RunFolder(run.folder).owner()
+        owner, name = RunFolder(run.folder).owner(), self._progress.name_of(run.folder)
         self._progress.say(
-            f"{run.run_id} is executed by another process ({owner.get('host', 'just started')}, pid "
+            f"{name} is executed by another process ({owner.get('host', 'just started')}, pid "
             f"{owner.get('pid', 'unknown')}); waiting for it"
         )
         self._elsewhere.append(run)

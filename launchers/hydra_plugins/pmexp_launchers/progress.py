@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.text import Text
 
@@ -13,23 +14,23 @@ from pmexp.sweep import Outcome
 
 
 class SweepProgress(LiveView):
-    def __init__(self, total: int, n_jobs: int) -> None:
-        super().__init__(total)
+    def __init__(self, runs: Sequence[RunConfig], n_jobs: int) -> None:
+        super().__init__(runs)
         self._n_jobs = n_jobs
-        self._started: dict[str, float] = {}
+        self._started: dict[Path, float] = {}  # by folder
         self._seconds: list[float] = []  # of the runs that ended here, from their last start
 
     def started(self, run: RunConfig) -> None:
-        self._started[run.run_id] = time.monotonic()
+        self._started[run.folder] = time.monotonic()
 
     def ended(self, run: RunConfig, outcome: Outcome) -> None:
         """A run that was never started here has been finished by another process."""
         after = ""
-        if run.run_id in self._started:
-            seconds = time.monotonic() - self._started[run.run_id]
+        if run.folder in self._started:
+            seconds = time.monotonic() - self._started[run.folder]
             self._seconds.append(seconds)
             after = f" after {seconds:.1f} s"
-        self.say_ended(f"{run.run_id} {outcome.state.value}{after} {outcome.error}")
+        self.say_ended(f"{self.name_of(run.folder)} {outcome.state.value}{after} {outcome.error}")
 
     def show(self, running: Sequence[RunConfig]) -> None:
         """Redraws the living line from the journals of the running runs."""
@@ -38,7 +39,7 @@ class SweepProgress(LiveView):
             for run in running:
                 found = progress_of(RunFolder(run.folder).journal)
                 state = f"step {found.step}/{found.total} loss {found.loss:.4f}" if found.step else "starting"
-                lines.append(f"  {run.run_id} {state}")
+                lines.append(f"  {self.name_of(run.folder)} {state}")
             self.draw(Text("\n".join(lines)))
 
     def _eta(self, running: int) -> str:

@@ -19,7 +19,7 @@ from pmexp.config import RunConfig
 from pmexp.config.checks import check_at_least
 from pmexp.errors import Interrupted, UserError
 from pmexp.run_folder import RunFolder
-from pmexp.sweep import Outcome, State, is_finished, write_plan
+from pmexp.sweep import Outcome, State, is_finished, names_of, write_plan
 
 
 @dataclass
@@ -68,8 +68,8 @@ class SlurmLauncher(SweepLauncher):
             raise UserError(f"hydra.launcher.poll_s: {self._conf.poll_s} must be positive")
         slurm_commands.require()
 
-    def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[str, Outcome]:
-        pending = {run.run_id: Outcome(State.pending) for run in waiting}
+    def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[Path, Outcome]:
+        pending = {run.folder: Outcome(State.pending) for run in waiting}
         new, living = _without_job(waiting)
         arrays = self._arrays(new)
         if self._conf.dry_run:
@@ -83,7 +83,7 @@ class SlurmLauncher(SweepLauncher):
             if self._conf.detach:
                 print(_going_on(jobs))
                 return pending
-            with QueueView(len(waiting)) as view:
+            with QueueView(waiting) as view:
                 driver = Driver(waiting, self._jobs_of, self._conf.max_retries, self._conf.poll_s, view)
                 driver.follow(jobs)
         except KeyboardInterrupt:
@@ -142,9 +142,10 @@ def _array_ids(jobs: Sequence[Job]) -> str:
 
 def _print_plan(runs: Sequence[RunConfig], living: Sequence[Job], arrays: Sequence[Array]) -> None:
     job_of = {folder: job.job_id for job in living for folder in job.run_folders}
+    names = names_of(runs)
     for run in runs:
         job = f"has job {job_of[run.folder]}" if run.folder in job_of else "to do"
-        print(f"{run.run_id}: {'finished' if is_finished(run) else job}")
+        print(f"{names[run.folder]}: {'finished' if is_finished(run) else job}")
     for array in arrays:
         print(f"\n--- sbatch, {len(array.packs)} jobs with {sum(map(len, array.packs))} runs ---")
         print(array.script())

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from hydra_plugins.pmexp_launchers import slurm_commands
 from hydra_plugins.pmexp_launchers.slurm_commands import QueuedJob, SlurmError
@@ -23,12 +24,12 @@ class Driver:
     def __init__(
         self, runs: Sequence[RunConfig], submit: Submit, max_retries: int, poll_s: float, view: QueueView
     ) -> None:
-        self.outcomes: dict[str, Outcome] = {}
-        self._runs = {run.run_id: run for run in runs}
+        self.outcomes: dict[Path, Outcome] = {}  # this and what follows by the run's folder
+        self._runs = {run.folder: run for run in runs}
         self._submit, self._max_retries, self._poll_s, self._view = submit, max_retries, poll_s, view
-        self._jobs: dict[str, Job] = {}  # of each run without outcome
+        self._jobs: dict[Path, Job] = {}  # of each run without outcome
         self._polls_gone: Counter[str] = Counter()  # by job
-        self._retries: Counter[str] = Counter()  # by run
+        self._retries: Counter[Path] = Counter()
         self._held: set[str] = set()  # jobs that were named
 
     def follow(self, jobs: Sequence[Job]) -> None:
@@ -40,11 +41,11 @@ class Driver:
                 time.sleep(self._poll_s)
 
     def _take(self, jobs: Sequence[Job]) -> None:
-        self._jobs |= {run_id: job for job in jobs for run_id in job.run_ids if run_id in self._runs}
+        self._jobs |= {folder: job for job in jobs for folder in job.run_folders if folder in self._runs}
 
     def _poll(self) -> None:
-        for run_id in [run_id for run_id in self._jobs if is_finished(self._runs[run_id])]:
-            self._end(run_id, recorded_outcome(self._runs[run_id]) or Outcome(State.finished))
+        for folder in [folder for folder in self._jobs if is_finished(self._runs[folder])]:
+            self._end(folder, recorded_outcome(self._runs[folder]) or Outcome(State.finished))
         try:
             queue = slurm_commands.queue()
         except SlurmError as error:  # a controller that restarts
@@ -54,39 +55,40 @@ class Driver:
         gone = {job.job_id for job in self._jobs.values()} - queue.keys()
         self._polls_gone = Counter({job: self._polls_gone[job] + 1 for job in gone})
         ended = [
-            run_id
-            for run_id, job in self._jobs.items()
-            if self._polls_gone[job.job_id] >= _POLLS_UNTIL_GONE and not self._is_executed(run_id)
+            folder
+            for folder, job in self._jobs.items()
+            if self._polls_gone[job.job_id] >= _POLLS_UNTIL_GONE and not self._is_executed(folder)
         ]
-        outcomes = {run_id: judged(self._runs[run_id], self._jobs[run_id]) for run_id in ended}
+        outcomes = {folder: judged(self._runs[folder], self._jobs[folder]) for folder in ended}
         self._retry(
-            {run_id: outcomes[run_id] for run_id in ended if self._helps_to_retry(outcomes[run_id], run_id)}
+            {folder: outcomes[folder] for folder in ended if self._helps_to_retry(outcomes[folder], folder)}
         )
-        for run_id in ended:
-            if self._polls_gone[self._jobs[run_id].job_id] and not is_finished(self._runs[run_id]):
-                self._end(run_id, outcomes[run_id])
-        waited_for = {run_id: (self._runs[run_id], job) for run_id, job in self._jobs.items()}
+        for folder in ended:
+            if self._polls_gone[self._jobs[folder].job_id] and not is_finished(self._runs[folder]):
+                self._end(folder, outcomes[folder])
+        waited_for = {folder: (self._runs[folder], job) for folder, job in self._jobs.items()}
         self._view.show(waited_for, queue)
 
-    def _helps_to_retry(self, outcome: Outcome, run_id: str) -> bool:
+    def _helps_to_retry(self, outcome: Outcome, folder: Path) -> bool:
         """An interrupted run has made a step at least, so that it cannot be submitted for ever."""
-        left = self._retries[run_id] < self._max_retries
+        left = self._retries[folder] < self._max_retries
         return outcome.kind is Kind.interrupted or (outcome.kind is Kind.infrastructure and left)
 
-    def _retry(self, outcomes: Mapping[str, Outcome]) -> None:
+    def _retry(self, outcomes: Mapping[Path, Outcome]) -> None:
         if not outcomes:
             return
         try:
-            self._take(self._submit([self._runs[run_id] for run_id in outcomes]))
+            self._take(self._submit([self._runs[folder] for folder in outcomes]))
         except SlurmError as error:
             self._view.say(f"not submitted again: {error}")
             return
-        for run_id, outcome in outcomes.items():
+        for folder, outcome in outcomes.items():
             then = "it goes on"
             if outcome.kind is Kind.infrastructure:
-                self._retries[run_id] += 1
-                then = f"retry {self._retries[run_id]} of {self._max_retries}"
-            self._view.say(f"{run_id} {outcome.state.value}: {outcome.error}; {then}")
+                self._retries[folder] += 1
+                then = f"retry {self._retries[folder]} of {self._max_retries}"
+            name = self._view.name_of(folder)
+            self._view.say(f"{name} {outcome.state.value}: {outcome.error}; {then}")
 
     def _name_held(self, queue: Mapping[str, QueuedJob]) -> None:
         """A job that SLURM holds waits for a person."""
@@ -97,13 +99,13 @@ class Driver:
                     f"SLURM holds job {job} ({queue[job].reason}); `scontrol release {job}` lets it go on"
                 )
 
-    def _is_executed(self, run_id: str) -> bool:
+    def _is_executed(self, folder: Path) -> bool:
         """By another job or process than the one that is gone."""
-        return state_of(RunFolder(self._runs[run_id].folder)) is State.running
+        return state_of(RunFolder(folder)) is State.running
 
-    def _end(self, run_id: str, outcome: Outcome) -> None:
-        self.outcomes[run_id] = outcome
-        self._view.ended(self._runs[run_id], self._jobs.pop(run_id), outcome)
+    def _end(self, folder: Path, outcome: Outcome) -> None:
+        self.outcomes[folder] = outcome
+        self._view.ended(self._runs[folder], self._jobs.pop(folder), outcome)
 
 
 def judged(run: RunConfig, job: Job) -> Outcome:

@@ -124,8 +124,9 @@ def _execute_packed(runs: Sequence[RunConfig], n_jobs: int) -> None:
     except KeyboardInterrupt as stop:
         raise (Preempted if str(stop) == "SIGUSR2" else Interrupted)(str(stop)) from None
     for run in runs:
-        if outcomes[run.run_id].error:
-            RunFolder(run.folder).fail(outcomes[run.run_id].kind or Kind.code, outcomes[run.run_id].error)
+        outcome = outcomes[run.folder]
+        if outcome.error:
+            RunFolder(run.folder).fail(outcome.kind or Kind.code, outcome.error)
 
 
 def _requeue(job_id: str) -> None:

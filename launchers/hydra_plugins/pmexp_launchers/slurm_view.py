@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 from rich.console import Group
 from rich.table import Table
@@ -20,9 +21,9 @@ _ROWS = 20  # of running runs
 
 class QueueView(LiveView):
     def ended(self, run: RunConfig, job: Job, outcome: Outcome) -> None:
-        self.say_ended(f"{run.run_id} {outcome.state.value} (job {job.job_id}) {outcome.error}")
+        self.say_ended(f"{self.name_of(run.folder)} {outcome.state.value} (job {job.job_id}) {outcome.error}")
 
-    def show(self, waited_for: Mapping[str, tuple[RunConfig, Job]], queue: Mapping[str, QueuedJob]) -> None:
+    def show(self, waited_for: Mapping[Path, tuple[RunConfig, Job]], queue: Mapping[str, QueuedJob]) -> None:
         """Redraws the table: the running runs by their journals, the others by SLURM's reason."""
         if not self.is_alive:
             return
@@ -34,7 +35,7 @@ class QueueView(LiveView):
             queued = queue.get(job.job_id)
             if queued and queued.state == "RUNNING" and table.row_count < _ROWS:
                 step, loss = _progress(run)
-                table.add_row(run.run_id, job.job_id, "running", step, loss)
+                table.add_row(self.name_of(run.folder), job.job_id, "running", step, loss)
             elif queued:
                 reason = "" if queued.reason == "None" else f" ({queued.reason})"
                 others[f"{queued.state.lower()}{reason}"] += 1

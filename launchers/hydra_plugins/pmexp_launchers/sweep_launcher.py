@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -29,7 +30,11 @@ class SweepLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         composed = [self._compose(overrides) for overrides in job_overrides]
-        self.sweep(distinct(parse(config) for config in composed))
+        typed = [parse(config) for config in composed]
+        runs = distinct(typed)
+        if len(runs) < len(typed):
+            print(f"{len(typed)} combinations are {len(runs)} different runs; each is executed once")
+        self.sweep(runs)
         return [
             JobReturn(overrides=overrides, cfg=config, status=JobStatus.COMPLETED)
             for overrides, config in zip(job_overrides, composed, strict=True)
@@ -38,13 +43,13 @@ class SweepLauncher(Launcher):
     def sweep(self, runs: Sequence[RunConfig]) -> None:
         """Raises SweepFailed, or UserError where nothing but bad input was the reason."""
         self.check()
-        outcomes = {run.run_id: Outcome(State.skipped) for run in runs}
+        outcomes = {run.folder: Outcome(State.skipped) for run in runs}
         waiting = [run for run in runs if not is_finished(run)]
         print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before")
         if waiting:
             outcomes |= self.execute(runs, waiting)
         for run in waiting:
-            if outcomes[run.run_id].bad_input:
+            if outcomes[run.folder].bad_input:
                 drop_from_plan(run)
         if exhausted := out_of_memory_text(runs):
             print(f"done, with this result:\n{exhausted}")
@@ -55,8 +60,8 @@ class SweepLauncher(Launcher):
         """Raises UserError where the launcher's own keys are wrong."""
 
     @abstractmethod
-    def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[str, Outcome]:
-        """The outcome of each of the `waiting` among the sweep's `runs`, by its id."""
+    def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[Path, Outcome]:
+        """The outcome of each of the `waiting` among the sweep's `runs`, by its folder."""
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         """The run's configuration without Hydra's own."""
@@ -66,8 +71,8 @@ class SweepLauncher(Launcher):
         return config
 
 
-def _raise_failures(runs: Sequence[RunConfig], outcomes: Mapping[str, Outcome]) -> None:
-    bad = [outcomes[run.run_id] for run in runs if outcomes[run.run_id].error]
+def _raise_failures(runs: Sequence[RunConfig], outcomes: Mapping[Path, Outcome]) -> None:
+    bad = [outcomes[run.folder] for run in runs if outcomes[run.folder].error]
     if bad and all(outcome.bad_input for outcome in bad):
         raise UserError(f"{bad[0].error} ({len(bad)} of {len(runs)} runs)")
     if bad:

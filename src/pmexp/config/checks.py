@@ -13,6 +13,13 @@ def check_name(key: str, value: str) -> None:
         )
 
 
+def check_hub_id(key: str, value: str | None) -> None:
+    """A path is none: libraries read a folder there too, which would depend on where a run is started."""
+    if value and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", value):
+        group = key.partition(".")[0]
+        raise UserError(f"{key}: {value!r} is no id such as owner/name; for a folder set {group}.path")
+
+
 def check_positive(key: str, value: float) -> None:
     if not 0 < value < float("inf"):
         raise UserError(f"{key}: {value} must be a positive number")

@@ -5,7 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from pmexp.config.checks import check_at_least, check_between, check_name
+from pmexp.config.checks import check_at_least, check_between, check_hub_id, check_name
 from pmexp.errors import UserError
 from pmexp.metrics.task_metrics import TASK_METRICS
 
@@ -35,6 +35,7 @@ INPUTS_OF = {
     DatasetKind.language: Inputs.texts,
     DatasetKind.listops: Inputs.symbols,
 }
+_ON_HUB = (DatasetKind.text, DatasetKind.language, DatasetKind.imagenet)
 
 
 class Objective(Enum):
@@ -85,6 +86,7 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         check_name("dataset.name", self.name)
+        check_hub_id("dataset.hub_id", self.hub_id)
         check_at_least("dataset.max_length", self.max_length, 2)
         check_at_least("dataset.epochs", self.epochs, 1)
         check_at_least("dataset.batch_size", self.batch_size, 1)
@@ -96,6 +98,10 @@ class DatasetConfig:
                 f"dataset.metrics: {unknown or '[]'} is no list of metrics of {self.objective.name}; "
                 f"name some of {', '.join(known)}"
             )
+        self._refuse_other_places()
+        if self.revision == "main":
+            self.revision = None  # which means the same
+        self.metrics = [self.metrics[0], *sorted(set(self.metrics[1:]) - {self.metrics[0]})]
         if self.kind is not DatasetKind.listops:
             self.trees = TreesConfig()
         elif self.max_length % 256 or self.max_length < self.trees.max_length:
@@ -103,3 +109,34 @@ class DatasetConfig:
                 f"dataset.max_length: {self.max_length} must be a multiple of 256 that is not less than "
                 f"dataset.trees.max_length={self.trees.max_length}"
             )
+
+    @property
+    def without_effect(self) -> set[str]:
+        """Keys that change nothing under the others' values; train.* has the epochs and batch size."""
+        kind, from_hub = self.kind, self.kind in _ON_HUB and self.path is None
+        labelled = kind is DatasetKind.text or (kind is DatasetKind.imagenet and from_hub)
+        used = {
+            "hub_id": from_hub,
+            "revision": from_hub,
+            "hub_config": from_hub or kind is DatasetKind.text,  # by it GLUE's server knows predictions
+            "text_columns": kind in (DatasetKind.text, DatasetKind.language),
+            "label_column": labelled,
+            "image_column": kind is DatasetKind.imagenet and from_hub,
+            "max_length": INPUTS_OF[kind] is not Inputs.images,
+            "val_fraction": kind in (DatasetKind.digits, DatasetKind.reuters_r8, DatasetKind.text),
+        }
+        return {"epochs", "batch_size"} | {key for key, has_effect in used.items() if not has_effect}
+
+    def _refuse_other_places(self) -> None:
+        """Raises UserError for data that is asked for where this kind of dataset looks at nothing."""
+        if self.path is not None and self.kind is DatasetKind.digits:
+            raise UserError(
+                f"dataset.path: {self.path} would not be read, dataset={self.name} is bundled with "
+                "scikit-learn; choose another dataset, or leave it out"
+            )
+        for key in ("hub_id", "hub_config", "revision"):
+            if getattr(self, key) is not None and self.kind not in _ON_HUB:
+                raise UserError(
+                    f"dataset.{key}: {getattr(self, key)} would not be read, dataset={self.name} is not on "
+                    f"the hub (dataset.kind={self.kind.name}); leave it out"
+                )

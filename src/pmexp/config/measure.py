@@ -22,6 +22,7 @@ class MeasureConfig:
     def __post_init__(self) -> None:
         for step in self.updates:
             check_at_least("measure.updates", step, 1)
+        self.updates = sorted(set(self.updates))
         if self.profile and self.nsight:
             raise UserError(
                 "measure.profile and measure.nsight: both trace the device; set one of them to false"

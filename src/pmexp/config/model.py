@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from pmexp.config.checks import check_at_least, check_between, check_name, check_positive
+from pmexp.config.checks import check_at_least, check_between, check_hub_id, check_name, check_positive
 from pmexp.errors import UserError
 
 
@@ -44,6 +44,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_name("model.name", self.name)
+        check_hub_id("model.hub_id", self.hub_id)
         check_positive("model.lr", self.lr)
         check_positive("model.scratch_lr", self.scratch_lr)
         for key in ("hidden_dropout", "attention_dropout"):
@@ -51,11 +52,24 @@ class ModelConfig:
                 check_between(f"model.{key}", getattr(self, key), 0.0, 1.0)
         if self.positions is not None:
             check_at_least("model.positions", self.positions, 2)
+        if self.path and not self.pretrained:
+            raise UserError(
+                f"model.path: {self.path} would not be read, since model.pretrained=false starts from random "
+                "weights; set model.pretrained=true, or leave it out"
+            )
+        if self.revision == "main":
+            self.revision = None  # which means the same
         if self.pretrained and not (self.hub_id or self.path):
             raise UserError(
                 f"model.pretrained=true: {self.name} has no checkpoint; "
                 "set model.path=<folder> or model.pretrained=false"
             )
+
+    @property
+    def without_effect(self) -> set[str]:
+        """Keys that change nothing under the others' values; train.lr holds the learning rate taken."""
+        of_the_hub = {"hub_id", "revision"} if self.path or not self.pretrained else set()
+        return {"lr", "scratch_lr"} | of_the_hub | ({"architecture"} if self.pretrained else set())
 
     @property
     def takes_images(self) -> bool:

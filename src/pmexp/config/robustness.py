@@ -14,3 +14,9 @@ class RobustnessConfig:
     def __post_init__(self) -> None:
         if self.fgsm is not None:
             check_between("robustness.fgsm", self.fgsm, 0.0, 1.0, open_low=True)
+
+    @property
+    def without_effect(self) -> set[str]:
+        """Keys that change nothing: only the other dataset's test split is used, by the run's metrics."""
+        unused = {"metrics", "val_fraction"} | self.ood.without_effect if self.ood else set()
+        return {f"ood.{key}" for key in unused}

@@ -1,7 +1,5 @@
 """A whole run: its groups, the checks across them, and its identity."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -11,13 +9,15 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from pmexp.config.canonical import canonicalise, real_path
 from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.checks import check_between, check_name
 from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs
+from pmexp.config.identity import digest_of, one_form, without
 from pmexp.config.measure import MeasureConfig
-from pmexp.config.model import ModelConfig
+from pmexp.config.model import ModelConfig, ModelKind
 from pmexp.config.robustness import RobustnessConfig
-from pmexp.config.system import SystemConfig
+from pmexp.config.system import Part, SystemConfig
 from pmexp.config.tracking import TrackingConfig
 from pmexp.config.train import TrainConfig
 from pmexp.config.variant import VariantConfig
@@ -25,6 +25,7 @@ from pmexp.errors import UserError
 from pmexp.protocol import ProtocolConfig
 
 _NO_PART_OF_THE_RESULT = ("name", "runs_dir", "checkpoint", "tracking", "protocol")
+_PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 
 
 @dataclass(kw_only=True)
@@ -45,6 +46,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Checks across groups, and the values that null leaves to the model, the dataset or the folder."""
+        canonicalise(self)
         check_name("name", self.name)
         check_between("seed", self.seed, 0, 2**32 - 1)
         given = INPUTS_OF[self.dataset.kind]
@@ -71,7 +73,6 @@ class RunConfig:
                 f"processes in {train.accumulate} parts each; choose a multiple of "
                 f"{train.accumulate * self.system.processes}"
             )
-        self.runs_dir = str(Path(self.runs_dir).expanduser().resolve())
         if self.tracking.uri is None:
             self.tracking.uri = f"sqlite:///{self.runs_dir}/mlflow.db"
 
@@ -104,22 +105,30 @@ class RunConfig:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every key of the resolved configuration, dotted, without what cannot change its result."""
-        return flat({k: v for k, v in self.to_dict().items() if k not in _NO_PART_OF_THE_RESULT})
+        """Every key of the resolved configuration, dotted and in one form, that can change its result."""
+        settings = without(flat(self.to_dict()), (*_NO_PART_OF_THE_RESULT, *self._without_effect()))
+        return one_form(settings, self.model, self.variant.p)
 
     @property
     def run_id(self) -> str:
         """`<variant>-s<seed>-<hash>`: the hash of all that can change the result.
 
-        Left out are the experiment's name and protocol, the run folder's place, resume checkpoints and the
-        tracker. A dataset's or pretrained model's path stays in: another folder may hold other data.
+        Left out are the experiment's name and protocol, the run folder's place, resume checkpoints, the
+        tracker, and keys without effect under the others' values. A dataset's or pretrained model's path
+        stays in: another folder may hold other data.
         """
-        digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
-        return f"{self.variant.name}-s{self.seed}-{digest[:12]}"
+        return f"{self.variant.name}-s{self.seed}-{digest_of(self.settings)}"
 
     @property
     def folder(self) -> Path:
         return Path(self.runs_dir) / self.name / self.run_id
+
+    def _without_effect(self) -> list[str]:
+        groups = ("model", "dataset", "train", "robustness")
+        keys = [f"{group}.{key}" for group in groups for key in getattr(self, group).without_effect]
+        if Part.flash in self.system.parts and self.model.kind is not ModelKind.longformer:
+            keys.append("model.attention")  # flash puts its own in the place of either
+        return keys
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, for YAML and JSON."""
@@ -143,17 +152,27 @@ def register() -> None:
 
 
 def parse(config: DictConfig) -> RunConfig:
-    """The typed, checked and completed configuration. Raises UserError or an OmegaConf error."""
-    run = OmegaConf.to_object(config)
-    assert isinstance(run, RunConfig)
-    return run
+    """The typed, checked and completed configuration of what a person asks for: relative paths are of the
+    folder that this process is in. Raises UserError or an OmegaConf error."""
+    for key in _PATHS:
+        typed = OmegaConf.select(config, key)
+        if isinstance(typed, str):
+            OmegaConf.update(config, key, real_path(key, typed))
+    return _typed(config)
 
 
 def from_dict(values: Mapping[str, Any]) -> RunConfig:
-    """The configuration whose `to_dict` gave `values`."""
+    """The configuration whose `to_dict` gave `values`. Paths stay as they are: another machine, or a later
+    day, may have other links, and it is still the same run."""
     config = OmegaConf.merge(OmegaConf.structured(RunConfig), dict(values))
     assert isinstance(config, DictConfig)
-    return parse(config)
+    return _typed(config)
+
+
+def _typed(config: DictConfig) -> RunConfig:
+    run = OmegaConf.to_object(config)
+    assert isinstance(run, RunConfig)
+    return run
 
 
 def _plain(value: Any) -> Any:

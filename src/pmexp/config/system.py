@@ -39,6 +39,7 @@ class SystemConfig:
     name: str = ""  # derived: the parts joined by "-", "plain" without any
 
     def __post_init__(self) -> None:
+        """Puts the parts into the order of `Part`: the one they are listed in means nothing."""
         if len(set(self.parts)) != len(self.parts):
             raise UserError(f"system.parts: {[p.name for p in self.parts]} names a part twice; name it once")
         check_at_least("system.processes", self.processes, 1)
@@ -54,6 +55,7 @@ class SystemConfig:
                 "scaled gradient; choose bf16, or fp16 with ddp or fsdp"
             )
         self._check_processes()
+        self.parts = [part for part in Part if part in self.parts]
         self.name = "-".join(part.name for part in self.parts) or "plain"
 
     @property

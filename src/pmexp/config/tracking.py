@@ -1,5 +1,6 @@
 """`tracking.*`: the tracker of experiments."""
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import parse_qs, urlsplit
@@ -7,7 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 from pmexp.config.checks import check_between
 from pmexp.errors import UserError
 
-_TRACKING_URIS = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
+_SQLITE = "sqlite:///"
+_TRACKING_URIS = (_SQLITE, "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
 _SECRETS = ("password", "passwd", "pwd", "secret", "token")  # in the name of a URI's parameter
 
 
@@ -35,6 +37,11 @@ class TrackingConfig:
             raise UserError(
                 f"tracking.uri: {self.uri!r} is no tracker of MLflow; allowed are {', '.join(_TRACKING_URIS)}"
             )
+        if self.uri.startswith(_SQLITE):  # whoever reads the record may be in another folder
+            file = os.path.expanduser(self.uri.removeprefix(_SQLITE))
+            if not file:
+                raise UserError(f"tracking.uri: {self.uri!r} names no file; add its path")
+            self.uri = _SQLITE + os.path.abspath(file)
 
 
 def _holds_secret(uri: str) -> bool:

@@ -44,3 +44,8 @@ class TrainConfig:
         check_positive("train.clip_norm", self.clip_norm)
         check_between("train.weight_decay", self.weight_decay, 0.0, 1.0)
         check_between("train.warmup_fraction", self.warmup_fraction, 0.0, 1.0)
+
+    @property
+    def without_effect(self) -> set[str]:
+        """Keys that change nothing under the others' values."""
+        return {"patience"} if self.select is Select.last else set()

@@ -42,8 +42,8 @@ class VariantConfig:
     recompute: bool = False  # attention's dropped probabilities are made again in backward, not saved
 
     def __post_init__(self) -> None:
-        """Options that only packed masks have are put back to their defaults for other dropouts, so that a
-        sweep over them runs the baseline once."""
+        """Options that only packed masks have are put back to their defaults for other dropouts, and so is
+        the place of a dropout that stays as it is: a sweep over them runs the baseline once."""
         check_name("variant.name", self.name)
         if self.p is not None:
             check_between("variant.p", self.p, 0.0, 1.0)
@@ -53,3 +53,5 @@ class VariantConfig:
         if self.dropout is not Dropout.packed:
             self.bits, self.rng, self.cache_unpacked = 1, Rng.philox, True
             self.flip_rate, self.recompute = 0.0, False
+        if self.dropout is Dropout.stock:
+            self.where = Where.all

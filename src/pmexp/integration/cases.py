@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from pmexp.composition import compose, conf_folder, introduce
 from pmexp.config import Attention, Device, ModelConfig, ModelKind, Part, RunConfig
+from pmexp.config.kinds import KINDS
 from pmexp.integration.reach import Reach, reach, skeleton
-from pmexp.models.kinds import KINDS
 
 LENGTH = 512  # tokens of the sample
 VARIANTS = ("baseline", "pm-drop", "pm-drop-recompute")

@@ -8,10 +8,10 @@ from torch import nn
 from transformers import CONFIG_MAPPING, PretrainedConfig, logging
 
 from pmexp.config import Objective, RunConfig
+from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Split
 from pmexp.errors import UserError
 from pmexp.models.examples import Examples
-from pmexp.models.kinds import KINDS
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()

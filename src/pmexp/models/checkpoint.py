@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from transformers import AutoConfig, PreTrainedModel
 
 from pmexp.config import ModelConfig, RunConfig
+from pmexp.config.kinds import KINDS
 from pmexp.errors import UserError, first_line
 from pmexp.models.base import hf_fields
-from pmexp.models.kinds import KINDS
 
 # Formats of other frameworks and pickles beside a safetensors file are not fetched.
 _PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin"]

@@ -27,7 +27,7 @@ PARTS: dict[Part, SystemPart] = {
 
 
 class System:
-    """The parts of one run, applied in their listed order, on one device."""
+    """The parts of one run on one device."""
 
     def __init__(self, config: SystemConfig) -> None:
         """Raises UserError where this machine cannot execute the parts."""

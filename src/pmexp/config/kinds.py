@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pmexp.config import ModelKind
+from pmexp.config.model import ModelKind
 
 
 @dataclass(frozen=True)

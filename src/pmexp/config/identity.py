@@ -1,0 +1,55 @@
+"""What tells a run from another: its settings, one form for one meaning, and the hash of them."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pmexp.config.canonical import as_one_number
+from pmexp.config.kinds import KINDS
+from pmexp.config.model import ModelConfig
+
+_ARCHITECTURE = "model.architecture."
+
+
+def digest_of(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def without(settings: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """The settings, dotted, without `keys` and what lies below them."""
+    left_out = tuple(f"{key}." for key in keys)
+    return {key: value for key, value in settings.items() if not f"{key}.".startswith(left_out)}
+
+
+def one_form(settings: Mapping[str, Any], model: ModelConfig, rate: float | None) -> dict[str, Any]:
+    """The settings with every dropout rate said once, wherever it was given.
+
+    `rate`, which is variant.p, counts more than the two of model.*, and these more than the architecture's,
+    which are those of a model without a checkpoint. Two that are the same are one of all places.
+    """
+    kind = KINDS[model.kind]
+    hidden, said = _rate(model, model.hidden_dropout, rate, kind.hidden_dropout)
+    attention, also_said = _rate(model, model.attention_dropout, rate, kind.attention_dropout)
+    if hidden == attention:
+        rate = hidden
+    rates = {"model.hidden_dropout": hidden, "model.attention_dropout": attention}
+    others = {
+        key: as_one_number(value) if key.startswith(_ARCHITECTURE) else value
+        for key, value in without(settings, [*rates, *said, *also_said]).items()
+    }
+    return others | {"variant.p": rate} | (rates if rate is None else {})
+
+
+def _rate(
+    model: ModelConfig, own: float | None, of_all: float | None, names: Sequence[str]
+) -> tuple[float | None, list[str]]:
+    """The rate of one kind of place, None where only the checkpoint or transformers knows it, and the keys of
+    the architecture that it stands for."""
+    keys = [_ARCHITECTURE + name for name in names]
+    if of_all is not None or own is not None:
+        return (own if of_all is None else of_all), keys
+    first, *others = [model.architecture.get(name) for name in names]
+    if model.pretrained or not isinstance(first, int | float) or any(other != first for other in others):
+        return None, []
+    return float(first), keys
