@@ -9,7 +9,7 @@ from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.pictures import Pictures
 from pmexp.errors import UserError
 from pmexp.models.base import TaskModel, from_architecture, hf_fields
-from pmexp.models.checkpoint import load_pretrained, locate
+from pmexp.models.checkpoint import Loaded, load_pretrained, locate
 from pmexp.models.examples import Examples, PictureExamples, TensorExamples
 
 
@@ -18,9 +18,10 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         raise UserError("model.positions: an image model has as many as its patches; leave it null")
     if config.model.pretrained:
         folder = locate(config.model)
-        module, weights = load_pretrained(AutoModelForImageClassification, folder, config, dataset.classes)
+        loaded = load_pretrained(AutoModelForImageClassification, folder, config, dataset.classes)
     else:
-        module, weights = untrained(config, len(dataset.classes)), "random"
+        loaded = Loaded(untrained(config, len(dataset.classes)), "random", "")
+    module = loaded.module
     size = module.config.image_size
     if not isinstance(dataset.train.inputs, Pictures):
         _check_images(module, dataset)
@@ -32,13 +33,13 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
             return PictureExamples(split.inputs, labels, size, config.seed)
         return TensorExamples({"pixel_values": torch.from_numpy(split.inputs)}, labels)
 
-    return TaskModel(module, examples, patches + 1, weights)
+    return TaskModel(module, examples, patches + 1, loaded.weights, loaded.architecture)
 
 
 def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
     """The architecture of the configuration with random weights; it needs no data and no checkpoint."""
     hf_config = from_architecture(config, **hf_fields(config, classes))
-    return AutoModelForImageClassification.from_config(hf_config)
+    return AutoModelForImageClassification.from_config(hf_config, dtype=torch.float32)
 
 
 def _check_images(module: PreTrainedModel, dataset: Dataset) -> None:
