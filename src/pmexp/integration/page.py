@@ -125,7 +125,8 @@ def _rates(config: RunConfig) -> str:
     for name in (*kind.hidden_dropout, *kind.attention_dropout):
         rate, default = getattr(chosen, name), getattr(own, name)
         if rate is not None:  # else it is that of the other dropouts
-            said.append(f"`{name}` {rate:g}" + f" ({default} in transformers)" * (rate != default))
+            another = default is not None and rate != default
+            said.append(f"`{name}` {rate:g}" + (f" ({default:g} in transformers)" if another else ""))
     return ", ".join(said)
 
 
