@@ -139,6 +139,28 @@ def test_the_record_counts_what_the_parameters_are(
     assert record["weights"].startswith(f"{half}, saved in bfloat16, random: classifier.bias")
 
 
+def test_a_checkpoint_that_is_changed_afterwards_changes_no_model(folder: Path) -> None:
+    module = built(folder).module
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(-1000, 2)
+        file.write(b"\0" * 1000)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["model.attention=sdpa", "model.kind=longformer"], ["model.architecture.num_attention_heads=5"]],
+)
+def test_values_that_do_not_go_together_are_one_line(overrides: list[str]) -> None:
+    run = config(*TINY_BERT, *overrides)
+    with pytest.raises(
+        UserError, match=r"^model\.architecture: \w+Config refuses it: .*(attention|hidden size)"
+    ):
+        models.untrained(run, classes=2)
+
+
 HOSTILE: dict[str, dict[str, Any]] = {
     "attention": {"attn_implementation": "flash_attention_2", "_attn_implementation": "flash_attention_2"},
     "kernels": {"attn_implementation": "kernels-community/flash-attn3", "use_kernels": True},

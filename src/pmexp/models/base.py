@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, PretrainedConfig, logging
+from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel, logging
 
 from pmexp.config import ModelKind, Objective, RunConfig
 from pmexp.datasets.base import Split
@@ -69,8 +70,25 @@ def from_architecture(config: RunConfig, **fields: Any) -> PretrainedConfig:
     try:
         return cls(**(config.model.architecture | fields))
     except Exception as error:
-        reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
-        raise UserError(f"model.architecture: {cls.__name__} refuses it: {reason}") from None
+        raise _refused(cls.__name__, error) from None
+
+
+def from_configuration(auto: Any, hf_config: PretrainedConfig) -> PreTrainedModel:
+    """The model of `hf_config` with random weights, in fp32 whatever torch's default dtype is.
+
+    auto: one of transformers' AutoModelFor... classes. Raises UserError for values that do not go together,
+    or an attention that the architecture does not have.
+    """
+    try:
+        module: PreTrainedModel = auto.from_config(hf_config, dtype=torch.float32)
+    except (ValueError, KeyError, ZeroDivisionError) as error:
+        raise _refused(type(hf_config).__name__, error) from None
+    return module
+
+
+def _refused(name: str, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
+    return UserError(f"model.architecture: {name} refuses it: {reason}")
 
 
 def check_architecture(config: RunConfig) -> None:

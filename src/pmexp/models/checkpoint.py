@@ -99,7 +99,7 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
         lambda _: auto._model_mapping[type(hf_config)].from_pretrained(
             None,
             config=hf_config,
-            state_dict=saved,
+            state_dict={name: _owned(tensor) for name, tensor in saved.items()},
             dtype=torch.float32,
             ignore_mismatched_sizes=True,  # those of another task's classifier; any other is refused below
             output_loading_info=True,
@@ -191,6 +191,11 @@ def _fitted(
 def _is_weight(tensor: Tensor) -> bool:
     """Constants that older versions saved, position numbers and causal masks, are none."""
     return tensor.is_floating_point() and tensor.ndim > 0
+
+
+def _owned(tensor: Tensor) -> Tensor:
+    """A copy in fp32: as it was read it is a window on the file, and changes or ends with it."""
+    return tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()
 
 
 def _short(dtype: torch.dtype) -> str:

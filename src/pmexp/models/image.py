@@ -11,7 +11,7 @@ from pmexp.config import RunConfig
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.pictures import Pictures
 from pmexp.errors import UserError
-from pmexp.models.base import TaskModel, from_architecture, hf_fields
+from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields
 from pmexp.models.checkpoint import Loaded, from_folder, load_pretrained, locate
 from pmexp.models.checkpoint_files import read_json
 from pmexp.models.examples import Examples, PictureExamples, TensorExamples
@@ -47,7 +47,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
 def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
     """The architecture of the configuration with random weights; it needs no data and no checkpoint."""
     hf_config = from_architecture(config, **hf_fields(config, classes))
-    return AutoModelForImageClassification.from_config(hf_config, dtype=torch.float32)
+    return from_configuration(AutoModelForImageClassification, hf_config)
 
 
 def _other_normalisation(folder: Path) -> str:

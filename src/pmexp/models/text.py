@@ -19,7 +19,7 @@ from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.errors import UserError
 from pmexp.models import positions
-from pmexp.models.base import TaskModel, from_architecture, hf_fields
+from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields
 from pmexp.models.checkpoint import Loaded, load_pretrained, load_tokenizer, locate
 from pmexp.models.examples import Examples, MaskedTokens, SymbolExamples, TensorExamples
 
@@ -121,7 +121,7 @@ def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrai
     if config.model.positions:
         unused = pad_token_id + 1 if config.model.kind in _PADDED_POSITIONS else 0
         hf_config.max_position_embeddings = config.model.positions + unused
-    module = _AUTO[config.dataset.objective].from_config(hf_config, dtype=torch.float32)
+    module = from_configuration(_AUTO[config.dataset.objective], hf_config)
     if INPUTS_OF[config.dataset.kind] is Inputs.symbols:
         _take_symbols(module)
     return module
