@@ -188,7 +188,8 @@ def test_pictures_are_found_at_any_depth_in_any_format_and_the_rest_is_named(
     assert names == set(taken)
     assert all(data.train.inputs[row].shape == (260, 300, 3) for row in range(len(taken)))
     outside = "left out 10: more, train/.cache, train/loose.png, train/a/.DS_Store, train/a/._1.jpg, ..."
-    assert data.origin == f"{tmp_path}; classes from 0: a; {outside}"
+    deeper = "folders below a class, taken as of that class, 2: train/a/batch 1, train/a/batch 1/deep"
+    assert data.origin == f"{tmp_path}; classes from 0: a; {deeper}; {outside}"
     assert outside in caplog.text
 
 
@@ -210,7 +211,7 @@ def test_links_are_followed_and_never_round_in_circles(folder: Path, tmp_path: P
     (tmp_path / "data" / "train" / "a").symlink_to(tmp_path / "store")
     (tmp_path / "store" / "deep" / "up").symlink_to(tmp_path / "store")
     data = load(tmp_path / "data")
-    assert len(data.train) == 1 and data.origin.endswith("left out 1: train/a/deep/up")
+    assert len(data.train) == 1 and data.origin.endswith("1: train/a/deep; left out 1: train/a/deep/up")
 
 
 def test_letters_of_patterns_in_a_path_name_no_other_folder(folder: Path, tmp_path: Path) -> None:

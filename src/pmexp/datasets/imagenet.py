@@ -8,6 +8,7 @@ usual order. The order and what was left out are in the run's record.
 
 import logging
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,15 @@ def _from_folder(config: DatasetConfig) -> tuple[dict[str, Split], list[str], st
     classes, _ = classes_of(places["train"][0])
     said = [str(folder), _order(classes)]
     splits = {}
+    deeper: list[str] = []
     for split, found in places.items():
-        splits[split], others, missing = _labelled(found[0], classes)
-        left_out += others
-        if missing:
-            said.append(f"no {split} pictures of {', '.join(missing[:_NAMED_CLASSES])}")
+        splits[split], notes = _labelled(found[0], classes)
+        left_out += notes.left_out
+        deeper += notes.deeper
+        if notes.missing:
+            said.append(f"no {split} pictures of {', '.join(notes.missing[:_NAMED_CLASSES])}")
+    if deeper:
+        said.append(f"folders below a class, taken as of that class, {told(deeper, folder)}")
     if left_out:
         said.append(f"left out {told(left_out, folder)}")
     if len(said) > 2:
@@ -80,25 +85,34 @@ def _order(classes: list[str]) -> str:
     return f"classes from 0: {named}"
 
 
-def _labelled(folder: Path, classes: list[str]) -> tuple[Split, list[str], list[str]]:
-    """The split, the paths that were left out of it, and the classes that it has no picture of."""
+@dataclass
+class _Notes:
+    """What is to be said of a split."""
+
+    left_out: list[str]  # paths
+    deeper: list[str] = field(default_factory=list)  # paths of folders with pictures, below a class folder
+    missing: list[str] = field(default_factory=list)  # classes of train that it has no picture of
+
+
+def _labelled(folder: Path, classes: list[str]) -> tuple[Split, _Notes]:
     index = {name: number for number, name in enumerate(classes)}
     files: list[str] = []
     labels: list[int] = []
-    here, left_out = classes_of(folder)
+    here, others = classes_of(folder)
+    notes = _Notes(others, missing=[name for name in classes if name not in here])
     for name in here:
         if name not in index:
             raise UserError(
                 f"dataset.path: {folder / name} is a class that train does not have; remove or rename it"
             )
         found = pictures_of(folder / name)
-        left_out += found.left_out
+        notes.left_out += found.left_out
+        notes.deeper += found.deeper(folder / name)
         files += found.pictures
         labels += [index[name]] * len(found.pictures)
     if not files:
         raise UserError(f"dataset.path: {folder} holds no class; put {folder.name}/<class>/<picture> there")
-    split = Split(Pictures(files), np.array(labels, dtype=np.int64))
-    return split, left_out, [name for name in classes if name not in here]
+    return Split(Pictures(files), np.array(labels, dtype=np.int64)), notes
 
 
 def _from_hub(config: DatasetConfig) -> tuple[dict[str, Split], list[str], str]:

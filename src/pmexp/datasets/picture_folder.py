@@ -22,6 +22,10 @@ class Found:
     pictures: list[str] = field(default_factory=list)  # paths, sorted folder by folder
     left_out: list[str] = field(default_factory=list)  # paths of files and folders
 
+    def deeper(self, folder: Path) -> list[str]:
+        """The folders below `folder` that hold pictures."""
+        return sorted({os.path.dirname(path) for path in self.pictures} - {str(folder)})
+
 
 def classes_of(split: Path) -> tuple[list[str], list[str]]:
     """The names of a split's class folders, sorted as texts, and the paths of what else lies beside them."""
