@@ -96,7 +96,7 @@ def drop_a_tensor(folder: Path) -> None:
             lambda folder: (folder / "model.safetensors").write_bytes(b"cut"),
             "the weights in .* cannot be loaded",
         ),
-        (lambda folder: (folder / "config.json").write_text("{"), "the tokenizer in .* cannot be loaded"),
+        (lambda folder: (folder / "config.json").write_text("{"), "the configuration in .* cannot be loaded"),
         (
             lambda folder: (folder / "config.json").write_text('{"model_type": "gpt2"}'),
             "of type gpt2; .* is a bert",

@@ -12,13 +12,13 @@ from typing import Any, cast
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, BertConfig
+from transformers import AutoModelForSequenceClassification, BertConfig
 
 from pmexp import best_weights
 from pmexp.checkpoint import Checkpoints
 from pmexp.config import CheckpointConfig
 from pmexp.errors import UserError
-from pmexp.models.checkpoint import from_folder, load_pretrained
+from pmexp.models.checkpoint import load_pretrained, load_tokenizer
 from pmexp.run_folder import RunFolder
 from pmexp.systems.ranks import Ranks
 from pmexp.tracking import ui
@@ -183,13 +183,17 @@ def test_code_that_lies_beside_a_pretrained_model_is_not_run(
     monkeypatch.setattr("builtins.input", lambda text="": asked.append(text) or "y")
     (foreign / "evil.py").write_text(f"import os; os.mkdir({str(mark)!r})\nclass Evil: ...\n")
     values = json.loads((foreign / "config.json").read_text())
-    hostile = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
-    (foreign / "config.json").write_text(json.dumps({**values, **hostile}))
-    hostile = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    code = {"AutoConfig": "evil.Evil", "AutoModelForSequenceClassification": "evil.Evil"}
+    (foreign / "config.json").write_text(json.dumps({**values, "auto_map": code}))
+    hostile = {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
     (foreign / "tokenizer_config.json").write_text(json.dumps(hostile))
-    for auto in (AutoConfig, AutoTokenizer):
-        with pytest.raises(UserError, match=f"^model.path: the model in {foreign} cannot be loaded"):
-            from_folder("model", foreign, auto.from_pretrained)
+    (foreign / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "oil"]))
+    assert load_tokenizer(foreign, BERT).tokenize("oil") == ["oil"]
+    with pytest.raises(UserError, match=f"^model.path: the weights in {foreign} cannot be loaded"):
+        load_pretrained(AutoModelForSequenceClassification, foreign, BERT, ["yes", "no"])
+    (foreign / "config.json").write_text(json.dumps({**values, "model_type": "evil", "auto_map": code}))
+    with pytest.raises(UserError, match="holds a model of type evil"):
+        load_tokenizer(foreign, BERT)
     assert not mark.exists() and asked == []
 
 

@@ -31,6 +31,7 @@ from pmexp.measure.instruments import Instruments
 from pmexp.measure.memory_by_category import not_held
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.measure.peak_memory import PeakMemory
+from pmexp.measure.precision import attention, precision
 from pmexp.measure.provenance import record_start
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import IGNORED
@@ -308,9 +309,10 @@ def _environment(
     training = prepared.training
     assert training.instruments
     return environment(training.system.device) | {
-        "precision": training.system.precision,
-        "attention": config.model.attention.name,
+        **precision(training.module, training.system.precision),
+        "attention": attention(training.module),
         "weights": prepared.model.weights,
+        **({"architecture": prepared.model.architecture} if prepared.model.architecture else {}),
         "data": prepared.dataset.origin,
         **({"ood_data": prepared.ood.origin} if prepared.ood else {}),
         **training.system.record(training.module),

@@ -1,20 +1,27 @@
 """Real pictures in the ImageFolder layout: read lazily, cropped and augmented the same on every run."""
 
+import os
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from transformers import ViTConfig, ViTModel
 
-from pmexp import datasets
+import datasets as hub_datasets
+from pmexp import datasets, models
 from pmexp.config import DatasetConfig, DatasetKind
 from pmexp.datasets.base import Dataset
 from pmexp.datasets.pictures import Pictures
+from pmexp.datasets.tables import Tables
 from pmexp.errors import UserError
 from pmexp.models.images import ImageBatches
 from small_runs import Runs
+from test_config import config
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +154,146 @@ def test_a_vision_transformer_trains_on_the_folder(folder: Path, runs: Runs) -> 
     code, _, err = runs.train(*arguments)
     assert code == 0, err
     assert "val/accuracy" in runs.summaries()["pm-drop-s0"]["metrics"]
+
+
+def put(real: Path, *places: Path) -> None:
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes((real / "val/china/0.png").read_bytes())
+
+
+def test_pictures_are_found_at_any_depth_in_any_format_and_the_rest_is_named(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = ["1.TIF", "2.gif", "batch 1/3.png", "batch 1/deep/4.JPG", "[5]*?{a}::b@c.jpeg"]
+    left = [".DS_Store", "._1.jpg", ".thumbs/1.png", "Thumbs.db", "__MACOSX/1.png", "notes.txt", "gone.png"]
+    put(
+        folder,
+        *(tmp_path / "train" / "a" / name for name in (*taken, *left)),
+        tmp_path / "val" / "a" / "1.png",
+    )
+    put(
+        folder,
+        tmp_path / "train" / "loose.png",
+        tmp_path / "train" / ".cache" / "1.png",
+        tmp_path / "more" / "1.png",
+    )
+    (tmp_path / "train" / "a" / "gone.png").unlink()
+    (tmp_path / "train" / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    data = load(tmp_path)
+    assert data.classes == ["a"] and len(data.train) == len(taken)
+    names = {
+        Path(name).relative_to(tmp_path / "train" / "a").as_posix() for name in data.train.inputs._sources
+    }  # type: ignore[union-attr]
+    assert names == set(taken)
+    assert all(data.train.inputs[row].shape == (260, 300, 3) for row in range(len(taken)))
+    outside = "left out 10: more, train/.cache, train/loose.png, train/a/.DS_Store, train/a/._1.jpg, ..."
+    deeper = "folders below a class, taken as of that class, 2: train/a/batch 1, train/a/batch 1/deep"
+    assert data.origin == f"{tmp_path}; classes from 0: a; {deeper}; {outside}"
+    assert outside in caplog.text
+
+
+def test_the_numbers_of_the_classes_are_on_record(folder: Path, tmp_path: Path) -> None:
+    put(
+        folder,
+        *(tmp_path / split / name / "1.png" for split in ("train", "val") for name in ("2", "10", "1")),
+    )
+    (tmp_path / "val" / "10" / "1.png").unlink()
+    (tmp_path / "val" / "10").rmdir()
+    data = load(tmp_path)
+    assert data.classes == ["1", "10", "2"] and data.val.labels.tolist() == [0, 2]
+    assert data.origin == f"{tmp_path}; classes from 0: 1, 10, 2; no val pictures of 10"
+
+
+def test_links_are_followed_and_never_round_in_circles(folder: Path, tmp_path: Path) -> None:
+    put(folder, tmp_path / "store" / "deep" / "1.png", tmp_path / "data" / "val" / "a" / "1.png")
+    (tmp_path / "data" / "train").mkdir()
+    (tmp_path / "data" / "train" / "a").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "deep" / "up").symlink_to(tmp_path / "store")
+    data = load(tmp_path / "data")
+    assert len(data.train) == 1 and data.origin.endswith("1: train/a/deep; left out 1: train/a/deep/up")
+
+
+def test_letters_of_patterns_in_a_path_name_no_other_folder(folder: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("a*", "ab", "[ab]", "x::y", "s3@b", "{a,b}")):
+        for split in ("train", "val"):
+            put(folder, *(tmp_path / name / split / f"only {number}" / f"{i}.png" for i in range(number + 1)))
+    for number, name in enumerate(("a*", "ab", "[ab]", "x::y", "s3@b", "{a,b}")):
+        data = load(tmp_path / name)
+        assert data.classes == [f"only {number}"] and len(data.train) == number + 1
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(folder, *(tmp_path / split / "a" / "1.png" for split in ("train", "val")))
+    scandir = os.scandir
+
+    def refusing(place: Any) -> Any:  # root, who may run this, is refused nothing
+        if str(place).endswith("val/a"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    with pytest.raises(UserError, match=r"^dataset.path: .*/val/a cannot be read \(Permission denied\)"):
+        load(tmp_path)
+
+
+def test_a_model_of_other_channels_than_pictures_is_one_line(folder: Path) -> None:
+    run = config("model=vit-digits", "model.architecture.image_size=32")
+    with pytest.raises(UserError, match=r"takes images .*\(1, 32, 32\), the dataset has \(3, 32, 32\)"):
+        models.build(run, load(folder))
+
+
+def test_a_checkpoints_other_normalisation_is_said(folder: Path, tmp_path: Path) -> None:
+    sizes = {"image_size": 16, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 1}
+    ViTModel(ViTConfig(**sizes, num_attention_heads=2, intermediate_size=16)).save_pretrained(tmp_path)
+    run = config("model=vit-b16", f"model.path={tmp_path}")
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": 0.5}')
+    assert "not taken" not in models.build(run, load(folder)).weights
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.485, 0.456, 0.406]}')
+    assert models.build(run, load(folder)).weights.endswith("its image_mean [0.485, 0.456, 0.406] not taken")
+
+
+def hub(labels: dict[str, list[int | None]], **changes: Any) -> dict[str, Any]:
+    """Splits as the hub's library gives them, with one picture of two pixels a row."""
+    stream = BytesIO()
+    Image.new("I;16", (2, 1), 32768).save(stream, "PNG")
+    kinds = {"image": hub_datasets.Image(), "label": hub_datasets.ClassLabel(names=["no", "yes"])} | changes
+    return {
+        split: hub_datasets.Dataset.from_dict(
+            {"image": [{"bytes": stream.getvalue(), "path": None}] * len(rows), "label": rows},
+            features=hub_datasets.Features(kinds),
+            split=split,
+        )
+        for split, rows in labels.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes", "message"),
+    [
+        ({"train": [0, 1], "val": [1], "test": [-1, -1]}, {}, None),
+        ({"train": [0, None], "val": [1]}, {}, "row 1 of the train split of a/b has no label"),
+        ({"train": [0, 1], "val": [1, -1]}, {}, "row 1 of the val split of a/b has no label"),
+        ({"train": [0], "val": [1], "test": [1, -1]}, {}, "row 1 of the test split of a/b has no label"),
+        (
+            {"train": [0], "val": [1]},
+            {"label": hub_datasets.Value("int64")},
+            "'label' of a/b names no classes",
+        ),
+    ],
+)
+def test_pictures_of_the_hub_go_the_same_way(
+    labels: Any, changes: Any, message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = Tables(hub(labels, **changes), "hub a/b")
+    monkeypatch.setattr("pmexp.datasets.imagenet.tables", lambda config: tables)
+    dataset = DatasetConfig(name="imagenet1k", kind=DatasetKind.imagenet, hub_id="a/b")
+    if message is not None:
+        with pytest.raises(UserError, match=message):
+            datasets.load(dataset)
+        return
+    data = datasets.load(dataset)
+    assert data.test is None and data.train.labels.tolist() == [0, 1]
+    assert np.array_equal(data.train.inputs[1], np.full((1, 2, 3), 128))

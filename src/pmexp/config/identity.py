@@ -25,8 +25,8 @@ def without(settings: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 def one_form(settings: Mapping[str, Any], model: ModelConfig, rate: float | None) -> dict[str, Any]:
     """The settings with every dropout rate said once, wherever it was given.
 
-    `rate`, which is variant.p, counts more than the two of model.*, and these more than the architecture's,
-    which are those of a model without a checkpoint. Two that are the same are one of all places.
+    `rate`, which is variant.p, counts more than the two of model.*, these more than the architecture's, and
+    these more than a checkpoint's. Two that are the same are one of all places.
     """
     kind = KINDS[model.kind]
     hidden, said = _rate(model, model.hidden_dropout, rate, kind.hidden_dropout)
@@ -50,6 +50,6 @@ def _rate(
     if of_all is not None or own is not None:
         return (own if of_all is None else of_all), keys
     first, *others = [model.architecture.get(name) for name in names]
-    if model.pretrained or not isinstance(first, int | float) or any(other != first for other in others):
+    if not isinstance(first, int | float) or any(other != first for other in others):
         return None, []
     return float(first), keys

@@ -12,15 +12,16 @@ class Kind:
     attention_dropout: tuple[str, ...] = ("attention_probs_dropout_prob",)
 
 
+_BERT_RATES = ("hidden_dropout_prob", "classifier_dropout")
 _GPT = {"hidden_dropout": ("resid_pdrop", "embd_pdrop"), "attention_dropout": ("attn_pdrop",)}
 
 KINDS = {
-    ModelKind.bert: Kind("bert"),
+    ModelKind.bert: Kind("bert", _BERT_RATES),
     ModelKind.deberta_v2: Kind("deberta-v2", ("hidden_dropout_prob", "pooler_dropout")),
     ModelKind.distilbert: Kind("distilbert", ("dropout", "seq_classif_dropout"), ("attention_dropout",)),
     ModelKind.gpt2: Kind("gpt2", **_GPT),
     ModelKind.gptj: Kind("gptj", **_GPT),
     ModelKind.longformer: Kind("longformer"),
-    ModelKind.roberta: Kind("roberta"),
+    ModelKind.roberta: Kind("roberta", _BERT_RATES),
     ModelKind.vit: Kind("vit"),
 }

@@ -36,9 +36,11 @@ class ModelConfig:
     pretrained: bool = False  # false: random weights in the architecture below
     attention: Attention = Attention.eager
     positions: int | None = None  # a longer position table, the trained one repeated; null: the model's own
-    hidden_dropout: float | None = None  # rate of all dropout but attention's; null: the model's own
-    attention_dropout: float | None = None  # rate of attention's dropout; null: the model's own
-    architecture: dict[str, Any] = field(default_factory=dict)  # fields of the transformers config
+    hidden_dropout: float | None = None  # rate of all dropout but attention's; null: see architecture
+    attention_dropout: float | None = None  # rate of attention's dropout; null: see architecture
+    # Fields of the transformers config. A checkpoint has its own sizes, which are recorded where they differ;
+    # rates that are stated here count more than a checkpoint's.
+    architecture: dict[str, Any] = field(default_factory=dict)
     lr: float = 5e-5  # recommended peak learning rate of a pretrained model
     scratch_lr: float = 1e-3  # the same with pretrained=false
 

@@ -1,12 +1,14 @@
 """Pictures by class: ImageNet from the hub, or a folder in the ImageFolder layout.
 
 A folder holds train/<class>/<picture> and val|validation|dev/<class>/<picture>, and a labelled
-test/<class>/<picture> where there is one. Classes are numbered in the order of their names, which for
-ImageNet's folders (n01440764, ...) is the usual order.
+test/<class>/<picture> where there is one; pictures may lie deeper below their class. Classes are numbered
+in the order of their names as texts ("10" before "2"), which for ImageNet's folders (n01440764, ...) is the
+usual order. The order and what was left out are in the run's record.
 """
 
+import logging
 import os
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,25 @@ import numpy as np
 
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split
+from pmexp.datasets.picture_folder import classes_of, pictures_of, told
 from pmexp.datasets.pictures import Pictures
 from pmexp.datasets.tables import SPLITS, column, tables
-from pmexp.errors import UserError
+from pmexp.errors import UserError, first_line
 
-_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
+log = logging.getLogger(__name__)
+
+_NAMED_CLASSES = 100
+_UNLABELLED = -1
 
 
 def load(config: DatasetConfig) -> Dataset:
-    """Splits of `Pictures`, none of them decoded yet."""
-    splits, classes, origin = _from_folder(config) if config.path else _from_hub(config)
+    """Splits of `Pictures`, none of them decoded yet. Raises UserError where they cannot be had."""
+    try:
+        splits, classes, origin = _from_folder(config) if config.path else _from_hub(config)
+    except OSError as error:
+        raise UserError(
+            f"dataset.path: {error.filename} cannot be read ({error.strerror}); make it readable"
+        ) from None
     for name in ("train", "val"):
         if name not in splits:
             raise UserError(
@@ -47,37 +58,61 @@ def _from_folder(config: DatasetConfig) -> tuple[dict[str, Split], list[str], st
             )
     if "train" not in places:
         raise UserError(f"dataset.path: {folder} has no folder train; put train/<class>/<picture> there")
-    classes = sorted(entry.name for entry in os.scandir(places["train"][0]) if entry.is_dir())
-    splits = {split: _labelled(found[0], classes) for split, found in places.items()}
-    return splits, classes, str(folder)
+    taken = {found[0].name for found in places.values()}
+    left_out = sorted(entry.path for entry in os.scandir(folder) if entry.name not in taken)
+    classes, _ = classes_of(places["train"][0])
+    said = [str(folder), _order(classes)]
+    splits = {}
+    deeper: list[str] = []
+    for split, found in places.items():
+        splits[split], notes = _labelled(found[0], classes)
+        left_out += notes.left_out
+        deeper += notes.deeper
+        if notes.missing:
+            said.append(f"no {split} pictures of {', '.join(notes.missing[:_NAMED_CLASSES])}")
+    if deeper:
+        said.append(f"folders below a class, taken as of that class, {told(deeper, folder)}")
+    if left_out:
+        said.append(f"left out {told(left_out, folder)}")
+    if len(said) > 2:
+        log.warning("dataset.path: %s: %s", folder, "; ".join(said[2:]))
+    return splits, classes, "; ".join(said)
 
 
-def _labelled(folder: Path, classes: list[str]) -> Split:
+def _order(classes: list[str]) -> str:
+    more = len(classes) - _NAMED_CLASSES
+    named = ", ".join(classes[:_NAMED_CLASSES]) + (f" and {more} more" if more > 0 else "")
+    return f"classes from 0: {named}"
+
+
+@dataclass
+class _Notes:
+    """What is to be said of a split."""
+
+    left_out: list[str]  # paths
+    deeper: list[str] = field(default_factory=list)  # paths of folders with pictures, below a class folder
+    missing: list[str] = field(default_factory=list)  # classes of train that it has no picture of
+
+
+def _labelled(folder: Path, classes: list[str]) -> tuple[Split, _Notes]:
     index = {name: number for number, name in enumerate(classes)}
     files: list[str] = []
     labels: list[int] = []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if not entry.is_dir():
-            continue
-        if entry.name not in index:
+    here, others = classes_of(folder)
+    notes = _Notes(others, missing=[name for name in classes if name not in here])
+    for name in here:
+        if name not in index:
             raise UserError(
-                f"dataset.path: {entry.path} is a class that train does not have; remove or rename it"
+                f"dataset.path: {folder / name} is a class that train does not have; remove or rename it"
             )
-        here = sorted(_pictures(entry.path))
-        if not here:
-            raise UserError(f"dataset.path: {entry.path} holds no picture ({', '.join(_SUFFIXES)})")
-        files += here
-        labels += [index[entry.name]] * len(here)
+        found = pictures_of(folder / name)
+        notes.left_out += found.left_out
+        notes.deeper += found.deeper(folder / name)
+        files += found.pictures
+        labels += [index[name]] * len(found.pictures)
     if not files:
         raise UserError(f"dataset.path: {folder} holds no class; put {folder.name}/<class>/<picture> there")
-    return Split(Pictures(files), np.array(labels, dtype=np.int64))
-
-
-def _pictures(folder: str) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.lower().endswith(_SUFFIXES):
-                yield entry.path
+    return Split(Pictures(files), np.array(labels, dtype=np.int64)), notes
 
 
 def _from_hub(config: DatasetConfig) -> tuple[dict[str, Split], list[str], str]:
@@ -86,10 +121,35 @@ def _from_hub(config: DatasetConfig) -> tuple[dict[str, Split], list[str], str]:
     found = tables(config)
     splits = {}
     for name, table in found.splits.items():
-        labels = np.array(column(config, table, config.label_column, "dataset.label_column"), dtype=np.int64)
-        if (labels >= 0).all():  # ImageNet keeps the labels of test to itself and writes -1
-            column(config, table, config.image_column, "dataset.image_column")
-            undecoded: Any = table.cast_column(config.image_column, datasets.Image(decode=False))
-            splits[name] = Split(Pictures(undecoded[config.image_column]), labels)
+        labels = column(config, table, config.label_column, "dataset.label_column")
+        column(config, table, config.image_column, "dataset.image_column")
+        if not isinstance(table.features[config.label_column], datasets.ClassLabel):
+            raise UserError(
+                f"dataset.label_column: {config.label_column!r} of {config.hub_id} names no classes; "
+                "choose another column, or put the pictures in folders and set dataset.path"
+            )
+        numbers = np.array([_UNLABELLED if label is None else label for label in labels], dtype=np.int64)
+        unlabelled = numbers == _UNLABELLED
+        if name == "test" and unlabelled.all():  # ImageNet keeps the labels of test to itself
+            continue
+        if unlabelled.any():
+            raise UserError(
+                f"dataset={config.name}: row {int(unlabelled.argmax())} of the {name} split of "
+                f"{config.hub_id} has no label; choose another dataset or revision"
+            )
+        undecoded = _undecoded(config, table)
+        splits[name] = Split(Pictures(undecoded[config.image_column]), numbers)
     classes = list(found.splits["train"].features[config.label_column].names)
     return splits, classes, found.origin
+
+
+def _undecoded(config: DatasetConfig, table: Any) -> Any:
+    import datasets
+
+    try:
+        return table.cast_column(config.image_column, datasets.Image(decode=False))
+    except Exception as error:
+        raise UserError(
+            f"dataset.image_column: {config.image_column!r} of {config.hub_id} holds no pictures "
+            f"({first_line(error)}); choose another column"
+        ) from None

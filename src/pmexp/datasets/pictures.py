@@ -1,4 +1,9 @@
-"""Pictures that are decoded when they are asked for: a set of millions is never in memory."""
+"""Pictures that are decoded when they are asked for: a set of millions is never in memory.
+
+Each becomes the RGB pixels that a viewer shows: turned as its EXIF orientation says, transparency over
+white, 16 bits a channel by their upper 8, of several frames or pages the first. Colour profiles are not
+applied, as is usual in training on pictures.
+"""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -7,9 +12,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
-from pmexp.errors import UserError
+from pmexp.errors import UserError, first_line
+
+# Which decoders may look at a file: none that starts another program, as that of PostScript does.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BITS, _WHITE_IS_ZERO = 258, (262, 0)  # of TIFF's tags: bits a sample, and the photometric one with its value
 
 
 class Pictures:
@@ -33,17 +51,61 @@ class Pictures:
         """The same as a picture of pillow."""
         row = int(self._rows[index])
         source = self._sources[row]
-        if isinstance(source, dict):
-            name = f"picture {row} ({source.get('path')})"
-            data = source["bytes"]
-            file = BytesIO(data) if data is not None else source["path"]
-        else:
-            name, file = str(source), Path(source)
+        name = source if isinstance(source, str) else f"picture {row} ({(source or {}).get('path')})"
         try:
-            with Image.open(file) as image:
-                return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{name}: cannot be decoded ({type(error).__name__}: {error})") from None
+            with Image.open(_file(source), formats=_FORMATS) as image:
+                return _shown(image)
+        except Exception as error:  # whatever a damaged file makes a decoder raise
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise UserError(f"{name}: cannot be decoded ({reason}); remove it or save it anew") from None
 
     def take(self, rows: NDArray[np.int64]) -> "Pictures":
         return Pictures(self._sources, self._rows[rows])
+
+
+def _file(source: Any) -> Path | BytesIO:
+    if isinstance(source, str):
+        return Path(source)
+    if not source or (source["bytes"] is None and source["path"] is None):
+        raise ValueError("the row has no picture")
+    return Path(source["path"]) if source["bytes"] is None else BytesIO(source["bytes"])
+
+
+def _shown(image: Image.Image) -> Image.Image:
+    """The first frame of an opened picture as RGB."""
+    turn = _TURNED.get(_orientation(image))
+    image.load()
+    if image.mode.startswith("I"):
+        shown = _grey(image)
+    elif image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose brightness no standard fixes")
+    elif image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        shown = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    else:
+        shown = image.convert("RGB")
+    return shown.transpose(turn) if turn is not None else shown
+
+
+def _orientation(image: Image.Image) -> int:
+    """1, upright, where the picture says nothing that can be read. pillow turns TIFF by itself."""
+    if image.format == "TIFF":
+        return 1
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a viewer shows a picture whose EXIF data is damaged, too
+        return 1
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Greyscale of more than 8 bits, which pillow would clip instead of scaling."""
+    tags: Any = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    if image.mode == "I" and image.format == "TIFF":
+        raise ValueError("its pixels are signed or 32-bit integers, whose brightness no standard fixes")
+    values = np.asarray(image).astype(np.int64)
+    grey = (values >> (tags.get(_BITS, (16,))[0] - 8)).astype(np.uint8)
+    if (_WHITE_IS_ZERO[0], tags.get(_WHITE_IS_ZERO[0])) == _WHITE_IS_ZERO:
+        grey = 255 - grey
+    if "transparency" in image.info:
+        grey[values == image.info["transparency"]] = 255
+    return Image.fromarray(grey).convert("RGB")

@@ -124,7 +124,9 @@ def _rates(config: RunConfig) -> str:
     said = []
     for name in (*kind.hidden_dropout, *kind.attention_dropout):
         rate, default = getattr(chosen, name), getattr(own, name)
-        said.append(f"`{name}` {rate:g}" + f" ({default:g} in transformers)" * (rate != default))
+        if rate is not None:  # else it is that of the other dropouts
+            another = default is not None and rate != default
+            said.append(f"`{name}` {rate:g}" + (f" ({default:g} in transformers)" if another else ""))
     return ", ".join(said)
 
 

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, PretrainedConfig, logging
+from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel, logging
 
-from pmexp.config import Objective, RunConfig
+from pmexp.config import ModelKind, Objective, RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Split
 from pmexp.errors import UserError
@@ -28,6 +29,7 @@ class TaskModel:
     examples: Callable[[Split, int], Examples]  # encodes a split, texts to so many tokens
     tokens_per_sample: int  # positions the model processes, padding included
     weights: str  # where they came from
+    architecture: str = ""  # what a checkpoint has otherwise than `model.architecture`
 
 
 def hf_fields(config: RunConfig, classes: int) -> dict[str, Any]:
@@ -46,20 +48,85 @@ def hf_fields(config: RunConfig, classes: int) -> dict[str, Any]:
     return fields
 
 
+def configuration_class(kind: ModelKind) -> type[PretrainedConfig]:
+    """transformers' class for configurations of this architecture."""
+    found: type[PretrainedConfig] = CONFIG_MAPPING[KINDS[kind].model_type]
+    return found
+
+
+def own_fields(cls: type[PretrainedConfig]) -> set[str]:
+    """The fields that make an architecture: without those that every model of transformers has, such as
+    its dtype and what it returns, which are a run's own choice."""
+    return (set(cls().to_dict()) | set(cls.attribute_map)) - set(PretrainedConfig().to_dict())
+
+
 def from_architecture(config: RunConfig, **fields: Any) -> PretrainedConfig:
     """The transformers configuration of `model.architecture` and `fields`, which count more.
 
     Raises UserError for a field that it does not have.
     """
-    cls = CONFIG_MAPPING[KINDS[config.model.kind].model_type]
-    known = cls().to_dict()
-    for key in config.model.architecture:
-        if key not in known:
-            raise UserError(
-                f"model.architecture.{key}: is not a field of {cls.__name__}; see its documentation"
-            )
+    cls = configuration_class(config.model.kind)
+    check_architecture(config)
     try:
         return cls(**(config.model.architecture | fields))
     except Exception as error:
-        reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
-        raise UserError(f"model.architecture: {cls.__name__} refuses it: {reason}") from None
+        raise _refused(cls.__name__, error) from None
+
+
+def from_configuration(auto: Any, hf_config: PretrainedConfig) -> PreTrainedModel:
+    """The model of `hf_config` with random weights, in fp32 whatever torch's default dtype is.
+
+    auto: one of transformers' AutoModelFor... classes. Raises UserError for values that do not go together,
+    or an attention that the architecture does not have.
+    """
+    try:
+        module: PreTrainedModel = auto.from_config(hf_config, dtype=torch.float32)
+    except (ValueError, KeyError, ZeroDivisionError) as error:
+        raise _refused(type(hf_config).__name__, error) from None
+    return module
+
+
+def _refused(name: str, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
+    return UserError(f"model.architecture: {name} refuses it: {reason}")
+
+
+def check_architecture(config: RunConfig) -> None:
+    """Raises UserError for a key of `model.architecture` that is no field of the architecture."""
+    cls = configuration_class(config.model.kind)
+    known = own_fields(cls)
+    for key in config.model.architecture:
+        if key not in known:
+            raise UserError(
+                f"model.architecture.{key}: is not a field of {cls.__name__} that a run can choose; "
+                "see its documentation"
+            )
+
+
+def with_stated_rates(config: RunConfig, saved: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a checkpoint with the dropout rates that `model.architecture` states.
+
+    Where it states some of attention's rates or some of the others, none of these is the checkpoint's.
+    """
+    kind, stated = KINDS[config.model.kind], config.model.architecture
+    for names in map(set, (kind.hidden_dropout, kind.attention_dropout)):
+        if names & set(stated):
+            others = {key: value for key, value in saved.items() if key not in names}
+            saved = others | {name: stated[name] for name in names & set(stated)}
+    return saved
+
+
+def otherwise_than_stated(config: RunConfig, found: PretrainedConfig) -> str:
+    """The fields that a model has otherwise than `model.architecture` states them; empty where all agree.
+
+    Sizes are a checkpoint's own; the dropout rates of a variant are meant to differ.
+    """
+    stated = config.model.architecture
+    others = sorted(key for key in set(stated) - _rates(config) if getattr(found, key) != stated[key])
+    told = [f"{key} {getattr(found, key)} (model={config.model.name}: {stated[key]})" for key in others]
+    return ", ".join(told)
+
+
+def _rates(config: RunConfig) -> set[str]:
+    kind = KINDS[config.model.kind]
+    return {*kind.hidden_dropout, *kind.attention_dropout}

@@ -1,33 +1,67 @@
-"""Checkpoints: a local folder, or the hub's snapshot of it in the local cache, and what is loaded from it."""
+"""Checkpoints: a local folder, or the hub's snapshot of it in the local cache, and what is loaded from it.
+
+Of a folder's config.json the fields of the architecture are taken. What every model of transformers has
+besides (dtype, attention, kernels, code, outputs, labels) and the dropout rates that `model.architecture`
+states are the run's own choice. Weights become fp32, whatever they were saved in.
+"""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from transformers import AutoConfig, PreTrainedModel
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from pmexp.config import ModelConfig, RunConfig
 from pmexp.config.kinds import KINDS
-from pmexp.errors import UserError, first_line
-from pmexp.models.base import hf_fields
+from pmexp.errors import UserError
+from pmexp.models.base import (
+    check_architecture,
+    configuration_class,
+    hf_fields,
+    otherwise_than_stated,
+    own_fields,
+    with_stated_rates,
+)
+from pmexp.models.checkpoint_files import (
+    NO_VOCABULARY,
+    PATTERNS,
+    check_folder,
+    read_json,
+    read_weights,
+    tokenizer_files,
+)
 
-# Formats of other frameworks and pickles beside a safetensors file are not fetched.
-_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin"]
+log = logging.getLogger(__name__)
 
-_Loaded = TypeVar("_Loaded")
+_LONGEST_REASON = 240  # characters of another library's message
+
+_T = TypeVar("_T")
+
+
+class Loaded(NamedTuple):
+    """A checkpoint's model, and what the run's record says of it."""
+
+    module: PreTrainedModel
+    weights: str  # where they came from, and which did not
+    architecture: str  # what differs from `model.architecture`
 
 
 def locate(config: ModelConfig) -> Path:
     """The folder of `model.path` or of `model.hub_id`. Raises UserError when it cannot be had."""
-    if config.path:
-        folder = Path(config.path).expanduser()
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"model.path: {folder} has no config.json; give a folder written by save_pretrained "
-                "(config.json, weights and tokenizer files)"
-            )
-        return folder
+    folder = Path(config.path).expanduser() if config.path else _from_hub(config)
+    check_folder(folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"model.path: {folder} has no config.json; give a folder written by save_pretrained "
+            "(config.json, weights and tokenizer files)"
+        )
+    return folder
+
+
+def _from_hub(config: ModelConfig) -> Path:
     from huggingface_hub import snapshot_download
 
     assert config.hub_id is not None
@@ -35,7 +69,7 @@ def locate(config: ModelConfig) -> Path:
         logging.ERROR
     )  # its retries say nothing more than the error
     try:
-        return Path(snapshot_download(config.hub_id, revision=config.revision, allow_patterns=_PATTERNS))
+        return Path(snapshot_download(config.hub_id, revision=config.revision, allow_patterns=list(PATTERNS)))
     except Exception as error:
         raise UserError(
             f"model={config.name}: checkpoint {config.hub_id} is neither in the local hub cache nor to be "
@@ -44,47 +78,137 @@ def locate(config: ModelConfig) -> Path:
         ) from None
 
 
-def load_pretrained(
-    auto: Any, folder: Path, config: RunConfig, classes: Sequence[str]
-) -> tuple[PreTrainedModel, str]:
-    """The model of `folder` with a head for our task, and the words that say where weights came from.
+def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequence[str]) -> Loaded:
+    """Loads the model of `folder`, in fp32 and with a head for our task.
 
     auto: one of transformers' AutoModelFor... classes. Raises UserError when the folder holds another
-    architecture or lacks weights outside the head.
+    architecture, quantised weights, or not all of the body's weights, or more of them than the model has.
     """
-    kind = from_folder("configuration", folder, AutoConfig.from_pretrained).model_type
+    check_architecture(config)
+    hf_config = from_folder("configuration", folder, lambda _: _configuration(folder, config, len(classes)))
+    different = otherwise_than_stated(config, hf_config)
+    if different:
+        log.warning("model.path: the checkpoint in %s has %s", folder, different)
+    saved = from_folder("weights", folder, read_weights)
+    for name, tensor in saved.items():
+        if name.endswith("weight") and not (tensor.is_floating_point() and tensor.itemsize > 1):
+            raise _quantised(folder, f"{name} is {_short(tensor.dtype)}")
+    model, info = from_folder(
+        "weights",
+        folder,
+        lambda _: auto._model_mapping[type(hf_config)].from_pretrained(
+            None,
+            config=hf_config,
+            state_dict={name: _owned(tensor) for name, tensor in saved.items()},
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # those of another task's classifier; any other is refused below
+            output_loading_info=True,
+        ),
+    )
+    return Loaded(model, f"{folder}{_saved_as(saved)}{_fitted(folder, model, info, saved)}", different)
+
+
+def load_tokenizer(folder: Path, config: RunConfig) -> Any:
+    """The tokenizer of `folder`. Raises UserError where it cannot be loaded.
+
+    transformers makes one to which every word is unknown of a folder without a vocabulary: refused here.
+    """
+    hf_config = from_folder("configuration", folder, lambda _: _configuration(folder, config, 0))
+
+    def load(folder: Path) -> Any:
+        with tokenizer_files(folder) as files:
+            found = AutoTokenizer.from_pretrained(
+                files, config=hf_config, trust_remote_code=False, local_files_only=True
+            )
+        if not set(found.get_vocab().values()) - set(found.all_special_ids):
+            raise FileNotFoundError(NO_VOCABULARY)
+        return found
+
+    tokenizer = from_folder("tokenizer", folder, load)
+    tokenizer.name_or_path = str(folder)
+    return tokenizer
+
+
+def _configuration(folder: Path, config: RunConfig, classes: int) -> PretrainedConfig:
+    """The folder's architecture, with our fields over its own."""
+    saved = read_json(folder / "config.json")
     wanted = KINDS[config.model.kind].model_type
+    kind = saved.get("model_type", wanted)
     if kind != wanted:
         raise UserError(
             f"model.path: {folder} holds a model of type {kind}; model={config.model.name} is a {wanted}"
         )
-    model, info = from_folder(
-        "weights",
-        folder,
-        auto.from_pretrained,
-        **hf_fields(config, len(classes)),
-        ignore_mismatched_sizes=True,  # those of another task's classifier; any other is refused below
-        output_loading_info=True,
+    if saved.get("quantization_config"):
+        raise _quantised(folder, "its config.json says so")
+    cls = configuration_class(config.model.kind)
+    own = own_fields(cls)
+    fields = {key: value for key, value in saved.items() if key in own}
+    return cls(**with_stated_rates(config, fields) | hf_fields(config, classes))
+
+
+def _quantised(folder: Path, why: str) -> UserError:
+    return UserError(
+        f"model.path: the weights in {folder} are quantised ({why}) and cannot be trained; "
+        "give the checkpoint in fp32, bf16 or fp16"
     )
-    mismatched = {entry[0] for entry in info["mismatched_keys"]}
-    fresh = sorted(mismatched | set(info["missing_keys"]))
-    unexpected = [name for name in fresh if not _in_head(name, model.base_model_prefix)]
-    if unexpected:
+
+
+def _saved_as(saved: Mapping[str, Tensor]) -> str:
+    others = {tensor.dtype for tensor in saved.values() if tensor.is_floating_point()} - {torch.float32}
+    return f", saved in {' and '.join(sorted(map(_short, others)))}" if others else ""
+
+
+def _fitted(
+    folder: Path, model: PreTrainedModel, info: Mapping[str, Any], saved: Mapping[str, Tensor]
+) -> str:
+    """What the model's head has of its own, and what the checkpoint has besides.
+
+    Raises UserError where the body is not the checkpoint's, weight for weight.
+    """
+
+    def place(name: str) -> str:
+        return name.removeprefix(f"{model.base_model_prefix}.").partition(".")[0]
+
+    body = {name for name, _ in model.base_model.named_children()} - {"pooler"}  # which not every task has
+    fresh = sorted({entry[0] for entry in info["mismatched_keys"]} | set(info["missing_keys"]))
+    if lacking := [name for name in fresh if place(name) in body]:
         raise UserError(
-            f"model.path: the weights in {folder} lack {unexpected[0]} or have it in another shape "
-            f"({len(unexpected)} such); give a complete checkpoint"
+            f"model.path: the weights in {folder} lack {lacking[0]} or have it in another shape "
+            f"({len(lacking)} such); give a complete checkpoint"
         )
-    return model, f"{folder}" + (f", random: {', '.join(fresh)}" if fresh else "")
+    others = sorted(name for name in info["unexpected_keys"] if name not in saved or _is_weight(saved[name]))
+    if beyond := [name for name in others if place(name) in body]:
+        raise UserError(
+            f"model.path: the weights in {folder} hold {beyond[0]} ({len(beyond)} such), which a model of "
+            "its config.json does not have; give the config.json that they were saved with"
+        )
+    left_out = sorted({place(name) for name in others})
+    return (f", random: {', '.join(fresh)}" if fresh else "") + (
+        f", left out: {', '.join(left_out)}" if left_out else ""
+    )
 
 
-def _in_head(name: str, encoder: str) -> bool:
-    """Whether a pretrained encoder need not have this weight: it then starts from random values."""
-    return not name.startswith(f"{encoder}.") or name.startswith(f"{encoder}.pooler.")
+def _is_weight(tensor: Tensor) -> bool:
+    """Constants that older versions saved, position numbers and causal masks, are none."""
+    return tensor.is_floating_point() and tensor.ndim > 0
 
 
-def from_folder(what: str, folder: Path, load: Callable[..., _Loaded], **options: Any) -> _Loaded:
-    """`load(folder)` with whatever goes wrong as a UserError. Code that lies in the folder is not run."""
+def _owned(tensor: Tensor) -> Tensor:
+    """A copy in fp32: as it was read it is a window on the file, and changes or ends with it."""
+    return tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def from_folder(what: str, folder: Path, load: Callable[[Path], _T]) -> _T:
+    """`load(folder)` with whatever goes wrong as a UserError."""
     try:
-        return load(folder, trust_remote_code=False, **options)
+        return load(folder)
+    except UserError:
+        raise
     except Exception as error:
-        raise UserError(f"model.path: the {what} in {folder} cannot be loaded: {first_line(error)}") from None
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        said = f"{type(error).__name__}: {reason}"
+        raise UserError(f"model.path: the {what} in {folder} cannot be loaded: {said}") from None

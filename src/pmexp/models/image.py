@@ -1,5 +1,8 @@
 """Vision transformers for image classification."""
 
+import logging
+from pathlib import Path
+
 import numpy as np
 import torch
 from transformers import AutoModelForImageClassification, PreTrainedModel
@@ -8,9 +11,13 @@ from pmexp.config import RunConfig
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.pictures import Pictures
 from pmexp.errors import UserError
-from pmexp.models.base import TaskModel, from_architecture, hf_fields
-from pmexp.models.checkpoint import load_pretrained, locate
+from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields
+from pmexp.models.checkpoint import Loaded, from_folder, load_pretrained, locate
+from pmexp.models.checkpoint_files import read_json
 from pmexp.models.examples import Examples, PictureExamples, TensorExamples
+from pmexp.models.images import MEAN, STD
+
+log = logging.getLogger(__name__)
 
 
 def build(config: RunConfig, dataset: Dataset) -> TaskModel:
@@ -18,12 +25,14 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         raise UserError("model.positions: an image model has as many as its patches; leave it null")
     if config.model.pretrained:
         folder = locate(config.model)
-        module, weights = load_pretrained(AutoModelForImageClassification, folder, config, dataset.classes)
+        loaded = load_pretrained(AutoModelForImageClassification, folder, config, dataset.classes)
+        if isinstance(dataset.train.inputs, Pictures):
+            loaded = loaded._replace(weights=loaded.weights + _other_normalisation(folder))
     else:
-        module, weights = untrained(config, len(dataset.classes)), "random"
+        loaded = Loaded(untrained(config, len(dataset.classes)), "random", "")
+    module = loaded.module
     size = module.config.image_size
-    if not isinstance(dataset.train.inputs, Pictures):
-        _check_images(module, dataset)
+    _check_images(module, dataset)
     patches = (size // module.config.patch_size) ** 2
 
     def examples(split: Split, length: int) -> Examples:
@@ -32,18 +41,38 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
             return PictureExamples(split.inputs, labels, size, config.seed)
         return TensorExamples({"pixel_values": torch.from_numpy(split.inputs)}, labels)
 
-    return TaskModel(module, examples, patches + 1, weights)
+    return TaskModel(module, examples, patches + 1, loaded.weights, loaded.architecture)
 
 
 def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
     """The architecture of the configuration with random weights; it needs no data and no checkpoint."""
     hf_config = from_architecture(config, **hf_fields(config, classes))
-    return AutoModelForImageClassification.from_config(hf_config)
+    return from_configuration(AutoModelForImageClassification, hf_config)
+
+
+def _other_normalisation(folder: Path) -> str:
+    """Says where the checkpoint was trained with pictures of another range than ours, from -1 to 1."""
+    file = folder / "preprocessor_config.json"
+    saved = (
+        from_folder("preprocessor_config.json", folder, lambda _: read_json(file)) if file.is_file() else {}
+    )
+    others = [
+        f"{key} {saved[key]}"
+        for key, ours in (("image_mean", MEAN), ("image_std", STD))
+        if saved.get(key) not in (None, ours, [ours] * 3)
+    ]
+    if others:
+        log.warning("model.path: %s was trained with %s, pictures here have 0.5", file, " and ".join(others))
+    return f", its {' and '.join(others)} not taken" if others else ""
 
 
 def _check_images(module: PreTrainedModel, dataset: Dataset) -> None:
-    assert isinstance(dataset.train.inputs, np.ndarray)
-    vit, given = module.config, dataset.train.inputs.shape[1:]
+    vit, inputs = module.config, dataset.train.inputs
+    if isinstance(inputs, Pictures):  # RGB, and cut to the model's size
+        given: tuple[int, ...] = (3, vit.image_size, vit.image_size)
+    else:
+        assert isinstance(inputs, np.ndarray)
+        given = inputs.shape[1:]
     wanted = (vit.num_channels, vit.image_size, vit.image_size)
     if given != wanted:
         raise UserError(

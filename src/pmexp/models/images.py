@@ -19,7 +19,7 @@ from pmexp.datasets.pictures import Pictures
 from pmexp.errors import UserError
 
 _SHORTER_SIDE = 256 / 224
-_MEAN = _STD = 0.5  # of ViT's checkpoints
+MEAN = STD = 0.5  # of ViT's checkpoints
 _OPERATIONS, _MAGNITUDE = 2, 9
 
 
@@ -46,7 +46,7 @@ class ImageBatches:
             images = torch.stack(
                 [self._augmented(image, epoch, row) for image, row in zip(images, rows, strict=True)]
             )
-        return (images - _MEAN) / _STD
+        return (images - MEAN) / STD
 
     def _crop(self, row: int) -> NDArray[np.uint8]:
         image = self._pictures.image(row)

@@ -10,7 +10,6 @@ from torch import nn
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -20,8 +19,8 @@ from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.errors import UserError
 from pmexp.models import positions
-from pmexp.models.base import TaskModel, from_architecture, hf_fields
-from pmexp.models.checkpoint import from_folder, load_pretrained, locate
+from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields
+from pmexp.models.checkpoint import Loaded, load_pretrained, load_tokenizer, locate
 from pmexp.models.examples import Examples, MaskedTokens, SymbolExamples, TensorExamples
 
 _AUTO = {
@@ -39,54 +38,77 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     tokenizer: Any
     if config.model.pretrained:
         folder = locate(config.model)
-        tokenizer = from_folder("tokenizer", folder, AutoTokenizer.from_pretrained)
-        module, weights = _trained(config, dataset, folder)
+        tokenizer = load_tokenizer(folder, config)
+        loaded = _trained(config, dataset, folder)
+        _fit(tokenizer, loaded.module, config)
     else:
         vocabulary = from_architecture(config).vocab_size
         tokenizer = train_tokenizer(dataset.train, vocabulary)
-        module, weights = untrained(config, len(dataset.classes), tokenizer.pad_token_id), "random"
+        loaded = Loaded(untrained(config, len(dataset.classes), tokenizer.pad_token_id), "random", "")
     length = config.dataset.max_length
-    positions.check(length, module, config.model)
+    positions.check(length, loaded.module, config.model)
 
     def examples(split: Split, length: int) -> Examples:
         if config.dataset.objective is Objective.masked_lm:
             return masked_blocks(tokenizer, split, length, config.seed)
         return encoded(tokenizer, split, length)
 
-    return TaskModel(module, examples, length, weights)
+    return TaskModel(loaded.module, examples, length, loaded.weights, loaded.architecture)
 
 
 def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
     """A classifier over the dataset's own vocabulary, whose token embeddings start from random values."""
     if config.model.pretrained:
-        module, weights = _trained(config, dataset, locate(config.model))
-        _take_symbols(module)
+        loaded = _trained(config, dataset, locate(config.model))
+        _take_symbols(loaded.module)
     else:
-        module, weights = untrained(config, len(dataset.classes)), "random"
+        loaded = Loaded(untrained(config, len(dataset.classes)), "random", "")
     length = config.dataset.max_length
-    positions.check(length, module, config.model)
+    positions.check(length, loaded.module, config.model)
 
     def examples(split: Split, length: int) -> Examples:
         assert not isinstance(split.inputs, list | np.ndarray)
         return SymbolExamples(split.inputs, torch.from_numpy(split.labels), length)
 
-    return TaskModel(module, examples, length, f"{weights}, random: token embeddings of the symbols")
+    weights = f"{loaded.weights}, random: token embeddings of the symbols"
+    return TaskModel(loaded.module, examples, length, weights, loaded.architecture)
 
 
 def _take_symbols(module: PreTrainedModel) -> None:
-    symbols = nn.Embedding(len(VOCABULARY), module.get_input_embeddings().embedding_dim, padding_idx=0)
+    width = module.get_input_embeddings().embedding_dim
+    symbols = nn.Embedding(len(VOCABULARY), width, padding_idx=0, dtype=torch.float32)
     nn.init.normal_(symbols.weight, std=module.config.initializer_range)
     module.set_input_embeddings(symbols)
     module.config.vocab_size = len(VOCABULARY)
 
 
-def _trained(config: RunConfig, dataset: Dataset, folder: Path) -> tuple[PreTrainedModel, str]:
-    """The checkpoint of `folder` with the positions asked for, and where its weights came from."""
-    auto = _AUTO[config.dataset.objective]
-    module, weights = load_pretrained(auto, folder, config, dataset.classes)
+def _trained(config: RunConfig, dataset: Dataset, folder: Path) -> Loaded:
+    """Loads the checkpoint of `folder` with the positions asked for."""
+    loaded = load_pretrained(_AUTO[config.dataset.objective], folder, config, dataset.classes)
     if config.model.positions:
-        weights += f", {positions.extend(module, config.model)}"
-    return module, weights
+        extended = positions.extend(loaded.module, config.model)
+        return loaded._replace(weights=f"{loaded.weights}, {extended}")
+    return loaded
+
+
+def _fit(tokenizer: Any, module: PreTrainedModel, config: RunConfig) -> None:
+    """Tells the model the tokenizer's padding where it has none of its own.
+
+    Raises UserError for a tokenizer that cannot pad, or has more tokens than the model knows.
+    """
+    known = module.get_input_embeddings().num_embeddings
+    if len(tokenizer) > known:
+        raise UserError(
+            f"model.path: the tokenizer in {tokenizer.name_or_path} has {len(tokenizer)} tokens and the "
+            f"model {known}; give the tokenizer that the weights were trained with"
+        )
+    if tokenizer.pad_token_id is None and config.dataset.objective is Objective.classification:
+        raise UserError(
+            f"model.path: the tokenizer in {tokenizer.name_or_path} has no pad_token, which texts of "
+            "different lengths need; name one in its tokenizer_config.json"
+        )
+    if module.config.pad_token_id is None:
+        module.config.pad_token_id = tokenizer.pad_token_id
 
 
 def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrainedModel:
@@ -99,7 +121,7 @@ def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrai
     if config.model.positions:
         unused = pad_token_id + 1 if config.model.kind in _PADDED_POSITIONS else 0
         hf_config.max_position_embeddings = config.model.positions + unused
-    module = _AUTO[config.dataset.objective].from_config(hf_config)
+    module = from_configuration(_AUTO[config.dataset.objective], hf_config)
     if INPUTS_OF[config.dataset.kind] is Inputs.symbols:
         _take_symbols(module)
     return module

@@ -63,7 +63,7 @@ class Workload:
         torch.manual_seed(0)
         with torch.device(device):
             config = BertConfig(**size.architecture, attn_implementation=attention)
-            module = BertForMaskedLM(config).train()
+            module = BertForMaskedLM(config).float().train()
         shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
         self._modules = {variant: copy.deepcopy(module, dict(shared)) for variant in variants}
         for variant, own in self._modules.items():

@@ -1,0 +1,126 @@
+"""What is read of a checkpoint's folder: its own files, and of their settings data alone.
+
+Whatever else a folder may name, code, kernels, adapters or files elsewhere, is neither read nor run: each
+file is found by its own name here, and no library is handed the folder.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pmexp.errors import UserError
+
+# Formats of other frameworks and pickles beside a safetensors file are neither fetched nor read.
+PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin")
+
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_TOKENIZER = (
+    "*.txt",
+    "*.model",
+    "tokenizer*.json",
+    "vocab*.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
+NO_VOCABULARY = "it has no vocabulary: tokenizer.json, vocab.txt, vocab.json with merges.txt, or spm.model"
+_TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+_TOKENIZER_WORDS = (  # whose values are texts, lists or mappings; any other such value may be a path
+    "added_tokens_decoder", "additional_special_tokens", "errors", "extra_special_tokens",
+    "model_input_names", "never_split", "padding_side", "tokenizer_class", "truncation_side", "vocab_type",
+)  # fmt: skip
+
+
+def check_folder(folder: Path) -> None:
+    """Raises UserError where a file that would be read lies elsewhere, or is an adapter of other weights.
+
+    The links of the hub's cache, from a snapshot to the blobs beside it, are its own files.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise UserError(
+            f"model.path: {folder} holds a peft adapter, which changes weights that lie elsewhere; "
+            "merge it into its model (merge_and_unload), and give the folder that save_pretrained writes"
+        )
+    own = folder.resolve()
+    places = [own, own.parents[1] / "blobs"] if own.parent.name == "snapshots" else [own]
+    for file in (file for pattern in PATTERNS for file in sorted(folder.glob(pattern))):
+        target = file.resolve()
+        if not any(target.is_relative_to(place) for place in places):
+            raise UserError(
+                f"model.path: {file} is a link to {target}, outside of the folder; put a copy in its place"
+            )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Raises ValueError where it holds no JSON object."""
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{file.name} is no JSON object")
+    return found
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of the folder by their names, on the CPU and as they were saved.
+
+    Raises FileNotFoundError where there are none, and ValueError where a file holds something else.
+    """
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            files = _shards(folder / name) if name.endswith(".index.json") else [folder / name]
+            return {key: tensor for file in files for key, tensor in _tensors(file).items()}
+    raise FileNotFoundError("it has no model.safetensors and no pytorch_model.bin")
+
+
+def _shards(index: Path) -> list[Path]:
+    names = sorted(set(read_json(index)["weight_map"].values()))
+    for name in names:
+        if Path(name).name != name:
+            raise ValueError(f"{index.name} names {name}, which is no file of this folder")
+    return [index.parent / name for name in names]
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    found = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ValueError(f"{file.name} is no mapping of names to tensors")
+    return found
+
+
+@contextmanager
+def tokenizer_files(folder: Path) -> Iterator[Path]:
+    """A folder of the tokenizer's files alone, whose settings name neither code nor files.
+
+    Raises FileNotFoundError where there are none but settings.
+    """
+    files = {file for pattern in _TOKENIZER for file in folder.glob(pattern)}
+    if all(file.name in _TOKENIZER_SETTINGS for file in files):
+        raise FileNotFoundError(NO_VOCABULARY)
+    with TemporaryDirectory(prefix="pmexp-tokenizer-") as scratch:
+        for file in files:
+            copy = Path(scratch) / file.name
+            if file.name in _TOKENIZER_SETTINGS:
+                copy.write_text(json.dumps(_data_alone(read_json(file))), encoding="utf-8")
+            else:
+                copy.symlink_to(file.resolve())
+        yield Path(scratch)
+
+
+def _data_alone(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in settings.items()
+        if key.endswith("_token") or key in _TOKENIZER_WORDS or not isinstance(value, str | list | dict)
+    }
