@@ -62,8 +62,8 @@ BASE = config("model=tinybert", "dataset=reuters-r8", "dataset.max_length=32")
 LANGUAGE = replace(BASE.dataset, objective=Objective.masked_lm, metrics=["perplexity"])
 
 
-def run_of(folder: Path, dataset: DatasetConfig = BASE.dataset) -> RunConfig:
-    return replace(BASE, model=replace(BASE.model, path=str(folder)), dataset=dataset)
+def run_of(folder: Path, dataset: DatasetConfig = BASE.dataset, **model: Any) -> RunConfig:
+    return replace(BASE, model=replace(BASE.model, path=str(folder), **model), dataset=dataset)
 
 
 def built(folder: Path, dataset: DatasetConfig = BASE.dataset) -> TaskModel:
