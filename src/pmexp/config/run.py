@@ -108,6 +108,11 @@ class RunConfig:
         return flat({k: v for k, v in self.to_dict().items() if k not in _NO_PART_OF_THE_RESULT})
 
     @property
+    def has_local_data(self) -> bool:
+        """Whether files that a person named are part of its data."""
+        return bool(self.dataset.path or (self.robustness.ood and self.robustness.ood.path))
+
+    @property
     def run_id(self) -> str:
         """`<variant>-s<seed>-<hash>`: the hash of all that can change the result.
 
