@@ -121,7 +121,7 @@ def test_errors_name_the_file_or_key_and_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dataset\.label_column: 'gold'"):
         pairs(tmp_path, label_column="gold")
     frame.assign(label=7).to_csv(tmp_path / "test.csv", index=False)
-    with pytest.raises(UserError, match=r"7 in the test split .* is not a class of the train split: 0, 1"):
+    with pytest.raises(UserError, match=r"'7' in the test split .* is not a class of the train split: 0, 1"):
         pairs(tmp_path)
     frame.to_csv(tmp_path / "dev.csv", index=False)
     frame.to_csv(tmp_path / "validation.csv", index=False)

@@ -4,8 +4,13 @@
 class UserError(Exception):
     """Something the user can mend: one line that names it, says what is allowed and what to do.
 
-    Entry points print it without a traceback and exit with code 2.
+    Entry points print it without a traceback and exit with code 2. What it quotes of files and names may hold
+    line ends and worse: they are escaped.
     """
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in said)
 
 
 def first_line(error: BaseException) -> str:

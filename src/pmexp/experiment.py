@@ -18,6 +18,7 @@ from pmexp.checkpoint import Checkpoints
 from pmexp.config import RunConfig, Select, Where
 from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Dataset, Split
+from pmexp.datasets.digest import refuse_changed_data, refuse_other_data
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
 from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, RunClaimed, said_of
@@ -65,14 +66,21 @@ class Prepared:
     ood: Dataset | None  # see config.RobustnessConfig
     replacement: ReplacementReport
 
+    @property
+    def data(self) -> dict[str, str]:
+        """What the record says of the data."""
+        return self.dataset.record("data") | (self.ood.record("ood_data") if self.ood else {})
+
 
 def run(config: RunConfig, capture_output: bool = False) -> None:
     """Executes one run unless it is finished already. `capture_output` sends all output to the run's log.
 
-    Raises UserError before anything is written, RunClaimed (one of them) where another process executes the
-    run, and Interrupted after a stop signal.
+    Raises UserError before anything is written, also where the data has changed since the run was finished or
+    wrote its checkpoint; RunClaimed (one of them) where another process executes the run, and Interrupted
+    after a stop signal.
     """
     folder = RunFolder(config.folder)
+    refuse_changed_data([config])
     if _finished(folder):
         return
     if is_launcher(config):
@@ -85,6 +93,7 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
     with stop_requests() as stop:
         try:
             prepared = prepare(config)
+            refuse_other_data(config, prepared.data)
             prepared.training.instruments = _instruments(config, prepared.training, folder)
         except Exception as error:
             if not is_out_of_memory(error) or config.system.processes > 1:
@@ -181,7 +190,7 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
         mirror = open_mirror(config, folder) if first else NoMirror()
         try:
             if first:
-                record_start(folder, resumed_at=training.progress.step)
+                record_start(folder, training.progress.step, prepared.data)
             checked, how_checked = _gradient_check(config, prepared)
             if not resumed:
                 journal.write(0, {"progress/steps_total": training.total_steps} | checked)
@@ -313,8 +322,7 @@ def _environment(
         "attention": attention(training.module),
         "weights": prepared.model.weights,
         **({"architecture": prepared.model.architecture} if prepared.model.architecture else {}),
-        "data": prepared.dataset.origin,
-        **({"ood_data": prepared.ood.origin} if prepared.ood else {}),
+        **prepared.data,
         **training.system.record(training.module),
         **training.instruments.record(),
         "peak_memory_source": peak.source,

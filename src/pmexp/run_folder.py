@@ -60,6 +60,28 @@ class RunFolder:
         owner = _object_in(self._owner, "host", "pid", "started")
         return {"attempt": 1} | owner if owner else {}  # earlier versions did not count them
 
+    def last_start(self) -> dict[str, Any]:
+        """The last whole line of attempts.jsonl; {} before the first."""
+        file = self.path / "attempts.jsonl"
+        for line in reversed(file.read_text().splitlines() if file.is_file() else []):
+            with suppress(ValueError):  # half of a line is what a kill leaves
+                if isinstance(start := json.loads(line), dict):
+                    return start
+        return {}
+
+    def data_digests(self) -> dict[str, str]:
+        """Of the data behind its result, or behind the checkpoint that it would go on from, by their keys in
+        the record; {} where there is neither, and of a run of earlier versions.
+        """
+        if self.is_finished():
+            found = _object_in(self.summary, "status").get("environment")
+        else:
+            has_checkpoint = any((self.checkpoints / "resume").glob("step-*.json"))
+            found = self.last_start().get("data") if has_checkpoint else None
+        found = found if isinstance(found, dict) else {}  # anybody may have written it
+        digests = {key: found.get(key) for key in ("data_digest", "ood_data_digest")}
+        return {key: value for key, value in digests.items() if isinstance(value, str)}
+
     def is_claimed(self) -> bool:
         """Whether a process executes the run now, as far as this machine's file system knows."""
         if not self._lock.is_file():

@@ -189,7 +189,7 @@ def test_pictures_are_found_at_any_depth_in_any_format_and_the_rest_is_named(
     assert all(data.train.inputs[row].shape == (260, 300, 3) for row in range(len(taken)))
     outside = "left out 10: more, train/.cache, train/loose.png, train/a/.DS_Store, train/a/._1.jpg, ..."
     deeper = "folders below a class, taken as of that class, 2: train/a/batch 1, train/a/batch 1/deep"
-    assert data.origin == f"{tmp_path}; classes from 0: a; {deeper}; {outside}"
+    assert (data.origin, data.left_out) == (str(tmp_path), f"{deeper}; {outside}")
     assert outside in caplog.text
 
 
@@ -202,7 +202,8 @@ def test_the_numbers_of_the_classes_are_on_record(folder: Path, tmp_path: Path) 
     (tmp_path / "val" / "10").rmdir()
     data = load(tmp_path)
     assert data.classes == ["1", "10", "2"] and data.val.labels.tolist() == [0, 2]
-    assert data.origin == f"{tmp_path}; classes from 0: 1, 10, 2; no val pictures of 10"
+    assert data.left_out == "no val pictures of 10"
+    assert data.record("data")["data_classes"] == "0: 1, 1: 10, 2: 2"
 
 
 def test_links_are_followed_and_never_round_in_circles(folder: Path, tmp_path: Path) -> None:
@@ -211,7 +212,7 @@ def test_links_are_followed_and_never_round_in_circles(folder: Path, tmp_path: P
     (tmp_path / "data" / "train" / "a").symlink_to(tmp_path / "store")
     (tmp_path / "store" / "deep" / "up").symlink_to(tmp_path / "store")
     data = load(tmp_path / "data")
-    assert len(data.train) == 1 and data.origin.endswith("1: train/a/deep; left out 1: train/a/deep/up")
+    assert len(data.train) == 1 and data.left_out.endswith("1: train/a/deep; left out 1: train/a/deep/up")
 
 
 def test_letters_of_patterns_in_a_path_name_no_other_folder(folder: Path, tmp_path: Path) -> None:
@@ -287,7 +288,7 @@ def hub(labels: dict[str, list[int | None]], **changes: Any) -> dict[str, Any]:
 def test_pictures_of_the_hub_go_the_same_way(
     labels: Any, changes: Any, message: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = Tables(hub(labels, **changes), "hub a/b")
+    tables = Tables(hub(labels, **changes), "hub a/b", places={})
     monkeypatch.setattr("pmexp.datasets.imagenet.tables", lambda config: tables)
     dataset = DatasetConfig(name="imagenet1k", kind=DatasetKind.imagenet, hub_id="a/b")
     if message is not None:

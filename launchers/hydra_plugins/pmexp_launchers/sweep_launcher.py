@@ -41,8 +41,13 @@ class SweepLauncher(Launcher):
         ]
 
     def sweep(self, runs: Sequence[RunConfig]) -> None:
-        """Raises SweepFailed, or UserError where nothing but bad input was the reason."""
+        """Raises SweepFailed, or UserError where nothing but bad input was the reason. Data that has changed
+        since a run was made of it is bad input, before anything is executed."""
         self.check()
+        if of_files := [run for run in runs if run.has_local_data]:
+            from pmexp.datasets.digest import refuse_changed_data  # imports much
+
+            refuse_changed_data(of_files)
         outcomes = {run.folder: Outcome(State.skipped) for run in runs}
         waiting = [run for run in runs if not is_finished(run)]
         print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before")

@@ -14,9 +14,10 @@ def check_name(key: str, value: str) -> None:
 
 
 def check_hub_id(key: str, value: str | None) -> None:
-    """A path is none: libraries read a folder there too, which would depend on where a run is started."""
-    if value and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", value):
-        group = key.partition(".")[0]
+    """A path is none, nor is a format like csv: libraries would read a folder of where a run is started."""
+    group = key.partition(".")[0]
+    owner = "?" if group == "model" else ""  # some old models have none
+    if value and not re.fullmatch(rf"([\w-][\w.-]*/){owner}[\w-][\w.-]*", value):
         raise UserError(f"{key}: {value!r} is no id such as owner/name; for a folder set {group}.path")
 
 

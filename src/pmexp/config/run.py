@@ -110,6 +110,11 @@ class RunConfig:
         return one_form(settings, self.model, self.variant.p)
 
     @property
+    def has_local_data(self) -> bool:
+        """Whether files that a person named are part of its data."""
+        return bool(self.dataset.path or (self.robustness.ood and self.robustness.ood.path))
+
+    @property
     def run_id(self) -> str:
         """`<variant>-s<seed>-<hash>`: the hash of all that can change the result.
 

@@ -1,10 +1,12 @@
 """Real datasets only: one that cannot be had is a UserError that says what to fetch and where to put it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from pmexp.config import DatasetConfig, DatasetKind
 from pmexp.datasets import digits, imagenet, language, listops, reuters_r8, text
 from pmexp.datasets.base import Dataset
+from pmexp.datasets.digest import digest_of, digest_where_it_lies
 from pmexp.errors import UserError
 
 LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
@@ -19,10 +21,12 @@ LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
 
 def load(config: DatasetConfig) -> Dataset:
     """The dataset with its three splits. Raises UserError when it cannot be had."""
+    digest = digest_of(config)  # before it is read
     dataset = LOADERS[config.kind](config)
     if "f1" in config.metrics and len(dataset.classes) != 2:
         raise UserError(
             f"dataset.metrics: f1 is for two classes, dataset={config.name} has {len(dataset.classes)}; "
             "leave it out"
         )
-    return dataset
+    digest = digest or dataset.digest or digest_where_it_lies(config.kind, dataset.origin)
+    return replace(dataset, digest=digest)

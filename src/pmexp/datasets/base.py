@@ -9,6 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from pmexp.errors import UserError
 
+_RECORDED = 100  # names of classes
 _SPLIT_SEED = 0  # one dev split for every run, whatever its seed: runs then differ in nothing else
 
 Images = NDArray[np.float32]  # (samples, channels, height, width)
@@ -47,6 +48,17 @@ class Dataset:
     classes: list[str]  # empty for language
     unlabelled_test: Split | None = None  # the test split of such a set, labels all -1
     origin: str = ""  # where it lies; for a hub dataset also its commit
+    digest: str = ""  # of its files, or the commit of a hub dataset
+    left_out: str = ""  # what lies there and was not taken: how many and which
+
+    def record(self, name: str) -> dict[str, str]:
+        """What a run's record says of it, under keys that begin with `name`."""
+        named = any(label != str(number) for number, label in enumerate(self.classes))
+        few = [f"{number}: {label}" for number, label in enumerate(self.classes[:_RECORDED])]
+        more_classes = [f"... of {len(self.classes)}"] if len(self.classes) > _RECORDED else []
+        order = ", ".join(few + more_classes) if named else ""
+        more = {"digest": self.digest, "left_out": self.left_out, "classes": order}
+        return {name: self.origin} | {f"{name}_{key}": said for key, said in more.items() if said}
 
 
 def carve(split: Split, fraction: float, what: str) -> tuple[Split, Split]:

@@ -23,28 +23,46 @@ from pmexp.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
-_NAMED_CLASSES = 100
+_NAMED = 100  # classes
 _UNLABELLED = -1
 
 
 def load(config: DatasetConfig) -> Dataset:
     """Splits of `Pictures`, none of them decoded yet. Raises UserError where they cannot be had."""
     try:
-        splits, classes, origin = _from_folder(config) if config.path else _from_hub(config)
+        found = _from_folder(config) if config.path else _from_hub(config)
     except OSError as error:
         raise UserError(
             f"dataset.path: {error.filename} cannot be read ({error.strerror}); make it readable"
         ) from None
     for name in ("train", "val"):
-        if name not in splits:
+        if name not in found.splits:
             raise UserError(
                 f"dataset={config.name}: {config.path or config.hub_id} has no {name} split; "
                 f"put {name}/<class>/<picture> there"
             )
-    return Dataset(splits["train"], splits["val"], splits.get("test"), classes, origin=origin)
+    splits = found.splits
+    return Dataset(
+        splits["train"],
+        splits["val"],
+        splits.get("test"),
+        found.classes,
+        origin=found.origin,
+        digest=found.digest,
+        left_out=found.left_out,
+    )
 
 
-def _from_folder(config: DatasetConfig) -> tuple[dict[str, Split], list[str], str]:
+@dataclass(frozen=True)
+class _Found:
+    splits: dict[str, Split]
+    classes: list[str]
+    origin: str
+    digest: str = ""  # the commit of a hub dataset
+    left_out: str = ""
+
+
+def _from_folder(config: DatasetConfig) -> _Found:
     folder = Path(str(config.path)).expanduser()
     places = {
         split: found
@@ -61,7 +79,7 @@ def _from_folder(config: DatasetConfig) -> tuple[dict[str, Split], list[str], st
     taken = {found[0].name for found in places.values()}
     left_out = sorted(entry.path for entry in os.scandir(folder) if entry.name not in taken)
     classes, _ = classes_of(places["train"][0])
-    said = [str(folder), _order(classes)]
+    said = []
     splits = {}
     deeper: list[str] = []
     for split, found in places.items():
@@ -69,20 +87,14 @@ def _from_folder(config: DatasetConfig) -> tuple[dict[str, Split], list[str], st
         left_out += notes.left_out
         deeper += notes.deeper
         if notes.missing:
-            said.append(f"no {split} pictures of {', '.join(notes.missing[:_NAMED_CLASSES])}")
+            said.append(f"no {split} pictures of {', '.join(notes.missing[:_NAMED])}")
     if deeper:
         said.append(f"folders below a class, taken as of that class, {told(deeper, folder)}")
     if left_out:
         said.append(f"left out {told(left_out, folder)}")
-    if len(said) > 2:
-        log.warning("dataset.path: %s: %s", folder, "; ".join(said[2:]))
-    return splits, classes, "; ".join(said)
-
-
-def _order(classes: list[str]) -> str:
-    more = len(classes) - _NAMED_CLASSES
-    named = ", ".join(classes[:_NAMED_CLASSES]) + (f" and {more} more" if more > 0 else "")
-    return f"classes from 0: {named}"
+    if said:
+        log.warning("dataset.path: %s: %s", folder, "; ".join(said))
+    return _Found(splits, classes, str(folder), left_out="; ".join(said))
 
 
 @dataclass
@@ -115,7 +127,7 @@ def _labelled(folder: Path, classes: list[str]) -> tuple[Split, _Notes]:
     return Split(Pictures(files), np.array(labels, dtype=np.int64)), notes
 
 
-def _from_hub(config: DatasetConfig) -> tuple[dict[str, Split], list[str], str]:
+def _from_hub(config: DatasetConfig) -> _Found:
     import datasets
 
     found = tables(config)
@@ -140,7 +152,7 @@ def _from_hub(config: DatasetConfig) -> tuple[dict[str, Split], list[str], str]:
         undecoded = _undecoded(config, table)
         splits[name] = Split(Pictures(undecoded[config.image_column]), numbers)
     classes = list(found.splits["train"].features[config.label_column].names)
-    return splits, classes, found.origin
+    return _Found(splits, classes, found.origin, found.digest, found.left_out)
 
 
 def _undecoded(config: DatasetConfig, table: Any) -> Any:

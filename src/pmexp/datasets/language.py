@@ -4,30 +4,32 @@ A folder holds {train,validation|dev|val,test}.{txt,csv,tsv,jsonl,json,parquet}:
 sample, other formats have the column that `dataset.text_columns` names. Lines stay as they are.
 """
 
-from typing import Any
-
 import numpy as np
 
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split
-from pmexp.datasets.tables import FORMATS, column, tables
+from pmexp.datasets.files import FORMATS
+from pmexp.datasets.tables import Tables, tables, texts
 from pmexp.errors import UserError
+
+LINE_FORMATS = ("txt", *FORMATS)
 
 
 def load(config: DatasetConfig) -> Dataset:
     """Splits of 1-tuples of lines and no labels."""
     if len(config.text_columns) != 1:
         raise UserError(f"dataset.text_columns: {config.text_columns} must name one column of lines")
-    found = tables(config, ("txt", *FORMATS))
-    splits = {name: _lines(config, table) for name, table in found.splits.items()}
+    found = tables(config, LINE_FORMATS, empty_cell="")
+    splits = {split: _lines(config, found, split) for split in found.splits}
     if "val" not in splits:
         raise UserError(
             f"dataset={config.name}: {config.path or config.hub_id} has no validation split; "
             "put validation.txt there"
         )
-    return Dataset(splits["train"], splits["val"], splits.get("test"), [], origin=found.origin)
+    train, val, test = splits["train"], splits["val"], splits.get("test")
+    return Dataset(train, val, test, [], origin=found.origin, digest=found.digest, left_out=found.left_out)
 
 
-def _lines(config: DatasetConfig, table: Any) -> Split:
-    lines = column(config, table, config.text_columns[0], "dataset.text_columns")
+def _lines(config: DatasetConfig, found: Tables, split: str) -> Split:
+    lines = texts(config, found, split, config.text_columns[0])
     return Split([(line,) for line in lines], np.zeros(0, dtype=np.int64))

@@ -29,6 +29,7 @@ from pmexp.config import DatasetConfig, TreesConfig
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.cache import cache_folder
 from pmexp.datasets.listops_trees import PAD, START, VOCABULARY, Procedure, Tokens, Trees
+from pmexp.datasets.tables import folder_of
 from pmexp.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ SHARD = 500  # samples
 MULTIPLE = 256  # padded lengths are multiples of this
 _VERSION = 1  # of what settings and seed mean; part of the folder's name
 _ARRAYS = ("tokens.npy", "bounds.npy", "labels.npy")
-_SUMS = "SHA256SUMS"
+SUMS = "SHA256SUMS"
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -63,7 +64,7 @@ def load(config: DatasetConfig) -> Dataset:
 
     Generates them first where that has not been done. Raises UserError when a file is damaged.
     """
-    folder = Path(config.path).expanduser() if config.path else prepare(config)
+    folder = folder_of(config.path) if config.path else prepare(config)
     tokens, bounds, labels = _read(folder, config)
     samples = len(labels)
     edges = [0, samples * 8 // 10, samples * 9 // 10, samples]
@@ -181,7 +182,7 @@ def _join(shards: list[Path], folder: Path, settings: dict[str, Any]) -> None:
         )
     (folder / "about.json").write_text(json.dumps(settings, indent=1) + "\n")
     sums = [f"{_digest(folder / name)}  {name}\n" for name in (*_ARRAYS, "about.json")]
-    (folder / _SUMS).write_text("".join(sums))
+    (folder / SUMS).write_text("".join(sums))
     for shard in shards:
         shard.unlink()
 
@@ -199,7 +200,7 @@ def _of_shard(file: Path, name: str) -> NDArray[Any]:
 
 def _read(folder: Path, config: DatasetConfig) -> tuple[Tokens, NDArray[np.int64], NDArray[np.int64]]:
     try:
-        sums = [line.split("  ", 1) for line in (folder / _SUMS).read_text().splitlines()]
+        sums = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
         wrong = [name for digest, name in sums if _digest(folder / name) != digest]
         about = json.loads((folder / "about.json").read_text()) if not wrong else {}
     except (OSError, ValueError) as error:
@@ -209,7 +210,7 @@ def _read(folder: Path, config: DatasetConfig) -> tuple[Tokens, NDArray[np.int64
         ) from None
     if wrong:
         raise UserError(
-            f"{folder / wrong[0]}: its checksum is not the one in {_SUMS}; remove the folder and generate "
+            f"{folder / wrong[0]}: its checksum is not the one in {SUMS}; remove the folder and generate "
             "the set again with python -m pmexp.data"
         )
     differing = [key for key, value in _settings(config).items() if about.get(key) != value]

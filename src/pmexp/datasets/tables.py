@@ -1,6 +1,9 @@
-"""Tables of a dataset's splits, from the Hugging Face hub or from a local folder of files."""
+"""Tables of a dataset's splits, from the Hugging Face hub or from a local folder of files.
 
-import csv
+The files of a folder are named after their splits (SPLITS) and formats; one file is one split. What else lies
+there, and what other splits a hub dataset has, is left out and named.
+"""
+
 import logging
 import os
 import re
@@ -10,51 +13,84 @@ from pathlib import Path
 from typing import Any
 
 from pmexp.config import DatasetConfig
-from pmexp.errors import UserError, first_line
+from pmexp.datasets.files import FORMATS, read
+from pmexp.datasets.labels import is_unicode
+from pmexp.datasets.separated import quotes_are_marks
+from pmexp.datasets.text_lines import reason
+from pmexp.errors import UserError
 
 SPLITS = {"train": ("train",), "val": ("validation", "dev", "val"), "test": ("test",)}
-FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
-_BUILDERS = {"tsv": "csv", "jsonl": "json", "txt": "text"}
-_LONGEST_REASON = 160  # characters of another library's message
+_NAMED = 8  # of what was left out
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Tables:
     splits: dict[str, Any]  # by train, val and test, as far as there are
     origin: str  # the folder, or the hub dataset with its commit and its place in the local cache
+    places: dict[str, str]  # of each split: the file, or the hub dataset
+    digest: str = ""  # the commit of a hub dataset
+    left_out: str = ""  # files or splits that were not taken: how many and which
 
 
-def tables(config: DatasetConfig, formats: Sequence[str] = FORMATS) -> Tables:
-    """The splits, of which train is there. Raises UserError when they cannot be had."""
-    found = _from_folder(config, formats) if config.path else _from_hub(config)
+def tables(config: DatasetConfig, formats: Sequence[str] = FORMATS, empty_cell: str | None = None) -> Tables:
+    """The splits, of which train is there and none is empty. Raises UserError when they cannot be had.
+
+    empty_cell: what a cell of a csv or tsv file without any character is.
+    """
+    found = _from_folder(config, formats, empty_cell) if config.path else _from_hub(config)
     if "train" not in found.splits:
         raise UserError(
             f"dataset={config.name}: {config.path or config.hub_id} has no train split; "
             f"put train.{formats[0]} (or another of {', '.join(formats)}) there"
+            + (f"; {found.left_out}" if found.left_out else "")
         )
+    for split, table in found.splits.items():
+        if not len(table):
+            raise UserError(f"dataset={config.name}: the {split} split ({found.places[split]}) has no rows")
+    if found.left_out:
+        log.info("dataset=%s: %s", config.name, found.left_out)
     return found
 
 
-def column(config: DatasetConfig, table: Any, name: str, key: str) -> Any:
-    """One column of a split. Raises UserError, which names `key`, where it has none of this name."""
+def column(config: DatasetConfig, table: Any, name: str, key: str, place: str = "") -> Any:
+    """One column of a split. Raises UserError, with `key` and `place`, where it has none of this name."""
     if name not in table.column_names:
+        names = table.column_names
+        other = next((mark for mark in ",;|\t" if len(names) == 1 and mark in names[0]), "")
         raise UserError(
-            f"{key}: {name!r} is not a column of the {table.split} split of dataset={config.name}; "
-            f"it has {', '.join(table.column_names)}"
+            f"{key}: {name!r} is not a column of the {table.split} split of dataset={config.name}"
+            f"{f' ({place})' if place else ''}; it has {', '.join(names)}"
+            + (f": are its cells separated by {other!r}? csv takes ',' and tsv tabs" if other else "")
         )
     return table[name]
 
 
-def _from_folder(config: DatasetConfig, formats: Sequence[str]) -> Tables:
-    folder = Path(str(config.path)).expanduser()
-    if not folder.is_dir():
+def texts(config: DatasetConfig, found: Tables, split: str, name: str) -> list[str]:
+    """A column of text. Raises UserError, with file and row, for a cell that is missing or no text."""
+    place = found.places[split]
+    cells: list[str] = column(config, found.splits[split], name, "dataset.text_columns", place)[:]
+    for row, cell in enumerate(cells, start=1):
+        if isinstance(cell, str) and (cell.isascii() or is_unicode(cell)):
+            continue
+        what = "is missing" if cell is None else f"is no text but of type {type(cell).__name__}"
         raise UserError(
-            f"dataset.path: {folder} is not a folder; put train.{formats[0]}, validation.{formats[0]} and "
-            f"test.{formats[0]} (or {', '.join(formats[1:])}) there"
+            f"dataset.text_columns: {name} in the {split} split ({place}, row {row}) "
+            f"{'holds half of a character' if isinstance(cell, str) else what}; "
+            "write text there, or leave the row out"
         )
-    import datasets
+    return cells
 
-    splits = {}
+
+def folder_of(path: str) -> Path:
+    """The folder that `dataset.path` means: a leading ~/ is the home, every other letter names itself."""
+    return Path(path).expanduser() if path == "~" or path.startswith("~/") else Path(path)
+
+
+def split_files(folder: Path, formats: Sequence[str]) -> dict[str, Path]:
+    """The file of each split that is there. Raises UserError where two are of one split."""
+    chosen = {}
     for split, stems in SPLITS.items():
         files = [f for stem in stems for kind in formats if (f := folder / f"{stem}.{kind}").is_file()]
         if len(files) > 1:
@@ -62,38 +98,87 @@ def _from_folder(config: DatasetConfig, formats: Sequence[str]) -> Tables:
                 f"dataset.path: {files[0]} and {files[1]} both claim to be the {split} split; keep one"
             )
         if files:
-            kind = files[0].suffix[1:]
-            options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if kind == "tsv" else {}
-            try:
-                splits[split] = datasets.load_dataset(
-                    _BUILDERS.get(kind, kind), data_files={split: str(files[0])}, split=split, **options
-                )
-            except Exception as error:
-                raise UserError(
-                    f"dataset.path: {files[0]} cannot be read as {kind} ({_reason(error)})"
-                ) from None
-    return Tables(splits, str(folder))
+            chosen[split] = files[0]
+    return chosen
+
+
+def _from_folder(config: DatasetConfig, formats: Sequence[str], empty_cell: str | None) -> Tables:
+    folder = folder_of(str(config.path))
+    try:
+        entries = {entry.name for entry in os.scandir(folder)}
+    except (OSError, ValueError) as error:
+        why = "" if isinstance(error, FileNotFoundError) else f" that can be read ({reason(error)})"
+        raise UserError(
+            f"dataset.path: {folder} is not a folder{why}; put train.{formats[0]}, validation.{formats[0]} "
+            f"and test.{formats[0]} (or {', '.join(formats[1:])}) there"
+        ) from None
+    files = split_files(folder, formats)
+    marks = quotes_are_marks(file for file in files.values() if file.suffix == ".tsv")
+    splits = {split: read(file, split, marks, empty_cell) for split, file in files.items()}
+    left_out = _left_out(
+        entries,
+        {file.name for file in files.values()},
+        f"entries of {folder}",
+        f"files of type {'|'.join(formats)} are taken that are named",
+    )
+    return Tables(splits, str(folder), {s: str(file) for s, file in files.items()}, left_out=left_out)
+
+
+def _left_out(names: set[str], taken: set[str], of: str, means: str) -> str:
+    if not (rest := sorted(names - taken)):
+        return ""
+    few = rest[:_NAMED] + (["..."] if len(rest) > _NAMED else [])
+    shown = ", ".join(name.encode("utf-8", "backslashreplace").decode() for name in few)
+    stems = ", ".join("|".join(stems) for stems in SPLITS.values())
+    return f"left out {len(rest)} of the {len(names)} {of}: {shown} ({means} {stems})"
 
 
 def _from_hub(config: DatasetConfig) -> Tables:
-    if not config.hub_id:
-        raise UserError(f"dataset.path: dataset={config.name} has no hub_id; set dataset.path=<folder>")
+    hub_id = _hub_id(config)
     import datasets
 
     # its retries say nothing more than the error
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        found = datasets.load_dataset(config.hub_id, config.hub_config, revision=config.revision)
+        found = datasets.load_dataset(hub_id, config.hub_config, revision=config.revision)
     except Exception as error:
         offline = " (offline mode is on)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise UserError(
-            f"dataset={config.name}: hub dataset {config.hub_id} cannot be had{offline} ({_reason(error)}); "
+            f"dataset={config.name}: hub dataset {config.hub_id} cannot be had{offline} ({reason(error)}); "
             f"fetch it on a machine with network with python -m pmexp.data dataset={config.name}, or put its "
             "splits as train, validation and test in one folder and set dataset.path=<folder>"
         ) from None
-    splits = {split: found[stem] for split, stems in SPLITS.items() for stem in stems if stem in found}
+    chosen = {split: [stem for stem in stems if stem in found] for split, stems in SPLITS.items()}
+    for split, stems in chosen.items():
+        if len(stems) > 1:
+            raise UserError(
+                f"dataset={config.name}: {stems[0]} and {stems[1]} of hub dataset {config.hub_id} both claim "
+                f"to be the {split} split; put the right one in a folder and set dataset.path=<folder>"
+            )
+    splits = {split: found[stems[0]] for split, stems in chosen.items() if stems}
     place = Path(next(iter(found.values())).cache_files[0]["filename"]).parent
-    return Tables(splits, f"hub {config.hub_id} at {_commit(config, place)} in {place}")
+    commit = _commit(config, place)
+    taken = {stem for stems in chosen.values() for stem in stems}
+    return Tables(
+        splits,
+        f"hub {config.hub_id} at {commit} in {place}",
+        dict.fromkeys(splits, f"hub {config.hub_id}"),
+        f"commit:{commit}",
+        _left_out(set(found), taken, f"splits of hub {config.hub_id}", "those are taken that are named"),
+    )
+
+
+def _hub_id(config: DatasetConfig) -> str:
+    """The library reads files of the working folder for an id that is a path there, or a format like csv."""
+    hub_id = config.hub_id
+    if not hub_id:
+        raise UserError(f"dataset.path: dataset={config.name} has no hub_id; set dataset.path=<folder>")
+    if os.path.lexists(hub_id):
+        raise UserError(
+            f"dataset.hub_id: {hub_id} is also a file or folder here, which would be taken for it; set "
+            "dataset.path to read that, or run in another folder to have the hub's"
+        )
+    return hub_id
 
 
 def _commit(config: DatasetConfig, place: Path) -> str:
@@ -110,7 +195,3 @@ def _commit(config: DatasetConfig, place: Path) -> str:
             f"dataset.revision={pinned}"
         )
     return place.name
-
-
-def _reason(error: Exception) -> str:
-    return first_line(error)[:_LONGEST_REASON]

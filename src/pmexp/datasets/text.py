@@ -1,64 +1,48 @@
 """Labelled texts or pairs of texts, from the Hugging Face hub or from a local folder of files.
 
 A folder holds {train,validation|dev|val,test}.{csv,tsv,jsonl,json,parquet} with the columns that
-`dataset.text_columns` and `dataset.label_column` name. Labels are class names or numbers from 0.
+`dataset.text_columns` and `dataset.label_column` name. Labels are class names or whole numbers.
 """
-
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split, carve
-from pmexp.datasets.tables import column, tables
+from pmexp.datasets.labels import UNLABELLED, Labels, numbered
+from pmexp.datasets.tables import Tables, column, tables, texts
 from pmexp.errors import UserError
 
 
 def load(config: DatasetConfig) -> Dataset:
+    if not 1 <= len(config.text_columns) <= 2:
+        raise UserError(
+            f"dataset.text_columns: {config.text_columns} must name one column of texts, or two of pairs"
+        )
     found = tables(config)
-    raw = {split: _labels(config, table) for split, table in found.splits.items()}
-    named = any(isinstance(value, str) for values in raw.values() for value in values)
-    classes = (
-        sorted({str(v) for v in raw["train"]})
-        if named
-        else [str(i) for i in range(max(map(int, raw["train"])) + 1)]
-    )
-    splits = {
-        s: Split(_texts(config, table), _numbers(config, s, raw[s], classes, named))
-        for s, table in found.splits.items()
-    }
+    inputs = {split: _texts(config, found, split) for split in found.splits}
+    classes, numbers = numbered({split: _labels(config, found, split) for split in found.splits})
+    splits = {split: Split(inputs[split], numbers[split]) for split in found.splits}
     # GLUE keeps the labels of test to itself and writes -1.
     unlabelled = {s: splits.pop(s) for s in ("val", "test") if s in splits and (splits[s].labels < 0).all()}
+    if "val" in unlabelled:
+        raise UserError(
+            f"dataset.label_column: the val split ({found.places['val']}) has no labels but {UNLABELLED}; "
+            "label it, or remove it to have one carved from train"
+        )
     train = splits["train"]
     if "val" in splits:
         val = splits["val"]
     else:
         train, val = carve(train, config.val_fraction, "dataset.val_fraction")
-    return Dataset(train, val, splits.get("test"), classes, unlabelled.get("test"), found.origin)
+    test, hidden = splits.get("test"), unlabelled.get("test")
+    return Dataset(train, val, test, classes, hidden, found.origin, found.digest, found.left_out)
 
 
-def _texts(config: DatasetConfig, table: Any) -> list[tuple[str, ...]]:
-    columns = [column(config, table, name, "dataset.text_columns") for name in config.text_columns]
-    return [tuple(str(value) for value in row) for row in zip(*columns, strict=True)]
+def _texts(config: DatasetConfig, found: Tables, split: str) -> list[tuple[str, ...]]:
+    columns = [texts(config, found, split, name) for name in config.text_columns]
+    return list(zip(*columns, strict=True))
 
 
-def _labels(config: DatasetConfig, table: Any) -> list[int | str]:
-    if config.label_column not in table.column_names and "test" in str(table.split):
-        return [-1] * len(table)
-    return list(column(config, table, config.label_column, "dataset.label_column"))
-
-
-def _numbers(
-    config: DatasetConfig, split: str, values: list[int | str], classes: list[str], named: bool
-) -> NDArray[np.int64]:
-    index: dict[Any, int] = {name: i for i, name in enumerate(classes)}
-    index |= {} if named else {i: i for i in range(len(classes))}
-    index[-1] = -1
-    unknown = [value for value in values if value not in index]
-    if unknown or (split == "train" and -1 in values):
-        raise UserError(
-            f"dataset.label_column: {unknown[0] if unknown else -1!r} in the {split} split of "
-            f"dataset={config.name} is not a class of the train split: {', '.join(classes[:20])}"
-        )
-    return np.array([index[value] for value in values], dtype=np.int64)
+def _labels(config: DatasetConfig, found: Tables, split: str) -> Labels:
+    table, place = found.splits[split], found.places[split]
+    if split == "test" and config.label_column not in table.column_names:
+        return Labels(place, [UNLABELLED] * len(table))
+    return Labels(place, column(config, table, config.label_column, "dataset.label_column", place)[:])

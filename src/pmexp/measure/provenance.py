@@ -38,16 +38,17 @@ _OF_CLUSTER = re.compile(
 _PACKAGES = "".join(sorted({f"{found.name}=={found.version}\n" for found in distributions()}, key=str.lower))
 
 
-def record_start(folder: RunFolder, resumed_at: int) -> None:
+def record_start(folder: RunFolder, resumed_at: int, data: Mapping[str, str] | None = None) -> None:
     """Appends the line of this start, and keeps the source's changes and the packages in artifacts/.
 
-    `resumed_at`: the step of the checkpoint that it goes on from, 0 without one. Rank 0 alone calls it, in an
-    opened folder.
+    `resumed_at`: the step of the checkpoint that it goes on from, 0 without one. `data`: where its data lies,
+    and the digest of that; None where it came to no data. Rank 0 alone calls it, in an opened folder.
     """
     line = {
         "attempt": folder.owner()["attempt"],
         "time": round(time.time(), 3),  # seconds since 1970
         "resumed_at": resumed_at,
+        "data": dict(data or {}),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "command": _command(),

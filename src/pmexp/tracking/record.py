@@ -4,7 +4,6 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +62,7 @@ class Record:
 
     def command(self) -> str | None:
         """What a person typed to start the run or its sweep; None where a launcher started it otherwise."""
-        words = shlex.split(str(self._last_start().get("command", "")))
+        words = shlex.split(str(self._folder.last_start().get("command", "")))
         if not words or not words[0].endswith("pmexp/train.py"):
             return None
         typed = [word for word in words[1:] if not word.startswith("hydra.sweep.dir=")]  # a sweep's scratch
@@ -71,7 +70,7 @@ class Record:
 
     def _origin(self, ended: Mapping[str, Any]) -> dict[str, str | None]:
         """Code and machine of the last start, by its own line and by the environment of what `ended`."""
-        start = self._last_start()
+        start = self._folder.last_start()
         git = start.get("git") or {}
         changed = ("no", "yes")[git["changed"]] if "changed" in git else ended.get("git_changed")
         return {
@@ -80,14 +79,6 @@ class Record:
             "host": start.get("host") or ended.get("host"),
             "device": ended.get("device"),
         }
-
-    def _last_start(self) -> Mapping[str, Any]:
-        file = self._folder.path / "attempts.jsonl"
-        for line in reversed(file.read_text().splitlines() if file.is_file() else []):
-            with suppress(ValueError):  # half of a line is what a kill leaves
-                start: dict[str, Any] = json.loads(line)
-                return start
-        return {}
 
     def artifacts(self) -> list[Path]:
         files = (self._folder.path / "config.yaml", self._folder.summary)

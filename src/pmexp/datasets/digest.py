@@ -1,0 +1,120 @@
+"""Whether the data of a run is still what it was: digests of files, on record from a run's start on."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pmexp.config import DatasetConfig, DatasetKind, RunConfig
+from pmexp.datasets import listops, reuters_r8
+from pmexp.datasets.files import FORMATS
+from pmexp.datasets.language import LINE_FORMATS
+from pmexp.datasets.picture_folder import classes_of, pictures_of
+from pmexp.datasets.tables import SPLITS, folder_of, split_files
+from pmexp.datasets.text_lines import reason
+from pmexp.errors import UserError
+from pmexp.run_folder import RunFolder
+
+_READ_AT_MOST = 2**30  # bytes of pictures, which takes a second or two
+
+
+def digest_of(config: DatasetConfig) -> str:
+    """Of the files that `dataset.path` names, by their content; empty where it names none.
+
+    Of more than a GiB of pictures by name and size. Raises UserError where two files are
+    of one split, or one cannot be read.
+    """
+    folder = folder_of(config.path) if config.path else None
+    try:
+        return _DIGESTS[config.kind](folder) if folder and os.path.isdir(folder) else ""
+    except OSError as error:
+        raise UserError(
+            f"dataset.path: {error.filename} cannot be read ({reason(error)}); make it readable"
+        ) from None
+
+
+def digest_where_it_lies(kind: DatasetKind, origin: str) -> str:
+    """The same of the folder that data was fetched to or generated in."""
+    return _DIGESTS[kind](Path(origin)) if kind in (DatasetKind.reuters_r8, DatasetKind.listops) else ""
+
+
+def refuse_changed_data(runs: Sequence[RunConfig]) -> None:
+    """Raises UserError where files are others by now than a run was made of that is finished, or has a
+    checkpoint to go on from."""
+    now: dict[str, dict[str, str]] = {}  # each file is read once
+    said = []
+    for run in runs:
+        if before := RunFolder(run.folder).data_digests():
+            named = repr((run.dataset, run.robustness.ood))
+            now[named] = now.get(named) or _digests(run)
+            said += [_difference(run, before, now[named])]
+    if changed := [line for line in said if line]:
+        raise UserError(changed[0] + (f" ({len(changed)} of {len(runs)} runs)" if len(runs) > 1 else ""))
+
+
+def refuse_other_data(run: RunConfig, now: Mapping[str, str]) -> None:
+    """Raises UserError where the data that was read, whose record is `now`, is not that of the checkpoint."""
+    if said := _difference(run, RunFolder(run.folder).data_digests(), now):
+        raise UserError(said)
+
+
+def _digests(run: RunConfig) -> dict[str, str]:
+    """By their keys in a run's record."""
+    ood = run.robustness.ood
+    return {"data_digest": digest_of(run.dataset), "ood_data_digest": digest_of(ood) if ood else ""}
+
+
+def _difference(run: RunConfig, before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What to say of data that has changed; empty where none has, or it is not to be known."""
+    for key, dataset in (("data_digest", run.dataset), ("ood_data_digest", run.robustness.ood)):
+        if dataset and before.get(key) and now.get(key) and before[key] != now[key]:
+            place = f"dataset.path={dataset.path}" if dataset.path else f"dataset={dataset.name}"
+            return (
+                f"{place}: its data has changed since {run.folder} was made of it ({before[key]} then, "
+                f"{now[key]} now); put the old data back, or remove that folder to run it anew, or set "
+                "name=<another> to keep both"
+            )
+    return ""
+
+
+def _of_content(files: Iterable[Path]) -> str:
+    """What ``sha256sum`` of the files' names, in order, gives through another ``sha256sum``."""
+    sums = [f"{_sha256(file)}  {file.name}\n" for file in sorted(files)]
+    return "sha256:" + hashlib.sha256("".join(sums).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _of_pictures(folder: Path) -> str:
+    """Of names and content; of names and sizes where the pictures are too many to read at each start."""
+    splits = [place for stems in SPLITS.values() for stem in stems if (place := folder / stem).is_dir()]
+    files = [
+        picture
+        for split in splits
+        for name in classes_of(split)[0]
+        for picture in pictures_of(split / name).pictures
+    ]
+    sizes = {file: os.path.getsize(file) for file in files}
+    to_read = sum(sizes.values()) <= _READ_AT_MOST
+    digest = hashlib.sha256()
+    for file, size in sizes.items():
+        content = _sha256(Path(file)) if to_read else str(size)
+        digest.update(os.fsencode(f"{os.path.relpath(file, folder)}\0{content}\n"))
+    return f"{'sha256' if to_read else 'names-and-sizes'}:{digest.hexdigest()}"
+
+
+_DIGESTS: Mapping[DatasetKind, Callable[[Path], str]] = {
+    DatasetKind.digits: lambda folder: "",  # scikit-learn's own
+    DatasetKind.text: lambda folder: _of_content(split_files(folder, FORMATS).values()),
+    DatasetKind.language: lambda folder: _of_content(split_files(folder, LINE_FORMATS).values()),
+    DatasetKind.reuters_r8: lambda folder: _of_content(_there(folder, reuters_r8.FILES)),
+    DatasetKind.listops: lambda folder: _of_content(_there(folder, (listops.SUMS,))),
+    DatasetKind.imagenet: _of_pictures,
+}
+
+
+def _there(folder: Path, names: Iterable[str]) -> list[Path]:
+    return [file for name in names if (file := folder / name).is_file()]

@@ -1,0 +1,87 @@
+"""Reads the file of a split: the rows that a person sees in it, or one line that says why it cannot be.
+
+Text is text: nothing in it is taken for missing, for a number or for a date. A path names one file, whatever
+letters are in it, and what it held before is in no cache.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pmexp.datasets.json_records import records
+from pmexp.datasets.separated import DELIMITERS, cells
+from pmexp.datasets.text_lines import reason, text_lines
+from pmexp.errors import UserError
+
+FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One split's columns by name. A cell is None where it is missing."""
+
+    split: str
+    column_names: list[str]
+    _rows: int
+    _column: Callable[[str], list[Any]]
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return self._column(name)
+
+
+def read(file: Path, split: str, quotes_mark: bool = True, empty_cell: str | None = None) -> Table:
+    """The table in `file`, whose name ends on one of FORMATS or `txt`. Raises UserError.
+
+    quotes_mark: whether quotes around cells of a tsv file are marks, see `separated.quotes_are_marks`.
+    empty_cell: what a cell of a csv or tsv file without any character is.
+    """
+    kind = file.suffix[1:]
+
+    def guarded(what: Callable[[], Any]) -> Any:
+        try:
+            return what()
+        except Exception as error:  # of pyarrow's there is no end
+            raise UserError(f"dataset.path: {file} cannot be read as {kind} ({reason(error)})") from None
+
+    names, rows, column = guarded(lambda: _read(file, kind, quotes_mark, empty_cell))
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise UserError(f"dataset.path: {file} has two columns {twice[0]!r}; rename or remove one")
+    return Table(split, names, rows, lambda name: guarded(lambda: column(name)))
+
+
+def _read(
+    file: Path, kind: str, quotes_mark: bool, empty_cell: str | None
+) -> tuple[list[str], int, Callable[[str], list[Any]]]:
+    """Names of the columns, number of rows, and what reads a column."""
+    if kind == "parquet":
+        return _parquet(file)
+    if kind == "txt":
+        lines = [line.removesuffix("\n") for line in text_lines(file)]
+        return ["text"], len(lines), lambda name: lines
+    if kind in DELIMITERS:
+        header, rows = cells(file, quotes_mark=quotes_mark or kind == "csv")
+        place = {name: index for index, name in enumerate(header)}
+        return header, len(rows), lambda name: [row[place[name]] or empty_cell for row in rows]
+    objects = list(records(file))
+    names = list(dict.fromkeys(name for each in objects for name in each))
+    return names, len(objects), lambda name: [each.get(name) for each in objects]
+
+
+def _parquet(file: Path) -> tuple[list[str], int, Callable[[str], list[Any]]]:
+    from pyarrow.parquet import ParquetFile
+
+    with file.open("rb") as stream, ParquetFile(stream) as parquet:
+        names, rows = list(parquet.schema_arrow.names), parquet.metadata.num_rows
+
+    def column(name: str) -> list[Any]:
+        with file.open("rb") as stream, ParquetFile(stream) as parquet:
+            values: list[Any] = parquet.read(columns=[name]).column(name).to_pylist()
+            return values
+
+    return names, rows, column

@@ -1,0 +1,105 @@
+"""Labels of all splits become numbers of classes: one check, before anything is trained."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pmexp.errors import UserError
+
+UNLABELLED = -1  # of every row of a split that keeps its labels to itself, as GLUE writes it
+_DIGITS = re.compile("[0-9]+")
+_WHOLE = re.compile("0|[1-9][0-9]*")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Of one split: text, whole numbers or truth values, one a row. `place`: the file, or what it is of."""
+
+    place: str
+    values: Sequence[Any]
+
+
+def numbered(labels: Mapping[str, Labels]) -> tuple[list[str], dict[str, NDArray[np.int64]]]:
+    """The names of the classes, which are those of train, and each split's labels as indices into them.
+
+    Whole numbers are ordered as numbers, all other names as text. A split other than train whose labels are
+    all UNLABELLED keeps them. Raises UserError, with file and row, for a label that no loss can take.
+    """
+    for split, of in labels.items():
+        for row, value in enumerate(of.values):  # first: with a gap whole numbers are often kept as fractions
+            if value is None or value == "" or value != value:
+                raise _refused(split, of, row, "is missing; write a label, or leave the row out")
+    names = {split: [_name(split, of, row) for row in range(len(of.values))] for split, of in labels.items()}
+    classes = _classes(labels["train"], names["train"])
+    index = {name: number for number, name in enumerate(classes)}
+    return classes, {split: _numbers(split, labels[split], names[split], index) for split in labels}
+
+
+def _name(split: str, labels: Labels, row: int) -> str:
+    value = labels.values[row]
+    if isinstance(value, bool | int):
+        return str(value)
+    if not isinstance(value, str):
+        raise _refused(split, labels, row, f"is of type {type(value).__name__}; {_ALLOWED}")
+    if not (value.isascii() or is_unicode(value)):
+        raise _refused(split, labels, row, "is half of a character; mend the text")
+    return value
+
+
+_ALLOWED = "allowed are names of classes or whole numbers from 0"
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it can be written: JSON may hold halves of characters (surrogates)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _classes(labels: Labels, names: list[str]) -> list[str]:
+    """Distinct labels of train in order."""
+    distinct = set(names)
+    whole = {name for name in distinct if _WHOLE.fullmatch(name)}
+    numbers = {name for name in distinct if _NUMBER.fullmatch(name)}
+
+    def refuse(wrong: set[str], why: str) -> UserError:
+        return _refused("train", labels, min(map(names.index, wrong)), why)
+
+    if str(UNLABELLED) in distinct:
+        raise refuse({str(UNLABELLED)}, f"means 'no label'; {_ALLOWED}")
+    if distinct == numbers and (odd := {name for name in numbers if not _DIGITS.fullmatch(name)}):
+        raise refuse(odd, f"is no whole number; {_ALLOWED}")
+    if whole and (others := distinct - numbers):
+        said = min(whole, key=names.index)
+        raise refuse(others, f"is a name and {said!r} a number; write all as names or all as numbers")
+    if len(distinct) < 2:
+        raise UserError(
+            f"dataset.label_column: every row of the train split ({labels.place}) is of the class "
+            f"{names[0]!r}; a classifier needs two classes"
+        )
+    return sorted(distinct, key=lambda name: (len(name), name)) if distinct == whole else sorted(distinct)
+
+
+def _numbers(split: str, labels: Labels, names: list[str], index: Mapping[str, int]) -> NDArray[np.int64]:
+    if split != "train" and set(names) == {str(UNLABELLED)}:
+        return np.full(len(names), UNLABELLED, dtype=np.int64)
+    for row, name in enumerate(names):
+        if name not in index:
+            few = ", ".join([*index][:20]) + (", ..." if len(index) > 20 else "")
+            raise _refused(split, labels, row, f"is not a class of the train split: {few}")
+    return np.array([index[name] for name in names], dtype=np.int64)
+
+
+def _refused(split: str, labels: Labels, row: int, why: str) -> UserError:
+    value = repr(labels.values[row])
+    return UserError(
+        f"dataset.label_column: {value if len(value) < 60 else value[:60] + '...'} in the {split} split "
+        f"({labels.place}, row {row + 1}) {why}"
+    )

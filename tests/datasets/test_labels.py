@@ -1,0 +1,168 @@
+"""Labels of all splits are checked before anything is trained, and what they became is on record."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pmexp import datasets
+from pmexp.config import DatasetConfig, DatasetKind
+from pmexp.datasets.base import Dataset
+from pmexp.datasets.labels import Labels, numbered
+from pmexp.errors import UserError
+
+
+def of(train: list[Any], **splits: list[Any]) -> tuple[list[str], dict[str, list[int]]]:
+    labels = {split: Labels(f"{split}.x", values) for split, values in {"train": train, **splits}.items()}
+    classes, numbers = numbered(labels)
+    return classes, {split: array.tolist() for split, array in numbers.items()}
+
+
+def load(folder: Path) -> Dataset:
+    return datasets.load(
+        DatasetConfig(name="set", kind=DatasetKind.text, path=str(folder), text_columns=["text"])
+    )
+
+
+def write(folder: Path, kind: str, **splits: list[Any]) -> None:
+    for split, labels in splits.items():
+        frame = pd.DataFrame({"text": [f"text {row}" for row in range(len(labels))], "label": labels})
+        if kind == "csv":
+            frame.to_csv(folder / f"{split}.csv", index=False)
+        elif kind == "parquet":
+            frame.to_parquet(folder / f"{split}.parquet")
+        else:
+            lines = [json.dumps({"text": str(row), "label": label}) for row, label in enumerate(labels)]
+            (folder / f"{split}.jsonl").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "numbers"),
+    [
+        ([0, 2, 1, 0], ["0", "1", "2"], [0, 2, 1, 0]),
+        (["0", "2", "1"], ["0", "1", "2"], [0, 2, 1]),
+        ([1, 2, 3, 4, 5, 1], ["1", "2", "3", "4", "5"], [0, 1, 2, 3, 4, 0]),
+        ([0, 5_000_000], ["0", "5000000"], [0, 1]),
+        ([10**30, 9], ["9", "1" + "0" * 30], [1, 0]),
+        (["10", "9", "2"], ["2", "9", "10"], [2, 1, 0]),
+        (["1" + "0" * 5000, "9"], ["9", "1" + "0" * 5000], [1, 0]),
+        (["spam", "ham"], ["ham", "spam"], [1, 0]),
+        (["01", "10", "02"], ["01", "02", "10"], [0, 2, 1]),
+        (["007", "7"], ["007", "7"], [0, 1]),
+        ([True, False], ["False", "True"], [1, 0]),
+        (["NA", "null", "nan", "None"], ["NA", "None", "nan", "null"], [0, 3, 2, 1]),
+        (["1e5f", "12e4"], ["12e4", "1e5f"], [1, 0]),
+        ([" a", "a"], [" a", "a"], [0, 1]),
+    ],
+)
+def test_labels_are_names_and_whole_numbers_keep_their_order(
+    labels: list[Any], classes: list[str], numbers: list[int]
+) -> None:
+    assert of(labels, val=labels[::-1]) == (classes, {"train": numbers, "val": numbers[::-1]})
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0, None, 1], "None in the train split (train.x, row 2) is missing"),
+        (["a", "", "b"], "'' in the train split (train.x, row 2) is missing"),
+        ([0.0, None, 1.0], "None in the train split (train.x, row 2) is missing"),
+        ([0, float("nan"), 1], "nan in the train split (train.x, row 2) is missing"),
+        ([0, 1, [1]], "[1] in the train split (train.x, row 3) is of type list"),
+        ([0, {"a": 1}], "(train.x, row 2) is of type dict"),
+        ([0.0, 1.0], "0.0 in the train split (train.x, row 1) is of type float"),
+        ([0, float("inf")], "is of type float"),
+        ([b"a", b"b"], "is of type bytes"),
+        (["0.5", "1.5"], "'0.5' in the train split (train.x, row 1) is no whole number"),
+        (["1", "1e3"], "'1e3' in the train split (train.x, row 2) is no whole number"),
+        ([1, -2], "-2 in the train split (train.x, row 2) is no whole number"),
+        ([0, 1, -1], "-1 in the train split (train.x, row 3) means 'no label'"),
+        ([-1, -1], "-1 in the train split (train.x, row 1) means 'no label'"),
+        (["0", "1", "nan"], "'nan' in the train split (train.x, row 3) is a name and '0' a number"),
+        ([0, True], "True in the train split (train.x, row 2) is a name and '0' a number"),
+        (["a", "a"], "every row of the train split (train.x) is of the class 'a'; a classifier needs two"),
+        (["a", "\ud800"], "(train.x, row 2) is half of a character"),
+        (["a" * 500, None], "None in the train split"),
+    ],
+)
+def test_what_no_loss_can_take_is_named_by_file_and_row(labels: list[Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        of(labels)
+    assert said in str(caught.value) and str(caught.value).startswith("dataset.label_column: ")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0, 2], "2 in the test split (test.x, row 2) is not a class of the train split: 0, 1"),
+        ([0, -1], "-1 in the test split (test.x, row 2) is not a class"),
+        (["00"], "'00' in the test split (test.x, row 1) is not a class"),
+        ([1.0], "1.0 in the test split (test.x, row 1) is of type float"),
+        ([None], "None in the test split (test.x, row 1) is missing"),
+    ],
+)
+def test_other_splits_have_the_classes_of_train(labels: list[Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        of([0, 1], test=labels)
+    assert said in str(caught.value)
+    assert of([0, 1], test=[-1, -1])[1]["test"] == of([0, 1], test=["-1", "-1"])[1]["test"] == [-1, -1]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.lists(st.integers()),
+            st.sampled_from(["0", "1", "2", "-1", "1.0", "nan", "a"]),
+        ),
+        min_size=1,
+    )
+)  # fmt: skip
+@settings(max_examples=60)
+def test_any_labels_are_indices_of_their_names_or_one_line(labels: list[Any]) -> None:
+    try:
+        classes, numbers = numbered({"train": Labels("train.x", labels)})
+    except UserError:
+        return
+    assert [classes[number] for number in numbers["train"]] == [str(label) for label in labels]
+    assert set(numbers["train"]) == set(range(len(classes))) and numbers["train"].dtype == np.int64
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_labels_from_1_become_five_classes_and_the_record_says_so(kind: str, tmp_path: Path) -> None:
+    write(tmp_path, kind, train=[5, 1, 2, 3, 4], dev=[1, 5], test=[2])
+    data = load(tmp_path)
+    assert data.test
+    assert [split.labels.tolist() for split in (data.train, data.val, data.test)] == [
+        [4, 0, 1, 2, 3],
+        [0, 4],
+        [1],
+    ]
+    assert data.record("data")["data_classes"] == "0: 1, 1: 2, 2: 3, 3: 4, 4: 5"
+    write(tmp_path, kind, train=[1, 0], dev=[1, 0], test=[1])
+    assert "data_classes" not in load(tmp_path).record("data")
+    many = Dataset(data.train, data.val, None, [f"n{number:04}" for number in range(1000)])
+    assert many.record("data")["data_classes"].endswith(", 99: n0099, ... of 1000")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_labels_of_a_file_that_no_loss_can_take(kind: str, tmp_path: Path) -> None:
+    write(tmp_path, kind, train=[0.0, 0.5], dev=[0.0])
+    with pytest.raises(UserError, match=rf"train split \({tmp_path}/train\.{kind}, row [12]\) is"):
+        load(tmp_path)
+    write(tmp_path, kind, train=["a", None, "b"], dev=["a"])
+    with pytest.raises(UserError, match=rf"train split \({tmp_path}/train\.{kind}, row 2\) is missing"):
+        load(tmp_path)
+    write(tmp_path, kind, train=["a", "b"], dev=["a", "c"])
+    with pytest.raises(
+        UserError, match=rf"'c' in the val split \({tmp_path}/dev\.{kind}, row 2\) is not a class"
+    ):
+        load(tmp_path)
+    write(tmp_path, kind, train=[0, 1], dev=[-1, -1])
+    with pytest.raises(UserError, match=rf"the val split \({tmp_path}/dev\.{kind}\) has no labels but -1"):
+        load(tmp_path)
