@@ -163,7 +163,8 @@ def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tens
             keep = torch.dropout(torch.ones_like(x), p, True) != 0
         else:  # the very draw of nn.Dropout, dtype and layout included
             keep = torch.empty_like(x).bernoulli_(1.0 - p)
-        y, packed = reference.apply_mask(x, keep, p), ops.pack_bits(keep, bits)
+        y = reference.scaled(x, keep, reference.stock_cpu_scale(p, x.dtype))
+        packed = ops.pack_bits(keep, bits)
     elif x.device.type == "cuda":
         y, packed = cuda_rng.native_dropout_packed(x, p, bits)
     else:
@@ -175,10 +176,12 @@ def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tens
 
 
 def native_scale(x: Tensor, p: float, rng: Rng, forward: bool = False) -> float | None:
-    """What CUDA's own dropout multiplies kept elements with; None where 1 / (1 - p) in x's dtype does."""
-    if rng != "torch" or not x.is_cuda:
+    """What nn.Dropout multiplies kept elements with on the device of x; None where it is reference.kept_scale."""
+    if rng != "torch":
         return None
-    return cuda_mapping.forward_scale(p, x.dtype) if forward else cuda_mapping.backward_scale(p)
+    if x.device.type == "cpu":
+        return reference.stock_cpu_scale(p, x.dtype)
+    return None if forward else cuda_mapping.backward_scale(p)
 
 
 def apply_bits(
@@ -214,12 +217,12 @@ def _apply_mask(
     x: Tensor, packed: Tensor, keep: Tensor | None, p: float, bits: int, scale: float | None
 ) -> Tensor:
     """x * keep / (1 - p), by the Boolean mask where there is one."""
-    if scale is not None:
-        return cuda_rng.apply_native_mask(x, packed, keep, scale, bits)
     if keep is not None:
-        return reference.apply_mask(x, keep, p)
-    y: Tensor = ops.operators_for(x).apply_packed_mask(x, packed, p, bits)
-    return y
+        return reference.scaled(x, keep, reference.kept_scale(p, x.dtype) if scale is None else scale)
+    operators = ops.operators_for(x)
+    if scale is None:
+        return cast(Tensor, operators.apply_packed_mask(x, packed, p, bits))
+    return cast(Tensor, operators.scale_packed_mask(x, packed, scale, bits))
 
 
 def _kept_mask(ctx: Any, packed: Tensor, shape: torch.Size) -> Tensor | None:
