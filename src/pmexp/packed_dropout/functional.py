@@ -176,7 +176,7 @@ def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tens
 
 
 def native_scale(x: Tensor, p: float, rng: Rng, forward: bool = False) -> float | None:
-    """What nn.Dropout multiplies kept elements with on the device of x; None where it is reference.kept_scale."""
+    """What nn.Dropout on the device of x multiplies kept elements with; None for reference.kept_scale."""
     if rng != "torch":
         return None
     if x.device.type == "cpu":
