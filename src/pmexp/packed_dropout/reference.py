@@ -102,9 +102,8 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 def rounded(value: float, dtype: torch.dtype) -> float:
     """The number of `dtype` that is nearest to `value`, in its normal range; infinity above its largest."""
     limits = torch.finfo(dtype)
-    digits = 1 - round(math.log2(limits.eps))
-    fraction, exponent = math.frexp(value)
-    nearest = math.ldexp(round(math.ldexp(fraction, digits)), exponent - digits)
+    spacing = limits.eps * 2.0 ** (math.frexp(value)[1] - 1)
+    nearest = round(value / spacing) * spacing  # halves go to the even neighbour
     return nearest if nearest <= limits.max else math.inf
 
 
