@@ -186,8 +186,8 @@ def test_rng_torch_on_the_cpu_rounds_the_factor_as_nn_dropout_does(
     dtype: torch.dtype, cache_unpacked: bool
 ) -> None:
     """Its forward and every backward are stock's, whose mean in 16 bits is off: it is there to equal stock."""
-    x = distinct_values(dtype)
-    for p in RATES:
+    x = distinct_values(dtype).repeat(4)
+    for p in (*RATES, 0.99999):  # the last one's factor is infinite in float16
         ours = partial(packed_dropout, p=p, rng="torch", cache_unpacked=cache_unpacked)
         stock = partial(F.dropout, p=p)
         for found, expected in zip(all_derivatives(ours, x), all_derivatives(stock, x), strict=True):
@@ -208,3 +208,6 @@ def test_ends_of_float16(operators: Any) -> None:
     assert operators.apply_packed_mask(x, packed, 0.05, 1).tolist()[:3] == [torch.inf, 65280.0, -65280.0]
     far = operators.apply_packed_mask(x, packed, 1 - 2.0**-17, 1)
     assert far.tolist()[3:] == [3 * 2.0**-7, 2.0**-7, 0.0, -0.0]
+    some = reference.pack_bits(torch.tensor([True, False, False, True, False, False, True]))
+    stock = operators.scale_packed_mask(x, some, reference.stock_cpu_scale(1 - 2.0**-17, x.dtype), 1)
+    assert_equal(stock, torch.tensor([torch.inf, 0, 0, torch.inf, 0, 0, torch.nan], dtype=x.dtype))

@@ -119,10 +119,12 @@ def stock_cpu_scale(p: float, dtype: torch.dtype) -> float:
 
 
 def scaled(x: Tensor, keep: Tensor, scale: float) -> Tensor:
-    """x * keep * scale in x's dtype and layout; `scale` is a number of the compute dtype.
+    """x * (scale where kept, else 0) in x's dtype and layout.
 
     Rounds once: x * keep is exact, and torch multiplies a tensor by a Python number in the compute dtype.
     """
+    if math.isinf(scale):  # stock's on the CPU, in float16 from p = 0.99999 on; 0 * inf would be NaN
+        return torch.empty_like(x).copy_(torch.where(keep != 0, x * scale, x * 0.0))
     return torch.empty_like(x).copy_(keep).mul_(x).mul_(scale)
 
 
@@ -143,9 +145,8 @@ def apply_packed_mask(x: Tensor, packed: Tensor, p: float, bits: int) -> Tensor:
 
 
 def scale_packed_mask(x: Tensor, packed: Tensor, scale: float, bits: int) -> Tensor:
-    """x * keep * scale by the mask in `packed`, with `scale` rounded to the compute dtype."""
-    keep = unpack_bits(packed, x.shape, bits)
-    return scaled(x, keep, rounded(scale, compute_dtype(x.dtype)))
+    """x * keep * scale by the mask in `packed`; `scale` is taken in the compute dtype."""
+    return scaled(x, unpack_bits(packed, x.shape, bits), scale)
 
 
 def seeded_dropout(x: Tensor, seed: Tensor, p: float) -> Tensor:

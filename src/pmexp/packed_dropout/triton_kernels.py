@@ -289,7 +289,7 @@ def scale_packed_mask(x: Tensor, packed: Tensor, scale: float, bits: int) -> Ten
     check_packed(packed, x.numel(), bits)
     dense = _dense(x)
     y = torch.empty_like(dense)
-    scalars = (x.numel(), _bits_of(reference.rounded(scale, reference.compute_dtype(x.dtype))))
+    scalars = (x.numel(), _bits_of(scale))
     _run_rows(_scale_kernel, dense, packed.contiguous(), y, *scalars, bits)
     return with_layout(x, dense, y)
 
