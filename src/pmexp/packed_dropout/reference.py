@@ -123,7 +123,7 @@ def scaled(x: Tensor, keep: Tensor, scale: float) -> Tensor:
 
     Rounds once: x * keep is exact, and torch multiplies a tensor by a Python number in the compute dtype.
     """
-    if math.isinf(scale):  # stock's on the CPU, in float16 from p = 0.99999 on; 0 * inf would be NaN
+    if scale == math.inf:  # stock's on the CPU, in float16 from p = 0.99999 on; 0 * inf would be NaN
         return torch.empty_like(x).copy_(torch.where(keep != 0, x * scale, x * 0.0))
     return torch.empty_like(x).copy_(keep).mul_(x).mul_(scale)
 
