@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from pmexp.packed_dropout import ops, reference
+from pmexp.packed_dropout import ops
 from pmexp.packed_dropout.functional import (
+    apply_bits,
     check_options,
     dropped_without_mask,
     needs_graph,
@@ -63,4 +64,4 @@ class _UnpackedMask(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (keep,) = ctx.saved_tensors
-        return reference.apply_mask(grad, keep, ctx.p), None, None, None
+        return apply_bits(grad, keep, ctx.p, 1, keep=keep), None, None, None
