@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pmexp.config.checkpoint import CheckpointConfig
-from pmexp.config.checks import check_between, check_name
+from pmexp.config.checks import check_between, check_name, check_no_credential
 from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import ModelConfig
@@ -45,6 +45,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Checks across groups, and the values that null leaves to the model, the dataset or the folder."""
+        self._refuse_credentials()
         check_name("name", self.name)
         check_between("seed", self.seed, 0, 2**32 - 1)
         given = INPUTS_OF[self.dataset.kind]
@@ -74,6 +75,13 @@ class RunConfig:
         self.runs_dir = str(Path(self.runs_dir).expanduser().resolve())
         if self.tracking.uri is None:
             self.tracking.uri = f"sqlite:///{self.runs_dir}/mlflow.db"
+
+    def _refuse_credentials(self) -> None:
+        """The configuration goes into the run's folder, the tracker and reports as it is."""
+        for key, value in flat(self.to_dict()).items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str):
+                    check_no_credential(key, text, "give it in the environment, such as HF_TOKEN")
 
     def _check_robustness(self) -> None:
         ood = self.robustness.ood
