@@ -15,7 +15,7 @@ _TYPE = r"(?:[ \t]*:[ \t]*[A-Za-z_][\w.]*(?:\[[^\]\n]*\])?(?:[ \t]*\|[ \t]*\w+)*
 _CLOSED = r"(?:\\*[\"'`])?[\])]{0,2}"
 _ASSIGNED = re.compile(
     rf"{_CLOSED}{_TYPE}(?P<space>[ \t]*)"
-    r"(?P<operator>:-|:=|=>|[=!]==?|[+?]=|\|\|=|=|:(?!:)|(?P<or>(?:or|\|\||\?\?)[ \t]))[ \t]*"
+    r"(?P<operator>:-|:=|=>|[=!]==?|[+?]=|\|\|=|=|(?<![\])]):(?!:)|(?P<or>(?:or|\|\||\?\?)[ \t]))[ \t]*"
 )
 _PAIR = re.compile(r"\\*[\"'],\s*(?=[bBrRuUfF]{0,2}\\*[\"'])")
 _PAIR_ENDS = re.compile(r"\\*[\"']\s*[)\]]")
@@ -24,10 +24,11 @@ _COMMAND_BEFORE = re.compile(r"(?:\bsetenv|\bENV|\bARG|\bsetx|\bset[ \t]+-\w+)[ 
 _LINE_BEFORE = re.compile(r"(?:@@ .* @@ |[+ -])?[ \t]*(?:- )?(?:export[ \t]+)?\\*[\"']?(?:[\w-]+\.)*$")
 _QUOTE = re.compile(r"(?P<prefix>[bBrRuUfF]{0,2}|\$)(?P<quote>\\*(?:\"\"\"|'''|[\"'`]))")
 _NEXT_LITERAL = re.compile(r"(?:[ \t]*[+.=]\s*|[ \t]*\\\n[+ -]?[ \t]*|[ \t]*)(?=[bBrRuUfF]{0,2}\\*[\"'])")
+_PARTS = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|[({\[]|[)\]}](?=[)\]}]*(?:[\s,;:&\"'`\\]|$))")
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 _LONGEST = 4000  # characters of a value in quotes or brackets
 _END = re.compile(  # of a value without quotes: a separator or a bracket that something follows
-    r"\s|\\?[\"'`](?=[\s,;&)\]}>]|$)|[)\]}](?=[\s,;:&)\]}\"'`\\.]|$)|,(?=\s|$|[\w. -]+[=:(])"
+    r"\s|\\?[\"'`](?=[\s,;&)\]}>]|$)|[)\]}](?=[)\]}]*(?:[\s,;:&\"'`\\]|$))|,(?=\s|$|[\w. -]+[=:(])"
     r"|[;&|](?=\s|$|[&|]|[\w. -]+=)|</"
 )
 _END_OF_WORDS = re.compile(_END.pattern.replace(r"\s|", r"\n|[ \t]+#|", 1))
@@ -167,14 +168,15 @@ def _or_end(text: str, place: int) -> int:
 def _in_brackets(text: str, at: int, name: _Name) -> list[tuple[int, int]]:
     """All that stands in the brackets; of `auth` a pair of literals."""
     start = at + 2 if text[at] == "$" else at + 1
-    depth, end = 1, start
-    while end < len(text) and end < start + _LONGEST:
-        depth += (text[end] in _CLOSES) - (text[end] in _CLOSES.values())
+    opens = text[start - 1]
+    depth, end = 1, min(len(text), start + _LONGEST)
+    for part in _PARTS.finditer(text, start, end):
+        depth += (part[0] == opens) - (part[0] == _CLOSES[opens])
         if not depth:
+            end = part.start()
             break
-        end += 1
     inside = text[start:end]
-    is_pair = name.text.lower() == "auth" and "," in inside and re.search(r"[\"']", inside)
+    is_pair = name.text.lower().lstrip("-") == "auth" and "," in inside and re.search(r"[\"']", inside)
     return [(start, end)] if inside.strip(" \t\n*") and (name.strong or is_pair) else []
 
 

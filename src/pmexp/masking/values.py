@@ -18,29 +18,30 @@ _TOKENS = "|".join(
     ]
 )  # fmt: skip
 _KEY = r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
-_REST_OF_KEY = r"(?:[+ -]?[A-Za-z0-9+/=]{20,200}+[ \t\r]*+\n){1,100}+(?=[+ -]?-----END [A-Z0-9 ]*PRIVATE KEY)"
+_ENCODED = r"[+ -]?[A-Za-z0-9+/=\r]"
+_REST_OF_KEY = rf"(?:{_ENCODED}{{20,200}}+\n){{1,100}}+(?:{_ENCODED}{{1,20}}\n)?(?=[+ -]?-----END [A-Z0-9 ]*PRIVATE KEY)"
 _LINE = r"[^\n\"']"
 SHAPES = [
     re.compile(rf"({_KEY}).+?(?=-----END|\Z)", re.DOTALL),
     re.compile(rf"(?m)^(){_REST_OF_KEY}"),  # its begin is not in the diff
     re.compile(r"(://[^\s/:@\"']*:)(?!\d{1,5}/)[^\s\"']{1,500}(?=@)"),  # the password of a URI, not its port
     re.compile(r"((?:https?|ftp)://)(?!\*)[^\s/:@\"'?#<>]{1,500}(?=@)"),  # a token in the place of the user
-    re.compile(rf"()(?<![\w-])(?:{_TOKENS})"),
+    re.compile(rf"()(?<!\w)(?<!\w-)(?:{_TOKENS})"),
     re.compile(r"((?i:\b(?:bearer|basic)\s+))(?=[\w.~+/-]*\d)[\w.~+/-]{8,}=*"),
     re.compile(r"((?<!\S)(?:-u|--user|--proxy-user)[ =]?[\"']?[^\s:\"'/]+:)(?!\d+(?:\s|$))[^\s\"']+"),
     re.compile(r"((?i:\blogin\s+\S+\s+password\s+))\S+"),  # of a .netrc
     re.compile(r"((?i:\bidentified\s+by\s+[\"']))[^\"'\n]+"),
     re.compile(rf"(\b(?:mysql\w*|mariadb\w*|sshpass)\b{_LINE}{{0,300}}?\s-p ?)[^\s\"'-]\S*"),
 ]
-_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}", re.IGNORECASE)
+_DIGEST = re.compile(r"[0-9a-f]{1,12}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _RUN_ID = re.compile(r"[\w.-]+-s\d+-[0-9a-f]{12}")
 _RUN_OF_LETTERS = re.compile(
-    r"(?<![\w+/=-])(?<!sha256[-:=])(?<!sha384[-:=])(?<!sha512[-:=])(?<!ssh-rsa )(?<!ssh-ed25519 )(?<!base64,)"
-    r"[A-Za-z0-9+/_-]{20,120}={0,2}(?![\w+/=-])"
+    r"(?m:(?<=^[+-])|(?<![\w+/-])(?!^[+-]))(?<!sha256[:=])(?<!sha384[:=])(?<!sha512[:=])(?<!ssh-rsa )(?<!base64,)"
+    r"(?!sha\d{3}-)[A-Za-z0-9+/_-]{20,120}={0,2}(?![\w+/=-])"
 )
 _DATA = re.compile(r"[+ -]?\s*[A-Za-z0-9+/]{57,}={0,2}")  # a whole line of it: wrapped base64 of a file
-_CHANGES = 0.42  # least share of neighbours of different kinds; 0.62 is expected of random letters and digits
+_CHANGES = 0.4  # least share of neighbours of different kinds; 0.62 is expected of random letters and digits
 
 
 def is_random(value: str) -> bool:
@@ -67,7 +68,7 @@ def _masked(found: re.Match[str]) -> str:
 
 def _is_disorder(word: str) -> bool:
     kinds = ["d" if c.isdigit() else "u" if c.isupper() else "l" if c.islower() else "-" for c in word]
-    if min(map(kinds.count, "dul")) < 2:
+    if min(map(kinds.count, "dul")) < 1:
         return False
     pairs = [(a, b) for a, b in pairwise(kinds) if "-" not in (a, b)]
     return sum(a != b for a, b in pairs) >= _CHANGES * len(pairs) and kinds.count("-") <= len(word) / 6

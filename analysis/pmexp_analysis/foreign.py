@@ -1,0 +1,52 @@
+"""Words out of run folders and trackers, which anybody may have written: made to be nothing but words."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from pmexp.masking import masked
+from pmexp_analysis.records import Labels, Run
+
+
+@lru_cache(maxsize=65536)  # thousands of runs say the same
+def words(text: str) -> str:
+    """`text` in one line, without credentials, and without letters that steer a terminal or turn the direction
+    of what follows: these are written as their codes, so that two texts that differ still do."""
+    return "".join(map(_shown, masked(text)))
+
+
+def readable(run: Run) -> Run:
+    """The run with every text in it as `words`; its address and folder, which are used, stay."""
+    at = run.labels
+    names = {name: words(name) for name in {*run.curve.metrics, *run.curve.units, *run.curve.directions}}
+    curve = run.curve
+    if any(name != shown for name, shown in names.items()):
+        columns = (curve.metrics, curve.units, curve.directions)
+        metrics, units, directions = ([names[word] for word in column] for column in columns)
+        curve = replace(curve, metrics=metrics, units=units, directions=directions)
+    return replace(
+        run,
+        run_id=words(run.run_id),
+        labels=Labels(words(at.task), words(at.system), words(at.variant), at.seed),
+        finals=_readable(run.finals),
+        why=words(run.why),
+        curve=curve,
+        environment=_readable(run.environment),
+        settings=_readable(run.settings),
+        protocol=_readable(run.protocol),
+    )
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, str):
+        return words(value)
+    if isinstance(value, Mapping):
+        return {_readable(key): _readable(item) for key, item in value.items()}
+    return [_readable(item) for item in value] if isinstance(value, list) else value
+
+
+def _shown(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return " " if letter in "\n\r\t" else letter.encode("unicode_escape", "backslashreplace").decode()
