@@ -42,8 +42,14 @@ ROOT = Path(__file__).parents[1]
         ("AccountName=me;AccountKey=aGk=;x=1", "AccountName=me;AccountKey=***;x=1"),
         ("token=0a1b2c3d4e5f6a7b", "token=***"),
         ("use hf_abcdefghijklmnopqrst please", "use *** please"),
-        ("+  key: |\n+    password: |\n+      a\n+      b\n+  x: 1", "+  key: |\n+    password: |\n+      ***\n+  x: 1"),
-        ("@@ -5,3 +5,3 @@ private_key: |\n   abc\n+  def\n z: 1", "@@ -5,3 +5,3 @@ private_key: |\n   ***\n z: 1"),
+        (
+            "+  key: |\n+    password: |\n+      a\n+      b\n+  x: 1",
+            "+  key: |\n+    password: |\n+      ***\n+  x: 1",
+        ),
+        (
+            "@@ -5,3 +5,3 @@ private_key: |\n   abc\n+  def\n z: 1",
+            "@@ -5,3 +5,3 @@ private_key: |\n   ***\n z: 1",
+        ),
         (
             "-----BEGIN RSA PRIVATE KEY-----\nMIIB\nAAAA\n-----END",
             "-----BEGIN RSA PRIVATE KEY-----***-----END",
@@ -70,7 +76,9 @@ def made_up(form: str, letters: str) -> str:
     """The form with random letters in its places."""
     for size in (20, 22, 24, 34, 35, 36, 40, 43, 60):
         form = form.replace(f"{{{size}}}", letters[:size])
-    return form.replace("{AWS}", letters[:16].upper()).replace("{HEX}", hashlib.md5(letters.encode()).hexdigest())
+    return form.replace("{AWS}", letters[:16].upper()).replace(
+        "{HEX}", hashlib.md5(letters.encode()).hexdigest()
+    )
 
 
 @st.composite
@@ -99,7 +107,19 @@ NAMED = [  # §: the value
     "IDENTIFIED BY '§'", "curl -u me:§ http://x", "curl --user me:§ http://x", "mysql -u root -p§ db", "sshpass -p § ssh x",
     '-H "Authorization: Bearer §"', "-H 'X-Api-Key: §'", '{"Authorization": "Basic §"}', "https://me:§@host/x", "x://:§@host",
 ]  # fmt: skip
-BARE = ["§", '"§"', "x = '§'", "{a: §}", "[§]", "(§)", "see §.", "a=§&b=1", "https://host/x?y=§", "https://§@host/x", "<a>§</a>"]
+BARE = [
+    "§",
+    '"§"',
+    "x = '§'",
+    "{a: §}",
+    "[§]",
+    "(§)",
+    "see §.",
+    "a=§&b=1",
+    "https://host/x?y=§",
+    "https://§@host/x",
+    "<a>§</a>",
+]
 
 
 def lines_of(text: str, prefix: str) -> str:
@@ -108,7 +128,7 @@ def lines_of(text: str, prefix: str) -> str:
 
 def contexts(text: str) -> list[str]:
     """The text alone, in a file, and as lines of a diff."""
-    inside = f"@@ -1,3 +1,4 @@\n x = 1\n{{}} y = 2\n"
+    inside = "@@ -1,3 +1,4 @@\n x = 1\n{} y = 2\n"
     return [text, f"x = 1\n{text}\ny = 2\n", *(inside.format(lines_of(text, prefix)) for prefix in "+- ")]
 
 
@@ -187,13 +207,21 @@ ORDINARY = [
 
 @pytest.mark.parametrize("text", ORDINARY)
 def test_what_is_no_credential_stays(text: str) -> None:
-    environment = {"TOKENIZERS_PARALLELISM": "tokenizer", "KEY": "n", "PWD": "runs/default", "DESKTOP_SESSION": "attention"}
+    environment = {
+        "TOKENIZERS_PARALLELISM": "tokenizer",
+        "KEY": "n",
+        "PWD": "runs/default",
+        "DESKTOP_SESSION": "attention",
+    }
     for context in contexts(text):
         assert masked(context, environment) == context
     assert not holds_credential(text)
 
 
-@given(st.binary(min_size=1, max_size=20), st.sampled_from(["{}", "x: {}", "commit {}\n", "'{}'", "key={}", "a/{}/b.json"]))
+@given(
+    st.binary(min_size=1, max_size=20),
+    st.sampled_from(["{}", "x: {}", "commit {}\n", "'{}'", "key={}", "a/{}/b.json"]),
+)
 def test_digests_and_ids_stay(content: bytes, template: str) -> None:
     digests = [hashlib.new(kind, content).hexdigest() for kind in ("sha1", "sha256", "sha512", "sha384")]
     ids = [str(uuid.uuid5(uuid.NAMESPACE_URL, content.hex())), f"attention-only-s12-{digests[0][:12]}"]
@@ -203,9 +231,17 @@ def test_digests_and_ids_stay(content: bytes, template: str) -> None:
 
 def test_this_project_stays_as_it_is() -> None:
     """Of all sources, options and documents, the lines that are changed speak of credentials."""
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True).stdout.split()
-    kept = [file for root in ("src", "conf", "launchers", "analysis", "docs") for file in sorted((ROOT / root).rglob("*"))]
-    files = [f for f in kept if f.suffix in (".py", ".yaml", ".md", ".json", ".j2") and "masking" not in f.parts]
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True
+    ).stdout.split()
+    kept = [
+        file
+        for root in ("src", "conf", "launchers", "analysis", "docs")
+        for file in sorted((ROOT / root).rglob("*"))
+    ]
+    files = [
+        f for f in kept if f.suffix in (".py", ".yaml", ".md", ".json", ".j2") and "masking" not in f.parts
+    ]
     assert len(files) > 250 and (not listed or len(listed) > 250)
     changed = []
     for text in (file.read_text() for file in files):
@@ -216,7 +252,17 @@ def test_this_project_stays_as_it_is() -> None:
 
 def test_a_large_text_takes_time_in_proportion() -> None:
     """Patterns that try again from every letter would take minutes here."""
-    for text in ("A", "%41", "secret:", "secret=[", 'password="a', "mysql a ", "://a:b", "password ", "+aB3+aB3+aB3+aB3+aB3+\n"):
+    for text in (
+        "A",
+        "%41",
+        "secret:",
+        "secret=[",
+        'password="a',
+        "mysql a ",
+        "://a:b",
+        "password ",
+        "+aB3+aB3+aB3+aB3+aB3+\n",
+    ):
         masked(text * (60_000 // len(text)), {})
 
 

@@ -3,20 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pmexp.masking import masked
-from pmexp_analysis.records import Labels, Run
+from pmexp.shown import printable
+
+if TYPE_CHECKING:
+    from pmexp_analysis.records import Run
 
 
 @lru_cache(maxsize=65536)  # thousands of runs say the same
 def words(text: str) -> str:
-    """`text` in one line, without credentials, and without letters that steer a terminal or turn the direction
-    of what follows: these are written as their codes, so that two texts that differ still do."""
-    return "".join(map(_shown, masked(text)))
+    """`text` in one line, without credentials and letters that steer: two texts that differ still do."""
+    return printable(masked(text))
 
 
-def readable(run: Run) -> Run:
+def readable(run: "Run") -> "Run":
     """The run with every text in it as `words`; its address and folder, which are used, stay."""
     at = run.labels
     names = {name: words(name) for name in {*run.curve.metrics, *run.curve.units, *run.curve.directions}}
@@ -28,11 +30,11 @@ def readable(run: Run) -> Run:
     return replace(
         run,
         run_id=words(run.run_id),
-        labels=Labels(words(at.task), words(at.system), words(at.variant), at.seed),
+        labels=replace(at, task=words(at.task), system=words(at.system), variant=words(at.variant)),
         finals=_readable(run.finals),
         why=words(run.why),
         curve=curve,
-        environment=_readable(run.environment),
+        environment={words(key): _value(value) for key, value in run.environment.items()},
         settings=_readable(run.settings),
         protocol=_readable(run.protocol),
     )
@@ -46,7 +48,5 @@ def _readable(value: Any) -> Any:
     return [_readable(item) for item in value] if isinstance(value, list) else value
 
 
-def _shown(letter: str) -> str:
-    if letter.isprintable():
-        return letter
-    return " " if letter in "\n\r\t" else letter.encode("unicode_escape", "backslashreplace").decode()
+def _value(value: Any) -> str | float:
+    return value if isinstance(value, int | float) else words(str(value))

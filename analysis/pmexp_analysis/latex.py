@@ -8,26 +8,38 @@ import unicodedata
 from collections.abc import Sequence
 
 _LETTERS = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": r"\textbar{}",
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": "$<$", ">": "$>$", "|": r"\textbar{}",  # other letters in LaTeX's old fonts
     '"': r"{\ttfamily\char34}", "'": r"\textquotesingle{}", "`": r"\textasciigrave{}",
     "[": "{[}", "]": "{]}", "*": "{*}",  # behind the end of a row they would be its options
-    "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "≠": r"$\neq$", "≈": r"$\approx$", "×": r"$\times$", "·": r"$\cdot$",
-    "−": "$-$", "→": r"$\to$", "←": r"$\leftarrow$", "∞": r"$\infty$", "°": r"$^\circ$", "…": r"\ldots{}",
-    "µ": r"$\mu$", "–": "--", "—": "---", "‘": "`", "’": "'", "“": "``", "”": "''", "§": r"\S{}", "©": r"\copyright{}",
-    "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "Œ": r"\OE{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}",
-    "Ł": r"\L{}", "ı": r"\i{}", "\N{NO-BREAK SPACE}": "~",
+    "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "≠": r"$\neq$", "≈": r"$\approx$", "∞": r"$\infty$",
+    "→": r"$\to$", "←": r"$\leftarrow$", "°": r"$^\circ$", "·": r"$\cdot$", "µ": r"$\mu$",
+    "…": r"\ldots{}", "§": r"\S{}", "©": r"\copyright{}", "“": "``", "”": r"''", "—": "---",
+    "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "Œ": r"\OE{}", "ø": r"\o{}",
+    "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}",
+    "\N{MULTIPLICATION SIGN}": r"$\times$", "\N{MINUS SIGN}": "$-$", "\N{EN DASH}": "--",
+    "\N{LEFT SINGLE QUOTATION MARK}": "`", "\N{RIGHT SINGLE QUOTATION MARK}": "'",
+    "\N{NO-BREAK SPACE}": "~",
 }  # fmt: skip
-_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
-for _name in _GREEK.split():
+for _name in re.findall(
+    r"\w+",
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi "
+    "chi psi omega",
+):
     _LETTERS[unicodedata.lookup(f"GREEK SMALL LETTER {_name.replace('lambda', 'lamda')}")] = f"$\\{_name}$"
-_ACCENTS = dict(zip("̧̀́̂̃̄̆̇̈̊̋̌", "`'^~=u.\"rHvc", strict=True))
+_ACCENTS = {
+    "GRAVE ACCENT": "`", "ACUTE ACCENT": "'", "CIRCUMFLEX ACCENT": "^", "TILDE": "~", "MACRON": "=",
+    "BREVE": "u", "DOT ABOVE": ".", "DIAERESIS": '"', "RING ABOVE": "r", "DOUBLE ACUTE ACCENT": "H",
+    "CARON": "v", "CEDILLA": "c",
+}  # fmt: skip
 
 
 def escaped(text: str) -> str:
     """`text` for the inside of a paragraph, a caption or a cell."""
-    text = "".join(map(_letter, " ".join(unicodedata.normalize("NFC", text).split())))
-    return re.sub(r"([-,])(?=\1)", r"\1{}", text) if re.search(r"--|,,", text) else text  # no ligatures
+    text = " ".join(unicodedata.normalize("NFC", text).replace("\0", " ").split())
+    text = re.sub(r"([-,])(?=\1)", "\\1\0", text)  # two of them would be drawn as one
+    return "".join("{}" if letter == "\0" else _letter(letter) for letter in text)
 
 
 def label(*parts: str) -> str:
@@ -62,8 +74,8 @@ def _letter(letter: str) -> str:
         return _LETTERS[letter]
     if letter.isascii():
         return letter if letter.isprintable() else f"U+{ord(letter):04X}"
-    base, *marks = unicodedata.normalize("NFD", letter)
-    if len(marks) == 1 and marks[0] in _ACCENTS and base.isascii() and base.isalpha():
-        base = {"i": r"\i", "j": r"\j"}.get(base, base) if marks[0] != "̧" else base
-        return f"\\{_ACCENTS[marks[0]]}{{{base}}}"
-    return f"U+{ord(letter):04X}"
+    parts = unicodedata.normalize("NFD", letter)
+    accent = _ACCENTS.get(unicodedata.name(parts[-1], "").removeprefix("COMBINING "))
+    if accent is None or len(parts) != 2 or not (parts[0].isascii() and parts[0].isalpha()):
+        return f"U+{ord(letter):04X}"
+    return f"\\{accent}{{{parts[0]}}}"

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from pmexp.masking import masked
+from pmexp.shown import printable
 
 
 class _Masking(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return masked(super().format(record))
+        return printable(masked(super().format(record)), lines=True)
 
 
 class _MaskedStream:

@@ -5,6 +5,9 @@ from typing import Self
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from pmexp.masking import masked
+from pmexp.shown import printable
+
 
 class LiveView:
     """Prints to the terminal; on anything else only the lines."""
@@ -33,7 +36,7 @@ class LiveView:
         return f"{self._ended}/{self._total}"
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(printable(masked(text), lines=True), markup=False, emoji=False)
 
     def say_ended(self, text: str) -> None:
         """The line of a run that ended, with its number among all."""

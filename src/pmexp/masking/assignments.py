@@ -24,7 +24,9 @@ _COMMAND_BEFORE = re.compile(r"(?:\bsetenv|\bENV|\bARG|\bsetx|\bset[ \t]+-\w+)[ 
 _LINE_BEFORE = re.compile(r"(?:@@ .* @@ |[+ -])?[ \t]*(?:- )?(?:export[ \t]+)?\\*[\"']?(?:[\w-]+\.)*$")
 _QUOTE = re.compile(r"(?P<prefix>[bBrRuUfF]{0,2}|\$)(?P<quote>\\*(?:\"\"\"|'''|[\"'`]))")
 _NEXT_LITERAL = re.compile(r"(?:[ \t]*[+.=]\s*|[ \t]*\\\n[+ -]?[ \t]*|[ \t]*)(?=[bBrRuUfF]{0,2}\\*[\"'])")
-_PARTS = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|[({\[]|[)\]}](?=[)\]}]*(?:[\s,;:&\"'`\\]|$))")
+_PARTS = re.compile(
+    r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|[({\[]|[)\]}](?=[)\]}]*(?:[\s,;:&\"'`\\]|$))"
+)
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 _LONGEST = 4000  # characters of a value in quotes or brackets
 _END = re.compile(  # of a value without quotes: a separator or a bracket that something follows

@@ -19,7 +19,9 @@ _TOKENS = "|".join(
 )  # fmt: skip
 _KEY = r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 _ENCODED = r"[+ -]?[A-Za-z0-9+/=\r]"
-_REST_OF_KEY = rf"(?:{_ENCODED}{{20,200}}+\n){{1,100}}+(?:{_ENCODED}{{1,20}}\n)?(?=[+ -]?-----END [A-Z0-9 ]*PRIVATE KEY)"
+_REST_OF_KEY = (
+    rf"(?:{_ENCODED}{{20,200}}+\n){{1,100}}+(?:{_ENCODED}{{1,20}}\n)?(?=[+ -]?-----END [A-Z0-9 ]*PRIVATE KEY)"
+)
 _LINE = r"[^\n\"']"
 SHAPES = [
     re.compile(rf"({_KEY}).+?(?=-----END|\Z)", re.DOTALL),
@@ -33,12 +35,14 @@ SHAPES = [
     re.compile(r"((?i:\bidentified\s+by\s+[\"']))[^\"'\n]+"),
     re.compile(rf"(\b(?:mysql\w*|mariadb\w*|sshpass)\b{_LINE}{{0,300}}?\s-p ?)[^\s\"'-]\S*"),
 ]
-_DIGEST = re.compile(r"[0-9a-f]{1,12}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}", re.IGNORECASE)
+_DIGEST = re.compile(
+    r"[0-9a-f]{1,12}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}", re.IGNORECASE
+)
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _RUN_ID = re.compile(r"[\w.-]+-s\d+-[0-9a-f]{12}")
 _RUN_OF_LETTERS = re.compile(
-    r"(?m:(?<=^[+-])|(?<![\w+/-])(?!^[+-]))(?<!sha256[:=])(?<!sha384[:=])(?<!sha512[:=])(?<!ssh-rsa )(?<!base64,)"
-    r"(?!sha\d{3}-)[A-Za-z0-9+/_-]{20,120}={0,2}(?![\w+/=-])"
+    r"(?m:(?<=^[+-])|(?<![\w+/-])(?!^[+-]))(?<!sha256[:=])(?<!sha384[:=])(?<!sha512[:=])"
+    r"(?!sha\d{3}-)(?<!ssh-rsa )(?<!base64,)[A-Za-z0-9+/_-]{20,120}={0,2}(?![\w+/=-])"
 )
 _DATA = re.compile(r"[+ -]?\s*[A-Za-z0-9+/]{57,}={0,2}")  # a whole line of it: wrapped base64 of a file
 _CHANGES = 0.4  # least share of neighbours of different kinds; 0.62 is expected of random letters and digits
