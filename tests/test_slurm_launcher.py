@@ -126,7 +126,7 @@ def test_a_credential_of_the_setup_is_executed_and_in_no_script_or_record(
 
 
 def test_a_setup_without_credentials_stays_in_the_script(runs: Runs, slurm: FakeSlurm) -> None:
-    code, _, err = runs.train(*DETACH, "hydra.launcher.setup=[export HF_HOME=/x, module load gcc]")
+    code, _, err = runs.train(*DETACH, 'hydra.launcher.setup=["export HF_HOME=/x", module load gcc]')
     assert code == 0, err
     assert "# setup\nexport HF_HOME=/x\nmodule load gcc\n" in slurm.scripts()[0]
     assert list(runs.folder.glob("*/slurm/setup-*")) == []

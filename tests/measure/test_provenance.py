@@ -171,7 +171,10 @@ def test_secrets_of_the_command_are_masked(folder: RunFolder, monkeypatch: pytes
     provenance.record_start(folder, resumed_at=0)
     assert "planted" not in everything_in(folder.path)
     command = starts(folder.path)[0]["command"]
-    assert command.startswith("train --token '***' 'hub.api_key=***' 'uri=x://me:***@db' 'note=***' xxx")
+    assert command.startswith(
+        "train --token '***' 'hub.api_key=***' 'uri=x://me:***@db' 'note=***' "
+        "'hydra.launcher.setup=[module load x, export PGPASSWORD=***]' -u 'me:***' xxx"
+    )
     assert len(command) < 500
 
 
