@@ -1,6 +1,5 @@
 """Words out of run folders and trackers, which anybody may have written: made to be nothing but words."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -43,7 +42,7 @@ def readable(run: "Run") -> "Run":
 def _readable(value: Any) -> Any:
     if isinstance(value, str):
         return words(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {_readable(key): _readable(item) for key, item in value.items()}
     return [_readable(item) for item in value] if isinstance(value, list) else value
 

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from run_folders import Runs
 
 from pmexp.runs import command
 from pmexp_analysis import latex
 from pmexp_analysis.foreign import words
+from pmexp_analysis.plots import png
+from pmexp_analysis.plots.text import legend_below, named_ticks
 from pmexp_analysis.report import main
 
 HOSTILE = (
@@ -27,7 +31,7 @@ def foreign(demo: Runs) -> Runs:
     """The demo's runs, and those of a variant with hostile words wherever a run folder has words."""
     told = {
         "environment": {HOSTILE: HOSTILE, "host": [STEERING]},
-        "tracking": {"uri": "http://me:hunter2x@e.org"},
+        "tracking": {"uri": "http://me:hunter2x@127.0.0.1:9"},
     }
     protocol = {
         "question": f"# {HOSTILE}",
@@ -53,7 +57,9 @@ def foreign(demo: Runs) -> Runs:
 
 
 def report(runs: Runs) -> Path:
-    assert main(["demo", "--runs-dir", str(runs.root), "--out", str(runs.root / "reports")]) == 0
+    """Without most figures, which take seconds."""
+    given = ["demo", "--runs-dir", str(runs.root), "--out", str(runs.root / "reports"), "--figures", "0"]
+    assert main(given) == 0
     return runs.root / "reports" / "demo"
 
 
@@ -79,12 +85,13 @@ def test_every_format_shows_hostile_words_as_text(foreign: Runs, capsys: pytest.
     shown = f"={words(HOSTILE + STEERING)}"
     assert shown.isprintable() and shown.startswith(f"={HOSTILE}")
     out = capsys.readouterr().out
+    assert "not attached in MLflow at http://me:***@127.0.0.1:9" in out and "hunter2" not in out
     assert shown in out and out.replace("\n", "").isprintable()
 
     page = Page((folder / "index.html").read_text())
     assert not page.tags & {"script", "iframe", "b", "red"} and shown in page.text
     assert all(
-        address.startswith(("data:image/png;base64,", "http://me:***@e.org/#/runs/"))
+        address.startswith(("data:image/png;base64,", "http://me:***@127.0.0.1:9/#/runs/"))
         for address in page.addresses
     )
 
@@ -132,6 +139,19 @@ def test_every_format_shows_hostile_words_as_text(foreign: Runs, capsys: pytest.
             assert f"'{shown}" in {row["variant"] for row in csv.DictReader(stream)}
     files = {file.name: file.read_text() for file in folder.iterdir() if file.is_file()}
     assert [name for name, text in files.items() if "hunter2" in text] == []
+
+
+def test_names_are_drawn_as_they_are() -> None:
+    """And none is left out of the legend, as matplotlib does with those that begin with an underscore."""
+    names = [r"$\frac{$ _x^2$", "_hidden", r"\alpha", "a&b<c>"]
+    figure = Figure()
+    panel = figure.add_subplot()
+    named_ticks(panel.xaxis, range(len(names)), names)
+    panel.set_title(names[0])
+    legend_below(figure, [Patch() for _ in names], names)
+    png(figure)
+    (legend,) = figure.legends
+    assert [text.get_text().strip() for text in legend.get_texts()] == names
 
 
 def test_two_names_that_differ_in_steering_letters_alone_stay_two() -> None:
