@@ -185,6 +185,17 @@ def test_a_bad_value_is_named_with_its_key(override: str, message: str) -> None:
         "http://hidden@host:5000",
         "postgresql://me:hidden@host/db",
         "mysql://host/db?Password=hidden",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3D%7BX%7D%3BPWD%3Dhidden",
+        "mssql+pyodbc:///?odbc_connect=UID%253Dme%253BPWD%253D%257Bhidden%257D",
+        "http://host/#access_token=hidden",
+        "http://host/#/page?token=hidden",
+        "http://host/?sig=hidden",
+        "http://host/?x=1;pass%77ord=hidden",
+        "http://me%3Ahidden@host",
+        "http://host/hf_hiddenabcdefghijkl/",
+        "http://host/3f2a9b8c7d6e5f4a3b2c1d0e9f8a7b6c/",
+        "https://host/t/Zx8Kq2Lm9Np4Rt6Vw1Ys3Ab5/",
+        "http://[::1/?password=hidden",
     ],
 )
 def test_a_secret_in_the_address_of_a_tracker_is_refused_and_not_repeated(uri: str) -> None:
@@ -194,5 +205,27 @@ def test_a_secret_in_the_address_of_a_tracker_is_refused_and_not_repeated(uri: s
 
 
 def test_an_address_without_a_secret_is_taken() -> None:
-    for uri in ("https://host/path", "postgresql+psycopg2://me@host/db", "sqlite:////a:b@c/mlflow.db"):
+    for uri in (
+        "https://host/path", "http://[::1]:5000", "http://host/experiments/production-2026-11-27", "databricks://profile",
+        "postgresql+psycopg2://me@host/db", "postgresql://host/db?sslmode=require&sslkey=/home/me/x.pem",
+        "sqlite:////a:b@c/mlflow.db", "sqlite:////tmp/AbC1dE2fG3hI4jK5lM6nO7/mlflow.db",
+    ):  # fmt: skip
         assert TrackingConfig(uri=uri).uri == uri
+
+
+@pytest.mark.parametrize("uri", ["http://[::1", "http://host:99999999"])
+def test_what_is_no_address_of_a_tracker_is_one_line(uri: str) -> None:
+    with pytest.raises(UserError, match=r"^tracking\.uri: .* is no address") as refused:
+        TrackingConfig(uri=uri)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["model.path", "dataset.path", "runs_dir", "protocol.question"])
+@pytest.mark.parametrize(
+    "value", ["https://me:hidden1@host/x", "a/password=hidden1", "ghp_hidden1abcdefghijklmnop"]
+)
+def test_no_key_takes_a_credential(key: str, value: str) -> None:
+    """It would stand in config.yaml, MLflow, plan.json and the report, where it is read again as it is."""
+    with pytest.raises(UserError, match=f"^{key}: it holds a password or token") as refused:
+        config(f"{key}='{value}'")
+    assert "hidden1" not in str(refused.value)

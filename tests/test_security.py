@@ -18,11 +18,14 @@ from pmexp import best_weights
 from pmexp.checkpoint import Checkpoints
 from pmexp.config import CheckpointConfig
 from pmexp.errors import UserError
+from pmexp.loop import Training
 from pmexp.models.checkpoint import load_pretrained, load_tokenizer
 from pmexp.run_folder import RunFolder
+from pmexp.runs.command import main as list_runs
 from pmexp.systems.ranks import Ranks
 from pmexp.tracking import ui
-from small_runs import TINY_BERT
+from pmexp_analysis.report import main as report
+from small_runs import TINY_BERT, TINY_VIT, Runs
 from test_config import DEFAULT, config
 
 ROOT = Path(__file__).parents[1]
@@ -214,3 +217,33 @@ def test_mlflow_listens_to_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ui.subprocess, "Popen", popen)
     with pytest.raises(ZeroDivisionError, match=r"^127\.0\.0\.1$"), ui._server("sqlite:///mlflow.db", 5000):
         pass
+
+
+def test_no_credential_of_a_failed_run_is_on_record(
+    runs: Runs,
+    database: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Folder, log, MLflow, list and report: of a run that ends with an error that repeats what it was given."""
+    monkeypatch.setenv("HF_TOKEN", "planted-by-the-environment")
+
+    def step(training: Training, index: int) -> dict[str, float]:
+        raise OSError(
+            "planted-by-the-environment; GET https://me:planted2@host/?token=planted3 {'password': planted4}"
+        )
+
+    monkeypatch.setattr(Training, "_step", step)
+    database(runs.folder)
+    with pytest.raises(OSError, match="planted4"):
+        runs.train(*TINY_VIT)
+    capsys.readouterr()
+    assert list_runs(["default", "--runs-dir", str(runs.folder), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "https://me:***@host/?token=***" in said and "planted" not in said
+    assert report(["default", "--runs-dir", str(runs.folder), "--out", str(runs.folder)]) == 2
+    assert "planted" not in capsys.readouterr().err
+    (folder,) = runs.run_folders()
+    assert "https://me:***@host" in (folder / "log.txt").read_text()
+    files = [file for file in runs.folder.rglob("*") if file.is_file() and file.name != "source.diff"]
+    assert [file for file in files if b"planted" in file.read_bytes()] == [] and len(files) > 8

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from fake_slurm import FakeSlurm
@@ -100,6 +101,35 @@ def test_resources_come_from_files_and_the_command_line(runs: Runs, slurm: FakeS
     assert asked["exclude"] == "n7"
     assert "gpus-per-node" not in asked and "requeue" in asked and "wckey" not in asked
     assert "module load cuda\n" in script and "--kill-on-bad-exit=1" in script
+
+
+def test_a_credential_of_the_setup_is_executed_and_in_no_script_or_record(
+    runs: Runs, slurm: FakeSlurm, site: Path, tmp_path: Path
+) -> None:
+    """SLURM keeps the script and may show it to others; the lines are in a file that only the user can read."""
+    lines = ["export PGPASSWORD='planted 1'", "export X=$PGPASSWORD"]
+    (site / "default.yaml").write_text(yaml.safe_dump({"setup": lines}))
+    given = [*DETACH, "seed=0,1", f"hydra.launcher.resources={site}"]
+    code, out, _ = runs.train(*given, "hydra.launcher.dry_run=true")
+    assert (
+        code == 0 and "export PGPASSWORD='***'\n" in out and "planted" not in out and not runs.folder.exists()
+    )
+    assert runs.train(*given)[0] == 0
+    (script,) = slurm.scripts()
+    (setup,) = runs.folder.glob("*/slurm/setup-*.sh")
+    assert "planted" not in script and f". {setup}\n" in script and setup.stat().st_mode & 0o777 == 0o600
+    start = script[script.index("# setup") : script.index("# command")]
+    done = subprocess.run(["bash", "-c", f"{start}\necho $X"], capture_output=True, text=True)
+    assert done.stdout == "planted 1\n"
+    files = [file for file in runs.folder.rglob("*") if file.is_file() and file != setup]
+    assert [file for file in files if b"planted" in file.read_bytes()] == []
+
+
+def test_a_setup_without_credentials_stays_in_the_script(runs: Runs, slurm: FakeSlurm) -> None:
+    code, _, err = runs.train(*DETACH, 'hydra.launcher.setup=["export HF_HOME=/x", module load gcc]')
+    assert code == 0, err
+    assert "# setup\nexport HF_HOME=/x\nmodule load gcc\n" in slurm.scripts()[0]
+    assert list(runs.folder.glob("*/slurm/setup-*")) == []
 
 
 def test_a_system_part_has_resources_of_its_own(site: Path) -> None:

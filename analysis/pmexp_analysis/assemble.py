@@ -12,6 +12,7 @@ from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import Axis
 from pmexp_analysis.distinguish import distinguish
+from pmexp_analysis.foreign import readable, words
 from pmexp_analysis.protocols import NO_CHOICE, Choice, protocol_of
 from pmexp_analysis.records import COLUMNS, Curve, Experiment, Labels, Member, Missing, Run, State
 
@@ -25,6 +26,8 @@ def assemble(name: str, source: str, runs: Sequence[Run], choice: Choice = NO_CH
     `choice`: what the reader asks for in the place of the protocol. Raises UserError when no run has
     finished, or two finished runs cannot be told apart.
     """
+    runs = [readable(run) for run in runs]
+    name, source = words(name), words(source)
     protocol, remarks = protocol_of(runs, choice)
     told_apart = distinguish({run.run_id: (run.labels, run.settings) for run in runs})
     members = [Member(run, along(protocol.axis, told_apart[run.run_id]), _state(run)) for run in runs]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pmexp.tracking.database import OpenExperiment, reason
 from pmexp.tracking.parent import ParentRun
+from pmexp_analysis import foreign
 
 
 def attach(
@@ -26,7 +27,9 @@ def attach(
             _attach(name, uri, report, words or {})
         except Exception as error:
             logging.getLogger(__name__).debug("attaching failed", exc_info=True)
-            complaints.append(f"the report is not attached in MLflow at {uri}: {reason(error)}")
+            complaints.append(
+                foreign.words(f"the report is not attached in MLflow at {uri}: {reason(error)}")
+            )
     return complaints
 
 

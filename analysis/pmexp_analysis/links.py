@@ -1,5 +1,6 @@
 """Where the runs of a report are found in MLflow's pages."""
 
+from pmexp.masking import masked
 from pmexp_analysis.records import Experiment
 
 _LOCAL = "http://127.0.0.1:5000"  # of `make ui`
@@ -10,7 +11,7 @@ def run_links(experiment: Experiment) -> list[tuple[str, str]]:
     `make ui` shows them."""
     found = []
     for member in sorted(experiment.members, key=lambda member: member.labels):
-        uri, at = member.run.tracking_uri, member.labels
+        uri, at = masked(member.run.tracking_uri or ""), member.labels
         if uri and member.run.mlflow_id:
             server = uri.rstrip("/") if uri.startswith(("http://", "https://")) else _LOCAL
             name = f"{at.task} / {at.system} / {at.variant} seed {at.seed}"

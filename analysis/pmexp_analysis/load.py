@@ -130,9 +130,11 @@ def _read_run(folder: Path, planned: Run | None) -> Run:
     try:
         finals = {metric: finite(value) for metric, value in summary["metrics"].items()}
         labels = _labels(summary["labels"])
+        environment, settings, tracking = (
+            _mapping(summary, k) for k in ("environment", "settings", "tracking")
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{summary_path} is no summary of a run ({error!r}): run it again") from None
-    environment, settings, tracking = (summary.get(k) or {} for k in ("environment", "settings", "tracking"))
     run = Run(
         folder.name,
         labels,
@@ -146,9 +148,16 @@ def _read_run(folder: Path, planned: Run | None) -> Run:
         folder=folder,
     )
     if summary.get("status") == "oom":
-        why = f"out of memory: {_printable(summary.get('error', ''))}"
+        why = f"out of memory: {summary.get('error', '')}"
         return replace(run, finals=None, state="out of memory", why=why)
     return run
+
+
+def _mapping(summary: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = summary.get(key) or {}
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{key} is no object")
+    return found
 
 
 def _mlflow_id(folder: Path) -> str | None:
@@ -163,7 +172,7 @@ def _why_unfinished(folder: Path, curve: Curve) -> tuple[State, str]:
         failure = _read_json(failure_path, dict)
         log = f" (log: {failure['log']})" if failure.get("log") else ""
         said = f"{failure.get('status', 'failed')}: {failure.get('error', 'no reason recorded')}{log}"
-        return "unfinished" if failure.get("status") == "interrupted" else "failed", _printable(said)
+        return "unfinished" if failure.get("status") == "interrupted" else "failed", said
     steps = np.asarray(curve.steps, dtype=np.float64)
     reached = (
         f"its journal ends at step {int(np.nanmax(steps))}" if np.isfinite(steps).any() else "no record yet"
@@ -172,20 +181,7 @@ def _why_unfinished(folder: Path, curve: Curve) -> tuple[State, str]:
 
 
 def _labels(told: Mapping[str, Any]) -> Labels:
-    return Labels(_name(told["task"]), _name(told["system"]), _name(told["variant"]), int(told["seed"]))
-
-
-def _name(told: Any) -> str:
-    """A label. Raises ValueError for text that a terminal or a plot would take for a command."""
-    text = str(told)
-    if not text.isprintable() or "$" in text:
-        raise ValueError(f"{text!r} is no label")
-    return text
-
-
-def _printable(text: Any) -> str:
-    """An error's message, which may hold anything."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+    return Labels(str(told["task"]), str(told["system"]), str(told["variant"]), int(told["seed"]))
 
 
 def _labels_of_config(path: Path) -> Labels:

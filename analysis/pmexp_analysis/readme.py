@@ -61,7 +61,11 @@ def block(report: Mapping[str, Any]) -> str:
     judged = [Judged(**{**one, "parts": [Part(**p) for p in one["parts"]]}) for one in report["criteria"]]
     criteria = tables.criteria_table(judged)
     shown = Table(criteria.headings[:4], [cells[:4] for cells in criteria.cells])
-    blocks = [f"> {report['question']}", f"**{report['verdict']['sentence']}**", formats.markdown(shown)]
+    blocks = [
+        f"> {formats.line(report['question'])}",
+        f"**{formats.inline(report['verdict']['sentence'])}**",
+        formats.markdown(shown),
+    ]
     blocks += [formats.markdown(tables.result_table(part)) for part in parts]
     blocks.append("![memory, throughput and accuracy of the variants](docs/results/demo.png)")
     blocks.append(f"*{_where(report)}*")

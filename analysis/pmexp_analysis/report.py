@@ -4,12 +4,14 @@ import argparse
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmexp.errors import UserError
+from pmexp_analysis.foreign import words
 
 if TYPE_CHECKING:
     from pmexp_analysis.content import Content
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(write_report(args))
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {words(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader, such as `head`, has seen enough; the files are written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -106,10 +108,12 @@ def _save(figures: Iterable["Drawn"], folder: Path, drawn: list[Path]) -> list["
 
     (folder / "figures").mkdir(exist_ok=True)
     images = []
-    for one in figures:
-        png, pdf = plots.save(one.figure, folder / "figures" / one.name)
-        drawn += [png, pdf]
-        images.append(Image(one.caption, png.read_bytes(), one.figure.get_figwidth()))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a name: drawn as a box
+        for one in figures:
+            png, pdf = plots.save(one.figure, folder / "figures" / one.name)
+            drawn += [png, pdf]
+            images.append(Image(one.caption, png.read_bytes(), one.figure.get_figwidth()))
     return images
 
 

@@ -13,6 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
+from pmexp.masking import masked
+from pmexp.shown import printable
 
 _NOISE = ("object_type=", "reference_type=", "full_key:", "See https://", "To append to your config use")
 
@@ -32,7 +34,7 @@ def exit_code(work: Callable[[], None], interrupted: str = "interrupted") -> int
 
 def end(message: str, code: int) -> int:
     """Prints the message on stderr and returns the code."""
-    print(message, file=sys.stderr)
+    print(printable(masked(message), lines=True), file=sys.stderr)
     return code
 
 

@@ -4,13 +4,13 @@ Fetches or generates what is not there, goes on where it was stopped, verifies, 
 Training then finds it without network; HF_HUB_OFFLINE=1 spares the attempts to reach the hub.
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 
 import hydra
 from omegaconf import OmegaConf
 
+from pmexp import logs
 from pmexp.composition import conf_folder, introduce
 from pmexp.composition_errors import exit_code
 from pmexp.config import DatasetConfig
@@ -30,8 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(given):
         print(_USAGE, end="")
         return 0
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("pmexp").setLevel(logging.INFO)
+    logs.to_terminal()
     return exit_code(
         lambda: print(prepare(_composed(given))), interrupted="interrupted: run the same command to go on"
     )

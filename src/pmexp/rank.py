@@ -1,11 +1,11 @@
 """Entry point of one process of a run, started by `pmexp.systems.launch`."""
 
 import json
-import logging
 import sys
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from pmexp import logs
 from pmexp.config import from_dict
 from pmexp.experiment import run
 from pmexp.stop_signals import stop_with_parent
@@ -16,8 +16,7 @@ _GRACE_SECONDS = 60.0  # from the end of the launcher to the end of its ranks: a
 
 @record  # the launcher reads what was raised
 def main() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("pmexp").setLevel(logging.INFO)
+    logs.to_terminal()
     stop_with_parent(_GRACE_SECONDS)
     run(from_dict(json.loads(sys.argv[1])), capture_output="--capture-output" in sys.argv)
 

@@ -22,9 +22,11 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from pmexp import logs
 from pmexp.config import RunConfig
 from pmexp.errors import RunClaimed, UserError
 from pmexp.failure import Kind
+from pmexp.masking import masked, masked_values
 
 HEARTBEAT_S = 10.0  # seconds between two
 _CLAIM_S = 1.0  # a look at the claim holds it for a moment: who wants it waits that long
@@ -123,8 +125,7 @@ class RunFolder:
         """
         for folder in (self.checkpoints, self.artifacts):
             folder.mkdir(exist_ok=True)
-        handler = logging.FileHandler(self.log, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler = logs.file_handler(self.log)
         logging.getLogger("pmexp").addHandler(handler)
         logging.getLogger("pmexp").setLevel(logging.INFO)
         if capture_output:
@@ -168,14 +169,14 @@ class RunFolder:
         """
         summary = {
             "status": "oom" if out_of_memory else "finished",
-            **({"error": out_of_memory} if out_of_memory else {}),
+            **({"error": masked(out_of_memory)} if out_of_memory else {}),
             "run_id": config.run_id,
             "name": config.name,
             "labels": config.labels,
             "settings": config.settings,
             "protocol": config.to_dict()["protocol"],
             "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
-            "environment": dict(environment),
+            "environment": masked_values(environment),
             "replacement": dict(replacement),
             "tracking": tracking,
         }
@@ -191,7 +192,7 @@ class RunFolder:
             return
         self.path.mkdir(parents=True, exist_ok=True)  # a run may fail before it has opened its folder
         status = "interrupted" if kind is Kind.interrupted else "failed"
-        failure = {"status": status, "kind": kind.value, "error": error, "log": str(self.log)}
+        failure = {"status": status, "kind": kind.value, "error": masked(error), "log": str(self.log)}
         write_atomically(self.failure, json.dumps(failure, indent=1) + "\n")
 
 
@@ -245,6 +246,18 @@ def _redirect_output(file: Path) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(log.fileno(), stream.fileno())
+    logs.mask_output()
+
+
+def write_private(file: Path, text: str) -> Path:
+    """Writes a file, whole or not at all, that only its owner can read; returns its absolute path."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_name(f".{file.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(text)
+    scratch.replace(file)
+    return file.absolute()
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -1,6 +1,5 @@
 """Entry point: ``python -m pmexp.train`` runs one configuration, with ``-m`` a sweep of them."""
 
-import logging
 import os
 import sys
 import tempfile
@@ -8,6 +7,7 @@ import tempfile
 import hydra
 from omegaconf import DictConfig
 
+from pmexp import logs
 from pmexp.composition import conf_folder, in_small, introduce
 from pmexp.composition_errors import end, exit_code
 from pmexp.config import RunConfig, parse
@@ -18,8 +18,7 @@ _GO_ON = "run the same command to go on"
 
 def main() -> int:
     """Returns the exit code: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("pmexp").setLevel(logging.INFO)
+    logs.to_terminal()
     try:
         return exit_code(_train, interrupted=f"interrupted: {_GO_ON}")
     except (SweepFailed, RankFailed) as error:

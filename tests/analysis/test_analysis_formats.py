@@ -4,17 +4,22 @@ import copy
 import csv
 import io
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from run_folders import Runs
 
 from pmexp.errors import UserError
+from pmexp_analysis import formats, latex
 from pmexp_analysis.changes import changes, read_report
 from pmexp_analysis.compare import comparisons, rows
 from pmexp_analysis.content import as_dict, content_of
-from pmexp_analysis.formats import latex, markdown, records_csv
+from pmexp_analysis.formats import inline, markdown, records_csv
 from pmexp_analysis.load import load_runs
 from pmexp_analysis.tables import Table
 
@@ -26,7 +31,7 @@ def test_a_pipe_and_a_line_break_do_not_end_a_cell_of_markdown() -> None:
 
 
 def test_latex_is_escaped_ruled_and_numbered() -> None:
-    text = latex(Table(["a & b", "x_1"], [["50 %", "<0.001"], ["±2", "#$"]]), "R&D of x_1", "tab:x")
+    text = latex.table(["a & b", "x_1"], [["50 %", "<0.001"], ["±2", "#$"]], "R&D of x_1", "tab:x")
     for part in (r"\begin{table}[t]", r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:x}"):
         assert text.count(part) == 1
     assert r"\caption{R\&D of x\_1}" in text and r"\begin{tabular}{lr}" in text
@@ -34,11 +39,82 @@ def test_latex_is_escaped_ruled_and_numbered() -> None:
     assert r"50 \% & $<$0.001 \\" in text and r"$\pm$2 & \#\$ \\" in text
 
 
-@pytest.mark.parametrize("letter", ["≥", "≤", "±", "<", ">"])
-def test_signs_of_the_tables_are_commands_of_latex(letter: str) -> None:
-    assert letter not in latex(Table(["x"], [[f"{letter} 5"]]), f"a {letter} b", "l").replace(
-        f"${letter}$", ""
-    )
+LATEX = {  # of the letters that are not set as they are
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"}, **{letter: f"${letter}$" for letter in "<>"},
+    **{letter: f"{{{letter}}}" for letter in "[]*"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "|": r"\textbar{}", "'": r"\textquotesingle{}", "`": r"\textasciigrave{}",
+    '"': r"{\ttfamily\char34}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", range(32, 127))
+def test_every_letter_of_ascii_is_set_as_it_is_read(code: int) -> None:
+    """All of them in one table came out of pdfTeX as they went in."""
+    letter = chr(code)
+    if letter != " ":
+        assert latex.escaped(letter) == LATEX.get(letter, letter)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a--b---c", "a-{}-b-{}-{}-c"), (",,x", ",{},x"), ("a\n\tb", "a b"), ("\x1b[0m", "U+001B{[}0m"), ("\0", ""),
+        ("µ µ", r"$\mu$ $\mu$"), ("üÉñçåšž", r'\"{u}\'{E}\~{n}\c{c}\r{a}\v{s}\v{z}'), ("ßøł", r"\ss{}\o{}\l{}"),
+        ("u\N{COMBINING DIAERESIS}", r'\"{u}'), ("\U0001f600", "U+1F600"), ("\u202e", "U+202E"), ("中", "U+4E2D"),
+        ("≥ ≤ ±", r"$\geq$ $\leq$ $\pm$"), (r"\input{x}", r"\textbackslash{}input\{x\}"),
+    ],
+)  # fmt: skip
+def test_other_letters_are_commands_accents_or_codes(text: str, expected: str) -> None:
+    assert latex.escaped(text) == expected
+
+
+@given(st.text())
+def test_nothing_of_a_name_is_left_to_latex(text: str) -> None:
+    said = latex.escaped(text)
+    assert said.isascii() and said.isprintable()
+    known = [*LATEX.values(), *latex._LETTERS.values(), "{}"]
+    rest = re.sub(r"\\[`'^~=u.\"rHvc]\{[A-Za-z]\}", "", said)
+    rest = re.sub("|".join(map(re.escape, sorted(known, key=len, reverse=True))), "", rest)
+    assert not set(rest) & set("\\&%$#_{}~^<>|\"'`[]*")
+
+
+def test_names_for_references_are_plain() -> None:
+    assert latex.label("a b%{}\\", "results", "1") == "a-b--results-1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<b>&amp;", "&lt;b>&amp;amp;"), ("a|b", r"a\|b"), ("[x](javascript:y)", r"[x\](javascript:y)"), ("*a* `b`", r"\*a\* \`b\`"),
+        ("_a_ b_c", r"\_a\_ b_c"), ("$x$", r"\$x\$"), ("http://x www.x me@x", r"http\://x www\.x me\@x"), ("a\nb", "a b"),
+        ("-16.1% +0.2% pm-drop", "-16.1% +0.2% pm-drop"), ("c:\\x", r"c:\\x"),
+    ],
+)  # fmt: skip
+def test_markdown_takes_text_for_text(text: str, expected: str) -> None:
+    assert inline(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# a", r"\# a"),
+        ("- a", r"\- a"),
+        ("1. a", r"1\. a"),
+        ("> a", "&gt; a"),
+        ("=a", r"\=a"),
+        ("-", "-"),
+        ("-5 %", "-5 %"),
+    ],
+)
+def test_a_line_of_markdown_begins_nothing(text: str, expected: str) -> None:
+    assert formats.line(text) == expected
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t"])
+def test_no_text_is_a_formula_to_a_spreadsheet(sign: str) -> None:
+    record = SimpleNamespace(name=f"{sign}1+1", value=-1.5, none=None)
+    (row,) = csv.DictReader(io.StringIO(records_csv([record]), newline=""))
+    assert row == {"name": f"'{sign}1+1", "value": "-1.5", "none": ""}
 
 
 def test_csv_comes_back_as_it_went(demo: Runs) -> None:

@@ -93,16 +93,6 @@ def test_what_a_run_said_is_text_in_the_page_and_in_the_terminal(
     assert "\x1b" not in page + capsys.readouterr().out
 
 
-@pytest.mark.parametrize("label", [r"$\frac{$", "\x1b[31mred"])
-def test_a_label_that_is_a_command_to_a_plot_or_terminal_is_refused(
-    label: str, demo: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
-    demo.finished(label, 0, {"test/accuracy": 0.9}, run_id="hostile")
-    assert main(["demo", "--runs-dir", str(demo.root), "--out", str(demo.root)]) == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "hostile/summary.json is no summary of a run" in err
-
-
 def test_a_run_without_curves_or_speed_still_has_a_page(runs: Runs) -> None:
     runs.finished("packed", 0, {"test/accuracy": 0.9}, losses=[])
     page = (report(runs) / "index.html").read_text()

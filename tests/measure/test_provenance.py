@@ -99,7 +99,11 @@ def test_the_source_is_on_record_with_its_changes(folder: RunFolder, repository:
         ["git", "-C", str(repository), "rev-parse", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
     provenance.record_start(folder, resumed_at=0)
-    (repository / "code.py").write_text("line = 1\npassword = 'planted'\nuri = 'postgres://me:planted@db'\n")
+    (repository / "code.py").write_text(
+        "line = 1\npassword = 'planted'\nuri = 'postgres://me:planted@db'\nx = dict(api_key='planted')\n"
+        "os.environ['API_KEY']='planted'\n{password: planted}\nsetup: [export PGPASSWORD=planted]\n"
+        "passphrase: |\n  planted\n  planted\nDB_PASS=planted\nMYSQL_PWD=planted\nAccountKey=planted;x=1\n"
+    )
     (repository / "new.py").touch()
     environment.git_version.cache_clear()
     for _ in range(2):
@@ -159,12 +163,18 @@ def test_secrets_of_the_command_are_masked(folder: RunFolder, monkeypatch: pytes
         "hub.api_key=planted-3",
         "uri=x://me:planted-4@db",
         "note=planted-1",
+        "hydra.launcher.setup=[module load x, export PGPASSWORD=planted-5]",
+        "-u",
+        "me:planted-6",
     ]
     monkeypatch.setattr(sys, "argv", [*given, "x" * 5000])
     provenance.record_start(folder, resumed_at=0)
     assert "planted" not in everything_in(folder.path)
     command = starts(folder.path)[0]["command"]
-    assert command.startswith("train --token '***' 'hub.api_key=***' 'uri=x://me:***@db' 'note=***' xxx")
+    assert command.startswith(
+        "train --token '***' 'hub.api_key=***' 'uri=x://me:***@db' 'note=***' "
+        "'hydra.launcher.setup=[module load x, export PGPASSWORD=***]' -u 'me:***' xxx"
+    )
     assert len(command) < 500
 
 

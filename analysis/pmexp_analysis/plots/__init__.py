@@ -5,6 +5,8 @@ then a file a figure. Sizes are those of print: a column or a page wide, higher 
 Something to draw is asked for (ValueError); of what is there, anything may be NaN.
 """
 
+import matplotlib
+
 from pmexp_analysis.plots.curves import convergence
 from pmexp_analysis.plots.differences import loss_difference
 from pmexp_analysis.plots.effects import Effect, forest
@@ -18,6 +20,8 @@ from pmexp_analysis.plots.settings import Level, scaling
 from pmexp_analysis.plots.stacks import Stack, breakdown
 from pmexp_analysis.plots.tradeoffs import Axis, Point, pareto
 from pmexp_analysis.plots.updates import Cosine, update_cosine
+
+matplotlib.rcParams["text.parse_math"] = False  # a name may hold dollars
 
 __all__ = [
     "Axis",

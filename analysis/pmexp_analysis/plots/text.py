@@ -155,6 +155,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
         return
     room = figure.get_figwidth() - 0.15
     texts = [wrapped(label, room - _HANDLE) for label in labels]
+    texts = [f" {text}" if text.startswith("_") else text for text in texts]  # matplotlib would leave it out
     columns = min(len(texts), 6)
     while columns > 1 and _legend_width(texts, columns) > room:
         columns -= 1

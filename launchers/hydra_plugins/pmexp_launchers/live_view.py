@@ -8,6 +8,8 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from pmexp.config import RunConfig
+from pmexp.masking import masked
+from pmexp.shown import printable
 from pmexp.sweep import names_of
 
 
@@ -43,7 +45,7 @@ class LiveView:
         return self._names[folder]
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(printable(masked(text), lines=True), markup=False, emoji=False)
 
     def say_ended(self, text: str) -> None:
         """The line of a run that ended, with its number among all."""

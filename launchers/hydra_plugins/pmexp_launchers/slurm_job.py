@@ -20,6 +20,7 @@ from submitit.core.utils import DelayedSubmission
 
 from hydra_plugins.pmexp_launchers import slurm_commands
 from hydra_plugins.pmexp_launchers.slurm_commands import SlurmError
+from pmexp import logs
 from pmexp.config import RunConfig, from_dict
 from pmexp.errors import Interrupted, Preempted, RunClaimed, UserError, said_of
 from pmexp.failure import Kind, kind_of
@@ -41,8 +42,8 @@ class SlurmJob:
     time_min: int
 
     def __call__(self) -> None:
-        logging.basicConfig(level=logging.WARNING, format="%(message)s")
-        log.setLevel(logging.INFO)
+        logs.mask_output()
+        logs.to_terminal()
         job = JobEnvironment()
         first = job.global_rank == 0
         runs = [run for run in map(from_dict, self.runs) if not is_finished(run)]

@@ -1,5 +1,6 @@
 """From runs to jobs: what asks for the same shares an array, and none is longer than the cluster allows."""
 
+import hashlib
 import io
 import shlex
 import sys
@@ -16,6 +17,8 @@ from hydra_plugins.pmexp_launchers.slurm_job import SlurmJob
 from hydra_plugins.pmexp_launchers.slurm_resources import Resources
 from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
 from pmexp.config import RunConfig
+from pmexp.masking import masked
+from pmexp.run_folder import write_private
 
 # Python starts with SIGUSR2 ignored: until submitit has its handler the signal would end it.
 _PYTHON = f"""sh -c 'trap "" USR2; exec "$@"' sh {shlex.quote(sys.executable)}"""
@@ -45,8 +48,8 @@ class Array:
         return Submissions(self.packs[0][0].folder.parent)
 
     def script(self) -> str:
-        """What sbatch gets."""
-        executor = self._executor(after=None)
+        """What sbatch gets, for a person: without credentials."""
+        executor = self._executor(after=None, setup=[masked(line) for line in self.resources.setup])
         if len(self.packs) > 1:
             executor.parameters["map_count"] = len(self.packs)
         return str(executor._make_submission_file_text(executor._submitit_command_str, ""))
@@ -61,8 +64,9 @@ class Array:
             for pack in self.packs
         ]
         try:
+            executor = self._executor(after, self._setup())
             with redirect_stderr(io.StringIO()):  # submitit prints there what it raises
-                submitted = self._executor(after).submit_array(calls)
+                submitted = executor.submit_array(calls)
         except (FailedJobError, FailedSubmissionError) as error:
             raise SlurmError(f"hydra/launcher=slurm: {one_line(str(error))}") from None
         jobs = [
@@ -72,11 +76,21 @@ class Array:
         self.submissions.add(jobs)
         return jobs
 
-    def _executor(self, after: str | None) -> Any:
+    def _setup(self) -> list[str]:
+        """The job's lines before the run; with a credential in them a line that reads them from a file of the
+        user alone: SLURM keeps the script, and may show it to others (`scontrol`, `sacct --batch-script`)."""
+        lines = self.resources.setup
+        if [masked(line) for line in lines] == lines:
+            return lines
+        text = "\n".join(lines) + "\n"
+        name = f"setup-{hashlib.sha256(text.encode()).hexdigest()[:12]}.sh"
+        return [f". {shlex.quote(str(write_private(self.submissions.folder / name, text)))}"]
+
+    def _executor(self, after: str | None, setup: list[str]) -> Any:
         # The job counts its starts itself; submitit's limit must not be the one that ends it.
         executor = SlurmExecutor(self.submissions.folder, max_num_timeout=_NO_LIMIT, python=_PYTHON)
         executor.update_parameters(
-            **self.resources.parameters(self.packs[0][0].system),
+            **self.resources.parameters(self.packs[0][0].system) | {"setup": setup or None},
             job_name=f"pmexp-{self.packs[0][0].name}",
             array_parallelism=self.packing.array_parallelism or len(self.packs),
             dependency=f"afterany:{after}" if after else None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pmexp.bench.options import level, micro_options, records_options, step_options
 from pmexp.composition_errors import end, exit_code
 from pmexp.errors import ContenderFailed
+from pmexp.masking import masked_arguments
 
 if TYPE_CHECKING:
     from pmexp.bench.contenders import Contender
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, field: "Sequence[Contender] | N
 
 
 def _run(arguments: list[str], field: "Sequence[Contender] | None") -> None:
-    command = shlex.join(["python", "-m", "pmexp.bench", *arguments])
+    command = shlex.join(["python", "-m", "pmexp.bench", *masked_arguments(arguments)])
     match level(arguments):  # each imports torch, for which a wrong key need not wait
         case "micro":
             micro = micro_options(arguments)

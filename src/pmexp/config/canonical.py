@@ -4,6 +4,7 @@ import os
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from pmexp.config.checks import check_no_credential
 from pmexp.errors import UserError
 
 _DIGITS = 15  # a float keeps every decimal number of so many; what arithmetic adds to one lies behind them
@@ -11,7 +12,8 @@ _DIGITS = 15  # a float keeps every decimal number of so many; what arithmetic a
 
 def real_path(key: str, typed: str) -> str:
     """Returns the absolute path without links, `~` and `..` of what need not be there. Raises UserError for
-    what names nothing."""
+    what names nothing, and for an address with a credential, which as a path could not be told any more."""
+    check_no_credential(key, typed)
     if not typed.strip() or "\0" in typed:
         raise UserError(f"{key}: {typed!r} names no folder; give one, or leave the key out")
     return os.path.realpath(os.path.expanduser(typed))

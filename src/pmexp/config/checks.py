@@ -3,6 +3,30 @@
 import re
 
 from pmexp.errors import UserError
+from pmexp.masking import address_holds_credential, holds_credential
+
+
+def check_no_credential(key: str, value: str) -> None:
+    """The configuration goes into the run's folder, the tracker and reports as it is; nor does the message
+    repeat the credential."""
+    if holds_credential(value):
+        raise _told(key, "give it in the environment, such as HF_TOKEN")
+
+
+def check_address(key: str, value: str, instead: str) -> None:
+    """That it is an address, and one without a credential."""
+    try:
+        if address_holds_credential(value):
+            raise _told(key, instead)
+    except ValueError as error:  # of urllib, such as for a bracket that is not closed
+        raise UserError(f"{key}: {value!r} is no address ({error}); write scheme://host:port/path") from None
+
+
+def _told(key: str, instead: str) -> UserError:
+    return UserError(
+        f"{key}: it holds a password or token, which every record of a run would show; leave it out and "
+        f"{instead}"
+    )
 
 
 def check_name(key: str, value: str) -> None:

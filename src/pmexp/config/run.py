@@ -11,7 +11,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pmexp.config.canonical import canonicalise, real_path
 from pmexp.config.checkpoint import CheckpointConfig
-from pmexp.config.checks import check_between, check_name
+from pmexp.config.checks import check_between, check_name, check_no_credential
 from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs
 from pmexp.config.identity import digest_of, one_form, without
 from pmexp.config.measure import MeasureConfig
@@ -46,6 +46,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Checks across groups, and the values that null leaves to the model, the dataset or the folder."""
+        self._refuse_credentials()
         canonicalise(self)
         check_name("name", self.name)
         check_between("seed", self.seed, 0, 2**32 - 1)
@@ -75,6 +76,12 @@ class RunConfig:
             )
         if self.tracking.uri is None:
             self.tracking.uri = f"sqlite:///{self.runs_dir}/mlflow.db"
+
+    def _refuse_credentials(self) -> None:
+        for key, value in flat(self.to_dict()).items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str):
+                    check_no_credential(key, text)
 
     def _check_robustness(self) -> None:
         ood = self.robustness.ood

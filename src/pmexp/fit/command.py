@@ -11,6 +11,7 @@ from typing import Any
 from pmexp.composition_errors import exit_code
 from pmexp.errors import UserError
 from pmexp.fit.options import FitOptions, fit_options
+from pmexp.masking import masked_arguments
 
 _USAGE = """\
 python -m pmexp.fit [key=value ...]   does a training step fit into memory, and what is the largest that does?
@@ -41,7 +42,7 @@ def _answer(arguments: list[str]) -> None:
     options = fit_options(arguments)
     if options.out is not None:
         _check_out(options.out)
-    text = _run(options, shlex.join(["python", "-m", "pmexp.fit", *arguments]))
+    text = _run(options, shlex.join(["python", "-m", "pmexp.fit", *masked_arguments(arguments)]))
     if options.out is not None:
         options.out.write_text(text)
         print(options.out)

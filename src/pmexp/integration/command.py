@@ -8,6 +8,7 @@ from pathlib import Path
 from pmexp.command_keys import own_keys, path_of
 from pmexp.composition_errors import exit_code
 from pmexp.errors import UserError
+from pmexp.masking import masked_arguments
 
 _USAGE = """\
 python -m pmexp.integration [out=FILE]   what PM-Drop needs of each supported model, and what it reaches there
@@ -33,7 +34,7 @@ def _write(arguments: list[str]) -> None:
         _check(out)
     from pmexp.integration.page import page  # imports torch, for which a wrong key need not wait
 
-    text = page(shlex.join(["python", "-m", "pmexp.integration", *arguments]))
+    text = page(shlex.join(["python", "-m", "pmexp.integration", *masked_arguments(arguments)]))
     if out is None:
         print(text, end="")
     else:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from pmexp.masking import masked, masked_arguments
+from pmexp.masking import masked, masked_arguments, masked_values
 from pmexp.measure.environment import GIT, cpu_name, git_version, output_of
 from pmexp.run_folder import RunFolder, write_atomically
 
@@ -55,7 +55,7 @@ def record_start(folder: RunFolder, resumed_at: int, data: Mapping[str, str] | N
         "directory": os.getcwd(),
         "python": platform.python_version(),
         "packages": _kept(folder.artifacts, "packages.txt", _PACKAGES),
-        "git": _source(folder.artifacts),
+        "git": masked_values(_source(folder.artifacts)),
         "cpu": _cpu(),
         "gpus": _gpus(),
         "cluster": of_cluster(os.environ),

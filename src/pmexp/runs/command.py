@@ -8,9 +8,11 @@ from pathlib import Path
 
 from pmexp.composition_errors import end, exit_code
 from pmexp.errors import SweepFailed, UserError
+from pmexp.masking import masked
 from pmexp.runs import choice, table
 from pmexp.runs.again import AGAIN, retry
 from pmexp.runs.found import FoundRun, experiments, read_experiment
+from pmexp.shown import printable
 from pmexp.sweep import State
 
 _FILTERS = "task= model= dataset= variant= system= seed=, such as variant=pm-drop,baseline"
@@ -89,7 +91,7 @@ def _repair(arguments: list[str]) -> None:
     runs_dir = Path(args.runs_dir).resolve()
     for name in [args.name] if args.name else experiments(runs_dir):
         for line in repair(runs_dir, name, args.uri):
-            print(f"{name}: {line}", flush=True)
+            print(printable(masked(f"{name}: {line}")), flush=True)
 
 
 def _reader(

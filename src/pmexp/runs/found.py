@@ -13,6 +13,7 @@ import yaml
 
 from pmexp.errors import UserError, first_line
 from pmexp.journal import Progress, progress_of
+from pmexp.masking import masked
 from pmexp.run_folder import RunFolder
 from pmexp.sweep import State, state_of
 
@@ -121,7 +122,7 @@ def _run_of(folder: RunFolder, labels: Mapping[str, Label] | None) -> FoundRun:
         host=str(owner.get("host", "")),
         attempt=int(owner.get("attempt", 0)),
         seconds=_end_of(folder, state) - float(owner.get("started", math.nan)),
-        error="; ".join(part for part in (error, damage, unlabelled) if part),
+        error=masked("; ".join(part for part in (error, damage, unlabelled) if part)),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pmexp.runs.choice import STATES
 from pmexp.runs.found import FoundRun
+from pmexp.shown import printable
 
 _HEADINGS = ("run", "state", "step", "loss", "host", "time", "start", "error")
 _RIGHT = ("step", "loss", "time", "start", *(state.name for state in STATES), "runs")
@@ -84,7 +85,7 @@ def _duration(seconds: float) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """The cells in columns, without what a terminal would take for a command."""
-    shown = [["".join(c if c.isprintable() else "?" for c in cell) for cell in row] for row in rows]
+    shown = [list(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     right = [heading in _RIGHT for heading in rows[0]]
     return [

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from pmexp.command_keys import own_keys, path_of
 from pmexp.errors import ContenderFailed, UserError
+from pmexp.masking import masked_arguments
 
 _USAGE = """\
 python -m pmexp.bench.gpu [key=value ...]   memory and speed of BERT-Base and BERT-Large on a CUDA device
@@ -61,7 +62,9 @@ def _measure(arguments: list[str]) -> None:
     from pmexp.bench.gpu.workload import SIZES
 
     device = torch.device("cuda", torch.cuda.current_device())
-    record = new_record(shlex.join(["python3", "-m", "pmexp.bench.gpu", *arguments]), device, seconds)
+    record = new_record(
+        shlex.join(["python3", "-m", "pmexp.bench.gpu", *masked_arguments(arguments)]), device, seconds
+    )
     budget = Budget(seconds - _MARGIN, start=started)
     try:
         with time_limit(seconds - (time.monotonic() - started)):

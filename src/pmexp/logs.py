@@ -1,0 +1,52 @@
+"""Where log lines and prints go, without credentials. Imports no torch."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from pmexp.masking import masked
+from pmexp.shown import printable
+
+
+class _Masking(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(masked(super().format(record)), lines=True)
+
+
+class _MaskedStream:
+    """A stream for text that masks what is written to it; in all else it is the one that it was made of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(masked(text))
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def to_terminal() -> None:
+    """Shows warnings of all, and what pmexp says, on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Masking("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("pmexp").setLevel(logging.INFO)
+
+
+def file_handler(file: Path) -> logging.FileHandler:
+    """A handler that adds lines with time and level to `file`."""
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s"))
+    return handler
+
+
+def mask_output() -> None:
+    """Masks what Python prints from now on: libraries' words, warnings and tracebacks."""
+    sys.stdout, sys.stderr = (cast(TextIO, _MaskedStream(stream)) for stream in (sys.stdout, sys.stderr))
