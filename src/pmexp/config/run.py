@@ -13,14 +13,14 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.checks import check_between, check_name
-from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs
+from pmexp.config.dataset import INPUTS_OF, DatasetConfig, DatasetKind, Inputs
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import ModelConfig
 from pmexp.config.robustness import RobustnessConfig
 from pmexp.config.system import SystemConfig
 from pmexp.config.tracking import TrackingConfig
 from pmexp.config.train import TrainConfig
-from pmexp.config.variant import VariantConfig
+from pmexp.config.variant import OF_PACKED, Dropout, VariantConfig
 from pmexp.errors import UserError
 from pmexp.protocol import ProtocolConfig
 
@@ -106,6 +106,15 @@ class RunConfig:
     def settings(self) -> dict[str, Any]:
         """Every key of the resolved configuration, dotted, without what cannot change its result."""
         return flat({k: v for k, v in self.to_dict().items() if k not in _NO_PART_OF_THE_RESULT})
+
+    def unused(self, key: str) -> str:
+        """Why this run has no use for a key, whose value then is its default; empty where it has one."""
+        group, _, name = key.rpartition(".")
+        if group == "variant" and name in OF_PACKED and self.variant.dropout is not Dropout.packed:
+            return f"variant={self.variant.name} has no packed masks"
+        if group == "dataset.trees" and self.dataset.kind is not DatasetKind.listops:
+            return f"dataset={self.dataset.name} is not generated"
+        return "system.parts names it" if key == "system.name" else ""
 
     @property
     def run_id(self) -> str:

@@ -26,6 +26,10 @@ class TrackingConfig:
         check_between("tracking.interval_s", self.interval_s, 0.1, 86400.0)
         if self.uri is None:
             return
+        try:
+            urlsplit(self.uri).port  # noqa: B018  looks whether there is one
+        except ValueError as error:
+            raise UserError(f"tracking.uri: {self.uri!r} is no address: {error}") from None
         if _holds_secret(self.uri):
             raise UserError(
                 "tracking.uri: it holds a password, which every record of a run would show; leave it out and "
