@@ -14,7 +14,7 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from pmexp.composition import Source, check
+from pmexp.composition import Source, check, introduce
 from pmexp.errors import UserError, first_line
 from pmexp.overrides import parsed
 from pmexp.schema import conf_folder, options
@@ -38,6 +38,11 @@ class _Parser(argparse.ArgumentParser):
 def read(arguments: Sequence[str]) -> CommandLine:
     """The command line; flags may stand anywhere in it. Raises UserError."""
     given = _parser().parse_intermixed_args(list(arguments))
+    if given.config_path or given.experimental_rerun:
+        raise UserError(
+            "--config-path and --experimental-rerun: have no meaning here; add options of your own by "
+            "--config-dir, and repeat a run by its command or python -m pmexp.runs retry"
+        )
     shows = [flag for flag in ("help", "hydra-help", "version", "shell-completion") if _of(given, flag)]
     values = [flag for flag in ("cfg", "info") if _of(given, flag)]
     asked = [*shows, *values, *(flag for flag in ("run", "multirun") if _of(given, flag))]
@@ -63,6 +68,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
 
 def show(line: CommandLine) -> None:
     """Has Hydra show what is asked for. Raises UserError where it cannot."""
+    introduce()
     overrides = line.overrides
     if line.shows[0].startswith(("--cfg", "--info")):
         overrides = check(overrides, line.source)
@@ -73,7 +79,7 @@ def show(line: CommandLine) -> None:
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(print)()
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(lambda _: None)()
     except SystemExit as end:
         if end.code:
             raise UserError(" ".join(said.getvalue().split())) from None
@@ -106,7 +112,7 @@ def in_small(arguments: Sequence[str]) -> list[str]:
 
 
 def _parser() -> _Parser:
-    """Of Hydra's flags those with a meaning here: --config-path would take all options of conf/ away."""
+    """Hydra's flags."""
     parser = _Parser(add_help=False, usage=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*")
     for names in (
@@ -117,6 +123,8 @@ def _parser() -> _Parser:
     parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
     parser.add_argument("-i", "--info", nargs="?", const="all", choices=_INFO)
     parser.add_argument("-p", "--package")
+    parser.add_argument("-cp", "--config-path")
+    parser.add_argument("--experimental-rerun")
     parser.add_argument("-cd", "--config-dir")
     parser.add_argument("-cn", "--config-name", default="config")
     return parser

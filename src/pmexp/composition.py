@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
-from pmexp import sweeping, taken
+from pmexp import config_files, sweeping, taken
 from pmexp.config import RunConfig, parse, register
 from pmexp.errors import UserError, said_of
 from pmexp.overrides import key_of, parsed
@@ -36,6 +37,7 @@ class Source:
 
 
 _OWN = Source()
+_OWN_SOURCES = 3  # of options: Hydra's, conf/ and the schema
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
@@ -54,9 +56,10 @@ class Sweep:
 
 
 def introduce() -> None:
-    """Tells Hydra the schema, the launchers and the folder of a source."""
+    """Tells Hydra the schema, the launchers and how files are read; needed before anything is composed."""
     register()
     launchers()
+    config_files.use()
     Plugins.instance().register(FolderOfOptions)
 
 
@@ -124,7 +127,7 @@ def launcher(overrides: Sequence[str]) -> SweepLauncher:
 def _hydra(typed: Sequence[Override], source: Source = _OWN) -> Iterator[None]:
     """Hydra, ready to compose. What it warns of is refused, as what it does not expect."""
     introduce()
-    _folder.set(source.folder)
+    folder = _folder.set(source.folder)
     try:
         with (
             warnings.catch_warnings(),
@@ -137,14 +140,26 @@ def _hydra(typed: Sequence[Override], source: Source = _OWN) -> Iterator[None]:
     except Exception as error:
         line = " ".join(str(override.input_line) for override in typed)
         raise UserError(_without_parent(typed) or f"{line}: is no configuration ({said_of(error)})") from error
+    finally:
+        _folder.reset(folder)
 
 
 def _composed(typed: Sequence[Override], source: Source) -> DictConfig:
     """Hydra's part included."""
-    lines = [str(override.input_line) for override in typed]
-    config = hydra.compose(source.name, overrides=lines, return_hydra_config=True)
+    config = _of_hydra(source.name, *(str(override.input_line) for override in typed))
     taken.check(config, typed)
+    if len(config.hydra.runtime.config_sources) > _OWN_SOURCES:
+        taken.check_hydra(config, _plain())
     return config
+
+
+def _of_hydra(name: str, *lines: str) -> DictConfig:
+    return hydra.compose(name, overrides=list(lines), return_hydra_config=True)
+
+
+@cache
+def _plain() -> DictConfig:
+    return _of_hydra(_OWN.name)
 
 
 def _parsed(config: DictConfig) -> RunConfig:

@@ -12,6 +12,10 @@ from pmexp.errors import UserError
 from pmexp.overrides import chooses_option, key_of
 from pmexp.schema import default_of, unknown_key
 
+_FREE_IN_HYDRA = (
+    "hydra.launcher.", "hydra.sweeper.params", "hydra.searchpath", "hydra.help.",
+    "hydra.overrides.", "hydra.runtime.", "hydra.job.name", "hydra.job.config_name", "hydra.job.override_dirname",
+)  # fmt: skip
 _ADDING = (OverrideType.ADD, OverrideType.FORCE_ADD)
 
 
@@ -32,6 +36,20 @@ def check(config: DictConfig, overrides: Sequence[Override]) -> None:
         elif _content_after(config, override) != content:
             raise UserError(
                 f"{override.input_line}: another override sets something else there; leave one of them out"
+            )
+
+
+def check_hydra(config: DictConfig, plain: DictConfig) -> None:
+    """Raises UserError where options of one's own set a key of Hydra that pmexp does not take.
+
+    `plain`: the configuration without them.
+    """
+    before, after = (flat(_content(each)["hydra"], "hydra.") for each in (plain, config))
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key) and not key.startswith(_FREE_IN_HYDRA):
+            raise UserError(
+                f"{key}: is set in a YAML file and not taken; of Hydra's keys allowed there are "
+                "hydra.launcher, hydra.sweeper.params and hydra.searchpath"
             )
 
 
