@@ -55,6 +55,7 @@ class Sweep:
     launcher: SweepLauncher
 
 
+@cache
 def introduce() -> None:
     """Tells Hydra the schema, the launchers and how files are read; needed before anything is composed."""
     register()
@@ -89,10 +90,11 @@ def compose_sweep(overrides: Sequence[str], source: Source = _OWN) -> Sweep:
             override.config_loader = loader  # for the options that glob() chooses from
         of_hydra = [override for override in typed if override.is_hydra_override()]
         of_runs = [override for override in typed if not override.is_hydra_override()]
-        one = _composed([*of_hydra, *sweeping.first(of_runs)], source)
+        first = next(sweeping.combinations(of_runs))
+        one = _composed([*of_hydra, *first], source)
         parameters = one.hydra.sweeper.params
         given = list(sweeping.combinations(sweeping.with_parameters(parameters, of_runs)))
-        configs = [_composed([*of_hydra, *each], source) for each in given]
+        configs = [one if each == first else _composed([*of_hydra, *each], source) for each in given]
         if any(config.hydra.sweeper.params != parameters for config in configs):
             line = " ".join(overrides)
             raise UserError(f"{line}: these experiments sweep over different values; start one at a time")
@@ -178,9 +180,9 @@ def _launcher(config: DictConfig) -> SweepLauncher:
 def _without_parent(typed: Sequence[Override]) -> str:
     """What to say of a key that lies below one that is null; empty where none does."""
     for override in typed:
-        parent, _, _ = key_of(override).rpartition(".")
-        for key in (parent, key_of(override)):
-            cls = type_at(key) if key else None
+        parts = key_of(override).split(".")
+        for key in (".".join(parts[:count]) for count in range(1, len(parts) + 1)):
+            cls = type_at(key)
             if is_dataclass(cls) and default_of(key) is None:
                 group = next(each for each in sorted(groups()) if type_at(each) is cls)
                 return f"{override.input_line}: {key} is null; choose it first, by +{group}@{key}=<option>"

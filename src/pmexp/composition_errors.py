@@ -18,9 +18,9 @@ def exit_code(work: Callable[[], None], interrupted: str = "interrupted") -> int
     try:
         work()
     except UserError as error:
-        return end(f"error: {error}", code=2)
+        return end(_one_line(f"error: {error}"), code=2)
     except (HydraException, OmegaConfBaseException) as error:
-        return end(f"error: {explain(error)}", code=2)
+        return end(_one_line(f"error: {explain(error)}"), code=2)
     except KeyboardInterrupt:
         return end(interrupted, code=130)
     return 0
@@ -30,6 +30,11 @@ def end(message: str, code: int) -> int:
     """Prints the message on stderr and returns the code."""
     print(message, file=sys.stderr)
     return code
+
+
+def _one_line(text: str) -> str:
+    """The text with what no terminal shows, such as a line's end or half a character, as Python writes it."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def explain(error: Exception) -> str:

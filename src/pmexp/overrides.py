@@ -111,7 +111,7 @@ def _unreadable(argument: str, sweep: bool, reason: str) -> str:
         return f"{argument}: is not an option; allowed are {', '.join(options(group_of(key)))}"
     if type_at(key) not in (None, str) and not (is_list_of_texts(key) or takes_new_keys(key)):
         return f"{argument}: {value!r} is no value of {key} ({reason})"
-    for candidate, meant in _quoted(typed, value, sweep):
+    for candidate, meant in _quoted(typed, value, sweep) if value.isprintable() else ():
         try:
             found = _parser().parse_override(candidate)
         except Exception:  # nor can this one
@@ -145,6 +145,8 @@ def _check_values(override: Override, sweep: bool) -> None:
             raise UserError(f"{override.input_line}: has no end of values; write them, or a range(start,stop,step)")
         raise UserError(_several(override))
     value = override.value()
+    if override.is_delete() and value is not None:
+        raise UserError(f"{override.input_line}: takes a key away whatever its value; write {override.get_key_element()}")
     group = group_of(override.key_or_group)
     many = get_origin(type_at(override.package or override.key_or_group)) is dict
     if group and not isinstance(value, (str, dict, *((list,) if many else ()))) and not override.is_delete():
@@ -176,7 +178,7 @@ def _check_key_of_hydra(override: Override, launches: bool) -> None:
             f"{line}: is not taken; of Hydra's keys allowed are hydra/launcher, hydra.launcher.<key> and "
             "hydra.searchpath (to sweep, add -m and give a key several values)"
         )
-    if key == "hydra/launcher" and override.value() not in launchers():
+    if key == "hydra/launcher" and override.value() not in [*launchers()]:
         raise UserError(
             f"{line}: is not a launcher of pmexp; allowed are {', '.join(launchers())} (for a debugger leave -m "
             "out: one run is executed in the process that is started)"

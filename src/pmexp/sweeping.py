@@ -28,11 +28,6 @@ def size(overrides: Sequence[Override]) -> int:
     return runs
 
 
-def first(overrides: Sequence[Override]) -> list[Override]:
-    """The overrides of the first run."""
-    return next(combinations(overrides))
-
-
 def combinations(overrides: Sequence[Override]) -> Iterator[list[Override]]:
     """The overrides of each run, the last key's values changing fastest."""
     size(overrides)
