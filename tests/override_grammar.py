@@ -84,13 +84,19 @@ class Grammar:
             return ",".join(parts)
         if draw < 0.94:
             return f"[{','.join(parts)}]"
-        return "{" + ",".join(f"{self._random.choice(['name', 'p', 'a', '1', 'ü'])}:{part}" for part in parts) + "}"
+        return (
+            "{"
+            + ",".join(f"{self._random.choice(['name', 'p', 'a', '1', 'ü'])}:{part}" for part in parts)
+            + "}"
+        )
 
     def _fitting(self, key: str) -> str:
         hint = type_at(key)
         if isinstance(hint, type) and issubclass(hint, Enum):
             return self._random.choice(list(hint)).name
-        return self._random.choice({int: ["1", "8"], float: ["0.1", "1e-3"], bool: ["true", "false"]}.get(hint, ["x"]))
+        return self._random.choice(
+            {int: ["1", "8"], float: ["0.1", "1e-3"], bool: ["true", "false"]}.get(hint, ["x"])
+        )
 
     def _noise(self) -> str:
         letters = "abz019=+~@./:,'\"$%{}[]() -_\\é\n"

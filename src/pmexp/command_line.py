@@ -16,7 +16,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.composition import Source, check, introduce
 from pmexp.errors import UserError, first_line
-from pmexp.overrides import parsed
 from pmexp.schema import conf_folder, options
 
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -48,7 +47,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
     asked = [*shows, *values, *(flag for flag in ("run", "multirun") if _of(given, flag))]
     if len(asked) > 1 and asked[0] not in ("help", "hydra-help", "version"):
         raise UserError(f"{' '.join(f'--{flag}' for flag in asked)}: exclude each other; give one of them")
-    if given.package and not given.cfg or given.resolve and not (given.cfg or given.help):
+    if (given.package and not given.cfg) or (given.resolve and not (given.cfg or given.help)):
         raise UserError("--package and --resolve: say how --cfg shows a configuration; add --cfg job")
     folder = Path(given.config_dir).absolute() if given.config_dir else None
     if folder and not folder.is_dir():
@@ -79,7 +78,9 @@ def show(line: CommandLine) -> None:
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(lambda _: None)()
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(
+                lambda _: None
+            )()
     except SystemExit as end:
         if end.code:
             raise UserError(" ".join(said.getvalue().split())) from None

@@ -92,15 +92,20 @@ def compose_sweep(overrides: Sequence[str], source: Source = _OWN) -> Sweep:
         of_runs = [override for override in typed if not override.is_hydra_override()]
         first = next(sweeping.combinations(of_runs))
         one = _composed([*of_hydra, *first], source)
-        parameters = one.hydra.sweeper.params
+        launcher, parameters = _launcher(one), one.hydra.sweeper.params
+        for override in of_runs if parameters else ():
+            if override.is_sweep_override() and override.key_or_group == "experiment":
+                raise UserError(f"{override.input_line}: these are sweeps themselves; start one at a time")
         given = list(sweeping.combinations(sweeping.with_parameters(parameters, of_runs)))
-        configs = [one if each == first else _composed([*of_hydra, *each], source) for each in given]
-        if any(config.hydra.sweeper.params != parameters for config in configs):
-            line = " ".join(overrides)
-            raise UserError(f"{line}: these experiments sweep over different values; start one at a time")
-        runs = [_parsed(config) for config in configs]
+        runs = []
+        for each in given:
+            config = one if each == first else _composed([*of_hydra, *each], source)
+            if config.hydra.sweeper.params != parameters:
+                line = " ".join(str(override.input_line) for override in each)
+                raise UserError(f"{line}: is a sweep of its own; start one at a time")
+            runs.append(_parsed(config))
         taken.check_effect(runs, given)
-        return Sweep(runs, _launcher(one))
+        return Sweep(runs, launcher)
 
 
 def check(overrides: Sequence[str], source: Source) -> list[str]:
@@ -141,7 +146,9 @@ def _hydra(typed: Sequence[Override], source: Source = _OWN) -> Iterator[None]:
         raise
     except Exception as error:
         line = " ".join(str(override.input_line) for override in typed)
-        raise UserError(_without_parent(typed) or f"{line}: is no configuration ({said_of(error)})") from error
+        raise UserError(
+            _without_parent(typed) or f"{line}: is no configuration ({said_of(error)})"
+        ) from error
     finally:
         _folder.reset(folder)
 
@@ -171,7 +178,7 @@ def _parsed(config: DictConfig) -> RunConfig:
 
 
 def _launcher(config: DictConfig) -> SweepLauncher:
-    if OmegaConf.get_type(config.hydra.launcher) not in launchers().values():
+    if config.hydra.launcher.get("_target_") not in [conf._target_ for conf in launchers().values()]:
         raise UserError(f"hydra/launcher: is none of pmexp; allowed are {', '.join(launchers())}")
     found: SweepLauncher = instantiate(config.hydra.launcher)
     return found

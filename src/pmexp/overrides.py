@@ -17,6 +17,7 @@ from hydra.grammar.gen.OverrideParser import OverrideParser
 
 from pmexp.errors import UserError, first_line
 from pmexp.schema import (
+    default_of,
     group_of,
     is_list,
     is_list_of_texts,
@@ -34,7 +35,8 @@ _KEEP_TEXT = ("choice", "shuffle", "tag")  # functions that choose values; the o
 def parsed(arguments: Iterable[str], sweep: bool = False, launches: bool = False) -> list[Override]:
     """The overrides; where a key is text, its value is the text that was typed, such as 1e3, 007 or true.
 
-    `sweep`: a key may have several values. `launches`, or a sweep: so may launchers be chosen. Raises UserError.
+    `sweep`: a key may have several values. `launches`, or a sweep: and a launcher may be chosen. Raises
+    UserError.
     """
     overrides = [_parsed(argument, sweep) for argument in arguments]
     for override in overrides:
@@ -72,13 +74,13 @@ def _parser() -> OverridesParser:
 
 
 def _as_typed(argument: str) -> str:
-    """The override, with quotes around each text that Hydra would take for a number, a truth value or null."""
+    """The override, with quotes around each text that Hydra takes for a number, a truth value or null."""
     lexer = OverrideLexer(InputStream(argument))
     parser = OverrideParser(CommonTokenStream(lexer))
     for recognizer in (lexer, parser):
         recognizer.removeErrorListeners()
-        recognizer.addErrorListener(HydraErrorListener())  # type: ignore[no-untyped-call]
-    tree = parser.override()  # type: ignore[no-untyped-call]
+        recognizer.addErrorListener(HydraErrorListener())
+    tree = parser.override()
     if tree.value() is not None:
         for token in reversed(list(_mistakable(tree.value(), tree.key().getText()))):
             argument = f"{argument[: token.start]}'{token.text}'{argument[token.stop + 1 :]}"
@@ -142,15 +144,30 @@ def _check_values(override: Override, sweep: bool) -> None:
         if sweep and override.is_discrete_sweep():
             return
         if sweep:
-            raise UserError(f"{override.input_line}: has no end of values; write them, or a range(start,stop,step)")
+            raise UserError(
+                f"{override.input_line}: has no end of values; write them, or a range(start,stop,step)"
+            )
         raise UserError(_several(override))
     value = override.value()
-    if override.is_delete() and value is not None:
-        raise UserError(f"{override.input_line}: takes a key away whatever its value; write {override.get_key_element()}")
+    if override.is_delete():
+        _check_deleted(override)
     group = group_of(override.key_or_group)
     many = get_origin(type_at(override.package or override.key_or_group)) is dict
     if group and not isinstance(value, (str, dict, *((list,) if many else ()))) and not override.is_delete():
         raise UserError(f"{override.input_line}: names one option; allowed are {', '.join(options(group))}")
+
+
+def _check_deleted(override: Override) -> None:
+    """A key that has a default gets it back when it is taken away."""
+    key = override.package or override.key_or_group
+    if default_of(key) not in (None, {}, []):
+        raise UserError(
+            f"{override.input_line}: every run has {key}, which would get its default; write {key}=<value>"
+        )
+    if override.value() is not None:
+        raise UserError(
+            f"{override.input_line}: takes the key away whatever it is; write ~{key_of(override)}"
+        )
 
 
 def _several(override: Override) -> str:
@@ -180,8 +197,8 @@ def _check_key_of_hydra(override: Override, launches: bool) -> None:
         )
     if key == "hydra/launcher" and override.value() not in [*launchers()]:
         raise UserError(
-            f"{line}: is not a launcher of pmexp; allowed are {', '.join(launchers())} (for a debugger leave -m "
-            "out: one run is executed in the process that is started)"
+            f"{line}: is not a launcher of pmexp; allowed are {', '.join(launchers())} (for a debugger leave "
+            "-m out: one run is executed in the process that is started)"
         )
     if not launches:
         raise UserError(f"{line}: launchers execute sweeps; add -m, also for a single run")

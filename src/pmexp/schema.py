@@ -44,6 +44,7 @@ def options(group: str) -> list[str]:
     return sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
 
 
+@cache
 def type_at(key: str) -> Any:
     """The type of a key, without its None; None where there is no such key."""
     if key.startswith(_LAUNCHER):
@@ -95,7 +96,7 @@ def unknown_key(key: str) -> str:
 
 
 def nearest(key: str) -> str:
-    """The known key that has the initials or the first word of `key` in its place, or else is most like it."""
+    """The known key beside `key` with its initials or its first word, or else the one most like it."""
     parent, _, last = key.rpartition(".")
     words = [word for word in re.split("[-_]", last) if word]
     initials = "".join(word[0] for word in words)
@@ -118,8 +119,9 @@ def keys() -> tuple[str, ...]:
 
 
 def _keys_of(cls: type[Any], prefix: str) -> Iterator[str]:
+    hints = get_type_hints(cls)
     for field in fields(cls):
-        hint = _without_none(_hints(cls)[field.name])
+        hint = _without_none(hints[field.name])
         yield prefix + field.name
         if is_dataclass(hint):
             assert isinstance(hint, type)
@@ -135,7 +137,7 @@ def _type_in(cls: Any, key: str) -> Any:
 
 def _member(hint: Any, name: str) -> Any:
     if is_dataclass(hint):
-        return _hints(hint).get(name)
+        return get_type_hints(hint).get(name)
     if get_origin(hint) is dict:
         return get_args(hint)[1]
     if get_origin(hint) is list and name.isdigit():
@@ -147,8 +149,3 @@ def _without_none(hint: Any) -> Any:
     if get_origin(hint) in (Union, UnionType):
         return next(each for each in get_args(hint) if each is not NoneType)
     return hint
-
-
-@cache
-def _hints(cls: Any) -> dict[str, Any]:
-    return get_type_hints(cls)

@@ -5,16 +5,16 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from hydra.core.override_parser.types import Override, OverrideType
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from pmexp.config import RunConfig, flat
 from pmexp.errors import UserError
 from pmexp.overrides import chooses_option, key_of
-from pmexp.schema import default_of, unknown_key
+from pmexp.schema import unknown_key
 
 _FREE_IN_HYDRA = (
-    "hydra.launcher.", "hydra.sweeper.params", "hydra.searchpath", "hydra.help.",
-    "hydra.overrides.", "hydra.runtime.", "hydra.job.name", "hydra.job.config_name", "hydra.job.override_dirname",
+    "hydra.launcher.", "hydra.sweeper.params", "hydra.searchpath", "hydra.help.", "hydra.overrides.",
+    "hydra.runtime.", "hydra.job.name", "hydra.job.config_name", "hydra.job.override_dirname",
 )  # fmt: skip
 _ADDING = (OverrideType.ADD, OverrideType.FORCE_ADD)
 
@@ -23,15 +23,17 @@ def check(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Raises UserError where the composed configuration, Hydra's part included, has a key that no run has,
     and where an override, applied to it once more, would still change something."""
     if OmegaConf.get_type(config) is not RunConfig:
-        raise UserError("the composed configuration is no run; let the defaults of your own begin with config")
+        raise UserError(
+            "the composed configuration is no run; let the defaults of your own begin with config"
+        )
     for key in _unknown(config):
         typed = [override.input_line for override in overrides if _concerns(override, key)]
         raise UserError(f"{f'{typed[-1]}: ' if typed else ''}{unknown_key(key)}")
     content = _content(config)
     for override in overrides:
-        if override.is_delete():
-            _check_deleted(override)
-        elif chooses_option(override) or override.key_or_group == "hydra/launcher":
+        if override.is_delete():  # whose key has no default that would come back
+            continue
+        if chooses_option(override) or override.key_or_group == "hydra/launcher":
             _check_choice(config, override)
         elif _content_after(config, override) != content:
             raise UserError(
@@ -63,9 +65,13 @@ def check_pinned(config: DictConfig, overrides: Sequence[Override], count: int) 
     if left:
         name = config.hydra.runtime.choices.get("experiment")
         raise UserError(
-            f"{f'experiment={name}' if name else 'this configuration'}: is a sweep of {count} run{'s' * (count != 1)}; "
-            f"add -m, or choose {' and '.join(filter(None, [', '.join(left[:-1]), left[-1]]))}"
+            f"{f'experiment={name}' if name else 'this configuration'}: is a sweep of {count} "
+            f"run{'s' * (count != 1)}; add -m, or choose {_listed(left)}"
         )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def check_effect(runs: Sequence[RunConfig], typed: Sequence[Sequence[Override]]) -> None:
@@ -95,7 +101,7 @@ def _unknown(node: Any, prefix: str = "") -> Iterator[str]:
     cls = OmegaConf.get_type(node)
     known = {field.name for field in fields(cls)} if is_dataclass(cls) else {str(name) for name in node}
     for name in node:
-        key = f"{prefix}{name}"
+        key = f"{prefix}{name!s}"
         if key == "hydra":
             yield from _unknown(node.hydra._get_node("launcher"), "hydra.launcher.")
         elif str(name) not in known:
@@ -117,15 +123,6 @@ def _content(config: DictConfig) -> dict[Any, Any]:
 def _content_after(config: DictConfig, override: Override) -> dict[Any, Any]:
     OmegaConf.update(config, override.key_or_group, override.value(), force_add=override.type in _ADDING)
     return _content(config)
-
-
-def _check_deleted(override: Override) -> None:
-    """A key of the schema comes back with its default."""
-    key = override.package or override.key_or_group
-    if default_of(key) not in (None, MISSING, {}, []):
-        raise UserError(
-            f"{override.input_line}: every run has {key}, and would get its default back; write {key}=<value>"
-        )
 
 
 def _check_choice(config: DictConfig, override: Override) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pmexp import schema
 from pmexp.bench.options import StepOptions, make_folder
 from pmexp.bench.packing_time import PackingTime
 from pmexp.bench.pairs import alternate, paired_ratio
-from pmexp import schema
 from pmexp.command_keys import merged
 from pmexp.composition import compose
 from pmexp.config import RunConfig

@@ -8,7 +8,6 @@ from omegaconf import MISSING
 from pmexp.config.checks import check_between, check_name
 from pmexp.errors import UserError
 
-
 OF_PACKED = ("bits", "rng", "cache_unpacked", "flip_rate", "recompute")  # options of packed masks alone
 
 
