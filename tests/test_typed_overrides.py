@@ -164,6 +164,11 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
         (["-m", "seed=range(0,9999999)"], "are more than 100000 runs"),
         (["-m", "train.lr=range(0,1,0)"], "must not be zero"),
         (["-m", "train.lr=interval(0,1)"], "has no end of values"),
+        (["name=float(1)"], "computes what is no text; write the text itself"),
+        (
+            ["-m", "hydra.launcher.partition=x"],
+            "hydra.launcher.partition is a key of hydra/launcher=slurm alone",
+        ),
         (["name=a,b"], "several values are a sweep; add -m, or write 'name=\"a,b\"' for one text"),
         (["-m", "--cfg", "job"], "--cfg --multirun: exclude each other"),
         (["seed=1", "--cfg", "moon"], "invalid choice: 'moon'"),
@@ -348,7 +353,10 @@ def test_text_of_a_yaml_file_stays_as_it_is_written(own: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["experiment=unknown"], "Key 'warmup_steps' not in 'TrainConfig'"),
+        (
+            ["experiment=unknown"],
+            "experiment/unknown.yaml: train.warmup_steps is not a key; did you mean train.warmup_fraction?",
+        ),
         (["experiment=hydra"], "hydra.job.chdir: is set in a YAML file and not taken"),
         (["experiment=swept"], "experiment=swept: is a sweep of 2 runs"),
         (["experiment=broken"], "broken.yaml: cannot be read: while parsing"),

@@ -42,6 +42,9 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: is not an option; allowed are {', '.join(sorted(error.options))}"
+    in_file = re.search(r"In '([^']+)': Config\w+ raised .*not in .*full_key: (\S+)", str(error), re.DOTALL)
+    if in_file:
+        return f"{in_file[1]}.yaml: {unknown_key(in_file[2])}"
     again = re.match(r"Multiple values for (\S+)\.", str(error))
     if again:
         return f"{again[1]}: is chosen already; leave the + out"

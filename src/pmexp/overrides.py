@@ -140,6 +140,9 @@ def _joined(parts: Sequence[QuotedString]) -> str:
 
 
 def _check_values(override: Override, sweep: bool) -> None:
+    values = getattr(override.value(), "list", [override.value()])
+    if is_text(override.key_or_group) and any(isinstance(value, (bool, float)) for value in values):
+        raise UserError(f"{override.input_line}: computes what is no text; write the text itself")
     if override.is_sweep_override():
         if sweep and override.is_discrete_sweep():
             return

@@ -90,6 +90,11 @@ def default_of(key: str) -> Any:
 def unknown_key(key: str) -> str:
     """What to say of a key that there is not."""
     parent = key.rpartition(".")[0]
+    of = [
+        name for name, conf in launchers().items() if _type_in(conf, key.removeprefix(_LAUNCHER)) is not None
+    ]
+    if key.startswith(_LAUNCHER) and of:
+        return f"{key} is a key of hydra/launcher={' and '.join(of)} alone"
     if parent and takes_new_keys(parent):
         return f"{key} is new there; write +{key}=<value>"
     return f"{key} is not a key; did you mean {nearest(key)}? --help lists the keys"
