@@ -98,8 +98,9 @@ def compose_sweep(overrides: Sequence[str], source: Source = _OWN) -> Sweep:
                 raise UserError(f"{override.input_line}: these are sweeps themselves; start one at a time")
         given = list(sweeping.combinations(sweeping.with_parameters(parameters, of_runs)))
         runs = []
-        for each in given:
-            config = one if each == first else _composed([*of_hydra, *each], source)
+        for number, each in enumerate(given):
+            known = number == 0 and each == first
+            config = one if known else _composed([*of_hydra, *each], source)
             if config.hydra.sweeper.params != parameters:
                 line = " ".join(str(override.input_line) for override in each)
                 raise UserError(f"{line}: is a sweep of its own; start one at a time")
