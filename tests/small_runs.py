@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pmexp import train
+from pmexp.schema import conf_folder
 
 TINY_VIT = [
     "train.threads=1",
@@ -29,6 +31,13 @@ TINY_BERT = [
 ]
 
 
+def first_of(experiment: str) -> list[str]:
+    """Overrides for one run of an experiment's sweep: the first value of each key."""
+    file = conf_folder() / "experiment" / f"{experiment}.yaml"
+    swept = yaml.safe_load(file.read_text())["hydra"]["sweeper"]["params"]
+    return [f"experiment={experiment}", *(f"{key}={str(swept[key]).split(',')[0]}" for key in swept)]
+
+
 @dataclass
 class Runs:
     """A folder of runs and the command that fills it."""
@@ -41,7 +50,8 @@ class Runs:
         """`python -m pmexp.train` in this process: (exit code, stdout, stderr)."""
         self.capture.readouterr()
         before = sys.argv
-        sys.argv = ["train", *arguments, f"runs_dir={self.folder}"]
+        last = {argument.partition("=")[0]: argument for argument in arguments}  # given twice is refused
+        sys.argv = ["train", *last.values(), f"runs_dir={self.folder}"]
         try:
             code = train.main()
         finally:

@@ -8,9 +8,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmexp.composition import compose, conf_folder, in_small
+from pmexp.command_line import in_small
+from pmexp.composition import compose
 from pmexp.config import SHARDING, Part, RunConfig, TrackingConfig, TrainConfig
 from pmexp.errors import UserError
+from pmexp.schema import conf_folder
+from small_runs import first_of
 
 
 def config(*overrides: str) -> RunConfig:
@@ -81,7 +84,7 @@ def test_every_task_composes_with_what_its_file_names(file: Path) -> None:
 
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_experiment_composes_under_its_file_name(name: str) -> None:
-    assert config("experiment=" + name).name == name
+    assert config(*first_of(name)).name == name
 
 
 def test_every_yaml_file_opens_with_a_comment() -> None:

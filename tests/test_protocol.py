@@ -12,12 +12,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pmexp.composition import compose, conf_folder, introduce
+from pmexp.composition import compose, introduce
 from pmexp.composition_errors import explain
 from pmexp.config import RunConfig, parse
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import SCORES, Comparison, Statistic
+from pmexp.schema import conf_folder
+from small_runs import first_of
 
 EXPERIMENTS = sorted((conf_folder() / "experiment").rglob("*.yaml"))
 CRITERIA = sorted(file.stem for file in (conf_folder() / "criteria").glob("*.yaml"))
@@ -26,7 +28,7 @@ CRITERIA = sorted(file.stem for file in (conf_folder() / "criteria").glob("*.yam
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_every_experiment_asks_something_that_can_be_answered(file: Path) -> None:
     name = str(file.relative_to(conf_folder() / "experiment").with_suffix(""))
-    protocol = compose([f"experiment={name}"]).protocol
+    protocol = compose(first_of(name)).protocol
     assert protocol.question.endswith("?") and protocol.baseline != protocol.method
     assert protocol.criteria and set(protocol.criteria) <= set(CRITERIA)
     assert all(criterion.claim for criterion in protocol.criteria.values())

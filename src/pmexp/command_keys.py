@@ -18,6 +18,12 @@ def own_keys(arguments: Iterable[str], keys: Sequence[str]) -> tuple[dict[str, s
     return values, others
 
 
+def merged(under: Sequence[str], over: Sequence[str]) -> list[str]:
+    """The overrides of both; of a key that both have, those of `over`."""
+    keys = {argument.partition("=")[0].lstrip("+") for argument in over}
+    return [*(each for each in under if each.partition("=")[0].lstrip("+") not in keys), *over]
+
+
 def one_of(key: str, value: str, allowed: Sequence[str]) -> str:
     """The value. Raises UserError when it is not allowed."""
     if value not in allowed:

@@ -7,11 +7,8 @@ Training then finds it without network; HF_HUB_OFFLINE=1 spares the attempts to 
 import sys
 from collections.abc import Sequence
 
-import hydra
-from omegaconf import OmegaConf
-
 from pmexp import logs
-from pmexp.composition import conf_folder, introduce
+from pmexp.composition import compose_part
 from pmexp.composition_errors import exit_code
 from pmexp.config import DatasetConfig
 from pmexp.errors import UserError
@@ -61,9 +58,7 @@ def _composed(arguments: list[str]) -> DatasetConfig:
     other = [argument for argument in arguments if not argument.startswith(("dataset=", "dataset."))]
     if other or not any(argument.startswith("dataset=") for argument in arguments):
         raise UserError(f"{other[0] if other else 'dataset'}: give dataset=NAME and keys of dataset alone")
-    introduce()
-    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = OmegaConf.to_object(hydra.compose("config", overrides=arguments).dataset)
+    config = compose_part("dataset", arguments)
     assert isinstance(config, DatasetConfig)
     return config
 

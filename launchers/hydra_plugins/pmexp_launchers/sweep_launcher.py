@@ -1,20 +1,14 @@
 """What all launchers do with a sweep, wherever its runs are executed."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
-
-from pmexp.config import RunConfig, parse
+from pmexp.config import RunConfig
 from pmexp.errors import SweepFailed, UserError
 from pmexp.sweep import (
     Outcome,
     State,
-    distinct,
     drop_from_plan,
     failures_text,
     is_finished,
@@ -22,23 +16,8 @@ from pmexp.sweep import (
 )
 
 
-class SweepLauncher(Launcher):
+class SweepLauncher(ABC):
     """Skips finished runs, has the rest executed, and names those that failed."""
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self._context, self._config = hydra_context, config
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        composed = [self._compose(overrides) for overrides in job_overrides]
-        typed = [parse(config) for config in composed]
-        runs = distinct(typed)
-        if len(runs) < len(typed):
-            print(f"{len(typed)} combinations are {len(runs)} different runs; each is executed once")
-        self.sweep(runs)
-        return [
-            JobReturn(overrides=overrides, cfg=config, status=JobStatus.COMPLETED)
-            for overrides, config in zip(job_overrides, composed, strict=True)
-        ]
 
     def sweep(self, runs: Sequence[RunConfig]) -> None:
         """Raises SweepFailed, or UserError where nothing but bad input was the reason. Data that has changed
@@ -67,13 +46,6 @@ class SweepLauncher(Launcher):
     @abstractmethod
     def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[Path, Outcome]:
         """The outcome of each of the `waiting` among the sweep's `runs`, by its folder."""
-
-    def _compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The run's configuration without Hydra's own."""
-        config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-        with open_dict(config):
-            del config["hydra"]
-        return config
 
 
 def _raise_failures(runs: Sequence[RunConfig], outcomes: Mapping[Path, Outcome]) -> None:

@@ -17,6 +17,7 @@ from pmexp.bench.options import RecordsOptions, make_folder
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.bench.step import steps_of
 from pmexp.checkpoint import Checkpoints
+from pmexp.command_keys import merged
 from pmexp.composition import compose
 from pmexp.config import CheckpointConfig
 from pmexp.errors import ContenderFailed, UserError
@@ -36,7 +37,7 @@ def run(options: RecordsOptions, command: str) -> None:
 
     Raises UserError for a configuration that cannot be run, ContenderFailed where a checkpoint is wrong.
     """
-    config = compose(["train.select=last", *options.overrides])
+    config = compose(merged(["train.select=last"], options.overrides))
     training = prepare(config).training
     needed = WARMUP_STEPS + 3 * options.steps
     if training.total_steps < needed:

@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pmexp import schema
 from pmexp.bench.options import StepOptions, make_folder
 from pmexp.bench.packing_time import PackingTime
 from pmexp.bench.pairs import alternate, paired_ratio
-from pmexp.composition import compose, conf_folder
+from pmexp.command_keys import merged
+from pmexp.composition import compose
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
 from pmexp.experiment import prepare
@@ -64,10 +66,10 @@ def run(options: StepOptions, command: str) -> None:
 def _configuration(options: StepOptions, key: str) -> RunConfig:
     """The run of the variant that `key` names. Early stopping is off where no override asks for it."""
     name = getattr(options, key)
-    allowed = sorted(file.stem for file in (conf_folder() / "variant").glob("*.yaml"))
-    if name not in allowed:
-        raise UserError(f"{key}={name}: is not an option; allowed are {', '.join(allowed)}")
-    return compose([f"variant={name}", "train.select=last", *options.overrides])
+    if name not in schema.options("variant"):
+        allowed = ", ".join(schema.options("variant"))
+        raise UserError(f"{key}={name}: is not an option; allowed are {allowed}")
+    return compose([f"variant={name}", *merged(["train.select=last"], options.overrides)])
 
 
 def _require_steps(training: Training, pairs: int) -> None:

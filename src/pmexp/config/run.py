@@ -12,7 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from pmexp.config.canonical import canonicalise, real_path
 from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.checks import check_between, check_name, check_no_credential
-from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs
+from pmexp.config.dataset import INPUTS_OF, DatasetConfig, DatasetKind, Inputs
 from pmexp.config.identity import digest_of, one_form, without
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import ModelConfig, ModelKind
@@ -20,7 +20,7 @@ from pmexp.config.robustness import RobustnessConfig
 from pmexp.config.system import Part, SystemConfig
 from pmexp.config.tracking import TrackingConfig
 from pmexp.config.train import TrainConfig
-from pmexp.config.variant import VariantConfig
+from pmexp.config.variant import OF_PACKED, Dropout, VariantConfig
 from pmexp.errors import UserError
 from pmexp.protocol import ProtocolConfig
 
@@ -120,6 +120,17 @@ class RunConfig:
     def has_local_data(self) -> bool:
         """Whether files that a person named are part of its data."""
         return bool(self.dataset.path or (self.robustness.ood and self.robustness.ood.path))
+
+    def unused(self, key: str) -> str:
+        """Why this run has no use for a key, whose value then is its default; empty where it has one."""
+        group, _, name = key.rpartition(".")
+        if group == "variant" and name in OF_PACKED and self.variant.dropout is not Dropout.packed:
+            return f"variant={self.variant.name} has no packed masks"
+        if key == "variant.where" and self.variant.dropout is Dropout.stock:
+            return f"variant={self.variant.name} leaves every dropout as it is"
+        if group == "dataset.trees" and self.dataset.kind is not DatasetKind.listops:
+            return f"dataset={self.dataset.name} is not generated"
+        return "system.parts names it" if key == "system.name" else ""
 
     @property
     def run_id(self) -> str:

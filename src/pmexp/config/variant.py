@@ -1,12 +1,14 @@
 """`variant.*`: what stands in the place of dropout."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 
 from omegaconf import MISSING
 
 from pmexp.config.checks import check_between, check_name
 from pmexp.errors import UserError
+
+OF_PACKED = ("bits", "rng", "cache_unpacked", "flip_rate", "recompute")  # options of packed masks alone
 
 
 class Dropout(Enum):
@@ -51,7 +53,8 @@ class VariantConfig:
             raise UserError(f"variant.bits: {self.bits} is not a width; allowed are 1, 2 and 4")
         check_between("variant.flip_rate", self.flip_rate, 0.0, 1.0)
         if self.dropout is not Dropout.packed:
-            self.bits, self.rng, self.cache_unpacked = 1, Rng.philox, True
-            self.flip_rate, self.recompute = 0.0, False
+            for field in fields(self):
+                if field.name in OF_PACKED:
+                    setattr(self, field.name, field.default)
         if self.dropout is Dropout.stock:
             self.where = Where.all

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pmexp.command_keys import merged
 from pmexp.composition import compose
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
@@ -111,6 +112,6 @@ def _measured(options: FitOptions, global_batch: int | None, processes: int) -> 
             keys = [f"train.batch_size={global_batch}", f"train.accumulate={parts}"]
         else:
             keys = [f"dataset.max_length={value}"]
-        return measure([*options.overrides, *keys], value, options.budget_bytes)
+        return measure(merged(options.overrides, keys), value, options.budget_bytes)
 
     return probe

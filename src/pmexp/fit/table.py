@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from pmexp.command_keys import merged
 from pmexp.errors import UserError, first_line
 from pmexp.fit.answer import LENGTH_MULTIPLE, Answer, answer
 from pmexp.fit.options import FitOptions, fit_options
@@ -40,7 +41,7 @@ def table(options: FitOptions, command: str) -> str:
 
 def _rows(task: str, plan: dict[str, Any], options: FitOptions) -> list[str]:
     def asked(arm: str, *keys: str) -> FitOptions:
-        given = [*map(str, plan["tasks"][task]), arm, *options.overrides, *keys]
+        given = merged([*map(str, plan["tasks"][task]), arm, *options.overrides], keys)
         return replace(fit_options(given), budget_bytes=options.budget_bytes)
 
     @cache

@@ -3,13 +3,11 @@
 from dataclasses import dataclass, replace
 from functools import cache
 
-import hydra
-from omegaconf import OmegaConf
-
-from pmexp.composition import compose, conf_folder, introduce
+from pmexp.composition import compose, compose_part
 from pmexp.config import Attention, Device, ModelConfig, ModelKind, Part, RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.integration.reach import Reach, reach, skeleton
+from pmexp.schema import options
 
 LENGTH = 512  # tokens of the sample
 VARIANTS = ("baseline", "pm-drop", "pm-drop-recompute")
@@ -32,9 +30,9 @@ class Case:
 
 def names() -> list[str]:
     """Every option of conf/model, and every architecture that none of them is of."""
-    options = sorted(file.stem for file in (conf_folder() / "model").glob("*.yaml"))
-    covered = {configuration(name).model.kind for name in options}
-    return options + [kind.name for kind in KINDS if kind not in covered]
+    named = options("model")
+    covered = {configuration(name).model.kind for name in named}
+    return named + [kind.name for kind in KINDS if kind not in covered]
 
 
 @cache
@@ -43,9 +41,7 @@ def configuration(name: str) -> RunConfig:
     if name in ModelKind.__members__:
         model = ModelConfig(name=name, kind=ModelKind[name])
     else:
-        introduce()
-        with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            found = OmegaConf.to_object(hydra.compose("config", overrides=[f"model={name}"]).model)
+        found = compose_part("model", [f"model={name}"])
         assert isinstance(found, ModelConfig)
         model = found
     run = compose(() if model.takes_images else _TEXT_RUN)
