@@ -18,6 +18,7 @@ from torch.nn.functional import dropout as under_another_name
 from torch.utils.checkpoint import checkpoint
 
 from pmexp.packed_dropout import PackedDropout, ReplacementReport, SeededDropout, replace_dropout
+from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
 
 P = 0.25
 PARTIAL = functools.partial(F.dropout, p=P)
@@ -152,6 +153,30 @@ def test_hidden_functional_dropout_is_routed(hidden: str, dry: bool) -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         model(x())
     assert [t.numel() for t in saved if t.dtype == torch.uint8] == [32, 32]
+
+
+class SomebodysDropout(nn.Dropout):
+    """With code and random numbers outside of our package."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(x, self.p, self.training)
+
+    def drop(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        return torch.native_dropout(input, p, training)[0]
+
+
+@pytest.mark.parametrize("dropout", [SomebodysDropout, SeededDropout])
+def test_another_dropout_is_told_from_masks_of_others(dropout: Any) -> None:
+    model = nn.Sequential(ROUTED["another name"](), nn.Dropout(P), WithMethod(lambda self, x: x))
+    for example in (None, (x(),)):
+        report = replace_dropout(model, dropout, example=example)
+        model(x())
+        assert (report.modules, report.functions) == (["1"], ["0", "2"])
+        assert report.left == {} and report.uncalled == []
+        with other_draws(model, report) as draws:
+            model(x())
+            x() * torch.rand(8)
+        assert unnamed_draws(draws, report) == [f"the model: {draws[0]}"] and "rand" in str(draws[0])
 
 
 @pytest.mark.parametrize("hidden", ROUTED)

@@ -124,16 +124,6 @@ class Discovery:
                         f"config.{key}", f"{rate:g} is configured, and no dropout was called in attention"
                     )
 
-    @property
-    def nothing_found(self) -> str | None:
-        """What to say of a model in which nothing was replaced."""
-        if self.report.modules or self.report.functions:
-            return None
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in self.report.left.items())
-        return f"replace_dropout(where={self.report.where!r}) found nothing to replace in {self.model}: " + (
-            reasons or "it has no dropout"
-        )
-
 
 @dataclass
 class Watch:
@@ -153,7 +143,7 @@ class Watch:
             result = self._run(module, function, args, kwargs)
         modules = dict(_named_modules(module, prefix))
         self.discovery.settle(run, modules, whole=prefix == "")
-        if prefix == "" and (said := self.discovery.nothing_found):
+        if prefix == "" and (said := self.discovery.report.nothing_found(self.discovery.model)):
             warnings.warn(said, stacklevel=3)
         return result
 
@@ -181,6 +171,20 @@ def observed(discovery: Discovery, module: nn.Module, prefix: str = "", dry: boo
         _now.run, _now.of = before
 
 
+@contextmanager
+def other_draws(model: nn.Module, report: ReplacementReport) -> Iterator[list[Draw]]:
+    """A context whose list takes what `model` draws by other means than the dropout put into it."""
+    run = Run({id(part): name for name, part in _named_modules(model, "")}, set(report.modules))
+    with _Draws(run):
+        yield run.draws
+
+
+def unnamed_draws(draws: list[Draw], report: ReplacementReport) -> list[str]:
+    """A line for each of `draws` whose module `report` does not name."""
+    lines = {f"{draw.place or 'the model'}: {draw}": None for draw in draws if draw.place not in report.left}
+    return list(lines)
+
+
 def place_of_functions(module: nn.Module) -> str:
     """Whether the functional dropout of `module` counts as one of "attention" or "hidden"."""
     return "attention" if "Attention" in type(module).__name__ else "hidden"
@@ -205,12 +209,15 @@ class _MadeWhenNeeded(RecomputingRoute):
     def choose(self) -> None:
         name = self.watch.name
         if name not in self.run.found:
-            self.run.found[name] = self.watch.discovery.child(self.of)
+            child = self.run.found[name] = self.watch.discovery.child(self.of)
+            self.run.names[id(child)] = f"{name}.{CHILD}"
         self.dropout = self.run.found[name]
 
 
 class _Draws(TorchDispatchMode):
-    """Notes every operator that draws random numbers."""
+    """Notes every operator that draws random numbers, and changes none."""
+
+    only_looks = True  # see cuda_rng.py
 
     def __init__(self, run: Run) -> None:
         super().__init__()
@@ -226,7 +233,7 @@ class _Draws(TorchDispatchMode):
             draw = origin_of_draw(self.run.names, self.run.function or str(func), elements)
             if draw.place in self.run.replaced:
                 self.run.called.add(draw.place)
-            elif not draw.ours and elements > 1:  # a single number is no mask
+            elif not draw.ours and not draw.place.endswith(CHILD) and elements > 1:  # one number is no mask
                 self.run.draws.append(draw)
         if self.run.dry and isinstance(result, Tensor) and result.dim() == 0:  # code looks at such a one
             return torch.tensor(1, dtype=result.dtype)

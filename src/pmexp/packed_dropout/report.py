@@ -41,3 +41,12 @@ class ReplacementReport:
     def leave(self, name: str, reason: str) -> None:
         """The first reason counts."""
         self.left.setdefault(name, reason)
+
+    def nothing_found(self, model: str) -> str | None:
+        """What to say of a model of class `model` in which nothing was replaced, else None."""
+        if self.modules or self.functions:
+            return None
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in self.left.items())
+        if not reasons:
+            reasons = "it has no dropout" if self.settled else "its code shows no dropout"
+        return f"replace_dropout(where={self.where!r}) found nothing to replace in {model}: {reasons}"

@@ -75,7 +75,7 @@ def replace_dropout(
     if example is not None and discovery.watched:
         run_dry(model, discovery, example)
     report.settled |= not discovery.watched
-    if report.settled and (said := discovery.nothing_found):
+    if report.settled and (said := report.nothing_found(discovery.model)):
         raise ValueError(said)
     return report
 
