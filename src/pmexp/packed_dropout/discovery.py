@@ -42,6 +42,9 @@ class Run:
     ran: dict[str, nn.Module] = field(default_factory=dict)  # watched modules whose forward ran
     found: dict[str, nn.Module | None] = field(default_factory=dict)  # functional dropout: where it is sent
     called: set[str] = field(default_factory=set)  # dropouts exchanged that drew a mask
+    dropped: set[str] = field(
+        default_factory=set
+    )  # modules whose functional dropout was routed, and drew one
     draws: list[Draw] = field(default_factory=list)  # by others
     function: str | None = None  # of torch, the outermost that runs
     dry: bool = False  # on fake tensors
@@ -83,15 +86,15 @@ class Discovery:
             self.watched.discard(name)
             _keep_what_was_found(modules[name], run, name)
         for name, child in run.found.items():
-            if child is not None:
-                self.report.functions.append(name)
-            else:
+            if child is None:
                 self.report.leave(name, self._why_not_routed())
+            elif name not in self.report.functions:
+                self.report.functions.append(name)
         for name, lines in _by_place(run.draws).items():
             self.report.leave(name, "; ".join(lines))
         if whole and not self.report.settled:
             self.report.settled = True
-            rates = {name: getattr(modules[name], "p", 0.0) for name in self.report.modules}
+            rates = {name: getattr(modules.get(name), "p", 0.0) for name in self.report.modules}
             self.report.uncalled += [n for n, p in rates.items() if 0.0 < p < 1.0 and n not in run.called]
             self._look_for_attention(run, modules)
 
@@ -111,7 +114,7 @@ class Discovery:
     def _look_for_attention(self, run: Run, modules: dict[str, nn.Module]) -> None:
         """Says so where attention dropout is configured and was called nowhere."""
         dropped = [name for name in run.called if drops_probabilities(*_parent_and_name(modules, name))]
-        places = [*run.found, *self.report.functions, *(draw.place for draw in run.draws)]
+        places = [*run.dropped, *(draw.place for draw in run.draws)]
         dropped += [name for name in places if "Att" in type(modules.get(name)).__name__]
         dropped += [draw.place for draw in run.draws if "attention" in draw.by]
         if dropped:
@@ -141,7 +144,7 @@ class Watch:
         prefix = self.name
         with observed(self.discovery, module, prefix) as run:
             result = self._run(module, function, args, kwargs)
-        modules = dict(_named_modules(module, prefix))
+        modules = dict(_named_modules(module, prefix)) | run.ran  # whose names may have changed since
         self.discovery.settle(run, modules, whole=prefix == "")
         if prefix == "" and (said := self.discovery.report.nothing_found(self.discovery.model)):
             warnings.warn(said, stacklevel=3)
@@ -230,14 +233,18 @@ class _Draws(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return result
         if elements := drawn_elements(func, args, kwargs or {}, result):
-            draw = origin_of_draw(self.run.names, self.run.function or str(func), elements)
-            if draw.place in self.run.replaced:
-                self.run.called.add(draw.place)
-            elif not draw.ours and not draw.place.endswith(CHILD) and elements > 1:  # one number is no mask
-                self.run.draws.append(draw)
+            self._note(origin_of_draw(self.run.names, self.run.function or str(func), elements))
         if self.run.dry and isinstance(result, Tensor) and result.dim() == 0:  # code looks at such a one
             return torch.tensor(1, dtype=result.dtype)
         return result
+
+    def _note(self, draw: Draw) -> None:
+        if draw.place in self.run.replaced:
+            self.run.called.add(draw.place)
+        elif draw.ours or draw.place.endswith(CHILD):
+            self.run.dropped.add(draw.place.removesuffix(CHILD).removesuffix("."))
+        elif draw.elements > 1:  # a single number is no mask
+            self.run.draws.append(draw)
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:

@@ -68,7 +68,7 @@ def origin_of_draw(names: dict[int, str], by: str, elements: int) -> Draw:
     while frame is not None and place is None:
         code = frame.f_code
         file = code.co_filename
-        if line is None and not ours and not _is_plumbing(file):
+        if line is None and not ours and not _is_plumbing(file, code.co_name):
             ours = file.startswith(_HERE)
             line = None if ours else f"{'/'.join(Path(file).parts[-2:])}:{frame.f_lineno}"
         checkpoint_below |= file.startswith(_TORCH) and file.endswith("checkpoint.py")
@@ -79,8 +79,10 @@ def origin_of_draw(names: dict[int, str], by: str, elements: int) -> Draw:
     return Draw(place or "", by, elements, line or "torch", ours, in_checkpoint)
 
 
-def _is_plumbing(file: str) -> bool:
-    """Whether code of `file` only calls what somebody else wrote."""
+def _is_plumbing(file: str, function: str) -> bool:
+    """Whether `function` in `file` only calls what somebody else wrote."""
+    if function in ("__torch_function__", "__torch_dispatch__"):
+        return True
     if file.startswith(_STDLIB):
         return file.startswith(_TORCH) or not any(f"/{name}/" in file for name in _INSTALLED)
     return file.startswith((_TORCH, "<frozen", *_PLUMBING))

@@ -51,10 +51,9 @@ def original_class(module: nn.Module) -> type[nn.Module]:
 
 def take_routed_class(module: nn.Module, methods: Iterable[str] = ()) -> None:
     """Has the forward of `module`, and `methods` of it, ask for a route at each call."""
-    original = original_class(module)
-    module.__class__ = _routed_class(
-        original, frozenset(["forward", *methods]) | getattr(module, _METHODS, frozenset())
-    )
+    known = getattr(module, _METHODS, frozenset())  # of its class, or of one that was derived from it since
+    if not (wanted := frozenset(["forward", *methods])) <= known:
+        module.__class__ = _routed_class(original_class(module), wanted | known)
     own = vars(module).get("forward")  # put there by somebody, it hides the class's
     if own is not None and getattr(own, "func", None) is not _call:
         vars(module)["forward"] = functools.partial(_call, module, own)
@@ -74,6 +73,7 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
             return known
     body: dict[str, Any] = {name: _routed(original, name) for name in methods}
     body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
+    body |= {_ROUTED: False, WATCH: None}  # found faster than nothing is
     if hasattr(original, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopied_to(original)
     if issubclass(original, torch.fx.GraphModule):
