@@ -296,8 +296,11 @@ def test_watched_modules_are_what_they_were_once_they_ran() -> None:
     model = nn.Sequential(Plain(), nn.Dropout(P))
     replace_dropout(model, PackedDropout)
     assert isinstance(model[0], Plain) and type(model[0]).__name__ == "Plain"
-    replace_dropout(model, SeededDropout, example=(x(),))
-    assert type(model[0]) is Plain and type(model) is nn.Sequential
+    for example in (None, (x(),)):
+        replace_dropout(model, SeededDropout, example=example)
+        assert (type(model[0]) is Plain) == (example is not None)
+        model(x())
+        assert type(model[0]) is Plain and type(model) is nn.Sequential
 
 
 def test_what_was_exchanged_and_not_called_is_named() -> None:

@@ -8,6 +8,7 @@ Source is parsed only where the names in the bytecode leave a chance, which keep
 """
 
 import ast
+import builtins
 import functools
 import inspect
 import sys
@@ -50,7 +51,7 @@ def _call_sites(cls: Any) -> CallSites:
     for base in cls.__mro__:
         if base.__module__.partition(".")[0] in ("torch", "builtins", "pmexp"):
             continue
-        namespace = vars(sys.modules[base.__module__])
+        namespace = vars(sys.modules.get(base.__module__, builtins))
         names: set[str] = set()
         for method, function in _functions(base):
             names |= (used := _names(function.__code__))

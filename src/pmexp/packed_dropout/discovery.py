@@ -25,6 +25,7 @@ from pmexp.packed_dropout.routed_modules import (
     CHILD,
     WATCH,
     add_route,
+    class_may_go,
     is_routed,
     leave_routed_class,
     run_routed,
@@ -281,7 +282,7 @@ def _keep_what_was_found(module: nn.Module, run: Run, name: str) -> None:
         module.add_module(CHILD, child)
     if name in run.found:
         add_route(module)
-    elif run.dry and not is_routed(module):  # else it may be run again, by a checkpoint, as what it was
+    elif not is_routed(module) and (run.dry or class_may_go(module)):
         leave_routed_class(module)
 
 

@@ -51,12 +51,20 @@ def original_class(module: nn.Module) -> type[nn.Module]:
 
 def take_routed_class(module: nn.Module, methods: Iterable[str] = ()) -> None:
     """Has the forward of `module`, and `methods` of it, ask for a route at each call."""
-    known = getattr(module, _METHODS, frozenset())  # of its class, or of one that was derived from it since
+    known: frozenset[str] = getattr(module, _METHODS, frozenset())  # maybe of a base of its class by now
     if not (wanted := frozenset(["forward", *methods])) <= known:
         module.__class__ = _routed_class(original_class(module), wanted | known)
     own = vars(module).get("forward")  # put there by somebody, it hides the class's
     if own is not None and getattr(own, "func", None) is not _call:
-        vars(module)["forward"] = functools.partial(_call, module, own)
+        vars(module)["forward"] = functools.update_wrapper(functools.partial(_call, module, own), own)
+
+
+def class_may_go(module: nn.Module) -> bool:
+    """Whether a forward that ran under the class of a route may be run again without it, by a checkpoint.
+
+    transformers' layers wrap the forward of each subclass, and ask which one they are when it runs.
+    """
+    return not any("__init_subclass__" in vars(base) for base in original_class(module).__mro__[:-1])
 
 
 def leave_routed_class(module: nn.Module) -> None:

@@ -18,7 +18,7 @@ from pmexp.packed_dropout.recompute import (
 )
 
 ROUTED_CALLS = (F.dropout, torch.dropout, torch.dropout_)
-_CHECKPOINTS = ("checkpoint", "checkpointing", "checkpoint_activations")  # modules, by the end of their name
+_CHECKPOINTS = (".checkpoint", ".checkpointing", ".checkpoint_activations")  # modules of torch and others
 _CASTS = (Tensor.to, Tensor.type, Tensor.type_as)
 _SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 _VIEWS = (Tensor.view, Tensor.reshape)
@@ -74,7 +74,7 @@ def _would_be_rerun_without_route() -> bool:
     """
     frame = sys._getframe(2)
     while frame and frame.f_code is not run_under.__code__:
-        if frame.f_globals.get("__name__", "").rpartition(".")[2] in _CHECKPOINTS:
+        if frame.f_globals.get("__name__", "").endswith(_CHECKPOINTS):
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
