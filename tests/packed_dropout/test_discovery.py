@@ -396,3 +396,10 @@ def test_sew_d_draws_its_own_masks() -> None:
     report = replace_dropout(model, PackedDropout)
     model(torch.randn(1, 64))
     assert report.settled and any("modeling_sew_d.py" in reason for reason in report.left.values())
+
+
+def test_stock_dropout_in_a_model_of_functions_alone_is_no_failure() -> None:
+    report = replace_dropout(WithMethod(lambda self, x: x), nn.Dropout, example=(x(),))
+    assert (
+        report.left == {"": "functional calls are nn.Dropout's own"} and report.nothing_found("Model") is None
+    )

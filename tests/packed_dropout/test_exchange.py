@@ -175,7 +175,7 @@ def test_a_dropout_whose_forward_was_put_there_by_somebody_stays() -> None:
 
 
 def test_a_model_that_is_a_dropout_itself() -> None:
-    with pytest.raises(ValueError, match="the model itself is a dropout, which only a module around it"):
+    with pytest.raises(ValueError, match="the model: itself a dropout, which only a module around it"):
         replace_dropout(nn.Dropout(P), PackedDropout)
 
 

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pmexp.packed_dropout.draws import Draw, drawn_elements, origin_of_draw
-from pmexp.packed_dropout.report import ReplacementReport
+from pmexp.packed_dropout.report import STAYS_TORCHS_OWN, ReplacementReport
 from pmexp.packed_dropout.routed_modules import (
     CHILD,
     WATCH,
@@ -106,11 +106,7 @@ class Discovery:
         return self.dropout(**self.options).train(module.training)
 
     def _why_not_routed(self) -> str:
-        return (
-            f"where={self.report.where}"
-            if hasattr(self.dropout, "drop")
-            else "functional calls are nn.Dropout's own"
-        )
+        return f"where={self.report.where}" if hasattr(self.dropout, "drop") else STAYS_TORCHS_OWN
 
     def _look_for_attention(self, run: Run, modules: dict[str, nn.Module]) -> None:
         """Says so where attention dropout is configured and was called nowhere."""

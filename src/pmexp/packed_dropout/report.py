@@ -6,6 +6,9 @@ from typing import Any, Literal
 Place = Literal["all", "attention", "hidden"]
 
 
+STAYS_TORCHS_OWN = "functional calls are nn.Dropout's own"  # of a dropout without a method `drop`
+
+
 @dataclass
 class ReplacementReport:
     """What `replace_dropout` did, by qualified module name.
@@ -30,7 +33,7 @@ class ReplacementReport:
             f"{self.by} in place of {len(self.modules)} dropout modules and of the functional dropout "
             f"of {len(self.functions)} modules (where={self.where}); {len(self.left)} left alone"
         )
-        lines = [f"  {name}: {reason}" for name, reason in self.left.items()]
+        lines = [f"  {name or 'the model'}: {reason}" for name, reason in self.left.items()]
         lines += [
             f"  {name}: exchanged, but not called in the forward that was seen" for name in self.uncalled
         ]
@@ -44,9 +47,9 @@ class ReplacementReport:
 
     def nothing_found(self, model: str) -> str | None:
         """What to say of a model of class `model` in which nothing was replaced, else None."""
-        if self.modules or self.functions:
+        if self.modules or self.functions or STAYS_TORCHS_OWN in self.left.values():
             return None
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in self.left.items())
+        reasons = "; ".join(f"{name or 'the model'}: {reason}" for name, reason in self.left.items())
         if not reasons:
             reasons = "it has no dropout" if self.settled else "its code shows no dropout"
         return f"replace_dropout(where={self.where!r}) found nothing to replace in {model}: {reasons}"

@@ -16,7 +16,7 @@ from pmexp.packed_dropout.call_sites import call_sites
 from pmexp.packed_dropout.discovery import Discovery, drops_probabilities, place_of_functions
 from pmexp.packed_dropout.dry_run import run_dry
 from pmexp.packed_dropout.exchange import exchanged, why_it_stays
-from pmexp.packed_dropout.report import Place, ReplacementReport
+from pmexp.packed_dropout.report import STAYS_TORCHS_OWN, Place, ReplacementReport
 from pmexp.packed_dropout.routed_modules import CHILD, add_route, original_class, remove_route
 
 
@@ -62,7 +62,7 @@ def replace_dropout(
             replacement.route_functions_of(module, name)
             replacement.exchange_children_of(module, name)
     if isinstance(model, nn.Dropout):
-        report.leave("", "the model itself is a dropout, which only a module around it could exchange")
+        report.leave("", "itself a dropout, which only a module around it could exchange")
     discovery = Discovery(report, dropout, options, type(model).__name__)
     unknown = [
         (name, module)
@@ -143,7 +143,7 @@ class _Replacement:
             self._leave(path, "its forward is a generator, whose steps run when no forward does")
             return
         if not hasattr(self.dropout, "drop"):
-            self._leave(path, "functional calls are nn.Dropout's own")
+            self._leave(path, STAYS_TORCHS_OWN)
             return
         if self._chosen(place_of_functions(module)):
             module.add_module(CHILD, self.dropout(**self.options).train(module.training))
