@@ -3,10 +3,12 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from pmexp import variants
 from small_runs import TINY_BERT, TINY_VIT, Runs
 
 SHORT = ["train.max_steps=8", "train.log_every=1", "tracking=off"]
@@ -35,8 +37,27 @@ def test_the_folder_of_a_run_keeps_its_contract(runs: Runs) -> None:
     assert summary["metrics"]["memory/mask_bytes_per_element"] == pytest.approx(0.125, abs=1e-3)
     assert summary["environment"]["dropout_backend"] and summary["environment"]["peak_memory_source"]
     assert summary["replacement"]["functions"] == ["vit.layers.0.attention"]
+    assert summary["replacement"]["settled"] and summary["replacement"]["uncalled"] == []
+    assert "unnamed_masks" not in summary["environment"]
     assert yaml.safe_load((folder / "config.yaml").read_text())["variant"]["name"] == "pm-drop"
     assert "PackedDropout in place of" in (folder / "log.txt").read_text()
+
+
+def test_a_mask_that_no_report_names_is_said_by_the_run(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_dropout = variants.replace_dropout
+
+    def forgetful(*args: Any, **kwargs: Any) -> Any:
+        report = replace_dropout(*args, **kwargs)
+        report.left.clear()
+        return report
+
+    monkeypatch.setattr(variants, "replace_dropout", forgetful)
+    arguments = ["train.max_steps=1", "tracking=off", "variant=pm-drop", "model.attention=sdpa"]
+    assert runs.train(*TINY_VIT, *arguments)[0] == 0
+    said = runs.summaries()["pm-drop-s0"]["environment"]["unnamed_masks"]
+    assert said.startswith("vit.layers.0.attention: ") and "sdpa_attention.py:" in said
+    (folder,) = runs.run_folders()
+    assert f"masks that no report names: {said}" in (folder / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("system", ["plain", "fp16"])

@@ -20,6 +20,8 @@ from transformers import (
     ViTModel,
 )
 
+from pmexp import variants
+from pmexp.config import Dropout, VariantConfig, Where
 from pmexp.errors import UserError
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.systems import flash
@@ -107,8 +109,12 @@ def test_pm_drop_reports_the_attention_dropout_it_cannot_reach() -> None:
         assert report.functions == []
         said = f"attention dropout lives inside the {kernel} kernel; it needs eager attention"
         assert list(report.left.values()) == [said] * 2
-        with pytest.raises(ValueError, match=f"inside the {kernel} kernel"):
-            replace_dropout(model, PackedDropout, where="attention")
+        nothing = replace_dropout(model, PackedDropout, where="attention")
+        assert f"inside the {kernel} kernel" in str(nothing.nothing_found("Model"))
+        with pytest.raises(UserError, match=f"found nothing to replace in .*inside the {kernel} kernel"):
+            variants.apply(
+                model, VariantConfig(name="attention-only", dropout=Dropout.packed, where=Where.attention)
+            )
 
 
 def test_longformer_in_eager_stays_within_reach_of_pm_drop() -> None:

@@ -1,10 +1,8 @@
-"""What F.dropout means while a module's forward runs.
+"""What F.dropout means while a routed forward runs: TorchFunctionModes, which recursion, errors and threads
+leave as they found them."""
 
-A routed module has a child `routed_dropout` and a pair of forward hooks. Between them stands a
-TorchFunctionMode, entered anew by each forward: a checkpoint's recomputation takes it as well, torch.compile
-traces through it, and no other model in the process is touched.
-"""
-
+import sys
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -19,74 +17,88 @@ from pmexp.packed_dropout.recompute import (
     packed_dropout_and_bits,
 )
 
-CHILD = "routed_dropout"
-_ROUTE = "_dropout_route"
-# Of the hooks, in every module the same and out of the way of torch's running numbers: a compiled graph is
-# guarded by the numbers of its hooks, and equal layers would each be compiled anew until torch gives up.
-_HOOK_ID = -1
-
+ROUTED_CALLS = (F.dropout, torch.dropout, torch.dropout_)
+_CHECKPOINTS = (".checkpoint", ".checkpointing", ".checkpoint_activations")  # modules of torch and others
 _CASTS = (Tensor.to, Tensor.type, Tensor.type_as)
 _SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 _VIEWS = (Tensor.view, Tensor.reshape)
 _PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)
 
 
-def add_route(module: nn.Module) -> None:
-    """Routes F.dropout in the forward of `module` to its child; without one to torch's own."""
-    module._forward_pre_hooks[_HOOK_ID] = _enter_route
-    module._forward_hooks[_HOOK_ID] = _leave_route
-    module._forward_hooks_always_called[_HOOK_ID] = True
+def run_under(route: "Route", function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    with route:
+        return function(*args, **kwargs)
 
 
-def _enter_route(module: nn.Module, args: Any) -> None:
-    child = module._modules.get(CHILD)
-    dropouts = _recomputing_dropouts(module)
-    route = _RecomputingRoute(child) if dropouts else _Route(child)
-    for dropout in dropouts:
-        object.__setattr__(dropout, "route", route)
-    object.__setattr__(module, _ROUTE, route)
-    route.__enter__()
+def innermost_route() -> "Route | None":
+    """The route of the innermost routed forward that runs in this thread."""
+    for place in reversed(range(torch._C._len_torch_function_stack())):
+        mode = torch._C._get_function_stack_at(place)
+        if isinstance(mode, Route):
+            return mode
+    return None
 
 
-def _leave_route(module: nn.Module, args: Any, output: Any) -> None:
-    route = module.__dict__.pop(_ROUTE, None)
-    if route is not None:
-        route.__exit__(None, None, None)
-    for dropout in _recomputing_dropouts(module):
-        object.__setattr__(dropout, "route", None)
-
-
-def _recomputing_dropouts(module: nn.Module) -> list[nn.Module]:
-    return [
-        part for part in module._modules.values() if part is not None and getattr(part, "recompute", False)
-    ]
-
-
-class _Route(TorchFunctionMode):
+class Route(TorchFunctionMode):
     """Sends F.dropout to `dropout.drop`; without one to torch's, whatever route lies around."""
 
     def __init__(self, dropout: nn.Module | None) -> None:
         super().__init__()
-        self.drop = _stock if dropout is None else cast(Any, dropout).drop
+        self.dropout: Any = dropout
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return (self.drop if func is F.dropout else func)(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func not in ROUTED_CALLS:
+            return func(*args, **kwargs)
+        if func is not F.dropout:
+            kwargs = {"training" if name == "train" else name: value for name, value in kwargs.items()}
+            kwargs["inplace"] = func is torch.dropout_
+        if not torch.compiler.is_compiling() and _would_be_rerun_without_route():
+            return _stock(*args, **kwargs)
+        self.choose()
+        return _stock(*args, **kwargs) if self.dropout is None else self.drop(*args, **kwargs)
+
+    def choose(self) -> None:
+        """Called before `dropout` is used."""
+
+    def drop(self, *args: Any, **kwargs: Any) -> Tensor:
+        return cast(Tensor, self.dropout.drop(*args, **kwargs))
+
+
+def _would_be_rerun_without_route() -> bool:
+    """Whether a function that the routed forward gave to a checkpoint makes this call.
+
+    The checkpoint will call that function again, and not the forward: the call stays torch's both times.
+    """
+    frame = sys._getframe(2)
+    while frame and frame.f_code is not run_under.__code__:
+        if frame.f_globals.get("__name__", "").endswith(_CHECKPOINTS):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _stock(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """torch's dropout, by a name that no route around takes for a call of its own."""
+    dropout = torch.ops.aten.dropout_ if inplace else torch.ops.aten.dropout
+    return cast(Tensor, dropout(input, p, training))
 
 
 _MadeOf = tuple[Tensor, Tensor, float, int, Rng]  # probabilities, packed mask, p, bits, rng
 
 
-class _RecomputingRoute(_Route):
+class RecomputingRoute(Route):
     """Where dropped probabilities are multiplied with values, saves what they are made of in their place.
 
     Follows softmax -> cast -> dropout -> matmul by the identity of the tensors. Code that takes another way
     gets the plain packed dropout.
     """
 
-    def __init__(self, dropout: nn.Module | None) -> None:
+    def __init__(self, dropout: nn.Module | None, of: nn.Module) -> None:
         super().__init__(dropout)
+        self.of = of
         self.softmax: Tensor | None = None  # the last softmax's output
         self.probs: Tensor | None = None  # that, or its cast
         self.dropped: Tensor | None = None
@@ -95,9 +107,9 @@ class _RecomputingRoute(_Route):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func in ROUTED_CALLS:
+            return super().__torch_function__(func, types, args, kwargs)
         kwargs = kwargs or {}
-        if func is F.dropout:
-            return self.drop(*args, **kwargs)
         if func in _PRODUCTS and self.made_of is not None and args[0] is self.dropped:
             return self._product(self.made_of, func, *args, **kwargs)
         result = func(*args, **kwargs)
@@ -109,6 +121,11 @@ class _RecomputingRoute(_Route):
         elif func in _CASTS and self.softmax is not None and args[0] is self.softmax:
             self.probs = result
         return result
+
+    def drop(self, *args: Any, **kwargs: Any) -> Tensor:
+        if getattr(self.dropout, "recompute", False):
+            kwargs["route"] = self
+        return super().drop(*args, **kwargs)
 
     def packed_dropout(self, input: Tensor, p: float, training: bool, **options: Any) -> Tensor:
         """packed_dropout(), remembered until its result is multiplied."""
@@ -124,7 +141,3 @@ class _RecomputingRoute(_Route):
             return func(dropped, *others, **kwargs)
         probs, packed, p, bits, rng = made_of
         return matmul_of_dropped(probs, others[0], dropped, packed, p, bits, rng)
-
-
-def _stock(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    return torch.dropout_(input, p, training) if inplace else torch.dropout(input, p, training)

@@ -10,6 +10,8 @@ class ByteMaskDropout(nn.Dropout):
     In 16 bits on the CPU torch rounds the factor 1 / (1 - p) to the dtype in forward, and not in backward.
     """
 
+    dropout_may_be_replaced = True  # see exchange.py
+
     def forward(self, input: Tensor) -> Tensor:
         return self.drop(input, self.p, self.training, self.inplace)
 

@@ -14,6 +14,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from transformers import activations
 
 from pmexp.packed_dropout import ops
+from pmexp.packed_dropout.routed_modules import original_class
 from pmexp.systems.tempo.gelu_derivative import ARGMIN, Form, derivative_from_output
 
 # What computes which form; the way of computing it, and so the output's bits, stay its own.
@@ -33,9 +34,9 @@ _STRETCH_OF_A_DEVICE = 1 << 22
 
 def form_of(module: nn.Module) -> Form | None:
     """Which form of GELU `module` computes; None where it is none of the two."""
-    if type(module) is nn.GELU:
+    if original_class(module) is nn.GELU:
         return "tanh" if module.approximate == "tanh" else "erf"
-    return _FORMS.get(type(module))
+    return _FORMS.get(original_class(module))
 
 
 class InplaceGELU(nn.Module):

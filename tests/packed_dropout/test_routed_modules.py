@@ -1,0 +1,118 @@
+"""The class that a routed module gets is seen by nobody: names, signatures, copies and graphs are the module's own."""
+
+import copy
+import functools
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pmexp.packed_dropout import PackedDropout, replace_dropout
+
+P = 0.25
+
+
+class Own(nn.Module):
+    """Its words."""
+
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        return F.dropout(x, P, self.training) * scale
+
+
+class WithWishes(Own):
+    def __init_subclass__(cls, *, wish: str) -> None:
+        super().__init_subclass__()
+
+
+class WithSlots(Own):
+    __slots__ = ("more",)
+
+
+class Metaclass(type):
+    pass
+
+
+class WithMetaclass(Own, metaclass=Metaclass):
+    pass
+
+
+def packs(model: nn.Module) -> bool:
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        model(torch.ones(64, requires_grad=True))
+    return any(tensor.dtype == torch.uint8 for tensor in saved)
+
+
+@pytest.mark.parametrize("cls", [Own, WithWishes, WithSlots, WithMetaclass])
+def test_a_routed_module_is_still_what_it_was(cls: Any) -> None:
+    model = cls()
+    before = repr(model), inspect.signature(model.forward), list(model.state_dict())
+    replace_dropout(model, PackedDropout)
+    assert packs(model) and isinstance(model, cls)
+    assert (type(model).__name__, type(model).__module__, type(model).__doc__) == (
+        cls.__name__,
+        __name__,
+        cls.__doc__,
+    )
+    for twin in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert packs(twin) and type(twin).__qualname__ == cls.__qualname__
+    replace_dropout(model, nn.Dropout)
+    assert (repr(model), inspect.signature(model.forward), list(model.state_dict())) == before
+
+
+def test_equal_modules_share_a_class_and_each_class_has_code_of_its_own() -> None:
+    """Else torch.compile would compile them anew, and give up after a few classes."""
+    model = nn.ModuleList([Own(), Own(), WithMetaclass()])
+    replace_dropout(model, PackedDropout)
+    first, second, other = (type(part) for part in model)
+    assert first is second and first.forward.__code__ is not other.forward.__code__
+
+
+def test_a_forward_that_somebody_put_into_the_module_is_routed() -> None:
+    """As accelerate does: around the method that was bound before."""
+    model = Own()
+    model.forward = functools.update_wrapper(functools.partial(_thrice, model.forward), model.forward)
+    replace_dropout(model, PackedDropout)
+    assert (
+        packs(model)
+        and packs(copy.deepcopy(model))
+        and list(inspect.signature(model.forward).parameters) == ["x", "scale"]
+    )
+    x = torch.ones(2000)
+    assert set(copy.deepcopy(model)(x).unique().tolist()) == {0.0, 4.0}
+    replace_dropout(model, nn.Dropout)
+    assert not packs(model)
+
+
+def _thrice(forward: Any, x: Tensor) -> Tensor:
+    return 3 * forward(x)
+
+
+def test_a_forward_that_is_put_into_the_class_later_runs() -> None:
+    class Patched(Own):
+        pass
+
+    model = Patched()
+    replace_dropout(model, PackedDropout)
+    Patched.forward = lambda self, x: F.dropout(x, P) * 6
+    assert packs(model) and set(model(torch.ones(2000)).unique().tolist()) == {0.0, 8.0}
+
+
+def test_a_graph_module_may_be_recompiled() -> None:
+    model = nn.Sequential(torch.fx.symbolic_trace(Own()))
+    replace_dropout(model, PackedDropout, example=(torch.ones(64),))
+    (dropout,) = (node for node in model[0].graph.nodes if node.target is F.dropout)
+    dropout.update_kwarg("p", 0.5) if "p" in dropout.kwargs else dropout.update_arg(1, 0.5)
+    model[0].recompile()
+    assert packs(model) and set(model(torch.ones(2000)).unique().tolist()) == {0.0, 2.0}
+    assert packs(copy.deepcopy(model))
+
+
+def test_a_class_of_unknown_origin() -> None:
+    cls = type("Nowhere", (Own,), {"__module__": "no_such_module"})
+    model = nn.Sequential(cls(), nn.Dropout(P))
+    assert replace_dropout(model, PackedDropout, example=(torch.ones(64),)).functions == ["0"]
