@@ -27,7 +27,10 @@ ASKS_FOR_VALUES = (ModelKind.longformer,)  # whether there is a global token
 CUT_LAYERS = 2  # of the copy on the CPU
 
 _PACKED = (packed_dropout, packed_dropout_and_bits)
-_STOCK = (F.dropout, torch.dropout, torch.dropout_, torch.native_dropout)
+_STOCK = (
+    *(F.dropout, torch.dropout, torch.dropout_, torch.native_dropout),
+    *(torch.ops.aten.dropout, torch.ops.aten.dropout_),  # by the routes of replace_dropout
+)
 _CLASSES = 2
 
 

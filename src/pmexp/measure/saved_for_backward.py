@@ -21,6 +21,7 @@ from pmexp.packed_dropout.recompute import matmul_of_dropped, packed_dropout_and
 
 _DROPOUT_CALLS = {
     *(F.dropout, torch.dropout, torch.dropout_, torch.native_dropout),
+    *(torch.ops.aten.dropout, torch.ops.aten.dropout_),  # by the routes of replace_dropout
     *(packed_dropout, packed_dropout_and_bits, packed_bias_dropout_add, seeded_dropout),
     forward_unpack_dropout,
 }

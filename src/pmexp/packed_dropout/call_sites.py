@@ -25,10 +25,14 @@ from torch import nn
 class CallSites:
     """Functional dropout in the code of one module class."""
 
-    direct: bool = False  # in the class's own methods or a function of its file that they call
+    methods: frozenset[str] = frozenset()  # its own, which call it or a function of its file that does
     eager_attention: bool = False  # in the function it runs only when attention is "eager"
     rate_only: frozenset[str] = frozenset()  # attributes that are nn.Dropout but are read only for their `.p`
     source_missing: bool = False
+
+    @property
+    def direct(self) -> bool:
+        return bool(self.methods)
 
 
 def call_sites(module: nn.Module) -> CallSites:
@@ -39,36 +43,45 @@ def call_sites(module: nn.Module) -> CallSites:
 @functools.cache
 def _call_sites(cls: Any) -> CallSites:
     """Reads the source of `cls` and of its bases outside torch."""
-    direct = eager_attention = False
+    eager_attention = False
+    methods: set[str] = set()
     called: set[str] = set()
     rates: set[str] = set()
     for base in cls.__mro__:
         if base.__module__.partition(".")[0] in ("torch", "builtins", "pmexp"):
             continue
         namespace = vars(sys.modules[base.__module__])
-        names = set().union(*(_names(function.__code__) for function in _functions(base)))
-        for name in names:
-            function = namespace.get(name)
-            if isinstance(function, FunctionType) and _function_calls_dropout(function):
-                eager_attention |= name.endswith("attention_forward")
-                direct |= not name.endswith("attention_forward")
+        names: set[str] = set()
+        for method, function in _functions(base):
+            names |= (used := _names(function.__code__))
+            for name in used:
+                helper = namespace.get(name)
+                if isinstance(helper, FunctionType) and _function_calls_dropout(helper):
+                    eager_attention |= name.endswith("attention_forward")
+                    methods |= set() if name.endswith("attention_forward") else {method}
         if not names & {"dropout", "p"}:
             continue
         tree = _parse(base)
         if tree is None:
             return CallSites(source_missing=True)
-        direct |= _calls_dropout(tree, namespace)
+        methods |= {node.name for node in _methods(tree) if _calls_dropout(node, namespace)}
         called |= _own_attributes(tree, ast.Call)
         rates |= _own_attributes(tree, ast.Attribute, attribute="p")
-    return CallSites(direct, eager_attention, frozenset(rates - called))
+    return CallSites(frozenset(methods), eager_attention, frozenset(rates - called))
 
 
-def _functions(cls: type) -> Iterator[FunctionType]:
-    """The methods of `cls`, without their decorators."""
-    for attribute in vars(cls).values():
+def _functions(cls: type) -> Iterator[tuple[str, FunctionType]]:
+    """The methods of `cls`, by name and without their decorators."""
+    for name, attribute in vars(cls).items():
         function = inspect.unwrap(attribute) if callable(attribute) else None
         if isinstance(function, FunctionType):
-            yield function
+            yield name, function
+
+
+def _methods(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+    """The methods of the class in `tree`."""
+    (defined,) = tree.body
+    return (node for node in getattr(defined, "body", []) if isinstance(node, ast.FunctionDef))
 
 
 def _names(code: CodeType) -> set[str]:
@@ -93,7 +106,7 @@ def _parse(thing: type | FunctionType) -> ast.Module | None:
         return None
 
 
-def _calls_dropout(tree: ast.Module, namespace: dict[str, object]) -> bool:
+def _calls_dropout(tree: ast.AST, namespace: dict[str, object]) -> bool:
     """True for `F.dropout(...)`, `nn.functional.dropout(...)` and `dropout(...)` imported from there."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):

@@ -1,11 +1,12 @@
 """PackedDropout, the module, and set_mode(), the defaults it is made with."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
 from pmexp.packed_dropout.functional import Rng, check_options, packed_dropout
+from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route
 
 
 @dataclass
@@ -35,8 +36,6 @@ class PackedDropout(nn.Dropout):
     where stock attention saves them; see recompute.py.
     """
 
-    route: Any = None  # of the forward around this one; see routes.py
-
     def __init__(
         self,
         p: float = 0.5,
@@ -57,18 +56,29 @@ class PackedDropout(nn.Dropout):
         check_options(p, self.bits, self.rng, flip_rate)
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.drop(input, self.p, self.training, self.inplace)
+        route = innermost_route() if self.recompute else None
+        return self.drop(input, self.p, self.training, self.inplace, route)
 
-    def drop(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        """This module's dropout with the signature of F.dropout, for functional call sites."""
+    def drop(
+        self,
+        input: Tensor,
+        p: float = 0.5,
+        training: bool = True,
+        inplace: bool = False,
+        route: Route | None = None,
+    ) -> Tensor:
+        """This module's dropout with the signature of F.dropout, for functional call sites.
+
+        route: that of the forward around, which may follow what becomes of the result.
+        """
         options: dict[str, Any] = {
             "bits": self.bits,
             "cache_unpacked": self.cache_unpacked,
             "rng": self.rng,
             "flip_rate": self.flip_rate,
         }
-        if self.route is not None and not inplace:
-            return cast(Tensor, self.route.packed_dropout(input, p, training, **options))
+        if isinstance(route, RecomputingRoute) and not inplace:
+            return route.packed_dropout(input, p, training, **options)
         return packed_dropout(input, p, training, inplace, **options)
 
     def extra_repr(self) -> str:

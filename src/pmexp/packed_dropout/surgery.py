@@ -4,6 +4,7 @@ Modules are exchanged. Functional calls are routed (see routes.py): a module who
 a child, and while its forward runs F.dropout means that child.
 """
 
+import inspect
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -124,6 +125,9 @@ class _Replacement:
             )
             return
         module._modules.pop(CHILD, None)
+        if inspect.isgeneratorfunction(type(module).forward):
+            self._leave(path, "its forward is a generator, whose steps run when no forward does")
+            return
         if not hasattr(self.dropout, "drop"):
             self._leave(path, "functional calls are nn.Dropout's own")
             return
@@ -132,7 +136,7 @@ class _Replacement:
             self.report.functions.append(path)
         else:
             self._leave(path, f"where={self.where}")
-        add_route(module)
+        add_route(module, sites.methods)
 
     def _chosen(self, place: str) -> bool:
         return self.where in ("all", place)
