@@ -194,7 +194,7 @@ def test_outputs_are_written_whole_and_not_beyond(
         core.dropout_into(y, None, x, seed, 0.4)
         assert_same(y, reference.apply_mask(x, keep, 0.4))
         y_buffer.fill_(poison)
-        core.apply_mask_into(y, packed, x, 0.4, bits)
+        core.scale_mask_into(y, packed, x, reference.kept_scale(0.4, dtype), bits)
         assert_same(y, reference.apply_mask(x, keep, 0.4))
         y_buffer.fill_(poison)
         packed_buffer.fill_(poison)

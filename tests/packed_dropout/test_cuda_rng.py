@@ -23,8 +23,10 @@ from pmexp.packed_dropout import (
     cuda_backend,
     cuda_mapping,
     cuda_rng,
+    functional,
     ops,
     pack_bits,
+    reference,
     torch_rng_record,
 )
 
@@ -130,9 +132,9 @@ def test_the_threshold_is_the_float_comparison(p: float, dtype: torch.dtype, wor
 def test_scales_are_rounded_as_the_kernels_round(p: float) -> None:
     """Forward divides in float32 by a rounded 1 - p; backward rounds a quotient of doubles."""
     kept = np.float32(1.0 - p)
-    assert cuda_mapping.forward_scale(p, torch.bfloat16) == float(np.float32(1.0) / kept)
-    assert cuda_mapping.forward_scale(p, torch.float64) == 1.0 / (1.0 - p)
-    rounded = cuda_mapping.in_compute_dtype(cuda_mapping.backward_scale(p), torch.float16)
+    assert reference.kept_scale(p, torch.bfloat16) == float(np.float32(1.0) / kept)
+    assert reference.kept_scale(p, torch.float64) == 1.0 / (1.0 - p)
+    rounded = reference.rounded(cuda_mapping.backward_scale(p), torch.float32)
     assert rounded == float(np.float32(1.0 / (1.0 - p)))
 
 
@@ -140,8 +142,8 @@ def test_forward_and_backward_scales_differ_for_some_p() -> None:
     differing = [
         p
         for p in (i / 1000 for i in range(1, 1000))
-        if cuda_mapping.forward_scale(p, torch.float32)
-        != cuda_mapping.in_compute_dtype(cuda_mapping.backward_scale(p), torch.float32)
+        if reference.kept_scale(p, torch.float32)
+        != reference.rounded(cuda_mapping.backward_scale(p), torch.float32)
     ]
     assert differing
 
@@ -163,10 +165,9 @@ def test_applying_a_mask_is_atens_backward(dtype: torch.dtype, bits: int) -> Non
     """In these dtypes the CPU's native_dropout_backward computes as CUDA's does."""
     grad, keep = torch.randn(7, 31).to(dtype), torch.rand(7, 31) < 0.6
     expected = torch.ops.aten.native_dropout_backward(grad, keep, 1 / 0.7)
-    packed = pack_bits(keep, bits)
+    packed, scale = pack_bits(keep, bits), cuda_mapping.backward_scale(0.3)
     for mask in (None, keep):
-        found = cuda_rng.apply_native_mask(grad, packed, mask, cuda_mapping.backward_scale(0.3), bits)
-        assert torch.equal(found, expected)
+        assert torch.equal(functional.apply_bits(grad, packed, 0.3, bits, scale, mask), expected)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def assert_operators_are_the_reference(x: Tensor, seed: int, p: float, bits: int
         y,
         ops.apply_packed_mask(there, packed_there, p, bits),
         ops.seeded_dropout(there, seed_there, p),
+        reference.apply_mask(there, keep.to("cuda"), p),
     ):
         assert torch.equal(found.cpu(), expected)
         assert found.stride() == torch.empty_like(there).stride()

@@ -42,13 +42,11 @@ def _plausible_share(keep: Tensor, p: float) -> bool:
 
 @torch.no_grad()
 def _is_masked(y: Tensor, x: Tensor, keep: Tensor, p: float) -> bool:
-    """y is x * keep / (1 - p) in one of torch's own roundings: 1 / (1 - p) is rounded to the dtype before
-    it multiplies x (nn.Dropout on the CPU), or only the product is, and the factor was computed in float64
-    (native_dropout on the CPU) or in float32 (on CUDA)."""
-    factors = (1 / (1 - p), torch.ones(1).div_(1 - p).item())
-    return torch.equal(y, reference.apply_mask(x, keep, p)) or any(
-        torch.equal(y, (x * keep).mul_(factor)) for factor in factors
-    )
+    """y is x * keep / (1 - p) in ours or one of torch's own roundings of the factor: to x's dtype (nn.Dropout
+    on the CPU), or to what products are computed in, where 1 - p was rounded before (ours, and CUDA) or was
+    not (native_dropout's backward)."""
+    ours, stock = reference.kept_scale(p, x.dtype), reference.stock_cpu_scale(p, x.dtype)
+    return any(torch.equal(y, reference.scaled(x, keep, factor)) for factor in (ours, stock, 1 / (1 - p)))
 
 
 def _require(holds: bool, contender: Contender, x: Tensor, otherwise: str) -> None:

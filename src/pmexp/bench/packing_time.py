@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pmexp.packed_dropout import ops
 
 _FORWARD = {getattr(ops, name): name for name in ("packed_dropout", "bias_dropout_add", "pack_bits")}
-_BACKWARD = {getattr(ops, name): name for name in ("apply_packed_mask", "unpack_bits")}
+_BACKWARD = {getattr(ops, name): name for name in ("apply_packed_mask", "scale_packed_mask", "unpack_bits")}
 
 
 class PackingTime(TorchDispatchMode):

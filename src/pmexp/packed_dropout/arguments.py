@@ -7,12 +7,7 @@ from torch import Tensor
 
 from pmexp.packed_dropout import reference
 
-
-@lru_cache(maxsize=1024)
-def rounded_scale(dtype: torch.dtype, p: float) -> float:
-    """1 / (1 - p) as the reference rounds it in `dtype`."""
-    one = torch.ones(1, dtype=dtype, device="cpu")
-    return reference.apply_mask(one, one.to(torch.bool), p).item()
+kept_scale = lru_cache(maxsize=1024)(reference.kept_scale)
 
 
 def check_packed(packed: Tensor, numel: int, bits: int) -> None:

@@ -13,6 +13,7 @@ from pmexp.packed_dropout.functional import (
     dropped_without_mask,
     needs_mask,
     new_seed,
+    packed_dropout,
 )
 from pmexp.packed_dropout.transforms import TransformableFunction, remember_mask
 
@@ -41,6 +42,8 @@ def packed_bias_dropout_add(
         ValueError: an option is out of range, or shapes or dtypes disagree.
         TypeError: `input` is not a floating tensor.
     """
+    if input.is_nested:
+        return residual + packed_dropout(input if bias is None else input + bias, p, training, bits=bits)
     tensors = (input, residual) if bias is None else (input, bias, residual)
     if has_torch_function(tensors):
         return handle_torch_function(

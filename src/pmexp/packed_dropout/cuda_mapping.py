@@ -10,8 +10,8 @@ thread with a load of `vector` neighbours:
     vector 2     the same with a call a load: element j takes word j, words 2 and 3 go unused
     vector 1     element = (round * 4 + word) * threads + thread takes that word of call `round`
 
-An element is kept where curand_uniform(word) < 1 - p. Products are in float32, or float64 for float64
-(the compute dtype), and rounded once; so a scale is not rounded to 16 bits as it is on the CPU.
+An element is kept where curand_uniform(word) < 1 - p, in the compute dtype. Products and the forward's
+factor are those of reference.py, which took them from there.
 """
 
 from functools import lru_cache
@@ -73,7 +73,7 @@ def uniform(words: Tensor) -> Tensor:
 @lru_cache(maxsize=1024)
 def threshold(p: float, dtype: torch.dtype) -> int:
     """How many words are kept: uniform() grows with the word, so these are the words below the threshold."""
-    kept_share = in_compute_dtype(1.0 - p, dtype)
+    kept_share = reference.rounded(1.0 - p, reference.compute_dtype(dtype))
     low, high = 0, 2**32
     while low < high:
         middle = (low + high) // 2
@@ -84,18 +84,11 @@ def threshold(p: float, dtype: torch.dtype) -> int:
     return low
 
 
-def in_compute_dtype(value: float, dtype: torch.dtype) -> float:
-    """`value` rounded to what CUDA computes in for tensors of `dtype`."""
-    return torch.tensor(value, dtype=_compute_dtype(dtype), device="cpu").item()
-
-
-def forward_scale(p: float, dtype: torch.dtype) -> float:
-    """The factor of kept elements in native_dropout: 1 / (1 - p), of the rounded 1 - p."""
-    return in_compute_dtype(1.0 / in_compute_dtype(1.0 - p, dtype), dtype)
-
-
 def backward_scale(p: float) -> float:
-    """The factor of kept elements in native_dropout_backward, before it is rounded to the compute dtype."""
+    """The factor of kept elements in native_dropout_backward, before it is rounded to the compute dtype.
+
+    For some p it is a bit off the forward's, reference.kept_scale, which divides by a rounded 1 - p.
+    """
     return 1.0 / (1.0 - p)
 
 
@@ -109,12 +102,7 @@ def native_dropout(
     check_native(state, threads, vector)
     words = native_words(x.numel(), state, threads, vector).to(x.device)
     keep = (words < threshold(p, x.dtype)).view(x.shape)
-    return _scaled(x, keep, forward_scale(p, x.dtype)), reference.pack_bits(keep, bits)
-
-
-def scale_packed_mask(x: Tensor, packed: Tensor, scale: float, bits: int) -> Tensor:
-    """x * keep * scale by the mask in `packed`, rounded as native_dropout and its backward round."""
-    return _scaled(x, reference.unpack_bits(packed, x.shape, bits), scale)
+    return reference.apply_mask(x, keep, p), reference.pack_bits(keep, bits)
 
 
 def check_native(state: Tensor, threads: int, vector: int) -> None:
@@ -127,14 +115,4 @@ def check_native(state: Tensor, threads: int, vector: int) -> None:
         raise ValueError(f"vector: {vector} given; allowed are 1, 2, 4 and 8")
 
 
-def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype is torch.float64 else torch.float32
-
-
-def _scaled(x: Tensor, keep: Tensor, scale: float) -> Tensor:
-    compute = _compute_dtype(x.dtype)
-    factor = torch.tensor(scale, dtype=compute, device=x.device)
-    return torch.empty_like(x).copy_(x.to(compute) * keep * factor)
-
-
-OPERATORS = {function.__name__: function for function in (native_dropout, scale_packed_mask)}
+OPERATORS = {native_dropout.__name__: native_dropout}

@@ -42,18 +42,6 @@ def native_dropout_packed(x: Tensor, p: float, bits: int) -> tuple[Tensor, Tenso
     return _reproduced(x, p, bits)
 
 
-def apply_native_mask(x: Tensor, packed: Tensor, keep: Tensor | None, scale: float, bits: int) -> Tensor:
-    """x * keep * scale by the packed mask, or the Boolean one where there is one, rounded as on CUDA.
-
-    Args:
-        scale: cuda_mapping.backward_scale(p) for the gradient of native_dropout_packed,
-            cuda_mapping.forward_scale(p, x.dtype) to compute its output once more.
-    """
-    if keep is not None:
-        return cast(Tensor, torch.ops.aten.native_dropout_backward.default(x, keep, scale))
-    return cast(Tensor, ops.scale_packed_mask(x, packed, scale, bits))
-
-
 def why_not_reproduced(x: Tensor) -> str | None:
     """Why native_dropout's draw cannot be reproduced for x; None where it can."""
     if torch.compiler.is_compiling():

@@ -8,14 +8,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from pmexp.packed_dropout import ops, reference
+from pmexp.packed_dropout import ops
 from pmexp.packed_dropout.functional import (
+    apply_bits,
     check_options,
     dropped_without_mask,
     needs_graph,
     needs_mask,
     new_seed,
 )
+from pmexp.packed_dropout.nested import of_values
 from pmexp.packed_dropout.transforms import TransformableFunction, remember_mask
 
 
@@ -28,6 +30,8 @@ def forward_unpack_dropout(
 
     Args and Raises: as in packed_dropout.
     """
+    if input.is_nested:
+        return of_values(forward_unpack_dropout, input, p, training, inplace)
     if has_torch_function_unary(input):
         return handle_torch_function(forward_unpack_dropout, (input,), input, p, training, inplace)
     check_options(p)
@@ -67,8 +71,9 @@ class _UnpackedMask(TransformableFunction):
         if grad is None:
             return None, None, None, None
         (keep,) = ctx.saved_tensors
-        return reference.apply_mask(grad, keep, ctx.p), None, None, None
+        return apply_bits(grad, keep, ctx.p, 1, keep=keep), None, None, None
 
     @staticmethod
     def tangent(ctx: Any, x: Tensor, *_: None) -> tuple[Tensor, None]:
-        return reference.apply_mask(x, *ctx.saved_tensors, ctx.p), None
+        (keep,) = ctx.saved_tensors
+        return apply_bits(x, keep, ctx.p, 1, keep=keep), None

@@ -9,6 +9,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import cuda_mapping, cuda_rng, ops, reference
 from pmexp.packed_dropout.bit_flips import flip_bits
+from pmexp.packed_dropout.nested import of_values
 from pmexp.packed_dropout.transforms import TransformableFunction, remember, remember_mask, transforms_active
 
 Rng = Literal["philox", "torch"]
@@ -39,7 +40,7 @@ def packed_dropout(
     """Dropout like torch.nn.functional.dropout, saving ceil(numel * bits / 8) bytes for backward.
 
     Args:
-        input: any shape and layout; float16, bfloat16, float32 or float64.
+        input: any shape and memory format, nested as well; float16, bfloat16, float32 or float64.
         p: probability of dropping an element, in [0, 1]. The kept ones are scaled by 1 / (1 - p).
         training: False is the identity and saves nothing.
         inplace: writes the result into `input`.
@@ -55,11 +56,13 @@ def packed_dropout(
 
     Raises:
         ValueError: `p`, `bits`, `rng` or `flip_rate` out of range.
-        TypeError: `input` is not a floating tensor.
+        TypeError: `input` is not a floating tensor, or sparse.
     """
-    if has_torch_function_unary(input):
+    if has_torch_function_unary(input) or input.is_nested:
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
         options |= {"flip_rate": flip_rate}
+        if input.is_nested:
+            return of_values(packed_dropout, input, p, training, inplace, **options)
         return handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):
@@ -73,11 +76,15 @@ def packed_dropout(
 
 
 def needs_mask(input: Tensor, p: float, training: bool) -> bool:
-    """Whether dropout has to draw a mask. Raises TypeError for an integer tensor, and NotImplementedError
-    where forward-mode derivatives are compiled: they would be zero (in eager mode torch refuses them itself).
+    """Whether dropout has to draw a mask.
+
+    Raises TypeError for an integer or a sparse tensor, and NotImplementedError where forward-mode derivatives
+    are compiled: torch.compile knows none of an autograd.Function.
     """
     if not input.is_floating_point():
         raise TypeError(f"dropout takes a floating-point tensor, got {input.dtype}")
+    if input.layout is not torch.strided:
+        raise TypeError(f"dropout takes a dense or nested tensor, got {input.layout}")
     if not training or p in (0.0, 1.0) or input.numel() == 0:
         return False
     if torch.compiler.is_compiling() and forward_ad._current_level >= 0:
@@ -169,12 +176,16 @@ def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tens
     p, bits = options.p, options.bits
     if seed is not None:
         y, packed = ops.operators_for(x).packed_dropout(x, seed, p, bits)
-    elif x.device.type == "cpu" and (torch.compiler.is_compiling() or transforms_active()):
-        noise = torch.dropout(torch.ones_like(x), p, True)  # what they make of nn.Dropout they make of this
+    elif x.device.type == "cpu" and transforms_active():
+        noise = torch.dropout(torch.ones_like(x), p, True)  # a mask for each sample, where vmap wants that
         y, packed = x * noise, ops.pack_bits(noise != 0, bits)
-    elif x.device.type == "cpu":  # the very draw of nn.Dropout, dtype and layout included
-        keep = torch.empty_like(x).bernoulli_(1.0 - p)
-        y, packed = reference.apply_mask(x, keep, p), ops.pack_bits(keep, bits)
+    elif x.device.type == "cpu":
+        if torch.compiler.is_compiling():  # whatever a compiler makes of nn.Dropout, let it make of this
+            keep = torch.dropout(torch.ones_like(x), p, True) != 0
+        else:  # the very draw of nn.Dropout, dtype and layout included
+            keep = torch.empty_like(x).bernoulli_(1.0 - p)
+        y = reference.scaled(x, keep, reference.stock_cpu_scale(p, x.dtype))
+        packed = ops.pack_bits(keep, bits)
     elif x.device.type == "cuda":
         y, packed = cuda_rng.native_dropout_packed(x, p, bits)
     else:
@@ -186,10 +197,12 @@ def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tens
 
 
 def native_scale(x: Tensor, p: float, rng: Rng, forward: bool = False) -> float | None:
-    """What CUDA's own dropout multiplies kept elements with; None where 1 / (1 - p) in x's dtype does."""
-    if rng != "torch" or not x.is_cuda:
+    """What nn.Dropout on the device of x multiplies kept elements with; None for reference.kept_scale."""
+    if rng != "torch":
         return None
-    return cuda_mapping.forward_scale(p, x.dtype) if forward else cuda_mapping.backward_scale(p)
+    if x.device.type == "cpu":
+        return reference.stock_cpu_scale(p, x.dtype)
+    return None if forward else cuda_mapping.backward_scale(p)
 
 
 def apply_bits(
@@ -232,12 +245,12 @@ def _apply_mask(
     x: Tensor, packed: Tensor, keep: Tensor | None, p: float, bits: int, scale: float | None
 ) -> Tensor:
     """x * keep / (1 - p), by the Boolean mask where there is one."""
-    if scale is not None:
-        return cuda_rng.apply_native_mask(x, packed, keep, scale, bits)
     if keep is not None:
-        return reference.apply_mask(x, keep, p)
-    y: Tensor = ops.operators_for(x).apply_packed_mask(x, packed, p, bits)
-    return y
+        return reference.scaled(x, keep, reference.kept_scale(p, x.dtype) if scale is None else scale)
+    operators = ops.operators_for(x)
+    if scale is None:
+        return cast(Tensor, operators.apply_packed_mask(x, packed, p, bits))
+    return cast(Tensor, operators.scale_packed_mask(x, packed, scale, bits))
 
 
 def _kept_mask(ctx: Any, packed: Tensor, shape: torch.Size) -> Tensor | None:

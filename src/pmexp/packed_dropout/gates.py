@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import ops
+from pmexp.packed_dropout.nested import of_values
 from pmexp.packed_dropout.transforms import TransformableFunction, remember, remember_mask, transforms_active
 
 
@@ -51,6 +52,8 @@ def packed_relu(x: Tensor, inplace: bool = False) -> Tensor:
     Raises:
         TypeError: `x` is not a floating tensor.
     """
+    if x.is_nested:
+        return of_values(packed_relu, x, inplace)
     if has_torch_function_unary(x):
         return handle_torch_function(packed_relu, (x,), x, inplace)
     if not x.is_floating_point():

@@ -2,11 +2,11 @@
 
     packed_dropout(x, seed, p, bits)                    -> x * keep / (1 - p), the packed mask
     apply_packed_mask(x, packed, p, bits)               -> x * keep / (1 - p), by the mask in `packed`
+    scale_packed_mask(x, packed, scale, bits)           -> x * keep * scale, by the mask in `packed`
     seeded_dropout(x, seed, p)                          -> x * keep / (1 - p), keeping no mask
     bias_dropout_add(x, bias, residual, seed, p, bits)  -> residual + (x + bias) * keep / (1 - p), the mask
     pack_bits(mask, bits), unpack_bits(packed, shape, bits)
     native_dropout(x, state, p, bits, threads, vector)  -> torch's own CUDA dropout, the packed mask
-    scale_packed_mask(x, packed, scale, bits)           -> x * keep * scale, rounded as torch does there
 
 All are pure. They take the seed as a tensor (one int64), so they have no hidden state: checkpointing
 recomputes the same mask, and two calls of a compiled graph with two seeds are never merged into one.

@@ -23,6 +23,7 @@ from pmexp.packed_dropout.functional import (
     native_scale,
     needs_graph,
     needs_mask,
+    packed_dropout,
     seed_for,
 )
 from pmexp.packed_dropout.transforms import TransformableFunction, remember
@@ -83,9 +84,11 @@ def packed_dropout_and_bits(
     flip_rate: float = 0.0,
 ) -> tuple[Tensor, Tensor | None]:
     """packed_dropout(), and the packed mask that its backward uses; None where backward needs none."""
-    if has_torch_function_unary(input):
+    if has_torch_function_unary(input) or input.is_nested:
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
         options |= {"flip_rate": flip_rate}
+        if input.is_nested:  # its products recompute nothing
+            return packed_dropout(input, p, training, **options), None
         return handle_torch_function(packed_dropout_and_bits, (input,), input, p, training, **options)
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):

@@ -14,6 +14,7 @@ from pmexp.packed_dropout.functional import (
     needs_mask,
     new_seed,
 )
+from pmexp.packed_dropout.nested import of_values
 from pmexp.packed_dropout.transforms import TransformableFunction, remember, transforms_active
 
 
@@ -24,6 +25,8 @@ def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace
 
     Args and Raises: as in packed_dropout.
     """
+    if input.is_nested:
+        return of_values(seeded_dropout, input, p, training, inplace)
     if has_torch_function_unary(input):
         return handle_torch_function(seeded_dropout, (input,), input, p, training, inplace)
     check_options(p)

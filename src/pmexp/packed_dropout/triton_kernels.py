@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pmexp.packed_dropout import cuda_mapping, reference
-from pmexp.packed_dropout.arguments import check_packed, check_seed, rounded_scale, with_layout
+from pmexp.packed_dropout.arguments import check_packed, check_seed, kept_scale, with_layout
 
 name = f"triton {triton.__version__}"
 
@@ -260,7 +260,7 @@ def _dropout(
     y = torch.empty_like(dense)
     bias, residual = (None if t is None else t.contiguous() for t in (bias, residual))
     threshold = round((1.0 - p) * 2**32)
-    scalars = (x.numel(), threshold, _bits_of(rounded_scale(x.dtype, p)), columns % 8 == 0)
+    scalars = (x.numel(), threshold, _bits_of(kept_scale(p, x.dtype)), columns % 8 == 0)
     _run_blocks(_dropout_kernel, dense, bias, columns, residual, y, packed, seed, *scalars, bits)
     return with_layout(x, dense, y)
 
@@ -273,7 +273,7 @@ def native_dropout(
     dense = _dense(x)
     y, packed = torch.empty_like(dense), _empty_packed(x, bits)
     seed, offset = state.tolist()
-    threshold, scale = cuda_mapping.threshold(p, x.dtype), cuda_mapping.forward_scale(p, x.dtype)
+    threshold, scale = cuda_mapping.threshold(p, x.dtype), kept_scale(p, x.dtype)
     scalars = (seed, offset, threads, x.numel(), threshold, _bits_of(scale), vector)
     _run_blocks(_native_dropout_kernel, dense, y, packed, *scalars, bits)
     return with_layout(x, dense, y), packed
@@ -281,15 +281,15 @@ def native_dropout(
 
 def apply_packed_mask(x: Tensor, packed: Tensor, p: float, bits: int) -> Tensor:
     """See ops.apply_packed_mask: x * keep / (1 - p) in the dtype and layout of x."""
-    return scale_packed_mask(x, packed, rounded_scale(x.dtype, p), bits)
+    return scale_packed_mask(x, packed, kept_scale(p, x.dtype), bits)
 
 
 def scale_packed_mask(x: Tensor, packed: Tensor, scale: float, bits: int) -> Tensor:
-    """See cuda_mapping.scale_packed_mask."""
+    """See ops.scale_packed_mask: x * keep * scale in the dtype and layout of x."""
     check_packed(packed, x.numel(), bits)
     dense = _dense(x)
     y = torch.empty_like(dense)
-    scalars = (x.numel(), _bits_of(cuda_mapping.in_compute_dtype(scale, x.dtype)))
+    scalars = (x.numel(), _bits_of(reference.rounded(scale, reference.compute_dtype(x.dtype))))
     _run_rows(_scale_kernel, dense, packed.contiguous(), y, *scalars, bits)
     return with_layout(x, dense, y)
 

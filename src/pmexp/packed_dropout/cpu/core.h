@@ -20,7 +20,7 @@ struct Job {
     uint8_t* packed;     // ceil(numel * width / 8) bytes of mask; null where the mask is not kept
     int64_t numel;
     int width;           // bits a mask value: 1, 2 or 4
-    double scale;        // 1 / (1 - p), already rounded to the dtype of x
+    double scale;        // 1 / (1 - p), or another factor of kept elements; float kernels round it to float
     uint64_t seed;
     uint64_t threshold;  // an element is kept iff its random word is below; 0 to 2^32
     const void* bias = nullptr;      // `columns` elements, one for each column of the rows of x; null for none
@@ -74,7 +74,7 @@ PMEXP_EXPORT void pmexp_bias_dropout_add(int backend, int dtype, const void* x, 
                                          int64_t numel, const int64_t* seed, uint64_t threshold, double scale,
                                          int width, int threads);
 
-// y = x * keep / (1 - p) with the mask in `packed`.
+// y = x * keep * scale with the mask in `packed`.
 PMEXP_EXPORT void pmexp_apply_mask(int backend, int dtype, const void* x, void* y, uint8_t* packed,
                                    int64_t numel, double scale, int width, int threads);
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pmexp.packed_dropout import reference
-from pmexp.packed_dropout.arguments import check_packed, check_seed, rounded_scale, with_layout
+from pmexp.packed_dropout.arguments import check_packed, check_seed, kept_scale, with_layout
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # enum DType in core.h
 
@@ -86,7 +86,7 @@ def _draw_arguments(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[int, 
     """seed, threshold, scale, width and threads, as the functions that draw take them."""
     check_seed(seed)
     threshold = round((1.0 - p) * 2**32)
-    return seed.data_ptr(), threshold, rounded_scale(x.dtype, p), bits, torch.get_num_threads()
+    return seed.data_ptr(), threshold, kept_scale(p, x.dtype), bits, torch.get_num_threads()
 
 
 class Core:
@@ -132,9 +132,13 @@ class Core:
 
     def apply_packed_mask(self, x: Tensor, packed: Tensor, p: float, bits: int) -> Tensor:
         """See ops.apply_packed_mask: x * keep / (1 - p) in the dtype and layout of x."""
+        return self.scale_packed_mask(x, packed, kept_scale(p, x.dtype), bits)
+
+    def scale_packed_mask(self, x: Tensor, packed: Tensor, scale: float, bits: int) -> Tensor:
+        """See ops.scale_packed_mask: x * keep * scale in the dtype and layout of x."""
         dense = x.contiguous()
         y = torch.empty_like(dense)
-        self.apply_mask_into(y, packed.contiguous(), dense, p, bits)
+        self.scale_mask_into(y, packed.contiguous(), dense, scale, bits)
         return with_layout(x, dense, y)
 
     def pack_bits(self, mask: Tensor, bits: int) -> Tensor:
@@ -173,10 +177,10 @@ class Core:
         buffers = (x.data_ptr(), pointer, columns, residual.data_ptr(), y.data_ptr(), packed.data_ptr())
         self._bias_dropout_add(self._backend, dtype, *buffers, x.numel(), *drawn)
 
-    def apply_mask_into(self, y: Tensor, packed: Tensor, x: Tensor, p: float, bits: int) -> None:
+    def scale_mask_into(self, y: Tensor, packed: Tensor, x: Tensor, scale: float, bits: int) -> None:
         dtype = _dtype_code(x)
         check_packed(packed, x.numel(), bits)
-        arguments = (x.numel(), rounded_scale(x.dtype, p), bits, torch.get_num_threads())
+        arguments = (x.numel(), scale, bits, torch.get_num_threads())
         self._apply_mask(self._backend, dtype, x.data_ptr(), y.data_ptr(), packed.data_ptr(), *arguments)
 
     def pack_bits_into(self, packed: Tensor, mask: Tensor, bits: int) -> None:
