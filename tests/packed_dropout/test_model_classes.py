@@ -1,11 +1,12 @@
 """Model classes that people train: with the masks of nn.Dropout, packed dropout changes no bit of a step.
 
-Tiny, built from their configurations, with every rate that one has at 0.25. The stock step without
-checkpointing is what the packed ones are compared with, plain and recomputed by either kind of checkpoint.
+Tiny, built from their configurations, with every rate that one has at 0.25, and stepped plainly and with
+either kind of gradient checkpointing, where stock and packed are recomputed alike.
 """
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import peft
@@ -18,6 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 
+# The name that every release of transformers 5 has.
+pytestmark = pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")
 RATE = 0.25
 # One table for all: a configuration keeps the names that it does not know to itself.
 TINY: dict[str, Any] = {
@@ -109,15 +112,12 @@ def step(model: nn.Module, reentrant: bool | None) -> dict[str, Tensor]:
     if reentrant is not None and getattr(model, "supports_gradient_checkpointing", False):
         model.gradient_checkpointing_enable({"use_reentrant": reentrant})  # type: ignore[operator]
     elif reentrant is not None:
-        run = lambda *args: checkpoint(model, *args, use_reentrant=reentrant)  # noqa: E731
+        run = partial(checkpoint, model, use_reentrant=reentrant)
     torch.manual_seed(7)
     output = run(inputs["x"]) if "x" in inputs else run(**inputs).last_hidden_state
     loss = output.square().mean()
     loss.backward()
     return {"loss": loss, **{n: p.grad for n, p in model.named_parameters() if p.grad is not None}}
-
-
-Models = Callable[[], nn.Module]
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +135,20 @@ def build() -> Iterator[Callable[[str], nn.Module]]:
     made.clear()
 
 
-@pytest.mark.parametrize("reentrant", [None, False, True], ids=["plain", "checkpoint", "reentrant"])
-@pytest.mark.parametrize("name", [*CLASSES, *OTHERS])
+CASES = [
+    pytest.param(name, reentrant, id=f"{name}-{mode}")
+    for name in (*CLASSES, *OTHERS)
+    for mode, reentrant in {"plain": None, "checkpoint": False, "reentrant": True}.items()
+    # Stock SEW-D runs backward through one graph twice there, and ALBERT takes no input that has a gradient.
+    if not (reentrant and name in ("SEWD", "Albert"))
+]
+
+
+@pytest.mark.parametrize(("name", "reentrant"), CASES)
 def test_the_masks_of_nn_dropout_give_its_loss_and_gradients(
     name: str, reentrant: bool | None, build: Callable[[str], nn.Module]
 ) -> None:
-    stock = step(build(name), None)
+    stock = step(build(name), reentrant)
     model = build(name)
     report = replace_dropout(model, PackedDropout, rng="torch")
     packed = step(model, reentrant)
