@@ -32,7 +32,7 @@ from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.measure.peak_memory import PeakMemory
 from pmexp.measure.provenance import record_start
 from pmexp.models.base import TaskModel
-from pmexp.models.examples import IGNORED
+from pmexp.models.examples import EVALUATION, IGNORED
 from pmexp.models.kinds import KINDS
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder import RunFolder
@@ -143,11 +143,13 @@ def prepare(config: RunConfig) -> Prepared:
     ood = load_ood(config, dataset)
     model = models.build(config, dataset)
     system.before_variant(model.module)
-    replacement = variants.apply(model.module, config.variant)
-    system.prepare(model.module)
     length, metrics = config.dataset.max_length, config.dataset.metrics
     train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
+    few = train.batch(torch.arange(min(2, len(train))), EVALUATION).inputs if len(train) else None
+    replacement = variants.apply(model.module, config.variant, few)
+    system.prepare(model.module)
     training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
+    training.replacement = replacement
     torch.manual_seed(
         ranks.seed(config.seed)
     )  # dropout starts from one state, whatever building the model drew
@@ -242,6 +244,8 @@ def _train(
     keeps_best = training.config.select is Select.best
     for step, metrics in training.steps():
         journal.write(step, metrics)
+        if step == 1 and training.unnamed_masks:
+            log.warning("masks that no report names: %s", "; ".join(training.unnamed_masks))
         if "val/loss" in metrics:
             log.info("step %d/%d %s", step, training.total_steps, _short(metrics))
             if keeps_best and training.found_best:
@@ -317,6 +321,7 @@ def _environment(
         **training.instruments.record(),
         "peak_memory_source": peak.source,
         "gradient_check": how_checked,
+        **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }
 
 

@@ -20,6 +20,7 @@ from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import StepTimer
 from pmexp.metrics.task_metrics import TASK_METRICS, Evaluation
 from pmexp.models.examples import EVALUATION, IGNORED, Batch, Examples
+from pmexp.packed_dropout import ReplacementReport
 from pmexp.systems import System
 from pmexp.systems.ranks import Ranks
 
@@ -72,6 +73,8 @@ class Training:
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
         self.timer = StepTimer(system.device)
         self.instruments: Instruments | None = None  # of a run that is recorded
+        self.replacement: ReplacementReport | None = None  # of the module's dropout
+        self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
         self._order: tuple[int, Tensor] | None = None  # of one epoch
         self.found_best = False  # the evaluation just yielded is the best so far
@@ -103,12 +106,13 @@ class Training:
 
     def _step(self, index: int) -> Metrics:
         log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.total_steps
-        ledger = SavedForBackward(self.module) if index == 0 else None
+        ledger = SavedForBackward(self.module, self.replacement) if index == 0 else None
         loss = self._gradient(index, ledger)
         metrics: Metrics = {}
         if ledger:
             held_now = held(parameters=self.engine.held_parameters(), gradients=self.engine.held_gradients())
             metrics = ledger.metrics() | held_now
+            self.unnamed_masks = ledger.unnamed
         lr = self.scheduler.get_last_lr()[0]
         with self._phase("optimizer"):
             norm = self.engine.step()

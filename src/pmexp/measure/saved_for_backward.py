@@ -12,11 +12,14 @@ from torch.overrides import TorchFunctionMode
 
 from pmexp.measure.compiled import compiled_parts
 from pmexp.packed_dropout import (
+    ReplacementReport,
     forward_unpack_dropout,
     packed_bias_dropout_add,
     packed_dropout,
     seeded_dropout,
 )
+from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
+from pmexp.packed_dropout.draws import Draw
 from pmexp.packed_dropout.recompute import matmul_of_dropped, packed_dropout_and_bits
 
 _DROPOUT_CALLS = {
@@ -40,10 +43,12 @@ class SavedForBackward:
     """
 
     module: nn.Module
+    replacement: ReplacementReport | None = None  # what is known of its dropout
     total_bytes: int = 0
     mask_bytes: int = 0
     mask_elements: int = 0
     recomputed_products: int = 0  # of attention, whose dropped probabilities are not saved
+    unnamed: list[str] = field(default_factory=list)  # random numbers that `replacement` does not name
     _seen: set[int] = field(default_factory=set)
     _keep_alive: list[Tensor] = field(default_factory=list)  # a freed storage's address could come again
 
@@ -51,8 +56,11 @@ class SavedForBackward:
         self._seen = {_storage(t) for t in (*self.module.parameters(), *self.module.buffers())}
         self._dropout = _InsideDropout()
         self._contexts = ExitStack()
+        self._draws: list[Draw] = []
         if not compiled_parts(self.module):
             self._contexts.enter_context(self._dropout)
+            if self.replacement:
+                self._draws = self._contexts.enter_context(other_draws(self.module, self.replacement))
         hooks = torch.autograd.graph.saved_tensors_hooks(self._count, lambda tensor: tensor)
         self._contexts.enter_context(hooks)
         return self
@@ -64,6 +72,8 @@ class SavedForBackward:
         self.mask_elements = self._dropout.elements
         self.recomputed_products = self._dropout.recomputed_products
         self._keep_alive.clear()
+        if self.replacement:
+            self.unnamed = unnamed_draws(self._draws, self.replacement)
 
     def metrics(self) -> dict[str, float]:
         """The ledger as metrics: nothing of masks where parts are compiled, and mask bytes an element only

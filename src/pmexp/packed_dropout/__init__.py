@@ -13,14 +13,10 @@ from pmexp.packed_dropout.module import PackedDropout, set_mode
 from pmexp.packed_dropout.ops import backend
 from pmexp.packed_dropout.recompute import dropped_matmul, softmax_dropout_matmul
 from pmexp.packed_dropout.reference import pack_bits, unpack_bits
+from pmexp.packed_dropout.report import Place, ReplacementReport
 from pmexp.packed_dropout.saved_masks import pack_saved_masks
 from pmexp.packed_dropout.seeded import SeededDropout, seeded_dropout
-from pmexp.packed_dropout.surgery import (
-    Place,
-    ReplacementReport,
-    recompute_attention,
-    replace_dropout,
-)
+from pmexp.packed_dropout.surgery import recompute_attention, replace_dropout
 
 __all__ = [
     "ForwardUnpackDropout",

@@ -50,7 +50,8 @@ def why_not_reproduced(x: Tensor) -> str | None:
         return type(x).__name__
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return "torch.func"
-    if torch._C._len_torch_dispatch_stack():
+    modes = range(torch._C._len_torch_dispatch_stack())
+    if not all(getattr(torch._C._get_dispatch_stack_at(place), "only_looks", False) for place in modes):
         return "a torch dispatch mode"
     if not cuda_backend.has_kernels():
         return str(cuda_backend.operators().name)

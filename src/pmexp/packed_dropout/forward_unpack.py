@@ -47,6 +47,8 @@ def forward_unpack_dropout(
 class ForwardUnpackDropout(nn.Dropout):
     """nn.Dropout by forward_unpack_dropout."""
 
+    dropout_may_be_replaced = True  # see exchange.py
+
     def forward(self, input: Tensor) -> Tensor:
         return self.drop(input, self.p, self.training, self.inplace)
 

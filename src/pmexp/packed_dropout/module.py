@@ -36,6 +36,8 @@ class PackedDropout(nn.Dropout):
     where stock attention saves them; see recompute.py.
     """
 
+    dropout_may_be_replaced = True  # see exchange.py
+
     def __init__(
         self,
         p: float = 0.5,

@@ -42,6 +42,8 @@ def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace
 class SeededDropout(nn.Dropout):
     """nn.Dropout by seeded_dropout."""
 
+    dropout_may_be_replaced = True  # see exchange.py
+
     def forward(self, input: Tensor) -> Tensor:
         return self.drop(input, self.p, self.training, self.inplace)
 

@@ -5,42 +5,34 @@ a child, and while its forward runs F.dropout means that child.
 """
 
 import inspect
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
+import torch
 from torch import nn
 
 from pmexp.packed_dropout.call_sites import call_sites
-from pmexp.packed_dropout.routes import CHILD, add_route
-
-Place = Literal["all", "attention", "hidden"]
-
-
-@dataclass
-class ReplacementReport:
-    """What `replace_dropout` did, by qualified module name."""
-
-    by: str
-    where: str
-    modules: list[str] = field(default_factory=list)  # dropout modules exchanged
-    functions: list[str] = field(default_factory=list)  # modules whose functional dropout is routed
-    left: dict[str, str] = field(default_factory=dict)  # left alone: the reason
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def __str__(self) -> str:
-        head = (
-            f"{self.by} in place of {len(self.modules)} dropout modules and of the functional dropout "
-            f"of {len(self.functions)} modules (where={self.where}); {len(self.left)} left alone"
-        )
-        return "\n".join([head, *(f"  {name}: {reason}" for name, reason in self.left.items())])
+from pmexp.packed_dropout.discovery import Discovery, drops_probabilities, place_of_functions
+from pmexp.packed_dropout.dry_run import run_dry
+from pmexp.packed_dropout.exchange import exchanged, why_it_stays
+from pmexp.packed_dropout.report import Place, ReplacementReport
+from pmexp.packed_dropout.routed_modules import CHILD, add_route, original_class, remove_route
 
 
 def replace_dropout(
-    model: nn.Module, dropout: type[nn.Dropout], *, where: Place = "all", **options: Any
+    model: nn.Module,
+    dropout: type[nn.Dropout],
+    *,
+    where: Place = "all",
+    example: Mapping[str, Any] | Sequence[Any] | None = None,
+    **options: Any,
 ) -> ReplacementReport:
-    """Replaces every dropout of `model` in place, keeping each one's rate.
+    """Replaces every dropout of `model` in place, keeping each one's rate, mode and hooks.
+
+    Modules are exchanged at once, and functional dropout that the source shows is routed. What reading does
+    not show, the first forward of `model` in training does: it routes F.dropout and torch.dropout wherever
+    they are called, with the masks of later steps, and names what draws by other means.
 
     Args:
         model: any module tree; its training mode, parameters and state_dict keys stay.
@@ -48,24 +40,43 @@ def replace_dropout(
             ``drop(input, p, training, inplace)`` also takes over functional calls; with nn.Dropout
             itself these stay, or become again, what they are.
         where: "attention" is dropout of attention probabilities, "hidden" every other one.
+        example: arguments of a forward, by position or name, with the tensors' real shapes. A copy of the
+            model without numbers then runs it at once, which changes nothing else and settles the report;
+            where it cannot, since the model asks for values, the first real forward does.
+
+    Returns:
+        What was done, filled in by that forward: see `ReplacementReport.settled`. A warning follows if by
+        then nothing was replaced.
 
     Raises:
-        ValueError: `where` is unknown, or nothing was there to replace.
+        ValueError: `where` is unknown, or it is certain that nothing is there to replace.
     """
     if where not in get_args(Place):
         raise ValueError(f"where: {where!r} is unknown; allowed are {', '.join(get_args(Place))}")
-    replacement = _Replacement(dropout, where, options, ReplacementReport(dropout.__name__, where))
+    report = ReplacementReport(dropout.__name__, where)
+    replacement = _Replacement(dropout, where, options, report)
+    for module in list(model.modules()):
+        remove_route(module)  # of an earlier replacement
     for name, module in list(model.named_modules(remove_duplicate=False)):
-        if not name.endswith(CHILD):
+        if module not in replacement.staying:
             replacement.route_functions_of(module, name)
             replacement.exchange_children_of(module, name)
-    report = replacement.report
-    if not report.modules and not report.functions:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in report.left.items())
-        raise ValueError(
-            f"replace_dropout(where={where!r}) found nothing to replace in {type(model).__name__}: "
-            + (reasons or "it has no dropout")
-        )
+    if isinstance(model, nn.Dropout):
+        report.leave("", "the model itself is a dropout, which only a module around it could exchange")
+    discovery = Discovery(report, dropout, options, type(model).__name__)
+    unknown = [
+        (name, module)
+        for name, module in model.named_modules()
+        if _is_to_be_watched(module) and module not in replacement.staying
+    ]
+    for name, module in unknown and [("", model), *unknown]:
+        if not isinstance(module, torch.jit.ScriptModule):
+            discovery.watch(module, name)
+    if example is not None and discovery.watched:
+        run_dry(model, discovery, example)
+    report.settled |= not discovery.watched
+    if report.settled and (said := report.nothing_found(discovery.model)):
+        raise ValueError(said)
     return report
 
 
@@ -78,7 +89,7 @@ def recompute_attention(model: nn.Module) -> list[str]:
     found = []
     for path, parent in model.named_modules():
         for name, child in parent._modules.items():
-            if hasattr(child, "recompute") and _drops_probabilities(parent, name):
+            if hasattr(child, "recompute") and drops_probabilities(parent, name):
                 child.recompute = True
                 add_route(parent)  # which sees the product that follows
                 found.append(f"{path}.{name}".lstrip("."))
@@ -92,6 +103,7 @@ class _Replacement:
     options: dict[str, Any]
     report: ReplacementReport
     made: dict[nn.Module, nn.Module] = field(default_factory=dict)  # a shared module stays shared
+    staying: set[nn.Module] = field(default_factory=set)  # dropouts left alone
 
     def exchange_children_of(self, parent: nn.Module, path: str) -> None:
         rate_only = call_sites(parent).rate_only
@@ -101,18 +113,20 @@ class _Replacement:
                 continue  # a rate-only one is never called: its owner reads `.p` and drops by a function
             if not isinstance(child, nn.Dropout):
                 self._leave(child_path, _why_left(child))
-            elif self._chosen(place := "attention" if _drops_probabilities(parent, name) else "hidden"):
-                if child not in self.made:
-                    self.made[child] = self.dropout(child.p, child.inplace, **self.options).train(
-                        child.training
-                    )
-                setattr(parent, name, self.made[child])
-                self.report.modules.append(child_path)
-                if place == "attention" and getattr(self.made[child], "recompute", False):
-                    add_route(parent)  # which sees the product that follows
-            else:
-                self._leave(child_path, f"where={self.where}")
+                continue
+            place = "attention" if drops_probabilities(parent, name) else "hidden"
+            reason = why_it_stays(child) or ("" if self._chosen(place) else f"where={self.where}")
+            if reason:
+                self._leave(child_path, reason)
+                self.staying.add(child)
                 add_route(child)  # shields its call of F.dropout from the route of a module around it
+                continue
+            if child not in self.made:
+                self.made[child] = exchanged(child, self.dropout, self.options)
+            setattr(parent, name, self.made[child])
+            self.report.modules.append(child_path)
+            if place == "attention" and getattr(self.made[child], "recompute", False):
+                add_route(parent)  # which sees the product that follows
 
     def route_functions_of(self, module: nn.Module, path: str) -> None:
         sites = call_sites(module)
@@ -131,7 +145,7 @@ class _Replacement:
         if not hasattr(self.dropout, "drop"):
             self._leave(path, "functional calls are nn.Dropout's own")
             return
-        if self._chosen("attention" if "Attention" in type(module).__name__ else "hidden"):
+        if self._chosen(place_of_functions(module)):
             module.add_module(CHILD, self.dropout(**self.options).train(module.training))
             self.report.functions.append(path)
         else:
@@ -143,16 +157,7 @@ class _Replacement:
 
     def _leave(self, path: str, reason: str | None) -> None:
         if reason:
-            self.report.left[path] = reason
-
-
-def _drops_probabilities(parent: nn.Module, name: str) -> bool:
-    """Dropout of attention probabilities sits in an attention class that has no other inside, as T5's layers
-    around their attention do, under a name that says nothing else."""
-    if any("Attention" in type(module).__name__ for module in parent.children()):
-        return False
-    of_something_else = name.startswith(("resid", "out", "hidden", "proj", "pos"))
-    return "Attention" in type(parent).__name__ and not of_something_else
+            self.report.leave(path, reason)
 
 
 def _why_left(module: nn.Module) -> str | None:
@@ -168,3 +173,9 @@ def _why_left(module: nn.Module) -> str | None:
     if call_sites(module).source_missing:
         return f"{kind} has no source to read: a functional dropout in it is not seen"
     return None
+
+
+def _is_to_be_watched(module: nn.Module) -> bool:
+    """Whether a module may drop in a forward of its own: torch's own modules show what they do."""
+    of_torch = original_class(module).__module__.startswith(("torch.nn.", "torch.ao.", "torch._dynamo."))
+    return not of_torch and not isinstance(module, nn.Dropout)

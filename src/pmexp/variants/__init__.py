@@ -1,6 +1,9 @@
 """What stands in the place of dropout. Each variant is one call of replace_dropout, hooks beside it."""
 
-from torch import nn
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
 
 from pmexp.config import Dropout, VariantConfig
 from pmexp.errors import UserError
@@ -15,33 +18,44 @@ from pmexp.variants.byte_mask import ByteMaskDropout
 from pmexp.variants.hooks import run_under_packing
 
 
-def apply(model: nn.Module, config: VariantConfig) -> ReplacementReport:
-    """Puts the variant into `model`. Raises UserError when there is no dropout to replace."""
+def apply(
+    model: nn.Module, config: VariantConfig, example: Mapping[str, Tensor] | None = None
+) -> ReplacementReport:
+    """Puts the variant into `model`.
+
+    example: keyword arguments of a forward, with which the report is settled at once if the model allows it.
+
+    Raises UserError when there is no dropout to replace.
+    """
+    dropout, options = _dropout_of(config)
     try:
-        match config.dropout:
-            case Dropout.stock:
-                return replace_dropout(model, nn.Dropout, where=config.where.value)
-            case Dropout.byte_mask:
-                return replace_dropout(model, ByteMaskDropout, where=config.where.value)
-            case Dropout.hooks:
-                report = replace_dropout(model, ByteMaskDropout, where=config.where.value)
-                report.by += " under pack_saved_masks"
-                run_under_packing(model)
-                return report
-            case Dropout.packed:
-                return replace_dropout(
-                    model,
-                    PackedDropout,
-                    where=config.where.value,
-                    bits=config.bits,
-                    cache_unpacked=config.cache_unpacked,
-                    rng=config.rng.value,
-                    flip_rate=config.flip_rate,
-                    recompute=config.recompute,
-                )
-            case Dropout.forward_unpack:
-                return replace_dropout(model, ForwardUnpackDropout, where=config.where.value)
-            case Dropout.seeded:
-                return replace_dropout(model, SeededDropout, where=config.where.value)
+        report = replace_dropout(model, dropout, where=config.where.value, example=example, **options)
     except ValueError as error:
         raise UserError(f"variant={config.name}: {error}") from None
+    if said := report.nothing_found(type(model).__name__):
+        raise UserError(f"variant={config.name}: {said}")
+    if config.dropout is Dropout.hooks:
+        report.by += " under pack_saved_masks"
+        run_under_packing(model)
+    return report
+
+
+def _dropout_of(config: VariantConfig) -> tuple[type[nn.Dropout], dict[str, Any]]:
+    """The class that a variant puts in the place of dropout, and its options."""
+    match config.dropout:
+        case Dropout.stock:
+            return nn.Dropout, {}
+        case Dropout.byte_mask | Dropout.hooks:
+            return ByteMaskDropout, {}
+        case Dropout.forward_unpack:
+            return ForwardUnpackDropout, {}
+        case Dropout.seeded:
+            return SeededDropout, {}
+        case Dropout.packed:
+            return PackedDropout, {
+                "bits": config.bits,
+                "cache_unpacked": config.cache_unpacked,
+                "rng": config.rng.value,
+                "flip_rate": config.flip_rate,
+                "recompute": config.recompute,
+            }

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 class ByteMaskDropout(nn.Dropout):
     """nn.Dropout through torch.native_dropout, whose backward keeps a Boolean mask."""
 
+    dropout_may_be_replaced = True  # see exchange.py
+
     def forward(self, input: Tensor) -> Tensor:
         return self.drop(input, self.p, self.training, self.inplace)
 

@@ -1,0 +1,301 @@
+"""Finds, by running a model, the dropout that reading its code does not show.
+
+A watched module routes F.dropout from its first call on, as add_route does, to a dropout that is made when it
+is needed. Meanwhile a TorchDispatchMode sees every operator that draws random numbers and says which module
+and line is behind it. After a forward in training the modules that ran are watched no longer: those that
+called functional dropout keep their route, what cannot be routed is named in the report.
+"""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pmexp.packed_dropout.draws import Draw, drawn_elements, origin_of_draw
+from pmexp.packed_dropout.report import ReplacementReport
+from pmexp.packed_dropout.routed_modules import (
+    CHILD,
+    WATCH,
+    add_route,
+    is_routed,
+    leave_routed_class,
+    run_routed,
+    take_routed_class,
+)
+from pmexp.packed_dropout.routes import RecomputingRoute, run_under
+
+
+@dataclass
+class Run:
+    """What one forward in training showed."""
+
+    names: dict[int, str]  # of the modules, by identity
+    replaced: set[str] = field(default_factory=set)  # dropouts exchanged
+    ran: dict[str, nn.Module] = field(default_factory=dict)  # watched modules whose forward ran
+    found: dict[str, nn.Module | None] = field(default_factory=dict)  # functional dropout: where it is sent
+    called: set[str] = field(default_factory=set)  # dropouts exchanged that drew a mask
+    draws: list[Draw] = field(default_factory=list)  # by others
+    function: str | None = None  # of torch, the outermost that runs
+    dry: bool = False  # on fake tensors
+
+
+class _Now(threading.local):
+    run: Run | None = None
+    of: "Discovery | None" = None
+
+
+_now = _Now()
+
+
+@dataclass
+class Discovery:
+    """What is left to find out about a model after replace_dropout.
+
+    It holds no module of the model, so that a copy of a part of it stays that part.
+    """
+
+    report: ReplacementReport
+    dropout: type[nn.Dropout]
+    options: dict[str, Any]
+    model: str  # its class
+    watched: set[str] = field(default_factory=set)  # names of modules
+
+    def watch(self, module: nn.Module, name: str) -> None:
+        """Has the next forward of `module` in training looked at; not that of one that takes no subclass."""
+        try:
+            take_routed_class(module)
+        except TypeError:
+            return
+        vars(module)[WATCH] = Watch(self, name)
+        self.watched.add(name)
+
+    def settle(self, run: Run, modules: dict[str, nn.Module], whole: bool) -> None:
+        """Ends the watch of the modules that ran, by what the run showed; whole: the model's forward ran."""
+        for name in run.ran:
+            self.watched.discard(name)
+            _keep_what_was_found(modules[name], run, name)
+        for name, child in run.found.items():
+            if child is not None:
+                self.report.functions.append(name)
+            else:
+                self.report.leave(name, self._why_not_routed())
+        for name, lines in _by_place(run.draws).items():
+            self.report.leave(name, "; ".join(lines))
+        if whole and not self.report.settled:
+            self.report.settled = True
+            rates = {name: getattr(modules[name], "p", 0.0) for name in self.report.modules}
+            self.report.uncalled += [n for n, p in rates.items() if 0.0 < p < 1.0 and n not in run.called]
+            self._look_for_attention(run, modules)
+
+    def child(self, module: nn.Module) -> nn.Module | None:
+        """What functional dropout of `module` is sent to; None for torch's own."""
+        if self.report.where not in ("all", place_of_functions(module)) or not hasattr(self.dropout, "drop"):
+            return None
+        return self.dropout(**self.options).train(module.training)
+
+    def _why_not_routed(self) -> str:
+        return (
+            f"where={self.report.where}"
+            if hasattr(self.dropout, "drop")
+            else "functional calls are nn.Dropout's own"
+        )
+
+    def _look_for_attention(self, run: Run, modules: dict[str, nn.Module]) -> None:
+        """Says so where attention dropout is configured and was called nowhere."""
+        dropped = [name for name in run.called if drops_probabilities(*_parent_and_name(modules, name))]
+        places = [*run.found, *self.report.functions, *(draw.place for draw in run.draws)]
+        dropped += [name for name in places if "Att" in type(modules.get(name)).__name__]
+        dropped += [draw.place for draw in run.draws if "attention" in draw.by]
+        if dropped:
+            return
+        configs = {id(c): c for m in modules.values() if hasattr(c := getattr(m, "config", None), "__dict__")}
+        for config in configs.values():
+            for key, rate in vars(config).items():
+                if "att" in key and "drop" in key and isinstance(rate, float) and rate > 0.0:
+                    self.report.leave(
+                        f"config.{key}", f"{rate:g} is configured, and no dropout was called in attention"
+                    )
+
+
+@dataclass
+class Watch:
+    """Of one module: what it belongs to, and its name there."""
+
+    discovery: Discovery
+    name: str
+
+    def run(self, module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """A forward of `module`, observed; the outermost one settles what ran in it."""
+        if _now.of is self.discovery:
+            return self._run(module, function, args, kwargs)
+        if _is_compiled(module):
+            return run_routed(module, function, args, kwargs)
+        prefix = self.name
+        with observed(self.discovery, module, prefix) as run:
+            result = self._run(module, function, args, kwargs)
+        modules = dict(_named_modules(module, prefix))
+        self.discovery.settle(run, modules, whole=prefix == "")
+        if prefix == "" and (said := self.discovery.report.nothing_found(self.discovery.model)):
+            warnings.warn(said, stacklevel=3)
+        return result
+
+    def _run(self, module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        run = _now.run
+        assert run
+        run.ran[self.name] = module
+        named = partial(_with_names, run, function)
+        if is_routed(module):
+            return run_routed(module, named, args, kwargs)
+        return run_under(_MadeWhenNeeded(self, module, run), named, args, kwargs)
+
+
+@contextmanager
+def observed(discovery: Discovery, module: nn.Module, prefix: str = "", dry: bool = False) -> Iterator[Run]:
+    """A context in which every draw of `module`, which is called `prefix` in its model, is noted."""
+    names = {id(part): name for name, part in _named_modules(module, prefix)}
+    run = Run(names, set(discovery.report.modules), dry=dry)
+    before = _now.run, _now.of
+    _now.run, _now.of = run, discovery
+    try:
+        with _Draws(run):
+            yield run
+    finally:
+        _now.run, _now.of = before
+
+
+@contextmanager
+def other_draws(model: nn.Module, report: ReplacementReport) -> Iterator[list[Draw]]:
+    """A context whose list takes what `model` draws by other means than the dropout put into it."""
+    run = Run({id(part): name for name, part in _named_modules(model, "")}, set(report.modules))
+    with _Draws(run):
+        yield run.draws
+
+
+def unnamed_draws(draws: list[Draw], report: ReplacementReport) -> list[str]:
+    """A line for each of `draws` whose module `report` does not name."""
+    lines = {f"{draw.place or 'the model'}: {draw}": None for draw in draws if draw.place not in report.left}
+    return list(lines)
+
+
+def place_of_functions(module: nn.Module) -> str:
+    """Whether the functional dropout of `module` counts as one of "attention" or "hidden"."""
+    return "attention" if "Attention" in type(module).__name__ else "hidden"
+
+
+def drops_probabilities(parent: nn.Module, name: str) -> bool:
+    """Dropout of attention probabilities sits in an attention class that has no other inside, as T5's layers
+    around their attention do, under a name that says nothing else."""
+    if any("Attention" in type(module).__name__ for module in parent.children()):
+        return False
+    of_something_else = name.startswith(("resid", "out", "hidden", "proj", "pos"))
+    return "Attention" in type(parent).__name__ and not of_something_else
+
+
+class _MadeWhenNeeded(RecomputingRoute):
+    """The route of a module of which nothing is known yet."""
+
+    def __init__(self, watch: Watch, module: nn.Module, run: Run) -> None:
+        super().__init__(None, module)
+        self.watch, self.run = watch, run
+
+    def choose(self) -> None:
+        name = self.watch.name
+        if name not in self.run.found:
+            child = self.run.found[name] = self.watch.discovery.child(self.of)
+            self.run.names[id(child)] = f"{name}.{CHILD}"
+        self.dropout = self.run.found[name]
+
+
+class _Draws(TorchDispatchMode):
+    """Notes every operator that draws random numbers, and changes none."""
+
+    only_looks = True  # see cuda_rng.py
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return result
+        if elements := drawn_elements(func, args, kwargs or {}, result):
+            draw = origin_of_draw(self.run.names, self.run.function or str(func), elements)
+            if draw.place in self.run.replaced:
+                self.run.called.add(draw.place)
+            elif not draw.ours and not draw.place.endswith(CHILD) and elements > 1:  # one number is no mask
+                self.run.draws.append(draw)
+        if self.run.dry and isinstance(result, Tensor) and result.dim() == 0:  # code looks at such a one
+            return torch.tensor(1, dtype=result.dtype)
+        return result
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        return True
+
+
+class _Names(TorchFunctionMode):
+    """Knows which function of torch runs: one that is made of several operators says more than they do."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if self.run.function is not None:
+            return func(*args, **(kwargs or {}))
+        self.run.function = getattr(func, "__name__", str(func))
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.run.function = None
+
+
+def _with_names(run: Run, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    with _Names(run):
+        return function(*args, **kwargs)
+
+
+def _keep_what_was_found(module: nn.Module, run: Run, name: str) -> None:
+    vars(module).pop(WATCH, None)
+    if (child := run.found.get(name)) is not None:
+        module.add_module(CHILD, child)
+    if name in run.found:
+        add_route(module)
+    elif run.dry and not is_routed(module):  # else it may be run again, by a checkpoint, as what it was
+        leave_routed_class(module)
+
+
+def _by_place(draws: list[Draw]) -> dict[str, list[str]]:
+    """A line for each line of code that drew, by its module."""
+    found: dict[str, dict[tuple[str, str], str]] = {}
+    for draw in draws:
+        found.setdefault(draw.place, {})[draw.by, draw.line] = str(draw)
+    return {place: list(lines.values()) for place, lines in found.items()}
+
+
+def _named_modules(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    yield from module.named_modules(prefix=prefix, remove_duplicate=False)
+
+
+def _parent_and_name(modules: dict[str, nn.Module], path: str) -> tuple[nn.Module, str]:
+    parent, _, name = path.rpartition(".")
+    return modules[parent], name
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether torch.compile has a part of it: its graphs depend on the modes around them."""
+    parts = list(module.modules())
+    return any(part._compiled_call_impl is not None or hasattr(part, "_orig_mod") for part in parts)

@@ -1,0 +1,86 @@
+"""Who draws random numbers: the module and the line of code behind an operator, and how many it draws."""
+
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+_TORCH = str(Path(torch.__file__).parent)
+_STDLIB = sysconfig.get_path("stdlib")
+_HERE = str(Path(__file__).parent)
+_INSTALLED = ("site-packages", "dist-packages")  # which may lie in the folder of the standard library
+_PLUMBING = tuple(f"{_HERE}/{name}.py" for name in ("draws", "discovery", "routes", "routed_modules"))
+_RATES = ("dropout_p", "dropout", "p")
+_SWITCHES = ("train", "training")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw of random numbers that no dropout of replace_dropout made, or one that did (`ours`)."""
+
+    place: str  # qualified name of the innermost module of the model that runs
+    by: str  # the function of torch
+    elements: int
+    line: str  # of the innermost code outside torch and this package: "folder/file.py:12"
+    ours: bool = False
+    in_checkpoint: bool = False  # of a function given to a checkpoint in the forward of `place`
+
+    def __str__(self) -> str:
+        inside = "inside its kernel " if "attention" in self.by else ""
+        where = (
+            " in a function given to a checkpoint, which runs without its module's route" * self.in_checkpoint
+        )
+        return f"{self.by} draws {inside}at {self.line}{where}, {self.elements:,} elements"
+
+
+def drawn_elements(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
+    """How many elements get a random number from an operator tagged as random; 0 where its rate is 0."""
+    named = {
+        argument.name: argument.default_value
+        for argument in func._schema.arguments
+        if argument.has_default_value()
+    }
+    named |= dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    if any(named.get(name) == 0.0 for name in _RATES if isinstance(named.get(name), float)):
+        return 0
+    if any(named.get(name) is False for name in _SWITCHES):
+        return 0
+    query, key = named.get("query"), named.get("key")
+    if isinstance(query, Tensor) and isinstance(key, Tensor):
+        return query[..., 0].numel() * key.shape[-2]
+    return max((leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), default=0)
+
+
+def origin_of_draw(names: dict[int, str], by: str, elements: int) -> Draw:
+    """The draw that the operator just called is.
+
+    names: of the modules of the model, by identity.
+    """
+    place = line = None
+    ours = in_checkpoint = checkpoint_below = False
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and place is None:
+        code = frame.f_code
+        file = code.co_filename
+        if line is None and not ours and not _is_plumbing(file):
+            ours = file.startswith(_HERE)
+            line = None if ours else f"{'/'.join(Path(file).parts[-2:])}:{frame.f_lineno}"
+        checkpoint_below |= file.startswith(_TORCH) and file.endswith("checkpoint.py")
+        if code.co_varnames[:1] == ("self",) and code.co_argcount:
+            place = names.get(id(frame.f_locals.get("self")))
+            in_checkpoint = checkpoint_below and place is not None
+        frame = frame.f_back
+    return Draw(place or "", by, elements, line or "torch", ours, in_checkpoint)
+
+
+def _is_plumbing(file: str) -> bool:
+    """Whether code of `file` only calls what somebody else wrote."""
+    if file.startswith(_STDLIB):
+        return file.startswith(_TORCH) or not any(f"/{name}/" in file for name in _INSTALLED)
+    return file.startswith((_TORCH, "<frozen", *_PLUMBING))

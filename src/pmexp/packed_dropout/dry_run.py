@@ -1,0 +1,53 @@
+"""A forward of a copy of a model on fake tensors, to see what it calls: it changes nothing of the model."""
+
+import copy
+import logging
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.utils._pytree import tree_map_only
+
+from pmexp.packed_dropout.discovery import Discovery, observed
+from pmexp.packed_dropout.routed_modules import WATCH
+
+log = logging.getLogger(__name__)
+
+
+def run_dry(model: nn.Module, discovery: Discovery, example: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Settles `discovery` by a forward in training of a copy of `model`; a model that asks for the values of
+    its tensors cannot run so, and stays as it is."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    positional, named = ((), example) if isinstance(example, Mapping) else (example, {})
+    try:
+        with _python_generators_kept():
+            with FakeCopyMode(mode):
+                twin = copy.deepcopy(model).train()
+            args, kwargs = tree_map_only(torch.Tensor, mode.from_tensor, (tuple(positional), dict(named)))
+            with mode, torch.enable_grad(), observed(getattr(twin, WATCH).discovery, twin, dry=True) as run:
+                twin(*args, **kwargs)
+    except Exception as error:
+        log.info("no dry run of %s: %s", discovery.model, str(error).partition("\n")[0])
+        return
+    for name, child in run.found.items():
+        if child is not None:  # the copy's has no numbers, but it is no part of it either
+            run.found[name] = child.train(model.training)
+    discovery.settle(run, dict(model.named_modules(remove_duplicate=False)), whole=True)
+
+
+@contextmanager
+def _python_generators_kept() -> Iterator[None]:
+    """Fake tensors draw nothing from torch's generators; a forward may draw from Python's and numpy's."""
+    numpy = sys.modules.get("numpy")  # only a model that uses it has it imported
+    states = random.getstate(), numpy.random.get_state() if numpy else None
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        if numpy:
+            numpy.random.set_state(states[1])

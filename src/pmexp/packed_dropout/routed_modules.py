@@ -1,0 +1,191 @@
+"""Modules whose forward runs under a route.
+
+A routed module has a child `routed_dropout` and a class of its own, a subclass of what it was under the same
+name, whose forward enters a route. Being the forward itself and not hooks around it, whatever runs it again
+takes the route: a checkpoint inside or outside of the module, a direct call. torch.compile traces through it,
+copies and pickles keep it, and no other model in the process is touched.
+"""
+
+import copy
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route, run_under
+
+CHILD = "routed_dropout"
+WATCH = "_dropout_watch"  # of a module: what looks at its next forward; see discovery.py
+_ROUTED = "_dropout_is_routed"  # of a module: its F.dropout has a route, and without a child torch's own
+_ORIGINAL = "_class_without_route"  # of a class made here
+_METHODS = "_routed_methods"
+
+
+def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
+    """Routes F.dropout in the forward of `module`, and in `methods`, to its child; without one to torch.
+
+    Raises TypeError for a module whose class takes no subclass.
+    """
+    plain = {name for name in methods if isinstance(inspect.getattr_static(module, name), types.FunctionType)}
+    vars(module)[_ROUTED] = True
+    take_routed_class(module, plain)
+
+
+def remove_route(module: nn.Module) -> None:
+    """Takes off what `add_route` did, the child too, and a watch."""
+    if CHILD in module._modules:
+        del module._modules[CHILD]
+    for mark in (_ROUTED, WATCH):
+        vars(module).pop(mark, None)
+    leave_routed_class(module)
+
+
+def original_class(module: nn.Module) -> type[nn.Module]:
+    """The class that a module had before it was routed."""
+    return cast(type[nn.Module], vars(type(module)).get(_ORIGINAL, type(module)))
+
+
+def take_routed_class(module: nn.Module, methods: Iterable[str] = ()) -> None:
+    """Has the forward of `module`, and `methods` of it, ask for a route at each call."""
+    original = original_class(module)
+    module.__class__ = _routed_class(
+        original, frozenset(["forward", *methods]) | getattr(module, _METHODS, frozenset())
+    )
+    own = vars(module).get("forward")  # put there by somebody, it hides the class's
+    if own is not None and getattr(own, "func", None) is not _call:
+        vars(module)["forward"] = functools.partial(_call, module, own)
+
+
+def leave_routed_class(module: nn.Module) -> None:
+    module.__class__ = original_class(module)
+    own = vars(module).get("forward")
+    if own is not None and getattr(own, "func", None) is _call:
+        vars(module)["forward"] = own.args[1]
+
+
+def _routed_class(original: Any, methods: frozenset[str]) -> Any:
+    """A subclass of `original` under the same name: one for all equal modules, which then share a graph."""
+    for known in original.__subclasses__():
+        if vars(known).get(_ORIGINAL) is original and vars(known)[_METHODS] == methods:
+            return known
+    body: dict[str, Any] = {name: _routed(original, name) for name in methods}
+    body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
+    if hasattr(original, "__deepcopy__"):
+        body["__deepcopy__"] = _deepcopied_to(original)
+    if issubclass(original, torch.fx.GraphModule):
+        body["recompile"] = _recompiled_in(original)
+    body |= {name: getattr(original, name) for name in ("__doc__", "__module__", "__qualname__")}
+    try:
+        return types.new_class(original.__name__, (original,), exec_body=lambda space: space.update(body))
+    except Exception:  # of an __init_subclass__ with wishes of its own
+        bases = (_WithoutInitSubclass, original)
+        return types.new_class(original.__name__, bases, exec_body=lambda space: space.update(body))
+
+
+class _WithoutInitSubclass:
+    def __init_subclass__(cls) -> None:
+        pass
+
+
+def _routed(original: Any, name: str) -> Callable[..., Any]:
+    """A method of `original`, run under a route where its module has one."""
+    function = getattr(original, name)
+
+    @functools.wraps(function)
+    def routed(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return _call(self, getattr(original, name), self, *args, **kwargs)
+
+    # torch.compile keeps its graphs by code object, and gives up after a few: not all classes shall share one
+    code: Any = routed
+    code.__code__ = code.__code__.replace(co_name=name)
+    return routed
+
+
+def _recompiled_in(original: Any) -> Callable[..., Any]:
+    """GraphModule.recompile, which writes into the class of the module."""
+
+    def recompile(self: nn.Module) -> Any:
+        routed = type(self)
+        self.__class__ = original
+        try:
+            return original.recompile(self)
+        finally:
+            self.__class__ = routed
+
+    return recompile
+
+
+def _reduced_to(original: Any) -> Callable[..., Any]:
+    """The __reduce_ex__ of a class that no pickle finds by its name."""
+
+    def reduce(self: nn.Module, protocol: Any) -> Any:
+        make, args, *state = original.__reduce_ex__(self, protocol)
+        args = tuple(original if arg is type(self) else arg for arg in args)
+        return _rebuilt, (make, args, _marks(self)), *state
+
+    return reduce
+
+
+def _rebuilt(make: Callable[..., Any], args: Any, marks: tuple[Any, ...]) -> Any:
+    return _marked(make(*args), *marks)
+
+
+def _deepcopied_to(original: Any) -> Callable[..., Any]:
+    """The __deepcopy__ of a subclass of `original`, which copies in a way of its own, as torch.fx does."""
+
+    def deepcopied(self: nn.Module, memo: dict[int, Any]) -> Any:
+        return _marked(original.__deepcopy__(self, memo), *copy.deepcopy(_marks(self), memo))
+
+    return deepcopied
+
+
+def _marks(module: nn.Module) -> tuple[Any, ...]:
+    """What makes a copy of `module` a routed one."""
+    marks = {name: vars(module)[name] for name in (_ROUTED, WATCH) if name in vars(module)}
+    return getattr(module, _METHODS), marks, module._modules.get(CHILD)
+
+
+def _marked(
+    module: nn.Module, methods: frozenset[str], marks: dict[str, Any], child: nn.Module | None
+) -> nn.Module:
+    vars(module).update(marks)
+    if child is not None and "_modules" in vars(module):  # else its state is still to come
+        module._modules[CHILD] = child
+    module.__class__ = _routed_class(original_class(module), methods)
+    return module
+
+
+def _call(module: nn.Module, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    if not torch.compiler.is_compiling():
+        watch = getattr(module, WATCH, None)
+        if watch is not None and module.training:
+            return watch.run(module, function, args, kwargs)
+    return run_routed(module, function, args, kwargs)
+
+
+def run_routed(module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Calls `function` under the route of `module`, where it has one."""
+    if not is_routed(module):
+        return function(*args, **kwargs)
+    return run_under(_route_of(module), function, args, kwargs)
+
+
+def is_routed(module: nn.Module) -> bool:
+    return getattr(module, _ROUTED, False)
+
+
+def _route_of(module: nn.Module) -> "Route":
+    child = module._modules.get(CHILD)
+    recomputes = any(getattr(part, "recompute", False) for part in module._modules.values())
+    if not recomputes:
+        return Route(child)
+    known = innermost_route()  # of the forward that called a method; it follows the probabilities of both
+    return (
+        known
+        if isinstance(known, RecomputingRoute) and known.of is module
+        else RecomputingRoute(child, module)
+    )
