@@ -24,7 +24,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. 
 RATE = 0.25
 # One table for all: a configuration keeps the names that it does not know to itself.
 TINY: dict[str, Any] = {
-    **{"vocab_size": 99, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2},
+    "vocab_size": 99,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "word_embed_proj_dim"), 16),
     **dict.fromkeys(("intermediate_size", "d_ff", "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim"), 16),
     **dict.fromkeys(("ffn_dim", "feed_forward_hidden_size", "n_inner"), 16),
@@ -32,12 +36,31 @@ TINY: dict[str, Any] = {
     **dict.fromkeys(("n_layers", "num_decoder_layers"), 2),
     **dict.fromkeys(("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads"), 2),
     **dict.fromkeys(("num_heads", "n_head", "n_heads", "num_key_value_heads"), 2),
-    **{"d_kv": 8, "head_dim": 8, "rotary_dim": 4, "image_size": 8, "patch_size": 4, "max_position_embeddings": 64},
-    **{"attention_window": 8, "block_size": 4, "apply_spec_augment": False, "num_mel_bins": 8, "input_channels": 1},
-    **{"input_feat_per_channel": 8, "conv_channels": 16, "max_source_positions": 32, "max_target_positions": 64},
-    **{"conv_dim": (16, 16), "conv_kernel": (4, 4), "conv_stride": (2, 2), "feat_extract_norm": "layer"},
-    **{"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "squeeze_factor": 2},
-    **{"max_encoder_position_embeddings": 32, "max_decoder_position_embeddings": 32, "initializer_range": 0.2},
+    "d_kv": 8,
+    "head_dim": 8,
+    "rotary_dim": 4,
+    "image_size": 8,
+    "patch_size": 4,
+    "max_position_embeddings": 64,
+    "attention_window": 8,
+    "block_size": 4,
+    "apply_spec_augment": False,
+    "num_mel_bins": 8,
+    "input_channels": 1,
+    "input_feat_per_channel": 8,
+    "conv_channels": 16,
+    "max_source_positions": 32,
+    "max_target_positions": 64,
+    "conv_dim": (16, 16),
+    "conv_kernel": (4, 4),
+    "conv_stride": (2, 2),
+    "feat_extract_norm": "layer",
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "squeeze_factor": 2,
+    "max_encoder_position_embeddings": 32,
+    "max_decoder_position_embeddings": 32,
+    "initializer_range": 0.2,
 }
 CLASSES = [
     *("Albert", "Bart", "Bert", "BigBird", "BioGpt", "BlenderbotSmall", "DebertaV2", "DistilBert", "Electra"),
@@ -68,7 +91,11 @@ def inputs_of(model: nn.Module) -> dict[str, Tensor]:
         ),
         "x": lambda: torch.linspace(-1, 1, 2 * 8 * 16).view(2, 8, 16).requires_grad_(),
     }
-    decoder = {"decoder_input_ids": ids} if getattr(getattr(model, "config", None), "is_encoder_decoder", False) else {}
+    decoder = (
+        {"decoder_input_ids": ids}
+        if getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+        else {}
+    )
     return {main: inputs[main](), **decoder}
 
 
@@ -90,7 +117,11 @@ class _Block(nn.Module):
 def adapted(**options: Any) -> nn.Module:
     kind = peft.LoKrConfig if "rank_dropout" in options else peft.LoraConfig
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16), nn.Dropout(RATE))
-    config = kind(r=4, target_modules=["0", "2"], init_weights=False, **options) if "rank_dropout" in options else None
+    config = (
+        kind(r=4, target_modules=["0", "2"], init_weights=False, **options)
+        if "rank_dropout" in options
+        else None
+    )
     wrapped: nn.Module = peft.get_peft_model(
         model, config or kind(r=4, target_modules=["0", "2"], init_lora_weights="gaussian", **options)
     ).base_model

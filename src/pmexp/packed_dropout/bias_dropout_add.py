@@ -42,13 +42,13 @@ def packed_bias_dropout_add(
         ValueError: an option is out of range, or shapes or dtypes disagree.
         TypeError: `input` is not a floating tensor.
     """
-    if input.is_nested:
-        return residual + packed_dropout(input if bias is None else input + bias, p, training, bits=bits)
     tensors = (input, residual) if bias is None else (input, bias, residual)
     if has_torch_function(tensors):
         return handle_torch_function(
             packed_bias_dropout_add, tensors, input, bias, residual, p, training, bits=bits
         )
+    if input.is_nested:
+        return residual + packed_dropout(input if bias is None else input + bias, p, training, bits=bits)
     check_options(p, bits)
     if not needs_mask(input, p, training):
         shifted = input if bias is None else input + bias
@@ -93,4 +93,4 @@ class _BiasDropoutAdd(TransformableFunction):
         shifted = x if bias is None else bias.expand(ctx.shape) if x is None else x + bias
         dropped = None if shifted is None else apply_bits(shifted, packed, ctx.p, ctx.bits)
         parts = [part for part in (dropped, residual) if part is not None]
-        return cast(Tensor, sum(parts[1:], parts[0])), None
+        return sum(parts[1:], parts[0]), None

@@ -30,10 +30,10 @@ def forward_unpack_dropout(
 
     Args and Raises: as in packed_dropout.
     """
-    if input.is_nested:
-        return of_values(forward_unpack_dropout, input, p, training, inplace)
     if has_torch_function_unary(input):
         return handle_torch_function(forward_unpack_dropout, (input,), input, p, training, inplace)
+    if input.is_nested:
+        return of_values(forward_unpack_dropout, input, p, training, inplace)
     check_options(p)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training, inplace)

@@ -58,12 +58,13 @@ def packed_dropout(
         ValueError: `p`, `bits`, `rng` or `flip_rate` out of range.
         TypeError: `input` is not a floating tensor, or sparse.
     """
-    if has_torch_function_unary(input) or input.is_nested:
+    if has_torch_function_unary(input):
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
         options |= {"flip_rate": flip_rate}
-        if input.is_nested:
-            return of_values(packed_dropout, input, p, training, inplace, **options)
         return handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
+    if input.is_nested:
+        chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
+        return of_values(packed_dropout, input, training=training, inplace=inplace, **chosen._asdict())
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training, inplace)

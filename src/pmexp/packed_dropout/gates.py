@@ -36,7 +36,7 @@ def packed_gate(x: Tensor, mask: Tensor) -> Tensor:
         raise ValueError(f"mask: is on {mask.device}, x on {x.device}; packed_gate takes both on one device")
     if not _needs_gradient(x):
         return x * mask
-    return cast(Tensor, _Gate.run(x, ops.operators_for(mask).pack_bits(mask, 1), mask.shape))
+    return cast(Tensor, _Gate.run(x, ops.operators_for(mask).pack_bits(mask, 1), *mask.shape))
 
 
 def packed_relu(x: Tensor, inplace: bool = False) -> Tensor:
@@ -52,10 +52,10 @@ def packed_relu(x: Tensor, inplace: bool = False) -> Tensor:
     Raises:
         TypeError: `x` is not a floating tensor.
     """
-    if x.is_nested:
-        return of_values(packed_relu, x, inplace)
     if has_torch_function_unary(x):
         return handle_torch_function(packed_relu, (x,), x, inplace)
+    if x.is_nested:
+        return of_values(packed_relu, x, inplace)
     if not x.is_floating_point():
         raise TypeError(f"packed_relu takes a floating-point tensor, got {x.dtype}")
     if not _needs_gradient(x):
@@ -74,23 +74,25 @@ class _Gate(TransformableFunction):
     """x * mask from packed bits: linear in x and its own derivative."""
 
     @staticmethod
-    def forward(x: Tensor, packed: Tensor, shape: Sequence[int]) -> Tensor:
+    def forward(x: Tensor, packed: Tensor, *shape: int) -> Tensor:
         return _multiply(x, packed, shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, packed, ctx.shape = inputs
+        _, packed, *shape = inputs
+        ctx.shape = torch.Size(shape)
         remember(ctx, packed)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (packed,) = ctx.saved_tensors
-        multiply = _Gate.run if _differentiated() else _multiply
-        return multiply(grad, packed, ctx.shape), None, None
+        if _differentiated():
+            return _Gate.run(grad, packed, *ctx.shape), None, *(None for _ in ctx.shape)
+        return _multiply(grad, packed, ctx.shape), None, *(None for _ in ctx.shape)
 
     @staticmethod
     def tangent(ctx: Any, x: Tensor, *_: None) -> Tensor:
-        return cast(Tensor, _Gate.run(x, *ctx.saved_tensors, ctx.shape))
+        return cast(Tensor, _Gate.run(x, *ctx.saved_tensors, *ctx.shape))
 
 
 class _ReLU(TransformableFunction):
@@ -147,6 +149,8 @@ def _multiply(x: Tensor, packed: Tensor, shape: Sequence[int]) -> Tensor:
 def _select(x: Tensor, packed: Tensor) -> Tensor:
     """By ReLU's own backward, x where "output" > 0, to which a mask will do for an output."""
     mask = ops.operators_for(packed).unpack_bits(packed, x.shape, 1)
+    if transforms_active():  # vmap has no rule for the other
+        return torch.where(mask, x, 0.0)
     selected = torch.empty_like(x)
     torch.ops.aten.threshold_backward.grad_input(x, mask, 0, grad_input=selected)
     return selected

@@ -84,12 +84,13 @@ def packed_dropout_and_bits(
     flip_rate: float = 0.0,
 ) -> tuple[Tensor, Tensor | None]:
     """packed_dropout(), and the packed mask that its backward uses; None where backward needs none."""
-    if has_torch_function_unary(input) or input.is_nested:
+    if has_torch_function_unary(input):
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
         options |= {"flip_rate": flip_rate}
-        if input.is_nested:  # its products recompute nothing
-            return packed_dropout(input, p, training, **options), None
         return handle_torch_function(packed_dropout_and_bits, (input,), input, p, training, **options)
+    if input.is_nested:  # its products recompute nothing
+        chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
+        return packed_dropout(input, training=training, **chosen._asdict()), None
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training), None

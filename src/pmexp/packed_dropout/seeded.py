@@ -25,10 +25,10 @@ def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace
 
     Args and Raises: as in packed_dropout.
     """
-    if input.is_nested:
-        return of_values(seeded_dropout, input, p, training, inplace)
     if has_torch_function_unary(input):
         return handle_torch_function(seeded_dropout, (input,), input, p, training, inplace)
+    if input.is_nested:
+        return of_values(seeded_dropout, input, p, training, inplace)
     check_options(p)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training, inplace)

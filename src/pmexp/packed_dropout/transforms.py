@@ -1,7 +1,8 @@
 """Autograd functions that take part in torch.func, vmap and forward-mode AD, at no cost to a plain call."""
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ class TransformableFunction(Function):
     """
 
     generate_vmap_rule = True
+    tangent: ClassVar[Callable[..., Any]]  # gives None for a mask
 
     @classmethod
     def run(cls, *args: Any) -> Any:
@@ -37,11 +39,6 @@ class TransformableFunction(Function):
         outputs = cls.run(x, *args, False)
         y: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]
         return x.copy_(y) if inplace else y  # by an operator that has rules for all of them
-
-    @staticmethod
-    def tangent(ctx: Any, *tangents: Tensor | None) -> Any:
-        """The tangents of forward's outputs; None for a mask."""
-        raise NotImplementedError
 
 
 class _InPlace(Function):
