@@ -21,7 +21,12 @@ from saved_tensors import saved_by
 each_layout = pytest.mark.parametrize("layout", [torch.jagged, torch.strided], ids=str)
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:.*{kind}:UserWarning")
-    for kind in ("API of nested tensors", "Sparse CSR tensor support", "API of MaskedTensors", "for MaskedTensor")
+    for kind in (
+        "API of nested tensors",
+        "Sparse CSR tensor support",
+        "API of MaskedTensors",
+        "for MaskedTensor",
+    )
 ]
 
 
