@@ -3,7 +3,7 @@
 Usable alone; needs torch and nothing else.
 """
 
-from pmexp.packed_dropout import gradients  # noqa: F401  registers them
+from pmexp.packed_dropout import batching, gradients  # noqa: F401  register rules
 from pmexp.packed_dropout.bias_dropout_add import packed_bias_dropout_add
 from pmexp.packed_dropout.cuda_rng import torch_rng_record
 from pmexp.packed_dropout.forward_unpack import ForwardUnpackDropout, forward_unpack_dropout

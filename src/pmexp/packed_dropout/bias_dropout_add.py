@@ -4,7 +4,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function
 
 from pmexp.packed_dropout import ops
@@ -14,7 +13,9 @@ from pmexp.packed_dropout.functional import (
     dropped_without_mask,
     needs_mask,
     new_seed,
+    packed_dropout,
 )
+from pmexp.packed_dropout.transforms import TransformableFunction, remember_mask
 
 
 def packed_bias_dropout_add(
@@ -46,6 +47,8 @@ def packed_bias_dropout_add(
         return handle_torch_function(
             packed_bias_dropout_add, tensors, input, bias, residual, p, training, bits=bits
         )
+    if input.is_nested:
+        return residual + packed_dropout(input if bias is None else input + bias, p, training, bits=bits)
     check_options(p, bits)
     if not needs_mask(input, p, training):
         shifted = input if bias is None else input + bias
@@ -53,21 +56,27 @@ def packed_bias_dropout_add(
     seed = new_seed(input.device)
     if torch.compiler.is_exporting():
         return cast(Tensor, ops.bias_dropout_add(input, bias, residual, seed, p, bits)[0])
-    return cast(Tensor, _BiasDropoutAdd.apply(input, bias, residual, seed, p, bits))
+    return cast(Tensor, _BiasDropoutAdd.run(input, bias, residual, seed, p, bits)[0])
 
 
-class _BiasDropoutAdd(Function):
+class _BiasDropoutAdd(TransformableFunction):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, bias: Tensor | None, residual: Tensor, seed: Tensor, p: float, bits: int
-    ) -> Tensor:
-        y, packed = ops.operators_for(x, bias, residual).bias_dropout_add(x, bias, residual, seed, p, bits)
-        ctx.save_for_backward(packed)
-        ctx.p, ctx.bits = p, bits
-        return cast(Tensor, y)
+        x: Tensor, bias: Tensor | None, residual: Tensor, seed: Tensor, p: float, bits: int
+    ) -> tuple[Tensor, Tensor]:
+        operators = ops.operators_for(x, bias, residual)
+        return cast(tuple[Tensor, Tensor], operators.bias_dropout_add(x, bias, residual, seed, p, bits))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        *_, ctx.p, ctx.bits = inputs
+        ctx.shape = inputs[0].shape
+        remember_mask(ctx, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None, None, None, None
         (packed,) = ctx.saved_tensors
         for_input, for_bias, for_residual = ctx.needs_input_grad[:3]
         grad_input = apply_bits(grad, packed, ctx.p, ctx.bits) if for_input or for_bias else None
@@ -75,3 +84,13 @@ class _BiasDropoutAdd(Function):
         if for_bias and grad_input is not None:
             grad_bias = grad_input.sum_to_size(grad.shape[-1:])
         return grad_input if for_input else None, grad_bias, grad if for_residual else None, None, None, None
+
+    @staticmethod
+    def tangent(
+        ctx: Any, x: Tensor | None, bias: Tensor | None, residual: Tensor | None, *_: None
+    ) -> tuple[Tensor, None]:
+        (packed,) = ctx.saved_tensors
+        shifted = x if bias is None else bias.expand(ctx.shape) if x is None else x + bias
+        dropped = None if shifted is None else apply_bits(shifted, packed, ctx.p, ctx.bits)
+        parts = [part for part in (dropped, residual) if part is not None]
+        return sum(parts[1:], parts[0]), None

@@ -3,10 +3,9 @@
 It does all the work of packed_dropout and has none of its saving: what late unpacking is worth.
 """
 
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import ops
@@ -17,8 +16,9 @@ from pmexp.packed_dropout.functional import (
     needs_graph,
     needs_mask,
     new_seed,
-    output_of,
 )
+from pmexp.packed_dropout.nested import of_values
+from pmexp.packed_dropout.transforms import TransformableFunction, remember_mask
 
 
 def forward_unpack_dropout(
@@ -32,6 +32,8 @@ def forward_unpack_dropout(
     """
     if has_torch_function_unary(input):
         return handle_torch_function(forward_unpack_dropout, (input,), input, p, training, inplace)
+    if input.is_nested:
+        return of_values(forward_unpack_dropout, input, p, training, inplace)
     check_options(p)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training, inplace)
@@ -39,7 +41,7 @@ def forward_unpack_dropout(
     if not needs_graph(input):
         y: Tensor = ops.operators_for(input).packed_dropout(input, seed, p, 1)[0]
         return input.copy_(y) if inplace else y
-    return cast(Tensor, _UnpackedMask.apply(input, seed, p, inplace))
+    return _UnpackedMask.dropped(input, seed, p, inplace=inplace)
 
 
 class ForwardUnpackDropout(nn.Dropout):
@@ -55,15 +57,25 @@ class ForwardUnpackDropout(nn.Dropout):
         return forward_unpack_dropout(input, p, training, inplace)
 
 
-class _UnpackedMask(Function):
+class _UnpackedMask(TransformableFunction):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, seed: Tensor, p: float, inplace: bool) -> Tensor:
+    def forward(x: Tensor, seed: Tensor, p: float, inplace: bool) -> tuple[Tensor, Tensor]:
         y, packed = ops.operators_for(x).packed_dropout(x, seed, p, 1)
-        ctx.save_for_backward(ops.unpack_bits(packed, x.shape, 1))
-        ctx.p = p
-        return output_of(ctx, x, y, inplace)
+        return x.copy_(y) if inplace else y, ops.unpack_bits(packed, x.shape, 1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _, _, ctx.p, _ = inputs
+        remember_mask(ctx, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None, None
         (keep,) = ctx.saved_tensors
         return apply_bits(grad, keep, ctx.p, 1, keep=keep), None, None, None
+
+    @staticmethod
+    def tangent(ctx: Any, x: Tensor, *_: None) -> tuple[Tensor, None]:
+        (keep,) = ctx.saved_tensors
+        return apply_bits(x, keep, ctx.p, 1, keep=keep), None

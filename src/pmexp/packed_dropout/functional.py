@@ -4,11 +4,13 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd import Function, forward_ad
+from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import cuda_mapping, cuda_rng, ops, reference
 from pmexp.packed_dropout.bit_flips import flip_bits
+from pmexp.packed_dropout.nested import of_values
+from pmexp.packed_dropout.transforms import TransformableFunction, remember, remember_mask, transforms_active
 
 Rng = Literal["philox", "torch"]
 _RNGS = get_args(Rng)
@@ -38,7 +40,7 @@ def packed_dropout(
     """Dropout like torch.nn.functional.dropout, saving ceil(numel * bits / 8) bytes for backward.
 
     Args:
-        input: any shape and layout; float16, bfloat16, float32 or float64.
+        input: any shape and memory format, nested as well; float16, bfloat16, float32 or float64.
         p: probability of dropping an element, in [0, 1]. The kept ones are multiplied by 1 / (1 - p) in
             float32 (float64 for float64) and then rounded to the dtype of `input`.
         training: False is the identity and saves nothing.
@@ -57,12 +59,15 @@ def packed_dropout(
 
     Raises:
         ValueError: `p`, `bits`, `rng` or `flip_rate` out of range.
-        TypeError: `input` is not a floating tensor.
+        TypeError: `input` is not a floating tensor, or sparse.
     """
     if has_torch_function_unary(input):
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
         options |= {"flip_rate": flip_rate}
         return handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
+    if input.is_nested:
+        chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
+        return of_values(packed_dropout, input, training=training, inplace=inplace, **chosen._asdict())
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training, inplace)
@@ -71,15 +76,19 @@ def packed_dropout(
     if not needs_graph(input, flip_rate):
         y, _ = draw(input, seed, chosen)
         return input.copy_(y) if inplace else y
-    return cast(Tensor, _PackedDropout.apply(input, seed, chosen, inplace))
+    return _PackedDropout.dropped(input, seed, *chosen, inplace=inplace)
 
 
 def needs_mask(input: Tensor, p: float, training: bool) -> bool:
-    """Whether dropout has to draw a mask. Raises TypeError for an integer tensor, and NotImplementedError
-    where forward-mode derivatives are compiled: they would be zero (in eager mode torch refuses them itself).
+    """Whether dropout has to draw a mask.
+
+    Raises TypeError for an integer or a sparse tensor, and NotImplementedError where forward-mode derivatives
+    are compiled: torch.compile knows none of an autograd.Function.
     """
     if not input.is_floating_point():
         raise TypeError(f"dropout takes a floating-point tensor, got {input.dtype}")
+    if input.layout is not torch.strided:
+        raise TypeError(f"dropout takes a dense or nested tensor, got {input.layout}")
     if not training or p in (0.0, 1.0) or input.numel() == 0:
         return False
     if torch.compiler.is_compiling() and forward_ad._current_level >= 0:
@@ -98,8 +107,8 @@ def needs_graph(input: Tensor, flip_rate: float = 0.0) -> bool:
     """Whether the function has to run as an autograd.Function.
 
     Not in an exported program, which has operators, with gradients of their own, and not in a compiled graph
-    where nothing needs a gradient, since dynamo refuses mark_dirty there. In eager mode always: a Function
-    refuses forward-mode and vmap, where operators alone would give wrong tangents.
+    where nothing needs a gradient, since dynamo refuses mark_dirty there. In eager mode always: operators
+    alone would give wrong tangents.
 
     Raises ValueError for a `flip_rate` in an exported program, whose operators see the same bits in backward.
     """
@@ -131,29 +140,39 @@ def check_options(p: float, bits: int = 1, rng: str = "philox", flip_rate: float
         raise ValueError(f"flip_rate: {flip_rate} is not a share of bits; allowed is 0 to 1")
 
 
-class _PackedDropout(Function):
+def dropout_and_bits(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tensor]:
+    """x * keep / (1 - p) with a fresh mask, and the packed mask that backward uses."""
+    return cast(tuple[Tensor, Tensor], _PackedDropout.run(x, seed, *options, False))
+
+
+class _PackedDropout(TransformableFunction):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, seed: Tensor | None, options: Options, inplace: bool) -> Tensor:
-        y, packed = draw(x, seed, options)
-        ctx.save_for_backward(packed)
-        ctx.options, ctx.keep = options, None
-        return output_of(ctx, x, y, inplace)
+    def forward(x: Tensor, seed: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
+        *options, inplace = rest
+        y, packed = draw(x, seed, Options(*options))
+        return x.copy_(y) if inplace else y, packed
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _, _, *options, _ = inputs
+        ctx.options, ctx.keep = Options(*options), None
+        remember_mask(ctx, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        nothing = (None,) * 7
+        if grad is None:
+            return None, *nothing
         (packed,) = ctx.saved_tensors
         p, bits, _, rng, _ = ctx.options
         keep = _kept_mask(ctx, packed, grad.shape)
-        return apply_bits(grad, packed, p, bits, native_scale(grad, p, rng), keep), None, None, None
+        return apply_bits(grad, packed, p, bits, native_scale(grad, p, rng), keep), *nothing
 
-
-def output_of(ctx: Any, x: Tensor, y: Tensor, inplace: bool) -> Tensor:
-    """What the forward of an autograd.Function returns: y, or x with y written into it."""
-    if not inplace:
-        return y
-    ctx.mark_dirty(x)
-    x.copy_(y)
-    return x
+    @staticmethod
+    def tangent(ctx: Any, x: Tensor, *_: None) -> tuple[Tensor, None]:
+        (packed,) = ctx.saved_tensors
+        p, bits, _, rng, _ = ctx.options
+        return _ApplyMask.run(x, packed, None, p, bits, native_scale(x, p, rng, forward=True)), None
 
 
 def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tensor]:
@@ -161,6 +180,9 @@ def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tens
     p, bits = options.p, options.bits
     if seed is not None:
         y, packed = ops.operators_for(x).packed_dropout(x, seed, p, bits)
+    elif x.device.type == "cpu" and transforms_active():
+        noise = torch.dropout(torch.ones_like(x), p, True)  # a mask for each sample, where vmap wants that
+        y, packed = x * noise, ops.pack_bits(noise != 0, bits)
     elif x.device.type == "cpu":
         if torch.compiler.is_compiling():  # whatever a compiler makes of nn.Dropout, let it make of this
             keep = torch.dropout(torch.ones_like(x), p, True) != 0
@@ -194,26 +216,33 @@ def apply_bits(
 
     scale: see native_scale.
     """
-    if torch.is_grad_enabled():  # only under create_graph=True; else a node would be made for nothing
-        return cast(Tensor, _ApplyMask.apply(x, packed, keep, p, bits, scale))
+    # Grad mode is on only under create_graph=True; else a node would be made for nothing.
+    if torch.is_grad_enabled() or transforms_active():
+        return cast(Tensor, _ApplyMask.run(x, packed, keep, p, bits, scale))
     return _apply_mask(x, packed, keep, p, bits, scale)
 
 
-class _ApplyMask(Function):
+class _ApplyMask(TransformableFunction):
     """x * keep / (1 - p) by a mask already drawn: linear in x and its own derivative."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, packed: Tensor, keep: Tensor | None, p: float, bits: int, scale: float | None
+        x: Tensor, packed: Tensor, keep: Tensor | None, p: float, bits: int, scale: float | None
     ) -> Tensor:
-        ctx.save_for_backward(packed, keep)
-        ctx.options = p, bits, scale
         return _apply_mask(x, packed, keep, p, bits, scale)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, packed, keep, *ctx.options = inputs
+        remember(ctx, packed, keep)
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        packed, keep = ctx.saved_tensors
-        return _ApplyMask.apply(grad, packed, keep, *ctx.options), None, None, None, None, None
+        return _ApplyMask.run(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None, None
+
+    @staticmethod
+    def tangent(ctx: Any, x: Tensor, *_: None) -> Tensor:
+        return cast(Tensor, _ApplyMask.run(x, *ctx.saved_tensors, *ctx.options))
 
 
 def _apply_mask(
@@ -234,7 +263,7 @@ def _kept_mask(ctx: Any, packed: Tensor, shape: torch.Size) -> Tensor | None:
     Only a graph kept by retain_graph gets one: in any other the mask would outlive its use, since the
     loss tensor keeps the graph's nodes alive, and peak memory would be that of byte masks.
     """
-    if not ctx.options.cache_unpacked or torch.compiler.is_compiling():
+    if not ctx.options.cache_unpacked or torch.compiler.is_compiling() or transforms_active():
         return None
     if ctx.keep is None and torch._C._autograd._get_current_graph_task_keep_graph():
         ctx.keep = ops.unpack_bits(packed, shape, ctx.options.bits)

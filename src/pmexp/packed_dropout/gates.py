@@ -5,10 +5,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import ops
+from pmexp.packed_dropout.nested import of_values
+from pmexp.packed_dropout.transforms import TransformableFunction, remember, remember_mask, transforms_active
 
 
 def packed_gate(x: Tensor, mask: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ def packed_gate(x: Tensor, mask: Tensor) -> Tensor:
         raise ValueError(f"mask: is on {mask.device}, x on {x.device}; packed_gate takes both on one device")
     if not _needs_gradient(x):
         return x * mask
-    return cast(Tensor, _Gate.apply(x, ops.operators_for(mask).pack_bits(mask, 1), mask.shape))
+    return cast(Tensor, _Gate.run(x, ops.operators_for(mask).pack_bits(mask, 1), *mask.shape))
 
 
 def packed_relu(x: Tensor, inplace: bool = False) -> Tensor:
@@ -53,11 +54,13 @@ def packed_relu(x: Tensor, inplace: bool = False) -> Tensor:
     """
     if has_torch_function_unary(x):
         return handle_torch_function(packed_relu, (x,), x, inplace)
+    if x.is_nested:
+        return of_values(packed_relu, x, inplace)
     if not x.is_floating_point():
         raise TypeError(f"packed_relu takes a floating-point tensor, got {x.dtype}")
     if not _needs_gradient(x):
         return torch.relu_(x) if inplace else torch.relu(x)
-    return cast(Tensor, _ReLU.apply(x, inplace))
+    return _ReLU.dropped(x, inplace=inplace)
 
 
 class PackedReLU(nn.ReLU):
@@ -67,54 +70,72 @@ class PackedReLU(nn.ReLU):
         return packed_relu(input, self.inplace)
 
 
-class _Gate(Function):
+class _Gate(TransformableFunction):
     """x * mask from packed bits: linear in x and its own derivative."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, packed: Tensor, shape: Sequence[int]) -> Tensor:
-        ctx.save_for_backward(packed)
-        ctx.shape = shape
+    def forward(x: Tensor, packed: Tensor, *shape: int) -> Tensor:
         return _multiply(x, packed, shape)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (packed,) = ctx.saved_tensors
-        # Grad mode is on in a backward only under create_graph=True; else a node would be made for nothing.
-        multiply = _Gate.apply if torch.is_grad_enabled() else _multiply
-        return multiply(grad, packed, ctx.shape), None, None
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, packed, *shape = inputs
+        ctx.shape = torch.Size(shape)
+        remember(ctx, packed)
 
-
-class _ReLU(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, inplace: bool) -> Tensor:
-        if inplace:
-            ctx.mark_dirty(x)
-            y = x
-            torch.relu_(x)
-        else:
-            y = torch.relu(x)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (packed,) = ctx.saved_tensors
+        if _differentiated():
+            return _Gate.run(grad, packed, *ctx.shape), None, *(None for _ in ctx.shape)
+        return _multiply(grad, packed, ctx.shape), None, *(None for _ in ctx.shape)
+
+    @staticmethod
+    def tangent(ctx: Any, x: Tensor, *_: None) -> Tensor:
+        return cast(Tensor, _Gate.run(x, *ctx.saved_tensors, *ctx.shape))
+
+
+class _ReLU(TransformableFunction):
+    @staticmethod
+    def forward(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
+        y = torch.relu_(x) if inplace else torch.relu(x)
         signs = y != 0  # so is NaN, whose gradient torch lets pass
-        ctx.save_for_backward(ops.operators_for(signs).pack_bits(signs, 1))
-        return y
+        return y, ops.operators_for(signs).pack_bits(signs, 1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (packed,) = ctx.saved_tensors
-        select = _Select.apply if torch.is_grad_enabled() else _select
-        return select(grad, packed), None
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        remember_mask(ctx, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, None]:
+        if grad is None:
+            return None, None
+        select = _Select.run if _differentiated() else _select
+        return select(grad, *ctx.saved_tensors), None
+
+    @staticmethod
+    def tangent(ctx: Any, x: Tensor, _: None) -> tuple[Tensor, None]:
+        return _Select.run(x, *ctx.saved_tensors), None
 
 
-class _Select(Function):
+class _Select(TransformableFunction):
     """x where a bit is set, else +0.0: linear in x and its own derivative."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, packed: Tensor) -> Tensor:
-        ctx.save_for_backward(packed)
+    def forward(x: Tensor, packed: Tensor) -> Tensor:
         return _select(x, packed)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        remember(ctx, inputs[1])
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Select.apply(grad, *ctx.saved_tensors), None
+        return _Select.run(grad, *ctx.saved_tensors), None
+
+    @staticmethod
+    def tangent(ctx: Any, x: Tensor, _: None) -> Tensor:
+        return cast(Tensor, _Select.run(x, *ctx.saved_tensors))
 
 
 def _multiply(x: Tensor, packed: Tensor, shape: Sequence[int]) -> Tensor:
@@ -128,6 +149,8 @@ def _multiply(x: Tensor, packed: Tensor, shape: Sequence[int]) -> Tensor:
 def _select(x: Tensor, packed: Tensor) -> Tensor:
     """By ReLU's own backward, x where "output" > 0, to which a mask will do for an output."""
     mask = ops.operators_for(packed).unpack_bits(packed, x.shape, 1)
+    if transforms_active():  # vmap has no rule for the other
+        return torch.where(mask, x, 0.0)
     selected = torch.empty_like(x)
     torch.ops.aten.threshold_backward.grad_input(x, mask, 0, grad_input=selected)
     return selected
@@ -136,6 +159,11 @@ def _select(x: Tensor, packed: Tensor) -> Tensor:
 def _broadcasts(shape: Sequence[int], target: Sequence[int]) -> bool:
     behind = target[len(target) - len(shape) :]
     return len(shape) <= len(target) and all(n in (1, m) for n, m in zip(shape, behind, strict=True))
+
+
+def _differentiated() -> bool:
+    """Whether a backward is itself differentiated; else a node would be made for nothing."""
+    return torch.is_grad_enabled() or transforms_active()
 
 
 def _needs_gradient(x: Tensor) -> bool:

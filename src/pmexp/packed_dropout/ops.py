@@ -23,7 +23,7 @@ from torch import Tensor
 from pmexp.packed_dropout import cpu, cuda_backend, cuda_mapping, reference
 
 _library = torch.library.Library("pmexp", "DEF")
-for _schema in (
+_SCHEMAS = (
     "packed_dropout(Tensor x, Tensor seed, float p, int bits) -> (Tensor, Tensor)",
     "apply_packed_mask(Tensor x, Tensor packed, float p, int bits) -> Tensor",
     "seeded_dropout(Tensor x, Tensor seed, float p) -> Tensor",
@@ -33,7 +33,9 @@ for _schema in (
     "unpack_bits(Tensor packed, SymInt[] shape, int bits) -> Tensor",
     "native_dropout(Tensor x, Tensor state, float p, int bits, int threads, int vector) -> (Tensor, Tensor)",
     "scale_packed_mask(Tensor x, Tensor packed, float scale, int bits) -> Tensor",
-):
+)
+NAMES = [_schema.partition("(")[0] for _schema in _SCHEMAS]
+for _schema in _SCHEMAS:
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 
@@ -118,10 +120,11 @@ def operators_for(x: Tensor, *others: Tensor | None) -> Any:
     if (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._are_functorch_transforms_active()
+        or not _is_plain(x)
     ):
         return _dispatched
-    for tensor in (x, *others):
+    for tensor in others:
         if tensor is not None and not (_is_plain(tensor) and tensor.device == x.device):
             return _dispatched
     if x.is_cuda:
@@ -130,8 +133,14 @@ def operators_for(x: Tensor, *others: Tensor | None) -> Any:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether its values are what its memory holds: no subclass, no negation or zero kept as a flag."""
-    return type(tensor) is Tensor and not tensor.is_neg() and not tensor._is_zerotensor()
+    """Whether its values are what its memory holds: no subclass, no negation or zero kept as a flag,
+    no wrapper of a transform."""
+    return (
+        type(tensor) is Tensor
+        and not tensor.is_neg()
+        and not tensor._is_zerotensor()
+        and torch._C._has_storage(tensor)
+    )
 
 
 seeded_dropout = torch.ops.pmexp.seeded_dropout.default

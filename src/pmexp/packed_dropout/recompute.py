@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout.functional import (
@@ -19,12 +18,15 @@ from pmexp.packed_dropout.functional import (
     apply_bits,
     check_options,
     draw,
+    dropout_and_bits,
     dropped_without_mask,
     native_scale,
     needs_graph,
     needs_mask,
+    packed_dropout,
     seed_for,
 )
+from pmexp.packed_dropout.transforms import TransformableFunction, remember
 
 
 def softmax_dropout_matmul(
@@ -86,6 +88,9 @@ def packed_dropout_and_bits(
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
         options |= {"flip_rate": flip_rate}
         return handle_torch_function(packed_dropout_and_bits, (input,), input, p, training, **options)
+    if input.is_nested:  # its products recompute nothing
+        chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
+        return packed_dropout(input, training=training, **chosen._asdict()), None
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training), None
@@ -93,7 +98,7 @@ def packed_dropout_and_bits(
     seed = seed_for(input, rng)
     if not needs_graph(input, flip_rate):  # nor is anything to be recomputed
         return draw(input, seed, chosen)[0], None
-    return cast(tuple[Tensor, Tensor], _DropoutAndBits.apply(input, seed, chosen))
+    return dropout_and_bits(input, seed, chosen)
 
 
 def multiplies_alike(dropped: Tensor, value: Tensor) -> bool:
@@ -124,33 +129,21 @@ def matmul_of_dropped(
     if has_torch_function(tensors):
         return handle_torch_function(matmul_of_dropped, tensors, *tensors, p, bits, rng)
     value = value.to(dtype_in_matmul(value))
-    return cast(Tensor, _MatmulOfDropped.apply(probs, value, dropped.detach(), packed, p, bits, rng))
+    return cast(Tensor, _MatmulOfDropped.run(probs, value, dropped.detach(), packed, p, bits, rng))
 
 
-class _DropoutAndBits(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tensor]:
-        y, packed = draw(x, seed, options)
-        ctx.save_for_backward(packed)
-        ctx.mark_non_differentiable(packed)
-        ctx.options = options
-        return y, packed
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-        (packed,) = ctx.saved_tensors
-        p, bits, _, rng, _ = ctx.options
-        return apply_bits(grad, packed, p, bits, native_scale(grad, p, rng)), None, None
-
-
-class _MatmulOfDropped(Function):
+class _MatmulOfDropped(TransformableFunction):
     @staticmethod
     def forward(
-        ctx: Any, probs: Tensor, value: Tensor, dropped: Tensor, packed: Tensor, p: float, bits: int, rng: Rng
+        probs: Tensor, value: Tensor, dropped: Tensor, packed: Tensor, p: float, bits: int, rng: Rng
     ) -> Tensor:
-        ctx.save_for_backward(probs, value, packed)
-        ctx.options = dropped.dtype, p, bits, rng
         return torch.matmul(dropped.to(value.dtype), value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        probs, value, dropped, packed, *options = inputs
+        ctx.options = dropped.dtype, *options
+        remember(ctx, probs, value, packed)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -158,12 +151,25 @@ class _MatmulOfDropped(Function):
         dtype, p, bits, rng = ctx.options
         grad_probs = grad_value = None
         if ctx.needs_input_grad[1]:
-            cast_probs = probs.to(dtype)
-            scale = native_scale(cast_probs, p, rng, forward=True)
-            dropped = apply_bits(cast_probs, packed, p, bits, scale).to(value.dtype)
+            dropped = _dropped(probs, packed, value.dtype, *ctx.options)
             grad_value = torch.matmul(dropped.transpose(-2, -1), grad)
         if ctx.needs_input_grad[0]:
             grad_dropped = torch.matmul(grad, value.transpose(-2, -1)).to(dtype)
             scale = native_scale(grad_dropped, p, rng)
             grad_probs = apply_bits(grad_dropped, packed, p, bits, scale).to(probs.dtype)
         return grad_probs, grad_value, None, None, None, None, None
+
+    @staticmethod
+    def tangent(ctx: Any, by_probs: Tensor, by_value: Tensor, *_: Any) -> Tensor:
+        probs, value, packed = ctx.saved_tensors
+        dropped, by_dropped = (_dropped(t, packed, value.dtype, *ctx.options) for t in (probs, by_probs))
+        return torch.matmul(by_dropped, value) + torch.matmul(dropped, by_value)
+
+
+def _dropped(
+    probs: Tensor, packed: Tensor, product: torch.dtype, dtype: torch.dtype, p: float, bits: int, rng: Rng
+) -> Tensor:
+    """dropout(probs.to(dtype)) by the mask in `packed`, in the dtype of the product."""
+    cast_probs = probs.to(dtype)
+    scale = native_scale(cast_probs, p, rng, forward=True)
+    return apply_bits(cast_probs, packed, p, bits, scale).to(product)

@@ -124,8 +124,8 @@ def scaled(x: Tensor, keep: Tensor, scale: float) -> Tensor:
     Rounds once: x * keep is exact, and torch multiplies a tensor by a Python number in the compute dtype.
     """
     if scale == math.inf:  # stock's on the CPU, in float16 from p = 0.99999 on; 0 * inf would be NaN
-        return torch.empty_like(x).copy_(torch.where(keep != 0, x * scale, x * 0.0))
-    return torch.empty_like(x).copy_(keep).mul_(x).mul_(scale)
+        return torch.where(keep != 0, x * scale, x * 0.0)
+    return x.mul(keep).mul_(scale)
 
 
 def apply_mask(x: Tensor, keep: Tensor, p: float) -> Tensor:

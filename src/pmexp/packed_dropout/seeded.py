@@ -4,7 +4,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import ops
@@ -14,8 +13,9 @@ from pmexp.packed_dropout.functional import (
     needs_graph,
     needs_mask,
     new_seed,
-    output_of,
 )
+from pmexp.packed_dropout.nested import of_values
+from pmexp.packed_dropout.transforms import TransformableFunction, remember, transforms_active
 
 
 def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -27,6 +27,8 @@ def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace
     """
     if has_torch_function_unary(input):
         return handle_torch_function(seeded_dropout, (input,), input, p, training, inplace)
+    if input.is_nested:
+        return of_values(seeded_dropout, input, p, training, inplace)
     check_options(p)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training, inplace)
@@ -34,7 +36,7 @@ def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace
     if not needs_graph(input):
         y: Tensor = ops.operators_for(input).seeded_dropout(input, seed, p)
         return input.copy_(y) if inplace else y
-    return cast(Tensor, _SeededMask.apply(input, seed, p, inplace))
+    return _SeededMask.dropped(input, seed, p, inplace=inplace)
 
 
 class SeededDropout(nn.Dropout):
@@ -50,18 +52,26 @@ class SeededDropout(nn.Dropout):
         return seeded_dropout(input, p, training, inplace)
 
 
-class _SeededMask(Function):
+class _SeededMask(TransformableFunction):
     """x * keep / (1 - p) by the mask of a seed: linear in x and its own derivative."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, seed: Tensor, p: float, inplace: bool) -> Tensor:
-        ctx.save_for_backward(seed)
-        ctx.p = p
-        return output_of(ctx, x, ops.operators_for(x).seeded_dropout(x, seed, p), inplace)
+    def forward(x: Tensor, seed: Tensor, p: float, inplace: bool) -> Tensor:
+        y: Tensor = ops.operators_for(x).seeded_dropout(x, seed, p)
+        return x.copy_(y) if inplace else y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, seed, ctx.p, _ = inputs
+        remember(ctx, seed)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (seed,) = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return _SeededMask.apply(grad, seed, ctx.p, False), None, None, None
-        return ops.operators_for(grad).seeded_dropout(grad, seed, ctx.p), None, None, None
+        if torch.is_grad_enabled() or transforms_active():
+            return _SeededMask.run(grad, seed, ctx.p, False), None, None, None
+        return ops.operators_for(grad, seed).seeded_dropout(grad, seed, ctx.p), None, None, None
+
+    @staticmethod
+    def tangent(ctx: Any, x: Tensor, *_: None) -> Tensor:
+        return cast(Tensor, _SeededMask.run(x, *ctx.saved_tensors, ctx.p, False))

@@ -1,0 +1,83 @@
+"""Autograd functions that take part in torch.func, vmap and forward-mode AD, at no cost to a plain call."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+from torch._C import _are_functorch_transforms_active
+from torch._C._functorch import unwrap_if_dead
+from torch.autograd import Function, forward_ad
+
+
+class TransformableFunction(Function):
+    """An autograd.Function whose forward takes no ctx; what setup_context saves, it saves by `remember`.
+
+    `tangent(ctx, *tangents)` is what others call jvp: torch.compile refuses a class that has one, so it is
+    there only where a transform runs. vmap's randomness governs the seed, and with it the mask.
+    """
+
+    generate_vmap_rule = True
+    tangent: ClassVar[Callable[..., Any]]  # gives None for a mask
+
+    @classmethod
+    def run(cls, *args: Any) -> Any:
+        """`apply`, without its look at the signature of forward, which takes 20 us a call."""
+        if torch.compiler.is_compiling():
+            return cls.apply(*args)
+        if transforms_active():
+            return _with_tangents(cls).apply(*args)
+        alive = [unwrap_if_dead(arg) if isinstance(arg, Tensor) else arg for arg in args]
+        return super(Function, cls).apply(*alive)  # type: ignore[misc]
+
+    @classmethod
+    def dropped(cls, x: Tensor, *args: Any, inplace: bool) -> Tensor:
+        """The first output of `run(x, *args, inplace)`, where `inplace` is whether it is written into x."""
+        if inplace and not (torch.compiler.is_compiling() or transforms_active()):
+            return cast(Tensor, _InPlace.apply(cls, x, *args, True))
+        outputs = cls.run(x, *args, False)
+        y: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]
+        return x.copy_(y) if inplace else y  # by an operator that has rules for all of them
+
+
+class _InPlace(Function):
+    """A function that writes into its first argument, and returns that alone: it may be a view."""
+
+    @staticmethod
+    def forward(ctx: Any, function: type[TransformableFunction], x: Tensor, *args: Any) -> Tensor:
+        ctx.function = function
+        ctx.mark_dirty(x)
+        function.setup_context(ctx, (x, *args), function.forward(x, *args))
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.function.backward(ctx, grad)
+
+
+def transforms_active() -> bool:
+    """Whether a transform of torch.func or a level of forward-mode AD is around, outside of torch.compile."""
+    if torch.compiler.is_compiling():
+        return False
+    return _are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def remember(ctx: Any, *tensors: Tensor | None) -> None:
+    """Saves tensors for backward, and for the tangents where there may be some."""
+    ctx.save_for_backward(*tensors)
+    if transforms_active():
+        ctx.save_for_forward(*tensors)
+
+
+def remember_mask(ctx: Any, mask: Tensor) -> None:
+    """Saves an output that has no gradient. Backward then gets None for it, and for an undefined gradient."""
+    ctx.mark_non_differentiable(mask)
+    if not torch.compiler.is_compiling():  # dynamo does so by itself
+        ctx.set_materialize_grads(False)  # else backward would fill a mask of zeros
+    remember(ctx, mask)
+
+
+@cache
+def _with_tangents(function: type[TransformableFunction]) -> type[TransformableFunction]:
+    return type(function.__name__, (function,), {"jvp": staticmethod(function.tangent)})
