@@ -20,6 +20,9 @@ ROWS = {
 }
 
 
+HEAD = "Category\tText\nd\tstring\nclass\t\n\n"  # of the Reuters files
+
+
 def load(kind: DatasetKind, **options: object) -> Dataset:
     return datasets.load(DatasetConfig(name="set", kind=kind, **options))  # type: ignore[arg-type]
 
@@ -138,10 +141,31 @@ def test_a_damaged_reuters_file_is_named_by_line(tmp_path: Path) -> None:
         (tmp_path / f"reuters-r8-{name}.tab").write_text(
             "Category\tText\nd\tstring\nclass\t\n\nearn\tfine\nno tab here\n"
         )
-    with pytest.raises(UserError, match="line 6 has no tab"):
+    with pytest.raises(UserError, match="line 6 has 0 tabs"):
         load(DatasetKind.reuters_r8, path=str(tmp_path))
     (tmp_path / "reuters-r8-train.tab").write_text("something else\n")
-    with pytest.raises(UserError, match="line 1 is not the header"):
+    with pytest.raises(UserError, match="line 1 is not 'Category"):
+        load(DatasetKind.reuters_r8, path=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        ("Category\tText\nearn\ta\nacq\tb\nearn\tc\nacq\td\n", "", "train.tab: line 2 is not 'd\\\\tstring'"),
+        (HEAD, "", "train.tab has no rows"),
+        ("", HEAD, "test.tab has no rows"),
+        (HEAD + "earn\ta\nacq\t\n", "", "train.tab: line 6 has no text"),
+        (HEAD + "earn\ta\tb\n", "", "train.tab: line 5 has 2 tabs"),
+        ("", HEAD + "-1\ta\n-1\tb\n", "'-1' in the test split .*test.tab, row 1. is not a class"),
+    ],
+)
+def test_no_line_of_a_reuters_file_is_lost_and_none_is_without_label(
+    train: str, test: str, said: str, tmp_path: Path
+) -> None:
+    good = HEAD + "earn\ta\nacq\tb\n" * 8
+    (tmp_path / "reuters-r8-train.tab").write_text(train or good)
+    (tmp_path / "reuters-r8-test.tab").write_text(test or good)
+    with pytest.raises(UserError, match=said):
         load(DatasetKind.reuters_r8, path=str(tmp_path))
 
 

@@ -57,7 +57,7 @@ def write(folder: Path, kind: str, **splits: list[Any]) -> None:
         ([True, False], ["False", "True"], [1, 0]),
         (["NA", "null", "nan", "None"], ["NA", "None", "nan", "null"], [0, 3, 2, 1]),
         (["1e5f", "12e4"], ["12e4", "1e5f"], [1, 0]),
-        ([" a", "a"], [" a", "a"], [0, 1]),
+        (["a b", "ab", "A b"], ["A b", "a b", "ab"], [1, 2, 0]),
     ],
 )
 def test_labels_are_names_and_whole_numbers_keep_their_order(
@@ -86,6 +86,12 @@ def test_labels_are_names_and_whole_numbers_keep_their_order(
         (["0", "1", "nan"], "'nan' in the train split (train.x, row 3) is a name and '0' a number"),
         ([0, True], "True in the train split (train.x, row 2) is a name and '0' a number"),
         (["a", "a"], "every row of the train split (train.x) is of the class 'a'; a classifier needs two"),
+        (["a", "a "], "'a ' in the train split (train.x, row 2) looks like 'a' and is another text"),
+        ([" a", "a"], "'a' in the train split (train.x, row 2) looks like ' a'"),
+        (["a\xa0b", "a b"], "looks like 'a b'"),
+        (["a\u200b", "a"], "'a\\u200b' in the train split (train.x, row 1) looks like 'a'"),
+        (["e\u0301", "\xe9"], "looks like 'e\u0301' and is another text"),
+        (["0.0", "1.0"], "allowed are names of classes or whole numbers from 0, as 1 and not 1.0"),
         (["a", "\ud800"], "(train.x, row 2) is half of a character"),
         (["a" * 500, None], "None in the train split"),
     ],
@@ -105,6 +111,7 @@ def test_what_no_loss_can_take_is_named_by_file_and_row(labels: list[Any], said:
         (["00"], "'00' in the test split (test.x, row 1) is not a class"),
         ([1.0], "1.0 in the test split (test.x, row 1) is of type float"),
         ([None], "None in the test split (test.x, row 1) is missing"),
+        (["", ""], "without the whole column test is predicted and not scored"),
     ],
 )
 def test_other_splits_have_the_classes_of_train(labels: list[Any], said: str) -> None:

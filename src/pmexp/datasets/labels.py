@@ -1,7 +1,8 @@
 """Labels of all splits become numbers of classes: one check, before anything is trained."""
 
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from pmexp.errors import UserError
 
 UNLABELLED = -1  # of every row of a split that keeps its labels to itself, as GLUE writes it
+_MISSING = "is missing; write a label, or leave the row out"
+_MISSING_IN_TEST = f"{_MISSING}; without the whole column test is predicted and not scored"
 _DIGITS = re.compile("[0-9]+")
 _WHOLE = re.compile("0|[1-9][0-9]*")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -24,20 +27,28 @@ class Labels:
     values: Sequence[Any]
 
 
-def numbered(labels: Mapping[str, Labels]) -> tuple[list[str], dict[str, NDArray[np.int64]]]:
+def numbered(
+    labels: Mapping[str, Labels], may_be_hidden: Collection[str] = ("val", "test")
+) -> tuple[list[str], dict[str, NDArray[np.int64]]]:
     """The names of the classes, which are those of train, and each split's labels as indices into them.
 
-    Whole numbers are ordered as numbers, all other names as text. A split other than train whose labels are
+    Whole numbers are ordered as numbers, all other names as text. A split of `may_be_hidden` whose labels are
     all UNLABELLED keeps them. Raises UserError, with file and row, for a label that no loss can take.
     """
     for split, of in labels.items():
         for row, value in enumerate(of.values):  # first: with a gap whole numbers are often kept as fractions
             if value is None or value == "" or value != value:
-                raise _refused(split, of, row, "is missing; write a label, or leave the row out")
+                raise _refused(split, of, row, _MISSING_IN_TEST if split == "test" else _MISSING)
     names = {split: [_name(split, of, row) for row in range(len(of.values))] for split, of in labels.items()}
     classes = _classes(labels["train"], names["train"])
     index = {name: number for number, name in enumerate(classes)}
-    return classes, {split: _numbers(split, labels[split], names[split], index) for split in labels}
+    hidden = {split for split in may_be_hidden if set(names.get(split, ())) == {str(UNLABELLED)}}
+    return classes, {
+        split: np.full(len(of.values), UNLABELLED, dtype=np.int64)
+        if split in hidden
+        else _numbers(split, of, names[split], index)
+        for split, of in labels.items()
+    }
 
 
 def _name(split: str, labels: Labels, row: int) -> str:
@@ -51,7 +62,7 @@ def _name(split: str, labels: Labels, row: int) -> str:
     return value
 
 
-_ALLOWED = "allowed are names of classes or whole numbers from 0"
+_ALLOWED = "allowed are names of classes or whole numbers from 0, as 1 and not 1.0"
 
 
 def is_unicode(text: str) -> bool:
@@ -61,6 +72,15 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _as_seen(name: str) -> str:
+    """What a person sees of a name: blanks around it, invisible characters and the way that accents are
+    composed set it apart from no other."""
+    visible = "".join(
+        each for each in unicodedata.normalize("NFC", name) if unicodedata.category(each) != "Cf"
+    )
+    return " ".join(visible.split())
 
 
 def _classes(labels: Labels, names: list[str]) -> list[str]:
@@ -79,6 +99,10 @@ def _classes(labels: Labels, names: list[str]) -> list[str]:
     if whole and (others := distinct - numbers):
         said = min(whole, key=names.index)
         raise refuse(others, f"is a name and {said!r} a number; write all as names or all as numbers")
+    seen: dict[str, str] = {}
+    for name in sorted(distinct):
+        if (other := seen.setdefault(_as_seen(name), name)) != name:
+            raise refuse({name}, f"looks like {other!r} and is another text; write both the same way")
     if len(distinct) < 2:
         raise UserError(
             f"dataset.label_column: every row of the train split ({labels.place}) is of the class "
@@ -88,8 +112,6 @@ def _classes(labels: Labels, names: list[str]) -> list[str]:
 
 
 def _numbers(split: str, labels: Labels, names: list[str], index: Mapping[str, int]) -> NDArray[np.int64]:
-    if split != "train" and set(names) == {str(UNLABELLED)}:
-        return np.full(len(names), UNLABELLED, dtype=np.int64)
     for row, name in enumerate(names):
         if name not in index:
             few = ", ".join([*index][:20]) + (", ..." if len(index) > 20 else "")

