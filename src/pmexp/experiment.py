@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from pmexp import best_weights, datasets, models, robustness, variants
+from pmexp.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.checkpoint import Checkpoints
 from pmexp.config import RunConfig, Select, Where
 from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Dataset, Split
-from pmexp.datasets.digest import refuse_changed_data, refuse_other_data
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
 from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, RunClaimed, said_of
@@ -67,20 +67,21 @@ class Prepared:
     replacement: ReplacementReport
 
     @property
-    def data(self) -> dict[str, str]:
-        """What the record says of the data."""
-        return self.dataset.record("data") | (self.ood.record("ood_data") if self.ood else {})
+    def inputs(self) -> dict[str, str]:
+        """What the record says of the data, and of the checkpoint's files."""
+        data = self.dataset.record("data") | (self.ood.record("ood_data") if self.ood else {})
+        return data | ({"model_digest": self.model.digest} if self.model.digest else {})
 
 
 def run(config: RunConfig, capture_output: bool = False) -> None:
     """Executes one run unless it is finished already. `capture_output` sends all output to the run's log.
 
-    Raises UserError before anything is written, also where the data has changed since the run was finished or
-    wrote its checkpoint; RunClaimed (one of them) where another process executes the run, and Interrupted
-    after a stop signal.
+    Raises UserError before anything is written, also where the data or the pretrained weights have changed
+    since the run was finished or wrote its checkpoint; RunClaimed (one of them) where another process
+    executes the run, and Interrupted after a stop signal.
     """
     folder = RunFolder(config.folder)
-    refuse_changed_data([config])
+    refuse_changed_inputs([config])
     if _finished(folder):
         return
     if is_launcher(config):
@@ -93,7 +94,7 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
     with stop_requests() as stop:
         try:
             prepared = prepare(config)
-            refuse_other_data(config, prepared.data)
+            refuse_other_inputs(config, prepared.inputs)
             prepared.training.instruments = _instruments(config, prepared.training, folder)
         except Exception as error:
             if not is_out_of_memory(error) or config.system.processes > 1:
@@ -192,7 +193,7 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
         mirror = open_mirror(config, folder) if first else NoMirror()
         try:
             if first:
-                record_start(folder, training.progress.step, prepared.data)
+                record_start(folder, training.progress.step, prepared.inputs)
             checked, how_checked = _gradient_check(config, prepared)
             if not resumed:
                 journal.write(0, {"progress/steps_total": training.total_steps} | checked)
@@ -326,7 +327,7 @@ def _environment(
         "attention": attention(training.module),
         "weights": prepared.model.weights,
         **({"architecture": prepared.model.architecture} if prepared.model.architecture else {}),
-        **prepared.data,
+        **prepared.inputs,
         **training.system.record(training.module),
         **training.instruments.record(),
         "peak_memory_source": peak.source,

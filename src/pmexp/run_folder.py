@@ -71,9 +71,9 @@ class RunFolder:
                     return start
         return {}
 
-    def data_digests(self) -> dict[str, str]:
-        """Of the data behind its result, or behind the checkpoint that it would go on from, by their keys in
-        the record; {} where there is neither, and of a run of earlier versions.
+    def input_digests(self) -> dict[str, str]:
+        """Of the data and the pretrained weights behind its result, or behind the checkpoint that it would go
+        on from, by their keys in the record; {} where there is neither, and of a run of earlier versions.
         """
         if self.is_finished():
             found = _object_in(self.summary, "status").get("environment")
@@ -81,7 +81,7 @@ class RunFolder:
             has_checkpoint = any((self.checkpoints / "resume").glob("step-*.json"))
             found = self.last_start().get("data") if has_checkpoint else None
         found = found if isinstance(found, dict) else {}  # anybody may have written it
-        digests = {key: found.get(key) for key in ("data_digest", "ood_data_digest")}
+        digests = {key: found.get(key) for key in ("data_digest", "ood_data_digest", "model_digest")}
         return {key: value for key, value in digests.items() if isinstance(value, str)}
 
     def is_claimed(self) -> bool:

@@ -20,13 +20,13 @@ class SweepLauncher(ABC):
     """Skips finished runs, has the rest executed, and names those that failed."""
 
     def sweep(self, runs: Sequence[RunConfig]) -> None:
-        """Raises SweepFailed, or UserError where nothing but bad input was the reason. Data that has changed
-        since a run was made of it is bad input, before anything is executed."""
+        """Raises SweepFailed, or UserError where nothing but bad input was the reason. Data or a
+        checkpoint that has changed since a run was made of it is bad input, before anything is executed."""
         self.check()
-        if of_files := [run for run in runs if run.has_local_data]:
-            from pmexp.datasets.digest import refuse_changed_data  # imports much
+        if of_files := [run for run in runs if run.has_local_files]:
+            from pmexp.changed_inputs import refuse_changed_inputs  # imports much
 
-            refuse_changed_data(of_files)
+            refuse_changed_inputs(of_files)
         outcomes = {run.folder: Outcome(State.skipped) for run in runs}
         waiting = [run for run in runs if not is_finished(run)]
         print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before")

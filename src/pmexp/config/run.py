@@ -117,9 +117,10 @@ class RunConfig:
         return one_form(settings, self.model, self.variant.p)
 
     @property
-    def has_local_data(self) -> bool:
-        """Whether files that a person named are part of its data."""
-        return bool(self.dataset.path or (self.robustness.ood and self.robustness.ood.path))
+    def has_local_files(self) -> bool:
+        """Whether files that a person named are its data or its checkpoint."""
+        ood, model = self.robustness.ood, self.model
+        return bool(self.dataset.path or (ood and ood.path) or (model.pretrained and model.path))
 
     def unused(self, key: str) -> str:
         """Why this run has no use for a key, whose value then is its default; empty where it has one."""

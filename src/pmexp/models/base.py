@@ -30,6 +30,7 @@ class TaskModel:
     tokens_per_sample: int  # positions the model processes, padding included
     weights: str  # where they came from
     architecture: str = ""  # what a checkpoint has otherwise than `model.architecture`
+    digest: str = ""  # of a checkpoint's files, or its commit on the hub
 
 
 def hf_fields(config: RunConfig, classes: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from pmexp.models.checkpoint_files import (
     NO_VOCABULARY,
     PATTERNS,
     check_folder,
+    digest_of_folder,
     read_json,
     read_weights,
     tokenizer_files,
@@ -47,6 +48,7 @@ class Loaded(NamedTuple):
     module: PreTrainedModel
     weights: str  # where they came from, and which did not
     architecture: str  # what differs from `model.architecture`
+    digest: str = ""  # of the files, or the commit on the hub
 
 
 def locate(config: ModelConfig) -> Path:
@@ -85,6 +87,7 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
     architecture, quantised weights, or not all of the body's weights, or more of them than the model has.
     """
     check_architecture(config)
+    digest = digest_of_folder(folder)  # before it is read
     hf_config = from_folder("configuration", folder, lambda _: _configuration(folder, config, len(classes)))
     different = otherwise_than_stated(config, hf_config)
     if different:
@@ -105,7 +108,8 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
             output_loading_info=True,
         ),
     )
-    return Loaded(model, f"{folder}{_saved_as(saved)}{_fitted(folder, model, info, saved)}", different)
+    weights = f"{folder}{_saved_as(saved)}{_fitted(folder, model, info, saved)}"
+    return Loaded(model, weights, different, digest)
 
 
 def load_tokenizer(folder: Path, config: RunConfig) -> Any:

@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pmexp.datasets.digest import of_content
+from pmexp.datasets.text_lines import reason
 from pmexp.errors import UserError
 
 # Formats of other frameworks and pickles beside a safetensors file are neither fetched nor read.
@@ -68,6 +70,29 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{file.name} is no JSON object")
     return found
+
+
+def digest_of_folder(folder: Path) -> str:
+    """Of the files of a checkpoint that are read, by their content; empty where the folder is gone.
+
+    For a snapshot in the hub's cache the commit that names it. Raises UserError where one cannot be read.
+    """
+    if folder.parent.name == "snapshots":
+        return f"commit:{folder.name}"
+    try:
+        return of_content(_read_files(folder)) if folder.is_dir() else ""
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"model.path: {folder} cannot be read ({reason(error)}); mend or replace it"
+        ) from None
+
+
+def _read_files(folder: Path) -> list[Path]:
+    weights = next((file for name in _WEIGHTS if (file := folder / name).is_file()), None)
+    shards = _shards(weights) if weights and weights.name.endswith(".index.json") else []
+    settings = (folder / name for name in ("config.json", "preprocessor_config.json"))
+    named = {*settings, *(file for pattern in _TOKENIZER for file in folder.glob(pattern)), *shards}
+    return [file for file in named | ({weights} if weights else set()) if file.is_file()]
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

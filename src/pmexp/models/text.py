@@ -53,7 +53,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
             return masked_blocks(tokenizer, split, length, config.seed)
         return encoded(tokenizer, split, length)
 
-    return TaskModel(loaded.module, examples, length, loaded.weights, loaded.architecture)
+    return TaskModel(loaded.module, examples, length, loaded.weights, loaded.architecture, loaded.digest)
 
 
 def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
@@ -71,7 +71,7 @@ def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
         return SymbolExamples(split.inputs, torch.from_numpy(split.labels), length)
 
     weights = f"{loaded.weights}, random: token embeddings of the symbols"
-    return TaskModel(loaded.module, examples, length, weights, loaded.architecture)
+    return TaskModel(loaded.module, examples, length, weights, loaded.architecture, loaded.digest)
 
 
 def _take_symbols(module: PreTrainedModel) -> None:
