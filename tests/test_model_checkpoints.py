@@ -375,3 +375,12 @@ def test_a_picture_models_checkpoint_is_read_the_same_way(tmp_path: Path) -> Non
     words = "saved in bfloat16, random: classifier.bias, classifier.weight, left out: pooler"
     assert loaded.weights == f"{tmp_path / 'vit'}, {words}"
     assert {m.p for m in loaded.module.modules() if isinstance(m, nn.Dropout)} == {0.1}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_one_line(value: float, folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["bert.embeddings.word_embeddings.weight"][3, 2] = value
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"word_embeddings\.weight holds values that are not finite"):
+        built(folder)

@@ -186,6 +186,14 @@ def test_a_flipped_bit_is_found(name: str, generated: Path, tmp_path: Path) -> N
         datasets.load(config(folder))
 
 
+def test_sums_that_name_not_every_file_are_refused(generated: Path, tmp_path: Path) -> None:
+    folder = copied(generated, tmp_path / "copy")
+    sums = folder / "SHA256SUMS"
+    sums.write_text("".join(line + "\n" for line in sums.read_text().splitlines() if "labels" not in line))
+    with pytest.raises(UserError, match=r"SHA256SUMS does not name labels\.npy"):
+        datasets.load(config(folder))
+
+
 def test_a_folder_of_other_settings_or_none_is_refused(generated: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"was generated with seed=0, the configuration says 1"):
         datasets.load(config(generated, seed=1))

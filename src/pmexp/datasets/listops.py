@@ -201,6 +201,8 @@ def _of_shard(file: Path, name: str) -> NDArray[Any]:
 def _read(folder: Path, config: DatasetConfig) -> tuple[Tokens, NDArray[np.int64], NDArray[np.int64]]:
     try:
         sums = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
+        if lacking := {*_ARRAYS, "about.json"} - {name for _, name in sums}:
+            raise ValueError(f"{SUMS} does not name {min(lacking)}")
         wrong = [name for digest, name in sums if _digest(folder / name) != digest]
         about = json.loads((folder / "about.json").read_text()) if not wrong else {}
     except (OSError, ValueError) as error:

@@ -84,7 +84,8 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
     """Loads the model of `folder`, in fp32 and with a head for our task.
 
     auto: one of transformers' AutoModelFor... classes. Raises UserError when the folder holds another
-    architecture, quantised weights, or not all of the body's weights, or more of them than the model has.
+    architecture, quantised or non-finite weights, or not all of the body's weights, or more of them than the
+    model has.
     """
     check_architecture(config)
     digest = digest_of_folder(folder)  # before it is read
@@ -96,6 +97,11 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
     for name, tensor in saved.items():
         if name.endswith("weight") and not (tensor.is_floating_point() and tensor.itemsize > 1):
             raise _quantised(folder, f"{name} is {_short(tensor.dtype)}")
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"model.path: the weights in {folder} are damaged or diverged ({name} holds values that "
+                "are not finite); give a checkpoint without NaN and infinity"
+            )
     model, info = from_folder(
         "weights",
         folder,
