@@ -122,6 +122,10 @@ def test_keys_of_other_kinds_of_data_make_no_other_run() -> None:
         ("train.lr=0.3", "train.lr=0.300000000000001"),
         ("model.hidden_dropout=0.2", "variant.p=0.2"),
         ("model.hub_id=a/b model.pretrained=true", "model.hub_id=a/c model.pretrained=true"),
+        (
+            "model.pretrained=true model.architecture.hidden_dropout_prob=0.3",  # counts more than a checkpoint's
+            "model.pretrained=true model.architecture.hidden_dropout_prob=0.1",
+        ),
         ("dataset.val_fraction=0.1", "dataset.val_fraction=0.2"),
         ("train.patience=2", "train.patience=3"),
         ("train.warmup_fraction=0.2 train.schedule=constant", "train.schedule=constant"),

@@ -25,6 +25,7 @@ from pmexp.data import main as data_main
 from pmexp.errors import UserError
 from pmexp.fit.command import main as fit_main
 from pmexp.overrides import parsed
+from pmexp.schema import conf_folder
 from small_runs import first_of
 
 Command = Callable[..., tuple[int, str, str]]
@@ -132,6 +133,24 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
         ),
         (["-m", "variant=baseline,byte-mask", "variant.bits=2,4"], "variant=baseline has no packed masks"),
         (["dataset.trees.samples=100"], "dataset=digits is not generated"),
+        (["model.lr=0.5"], "model.lr=0.5: has no effect, train.lr=0.002 is taken; leave it out"),
+        (["dataset.epochs=2", "train.epochs=3"], "dataset.epochs=2: has no effect, train.epochs=3 is taken"),
+        (["-m", "dataset.batch_size=8,16", "train.batch_size=4"], "train.batch_size=4 is taken"),
+        (
+            ["task=bert-base-sst2", "model.architecture.num_hidden_layers=2"],
+            "model.architecture.num_hidden_layers=2: has no effect, a checkpoint has its own (model.pretrained=true)",
+        ),
+        (
+            ["variant.p=0.2", "model.hidden_dropout=0.5"],
+            "model.hidden_dropout=0.5: has no effect, variant.p=0.2 is taken at every place",
+        ),
+        (["dataset.max_length=64"], "dataset.max_length=64: has no effect, under the other keys"),
+        (["train.patience=9", "train.select=last"], "train.patience=9: has no effect, under the other keys"),
+        (["dataset@robustness.ood=digits"], "robustness.ood is null; write +dataset@robustness.ood=<option>"),
+        (
+            ["-m", "experiment=exp-1-main-perf", "smoke=true", "smoke=false"],
+            "smoke=false: the same key is given",
+        ),
         (
             ["~tracking"],
             "~tracking: every run has tracking, which would get its default; write tracking=<value>",
@@ -200,6 +219,25 @@ def test_of_a_sweep_one_run_is_executed_where_all_its_keys_are_chosen() -> None:
 def test_what_a_variant_has_no_use_for_may_stand_in_a_sweep_with_one_that_has() -> None:
     runs = compose_sweep(["variant=baseline,pm-drop", "variant.bits=4"]).runs
     assert [run.variant.bits for run in runs] == [1, 4]
+
+
+def test_a_key_that_one_run_of_a_sweep_takes_may_stand_beside_those_that_do_not() -> None:
+    runs = compose_sweep(["variant.p=null,0.1", "model.hidden_dropout=0.2"]).runs
+    assert len({run.run_id for run in runs}) == 2
+    compose_run(["model.scratch_lr=0.5"]), compose_run(["dataset.epochs=2"])
+
+
+def test_options_of_ones_own_hide_behind_no_option_of_pmexp(tmp_path: Path, command: Command) -> None:
+    """Hydra takes the first of a name: the file of one's own would be read nowhere."""
+    own = tmp_path / "own" / "variant" / "pm-drop.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text((conf_folder() / "variant" / "pm-drop.yaml").read_text())
+    folder = tmp_path / "own"
+    assert command("variant=pm-drop", "--config-dir", str(folder))[0] == 0, "which says the same"
+    own.write_text("name: pm-drop\ndropout: packed\np: 0.7\n")
+    for flags in (["--config-dir", str(folder)], [f"hydra.searchpath=[{folder}]"]):
+        code, _, err = command("variant=pm-drop", *flags)
+        assert code == 2 and f"{own}: would not be read, pmexp has a variant/pm-drop.yaml" in err
 
 
 TEXTS = [
@@ -410,8 +448,8 @@ def test_flags_that_show_something_run_nothing(command: Command) -> None:
 def test_other_commands_refuse_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     given = ["+train.warmup_steps=100", "experiment=demo", "~tracking", "dataset.path=~/x"]
     for main, arguments in (
-        (fit_main, [[each] for each in given]),
-        (bench_main, [["level=step", each] for each in given]),
+        (fit_main, [*([each] for each in given), ["budget_gb=8", "budget_gb=80"]]),
+        (bench_main, [*(["level=step", each] for each in given), ["level=step", "steps=1", "steps=2"]]),
         (
             data_main,
             [["dataset=digits", "+dataset.foo=1"], ["dataset=digits", "dataset.path=~/x"], ["dataset=4"]],

@@ -7,12 +7,14 @@ from pmexp.errors import UserError
 
 
 def own_keys(arguments: Iterable[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The values of `keys`, and the other arguments as they are."""
-    values, others = {}, []
+    """The values of `keys`, and the other arguments as they are. Raises UserError for two values of one."""
+    values: dict[str, str] = {}
+    others = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if equals and key in keys:
-            values[key] = value
+            if (other := values.setdefault(key, value)) != value:
+                raise UserError(f"{argument}: the same key is given as {key}={other}; leave one of them out")
         else:
             others.append(argument)
     return values, others

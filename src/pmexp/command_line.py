@@ -14,6 +14,7 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from pmexp.command_keys import own_keys
 from pmexp.composition import Source, check, introduce
 from pmexp.errors import UserError, first_line
 from pmexp.schema import conf_folder, options
@@ -98,15 +99,15 @@ def in_small(arguments: Sequence[str]) -> list[str]:
 
     Raises UserError for an experiment that has no such form, and for smoke= without an experiment.
     """
-    others = [argument for argument in arguments if not argument.startswith("smoke=")]
-    chosen = [argument.partition("=")[2] for argument in arguments if argument.startswith("smoke=")]
-    if not chosen or chosen[-1] == "false":
+    given, others = own_keys(arguments, ("smoke",))
+    chosen = given.get("smoke", "false")
+    if chosen == "false":
         return others
     allowed = options("experiment/smoke")
     names = [argument.partition("=")[2] for argument in others if argument.startswith("experiment=")]
-    if chosen[-1] != "true" or len(names) != 1 or names[0] not in allowed:
+    if chosen != "true" or len(names) != 1 or names[0] not in allowed:
         raise UserError(
-            f"smoke={chosen[-1]}: needs one experiment; allowed are true and false, with experiment= one of "
+            f"smoke={chosen}: needs one experiment; allowed are true and false, with experiment= one of "
             f"{', '.join(allowed)}"
         )
     return [f"experiment=smoke/{names[0]}" if a.startswith("experiment=") else a for a in others]

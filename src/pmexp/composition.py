@@ -158,7 +158,10 @@ def _composed(typed: Sequence[Override], source: Source) -> DictConfig:
     """Hydra's part included."""
     config = _of_hydra(source.name, *(str(override.input_line) for override in typed))
     taken.check(config, typed)
-    if len(config.hydra.runtime.config_sources) > _OWN_SOURCES:
+    sources = config.hydra.runtime.config_sources
+    if len(sources) > _OWN_SOURCES:
+        for folder in [Path(each.path) for each in sources if each.schema == "file"]:
+            config_files.check_not_hidden(folder)
         taken.check_hydra(config, _plain())
     return config
 

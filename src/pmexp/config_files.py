@@ -13,7 +13,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
 
 from pmexp.errors import UserError
-from pmexp.schema import is_list_of_texts, is_text
+from pmexp.schema import conf_folder, is_list_of_texts, is_text
 
 _AS_TEXT = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # takes no scalar for anything else
 
@@ -44,6 +44,18 @@ def use() -> None:
     """Has Hydra read its files by it."""
     Plugins.instance()  # registers Hydra's own, and refuses another of the same scheme
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
+
+
+def check_not_hidden(folder: Path) -> None:
+    """Raises UserError for a file of `folder` that is not read, since Hydra takes pmexp's of that name.
+
+    One that says the same may be there.
+    """
+    for file in sorted(conf_folder().rglob("*.yaml")):
+        name = file.relative_to(conf_folder())
+        own = folder / name
+        if own.is_file() and own.read_bytes() != file.read_bytes():
+            raise UserError(f"{own}: would not be read, pmexp has a {name}; give it another name")
 
 
 @lru_cache(maxsize=1024)  # a sweep reads the same files for each run

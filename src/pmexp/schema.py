@@ -89,6 +89,9 @@ def default_of(key: str) -> Any:
 
 def unknown_key(key: str) -> str:
     """What to say of a key that there is not."""
+    group, _, package = key.partition("@")
+    if group_of(key) and package and is_dataclass(type_at(package)) and default_of(package) is None:
+        return f"{package} is null; write +{group}@{package}=<option>"
     parent = key.rpartition(".")[0]
     of = [
         name for name, conf in launchers().items() if _type_in(conf, key.removeprefix(_LAUNCHER)) is not None

@@ -87,11 +87,14 @@ def check_effect(runs: Sequence[RunConfig], typed: Sequence[Sequence[Override]])
 
 
 def _without_effect(run: RunConfig, key: str, overrides: Sequence[Override]) -> str:
-    """Why the run put the key back to what it was; empty where it has the value that was typed."""
+    """Why the run put the key back to what it was, or does not go by it; empty where it does."""
     typed = next(override for override in overrides if key_of(override) == key)
     values = flat(run.to_dict())
-    changed = [name for name, value in flat({key: typed.value()}).items() if values.get(name, value) != value]
-    return next((reason for name in changed if (reason := run.unused(name))), "")
+    for name, value in flat({key: typed.value()}).items():
+        changed = values.get(name, value) != value
+        if reason := (changed and run.unused(name)) or run.ignored(name):
+            return reason
+    return ""
 
 
 def _unknown(node: Any, prefix: str = "") -> Iterator[str]:

@@ -11,6 +11,10 @@ class Kind:
     hidden_dropout: tuple[str, ...] = ("hidden_dropout_prob",)  # fields of its configuration
     attention_dropout: tuple[str, ...] = ("attention_probs_dropout_prob",)
 
+    @property
+    def rates(self) -> set[str]:
+        return {*self.hidden_dropout, *self.attention_dropout}
+
 
 _BERT_RATES = ("hidden_dropout_prob", "classifier_dropout")
 _GPT = {"hidden_dropout": ("resid_pdrop", "embd_pdrop"), "attention_dropout": ("attn_pdrop",)}

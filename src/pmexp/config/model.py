@@ -71,7 +71,7 @@ class ModelConfig:
     def without_effect(self) -> set[str]:
         """Keys that change nothing under the others' values; train.lr holds the learning rate taken."""
         of_the_hub = {"hub_id", "revision"} if self.path or not self.pretrained else set()
-        return {"lr", "scratch_lr"} | of_the_hub | ({"architecture"} if self.pretrained else set())
+        return {"lr", "scratch_lr"} | of_the_hub
 
     @property
     def takes_images(self) -> bool:

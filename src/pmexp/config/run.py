@@ -14,6 +14,7 @@ from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.checks import check_between, check_name, check_no_credential
 from pmexp.config.dataset import INPUTS_OF, DatasetConfig, DatasetKind, Inputs
 from pmexp.config.identity import digest_of, one_form, without
+from pmexp.config.kinds import KINDS
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import ModelConfig, ModelKind
 from pmexp.config.robustness import RobustnessConfig
@@ -25,6 +26,12 @@ from pmexp.errors import UserError
 from pmexp.protocol import ProtocolConfig
 
 _NO_PART_OF_THE_RESULT = ("name", "runs_dir", "checkpoint", "tracking", "protocol")
+_RECOMMENDS = {  # what a model and a dataset have for the keys of train that are null
+    "model.lr": "lr",
+    "model.scratch_lr": "lr",
+    "dataset.epochs": "epochs",
+    "dataset.batch_size": "batch_size",
+}
 _PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 
 
@@ -133,6 +140,22 @@ class RunConfig:
             return f"dataset={self.dataset.name} is not generated"
         return "system.parts names it" if key == "system.name" else ""
 
+    def ignored(self, key: str) -> str:
+        """Why nothing of this run goes by a key that has a value; empty where something does."""
+        value, p = flat(self.to_dict()).get(key), self.variant.p
+        if value is None:
+            return ""
+        if taken := _RECOMMENDS.get(key):
+            instead = getattr(self.train, taken)
+            return "" if value == instead else f"train.{taken}={instead} is taken"
+        if key in ("model.hidden_dropout", "model.attention_dropout") and p not in (None, value):
+            return f"variant.p={p} is taken at every place"
+        if key not in self._without_effect():
+            return ""
+        if key.startswith("model.architecture."):
+            return "a checkpoint has its own (model.pretrained=true)"
+        return "under the other keys of this run nothing reads it"
+
     @property
     def run_id(self) -> str:
         """`<variant>-s<seed>-<hash>`: the hash of all that can change the result.
@@ -152,6 +175,9 @@ class RunConfig:
         keys = [f"{group}.{key}" for group in groups for key in getattr(self, group).without_effect]
         if Part.flash in self.system.parts and self.model.kind is not ModelKind.longformer:
             keys.append("model.attention")  # flash puts its own in the place of either
+        if self.model.pretrained:  # of what is stated beside a checkpoint only the rates are taken
+            rates = KINDS[self.model.kind].rates
+            keys += [f"model.architecture.{name}" for name in self.model.architecture if name not in rates]
         return keys
 
     def to_dict(self) -> dict[str, Any]:

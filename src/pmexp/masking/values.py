@@ -45,6 +45,9 @@ _RUN_OF_LETTERS = re.compile(
     r"(?!sha\d{3}-)(?<!ssh-rsa )(?<!base64,)[A-Za-z0-9+/_-]{20,120}={0,2}(?![\w+/=-])"
 )
 _DATA = re.compile(r"[+ -]?\s*[A-Za-z0-9+/]{57,}={0,2}")  # a whole line of it: wrapped base64 of a file
+_NAME_OF_CLASS = re.compile(
+    r"(?:[A-Z][a-z]{2,}|[A-Z]{1,3}(?=[A-Z\d]|$)|\d{1,3}(?!\d))+"
+)  # DeepseekV3ForCausalLM
 _CHANGES = 0.4  # least share of neighbours of different kinds; 0.62 is expected of random letters and digits
 
 
@@ -72,7 +75,7 @@ def _masked(found: re.Match[str]) -> str:
 
 def _is_disorder(word: str) -> bool:
     kinds = ["d" if c.isdigit() else "u" if c.isupper() else "l" if c.islower() else "-" for c in word]
-    if min(map(kinds.count, "dul")) < 1:
+    if min(map(kinds.count, "dul")) < 1 or _NAME_OF_CLASS.fullmatch(word):
         return False
     pairs = [(a, b) for a, b in pairwise(kinds) if "-" not in (a, b)]
     return sum(a != b for a, b in pairs) >= _CHANGES * len(pairs) and kinds.count("-") <= len(word) / 6

@@ -123,11 +123,7 @@ def otherwise_than_stated(config: RunConfig, found: PretrainedConfig) -> str:
     Sizes are a checkpoint's own; the dropout rates of a variant are meant to differ.
     """
     stated = config.model.architecture
-    others = sorted(key for key in set(stated) - _rates(config) if getattr(found, key) != stated[key])
+    sizes = set(stated) - KINDS[config.model.kind].rates
+    others = sorted(key for key in sizes if getattr(found, key) != stated[key])
     told = [f"{key} {getattr(found, key)} (model={config.model.name}: {stated[key]})" for key in others]
     return ", ".join(told)
-
-
-def _rates(config: RunConfig) -> set[str]:
-    kind = KINDS[config.model.kind]
-    return {*kind.hidden_dropout, *kind.attention_dropout}
