@@ -71,12 +71,19 @@ def _scripted() -> nn.Module:
         return torch.jit.script(Scripted())
 
 
-def _traced() -> nn.Module:
-    class Traced(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return F.dropout(x, P)
+class Functional(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, P)
 
-    return torch.fx.symbolic_trace(Traced())
+
+def _traced() -> nn.Module:
+    return torch.fx.symbolic_trace(Functional())
+
+
+def _recorded() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(Functional(), x(), check_trace=False)
 
 
 class WithMethod(Own):
@@ -116,6 +123,7 @@ NAMED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "own autograd function": (lambda: Own(lambda self, x: _Xdropout.apply(x)), "bernoulli_"),
     "sdpa": (lambda: Own(lambda self, x: F.scaled_dot_product_attention(x, x, x, dropout_p=P)), "scaled_dot_product_attention draws inside its kernel"),
     "scripted": (lambda: nn.Sequential(_scripted()), "aten"),
+    "recorded": (lambda: nn.Sequential(_recorded()), "aten"),
     "in a checkpointed function": (lambda: Own(lambda self, x: checkpoint(lambda x: F.dropout(x, P), x, use_reentrant=False)), "a function given to a checkpoint"),
 }  # fmt: skip
 
@@ -196,9 +204,10 @@ def test_what_cannot_be_routed_is_named_with_its_line(hidden: str, dry: bool) ->
     make, by = NAMED[hidden]
     model = nn.Sequential(make(), nn.Dropout(P))
     report = replaced(model, dry)
-    place = "0.0" if hidden == "scripted" else "0"
+    compiled = hidden in ("scripted", "recorded")
+    place = "0.0" if compiled else "0"
     assert list(report.left) == [place] and by in report.left[place]
-    assert "test_discovery.py:" in report.left[place] or hidden == "scripted"
+    assert "test_discovery.py:" in report.left[place] or compiled
 
 
 @pytest.mark.parametrize(
