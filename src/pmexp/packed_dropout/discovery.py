@@ -98,7 +98,10 @@ class Discovery:
         if whole and not self.report.settled:
             self.report.settled = True
             rates = {name: getattr(modules.get(name), "p", 0.0) for name in self.report.modules}
-            self.report.uncalled += [n for n, p in rates.items() if 0.0 < p < 1.0 and n not in run.called]
+            called = {id(modules.get(name)) for name in run.called}  # one may have several names
+            self.report.uncalled += [
+                name for name, p in rates.items() if 0.0 < p < 1.0 and id(modules[name]) not in called
+            ]
             self._look_for_attention(run, modules)
 
     def child(self, module: nn.Module) -> nn.Module | None:
