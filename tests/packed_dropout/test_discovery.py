@@ -145,6 +145,37 @@ def replaced(model: nn.Module, dry: bool, **options: Any) -> ReplacementReport:
     return report
 
 
+def _hooked() -> nn.Module:
+    linear = nn.Linear(8, 8)
+    linear.register_forward_hook(lambda module, args, y: PARTIAL(y, training=module.training))
+    return linear
+
+
+@pytest.mark.parametrize("dry", [False, True])
+@pytest.mark.parametrize(
+    "layer",
+    [_hooked, lambda: nn.TransformerEncoderLayer(8, 2, 8, 0.0, lambda x: PARTIAL(x), batch_first=True)],
+)
+def test_functions_given_to_modules_of_torch_are_looked_at(layer: Any, dry: bool) -> None:
+    report = replaced(nn.Sequential(layer(), nn.Dropout(P)), dry)
+    assert len(report.functions) == 1 and "1" in report.modules
+
+
+class Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.second = nn.Dropout(P)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(x)
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_dropout_under_two_names_is_called_under_both(dry: bool) -> None:
+    report = replaced(nn.Sequential(WithMethod(lambda self, x: x), Shared()), dry)
+    assert report.modules == ["1.first", "1.second"] and report.uncalled == []
+
+
 @pytest.mark.parametrize("dry", [False, True])
 @pytest.mark.parametrize("hidden", ROUTED)
 def test_hidden_functional_dropout_is_routed(hidden: str, dry: bool) -> None:

@@ -182,6 +182,12 @@ def _why_left(module: nn.Module) -> str | None:
 
 
 def _is_to_be_watched(module: nn.Module) -> bool:
-    """Whether a module may drop in a forward of its own: torch's own modules show what they do."""
+    """Whether a module may drop in code that is not torch's: torch's own modules show what they do."""
     of_torch = original_class(module).__module__.startswith(("torch.nn.", "torch.ao.", "torch._dynamo."))
-    return not of_torch and not isinstance(module, nn.Dropout)
+    given = [*module._forward_hooks, *module._forward_pre_hooks]
+    given += [
+        value  # an activation, or a forward put in by somebody
+        for value in vars(module).values()
+        if callable(value) and not (getattr(value, "__module__", None) or "").startswith("torch.")
+    ]
+    return (not of_torch or bool(given)) and not isinstance(module, nn.Dropout)
