@@ -71,12 +71,19 @@ def _scripted() -> nn.Module:
         return torch.jit.script(Scripted())
 
 
-def _traced() -> nn.Module:
-    class Traced(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return F.dropout(x, P)
+class Functional(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, P)
 
-    return torch.fx.symbolic_trace(Traced())
+
+def _traced() -> nn.Module:
+    return torch.fx.symbolic_trace(Functional())
+
+
+def _recorded() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(Functional(), x(), check_trace=False)
 
 
 class WithMethod(Own):
@@ -116,6 +123,7 @@ NAMED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "own autograd function": (lambda: Own(lambda self, x: _Xdropout.apply(x)), "bernoulli_"),
     "sdpa": (lambda: Own(lambda self, x: F.scaled_dot_product_attention(x, x, x, dropout_p=P)), "scaled_dot_product_attention draws inside its kernel"),
     "scripted": (lambda: nn.Sequential(_scripted()), "aten"),
+    "recorded": (lambda: nn.Sequential(_recorded()), "aten"),
     "in a checkpointed function": (lambda: Own(lambda self, x: checkpoint(lambda x: F.dropout(x, P), x, use_reentrant=False)), "a function given to a checkpoint"),
 }  # fmt: skip
 
@@ -135,6 +143,37 @@ def replaced(model: nn.Module, dry: bool, **options: Any) -> ReplacementReport:
             model(x())
     assert report.settled and "not settled" not in str(report)
     return report
+
+
+def _hooked() -> nn.Module:
+    linear = nn.Linear(8, 8)
+    linear.register_forward_hook(lambda module, args, y: PARTIAL(y, training=module.training))
+    return linear
+
+
+@pytest.mark.parametrize("dry", [False, True])
+@pytest.mark.parametrize(
+    "layer",
+    [_hooked, lambda: nn.TransformerEncoderLayer(8, 2, 8, 0.0, lambda x: PARTIAL(x), batch_first=True)],
+)
+def test_functions_given_to_modules_of_torch_are_looked_at(layer: Any, dry: bool) -> None:
+    report = replaced(nn.Sequential(layer(), nn.Dropout(P)), dry)
+    assert len(report.functions) == 1 and "1" in report.modules
+
+
+class Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.second = nn.Dropout(P)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(x)
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_dropout_under_two_names_is_called_under_both(dry: bool) -> None:
+    report = replaced(nn.Sequential(WithMethod(lambda self, x: x), Shared()), dry)
+    assert report.modules == ["1.first", "1.second"] and report.uncalled == []
 
 
 @pytest.mark.parametrize("dry", [False, True])
@@ -196,9 +235,10 @@ def test_what_cannot_be_routed_is_named_with_its_line(hidden: str, dry: bool) ->
     make, by = NAMED[hidden]
     model = nn.Sequential(make(), nn.Dropout(P))
     report = replaced(model, dry)
-    place = "0.0" if hidden == "scripted" else "0"
+    compiled = hidden in ("scripted", "recorded")
+    place = "0.0" if compiled else "0"
     assert list(report.left) == [place] and by in report.left[place]
-    assert "test_discovery.py:" in report.left[place] or hidden == "scripted"
+    assert "test_discovery.py:" in report.left[place] or compiled
 
 
 @pytest.mark.parametrize(

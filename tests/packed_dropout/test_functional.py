@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import functional, packed_dropout, reference
+from pmexp.packed_dropout import functional, packed_dropout, reference, seeded_dropout
 from saved_tensors import saved_by
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -198,6 +198,16 @@ def test_bad_options_name_what_is_allowed() -> None:
         packed_dropout(x, rng="mt19937")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="int64"):
         packed_dropout(torch.ones(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("drop", [packed_dropout, seeded_dropout, F.dropout])
+@pytest.mark.parametrize(("p", "training"), [(0.0, True), (0.25, False), (0.0, False)])
+def test_where_nothing_is_dropped_any_tensor_passes_as_it_does_in_torch(
+    drop: Any, p: float, training: bool
+) -> None:
+    eye = torch.eye(4)
+    for x in (eye.long(), eye.bool(), eye.to(torch.complex64), eye.to_sparse()):
+        assert drop(x, p, training) is x
 
 
 @settings(max_examples=20)

@@ -116,3 +116,56 @@ def test_a_class_of_unknown_origin() -> None:
     cls = type("Nowhere", (Own,), {"__module__": "no_such_module"})
     model = nn.Sequential(cls(), nn.Dropout(P))
     assert replace_dropout(model, PackedDropout, example=(torch.ones(64),)).functions == ["0"]
+
+
+class Dense(nn.Sequential):
+    """As in early DenseNets."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(super().forward(x), P, self.training)
+
+
+class Cells(nn.ModuleDict):
+    def forward(self, x: Tensor) -> Tensor:
+        for cell in self.values():
+            x = cell(x)
+        return functools.partial(F.dropout, p=P)(x)
+
+
+class ByChildren(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for child in self.children():
+            x = child(x)
+        return F.dropout(x, P, self.training)
+
+
+def _dropped(x: Tensor) -> Tensor:
+    return functools.partial(F.dropout, p=P)(x)
+
+
+CONTAINERS = {
+    "Sequential": lambda: Dense(nn.Linear(8, 8), nn.ReLU()),
+    "ModuleDict": lambda: Cells({"a": nn.Linear(8, 8), "b": nn.ReLU()}),
+    "children": ByChildren,
+    "Sequential of torch": lambda: nn.Sequential(nn.TransformerEncoderLayer(8, 2, 8, P, _dropped)),
+}
+
+
+@pytest.mark.parametrize("dry", [False, True])
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_route_adds_no_layer_to_a_module_that_runs_its_children(container: str, dry: bool) -> None:
+    torch.manual_seed(0)
+    stock = nn.Sequential(nn.Identity(), CONTAINERS[container](), ByChildren())
+    model, x = copy.deepcopy(stock), torch.ones(4, 8)
+    children = [len(list(part.children())) for part in stock.modules()]
+    replace_dropout(model, PackedDropout, rng="torch", **({"example": (x,)} if dry else {}))
+    for twin in (model, model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.manual_seed(1)
+        expected = stock(x)
+        torch.manual_seed(1)
+        assert torch.equal(twin(x), expected)
+        assert [len(list(part.children())) for part in twin.modules()] == children

@@ -22,12 +22,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pmexp.packed_dropout.draws import Draw, drawn_elements, origin_of_draw
 from pmexp.packed_dropout.report import STAYS_TORCHS_OWN, ReplacementReport
 from pmexp.packed_dropout.routed_modules import (
-    CHILD,
+    DROPOUT,
     WATCH,
     add_route,
     class_may_go,
     is_routed,
     leave_routed_class,
+    put_routed_dropout,
+    routed_dropout,
     run_routed,
     take_routed_class,
 )
@@ -96,7 +98,10 @@ class Discovery:
         if whole and not self.report.settled:
             self.report.settled = True
             rates = {name: getattr(modules.get(name), "p", 0.0) for name in self.report.modules}
-            self.report.uncalled += [n for n, p in rates.items() if 0.0 < p < 1.0 and n not in run.called]
+            called = {id(modules.get(name)) for name in run.called}  # one may have several names
+            self.report.uncalled += [
+                name for name, p in rates.items() if 0.0 < p < 1.0 and id(modules[name]) not in called
+            ]
             self._look_for_attention(run, modules)
 
     def child(self, module: nn.Module) -> nn.Module | None:
@@ -210,7 +215,7 @@ class _MadeWhenNeeded(RecomputingRoute):
         name = self.watch.name
         if name not in self.run.found:
             child = self.run.found[name] = self.watch.discovery.child(self.of)
-            self.run.names[id(child)] = f"{name}.{CHILD}"
+            self.run.names[id(child)] = f"{name}.{DROPOUT}"
         self.dropout = self.run.found[name]
 
 
@@ -238,8 +243,8 @@ class _Draws(TorchDispatchMode):
     def _note(self, draw: Draw) -> None:
         if draw.place in self.run.replaced:
             self.run.called.add(draw.place)
-        elif draw.ours or draw.place.endswith(CHILD):
-            self.run.dropped.add(draw.place.removesuffix(CHILD).removesuffix("."))
+        elif draw.ours or draw.place.endswith(DROPOUT):
+            self.run.dropped.add(draw.place.removesuffix(DROPOUT).removesuffix("."))
         elif draw.elements > 1:  # a single number is no mask
             self.run.draws.append(draw)
 
@@ -275,7 +280,7 @@ def _with_names(run: Run, function: Callable[..., Any], /, *args: Any, **kwargs:
 def _keep_what_was_found(module: nn.Module, run: Run, name: str) -> None:
     vars(module).pop(WATCH, None)
     if (child := run.found.get(name)) is not None:
-        module.add_module(CHILD, child)
+        put_routed_dropout(module, child)
     if name in run.found:
         add_route(module)
     elif not is_routed(module) and (run.dry or class_may_go(module)):
@@ -291,7 +296,11 @@ def _by_place(draws: list[Draw]) -> dict[str, list[str]]:
 
 
 def _named_modules(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    yield from module.named_modules(prefix=prefix, remove_duplicate=False)
+    """The modules in it, and what their functional dropout is sent to."""
+    for name, part in module.named_modules(prefix=prefix, remove_duplicate=False):
+        yield name, part
+        if (dropout := routed_dropout(part)) is not None:
+            yield f"{name}.{DROPOUT}".lstrip("."), dropout
 
 
 def _parent_and_name(modules: dict[str, nn.Module], path: str) -> tuple[nn.Module, str]:

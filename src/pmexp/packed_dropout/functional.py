@@ -59,7 +59,7 @@ def packed_dropout(
 
     Raises:
         ValueError: `p`, `bits`, `rng` or `flip_rate` out of range.
-        TypeError: `input` is not a floating tensor, or sparse.
+        TypeError: `input` is not a floating tensor, or sparse, and something of it is to be dropped.
     """
     if has_torch_function_unary(input):
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
@@ -82,14 +82,17 @@ def packed_dropout(
 def needs_mask(input: Tensor, p: float, training: bool) -> bool:
     """Whether dropout has to draw a mask.
 
-    Raises TypeError for an integer or a sparse tensor, and NotImplementedError where forward-mode derivatives
-    are compiled: torch.compile knows none of an autograd.Function.
+    Raises TypeError for an integer or a sparse tensor of which something is to be dropped, and
+    NotImplementedError where forward-mode derivatives are compiled: torch.compile knows none of an
+    autograd.Function.
     """
+    if not training or p == 0.0:
+        return False  # of whatever kind `input` is, it stays
     if not input.is_floating_point():
         raise TypeError(f"dropout takes a floating-point tensor, got {input.dtype}")
     if input.layout is not torch.strided:
         raise TypeError(f"dropout takes a dense or nested tensor, got {input.layout}")
-    if not training or p in (0.0, 1.0) or input.numel() == 0:
+    if p == 1.0 or input.numel() == 0:
         return False
     if torch.compiler.is_compiling() and forward_ad._current_level >= 0:
         raise NotImplementedError("packed masks have no forward-mode derivative")

@@ -1,9 +1,10 @@
 """Modules whose forward runs under a route.
 
-A routed module has a child `routed_dropout` and a class of its own, a subclass of what it was under the same
-name, whose forward enters a route. Being the forward itself and not hooks around it, whatever runs it again
-takes the route: a checkpoint inside or outside of the module, a direct call. torch.compile traces through it,
-copies and pickles keep it, and no other model in the process is touched.
+A routed module has a dropout, its attribute `routed_dropout`, and a class of its own, a subclass of what it
+was under the same name, whose forward enters a route. The dropout is no submodule: many a forward runs all of
+those. Being the forward itself and not hooks around it, whatever runs it again takes the route: a checkpoint
+inside or outside of the module, a direct call. torch.compile traces through it, copies and pickles keep it,
+and no other model in the process is touched.
 """
 
 import copy
@@ -18,15 +19,15 @@ from torch import nn
 
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route, run_under
 
-CHILD = "routed_dropout"
+DROPOUT = "routed_dropout"  # of a module: what its F.dropout means
 WATCH = "_dropout_watch"  # of a module: what looks at its next forward; see discovery.py
-_ROUTED = "_dropout_is_routed"  # of a module: its F.dropout has a route, and without a child torch's own
+_ROUTED = "_dropout_is_routed"  # of a module: its F.dropout has a route, and without a dropout torch's own
 _ORIGINAL = "_class_without_route"  # of a class made here
 _METHODS = "_routed_methods"
 
 
 def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
-    """Routes F.dropout in the forward of `module`, and in `methods`, to its child; without one to torch.
+    """Routes F.dropout in the forward of `module`, and in `methods`, to its dropout; without one to torch.
 
     Raises TypeError for a module whose class takes no subclass.
     """
@@ -36,12 +37,19 @@ def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
 
 
 def remove_route(module: nn.Module) -> None:
-    """Takes off what `add_route` did, the child too, and a watch."""
-    if CHILD in module._modules:
-        del module._modules[CHILD]
-    for mark in (_ROUTED, WATCH):
+    """Takes off what `add_route` did, the dropout too, and a watch."""
+    for mark in (_ROUTED, DROPOUT, WATCH):
         vars(module).pop(mark, None)
     leave_routed_class(module)
+
+
+def routed_dropout(module: nn.Module) -> nn.Module | None:
+    """What F.dropout means in the forward of `module`; None for torch's own."""
+    return cast(nn.Module | None, getattr(module, DROPOUT, None))
+
+
+def put_routed_dropout(module: nn.Module, dropout: nn.Module) -> None:
+    vars(module)[DROPOUT] = dropout
 
 
 def original_class(module: nn.Module) -> type[nn.Module]:
@@ -68,7 +76,8 @@ def class_may_go(module: nn.Module) -> bool:
 
 
 def leave_routed_class(module: nn.Module) -> None:
-    module.__class__ = original_class(module)
+    if _ORIGINAL in vars(type(module)):  # a traced module hands what is assigned to it on to another
+        module.__class__ = original_class(module)
     own = vars(module).get("forward")
     if own is not None and getattr(own, "func", None) is _call:
         vars(module)["forward"] = own.args[1]
@@ -81,7 +90,7 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
             return known
     body: dict[str, Any] = {name: _routed(original, name) for name in methods}
     body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
-    body |= {_ROUTED: False, WATCH: None}  # found faster than nothing is
+    body |= {_ROUTED: False, DROPOUT: None, WATCH: None}  # found faster than nothing is
     if hasattr(original, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopied_to(original)
     if issubclass(original, torch.fx.GraphModule):
@@ -153,16 +162,12 @@ def _deepcopied_to(original: Any) -> Callable[..., Any]:
 
 def _marks(module: nn.Module) -> tuple[Any, ...]:
     """What makes a copy of `module` a routed one."""
-    marks = {name: vars(module)[name] for name in (_ROUTED, WATCH) if name in vars(module)}
-    return getattr(module, _METHODS), marks, module._modules.get(CHILD)
+    marks = {name: vars(module)[name] for name in (_ROUTED, DROPOUT, WATCH) if name in vars(module)}
+    return getattr(module, _METHODS), marks
 
 
-def _marked(
-    module: nn.Module, methods: frozenset[str], marks: dict[str, Any], child: nn.Module | None
-) -> nn.Module:
+def _marked(module: nn.Module, methods: frozenset[str], marks: dict[str, Any]) -> nn.Module:
     vars(module).update(marks)
-    if child is not None and "_modules" in vars(module):  # else its state is still to come
-        module._modules[CHILD] = child
     module.__class__ = _routed_class(original_class(module), methods)
     return module
 
@@ -187,13 +192,13 @@ def is_routed(module: nn.Module) -> bool:
 
 
 def _route_of(module: nn.Module) -> "Route":
-    child = module._modules.get(CHILD)
-    recomputes = any(getattr(part, "recompute", False) for part in module._modules.values())
+    dropout = routed_dropout(module)
+    recomputes = any(getattr(part, "recompute", False) for part in (dropout, *module._modules.values()))
     if not recomputes:
-        return Route(child)
+        return Route(dropout)
     known = innermost_route()  # of the forward that called a method; it follows the probabilities of both
     return (
         known
         if isinstance(known, RecomputingRoute) and known.of is module
-        else RecomputingRoute(child, module)
+        else RecomputingRoute(dropout, module)
     )

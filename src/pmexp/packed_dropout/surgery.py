@@ -1,7 +1,7 @@
 """replace_dropout(): puts another dropout in the place of every dropout of a model.
 
 Modules are exchanged. Functional calls are routed (see routes.py): a module whose code calls F.dropout gets
-a child, and while its forward runs F.dropout means that child.
+a dropout, and while its forward runs F.dropout means that one.
 """
 
 import inspect
@@ -17,7 +17,14 @@ from pmexp.packed_dropout.discovery import Discovery, drops_probabilities, place
 from pmexp.packed_dropout.dry_run import run_dry
 from pmexp.packed_dropout.exchange import exchanged, why_it_stays
 from pmexp.packed_dropout.report import STAYS_TORCHS_OWN, Place, ReplacementReport
-from pmexp.packed_dropout.routed_modules import CHILD, add_route, original_class, remove_route
+from pmexp.packed_dropout.routed_modules import (
+    DROPOUT,
+    add_route,
+    original_class,
+    put_routed_dropout,
+    remove_route,
+    routed_dropout,
+)
 
 
 def replace_dropout(
@@ -88,7 +95,7 @@ def recompute_attention(model: nn.Module) -> list[str]:
     """
     found = []
     for path, parent in model.named_modules():
-        for name, child in parent._modules.items():
+        for name, child in {**parent._modules, DROPOUT: routed_dropout(parent)}.items():
             if hasattr(child, "recompute") and drops_probabilities(parent, name):
                 child.recompute = True
                 add_route(parent)  # which sees the product that follows
@@ -109,7 +116,7 @@ class _Replacement:
         rate_only = call_sites(parent).rate_only
         for name, child in list(parent._modules.items()):
             child_path = f"{path}.{name}" if path else name
-            if child is None or name == CHILD or name in rate_only or child in self.made.values():
+            if child is None or name in rate_only or child in self.made.values():
                 continue  # a rate-only one is never called: its owner reads `.p` and drops by a function
             if not isinstance(child, nn.Dropout):
                 self._leave(child_path, _why_left(child))
@@ -138,7 +145,6 @@ class _Replacement:
                 path, f"attention dropout lives inside the {attention} kernel; it needs eager attention"
             )
             return
-        module._modules.pop(CHILD, None)
         if inspect.isgeneratorfunction(type(module).forward):
             self._leave(path, "its forward is a generator, whose steps run when no forward does")
             return
@@ -146,7 +152,7 @@ class _Replacement:
             self._leave(path, STAYS_TORCHS_OWN)
             return
         if self._chosen(place_of_functions(module)):
-            module.add_module(CHILD, self.dropout(**self.options).train(module.training))
+            put_routed_dropout(module, self.dropout(**self.options).train(module.training))
             self.report.functions.append(path)
         else:
             self._leave(path, f"where={self.where}")
@@ -176,6 +182,12 @@ def _why_left(module: nn.Module) -> str | None:
 
 
 def _is_to_be_watched(module: nn.Module) -> bool:
-    """Whether a module may drop in a forward of its own: torch's own modules show what they do."""
+    """Whether a module may drop in code that is not torch's: torch's own modules show what they do."""
     of_torch = original_class(module).__module__.startswith(("torch.nn.", "torch.ao.", "torch._dynamo."))
-    return not of_torch and not isinstance(module, nn.Dropout)
+    given = [*module._forward_hooks, *module._forward_pre_hooks]
+    given += [
+        value  # an activation, or a forward put in by somebody
+        for value in vars(module).values()
+        if callable(value) and not (getattr(value, "__module__", None) or "").startswith("torch.")
+    ]
+    return (not of_torch or bool(given)) and not isinstance(module, nn.Dropout)
