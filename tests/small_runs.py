@@ -50,7 +50,9 @@ class Runs:
         """`python -m pmexp.train` in this process: (exit code, stdout, stderr)."""
         self.capture.readouterr()
         before = sys.argv
-        last = {argument.partition("=")[0]: argument for argument in arguments}  # given twice is refused
+        last = {
+            argument.partition("=")[0].lstrip("+"): argument for argument in arguments
+        }  # given twice is refused
         sys.argv = ["train", *last.values(), f"runs_dir={self.folder}"]
         try:
             code = train.main()

@@ -408,7 +408,7 @@ def test_help_is_short_and_imports_no_torch() -> None:
             ["level=records", *TINY_VIT, "train.max_steps=54"],
             "steps: 125 steps are needed and this training has 54",
         ),
-        (["level=step", "foo"], "Error parsing override 'foo'"),
+        (["level=step", "foo"], "foo: is no override; write key=value"),
         (["level=step", *TINY_VIT, "train.max_steps=54"], "steps: 40 pairs and 15 steps for warm-up"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",

@@ -49,7 +49,7 @@ def attempts(runs: Runs) -> list[int]:
 
 @pytest.mark.slow
 def test_a_killed_driver_takes_its_runs_along_and_the_next_one_goes_on(runs: Runs, tmp_path: Path) -> None:
-    arguments = [*SWEEP, "train.epochs=20"]
+    arguments = [*SWEEP, "train.epochs=8"]
     with driver(runs, *arguments):
         worker = pid_of(runs, "pm-drop-s0", with_checkpoint=True)
     (folder,) = runs.run_folders()
@@ -67,7 +67,7 @@ def test_a_killed_driver_takes_its_runs_along_and_the_next_one_goes_on(runs: Run
 
 @pytest.mark.slow
 def test_two_drivers_of_one_sweep_share_it_and_run_nothing_twice(runs: Runs) -> None:
-    arguments = [*SWEEP, "seed=0,1,2,3", "train.epochs=20"]
+    arguments = [*SWEEP, "seed=0,1,2,3", "train.epochs=8"]
     with driver(runs, *arguments) as first:
         pid_of(runs, "pm-drop-s0")
         code, out, err = runs.train(*arguments)
@@ -78,7 +78,7 @@ def test_two_drivers_of_one_sweep_share_it_and_run_nothing_twice(runs: Runs) -> 
     assert len({RunFolder(folder).owner()["pid"] for folder in runs.run_folders()}) == 4
     for folder in runs.run_folders():
         steps = [step for step, metric, _ in deterministic(folder) if metric == "train/loss"]
-        assert steps == list(range(1, len(steps) + 1)) and len(steps) % 20 == 0
+        assert steps == list(range(1, len(steps) + 1)) and len(steps) % 8 == 0
 
 
 def test_a_run_that_another_process_finished_while_this_one_was_built_is_left_alone(
@@ -148,7 +148,7 @@ def test_a_full_disk_costs_checkpoints_and_not_the_run(
 def test_a_run_killed_while_a_checkpoint_is_cut_goes_on_from_the_one_before(
     runs: Runs, tmp_path: Path
 ) -> None:
-    arguments = [*SWEEP, "train.epochs=20", "hydra.launcher.max_retries=0"]
+    arguments = [*SWEEP, "train.epochs=8", "hydra.launcher.max_retries=0"]
     with when_training(runs, "pm-drop-s0", signal.SIGKILL, to_driver=False, with_checkpoint=True):
         assert runs.train(*arguments)[0] == 1
     (folder,) = runs.run_folders()

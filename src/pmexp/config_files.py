@@ -61,7 +61,7 @@ def check_not_hidden(folder: Path) -> None:
 @lru_cache(maxsize=1024)  # a sweep reads the same files for each run
 def _content(text: str, key: str) -> Any:
     loaded = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
-    return _as_written(loaded, yaml.load(text, Loader=_AS_TEXT), key)
+    return _as_written(loaded, _AS_TEXT(text).get_single_data(), key)
 
 
 def _as_written(loaded: Any, written: Any, key: str) -> Any:

@@ -44,8 +44,11 @@ def of_content(files: Iterable[Path]) -> str:
 
 
 def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"dataset.path: {file} cannot be read ({reason(error)}); make it readable") from None
 
 
 def _of_pictures(folder: Path) -> str:

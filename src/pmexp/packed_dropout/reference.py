@@ -125,7 +125,7 @@ def scaled(x: Tensor, keep: Tensor, scale: float) -> Tensor:
     """
     if scale == math.inf:  # stock's on the CPU, in float16 from p = 0.99999 on; 0 * inf would be NaN
         return torch.where(keep != 0, x * scale, x * 0.0)
-    return x.mul(keep).mul_(scale)
+    return x * keep * scale
 
 
 def apply_mask(x: Tensor, keep: Tensor, p: float) -> Tensor:
