@@ -106,6 +106,9 @@ NAMED = [  # §: the value
     "password = correct § battery", "password: correct § battery", "'password': 'it''s §'", "WITH PASSWORD '§'",
     "IDENTIFIED BY '§'", "curl -u me:§ http://x", "curl --user me:§ http://x", "mysql -u root -p§ db", "sshpass -p § ssh x",
     '-H "Authorization: Bearer §"', "-H 'X-Api-Key: §'", '{"Authorization": "Basic §"}', "https://me:§@host/x", "x://:§@host",
+    "env:\n- name: DB_PASSWORD\n  value: §", '- name: "DB_PASSWORD"\n  value: "§"', '{"name": "DB_PASSWORD", "value": "§"}',
+    "{name: DB_PASSWORD, value: §}", '<add key="password" value="§"/>', 'HTTPBasicAuth("me", "§")', "secret_key_base: §",
+    "password: !vault |\n  x\n  §", "docker login -u me -p § host",
 ]  # fmt: skip
 BARE = [
     "§",
@@ -197,7 +200,8 @@ ORDINARY = [
     "hydra.launcher.n_jobs=4", "sqlite:////home/me/runs/mlflow.db", "signature = inspect.signature(f)", "docker run -u 1000:1000 x",
     "basic configuration of a model", "risk-adjusted-return-of-2026-and-later", "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
     "torch-2.13.0+cu130-cp311-cp311-manylinux_2_28_x86_64.whl", "BertForSequenceClassification", "DeepseekV3ForCausalLM",
-    "GPU-" + str(uuid.UUID(int=7 << 90)),
+    '{name: pad_token, value: "[PAD]"}', "- name: DB_PASSWORD\n  valueFrom: x", '{"key": "metric", "value": 0.93}',
+    "{name: DB_PASSWORD, value: ${PASSWORD}}", "GPU-" + str(uuid.UUID(int=7 << 90)),
     "encoder.layer.0.attention.self.dropout", "loss=0.4312 step 12/400 lr=1e-05", "2026-11-27T18:37:03.123+00:00",
     f"runs/default/{RUN_ID}/summary.json", f"key={RUN_ID}", "ssh://git@github.com/x/y.git", "git@github.com:x/y.git", "me@host.org",
     "index 0a1b2c3..4d5e6f7 100644", "integrity: sha512-" + base64.b64encode(hashlib.sha512(b"x").digest()).decode(),

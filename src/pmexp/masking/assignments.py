@@ -43,7 +43,13 @@ _WRAPS = re.compile(r"(?:\w+\.)*(?:\w*Secret\w*|str|bytes|b64decode|quote\w*)\("
 _ATTRIBUTE = re.compile(
     r"(?:self|args|config|cfg|settings|os|env|options|opts|params|request|kwargs)(?:\.\w+)+"
 )
-_BLOCK = re.compile(r"(?:[|>][+-]?\d?[+-]?)?[ \t]*(?:#[^\n]*)?\r?\n")
+_BLOCK = re.compile(r"(?:![\w!:/.-]*[ \t]*)?(?:[|>][+-]?\d?[+-]?)?[ \t]*(?:#[^\n]*)?\r?\n")
+_NAME_AND_VALUE = re.compile(  # {name: DB_PASSWORD, value: x} of containers, <add key="password" value="x"/>
+    r"\b((?:name|key)\\*[\"']?\s*[:=]\s*\\*[\"']?(?P<name>[\w.-]+)\\*[\"']?"
+    r"(?:[,;][ \t]*|[ \t]+|,?[ \t]*\n[+ -]?[ \t]*)\\*[\"']?value\\*[\"']?\s*[:=]\s*)"
+    r"(?:(?P<quote>\\*[\"'])(?P<quoted>.+?)(?P=quote)|[^\s\"'][^\n]*?(?=[,}\]>]*(?:\s|$)))",
+    re.IGNORECASE,
+)
 _INDENT = re.compile(r"[+-]?[ \t]*")
 
 
@@ -58,6 +64,7 @@ class _Name(NamedTuple):
 
 def without_assigned(text: str) -> str:
     """`text` with `***` in the place of each value that the name of a credential is given."""
+    text = _NAME_AND_VALUE.sub(_without_value, text)
     parts: list[str] = []
     done = 0
     for found in _NAME.finditer(text):
@@ -68,6 +75,15 @@ def without_assigned(text: str) -> str:
             parts += [text[done:start], MASK]
             done = end
     return "".join([*parts, text[done:]])
+
+
+def _without_value(pair: "re.Match[str]") -> str:
+    """A name and its value that stand beside each other, each given to a word of its own."""
+    quote, value = pair["quote"] or "", pair["quoted"] or pair[0][len(pair[1]) :]
+    is_reference = _NOTHING.fullmatch(value) or value.startswith(("${", "$(", "{{"))
+    if strength(pair["name"]) is not Strength.strong or is_reference:
+        return pair[0]
+    return f"{pair[1]}{quote}{MASK}{quote}"
 
 
 def _is_strong(found: "re.Match[str]", text: str) -> bool:

@@ -20,12 +20,12 @@ _SUFFIXES = set(
     re.findall(
         r"\w+",
         "old new prod production dev test staging value val text str string plain raw b64 base64 enc encoded "
-        "default backup current main ro rw read write",
+        "default backup current main ro rw read write base",
     )
 )
 _STRONG = re.compile(
     r"(?:(?:password|passwd|pass?phrase|passcode|passwort|pswd|pwd|secret|credential)s?|jwt|psk|bearer|authorization"
-    r"|(?:db|user|my|root|admin|smtp|ftp|ssh|mysql|pg|sql|redis|mail|imap|proxy|ldap|http|login)pass)$"
+    r"|(?:db|user|my|root|admin|smtp|ftp|ssh|mysql|pg|sql|redis|mail|imap|proxy|ldap|http|login|require)pass)$"
 )
 _OWNERS = (
     "api|app|access|secret|private|account|shared|storage|auth|encryption|signing|master|service|subscription|client"

@@ -32,6 +32,8 @@ SHAPES = [
     re.compile(r"((?i:\b(?:bearer|basic)\s+))(?=[\w.~+/-]*\d)[\w.~+/-]{8,}=*"),
     re.compile(r"((?<!\S)(?:-u|--user|--proxy-user)[ =]?[\"']?[^\s:\"'/]+:)(?!\d+(?:\s|$))[^\s\"']+"),
     re.compile(r"((?i:\blogin\s+\S+\s+password\s+))\S+"),  # of a .netrc
+    re.compile(r"((?i:basic_?auth)\(\s*\w?[\"'][^\"'\n]{0,200}[\"'],\s*\w?[\"'])[^\"'\n]+"),
+    re.compile(rf"(\b(?:docker\s+login|sqlcmd)\b{_LINE}{{0,300}}?\s-[pP] ?)[^\s\"'-]\S*"),
     re.compile(r"((?i:\bidentified\s+by\s+[\"']))[^\"'\n]+"),
     re.compile(rf"(\b(?:mysql\w*|mariadb\w*|sshpass)\b{_LINE}{{0,300}}?\s-p ?)[^\s\"'-]\S*"),
 ]
