@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ def first_of(experiment: str) -> list[str]:
     return [f"experiment={experiment}", *(f"{key}={str(swept[key]).split(',')[0]}" for key in swept)]
 
 
+def last_of_each(arguments: Iterable[str]) -> list[str]:
+    """The arguments without those whose key is given again, which is refused."""
+    return list({argument.partition("=")[0].lstrip("+"): argument for argument in arguments}.values())
+
+
 @dataclass
 class Runs:
     """A folder of runs and the command that fills it."""
@@ -50,10 +56,7 @@ class Runs:
         """`python -m pmexp.train` in this process: (exit code, stdout, stderr)."""
         self.capture.readouterr()
         before = sys.argv
-        last = {
-            argument.partition("=")[0].lstrip("+"): argument for argument in arguments
-        }  # given twice is refused
-        sys.argv = ["train", *last.values(), f"runs_dir={self.folder}"]
+        sys.argv = ["train", *last_of_each(arguments), f"runs_dir={self.folder}"]
         try:
             code = train.main()
         finally:

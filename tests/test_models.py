@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from pmexp import models
 from pmexp.datasets.base import Dataset, Split
 from pmexp.models.text import train_tokenizer
-from small_runs import TINY_BERT, Runs
+from small_runs import Runs
 from test_config import config
 
 TEXTS = [
@@ -21,6 +21,8 @@ TEXTS = [
     ("crude oil #42 été",),
 ]
 TRAIN = Split(TEXTS * 3, np.zeros(9, dtype=np.int64))
+
+FROM_CHECKPOINT = ["model=tinybert", "dataset=reuters-r8", "dataset.max_length=32", "train.threads=1"]
 
 
 def test_the_vocabulary_is_the_same_every_time() -> None:
@@ -55,9 +57,8 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def test_a_local_checkpoint_is_fine_tuned(checkpoint: Path, runs: Runs, few_news: str) -> None:
     arguments = [
-        *TINY_BERT,
+        *FROM_CHECKPOINT,
         few_news,
-        "model.pretrained=true",
         f"model.path={checkpoint}",
         "train.max_steps=2",
         "tracking=off",
@@ -113,12 +114,12 @@ def drop_a_tensor(folder: Path) -> None:
 )
 def test_a_broken_checkpoint_is_one_line(spoil, message: str, checkpoint: Path, runs: Runs) -> None:  # type: ignore[no-untyped-def]
     spoil(checkpoint)
-    code, _, err = runs.train(*TINY_BERT, "model.pretrained=true", f"model.path={checkpoint}")
+    code, _, err = runs.train(*FROM_CHECKPOINT, f"model.path={checkpoint}")
     assert code == 2 and re.search(message, err) and err.count("\n") == 1
     assert runs.run_folders() == []
 
 
 def test_a_checkpoint_with_fewer_positions_than_tokens(checkpoint: Path, runs: Runs) -> None:
-    arguments = [*TINY_BERT, "model.pretrained=true", f"model.path={checkpoint}", "dataset.max_length=65"]
+    arguments = [*FROM_CHECKPOINT, f"model.path={checkpoint}", "dataset.max_length=65"]
     code, _, err = runs.train(*arguments)
     assert code == 2 and "exceeds the 64 positions" in err

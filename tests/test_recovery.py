@@ -21,7 +21,7 @@ from pmexp.config import RunConfig
 from pmexp.run_folder import RunFolder
 from pmexp.sweep import State, state_of
 from same_run import assert_same_run, deterministic
-from small_runs import TINY_VIT, Runs
+from small_runs import TINY_VIT, Runs, last_of_each
 
 STEPS = [
     "train.batch_size=64",
@@ -35,7 +35,7 @@ SWEEP = ["-m", *TINY_VIT, *STEPS, "variant=pm-drop"]
 
 @contextmanager
 def driver(runs: Runs, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "pmexp.train", *arguments, f"runs_dir={runs.folder}"]
+    command = [sys.executable, "-m", "pmexp.train", *last_of_each(arguments), f"runs_dir={runs.folder}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield process
