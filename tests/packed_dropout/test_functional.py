@@ -222,3 +222,11 @@ def test_ops_pass_opcheck(numel: int, bits: int) -> None:
     )
     torch.library.opcheck(torch.ops.pmexp.pack_bits.default, (x > 0, bits), test_utils=checks)
     torch.library.opcheck(torch.ops.pmexp.unpack_bits.default, (packed, [numel], bits), test_utils=checks)
+
+
+def test_a_rate_may_be_a_tensor_of_one_number() -> None:
+    x = torch.ones(64)
+    torch.manual_seed(0)
+    expected = packed_dropout(x, 0.25)
+    torch.manual_seed(0)
+    assert torch.equal(packed_dropout(x, torch.tensor(0.25)), expected)  # type: ignore[arg-type]

@@ -68,6 +68,7 @@ def packed_dropout(
     if input.is_nested:
         chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
         return of_values(packed_dropout, input, training=training, inplace=inplace, **chosen._asdict())
+    p = float(p)  # torch takes a tensor of one number as well
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training, inplace)
