@@ -358,11 +358,11 @@ def test_what_was_exchanged_and_not_called_is_named() -> None:
 
 
 def test_a_model_without_dropout_is_said_to_have_none_only_when_it_has_run() -> None:
-    with pytest.raises(ValueError, match="it has no dropout"):
+    with pytest.raises(ValueError, match="no dropout is seen in it"):
         replace_dropout(Own(lambda self, x: x), PackedDropout, example=(x(),))
     model = Own(lambda self, x: x)
     assert "no dropout" not in str(replace_dropout(model, PackedDropout))
-    with pytest.warns(UserWarning, match="found nothing to replace in Own: it has no dropout"):
+    with pytest.warns(UserWarning, match="found nothing to replace in Own: no dropout is seen in it"):
         model(x())
     model(x())  # and never again
 

@@ -239,7 +239,7 @@ def test_a_dropout_module_left_alone_is_not_caught_by_the_route_around_it() -> N
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (nn.Linear(2, 2), "it has no dropout"),
+        (nn.Linear(2, 2), "no dropout is seen in it"),
         (nn.Sequential(nn.Dropout2d(0.1)), "drops channels"),
         (nn.Sequential(nn.LSTM(2, 2, 2, dropout=0.1)), "inside its own kernel"),
         (nn.Sequential(nn.MultiheadAttention(4, 2, dropout=0.1)), "inside its own kernel"),

@@ -51,5 +51,5 @@ class ReplacementReport:
             return None
         reasons = "; ".join(f"{name or 'the model'}: {reason}" for name, reason in self.left.items())
         if not reasons:
-            reasons = "it has no dropout" if self.settled else "its code shows no dropout"
+            reasons = "no dropout is seen in it" if self.settled else "its code shows no dropout"
         return f"replace_dropout(where={self.where!r}) found nothing to replace in {model}: {reasons}"
