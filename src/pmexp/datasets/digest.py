@@ -20,8 +20,8 @@ _READ_AT_MOST = 2**30  # bytes of pictures, which takes a second or two
 def digest_of(config: DatasetConfig) -> str:
     """Of the files that `dataset.path` names, by their content; empty where it names none.
 
-    Of more than a GiB of pictures by name and size. Raises UserError where two files are
-    of one split, or one cannot be read.
+    Of more than a GiB of pictures by name and size. Raises UserError where two files are of one split, or one
+    cannot be read.
     """
     folder = folder_of(config.path) if config.path else None
     try:
@@ -48,7 +48,7 @@ def _sha256(file: Path) -> str:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"dataset.path: {file} cannot be read ({reason(error)}); make it readable") from None
+        raise UserError(f"{file} cannot be read ({reason(error)}); make it readable") from None
 
 
 def _of_pictures(folder: Path) -> str:
