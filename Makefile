@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 RUNS := runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo readme bench gpu test drill check format ui clean
+.PHONY: help setup demo readme bench gpu gpu-dry test drill check format ui clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,8 +32,12 @@ bench: $(INSTALLED) ## speed of dropout and of a whole training step, into runs/
 	$(PYTHON) -m pmexp.bench level=micro quick=true out=$(RUNS)/bench
 	$(PYTHON) -m pmexp.bench level=step out=$(RUNS)/bench
 
-gpu: ## memory and speed of BERT on a CUDA device, in 8 minutes; needs torch, transformers, triton, numpy
+gpu: ## what only a CUDA device can settle, in 9 minutes; needs torch, transformers, triton, numpy
 	PYTHONPATH=src python3 -m pmexp.bench.gpu out=docs/results/gpu.md
+
+gpu-dry: $(INSTALLED) ## the same code on the CPU at tiny sizes: it tries every stage and measures nothing
+	@mkdir -p $(RUNS)
+	$(PYTHON) -m pmexp.bench.gpu device=cpu size=tiny seconds=300 out=$(RUNS)/gpu-dry.md
 
 test: $(INSTALLED) ## every test that this machine can run
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal

@@ -1,47 +1,19 @@
-"""What is written: the record's head, and its two files."""
+"""What the figures were taken on."""
 
-import json
-import os
 import platform
 import subprocess
-from datetime import date
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from pmexp.bench.gpu.page import page
-from pmexp.measure.peak_memory import PeakMemory
 from pmexp.packed_dropout import backend
 
 _DRIVER = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
 _UNKNOWN = "unknown"
 
 
-def new_record(command: str, device: torch.device, seconds: float) -> dict[str, Any]:
-    """Command, date and hardware; plan.execute adds what is measured."""
-    return {
-        "command": command,
-        "date": date.today().isoformat(),
-        "seconds": seconds,
-        "peak": PeakMemory(device).source,
-        "environment": _environment(device),
-    }
-
-
-def write(record: dict[str, Any], out: Path) -> None:
-    """The page to `out` and the record to the same name with .json, each replaced whole."""
-    for path, text in (
-        (out, page(record)),
-        (out.with_suffix(".json"), json.dumps(record, indent=2) + "\n"),
-    ):
-        new = path.with_name(f"{path.name}.new")
-        new.write_text(text, encoding="utf-8")
-        os.replace(new, path)
-
-
-def _environment(device: torch.device) -> dict[str, str]:
+def environment(device: torch.device) -> dict[str, str]:
+    """Hardware, driver and versions."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "memory": _memory(device),

@@ -1,0 +1,1 @@
+"""What `make gpu` measures, a module a stage, each with `measure(bench)`."""
