@@ -31,8 +31,8 @@ class Budget:
         return self.left >= _TRIES * seconds
 
 
-class TimeIsUp(Exception):
-    """Raised in the middle of whatever was running."""
+class TimeIsUp(BaseException):
+    """Raised in the middle of whatever was running, where no `except Exception` of a library may keep it."""
 
 
 @contextmanager

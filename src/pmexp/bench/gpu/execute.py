@@ -62,7 +62,7 @@ def _entry(stage: Stage) -> Record:
 
 def _run(stage: Stage, findings: Path, device: str, size: str, seconds: float) -> str:
     """How it ended."""
-    arguments = [stage.name, str(findings), device, size, f"{seconds:.1f}"]
+    arguments = [stage.module, str(findings), device, size, f"{seconds:.1f}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pmexp.bench.gpu.stage_process", *arguments],
         start_new_session=True,  # compilers that it starts end with it

@@ -5,11 +5,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: `pmexp.bench.gpu.stages.<name>`, in a process of its own."""
+    """One stage: the module `<package>.<name>`, in a process of its own."""
 
     name: str
     title: str
     seconds: int  # its share of the time, of TOTAL_SECONDS
+    package: str = "pmexp.bench.gpu.stages"
+
+    @property
+    def module(self) -> str:
+        return f"{self.package}.{self.name}"
 
 
 STAGES = (

@@ -1,4 +1,4 @@
-"""`python -m pmexp.bench.gpu.stage_process STAGE FINDINGS DEVICE SIZE SECONDS`: one stage, by itself."""
+"""`python -m pmexp.bench.gpu.stage_process MODULE FINDINGS DEVICE SIZE SECONDS`: one stage, by itself."""
 
 import importlib
 import sys
@@ -11,21 +11,21 @@ from pmexp.bench.gpu.budget import Budget, TimeIsUp, time_limit
 from pmexp.bench.gpu.environment import environment
 
 
-def main(name: str, findings: str, device_name: str, size: str, seconds: str) -> int:
+def main(module: str, findings: str, device_name: str, size: str, seconds: str) -> int:
     """Returns 0 done, 1 failed, 3 out of time; what was found is in the file in each case."""
     started = time.monotonic()
     with open(findings, "a", encoding="utf-8") as file:
         device = torch.device(device_name, 0) if device_name == "cuda" else torch.device(device_name)
         bench = Bench(device, size == "tiny", Budget(float(seconds), start=started), file)
-        bench.environment(environment(device))
         try:
+            bench.environment(environment(device))
             with time_limit(bench.budget.left):
-                importlib.import_module(f"pmexp.bench.gpu.stages.{name}").measure(bench)
+                importlib.import_module(module).measure(bench)
         except TimeIsUp:
             return 3
         except Exception as error:
             sys.excepthook(*sys.exc_info())
-            bench.failed(name, error)
+            bench.failed(module.rpartition(".")[2], error)
             return 1
     return 0
 

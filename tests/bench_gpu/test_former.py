@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pmexp.bench.gpu.record import new_record, write
 from torch import nn
 
 from pmexp.bench.gpu import checks, plan, workload
@@ -19,7 +20,6 @@ from pmexp.bench.gpu.command import main
 from pmexp.bench.gpu.largest import largest, measure_largest
 from pmexp.bench.gpu.page import page
 from pmexp.bench.gpu.plan import LARGEST, STEPS, execute
-from pmexp.bench.gpu.record import new_record, write
 from pmexp.bench.gpu.steps import measure_steps
 from pmexp.bench.gpu.workload import BASELINE, SIZES, VARIANTS, Size, Workload
 from pmexp.errors import ContenderFailed
