@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from pmexp.journal import read_journal
+from pmexp.run_folder.journal import read_journal
 
 _MEASURED = ("speed/", "memory/peak_bytes", "energy/")  # of the machine, not of the training
 

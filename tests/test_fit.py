@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmexp import systems
-from pmexp.composition import compose
+from pmexp.command.compose import compose
 from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.fit import measure
 from pmexp.fit.command import main

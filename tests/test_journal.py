@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pmexp import journal
 from pmexp.errors import UserError
-from pmexp.journal import Journal, progress_of, read_journal, records_backwards
+from pmexp.run_folder import journal
+from pmexp.run_folder.journal import Journal, progress_of, read_journal, records_backwards
 
 GARBAGE = ["{nonsense", "[]", "5", '{"metric": "train/loss"}', "\x00\x00", "[" * 100_000, '{"step": "1"}']
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from pmexp import experiment
-from pmexp.journal import read_journal
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import State, state_of
+from hydra_plugins.pmexp_launchers.sweep import State, state_of
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.journal import read_journal
 from pmexp.systems import launch
+from pmexp.training import run as experiment
 from same_run import assert_same_run
 from small_runs import TINY_VIT, Runs
 
@@ -43,7 +43,7 @@ def fault_of_rank_1(fault: str, folder: Path, after_step: int = 1) -> Iterator[N
         "import os, signal, time\n"
         "if os.environ.get('RANK') == '1':\n"
         "    import torch\n"
-        "    from pmexp.loop import Training\n"
+        "    from pmexp.training.loop import Training\n"
         "    forward = Training._summed_loss\n"
         "    def faulty(training, *arguments):\n"
         f"        if training.progress.step == {after_step}: {fault}\n"

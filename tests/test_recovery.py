@@ -17,9 +17,9 @@ import pytest
 
 from disks import small_disk
 from disturbances import pid_of, when_training
+from hydra_plugins.pmexp_launchers.sweep import State, state_of
 from pmexp.config import RunConfig
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import State, state_of
+from pmexp.run_folder.folder import RunFolder
 from same_run import assert_same_run, deterministic
 from small_runs import TINY_VIT, Runs, last_of_each
 
@@ -84,7 +84,7 @@ def test_two_drivers_of_one_sweep_share_it_and_run_nothing_twice(runs: Runs) -> 
 def test_a_run_that_another_process_finished_while_this_one_was_built_is_left_alone(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pmexp import experiment
+    from pmexp.training import run as experiment
 
     arguments = [*TINY_VIT, "train.max_steps=2", "tracking=off"]
     build = experiment.prepare
@@ -103,8 +103,8 @@ def test_what_was_journaled_after_the_checkpoint_is_there_once(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint at step 4, an end without one in step 8."""
-    from pmexp.checkpoint import Checkpoints
-    from pmexp.loop import Training
+    from pmexp.training.checkpoint import Checkpoints
+    from pmexp.training.loop import Training
 
     arguments = [*TINY_VIT, *STEPS, "train.max_steps=16", "variant=pm-drop"]
     looks, gradient = itertools.count(1), Training._gradient
@@ -163,7 +163,7 @@ def test_a_run_killed_while_a_checkpoint_is_cut_goes_on_from_the_one_before(
 
 
 def test_states_by_what_lies_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pmexp import sweep
+    from hydra_plugins.pmexp_launchers import sweep
 
     folder = RunFolder(tmp_path)
     assert state_of(folder) is State.pending
@@ -186,7 +186,7 @@ def test_states_by_what_lies_in_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_heartbeat_goes_on_while_a_step_is_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pmexp import run_folder
+    from pmexp.run_folder import folder as run_folder
 
     monkeypatch.setattr(run_folder, "HEARTBEAT_S", 0.01)
     file = tmp_path / "heartbeat"

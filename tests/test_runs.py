@@ -18,8 +18,8 @@ import yaml
 from hydra_plugins.pmexp_launchers import local  # Hydra makes the class in it anew
 from pmexp.config import RunConfig
 from pmexp.errors import SweepFailed
-from pmexp.journal import Journal
-from pmexp.run_folder import RunFolder
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.journal import Journal
 from pmexp.runs import watch
 from pmexp.runs.command import main
 from small_runs import TINY_VIT
@@ -352,7 +352,7 @@ def test_a_run_that_fails_again_is_exit_code_1(demo: Demo, monkeypatch: pytest.M
 def test_a_run_that_is_run_again_goes_on_in_its_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pmexp import experiment
+    from pmexp.training import run as experiment
 
     demo = Demo(tmp_path / "runs", capsys)
     run = demo.configured(

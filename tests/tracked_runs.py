@@ -17,10 +17,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pmexp.composition import compose
+from pmexp.command.compose import compose
 from pmexp.config import TrackingConfig
-from pmexp.journal import Journal
-from pmexp.run_folder import RunFolder
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.journal import Journal
 from pmexp.tracking import open_mirror
 from pmexp.tracking.database import OpenExperiment
 from pmexp.tracking.mlflow_run import MlflowRun, Status

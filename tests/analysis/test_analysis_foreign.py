@@ -13,8 +13,8 @@ from matplotlib.patches import Patch
 from run_folders import Runs
 
 from pmexp.runs import command
-from pmexp_analysis import latex
-from pmexp_analysis.foreign import words
+from pmexp_analysis.pages import latex
+from pmexp_analysis.pages.foreign import words
 from pmexp_analysis.plots import png
 from pmexp_analysis.plots.text import legend_below, named_ticks
 from pmexp_analysis.report import main

@@ -8,8 +8,8 @@ import pytest
 from run_folders import Runs
 
 from pmexp.errors import UserError
-from pmexp_analysis.load import load_runs
-from pmexp_analysis.records import COLUMNS, Missing
+from pmexp_analysis.sources.experiment import COLUMNS, Missing
+from pmexp_analysis.sources.folders import load_runs
 
 Line = Callable[[str, float | None, int], str]
 

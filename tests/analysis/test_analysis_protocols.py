@@ -9,10 +9,10 @@ from run_folders import Runs
 
 from pmexp.errors import UserError
 from pmexp.protocol import Axis
-from pmexp_analysis.fits import limits_of
-from pmexp_analysis.load import load_runs
-from pmexp_analysis.protocols import Choice
-from pmexp_analysis.records import Experiment
+from pmexp_analysis.numbers.fits import limits_of
+from pmexp_analysis.sources.experiment import Experiment
+from pmexp_analysis.sources.folders import load_runs
+from pmexp_analysis.sources.protocols import Choice
 
 LESS = {"metric": "memory/saved_bytes", "statistic": "relative_change", "threshold": -0.1}
 

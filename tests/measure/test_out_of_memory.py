@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pmexp.measure.out_of_memory import MemoryHistory, is_out_of_memory
-from pmexp_analysis.load import load_runs
+from pmexp_analysis.sources.folders import load_runs
 from small_runs import TINY_VIT, Runs
 
 # One layer as wide as this has attention weights of 2**23 * 2**23 numbers: 256 TiB, past any address space.
@@ -33,7 +33,7 @@ def test_what_counts_as_out_of_memory() -> None:
 
 def starve(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second step's batch asks the real allocator for 4 PiB."""
-    from pmexp.loop import Training
+    from pmexp.training.loop import Training
 
     forward = Training._summed_loss
 
@@ -62,7 +62,7 @@ def test_in_a_step_what_was_measured_before_is_kept(runs: Runs, monkeypatch: pyt
 
 
 def test_any_other_error_is_still_a_failure(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pmexp.loop import Training
+    from pmexp.training.loop import Training
 
     monkeypatch.setattr(Training, "_summed_loss", lambda *_: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError):
@@ -93,7 +93,7 @@ def test_a_sweep_names_it_and_does_not_fail(runs: Runs) -> None:
 
 @pytest.mark.slow
 def test_mlflow_has_a_failed_run_that_says_why(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pmexp_analysis.load_mlflow import load_mlflow
+    from pmexp_analysis.sources.mlflow import load_mlflow
 
     with monkeypatch.context() as patch:
         starve(patch)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pmexp.protocol import CriterionConfig
 from pmexp_analysis.criteria.result import Part, decide
-from pmexp_analysis.records import Member, Missing
+from pmexp_analysis.sources.experiment import Member, Missing
 
 
 def judge_divergence(

@@ -11,10 +11,10 @@ from types import FrameType
 
 from hydra_plugins.pmexp_launchers.processes import Worker
 from hydra_plugins.pmexp_launchers.progress import SweepProgress
+from hydra_plugins.pmexp_launchers.sweep import Outcome, State, is_finished
 from pmexp.config import RunConfig
-from pmexp.failure import Kind
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import Outcome, State, is_finished
+from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.folder import RunFolder
 
 _REFRESH_SECONDS = 0.5
 _GPUS_OF_DRIVER = Path("/proc/driver/nvidia/gpus")

@@ -9,10 +9,10 @@ from hydra_plugins.pmexp_launchers import slurm_commands
 from hydra_plugins.pmexp_launchers.slurm_commands import QueuedJob, SlurmError
 from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job
+from hydra_plugins.pmexp_launchers.sweep import Outcome, State, is_finished, recorded_outcome, state_of
 from pmexp.config import RunConfig
-from pmexp.failure import Kind
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import Outcome, State, is_finished, recorded_outcome, state_of
+from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.folder import RunFolder
 
 _POLLS_UNTIL_GONE = 2  # records on a network file system come later than the end of the job
 Submit = Callable[[Sequence[RunConfig]], Sequence[Job]]

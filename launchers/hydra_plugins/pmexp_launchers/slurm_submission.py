@@ -18,7 +18,7 @@ from hydra_plugins.pmexp_launchers.slurm_resources import Resources
 from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
 from pmexp.config import RunConfig
 from pmexp.masking import masked
-from pmexp.run_folder import write_private
+from pmexp.run_folder.folder import write_private
 
 # Python starts with SIGUSR2 ignored: until submitit has its handler the signal would end it.
 _PYTHON = f"""sh -c 'trap "" USR2; exec "$@"' sh {shlex.quote(sys.executable)}"""

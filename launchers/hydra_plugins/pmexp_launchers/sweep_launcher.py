@@ -4,9 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pmexp.config import RunConfig
-from pmexp.errors import SweepFailed, UserError
-from pmexp.sweep import (
+from hydra_plugins.pmexp_launchers.sweep import (
     Outcome,
     State,
     drop_from_plan,
@@ -14,6 +12,8 @@ from pmexp.sweep import (
     is_finished,
     out_of_memory_text,
 )
+from pmexp.config import RunConfig
+from pmexp.errors import SweepFailed, UserError
 
 
 class SweepLauncher(ABC):
@@ -24,7 +24,7 @@ class SweepLauncher(ABC):
         checkpoint that has changed since a run was made of it is bad input, before anything is executed."""
         self.check()
         if of_files := [run for run in runs if run.has_local_files]:
-            from pmexp.changed_inputs import refuse_changed_inputs  # imports much
+            from pmexp.training.changed_inputs import refuse_changed_inputs  # imports much
 
             refuse_changed_inputs(of_files)
         outcomes = {run.folder: Outcome(State.skipped) for run in runs}

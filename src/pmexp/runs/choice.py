@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from hydra_plugins.pmexp_launchers.sweep import State
 from pmexp.errors import UserError
 from pmexp.runs.found import LABELS, FoundRun
-from pmexp.sweep import State
 
 STATES = (
     State.pending, State.running, State.finished, State.oom, State.failed, State.interrupted, State.stale,

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pmexp.composition_errors import end, exit_code
+from hydra_plugins.pmexp_launchers.sweep import State
+from pmexp.command.exit_code import end, exit_code
 from pmexp.errors import SweepFailed, UserError
 from pmexp.masking import masked
 from pmexp.runs import choice, table
 from pmexp.runs.again import AGAIN, retry
 from pmexp.runs.found import FoundRun, experiments, read_experiment
 from pmexp.shown import printable
-from pmexp.sweep import State
 
 _FILTERS = "task= model= dataset= variant= system= seed=, such as variant=pm-drop,baseline"
 

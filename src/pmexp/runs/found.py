@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
+from hydra_plugins.pmexp_launchers.sweep import State, state_of
 from pmexp.errors import UserError, first_line
-from pmexp.journal import Progress, progress_of
 from pmexp.masking import masked
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import State, state_of
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.journal import Progress, progress_of
 
 Label = str | int
 LABELS = ("task", "model", "dataset", "variant", "system", "seed")

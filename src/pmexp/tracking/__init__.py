@@ -1,7 +1,7 @@
 """Mirrors a run's journal to a tracker. Imports no torch, and mlflow only when one is opened."""
 
 from pmexp.config import RunConfig, Tracker
-from pmexp.run_folder import RunFolder
+from pmexp.run_folder.folder import RunFolder
 from pmexp.tracking.mirror import Mirror, NoMirror
 from pmexp.tracking.record import unmark
 

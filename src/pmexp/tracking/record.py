@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pmexp.config import RunConfig
-from pmexp.journal import read_journal
-from pmexp.run_folder import RunFolder, write_atomically
+from pmexp.run_folder.folder import RunFolder, write_atomically
+from pmexp.run_folder.journal import read_journal
 
 FINAL = "final/"  # prefix of a run's final values, apart from the curves
 _LONGEST_PARAM = 6000  # characters; MLflow would cut it without a word

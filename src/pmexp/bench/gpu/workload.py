@@ -99,7 +99,7 @@ class Workload:
         return ledger
 
     def _loss(self, module: nn.Module, batch: int) -> Tensor:
-        """The batches of one number of samples are the same one. The loss is that of pmexp.loop."""
+        """The batches of one number of samples are the same one. The loss is that of pmexp.training.loop."""
         generator = torch.Generator(self.device).manual_seed(batch)
         draw = partial(torch.rand, batch, self.size.length, generator=generator, device=self.device)
         tokens = (draw() * self.size.architecture["vocab_size"]).long()
