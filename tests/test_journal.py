@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pmexp.errors import UserError
-from pmexp.run_folder import journal
-from pmexp.run_folder.journal import Journal, progress_of, read_journal, records_backwards
+from pmexp.run_folder import journal_lines
+from pmexp.run_folder.journal import Journal
+from pmexp.run_folder.journal_lines import lines_backwards, progress_of, read_lines
 
 GARBAGE = ["{nonsense", "[]", "5", '{"metric": "train/loss"}', "\x00\x00", "[" * 100_000, '{"step": "1"}']
 
@@ -26,17 +27,17 @@ def write(file: Path, steps: int) -> None:
 
 @pytest.mark.parametrize("block", [1, 7, 100, 8192])
 def test_backwards_is_forwards_turned_round(file: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(journal_lines, "_BLOCK_BYTES", block)
     write(file, steps=30)
     with file.open("a") as stream:
         stream.write('{"metric": "cut')
-    assert list(records_backwards(file)) == [record for record, _ in read_journal(file)][::-1]
+    assert list(lines_backwards(file)) == [record for record, _ in read_lines(file)][::-1]
 
 
 @pytest.mark.parametrize("content", ["", "\n", '{"metric": "cut'])
 def test_a_journal_without_a_whole_record(file: Path, content: str) -> None:
     file.write_text(content)
-    assert [record for record in records_backwards(file) if record] == []
+    assert [record for record in lines_backwards(file) if record] == []
     assert progress_of(file).step == 0
 
 
@@ -71,9 +72,9 @@ def test_a_line_that_is_no_record_is_named(file: Path, garbage: str) -> None:
     good = file.read_bytes()
     file.write_bytes(good + garbage.encode() + b"\n" + good.splitlines(keepends=True)[1])
     for offset in (0, len(good)):
-        with pytest.raises(UserError, match=f"^{file}, line 4 is no record"):
-            list(read_journal(file, offset))
-    assert list(records_backwards(file))[1] is None
+        with pytest.raises(UserError, match=f"^{file}, line 4 is no line of a journal"):
+            list(read_lines(file, offset))
+    assert list(lines_backwards(file))[1] is None
     found = progress_of(file)
     assert found.step == 1 and not found.damaged  # the loss is behind the damage
     file.write_bytes(good + garbage.encode() + b"\n")
@@ -83,5 +84,5 @@ def test_a_line_that_is_no_record_is_named(file: Path, garbage: str) -> None:
 
 def test_a_file_without_line_ends_is_read_in_a_moment(file: Path) -> None:
     file.write_bytes(b"x" * 10_000_000)
-    assert list(records_backwards(file)) == []
+    assert list(lines_backwards(file)) == []
     assert progress_of(file).step == 0

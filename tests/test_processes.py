@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from hydra_plugins.pmexp_launchers.sweep import State, state_of
 from pmexp.run_folder.folder import RunFolder
-from pmexp.run_folder.journal import read_journal
+from pmexp.run_folder.journal_lines import read_lines
+from pmexp.run_folder.state import State, state_of
 from pmexp.systems import launch
 from pmexp.training import run as experiment
 from same_run import assert_same_run
@@ -61,7 +61,7 @@ def run_folder(folder: Path) -> Path:
 
 
 def curve(folder: Path, metric: str) -> list[tuple[int, float]]:
-    records = [record for record, _ in read_journal(run_folder(folder) / "journal.jsonl")]
+    records = [record for record, _ in read_lines(run_folder(folder) / "journal.jsonl")]
     return [(record["step"], record["value"]) for record in records if record["metric"] == metric]
 
 

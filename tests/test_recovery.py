@@ -17,9 +17,9 @@ import pytest
 
 from disks import small_disk
 from disturbances import pid_of, when_training
-from hydra_plugins.pmexp_launchers.sweep import State, state_of
 from pmexp.config import RunConfig
 from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.state import State, state_of
 from same_run import assert_same_run, deterministic
 from small_runs import TINY_VIT, Runs, last_of_each
 

@@ -22,12 +22,12 @@ from hydra_plugins.pmexp_launchers.slurm_job import SlurmJob
 from hydra_plugins.pmexp_launchers.slurm_resources import PACKAGED, load
 from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job
-from hydra_plugins.pmexp_launchers.sweep import State
 from pmexp.command.compose import compose
 from pmexp.config import SHARDING, Part, RunConfig, SystemConfig
 from pmexp.errors import UserError
 from pmexp.run_folder.failure import Kind
 from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.state import State
 from small_runs import TINY_VIT, Runs
 
 SWEEP = [

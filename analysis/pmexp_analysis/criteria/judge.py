@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from pmexp.protocol import CriterionConfig, Statistic
+from pmexp.run_folder.state import State
 from pmexp_analysis.criteria.growth import judge_growth
 from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
 from pmexp_analysis.criteria.pairs import Sides, judge_pairs
@@ -17,7 +18,7 @@ from pmexp_analysis.numbers.series import series_over
 from pmexp_analysis.numbers.values import BySeed, SectionValues, values_of
 from pmexp_analysis.sources.experiment import Experiment, Member, Missing
 
-_WITHOUT_ANSWER = ("failed", "unfinished", "never started")
+_WITHOUT_ANSWER = [state.value for state in State if not state.is_result]
 
 
 def judge(experiment: Experiment, limits: Sequence[Limits]) -> list[Judged]:

@@ -15,7 +15,7 @@ from pmexp_analysis.numbers.hparams import Grid
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.series import Series, series_over
 from pmexp_analysis.numbers.stats import describe
-from pmexp_analysis.sources.experiment import Experiment
+from pmexp_analysis.sources.experiment import OUT_OF_MEMORY, Experiment
 
 _SCALES = {"dataset.max_length": "sequence length [tokens]", "train.batch_size": "batch [samples]"}
 
@@ -68,7 +68,7 @@ def _levels(series: Series, metric: str) -> list[plots.Level]:
     lacking: set[tuple[str, float]] = set()
     for setting, member in series.members:
         value = (member.run.finals or {}).get(metric)
-        if member.state == "out of memory":
+        if member.state == OUT_OF_MEMORY:
             lacking.add((member.labels.variant, setting))
         elif value is not None and math.isfinite(value):
             values[member.labels.variant, setting].append(value)

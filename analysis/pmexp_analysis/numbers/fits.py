@@ -15,7 +15,7 @@ from pmexp.protocol import Axis
 from pmexp_analysis.numbers.series import series_over
 from pmexp_analysis.sources.assemble import along
 from pmexp_analysis.sources.distinguish import distinguish
-from pmexp_analysis.sources.experiment import Experiment, Labels
+from pmexp_analysis.sources.experiment import DIVERGED, FINISHED, OUT_OF_MEMORY, Experiment, Labels
 
 _SETTING_OF = {"batch": "train.batch_size", "length": "dataset.max_length"}
 
@@ -61,7 +61,7 @@ def limits_of(experiment: Experiment, folder: Path | None) -> list[Limits]:
             for setting, member in series.members:
                 if member.run.finals is not None:
                     tries[member.labels.variant].fits.append(setting)
-                elif member.state == "out of memory":
+                elif member.state == OUT_OF_MEMORY:
                     tries[member.labels.variant].lacks.append(setting)
             found.append(Limits(series.task, series.system, over, "run", dict(tries)))
     answers = sorted(folder.glob("*.json")) if folder and folder.is_dir() else []
@@ -72,9 +72,9 @@ def lone_fits(experiment: Experiment) -> tuple[list[Labels], list[Labels]]:
     """(runs of the method that finished where the baseline's ran out of memory, those of the baseline)."""
     protocol = experiment.protocol
     state = {member.labels: member.state for member in experiment.members}
-    lacking = [at for at, how in state.items() if at.variant == protocol.baseline and how == "out of memory"]
+    lacking = [at for at, how in state.items() if at.variant == protocol.baseline and how == OUT_OF_MEMORY]
     twins = [Labels(at.task, at.system, protocol.method, at.seed) for at in lacking]
-    fitting = [at for at in twins if state.get(at) in ("finished", "diverged")]
+    fitting = [at for at in twins if state.get(at) in (FINISHED, DIVERGED)]
     return sorted(fitting), sorted(lacking)
 
 

@@ -11,9 +11,19 @@ import pandas as pd
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import Axis
+from pmexp.run_folder.journal_lines import Curve
 from pmexp_analysis.pages.foreign import readable, words
 from pmexp_analysis.sources.distinguish import distinguish
-from pmexp_analysis.sources.experiment import COLUMNS, Curve, Experiment, Labels, Member, Missing, Run, State
+from pmexp_analysis.sources.experiment import (
+    COLUMNS,
+    DIVERGED,
+    NO_RUN,
+    Experiment,
+    Labels,
+    Member,
+    Missing,
+    Run,
+)
 from pmexp_analysis.sources.protocols import NO_CHOICE, Choice, protocol_of
 
 OWN_SYSTEM = "its own"  # in the place of a system where arms are compared
@@ -68,8 +78,8 @@ def along(axis: Axis, labels: Labels) -> Labels:
     return labels
 
 
-def _state(run: Run) -> State:
-    return "diverged" if run.finals is not None and _not_finite(run.finals) else run.state
+def _state(run: Run) -> str:
+    return DIVERGED if run.finals is not None and _not_finite(run.finals) else run.state
 
 
 def _not_finite(finals: Mapping[str, float]) -> list[str]:
@@ -117,7 +127,7 @@ def _seeds_that_others_have(finished: Sequence[Member], known: Sequence[Missing]
             owners = ", ".join(sorted(variant for variant, seeds in seeds_of.items() if seed in seeds))
             why = f"no run of this seed, there is one of {owners}"
             missing += [
-                Missing(task, system, variant, seed, None, why, "no run")
+                Missing(task, system, variant, seed, None, why, NO_RUN)
                 for variant, seeds in seeds_of.items()
                 if seed not in seeds and Labels(task, system, variant, seed) not in named
             ]

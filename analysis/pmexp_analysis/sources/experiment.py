@@ -1,20 +1,22 @@
 """The types between the sources of runs and the rest: what a run tells, and an experiment as two tables."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from pmexp.protocol import ProtocolConfig
+from pmexp.run_folder.journal_lines import Curve
+from pmexp.run_folder.state import State
 
 COLUMNS = ("run_id", "task", "system", "variant", "seed", "metric", "unit", "direction", "step", "value")
 
 
-# How a run ended, or that it did not. Diverged: finished with a loss or score that is not finite.
-State = Literal["finished", "diverged", "out of memory", "failed", "unfinished", "never started", "no run"]
+FINISHED, FAILED, OUT_OF_MEMORY = State.finished.value, State.failed.value, State.oom.value
+DIVERGED = "diverged"  # finished with a loss or score that is not finite
+NO_RUN = "no run"  # nothing is known but that its pair is there
 
 
 @dataclass(frozen=True, order=True)
@@ -37,19 +39,7 @@ class Missing:
     seed: int
     run_id: str | None
     why: str
-    state: State = "failed"
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The records of one run in the order written: five columns of one length, not finite = NaN."""
-
-    metrics: Sequence[str] = ()
-    units: Sequence[str] = ()
-    directions: Sequence[str] = ()
-    steps: Sequence[float] = ()
-    values: Sequence[float] = ()
-    started: float = math.inf  # seconds since 1970, of the first
+    state: str = FAILED
 
 
 @dataclass(frozen=True)
@@ -60,7 +50,7 @@ class Run:
     run_id: str
     labels: Labels
     finals: Mapping[str, float] | None = None
-    state: State = "finished"
+    state: str = FINISHED  # a State, in words
     why: str = ""
     curve: Curve = field(default_factory=Curve)
     environment: Mapping[str, str | float] = field(default_factory=dict)
@@ -77,7 +67,7 @@ class Member:
 
     run: Run
     labels: Labels
-    state: State
+    state: str  # that of the run, or one of the two words that only a report has
 
     @property
     def words(self) -> Labels:

@@ -15,9 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pmexp.errors import UserError, first_line
 from pmexp.metrics.catalog import metric_of
+from pmexp.run_folder.journal_lines import Curve
+from pmexp.run_folder.state import State
 from pmexp_analysis.sources.assemble import assemble
-from pmexp_analysis.sources.experiment import Curve, Experiment, Labels, Run
-from pmexp_analysis.sources.folders import finite
+from pmexp_analysis.sources.experiment import FAILED, OUT_OF_MEMORY, Experiment, Labels, Run
 from pmexp_analysis.sources.protocols import NO_CHOICE, Choice
 
 if TYPE_CHECKING:
@@ -86,13 +87,13 @@ def _read_run(client: MlflowClient, run: "MlflowRun", uri: str) -> Run:
         if metric.startswith(_FINAL)
     }
     if tags.get("status") == "oom":
-        return replace(known, state="out of memory", why=f"out of memory, {status} in MLflow")
+        return replace(known, state=OUT_OF_MEMORY, why=f"out of memory, {status} in MLflow")
     if status == "RUNNING":
-        return replace(known, state="unfinished", why="RUNNING in MLflow: still running, or killed")
+        return replace(known, state=State.running.value, why="RUNNING in MLflow: still running, or killed")
     if status != "FINISHED":
-        return replace(known, state="failed", why=f"{status} in MLflow")
+        return replace(known, state=FAILED, why=f"{status} in MLflow")
     if not finals:
-        return replace(known, state="failed", why=f"FINISHED in MLflow without any {_FINAL} metric")
+        return replace(known, state=FAILED, why=f"FINISHED in MLflow without any {_FINAL} metric")
     return replace(known, finals=finals, curve=_read_curves(client, run))
 
 
@@ -147,4 +148,4 @@ def _read_curves(client: MlflowClient, run: "MlflowRun") -> Curve:
 
 
 def _value(value: float) -> float:
-    return math.nan if abs(value) >= _LARGEST else finite(value)
+    return value if abs(value) < _LARGEST else math.nan

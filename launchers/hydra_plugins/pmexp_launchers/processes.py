@@ -10,9 +10,10 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from hydra_plugins.pmexp_launchers.sweep import Outcome, State, outcome_of
+from hydra_plugins.pmexp_launchers.sweep import Outcome, outcome_of
 from pmexp.config import RunConfig
 from pmexp.errors import Interrupted, RankFailed, RunClaimed, UserError
+from pmexp.run_folder.state import State
 from pmexp.tracking.database import silence_mlflow
 
 _PRELOAD = ["pmexp.training.run", "mlflow", "mlflow.store.tracking.sqlalchemy_store"]

@@ -14,7 +14,7 @@ from hydra_plugins.pmexp_launchers.submissions import Job
 from hydra_plugins.pmexp_launchers.sweep import Outcome
 from pmexp.config import RunConfig
 from pmexp.run_folder.folder import RunFolder
-from pmexp.run_folder.journal import progress_of
+from pmexp.run_folder.journal_lines import progress_of
 
 _ROWS = 20  # of running runs
 

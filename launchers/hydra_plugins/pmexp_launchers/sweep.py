@@ -1,36 +1,16 @@
 """Many runs: which are there to do, what became of each. Imports no torch; launchers build on it."""
 
-import json
 import os
 import signal
-import socket
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-
-from filelock import FileLock
 
 from pmexp.config import RunConfig
 from pmexp.run_folder.failure import Kind
-from pmexp.run_folder.folder import HEARTBEAT_S, RunFolder, write_atomically
-
-_STALE_S = 12 * HEARTBEAT_S  # without a heartbeat: network file systems show a file's time up to 60 s late
-
-
-class State(Enum):
-    """Of a run; `skipped` and `killed` are what a sweep found or saw happen."""
-
-    pending = "pending"
-    running = "running"
-    skipped = "finished before"
-    finished = "finished"
-    oom = "out of memory"  # a result: the run counts as done
-    failed = "failed"
-    interrupted = "interrupted"  # by a stop signal, with a checkpoint
-    stale = "stale"  # begun, without an end on record, and its process is gone
-    killed = "killed"
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.plan import add_to_plan
+from pmexp.run_folder.state import State, state_of
 
 
 @dataclass(frozen=True)
@@ -62,43 +42,12 @@ def is_finished(run: RunConfig) -> bool:
 
 
 def write_plan(runs: Sequence[RunConfig]) -> None:
-    """Adds the runs to ``runs/<name>/plan.json``, from which the report knows what is missing."""
+    """Adds the runs to the plans of their experiments."""
     experiments: dict[Path, list[RunConfig]] = {}
     for run in runs:
         experiments.setdefault(run.folder.parent, []).append(run)
     for folder, own in experiments.items():
-        file = folder / "plan.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_name(".plan.lock")):
-            planned = json.loads(file.read_text()) if file.is_file() else []
-            by_id = {entry["run_id"]: entry for entry in planned}
-            by_id |= {
-                run.run_id: {"run_id": run.run_id, **run.labels, "settings": run.settings} for run in own
-            }
-            write_atomically(file, json.dumps(list(by_id.values()), indent=1) + "\n")
-
-
-def drop_from_plan(run: RunConfig) -> None:
-    """Forgets a run that cannot be: its configuration was refused when it started."""
-    file = run.folder.parent / "plan.json"
-    with FileLock(file.with_name(".plan.lock")):
-        planned = [entry for entry in json.loads(file.read_text()) if entry["run_id"] != run.run_id]
-        write_atomically(file, json.dumps(planned, indent=1) + "\n")
-
-
-def state_of(folder: RunFolder) -> State:
-    """The state of a run by what lies in its folder, on this or another machine."""
-    if folder.is_finished():
-        return State.oom if folder.out_of_memory() else State.finished
-    if failure := folder.failed():
-        return State[failure["status"]]
-    owner = folder.owner()
-    if not owner:
-        return State.pending
-    if owner["host"] == socket.gethostname():
-        return State.running if folder.is_claimed() else State.stale
-    beat = folder.heartbeat.stat().st_mtime if folder.heartbeat.is_file() else owner["started"]
-    return State.running if time.time() - beat < _STALE_S else State.stale
+        add_to_plan(folder, [(run.run_id, run.labels, run.settings) for run in own])
 
 
 def recorded_outcome(run: RunConfig) -> Outcome | None:
@@ -107,7 +56,7 @@ def recorded_outcome(run: RunConfig) -> Outcome | None:
     if folder.is_finished():
         return Outcome(State.oom if folder.out_of_memory() else State.finished)
     if failure := folder.failed():
-        return Outcome(State[failure["status"]], failure["error"], kind=Kind(failure["kind"]))
+        return Outcome(state_of(folder), failure["error"], kind=Kind(failure["kind"]))
     return None
 
 
@@ -118,7 +67,7 @@ def outcome_of(run: RunConfig, exit_code: int) -> Outcome:
         return recorded
     if exit_code < 0:
         said = f"killed by {signal.Signals(-exit_code).name}"
-        return Outcome(State.killed, said, kind=Kind.infrastructure)
+        return Outcome(State.stale, said, kind=Kind.infrastructure)
     said = f"its process ended with code {exit_code} and left no summary"
     return Outcome(State.failed, said, kind=Kind.code)
 

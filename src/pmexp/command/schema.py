@@ -19,8 +19,8 @@ _LAUNCHER = "hydra.launcher."
 
 def conf_folder() -> Path:
     """The YAML files: beside this module in an installed package, at the top of a source tree."""
-    installed = Path(__file__).parent / "conf"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "conf"
+    installed = Path(__file__).parents[1] / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "conf"
 
 
 @cache

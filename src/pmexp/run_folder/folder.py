@@ -5,9 +5,9 @@ the last try ended otherwise. A folder with neither is of a run that still goes 
 and its heartbeat is fresh, or of one that was killed.
 """
 
+import fcntl
 import json
 import logging
-import math
 import os
 import shutil
 import socket
@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from pmexp import logs
-from pmexp.config import RunConfig
 from pmexp.errors import RunClaimed, UserError
-from pmexp.masking import masked, masked_values
+from pmexp.masking import masked
 from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.files import damaged, read_object, write_atomically
 
 HEARTBEAT_S = 10.0  # seconds between two
 _CLAIM_S = 1.0  # a look at the claim holds it for a moment: who wants it waits that long
+_CLAIM_LOOK_S = 0.02
 
 
 class RunFolder:
@@ -42,6 +42,7 @@ class RunFolder:
         self.summary = self.path / "summary.json"
         self.failure = self.path / "failure.json"
         self.heartbeat = self.path / "heartbeat"
+        self.mirrored = self.path / "tracking.json"  # there once MLflow has all of the run
         self._owner = self.path / "owner.json"
         self._lock = self.path / ".lock"
 
@@ -50,16 +51,19 @@ class RunFolder:
 
     def out_of_memory(self) -> str:
         """What a run that ended out of memory said; empty for any other."""
-        summary = _object_in(self.summary, "status")
+        summary = read_object(self.summary, "status")
         return str(summary.get("error")) if summary.get("status") == "oom" else ""
 
     def failed(self) -> dict[str, Any]:
-        """Of a last try that ended without a result: status, kind, error, log; {} of any other."""
-        return _object_in(self.failure, "status", "kind", "error")
+        """How a last try ended that left no result: status, kind, error, log; {} for any other."""
+        failure = read_object(self.failure, "status", "kind", "error")
+        if failure and failure["kind"] not in [kind.value for kind in Kind]:
+            raise damaged(self.failure, f"its kind is {failure['kind']!r}")
+        return failure
 
     def owner(self) -> dict[str, Any]:
         """Who began the last try: host, pid, started (seconds since 1970), attempt; {} before the first."""
-        owner = _object_in(self._owner, "host", "pid", "started")
+        owner = read_object(self._owner, "host", "pid", "started")
         return {"attempt": 1} | owner if owner else {}  # earlier versions did not count them
 
     def last_start(self) -> dict[str, Any]:
@@ -72,11 +76,12 @@ class RunFolder:
         return {}
 
     def input_digests(self) -> dict[str, str]:
-        """Of the data and the pretrained weights behind its result, or behind the checkpoint that it would go
-        on from, by their keys in the record; {} where there is neither, and of a run of earlier versions.
+        """Digests of the data and the pretrained weights behind its result, or behind the checkpoint that it
+        would go on from, by their keys in the summary; {} where there is neither, and for a run of earlier
+        versions.
         """
         if self.is_finished():
-            found = _object_in(self.summary, "status").get("environment")
+            found = read_object(self.summary, "status").get("environment")
         else:
             has_checkpoint = any((self.checkpoints / "resume").glob("step-*.json"))
             found = self.last_start().get("data") if has_checkpoint else None
@@ -84,18 +89,24 @@ class RunFolder:
         digests = {key: found.get(key) for key in ("data_digest", "ood_data_digest", "model_digest")}
         return {key: value for key, value in digests.items() if isinstance(value, str)}
 
+    def mlflow_run_id(self) -> str | None:
+        """The run in MLflow that has all of this one as it ended; None where there is none."""
+        found = read_object(self.mirrored).get("mlflow_run_id")
+        return found if isinstance(found, str) else None
+
     def is_claimed(self) -> bool:
         """Whether a process executes the run now, as far as this machine's file system knows."""
-        if not self._lock.is_file():
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR)
+        except FileNotFoundError:
             return False
         try:
-            with FileLock(self._lock, timeout=0):
-                return False
-        except Timeout:
-            return True
+            return not _locked(descriptor)
+        finally:
+            os.close(descriptor)
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
+    def claimed(self) -> Iterator["Claim"]:
         """Makes the folder and holds its lock, which ends with the process whatever happens to it.
 
         Raises RunClaimed when another process has it: of two that begin at once, one gets the run. Raises
@@ -103,22 +114,20 @@ class RunFolder:
         """
         _refuse_links(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock, timeout=_CLAIM_S)
+        claim = Claim(self._lock)
         try:
-            lock.acquire()
-        except Timeout:
-            owner = self.owner()
-            raise RunClaimed(
-                f"{self.path} is being written by another process ({owner.get('host', 'just started')}, pid "
-                f"{owner.get('pid', 'unknown')}); wait for it or stop it"
-            ) from None
-        try:
-            yield
+            if not claim.taken_within(_CLAIM_S):
+                owner = self.owner()
+                raise RunClaimed(
+                    f"{self.path} is being written by another process ({owner.get('host', 'just started')}, "
+                    f"pid {owner.get('pid', 'unknown')}); wait for it or stop it"
+                )
+            yield claim
         finally:
-            lock.release()
+            claim.release()
 
     @contextmanager
-    def opened(self, config: RunConfig, capture_output: bool = False) -> Iterator[None]:
+    def opened(self, config: Mapping[str, Any], capture_output: bool = False) -> Iterator[None]:
         """For who has claimed it: writes the configuration and who runs it, and logs to log.txt as well.
 
         With `capture_output` log.txt gets all that this process prints from now on, to its end.
@@ -139,7 +148,7 @@ class RunFolder:
             }
             write_atomically(self._owner, json.dumps(owner) + "\n")
             self.failure.unlink(missing_ok=True)
-            write_atomically(self.path / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
+            write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
             with _beating(self.heartbeat):
                 yield
         finally:
@@ -153,34 +162,8 @@ class RunFolder:
         _redirect_output(self.log)
         yield
 
-    def finish(
-        self,
-        config: RunConfig,
-        metrics: Mapping[str, float],
-        environment: Mapping[str, Any],
-        replacement: Mapping[str, Any],
-        tracking: Mapping[str, str] | None,
-        out_of_memory: str = "",
-    ) -> None:
-        """Writes summary.json, and drops the checkpoint that only an unfinished run needs.
-
-        `out_of_memory`: the line that says so where the run ended by it: its status is then "oom", which is a
-        result like another, so that the run is not tried again.
-        """
-        summary = {
-            "status": "oom" if out_of_memory else "finished",
-            **({"error": masked(out_of_memory)} if out_of_memory else {}),
-            "run_id": config.run_id,
-            "name": config.name,
-            "labels": config.labels,
-            "settings": config.settings,
-            "protocol": config.to_dict()["protocol"],
-            "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
-            "environment": masked_values(environment),
-            "replacement": dict(replacement),
-            "tracking": tracking,
-        }
-        write_atomically(self.summary, json.dumps(summary, indent=1) + "\n")
+    def drop_resume_checkpoints(self) -> None:
+        """Removes what only an unfinished run needs."""
         shutil.rmtree(self.checkpoints / "resume", ignore_errors=True)
 
     def fail(self, kind: Kind, error: str) -> None:
@@ -216,19 +199,43 @@ def _beating(file: Path) -> Iterator[None]:
         thread.join()
 
 
-def _object_in(file: Path, *keys: str) -> dict[str, Any]:
-    """The JSON object in `file`, {} where there is none. Raises UserError for a file with anything else."""
+class Claim:
+    """The lock by which one process has a run. It ends with its process, however that ends."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+
+    def taken_within(self, seconds: float) -> bool:
+        """Whether it could be taken."""
+        end = time.monotonic() + seconds
+        while not (taken := _locked(self._descriptor)) and time.monotonic() < end:
+            time.sleep(_CLAIM_LOOK_S)
+        return taken
+
+    def check(self) -> None:
+        """Raises RunClaimed where the lock's file, or the folder around it, is no longer the one that was
+        locked: somebody removed it, and another process may have begun the run anew."""
+        try:
+            now, own = os.stat(self._file), os.fstat(self._descriptor)
+        except OSError:
+            now, own = None, None
+        if now is None or own is None or (now.st_dev, now.st_ino) != (own.st_dev, own.st_ino):
+            raise RunClaimed(
+                f"{self._file.parent} was removed while its run was executed; nothing more is written there, "
+                "run the same command again"
+            )
+
+    def release(self) -> None:
+        os.close(self._descriptor)
+
+
+def _locked(descriptor: int) -> bool:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:  # or removed since somebody looked
-        return {}
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not all(key in found for key in keys):
-        raise UserError(
-            f"{file} is damaged: it has no {', '.join(keys)} as JSON; remove it and run this again"
-        )
-    return found
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _refuse_links(folder: Path) -> None:
@@ -247,27 +254,3 @@ def _redirect_output(file: Path) -> None:
             stream.flush()
             os.dup2(log.fileno(), stream.fileno())
     logs.mask_output()
-
-
-def write_private(file: Path, text: str) -> Path:
-    """Writes a file, whole or not at all, that only its owner can read; returns its absolute path."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    scratch.unlink(missing_ok=True)
-    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text)
-    scratch.replace(file)
-    return file.absolute()
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """The file holds all of the old text or all of the new, whatever happens in between."""
-    scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with scratch.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        scratch.replace(file)
-    finally:
-        scratch.unlink(missing_ok=True)

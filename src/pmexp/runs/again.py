@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from hydra_plugins.pmexp_launchers.sweep import State
 from pmexp.config import read_config
 from pmexp.errors import UserError
 from pmexp.run_folder.folder import RunFolder
-from pmexp.runs.found import FoundRun
+from pmexp.run_folder.found import FoundRun
+from pmexp.run_folder.state import State
 
 AGAIN = (State.failed, State.interrupted, State.stale)
 

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from hydra_plugins.pmexp_launchers.sweep import State
-from pmexp.runs.found import FoundRun
+from pmexp.run_folder.found import FoundRun
+from pmexp.run_folder.state import State
 from pmexp.runs.table import counts, run_lines
 
 _REFRESH_SECONDS = 2.0

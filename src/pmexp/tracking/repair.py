@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from hydra_plugins.pmexp_launchers.sweep import State, state_of
 from pmexp.config import RunConfig, Tracker, TrackingConfig, read_config
 from pmexp.errors import UserError, first_line
 from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.state import State, state_of
 from pmexp.tracking.database import OpenExperiment, reason
 from pmexp.tracking.mlflow_run import MlflowRun, Status
 from pmexp.tracking.parent import ParentRun

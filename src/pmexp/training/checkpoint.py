@@ -22,7 +22,8 @@ from torch import Tensor
 
 from pmexp.config import CheckpointConfig
 from pmexp.errors import first_line, said_of
-from pmexp.run_folder.folder import RunFolder, write_atomically
+from pmexp.run_folder.files import write_atomically
+from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.ranks import Ranks
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import logging
 import signal
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -34,7 +34,8 @@ from pmexp.models.examples import EVALUATION, IGNORED
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder.failure import Kind, kind_of
 from pmexp.run_folder.folder import RunFolder
-from pmexp.run_folder.journal import Journal, NoJournal, last_values
+from pmexp.run_folder.journal import Journal, NoJournal
+from pmexp.run_folder.summary import write_summary
 from pmexp.systems import System
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
@@ -112,8 +113,12 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
 def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = False) -> None:
     """The summary of a run for which memory did not suffice to build it. Raises RunClaimed."""
     folder = RunFolder(config.folder)
-    with folder.claimed(), folder.opened(config, capture_output):
-        _record_out_of_memory(config, folder, open_mirror(config, folder), said)
+    with (
+        folder.claimed(),
+        folder.opened(config.to_dict(), capture_output),
+        Journal(folder.journal) as journal,
+    ):
+        _record_out_of_memory(config, folder, journal, open_mirror(config, folder), said)
 
 
 def _finished(folder: RunFolder) -> bool:
@@ -139,7 +144,7 @@ def _our_turn(folder: RunFolder, ranks: Ranks) -> Iterator[bool]:
 
 @contextmanager
 def _opened(config: RunConfig, folder: RunFolder, ranks: Ranks, capture_output: bool) -> Iterator[None]:
-    with folder.opened(config, capture_output) if ranks.is_first else nullcontext():
+    with folder.opened(config.to_dict(), capture_output) if ranks.is_first else nullcontext():
         ranks.wait()
         with nullcontext() if ranks.is_first else folder.joined(ranks.rank):
             yield
@@ -206,16 +211,16 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
             checkpoints.wait()
             if not first:
                 return
-            final = _final(config, folder, training)
+            final = _final(config, journal, training)
             record = _environment(config, prepared, peak, how_checked) | not_held(final)
-            folder.finish(config, final, record, prepared.replacement.to_dict(), mirror.reference)
+            _finish(config, folder, journal, final, record, prepared.replacement.to_dict(), mirror.reference)
         except Exception as error:
             if not is_out_of_memory(error):
                 _record_failure(folder, mirror, error, training.ranks)
                 raise
             journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()})
             record = _environment(config, prepared, peak, how_checked)
-            _record_out_of_memory(config, folder, mirror, said_of(error), prepared, record)
+            _record_out_of_memory(config, folder, journal, mirror, said_of(error), prepared, record)
             if training.ranks.world_size > 1:
                 raise  # the other ranks have to end too
             return
@@ -309,11 +314,11 @@ def _predict_for_glue(prepared: Prepared, split: Split, config: RunConfig, folde
         log.info("predictions for GLUE's server: %s", file)
 
 
-def _final(config: RunConfig, folder: RunFolder, training: Training) -> Metrics:
+def _final(config: RunConfig, journal: Journal | NoJournal, training: Training) -> Metrics:
     """The last value of each metric; validation at the step whose weights were selected."""
-    last = last_values(folder.journal)
+    last = journal.last_values()
     if config.train.select is Select.best:
-        selected = last_values(folder.journal, up_to_step=training.progress.best_step)
+        selected = journal.last_values(up_to_step=training.progress.best_step)
         last |= {name: value for name, value in selected.items() if name.startswith("val/")}
     return last
 
@@ -340,6 +345,7 @@ def _environment(
 def _record_out_of_memory(
     config: RunConfig,
     folder: RunFolder,
+    journal: Journal | NoJournal,
     mirror: Mirror | NoMirror,
     said: str,
     prepared: Prepared | None = None,
@@ -353,10 +359,29 @@ def _record_out_of_memory(
     snapshot = instruments.snapshot() if instruments else None
     if snapshot:
         log.info("what was allocated: %s (for https://pytorch.org/memory_viz)", snapshot)
-    measured = last_values(folder.journal) if prepared else {}
+    measured = journal.last_values() if prepared else {}
     replacement = prepared.replacement.to_dict() if prepared else {}
-    folder.finish(config, measured, record or {}, replacement, mirror.reference, out_of_memory=said)
+    _finish(config, folder, journal, measured, record or {}, replacement, mirror.reference, said)
     mirror.finish("FAILED")
+
+
+def _finish(
+    config: RunConfig,
+    folder: RunFolder,
+    journal: Journal | NoJournal,
+    metrics: Metrics,
+    environment: Mapping[str, Any],
+    replacement: Mapping[str, Any],
+    tracking: Mapping[str, str] | None,
+    out_of_memory: str = "",
+) -> None:
+    """The summary, once the journal is on disk, and then nothing that only an unfinished run needs."""
+    journal.sync()
+    run = {"run_id": config.run_id, "name": config.name, "labels": config.labels}
+    run |= {"settings": config.settings, "protocol": config.to_dict()["protocol"]}
+    result = (metrics, environment, replacement, tracking, journal.digest(), out_of_memory)
+    write_summary(folder.summary, run, *result)
+    folder.drop_resume_checkpoints()
 
 
 def _record_failure(folder: RunFolder, mirror: Mirror | NoMirror, error: BaseException, ranks: Ranks) -> None:
