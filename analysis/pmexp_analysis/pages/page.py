@@ -37,7 +37,9 @@ def page_html(content: Content, of_sections: Sequence[Sequence[Image]], of_all: 
     protocol = experiment.protocol
     template = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(resources.files("pmexp_analysis").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    ).from_string(
+        resources.files("pmexp_analysis.pages").joinpath("report.html.j2").read_text(encoding="utf-8")
+    )
     links = run_links(experiment)
     return template.render(
         name=experiment.name,

@@ -146,7 +146,7 @@ def _finals_table(finished: Sequence[Member]) -> pd.DataFrame:
             zip(run.curve.metrics, zip(run.curve.units, run.curve.directions, strict=True), strict=True)
         )
         names = list(run.finals or {})
-        both = [told.get(name) or _from_catalog(name) for name in names]
+        both = [told.get(name) or from_catalog(name) for name in names]
         values = list((run.finals or {}).values())
         curves.append(
             Curve(names, [b[0] for b in both], [b[1] for b in both], [math.nan] * len(names), values)
@@ -154,7 +154,8 @@ def _finals_table(finished: Sequence[Member]) -> pd.DataFrame:
     return _long_table(finished, curves)
 
 
-def _from_catalog(name: str) -> tuple[str, str]:
+def from_catalog(name: str) -> tuple[str, str]:
+    """Unit and direction of a metric. Raises UserError for one that the catalog does not know."""
     try:
         metric = metric_of(name)
     except KeyError as error:

@@ -1,6 +1,8 @@
 """The run folders runs/<name>/<run id>/ as an Experiment; the journals are the truth."""
 
+import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.found import FoundRun, find_runs
 from pmexp.run_folder.journal_lines import Curve, read_curve
 from pmexp.run_folder.state import State
-from pmexp_analysis.sources.assemble import assemble
+from pmexp_analysis.sources.assemble import assemble, from_catalog
 from pmexp_analysis.sources.experiment import Experiment, Labels, Run
-from pmexp_analysis.sources.protocols import NO_CHOICE, Choice
+from pmexp_analysis.sources.protocols import NO_CHOICE, Choice, parsed
 
 _UNKNOWN = "unknown"  # in the place of a label that no file of a damaged run tells
 
@@ -32,6 +34,7 @@ def _run(found: FoundRun) -> Run:
     try:
         if not damage:
             curve = read_curve(folder.journal)
+            _check(found, curve)
     except UserError as error:
         damage = first_line(error)
     told: dict[str, Any] = {"labels": _labels(found.labels), "settings": found.settings, "curve": curve}
@@ -47,6 +50,26 @@ def _run(found: FoundRun) -> Run:
     if found.state is State.oom:
         return Run(found.run_id, state=found.state.value, why=f"out of memory: {summary.error}", **told)
     return Run(found.run_id, finals=summary.metrics, **told)
+
+
+def _check(found: FoundRun, curve: Curve) -> None:
+    """Raises UserError where the report could make nothing of a summary."""
+    if (summary := found.summary) is None:
+        return
+    if summary.protocol and (said := _protocol_fault(json.dumps(summary.protocol))):
+        raise UserError(f"the summary of run {found.run_id}{said}")
+    for name in summary.metrics.keys() - set(curve.metrics):
+        from_catalog(name)
+
+
+@cache
+def _protocol_fault(told: str) -> str:
+    """What is wrong with a protocol, as JSON; empty where nothing is. Runs share a few."""
+    try:
+        parsed(json.loads(told), "")
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _labels(told: Mapping[str, str | int]) -> Labels:

@@ -39,7 +39,7 @@ def protocol_of(runs: Sequence[Run], choice: Choice) -> tuple[ProtocolConfig, li
     told = sorted((run for run in runs if run.protocol), key=lambda run: (run.curve.started, run.run_id))
     protocol, remarks = ProtocolConfig(), []
     if told:
-        protocol = _protocol(_mapping(told[0]), f"the summary of run {told[0].run_id}")
+        protocol = parsed(_mapping(told[0]), f"the summary of run {told[0].run_id}")
         remarks = _changes(told)
     if choice.criteria is not None:
         protocol = replace(protocol, criteria=_read_criteria(choice.criteria))
@@ -90,10 +90,10 @@ def _read_criteria(file: Path) -> dict[str, CriterionConfig]:
         raise UserError(f"--criteria {file} is not YAML; see conf/criteria/ for examples") from None
     if not isinstance(content, dict) or not content:
         raise UserError(f"--criteria {file} holds no criteria by name; see conf/criteria/ for examples")
-    return _protocol({"criteria": content}, f"--criteria {file}").criteria
+    return parsed({"criteria": content}, f"--criteria {file}").criteria
 
 
-def _protocol(told: Mapping[str, Any], where: str) -> ProtocolConfig:
+def parsed(told: Mapping[str, Any], where: str) -> ProtocolConfig:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(ProtocolConfig), dict(told))
         protocol = OmegaConf.to_object(merged)

@@ -19,7 +19,7 @@ from pmexp.masking import masked
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import digest_of
 from pmexp.run_folder.journal_lines import RunProgress, progress_of
-from pmexp.run_folder.plan import Label, PlannedRun, labels_in, read_plan
+from pmexp.run_folder.plan import TOLD_APART_BY, Label, PlannedRun, labels_in, read_plan
 from pmexp.run_folder.state import State, state_of
 from pmexp.run_folder.summary import Summary, read_summary
 
@@ -87,7 +87,8 @@ def find_runs(runs_dir: Path, name: str, known: Mapping[str, FoundRun] | None = 
     Raises UserError for an unknown name, or a plan that cannot be read.
     """
     folder = runs_dir / name
-    if name not in (there := experiments(runs_dir)):
+    there = experiments(runs_dir) if runs_dir.is_dir() else []
+    if name not in there:
         others = f"there are: {', '.join(there)}" if there else "there is none yet: run one first"
         raise UserError(f"no experiment '{name}' in {runs_dir} ({others}); runs_dir names another place")
     planned = read_plan(folder)
@@ -114,9 +115,9 @@ def _read(folder: RunFolder, labels: Mapping[str, Label], settings: Mapping[str,
     name = folder.path.name
     if folder.is_finished():
         summary = read_summary(folder.summary)
-        damage = _journal_damage(folder, summary)
+        damage = _label_damage(folder, summary, labels) or _journal_damage(folder, summary)
         state = State.failed if damage else State.oom if summary.status == "oom" else State.finished
-        labels, settings = labels_in(summary.labels), summary.settings
+        labels, settings = labels or labels_in(summary.labels), summary.settings
         return FoundRun(
             name, folder.path, state, labels, settings, summary, owner=folder.owner(), damage=damage
         )
@@ -129,6 +130,16 @@ def _read(folder: RunFolder, labels: Mapping[str, Label], settings: Mapping[str,
     )
 
 
+def _label_damage(folder: RunFolder, summary: Summary, planned: Mapping[str, Label]) -> str:
+    """What is wrong with the labels of a summary, by itself and by the plan; empty where nothing is."""
+    labels = labels_in(summary.labels)
+    if missing := [label for label in TOLD_APART_BY if label not in labels]:
+        return f"{folder.summary} is damaged: labels has no {', '.join(missing)}; {_ANEW}"
+    if other := [label for label, value in planned.items() if labels.get(label) != value]:
+        return f"{folder.summary} is damaged: labels.{other[0]} is not that of the plan; {_ANEW}"
+    return ""
+
+
 def _journal_damage(folder: RunFolder, summary: Summary) -> str:
     """How the journal differs from the one that the run ended with; empty where it does not."""
     if summary.journal is None:
@@ -137,15 +148,15 @@ def _journal_damage(folder: RunFolder, summary: Summary) -> str:
         with folder.journal.open("rb") as stream:
             now = digest_of(stream)
     except OSError as error:
-        return f"{folder.journal} cannot be read: {error.strerror}, {_ANEW}"
+        return f"{folder.journal} cannot be read: {error.strerror}; {_ANEW}"
     if now == summary.journal:
         return ""
     was = summary.journal.bytes
     how = f"has {now.bytes} bytes and had {was}" if now.bytes != was else "holds other lines"
-    return f"{folder.journal} {how} when its run ended, {_ANEW}"
+    return f"{folder.journal} {how} when its run ended; {_ANEW}"
 
 
-_ANEW = "so its values are not to be trusted; remove the run's folder and run it again"
+_ANEW = "its values are not to be trusted, so remove the run's folder and run it again"
 
 
 def _configured_labels(folder: RunFolder) -> tuple[dict[str, Label], str]:

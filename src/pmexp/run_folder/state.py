@@ -36,8 +36,9 @@ def state_of(folder: RunFolder) -> State:
     if failure := folder.failed():
         return State.interrupted if failure["status"] == State.interrupted.value else State.failed
     owner = folder.owner()
-    if not owner:
-        return State.pending
+    if not owner:  # it may be about to write who it is
+        begun = State.stale if folder.journal.is_file() else State.pending
+        return State.running if folder.is_claimed() else begun
     if owner["host"] == socket.gethostname():
         return State.running if folder.is_claimed() else State.stale
     beat = folder.heartbeat.stat().st_mtime if folder.heartbeat.is_file() else float(owner["started"])
