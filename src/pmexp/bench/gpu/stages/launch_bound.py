@@ -1,7 +1,168 @@
-"""."""
+"""Steps so small that launching them is most of their time: there each kernel and each call counts."""
+
+import gc
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch._C._autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from pmexp.bench.gpu.bench import Bench
+from pmexp.bench.gpu.budget import Budget
+from pmexp.bench.gpu.checks import check_losses
+from pmexp.bench.gpu.device_time import DeviceTimer, rounds, wall_seconds
+from pmexp.bench.gpu.replays import Step, captured, replay_faults
+from pmexp.bench.gpu.workload import BASELINE, NO_DROPOUT, SIZES, VARIANTS, Size, Workload
+from pmexp.bench.pairs import paired_ratio
+from pmexp.errors import ContenderFailed
+
+_SIZES = {"hidden_size": 312, "num_hidden_layers": 4, "num_attention_heads": 12, "intermediate_size": 1200}
+TINYBERT = Size("tinybert", 32, 128, {**_SIZES, "vocab_size": 8192})
+_BASE = replace(next(size for size in SIZES if size.name == "bert-base"), length=128)
+_SMALLEST = Size("smallest", 2, 16, {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 99})  # fmt: skip  # noqa: E501
+_CASES = (  # size, samples, steps in a timing
+    (TINYBERT, 8, 5),
+    (TINYBERT, 32, 5),
+    (_BASE, 32, 2),
+)
+_PRECISIONS = ("bf16", "fp32")
+_VARIANTS = (BASELINE, NO_DROPOUT, *(variant for variant in VARIANTS if variant != BASELINE))
+_ATTENTION = "eager"  # the most dropouts of the two, and the most kernels
+_ROUNDS, _WARM_UP, _REPLAYS = 15, 3, 4  # replays for each step of a timing
 
 
 def measure(bench: Bench) -> None:
-    bench.left_out("not written yet")
+    cases = ((_SMALLEST, 2, 1),) if bench.tiny else _CASES
+    work = [(precision, *case) for precision in _PRECISIONS for case in cases]
+    wrong = {precision for precision in _PRECISIONS if not _checked(bench, cases[0][0], precision)}
+    work = [case for case in work if case[0] not in wrong]
+    parts = 2 * len(work)
+    for graphs in (
+        False,
+        True,
+    ):  # a capture that fails may leave the generator unusable, so all of them later
+        for precision, size, batch, steps in work:
+            budget = bench.budget.part(max(1, parts // 2))
+            parts -= 1
+            what = f"{size.name}, batch {batch}, {precision}" + ", CUDA graphs" * graphs
+            with bench.part(what):
+                workload = Workload(size, _ATTENTION, precision, bench.device, _VARIANTS, capturable=graphs)
+                if graphs:
+                    _measure_replays(bench, budget, workload, batch, steps)
+                else:
+                    takers = {name: partial(workload.step, name, batch) for name in _VARIANTS}
+                    _measure(bench, budget, workload, batch, steps, takers, graph=False)
+            workload = None  # type: ignore[assignment]
+            _free()
+    for precision, size, batch, _ in work[:1]:
+        with bench.part(f"launches, {size.name}"):
+            _launches(bench, Workload(size, _ATTENTION, precision, bench.device, _VARIANTS), batch)
+
+
+def _checked(bench: Bench, size: Size, precision: str) -> bool:
+    """Whether variants with the same masks have the same losses."""
+    with bench.part(f"losses, {precision}"):
+        try:
+            bench.check(check_losses(size, _ATTENTION, precision, bench.device), True)
+            return True
+        except ContenderFailed as failure:
+            bench.check(f"{precision}: losses are the same where the masks are", False, str(failure))
+    return False
+
+
+def _measure(
+    bench: Bench,
+    budget: Budget,
+    workload: Workload,
+    batch: int,
+    steps: int,
+    takers: Mapping[str, Step],
+    graph: bool,
+) -> None:
+    """Rows of the variants that `takers` take steps of: wall times in turn, then one of the device alone."""
+    wall: dict[str, list[float]] = defaultdict(list)
+    host: dict[str, list[float]] = defaultdict(list)
+    for step in takers.values():
+        for _ in range(_WARM_UP):
+            step()
+    for order in rounds(list(takers), 2 if bench.tiny else _ROUNDS, budget):
+        for name in order:
+            takers[name]()
+            timed = wall_seconds(takers[name], steps, bench.device)
+            wall[name].append(timed.seconds)
+            host[name].append(timed.host_seconds)
+    for name, step in takers.items():
+        on_device = DeviceTimer(bench.device).time(step, 1)
+        stock = paired_ratio(wall.get(BASELINE, wall[name]), wall[name])
+        bench.row(
+            "steps",
+            model=workload.size.name,
+            batch=batch,
+            precision=workload.precision,
+            graph=graph,
+            variant=name,
+            wall_ms=1e3 * statistics.median(wall[name]),
+            host_ms=1e3 * statistics.median(host[name]),
+            device_ms=1e3 * on_device.seconds if on_device.covered else None,
+            times_stock=stock.ratio,
+            low=stock.low,
+            high=stock.high,
+            rounds=len(wall[name]),
+        )
+
+
+def _measure_replays(bench: Bench, budget: Budget, workload: Workload, batch: int, steps: int) -> None:
+    if bench.device.type != "cuda":
+        bench.left_out(f"{workload.size.name}, {workload.precision}: CUDA graphs, which need CUDA")
+        return
+    replays: dict[str, Step] = {}
+    for name in _VARIANTS:
+        what = f"{workload.size.name}, batch {batch}, {workload.precision}: graph of {name}"
+        with bench.part(what):
+            replay = captured(workload, name, batch)
+            faults, losses = replay_faults(workload, name, batch, replay)
+            bench.check(
+                f"{what}: replays are steps, each with its own masks", not faults, f"{faults}; {losses}"
+            )
+            if not faults:
+                replays[name] = replay
+    if replays:
+        _measure(bench, budget, workload, batch, _REPLAYS * steps, replays, graph=True)
+
+
+def _launches(bench: Bench, workload: Workload, batch: int) -> None:
+    """What torch.profiler sees of one step of each variant."""
+    on_cuda = bench.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_cuda]
+    for name in workload.variants:
+        for _ in range(_WARM_UP):
+            workload.step(name, batch)
+    for name in workload.variants:
+        with profile(activities=activities, acc_events=True) as profiler:
+            workload.step(name, batch)
+            if on_cuda:
+                torch.cuda.synchronize(bench.device)
+        averages = profiler.key_averages()
+        kernels = [a for a in averages if a.device_type is DeviceType.CUDA and not a.is_user_annotation]
+        launches = [a for a in averages if "LaunchKernel" in a.key]
+        bench.row(
+            "launches",
+            variant=name,
+            model=workload.size.name,
+            batch=batch,
+            precision=workload.precision,
+            kernels=sum(a.count for a in kernels),
+            device_ms=sum(a.self_device_time_total for a in kernels) / 1e3,
+            launches=sum(a.count for a in launches),
+            host_ms=sum(a.self_cpu_time_total for a in launches) / 1e3,
+        )
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
