@@ -13,12 +13,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
-from pmexp.bench.gpu.checks import check_losses
+from pmexp.bench.gpu.captured import captured
 from pmexp.bench.gpu.device_time import DeviceTimer, rounds, wall_seconds
-from pmexp.bench.gpu.replays import Step, captured, replay_faults
-from pmexp.bench.gpu.workload import BASELINE, NO_DROPOUT, SIZES, VARIANTS, Size, Workload
+from pmexp.bench.gpu.same_losses import Step, replay_fault, variant_faults
+from pmexp.bench.gpu.workload import BASELINE, NO_DROPOUT, SIZES, TORCH_MASKS, VARIANTS, Size, Workload
 from pmexp.bench.pairs import paired_ratio
-from pmexp.errors import ContenderFailed
 
 _SIZES = {"hidden_size": 312, "num_hidden_layers": 4, "num_attention_heads": 12, "intermediate_size": 1200}
 TINYBERT = Size("tinybert", 32, 128, {**_SIZES, "vocab_size": 8192})
@@ -31,6 +30,7 @@ _CASES = (  # size, samples, steps in a timing
 )
 _PRECISIONS = ("bf16", "fp32")
 _VARIANTS = (BASELINE, NO_DROPOUT, *(variant for variant in VARIANTS if variant != BASELINE))
+_PROFILED = (BASELINE, "pm-drop", "pm-drop-recompute")
 _ATTENTION = "eager"  # the most dropouts of the two, and the most kernels
 _ROUNDS, _WARM_UP, _REPLAYS = 15, 3, 4  # replays for each step of a timing
 
@@ -38,8 +38,6 @@ _ROUNDS, _WARM_UP, _REPLAYS = 15, 3, 4  # replays for each step of a timing
 def measure(bench: Bench) -> None:
     cases = ((_SMALLEST, 2, 1),) if bench.tiny else _CASES
     work = [(precision, *case) for precision in _PRECISIONS for case in cases]
-    wrong = {precision for precision in _PRECISIONS if not _checked(bench, cases[0][0], precision)}
-    work = [case for case in work if case[0] not in wrong]
     parts = 2 * len(work)
     for graphs in (
         False,
@@ -48,30 +46,47 @@ def measure(bench: Bench) -> None:
         for precision, size, batch, steps in work:
             budget = bench.budget.part(max(1, parts // 2))
             parts -= 1
-            what = f"{size.name}, batch {batch}, {precision}" + ", CUDA graphs" * graphs
-            with bench.part(what):
-                workload = Workload(size, _ATTENTION, precision, bench.device, _VARIANTS, capturable=graphs)
+            what = f"{size.name}, batch {batch}, {precision}"
+            with bench.part(what + ", CUDA graphs" * graphs):
                 if graphs:
-                    _measure_replays(bench, budget, workload, batch, steps)
+                    _measure_replays(bench, budget, size, batch, steps, precision)
                 else:
-                    takers = {name: partial(workload.step, name, batch) for name in _VARIANTS}
-                    _measure(bench, budget, workload, batch, steps, takers, graph=False)
-            workload = None  # type: ignore[assignment]
+                    _measure_eager(bench, budget, size, batch, steps, precision)
             _free()
-    for precision, size, batch, _ in work[:1]:
-        with bench.part(f"launches, {size.name}"):
-            _launches(bench, Workload(size, _ATTENTION, precision, bench.device, _VARIANTS), batch)
+    precision, size, batch, _ = work[0]
+    with bench.part(f"launches, {size.name}"):
+        _launches(bench, Workload(size, _ATTENTION, precision, bench.device, _PROFILED), batch)
 
 
-def _checked(bench: Bench, size: Size, precision: str) -> bool:
-    """Whether variants with the same masks have the same losses."""
-    with bench.part(f"losses, {precision}"):
-        try:
-            bench.check(check_losses(size, _ATTENTION, precision, bench.device), True)
-            return True
-        except ContenderFailed as failure:
-            bench.check(f"{precision}: losses are the same where the masks are", False, str(failure))
-    return False
+def _measure_eager(bench: Bench, budget: Budget, size: Size, batch: int, steps: int, precision: str) -> None:
+    every = (*_VARIANTS, TORCH_MASKS)  # the last one to compare nn.Dropout's losses with
+    workload = Workload(size, _ATTENTION, precision, bench.device, every)
+    for name in every:
+        workload.step(name, batch)
+    faults = variant_faults(workload, batch)
+    what = f"{size.name}, batch {batch}, {precision}: losses are the same where the masks are"
+    bench.check(what, not faults, "; ".join(f"{name}: {fault}" for name, fault in faults.items()))
+    takers = {name: partial(workload.step, name, batch) for name in _VARIANTS if name not in faults}
+    _measure(bench, budget, workload, batch, steps, takers, graph=False)
+
+
+def _measure_replays(
+    bench: Bench, budget: Budget, size: Size, batch: int, steps: int, precision: str
+) -> None:
+    what = f"{size.name}, batch {batch}, {precision}: CUDA graph of"
+    if bench.device.type != "cuda":
+        bench.left_out(f"{what} a step: needs CUDA")
+        return
+    workload = Workload(size, _ATTENTION, precision, bench.device, _VARIANTS, capturable=True)
+    replays: dict[str, Step] = {}
+    for name in _VARIANTS:
+        with bench.part(f"{what} {name}"):
+            replay = captured(workload, name, batch)
+            fault = replay_fault(workload, name, batch, replay)
+            bench.check(f"{what} {name}: replays are steps, with new masks each", fault is None, fault or "")
+            if fault is None:
+                replays[name] = replay
+    _measure(bench, budget, workload, batch, _REPLAYS * steps, replays, graph=True)
 
 
 def _measure(
@@ -113,25 +128,6 @@ def _measure(
             high=stock.high,
             rounds=len(wall[name]),
         )
-
-
-def _measure_replays(bench: Bench, budget: Budget, workload: Workload, batch: int, steps: int) -> None:
-    if bench.device.type != "cuda":
-        bench.left_out(f"{workload.size.name}, {workload.precision}: CUDA graphs, which need CUDA")
-        return
-    replays: dict[str, Step] = {}
-    for name in _VARIANTS:
-        what = f"{workload.size.name}, batch {batch}, {workload.precision}: graph of {name}"
-        with bench.part(what):
-            replay = captured(workload, name, batch)
-            faults, losses = replay_faults(workload, name, batch, replay)
-            bench.check(
-                f"{what}: replays are steps, each with its own masks", not faults, f"{faults}; {losses}"
-            )
-            if not faults:
-                replays[name] = replay
-    if replays:
-        _measure(bench, budget, workload, batch, _REPLAYS * steps, replays, graph=True)
 
 
 def _launches(bench: Bench, workload: Workload, batch: int) -> None:
