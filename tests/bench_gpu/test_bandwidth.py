@@ -85,16 +85,21 @@ def test_bytes_are_those_that_each_pass_must_move(found: Findings) -> None:
             assert row["times_nn_dropout"] == 1.0
 
 
-def test_a_dropout_that_is_wrong_is_named_and_has_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = dropouts.dropouts()
-    seeded = right[-1]
-    wrong = replace(seeded, contender=replace(seeded.contender, drop=partial(packed_dropout, p=0.5)))
-    monkeypatch.setattr(dropouts, "dropouts", lambda: [*right[:-1], wrong])
+@pytest.mark.parametrize("name", ["seeded", "nn.Dropout"])
+def test_a_dropout_that_is_wrong_is_named_and_has_no_figure(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = {dropout.name: dropout for dropout in dropouts.dropouts()}
+    contender = replace(right[name].contender, drop=partial(packed_dropout, p=0.5))
+    wrong = {**right, name: replace(right[name], contender=contender)}
+    monkeypatch.setattr(dropouts, "dropouts", lambda: [*wrong.values()])
     findings = Findings()
     bandwidth._bandwidth(findings.bench, DeviceTimer(CPU), "fp32", 256, 1)
-    assert {row["contender"] for row in findings.of("row", "bandwidth")} == CONTENDERS - {"seeded"}
+    rows = findings.of("row", "bandwidth")
+    assert {row["contender"] for row in rows} == CONTENDERS - {name}
+    assert all(("times_nn_dropout" in row) == (name != "nn.Dropout") for row in rows)
     (failed,) = findings.of("failed")
-    assert failed["text"].startswith("seeded, 256 elements in fp32: ContenderFailed: seeded fails its check")
+    assert failed["text"].startswith(f"{name}, 256 elements in fp32: ContenderFailed: {name} fails its check")
 
 
 @pytest.mark.parametrize("name", ["packed_dropout", "apply_packed_mask", "seeded_dropout"])
@@ -243,4 +248,4 @@ def test_rounds_turn_the_order_and_end_with_the_time(device: Device) -> None:
         orders.append(order)
         device.now += 1.0
     assert orders == ["ab", "ba", "ab", "ba"]  # a fifth would need twice its second
-    assert [order for order in rounds("ab", 3, Budget(-1.0))] == ["ab"]
+    assert list(rounds("ab", 3, Budget(-1.0))) == ["ab"]

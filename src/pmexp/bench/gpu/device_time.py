@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from pmexp.bench.gpu.budget import Budget
+from pmexp.bench.pairs import paired_ratio
 
 T = TypeVar("T")
 _HEAD_STARTS = (10_000_000, 40_000_000, 160_000_000)  # cycles of a waiting device, about 5, 20 and 80 ms
@@ -83,6 +84,17 @@ def rounds(order: Sequence[T], most: int, budget: Budget) -> Iterator[Sequence[T
         start = time.perf_counter()
         yield order if made % 2 == 0 else order[::-1]
         took = time.perf_counter() - start
+
+
+def ratio_cells(
+    baseline: Sequence[float], contender: Sequence[float], name: str, prefix: str = "", factor: float = 1.0
+) -> dict[str, float]:
+    """Cells of a row: `factor` times the paired ratio, and its interval; no cells without a baseline."""
+    if not baseline:
+        return {}
+    found = paired_ratio(baseline, contender)
+    low, high = f"{prefix}low", f"{prefix}high"
+    return {name: factor * found.ratio, low: factor * found.low, high: factor * found.high}
 
 
 def _host_seconds(call: Callable[[], object], repeats: int) -> float:

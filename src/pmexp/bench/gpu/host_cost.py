@@ -8,9 +8,8 @@ from torch import Tensor
 
 from pmexp.bench.contenders import BACKWARD, BASELINE, BOTH, FORWARD
 from pmexp.bench.gpu.bench import Bench
-from pmexp.bench.gpu.device_time import rounds, wall_seconds
+from pmexp.bench.gpu.device_time import ratio_cells, rounds, wall_seconds
 from pmexp.bench.gpu.dropouts import Dropout, checked, tensors
-from pmexp.bench.pairs import paired_ratio
 
 _CHAIN, _ELEMENTS = 50, 64  # dropouts one behind the other, and the elements of each
 
@@ -29,14 +28,11 @@ def measure_host_cost(bench: Bench, most_rounds: int) -> None:
         medians = {
             phase: 1e6 * statistics.median(times) for (of, phase), times in seconds.items() if of == name
         }
-        both = paired_ratio(seconds.get((BASELINE, BOTH), seconds[name, BOTH]), seconds[name, BOTH])
         bench.row(
             "host_cost",
             contender=name,
             **{f"{phase}_us": value for phase, value in medians.items()},
-            times_nn_dropout=both.ratio,
-            low=both.low,
-            high=both.high,
+            **ratio_cells(seconds[BASELINE, BOTH], seconds[name, BOTH], "times_nn_dropout"),
         )
     bench.note(
         f"host cost: wall time of one dropout of {_ELEMENTS} elements in a chain of {_CHAIN}; the columns "

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from pmexp.bench.gpu.bench import Bench
-from pmexp.bench.gpu.device_time import DeviceTimer, rounds
+from pmexp.bench.gpu.device_time import DeviceTimer, ratio_cells, rounds
 from pmexp.bench.gpu.dropouts import DTYPES, P, tensors
-from pmexp.bench.pairs import paired_ratio
 from pmexp.packed_dropout import cuda_backend, cuda_mapping, cuda_rng, ops, reference
 
 _COPY = "copy"
@@ -50,7 +49,6 @@ def measure_kernels(bench: Bench, timer: DeviceTimer, dtype: str, numel: int, mo
         median = statistics.median(seconds[name])
         moved = numel * (2 * x.element_size() + kernel.mask_bytes)
         more_bytes = moved / (2 * numel * x.element_size())
-        share = paired_ratio(seconds[_COPY], seconds[name])
         bench.row(
             "kernels",
             kernel=name,
@@ -58,9 +56,7 @@ def measure_kernels(bench: Bench, timer: DeviceTimer, dtype: str, numel: int, mo
             elements=numel,
             us=1e6 * median,
             GB_per_s=moved / median / 1e9,
-            share_of_copy=more_bytes * share.ratio,
-            low=more_bytes * share.low,
-            high=more_bytes * share.high,
+            **ratio_cells(seconds[_COPY], seconds[name], "share_of_copy", factor=more_bytes),
         )
 
 
@@ -146,11 +142,11 @@ def shapes_of(
                     call()
                     seconds[shape, phase].append(timer.time(call, 2 if bench.tiny else _REPEATS).seconds)
     for shape in usable:
-        row = {}
+        row: dict[str, float] = {}
         for phase in calls:
-            ratio = paired_ratio(seconds.get((own, phase), seconds[shape, phase]), seconds[shape, phase])
-            row[f"{phase}_us"] = 1e6 * statistics.median(seconds[shape, phase])
-            row |= {f"{phase}_times_own": ratio.ratio, f"{phase}_low": ratio.low, f"{phase}_high": ratio.high}
+            times = seconds[shape, phase]
+            row[f"{phase}_us"] = 1e6 * statistics.median(times)
+            row |= ratio_cells(seconds[own, phase], times, f"{phase}_times_own", f"{phase}_")
         bench.row("kernel_shapes", blocks=shape[0], warps=shape[1], own=shape == own, dtype=dtype, **row)
 
 

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from pmexp.bench.contenders import BACKWARD, BASELINE, BOTH, FORWARD
 from pmexp.bench.gpu.bench import Bench
-from pmexp.bench.gpu.device_time import DeviceTimer, rounds
+from pmexp.bench.gpu.device_time import DeviceTimer, ratio_cells, rounds
 from pmexp.bench.gpu.dropouts import DTYPES, Dropout, checked, tensors
 from pmexp.bench.gpu.host_cost import measure_host_cost
 from pmexp.bench.gpu.kernels import measure_kernels, measure_shapes
-from pmexp.bench.pairs import paired_ratio
 from pmexp.packed_dropout import torch_rng_record
 
 _COPY = "copy"
@@ -117,9 +116,7 @@ def _row(bench: Bench, dropout: Dropout, dtype: str, x: Tensor, seconds: Seconds
     medians = {phase: statistics.median(seconds[dropout.name, phase]) for phase in _PHASES}
     moved = {FORWARD: dropout.moved(x), BACKWARD: dropout.moved(x), BOTH: 2 * dropout.moved(x)}
     both = seconds[dropout.name, BOTH]
-    against_copy = paired_ratio(seconds[_COPY, BOTH], both)
     more_bytes = moved[BOTH] / (2 * x.numel() * x.element_size())  # than a copy's
-    against_stock = paired_ratio(seconds.get((BASELINE, BOTH), both), both)
     bench.row(
         "bandwidth",
         contender=dropout.name,
@@ -127,11 +124,7 @@ def _row(bench: Bench, dropout: Dropout, dtype: str, x: Tensor, seconds: Seconds
         elements=x.numel(),
         **{f"{phase}_us": 1e6 * medians[phase] for phase in _PHASES},
         **{f"{phase}_GB_per_s": moved[phase] / medians[phase] / 1e9 for phase in _PHASES},
-        share_of_copy=more_bytes * against_copy.ratio,
-        share_low=more_bytes * against_copy.low,
-        share_high=more_bytes * against_copy.high,
-        times_nn_dropout=against_stock.ratio,
-        low=against_stock.low,
-        high=against_stock.high,
+        **ratio_cells(seconds[_COPY, BOTH], both, "share_of_copy", "share_", more_bytes),
+        **ratio_cells(seconds[BASELINE, BOTH], both, "times_nn_dropout"),
         rounds=len(both),
     )

@@ -14,10 +14,9 @@ from torch.profiler import ProfilerActivity, profile
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.gpu.captured import captured
-from pmexp.bench.gpu.device_time import DeviceTimer, rounds, wall_seconds
+from pmexp.bench.gpu.device_time import DeviceTimer, ratio_cells, rounds, wall_seconds
 from pmexp.bench.gpu.same_losses import Step, replay_fault, variant_faults
 from pmexp.bench.gpu.workload import BASELINE, NO_DROPOUT, SIZES, TORCH_MASKS, VARIANTS, Size, Workload
-from pmexp.bench.pairs import paired_ratio
 
 _SIZES = {"hidden_size": 312, "num_hidden_layers": 4, "num_attention_heads": 12, "intermediate_size": 1200}
 TINYBERT = Size("tinybert", 32, 128, {**_SIZES, "vocab_size": 8192})
@@ -39,10 +38,7 @@ def measure(bench: Bench) -> None:
     cases = ((_SMALLEST, 2, 1),) if bench.tiny else _CASES
     work = [(precision, *case) for precision in _PRECISIONS for case in cases]
     parts = 2 * len(work)
-    for graphs in (
-        False,
-        True,
-    ):  # a capture that fails may leave the generator unusable, so all of them later
+    for graphs in (False, True):  # all captures later: one that fails may leave the generator unusable
         for precision, size, batch, steps in work:
             budget = bench.budget.part(max(1, parts // 2))
             parts -= 1
@@ -112,7 +108,6 @@ def _measure(
             host[name].append(timed.host_seconds)
     for name, step in takers.items():
         on_device = DeviceTimer(bench.device).time(step, 1)
-        stock = paired_ratio(wall.get(BASELINE, wall[name]), wall[name])
         bench.row(
             "steps",
             model=workload.size.name,
@@ -123,9 +118,7 @@ def _measure(
             wall_ms=1e3 * statistics.median(wall[name]),
             host_ms=1e3 * statistics.median(host[name]),
             device_ms=1e3 * on_device.seconds if on_device.covered else None,
-            times_stock=stock.ratio,
-            low=stock.low,
-            high=stock.high,
+            **ratio_cells(wall[BASELINE], wall[name], "times_stock"),
             rounds=len(wall[name]),
         )
 
