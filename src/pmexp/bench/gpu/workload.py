@@ -21,8 +21,18 @@ VARIANTS: Mapping[str, Callable[[nn.Module], object]] = {
     "pm-drop-recompute": partial(replace_dropout, dropout=PackedDropout, recompute=True),
 }
 TORCH_MASKS = "pm-drop with rng=torch"  # of the check alone: it draws the masks of nn.Dropout
+NO_DROPOUT = "no dropout"  # what all of dropout costs a step
+
+
+def _drop_nothing(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+
+
 _PUT_IN: dict[str, Callable[[nn.Module], object]] = {
     **VARIANTS,
+    NO_DROPOUT: _drop_nothing,
     TORCH_MASKS: partial(replace_dropout, dropout=PackedDropout, rng="torch"),
 }
 
@@ -56,9 +66,16 @@ class Workload:
     """
 
     def __init__(
-        self, size: Size, attention: str, precision: str, device: torch.device, variants: Sequence[str]
+        self,
+        size: Size,
+        attention: str,
+        precision: str,
+        device: torch.device,
+        variants: Sequence[str],
+        capturable: bool = False,
     ) -> None:
-        """precision: "bf16" is autocast over fp32 weights, "fp32" is not."""
+        """precision: "bf16" is autocast over fp32 weights, "fp32" is not. capturable: a step may be captured
+        into a CUDA graph, once steps were taken; AdamW then counts its steps on the device."""
         self.size, self.attention, self.precision, self.device = size, attention, precision, device
         torch.manual_seed(0)
         with torch.device(device):
@@ -68,7 +85,8 @@ class Workload:
         self._modules = {variant: copy.deepcopy(module, dict(shared)) for variant in variants}
         for variant, own in self._modules.items():
             _PUT_IN[variant](own)
-        self._optimizer = torch.optim.AdamW(module.parameters(), lr=_LR)
+        self._optimizer = torch.optim.AdamW(module.parameters(), lr=_LR, capturable=capturable)
+        self._inputs: tuple[int, Tensor, Tensor] | None = None  # of the last batch: samples, tokens, labels
 
     def __str__(self) -> str:
         return f"{self.size.name}, {self.attention}, {self.precision}"
@@ -98,12 +116,25 @@ class Workload:
             self._loss(self._modules[variant], batch)
         return ledger
 
+    def state(self) -> list[Tensor]:
+        """What a step changes: the parameters, and AdamW's state once a step was taken."""
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        kept = (value for of_one in self._optimizer.state.values() for value in of_one.values())
+        return [tensor.detach() for tensor in (*parameters, *kept)]
+
+    def _batch(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Tokens and labels: the same ones for one number of samples, drawn where it changes."""
+        if self._inputs is None or self._inputs[0] != batch:
+            self._inputs = None
+            generator = torch.Generator(self.device).manual_seed(batch)
+            draw = partial(torch.rand, batch, self.size.length, generator=generator, device=self.device)
+            tokens = (draw() * self.size.architecture["vocab_size"]).long()
+            self._inputs = batch, tokens, tokens.masked_fill(draw() >= _HIDDEN_SHARE, _NO_LABEL)
+        return self._inputs[1:]
+
     def _loss(self, module: nn.Module, batch: int) -> Tensor:
-        """The batches of one number of samples are the same one. The loss is that of pmexp.loop."""
-        generator = torch.Generator(self.device).manual_seed(batch)
-        draw = partial(torch.rand, batch, self.size.length, generator=generator, device=self.device)
-        tokens = (draw() * self.size.architecture["vocab_size"]).long()
-        labels = tokens.masked_fill(draw() >= _HIDDEN_SHARE, _NO_LABEL)
+        """The loss is that of pmexp.loop."""
+        tokens, labels = self._batch(batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             logits = module(input_ids=tokens).logits.float()
             return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=_NO_LABEL)
