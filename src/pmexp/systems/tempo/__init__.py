@@ -20,7 +20,7 @@ from torch import nn
 from pmexp.errors import UserError
 from pmexp.packed_dropout import recompute_attention
 from pmexp.systems.base import SystemPart
-from pmexp.systems.tempo.gelu import InplaceGELU, form_of, inplace_gelu
+from pmexp.systems.tempo.gelu import InplaceGELU, backward_of, form_of, inplace_gelu
 from pmexp.systems.tempo.layer_norm import InplaceLayerNorm, inplace_layer_norm
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "apply_tempo",
     "inplace_gelu",
     "inplace_layer_norm",
+    "what_ran",
 ]
 
 _REPORT = "_tempo_report"
@@ -64,15 +65,22 @@ class Tempo(SystemPart):
         vars(module)[_REPORT] = report  # where `record` finds it, whatever wraps the model by then
 
     def record(self, module: nn.Module) -> dict[str, str]:
-        """A line for each module: what was done to it and what it kept, or why it was left."""
+        """A line for each module: what was done to it and what ran, or why it was left."""
         lines: dict[str, str] = {}
         for part in [part for part in module.modules() if _REPORT in vars(part)]:
-            report: TempoReport = vars(part)[_REPORT]
-            lines |= report.changed | {name: f"left: {reason}" for name, reason in report.left.items()}
-            for name, norm in part.named_modules(remove_duplicate=False):
-                if isinstance(norm, InplaceLayerNorm) and norm.keeps:
-                    lines[name] += f": {norm.keeps}"
+            lines |= what_ran(part, vars(part)[_REPORT])
         return {f"tempo.{name}": line for name, line in lines.items()}
+
+
+def what_ran(model: nn.Module, report: TempoReport) -> dict[str, str]:
+    """A line for each module in the `report` on `model`, with what its last forward in training did."""
+    lines = report.changed | {name: f"left: {reason}" for name, reason in report.left.items()}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if name in lines and isinstance(module, InplaceLayerNorm) and module.keeps:
+            lines[name] += f": {module.keeps}"
+        if name in lines and isinstance(module, InplaceGELU) and module.input_was:
+            lines[name] += f": {backward_of(*module.input_was)}"
+    return lines
 
 
 def apply_tempo(model: nn.Module) -> TempoReport:
