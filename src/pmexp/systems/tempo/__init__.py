@@ -14,6 +14,8 @@ and of LayerNorm are within the bounds in gelu_derivative.py and layer_norm.py.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -21,6 +23,7 @@ from pmexp.errors import UserError
 from pmexp.packed_dropout import recompute_attention
 from pmexp.systems.base import SystemPart
 from pmexp.systems.tempo.gelu import InplaceGELU, backward_of, form_of, inplace_gelu
+from pmexp.systems.tempo.kept_columns import ColumnSearch
 from pmexp.systems.tempo.layer_norm import InplaceLayerNorm, inplace_layer_norm
 
 __all__ = [
@@ -89,7 +92,7 @@ def apply_tempo(model: nn.Module) -> TempoReport:
     It reaches modules. A GELU that a forward calls as a function, as the head of RoBERTa's language model
     does, stays as it is, and no report knows of it.
     """
-    report = TempoReport()
+    report, search = TempoReport(), ColumnSearch()
     made: dict[nn.Module, nn.Module] = {}  # a shared module stays shared
     for path, parent in list(model.named_modules()):
         for name, child in list(parent._modules.items()):
@@ -98,24 +101,28 @@ def apply_tempo(model: nn.Module) -> TempoReport:
             child_path = f"{path}.{name}".lstrip(".")
             if reason := _why_left(child):
                 report.left[child_path] = reason
-            elif how := _way_of(child):
+            elif how := _way_of(child, search):
                 line, make = how
                 if child not in made:
                     made[child] = make(child)
                 setattr(parent, name, made[child])
                 report.changed[child_path] = line
+    if any(isinstance(module, InplaceLayerNorm) for module in made.values()):
+        search.follow(model)
     report.changed |= dict.fromkeys(recompute_attention(model), "dropped probabilities recomputed from bits")
     if not any("recomputed" in line for line in report.changed.values()):
         report.left["attention dropout"] = _NOTHING_RECOMPUTED
     return report
 
 
-def _way_of(module: nn.Module) -> tuple[str, Callable[..., nn.Module]] | None:
+def _way_of(
+    module: nn.Module, search: ColumnSearch | None = None
+) -> tuple[str, Callable[[Any], nn.Module]] | None:
     """The line of the report, and what makes the replacement of `module`; None for one that has none."""
     if form := form_of(module):
         return f"in-place GELU ({form})", InplaceGELU
     if type(module) is nn.LayerNorm:
-        return "in-place LayerNorm", InplaceLayerNorm.like
+        return "in-place LayerNorm", partial(InplaceLayerNorm.like, search=search)
     return None
 
 

@@ -25,8 +25,8 @@ dD/dy goes like |x|. With torch's
 GELU the largest is 3e-4 in float32, 7e-3 in float16, 1.5e-2 in bfloat16; the mean over
 [-9, 9] is 1e-7, 8e-5 and 5e-4, of which stock GELU's own rounding has 3e-8, 6e-5 and 4e-4.
 
-The bits of D follow from y where square roots are correctly rounded, as CUDA's are. MKL's, which torch takes on
-the CPU, miss that by a bit in one number of 150: D is then off by OTHER_ROOT at most.
+The bits of D follow from y where square roots are correctly rounded, as CUDA's are. MKL's, which torch takes
+on the CPU, miss that by a bit in one number of 150: D is then off by OTHER_ROOT at most.
 """
 
 import math
