@@ -5,8 +5,10 @@ library functions included, and torch.compile imports it too. So the interpreter
 nothing of it reaches other tests.
 """
 
+import importlib
 import io
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -18,19 +20,20 @@ _GUARD = 2**15  # bytes before and behind each tensor that a kernel gets; more t
 
 
 class Interpreter:
-    """Its attributes are the launchers of triton_kernels.py and of interpreted_kernels.py."""
+    """Its attributes are the launchers in `modules`, by default the method's and those of interpreted_kernels.py."""
 
     name = "triton interpreter"
 
-    def __init__(self) -> None:
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _start)
+    def __init__(self, *modules: str) -> None:
+        self._modules = modules or ("pmexp.packed_dropout.triton_kernels", "interpreted_kernels")
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _start, self._modules)
 
     def __getattr__(self, launcher: str) -> Any:
         if launcher.startswith("_"):
             raise AttributeError(launcher)
 
         def call(*arguments: Any) -> Any:
-            answer = self._pool.submit(_call, launcher, _pickled(arguments)).result()
+            answer = self._pool.submit(_call, self._modules, launcher, _pickled(arguments)).result()
             return torch.load(io.BytesIO(answer), weights_only=False)
 
         return call
@@ -45,26 +48,21 @@ def _pickled(value: Any) -> bytes:
     return file.getvalue()
 
 
-def _start() -> None:
+def _start(*modules: str) -> None:
     os.environ["TRITON_INTERPRET"] = "1"
     from triton.runtime import interpreter
 
-    from pmexp.packed_dropout import triton_kernels
-
     interpreter.InterpreterBuilder.cast_impl = _correct_cast(interpreter)
-    triton_kernels._run_blocks = _guarded(triton_kernels._run_blocks)
-    triton_kernels._run_rows = _guarded(triton_kernels._run_rows)
+    for module in map(importlib.import_module, modules):
+        for name in [name for name in vars(module) if name.startswith("_run")]:
+            setattr(module, name, _guarded(getattr(module, name)))
     torch.set_grad_enabled(False)  # as where the operators are called
     # Fills torch.empty() with NaN and 255: what a kernel leaves out shows.
     torch.use_deterministic_algorithms(True)
 
 
-def _call(launcher: str, arguments: bytes) -> bytes:
-    import interpreted_kernels
-
-    from pmexp.packed_dropout import triton_kernels
-
-    place = triton_kernels if hasattr(triton_kernels, launcher) else interpreted_kernels
+def _call(modules: tuple[str, ...], launcher: str, arguments: bytes) -> bytes:
+    place = next(sys.modules[name] for name in modules if hasattr(sys.modules[name], launcher))
     try:
         result = getattr(place, launcher)(*torch.load(io.BytesIO(arguments), weights_only=False))
     except Exception as error:
