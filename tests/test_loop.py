@@ -13,7 +13,7 @@ from pmexp.config import Part, Schedule, Select, SystemConfig, TrainConfig
 from pmexp.loop import Training
 from pmexp.models.examples import MaskedTokens, TensorExamples
 from pmexp.packed_dropout import PackedDropout
-from pmexp.systems import System
+from pmexp.systems.system import System
 
 
 class Net(nn.Module):

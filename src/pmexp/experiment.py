@@ -39,9 +39,9 @@ from pmexp.models.examples import EVALUATION, IGNORED
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder import RunFolder
 from pmexp.stop_signals import stop_requests
-from pmexp.systems import System
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
+from pmexp.systems.system import System
 from pmexp.tracking import Mirror, NoMirror, open_mirror
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pmexp.errors import UserError
 from pmexp.fit.search import Probe
 from pmexp.fit.skeleton import batch_shapes, skeleton
 from pmexp.simulation import Prediction, predict, sharding_of
-from pmexp.systems import System
+from pmexp.systems.system import System
 
 
 def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) -> Prediction:
