@@ -1,0 +1,90 @@
+"""Contenders in turn: their times, what they are to the first one's, and their peaks."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from pmexp.bench.gpu.budget import Budget
+from pmexp.bench.pairs import PairedRatio, paired_ratio
+from pmexp.bench.timing import seconds_a_call
+from pmexp.measure.peak_memory import PeakMemory
+
+_WARM_UP = 2  # calls; the first one compiles kernels and makes the optimizer's state
+_SHARE_OF_WARM_UP = 0.6  # of the time: a contender whose first calls would begin behind it is left out
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What one contender took."""
+
+    ms: float  # a call, the median of the rounds
+    against_first: PairedRatio  # the first contender's time over this one's
+    rounds: int
+    peak_bytes: int  # of the CUDA allocator, all that lies on the device; elsewhere of the process
+    above_bytes: int | None  # of that peak above what lay on the device when the call began; None elsewhere
+
+    def cells(self) -> dict[str, float | int | None]:
+        """As columns of a table."""
+        ratio = self.against_first
+        return {
+            "ms": self.ms,
+            "times_as_fast_as_first": ratio.ratio,
+            "low": ratio.low,
+            "high": ratio.high,
+            "rounds": self.rounds,
+            "peak_MiB": self.peak_bytes / 2**20,
+            "above_start_MiB": None if self.above_bytes is None else self.above_bytes / 2**20,
+        }
+
+
+def in_turn(
+    calls: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    budget: Budget,
+    rounds: int,
+    repeats: int = 1,
+) -> dict[str, Turns]:
+    """Each of `calls`, `repeats` times a round, in an order that is reversed at every round.
+
+    There are fewer rounds where `budget` is used up, one at least, and the contenders at the end are missing
+    from what is returned where there was no time to warm all of them up.
+    """
+    ready: dict[str, Callable[[], object]] = {}
+    reserve = (1 - _SHARE_OF_WARM_UP) * budget.left
+    for name, call in calls.items():
+        if ready and budget.left < reserve:
+            break
+        for _ in range(_WARM_UP):
+            call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        ready[name] = call
+    seconds: dict[str, list[float]] = {name: [] for name in ready}
+    peaks, above = dict.fromkeys(ready, 0), dict.fromkeys(ready, 0)
+    on_cuda = device.type == "cuda"
+    order, took = list(ready), 0.0
+    for made in range(rounds):
+        if made and not budget.allows(took):
+            break
+        start = time.monotonic()
+        for name in order:
+            start_bytes = torch.cuda.memory_allocated(device) if on_cuda else 0
+            peak = PeakMemory(device)
+            seconds[name].append(seconds_a_call(ready[name], repeats, device))
+            peaks[name] = max(peaks[name], peak.bytes())
+            above[name] = max(above[name], peak.bytes() - start_bytes)
+        order, took = order[::-1], time.monotonic() - start
+    first = seconds[next(iter(ready))]
+    return {
+        name: Turns(
+            1e3 * statistics.median(own),
+            paired_ratio(first, own),
+            len(own),
+            peaks[name],
+            above[name] if on_cuda else None,
+        )
+        for name, own in seconds.items()
+    }
