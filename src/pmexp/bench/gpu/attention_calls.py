@@ -1,7 +1,8 @@
 """Calls of scaled_dot_product_attention as the layers of BERT and Longformer make them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,16 +19,16 @@ RATE = 0.1
 
 @dataclass(frozen=True)
 class Call:
-    """One call's tensors: query, key and value of one dtype, (batch, heads, rows, head size)."""
+    """One call's tensors, of one dtype: (batch, heads, rows, head size), and the output's gradient."""
 
     layer: str  # in words
     query: Tensor
     key: Tensor
     value: Tensor
+    grad: Tensor
     mask: Tensor | None  # bool, true where a query sees a key, or additive
     mask_words: str
     dropout: float
-    alternatives: bool = False  # whether the kernels that were not chosen are measured too
 
     def __str__(self) -> str:
         return f"{self.layer}, {self.dtype}, mask: {self.mask_words}, dropout {self.dropout:g}"
@@ -36,25 +37,33 @@ class Call:
     def dtype(self) -> str:
         return str(self.query.dtype).removeprefix("torch.")
 
-    @property
-    def inputs(self) -> list[Tensor]:
-        return [self.query, self.key, self.value]
-
     def attend(self, value: Tensor | None = None) -> Tensor:
-        value = self.value if value is None else value
+        """With other values where they are given."""
         return F.scaled_dot_product_attention(
-            self.query, self.key, value, attn_mask=self.mask, dropout_p=self.dropout
+            self.query,
+            self.key,
+            self.value if value is None else value,
+            attn_mask=self.mask,
+            dropout_p=self.dropout,
         )
 
-    def with_dropout(self, rate: float, alternatives: bool = False) -> "Call":
-        return replace(self, dropout=rate, alternatives=alternatives)
+    def both(self) -> list[Tensor]:
+        """The output and the gradients of query, key and value."""
+        output = self.attend()
+        inputs = (self.query, self.key, self.value)
+        return [output.detach(), *torch.autograd.grad(output, inputs, self.grad)]
+
+    def without_dropout(self) -> "Call":
+        return replace(self, dropout=0.0)
 
     def wide(self) -> "Call":
         """The same numbers in float32, without dropout."""
-        inputs = [tensor.detach().float().requires_grad_() for tensor in self.inputs]
-        additive = self.mask is not None and self.mask.is_floating_point()
-        mask = self.mask.float() if additive and self.mask is not None else self.mask
-        return Call(self.layer, *inputs, mask, self.mask_words, 0.0)
+        query, key, value = (_leaf(tensor.float()) for tensor in (self.query, self.key, self.value))
+        mask = self.mask
+        if mask is not None and mask.is_floating_point():
+            mask = mask.float()
+        plain, grad = self.without_dropout(), self.grad.float()
+        return replace(plain, query=query, key=key, value=value, grad=grad, mask=mask)
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ class LongformerInput:
     """What one attention layer of Longformer gets: padding behind 7/8 of the tokens, one global token."""
 
     hidden: Tensor
+    grad: Tensor  # of the output
     padding: Tensor
     is_global: Tensor
 
@@ -80,6 +90,11 @@ class LongformerInput:
             is_global_attn=True,
         )[0]
         return output
+
+    def both(self, attention: Any) -> list[Tensor]:
+        """The output and the gradient of the layer's input."""
+        output = self.through(attention)
+        return [output.detach(), *torch.autograd.grad(output, self.hidden, self.grad.to(output.dtype))]
 
 
 def longformer_sizes(tiny: bool) -> list[LongformerSize]:
@@ -99,34 +114,36 @@ def longformer(
         eager = LongformerSelfAttention(config, 0).train()
         hidden = torch.randn(size.batch, size.tokens, config.hidden_size, requires_grad=True)
         places = torch.arange(size.tokens).expand(size.batch, -1)
-        given = LongformerInput(hidden, places >= size.tokens * 7 // 8, places == 0)
+        given = LongformerInput(hidden, torch.randn_like(hidden), places >= size.tokens * 7 // 8, places == 0)
     return eager, SlidingAttention(eager), given
 
 
-def calls(device: torch.device, tiny: bool) -> Iterator[Call]:
-    """All of them, each when it is asked for: what a layer needs is given back in between."""
-    for size in longformer_sizes(tiny):
-        for dtype in (torch.bfloat16, torch.float16):
-            blocks = _of_blocks(size, device, tiny, dtype)
-            yield blocks.with_dropout(RATE, alternatives=dtype is torch.bfloat16)
-            if dtype is torch.bfloat16:
-                yield blocks.with_dropout(0.0)
-            del blocks
+def calls(device: torch.device, tiny: bool) -> dict[str, Callable[[], Call]]:
+    """What makes each call, by a name. One is made when it is needed: together they would fill the device."""
+    found: dict[str, Callable[[], Call]] = {}
     for dtype in (torch.bfloat16, torch.float16):
+        for size in longformer_sizes(tiny):
+            for rate in (RATE, 0.0):
+                name = f"Longformer at {size.tokens:,} tokens, {dtype}, dropout {rate:g}"
+                found[name] = partial(_of_blocks, size, device, tiny, dtype, rate)
         for masked in (True, False):
             for rate in (RATE, 0.0):
-                yield _of_bert(device, tiny, dtype, masked, rate)
+                name = f"BERT with{'' if masked else 'out'} padding, {dtype}, dropout {rate:g}"
+                found[name] = partial(_of_bert, device, tiny, dtype, masked, rate)
+    return found
 
 
-def _of_blocks(size: LongformerSize, device: torch.device, tiny: bool, dtype: torch.dtype) -> Call:
+def _of_blocks(
+    size: LongformerSize, device: torch.device, tiny: bool, dtype: torch.dtype, rate: float
+) -> Call:
     """The call of all blocks of one layer, with the tensors and masks that the layer makes."""
-    _, sliding, given = longformer(size, device, tiny, 0.0)
+    _, sliding, given = longformer(size, device, tiny, rate)
     with _FirstCall() as seen, torch.no_grad(), torch.autocast(device.type, dtype):
         given.through(sliding)
-    query, key, value, mask = seen.tensors
-    inputs = [tensor.to(dtype).contiguous().requires_grad_() for tensor in (query, key, value)]
+    query, key, value = (_leaf(tensor.to(dtype)) for tensor in seen.tensors[:3])
+    mask = seen.tensors[3].to(dtype)
     layer = f"Longformer, {size.batch} x {size.tokens:,} tokens"
-    return Call(layer, *inputs, mask.to(dtype) if mask.dtype != dtype else mask, "window and padding", 0.0)
+    return Call(layer, query, key, value, torch.randn_like(query), mask, "window and padding", rate)
 
 
 class _FirstCall(TorchFunctionMode):
@@ -148,11 +165,14 @@ def _of_bert(device: torch.device, tiny: bool, dtype: torch.dtype, masked: bool,
     """A layer of BERT-Large's: heads are a view of (batch, tokens, hidden), as in transformers."""
     batch, tokens, heads, width = (2, 16, 2, 16) if tiny else (8, 512, 16, 64)
     torch.manual_seed(0)
-    parts = torch.randn(3, batch, tokens, heads, width, device=device, dtype=dtype).unbind()
-    inputs = [part.transpose(1, 2).requires_grad_() for part in parts]
+    parts = torch.randn(4, batch, tokens, heads, width, device=device, dtype=dtype).transpose(2, 3).unbind()
+    query, key, value = map(_leaf, parts[:3])
     ends = torch.linspace(tokens / 2, tokens, batch, device=device)
     seen = torch.arange(tokens, device=device) < ends[:, None]
-    mask = seen[:, None, None].expand(-1, -1, tokens, -1) if masked else None
+    mask = seen[:, None, None].expand(-1, -1, tokens, -1).contiguous() if masked else None
     words = "padding" if masked else "none"
-    alternatives = dtype is torch.bfloat16 and rate > 0
-    return Call(f"BERT-Large, {batch} x {tokens:,} tokens", *inputs, mask, words, rate, alternatives)
+    return Call(f"BERT-Large, {batch} x {tokens:,} tokens", query, key, value, parts[3], mask, words, rate)
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_()

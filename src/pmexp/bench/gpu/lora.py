@@ -19,13 +19,14 @@ _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "dow
 _SIZES = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 8, "num_attention_heads": 16}
 _TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 _BATCH, _TOKENS, _WORDS = 4, 2048, 32000
+_TINY_TOKENS, _TINY_WORDS = 16, 99
 _ROUNDS = 8
 _TORCH_MASKS = "pm-drop with rng=torch"  # draws nn.Dropout's masks, of the check alone
 _STOCK = f"dropout {_RATE}"
 
 
 def lora(bench: Bench, budget: Budget) -> None:
-    """Rows of the table "lora": steps with the adapters' dropout off, stock, packed and seeded."""
+    """The table "lora": steps with the adapters' dropout off, stock, packed and seeded."""
     try:
         import peft
     except ImportError as error:
@@ -41,24 +42,23 @@ def lora(bench: Bench, budget: Budget) -> None:
         _TORCH_MASKS: Way(partial(replace_dropout, dropout=PackedDropout, rng="torch")),
     }
     steps = Ways(module, loss, ways)
-    expected, found = (steps.gradients(name)[0] for name in (_STOCK, _TORCH_MASKS))
-    what = "LoRA with nn.Dropout's masks, packed, has its loss, bit for bit"
-    bench.check(what, torch.equal(expected, found), f"{found.item()} against {expected.item()}")
-    measured = [name for name in ways if name != _TORCH_MASKS]
-    ledgers = {name: steps.saved_for_backward(name) for name in measured}
-    turns = in_turn({name: partial(steps.step, name) for name in measured}, bench.device, budget, _ROUNDS)
-    for name, turn in turns.items():
-        ledger = ledgers[name]
+    with bench.part("LoRA with nn.Dropout's masks"):
+        expected, found = (steps.gradients(name)[0] for name in (_STOCK, _TORCH_MASKS))
+        what = "LoRA with nn.Dropout's masks, packed, has its loss, bit for bit"
+        bench.check(what, torch.equal(expected, found), f"{found.item()} against {expected.item()}")
+    calls = {name: partial(steps.step, name) for name in ways if name != _TORCH_MASKS}
+    for name, turn in in_turn(bench, calls, budget, _ROUNDS).items():
+        ledger = steps.saved_for_backward(name)
         cells = {"saved_MiB": ledger.total_bytes / 2**20, "masks_MiB": ledger.mask_bytes / 2**20}
-        bench.row("lora", step=name, **cells, **turn.cells())
+        bench.row("lora", step=name, **turn.cells(), **cells)
 
 
 def _decoder(bench: Bench, peft: Any) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
     """The decoder with adapters, of random weights, and its loss on random tokens."""
-    sizes, tokens_a_sample = (_TINY, 16) if bench.tiny else (_SIZES, _TOKENS)
+    sizes, length, words = (_TINY, _TINY_TOKENS, _TINY_WORDS) if bench.tiny else (_SIZES, _TOKENS, _WORDS)
     torch.manual_seed(0)
     with torch.device(bench.device):
-        model = LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=_WORDS, use_cache=False)).bfloat16()
+        model = LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=words, use_cache=False)).bfloat16()
         config = peft.LoraConfig(
             r=_RANK,
             lora_dropout=_RATE,
@@ -67,7 +67,7 @@ def _decoder(bench: Bench, peft: Any) -> tuple[nn.Module, Callable[[nn.Module], 
             init_lora_weights=False,  # else B is 0 and no dropout matters to the loss
         )
         adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
-        tokens = torch.randint(_WORDS, (_BATCH, tokens_a_sample))
+        tokens = torch.randint(words, (_BATCH, length))
     module: nn.Module = adapted.bfloat16().train()
 
     def loss(tree: nn.Module) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.pairs import PairedRatio, paired_ratio
 from pmexp.bench.timing import seconds_a_call
@@ -14,6 +15,7 @@ from pmexp.measure.peak_memory import PeakMemory
 
 _WARM_UP = 2  # calls; the first one compiles kernels and makes the optimizer's state
 _SHARE_OF_WARM_UP = 0.6  # of the time: a contender whose first calls would begin behind it is left out
+_TINY_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -29,55 +31,44 @@ class Turns:
     def cells(self) -> dict[str, float | int | None]:
         """As columns of a table."""
         ratio = self.against_first
-        return {
-            "ms": self.ms,
-            "times_as_fast_as_first": ratio.ratio,
-            "low": ratio.low,
-            "high": ratio.high,
-            "rounds": self.rounds,
-            "peak_MiB": self.peak_bytes / 2**20,
-            "above_start_MiB": None if self.above_bytes is None else self.above_bytes / 2**20,
-        }
+        speed = {"ms": self.ms, "ratio": ratio.ratio, "low": ratio.low, "high": ratio.high}
+        peaks = {"peak_MiB": self.peak_bytes / 2**20, "above_start_MiB": self.above_MiB}
+        return {**speed, "rounds": self.rounds, **peaks}
+
+    @property
+    def above_MiB(self) -> float | None:
+        return None if self.above_bytes is None else self.above_bytes / 2**20
 
 
 def in_turn(
+    bench: Bench,
     calls: Mapping[str, Callable[[], object]],
-    device: torch.device,
     budget: Budget,
     rounds: int,
     repeats: int = 1,
 ) -> dict[str, Turns]:
     """Each of `calls`, `repeats` times a round, in an order that is reversed at every round.
 
-    There are fewer rounds where `budget` is used up, one at least, and the contenders at the end are missing
-    from what is returned where there was no time to warm all of them up.
+    There are fewer rounds where `budget` is used up, one at least. What fails or is not reached in its first
+    calls is named and missing from what is returned.
     """
-    ready: dict[str, Callable[[], object]] = {}
-    reserve = (1 - _SHARE_OF_WARM_UP) * budget.left
-    for name, call in calls.items():
-        if ready and budget.left < reserve:
-            break
-        for _ in range(_WARM_UP):
-            call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        ready[name] = call
+    ready = _warmed_up(bench, calls, budget)
     seconds: dict[str, list[float]] = {name: [] for name in ready}
     peaks, above = dict.fromkeys(ready, 0), dict.fromkeys(ready, 0)
-    on_cuda = device.type == "cuda"
     order, took = list(ready), 0.0
-    for made in range(rounds):
+    for made in range(_TINY_ROUNDS if bench.tiny else rounds):
         if made and not budget.allows(took):
             break
         start = time.monotonic()
         for name in order:
-            start_bytes = torch.cuda.memory_allocated(device) if on_cuda else 0
-            peak = PeakMemory(device)
-            seconds[name].append(seconds_a_call(ready[name], repeats, device))
+            lies = _allocated(bench.device)
+            peak = PeakMemory(bench.device)
+            seconds[name].append(seconds_a_call(ready[name], repeats, bench.device))
             peaks[name] = max(peaks[name], peak.bytes())
-            above[name] = max(above[name], peak.bytes() - start_bytes)
+            above[name] = max(above[name], peak.bytes() - lies)
         order, took = order[::-1], time.monotonic() - start
-    first = seconds[next(iter(ready))]
+    on_cuda = bench.device.type == "cuda"
+    first = next(iter(seconds.values()), [])
     return {
         name: Turns(
             1e3 * statistics.median(own),
@@ -88,3 +79,25 @@ def in_turn(
         )
         for name, own in seconds.items()
     }
+
+
+def _warmed_up(
+    bench: Bench, calls: Mapping[str, Callable[[], object]], budget: Budget
+) -> dict[str, Callable[[], object]]:
+    ready: dict[str, Callable[[], object]] = {}
+    reserve = (1 - _SHARE_OF_WARM_UP) * budget.left
+    for name, call in calls.items():
+        if ready and budget.left < reserve:
+            bench.left_out(f"{name}: no time was left for its first calls")
+            continue
+        with bench.part(name):
+            for _ in range(_WARM_UP):
+                call()
+            if bench.device.type == "cuda":
+                torch.cuda.synchronize(bench.device)
+            ready[name] = call
+    return ready
+
+
+def _allocated(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
