@@ -1,4 +1,4 @@
-"""The parts of one run, put together as its configuration says."""
+"""The parts that a run's configuration names, as one."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
