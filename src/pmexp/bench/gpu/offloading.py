@@ -9,7 +9,7 @@ from torch.autograd.graph import save_on_cpu
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.bert import AUTOCAST, bert
 from pmexp.bench.gpu.budget import Budget
-from pmexp.bench.gpu.turns import in_turn
+from pmexp.bench.gpu.turns import in_turn, waits_for_device
 from pmexp.bench.gpu.ways import Way, Ways
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.systems.offload import Offload
@@ -38,7 +38,9 @@ def offloading(bench: Bench, budget: Budget) -> None:
     for name, turn in in_turn(bench, calls, budget, _ROUNDS).items():
         kept_by = "pm-drop" if "pm-drop" in name else "stock"  # a ledger sees nothing through other hooks
         saved = steps.saved_for_backward(kept_by).total_bytes / 2**20
-        bench.row("offload", batch=_BATCH, step=name, **turn.cells(), saved_MiB=saved)
+        waits = waits_for_device(bench, partial(steps.step, name))
+        cells = {**turn.cells(), "saved_MiB": saved, "waits_for_device": waits}
+        bench.row("offload", batch=_BATCH, step=name, **cells)
 
 
 def _same(steps: Ways, stock: str, offloaded: str) -> tuple[str, bool, str]:

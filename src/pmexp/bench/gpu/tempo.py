@@ -1,7 +1,6 @@
 """Tempo on and off: steps of BERT-Large, and its GELU and LayerNorm by themselves."""
 
-import warnings
-from collections.abc import Callable
+from collections import Counter
 from functools import partial
 
 import torch
@@ -11,25 +10,25 @@ from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.bert import AUTOCAST, BATCH, HALF, bert
 from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.gpu.steps import free_memory
-from pmexp.bench.gpu.turns import in_turn
+from pmexp.bench.gpu.turns import in_turn, waits_for_device
 from pmexp.bench.gpu.ways import Way, Ways, distance
 from pmexp.packed_dropout import PackedDropout, replace_dropout
-from pmexp.systems.tempo import InplaceGELU, InplaceLayerNorm, apply_tempo
+from pmexp.systems.tempo import InplaceGELU, InplaceLayerNorm, Tempo
 
 _STOCK, _TEMPO, _PACKED, _BOTH = "stock", "tempo", "pm-drop", "pm-drop + tempo"
-_ROUNDS = 12
+_ROUNDS = 8
 _FARTHEST = 2**-6  # of all gradients from stock's, relative: 8 times the unit of bfloat16
 _ROWS = 16384  # of the modules' input: beyond the device's caches
 
 
 def _packed_tempo(module: nn.Module) -> None:
     replace_dropout(module, PackedDropout)
-    apply_tempo(module)
+    Tempo().prepare(module)
 
 
 _WAYS = {
     _STOCK: Way(),
-    _TEMPO: Way(apply_tempo),
+    _TEMPO: Way(Tempo().prepare),
     _BOTH: Way(_packed_tempo),
     _PACKED: Way(partial(replace_dropout, dropout=PackedDropout)),
     "pm-drop + recompute": Way(partial(replace_dropout, dropout=PackedDropout, recompute=True)),
@@ -55,11 +54,12 @@ def _steps(bench: Bench, budget: Budget, precision: str) -> None:
     turns = in_turn(bench, {name: partial(ways.step, name) for name in _WAYS}, budget, _ROUNDS, repeats=2)
     for name, turn in turns.items():
         saved = ways.saved_for_backward(name).total_bytes / 2**20
-        syncs = _synchronizations(bench, partial(ways.step, name))
+        syncs = waits_for_device(bench, partial(ways.step, name))
         cells = {**turn.cells(), "saved_MiB": saved, "waits_for_device": syncs}
         bench.row("tempo", precision=precision, batch=BATCH, step=name, **cells)
-    kept = {norm.keeps for norm in ways[_TEMPO].modules() if isinstance(norm, InplaceLayerNorm)}
-    bench.note(f"Tempo's LayerNorm under {precision}: {'; '.join(sorted(filter(None, kept)))}")
+    lines = Counter(Tempo().record(ways[_BOTH]).values())
+    words = "; ".join(f"{count} x {line}" for line, count in lines.items())
+    bench.note(f"What {_BOTH} did under {precision}: {words}")
 
 
 def _check_same(bench: Bench, ways: Ways, precision: str, expected: str, found: str) -> None:
@@ -71,21 +71,6 @@ def _check_same(bench: Bench, ways: Ways, precision: str, expected: str, found: 
     bench.check(what, torch.equal(loss, other_loss), f"{other_loss.item()} against {loss.item()}")
     what = f"{found} has the gradients of {expected} under {precision}, within {_FARTHEST:.3g} of their norm"
     bench.check(what, off <= _FARTHEST, f"{off:.3g}")
-
-
-def _synchronizations(bench: Bench, step: Callable[[], object]) -> int | None:
-    """How often the host waits for the device in one step; None on a CPU."""
-    if bench.device.type != "cuda":
-        return None
-    before = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            step()
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
-    return sum("synchronizing" in str(warning.message) for warning in seen)
 
 
 def _modules(bench: Bench, budget: Budget) -> None:

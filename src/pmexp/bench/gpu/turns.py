@@ -2,6 +2,7 @@
 
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -79,6 +80,21 @@ def in_turn(
         )
         for name, own in seconds.items()
     }
+
+
+def waits_for_device(bench: Bench, call: Callable[[], object]) -> int | None:
+    """How often the host waits for the device in one call; None on a CPU."""
+    if bench.device.type != "cuda":
+        return None
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            call()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    return sum("synchronizing" in str(warning.message) for warning in seen)
 
 
 def _warmed_up(
