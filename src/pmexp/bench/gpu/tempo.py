@@ -17,7 +17,7 @@ from pmexp.systems.tempo import InplaceGELU, InplaceLayerNorm, Tempo
 
 _STOCK, _TEMPO, _PACKED, _BOTH = "stock", "tempo", "pm-drop", "pm-drop + tempo"
 _ROUNDS = 8
-_FARTHEST = 2**-6  # of all gradients from stock's, relative: 8 times the unit of bfloat16
+_FARTHEST = 2**-5  # of all gradients from stock's, relative; 24 layers in bfloat16 are a third of it off
 _ROWS = 16384  # of the modules' input: beyond the device's caches
 
 

@@ -1,6 +1,6 @@
 """Parts of the system stack: Tempo, attention kernels, offload, and LoRA where peft is there."""
 
-from pmexp.bench.gpu.attention_kernels import attention_kernels, device_kernels
+from pmexp.bench.gpu.attention_kernels import attention_kernels, device_kernels, other_kernels
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.gpu.lora import lora
@@ -10,10 +10,11 @@ from pmexp.bench.gpu.tempo import tempo
 
 _PIECES = (  # in the order of what matters, with shares of the time
     ("Tempo", tempo, 30),
-    ("attention kernels", attention_kernels, 22),
+    ("attention kernels", attention_kernels, 18),
     ("offload", offloading, 22),
     ("LoRA", lora, 14),
-    ("the profiler's names of attention kernels", device_kernels, 6),
+    ("other attention kernels", other_kernels, 8),
+    ("the profiler's names of attention kernels", device_kernels, 4),
 )
 
 
