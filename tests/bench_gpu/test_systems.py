@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 
-from pmexp.bench.gpu import attention_kernels, offloading, turns
-from pmexp.bench.gpu import tempo as tempo_steps
+from pmexp.bench.gpu import attention_kernels, offloading, tempo_steps, turns
 from pmexp.bench.gpu.attention_calls import Call, calls
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.bert import AUTOCAST, HALF, bert

@@ -6,7 +6,7 @@ from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.gpu.lora import lora
 from pmexp.bench.gpu.offloading import offloading
 from pmexp.bench.gpu.steps import free_memory
-from pmexp.bench.gpu.tempo import tempo
+from pmexp.bench.gpu.tempo_steps import tempo
 
 _PIECES = (  # in the order of what matters, with shares of the time
     ("Tempo", tempo, 30),
