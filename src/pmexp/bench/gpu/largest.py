@@ -72,9 +72,7 @@ def _guess(workload: Workload, variant: str, limit_bytes: int) -> int:
     return max(1, int(few + (_FILLED * limit_bytes - peaks[0]) / a_sample))
 
 
-def _within(
-    budget: Budget, workload: Workload, variant: str, most: int
-) -> Callable[[int], bool | None]:
+def _within(budget: Budget, workload: Workload, variant: str, most: int) -> Callable[[int], bool | None]:
     """Whether a batch has room; None where its step would take longer than `budget` allows."""
     seconds_a_sample = 0.0
 

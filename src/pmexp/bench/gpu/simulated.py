@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pmexp.bench.gpu.steps import free_memory
 from pmexp.bench.gpu.workload import PUT_IN, Size, Workload, untrained
 from pmexp.measure.peak_memory import PeakMemory
 from pmexp.simulation import predict
@@ -27,8 +28,8 @@ class Measured:
     """One configuration's step as it was."""
 
     phases: Mapping[str, int]  # bytes at the peak of each phase, of PHASES
-    reserved_bytes: int | None  # by the allocator at its most; None on the CPU
-    requested_bytes: int | None  # of it without the rounding of blocks
+    reserved_bytes: int | None  # by the allocator, at their most; None on the CPU
+    requested_bytes: int | None  # of the allocator, at their most: the peak without the rounding of blocks
 
     @property
     def peak_bytes(self) -> int:
@@ -58,34 +59,34 @@ def simulated_step(size: Size, attention: str, precision: str, variant: str, lik
 
 def measured_step(workload: Workload, variant: str) -> Measured:
     """A step at the size's batch; its kernels are loaded and AdamW's state is there by then."""
-    batch, device = workload.size.batch, workload.device
-    on_cuda = device.type == "cuda"
-    if on_cuda:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    phases: dict[str, int] = {}
-    peaks: dict[str, PeakMemory] = {}
-    requested = 0
+    free_memory()
+    watch = _Watch(workload.device)
+    watch.enter(AT_REST)
+    workload.step(variant, workload.size.batch, watch.enter)
+    watch.end()
+    return Measured(watch.peaks, watch.reserved, watch.requested)
 
-    def end_phase() -> None:
-        nonlocal requested
-        for name, peak in peaks.items():
-            phases[name] = peak.bytes()
-        peaks.clear()
-        if on_cuda:
-            requested = max(requested, torch.cuda.memory_stats(device)["requested_bytes.all.peak"])
-            reserved.append(torch.cuda.max_memory_reserved(device))
 
-    def enter(phase: str) -> None:
-        end_phase()
-        peaks[phase] = PeakMemory(device)
+class _Watch:
+    """The peak of one phase after the other: the allocator's, or on the CPU that of the process."""
 
-    reserved: list[int] = []
-    enter(AT_REST)
-    workload.step(variant, batch, enter)
-    end_phase()
-    return Measured(
-        phases,
-        reserved_bytes=max(reserved) if on_cuda else None,
-        requested_bytes=requested if on_cuda else None,
-    )
+    def __init__(self, device: torch.device) -> None:
+        self.peaks: dict[str, int] = {}
+        self.reserved: int | None = None
+        self.requested: int | None = None
+        self._device = device
+        self._open: tuple[str, PeakMemory] | None = None
+
+    def enter(self, phase: str) -> None:
+        self.end()
+        self._open = phase, PeakMemory(self._device)
+
+    def end(self) -> None:
+        if self._open is None:
+            return
+        phase, peak = self._open
+        self.peaks[phase] = peak.bytes()
+        if self._device.type == "cuda":
+            stats = torch.cuda.memory_stats(self._device)
+            self.reserved = max(self.reserved or 0, stats["reserved_bytes.all.peak"])
+            self.requested = max(self.requested or 0, stats["requested_bytes.all.peak"])

@@ -25,8 +25,9 @@ TORCH_MASKS = "pm-drop with rng=torch"  # of the check alone: it draws the masks
 
 
 def _checkpoint(module: nn.Module) -> None:
-    """Every layer keeps its input alone. Under the name that transformers 5.17 has too."""
-    module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    """Every layer keeps its input alone. transformers 5.17 has the older of the two names alone."""
+    newer = getattr(module, "activation_checkpointing_enable", None)
+    (newer or module.gradient_checkpointing_enable)({"use_reentrant": False})  # type: ignore[operator]
 
 
 def _checkpoint_packed(module: nn.Module) -> None:

@@ -22,15 +22,13 @@ def measure(bench: Bench) -> None:
     limit = limited(bench.device, _KEPT_FREE) if on_cuda else _GIB
     most = _MOST if on_cuda else _TINY_MOST
     bench.note(
-        f"{size.name}, {size.length} tokens, {precision} autocast, {attention} attention: a step of AdamW has "
-        f"room where torch's allocator, which may take {limit / _GIB:.1f} GiB, gives all that it asks for"
+        f"{size.name}, {size.length} tokens, {precision} autocast, {attention} attention: a step has room "
+        f"where torch's allocator, which may take {limit / _GIB:.1f} GiB, gives all that it asks for"
     )
     baseline = 0
     for place, variant in enumerate(_VARIANTS):
         with bench.part(f"largest batch, {variant}"):
-            found = measure_largest(
-                workload, variant, limit, most, bench.budget.part(len(_VARIANTS) - place)
-            )
+            found = measure_largest(workload, variant, limit, most, bench.budget.part(len(_VARIANTS) - place))
             if variant == BASELINE:
                 baseline = found.batch
             bench.row(

@@ -35,7 +35,9 @@ _MIB = 2**20
 
 def measure(bench: Bench) -> None:
     size = bert_large(bench.tiny)
-    bench.note(f"{size.name}, batch {size.batch}, {size.length} tokens, {_PRECISION} autocast, AdamW, clipping")
+    bench.note(
+        f"{size.name}, batch {size.batch}, {size.length} tokens, {_PRECISION} autocast, AdamW, clipping"
+    )
     errors: dict[str, float] = {}
     for attention, configurations in _SIMULATED.items():
         with bench.part(f"losses under {attention} attention"):
