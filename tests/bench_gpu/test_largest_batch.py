@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
-from pmexp.bench.gpu.largest import Largest, largest, measure_largest
+from pmexp.bench.gpu.largest import Largest, largest, limited, measure_largest
 from pmexp.bench.gpu.stages import largest_batch
 from pmexp.bench.gpu.workload import BASELINE, Size, Workload
 
@@ -144,6 +144,19 @@ def test_a_step_that_is_too_long_for_the_time_that_is_left_is_not_begun(
     monkeypatch.setattr("pmexp.bench.gpu.largest._guess", lambda *_: 10)
     assert measure_largest(workload, BASELINE, 0, 2**16, Budget(31, clock)) == Largest(10, None)
     assert device.batches == [10]  # 11 samples take 11, and 22 have to be left
+
+
+def test_the_allocator_may_take_what_is_free_and_what_it_has_less_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fractions: list[float] = []
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (70, 80))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 3)
+    monkeypatch.setattr(
+        "torch.cuda.set_per_process_memory_fraction", lambda fraction, device: fractions.append(fraction)
+    )
+    assert limited(torch.device("cuda", 0), 1) == 72
+    assert fractions == [72 / 80]
 
 
 def test_the_stage_writes_a_row_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def predict(
     build: Callable[[], nn.Module],
     shapes: Shapes,
     *,
-    prepare: Callable[[nn.Module], None] = lambda module: None,
+    prepare: Callable[[nn.Module], object] = lambda module: None,
     forward: Callable[[], AbstractContextManager[object]] = nullcontext,
     like: str = "cuda",
     accumulate: int = 1,
@@ -120,7 +120,7 @@ def _equal(layers: nn.ModuleList) -> bool:
 def _simulated(
     module: nn.Module,
     shapes: Shapes,
-    prepare: Callable[[nn.Module], None],
+    prepare: Callable[[nn.Module], object],
     forward: Callable[[], AbstractContextManager[object]],
     like: str,
     accumulate: int,

@@ -113,7 +113,7 @@ def _cells(row: StepRow, rows: Sequence[StepRow]) -> dict[str, str | int | float
         "variant": row.variant,
         "batch": row.batch,
         "step_ms": row.ms,
-        "times_baseline": row.ratio,
+        "times_as_fast": row.ratio,
         "from": row.low,
         "to": row.high,
         "rounds": len(row.seconds),
