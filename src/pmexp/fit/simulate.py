@@ -43,7 +43,7 @@ def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) ->
         forward=system.forward,
         like="cpu" if stack.device is Device.cpu else "cuda",
         accumulate=accumulate,
-        sharding=sharding_of(stack.sharding, stack.processes, accumulate),
+        sharding=sharding_of(stack.sharding and stack.sharding.value, stack.processes, accumulate),
     )
 
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -20,6 +20,7 @@ VARIANTS: Mapping[str, Callable[[nn.Module], object]] = {
     "seed-only": partial(replace_dropout, dropout=SeededDropout),
     "pm-drop-recompute": partial(replace_dropout, dropout=PackedDropout, recompute=True),
 }
+CHECKPOINTING, CHECKPOINTED_PACKED = "checkpointing", "checkpointing, packed"
 TORCH_MASKS = "pm-drop with rng=torch"  # of the check alone: it draws the masks of nn.Dropout
 NO_DROPOUT = "no dropout"  # what all of dropout costs a step
 
@@ -30,8 +31,21 @@ def _drop_nothing(module: nn.Module) -> None:
             part.p = 0.0
 
 
-_PUT_IN: dict[str, Callable[[nn.Module], object]] = {
+def _checkpoint(module: nn.Module) -> None:
+    """Every layer keeps its input alone. transformers 5.17 has the older of the two names alone."""
+    newer = getattr(module, "activation_checkpointing_enable", None)
+    (newer or module.gradient_checkpointing_enable)({"use_reentrant": False})  # type: ignore[operator]
+
+
+def _checkpoint_packed(module: nn.Module) -> None:
+    _checkpoint(module)
+    replace_dropout(module, PackedDropout)
+
+
+PUT_IN: dict[str, Callable[[nn.Module], object]] = {
     **VARIANTS,
+    CHECKPOINTING: _checkpoint,
+    CHECKPOINTED_PACKED: _checkpoint_packed,
     NO_DROPOUT: _drop_nothing,
     TORCH_MASKS: partial(replace_dropout, dropout=PackedDropout, rng="torch"),
 }
@@ -59,6 +73,16 @@ def _bert(name: str, batch: int, width: int, layers: int, heads: int) -> Size:
 SIZES = (_bert("bert-base", 32, 768, 12, 12), _bert("bert-large", 16, 1024, 24, 16))
 
 
+def bert_large(tiny: bool) -> Size:
+    """BERT-Large, or what stands in for it where the code is tried."""
+    return replace(_bert("tiny", 4, 16, 4, 2), length=16) if tiny else SIZES[-1]
+
+
+def untrained(size: Size, attention: str) -> BertForMaskedLM:
+    """The model with random weights, on the default device."""
+    return BertForMaskedLM(BertConfig(**size.architecture, attn_implementation=attention))
+
+
 class Workload:
     """One set of weights and one AdamW, and over them a module tree for each variant.
 
@@ -79,12 +103,11 @@ class Workload:
         self.size, self.attention, self.precision, self.device = size, attention, precision, device
         torch.manual_seed(0)
         with torch.device(device):
-            config = BertConfig(**size.architecture, attn_implementation=attention)
-            module = BertForMaskedLM(config).float().train()
+            module = untrained(size, attention).float().train()
         shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
         self._modules = {variant: copy.deepcopy(module, dict(shared)) for variant in variants}
         for variant, own in self._modules.items():
-            _PUT_IN[variant](own)
+            PUT_IN[variant](own)
         self._optimizer = torch.optim.AdamW(module.parameters(), lr=_LR, capturable=capturable)
         self._inputs: tuple[int, Tensor, Tensor] | None = None  # of the last batch: samples, tokens, labels
 
@@ -95,15 +118,19 @@ class Workload:
     def variants(self) -> list[str]:
         return list(self._modules)
 
-    def step(self, variant: str, batch: int) -> Tensor:
+    def step(self, variant: str, batch: int, enter: Callable[[str], object] = lambda phase: None) -> Tensor:
         """Forward, backward, clipping and update with a batch of that many samples; the loss, in nats.
 
-        Gradients are gone afterwards, also where memory did not suffice.
+        Gradients are gone afterwards, also where memory did not suffice. `enter` is called with the name of
+        each phase, "forward", "backward" and "update", as it begins.
         """
         module = self._modules[variant]
         try:
+            enter("forward")
             loss = self._loss(module, batch)
+            enter("backward")
             loss.backward()
+            enter("update")
             nn.utils.clip_grad_norm_(module.parameters(), _CLIP_NORM)
             self._optimizer.step()
             return loss.detach()
