@@ -19,7 +19,10 @@ class Ddp(Engine):
 
 
 def _parallel(module: nn.Module) -> DistributedDataParallel:
-    """Buffers are those of rank 0 at the beginning, and are not sent at each forward."""
+    """Buffers are those of rank 0 at the beginning, and are not sent at each forward.
+
+    The argument for it is of torch 2.13; before, the attribute does the same once the start is over.
+    """
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
         return DistributedDataParallel(module, forward_sync_buffers=False, gradient_as_bucket_view=True)
     parallel = DistributedDataParallel(module, gradient_as_bucket_view=True)
