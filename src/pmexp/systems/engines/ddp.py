@@ -26,7 +26,5 @@ def _parallel(module: nn.Module) -> DistributedDataParallel:
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
         return DistributedDataParallel(module, forward_sync_buffers=False, gradient_as_bucket_view=True)
     parallel = DistributedDataParallel(module, gradient_as_bucket_view=True)
-    parallel.broadcast_buffers = (
-        False  # before torch 2.13; as an argument it would leave out the first time too
-    )
+    parallel.broadcast_buffers = False  # as an argument it would leave out the first time too
     return parallel
