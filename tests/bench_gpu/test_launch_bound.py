@@ -59,7 +59,7 @@ def test_every_variant_has_a_row_and_nothing_fails() -> None:
 
 def test_a_variant_with_other_masks_is_named_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     of_torch = partial(replace_dropout, dropout=PackedDropout, rng="torch")
-    monkeypatch.setitem(workloads._PUT_IN, "seed-only", lambda module: of_torch(module))
+    monkeypatch.setitem(workloads.PUT_IN, "seed-only", lambda module: of_torch(module))
     size = launch_bound._SMALLEST
     found = findings_of(lambda bench: launch_bound._measure_eager(bench, Budget(1e6), size, 2, 1, "fp32"))
     (check,) = (line for line in found if line["kind"] == "check")
@@ -89,7 +89,7 @@ def test_a_start_is_where_losses_begin_again_and_variants_without_fault_have_non
 
 
 def test_a_variant_without_dropout_that_drops_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(workloads._PUT_IN, NO_DROPOUT, lambda module: None)
+    monkeypatch.setitem(workloads.PUT_IN, NO_DROPOUT, lambda module: None)
     assert list(variant_faults(smallest(BASELINE, NO_DROPOUT), 2)) == [NO_DROPOUT]
 
 
