@@ -100,6 +100,18 @@ def test_layouts_equal_the_reference(layout: Callable[[Tensor], Tensor]) -> None
     assert_operators_are_the_reference(x, 3, 0.4, 1)
 
 
+@each_dtype
+def test_a_kernel_launched_again_is_the_right_one(dtype: torch.dtype) -> None:
+    """Addresses and sizes that kernels are specialised for, in turns; see triton_launch.py."""
+    x = torch.randn(4099, generator=torch.Generator().manual_seed(7)).to(dtype)
+    for turn in range(3):
+        for part in (x, x[1:], x[:4096], x[1:4097], x[:2], x[3:1003], x[:1]):
+            assert_operators_are_the_reference(part, 2**40 + turn, 0.3, 1)
+            there, seed = x.to("cuda")[-part.numel() :], torch.tensor([turn])
+            expected = reference.seeded_dropout(x[-part.numel() :], seed, 0.3)
+            assert torch.equal(ops.seeded_dropout(there, seed, 0.3).cpu(), expected)
+
+
 @each_dropout
 def test_two_calls_are_two_masks_each_with_its_own_backward(drop: Dropout) -> None:
     x = ones(10_001)

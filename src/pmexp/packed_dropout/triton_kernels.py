@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pmexp.packed_dropout import cuda_mapping, reference
 from pmexp.packed_dropout.arguments import check_packed, check_seed, kept_scale, with_layout
+from pmexp.packed_dropout.triton_launch import launch
 
 name = f"triton {triton.__version__}"
 
@@ -320,14 +321,12 @@ def unpack_bits(packed: Tensor, shape: Sequence[int], bits: int) -> Tensor:
 
 
 def _run_blocks(kernel: Any, x: Tensor, *arguments: Any) -> None:
-    with torch.cuda.device_of(x):
-        kernel[(triton.cdiv(x.numel(), 32 * _BLOCKS),)](x, *arguments, _BLOCKS, **_OPTIONS)
+    launch(kernel, -(-x.numel() // (32 * _BLOCKS)), x, *arguments, _BLOCKS, **_OPTIONS)
 
 
 def _run_rows(kernel: Any, first: Tensor, second: Tensor, *arguments: Any) -> None:
-    numel, bits = max(first.numel(), second.numel()), arguments[-1]
-    with torch.cuda.device_of(first):
-        kernel[(triton.cdiv(numel, 32 * _BLOCKS),)](first, second, *arguments, 4 * bits * _BLOCKS, **_OPTIONS)
+    numel, rows = max(first.numel(), second.numel()), 4 * arguments[-1] * _BLOCKS
+    launch(kernel, -(-numel // (32 * _BLOCKS)), first, second, *arguments, rows, **_OPTIONS)
 
 
 def _dense(x: Tensor) -> Tensor:
