@@ -1,11 +1,14 @@
 """Small kernels around parts of the real ones, for the interpreter's process alone."""
 
+from unittest import mock
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from torch._inductor.runtime.triton_helpers import rand_eager_kernel
 
+from pmexp.packed_dropout import triton_kernels
 from pmexp.packed_dropout.triton_kernels import _drawn_words, _native_words
 
 
@@ -48,6 +51,12 @@ def native_words_of_program(
     out = torch.empty(blocks, dtype=torch.int32)
     _native_words_kernel[(1,)](out, program, seed, offset, threads, threshold, vector, blocks)
     return out
+
+
+def packed_dropout_of_seed_at_address(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
+    """packed_dropout as it runs where x and seed lie on one device."""
+    with mock.patch.object(triton_kernels, "_address_and_key", lambda seed: (seed, 0)):
+        return triton_kernels.packed_dropout(x, seed, p, bits)
 
 
 def rand_eager(place: Tensor, call: Tensor, seed: int, vector: int) -> Tensor:

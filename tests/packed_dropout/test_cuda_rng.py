@@ -243,7 +243,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     device = Device(seed=2**64 - 3, offset=4 * 2**32 - 8)
     monkeypatch.setattr(torch, "native_dropout", device.native_dropout)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(cuda_rng, "_default_generator", lambda _: device)
+    monkeypatch.setattr(cuda_rng, "default_generator", lambda _: device)
     monkeypatch.setattr(cuda_rng, "_multiprocessors", lambda _: (1, 512))
     monkeypatch.setattr(cuda_rng, "_record", type(cuda_rng._record)())
     cuda_rng._mapping_holds.cache_clear()

@@ -4,6 +4,7 @@ that need not be there. Every tensor lies between guard bytes, and unwritten mem
 import importlib.util
 import inspect
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -58,6 +59,7 @@ def test_packed_and_seeded_dropout(
     x, seed_tensor = values(shape, dtype, seed), torch.tensor([seed])
     expected = reference.packed_dropout(x, seed_tensor, p, bits)
     assert_same(interpreter.packed_dropout(x, seed_tensor, p, bits), expected)
+    assert_same(interpreter.packed_dropout_of_seed_at_address(x, seed_tensor, p, bits), expected)
     assert_same(interpreter.seeded_dropout(x, seed_tensor, p), expected[0])
 
 
@@ -315,13 +317,15 @@ def test_kernels_compile_for_any_size(kernels: Any, compiled: dict[str, str]) ->
     """Compiling checks types, which the interpreter does not; a size of 1 is a constant for Triton."""
     seed = torch.tensor([5])
     for x in (torch.ones(1, 1, dtype=torch.float64), torch.ones(5, 7, dtype=torch.float16)):
+        with mock.patch.object(kernels, "_address_and_key", lambda seed: (seed, 0)):
+            kernels.packed_dropout(x, seed, 0.1, 1)
         packed = kernels.pack_bits(x > 0, 4)
         kernels.unpack_bits(packed, x.shape, 4)
         kernels.apply_packed_mask(x, packed, 0.1, 4)
         kernels.bias_dropout_add(x, x[0], x, seed, 0.1, 2)
         kernels.native_dropout(x, torch.tensor([1, 4]), 0.1, 1, 256, 2)
     kernels.packed_dropout(torch.ones(0), seed, 0.1, 1)
-    assert len(compiled) == 2 * 5 + 1
+    assert len(compiled) == 2 * 6 + 1
 
 
 @pytest.mark.slow

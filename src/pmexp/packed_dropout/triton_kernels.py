@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pmexp.packed_dropout import cuda_mapping, reference
 from pmexp.packed_dropout.arguments import check_packed, check_seed, kept_scale, with_layout
+from pmexp.packed_dropout.triton_launch import launch
 
 name = f"triton {triton.__version__}"
 
@@ -30,7 +31,7 @@ _OPTIONS = {
     "enable_fp_fusion": False,  # a fused multiply-add would round once where the definition rounds twice
 }
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_RUNTIME_SCALARS = ["threshold", "scale_bits", "seed", "offset"]
+_RUNTIME_SCALARS = ["threshold", "scale_bits", "seed", "key", "offset"]
 
 
 @triton.jit
@@ -153,11 +154,13 @@ def _sum(a, b):
 
 @triton.jit(do_not_specialize=_RUNTIME_SCALARS)
 def _dropout_kernel(
-    x, bias, columns, residual, y, packed, seed, numel, threshold: tl.int64, scale_bits: tl.int64,
+    x, bias, columns, residual, y, packed, seed, key: tl.int64,
+    numel, threshold: tl.int64, scale_bits: tl.int64,
     WHOLE_ROWS: tl.constexpr, BITS: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """y = dropout(x + bias) + residual; bias, residual and packed may be None.
 
+    The seed is at the address `seed`; where that is None it is `key`.
     WHOLE_ROWS says that `columns` is a multiple of 8, so that no row of eight elements wraps.
     """
     program = tl.program_id(0).to(tl.int64)
@@ -172,7 +175,9 @@ def _dropout_kernel(
         else:
             column = (first + _in_rows(BLOCKS * 4, 8)) % columns
         value = _sum(value, tl.load(bias + column, mask=inside))
-    words = _drawn_words(program, tl.load(seed), threshold, BLOCKS)
+    if seed is not None:
+        key = tl.load(seed)
+    words = _drawn_words(program, key, threshold, BLOCKS)
     value = _scaled(value, _keep_rows(words, BLOCKS), scale_bits)
     if residual is not None:
         value = _sum(value, tl.load(residual + element, mask=inside))
@@ -261,8 +266,14 @@ def _dropout(
     bias, residual = (None if t is None else t.contiguous() for t in (bias, residual))
     threshold = round((1.0 - p) * 2**32)
     scalars = (x.numel(), threshold, _bits_of(kept_scale(p, x.dtype)), columns % 8 == 0)
-    _run_blocks(_dropout_kernel, dense, bias, columns, residual, y, packed, seed, *scalars, bits)
+    tensors = (dense, bias, columns, residual, y, packed)
+    _run_blocks(_dropout_kernel, *tensors, *_address_and_key(seed), *scalars, bits)
     return with_layout(x, dense, y)
+
+
+def _address_and_key(seed: Tensor) -> tuple[Tensor | None, int]:
+    """How a kernel takes a seed: by its address, or by value from the CPU."""
+    return (None, int(seed.item())) if seed.is_cpu else (seed, 0)
 
 
 def native_dropout(
@@ -310,14 +321,12 @@ def unpack_bits(packed: Tensor, shape: Sequence[int], bits: int) -> Tensor:
 
 
 def _run_blocks(kernel: Any, x: Tensor, *arguments: Any) -> None:
-    with torch.cuda.device_of(x):
-        kernel[(triton.cdiv(x.numel(), 32 * _BLOCKS),)](x, *arguments, _BLOCKS, **_OPTIONS)
+    launch(kernel, -(-x.numel() // (32 * _BLOCKS)), x, *arguments, _BLOCKS, **_OPTIONS)
 
 
 def _run_rows(kernel: Any, first: Tensor, second: Tensor, *arguments: Any) -> None:
-    numel, bits = max(first.numel(), second.numel()), arguments[-1]
-    with torch.cuda.device_of(first):
-        kernel[(triton.cdiv(numel, 32 * _BLOCKS),)](first, second, *arguments, 4 * bits * _BLOCKS, **_OPTIONS)
+    numel, rows = max(first.numel(), second.numel()), 4 * arguments[-1] * _BLOCKS
+    launch(kernel, -(-numel // (32 * _BLOCKS)), first, second, *arguments, rows, **_OPTIONS)
 
 
 def _dense(x: Tensor) -> Tensor:
