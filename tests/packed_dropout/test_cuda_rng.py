@@ -309,6 +309,21 @@ def test_graph_capture_is_not_reproduced(with_kernels: Device, monkeypatch: pyte
     assert packs_native_dropout(with_kernels, torch.randn(8), "CUDA graph capture")
 
 
+@pytest.mark.parametrize(("numel", "packed"), [(64, 16), (65, 17)])
+def test_what_a_capture_packs_with_is_loaded_before(
+    with_kernels: Device, monkeypatch: pytest.MonkeyPatch, numel: int, packed: int
+) -> None:
+    """Within a capture the mask of native_dropout is packed, and no kernel can be loaded."""
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        ops, "pack_bits", lambda mask, bits: sizes.append(mask.numel()) or pack_bits(mask, bits)
+    )
+    cuda_rng._load_packing.cache_clear()
+    for _ in range(2):
+        cuda_rng.native_dropout_packed(torch.randn(numel), 0.3, 2)
+    assert sizes == [packed]
+
+
 def test_without_kernels_nothing_is_reproduced(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = SimpleNamespace(name="torch reference on cuda")
     monkeypatch.setattr(cuda_backend, "operators", lambda: plain)
