@@ -4,7 +4,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch._inductor.runtime.triton_helpers import rand_eager_kernel
 
 from pmexp.packed_dropout.triton_kernels import _drawn_words, _native_words
 
@@ -24,16 +23,6 @@ def _native_words_kernel(
     tl.store(out + tl.arange(0, BLOCKS), words)
 
 
-@triton.jit
-def _rand_eager_kernel(out, place, seed, call, numel, VECTOR: tl.constexpr, SIZE: tl.constexpr):
-    at = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
-    inside = at < numel
-    drawn = rand_eager_kernel(
-        seed, tl.load(call + at, mask=inside, other=0), tl.load(place + at, mask=inside, other=0), VECTOR
-    )
-    tl.store(out + at, drawn, mask=inside)
-
-
 def words_of_program(program: int, seed: Tensor, threshold: int, blocks: int) -> Tensor:
     """Keep bits of the blocks of one program, however far it is."""
     out = torch.empty(blocks, dtype=torch.int32)
@@ -47,12 +36,4 @@ def native_words_of_program(
     """The same of the draw of native_dropout."""
     out = torch.empty(blocks, dtype=torch.int32)
     _native_words_kernel[(1,)](out, program, seed, offset, threads, threshold, vector, blocks)
-    return out
-
-
-def rand_eager(place: Tensor, call: Tensor, seed: int, vector: int) -> Tensor:
-    """torch's own account of its CUDA draw: uniform numbers for places in a round and first calls of rounds."""
-    out = torch.empty(place.numel(), dtype=torch.float32)
-    grid = (triton.cdiv(place.numel(), 256),)
-    _rand_eager_kernel[grid](out, place, seed, call, place.numel(), vector, 256)
     return out
