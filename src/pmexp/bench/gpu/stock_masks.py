@@ -47,6 +47,7 @@ def tell_record(bench: Bench) -> None:
 def check_beyond_int32(bench: Bench, dtype: torch.dtype) -> None:
     """Masks of ours at their ends by the definition, and rng=torch against nn.Dropout as a whole."""
     numel = 2**16 if bench.tiny else 2**31
+    _free()
     most = 7 * (numel + 64) * dtype.itemsize  # two outputs, two gradients, the input, two masks
     if bench.device.type == "cuda" and torch.cuda.mem_get_info(bench.device)[0] < most:
         bench.left_out(f"{numel} elements in {dtype}: {most / 2**30:.0f} GiB are not free")

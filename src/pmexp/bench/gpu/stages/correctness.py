@@ -1,5 +1,8 @@
 """Whether what runs on this device computes what it should, bit for bit; the most used first."""
 
+import os
+import shutil
+
 import torch
 from torch import nn
 
@@ -23,21 +26,24 @@ _TINY = Size(
 
 
 def measure(bench: Bench) -> None:
+    """What could leave the device or its generator unusable comes last: captures that end by an error."""
+    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("gcc", "clang", "cc"))), None)
+    bench.note(f"C compiler, without which Triton launches nothing: {compiler or 'none'}")
     check_operators(bench)
     check_stock_masks(bench)
+    with bench.part("record of rng=torch"):
+        tell_record(bench)
     with bench.part("bytes that a mask keeps"):
         check_mask_bytes(bench)
     check_checkpointing(bench)
-    check_graphs(bench)
     check_all_losses(bench)
-    check_streams(bench)
     for dtype in (torch.bfloat16, torch.float32):
         with bench.part(f"more elements than an int32 counts, {dtype}"):
             check_beyond_int32(bench, dtype)
     with bench.part("overlap of consecutive masks"):
         tell_overlap(bench)
-    with bench.part("record of rng=torch"):
-        tell_record(bench)
+    check_streams(bench)
+    check_graphs(bench)
     check_compiled(bench)
 
 
