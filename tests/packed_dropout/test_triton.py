@@ -31,7 +31,7 @@ any_case = given(
     shape=shapes, dtype=st.sampled_from(DTYPES), p=rates, bits=st.sampled_from([1, 2, 4]), seed=seeds
 )
 # An interpreted launch takes a tenth of a second.
-few = settings(max_examples=15)
+few = settings(max_examples=15, deadline=None)
 
 
 def values(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> Tensor:

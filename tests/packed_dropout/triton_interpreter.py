@@ -8,7 +8,6 @@ nothing of it reaches other tests.
 import importlib
 import io
 import os
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -20,7 +19,8 @@ _GUARD = 2**15  # bytes before and behind each tensor that a kernel gets; more t
 
 
 class Interpreter:
-    """Its attributes are the launchers in `modules`, by default the method's and those of interpreted_kernels.py."""
+    """Its attributes are the launchers in `modules`, by default the method's and those of interpreted_kernels.py,
+    and that of torchs_account.py, which is imported when it is asked for: older torches have no such account."""
 
     name = "triton interpreter"
 
@@ -62,8 +62,9 @@ def _start(*modules: str) -> None:
 
 
 def _call(modules: tuple[str, ...], launcher: str, arguments: bytes) -> bytes:
-    place = next(sys.modules[name] for name in modules if hasattr(sys.modules[name], launcher))
+    places = (importlib.import_module(name) for name in (*modules, "torchs_account"))
     try:
+        place = next(module for module in places if hasattr(module, launcher))
         result = getattr(place, launcher)(*torch.load(io.BytesIO(arguments), weights_only=False))
     except Exception as error:
         if type(error).__module__.startswith("triton"):
