@@ -20,7 +20,7 @@ each_width = pytest.mark.parametrize("bits", [1, 2, 4])
 
 shapes = st.one_of(
     st.sampled_from(TAILS).map(lambda n: (n,)),
-    st.sampled_from([2048, 2049, 4095]).map(lambda n: (n,)),  # about a program's 2048 elements
+    st.sampled_from([4096, 4097, 8191]).map(lambda n: (n,)),  # about a program's 4096 elements
     st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple),
     st.just(()),
 )
@@ -291,7 +291,7 @@ def test_what_the_compiler_makes_of_the_kernels(
     kernels: Any, compiled: dict[str, str], dtype: torch.dtype
 ) -> None:
     """Elements are loaded and stored 16 bytes at a time, no product is fused with a sum, no subnormal is lost,
-    and each mask is drawn once: 16 elements a thread are 4 calls of 10 rounds with 2 wide products. The
+    and each mask is drawn once: 32 elements a thread are 8 calls of 10 rounds with 2 wide products. The
     compiler has made nine times that of it."""
     x, seed, state = values((64, 768), dtype), torch.tensor([5]), torch.tensor([-5, 8])
     kernels.packed_dropout(x, seed, 0.1, 1)
@@ -300,7 +300,7 @@ def test_what_the_compiler_makes_of_the_kernels(
     kernels.native_dropout(x, state, 0.1, 1, 256, 4)
     kernels.native_dropout(x, state, 0.1, 2, 256, 8)
     for ptx in compiled.values():
-        assert ptx.count("mul.hi.u32") + ptx.count("mul.wide.u32") < 100
+        assert ptx.count("mul.hi.u32") + ptx.count("mul.wide.u32") < 180
     kernels.native_dropout(x, state, 0.1, 1, 256, 1)  # a call an element
     kernels.apply_packed_mask(x, torch.zeros(64 * 96, dtype=torch.uint8), 0.1, 1)
     assert len(compiled) == 7
