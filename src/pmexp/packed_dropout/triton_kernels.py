@@ -2,10 +2,10 @@
 
 `reference.py` and `cuda_mapping.py` say what the bits are and how results are rounded.
 
-A program takes _BLOCKS blocks of 32 neighbouring elements. One lane draws the mask of a block, others load and
-store its elements. Between them passes one 32-bit word a block, bit i for element i: it is what is stored,
-and the elements go through memory in whole lines. Programs that no tensor ends in ask of no element whether it
-is inside.
+A program takes _BLOCKS blocks of 32 neighbouring elements. One lane draws the mask of a block, others load
+and store its elements. Between them passes one 32-bit word a block, bit i for element i: it is what is
+stored, and the elements go through memory in whole lines. A program in which the tensor does not end asks of
+no element whether it is inside.
 
 Scalars travel as integers: Triton would round a Python float to float32, and a compile-time constant would
 compile anew for each p. Element offsets have 64 bits. There are no atomics and there is no autotuning.
@@ -41,8 +41,8 @@ def _in_rows(ROWS: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def _product(word, factor):
-    """All 64 bits of a product of 32-bit words. Of Triton's operators the compiler makes two instructions, one for
-    the upper and one for the lower half."""
+    """All 64 bits of a product of 32-bit words. Of Triton's operators the compiler makes two instructions,
+    one for the upper and one for the lower half."""
     return tl.inline_asm_elementwise(
         "mul.wide.u32 $0, $1, $2;", "=l,r,r", [word, factor], dtype=tl.uint64, is_pure=True, pack=1
     )
@@ -50,8 +50,8 @@ def _product(word, factor):
 
 @triton.jit
 def _philox(seed, c0, c1, c2):
-    """The four words of counter (c0, c1, c2, 0), as reference.py says. What depends on scalars alone is computed
-    once a program."""
+    """The four words of counter (c0, c1, c2, 0), as reference.py says. What depends on scalars alone is
+    computed once a program."""
     k0, k1 = seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
     c3 = c2 & 0
     for _ in tl.static_range(10):
@@ -76,7 +76,7 @@ def _bit(word, last, place: tl.constexpr):
 
 @triton.jit
 def _drawn_words(program, seed, threshold, BLOCKS: tl.constexpr):
-    """Keep bits of each block by the layout of reference.py. A lane draws whole blocks: no bits are exchanged."""
+    """Keep bits of each block by the layout of reference.py. A lane draws whole blocks alone."""
     first = program * (BLOCKS * 8)
     low = first.to(tl.uint32) + tl.arange(0, BLOCKS).to(tl.uint32) * 8
     high = (first >> 32).to(tl.uint32)
@@ -192,7 +192,7 @@ def _sum(a, b):
 
 @triton.jit
 def _drop_rows(x, bias, columns, residual, y, first, inside, words, scale_bits, WHOLE_ROWS: tl.constexpr):
-    """y = dropout(x + bias) + residual from element `first` on, where `inside`: everywhere if that is None."""
+    """y = dropout(x + bias) + residual from element `first` on, where `inside`; everywhere if it is None."""
     ROWS: tl.constexpr = words.shape[0] * 4
     offset = _in_rows(ROWS, 8)
     value = tl.load(x + first + offset, mask=inside)
