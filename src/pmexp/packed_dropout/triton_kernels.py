@@ -52,7 +52,7 @@ def _product(word, factor):
 def _philox(seed, c0, c1, c2):
     """The four words of counter (c0, c1, c2, 0), as reference.py says. What depends on scalars alone is
     computed once a program."""
-    k0, k1 = seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
+    k0, k1 = seed.to(tl.uint32), (seed.to(tl.uint64) >> 32).to(tl.uint32)
     c3 = c2 & 0
     for _ in tl.static_range(10):
         product0, product1 = _product(c0, 0xD2511F53), _product(c2, 0xCD9E8D57)
