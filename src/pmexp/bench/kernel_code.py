@@ -198,8 +198,8 @@ Written by `python -m pmexp.bench.kernel_code`; `tests/test_kernel_code.py` hold
 ## Machine code
 
 Compiled by Triton {triton}. Counted is what a thread of a program inside the tensor executes, over its
-elements; instructions are an element's. *ALU*: those for the unit of logic, comparison, selection and conversion. Width: bytes of a thread's
-widest global load and store.
+elements; instructions are an element's. *ALU*: those for the unit of logic, comparison, selection and
+conversion. Width: bytes of a thread's widest global load and store.
 
 | kernel | for | registers | spills | shared bytes | barriers | instructions | of them ALU | width |
 |---|---|---|---|---|---|---|---|---|
@@ -212,13 +212,13 @@ take 2.5 more, testing, selecting and multiplying 3, widening and rounding bfloa
 ## Predicted speed
 
 Computed from the table and not measured. A multiprocessor issues 4 instructions a clock, 2 of them to the
-ALU, for 32 threads each; A100 at 1.41 GHz, H100 and H200 at 1.75 GHz. Bandwidth is a device copy's: 1.55, 2.0,
-3.0 and 4.3 TB/s; of the A100 it is the data sheet's. The slower of the two decides. Not in it: how well both
-overlap, launches, tails, caches, and the rate of 64-bit products, which no manual gives: at half that of other
-products they would take the forward about as many clocks as the ALU. The last column is the speed over that
-of `torch.native_dropout` where memory alone bounds it, at a byte a mask value.
+ALU, for 32 threads each; A100 at 1.41 GHz, H100 and H200 at 1.75 GHz. Bandwidth is a device copy's: 1.55,
+2.0, 3.0 and 4.3 TB/s; of the A100 it is the data sheet's. The slower of the two decides. Not in it: how well
+both overlap, launches, tails, caches, and the rate of 64-bit products, which no manual gives: at half that of
+other products they would take the forward about as many clocks as the ALU. The last column is the speed over
+that of `torch.native_dropout` where memory alone bounds it, at a byte a mask value.
 
-| device | kernel | 10⁹ elements/s by units | by memory | predicted GB/s | bound by | to native_dropout |
+| device | kernel | 10⁹ elements/s by units | by memory | GB/s | bound by | to native_dropout |
 |---|---|---|---|---|---|---|
 {speeds}
 """
