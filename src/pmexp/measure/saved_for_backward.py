@@ -115,7 +115,8 @@ class _InsideDropout(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.recomputed_products += func is matmul_of_dropped
+        if func is matmul_of_dropped:  # a sum with a bool is more than dynamo of torch 2.11 traces
+            self.recomputed_products += 1
         if func not in _DROPOUT_CALLS:
             return func(*args, **(kwargs or {}))
         self.depth += 1

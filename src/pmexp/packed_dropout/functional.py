@@ -116,7 +116,7 @@ def needs_graph(input: Tensor, flip_rate: float = 0.0) -> bool:
 
     Raises ValueError for a `flip_rate` in an exported program, whose operators see the same bits in backward.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler._is_exporting_flag:  # is_exporting() is True in any compiled graph before torch 2.13
         if flip_rate:
             raise ValueError(f"flip_rate: {flip_rate} cannot be exported; allowed is 0")
         return False
