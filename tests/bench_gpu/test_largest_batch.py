@@ -155,7 +155,7 @@ def test_the_allocator_may_take_what_is_free_and_what_it_has_less_what_is_kept(
     monkeypatch.setattr(
         "torch.cuda.set_per_process_memory_fraction", lambda fraction, device: fractions.append(fraction)
     )
-    assert limited(torch.device("cuda", 0), 1) == 72
+    assert limited(torch.device("cuda", 0), 1, 10**9) == 72
     assert fractions == [72 / 80]
 
 

@@ -101,13 +101,14 @@ def _has_room(workload: Workload, variant: str, batch: int) -> bool:
     return True
 
 
-def limited(device: torch.device, kept_free: int) -> int:
-    """Has the allocator take no more than what is free now less `kept_free` bytes; the bytes it may take.
+def limited(device: torch.device, kept_free: int, most: int) -> int:
+    """Has the allocator take no more than `most` bytes, and no more than what is free now less `kept_free`
+    bytes; the bytes it may take.
 
     So it is the allocator that refuses, which is quick and harmless, and not a kernel that finds no room
     to be loaded.
     """
     free, total = torch.cuda.mem_get_info(device)
-    limit = min(total, free + torch.cuda.memory_reserved(device)) - kept_free
+    limit = min(most, min(total, free + torch.cuda.memory_reserved(device)) - kept_free)
     torch.cuda.set_per_process_memory_fraction(limit / total, device)
     return limit

@@ -109,6 +109,7 @@ class Workload:
         for variant, own in self._modules.items():
             PUT_IN[variant](own)
         self._optimizer = torch.optim.AdamW(module.parameters(), lr=_LR, capturable=capturable)
+        self._capturable = capturable
         self._inputs: tuple[int, Tensor, Tensor] | None = None  # of the last batch: samples, tokens, labels
 
     def __str__(self) -> str:
@@ -159,9 +160,18 @@ class Workload:
             self._inputs = batch, tokens, tokens.masked_fill(draw() >= _HIDDEN_SHARE, _NO_LABEL)
         return self._inputs[1:]
 
+    def _no_padding(self, tokens: Tensor) -> Tensor | None:
+        """The mask that transformers else makes in each forward of eager attention, from a number that it
+        copies to the device, which no capture allows."""
+        if self.attention != "eager":
+            return None
+        batch, length = tokens.shape
+        return tokens.new_zeros(batch, 1, length, length, dtype=torch.float32)
+
     def _loss(self, module: nn.Module, batch: int) -> Tensor:
         """The loss is that of pmexp.loop."""
         tokens, labels = self._batch(batch)
+        given = {"attention_mask": self._no_padding(tokens)} if self._capturable else {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = module(input_ids=tokens).logits.float()
+            logits = module(input_ids=tokens, **given).logits.float()
             return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=_NO_LABEL)

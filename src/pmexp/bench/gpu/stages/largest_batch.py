@@ -10,6 +10,7 @@ _VARIANTS = (BASELINE, "pm-drop-recompute", "pm-drop")  # in the order of what m
 _KEPT_FREE = 2**30  # bytes, for what is not the allocator's
 _MOST, _TINY_MOST = 2**16, 24  # samples; the CPU's memory is not to be filled
 _GIB = 2**30
+_OF_A_CARD = 78 * _GIB  # what one of 80 GB has; a larger one is limited to it, so that pages compare
 
 
 def measure(bench: Bench) -> None:
@@ -19,7 +20,7 @@ def measure(bench: Bench) -> None:
     free_memory()
     on_cuda = bench.device.type == "cuda"
     workload = Workload(size, attention, precision, bench.device, _VARIANTS)
-    limit = limited(bench.device, _KEPT_FREE) if on_cuda else _GIB
+    limit = limited(bench.device, _KEPT_FREE, _OF_A_CARD) if on_cuda else _GIB
     most = _MOST if on_cuda else _TINY_MOST
     bench.note(
         f"{size.name}, {size.length} tokens, {precision} autocast, {attention} attention: a step has room "

@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from pmexp.bench.gpu.bench import Bench
@@ -131,23 +130,23 @@ def _launches(bench: Bench, workload: Workload, batch: int) -> None:
         for _ in range(_WARM_UP):
             workload.step(name, batch)
     for name in workload.variants:
-        with profile(activities=activities, acc_events=True) as profiler:
+        with profile(activities=activities) as profiler:
             workload.step(name, batch)
             if on_cuda:
                 torch.cuda.synchronize(bench.device)
-        averages = profiler.key_averages()
-        kernels = [a for a in averages if a.device_type is DeviceType.CUDA and not a.is_user_annotation]
-        launches = [a for a in averages if "LaunchKernel" in a.key]
+        events = profiler.events() or []
+        kernels = [event for event in events if event.device_type.name == "CUDA"]
+        launches = [event for event in events if "LaunchKernel" in event.name]
         bench.row(
             "launches",
             variant=name,
             model=workload.size.name,
             batch=batch,
             precision=workload.precision,
-            kernels=sum(a.count for a in kernels),
-            device_ms=sum(a.self_device_time_total for a in kernels) / 1e3,
-            launches=sum(a.count for a in launches),
-            host_ms=sum(a.self_cpu_time_total for a in launches) / 1e3,
+            kernels=len(kernels),
+            device_ms=sum(event.time_range.elapsed_us() for event in kernels) / 1e3,
+            launches=len(launches),
+            host_ms=sum(event.time_range.elapsed_us() for event in launches) / 1e3,
         )
 
 
