@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -50,3 +51,9 @@ def net(module: Module, p: float = 0.4) -> nn.Sequential:
     """16 -> 32 -> dropout -> 4, with the same weights each time."""
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(16, 32), module(p), nn.Linear(32, 4))
+
+
+def checkpoint_layers(model: Any, reentrant: bool = False) -> None:
+    """transformers' own checkpointing of layers, by the name that this transformers has for it."""
+    newer = getattr(model, "activation_checkpointing_enable", None)
+    (newer or model.gradient_checkpointing_enable)({"use_reentrant": reentrant})

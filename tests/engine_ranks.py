@@ -20,9 +20,9 @@ from forked_ranks import start_ranks
 from pmexp.config import SHARDING, Part, SystemConfig
 from pmexp.measure.memory_by_category import held
 from pmexp.packed_dropout import PackedDropout, replace_dropout
-from pmexp.systems import System
 from pmexp.systems.engines import Engine
 from pmexp.systems.ranks import Ranks, end_process
+from pmexp.systems.system import System
 
 STEPS, GLOBAL_BATCH, MICRO_BATCHES = 4, 8, 2
 SEED = 11

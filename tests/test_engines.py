@@ -11,8 +11,8 @@ import torch
 import engine_ranks
 from pmexp.config import Part, SystemConfig
 from pmexp.errors import UserError
-from pmexp.systems import System
 from pmexp.systems.ranks import Ranks, check_started, started_processes
+from pmexp.systems.system import System
 
 Found = list[dict[str, Any]]
 needs_deepspeed = pytest.mark.skipif(

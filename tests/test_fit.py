@@ -9,7 +9,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmexp import systems
 from pmexp.command.compose import compose
 from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.fit import measure
@@ -17,6 +16,7 @@ from pmexp.fit.command import main
 from pmexp.fit.search import Probe, batches, lengths, search
 from pmexp.fit.simulate import simulate
 from pmexp.fit.skeleton import batch_shapes, skeleton
+from pmexp.systems import system
 from small_runs import TINY_BERT, TINY_VIT
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -165,7 +165,7 @@ def test_one_of_several_processes_without_their_engine(monkeypatch: pytest.Monke
     def missing(part: str) -> None:
         raise AssertionError(f"{part} was asked for")
 
-    monkeypatch.setattr(systems, "check_packages", missing)
+    monkeypatch.setattr(system, "check_packages", missing)
     plain = compose([*NO_DATA, "variant=pm-drop"])
     ranks = compose([*NO_DATA, "variant=pm-drop", "system=zero2-flash", "system.processes=4"])
     one, four = (simulate(config, 2, 64).peaks["update"].by_category for config in (plain, ranks))

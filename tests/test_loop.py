@@ -12,7 +12,7 @@ from torch import nn
 from pmexp.config import Part, Schedule, Select, SystemConfig, TrainConfig
 from pmexp.models.examples import MaskedTokens, TensorExamples
 from pmexp.packed_dropout import PackedDropout
-from pmexp.systems import System
+from pmexp.systems.system import System
 from pmexp.training.loop import Training
 
 

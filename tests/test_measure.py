@@ -1,6 +1,7 @@
 """The ledger of saved bytes against sums done by hand, and what the other instruments promise."""
 
 import gc
+import weakref
 
 import pytest
 import torch
@@ -136,3 +137,24 @@ def test_environment_names_what_ran() -> None:
     found = environment(torch.device("cpu"))
     assert found["device"] == "cpu" and found["version_torch"] == torch.__version__
     assert found["dropout_backend"] and found["cpu"]
+
+
+def test_a_forward_without_a_backward_leaves_nothing_behind() -> None:
+    """Hooks that give back the tensor itself have each op hold its output, which holds the op: a leak."""
+    scores = torch.randn(4, 4, requires_grad=True)
+    with SavedForBackward(nn.Identity()) as found:
+        probabilities = torch.softmax(scores, -1)
+    alive = weakref.ref(probabilities)
+    assert found.total_bytes == 64
+    del probabilities
+    assert alive() is None
+
+
+def test_what_was_counted_is_still_refused_where_it_changed() -> None:
+    x = torch.randn(3, requires_grad=True)
+    with SavedForBackward(nn.Identity()):
+        y = x.exp()
+    z = y.sum()
+    y.detach().mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.backward()

@@ -37,16 +37,17 @@ def handlers_of_signals() -> Iterator[None]:
 
 
 @contextmanager
-def fault_of_rank_1(fault: str, folder: Path, after_step: int = 1) -> Iterator[None]:
-    """Python started inside executes `fault` in the step of rank 1 after `after_step`."""
+def faults_of_ranks(faults: dict[int, str], folder: Path, after_step: int = 1) -> Iterator[None]:
+    """Python started inside executes the fault of its rank in the step after `after_step`."""
     (folder / "sitecustomize.py").write_text(
         "import os, signal, time\n"
-        "if os.environ.get('RANK') == '1':\n"
+        f"fault = {faults!r}.get(int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', -1))))\n"
+        "if fault:\n"
         "    import torch\n"
         "    from pmexp.training.loop import Training\n"
         "    forward = Training._summed_loss\n"
         "    def faulty(training, *arguments):\n"
-        f"        if training.progress.step == {after_step}: {fault}\n"
+        f"        if training.progress.step == {after_step}: exec(fault)\n"
         "        return forward(training, *arguments)\n"
         "    Training._summed_loss = faulty\n"
     )
@@ -95,7 +96,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.Captur
     command = [sys.executable, "-m", "pmexp.train", *arguments, f"runs_dir={stopped}"]
     for number, after_step, code in (("SIGTERM", 1, 130), ("SIGKILL", 12, -signal.SIGKILL)):
         fault = f"os.kill(os.getppid(), signal.{number}), time.sleep(2)"
-        with fault_of_rank_1(fault, tmp_path, after_step):
+        with faults_of_ranks({1: fault}, tmp_path, after_step):
             done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == code, done.stderr
         folder = RunFolder(run_folder(stopped))
@@ -118,7 +119,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.Captur
     ],
 )
 def test_a_rank_that_fails_is_named(fault: str, words: str, runs: Runs, tmp_path: Path) -> None:
-    with fault_of_rank_1(fault, tmp_path):
+    with faults_of_ranks({1: fault}, tmp_path):
         code, _, err = runs.train(*TWO, *SHORT)
     assert code == 1 and words in err.splitlines()[-1], err
     folder = run_folder(runs.folder)
@@ -144,11 +145,47 @@ def test_memory_that_does_not_suffice_to_build_the_run_is_the_result_too(
     assert summary["status"] == "oom" and "you tried to allocate" in summary["error"]
 
 
-def test_a_rank_out_of_memory_is_the_result(runs: Runs, tmp_path: Path) -> None:
-    with fault_of_rank_1("torch.empty(2**50)", tmp_path):
-        code, out, err = runs.train(*TWO, *SHORT)
-    assert code == 0 and "summary.json" in out, err
-    folder = run_folder(runs.folder)
+# Rank 0 is where no signal and no lost connection reaches it, as in a kernel of NCCL.
+OUT_OF_MEMORY = {0: "time.sleep(600)", 1: "torch.empty(2**50)"}
+
+
+def assert_ended_out_of_memory(folder: Path, within_s: float) -> None:
     summary = read(folder / "summary.json")
-    assert summary["status"] == "oom" and "you tried to allocate" in summary["error"]
+    assert summary["status"] == "oom"
+    assert summary["error"].startswith("rank 1: RuntimeError") and "you tried to allocate" in summary["error"]
+    assert time.time() - (folder / "summary.json").stat().st_mtime < within_s
     assert not (folder / "failure.json").exists()
+
+
+def test_a_rank_out_of_memory_is_the_result_and_ends_all_at_once(runs: Runs, tmp_path: Path) -> None:
+    with faults_of_ranks(OUT_OF_MEMORY, tmp_path):
+        code, out, err = runs.train(*TWO, *SHORT)
+    assert_ended_out_of_memory(run_folder(runs.folder), within_s=10)
+    assert code == 0 and "summary.json" in out, err
+
+
+def test_a_rank_out_of_memory_ends_all_where_srun_has_started_them(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pmexp.train", *TWO, *SHORT, f"runs_dir={tmp_path / 'runs'}"]
+    job = {
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1",
+        "SLURM_JOB_ID": str(os.getpid()),
+    }
+    with faults_of_ranks(OUT_OF_MEMORY, tmp_path):
+        ranks = [
+            subprocess.Popen(
+                command,
+                env=os.environ | job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        try:
+            said = [rank.communicate(timeout=120)[1] for rank in ranks]
+        finally:
+            for rank in ranks:
+                rank.kill()
+    assert_ended_out_of_memory(run_folder(tmp_path / "runs"), within_s=10)
+    assert [rank.returncode for rank in ranks] == [1, 1]
+    assert "rank 0 ends: rank 1: RuntimeError" in said[0].splitlines()[-1]

@@ -108,14 +108,14 @@ def test_sizes_are_those_of_conf() -> None:
 
 
 def wrong(name: str, put_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(workload._PUT_IN, name, put_in)
+    monkeypatch.setitem(workload.PUT_IN, name, put_in)
 
 
 @pytest.mark.parametrize("name", [workload.TORCH_MASKS, "seed-only", "pm-drop-recompute"])
 def test_a_variant_that_drops_otherwise_ends_it_without_a_figure(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(workload._PUT_IN, name, lambda module: replace_dropout(module, PackedDropout, bits=1, rng="philox" if name == workload.TORCH_MASKS else "torch"))  # fmt: skip
+    monkeypatch.setitem(workload.PUT_IN, name, lambda module: replace_dropout(module, PackedDropout, bits=1, rng="philox" if name == workload.TORCH_MASKS else "torch"))  # fmt: skip
     out = tmp_path / "gpu.md"
     with pytest.raises(ContenderFailed, match=f"^{name} under eager attention in bf16: losses"):
         execute(new_record("", CPU, 60), CPU, [TINY], 1, Budget(60), lambda record: write(record, out))

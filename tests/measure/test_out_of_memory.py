@@ -27,6 +27,8 @@ def test_what_counts_as_out_of_memory() -> None:
     assert is_out_of_memory(refusal(lambda: bytearray(2**50)))
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert is_out_of_memory(torch.AcceleratorError("CUDA error: out of memory\nCompile with ..."))
+    assert is_out_of_memory(RuntimeError("Triton Error [CUDA]: out of memory"))
     assert not is_out_of_memory(refusal(lambda: torch.ones(2) @ torch.ones(3)))
     assert not is_out_of_memory(ValueError("DefaultCPUAllocator: a message of somebody else"))
 

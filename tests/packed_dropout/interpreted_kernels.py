@@ -1,11 +1,13 @@
 """Small kernels around parts of the real ones, for the interpreter's process alone."""
 
+from unittest import mock
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch._inductor.runtime.triton_helpers import rand_eager_kernel
 
+from pmexp.packed_dropout import triton_kernels
 from pmexp.packed_dropout.triton_kernels import _drawn_words, _native_words
 
 
@@ -24,16 +26,6 @@ def _native_words_kernel(
     tl.store(out + tl.arange(0, BLOCKS), words)
 
 
-@triton.jit
-def _rand_eager_kernel(out, place, seed, call, numel, VECTOR: tl.constexpr, SIZE: tl.constexpr):
-    at = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
-    inside = at < numel
-    drawn = rand_eager_kernel(
-        seed, tl.load(call + at, mask=inside, other=0), tl.load(place + at, mask=inside, other=0), VECTOR
-    )
-    tl.store(out + at, drawn, mask=inside)
-
-
 def words_of_program(program: int, seed: Tensor, threshold: int, blocks: int) -> Tensor:
     """Keep bits of the blocks of one program, however far it is."""
     out = torch.empty(blocks, dtype=torch.int32)
@@ -50,9 +42,7 @@ def native_words_of_program(
     return out
 
 
-def rand_eager(place: Tensor, call: Tensor, seed: int, vector: int) -> Tensor:
-    """torch's own account of its CUDA draw: uniform numbers for places in a round and first calls of rounds."""
-    out = torch.empty(place.numel(), dtype=torch.float32)
-    grid = (triton.cdiv(place.numel(), 256),)
-    _rand_eager_kernel[grid](out, place, seed, call, place.numel(), vector, 256)
-    return out
+def packed_dropout_of_seed_at_address(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
+    """packed_dropout as it runs where x and seed lie on one device."""
+    with mock.patch.object(triton_kernels, "_address_and_key", lambda seed: (seed, 0)):
+        return triton_kernels.packed_dropout(x, seed, p, bits)

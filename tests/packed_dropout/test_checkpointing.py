@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.utils.checkpoint import checkpoint
 
+from dropout_cases import checkpoint_layers
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 
 RATE = 0.25
@@ -42,7 +43,7 @@ MODELS: dict[str, tuple[Any, Any, tuple[str, ...]]] = {
     "bert": (hf.BertModel, hf.BertConfig(**IDS, **BERT), ("input_ids",)),
     "t5": (hf.T5Model, hf.T5Config(**IDS, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2), ("input_ids", "decoder_input_ids")),
 }  # fmt: skip
-MODES = {"": None, "checkpoint": False, "reentrant": True}
+MODES = {"": False, "checkpoint": False, "reentrant": True}
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,7 @@ def training_step(name: str, checkpointed: str = "", **options: Any) -> list[Ten
     if options:
         replace_dropout(model, PackedDropout, **options)
     if checkpointed:
-        with pytest.warns(FutureWarning, match="activation_checkpointing_enable"):
-            model.gradient_checkpointing_enable({"use_reentrant": MODES[checkpointed]})
+        checkpoint_layers(model, MODES[checkpointed])
         model.enable_input_require_grads()
     given = {
         "input_ids": torch.arange(3, 19).view(2, 8),

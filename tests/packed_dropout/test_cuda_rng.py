@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -89,6 +90,13 @@ def test_words_are_those_the_threads_take(
         assert cuda_mapping.offset_increment(numel, 256 * blocks) == 4 * most_calls
 
 
+_TORCHS_HELPERS = Path(torch.__file__).parent / "_inductor" / "runtime" / "triton_helpers.py"
+
+
+@pytest.mark.skipif(
+    "def rand_eager_kernel" not in _TORCHS_HELPERS.read_text(),
+    reason=f"torch {torch.__version__} has no such account; 2.13 has",
+)
 @pytest.mark.parametrize("vector", [4, 8])
 @pytest.mark.parametrize("seed", [0, 5, 2**40 + 7])
 def test_words_are_those_of_torchs_own_account(interpreter: Interpreter, vector: int, seed: int) -> None:
@@ -243,7 +251,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     device = Device(seed=2**64 - 3, offset=4 * 2**32 - 8)
     monkeypatch.setattr(torch, "native_dropout", device.native_dropout)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(cuda_rng, "_default_generator", lambda _: device)
+    monkeypatch.setattr(cuda_rng, "default_generator", lambda _: device)
     monkeypatch.setattr(cuda_rng, "_multiprocessors", lambda _: (1, 512))
     monkeypatch.setattr(cuda_rng, "_record", type(cuda_rng._record)())
     cuda_rng._mapping_holds.cache_clear()
@@ -307,6 +315,21 @@ def test_a_layout_of_its_own_is_not_reproduced(with_kernels: Device) -> None:
 def test_graph_capture_is_not_reproduced(with_kernels: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert packs_native_dropout(with_kernels, torch.randn(8), "CUDA graph capture")
+
+
+@pytest.mark.parametrize(("numel", "packed"), [(64, 16), (65, 17)])
+def test_what_a_capture_packs_with_is_loaded_before(
+    with_kernels: Device, monkeypatch: pytest.MonkeyPatch, numel: int, packed: int
+) -> None:
+    """Within a capture the mask of native_dropout is packed, and no kernel can be loaded."""
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        ops, "pack_bits", lambda mask, bits: sizes.append(mask.numel()) or pack_bits(mask, bits)
+    )
+    cuda_rng._load_packing.cache_clear()
+    for _ in range(2):
+        cuda_rng.native_dropout_packed(torch.randn(numel), 0.3, 2)
+    assert sizes == [packed]
 
 
 def test_without_kernels_nothing_is_reproduced(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
 from dropout_cases import Dropout, each_dropout
-from pmexp.packed_dropout import backend, ops, packed_dropout, reference, torch_rng_record
+from pmexp.packed_dropout import backend, cuda_seeds, ops, packed_dropout, reference, torch_rng_record
 
 pytestmark = [
     pytest.mark.gpu,
@@ -100,6 +100,18 @@ def test_layouts_equal_the_reference(layout: Callable[[Tensor], Tensor]) -> None
     assert_operators_are_the_reference(x, 3, 0.4, 1)
 
 
+@each_dtype
+def test_a_kernel_launched_again_is_the_right_one(dtype: torch.dtype) -> None:
+    """Addresses and sizes that kernels are specialised for, in turns; see triton_launch.py."""
+    x = torch.randn(4099, generator=torch.Generator().manual_seed(7)).to(dtype)
+    for turn in range(3):
+        for part in (x, x[1:], x[:4096], x[1:4097], x[:2], x[3:1003], x[:1]):
+            assert_operators_are_the_reference(part, 2**40 + turn, 0.3, 1)
+            there, seed = x.to("cuda")[-part.numel() :], torch.tensor([turn])
+            expected = reference.seeded_dropout(x[-part.numel() :], seed, 0.3)
+            assert torch.equal(ops.seeded_dropout(there, seed, 0.3).cpu(), expected)
+
+
 @each_dropout
 def test_two_calls_are_two_masks_each_with_its_own_backward(drop: Dropout) -> None:
     x = ones(10_001)
@@ -139,6 +151,20 @@ def test_rng_torch_is_nn_dropout_bit_for_bit(shape: tuple[int, ...], dtype: torc
 @each_layout
 def test_rng_torch_on_any_layout(layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
     assert_bits_of_nn_dropout(layout(randn(6, 9, 11, dtype=dtype)))
+
+
+def test_a_seed_computed_on_the_host_is_the_one_torch_draws_on_the_device() -> None:
+    x = ones(4099).detach()
+    torch.manual_seed(2**40 + 5)
+    found = [packed_dropout(x, 0.3) for _ in range(5)]
+    after = torch.cuda.get_rng_state()
+    torch.manual_seed(2**40 + 5)
+    for y in found:
+        seed = torch.randint(0, 2**62, (1,), device="cuda")
+        assert torch.equal(y, ops.packed_dropout(x, seed, 0.3, 1)[0])
+        assert torch.equal(y, ops.packed_dropout(x, seed.cpu(), 0.3, 1)[0])
+    assert torch.equal(torch.cuda.get_rng_state(), after)
+    assert cuda_seeds.known_on_host(x.device)
 
 
 @each_dropout

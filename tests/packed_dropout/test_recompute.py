@@ -13,6 +13,7 @@ from test_surgery import MODELS, build, call
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dropout_cases import checkpoint_layers
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, dropped_matmul, replace_dropout, softmax_dropout_matmul
 from saved_tensors import saved_by
@@ -120,7 +121,7 @@ def step(
     if swap:
         replace_dropout(model, PackedDropout, rng="torch", recompute=True)
     if checkpointed:
-        model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        checkpoint_layers(model)
     torch.manual_seed(7)
     with torch.autocast("cpu", autocast) if autocast else nullcontext():
         output = call(name, model)

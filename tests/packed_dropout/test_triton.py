@@ -3,7 +3,9 @@ that need not be there. Every tensor lies between guard bytes, and unwritten mem
 
 import importlib.util
 import inspect
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ each_width = pytest.mark.parametrize("bits", [1, 2, 4])
 
 shapes = st.one_of(
     st.sampled_from(TAILS).map(lambda n: (n,)),
-    st.sampled_from([2048, 2049, 4095]).map(lambda n: (n,)),  # about a program's 2048 elements
+    st.sampled_from([4096, 4097, 8191]).map(lambda n: (n,)),  # about a program's 4096 elements
     st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple),
     st.just(()),
 )
@@ -30,7 +32,7 @@ any_case = given(
     shape=shapes, dtype=st.sampled_from(DTYPES), p=rates, bits=st.sampled_from([1, 2, 4]), seed=seeds
 )
 # An interpreted launch takes a tenth of a second.
-few = settings(max_examples=15)
+few = settings(max_examples=15, deadline=None)
 
 
 def values(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> Tensor:
@@ -58,6 +60,7 @@ def test_packed_and_seeded_dropout(
     x, seed_tensor = values(shape, dtype, seed), torch.tensor([seed])
     expected = reference.packed_dropout(x, seed_tensor, p, bits)
     assert_same(interpreter.packed_dropout(x, seed_tensor, p, bits), expected)
+    assert_same(interpreter.packed_dropout_of_seed_at_address(x, seed_tensor, p, bits), expected)
     assert_same(interpreter.seeded_dropout(x, seed_tensor, p), expected[0])
 
 
@@ -259,39 +262,26 @@ def test_launchers_have_the_signatures_of_the_references(kernels: Any, name: str
 
 
 @pytest.fixture
-def compiled(kernels: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The PTX of every kernel that is launched, which compiles it for compute capability 9.0 and ends there.
+def compiled(kernels: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Every kernel that is launched, which compiles it for compute capability 9.0 and ends there."""
+    from pmexp.bench.kernel_code import compiling
 
-    Arguments go through Triton's own binder, which finds their types and what to specialise for.
-    """
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile, make_backend
-    from triton.runtime.jit import JITFunction, create_function_from_signature
-
-    ptx: dict[str, str] = {}
-    target = GPUTarget("cuda", 90, 32)
-    backend = make_backend(target)
-
-    def run(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        bind = create_function_from_signature(kernel.signature, kernel.params, backend)
-        chosen, *found = kernel._pack_args(backend, options, *bind(*arguments, **options))
-        variant = f"{kernel.fn.__name__} {found}"
-        if variant not in ptx:
-            source = ASTSource(kernel, *found)
-            ptx[variant] = compile(source, target=target, options=chosen.__dict__).asm["ptx"]
-
-    monkeypatch.setattr(JITFunction, "run", run)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    return ptx
+    with compiling(90) as found:
+        yield found
+
+
+def ptx_of(compiled: dict[str, Any]) -> list[str]:
+    return [kernel.asm["ptx"] for kernel in compiled.values()]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_what_the_compiler_makes_of_the_kernels(
-    kernels: Any, compiled: dict[str, str], dtype: torch.dtype
+    kernels: Any, compiled: dict[str, Any], dtype: torch.dtype
 ) -> None:
     """Elements are loaded and stored 16 bytes at a time, no product is fused with a sum, no subnormal is lost,
-    and each mask is drawn once: 16 elements a thread are 4 calls of 10 rounds with 2 wide products. The
+    and each mask is drawn once: 32 elements a thread are 8 calls of 10 rounds with 2 wide products. The
     compiler has made nine times that of it."""
     x, seed, state = values((64, 768), dtype), torch.tensor([5]), torch.tensor([-5, 8])
     kernels.packed_dropout(x, seed, 0.1, 1)
@@ -299,33 +289,35 @@ def test_what_the_compiler_makes_of_the_kernels(
     kernels.bias_dropout_add(x, x[0], x, seed, 0.1, 4)
     kernels.native_dropout(x, state, 0.1, 1, 256, 4)
     kernels.native_dropout(x, state, 0.1, 2, 256, 8)
-    for ptx in compiled.values():
-        assert ptx.count("mul.hi.u32") + ptx.count("mul.wide.u32") < 100
+    for ptx in ptx_of(compiled):
+        assert ptx.count("mul.hi.u32") + ptx.count("mul.wide.u32") < 180
     kernels.native_dropout(x, state, 0.1, 1, 256, 1)  # a call an element
     kernels.apply_packed_mask(x, torch.zeros(64 * 96, dtype=torch.uint8), 0.1, 1)
     assert len(compiled) == 7
-    for ptx in compiled.values():
+    for ptx in ptx_of(compiled):
         assert "ld.global.v4.b32" in ptx and "st.global.v4.b32" in ptx
         assert "fma." not in ptx and "ftz" not in ptx
         assert dtype != torch.bfloat16 or "cvt.rn.bf16" in ptx
 
 
 @pytest.mark.slow
-def test_kernels_compile_for_any_size(kernels: Any, compiled: dict[str, str]) -> None:
+def test_kernels_compile_for_any_size(kernels: Any, compiled: dict[str, Any]) -> None:
     """Compiling checks types, which the interpreter does not; a size of 1 is a constant for Triton."""
     seed = torch.tensor([5])
     for x in (torch.ones(1, 1, dtype=torch.float64), torch.ones(5, 7, dtype=torch.float16)):
+        with mock.patch.object(kernels, "_address_and_key", lambda seed: (seed, 0)):
+            kernels.packed_dropout(x, seed, 0.1, 1)
         packed = kernels.pack_bits(x > 0, 4)
         kernels.unpack_bits(packed, x.shape, 4)
         kernels.apply_packed_mask(x, packed, 0.1, 4)
         kernels.bias_dropout_add(x, x[0], x, seed, 0.1, 2)
         kernels.native_dropout(x, torch.tensor([1, 4]), 0.1, 1, 256, 2)
     kernels.packed_dropout(torch.ones(0), seed, 0.1, 1)
-    assert len(compiled) == 2 * 5 + 1
+    assert len(compiled) == 2 * 6 + 1
 
 
 @pytest.mark.slow
-def test_another_mask_compiles_nothing(kernels: Any, compiled: dict[str, str]) -> None:
+def test_another_mask_compiles_nothing(kernels: Any, compiled: dict[str, Any]) -> None:
     x, packed = torch.ones(4096), torch.zeros(512, dtype=torch.uint8)
     for p, seed, offset in ((0.1, 5, 0), (0.5, 2**40, 16), (1 / 3, 1, 4), (0.0, -1, 2**40)):
         kernels.packed_dropout(x, torch.tensor([seed]), p, 1)

@@ -5,10 +5,12 @@ library functions included, and torch.compile imports it too. So the interpreter
 nothing of it reaches other tests.
 """
 
+import importlib
 import io
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,19 +20,21 @@ _GUARD = 2**15  # bytes before and behind each tensor that a kernel gets; more t
 
 
 class Interpreter:
-    """Its attributes are the launchers of triton_kernels.py and of interpreted_kernels.py."""
+    """Its attributes are the launchers in `modules`, by default the method's and those of interpreted_kernels.py,
+    and that of torchs_account.py, which is imported when it is asked for: older torches have no such account."""
 
     name = "triton interpreter"
 
-    def __init__(self) -> None:
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _start)
+    def __init__(self, *modules: str) -> None:
+        self._modules = modules or ("pmexp.packed_dropout.triton_kernels", "interpreted_kernels")
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _start, self._modules)
 
     def __getattr__(self, launcher: str) -> Any:
         if launcher.startswith("_"):
             raise AttributeError(launcher)
 
         def call(*arguments: Any) -> Any:
-            answer = self._pool.submit(_call, launcher, _pickled(arguments)).result()
+            answer = self._pool.submit(_call, self._modules, launcher, _pickled(arguments)).result()
             return torch.load(io.BytesIO(answer), weights_only=False)
 
         return call
@@ -45,27 +49,24 @@ def _pickled(value: Any) -> bytes:
     return file.getvalue()
 
 
-def _start() -> None:
+def _start(*modules: str) -> None:
     os.environ["TRITON_INTERPRET"] = "1"
     from triton.runtime import interpreter
 
-    from pmexp.packed_dropout import triton_kernels
-
     interpreter.InterpreterBuilder.cast_impl = _correct_cast(interpreter)
-    triton_kernels._run_blocks = _guarded(triton_kernels._run_blocks)
-    triton_kernels._run_rows = _guarded(triton_kernels._run_rows)
+    interpreter.InterpreterBuilder.create_inline_asm = _wide_product(interpreter)
+    for module in map(importlib.import_module, modules):
+        for name in [name for name in vars(module) if name.startswith("_run")]:
+            setattr(module, name, _guarded(getattr(module, name)))
     torch.set_grad_enabled(False)  # as where the operators are called
     # Fills torch.empty() with NaN and 255: what a kernel leaves out shows.
     torch.use_deterministic_algorithms(True)
 
 
-def _call(launcher: str, arguments: bytes) -> bytes:
-    import interpreted_kernels
-
-    from pmexp.packed_dropout import triton_kernels
-
-    place = triton_kernels if hasattr(triton_kernels, launcher) else interpreted_kernels
+def _call(modules: tuple[str, ...], launcher: str, arguments: bytes) -> bytes:
+    places = (importlib.import_module(name) for name in (*modules, "torchs_account"))
     try:
+        place = next(module for module in places if hasattr(module, launcher))
         result = getattr(place, launcher)(*torch.load(io.BytesIO(arguments), weights_only=False))
     except Exception as error:
         if type(error).__module__.startswith("triton"):
@@ -90,6 +91,18 @@ def _correct_cast(interpreter: Any) -> Any:
         return interpreter.TensorHandle(data, target.scalar)
 
     return cast
+
+
+def _wide_product(interpreter: Any) -> Any:
+    """The one instruction that the kernels spell out. The interpreter knows none."""
+
+    def create_inline_asm(self: Any, code: str, constraints: str, operands: Any, *options: Any) -> Any:
+        assert (code, constraints) == ("mul.wide.u32 $0, $1, $2;", "=l,r,r")
+        one, other = (operand.data.astype("uint32").astype("uint64") for operand in operands)
+        product = interpreter.TensorHandle(one * other, interpreter.tl.uint64)
+        return SimpleNamespace(get_result=lambda place: product)
+
+    return create_inline_asm
 
 
 def _guarded(run: Any) -> Any:

@@ -37,7 +37,7 @@ def bert() -> nn.Module:
 
 @cache
 def simulated(part: Part | None, accumulate: int) -> Prediction:
-    sharding = sharding_of(part, 2, accumulate)
+    sharding = sharding_of(part and part.value, 2, accumulate)
     return predict(bert, SHAPES, like="cpu", accumulate=accumulate, sharding=sharding)
 
 

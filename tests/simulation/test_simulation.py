@@ -12,7 +12,6 @@ from transformers import BertConfig, BertForMaskedLM
 
 import real_steps
 from pmexp.errors import UserError
-from pmexp.models.examples import Batch
 from pmexp.packed_dropout import PackedDropout, SeededDropout, replace_dropout
 from pmexp.simulation import LiveBytes, Prediction, peaks_of_training, predict
 from pmexp.simulation.cuda_kernels import cuda_semantics
@@ -162,7 +161,7 @@ def test_a_third_micro_batch_takes_no_more() -> None:
 def test_the_counter_follows_a_real_step_as_the_simulation_predicts_it() -> None:
     model = bert()
     prepared(model, "byte-mask")
-    peaks = peaks_of_training(model, Batch(*real_batch()), LiveBytes())
+    peaks = peaks_of_training(model, *real_batch(), LiveBytes())
     assert max(peaks.values(), key=lambda peak: peak.total) == simulated("byte-mask", "cpu").peak
 
 

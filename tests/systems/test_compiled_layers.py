@@ -20,7 +20,8 @@ from pmexp import variants
 from pmexp.config import Dropout, Part, SystemConfig, VariantConfig
 from pmexp.errors import UserError
 from pmexp.measure.saved_for_backward import SavedForBackward
-from pmexp.systems import System, compile
+from pmexp.systems import compile
+from pmexp.systems.system import System
 from small_runs import TINY_VIT, Runs
 
 pytestmark = [

@@ -14,7 +14,7 @@ from pmexp.errors import UserError
 from pmexp.fit.search import Probe
 from pmexp.fit.skeleton import batch_shapes, skeleton
 from pmexp.simulation import Prediction, predict, sharding_of
-from pmexp.systems import System
+from pmexp.systems.system import System
 
 
 def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) -> Prediction:
@@ -43,7 +43,7 @@ def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) ->
         forward=system.forward,
         like="cpu" if stack.device is Device.cpu else "cuda",
         accumulate=accumulate,
-        sharding=sharding_of(stack.sharding, stack.processes, accumulate),
+        sharding=sharding_of(stack.sharding and stack.sharding.value, stack.processes, accumulate),
     )
 
 

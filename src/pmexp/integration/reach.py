@@ -21,7 +21,7 @@ from pmexp.models.base import from_architecture
 from pmexp.packed_dropout import ReplacementReport, packed_dropout
 from pmexp.packed_dropout.recompute import matmul_of_dropped, packed_dropout_and_bits
 from pmexp.simulation.internals import fake_tensors
-from pmexp.systems import System
+from pmexp.systems.system import System
 
 ASKS_FOR_VALUES = (ModelKind.longformer,)  # whether there is a global token
 CUT_LAYERS = 2  # of the copy on the CPU

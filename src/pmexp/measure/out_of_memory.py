@@ -8,6 +8,8 @@ _MESSAGES = (
     "DefaultCPUAllocator: ",  # "not enough memory" or "can't allocate memory": you tried to allocate ...
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",  # a kernel that is loaded when all is taken, a new context
+    "Triton Error [CUDA]: out of memory",
 )
 _ENTRIES = 100_000  # allocations and frees that the history holds
 
@@ -23,7 +25,8 @@ def says_out_of_memory(line: str) -> bool:
     """The same of "<type>: <message>", all that is left of an error of another process."""
     kind, _, message = line.partition(": ")
     return kind in (torch.OutOfMemoryError.__name__, MemoryError.__name__) or (
-        kind == RuntimeError.__name__ and any(words in message for words in _MESSAGES)
+        kind in (RuntimeError.__name__, torch.AcceleratorError.__name__)
+        and any(words in message for words in _MESSAGES)
     )
 
 

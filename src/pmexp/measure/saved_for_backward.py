@@ -21,6 +21,7 @@ from pmexp.packed_dropout import (
 from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
 from pmexp.packed_dropout.draws import Draw
 from pmexp.packed_dropout.recompute import matmul_of_dropped, packed_dropout_and_bits
+from pmexp.packed_dropout.saved_masks import Saved, restore, save
 
 _DROPOUT_CALLS = {
     *(F.dropout, torch.dropout, torch.dropout_, torch.native_dropout),
@@ -61,7 +62,7 @@ class SavedForBackward:
             self._contexts.enter_context(self._dropout)
             if self.replacement:
                 self._draws = self._contexts.enter_context(other_draws(self.module, self.replacement))
-        hooks = torch.autograd.graph.saved_tensors_hooks(self._count, lambda tensor: tensor)
+        hooks = torch.autograd.graph.saved_tensors_hooks(self._count, restore)
         self._contexts.enter_context(hooks)
         return self
 
@@ -89,7 +90,9 @@ class SavedForBackward:
             found["memory/recomputed_products"] = float(self.recomputed_products)
         return found
 
-    def _count(self, tensor: Tensor) -> Tensor:
+    def _count(self, tensor: Tensor) -> Saved:
+        """Counts what an op saves, and saves it as torch does: kept as it is, an op's own output would keep
+        the op alive, and with it all that a forward without a backward has saved."""
         storage = _storage(tensor)
         if storage not in self._seen:
             self._seen.add(storage)
@@ -99,7 +102,7 @@ class SavedForBackward:
             if self._dropout.depth:
                 self.mask_bytes += size
                 self._dropout.saved_something = True
-        return tensor
+        return save(tensor)
 
 
 class _InsideDropout(TorchFunctionMode):
@@ -115,7 +118,8 @@ class _InsideDropout(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.recomputed_products += func is matmul_of_dropped
+        if func is matmul_of_dropped:  # a sum with a bool is more than dynamo of torch 2.11 traces
+            self.recomputed_products += 1
         if func not in _DROPOUT_CALLS:
             return func(*args, **(kwargs or {}))
         self.depth += 1

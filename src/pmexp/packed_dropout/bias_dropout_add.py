@@ -54,7 +54,7 @@ def packed_bias_dropout_add(
         shifted = input if bias is None else input + bias
         return residual + dropped_without_mask(shifted, p, training)
     seed = new_seed(input.device)
-    if torch.compiler.is_exporting():
+    if torch.compiler._is_exporting_flag:  # is_exporting() is True in any compiled graph before torch 2.13
         return cast(Tensor, ops.bias_dropout_add(input, bias, residual, seed, p, bits)[0])
     return cast(Tensor, _BiasDropoutAdd.run(input, bias, residual, seed, p, bits)[0])
 

@@ -12,7 +12,7 @@ def flip_bits(packed: Tensor, values: int, rate: float, seed: Tensor) -> Tensor:
     Args:
         packed: uint8, at least ceil(values / 8) of them; not changed.
         rate: in [0, 1].
-        seed: one int64 on the device of `packed`; the same seed flips the same bits.
+        seed: one int64 on the device of `packed` or the CPU; the same seed flips the same bits.
     """
     nothing = packed.new_zeros(values, dtype=torch.float16)
     flips = ops.packed_dropout(nothing, seed, 1.0 - rate, 1)[1]  # a mask that keeps is a mask that flips

@@ -10,6 +10,8 @@ thread with a load of `vector` neighbours:
     vector 2     the same with a call a load: element j takes word j, words 2 and 3 go unused
     vector 1     element = (round * 4 + word) * threads + thread takes that word of call `round`
 
+Tensors that an int32 does not index are counted in 64 bits, by the same mapping, in one launch.
+
 An element is kept where curand_uniform(word) < 1 - p, in the compute dtype. Products and the forward's
 factor are those of reference.py, which took them from there.
 """

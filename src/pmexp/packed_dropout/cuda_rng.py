@@ -6,8 +6,10 @@ byte mask for a moment. torch_rng_record() tells how often which of the two happ
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
-from threading import Lock
+from threading import RLock
 from typing import Any, cast
 
 import torch
@@ -16,14 +18,15 @@ from torch import Tensor, nn
 from pmexp.packed_dropout import cuda_backend, cuda_mapping, ops
 
 _record: Counter[str] = Counter()
-_reserving = Lock()
+_reserving = RLock()
 
 
 def torch_rng_record() -> dict[str, int]:
     """How the masks of rng="torch" on CUDA came about in this process, and how many.
 
     Keys are "reproduced", and "packed native_dropout: <reason>". A place in a compiled graph counts once,
-    when it is compiled.
+    when it is compiled. "seed by torch.randint: <reason>", once for a device, says that rng="philox" launches
+    a kernel for each seed there.
     """
     return dict(_record)
 
@@ -35,10 +38,11 @@ def native_dropout_packed(x: Tensor, p: float, bits: int) -> tuple[Tensor, Tenso
     """
     reason = why_not_reproduced(x)
     if reason is not None:
-        _count(f"packed native_dropout: {reason}")
+        count(f"packed native_dropout: {reason}")
         y, keep = torch.native_dropout(x, p, True)
         return y, ops.pack_bits(keep, bits)
-    _count("reproduced")
+    count("reproduced")
+    _load_packing(x.device, x.numel() % 16 == 0, bits)
     return _reproduced(x, p, bits)
 
 
@@ -65,16 +69,21 @@ def why_not_reproduced(x: Tensor) -> str | None:
 
 
 def reserve(device: torch.device, increment: int) -> Tensor:
+    """advance(), as (2,) int64 on the CPU, where reading them waits for nothing."""
+    seed, offset = advance(device, increment)  # of the seed's 64 bits the highest is int64's sign
+    return torch.tensor([seed - (seed >> 63 << 64), offset], dtype=torch.int64, device="cpu")
+
+
+def advance(device: torch.device, increment: int) -> tuple[int, int]:
     """Advances the offset of the device's default generator, a multiple of 4, by `increment`.
 
-    Returns the seed and the offset before: (2,) int64 on the CPU, where reading them waits for nothing.
+    Returns the seed, of 64 bits without sign, and the offset before.
     """
-    generator = _default_generator(device)
+    generator = default_generator(device)
     with _reserving:
         offset = generator.get_offset()
         generator.set_offset(offset + increment)
-    seed = generator.initial_seed()  # 64 bits, of which the highest is int64's sign
-    return torch.tensor([seed - (seed >> 63 << 64), offset], dtype=torch.int64, device="cpu")
+    return generator.initial_seed(), offset
 
 
 def _reproduced(x: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
@@ -92,10 +101,8 @@ def _mapping_holds(device: torch.device, dtype: torch.dtype) -> bool:
     Asked of one tensor in whole vectors and one of odd size, each a little more than the threads take in
     one round. The generator is left as it was.
     """
-    generator = _default_generator(device)
-    before = generator.get_offset()
     most_threads = cuda_mapping.thread_count(2**40, *_multiprocessors(device))
-    try:
+    with generator_for_comparison(device) as generator:
         for numel in (8 * most_threads + 8, 4 * most_threads + 1):
             x = torch.ones(numel, dtype=dtype, device=device)
             start = generator.get_offset()
@@ -105,20 +112,41 @@ def _mapping_holds(device: torch.device, dtype: torch.dtype) -> bool:
             reproduced, _ = _reproduced(x, 0.3, 1)
             if generator.get_offset() != after or not torch.equal(reproduced, y):
                 return False
-    finally:
-        generator.set_offset(before)
     return True
 
 
-def _count(event: str) -> None:
+@contextmanager
+def generator_for_comparison(device: torch.device) -> Iterator[torch.Generator]:
+    """The default generator of `device`, left as it was; no draw of another thread comes between."""
+    generator = default_generator(device)
+    with _reserving:
+        before = generator.get_offset()
+        try:
+            yield generator
+        finally:
+            generator.set_offset(before)
+
+
+@cache
+def _load_packing(device: torch.device, of_sixteens: bool, bits: int) -> None:
+    """Packs a mask for nothing: a capture behind this call packs, and cannot load the kernel that does.
+
+    Triton compiles one for sizes that are multiples of 16, and one for others.
+    """
+    ops.pack_bits(torch.zeros(16 if of_sixteens else 17, dtype=torch.bool, device=device), bits)
+
+
+def count(event: str) -> None:
+    """Adds one to the record."""
     _record[event] += 1
 
 
 # What torch.compiler.assume_constant_result() does: call it while tracing. That would import all of dynamo.
-_count._dynamo_marked_constant = True  # type: ignore[attr-defined]
+count._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _default_generator(device: torch.device) -> torch.Generator:
+def default_generator(device: torch.device) -> torch.Generator:
+    """The one that torch's own operators draw from; `device` has an index."""
     generator: torch.Generator = torch.cuda.default_generators[device.index]
     return generator
 

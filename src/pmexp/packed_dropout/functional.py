@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from pmexp.packed_dropout import cuda_mapping, cuda_rng, ops, reference
+from pmexp.packed_dropout import cuda_mapping, cuda_rng, cuda_seeds, ops, reference
 from pmexp.packed_dropout.bit_flips import flip_bits
 from pmexp.packed_dropout.nested import of_values
 from pmexp.packed_dropout.transforms import TransformableFunction, remember, remember_mask, transforms_active
@@ -116,7 +116,7 @@ def needs_graph(input: Tensor, flip_rate: float = 0.0) -> bool:
 
     Raises ValueError for a `flip_rate` in an exported program, whose operators see the same bits in backward.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler._is_exporting_flag:  # is_exporting() is True in any compiled graph before torch 2.13
         if flip_rate:
             raise ValueError(f"flip_rate: {flip_rate} cannot be exported; allowed is 0")
         return False
@@ -124,8 +124,13 @@ def needs_graph(input: Tensor, flip_rate: float = 0.0) -> bool:
 
 
 def new_seed(device: torch.device) -> Tensor:
-    """One int64 drawn from torch's default generator of `device`: all the randomness of one Philox mask."""
-    return torch.randint(0, 2**62, (1,), dtype=torch.int64, device=device)
+    """One int64 drawn from torch's default generator of `device`: all the randomness of one Philox mask.
+
+    For a CUDA device it lies on the CPU where the host knows it, which spares a launch.
+    """
+    if device.type == "cuda" and not torch.compiler.is_compiling() and cuda_seeds.known_on_host(device):
+        return cuda_seeds.draw(device)
+    return torch.randint(0, cuda_seeds.BELOW, (1,), dtype=torch.int64, device=device)
 
 
 def seed_for(input: Tensor, rng: Rng) -> Tensor | None:

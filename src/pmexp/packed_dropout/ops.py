@@ -8,8 +8,9 @@
     pack_bits(mask, bits), unpack_bits(packed, shape, bits)
     native_dropout(x, state, p, bits, threads, vector)  -> torch's own CUDA dropout, the packed mask
 
-All are pure. They take the seed as a tensor (one int64), so they have no hidden state: checkpointing
-recomputes the same mask, and two calls of a compiled graph with two seeds are never merged into one.
+All are pure. They take the seed as a tensor (one int64, on the device of x or the CPU), so they have no
+hidden state: checkpointing recomputes the same mask, and two calls of a compiled graph with two seeds are
+never merged into one.
 `reference.py` and `cuda_mapping.py` say what the bits are.
 """
 
@@ -125,7 +126,7 @@ def operators_for(x: Tensor, *others: Tensor | None) -> Any:
     ):
         return _dispatched
     for tensor in others:
-        if tensor is not None and not (_is_plain(tensor) and tensor.device == x.device):
+        if tensor is not None and not (_is_plain(tensor) and (tensor.is_cpu or tensor.device == x.device)):
             return _dispatched
     if x.is_cuda:
         return cuda_backend.operators()

@@ -134,8 +134,8 @@ def apply_mask(x: Tensor, keep: Tensor, p: float) -> Tensor:
 
 
 def packed_dropout(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
-    """x * keep / (1 - p) by a mask drawn from `seed`, and the packed mask."""
-    keep = draw_mask(x.shape, seed, p)
+    """x * keep / (1 - p) by a mask drawn from `seed`, on the device of x or the CPU, and the packed mask."""
+    keep = draw_mask(x.shape, seed.to(x.device), p)
     return apply_mask(x, keep, p), pack_bits(keep, bits)
 
 
@@ -151,7 +151,7 @@ def scale_packed_mask(x: Tensor, packed: Tensor, scale: float, bits: int) -> Ten
 
 def seeded_dropout(x: Tensor, seed: Tensor, p: float) -> Tensor:
     """x * keep / (1 - p) by the mask that `packed_dropout` draws from the same seed."""
-    return apply_mask(x, draw_mask(x.shape, seed, p), p)
+    return apply_mask(x, draw_mask(x.shape, seed.to(x.device), p), p)
 
 
 def bias_dropout_add(

@@ -39,7 +39,7 @@ def pack_saved_masks() -> Iterator[None]:
       cannot trace hooks, and the function that enters them runs uncompiled.
     """
     active = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    packing = _Packing(*(active or (_save, _restore)))
+    packing = _Packing(*(active or (save, restore)))
     with saved_tensors_hooks(packing.pack, packing.unpack):
         yield
 
@@ -72,13 +72,13 @@ class _Packing:
     def unpack(self, saved: Any) -> Tensor:
         if not isinstance(saved, _SavedMask):
             return self.restore(saved)
-        span = _span(saved.size, saved.stride)
+        span = span_of(saved.size, saved.stride)
         bits = self.restore(saved.bits)
         stretch: Tensor = ops.operators_for(bits).unpack_bits(bits, [span], 1)
         return stretch.as_strided(saved.size, saved.stride)
 
     def _bits(self, mask: Tensor) -> Tensor:
-        storage, span = mask.untyped_storage(), _span(mask.size(), mask.stride())
+        storage, span = mask.untyped_storage(), span_of(mask.size(), mask.stride())
         stream = torch.cuda.current_stream(mask.device) if mask.is_cuda else None
         place = (id(storage), mask.storage_offset(), span, mask._version, stream)
         known = self._known.get(place)
@@ -90,17 +90,17 @@ class _Packing:
 
 
 @dataclass(frozen=True)
-class _Saved:
+class Saved:
     tensor: Tensor
     version: int
 
 
-def _save(tensor: Tensor) -> _Saved:
+def save(tensor: Tensor) -> Saved:
     """As torch saves without hooks. An op's output is detached: else it would hold its op, which holds it."""
-    return _Saved(tensor if tensor.grad_fn is None else tensor.detach(), tensor._version)
+    return Saved(tensor if tensor.grad_fn is None else tensor.detach(), tensor._version)
 
 
-def _restore(saved: _Saved) -> Tensor:
+def restore(saved: Saved) -> Tensor:
     """The check that torch makes only where there are no hooks."""
     tensor = saved.tensor
     if tensor._version != saved.version:
@@ -115,10 +115,10 @@ def _shrinks(mask: Tensor) -> bool:
     """Whether bits take less than the storage that they let go. Not those of a wrapper like DTensor."""
     if mask.layout is not torch.strided or is_traceable_wrapper_subclass(mask) or mask.numel() == 0:
         return False
-    span = _span(mask.size(), mask.stride())
+    span = span_of(mask.size(), mask.stride())
     return reference.packed_bytes(span, 1) < mask.untyped_storage().nbytes()
 
 
-def _span(size: torch.Size, stride: tuple[int, ...]) -> int:
+def span_of(size: torch.Size, stride: tuple[int, ...]) -> int:
     """Elements of storage from the first to the last one of a strided tensor that has any."""
     return 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))

@@ -28,7 +28,8 @@ class TransformableFunction(Function):
             return cls.apply(*args)
         if transforms_active():
             return _with_tangents(cls).apply(*args)
-        alive = [unwrap_if_dead(arg) if isinstance(arg, Tensor) else arg for arg in args]
+        # A wrapper is a plain Tensor to Python, and isinstance(1, Tensor) takes long.
+        alive = [unwrap_if_dead(arg) if type(arg) is Tensor else arg for arg in args]
         return super(Function, cls).apply(*alive)  # type: ignore[misc]
 
     @classmethod

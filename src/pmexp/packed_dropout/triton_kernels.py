@@ -2,9 +2,10 @@
 
 `reference.py` and `cuda_mapping.py` say what the bits are and how results are rounded.
 
-A program takes _BLOCKS blocks of 32 neighbouring elements. The lanes that draw the mask of a block are not
-those that load and store its elements. Between them passes one 32-bit word a block, bit i for element i: it
-is what is stored, and the elements go through memory in whole lines.
+A program takes _BLOCKS blocks of 32 neighbouring elements. One lane draws the mask of a block, others load
+and store its elements. Between them passes one 32-bit word a block, bit i for element i: it is what is
+stored, and the elements go through memory in whole lines. A program in which the tensor does not end asks of
+no element whether it is inside.
 
 Scalars travel as integers: Triton would round a Python float to float32, and a compile-time constant would
 compile anew for each p. Element offsets have 64 bits. There are no atomics and there is no autotuning.
@@ -21,22 +22,17 @@ from torch import Tensor
 
 from pmexp.packed_dropout import cuda_mapping, reference
 from pmexp.packed_dropout.arguments import check_packed, check_seed, kept_scale, with_layout
+from pmexp.packed_dropout.triton_launch import launch
 
 name = f"triton {triton.__version__}"
 
-_BLOCKS = 64  # with 4 warps: 2048 elements a program, 16 a thread
+_BLOCKS = 128  # with 4 warps: a block a thread, 4096 elements a program
 _OPTIONS = {
     "num_warps": 4,
     "enable_fp_fusion": False,  # a fused multiply-add would round once where the definition rounds twice
 }
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_RUNTIME_SCALARS = ["threshold", "scale_bits", "seed", "offset"]
-
-
-@triton.jit
-def _kept(word, threshold):
-    """word < threshold, as 0 or 1. A threshold of 2**32 does not fit the word."""
-    return ((word <= (threshold - 1).to(tl.uint32)) & (threshold > 0)).to(tl.uint32)
+_RUNTIME_SCALARS = ["threshold", "scale_bits", "seed", "key", "offset"]
 
 
 @triton.jit
@@ -45,20 +41,60 @@ def _in_rows(ROWS: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def _product(word, factor):
+    """All 64 bits of a product of 32-bit words. Of Triton's operators the compiler makes two instructions,
+    one for the upper and one for the lower half."""
+    return tl.inline_asm_elementwise(
+        "mul.wide.u32 $0, $1, $2;", "=l,r,r", [word, factor], dtype=tl.uint64, is_pure=True, pack=1
+    )
+
+
+@triton.jit
+def _philox(seed, c0, c1, c2):
+    """The four words of counter (c0, c1, c2, 0), as reference.py says. What depends on scalars alone is
+    computed once a program."""
+    k0, k1 = seed.to(tl.uint32), (seed.to(tl.uint64) >> 32).to(tl.uint32)
+    c3 = c2 & 0
+    for _ in tl.static_range(10):
+        product0, product1 = _product(c0, 0xD2511F53), _product(c2, 0xCD9E8D57)
+        c0, c1 = (product1 >> 32).to(tl.uint32) ^ (c1 ^ k0), product1.to(tl.uint32)
+        c2, c3 = (product0 >> 32).to(tl.uint32) ^ (c3 ^ k1), product0.to(tl.uint32)
+        k0 += 0x9E3779B9
+        k1 += 0xBB67AE85
+    return c0, c1, c2, c3
+
+
+@triton.jit
+def _last_kept(threshold):
+    """The last word that is kept, as a threshold of 2**32 does not fit a word; a threshold of 0 has none."""
+    return (threshold - 1).to(tl.uint32)
+
+
+@triton.jit
+def _bit(word, last, place: tl.constexpr):
+    return tl.where(word <= last, 1 << place, 0).to(tl.uint32)
+
+
+@triton.jit
 def _drawn_words(program, seed, threshold, BLOCKS: tl.constexpr):
-    """Keep bits of each block by the layout of reference.py."""
-    counter = program * (BLOCKS * 8) + _in_rows(BLOCKS, 8)
-    w0, w1, w2, w3 = tl.philox(seed, counter.to(tl.uint32), (counter >> 32).to(tl.uint32), 0, 0)
-    low = _kept(w0, threshold) | (_kept(w1, threshold) << 8)
-    high = (_kept(w2, threshold) << 16) | (_kept(w3, threshold) << 24)
-    return tl.sum((low | high) << tl.arange(0, 8)[None, :].to(tl.uint32), axis=1)
+    """Keep bits of each block by the layout of reference.py. A lane draws whole blocks alone."""
+    first = program * (BLOCKS * 8)
+    low = first.to(tl.uint32) + tl.arange(0, BLOCKS).to(tl.uint32) * 8
+    high = (first >> 32).to(tl.uint32)
+    last = _last_kept(threshold)
+    words = low & 0
+    for i in tl.static_range(8):
+        w0, w1, w2, w3 = _philox(seed, low + i, high, high & 0)
+        words |= _bit(w0, last, i) | _bit(w1, last, 8 + i) | _bit(w2, last, 16 + i) | _bit(w3, last, 24 + i)
+    return tl.where(threshold > 0, words, 0)
 
 
 @triton.jit
 def _native_words(program, seed, offset, threads, threshold, VECTOR: tl.constexpr, BLOCKS: tl.constexpr):
     """Keep bits of each block by the layout of cuda_mapping.py.
 
-    A group is a run of elements that share a Philox call; all threads together take `span` groups a round.
+    A group is a run of elements that share a Philox call; all threads together take `span` groups a round. As
+    `threads` is a multiple of 256, no block lies in two rounds.
     """
     group: tl.constexpr = 4 if VECTOR >= 4 else VECTOR
     calls: tl.constexpr = VECTOR // 4 if VECTOR >= 4 else 1
@@ -66,29 +102,31 @@ def _native_words(program, seed, offset, threads, threshold, VECTOR: tl.constexp
     span = threads * (4 if VECTOR == 1 else calls)
     first = program * (BLOCKS * groups)
     # 32 bits suffice behind the program's first group; divisions of 64 bits are slow.
-    index = (first % span).to(tl.uint32) + _in_rows(BLOCKS, groups).to(tl.uint32)
+    index = (first % span).to(tl.uint32) + tl.arange(0, BLOCKS).to(tl.uint32) * groups
     place = index % span.to(tl.uint32)
     counter = offset // 4 + (first // span + index // span.to(tl.uint32)) * calls
-    if VECTOR == 1:
-        thread = place % threads.to(tl.uint32)
-    else:
-        counter += place % calls
-        thread = place // calls
-    w0, w1, w2, w3 = tl.philox(seed, counter.to(tl.uint32), (counter >> 32).to(tl.uint32), thread, 0)
-    if VECTOR == 1:
-        word = place // threads.to(tl.uint32)
-        bits = _kept(tl.where(word < 2, tl.where(word == 0, w0, w1), tl.where(word == 2, w2, w3)), threshold)
-    else:
-        bits = _kept(w0, threshold) | (_kept(w1, threshold) << 1)
-        if VECTOR >= 4:
-            bits |= (_kept(w2, threshold) << 2) | (_kept(w3, threshold) << 3)
-    return tl.sum(bits << (tl.arange(0, groups)[None, :] * group).to(tl.uint32), axis=1)
+    thread = place % threads.to(tl.uint32) if VECTOR == 1 else place // calls
+    last = _last_kept(threshold)
+    words = thread & 0
+    for i in tl.static_range(groups):
+        call = counter + i % calls
+        w0, w1, w2, w3 = _philox(seed, call.to(tl.uint32), (call >> 32).to(tl.uint32), thread + i // calls)
+        if VECTOR == 1:
+            word = place // threads.to(tl.uint32)
+            words |= _bit(
+                tl.where(word < 2, tl.where(word == 0, w0, w1), tl.where(word == 2, w2, w3)), last, i
+            )
+        else:
+            words |= _bit(w0, last, group * i) | _bit(w1, last, group * i + 1)
+            if VECTOR >= 4:
+                words |= _bit(w2, last, group * i + 2) | _bit(w3, last, group * i + 3)
+    return tl.where(threshold > 0, words, 0)
 
 
 @triton.jit
-def _keep_rows(words, BLOCKS: tl.constexpr):
+def _keep_rows(words):
     """The keep bits as 0 or 1, in rows of eight elements."""
-    row = tl.arange(0, BLOCKS * 4)
+    row = tl.arange(0, words.shape[0] * 4)
     # A gather, since the compiler would draw the words again for every lane rather than broadcast them.
     byte = tl.gather(words, row // 4, 0) >> (row % 4 * 8).to(tl.uint32)
     return (byte[:, None] >> tl.arange(0, 8)[None, :].to(tl.uint32)) & 1
@@ -134,6 +172,8 @@ def _load_packed(program, packed, numel, BITS: tl.constexpr, ROWS: tl.constexpr)
 
 @triton.jit
 def _wide(x):
+    if x.dtype == tl.bfloat16:  # one shift or mask a value: Triton's own cast takes two for every second one
+        return (x.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
     return x if x.dtype == tl.float64 else x.to(tl.float32)
 
 
@@ -151,32 +191,47 @@ def _sum(a, b):
     return (_wide(a) + _wide(b)).to(a.dtype)
 
 
+@triton.jit
+def _drop_rows(x, bias, columns, residual, y, first, inside, words, scale_bits, WHOLE_ROWS: tl.constexpr):
+    """y = dropout(x + bias) + residual from element `first` on, where `inside`; everywhere if it is None."""
+    ROWS: tl.constexpr = words.shape[0] * 4
+    offset = _in_rows(ROWS, 8)
+    value = tl.load(x + first + offset, mask=inside)
+    if bias is not None:
+        start = (first % columns).to(tl.int32)
+        if WHOLE_ROWS:
+            row = tl.multiple_of((start + tl.arange(0, ROWS) * 8) % columns, 8)
+            column = row[:, None] + tl.arange(0, 8)[None, :]
+        else:
+            column = (start + offset) % columns
+        value = _sum(value, tl.load(bias + column, mask=inside))
+    value = _scaled(value, _keep_rows(words), scale_bits)
+    if residual is not None:
+        value = _sum(value, tl.load(residual + first + offset, mask=inside))
+    tl.store(y + first + offset, value, mask=inside)
+
+
 @triton.jit(do_not_specialize=_RUNTIME_SCALARS)
 def _dropout_kernel(
-    x, bias, columns, residual, y, packed, seed, numel, threshold: tl.int64, scale_bits: tl.int64,
+    x, bias, columns, residual, y, packed, seed, key: tl.int64,
+    numel, threshold: tl.int64, scale_bits: tl.int64,
     WHOLE_ROWS: tl.constexpr, BITS: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """y = dropout(x + bias) + residual; bias, residual and packed may be None.
 
+    The seed is at the address `seed`; where that is None it is `key`.
     WHOLE_ROWS says that `columns` is a multiple of 8, so that no row of eight elements wraps.
     """
     program = tl.program_id(0).to(tl.int64)
-    element = program * (BLOCKS * 32) + _in_rows(BLOCKS * 4, 8)
-    inside = element < numel
-    value = tl.load(x + element, mask=inside)
-    if bias is not None:
-        first = (program * (BLOCKS * 32) % columns).to(tl.int32)
-        if WHOLE_ROWS:
-            row = tl.multiple_of((first + tl.arange(0, BLOCKS * 4) * 8) % columns, 8)
-            column = row[:, None] + tl.arange(0, 8)[None, :]
-        else:
-            column = (first + _in_rows(BLOCKS * 4, 8)) % columns
-        value = _sum(value, tl.load(bias + column, mask=inside))
-    words = _drawn_words(program, tl.load(seed), threshold, BLOCKS)
-    value = _scaled(value, _keep_rows(words, BLOCKS), scale_bits)
-    if residual is not None:
-        value = _sum(value, tl.load(residual + element, mask=inside))
-    tl.store(y + element, value, mask=inside)
+    first = program * (BLOCKS * 32)
+    if seed is not None:
+        key = tl.load(seed)
+    words = _drawn_words(program, key, threshold, BLOCKS)
+    if first + BLOCKS * 32 <= numel:
+        _drop_rows(x, bias, columns, residual, y, first, None, words, scale_bits, WHOLE_ROWS)
+    else:
+        inside = _in_rows(BLOCKS * 4, 8) < numel - first
+        _drop_rows(x, bias, columns, residual, y, first, inside, words, scale_bits, WHOLE_ROWS)
     if packed is not None:
         _store_words(program, packed, words, numel, BITS, BLOCKS)
 
@@ -187,11 +242,13 @@ def _native_dropout_kernel(
     VECTOR: tl.constexpr, BITS: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0).to(tl.int64)
-    element = program * (BLOCKS * 32) + _in_rows(BLOCKS * 4, 8)
-    inside = element < numel
-    value = tl.load(x + element, mask=inside)
+    first = program * (BLOCKS * 32)
     words = _native_words(program, seed, offset, threads, threshold, VECTOR, BLOCKS)
-    tl.store(y + element, _scaled(value, _keep_rows(words, BLOCKS), scale_bits), mask=inside)
+    if first + BLOCKS * 32 <= numel:
+        _drop_rows(x, None, 8, None, y, first, None, words, scale_bits, True)
+    else:
+        inside = _in_rows(BLOCKS * 4, 8) < numel - first
+        _drop_rows(x, None, 8, None, y, first, inside, words, scale_bits, True)
     _store_words(program, packed, words, numel, BITS, BLOCKS)
 
 
@@ -261,8 +318,14 @@ def _dropout(
     bias, residual = (None if t is None else t.contiguous() for t in (bias, residual))
     threshold = round((1.0 - p) * 2**32)
     scalars = (x.numel(), threshold, _bits_of(kept_scale(p, x.dtype)), columns % 8 == 0)
-    _run_blocks(_dropout_kernel, dense, bias, columns, residual, y, packed, seed, *scalars, bits)
+    tensors = (dense, bias, columns, residual, y, packed)
+    _run_blocks(_dropout_kernel, *tensors, *_address_and_key(seed), *scalars, bits)
     return with_layout(x, dense, y)
+
+
+def _address_and_key(seed: Tensor) -> tuple[Tensor | None, int]:
+    """How a kernel takes a seed: by its address, or by value from the CPU."""
+    return (None, int(seed.item())) if seed.is_cpu else (seed, 0)
 
 
 def native_dropout(
@@ -310,14 +373,12 @@ def unpack_bits(packed: Tensor, shape: Sequence[int], bits: int) -> Tensor:
 
 
 def _run_blocks(kernel: Any, x: Tensor, *arguments: Any) -> None:
-    with torch.cuda.device_of(x):
-        kernel[(triton.cdiv(x.numel(), 32 * _BLOCKS),)](x, *arguments, _BLOCKS, **_OPTIONS)
+    launch(kernel, -(-x.numel() // (32 * _BLOCKS)), x, *arguments, _BLOCKS, **_OPTIONS)
 
 
 def _run_rows(kernel: Any, first: Tensor, second: Tensor, *arguments: Any) -> None:
-    numel, bits = max(first.numel(), second.numel()), arguments[-1]
-    with torch.cuda.device_of(first):
-        kernel[(triton.cdiv(numel, 32 * _BLOCKS),)](first, second, *arguments, 4 * bits * _BLOCKS, **_OPTIONS)
+    numel, rows = max(first.numel(), second.numel()), 4 * arguments[-1] * _BLOCKS
+    launch(kernel, -(-numel // (32 * _BLOCKS)), first, second, *arguments, rows, **_OPTIONS)
 
 
 def _dense(x: Tensor) -> Tensor:

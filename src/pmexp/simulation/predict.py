@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from pmexp.errors import UserError
-from pmexp.models.examples import Batch
 from pmexp.simulation.cuda_kernels import cuda_semantics
 from pmexp.simulation.internals import DATA_DEPENDENT, fake_tensors
 from pmexp.simulation.known_values import KnownValues
@@ -61,7 +60,7 @@ def predict(
     build: Callable[[], nn.Module],
     shapes: Shapes,
     *,
-    prepare: Callable[[nn.Module], None] = lambda module: None,
+    prepare: Callable[[nn.Module], object] = lambda module: None,
     forward: Callable[[], AbstractContextManager[object]] = nullcontext,
     like: str = "cuda",
     accumulate: int = 1,
@@ -121,7 +120,7 @@ def _equal(layers: nn.ModuleList) -> bool:
 def _simulated(
     module: nn.Module,
     shapes: Shapes,
-    prepare: Callable[[nn.Module], None],
+    prepare: Callable[[nn.Module], object],
     forward: Callable[[], AbstractContextManager[object]],
     like: str,
     accumulate: int,
@@ -135,7 +134,7 @@ def _simulated(
             prepare(module)
             return peaks_of_training(
                 module,
-                _batch(shapes),
+                *_batch(shapes),
                 counter,
                 forward=forward,
                 layers=tuple(layers_of(module)),
@@ -149,13 +148,14 @@ def _simulated(
         ) from None
 
 
-def _batch(shapes: Shapes) -> Batch:
+def _batch(shapes: Shapes) -> tuple[dict[str, Tensor], Tensor]:
+    """The inputs and the labels."""
     tensors = {
         name: (torch.ones if name == "attention_mask" else torch.empty)(shape, dtype=dtype)
         for name, (shape, dtype) in shapes.items()
     }
     labels = tensors.pop("labels")
-    return Batch(tensors, labels)
+    return tensors, labels
 
 
 def _give_fake_tensors(module: nn.Module) -> None:

@@ -7,7 +7,6 @@ parameters' bytes. fsdp holds more until Python collects its garbage. Never meas
 
 from dataclasses import dataclass
 
-from pmexp.config import Part
 from pmexp.simulation.live_bytes import Snapshot
 from pmexp.simulation.step import FORWARD, UPDATE
 
@@ -41,8 +40,9 @@ class Sharding:
         return Snapshot(found)
 
 
-def sharding_of(part: Part | None, processes: int, accumulate: int) -> Sharding:
-    """
+def sharding_of(part: str | None, processes: int, accumulate: int) -> Sharding:
+    """What one of `processes` holds where `part` of system.parts spreads a run over them.
+
     ddp     gradients are copied into buckets that stay, those of earlier micro-batches lie beside them
     zero    each process has the fp32 parameters, and a shard of them that its optimizer works on. Over
             several micro-batches DeepSpeed keeps as much again as the parameters, and with stage 1 the
@@ -51,10 +51,10 @@ def sharding_of(part: Part | None, processes: int, accumulate: int) -> Sharding:
     """
     split, several = 1 / processes, accumulate > 1
     match part:
-        case Part.ddp:
+        case "ddp":
             return Sharding(gradients=float(several), kept_gradients=1.0)
-        case Part.zero1 | Part.zero2:
-            whole = part is Part.zero1 and several
+        case "zero1" | "zero2":
+            whole = part == "zero1" and several
             return Sharding(
                 parameters=1 + split,
                 parameters_in_update=1 + split,
@@ -64,7 +64,7 @@ def sharding_of(part: Part | None, processes: int, accumulate: int) -> Sharding:
                 bucket_bytes=_BUCKET,
                 bucket_in_forward=whole,
             )
-        case Part.fsdp:
+        case "fsdp":
             return Sharding(
                 parameters=1 + split, parameters_in_update=split, gradients=split, optimizer=split
             )

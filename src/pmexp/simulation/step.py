@@ -1,6 +1,6 @@
 """The training step whose memory is asked for: forward, loss, backward, clipping, AdamW; real or fake."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmexp.models.examples import IGNORED, Batch
 from pmexp.simulation.live_bytes import LiveBytes, Snapshot
 
 _LR = 1e-4  # of no consequence for memory
@@ -21,7 +20,8 @@ FORWARD, BACKWARD, BACKWARD_MIDDLE, BACKWARD_END, UPDATE = (
 
 def peaks_of_training(
     module: nn.Module,
-    batch: Batch,
+    inputs: Mapping[str, Tensor],
+    labels: Tensor,
     counter: LiveBytes,
     *,
     forward: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -33,6 +33,7 @@ def peaks_of_training(
 
     Args:
         module: called as ``module(**inputs).logits``; all of its parameters are trained.
+        labels: int64, (samples,) or (samples, positions).
         forward: a context around each forward and its loss, such as autocast.
         layers: the module's equal layers in their order; they cut the backward into phases.
         accumulate: micro-batches a step. From the second one on gradients lie beside the activations, and
@@ -42,7 +43,7 @@ def peaks_of_training(
     module.train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=_LR, foreach=foreach)
     counter.follow(module, optimizer)
-    counter.assign((*batch.inputs.values(), batch.labels), "activations")
+    counter.assign((*inputs.values(), labels), "activations")
     handles = _mark_backward(layers, counter)
     with counter:
         _make_state(optimizer)
@@ -50,7 +51,7 @@ def peaks_of_training(
         for _ in range(min(accumulate, 2)):
             counter.enter(FORWARD)
             with forward():
-                loss = _loss(module(**batch.inputs).logits, batch.labels)
+                loss = _loss(module, inputs, labels)
             counter.enter(BACKWARD)
             loss.backward()
         counter.enter(UPDATE)
@@ -71,10 +72,13 @@ def _make_state(optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
-def _loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The loop's: cross-entropy summed over samples, or over tokens, in fp32, and divided by their number."""
-    flat = logits.float().flatten(0, -2)
-    return F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction="sum") / labels.numel()
+def _loss(module: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    """The loop's: cross-entropy summed over samples, or over tokens, in fp32, and divided by their number.
+
+    As there, logits of 16 bits are gone when their copy in fp32 is there.
+    """
+    flat = module(**inputs).logits.float().flatten(0, -2)
+    return F.cross_entropy(flat, labels.flatten(), reduction="sum") / labels.numel()
 
 
 def _mark_backward(layers: Sequence[nn.Module], counter: LiveBytes) -> list[Any]:

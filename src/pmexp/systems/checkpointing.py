@@ -13,4 +13,10 @@ class Checkpointing(SystemPart):
             raise UserError(
                 f"system.parts: {type(module).__name__} does not support checkpointing; leave it out"
             )
-        module.activation_checkpointing_enable({"use_reentrant": False})
+        checkpoint_layers(module)
+
+
+def checkpoint_layers(module: PreTrainedModel, reentrant: bool = False) -> None:
+    """Has `module` run each of its layers again in backward, by the name that its transformers has for it."""
+    newer = getattr(module, "activation_checkpointing_enable", None)
+    (newer or module.gradient_checkpointing_enable)({"use_reentrant": reentrant})

@@ -18,6 +18,8 @@ from pmexp.run_folder.failure import Kind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.ranks import started_processes
 
+log = logging.getLogger(__name__)
+
 _ENTRY = "pmexp.training.rank"
 _GRACE_SECONDS = (
     300  # from a stop signal, or another rank's failure, to the end by force: a checkpoint fits in
@@ -71,7 +73,8 @@ def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
 
     Returns where a rank was out of memory: that is the run's result, and what the others said of it is not.
     """
-    if folder.out_of_memory():
+    if said := folder.out_of_memory():
+        log.error("%s is out of memory, which is its result: %s", folder.path.name, said)
         folder.failure.unlink(missing_ok=True)
         return
     killed = {r: f for r, f in failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM}

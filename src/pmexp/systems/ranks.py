@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pmexp.config import SystemConfig
 from pmexp.errors import UserError
+from pmexp.systems import alarm
 
 _TIMEOUT = timedelta(minutes=30)  # of one collective: rank 0 may evaluate or write while the others wait
 _T = TypeVar("_T")
@@ -122,6 +123,7 @@ def join(config: SystemConfig, device: torch.device) -> Ranks:
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=_TIMEOUT)
+        alarm.watch(ranks.rank)
     return ranks
 
 
@@ -135,6 +137,7 @@ def end_process(code: int) -> None:
     if torch_distributed is None or not torch_distributed.is_initialized():
         sys.exit(code)
     if code == 0:
+        alarm.stop()
         dist.barrier()
         dist.destroy_process_group()
     sys.stdout.flush()

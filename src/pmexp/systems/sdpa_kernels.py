@@ -23,7 +23,7 @@ _ORDER = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.MATH,
 ]
-_WORDS = {
+WORDS = {
     SDPBackend.FLASH_ATTENTION: "flash kernel",
     SDPBackend.EFFICIENT_ATTENTION: "memory-efficient kernel",
     SDPBackend.CUDNN_ATTENTION: "cuDNN kernel",
@@ -93,7 +93,7 @@ def _kernel(
     # The function by which scaled_dot_product_attention itself chooses, on every device.
     choose: Any = torch._fused_sdp_choice
     choice = SDPBackend(choose(*call, dropout_p, is_causal, **options))
-    words = f"{_WORDS.get(choice, choice.name)} on {query.device.type}"
+    words = f"{WORDS.get(choice, choice.name)} on {query.device.type}"
     words += " under attention dropout" if dropout_p else ""
     return words + (" (saves the probabilities)" if choice == SDPBackend.MATH else "")
 

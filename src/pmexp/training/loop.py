@@ -21,8 +21,8 @@ from pmexp.measure.timing import StepTimer
 from pmexp.metrics.task_metrics import TASK_METRICS, Evaluation
 from pmexp.models.examples import EVALUATION, IGNORED, Batch, Examples
 from pmexp.packed_dropout import ReplacementReport
-from pmexp.systems import System
 from pmexp.systems.ranks import Ranks
+from pmexp.systems.system import System
 
 Metrics = dict[str, float]
 

@@ -16,7 +16,7 @@ def check(runs: Sequence[RunConfig], here: bool = True) -> None:
     Devices are those of this machine, and left out where the runs are not executed `here`.
     """
     if here:
-        from pmexp.systems import System
+        from pmexp.systems.system import System
 
         for system in {repr(run.system): run.system for run in runs}.values():
             System(system)

@@ -36,9 +36,10 @@ from pmexp.run_folder.failure import Kind, kind_of
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
 from pmexp.run_folder.summary import write_summary
-from pmexp.systems import System
+from pmexp.systems import alarm
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
+from pmexp.systems.system import System
 from pmexp.tracking import Mirror, NoMirror, open_mirror
 from pmexp.training import best_weights, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
@@ -93,6 +94,16 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
         except RankOutOfMemory as error:
             record_out_of_memory(config, str(error), capture_output)
         return
+    try:
+        _executed(config, folder, capture_output)
+    except Exception as error:
+        if not isinstance(error, Interrupted):  # on which the ranks have agreed
+            alarm.ring(said_of(error))
+        raise
+
+
+def _executed(config: RunConfig, folder: RunFolder, capture_output: bool) -> None:
+    """The run on this process, perhaps one of several."""
     with stop_requests() as stop:
         try:
             prepared = prepare(config)
@@ -220,7 +231,8 @@ def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: li
                 raise
             journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()})
             record = _environment(config, prepared, peak, how_checked)
-            _record_out_of_memory(config, folder, journal, mirror, said_of(error), prepared, record)
+            said = _who(training.ranks) + said_of(error)
+            _record_out_of_memory(config, folder, journal, mirror, said, prepared, record)
             if training.ranks.world_size > 1:
                 raise  # the other ranks have to end too
             return
@@ -386,12 +398,16 @@ def _finish(
 
 def _record_failure(folder: RunFolder, mirror: Mirror | NoMirror, error: BaseException, ranks: Ranks) -> None:
     kind = Kind.interrupted if isinstance(error, Interrupted | KeyboardInterrupt) else kind_of(error)
-    who = "" if ranks.world_size == 1 or kind is Kind.interrupted else f"rank {ranks.rank}: "
+    who = "" if kind is Kind.interrupted else _who(ranks)
     with suppress(OSError):  # a full disk: the error itself says so
         folder.fail(kind, f"{who}{said_of(error)}")
     if kind is not Kind.interrupted:
         log.error("%s", traceback.format_exc())
     mirror.finish("KILLED" if kind is Kind.interrupted else "FAILED")
+
+
+def _who(ranks: Ranks) -> str:
+    return f"rank {ranks.rank}: " if ranks.world_size > 1 else ""
 
 
 def _short(metrics: Metrics) -> str:

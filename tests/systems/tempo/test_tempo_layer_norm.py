@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pmexp.systems.tempo import InplaceLayerNorm
-from pmexp.systems.tempo.layer_norm import RATIO, kept_columns
+from pmexp.systems.tempo.kept_columns import RATIO, kept_columns
 from saved_tensors import saved_by
 
 WIDTH = 96

@@ -72,7 +72,7 @@ def _measure(arguments: list[str]) -> dict[str, Any]:
     if device == "cuda" and not _has_cuda():
         raise UserError("device: this command needs a CUDA device, and torch finds none here")
     command = shlex.join(["python3", "-m", "pmexp.bench.gpu", *masked_arguments(arguments)])
-    record = {"command": command, "date": date.today().isoformat(), "seconds": seconds}
+    record = {"command": command, "date": date.today().isoformat(), "seconds": seconds, "size": size}
     execute(record, stages, device, size, Budget(seconds, start=started), lambda found: _write(found, out))
     for fault in _faults(record):
         print(f"failed: {fault}", file=sys.stderr)

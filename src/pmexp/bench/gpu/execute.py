@@ -65,7 +65,8 @@ def _run(stage: Stage, findings: Path, device: str, size: str, seconds: float) -
     arguments = [stage.module, str(findings), device, size, f"{seconds:.1f}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pmexp.bench.gpu.stage_process", *arguments],
-        start_new_session=True,  # compilers that it starts end with it
+        env=os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "1"},  # no pool of compilers beside it
+        start_new_session=True,  # what it starts ends with it
         stdout=sys.stderr,
     )
     try:

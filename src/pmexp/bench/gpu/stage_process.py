@@ -1,6 +1,7 @@
 """`python -m pmexp.bench.gpu.stage_process MODULE FINDINGS DEVICE SIZE SECONDS`: one stage, by itself."""
 
 import importlib
+import os
 import sys
 import time
 
@@ -31,4 +32,7 @@ def main(module: str, findings: str, device_name: str, size: str, seconds: str) 
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    status = main(*sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # everything is written, and a compiler's workers are not waited for

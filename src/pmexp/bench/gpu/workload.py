@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -20,9 +20,33 @@ VARIANTS: Mapping[str, Callable[[nn.Module], object]] = {
     "seed-only": partial(replace_dropout, dropout=SeededDropout),
     "pm-drop-recompute": partial(replace_dropout, dropout=PackedDropout, recompute=True),
 }
+CHECKPOINTING, CHECKPOINTED_PACKED = "checkpointing", "checkpointing, packed"
 TORCH_MASKS = "pm-drop with rng=torch"  # of the check alone: it draws the masks of nn.Dropout
-_PUT_IN: dict[str, Callable[[nn.Module], object]] = {
+NO_DROPOUT = "no dropout"  # what all of dropout costs a step
+
+
+def _drop_nothing(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+
+
+def _checkpoint(module: nn.Module) -> None:
+    """Every layer keeps its input alone. transformers 5.17 has the older of the two names alone."""
+    newer = getattr(module, "activation_checkpointing_enable", None)
+    (newer or module.gradient_checkpointing_enable)({"use_reentrant": False})  # type: ignore[operator]
+
+
+def _checkpoint_packed(module: nn.Module) -> None:
+    _checkpoint(module)
+    replace_dropout(module, PackedDropout)
+
+
+PUT_IN: dict[str, Callable[[nn.Module], object]] = {
     **VARIANTS,
+    CHECKPOINTING: _checkpoint,
+    CHECKPOINTED_PACKED: _checkpoint_packed,
+    NO_DROPOUT: _drop_nothing,
     TORCH_MASKS: partial(replace_dropout, dropout=PackedDropout, rng="torch"),
 }
 
@@ -49,6 +73,16 @@ def _bert(name: str, batch: int, width: int, layers: int, heads: int) -> Size:
 SIZES = (_bert("bert-base", 32, 768, 12, 12), _bert("bert-large", 16, 1024, 24, 16))
 
 
+def bert_large(tiny: bool) -> Size:
+    """BERT-Large, or what stands in for it where the code is tried."""
+    return replace(_bert("tiny", 4, 16, 4, 2), length=16) if tiny else SIZES[-1]
+
+
+def untrained(size: Size, attention: str) -> BertForMaskedLM:
+    """The model with random weights, on the default device."""
+    return BertForMaskedLM(BertConfig(**size.architecture, attn_implementation=attention))
+
+
 class Workload:
     """One set of weights and one AdamW, and over them a module tree for each variant.
 
@@ -56,19 +90,27 @@ class Workload:
     """
 
     def __init__(
-        self, size: Size, attention: str, precision: str, device: torch.device, variants: Sequence[str]
+        self,
+        size: Size,
+        attention: str,
+        precision: str,
+        device: torch.device,
+        variants: Sequence[str],
+        capturable: bool = False,
     ) -> None:
-        """precision: "bf16" is autocast over fp32 weights, "fp32" is not."""
+        """precision: "bf16" is autocast over fp32 weights, "fp32" is not. capturable: a step may be captured
+        into a CUDA graph, once steps were taken; AdamW then counts its steps on the device."""
         self.size, self.attention, self.precision, self.device = size, attention, precision, device
         torch.manual_seed(0)
         with torch.device(device):
-            config = BertConfig(**size.architecture, attn_implementation=attention)
-            module = BertForMaskedLM(config).float().train()
+            module = untrained(size, attention).float().train()
         shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
         self._modules = {variant: copy.deepcopy(module, dict(shared)) for variant in variants}
         for variant, own in self._modules.items():
-            _PUT_IN[variant](own)
-        self._optimizer = torch.optim.AdamW(module.parameters(), lr=_LR)
+            PUT_IN[variant](own)
+        self._optimizer = torch.optim.AdamW(module.parameters(), lr=_LR, capturable=capturable)
+        self._capturable = capturable
+        self._inputs: tuple[int, Tensor, Tensor] | None = None  # of the last batch: samples, tokens, labels
 
     def __str__(self) -> str:
         return f"{self.size.name}, {self.attention}, {self.precision}"
@@ -77,15 +119,19 @@ class Workload:
     def variants(self) -> list[str]:
         return list(self._modules)
 
-    def step(self, variant: str, batch: int) -> Tensor:
+    def step(self, variant: str, batch: int, enter: Callable[[str], object] = lambda phase: None) -> Tensor:
         """Forward, backward, clipping and update with a batch of that many samples; the loss, in nats.
 
-        Gradients are gone afterwards, also where memory did not suffice.
+        Gradients are gone afterwards, also where memory did not suffice. `enter` is called with the name of
+        each phase, "forward", "backward" and "update", as it begins.
         """
         module = self._modules[variant]
         try:
+            enter("forward")
             loss = self._loss(module, batch)
+            enter("backward")
             loss.backward()
+            enter("update")
             nn.utils.clip_grad_norm_(module.parameters(), _CLIP_NORM)
             self._optimizer.step()
             return loss.detach()
@@ -98,12 +144,34 @@ class Workload:
             self._loss(self._modules[variant], batch)
         return ledger
 
+    def state(self) -> list[Tensor]:
+        """What a step changes: the parameters, and AdamW's state once a step was taken."""
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        kept = (value for of_one in self._optimizer.state.values() for value in of_one.values())
+        return [tensor.detach() for tensor in (*parameters, *kept)]
+
+    def _batch(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Tokens and labels: the same ones for one number of samples, drawn where it changes."""
+        if self._inputs is None or self._inputs[0] != batch:
+            self._inputs = None
+            generator = torch.Generator(self.device).manual_seed(batch)
+            draw = partial(torch.rand, batch, self.size.length, generator=generator, device=self.device)
+            tokens = (draw() * self.size.architecture["vocab_size"]).long()
+            self._inputs = batch, tokens, tokens.masked_fill(draw() >= _HIDDEN_SHARE, _NO_LABEL)
+        return self._inputs[1:]
+
+    def _no_padding(self, tokens: Tensor) -> Tensor | None:
+        """The mask that transformers else makes in each forward of eager attention, from a number that it
+        copies to the device, which no capture allows."""
+        if self.attention != "eager":
+            return None
+        batch, length = tokens.shape
+        return tokens.new_zeros(batch, 1, length, length, dtype=torch.float32)
+
     def _loss(self, module: nn.Module, batch: int) -> Tensor:
-        """The batches of one number of samples are the same one. The loss is that of pmexp.training.loop."""
-        generator = torch.Generator(self.device).manual_seed(batch)
-        draw = partial(torch.rand, batch, self.size.length, generator=generator, device=self.device)
-        tokens = (draw() * self.size.architecture["vocab_size"]).long()
-        labels = tokens.masked_fill(draw() >= _HIDDEN_SHARE, _NO_LABEL)
+        """The loss is that of pmexp.training.loop."""
+        tokens, labels = self._batch(batch)
+        given = {"attention_mask": self._no_padding(tokens)} if self._capturable else {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = module(input_ids=tokens).logits.float()
+            logits = module(input_ids=tokens, **given).logits.float()
             return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=_NO_LABEL)

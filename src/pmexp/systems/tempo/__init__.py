@@ -14,13 +14,16 @@ and of LayerNorm are within the bounds in gelu_derivative.py and layer_norm.py.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from torch import nn
 
 from pmexp.errors import UserError
 from pmexp.packed_dropout import recompute_attention
 from pmexp.systems.base import SystemPart
-from pmexp.systems.tempo.gelu import InplaceGELU, form_of, inplace_gelu
+from pmexp.systems.tempo.gelu import InplaceGELU, backward_of, form_of, inplace_gelu
+from pmexp.systems.tempo.kept_columns import ColumnSearch
 from pmexp.systems.tempo.layer_norm import InplaceLayerNorm, inplace_layer_norm
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "apply_tempo",
     "inplace_gelu",
     "inplace_layer_norm",
+    "what_ran",
 ]
 
 _REPORT = "_tempo_report"
@@ -64,15 +68,22 @@ class Tempo(SystemPart):
         vars(module)[_REPORT] = report  # where `record` finds it, whatever wraps the model by then
 
     def record(self, module: nn.Module) -> dict[str, str]:
-        """A line for each module: what was done to it and what it kept, or why it was left."""
+        """A line for each module: what was done to it and what ran, or why it was left."""
         lines: dict[str, str] = {}
         for part in [part for part in module.modules() if _REPORT in vars(part)]:
-            report: TempoReport = vars(part)[_REPORT]
-            lines |= report.changed | {name: f"left: {reason}" for name, reason in report.left.items()}
-            for name, norm in part.named_modules(remove_duplicate=False):
-                if isinstance(norm, InplaceLayerNorm) and norm.keeps:
-                    lines[name] += f": {norm.keeps}"
+            lines |= what_ran(part, vars(part)[_REPORT])
         return {f"tempo.{name}": line for name, line in lines.items()}
+
+
+def what_ran(model: nn.Module, report: TempoReport) -> dict[str, str]:
+    """A line for each module in the `report` on `model`, with what its last forward in training did."""
+    lines = report.changed | {name: f"left: {reason}" for name, reason in report.left.items()}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if name in lines and isinstance(module, InplaceLayerNorm) and module.keeps:
+            lines[name] += f": {module.keeps}"
+        if name in lines and isinstance(module, InplaceGELU) and module.input_was:
+            lines[name] += f": {backward_of(*module.input_was)}"
+    return lines
 
 
 def apply_tempo(model: nn.Module) -> TempoReport:
@@ -81,7 +92,7 @@ def apply_tempo(model: nn.Module) -> TempoReport:
     It reaches modules. A GELU that a forward calls as a function, as the head of RoBERTa's language model
     does, stays as it is, and no report knows of it.
     """
-    report = TempoReport()
+    report, search = TempoReport(), ColumnSearch()
     made: dict[nn.Module, nn.Module] = {}  # a shared module stays shared
     for path, parent in list(model.named_modules()):
         for name, child in list(parent._modules.items()):
@@ -90,24 +101,28 @@ def apply_tempo(model: nn.Module) -> TempoReport:
             child_path = f"{path}.{name}".lstrip(".")
             if reason := _why_left(child):
                 report.left[child_path] = reason
-            elif how := _way_of(child):
+            elif how := _way_of(child, search):
                 line, make = how
                 if child not in made:
                     made[child] = make(child)
                 setattr(parent, name, made[child])
                 report.changed[child_path] = line
+    if any(isinstance(module, InplaceLayerNorm) for module in made.values()):
+        search.follow(model)
     report.changed |= dict.fromkeys(recompute_attention(model), "dropped probabilities recomputed from bits")
     if not any("recomputed" in line for line in report.changed.values()):
         report.left["attention dropout"] = _NOTHING_RECOMPUTED
     return report
 
 
-def _way_of(module: nn.Module) -> tuple[str, Callable[..., nn.Module]] | None:
+def _way_of(
+    module: nn.Module, search: ColumnSearch | None = None
+) -> tuple[str, Callable[[Any], nn.Module]] | None:
     """The line of the report, and what makes the replacement of `module`; None for one that has none."""
     if form := form_of(module):
         return f"in-place GELU ({form})", InplaceGELU
     if type(module) is nn.LayerNorm:
-        return "in-place LayerNorm", InplaceLayerNorm.like
+        return "in-place LayerNorm", partial(InplaceLayerNorm.like, search=search)
     return None
 
 

@@ -13,7 +13,7 @@ from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 from transformers import activations
 
-from pmexp.packed_dropout import ops
+from pmexp.packed_dropout import cuda_backend, ops
 from pmexp.packed_dropout.routed_modules import original_class
 from pmexp.systems.tempo.gelu_derivative import ARGMIN, Form, derivative_from_output
 
@@ -25,6 +25,8 @@ _FORMS: dict[type[nn.Module], Form] = {
     activations.FastGELUActivation: "tanh",
     activations.AccurateGELUActivation: "tanh",
 }
+
+_DTYPES_OF_KERNELS = (torch.float32, torch.float16, torch.bfloat16)
 
 # Elements of a stretch of backward, a multiple of 8: of a CPU thread's cache, and of what else has memory to
 # spare for six float32 temporaries of a stretch (not of the whole).
@@ -47,9 +49,14 @@ class InplaceGELU(nn.Module):
 
     In eval mode and where nothing needs a gradient this is `stock`.
 
+    input_was: device and dtype of the last input in training; None before the first. `backward_of` says what
+    they make of backward.
+
     Raises:
         ValueError: `stock` is no GELU of a form that `form_of` knows.
     """
+
+    input_was: tuple[torch.device, torch.dtype] | None = None
 
     def __init__(self, stock: nn.Module) -> None:
         super().__init__()
@@ -62,7 +69,14 @@ class InplaceGELU(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         if not (self.training and input.requires_grad and torch.is_grad_enabled()):
             return cast(Tensor, self.stock(input))
+        self.input_was = (input.device, input.dtype)
         return inplace_gelu(input, self.stock, self.form)
+
+
+def backward_of(device: torch.device, dtype: torch.dtype) -> str:
+    """What computes backward of such inputs, in words."""
+    kernels = kernels_for(device, dtype)
+    return f"backward in one pass by {kernels.name}" if kernels else f"backward by torch on {device.type}"
 
 
 def inplace_gelu(input: Tensor, function: Callable[[Tensor], Tensor], form: Form) -> Tensor:
@@ -81,8 +95,7 @@ class _InplaceGELU(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], form: Form) -> Tensor:
         y = function(x)
-        falling = x < ARGMIN[form]
-        ctx.save_for_backward(y, ops.operators_for(falling).pack_bits(falling, 1))
+        ctx.save_for_backward(y, falling_bits(x, form))
         ctx.form, ctx.dtype = form, x.dtype
         return y
 
@@ -96,16 +109,42 @@ class _InplaceGELU(Function):
         return gelu_backward(grad, y, packed, ctx.form).to(ctx.dtype), None, None
 
 
+def kernels_for(device: torch.device, dtype: torch.dtype) -> Any | None:
+    """Triton's kernels where they serve tensors of `dtype` on `device`, None where torch's operators do."""
+    if device.type != "cuda" or dtype not in _DTYPES_OF_KERNELS or not cuda_backend.has_kernels():
+        return None
+    from pmexp.systems.tempo import gelu_kernels  # imports Triton
+
+    return gelu_kernels
+
+
 _library = torch.library.Library("pmexp", "FRAGMENT")
-_library.define(
+for _signature in (
+    "gelu_falling_bits(Tensor x, str form) -> Tensor",
     "gelu_backward_from_output(Tensor grad, Tensor y, Tensor packed, str form) -> Tensor",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
+):
+    _library.define(_signature, tags=(torch.Tag.pt2_compliant_tag,))
+
+
+@torch.library.impl(_library, "gelu_falling_bits", "CompositeExplicitAutograd")
+def _falling_bits(x: Tensor, form: Form) -> Tensor:
+    """Whether each input is below that of the minimum, at a bit: uint8, (ceil(numel / 8),)."""
+    if kernels := kernels_for(x.device, x.dtype):
+        return cast(Tensor, kernels.falling_bits(x, form))
+    falling = x < ARGMIN[form]
+    return cast(Tensor, ops.operators_for(falling).pack_bits(falling, 1))
+
+
+@torch.library.register_fake("pmexp::gelu_falling_bits")
+def _falling_bits_fake(x: Tensor, form: str) -> Tensor:
+    return x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
 
 
 @torch.library.impl(_library, "gelu_backward_from_output", "CompositeExplicitAutograd")
 def _gelu_backward(grad: Tensor, y: Tensor, packed: Tensor, form: Form) -> Tensor:
-    """grad * GELU', in y's shape. Computed in float32, in float64 where y is, a stretch at a time."""
+    """grad * GELU', in y's shape. Computed in float32, in float64 where y is; by torch in stretches."""
+    if kernels := kernels_for(y.device, y.dtype):
+        return cast(Tensor, kernels.gelu_backward(grad, y, packed, form))
     flat_y, flat_grad = y.reshape(-1), grad.reshape(-1)
     out = torch.empty_like(flat_grad)
     wide = torch.promote_types(y.dtype, torch.float32)
@@ -124,4 +163,5 @@ def _gelu_backward_fake(grad: Tensor, y: Tensor, packed: Tensor, form: str) -> T
     return grad.new_empty(grad.shape)
 
 
+falling_bits = torch.ops.pmexp.gelu_falling_bits.default
 gelu_backward = torch.ops.pmexp.gelu_backward_from_output.default

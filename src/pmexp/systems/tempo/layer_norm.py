@@ -11,18 +11,19 @@ with an error of
 
 since where |bias| > RATIO |weight|, the weight of 0 among them, the output says too little of h: of these
 columns, few or none in a trained model, the centred input is kept as well. Which columns they are is found at
-every forward, since weights move. On CUDA that waits for the device once a call.
+every forward of a model, since weights move: kept_columns.py.
 
 Under autocast a linear layer that has to cast this output saves the cast and not the output. Then the input
 is kept, as torch keeps it, and nothing is won or lost: the cast in its place would come back with the cast's
 u, 2^-9 for bfloat16, where autocast leaves LayerNorm float32's 2^-24. With fp32 weights that is every
 LayerNorm of a transformer: on CUDA autocast runs it in float32, on the CPU in its input's dtype, and a
 residual sum that begins with float32 embeddings is float32. The same under torch.compile, which chooses
-itself what to save, and cannot follow a number of columns that depends on data. `InplaceLayerNorm.keeps` says
-what was done.
+itself what to save, and cannot follow a number of columns that depends on data, and while a CUDA graph is
+captured, which repeats what was saved when weights have moved. `InplaceLayerNorm.keeps` says what was done.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -31,31 +32,35 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function
 
-from pmexp.packed_dropout import ops  # noqa: F401  makes the library pmexp
+from pmexp.systems.tempo.kept_columns import ColumnSearch, kept_columns
 
-RATIO = 4.0  # of |bias| to |weight|, above which a column is kept
+FindColumns = Callable[[torch.dtype], Tensor]  # of an output of that dtype
 
 
 class InplaceLayerNorm(nn.LayerNorm):
     """nn.LayerNorm through `inplace_layer_norm`; in eval mode nn.LayerNorm itself.
 
+    search: what finds the columns of all norms of a model; None where this one finds its own at each call.
     keeps: what the last forward in training kept for backward, in words; None before the first.
     """
 
+    search: ColumnSearch | None = None
     keeps: str | None = None
 
     @classmethod
-    def like(cls, stock: nn.LayerNorm) -> "InplaceLayerNorm":
+    def like(cls, stock: nn.LayerNorm, search: ColumnSearch | None = None) -> "InplaceLayerNorm":
         """With the very parameters of `stock`."""
         module = cls(stock.normalized_shape, stock.eps, elementwise_affine=False)
         module.elementwise_affine = stock.elementwise_affine
         module.weight, module.bias = stock.weight, stock.bias
+        module.search = search
         return module.train(stock.training)
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        y = inplace_layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+        find = partial(self.search.columns, self) if self.search else None
+        y = inplace_layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, find)
         self.keeps = _what_is_kept(y)
         return y
 
@@ -66,36 +71,47 @@ def inplace_layer_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
+    find_columns: FindColumns | None = None,
 ) -> Tensor:
     """torch.nn.functional.layer_norm, saving its output and 4 bytes a row in place of its input.
 
     The output is F.layer_norm's, bit for bit. It has no second derivative.
+
+    Args:
+        find_columns: gives kept_columns of `weight` and `bias`. None looks for them and waits for the device.
     """
     tensors = [t for t in (input, weight, bias) if t is not None]
     if has_torch_function(tensors):
-        options = (input, normalized_shape, weight, bias, eps)
+        options = (input, normalized_shape, weight, bias, eps, find_columns)
         result: Tensor = handle_torch_function(inplace_layer_norm, tensors, *options)
         return result
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return F.layer_norm(input, list(normalized_shape), weight, bias, eps)
     if not any(t.requires_grad for t in tensors):
         return F.layer_norm(input, list(normalized_shape), weight, bias, eps)
-    return cast(Tensor, _LayerNorm.apply(input, list(normalized_shape), weight, bias, eps))
+    find = find_columns or partial(kept_columns, weight, bias)
+    return cast(Tensor, _LayerNorm.apply(input, list(normalized_shape), weight, bias, eps, find))
 
 
 class _LayerNorm(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float
+        ctx: Any,
+        x: Tensor,
+        shape: list[int],
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        find_columns: FindColumns,
     ) -> Tensor:
         y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
-        ctx.shape, ctx.dtype, ctx.from_output = shape, x.dtype, _is_read_as_it_is(y)
+        ctx.shape, ctx.dtype, ctx.from_output = shape, x.dtype, _is_read_as_it_is(y) and not _is_captured(y)
         if not ctx.from_output:
             ctx.save_for_backward(x, mean, rstd, weight, bias)
             return y
         columns = kept = None
         if weight is not None:
-            found = kept_columns(weight, bias, y.dtype)
+            found = find_columns(y.dtype)
             if found.numel():
                 columns = found
                 kept = (_rows(x, shape)[:, columns] - mean.reshape(-1, 1)).to(y.dtype)
@@ -119,7 +135,7 @@ class _LayerNorm(Function):
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
             grad, x, ctx.shape, mean, rstd, weight, bias, needed
         )
-        return grad_x if grad_x is None else grad_x.to(ctx.dtype), None, grad_weight, grad_bias, None
+        return grad_x if grad_x is None else grad_x.to(ctx.dtype), None, grad_weight, grad_bias, None, None
 
 
 def _what_is_kept(y: Tensor) -> str:
@@ -127,7 +143,11 @@ def _what_is_kept(y: Tensor) -> str:
         return "stock under torch.compile"
     if not _is_read_as_it_is(y):
         return f"keeps its input, since autocast casts its {str(y.dtype).removeprefix('torch.')} output"
-    return "keeps its output"
+    return "keeps its input in a captured CUDA graph" if _is_captured(y) else "keeps its output"
+
+
+def _is_captured(y: Tensor) -> bool:
+    return y.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _is_read_as_it_is(y: Tensor) -> bool:
@@ -159,24 +179,3 @@ def _centred_input(
 
 def _rows(x: Tensor, shape: list[int]) -> Tensor:
     return x.reshape(-1, torch.Size(shape).numel())
-
-
-_library = torch.library.Library("pmexp", "FRAGMENT")
-_library.define("kept_columns(Tensor weight, Tensor? bias, ScalarType dtype) -> Tensor")
-
-
-@torch.library.impl(_library, "kept_columns", "CompositeExplicitAutograd")
-def _kept_columns(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Columns of an output of `dtype` that say too little of their normalised values: (n,) int64."""
-    tiny = torch.finfo(dtype).tiny  # below it a dtype's steps are no longer relative
-    size = torch.full_like(weight, tiny) if bias is None else bias.abs().clamp_(min=tiny)
-    return (size > RATIO * weight.abs()).reshape(-1).nonzero().reshape(-1)
-
-
-@torch.library.register_fake("pmexp::kept_columns")
-def _kept_columns_fake(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """A fake weight has no values: as if none were small."""
-    return weight.new_empty((0,), dtype=torch.int64)
-
-
-kept_columns = torch.ops.pmexp.kept_columns.default

@@ -1,0 +1,119 @@
+"""Contenders in turn: their times, what they are to the first one's, and their peaks."""
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from pmexp.bench.gpu.bench import Bench
+from pmexp.bench.gpu.budget import Budget
+from pmexp.bench.pairs import PairedRatio, paired_ratio
+from pmexp.bench.timing import seconds_a_call
+from pmexp.measure.peak_memory import PeakMemory
+
+_WARM_UP = 2  # calls; the first one compiles kernels and makes the optimizer's state
+_SHARE_OF_WARM_UP = 0.6  # of the time: a contender whose first calls would begin behind it is left out
+_TINY_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What one contender took."""
+
+    ms: float  # a call, the median of the rounds
+    against_first: PairedRatio  # the first contender's time over this one's
+    rounds: int
+    peak_bytes: int  # of the CUDA allocator, all that lies on the device; elsewhere of the process
+    above_bytes: int | None  # of that peak above what lay on the device when the call began; None elsewhere
+
+    def cells(self) -> dict[str, float | int | None]:
+        """As columns of a table."""
+        ratio = self.against_first
+        speed = {"ms": self.ms, "ratio": ratio.ratio, "low": ratio.low, "high": ratio.high}
+        peaks = {"peak_MiB": self.peak_bytes / 2**20, "above_start_MiB": self.above_MiB}
+        return {**speed, "rounds": self.rounds, **peaks}
+
+    @property
+    def above_MiB(self) -> float | None:
+        return None if self.above_bytes is None else self.above_bytes / 2**20
+
+
+def in_turn(
+    bench: Bench,
+    calls: Mapping[str, Callable[[], object]],
+    budget: Budget,
+    rounds: int,
+    repeats: int = 1,
+) -> dict[str, Turns]:
+    """Each of `calls`, `repeats` times a round, in an order that is reversed at every round.
+
+    There are fewer rounds where `budget` is used up, one at least. What fails or is not reached in its first
+    calls is named and missing from what is returned.
+    """
+    ready = _warmed_up(bench, calls, budget)
+    seconds: dict[str, list[float]] = {name: [] for name in ready}
+    peaks, above = dict.fromkeys(ready, 0), dict.fromkeys(ready, 0)
+    order, took = list(ready), 0.0
+    for made in range(_TINY_ROUNDS if bench.tiny else rounds):
+        if made and not budget.allows(took):
+            break
+        start = time.monotonic()
+        for name in order:
+            lies = _allocated(bench.device)
+            peak = PeakMemory(bench.device)
+            seconds[name].append(seconds_a_call(ready[name], repeats, bench.device))
+            peaks[name] = max(peaks[name], peak.bytes())
+            above[name] = max(above[name], peak.bytes() - lies)
+        order, took = order[::-1], time.monotonic() - start
+    on_cuda = bench.device.type == "cuda"
+    first = next(iter(seconds.values()), [])
+    return {
+        name: Turns(
+            1e3 * statistics.median(own),
+            paired_ratio(first, own),
+            len(own),
+            peaks[name],
+            above[name] if on_cuda else None,
+        )
+        for name, own in seconds.items()
+    }
+
+
+def waits_for_device(bench: Bench, call: Callable[[], object]) -> int | None:
+    """How often the host waits for the device in one call; None on a CPU."""
+    if bench.device.type != "cuda":
+        return None
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            call()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    return sum("synchronizing" in str(warning.message) for warning in seen)
+
+
+def _warmed_up(
+    bench: Bench, calls: Mapping[str, Callable[[], object]], budget: Budget
+) -> dict[str, Callable[[], object]]:
+    ready: dict[str, Callable[[], object]] = {}
+    reserve = (1 - _SHARE_OF_WARM_UP) * budget.left
+    for name, call in calls.items():
+        if ready and budget.left < reserve:
+            bench.left_out(f"{name}: no time was left for its first calls")
+            continue
+        with bench.part(name):
+            for _ in range(_WARM_UP):
+                call()
+            if bench.device.type == "cuda":
+                torch.cuda.synchronize(bench.device)
+            ready[name] = call
+    return ready
+
+
+def _allocated(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0

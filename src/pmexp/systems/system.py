@@ -1,0 +1,80 @@
+"""The parts that a run's configuration names, as one."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+from pmexp.config import Device, Part, SystemConfig
+from pmexp.errors import UserError
+from pmexp.systems import bf16, checkpointing, compile, flash, fp16, offload
+from pmexp.systems.base import SystemPart
+from pmexp.systems.engines import ENGINES, check_packages
+from pmexp.systems.engines.base import Engine
+from pmexp.systems.ranks import Ranks, check_started
+from pmexp.systems.tempo import Tempo
+
+PARTS: dict[Part, SystemPart] = {
+    Part.bf16: bf16.Bf16(),
+    Part.fp16: fp16.Fp16(),
+    Part.checkpointing: checkpointing.Checkpointing(),
+    Part.flash: flash.Flash(),
+    Part.tempo: Tempo(),
+    Part.offload: offload.Offload(),
+    Part.compile: compile.Compile(),
+}
+
+
+class System:
+    """The parts of one run on one device."""
+
+    def __init__(self, config: SystemConfig) -> None:
+        """Raises UserError where this machine cannot execute the parts."""
+        self.config = config
+        self.parts = [PARTS[part] for part in config.parts if part in PARTS]
+        self.device = _device(config.device)
+        check_started(config)
+        if config.sharding in (Part.zero1, Part.zero2):
+            check_packages(config.sharding.name)
+
+    def before_variant(self, module: nn.Module) -> None:
+        """Lets every part change the model while its dropout is still its own."""
+        for part in self.parts:
+            part.before_variant(module, self.device, half=self.precision != "fp32")
+
+    def prepare(self, module: nn.Module) -> None:
+        """Moves the model to the device and lets every part change it."""
+        module.to(self.device)
+        for part in self.parts:
+            part.prepare(module)
+
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        """Around each forward and its loss."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.forward(self.device))
+            yield
+
+    def record(self, module: nn.Module) -> dict[str, str]:
+        """What the parts have to say about the run."""
+        return {key: value for part in self.parts for key, value in part.record(module).items()}
+
+    def engine(self, ranks: Ranks, clip_norm: float) -> Engine:
+        """What makes and applies the gradients of a run on these processes."""
+        engine = ENGINES[self.config.sharding] if self.config.sharding else Engine
+        return engine(ranks, self.device, clip_norm, scale_loss=Part.fp16 in self.config.parts)
+
+    @property
+    def precision(self) -> str:
+        lowered = [part.name for part in (Part.bf16, Part.fp16) if part in self.config.parts]
+        return f"{lowered[0]} autocast" if lowered else "fp32"
+
+
+def _device(wanted: Device) -> torch.device:
+    if wanted is Device.cuda and not torch.cuda.is_available():
+        raise UserError("system.device: cuda is not available to this torch; set system.device=cpu or auto")
+    if wanted is Device.auto:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted.name)

@@ -1,0 +1,158 @@
+"""The seeds that CUDA masks take, against torch's own draw of them, call by call. No GPU here: a generator, the
+question whether a stream captures, and torch.randint on CUDA are stood in for."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_cuda_rng import four_words
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from pmexp.packed_dropout import cuda_rng, cuda_seeds, functional, ops, reference, torch_rng_record
+
+CUDA = torch.device("cuda", 0)
+
+
+class Generator:
+    """A CUDA generator, and torch.randint on CUDA by it."""
+
+    def __init__(self) -> None:
+        self.seed, self.offset = 2**64 - 3, 8
+        self.kernels = 0  # that randint launched
+        self.extra_calls = 0  # of a torch whose draw is another one
+
+    def initial_seed(self) -> int:
+        return self.seed
+
+    def get_offset(self) -> int:
+        return self.offset
+
+    def set_offset(self, offset: int) -> None:
+        assert offset % 4 == 0
+        self.offset = offset
+
+    def randint(self, low: int, high: int, size: tuple[int], *, dtype: torch.dtype, device: Any) -> Tensor:
+        assert (low, size, dtype, device) == (0, (1,), torch.int64, CUDA)
+        words = four_words(self.seed, self.offset // 4 + self.extra_calls, 0)
+        self.offset += 4
+        self.kernels += 1
+        return torch.tensor([(words[0] * 2**32 + words[1]) % high])
+
+
+@pytest.fixture
+def generator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Generator]:
+    generator = Generator()
+    monkeypatch.setattr(torch, "randint", generator.randint)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(cuda_rng, "default_generator", lambda _: generator)
+    monkeypatch.setattr(cuda_rng, "_record", type(cuda_rng._record)())
+    cuda_seeds._torch_draws_it.cache_clear()
+    yield generator
+    cuda_seeds._torch_draws_it.cache_clear()
+
+
+def next_of_torch(generator: Generator) -> int:
+    """What torch.randint would draw now; the generator stays where it is."""
+    before = generator.offset, generator.kernels
+    drawn = int(torch.randint(0, 2**62, (1,), dtype=torch.int64, device=CUDA))
+    generator.offset, generator.kernels = before
+    return drawn
+
+
+@given(seed=st.integers(0, 2**64 - 1), offset=st.integers(0, 2**62 - 1).map(lambda n: 4 * n))
+def test_a_seed_is_the_first_two_words_of_a_philox_call(seed: int, offset: int) -> None:
+    words = four_words(seed, offset // 4, 0)
+    assert cuda_seeds.seed_at(seed, offset) == (words[0] * 2**32 + words[1]) % 2**62
+
+
+def test_seeds_are_torchs_and_launch_nothing(generator: Generator) -> None:
+    functional.new_seed(CUDA)
+    kernels = generator.kernels  # of the comparison with torch, once for a device
+    assert generator.offset == 12
+    for _ in range(20):
+        expected, offset = next_of_torch(generator), generator.offset
+        seed = functional.new_seed(CUDA)
+        assert (seed.dtype, seed.shape, seed.device.type) == (torch.int64, (1,), "cpu")
+        assert (int(seed), generator.offset) == (expected, offset + 4)
+    assert generator.kernels == kernels
+    assert torch_rng_record() == {}
+
+
+def test_a_state_set_back_gives_the_same_seeds(generator: Generator) -> None:
+    first = [int(functional.new_seed(CUDA)) for _ in range(5)]
+    generator.offset = 8
+    assert [int(functional.new_seed(CUDA)) for _ in range(5)] == first
+    generator.offset, generator.seed = 8, 7
+    assert not {int(functional.new_seed(CUDA)) for _ in range(5)} & set(first)
+
+
+def test_threads_never_share_a_seed(generator: Generator) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        drawn = list(pool.map(lambda _: int(functional.new_seed(CUDA)), range(800)))
+    assert len(set(drawn)) == 800
+
+
+def launches_one_kernel(generator: Generator, draw: Any) -> bool:
+    """Whether `draw` has torch draw the seed, which is the one that the host would compute."""
+    functional.new_seed(CUDA)
+    expected, kernels = next_of_torch(generator), generator.kernels
+    drawn = int(draw())
+    return drawn == expected and generator.kernels == kernels + 1
+
+
+def test_a_captured_graph_draws_on_the_device(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def captured() -> Tensor:
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        monkeypatch.setattr(cuda_rng, "advance", None)  # which fails while a stream captures
+        return functional.new_seed(CUDA)
+
+    assert launches_one_kernel(generator, captured)
+
+
+def test_modes_transforms_and_traces_see_the_draw(generator: Generator) -> None:
+    def counted() -> Tensor:
+        with FlopCounterMode(display=False):
+            return functional.new_seed(CUDA)
+
+    def mapped() -> Tensor:
+        seen: list[Tensor] = []
+        torch.func.vmap(lambda x: seen.append(functional.new_seed(CUDA)) or x)(torch.ones(1))
+        return seen[0]
+
+    def traced() -> Tensor:
+        with mock.patch.object(torch._C, "_get_tracing_state", return_value=True):
+            return functional.new_seed(CUDA)
+
+    for draw in (counted, mapped, traced):
+        assert launches_one_kernel(generator, draw)
+
+
+def test_a_torch_that_draws_otherwise_draws_itself(generator: Generator) -> None:
+    generator.extra_calls = 1
+    expected = next_of_torch(generator)
+    assert int(functional.new_seed(CUDA)) == expected
+    assert generator.offset == 12
+    functional.new_seed(CUDA)
+    assert torch_rng_record() == {f"seed by torch.randint: torch {torch.__version__} draws otherwise": 1}
+
+
+def test_masks_of_neighbouring_offsets_are_independent() -> None:
+    x = torch.ones(40_000)
+    seeds = [torch.tensor([cuda_seeds.seed_at(1234, 4 * i)]) for i in range(12)]
+    kept = torch.stack([ops.packed_dropout(x, seed, 0.5, 1)[0] for seed in seeds]) - 1.0
+    correlation = kept @ kept.T / x.numel() - torch.eye(len(seeds))
+    assert correlation.abs().max() < 5 / x.numel() ** 0.5
+
+
+def test_reference_takes_a_seed_of_the_cpu_for_another_device() -> None:
+    x, seed = torch.ones(6, 4, device="meta"), torch.tensor([5])
+    y, packed = reference.packed_dropout(x, seed, 0.5, 1)
+    assert y.is_meta and packed.is_meta and packed.shape == (3,)
+    assert reference.seeded_dropout(x, seed, 0.5).is_meta
+    assert reference.bias_dropout_add(x, x[0], x, seed, 0.5, 1)[0].is_meta
