@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmexp.errors import UserError
-from pmexp_analysis.pages.foreign import words
+from pmexp_analysis.sources.foreign import words
 
 if TYPE_CHECKING:
     from pmexp_analysis.figures import Drawn

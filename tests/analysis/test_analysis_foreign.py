@@ -14,10 +14,10 @@ from run_folders import Runs
 
 from pmexp.runs import command
 from pmexp_analysis.pages import latex
-from pmexp_analysis.pages.foreign import words
 from pmexp_analysis.plots import png
 from pmexp_analysis.plots.text import legend_below, named_ticks
 from pmexp_analysis.report import main
+from pmexp_analysis.sources.foreign import words
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=y> &amp; [x](javascript:y) ![i](http://e.org/x.png) **b** _u_ `c` "

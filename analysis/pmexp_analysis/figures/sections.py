@@ -12,8 +12,8 @@ from pmexp_analysis.figures.drawn import Drawn
 from pmexp_analysis.numbers.cells import mean_std
 from pmexp_analysis.numbers.margins import Margin, margin_of
 from pmexp_analysis.numbers.scores import label_of
+from pmexp_analysis.numbers.sections import Section
 from pmexp_analysis.numbers.updates import cosines
-from pmexp_analysis.pages.tables import Section
 from pmexp_analysis.sources.experiment import Experiment
 
 Looks = Mapping[str, plots.Style]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pmexp.tracking.database import OpenExperiment, reason
 from pmexp.tracking.parent import ParentRun
-from pmexp_analysis.pages import foreign
+from pmexp_analysis.sources import foreign
 
 
 def attach(

@@ -10,8 +10,8 @@ from pmexp_analysis.criteria import Judged, Result, answer, judge
 from pmexp_analysis.numbers import compare
 from pmexp_analysis.numbers.fits import Limits, limits_of
 from pmexp_analysis.numbers.hparams import Grid, grids
-from pmexp_analysis.pages import changes, tables
-from pmexp_analysis.pages.tables import Section
+from pmexp_analysis.numbers.sections import Section, sections
+from pmexp_analysis.pages import changes
 from pmexp_analysis.sources.experiment import Experiment
 
 
@@ -53,7 +53,7 @@ def content_of(
         generated=generated,
         rows=rows,
         comparisons=comparisons,
-        sections=tables.sections(rows, comparisons, protocol.baseline),
+        sections=sections(rows, comparisons, protocol.baseline),
         criteria=judged,
         result=result,
         sentence=sentence,

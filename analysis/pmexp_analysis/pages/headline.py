@@ -3,7 +3,7 @@
 from pmexp_analysis.numbers.cells import mean_std, number, percent, probability
 from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.scores import label_of
-from pmexp_analysis.pages.tables import Section
+from pmexp_analysis.numbers.sections import Section
 
 _MASK = "memory/mask_bytes_per_element"
 

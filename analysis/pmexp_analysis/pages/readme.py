@@ -14,6 +14,7 @@ from typing import Any
 from pmexp.errors import UserError
 from pmexp_analysis.criteria import Judged, Part
 from pmexp_analysis.numbers.compare import Comparison, Row
+from pmexp_analysis.numbers.sections import sections
 from pmexp_analysis.pages import formats, tables
 from pmexp_analysis.pages.changes import read_report
 from pmexp_analysis.pages.tables import Table
@@ -57,7 +58,7 @@ def block(report: Mapping[str, Any]) -> str:
     """Verdict, criteria, results and where they were measured, in Markdown, out of a report.json."""
     rows = [Row(**row) for row in report["rows"]]
     comparisons = [Comparison(**one) for one in report["comparisons"]]
-    parts = tables.sections(rows, comparisons, report["protocol"]["baseline"])
+    parts = sections(rows, comparisons, report["protocol"]["baseline"])
     judged = [Judged(**{**one, "parts": [Part(**p) for p in one["parts"]]}) for one in report["criteria"]]
     criteria = tables.criteria_table(judged)
     shown = Table(criteria.headings[:4], [cells[:4] for cells in criteria.cells])

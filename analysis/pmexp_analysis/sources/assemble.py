@@ -12,7 +12,6 @@ from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import Axis
 from pmexp.run_folder.journal_lines import Curve
-from pmexp_analysis.pages.foreign import readable, words
 from pmexp_analysis.sources.distinguish import distinguish
 from pmexp_analysis.sources.experiment import (
     COLUMNS,
@@ -24,6 +23,7 @@ from pmexp_analysis.sources.experiment import (
     Missing,
     Run,
 )
+from pmexp_analysis.sources.foreign import readable, words
 from pmexp_analysis.sources.protocols import NO_CHOICE, Choice, protocol_of
 
 OWN_SYSTEM = "its own"  # in the place of a system where arms are compared
