@@ -18,7 +18,7 @@ from pmexp.errors import UserError, first_line
 from pmexp.masking import masked
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import digest_of
-from pmexp.run_folder.journal_lines import RunProgress, progress_of
+from pmexp.run_folder.journal_lines import RunProgress, progress_of, read_curve
 from pmexp.run_folder.plan import TOLD_APART_BY, Label, PlannedRun, labels_in, read_plan
 from pmexp.run_folder.state import State, state_of
 from pmexp.run_folder.summary import Summary, read_summary
@@ -142,7 +142,11 @@ def _label_damage(folder: RunFolder, summary: Summary, planned: Mapping[str, Lab
 
 def _journal_damage(folder: RunFolder, summary: Summary) -> str:
     """How the journal differs from the one that the run ended with; empty where it does not."""
-    if summary.journal is None:
+    if summary.journal is None:  # of an earlier version
+        try:
+            read_curve(folder.journal)
+        except UserError as error:
+            return first_line(error)
         return ""
     try:
         with folder.journal.open("rb") as stream:

@@ -13,8 +13,6 @@ from pmexp.run_folder.journal import JournalDigest
 
 _STATUSES = ("finished", "oom")
 
-Scalar = str | int | float | bool | None
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -24,7 +22,7 @@ class Summary:
     labels: Mapping[str, Any]
     metrics: Mapping[str, float]  # last values; NaN where one was not finite
     settings: Mapping[str, Any]  # dotted key -> value
-    environment: Mapping[str, Scalar]
+    environment: Mapping[str, Any]
     error: str = ""  # of "oom": the line that says so
     protocol: Mapping[str, Any] | None = None  # that it was started under
     tracking: Mapping[str, Any] = field(default_factory=dict)
@@ -65,8 +63,6 @@ def read_summary(file: Path) -> Summary:
     if found.get("status") not in _STATUSES:
         raise damaged(file, f"its status is {found.get('status')!r}, allowed are {' and '.join(_STATUSES)}")
     parts = {key: _object(file, found, key) for key in ("labels", "metrics", "settings", "environment")}
-    if odd := [key for key, value in parts["environment"].items() if not isinstance(value, Scalar)]:
-        raise damaged(file, f"environment.{odd[0]} is no plain value")
     return Summary(
         status=found["status"],
         labels=parts["labels"],
