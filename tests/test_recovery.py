@@ -163,7 +163,6 @@ def test_a_run_killed_while_a_checkpoint_is_cut_goes_on_from_the_one_before(
 
 
 def test_states_by_what_lies_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hydra_plugins.pmexp_launchers import sweep
 
     folder = RunFolder(tmp_path)
     assert state_of(folder) is State.pending
@@ -173,7 +172,7 @@ def test_states_by_what_lies_in_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
     folder.heartbeat.touch()
     assert state_of(folder) is State.running
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "_STALE_S", -1.0)
+        patch.setattr("pmexp.run_folder.state._STALE_S", -1.0)
         assert state_of(folder) is State.stale
     (tmp_path / "owner.json").write_text(json.dumps(owner | {"host": socket.gethostname()}))
     assert state_of(folder) is State.stale  # nobody has it

@@ -69,6 +69,7 @@ class TrackedRun:
         """Writes what a run of this end leaves in its folder; its status in MLflow."""
         if status in ("finished", "oom"):
             summary = {
+                "labels": self.config.labels,
                 "status": status,
                 "error": "no memory",
                 "metrics": {"val/loss": 0.5, "test/loss": None},

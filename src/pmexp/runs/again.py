@@ -18,8 +18,8 @@ def retry(runs: Sequence[FoundRun], overrides: Sequence[str]) -> None:
     """
     from pmexp.command.compose import launcher  # Hydra's plugins take a moment
 
-    configs = [read_config(run.path / "config.yaml") for run in runs]
     done = [run for run in runs if RunFolder(run.path).is_finished()]  # but nobody can read with what result
     if done:
         raise UserError(done[0].error)
+    configs = [read_config(run.path / "config.yaml") for run in runs]
     launcher(overrides).sweep(configs)
