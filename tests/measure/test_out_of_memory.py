@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from pmexp.measure.out_of_memory import MemoryHistory, is_out_of_memory
+from pmexp.run_folder.found import find_runs
+from pmexp.run_folder.state import State
 from pmexp_analysis.sources.folders import load_runs
 from small_runs import TINY_VIT, Runs
 
@@ -61,6 +63,31 @@ def test_in_a_step_what_was_measured_before_is_kept(runs: Runs, monkeypatch: pyt
     written = (folder / "journal.jsonl").stat().st_mtime_ns
     assert runs.train(*TINY_VIT, *SHORT)[0] == 0  # a result: not tried again
     assert (folder / "journal.jsonl").stat().st_mtime_ns == written
+
+
+STAGES = {  # between claim and summary, by what runs then
+    "pmexp.training.run.Checkpoints.load",
+    "pmexp.training.run.record_start",
+    "pmexp.training.run._gradient_check",
+    "pmexp.training.run._train",
+    "pmexp.training.run._test",
+    "pmexp.training.run._final",
+    "pmexp.training.run.prepare",
+    "pmexp.training.run._instruments",
+}
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_at_every_stage_it_is_the_result(stage: str, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, lambda *_: torch.empty(2**50))
+    code, out, _ = runs.train(*TINY_VIT, *SHORT)
+    assert code == 0 and "summary.json" in out
+    (folder,) = runs.run_folders()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "oom" and "you tried to allocate" in summary["error"]
+    assert not (folder / "failure.json").exists()
+    ((found,),) = [find_runs(runs.folder, "default")]
+    assert (found.state, found.damage) == (State.oom, "")
 
 
 def test_any_other_error_is_still_a_failure(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

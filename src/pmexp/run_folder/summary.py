@@ -26,7 +26,7 @@ class Summary:
     error: str = ""  # of "oom": the line that says so
     protocol: Mapping[str, Any] | None = None  # that it was started under
     tracking: Mapping[str, Any] = field(default_factory=dict)
-    journal: JournalDigest | None = None  # None: a run of an earlier version
+    journal: JournalDigest | None = None  # None: of an earlier version, or told by a rank other than 0
 
 
 def write_summary(
@@ -36,13 +36,14 @@ def write_summary(
     environment: Mapping[str, Any],
     replacement: Mapping[str, Any],
     tracking: Mapping[str, str] | None,
-    journal: JournalDigest,
+    journal: JournalDigest | None,
     out_of_memory: str = "",
 ) -> None:
     """Writes the result of a run.
 
     run: what its configuration says: run_id, name, labels, settings, protocol.
     out_of_memory: the line that says so where the run ended by it.
+    journal: None from a rank other than 0, since rank 0 may still write it.
     """
     summary = {
         "status": "oom" if out_of_memory else "finished",
@@ -52,7 +53,7 @@ def write_summary(
         "environment": masked_values(environment),
         "replacement": dict(replacement),
         "tracking": tracking,
-        "journal": {"bytes": journal.bytes, "blake2b": journal.blake2b},
+        "journal": journal and {"bytes": journal.bytes, "blake2b": journal.blake2b},
     }
     write_atomically(file, json.dumps(summary, indent=1) + "\n")
 

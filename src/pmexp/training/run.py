@@ -2,9 +2,7 @@
 
 import logging
 import signal
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
@@ -19,7 +17,7 @@ from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
-from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, RunClaimed, said_of
+from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, said_of
 from pmexp.measure.compiled import compiled_parts
 from pmexp.measure.environment import environment
 from pmexp.measure.gradient_check import gradient_error
@@ -32,19 +30,17 @@ from pmexp.measure.provenance import record_start
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import EVALUATION, IGNORED
 from pmexp.packed_dropout import ReplacementReport
-from pmexp.run_folder.failure import Kind, kind_of
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
-from pmexp.run_folder.summary import write_summary
 from pmexp.systems import alarm
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
-from pmexp.tracking import Mirror, NoMirror, open_mirror
 from pmexp.training import best_weights, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Metrics, Training
+from pmexp.training.recorder import Description, Recorder, is_finished
 from pmexp.training.stop_signals import stop_requests
 
 log = logging.getLogger(__name__)
@@ -83,9 +79,8 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
     since the run was finished or wrote its checkpoint; RunClaimed (one of them) where another process
     executes the run, and Interrupted after a stop signal.
     """
-    folder = RunFolder(config.folder)
     refuse_changed_inputs([config])
-    if _finished(folder):
+    if is_finished(RunFolder(config.folder)):
         return
     if is_launcher(config):
         System(config.system)  # what this machine cannot execute is said before any process starts
@@ -95,70 +90,41 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
             record_out_of_memory(config, str(error), capture_output)
         return
     try:
-        _executed(config, folder, capture_output)
+        _executed(config, capture_output)
     except Exception as error:
         if not isinstance(error, Interrupted):  # on which the ranks have agreed
             alarm.ring(said_of(error))
         raise
 
 
-def _executed(config: RunConfig, folder: RunFolder, capture_output: bool) -> None:
+def _executed(config: RunConfig, capture_output: bool) -> None:
     """The run on this process, perhaps one of several."""
     with stop_requests() as stop:
         try:
             prepared = prepare(config)
             refuse_other_inputs(config, prepared.inputs)
-            prepared.training.instruments = _instruments(config, prepared.training, folder)
+            prepared.training.instruments = _instruments(config, prepared.training)
         except Exception as error:
             if not is_out_of_memory(error) or config.system.processes > 1:
                 raise
             record_out_of_memory(config, said_of(error), capture_output)
             return
-        with _our_turn(folder, prepared.training.ranks) as ours:
+        recorder = Recorder(config, prepared.training.ranks)
+        with recorder.turn(capture_output) as ours:
             if ours:
-                with _opened(config, folder, prepared.training.ranks, capture_output):
-                    log.info("%s", prepared.replacement)
-                    _recorded(config, folder, prepared, stop)
+                log.info("%s", prepared.replacement)
+                _recorded(config, recorder, prepared, stop)
 
 
 def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = False) -> None:
     """The summary of a run for which memory did not suffice to build it. Raises RunClaimed."""
-    folder = RunFolder(config.folder)
-    with (
-        folder.claimed(),
-        folder.opened(config.to_dict(), capture_output),
-        Journal(folder.journal) as journal,
-    ):
-        _record_out_of_memory(config, folder, journal, open_mirror(config, folder), said)
-
-
-def _finished(folder: RunFolder) -> bool:
-    if folder.is_finished():
-        log.info("%s is finished: %s", folder.path.name, folder.summary)
-    return folder.is_finished()
-
-
-@contextmanager
-def _our_turn(folder: RunFolder, ranks: Ranks) -> Iterator[bool]:
-    """Rank 0 claims the run; False on every rank where it got finished since this process looked first."""
-    with ExitStack() as claim:
-        said = ""
-        if ranks.is_first:
-            try:
-                claim.enter_context(folder.claimed())
-            except RunClaimed as error:
-                said = str(error)
-        if said := ranks.from_first(said):
-            raise RunClaimed(said)
-        yield not ranks.from_first(_finished(folder))
-
-
-@contextmanager
-def _opened(config: RunConfig, folder: RunFolder, ranks: Ranks, capture_output: bool) -> Iterator[None]:
-    with folder.opened(config.to_dict(), capture_output) if ranks.is_first else nullcontext():
-        ranks.wait()
-        with nullcontext() if ranks.is_first else folder.joined(ranks.rank):
-            yield
+    recorder = Recorder(config, Ranks())
+    with recorder.turn(capture_output) as ours:
+        if ours:
+            with recorder.recorded():
+                recorder.open(keep_bytes=0)
+                record_start(recorder.folder, resumed_at=0)
+                recorder.out_of_memory(said)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -184,62 +150,53 @@ def prepare(config: RunConfig) -> Prepared:
     return Prepared(training, model, dataset, ood, replacement)
 
 
-def _instruments(config: RunConfig, training: Training, folder: RunFolder) -> Instruments:
+def _instruments(config: RunConfig, training: Training) -> Instruments:
+    folder = RunFolder(config.folder)
     system = training.system
     precision = system.precision.split()[0]  # without "autocast"
     artifacts = folder.artifacts if training.ranks.is_first else None
     return Instruments(config.measure, training.module, system.device, precision, artifacts)
 
 
-def _recorded(config: RunConfig, folder: RunFolder, prepared: Prepared, stop: list[str]) -> None:
-    """Trains and tests with every outcome on record: the summary, or the failure and its reason.
-
-    Every rank goes through it; only rank 0 has a journal and a mirror and writes the summary.
-    """
+def _recorded(config: RunConfig, recorder: Recorder, prepared: Prepared, stop: list[str]) -> None:
+    """Trains and tests with every outcome on record. Every rank goes through it."""
     training = prepared.training
-    first = training.ranks.is_first
-    checkpoints = Checkpoints(folder, config.checkpoint, training.ranks, training.system.device)
-    resumed = checkpoints.load()
-    keep_bytes = peak_before = 0
-    if resumed:
-        state, manifest = resumed
-        training.restore(state["training"])
-        keep_bytes, peak_before = manifest.journal_bytes, state["peak_bytes"]
-        log.info("resumed at step %d of %d", training.progress.step, training.total_steps)
-    with Journal(folder.journal, keep_bytes) if first else nullcontext(NoJournal()) as journal:
-        mirror = open_mirror(config, folder) if first else NoMirror()
-        try:
-            if first:
-                record_start(folder, training.progress.step, prepared.inputs)
-            checked, how_checked = _gradient_check(config, prepared)
-            if not resumed:
-                journal.write(0, {"progress/steps_total": training.total_steps} | checked)
-            peak = PeakMemory(training.system.device, peak_before)
-            _train(training, folder, journal, checkpoints, peak, stop)
-            journal.write(
-                training.progress.step, {"memory/peak_bytes": peak.bytes()} | _test(prepared, config, folder)
-            )
-            checkpoints.wait()
-            if not first:
-                return
-            final = _final(config, journal, training)
-            record = _environment(config, prepared, peak, how_checked) | not_held(final)
-            _finish(config, folder, journal, final, record, prepared.replacement.to_dict(), mirror.reference)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                _record_failure(folder, mirror, error, training.ranks)
-                raise
-            journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()})
-            record = _environment(config, prepared, peak, how_checked)
-            said = _who(training.ranks) + said_of(error)
-            _record_out_of_memory(config, folder, journal, mirror, said, prepared, record)
-            if training.ranks.world_size > 1:
-                raise  # the other ranks have to end too
-            return
-        except BaseException as error:
-            _record_failure(folder, mirror, error, training.ranks)
-            raise
-        mirror.finish("FINISHED")
+    peak = PeakMemory(training.system.device)
+    told: dict[str, Any] = {"gradient_check": "the run ended before"}
+    recorder.description = _description(prepared, peak, told)
+    with recorder.recorded():
+        checkpoints = Checkpoints(recorder.folder, config.checkpoint, training.ranks, training.system.device)
+        resumed = checkpoints.load()
+        recorder.open(resumed[1].journal_bytes if resumed else 0)
+        if resumed:
+            state, _ = resumed
+            training.restore(state["training"])
+            peak.reached(state["peak_bytes"])
+            log.info("resumed at step %d of %d", training.progress.step, training.total_steps)
+        if training.ranks.is_first:
+            record_start(recorder.folder, training.progress.step, prepared.inputs)
+        checked, told["gradient_check"] = _gradient_check(config, prepared)
+        if not resumed:
+            recorder.journal.write(0, {"progress/steps_total": training.total_steps} | checked)
+        peak.restart()
+        _train(training, recorder, checkpoints, peak, stop)
+        tested = _test(prepared, config, recorder.folder)
+        recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
+        checkpoints.wait()
+        final = _final(config, recorder.journal, training)
+        told |= not_held(final)
+        recorder.finish(final)
+
+
+def _description(prepared: Prepared, peak: PeakMemory, told: Mapping[str, Any]) -> Description:
+    training = prepared.training
+    assert training.instruments
+    return Description(
+        environment=lambda: _environment(prepared, peak) | dict(told),
+        replacement=prepared.replacement.to_dict(),
+        snapshot=training.instruments.snapshot,
+        last=lambda: (training.progress.step, {"memory/peak_bytes": float(peak.bytes())}),
+    )
 
 
 def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str]:
@@ -263,8 +220,7 @@ def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str
 
 def _train(
     training: Training,
-    folder: RunFolder,
-    journal: Journal | NoJournal,
+    recorder: Recorder,
     checkpoints: Checkpoints,
     peak: PeakMemory,
     stop: list[str],
@@ -272,17 +228,18 @@ def _train(
     """Steps and what goes to disk between them. A stop signal ends it with a checkpoint and Interrupted."""
     keeps_best = training.config.select is Select.best
     for step, metrics in training.steps():
-        journal.write(step, metrics)
+        recorder.journal.write(step, metrics)
         if step == 1 and training.unnamed_masks:
             log.warning("masks that no report names: %s", "; ".join(training.unnamed_masks))
         if "val/loss" in metrics:
             log.info("step %d/%d %s", step, training.total_steps, _short(metrics))
             if keeps_best and training.found_best:
-                best_weights.save(folder, training.engine, step, checkpoints.best_steps())
+                best_weights.save(recorder.folder, training.engine, step, checkpoints.best_steps())
         wish = _Wish(training.ranks.most(_wish(stop, checkpoints)))
         if wish is not _Wish.go_on:
             state = {"training": training.state(), "peak_bytes": peak.bytes()}
-            checkpoints.save(state, step, training.progress.best_step, journal.sync())
+            recorder.check_claim()
+            checkpoints.save(state, step, training.progress.best_step, recorder.journal.sync())
         if wish >= _Wish.stop:
             checkpoints.wait()
             training.ranks.wait()
@@ -335,9 +292,7 @@ def _final(config: RunConfig, journal: Journal | NoJournal, training: Training) 
     return last
 
 
-def _environment(
-    config: RunConfig, prepared: Prepared, peak: PeakMemory, how_checked: str
-) -> dict[str, str | int]:
+def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
     training = prepared.training
     assert training.instruments
     return environment(training.system.device) | {
@@ -349,65 +304,8 @@ def _environment(
         **training.system.record(training.module),
         **training.instruments.record(),
         "peak_memory_source": peak.source,
-        "gradient_check": how_checked,
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }
-
-
-def _record_out_of_memory(
-    config: RunConfig,
-    folder: RunFolder,
-    journal: Journal | NoJournal,
-    mirror: Mirror | NoMirror,
-    said: str,
-    prepared: Prepared | None = None,
-    record: dict[str, str | int] | None = None,
-) -> None:
-    """The summary of a run for which memory did not suffice: what it had measured by then."""
-    if prepared is None:  # its start is not on record yet
-        record_start(folder, resumed_at=0)
-    log.error("out of memory, which is this run's result:\n%s", traceback.format_exc())
-    instruments = prepared.training.instruments if prepared else None
-    snapshot = instruments.snapshot() if instruments else None
-    if snapshot:
-        log.info("what was allocated: %s (for https://pytorch.org/memory_viz)", snapshot)
-    measured = journal.last_values() if prepared else {}
-    replacement = prepared.replacement.to_dict() if prepared else {}
-    _finish(config, folder, journal, measured, record or {}, replacement, mirror.reference, said)
-    mirror.finish("FAILED")
-
-
-def _finish(
-    config: RunConfig,
-    folder: RunFolder,
-    journal: Journal | NoJournal,
-    metrics: Metrics,
-    environment: Mapping[str, Any],
-    replacement: Mapping[str, Any],
-    tracking: Mapping[str, str] | None,
-    out_of_memory: str = "",
-) -> None:
-    """The summary, once the journal is on disk, and then nothing that only an unfinished run needs."""
-    journal.sync()
-    run = {"run_id": config.run_id, "name": config.name, "labels": config.labels}
-    run |= {"settings": config.settings, "protocol": config.to_dict()["protocol"]}
-    result = (metrics, environment, replacement, tracking, journal.digest(), out_of_memory)
-    write_summary(folder.summary, run, *result)
-    folder.drop_resume_checkpoints()
-
-
-def _record_failure(folder: RunFolder, mirror: Mirror | NoMirror, error: BaseException, ranks: Ranks) -> None:
-    kind = Kind.interrupted if isinstance(error, Interrupted | KeyboardInterrupt) else kind_of(error)
-    who = "" if kind is Kind.interrupted else _who(ranks)
-    with suppress(OSError):  # a full disk: the error itself says so
-        folder.fail(kind, f"{who}{said_of(error)}")
-    if kind is not Kind.interrupted:
-        log.error("%s", traceback.format_exc())
-    mirror.finish("KILLED" if kind is Kind.interrupted else "FAILED")
-
-
-def _who(ranks: Ranks) -> str:
-    return f"rank {ranks.rank}: " if ranks.world_size > 1 else ""
 
 
 def _short(metrics: Metrics) -> str:
