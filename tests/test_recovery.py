@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import shutil
 import signal
 import socket
 import subprocess
@@ -195,3 +196,27 @@ def test_the_heartbeat_goes_on_while_a_step_is_long(tmp_path: Path, monkeypatch:
         while file.stat().st_mtime_ns == first and time.monotonic() < deadline:
             time.sleep(0.01)
         assert file.stat().st_mtime_ns > first
+
+
+@pytest.mark.parametrize("lost", ["lock", "folder"])
+def test_a_run_whose_folder_is_anothers_by_now_writes_nothing_there(
+    lost: str, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removed while it trained, and begun anew by another process: its result would be the other's."""
+    from pmexp.training import run as training_run
+
+    test = training_run._test
+
+    def late(prepared: Any, config: Any, folder: RunFolder) -> Any:
+        if lost == "folder":
+            shutil.rmtree(folder.path)
+            folder.artifacts.mkdir(parents=True)
+        folder._lock.unlink(missing_ok=True)
+        folder._lock.touch()
+        return test(prepared, config, folder)
+
+    monkeypatch.setattr(training_run, "_test", late)
+    code, _, err = runs.train(*TINY_VIT, "train.max_steps=2", "train.select=last", "tracking=off")
+    assert code == 2 and "was removed while its run was executed; nothing more is written there" in err
+    (folder,) = runs.folder.glob("default/*/")
+    assert not (folder / "summary.json").exists() and not (folder / "failure.json").exists()

@@ -4,6 +4,12 @@ import errno
 from enum import Enum
 
 _MACHINE_ERRNO = {
+    errno.EACCES,
+    errno.EFBIG,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EUCLEAN,
     errno.EIO,
     errno.ENOSPC,
     errno.EDQUOT,

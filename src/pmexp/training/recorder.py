@@ -132,9 +132,11 @@ class Recorder:
     def _fail(self, error: BaseException) -> None:
         kind = Kind.interrupted if isinstance(error, Interrupted | KeyboardInterrupt) else kind_of(error)
         who = "" if kind is Kind.interrupted else self._who()
-        if not isinstance(error, RunClaimed):  # then the folder is another's
-            with suppress(OSError):  # a full disk: the error itself says so
-                self.folder.fail(kind, f"{who}{said_of(error)}")
+        with suppress(
+            OSError, RunClaimed
+        ):  # a full disk: the error itself says so; or another's folder by now
+            self.check_claim()
+            self.folder.fail(kind, f"{who}{said_of(error)}")
         if kind is not Kind.interrupted:
             log.error("%s", traceback.format_exc())
         self._mirror.finish("KILLED" if kind is Kind.interrupted else "FAILED")
