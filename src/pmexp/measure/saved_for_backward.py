@@ -91,8 +91,8 @@ class SavedForBackward:
         return found
 
     def _count(self, tensor: Tensor) -> Saved:
-        """Counts what an op saves, and saves it as torch does: kept as it is, an op's own output would keep the
-        op alive, and with it all that a forward without a backward has saved."""
+        """Counts what an op saves, and saves it as torch does: kept as it is, an op's own output would keep
+        the op alive, and with it all that a forward without a backward has saved."""
         storage = _storage(tensor)
         if storage not in self._seen:
             self._seen.add(storage)
