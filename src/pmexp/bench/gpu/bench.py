@@ -59,7 +59,7 @@ class Bench:
             self.failed(name, error)
 
     def in_order(self, pieces: Mapping[str, "Callable[[Bench], None]"]) -> None:
-        """Runs each as a part. Where the time ends, which raises TimeIsUp, all that was not reached is named."""
+        """Runs each as a part. Where the time ends, by TimeIsUp, all that was not reached is named."""
         names = iter(pieces.items())
         try:
             for name, piece in names:

@@ -19,8 +19,9 @@ _SHARE, _MOST_SECONDS = 0.5, 30.0  # of the stage's time, that it waits for them
 
 
 def compile_ahead(bench: Bench) -> None:
-    """Has the kernels of the stage `correctness` compiled by as many processes as there are cores. On the CPU,
-    where there is nothing to compile, it does nothing."""
+    """Has the kernels of the stage `correctness` compiled by as many processes as there are cores.
+
+    On the CPU, where there is nothing to compile, it does nothing."""
     if bench.device.type != "cuda":
         return
     started, most = time.monotonic(), min(_MOST_SECONDS, _SHARE * bench.budget.left)

@@ -16,7 +16,7 @@ def page(record: dict[str, Any]) -> str:
         f"    {record['command']}",
         f"{record['date']}; " + ", ".join(f"{name} {value}" for name, value in environment.items()) + ".",
         "## Claims",
-        _table(record["claims"]),
+        _table(record["claims"]) or "No claim is settled by this: sizes were tiny, or nothing was measured.",
         _INTRODUCTION,
     ]
     for stage in record["stages"]:
@@ -42,7 +42,9 @@ def _stage(stage: dict[str, Any]) -> Iterable[str]:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    """A column for each key that any row has, in the order of their first appearance."""
+    """A column for each key that any row has, in the order of their first appearance; "" without rows."""
+    if not rows:
+        return ""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [[column.replace("_", " ") for column in columns], ["---"] * len(columns)]
     lines += [[_text(row.get(column)) for column in columns] for row in rows]
