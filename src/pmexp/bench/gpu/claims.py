@@ -182,6 +182,8 @@ def _largest(stages: dict[str, Any]) -> dict[str, str]:
     least, most = ours["largest"] / (stock["too_large"] - 1), (ours["too_large"] or 10**9) / stock["largest"]
     verdict = CONFIRMED if least >= 1.12 else REFUTED if most < 1.12 else NOT_SETTLED
     brackets = [
-        f"{row['largest']} fit and {row['too_large'] or 'more was not tried'} do not" for row in (stock, ours)
+        f"{row['largest']} fit and "
+        + (f"{row['too_large']} do not" if row["too_large"] else "more were not tried")
+        for row in (stock, ours)
     ]
     return _row(claim, verdict, f"stock: {brackets[0]}; pm-drop-recompute: {brackets[1]}")
