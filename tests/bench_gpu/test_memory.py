@@ -15,7 +15,6 @@ from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.gpu.device_time import wall_seconds
 from pmexp.bench.gpu.simulated import AT_REST, PHASES, measured_step, simulated_step
 from pmexp.bench.gpu.stages import memory
-from pmexp.bench.gpu.steps import measure_steps
 from pmexp.bench.gpu.workload import BASELINE, CHECKPOINTING, PUT_IN, TORCH_MASKS, VARIANTS, Size, Workload
 from pmexp.simulation import LiveBytes
 
@@ -92,20 +91,6 @@ def test_the_stage_writes_what_it_found_and_a_simulation_that_fails_costs_its_ow
     assert (steps[0]["times_as_fast"], steps[0]["saved_percent"]) == (1.0, 0.0)
     assert not any(row["graph"] for row in steps) and all(row["low"] is None for row in steps)
     assert all(0 < row["host_ms"] <= row["step_ms"] for row in steps)
-
-
-def test_nothing_that_is_counted_for_backward_lies_beside_a_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ledger may keep a graph alive: where it was taken before, a peak of 26 GB was one of 100."""
-    workload = Workload(TINY, "eager", "bf16", CPU, [BASELINE, "pm-drop"])
-    did: list[str] = []
-    step, ledger = workload.step, workload.saved_for_backward
-    monkeypatch.setattr(workload, "step", lambda *given: (did.append("step"), step(*given))[1])
-    monkeypatch.setattr(
-        workload, "saved_for_backward", lambda *given: (did.append("ledger"), ledger(*given))[1]
-    )
-    rows, _ = measure_steps(workload, 3, Budget(60))
-    assert did == ["step"] * (4 + 6) + ["ledger"] * 2
-    assert rows[1].saved_bytes < rows[0].saved_bytes and rows[1].mask_bytes * 8 == rows[1].mask_elements
 
 
 # ---- what others leave behind
