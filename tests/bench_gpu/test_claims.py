@@ -84,6 +84,9 @@ def test_a_check_that_does_not_hold_refutes_and_a_part_that_failed_settles_nothi
     wrong = [{"what": "two", "held": False, "detail": "no"}, {"what": "one", "held": True, "detail": ""}]
     (row, *_) = claims(record(checks=wrong))
     assert (row["verdict"], row["figures"]) == (REFUTED, "1 of 2 checks hold; two")
+    of_memory = [{"what": "nothing is left on the device before LoRA", "held": False, "detail": "9 MiB"}]
+    (row, *_) = claims(record(checks=wrong[1:] + of_memory))
+    assert (row["verdict"], row["figures"]) == (CONFIRMED, "1 of 1 checks hold")
     (row, *_) = claims(record(failed=["a part: ValueError: no"]))
     assert row["verdict"] == NOT_SETTLED
     (row, *_) = claims(record(checks=[]))
