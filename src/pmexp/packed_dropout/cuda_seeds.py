@@ -12,7 +12,6 @@ torch.randint stays, and torch_rng_record() says so.
 from functools import cache, lru_cache
 
 import torch
-from torch import Tensor
 
 from pmexp.packed_dropout import cuda_rng
 
@@ -34,10 +33,10 @@ def known_on_host(device: torch.device) -> bool:
     ) and _torch_draws_it(device)
 
 
-def draw(device: torch.device) -> Tensor:
-    """The next seed of the device's default generator, which it advances: (1,) int64 on the CPU."""
+def draw(device: torch.device) -> int:
+    """The next seed of the device's default generator, which it advances."""
     seed, offset = cuda_rng.advance(device, _INCREMENT)
-    return torch.full((1,), seed_at(seed, offset), dtype=torch.int64, device="cpu")
+    return seed_at(seed, offset)
 
 
 def seed_at(seed: int, offset: int) -> int:

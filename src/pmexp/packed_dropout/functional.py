@@ -1,6 +1,7 @@
 """packed_dropout(): dropout whose backward keeps packed mask bits and nothing else."""
 
-from typing import Any, Literal, NamedTuple, cast, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -16,8 +17,9 @@ Rng = Literal["philox", "torch"]
 _RNGS = get_args(Rng)
 
 
-class Options(NamedTuple):
-    """How one mask is drawn and kept: the keywords of packed_dropout."""
+@dataclass(slots=True)
+class Options:
+    """How one mask is drawn and kept: the keywords of packed_dropout. No tuple, which transforms take apart."""
 
     p: float
     bits: int
@@ -67,7 +69,7 @@ def packed_dropout(
         return handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
     if input.is_nested:
         chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
-        return of_values(packed_dropout, input, training=training, inplace=inplace, **chosen._asdict())
+        return of_values(packed_dropout, input, training=training, inplace=inplace, **asdict(chosen))
     p = float(p)  # torch takes a tensor of one number as well
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):
@@ -77,7 +79,7 @@ def packed_dropout(
     if not needs_graph(input, flip_rate):
         y, _ = draw(input, seed, chosen)
         return input.copy_(y) if inplace else y
-    return _PackedDropout.dropped(input, seed, *chosen, inplace=inplace)
+    return _PackedDropout.dropped(input, seed, chosen, inplace=inplace)
 
 
 def needs_mask(input: Tensor, p: float, training: bool) -> bool:
@@ -95,7 +97,7 @@ def needs_mask(input: Tensor, p: float, training: bool) -> bool:
         raise TypeError(f"dropout takes a dense or nested tensor, got {input.layout}")
     if p == 1.0 or input.numel() == 0:
         return False
-    if torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+    if forward_ad._current_level >= 0 and torch.compiler.is_compiling():
         raise NotImplementedError("packed masks have no forward-mode derivative")
     return True
 
@@ -129,7 +131,7 @@ def new_seed(device: torch.device) -> Tensor:
     For a CUDA device it lies on the CPU where the host knows it, which spares a launch.
     """
     if device.type == "cuda" and not torch.compiler.is_compiling() and cuda_seeds.known_on_host(device):
-        return cuda_seeds.draw(device)
+        return torch.full((1,), cuda_seeds.draw(device), dtype=torch.int64, device="cpu")
     return torch.randint(0, cuda_seeds.BELOW, (1,), dtype=torch.int64, device=device)
 
 
@@ -151,36 +153,36 @@ def check_options(p: float, bits: int = 1, rng: str = "philox", flip_rate: float
 
 def dropout_and_bits(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tensor]:
     """x * keep / (1 - p) with a fresh mask, and the packed mask that backward uses."""
-    return cast(tuple[Tensor, Tensor], _PackedDropout.run(x, seed, *options, False))
+    return cast(tuple[Tensor, Tensor], _PackedDropout.run(x, seed, options, False))
 
 
 class _PackedDropout(TransformableFunction):
     @staticmethod
-    def forward(x: Tensor, seed: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
-        *options, inplace = rest
-        y, packed = draw(x, seed, Options(*options))
+    def forward(
+        x: Tensor, seed: Tensor | None, options: Options, inplace: bool
+    ) -> tuple[Tensor, Tensor]:
+        y, packed = draw(x, seed, options)
         return x.copy_(y) if inplace else y, packed
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        _, _, *options, _ = inputs
-        ctx.options, ctx.keep = Options(*options), None
+        _, _, ctx.options, _ = inputs
+        ctx.keep = None
         remember_mask(ctx, output[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        nothing = (None,) * 7
         if grad is None:
-            return None, *nothing
+            return None, None, None, None
         (packed,) = ctx.saved_tensors
-        p, bits, _, rng, _ = ctx.options
+        p, bits, rng = ctx.options.p, ctx.options.bits, ctx.options.rng
         keep = _kept_mask(ctx, packed, grad.shape)
-        return apply_bits(grad, packed, p, bits, native_scale(grad, p, rng), keep), *nothing
+        return apply_bits(grad, packed, p, bits, native_scale(grad, p, rng), keep), None, None, None
 
     @staticmethod
     def tangent(ctx: Any, x: Tensor, *_: None) -> tuple[Tensor, None]:
         (packed,) = ctx.saved_tensors
-        p, bits, _, rng, _ = ctx.options
+        p, bits, rng = ctx.options.p, ctx.options.bits, ctx.options.rng
         return _ApplyMask.run(x, packed, None, p, bits, native_scale(x, p, rng, forward=True)), None
 
 

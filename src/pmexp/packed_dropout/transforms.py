@@ -35,33 +35,45 @@ class TransformableFunction(Function):
     @classmethod
     def dropped(cls, x: Tensor, *args: Any, inplace: bool) -> Tensor:
         """The first output of `run(x, *args, inplace)`, where `inplace` is whether it is written into x."""
-        if inplace and not (torch.compiler.is_compiling() or transforms_active()):
-            return cast(Tensor, _InPlace.apply(cls, x, *args, True))
+        if in_eager_mode():
+            return cast(Tensor, _applied_alone(cls)(unwrap_if_dead(x), *args, inplace))
         outputs = cls.run(x, *args, False)
         y: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]
         return x.copy_(y) if inplace else y  # by an operator that has rules for all of them
 
 
-class _InPlace(Function):
-    """A function that writes into its first argument, and returns that alone: it may be a view."""
+@cache
+def _applied_alone(function: type[TransformableFunction]) -> Callable[..., Any]:
+    """`apply` of a function that returns its first output alone, in eager mode without transforms.
 
-    @staticmethod
-    def forward(ctx: Any, function: type[TransformableFunction], x: Tensor, *args: Any) -> Tensor:
-        ctx.function = function
-        ctx.mark_dirty(x)
-        function.setup_context(ctx, (x, *args), function.forward(x, *args))
-        return x
+    Each output costs there, and of several none could be a view that was written into.
+    """
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *ctx.function.backward(ctx, grad)
+    def forward(ctx: Any, x: Tensor, *args: Any) -> Tensor:
+        output = function.forward(x, *args)
+        function.setup_context(ctx, (x, *args), output)
+        y: Tensor = output if isinstance(output, Tensor) else output[0]
+        if y is x:
+            ctx.mark_dirty(x)
+        return y
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(function.backward)}
+    alone = type(function.__name__, (Function,), methods)
+    return cast(Callable[..., Any], super(Function, alone).apply)
+
+
+def in_eager_mode() -> bool:
+    """Whether nothing is compiled, and neither a transform of torch.func nor forward-mode AD is around."""
+    return not (
+        torch.compiler.is_compiling()
+        or _are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
 
 
 def transforms_active() -> bool:
     """Whether a transform of torch.func or a level of forward-mode AD is around, outside of torch.compile."""
-    if torch.compiler.is_compiling():
-        return False
-    return _are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return not (torch.compiler.is_compiling() or in_eager_mode())
 
 
 def remember(ctx: Any, *tensors: Tensor | None) -> None:
