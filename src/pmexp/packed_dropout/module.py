@@ -1,8 +1,6 @@
 """PackedDropout, the module, and set_mode(), the defaults it is made with."""
 
 from dataclasses import dataclass
-from typing import Any
-
 from torch import Tensor, nn
 
 from pmexp.packed_dropout.functional import Rng, check_options, packed_dropout
@@ -73,15 +71,19 @@ class PackedDropout(nn.Dropout):
 
         route: that of the forward around, which may follow what becomes of the result.
         """
-        options: dict[str, Any] = {
-            "bits": self.bits,
-            "cache_unpacked": self.cache_unpacked,
-            "rng": self.rng,
-            "flip_rate": self.flip_rate,
-        }
-        if isinstance(route, RecomputingRoute) and not inplace:
-            return route.packed_dropout(input, p, training, **options)
-        return packed_dropout(input, p, training, inplace, **options)
+        drop = packed_dropout
+        if route is not None and isinstance(route, RecomputingRoute) and not inplace:
+            drop = route.packed_dropout
+        return drop(
+            input,
+            p,
+            training,
+            inplace,
+            bits=self.bits,
+            cache_unpacked=self.cache_unpacked,
+            rng=self.rng,
+            flip_rate=self.flip_rate,
+        )
 
     def extra_repr(self) -> str:
         return (

@@ -61,7 +61,7 @@ def unpack_bits(packed: Tensor, shape: torch.Size | tuple[int, ...], bits: int =
     return flat.view(-1)[:numel].view(shape)
 
 
-def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
+def philox(counter: Words, key: tuple[Tensor, ...]) -> Words:
     """Philox4x32-10: four 32-bit words of each counter, held in int64 tensors."""
     c0, c1, c2, c3 = counter
     k0, k1 = key

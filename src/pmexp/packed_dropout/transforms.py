@@ -35,31 +35,26 @@ class TransformableFunction(Function):
     @classmethod
     def dropped(cls, x: Tensor, *args: Any, inplace: bool) -> Tensor:
         """The first output of `run(x, *args, inplace)`, where `inplace` is whether it is written into x."""
-        if in_eager_mode():
-            return cast(Tensor, _applied_alone(cls)(unwrap_if_dead(x), *args, inplace))
+        if inplace and in_eager_mode():
+            return cast(Tensor, _InPlace.apply(cls, x, *args, True))
         outputs = cls.run(x, *args, False)
         y: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]
         return x.copy_(y) if inplace else y  # by an operator that has rules for all of them
 
 
-@cache
-def _applied_alone(function: type[TransformableFunction]) -> Callable[..., Any]:
-    """`apply` of a function that returns its first output alone, in eager mode without transforms.
+class _InPlace(Function):
+    """A function that writes into its first argument, and returns that alone: it may be a view."""
 
-    Each output costs there, and of several none could be a view that was written into.
-    """
+    @staticmethod
+    def forward(ctx: Any, function: type[TransformableFunction], x: Tensor, *args: Any) -> Tensor:
+        ctx.function = function
+        ctx.mark_dirty(x)
+        function.setup_context(ctx, (x, *args), function.forward(x, *args))
+        return x
 
-    def forward(ctx: Any, x: Tensor, *args: Any) -> Tensor:
-        output = function.forward(x, *args)
-        function.setup_context(ctx, (x, *args), output)
-        y: Tensor = output if isinstance(output, Tensor) else output[0]
-        if y is x:
-            ctx.mark_dirty(x)
-        return y
-
-    methods = {"forward": staticmethod(forward), "backward": staticmethod(function.backward)}
-    alone = type(function.__name__, (Function,), methods)
-    return cast(Callable[..., Any], super(Function, alone).apply)
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.function.backward(ctx, grad)
 
 
 def in_eager_mode() -> bool:
@@ -73,7 +68,9 @@ def in_eager_mode() -> bool:
 
 def transforms_active() -> bool:
     """Whether a transform of torch.func or a level of forward-mode AD is around, outside of torch.compile."""
-    return not (torch.compiler.is_compiling() or in_eager_mode())
+    if torch.compiler.is_compiling():
+        return False
+    return _are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def remember(ctx: Any, *tensors: Tensor | None) -> None:
