@@ -21,7 +21,9 @@ _WORD = 0xFFFFFFFF
 _BLOCK_BITS = 9
 _BLOCK = 1 << _BLOCK_BITS  # neighbouring seeds
 _MOST_BLOCKS = 64
-_blocks: dict[tuple[int, int], tuple[int, ...]] = {}  # by seed and place; empty until a second one is asked for
+_blocks: dict[
+    tuple[int, int], tuple[int, ...]
+] = {}  # by seed and place; empty until a second one is asked for
 
 
 def known_on_host(device: torch.device) -> bool:

@@ -204,9 +204,7 @@ _apply_packed = super(Function, _PackedDropout).apply  # type: ignore[misc]  # s
 
 class _TransformableDropout(TransformableFunction):
     @staticmethod
-    def forward(
-        x: Tensor, seed: Tensor | None, options: Options, inplace: bool
-    ) -> tuple[Tensor, Tensor]:
+    def forward(x: Tensor, seed: Tensor | None, options: Options, inplace: bool) -> tuple[Tensor, Tensor]:
         y, packed = draw(x, seed, options)
         return x.copy_(y) if inplace else y, packed
 
@@ -230,6 +228,10 @@ class _TransformableDropout(TransformableFunction):
 def _gradient(ctx: Any, grad: Tensor) -> Tensor:
     (packed,) = ctx.saved_tensors
     p, bits, rng = ctx.options.p, ctx.options.bits, ctx.options.rng
+    if rng == "philox" and not torch.is_grad_enabled():
+        backend = ops.backend_of_plain(grad)
+        if backend is not None and not _graph_is_kept():
+            return cast(Tensor, backend.apply_packed_mask(grad, packed, p, bits))
     keep = _kept_mask(ctx, packed, grad.shape)
     return apply_bits(grad, packed, p, bits, native_scale(grad, p, rng), keep)
 
@@ -321,6 +323,9 @@ def _apply_mask(
     return cast(Tensor, operators.scale_packed_mask(x, packed, scale, bits))
 
 
+_graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph
+
+
 def _kept_mask(ctx: Any, packed: Tensor, shape: torch.Size) -> Tensor | None:
     """The Boolean mask that an earlier backward of this graph left, or leaves for the next one.
 
@@ -329,7 +334,7 @@ def _kept_mask(ctx: Any, packed: Tensor, shape: torch.Size) -> Tensor | None:
     """
     if not (ctx.options.cache_unpacked and in_eager_mode()):
         return None
-    if ctx.keep is None and torch._C._autograd._get_current_graph_task_keep_graph():
+    if ctx.keep is None and _graph_is_kept():
         ctx.keep = ops.unpack_bits(packed, shape, ctx.options.bits)
     keep: Tensor | None = ctx.keep
     return keep

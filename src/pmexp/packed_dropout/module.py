@@ -56,8 +56,9 @@ class PackedDropout(nn.Dropout):
         check_options(p, self.bits, self.rng, flip_rate)
 
     def forward(self, input: Tensor) -> Tensor:
-        route = innermost_route() if self.recompute else None
-        return self.drop(input, self.p, self.training, self.inplace, route)
+        if self.recompute:
+            return self.drop(input, self.p, self.training, self.inplace, innermost_route())
+        return self.drop(input, self.p, self.training, self.inplace)
 
     def drop(
         self,

@@ -60,9 +60,7 @@ class _InPlace(Function):
 def in_eager_mode() -> bool:
     """Whether nothing is compiled, and neither a transform of torch.func nor forward-mode AD is around."""
     return not (
-        torch.compiler.is_compiling()
-        or _are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
+        torch.compiler.is_compiling() or _are_functorch_transforms_active() or forward_ad._current_level >= 0
     )
 
 
