@@ -25,7 +25,7 @@ _RNGS = get_args(Rng)
 
 @dataclass(slots=True)
 class Options:
-    """How one mask is drawn and kept: the keywords of packed_dropout. No tuple, which transforms take apart."""
+    """How one mask is drawn and kept: the keywords of packed_dropout. Transforms would take a tuple apart."""
 
     p: float
     bits: int
@@ -83,8 +83,8 @@ def packed_dropout(
     chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
     backend = ops.backend_of_plain(input)
     if backend is not None:
-        seed = plain_seed(input, rng)
-        return cast(Tensor, _apply_packed(input, seed, chosen, backend, inplace))
+        number = plain_seed(input) if rng == "philox" else None
+        return cast(Tensor, _apply_packed(input, number, chosen, backend, inplace))
     seed = seed_for(input, rng)
     if not needs_graph(input, flip_rate):
         y, _ = draw(input, seed, chosen)
@@ -141,8 +141,13 @@ def new_seed(device: torch.device) -> Tensor:
     For a CUDA device it lies on the CPU where the host knows it, which spares a launch.
     """
     if device.type == "cuda" and not torch.compiler.is_compiling() and cuda_seeds.known_on_host(device):
-        return torch.full((1,), cuda_seeds.draw(device), dtype=torch.int64, device="cpu")
+        return seed_as_tensor(cuda_seeds.draw(device))
     return _seed_of_torch(device)
+
+
+def seed_as_tensor(seed: Tensor | int) -> Tensor:
+    """A number as the (1,) int64 on the CPU that operators take."""
+    return torch.full((1,), seed, dtype=torch.int64, device="cpu") if isinstance(seed, int) else seed
 
 
 def _seed_of_torch(device: torch.device) -> Tensor:
@@ -154,10 +159,8 @@ def seed_for(input: Tensor, rng: Rng) -> Tensor | None:
     return new_seed(input.device) if rng == "philox" else None
 
 
-def plain_seed(input: Tensor, rng: Rng) -> Tensor | int | None:
-    """seed_for() what has a backend_of_plain: a number where the host knows it, which spares a tensor."""
-    if rng != "philox":
-        return None
+def plain_seed(input: Tensor) -> Tensor | int:
+    """new_seed() for what has a backend_of_plain: a number where the host knows it, which spares a tensor."""
     if input.is_cuda and cuda_seeds.known_on_host(input.device):
         return cuda_seeds.draw(input.device)
     return _seed_of_torch(input.device)
@@ -180,7 +183,7 @@ def dropout_and_bits(x: Tensor, seed: Tensor | None, options: Options) -> tuple[
 
 
 class _PackedDropout(Function):
-    """Of plain tensors in eager mode. Of one output, since each costs, and one of several could be no view."""
+    """Of plain tensors in eager mode. It has one output: each costs, and one of several could be no view."""
 
     @staticmethod
     def forward(
@@ -199,7 +202,7 @@ class _PackedDropout(Function):
         return _gradient(ctx, grad), None, None, None, None
 
 
-_apply_packed = super(Function, _PackedDropout).apply  # type: ignore[misc]  # see TransformableFunction.run
+_apply_packed = super(Function, _PackedDropout).apply  # see TransformableFunction.run
 
 
 class _TransformableDropout(TransformableFunction):

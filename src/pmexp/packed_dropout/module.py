@@ -1,6 +1,8 @@
 """PackedDropout, the module, and set_mode(), the defaults it is made with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
 from torch import Tensor, nn
 
 from pmexp.packed_dropout.functional import Rng, check_options, packed_dropout
@@ -72,7 +74,7 @@ class PackedDropout(nn.Dropout):
 
         route: that of the forward around, which may follow what becomes of the result.
         """
-        drop = packed_dropout
+        drop: Callable[..., Tensor] = packed_dropout
         if route is not None and isinstance(route, RecomputingRoute) and not inplace:
             drop = route.packed_dropout
         return drop(

@@ -289,12 +289,12 @@ def _unpack_kernel(packed, mask, numel, BITS: tl.constexpr, ROWS: tl.constexpr):
 
 
 def packed_dropout(x: Tensor, seed: Tensor | int, p: float, bits: int) -> tuple[Tensor, Tensor]:
-    """See ops.packed_dropout: y in the dtype and layout of x, and the packed mask. The seed may be a number."""
+    """See ops.packed_dropout: y in the dtype and layout of x, and the packed mask. A seed may be a number."""
     packed = empty_packed(x, bits)
     return _dropout(x, None, None, seed, p, packed, bits), packed
 
 
-def seeded_dropout(x: Tensor, seed: Tensor, p: float) -> Tensor:
+def seeded_dropout(x: Tensor, seed: Tensor | int, p: float) -> Tensor:
     """See ops.seeded_dropout: as packed_dropout, without keeping the mask."""
     return _dropout(x, None, None, seed, p, None, 1)
 

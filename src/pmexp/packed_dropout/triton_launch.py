@@ -4,8 +4,9 @@ kernel[grid](...) works out at each call what the kernel is specialised for, in 
 is worth. It returns the compiled kernel, which can be launched by itself for any arguments of that
 specialisation. So the first launch of a kind goes through Triton, and its compiled kernel is kept for the
 next. What makes a kind is Triton's own rule (a test compares the two): dtype and divisibility by 16 of each
-pointer, divisibility by 16 of each integer, and the compile-time constants. Integers beyond 32 bits, and 0 and
-1, which Triton compiles in, always go through Triton, as does every launch on ROCm, which specialises for more.
+pointer, divisibility by 16 of each integer, and the compile-time constants. Integers beyond 32 bits, and 0
+and 1, which Triton compiles in, always go through Triton, as does every launch on ROCm, which specialises for
+more.
 
 Parameters of a kernel come in this order: pointers, integers, compile-time constants.
 """
