@@ -6,6 +6,7 @@ at hand backward makes them again. (Sub-layer dropout recomputation of Tempo, An
 2022, from bits in place of bytes.)
 """
 
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
@@ -90,7 +91,7 @@ def packed_dropout_and_bits(
         return handle_torch_function(packed_dropout_and_bits, (input,), input, p, training, **options)
     if input.is_nested:  # its products recompute nothing
         chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
-        return packed_dropout(input, training=training, **chosen._asdict()), None
+        return packed_dropout(input, training=training, **asdict(chosen)), None
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training), None
