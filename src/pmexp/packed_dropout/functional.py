@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from pmexp.packed_dropout import cuda_mapping, cuda_rng, cuda_seeds, ops, reference
+from pmexp.packed_dropout import cuda_mapping, cuda_rng, cuda_seeds, native, ops, reference
 from pmexp.packed_dropout.bit_flips import flip_bits
 from pmexp.packed_dropout.nested import of_values
 from pmexp.packed_dropout.transforms import TransformableFunction, remember, remember_mask, transforms_active
@@ -65,6 +65,11 @@ def packed_dropout(
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
         options |= {"flip_rate": flip_rate}
         return handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
+    if input.is_cuda and not (inplace or flip_rate or torch.compiler.is_compiling()):
+        if training and rng == "philox" and type(p) is float and (call := native.operator_for(input)):
+            y: Tensor | None = call(input, p, bits, cache_unpacked)
+            if y is not None:
+                return y
     if input.is_nested:
         chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
         return of_values(packed_dropout, input, training=training, inplace=inplace, **chosen._asdict())

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from triton.compiler import CompiledKernel
 
+from pmexp.packed_dropout.native import kernels
+
 _FREE, _SIZE, _CONSTANT = range(3)  # what Triton makes of a parameter that is not a pointer
 _parameters: dict[int, tuple[int, ...]] = {}  # by kernel, of which there are a few, that live as long as this
 _compiled: dict[tuple[Any, ...], CompiledKernel] = {}
@@ -43,6 +45,12 @@ def _launch(device: int, kernel: Any, programs: int, arguments: tuple[Any, ...],
     compiled = kernel[(programs,)](*arguments, **options)
     if kind and isinstance(compiled, CompiledKernel):
         _compiled[kind] = compiled
+        kernels.offer(kernel, arguments, compiled)
+
+
+def forget() -> None:
+    """Has every kernel launched by Triton once more."""
+    _compiled.clear()
 
 
 def kind_and_values(
