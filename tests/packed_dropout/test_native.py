@@ -185,6 +185,7 @@ def backward_of(y: Tensor, x: Tensor) -> Tensor:
     return x.grad
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own
 def test_batched_gradients_and_tangents_of_gradients() -> None:
     x, many, weight = randn(40), torch.randn(3, 40), torch.randn(40)
 
@@ -231,6 +232,7 @@ NOT_PLAIN = {
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 @pytest.mark.parametrize("make", NOT_PLAIN.values(), ids=NOT_PLAIN)
 def test_what_is_not_plain_is_left_to_python_and_draws_nothing(make: Callable[[], Tensor]) -> None:
     before = torch.get_rng_state()
