@@ -36,7 +36,12 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
 }
 """
 _LAUNCHED = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, *[ctypes.c_uint] * 7, ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p
+    None,
+    ctypes.c_void_p,
+    *[ctypes.c_uint] * 7,
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.c_void_p,
 )
 SIZES = {name: [*passed.values(), 8, 8] for name, passed in kernels._PASSED.items()}
 
@@ -75,7 +80,11 @@ class Driver:
         *places, shared, stream, addresses, extra = rest
         assert not extra
         kernel, dtype, bits = self.names[function]
-        values = dict(zip([*kernels._PASSED[kernel], "scratch", "scratch2"], read(addresses, SIZES[kernel]), strict=True))
+        values = dict(
+            zip(
+                [*kernels._PASSED[kernel], "scratch", "scratch2"], read(addresses, SIZES[kernel]), strict=True
+            )
+        )
         self.launches.append(Launch(function, (*places[:3],), (*places[3:],), shared, stream, values))
         assert values.pop("scratch") == values.pop("scratch2") == 0
         numel = values["numel"]
@@ -84,7 +93,9 @@ class Driver:
         packed = memory(values["packed"], reference.packed_bytes(numel, bits), torch.uint8)
         if kernel == "_dropout_kernel":
             assert values["columns"] == 8
-            keep = reference.draw_mask(x.shape, torch.tensor([values["key"]]), 1 - values["threshold"] / 2**32)
+            keep = reference.draw_mask(
+                x.shape, torch.tensor([values["key"]]), 1 - values["threshold"] / 2**32
+            )
             packed.copy_(reference.pack_bits(keep, bits))
         else:
             keep = reference.unpack_bits(packed, x.shape, bits)
@@ -93,7 +104,10 @@ class Driver:
 
 def read(addresses: Any, sizes: list[int]) -> list[int]:
     """The numbers of `sizes` bytes each, little-endian and signed, that lie at the addresses."""
-    return [int.from_bytes(ctypes.string_at(addresses[i], size), "little", signed=True) for i, size in enumerate(sizes)]
+    return [
+        int.from_bytes(ctypes.string_at(addresses[i], size), "little", signed=True)
+        for i, size in enumerate(sizes)
+    ]
 
 
 def memory(address: int, numel: int, dtype: torch.dtype) -> Tensor:
@@ -104,7 +118,9 @@ def load_driver(folder: Path) -> tuple[Driver, Callable[..., None]]:
     """The driver, under the name by which the native calls look for it, and what must live as long as it."""
     source, target = folder / "driver.c", folder / "libcuda.so.1"
     source.write_text(SOURCE)
-    subprocess.run(["g++", "-x", "c", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", source, "-o", target], check=True)
+    subprocess.run(
+        ["g++", "-x", "c", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", source, "-o", target], check=True
+    )
     driver = Driver(ctypes.CDLL(str(target), mode=ctypes.RTLD_GLOBAL))
     driver.library.context_of_this_thread.restype = ctypes.c_void_p
     driver.library.cuCtxSetCurrent.argtypes = [ctypes.c_void_p]

@@ -5,18 +5,18 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
+from native_driver import SIZES, Driver, load_driver
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from native_driver import SIZES, Driver, load_driver
-from pmexp.packed_dropout import packed_dropout, reference
+from pmexp.packed_dropout import ops, packed_dropout, reference
 from pmexp.packed_dropout.native import build, kernels
+from pmexp.packed_dropout.recompute import packed_dropout_and_bits
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 SHAPES = [(1,), (7,), (64,), (33, 65), (4096,), (2, 3, 1000)]
@@ -209,14 +209,6 @@ def test_compiled_autograd() -> None:
     assert torch.equal(x.grad, (y != 0) * torch.tensor(1 / (1 - 0.3)))
 
 
-class Other(Tensor):
-    pass
-
-
-def _dual() -> Any:
-    return forward_ad.make_dual(torch.ones(8), torch.ones(8))
-
-
 NOT_PLAIN = {
     "integers": lambda: torch.ones(8, dtype=torch.int64),
     "complex": lambda: torch.ones(8, dtype=torch.complex64),
@@ -227,7 +219,7 @@ NOT_PLAIN = {
     "nested": lambda: torch.nested.as_nested_tensor([torch.ones(3), torch.ones(4)], layout=torch.strided),
     "negated": lambda: torch.ones(8, dtype=torch.complex64).conj().imag,
     "empty": lambda: torch.ones(0),
-    "dual": _dual,
+    "dual": lambda: forward_ad.make_dual(torch.ones(8), torch.ones(8)),
 }
 
 
@@ -241,7 +233,9 @@ def test_what_is_not_plain_is_left_to_python_and_draws_nothing(make: Callable[[]
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("p", "bits"), [(0.0, 1), (1.0, 1), (-1.0, 1), (float("nan"), 1), (0.5, 3), (0.5, 0)])
+@pytest.mark.parametrize(
+    ("p", "bits"), [(0.0, 1), (1.0, 1), (-1.0, 1), (float("nan"), 1), (0.5, 3), (0.5, 0)]
+)
 def test_options_that_draw_no_mask_are_left_to_python(p: float, bits: int) -> None:
     assert torch.ops.pmexp.plain_dropout(torch.ones(8), p, bits, True) is None
 
@@ -288,7 +282,10 @@ def test_a_kernel_serves_only_what_triton_would_compile_alike(driver: Driver) ->
         y, packed = torch.empty(x.shape, dtype=x.dtype), torch.zeros(2 * x.numel(), dtype=torch.uint8)
         scalars = (x.numel(), 5, 7)
         if draws:
-            kernel, arguments = triton_kernels._dropout_kernel, (x, None, 8, None, y, packed, None, 3, *scalars, True)
+            kernel, arguments = (
+                triton_kernels._dropout_kernel,
+                (x, None, 8, None, y, packed, None, 3, *scalars, True),
+            )
             arguments = (*arguments, bits, 128)
         else:
             kernel, arguments = triton_kernels._scale_kernel, (x, packed, y, x.numel(), 5, bits, 512)
@@ -367,11 +364,22 @@ def test_the_compiled_kernels_take_what_is_passed() -> None:
     }
 
 
-def test_only_kernels_that_are_passed_are_offered() -> None:
-    kernel = mock.Mock(__name__="_pack_kernel", arg_names=[])
-    compiled = mock.Mock(asm={"ptx": ""})
-    compiled.src.signature = {"mask": "*u8"}
-    kernels.offer(kernel, (), compiled)
+def test_with_the_packed_mask() -> None:
+    """And the mask applied to something else."""
+    other = torch.randn(77)
+    for cache, x in itertools.product((True, False), (randn(77), torch.ones(77))):
+        torch.manual_seed(11)
+        expected = packed_dropout_and_bits(x, 0.3, bits=2, cache_unpacked=cache)
+        torch.manual_seed(11)
+        y, packed = torch.ops.pmexp.plain_dropout_and_bits(x, 0.3, 2, cache)
+        assert torch.equal(packed, expected[1]) and torch.equal(y, expected[0])
+        assert not packed.requires_grad and y.requires_grad == x.requires_grad
+        found = torch.ops.pmexp.apply_plain_mask(other, packed, 0.3, 2)
+        assert torch.equal(found, ops.apply_packed_mask(other, packed, 0.3, 2))
+        if x.requires_grad:
+            assert torch.equal(torch.autograd.grad(y, x, other)[0], found)
+    for x in (torch.ones(4, 3).t(), torch.ones(0)):
+        assert torch.ops.pmexp.plain_dropout_and_bits(x, 0.3, 2, True) == (None, None)
 
 
 def test_module_parameters_are_plain() -> None:

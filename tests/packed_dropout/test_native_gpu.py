@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import PackedDropout, backend, cuda_rng, native, packed_dropout
+from pmexp.packed_dropout import (
+    PackedDropout,
+    backend,
+    cuda_rng,
+    native,
+    packed_dropout,
+    softmax_dropout_matmul,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -55,15 +62,17 @@ def randn(numel: int, dtype: torch.dtype = torch.float32, offset: int = 0) -> Te
 def of_both(run: Callable[[], list[Tensor]], seed: int = 11) -> list[Tensor]:
     """What `run` gives by native calls: twice the same as by Python, with the same state of the generator."""
     results = []
-    chosen = dict(native._operators)
+    chosen = dict(native._calls)
     for by_python in (True, False, False):
         torch.manual_seed(seed)
         try:
-            native._operators.update(dict.fromkeys(range(torch.cuda.device_count()), None) if by_python else chosen)
+            native._calls.update(
+                dict.fromkeys(range(torch.cuda.device_count()), None) if by_python else chosen
+            )
             results.append([*run(), torch.cuda.get_rng_state()])
         finally:
-            native._operators.clear()
-            native._operators.update(chosen)
+            native._calls.clear()
+            native._calls.update(chosen)
     for found in results[1:]:
         for expected, one in zip(results[0], found, strict=True):
             assert one.dtype is expected.dtype and one.shape == expected.shape
@@ -75,7 +84,7 @@ def of_both(run: Callable[[], list[Tensor]], seed: int = 11) -> list[Tensor]:
 def decided() -> None:
     """The device has been asked whether it is served."""
     packed_dropout(torch.ones(64, device="cuda"))
-    assert native._operators[torch.cuda.current_device()] is not None
+    assert native._calls[torch.cuda.current_device()] is not None
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -111,7 +120,11 @@ def test_gradients_of_gradients_and_kept_graphs() -> None:
         (gradient,) = torch.autograd.grad((y * weight).sum(), x, create_graph=True)
         (second,) = torch.autograd.grad((gradient**2).sum(), weight)
         z = packed_dropout(x, 0.3)
-        return [gradient, second, *(torch.autograd.grad(z, x, weight, retain_graph=True)[0] for _ in range(3))]
+        return [
+            gradient,
+            second,
+            *(torch.autograd.grad(z, x, weight, retain_graph=True)[0] for _ in range(3)),
+        ]
 
     of_both(run)
 
@@ -132,6 +145,19 @@ def test_seeds_over_states_of_the_generator() -> None:
             found.append(packed_dropout(x, 0.3))
             assert torch.equal(found[-1], found[-2])
         return found
+
+    of_both(run)
+
+
+def test_recomputed_attention() -> None:
+    scores, value = (
+        randn(2 * 16 * 16).detach().view(2, 16, 16).requires_grad_(),
+        randn(512).detach().view(2, 16, 16),
+    )
+
+    def run() -> list[Tensor]:
+        y = softmax_dropout_matmul(scores, value.requires_grad_(), 0.3)
+        return [y, *torch.autograd.grad((y * y).sum(), (scores, value))]
 
     of_both(run)
 

@@ -65,11 +65,12 @@ def packed_dropout(
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
         options |= {"flip_rate": flip_rate}
         return handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
-    if input.is_cuda and not (inplace or flip_rate or torch.compiler.is_compiling()):
-        if training and rng == "philox" and type(p) is float and (call := native.operator_for(input)):
-            y: Tensor | None = call(input, p, bits, cache_unpacked)
-            if y is not None:
-                return y
+    if (
+        (training and rng == "philox" and not (inplace or flip_rate) and type(p) is float)
+        and (calls := native.calls_for(input))
+        and (y := calls.packed_dropout(input, p, bits, cache_unpacked)) is not None
+    ):
+        return cast(Tensor, y)
     if input.is_nested:
         chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
         return of_values(packed_dropout, input, training=training, inplace=inplace, **chosen._asdict())
@@ -265,6 +266,8 @@ def _apply_mask(
     """x * keep / (1 - p), by the Boolean mask where there is one."""
     if keep is not None:
         return reference.scaled(x, keep, reference.kept_scale(p, x.dtype) if scale is None else scale)
+    if scale is None and (calls := native.calls_for(x)):
+        return cast(Tensor, calls.apply_mask(x, packed, p, bits))
     operators = ops.operators_for(x)
     if scale is None:
         return cast(Tensor, operators.apply_packed_mask(x, packed, p, bits))

@@ -2,7 +2,7 @@
 
 By Python's calls a dropout costs the host five times what nn.Dropout costs it, and steps that the host bounds
 become slower. calls.cpp does the same with the same kernels, seeds and bits. Whatever is not plain goes by
-Python all the same: see `operator_for`.
+Python all the same: see `calls_for`.
 
 `PMEXP_CUDA_CALLS` chooses, once, at the first dropout on a CUDA device, which is when the library is built:
 
@@ -13,7 +13,7 @@ Python all the same: see `operator_for`.
 
 import os
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,18 +26,29 @@ ENVIRONMENT_VARIABLE = "PMEXP_CUDA_CALLS"
 _CHOICES = ("auto", "native", "python")
 _PLAIN = (Tensor, nn.Parameter)
 
-_operators: dict[int, Any] = {}  # by CUDA device: plain_dropout, or None
 
+class Calls(NamedTuple):
+    """Operators of the library.
 
-def operator_for(x: Tensor) -> Any:
-    """pmexp::plain_dropout(x, p, bits, cache_unpacked) where it may be asked for a CUDA tensor; else None.
-
-    It does what packed_dropout does by rng="philox" with a mask to draw, and returns None, with nothing drawn,
-    where x is not plain after all: not contiguous, nested, a dual number, of another dtype, or captured into a
-    CUDA graph.
+    The two that draw return None, with nothing drawn, for what is not plain after all: not contiguous, nested, a
+    dual number, of another dtype, without a mask to draw, or to be captured into a CUDA graph.
     """
+
+    packed_dropout: Any  # (x, p, bits, cache_unpacked): packed_dropout() by rng="philox"
+    dropout_and_bits: Any  # the same, with the packed mask
+    apply_mask: Any  # (x, packed, p, bits): x * keep / (1 - p), of any x
+
+
+_calls: dict[int, Calls | None] = {}  # by CUDA device
+
+
+def calls_for(x: Tensor) -> Calls | None:
+    """The native calls for a CUDA tensor; None where Python has to make them: while anything traces or
+    transforms, and for subclasses."""
     if (
-        type(x) not in _PLAIN
+        not x.is_cuda
+        or torch.compiler.is_compiling()
+        or type(x) not in _PLAIN
         or forward_ad._current_level >= 0
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
@@ -45,7 +56,7 @@ def operator_for(x: Tensor) -> Any:
     ):
         return None
     device = x.get_device()
-    return _operators[device] if device in _operators else _decide(x.device)
+    return _calls[device] if device in _calls else _decide(x.device)
 
 
 def calls() -> str:
@@ -57,12 +68,20 @@ def calls() -> str:
     return "native calls" if reason is None else f"calls by Python: {reason}"
 
 
-def _decide(device: torch.device) -> Any:
+def _decide(device: torch.device) -> Calls | None:
     if torch.cuda.is_current_stream_capturing():
         return None  # what is asked of the device here cannot be captured
     served = _why_python() is None and cuda_seeds.known_on_host(device)
-    _operators[device.index] = torch.ops.pmexp.plain_dropout.default if served else None
-    return _operators[device.index]
+    _calls[device.index] = loaded_calls() if served else None
+    return _calls[device.index]
+
+
+def loaded_calls() -> Calls:
+    """The operators of the library, which is loaded."""
+    there = torch.ops.pmexp
+    return Calls(
+        there.plain_dropout.default, there.plain_dropout_and_bits.default, there.apply_plain_mask.default
+    )
 
 
 @cache
@@ -80,6 +99,8 @@ def _why_python() -> str | None:
 
 
 def _why_not_loaded() -> str | None:
+    if not torch.cuda.is_available():
+        return "no CUDA device"
     if not cuda_backend.has_kernels() or torch.version.hip:
         return "no kernels of Triton for CUDA"
     try:

@@ -214,8 +214,13 @@ bool is_plain(const Tensor& x) {
          !c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
 }
 
+struct Drawn {
+  Tensor y, packed;
+};
+
 // x * keep / (1 - p) with a fresh mask, and the packed mask. x is plain.
-std::pair<Tensor, Tensor> draw(const Tensor& x, double p, int64_t bits) {
+Drawn draw(const Tensor& x, double p, int64_t bits) {
+  const at::NoGradGuard no_grad;
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   const c10::DeviceGuard guard(x.device());
   Tensor y = at::empty_like(x);
@@ -263,18 +268,19 @@ Tensor apply_bits(const Tensor& x, const Tensor& packed, double p, int64_t bits)
 struct PackedDropout : torch::autograd::Function<PackedDropout> {
   static constexpr bool is_traceable = true;
 
-  static Tensor forward(AutogradContext* context, const Tensor& x, double p, int64_t bits, bool cache) {
-    auto [y, packed] = draw(x, p, bits);
+  static Tensor forward(AutogradContext* context, const Tensor& x, const Drawn& drawn, double p, int64_t bits,
+                        bool cache) {
     context->saved_data["p"] = p;
     context->saved_data["options"] = bits * 2 + cache;
-    context->save_for_backward({packed});
+    context->save_for_backward({drawn.packed});
     context->set_materialize_grads(false);
-    return y;
+    return drawn.y;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    const Tensor &grad = grads[0];
-    if (!grad.defined()) return {Tensor(), Tensor(), Tensor(), Tensor()};
+    const Tensor& grad = grads[0];
+    const Tensor none;
+    if (!grad.defined()) return {none, none, none, none, none};
     const Tensor packed = context->get_saved_variables()[0];
     const double p = context->saved_data["p"].toDouble();
     const int64_t options = context->saved_data["options"].toInt(), bits = options / 2;
@@ -282,25 +288,38 @@ struct PackedDropout : torch::autograd::Function<PackedDropout> {
     if (options % 2 == 1 && torch::autograd::get_current_graph_task_keep_graph() && is_plain(grad)) {
       auto [kept, first] = context->saved_data.emplace("keep", at::IValue());
       if (first) kept->second = unpack_bits(packed, grad.sizes(), bits);
-      return {grad.mul(kept->second.toTensor()).mul(kept_scale(p, grad)), Tensor(), Tensor(), Tensor()};
+      return {grad.mul(kept->second.toTensor()).mul(kept_scale(p, grad)), none, none, none, none};
     }
-    return {apply_bits(grad, packed, p, bits), Tensor(), Tensor(), Tensor()};
+    return {apply_bits(grad, packed, p, bits), none, none, none, none};
   }
 };
 
-std::optional<Tensor> plain_dropout(const Tensor& x, double p, int64_t bits, bool cache_unpacked) {
-  if (!(p > 0.0 && p < 1.0) || x.numel() == 0 || !is_plain(x)) return std::nullopt;
-  if (bits != 1 && bits != 2 && bits != 4) return std::nullopt;
+// Nothing where x is not plain or no mask is to be drawn.
+std::tuple<std::optional<Tensor>, std::optional<Tensor>> plain_dropout_and_bits(const Tensor& x, double p,
+                                                                                 int64_t bits, bool cache_unpacked) {
+  const bool has_mask = p > 0.0 && p < 1.0 && x.numel() > 0 && (bits == 1 || bits == 2 || bits == 4);
+  if (!has_mask || !is_plain(x)) return {std::nullopt, std::nullopt};
   if (x.is_cuda() && driver().found) {  // a captured program has to draw anew at each replay
     int capturing = 0;
-    if (driver().is_capturing(current_stream(x.device()), &capturing) != 0 || capturing != 0) return std::nullopt;
+    const int error = driver().is_capturing(current_stream(x.device()), &capturing);
+    if (error != 0 || capturing != 0) return {std::nullopt, std::nullopt};
   }
-  if (at::GradMode::is_enabled() && x.requires_grad()) return PackedDropout::apply(x, p, bits, cache_unpacked);
-  return draw(x, p, bits).first;
+  Drawn drawn = draw(x, p, bits);
+  if (at::GradMode::is_enabled() && x.requires_grad()) {
+    drawn.y = PackedDropout::apply(x, drawn, p, bits, cache_unpacked);
+  }
+  return {drawn.y, drawn.packed};
+}
+
+std::optional<Tensor> plain_dropout(const Tensor& x, double p, int64_t bits, bool cache_unpacked) {
+  return std::get<0>(plain_dropout_and_bits(x, p, bits, cache_unpacked));
 }
 
 TORCH_LIBRARY_FRAGMENT(pmexp, library) {
   library.def("plain_dropout(Tensor x, float p, int bits, bool cache_unpacked) -> Tensor?", plain_dropout);
+  library.def("plain_dropout_and_bits(Tensor x, float p, int bits, bool cache_unpacked) -> (Tensor?, Tensor?)",
+              plain_dropout_and_bits);
+  library.def("apply_plain_mask(Tensor x, Tensor packed, float p, int bits) -> Tensor", apply_bits);
   library.def("register_kernel(Tensor x, Tensor packed, Tensor y, bool draws, int bits, int function, int shared,"
               " int threads, int elements) -> ()", register_kernel);
 }

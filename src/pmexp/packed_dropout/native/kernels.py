@@ -9,8 +9,14 @@ import torch
 # and appends two addresses of scratch memory, which these kernels need none of.
 _PASSED = {
     "_dropout_kernel": {
-        **{"x": 8, "columns": 4, "y": 8, "packed": 8},
-        **{"key": 8, "numel": 4, "threshold": 8, "scale_bits": 8},
+        "x": 8,
+        "columns": 4,
+        "y": 8,
+        "packed": 8,
+        "key": 8,
+        "numel": 4,
+        "threshold": 8,
+        "scale_bits": 8,
     },
     "_scale_kernel": {"x": 8, "packed": 8, "y": 8, "numel": 4, "scale_bits": 8},
 }
@@ -40,11 +46,12 @@ def offer(kernel: Any, arguments: tuple[Any, ...], compiled: Any) -> None:
 def can_be_passed(kernel: Any, compiled: Any) -> bool:
     """Whether a compiled kernel takes exactly what calls.cpp passes, by its source and by its PTX."""
     passed = _PASSED.get(kernel.__name__)
+    if passed is None:
+        return False
     taken = [name for name, kind in compiled.src.signature.items() if kind != "constexpr"]
     metadata = compiled.metadata
     return (
-        passed is not None
-        and taken == list(passed)
+        taken == list(passed)
         and parameter_sizes(compiled.asm["ptx"]) == [*passed.values(), *_SCRATCH]
         and metadata.num_ctas == 1
         and metadata.shared <= _MOST_SHARED
