@@ -106,6 +106,8 @@ class Compiled(CompiledKernel):
 class Kernel:
     """A kernel that counts what Triton has to launch."""
 
+    __name__ = "one of ours"
+
     def __init__(self) -> None:
         self.params = triton_kernels._scale_kernel.params
         self.by_triton: list[Any] = []

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from pmexp.packed_dropout import cuda_mapping, cuda_rng, cuda_seeds, ops, reference
+from pmexp.packed_dropout import cuda_mapping, cuda_rng, cuda_seeds, native, ops, reference
 from pmexp.packed_dropout.bit_flips import flip_bits
 from pmexp.packed_dropout.nested import of_values
 from pmexp.packed_dropout.transforms import (
@@ -73,6 +73,12 @@ def packed_dropout(
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
         options |= {"flip_rate": flip_rate}
         return handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
+    if (
+        (training and rng == "philox" and not (inplace or flip_rate) and type(p) is float)
+        and (calls := native.calls_for(input))
+        and (y := calls.packed_dropout(input, p, bits, cache_unpacked)) is not None
+    ):
+        return cast(Tensor, y)
     if input.is_nested:
         chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
         return of_values(packed_dropout, input, training=training, inplace=inplace, **asdict(chosen))
@@ -320,6 +326,8 @@ def _apply_mask(
     """x * keep / (1 - p), by the Boolean mask where there is one."""
     if keep is not None:
         return reference.scaled(x, keep, reference.kept_scale(p, x.dtype) if scale is None else scale)
+    if scale is None and (calls := native.calls_for(x)):
+        return cast(Tensor, calls.apply_mask(x, packed, p, bits))
     operators = ops.operators_for(x)
     if scale is None:
         return cast(Tensor, operators.apply_packed_mask(x, packed, p, bits))

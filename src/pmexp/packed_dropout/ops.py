@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from pmexp.packed_dropout import cpu, cuda_backend, cuda_mapping, reference
+from pmexp.packed_dropout import cpu, cuda_backend, cuda_mapping, native, reference
 
 _library = torch.library.Library("pmexp", "DEF")
 _SCHEMAS = (
@@ -46,7 +46,8 @@ def backend(device: torch.device) -> str:
     if device.type == "cpu" and _cpu_core is not None:
         return _cpu_core.name
     if device.type == "cuda":
-        return str(cuda_backend.operators().name)
+        calls = f", {native.calls()}" * cuda_backend.has_kernels()
+        return f"{cuda_backend.operators().name}{calls}"
     missing = device.type == "cpu" and not cpu.available_backends()
     return f"torch reference on {device.type}" + " (the C++ core was not built)" * missing
 

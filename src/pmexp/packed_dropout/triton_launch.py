@@ -18,6 +18,8 @@ from torch import Tensor
 from triton import knobs
 from triton.compiler import CompiledKernel
 
+from pmexp.packed_dropout.native import kernels
+
 
 class _Places(NamedTuple):
     """Where what lies among the arguments of a kernel."""
@@ -54,6 +56,7 @@ def _launch(device: int, kernel: Any, programs: int, arguments: tuple[Any, ...],
         compiled = kernel[(programs,)](*arguments, **options)
         if kind and isinstance(compiled, CompiledKernel):
             _compiled[kind] = compiled
+            kernels.offer(kernel, arguments, compiled)
         return
     stream = torch._C._cuda_getCurrentRawStream(device)
     if _is_watched():
@@ -67,6 +70,11 @@ def _is_watched() -> bool:
     """Whether a profiler asked Triton to be called at each launch."""
     enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
     return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))  # a chain, if not one
+
+
+def forget() -> None:
+    """Has every kernel launched by Triton once more."""
+    _compiled.clear()
 
 
 def kind_and_values(
