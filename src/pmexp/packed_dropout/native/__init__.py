@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from pmexp.packed_dropout import cuda_backend, cuda_seeds
+from pmexp.packed_dropout import cuda_backend, cuda_rng, cuda_seeds
 from pmexp.packed_dropout.native.build import NotBuilt, library
 
 ENVIRONMENT_VARIABLE = "PMEXP_CUDA_CALLS"
@@ -30,8 +30,8 @@ _PLAIN = (Tensor, nn.Parameter)
 class Calls(NamedTuple):
     """Operators of the library.
 
-    The two that draw return None, with nothing drawn, for what is not plain after all: not contiguous, nested, a
-    dual number, of another dtype, without a mask to draw, or to be captured into a CUDA graph.
+    The two that draw return None, with nothing drawn, for what is not plain after all: not contiguous,
+    nested, a dual number, of another dtype, without a mask to draw, or to be captured into a CUDA graph.
     """
 
     packed_dropout: Any  # (x, p, bits, cache_unpacked): packed_dropout() by rng="philox"
@@ -111,5 +111,6 @@ def _why_not_loaded() -> str | None:
         return f"not loaded: {str(error).splitlines()[0]}"
     from pmexp.packed_dropout import triton_launch  # with Triton, which takes a second
 
+    cuda_rng.take_offset = torch.ops.pmexp.take_offset.default  # both draw from one generator
     triton_launch.forget()  # so that what has been launched is launched by Triton once more, and registered
     return None
