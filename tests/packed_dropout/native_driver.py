@@ -24,9 +24,8 @@ typedef void (*Launched)(void*, unsigned, unsigned, unsigned, unsigned, unsigned
 static Launched launched;
 static __thread void* context;
 void on_launch(Launched function) { launched = function; }
-void* context_of_this_thread(void) { return context; }
 int cuCtxGetCurrent(void** found) { *found = context; return 0; }
-int cuCtxSetCurrent(void* chosen) { context = chosen; return 0; }
+void set_context(void* chosen) { context = chosen; }
 int cuStreamIsCapturing(void* stream, int* status) { *status = 0; return 0; }
 int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void* stream, void** parameters, void** extra) {
@@ -122,8 +121,7 @@ def load_driver(folder: Path) -> tuple[Driver, Callable[..., None]]:
         ["g++", "-x", "c", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", source, "-o", target], check=True
     )
     driver = Driver(ctypes.CDLL(str(target), mode=ctypes.RTLD_GLOBAL))
-    driver.library.context_of_this_thread.restype = ctypes.c_void_p
-    driver.library.cuCtxSetCurrent.argtypes = [ctypes.c_void_p]
+    driver.library.set_context.argtypes = [ctypes.c_void_p]
     callback = _LAUNCHED(driver.launched)
     driver.library.on_launch(callback)
     return driver, callback

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from native_driver import SIZES, Driver, load_driver
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import ops, packed_dropout, reference
+from pmexp.packed_dropout import cuda_seeds, ops, packed_dropout, reference
 from pmexp.packed_dropout.native import build, kernels
 from pmexp.packed_dropout.recompute import packed_dropout_and_bits
 
@@ -44,7 +46,6 @@ def driver(library: Driver) -> Iterator[Driver]:
         library.add(0, x, packed, torch.empty_like(x), kernel == "_dropout_kernel", bits)
     library.names.clear()
     assert not library.failed, library.failed
-    assert library.library.context_of_this_thread() is None
 
 
 def native(x: Tensor, p: float = 0.5, bits: int = 1, cache_unpacked: bool = True) -> Tensor:
@@ -316,23 +317,25 @@ def test_a_kernel_serves_only_what_triton_would_compile_alike(driver: Driver) ->
         assert [launch.function for launch in driver.launches] == [wanted] * (wanted is not None)
 
 
-def test_a_new_thread_gets_the_context_that_a_kernel_was_loaded_into(driver: Driver) -> None:
+def test_a_kernel_is_launched_in_its_own_context_alone(driver: Driver) -> None:
+    """A new thread is in none; another device has another one."""
     x = torch.ones(64)
-    driver.library.cuCtxSetCurrent(77)
+    driver.library.set_context(77)
     register_both(driver, itertools.count(900), x, 1)
-    contexts = []
+    launches = []
 
-    def in_thread(before: int | None) -> None:
-        driver.library.cuCtxSetCurrent(before)
+    def in_thread(context: int | None) -> None:
+        driver.library.set_context(context)
+        driver.launches.clear()
         native(x)
-        contexts.append((len(driver.launches), driver.library.context_of_this_thread()))
+        launches.append(len(driver.launches))
 
-    for before in (None, 77, 78):  # of another device: nothing is launched into it
-        thread = threading.Thread(target=in_thread, args=(before,))
+    for context in (None, 77, 78):
+        thread = threading.Thread(target=in_thread, args=(context,))
         thread.start()
         thread.join()
-    driver.library.cuCtxSetCurrent(None)
-    assert contexts == [(1, 77), (2, 77), (2, 78)]
+    driver.library.set_context(None)
+    assert launches == [0, 1, 0]
 
 
 def test_the_compiled_kernels_take_what_is_passed() -> None:
@@ -380,6 +383,12 @@ def test_with_the_packed_mask() -> None:
             assert torch.equal(torch.autograd.grad(y, x, other)[0], found)
     for x in (torch.ones(4, 3).t(), torch.ones(0)):
         assert torch.ops.pmexp.plain_dropout_and_bits(x, 0.3, 2, True) == (None, None)
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**61 - 1))
+def test_seeds_are_those_of_python(seed: int, quarter: int) -> None:
+    signed = seed - (seed >> 63 << 64)
+    assert torch.ops.pmexp.seed_at(signed, 4 * quarter) == cuda_seeds.seed_at(seed, 4 * quarter)
 
 
 def test_module_parameters_are_plain() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pmexp.packed_dropout import backend, cuda_backend, native
+from pmexp.packed_dropout import backend, cuda_backend, cuda_rng, native
 from pmexp.packed_dropout.native import build
 
 CUDA = torch.device("cuda")
@@ -103,5 +103,9 @@ def test_a_library_is_loaded_and_every_kernel_launched_anew(monkeypatch: pytest.
 
     monkeypatch.delenv(build.FOLDER_VARIABLE)  # the real one, where test_native.py has it built
     monkeypatch.setattr(triton_launch, "_compiled", {("kind",): None})
+    monkeypatch.setattr(cuda_rng, "take_offset", None)
     assert backend(CUDA).endswith(", native calls")
     assert triton_launch._compiled == {}
+    assert cuda_rng.take_offset is torch.ops.pmexp.take_offset.default
+    with pytest.raises(RuntimeError, match=r"CPU|offset"):  # which has no offset: the arguments are right
+        cuda_rng.take_offset(torch.device("cpu"), 4)

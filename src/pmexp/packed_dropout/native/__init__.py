@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from pmexp.packed_dropout import cuda_backend, cuda_seeds
+from pmexp.packed_dropout import cuda_backend, cuda_rng, cuda_seeds
 from pmexp.packed_dropout.native.build import NotBuilt, library
 
 ENVIRONMENT_VARIABLE = "PMEXP_CUDA_CALLS"
@@ -111,5 +111,6 @@ def _why_not_loaded() -> str | None:
         return f"not loaded: {str(error).splitlines()[0]}"
     from pmexp.packed_dropout import triton_launch  # with Triton, which takes a second
 
+    cuda_rng.take_offset = torch.ops.pmexp.take_offset.default  # both draw from one generator
     triton_launch.forget()  # so that what has been launched is launched by Triton once more, and registered
     return None

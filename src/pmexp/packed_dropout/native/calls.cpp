@@ -39,7 +39,6 @@ struct Driver {
                 unsigned block_y, unsigned block_z, unsigned shared, void* stream, void** parameters,
                 void** extra) = nullptr;
   int (*current_context)(void** context) = nullptr;
-  int (*set_context)(void* context) = nullptr;
   int (*is_capturing)(void* stream, int* status) = nullptr;
   bool found = false;
 
@@ -51,7 +50,7 @@ struct Driver {
       return function != nullptr;
     };
     found = find(launch, "cuLaunchKernel") && find(current_context, "cuCtxGetCurrent") &&
-            find(set_context, "cuCtxSetCurrent") && find(is_capturing, "cuStreamIsCapturing");
+            find(is_capturing, "cuStreamIsCapturing");
   }
 };
 
@@ -116,18 +115,13 @@ void register_kernel(const Tensor& x, const Tensor& packed, const Tensor& y, boo
   kernels[place].store(kernel, std::memory_order_release);
 }
 
-// The kernel for these tensors, on a thread in whose context it can run now; else nullptr.
-const Kernel* ready_kernel(const Tensor& x, const Tensor& packed, const Tensor& y, bool draws, int64_t bits) {
+// The kernel for these tensors; nullptr also on a thread that is not in the context of the kernel, as a new one
+// is in none: whatever runs instead puts it into one.
+const Kernel* find_kernel(const Tensor& x, const Tensor& packed, const Tensor& y, bool draws, int64_t bits) {
   const int64_t place = slot(x, packed, y, draws, bits);
   const Kernel* kernel = place < 0 ? nullptr : kernels[place].load(std::memory_order_acquire);
-  if (kernel == nullptr) return nullptr;
   void* context = nullptr;
-  if (driver().current_context(&context) != 0) return nullptr;
-  if (context == nullptr && kernel->context != nullptr) {  // a new thread
-    if (driver().set_context(kernel->context) != 0) return nullptr;
-  } else if (context != kernel->context) {
-    return nullptr;
-  }
+  if (kernel == nullptr || driver().current_context(&context) != 0 || context != kernel->context) return nullptr;
   return kernel;
 }
 
@@ -167,13 +161,25 @@ int64_t seed_at(uint64_t seed, uint64_t offset) {
   return static_cast<int64_t>((uint64_t{c0} << 32 | c1) % (uint64_t{1} << 62));
 }
 
+// Advances the offset of the device's default generator and returns the one before.
+int64_t advance(at::Generator& generator, int64_t increment) {
+  const uint64_t offset = generator.get_offset();
+  generator.set_offset(offset + increment);
+  return static_cast<int64_t>(offset);
+}
+
+int64_t take_offset(c10::Device device, int64_t increment) {
+  at::Generator generator = at::globalContext().defaultGenerator(device);
+  std::lock_guard<std::mutex> lock(generator.mutex());
+  return advance(generator, increment);
+}
+
 int64_t next_seed(c10::Device device) {
   if (!device.is_cuda()) return at::randint(int64_t{1} << 62, {1}, at::kLong).item<int64_t>();
   at::Generator generator = at::globalContext().defaultGenerator(device);
   std::lock_guard<std::mutex> lock(generator.mutex());
-  const uint64_t offset = generator.get_offset();
-  generator.set_offset(offset + 4);
-  return seed_at(generator.current_seed(), offset);
+  const uint64_t seed = generator.current_seed();
+  return seed_at(seed, static_cast<uint64_t>(advance(generator, 4)));
 }
 
 // ---- The operators of ops.py, which run whatever is not launched here. ----
@@ -226,7 +232,7 @@ Drawn draw(const Tensor& x, double p, int64_t bits) {
   Tensor y = at::empty_like(x);
   Tensor packed = at::empty({packed_bytes(x.numel(), bits)}, x.options().dtype(at::kByte));
   int64_t key = next_seed(x.device());
-  const Kernel* kernel = ready_kernel(x, packed, y, true, bits);
+  const Kernel* kernel = find_kernel(x, packed, y, true, bits);
   if (kernel == nullptr) {
     std::tie(y, packed) = packed_dropout(x, at::full({1}, key, at::kLong), p, bits);
     return {y, packed};
@@ -252,7 +258,7 @@ Tensor apply_bits(const Tensor& x, const Tensor& packed, double p, int64_t bits)
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const c10::DeviceGuard guard(x.device());
     Tensor y = at::empty_like(x);
-    if (const Kernel* kernel = ready_kernel(x, packed, y, false, bits)) {
+    if (const Kernel* kernel = find_kernel(x, packed, y, false, bits)) {
       const void *from = x.const_data_ptr(), *mask = packed.const_data_ptr();
       void *to = y.mutable_data_ptr(), *none = nullptr;
       int32_t numel = static_cast<int32_t>(x.numel());
@@ -319,6 +325,10 @@ TORCH_LIBRARY_FRAGMENT(pmexp, library) {
   library.def("plain_dropout(Tensor x, float p, int bits, bool cache_unpacked) -> Tensor?", plain_dropout);
   library.def("plain_dropout_and_bits(Tensor x, float p, int bits, bool cache_unpacked) -> (Tensor?, Tensor?)",
               plain_dropout_and_bits);
+  library.def("take_offset(Device device, int increment) -> int", take_offset);
+  library.def("seed_at(int seed, int offset) -> int", [](int64_t seed, int64_t offset) {
+    return seed_at(static_cast<uint64_t>(seed), static_cast<uint64_t>(offset));
+  });
   library.def("apply_plain_mask(Tensor x, Tensor packed, float p, int bits) -> Tensor", apply_bits);
   library.def("register_kernel(Tensor x, Tensor packed, Tensor y, bool draws, int bits, int function, int shared,"
               " int threads, int elements) -> ()", register_kernel);
