@@ -143,6 +143,15 @@ def test_the_second_launch_of_a_kind_goes_past_triton(monkeypatch: pytest.Monkey
     assert len(kernel.by_triton) == 2
 
 
+def test_a_kernel_compiled_with_other_options_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 76, raising=False)
+    kernel, x, packed = Kernel(), torch.ones(64), torch.zeros(8, dtype=torch.uint8)
+    for warps in (4, 8, 4, 8):
+        triton_launch._launch(CPU, kernel, 3, (x, packed, x, 64, 5, 1, 256), {"num_warps": warps})
+    assert [options["num_warps"] for _, _, options in kernel.by_triton] == [4, 8]
+    assert len(kernel.past_it) == 2
+
+
 @pytest.mark.parametrize("hook", ["launch_enter_hook", "launch_exit_hook"])
 def test_a_profilers_hook_is_called_at_each_launch(hook: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By what `kernel[grid]` does in this Triton; without hooks the same but for them."""

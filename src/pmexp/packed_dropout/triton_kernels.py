@@ -360,15 +360,19 @@ def native_dropout(
 
 def apply_packed_mask(x: Tensor, packed: Tensor, p: float, bits: int) -> Tensor:
     """See ops.apply_packed_mask: x * keep / (1 - p) in the dtype and layout of x."""
-    return scale_packed_mask(x, packed, kept_scale(p, x.dtype), bits)
+    return _apply_mask(x, packed, _threshold_and_scale(p, x.dtype)[1], bits)
 
 
 def scale_packed_mask(x: Tensor, packed: Tensor, scale: float, bits: int) -> Tensor:
     """See ops.scale_packed_mask: x * keep * scale in the dtype and layout of x."""
+    return _apply_mask(x, packed, _bits_of(scale), bits)
+
+
+def _apply_mask(x: Tensor, packed: Tensor, scale_bits: int, bits: int) -> Tensor:
     check_packed(packed, x.numel(), bits)
     dense = _dense(x)
     y = torch.empty_like(dense)
-    _run_rows(_scale_kernel, dense, packed.contiguous(), y, x.numel(), _bits_of(scale), bits)
+    _run_rows(_scale_kernel, dense, packed.contiguous(), y, x.numel(), scale_bits, bits)
     return with_layout(x, dense, y)
 
 
@@ -402,7 +406,6 @@ def _dense(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
-@lru_cache(maxsize=1024)
 def _bits_of(scale: float) -> int:
     """The bits of a double, as the int64 that carries it into a kernel."""
     return int(struct.unpack("<q", struct.pack("<d", scale))[0])
