@@ -317,6 +317,14 @@ def test_a_kernel_serves_only_what_triton_would_compile_alike(driver: Driver) ->
         assert [launch.function for launch in driver.launches] == [wanted] * (wanted is not None)
 
 
+def test_the_first_kernel_of_a_kind_stays(driver: Driver) -> None:
+    x, packed = torch.ones(64), torch.zeros(8, dtype=torch.uint8)
+    for function in (5, 6):
+        driver.add(function, x, packed, torch.empty(64), True, 1)
+    native(x)
+    assert [launch.function for launch in driver.launches] == [5]
+
+
 def test_a_kernel_is_launched_in_its_own_context_alone(driver: Driver) -> None:
     """A new thread is in none; another device has another one."""
     x = torch.ones(64)

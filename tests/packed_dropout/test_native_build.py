@@ -21,6 +21,7 @@ def choose_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     monkeypatch.setenv(build.FOLDER_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.delenv(native.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(native, "is_loaded", lambda: False)
     for cached in (native._why_python, cuda_backend.operators):
         cached.cache_clear()
     yield
@@ -101,7 +102,8 @@ def test_a_library_is_built_once_and_then_found(
 def test_a_library_is_loaded_and_every_kernel_launched_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     from pmexp.packed_dropout import triton_launch
 
-    monkeypatch.delenv(build.FOLDER_VARIABLE)  # the real one, where test_native.py has it built
+    monkeypatch.undo()  # the library that test_native.py uses
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(triton_launch, "_compiled", {("kind",): None})
     monkeypatch.setattr(cuda_rng, "take_offset", None)
     assert backend(CUDA).endswith(", native calls")

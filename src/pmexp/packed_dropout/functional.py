@@ -5,6 +5,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
+from torch._C._functorch import unwrap_if_dead
 from torch.autograd import Function, forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
@@ -95,7 +96,9 @@ def packed_dropout(
     if not needs_graph(input, flip_rate):
         y, _ = draw(input, seed, chosen)
         return input.copy_(y) if inplace else y
-    return _TransformableDropout.dropped(input, seed, chosen, inplace=inplace)
+    if in_eager_mode():
+        return cast(Tensor, _apply_packed(unwrap_if_dead(input), seed, chosen, None, inplace))
+    return _TransformablePackedDropout.dropped(input, seed, chosen, inplace=inplace)
 
 
 def needs_mask(input: Tensor, p: float, training: bool) -> bool:
@@ -185,11 +188,11 @@ def check_options(p: float, bits: int = 1, rng: str = "philox", flip_rate: float
 
 def dropout_and_bits(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tensor]:
     """x * keep / (1 - p) with a fresh mask, and the packed mask that backward uses."""
-    return cast(tuple[Tensor, Tensor], _TransformableDropout.run(x, seed, options, False))
+    return cast(tuple[Tensor, Tensor], _TransformablePackedDropout.run(x, seed, options, False))
 
 
 class _PackedDropout(Function):
-    """Of plain tensors in eager mode. It has one output: each costs, and one of several could be no view."""
+    """In eager mode without transforms. It has one output: each costs, and one of several could be no view."""
 
     @staticmethod
     def forward(
@@ -211,7 +214,7 @@ class _PackedDropout(Function):
 _apply_packed = super(Function, _PackedDropout).apply  # see TransformableFunction.run
 
 
-class _TransformableDropout(TransformableFunction):
+class _TransformablePackedDropout(TransformableFunction):
     @staticmethod
     def forward(x: Tensor, seed: Tensor | None, options: Options, inplace: bool) -> tuple[Tensor, Tensor]:
         y, packed = draw(x, seed, options)

@@ -76,6 +76,11 @@ def _decide(device: torch.device) -> Calls | None:
     return _calls[device.index]
 
 
+def is_loaded() -> bool:
+    """Whether the library is in this process."""
+    return hasattr(torch.ops.pmexp, "plain_dropout")
+
+
 def loaded_calls() -> Calls:
     """The operators of the library, which is loaded."""
     there = torch.ops.pmexp
@@ -104,7 +109,8 @@ def _why_not_loaded() -> str | None:
     if not cuda_backend.has_kernels() or torch.version.hip:
         return "no kernels of Triton for CUDA"
     try:
-        torch.ops.load_library(library())
+        if not is_loaded():  # to load another copy would end the process
+            torch.ops.load_library(library())
     except NotBuilt as error:
         return str(error)
     except (OSError, RuntimeError) as error:

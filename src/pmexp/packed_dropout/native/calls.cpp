@@ -102,17 +102,16 @@ int64_t slot(const Tensor& x, const Tensor& packed, const Tensor& y, bool draws,
   return ((((device * 2 + draws) * 4 + dtype) * 3 + width) * 2 + aligned(x)) * 2 + (numel % 16 == 0);
 }
 
+// The first kernel of a kind stays; a function of 0 takes it away.
 void register_kernel(const Tensor& x, const Tensor& packed, const Tensor& y, bool draws, int64_t bits,
                      int64_t function, int64_t shared, int64_t threads, int64_t elements) {
   const int64_t place = slot(x, packed, y, draws, bits);
-  if (place < 0 || !driver().found) return;
   void* context = nullptr;
-  if (driver().current_context(&context) != 0) return;
-  const Kernel* kernel = function == 0 ? nullptr
-                                       : new Kernel{reinterpret_cast<void*>(function), context,
-                                                    static_cast<unsigned>(shared), static_cast<unsigned>(threads),
-                                                    static_cast<unsigned>(elements)};  // as Triton, for good
-  kernels[place].store(kernel, std::memory_order_release);
+  if (place < 0 || !driver().found || driver().current_context(&context) != 0) return;
+  if (function == 0) return kernels[place].store(nullptr);
+  if (kernels[place].load() != nullptr) return;
+  kernels[place].store(new Kernel{reinterpret_cast<void*>(function), context, static_cast<unsigned>(shared),
+                                  static_cast<unsigned>(threads), static_cast<unsigned>(elements)});
 }
 
 // The kernel for these tensors; nullptr also on a thread that is not in the context of the kernel, as a new one
