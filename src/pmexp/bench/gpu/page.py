@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 _INTRODUCTION = """\
-Times are of the device, between two events, unless a column says host; contenders take turns, in an order
-that is reversed at every round, after warm-up. An interval is of 95 %, of the rounds' median ratio."""
+Times are of the device, between two events, unless a column says host or wall; contenders take turns, in an
+order that is reversed at every round, after warm-up. An interval is of 95 %, of the rounds' median ratio;
+fewer than 6 rounds have none."""
 
 
 def page(record: dict[str, Any]) -> str:

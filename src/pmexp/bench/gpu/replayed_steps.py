@@ -68,7 +68,7 @@ def _row(bench: Bench, workload: Workload, name: str, timed: list[Timed], baseli
         variant=name,
         batch=workload.size.batch,
         graph=True,
-        step_ms=1e3 * statistics.median(wall),
+        wall_ms=1e3 * statistics.median(wall),
         host_ms=1e3 * statistics.median(one.host_seconds for one in timed),
         **ratio_cells(of_baseline, wall, "times_as_fast"),
         rounds=len(wall),

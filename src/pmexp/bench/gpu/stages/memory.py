@@ -43,7 +43,7 @@ def measure(bench: Bench) -> None:
     size = bert_large(bench.tiny)
     bench.note(
         f"{size.name}, batch {size.batch}, {size.length} tokens, {_PRECISION} autocast, AdamW, clipping; "
-        "step ms is wall time, host ms the part of it until the host was done; a CUDA graph leaves the host "
+        "host ms is the part of wall ms until the host was done; a CUDA graph leaves the host "
         "next to nothing to do, so its step is the device's own cost"
     )
     pieces: tuple[tuple[str, _Piece, int], ...] = (  # with shares of the time
@@ -141,7 +141,7 @@ def _cells(row: StepRow, rows: Sequence[StepRow]) -> dict[str, Cell]:
         "variant": row.variant,
         "batch": row.batch,
         "graph": False,
-        "step_ms": row.ms,
+        "wall_ms": row.ms,
         "host_ms": row.host_ms,
         **ratio_cells(baseline.seconds, row.seconds, "times_as_fast"),
         "rounds": len(row.seconds),
