@@ -285,7 +285,7 @@ def test_a_kernel_serves_only_what_triton_would_compile_alike(driver: Driver) ->
         if draws:
             kernel, arguments = (
                 triton_kernels._dropout_kernel,
-                (x, None, 8, None, y, packed, None, 3, *scalars, True),
+                (x, None, None, y, packed, None, 3, 8, *scalars, True),
             )
             arguments = (*arguments, bits, 128)
         else:

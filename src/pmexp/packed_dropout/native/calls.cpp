@@ -241,7 +241,7 @@ Drawn draw(const Tensor& x, double p, int64_t bits) {
   int32_t columns = 8, numel = static_cast<int32_t>(x.numel());  // of no bias
   int64_t threshold = static_cast<int64_t>(std::nearbyint((1.0 - p) * 4294967296.0));
   int64_t scale = bits_of(kept_scale(p, x));
-  void* parameters[] = {&from, &columns, &to, &mask, &key, &numel, &threshold, &scale, &none, &none};
+  void* parameters[] = {&from, &to, &mask, &key, &columns, &numel, &threshold, &scale, &none, &none};
   launch(*kernel, x, parameters);
   return {y, packed};
 }

@@ -10,10 +10,10 @@ import torch
 _PASSED = {
     "_dropout_kernel": {
         "x": 8,
-        "columns": 4,
         "y": 8,
         "packed": 8,
         "key": 8,
+        "columns": 4,
         "numel": 4,
         "threshold": 8,
         "scale_bits": 8,
