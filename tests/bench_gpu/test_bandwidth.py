@@ -14,7 +14,7 @@ import torch
 from pmexp.bench.gpu import device_time, dropouts, kernels
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
-from pmexp.bench.gpu.device_time import DeviceTimer, rounds
+from pmexp.bench.gpu.device_time import DeviceTimer, ratio_cells, rounds
 from pmexp.bench.gpu.kernels import shapes_of
 from pmexp.bench.gpu.stages import bandwidth
 from pmexp.packed_dropout import cuda_backend, ops, packed_dropout, reference
@@ -79,8 +79,9 @@ def test_bytes_are_those_that_each_pass_must_move(found: Findings) -> None:
         for phase, moved in (("forward", a_pass), ("backward", a_pass), ("both", 2 * a_pass)):
             expected = moved / row[f"{phase}_us"] / 1e3
             assert row[f"{phase}_GB_per_s"] == pytest.approx(expected)
-        assert row["low"] <= row["times_nn_dropout"] <= row["high"]
-        assert row["share_low"] <= row["share_of_copy"] <= row["share_high"]
+        assert (
+            row["rounds"] < 6 and row["low"] is row["high"] is row["share_low"] is row["share_high"] is None
+        )
         if row["contender"] == "nn.Dropout":
             assert row["times_nn_dropout"] == 1.0
 
@@ -249,3 +250,16 @@ def test_rounds_turn_the_order_and_end_with_the_time(device: Device) -> None:
         device.now += 1.0
     assert orders == ["ab", "ba", "ab", "ba"]  # a fifth would need twice its second
     assert list(rounds("ab", 3, Budget(-1.0))) == ["ab"]
+    assert list(rounds("ab", 3, Budget(-1.0), least=2)) == ["ab", "ba"]
+    assert len(list(rounds("ab", 3, Budget(-1.0), least=6))) == 3
+
+
+def test_a_ratio_of_few_rounds_has_no_interval() -> None:
+    times = [3.0, 2.0, 4.0, 2.0, 6.0, 2.0]
+    assert ratio_cells(times[:5], [2.0] * 5, "ratio", "its_") == {
+        "ratio": 1.5,
+        "its_low": None,
+        "its_high": None,
+    }
+    assert ratio_cells(times, [2.0] * 6, "ratio", factor=10) == {"ratio": 12.5, "low": 10.0, "high": 30.0}
+    assert ratio_cells([], [2.0], "ratio") == {}

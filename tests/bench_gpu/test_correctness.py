@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from pmexp.bench.gpu import compile_ahead
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.gpu.equality import difference
-from pmexp.bench.gpu.operators import check_operators
 from pmexp.bench.gpu.stages import correctness
 from pmexp.bench.gpu.stock_masks import check_beyond_int32, check_stock_masks
+from pmexp.bench.gpu.surroundings import DROPOUTS
 from pmexp.packed_dropout import ops
 
 Found = list[dict[str, Any]]
@@ -42,7 +44,40 @@ def test_all_holds_on_the_cpu() -> None:
     }
     assert all(case["equal"] for case in cases)
     left_out = [line["text"].partition(":")[0] for line in found if line["kind"] == "left_out"]
-    assert left_out == ["bytes that a mask keeps", "streams", "CUDA graphs"]
+    reduced = [f"torch.compile, {name}, mode=reduce-overhead" for name in DROPOUTS]
+    assert left_out == ["bytes that a mask keeps", "CUDA graphs", "streams", *reduced]
+
+
+def test_what_every_run_relies_on_comes_first() -> None:
+    names = list(correctness.PIECES)
+    last = [name for name in names if "float64" in name or "reduce-overhead" in name or "4 bits" in name]
+    assert len(names) == 32 and len(last) == 6
+    assert min(map(names.index, last)) > names.index("torch.compile, seeded, mode=default")
+    assert names.index("rng=torch in torch.float16") < names.index("record of rng=torch")  # tells of them
+
+
+def test_shares_of_the_checks_are_all_of_them_and_end_with_their_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+    pieces = {
+        name: lambda bench, name=name: done.append(f"{name} {bench.device} {bench.tiny}") for name in "abcde"
+    }
+    monkeypatch.setattr(correctness, "PIECES", pieces)
+    assert compile_ahead.main("cpu", "tiny", "1", "2", "60") == 0
+    assert done == ["b cpu True", "d cpu True"]
+    assert compile_ahead.main("cpu", "full", "0", "2", "60") == 0
+    assert done[2:] == ["a cpu False", "c cpu False", "e cpu False"]
+    assert compile_ahead.main("cpu", "tiny", "0", "1", "1") == 3 and len(done) == 5
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_end_are_ended_and_counted() -> None:
+    """The last of many shares is a check or none, which a process is done with as soon as torch is there."""
+    assert compile_ahead.run_shares("no such device", "tiny", 1, 60) == 0
+    started = time.monotonic()
+    assert compile_ahead.run_shares("cpu", "tiny", 2, 0.2) == 0
+    assert time.monotonic() - started < 5
 
 
 def test_a_wrong_bit_is_named_and_costs_no_other_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,28 +90,37 @@ def test_a_wrong_bit_is_named_and_costs_no_other_check(monkeypatch: pytest.Monke
         return y
 
     monkeypatch.setattr(ops, "apply_packed_mask", wrong)
-    (fault,) = faults(found := run(check_operators))
+    operators = {
+        name: piece for name, piece in correctness.PIECES.items() if "packed masks" in name or "large" in name
+    }
+    (fault,) = faults(found := run(lambda bench: bench.in_order(operators)))
     assert fault["what"] == "packed masks and products in torch.float16"
     assert fault["detail"].startswith("gradient of (65537,), p = 0.1, 1 bit: 1 of 65537 elements from 0 on")
     assert "first element 65536" in fault["detail"]
-    assert [line["what"] for line in found if line["kind"] == "check"][-1].startswith(
-        "every element of a large"
-    )
+    assert [line["what"] for line in found if line["kind"] == "check"][2:] == [
+        "every element of a large packed mask",
+        *(f"packed masks and products in torch.{dtype}" for dtype in ("float16", "float64")),
+    ]
 
 
 def test_a_dropout_that_draws_otherwise_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pmexp.bench.gpu.stock_masks.OURS", lambda x, p: torch.dropout(x, p + 0.01, True))
-    found = run(check_stock_masks)
-    wrong = [line for line in faults(found) if line["what"].endswith("torch.bfloat16")]
-    assert wrong and "aligned, output" in wrong[0]["detail"] and "misaligned, gradient" in wrong[0]["detail"]
+    found = run(lambda bench: check_stock_masks(bench, torch.bfloat16))
+    wrong = faults(found)
+    assert (
+        len(wrong) == 1
+        and "aligned, output" in wrong[0]["detail"]
+        and "misaligned, gradient" in wrong[0]["detail"]
+    )
     assert not any(line["cells"]["equal"] for line in found if line["kind"] == "row")
 
 
 def test_windows_of_a_large_mask_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert faults(found := run(lambda bench: check_beyond_int32(bench, torch.bfloat16))) == []
-    assert [line["what"] for line in found if line["kind"] == "check"][2] == (
-        "packed masks of 65613 elements in torch.bfloat16, by the definition"
-    )
+    assert faults(found := run(lambda bench: check_beyond_int32(bench, torch.bfloat16, 77))) == []
+    assert [line["what"] for line in found if line["kind"] == "check"] == [
+        "packed masks of 65613 elements in torch.bfloat16, by the definition",
+        "rng=torch is nn.Dropout bit for bit at 65613 elements in torch.bfloat16",
+    ]
     original = ops.packed_dropout
 
     def wrong(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -85,7 +129,7 @@ def test_windows_of_a_large_mask_are_those_of_the_whole(monkeypatch: pytest.Monk
         return y, packed
 
     monkeypatch.setattr(ops, "packed_dropout", wrong)
-    fault, *_ = faults(run(lambda bench: check_beyond_int32(bench, torch.bfloat16)))
+    fault, *_ = faults(run(lambda bench: check_beyond_int32(bench, torch.bfloat16, 64)))
     assert fault["detail"].startswith("mask of elements 65536 to 65600: 1 of 8 elements from 0 on differ")
 
 

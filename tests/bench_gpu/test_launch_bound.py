@@ -12,9 +12,11 @@ import yaml
 
 from pmexp.bench.gpu import workload as workloads
 from pmexp.bench.gpu.bench import Bench
-from pmexp.bench.gpu.budget import Budget
+from pmexp.bench.gpu.budget import Budget, TimeIsUp
+from pmexp.bench.gpu.plan import STAGES
 from pmexp.bench.gpu.same_losses import Start, replay_fault, variant_faults
 from pmexp.bench.gpu.stages import launch_bound
+from pmexp.bench.gpu.stages.launch_bound import Case
 from pmexp.bench.gpu.workload import BASELINE, NO_DROPOUT, TORCH_MASKS, VARIANTS, Workload
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 
@@ -50,21 +52,73 @@ def test_every_variant_has_a_row_and_nothing_fails() -> None:
         (p, v) for p in ("bf16", "fp32") for v in TIMED
     }
     for row in steps:
-        assert row["low"] <= row["times_stock"] <= row["high"] and row["rounds"] == 2 and not row["graph"]
+        assert row["times_stock"] > 0 and row["rounds"] == 2 and not row["graph"]
         assert row["variant"] != BASELINE or row["times_stock"] == 1.0
     assert {row["variant"] for row in rows(found, "launches")} == {BASELINE, "pm-drop", "pm-drop-recompute"}
     left_out = [line["text"] for line in found if line["kind"] == "left_out"]
-    assert left_out == [f"smallest, batch 2, {p}: CUDA graph of a step: needs CUDA" for p in ("bf16", "fp32")]
+    assert left_out == [f"smallest, batch 2, {p}, CUDA graphs: needs CUDA" for p in ("bf16", "fp32")]
 
 
 def test_a_variant_with_other_masks_is_named_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     of_torch = partial(replace_dropout, dropout=PackedDropout, rng="torch")
     monkeypatch.setitem(workloads.PUT_IN, "seed-only", lambda module: of_torch(module))
-    size = launch_bound._SMALLEST
-    found = findings_of(lambda bench: launch_bound._measure_eager(bench, Budget(1e6), size, 2, 1, "fp32"))
+    case = Case("fp32", launch_bound._SMALLEST, 2, False, 1, 1)
+    found = findings_of(lambda bench: launch_bound._measure_eager(bench, Budget(1e6), case))
     (check,) = (line for line in found if line["kind"] == "check")
     assert not check["held"] and check["detail"].startswith("seed-only: losses [")
     assert {row["variant"] for row in rows(found, "steps")} == TIMED - {"seed-only"}
+
+
+def test_what_is_used_most_comes_first_and_a_case_has_its_share_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cases = launch_bound._cases()
+    assert [str(case) for case in cases[:5]] == [
+        "tinybert, batch 32, bf16",
+        "bert-base, batch 32, bf16",
+        "tinybert, batch 32, bf16, CUDA graphs",
+        "bert-base, batch 32, bf16, CUDA graphs",
+        "tinybert, batch 8, bf16",
+    ]
+    (stage,) = (stage for stage in STAGES if stage.name == "launch_bound")
+    assert sum(case.share for case in cases) <= stage.seconds
+    seconds: list[float] = []
+    monkeypatch.setattr(
+        launch_bound, "_measure_eager", lambda bench, budget, case: seconds.append(budget.left)
+    )
+    bench = Bench(CPU, False, Budget(100, lambda: 0.0), io.StringIO())
+    launch_bound._measure_case(bench, cases[1:3])
+    assert seconds == [pytest.approx(65.0)]
+
+
+def test_where_the_time_is_up_the_rounds_that_are_whole_have_rows() -> None:
+    calls = 0
+
+    def step() -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 100:
+            raise TimeIsUp
+        return torch.zeros(())
+
+    case = Case("fp32", launch_bound._SMALLEST, 2, False, 2, 1)
+    file = io.StringIO()
+    bench = Bench(CPU, False, Budget(1e6), file)
+    with pytest.raises(TimeIsUp):
+        launch_bound._measure(bench, Budget(1e6), case, {BASELINE: step, "pm-drop": step}, 50)
+    cells = [json.loads(line)["cells"] for line in file.getvalue().splitlines()]
+    assert [(row["variant"], row["rounds"]) for row in cells] == [(BASELINE, 15), ("pm-drop", 15)]
+    assert all(row["low"] <= row["times_stock"] <= row["high"] for row in cells)
+
+
+def test_an_interval_has_its_rounds_where_there_is_no_time_left() -> None:
+    """A row of one round had an interval of no width."""
+    file = io.StringIO()
+    bench = Bench(CPU, False, Budget(1e6), file)
+    case = Case("fp32", launch_bound._SMALLEST, 2, True, 1, 1)
+    launch_bound._measure(bench, Budget(-1.0), case, {BASELINE: lambda: torch.zeros(())}, 40)
+    (line,) = file.getvalue().splitlines()
+    assert json.loads(line)["cells"]["rounds"] == 6
 
 
 def test_sizes_are_those_of_conf() -> None:

@@ -25,6 +25,7 @@ from pmexp.packed_dropout import (
     cuda_mapping,
     cuda_rng,
     functional,
+    native,
     ops,
     pack_bits,
     reference,
@@ -407,7 +408,7 @@ def test_the_torch_reference_is_chosen_and_named(choose: Any, choice: str | None
 def test_triton_is_chosen_and_named(choose: Any, choice: str | None) -> None:
     triton = pytest.importorskip("triton")
     choose(choice, installed=True)
-    assert backend(torch.device("cuda")) == f"triton {triton.__version__}"
+    assert backend(torch.device("cuda")) == f"triton {triton.__version__}, {native.calls()}"
     assert cuda_backend.has_kernels()
 
 

@@ -3,6 +3,7 @@ question whether a stream captures, and torch.randint on CUDA are stood in for."
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_cuda_rng import four_words
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pmexp.packed_dropout import cuda_rng, cuda_seeds, functional, ops, reference, torch_rng_record
@@ -53,6 +55,7 @@ def generator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Generator]:
     monkeypatch.setattr(cuda_rng, "default_generator", lambda _: generator)
     monkeypatch.setattr(cuda_rng, "_record", type(cuda_rng._record)())
     cuda_seeds._torch_draws_it.cache_clear()
+    monkeypatch.setattr(cuda_seeds, "_blocks", {})
     yield generator
     cuda_seeds._torch_draws_it.cache_clear()
 
@@ -68,7 +71,9 @@ def next_of_torch(generator: Generator) -> int:
 @given(seed=st.integers(0, 2**64 - 1), offset=st.integers(0, 2**62 - 1).map(lambda n: 4 * n))
 def test_a_seed_is_the_first_two_words_of_a_philox_call(seed: int, offset: int) -> None:
     words = four_words(seed, offset // 4, 0)
-    assert cuda_seeds.seed_at(seed, offset) == (words[0] * 2**32 + words[1]) % 2**62
+    expected = (words[0] * 2**32 + words[1]) % 2**62
+    assert cuda_seeds.seed_at(seed, offset) == expected
+    assert {cuda_seeds.cached_seed_at(seed, offset) for _ in range(3)} == {expected}
 
 
 def test_seeds_are_torchs_and_launch_nothing(generator: Generator) -> None:
@@ -90,6 +95,47 @@ def test_a_state_set_back_gives_the_same_seeds(generator: Generator) -> None:
     assert [int(functional.new_seed(CUDA)) for _ in range(5)] == first
     generator.offset, generator.seed = 8, 7
     assert not {int(functional.new_seed(CUDA)) for _ in range(5)} & set(first)
+
+
+def test_neighbouring_seeds_are_computed_at_once(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_by_one: list[int] = []
+    seed_at = cuda_seeds.seed_at
+    functional.new_seed(CUDA)
+    monkeypatch.setattr(cuda_seeds, "seed_at", lambda *at: one_by_one.append(0) or seed_at(*at))
+    for seed, offset in ((2**64 - 3, 8), (5, 4 * 500), (5, 2**34 - 40), (2**63, 2**60)):
+        generator.seed, generator.offset = seed, offset
+        for turn in range(100):
+            if turn == 50:
+                generator.offset = offset + 4  # as a checkpoint sets it back
+            assert int(functional.new_seed(CUDA)) == seed_at(seed, generator.offset - 4)
+    assert len(one_by_one) <= 16  # two of a block; these are at most eight blocks
+
+
+def test_far_offsets_compute_no_neighbours(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    functional.new_seed(CUDA)
+    monkeypatch.setattr(cuda_seeds, "_seeds_of", None)
+    for turn in range(1, 200):
+        generator.offset = 2**40 * turn
+        assert int(functional.new_seed(CUDA)) == cuda_seeds.seed_at(generator.seed, 2**40 * turn)
+    assert len(cuda_seeds._blocks) <= 64
+
+
+def test_modes_around_see_nothing_of_the_neighbours(generator: Generator) -> None:
+    seen: list[Any] = []
+
+    class Looks(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    functional.new_seed(CUDA)
+    generator.seed = 99
+    with torch.device("meta"), Looks():
+        seeds = [functional.plain_seed(SimpleNamespace(is_cuda=True, device=CUDA)) for _ in range(5)]
+    assert seeds == [cuda_seeds.seed_at(99, 12 + 4 * place) for place in range(5)]
+    assert seen == []
 
 
 def test_threads_never_share_a_seed(generator: Generator) -> None:
@@ -155,4 +201,5 @@ def test_reference_takes_a_seed_of_the_cpu_for_another_device() -> None:
     y, packed = reference.packed_dropout(x, seed, 0.5, 1)
     assert y.is_meta and packed.is_meta and packed.shape == (3,)
     assert reference.seeded_dropout(x, seed, 0.5).is_meta
+    assert reference.seeded_dropout(x, 5, 0.5).is_meta
     assert reference.bias_dropout_add(x, x[0], x, seed, 0.5, 1)[0].is_meta

@@ -60,6 +60,7 @@ def test_packed_and_seeded_dropout(
     x, seed_tensor = values(shape, dtype, seed), torch.tensor([seed])
     expected = reference.packed_dropout(x, seed_tensor, p, bits)
     assert_same(interpreter.packed_dropout(x, seed_tensor, p, bits), expected)
+    assert_same(interpreter.packed_dropout(x, seed, p, bits), expected)
     assert_same(interpreter.packed_dropout_of_seed_at_address(x, seed_tensor, p, bits), expected)
     assert_same(interpreter.seeded_dropout(x, seed_tensor, p), expected[0])
 

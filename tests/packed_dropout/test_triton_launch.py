@@ -11,6 +11,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import CompiledKernel, make_backend
 from triton.runtime.jit import create_function_from_signature
@@ -86,15 +87,26 @@ def test_a_tensor_elsewhere_has_no_kind() -> None:
 
 
 class Compiled(CompiledKernel):
-    def __init__(self, launched: list[Any]) -> None:
-        self.launched = launched
+    """Triton's own launch by `kernel[grid]`, with what the device is asked stood in for."""
 
-    def __getitem__(self, grid: Any) -> Any:
-        return lambda *values, stream: self.launched.append((grid, values, stream))
+    run: Any = None
+    src = None
+
+    def __init__(self, launched: list[Any]) -> None:
+        self.function, self.packed_metadata = "function", "metadata"
+        self.run = lambda *arguments: launched.append(arguments)
+
+    def _init_handles(self) -> None:
+        pass
+
+    def launch_metadata(self, grid: Any, stream: int, *values: Any) -> str:
+        return "what hooks are told"
 
 
 class Kernel:
     """A kernel that counts what Triton has to launch."""
+
+    __name__ = "one of ours"
 
     def __init__(self) -> None:
         self.params = triton_kernels._scale_kernel.params
@@ -121,10 +133,43 @@ def test_the_second_launch_of_a_kind_goes_past_triton(monkeypatch: pytest.Monkey
         launch(x, scale)
     assert kernel.by_triton == [((3,), (x, packed, x, 64, 5, 1, 256), {"num_warps": 4})]
     addresses = (x.data_ptr(), packed.data_ptr(), x.data_ptr())
-    assert kernel.past_it == [((3, 1, 1), (*addresses, 64, scale, 1, 256), 76) for scale in (6, 7)]
+    launched = (3, 1, 1, 76, "function", "metadata", None, None, None, *addresses, 64)
+    assert kernel.past_it == [(*launched, scale, 1, 256) for scale in (6, 7)]
     launch(misaligned, 8)
     assert len(kernel.by_triton) == 2
     launch(misaligned, 9)
     launch(x, 10)
-    assert [values[0] for _, values, _ in kernel.past_it[2:]] == [misaligned.data_ptr(), x.data_ptr()]
+    assert [values[9] for values in kernel.past_it[2:]] == [misaligned.data_ptr(), x.data_ptr()]
     assert len(kernel.by_triton) == 2
+
+
+def test_a_kernel_compiled_with_other_options_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 76, raising=False)
+    kernel, x, packed = Kernel(), torch.ones(64), torch.zeros(8, dtype=torch.uint8)
+    for warps in (4, 8, 4, 8):
+        triton_launch._launch(CPU, kernel, 3, (x, packed, x, 64, 5, 1, 256), {"num_warps": warps})
+    assert [options["num_warps"] for _, _, options in kernel.by_triton] == [4, 8]
+    assert len(kernel.past_it) == 2
+
+
+@pytest.mark.parametrize("hook", ["launch_enter_hook", "launch_exit_hook"])
+def test_a_profilers_hook_is_called_at_each_launch(hook: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what `kernel[grid]` does in this Triton; without hooks the same but for them."""
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 76, raising=False)
+    kernel, x, packed = Kernel(), torch.ones(64), torch.zeros(8, dtype=torch.uint8)
+
+    def launch() -> None:
+        triton_launch._launch(CPU, kernel, 3, (x, packed, x, 64, 5, 1, 256), {"num_warps": 4})
+
+    launch()
+    launch()
+    chain = getattr(knobs.runtime, hook)
+    chain.add(print)
+    try:
+        launch()
+    finally:
+        chain.remove(print)
+    launch()
+    plain, watched, again = kernel.past_it
+    told = ("what hooks are told", knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook)
+    assert plain == again and watched == (*plain[:6], *told, *plain[9:])

@@ -10,6 +10,17 @@ from pmexp.packed_dropout import reference
 kept_scale = lru_cache(maxsize=1024)(reference.kept_scale)
 
 
+def keep_threshold(p: float) -> int:
+    """What a 32-bit random word of a kept element is below."""
+    return round((1.0 - p) * 2**32)
+
+
+def empty_packed(x: Tensor, bits: int) -> Tensor:
+    """Memory for the packed mask of x, where x lies. Raises ValueError for another width than 1, 2, 4."""
+    reference.values_per_byte(bits)
+    return x.new_empty(reference.packed_bytes(x.numel(), bits), dtype=torch.uint8)
+
+
 def check_packed(packed: Tensor, numel: int, bits: int) -> None:
     """Raises ValueError where `packed` does not hold `numel` values of `bits` bits."""
     reference.values_per_byte(bits)

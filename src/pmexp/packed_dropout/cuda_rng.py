@@ -6,7 +6,7 @@ byte mask for a moment. torch_rng_record() tells how often which of the two happ
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from threading import RLock
@@ -79,11 +79,20 @@ def advance(device: torch.device, increment: int) -> tuple[int, int]:
 
     Returns the seed, of 64 bits without sign, and the offset before.
     """
-    generator = default_generator(device)
     with _reserving:
-        offset = generator.get_offset()
-        generator.set_offset(offset + increment)
-    return generator.initial_seed(), offset
+        offset = take_offset(device, increment)
+    return default_generator(device).initial_seed(), offset
+
+
+def _take_offset(device: torch.device, increment: int) -> int:
+    generator = default_generator(device)
+    offset: int = generator.get_offset()
+    generator.set_offset(offset + increment)
+    return offset
+
+
+# Advances the offset and returns the one before. Where native calls draw, theirs, under the generator's lock.
+take_offset: Callable[[torch.device, int], int] = _take_offset
 
 
 def _reproduced(x: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 torch.randint(0, 2**62, (1,)) launches a kernel for eight bytes: the first two words of one Philox call, whose
 key is the generator's seed and whose counter is a quarter of its offset. Both are known on the host. The same
-call in Python's integers costs no launch, and the masks stay the same whoever draws the seed: what eager mode
+call on the host costs no launch, and the masks stay the same whoever draws the seed: what eager mode
 drew in forward, a recomputation under a dispatch mode draws again.
 
 That is no interface of torch, so it is compared with torch's own draw once for each device. Where it differs,
@@ -12,13 +12,18 @@ torch.randint stays, and torch_rng_record() says so.
 from functools import cache, lru_cache
 
 import torch
-from torch import Tensor
 
-from pmexp.packed_dropout import cuda_rng
+from pmexp.packed_dropout import cuda_rng, reference
 
 BELOW = 2**62  # seeds are drawn from [0, BELOW)
 _INCREMENT = 4  # of the generator's offset: one Philox call
 _WORD = 0xFFFFFFFF
+_BLOCK_BITS = 9
+_BLOCK = 1 << _BLOCK_BITS  # neighbouring seeds
+_MOST_BLOCKS = 64
+_blocks: dict[
+    tuple[int, int], tuple[int, ...]
+] = {}  # by seed and place; empty until a second one is asked for
 
 
 def known_on_host(device: torch.device) -> bool:
@@ -34,10 +39,34 @@ def known_on_host(device: torch.device) -> bool:
     ) and _torch_draws_it(device)
 
 
-def draw(device: torch.device) -> Tensor:
-    """The next seed of the device's default generator, which it advances: (1,) int64 on the CPU."""
-    seed, offset = cuda_rng.advance(device, _INCREMENT)
-    return torch.full((1,), seed_at(seed, offset), dtype=torch.int64, device="cpu")
+def draw(device: torch.device) -> int:
+    """The next seed of the device's default generator, which it advances."""
+    return cached_seed_at(*cuda_rng.advance(device, _INCREMENT))
+
+
+def cached_seed_at(seed: int, offset: int) -> int:
+    """seed_at(), out of a block of neighbouring offsets, computed at once when two of them were asked for.
+
+    In Python's integers one takes as long as the launch that it spares. The first of a block is computed so
+    all the same: where others advance the generator far, no second one comes.
+    """
+    block = seed, offset >> 2 >> _BLOCK_BITS
+    seeds = _blocks.get(block)
+    if seeds:
+        return seeds[offset >> 2 & _BLOCK - 1]
+    if len(_blocks) == _MOST_BLOCKS:
+        _blocks.clear()
+    _blocks[block] = () if seeds is None else _seeds_of(*block)
+    return seed_at(seed, offset)
+
+
+def _seeds_of(seed: int, block: int) -> tuple[int, ...]:
+    with torch._C.DisableTorchFunction():  # of no interest to modes around
+        call = torch.arange(block << _BLOCK_BITS, block + 1 << _BLOCK_BITS, device="cpu")
+        zero = torch.zeros_like(call)
+        key = torch.tensor([seed & _WORD, seed >> 32], device="cpu").unbind()
+        c0, c1, _, _ = reference.philox((call & _WORD, call >> 32, zero, zero), key)
+        return tuple(((c0 << 32 | c1) % BELOW).tolist())
 
 
 def seed_at(seed: int, offset: int) -> int:

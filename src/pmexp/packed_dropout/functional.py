@@ -1,23 +1,32 @@
 """packed_dropout(): dropout whose backward keeps packed mask bits and nothing else."""
 
-from typing import Any, Literal, NamedTuple, cast, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch._C._functorch import unwrap_if_dead
+from torch.autograd import Function, forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from pmexp.packed_dropout import cuda_mapping, cuda_rng, cuda_seeds, ops, reference
+from pmexp.packed_dropout import cuda_mapping, cuda_rng, cuda_seeds, native, ops, reference
 from pmexp.packed_dropout.bit_flips import flip_bits
 from pmexp.packed_dropout.nested import of_values
-from pmexp.packed_dropout.transforms import TransformableFunction, remember, remember_mask, transforms_active
+from pmexp.packed_dropout.transforms import (
+    TransformableFunction,
+    in_eager_mode,
+    remember,
+    remember_mask,
+    transforms_active,
+)
 
 Rng = Literal["philox", "torch"]
 _RNGS = get_args(Rng)
 
 
-class Options(NamedTuple):
-    """How one mask is drawn and kept: the keywords of packed_dropout."""
+@dataclass(slots=True)
+class Options:
+    """How one mask is drawn and kept: the keywords of packed_dropout. Transforms would take a tuple apart."""
 
     p: float
     bits: int
@@ -65,19 +74,31 @@ def packed_dropout(
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
         options |= {"flip_rate": flip_rate}
         return handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
+    if (
+        (training and rng == "philox" and not (inplace or flip_rate) and type(p) is float)
+        and (calls := native.calls_for(input))
+        and (y := calls.packed_dropout(input, p, bits, cache_unpacked)) is not None
+    ):
+        return cast(Tensor, y)
     if input.is_nested:
         chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
-        return of_values(packed_dropout, input, training=training, inplace=inplace, **chosen._asdict())
+        return of_values(packed_dropout, input, training=training, inplace=inplace, **asdict(chosen))
     p = float(p)  # torch takes a tensor of one number as well
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training, inplace)
     chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
+    backend = ops.backend_of_plain(input)
+    if backend is not None:
+        number = plain_seed(input) if rng == "philox" else None
+        return cast(Tensor, _apply_packed(input, number, chosen, backend, inplace))
     seed = seed_for(input, rng)
     if not needs_graph(input, flip_rate):
         y, _ = draw(input, seed, chosen)
         return input.copy_(y) if inplace else y
-    return _PackedDropout.dropped(input, seed, *chosen, inplace=inplace)
+    if in_eager_mode():
+        return cast(Tensor, _apply_packed(unwrap_if_dead(input), seed, chosen, None, inplace))
+    return _TransformablePackedDropout.dropped(input, seed, chosen, inplace=inplace)
 
 
 def needs_mask(input: Tensor, p: float, training: bool) -> bool:
@@ -95,7 +116,7 @@ def needs_mask(input: Tensor, p: float, training: bool) -> bool:
         raise TypeError(f"dropout takes a dense or nested tensor, got {input.layout}")
     if p == 1.0 or input.numel() == 0:
         return False
-    if torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+    if forward_ad._current_level >= 0 and torch.compiler.is_compiling():
         raise NotImplementedError("packed masks have no forward-mode derivative")
     return True
 
@@ -129,13 +150,29 @@ def new_seed(device: torch.device) -> Tensor:
     For a CUDA device it lies on the CPU where the host knows it, which spares a launch.
     """
     if device.type == "cuda" and not torch.compiler.is_compiling() and cuda_seeds.known_on_host(device):
-        return cuda_seeds.draw(device)
+        return seed_as_tensor(cuda_seeds.draw(device))
+    return _seed_of_torch(device)
+
+
+def seed_as_tensor(seed: Tensor | int) -> Tensor:
+    """A number as the (1,) int64 on the CPU that operators take."""
+    return torch.full((1,), seed, dtype=torch.int64, device="cpu") if isinstance(seed, int) else seed
+
+
+def _seed_of_torch(device: torch.device) -> Tensor:
     return torch.randint(0, cuda_seeds.BELOW, (1,), dtype=torch.int64, device=device)
 
 
 def seed_for(input: Tensor, rng: Rng) -> Tensor | None:
     """The seed of a mask; None for rng="torch", whose masks take many draws of torch's generator."""
     return new_seed(input.device) if rng == "philox" else None
+
+
+def plain_seed(input: Tensor) -> Tensor | int:
+    """new_seed() for what has a backend_of_plain: a number where the host knows it, which spares a tensor."""
+    if input.is_cuda and cuda_seeds.known_on_host(input.device):
+        return cuda_seeds.draw(input.device)
+    return _seed_of_torch(input.device)
 
 
 def check_options(p: float, bits: int = 1, rng: str = "philox", flip_rate: float = 0.0) -> None:
@@ -151,44 +188,76 @@ def check_options(p: float, bits: int = 1, rng: str = "philox", flip_rate: float
 
 def dropout_and_bits(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tensor]:
     """x * keep / (1 - p) with a fresh mask, and the packed mask that backward uses."""
-    return cast(tuple[Tensor, Tensor], _PackedDropout.run(x, seed, *options, False))
+    return cast(tuple[Tensor, Tensor], _TransformablePackedDropout.run(x, seed, options, False))
 
 
-class _PackedDropout(TransformableFunction):
+class _PackedDropout(Function):
+    """In eager mode without transforms. It has one output: each costs, and one of several is no view."""
+
     @staticmethod
-    def forward(x: Tensor, seed: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
-        *options, inplace = rest
-        y, packed = draw(x, seed, Options(*options))
+    def forward(
+        ctx: Any, x: Tensor, seed: Tensor | int | None, options: Options, backend: Any, inplace: bool
+    ) -> Tensor:
+        y, packed = draw(x, seed, options, backend)
+        ctx.options, ctx.keep = options, None
+        ctx.save_for_backward(packed)
+        if not inplace:
+            return y
+        ctx.mark_dirty(x)
+        return x.copy_(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradient(ctx, grad), None, None, None, None
+
+
+_apply_packed = super(Function, _PackedDropout).apply  # see TransformableFunction.run
+
+
+class _TransformablePackedDropout(TransformableFunction):
+    @staticmethod
+    def forward(x: Tensor, seed: Tensor | None, options: Options, inplace: bool) -> tuple[Tensor, Tensor]:
+        y, packed = draw(x, seed, options)
         return x.copy_(y) if inplace else y, packed
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        _, _, *options, _ = inputs
-        ctx.options, ctx.keep = Options(*options), None
+        _, _, ctx.options, _ = inputs
+        ctx.keep = None
         remember_mask(ctx, output[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        nothing = (None,) * 7
-        if grad is None:
-            return None, *nothing
-        (packed,) = ctx.saved_tensors
-        p, bits, _, rng, _ = ctx.options
-        keep = _kept_mask(ctx, packed, grad.shape)
-        return apply_bits(grad, packed, p, bits, native_scale(grad, p, rng), keep), *nothing
+        return None if grad is None else _gradient(ctx, grad), None, None, None
 
     @staticmethod
     def tangent(ctx: Any, x: Tensor, *_: None) -> tuple[Tensor, None]:
         (packed,) = ctx.saved_tensors
-        p, bits, _, rng, _ = ctx.options
+        p, bits, rng = ctx.options.p, ctx.options.bits, ctx.options.rng
         return _ApplyMask.run(x, packed, None, p, bits, native_scale(x, p, rng, forward=True)), None
 
 
-def draw(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tensor]:
-    """x * keep / (1 - p) with a fresh mask, and the packed mask as backward shall see it."""
+def _gradient(ctx: Any, grad: Tensor) -> Tensor:
+    (packed,) = ctx.saved_tensors
+    p, bits, rng = ctx.options.p, ctx.options.bits, ctx.options.rng
+    if rng == "philox" and not torch.is_grad_enabled():
+        backend = ops.backend_of_plain(grad)
+        if backend is not None and not _graph_is_kept():
+            return cast(Tensor, backend.apply_packed_mask(grad, packed, p, bits))
+    keep = _kept_mask(ctx, packed, grad.shape)
+    return apply_bits(grad, packed, p, bits, native_scale(grad, p, rng), keep)
+
+
+def draw(
+    x: Tensor, seed: Tensor | int | None, options: Options, backend: Any = None
+) -> tuple[Tensor, Tensor]:
+    """x * keep / (1 - p) with a fresh mask, and the packed mask as backward shall see it.
+
+    backend: backend_of_plain(x), where it is known.
+    """
     p, bits = options.p, options.bits
     if seed is not None:
-        y, packed = ops.operators_for(x).packed_dropout(x, seed, p, bits)
+        y, packed = (backend or ops.operators_for(x)).packed_dropout(x, seed, p, bits)
     elif x.device.type == "cpu" and transforms_active():
         noise = torch.dropout(torch.ones_like(x), p, True)  # a mask for each sample, where vmap wants that
         y, packed = x * noise, ops.pack_bits(noise != 0, bits)
@@ -260,10 +329,15 @@ def _apply_mask(
     """x * keep / (1 - p), by the Boolean mask where there is one."""
     if keep is not None:
         return reference.scaled(x, keep, reference.kept_scale(p, x.dtype) if scale is None else scale)
+    if scale is None and (calls := native.calls_for(x)):
+        return cast(Tensor, calls.apply_mask(x, packed, p, bits))
     operators = ops.operators_for(x)
     if scale is None:
         return cast(Tensor, operators.apply_packed_mask(x, packed, p, bits))
     return cast(Tensor, operators.scale_packed_mask(x, packed, scale, bits))
+
+
+_graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph
 
 
 def _kept_mask(ctx: Any, packed: Tensor, shape: torch.Size) -> Tensor | None:
@@ -272,9 +346,9 @@ def _kept_mask(ctx: Any, packed: Tensor, shape: torch.Size) -> Tensor | None:
     Only a graph kept by retain_graph gets one: in any other the mask would outlive its use, since the
     loss tensor keeps the graph's nodes alive, and peak memory would be that of byte masks.
     """
-    if not ctx.options.cache_unpacked or torch.compiler.is_compiling() or transforms_active():
+    if not (ctx.options.cache_unpacked and in_eager_mode()):
         return None
-    if ctx.keep is None and torch._C._autograd._get_current_graph_task_keep_graph():
+    if ctx.keep is None and _graph_is_kept():
         ctx.keep = ops.unpack_bits(packed, shape, ctx.options.bits)
     keep: Tensor | None = ctx.keep
     return keep

@@ -1,7 +1,7 @@
 """PackedDropout, the module, and set_mode(), the defaults it is made with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -58,8 +58,9 @@ class PackedDropout(nn.Dropout):
         check_options(p, self.bits, self.rng, flip_rate)
 
     def forward(self, input: Tensor) -> Tensor:
-        route = innermost_route() if self.recompute else None
-        return self.drop(input, self.p, self.training, self.inplace, route)
+        if self.recompute:
+            return self.drop(input, self.p, self.training, self.inplace, innermost_route())
+        return self.drop(input, self.p, self.training, self.inplace)
 
     def drop(
         self,
@@ -73,15 +74,19 @@ class PackedDropout(nn.Dropout):
 
         route: that of the forward around, which may follow what becomes of the result.
         """
-        options: dict[str, Any] = {
-            "bits": self.bits,
-            "cache_unpacked": self.cache_unpacked,
-            "rng": self.rng,
-            "flip_rate": self.flip_rate,
-        }
-        if isinstance(route, RecomputingRoute) and not inplace:
-            return route.packed_dropout(input, p, training, **options)
-        return packed_dropout(input, p, training, inplace, **options)
+        drop: Callable[..., Tensor] = packed_dropout
+        if route is not None and isinstance(route, RecomputingRoute) and not inplace:
+            drop = route.packed_dropout
+        return drop(
+            input,
+            p,
+            training,
+            inplace,
+            bits=self.bits,
+            cache_unpacked=self.cache_unpacked,
+            rng=self.rng,
+            flip_rate=self.flip_rate,
+        )
 
     def extra_repr(self) -> str:
         return (

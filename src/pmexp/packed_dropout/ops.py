@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from pmexp.packed_dropout import cpu, cuda_backend, cuda_mapping, reference
+from pmexp.packed_dropout import cpu, cuda_backend, cuda_mapping, native, reference
 
 _library = torch.library.Library("pmexp", "DEF")
 _SCHEMAS = (
@@ -45,7 +46,8 @@ def backend(device: torch.device) -> str:
     if device.type == "cpu" and _cpu_core is not None:
         return _cpu_core.name
     if device.type == "cuda":
-        return str(cuda_backend.operators().name)
+        calls = f", {native.calls()}" * cuda_backend.has_kernels()
+        return f"{cuda_backend.operators().name}{calls}"
     missing = device.type == "cpu" and not cpu.available_backends()
     return f"torch reference on {device.type}" + " (the C++ core was not built)" * missing
 
@@ -111,6 +113,12 @@ def _scale_packed_mask_fake(x: Tensor, packed: Tensor, scale: float, bits: int) 
 
 packed_dropout = torch.ops.pmexp.packed_dropout.default
 apply_packed_mask = torch.ops.pmexp.apply_packed_mask.default
+
+
+def backend_of_plain(x: Tensor) -> Any | None:
+    """operators_for(x) where that is a backend and no derivative of forward mode is asked for, else None."""
+    operators = operators_for(x)
+    return None if operators is _dispatched or forward_ad._current_level >= 0 else operators
 
 
 def operators_for(x: Tensor, *others: Tensor | None) -> Any:

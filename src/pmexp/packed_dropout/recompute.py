@@ -6,12 +6,14 @@ at hand backward makes them again. (Sub-layer dropout recomputation of Tempo, An
 2022, from bits in place of bytes.)
 """
 
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
+from pmexp.packed_dropout import native
 from pmexp.packed_dropout.functional import (
     Options,
     Rng,
@@ -88,9 +90,15 @@ def packed_dropout_and_bits(
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
         options |= {"flip_rate": flip_rate}
         return handle_torch_function(packed_dropout_and_bits, (input,), input, p, training, **options)
+    if (
+        (training and rng == "philox" and not flip_rate and type(p) is float)
+        and (calls := native.calls_for(input))
+        and (found := calls.dropout_and_bits(input, p, bits, cache_unpacked))[0] is not None
+    ):
+        return cast(tuple[Tensor, Tensor], found)
     if input.is_nested:  # its products recompute nothing
         chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
-        return packed_dropout(input, training=training, **chosen._asdict()), None
+        return packed_dropout(input, training=training, **asdict(chosen)), None
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training), None

@@ -61,7 +61,7 @@ def unpack_bits(packed: Tensor, shape: torch.Size | tuple[int, ...], bits: int =
     return flat.view(-1)[:numel].view(shape)
 
 
-def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
+def philox(counter: Words, key: tuple[Tensor, ...]) -> Words:
     """Philox4x32-10: four 32-bit words of each counter, held in int64 tensors."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -133,9 +133,16 @@ def apply_mask(x: Tensor, keep: Tensor, p: float) -> Tensor:
     return scaled(x, keep, kept_scale(p, x.dtype))
 
 
-def packed_dropout(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
-    """x * keep / (1 - p) by a mask drawn from `seed`, on the device of x or the CPU, and the packed mask."""
-    keep = draw_mask(x.shape, seed.to(x.device), p)
+def _seed_at(device: torch.device, seed: Tensor | int) -> Tensor:
+    return torch.tensor(seed, device=device) if isinstance(seed, int) else seed.to(device)
+
+
+def packed_dropout(x: Tensor, seed: Tensor | int, p: float, bits: int) -> tuple[Tensor, Tensor]:
+    """x * keep / (1 - p) by a mask drawn from `seed`, and the packed mask.
+
+    seed: on the device of x or the CPU, or a number where no dispatcher lies between.
+    """
+    keep = draw_mask(x.shape, _seed_at(x.device, seed), p)
     return apply_mask(x, keep, p), pack_bits(keep, bits)
 
 
@@ -149,9 +156,9 @@ def scale_packed_mask(x: Tensor, packed: Tensor, scale: float, bits: int) -> Ten
     return scaled(x, unpack_bits(packed, x.shape, bits), scale)
 
 
-def seeded_dropout(x: Tensor, seed: Tensor, p: float) -> Tensor:
+def seeded_dropout(x: Tensor, seed: Tensor | int, p: float) -> Tensor:
     """x * keep / (1 - p) by the mask that `packed_dropout` draws from the same seed."""
-    return apply_mask(x, draw_mask(x.shape, seed.to(x.device), p), p)
+    return apply_mask(x, draw_mask(x.shape, _seed_at(x.device, seed), p), p)
 
 
 def bias_dropout_add(

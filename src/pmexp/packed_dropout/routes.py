@@ -3,7 +3,7 @@ leave as they found them."""
 
 import sys
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -127,7 +127,9 @@ class RecomputingRoute(Route):
             kwargs["route"] = self
         return super().drop(*args, **kwargs)
 
-    def packed_dropout(self, input: Tensor, p: float, training: bool, **options: Any) -> Tensor:
+    def packed_dropout(
+        self, input: Tensor, p: float, training: bool, inplace: Literal[False] = False, **options: Any
+    ) -> Tensor:
         """packed_dropout(), remembered until its result is multiplied."""
         dropped, packed = packed_dropout_and_bits(input, p, training, **options)
         if packed is not None:

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import ops
@@ -13,6 +14,8 @@ from pmexp.packed_dropout.functional import (
     needs_graph,
     needs_mask,
     new_seed,
+    plain_seed,
+    seed_as_tensor,
 )
 from pmexp.packed_dropout.nested import of_values
 from pmexp.packed_dropout.transforms import TransformableFunction, remember, transforms_active
@@ -32,6 +35,9 @@ def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace
     check_options(p)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training, inplace)
+    backend = ops.backend_of_plain(input)
+    if backend is not None:
+        return cast(Tensor, _apply_seeded(input, plain_seed(input), p, backend, inplace))
     seed = new_seed(input.device)
     if not needs_graph(input):
         y: Tensor = ops.operators_for(input).seeded_dropout(input, seed, p)
@@ -52,6 +58,27 @@ class SeededDropout(nn.Dropout):
         return seeded_dropout(input, p, training, inplace)
 
 
+class _SeededDropout(Function):
+    """Of plain tensors in eager mode, without what transforms need."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seed: Tensor | int, p: float, backend: Any, inplace: bool) -> Tensor:
+        y: Tensor = backend.seeded_dropout(x, seed, p)
+        ctx.p = p
+        ctx.save_for_backward(seed_as_tensor(seed))  # a checkpoint may put another one in its place
+        if not inplace:
+            return y
+        ctx.mark_dirty(x)
+        return x.copy_(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradient(ctx, grad), None, None, None, None
+
+
+_apply_seeded = super(Function, _SeededDropout).apply  # see TransformableFunction.run
+
+
 class _SeededMask(TransformableFunction):
     """x * keep / (1 - p) by the mask of a seed: linear in x and its own derivative."""
 
@@ -67,11 +94,15 @@ class _SeededMask(TransformableFunction):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (seed,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or transforms_active():
-            return _SeededMask.run(grad, seed, ctx.p, False), None, None, None
-        return ops.operators_for(grad, seed).seeded_dropout(grad, seed, ctx.p), None, None, None
+        return _gradient(ctx, grad), None, None, None
 
     @staticmethod
     def tangent(ctx: Any, x: Tensor, *_: None) -> Tensor:
         return cast(Tensor, _SeededMask.run(x, *ctx.saved_tensors, ctx.p, False))
+
+
+def _gradient(ctx: Any, grad: Tensor) -> Tensor:
+    (seed,) = ctx.saved_tensors
+    if torch.is_grad_enabled() or transforms_active():
+        return cast(Tensor, _SeededMask.run(grad, seed, ctx.p, False))
+    return cast(Tensor, ops.operators_for(grad, seed).seeded_dropout(grad, seed, ctx.p))

@@ -35,7 +35,7 @@ class TransformableFunction(Function):
     @classmethod
     def dropped(cls, x: Tensor, *args: Any, inplace: bool) -> Tensor:
         """The first output of `run(x, *args, inplace)`, where `inplace` is whether it is written into x."""
-        if inplace and not (torch.compiler.is_compiling() or transforms_active()):
+        if inplace and in_eager_mode():
             return cast(Tensor, _InPlace.apply(cls, x, *args, True))
         outputs = cls.run(x, *args, False)
         y: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]
@@ -55,6 +55,13 @@ class _InPlace(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return None, *ctx.function.backward(ctx, grad)
+
+
+def in_eager_mode() -> bool:
+    """Whether nothing is compiled, and neither a transform of torch.func nor forward-mode AD is around."""
+    return not (
+        torch.compiler.is_compiling() or _are_functorch_transforms_active() or forward_ad._current_level >= 0
+    )
 
 
 def transforms_active() -> bool:

@@ -13,6 +13,7 @@ compile anew for each p. Element offsets have 64 bits. There are no atomics and 
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -21,7 +22,14 @@ import triton.language as tl
 from torch import Tensor
 
 from pmexp.packed_dropout import cuda_mapping, reference
-from pmexp.packed_dropout.arguments import check_packed, check_seed, kept_scale, with_layout
+from pmexp.packed_dropout.arguments import (
+    check_packed,
+    check_seed,
+    empty_packed,
+    keep_threshold,
+    kept_scale,
+    with_layout,
+)
 from pmexp.packed_dropout.triton_launch import launch
 
 name = f"triton {triton.__version__}"
@@ -213,8 +221,8 @@ def _drop_rows(x, bias, columns, residual, y, first, inside, words, scale_bits, 
 
 @triton.jit(do_not_specialize=_RUNTIME_SCALARS)
 def _dropout_kernel(
-    x, bias, columns, residual, y, packed, seed, key: tl.int64,
-    numel, threshold: tl.int64, scale_bits: tl.int64,
+    x, bias, residual, y, packed, seed, key: tl.int64,
+    columns, numel, threshold: tl.int64, scale_bits: tl.int64,
     WHOLE_ROWS: tl.constexpr, BITS: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """y = dropout(x + bias) + residual; bias, residual and packed may be None.
@@ -280,13 +288,13 @@ def _unpack_kernel(packed, mask, numel, BITS: tl.constexpr, ROWS: tl.constexpr):
     tl.store(mask + element, keep.to(tl.uint8), mask=element < numel)
 
 
-def packed_dropout(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
-    """See ops.packed_dropout: y in the dtype and layout of x, and the packed mask."""
-    packed = _empty_packed(x, bits)
+def packed_dropout(x: Tensor, seed: Tensor | int, p: float, bits: int) -> tuple[Tensor, Tensor]:
+    """See ops.packed_dropout: y in the dtype and layout of x, and the packed mask. A seed may be a number."""
+    packed = empty_packed(x, bits)
     return _dropout(x, None, None, seed, p, packed, bits), packed
 
 
-def seeded_dropout(x: Tensor, seed: Tensor, p: float) -> Tensor:
+def seeded_dropout(x: Tensor, seed: Tensor | int, p: float) -> Tensor:
     """See ops.seeded_dropout: as packed_dropout, without keeping the mask."""
     return _dropout(x, None, None, seed, p, None, 1)
 
@@ -296,7 +304,7 @@ def bias_dropout_add(
 ) -> tuple[Tensor, Tensor]:
     """See ops.bias_dropout_add: y in the dtype and layout of x, and the packed mask."""
     reference.check_addends(x, bias, residual)
-    packed = _empty_packed(x, bits)
+    packed = empty_packed(x, bits)
     return _dropout(x, bias, residual, seed, p, packed, bits), packed
 
 
@@ -304,27 +312,35 @@ def _dropout(
     x: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
-    seed: Tensor,
+    seed: Tensor | int,
     p: float,
     packed: Tensor | None,
     bits: int,
 ) -> Tensor:
-    check_seed(seed)
     columns = 8 if bias is None else bias.numel()
     if columns >= 2**31:
         raise ValueError(f"bias: {columns} values given, fewer than 2**31 are allowed on CUDA")
     dense = _dense(x)
     y = torch.empty_like(dense)
-    bias, residual = (None if t is None else t.contiguous() for t in (bias, residual))
-    threshold = round((1.0 - p) * 2**32)
-    scalars = (x.numel(), threshold, _bits_of(kept_scale(p, x.dtype)), columns % 8 == 0)
-    tensors = (dense, bias, columns, residual, y, packed)
-    _run_blocks(_dropout_kernel, *tensors, *_address_and_key(seed), *scalars, bits)
+    if residual is not None:
+        bias, residual = None if bias is None else bias.contiguous(), residual.contiguous()
+    address, key = _address_and_key(seed)
+    sizes, scalars = (columns, x.numel()), (*_threshold_and_scale(p, x.dtype), columns % 8 == 0, bits)
+    _run_blocks(_dropout_kernel, dense, bias, residual, y, packed, address, key, *sizes, *scalars)
     return with_layout(x, dense, y)
 
 
-def _address_and_key(seed: Tensor) -> tuple[Tensor | None, int]:
-    """How a kernel takes a seed: by its address, or by value from the CPU."""
+@lru_cache(maxsize=1024)
+def _threshold_and_scale(p: float, dtype: torch.dtype) -> tuple[int, int]:
+    """As the kernels that draw take them."""
+    return keep_threshold(p), _bits_of(kept_scale(p, dtype))
+
+
+def _address_and_key(seed: Tensor | int) -> tuple[Tensor | None, int]:
+    """How a kernel takes a seed: by its address, or by value from the host."""
+    if isinstance(seed, int):
+        return None, seed
+    check_seed(seed)
     return (None, int(seed.item())) if seed.is_cpu else (seed, 0)
 
 
@@ -334,7 +350,7 @@ def native_dropout(
     """See cuda_mapping.native_dropout; a `state` on the CPU costs no wait for the device."""
     cuda_mapping.check_native(state, threads, vector)
     dense = _dense(x)
-    y, packed = torch.empty_like(dense), _empty_packed(x, bits)
+    y, packed = torch.empty_like(dense), empty_packed(x, bits)
     seed, offset = state.tolist()
     threshold, scale = cuda_mapping.threshold(p, x.dtype), kept_scale(p, x.dtype)
     scalars = (seed, offset, threads, x.numel(), threshold, _bits_of(scale), vector)
@@ -344,22 +360,25 @@ def native_dropout(
 
 def apply_packed_mask(x: Tensor, packed: Tensor, p: float, bits: int) -> Tensor:
     """See ops.apply_packed_mask: x * keep / (1 - p) in the dtype and layout of x."""
-    return scale_packed_mask(x, packed, kept_scale(p, x.dtype), bits)
+    return _apply_mask(x, packed, _threshold_and_scale(p, x.dtype)[1], bits)
 
 
 def scale_packed_mask(x: Tensor, packed: Tensor, scale: float, bits: int) -> Tensor:
     """See ops.scale_packed_mask: x * keep * scale in the dtype and layout of x."""
+    return _apply_mask(x, packed, _bits_of(scale), bits)
+
+
+def _apply_mask(x: Tensor, packed: Tensor, scale_bits: int, bits: int) -> Tensor:
     check_packed(packed, x.numel(), bits)
     dense = _dense(x)
     y = torch.empty_like(dense)
-    scalars = (x.numel(), _bits_of(scale))
-    _run_rows(_scale_kernel, dense, packed.contiguous(), y, *scalars, bits)
+    _run_rows(_scale_kernel, dense, packed.contiguous(), y, x.numel(), scale_bits, bits)
     return with_layout(x, dense, y)
 
 
 def pack_bits(mask: Tensor, bits: int) -> Tensor:
     """See ops.pack_bits: a Boolean (or 0/1) tensor of any shape to flat uint8."""
-    packed = _empty_packed(mask, bits)
+    packed = empty_packed(mask, bits)
     _run_rows(_pack_kernel, mask.to(torch.bool).contiguous().view(torch.uint8), packed, mask.numel(), bits)
     return packed
 
@@ -385,11 +404,6 @@ def _dense(x: Tensor) -> Tensor:
     if x.dtype not in _DTYPES:
         raise TypeError(f"packed dropout on CUDA takes {', '.join(map(str, _DTYPES))}, got {x.dtype}")
     return x.contiguous()
-
-
-def _empty_packed(x: Tensor, bits: int) -> Tensor:
-    reference.values_per_byte(bits)  # refuses other widths
-    return torch.empty(reference.packed_bytes(x.numel(), bits), dtype=torch.uint8, device=x.device)
 
 
 def _bits_of(scale: float) -> int:

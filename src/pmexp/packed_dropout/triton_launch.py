@@ -1,21 +1,35 @@
 """Launches of Triton kernels that cost the host little.
 
 kernel[grid](...) works out at each call what the kernel is specialised for, in more Python than a small mask
-is worth. It returns the compiled kernel, which can be launched by itself: compiled[grid](...), for any
-arguments of that specialisation. So the first launch of a kind goes through Triton and its compiled kernel is
-kept for the next. What makes a kind is Triton's own rule (a test compares the two): dtype and divisibility by
-16 of each pointer, divisibility by 16 of each integer, and the compile-time constants. Integers beyond 32
-bits, and 0 and 1, which Triton compiles in, always go through Triton, as does every launch on ROCm, which
-specialises for more.
+is worth. It returns the compiled kernel, which can be launched by itself for any arguments of that
+specialisation. So the first launch of a kind goes through Triton, and its compiled kernel is kept for the
+next. What makes a kind is Triton's own rule (a test compares the two): dtype and divisibility by 16 of each
+pointer, divisibility by 16 of each integer, and the compile-time constants. Integers beyond 32 bits, and 0
+and 1, which Triton compiles in, always go through Triton, as does every launch on ROCm, which specialises for
+more.
+
+Parameters of a kernel come in this order: pointers, integers, compile-time constants.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from triton import knobs
 from triton.compiler import CompiledKernel
 
-_FREE, _SIZE, _CONSTANT = range(3)  # what Triton makes of a parameter that is not a pointer
-_parameters: dict[int, tuple[int, ...]] = {}  # by kernel, of which there are a few, that live as long as this
+from pmexp.packed_dropout.native import kernels
+
+
+class _Places(NamedTuple):
+    """Where what lies among the arguments of a kernel."""
+
+    integers: int  # the first of them; before it are pointers
+    sizes: tuple[int, ...]  # the integers that Triton specialises for
+    constants: int  # the first of them
+
+
+_places: dict[int, _Places] = {}  # by kernel, of which there are a few, that live as long as this
 _compiled: dict[tuple[Any, ...], CompiledKernel] = {}
 
 
@@ -27,7 +41,7 @@ def launch(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
     device = arguments[0].get_device()
     if device < 0:  # an interpreted kernel
         kernel[(programs,)](*arguments, **options)
-    elif device != torch.cuda.current_device():
+    elif device != torch._C._cuda_getDevice():
         with torch.cuda.device(device):
             _launch(device, kernel, programs, arguments, options)
     else:
@@ -36,13 +50,31 @@ def launch(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
 
 def _launch(device: int, kernel: Any, programs: int, arguments: tuple[Any, ...], options: Any) -> None:
     kind, values = kind_and_values(device, kernel, arguments)
+    kind = (kind, *options.values()) if kind else None
     compiled = _compiled.get(kind) if kind else None
-    if compiled is not None:
-        compiled[(programs, 1, 1)](*values, stream=torch._C._cuda_getCurrentRawStream(device))
+    if compiled is None:
+        compiled = kernel[(programs,)](*arguments, **options)
+        if kind and isinstance(compiled, CompiledKernel):
+            _compiled[kind] = compiled
+            kernels.offer(kernel, arguments, compiled)
         return
-    compiled = kernel[(programs,)](*arguments, **options)
-    if kind and isinstance(compiled, CompiledKernel):
-        _compiled[kind] = compiled
+    stream = torch._C._cuda_getCurrentRawStream(device)
+    if _is_watched():
+        compiled[(programs, 1, 1)](*values, stream=stream)
+    else:  # what that does, without a look for hooks and without what they are told
+        function, metadata = compiled.function, compiled.packed_metadata
+        compiled.run(programs, 1, 1, stream, function, metadata, None, None, None, *values)
+
+
+def _is_watched() -> bool:
+    """Whether a profiler asked Triton to be called at each launch."""
+    enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))  # a chain, if not one
+
+
+def forget() -> None:
+    """Has every kernel launched by Triton once more."""
+    _compiled.clear()
 
 
 def kind_and_values(
@@ -53,29 +85,35 @@ def kind_and_values(
     The kind is None where only Triton itself may launch.
     """
     name = id(kernel)
-    kind: list[Any] = [name, device]
-    values: list[Any] = []
-    for argument, parameter in zip(arguments, _parameters.get(name) or _added(kernel), strict=True):
-        if argument is None or parameter == _CONSTANT:
-            kind.append(argument)
-        elif type(argument) is not int:  # but a tensor
-            if argument.get_device() != device:
-                return None, []  # Triton says what is wrong with it
-            kind.append(argument.dtype)
-            argument = argument.data_ptr()
-            kind.append(argument % 16 == 0)
-        elif parameter == _SIZE:
-            if not 1 < argument < 2**31:
-                return None, []
-            kind.append(argument % 16 == 0)
-        values.append(argument)
+    integers, sizes, constants = _places.get(name) or _added(kernel, arguments)
+    kind: list[Any] = [name, device, arguments[constants:]]
+    values = list(arguments)
+    for place in range(integers):
+        tensor = values[place]
+        if tensor is None:
+            kind.append(None)
+            continue
+        if tensor.get_device() != device:
+            return None, []  # Triton says what is wrong with it
+        values[place] = address = tensor.data_ptr()
+        kind += tensor.dtype, address % 16 == 0
+    for place in sizes:
+        size = values[place]
+        if not 1 < size < 2**31:
+            return None, []
+        kind.append(size % 16 == 0)
     return None if torch.version.hip else tuple(kind), values
 
 
-def _added(kernel: Any) -> tuple[int, ...]:
-    """Notes down the parameters of a kernel."""
-    _parameters[id(kernel)] = tuple(
-        _CONSTANT if one.is_constexpr else _FREE if one.do_not_specialize and one.annotation_type else _SIZE
-        for one in kernel.params
+def _added(kernel: Any, arguments: tuple[Any, ...]) -> _Places:
+    """Notes down how the parameters of a kernel lie, by the arguments of its first launch."""
+    parameters = kernel.params
+    constants = sum(not one.is_constexpr for one in parameters)
+    integers = next(i for i, one in enumerate(arguments) if not (one is None or isinstance(one, Tensor)))
+    sizes = tuple(
+        place
+        for place in range(integers, constants)
+        if not (parameters[place].do_not_specialize and parameters[place].annotation_type)
     )
-    return _parameters[id(kernel)]
+    _places[id(kernel)] = _Places(integers, sizes, constants)
+    return _places[id(kernel)]

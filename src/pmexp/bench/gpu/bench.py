@@ -3,7 +3,7 @@
 import json
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -57,6 +57,18 @@ class Bench:
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             self.failed(name, error)
+
+    def in_order(self, pieces: Mapping[str, "Callable[[Bench], None]"]) -> None:
+        """Runs each as a part. Where the time ends, by TimeIsUp, all that was not reached is named."""
+        names = iter(pieces.items())
+        try:
+            for name, piece in names:
+                with self.part(name):
+                    piece(self)
+        except TimeIsUp:
+            for name, _ in names:
+                self.left_out(f"{name}: no time was left")
+            raise
 
     def failed(self, name: str, error: BaseException) -> None:
         """Names a part, or the whole stage, that ended by an error."""

@@ -7,33 +7,10 @@ import torch
 
 from pmexp.bench.gpu.workload import BASELINE, TORCH_MASKS, Size, Workload
 from pmexp.errors import ContenderFailed
-from pmexp.packed_dropout import ops, reference
 
 STEPS = 3
 _SAMPLES, _TOKENS, _LAYERS = 2, 128, 2  # of a step of the check
 _SAME_MASKS = ((BASELINE, TORCH_MASKS), ("pm-drop", "seed-only", "pm-drop-recompute"))
-_LENGTHS = (1, 7, 8, 33, 1001, 65537)  # elements of a mask
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def check_masks(device: torch.device, p: float = 0.1) -> str:
-    """Packed masks, and what they make of a tensor, are those of the reference on the CPU, bit for bit.
-
-    Returns what was compared. Raises ContenderFailed where they differ.
-    """
-    for numel in _LENGTHS:
-        seed = torch.tensor([2**40 + numel])
-        keep = reference.draw_mask(torch.Size([numel]), seed, p)
-        for dtype in _DTYPES:
-            x = torch.randn(numel, generator=torch.Generator().manual_seed(numel)).to(dtype)
-            there, seed_there = x.to(device), seed.to(device)
-            y, packed = ops.packed_dropout(there, seed_there, p, 1)
-            found = (packed, y, ops.apply_packed_mask(there, packed, p, 1))
-            dropped = reference.apply_mask(x, keep, p)
-            expected = (reference.pack_bits(keep), dropped, dropped)
-            if not all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True)):
-                raise ContenderFailed(f"packed masks of {numel} elements in {dtype} are not the reference's")
-    return f"packed masks of {_LENGTHS[0]} to {_LENGTHS[-1]} elements equal the reference's, bit for bit"
 
 
 def check_losses(size: Size, attention: str, precision: str, device: torch.device) -> str:

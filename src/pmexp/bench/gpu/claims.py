@@ -8,6 +8,7 @@ Rows = Sequence[dict[str, Any]]
 CONFIRMED, REFUTED, NOT_SETTLED = "confirmed", "refuted", "not settled"
 _LARGE = 2**26  # elements
 _SLOWEST = 1 / 1.02  # times as fast as stock
+_OF_MEMORY = ("simulated peak", "nothing is left on the device", "the same bytes are on the device")  # checks
 _STOCK = ("baseline", "no dropout")
 
 
@@ -26,36 +27,42 @@ class Bound:
     name: Callable[[dict[str, Any]], str]
 
 
+def _small_step(row: dict[str, Any]) -> str:
+    return f"{row['model']} {row['batch']} {row['precision']} {row['variant']}"
+
+
+def _large_step(row: dict[str, Any]) -> str:
+    return f"{row['attention']} {row['variant']}"
+
+
+def _is_packed(row: dict[str, Any]) -> bool:
+    return (row["contender"], row["dtype"], row["elements"]) == ("packed", "bf16", _LARGE)
+
+
+def _of_ours(graph: bool) -> Callable[[dict[str, Any]], bool]:
+    return lambda row: row["variant"] not in _STOCK and bool(row["graph"]) == graph
+
+
 _BOUNDS = (
     Bound(
         "packed dropout is at least 1.1 times as fast as nn.Dropout, both ways in bf16 at 2^26 elements",
-        "bandwidth", "bandwidth", "times_nn_dropout", "low", "high", 1.1,
-        lambda row: (row["contender"], row["dtype"], row["elements"]) == ("packed", "bf16", _LARGE),
-        lambda row: "bf16",
+        "bandwidth", "bandwidth", "times_nn_dropout", "low", "high", 1.1, _is_packed, lambda row: "bf16",
     ),
     Bound(
         "and moves at least 85 % of a device copy's bytes a second",
-        "bandwidth", "bandwidth", "share_of_copy", "share_low", "share_high", 0.85,
-        lambda row: (row["contender"], row["dtype"], row["elements"]) == ("packed", "bf16", _LARGE),
+        "bandwidth", "bandwidth", "share_of_copy", "share_low", "share_high", 0.85, _is_packed,
         lambda row: "bf16",
     ),
-    Bound(
-        "no small step is slower than stock by more than 2 %, launched one kernel at a time",
-        "launch_bound", "steps", "times_stock", "low", "high", _SLOWEST,
-        lambda row: row["variant"] not in _STOCK and not row["graph"],
-        lambda row: f"{row['model']} {row['batch']} {row['precision']} {row['variant']}",
-    ),
-    Bound(
-        "no small step is slower than stock by more than 2 % as a CUDA graph",
-        "launch_bound", "steps", "times_stock", "low", "high", _SLOWEST,
-        lambda row: row["variant"] not in _STOCK and bool(row["graph"]),
-        lambda row: f"{row['model']} {row['batch']} {row['precision']} {row['variant']}",
-    ),
-    Bound(
-        "no step of BERT-Large at 512 tokens is slower than stock by more than 2 %",
-        "memory", "steps", "times_as_fast", "from", "to", _SLOWEST,
-        lambda row: row["variant"] not in _STOCK,
-        lambda row: f"{row['attention']} {row['variant']}",
+    *(
+        Bound(
+            f"{what} is slower than stock by more than 2 %{how}",
+            stage, "steps", estimate, "low", "high", _SLOWEST, _of_ours(graph), name,
+        )
+        for what, stage, estimate, name in (
+            ("no small step", "launch_bound", "times_stock", _small_step),
+            ("no step of BERT-Large at 512 tokens", "memory", "times_as_fast", _large_step),
+        )
+        for graph, how in ((False, ", launched one kernel at a time"), (True, " as a CUDA graph"))
     ),
 )  # fmt: skip
 
@@ -70,7 +77,7 @@ def claims(record: dict[str, Any]) -> list[dict[str, str]]:
         return []
     rows = [*_correct(stages), _mask_bytes(stages)]
     rows += [_bounded(bound, _rows(stages, bound.stage, bound.table)) for bound in _BOUNDS]
-    return [*rows, _simulated(stages), _largest(stages)]
+    return [*rows, _simulated(stages), _offload(stages), *_lora(stages), _largest(stages)]
 
 
 def _rows(stages: dict[str, Any], stage: str, table: str) -> Rows:
@@ -83,9 +90,9 @@ def _row(claim: str, verdict: str, figures: str) -> dict[str, str]:
 
 
 def _correct(stages: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Whether all checks of each stage held."""
+    """Whether all checks of each stage held that are of what is computed."""
     for stage in stages.values():
-        checks = [check for check in stage["checks"] if not check["what"].startswith("simulated peak")]
+        checks = [check for check in stage["checks"] if not check["what"].startswith(_OF_MEMORY)]
         wrong = [check["what"] for check in checks if not check["held"]]
         whole = stage["ended"] == "done" and not stage["failed"]
         verdict = REFUTED if wrong else CONFIRMED if checks and whole else NOT_SETTLED
@@ -105,17 +112,24 @@ def _mask_bytes(stages: dict[str, Any]) -> dict[str, str]:
 
 
 def _bounded(bound: Bound, rows: Rows) -> dict[str, str]:
-    """Confirmed where all intervals lie above the bound, refuted where one lies below."""
+    """Confirmed where all intervals lie above the bound, refuted where one lies below. A figure of so few
+    rounds that it has no interval settles nothing."""
     judged = [row for row in rows if bound.of(row) and row.get(bound.estimate) is not None]
     if not judged:
         return _row(bound.claim, NOT_SETTLED, "not measured")
-    below = [row for row in judged if row[bound.high] < bound.at_least]
-    above = [row for row in judged if row[bound.low] >= bound.at_least]
+    sure = [row for row in judged if row.get(bound.low) is not None]
+    below = [row for row in sure if row[bound.high] < bound.at_least]
+    above = [row for row in sure if row[bound.low] >= bound.at_least]
     verdict = REFUTED if below else CONFIRMED if len(above) == len(judged) else NOT_SETTLED
     worst = min(judged, key=lambda row: row[bound.estimate])
-    interval = f"{worst[bound.estimate]:.3f} [{worst[bound.low]:.3f}, {worst[bound.high]:.3f}]"
+    interval = _interval(worst[bound.estimate], worst.get(bound.low), worst.get(bound.high))
     figures = f"{len(above)} of {len(judged)} above {bound.at_least:.3g}, {len(below)} below"
     return _row(bound.claim, verdict, f"{figures}; the lowest: {bound.name(worst)} {interval}")
+
+
+def _interval(estimate: float, low: float | None, high: float | None) -> str:
+    ends = "too few rounds for an interval" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+    return f"{estimate:.3f} {ends}"
 
 
 def _simulated(stages: dict[str, Any]) -> dict[str, str]:
@@ -128,6 +142,38 @@ def _simulated(stages: dict[str, Any]) -> dict[str, str]:
     return _row(claim, verdict, ", ".join(f"{name} {error:+.2f} %" for name, error in errors.items()))
 
 
+def _offload(stages: dict[str, Any]) -> dict[str, str]:
+    """Both have an interval against stock; where the two do not overlap, one is faster."""
+    claim = "a step with offload is faster than one with torch's save_on_cpu"
+    found = {row["step"]: row for row in _rows(stages, "systems", "offload")}
+    ours, torchs = found.get("offload"), found.get("torch's save_on_cpu")
+    if not ours or not torchs:
+        return _row(claim, NOT_SETTLED, "not measured")
+    said = [
+        f"{name} {_interval(r['ratio'], r['low'], r['high'])}"
+        for name, r in (("offload", ours), ("save_on_cpu", torchs))
+    ]
+    figures = f"times as fast as stock: {', '.join(said)}"
+    if ours["low"] is None or torchs["low"] is None:
+        return _row(claim, NOT_SETTLED, figures)
+    faster, slower = ours["low"] > torchs["high"], ours["high"] < torchs["low"]
+    return _row(claim, CONFIRMED if faster else REFUTED if slower else NOT_SETTLED, figures)
+
+
+def _lora(stages: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Bytes have no interval: what is saved for backward, and the peak above what a step begins with."""
+    found = {row["step"]: row for row in _rows(stages, "systems", "lora")}
+    stock, ours = found.get("dropout 0.1"), found.get("dropout 0.1 by pm-drop")
+    for what, column in (("saves less for backward", "saved_MiB"), ("has a lower peak", "above_start_MiB")):
+        claim = f"a LoRA step by pm-drop {what} than stock"
+        if not stock or not ours or stock[column] is None or ours[column] is None:
+            yield _row(claim, NOT_SETTLED, "not measured")
+            continue
+        less = 100 * (1 - ours[column] / stock[column])
+        figures = f"{ours[column]:,.0f} MiB against {stock[column]:,.0f}: {less:.1f} % less"
+        yield _row(claim, CONFIRMED if less > 0 else REFUTED, figures)
+
+
 def _largest(stages: dict[str, Any]) -> dict[str, str]:
     claim = "with recomputation a batch at least 12 % larger fits"
     found = {row["variant"]: row for row in _rows(stages, "largest_batch", "largest_batch")}
@@ -137,6 +183,8 @@ def _largest(stages: dict[str, Any]) -> dict[str, str]:
     least, most = ours["largest"] / (stock["too_large"] - 1), (ours["too_large"] or 10**9) / stock["largest"]
     verdict = CONFIRMED if least >= 1.12 else REFUTED if most < 1.12 else NOT_SETTLED
     brackets = [
-        f"{row['largest']} fit and {row['too_large'] or 'more was not tried'} do not" for row in (stock, ours)
+        f"{row['largest']} fit and "
+        + (f"{row['too_large']} do not" if row["too_large"] else "more were not tried")
+        for row in (stock, ours)
     ]
     return _row(claim, verdict, f"stock: {brackets[0]}; pm-drop-recompute: {brackets[1]}")

@@ -10,6 +10,7 @@ from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.pairs import paired_ratio
 
 T = TypeVar("T")
+FEWEST_FOR_AN_INTERVAL = 6  # rounds; the range of fewer is no interval of 95 %
 _HEAD_STARTS = (10_000_000, 40_000_000, 160_000_000)  # cycles of a waiting device, about 5, 20 and 80 ms
 
 
@@ -75,11 +76,11 @@ def wall_seconds(
     return Timed((time.perf_counter() - start) / repeats, host_seconds)
 
 
-def rounds(order: Sequence[T], most: int, budget: Budget) -> Iterator[Sequence[T]]:
-    """`order`, reversed at every second round: one round at least, and as many as `budget` allows."""
+def rounds(order: Sequence[T], most: int, budget: Budget, least: int = 1) -> Iterator[Sequence[T]]:
+    """`order`, reversed at every second round: `least` rounds, and as many more as `budget` allows."""
     took = 0.0
     for made in range(most):
-        if made and not budget.allows(took):
+        if made >= least and not budget.allows(took):
             return
         start = time.perf_counter()
         yield order if made % 2 == 0 else order[::-1]
@@ -88,13 +89,15 @@ def rounds(order: Sequence[T], most: int, budget: Budget) -> Iterator[Sequence[T
 
 def ratio_cells(
     baseline: Sequence[float], contender: Sequence[float], name: str, prefix: str = "", factor: float = 1.0
-) -> dict[str, float]:
-    """Cells of a row: `factor` times the paired ratio, and its interval; no cells without a baseline."""
+) -> dict[str, float | None]:
+    """Cells of a row: `factor` times the paired ratio, and its interval, which fewer rounds than
+    FEWEST_FOR_AN_INTERVAL do not have; no cells without a baseline."""
     if not baseline:
         return {}
     found = paired_ratio(baseline, contender)
-    low, high = f"{prefix}low", f"{prefix}high"
-    return {name: factor * found.ratio, low: factor * found.low, high: factor * found.high}
+    known = len(baseline) >= FEWEST_FOR_AN_INTERVAL
+    low, high = (factor * end if known else None for end in (found.low, found.high))
+    return {name: factor * found.ratio, f"{prefix}low": low, f"{prefix}high": high}
 
 
 def _host_seconds(call: Callable[[], object], repeats: int) -> float:

@@ -62,7 +62,7 @@ def _entry(stage: Stage) -> Record:
 
 def _run(stage: Stage, findings: Path, device: str, size: str, seconds: float) -> str:
     """How it ended."""
-    arguments = [stage.module, str(findings), device, size, f"{seconds:.1f}"]
+    arguments = [stage.module, str(findings), device, size, f"{seconds:.1f}", str(time.monotonic())]
     process = subprocess.Popen(
         [sys.executable, "-m", "pmexp.bench.gpu.stage_process", *arguments],
         env=os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "1"},  # no pool of compilers beside it

@@ -142,7 +142,7 @@ def shapes_of(
                     call()
                     seconds[shape, phase].append(timer.time(call, 2 if bench.tiny else _REPEATS).seconds)
     for shape in usable:
-        row: dict[str, float] = {}
+        row: dict[str, float | None] = {}
         for phase in calls:
             times = seconds[shape, phase]
             row[f"{phase}_us"] = 1e6 * statistics.median(times)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pmexp.bench.gpu.budget import Budget
-from pmexp.bench.gpu.steps import free_memory
+from pmexp.bench.gpu.leftovers import free_memory
 from pmexp.bench.gpu.workload import Workload
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.measure.peak_memory import PeakMemory

@@ -24,19 +24,24 @@ _LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 Compared = Iterator[tuple[str, Tensor, Tensor]]
 
 
-def check_operators(bench: Bench) -> None:
-    """Sizes, rates, widths, layouts, and the fused operator, in the order of how often they are used."""
-    for dtype in DTYPES:
-        with bench.part(f"packed masks in {dtype}"):
-            check_all(bench, f"packed masks and products in {dtype}", _sizes(bench.device, dtype))
-    with bench.part("packed masks of 1 element, and at 2 and 4 bits"):
-        check_all(bench, "packed masks of 1 element, and at 2 and 4 bits", _widths(bench.device))
-    with bench.part("layouts"):
-        check_all(bench, "packed masks of layouts that are not contiguous", _layouts(bench.device))
-    with bench.part("bias, dropout and sum"):
-        check_all(bench, "bias + dropout + residual in one kernel", _sums(bench.device))
-    with bench.part("a large packed mask"):
-        check_all(bench, "every element of a large packed mask", _large(bench))
+def check_sizes(bench: Bench, dtype: torch.dtype) -> None:
+    check_all(bench, f"packed masks and products in {dtype}", _sizes(bench.device, dtype))
+
+
+def check_widths(bench: Bench) -> None:
+    check_all(bench, "packed masks of 1 element, and at 2 and 4 bits", _widths(bench.device))
+
+
+def check_layouts(bench: Bench) -> None:
+    check_all(bench, "packed masks of layouts that are not contiguous", _layouts(bench.device))
+
+
+def check_sums(bench: Bench) -> None:
+    check_all(bench, "bias + dropout + residual in one kernel", _sums(bench.device))
+
+
+def check_large(bench: Bench) -> None:
+    check_all(bench, "every element of a large packed mask", _large(bench))
 
 
 def _sizes(device: torch.device, dtype: torch.dtype) -> Compared:

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 _INTRODUCTION = """\
-Times are of the device, between two events, unless a column says host; contenders take turns, in an order
-that is reversed at every round, after warm-up. An interval is of 95 %, of the rounds' median ratio."""
+Times are of the device, between two events, unless a column says host or wall; contenders take turns, in an
+order that is reversed at every round, after warm-up. An interval is of 95 %, of the rounds' median ratio;
+fewer than 6 rounds have none."""
 
 
 def page(record: dict[str, Any]) -> str:
@@ -16,7 +17,7 @@ def page(record: dict[str, Any]) -> str:
         f"    {record['command']}",
         f"{record['date']}; " + ", ".join(f"{name} {value}" for name, value in environment.items()) + ".",
         "## Claims",
-        _table(record["claims"]),
+        _table(record["claims"]) or "None: sizes that try the code settle nothing.",
         _INTRODUCTION,
     ]
     for stage in record["stages"]:
@@ -34,15 +35,17 @@ def _stage(stage: dict[str, Any]) -> Iterable[str]:
     if failed:
         yield "**Does not hold:**\n\n" + _listed(f"{check['what']}: {check['detail']}" for check in failed)
     for name, rows in stage["tables"].items():
-        yield f"### {name.replace('_', ' ').capitalize()}"
-        yield _table(rows)
+        if rows:
+            yield f"### {name.replace('_', ' ').capitalize()}\n\n{_table(rows)}"
     for head, kind in (("Notes:", "notes"), ("**Failed:**", "failed"), ("Left out:", "left_out")):
         if stage[kind]:
             yield f"{head}\n\n{_listed(stage[kind])}"
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    """A column for each key that any row has, in the order of their first appearance."""
+    """A column for each key that any row has, in the order of their first appearance; "" without rows."""
+    if not rows:
+        return ""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [[column.replace("_", " ") for column in columns], ["---"] * len(columns)]
     lines += [[_text(row.get(column)) for column in columns] for row in rows]

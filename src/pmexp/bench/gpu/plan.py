@@ -19,10 +19,10 @@ class Stage:
 
 STAGES = (
     Stage("correctness", "Correctness", 60),
-    Stage("bandwidth", "Bandwidth and the host's cost of one dropout", 90),
-    Stage("launch_bound", "Small steps, bound by launches", 60),
-    Stage("memory", "BERT-Large at 512 tokens: speed, peak memory, and the simulated peak", 150),
-    Stage("systems", "Attention kernels, Tempo, offload, LoRA", 90),
-    Stage("largest_batch", "Largest batch of BERT-Large at 512 tokens", 60),
+    Stage("bandwidth", "Bandwidth and the host's cost of one dropout", 76),
+    Stage("launch_bound", "Small steps, bound by launches", 120),
+    Stage("memory", "BERT-Large at 512 tokens: speed, peak memory, and the simulated peak", 110),
+    Stage("systems", "Attention kernels, Tempo, offload, LoRA", 108),
+    Stage("largest_batch", "Largest batch of BERT-Large at 512 tokens", 36),
 )
 TOTAL_SECONDS = sum(stage.seconds for stage in STAGES)

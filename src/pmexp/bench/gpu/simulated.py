@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pmexp.bench.gpu.steps import free_memory
+from pmexp.bench.gpu.leftovers import free_memory
 from pmexp.bench.gpu.workload import PUT_IN, Size, Workload, untrained
 from pmexp.measure.peak_memory import PeakMemory
 from pmexp.simulation import predict

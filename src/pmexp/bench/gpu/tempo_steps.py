@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.bert import AUTOCAST, BATCH, HALF, bert
 from pmexp.bench.gpu.budget import Budget
-from pmexp.bench.gpu.steps import free_memory
+from pmexp.bench.gpu.leftovers import free_memory
 from pmexp.bench.gpu.turns import in_turn, waits_for_device
 from pmexp.bench.gpu.ways import Way, Ways, distance
 from pmexp.packed_dropout import PackedDropout, replace_dropout

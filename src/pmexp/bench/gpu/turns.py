@@ -1,7 +1,6 @@
 """Contenders in turn: their times, what they are to the first one's, and their peaks."""
 
 import statistics
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,9 @@ import torch
 
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
-from pmexp.bench.pairs import PairedRatio, paired_ratio
+from pmexp.bench.gpu.device_time import FEWEST_FOR_AN_INTERVAL, ratio_cells
+from pmexp.bench.gpu.device_time import rounds as in_rounds
+from pmexp.bench.gpu.leftovers import allocated, check_starts
 from pmexp.bench.timing import seconds_a_call
 from pmexp.measure.peak_memory import PeakMemory
 
@@ -24,17 +25,17 @@ class Turns:
     """What one contender took."""
 
     ms: float  # a call, the median of the rounds
-    against_first: PairedRatio  # the first contender's time over this one's
+    against_first: Mapping[
+        str, float | None
+    ]  # "ratio", the first contender's time over this one's; its interval
     rounds: int
     peak_bytes: int  # of the CUDA allocator, all that lies on the device; elsewhere of the process
     above_bytes: int | None  # of that peak above what lay on the device when the call began; None elsewhere
 
     def cells(self) -> dict[str, float | int | None]:
         """As columns of a table."""
-        ratio = self.against_first
-        speed = {"ms": self.ms, "ratio": ratio.ratio, "low": ratio.low, "high": ratio.high}
         peaks = {"peak_MiB": self.peak_bytes / 2**20, "above_start_MiB": self.above_MiB}
-        return {**speed, "rounds": self.rounds, **peaks}
+        return {"ms": self.ms, **self.against_first, "rounds": self.rounds, **peaks}
 
     @property
     def above_MiB(self) -> float | None:
@@ -50,30 +51,28 @@ def in_turn(
 ) -> dict[str, Turns]:
     """Each of `calls`, `repeats` times a round, in an order that is reversed at every round.
 
-    There are fewer rounds where `budget` is used up, one at least. What fails or is not reached in its first
-    calls is named and missing from what is returned.
+    There are fewer rounds where `budget` is used up, but as many as an interval needs. What fails or is not
+    reached in its first calls is named and missing from what is returned.
     """
     ready = _warmed_up(bench, calls, budget)
     seconds: dict[str, list[float]] = {name: [] for name in ready}
-    peaks, above = dict.fromkeys(ready, 0), dict.fromkeys(ready, 0)
-    order, took = list(ready), 0.0
-    for made in range(_TINY_ROUNDS if bench.tiny else rounds):
-        if made and not budget.allows(took):
-            break
-        start = time.monotonic()
+    starts, peaks, above = (dict.fromkeys(ready, 0) for _ in range(3))
+    most = _TINY_ROUNDS if bench.tiny else rounds
+    for order in in_rounds(list(ready), most, budget, FEWEST_FOR_AN_INTERVAL):
         for name in order:
-            lies = _allocated(bench.device)
+            lies = allocated(bench.device)
+            starts[name] = max(starts[name], lies)
             peak = PeakMemory(bench.device)
             seconds[name].append(seconds_a_call(ready[name], repeats, bench.device))
             peaks[name] = max(peaks[name], peak.bytes())
             above[name] = max(above[name], peak.bytes() - lies)
-        order, took = order[::-1], time.monotonic() - start
+    check_starts(bench, starts)
     on_cuda = bench.device.type == "cuda"
     first = next(iter(seconds.values()), [])
     return {
         name: Turns(
             1e3 * statistics.median(own),
-            paired_ratio(first, own),
+            ratio_cells(first, own, "ratio"),
             len(own),
             peaks[name],
             above[name] if on_cuda else None,
@@ -113,7 +112,3 @@ def _warmed_up(
                 torch.cuda.synchronize(bench.device)
             ready[name] = call
     return ready
-
-
-def _allocated(device: torch.device) -> int:
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from pmexp.packed_dropout import reference
-from pmexp.packed_dropout.arguments import check_packed, check_seed, kept_scale, with_layout
+from pmexp.packed_dropout.arguments import (
+    check_packed,
+    check_seed,
+    empty_packed,
+    keep_threshold,
+    kept_scale,
+    with_layout,
+)
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # enum DType in core.h
 
@@ -70,11 +77,6 @@ def available_backends() -> list[str]:
     return names
 
 
-def _empty_packed(numel: int, bits: int) -> Tensor:
-    reference.values_per_byte(bits)  # refuses other widths
-    return torch.empty(reference.packed_bytes(numel, bits), dtype=torch.uint8, device="cpu")
-
-
 def _dtype_code(x: Tensor) -> int:
     code = _DTYPES.get(x.dtype)
     if code is None:
@@ -85,8 +87,7 @@ def _dtype_code(x: Tensor) -> int:
 def _draw_arguments(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[int, int, float, int, int]:
     """seed, threshold, scale, width and threads, as the functions that draw take them."""
     check_seed(seed)
-    threshold = round((1.0 - p) * 2**32)
-    return seed.data_ptr(), threshold, kept_scale(p, x.dtype), bits, torch.get_num_threads()
+    return seed.data_ptr(), keep_threshold(p), kept_scale(p, x.dtype), bits, torch.get_num_threads()
 
 
 class Core:
@@ -108,7 +109,7 @@ class Core:
         """See ops.packed_dropout: y in the dtype and layout of x, and the packed mask."""
         dense = x.contiguous()
         y = torch.empty_like(dense)
-        packed = _empty_packed(x.numel(), bits)
+        packed = empty_packed(x, bits)
         self.dropout_into(y, packed, dense, seed, p, bits)
         return with_layout(x, dense, y), packed
 
@@ -125,7 +126,7 @@ class Core:
         """See ops.bias_dropout_add: y in the dtype and layout of x, and the packed mask."""
         dense = x.contiguous()
         y = torch.empty_like(dense)
-        packed = _empty_packed(x.numel(), bits)
+        packed = empty_packed(x, bits)
         dense_bias = None if bias is None else bias.contiguous()
         self.bias_dropout_add_into(y, packed, dense, dense_bias, residual.contiguous(), seed, p, bits)
         return with_layout(x, dense, y), packed
@@ -143,7 +144,7 @@ class Core:
 
     def pack_bits(self, mask: Tensor, bits: int) -> Tensor:
         """See ops.pack_bits: a Boolean (or 0/1) tensor of any shape to flat uint8."""
-        packed = _empty_packed(mask.numel(), bits)
+        packed = empty_packed(mask, bits)
         self.pack_bits_into(packed, mask.to(torch.bool).contiguous(), bits)
         return packed
 

@@ -1,17 +1,26 @@
-"""Whether what runs on this device computes what it should, bit for bit; the most used first."""
+"""Whether what runs on this device computes what it should, bit for bit; what matters most comes first."""
 
 import os
 import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import nn
 
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.checks import check_losses
+from pmexp.bench.gpu.compile_ahead import compile_ahead
 from pmexp.bench.gpu.equality import leaf
-from pmexp.bench.gpu.operators import check_operators
+from pmexp.bench.gpu.operators import check_large, check_layouts, check_sizes, check_sums, check_widths
 from pmexp.bench.gpu.stock_masks import check_beyond_int32, check_stock_masks, tell_overlap, tell_record
-from pmexp.bench.gpu.surroundings import check_checkpointing, check_compiled, check_graphs, check_streams
+from pmexp.bench.gpu.surroundings import (
+    DROPOUTS,
+    check_checkpointing,
+    check_compiled,
+    check_graphs,
+    check_streams,
+)
 from pmexp.bench.gpu.workload import SIZES, Size
 from pmexp.errors import ContenderFailed
 from pmexp.packed_dropout import PackedDropout, SeededDropout
@@ -26,38 +35,20 @@ _TINY = Size(
 
 
 def measure(bench: Bench) -> None:
-    """What could leave the device or its generator unusable comes last: captures that end by an error."""
     compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("gcc", "clang", "cc"))), None)
     bench.note(f"C compiler, without which Triton launches nothing: {compiler or 'none'}")
-    check_operators(bench)
-    check_stock_masks(bench)
-    with bench.part("record of rng=torch"):
-        tell_record(bench)
-    with bench.part("bytes that a mask keeps"):
-        check_mask_bytes(bench)
-    check_checkpointing(bench)
-    check_all_losses(bench)
-    for dtype in (torch.bfloat16, torch.float32):
-        with bench.part(f"more elements than an int32 counts, {dtype}"):
-            check_beyond_int32(bench, dtype)
-    with bench.part("overlap of consecutive masks"):
-        tell_overlap(bench)
-    check_streams(bench)
-    check_graphs(bench)
-    check_compiled(bench)
+    compile_ahead(bench)
+    bench.in_order(PIECES)
 
 
-def check_all_losses(bench: Bench) -> None:
+def check_steps(bench: Bench, attention: str, precision: str) -> None:
     """Whole training steps with the same masks have the same losses."""
-    size = _TINY if bench.tiny else SIZES[0]
-    for precision in ("bf16", "fp32"):
-        for attention in ("eager", "sdpa"):
-            what = f"losses of steps with the same masks, {attention} attention, {precision}"
-            with bench.part(what):
-                try:
-                    bench.check(what, True, check_losses(size, attention, precision, bench.device))
-                except ContenderFailed as error:
-                    bench.check(what, False, str(error))
+    what = f"losses of steps with the same masks, {attention} attention, {precision}"
+    try:
+        size = _TINY if bench.tiny else SIZES[0]
+        bench.check(what, True, check_losses(size, attention, precision, bench.device))
+    except ContenderFailed as error:
+        bench.check(what, False, str(error))
 
 
 def check_mask_bytes(bench: Bench) -> None:
@@ -86,3 +77,46 @@ def check_mask_bytes(bench: Bench) -> None:
         bench.check(
             f"the mask of {name} is {_MASKS_SHRINK} times smaller", ratio >= _MASKS_SHRINK, f"{ratio:.2f}"
         )
+
+
+def _pieces() -> Mapping[str, Callable[[Bench], None]]:
+    """By what they check. What is of exhaustive products alone comes behind what every run relies on."""
+    found: dict[str, Callable[[Bench], None]]
+    bf16, fp32, fp16, fp64 = torch.bfloat16, torch.float32, torch.float16, torch.float64
+    sizes = {f"packed masks in {t}": partial(check_sizes, dtype=t) for t in (bf16, fp32, fp16, fp64)}
+    stock = {f"rng=torch in {t}": partial(check_stock_masks, dtype=t) for t in (bf16, fp32, fp16, fp64)}
+    losses = {
+        f"losses, {attention} attention, {precision}": partial(
+            check_steps, attention=attention, precision=precision
+        )
+        for precision in ("bf16", "fp32")
+        for attention in ("eager", "sdpa")
+    }
+    compiled = {
+        f"torch.compile, {name}, mode={mode}": partial(check_compiled, name=name, mode=mode)
+        for mode in ("default", "reduce-overhead")
+        for name in DROPOUTS
+    }
+    beyond = {
+        f"{2**31 + more:,} elements in {dtype}": partial(check_beyond_int32, dtype=dtype, more=more)
+        for dtype in (bf16, fp32)
+        for more in (64, 77)
+    }
+    found = {
+        **dict([*sizes.items()][:2]),
+        "layouts": check_layouts,
+        **dict([*stock.items()][:3]),
+        "record of rng=torch": tell_record,
+        "bytes that a mask keeps": check_mask_bytes,
+        "checkpointing": check_checkpointing,
+        **losses,
+        **dict([*beyond.items()][:2]),
+        "CUDA graphs": check_graphs,
+        "consecutive masks": tell_overlap,
+        **dict([*compiled.items()][:3]),
+    }
+    found |= {"streams": check_streams, "1 element, and 2 and 4 bits": check_widths, "bias": check_sums}
+    return {**found, "a large mask": check_large, **sizes, **stock, **beyond, **compiled}
+
+
+PIECES = _pieces()

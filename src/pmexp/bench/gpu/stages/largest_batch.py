@@ -3,7 +3,7 @@
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.checks import check_losses
 from pmexp.bench.gpu.largest import limited, measure_largest
-from pmexp.bench.gpu.steps import free_memory
+from pmexp.bench.gpu.leftovers import free_memory
 from pmexp.bench.gpu.workload import BASELINE, Workload, bert_large
 
 _VARIANTS = (BASELINE, "pm-drop-recompute", "pm-drop")  # in the order of what matters most

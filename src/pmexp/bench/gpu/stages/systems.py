@@ -3,9 +3,9 @@
 from pmexp.bench.gpu.attention_kernels import attention_kernels, device_kernels, other_kernels
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
+from pmexp.bench.gpu.leftovers import Leftovers
 from pmexp.bench.gpu.lora import lora
 from pmexp.bench.gpu.offloading import offloading
-from pmexp.bench.gpu.steps import free_memory
 from pmexp.bench.gpu.tempo_steps import tempo
 
 _PIECES = (  # in the order of what matters, with shares of the time
@@ -19,8 +19,9 @@ _PIECES = (  # in the order of what matters, with shares of the time
 
 
 def measure(bench: Bench) -> None:
+    leftovers = Leftovers(bench)
     for place, (name, piece, share) in enumerate(_PIECES):
         seconds = bench.budget.left * share / sum(later for _, _, later in _PIECES[place:])
+        leftovers.check(name)
         with bench.part(name):
             piece(bench, Budget(seconds))
-        free_memory()

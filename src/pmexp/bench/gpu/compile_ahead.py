@@ -1,0 +1,76 @@
+"""`python -m pmexp.bench.gpu.compile_ahead DEVICE SIZE PLACE OF SECONDS`: a share of the correctness checks,
+for nothing but the kernels that they have Triton and torch.compile leave in their caches on the disk.
+
+A cold cache costs the stage about a second a kernel, and it needs some hundred. Several processes beside each
+other, while nothing is timed, take that time off it; what they do not reach is compiled where it is needed.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+from pmexp.bench.gpu.bench import Bench
+from pmexp.bench.gpu.budget import Budget, TimeIsUp, time_limit
+
+_MOST_PROCESSES = 14
+_SHARE, _MOST_SECONDS = 0.5, 30.0  # of the stage's time, that it waits for them
+
+
+def compile_ahead(bench: Bench) -> None:
+    """Has the kernels of the stage `correctness` compiled by as many processes as there are cores.
+
+    On the CPU, where there is nothing to compile, it does nothing."""
+    if bench.device.type != "cuda":
+        return
+    started, most = time.monotonic(), min(_MOST_SECONDS, _SHARE * bench.budget.left)
+    processes = max(1, min(_MOST_PROCESSES, len(os.sched_getaffinity(0)) - 1))
+    done = run_shares(bench.device.type, "tiny" if bench.tiny else "full", processes, most)
+    took = time.monotonic() - started
+    bench.note(f"kernels compiled ahead: {took:.0f} s, {done} of {processes} processes came to their end")
+
+
+def run_shares(device: str, size: str, processes: int, seconds: float) -> int:
+    """Runs all shares beside each other for `seconds` at most; how many came to their end."""
+    command = [sys.executable, "-m", "pmexp.bench.gpu.compile_ahead", device, size]
+    budget = Budget(seconds)
+    running = [
+        subprocess.Popen(
+            [*command, str(place), str(processes), f"{seconds:.1f}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # what is wrong with a check, the check itself says later
+        )
+        for place in range(processes)
+    ]
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            for process in running:
+                process.wait(max(0.0, budget.left))
+        return sum(process.poll() == 0 for process in running)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def main(device_name: str, size: str, place: str, of: str, seconds: str) -> int:
+    """Returns 0 where every check of the share was run, 3 where the time was over."""
+    import torch
+
+    from pmexp.bench.gpu.stages.correctness import PIECES
+
+    budget = Budget(float(seconds))
+    device = torch.device(device_name, 0) if device_name == "cuda" else torch.device(device_name)
+    share = dict([*PIECES.items()][int(place) :: int(of)])
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        try:
+            with time_limit(budget.left):
+                Bench(device, size == "tiny", budget, nowhere).in_order(share)
+        except TimeIsUp:
+            return 3
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(main(*sys.argv[1:]))  # no compiler's workers are waited for

@@ -1,0 +1,122 @@
+"""Packed dropout of a plain CUDA tensor in one call of torch's dispatcher, forward and backward in C++.
+
+By Python's calls a dropout costs the host five times what nn.Dropout costs it, and steps that the host bounds
+become slower. calls.cpp does the same with the same kernels, seeds and bits. Whatever is not plain goes by
+Python all the same: see `calls_for`.
+
+`PMEXP_CUDA_CALLS` chooses, once, at the first dropout on a CUDA device, which is when the library is built:
+
+    auto    native calls where the library is there or can be built, else Python's (default)
+    native  those, or an error
+    python  Python's
+"""
+
+import os
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from pmexp.packed_dropout import cuda_backend, cuda_rng, cuda_seeds
+from pmexp.packed_dropout.native.build import NotBuilt, library
+
+ENVIRONMENT_VARIABLE = "PMEXP_CUDA_CALLS"
+_CHOICES = ("auto", "native", "python")
+_PLAIN = (Tensor, nn.Parameter)
+
+
+class Calls(NamedTuple):
+    """Operators of the library.
+
+    The two that draw return None, with nothing drawn, for what is not plain after all: not contiguous,
+    nested, a dual number, of another dtype, without a mask to draw, or to be captured into a CUDA graph.
+    """
+
+    packed_dropout: Any  # (x, p, bits, cache_unpacked): packed_dropout() by rng="philox"
+    dropout_and_bits: Any  # the same, with the packed mask
+    apply_mask: Any  # (x, packed, p, bits): x * keep / (1 - p), of any x
+
+
+_calls: dict[int, Calls | None] = {}  # by CUDA device
+
+
+def calls_for(x: Tensor) -> Calls | None:
+    """The native calls for a CUDA tensor; None where Python has to make them: while anything traces or
+    transforms, and for subclasses."""
+    if (
+        not x.is_cuda
+        or torch.compiler.is_compiling()
+        or type(x) not in _PLAIN
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._get_tracing_state()
+    ):
+        return None
+    device = x.get_device()
+    return _calls[device] if device in _calls else _decide(x.device)
+
+
+def calls() -> str:
+    """Who calls the kernels, for a run's record: "native calls", or "calls by Python: <reason>".
+
+    Raises RuntimeError for an unknown choice, and where native calls are asked for and cannot be had.
+    """
+    reason = _why_python()
+    return "native calls" if reason is None else f"calls by Python: {reason}"
+
+
+def _decide(device: torch.device) -> Calls | None:
+    if torch.cuda.is_current_stream_capturing():
+        return None  # what is asked of the device here cannot be captured
+    served = _why_python() is None and cuda_seeds.known_on_host(device)
+    _calls[device.index] = loaded_calls() if served else None
+    return _calls[device.index]
+
+
+def is_loaded() -> bool:
+    """Whether the library is in this process."""
+    return hasattr(torch.ops.pmexp, "plain_dropout")
+
+
+def loaded_calls() -> Calls:
+    """The operators of the library, which is loaded."""
+    there = torch.ops.pmexp
+    return Calls(
+        there.plain_dropout.default, there.plain_dropout_and_bits.default, there.apply_plain_mask.default
+    )
+
+
+@cache
+def _why_python() -> str | None:
+    """Why there are no native calls here; None where there are. Builds and loads the library."""
+    choice = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+    if choice not in _CHOICES:
+        raise RuntimeError(f"{ENVIRONMENT_VARIABLE}={choice} is unknown; choose one of {', '.join(_CHOICES)}")
+    if choice == "python":
+        return f"{ENVIRONMENT_VARIABLE}=python"
+    reason = _why_not_loaded()
+    if reason is not None and choice == "native":
+        raise RuntimeError(f"{ENVIRONMENT_VARIABLE}=native cannot be had: {reason}")
+    return reason
+
+
+def _why_not_loaded() -> str | None:
+    if not torch.cuda.is_available():
+        return "no CUDA device"
+    if not cuda_backend.has_kernels() or torch.version.hip:
+        return "no kernels of Triton for CUDA"
+    try:
+        if not is_loaded():  # to load another copy would end the process
+            torch.ops.load_library(library())
+    except NotBuilt as error:
+        return str(error)
+    except (OSError, RuntimeError) as error:
+        return f"not loaded: {str(error).splitlines()[0]}"
+    from pmexp.packed_dropout import triton_launch  # with Triton, which takes a second
+
+    cuda_rng.take_offset = torch.ops.pmexp.take_offset.default  # both draw from one generator
+    triton_launch.forget()  # so that what has been launched is launched by Triton once more, and registered
+    return None

@@ -1,0 +1,83 @@
+"""Builds calls.cpp against the installed torch, once for each torch, source and machine.
+
+The library lies in the user's cache folder, or in the one that `PMEXP_NATIVE_FOLDER` names, where one that
+was built elsewhere for the same torch is found under the same name.
+"""
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from filelock import FileLock  # torch needs it too
+
+FOLDER_VARIABLE = "PMEXP_NATIVE_FOLDER"
+_SOURCE = Path(__file__).with_name("calls.cpp")
+# -isystem: torch's headers have warnings of their own.
+_OPTIONS = ("-O2", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
+_LIBRARIES = ("-lc10", "-ltorch_cpu", "-ldl")
+
+_log = logging.getLogger(__name__)
+
+
+class NotBuilt(Exception):
+    """Why there is no library, in a few words."""
+
+
+def library() -> Path:
+    """The library for this torch and machine, built if it is missing. Raises NotBuilt."""
+    try:
+        path = _folder() / file_name()
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):  # of several ranks one builds
+                if not path.exists():
+                    _build(path)
+    except (OSError, RuntimeError) as error:  # no home, no room, no right to write
+        raise NotBuilt(f"not built: {error}") from None
+    return path
+
+
+def file_name() -> str:
+    """Name of the library: equal names are made of the same source for the same torch and machine."""
+    made_of = _SOURCE.read_bytes() + " ".join(_OPTIONS + _LIBRARIES).encode()
+    digest = hashlib.sha256(made_of).hexdigest()[:12]
+    return f"pmexp-calls-{digest}-torch-{torch.__version__}-abi{_abi()}-{platform.machine()}.so"
+
+
+def command(compiler: str, target: Path) -> list[str]:
+    """The compiler's command line that writes the library to `target`."""
+    place = Path(torch.__file__).parent
+    found = [f"-D_GLIBCXX_USE_CXX11_ABI={_abi()}", "-isystem", str(place / "include"), f"-L{place / 'lib'}"]
+    return [compiler, *_OPTIONS, *found, str(_SOURCE), "-o", str(target), *_LIBRARIES]
+
+
+def _abi() -> int:
+    return int(torch.compiled_with_cxx11_abi())
+
+
+def _folder() -> Path:
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(chosen) if chosen else Path(cache) / "pmexp"
+
+
+def _build(path: Path) -> None:
+    compiler = shutil.which(os.environ.get("CXX") or "g++")
+    if compiler is None:
+        raise NotBuilt("no C++ compiler")
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        target = Path(scratch) / path.name
+        run = subprocess.run(command(compiler, target), capture_output=True, text=True, check=False)
+        if run.returncode:
+            errors = [line for line in run.stderr.splitlines() if "error" in line] or ["no message"]
+            raise NotBuilt(f"the build failed: {errors[0]}")
+        target.replace(path)
+    _log.info("built native calls of packed dropout in %.0f s: %s", time.monotonic() - start, path)
