@@ -186,7 +186,7 @@ def dropout_and_bits(x: Tensor, seed: Tensor | None, options: Options) -> tuple[
 
 
 class _PackedDropout(Function):
-    """In eager mode without transforms. It has one output: each costs, and one of several could be no view."""
+    """In eager mode without transforms. Of one output: each costs, and one of several could be no view."""
 
     @staticmethod
     def forward(
