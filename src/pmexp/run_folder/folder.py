@@ -30,6 +30,7 @@ from pmexp.run_folder.files import damaged, read_object, write_atomically
 HEARTBEAT_S = 10.0  # seconds between two
 _CLAIM_S = 1.0  # a look at the claim holds it for a moment: who wants it waits that long
 _CLAIM_LOOK_S = 0.02
+_LATEST = 2**40  # seconds since 1970, and more starts than there are
 
 
 class RunFolder:
@@ -64,7 +65,13 @@ class RunFolder:
     def owner(self) -> dict[str, Any]:
         """Who began the last try: host, pid, started (seconds since 1970), attempt; {} before the first."""
         owner = read_object(self._owner, "host", "pid", "started")
-        return {"attempt": 1} | owner if owner else {}  # earlier versions did not count them
+        if not owner:
+            return {}
+        owner = {"attempt": 1} | owner  # earlier versions did not count them
+        for key, kinds in (("host", (str,)), ("started", (int, float)), ("attempt", (int,))):
+            if type(owner[key]) not in kinds or (kinds != (str,) and not 0 <= owner[key] < _LATEST):
+                raise damaged(self._owner, f"{key} is {str(owner[key])[:40]!r}")
+        return owner
 
     def last_start(self) -> dict[str, Any]:
         """The last whole line of attempts.jsonl; {} before the first."""
