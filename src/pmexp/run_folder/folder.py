@@ -76,7 +76,7 @@ class RunFolder:
     def last_start(self) -> dict[str, Any]:
         """The last whole line of attempts.jsonl; {} before the first."""
         file = self.path / "attempts.jsonl"
-        for line in reversed(file.read_text().splitlines() if file.is_file() else []):
+        for line in reversed(file.read_text(errors="replace").splitlines() if file.is_file() else []):
             with suppress(ValueError):  # half of a line is what a kill leaves
                 if isinstance(start := json.loads(line), dict):
                     return start
