@@ -1,10 +1,11 @@
 """On a CUDA device: native calls against those by Python, bit for bit, and that they are what runs."""
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from pmexp.bench.gpu.stages.native_calls import launches_by_python
 from pmexp.packed_dropout import (
     PackedDropout,
     backend,
@@ -32,26 +34,24 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
 @pytest.fixture(autouse=True)
-def native_calls(record_property: Callable[[str, object], None]) -> None:
+def native_calls(
+    record_property: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    before = os.environ.get(native.ENVIRONMENT_VARIABLE, "python")
+    monkeypatch.setenv(native.ENVIRONMENT_VARIABLE, before)  # is set back as it was
+    native.choose("native")
     name = backend(torch.device("cuda"))
     record_property("backend", name)
-    assert name.endswith("native calls")
+    assert name.endswith(", native calls")
+    yield
+    native.choose(before)
 
 
 @pytest.fixture
-def launched_by_python(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def launched_by_python() -> Iterator[list[str]]:
     """Names of the kernels that Python launches."""
-    from pmexp.packed_dropout import triton_kernels
-
-    names: list[str] = []
-    launch = triton_kernels.launch
-
-    def counted(kernel: Any, *arguments: Any, **options: Any) -> None:
-        names.append(kernel.__name__)
-        launch(kernel, *arguments, **options)
-
-    monkeypatch.setattr(triton_kernels, "launch", counted)
-    return names
+    with launches_by_python() as names:
+        yield names
 
 
 def randn(numel: int, dtype: torch.dtype = torch.float32, offset: int = 0) -> Tensor:
@@ -62,17 +62,10 @@ def randn(numel: int, dtype: torch.dtype = torch.float32, offset: int = 0) -> Te
 def of_both(run: Callable[[], list[Tensor]], seed: int = 11) -> list[Tensor]:
     """What `run` gives by native calls: twice the same as by Python, with the same state of the generator."""
     results = []
-    chosen = dict(native._calls)
-    for by_python in (True, False, False):
+    for calls in (native.by_python, nullcontext, nullcontext):
         torch.manual_seed(seed)
-        try:
-            native._calls.update(
-                dict.fromkeys(range(torch.cuda.device_count()), None) if by_python else chosen
-            )
+        with calls():
             results.append([*run(), torch.cuda.get_rng_state()])
-        finally:
-            native._calls.clear()
-            native._calls.update(chosen)
     for found in results[1:]:
         for expected, one in zip(results[0], found, strict=True):
             assert one.dtype is expected.dtype and one.shape == expected.shape
