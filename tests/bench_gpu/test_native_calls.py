@@ -2,12 +2,15 @@
 
 import io
 import json
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from pmexp.bench.gpu import compile_ahead
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.gpu.stages import native_calls
@@ -93,3 +96,16 @@ def test_late_launches_by_python_are_named(on_the_cpu: None, monkeypatch: pytest
     monkeypatch.setattr(native_calls, "_results", launched)
     (found,) = findings_of(native_calls._launches)
     assert not found["held"] and found["detail"] == "36 launches of _scale_kernel"
+
+
+def test_the_library_is_built_while_nothing_is_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A build takes most of the stage's time."""
+    begun: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: begun.append(command))
+    monkeypatch.setattr(compile_ahead, "run_shares", lambda *arguments: 1)
+    findings_of(compile_ahead.compile_ahead, "cuda")
+    ((_, _, code),) = begun
+    monkeypatch.setenv(build.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(build, "_build", lambda path: path.touch())
+    exec(code, {})
+    assert (tmp_path / build.file_name()).exists()
