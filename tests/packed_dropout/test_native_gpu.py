@@ -3,7 +3,6 @@
 import itertools
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
@@ -265,22 +264,3 @@ def autograd_is_warm() -> Iterator[None]:
         torch.autograd.grad(PackedDropout(0.3)(x), x, torch.ones_like(x))
     yield
     torch.cuda.synchronize()
-
-
-def test_the_hosts_cost(autograd_is_warm: None, record_property: Callable[[str, object], None]) -> None:
-    """At most 20 us over nn.Dropout for forward and backward, in a chain of 50; the median of 15 rounds."""
-    x, gradient = randn(64), torch.ones(64, device="cuda")
-    costs: dict[str, list[float]] = {"nn": [], "packed": []}
-    for _ in range(15):
-        for name, drop in (("nn", torch.nn.Dropout(0.3)), ("packed", PackedDropout(0.3))):
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            y = x
-            for _ in range(50):
-                y = drop(y)
-            torch.autograd.grad(y, x, gradient)
-            costs[name].append((time.perf_counter() - start) / 50 * 1e6)
-    nn, packed = (sorted(found)[7] for found in costs.values())
-    record_property("host us, nn.Dropout and packed", f"{nn:.1f} {packed:.1f}")
-    print(f"host us of forward and backward: nn.Dropout {nn:.1f}, packed {packed:.1f}")
-    assert packed < nn + 20
