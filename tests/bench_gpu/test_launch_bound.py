@@ -37,7 +37,7 @@ def rows(found: list[dict[str, Any]], table: str) -> list[dict[str, Any]]:
 
 def smallest(*variants: str) -> Workload:
     """Each variant has taken a step."""
-    made = Workload(launch_bound._SMALLEST, "eager", "fp32", CPU, variants)
+    made = Workload(launch_bound.SMALLEST, "eager", "fp32", CPU, variants)
     for variant in variants:
         made.step(variant, 2)
     return made
@@ -62,7 +62,7 @@ def test_every_variant_has_a_row_and_nothing_fails() -> None:
 def test_a_variant_with_other_masks_is_named_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     of_torch = partial(replace_dropout, dropout=PackedDropout, rng="torch")
     monkeypatch.setitem(workloads.PUT_IN, "seed-only", lambda module: of_torch(module))
-    case = Case("fp32", launch_bound._SMALLEST, 2, False, 1, 1)
+    case = Case("fp32", launch_bound.SMALLEST, 2, False, 1, 1)
     found = findings_of(lambda bench: launch_bound._measure_eager(bench, Budget(1e6), case))
     (check,) = (line for line in found if line["kind"] == "check")
     assert not check["held"] and check["detail"].startswith("seed-only: losses [")
@@ -101,11 +101,11 @@ def test_where_the_time_is_up_the_rounds_that_are_whole_have_rows() -> None:
             raise TimeIsUp
         return torch.zeros(())
 
-    case = Case("fp32", launch_bound._SMALLEST, 2, False, 2, 1)
+    case = Case("fp32", launch_bound.SMALLEST, 2, False, 2, 1)
     file = io.StringIO()
     bench = Bench(CPU, False, Budget(1e6), file)
     with pytest.raises(TimeIsUp):
-        launch_bound._measure(bench, Budget(1e6), case, {BASELINE: step, "pm-drop": step}, 50)
+        launch_bound.measure_steps(bench, Budget(1e6), case, {BASELINE: step, "pm-drop": step}, 50)
     cells = [json.loads(line)["cells"] for line in file.getvalue().splitlines()]
     assert [(row["variant"], row["rounds"]) for row in cells] == [(BASELINE, 15), ("pm-drop", 15)]
     assert all(row["low"] <= row["times_stock"] <= row["high"] for row in cells)
@@ -115,8 +115,8 @@ def test_an_interval_has_its_rounds_where_there_is_no_time_left() -> None:
     """A row of one round had an interval of no width."""
     file = io.StringIO()
     bench = Bench(CPU, False, Budget(1e6), file)
-    case = Case("fp32", launch_bound._SMALLEST, 2, True, 1, 1)
-    launch_bound._measure(bench, Budget(-1.0), case, {BASELINE: lambda: torch.zeros(())}, 40)
+    case = Case("fp32", launch_bound.SMALLEST, 2, True, 1, 1)
+    launch_bound.measure_steps(bench, Budget(-1.0), case, {BASELINE: lambda: torch.zeros(())}, 40)
     (line,) = file.getvalue().splitlines()
     assert json.loads(line)["cells"]["rounds"] == 6
 

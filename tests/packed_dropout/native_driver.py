@@ -7,7 +7,7 @@ as the kernel would, at the sizes that its PTX states, and computes the result b
 import ctypes
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class Driver:
     names: dict[int, tuple[str, torch.dtype, int]] = field(default_factory=dict)
     launches: list[Launch] = field(default_factory=list)
     failed: list[BaseException] = field(default_factory=list)
+    wrong: int | None = None  # a kernel that drops what is to be kept
 
     def add(self, function: int, x: Tensor, packed: Tensor, y: Tensor, draws: bool, bits: int) -> None:
         """Registers a kernel of 4096 elements and 128 threads a block; 0 takes one away."""
@@ -98,7 +99,14 @@ class Driver:
             packed.copy_(reference.pack_bits(keep, bits))
         else:
             keep = reference.unpack_bits(packed, x.shape, bits)
-        y.copy_(reference.scaled(x, keep, scale))
+        y.copy_(reference.scaled(x, ~keep if function == self.wrong else keep, scale))
+
+
+def register_both(driver: Driver, numbers: Iterator[int], x: Tensor, bits: int) -> None:
+    """Registers a kernel that draws, and one that applies a mask, under the next two numbers."""
+    packed = torch.zeros(reference.packed_bytes(x.numel(), bits), dtype=torch.uint8)
+    for draws in (True, False):
+        driver.add(next(numbers), x, packed, torch.empty_like(x), draws, bits)
 
 
 def read(addresses: Any, sizes: list[int]) -> list[int]:

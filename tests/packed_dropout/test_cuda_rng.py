@@ -408,7 +408,8 @@ def test_the_torch_reference_is_chosen_and_named(choose: Any, choice: str | None
 def test_triton_is_chosen_and_named(choose: Any, choice: str | None) -> None:
     triton = pytest.importorskip("triton")
     choose(choice, installed=True)
-    assert backend(torch.device("cuda")) == f"triton {triton.__version__}, {native.calls()}"
+    device = torch.device("cuda")
+    assert backend(device) == f"triton {triton.__version__}, {native.calls(device)}"
     assert cuda_backend.has_kernels()
 
 

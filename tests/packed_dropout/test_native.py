@@ -3,49 +3,28 @@ asked for CUDA tensors. Kernels are launched by a driver of our own (native_driv
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from native_driver import SIZES, Driver, load_driver
+from native_driver import SIZES, Driver, register_both
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from pmexp.packed_dropout import cuda_seeds, ops, packed_dropout, reference
-from pmexp.packed_dropout.native import build, kernels
+from pmexp.packed_dropout.native import kernels
 from pmexp.packed_dropout.recompute import packed_dropout_and_bits
 
+pytestmark = pytest.mark.usefixtures("library")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 SHAPES = [(1,), (7,), (64,), (33, 65), (4096,), (2, 3, 1000)]
 
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def library(tmp_path_factory: pytest.TempPathFactory) -> Driver:
-    driver, callback = load_driver(tmp_path_factory.mktemp("driver"))
-    driver.library.keep = callback
-    torch.ops.load_library(build.library())
-    return driver
-
-
-@pytest.fixture
-def driver(library: Driver) -> Iterator[Driver]:
-    """The driver, with no kernel registered; whatever a test registers it takes away."""
-    library.launches.clear()
-    yield library
-    taken = {(kernel, dtype, bits) for kernel, dtype, bits in library.names.values()}
-    for (kernel, dtype, bits), offset, numel in itertools.product(taken, (0, 1), (16, 17)):
-        x = torch.ones(numel + 1, dtype=dtype)[offset : numel + offset]
-        packed = torch.zeros(2 * numel, dtype=torch.uint8)
-        library.add(0, x, packed, torch.empty_like(x), kernel == "_dropout_kernel", bits)
-    library.names.clear()
-    assert not library.failed, library.failed
 
 
 def native(x: Tensor, p: float = 0.5, bits: int = 1, cache_unpacked: bool = True) -> Tensor:
@@ -239,12 +218,6 @@ def test_what_is_not_plain_is_left_to_python_and_draws_nothing(make: Callable[[]
 )
 def test_options_that_draw_no_mask_are_left_to_python(p: float, bits: int) -> None:
     assert torch.ops.pmexp.plain_dropout(torch.ones(8), p, bits, True) is None
-
-
-def register_both(driver: Driver, numbers: Iterator[int], x: Tensor, bits: int) -> None:
-    packed = torch.zeros(reference.packed_bytes(x.numel(), bits), dtype=torch.uint8)
-    for draws in (True, False):
-        driver.add(next(numbers), x, packed, torch.empty_like(x), draws, bits)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

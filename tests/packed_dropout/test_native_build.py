@@ -19,7 +19,7 @@ CUDA = torch.device("cuda")
 def choose_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     pytest.importorskip("triton")
     monkeypatch.setenv(build.FOLDER_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.delenv(native.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setenv(native.ENVIRONMENT_VARIABLE, "auto")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(native, "is_loaded", lambda: False)
     for cached in (native._why_python, cuda_backend.operators):
@@ -61,8 +61,10 @@ def test_a_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_the_environment_chooses_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setenv(native.ENVIRONMENT_VARIABLE, "python")
-    assert backend(CUDA).endswith(", calls by Python: PMEXP_CUDA_CALLS=python")
+    for choose in (lambda: monkeypatch.delenv(native.ENVIRONMENT_VARIABLE), lambda: native.choose("python")):
+        choose()
+        native._why_python.cache_clear()
+        assert backend(CUDA).endswith(", calls by Python: PMEXP_CUDA_CALLS=python")
     native._why_python.cache_clear()
     monkeypatch.setenv(native.ENVIRONMENT_VARIABLE, "native")
     with pytest.raises(RuntimeError, match="PMEXP_CUDA_CALLS=native cannot be had: no C"):
@@ -103,9 +105,13 @@ def test_a_library_is_loaded_and_every_kernel_launched_anew(monkeypatch: pytest.
     from pmexp.packed_dropout import triton_launch
 
     monkeypatch.undo()  # the library that test_native.py uses
+    if not native.is_loaded():
+        torch.ops.load_library(build.library())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(triton_launch, "_compiled", {("kind",): None})
     monkeypatch.setattr(cuda_rng, "take_offset", None)
+    monkeypatch.setenv(native.ENVIRONMENT_VARIABLE, "native")
+    monkeypatch.setattr(native, "_why_python_on", lambda device: None)
     assert backend(CUDA).endswith(", native calls")
     assert triton_launch._compiled == {}
     assert cuda_rng.take_offset is torch.ops.pmexp.take_offset.default

@@ -1,10 +1,10 @@
 """On a CUDA device: native calls against those by Python, bit for bit, and that they are what runs."""
 
 import itertools
+import os
 import threading
-import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from pmexp.bench.gpu.stages.native_calls import launches_by_python
 from pmexp.packed_dropout import (
     PackedDropout,
     backend,
@@ -32,26 +33,24 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
 @pytest.fixture(autouse=True)
-def native_calls(record_property: Callable[[str, object], None]) -> None:
+def native_calls(
+    record_property: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    before = os.environ.get(native.ENVIRONMENT_VARIABLE, "python")
+    monkeypatch.setenv(native.ENVIRONMENT_VARIABLE, before)  # is set back as it was
+    native.choose("native")
     name = backend(torch.device("cuda"))
     record_property("backend", name)
-    assert name.endswith("native calls")
+    assert name.endswith(", native calls")
+    yield
+    native.choose(before)
 
 
 @pytest.fixture
-def launched_by_python(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def launched_by_python() -> Iterator[list[str]]:
     """Names of the kernels that Python launches."""
-    from pmexp.packed_dropout import triton_kernels
-
-    names: list[str] = []
-    launch = triton_kernels.launch
-
-    def counted(kernel: Any, *arguments: Any, **options: Any) -> None:
-        names.append(kernel.__name__)
-        launch(kernel, *arguments, **options)
-
-    monkeypatch.setattr(triton_kernels, "launch", counted)
-    return names
+    with launches_by_python() as names:
+        yield names
 
 
 def randn(numel: int, dtype: torch.dtype = torch.float32, offset: int = 0) -> Tensor:
@@ -62,17 +61,10 @@ def randn(numel: int, dtype: torch.dtype = torch.float32, offset: int = 0) -> Te
 def of_both(run: Callable[[], list[Tensor]], seed: int = 11) -> list[Tensor]:
     """What `run` gives by native calls: twice the same as by Python, with the same state of the generator."""
     results = []
-    chosen = dict(native._calls)
-    for by_python in (True, False, False):
+    for calls in (native.by_python, nullcontext, nullcontext):
         torch.manual_seed(seed)
-        try:
-            native._calls.update(
-                dict.fromkeys(range(torch.cuda.device_count()), None) if by_python else chosen
-            )
+        with calls():
             results.append([*run(), torch.cuda.get_rng_state()])
-        finally:
-            native._calls.clear()
-            native._calls.update(chosen)
     for found in results[1:]:
         for expected, one in zip(results[0], found, strict=True):
             assert one.dtype is expected.dtype and one.shape == expected.shape
@@ -272,22 +264,3 @@ def autograd_is_warm() -> Iterator[None]:
         torch.autograd.grad(PackedDropout(0.3)(x), x, torch.ones_like(x))
     yield
     torch.cuda.synchronize()
-
-
-def test_the_hosts_cost(autograd_is_warm: None, record_property: Callable[[str, object], None]) -> None:
-    """At most 20 us over nn.Dropout for forward and backward, in a chain of 50; the median of 15 rounds."""
-    x, gradient = randn(64), torch.ones(64, device="cuda")
-    costs: dict[str, list[float]] = {"nn": [], "packed": []}
-    for _ in range(15):
-        for name, drop in (("nn", torch.nn.Dropout(0.3)), ("packed", PackedDropout(0.3))):
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            y = x
-            for _ in range(50):
-                y = drop(y)
-            torch.autograd.grad(y, x, gradient)
-            costs[name].append((time.perf_counter() - start) / 50 * 1e6)
-    nn, packed = (sorted(found)[7] for found in costs.values())
-    record_property("host us, nn.Dropout and packed", f"{nn:.1f} {packed:.1f}")
-    print(f"host us of forward and backward: nn.Dropout {nn:.1f}, packed {packed:.1f}")
-    assert packed < nn + 20

@@ -5,6 +5,7 @@
 What is counted is the path of a program that lies inside its tensor: every instruction up to the first exit.
 """
 
+import json
 import re
 import subprocess
 import tempfile
@@ -27,6 +28,7 @@ _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
 _ALU = re.compile(r"(LOP3|PLOP3|ISETP|SEL|FSEL|IADD3|VIADD|SHF|PRMT|LEA|F2FP|P2R|R2P)\b")
 _ELEMENTS = 2**20  # a multiple of 16, as Triton compiles for
+_MEASURED = Path(__file__).parents[3] / "docs" / "results" / "gpu.json"  # of a source tree
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,25 @@ def page() -> str:
         for device in DEVICES
         for name, (itemsize, _) in cases().items()
     ]
-    return _PAGE.format(triton=triton.__version__, rows="\n".join(rows), speeds="\n".join(speeds))
+    written = _PAGE.format(triton=triton.__version__, rows="\n".join(rows), speeds="\n".join(speeds))
+    return written + (_measured(json.loads(_MEASURED.read_text())) if _MEASURED.is_file() else "")
+
+
+def _measured(record: dict[str, Any]) -> str:
+    """What `make gpu` found of the same kernels, beside torch's."""
+    (stage,) = [stage for stage in record["stages"] if stage["name"] == "bandwidth"]
+    taken = {(row["kernel"], row["dtype"]): row for row in stage["tables"].get("kernels", [])}
+    rows = []
+    for (kernel, dtype), row in taken.items():
+        if kernel.startswith("packed"):
+            torchs = taken[f"torch {'backward' if 'backward' in kernel else 'forward'}", dtype]
+            speed = row["elements"] / row["us"] / 1e3
+            figures = f"{row['us']:.1f} | {speed:.0f} | {row['GB_per_s']:.0f} | {row['share_of_copy']:.1%}"
+            rows.append(f"| {kernel} {dtype} | {figures} | {torchs['us'] / row['us']:.2f} |")
+    lines = "\n".join(rows)
+    return _MEASURED_SECTION.format(
+        device=record["environment"]["device"], command=record["command"], rows=lines
+    )
 
 
 def _prediction(device: Device, name: str, own: float, stock: float, code: Code) -> str:
@@ -221,6 +241,16 @@ that of `torch.native_dropout` where memory alone bounds it, at a byte a mask va
 | device | kernel | 10⁹ elements/s by units | by memory | GB/s | bound by | to native_dropout |
 |---|---|---|---|---|---|---|
 {speeds}
+"""
+
+_MEASURED_SECTION = """
+## Measured
+
+On {device}, 2^26 elements, by `{command}` (`docs/results/gpu.md`).
+
+| kernel | us | 10⁹ elements/s | GB/s | share of a copy | to torch's kernel |
+|---|---|---|---|---|---|
+{rows}
 """
 
 if __name__ == "__main__":

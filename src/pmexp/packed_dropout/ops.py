@@ -46,7 +46,7 @@ def backend(device: torch.device) -> str:
     if device.type == "cpu" and _cpu_core is not None:
         return _cpu_core.name
     if device.type == "cuda":
-        calls = f", {native.calls()}" * cuda_backend.has_kernels()
+        calls = f", {native.calls(device)}" * cuda_backend.has_kernels()
         return f"{cuda_backend.operators().name}{calls}"
     missing = device.type == "cpu" and not cpu.available_backends()
     return f"torch reference on {device.type}" + " (the C++ core was not built)" * missing

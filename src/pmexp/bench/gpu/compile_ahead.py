@@ -16,15 +16,18 @@ from pmexp.bench.gpu.budget import Budget, TimeIsUp, time_limit
 
 _MOST_PROCESSES = 14
 _SHARE, _MOST_SECONDS = 0.5, 30.0  # of the stage's time, that it waits for them
+_BUILD = "from pmexp.packed_dropout.native.build import library; library()"  # which says later why it cannot
 
 
 def compile_ahead(bench: Bench) -> None:
-    """Has the kernels of the stage `correctness` compiled by as many processes as there are cores.
+    """Has the kernels of the stage `correctness` compiled by as many processes as there are cores, and the
+    library of the stage `native_calls` built beside them and the checks, which does not wait for it.
 
     On the CPU, where there is nothing to compile, it does nothing."""
     if bench.device.type != "cuda":
         return
     started, most = time.monotonic(), min(_MOST_SECONDS, _SHARE * bench.budget.left)
+    subprocess.Popen([sys.executable, "-c", _BUILD], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     processes = max(1, min(_MOST_PROCESSES, len(os.sched_getaffinity(0)) - 1))
     done = run_shares(bench.device.type, "tiny" if bench.tiny else "full", processes, most)
     took = time.monotonic() - started

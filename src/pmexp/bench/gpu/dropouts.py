@@ -1,5 +1,7 @@
 """Who is compared for bandwidth: each way to drop, with the bytes that it must move."""
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,6 +24,7 @@ class Dropout:
 
     contender: Contender
     mask_bytes: float  # an element
+    within: Callable[[], AbstractContextManager[object]] = nullcontext  # what its calls are made in
 
     @property
     def name(self) -> str:
@@ -53,11 +56,13 @@ def tensors(numel: int, dtype: torch.dtype, device: torch.device) -> tuple[Tenso
     return x.masked_fill_(x == 0, 1.0).requires_grad_(), grad
 
 
-def checked(bench: Bench, x: Tensor, grad: Tensor, dtype: str) -> list[Dropout]:
+def checked(
+    bench: Bench, x: Tensor, grad: Tensor, dtype: str, among: Sequence[Dropout] | None = None
+) -> list[Dropout]:
     """The dropouts that are right on `x` and `grad`; the others are named, and have no figure."""
     right = []
-    for dropout in dropouts():
-        with bench.part(f"{dropout.name}, {x.numel():,} elements in {dtype}"):
+    for dropout in among or dropouts():
+        with bench.part(f"{dropout.name}, {x.numel():,} elements in {dtype}"), dropout.within():
             check(dropout.contender, x, grad, P)
             right.append(dropout)
     names = "; ".join(dropout.name for dropout in right)

@@ -2,6 +2,7 @@
 
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,14 +17,17 @@ _CHAIN, _ELEMENTS = 50, 64  # dropouts one behind the other, and the elements of
 Seconds = dict[tuple[str, str], list[float]]  # of the rounds, by contender and phase
 
 
-def measure_host_cost(bench: Bench, most_rounds: int) -> None:
-    """A chain of small dropouts, as the host calls them in a model: in backward, by one call of autograd."""
+def measure_host_cost(bench: Bench, most_rounds: int, among: Sequence[Dropout] | None = None) -> None:
+    """A chain of small dropouts, as the host calls them in a model: in backward, by one call of autograd.
+
+    among: those to measure, the baseline first; else all of dropouts()."""
     x, grad = tensors(_ELEMENTS, torch.float32, bench.device)
-    field = {dropout.name: dropout for dropout in checked(bench, x, grad, "fp32")}
+    field = {dropout.name: dropout for dropout in checked(bench, x, grad, "fp32", among)}
     seconds: Seconds = defaultdict(list)
     for order in rounds(list(field), most_rounds, bench.budget):
         for name in order:
-            _host_turn(field[name], x, grad, seconds)
+            with field[name].within():
+                _host_turn(field[name], x, grad, seconds)
     for name in field:
         medians = {
             phase: 1e6 * statistics.median(times) for (of, phase), times in seconds.items() if of == name

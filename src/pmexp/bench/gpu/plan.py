@@ -20,6 +20,7 @@ class Stage:
 STAGES = (
     Stage("correctness", "Correctness", 60),
     Stage("bandwidth", "Bandwidth and the host's cost of one dropout", 76),
+    Stage("native_calls", "Native calls of packed dropout against those by Python", 25),
     Stage("launch_bound", "Small steps, bound by launches", 120),
     Stage("memory", "BERT-Large at 512 tokens: speed, peak memory, and the simulated peak", 110),
     Stage("systems", "Attention kernels, Tempo, offload, LoRA", 108),

@@ -6,13 +6,18 @@ Python all the same: see `calls_for`.
 
 `PMEXP_CUDA_CALLS` chooses, once, at the first dropout on a CUDA device, which is when the library is built:
 
-    auto    native calls where the library is there or can be built, else Python's (default)
-    native  those, or an error
-    python  Python's
+    python  Python's calls (default, since native ones wait for their first measurement on a device)
+    auto    native calls where the library is there or can be built, else Python's
+    native  those, or an error where there is no library
+
+The first use on a device compares the two (comparison.py). Where they differ, Python's are used.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from threading import RLock
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +26,7 @@ from torch.autograd import forward_ad
 
 from pmexp.packed_dropout import cuda_backend, cuda_rng, cuda_seeds
 from pmexp.packed_dropout.native.build import NotBuilt, library
+from pmexp.packed_dropout.native.comparison import same_as_python
 
 ENVIRONMENT_VARIABLE = "PMEXP_CUDA_CALLS"
 _CHOICES = ("auto", "native", "python")
@@ -40,6 +46,7 @@ class Calls(NamedTuple):
 
 
 _calls: dict[int, Calls | None] = {}  # by CUDA device
+_deciding = RLock()
 
 
 def calls_for(x: Tensor) -> Calls | None:
@@ -59,20 +66,52 @@ def calls_for(x: Tensor) -> Calls | None:
     return _calls[device] if device in _calls else _decide(x.device)
 
 
-def calls() -> str:
-    """Who calls the kernels, for a run's record: "native calls", or "calls by Python: <reason>".
+def calls(device: torch.device) -> str:
+    """Who calls the kernels on a CUDA device, for a run's record: "native calls" or "calls by Python: <why>".
 
     Raises RuntimeError for an unknown choice, and where native calls are asked for and cannot be had.
     """
-    reason = _why_python()
+    reason = _why_python() or _why_python_on(device)
     return "native calls" if reason is None else f"calls by Python: {reason}"
+
+
+def choose(choice: str) -> None:
+    """Has this process decide anew, by `choice` in place of what PMEXP_CUDA_CALLS says."""
+    os.environ[ENVIRONMENT_VARIABLE] = choice
+    _why_python.cache_clear()
+    _calls.clear()
+
+
+@contextmanager
+def by_python() -> Iterator[None]:
+    """Has Python make the calls inside, in all threads, on each device that was asked: to compare the two."""
+    chosen = dict(_calls)
+    _calls.update(dict.fromkeys(chosen))
+    try:
+        yield
+    finally:
+        _calls.update(chosen)
+
+
+def _why_python_on(device: torch.device) -> str | None:
+    device = torch.device("cuda", torch.cuda.current_device()) if device.index is None else device
+    if _decide(device) is not None:
+        return None
+    if not cuda_seeds.known_on_host(device):
+        return "the host does not know the seeds of this device"
+    return "native ones differ on this device"
 
 
 def _decide(device: torch.device) -> Calls | None:
     if torch.cuda.is_current_stream_capturing():
         return None  # what is asked of the device here cannot be captured
-    served = _why_python() is None and cuda_seeds.known_on_host(device)
-    _calls[device.index] = loaded_calls() if served else None
+    with _deciding:
+        if device.index not in _calls:
+            _calls[device.index] = None  # while the two are compared, and where they differ
+            if _why_python() is None and cuda_seeds.known_on_host(device):
+                found = loaded_calls()
+                if same_as_python(device, found.packed_dropout):
+                    _calls[device.index] = found
     return _calls[device.index]
 
 
@@ -92,7 +131,7 @@ def loaded_calls() -> Calls:
 @cache
 def _why_python() -> str | None:
     """Why there are no native calls here; None where there are. Builds and loads the library."""
-    choice = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+    choice = os.environ.get(ENVIRONMENT_VARIABLE, "python")
     if choice not in _CHOICES:
         raise RuntimeError(f"{ENVIRONMENT_VARIABLE}={choice} is unknown; choose one of {', '.join(_CHOICES)}")
     if choice == "python":

@@ -26,7 +26,7 @@ from pmexp.bench.gpu.workload import BASELINE, NO_DROPOUT, SIZES, TORCH_MASKS, V
 _SIZES = {"hidden_size": 312, "num_hidden_layers": 4, "num_attention_heads": 12, "intermediate_size": 1200}
 TINYBERT = Size("tinybert", 32, 128, {**_SIZES, "vocab_size": 8192})
 _BASE = replace(next(size for size in SIZES if size.name == "bert-base"), length=128)
-_SMALLEST = Size("smallest", 2, 16, {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 99})  # fmt: skip  # noqa: E501
+SMALLEST = Size("smallest", 2, 16, {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 99})  # fmt: skip  # noqa: E501
 _VARIANTS = (BASELINE, NO_DROPOUT, *(variant for variant in VARIANTS if variant != BASELINE))
 _PROFILED = (BASELINE, "pm-drop", "pm-drop-recompute")
 _ATTENTION = "eager"  # the most dropouts of the two, and the most kernels
@@ -68,7 +68,7 @@ def _cases() -> list[Case]:
 def measure(bench: Bench) -> None:
     cases = _cases()
     if bench.tiny:
-        cases = [Case(p, _SMALLEST, 2, graph, 1, 1) for p in ("bf16", "fp32") for graph in (False, True)]
+        cases = [Case(p, SMALLEST, 2, graph, 1, 1) for p in ("bf16", "fp32") for graph in (False, True)]
     pieces = {str(case): partial(_measure_case, left=cases[place:]) for place, case in enumerate(cases)}
     bench.in_order({**pieces, f"launches, {cases[0]}": partial(_launches, case=cases[0])})
 
@@ -92,7 +92,7 @@ def _measure_eager(bench: Bench, budget: Budget, case: Case) -> None:
     detail = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
     bench.check(f"{case}: losses are the same where the masks are", not faults, detail)
     takers = {name: partial(workload.step, name, case.batch) for name in _VARIANTS if name not in faults}
-    _measure(bench, budget, case, takers, _ROUNDS)
+    measure_steps(bench, budget, case, takers, _ROUNDS)
 
 
 def _measure_replays(bench: Bench, budget: Budget, case: Case) -> None:
@@ -109,10 +109,10 @@ def _measure_replays(bench: Bench, budget: Budget, case: Case) -> None:
             bench.check(what, fault is None, fault or "")
             if fault is None:
                 replays[name] = replay
-    _measure(bench, budget, case, replays, _MOST_REPLAYS)
+    measure_steps(bench, budget, case, replays, _MOST_REPLAYS)
 
 
-def _measure(bench: Bench, budget: Budget, case: Case, takers: Mapping[str, Step], most: int) -> None:
+def measure_steps(bench: Bench, budget: Budget, case: Case, takers: Mapping[str, Step], most: int) -> None:
     """Rows of the variants that `takers` take steps of: one of the device alone, then wall times in turn, in
     as many rounds at least as an interval needs."""
     timer, timed = DeviceTimer(bench.device), {name: list[Timed]() for name in takers}

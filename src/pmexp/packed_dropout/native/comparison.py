@@ -1,0 +1,46 @@
+"""Whether native calls do on a device what Python's do there: they have never been measured on one."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from pmexp.packed_dropout import cuda_rng
+
+_DTYPES, _NUMELS = (torch.float32, torch.bfloat16), (4096, 4099)
+_P = 0.3
+
+
+def same_as_python(device: torch.device, native: Callable[..., Tensor | None]) -> bool:
+    """Whether `native`, the operator that drops, gives output, gradient and generator of Python's calls.
+
+    The generator is left as it was, and hooks of saved tensors around see nothing. Python goes first: native
+    calls launch what it launched. `packed_dropout` has to go by Python meanwhile.
+    """
+    from pmexp.packed_dropout.functional import packed_dropout  # which asks for native calls
+
+    unseen = saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+    with (
+        cuda_rng.generator_for_comparison(device) as generator,
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        unseen,
+    ):
+        for dtype, numel in itertools.product(_DTYPES, _NUMELS):
+            x = torch.arange(1, numel + 1, device=device).to(dtype).requires_grad_()
+            start = generator.get_state()
+            expected = _results(lambda x: packed_dropout(x, _P), x, generator)
+            generator.set_state(start)
+            found = _results(lambda x: native(x, _P, 1, True), x, generator)
+            if not all(map(torch.equal, found, expected)):
+                return False
+    return True
+
+
+def _results(drop: Callable[[Tensor], Any], x: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """Output, gradient and the generator's state afterwards."""
+    y = drop(x)
+    return [y, *torch.autograd.grad(y, x, x.detach().flip(0)), generator.get_state()]
