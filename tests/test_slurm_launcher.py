@@ -236,9 +236,9 @@ def test_two_drivers_at_once_submit_a_run_once(
 @pytest.mark.parametrize(
     ("end", "submissions", "words"),
     [
-        ("NODE_FAIL", 3, "killed: its job ended as NODE_FAIL and left no record (job 3"),
-        ("", 3, "killed: its job ended as unknown and left no record (job 3"),
-        ("OUT_OF_MEMORY", 1, "killed: the node's memory did not suffice; raise hydra.launcher.mem_gb (job 1"),
+        ("NODE_FAIL", 3, "stale: its job ended as NODE_FAIL and left no record (job 3"),
+        ("", 3, "stale: its job ended as unknown and left no record (job 3"),
+        ("OUT_OF_MEMORY", 1, "stale: the node's memory did not suffice; raise hydra.launcher.mem_gb (job 1"),
         ("CANCELLED", 1, "interrupted: cancelled (job 1"),
     ],
 )
