@@ -26,7 +26,7 @@ demo: $(INSTALLED) ## 20 training runs on real data, compared in a report
 	@echo "Compare the runs in MLflow: make ui NAME=demo"
 
 readme: demo ## what the README shows of the demo
-	$(PYTHON) -m pmexp_analysis.readme
+	$(PYTHON) -m pmexp_analysis.pages.readme
 
 bench: $(INSTALLED) ## speed of dropout and of a whole training step, into runs/bench
 	$(PYTHON) -m pmexp.bench level=micro quick=true out=$(RUNS)/bench

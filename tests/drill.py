@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra_plugins.pmexp_launchers import processes
-from pmexp.composition import compose
+from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished
+from pmexp.command.compose import compose
 from pmexp.config import RunConfig
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import Outcome, is_finished
+from pmexp.run_folder.folder import RunFolder
 from same_run import assert_same_run
 from small_runs import TINY_VIT
 

@@ -3,7 +3,7 @@
 from enum import Enum
 from random import Random
 
-from pmexp.schema import groups, keys, options, type_at
+from pmexp.command.schema import groups, keys, options, type_at
 
 _PREFIXES = ["", "", "", "", "", "", "+", "++", "~"]
 _ODD_KEYS = [

@@ -3,14 +3,14 @@
 from collections import Counter
 from pathlib import Path
 
-from pmexp.journal import read_journal
+from pmexp.run_folder.journal_lines import read_lines
 
 _MEASURED = ("speed/", "memory/peak_bytes", "energy/")  # of the machine, not of the training
 
 
 def deterministic(folder: Path) -> list[tuple[int, str, float | None]]:
     """(step, metric, value) in the journal's order."""
-    records = [record for record, _ in read_journal(folder / "journal.jsonl")]
+    records = [record for record, _ in read_lines(folder / "journal.jsonl")]
     return [
         (record["step"], record["metric"], record["value"])
         for record in records
@@ -19,7 +19,7 @@ def deterministic(folder: Path) -> list[tuple[int, str, float | None]]:
 
 
 def measured(folder: Path) -> list[str]:
-    records = [record for record, _ in read_journal(folder / "journal.jsonl")]
+    records = [record for record, _ in read_lines(folder / "journal.jsonl")]
     return [record["metric"] for record in records if record["metric"].startswith(_MEASURED)]
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pmexp import train
-from pmexp.schema import conf_folder
+from pmexp.command.schema import conf_folder
 
 TINY_VIT = [
     "train.threads=1",

@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pmexp import checkpoint
 from pmexp.bench.bandwidth import bandwidth, copy_seconds
 from pmexp.bench.checks import check
 from pmexp.bench.command import main
@@ -29,10 +28,11 @@ from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.bench.results import Row
 from pmexp.bench.step import steps_of
 from pmexp.bench.timing import Effort, effort, seconds_a_call
-from pmexp.composition import compose
+from pmexp.command.compose import compose
 from pmexp.errors import UserError
-from pmexp.experiment import prepare
 from pmexp.packed_dropout import packed_dropout, seeded_dropout
+from pmexp.training import checkpoint
+from pmexp.training.run import prepare
 from small_runs import TINY_VIT
 
 CPU = torch.device("cpu")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from pmexp import best_weights
 from pmexp.errors import UserError
-from pmexp.run_folder import RunFolder
+from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.engines import Engine
 from pmexp.systems.ranks import Ranks
+from pmexp.training import best_weights
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from disks import small_disk
-from pmexp import checkpoint
-from pmexp.checkpoint import Checkpoints
 from pmexp.config import CheckpointConfig
-from pmexp.run_folder import RunFolder
+from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.ranks import Ranks
+from pmexp.training import checkpoint
+from pmexp.training.checkpoint import Checkpoints
 
 CPU = torch.device("cpu")
 Make = Callable[..., Checkpoints]

@@ -8,11 +8,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmexp.command_line import in_small
-from pmexp.composition import compose
+from pmexp.command.compose import compose
+from pmexp.command.flags import in_small
+from pmexp.command.schema import conf_folder
 from pmexp.config import SHARDING, Part, RunConfig, TrackingConfig, TrainConfig
 from pmexp.errors import UserError
-from pmexp.schema import conf_folder
 from small_runs import first_of
 
 

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmexp.composition import compose
+from pmexp.command.compose import compose
 from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.fit import measure
 from pmexp.fit.command import main

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from pmexp.composition import conf_folder, introduce
+from pmexp.command.compose import conf_folder, introduce
 from pmexp.config import Part, RunConfig, TrackingConfig, from_dict, parse
 from pmexp.errors import UserError
 

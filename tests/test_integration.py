@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pmexp import models, variants
-from pmexp.composition import compose
+from pmexp.command.compose import compose
 from pmexp.config import Attention, ModelKind, Part
 from pmexp.integration.cases import cases, configuration, names
 from pmexp.integration.command import main

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from disturbances import when_training
-from pmexp.composition import compose
+from pmexp.command.compose import compose
 from same_run import assert_same_run
 from small_runs import TINY_VIT, Runs
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pmexp import logs
-from pmexp.composition_errors import end
-from pmexp.failure import Kind
-from pmexp.run_folder import RunFolder
+from pmexp.command.exit_code import end
+from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.folder import RunFolder
 
 
 def test_log_lines_and_tracebacks_are_masked(tmp_path: Path) -> None:

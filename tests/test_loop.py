@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from pmexp.config import Part, Schedule, Select, SystemConfig, TrainConfig
-from pmexp.loop import Training
 from pmexp.models.examples import MaskedTokens, TensorExamples
 from pmexp.packed_dropout import PackedDropout
 from pmexp.systems.system import System
+from pmexp.training.loop import Training
 
 
 class Net(nn.Module):

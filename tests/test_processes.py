@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from pmexp import experiment
-from pmexp.journal import read_journal
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import State, state_of
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.journal_lines import read_lines
+from pmexp.run_folder.state import State, state_of
 from pmexp.systems import launch
+from pmexp.training import run as experiment
 from same_run import assert_same_run
 from small_runs import TINY_VIT, Runs
 
@@ -44,7 +44,7 @@ def faults_of_ranks(faults: dict[int, str], folder: Path, after_step: int = 1) -
         f"fault = {faults!r}.get(int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', -1))))\n"
         "if fault:\n"
         "    import torch\n"
-        "    from pmexp.loop import Training\n"
+        "    from pmexp.training.loop import Training\n"
         "    forward = Training._summed_loss\n"
         "    def faulty(training, *arguments):\n"
         f"        if training.progress.step == {after_step}: exec(fault)\n"
@@ -62,7 +62,7 @@ def run_folder(folder: Path) -> Path:
 
 
 def curve(folder: Path, metric: str) -> list[tuple[int, float]]:
-    records = [record for record, _ in read_journal(run_folder(folder) / "journal.jsonl")]
+    records = [record for record, _ in read_lines(run_folder(folder) / "journal.jsonl")]
     return [(record["step"], record["value"]) for record in records if record["metric"] == metric]
 
 

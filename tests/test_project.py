@@ -34,6 +34,16 @@ def test_the_map_of_the_readme_names_what_is_there() -> None:
         assert (ROOT / path).exists(), path
 
 
+def test_the_map_of_the_readme_has_every_entry() -> None:
+    text = (ROOT / "README.md").read_text().partition("## Map")[2].partition("## How to add")[0]
+    for place in (ROOT / "src" / "pmexp", ROOT / "analysis" / "pmexp_analysis", ROOT / "launchers"):
+        for entry in place.iterdir():
+            name = f"{entry.name}/" if entry.is_dir() else entry.name
+            if entry.suffix in ("", ".py") and not name.startswith("_"):
+                own = place.name == "pmexp_analysis" and entry.is_file()
+                assert own or re.search(rf"[`/]{re.escape(name)}`", text) or place.name == "launchers", name
+
+
 def test_make_help_lists_every_target() -> None:
     text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()

@@ -12,13 +12,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pmexp.composition import compose, introduce
-from pmexp.composition_errors import explain
+from pmexp.command.compose import compose, introduce
+from pmexp.command.exit_code import explain
+from pmexp.command.schema import conf_folder
 from pmexp.config import RunConfig, parse
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import SCORES, Comparison, Statistic
-from pmexp.schema import conf_folder
 from small_runs import first_of
 
 EXPERIMENTS = sorted((conf_folder() / "experiment").rglob("*.yaml"))

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pmexp_analysis.readme import block, with_block
+from pmexp_analysis.pages.readme import block, with_block
 
 ROOT = Path(__file__).parents[1]
 

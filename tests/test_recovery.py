@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,8 +19,8 @@ import pytest
 from disks import small_disk
 from disturbances import pid_of, when_training
 from pmexp.config import RunConfig
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import State, state_of
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.state import State, state_of
 from same_run import assert_same_run, deterministic
 from small_runs import TINY_VIT, Runs, last_of_each
 
@@ -84,7 +85,7 @@ def test_two_drivers_of_one_sweep_share_it_and_run_nothing_twice(runs: Runs) -> 
 def test_a_run_that_another_process_finished_while_this_one_was_built_is_left_alone(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pmexp import experiment
+    from pmexp.training import run as experiment
 
     arguments = [*TINY_VIT, "train.max_steps=2", "tracking=off"]
     build = experiment.prepare
@@ -103,8 +104,8 @@ def test_what_was_journaled_after_the_checkpoint_is_there_once(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint at step 4, an end without one in step 8."""
-    from pmexp.checkpoint import Checkpoints
-    from pmexp.loop import Training
+    from pmexp.training.checkpoint import Checkpoints
+    from pmexp.training.loop import Training
 
     arguments = [*TINY_VIT, *STEPS, "train.max_steps=16", "variant=pm-drop"]
     looks, gradient = itertools.count(1), Training._gradient
@@ -163,7 +164,6 @@ def test_a_run_killed_while_a_checkpoint_is_cut_goes_on_from_the_one_before(
 
 
 def test_states_by_what_lies_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pmexp import sweep
 
     folder = RunFolder(tmp_path)
     assert state_of(folder) is State.pending
@@ -173,7 +173,7 @@ def test_states_by_what_lies_in_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
     folder.heartbeat.touch()
     assert state_of(folder) is State.running
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "_STALE_S", -1.0)
+        patch.setattr("pmexp.run_folder.state._STALE_S", -1.0)
         assert state_of(folder) is State.stale
     (tmp_path / "owner.json").write_text(json.dumps(owner | {"host": socket.gethostname()}))
     assert state_of(folder) is State.stale  # nobody has it
@@ -186,7 +186,7 @@ def test_states_by_what_lies_in_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_heartbeat_goes_on_while_a_step_is_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pmexp import run_folder
+    from pmexp.run_folder import folder as run_folder
 
     monkeypatch.setattr(run_folder, "HEARTBEAT_S", 0.01)
     file = tmp_path / "heartbeat"
@@ -196,3 +196,27 @@ def test_the_heartbeat_goes_on_while_a_step_is_long(tmp_path: Path, monkeypatch:
         while file.stat().st_mtime_ns == first and time.monotonic() < deadline:
             time.sleep(0.01)
         assert file.stat().st_mtime_ns > first
+
+
+@pytest.mark.parametrize("lost", ["lock", "folder"])
+def test_a_run_whose_folder_is_anothers_by_now_writes_nothing_there(
+    lost: str, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removed while it trained, and begun anew by another process: its result would be the other's."""
+    from pmexp.training import run as training_run
+
+    test = training_run._test
+
+    def late(prepared: Any, config: Any, folder: RunFolder) -> Any:
+        if lost == "folder":
+            shutil.rmtree(folder.path)
+            folder.artifacts.mkdir(parents=True)
+        folder._lock.unlink(missing_ok=True)
+        folder._lock.touch()
+        return test(prepared, config, folder)
+
+    monkeypatch.setattr(training_run, "_test", late)
+    code, _, err = runs.train(*TINY_VIT, "train.max_steps=2", "train.select=last", "tracking=off")
+    assert code == 2 and "was removed while its run was executed; nothing more is written there" in err
+    (folder,) = runs.folder.glob("default/*/")
+    assert not (folder / "summary.json").exists() and not (folder / "failure.json").exists()

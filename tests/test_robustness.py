@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pmexp import robustness
-from pmexp.composition import compose
-from pmexp.experiment import prepare
+from pmexp.command.compose import compose
+from pmexp.training import robustness
+from pmexp.training.run import prepare
 from small_runs import TINY_VIT, Runs
 
 SHORT = ["train.max_steps=6", "tracking=off"]

@@ -173,7 +173,7 @@ def test_the_best_weights_are_tested_and_their_validation_is_reported(runs: Runs
 def test_a_code_error_is_recorded_and_the_next_try_starts_anew(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pmexp.loop import Training
+    from pmexp.training.loop import Training
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "evaluate", lambda *_: 1 / 0)
@@ -190,7 +190,7 @@ def test_a_code_error_is_recorded_and_the_next_try_starts_anew(
 
 
 def test_a_run_in_use_is_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pmexp.loop import Training
+    from pmexp.training.loop import Training
 
     second: list[tuple[int, str, str]] = []
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ import yaml
 from hydra_plugins.pmexp_launchers import local  # Hydra makes the class in it anew
 from pmexp.config import RunConfig
 from pmexp.errors import SweepFailed
-from pmexp.journal import Journal
-from pmexp.run_folder import RunFolder
+from pmexp.run_folder import found
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.journal import Journal, digest_of
 from pmexp.runs import watch
 from pmexp.runs.command import main
 from small_runs import TINY_VIT
@@ -202,17 +203,22 @@ def test_a_damaged_folder_does_not_hide_the_others(demo: Demo, file: str, conten
     (folder.path / file).write_text(content)
     found = demo.objects()
     assert len(found) == 8
-    unlabelled = file == "summary.json" and content.startswith('{"status"')
-    assert found["damaged"]["state"] == ("finished" if unlabelled else "failed")
-    assert ("it has no labels" if unlabelled else str(folder.path)) in found["damaged"]["error"]
+    assert found["damaged"]["state"] == "failed" and str(folder.path) in found["damaged"]["error"]
     assert demo("demo")[0] == 0
 
 
-def test_a_damaged_journal_is_told_beside_the_state(demo: Demo) -> None:
-    with (demo.folder / "finished" / "journal.jsonl").open("a") as stream:
+@pytest.mark.parametrize("digest", [True, False])
+def test_a_run_whose_journal_is_not_as_it_left_it_has_no_result(demo: Demo, digest: bool) -> None:
+    folder = RunFolder(demo.folder / "finished")
+    with folder.journal.open("rb") as stream:
+        ended = asdict(digest_of(stream))
+    if digest:
+        folder.summary.write_text(json.dumps(summary(journal=ended)))
+    assert demo.objects()["finished"]["state"] == "finished"
+    with folder.journal.open("a") as stream:
         stream.write("nonsense\n")
     found = demo.objects()["finished"]
-    assert found["state"] == "finished" and found["error"] == "journal.jsonl has a line that is no record"
+    assert found["state"] == "failed" and str(folder.journal) in found["error"]
     assert (found["step"], found["loss"]) == (40, 1 / 40)
 
 
@@ -264,13 +270,11 @@ def test_watching_ends_when_nothing_runs_any_more(
 
 
 def test_what_is_settled_is_read_once(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pmexp.runs import found
-
-    before = {run.run_id: run for run in found.read_experiment(demo.runs_dir, "demo")}
+    before = {run.run_id: run for run in found.find_runs(demo.runs_dir, "demo")}
     read: list[Path] = []
-    original = found.state_of
-    monkeypatch.setattr(found, "state_of", lambda folder: read.append(folder.path) or original(folder))
-    assert len(found.read_experiment(demo.runs_dir, "demo", before)) == 7
+    original = found.read_run
+    monkeypatch.setattr(found, "read_run", lambda path, planned: read.append(path) or original(path, planned))
+    assert len(found.find_runs(demo.runs_dir, "demo", before)) == 7
     assert sorted(path.name for path in read) == ["failed", "interrupted", "pending", "running", "stale"]
 
 
@@ -352,7 +356,7 @@ def test_a_run_that_fails_again_is_exit_code_1(demo: Demo, monkeypatch: pytest.M
 def test_a_run_that_is_run_again_goes_on_in_its_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pmexp import experiment
+    from pmexp.training import run as experiment
 
     demo = Demo(tmp_path / "runs", capsys)
     run = demo.configured(

@@ -14,16 +14,16 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
-from pmexp import best_weights
-from pmexp.checkpoint import Checkpoints
 from pmexp.config import CheckpointConfig
 from pmexp.errors import UserError
-from pmexp.loop import Training
 from pmexp.models.checkpoint import load_pretrained, load_tokenizer
-from pmexp.run_folder import RunFolder
+from pmexp.run_folder.folder import RunFolder
 from pmexp.runs.command import main as list_runs
 from pmexp.systems.ranks import Ranks
 from pmexp.tracking import ui
+from pmexp.training import best_weights
+from pmexp.training.checkpoint import Checkpoints
+from pmexp.training.loop import Training
 from pmexp_analysis.report import main as report
 from small_runs import TINY_BERT, TINY_VIT, Runs
 from test_config import DEFAULT, config

@@ -22,12 +22,12 @@ from hydra_plugins.pmexp_launchers.slurm_job import SlurmJob
 from hydra_plugins.pmexp_launchers.slurm_resources import PACKAGED, load
 from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job
-from pmexp.composition import compose
+from pmexp.command.compose import compose
 from pmexp.config import SHARDING, Part, RunConfig, SystemConfig
 from pmexp.errors import UserError
-from pmexp.failure import Kind
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import State
+from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.state import State
 from small_runs import TINY_VIT, Runs
 
 SWEEP = [
@@ -236,9 +236,9 @@ def test_two_drivers_at_once_submit_a_run_once(
 @pytest.mark.parametrize(
     ("end", "submissions", "words"),
     [
-        ("NODE_FAIL", 3, "killed: its job ended as NODE_FAIL and left no record (job 3"),
-        ("", 3, "killed: its job ended as unknown and left no record (job 3"),
-        ("OUT_OF_MEMORY", 1, "killed: the node's memory did not suffice; raise hydra.launcher.mem_gb (job 1"),
+        ("NODE_FAIL", 3, "stale: its job ended as NODE_FAIL and left no record (job 3"),
+        ("", 3, "stale: its job ended as unknown and left no record (job 3"),
+        ("OUT_OF_MEMORY", 1, "stale: the node's memory did not suffice; raise hydra.launcher.mem_gb (job 1"),
         ("CANCELLED", 1, "interrupted: cancelled (job 1"),
     ],
 )

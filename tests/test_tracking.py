@@ -55,7 +55,7 @@ def test_the_mirror_of_a_finished_run(runs: Runs) -> None:
 def test_a_failed_run_says_failed_and_its_second_try_replaces_it(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pmexp.loop import Training
+    from pmexp.training.loop import Training
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "evaluate", lambda *_: 1 / 0)

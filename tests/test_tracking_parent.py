@@ -10,7 +10,7 @@ from mlflow.entities import Run
 from pmexp.tracking.database import OpenExperiment
 from pmexp.tracking.parent import CHILD_OF, ParentRun
 from pmexp.tracking.repair import repair
-from pmexp_analysis.attach import attach
+from pmexp_analysis.pages.attach import attach
 from tracked_runs import TrackedRun, disagreements, in_process, mlflow_parents, mlflow_runs
 
 Database = Callable[[Path], Path]

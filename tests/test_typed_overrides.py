@@ -16,16 +16,17 @@ from hypothesis import strategies as st
 
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from override_grammar import Grammar
-from pmexp import experiment, train
+from pmexp import train
 from pmexp.bench.command import main as bench_main
-from pmexp.command_line import read
-from pmexp.composition import Source, compose, compose_run, compose_sweep
+from pmexp.command.compose import Source, compose, compose_run, compose_sweep
+from pmexp.command.flags import read
+from pmexp.command.overrides import parsed
+from pmexp.command.schema import conf_folder
 from pmexp.config import RunConfig, flat
 from pmexp.data import main as data_main
 from pmexp.errors import UserError
 from pmexp.fit.command import main as fit_main
-from pmexp.overrides import parsed
-from pmexp.schema import conf_folder
+from pmexp.training import run as experiment
 from small_runs import first_of
 
 Command = Callable[..., tuple[int, str, str]]

@@ -17,10 +17,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pmexp.composition import compose
+from pmexp.command.compose import compose
 from pmexp.config import TrackingConfig
-from pmexp.journal import Journal
-from pmexp.run_folder import RunFolder
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.journal import Journal
 from pmexp.tracking import open_mirror
 from pmexp.tracking.database import OpenExperiment
 from pmexp.tracking.mlflow_run import MlflowRun, Status
@@ -69,6 +69,7 @@ class TrackedRun:
         """Writes what a run of this end leaves in its folder; its status in MLflow."""
         if status in ("finished", "oom"):
             summary = {
+                "labels": self.config.labels,
                 "status": status,
                 "error": "no memory",
                 "metrics": {"val/loss": 0.5, "test/loss": None},

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmexp.errors import UserError
-from pmexp_analysis.foreign import words
+from pmexp_analysis.sources.foreign import words
 
 if TYPE_CHECKING:
-    from pmexp_analysis.content import Content
     from pmexp_analysis.figures import Drawn
-    from pmexp_analysis.page import Image
+    from pmexp_analysis.pages.content import Content
+    from pmexp_analysis.pages.page import Image
 
 _FEW, _DRAWN = 12, 3  # of few tasks and systems three get figures, of more one: each takes seconds
 
@@ -43,19 +43,19 @@ def write_report(args: argparse.Namespace) -> str:
 
     Raises UserError for input that cannot be used, OSError where the files cannot be written.
     """
-    from pmexp_analysis import tables  # with pandas and the like, only past --help
-    from pmexp_analysis.attach import attach
-    from pmexp_analysis.changes import read_report
-    from pmexp_analysis.content import content_of
-    from pmexp_analysis.load import load_runs
-    from pmexp_analysis.protocols import Choice
+    from pmexp_analysis.pages import tables  # with pandas and the like, only past --help
+    from pmexp_analysis.pages.attach import attach
+    from pmexp_analysis.pages.changes import read_report
+    from pmexp_analysis.pages.content import content_of
+    from pmexp_analysis.sources.folders import load_runs
+    from pmexp_analysis.sources.protocols import Choice
 
     earlier = read_report(args.compare) if args.compare else None
     choice = Choice(args.baseline, args.method, args.criteria)
     if args.tracking_uri is None:
         experiment = load_runs(args.runs_dir, args.name, choice)
     else:
-        from pmexp_analysis.load_mlflow import load_mlflow
+        from pmexp_analysis.sources.mlflow import load_mlflow
 
         experiment = load_mlflow(args.tracking_uri, args.name, choice)
     generated = datetime.now(UTC).isoformat(timespec="seconds")
@@ -74,10 +74,10 @@ def write_report(args: argparse.Namespace) -> str:
 
 def _write_files(content: "Content", folder: Path, drawn_sections: int) -> list[Path]:
     from pmexp_analysis import figures, plots
-    from pmexp_analysis.content import as_json
-    from pmexp_analysis.document import as_latex, as_markdown
-    from pmexp_analysis.formats import records_csv
-    from pmexp_analysis.page import page_html
+    from pmexp_analysis.pages.content import as_json
+    from pmexp_analysis.pages.document import as_latex, as_markdown
+    from pmexp_analysis.pages.formats import records_csv
+    from pmexp_analysis.pages.page import page_html
 
     folder.mkdir(parents=True, exist_ok=True)
     looks = plots.styles(content.variants, content.experiment.protocol.baseline)
@@ -104,7 +104,7 @@ def _write_files(content: "Content", folder: Path, drawn_sections: int) -> list[
 def _save(figures: Iterable["Drawn"], folder: Path, drawn: list[Path]) -> list["Image"]:
     """Writes figures/<name>.png and .pdf, adds their paths to `drawn`; the images for the page."""
     from pmexp_analysis import plots
-    from pmexp_analysis.page import Image
+    from pmexp_analysis.pages.page import Image
 
     (folder / "figures").mkdir(exist_ok=True)
     images = []

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from pmexp import logs
-from pmexp.composition import compose_part
-from pmexp.composition_errors import exit_code
+from pmexp.command.compose import compose_part
+from pmexp.command.exit_code import exit_code
 from pmexp.config import DatasetConfig
 from pmexp.errors import UserError
 

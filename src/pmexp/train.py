@@ -2,12 +2,12 @@
 
 import sys
 
+from hydra_plugins.pmexp_launchers.sweep import distinct
 from pmexp import logs
-from pmexp.command_line import read, show
-from pmexp.composition import compose_run, compose_sweep
-from pmexp.composition_errors import end, exit_code
+from pmexp.command.compose import compose_run, compose_sweep
+from pmexp.command.exit_code import end, exit_code
+from pmexp.command.flags import read, show
 from pmexp.errors import Interrupted, RankFailed, SweepFailed
-from pmexp.sweep import distinct
 
 _GO_ON = "run the same command to go on"
 
@@ -35,7 +35,7 @@ def _train() -> None:
         sweep.launcher.sweep(runs)
     else:
         config = compose_run(line.overrides, line.source)
-        from pmexp.experiment import run  # imports torch, for which a wrong configuration need not wait
+        from pmexp.training.run import run  # imports torch, for which a wrong configuration need not wait
 
         run(config)
         print(f"{config.run_id}: {config.folder / 'summary.json'}")

@@ -33,7 +33,7 @@ class Runs:
         )
         (path / "journal.jsonl").write_text("".join(lines))
         if failure is not None:
-            (path / "failure.json").write_text(json.dumps(failure))
+            (path / "failure.json").write_text(json.dumps({"kind": "code"} | dict(failure)))
         return path
 
     def finished(

@@ -9,8 +9,8 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
 from pmexp.protocol import ProtocolConfig
-from pmexp_analysis.compare import Comparison, comparisons, rows
-from pmexp_analysis.load import load_runs
+from pmexp_analysis.numbers.compare import Comparison, comparisons, rows
+from pmexp_analysis.sources.folders import load_runs
 
 
 def compared(runs: Runs, baseline: str = "baseline") -> dict[tuple[str, str], Comparison]:

@@ -9,16 +9,16 @@ import pytest
 from run_folders import Runs
 from scipy import stats as scipy_stats
 
-from pmexp.composition import compose
+from pmexp.command.compose import compose
 from pmexp.fit.answer import Answer
 from pmexp.fit.options import fit_options
 from pmexp.fit.search import Probe
 from pmexp.protocol import Axis, CriterionConfig, ProtocolConfig, Statistic
 from pmexp.protocol import Comparison as Is
 from pmexp_analysis.criteria import Judged, answer, judge
-from pmexp_analysis.fits import limits_of
-from pmexp_analysis.load import load_runs
-from pmexp_analysis.records import Experiment
+from pmexp_analysis.numbers.fits import limits_of
+from pmexp_analysis.sources.experiment import Experiment
+from pmexp_analysis.sources.folders import load_runs
 
 METHOD = "packed"
 LENGTH, BATCH = "dataset.max_length", "train.batch_size"

@@ -13,12 +13,12 @@ from scipy import stats as scipy_stats
 
 from pmexp.protocol import Comparison as Is
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
-from pmexp_analysis import sigmas, stats
-from pmexp_analysis.assemble import assemble
-from pmexp_analysis.compare import Comparison, comparisons
 from pmexp_analysis.criteria import Judged, judge
-from pmexp_analysis.load import load_runs
-from pmexp_analysis.records import Experiment, Labels, Run
+from pmexp_analysis.numbers import sigmas, stats
+from pmexp_analysis.numbers.compare import Comparison, comparisons
+from pmexp_analysis.sources.assemble import assemble
+from pmexp_analysis.sources.experiment import Experiment, Labels, Run
+from pmexp_analysis.sources.folders import load_runs
 
 STEP = "speed/step_ms"
 Values = dict[str, dict[int, float]]

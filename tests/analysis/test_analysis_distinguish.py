@@ -1,7 +1,7 @@
 """Runs with the same words and other settings are told apart; equal settings change nothing."""
 
-from pmexp_analysis.distinguish import distinguish
-from pmexp_analysis.records import Labels
+from pmexp_analysis.sources.distinguish import distinguish
+from pmexp_analysis.sources.experiment import Labels
 
 
 def test_labels_name_the_settings_that_differ() -> None:

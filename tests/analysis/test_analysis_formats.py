@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from run_folders import Runs
 
 from pmexp.errors import UserError
-from pmexp_analysis import formats, latex
-from pmexp_analysis.changes import changes, read_report
-from pmexp_analysis.compare import comparisons, rows
-from pmexp_analysis.content import as_dict, content_of
-from pmexp_analysis.formats import inline, markdown, records_csv
-from pmexp_analysis.load import load_runs
-from pmexp_analysis.tables import Table
+from pmexp_analysis.numbers.compare import comparisons, rows
+from pmexp_analysis.pages import formats, latex
+from pmexp_analysis.pages.changes import changes, read_report
+from pmexp_analysis.pages.content import as_dict, content_of
+from pmexp_analysis.pages.formats import inline, markdown, records_csv
+from pmexp_analysis.pages.tables import Table
+from pmexp_analysis.sources.folders import load_runs
 
 
 def test_a_pipe_and_a_line_break_do_not_end_a_cell_of_markdown() -> None:

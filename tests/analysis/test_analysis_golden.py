@@ -14,7 +14,7 @@ from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_paire
 
 from pmexp.protocol import Comparison as Is
 from pmexp.protocol import CriterionConfig, Family, ProtocolConfig, Statistic
-from pmexp_analysis.compare import Comparison, Row, comparisons, rows
+from pmexp_analysis.numbers.compare import Comparison, Row, comparisons, rows
 
 VALUES: dict[
     tuple[str, str, str], list[float | None]

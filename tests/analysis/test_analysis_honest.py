@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from run_folders import Runs
 
-from pmexp.composition import compose
-from pmexp_analysis.compare import Comparison, comparisons
+from pmexp.command.compose import compose
 from pmexp_analysis.criteria import Judged, judge
-from pmexp_analysis.load import load_runs
+from pmexp_analysis.numbers.compare import Comparison, comparisons
+from pmexp_analysis.sources.folders import load_runs
 
 THROUGHPUT, STEP, SCORE = "speed/samples_per_s", "speed/step_ms", "test/accuracy"
 PROTOCOL: dict[str, Any] = compose([]).to_dict()["protocol"]  # of an experiment that says nothing else

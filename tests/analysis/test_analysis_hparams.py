@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmexp_analysis.assemble import assemble
-from pmexp_analysis.hparams import Grid, grids
-from pmexp_analysis.records import Labels, Run
+from pmexp_analysis.numbers.hparams import Grid, grids
+from pmexp_analysis.sources.assemble import assemble
+from pmexp_analysis.sources.experiment import Labels, Run
 
 LR, P = "train.lr", "variant.p"
 SEEDS = (0, 1, 2)

@@ -8,8 +8,8 @@ import pytest
 from run_folders import Runs
 
 from pmexp.errors import UserError
-from pmexp_analysis.load import load_runs
-from pmexp_analysis.records import COLUMNS, Missing
+from pmexp_analysis.sources.experiment import COLUMNS, Missing
+from pmexp_analysis.sources.folders import load_runs
 
 Line = Callable[[str, float | None, int], str]
 
@@ -53,7 +53,7 @@ def test_exactly_a_cut_last_line_is_ignored(runs: Runs, line: Line) -> None:
     whole = line("train/loss", 2.0, 1) + line("train/loss", 1.5, 2)
     for end in range(1, len(line("train/loss", 1.5, 2))):
         (path / "journal.jsonl").write_text(whole[:-end])
-        assert load_runs(runs.root, "demo").curves["value"].tolist() == ([2.0, 1.5] if end == 1 else [2.0])
+        assert load_runs(runs.root, "demo").curves["value"].tolist() == [2.0]
 
 
 @pytest.mark.parametrize("damage", ['{"met', "", "{}", "3", '{"metric": "train/loss", "value": "x"}'])
@@ -68,7 +68,7 @@ def test_two_records_on_one_line_are_damage(runs: Runs, line: Line) -> None:
     path = runs.finished("packed", 0, {"test/accuracy": 0.9})
     first = line("train/loss", 2.0, 1)
     (path / "journal.jsonl").write_text(f"{first.strip()},{first}{first}")
-    assert "line 1 is not JSON" in refusal(runs)
+    assert "line 1 is no line of a journal" in refusal(runs)
 
 
 def test_unfinished_runs_are_named_with_their_end(runs: Runs, line: Line) -> None:
@@ -84,8 +84,8 @@ def test_unfinished_runs_are_named_with_their_end(runs: Runs, line: Line) -> Non
     assert {seed: run.why for (_, seed), run in found.items()} == {
         1: "failed: ValueError: bad (log: here/log.txt)",
         2: "interrupted: SIGTERM at step 4",
-        3: "no summary: still running, or killed (its journal ends at step 41)",
-        4: "no summary: still running, or killed (no record yet)",
+        3: "stale: no summary (its journal ends at step 41)",
+        4: "stale: no summary (its journal has no line yet)",
         5: "planned, never started",
     }
     assert found["packed", 1] == Missing(
@@ -125,6 +125,7 @@ def test_an_experiment_without_a_result_says_what_there_is(runs: Runs) -> None:
 def test_an_unknown_experiment_names_the_known_ones(runs: Runs) -> None:
     assert "there is none yet" in refusal(runs)
     (runs.root / "other").mkdir(parents=True)
+    (runs.root / "other" / "plan.json").write_text("[]")
     assert f"no experiment 'demo' in {runs.root} (there are: other)" in refusal(runs)
 
 
@@ -145,15 +146,24 @@ def test_an_unreadable_file_is_named(runs: Runs, file: str, content: str) -> Non
     assert Path(file).name in refusal(runs)
 
 
-def test_an_unfinished_run_that_nothing_describes_is_refused(runs: Runs) -> None:
-    path = runs.unfinished("packed", 0)
+def test_an_unfinished_run_that_nothing_describes_is_named_as_unknown(runs: Runs) -> None:
+    runs.finished("packed", 0, {"test/accuracy": 0.9})
+    path = runs.unfinished("packed", 1)
     (path / "config.yaml").write_text("seed: 1\n")
-    assert f"{path / 'config.yaml'} does not say which run this was" in refusal(runs)
+    found = missing(runs)["unknown", -1]
+    assert found.run_id == path.name and "it has no labels" in found.why
 
 
 def test_a_metric_nobody_describes_is_refused(runs: Runs) -> None:
     path = runs.finished("packed", 0, {"test/unheard_of": 0.9})
     assert "'test/unheard_of' is not in" in refusal(runs)
-    told = {"metric": "test/unheard_of", "value": 1.0, "unit": "furlong", "direction": "max", "step": 1}
+    told = {
+        "metric": "test/unheard_of",
+        "value": 1.0,
+        "unit": "furlong",
+        "direction": "max",
+        "step": 1,
+        "time": 0,
+    }
     (path / "journal.jsonl").write_text(json.dumps(told) + "\n")
     assert load_runs(runs.root, "demo").finals["unit"].tolist() == ["furlong"]

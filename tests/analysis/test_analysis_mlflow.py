@@ -9,9 +9,9 @@ import pytest
 from mlflow import MlflowClient
 from run_folders import Runs
 
-from pmexp_analysis.load import load_runs
-from pmexp_analysis.load_mlflow import load_mlflow
 from pmexp_analysis.report import main
+from pmexp_analysis.sources.folders import load_runs
+from pmexp_analysis.sources.mlflow import load_mlflow
 
 
 @pytest.fixture(scope="module")

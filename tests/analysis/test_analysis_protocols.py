@@ -9,10 +9,10 @@ from run_folders import Runs
 
 from pmexp.errors import UserError
 from pmexp.protocol import Axis
-from pmexp_analysis.fits import limits_of
-from pmexp_analysis.load import load_runs
-from pmexp_analysis.protocols import Choice
-from pmexp_analysis.records import Experiment
+from pmexp_analysis.numbers.fits import limits_of
+from pmexp_analysis.sources.experiment import Experiment
+from pmexp_analysis.sources.folders import load_runs
+from pmexp_analysis.sources.protocols import Choice
 
 LESS = {"metric": "memory/saved_bytes", "statistic": "relative_change", "threshold": -0.1}
 
@@ -113,13 +113,15 @@ def test_criteria_that_cannot_be_used_are_refused_in_one_line(
 )
 def test_a_damaged_protocol_is_refused_in_one_line(runs: Runs, told: Any) -> None:
     started(runs, told)
-    assert "the summary of run 9 holds no usable protocol" in refusal(runs)
+    said = refusal(runs)
+    assert "no finished run" in said and "protocol" in said.partition("no finished run")[2]
 
 
 @pytest.mark.parametrize("told", [3, [1], {"criteria": 3}])
-def test_a_damaged_protocol_of_a_later_run_is_refused_too(runs: Runs, told: Any) -> None:
+def test_a_damaged_protocol_costs_its_own_run_alone(runs: Runs, told: Any) -> None:
     started(runs, protocol(), told)
-    assert "the summary of run 8 holds no usable protocol" in refusal(runs)
+    (missing,) = load(runs).missing
+    assert missing.run_id == "8" and "protocol" in missing.why
 
 
 @pytest.mark.parametrize(

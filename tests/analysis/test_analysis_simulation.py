@@ -10,11 +10,11 @@ from scipy import stats as scipy_stats
 
 from pmexp.protocol import Comparison as Is
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
-from pmexp_analysis import stats
-from pmexp_analysis.compare import comparisons
 from pmexp_analysis.criteria.pairs import Sides, judge_pairs
 from pmexp_analysis.criteria.result import Part
-from pmexp_analysis.resampling import bootstrap_intervals
+from pmexp_analysis.numbers import stats
+from pmexp_analysis.numbers.compare import comparisons
+from pmexp_analysis.numbers.resampling import bootstrap_intervals
 
 N = 5
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from pmexp_analysis import stats
+from pmexp_analysis.numbers import stats
 
 RANDOM = np.random.default_rng(7)
 OURS = RANDOM.normal(0.95, 0.01, 5)

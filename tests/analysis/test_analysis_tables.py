@@ -4,13 +4,14 @@ import pytest
 from run_folders import Runs
 
 from pmexp.protocol import CriterionConfig, ProtocolConfig
-from pmexp_analysis.cells import mean_std, number, percent, probability
-from pmexp_analysis.compare import Row, comparisons, rows
 from pmexp_analysis.criteria import Part
 from pmexp_analysis.criteria.result import combined
-from pmexp_analysis.headline import headlines
-from pmexp_analysis.load import load_runs
-from pmexp_analysis.tables import Section, comparison_table, identical, result_table, sections, terminal
+from pmexp_analysis.numbers.cells import mean_std, number, percent, probability
+from pmexp_analysis.numbers.compare import Row, comparisons, rows
+from pmexp_analysis.numbers.sections import Section, sections
+from pmexp_analysis.pages.headline import headlines
+from pmexp_analysis.pages.tables import comparison_table, identical, result_table, terminal
+from pmexp_analysis.sources.folders import load_runs
 
 
 def section_of(runs: Runs, baseline: str = "baseline") -> Section:

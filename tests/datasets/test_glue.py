@@ -6,11 +6,11 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from pmexp import datasets
+from pmexp.command.schema import conf_folder
 from pmexp.config import DatasetConfig, DatasetKind
 from pmexp.data import main
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.models.text import train_tokenizer
-from pmexp.schema import conf_folder
 from small_runs import Runs
 
 HEAD = "#1 ID\t#2 ID\t#1 String\t#2 String"

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from pmexp import experiment, variants
-from pmexp.composition import compose
+from pmexp import variants
+from pmexp.command.compose import compose
 from pmexp.config import Where
 from pmexp.measure.gradient_check import gradient_error
+from pmexp.training import run as experiment
 from small_runs import TINY_VIT, Runs
 
 VARIANTS = sorted(file.stem for file in Path(variants.__file__).parents[3].glob("conf/variant/*.yaml"))

@@ -82,7 +82,7 @@ def test_mfu_leaves_out_what_checkpointing_repeats(runs: Runs, monkeypatch: pyte
 def test_a_resumed_run_keeps_the_same_updates(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pmexp import experiment
+    from pmexp.training import run as experiment
 
     whole = Runs(tmp_path / "whole", runs.capture)
     arguments = [*SHORT, "train.max_steps=8", "measure.updates=[1,2,5,8,100]"]

@@ -11,11 +11,11 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from pmexp.config import Part, SystemConfig, TrainConfig
-from pmexp.loop import Training
 from pmexp.measure.memory_by_category import bytes_of, held, not_held
 from pmexp.models.examples import TensorExamples
 from pmexp.simulation import predict
 from pmexp.systems.system import System
+from pmexp.training.loop import Training
 
 SHAPES = {"input_ids": ((4, 8), torch.int64), "labels": ((4,), torch.int64)}
 PARAMETERS, GRADIENTS, OPTIMIZER = (

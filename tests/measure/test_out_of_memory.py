@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from pmexp.measure.out_of_memory import MemoryHistory, is_out_of_memory
-from pmexp_analysis.load import load_runs
+from pmexp.run_folder.found import find_runs
+from pmexp.run_folder.state import State
+from pmexp_analysis.sources.folders import load_runs
 from small_runs import TINY_VIT, Runs
 
 # One layer as wide as this has attention weights of 2**23 * 2**23 numbers: 256 TiB, past any address space.
@@ -35,7 +37,7 @@ def test_what_counts_as_out_of_memory() -> None:
 
 def starve(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second step's batch asks the real allocator for 4 PiB."""
-    from pmexp.loop import Training
+    from pmexp.training.loop import Training
 
     forward = Training._summed_loss
 
@@ -63,8 +65,33 @@ def test_in_a_step_what_was_measured_before_is_kept(runs: Runs, monkeypatch: pyt
     assert (folder / "journal.jsonl").stat().st_mtime_ns == written
 
 
+STAGES = {  # between claim and summary, by what runs then
+    "pmexp.training.run.Checkpoints.load",
+    "pmexp.training.run.record_start",
+    "pmexp.training.run._gradient_check",
+    "pmexp.training.run._train",
+    "pmexp.training.run._test",
+    "pmexp.training.run._final",
+    "pmexp.training.run.prepare",
+    "pmexp.training.run._instruments",
+}
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_at_every_stage_it_is_the_result(stage: str, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, lambda *_: torch.empty(2**50))
+    code, out, _ = runs.train(*TINY_VIT, *SHORT)
+    assert code == 0 and "summary.json" in out
+    (folder,) = runs.run_folders()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "oom" and "you tried to allocate" in summary["error"]
+    assert not (folder / "failure.json").exists()
+    ((found,),) = [find_runs(runs.folder, "default")]
+    assert (found.state, found.damage) == (State.oom, "")
+
+
 def test_any_other_error_is_still_a_failure(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pmexp.loop import Training
+    from pmexp.training.loop import Training
 
     monkeypatch.setattr(Training, "_summed_loss", lambda *_: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError):
@@ -95,7 +122,7 @@ def test_a_sweep_names_it_and_does_not_fail(runs: Runs) -> None:
 
 @pytest.mark.slow
 def test_mlflow_has_a_failed_run_that_says_why(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pmexp_analysis.load_mlflow import load_mlflow
+    from pmexp_analysis.sources.mlflow import load_mlflow
 
     with monkeypatch.context() as patch:
         starve(patch)

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from pmexp.loop import Training
 from pmexp.measure import environment, provenance
-from pmexp.run_folder import RunFolder
+from pmexp.run_folder.folder import RunFolder
+from pmexp.training.loop import Training
 from small_runs import TINY_VIT, Runs
 
 SECRETS = {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pmexp.errors import UserError
 from pmexp.measure.updates import _CHUNK, WIDTH, Updates, project, project_tensor
-from pmexp_analysis.updates import cosines
+from pmexp_analysis.numbers.updates import cosines
 
 
 def sketched(a: Tensor, b: Tensor, name: str) -> float:

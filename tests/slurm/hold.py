@@ -45,7 +45,7 @@ def _hold() -> Path:
 
 
 def _hold_runs() -> None:
-    from pmexp import stop_signals
+    from pmexp.training import stop_signals
 
     original = stop_signals.stop_requests
 

@@ -7,8 +7,8 @@ from scipy import stats as scipy_stats
 
 from pmexp.protocol import CriterionConfig, ProtocolConfig
 from pmexp_analysis.criteria.result import LEVEL, Part, decide
-from pmexp_analysis.scales import Undefined
-from pmexp_analysis.series import Series
+from pmexp_analysis.numbers.scales import Undefined
+from pmexp_analysis.numbers.series import Series
 
 _FEWEST_SETTINGS = 3
 _DIGITS = 9  # of an exponent; more are rounding

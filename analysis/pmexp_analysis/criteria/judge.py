@@ -4,20 +4,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from pmexp.protocol import CriterionConfig, Statistic
+from pmexp.run_folder.state import State
 from pmexp_analysis.criteria.growth import judge_growth
 from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
 from pmexp_analysis.criteria.pairs import Sides, judge_pairs
 from pmexp_analysis.criteria.result import Judged, Part, combined
 from pmexp_analysis.criteria.runs import judge_divergence
-from pmexp_analysis.fits import Limits, lone_fits
-from pmexp_analysis.margins import is_about
-from pmexp_analysis.records import Experiment, Member, Missing
-from pmexp_analysis.scales import Undefined
-from pmexp_analysis.scores import is_exact, resolve
-from pmexp_analysis.series import series_over
-from pmexp_analysis.values import BySeed, SectionValues, values_of
+from pmexp_analysis.numbers.fits import Limits, lone_fits
+from pmexp_analysis.numbers.margins import is_about
+from pmexp_analysis.numbers.scales import Undefined
+from pmexp_analysis.numbers.scores import is_exact, resolve
+from pmexp_analysis.numbers.series import series_over
+from pmexp_analysis.numbers.values import BySeed, SectionValues, values_of
+from pmexp_analysis.sources.experiment import Experiment, Member, Missing
 
-_WITHOUT_ANSWER = ("failed", "unfinished", "never started")
+_WITHOUT_ANSWER = [state.value for state in State if not state.is_result]
 
 
 def judge(experiment: Experiment, limits: Sequence[Limits]) -> list[Judged]:

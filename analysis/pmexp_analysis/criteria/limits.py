@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 
 from pmexp.protocol import CriterionConfig, ProtocolConfig
-from pmexp_analysis.cells import number
 from pmexp_analysis.criteria.result import Part, decide
-from pmexp_analysis.fits import Limits, Tries
-from pmexp_analysis.margins import is_about
-from pmexp_analysis.records import Labels
+from pmexp_analysis.numbers.cells import number
+from pmexp_analysis.numbers.fits import Limits, Tries
+from pmexp_analysis.numbers.margins import is_about
+from pmexp_analysis.sources.experiment import Labels
 
 
 def judge_largest(criterion: CriterionConfig, limits: Limits, protocol: ProtocolConfig) -> Part:

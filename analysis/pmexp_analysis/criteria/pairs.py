@@ -7,11 +7,11 @@ from scipy import special
 
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import EQUIVALENCE, Comparison, CriterionConfig, Statistic
-from pmexp_analysis import scales, sigmas, stats
-from pmexp_analysis.cells import counted, number
 from pmexp_analysis.criteria.result import LEVEL, Part, decide
-from pmexp_analysis.stats import Array
-from pmexp_analysis.values import BySeed
+from pmexp_analysis.numbers import scales, sigmas, stats
+from pmexp_analysis.numbers.cells import counted, number
+from pmexp_analysis.numbers.stats import Array
+from pmexp_analysis.numbers.values import BySeed
 
 _MOST_SEEDS = 1_000_000
 

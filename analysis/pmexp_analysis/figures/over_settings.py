@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from pmexp.metrics.catalog import metric_of
 from pmexp_analysis import plots
 from pmexp_analysis.figures.drawn import Drawn
-from pmexp_analysis.fits import Limits
-from pmexp_analysis.hparams import Grid
-from pmexp_analysis.records import Experiment
-from pmexp_analysis.scores import label_of
-from pmexp_analysis.series import Series, series_over
-from pmexp_analysis.stats import describe
+from pmexp_analysis.numbers.fits import Limits
+from pmexp_analysis.numbers.hparams import Grid
+from pmexp_analysis.numbers.scores import label_of
+from pmexp_analysis.numbers.series import Series, series_over
+from pmexp_analysis.numbers.stats import describe
+from pmexp_analysis.sources.experiment import OUT_OF_MEMORY, Experiment
 
 _SCALES = {"dataset.max_length": "sequence length [tokens]", "train.batch_size": "batch [samples]"}
 
@@ -68,7 +68,7 @@ def _levels(series: Series, metric: str) -> list[plots.Level]:
     lacking: set[tuple[str, float]] = set()
     for setting, member in series.members:
         value = (member.run.finals or {}).get(metric)
-        if member.state == "out of memory":
+        if member.state == OUT_OF_MEMORY:
             lacking.add((member.labels.variant, setting))
         elif value is not None and math.isfinite(value):
             values[member.labels.variant, setting].append(value)

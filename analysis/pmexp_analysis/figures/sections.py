@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from pmexp.errors import UserError
 from pmexp.protocol import Statistic
 from pmexp_analysis import plots
-from pmexp_analysis.cells import mean_std
 from pmexp_analysis.figures.drawn import Drawn
-from pmexp_analysis.margins import Margin, margin_of
-from pmexp_analysis.records import Experiment
-from pmexp_analysis.scores import label_of
-from pmexp_analysis.tables import Section
-from pmexp_analysis.updates import cosines
+from pmexp_analysis.numbers.cells import mean_std
+from pmexp_analysis.numbers.margins import Margin, margin_of
+from pmexp_analysis.numbers.scores import label_of
+from pmexp_analysis.numbers.sections import Section
+from pmexp_analysis.numbers.updates import cosines
+from pmexp_analysis.sources.experiment import Experiment
 
 Looks = Mapping[str, plots.Style]
 _STACK = {

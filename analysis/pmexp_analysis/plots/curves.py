@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pmexp_analysis.cells import scaled
+from pmexp_analysis.numbers.cells import scaled
 from pmexp_analysis.plots.looks import SMALL, TEXT_SIZE, Style, curve, sheet
 from pmexp_analysis.plots.text import axis_text, legend_below, plain_ticks, quiet, spans, ticks, wrapped
 

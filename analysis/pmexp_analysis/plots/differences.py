@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pmexp_analysis.cells import scaled, shown_unit
+from pmexp_analysis.numbers.cells import scaled, shown_unit
 from pmexp_analysis.plots.curves import bin_width, by_seed, over_steps, step_text, unit_of
 from pmexp_analysis.plots.looks import (
     BLACK,

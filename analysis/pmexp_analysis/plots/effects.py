@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from pmexp_analysis.cells import scaled
+from pmexp_analysis.numbers.cells import scaled
 from pmexp_analysis.plots.looks import BLACK, COLOURS, LIGHT, SMALL, TEXT_SIZE
 from pmexp_analysis.plots.text import (
     axis_text,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from pmexp_analysis.cells import scaled
+from pmexp_analysis.numbers.cells import scaled
 
 Estimate = tuple[float, float] | tuple[float, float, float]
 """(mean, standard deviation or 0), or (mean, low, high) with both ends of an interval, in the metric's own

@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pmexp_analysis.cells import scaled
+from pmexp_analysis.numbers.cells import scaled
 from pmexp_analysis.plots.estimate import Estimate, ends, is_known
 from pmexp_analysis.plots.looks import BLACK, SMALL, TEXT_SIZE
 from pmexp_analysis.plots.text import (

@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.plots.estimate import Estimate, ends, error_bars_across, is_known
 from pmexp_analysis.plots.looks import BLACK, COLOURS, SMALL, TEXT_SIZE
 from pmexp_analysis.plots.rows import named_rows
 from pmexp_analysis.plots.text import legend_below, quiet, short, ticks
-from pmexp_analysis.scores import label_of
 
 _METRICS = ("profile/packing_share", "profile/unpacking_share")
 FILLS = ((COLOURS[0], ""), (COLOURS[1], "////"))

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pmexp_analysis.cells import scaled, shown_unit
+from pmexp_analysis.numbers.cells import scaled, shown_unit
 from pmexp_analysis.plots.estimate import Estimate, ends, error_bars, is_known
 from pmexp_analysis.plots.looks import SMALL, TEXT_SIZE, Style, line_of, outer_labels, panel_width, sheet
 from pmexp_analysis.plots.shelf import shelf, shelf_height

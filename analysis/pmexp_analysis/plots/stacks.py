@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pmexp_analysis.cells import scaled, shown_unit
+from pmexp_analysis.numbers.cells import scaled, shown_unit
 from pmexp_analysis.plots.looks import BLACK, COLOURS, SMALL, TEXT_SIZE
 from pmexp_analysis.plots.rows import named_rows
 from pmexp_analysis.plots.text import legend_below, quiet, short, ticks

@@ -13,9 +13,9 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedFormatter, FixedLocator, Formatter, MaxNLocator, NullLocator
 
-from pmexp_analysis.cells import shown_unit
+from pmexp_analysis.numbers.cells import shown_unit
+from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.plots.looks import SMALL, TEXT_SIZE
-from pmexp_analysis.scores import label_of
 
 _LINE = 1.25 * TEXT_SIZE / 72  # inches
 _HANDLE = 3.6 * TEXT_SIZE / 72  # what a legend needs beside its text

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from pmexp_analysis.numbers.stats import pareto_front
 from pmexp_analysis.plots.estimate import Estimate, ends, error_bars, error_bars_across
 from pmexp_analysis.plots.looks import GREY, LIGHT, TEXT_SIZE, Style, panel_width, sheet
 from pmexp_analysis.plots.text import axis_text, better, legend_below, quiet, room, spans, ticks, wrapped
-from pmexp_analysis.stats import pareto_front
 
 Array = npt.NDArray[np.float64]
 _HEIGHT = 2.5  # inches

@@ -7,10 +7,10 @@ from typing import Self
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from hydra_plugins.pmexp_launchers.sweep import names_of
 from pmexp.config import RunConfig
 from pmexp.masking import masked
 from pmexp.shown import printable
-from pmexp.sweep import names_of
 
 
 class LiveView:

@@ -8,10 +8,10 @@ from hydra.core.config_store import ConfigStore
 
 from hydra_plugins.pmexp_launchers import processes
 from hydra_plugins.pmexp_launchers.local_execution import execute
+from hydra_plugins.pmexp_launchers.sweep import Outcome, write_plan
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from pmexp.config import RunConfig
 from pmexp.config.checks import check_at_least
-from pmexp.sweep import Outcome, write_plan
 
 
 @dataclass

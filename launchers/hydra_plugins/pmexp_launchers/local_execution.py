@@ -11,10 +11,11 @@ from types import FrameType
 
 from hydra_plugins.pmexp_launchers.processes import Worker
 from hydra_plugins.pmexp_launchers.progress import SweepProgress
+from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished
 from pmexp.config import RunConfig
-from pmexp.failure import Kind
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import Outcome, State, is_finished
+from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.state import State
 
 _REFRESH_SECONDS = 0.5
 _GPUS_OF_DRIVER = Path("/proc/driver/nvidia/gpus")
@@ -75,7 +76,7 @@ class _Execution:
 
     def _start(self, run: RunConfig) -> None:
         if is_finished(run):  # by another process, since the sweep began
-            self._end(run, Outcome(State.skipped))
+            self._end(run, Outcome(State.finished))
         elif RunFolder(run.folder).is_claimed():
             self._wait_for(run)
         else:

@@ -10,12 +10,13 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from hydra_plugins.pmexp_launchers.sweep import Outcome, outcome_of
 from pmexp.config import RunConfig
 from pmexp.errors import Interrupted, RankFailed, RunClaimed, UserError
-from pmexp.sweep import Outcome, State, outcome_of
+from pmexp.run_folder.state import State
 from pmexp.tracking.database import silence_mlflow
 
-_PRELOAD = ["pmexp.experiment", "mlflow", "mlflow.store.tracking.sqlalchemy_store"]
+_PRELOAD = ["pmexp.training.run", "mlflow", "mlflow.store.tracking.sqlalchemy_store"]
 _GRACE_SECONDS = 60.0  # from the stop signal to the checkpoint
 _CLAIMED = os.EX_TEMPFAIL  # exit code: another process executes the run
 
@@ -100,7 +101,7 @@ class Worker:
 
 
 def _check(runs: Sequence[RunConfig], here: bool, sender: Connection) -> None:
-    from pmexp import preflight
+    from pmexp.training import preflight
 
     message = ""
     try:
@@ -113,7 +114,7 @@ def _check(runs: Sequence[RunConfig], here: bool, sender: Connection) -> None:
 def _work(run: RunConfig, sender: Connection, gpu: str | None) -> None:
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    from pmexp import experiment
+    from pmexp.training import run as experiment
 
     threading.Thread(target=_stop_with_driver, name="driver", daemon=True).start()
     try:

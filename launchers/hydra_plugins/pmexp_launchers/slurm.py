@@ -14,12 +14,13 @@ from hydra_plugins.pmexp_launchers.slurm_resources import KEYS, PACKAGED, Resour
 from hydra_plugins.pmexp_launchers.slurm_submission import Array, Packing, arrays_of, submit
 from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
+from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished, names_of, write_plan
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from pmexp.config import RunConfig
 from pmexp.config.checks import check_at_least
 from pmexp.errors import Interrupted, UserError
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import Outcome, State, is_finished, names_of, write_plan
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.state import State
 
 
 @dataclass

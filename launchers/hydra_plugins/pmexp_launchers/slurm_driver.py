@@ -9,10 +9,11 @@ from hydra_plugins.pmexp_launchers import slurm_commands
 from hydra_plugins.pmexp_launchers.slurm_commands import QueuedJob, SlurmError
 from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job
+from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished, recorded_outcome
 from pmexp.config import RunConfig
-from pmexp.failure import Kind
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import Outcome, State, is_finished, recorded_outcome, state_of
+from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.state import State, state_of
 
 _POLLS_UNTIL_GONE = 2  # records on a network file system come later than the end of the job
 Submit = Callable[[Sequence[RunConfig]], Sequence[Job]]
@@ -121,7 +122,7 @@ def judged(run: RunConfig, job: Job) -> Outcome:
         return recorded
     if state == "OUT_OF_MEMORY":
         said = f"the node's memory did not suffice; raise hydra.launcher.mem_gb ({where})"
-        return Outcome(State.killed, said, kind=Kind.code)
+        return Outcome(State.stale, said, kind=Kind.code)
     if not job.output.is_file():
         said = (
             f"job {job.job_id} ended as {state or 'unknown'} and left nothing in {job.folder}; runs_dir must "
@@ -129,4 +130,4 @@ def judged(run: RunConfig, job: Job) -> Outcome:
         )
         return Outcome(State.failed, said, kind=Kind.infrastructure)
     said = f"its job ended as {state or 'unknown'} and left no record ({where})"
-    return Outcome(State.killed, said, kind=Kind.infrastructure)
+    return Outcome(State.stale, said, kind=Kind.infrastructure)

@@ -20,12 +20,12 @@ from submitit.core.utils import DelayedSubmission
 
 from hydra_plugins.pmexp_launchers import slurm_commands
 from hydra_plugins.pmexp_launchers.slurm_commands import SlurmError
+from hydra_plugins.pmexp_launchers.sweep import is_finished
 from pmexp import logs
 from pmexp.config import RunConfig, from_dict
 from pmexp.errors import Interrupted, Preempted, RunClaimed, UserError, said_of
-from pmexp.failure import Kind, kind_of
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import is_finished
+from pmexp.run_folder.failure import Kind, kind_of
+from pmexp.run_folder.folder import RunFolder
 
 log = logging.getLogger("pmexp")
 
@@ -92,8 +92,8 @@ class SlurmJob:
 
 def _execute(run: RunConfig) -> int:
     """One run in this process, or a rank of it: the exit code. Whatever ends it is on record then."""
-    from pmexp import experiment
     from pmexp.measure.out_of_memory import is_out_of_memory
+    from pmexp.training import run as experiment
 
     try:
         experiment.run(run, capture_output=True)

@@ -18,7 +18,7 @@ from hydra_plugins.pmexp_launchers.slurm_resources import Resources
 from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
 from pmexp.config import RunConfig
 from pmexp.masking import masked
-from pmexp.run_folder import write_private
+from pmexp.run_folder.files import write_atomically
 
 # Python starts with SIGUSR2 ignored: until submitit has its handler the signal would end it.
 _PYTHON = f"""sh -c 'trap "" USR2; exec "$@"' sh {shlex.quote(sys.executable)}"""
@@ -84,7 +84,10 @@ class Array:
             return lines
         text = "\n".join(lines) + "\n"
         name = f"setup-{hashlib.sha256(text.encode()).hexdigest()[:12]}.sh"
-        return [f". {shlex.quote(str(write_private(self.submissions.folder / name, text)))}"]
+        file = (self.submissions.folder / name).absolute()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, text, private=True)
+        return [f". {shlex.quote(str(file))}"]
 
     def _executor(self, after: str | None, setup: list[str]) -> Any:
         # The job counts its starts itself; submitit's limit must not be the one that ends it.

@@ -11,10 +11,10 @@ from rich.text import Text
 from hydra_plugins.pmexp_launchers.live_view import LiveView
 from hydra_plugins.pmexp_launchers.slurm_commands import QueuedJob
 from hydra_plugins.pmexp_launchers.submissions import Job
+from hydra_plugins.pmexp_launchers.sweep import Outcome
 from pmexp.config import RunConfig
-from pmexp.journal import progress_of
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import Outcome
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.journal_lines import progress_of
 
 _ROWS = 20  # of running runs
 

@@ -4,16 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pmexp.config import RunConfig
-from pmexp.errors import SweepFailed, UserError
-from pmexp.sweep import (
+from hydra_plugins.pmexp_launchers.sweep import (
     Outcome,
-    State,
-    drop_from_plan,
     failures_text,
     is_finished,
     out_of_memory_text,
 )
+from pmexp.config import RunConfig
+from pmexp.errors import SweepFailed, UserError
+from pmexp.run_folder.plan import drop_from_plan
+from pmexp.run_folder.state import State
 
 
 class SweepLauncher(ABC):
@@ -24,17 +24,17 @@ class SweepLauncher(ABC):
         checkpoint that has changed since a run was made of it is bad input, before anything is executed."""
         self.check()
         if of_files := [run for run in runs if run.has_local_files]:
-            from pmexp.changed_inputs import refuse_changed_inputs  # imports much
+            from pmexp.training.changed_inputs import refuse_changed_inputs  # imports much
 
             refuse_changed_inputs(of_files)
-        outcomes = {run.folder: Outcome(State.skipped) for run in runs}
+        outcomes = {run.folder: Outcome(State.finished) for run in runs}
         waiting = [run for run in runs if not is_finished(run)]
         print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before")
         if waiting:
             outcomes |= self.execute(runs, waiting)
         for run in waiting:
             if outcomes[run.folder].bad_input:
-                drop_from_plan(run)
+                drop_from_plan(run.folder.parent, run.run_id)
         if exhausted := out_of_memory_text(runs):
             print(f"done, with this result:\n{exhausted}")
         _raise_failures(runs, outcomes)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pmexp.bench.options import level, micro_options, records_options, step_options
-from pmexp.composition_errors import end, exit_code
+from pmexp.command.exit_code import end, exit_code
 from pmexp.errors import ContenderFailed
 from pmexp.masking import masked_arguments
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmexp.command_keys import one_of, own_keys, path_of
+from pmexp.command.keys import one_of, own_keys, path_of
 from pmexp.errors import UserError
 
 Shape = tuple[int, ...]

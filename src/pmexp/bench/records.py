@@ -16,17 +16,17 @@ from typing import Any
 from pmexp.bench.options import RecordsOptions, make_folder
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.bench.step import steps_of
-from pmexp.checkpoint import Checkpoints
-from pmexp.command_keys import merged
-from pmexp.composition import compose
+from pmexp.command.compose import compose
+from pmexp.command.keys import merged
 from pmexp.config import CheckpointConfig
 from pmexp.errors import ContenderFailed, UserError
-from pmexp.experiment import prepare
-from pmexp.journal import Journal
-from pmexp.loop import Training
 from pmexp.measure.environment import environment
 from pmexp.measure.timing import WARMUP_STEPS
-from pmexp.run_folder import RunFolder
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.journal import Journal
+from pmexp.training.checkpoint import Checkpoints
+from pmexp.training.loop import Training
+from pmexp.training.run import prepare
 
 _METRICS = {"train/loss": 1.0, "grad/norm": 1.0, "train/lr": 1e-3}  # of a step that is logged
 _SAVES = 5

@@ -12,18 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pmexp import schema
 from pmexp.bench.options import StepOptions, make_folder
 from pmexp.bench.packing_time import PackingTime
 from pmexp.bench.pairs import alternate, paired_ratio
-from pmexp.command_keys import merged
-from pmexp.composition import compose
+from pmexp.command import schema
+from pmexp.command.compose import compose
+from pmexp.command.keys import merged
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
-from pmexp.experiment import prepare
-from pmexp.loop import Training
 from pmexp.measure.environment import environment
 from pmexp.measure.timing import WARMUP_STEPS
+from pmexp.training.loop import Training
+from pmexp.training.run import prepare
 
 _SHARE_STEPS = 10
 

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pmexp.config import DatasetConfig, DatasetKind
+from pmexp.config.complete import complete
 from pmexp.datasets import digits, imagenet, language, listops, reuters_r8, text
 from pmexp.datasets.base import Dataset
 from pmexp.datasets.digest import digest_of, digest_where_it_lies
 from pmexp.errors import UserError
 
-LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
+_LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
     DatasetKind.digits: digits.load,
     DatasetKind.reuters_r8: reuters_r8.load,
     DatasetKind.text: text.load,
@@ -17,6 +18,7 @@ LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
     DatasetKind.imagenet: imagenet.load,
     DatasetKind.listops: listops.load,
 }
+LOADERS = complete(_LOADERS, DatasetKind)
 
 
 def load(config: DatasetConfig) -> Dataset:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pmexp.run_folder import write_atomically
+from pmexp.run_folder.files import write_atomically
 
 # By the dataset's subset on the hub: the server knows its tasks by file names.
 FILE_NAMES = {"mrpc": "MRPC.tsv", "sst2": "SST-2.tsv"}

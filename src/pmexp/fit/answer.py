@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pmexp.command_keys import merged
-from pmexp.composition import compose
+from pmexp.command.compose import compose
+from pmexp.command.keys import merged
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
 from pmexp.fit.options import FitOptions

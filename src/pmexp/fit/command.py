@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pmexp.composition_errors import exit_code
+from pmexp.command.exit_code import exit_code
 from pmexp.errors import UserError
 from pmexp.fit.options import FitOptions, fit_options
 from pmexp.masking import masked_arguments

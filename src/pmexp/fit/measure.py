@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import torch
 
-from pmexp.composition import compose
+from pmexp.command.compose import compose
 from pmexp.errors import UserError, first_line
-from pmexp.experiment import prepare
 from pmexp.fit.search import Probe
-from pmexp.loop import Training
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.simulation import LiveBytes
+from pmexp.training.loop import Training
+from pmexp.training.run import prepare
 
 _STEPS = 2
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from pmexp.command_keys import merged
+from pmexp.command.keys import merged
 from pmexp.errors import UserError, first_line
 from pmexp.fit.answer import LENGTH_MULTIPLE, Answer, answer
 from pmexp.fit.options import FitOptions, fit_options

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from functools import cache
 
-from pmexp.composition import compose, compose_part
+from pmexp.command.compose import compose, compose_part
+from pmexp.command.schema import options
 from pmexp.config import Attention, Device, ModelConfig, ModelKind, Part, RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.integration.reach import Reach, reach, skeleton
-from pmexp.schema import options
 
 LENGTH = 512  # tokens of the sample
 VARIANTS = ("baseline", "pm-drop", "pm-drop-recompute")

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pmexp.command_keys import own_keys, path_of
-from pmexp.composition_errors import exit_code
+from pmexp.command.exit_code import exit_code
+from pmexp.command.keys import own_keys, path_of
 from pmexp.errors import UserError
 from pmexp.masking import masked_arguments
 

@@ -7,11 +7,11 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING
 
+from pmexp.command.schema import conf_folder
 from pmexp.config import RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.integration.cases import LENGTH, Case, cases, configuration, names
 from pmexp.integration.reach import ASKS_FOR_VALUES, CUT_LAYERS, Call, skeleton
-from pmexp.schema import conf_folder
 
 LINES = (
     "from pmexp.packed_dropout import PackedDropout, replace_dropout",

@@ -12,15 +12,20 @@ _RESET_PEAK = "5"  # proc(5): resets the peak resident set size
 
 
 class PeakMemory:
-    """Starts counting when made. `source` says what the figure is, for the run's record.
+    """Starts counting when made. `source` says what the figure is, for the run's record."""
 
-    `at_least`: bytes that an earlier try of the same run has reached.
-    """
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._at_least = device, 0
+        self.restart()
 
-    def __init__(self, device: torch.device, at_least: int = 0) -> None:
-        self._device, self._at_least = device, at_least
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+    def reached(self, count: int) -> None:
+        """Takes over the bytes that an earlier try of the same run has reached."""
+        self._at_least = count
+
+    def restart(self) -> None:
+        """Counts from here on, where the system lets it."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
             self.source = "CUDA allocator, max_memory_allocated"
             return
         try:

@@ -22,7 +22,8 @@ import torch
 
 from pmexp.masking import masked, masked_arguments, masked_values
 from pmexp.measure.environment import GIT, cpu_name, git_version, output_of
-from pmexp.run_folder import RunFolder, write_atomically
+from pmexp.run_folder.files import write_atomically
+from pmexp.run_folder.folder import RunFolder
 
 DIFF_BYTES = 1_000_000  # of source.diff; what is cut is said in it and in the line
 _ARGUMENT = 300  # characters of an argument of the command

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from pmexp.config import read_config
 from pmexp.errors import UserError
-from pmexp.run_folder import RunFolder
-from pmexp.runs.found import FoundRun
-from pmexp.sweep import State
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.found import FoundRun
+from pmexp.run_folder.state import State
 
 AGAIN = (State.failed, State.interrupted, State.stale)
 
@@ -16,10 +16,10 @@ def retry(runs: Sequence[FoundRun], overrides: Sequence[str]) -> None:
 
     Raises UserError before anything is executed for a run that cannot be, SweepFailed where one fails again.
     """
-    from pmexp.composition import launcher  # Hydra's plugins take a moment
+    from pmexp.command.compose import launcher  # Hydra's plugins take a moment
 
-    configs = [read_config(run.path / "config.yaml") for run in runs]
     done = [run for run in runs if RunFolder(run.path).is_finished()]  # but nobody can read with what result
     if done:
         raise UserError(done[0].error)
+    configs = [read_config(run.path / "config.yaml") for run in runs]
     launcher(overrides).sweep(configs)

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from pmexp.errors import UserError
-from pmexp.runs.found import LABELS, FoundRun
-from pmexp.sweep import State
+from pmexp.run_folder.found import FoundRun
+from pmexp.run_folder.plan import LABELS
+from pmexp.run_folder.state import State
 
 STATES = (
     State.pending, State.running, State.finished, State.oom, State.failed, State.interrupted, State.stale,

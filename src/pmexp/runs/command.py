@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pmexp.composition_errors import end, exit_code
+from pmexp.command.exit_code import end, exit_code
 from pmexp.errors import SweepFailed, UserError
 from pmexp.masking import masked
+from pmexp.run_folder.found import FoundRun, experiments, find_runs
+from pmexp.run_folder.state import State
 from pmexp.runs import choice, table
 from pmexp.runs.again import AGAIN, retry
-from pmexp.runs.found import FoundRun, experiments, read_experiment
 from pmexp.shown import printable
-from pmexp.sweep import State
 
 _FILTERS = "task= model= dataset= variant= system= seed=, such as variant=pm-drop,baseline"
 
@@ -50,7 +50,7 @@ def _list(arguments: list[str]) -> None:
     if args.name is None:
         if args.state or args.watch:
             raise UserError("--state and --watch are for the runs of one experiment; name it")
-        found = {name: read_experiment(runs_dir, name) for name in experiments(runs_dir)}
+        found = {name: find_runs(runs_dir, name) for name in experiments(runs_dir)}
         print(table.experiments_json(found) if args.json else "\n".join(table.experiment_lines(found)))
         return
     read = _reader(runs_dir, args)
@@ -102,7 +102,7 @@ def _reader(
     labels = choice.labels(args.filters)
 
     def read(before: Sequence[FoundRun]) -> list[FoundRun]:
-        runs = read_experiment(runs_dir, args.name, {run.run_id: run for run in before})
+        runs = find_runs(runs_dir, args.name, {run.run_id: run for run in before})
         return choice.chosen(runs, states, labels)
 
     return read

@@ -5,8 +5,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from pmexp.run_folder.found import FoundRun
 from pmexp.runs.choice import STATES
-from pmexp.runs.found import FoundRun
 from pmexp.shown import printable
 
 _HEADINGS = ("run", "state", "step", "loss", "host", "time", "start", "error")
@@ -55,8 +55,8 @@ def _object(run: FoundRun) -> dict[str, object]:
         "step": run.progress.step,
         "steps_total": run.progress.total or None,
         "loss": run.progress.loss if math.isfinite(run.progress.loss) else None,
-        "host": run.host or None,
-        "attempt": run.attempt,
+        "host": _host(run) or None,
+        "attempt": _attempt(run),
         "seconds": round(run.seconds, 1) if math.isfinite(run.seconds) else None,
         "error": run.error or None,
         "folder": str(run.path),
@@ -71,8 +71,16 @@ def _cells(run: FoundRun) -> tuple[str, ...]:
     reached = run.progress
     step = f"{reached.step}/{reached.total or '?'}" if reached.step else ""
     loss = f"{reached.loss:.4f}" if reached.step else ""
-    start = str(run.attempt) if run.attempt else ""
-    return run.run_id, run.state.name, step, loss, run.host, _duration(run.seconds), start, run.error
+    start = str(_attempt(run) or "")
+    return run.run_id, run.state.name, step, loss, _host(run), _duration(run.seconds), start, run.error
+
+
+def _host(run: FoundRun) -> str:
+    return str(run.owner.get("host", ""))
+
+
+def _attempt(run: FoundRun) -> int:
+    return int(run.owner.get("attempt", 0))
 
 
 def _duration(seconds: float) -> str:

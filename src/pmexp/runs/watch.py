@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from pmexp.runs.found import FoundRun
+from pmexp.run_folder.found import FoundRun
+from pmexp.run_folder.state import State
 from pmexp.runs.table import counts, run_lines
-from pmexp.sweep import State
 
 _REFRESH_SECONDS = 2.0
 _QUIET_SECONDS = 10.0  # between two runs of a sweep none may run for a moment

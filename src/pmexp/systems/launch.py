@@ -13,14 +13,14 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pmexp.config import RunConfig
 from pmexp.errors import Interrupted, RankFailed, RankOutOfMemory, UserError
-from pmexp.failure import Kind
 from pmexp.measure.out_of_memory import says_out_of_memory
-from pmexp.run_folder import RunFolder
+from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.ranks import started_processes
 
 log = logging.getLogger(__name__)
 
-_ENTRY = "pmexp.rank"
+_ENTRY = "pmexp.training.rank"
 _GRACE_SECONDS = (
     300  # from a stop signal, or another rank's failure, to the end by force: a checkpoint fits in
 )

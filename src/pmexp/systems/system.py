@@ -6,7 +6,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from pmexp.config import Device, Part, SystemConfig
+from pmexp.config import SHARDING, Device, Part, SystemConfig
+from pmexp.config.complete import complete
 from pmexp.errors import UserError
 from pmexp.systems import bf16, checkpointing, compile, flash, fp16, offload
 from pmexp.systems.base import SystemPart
@@ -15,7 +16,7 @@ from pmexp.systems.engines.base import Engine
 from pmexp.systems.ranks import Ranks, check_started
 from pmexp.systems.tempo import Tempo
 
-PARTS: dict[Part, SystemPart] = {
+_PARTS: dict[Part, SystemPart] = {
     Part.bf16: bf16.Bf16(),
     Part.fp16: fp16.Fp16(),
     Part.checkpointing: checkpointing.Checkpointing(),
@@ -24,6 +25,7 @@ PARTS: dict[Part, SystemPart] = {
     Part.offload: offload.Offload(),
     Part.compile: compile.Compile(),
 }
+PARTS = complete(_PARTS, (part for part in Part if part not in SHARDING))
 
 
 class System:
@@ -32,7 +34,7 @@ class System:
     def __init__(self, config: SystemConfig) -> None:
         """Raises UserError where this machine cannot execute the parts."""
         self.config = config
-        self.parts = [PARTS[part] for part in config.parts if part in PARTS]
+        self.parts = [PARTS[part] for part in config.parts if part not in SHARDING]
         self.device = _device(config.device)
         check_started(config)
         if config.sharding in (Part.zero1, Part.zero2):

@@ -1,14 +1,13 @@
 """Mirrors a run's journal to a tracker. Imports no torch, and mlflow only when one is opened."""
 
 from pmexp.config import RunConfig, Tracker
-from pmexp.run_folder import RunFolder
+from pmexp.run_folder.folder import RunFolder
 from pmexp.tracking.mirror import Mirror, NoMirror
-from pmexp.tracking.record import unmark
 
 
 def open_mirror(config: RunConfig, folder: RunFolder) -> Mirror | NoMirror:
     """The mirror that `tracking.kind` names, of a run that begins or goes on."""
-    unmark(folder)
+    folder.mirrored.unlink(missing_ok=True)  # of a run that goes on
     if config.tracking.kind is Tracker.off:
         return NoMirror()
     return Mirror(config, folder)

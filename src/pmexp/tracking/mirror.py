@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pmexp.config import RunConfig
-from pmexp.run_folder import RunFolder
+from pmexp.run_folder.folder import RunFolder
 from pmexp.tracking.database import OpenExperiment, reason
 from pmexp.tracking.mlflow_run import MlflowRun, Status
 from pmexp.tracking.parent import ParentRun

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pmexp.config import RunConfig
-from pmexp.journal import read_journal
-from pmexp.run_folder import RunFolder, write_atomically
+from pmexp.run_folder.files import write_atomically
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.journal_lines import read_lines
+from pmexp.run_folder.summary import Summary, read_summary
 
 FINAL = "final/"  # prefix of a run's final values, apart from the curves
 _LONGEST_PARAM = 6000  # characters; MLflow would cut it without a word
@@ -37,17 +39,18 @@ class Record:
         if not self._folder.journal.is_file():  # of a run that failed before it had one
             return [], offset
         found = []
-        for record, end in read_journal(self._folder.journal, offset):
-            time = round(record["time"] * 1000)
-            found.append(Point(record["metric"], time, record["step"], record["value"]))
+        for line, end in read_lines(self._folder.journal, offset):
+            time = round(line["time"] * 1000)
+            found.append(Point(line["metric"], time, line["step"], line["value"]))
             offset = end
         return found, offset
 
     def final_points(self, journal: list[Point]) -> list[Point]:
         """The values of the summary, at the time of the journal's last; none without a summary."""
         time = max((point.time for point in journal), default=0)
-        values = self._summary().get("metrics", {})
-        return [Point(FINAL + name, time, 0, value) for name, value in values.items()]
+        summary = self._summary()
+        values = summary.metrics if summary else {}
+        return [point_of(FINAL + name, time, 0, value) for name, value in values.items()]
 
     def tags(self) -> dict[str, str | None]:
         """By name; None for one that must not be there. `status` says what MLflow has no status for."""
@@ -55,9 +58,9 @@ class Record:
         return {
             "run_id": self.run_id,
             **self.labels,
-            **self._origin(summary.get("environment", {})),
+            **self._origin(summary.environment if summary else {}),
             "folder": str(self._folder.path),
-            "status": "oom" if summary.get("status") == "oom" else None,
+            "status": "oom" if summary and summary.status == "oom" else None,
         }
 
     def command(self) -> str | None:
@@ -93,21 +96,11 @@ class Record:
 
     def mark_complete(self, uri: str, mlflow_run_id: str) -> None:
         """Writes tracking.json: MLflow has all of the run as it ended."""
-        write_atomically(_mark(self._folder), json.dumps({"uri": uri, "mlflow_run_id": mlflow_run_id}) + "\n")
+        mark = {"uri": uri, "mlflow_run_id": mlflow_run_id}
+        write_atomically(self._folder.mirrored, json.dumps(mark) + "\n")
 
-    def _summary(self) -> Mapping[str, Any]:
-        text = self._folder.summary.read_text() if self._folder.is_finished() else "{}"
-        summary: dict[str, Any] = json.loads(text)
-        return summary
-
-
-def unmark(folder: RunFolder) -> None:
-    """Of a run that goes on."""
-    _mark(folder).unlink(missing_ok=True)
-
-
-def _mark(folder: RunFolder) -> Path:
-    return folder.path / "tracking.json"
+    def _summary(self) -> Summary | None:
+        return read_summary(self._folder.summary) if self._folder.is_finished() else None
 
 
 def point_of(key: str, time: int, step: int, value: float) -> Point:

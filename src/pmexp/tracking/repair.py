@@ -6,8 +6,9 @@ from pathlib import Path
 
 from pmexp.config import RunConfig, Tracker, TrackingConfig, read_config
 from pmexp.errors import UserError, first_line
-from pmexp.run_folder import RunFolder
-from pmexp.sweep import State, state_of
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.found import read_run
+from pmexp.run_folder.state import State
 from pmexp.tracking.database import OpenExperiment, reason
 from pmexp.tracking.mlflow_run import MlflowRun, Status
 from pmexp.tracking.parent import ParentRun
@@ -40,14 +41,16 @@ def repair(runs_dir: Path, name: str, uri: str | None = None) -> Iterator[str]:
     counts: Counter[str] = Counter()
     for file in files:
         run_id = file.parent.name
+        found = read_run(file.parent)
         try:
+            if found.damage:
+                raise UserError(found.damage)
             config = read_config(file)
-            run = RunFolder(file.parent)
-            status = _STATUS.get(state_of(run))
         except UserError as error:
             counts["unreadable"] += 1
             yield f"{run_id}: left alone ({first_line(error)})"
             continue
+        run, status = RunFolder(file.parent), _STATUS.get(found.state)
         if uri is not None:
             config.tracking = TrackingConfig(uri=uri)
         if config.tracking.kind is Tracker.off or status is None:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pmexp.config import Dropout, VariantConfig
+from pmexp.config.complete import complete
 from pmexp.errors import UserError
 from pmexp.packed_dropout import (
     ForwardUnpackDropout,
@@ -16,6 +17,16 @@ from pmexp.packed_dropout import (
 )
 from pmexp.variants.byte_mask import ByteMaskDropout
 from pmexp.variants.hooks import run_under_packing
+
+_DROPOUTS: dict[Dropout, type[nn.Dropout]] = {
+    Dropout.stock: nn.Dropout,
+    Dropout.byte_mask: ByteMaskDropout,
+    Dropout.hooks: ByteMaskDropout,
+    Dropout.forward_unpack: ForwardUnpackDropout,
+    Dropout.seeded: SeededDropout,
+    Dropout.packed: PackedDropout,
+}
+DROPOUTS = complete(_DROPOUTS, Dropout)
 
 
 def apply(
@@ -42,20 +53,12 @@ def apply(
 
 def _dropout_of(config: VariantConfig) -> tuple[type[nn.Dropout], dict[str, Any]]:
     """The class that a variant puts in the place of dropout, and its options."""
-    match config.dropout:
-        case Dropout.stock:
-            return nn.Dropout, {}
-        case Dropout.byte_mask | Dropout.hooks:
-            return ByteMaskDropout, {}
-        case Dropout.forward_unpack:
-            return ForwardUnpackDropout, {}
-        case Dropout.seeded:
-            return SeededDropout, {}
-        case Dropout.packed:
-            return PackedDropout, {
-                "bits": config.bits,
-                "cache_unpacked": config.cache_unpacked,
-                "rng": config.rng.value,
-                "flip_rate": config.flip_rate,
-                "recompute": config.recompute,
-            }
+    options = {
+        "bits": config.bits,
+        "cache_unpacked": config.cache_unpacked,
+        "rng": config.rng.value,
+        "flip_rate": config.flip_rate,
+        "recompute": config.recompute,
+    }
+    dropout = DROPOUTS[config.dropout]
+    return dropout, options if dropout is PackedDropout else {}

@@ -104,7 +104,12 @@ def _measured(bench: Bench, budget: Budget, call: Call, kernels: list[SDPBackend
 
 def _cells(call: Call) -> dict[str, Cell]:
     query, key = ("x".join(map(str, tensor.shape)) for tensor in (call.query, call.key))
-    shapes: dict[str, Cell] = {"layer": call.layer, "query_shape": query, "key_shape": key, "dtype": call.dtype}
+    shapes: dict[str, Cell] = {
+        "layer": call.layer,
+        "query_shape": query,
+        "key_shape": key,
+        "dtype": call.dtype,
+    }
     return shapes | {"mask": call.mask_words, "dropout": call.dropout}
 
 

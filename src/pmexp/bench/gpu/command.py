@@ -16,7 +16,7 @@ from pmexp.bench.gpu.claims import claims
 from pmexp.bench.gpu.execute import execute
 from pmexp.bench.gpu.page import page
 from pmexp.bench.gpu.plan import STAGES, TOTAL_SECONDS, Stage
-from pmexp.command_keys import own_keys, path_of
+from pmexp.command.keys import own_keys, path_of
 from pmexp.errors import UserError
 from pmexp.masking import masked_arguments
 

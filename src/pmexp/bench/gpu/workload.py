@@ -169,7 +169,7 @@ class Workload:
         return tokens.new_zeros(batch, 1, length, length, dtype=torch.float32)
 
     def _loss(self, module: nn.Module, batch: int) -> Tensor:
-        """The loss is that of pmexp.loop."""
+        """The loss is that of pmexp.training.loop."""
         tokens, labels = self._batch(batch)
         given = {"attention_mask": self._no_padding(tokens)} if self._capturable else {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

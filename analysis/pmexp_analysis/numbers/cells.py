@@ -1,0 +1,61 @@
+"""Numbers as people read them: units, digits, signs."""
+
+import math
+
+from pmexp_analysis.numbers.compare import Row
+
+MIB = 2**20
+NOTHING = "-"
+
+
+def scaled(value: float, unit: str) -> float:
+    """`value` in the unit people read: bytes become MiB."""
+    return value / MIB if unit == "bytes" else value
+
+
+def shown_unit(unit: str) -> str:
+    """The unit of `scaled` numbers, empty for plain ones."""
+    return {"bytes": "MiB", "1": "", "fraction": ""}.get(unit, unit)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """`value` with so many significant digits, in powers of ten only outside 1e-4 to 1e7."""
+    if value is None:
+        return NOTHING
+    if value == 0:
+        return "0"
+    if not 1e-4 <= abs(value) < 1e7:
+        return f"{value:.{digits - 1}g}"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def mean_std(row: Row | None) -> str:
+    """mean±std, to the two leading digits of the std; the mean alone where nothing varies."""
+    if row is None or row.mean is None:
+        return NOTHING
+    mean = scaled(row.mean, row.unit)
+    std = scaled(row.std, row.unit) if row.std is not None else 0.0
+    if std <= 1e-9 * abs(mean):
+        return number(mean)
+    power = math.floor(math.log10(float(f"{std:.1e}")))  # of the std as it is shown: 0.0999 is 0.10
+    digits = min(6, max(0, 1 - power))
+    return f"{mean:.{digits}f}±{std:.{digits}f}"
+
+
+def percent(fraction: float | None) -> str:
+    """A relative difference as a signed percentage."""
+    return NOTHING if fraction is None else f"{100 * fraction:+.1f}%"
+
+
+def probability(p: float | None) -> str:
+    """A p-value; below 0.001 only that."""
+    if p is None:
+        return NOTHING
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def counted(n: int, what: str) -> str:
+    """A number of things: 1 pair, 2 pairs."""
+    return f"{n} {what}{'' if n == 1 else 's'}"

@@ -1,0 +1,247 @@
+"""From the table of final values to the report's rows and comparisons."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pmexp.protocol import Family, ProtocolConfig, Statistic
+from pmexp_analysis.numbers import scales, sigmas, stats
+from pmexp_analysis.numbers.margins import Margin, margin_of
+from pmexp_analysis.numbers.resampling import bootstrap_intervals
+from pmexp_analysis.numbers.scores import is_exact
+from pmexp_analysis.numbers.stats import Array
+from pmexp_analysis.numbers.values import SectionValues, values_of
+
+CONSTANT = "constant difference"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one variant over its seeds. `seeds` are those with a finite value; the seeds whose value
+    was not finite are named apart and count in no statistic."""
+
+    task: str
+    system: str
+    variant: str
+    metric: str
+    unit: str
+    direction: str
+    n: int
+    seeds: list[int]
+    not_finite_seeds: list[int]
+    mean: float | None
+    std: float | None
+    min: float | None
+    max: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A variant against the baseline in one metric: differences are variant - baseline over the `n` pairs of
+    one seed, with 95 % intervals; the Welch test and `probability_greater` take every seed of either side.
+    `missing_seeds` names, for the sides "variant" and "baseline", the seeds that only the other side has.
+    `holm_p` corrects `paired_p` over the protocol's family. `tost_p` is of equivalence within `margin`, where
+    the protocol has one. `detectable` is the smallest difference that n such pairs would show."""
+
+    task: str
+    system: str
+    metric: str
+    variant: str
+    baseline: str
+    unit: str
+    direction: str
+    n: int
+    missing_seeds: dict[str, list[int]]
+    mean_difference: float | None = None
+    relative_difference: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    bootstrap_low: float | None = None
+    bootstrap_high: float | None = None
+    paired_t: float | None = None
+    paired_p: float | None = None
+    welch_t: float | None = None
+    welch_p: float | None = None
+    holm_p: float | None = None
+    margin: str = ""
+    tost_p: float | None = None
+    effect_size: float | None = None
+    probability_greater: float | None = None
+    detectable: float | None = None
+    verdict: stats.Verdict = "not comparable"
+    note: str = ""
+
+
+def rows(finals: pd.DataFrame) -> list[Row]:
+    """One Row per (task, system, metric, variant), sorted so."""
+    return [
+        _row(section, metric, variant)
+        for section in values_of(finals)
+        for metric in section.metrics
+        for variant in sorted(section.metrics[metric].by_variant)
+    ]
+
+
+def _row(section: SectionValues, metric: str, variant: str) -> Row:
+    values = section.metrics[metric]
+    every, finite = values.by_variant[variant], values.finite(variant)
+    sample = stats.describe(np.array(list(finite.values())))
+    return Row(
+        task=section.task,
+        system=section.system,
+        variant=variant,
+        metric=metric,
+        unit=values.unit,
+        direction=values.direction,
+        n=sample.n,
+        seeds=sorted(finite),
+        not_finite_seeds=sorted(every.keys() - finite.keys()),
+        mean=sample.mean,
+        std=sample.std,
+        min=sample.min,
+        max=sample.max,
+    )
+
+
+def comparisons(
+    finals: pd.DataFrame, protocol: ProtocolConfig, exact: Collection[str] = ()
+) -> list[Comparison]:
+    """Every variant against the protocol's baseline in every metric, with Holm's correction and the verdict.
+
+    `exact`: metrics that are counted in these runs beside those that the catalog says.
+    """
+    made: list[Comparison] = []
+    differences: list[Array] = []
+    for section in values_of(finals):
+        for metric, values in section.metrics.items():
+            margin = margin_of(protocol, section.task, metric, list(section.metrics))
+            shared: dict[str, Any] = {
+                "task": section.task,
+                "system": section.system,
+                "metric": metric,
+                "baseline": protocol.baseline,
+                "unit": values.unit,
+                "direction": values.direction,
+            }
+            counted = metric in exact or is_exact(metric)
+            base = values.finite(protocol.baseline)
+            for variant in sorted(values.by_variant.keys() - {protocol.baseline}):
+                one, difference = compare(
+                    values.finite(variant), base, margin, counted, variant=variant, **shared
+                )
+                made.append(one)
+                differences.append(difference)
+    return _judged(_with_bootstrap(made, differences), protocol.family, exact)
+
+
+def compare(
+    variant_of: Mapping[int, float],
+    baseline_of: Mapping[int, float],
+    margin: Margin | None,
+    counted: bool = False,
+    **labels: Any,
+) -> tuple[Comparison, Array]:
+    """The pairs of two seed -> value as a Comparison that is not judged yet, and their differences."""
+    seeds = sorted(variant_of.keys() & baseline_of.keys())
+    missing = {
+        "variant": sorted(baseline_of.keys() - variant_of.keys()),
+        "baseline": sorted(variant_of.keys() - baseline_of.keys()),
+    }
+    ours, theirs = (np.array([of[seed] for seed in seeds]) for of in (variant_of, baseline_of))
+    if not seeds:
+        return Comparison(**labels, n=0, missing_seeds=missing, note="no seed that both have"), ours
+    all_ours, all_theirs = (np.array(list(of.values())) for of in (variant_of, baseline_of))
+    welch = stats.welch_t(all_ours, all_theirs)
+    if margin is not None:
+        labels |= {"margin": margin.text, "tost_p": _tost_p(margin, ours, theirs, all_theirs, counted)}
+    return Comparison(
+        **labels,
+        n=len(seeds),
+        missing_seeds=missing,
+        welch_t=welch.t,
+        welch_p=welch.p,
+        probability_greater=stats.probability_greater(all_ours, all_theirs),
+        **_of_pairs(ours, theirs),
+    ), ours - theirs
+
+
+def _of_pairs(ours: Array, theirs: Array) -> dict[str, Any]:
+    """The fields that pairs of one seed give (shape (n,) each, n >= 1)."""
+    differences = ours - theirs
+    difference, base_mean = float(differences.mean()), float(theirs.mean())
+    relative = difference / base_mean if base_mean != 0 else None
+    means = {"mean_difference": difference, "relative_difference": relative}
+    if not differences.any():
+        span = 0.0 if differences.size > 1 else None
+        return {**means, "ci_low": span, "ci_high": span, "verdict": "identical"}
+    if stats.constant_difference(ours, theirs):
+        return {**means, "ci_low": difference, "ci_high": difference, "note": CONSTANT}
+    paired, interval = stats.paired_t(differences), stats.t_interval(differences)
+    return {
+        **means,
+        "ci_low": interval[0] if interval else None,
+        "ci_high": interval[1] if interval else None,
+        "paired_t": paired.t,
+        "paired_p": paired.p,
+        "effect_size": stats.effect_size(differences),
+        "detectable": stats.detectable_difference(differences),
+        "note": "one pair: no test" if differences.size == 1 else "",
+    }
+
+
+def _tost_p(margin: Margin, ours: Array, theirs: Array, all_theirs: Array, counted: bool) -> float | None:
+    """Of a counted metric one pair is enough. None where the margin's scale is not defined for them."""
+    try:
+        if margin.statistic is Statistic.difference_in_sigma:
+            return sigmas.tost(ours - theirs, all_theirs, margin.threshold)
+        sample = scales.sample(margin.statistic, ours, theirs, stats.describe(all_theirs).std)
+    except scales.Undefined:
+        return None
+    low, high = (scales.tested(margin.statistic, side * margin.threshold) for side in (-1, 1))
+    if counted and sample.size == 1:
+        return 0.0 if low <= sample[0] <= high else 1.0
+    return stats.tost(sample, low, high)
+
+
+def _with_bootstrap(made: list[Comparison], differences: list[Array]) -> list[Comparison]:
+    intervals = bootstrap_intervals(differences)
+    return [
+        replace(one, bootstrap_low=interval[0], bootstrap_high=interval[1]) if interval else one
+        for one, interval in zip(made, intervals, strict=True)
+    ]
+
+
+def _judged(uncorrected: list[Comparison], family: Family, exact: Collection[str]) -> list[Comparison]:
+    families: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, one in enumerate(uncorrected):
+        key = {Family.metric: (one.metric,), Family.task: (one.task, one.system), Family.experiment: ()}
+        families[key[family]].append(place)
+    judged = list(uncorrected)
+    for places in families.values():
+        corrected = stats.holm([uncorrected[place].paired_p for place in places])
+        for place, holm_p in zip(places, corrected, strict=True):
+            one = uncorrected[place]
+            judged[place] = _with_verdict(one, holm_p, one.metric in exact or is_exact(one.metric))
+    return judged
+
+
+def _with_verdict(one: Comparison, holm_p: float | None, exact: bool) -> Comparison:
+    if one.mean_difference is None or one.verdict == "identical":
+        return one
+    enough = exact or one.n >= stats.FEWEST_PAIRS
+    constant = one.note == CONSTANT or (exact and one.n == 1)
+    significant = enough and (constant or (holm_p is not None and holm_p < stats.SIGNIFICANCE))
+    equivalent = enough and one.tost_p is not None and one.tost_p < stats.SIGNIFICANCE
+    note = one.note
+    if not enough:
+        note = f"{one.n} pair{'s' if one.n > 1 else ''}: at least {stats.FEWEST_PAIRS} are needed"
+    elif equivalent and significant:
+        note = "; ".join(filter(None, [note, "a difference, inside the margin"]))
+    elif exact and one.n == 1:
+        note = "counted, not sampled"
+    verdict = stats.verdict(one.mean_difference, one.direction, significant, equivalent)
+    return replace(one, holm_p=holm_p, verdict=verdict, note=note)

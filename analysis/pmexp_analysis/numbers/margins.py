@@ -1,0 +1,41 @@
+"""The equivalence margins of an experiment: those criteria of its protocol that say `within`."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from pmexp.protocol import Comparison, CriterionConfig, ProtocolConfig, Statistic
+from pmexp_analysis.numbers.scores import resolve
+
+
+@dataclass(frozen=True)
+class Margin:
+    """`threshold` is of `statistic`: a fraction, a difference in the metric's unit or a number of sigmas."""
+
+    statistic: Statistic
+    threshold: float
+
+    @property
+    def text(self) -> str:
+        if self.statistic is Statistic.relative_change:
+            return f"±{100 * self.threshold:g}%"
+        return f"±{self.threshold:g}{' sigma' if self.statistic is Statistic.difference_in_sigma else ''}"
+
+
+def is_about(criterion: CriterionConfig, task: str) -> bool:
+    """Whether a criterion's patterns take in `task`, a label: <model>/<dataset>, then settings if any."""
+    return any(fnmatchcase(task.partition(" ")[0], pattern) for pattern in criterion.tasks)
+
+
+def margin_of(protocol: ProtocolConfig, task: str, metric: str, metrics: list[str]) -> Margin | None:
+    """The margin of `metric` in a task that has `metrics`; None where none was written down."""
+    for criterion in protocol.criteria.values():
+        if (
+            criterion.comparison is Comparison.within
+            and criterion.metric is not None
+            and criterion.against is None
+            and criterion.drop_from is None
+            and is_about(criterion, task)
+            and resolve(criterion.metric, metrics) == metric
+        ):
+            return Margin(criterion.statistic, criterion.threshold)
+    return None

@@ -1,0 +1,62 @@
+"""A mean difference over the baseline's standard deviation, where both are estimates.
+
+With few seeds the deviation is easily off by a factor of two, and a margin of so many sigmas with it: were it
+taken for known, a difference on the margin would pass in up to half of all experiments. The intervals
+of the mean and of the deviation are combined as by Hyslop, Hsuan and Holder (2000) for bioequivalence with a
+margin scaled by the reference; of normal values mean and deviation are independent.
+"""
+
+import math
+
+from scipy import optimize, special
+
+from pmexp_analysis.numbers.scales import Undefined
+from pmexp_analysis.numbers.stats import Array, spread
+
+_SMALLEST_P = 1e-9
+
+
+def interval(differences: Array, baseline: Array, level: float) -> tuple[float, float]:
+    """Interval of the mean of `differences` (shape (n,), n >= 2) in standard deviations of `baseline` (shape
+    (m,)), with (1 - level) / 2 outside on either side. Raises Undefined where the baseline does not vary."""
+    if not differences.any():
+        return 0.0, 0.0
+    sigma = spread(baseline) if baseline.size > 1 else 0.0
+    if sigma == 0:
+        raise Undefined("the baseline does not vary over its seeds")
+    n, freedom, tail = differences.size, baseline.size - 1, (1 - level) / 2
+    mean = float(differences.mean())
+    error = float(-special.stdtrit(n - 1, tail)) * spread(differences) / n**0.5
+    low, high = (sigma * (freedom / float(special.chdtri(freedom, 1 - p))) ** 0.5 for p in (1 - tail, tail))
+    return -_upper(-mean, error, sigma, low, high), _upper(mean, error, sigma, low, high)
+
+
+def _upper(mean: float, error: float, sigma: float, low: float, high: float) -> float:
+    """The c at which the upper limit of mean - c sigma is zero: (mean - c sigma)^2 = error^2 + (c f)^2, where
+    f is how far sigma may lie on the side that counts."""
+    if mean + error > 0:
+        f = sigma - low
+        square = sigma**2 - f**2
+        return (mean * sigma + math.sqrt((mean * f) ** 2 + error**2 * square)) / square
+    f = high - sigma
+    root = math.sqrt(max(0.0, (mean * f) ** 2 + error**2 * (sigma**2 - f**2)))
+    return -(mean**2 - error**2) / (root - mean * sigma)
+
+
+def tost(differences: Array, baseline: Array, margin: float) -> float | None:
+    """p of equivalence within `margin` standard deviations: the level at which the interval just fits.
+
+    None for n < 2; 0.5 stands for all p above it. Raises Undefined as `interval` does.
+    """
+    if differences.size < 2:
+        return None
+
+    def outside(p: float) -> float:
+        low, high = interval(differences, baseline, 1 - 2 * p)
+        return max(high, -low) - margin
+
+    if outside(_SMALLEST_P) <= 0:
+        return 0.0
+    if outside(0.5) >= 0:
+        return 0.5
+    return float(optimize.brentq(outside, _SMALLEST_P, 0.5))

@@ -1,0 +1,1 @@
+"""Everything a report shows, as text, tables and pages."""

@@ -1,0 +1,118 @@
+"""Everything a report says, computed from an experiment before any file is written."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pmexp_analysis.criteria import Judged, Result, answer, judge
+from pmexp_analysis.numbers import compare
+from pmexp_analysis.numbers.fits import Limits, limits_of
+from pmexp_analysis.numbers.hparams import Grid, grids
+from pmexp_analysis.numbers.sections import Section, sections
+from pmexp_analysis.pages import changes
+from pmexp_analysis.sources.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Content:
+    """`result` and `sentence` are the verdict. `changes` is None where no earlier report is compared."""
+
+    experiment: Experiment
+    generated: str  # ISO time in UTC
+    rows: list[compare.Row]
+    comparisons: list[compare.Comparison]
+    sections: list[Section]
+    criteria: list[Judged]
+    result: Result
+    sentence: str
+    limits: list[Limits]
+    grids: list[Grid]
+    changes: list[str] | None
+
+    @property
+    def variants(self) -> list[str]:
+        """The baseline and all that is compared with it."""
+        found = {variant for section in self.sections for variant in section.variants}
+        return sorted(found, key=lambda v: (v != self.experiment.protocol.baseline, v))
+
+
+def content_of(
+    experiment: Experiment, generated: str, fits: Path | None, earlier: changes.Report | None
+) -> Content:
+    """`fits`: the folder of answers of pmexp.fit; `earlier`: a report to compare with. Raises UserError."""
+    protocol = experiment.protocol
+    rows = compare.rows(experiment.finals)
+    comparisons = compare.comparisons(experiment.finals, protocol, experiment.counted)
+    limits = limits_of(experiment, fits)
+    judged = judge(experiment, limits)
+    result, sentence = answer(judged, protocol.method)
+    content = Content(
+        experiment=experiment,
+        generated=generated,
+        rows=rows,
+        comparisons=comparisons,
+        sections=sections(rows, comparisons, protocol.baseline),
+        criteria=judged,
+        result=result,
+        sentence=sentence,
+        limits=limits,
+        grids=grids(experiment),
+        changes=None,
+    )
+    if earlier is None:
+        return content
+    return replace(content, changes=changes.changes(earlier, as_dict(content)))
+
+
+def as_dict(content: Content) -> dict[str, Any]:
+    """The report as plain types without NaN and infinity: what report.json holds."""
+    experiment = content.experiment
+    protocol = experiment.protocol
+    found = {
+        "name": experiment.name,
+        "generated": content.generated,
+        "source": experiment.source,
+        "question": protocol.question,
+        "verdict": {"result": content.result, "sentence": content.sentence},
+        "criteria": [asdict(one) for one in content.criteria],
+        "protocol": {
+            "axis": protocol.axis.name,
+            "baseline": protocol.baseline,
+            "method": protocol.method,
+            "family": protocol.family.name,
+            "remarks": experiment.remarks,
+        },
+        "rows": [vars(row) for row in content.rows],
+        "comparisons": [vars(comparison) for comparison in content.comparisons],
+        "grids": [asdict(grid) for grid in content.grids],
+        "limits": [asdict(limit) for limit in content.limits],
+        "missing": [vars(run) for run in experiment.missing],
+        "environment": experiment.environment,
+        **({} if content.changes is None else {"changes": content.changes}),
+    }
+    strict: dict[str, Any] = _strict(found)
+    return strict
+
+
+def as_json(content: Content) -> str:
+    """report.json: an entry a line, which a person can read and json's quick encoder writes."""
+
+    def text(value: Any) -> str:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+    parts = []
+    for key, value in as_dict(content).items():
+        several = isinstance(value, list) and value
+        said = "[\n  " + ",\n  ".join(map(text, value)) + "\n ]" if several else text(value)
+        parts.append(f" {text(key)}: {said}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _strict(item) for key, item in value.items()}
+    return [_strict(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,73 @@
+"""The sentence that says what a section found, computed from its numbers."""
+
+from pmexp_analysis.numbers.cells import mean_std, number, percent, probability
+from pmexp_analysis.numbers.compare import Comparison
+from pmexp_analysis.numbers.scores import label_of
+from pmexp_analysis.numbers.sections import Section
+
+_MASK = "memory/mask_bytes_per_element"
+
+
+def headlines(section: Section) -> list[str]:
+    """One sentence a variant against the baseline; one that says so where there is nothing to compare."""
+    others = [variant for variant in section.variants if variant != section.baseline]
+    if section.baseline not in section.variants:
+        return [f"There is no finished run of the baseline '{section.baseline}', so nothing is compared."]
+    if not others:
+        return [f"Only '{section.baseline}' has finished, so nothing is compared."]
+    return [_sentence(section, variant) for variant in others]
+
+
+def _sentence(section: Section, variant: str) -> str:
+    memory = [_mask(section, variant), _memory(section, variant)]
+    parts = [", ".join(filter(None, memory)), *_scores(section, variant), _speed(section, variant)]
+    return f"{variant} " + ("; ".join(filter(None, parts)) or "shares no metric with the baseline") + "."
+
+
+def _mask(section: Section, variant: str) -> str:
+    mine, base = section.rows.get((variant, _MASK)), section.rows.get((section.baseline, _MASK))
+    if mine is None or base is None or mine.mean is None or base.mean is None:
+        return ""
+    text = f"keeps {number(mine.mean)} mask bytes an element against {number(base.mean)}"
+    if mine.mean > 0 and base.mean > 0 and mine.mean != base.mean:
+        ratio = base.mean / mine.mean
+        text += f" ({ratio:.1f}x smaller)" if ratio > 1 else f" ({1 / ratio:.1f}x larger)"
+    return text
+
+
+def _memory(section: Section, variant: str) -> str:
+    one = section.comparisons.get((variant, section.memory))
+    if one is None or one.relative_difference is None:
+        return ""
+    what = {"memory/saved_bytes": "the bytes saved for backward", "memory/peak_bytes": "the peak memory"}
+    change, size = one.relative_difference, f"{abs(100 * one.relative_difference):.1f}%"
+    if change == 0:
+        return f"leaves {what[section.memory]} as they are"
+    return f"{'cuts' if change < 0 else 'raises'} {what[section.memory]} by {size}"
+
+
+def _scores(section: Section, variant: str) -> list[str]:
+    texts = []
+    for metric in section.scores:
+        one = section.comparisons.get((variant, metric))
+        mine, base = section.rows.get((variant, metric)), section.rows.get((section.baseline, metric))
+        if one is not None and one.n:
+            name = label_of(metric)
+            texts.append(f"{name} {mean_std(mine)} against {mean_std(base)} ({_evidence(one)})")
+    return texts
+
+
+def _evidence(one: Comparison) -> str:
+    if one.verdict == "identical":
+        return f"identical in every pair, n={one.n}"
+    if one.holm_p is None:
+        return f"{one.note or one.verdict}, n={one.n}"
+    shown = probability(one.holm_p)
+    return f"Holm p{shown if shown.startswith('<') else f'={shown}'}, {one.verdict}, n={one.n}"
+
+
+def _speed(section: Section, variant: str) -> str:
+    one = section.comparisons.get((variant, section.throughput))
+    if one is None or one.relative_difference is None:
+        return ""
+    return f"{label_of(section.throughput)} {percent(one.relative_difference)} ({_evidence(one)})"

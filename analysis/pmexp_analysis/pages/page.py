@@ -1,0 +1,103 @@
+"""The report as one HTML page: styles and figures are inside it, so that it can be mailed as one file."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from pmexp_analysis.numbers.cells import counted
+from pmexp_analysis.numbers.stats import FEWEST_PAIRS, POWER, SIGNIFICANCE
+from pmexp_analysis.pages import tables
+from pmexp_analysis.pages.content import Content
+from pmexp_analysis.pages.headline import headlines
+from pmexp_analysis.pages.links import run_links
+
+_MOST_SECTIONS, _MOST_MISSING, _MOST_CHANGES, _MOST_RUNS = 40, 200, 60, 200
+
+
+@dataclass(frozen=True)
+class Image:
+    """A figure as it stands in the page: the bytes of a PNG."""
+
+    caption: str
+    png: bytes
+    inches: float  # wide, in print
+
+    @property
+    def uri(self) -> str:
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode('ascii')}"
+
+
+def page_html(content: Content, of_sections: Sequence[Sequence[Image]], of_all: Sequence[Image]) -> str:
+    """`of_sections`: the figures of the first sections, as many as there are; `of_all`: those over tasks."""
+    experiment = content.experiment
+    protocol = experiment.protocol
+    template = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(
+        resources.files("pmexp_analysis.pages").joinpath("report.html.j2").read_text(encoding="utf-8")
+    )
+    links = run_links(experiment)
+    return template.render(
+        name=experiment.name,
+        source=experiment.source,
+        generated=content.generated,
+        question=protocol.question,
+        result=content.result,
+        sentence=content.sentence,
+        criteria=tables.criteria_table(content.criteria),
+        counts=_counts(content),
+        baseline=protocol.baseline,
+        family=protocol.family.name,
+        remarks=experiment.remarks,
+        changes=None if content.changes is None else _first(content.changes, _MOST_CHANGES),
+        significance=SIGNIFICANCE,
+        fewest=FEWEST_PAIRS,
+        power=POWER,
+        sections=_sections(content, of_sections),
+        left_out=max(0, len(content.sections) - _MOST_SECTIONS),
+        undrawn=max(0, len(content.sections) - len(of_sections)),
+        figures=of_all,
+        grids=[(f"{g.task}, {g.system}: {g.variant}", tables.grid_table(g)) for g in content.grids],
+        missing=experiment.missing[:_MOST_MISSING],
+        more_missing=max(0, len(experiment.missing) - _MOST_MISSING),
+        environment=experiment.environment,
+        links=links[:_MOST_RUNS],
+        more_links=max(0, len(links) - _MOST_RUNS),
+    )
+
+
+def _sections(content: Content, of_sections: Sequence[Sequence[Image]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": section.task,
+            "system": section.system,
+            "headlines": headlines(section),
+            "identical": tables.identical(section),
+            "results": tables.result_table(section),
+            "comparisons": tables.comparison_table(section),
+            "figures": of_sections[place] if place < len(of_sections) else [],
+        }
+        for place, section in enumerate(content.sections[:_MOST_SECTIONS])
+    ]
+
+
+def _counts(content: Content) -> str:
+    experiment = content.experiment
+    counts = [
+        (len(content.variants), "variant"),
+        (len({section.task for section in content.sections}), "task"),
+        (len({section.system for section in content.sections}), "system"),
+        (experiment.finals["seed"].nunique(), "seed"),
+        (experiment.finals["run_id"].nunique(), "finished run"),
+    ]
+    said = [counted(count, what) for count, what in counts]
+    return ", ".join([*said, *([f"{len(experiment.missing)} missing"] if experiment.missing else [])])
+
+
+def _first(lines: Sequence[str], most: int) -> list[str]:
+    more = [f"and {len(lines) - most} more changes"] if len(lines) > most else []
+    return [*lines[:most], *more]

@@ -1,0 +1,1 @@
+"""Where runs come from, and the experiment that they make up."""

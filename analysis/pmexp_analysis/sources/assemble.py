@@ -1,0 +1,208 @@
+"""From the runs of any source to an Experiment: the two long tables, and everything missing by name."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from pmexp.errors import UserError
+from pmexp.metrics.catalog import metric_of
+from pmexp.protocol import Axis
+from pmexp.run_folder.journal_lines import Curve
+from pmexp_analysis.sources.distinguish import distinguish
+from pmexp_analysis.sources.experiment import (
+    COLUMNS,
+    DIVERGED,
+    NO_RUN,
+    Experiment,
+    Labels,
+    Member,
+    Missing,
+    Run,
+)
+from pmexp_analysis.sources.foreign import readable, words
+from pmexp_analysis.sources.protocols import NO_CHOICE, Choice, protocol_of
+
+OWN_SYSTEM = "its own"  # in the place of a system where arms are compared
+_TRAINING_SECTIONS = ("train/", "val/", "test/")
+
+
+def assemble(name: str, source: str, runs: Sequence[Run], choice: Choice = NO_CHOICE) -> Experiment:
+    """The experiment made of `runs`, the planned and the unfinished ones among them: these are named.
+
+    `choice`: what the reader asks for in the place of the protocol. Raises UserError when no run has
+    finished, or two finished runs cannot be told apart.
+    """
+    runs = [readable(run) for run in runs]
+    name, source = words(name), words(source)
+    protocol, remarks = protocol_of(runs, choice)
+    told_apart = distinguish({run.run_id: (run.labels, run.settings) for run in runs})
+    members = [Member(run, along(protocol.axis, told_apart[run.run_id]), _state(run)) for run in runs]
+    finished = [member for member in members if member.run.finals is not None]
+    missing = _unfinished(members)
+    if not finished:
+        known = "none was started"
+        if missing:
+            first = missing[0]
+            known = f"{len(missing)} unfinished, the first: {first.variant} seed {first.seed}, {first.why}"
+        raise UserError(
+            f"experiment '{name}' has no finished run in {source} ({known});"
+            " let its sweep finish, or start it again, then ask for the report"
+        )
+    _refuse_twins(finished)
+    missing += _seeds_that_others_have(finished, missing) + _diverged(finished)
+    environment = _distinct(member.run.environment for member in finished)
+    return Experiment(
+        name=name,
+        source=source,
+        finals=_finals_table(finished),
+        curves=_curves_table(finished),
+        members=members,
+        missing=sorted(missing, key=lambda m: (m.task, m.system, m.variant, m.seed, m.run_id or "")),
+        environment=environment,
+        counted=_counted(environment),
+        protocol=protocol,
+        remarks=remarks,
+    )
+
+
+def along(axis: Axis, labels: Labels) -> Labels:
+    """The labels with what is compared in the place of the variant, and all else in the others."""
+    if axis is Axis.arm:
+        return replace(labels, variant=f"{labels.variant}-{labels.system}", system=OWN_SYSTEM)
+    if axis is Axis.system:
+        return replace(labels, variant=labels.system, system=f"with {labels.variant}")
+    return labels
+
+
+def _state(run: Run) -> str:
+    return DIVERGED if run.finals is not None and _not_finite(run.finals) else run.state
+
+
+def _not_finite(finals: Mapping[str, float]) -> list[str]:
+    return sorted(m for m, v in finals.items() if math.isnan(v) and m.startswith(_TRAINING_SECTIONS))
+
+
+def _unfinished(members: Sequence[Member]) -> list[Missing]:
+    done = {member.labels: member.run.run_id for member in members if member.run.finals is not None}
+    missing = []
+    for member in members:
+        if member.run.finals is None:
+            why = member.run.why
+            if member.labels in done:
+                why += f"; run {done[member.labels]} of the same seed finished"
+            missing.append(_named(member, why))
+    return missing
+
+
+def _named(member: Member, why: str) -> Missing:
+    at = member.labels
+    return Missing(at.task, at.system, at.variant, at.seed, member.run.run_id, why, member.state)
+
+
+def _refuse_twins(finished: Sequence[Member]) -> None:
+    first: dict[Labels, str] = {}
+    for member in finished:
+        at, run_id = member.labels, member.run.run_id
+        twin = first.setdefault(at, run_id)
+        if twin != run_id:
+            raise UserError(
+                f"runs {twin} and {run_id} are both {at.task} / {at.system} / {at.variant} / seed {at.seed}"
+                " and record no setting that differs, so which one to pair is unclear: give one sweep"
+                " another name=, or remove the run that is out of date"
+            )
+
+
+def _seeds_that_others_have(finished: Sequence[Member], known: Sequence[Missing]) -> list[Missing]:
+    variants_of: dict[tuple[str, str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for at in (member.labels for member in finished):
+        variants_of[at.task, at.system][at.variant].add(at.seed)
+    named = {Labels(m.task, m.system, m.variant, m.seed) for m in known}
+    missing = []
+    for (task, system), seeds_of in variants_of.items():
+        for seed in sorted(set().union(*seeds_of.values())):
+            owners = ", ".join(sorted(variant for variant, seeds in seeds_of.items() if seed in seeds))
+            why = f"no run of this seed, there is one of {owners}"
+            missing += [
+                Missing(task, system, variant, seed, None, why, NO_RUN)
+                for variant, seeds in seeds_of.items()
+                if seed not in seeds and Labels(task, system, variant, seed) not in named
+            ]
+    return missing
+
+
+def _diverged(finished: Sequence[Member]) -> list[Missing]:
+    lost = [(member, _not_finite(member.run.finals or {})) for member in finished]
+    return [_named(m, f"finished, but not finite: {', '.join(metrics)}") for m, metrics in lost if metrics]
+
+
+def _finals_table(finished: Sequence[Member]) -> pd.DataFrame:
+    curves = []
+    for run in (member.run for member in finished):
+        told = dict(
+            zip(run.curve.metrics, zip(run.curve.units, run.curve.directions, strict=True), strict=True)
+        )
+        names = list(run.finals or {})
+        both = [told.get(name) or from_catalog(name) for name in names]
+        values = list((run.finals or {}).values())
+        curves.append(
+            Curve(names, [b[0] for b in both], [b[1] for b in both], [math.nan] * len(names), values)
+        )
+    return _long_table(finished, curves)
+
+
+def from_catalog(name: str) -> tuple[str, str]:
+    """Unit and direction of a metric. Raises UserError for one that the catalog does not know."""
+    try:
+        metric = metric_of(name)
+    except KeyError as error:
+        raise UserError(str(error.args[0])) from None
+    return metric.unit, metric.direction
+
+
+def _curves_table(finished: Sequence[Member]) -> pd.DataFrame:
+    table = _long_table(finished, [member.run.curve for member in finished])
+    # A run resumed from a checkpoint writes the steps after it a second time: the later record counts.
+    return table.drop_duplicates(["run_id", "metric", "step"], keep="last", ignore_index=True)
+
+
+def _long_table(members: Sequence[Member], curves: Sequence[Curve]) -> pd.DataFrame:
+    owner = np.repeat(np.arange(len(members)), [len(curve.values) for curve in curves])
+
+    def label(values: list[str]) -> pd.Categorical:
+        return pd.Categorical(values).take(owner)
+
+    def column(name: str) -> pd.Categorical:
+        return pd.Categorical([value for curve in curves for value in getattr(curve, name)])
+
+    columns = {
+        "run_id": label([m.run.run_id for m in members]),
+        "task": label([m.labels.task for m in members]),
+        "system": label([m.labels.system for m in members]),
+        "variant": label([m.labels.variant for m in members]),
+        "seed": np.array([m.labels.seed for m in members], dtype=np.int64)[owner],
+        "metric": column("metrics"),
+        "unit": column("units"),
+        "direction": column("directions"),
+        "step": np.concatenate([np.asarray(curve.steps, dtype=np.float64) for curve in curves]),
+        "value": np.concatenate([np.asarray(curve.values, dtype=np.float64) for curve in curves]),
+    }
+    return pd.DataFrame(columns, columns=list(COLUMNS))
+
+
+def _counted(environment: Mapping[str, Sequence[str | float]]) -> frozenset[str]:
+    """The peak is a count where CUDA's allocator keeps it, and a sample where the operating system does."""
+    sources = [str(source) for source in environment.get("peak_memory_source", [])]
+    counted = bool(sources) and all(source.startswith("CUDA allocator") for source in sources)
+    return frozenset(["memory/peak_bytes"] if counted else [])
+
+
+def _distinct(environments: Iterable[Mapping[str, str | float]]) -> dict[str, list[str | float]]:
+    values: dict[str, set[str | float]] = defaultdict(set)
+    for environment in environments:
+        for key, value in environment.items():
+            values[key].add(value)
+    return {key: sorted(values[key], key=str) for key in sorted(values)}

@@ -1,0 +1,60 @@
+"""Runs of one task, system and variant that differ in a setting get labels that name it: "pm-drop rng=torch".
+
+Else two configurations under one experiment's name would be averaged, or paired with the wrong partner.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
+
+from pmexp_analysis.sources.experiment import Labels
+
+Settings = Mapping[str, object]
+
+_SAID_BY_LABELS = {"seed", "model.name", "dataset.name", "variant.name", "system.name", "system.parts"}
+# A dropout rate changes the training of every variant alike: it belongs to the task.
+_OF_TASK = {"variant.p"}
+
+
+def distinguish(runs: Mapping[str, tuple[Labels, Settings]]) -> dict[str, Labels]:
+    """Run id -> labels, out of run id -> (labels, settings: dotted key -> value, maybe empty)."""
+    suffix: dict[str, dict[str, str]] = {}
+    varying = _varying([settings for _, settings in runs.values()]) - _SAID_BY_LABELS
+    for label in ("task", "system", "variant"):
+        keys = {key for key in varying if part_of(key) == label}
+        words = {run_id: (getattr(labels, label), settings) for run_id, (labels, settings) in runs.items()}
+        suffix[label] = _suffixes(words, label, keys)
+    return {
+        run_id: replace(labels, **{label: getattr(labels, label) + suffix[label][run_id] for label in suffix})
+        for run_id, (labels, _) in runs.items()
+    }
+
+
+def _varying(runs: Sequence[Settings]) -> set[str]:
+    """The keys with several values: few of a hundred, so that what follows is quick for thousands of runs."""
+    first: dict[str, object] = {}
+    return {
+        key for settings in runs for key, value in settings.items() if first.setdefault(key, value) != value
+    }
+
+
+def _suffixes(runs: Mapping[str, tuple[str, Settings]], label: str, keys: Set[str]) -> dict[str, str]:
+    """For each run the settings among `keys` in which the runs of one word differ."""
+    values: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for word, settings in runs.values():
+        for key in keys & settings.keys():
+            values[word, key].add(str(settings[key]))
+    return {
+        run_id: "".join(
+            f" {key.removeprefix(label + '.')}={settings[key]}"
+            for key in settings
+            if key in keys and len(values[word, key]) > 1
+        )
+        for run_id, (word, settings) in runs.items()
+    }
+
+
+def part_of(key: str) -> str:
+    """What of a run a setting belongs to: task, system or variant."""
+    group = key.partition(".")[0]
+    return group if group in ("variant", "system") and key not in _OF_TASK else "task"

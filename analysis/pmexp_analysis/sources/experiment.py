@@ -1,0 +1,99 @@
+"""The types between the sources of runs and the rest: what a run tells, and an experiment as two tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pmexp.protocol import ProtocolConfig
+from pmexp.run_folder.journal_lines import Curve
+from pmexp.run_folder.state import State
+
+COLUMNS = ("run_id", "task", "system", "variant", "seed", "metric", "unit", "direction", "step", "value")
+
+
+FINISHED, FAILED, OUT_OF_MEMORY = State.finished.value, State.failed.value, State.oom.value
+DIVERGED = "diverged"  # finished with a loss or score that is not finite
+NO_RUN = "no run"  # nothing is known but that its pair is there
+
+
+@dataclass(frozen=True, order=True)
+class Labels:
+    """What a run was about. Two runs of one (task, system, seed) that differ in variant are a pair."""
+
+    task: str
+    system: str
+    variant: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A run that should have a result and has none; `run_id` is None when no run is known at all."""
+
+    task: str
+    system: str
+    variant: str
+    seed: int
+    run_id: str | None
+    why: str
+    state: str = FAILED
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as its source tells it. `finals` (metric -> last value) is None for a run without a result,
+    and `why` then says what is known about the end of it. `labels` are words of its configuration alone."""
+
+    run_id: str
+    labels: Labels
+    finals: Mapping[str, float] | None = None
+    state: str = FINISHED  # a State, in words
+    why: str = ""
+    curve: Curve = field(default_factory=Curve)
+    environment: Mapping[str, str | float] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)  # dotted key -> value
+    tracking_uri: str | None = None  # where MLflow mirrors it
+    mlflow_id: str | None = None  # its run there
+    protocol: Mapping[str, Any] | None = None  # that it was started under
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run of an experiment: `labels` tell it from every other, `words` are those of its configuration."""
+
+    run: Run
+    labels: Labels
+    state: str  # that of the run, or one of the two words that only a report has
+
+    @property
+    def words(self) -> Labels:
+        return self.run.labels
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a report is computed from. Both tables have the columns COLUMNS and hold finished runs only:
+    `finals` one row a (run, metric), its step NaN; `curves` one row a (run, metric, step).
+
+    The column `variant` holds what is compared, the axis of `protocol`, and `system` what else the runs are
+    grouped by; with axis=arm a variant is named together with its system.
+    """
+
+    name: str
+    source: str
+    finals: pd.DataFrame
+    curves: pd.DataFrame
+    members: list[Member]
+    missing: list[Missing]
+    environment: dict[str, list[str | float]]
+    counted: frozenset[str]  # metrics that one run has all of, in these runs, beside those of the catalog
+    protocol: ProtocolConfig
+    remarks: list[str]  # on the protocol
+
+    @property
+    def tracking_uris(self) -> frozenset[str]:
+        return frozenset(m.run.tracking_uri for m in self.members if m.run.tracking_uri)

@@ -1,0 +1,89 @@
+"""Many runs: which are there to do, what became of each. Imports no torch; launchers build on it."""
+
+import os
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pmexp.config import RunConfig
+from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.plan import add_to_plan
+from pmexp.run_folder.state import State, state_of
+
+
+@dataclass(frozen=True)
+class Outcome:
+    state: State
+    error: str = ""  # one line; empty for a run that is done
+    bad_input: bool = False  # the user can mend it; nothing was written
+    kind: Kind | None = None  # of what did not finish
+
+
+def distinct(runs: Iterable[RunConfig]) -> list[RunConfig]:
+    """The runs, each folder once: a sweep may name a configuration twice. Those of one seed stand together.
+
+    They are compared with each other, and executed one after another they see the same machine: a load that
+    comes or goes hits them alike.
+    """
+    return sorted({run.folder: run for run in runs}.values(), key=lambda run: run.seed)
+
+
+def names_of(runs: Iterable[RunConfig]) -> dict[Path, str]:
+    """What to call each run, by its folder: its id, after the folders above it where runs differ in these."""
+    folders = [run.folder for run in runs]
+    common = os.path.commonpath([folder.parent for folder in folders]) if folders else ""
+    return {folder: str(folder.relative_to(common)) for folder in folders}
+
+
+def is_finished(run: RunConfig) -> bool:
+    return RunFolder(run.folder).is_finished()
+
+
+def write_plan(runs: Sequence[RunConfig]) -> None:
+    """Adds the runs to the plans of their experiments."""
+    experiments: dict[Path, list[RunConfig]] = {}
+    for run in runs:
+        experiments.setdefault(run.folder.parent, []).append(run)
+    for folder, own in experiments.items():
+        add_to_plan(folder, [(run.run_id, run.labels, run.settings) for run in own])
+
+
+def recorded_outcome(run: RunConfig) -> Outcome | None:
+    """What became of a run by its own record; None where it left none."""
+    folder = RunFolder(run.folder)
+    if folder.is_finished():
+        return Outcome(State.oom if folder.out_of_memory() else State.finished)
+    if failure := folder.failed():
+        return Outcome(state_of(folder), failure["error"], kind=Kind(failure["kind"]))
+    return None
+
+
+def outcome_of(run: RunConfig, exit_code: int) -> Outcome:
+    """What became of a run whose process ended with `exit_code`, by the run's own record first."""
+    recorded = recorded_outcome(run)
+    if recorded:
+        return recorded
+    if exit_code < 0:
+        said = f"killed by {signal.Signals(-exit_code).name}"
+        return Outcome(State.stale, said, kind=Kind.infrastructure)
+    said = f"its process ended with code {exit_code} and left no summary"
+    return Outcome(State.failed, said, kind=Kind.code)
+
+
+def out_of_memory_text(runs: Sequence[RunConfig]) -> str:
+    """One line for each run, of this sweep or an earlier one, whose result is that memory did not suffice."""
+    said = {name: RunFolder(folder).out_of_memory() for folder, name in names_of(runs).items()}
+    return "\n".join(f"  {name}: {State.oom.value}: {line}" for name, line in said.items() if line)
+
+
+def failures_text(runs: Sequence[RunConfig], outcomes: Mapping[Path, Outcome]) -> str:
+    """One line for each run that did not finish: its name, what happened and its log."""
+    names = names_of(runs)
+    bad = [folder for folder in names if outcomes[folder].error]
+    lines = [f"{len(bad)} of {len(runs)} runs did not finish; the same command runs only these again:"]
+    for folder in bad:
+        said = f"{outcomes[folder].state.value}: {outcomes[folder].error}"
+        lines.append(f"  {names[folder]}: {said} (log: {RunFolder(folder).log})")
+    return "\n".join(lines)

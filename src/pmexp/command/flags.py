@@ -1,0 +1,136 @@
+"""The flags of `python -m pmexp.train`, those of Hydra, and the overrides beside them. Imports no torch."""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Never
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from pmexp.command.compose import Source, check, introduce
+from pmexp.command.keys import own_keys
+from pmexp.command.schema import conf_folder, options
+from pmexp.errors import UserError, first_line
+
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    overrides: list[str]
+    source: Source
+    sweeps: bool
+    shows: list[str]  # flags of Hydra, where something is to be shown and nothing to be run
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Never:
+        raise UserError(f"{message}; --help lists what there is")
+
+
+def read(arguments: Sequence[str]) -> CommandLine:
+    """The command line; flags may stand anywhere in it. Raises UserError."""
+    given = _parser().parse_intermixed_args(list(arguments))
+    if given.config_path or given.experimental_rerun:
+        raise UserError(
+            "--config-path and --experimental-rerun: have no meaning here; add options of your own by "
+            "--config-dir, and repeat a run by its command or python -m pmexp.runs retry"
+        )
+    shows = [flag for flag in ("help", "hydra-help", "version", "shell-completion") if _of(given, flag)]
+    values = [flag for flag in ("cfg", "info") if _of(given, flag)]
+    asked = [*shows, *values, *(flag for flag in ("run", "multirun") if _of(given, flag))]
+    if len(asked) > 1 and asked[0] not in ("help", "hydra-help", "version"):
+        raise UserError(f"{' '.join(f'--{flag}' for flag in asked)}: exclude each other; give one of them")
+    if (given.package and not given.cfg) or (given.resolve and not (given.cfg or given.help)):
+        raise UserError("--package and --resolve: say how --cfg shows a configuration; add --cfg job")
+    folder = Path(given.config_dir).absolute() if given.config_dir else None
+    if folder and not folder.is_dir():
+        raise UserError(f"--config-dir: {folder} is no folder; name one with options of your own")
+    return CommandLine(
+        overrides=in_small(given.overrides),
+        source=Source(given.config_name, folder),
+        sweeps=given.multirun,
+        shows=[
+            *(f"--{flag}" for flag in shows[:1]),
+            *(f"--{flag}={_of(given, flag)}" for flag in values[: not shows]),
+            *(["--resolve"] if given.resolve else []),
+            *([f"--package={given.package}"] if given.package else []),
+        ],
+    )
+
+
+def show(line: CommandLine) -> None:
+    """Has Hydra show what is asked for. Raises UserError where it cannot."""
+    introduce()
+    overrides = line.overrides
+    if line.shows[0].startswith(("--cfg", "--info")):
+        overrides = check(overrides, line.source)
+    source = [f"--config-name={line.source.name}"]
+    source += [f"--config-dir={line.source.folder}"] if line.source.folder else []
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its exceptions to us
+    before, sys.argv = sys.argv, [sys.argv[0], *line.shows, *source, *overrides]
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(
+                lambda _: None
+            )()
+    except SystemExit as end:
+        if end.code:
+            raise UserError(" ".join(said.getvalue().split())) from None
+    except (HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        raise UserError(f"{' '.join(line.shows)}: {first_line(error)}") from error
+    finally:
+        sys.argv = before
+
+
+def in_small(arguments: Sequence[str]) -> list[str]:
+    """Command-line arguments with ``experiment=X smoke=true`` as ``experiment=smoke/X``: every arm of the
+    experiment for a few steps, at sizes and on data that any machine has.
+
+    Raises UserError for an experiment that has no such form, and for smoke= without an experiment.
+    """
+    given, others = own_keys(arguments, ("smoke",))
+    chosen = given.get("smoke", "false")
+    if chosen == "false":
+        return others
+    allowed = options("experiment/smoke")
+    names = [argument.partition("=")[2] for argument in others if argument.startswith("experiment=")]
+    if chosen != "true" or len(names) != 1 or names[0] not in allowed:
+        raise UserError(
+            f"smoke={chosen}: needs one experiment; allowed are true and false, with experiment= one of "
+            f"{', '.join(allowed)}"
+        )
+    return [f"experiment=smoke/{names[0]}" if a.startswith("experiment=") else a for a in others]
+
+
+def _parser() -> _Parser:
+    """Hydra's flags."""
+    parser = _Parser(add_help=False, usage=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*")
+    for names in (
+        ("-h", "--help"), ("--hydra-help",), ("--version",), ("-sc", "--shell-completion"),
+        ("-m", "--multirun"), ("-r", "--run"), ("--resolve",),
+    ):  # fmt: skip
+        parser.add_argument(*names, action="store_true")
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    parser.add_argument("-i", "--info", nargs="?", const="all", choices=_INFO)
+    parser.add_argument("-p", "--package")
+    parser.add_argument("-cp", "--config-path")
+    parser.add_argument("--experimental-rerun")
+    parser.add_argument("-cd", "--config-dir")
+    parser.add_argument("-cn", "--config-name", default="config")
+    return parser
+
+
+def _of(given: argparse.Namespace, flag: str) -> str:
+    return getattr(given, flag.replace("-", "_")) or ""

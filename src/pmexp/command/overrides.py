@@ -1,0 +1,217 @@
+"""What was typed: overrides in Hydra's language, with texts as they stand, and few of Hydra's own keys.
+
+Imports no torch.
+"""
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any, get_origin
+
+from antlr4 import CommonTokenStream, InputStream
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.overrides_visitor import HydraErrorListener
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.grammar.gen.OverrideLexer import OverrideLexer
+from hydra.grammar.gen.OverrideParser import OverrideParser
+
+from pmexp.command.schema import (
+    default_of,
+    group_of,
+    is_list,
+    is_list_of_texts,
+    is_text,
+    launchers,
+    options,
+    takes_new_keys,
+    type_at,
+)
+from pmexp.errors import UserError, first_line
+
+_VALUES = (OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL)  # what Hydra does not take for text
+_KEEP_TEXT = ("choice", "shuffle", "tag")  # functions that choose values; the others compute them
+
+
+def parsed(arguments: Iterable[str], sweep: bool = False, launches: bool = False) -> list[Override]:
+    """The overrides; where a key is text, its value is the text that was typed, such as 1e3, 007 or true.
+
+    `sweep`: a key may have several values. `launches`, or a sweep: and a launcher may be chosen. Raises
+    UserError.
+    """
+    overrides = [_parsed(argument, sweep) for argument in arguments]
+    for override in overrides:
+        _check_values(override, sweep)
+        if override.is_hydra_override() or override.key_or_group == "hydra":
+            _check_key_of_hydra(override, sweep or launches)
+    _refuse_contradictions(overrides)
+    return overrides
+
+
+def key_of(override: Override) -> str:
+    """The key without a prefix such as +; a group with its package."""
+    package = "" if override.package is None else f"@{override.package}"
+    return f"{override.key_or_group}{package}"
+
+
+def chooses_option(override: Override) -> bool:
+    """Whether it names an option of a group, rather than setting keys."""
+    return bool(group_of(override.key_or_group)) and not isinstance(override.value(), dict)
+
+
+def _parsed(argument: str, sweep: bool) -> Override:
+    try:
+        override = _parser().parse_override(_as_typed(argument))
+    except Exception as error:  # Hydra's parser raises more kinds than it documents
+        raise UserError(_unreadable(argument, sweep, first_line(error))) from None
+    if not override.key_or_group:
+        raise UserError(f"{argument}: names no key; write key=value")
+    return override
+
+
+@cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+def _as_typed(argument: str) -> str:
+    """The override, with quotes around each text that Hydra takes for a number, a truth value or null."""
+    lexer = OverrideLexer(InputStream(argument))
+    parser = OverrideParser(CommonTokenStream(lexer))
+    for recognizer in (lexer, parser):
+        recognizer.removeErrorListeners()
+        recognizer.addErrorListener(HydraErrorListener())
+    tree = parser.override()
+    if tree.value() is not None:
+        for token in reversed(list(_mistakable(tree.value(), tree.key().getText()))):
+            argument = f"{argument[: token.start]}'{token.text}'{argument[token.stop + 1 :]}"
+    return argument
+
+
+def _mistakable(node: Any, key: str) -> Iterator[Any]:
+    """The tokens below a node of the value, in their order, that stand alone where `key` takes text."""
+    if isinstance(node, OverrideParser.PrimitiveContext):
+        tokens = [child.symbol for child in node.getChildren() if child.symbol.type != OverrideLexer.WS]
+        values = (*_VALUES, OverrideLexer.NULL) if group_of(key) else _VALUES
+        takes_text = group_of(key) or is_text(key) or is_list_of_texts(key)
+        if takes_text and len(tokens) == 1 and tokens[0].type in values:
+            yield tokens[0]
+    elif isinstance(node, OverrideParser.DictKeyValuePairContext):
+        yield from _mistakable(node.element(), f"{key}.{node.dictKey().getText().strip()}")
+    elif not isinstance(node, OverrideParser.FunctionContext) or node.ID().getText() in _KEEP_TEXT:
+        for child in node.getChildren():
+            if hasattr(child, "getChildren"):
+                yield from _mistakable(child, key)
+
+
+def _unreadable(argument: str, sweep: bool, reason: str) -> str:
+    """What is wrong with an override that cannot be read, with the quotes under which it can."""
+    typed, equals, value = argument.partition("=")
+    key = typed.lstrip("+~")
+    if not equals:
+        return f"{argument}: is no override; write key=value"
+    if group_of(key):
+        return f"{argument}: is not an option; allowed are {', '.join(options(group_of(key)))}"
+    if type_at(key) not in (None, str) and not (is_list_of_texts(key) or takes_new_keys(key)):
+        return f"{argument}: {value!r} is no value of {key} ({reason})"
+    for candidate, meant in _quoted(typed, value, sweep) if value.isprintable() else ():
+        try:
+            found = _parser().parse_override(candidate)
+        except Exception:  # nor can this one
+            continue
+        if meant == ([*found.sweep_iterator()] if found.is_sweep_override() else found.value()):
+            return f"{argument}: has to be quoted, also for the shell; write {shlex.quote(candidate)}"
+    return f"{argument}: is no override ({reason}); write key=value"
+
+
+def _quoted(key: str, value: str, sweep: bool) -> Iterator[tuple[str, Any]]:
+    """Ways to write the override with quotes, and what each means."""
+    for quote in (Quote.double, Quote.single):
+        if is_list(key.lstrip("+~")) and value[:1] + value[-1:] == "[]":
+            parts = [QuotedString(part.strip(), quote) for part in value[1:-1].split(",")]
+            yield f"{key}=[{_joined(parts)}]", [part.text for part in parts]
+        if sweep and "," in value:
+            parts = [QuotedString(part, quote) for part in value.split(",")]
+            yield f"{key}={_joined(parts)}", parts
+        yield f"{key}={QuotedString(value, quote).with_quotes()}", value
+
+
+def _joined(parts: Sequence[QuotedString]) -> str:
+    return ",".join(part.with_quotes() for part in parts)
+
+
+def _check_values(override: Override, sweep: bool) -> None:
+    values = getattr(override.value(), "list", [override.value()])
+    if is_text(override.key_or_group) and any(isinstance(value, (bool, float)) for value in values):
+        raise UserError(f"{override.input_line}: computes what is no text; write the text itself")
+    if override.is_sweep_override():
+        if sweep and override.is_discrete_sweep():
+            return
+        if sweep:
+            raise UserError(
+                f"{override.input_line}: has no end of values; write them, or a range(start,stop,step)"
+            )
+        raise UserError(_several(override))
+    value = override.value()
+    if override.is_delete():
+        _check_deleted(override)
+    group = group_of(override.key_or_group)
+    many = get_origin(type_at(override.package or override.key_or_group)) is dict
+    if group and not isinstance(value, (str, dict, *((list,) if many else ()))) and not override.is_delete():
+        raise UserError(f"{override.input_line}: names one option; allowed are {', '.join(options(group))}")
+
+
+def _check_deleted(override: Override) -> None:
+    """A key that has a default gets it back when it is taken away."""
+    key = override.package or override.key_or_group
+    if default_of(key) not in (None, {}, []):
+        raise UserError(
+            f"{override.input_line}: every run has {key}, which would get its default; write {key}=<value>"
+        )
+    if override.value() is not None:
+        raise UserError(
+            f"{override.input_line}: takes the key away whatever it is; write ~{key_of(override)}"
+        )
+
+
+def _several(override: Override) -> str:
+    key, value = override.get_key_element(), override.get_value_string()
+    line = f"{override.input_line}: several values are a sweep; add -m"
+    if is_list(override.key_or_group):
+        return f"{line}, or write {shlex.quote(f'{key}=[{value}]')} for a list"
+    if is_text(override.key_or_group):
+        as_text = f"{key}={QuotedString(value, Quote.double).with_quotes()}"
+        return f"{line}, or write {shlex.quote(as_text)} for one text"
+    return line
+
+
+def _check_key_of_hydra(override: Override, launches: bool) -> None:
+    """Of Hydra's own keys the launcher's have a meaning here: sweeps and their folders are pmexp's."""
+    key, line = override.key_or_group, override.input_line
+    if key == "hydra.searchpath":
+        return
+    if (
+        override.is_delete()
+        or (key != "hydra/launcher" and not key.startswith("hydra.launcher."))
+        or key == "hydra.launcher._target_"
+    ):
+        raise UserError(
+            f"{line}: is not taken; of Hydra's keys allowed are hydra/launcher, hydra.launcher.<key> and "
+            "hydra.searchpath (to sweep, add -m and give a key several values)"
+        )
+    if key == "hydra/launcher" and override.value() not in [*launchers()]:
+        raise UserError(
+            f"{line}: is not a launcher of pmexp; allowed are {', '.join(launchers())} (for a debugger leave "
+            "-m out: one run is executed in the process that is started)"
+        )
+    if not launches:
+        raise UserError(f"{line}: launchers execute sweeps; add -m, also for a single run")
+
+
+def _refuse_contradictions(overrides: Sequence[Override]) -> None:
+    before: dict[str, Override] = {}
+    for override in overrides:
+        other = before.setdefault(key_of(override), override)
+        if other.input_line != override.input_line and not isinstance(override.value(), dict):
+            raise UserError(
+                f"{override.input_line}: the same key is given as {other.input_line}; leave one of them out"
+            )

@@ -1,0 +1,159 @@
+"""Keys by their dotted names: which there are, of what type, and which one a misspelt one may mean.
+
+Imports no torch.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from pmexp.config import RunConfig
+
+_LAUNCHER = "hydra.launcher."
+
+
+def conf_folder() -> Path:
+    """The YAML files: beside this module in an installed package, at the top of a source tree."""
+    installed = Path(__file__).parents[1] / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "conf"
+
+
+@cache
+def launchers() -> dict[str, type[Any]]:
+    """The keys of each launcher by its name."""
+    from hydra_plugins.pmexp_launchers.local import LocalLauncherConf  # only here: they import rich
+    from hydra_plugins.pmexp_launchers.slurm import SlurmLauncherConf
+
+    return {"local": LocalLauncherConf, "slurm": SlurmLauncherConf}
+
+
+@cache
+def groups() -> frozenset[str]:
+    """The groups of options in conf/, such as model and task/memory."""
+    folders = (folder for folder in conf_folder().rglob("*") if any(folder.glob("*.yaml")))
+    return frozenset(str(folder.relative_to(conf_folder())) for folder in folders)
+
+
+def options(group: str) -> list[str]:
+    """The options of a group of conf/, sorted."""
+    return sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+
+
+@cache
+def type_at(key: str) -> Any:
+    """The type of a key, without its None; None where there is no such key."""
+    if key.startswith(_LAUNCHER):
+        found = (_type_in(conf, key.removeprefix(_LAUNCHER)) for conf in launchers().values())
+        return next((hint for hint in found if hint is not None), None)
+    return _type_in(RunConfig, key)
+
+
+def group_of(key: str) -> str:
+    """The group of conf/ whose options a key chooses from; empty for other keys."""
+    group = key.partition("@")[0]
+    return group if group in groups() else ""
+
+
+def is_text(key: str) -> bool:
+    """Whether the values of a key are texts."""
+    return type_at(key) is str
+
+
+def is_list(key: str) -> bool:
+    return get_origin(type_at(key)) is list
+
+
+def is_list_of_texts(key: str) -> bool:
+    return is_list(key) and get_args(type_at(key)) == (str,)
+
+
+def takes_new_keys(key: str) -> bool:
+    """Whether keys of one's own may stand below a key."""
+    return type_at(key) is Any or get_origin(type_at(key)) is dict
+
+
+def default_of(key: str) -> Any:
+    """What a key of a dataclass gets where nothing sets it; None for what is no such key."""
+    parent, _, name = key.rpartition(".")
+    cls = type_at(parent) if parent else RunConfig
+    for field in fields(cls) if is_dataclass(cls) else ():
+        if field.name == name:
+            return field.default if field.default_factory is MISSING else field.default_factory()
+    return None
+
+
+def unknown_key(key: str) -> str:
+    """What to say of a key that there is not."""
+    group, _, package = key.partition("@")
+    if group_of(key) and package and is_dataclass(type_at(package)) and default_of(package) is None:
+        return f"{package} is null; write +{group}@{package}=<option>"
+    parent = key.rpartition(".")[0]
+    of = [
+        name for name, conf in launchers().items() if _type_in(conf, key.removeprefix(_LAUNCHER)) is not None
+    ]
+    if key.startswith(_LAUNCHER) and of:
+        return f"{key} is a key of hydra/launcher={' and '.join(of)} alone"
+    if parent and takes_new_keys(parent):
+        return f"{key} is new there; write +{key}=<value>"
+    return f"{key} is not a key; did you mean {nearest(key)}? --help lists the keys"
+
+
+def nearest(key: str) -> str:
+    """The known key beside `key` with its initials or its first word, or else the one most like it."""
+    parent, _, last = key.rpartition(".")
+    words = [word for word in re.split("[-_]", last) if word]
+    initials = "".join(word[0] for word in words)
+
+    def likeness(known: str) -> tuple[bool, float]:
+        known_parent, _, known_last = known.rpartition(".")
+        whole = difflib.SequenceMatcher(None, key, known).ratio()
+        part = difflib.SequenceMatcher(None, last, known_last).ratio()
+        related = known_last == initials or known_last.split("_")[0] == words[0]
+        return len(words) > 1 and known_parent == parent and related, whole + part
+
+    return max(keys(), key=likeness)
+
+
+@cache
+def keys() -> tuple[str, ...]:
+    """All keys of a run and of the launchers."""
+    of_launchers = (key for conf in launchers().values() for key in _keys_of(conf, _LAUNCHER))
+    return tuple(dict.fromkeys([*_keys_of(RunConfig, ""), *of_launchers]))
+
+
+def _keys_of(cls: type[Any], prefix: str) -> Iterator[str]:
+    hints = get_type_hints(cls)
+    for field in fields(cls):
+        hint = _without_none(hints[field.name])
+        yield prefix + field.name
+        if is_dataclass(hint):
+            assert isinstance(hint, type)
+            yield from _keys_of(hint, f"{prefix}{field.name}.")
+
+
+def _type_in(cls: Any, key: str) -> Any:
+    hint = cls
+    for part in key.split("."):
+        hint = _without_none(_member(hint, part))
+    return hint
+
+
+def _member(hint: Any, name: str) -> Any:
+    if is_dataclass(hint):
+        return get_type_hints(hint).get(name)
+    if get_origin(hint) is dict:
+        return get_args(hint)[1]
+    if get_origin(hint) is list and name.isdigit():
+        return get_args(hint)[0]
+    return Any if hint is Any else None
+
+
+def _without_none(hint: Any) -> Any:
+    if get_origin(hint) in (Union, UnionType):
+        return next(each for each in get_args(hint) if each is not NoneType)
+    return hint

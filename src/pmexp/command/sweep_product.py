@@ -1,0 +1,52 @@
+"""The runs of a sweep, as the overrides of each. Imports no torch."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+
+from hydra.core.override_parser.types import Override, RangeSweep
+
+from pmexp.command.overrides import key_of, parsed
+from pmexp.errors import UserError, said_of
+
+_MOST = 100_000  # runs of a sweep
+
+
+def with_parameters(parameters: Mapping[str, str] | None, typed: Sequence[Override]) -> list[Override]:
+    """What an experiment sweeps over, in its order, with what was typed in its place and after it."""
+    own = {key: parsed([f"{key}={value}"], sweep=True)[0] for key, value in (parameters or {}).items()}
+    return list({**own, **{key_of(override): override for override in typed}}.values())
+
+
+def size(overrides: Sequence[Override]) -> int:
+    """How many runs they are. Raises UserError for more than anybody means."""
+    runs = math.prod(len(_values(override)) for override in overrides)
+    if runs > _MOST:
+        sweeps = " ".join(str(override.input_line) for override in overrides if override.is_sweep_override())
+        raise UserError(f"{sweeps}: are more than {_MOST} runs; give fewer values")
+    return runs
+
+
+def combinations(overrides: Sequence[Override]) -> Iterator[list[Override]]:
+    """The overrides of each run, the last key's values changing fastest."""
+    size(overrides)
+    return map(parsed, itertools.product(*map(_values, overrides)))
+
+
+def _values(override: Override) -> list[str]:
+    """An override for each value."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    sweep = override.value()
+    if isinstance(sweep, RangeSweep) and not (isinstance(sweep.start, int) and isinstance(sweep.step, int)):
+        for end in ("start", "stop", "step"):  # as they were typed: 0.1 + 0.1 + 0.1 is 0.3
+            setattr(sweep, end, Decimal(str(getattr(sweep, end))))
+    try:
+        values = itertools.islice(override.sweep_string_iterator(), _MOST + 1)
+        found = [f"{override.get_key_element()}={value}" for value in values]
+    except Exception as error:  # a step of 0, for one
+        raise UserError(f"{override.input_line}: {said_of(error)}") from None
+    if not found:
+        raise UserError(f"{override.input_line}: has no value; give one or more")
+    return found

@@ -1,0 +1,69 @@
+"""Small files that are there whole or not at all, and JSON that anybody may have written."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pmexp.errors import UserError
+
+
+def write_atomically(file: Path, text: str, private: bool = False) -> None:
+    """The file holds all of the old text or all of the new, whatever happens in between, power included.
+
+    private: for its owner's eyes alone.
+    """
+    scratch = file.with_name(f".{file.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    try:
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.replace(file)
+    finally:
+        scratch.unlink(missing_ok=True)
+    sync_directory(file.parent)
+
+
+def sync_directory(folder: Path) -> None:
+    """Puts the names of a folder on disk: a file that was synced is else lost with its name."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_object(file: Path, *keys: str) -> dict[str, Any]:
+    """The JSON object in `file`, {} where there is none.
+
+    Raises UserError for a file that is no regular one, cannot be read, or holds anything but a JSON object
+    with `keys`.
+    """
+    found = read_json(file)
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(key in found for key in keys):
+        raise damaged(file, f"it has no {', '.join(keys) or 'object'} as JSON")
+    return found
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds; None where there is none. Raises UserError where it cannot be read."""
+    try:
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise damaged(file, "it is no regular file")
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # or removed since somebody looked
+        return None
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise damaged(file, "it is not JSON") from None
+
+
+def damaged(file: Path, what: str) -> UserError:
+    """The error of a file that a run wrote and that is no longer as it wrote it."""
+    return UserError(f"{file} is damaged: {what}; remove it and run this again")

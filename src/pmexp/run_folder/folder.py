@@ -1,0 +1,263 @@
+"""One run's folder: ``runs/<name>/<run id>/``. Imports no torch.
+
+summary.json is written last and atomically: it is the mark of a finished run. failure.json says why
+the last try ended otherwise. A folder with neither is of a run that still goes on, and then it is claimed
+and its heartbeat is fresh, or of one that was killed.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pmexp import logs
+from pmexp.errors import RunClaimed, UserError
+from pmexp.masking import masked
+from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.files import damaged, read_object, write_atomically
+
+HEARTBEAT_S = 10.0  # seconds between two
+_CLAIM_S = 1.0  # a look at the claim holds it for a moment: who wants it waits that long
+_CLAIM_LOOK_S = 0.02
+_LATEST = 2**40  # seconds since 1970, and more starts than there are
+
+
+class RunFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal = self.path / "journal.jsonl"
+        self.log = self.path / "log.txt"
+        self.checkpoints = self.path / "checkpoints"
+        self.artifacts = self.path / "artifacts"
+        self.summary = self.path / "summary.json"
+        self.failure = self.path / "failure.json"
+        self.heartbeat = self.path / "heartbeat"
+        self.mirrored = self.path / "tracking.json"  # there once MLflow has all of the run
+        self._owner = self.path / "owner.json"
+        self._lock = self.path / ".lock"
+
+    def is_finished(self) -> bool:
+        return self.summary.is_file()
+
+    def out_of_memory(self) -> str:
+        """What a run that ended out of memory said; empty for any other."""
+        summary = read_object(self.summary, "status")
+        return str(summary.get("error")) if summary.get("status") == "oom" else ""
+
+    def failed(self) -> dict[str, Any]:
+        """How a last try ended that left no result: status, kind, error, log; {} for any other."""
+        failure = read_object(self.failure, "status", "kind", "error")
+        if failure and failure["kind"] not in [kind.value for kind in Kind]:
+            raise damaged(self.failure, f"its kind is {failure['kind']!r}")
+        return failure
+
+    def owner(self) -> dict[str, Any]:
+        """Who began the last try: host, pid, started (seconds since 1970), attempt; {} before the first."""
+        owner = read_object(self._owner, "host", "pid", "started")
+        if not owner:
+            return {}
+        owner = {"attempt": 1} | owner  # earlier versions did not count them
+        for key, kinds in (("host", (str,)), ("started", (int, float)), ("attempt", (int,))):
+            if type(owner[key]) not in kinds or (kinds != (str,) and not 0 <= owner[key] < _LATEST):
+                raise damaged(self._owner, f"{key} is {str(owner[key])[:40]!r}")
+        return owner
+
+    def last_start(self) -> dict[str, Any]:
+        """The last whole line of attempts.jsonl; {} before the first."""
+        file = self.path / "attempts.jsonl"
+        for line in reversed(file.read_text(errors="replace").splitlines() if file.is_file() else []):
+            with suppress(ValueError):  # half of a line is what a kill leaves
+                if isinstance(start := json.loads(line), dict):
+                    return start
+        return {}
+
+    def input_digests(self) -> dict[str, str]:
+        """Digests of the data and the pretrained weights behind its result, or behind the checkpoint that it
+        would go on from, by their keys in the summary; {} where there is neither, and for a run of earlier
+        versions.
+        """
+        if self.is_finished():
+            found = read_object(self.summary, "status").get("environment")
+        else:
+            has_checkpoint = any((self.checkpoints / "resume").glob("step-*.json"))
+            found = self.last_start().get("data") if has_checkpoint else None
+        found = found if isinstance(found, dict) else {}  # anybody may have written it
+        digests = {key: found.get(key) for key in ("data_digest", "ood_data_digest", "model_digest")}
+        return {key: value for key, value in digests.items() if isinstance(value, str)}
+
+    def mlflow_run_id(self) -> str | None:
+        """The run in MLflow that has all of this one as it ended; None where there is none."""
+        found = read_object(self.mirrored).get("mlflow_run_id")
+        return found if isinstance(found, str) else None
+
+    def is_claimed(self) -> bool:
+        """Whether a process executes the run now, as far as this machine's file system knows."""
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            return not _locked(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def claimed(self) -> Iterator["Claim"]:
+        """Makes the folder and holds its lock, which ends with the process whatever happens to it.
+
+        Raises RunClaimed when another process has it: of two that begin at once, one gets the run. Raises
+        UserError when something in the folder leads out of it.
+        """
+        _refuse_links(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        claim = Claim(self._lock)
+        try:
+            if not claim.taken_within(_CLAIM_S):
+                owner = self.owner()
+                raise RunClaimed(
+                    f"{self.path} is being written by another process ({owner.get('host', 'just started')}, "
+                    f"pid {owner.get('pid', 'unknown')}); wait for it or stop it"
+                )
+            yield claim
+        finally:
+            claim.release()
+
+    @contextmanager
+    def opened(self, config: Mapping[str, Any], capture_output: bool = False) -> Iterator[None]:
+        """For who has claimed it: writes the configuration and who runs it, and logs to log.txt as well.
+
+        With `capture_output` log.txt gets all that this process prints from now on, to its end.
+        """
+        for folder in (self.checkpoints, self.artifacts):
+            folder.mkdir(exist_ok=True)
+        handler = logs.file_handler(self.log)
+        logging.getLogger("pmexp").addHandler(handler)
+        logging.getLogger("pmexp").setLevel(logging.INFO)
+        if capture_output:
+            _redirect_output(self.log)
+        try:
+            owner = {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "started": time.time(),
+                "attempt": self.owner().get("attempt", 0) + 1,
+            }
+            write_atomically(self._owner, json.dumps(owner) + "\n")
+            self.failure.unlink(missing_ok=True)
+            write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+            with _beating(self.heartbeat):
+                yield
+        finally:
+            logging.getLogger("pmexp").removeHandler(handler)
+            handler.close()
+
+    @contextmanager
+    def joined(self, rank: int) -> Iterator[None]:
+        """For a rank other than 0, when rank 0 has opened the folder: its output gets a file of its own."""
+        self.log = self.path / f"rank{rank}.txt"
+        _redirect_output(self.log)
+        yield
+
+    def drop_resume_checkpoints(self) -> None:
+        """Removes what only an unfinished run needs."""
+        shutil.rmtree(self.checkpoints / "resume", ignore_errors=True)
+
+    def fail(self, kind: Kind, error: str) -> None:
+        """Writes failure.json unless it is there: of several processes, the one that first failed is named.
+
+        `error` is one line.
+        """
+        if self.failure.is_file():
+            return
+        self.path.mkdir(parents=True, exist_ok=True)  # a run may fail before it has opened its folder
+        status = "interrupted" if kind is Kind.interrupted else "failed"
+        failure = {"status": status, "kind": kind.value, "error": masked(error), "log": str(self.log)}
+        write_atomically(self.failure, json.dumps(failure, indent=1) + "\n")
+
+
+@contextmanager
+def _beating(file: Path) -> Iterator[None]:
+    """Sets the file's time every few seconds, from a thread that no long step holds up."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(HEARTBEAT_S):
+            with suppress(OSError):  # a full disk, a lost mount: the run itself will say so
+                os.utime(file)
+
+    file.touch()
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+class Claim:
+    """The lock by which one process has a run. It ends with its process, however that ends."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+
+    def taken_within(self, seconds: float) -> bool:
+        """Whether it could be taken."""
+        end = time.monotonic() + seconds
+        while not (taken := _locked(self._descriptor)) and time.monotonic() < end:
+            time.sleep(_CLAIM_LOOK_S)
+        return taken
+
+    def check(self) -> None:
+        """Raises RunClaimed where the lock's file, or the folder around it, is no longer the one that was
+        locked: somebody removed it, and another process may have begun the run anew."""
+        try:
+            now, own = os.stat(self._file), os.fstat(self._descriptor)
+        except OSError:
+            now, own = None, None
+        if now is None or own is None or (now.st_dev, now.st_ino) != (own.st_dev, own.st_ino):
+            raise RunClaimed(
+                f"{self._file.parent} was removed while its run was executed; nothing more is written there, "
+                "run the same command again"
+            )
+
+    def release(self) -> None:
+        os.close(self._descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _refuse_links(folder: Path) -> None:
+    """A run replaces and cuts files: through a link it would do so to files of somebody else."""
+    for path in (folder.parent, folder, *folder.rglob("*")):
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a symbolic link to {os.readlink(path)}, and a run stays inside its runs_dir; "
+                "remove the link, or set runs_dir=<that place>"
+            )
+
+
+def _redirect_output(file: Path) -> None:
+    with file.open("ab") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
+    logs.mask_output()

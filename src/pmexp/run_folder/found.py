@@ -1,0 +1,182 @@
+"""All runs of an experiment, as its plan and its folders tell of them, whatever state or damage they are in.
+
+The one reader: the list of runs, the repair of trackers and the report go by it. In time linear in the number
+of runs; journals are read by who needs their lines.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pmexp.errors import UserError, first_line
+from pmexp.masking import masked
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.journal import digest_of
+from pmexp.run_folder.journal_lines import RunProgress, progress_of, read_curve
+from pmexp.run_folder.plan import TOLD_APART_BY, Label, PlannedRun, labels_in, read_plan
+from pmexp.run_folder.state import State, state_of
+from pmexp.run_folder.summary import Summary, read_summary
+
+_MARKS = ("summary.json", "failure.json", "owner.json", "journal.jsonl", "config.yaml")
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as quick
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run that is planned, or has a folder."""
+
+    run_id: str
+    path: Path
+    state: State
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of its summary, else of its plan
+    summary: Summary | None = None
+    failure: Mapping[str, Any] = field(default_factory=dict)  # status, kind, error, log
+    owner: Mapping[str, Any] = field(default_factory=dict)
+    damage: str = ""  # one line: what in its folder is not as a run leaves it
+
+    @property
+    def error(self) -> str:
+        """One line: why it has no result, and what in its folder cannot be read."""
+        ended = self.summary.error if self.summary else str(self.failure.get("error", ""))
+        return masked("; ".join(part for part in (ended, self.damage) if part))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it stays as it is."""
+        return self.state.is_result
+
+    @cached_property
+    def progress(self) -> RunProgress:
+        """By the end of its journal; none where that cannot be read."""
+        try:
+            return progress_of(RunFolder(self.path).journal)
+        except OSError:
+            return RunProgress()
+
+    @cached_property
+    def seconds(self) -> float:
+        """From its last start to its end, for one that runs to now; NaN where it is not known."""
+        folder = RunFolder(self.path)
+        if self.state is State.running:
+            end = time.time()
+        else:
+            mark = folder.summary if self.summary else folder.failure if self.failure else folder.heartbeat
+            end = mark.stat().st_mtime if mark.is_file() else math.nan
+        return end - float(self.owner.get("started", math.nan))
+
+
+def experiments(runs_dir: Path) -> list[str]:
+    """Names of the experiments under `runs_dir`. Raises UserError where there is no such folder."""
+    if not runs_dir.is_dir():
+        raise UserError(f"runs_dir: {runs_dir} is not a folder; run something first, or name another place")
+    return sorted(folder.name for folder in runs_dir.iterdir() if _is_experiment(folder))
+
+
+def find_runs(runs_dir: Path, name: str, known: Mapping[str, FoundRun] | None = None) -> list[FoundRun]:
+    """Every run that is planned or has a folder, in the plan's order, then by run id.
+
+    known: what was found before, by run id; what is settled is not read again.
+
+    Raises UserError for an unknown name, or a plan that cannot be read.
+    """
+    folder = runs_dir / name
+    there = experiments(runs_dir) if runs_dir.is_dir() else []
+    if name not in there:
+        others = f"there are: {', '.join(there)}" if there else "there is none yet: run one first"
+        raise UserError(f"no experiment '{name}' in {runs_dir} ({others}); runs_dir names another place")
+    planned = read_plan(folder)
+    there_are = {path.name: None for path in sorted(folder.iterdir()) if _is_run(path)}
+    settled = {run_id: run for run_id, run in (known or {}).items() if run.is_settled}
+    every: dict[str, PlannedRun | None] = {**there_are, **planned}
+    return [
+        settled.get(run_id) or read_run(folder / run_id, every[run_id])
+        for run_id in [*planned, *(run_id for run_id in there_are if run_id not in planned)]
+    ]
+
+
+def read_run(path: Path, planned: PlannedRun | None = None) -> FoundRun:
+    """The run of a folder that may be damaged, or made by somebody else: no content of it raises."""
+    labels, settings = (planned.labels, planned.settings) if planned else ({}, {})
+    try:
+        return _read(RunFolder(path), labels, settings)
+    except Exception as error:
+        said = first_line(error) if isinstance(error, UserError) else f"{path} cannot be read: {error!r}"
+        return FoundRun(path.name, path, State.failed, labels, settings, damage=said)
+
+
+def _read(folder: RunFolder, labels: Mapping[str, Label], settings: Mapping[str, Any]) -> FoundRun:
+    name = folder.path.name
+    if folder.is_finished():
+        summary = read_summary(folder.summary)
+        damage = _label_damage(folder, summary, labels) or _journal_damage(folder, summary)
+        state = State.failed if damage else State.oom if summary.status == "oom" else State.finished
+        labels, settings = labels or labels_in(summary.labels), summary.settings
+        return FoundRun(
+            name, folder.path, state, labels, settings, summary, owner=folder.owner(), damage=damage
+        )
+    state = state_of(folder)
+    unlabelled = ""
+    if not labels and state is not State.pending:
+        labels, unlabelled = _configured_labels(folder)
+    return FoundRun(
+        name, folder.path, state, labels, settings, None, folder.failed(), folder.owner(), unlabelled
+    )
+
+
+def _label_damage(folder: RunFolder, summary: Summary, planned: Mapping[str, Label]) -> str:
+    """What is wrong with the labels of a summary, by itself and by the plan; empty where nothing is."""
+    labels = labels_in(summary.labels)
+    if missing := [label for label in TOLD_APART_BY if label not in labels]:
+        return f"{folder.summary} is damaged: labels has no {', '.join(missing)}; {_ANEW}"
+    if other := [label for label, value in planned.items() if labels.get(label) != value]:
+        return f"{folder.summary} is damaged: labels.{other[0]} is not that of the plan; {_ANEW}"
+    return ""
+
+
+def _journal_damage(folder: RunFolder, summary: Summary) -> str:
+    """How the journal differs from the one that the run ended with; empty where it does not."""
+    if summary.journal is None:  # of an earlier version
+        try:
+            read_curve(folder.journal)
+        except UserError as error:
+            return first_line(error)
+        return ""
+    try:
+        with folder.journal.open("rb") as stream:
+            now = digest_of(stream)
+    except OSError as error:
+        return f"{folder.journal} cannot be read: {error.strerror}; {_ANEW}"
+    if now == summary.journal:
+        return ""
+    was = summary.journal.bytes
+    how = f"has {now.bytes} bytes and had {was}" if now.bytes != was else "holds other lines"
+    return f"{folder.journal} {how} when its run ended; {_ANEW}"
+
+
+_ANEW = "its values are not to be trusted, so remove the run's folder and run it again"
+
+
+def _configured_labels(folder: RunFolder) -> tuple[dict[str, Label], str]:
+    """The labels of a run that is in no plan, and what is wrong where it has none."""
+    try:
+        config = yaml.load((folder.path / "config.yaml").read_text(encoding="utf-8"), Loader=_YAML)
+        names = {group: config[group]["name"] for group in ("model", "dataset", "variant", "system")}
+        task = f"{names['model']}/{names['dataset']}"
+        return labels_in({"task": task, "seed": config["seed"], **names}), ""
+    except Exception as error:  # anybody may have written it
+        return {}, f"it has no labels ({first_line(error)})"
+
+
+def _is_experiment(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / "plan.json").is_file() or any(map(_is_run, folder.iterdir())))
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / mark).is_file() for mark in _MARKS)

@@ -1,0 +1,199 @@
+"""How the lines of a journal are read: onwards, from the end, and all at once as columns.
+
+A line is a JSON object with metric (text), value (a number, or null for what was not finite), step, time, and
+the unit and direction of the metric. A last line without its end was cut by a kill and is left out.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from pmexp.errors import UserError
+
+_BLOCK_BYTES = 8192  # read at a time from the end: some 50 lines
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """How far a run has come."""
+
+    step: int = 0  # 0: before its first
+    total: int = 0  # steps planned; 0: not known
+    loss: float = math.nan  # the last one of training
+    damaged: bool = False  # a line that is none of a journal was met
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The lines of one run in the order written: five columns of one length, not finite = NaN."""
+
+    metrics: Sequence[str] = ()
+    units: Sequence[str] = ()
+    directions: Sequence[str] = ()
+    steps: Sequence[float] = ()
+    values: Sequence[float] = ()
+    started: float = math.inf  # seconds since 1970, of the first
+
+
+def read_lines(file: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+    """The whole lines from byte `offset` on, each with the offset behind it.
+
+    Raises UserError, with its number, at a line that is none of a journal.
+    """
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        for line in stream:
+            if not line.endswith(b"\n"):
+                return
+            found = _parsed(line)
+            if found is None:
+                stream.seek(0)
+                raise _damaged(file, stream.read(offset).count(b"\n") + 1)
+            offset += len(line)
+            yield found, offset
+
+
+def last_values(stream: IO[bytes], up_to_step: int | None = None) -> dict[str, float]:
+    """The last value of each metric, in the order of their first line; NaN where it was not finite."""
+    last: dict[str, float] = {}
+    stream.seek(0)
+    for line in stream:
+        if (found := _parsed(line)) and (up_to_step is None or found["step"] <= up_to_step):
+            last[found["metric"]] = math.nan if found["value"] is None else found["value"]
+    return last
+
+
+def lines_backwards(file: Path) -> Iterator[dict[str, Any] | None]:
+    """The lines from the last one on, None for one that is none of a journal.
+
+    Only as much of the file is read, from its end, as is asked for.
+    """
+    with file.open("rb") as stream:
+        start = stream.seek(0, os.SEEK_END)
+        rest = b""  # behind `start`, of a line that begins before it
+        is_last, block = True, _BLOCK_BYTES
+        while start:
+            size = min(start, block)
+            block *= 2  # so that a file without line ends takes no time in square of its length
+            start = stream.seek(start - size)
+            first, *lines = (stream.read(size) + rest).split(b"\n")
+            rest = first
+            if is_last and lines:
+                del lines[-1]  # empty, or cut
+                is_last = False
+            yield from (_parsed(line) for line in reversed(lines))
+        if not is_last:
+            yield _parsed(rest)
+
+
+def progress_of(file: Path) -> RunProgress:
+    """What the journal says of its run; of a long one only the first line and the end are read."""
+    step, loss, damaged = 0, math.nan, False
+    try:
+        for line in lines_backwards(file):
+            if line is None:
+                damaged = True
+                continue
+            step = step or line["step"]
+            if line["metric"] == "train/loss":
+                loss = math.nan if line["value"] is None else line["value"]
+                break
+        with file.open("rb") as stream:
+            first = _parsed(stream.readline(_BLOCK_BYTES))
+    except FileNotFoundError:
+        return RunProgress()
+    planned = first and first["metric"] == "progress/steps_total" and first["value"]
+    return RunProgress(step, int(planned or 0), loss, damaged)
+
+
+def read_curve(file: Path) -> Curve:
+    """All lines as columns, in one pass. No file: none.
+
+    Raises UserError for a file that cannot be read, and, with its number, for a line that is none of a
+    journal.
+    """
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return Curve()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from None
+    whole, _, _ = content.rpartition(b"\n")
+    lines = whole.split(b"\n") if whole else []
+    found = _parsed_at_once(lines)
+    if found is None:
+        found = []
+        for number, line in enumerate(lines, start=1):
+            one = _parsed(line)
+            if one is None:
+                raise _damaged(file, number)
+            found.append(one)
+    return _columns(found)
+
+
+def _parsed_at_once(lines: list[bytes]) -> list[Any] | None:
+    """All lines in one call of the parser, about twice as quick as line by line; None if any is damaged."""
+    try:
+        found: list[Any] = json.loads(b"[" + b",".join(lines) + b"]")
+    except (ValueError, RecursionError):
+        return None
+    return found if len(found) == len(lines) and all(map(_is_line, found)) else None
+
+
+def _columns(lines: list[Any]) -> Curve:
+    values = np.array([line["value"] for line in lines], dtype=np.float64)
+    values[~np.isfinite(values)] = np.nan
+    return Curve(
+        metrics=[line["metric"] for line in lines],
+        units=[line.get("unit", "") for line in lines],
+        directions=[line.get("direction", "none") for line in lines],
+        steps=np.array([line["step"] for line in lines], dtype=np.float64),  # type: ignore[arg-type]
+        values=values,  # type: ignore[arg-type]
+        started=float(lines[0]["time"]) if lines else math.inf,
+    )
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The line of a journal; None for any other line."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if _is_line(found) else None
+
+
+_LARGEST = 2**63  # of steps and seconds
+_FLOAT = 1.7976931348623157e308  # what float64 holds; NaN and infinities, for which JSON has no words, do not
+
+
+def _is_line(found: Any) -> bool:
+    """Whether it has at least metric, value, step and time, and numbers that a float64 holds."""
+    try:
+        return (
+            type(found["metric"]) is str
+            and type(found["step"]) is int
+            and abs(found["step"]) < _LARGEST
+            and _is_number(found["time"], _LARGEST)
+            and (found["value"] is None or _is_number(found["value"], _FLOAT))
+            and type(found.get("unit", "")) is str
+            and type(found.get("direction", "")) is str
+        )
+    except (TypeError, KeyError, AttributeError):
+        return False
+
+
+def _is_number(value: Any, largest: float) -> bool:
+    return (type(value) is float or type(value) is int) and abs(value) <= largest
+
+
+def _damaged(file: Path, number: int) -> UserError:
+    return UserError(
+        f"{file}, line {number} is no line of a journal (metric, value, step, time): the journal is damaged;"
+        " remove this run's folder and run it again"
+    )

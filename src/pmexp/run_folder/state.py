@@ -1,0 +1,45 @@
+"""What became of a run, in one word."""
+
+import socket
+import time
+from enum import Enum
+
+from pmexp.run_folder.folder import HEARTBEAT_S, RunFolder
+
+_STALE_S = 12 * HEARTBEAT_S  # without a heartbeat: network file systems show a file's time up to 60 s late
+
+
+class State(Enum):
+    """The value is what people read, in every command and report."""
+
+    pending = "pending"  # planned, or a folder that nobody has begun
+    running = "running"
+    finished = "finished"
+    oom = "out of memory"  # a result: the run counts as done
+    failed = "failed"
+    interrupted = "interrupted"  # by a stop signal, with a checkpoint
+    stale = "stale"  # begun, without an end on record, and its process is gone
+
+    @property
+    def is_result(self) -> bool:
+        """Whether the run stays as it is."""
+        return self in (State.finished, State.oom)
+
+
+def state_of(folder: RunFolder) -> State:
+    """The state of a run by what lies in its folder, on this or another machine.
+
+    Raises UserError where what lies there is damaged.
+    """
+    if folder.is_finished():
+        return State.oom if folder.out_of_memory() else State.finished
+    if failure := folder.failed():
+        return State.interrupted if failure["status"] == State.interrupted.value else State.failed
+    owner = folder.owner()
+    if not owner:  # it may be about to write who it is
+        begun = State.stale if folder.journal.is_file() else State.pending
+        return State.running if folder.is_claimed() else begun
+    if owner["host"] == socket.gethostname():
+        return State.running if folder.is_claimed() else State.stale
+    beat = folder.heartbeat.stat().st_mtime if folder.heartbeat.is_file() else float(owner["started"])
+    return State.running if time.time() - beat < _STALE_S else State.stale

@@ -1,0 +1,106 @@
+"""summary.json, the last file that a run writes: its result, and the length and digest of its journal."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pmexp.masking import masked, masked_values
+from pmexp.run_folder.files import damaged, read_object, write_atomically
+from pmexp.run_folder.journal import JournalDigest
+
+_STATUSES = ("finished", "oom")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run that has a result says of itself."""
+
+    status: str  # "finished", or "oom": memory did not suffice, which is a result like another
+    labels: Mapping[str, Any]
+    metrics: Mapping[str, float]  # last values; NaN where one was not finite
+    settings: Mapping[str, Any]  # dotted key -> value
+    environment: Mapping[str, Any]
+    error: str = ""  # of "oom": the line that says so
+    protocol: Mapping[str, Any] | None = None  # that it was started under
+    tracking: Mapping[str, Any] = field(default_factory=dict)
+    journal: JournalDigest | None = None  # None: of an earlier version, or told by a rank other than 0
+
+
+def write_summary(
+    file: Path,
+    run: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    environment: Mapping[str, Any],
+    replacement: Mapping[str, Any],
+    tracking: Mapping[str, str] | None,
+    journal: JournalDigest | None,
+    out_of_memory: str = "",
+) -> None:
+    """Writes the result of a run.
+
+    run: what its configuration says: run_id, name, labels, settings, protocol.
+    out_of_memory: the line that says so where the run ended by it.
+    journal: None from a rank other than 0, since rank 0 may still write it.
+    """
+    summary = {
+        "status": "oom" if out_of_memory else "finished",
+        **({"error": masked(out_of_memory)} if out_of_memory else {}),
+        **run,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
+        "environment": masked_values(environment),
+        "replacement": dict(replacement),
+        "tracking": tracking,
+        "journal": journal and {"bytes": journal.bytes, "blake2b": journal.blake2b},
+    }
+    write_atomically(file, json.dumps(summary, indent=1) + "\n")
+
+
+def read_summary(file: Path) -> Summary:
+    """The summary in `file`. Raises UserError naming what in it is none."""
+    found = read_object(file, "status")
+    if found.get("status") not in _STATUSES:
+        raise damaged(file, f"its status is {found.get('status')!r}, allowed are {' and '.join(_STATUSES)}")
+    parts = {key: _object(file, found, key) for key in ("labels", "metrics", "settings", "environment")}
+    return Summary(
+        status=found["status"],
+        labels=parts["labels"],
+        metrics={name: _number(file, name, value) for name, value in parts["metrics"].items()},
+        settings=parts["settings"],
+        environment=parts["environment"],
+        error=str(found.get("error", "")),
+        protocol=_object(file, found, "protocol") or None,
+        tracking=_object(file, found, "tracking"),
+        journal=_journal(file, _object(file, found, "journal")),
+    )
+
+
+def _object(file: Path, found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = found.get(key)
+    if part is not None and not isinstance(part, dict):
+        raise damaged(file, f"{key} is no object")
+    return part or {}
+
+
+def _number(file: Path, name: str, value: Any) -> float:
+    """`value` as a float, NaN for null and for what is not finite."""
+    if value is None:
+        return math.nan
+    try:
+        number = float(value) if isinstance(value, int | float) else None
+    except OverflowError:  # an integer of hundreds of digits
+        number = None
+    if number is None:
+        raise damaged(file, f"metrics.{name} is no number")
+    return number if math.isfinite(number) else math.nan
+
+
+def _journal(file: Path, told: Mapping[str, Any]) -> JournalDigest | None:
+    if not told:
+        return None
+    length, digest = told.get("bytes"), told.get("blake2b")
+    if not isinstance(length, int) or not isinstance(digest, str):
+        raise damaged(file, "journal has no bytes and blake2b")
+    return JournalDigest(length, digest)

@@ -1,0 +1,1 @@
+"""A run: built, trained, tested and recorded."""

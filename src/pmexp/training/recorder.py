@@ -1,0 +1,152 @@
+"""The record of one run: folder, journal and tracker from its claim on, and an exit for each way to end."""
+
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pmexp.config import RunConfig
+from pmexp.errors import Interrupted, RunClaimed, said_of
+from pmexp.measure.out_of_memory import is_out_of_memory
+from pmexp.run_folder.failure import Kind, kind_of
+from pmexp.run_folder.folder import Claim, RunFolder
+from pmexp.run_folder.journal import Journal, NoJournal
+from pmexp.run_folder.summary import write_summary
+from pmexp.systems.ranks import Ranks
+from pmexp.tracking import Mirror, NoMirror, open_mirror
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Description:
+    """What there is to say of a run beside its journal, whenever it ends."""
+
+    environment: Callable[[], Mapping[str, Any]] = dict
+    replacement: Mapping[str, Any] = field(default_factory=dict)
+    last: Callable[[], tuple[int, Mapping[str, float]]] = lambda: (0, {})  # a step, and what to write at it
+    snapshot: Callable[[], Path | None] = lambda: None  # of what was allocated, where memory did not suffice
+
+
+class Recorder:
+    """Each rank has one; rank 0 alone has claim, journal and tracker, and writes what is kept."""
+
+    def __init__(self, config: RunConfig, ranks: Ranks) -> None:
+        self.folder = RunFolder(config.folder)
+        self.description = Description()
+        self.journal: Journal | NoJournal = NoJournal(self.folder.journal)
+        self._config, self._ranks = config, ranks
+        self._mirror: Mirror | NoMirror = NoMirror()
+        self._claim: Claim | None = None
+        self._opened = ExitStack()
+
+    @contextmanager
+    def turn(self, capture_output: bool) -> Iterator[bool]:
+        """Rank 0 claims the run and opens its folder for all. False where it got finished meanwhile.
+
+        Raises RunClaimed on every rank where another process has it.
+        """
+        ranks = self._ranks
+        with ExitStack() as held:
+            said = ""
+            if ranks.is_first:
+                try:
+                    self._claim = held.enter_context(self.folder.claimed())
+                except RunClaimed as error:
+                    said = str(error)
+            if said := ranks.from_first(said):
+                raise RunClaimed(said)
+            if ranks.from_first(is_finished(self.folder)):
+                yield False
+                return
+            if ranks.is_first:
+                held.enter_context(self.folder.opened(self._config.to_dict(), capture_output))
+            ranks.wait()
+            if not ranks.is_first:
+                held.enter_context(self.folder.joined(ranks.rank))
+            yield True
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Puts on record how the block ends, whatever ends it.
+
+        Out of memory is a result: of a run of one process it is no error any more; the other ranks of several
+        have to end too.
+        """
+        with ExitStack() as self._opened:
+            try:
+                yield
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    self._fail(error)
+                    raise
+                self.out_of_memory(self._who() + said_of(error))
+                if self._ranks.world_size > 1:
+                    raise
+            except BaseException as error:
+                self._fail(error)
+                raise
+
+    def open(self, keep_bytes: int) -> None:
+        """Opens journal and tracker, keeping of the journal what a resumed run wrote by its checkpoint."""
+        if self._ranks.is_first:
+            self.journal = self._opened.enter_context(Journal(self.folder.journal, keep_bytes))
+            self._mirror = open_mirror(self._config, self.folder)
+
+    def check_claim(self) -> None:
+        """Raises RunClaimed where the folder is no longer the one that this process claimed."""
+        if self._claim:
+            self._claim.check()
+
+    def finish(self, metrics: Mapping[str, float]) -> None:
+        """Writes the result of a run that came to its end."""
+        if self._ranks.is_first:
+            self._write_summary(metrics)
+            self._mirror.finish("FINISHED")
+
+    def out_of_memory(self, said: str) -> None:
+        """Writes what a run had measured when memory did not suffice: a result like another."""
+        log.error("out of memory, which is this run's result:\n%s", traceback.format_exc())
+        if snapshot := self.description.snapshot():
+            log.info("what was allocated: %s (for https://pytorch.org/memory_viz)", snapshot)
+        if self._ranks.is_first and isinstance(self.journal, NoJournal):  # it did not even come to that
+            self.open(keep_bytes=0)
+        self.journal.write(*self.description.last())
+        self._write_summary(self.journal.last_values(), said)
+        self._mirror.finish("FAILED")
+
+    def _write_summary(self, metrics: Mapping[str, float], out_of_memory: str = "") -> None:
+        """Journal, disk, summary, in this order; and then nothing that only an unfinished run needs."""
+        self.check_claim()
+        self.journal.sync()
+        config = self._config
+        run = {"run_id": config.run_id, "name": config.name, "labels": config.labels}
+        run |= {"settings": config.settings, "protocol": config.to_dict()["protocol"]}
+        told = (self.description.environment(), self.description.replacement, self._mirror.reference)
+        write_summary(self.folder.summary, run, metrics, *told, self.journal.digest(), out_of_memory)
+        self.folder.drop_resume_checkpoints()
+
+    def _fail(self, error: BaseException) -> None:
+        kind = Kind.interrupted if isinstance(error, Interrupted | KeyboardInterrupt) else kind_of(error)
+        who = "" if kind is Kind.interrupted else self._who()
+        with suppress(
+            OSError, RunClaimed
+        ):  # a full disk: the error itself says so; or another's folder by now
+            self.check_claim()
+            self.folder.fail(kind, f"{who}{said_of(error)}")
+        if kind is not Kind.interrupted:
+            log.error("%s", traceback.format_exc())
+        self._mirror.finish("KILLED" if kind is Kind.interrupted else "FAILED")
+
+    def _who(self) -> str:
+        return f"rank {self._ranks.rank}: " if self._ranks.world_size > 1 else ""
+
+
+def is_finished(folder: RunFolder) -> bool:
+    """Whether the run has a result already, which then is said."""
+    if folder.is_finished():
+        log.info("%s is finished: %s", folder.path.name, folder.summary)
+    return folder.is_finished()

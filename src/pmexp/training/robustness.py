@@ -1,0 +1,77 @@
+"""How a trained model does where it was not trained: attacked images, and data of another distribution."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pmexp.config import RunConfig
+from pmexp.datasets.base import Dataset
+from pmexp.models import positions
+from pmexp.models.base import TaskModel
+from pmexp.models.examples import Batch, Examples
+from pmexp.training.loop import Metrics, Training
+
+_PIXELS = (-1.0, 1.0)  # darkest and brightest of every model's input
+_UNIT = _PIXELS[1] - _PIXELS[0]  # what a step of 1 of a pixel in [0, 1] is there
+
+
+def measure(
+    config: RunConfig, training: Training, model: TaskModel, dataset: Dataset, ood: Dataset | None
+) -> Metrics:
+    """Loss and metrics under the weights that `training` has: `fgsm/...` and `ood/...`, as far as asked for.
+
+    The last thing that a run does: a model too short for the other dataset has its positions repeated.
+    """
+    found: Metrics = {}
+    if config.robustness.fgsm is not None:
+        val = model.examples(dataset.val, config.dataset.max_length)
+        attacked = FgsmExamples(val, _gradient_of_inputs(training), config.robustness.fgsm)
+        found |= {f"fgsm/{name}": value for name, value in training.evaluate(attacked).items()}
+    if config.robustness.ood is not None and ood is not None and ood.test is not None:
+        length = config.robustness.ood.max_length
+        if not config.model.takes_images and length > positions.limit(model.module):
+            positions.extend(model.module, replace(config.model, positions=length))
+        tested = training.evaluate(model.examples(ood.test, length))
+        found |= {f"ood/{name}": value for name, value in tested.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class FgsmExamples:
+    """`examples` with every pixel moved by `epsilon` of its range so that the loss grows.
+
+    x + epsilon sign(dL/dx), cut to the pixels' range: the fast gradient sign method (Goodfellow, Shlens and
+    Szegedy, ICLR 2015, section 4). `gradient`: of a batch's loss with respect to its pixels.
+    """
+
+    examples: Examples
+    gradient: Callable[[Batch], Tensor]
+    epsilon: float
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batch(self, rows: Tensor, epoch: int) -> Batch:
+        batch = self.examples.batch(rows, epoch)
+        gradient = self.gradient(batch)
+        pixels = batch.inputs["pixel_values"].to(gradient.device)
+        moved = (pixels + self.epsilon * _UNIT * gradient.sign()).clamp(*_PIXELS)
+        return Batch({"pixel_values": moved}, batch.labels)
+
+
+def _gradient_of_inputs(training: Training) -> Callable[[Batch], Tensor]:
+    """Of the summed loss. The model is called without what an engine stands around it: a reducer of gradients
+    would wait for those of the weights."""
+
+    def gradient(batch: Batch) -> Tensor:
+        there = batch.to(training.system.device)
+        pixels = there.inputs["pixel_values"].requires_grad_()
+        with torch.enable_grad(), training.system.forward():
+            logits = training.module(pixel_values=pixels).logits.float()
+            loss = F.cross_entropy(logits, there.labels, reduction="sum")
+        return torch.autograd.grad(loss, pixels)[0]
+
+    return gradient

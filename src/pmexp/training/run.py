@@ -1,0 +1,312 @@
+"""One run from its configuration to its summary: build, replace dropout, train, evaluate, measure, record."""
+
+import logging
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pmexp import datasets, models, variants
+from pmexp.config import RunConfig, Select, Where
+from pmexp.config.kinds import KINDS
+from pmexp.datasets.base import Dataset, Split
+from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
+from pmexp.datasets.ood import load_ood
+from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, said_of
+from pmexp.measure.compiled import compiled_parts
+from pmexp.measure.environment import environment
+from pmexp.measure.gradient_check import gradient_error
+from pmexp.measure.instruments import Instruments
+from pmexp.measure.memory_by_category import not_held
+from pmexp.measure.out_of_memory import is_out_of_memory
+from pmexp.measure.peak_memory import PeakMemory
+from pmexp.measure.precision import attention, precision
+from pmexp.measure.provenance import record_start
+from pmexp.models.base import TaskModel
+from pmexp.models.examples import EVALUATION, IGNORED
+from pmexp.packed_dropout import ReplacementReport
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.journal import Journal, NoJournal
+from pmexp.systems import alarm
+from pmexp.systems.launch import is_launcher, launch
+from pmexp.systems.ranks import Ranks, join
+from pmexp.systems.system import System
+from pmexp.training import best_weights, robustness
+from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
+from pmexp.training.checkpoint import Checkpoints
+from pmexp.training.loop import Metrics, Training
+from pmexp.training.recorder import Description, Recorder, is_finished
+from pmexp.training.stop_signals import stop_requests
+
+log = logging.getLogger(__name__)
+
+
+class _Wish(IntEnum):
+    """What a rank wants between two steps; the largest of any rank is done by all."""
+
+    go_on = 0
+    checkpoint = 1
+    stop = 2
+    make_way = 3  # SIGUSR2: stop, and be started again
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to start: everything built, nothing written."""
+
+    training: Training
+    model: TaskModel
+    dataset: Dataset
+    ood: Dataset | None  # see config.RobustnessConfig
+    replacement: ReplacementReport
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What the record says of the data, and of the checkpoint's files."""
+        data = self.dataset.record("data") | (self.ood.record("ood_data") if self.ood else {})
+        return data | ({"model_digest": self.model.digest} if self.model.digest else {})
+
+
+def run(config: RunConfig, capture_output: bool = False) -> None:
+    """Executes one run unless it is finished already. `capture_output` sends all output to the run's log.
+
+    Raises UserError before anything is written, also where the data or the pretrained weights have changed
+    since the run was finished or wrote its checkpoint; RunClaimed (one of them) where another process
+    executes the run, and Interrupted after a stop signal.
+    """
+    refuse_changed_inputs([config])
+    if is_finished(RunFolder(config.folder)):
+        return
+    if is_launcher(config):
+        System(config.system)  # what this machine cannot execute is said before any process starts
+        try:
+            launch(config, capture_output)
+        except RankOutOfMemory as error:
+            record_out_of_memory(config, str(error), capture_output)
+        return
+    try:
+        _executed(config, capture_output)
+    except Exception as error:
+        if not isinstance(error, Interrupted):  # on which the ranks have agreed
+            alarm.ring(said_of(error))
+        raise
+
+
+def _executed(config: RunConfig, capture_output: bool) -> None:
+    """The run on this process, perhaps one of several."""
+    with stop_requests() as stop:
+        try:
+            prepared = prepare(config)
+            refuse_other_inputs(config, prepared.inputs)
+            prepared.training.instruments = _instruments(config, prepared.training)
+        except Exception as error:
+            if not is_out_of_memory(error) or config.system.processes > 1:
+                raise
+            record_out_of_memory(config, said_of(error), capture_output)
+            return
+        recorder = Recorder(config, prepared.training.ranks)
+        with recorder.turn(capture_output) as ours:
+            if ours:
+                log.info("%s", prepared.replacement)
+                _recorded(config, recorder, prepared, stop)
+
+
+def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = False) -> None:
+    """The summary of a run for which memory did not suffice to build it. Raises RunClaimed."""
+    recorder = Recorder(config, Ranks())
+    with recorder.turn(capture_output) as ours:
+        if ours:
+            with recorder.recorded():
+                recorder.open(keep_bytes=0)
+                record_start(recorder.folder, resumed_at=0)
+                recorder.out_of_memory(said)
+
+
+def prepare(config: RunConfig) -> Prepared:
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    torch.manual_seed(config.seed)
+    system = System(config.system)
+    ranks = join(config.system, system.device)
+    dataset = datasets.load(config.dataset)
+    ood = load_ood(config, dataset)
+    model = models.build(config, dataset)
+    system.before_variant(model.module)
+    length, metrics = config.dataset.max_length, config.dataset.metrics
+    train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
+    few = train.batch(torch.arange(min(2, len(train))), EVALUATION).inputs if len(train) else None
+    replacement = variants.apply(model.module, config.variant, few)
+    system.prepare(model.module)
+    training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
+    training.replacement = replacement
+    torch.manual_seed(
+        ranks.seed(config.seed)
+    )  # dropout starts from one state, whatever building the model drew
+    return Prepared(training, model, dataset, ood, replacement)
+
+
+def _instruments(config: RunConfig, training: Training) -> Instruments:
+    folder = RunFolder(config.folder)
+    system = training.system
+    precision = system.precision.split()[0]  # without "autocast"
+    artifacts = folder.artifacts if training.ranks.is_first else None
+    return Instruments(config.measure, training.module, system.device, precision, artifacts)
+
+
+def _recorded(config: RunConfig, recorder: Recorder, prepared: Prepared, stop: list[str]) -> None:
+    """Trains and tests with every outcome on record. Every rank goes through it."""
+    training = prepared.training
+    peak = PeakMemory(training.system.device)
+    told: dict[str, Any] = {"gradient_check": "the run ended before"}
+    recorder.description = _description(prepared, peak, told)
+    with recorder.recorded():
+        checkpoints = Checkpoints(recorder.folder, config.checkpoint, training.ranks, training.system.device)
+        resumed = checkpoints.load()
+        recorder.open(resumed[1].journal_bytes if resumed else 0)
+        if resumed:
+            state, _ = resumed
+            training.restore(state["training"])
+            peak.reached(state["peak_bytes"])
+            log.info("resumed at step %d of %d", training.progress.step, training.total_steps)
+        if training.ranks.is_first:
+            record_start(recorder.folder, training.progress.step, prepared.inputs)
+        checked, told["gradient_check"] = _gradient_check(config, prepared)
+        if not resumed:
+            recorder.journal.write(0, {"progress/steps_total": training.total_steps} | checked)
+        peak.restart()
+        _train(training, recorder, checkpoints, peak, stop)
+        tested = _test(prepared, config, recorder.folder)
+        recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
+        checkpoints.wait()
+        final = _final(config, recorder.journal, training)
+        told |= not_held(final)
+        recorder.finish(final)
+
+
+def _description(prepared: Prepared, peak: PeakMemory, told: Mapping[str, Any]) -> Description:
+    training = prepared.training
+    assert training.instruments
+    return Description(
+        environment=lambda: _environment(prepared, peak) | dict(told),
+        replacement=prepared.replacement.to_dict(),
+        snapshot=training.instruments.snapshot,
+        last=lambda: (training.progress.step, {"memory/peak_bytes": float(peak.bytes())}),
+    )
+
+
+def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str]:
+    """The error of the gradient of the variant's dropout, at the highest rate replaced, and how it was
+    measured; nothing, and why, where it was not."""
+    training, replaced = prepared.training, prepared.replacement
+    module: Any = training.module
+    if compiled_parts(module):
+        return {}, "not checked: the layers are compiled, and eager dropout is another"
+    rates = [module.get_submodule(name).p for name in replaced.modules]
+    if replaced.functions:
+        rates += [getattr(module.config, name) for name in KINDS[config.model.kind].attention_dropout]
+    rates = [rate for rate in rates if 0.0 < rate < 1.0]
+    if not rates:
+        return {}, "not checked: no dropout replaced has a rate between 0 and 1"
+    alone = nn.Sequential(nn.Dropout(max(rates)))
+    variants.apply(alone, replace(config.variant, where=Where.all))
+    error = gradient_error(alone, training.system.device)
+    return {"check/gradient_error": error}, f"float64 on {training.system.device.type}"
+
+
+def _train(
+    training: Training,
+    recorder: Recorder,
+    checkpoints: Checkpoints,
+    peak: PeakMemory,
+    stop: list[str],
+) -> None:
+    """Steps and what goes to disk between them. A stop signal ends it with a checkpoint and Interrupted."""
+    keeps_best = training.config.select is Select.best
+    for step, metrics in training.steps():
+        recorder.journal.write(step, metrics)
+        if step == 1 and training.unnamed_masks:
+            log.warning("masks that no report names: %s", "; ".join(training.unnamed_masks))
+        if "val/loss" in metrics:
+            log.info("step %d/%d %s", step, training.total_steps, _short(metrics))
+            if keeps_best and training.found_best:
+                best_weights.save(recorder.folder, training.engine, step, checkpoints.best_steps())
+        wish = _Wish(training.ranks.most(_wish(stop, checkpoints)))
+        if wish is not _Wish.go_on:
+            state = {"training": training.state(), "peak_bytes": peak.bytes()}
+            recorder.check_claim()
+            checkpoints.save(state, step, training.progress.best_step, recorder.journal.sync())
+        if wish >= _Wish.stop:
+            checkpoints.wait()
+            training.ranks.wait()
+            signalled = stop[0] if stop else "a stop signal"
+            raise (Preempted if wish is _Wish.make_way else Interrupted)(
+                f"{signalled} at step {step} of {training.total_steps}; run the same command to go on"
+            )
+
+
+def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:
+    if stop:
+        return _Wish.make_way if signal.SIGUSR2.name in stop else _Wish.stop
+    return _Wish.checkpoint if checkpoints.is_due() else _Wish.go_on
+
+
+def _test(prepared: Prepared, config: RunConfig, folder: RunFolder) -> Metrics:
+    """Speed of the steps taken, and the test split under the selected weights."""
+    training = prepared.training
+    measured = training.timer.metrics(training.batch_size, prepared.model.tokens_per_sample)
+    assert training.instruments
+    measured |= training.instruments.finish(measured.get("speed/step_ms"))
+    if config.train.select is Select.best:
+        best_weights.load(folder, training.engine, training.progress.best_step)
+    dataset, length = prepared.dataset, config.dataset.max_length
+    if dataset.test is not None:
+        tested = training.evaluate(prepared.model.examples(dataset.test, length))
+        measured |= {f"test/{name}": value for name, value in tested.items()}
+    if dataset.unlabelled_test is not None and config.dataset.hub_config in FILE_NAMES:
+        _predict_for_glue(prepared, dataset.unlabelled_test, config, folder)
+    return measured | robustness.measure(config, training, prepared.model, dataset, prepared.ood)
+
+
+def _predict_for_glue(prepared: Prepared, split: Split, config: RunConfig, folder: RunFolder) -> None:
+    """Writes what the selected weights say of a test split whose labels GLUE's server keeps."""
+    unlabelled = Split(split.inputs, np.full(len(split), IGNORED))
+    examples = prepared.model.examples(unlabelled, config.dataset.max_length)
+    found = prepared.training.predict(examples)
+    if found is not None:
+        file = folder.artifacts / FILE_NAMES[str(config.dataset.hub_config)]
+        write_glue_predictions(file, [prepared.dataset.classes[label] for label in found.predicted])
+        log.info("predictions for GLUE's server: %s", file)
+
+
+def _final(config: RunConfig, journal: Journal | NoJournal, training: Training) -> Metrics:
+    """The last value of each metric; validation at the step whose weights were selected."""
+    last = journal.last_values()
+    if config.train.select is Select.best:
+        selected = journal.last_values(up_to_step=training.progress.best_step)
+        last |= {name: value for name, value in selected.items() if name.startswith("val/")}
+    return last
+
+
+def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
+    training = prepared.training
+    assert training.instruments
+    return environment(training.system.device) | {
+        **precision(training.module, training.system.precision),
+        "attention": attention(training.module),
+        "weights": prepared.model.weights,
+        **({"architecture": prepared.model.architecture} if prepared.model.architecture else {}),
+        **prepared.inputs,
+        **training.system.record(training.module),
+        **training.instruments.record(),
+        "peak_memory_source": peak.source,
+        **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
+    }
+
+
+def _short(metrics: Metrics) -> str:
+    return " ".join(f"{name}={value:.4g}" for name, value in metrics.items())

@@ -1,0 +1,88 @@
+"""Reading a journal: whole, from its end, and with lines that are no records."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from pmexp.errors import UserError
+from pmexp.run_folder import journal_lines
+from pmexp.run_folder.journal import Journal
+from pmexp.run_folder.journal_lines import lines_backwards, progress_of, read_lines
+
+GARBAGE = ["{nonsense", "[]", "5", '{"metric": "train/loss"}', "\x00\x00", "[" * 100_000, '{"step": "1"}']
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "journal.jsonl"
+
+
+def write(file: Path, steps: int) -> None:
+    with Journal(file) as opened:
+        opened.write(0, {"progress/steps_total": 5000})
+        for step in range(1, steps + 1):
+            opened.write(step, {"train/loss": 1 / step, "grad/norm": 1.0})
+
+
+@pytest.mark.parametrize("block", [1, 7, 100, 8192])
+def test_backwards_is_forwards_turned_round(file: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_lines, "_BLOCK_BYTES", block)
+    write(file, steps=30)
+    with file.open("a") as stream:
+        stream.write('{"metric": "cut')
+    assert list(lines_backwards(file)) == [record for record, _ in read_lines(file)][::-1]
+
+
+@pytest.mark.parametrize("content", ["", "\n", '{"metric": "cut'])
+def test_a_journal_without_a_whole_record(file: Path, content: str) -> None:
+    file.write_text(content)
+    assert [record for record in lines_backwards(file) if record] == []
+    assert progress_of(file).step == 0
+
+
+def test_progress_is_the_last_step_and_the_last_loss(file: Path) -> None:
+    assert progress_of(file) == progress_of(file.parent / "nowhere")
+    write(file, steps=400)
+    with Journal(file, file.stat().st_size) as opened:
+        for step in range(401, 700):  # more than one block
+            opened.write(step, {"grad/norm": 1.0})
+    found = progress_of(file)
+    assert (found.step, found.total, found.loss, found.damaged) == (699, 5000, 1 / 400, False)
+
+
+def test_a_loss_that_is_not_finite_is_told_as_such(file: Path) -> None:
+    with Journal(file) as opened:
+        opened.write(1, {"train/loss": 0.5})
+        opened.write(2, {"train/loss": math.inf})
+    assert math.isnan(progress_of(file).loss)
+
+
+def test_of_a_long_journal_only_the_ends_are_read(file: Path) -> None:
+    write(file, steps=2000)
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:2000], b"nonsense\n", *lines[2001:]]))
+    found = progress_of(file)
+    assert (found.step, found.total, found.damaged) == (2000, 5000, False)
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
+def test_a_line_that_is_no_record_is_named(file: Path, garbage: str) -> None:
+    write(file, steps=1)
+    good = file.read_bytes()
+    file.write_bytes(good + garbage.encode() + b"\n" + good.splitlines(keepends=True)[1])
+    for offset in (0, len(good)):
+        with pytest.raises(UserError, match=f"^{file}, line 4 is no line of a journal"):
+            list(read_lines(file, offset))
+    assert list(lines_backwards(file))[1] is None
+    found = progress_of(file)
+    assert found.step == 1 and not found.damaged  # the loss is behind the damage
+    file.write_bytes(good + garbage.encode() + b"\n")
+    found = progress_of(file)
+    assert (found.step, found.loss, found.damaged) == (1, 1.0, True)
+
+
+def test_a_file_without_line_ends_is_read_in_a_moment(file: Path) -> None:
+    file.write_bytes(b"x" * 10_000_000)
+    assert list(lines_backwards(file)) == []
+    assert progress_of(file).step == 0
