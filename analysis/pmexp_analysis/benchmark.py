@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import Comparison, CriterionConfig, ProtocolConfig, Statistic
+from pmexp.run_folder.journal import digest_of
 
 _VARIANTS = ("baseline", "pm-drop", "no-cache", "4bit")
 _SEEDS = 5
@@ -104,8 +106,14 @@ def _write(
     summary = {
         "status": "finished", "run_id": run.name, "labels": {**labels, "seed": seed}, "metrics": values,
         "settings": {"seed": seed, **_SETTINGS}, "environment": {"host": "none"}, "protocol": protocol,
+        "journal": _digest(run / "journal.jsonl"),
     }  # fmt: skip
     (run / "summary.json").write_text(json.dumps(summary))
+
+
+def _digest(journal: Path) -> dict[str, Any]:
+    with journal.open("rb") as stream:
+        return asdict(digest_of(stream))
 
 
 def _report(folder: Path, runs: int) -> float:
