@@ -38,6 +38,8 @@ def _upper(mean: float, error: float, sigma: float, low: float, high: float) -> 
         f = sigma - low
         square = sigma**2 - f**2
         return (mean * sigma + math.sqrt((mean * f) ** 2 + error**2 * square)) / square
+    if mean == error == 0:  # of equal methods: nothing is allowed for, and nothing is off
+        return 0.0
     f = high - sigma
     root = math.sqrt(max(0.0, (mean * f) ** 2 + error**2 * (sigma**2 - f**2)))
     return -(mean**2 - error**2) / (root - mean * sigma)
