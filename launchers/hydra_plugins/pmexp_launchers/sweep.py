@@ -10,7 +10,7 @@ from pmexp.config import RunConfig
 from pmexp.run_folder.failure import Kind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.plan import add_to_plan
-from pmexp.run_folder.state import State, state_of
+from pmexp.run_folder.state import State, unfinished_state
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def recorded_outcome(run: RunConfig) -> Outcome | None:
     if folder.is_finished():
         return Outcome(State.oom if folder.out_of_memory() else State.finished)
     if failure := folder.failed():
-        return Outcome(state_of(folder), failure["error"], kind=Kind(failure["kind"]))
+        state = unfinished_state(folder, failure, owner={})
+        return Outcome(state, failure["error"], kind=Kind(failure["kind"]))
     return None
 
 

@@ -20,7 +20,7 @@ from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import digest_of
 from pmexp.run_folder.journal_lines import RunProgress, progress_of, read_curve
 from pmexp.run_folder.plan import TOLD_APART_BY, Label, PlannedRun, labels_in, read_plan
-from pmexp.run_folder.state import State, state_of
+from pmexp.run_folder.state import State, unfinished_state
 from pmexp.run_folder.summary import Summary, read_summary
 
 _MARKS = ("summary.json", "failure.json", "owner.json", "journal.jsonl", "config.yaml")
@@ -121,13 +121,12 @@ def _read(folder: RunFolder, labels: Mapping[str, Label], settings: Mapping[str,
         return FoundRun(
             name, folder.path, state, labels, settings, summary, owner=folder.owner(), damage=damage
         )
-    state = state_of(folder)
+    failure, owner = folder.failed(), folder.owner()
+    state = unfinished_state(folder, failure, owner)
     unlabelled = ""
     if not labels and state is not State.pending:
         labels, unlabelled = _configured_labels(folder)
-    return FoundRun(
-        name, folder.path, state, labels, settings, None, folder.failed(), folder.owner(), unlabelled
-    )
+    return FoundRun(name, folder.path, state, labels, settings, None, failure, owner, unlabelled)
 
 
 def _label_damage(folder: RunFolder, summary: Summary, planned: Mapping[str, Label]) -> str:

@@ -2,7 +2,9 @@
 
 import socket
 import time
+from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 from pmexp.run_folder.folder import HEARTBEAT_S, RunFolder
 
@@ -33,9 +35,13 @@ def state_of(folder: RunFolder) -> State:
     """
     if folder.is_finished():
         return State.oom if folder.out_of_memory() else State.finished
-    if failure := folder.failed():
+    return unfinished_state(folder, folder.failed(), folder.owner())
+
+
+def unfinished_state(folder: RunFolder, failure: Mapping[str, Any], owner: Mapping[str, Any]) -> State:
+    """state_of() a run that has no summary, by what RunFolder.failed and .owner have read already."""
+    if failure:
         return State.interrupted if failure["status"] == State.interrupted.value else State.failed
-    owner = folder.owner()
     if not owner:  # it may be about to write who it is
         begun = State.stale if folder.journal.is_file() else State.pending
         return State.running if folder.is_claimed() else begun

@@ -1,7 +1,6 @@
 """The command: keys in, exit code out."""
 
 import json
-import os
 import shlex
 import sys
 import time
@@ -19,6 +18,7 @@ from pmexp.bench.gpu.plan import STAGES, TOTAL_SECONDS, Stage
 from pmexp.command.keys import own_keys, path_of
 from pmexp.errors import UserError
 from pmexp.masking import masked_arguments
+from pmexp.run_folder.files import write_atomically
 
 _USAGE = f"""\
 python -m pmexp.bench.gpu [key=value ...]   what only a CUDA device can settle, stage by stage
@@ -94,9 +94,7 @@ def _write(record: dict[str, Any], out: Path) -> None:
         (out, page(record)),
         (out.with_suffix(".json"), json.dumps(record, indent=1) + "\n"),
     ):
-        new = path.with_name(f"{path.name}.new")
-        new.write_text(text, encoding="utf-8")
-        os.replace(new, path)
+        write_atomically(path, text)
 
 
 def _faults(record: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Training steps of one set of weights, executed in several ways."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -21,6 +21,12 @@ class Way:
     around: Callable[[], AbstractContextManager[object]] = nullcontext  # each forward
 
 
+def trees_of(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+    """A copy of the module tree for each name, all over the weights and buffers of `module`."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return {name: copy.deepcopy(module, dict(shared)) for name in names}
+
+
 class Ways:
     """A module tree for each way, all over the same weights and one AdamW.
 
@@ -32,8 +38,7 @@ class Ways:
     ) -> None:
         """loss: of one forward of a tree like `module`; the batch is its own and always the same."""
         self._loss, self._ways = loss, ways
-        shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-        self._trees = {name: copy.deepcopy(module, dict(shared)) for name in ways}
+        self._trees = trees_of(module, ways)
         for name, way in ways.items():
             way.change(self._trees[name])
         self._weights = [weight for weight in module.parameters() if weight.requires_grad]

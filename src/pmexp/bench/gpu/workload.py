@@ -1,6 +1,5 @@
 """Training steps of a BERT as a masked language model on random tokens, under one variant or another."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 
+from pmexp.bench.gpu.ways import trees_of
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, SeededDropout, replace_dropout
 
@@ -104,8 +104,7 @@ class Workload:
         torch.manual_seed(0)
         with torch.device(device):
             module = untrained(size, attention).float().train()
-        shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-        self._modules = {variant: copy.deepcopy(module, dict(shared)) for variant in variants}
+        self._modules = trees_of(module, variants)
         for variant, own in self._modules.items():
             PUT_IN[variant](own)
         self._optimizer = torch.optim.AdamW(module.parameters(), lr=_LR, capturable=capturable)
