@@ -49,8 +49,10 @@ class Comparison(Enum):
     at_least = "at_least"
     at_most = "at_most"
     within = "within"  # -threshold to threshold: equivalence, by two one-sided tests
+    no_worse = "no_worse"  # than the reference by more than the threshold: non-inferiority, by one of them
 
 
+MARGINS = (Comparison.within, Comparison.no_worse)
 EQUIVALENCE = (Statistic.relative_change, Statistic.difference, Statistic.difference_in_sigma)
 _OF_RUNS = {Statistic.diverged, Statistic.largest_ratio, Statistic.only_fits}  # need no metric
 _AGAINST = {Statistic.times_smaller, Statistic.p_worse, *EQUIVALENCE}
@@ -108,11 +110,7 @@ def _check(key: str, criterion: CriterionConfig) -> None:
             "needs over=<a numeric key of the run>" if criterion.over is None else "has no over: leave it out"
         )
         raise UserError(f"{key}.over: {criterion.over}; statistic={statistic.name} {said}")
-    if criterion.comparison is Comparison.within and statistic not in EQUIVALENCE:
-        allowed = ", ".join(each.name for each in EQUIVALENCE)
-        raise UserError(f"{key}.comparison: within; statistic={statistic.name} has no margin, {allowed} have")
-    if criterion.comparison is Comparison.within and not criterion.threshold > 0:
-        raise UserError(f"{key}.threshold: {criterion.threshold} must be above 0 for comparison=within")
+    _check_margin(key, criterion)
     if not math.isfinite(criterion.threshold):
         raise UserError(f"{key}.threshold: {criterion.threshold} must be a number")
     for name, given, used in (
@@ -123,3 +121,23 @@ def _check(key: str, criterion: CriterionConfig) -> None:
             raise UserError(f"{key}.{name}: {given}; statistic={statistic.name} has no {name}: leave it out")
     if not criterion.tasks:
         raise UserError(f"{key}.tasks: [] matches no task; allowed are patterns such as 'bert-large/*'")
+
+
+def _check_margin(key: str, criterion: CriterionConfig) -> None:
+    said = criterion.comparison.name
+    if criterion.comparison not in MARGINS:
+        return
+    if criterion.statistic not in EQUIVALENCE:
+        allowed = ", ".join(each.name for each in EQUIVALENCE)
+        raise UserError(
+            f"{key}.comparison: {said}; statistic={criterion.statistic.name} has no margin, {allowed} have"
+        )
+    if not criterion.threshold > 0:
+        raise UserError(f"{key}.threshold: {criterion.threshold} must be above 0 for comparison={said}")
+    if criterion.comparison is Comparison.no_worse and not has_better_end(criterion.metric or ""):
+        raise UserError(f"{key}.comparison: no_worse; {criterion.metric} has no better end: use within")
+
+
+def has_better_end(metric: str) -> bool:
+    """Whether more or less of `metric`, as a criterion names it, is better; of a score one always is."""
+    return metric in SCORES or metric_of(metric).direction != "none"

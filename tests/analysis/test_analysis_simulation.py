@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 from pmexp.protocol import Comparison as Is
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
 from pmexp_analysis.criteria.pairs import Sides, judge_pairs
-from pmexp_analysis.criteria.result import Part
+from pmexp_analysis.criteria.result import TaskResult
 from pmexp_analysis.numbers import stats
 from pmexp_analysis.numbers.compare import comparisons
 from pmexp_analysis.numbers.resampling import bootstrap_intervals
@@ -97,7 +97,7 @@ def test_tost_has_its_exact_size_and_power(mean: float) -> None:
         assert tost_power(mean, sigma, 1.0, N) == pytest.approx(0.05, abs=1e-3)
 
 
-def judged(criterion: CriterionConfig, base: np.ndarray, ours: np.ndarray) -> list[Part]:
+def judged(criterion: CriterionConfig, base: np.ndarray, ours: np.ndarray) -> list[TaskResult]:
     """Of each row of two arrays of shape (trials, n)."""
     return [
         judge_pairs(

@@ -4,7 +4,7 @@ import pytest
 from run_folders import Runs
 
 from pmexp.protocol import CriterionConfig, ProtocolConfig
-from pmexp_analysis.criteria import Part
+from pmexp_analysis.criteria import TaskResult
 from pmexp_analysis.criteria.result import combined
 from pmexp_analysis.numbers.cells import mean_std, number, percent, probability
 from pmexp_analysis.numbers.compare import Row, comparisons, rows
@@ -110,7 +110,7 @@ def test_the_comparison_table_names_the_seeds_a_side_lacks(runs: Runs) -> None:
 
 def test_the_terminal_lists_missing_runs_by_name(demo: Runs) -> None:
     criterion = CriterionConfig(claim="less is kept", metric="memory/saved_bytes", threshold=1e9)
-    (judged,) = [combined("less", criterion, [Part("net/digits", "plain", "pass", "because")])]
+    (judged,) = [combined("less", criterion, [TaskResult("net/digits", "plain", "pass", "because")])]
     text = terminal([section_of(demo)], load_runs(demo.root, "demo").missing, "Yes.", [judged])
     lines = text.splitlines()
     assert lines[0] == "net/digits / plain"

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from pmexp.protocol import CriterionConfig, ProtocolConfig
-from pmexp_analysis.criteria.result import LEVEL, Part, decide
+from pmexp_analysis.criteria.result import LEVEL, TaskResult, decide
 from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.series import Series
 
@@ -14,7 +14,9 @@ _FEWEST_SETTINGS = 3
 _DIGITS = 9  # of an exponent; more are rounding
 
 
-def judge_growth(criterion: CriterionConfig, series: Series, metric: str, protocol: ProtocolConfig) -> Part:
+def judge_growth(
+    criterion: CriterionConfig, series: Series, metric: str, protocol: ProtocolConfig
+) -> TaskResult:
     """k of saving ~ setting^k, by least squares of the logarithms, with its t interval.
 
     The saving at a setting is the mean over seeds of baseline - method. Raises Undefined.
@@ -28,7 +30,7 @@ def judge_growth(criterion: CriterionConfig, series: Series, metric: str, protoc
     if (saved <= 0).any():
         worst = at[saved <= 0][0]
         said = f"nothing is saved at {series.over}={worst:g}"
-        return Part(series.task, series.system, "fail", said, n=len(savings))
+        return TaskResult(series.task, series.system, "fail", said, n=len(savings))
     fit = scipy_stats.linregress(np.log(at), np.log(saved))
     half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, len(at) - 2)) * float(fit.stderr)
     slope, low, high = (round(float(end), _DIGITS) for end in (fit.slope, fit.slope - half, fit.slope + half))
@@ -37,7 +39,7 @@ def judge_growth(criterion: CriterionConfig, series: Series, metric: str, protoc
         f"{at[0]:g} to {at[-1]:g}"
     )
     result = decide(low, high, criterion.comparison, criterion.threshold)
-    return Part(series.task, series.system, result, why, slope, low, high, len(at))
+    return TaskResult(series.task, series.system, result, why, slope, low, high, len(at))
 
 
 def _savings(series: Series, metric: str, protocol: ProtocolConfig) -> dict[float, float]:

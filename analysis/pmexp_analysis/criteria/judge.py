@@ -2,18 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from pmexp.protocol import CriterionConfig, Statistic
+from pmexp.protocol import Comparison, CriterionConfig, Statistic, has_better_end
 from pmexp.run_folder.state import State
 from pmexp_analysis.criteria.growth import judge_growth
 from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
 from pmexp_analysis.criteria.pairs import Sides, judge_pairs
-from pmexp_analysis.criteria.result import Judged, Part, combined
+from pmexp_analysis.criteria.result import Judged, TaskResult, combined
 from pmexp_analysis.criteria.runs import judge_divergence
 from pmexp_analysis.numbers.fits import Limits, lone_fits
 from pmexp_analysis.numbers.margins import is_about
 from pmexp_analysis.numbers.scales import Undefined
-from pmexp_analysis.numbers.scores import is_exact, resolve
+from pmexp_analysis.numbers.scores import is_exact, is_score, resolve
 from pmexp_analysis.numbers.series import series_over
 from pmexp_analysis.numbers.values import BySeed, SectionValues, values_of
 from pmexp_analysis.sources.experiment import Experiment, Member, Missing
@@ -28,10 +29,21 @@ def judge(experiment: Experiment, limits: Sequence[Limits]) -> list[Judged]:
     `limits`: what fits into memory.
     """
     sections = _sections(experiment)
+    criteria = {name: as_judged(one) for name, one in experiment.protocol.criteria.items()}
     return [
         combined(name, criterion, list(_parts(criterion, experiment, sections, limits)))
-        for name, criterion in experiment.protocol.criteria.items()
+        for name, criterion in criteria.items()
     ]
+
+
+def as_judged(criterion: CriterionConfig) -> CriterionConfig:
+    """Returns `criterion`, as no_worse where it says within a margin of a metric that has a better end.
+
+    No method fails for being better; whether it is within the margin is said beside the result.
+    """
+    if criterion.comparison is Comparison.within and has_better_end(criterion.metric or ""):
+        return replace(criterion, comparison=Comparison.no_worse)
+    return criterion
 
 
 def _sections(experiment: Experiment) -> list[SectionValues]:
@@ -46,7 +58,7 @@ def _parts(
     experiment: Experiment,
     sections: Sequence[SectionValues],
     limits: Sequence[Limits],
-) -> Iterable[Part]:
+) -> Iterable[TaskResult]:
     protocol, statistic = experiment.protocol, criterion.statistic
     if statistic is Statistic.only_fits:
         yield judge_lone_fit(criterion, limits, *lone_fits(experiment), protocol)
@@ -59,7 +71,7 @@ def _parts(
                 try:
                     yield judge_growth(criterion, series, criterion.metric or "", protocol)
                 except Undefined as error:
-                    yield Part(series.task, series.system, "not measured", str(error))
+                    yield TaskResult(series.task, series.system, "not measured", str(error))
     else:
         concerned = [one for one in sections if is_about(criterion, one.task)]
         if statistic is Statistic.diverged:
@@ -70,7 +82,7 @@ def _parts(
 
 def _divergences(
     criterion: CriterionConfig, sections: Sequence[SectionValues], experiment: Experiment
-) -> Iterable[Part]:
+) -> Iterable[TaskResult]:
     method = experiment.protocol.method
     runs: dict[tuple[str, str], list[Member]] = defaultdict(list)
     missing: dict[tuple[str, str], list[Missing]] = defaultdict(list)
@@ -84,23 +96,42 @@ def _divergences(
         yield judge_divergence(criterion, *at, runs[at], missing[at])
 
 
-def _of_pairs(criterion: CriterionConfig, section: SectionValues, experiment: Experiment) -> Part:
+def _of_pairs(criterion: CriterionConfig, section: SectionValues, experiment: Experiment) -> TaskResult:
     known = list(section.metrics)
     metric = resolve(criterion.metric or "", known)
     source = resolve(criterion.drop_from, known) if criterion.drop_from else None
     if metric is None or (criterion.drop_from and source is None):
         lacking = criterion.metric if metric is None else criterion.drop_from
         why = f"no run records {lacking}" if known else "no run finished"
-        return Part(section.task, section.system, "not measured", why)
+        return TaskResult(section.task, section.system, "not measured", why)
     method, baseline = (
         _values(section, variant, metric, source)
         for variant in (experiment.protocol.method, experiment.protocol.baseline)
     )
     counted = metric in experiment.counted or is_exact(metric)
+    sides = Sides(section.task, section.system, method, baseline, metric, counted)
+    shared = method.keys() & baseline.keys()
+    if is_score(metric) and all(method[seed] == baseline[seed] for seed in shared):
+        sides = replace(sides, one_training=_are_one_training(experiment, sides))
     try:
-        return judge_pairs(criterion, Sides(section.task, section.system, method, baseline, metric, counted))
+        return judge_pairs(criterion, sides)
     except Undefined as error:
-        return Part(section.task, section.system, "not measured", str(error))
+        return TaskResult(section.task, section.system, "not measured", str(error))
+
+
+def _are_one_training(experiment: Experiment, sides: Sides) -> bool:
+    """Whether the two runs of each pair have the same training losses at the same steps."""
+    losses: dict[tuple[str, int], dict[float, float]] = {}
+    for member in experiment.members:
+        at, curve = member.labels, member.run.curve
+        if (at.task, at.system) == (sides.task, sides.system):
+            points = zip(curve.metrics, curve.steps, curve.values, strict=True)
+            losses[at.variant, at.seed] = {step: v for metric, step, v in points if metric == "train/loss"}
+    method, baseline = experiment.protocol.method, experiment.protocol.baseline
+    return all(
+        losses.get((method, seed)) and losses[method, seed] == losses.get((baseline, seed))
+        for seed in sides.method.keys() & sides.baseline.keys()
+    )
 
 
 def _values(section: SectionValues, variant: str, metric: str, source: str | None) -> BySeed:

@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 
 from pmexp.protocol import CriterionConfig, ProtocolConfig
-from pmexp_analysis.criteria.result import Part, decide
+from pmexp_analysis.criteria.result import TaskResult, decide
 from pmexp_analysis.numbers.cells import number
 from pmexp_analysis.numbers.fits import Limits, Tries
 from pmexp_analysis.numbers.margins import is_about
 from pmexp_analysis.sources.experiment import Labels
 
 
-def judge_largest(criterion: CriterionConfig, limits: Limits, protocol: ProtocolConfig) -> Part:
+def judge_largest(criterion: CriterionConfig, limits: Limits, protocol: ProtocolConfig) -> TaskResult:
     """The largest setting that fits, method over baseline.
 
     The true limit lies between the largest that fits and the smallest that does not, so that the ratio has an
@@ -24,14 +24,14 @@ def judge_largest(criterion: CriterionConfig, limits: Limits, protocol: Protocol
         why = f"no {where} at which {protocol.method if baseline.largest else protocol.baseline} fits"
         if method.largest and baseline.largest:
             why = f"nothing ran out of memory: {protocol.baseline} fits at {where} {baseline.largest:g} still"
-        return Part(limits.task, limits.system, "not measured", why)
+        return TaskResult(limits.task, limits.system, "not measured", why)
     value = method.largest / baseline.largest if method.largest and baseline.largest else None
     result = decide(low, high, criterion.comparison, criterion.threshold)
     ends = [f"{number(end)}x" if math.isfinite(end) else "any" for end in (low, high)]
     said = [number(tries.largest) if tries.largest else "none" for tries in (method, baseline)]
     why = f"largest {where} {said[0]} against {said[1]}: between {ends[0]} and {ends[1]} as the tries lie"
     known = [end if math.isfinite(end) else None for end in (low, high)]
-    return Part(limits.task, limits.system, result, why, value, known[0], known[1])
+    return TaskResult(limits.task, limits.system, result, why, value, known[0], known[1])
 
 
 def _at_least(method: Tries, baseline: Tries) -> float:
@@ -57,7 +57,7 @@ def judge_lone_fit(
     fitting: Sequence[Labels],
     lacking: Sequence[Labels],
     protocol: ProtocolConfig,
-) -> Part:
+) -> TaskResult:
     """How many settings fit with the method alone: of the baseline's runs that were `lacking` memory those
     whose partner is among the method's `fitting` ones, and what was tried with both by pmexp.fit.
 
@@ -74,11 +74,13 @@ def judge_lone_fit(
             if method.largest >= baseline.first_lack:
                 found.append(f"{limit.task} at {limit.over}={method.largest:g} ({limit.how})")
     if not count:
-        return Part("all", "all", "not measured", "nothing ran out of memory with the baseline")
+        return TaskResult("all", "all", "not measured", "nothing ran out of memory with the baseline")
     value = float(len(found))
     if not found:
         why = f"none of {count} that lack memory with {protocol.baseline} fitted with {protocol.method}"
-        return Part("all", "all", "inconclusive", why, value)
+        return TaskResult("all", "all", "inconclusive", why, value)
     result = decide(value, value, criterion.comparison, criterion.threshold)
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return Part("all", "all", result, f"only with {protocol.method}: {', '.join(found[:3])}{more}", value)
+    return TaskResult(
+        "all", "all", result, f"only with {protocol.method}: {', '.join(found[:3])}{more}", value
+    )

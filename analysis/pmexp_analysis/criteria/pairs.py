@@ -1,24 +1,27 @@
 """Criteria on runs paired by seed: means, ratios, changes, differences, and whether a metric is worse."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special
 
 from pmexp.metrics.catalog import metric_of
-from pmexp.protocol import EQUIVALENCE, Comparison, CriterionConfig, Statistic
-from pmexp_analysis.criteria.result import LEVEL, Part, decide
+from pmexp.protocol import EQUIVALENCE, MARGINS, Comparison, CriterionConfig, Statistic
+from pmexp_analysis.criteria.power import in_words, seeds_needed
+from pmexp_analysis.criteria.result import LEVEL, TaskResult, decide
 from pmexp_analysis.numbers import scales, sigmas, stats
-from pmexp_analysis.numbers.cells import counted, number
+from pmexp_analysis.numbers.cells import counted, number, probability
+from pmexp_analysis.numbers.scores import is_score
 from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.numbers.values import BySeed
-
-_MOST_SEEDS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Sides:
-    """The values of the method and of the baseline in one task and system, of a metric that may be exact."""
+    """The values of the method and of the baseline in one task and system, of a metric that may be exact.
+
+    `one_training`: the runs of each pair are one training, so that equal values are no chance.
+    """
 
     task: str
     system: str
@@ -26,50 +29,43 @@ class Sides:
     baseline: BySeed
     metric: str
     exact: bool
+    one_training: bool = False
 
 
-def judge_pairs(criterion: CriterionConfig, sides: Sides) -> Part:
-    """Raises scales.Undefined where the statistic is not defined for these numbers."""
+def judge_pairs(criterion: CriterionConfig, sides: Sides) -> TaskResult:
+    """Judges one task and system. Raises scales.Undefined where its numbers have no such statistic."""
     ours, theirs = _paired(criterion, sides)
     if criterion.statistic is Statistic.p_worse:
         return _judge_p_worse(criterion, sides, ours - theirs)
     of_baseline = np.array(list(sides.baseline.values()))
-    sigma = stats.describe(of_baseline).std
-    sample = scales.sample(criterion.statistic, ours, theirs, sigma)
+    sample = scales.sample(criterion.statistic, ours, theirs, stats.describe(of_baseline).std)
     mean, n = float(sample.mean()), sample.size
     value = scales.said(criterion.statistic, mean)
-    about = Part(sides.task, sides.system, "inconclusive", "", value, n=n)
+    about = TaskResult(sides.task, sides.system, "inconclusive", "", value, n=n)
     what = "run" if criterion.statistic is Statistic.mean or criterion.against is not None else "pair"
+    shown = in_its_unit(criterion, value)
     if sides.exact and n == 1:
-        return _with(about, criterion, mean, mean, f"{_said(criterion, value)}, counted in one {what}")
+        return _with(about, criterion, sides, (mean, mean), f"{shown}, counted in one {what}")
     if not sides.exact and n < stats.FEWEST_PAIRS:
-        why = f"{_said(criterion, value)} in {counted(n, what)}: at least {stats.FEWEST_PAIRS} are needed"
-        return replace(about, why=why)
+        why = f"{shown} in {counted(n, what)}: at least {stats.FEWEST_PAIRS} are needed"
+        return replace(about, why=why, seeds_needed=stats.FEWEST_PAIRS)
+    if stats.is_constant(sample, float(np.abs(sample).max())):
+        why = f"{shown} in each of {counted(n, what)}"
+        if is_score(sides.metric) and not sides.exact and not sides.one_training:
+            return replace(about, why=f"{why}: scores are multiples of a step, and equal ones show no spread")
+        return _with(about, criterion, sides, (mean, mean), why)
     in_sigmas = criterion.statistic is Statistic.difference_in_sigma
-    if not (in_sigmas and sample.any()) and stats.is_constant(sample, float(np.abs(sample).max())):
-        return _with(about, criterion, mean, mean, f"{_said(criterion, value)} in each of {counted(n, what)}")
     interval = (
         sigmas.interval(ours - theirs, of_baseline, LEVEL) if in_sigmas else stats.t_interval(sample, LEVEL)
     )
     assert interval
-    low, high = interval
-    ends = [_said(criterion, scales.said(criterion.statistic, end)) for end in interval]
-    why = f"{_said(criterion, value)}, 90 % interval {ends[0]} to {ends[1]}, {counted(n, what)}"
-    judged = _with(about, criterion, low, high, why)
-    if judged.result == "inconclusive" and criterion.comparison is Comparison.within:
-        needed = _pairs_needed(
-            float(sample.std(ddof=1)), scales.tested(criterion.statistic, criterion.threshold)
-        )
-        judged = replace(judged, why=f"{why}; without any difference about {needed} would be needed")
-    if judged.result == "fail" and _is_better_side(criterion, sides, value):
-        judged = replace(judged, why=f"{why}: outside on the better side")
-    return judged
-
-
-def _is_better_side(criterion: CriterionConfig, sides: Sides, value: float) -> bool:
-    direction = metric_of(sides.metric).direction
-    better = (value > 0) == (direction == "max") and direction != "none"
-    return criterion.comparison is Comparison.within and better and criterion.drop_from is None
+    ends = [in_its_unit(criterion, scales.said(criterion.statistic, end)) for end in interval]
+    why = f"{shown}, 90 % interval {ends[0]} to {ends[1]}"
+    if criterion.comparison is Comparison.no_worse:
+        p = _p_of_margin(criterion, sides, sample, ours - theirs, of_baseline)
+        why += f", p {probability(p)} of being worse by the margin"
+    judged = _with(about, criterion, sides, interval, f"{why}, {counted(n, what)}")
+    return _with_seeds_needed(judged, criterion, sides, sample)
 
 
 def _paired(criterion: CriterionConfig, sides: Sides) -> tuple[Array, Array]:
@@ -89,14 +85,72 @@ def _paired(criterion: CriterionConfig, sides: Sides) -> tuple[Array, Array]:
     return ours, theirs
 
 
-def _with(part: Part, criterion: CriterionConfig, low: float, high: float, why: str) -> Part:
-    """`part` judged by its interval, whose ends are given in the tested scale."""
-    ends = [scales.said(criterion.statistic, end) for end in (low, high)]
-    result = decide(ends[0], ends[1], criterion.comparison, criterion.threshold)
-    return replace(part, result=result, why=why, low=ends[0], high=ends[1])
+def limit_of(criterion: CriterionConfig, metric: str) -> tuple[Comparison, float]:
+    """Returns what `no_worse` means: at least -threshold where more of `metric` is better, else at most."""
+    if criterion.comparison is not Comparison.no_worse:
+        return criterion.comparison, criterion.threshold
+    more_is_better = (metric_of(metric).direction == "max") == (criterion.drop_from is None)
+    if more_is_better:
+        return Comparison.at_least, -criterion.threshold
+    return Comparison.at_most, criterion.threshold
 
 
-def _judge_p_worse(criterion: CriterionConfig, sides: Sides, differences: Array) -> Part:
+def _with(
+    about: TaskResult, criterion: CriterionConfig, sides: Sides, interval: tuple[float, float], why: str
+) -> TaskResult:
+    """`about`, judged by its interval, whose ends are given in the tested scale."""
+    low, high = (scales.said(criterion.statistic, end) for end in interval)
+    comparison, threshold = limit_of(criterion, sides.metric)
+    result = decide(low, high, comparison, threshold)
+    if criterion.comparison is Comparison.no_worse:
+        why += f"; {_also_within(criterion, low, high)}"
+    return replace(about, result=result, why=why, low=low, high=high)
+
+
+def _also_within(criterion: CriterionConfig, low: float, high: float) -> str:
+    within = decide(low, high, Comparison.within, criterion.threshold)
+    said = in_its_unit(criterion, criterion.threshold).lstrip("+")
+    return {
+        "pass": f"within {said} on both sides",
+        "fail": f"not within {said}",
+    }.get(within, f"within {said} on both sides is not shown")
+
+
+def _p_of_margin(
+    criterion: CriterionConfig, sides: Sides, sample: Array, differences: Array, baseline: Array
+) -> float | None:
+    """One-sided p that the method is worse by the margin or more; `sample` is in the tested scale."""
+    comparison, threshold = limit_of(criterion, sides.metric)
+    side = 1 if comparison is Comparison.at_most else -1
+    if criterion.statistic is Statistic.difference_in_sigma:
+        return sigmas.p_beyond(side * differences, baseline, criterion.threshold)
+    return stats.p_above(side * (scales.tested(criterion.statistic, threshold) - sample))
+
+
+def _with_seeds_needed(
+    judged: TaskResult, criterion: CriterionConfig, sides: Sides, sample: Array
+) -> TaskResult:
+    """Adds how many seeds settle an open claim: of a margin if there is no difference, as a plan would take
+    it, else if the difference is what it looks like."""
+    if judged.result != "inconclusive":
+        return judged
+    std, mean = float(sample.std(ddof=1)), float(sample.mean())
+    comparison, threshold = limit_of(criterion, sides.metric)
+    both = comparison is Comparison.within
+    ends = (-threshold, threshold) if both else (threshold,)
+    limits = [scales.tested(criterion.statistic, end) for end in ends]
+    nearest = min(abs(limit) for limit in limits)
+    if criterion.comparison in MARGINS:
+        needed = seeds_needed(std, nearest, both)
+        if needed is None or needed > judged.n:
+            why = f"{judged.why}; without any difference {in_words(needed)} would be needed"
+            return replace(judged, why=why, seeds_needed=needed)
+    needed = seeds_needed(std, min(abs(mean - limit) for limit in limits if math.isfinite(limit)), both)
+    why = f"{judged.why}; {in_words(needed)} would settle it if the difference is the one seen"
+    return replace(judged, why=why, seeds_needed=needed)
+
+
+def _judge_p_worse(criterion: CriterionConfig, sides: Sides, differences: Array) -> TaskResult:
     direction, n = metric_of(sides.metric).direction, differences.size
     if direction == "none":
         raise scales.Undefined(f"{sides.metric} has no worse end")
@@ -104,25 +158,16 @@ def _judge_p_worse(criterion: CriterionConfig, sides: Sides, differences: Array)
     p = stats.p_above(worse)
     if p is None or (not sides.exact and n < stats.FEWEST_PAIRS):
         why = f"{counted(n, 'pair')}: at least {stats.FEWEST_PAIRS} are needed"
-        return Part(sides.task, sides.system, "inconclusive", why, p, n=n)
+        needed = stats.FEWEST_PAIRS
+        return TaskResult(sides.task, sides.system, "inconclusive", why, p, n=n, seeds_needed=needed)
     result = decide(p, p, criterion.comparison, criterion.threshold)
     why = f"one-sided paired p {number(p, 3)}, mean difference {number(float(differences.mean()), 3)}"
     why += f" {metric_of(sides.metric).unit}, {counted(n, 'pair')}"
-    return Part(sides.task, sides.system, result, why, p, n=n)
+    return TaskResult(sides.task, sides.system, result, why, p, n=n)
 
 
-def _pairs_needed(std: float, margin: float) -> str:
-    """Pairs with which equivalence would be found with a power of 0.8 if there is no difference, by t
-    quantiles (Phillips, 1990), for differences of this standard deviation and a margin in the same scale."""
-    low, high = 2, _MOST_SEEDS
-    while high - low > 1:  # the first n that suffices lies in (low, high]
-        n = (low + high) // 2
-        reach = sum(special.stdtrit(n - 1, p) for p in (1 - stats.SIGNIFICANCE, (1 + stats.POWER) / 2))
-        low, high = (low, n) if reach * std / n**0.5 <= margin else (n, high)
-    return f"{high} seeds" if high < _MOST_SEEDS else "over a million seeds"
-
-
-def _said(criterion: CriterionConfig, value: float) -> str:
+def in_its_unit(criterion: CriterionConfig, value: float) -> str:
+    """`value` of the criterion's statistic, as a sentence has it."""
     if value == 0 and criterion.statistic in EQUIVALENCE:
         return "no difference"
     if criterion.statistic is Statistic.relative_change:

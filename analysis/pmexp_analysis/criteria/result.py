@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pmexp.protocol import Comparison, CriterionConfig
+from pmexp_analysis.criteria.power import in_words
 
 Result = Literal["pass", "fail", "inconclusive", "not measured"]
 _WORST_FIRST: tuple[Result, ...] = ("fail", "inconclusive", "not measured", "pass")
@@ -12,7 +13,7 @@ LEVEL = 0.90  # of a criterion's interval: 5 % a side
 
 
 @dataclass(frozen=True)
-class Part:
+class TaskResult:
     """A criterion in one task and system: the statistic, its 90 % interval (None: there is none), over n runs
     or pairs of runs, and in words what it rests on."""
 
@@ -24,6 +25,7 @@ class Part:
     low: float | None = None
     high: float | None = None
     n: int = 0
+    seeds_needed: int | None = None  # of an open claim that more seeds settle
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ class Judged:
     result: Result
     value: float | None
     why: str
-    parts: list[Part]
+    parts: list[TaskResult]
+    seeds_needed: int | None = None  # in the task that needs most, of a claim that is open for want of seeds
 
 
-def combined(name: str, criterion: CriterionConfig, parts: Sequence[Part]) -> Judged:
+def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult]) -> Judged:
     """Passes where it passes everywhere. A part that was not measured leaves the rest inconclusive."""
     result: Result = "not measured"
+    needed = [part.seeds_needed for part in parts if part.result == "inconclusive"]
     why = f"no finished run of a task like {', '.join(criterion.tasks)}"
     value = None
     if parts:
@@ -67,10 +71,11 @@ def combined(name: str, criterion: CriterionConfig, parts: Sequence[Part]) -> Ju
         value=value,
         why=why,
         parts=list(parts),
+        seeds_needed=max(filter(None, needed), default=None) if result == "inconclusive" else None,
     )
 
 
-def _any(parts: Sequence[Part], result: Result) -> bool:
+def _any(parts: Sequence[TaskResult], result: Result) -> bool:
     return any(part.result == result for part in parts)
 
 
@@ -86,20 +91,38 @@ def decide(low: float, high: float, comparison: Comparison, threshold: float) ->
 
 
 def answer(judged: Sequence[Judged], method: str) -> tuple[Result, str]:
-    """The verdict on the whole experiment, and the sentence that says it."""
+    """Returns the verdict on the whole experiment, and the question with its answer that says it."""
     if not judged:
         return "not measured", "No success criteria were written down for this experiment."
     named = {result: [one.name for one in judged if one.result == result] for result in _WORST_FIRST}
-    count = f"{len(judged)} criteria" if len(judged) > 1 else "1 criterion"
-    if len(named["pass"]) == len(judged):
-        return "pass", f"Yes: {method} meets {'all ' if len(judged) > 1 else 'its '}{count}."
-    others = [
-        f"{len(names)} {result} ({', '.join(names)})"
-        for result, names in named.items()
-        if names and result != "pass"
-    ]
-    passed = f"{len(named['pass'])} of {method}'s {count} pass{'' if len(judged) > 1 else 'es'}"
-    if named["fail"]:
-        return "fail", f"No: {passed}, {', '.join(others)}."
-    result: Result = "not measured" if len(named["not measured"]) == len(judged) else "inconclusive"
-    return result, f"Not shown: {passed}, {', '.join(others)}."
+    every = len(judged)
+    result: Result
+    if len(named["pass"]) == every:
+        return "pass", f"Are all claims met? Yes: {method} meets {'all ' if every > 1 else 'its '}{every}."
+    if failed := named["fail"]:
+        result = "fail"
+        clauses = [f"No: {method} misses {len(failed)} of {every} ({', '.join(failed)})", *_open(judged)]
+    elif len(named["not measured"]) == every:
+        result, clauses = (
+            "not measured",
+            [f"Not measured: no run tells of {', '.join(named['not measured'])}"],
+        )
+    else:
+        first, *others = _open(judged)
+        result, clauses = "inconclusive", [f"Not settled: {first}", *others]
+    if met := named["pass"]:
+        clauses.append(f"{method} meets {len(met)}{'' if failed else f' of {every}'}")
+    return result, f"Are all claims met? {'; '.join(clauses)}."
+
+
+def _open(judged: Sequence[Judged]) -> list[str]:
+    """Clauses on what is open: for want of seeds, for another reason, for want of any measurement."""
+    clauses = []
+    if seeds := [one for one in judged if one.seeds_needed]:
+        each = ", ".join(f"{one.name}: {in_words(one.seeds_needed or 0)}" for one in seeds)
+        clauses.append(f"{len(seeds)} {'need' if len(seeds) > 1 else 'needs'} more seeds ({each})")
+    for result, said in (("inconclusive", "open for another reason"), ("not measured", "not measured")):
+        names = [one.name for one in judged if one.result == result and not one.seeds_needed]
+        if names:
+            clauses.append(f"{len(names)} {'are' if len(names) > 1 else 'is'} {said} ({', '.join(names)})")
+    return clauses

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 
 from pmexp.protocol import CriterionConfig
-from pmexp_analysis.criteria.result import Part, decide
+from pmexp_analysis.criteria.result import TaskResult, decide
 from pmexp_analysis.sources.experiment import DIVERGED, FINISHED, Member, Missing
 
 
 def judge_divergence(
     criterion: CriterionConfig, task: str, system: str, runs: Sequence[Member], missing: Sequence[Missing]
-) -> Part:
+) -> TaskResult:
     """How many of the method's `runs` diverged; `missing` are those of its runs that have no result."""
     diverged = sorted(member.labels.seed for member in runs if member.state == DIVERGED)
     finished = [member for member in runs if member.state in (FINISHED, DIVERGED)]
     if not finished:
-        return Part(task, system, "not measured", "no run of the method finished")
+        return TaskResult(task, system, "not measured", "no run of the method finished")
     result = decide(len(diverged), len(diverged), criterion.comparison, criterion.threshold)
     lost = [one for one in missing if one.state != DIVERGED]
     ended = f"{len(finished)} of {len(finished) + len(lost)} runs finished"
@@ -25,4 +25,4 @@ def judge_divergence(
         result = "inconclusive"
     else:
         why = f"{ended}, all with finite losses and scores"
-    return Part(task, system, result, why, float(len(diverged)), n=len(finished))
+    return TaskResult(task, system, result, why, float(len(diverged)), n=len(finished))

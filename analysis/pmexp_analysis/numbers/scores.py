@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pmexp.metrics.catalog import metric_of
 
 _SECTIONS = ("test", "val", "ood", "fgsm", "train", "memory", "speed")
+_OF_SPLITS = _SECTIONS[:4]
 
 
 def in_order(metrics: Iterable[str]) -> list[str]:
@@ -31,6 +32,11 @@ def is_exact(metric: str) -> bool:
         return metric_of(metric).exact
     except KeyError:
         return False
+
+
+def is_score(metric: str) -> bool:
+    """Whether `metric` is a score: a multiple of a step, such as 1/n, of which more is better."""
+    return metric.split("/")[0] in _OF_SPLITS and _direction(metric) == "max"
 
 
 def scores(metrics: Sequence[str], splits: Sequence[str] = ("test", "val")) -> list[str]:

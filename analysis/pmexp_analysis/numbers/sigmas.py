@@ -7,6 +7,7 @@ margin scaled by the reference; of normal values mean and deviation are independ
 """
 
 import math
+from collections.abc import Callable
 
 from scipy import optimize, special
 
@@ -50,15 +51,29 @@ def tost(differences: Array, baseline: Array, margin: float) -> float | None:
 
     None for n < 2; 0.5 stands for all p above it. Raises Undefined as `interval` does.
     """
+    return _level_at_which(differences, baseline, lambda low, high: max(high, -low) - margin)
+
+
+def p_beyond(differences: Array, baseline: Array, margin: float) -> float | None:
+    """One-sided p that the mean is `margin` standard deviations or more.
+
+    The level at which the upper end of the interval just reaches it. None, 0.5 and Undefined as of `tost`.
+    """
+    return _level_at_which(differences, baseline, lambda _, high: high - margin)
+
+
+def _level_at_which(
+    differences: Array, baseline: Array, outside: Callable[[float, float], float]
+) -> float | None:
+    """The p at which `outside`, of the ends of the interval with p on either side, is zero."""
     if differences.size < 2:
         return None
 
-    def outside(p: float) -> float:
-        low, high = interval(differences, baseline, 1 - 2 * p)
-        return max(high, -low) - margin
+    def at(p: float) -> float:
+        return outside(*interval(differences, baseline, 1 - 2 * p))
 
-    if outside(_SMALLEST_P) <= 0:
+    if at(_SMALLEST_P) <= 0:
         return 0.0
-    if outside(0.5) >= 0:
+    if at(0.5) >= 0:
         return 0.5
-    return float(optimize.brentq(outside, _SMALLEST_P, 0.5))
+    return float(optimize.brentq(at, _SMALLEST_P, 0.5))

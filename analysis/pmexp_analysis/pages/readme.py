@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pmexp.errors import UserError
-from pmexp_analysis.criteria import Judged, Part
+from pmexp_analysis.criteria import Judged, TaskResult
 from pmexp_analysis.numbers.compare import Comparison, Row
 from pmexp_analysis.numbers.sections import sections
 from pmexp_analysis.pages import formats, tables
@@ -59,7 +59,9 @@ def block(report: Mapping[str, Any]) -> str:
     rows = [Row(**row) for row in report["rows"]]
     comparisons = [Comparison(**one) for one in report["comparisons"]]
     parts = sections(rows, comparisons, report["protocol"]["baseline"])
-    judged = [Judged(**{**one, "parts": [Part(**p) for p in one["parts"]]}) for one in report["criteria"]]
+    judged = [
+        Judged(**{**one, "parts": [TaskResult(**p) for p in one["parts"]]}) for one in report["criteria"]
+    ]
     criteria = tables.criteria_table(judged)
     shown = Table(criteria.headings[:4], [cells[:4] for cells in criteria.cells])
     blocks = [

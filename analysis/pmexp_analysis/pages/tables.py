@@ -131,6 +131,8 @@ def _value(one: Judged) -> str:
 
 
 def _threshold(one: Judged) -> str:
+    if one.comparison == "no_worse":
+        return f"≤ {_of_statistic(one, one.threshold, signed=False)} worse"
     sign = {"at_least": "≥ ", "at_most": "≤ ", "within": "±"}[one.comparison]
     return sign + _of_statistic(one, one.threshold, signed=False)
 
