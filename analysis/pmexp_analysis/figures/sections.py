@@ -10,6 +10,7 @@ from pmexp.protocol import Statistic
 from pmexp_analysis import plots
 from pmexp_analysis.figures.drawn import Drawn
 from pmexp_analysis.numbers.cells import mean_std
+from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.margins import Margin, margin_of
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.sections import Section
@@ -51,26 +52,41 @@ def _forest(experiment: Experiment, section: Section) -> tuple[Figure, str] | No
     effects = []
     for metric in dict.fromkeys([*section.scores, *_FOREST]):
         margin = margin_of(experiment.protocol, section.task, metric, section.metrics)
-        for variant in section.variants:
-            one = section.comparisons.get((variant, metric))
-            if one is not None and one.mean_difference is not None:
-                effects.append(
-                    plots.Effect(
-                        metric=metric,
-                        unit=one.unit,
-                        direction=one.direction,
-                        label=variant,
-                        estimate=one.mean_difference,
-                        low=one.ci_low,
-                        high=one.ci_high,
-                        margin=_margin(margin, section, metric),
-                        verdict=one.verdict,
-                    )
-                )
+        found = [section.comparisons.get((variant, metric)) for variant in section.variants]
+        compared = [one for one in found if one is not None and one.mean_difference is not None]
+        in_percent = metric not in section.scores and all(_has_ratio(one) for one in compared)
+        effects += [_effect(one, margin, section, in_percent) for one in compared]
     if not effects:
         return None
     about = f"Differences to {section.baseline} with 95 % t intervals; the band is the margin of equivalence."
     return plots.forest(effects), about
+
+
+def _has_ratio(one: Comparison) -> bool:
+    return one.relative_difference is not None and (one.n == 1 or one.relative_low is not None)
+
+
+def _effect(one: Comparison, margin: Margin | None, section: Section, in_percent: bool) -> plots.Effect:
+    """A row of the forest: in percent, as tables and criteria say a change, or in the metric's unit."""
+    known = {
+        "metric": one.metric,
+        "direction": one.direction,
+        "label": one.variant,
+        "verdict": one.verdict,
+    }
+    if in_percent and one.relative_difference is not None:
+        ends = [None if end is None else 100 * end for end in (one.relative_low, one.relative_high)]
+        zone = (margin and margin.statistic is Statistic.relative_change and 100 * margin.threshold) or None
+        estimate = 100 * one.relative_difference
+        return plots.Effect(**known, unit="%", estimate=estimate, low=ends[0], high=ends[1], margin=zone)
+    return plots.Effect(
+        **known,
+        unit=one.unit,
+        estimate=one.mean_difference or 0.0,
+        low=one.ci_low,
+        high=one.ci_high,
+        margin=_margin(margin, section, one.metric),
+    )
 
 
 def _margin(margin: Margin | None, section: Section, metric: str) -> float | None:

@@ -2,7 +2,7 @@
 
 import math
 
-from pmexp_analysis.numbers.compare import Row
+from pmexp_analysis.numbers.compare import Comparison, Row
 
 MIB = 2**20
 NOTHING = "-"
@@ -47,6 +47,15 @@ def mean_std(row: Row | None) -> str:
 def percent(fraction: float | None) -> str:
     """A relative difference as a signed percentage."""
     return NOTHING if fraction is None else f"{100 * fraction:+.1f}%"
+
+
+def change(one: Comparison | None) -> str:
+    """A comparison's relative difference, or its absolute one where the values have no ratio."""
+    if one is None or one.relative_difference is not None or one.mean_difference is None:
+        return percent(one.relative_difference if one else None)
+    text = number(scaled(one.mean_difference, one.unit), digits=3)
+    sign = "+" if one.mean_difference > 0 else ""
+    return f"{sign}{text} {shown_unit(one.unit)}".rstrip()
 
 
 def probability(p: float | None) -> str:

@@ -44,6 +44,7 @@ class Comparison:
     """A variant against the baseline in one metric: differences are variant - baseline over the `n` pairs of
     one seed, with 95 % intervals; the Welch test and `probability_greater` take every seed of either side.
     `missing_seeds` names, for the sides "variant" and "baseline", the seeds that only the other side has.
+    `relative_difference` is that of `scales.relative_change`, None where the pairs have no ratio.
     `holm_p` corrects `paired_p` over the protocol's family. `tost_p` is of equivalence within `margin`, where
     the protocol has one. `detectable` is the smallest difference that n such pairs would show."""
 
@@ -58,6 +59,8 @@ class Comparison:
     missing_seeds: dict[str, list[int]]
     mean_difference: float | None = None
     relative_difference: float | None = None
+    relative_low: float | None = None
+    relative_high: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
     bootstrap_low: float | None = None
@@ -172,9 +175,13 @@ def compare(
 def _of_pairs(ours: Array, theirs: Array) -> dict[str, Any]:
     """The fields that pairs of one seed give (shape (n,) each, n >= 1)."""
     differences = ours - theirs
-    difference, base_mean = float(differences.mean()), float(theirs.mean())
-    relative = difference / base_mean if base_mean != 0 else None
-    means = {"mean_difference": difference, "relative_difference": relative}
+    difference = float(differences.mean())
+    means: dict[str, Any] = {
+        "mean_difference": difference,
+        "relative_difference": scales.relative_change(ours, theirs),
+    }
+    if relative := scales.relative_interval(ours, theirs):
+        means |= {"relative_low": relative[0], "relative_high": relative[1]}
     if not differences.any():
         span = 0.0 if differences.size > 1 else None
         return {**means, "ci_low": span, "ci_high": span, "verdict": "identical"}

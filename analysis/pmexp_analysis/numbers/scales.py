@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from pmexp.protocol import Statistic
-from pmexp_analysis.numbers.stats import Array
+from pmexp_analysis.numbers.stats import Array, t_interval
 
 _DIGITS = 12
 _LARGEST = 709.0  # that exp takes
@@ -38,6 +38,31 @@ def sample(statistic: Statistic, method: Array, reference: Array, sigma: float |
         raise Undefined("a ratio needs numbers above zero")
     change = np.log(method) - np.log(reference)  # a ratio could overflow
     return -change if statistic is Statistic.times_smaller else change
+
+
+def relative_change(method: Array, reference: Array) -> float | None:
+    """Returns the relative change of pairs (shape (n,) each), a fraction, as all that is said of it has it.
+
+    Its sign is that of the difference, of negative numbers too.
+
+    It is the mean logarithm of the ratios, said as a fraction. None where zeros or two signs leave no ratio.
+    """
+    for sign in (1, -1):
+        ours, theirs = sign * method, sign * reference
+        if (theirs > 0).all() and (ours > 0).all():
+            mean = float(sample(Statistic.relative_change, ours, theirs, None).mean())
+            return sign * said(Statistic.relative_change, mean)
+        if (theirs > 0).all() and not ours.any():  # nothing is left of any pair
+            return -1.0 * sign
+    return None if (method - reference).any() else 0.0
+
+
+def relative_interval(method: Array, reference: Array) -> tuple[float, float] | None:
+    """Returns the 95 % t interval of `relative_change`; None for one pair, or a number that is not positive."""
+    if (method <= 0).any() or (reference <= 0).any():
+        return None
+    ends = t_interval(sample(Statistic.relative_change, method, reference, None))
+    return ends and (said(Statistic.relative_change, ends[0]), said(Statistic.relative_change, ends[1]))
 
 
 def said(statistic: Statistic, tested: float) -> float:

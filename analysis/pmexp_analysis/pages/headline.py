@@ -1,6 +1,6 @@
 """The sentence that says what a section found, computed from its numbers."""
 
-from pmexp_analysis.numbers.cells import mean_std, number, percent, probability
+from pmexp_analysis.numbers.cells import change, mean_std, number, probability
 from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.sections import Section
@@ -25,25 +25,26 @@ def _sentence(section: Section, variant: str) -> str:
 
 
 def _mask(section: Section, variant: str) -> str:
+    one = section.comparisons.get((variant, _MASK))
     mine, base = section.rows.get((variant, _MASK)), section.rows.get((section.baseline, _MASK))
-    if mine is None or base is None or mine.mean is None or base.mean is None:
+    if one is None or mine is None or base is None or mine.mean is None or base.mean is None:
         return ""
     text = f"keeps {number(mine.mean)} mask bytes an element against {number(base.mean)}"
-    if mine.mean > 0 and base.mean > 0 and mine.mean != base.mean:
-        ratio = base.mean / mine.mean
+    if one.relative_difference and one.relative_difference > -1:
+        ratio = 1 / (1 + one.relative_difference)
         text += f" ({ratio:.1f}x smaller)" if ratio > 1 else f" ({1 / ratio:.1f}x larger)"
     return text
 
 
 def _memory(section: Section, variant: str) -> str:
     one = section.comparisons.get((variant, section.memory))
-    if one is None or one.relative_difference is None:
+    if one is None or one.mean_difference is None:
         return ""
     what = {"memory/saved_bytes": "the bytes saved for backward", "memory/peak_bytes": "the peak memory"}
-    change, size = one.relative_difference, f"{abs(100 * one.relative_difference):.1f}%"
-    if change == 0:
+    if one.mean_difference == 0:
         return f"leaves {what[section.memory]} as they are"
-    return f"{'cuts' if change < 0 else 'raises'} {what[section.memory]} by {size}"
+    fewer = (one.relative_difference or one.mean_difference) < 0
+    return f"{'cuts' if fewer else 'raises'} {what[section.memory]} by {change(one).lstrip('+-')}"
 
 
 def _scores(section: Section, variant: str) -> list[str]:
@@ -68,6 +69,6 @@ def _evidence(one: Comparison) -> str:
 
 def _speed(section: Section, variant: str) -> str:
     one = section.comparisons.get((variant, section.throughput))
-    if one is None or one.relative_difference is None:
+    if one is None or one.mean_difference is None:
         return ""
-    return f"{label_of(section.throughput)} {percent(one.relative_difference)} ({_evidence(one)})"
+    return f"{label_of(section.throughput)} {change(one)} ({_evidence(one)})"

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from pmexp_analysis.criteria import Judged
-from pmexp_analysis.numbers.cells import NOTHING, mean_std, number, percent, probability, scaled, shown_unit
+from pmexp_analysis.numbers.cells import (
+    NOTHING,
+    change,
+    mean_std,
+    number,
+    percent,
+    probability,
+    scaled,
+    shown_unit,
+)
 from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.hparams import Grid
 from pmexp_analysis.numbers.scores import in_order, label_of
@@ -38,7 +47,7 @@ class Table:
 
 def result_table(section: Section) -> Table:
     """One line a variant: its scores, memory and speed, then the change of memory and speed against the
-    baseline in percent of it."""
+    baseline in percent of it, or in its unit where there is no ratio."""
     metrics = section.scores + [m for m in (*_CELLS, section.throughput) if m in section.metrics]
     against = [m for m in (section.memory, section.throughput) if m in section.metrics]
     headings = [
@@ -51,9 +60,8 @@ def result_table(section: Section) -> Table:
     for variant in section.variants:
         mine = [section.rows.get((variant, metric)) for metric in metrics]
         n = max((row.n for row in mine if row), default=0)
-        relative = [section.comparisons.get((variant, metric)) for metric in against]
         cells.append([variant, str(n), *map(mean_std, mine)])
-        cells[-1] += [percent(c.relative_difference) if c else NOTHING for c in relative]
+        cells[-1] += [change(section.comparisons.get((variant, metric))) for metric in against]
     return Table(headings, cells)
 
 
