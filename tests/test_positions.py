@@ -46,6 +46,22 @@ def test_the_trained_positions_are_repeated(name: str) -> None:
     assert rows.requires_grad and module.embeddings.position_embeddings.weight.grad[-1].any()
 
 
+@pytest.mark.parametrize("window", [4, [4, 8]])
+@pytest.mark.parametrize("length", [1, 4, 5, 8, 13])
+def test_the_computed_length_is_what_the_layers_see(window: int | list[int], length: int) -> None:
+    sizes = {**SIZES, "num_hidden_layers": 2 if isinstance(window, list) else 1}
+    config = hf.LongformerConfig(**sizes, max_position_embeddings=22, attention_window=window)
+    for module in (hf.LongformerModel(config), MODELS["bert"]()):
+        seen: list[int] = []
+        module.encoder.layer[0].register_forward_pre_hook(
+            lambda _, args, kwargs, seen=seen: seen.append((args or tuple(kwargs.values()))[0].shape[1]),
+            with_kwargs=True,
+        )
+        with torch.no_grad():
+            module(torch.randint(3, 99, (1, length)))
+        assert seen == [positions.computed_length(length, module)]
+
+
 def test_what_cannot_be_extended_says_so() -> None:
     rotary = hf.GPTJModel(hf.GPTJConfig(vocab_size=99, n_embd=16, n_layer=1, n_head=2, rotary_dim=4))
     assert positions.limit(rotary) == 2048

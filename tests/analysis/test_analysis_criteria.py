@@ -409,6 +409,29 @@ def test_growth_needs_three_settings_and_a_saving(runs: Runs) -> None:
     assert (one.result, one.why) == ("fail", "nothing is saved at dataset.max_length=256")
 
 
+def padded(runs: Runs, lengths: list[int], window: int, task: str = "longformer/listops") -> Judged:
+    """A method that saves in proportion to the length that a model with so wide a window computes with."""
+    for length in lengths:
+        ran = float(-(-length // window) * window)
+        for variant, value in (("baseline", 1e6), (METHOD, 1e6 - 4 * ran)):
+            finals = {"memory/saved_bytes": value, "progress/computed_length": ran}
+            runs.finished(variant, 0, finals, settings={LENGTH: length}, task=task)
+    growth = {"statistic": Statistic.growth_exponent, "over": LENGTH, "threshold": 1.0, **MORE}
+    return judged(runs, metric="memory/saved_bytes", **growth)
+
+
+def test_growth_is_fitted_over_the_lengths_that_ran(runs: Runs) -> None:
+    one = padded(runs, [128, 256, 512, 1024, 2048], window=512)
+    assert (one.result, one.value, one.parts[0].n) == ("pass", 1.0, 3)
+    assert one.why.endswith("3 settings from 512 to 2048; lengths 128, 256, 512 ran as 512")
+
+
+def test_lengths_that_all_ran_as_one_settle_nothing(runs: Runs) -> None:
+    one = padded(runs, [128, 256, 512], window=512)
+    assert (one.result, one.parts[0].n, one.seeds_needed) == ("inconclusive", 1, None)
+    assert one.why.startswith("not settled: lengths 128, 256, 512 ran as 512; at least 3 different ones")
+
+
 # --- what fits
 
 

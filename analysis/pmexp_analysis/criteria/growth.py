@@ -1,6 +1,7 @@
 """Criteria on how a saving grows with a setting."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import numpy as np
 from scipy import stats as scipy_stats
@@ -11,26 +12,32 @@ from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.series import Series
 
 _FEWEST_SETTINGS = 3
+_RAN_AS = {"dataset.max_length": "progress/computed_length"}  # what was configured, and what ran
 _DIGITS = 9  # of an exponent; more are rounding
 
 
 def judge_growth(
     criterion: CriterionConfig, series: Series, metric: str, protocol: ProtocolConfig
 ) -> TaskResult:
-    """k of saving ~ setting^k, by least squares of the logarithms, with its t interval.
+    """Judges k of saving ~ setting^k, by least squares of the logarithms, with its t interval.
 
-    The saving at a setting is the mean over seeds of baseline - method. Raises Undefined.
+    The saving at a setting is the mean over seeds of baseline - method. Settings that ran as one, such as
+    lengths that a model pads to one, are one. Raises Undefined where fewer than needed were configured.
     """
-    savings = _savings(series, metric, protocol)
-    if len(savings) < _FEWEST_SETTINGS:
+    savings, ran_as = _savings(series, metric, protocol)
+    if len(ran_as) < _FEWEST_SETTINGS:
         raise Undefined(
-            f"{len(savings)} settings of {series.over} with both: at least {_FEWEST_SETTINGS} are needed"
+            f"{len(ran_as)} settings of {series.over} with both: at least {_FEWEST_SETTINGS} are needed"
         )
+    said = _said_to_have_run(series.over, ran_as)
+    if len(savings) < _FEWEST_SETTINGS:
+        why = f"not settled: {said}; at least {_FEWEST_SETTINGS} different ones are needed"
+        return TaskResult(series.task, series.system, "inconclusive", why, n=len(savings))
     at, saved = np.array(sorted(savings)), np.array([savings[setting] for setting in sorted(savings)])
     if (saved <= 0).any():
         worst = at[saved <= 0][0]
-        said = f"nothing is saved at {series.over}={worst:g}"
-        return TaskResult(series.task, series.system, "fail", said, n=len(savings))
+        why = f"nothing is saved at {series.over}={worst:g}"
+        return TaskResult(series.task, series.system, "fail", why, n=len(savings))
     fit = scipy_stats.linregress(np.log(at), np.log(saved))
     half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, len(at) - 2)) * float(fit.stderr)
     slope, low, high = (round(float(end), _DIGITS) for end in (fit.slope, fit.slope - half, fit.slope + half))
@@ -39,17 +46,42 @@ def judge_growth(
         f"{at[0]:g} to {at[-1]:g}"
     )
     result = decide(low, high, criterion.comparison, criterion.threshold)
+    why = "; ".join(filter(None, [why, said]))
     return TaskResult(series.task, series.system, result, why, slope, low, high, len(at))
 
 
-def _savings(series: Series, metric: str, protocol: ProtocolConfig) -> dict[float, float]:
+def _savings(
+    series: Series, metric: str, protocol: ProtocolConfig
+) -> tuple[dict[float, float], dict[float, float]]:
+    """(setting that ran -> mean saving, setting that was configured -> the one that ran)."""
     values: dict[tuple[float, int], dict[str, float]] = defaultdict(dict)
+    ran_as: dict[float, float] = {}
     for setting, member in series.members:
-        value = (member.run.finals or {}).get(metric)
+        finals = member.run.finals or {}
+        value = finals.get(metric)
         if value is not None and np.isfinite(value):
             values[setting, member.labels.seed][member.labels.variant] = value
+            ran = finals.get(_RAN_AS.get(series.over, ""), setting)
+            ran_as[setting] = ran if np.isfinite(ran) and ran > 0 else setting
     found: dict[float, list[float]] = defaultdict(list)
+    paired = set()
     for (setting, _), by_variant in values.items():
         if protocol.method in by_variant and protocol.baseline in by_variant:
-            found[setting].append(by_variant[protocol.baseline] - by_variant[protocol.method])
-    return {setting: float(np.mean(saved)) for setting, saved in found.items()}
+            paired.add(setting)
+            found[ran_as[setting]].append(by_variant[protocol.baseline] - by_variant[protocol.method])
+    savings = {setting: float(np.mean(saved)) for setting, saved in found.items()}
+    return savings, {setting: ran_as[setting] for setting in sorted(paired)}
+
+
+def _said_to_have_run(over: str, ran_as: Mapping[float, float]) -> str:
+    """Which settings ran as another; empty where each ran as itself."""
+    together: dict[float, list[str]] = defaultdict(list)
+    for setting, ran in ran_as.items():
+        together[ran].append(f"{setting:g}")
+    word = "lengths" if over in _RAN_AS else over
+    groups = [
+        f"{', '.join(settings)} ran as {ran:g}"
+        for ran, settings in together.items()
+        if settings != [f"{ran:g}"]
+    ]
+    return f"{word} {' and '.join(groups)}" if groups else ""

@@ -85,6 +85,7 @@ _CATALOG = (
         exact=True,
     ),
     Metric("progress/steps_total", "steps", "none", "steps planned"),
+    Metric("progress/computed_length", "tokens", "none", "tokens a sample in the layers", exact=True),
     Metric("progress/epoch", "epochs", "none", "epochs done"),
 )
 _BY_NAME = {metric.name: metric for metric in _CATALOG}

@@ -1,4 +1,4 @@
-"""How long an input may be, and position tables made longer by repeating the trained rows."""
+"""How long an input may be and is made, and position tables made longer by repeating the trained rows."""
 
 import torch
 from torch import nn
@@ -43,6 +43,16 @@ def limit(module: PreTrainedModel) -> int:
         if isinstance(table, nn.Embedding):
             return table.num_embeddings - _first(table)
     return int(module.config.max_position_embeddings)
+
+
+def computed_length(length: int, module: nn.Module) -> int:
+    """Returns the tokens that the layers of `module` compute with for an input of `length` tokens.
+
+    Longformer pads its input to a multiple of its widest attention window.
+    """
+    windows = getattr(getattr(module, "config", None), "attention_window", None) or 1
+    widest = max(windows) if isinstance(windows, list | tuple) else int(windows)
+    return -(-length // widest) * widest
 
 
 def check(length: int, module: PreTrainedModel, model: ModelConfig) -> None:

@@ -29,6 +29,7 @@ from pmexp.measure.precision import attention, precision
 from pmexp.measure.provenance import record_start
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import EVALUATION, IGNORED
+from pmexp.models.positions import computed_length
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
@@ -177,7 +178,9 @@ def _recorded(config: RunConfig, recorder: Recorder, prepared: Prepared, stop: l
             record_start(recorder.folder, training.progress.step, prepared.inputs)
         checked, told["gradient_check"] = _gradient_check(config, prepared)
         if not resumed:
-            recorder.journal.write(0, {"progress/steps_total": training.total_steps} | checked)
+            length = computed_length(prepared.model.tokens_per_sample, prepared.model.module)
+            planned = {"progress/steps_total": training.total_steps, "progress/computed_length": length}
+            recorder.journal.write(0, planned | checked)
         peak.restart()
         _train(training, recorder, checkpoints, peak, stop)
         tested = _test(prepared, config, recorder.folder)
