@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pmexp_analysis.figures.over_settings import of_experiment
 from pmexp_analysis.numbers.hparams import Grid, grids
+from pmexp_analysis.pages.tables import grid_table
 from pmexp_analysis.sources.assemble import assemble
 from pmexp_analysis.sources.experiment import Labels, Run
 
@@ -103,9 +105,38 @@ def test_no_setting_is_chosen_where_all_lost_runs() -> None:
     assert (one.chosen, one.test) == (None, {})
 
 
-def test_a_tie_goes_to_the_smaller_setting_in_any_order_of_runs() -> None:
-    assert grid({1e-3: [0.8], 1e-4: [0.8], 1e-2: [0.7]}).chosen == (1e-4,)
-    assert grid({1e-4: [0.8], 1e-2: [0.7], 1e-3: [0.8]}).chosen == (1e-4,)
+def test_a_tie_is_named_and_goes_to_the_smaller_setting_in_any_order_of_runs() -> None:
+    for val in ({1e-3: [0.8], 1e-4: [0.8], 1e-2: [0.7]}, {1e-4: [0.8], 1e-2: [0.7], 1e-3: [0.8]}):
+        one = grid(val)
+        assert (one.chosen, one.tied) == ((1e-4,), [(1e-4,), (1e-3,)])
+        assert one.rule == "2 tie; chosen by the smallest values, key by key"
+        assert [cells[-1] for cells in grid_table(one).cells] == [
+            "chosen (2 tie; chosen by the smallest values, key by key)",
+            "tied with the chosen one",
+            "",
+        ]
+    assert (grid(VAL).tied, grid(VAL).rule) == ([], "")
+
+
+def test_a_tie_is_decided_by_the_validation_loss_where_it_differs() -> None:
+    losses = {1e-4: 0.5, 1e-3: 0.3, 1e-2: 0.4}
+    scores = {1e-4: (0.8, 0.7, 0.9), 1e-3: (0.9, 0.8, 0.7), 1e-2: (0.1, 0.2, 0.3)}  # equal but for rounding
+    runs = [
+        run(lr, seed, {"val/accuracy": scores[lr][seed], "val/loss": loss, "test/accuracy": lr})
+        for lr, loss in losses.items()
+        for seed in SEEDS
+    ]
+    (one,) = made(runs)
+    assert (one.chosen, one.tied) == ((1e-3,), [(1e-4,), (1e-3,)])
+    assert one.rule == "2 tie; chosen by the lower validation loss" and set(one.test.values()) == {1e-3}
+
+
+def test_ties_are_listed_under_the_heat_map() -> None:
+    runs = [run(lr, 0, {"val/accuracy": 0.5}, **{P: p}) for lr in (0.25, 0.5) for p in (0.0, 0.125)]
+    drawn = of_experiment(assemble("demo", "here", runs), [], made(runs), {})
+    (about,) = [one.caption for one in drawn if one.name == "grid-1"]
+    assert "4 tie; chosen by the smallest values" in about
+    assert "train.lr=0.25, variant.p=0; train.lr=0.25, variant.p=0.125; train.lr=0.5, variant.p=0; " in about
 
 
 def test_a_loss_is_to_be_small() -> None:

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np

@@ -48,7 +48,8 @@ def _of_grids(grids: Sequence[Grid], looks: Mapping[str, plots.Style]) -> Iterat
             about = (
                 f"{grid.task}, {grid.system}, {grid.variant}: {label_of(grid.metric)} over the grid, mean and"
             )
-            about += " standard deviation over seeds; the ring marks the best on validation."
+            about += " standard deviation over seeds; the ring marks the best on validation"
+            about += f" ({grid.rule}: {_listed(grid)})." if grid.tied else "."
             yield Drawn(f"grid-{place}", about, _heat_map(grid))
         elif len(grid.keys) == 1:
             for setting in grid.settings:
@@ -93,6 +94,14 @@ def _largest(limits: Sequence[Limits], baseline: str) -> dict[str, list[plots.Fi
                 for variant in order
             ]
     return panels
+
+
+def _listed(grid: Grid) -> str:
+    """The settings that tie, all of them."""
+    return "; ".join(
+        ", ".join(f"{key}={value:g}" for key, value in zip(grid.keys, values, strict=True))
+        for values in grid.tied
+    )
 
 
 def _heat_map(grid: Grid) -> Figure:

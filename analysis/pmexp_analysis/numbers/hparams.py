@@ -1,8 +1,9 @@
 """Grids of hyperparameters: validation scores over the grid, and the test score of what validation chose."""
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from pmexp_analysis.numbers.scores import scores
 from pmexp_analysis.numbers.series import number_of, told_apart, varying
 from pmexp_analysis.sources.experiment import Experiment, Member
 
+_ROUNDING = 1e-12  # of means of the same numbers in another order
 HYPERPARAMETERS = ("train.lr", "variant.p", "train.weight_decay", "train.warmup_fraction")
 
 
@@ -29,7 +31,10 @@ class Setting:
 @dataclass(frozen=True)
 class Grid:
     """All settings of one task, system and variant. `chosen` has the best mean of `metric`, which is of the
-    validation split; `test` alone is read of the test split, at the chosen setting, seed -> value."""
+    validation split; `test` alone is read of the test split, at the chosen setting, seed -> value.
+
+    `tied` are all settings with the best mean where there are several; `rule` says which one is chosen.
+    """
 
     task: str
     system: str
@@ -40,6 +45,8 @@ class Grid:
     chosen: tuple[float, ...] | None
     test_metric: str | None
     test: dict[int, float]
+    tied: list[tuple[float, ...]] = field(default_factory=list)
+    rule: str = ""
 
 
 def grids(experiment: Experiment) -> list[Grid]:
@@ -71,13 +78,15 @@ def _grid(
         return None
     metric, test_metric = validation[0], next(iter(scores(metrics, ["test"])), None)
     settings = [_setting(values, runs, metric) for values, runs in sorted(at.items())]
-    chosen = _best(settings, metric_of(metric).direction)
+    tied = _best(settings, metric_of(metric).direction)
+    chosen, rule = _one_of(tied, {values: _losses(at[values]) for values in tied})
     test = {}
     if chosen is not None and test_metric is not None:
         test = {
             m.labels.seed: v for m in at[chosen] if (v := (m.run.finals or {}).get(test_metric)) is not None
         }
-    return Grid(task, system, variant, keys, metric, settings, chosen, test_metric, test)
+    ties = tied if len(tied) > 1 else []
+    return Grid(task, system, variant, keys, metric, settings, chosen, test_metric, test, ties, rule)
 
 
 def _setting(values: tuple[float, ...], runs: Sequence[Member], metric: str) -> Setting:
@@ -95,9 +104,30 @@ def _lost(member: Member, metric: str) -> str:
     return "diverged" if not np.isfinite(known).all() else ""
 
 
-def _best(settings: Sequence[Setting], direction: str) -> tuple[float, ...] | None:
-    """Of the settings at which every run finished, finitely: one that lost runs was tried on fewer seeds."""
-    whole = [s for s in settings if s.mean is not None and not s.why]
+def _best(settings: Sequence[Setting], direction: str) -> list[tuple[float, ...]]:
+    """The settings with the best mean, up to rounding, among those at which every run finished, finitely: one
+    that lost runs was tried on fewer seeds."""
     sign = 1 if direction == "max" else -1
-    best = max(whole, key=lambda s: sign * (s.mean or 0.0), default=None)
-    return best.values if best else None
+    means = {s.values: sign * s.mean for s in settings if s.mean is not None and not s.why}
+    best = max(means.values(), default=0.0)
+    return sorted(values for values, mean in means.items() if math.isclose(mean, best, rel_tol=_ROUNDING))
+
+
+def _losses(runs: Sequence[Member]) -> float:
+    """The mean validation loss of a setting's runs; infinity where one records none."""
+    losses = [(member.run.finals or {}).get("val/loss", math.inf) for member in runs]
+    return float(np.mean(losses)) if np.isfinite(losses).all() else math.inf
+
+
+def _one_of(
+    tied: Sequence[tuple[float, ...]], losses: Mapping[tuple[float, ...], float]
+) -> tuple[tuple[float, ...] | None, str]:
+    """(the setting that the rule chooses of those that tie, the rule; empty where nothing ties)."""
+    if not tied:
+        return None, ""
+    least = min(losses.values())
+    lowest = [v for v in tied if losses[v] == least or math.isclose(losses[v], least, rel_tol=_ROUNDING)]
+    if len(tied) == 1:
+        return tied[0], ""
+    rule = "the lower validation loss" if len(lowest) == 1 else "the smallest values, key by key"
+    return min(lowest), f"{len(tied)} tie; chosen by {rule}"

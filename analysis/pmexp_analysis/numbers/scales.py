@@ -58,7 +58,7 @@ def relative_change(method: Array, reference: Array) -> float | None:
 
 
 def relative_interval(method: Array, reference: Array) -> tuple[float, float] | None:
-    """Returns the 95 % t interval of `relative_change`; None for one pair, or a number that is not positive."""
+    """Returns the 95 % t interval of `relative_change`; None of one pair or of numbers up to zero."""
     if (method <= 0).any() or (reference <= 0).any():
         return None
     ends = t_interval(sample(Statistic.relative_change, method, reference, None))

@@ -164,9 +164,14 @@ def grid_table(grid: Grid) -> Table:
         if is_chosen and grid.test:
             sample = describe(np.array(list(grid.test.values())))
             test = number(sample.mean) + (f"±{number(sample.std, 2)}" if sample.std else "")
-        remark = "; ".join(filter(None, ["chosen" * is_chosen, setting.why]))
+        ties = "" if is_chosen or setting.values not in grid.tied else "tied with the chosen one"
+        remark = "; ".join(filter(None, [_chosen(grid) * is_chosen, ties, setting.why]))
         cells.append([*map(number, setting.values), score, str(setting.n), test, remark])
     return Table(headings, cells)
+
+
+def _chosen(grid: Grid) -> str:
+    return f"chosen ({grid.rule})" if grid.rule else "chosen"
 
 
 def identical(section: Section) -> list[str]:
