@@ -43,6 +43,7 @@ def write_report(args: argparse.Namespace) -> str:
 
     Raises UserError for input that cannot be used, OSError where the files cannot be written.
     """
+    from pmexp_analysis.criteria import plan
     from pmexp_analysis.pages import tables  # with pandas and the like, only past --help
     from pmexp_analysis.pages.attach import attach
     from pmexp_analysis.pages.changes import read_report
@@ -58,6 +59,8 @@ def write_report(args: argparse.Namespace) -> str:
         from pmexp_analysis.sources.mlflow import load_mlflow
 
         experiment = load_mlflow(args.tracking_uri, args.name, choice)
+    if args.plan:
+        return plan.as_text(plan.plans(experiment))
     generated = datetime.now(UTC).isoformat(timespec="seconds")
     content = content_of(experiment, generated, args.runs_dir / args.name / "fit", earlier)
     drawn = args.figures if args.figures is not None else _DRAWN if len(content.sections) <= _FEW else 1
@@ -157,6 +160,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--compare", type=Path, metavar="JSON", help="an earlier report.json: say what changed"
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="say what so many seeds can settle, from these runs; no report"
     )
     parser.add_argument("--figures", type=int, help="tasks that get figures (3, of more than 12 tasks 1)")
     parser.add_argument("--tracking-uri", help="read MLflow at this URI instead of the run folders")

@@ -97,26 +97,32 @@ def _divergences(
 
 
 def _of_pairs(criterion: CriterionConfig, section: SectionValues, experiment: Experiment) -> TaskResult:
-    known = list(section.metrics)
-    metric = resolve(criterion.metric or "", known)
-    source = resolve(criterion.drop_from, known) if criterion.drop_from else None
-    if metric is None or (criterion.drop_from and source is None):
-        lacking = criterion.metric if metric is None else criterion.drop_from
-        why = f"no run records {lacking}" if known else "no run finished"
-        return TaskResult(section.task, section.system, "not measured", why)
-    method, baseline = (
-        _values(section, variant, metric, source)
-        for variant in (experiment.protocol.method, experiment.protocol.baseline)
-    )
-    counted = metric in experiment.counted or is_exact(metric)
-    sides = Sides(section.task, section.system, method, baseline, metric, counted)
-    shared = method.keys() & baseline.keys()
-    if is_score(metric) and all(method[seed] == baseline[seed] for seed in shared):
+    sides = sides_of(criterion, section, experiment)
+    if isinstance(sides, str):
+        return TaskResult(section.task, section.system, "not measured", sides)
+    shared = sides.method.keys() & sides.baseline.keys()
+    if is_score(sides.metric) and all(sides.method[seed] == sides.baseline[seed] for seed in shared):
         sides = replace(sides, one_training=_are_one_training(experiment, sides))
     try:
         return judge_pairs(criterion, sides)
     except Undefined as error:
         return TaskResult(section.task, section.system, "not measured", str(error))
+
+
+def sides_of(criterion: CriterionConfig, section: SectionValues, experiment: Experiment) -> Sides | str:
+    """Returns what a criterion compares in one task and system, or in words which metric is lacking."""
+    known = list(section.metrics)
+    metric = resolve(criterion.metric or "", known)
+    source = resolve(criterion.drop_from, known) if criterion.drop_from else None
+    if metric is None or (criterion.drop_from and source is None):
+        lacking = criterion.metric if metric is None else criterion.drop_from
+        return f"no run records {lacking}" if known else "no run finished"
+    protocol = experiment.protocol
+    method, baseline = (
+        _values(section, variant, metric, source) for variant in (protocol.method, protocol.baseline)
+    )
+    counted = metric in experiment.counted or is_exact(metric)
+    return Sides(section.task, section.system, method, baseline, metric, counted)
 
 
 def _are_one_training(experiment: Experiment, sides: Sides) -> bool:

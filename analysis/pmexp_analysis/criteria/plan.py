@@ -1,0 +1,129 @@
+"""What so many seeds can settle of each claim, by the spread of runs that are there: a plan before a sweep."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pmexp.protocol import MARGINS, Comparison, CriterionConfig, Statistic
+from pmexp_analysis.criteria.judge import as_judged, sides_of
+from pmexp_analysis.criteria.pairs import Sides, in_its_unit, limit_of
+from pmexp_analysis.criteria.power import in_words, reach, seeds_needed
+from pmexp_analysis.numbers import scales, stats
+from pmexp_analysis.numbers.margins import is_about
+from pmexp_analysis.numbers.stats import Array
+from pmexp_analysis.numbers.values import values_of
+from pmexp_analysis.sources.experiment import Experiment
+
+SEEDS = (3, 5, 10, 20)
+_NO_SEEDS = {
+    Statistic.diverged: "every run counts: no number of seeds is planned for",
+    Statistic.growth_exponent: "settled by more settings, not by more seeds",
+    Statistic.largest_ratio: "settled by tries closer together, not by more seeds",
+    Statistic.only_fits: "settled by tries closer together, not by more seeds",
+    Statistic.p_worse: "the absence of evidence, which few seeds have most of: it settles nothing",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A claim in one task and system, and what so many seeds settle of it, in words.
+
+    `cells` has one text a number of seeds of SEEDS; empty where `why` says that seeds settle nothing.
+    """
+
+    name: str
+    task: str
+    system: str
+    why: str
+    cells: list[str]
+
+
+def plans(experiment: Experiment) -> list[Plan]:
+    """Returns a Plan a criterion, task and system, in the protocol's order."""
+    found = []
+    for name, criterion in experiment.protocol.criteria.items():
+        if criterion.statistic in _NO_SEEDS:
+            found.append(Plan(name, "all", "all", _NO_SEEDS[criterion.statistic], []))
+            continue
+        for section in values_of(experiment.finals):
+            if is_about(criterion, section.task):
+                sides = sides_of(criterion, section, experiment)
+                at = (name, section.task, section.system)
+                if isinstance(sides, str):
+                    found.append(Plan(*at, sides, []))
+                elif sides.exact:
+                    found.append(Plan(*at, "counted: one seed settles it", []))
+                else:
+                    found.append(_plan(at, as_judged(criterion), sides))
+    return found
+
+
+def _plan(at: tuple[str, str, str], criterion: CriterionConfig, sides: Sides) -> Plan:
+    try:
+        std, source = _spread(criterion, sides)
+    except scales.Undefined as error:
+        return Plan(*at, str(error), [])
+    if not std:
+        return Plan(*at, f"{source} do not vary: nothing to plan by", [])
+    why = f"from the spread of {source}"
+    comparison, threshold = limit_of(criterion, sides.metric)
+    if criterion.comparison in MARGINS:
+        distance = abs(scales.tested(criterion.statistic, threshold))
+        needed = seeds_needed(std, distance, comparison is Comparison.within)
+        why += f"; {in_words(needed)} pass it if there is no difference"
+    return Plan(*at, why, [_settled(criterion, comparison, threshold, n, std) for n in SEEDS])
+
+
+def _settled(criterion: CriterionConfig, comparison: Comparison, threshold: float, n: int, std: float) -> str:
+    """The true values at which `n` seeds pass the claim, and fail it, with a power of 0.8."""
+    limit = scales.tested(criterion.statistic, threshold)
+    away = reach(n, std, comparison is Comparison.within)
+
+    def said(tested: float) -> str:
+        return in_its_unit(criterion, scales.said(criterion.statistic, tested))
+
+    if comparison is Comparison.within:
+        inside = f"within {said(limit - away)}" if away < limit else "nothing"
+        return f"passes {inside}, fails beyond {said(limit + away)}"
+    better, worse = ("from", "up to") if comparison is Comparison.at_least else ("up to", "from")
+    sign = 1 if comparison is Comparison.at_least else -1
+    return f"passes {better} {said(limit + sign * away)}, fails {worse} {said(limit - sign * away)}"
+
+
+def _spread(criterion: CriterionConfig, sides: Sides) -> tuple[float, str]:
+    """(standard deviation of a pair in the tested scale, the runs that it is from).
+
+    Without two pairs it is that of the baseline's runs, as if the two of a pair had nothing in common.
+    """
+    shared = sorted(sides.method.keys() & sides.baseline.keys())
+    alone = criterion.statistic is Statistic.mean or criterion.against is not None
+    if alone and len(sides.method) > 1:
+        values = np.array(list(sides.method.values()))
+        against = np.full_like(values, criterion.against or 0.0)
+        return _std(criterion, values, against, values), f"{len(values)} runs of the method"
+    base = np.array(list(sides.baseline.values()))
+    if not alone and len(shared) > 1:
+        ours, theirs = (np.array([side[seed] for seed in shared]) for side in (sides.method, sides.baseline))
+        return _std(criterion, ours, theirs, base), f"{len(shared)} pairs"
+    if len(base) > 1:
+        around = np.full_like(base, base.mean())
+        both = 1.0 if alone else 2**0.5
+        return both * _std(criterion, base, around, base), f"{len(base)} runs of the baseline"
+    raise scales.Undefined("at least two runs of the baseline are needed to plan by")
+
+
+def _std(criterion: CriterionConfig, ours: Array, theirs: Array, baseline: Array) -> float:
+    sample = scales.sample(criterion.statistic, ours, theirs, stats.describe(baseline).std)
+    return stats.spread(sample)
+
+
+def as_text(planned: Sequence[Plan]) -> str:
+    """The plan for a terminal: a claim a paragraph, a number of seeds a line."""
+    blocks = ["What so many seeds settle, with a power of 0.8, of differences that are truly so large:"]
+    for one in planned:
+        where = "" if one.task == "all" else f" ({one.task}, {one.system})"
+        lines = [f"{one.name}{where}: {one.why}"]
+        lines += [f"  {n:>3} seeds: {cell}" for n, cell in zip(SEEDS, one.cells, strict=False)]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
