@@ -1,4 +1,4 @@
-"""What so many seeds can settle of each claim, by the spread of runs that are there: a plan before a sweep."""
+"""What so many seeds can settle of each claim, by the spread of runs that are there: a sweep's plan."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,12 +41,12 @@ class Plan:
 
 def plans(experiment: Experiment) -> list[Plan]:
     """Returns a Plan a criterion, task and system, in the protocol's order."""
-    found = []
+    found, sections = [], values_of(experiment.finals)
     for name, criterion in experiment.protocol.criteria.items():
         if criterion.statistic in _NO_SEEDS:
             found.append(Plan(name, "all", "all", _NO_SEEDS[criterion.statistic], []))
             continue
-        for section in values_of(experiment.finals):
+        for section in sections:
             if is_about(criterion, section.task):
                 sides = sides_of(criterion, section, experiment)
                 at = (name, section.task, section.system)
