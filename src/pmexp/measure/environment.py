@@ -14,9 +14,8 @@ from pmexp.packed_dropout import backend, torch_rng_record
 
 GIT = ["git", "-C", str(Path(__file__).parent)]
 # Read once, when the parent of all workers imports this: reading metadata takes longer than starting a run.
-_VERSIONS = {
-    f"version_{name}": version(name) for name in ("torch", "transformers", "numpy", "hydra-core", "mlflow")
-}
+_PACKAGES = ("pmexp", "torch", "transformers", "numpy", "hydra-core", "mlflow")
+_VERSIONS = {f"version_{name}": version(name) for name in _PACKAGES}
 
 
 def environment(device: torch.device) -> dict[str, str | int]:
