@@ -35,8 +35,8 @@ class Evaluation:
 class TaskMetric:
     """Says how well a task was learned.
 
-    `chance`: what an answer reaches that is the same for every sample, by the share of each class; a model that
-    scores no better has learned nothing.
+    `chance`: what an answer reaches that is the same for every sample, by the share of each class; a model
+    that scores no better has learned nothing.
     """
 
     compute: Callable[[Evaluation], float]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
-        digest.update(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+        flat: Any = tensor.flatten().view(torch.uint8).numpy()
+        digest.update(flat)
     return digest.hexdigest()
 
 
