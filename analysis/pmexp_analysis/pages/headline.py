@@ -59,7 +59,11 @@ def _scores(section: Section, variant: str) -> list[str]:
 
 def _evidence(one: Comparison) -> str:
     if one.verdict == "identical":
-        return f"identical in every pair, n={one.n}"
+        return f"the same training bit for bit, n={one.n}"
+    if one.verdict == "equal":
+        return f"equal score in every pair, n={one.n}"
+    if one.one_training_with:
+        return f"one training with {one.one_training_with}, n={one.n}"
     if one.holm_p is None:
         return f"{one.note or one.verdict}, n={one.n}"
     shown = probability(one.holm_p)
