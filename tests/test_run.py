@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from pmexp import variants
+from pmexp_analysis.criteria import judge
+from pmexp_analysis.sources.folders import load_runs
 from small_runs import TINY_BERT, TINY_VIT, Runs
 
 SHORT = ["train.max_steps=8", "train.log_every=1", "tracking=off"]
@@ -93,6 +95,8 @@ def test_training_is_unchanged_bit_for_bit(model: list[str], runs: Runs, few_new
         assert packed == stock and packed
     outcomes = [runs.summaries()[name]["outcome"] for name in ("baseline-s0", "pm-drop-s0")]
     assert outcomes[0] == outcomes[1] and len(outcomes[0]["weights_sha256"]) == 64
+    (unchanged,) = (one for one in judge(load_runs(runs.folder, "default"), []) if one.name == "unchanged")
+    assert unchanged.value == 0.0 and "losses of all 8 logged steps and final weights" in unchanged.why
     masks = [
         runs.summaries()[n]["metrics"]["memory/mask_bytes_per_element"] for n in ("baseline-s0", "pm-drop-s0")
     ]

@@ -7,6 +7,8 @@ import pytest
 from run_folders import Runs
 
 from pmexp.protocol import Axis, Comparison, CriterionConfig, Statistic
+from pmexp_analysis import plots
+from pmexp_analysis.figures import of_section
 from pmexp_analysis.numbers.compare import Comparison as Compared
 from pmexp_analysis.pages.content import Content, as_json, content_of
 from pmexp_analysis.pages.document import as_markdown
@@ -271,3 +273,23 @@ def test_a_criterion_that_fails_still_fails_on_a_dead_model(runs: Runs) -> None:
             protocol = {"method": "pm-drop", "criteria": criteria}
             runs.finished(variant, seed, finals, losses=[1.0, 1.0], protocol=protocol)
     assert results(content(runs)) == {"slow": "fail"}
+
+
+def test_one_training_is_drawn_once_and_the_legend_names_all(runs: Runs) -> None:
+    for seed in range(2):
+        run(runs, "baseline", seed)
+        for variant in ("pm-drop", "no-cache", "4bit"):
+            run(runs, variant, seed, losses=[2.0, 1.75 + seed])
+        run(runs, "2bit", seed)
+    run(runs, "same-masks", 0, losses=[2.0, 1.5])  # of the baseline
+    found = content(runs)
+    looks = plots.styles(found.variants, "baseline")
+    drawn = {one.name: one.figure for one in of_section(found.experiment, found.sections[0], looks, "")}
+    (panel,) = drawn["convergence"].axes
+    assert len(panel.lines) == 3
+    (legend,) = drawn["convergence"].legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "baseline = same-masks", "2bit", "pm-drop = 4bit = no-cache",
+    ]  # fmt: skip
+    titles = [panel.get_title().partition("\n")[0] for panel in drawn["loss-difference"].axes]
+    assert titles == ["2bit", "pm-drop = 4bit = no-cache", "same-masks"]

@@ -81,6 +81,8 @@ def _known(experiment: Experiment) -> list[Member]:
 
 def _differing(member: Member, base: Member, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
     own, theirs = member.run.environment, base.run.environment
+    if own == theirs:  # most are, and this is quicker than key by key
+        return {}
     return {
         key: (str(own.get(key, _NOT_RECORDED)), str(theirs.get(key, _NOT_RECORDED)))
         for key in keys

@@ -98,7 +98,7 @@ def logged(curves: pd.DataFrame, metric: str) -> dict[str, Logged]:
     owner, steps, values = owner[order], steps[order], values[order]
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
     ends = [*starts[1:], owner.size]
-    names = owners.categories
+    names = owners.categories.tolist()
     return {
         str(names[owner[start]]): Logged(steps[start:end], values[start:end])
         for start, end in zip(starts, ends, strict=True)
