@@ -210,6 +210,16 @@ def test_a_report_over_several_versions_says_so_first(runs: Runs) -> None:
     assert results(found)["speed"] == "pass"  # each pair is of one version
 
 
+def test_pairs_whose_environment_the_source_does_not_tell_are_said_to_be_unchecked(runs: Runs) -> None:
+    pairs(runs)
+    run(runs, "pm-drop", 3, environment={})
+    run(runs, "baseline", 3)
+    found = content(runs)
+    (said,) = found.warnings
+    assert said.startswith("This source does not tell the environment of 1 run of 8")
+    assert compared(found)["pm-drop", STEP].n == 4
+
+
 # --- models that never learned
 
 CHANCE = {"chance": {SCORE: 0.125}}

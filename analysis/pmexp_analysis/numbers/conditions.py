@@ -101,6 +101,18 @@ def of_several_versions(experiment: Experiment) -> list[str]:
     return [f"This report is over runs of several versions: {'; '.join(said)}."] if said else []
 
 
+def unknown_conditions(experiment: Experiment) -> list[str]:
+    """A sentence where the source tells the environment of some finished runs alone; else nothing."""
+    finished = sum(member.run.finals is not None for member in experiment.members)
+    known = len(_known(experiment))
+    if known in (0, finished):
+        return []
+    return [
+        f"This source does not tell the environment of {counted(finished - known, 'run')} of {finished}, so "
+        "whether their pairs ran on like machines was not checked; the run folders tell it."
+    ]
+
+
 def _listed(versions: Mapping[str, int]) -> str:
     return " and ".join(f"{_short(version)} ({counted(n, 'run')})" for version, n in sorted(versions.items()))
 

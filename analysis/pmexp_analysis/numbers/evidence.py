@@ -8,6 +8,7 @@ from pmexp_analysis.numbers.conditions import (
     Unlike,
     of_several_versions,
     seeds_said,
+    unknown_conditions,
     unlike_pairs,
     unlike_sentences,
 )
@@ -33,7 +34,7 @@ class Evidence:
     leaders: Mapping[Place, str] = field(default_factory=dict)  # the variant that stands for one training
     unlike: Mapping[Place, Mapping[int, Unlike]] = field(default_factory=dict)
     unlearned: Mapping[Place, Mapping[int, str]] = field(default_factory=dict)  # how it shows
-    versions: Sequence[str] = ()  # a sentence where the runs are of several
+    versions: Sequence[str] = ()  # sentences: where the runs are of several, where that is not known
 
     def apart(self, place: Place, *metrics: str) -> set[int]:
         """The seeds whose pair with the baseline ran under other conditions than these metrics need."""
@@ -101,7 +102,7 @@ class Evidence:
 
 
 def evidence_of(experiment: Experiment) -> Evidence:
-    """Everything above in one pass over the runs and their losses."""
+    """The evidence of an experiment, in one pass over its runs and their losses."""
     protocol = experiment.protocol
     losses, gradients = (logged(experiment.curves, metric) for metric in (LOSS, GRADIENT))
     trainings = trainings_of(experiment, losses)
@@ -111,5 +112,5 @@ def evidence_of(experiment: Experiment) -> Evidence:
         leaders=leaders(trainings, (protocol.baseline, protocol.method)),
         unlike=unlike_pairs(experiment),
         unlearned=never_learned(experiment, losses, gradients),
-        versions=of_several_versions(experiment),
+        versions=[*of_several_versions(experiment), *unknown_conditions(experiment)],
     )

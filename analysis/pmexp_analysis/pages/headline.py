@@ -4,6 +4,7 @@ from pmexp_analysis.numbers.cells import mean_std, number, percent, probability
 from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.sections import Section
+from pmexp_analysis.numbers.trainings import is_result
 
 _MASK = "memory/mask_bytes_per_element"
 
@@ -61,7 +62,7 @@ def _evidence(one: Comparison) -> str:
     if one.verdict == "identical":
         return f"the same training bit for bit, n={one.n}"
     if one.verdict == "equal":
-        return f"equal score in every pair, n={one.n}"
+        return f"equal {'score ' * is_result(one.metric)}in every pair, n={one.n}"
     if one.one_training_with:
         return f"one training with {one.one_training_with}, n={one.n}"
     if one.holm_p is None:
