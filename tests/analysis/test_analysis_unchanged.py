@@ -117,6 +117,15 @@ def test_a_dead_or_diverged_model_proves_nothing(runs: Runs, losses: list[Any], 
     assert unchanged(runs).result == "inconclusive"
 
 
+def test_one_seed_of_the_proof_lacks_no_other(runs: Runs) -> None:
+    for seed in range(3):
+        run(runs, "baseline", STOCK, seed=seed)
+    run(runs, "pm-drop", PHILOX, seed=0)
+    run(runs, "same", TORCH, seed=0)
+    missing = load_runs(runs.root, "demo").missing
+    assert [(one.variant, one.seed) for one in missing] == [("pm-drop", 1), ("pm-drop", 2)]
+
+
 def test_one_different_seed_among_equal_ones_fails(runs: Runs) -> None:
     for seed in range(3):
         run(runs, "baseline", STOCK, seed=seed)
