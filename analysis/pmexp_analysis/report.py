@@ -66,7 +66,9 @@ def write_report(args: argparse.Namespace) -> str:
     words = {"verdict": content.result, "verdict.sentence": content.sentence}
     words |= {f"criterion.{one.name}": f"{one.result}: {one.why}" for one in content.criteria}
     complaints = attach(args.name, uris, paths, words)
-    shown = tables.terminal(content.sections, experiment.missing, content.sentence, content.criteria)
+    shown = tables.terminal(
+        content.sections, experiment.missing, content.sentence, content.criteria, content.warnings
+    )
     return "\n".join(
         [shown, "", *(str(path) for path in paths if path.suffix in (".html", ".json")), *complaints]
     )

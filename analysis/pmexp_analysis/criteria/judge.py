@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from pmexp.protocol import CriterionConfig, Statistic
 from pmexp.run_folder.state import State
@@ -10,26 +11,30 @@ from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
 from pmexp_analysis.criteria.pairs import Sides, judge_pairs
 from pmexp_analysis.criteria.result import Judged, Part, combined
 from pmexp_analysis.criteria.runs import judge_divergence
+from pmexp_analysis.criteria.unchanged import judge_unchanged
+from pmexp_analysis.numbers.conditions import seeds_said
+from pmexp_analysis.numbers.evidence import Evidence, evidence_of
 from pmexp_analysis.numbers.fits import Limits, lone_fits
 from pmexp_analysis.numbers.margins import is_about
 from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.scores import is_exact, resolve
 from pmexp_analysis.numbers.series import series_over
+from pmexp_analysis.numbers.trainings import place_of
 from pmexp_analysis.numbers.values import BySeed, SectionValues, values_of
 from pmexp_analysis.sources.experiment import Experiment, Member, Missing
 
 _WITHOUT_ANSWER = [state.value for state in State if not state.is_result]
 
 
-def judge(experiment: Experiment, limits: Sequence[Limits]) -> list[Judged]:
+def judge(experiment: Experiment, limits: Sequence[Limits], evidence: Evidence | None = None) -> list[Judged]:
     """One Judged a criterion, in the protocol's order. A task of which runs failed or are to come, and none
     finished, counts as not measured; one that had no memory at all is an answer of its own.
 
-    `limits`: what fits into memory.
+    `limits`: what fits into memory. `evidence`: of the experiment, where it is known already.
     """
-    sections = _sections(experiment)
+    sections, evidence = _sections(experiment), evidence or evidence_of(experiment)
     return [
-        combined(name, criterion, list(_parts(criterion, experiment, sections, limits)))
+        combined(name, criterion, list(_parts(criterion, experiment, sections, limits, evidence)))
         for name, criterion in experiment.protocol.criteria.items()
     ]
 
@@ -46,6 +51,7 @@ def _parts(
     experiment: Experiment,
     sections: Sequence[SectionValues],
     limits: Sequence[Limits],
+    evidence: Evidence,
 ) -> Iterable[Part]:
     protocol, statistic = experiment.protocol, criterion.statistic
     if statistic is Statistic.only_fits:
@@ -56,16 +62,43 @@ def _parts(
     elif statistic is Statistic.growth_exponent:
         for series in series_over(experiment.members, criterion.over or ""):
             if is_about(criterion, series.task):
+                metric = criterion.metric or ""
+                alike = [(at, m) for at, m in series.members if not _is_apart(m, metric, evidence)]
                 try:
-                    yield judge_growth(criterion, series, criterion.metric or "", protocol)
+                    part = judge_growth(criterion, replace(series, members=alike), metric, protocol)
+                    places = {(m.labels.task, m.labels.system) for _, m in series.members}
+                    yield _where_learned(part, places, experiment, evidence)
                 except Undefined as error:
                     yield Part(series.task, series.system, "not measured", str(error))
     else:
         concerned = [one for one in sections if is_about(criterion, one.task)]
         if statistic is Statistic.diverged:
-            yield from _divergences(criterion, concerned, experiment)
+            parts = _divergences(criterion, concerned, experiment)
+        elif statistic is Statistic.unchanged:
+            parts = (
+                judge_unchanged(criterion, one.task, one.system, experiment, evidence) for one in concerned
+            )
         else:
-            yield from (_of_pairs(criterion, section, experiment) for section in concerned)
+            parts = (_of_pairs(criterion, section, experiment, evidence) for section in concerned)
+        yield from (_where_learned(part, [(part.task, part.system)], experiment, evidence) for part in parts)
+
+
+def _where_learned(
+    part: Part, places: Iterable[tuple[str, str]], experiment: Experiment, evidence: Evidence
+) -> Part:
+    """The part, which does not pass where a model of either side never learned.
+
+    What fits into memory alone is judged of such models too: no number of their training is in it.
+    """
+    sides = dict.fromkeys((experiment.protocol.method, experiment.protocol.baseline))
+    said = [line for at in sorted(places) for line in evidence.unlearned_of(*at, list(sides))]
+    if part.result != "pass" or not said:
+        return part
+    return replace(part, result="inconclusive", why=f"{part.why}; but {'; '.join(said)}")
+
+
+def _is_apart(member: Member, metric: str, evidence: Evidence) -> bool:
+    return member.labels.seed in evidence.apart(place_of(member), metric)
 
 
 def _divergences(
@@ -84,7 +117,9 @@ def _divergences(
         yield judge_divergence(criterion, *at, runs[at], missing[at])
 
 
-def _of_pairs(criterion: CriterionConfig, section: SectionValues, experiment: Experiment) -> Part:
+def _of_pairs(
+    criterion: CriterionConfig, section: SectionValues, experiment: Experiment, evidence: Evidence
+) -> Part:
     known = list(section.metrics)
     metric = resolve(criterion.metric or "", known)
     source = resolve(criterion.drop_from, known) if criterion.drop_from else None
@@ -96,11 +131,19 @@ def _of_pairs(criterion: CriterionConfig, section: SectionValues, experiment: Ex
         _values(section, variant, metric, source)
         for variant in (experiment.protocol.method, experiment.protocol.baseline)
     )
+    apart: set[int] = set()
+    if criterion.statistic is not Statistic.mean and criterion.against is None:
+        place = (section.task, section.system, experiment.protocol.method)
+        apart = evidence.apart(place, *filter(None, (metric, source))) & method.keys() & baseline.keys()
+    method = {seed: value for seed, value in method.items() if seed not in apart}
     counted = metric in experiment.counted or is_exact(metric)
+    left_out = f"{seeds_said(sorted(apart))} left out: run under other conditions" if apart else ""
     try:
-        return judge_pairs(criterion, Sides(section.task, section.system, method, baseline, metric, counted))
+        part = judge_pairs(criterion, Sides(section.task, section.system, method, baseline, metric, counted))
     except Undefined as error:
-        return Part(section.task, section.system, "not measured", str(error))
+        why = left_out if apart and not method else str(error)
+        return Part(section.task, section.system, "not measured", why)
+    return replace(part, why=f"{part.why}; {left_out}") if apart else part
 
 
 def _values(section: SectionValues, variant: str, metric: str, source: str | None) -> BySeed:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
-from pmexp.protocol import Axis
+from pmexp.protocol import Axis, ProtocolConfig
 from pmexp.run_folder.journal_lines import Curve
 from pmexp_analysis.sources.distinguish import distinguish
 from pmexp_analysis.sources.experiment import (
@@ -53,7 +53,7 @@ def assemble(name: str, source: str, runs: Sequence[Run], choice: Choice = NO_CH
             " let its sweep finish, or start it again, then ask for the report"
         )
     _refuse_twins(finished)
-    missing += _seeds_that_others_have(finished, missing) + _diverged(finished)
+    missing += _seeds_that_others_have(finished, missing, protocol) + _diverged(finished)
     environment = _distinct(member.run.environment for member in finished)
     return Experiment(
         name=name,
@@ -116,7 +116,17 @@ def _refuse_twins(finished: Sequence[Member]) -> None:
             )
 
 
-def _seeds_that_others_have(finished: Sequence[Member], known: Sequence[Missing]) -> list[Missing]:
+def _seeds_that_others_have(
+    finished: Sequence[Member], known: Sequence[Missing], protocol: ProtocolConfig
+) -> list[Missing]:
+    """The runs that are not known at all, of seeds that another variant has.
+
+    A variant with the baseline's own masks, where it is not what is judged, needs one seed alone.
+    """
+    proofs = {
+        member.labels.variant for member in finished if member.run.settings.get("variant.rng") == "torch"
+    }
+    proofs -= {protocol.baseline, protocol.method}
     variants_of: dict[tuple[str, str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for at in (member.labels for member in finished):
         variants_of[at.task, at.system][at.variant].add(at.seed)
@@ -129,7 +139,9 @@ def _seeds_that_others_have(finished: Sequence[Member], known: Sequence[Missing]
             missing += [
                 Missing(task, system, variant, seed, None, why, NO_RUN)
                 for variant, seeds in seeds_of.items()
-                if seed not in seeds and Labels(task, system, variant, seed) not in named
+                if variant not in proofs
+                and seed not in seeds
+                and Labels(task, system, variant, seed) not in named
             ]
     return missing
 

@@ -47,6 +47,7 @@ def _run(found: FoundRun) -> Run:
     uri = summary.tracking.get("uri")
     told |= {"environment": summary.environment, "protocol": summary.protocol}
     told |= {"tracking_uri": uri if isinstance(uri, str) else None, "mlflow_id": folder.mlflow_run_id()}
+    told |= {"weights_sha256": summary.weights_sha256, "chance": summary.chance}
     if found.state is State.oom:
         return Run(found.run_id, state=found.state.value, why=f"out of memory: {summary.error}", **told)
     return Run(found.run_id, finals=summary.metrics, **told)

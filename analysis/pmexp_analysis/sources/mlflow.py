@@ -110,6 +110,8 @@ def _with_summaries(client: MlflowClient, runs: list[Run]) -> list[Run]:
             run,
             environment=told[run.run_id].get("environment") or {},
             protocol=told[run.run_id].get("protocol"),
+            weights_sha256=str((told[run.run_id].get("outcome") or {}).get("weights_sha256", "")),
+            chance=(told[run.run_id].get("outcome") or {}).get("chance") or {},
         )
         if run.run_id in told
         else run

@@ -40,6 +40,7 @@ from pmexp.training import best_weights, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Metrics, Training
+from pmexp.training.outcome import chance, weights_digest
 from pmexp.training.recorder import Description, Recorder, is_finished
 from pmexp.training.stop_signals import stop_requests
 
@@ -180,12 +181,13 @@ def _recorded(config: RunConfig, recorder: Recorder, prepared: Prepared, stop: l
             recorder.journal.write(0, {"progress/steps_total": training.total_steps} | checked)
         peak.restart()
         _train(training, recorder, checkpoints, peak, stop)
+        outcome = _outcome(prepared, config)
         tested = _test(prepared, config, recorder.folder)
         recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
         checkpoints.wait()
         final = _final(config, recorder.journal, training)
         told |= not_held(final)
-        recorder.finish(final)
+        recorder.finish(final, outcome)
 
 
 def _description(prepared: Prepared, peak: PeakMemory, told: Mapping[str, Any]) -> Description:
@@ -247,6 +249,18 @@ def _train(
             raise (Preempted if wish is _Wish.make_way else Interrupted)(
                 f"{signalled} at step {step} of {training.total_steps}; run the same command to go on"
             )
+
+
+def _outcome(prepared: Prepared, config: RunConfig) -> dict[str, Any]:
+    """What the record says of the model after the last step. Every rank has to call it."""
+    training = prepared.training
+    weights = training.engine.weights()
+    model_config: Any = getattr(training.module, "config", None)
+    vocabulary = getattr(model_config, "vocab_size", None)
+    return {
+        "weights_sha256": weights_digest(weights),
+        "chance": chance(prepared.dataset, config.dataset.metrics, vocabulary),
+    }
 
 
 def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:
