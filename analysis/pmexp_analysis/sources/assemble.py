@@ -25,18 +25,19 @@ from pmexp_analysis.sources.experiment import (
 )
 from pmexp_analysis.sources.foreign import readable, words
 from pmexp_analysis.sources.protocols import NO_CHOICE, Choice, protocol_of
+from pmexp_analysis.sources.shared import distinct_items
 
 OWN_SYSTEM = "its own"  # in the place of a system where arms are compared
 _TRAINING_SECTIONS = ("train/", "val/", "test/")
 
 
-def assemble(name: str, source: str, runs: Sequence[Run], choice: Choice = NO_CHOICE) -> Experiment:
-    """The experiment made of `runs`, the planned and the unfinished ones among them: these are named.
+def assemble(name: str, source: str, told: Iterable[Run], choice: Choice = NO_CHOICE) -> Experiment:
+    """The experiment made of the runs that are `told`. The planned and the unfinished ones are named.
 
     `choice`: what the reader asks for in the place of the protocol. Raises UserError when no run has
     finished, or two finished runs cannot be told apart.
     """
-    runs = [readable(run) for run in runs]
+    runs = list(readable(told))
     name, source = words(name), words(source)
     protocol, remarks = protocol_of(runs, choice)
     told_apart = distinguish({run.run_id: (run.labels, run.settings) for run in runs})
@@ -214,7 +215,6 @@ def _counted(environment: Mapping[str, Sequence[str | float]]) -> frozenset[str]
 
 def _distinct(environments: Iterable[Mapping[str, str | float]]) -> dict[str, list[str | float]]:
     values: dict[str, set[str | float]] = defaultdict(set)
-    for environment in environments:
-        for key, value in environment.items():
-            values[key].add(value)
+    for key, value in distinct_items(environments):
+        values[key].add(value)
     return {key: sorted(values[key], key=str) for key in sorted(values)}
