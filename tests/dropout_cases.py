@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pmexp.packed_dropout import PackedDropout, SeededDropout, packed_dropout, seeded_dropout
+from pmexp.packed_dropout import PackedDropout, packed_dropout
+from pmexp.variants.seeded import SeededDropout, seeded_dropout
 
 Dropout = Callable[..., Tensor]  # called as F.dropout is: (input, p, training, inplace)
 Module = partial[nn.Dropout]  # a class and its options

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pmexp import variants
+from pmexp.variants import replace as variants
 from small_runs import TINY_BERT, TINY_VIT, Runs
 
 SHORT = ["train.max_steps=8", "train.log_every=1", "tracking=off"]

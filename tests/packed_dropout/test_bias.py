@@ -17,13 +17,13 @@ from torch import Tensor
 from pmexp.packed_dropout import (
     cpu,
     dropped_matmul,
-    forward_unpack_dropout,
     packed_bias_dropout_add,
     packed_dropout,
     reference,
-    seeded_dropout,
     unpack_bits,
 )
+from pmexp.variants.forward_unpack import forward_unpack_dropout
+from pmexp.variants.seeded import seeded_dropout
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 RATES = [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.9]

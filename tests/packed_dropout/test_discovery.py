@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout as under_another_name
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import PackedDropout, ReplacementReport, SeededDropout, replace_dropout
+from pmexp.packed_dropout import PackedDropout, ReplacementReport, replace_dropout
 from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
+from pmexp.variants.seeded import SeededDropout
 
 P = 0.25
 PARTIAL = functools.partial(F.dropout, p=P)

@@ -35,13 +35,9 @@ from dropout_cases import (
     each_variant,
     net,
 )
-from pmexp.packed_dropout import (
-    forward_unpack_dropout,
-    packed_bias_dropout_add,
-    packed_gate,
-    packed_relu,
-    softmax_dropout_matmul,
-)
+from pmexp.packed_dropout import packed_bias_dropout_add, softmax_dropout_matmul
+from pmexp.variants.forward_unpack import forward_unpack_dropout
+from pmexp.variants.gates import packed_gate, packed_relu
 
 pytestmark = [  # both in torch's own code
     pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),

@@ -6,15 +6,16 @@ from typing import Any
 
 from torch import nn
 
-from pmexp.packed_dropout import pack_saved_masks
+from pmexp.packed_dropout import ReplacementReport, pack_saved_masks
 
 
-def run_under_packing(model: nn.Module) -> None:
-    """Every later forward of `model` packs the Boolean tensors it saves; so does that of a copy or a pickle.
+def run_under_packing(model: nn.Module, report: ReplacementReport) -> None:
+    """Has every later forward of `model` pack the Boolean tensors it saves, and says so in `report`.
 
-    What a checkpointed region runs again in backward is not packed: it is out of the model's forward, and
-    keeps the byte masks of that one region.
+    Copies and pickles of the model do so too. What a checkpointed region runs again in backward is not
+    packed: it is out of the model's forward, and keeps the byte masks of that one region.
     """
+    report.by += " under pack_saved_masks"
     model.register_forward_pre_hook(_enter)
     model.register_forward_hook(_leave, always_call=True)
 

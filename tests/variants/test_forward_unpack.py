@@ -2,7 +2,7 @@
 
 import torch
 
-from pmexp.packed_dropout import forward_unpack_dropout
+from pmexp.variants.forward_unpack import forward_unpack_dropout
 from saved_tensors import saved_by
 
 

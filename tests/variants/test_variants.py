@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
-from pmexp import variants
 from pmexp.config import Dropout, VariantConfig, Where
+from pmexp.variants.replace import apply_variant
 from saved_tensors import saved_by
 
 hooks_now = torch._C._autograd._top_saved_tensors_default_hooks
@@ -35,7 +35,7 @@ class Block(nn.Module):
 def block(dropout: Dropout, reentrant: bool | None = None) -> Block:
     torch.manual_seed(0)
     model = Block(reentrant)
-    variants.apply(model, VariantConfig(name="any", dropout=dropout))
+    apply_variant(model, VariantConfig(name="any", dropout=dropout))
     return model
 
 
@@ -63,7 +63,7 @@ def test_it_keeps_every_mask_of_the_forward_at_one_bit() -> None:
 
 
 def test_the_report_says_what_stands_there() -> None:
-    report = variants.apply(Block(), VariantConfig(name="hooks", dropout=Dropout.hooks, where=Where.hidden))
+    report = apply_variant(Block(), VariantConfig(name="hooks", dropout=Dropout.hooks, where=Where.hidden))
     assert (report.by, report.modules) == ("ByteMaskDropout under pack_saved_masks", ["layers.1", "layers.3"])
 
 

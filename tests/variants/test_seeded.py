@@ -9,14 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import (
-    ForwardUnpackDropout,
-    SeededDropout,
-    forward_unpack_dropout,
-    ops,
-    packed_dropout,
-    seeded_dropout,
-)
+from pmexp.packed_dropout import ops, packed_dropout
+from pmexp.variants.forward_unpack import ForwardUnpackDropout, forward_unpack_dropout
+from pmexp.variants.seeded import SeededDropout, seeded_dropout
 from saved_tensors import saved_by
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
