@@ -1,4 +1,4 @@
-"""What the training loop draws its batches from: rows of one split, encoded for one model."""
+"""Defines what the training loop draws its batches from: rows of one split, encoded for one model."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,7 +17,7 @@ from pmexp.models.images import ImageBatches
 IGNORED = -100  # a label that no loss and no metric counts, as in torch's cross_entropy
 EVALUATION = -1  # the epoch of examples that are evaluated: the same ones every time
 
-_CHOSEN, _MASKED, _RANDOM = 0.15, 0.8, 0.1  # Devlin et al., NAACL 2019, section 3.1
+_CHOSEN, _MASKED, _RANDOM = 0.15, 0.8, 0.1  # as in section 3.1 of Devlin et al., NAACL 2019
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Batch:
 
     @property
     def targets(self) -> int:
-        """Labels that count."""
+        """Returns how many labels count."""
         return int((self.labels != IGNORED).sum())
 
 
@@ -68,7 +68,7 @@ class MaskedTokens:
     tokens: Tensor  # (blocks, positions) int32
     special: Tensor  # (blocks, positions) bool: [CLS], [SEP], padding; never chosen
     mask_token: int
-    vocabulary: int  # tokens that a random one is drawn from
+    vocabulary: int  # a random token is drawn from so many
     seed: int
 
     def __len__(self) -> int:
@@ -93,9 +93,9 @@ class MaskedTokens:
 class SymbolExamples:
     """Sequences of symbols, each batch padded to the longest of its own, and to a multiple of 256."""
 
-    sequences: Lazy  # of token ids
+    sequences: Lazy  # each one holds token ids
     labels: Tensor  # (samples,) int64
-    longest: int  # tokens
+    longest: int  # in tokens
 
     def __len__(self) -> int:
         return len(self.labels)

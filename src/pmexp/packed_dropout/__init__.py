@@ -3,7 +3,7 @@
 Usable alone; needs torch and nothing else.
 """
 
-from pmexp.packed_dropout import batching, gradients  # noqa: F401  register rules
+from pmexp.packed_dropout import batching, gradients  # noqa: F401  they register rules of torch
 from pmexp.packed_dropout.bias_dropout_add import packed_bias_dropout_add
 from pmexp.packed_dropout.cuda_rng import torch_rng_record
 from pmexp.packed_dropout.functional import packed_dropout

@@ -1,4 +1,4 @@
-"""Nested tensors: what acts on every element by itself acts on the values behind them."""
+"""Applies what acts on every element by itself to the values behind nested tensors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def of_values(function: Callable[..., Tensor], input: Tensor, *args: Any, **options: Any) -> Tensor:
-    """function(values, *args, **options) in the nested shape and layout of `input`, jagged or strided."""
+    """Function(values, *args, **options) in the nested shape and layout of `input`, jagged or strided."""
     values = function(input.values(), *args, **options)
     if input.layout is torch.jagged:
         jagged: Any = input

@@ -1,4 +1,4 @@
-"""A model whose forward runs under pack_saved_masks(): hooks pack the masks, whatever op saves them."""
+"""Has the forward of a model run under pack_saved_masks(): hooks pack the masks, whatever op saves them."""
 
 import threading
 from contextlib import AbstractContextManager
@@ -21,7 +21,7 @@ def run_under_packing(model: nn.Module, report: ReplacementReport) -> None:
 
 
 class _Entered(threading.local):
-    """The forwards that run in this thread, each with its context."""
+    """Holds the forwards that run in this thread, each with its context."""
 
     def __init__(self) -> None:
         self.forwards: list[tuple[nn.Module, AbstractContextManager[None]]] = []
@@ -37,6 +37,6 @@ def _enter(module: nn.Module, args: Any) -> None:
 
 
 def _leave(module: nn.Module, args: Any, output: Any) -> None:
-    """Also called for a forward that failed, maybe before it came to `_enter`."""
+    """Closes the context of a forward, also of one that failed, maybe before it came to `_enter`."""
     if _entered.forwards and _entered.forwards[-1][0] is module:
         _entered.forwards.pop()[1].__exit__(None, None, None)
