@@ -169,13 +169,11 @@ class Shelf:
         self._window, self._smallest = window, smallest
         self._known: weakref.WeakValueDictionary[Hashable, _Moved] = weakref.WeakValueDictionary()
         self._order: list[weakref.ref[_Moved]] = []  # holds one entry a saved tensor
-        self._leaving: deque[tuple[weakref.ref[_Moved], int]] = (
-            deque()
-        )  # those that are still on the device since forward
+        # These are still on the device since forward.
+        self._leaving: deque[tuple[weakref.ref[_Moved], int]] = deque()
         self._leaving_bytes = 0
-        self._ahead: weakref.WeakKeyDictionary[_Moved, int] = (
-            weakref.WeakKeyDictionary()
-        )  # fetched early, and for which place
+        # These were fetched early, for the place that is given.
+        self._ahead: weakref.WeakKeyDictionary[_Moved, int] = weakref.WeakKeyDictionary()
         self._backward, self._next = -1, -1  # torch's number of the backward pass, and what to fetch next
 
     def pack(self, tensor: Tensor) -> _View | Saved:

@@ -16,7 +16,7 @@ P = 0.25
 
 
 class Locked(nn.Dropout):
-    """One mask for all positions."""
+    """Drops with one mask for all positions."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * F.dropout(torch.ones_like(x[:, :1]), self.p, self.training)
@@ -43,7 +43,7 @@ class Scheduled(nn.Dropout):
 
 
 class JustAName(nn.Dropout):
-    """A name."""
+    """Adds nothing but a name."""
 
     def extra_repr(self) -> str:
         return "of mine"

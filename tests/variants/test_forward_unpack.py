@@ -1,4 +1,4 @@
-"""forward_unpack_dropout: a byte an element, compiled too. That its masks are those of packed_dropout: test_seeded.py."""
+"""forward_unpack_dropout saves a byte an element, compiled too. test_seeded.py holds that its masks are packed_dropout's."""
 
 import torch
 

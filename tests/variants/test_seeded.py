@@ -1,4 +1,4 @@
-"""seeded_dropout: the masks of packed_dropout without keeping them; and what forward_unpack_dropout shares with it."""
+"""seeded_dropout draws the masks of packed_dropout without keeping them; forward_unpack_dropout shares its tests."""
 
 from collections.abc import Callable
 
@@ -38,12 +38,12 @@ def test_equals_packed_dropout_bit_for_bit(
     generator = torch.Generator().manual_seed(seed)
     x, g = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
     x.requires_grad_()
-    found = []
+    results = []
     for dropout in (packed_dropout, drop):
         torch.manual_seed(seed)
         y = dropout(x * 1.0, p, True, inplace)
-        found.append((y, torch.autograd.grad(y, x, g)[0], torch.get_rng_state()))
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        results.append((y, torch.autograd.grad(y, x, g)[0], torch.get_rng_state()))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 def test_saves_one_seed() -> None:

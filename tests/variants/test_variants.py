@@ -1,4 +1,4 @@
-"""The variant `hooks`: a forward under pack_saved_masks, in copies, threads and failures too."""
+"""The variant `hooks` runs a forward under pack_saved_masks, in copies, threads and failures too."""
 
 import copy
 import pickle
@@ -108,7 +108,7 @@ def test_checkpointing_draws_the_same_masks(reentrant: bool) -> None:
 def test_forwards_of_several_threads_leave_no_hook_behind() -> None:
     """The first one to enter is the first one to leave."""
     entered, both, left = threading.Event(), threading.Event(), threading.Event()
-    found = []
+    seen = []
 
     def forward(say: threading.Event, hear: threading.Event) -> None:
         def inside(*_: object) -> None:
@@ -118,7 +118,7 @@ def test_forwards_of_several_threads_leave_no_hook_behind() -> None:
         model = block(Dropout.hooks)
         model.layers.register_forward_pre_hook(inside)
         _, saved = saved_by(lambda: model(torch.ones(32, 24)))
-        found.append((hooks_now(False), [t.numel() for t in saved if t.dtype is torch.uint8]))
+        seen.append((hooks_now(False), [t.numel() for t in saved if t.dtype is torch.uint8]))
 
     def first() -> None:
         forward(entered, both)
@@ -133,7 +133,7 @@ def test_forwards_of_several_threads_leave_no_hook_behind() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [(None, [96, 96, 96])] * 2
+    assert seen == [(None, [96, 96, 96])] * 2
 
 
 def test_compiled() -> None:

@@ -67,9 +67,8 @@ def _from_hub(config: ModelConfig) -> Path:
     from huggingface_hub import snapshot_download
 
     assert config.hub_id is not None
-    logging.getLogger("huggingface_hub").setLevel(
-        logging.ERROR
-    )  # what its retries log says nothing more than the error
+    # The hub's retries log nothing that the error does not say.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return Path(snapshot_download(config.hub_id, revision=config.revision, allow_patterns=list(PATTERNS)))
     except Exception as error:

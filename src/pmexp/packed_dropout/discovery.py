@@ -43,13 +43,11 @@ class Run:
     names: dict[int, str]  # names of the modules, by identity
     replaced: set[str] = field(default_factory=set)  # dropouts exchanged
     ran: dict[str, nn.Module] = field(default_factory=dict)  # watched modules whose forward ran
-    sent_to: dict[str, nn.Module | None] = field(
-        default_factory=dict
-    )  # where the functional dropout of a module, by name, is sent
+    # Says where the functional dropout of a module, by name, is sent.
+    sent_to: dict[str, nn.Module | None] = field(default_factory=dict)
     called: set[str] = field(default_factory=set)  # dropouts exchanged that drew a mask
-    dropped: set[str] = field(
-        default_factory=set
-    )  # modules whose functional dropout was routed, and drew one
+    # In these modules functional dropout was routed, and drew a mask.
+    dropped: set[str] = field(default_factory=set)
     draws: list[Draw] = field(default_factory=list)  # what others drew
     function: str | None = None  # the outermost function of torch that runs
     dry: bool = False  # whether it ran on fake tensors
@@ -148,9 +146,8 @@ class Watch:
         prefix = self.name
         with observed(self.discovery, module, prefix) as run:
             result = self._run(module, function, args, kwargs)
-        modules = (
-            dict(_named_modules(module, prefix)) | run.ran
-        )  # names may have changed since the forward began
+        # Names may have changed since the forward began.
+        modules = dict(_named_modules(module, prefix)) | run.ran
         self.discovery.settle(run, modules, whole=prefix == "")
         if prefix == "" and (said := self.discovery.report.nothing_found(self.discovery.model)):
             warnings.warn(said, stacklevel=3)

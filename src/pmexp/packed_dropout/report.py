@@ -20,13 +20,11 @@ class ReplacementReport:
     by: str
     where: str
     modules: list[str] = field(default_factory=list)  # names of the dropout modules that were exchanged
-    functions: list[str] = field(
-        default_factory=list
-    )  # names of the modules whose functional dropout is routed
+    # In the modules of these names functional dropout is routed.
+    functions: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)  # the reason why a module was left alone, by its name
-    uncalled: list[str] = field(
-        default_factory=list
-    )  # exchanged modules that were not called when the model ran
+    # These modules were exchanged, and not called when the model ran.
+    uncalled: list[str] = field(default_factory=list)
     settled: bool = False  # whether a whole forward in training was seen
 
     def to_dict(self) -> dict[str, Any]:

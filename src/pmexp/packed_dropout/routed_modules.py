@@ -61,9 +61,8 @@ def original_class(module: nn.Module) -> type[nn.Module]:
 
 def take_routed_class(module: nn.Module, methods: Iterable[str] = ()) -> None:
     """Has the forward of `module`, and `methods` of it, ask for a route at each call."""
-    known: frozenset[str] = getattr(
-        module, _METHODS, frozenset()
-    )  # a base of its class may hold these by now
+    # A base of its class may hold these by now.
+    known: frozenset[str] = getattr(module, _METHODS, frozenset())
     if not (wanted := frozenset(["forward", *methods])) <= known:
         module.__class__ = _routed_class(original_class(module), wanted | known)
     own = vars(module).get("forward")  # somebody put it there, and it hides the class's
@@ -204,9 +203,8 @@ def _route_of(module: nn.Module) -> "Route":
     recomputes = any(getattr(part, "recompute", False) for part in (dropout, *module._modules.values()))
     if not recomputes:
         return Route(dropout)
-    known = (
-        innermost_route()
-    )  # the forward that called this method may have one, which follows the probabilities of both
+    # The forward that called this method may have one, which follows the probabilities of both.
+    known = innermost_route()
     return (
         known
         if isinstance(known, RecomputingRoute) and known.of is module

@@ -69,9 +69,8 @@ def _launch(device: int, kernel: Any, programs: int, arguments: tuple[Any, ...],
 def _is_watched() -> bool:
     """Whether a profiler asked Triton to be called at each launch."""
     enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
-    return bool(
-        getattr(enter, "calls", enter) or getattr(leave, "calls", leave)
-    )  # either a chain of hooks or one hook
+    # A hook is either a chain of hooks or one alone.
+    return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))
 
 
 def forget() -> None:

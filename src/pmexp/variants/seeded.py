@@ -65,9 +65,8 @@ class _SeededDropout(Function):
     def forward(ctx: Any, x: Tensor, seed: Tensor | int, p: float, backend: Any, inplace: bool) -> Tensor:
         y: Tensor = backend.seeded_dropout(x, seed, p)
         ctx.p = p
-        ctx.save_for_backward(
-            seed_as_tensor(seed)
-        )  # a tensor, since a checkpoint may put another one in its place
+        # It is saved as a tensor, since a checkpoint may put another one in its place.
+        ctx.save_for_backward(seed_as_tensor(seed))
         if not inplace:
             return y
         ctx.mark_dirty(x)

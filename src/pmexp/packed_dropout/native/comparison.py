@@ -20,9 +20,10 @@ def same_as_python(device: torch.device, native: Callable[..., Tensor | None]) -
     The generator is left as it was, and hooks of saved tensors around see nothing. Python goes first: native
     calls launch what it launched. `packed_dropout` has to go by Python meanwhile.
     """
+    # It is imported late, since it asks this package for native calls.
     from pmexp.packed_dropout.functional import (
         packed_dropout,
-    )  # imported late: it asks this package for native calls
+    )
 
     unseen = saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
     with (
