@@ -1,4 +1,4 @@
-"""`variant.*`: what stands in the place of dropout."""
+"""Declares the keys of `variant.*`: what stands in the place of dropout, and how."""
 
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -15,18 +15,24 @@ _NO_OPTIONS = ("name", "dropout", "p")
 
 
 class Where(Enum):
+    """Names the places whose dropout is replaced."""
+
     all = "all"
     attention = "attention"
     hidden = "hidden"
 
 
 class Rng(Enum):
+    """Names the generators that packed masks are drawn by."""
+
     philox = "philox"
     torch = "torch"
 
 
 @dataclass(kw_only=True)
 class VariantConfig:
+    """Chooses a dropout of `variants/table.py`, and the options that it takes."""
+
     name: str = MISSING
     dropout: Dropout = MISSING
     where: Where = Where.all

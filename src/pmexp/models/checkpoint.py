@@ -1,6 +1,6 @@
 """Loads checkpoints from a local folder or the hub's snapshot in the local cache.
 
-Of a folder's config.json the fields of the architecture are taken. What every model of transformers has
+The fields of the architecture are taken from a folder's config.json. What every model of transformers has
 besides (dtype, attention, kernels, code, outputs, labels) and the dropout rates that `model.architecture`
 states are the run's own choice. Weights become fp32, whatever they were saved in.
 """

@@ -59,7 +59,7 @@ class TensorExamples:
 
 @dataclass(frozen=True)
 class MaskedTokens:
-    """Blocks of tokens of which some are hidden, to be guessed: BERT's masked language model.
+    """Hides some tokens of each block, to be guessed: BERT's masked language model.
 
     15 % of a block's tokens are chosen; of these 80 % become the mask token, 10 % a random one, 10 % stay.
     The choice is of (seed, epoch, row): another one in each epoch, one and the same in every evaluation.
@@ -91,7 +91,7 @@ class MaskedTokens:
 
 @dataclass(frozen=True)
 class SymbolExamples:
-    """Sequences of symbols, each batch padded to the longest of its own, and to a multiple of 256."""
+    """Encodes sequences of symbols, each batch padded to the longest of its own, and to a multiple of 256."""
 
     sequences: Lazy  # each one holds token ids
     labels: Tensor  # (samples,) int64
@@ -107,7 +107,7 @@ class SymbolExamples:
 
 
 class PictureExamples:
-    """Pictures decoded as they are asked for, augmented except in an evaluation.
+    """Decodes pictures as they are asked for, augmented except in an evaluation.
 
     labels: (samples,) int64. size: pixels of a side. Raises UserError at the first training batch where
     kornia is not installed.

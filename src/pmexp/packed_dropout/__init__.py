@@ -1,4 +1,4 @@
-"""PackedMask Dropout: unchanged training with dropout masks of one bit an element.
+"""Holds PackedMask Dropout: unchanged training with dropout masks of one bit an element.
 
 Usable alone; needs torch and nothing else.
 """

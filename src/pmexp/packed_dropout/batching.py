@@ -1,4 +1,4 @@
-"""How vmap runs the operators: one sample after the other, each with its own seed or mask where it has one.
+"""Has vmap run the operators: one sample after the other, each with its own seed or mask where it has one.
 
 Importing this module registers the rules.
 """

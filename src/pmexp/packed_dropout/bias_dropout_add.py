@@ -27,7 +27,7 @@ def packed_bias_dropout_add(
     *,
     bits: int = 1,
 ) -> Tensor:
-    """Residual + dropout(input + bias), saving ceil(numel * bits / 8) bytes for backward and nothing else.
+    """residual + dropout(input + bias), saving ceil(numel * bits / 8) bytes for backward and nothing else.
 
     Rounds to the dtype of `input` after each step, the sum, the product with 1 / (1 - p) and the second sum,
     so that in bits it is ``residual + packed_dropout(input + bias, p)`` with the same mask.

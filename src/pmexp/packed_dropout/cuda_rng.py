@@ -1,4 +1,4 @@
-"""rng="torch" on CUDA: the masks of nn.Dropout from the same generator state, without a byte mask.
+"""Draws for rng="torch" on CUDA the masks of nn.Dropout from the same generator state, without a byte mask.
 
 nn.Dropout runs torch.native_dropout there. Its draw is reproduced in one pass that packs (see cuda_mapping).
 Where that cannot be, native_dropout itself runs and its mask is packed: the same numbers at the cost of a

@@ -1,4 +1,4 @@
-"""Seeds of Philox masks on CUDA, computed on the host: those that torch.randint would draw there.
+"""Computes on the host the seeds of Philox masks on CUDA: those that torch.randint would draw there.
 
 torch.randint(0, 2**62, (1,)) launches a kernel for eight bytes: the first two words of one Philox call, whose
 key is the generator's seed and whose counter is a quarter of its offset. Both are known on the host. The same

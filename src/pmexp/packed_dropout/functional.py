@@ -172,7 +172,7 @@ def seed_for(input: Tensor, rng: Rng) -> Tensor | None:
 
 
 def plain_seed(input: Tensor) -> Tensor | int:
-    """New_seed() for what has a backend_of_plain: a number where the host knows it, sparing a tensor."""
+    """new_seed() for what has a backend_of_plain: a number where the host knows it, which spares a tensor."""
     if input.is_cuda and cuda_seeds.known_on_host(input.device):
         return cuda_seeds.draw(input.device)
     return _seed_of_torch(input.device)

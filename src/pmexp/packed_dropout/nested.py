@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def of_values(function: Callable[..., Tensor], input: Tensor, *args: Any, **options: Any) -> Tensor:
-    """Function(values, *args, **options) in the nested shape and layout of `input`, jagged or strided."""
+    """function(values, *args, **options) in the nested shape and layout of `input`, jagged or strided."""
     values = function(input.values(), *args, **options)
     if input.layout is torch.jagged:
         jagged: Any = input

@@ -116,7 +116,7 @@ apply_packed_mask = torch.ops.pmexp.apply_packed_mask.default
 
 
 def backend_of_plain(x: Tensor) -> Any | None:
-    """Operators_for(x) where that is a backend and no forward-mode derivative is asked for, else None."""
+    """operators_for(x) where that is a backend and no forward-mode derivative is asked for, else None."""
     operators = operators_for(x)
     return None if operators is _dispatched or forward_ad._current_level >= 0 else operators
 

@@ -93,11 +93,8 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
             return known
     body: dict[str, Any] = {name: _routed(original, name) for name in methods}
     body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
-    body |= {
-        _ROUTED: False,
-        DROPOUT: None,
-        WATCH: None,
-    }  # an attribute that is there is found faster than a missing one
+    # An attribute that is there is looked up faster than a missing one.
+    body |= {_ROUTED: False, DROPOUT: None, WATCH: None}
     if hasattr(original, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopied_to(original)
     if issubclass(original, torch.fx.GraphModule):

@@ -11,7 +11,7 @@ from pmexp.variants.table import Dropout
 
 
 class Variant(Protocol):
-    """What is read here of a `config.VariantConfig`, which is a room above this one."""
+    """Declares what is read here of a `config.VariantConfig`, which is a room above this one."""
 
     @property
     def name(self) -> str: ...

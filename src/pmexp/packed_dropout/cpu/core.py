@@ -1,4 +1,4 @@
-"""ctypes binding of the C++ core: checks what comes in, allocates what goes out, passes pointers.
+"""Binds the C++ core by ctypes: checks what comes in, allocates what goes out, passes pointers.
 
 ctypes lets go of the GIL during a call, so Python threads run kernels side by side.
 """

@@ -142,7 +142,7 @@ def _falling_bits_fake(x: Tensor, form: str) -> Tensor:
 
 @torch.library.impl(_library, "gelu_backward_from_output", "CompositeExplicitAutograd")
 def _gelu_backward(grad: Tensor, y: Tensor, packed: Tensor, form: Form) -> Tensor:
-    """Grad * GELU' in y's shape, computed in float32, in float64 where y is; by torch in stretches."""
+    """grad * GELU' in y's shape, computed in float32, in float64 where y is; by torch in stretches."""
     if kernels := kernels_for(y.device, y.dtype):
         return cast(Tensor, kernels.gelu_backward(grad, y, packed, form))
     flat_y, flat_grad = y.reshape(-1), grad.reshape(-1)
