@@ -30,9 +30,10 @@ from pmexp.bench.step import steps_of
 from pmexp.bench.timing import Effort, effort, seconds_a_call
 from pmexp.command.compose import compose
 from pmexp.errors import UserError
-from pmexp.packed_dropout import packed_dropout, seeded_dropout
+from pmexp.packed_dropout import packed_dropout
 from pmexp.training import checkpoint
 from pmexp.training.run import prepare
+from pmexp.variants.seeded import seeded_dropout
 from small_runs import TINY_VIT
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pmexp import variants
+from pmexp.variants import replace as variants
 from pmexp_analysis.criteria import judge
 from pmexp_analysis.sources.folders import load_runs
 from small_runs import TINY_BERT, TINY_VIT, Runs

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from pmexp.packed_dropout import pack_saved_masks, packed_dropout, reference, seeded_dropout
+from pmexp.packed_dropout import pack_saved_masks, packed_dropout, reference
+from pmexp.variants.seeded import seeded_dropout
 
 BASELINE = "nn.Dropout"
 NO_CACHE = "-no-cache"

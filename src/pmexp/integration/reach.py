@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from pmexp import models, variants
+from pmexp import models
 from pmexp.config import ModelKind, RunConfig, VariantConfig
 from pmexp.models.base import from_architecture
 from pmexp.packed_dropout import ReplacementReport, packed_dropout
 from pmexp.packed_dropout.recompute import matmul_of_dropped, packed_dropout_and_bits
 from pmexp.simulation.internals import fake_tensors
 from pmexp.systems.system import System
+from pmexp.variants.replace import apply_variant
 
 ASKS_FOR_VALUES = (ModelKind.longformer,)  # whether there is a global token
 CUT_LAYERS = 2  # of the copy on the CPU
@@ -88,7 +89,7 @@ def skeleton(config: RunConfig) -> PreTrainedModel:
 
 def _put_in(module: nn.Module, config: RunConfig, variant: VariantConfig) -> ReplacementReport:
     System(config.system).before_variant(module)
-    return variants.apply(module, variant)
+    return apply_variant(module, variant)
 
 
 def _forward(module: nn.Module, config: RunConfig, length: int) -> tuple[tuple[Call, ...], int]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pmexp import datasets, models, variants
+from pmexp import datasets, models
 from pmexp.config import RunConfig, Select, Where
 from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Dataset, Split
@@ -43,6 +43,7 @@ from pmexp.training.loop import Metrics, Training
 from pmexp.training.outcome import chance, weights_digest
 from pmexp.training.recorder import Description, Recorder, is_finished
 from pmexp.training.stop_signals import stop_requests
+from pmexp.variants.replace import apply_variant
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ def prepare(config: RunConfig) -> Prepared:
     length, metrics = config.dataset.max_length, config.dataset.metrics
     train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
     few = train.batch(torch.arange(min(2, len(train))), EVALUATION).inputs if len(train) else None
-    replacement = variants.apply(model.module, config.variant, few)
+    replacement = apply_variant(model.module, config.variant, few)
     system.prepare(model.module)
     training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
     training.replacement = replacement
@@ -215,7 +216,7 @@ def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str
     if not rates:
         return {}, "not checked: no dropout replaced has a rate between 0 and 1"
     alone = nn.Sequential(nn.Dropout(max(rates)))
-    variants.apply(alone, replace(config.variant, where=Where.all))
+    apply_variant(alone, replace(config.variant, where=Where.all))
     error = gradient_error(alone, training.system.device)
     return {"check/gradient_error": error}, f"float64 on {training.system.device.type}"
 

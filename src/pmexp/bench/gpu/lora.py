@@ -12,7 +12,8 @@ from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.gpu.turns import in_turn
 from pmexp.bench.gpu.ways import Way, Ways
-from pmexp.packed_dropout import PackedDropout, SeededDropout, replace_dropout
+from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.variants.seeded import SeededDropout
 
 _RATE, _RANK = 0.1, 16
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

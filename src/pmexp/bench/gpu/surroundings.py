@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.equality import Dropout, check_all, difference, gradient_of, share_alike
-from pmexp.packed_dropout import PackedDropout, packed_dropout, seeded_dropout
+from pmexp.packed_dropout import PackedDropout, packed_dropout
+from pmexp.variants.seeded import seeded_dropout
 
 DROPOUTS: dict[str, Dropout] = {
     "packed": packed_dropout,

@@ -11,7 +11,8 @@ from transformers import BertConfig, BertForMaskedLM
 
 from pmexp.bench.gpu.ways import trees_of
 from pmexp.measure.saved_for_backward import SavedForBackward
-from pmexp.packed_dropout import PackedDropout, SeededDropout, replace_dropout
+from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.variants.seeded import SeededDropout
 
 BASELINE = "baseline"
 VARIANTS: Mapping[str, Callable[[nn.Module], object]] = {

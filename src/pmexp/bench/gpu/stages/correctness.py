@@ -23,7 +23,8 @@ from pmexp.bench.gpu.surroundings import (
 )
 from pmexp.bench.gpu.workload import SIZES, Size
 from pmexp.errors import ContenderFailed
-from pmexp.packed_dropout import PackedDropout, SeededDropout
+from pmexp.packed_dropout import PackedDropout
+from pmexp.variants.seeded import SeededDropout
 
 _MASKS_SHRINK = 7.5  # times at least, against nn.Dropout's bytes on CUDA
 _TINY = Size(
