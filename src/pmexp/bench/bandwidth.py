@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from pmexp.bench.contenders import BACKWARD, BOTH, FORWARD, Contender
-from pmexp.bench.results import Row
-from pmexp.bench.timing import Effort, seconds_a_call
+from pmexp.bench.timing import Effort, Timing, seconds_a_call
 
 _PASSES = {FORWARD: 1, BACKWARD: 1, BOTH: 2}  # over the tensor; a second backward may have a cached mask
 
@@ -42,7 +41,7 @@ def copy_seconds(x: Tensor, amount: Effort) -> float:
 
 
 def bandwidth(
-    rows: Sequence[Row], field: Sequence[Contender], x: Tensor, seconds_of_copy: float
+    rows: Sequence[Timing], field: Sequence[Contender], x: Tensor, seconds_of_copy: float
 ) -> list[BandwidthRow]:
     """What the rows of one shape and dtype say about bandwidth. `x`: a tensor of that shape and dtype."""
     per_element = {c.name: 2 * x.element_size() + c.saved_bytes(x) / x.numel() for c in field}

@@ -1,6 +1,6 @@
 """Reads the machine code of the Triton kernels, compiled for GPUs that need not be there.
 
-    python -m pmexp.bench.kernel_code > docs/results/kernels.md
+    python -m pmexp.bench.kernel_code out=docs/results/kernels.md
 
 What is counted is the path of a program that lies inside its tensor: every instruction up to the first exit.
 """
@@ -8,8 +8,9 @@ What is counted is the path of a program that lies inside its tensor: every inst
 import json
 import re
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
+from pmexp.command_line import Command, Key
 from pmexp.packed_dropout import triton_kernels as kernels
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -253,5 +255,17 @@ On {device}, 2^26 elements, by `{command}` (`docs/results/gpu.md`).
 {rows}
 """
 
+COMMAND = Command(
+    "pmexp.bench.kernel_code",
+    "reads the machine code of the Triton kernels",
+    (Key("out", "the file that the page is written to; without it the page is printed"),),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 2 bad input, 130 interrupted."""
+    return COMMAND.run(arguments, lambda given: given.write_page("out", page))
+
+
 if __name__ == "__main__":
-    print(page(), end="")
+    sys.exit(main())

@@ -18,8 +18,8 @@ from pmexp.bench.checks import check
 from pmexp.bench.contenders import BASELINE, Contender, contenders
 from pmexp.bench.options import MicroOptions, Shape, make_folder
 from pmexp.bench.pairs import paired_ratio
-from pmexp.bench.results import Row, table, write
-from pmexp.bench.timing import Effort, effort, turn
+from pmexp.bench.results import table, write
+from pmexp.bench.timing import Effort, Timing, effort, turn
 from pmexp.errors import UserError
 from pmexp.measure.environment import environment
 
@@ -42,7 +42,7 @@ def run(options: MicroOptions, command: str, field: Sequence[Contender] | None =
         for contender in _fitting(field, x):
             check(contender, x, grad, options.p)
     print(f"checked: {', '.join(contender.name for contender in field)}")
-    rows: list[Row] = []
+    rows: list[Timing] = []
     shares: list[BandwidthRow] = []
     for shape, dtype in cells:
         x, grad = tensors(shape, dtype, device)
@@ -77,14 +77,14 @@ def _times(field: Sequence[Contender], x: Tensor, grad: Tensor, amount: Effort) 
     return times
 
 
-def rows_of(times: Times, dtype: str, x: Tensor) -> list[Row]:
+def rows_of(times: Times, dtype: str, x: Tensor) -> list[Timing]:
     """A row for every contender and phase in `times`, measured on `x`."""
     rows = []
     for name, phases in times.items():
         for phase, seconds in phases.items():
             against = paired_ratio(times[BASELINE][phase], seconds)
             rows.append(
-                Row(
+                Timing(
                     contender=name,
                     device=x.device.type,
                     dtype=dtype,

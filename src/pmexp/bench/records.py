@@ -17,7 +17,7 @@ from pmexp.bench.options import RecordsOptions, make_folder
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.bench.step import steps_of
 from pmexp.command.compose import compose
-from pmexp.command.keys import merged
+from pmexp.command.overrides import merged
 from pmexp.config import CheckpointConfig
 from pmexp.errors import ContenderFailed, UserError
 from pmexp.measure.environment import environment

@@ -17,7 +17,7 @@ from pmexp.bench.packing_time import PackingTime
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.command import schema
 from pmexp.command.compose import compose
-from pmexp.command.keys import merged
+from pmexp.command.overrides import merged
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
 from pmexp.measure.environment import environment

@@ -29,6 +29,22 @@ class Effort:
     repeats: int  # calls in a timing
 
 
+@dataclass(frozen=True)
+class Timing:
+    """What one phase of one contender took at one shape and dtype: a line of micro.csv."""
+
+    contender: str
+    device: str
+    dtype: str
+    shape: str  # lengths joined by "x"
+    numel: int
+    phase: str
+    ms: float  # of one call: the median over rounds
+    ratio: float  # the baseline's time over the contender's: above 1 is faster than nn.Dropout
+    low: float  # where the 95 % interval of the ratio begins
+    high: float  # where it ends
+
+
 def effort(numel: int, device: torch.device, quick: bool) -> Effort:
     """Less of everything for larger tensors. On CUDA one long timing a turn, which keeps its queue filled."""
     rounds, timings = next(found for most, *found in _AMOUNTS if numel <= most)

@@ -58,6 +58,12 @@ def chooses_option(override: Override) -> bool:
     return bool(group_of(override.key_or_group)) and not isinstance(override.value(), dict)
 
 
+def merged(under: Sequence[str], over: Sequence[str]) -> list[str]:
+    """The overrides of both; of a key that both have, those of `over`."""
+    keys = {argument.partition("=")[0].lstrip("+") for argument in over}
+    return [*(each for each in under if each.partition("=")[0].lstrip("+") not in keys), *over]
+
+
 def _parsed(argument: str, sweep: bool) -> Override:
     try:
         override = _parser().parse_override(_as_typed(argument))

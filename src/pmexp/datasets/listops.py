@@ -26,8 +26,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from pmexp.config import DatasetConfig, TreesConfig
-from pmexp.datasets.base import Dataset, Split
-from pmexp.datasets.cache import cache_folder
+from pmexp.datasets.base import Dataset, Split, cache_folder
 from pmexp.datasets.listops_trees import PAD, START, VOCABULARY, Procedure, Tokens, Trees
 from pmexp.datasets.tables import folder_of
 from pmexp.errors import UserError, first_line

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pmexp.command.compose import compose
-from pmexp.command.keys import merged
+from pmexp.command.overrides import merged
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
 from pmexp.fit.options import FitOptions

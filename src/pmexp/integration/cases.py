@@ -7,7 +7,7 @@ from pmexp.command.compose import compose, compose_part
 from pmexp.command.schema import options
 from pmexp.config import Attention, Device, ModelConfig, ModelKind, Part, RunConfig
 from pmexp.config.kinds import KINDS
-from pmexp.integration.reach import Reach, reach, skeleton
+from pmexp.integration.reach import Reach, on_meta, reach
 
 LENGTH = 512  # tokens of the sample
 VARIANTS = ("baseline", "pm-drop", "pm-drop-recompute")
@@ -53,7 +53,7 @@ def cases(name: str) -> tuple[Case, ...]:
     """Eager attention, sdpa where the model has it, and system=flash for two models."""
     eager = configuration(name)
     wanted = {"eager": eager}
-    has_sdpa = bool(skeleton(eager)._supports_sdpa)
+    has_sdpa = bool(on_meta(eager)._supports_sdpa)
     if has_sdpa:
         wanted["sdpa"] = replace(eager, model=replace(eager.model, attention=Attention.sdpa))
     if name in _WITH_FLASH:

@@ -11,7 +11,7 @@ from pmexp.command.schema import conf_folder
 from pmexp.config import RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.integration.cases import LENGTH, Case, cases, configuration, names
-from pmexp.integration.reach import ASKS_FOR_VALUES, CUT_LAYERS, Call, skeleton
+from pmexp.integration.reach import ASKS_FOR_VALUES, CUT_LAYERS, Call, on_meta
 
 LINES = (
     "from pmexp.packed_dropout import PackedDropout, replace_dropout",
@@ -119,7 +119,7 @@ def _description(name: str) -> list[str]:
 
 def _rates(config: RunConfig) -> str:
     """The fields of the transformers configuration, with its own value where that is another one."""
-    kind, chosen = KINDS[config.model.kind], skeleton(config).config
+    kind, chosen = KINDS[config.model.kind], on_meta(config).config
     own = CONFIG_MAPPING[kind.model_type]()
     said = []
     for name in (*kind.hidden_dropout, *kind.attention_dropout):

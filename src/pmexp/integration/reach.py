@@ -70,7 +70,7 @@ def reach(config: RunConfig, variant: VariantConfig, length: int) -> Reach:
 
     Raises UserError for a part that the model cannot have, or where there is nothing to replace.
     """
-    module = skeleton(config)
+    module = on_meta(config)
     report = _put_in(module, config, variant)
     if config.model.kind not in ASKS_FOR_VALUES:
         with fake_tensors():
@@ -80,7 +80,7 @@ def reach(config: RunConfig, variant: VariantConfig, length: int) -> Reach:
     return Reach(report, *_forward(cut, config, length))
 
 
-def skeleton(config: RunConfig) -> PreTrainedModel:
+def on_meta(config: RunConfig) -> PreTrainedModel:
     """The whole model on the meta device."""
     with torch.device("meta"):
         return models.untrained(config, _CLASSES)
