@@ -71,7 +71,7 @@ COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed 
 }
 WITHOUT_KEYS = {"pmexp.packed_dropout"}
 STARTED_BY_OTHERS = {  # with arguments in an order of their own, by the process that needs them
-    "pmexp.training.rank", "pmexp.bench.gpu.stage_process", "pmexp.bench.gpu.compile_ahead",
+    "pmexp.training.rank", "pmexp.bench.gpu.stage_process", "pmexp.bench.gpu.compile_share",
 }  # fmt: skip
 every_command = pytest.mark.parametrize("name", COMMANDS)
 

@@ -7,6 +7,12 @@ import grimp
 ROOTS = ("pmexp", "pmexp_analysis", "hydra_plugins.pmexp_launchers")
 
 
+BACKWARDS = {  # native calls are compared with Python's when they are first asked for, which ask for them
+    ("pmexp.packed_dropout.native.comparison", "pmexp.packed_dropout.functional"),
+    ("pmexp.packed_dropout.ops", "pmexp.packed_dropout.native"),
+}
+
+
 def circles(imports: Mapping[str, set[str]]) -> Iterator[list[str]]:
     """The modules of each circle, by Tarjan's search for strongly connected components."""
     place: dict[str, int] = {}
@@ -42,4 +48,6 @@ def test_the_tree_has_no_circle() -> None:
     graph = grimp.build_graph(*ROOTS, exclude_type_checking_imports=True, cache_dir=None)
     assert len(graph.modules) > 300
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    for importer, imported in BACKWARDS:
+        imports[importer].remove(imported)
     assert list(circles(imports)) == []
