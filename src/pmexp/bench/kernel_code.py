@@ -30,7 +30,7 @@ _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
 _ALU = re.compile(r"(LOP3|PLOP3|ISETP|SEL|FSEL|IADD3|VIADD|SHF|PRMT|LEA|F2FP|P2R|R2P)\b")
 _ELEMENTS = 2**20  # a multiple of 16, as Triton compiles for
-_MEASURED = Path(__file__).parents[3] / "docs" / "results" / "gpu.json"  # of a source tree
+_MEASURED = Path(__file__).parents[3] / "docs" / "results" / "gpu.json"  # is there in a source tree alone
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Code:
 
     @property
     def instructions(self) -> float:
-        """Of an element, in one thread."""
+        """Instructions an element, in one thread."""
         return len(self.path) / self.elements
 
     @property
     def alu(self) -> float:
-        """Those of an element that need the unit for logic, comparison, selection and conversion."""
+        """Instructions an element that need the unit for logic, comparison, selection and conversion."""
         return sum(bool(_ALU.match(name)) for name in self.path) / self.elements
 
     @property
@@ -83,7 +83,7 @@ class Code:
         }
 
     def elements_a_second(self, device: Device) -> float:
-        """As the units allow: 4 instructions a clock, 2 of them in the ALU, for 32 threads each."""
+        """The speed that the units allow: 4 instructions a clock, 2 in the ALU, for 32 threads each."""
         clocks = max(self.instructions / 4, self.alu / 2)
         return 32 * device.multiprocessors * device.clock / clocks
 
@@ -100,10 +100,10 @@ def compiling(architecture: int) -> Iterator[dict[str, Any]]:
 
     def run(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
         bind = create_function_from_signature(kernel.signature, kernel.params, backend)
-        chosen, *found = kernel._pack_args(backend, options, *bind(*arguments, **options))
-        variant = f"{kernel.fn.__name__} {found}"
+        chosen, *specialised = kernel._pack_args(backend, options, *bind(*arguments, **options))
+        variant = f"{kernel.fn.__name__} {specialised}"
         if variant not in compiled:
-            source = ASTSource(kernel, *found)
+            source = ASTSource(kernel, *specialised)
             compiled[variant] = compile(source, target=target, options=chosen.__dict__)
 
     original = JITFunction.run
@@ -139,14 +139,14 @@ def cases() -> dict[str, tuple[int, Callable[[], Any]]]:
     """Bytes of an element and a launch, by kernel and dtype."""
     seed, state = torch.tensor([5]), torch.tensor([5, 8])
     packed = torch.zeros(_ELEMENTS // 8, dtype=torch.uint8)
-    found: dict[str, tuple[int, Callable[[], Any]]] = {}
+    launches: dict[str, tuple[int, Callable[[], Any]]] = {}
     for name, dtype, vector in (("bf16", torch.bfloat16, 8), ("fp32", torch.float32, 4)):
         x = torch.zeros(_ELEMENTS, dtype=dtype)
         drawn = partial(kernels.native_dropout, x, state, 0.1, 1, 2**18, vector)
-        found[f"forward {name}"] = x.itemsize, partial(kernels.packed_dropout, x, seed, 0.1, 1)
-        found[f"forward {name}, rng=torch"] = x.itemsize, drawn
-        found[f"backward {name}"] = x.itemsize, partial(kernels.apply_packed_mask, x, packed, 0.1, 1)
-    return found
+        launches[f"forward {name}"] = x.itemsize, partial(kernels.packed_dropout, x, seed, 0.1, 1)
+        launches[f"forward {name}, rng=torch"] = x.itemsize, drawn
+        launches[f"backward {name}"] = x.itemsize, partial(kernels.apply_packed_mask, x, packed, 0.1, 1)
+    return launches
 
 
 def code_of(case: str, architecture: int) -> Code:
@@ -163,8 +163,8 @@ def page() -> str:
     rows = [
         f"| {name} | sm_{architecture} | {code.registers} | {code.spills} | {code.shared} | {code.barriers} "
         f"| {code.instructions:.1f} | {code.alu:.1f} | {code.widest['LDG'] // 8}, {code.widest['STG'] // 8} |"
-        for architecture, found in by_architecture.items()
-        for name, code in found.items()
+        for architecture, codes in by_architecture.items()
+        for name, code in codes.items()
     ]
     speeds = [
         _prediction(

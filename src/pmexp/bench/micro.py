@@ -48,13 +48,13 @@ def run(options: MicroOptions, command: str, field: Sequence[Contender] | None =
         x, grad = tensors(shape, dtype, device)
         amount = effort(x.numel(), device, options.quick)
         fitting = _fitting(field, x)
-        found = rows_of(_times(fitting, x, grad, amount), dtype, x)
-        print(f"\n{table(found)}\n{amount.rounds} rounds", flush=True)
+        timings = rows_of(_times(fitting, x, grad, amount), dtype, x)
+        print(f"\n{table(timings)}\n{amount.rounds} rounds", flush=True)
         for left_out in (contender for contender in field if contender not in fitting):
             print(f"{left_out.name} is left out above {left_out.largest:,} elements")
-        rows += found
+        rows += timings
         if device.type == "cuda":
-            shares += bandwidth(found, fitting, x, copy_seconds(x, amount))
+            shares += bandwidth(timings, fitting, x, copy_seconds(x, amount))
     if options.out is not None:
         record = {"command": command, "p": options.p, **environment(device)}
         for path in write(options.out, rows, shares, record):
@@ -105,7 +105,7 @@ def _fitting(field: Sequence[Contender], x: Tensor) -> list[Contender]:
 
 
 def _chosen(every: list[Contender], names: Sequence[str]) -> list[Contender]:
-    """Those named and the baseline, in the order of `every`; all where none is named."""
+    """Returns the named contenders and the baseline, in the order of `every`; all where none is named."""
     known = [contender.name for contender in every]
     for name in names:
         if name not in known:

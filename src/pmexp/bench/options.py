@@ -82,14 +82,14 @@ class StepOptions:
     against: str
     steps: int  # pairs of steps that count
     out: Path | None
-    overrides: tuple[str, ...]  # of the run configuration, for both variants
+    overrides: tuple[str, ...]  # change the run configuration of both variants
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordsOptions:
     steps: int  # pairs of steps that count
     out: Path | None
-    overrides: tuple[str, ...]  # of the run configuration
+    overrides: tuple[str, ...]  # change the run configuration
 
 
 def level(arguments: Iterable[str]) -> str:

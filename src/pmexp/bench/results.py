@@ -23,8 +23,8 @@ def table(rows: Sequence[Timing]) -> str:
         "".join([" " * width, *(f"{phase:>{_CELL}}" for phase in PHASES)]),
     ]
     for name in dict.fromkeys(row.contender for row in rows):
-        found = (cells.get((name, phase), "") for phase in PHASES)
-        lines.append("".join([f"{name:<{width}}", *(f"{cell:>{_CELL}}" for cell in found)]))
+        row = (cells.get((name, phase), "") for phase in PHASES)
+        lines.append("".join([f"{name:<{width}}", *(f"{cell:>{_CELL}}" for cell in row)]))
     return "\n".join(lines)
 
 

@@ -40,9 +40,9 @@ def annotated(text: str) -> str:
     above: list[str] = []
     lines = []
     for line in text.splitlines():
-        found = _LINE_OF_KEY.match(line)
-        if found:
-            above = [*above[: len(found[1]) // 2], found[2]]
+        matched = _LINE_OF_KEY.match(line)
+        if matched:
+            above = [*above[: len(matched[1]) // 2], matched[2]]
             said = meaning(".".join(above))
             line = f"{line}  # {said}" if said else line
         lines.append(line)
@@ -53,10 +53,12 @@ def annotated(text: str) -> str:
 def _comments(cls: type[Any]) -> dict[str, str]:
     """The comments behind the fields of a dataclass and of its bases, by field."""
     own = {field.name for field in fields(cls)}
-    found: dict[str, str] = {}
+    comments: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
-        found |= {name: comment for name, comment in _FIELD.findall(inspect.getsource(base)) if name in own}
-    return found
+        comments |= {
+            name: comment for name, comment in _FIELD.findall(inspect.getsource(base)) if name in own
+        }
+    return comments
 
 
 def _text(default: Any) -> str:

@@ -47,8 +47,8 @@ def options(group: str) -> list[str]:
 def type_at(key: str) -> Any:
     """The type of a key, without its None; None where there is no such key."""
     if key.startswith(_LAUNCHER):
-        found = (_type_in(conf, key.removeprefix(_LAUNCHER)) for conf in launchers().values())
-        return next((hint for hint in found if hint is not None), None)
+        hints = (_type_in(conf, key.removeprefix(_LAUNCHER)) for conf in launchers().values())
+        return next((hint for hint in hints if hint is not None), None)
     return _type_in(RunConfig, key)
 
 

@@ -50,7 +50,7 @@ class Dataset:
     classes: list[str]  # empty for language
     unlabelled_test: Split | None = None  # the test split of such a set, labels all -1
     origin: str = ""  # where it lies; for a hub dataset also its commit
-    digest: str = ""  # of its files, or the commit of a hub dataset
+    digest: str = ""  # names its files' content, or the commit of a hub dataset
     left_out: str = ""  # what lies there and was not taken: how many and which
 
     def record(self, name: str) -> dict[str, str]:

@@ -45,7 +45,7 @@ def read(file: Path, split: str, quotes_mark: bool = True, empty_cell: str | Non
     def guarded(what: Callable[[], Any]) -> Any:
         try:
             return what()
-        except Exception as error:  # of pyarrow's there is no end
+        except Exception as error:  # pyarrow raises any kind
             raise UserError(f"dataset.path: {file} cannot be read as {kind} ({reason(error)})") from None
 
     names, rows, column = guarded(lambda: _read(file, kind, quotes_mark, empty_cell))

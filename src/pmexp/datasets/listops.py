@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 SHARD = 500  # samples
 MULTIPLE = 256  # padded lengths are multiples of this
-_VERSION = 1  # of what settings and seed mean; part of the folder's name
+_VERSION = 1  # changes with what settings and seed mean; part of the folder's name
 _ARRAYS = ("tokens.npy", "bounds.npy", "labels.npy")
 SUMS = "SHA256SUMS"
 _SECONDS_BETWEEN_LINES = 5.0

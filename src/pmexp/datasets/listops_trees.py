@@ -66,8 +66,8 @@ class Trees:
         trees: list[Tokens] = []
         values: list[NDArray[np.int64]] = []
         while len(trees) < count:
-            found, labels = self._round()
-            trees += found
+            accepted, labels = self._round()
+            trees += accepted
             values.append(labels)
         return trees[:count], np.concatenate(values)[:count].astype(np.uint8)
 
@@ -143,7 +143,7 @@ def tilted(procedure: Procedure, t: float) -> tuple[float, list[NDArray[np.float
     operator with k arguments (1 - leaf) / (max_args - 1) * e^(2 t + k g).
     """
     leaf, args = procedure.leaf_probability, np.arange(2, procedure.max_args + 1)
-    log_normaliser, mean = t, 1.0  # of the deepest level: a digit
+    log_normaliser, mean = t, 1.0  # belong to the deepest level: a digit
     chances = [np.ones(1)]
     for _ in range(procedure.max_depth - 1):
         operator = np.log((1 - leaf) / len(args)) + 2 * t + args * log_normaliser

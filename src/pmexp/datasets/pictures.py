@@ -27,7 +27,7 @@ _TURNED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BITS, _WHITE_IS_ZERO = 258, (262, 0)  # of TIFF's tags: bits a sample, and the photometric one with its value
+_BITS, _WHITE_IS_ZERO = 258, (262, 0)  # TIFF's tags: bits a sample, and the photometric one with its value
 
 
 class Pictures:

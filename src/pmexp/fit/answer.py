@@ -16,7 +16,7 @@ LENGTH_MULTIPLE = 64  # tokens; what the search tells apart
 
 @dataclass(frozen=True)
 class Answer:
-    asked: Probe  # of the run as it is configured
+    asked: Probe  # tries the run as it is configured
     largest: int | None  # batch or length; None: not even the smallest fits
     probes: list[Probe]
     config: RunConfig
@@ -76,7 +76,7 @@ def answer(options: FitOptions) -> Answer:
 
 
 def _samples_at_once(config: RunConfig) -> int:
-    """Of one process."""
+    """Returns the samples that one process runs at once."""
     return (config.train.batch_size or 1) // config.train.accumulate // config.system.processes
 
 

@@ -42,8 +42,8 @@ def _run(options: FitOptions, command: str) -> str:
         markdown = table(options, command)
         print(markdown, end="")
         return markdown
-    found = answer(options)
-    record = found.record(options)
+    answered = answer(options)
+    record = answered.record(options)
     if options.method == "simulate":
         record["not_modelled"] = list(NOT_MODELLED)
     cuda = options.method == "measure" and torch.cuda.is_available()
@@ -72,7 +72,7 @@ def _gib(size: int) -> str:
 
 
 def _check_out(out: Path) -> None:
-    """Before minutes of work: the file's folder has to be there or to be made."""
+    """Makes the file's folder, before minutes of work. Raises UserError where it cannot be made."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

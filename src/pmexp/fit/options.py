@@ -40,12 +40,12 @@ _GB = 10**9
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
     method: str
-    what: str  # of these the largest that fits is searched
+    what: str  # says what is searched: the largest batch or length that fits
     budget_bytes: int
     global_batch: int | None  # samples a step; micro-batches divide it
     table: Path | None
     out: Path | None
-    overrides: tuple[str, ...]  # of the run configuration
+    overrides: tuple[str, ...]  # change the run configuration
 
 
 def fit_options(given: Given) -> FitOptions:

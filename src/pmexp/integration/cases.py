@@ -29,7 +29,7 @@ class Case:
 
 
 def names() -> list[str]:
-    """Every option of conf/model, and every architecture that none of them is of."""
+    """Returns every option of conf/model, and every architecture that none of them has."""
     named = options("model")
     covered = {configuration(name).model.kind for name in named}
     return named + [kind.name for kind in KINDS if kind not in covered]
@@ -41,9 +41,9 @@ def configuration(name: str) -> RunConfig:
     if name in ModelKind.__members__:
         model = ModelConfig(name=name, kind=ModelKind[name])
     else:
-        found = compose_part("model", [f"model={name}"])
-        assert isinstance(found, ModelConfig)
-        model = found
+        part = compose_part("model", [f"model={name}"])
+        assert isinstance(part, ModelConfig)
+        model = part
     run = compose(() if model.takes_images else _TEXT_RUN)
     return replace(run, model=model, system=replace(run.system, device=Device.cpu))
 

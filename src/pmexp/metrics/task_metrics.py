@@ -64,9 +64,9 @@ def perplexity(loss: float) -> float:
 
 TASK_METRICS: dict[str, TaskMetric] = {
     "accuracy": TaskMetric(
-        lambda found: accuracy(found.predicted, found.true), "fraction", "max", "accuracy"
+        lambda result: accuracy(result.predicted, result.true), "fraction", "max", "accuracy"
     ),
-    "f1": TaskMetric(lambda found: f1(found.predicted, found.true), "fraction", "max", "F1"),
-    "top5": TaskMetric(lambda found: top5(found.scores, found.true), "fraction", "max", "top-5 accuracy"),
-    "perplexity": TaskMetric(lambda found: perplexity(found.loss), "1", "min", "perplexity", "masked_lm"),
+    "f1": TaskMetric(lambda result: f1(result.predicted, result.true), "fraction", "max", "F1"),
+    "top5": TaskMetric(lambda result: top5(result.scores, result.true), "fraction", "max", "top-5 accuracy"),
+    "perplexity": TaskMetric(lambda result: perplexity(result.loss), "1", "min", "perplexity", "masked_lm"),
 }

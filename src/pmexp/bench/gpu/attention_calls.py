@@ -38,7 +38,7 @@ class Call:
         return str(self.query.dtype).removeprefix("torch.")
 
     def attend(self, value: Tensor | None = None) -> Tensor:
-        """With other values where they are given."""
+        """Returns the same call with other values where they are given."""
         return F.scaled_dot_product_attention(
             self.query,
             self.key,
@@ -77,7 +77,7 @@ class LongformerInput:
     """What one attention layer of Longformer gets: padding behind 7/8 of the tokens, one global token."""
 
     hidden: Tensor
-    grad: Tensor  # of the output
+    grad: Tensor  # has the output's shape and dtype
     padding: Tensor
     is_global: Tensor
 
@@ -120,17 +120,17 @@ def longformer(
 
 def calls(device: torch.device, tiny: bool) -> dict[str, Callable[[], Call]]:
     """What makes each call, by a name. One is made when it is needed: together they would fill the device."""
-    found: dict[str, Callable[[], Call]] = {}
+    makers: dict[str, Callable[[], Call]] = {}
     for dtype in (torch.bfloat16, torch.float16):
         for size in longformer_sizes(tiny):
             for rate in (RATE, 0.0):
                 name = f"Longformer at {size.tokens:,} tokens, {dtype}, dropout {rate:g}"
-                found[name] = partial(_of_blocks, size, device, tiny, dtype, rate)
+                makers[name] = partial(_of_blocks, size, device, tiny, dtype, rate)
         for masked in (True, False):
             for rate in (RATE, 0.0):
                 name = f"BERT with{'' if masked else 'out'} padding, {dtype}, dropout {rate:g}"
-                found[name] = partial(_of_bert, device, tiny, dtype, masked, rate)
-    return found
+                makers[name] = partial(_of_bert, device, tiny, dtype, masked, rate)
+    return makers
 
 
 def _of_blocks(

@@ -75,8 +75,8 @@ class Bench:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         self._write(kind="failed", text=f"{name}: {type(error).__name__}: {first}")
 
-    def environment(self, found: dict[str, str]) -> None:
-        self._write(kind="environment", found=found)
+    def environment(self, facts: dict[str, str]) -> None:
+        self._write(kind="environment", found=facts)
 
     def _write(self, **line: Any) -> None:
         self._findings.write(json.dumps(line) + "\n")

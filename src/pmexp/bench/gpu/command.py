@@ -60,7 +60,7 @@ def _measure(given: Given) -> int:
         "seconds": seconds,
         "size": size,
     }
-    execute(record, stages, device, size, Budget(seconds, start=started), lambda found: _write(found, out))
+    execute(record, stages, device, size, Budget(seconds, start=started), lambda so_far: _write(so_far, out))
     for fault in _faults(record):
         print(f"failed: {fault}", file=sys.stderr)
     print(out)
@@ -68,7 +68,7 @@ def _measure(given: Given) -> int:
 
 
 def _has_cuda() -> bool:
-    """Asked without making a context on the device, which would take of its memory."""
+    """Asks without making a context on the device, which would take of its memory."""
     import torch  # takes seconds, for which a wrong key need not wait
 
     return torch.cuda.is_available()

@@ -14,7 +14,7 @@ from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
 
 _MOST_PROCESSES = 14
-_SHARE, _MOST_SECONDS = 0.5, 30.0  # of the stage's time, that it waits for them
+_SHARE, _MOST_SECONDS = 0.5, 30.0  # the share of the stage's time that it waits for them at most
 _BUILD = "from pmexp.packed_dropout.native.build import library; library()"  # which says later why it cannot
 
 

@@ -1,5 +1,5 @@
-"""`python -m pmexp.bench.gpu.compile_share DEVICE SIZE PLACE SHARES SECONDS` runs a share of the
-correctness checks, for nothing but the kernels that they have Triton and torch.compile leave in their caches on the disk.
+"""`python -m pmexp.bench.gpu.compile_share DEVICE SIZE PLACE SHARES SECONDS` runs a share of the correctness
+checks, only for the kernels that Triton and torch.compile then have in their caches on the disk.
 """
 
 import os

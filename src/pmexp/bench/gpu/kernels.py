@@ -66,7 +66,7 @@ def _kernels(x: Tensor, grad: Tensor, seed: Tensor) -> dict[str, _Kernel]:
     _, mask = torch.native_dropout(x, P, True)
     scale = cuda_mapping.backward_scale(P)
     backward = torch.ops.aten.native_dropout_backward.default
-    found = {
+    kernels = {
         _COPY: _Kernel(lambda: target.copy_(x), 0),
         "torch forward": _Kernel(lambda: torch.native_dropout(x, P, True), 1),
         "torch backward": _Kernel(lambda: backward(grad, mask, scale), 1),
@@ -76,8 +76,8 @@ def _kernels(x: Tensor, grad: Tensor, seed: Tensor) -> dict[str, _Kernel]:
     }
     if x.device.type == "cuda":
         call = lambda: cuda_rng.native_dropout_packed(x, P, 1)  # noqa: E731
-        found["packed forward, rng=torch"] = _Kernel(call, 1 / 8)
-    return found
+        kernels["packed forward, rng=torch"] = _Kernel(call, 1 / 8)
+    return kernels
 
 
 def _wrong(operators: Any, x: Tensor, grad: Tensor, seed: Tensor) -> str:
@@ -98,7 +98,7 @@ def _wrong(operators: Any, x: Tensor, grad: Tensor, seed: Tensor) -> str:
         ),
         "the seeded result is another": (operators.seeded_dropout(x, seed, P), y),
     }
-    return "; ".join(what for what, (found, expected) in facts.items() if not torch.equal(found, expected))
+    return "; ".join(what for what, (got, expected) in facts.items() if not torch.equal(got, expected))
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.measure.peak_memory import PeakMemory
 
 _RESOLUTION = 32  # the search ends where the two bounds are 1/32 apart
-_FILLED = 0.98  # of the limit: where the search begins, as fragments are in no peak
+_FILLED = 0.98  # the share of the limit where the search begins, as fragments are in no peak
 
 
 @dataclass(frozen=True)

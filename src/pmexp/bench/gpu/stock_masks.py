@@ -29,7 +29,7 @@ _SEED = 9
 
 def check_stock_masks(bench: Bench, dtype: torch.dtype) -> None:
     """A row a case: output, gradient and the generator's state afterwards are those of nn.Dropout."""
-    wrong = [found for case, x in _cases(bench, dtype) if (found := _compare(bench, case, x))]
+    wrong = [fault for case, x in _cases(bench, dtype) if (fault := _compare(bench, case, x))]
     bench.check(f"rng=torch is nn.Dropout bit for bit in {dtype}", not wrong, "; ".join(wrong))
 
 

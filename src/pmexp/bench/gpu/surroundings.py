@@ -66,9 +66,9 @@ def check_streams(bench: Bench) -> None:
         with bench.part(f"streams, {name}"):
             side = [torch.cuda.Stream(bench.device) for _ in range(2)]
             right = _on_streams(bench, drop, [torch.cuda.current_stream(bench.device)] * 2)
-            found = _on_streams(bench, drop, side)
+            got = _on_streams(bench, drop, side)
             named = (f"{i}" for i in range(len(right)))
-            check_all(bench, f"two streams, {name}", list(zip(named, found, right, strict=True)))
+            check_all(bench, f"two streams, {name}", list(zip(named, got, right, strict=True)))
 
 
 def check_compiled(bench: Bench, name: str, mode: str) -> None:
@@ -181,10 +181,10 @@ def _on_streams(bench: Bench, drop: Dropout, streams: list[Any]) -> list[Tensor]
     torch.manual_seed(3)
     x = _ones(bench)
     torch.cuda.synchronize(bench.device)
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     for i in range(8):
         with torch.cuda.stream(streams[i % 2]):
             y = drop(x)
-            found += [y.detach(), gradient_of_sum(y, x)]
+            tensors += [y.detach(), gradient_of_sum(y, x)]
     torch.cuda.synchronize(bench.device)
-    return found
+    return tensors

@@ -80,8 +80,8 @@ def check_mask_bytes(bench: Bench) -> None:
 
 
 def _pieces() -> Mapping[str, Callable[[Bench], None]]:
-    """By what they check. What is of exhaustive products alone comes behind what every run relies on."""
-    found: dict[str, Callable[[Bench], None]]
+    """Returns the pieces by what they check. Exhaustive products come behind what every run relies on."""
+    pieces: dict[str, Callable[[Bench], None]]
     bf16, fp32, fp16, fp64 = torch.bfloat16, torch.float32, torch.float16, torch.float64
     sizes = {f"packed masks in {t}": partial(check_sizes, dtype=t) for t in (bf16, fp32, fp16, fp64)}
     stock = {f"rng=torch in {t}": partial(check_stock_masks, dtype=t) for t in (bf16, fp32, fp16, fp64)}
@@ -102,7 +102,7 @@ def _pieces() -> Mapping[str, Callable[[Bench], None]]:
         for dtype in (bf16, fp32)
         for more in (64, 77)
     }
-    found = {
+    pieces = {
         **dict([*sizes.items()][:2]),
         "layouts": check_layouts,
         **dict([*stock.items()][:3]),
@@ -115,8 +115,8 @@ def _pieces() -> Mapping[str, Callable[[Bench], None]]:
         "consecutive masks": tell_overlap,
         **dict([*compiled.items()][:3]),
     }
-    found |= {"streams": check_streams, "1 element, and 2 and 4 bits": check_widths, "bias": check_sums}
-    return {**found, "a large mask": check_large, **sizes, **stock, **beyond, **compiled}
+    pieces |= {"streams": check_streams, "1 element, and 2 and 4 bits": check_widths, "bias": check_sums}
+    return {**pieces, "a large mask": check_large, **sizes, **stock, **beyond, **compiled}
 
 
 PIECES = _pieces()

@@ -55,8 +55,8 @@ def _compared(bench: Bench) -> Iterator[tuple[str, Tensor, Tensor]]:
             with native.by_python():
                 right = _results(x, bits)
             for turn in ("first", "second"):
-                for what, found in _results(x, bits).items():
-                    yield f"{what}, {numel} elements in {name}, {bits} bits, {turn} time", found, right[what]
+                for what, got in _results(x, bits).items():
+                    yield f"{what}, {numel} elements in {name}, {bits} bits, {turn} time", got, right[what]
 
 
 def _results(x: Tensor, bits: int) -> dict[str, Tensor]:
@@ -134,9 +134,9 @@ def _step_by_python(workload: Workload, batch: int) -> Tensor:
 def _fault(workload: Workload, batch: int, takers: Mapping[str, Step]) -> str | None:
     start = Start(workload, batch)
     expected, others = (start.losses(takers[_BY_PYTHON], seed) for seed in (1, 2))
-    found = start.losses(takers[_NATIVE], 1)
+    got = start.losses(takers[_NATIVE], 1)
     start.restore()
-    return difference(expected, found, others)
+    return difference(expected, got, others)
 
 
 PIECES = {
