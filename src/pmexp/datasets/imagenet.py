@@ -130,9 +130,9 @@ def _labelled(folder: Path, classes: list[str]) -> tuple[Split, _Notes]:
 def _from_hub(config: DatasetConfig) -> _Found:
     import datasets
 
-    read = tables(config)
+    loaded = tables(config)
     splits = {}
-    for name, table in read.splits.items():
+    for name, table in loaded.splits.items():
         labels = column(config, table, config.label_column, "dataset.label_column")
         column(config, table, config.image_column, "dataset.image_column")
         if not isinstance(table.features[config.label_column], datasets.ClassLabel):
@@ -151,8 +151,8 @@ def _from_hub(config: DatasetConfig) -> _Found:
             )
         undecoded = _undecoded(config, table)
         splits[name] = Split(Pictures(undecoded[config.image_column]), numbers)
-    classes = list(read.splits["train"].features[config.label_column].names)
-    return _Found(splits, classes, read.origin, read.digest, read.left_out)
+    classes = list(loaded.splits["train"].features[config.label_column].names)
+    return _Found(splits, classes, loaded.origin, loaded.digest, loaded.left_out)
 
 
 def _undecoded(config: DatasetConfig, table: Any) -> Any:

@@ -39,19 +39,19 @@ def tables(config: DatasetConfig, formats: Sequence[str] = FORMATS, empty_cell: 
 
     empty_cell: what a cell of a csv or tsv file without any character is.
     """
-    read = _from_folder(config, formats, empty_cell) if config.path else _from_hub(config)
-    if "train" not in read.splits:
+    loaded = _from_folder(config, formats, empty_cell) if config.path else _from_hub(config)
+    if "train" not in loaded.splits:
         raise UserError(
             f"dataset={config.name}: {config.path or config.hub_id} has no train split; "
             f"put train.{formats[0]} (or another of {', '.join(formats)}) there"
-            + (f"; {read.left_out}" if read.left_out else "")
+            + (f"; {loaded.left_out}" if loaded.left_out else "")
         )
-    for split, table in read.splits.items():
+    for split, table in loaded.splits.items():
         if not len(table):
-            raise UserError(f"dataset={config.name}: the {split} split ({read.places[split]}) has no rows")
-    if read.left_out:
-        log.info("dataset=%s: %s", config.name, read.left_out)
-    return read
+            raise UserError(f"dataset={config.name}: the {split} split ({loaded.places[split]}) has no rows")
+    if loaded.left_out:
+        log.info("dataset=%s: %s", config.name, loaded.left_out)
+    return loaded
 
 
 def column(config: DatasetConfig, table: Any, name: str, key: str, place: str = "") -> Any:

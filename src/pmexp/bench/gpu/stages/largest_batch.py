@@ -39,7 +39,7 @@ def measure(bench: Bench) -> None:
                 variant=variant,
                 limit_GiB=round(limit / _GIB, 1),
                 largest=largest.batch,
-                too_large=batches.too_large,
-                times_baseline=round(batches.batch / baseline, 3) if baseline else None,
+                too_large=largest.too_large,
+                times_baseline=round(largest.batch / baseline, 3) if baseline else None,
             )
         free_memory()
