@@ -1,4 +1,4 @@
-"""The command: keys in, exit code out."""
+"""Reads the keys, runs a level, and returns an exit code."""
 
 import logging
 import sys

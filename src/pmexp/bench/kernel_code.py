@@ -90,7 +90,7 @@ class Code:
 
 @contextmanager
 def compiling(architecture: int) -> Iterator[dict[str, Any]]:
-    """Launches inside compile and do not run. Yields what they compiled by kernel and types, as it comes.
+    """Has launches inside it compile and not run. Yields what they compiled by kernel and types, as it comes.
 
     Arguments go through Triton's own binder, which finds their types and what to specialise for.
     """
@@ -203,7 +203,7 @@ def _prediction(device: Device, name: str, own: float, stock: float, code: Code)
 
 
 def _bits(access: str) -> int:
-    """LDG.E.128 moves 128 bits, STG.E.U8 8 and STG.E 32."""
+    """Bits that an access moves: 128 for LDG.E.128, 8 for STG.E.U8 and 32 for STG.E."""
     widths = re.findall(r"\.[US]?(\d+)\b", access)
     return int(widths[0]) if widths else 32
 

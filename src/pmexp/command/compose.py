@@ -1,4 +1,4 @@
-"""From `conf/` and overrides to checked configurations: what the entry points share. Imports no torch."""
+"""Composes checked configurations out of `conf/` and overrides, for all entry points. Imports no torch."""
 
 import warnings
 from collections.abc import Iterator, Sequence

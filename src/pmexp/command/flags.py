@@ -123,7 +123,7 @@ def in_small(arguments: Sequence[str]) -> list[str]:
 
 
 def _parser() -> _Parser:
-    """Hydra's flags."""
+    """Returns a parser of Hydra's flags."""
     parser = _Parser(add_help=False, usage=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*")
     for names in (

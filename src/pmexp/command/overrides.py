@@ -167,7 +167,7 @@ def _check_values(override: Override, sweep: bool) -> None:
 
 
 def _check_deleted(override: Override) -> None:
-    """A key that has a default gets it back when it is taken away."""
+    """Refuses ~key for a key that has a default, since it would get that back."""
     key = override.package or override.key_or_group
     if default_of(key) not in (None, {}, []):
         raise UserError(

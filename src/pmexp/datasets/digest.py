@@ -33,7 +33,7 @@ def digest_of(config: DatasetConfig) -> str:
 
 
 def digest_where_it_lies(kind: DatasetKind, origin: str) -> str:
-    """The same of the folder that data was fetched to or generated in."""
+    """Returns the digest of the folder that data was fetched to or generated in."""
     return _DIGESTS[kind](Path(origin)) if kind in (DatasetKind.reuters_r8, DatasetKind.listops) else ""
 
 

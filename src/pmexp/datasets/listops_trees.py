@@ -169,7 +169,7 @@ def tilt(procedure: Procedure) -> float:
 
 
 def _operators(level: Depth) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """(their places in the level, where their arguments start in the next, how many they have)."""
+    """Returns (their places in the level, where their arguments start in the next, how many they have)."""
     inner = np.flatnonzero(level.args)
     args = level.args[inner]
     return inner, np.cumsum(args) - args, args

@@ -49,7 +49,7 @@ def pictures_of(folder: Path) -> Found:
 
 
 def told(paths: list[str], below: Path | None = None) -> str:
-    """Their number, and the first of them by name."""
+    """How many paths there are, and the first of them by name."""
     names = [os.path.relpath(path, below) if below else os.path.basename(path) for path in paths[:_NAMED]]
     printable = ", ".join(name.encode("utf-8", "backslashreplace").decode() for name in names)
     return f"{len(paths)}: {printable}" + (", ..." if len(paths) > _NAMED else "")

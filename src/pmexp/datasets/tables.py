@@ -169,7 +169,7 @@ def _from_hub(config: DatasetConfig) -> Tables:
 
 
 def _hub_id(config: DatasetConfig) -> str:
-    """The library reads files of the working folder for an id that is a path there, or a format like csv."""
+    """The id on the hub. Raises UserError for one that the library would take for a path here."""
     hub_id = config.hub_id
     if not hub_id:
         raise UserError(f"dataset.path: dataset={config.name} has no hub_id; set dataset.path=<folder>")

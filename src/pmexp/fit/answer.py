@@ -41,7 +41,7 @@ class Answer:
 
 
 def answer(options: FitOptions) -> Answer:
-    """Raises UserError, or an error of Hydra, for a configuration that cannot be run."""
+    """Answers the options. Raises UserError, or an error of Hydra, for what cannot be run."""
     config = compose(options.overrides)
     batch, length = _samples_at_once(config), config.dataset.max_length
     if options.what == "length" and config.model.takes_images:

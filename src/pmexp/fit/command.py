@@ -1,4 +1,4 @@
-"""The command: keys in, exit code out."""
+"""Reads the keys, answers, and returns an exit code."""
 
 import json
 import logging

@@ -50,7 +50,7 @@ def configuration(name: str) -> RunConfig:
 
 @cache
 def cases(name: str) -> tuple[Case, ...]:
-    """Eager attention, sdpa where the model has it, and system=flash for two models."""
+    """Returns the cases: eager attention, sdpa where the model has it, and system=flash for two models."""
     eager = configuration(name)
     wanted = {"eager": eager}
     has_sdpa = bool(on_meta(eager)._supports_sdpa)

@@ -1,4 +1,4 @@
-"""The command: keys in, exit code out."""
+"""Reads the keys, writes the page, and returns an exit code."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The command: arguments in, lines and an exit code out."""
+"""Lists, retries and repairs runs, and returns an exit code."""
 
 import sys
 from collections.abc import Callable, Sequence

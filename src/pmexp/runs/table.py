@@ -28,7 +28,7 @@ def experiment_lines(runs_of: Mapping[str, Sequence[FoundRun]]) -> list[str]:
 
 
 def counts(runs: Sequence[FoundRun]) -> str:
-    """Such as "20 runs: 18 finished, 2 failed"."""
+    """How many runs are in which state, such as "20 runs: 18 finished, 2 failed"."""
     count = Counter(run.state for run in runs)
     told = ", ".join(f"{count[state]} {state.name}" for state in STATES if count[state])
     return f"{len(runs)} run{'s' * (len(runs) != 1)}" + (f": {told}" if told else "")

@@ -57,7 +57,7 @@ class Call:
         return replace(self, dropout=0.0)
 
     def wide(self) -> "Call":
-        """The same numbers in float32, without dropout."""
+        """Returns the same call in float32, without dropout."""
         query, key, value = (_leaf(tensor.float()) for tensor in (self.query, self.key, self.value))
         mask = self.mask
         if mask is not None and mask.is_floating_point():
@@ -98,7 +98,7 @@ class LongformerInput:
 
 
 def longformer_sizes(tiny: bool) -> list[LongformerSize]:
-    """The same number of tokens each."""
+    """Returns windows and batches with the same number of tokens each."""
     return [LongformerSize(32, 2)] if tiny else [LongformerSize(4096, 4), LongformerSize(16384, 1)]
 
 

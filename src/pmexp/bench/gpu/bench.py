@@ -18,7 +18,7 @@ _SHORTEST = 3.0  # seconds that a part of a stage takes at least
 
 
 class Bench:
-    """One stage's run. Every finding is written at once, as one line of JSON, so that a kill loses none."""
+    """Writes each finding of a stage at once, as one line of JSON, so that a kill loses none."""
 
     def __init__(self, device: "torch.device", tiny: bool, budget: Budget, findings: IO[str]) -> None:
         """tiny: sizes that a CPU is done with in seconds, to try the code and not to measure."""

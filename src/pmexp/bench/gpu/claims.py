@@ -112,8 +112,9 @@ def _mask_bytes(stages: dict[str, Any]) -> dict[str, str]:
 
 
 def _bounded(bound: Bound, rows: Rows) -> dict[str, str]:
-    """Confirmed where all intervals lie above the bound, refuted where one lies below. A figure of so few
-    rounds that it has no interval settles nothing."""
+    """Judges a bound: confirmed where all intervals lie above it, refuted where one lies below.
+
+    A figure of so few rounds that it has no interval settles nothing."""
     judged = [row for row in rows if bound.of(row) and row.get(bound.estimate) is not None]
     if not judged:
         return _row(bound.claim, NOT_SETTLED, "not measured")
@@ -161,7 +162,7 @@ def _offload(stages: dict[str, Any]) -> dict[str, str]:
 
 
 def _lora(stages: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Bytes have no interval: what is saved for backward, and the peak above what a step begins with."""
+    """Compares bytes, which have no interval: those saved for backward, and the peak above a step's start."""
     row_of = {row["step"]: row for row in _rows(stages, "systems", "lora")}
     stock, ours = row_of.get("dropout 0.1"), row_of.get("dropout 0.1 by pm-drop")
     for what, column in (("saves less for backward", "saved_MiB"), ("has a lower peak", "above_start_MiB")):

@@ -1,4 +1,4 @@
-"""The command: keys in, exit code out."""
+"""Reads the keys, runs the stages, and returns an exit code."""
 
 import json
 import sys
@@ -75,7 +75,7 @@ def _has_cuda() -> bool:
 
 
 def _write(record: dict[str, Any], out: Path) -> None:
-    """The page to `out` and the record to the same name with .json, each replaced whole."""
+    """Writes the page to `out` and the record to the same name with .json, each replaced whole."""
     record["claims"] = claims(record)
     for path, text in (
         (out, page(record)),

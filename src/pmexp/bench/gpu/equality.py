@@ -35,7 +35,7 @@ def _as_integers(tensor: Tensor) -> Tensor:
 
 
 def check_all(bench: Bench, what: str, compared: Iterable[tuple[str, Tensor, Tensor]]) -> None:
-    """One check: of each case, by its name, what was found is what is right. Says where the first is not."""
+    """Checks for each case that what was got is what is right, and names the first that is not."""
     cases = 0
     for case, got, right in compared:
         cases += 1

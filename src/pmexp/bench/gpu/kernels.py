@@ -30,7 +30,7 @@ class _Kernel:
 
 @torch.no_grad()
 def measure_kernels(bench: Bench, timer: DeviceTimer, dtype: str, numel: int, most_rounds: int) -> None:
-    """Ours, torch's own, and a copy, at one size."""
+    """Times our kernels, torch's own, and a copy, at one size."""
     with_grad, grad = tensors(numel, DTYPES[dtype], bench.device)
     x, seed = with_grad.detach(), torch.tensor([2**40 + 7], device=bench.device)
     what = f"kernels, {dtype}: bits, results and gradients are those of one mask, and it is the reference's"
@@ -103,7 +103,7 @@ def _wrong(operators: Any, x: Tensor, grad: Tensor, seed: Tensor) -> str:
 
 @torch.no_grad()
 def measure_shapes(bench: Bench, timer: DeviceTimer, dtype: str, numel: int, most_rounds: int) -> None:
-    """Forward and backward with other sizes of a program, to choose by."""
+    """Times forward and backward with other sizes of a program, to choose by."""
     if bench.device.type != "cuda":
         bench.left_out("shapes of kernels: Triton's kernels run on CUDA")
         return
@@ -113,7 +113,7 @@ def measure_shapes(bench: Bench, timer: DeviceTimer, dtype: str, numel: int, mos
 def shapes_of(
     kernels: Any, bench: Bench, timer: DeviceTimer, dtype: str, numel: int, most_rounds: int
 ) -> None:
-    """The same for a module with `_BLOCKS` and `_OPTIONS["num_warps"]`; its own come first in the table."""
+    """Times the shapes of a module with `_BLOCKS` and `_OPTIONS["num_warps"]`, its own first."""
     with_grad, grad = tensors(numel, DTYPES[dtype], bench.device)
     x, seed = with_grad.detach(), torch.tensor([2**40 + 7], device=bench.device)
     own = (kernels._BLOCKS, kernels._OPTIONS["num_warps"])

@@ -26,7 +26,7 @@ _STOCK = f"dropout {_RATE}"
 
 
 def lora(bench: Bench, budget: Budget) -> None:
-    """The table "lora": steps with the adapters' dropout off, stock, packed and seeded."""
+    """Writes the table "lora": steps with the adapters' dropout off, stock, packed and seeded."""
     try:
         import peft
     except ImportError as error:

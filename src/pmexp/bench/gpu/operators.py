@@ -63,7 +63,7 @@ def _layouts(device: torch.device) -> Compared:
 
 
 def _against_reference(x: Tensor, p: float, bits: int) -> Compared:
-    """Values are rounded by torch on the CPU; the kernels round on the device."""
+    """Compares with torch's rounding on the CPU; the kernels round on the device."""
     on_cpu, seed = x.cpu(), torch.tensor([2**40 + x.numel()])
     keep = reference.draw_mask(on_cpu.shape, seed, p)
     packed, dropped = reference.pack_bits(keep, bits), reference.apply_mask(on_cpu, keep, p)

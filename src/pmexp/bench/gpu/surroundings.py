@@ -26,7 +26,7 @@ _INDEPENDENT = 0.02  # from 0.5: ten times the standard error at _NUMEL elements
 
 
 def check_checkpointing(bench: Bench) -> None:
-    """Backward draws the mask of the forward again, in both modes."""
+    """Checks that backward draws the forward's mask again, in both modes."""
     for name, drop in DROPOUTS.items():
         for reentrant in (False, True):
             what = f"checkpointing, {name}, use_reentrant={reentrant}"
@@ -39,7 +39,7 @@ def check_checkpointing(bench: Bench) -> None:
 
 
 def check_graphs(bench: Bench) -> None:
-    """Replays of a captured forward and backward draw new masks, and the same ones from the same seed."""
+    """Checks that replays of a captured step draw new masks, and the same ones from the same seed."""
     if bench.device.type != "cuda":
         bench.left_out("CUDA graphs: there are none on the CPU")
         return
@@ -58,7 +58,7 @@ def check_graphs(bench: Bench) -> None:
 
 
 def check_streams(bench: Bench) -> None:
-    """Two streams at a time give the masks that one gives."""
+    """Checks that two streams at a time give the masks that one gives."""
     if bench.device.type != "cuda":
         bench.left_out("streams: there are none on the CPU")
         return
@@ -72,8 +72,9 @@ def check_streams(bench: Bench) -> None:
 
 
 def check_compiled(bench: Bench, name: str, mode: str) -> None:
-    """Two places of a compiled graph draw two masks, new ones each call; mode=reduce-overhead makes CUDA
-    graphs of it. On the CPU without inductor, whose C++ takes long to compile.
+    """Checks that two places of a compiled graph draw two masks, new ones each call.
+
+    mode=reduce-overhead makes CUDA graphs of it. On the CPU without inductor, whose C++ takes long to compile.
     """
     if mode != "default" and bench.device.type != "cuda":
         bench.left_out(f"torch.compile, {name}, mode={mode}: there are no CUDA graphs on the CPU")
@@ -146,7 +147,7 @@ def _check_graph(bench: Bench, name: str, drop: Dropout) -> None:
 
 
 def _check_shared_pool(bench: Bench) -> None:
-    """The second graph may reuse what the first let go; replayed in the order of their capture."""
+    """Checks graphs that share memory, where the second may reuse what the first let go."""
     pool, x, y = torch.cuda.graph_pool_handle(), _ones(bench), _ones(bench)
     graphs = [_captured(packed_dropout, t, pool) for t in (x, y)]
     compared = []
@@ -158,7 +159,7 @@ def _check_shared_pool(bench: Bench) -> None:
 
 
 def _check_graphed_module(bench: Bench) -> None:
-    """torch's own way to make graphs of a module: one of its forward, one of its backward."""
+    """Checks torch's own way to make graphs of a module: one of its forward, one of its backward."""
     x = _ones(bench)
     graphed: Any = torch.cuda.make_graphed_callables(PackedDropout(0.5), (x,))
     outputs, gradients = [], []

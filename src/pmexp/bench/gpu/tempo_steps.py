@@ -36,7 +36,7 @@ _WAYS = {
 
 
 def tempo(bench: Bench, budget: Budget) -> None:
-    """The tables "tempo" (under autocast, and with weights in bf16) and "tempo_modules"."""
+    """Writes the tables "tempo" (under autocast, and with weights in bf16) and "tempo_modules"."""
     for left, precision in ((3, AUTOCAST), (2, HALF)):
         with bench.part(f"Tempo under {precision}"):
             _steps(bench, budget.part(left), precision)
@@ -46,7 +46,7 @@ def tempo(bench: Bench, budget: Budget) -> None:
 
 
 def _steps(bench: Bench, budget: Budget, precision: str) -> None:
-    """Each way of a step against stock, compared with stock before."""
+    """Times each way of a step against stock, once it was compared with it."""
     ways = Ways(*bert(bench, precision, BATCH), _WAYS)
     for expected, ours in ((_STOCK, _TEMPO), (_PACKED, _BOTH)):
         with bench.part(f"{ours} against {expected} under {precision}"):
@@ -74,7 +74,7 @@ def _check_same(bench: Bench, ways: Ways, precision: str, expected: str, ours: s
 
 
 def _modules(bench: Bench, budget: Budget) -> None:
-    """GELU and LayerNorm of BERT-Large alone, forward, and forward and backward."""
+    """Times BERT-Large's GELU and LayerNorm alone: forward, and forward and backward."""
     with torch.device(bench.device):
         gelu, norm = nn.GELU(), nn.LayerNorm(1024)
         nn.init.uniform_(norm.weight, 0.5, 1.5)

@@ -49,7 +49,7 @@ def in_turn(
     rounds: int,
     repeats: int = 1,
 ) -> dict[str, Turns]:
-    """Each of `calls`, `repeats` times a round, in an order that is reversed at every round.
+    """Times each of `calls`, `repeats` times a round, in an order that is reversed at every round.
 
     There are fewer rounds where `budget` is used up, but as many as an interval needs. What fails or is not
     reached in its first calls is named and missing from what is returned.

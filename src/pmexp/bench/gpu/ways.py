@@ -48,7 +48,7 @@ class Ways:
         return self._trees[name]
 
     def step(self, name: str) -> None:
-        """Forward, backward, clipping and update. Gradients are gone afterwards, also behind an error."""
+        """Takes a step, from forward to update. Gradients are gone afterwards, also behind an error."""
         try:
             self._forward(name).backward()
             nn.utils.clip_grad_norm_(self._weights, _CLIP_NORM)

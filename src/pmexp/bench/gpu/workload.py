@@ -119,7 +119,7 @@ class Workload:
         return list(self._modules)
 
     def step(self, variant: str, batch: int, enter: Callable[[str], object] = lambda phase: None) -> Tensor:
-        """Forward, backward, clipping and update with a batch of that many samples; the loss, in nats.
+        """Takes a step with a batch of that many samples; returns the loss, in nats.
 
         Gradients are gone afterwards, also where memory did not suffice. `enter` is called with the name of
         each phase, "forward", "backward" and "update", as it begins.
@@ -168,7 +168,7 @@ class Workload:
         return tokens.new_zeros(batch, 1, length, length, dtype=torch.float32)
 
     def _loss(self, module: nn.Module, batch: int) -> Tensor:
-        """The loss is that of pmexp.training.loop."""
+        """Returns the loss that pmexp.training.loop computes."""
         tokens, labels = self._batch(batch)
         given = {"attention_mask": self._no_padding(tokens)} if self._capturable else {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

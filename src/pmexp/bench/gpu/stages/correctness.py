@@ -42,7 +42,7 @@ def measure(bench: Bench) -> None:
 
 
 def check_steps(bench: Bench, attention: str, precision: str) -> None:
-    """Whole training steps with the same masks have the same losses."""
+    """Checks that whole training steps with the same masks have the same losses."""
     what = f"losses of steps with the same masks, {attention} attention, {precision}"
     try:
         size = _TINY if bench.tiny else SIZES[0]
@@ -52,7 +52,7 @@ def check_steps(bench: Bench, attention: str, precision: str) -> None:
 
 
 def check_mask_bytes(bench: Bench) -> None:
-    """Device memory that is gone between forward and backward besides the output's."""
+    """Checks the device memory that forward holds for backward besides the output's."""
     if bench.device.type != "cuda":
         bench.left_out("bytes that a mask keeps: torch counts no memory of the CPU")
         return

@@ -113,8 +113,9 @@ def _measure_replays(bench: Bench, budget: Budget, case: Case) -> None:
 
 
 def measure_steps(bench: Bench, budget: Budget, case: Case, takers: Mapping[str, Step], most: int) -> None:
-    """Rows of the variants that `takers` take steps of: one of the device alone, then wall times in turn, in
-    as many rounds at least as an interval needs."""
+    """Writes rows of the variants that `takers` take steps of.
+
+    One is of the device alone; then wall times in turn, in as many rounds at least as an interval needs."""
     timer, timed = DeviceTimer(bench.device), {name: list[Timed]() for name in takers}
     for step in takers.values():
         for _ in range(_WARM_UP):

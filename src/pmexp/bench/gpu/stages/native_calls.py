@@ -43,7 +43,7 @@ def measure(bench: Bench) -> None:
 
 
 def _equality(bench: Bench) -> None:
-    """Twice of each: native calls launch what Python launched, or launch by Python at their first."""
+    """Checks that native calls give what Python's give."""
     check_all(bench, "native calls give what Python's calls give, bit for bit", _compared(bench))
 
 
@@ -67,7 +67,7 @@ def _results(x: Tensor, bits: int) -> dict[str, Tensor]:
 
 
 def _launches(bench: Bench) -> None:
-    """Forward and backward of each kind thrice; Python launches a kernel for the first at most."""
+    """Runs forward and backward of each kind thrice; Python launches a kernel for the first at most."""
     late: list[str] = []
     with launches_by_python() as names:
         for dtype, numel, bits in itertools.product(DTYPES.values(), (1024, 1001), (1, 2, 4)):
