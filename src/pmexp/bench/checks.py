@@ -46,8 +46,9 @@ def _plausible_share(keep: Tensor, p: float) -> bool:
 def _is_masked(y: Tensor, x: Tensor, keep: Tensor, p: float) -> bool:
     """Whether y is x * keep / (1 - p) in ours or one of torch's own roundings of the factor.
 
-    It is rounded to x's dtype (nn.Dropout on the CPU), or to what products are computed in, where 1 - p was rounded before (ours, and CUDA) or was
-    not (native_dropout's backward)."""
+    It is rounded to x's dtype (nn.Dropout on the CPU), or to what products are computed in, where 1 - p was
+    rounded before (ours, and CUDA) or was not (native_dropout's backward).
+    """
     ours, stock = reference.kept_scale(p, x.dtype), reference.stock_cpu_scale(p, x.dtype)
     return any(torch.equal(y, reference.scaled(x, keep, factor)) for factor in (ours, stock, 1 / (1 - p)))
 

@@ -74,7 +74,8 @@ def check_streams(bench: Bench) -> None:
 def check_compiled(bench: Bench, name: str, mode: str) -> None:
     """Checks that two places of a compiled graph draw two masks, new ones each call.
 
-    mode=reduce-overhead makes CUDA graphs of it. On the CPU without inductor, whose C++ takes long to compile.
+    mode=reduce-overhead makes CUDA graphs of it. On the CPU it runs without inductor, whose C++ takes long
+    to compile.
     """
     if mode != "default" and bench.device.type != "cuda":
         bench.left_out(f"torch.compile, {name}, mode={mode}: there are no CUDA graphs on the CPU")

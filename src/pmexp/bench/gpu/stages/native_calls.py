@@ -43,7 +43,7 @@ def measure(bench: Bench) -> None:
 
 
 def _equality(bench: Bench) -> None:
-    """Checks that native calls give what Python's give."""
+    """Checks that native calls give what Python's give, twice, since at first they may launch by Python."""
     check_all(bench, "native calls give what Python's calls give, bit for bit", _compared(bench))
 
 
