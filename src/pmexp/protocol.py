@@ -82,12 +82,12 @@ class CriterionConfig:
 
 @dataclass(kw_only=True)
 class ProtocolConfig:
-    question: str = ""
+    question: str = ""  # what the experiment is to answer
     axis: Axis = Axis.variant
     baseline: str = "baseline"  # what of the axis is compared with
     method: str = "pm-drop"  # what of the axis the criteria judge
     family: Family = Family.metric
-    criteria: dict[str, CriterionConfig] = field(default_factory=dict)
+    criteria: dict[str, CriterionConfig] = field(default_factory=dict)  # by name
 
     def __post_init__(self) -> None:
         """Raises UserError for a criterion that could never be judged."""

@@ -56,7 +56,7 @@ def contenders(p: float) -> list[Contender]:
 
 
 def _saved_by_torch(x: Tensor) -> int:
-    """nn.Dropout saves its noise in x's dtype on the CPU, and a byte mask elsewhere."""
+    """Bytes that nn.Dropout saves: its noise in x's dtype on the CPU, a byte mask elsewhere."""
     return x.numel() * (x.element_size() if x.device.type == "cpu" else 1)
 
 

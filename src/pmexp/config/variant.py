@@ -33,13 +33,13 @@ class Rng(Enum):
 class VariantConfig:
     """Chooses a dropout of `variants/table.py`, and the options that it takes."""
 
-    name: str = MISSING
+    name: str = MISSING  # how the report calls it
     dropout: Dropout = MISSING
     where: Where = Where.all
     p: float | None = None  # dropout rate of every place; null keeps the model's own rates
     bits: int = 1  # width of a stored mask value
     rng: Rng = Rng.philox
-    cache_unpacked: bool = True
+    cache_unpacked: bool = True  # a kept graph unpacks each mask once, not at every backward
     flip_rate: float = 0.0  # share of the stored bits flipped before backward
     recompute: bool = False  # attention's dropped probabilities are made again in backward, not saved
 

@@ -87,17 +87,17 @@ def perplexity_of_shares(shares: "Shares") -> float:
 
 TASK_METRICS: dict[str, TaskMetric] = {
     "accuracy": TaskMetric(
-        lambda found: accuracy(found.predicted, found.true), largest, "fraction", "max", "accuracy"
+        lambda result: accuracy(result.predicted, result.true), largest, "fraction", "max", "accuracy"
     ),
-    "f1": TaskMetric(lambda found: f1(found.predicted, found.true), f1_of_ones, "fraction", "max", "F1"),
+    "f1": TaskMetric(lambda result: f1(result.predicted, result.true), f1_of_ones, "fraction", "max", "F1"),
     "top5": TaskMetric(
-        lambda found: top5(found.scores, found.true),
+        lambda result: top5(result.scores, result.true),
         lambda shares: largest(shares, 5),
         "fraction",
         "max",
         "top-5 accuracy",
     ),
     "perplexity": TaskMetric(
-        lambda found: perplexity(found.loss), perplexity_of_shares, "1", "min", "perplexity", "masked_lm"
+        lambda result: perplexity(result.loss), perplexity_of_shares, "1", "min", "perplexity", "masked_lm"
     ),
 }
