@@ -57,7 +57,7 @@ format: $(INSTALLED) ## mend formatting and what ruff can mend
 	$(VENV)/bin/ruff format .
 
 ui: $(INSTALLED) ## MLflow on http://127.0.0.1:5000, opened on an experiment with NAME=demo
-	$(PYTHON) -m pmexp.tracking.ui $(NAME) --runs-dir $(RUNS)
+	$(PYTHON) -m pmexp.tracking.ui $(NAME) runs_dir=$(RUNS)
 
 clean: ## remove the environment and caches; runs and reports stay
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,4 +1,4 @@
-"""The dropouts that the safety tests go through: a new one is a line in each table. And what they share."""
+"""Lists the dropouts that the safety tests go through, a line in each table, and holds what those tests share."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pmexp.packed_dropout import PackedDropout, SeededDropout, packed_dropout, seeded_dropout
+from pmexp.packed_dropout import PackedDropout, packed_dropout
+from pmexp.variants.seeded import SeededDropout, seeded_dropout
 
 Dropout = Callable[..., Tensor]  # called as F.dropout is: (input, p, training, inplace)
 Module = partial[nn.Dropout]  # a class and its options
@@ -43,7 +44,7 @@ each_module = pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
 
 
 def ones(*shape: int) -> Tensor:
-    """Ones that require a gradient: their dropout is its own scaled mask, and the gradient of its sum as well."""
+    """Returns ones that require a gradient: their dropout is its own scaled mask, and the gradient of its sum as well."""
     return torch.ones(shape, requires_grad=True)
 
 

@@ -35,9 +35,9 @@ STACKS = {
 
 
 def run(folder: Path, world_size: int = 2) -> list[dict[str, Any]]:
-    """What each rank has found, in order of rank."""
+    """Returns the results of each rank, in order of rank."""
     if world_size == 1:
-        return [_found(Ranks())]
+        return [_results(Ranks())]
     start_ranks(_worker, str(folder), world_size, processes=world_size)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(world_size)]
 
@@ -52,25 +52,25 @@ def _worker(rank: int, folder: str, world_size: int) -> None:
     dist.init_process_group(
         "gloo", f"file://{folder}/store", timedelta(seconds=60), rank=rank, world_size=world_size
     )
-    torch.save(_found(Ranks(rank, rank, world_size)), Path(folder) / f"rank{rank}.pt")
+    torch.save(_results(Ranks(rank, rank, world_size)), Path(folder) / f"rank{rank}.pt")
     end_process(0)
 
 
-def _found(ranks: Ranks) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _results(ranks: Ranks) -> dict[str, Any]:
+    results: dict[str, Any] = {}
     if ranks.world_size == 1:
         for extra in ([], [Part.bf16]):
-            found["-".join(part.name for part in extra)] = train(ranks, extra, p=0.0)
-        return found
+            results["-".join(part.name for part in extra)] = train(ranks, extra, p=0.0)
+        return results
     for name, parts in STACKS.items():
         if parts[0] not in _HERE:
             continue
-        found[name] = {
+        results[name] = {
             "exact": train(ranks, parts, p=0.0),
             "dropout": train(ranks, parts, p=0.5),
             "again": train(ranks, parts, p=0.5, stop_at=CUT),
         }
-    return found
+    return results
 
 
 def train(ranks: Ranks, parts: list[Part], p: float, stop_at: int | None = None) -> dict[str, Any]:

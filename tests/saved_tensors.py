@@ -1,4 +1,4 @@
-"""What autograd saves, for tests of what it should not."""
+"""Shows what autograd saves, for tests of what it should not."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def saved_by(function: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Equal to the sign of a zero; a NaN is a NaN."""
+    """Whether two tensors are equal to the sign of a zero; a NaN equals a NaN."""
     if a.is_complex():
         return same_bits(torch.view_as_real(a), torch.view_as_real(b))
     if a.dtype != b.dtype or not torch.equal(a.isnan(), b.isnan()):

@@ -33,7 +33,7 @@ each_window = pytest.mark.parametrize("window", WINDOWS)
 
 @dataclass(eq=False)
 class Copy:
-    """An event: over once it was waited for."""
+    """Is an event that is over once it was waited for."""
 
     source: weakref.ref[Any]
     target: weakref.ref[Any]
@@ -46,7 +46,7 @@ class Copy:
         if self.after:
             self.after.happen()
         source, target = self.source(), self.target()
-        if target is not None:  # of a link out nobody reads it any more
+        if target is not None:  # nobody reads any more what a link out has copied
             assert source is not None, "memory was let go under a copy"
             target.copy_(source)
         self.over = True
@@ -119,9 +119,9 @@ def gradients(model: BertModel, context: Any) -> list[Tensor]:
     with context:
         loss = model(torch.arange(48).view(4, 12)).last_hidden_state.square().mean()
     loss.backward()
-    found = [p.grad for p in model.parameters() if p.grad is not None]
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
     model.zero_grad()
-    return found
+    return grads
 
 
 def chain(x: Tensor, steps: int = 6) -> Tensor:
@@ -137,15 +137,15 @@ def kilobytes(rows: int = 1) -> Tensor:
 
 @each_window
 def test_gradients_are_the_same_bit_for_bit(window: int) -> None:
-    """Of a BERT with packed dropout, under a ledger, which counts the same."""
+    """A BERT with packed dropout has them, under a ledger, which counts the same."""
     model, link = bert(), Link()
     ledgers = [SavedForBackward(model), SavedForBackward(model)]
     expected = gradients(model, ledgers[0])
     with ledgers[1]:
         around = torch._C._autograd._top_saved_tensors_default_hooks(False)[0]
     shelf = Shelf(link, around, window, 1)  # type: ignore[arg-type]
-    found = gradients(model, saved_tensors_hooks(shelf.pack, shelf.unpack))
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    grads = gradients(model, saved_tensors_hooks(shelf.pack, shelf.unpack))
+    assert all(torch.equal(a, b) for a, b in zip(grads, expected, strict=True))
     assert link.sent and not link.faults
     assert bool(link.fetched) == (window < 2**40)
     assert ledgers[1].total_bytes >= ledgers[0].total_bytes > 0
@@ -187,7 +187,7 @@ def test_a_copy_larger_than_the_window_is_fetched_ahead_alone() -> None:
 
 
 def test_a_storage_goes_once_and_comes_back_once() -> None:
-    """Three products of one input, as of attention, and another view of it."""
+    """It serves three products of one input, as in attention, and another view of it."""
     link, weights = Link(), [torch.randn(16, 16, requires_grad=True) for _ in range(3)]
     x = torch.randn(4, 8, 16, requires_grad=True)
 
@@ -197,12 +197,12 @@ def test_a_storage_goes_once_and_comes_back_once() -> None:
 
     expected = torch.autograd.grad(loss(), [x, *weights])
     with offloading(link):
-        found = loss()
+        total = loss()
     sizes = [4 * x.numel()] * 3  # x, y, and the sum
     assert sorted(link.sizes)[-3:] == sizes
     for _ in range(2):
         before = len(link.fetched)
-        got = torch.autograd.grad(found, [x, *weights], retain_graph=True)
+        got = torch.autograd.grad(total, [x, *weights], retain_graph=True)
         assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
         assert len(link.fetched) - before == len(link.sent)
 
@@ -227,14 +227,14 @@ def test_what_was_changed_in_place_goes_again_or_is_refused(window: int) -> None
 
 
 def test_the_next_tensor_at_an_address_is_another() -> None:
-    link, found = Link(), []
+    link, products = Link(), []
     x = kilobytes()
     with offloading(link):
         for number in range(5):
             factor = torch.full((256,), float(number))
-            found.append(x * factor)
+            products.append(x * factor)
             del factor
-    assert torch.equal(torch.autograd.grad(sum(found).sum(), x)[0], torch.full_like(x, 10))
+    assert torch.equal(torch.autograd.grad(sum(products).sum(), x)[0], torch.full_like(x, 10))
 
 
 @each_window
@@ -284,7 +284,7 @@ def test_checkpointing(reentrant: bool) -> None:
 
 
 def test_a_graph_that_is_dropped_under_way() -> None:
-    """Before backward, and in it: copies are under way in both directions."""
+    """It is dropped before backward, and in it, when copies are under way in both directions."""
     link, x = Link(), kilobytes()
     with offloading(link, 2 * KB):
         loss = chain(x)
@@ -322,7 +322,7 @@ def test_forwards_one_after_the_other_are_apart() -> None:
 
 
 def test_what_stays() -> None:
-    """Parameters and their views, small ones, views that no bytes tell; each is refused once it was changed."""
+    """Parameters and their views stay, small ones, views that no bytes tell; each is refused once changed."""
     link = Link()
     layer = nn.Linear(64, 64)
     small = torch.randn(3, 64, requires_grad=True)
@@ -347,7 +347,7 @@ def test_what_stays() -> None:
 def test_any_view_comes_back_as_it_was(
     offset: int, sizes: list[int], strides: list[int], dtype: torch.dtype, window: int
 ) -> None:
-    """Values, shape, strides, and where it lies to 512 bytes, on which a kernel may depend."""
+    """It has its values, shape, strides, and its place to 512 bytes, on which a kernel may depend."""
     link = Link()
     shelf = Shelf(link, None, window, 1)  # type: ignore[arg-type]
     whole = torch.randint(0, 2, (1200,)).to(dtype)
@@ -358,10 +358,10 @@ def test_any_view_comes_back_as_it_was(
     if changed:
         whole.fill_(1)
     del whole, view
-    found = shelf.unpack(packed)
-    assert found.stride() == tuple(strides[: len(sizes)]) and found.dtype == dtype
-    assert found.storage_offset() * found.element_size() % 512 == offset * found.element_size() % 512
-    assert same_bits(found, expected)
+    actual = shelf.unpack(packed)
+    assert actual.stride() == tuple(strides[: len(sizes)]) and actual.dtype == dtype
+    assert actual.storage_offset() * actual.element_size() % 512 == offset * actual.element_size() % 512
+    assert same_bits(actual, expected)
 
 
 def test_on_a_cpu_device_nothing_moves_and_torch_keeps_watch() -> None:

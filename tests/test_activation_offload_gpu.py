@@ -60,19 +60,19 @@ def step(blocks: nn.Sequential, context: AbstractContextManager[None]) -> list[T
     with context:
         loss = blocks(x).square().mean()
     loss.backward()
-    found = [parameter.grad for parameter in blocks.parameters()]
+    grads = [parameter.grad for parameter in blocks.parameters()]
     blocks.zero_grad(set_to_none=True)
-    return found
+    return grads
 
 
-def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
+def assert_same(actual: list[Tensor], expected: list[Tensor]) -> None:
     torch.cuda.synchronize()
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 @each_context
 def test_gradients_are_the_same_bit_for_bit(context: Callable[[], AbstractContextManager[None]]) -> None:
-    """Step after step, so that memory of both sides is used again; and on a stream of one's own."""
+    """They are so step after step, which uses memory of both sides again, and on a stream of one's own."""
     blocks = model()
     expected = step(blocks, nullcontext())
     for _ in range(3):
@@ -110,9 +110,9 @@ def test_checkpointing_and_autocast(context: Callable[[], AbstractContextManager
             for block in blocks:
                 y = checkpoint(block, y, use_reentrant=False)
             y.float().square().mean().backward()
-        found = [parameter.grad for parameter in blocks.parameters()]
+        grads = [parameter.grad for parameter in blocks.parameters()]
         blocks.zero_grad(set_to_none=True)
-        return found
+        return grads
 
     assert_same(loss(context()), loss(nullcontext()))
 
@@ -141,7 +141,7 @@ def test_memory_is_bounded_however_far_the_host_is_ahead(
 
 
 def test_time_beside_the_synchronous_copies(record_property: Callable[[str, object], None]) -> None:
-    """Reports only."""
+    """It only reports."""
     blocks = model()
     contexts = {"plain": nullcontext, "save_on_cpu": partial(save_on_cpu, pin_memory=True), **CONTEXTS}
     for name, context in contexts.items():

@@ -36,13 +36,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Found:
 @pytest.mark.slow
 @each_stack
 def test_losses_are_those_of_one_process(stack: str, one: dict[str, Any], two: Found) -> None:
-    """Without dropout. Gradients are sums of the same terms in another order: fp32 rounding, which bf16
+    """There is no dropout. Gradients are sums of the same terms in another order: fp32 rounding, which bf16
     products of slightly other weights turn into bf16's (2**-8 of a value), far smaller in the mean loss."""
     lowered = "bf16" if "bf16" in stack else ""
     bound = 2**-10 if lowered else 1e-5
     for rank in two:
-        for found, expected in zip(rank[stack]["exact"]["losses"], one[lowered]["losses"], strict=True):
-            assert found.item() == pytest.approx(expected.item(), rel=bound)
+        for actual, expected in zip(rank[stack]["exact"]["losses"], one[lowered]["losses"], strict=True):
+            assert actual.item() == pytest.approx(expected.item(), rel=bound)
     first = two[0][stack]["exact"]["norms"][0].item()
     assert first == pytest.approx(one[lowered]["norms"][0].item(), rel=max(bound, 2**-8 if lowered else 0))
 
@@ -83,7 +83,7 @@ def test_what_each_rank_holds_by_hand(stack: str, two: Found) -> None:
     sizes = [parameter.numel() for parameter in model.parameters()]
     buffers = sum(buffer.nbytes for buffer in {b.data_ptr(): b for b in model.buffers()}.values())
     total, steps = sum(sizes), 4 * len(sizes)
-    for rank, found in enumerate(two):
+    for rank, stacks in enumerate(two):
         if "zero" in stack:
             flat = -(-total // 4) * 4
             half, ends = flat // 2, torch.tensor(sizes).cumsum(0).tolist()
@@ -102,14 +102,14 @@ def test_what_each_rank_holds_by_hand(stack: str, two: Found) -> None:
             expected = total * 4, total * 4, 2 * total * 4 + steps
         names = ("memory/parameters_bytes", "memory/gradients_bytes", "memory/optimizer_bytes")
         wanted = dict(zip(names, (expected[0] + buffers, *expected[1:]), strict=True))
-        assert found[stack]["dropout"]["held"] == wanted, f"rank {rank}"
+        assert stacks[stack]["dropout"]["held"] == wanted, f"rank {rank}"
 
 
 def test_fp16_reports_and_clips_the_gradient_without_its_scale(one: dict[str, Any]) -> None:
     """The norm is that of fp32 within fp16's rounding of products (2**-11 of a value, a few in a chain)."""
-    found = engine_ranks.train(Ranks(), [Part.fp16], p=0.0)
+    by_fp16 = engine_ranks.train(Ranks(), [Part.fp16], p=0.0)
     for name in ("losses", "norms"):
-        for half, full in zip(found[name], one[""][name], strict=True):
+        for half, full in zip(by_fp16[name], one[""][name], strict=True):
             assert half.item() == pytest.approx(full.item(), rel=2**-8)
 
 

@@ -26,8 +26,8 @@ def test_shares_are_those_of_bert() -> None:
         shown[~chosen], original[~chosen]
     )
     n = int(chosen.sum())
-    for share, found in ((0.8, shown[chosen] == MASK), (0.1, shown[chosen] == original[chosen])):
-        assert abs(found.double().mean() - share) < 4 * (share * (1 - share) / n) ** 0.5 + 1 / VOCABULARY
+    for share, actual in ((0.8, shown[chosen] == MASK), (0.1, shown[chosen] == original[chosen])):
+        assert abs(actual.double().mean() - share) < 4 * (share * (1 - share) / n) ** 0.5 + 1 / VOCABULARY
     assert batch.targets == n
 
 

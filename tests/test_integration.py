@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pmexp import models, variants
+from pmexp import models
 from pmexp.command.compose import compose
 from pmexp.config import Attention, ModelKind, Part
 from pmexp.integration.cases import cases, configuration, names
 from pmexp.integration.command import main
 from pmexp.integration.page import LINES, section, summary
 from pmexp.integration.reach import reach
+from pmexp.variants.replace import apply_variant
 from test_model_kinds import of_kind
 
 PAGE = (Path(__file__).parents[1] / "docs" / "integration.md").read_text()
@@ -61,14 +62,14 @@ def test_a_model_that_asks_for_values_is_counted_in_a_copy_of_two_layers() -> No
 def test_the_lines_of_a_user_do_what_the_variant_does(capsys: pytest.CaptureFixture[str]) -> None:
     config = of_kind(ModelKind.gpt2)
     exec("\n".join(LINES), {"model": models.untrained(config, 2)})
-    report = variants.apply(models.untrained(config, 2), PM_DROP)
+    report = apply_variant(models.untrained(config, 2), PM_DROP)
     assert capsys.readouterr().out == f"{report}\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model=tinybert"], "model=tinybert: is not a key of this command; allowed is out=FILE"),
+        (["model=tinybert"], "model=tinybert: model is not a key; did you mean out? allowed are out"),
         (
             ["out=/nowhere/page.md"],
             "out: /nowhere/page.md cannot be written; name a file in a folder that is there",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pmexp import logs
-from pmexp.command.exit_code import end
+from pmexp.command_line import end
 from pmexp.run_folder.failure import Kind
 from pmexp.run_folder.folder import RunFolder
 

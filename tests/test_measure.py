@@ -12,8 +12,9 @@ from pmexp.measure.environment import environment
 from pmexp.measure.peak_memory import PeakMemory
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import WARMUP_STEPS, StepTimer
-from pmexp.packed_dropout import PackedDropout, SeededDropout, pack_saved_masks, replace_dropout
+from pmexp.packed_dropout import PackedDropout, pack_saved_masks, replace_dropout
 from pmexp.variants.byte_mask import ByteMaskDropout
+from pmexp.variants.seeded import SeededDropout
 
 X = torch.randn(32, 100)
 ACTIVATION = 32 * 100 * 4

@@ -33,6 +33,23 @@ def test_perplexity_is_that_of_the_loss() -> None:
     assert compute(Evaluation(1e4, *nothing)) == np.inf
 
 
+@pytest.mark.parametrize("name", ["accuracy", "f1", "top5"])
+@given(st.integers(0, 2**32 - 1))
+def test_chance_is_what_the_best_constant_answer_scores(name: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    classes = 2 if name == "f1" else 7
+    true = random.integers(0, classes, 30)
+    shares = np.bincount(true, minlength=classes) / len(true)
+    answers = [shares + 2 * np.eye(classes)[best] for best in range(classes)]
+    metric = TASK_METRICS[name]
+    scored = [metric.compute(Evaluation(0.0, np.tile(answer, (30, 1)), true)) for answer in answers]
+    assert metric.chance(shares) == pytest.approx(max(scored))
+
+
+def test_chance_of_a_language_is_its_number_of_tokens() -> None:
+    assert TASK_METRICS["perplexity"].chance(np.full(1000, 1 / 1000)) == pytest.approx(1000)
+
+
 @pytest.mark.parametrize("name", TASK_METRICS)
 def test_every_task_metric_is_in_the_catalog_for_both_splits(name: str) -> None:
     for split in ("val", "test"):

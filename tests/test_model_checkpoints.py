@@ -339,8 +339,8 @@ def test_a_vocabulary_alone_makes_the_tokenizer(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(words))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
-    found = built(folder).examples(TRAIN, 32).batch(torch.arange(3), 0).inputs["input_ids"]
-    assert torch.equal(found, plain)
+    actual = built(folder).examples(TRAIN, 32).batch(torch.arange(3), 0).inputs["input_ids"]
+    assert torch.equal(actual, plain)
 
 
 @pytest.mark.parametrize("pad", [True, False])

@@ -81,7 +81,7 @@ def test_a_masked_language_model_learns_and_keeps_its_best_weights(runs: Runs, f
     )
     assert code == 0, err
     metrics = runs.summaries()["pm-drop-s0"]["metrics"]
-    assert metrics["test/perplexity"] < 800  # of 1000 tokens, where it starts
+    assert metrics["test/perplexity"] < 800  # it starts at 1000, the number of tokens
     assert metrics["val/perplexity"] == pytest.approx(2.718281828459045 ** metrics["val/loss"])
 
 

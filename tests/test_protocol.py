@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.command.compose import compose, introduce
-from pmexp.command.exit_code import explain
+from pmexp.command.explain import explain
 from pmexp.command.schema import conf_folder
 from pmexp.config import RunConfig, parse
 from pmexp.errors import UserError

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pmexp import variants
+from pmexp.variants import replace as variants
+from pmexp_analysis.criteria import judge
+from pmexp_analysis.sources.folders import load_runs
 from small_runs import TINY_BERT, TINY_VIT, Runs
 
 SHORT = ["train.max_steps=8", "train.log_every=1", "tracking=off"]
@@ -39,6 +41,9 @@ def test_the_folder_of_a_run_keeps_its_contract(runs: Runs) -> None:
     assert summary["replacement"]["functions"] == ["vit.layers.0.attention"]
     assert summary["replacement"]["settled"] and summary["replacement"]["uncalled"] == []
     assert "unnamed_masks" not in summary["environment"]
+    assert set(summary["outcome"]["chance"]) == {"val/accuracy", "test/accuracy"}
+    assert 0.1 <= summary["outcome"]["chance"]["test/accuracy"] < 0.15  # ten digits, about as frequent
+    assert summary["environment"]["version_pmexp"]
     assert yaml.safe_load((folder / "config.yaml").read_text())["variant"]["name"] == "pm-drop"
     assert "PackedDropout in place of" in (folder / "log.txt").read_text()
 
@@ -88,6 +93,10 @@ def test_training_is_unchanged_bit_for_bit(model: list[str], runs: Runs, few_new
     for metric in ("train/loss", "grad/norm", "val/loss", "test/loss"):
         packed, stock = (runs.curve(name, metric) for name in ("pm-drop-s0", "baseline-s0"))
         assert packed == stock and packed
+    outcomes = [runs.summaries()[name]["outcome"] for name in ("baseline-s0", "pm-drop-s0")]
+    assert outcomes[0] == outcomes[1] and len(outcomes[0]["weights_sha256"]) == 64
+    (unchanged,) = (one for one in judge(load_runs(runs.folder, "default"), []) if one.name == "unchanged")
+    assert unchanged.value == 0.0 and "losses of all 8 logged steps and final weights" in unchanged.why
     masks = [
         runs.summaries()[n]["metrics"]["memory/mask_bytes_per_element"] for n in ("baseline-s0", "pm-drop-s0")
     ]
@@ -107,6 +116,13 @@ def test_hooks_train_as_byte_masks_do_bit_for_bit(runs: Runs) -> None:
         for name in ("saved_bytes", "mask_bytes")
     )
     assert saved[0] - saved[1] == of_masks[0] - of_masks[1] > 0.8 * of_masks[0]
+
+
+def test_weights_of_another_seed_have_another_digest(runs: Runs) -> None:
+    for seed in (0, 1):
+        assert runs.train(*TINY_VIT, *SHORT, f"seed={seed}", "train.max_steps=1")[0] == 0
+    first, second = (runs.summaries()[f"baseline-s{seed}"]["outcome"] for seed in (0, 1))
+    assert first["weights_sha256"] != second["weights_sha256"] and first["chance"] == second["chance"]
 
 
 def test_the_same_command_twice_gives_the_same_losses(runs: Runs, tmp_path: Path) -> None:

@@ -174,11 +174,11 @@ def test_filters(demo: Demo, arguments: list[str], expected: list[str]) -> None:
     [
         (["nothing"], "no experiment 'nothing'"),
         (["../demo"], "no experiment '../demo'"),
-        (["demo", "--state", "bad"], "--state: 'bad' is not one; allowed are pending, running"),
-        (["demo", "lr=3"], "lr=3: is no filter; allowed are task=, model="),
+        (["demo", "--state", "bad"], "state: 'bad' is unknown; allowed are pending, running"),
+        (["demo", "lr=3"], "lr=3: lr is not a key; did you mean "),
         (["demo", "variant=foo"], "variant=foo: no run has it; there are baseline, pm-drop"),
         (["--state", "failed"], "name it"),
-        (["retry", "demo", "--state", "oom"], "--state: 'oom' is not one; allowed are failed, interrupted, stale"),
+        (["retry", "demo", "--state", "oom"], "state: 'oom' is unknown; allowed are failed, interrupted, stale"),
         (["retry", "demo", "--state", "stale"], "demo/stale/config.yaml cannot be used"),
         (["retry", "demo", "hydra/launcher=moon"], "cannot be used"),
     ],
@@ -211,7 +211,7 @@ def test_a_damaged_folder_does_not_hide_the_others(demo: Demo, file: str, conten
 def test_a_run_whose_journal_is_not_as_it_left_it_has_no_result(demo: Demo, digest: bool) -> None:
     folder = RunFolder(demo.folder / "finished")
     with folder.journal.open("rb") as stream:
-        ended = asdict(digest_of(stream))
+        ended = asdict(digest_of(stream.read()))
     if digest:
         folder.summary.write_text(json.dumps(summary(journal=ended)))
     assert demo.objects()["finished"]["state"] == "finished"

@@ -14,8 +14,8 @@ from tracked_runs import TrackedRun, free_port
 def test_what_cannot_be_opened_is_one_line(
     tmp_path: Path, database: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def said(*arguments: str) -> str:
-        assert ui.main(["--runs-dir", str(tmp_path), "--port", str(free_port()), *arguments]) == 2
+    def said(*arguments: str, port: int = 0) -> str:
+        assert ui.main([f"runs_dir={tmp_path}", f"port={port or free_port()}", *arguments]) == 2
         printed = capsys.readouterr()
         assert printed.err.count("\n") == 1 and printed.out == ""
         return printed.err
@@ -31,9 +31,7 @@ def test_what_cannot_be_opened_is_one_line(
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        assert said("default", "--port", str(port)).startswith(
-            f"error: --port: 127.0.0.1:{port} cannot be had"
-        )
+        assert said("default", port=port).startswith(f"error: port: 127.0.0.1:{port} cannot be had")
     file.write_text("no database " * 1000)
     assert said("default") == f"error: {uri} cannot be read: DatabaseError: file is not a database\n"
 

@@ -130,9 +130,9 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
         (["system.name=fast"], "system.name=fast: has no effect, system.parts names it; leave it out"),
         (
             ["variant.bits=4"],
-            "variant.bits=4: has no effect, variant=baseline has no packed masks; leave it out",
+            "variant.bits=4: has no effect, variant=baseline does not take it; leave it out",
         ),
-        (["-m", "variant=baseline,byte-mask", "variant.bits=2,4"], "variant=baseline has no packed masks"),
+        (["-m", "variant=baseline,byte-mask", "variant.bits=2,4"], "variant=baseline does not take it"),
         (["dataset.trees.samples=100"], "dataset=digits is not generated"),
         (["model.lr=0.5"], "model.lr=0.5: has no effect, train.lr=0.002 is taken; leave it out"),
         (["dataset.epochs=2", "train.epochs=3"], "dataset.epochs=2: has no effect, train.epochs=3 is taken"),

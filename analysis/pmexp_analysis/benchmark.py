@@ -1,10 +1,9 @@
-"""How long a report takes: `python -m pmexp_analysis.benchmark [runs ...]`, by default 10000 and 100000.
+"""How long a report takes: `python -m pmexp_analysis.benchmark runs=10000,100000`.
 
 The run folders are made up, in a temporary folder that goes away: nothing of them is a result. A time is
 printed only after the report has counted every run and found the difference that was planted.
 """
 
-import argparse
 import json
 import platform
 import subprocess
@@ -18,10 +17,18 @@ from typing import Any
 
 import numpy as np
 
+from pmexp.command_line import Command, Given, Key
+from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import Comparison, CriterionConfig, ProtocolConfig, Statistic
 from pmexp.run_folder.journal import digest_of
 
+COMMAND = Command(
+    "pmexp_analysis.benchmark",
+    "how long a report takes, over runs that are made up",
+    (Key("runs", "numbers of runs, one report each", "10000,100000"),),
+    word="runs",
+)
 _VARIANTS = ("baseline", "pm-drop", "no-cache", "4bit")
 _SEEDS = 5
 _STEPS = 20  # of a journal's training loss
@@ -38,15 +45,21 @@ _METRICS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pmexp_analysis.benchmark")
-    parser.add_argument("runs", nargs="*", type=int, default=[10_000, 100_000])
+    """Returns the exit code: 0 done, 2 bad input, 130 interrupted."""
+    return COMMAND.run(arguments, _measure)
+
+
+def _measure(given: Given) -> None:
+    numbers = given["runs"].split(",")
+    for number in numbers:
+        if not (number.isdecimal() and int(number)):
+            raise UserError(f"runs: {number!r} is no number of runs; allowed are 1, 2, ...")
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
-    for count in parser.parse_args(arguments).runs:
+    for count in map(int, numbers):
         with tempfile.TemporaryDirectory(prefix="pmexp-report-") as folder:
             made = _make(Path(folder), count)
             seconds = _report(Path(folder), made)
         print(f"{made} runs: {seconds:.1f} s, {1000 * seconds / made:.2f} ms a run", flush=True)
-    return 0
 
 
 def _make(folder: Path, count: int) -> int:
@@ -112,16 +125,15 @@ def _write(
 
 
 def _digest(journal: Path) -> dict[str, Any]:
-    with journal.open("rb") as stream:
-        return asdict(digest_of(stream))
+    return asdict(digest_of(journal.read_bytes()))
 
 
 def _report(folder: Path, runs: int) -> float:
     """Seconds of the whole command, in a process of its own. Raises RuntimeError where it does not find what
     was planted."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "pmexp_analysis", "large", "--runs-dir", str(folder / "runs")]
-    subprocess.run([*command, "--out", str(folder / "reports")], check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "pmexp_analysis", "large", f"runs_dir={folder / 'runs'}"]
+    subprocess.run([*command, f"out={folder / 'reports'}"], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - started
     report = json.loads((folder / "reports" / "large" / "report.json").read_text())
     counted = sum(row["n"] for row in report["rows"] if row["metric"] == "test/accuracy")

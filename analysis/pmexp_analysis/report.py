@@ -1,8 +1,6 @@
 """The command `python -m pmexp_analysis`: the one place that reads arguments and writes files."""
 
-import argparse
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
@@ -10,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pmexp.command_line import Command, Given, Key, switch
 from pmexp.errors import UserError
-from pmexp_analysis.sources.foreign import words
 
 if TYPE_CHECKING:
     from pmexp_analysis.figures import Drawn
@@ -21,28 +19,46 @@ if TYPE_CHECKING:
 _FEW, _DRAWN = 12, 3  # of few tasks and systems three get figures, of more one: each takes seconds
 
 
+COMMAND = Command(
+    "pmexp_analysis",
+    "the verdict on an experiment, printed and as HTML, JSON, Markdown, CSV and LaTeX",
+    (
+        Key("name", "the experiment: a folder of runs_dir, or its name in MLflow"),
+        Key("runs_dir", "where the run folders are", "runs"),
+        Key("out", "the folder in which <name>/ is written", "reports"),
+        Key("baseline", "what is compared with; without it the protocol's"),
+        Key("method", "what the criteria judge; without it the protocol's"),
+        Key("criteria", "a YAML file with criteria; without it the protocol's"),
+        Key("compare", "an earlier report.json: says what changed"),
+        switch("plan", "what so many seeds can settle, from these runs; no report is written"),
+        Key("figures", f"tasks that get figures; without it {_DRAWN}, of more than {_FEW} tasks 1"),
+        Key("tracking_uri", "where MLflow is read; without it the run folders are"),
+    ),
+    word="name",
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report of one experiment; 0, or 2 with one line on stderr for input that cannot be used."""
-    args = _parser().parse_args(arguments)
+    """Write the report of one experiment; the exit code: 0 done, 2 input that cannot be used."""
+    return COMMAND.run(arguments, lambda given: print(_report(given)))
+
+
+def _report(given: Given) -> str:
     try:
-        print(write_report(args))
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {words(str(error))}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough; the files are written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return write_report(given)
     except OSError as error:
-        print(f"error: cannot use {error.filename}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    return 0
+        raise UserError(f"cannot use {error.filename}: {error.strerror or error}") from None
 
 
-def write_report(args: argparse.Namespace) -> str:
+def write_report(given: Given) -> str:
     """Write the files of <out>/<name>/, attach them in MLflow; the text for the terminal.
 
     Raises UserError for input that cannot be used, OSError where the files cannot be written.
     """
+    name, runs_dir, out = given["name"], given.path("runs_dir"), given.path("out")
+    if not name or runs_dir is None or out is None:
+        raise UserError("name: is missing; name the experiment")
+    figures = _count(given.optional("figures"))
     from pmexp_analysis.criteria import plan
     from pmexp_analysis.pages import tables  # with pandas and the like, only past --help
     from pmexp_analysis.pages.attach import attach
@@ -51,25 +67,28 @@ def write_report(args: argparse.Namespace) -> str:
     from pmexp_analysis.sources.folders import load_runs
     from pmexp_analysis.sources.protocols import Choice
 
-    earlier = read_report(args.compare) if args.compare else None
-    choice = Choice(args.baseline, args.method, args.criteria)
-    if args.tracking_uri is None:
-        experiment = load_runs(args.runs_dir, args.name, choice)
+    earlier_report, tracking_uri = given.path("compare"), given.optional("tracking_uri")
+    earlier = read_report(earlier_report) if earlier_report else None
+    choice = Choice(given.optional("baseline"), given.optional("method"), given.path("criteria"))
+    if tracking_uri is None:
+        experiment = load_runs(runs_dir, name, choice)
     else:
         from pmexp_analysis.sources.mlflow import load_mlflow
 
-        experiment = load_mlflow(args.tracking_uri, args.name, choice)
-    if args.plan:
+        experiment = load_mlflow(tracking_uri, name, choice)
+    if given.is_on("plan"):
         return plan.as_text(plan.plans(experiment))
     generated = datetime.now(UTC).isoformat(timespec="seconds")
-    content = content_of(experiment, generated, args.runs_dir / args.name / "fit", earlier)
-    drawn = args.figures if args.figures is not None else _DRAWN if len(content.sections) <= _FEW else 1
-    paths = _write_files(content, args.out / args.name, drawn)
-    uris = {args.tracking_uri} if args.tracking_uri else experiment.tracking_uris
+    content = content_of(experiment, generated, runs_dir / name / "fit", earlier)
+    drawn = figures if figures is not None else _DRAWN if len(content.sections) <= _FEW else 1
+    paths = _write_files(content, out / name, drawn)
+    uris = {tracking_uri} if tracking_uri else experiment.tracking_uris
     words = {"verdict": content.result, "verdict.sentence": content.sentence}
     words |= {f"criterion.{one.name}": f"{one.result}: {one.why}" for one in content.criteria}
-    complaints = attach(args.name, uris, paths, words)
-    shown = tables.terminal(content.sections, experiment.missing, content.sentence, content.criteria)
+    complaints = attach(name, uris, paths, words)
+    shown = tables.terminal(
+        content.sections, experiment.missing, content.sentence, content.criteria, content.warnings
+    )
     return "\n".join(
         [shown, "", *(str(path) for path in paths if path.suffix in (".html", ".json")), *complaints]
     )
@@ -141,29 +160,7 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pmexp_analysis",
-        description="The verdict on an experiment, printed and as HTML, JSON, Markdown, CSV and LaTeX.",
-    )
-    parser.add_argument("name", help="the experiment: a folder under --runs-dir, or its name in MLflow")
-    parser.add_argument(
-        "--runs-dir", type=Path, default=Path("runs"), help="where the run folders are (%(default)s)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("reports"), help="where <name>/ is written (%(default)s)"
-    )
-    parser.add_argument("--baseline", help="what is compared with, in the place of the protocol's")
-    parser.add_argument("--method", help="what the criteria judge, in the place of the protocol's")
-    parser.add_argument(
-        "--criteria", type=Path, metavar="YAML", help="criteria in the place of the protocol's"
-    )
-    parser.add_argument(
-        "--compare", type=Path, metavar="JSON", help="an earlier report.json: say what changed"
-    )
-    parser.add_argument(
-        "--plan", action="store_true", help="say what so many seeds can settle, from these runs; no report"
-    )
-    parser.add_argument("--figures", type=int, help="tasks that get figures (3, of more than 12 tasks 1)")
-    parser.add_argument("--tracking-uri", help="read MLflow at this URI instead of the run folders")
-    return parser
+def _count(text: str | None) -> int | None:
+    if text is not None and not text.isdecimal():
+        raise UserError(f"figures: {text!r} is no number of tasks; allowed are 0, 1, ...")
+    return None if text is None else int(text)

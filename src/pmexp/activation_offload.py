@@ -1,4 +1,4 @@
-"""offloaded_activations(): what forward saves waits for backward in the CPU's memory.
+"""Has what forward saves wait for backward in the CPU's memory, by offloaded_activations().
 
 Two streams beside that of the model carry the copies, one out and one back, and nothing makes the host wait.
 Forward may save `_WINDOW` bytes more than have arrived in pinned memory; then the device waits for the oldest
@@ -23,14 +23,14 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from pmexp.packed_dropout.saved_masks import Saved, restore, save, span_of
 
-_WINDOW = 2**28  # bytes: about 10 ms of a PCIe 4 link
-_SMALLEST = 2**16  # bytes: the copy of fewer takes less time than its launch
-_ALIGNMENT = 512  # bytes, of CUDA's allocations: kernels may depend on it, and then the bits of a product
+_WINDOW = 2**28  # in bytes, which take a PCIe 4 link about 10 ms
+_SMALLEST = 2**16  # in bytes; to copy fewer takes less time than to launch the copy
+_ALIGNMENT = 512  # in bytes, as CUDA allocates; the bits of a product may depend on it
 
 
 @contextmanager
 def offloaded_activations(device: torch.device) -> Iterator[None]:
-    """A context around a forward on `device`: tensors saved for backward wait in pinned memory of the CPU.
+    """Opens a context in which what a forward on `device` saves for backward waits in pinned CPU memory.
 
     Gradients are the same bit for bit: values, strides and alignment come back. On another device than CUDA
     nothing moves. Backward may run outside the context, again, or in parts.
@@ -56,7 +56,7 @@ def offloaded_activations(device: torch.device) -> Iterator[None]:
 
 
 class Link:
-    """The way between a CUDA device and pinned memory. Each copy is over when its event is."""
+    """Copies between a CUDA device and pinned memory; each copy is over when its event is."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -79,7 +79,7 @@ class Link:
         return there, self._copy(self._back, host, there)
 
     def _copy(self, stream: torch.cuda.Stream, source: Tensor, target: Tensor) -> torch.cuda.Event:
-        stream.wait_stream(self.current_stream())  # the target's memory had another use before
+        stream.wait_stream(self.current_stream())  # work of this stream may still use the target's memory
         with torch.cuda.stream(stream):
             target.copy_(source, non_blocking=True)
             event: torch.cuda.Event = stream.record_event()
@@ -92,7 +92,7 @@ def _link(index: int) -> Link:
 
 
 class _Moved:
-    """A stretch of a storage: its bytes on the CPU, and on the device as long as they are there."""
+    """Holds a stretch of a storage: its bytes on the CPU, and on the device as long as they are there."""
 
     def __init__(self, link: Link, tensor: Tensor, first: int, last: int) -> None:
         storage = tensor.untyped_storage()
@@ -100,15 +100,15 @@ class _Moved:
         there.set_(storage, first, (last - first,), (1,))
         self.link, self.bytes = link, there.numel()
         self.storage = weakref.ref(storage)
-        self.savers = self.taken = 0  # ops that saved it; how often one took it back
+        self.savers = self.taken = 0  # how many ops saved it, and how often one took it back
         self.there: Tensor | None = there
-        self.source: Saved | None = save(tensor)  # to notice a change in place while it is copied
-        self.stream = link.current_stream()  # which the bytes there belong to
+        self.source: Saved | None = save(tensor)  # it shows a change in place while it is copied
+        self.stream = link.current_stream()  # the bytes on the device belong to this stream
         self.fetched: torch.cuda.Event | None = None
         self.host, self.sent = link.send(there)
 
     def leave(self) -> None:
-        """Lets the device's memory go, for work that comes behind the copy; not what was changed under it."""
+        """Lets the device's memory go to work behind the copy; bytes that were changed under it stay."""
         self.stream.wait_event(self.sent)
         self.link.current_stream().wait_event(self.sent)
         self.there = None
@@ -120,7 +120,7 @@ class _Moved:
         self.stream = self.link.current_stream()
 
     def take(self) -> Tensor:
-        """The bytes, for the work of the current stream; after the last saver's turn they are its alone.
+        """The bytes for the work of the current stream; after the last saver's turn they are its alone.
 
         Raises RuntimeError where they were changed in place before they had left the device.
         """
@@ -138,25 +138,25 @@ class _Moved:
         return there
 
     def __del__(self) -> None:
-        """A copy still under way would write into memory that has another use."""
+        """Waits for a copy under way, which would write into memory that has another use by then."""
         if self.there is not None and self.fetched:
             self.stream.wait_event(self.fetched)
 
 
 @dataclass(frozen=True)
 class _View:
-    """What autograd keeps of a saved tensor that was moved."""
+    """Is what autograd keeps of a saved tensor that was moved."""
 
     moved: _Moved
-    place: int  # in the order of saving
+    place: int  # its number in the order of saving
     dtype: torch.dtype
-    offset: int  # elements from the beginning of what was moved
+    offset: int  # in elements from the beginning of what was moved
     size: torch.Size
     stride: tuple[int, ...]
 
 
 class Shelf:
-    """The pair of hooks of one forward. It holds nothing itself: what no op keeps any more is gone."""
+    """Is the pair of hooks of one forward. It holds nothing itself: what no op keeps any more is gone."""
 
     def __init__(
         self,
@@ -168,10 +168,12 @@ class Shelf:
         self._link, self._around = link, around
         self._window, self._smallest = window, smallest
         self._known: weakref.WeakValueDictionary[Hashable, _Moved] = weakref.WeakValueDictionary()
-        self._order: list[weakref.ref[_Moved]] = []  # one a saved tensor
-        self._leaving: deque[tuple[weakref.ref[_Moved], int]] = deque()  # still on the device since forward
+        self._order: list[weakref.ref[_Moved]] = []  # holds one entry a saved tensor
+        # These are still on the device since forward.
+        self._leaving: deque[tuple[weakref.ref[_Moved], int]] = deque()
         self._leaving_bytes = 0
-        self._ahead: weakref.WeakKeyDictionary[_Moved, int] = weakref.WeakKeyDictionary()  # for which place
+        # These were fetched early, for the place that is given.
+        self._ahead: weakref.WeakKeyDictionary[_Moved, int] = weakref.WeakKeyDictionary()
         self._backward, self._next = -1, -1  # torch's number of the backward pass, and what to fetch next
 
     def pack(self, tensor: Tensor) -> _View | Saved:
@@ -195,7 +197,7 @@ class Shelf:
         moved = saved.moved
         self._ahead.pop(moved, None)
         if moved.there is None:
-            moved.fetch()  # before those that come later
+            moved.fetch()  # fetch it before those that come later
         self._fetch_ahead(saved.place)
         there = moved.take()
         offset = saved.offset + there.storage_offset() // saved.dtype.itemsize
@@ -251,7 +253,7 @@ def _base(tensor: Tensor) -> Tensor:
 
 
 def _stretch(tensor: Tensor) -> tuple[int, int]:
-    """First byte and end of what is moved: of the whole storage, where `tensor` reaches over half of it."""
+    """First byte and end of what is moved: the whole storage, where `tensor` reaches over half of it."""
     size, whole = tensor.element_size(), tensor.untyped_storage().nbytes()
     start = int(tensor.storage_offset()) * size
     first, last = start // _ALIGNMENT * _ALIGNMENT, start + span_of(tensor.size(), tensor.stride()) * size

@@ -9,28 +9,38 @@ from collections.abc import Sequence
 
 from pmexp import logs
 from pmexp.command.compose import compose_part
-from pmexp.command.exit_code import exit_code
+from pmexp.command.explain import explained
+from pmexp.command.meanings import keys_below
+from pmexp.command.schema import options
+from pmexp.command_line import Command, Given, Key
 from pmexp.config import DatasetConfig
 from pmexp.errors import UserError
 
-_USAGE = """\
-python -m pmexp.data dataset=NAME [dataset.KEY=VALUE ...]
-  fetches or generates a dataset, verifies it, and prints its place and its splits
-  dataset=listops         a name of conf/dataset
-  dataset.path=FOLDER     verifies a local folder instead
-"""
+
+def command() -> Command:
+    """The command and its keys: `dataset` and all of `dataset.*`."""
+    dataset = Key("dataset", f"a name of conf/dataset: {', '.join(options('dataset'))}")
+    return Command(
+        "pmexp.data",
+        "fetches or generates a dataset, verifies it, and prints its place and its splits",
+        (dataset, *keys_below("dataset.")),
+        word="dataset",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 2 bad input or not to be had, 130 interrupted."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(given):
-        print(_USAGE, end="")
-        return 0
+    return command().run(arguments, _prepare, interrupted="interrupted: run the same command to go on")
+
+
+@explained()
+def _prepare(given: Given) -> None:
+    if not given["dataset"]:
+        raise UserError(f"dataset: give dataset=NAME; allowed are {', '.join(options('dataset'))}")
     logs.to_terminal()
-    return exit_code(
-        lambda: print(prepare(_composed(given))), interrupted="interrupted: run the same command to go on"
-    )
+    config = compose_part("dataset", given.set)  # which model goes with it is no matter here
+    assert isinstance(config, DatasetConfig)
+    print(prepare(config))
 
 
 def prepare(config: DatasetConfig) -> str:
@@ -51,16 +61,6 @@ def prepare(config: DatasetConfig) -> str:
             lines.append(f"  {name}: {len(split)} samples")
     lines.append(f"  classes: {len(dataset.classes)}")
     return "\n".join(lines)
-
-
-def _composed(arguments: list[str]) -> DatasetConfig:
-    """The dataset alone: which model goes with it is no matter here."""
-    other = [argument for argument in arguments if not argument.startswith(("dataset=", "dataset."))]
-    if other or not any(argument.startswith("dataset=") for argument in arguments):
-        raise UserError(f"{other[0] if other else 'dataset'}: give dataset=NAME and keys of dataset alone")
-    config = compose_part("dataset", arguments)
-    assert isinstance(config, DatasetConfig)
-    return config
 
 
 if __name__ == "__main__":

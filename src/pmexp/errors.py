@@ -29,7 +29,7 @@ class Interrupted(Exception):
 
 
 class Preempted(Interrupted):
-    """SIGUSR2 ended it: a cluster wants the node back or the job's time is up. It is to be started again."""
+    """SIGUSR2 ended the run, since a cluster wants the node back or the job's time is up. Start it again."""
 
 
 class RunClaimed(UserError):

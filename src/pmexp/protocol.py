@@ -39,6 +39,7 @@ class Statistic(Enum):
     difference = "difference"  # method - reference, in the metric's unit
     difference_in_sigma = "difference_in_sigma"  # the same over the baseline's standard deviation over seeds
     p_worse = "p_worse"  # one-sided paired t-test that the method is worse than the baseline
+    unchanged = "unchanged"  # runs with the baseline's own masks that are not its training, bit for bit
     diverged = "diverged"  # runs of the method whose loss or score is not finite
     growth_exponent = "growth_exponent"  # k in: saving of the metric proportional to (setting `over`)^k
     largest_ratio = "largest_ratio"  # the largest `over` that fits into memory: method / baseline
@@ -54,7 +55,12 @@ class Comparison(Enum):
 
 MARGINS = (Comparison.within, Comparison.no_worse)
 EQUIVALENCE = (Statistic.relative_change, Statistic.difference, Statistic.difference_in_sigma)
-_OF_RUNS = {Statistic.diverged, Statistic.largest_ratio, Statistic.only_fits}  # need no metric
+_OF_RUNS = {
+    Statistic.unchanged,
+    Statistic.diverged,
+    Statistic.largest_ratio,
+    Statistic.only_fits,
+}  # no metric
 _AGAINST = {Statistic.times_smaller, Statistic.p_worse, *EQUIVALENCE}
 _OF_PAIRS = {Statistic.mean, *_AGAINST}
 _OVER = {Statistic.growth_exponent, Statistic.largest_ratio}
@@ -78,12 +84,12 @@ class CriterionConfig:
 
 @dataclass(kw_only=True)
 class ProtocolConfig:
-    question: str = ""
+    question: str = ""  # what the experiment is to answer
     axis: Axis = Axis.variant
     baseline: str = "baseline"  # what of the axis is compared with
     method: str = "pm-drop"  # what of the axis the criteria judge
     family: Family = Family.metric
-    criteria: dict[str, CriterionConfig] = field(default_factory=dict)
+    criteria: dict[str, CriterionConfig] = field(default_factory=dict)  # by name
 
     def __post_init__(self) -> None:
         """Raises UserError for a criterion that could never be judged."""

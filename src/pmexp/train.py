@@ -5,24 +5,18 @@ import sys
 from hydra_plugins.pmexp_launchers.sweep import distinct
 from pmexp import logs
 from pmexp.command.compose import compose_run, compose_sweep
-from pmexp.command.exit_code import end, exit_code
+from pmexp.command.explain import explained
 from pmexp.command.flags import read, show
-from pmexp.errors import Interrupted, RankFailed, SweepFailed
-
-_GO_ON = "run the same command to go on"
+from pmexp.command_line import exit_code
 
 
 def main() -> int:
     """Returns the exit code: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
     logs.to_terminal()
-    try:
-        return exit_code(_train, interrupted=f"interrupted: {_GO_ON}")
-    except (SweepFailed, RankFailed) as error:
-        return end(str(error), code=1)
-    except Interrupted as error:
-        return end(f"interrupted: {str(error) or _GO_ON}", code=130)
+    return exit_code(_train, interrupted="interrupted: run the same command to go on")
 
 
+@explained()
 def _train() -> None:
     line = read(sys.argv[1:])
     if line.shows:

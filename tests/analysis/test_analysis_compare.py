@@ -86,14 +86,14 @@ def test_a_clear_difference_is_judged_by_the_metrics_direction(runs: Runs) -> No
     assert verdicts == {"test/accuracy": "better", "test/loss": "worse", "grad/norm": "different"}
 
 
-def test_equal_bits_are_identical_and_the_last_bit_is_not(runs: Runs) -> None:
+def test_equal_bits_are_equal_and_the_last_bit_is_not(runs: Runs) -> None:
     values = [0.1, 0.2, 0.3]
     runs.sample("test/loss", baseline=values, same=values, near=[0.1, 0.2, np.nextafter(0.3, 1)])
     found = compared(runs)
     same, near = found["test/loss", "same"], found["test/loss", "near"]
-    assert (same.verdict, same.mean_difference, same.paired_p, same.holm_p) == ("identical", 0.0, None, None)
+    assert (same.verdict, same.mean_difference, same.paired_p, same.holm_p) == ("equal", 0.0, None, None)
     assert (same.ci_low, same.ci_high) == (0.0, 0.0)
-    assert near.verdict != "identical"
+    assert near.verdict != "equal"
 
 
 def test_an_exact_byte_count_is_a_constant_difference(runs: Runs) -> None:
@@ -114,7 +114,7 @@ def test_one_pair_of_a_sampled_metric_is_never_significant(runs: Runs) -> None:
     packed = found["memory/peak_bytes", "packed"]
     assert (packed.n, packed.verdict, packed.ci_low, packed.paired_p) == (1, "inconclusive", None, None)
     assert packed.note == "1 pair: at least 3 are needed"
-    assert found["memory/peak_bytes", "same"].verdict == "identical"
+    assert found["memory/peak_bytes", "same"].verdict == "equal"
     assert {row.std for row in rows(load_runs(runs.root, "demo").finals)} == {None}
 
 

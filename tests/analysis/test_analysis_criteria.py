@@ -12,7 +12,7 @@ from statsmodels.stats.power import TTestPower
 
 from pmexp.command.compose import compose
 from pmexp.fit.answer import Answer
-from pmexp.fit.options import fit_options
+from pmexp.fit.options import COMMAND, fit_options
 from pmexp.fit.search import Probe
 from pmexp.protocol import Axis, CriterionConfig, ProtocolConfig, Statistic
 from pmexp.protocol import Comparison as Is
@@ -572,7 +572,7 @@ def test_the_format_is_that_of_pmexp_fit(runs: Runs) -> None:
     for variant, largest in (("baseline", 512), ("pm-drop", 704)):
         config = compose([f"variant={variant}", "dataset=mrpc", "model=tinybert"])
         probes = [Probe(largest, 1, {}, fits=True), Probe(largest + 64, None, {}, fits=False)]
-        options = fit_options(["method=measure", "what=length", "budget_gb=80"])
+        options = fit_options(COMMAND.read(["method=measure", "what=length", "budget_gb=80"]))
         told = Answer(probes[0], largest, probes, config).record(options)
         (runs.folder / "fit" / f"{variant}.json").write_text(json.dumps(told))
     protocol = ProtocolConfig(criteria={"it": CriterionConfig(**{**LARGER, "over": LENGTH}, threshold=1.2)})

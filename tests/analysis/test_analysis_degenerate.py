@@ -68,9 +68,9 @@ NUMBERS = ("paired_t", "paired_p", "holm_p", "effect_size", "detectable", "ci_lo
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_equal_values_are_identical_at_any_n(n: int) -> None:
+def test_equal_values_are_equal_at_any_n(n: int) -> None:
     one = compared(sides([1.5] * n, [1.5] * n))
-    assert (one.verdict, one.mean_difference, one.relative_difference, one.n) == ("identical", 0.0, 0.0, n)
+    assert (one.verdict, one.mean_difference, one.relative_difference, one.n) == ("equal", 0.0, 0.0, n)
     assert one.paired_p is one.holm_p is one.welch_p is one.effect_size is None
     assert one.probability_greater == 0.5
 
@@ -226,7 +226,7 @@ def test_one_more_seed_of_equal_values_adds_nothing_to_the_sum(
     one, other = of(both), of([*both, (value, value)])
     assert other.n == one.n + 1
     assert close(other.mean_difference * other.n, one.mean_difference * one.n)
-    assert (other.verdict == "identical") == (one.verdict == "identical")
+    assert (other.verdict == "equal") == (one.verdict == "equal")
 
 
 @quick
@@ -251,7 +251,7 @@ def test_equivalent_is_said_just_where_the_interval_lies_inside(
     differences = np.array([b - a for a, b in both])
     low, high = stats.t_interval(differences, 0.90)
     assume(min(abs(high - margin), abs(low + margin)) > 1e-6)
-    if one.verdict == "identical":
+    if one.verdict == "equal":
         return
     assert (one.verdict == "equivalent") == (-margin < low and high < margin)
 

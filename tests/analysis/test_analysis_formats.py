@@ -222,14 +222,14 @@ def test_a_report_from_before_the_criteria_can_be_compared(old: dict[str, Any]) 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"rows": 3, "comparisons": []}', "\x00"])
 def test_what_is_no_report_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "report.json").write_text(content)
-    with pytest.raises(UserError, match=r"--compare .*report.json is no report") as refused:
+    with pytest.raises(UserError, match=r"compare=.*report.json is no report") as refused:
         read_report(tmp_path / "report.json")
     assert "\n" not in str(refused.value)
-    with pytest.raises(UserError, match=r"--compare .*none.json: No such file"):
+    with pytest.raises(UserError, match=r"compare=.*none.json: No such file"):
         read_report(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("damage", [{"rows": [3]}, {"comparisons": [{}]}, {"criteria": [{}]}, {"missing": 1}])
 def test_a_damaged_report_is_refused_in_one_line(old: dict[str, Any], damage: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="--compare: the old report is damaged"):
+    with pytest.raises(UserError, match="compare: the old report is damaged"):
         changes({**old, **damage}, old)

@@ -104,7 +104,7 @@ def test_criteria_that_cannot_be_used_are_refused_in_one_line(
     file = tmp_path / "mine.yaml"
     file.write_text(content, encoding="latin-1")
     text = refusal(runs, criteria=file)
-    assert text.startswith(f"--criteria {file}") and said in text
+    assert text.startswith(f"criteria={file}") and said in text
     assert "No such file" in refusal(runs, criteria=tmp_path / "none.yaml")
 
 

@@ -43,7 +43,7 @@ def test_report_json_keeps_its_contract(demo: Runs, capsys: pytest.CaptureFixtur
     content = strict((folder / "report.json").read_text())
     keys = {
         "name", "rows", "comparisons", "missing", "environment", "generated", "source", "question", "verdict",
-        "criteria", "protocol", "grids", "limits",
+        "criteria", "protocol", "grids", "limits", "warnings", "one_training",
     }  # fmt: skip
     assert set(content) == keys
     assert (content["name"], content["source"]) == ("demo", str(demo.folder))

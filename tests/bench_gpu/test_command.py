@@ -23,7 +23,7 @@ _STAGES = ", ".join(stage.name for stage in STAGES)
     [
         (
             ["steps=3"],
-            "steps=3: is not a key of this command; allowed are out, seconds, stages, size, device",
+            "steps=3: steps is not a key; did you mean stages? allowed are out, seconds, stages, size, device",
         ),
         (["seconds=5"], "seconds: '5' is too little or no number; allowed are 20 and more"),
         (["seconds=1e3"], "seconds: '1e3' is too little or no number; allowed are 20 and more"),
@@ -33,7 +33,7 @@ _STAGES = ", ".join(stage.name for stage in STAGES)
         (["stages=memory,all"], f"stages: 'all' is none; allowed are all, or some of {_STAGES}"),
         (
             ["out=/nowhere/gpu.md"],
-            "out: /nowhere/gpu.md cannot be written; name a file with .md in a folder that is there",
+            "out: /nowhere/gpu.md cannot be written; name a file in a folder that is there",
         ),
         ([], "device: this command needs a CUDA device, and torch finds none here"),
     ],

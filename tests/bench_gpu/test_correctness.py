@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmexp.bench.gpu import compile_ahead
+from pmexp.bench.gpu import compile_ahead, compile_share
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.gpu.equality import difference
@@ -64,11 +64,11 @@ def test_shares_of_the_checks_are_all_of_them_and_end_with_their_time(
         name: lambda bench, name=name: done.append(f"{name} {bench.device} {bench.tiny}") for name in "abcde"
     }
     monkeypatch.setattr(correctness, "PIECES", pieces)
-    assert compile_ahead.main("cpu", "tiny", "1", "2", "60") == 0
+    assert compile_share.main("cpu", "tiny", "1", "2", "60") == 0
     assert done == ["b cpu True", "d cpu True"]
-    assert compile_ahead.main("cpu", "full", "0", "2", "60") == 0
+    assert compile_share.main("cpu", "full", "0", "2", "60") == 0
     assert done[2:] == ["a cpu False", "c cpu False", "e cpu False"]
-    assert compile_ahead.main("cpu", "tiny", "0", "1", "1") == 3 and len(done) == 5
+    assert compile_share.main("cpu", "tiny", "0", "1", "1") == 3 and len(done) == 5
 
 
 @pytest.mark.slow

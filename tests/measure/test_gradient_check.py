@@ -1,7 +1,6 @@
 """The gradient check: rounding for every dropout there is, large for a wrong one, and of the run's own dropout."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from pmexp import variants
-from pmexp.command.compose import compose
+from pmexp.command.compose import compose, conf_folder
 from pmexp.config import Where
 from pmexp.measure.gradient_check import gradient_error
 from pmexp.training import run as experiment
+from pmexp.variants.replace import apply_variant
 from small_runs import TINY_VIT, Runs
 
-VARIANTS = sorted(file.stem for file in Path(variants.__file__).parents[3].glob("conf/variant/*.yaml"))
+VARIANTS = sorted(file.stem for file in conf_folder().glob("variant/*.yaml"))
 CPU = torch.device("cpu")
 SHORT = [*TINY_VIT, "train.max_steps=2", "tracking=off"]
 
@@ -26,7 +25,7 @@ SHORT = [*TINY_VIT, "train.max_steps=2", "tracking=off"]
 def dropout_of(variant: str, rng: str, p: float) -> nn.Module:
     alone = nn.Sequential(nn.Dropout(p))
     config = compose([f"variant={variant}", f"variant.rng={rng}"]).variant
-    variants.apply(alone, replace(config, where=Where.all))
+    apply_variant(alone, replace(config, where=Where.all))
     return alone
 
 

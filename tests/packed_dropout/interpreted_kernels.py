@@ -36,7 +36,7 @@ def words_of_program(program: int, seed: Tensor, threshold: int, blocks: int) ->
 def native_words_of_program(
     program: int, seed: int, offset: int, threads: int, threshold: int, vector: int, blocks: int
 ) -> Tensor:
-    """The same of the draw of native_dropout."""
+    """Keep bits of the blocks of one program, by the draw of native_dropout."""
     out = torch.empty(blocks, dtype=torch.int32)
     _native_words_kernel[(1,)](out, program, seed, offset, threads, threshold, vector, blocks)
     return out

@@ -57,7 +57,7 @@ class Launch:
 
 @dataclass
 class Driver:
-    """Kernels are numbers; `names` says which of triton_kernels.py each one is, and for which dtype and bits."""
+    """Launches kernels, which are numbers; `names` says which of triton_kernels.py each one is, and for which dtype and bits."""
 
     library: ctypes.CDLL
     names: dict[int, tuple[str, torch.dtype, int]] = field(default_factory=dict)

@@ -17,13 +17,13 @@ from torch import Tensor
 from pmexp.packed_dropout import (
     cpu,
     dropped_matmul,
-    forward_unpack_dropout,
     packed_bias_dropout_add,
     packed_dropout,
     reference,
-    seeded_dropout,
     unpack_bits,
 )
+from pmexp.variants.forward_unpack import forward_unpack_dropout
+from pmexp.variants.seeded import seeded_dropout
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 RATES = [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.9]
@@ -35,7 +35,7 @@ each_rate = pytest.mark.parametrize("p", RATES)
 
 @cache
 def distinct_values(dtype: torch.dtype) -> Tensor:
-    """2**16 of them: all that 16 bits can say, with infinities, NaNs and subnormals, or of 17 binades."""
+    """Returns 2**16 distinct values: all that 16 bits can say, with infinities, NaNs and subnormals, or of 17 binades."""
     if dtype.itemsize == 2:
         return torch.arange(COUNT).to(torch.int16).view(dtype)
     generator = torch.Generator().manual_seed(7)
@@ -55,10 +55,10 @@ def product(x: Tensor, keep: Tensor, p: float) -> Tensor:
     return torch.from_numpy(wide).to(x.dtype)
 
 
-def assert_equal(found: Tensor, expected: Tensor) -> None:
-    """In every value; a NaN equals another, and 0 equals -0."""
-    assert found.dtype == expected.dtype
-    assert ((found == expected) | (found.isnan() & expected.isnan())).all()
+def assert_equal(actual: Tensor, expected: Tensor) -> None:
+    """Compares every value; a NaN equals another, and 0 equals -0."""
+    assert actual.dtype == expected.dtype
+    assert ((actual == expected) | (actual.isnan() & expected.isnan())).all()
 
 
 def assert_unbiased(y: Tensor, x: Tensor, p: float) -> None:
@@ -117,7 +117,7 @@ def second_backward(x: Tensor, p: float) -> Tensor:
 
 
 def unit_matmul(x: Tensor, p: float) -> Tensor:
-    """As the left factor of a product with 1, whose gradient passes the mask."""
+    """Drops `x` as the left factor of a product with 1, whose gradient passes the mask."""
     one = torch.ones(1, 1, dtype=x.dtype)
     return dropped_matmul(x[:, None], one, p)[:, 0]
 
@@ -149,9 +149,9 @@ def test_outputs_and_gradients_average_to_their_inputs(
         torch.manual_seed(5)
         y = PUBLIC[name](x, p)
         (gradient,) = torch.autograd.grad(y, x, upstream, create_graph=create_graph, retain_graph=True)
-        for found, given in ((y, x), (gradient, upstream)):
-            assert_equal(found.detach(), product(given.detach(), keep, p))
-            assert_unbiased(found.detach(), given.detach(), p)
+        for actual, given in ((y, x), (gradient, upstream)):
+            assert_equal(actual.detach(), product(given.detach(), keep, p))
+            assert_unbiased(actual.detach(), given.detach(), p)
         if create_graph:  # linear: its derivative is the mask once more
             (second,) = torch.autograd.grad(gradient, upstream, values)
             assert_equal(second, product(values, keep, p))
@@ -159,7 +159,7 @@ def test_outputs_and_gradients_average_to_their_inputs(
 
 @each_dtype
 def test_means_of_many_draws(dtype: torch.dtype) -> None:
-    """Of y / x, dropped elements included: within five standard errors, of which one is sqrt(p / (1 - p) / n)."""
+    """Means of y / x, dropped elements included, are within five standard errors, of which one is sqrt(p / (1 - p) / n)."""
     x = distinct_values(dtype)
     x = x[(x.abs() >= 2.0**-8) & (x.abs() < 2.0**8)]
     x = x.repeat(2**21 // len(x))
@@ -190,8 +190,8 @@ def test_rng_torch_on_the_cpu_rounds_the_factor_as_nn_dropout_does(
     for p in (*RATES, 0.99999):  # the last one's factor is infinite in float16
         ours = partial(packed_dropout, p=p, rng="torch", cache_unpacked=cache_unpacked)
         stock = partial(F.dropout, p=p)
-        for found, expected in zip(all_derivatives(ours, x), all_derivatives(stock, x), strict=True):
-            assert_equal(found, expected)
+        for actual, expected in zip(all_derivatives(ours, x), all_derivatives(stock, x), strict=True):
+            assert_equal(actual, expected)
     if dtype is torch.bfloat16:
         kept = F.dropout(torch.ones(99, dtype=dtype), 0.15).max().item()
         assert kept * 0.85 == pytest.approx(1.0027, abs=1e-4)

@@ -55,9 +55,9 @@ def test_every_instruction_set_equals_the_reference(backend: str, dtype: torch.d
         for with_bias in (False, True):
             x, bias, residual = (None if t is None else t.detach() for t in inputs(shape, dtype, with_bias))
             assert x is not None and residual is not None
-            found = core.bias_dropout_add(x, bias, residual, seed, 0.3, bits)
+            by_core = core.bias_dropout_add(x, bias, residual, seed, 0.3, bits)
             expected = reference.bias_dropout_add(x, bias, residual, seed, 0.3, bits)
-            assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+            assert torch.equal(by_core[0], expected[0]) and torch.equal(by_core[1], expected[1])
 
 
 def test_transposed_and_sliced_inputs() -> None:

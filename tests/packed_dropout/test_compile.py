@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
 def fresh_compiler(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """No graph of another test, nor one that an earlier session left on disk."""
+    """Drops the graphs of other tests, and those that an earlier session left on disk."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "inductor"))
     torch.compiler.reset()
     yield
@@ -40,7 +40,7 @@ def compiled(function: Callable[..., Any], backend: str = "aot_eager", **options
 
 
 def all_dropouts(rows: Tensor) -> Tensor:
-    """Each row through its own dropout."""
+    """Sends each row through its own dropout."""
     dropped = [drop(row) for drop, row in zip(DROPOUTS.values(), rows.unbind(), strict=True)]
     return torch.stack(dropped)
 
@@ -57,7 +57,7 @@ def assert_all_equal(eager: list[Tensor], other: list[Tensor]) -> None:
 
 
 def assert_two_calls_are_two_draws(two_calls: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> None:
-    """Of two calls on one input in one graph, and of two calls of the graph; at p = 0.5."""
+    """Compares two calls on one input in one graph, and two calls of the graph, at p = 0.5."""
     first, second = two_calls(x)
     (gradient,) = torch.autograd.grad(first.sum() + 4 * second.sum(), x)
     assert torch.equal(gradient, first + 4 * second)
@@ -142,7 +142,7 @@ def test_in_place(drop: Dropout) -> None:
 @pytest.mark.parametrize("grad_enabled", [True, False])
 @each_dropout
 def test_in_place_where_nothing_needs_a_gradient(drop: Dropout, grad_enabled: bool) -> None:
-    """As of data, or of a net that is sampled with its dropout on."""
+    """Data needs none, nor does a net that is sampled with its dropout on."""
     x = torch.ones(1001, requires_grad=not grad_enabled)
     with torch.set_grad_enabled(grad_enabled):
         y, work = compiled(in_place(drop))(x)
@@ -170,10 +170,10 @@ def test_layouts_are_those_of_eager(drop: Dropout, layout: Callable[[Tensor], Te
         torch.manual_seed(5)
         y = run(x, 0.4)
         results.append((y, torch.autograd.grad(y.square().sum(), x)[0]))
-    (y, gradient), (found, found_gradient), (_, stock_gradient) = results
-    assert_all_equal([y], [found])
-    assert torch.equal(found_gradient, gradient)
-    assert found_gradient.stride() == stock_gradient.stride()
+    (y, gradient), (compiled_y, compiled_gradient), (_, stock_gradient) = results
+    assert_all_equal([y], [compiled_y])
+    assert torch.equal(compiled_gradient, gradient)
+    assert compiled_gradient.stride() == stock_gradient.stride()
 
 
 @each_dropout
@@ -262,7 +262,7 @@ class _Attention(nn.Module):
 
 @pytest.mark.slow
 def test_inductor_on_a_swapped_model_with_sdpa() -> None:
-    """Equal to eager but for the rounding of fused kernels; another mask anywhere would be off by far more."""
+    """It is equal to eager but for the rounding of fused kernels; another mask anywhere would be off by far more."""
     model, results = nn.Sequential(_Attention(), nn.LayerNorm(16)), []
     replace_dropout(model, PackedDropout)
     for run in (model, compiled(model, "inductor")):

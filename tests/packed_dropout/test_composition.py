@@ -50,7 +50,7 @@ def test_autocast_saves_a_mask_of_the_same_bytes(name: str, dtype: torch.dtype) 
 @each_half
 @each_module
 def test_a_net_trains_under_autocast(module: Module, dtype: torch.dtype) -> None:
-    """And each backward multiplies by the scaled mask that its forward multiplied by."""
+    """Each backward multiplies by the scaled mask that its forward multiplied by."""
     model, seen = net(module), []
 
     def note(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -205,7 +205,7 @@ def test_gradients_of_any_layout(drop: Dropout) -> None:
 
 
 def test_zeros_without_memory() -> None:
-    """torch's efficient zeros have no data to point to. In a process of its own, which a bad pointer would end."""
+    """torch's efficient zeros have no data to point to. A bad pointer would end the process, so it is one of its own."""
     script = (
         "import torch; from dropout_cases import DROPOUTS\n"
         "zeros = torch._efficientzerotensor((100,))\n"

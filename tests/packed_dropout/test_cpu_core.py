@@ -43,7 +43,7 @@ def two_threads() -> Iterator[None]:
 
 
 def assert_same(actual: Tensor, expected: Tensor) -> None:
-    """Equal in dtype, shape, strides and bits, the sign of zero included; any NaN equals any other."""
+    """Compares dtype, shape, strides and bits, the sign of zero included; any NaN equals any other."""
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
     if actual.numel() > 1:
@@ -58,7 +58,7 @@ def assert_same(actual: Tensor, expected: Tensor) -> None:
 
 
 def assert_core_is_reference(backend: str, x: Tensor, seed: int, p: float, bits: int) -> None:
-    """All ops on one input."""
+    """Compares all ops on one input."""
     core, seed_tensor = cpu.Core(backend), torch.tensor([seed])
     keep = reference.draw_mask(x.shape, seed_tensor, p)
     packed = reference.pack_bits(keep, bits)
@@ -247,7 +247,7 @@ def test_python_threads_call_at_once(backend: str) -> None:
 
 
 def test_bits_do_not_depend_on_whose_threads_work() -> None:
-    """torch's OpenMP team, where the core found one, or the core's own threads."""
+    """They are those of torch's OpenMP team, where the core found one, or the core's own."""
     library, team = cpu.core._library(), cpu.core.torchs_openmp()
     assert library is not None
     assert (team is not None) == (sys.platform == "linux")

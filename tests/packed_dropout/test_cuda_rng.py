@@ -84,9 +84,9 @@ def test_words_are_those_the_threads_take(
 ) -> None:
     numel += -numel % vector
     state = torch.tensor([seed - (seed >> 63 << 64), offset])
-    found = cuda_mapping.native_words(numel, state, 256 * blocks, vector)
+    actual = cuda_mapping.native_words(numel, state, 256 * blocks, vector)
     expected, most_calls = thread_by_thread(numel, seed, offset, 256 * blocks, vector)
-    assert found.tolist() == expected
+    assert actual.tolist() == expected
     if vector in (1, 4):  # vectors of 2 and 8 take more words than native_dropout reserves
         assert cuda_mapping.offset_increment(numel, 256 * blocks) == 4 * most_calls
 
@@ -101,7 +101,7 @@ _TORCHS_HELPERS = Path(torch.__file__).parent / "_inductor" / "runtime" / "trito
 @pytest.mark.parametrize("vector", [4, 8])
 @pytest.mark.parametrize("seed", [0, 5, 2**40 + 7])
 def test_words_are_those_of_torchs_own_account(interpreter: Interpreter, vector: int, seed: int) -> None:
-    """rand_eager_kernel, which torch.compile uses to draw as eager CUDA does. It gives 1 - uniform."""
+    """torch.compile uses rand_eager_kernel to draw as eager CUDA does. It gives 1 - uniform."""
     numel, threads, offset = 5000, 512, 4 * 2**33
     element = torch.arange(numel)
     place, turn = element % (threads * vector), element // (threads * vector)
@@ -112,12 +112,12 @@ def test_words_are_those_of_torchs_own_account(interpreter: Interpreter, vector:
 
 
 def test_uniform_is_curands() -> None:
-    """(0, 1]: both ends, and float32 arithmetic, checked against NumPy's."""
+    """Both ends of (0, 1] are reached, and float32 arithmetic, checked against NumPy's."""
     words = np.concatenate([np.array([0, 1, 2**32 - 1]), np.random.default_rng(0).integers(0, 2**32, 10000)])
     expected = words.astype(np.uint32).astype(np.float32) * np.float32(2.0**-32) + np.float32(2.0**-33)
-    found = cuda_mapping.uniform(torch.from_numpy(words))
-    assert np.array_equal(found.numpy(), expected)
-    assert found[0] == 2.0**-33 and found[2] == 1.0
+    actual = cuda_mapping.uniform(torch.from_numpy(words))
+    assert np.array_equal(actual.numpy(), expected)
+    assert actual[0] == 2.0**-33 and actual[2] == 1.0
 
 
 def test_thresholds_known_from_the_float_predicate() -> None:
@@ -129,7 +129,7 @@ def test_thresholds_known_from_the_float_predicate() -> None:
 
 @given(st.floats(0.0, 1.0, exclude_max=True), st.sampled_from(DTYPES), st.integers(0, 2**32 - 1))
 def test_the_threshold_is_the_float_comparison(p: float, dtype: torch.dtype, word: int) -> None:
-    """At both sides of the threshold and at any word, in NumPy's float32 and, for float64, its doubles."""
+    """They agree at both sides of the threshold and at any word, in NumPy's float32 and, for float64, its doubles."""
     wide = np.float64 if dtype is torch.float64 else np.float32
     threshold = cuda_mapping.threshold(p, dtype)
     for w in (word, max(threshold - 1, 0), min(threshold, 2**32 - 1), 0, 2**32 - 1):
@@ -214,7 +214,7 @@ def test_vector_size(numel: int, itemsize: int, address: int, vector: int) -> No
 
 
 class Device:
-    """What cuda_rng asks of a CUDA device, for CPU tensors: one multiprocessor for 512 threads, a generator,
+    """Answers what cuda_rng asks of a CUDA device, for CPU tensors: one multiprocessor for 512 threads, a generator,
     and native_dropout thread by thread."""
 
     def __init__(self, seed: int, offset: int) -> None:
@@ -277,8 +277,8 @@ def test_output_mask_and_generator_are_those_of_native_dropout(
     expected = [with_kernels.native_dropout(x, p, True) for x in tensors]
     after, with_kernels.offset = with_kernels.offset, start
     for x, (y, keep) in zip(tensors, expected, strict=True):
-        found, packed = cuda_rng.native_dropout_packed(x, p, 1)
-        assert torch.equal(found, y)
+        actual, packed = cuda_rng.native_dropout_packed(x, p, 1)
+        assert torch.equal(actual, y)
         assert torch.equal(packed, pack_bits(keep))
     assert with_kernels.offset == after
     assert torch_rng_record() == {"reproduced": len(tensors)}
@@ -293,13 +293,13 @@ def test_reserving_keeps_all_64_bits_of_the_seed(device: Device) -> None:
 
 
 def packs_native_dropout(device: Device, x: Tensor, reason: str) -> bool:
-    """native_dropout ran, and the record says why."""
+    """Whether native_dropout ran, and the record says why."""
     before = device.offset
     expected, keep = torch.native_dropout(x, 0.3, True)
     device.offset = before
     y, packed = cuda_rng.native_dropout_packed(x, 0.3, 2)
-    found = torch.equal(y, expected) and torch.equal(packed, pack_bits(keep, 2))
-    return found and torch_rng_record() == {f"packed native_dropout: {reason}": 1}
+    is_that_mask = torch.equal(y, expected) and torch.equal(packed, pack_bits(keep, 2))
+    return is_that_mask and torch_rng_record() == {f"packed native_dropout: {reason}": 1}
 
 
 def test_a_torch_that_draws_otherwise_is_found_out(with_kernels: Device) -> None:

@@ -27,7 +27,7 @@ class Generator:
     def __init__(self) -> None:
         self.seed, self.offset = 2**64 - 3, 8
         self.kernels = 0  # that randint launched
-        self.extra_calls = 0  # of a torch whose draw is another one
+        self.extra_calls = 0  # a torch whose draw is another one makes such calls
 
     def initial_seed(self) -> int:
         return self.seed
@@ -61,7 +61,7 @@ def generator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Generator]:
 
 
 def next_of_torch(generator: Generator) -> int:
-    """What torch.randint would draw now; the generator stays where it is."""
+    """Returns what torch.randint would draw now; the generator stays where it is."""
     before = generator.offset, generator.kernels
     drawn = int(torch.randint(0, 2**62, (1,), dtype=torch.int64, device=CUDA))
     generator.offset, generator.kernels = before
@@ -78,7 +78,7 @@ def test_a_seed_is_the_first_two_words_of_a_philox_call(seed: int, offset: int) 
 
 def test_seeds_are_torchs_and_launch_nothing(generator: Generator) -> None:
     functional.new_seed(CUDA)
-    kernels = generator.kernels  # of the comparison with torch, once for a device
+    kernels = generator.kernels  # the comparison with torch launched these, once for a device
     assert generator.offset == 12
     for _ in range(20):
         expected, offset = next_of_torch(generator), generator.offset

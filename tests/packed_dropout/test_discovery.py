@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout as under_another_name
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import PackedDropout, ReplacementReport, SeededDropout, replace_dropout
+from pmexp.packed_dropout import PackedDropout, ReplacementReport, replace_dropout
 from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
+from pmexp.variants.seeded import SeededDropout
 
 P = 0.25
 PARTIAL = functools.partial(F.dropout, p=P)
@@ -34,7 +35,7 @@ def _helper_of_helper(x: Tensor) -> Tensor:
 
 
 class Own(nn.Module):
-    """`drops` is its forward, at the end of which there is something to multiply, as there is in a model."""
+    """Has `drops` for its forward, at the end of which there is something to multiply, as there is in a model."""
 
     def __init__(self, drops: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -195,7 +196,7 @@ def test_hidden_functional_dropout_is_routed(hidden: str, dry: bool) -> None:
 
 
 class SomebodysDropout(nn.Dropout):
-    """With code and random numbers outside of our package."""
+    """Drops with code and random numbers outside of our package."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.drop(x, self.p, self.training)
@@ -287,7 +288,7 @@ def test_the_first_step_may_be_checkpointed(hidden: str, reentrant: bool) -> Non
 
 
 class _Everything(nn.Module):
-    """What a forward may change: a buffer, a gradient, an attribute, and generators three."""
+    """Changes what a forward may change: a buffer, a gradient, an attribute, and generators three."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pmexp.packed_dropout import PackedDropout, SeededDropout, replace_dropout
+from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.variants.seeded import SeededDropout
 
 P = 0.25
 
 
 class Locked(nn.Dropout):
-    """One mask for all positions."""
+    """Drops with one mask for all positions."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * F.dropout(torch.ones_like(x[:, :1]), self.p, self.training)
@@ -42,7 +43,7 @@ class Scheduled(nn.Dropout):
 
 
 class JustAName(nn.Dropout):
-    """A name."""
+    """Adds nothing but a name."""
 
     def extra_repr(self) -> str:
         return "of mine"

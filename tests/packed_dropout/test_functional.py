@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import functional, packed_dropout, reference, seeded_dropout
+from pmexp.packed_dropout import functional, packed_dropout, reference
+from pmexp.variants.seeded import seeded_dropout
 from saved_tensors import saved_by
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

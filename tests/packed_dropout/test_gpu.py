@@ -52,20 +52,20 @@ def assert_gradient_is_mask(y: Tensor, x: Tensor) -> None:
 
 
 def assert_operators_are_the_reference(x: Tensor, seed: int, p: float, bits: int) -> None:
-    """x lies on the CPU; its values, dtype and layout go to the device."""
+    """Compares on the device what x, which lies on the CPU, is there in values, dtype and layout."""
     keep = reference.draw_mask(x.shape, torch.tensor([seed]), p)
     packed, expected = reference.pack_bits(keep, bits), reference.apply_mask(x, keep, p)
     there, seed_there = x.to("cuda"), torch.tensor([seed], device="cuda")
     y, packed_there = ops.packed_dropout(there, seed_there, p, bits)
     assert torch.equal(packed_there.cpu(), packed)
-    for found in (
+    for actual in (
         y,
         ops.apply_packed_mask(there, packed_there, p, bits),
         ops.seeded_dropout(there, seed_there, p),
         reference.apply_mask(there, keep.to("cuda"), p),
     ):
-        assert torch.equal(found.cpu(), expected)
-        assert found.stride() == torch.empty_like(there).stride()
+        assert torch.equal(actual.cpu(), expected)
+        assert actual.stride() == torch.empty_like(there).stride()
     assert torch.equal(ops.pack_bits(keep.to("cuda"), bits).cpu(), packed)
     assert torch.equal(ops.unpack_bits(packed_there, x.shape, bits).cpu(), keep)
 
@@ -90,8 +90,8 @@ def test_bias_dropout_add_equals_the_reference(dtype: torch.dtype, with_bias: bo
         arguments = (x, bias, residual, seed, p, 1)
         on_cpu = [value.cpu() if isinstance(value, Tensor) else value for value in arguments]
         expected = reference.OPERATORS["bias_dropout_add"](*on_cpu)
-        for found, right in zip(ops.bias_dropout_add(*arguments), expected, strict=True):
-            assert torch.equal(found.cpu(), right)
+        for actual, right in zip(ops.bias_dropout_add(*arguments), expected, strict=True):
+            assert torch.equal(actual.cpu(), right)
 
 
 @each_layout
@@ -102,7 +102,7 @@ def test_layouts_equal_the_reference(layout: Callable[[Tensor], Tensor]) -> None
 
 @each_dtype
 def test_a_kernel_launched_again_is_the_right_one(dtype: torch.dtype) -> None:
-    """Addresses and sizes that kernels are specialised for, in turns; see triton_launch.py."""
+    """Addresses and sizes that kernels are specialised for take turns; see triton_launch.py."""
     x = torch.randn(4099, generator=torch.Generator().manual_seed(7)).to(dtype)
     for turn in range(3):
         for part in (x, x[1:], x[:4096], x[1:4097], x[:2], x[3:1003], x[:1]):
@@ -123,14 +123,14 @@ def test_two_calls_are_two_masks_each_with_its_own_backward(drop: Dropout) -> No
 
 
 def assert_bits_of_nn_dropout(x: Tensor) -> None:
-    """Output, gradient and the generator's state afterwards."""
+    """Compares output, gradient and the generator's state afterwards."""
     x, results = x.detach().requires_grad_(), []
     gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(6)).to(x)
     for drop in (F.dropout, partial(packed_dropout, rng="torch")):
         torch.manual_seed(9)
         y = drop(x, 0.3)
         results.append([y, torch.autograd.grad(y, x, gradient)[0], torch.cuda.get_rng_state()])
-    assert all(torch.equal(expected, found) for expected, found in zip(*results, strict=True))
+    assert all(torch.equal(expected, actual) for expected, actual in zip(*results, strict=True))
 
 
 def randn(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -140,7 +140,7 @@ def randn(*shape: int, dtype: torch.dtype) -> Tensor:
 @each_dtype
 @each_shape
 def test_rng_torch_is_nn_dropout_bit_for_bit(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """By Triton's kernels in one pass; with the torch reference by native_dropout itself."""
+    """Triton's kernels draw it in one pass, native_dropout itself under the torch reference."""
     before = torch_rng_record().get("reproduced", 0)
     assert_bits_of_nn_dropout(randn(*shape, dtype=dtype))
     reproduced = torch_rng_record().get("reproduced", 0) - before
@@ -156,10 +156,10 @@ def test_rng_torch_on_any_layout(layout: Callable[[Tensor], Tensor], dtype: torc
 def test_a_seed_computed_on_the_host_is_the_one_torch_draws_on_the_device() -> None:
     x = ones(4099).detach()
     torch.manual_seed(2**40 + 5)
-    found = [packed_dropout(x, 0.3) for _ in range(5)]
+    outputs = [packed_dropout(x, 0.3) for _ in range(5)]
     after = torch.cuda.get_rng_state()
     torch.manual_seed(2**40 + 5)
-    for y in found:
+    for y in outputs:
         seed = torch.randint(0, 2**62, (1,), device="cuda")
         assert torch.equal(y, ops.packed_dropout(x, seed, 0.3, 1)[0])
         assert torch.equal(y, ops.packed_dropout(x, seed.cpu(), 0.3, 1)[0])
@@ -228,7 +228,7 @@ def test_compiled(drop: Dropout, mode: str) -> None:
 
 @pytest.mark.slow
 def test_more_elements_than_an_int32_counts() -> None:
-    """The last bits of a mask of 2^31 + 64 elements, by their own definition."""
+    """The last bits of a mask of 2^31 + 64 elements are those of their definition."""
     name = backend(torch.device("cuda"))
     if name.startswith("torch reference"):
         pytest.skip(f"{name} would need 100 GiB")
@@ -254,7 +254,7 @@ def neighbours_alike(first: Tensor, second: Tensor) -> float:
 def test_whether_consecutive_masks_of_nn_dropout_overlap(
     dtype: torch.dtype, record_property: Callable[[str, object], None]
 ) -> None:
-    """Reports only: 0.5 is what independent masks have; 1.0 would be an error of torch's 16-bit kernels.
+    """It only reports: 0.5 is what independent masks have; 1.0 would be an error of torch's 16-bit kernels.
 
     A suspicion from reading them: eight elements a thread take two Philox counters, and one is reserved.
     """
@@ -267,7 +267,7 @@ def test_whether_consecutive_masks_of_nn_dropout_overlap(
 
 @each_dtype
 def test_consecutive_masks_of_ours_do_not_overlap(dtype: torch.dtype) -> None:
-    """32 768 pairs: 0.5 with a standard error of 0.0028."""
+    """32 768 pairs agree in 0.5 of their bits, with a standard error of 0.0028."""
     x = torch.ones(65536, dtype=dtype, device="cuda")
     torch.manual_seed(1)
     assert abs(neighbours_alike(packed_dropout(x), packed_dropout(x)) - 0.5) < 5 * 0.0028

@@ -61,7 +61,7 @@ def test_hooks_of_the_module_fire(module: Module) -> None:
 
 @each_module
 def test_parametrized_weight(module: Module) -> None:
-    """DropConnect: dropout of a weight, through torch.nn.utils.parametrize."""
+    """DropConnect drops a weight, through torch.nn.utils.parametrize."""
     linear = nn.Linear(50, 20, bias=False)
     parametrize.register_parametrization(linear, "weight", module(0.4))
     with parametrize.cached():

@@ -20,12 +20,12 @@ def packed_mask(numel: int, seed: int, p: float) -> Tensor:
 
 
 def standardised(kept: Tensor, p: float) -> Tensor:
-    """Mean 0 and variance 1 where bits are independent and kept with probability 1 - p."""
+    """Returns numbers of mean 0 and variance 1 where bits are independent and kept with probability 1 - p."""
     return (kept.float() - (1 - p)) / (p * (1 - p)) ** 0.5
 
 
 def assert_rows_unrelated(rows: Tensor) -> None:
-    """No two of the rows, standardised, are correlated.
+    """Asserts that no two of the rows, standardised, are correlated.
 
     A pair's product sum is about normal with variance n. The largest of m pairs stays below 6.5 standard errors
     (m <= 524 000: missed by chance with probability 4e-5), and the sum of their squares is chi-square with m
@@ -50,7 +50,7 @@ def test_rows_and_columns_of_one_mask(drop: Dropout, p: float, side: str) -> Non
 @each_rate
 @each_dropout
 def test_calls_one_after_the_other(drop: Dropout, p: float) -> None:
-    """As layers of one step, and steps of one run, are."""
+    """Layers of one step and steps of one run draw so."""
     torch.manual_seed(2)
     x = torch.ones(8192)
     assert_rows_unrelated(standardised(torch.stack([drop(x, p) != 0 for _ in range(200)]), p))
@@ -59,7 +59,7 @@ def test_calls_one_after_the_other(drop: Dropout, p: float) -> None:
 @each_rate
 @each_dropout
 def test_neighbouring_seeds_of_torch(drop: Dropout, p: float) -> None:
-    """As of two runs, or of the ranks of one."""
+    """Two runs have such seeds, and so have the ranks of one."""
     rows = []
     for seed in range(200):
         torch.manual_seed(seed)
@@ -77,7 +77,7 @@ def test_neighbouring_keys_of_philox(p: float, shift: int) -> None:
 
 @each_rate
 def test_serial_correlation(p: float) -> None:
-    """At every lag up to 128, among them those that the layout of the random words makes special, and some beyond.
+    """There is none at any lag up to 128, among them those that the layout of the random words makes special, and some beyond.
 
     1: neighbouring counters. 8, 16, 24: the words of one counter. 32: the next block. About normal with variance
     1 / n each; 133 of them stay below 5.5 standard errors but with probability 5e-6. Lag 1 is the runs test as
@@ -91,7 +91,7 @@ def test_serial_correlation(p: float) -> None:
 
 
 def chi_square(counts: Tensor, probabilities: Tensor) -> float:
-    """With bins put together from the front until each expects at least 5."""
+    """Returns chi-square, with bins put together from the front until each expects at least 5."""
     expected = probabilities.double() * counts.sum()
     while expected[0] < 5:
         counts, expected = (torch.cat([t[:2].sum(0, keepdim=True), t[2:]]) for t in (counts, expected))
@@ -114,7 +114,7 @@ def binomial(p: float) -> Tensor:
 
 @each_rate
 def test_bytes_and_pairs_of_bytes(p: float) -> None:
-    """Chi-square over all values of a byte, its popcounts, and (at p = 0.5) of two neighbouring bytes.
+    """Chi-square is small over all values of a byte, its popcounts, and (at p = 0.5) of two neighbouring bytes.
 
     255 and 8 degrees of freedom are exceeded with probability 1e-6 at 377 and 42.7. With 65 535 the statistic is
     about normal with standard deviation 362; the bound is 5 of them.
@@ -157,7 +157,7 @@ def test_no_bias_in_a_thousand_million_draws(p: float) -> None:
 @pytest.mark.parametrize("draw", DROPOUTS.values(), ids=DROPOUTS)
 @each_rate
 def test_outputs_average_to_the_input(draw: Callable[..., Tensor], p: float) -> None:
-    """Within 5 standard errors, of which one is x * sqrt(p / (1 - p) / n)."""
+    """They do within 5 standard errors, of which one is x * sqrt(p / (1 - p) / n)."""
     torch.manual_seed(5)
     n = 2**22
     mean = draw(torch.full((n,), 3.0), p).double().mean()

@@ -100,7 +100,7 @@ def inputs_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 class _Block(nn.Module):
-    """As in nanoGPT: attention's dropout is torch's kernel's, the others are modules."""
+    """Drops as nanoGPT does: attention in torch's kernel, elsewhere by modules."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -33,8 +33,8 @@ def test_the_users_snippet(variant: str, expected: tuple[type, int | None, bool 
     elif variant == "pm-drop-no-cache": replace_dropout(model, PackedDropout, cache_unpacked=False)  # fmt: skip  # noqa: E701
     elif variant == "pm-drop-4bit":     set_mode(bits_per_mask=4); replace_dropout(model, PackedDropout, cache_unpacked=True)  # fmt: skip  # noqa: E701, E702
     dropout = model[1]
-    found = (type(dropout), getattr(dropout, "bits", None), getattr(dropout, "cache_unpacked", None))
-    assert found == expected
+    actual = (type(dropout), getattr(dropout, "bits", None), getattr(dropout, "cache_unpacked", None))
+    assert actual == expected
     assert dropout.p == 0.3
 
 

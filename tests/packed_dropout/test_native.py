@@ -42,13 +42,13 @@ def python(x: Tensor, p: float = 0.5, bits: int = 1, cache_unpacked: bool = True
 
 
 def of_both(run: Callable[[Callable[..., Tensor]], Any]) -> None:
-    """`run`, given either dropout, returns the same tensors and leaves the same generator state."""
+    """Asserts that `run`, given either dropout, returns the same tensors and leaves the same generator state."""
     results = []
     for drop in (python, native):
         torch.manual_seed(11)
         results.append([*run(drop), torch.get_rng_state()])
-    for expected, found in zip(*results, strict=True):
-        assert found.dtype is expected.dtype and torch.equal(expected, found)
+    for expected, actual in zip(*results, strict=True):
+        assert actual.dtype is expected.dtype and torch.equal(expected, actual)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -248,7 +248,7 @@ def test_launches_of_registered_kernels(driver: Driver, dtype: torch.dtype, bits
 
 
 def test_a_kernel_serves_only_what_triton_would_compile_alike(driver: Driver) -> None:
-    """The rule of triton_launch.py, which has a test against Triton's own."""
+    """It goes by the rule of triton_launch.py, which has a test against Triton's own."""
     triton_launch = pytest.importorskip("pmexp.packed_dropout.triton_launch")
     from pmexp.packed_dropout import triton_kernels
 
@@ -273,10 +273,10 @@ def test_a_kernel_serves_only_what_triton_would_compile_alike(driver: Driver) ->
         )
     ]
     for x, bits, draws in cases:
-        if (found := kind(x, bits, draws)) is not None and found not in kinds:
-            kinds[found] = next(numbers)
+        if (argument_kind := kind(x, bits, draws)) is not None and argument_kind not in kinds:
+            kinds[argument_kind] = next(numbers)
             packed = torch.zeros(2 * x.numel(), dtype=torch.uint8)
-            driver.add(kinds[found], x, packed, torch.empty(x.shape, dtype=x.dtype), draws, bits)
+            driver.add(kinds[argument_kind], x, packed, torch.empty(x.shape, dtype=x.dtype), draws, bits)
     assert len(kinds) == 4 * 2 * 2 * 3 * 2
     for x, bits, draws in cases:
         driver.launches.clear()
@@ -320,7 +320,7 @@ def test_a_kernel_is_launched_in_its_own_context_alone(driver: Driver) -> None:
 
 
 def test_the_compiled_kernels_take_what_is_passed() -> None:
-    """Compiled for an H100, without one: names from the source, sizes from the PTX."""
+    """They are compiled for an H100, without one: names from the source, sizes from the PTX."""
     pytest.importorskip("triton")
     from pmexp.bench.kernel_code import compiling
     from pmexp.packed_dropout import triton_kernels
@@ -349,7 +349,7 @@ def test_the_compiled_kernels_take_what_is_passed() -> None:
 
 
 def test_with_the_packed_mask() -> None:
-    """And the mask applied to something else."""
+    """The mask is applied to something else as well."""
     other = torch.randn(77)
     for cache, x in itertools.product((True, False), (randn(77), torch.ones(77))):
         torch.manual_seed(11)
@@ -358,10 +358,10 @@ def test_with_the_packed_mask() -> None:
         y, packed = torch.ops.pmexp.plain_dropout_and_bits(x, 0.3, 2, cache)
         assert torch.equal(packed, expected[1]) and torch.equal(y, expected[0])
         assert not packed.requires_grad and y.requires_grad == x.requires_grad
-        found = torch.ops.pmexp.apply_plain_mask(other, packed, 0.3, 2)
-        assert torch.equal(found, ops.apply_packed_mask(other, packed, 0.3, 2))
+        actual = torch.ops.pmexp.apply_plain_mask(other, packed, 0.3, 2)
+        assert torch.equal(actual, ops.apply_packed_mask(other, packed, 0.3, 2))
         if x.requires_grad:
-            assert torch.equal(torch.autograd.grad(y, x, other)[0], found)
+            assert torch.equal(torch.autograd.grad(y, x, other)[0], actual)
     for x in (torch.ones(4, 3).t(), torch.ones(0)):
         assert torch.ops.pmexp.plain_dropout_and_bits(x, 0.3, 2, True) == (None, None)
 

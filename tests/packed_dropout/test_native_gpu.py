@@ -59,14 +59,14 @@ def randn(numel: int, dtype: torch.dtype = torch.float32, offset: int = 0) -> Te
 
 
 def of_both(run: Callable[[], list[Tensor]], seed: int = 11) -> list[Tensor]:
-    """What `run` gives by native calls: twice the same as by Python, with the same state of the generator."""
+    """Returns what `run` gives by native calls: twice the same as by Python, with the same state of the generator."""
     results = []
     for calls in (native.by_python, nullcontext, nullcontext):
         torch.manual_seed(seed)
         with calls():
             results.append([*run(), torch.cuda.get_rng_state()])
-    for found in results[1:]:
-        for expected, one in zip(results[0], found, strict=True):
+    for outputs in results[1:]:
+        for expected, one in zip(results[0], outputs, strict=True):
             assert one.dtype is expected.dtype and one.shape == expected.shape
             assert one.stride() == expected.stride() and torch.equal(one, expected)
     return results[1][:-1]
@@ -74,7 +74,7 @@ def of_both(run: Callable[[], list[Tensor]], seed: int = 11) -> list[Tensor]:
 
 @pytest.fixture(autouse=True)
 def decided() -> None:
-    """The device has been asked whether it is served."""
+    """Whether the device has been asked whether it is served."""
     packed_dropout(torch.ones(64, device="cuda"))
     assert native._calls[torch.cuda.current_device()] is not None
 
@@ -126,17 +126,17 @@ def test_seeds_over_states_of_the_generator() -> None:
     generator = torch.cuda.default_generators[torch.cuda.current_device()]
 
     def run() -> list[Tensor]:
-        found = []
+        outputs = []
         for seed, offset in ((0, 0), (2**40 + 5, 12), (2**64 - 1, 2**36 + 4), (-7, 2**34 * 4)):
             torch.cuda.manual_seed(seed)
             generator.set_offset(offset)
-            found += [packed_dropout(x, 0.3) for _ in range(3)]
+            outputs += [packed_dropout(x, 0.3) for _ in range(3)]
             state = torch.cuda.get_rng_state()
-            found.append(packed_dropout(x, 0.3))
+            outputs.append(packed_dropout(x, 0.3))
             torch.cuda.set_rng_state(state)
-            found.append(packed_dropout(x, 0.3))
-            assert torch.equal(found[-1], found[-2])
-        return found
+            outputs.append(packed_dropout(x, 0.3))
+            assert torch.equal(outputs[-1], outputs[-2])
+        return outputs
 
     of_both(run)
 
@@ -170,24 +170,24 @@ def test_streams() -> None:
         return [y.detach(), gradient]
 
     for _ in range(3):
-        assert all(found.any() for found in of_both(run))
+        assert all(outputs.any() for outputs in of_both(run))
 
 
 def test_hooks_and_checkpoints() -> None:
     x = randn(1000)
 
     def run() -> list[Tensor]:
-        found = []
+        outputs = []
         with save_on_cpu(pin_memory=True):
             y = packed_dropout(x, 0.3)
-        found += [y, *torch.autograd.grad(y.sum(), x)]
+        outputs += [y, *torch.autograd.grad(y.sum(), x)]
         for reentrant in (True, False):
             x.grad = None
             y = checkpoint(lambda t: packed_dropout(packed_dropout(t) * 2.0, 0.3), x, use_reentrant=reentrant)
             y.sum().backward()
             assert x.grad is not None
-            found += [y, x.grad]
-        return found
+            outputs += [y, x.grad]
+        return outputs
 
     of_both(run)
     seen: list[Tensor] = []
@@ -218,8 +218,8 @@ def test_threads_that_never_touched_the_device(launched_by_python: list[str]) ->
         thread.start()
     for thread in threads:
         thread.join()
-    masks = torch.stack([y for found in results.values() for y in found[::2]])
-    gradients = torch.stack([gradient for found in results.values() for gradient in found[1::2]])
+    masks = torch.stack([y for outputs in results.values() for y in outputs[::2]])
+    gradients = torch.stack([gradient for outputs in results.values() for gradient in outputs[1::2]])
     assert torch.equal(masks, gradients)
     assert len({tuple(row) for row in masks[:, :64].tolist()}) == 400
     assert cuda_rng.default_generator(x.device).get_offset() - before == 400 * 4

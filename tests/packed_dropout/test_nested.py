@@ -9,13 +9,9 @@ from torch import Tensor
 from torch.masked import masked_tensor
 
 from dropout_cases import SAVED_BYTES, VARIANTS, Dropout, each_dropout, each_variant
-from pmexp.packed_dropout import (
-    dropped_matmul,
-    forward_unpack_dropout,
-    packed_bias_dropout_add,
-    packed_dropout,
-    packed_relu,
-)
+from pmexp.packed_dropout import dropped_matmul, packed_bias_dropout_add, packed_dropout
+from pmexp.variants.forward_unpack import forward_unpack_dropout
+from pmexp.variants.gates import packed_relu
 from saved_tensors import saved_by
 
 each_layout = pytest.mark.parametrize("layout", [torch.jagged, torch.strided], ids=str)

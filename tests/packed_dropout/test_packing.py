@@ -55,7 +55,7 @@ def test_unpack_refuses_a_wrong_size_and_dtype() -> None:
     ],
 )
 def test_philox_known_answers(counter_and_key: int, expected: str) -> None:
-    """The test vectors published with Random123."""
+    """They are the test vectors published with Random123."""
     word = torch.tensor(counter_and_key)
     words = philox((word, word, word, word), (word, word))
     assert " ".join(f"{int(w):08x}" for w in words) == expected
@@ -81,7 +81,7 @@ def test_a_longer_draw_begins_with_the_shorter_one() -> None:
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5])
 def test_share_of_kept_elements(p: float) -> None:
-    """Within five standard errors of 1 - p: a 16-bit threshold without rescaling would still pass, an 8-bit
+    """It is within five standard errors of 1 - p: a 16-bit threshold without rescaling would still pass, an 8-bit
     one (off by 0.0023 at p = 0.1) would not."""
     draws = 4_000_000
     kept = draw_mask(torch.Size([draws]), torch.tensor([11]), p).double().mean()
@@ -89,7 +89,7 @@ def test_share_of_kept_elements(p: float) -> None:
 
 
 def test_bytes_of_the_mask_are_uniform() -> None:
-    """Chi-square over the 256 byte values at p = 0.5: 255 degrees of freedom, bound at p-value 1e-6."""
+    """Chi-square over the 256 byte values at p = 0.5 has 255 degrees of freedom, bound at p-value 1e-6."""
     packed = pack_bits(draw_mask(torch.Size([8 * 256 * 400]), torch.tensor([3]), 0.5))
     counts = torch.bincount(packed.int(), minlength=256).double()
     assert ((counts - 400) ** 2 / 400).sum() < 377.0

@@ -43,12 +43,12 @@ def test_equals_the_eager_formula_bit_for_bit(
     generator = torch.Generator().manual_seed(1)
     scores = torch.randn((*lead, queries, keys), generator=generator).to(dtype).requires_grad_()
     value = torch.randn((*lead, keys, size), generator=generator).to(dtype).requires_grad_()
-    found = []
+    results = []
     for function in (eager, lambda *x: softmax_dropout_matmul(*x, rng="torch")):
         torch.manual_seed(3)
         y = function(scores, value, p)
-        found.append([y, *torch.autograd.grad(y.square().sum(), (scores, value))])
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        results.append([y, *torch.autograd.grad(y.square().sum(), (scores, value))])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -92,14 +92,14 @@ def test_autocast_casts_after_the_mask(
 ) -> None:
     scores = torch.randn(2, 8, 8).to(scores_dtype).requires_grad_()
     value = torch.randn(2, 8, 4).to(value_dtype).requires_grad_()
-    found = []
+    results = []
     for function in (eager, lambda *x: softmax_dropout_matmul(*x, rng="torch")):
         torch.manual_seed(3)
         with torch.autocast("cpu", autocast):
             y, saved = saved_by(lambda: function(scores, value, 0.3))  # noqa: B023
         assert y.dtype == autocast
-        found.append([y, *torch.autograd.grad(y.float().square().sum(), (scores, value))])
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        results.append([y, *torch.autograd.grad(y.float().square().sum(), (scores, value))])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
     assert len({t.data_ptr() for t in saved if t.shape[-2:] == (8, 8)}) == 1  # the softmax's output
 
 
@@ -184,8 +184,8 @@ def test_compiled_it_saves_less_and_computes_the_same(name: str, autocast: bool)
         with precision():
             output = call(name, plain)
         output.square().mean().backward()
-        for expected, found in zip(plain.parameters(), model.parameters(), strict=True):
-            assert expected.grad is None or torch.equal(expected.grad, found.grad)
+        for expected, actual in zip(plain.parameters(), model.parameters(), strict=True):
+            assert expected.grad is None or torch.equal(expected.grad, actual.grad)
     dropped = 2 * 2 * 16 * 16 * (2 if autocast else 4)
     assert total[0] - total[1] == model.config.num_hidden_layers * dropped
 

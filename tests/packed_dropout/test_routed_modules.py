@@ -65,7 +65,7 @@ def test_a_routed_module_is_still_what_it_was(cls: Any) -> None:
 
 
 def test_equal_modules_share_a_class_and_each_class_has_code_of_its_own() -> None:
-    """Else torch.compile would compile them anew, and give up after a few classes."""
+    """Otherwise torch.compile would compile them anew, and give up after a few classes."""
     model = nn.ModuleList([Own(), Own(), WithMetaclass()])
     replace_dropout(model, PackedDropout)
     first, second, other = (type(part) for part in model)
@@ -73,7 +73,7 @@ def test_equal_modules_share_a_class_and_each_class_has_code_of_its_own() -> Non
 
 
 def test_a_forward_that_somebody_put_into_the_module_is_routed() -> None:
-    """As accelerate does: around the method that was bound before."""
+    """accelerate puts one around the method that was bound before."""
     model = Own()
     model.forward = functools.update_wrapper(functools.partial(_thrice, model.forward), model.forward)
     replace_dropout(model, PackedDropout)
@@ -119,7 +119,7 @@ def test_a_class_of_unknown_origin() -> None:
 
 
 class Dense(nn.Sequential):
-    """As in early DenseNets."""
+    """Calls F.dropout as early DenseNets do."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(super().forward(x), P, self.training)

@@ -32,7 +32,7 @@ hooks_now = torch._C._autograd._top_saved_tensors_default_hooks
 
 
 class Keep(Function):
-    """The identity, whose backward notes the mask it saved."""
+    """Returns its input, and notes in backward the mask that it saved."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Tensor, seen: list[Tensor]) -> Tensor:
@@ -51,7 +51,7 @@ def random_mask(*shape: int) -> Tensor:
 
 
 def kept(*masks: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """What the hooks outside get for `masks`, saved one after the other, and what backward gets."""
+    """Returns what the hooks outside get for `masks`, saved one after the other, and what backward gets."""
     x, seen = torch.ones((), requires_grad=True), []
 
     def forward() -> Tensor:
@@ -119,7 +119,7 @@ def test_gradients_are_torchs_bit_for_bit(op: Op) -> None:
         random_mask(4, 1, 1, 8),
         torch.randn(4, 3, 8, 8),
     )
-    found = []
+    results = []
     for packing in (False, True):
         torch.manual_seed(1)
         if packing:
@@ -127,9 +127,9 @@ def test_gradients_are_torchs_bit_for_bit(op: Op) -> None:
                 y = op(x, mask)
         else:
             y = op(x, mask)
-        found.append((y, torch.autograd.grad(y, x, grad)[0]))
-    assert same_bits(found[0][0], found[1][0]) and same_bits(found[0][1], found[1][1])
-    assert found[0][1].stride() == found[1][1].stride()
+        results.append((y, torch.autograd.grad(y, x, grad)[0]))
+    assert same_bits(results[0][0], results[1][0]) and same_bits(results[0][1], results[1][1])
+    assert results[0][1].stride() == results[1][1].stride()
 
 
 def test_what_is_no_mask_is_saved_as_it_is() -> None:
@@ -145,14 +145,14 @@ def test_what_is_no_mask_is_saved_as_it_is() -> None:
 
 def test_a_leaf_is_saved_itself() -> None:
     """Sharded training swaps the data of parameters between forward and backward; an alias would not see it."""
-    found = []
+    results = []
     for packing in (nullcontext, pack_saved_masks):
         weight, x = torch.ones(5, requires_grad=True), torch.ones(5, requires_grad=True)
         with packing():
             y = weight * x
         weight.data = torch.full((5,), 7.0)
-        found.append(torch.autograd.grad(y.sum(), x)[0])
-    assert torch.equal(*found) and found[0][0] == 7
+        results.append(torch.autograd.grad(y.sum(), x)[0])
+    assert torch.equal(*results) and results[0][0] == 7
 
 
 def test_a_graph_that_is_dropped_frees_what_it_saved() -> None:
@@ -307,18 +307,18 @@ def test_checkpointing(op: Op, reentrant: bool, inside: bool) -> None:
 
 def test_hooks_are_of_the_thread_that_enters() -> None:
     x, mask = torch.randn(40, requires_grad=True), random_mask(40)
-    found: list[Any] = []
+    results: list[Any] = []
 
     def other() -> None:
-        found.append(hooks_now(False))
-        found.append(torch.autograd.grad(y.sum(), x)[0])
+        results.append(hooks_now(False))
+        results.append(torch.autograd.grad(y.sum(), x)[0])
 
     with pack_saved_masks():
         y = x.masked_fill(mask, 0)
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-    assert found[0] is None and torch.equal(found[1], (~mask).float())
+    assert results[0] is None and torch.equal(results[1], (~mask).float())
 
 
 def test_around_a_compiled_function_its_masks_are_packed() -> None:

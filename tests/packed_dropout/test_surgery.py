@@ -64,21 +64,21 @@ def call(name: str, model: nn.Module) -> Tensor:
 
 def saved_unpacked_masks(name: str, model: nn.Module) -> list[str]:
     """Saved tensors that are a mask or noise of dropout: Boolean, or with no value but 0 and 1 / (1 - rate)."""
-    found = []
+    masks = []
 
     def look(tensor: Tensor) -> Tensor:
         values = tensor.detach()
         noise = values.is_floating_point() and values.numel() > 50
         scale = torch.ones((), dtype=values.dtype) / (1 - RATE) if noise else None
         if noise and ((values == 0) | (values == scale)).all() and (values == scale).any():
-            found.append(f"noise {tuple(values.shape)}")
+            masks.append(f"noise {tuple(values.shape)}")
         if values.dtype == torch.bool and values.numel() > 50 and 0.6 < values.double().mean() < 0.9:
-            found.append(f"mask {tuple(values.shape)}")
+            masks.append(f"mask {tuple(values.shape)}")
         return tensor
 
     with saved_tensors_hooks(look, lambda tensor: tensor):
         call(name, model)
-    return found
+    return masks
 
 
 @pytest.mark.parametrize("name", MODELS)

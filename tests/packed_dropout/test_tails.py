@@ -13,7 +13,7 @@ from saved_tensors import saved_by
 
 @pytest.fixture(autouse=True)
 def poisoned_memory() -> Iterator[None]:
-    """torch fills what it allocates: with NaN, in uint8 with 255, in Boolean tensors with True."""
+    """Has torch fill what it allocates: with NaN, in uint8 with 255, in Boolean tensors with True."""
     before = deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     yield
@@ -39,7 +39,7 @@ def test_tails_are_written_whole(name: str, numel: int, dtype: torch.dtype) -> N
     expected = dropped(name, x)
     deterministic.fill_uninitialized_memory = True
     assert torch.empty(9).isnan().all() and (torch.empty(9, dtype=torch.uint8) == 255).all()
-    found = dropped(name, x)
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-    y, *gradients = found[:4]
+    actual = dropped(name, x)
+    assert all(torch.equal(one, other) for one, other in zip(actual, expected, strict=True))
+    y, *gradients = actual[:4]
     assert all(torch.equal(gradient, y) for gradient in gradients)

@@ -35,13 +35,9 @@ from dropout_cases import (
     each_variant,
     net,
 )
-from pmexp.packed_dropout import (
-    forward_unpack_dropout,
-    packed_bias_dropout_add,
-    packed_gate,
-    packed_relu,
-    softmax_dropout_matmul,
-)
+from pmexp.packed_dropout import packed_bias_dropout_add, softmax_dropout_matmul
+from pmexp.variants.forward_unpack import forward_unpack_dropout
+from pmexp.variants.gates import packed_gate, packed_relu
 
 pytestmark = [  # both in torch's own code
     pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
@@ -121,7 +117,7 @@ def cube(drop: Dropout) -> Dropout:
 
 
 def hessian_product(drop: Dropout) -> Tensor:
-    """Forward over reverse, by the dual numbers of torch.autograd."""
+    """Computes it forward over reverse, by the dual numbers of torch.autograd."""
     x = X.clone().requires_grad_()
     with forward_ad.dual_level():
         y = cube(drop)(forward_ad.make_dual(x, X)).sum()
@@ -200,7 +196,7 @@ pytestmark.append(
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_a_transform_is_that_of_nn_dropout(transform: Callable[[Dropout], Tensor]) -> None:
-    """With its masks; with masks of their own the others drop as many, by the same rule."""
+    """It is so with its masks; with masks of their own the others drop as many, by the same rule."""
     torch.manual_seed(3)
     expected = transform(F.dropout)
     torch.manual_seed(3)
@@ -209,7 +205,9 @@ def test_a_transform_is_that_of_nn_dropout(transform: Callable[[Dropout], Tensor
         mine = transform(drop)
         assert mine.shape == expected.shape and torch.isfinite(mine).all()
         if (mine != 0).sum() > 50:
-            assert abs((mine != 0).sum() - (expected != 0).sum()) < 40  # of 128, with a deviation of 8
+            assert (
+                abs((mine != 0).sum() - (expected != 0).sum()) < 40
+            )  # they keep about 128, with a deviation of 8
 
 
 @pytest.mark.parametrize("mode", ["error", "same", "different"])
@@ -234,7 +232,7 @@ def test_vmap_draws_as_it_is_told(transform: Callable[[Dropout, str], Tensor], m
 
 @pytest.mark.parametrize("drop", ALL_DROPOUTS.values(), ids=ALL_DROPOUTS)
 def test_a_mask_for_each_sample_or_one_for_all(drop: Dropout) -> None:
-    """And the gradient of each sample is by its own mask."""
+    """The gradient of each sample is by its own mask."""
 
     def masks_and_gradients(mode: str) -> tuple[Tensor, Tensor]:
         def one(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -260,7 +258,7 @@ def test_a_mask_for_each_sample_or_one_for_all(drop: Dropout) -> None:
 
 @each_module
 def test_gradients_of_each_sample_and_an_ensemble(module: Module) -> None:
-    """By functional_call, stack_module_state and vmap: one at a time, each with its own mask, gives the same."""
+    """One at a time, each with its own mask, gives what functional_call, stack_module_state and vmap give."""
     models = [net(module), net(module).requires_grad_()]
     parameters, buffers = stack_module_state(models)
 
@@ -387,7 +385,7 @@ class _Attention(nn.Module):
 @each_strictness
 @pytest.mark.parametrize("composite", [_SubLayer, _Attention])
 def test_an_exported_composite_trains(composite: type[nn.Module], strict: bool) -> None:
-    """bias + dropout + add, and attention that recomputes: the gradients of the model, all the way down."""
+    """bias + dropout + add and recomputing attention give the gradients of the model, all the way down."""
     model = composite()
     exported = export(model, strict).module()
     for mine, expected in zip(step(exported, X), step(model, X), strict=True):

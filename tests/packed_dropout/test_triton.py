@@ -39,17 +39,17 @@ def values(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed % 2**32)).to(dtype)
 
 
-def assert_same(found: Tensor | tuple[Tensor, ...], expected: Tensor | tuple[Tensor, ...]) -> None:
-    """The same bits, signs of zeros included, in the same layout."""
+def assert_same(actual: Tensor | tuple[Tensor, ...], expected: Tensor | tuple[Tensor, ...]) -> None:
+    """Asserts the same bits, signs of zeros included, in the same layout."""
     if isinstance(expected, tuple):
-        for one, other in zip(found, expected, strict=True):
+        for one, other in zip(actual, expected, strict=True):
             assert_same(one, other)
         return
-    assert isinstance(found, Tensor)
-    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-    assert found.numel() < 2 or found.stride() == expected.stride()
+    assert isinstance(actual, Tensor)
+    assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
+    assert actual.numel() < 2 or actual.stride() == expected.stride()
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[expected.element_size()]
-    assert torch.equal(found.contiguous().view(whole), expected.contiguous().view(whole))
+    assert torch.equal(actual.contiguous().view(whole), expected.contiguous().view(whole))
 
 
 @few
@@ -168,7 +168,7 @@ def test_any_layout(interpreter: Interpreter, x: Tensor) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("p", [0.0, 2.0**-40, 0.3, 1 - 1e-6, 1 - 2.0**-40, 1.0])
 def test_ends_of_p_and_of_the_values(interpreter: Interpreter, dtype: torch.dtype, p: float) -> None:
-    """Thresholds of 0 and 2**32, a scale that float16 cannot hold, subnormals, and 0 * inf = NaN."""
+    """It holds for thresholds of 0 and 2**32, a scale that float16 cannot hold, subnormals, and 0 * inf = NaN."""
     special = [float("inf"), -float("inf"), float("nan"), -1.0, -0.0, torch.finfo(dtype).smallest_normal / 4]
     x, seed = torch.tensor(special * 20, dtype=dtype), torch.tensor([7])
     y, packed = interpreter.packed_dropout(x, seed, p, 1)
@@ -179,7 +179,7 @@ def test_ends_of_p_and_of_the_values(interpreter: Interpreter, dtype: torch.dtyp
 
 @pytest.mark.parametrize("program", [0, 1, 2**23 - 1, 2**23, 2**31 + 5, 2**40])
 def test_counters_beyond_32_bits(interpreter: Interpreter, program: int) -> None:
-    """Words of a program far off, by the definition: word w of counter 8 b + l is element 32 b + 8 w + l.
+    """Words of a program far off are those of the definition: word w of counter 8 b + l is element 32 b + 8 w + l.
     Program 2**23 is the first whose counters have a high word."""
     blocks, seed, threshold = 64, -3, 2**31
     counter = 8 * blocks * program + torch.arange(8 * blocks)
@@ -188,8 +188,8 @@ def test_counters_beyond_32_bits(interpreter: Interpreter, program: int) -> None
     words = torch.stack(reference.philox((counter & 0xFFFFFFFF, counter >> 32, zero, zero), key))
     kept = (words < threshold).view(4, blocks, 8).transpose(0, 1).reshape(blocks, 32).long()
     expected = (kept << torch.arange(32)).sum(1).to(torch.int32)
-    found = interpreter.words_of_program(program, torch.tensor([seed]), threshold, blocks)
-    assert torch.equal(found, expected)
+    actual = interpreter.words_of_program(program, torch.tensor([seed]), threshold, blocks)
+    assert torch.equal(actual, expected)
 
 
 def test_a_word_at_the_threshold_is_dropped(interpreter: Interpreter) -> None:
@@ -202,7 +202,7 @@ def test_a_word_at_the_threshold_is_dropped(interpreter: Interpreter) -> None:
 @pytest.mark.parametrize("vector", [1, 2, 4, 8])
 @pytest.mark.parametrize("program", [0, 2**21, 2**33 + 1])
 def test_native_draw_beyond_32_bits(interpreter: Interpreter, program: int, vector: int) -> None:
-    """Element by element in Python's integers, for elements and calls that 32 bits do not count."""
+    """It is checked element by element in Python's integers, for elements and calls that 32 bits do not count."""
     blocks, threads, offset, threshold = 64, 270336, 2**34, 2**31
     element = [2048 * program + i for i in range(2048)]
     if vector == 1:
@@ -221,8 +221,8 @@ def test_native_draw_beyond_32_bits(interpreter: Interpreter, program: int, vect
     four = reference.philox((counter & 0xFFFFFFFF, counter >> 32, torch.tensor(thread), zero), key)
     kept = (torch.stack(four).gather(0, torch.tensor(word)[None])[0] < threshold).view(blocks, 32).long()
     expected = (kept << torch.arange(32)).sum(1).to(torch.int32)
-    found = interpreter.native_words_of_program(program, 5, offset, threads, threshold, vector, blocks)
-    assert torch.equal(found, expected)
+    actual = interpreter.native_words_of_program(program, 5, offset, threads, threshold, vector, blocks)
+    assert torch.equal(actual, expected)
 
 
 def test_refusals_name_what_is_allowed(interpreter: Interpreter) -> None:
@@ -246,7 +246,7 @@ def test_refusals_name_what_is_allowed(interpreter: Interpreter) -> None:
 
 @pytest.fixture(scope="module")
 def kernels() -> Any:
-    """triton_kernels as it runs on a GPU: compiled."""
+    """Gives triton_kernels as it runs on a GPU, compiled."""
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is not installed")
     from pmexp.packed_dropout import triton_kernels
@@ -264,12 +264,12 @@ def test_launchers_have_the_signatures_of_the_references(kernels: Any, name: str
 
 @pytest.fixture
 def compiled(kernels: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """Every kernel that is launched, which compiles it for compute capability 9.0 and ends there."""
+    """Gives every kernel that is launched, which compiles it for compute capability 9.0 and ends there."""
     from pmexp.bench.kernel_code import compiling
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    with compiling(90) as found:
-        yield found
+    with compiling(90) as kernels_by_name:
+        yield kernels_by_name
 
 
 def ptx_of(compiled: dict[str, Any]) -> list[str]:

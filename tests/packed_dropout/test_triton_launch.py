@@ -25,11 +25,11 @@ CPU = -1  # what get_device() says of the CPU
 
 def launches() -> list[tuple[Any, tuple[Any, ...]]]:
     """Kernel and arguments of launches of all kernels, alike and not."""
-    found: list[tuple[Any, tuple[Any, ...]]] = []
+    launched: list[tuple[Any, tuple[Any, ...]]] = []
 
     def launch(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
         assert options == triton_kernels._OPTIONS
-        found.append((kernel, arguments))
+        launched.append((kernel, arguments))
 
     with mock.patch.object(triton_kernels, "launch", launch):
         for dtype, numel, offset, bits in itertools.product(DTYPES, NUMELS, (0, 1), (1, 2)):
@@ -49,11 +49,11 @@ def launches() -> list[tuple[Any, tuple[Any, ...]]]:
                     triton_kernels.bias_dropout_add(table, table[0], table, seed_tensor, p, bits)
             triton_kernels.pack_bits(x > 0, bits)
             triton_kernels.unpack_bits(packed, (numel,), bits)
-    return found
+    return launched
 
 
 def test_one_kind_is_one_specialisation() -> None:
-    """Or a kernel compiled for vectors would be launched where they do not fit."""
+    """Otherwise a kernel compiled for vectors would be launched where they do not fit."""
     backend = make_backend(GPUTarget("cuda", 90, 32))
     specialisation_of: dict[Any, str] = {}
     calls = launches()
@@ -154,7 +154,7 @@ def test_a_kernel_compiled_with_other_options_is_another_one(monkeypatch: pytest
 
 @pytest.mark.parametrize("hook", ["launch_enter_hook", "launch_exit_hook"])
 def test_a_profilers_hook_is_called_at_each_launch(hook: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By what `kernel[grid]` does in this Triton; without hooks the same but for them."""
+    """`kernel[grid]` of this Triton calls it; without hooks a launch is the same but for them."""
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 76, raising=False)
     kernel, x, packed = Kernel(), torch.ones(64), torch.zeros(8, dtype=torch.uint8)
 

@@ -20,7 +20,7 @@ _GUARD = 2**15  # bytes before and behind each tensor that a kernel gets; more t
 
 
 class Interpreter:
-    """Its attributes are the launchers in `modules`, by default the method's and those of interpreted_kernels.py,
+    """Has for attributes the launchers in `modules`, by default the method's and those of interpreted_kernels.py,
     and that of torchs_account.py, which is imported when it is asked for: older torches have no such account."""
 
     name = "triton interpreter"
@@ -76,7 +76,7 @@ def _call(modules: tuple[str, ...], launcher: str, arguments: bytes) -> bytes:
 
 
 def _correct_cast(interpreter: Any) -> Any:
-    """The interpreter cuts float32 off to bfloat16 and loses bfloat16's subnormals; hardware does neither."""
+    """Casts as hardware does: the interpreter cuts float32 off to bfloat16 and loses bfloat16's subnormals."""
     original = interpreter.InterpreterBuilder.cast_impl
     language = interpreter.tl
 
@@ -94,7 +94,7 @@ def _correct_cast(interpreter: Any) -> Any:
 
 
 def _wide_product(interpreter: Any) -> Any:
-    """The one instruction that the kernels spell out. The interpreter knows none."""
+    """Computes the one instruction that the kernels spell out, since the interpreter knows none."""
 
     def create_inline_asm(self: Any, code: str, constraints: str, operands: Any, *options: Any) -> Any:
         assert (code, constraints) == ("mul.wide.u32 $0, $1, $2;", "=l,r,r")
@@ -106,7 +106,7 @@ def _wide_product(interpreter: Any) -> Any:
 
 
 def _guarded(run: Any) -> Any:
-    """`run` on copies of its tensors between guard bytes, which it must leave alone."""
+    """Does `run` on copies of its tensors between guard bytes, which it must leave alone."""
 
     def guarded(kernel: Any, *arguments: Any) -> None:
         fences: list[tuple[Tensor, Tensor, Tensor]] = []

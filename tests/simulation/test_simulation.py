@@ -12,11 +12,12 @@ from transformers import BertConfig, BertForMaskedLM
 
 import real_steps
 from pmexp.errors import UserError
-from pmexp.packed_dropout import PackedDropout, SeededDropout, replace_dropout
+from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.simulation import LiveBytes, Prediction, peaks_of_training, predict
 from pmexp.simulation.cuda_kernels import cuda_semantics
 from pmexp.simulation.internals import fake_tensors
 from pmexp.variants.byte_mask import ByteMaskDropout
+from pmexp.variants.seeded import SeededDropout
 from real_steps import precision
 
 SAMPLES, TOKENS, HEADS, WIDTH, INNER, WORDS = 4, 64, 4, 64, 128, 1000

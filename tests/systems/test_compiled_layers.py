@@ -16,16 +16,16 @@ from transformers import (
     LongformerForSequenceClassification,
 )
 
-from pmexp import variants
 from pmexp.config import Dropout, Part, SystemConfig, VariantConfig
 from pmexp.errors import UserError
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.systems import compile
 from pmexp.systems.system import System
+from pmexp.variants.replace import apply_variant
 from small_runs import TINY_VIT, Runs
 
 pytestmark = [
-    # Of the tracer, which hides it where warnings are no errors: the input of a layer is another one's output.
+    # The tracer warns, and hides it where warnings are no errors: the input of a layer is another one's output.
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
     pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:DeprecationWarning"),  # in inductor
 ]
@@ -59,7 +59,7 @@ def steps(
     model = BertForSequenceClassification(config).train()
     system = System(SystemConfig(parts=[Part[part] for part in parts]))
     system.before_variant(model)
-    variants.apply(model, VariantConfig(name="pm-drop", dropout=Dropout.packed))
+    apply_variant(model, VariantConfig(name="pm-drop", dropout=Dropout.packed))
     system.prepare(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     torch.manual_seed(1)
@@ -78,7 +78,7 @@ def steps(
 
 @pytest.mark.usefixtures("aot_eager")
 def test_equal_layers_share_one_graph_with_and_without_the_ledger() -> None:
-    """More layers than torch compiles a function for; and the ledger counts the graph, not its tracing."""
+    """There are more layers than torch compiles a function for; and the ledger counts the graph, not its tracing."""
     before, layers = graphs(), torch._dynamo.config.recompile_limit + 1
     losses, saved, record = steps(["compile"], layers)
     assert graphs() - before == 1
@@ -139,12 +139,12 @@ def test_a_run_has_no_figure_of_eager_mode(runs: Runs) -> None:
 
 @pytest.mark.slow
 def test_inductor_computes_what_eager_mode_computes() -> None:
-    """To the rounding of float32, once inductor draws as eager mode does."""
+    """They agree to the rounding of float32, once inductor draws as eager mode does."""
     import torch._inductor.config as inductor
 
     with inductor.patch(fallback_random=True):
-        found, saved, record = steps(["compile"], 1)
+        actual, saved, record = steps(["compile"], 1)
     expected, eager_saved, _ = steps([], 1)
-    torch.testing.assert_close(found, expected, rtol=16 * torch.finfo(torch.float32).eps, atol=0)
+    torch.testing.assert_close(actual, expected, rtol=16 * torch.finfo(torch.float32).eps, atol=0)
     assert saved[0] == saved[1] <= eager_saved[0]
     assert record["compile"] == "1 BertLayer by inductor, a graph a layer"

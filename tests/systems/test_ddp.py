@@ -15,14 +15,14 @@ from pmexp.systems.engines import ddp
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[None]:
-    """A group of this process alone."""
+    """Opens a group of this process alone."""
     dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
 
 class Earlier(DistributedDataParallel):
-    """As torch 2.9 to 2.12 have it: the argument is missing, the attribute is broadcast_buffers."""
+    """Stands for torch 2.9 to 2.12, where the argument is missing and the attribute is broadcast_buffers."""
 
     def __init__(self, module: nn.Module, *, gradient_as_bucket_view: bool) -> None:
         super().__init__(module, gradient_as_bucket_view=gradient_as_bucket_view)

@@ -20,12 +20,12 @@ from transformers import (
     ViTModel,
 )
 
-from pmexp import variants
 from pmexp.config import Dropout, VariantConfig, Where
 from pmexp.errors import UserError
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.systems import flash
 from pmexp.systems.flash import Flash
+from pmexp.variants.replace import apply_variant
 from small_runs import TINY_BERT, Runs
 
 CPU = torch.device("cpu")
@@ -112,7 +112,7 @@ def test_pm_drop_reports_the_attention_dropout_it_cannot_reach() -> None:
         nothing = replace_dropout(model, PackedDropout, where="attention")
         assert f"inside the {kernel} kernel" in str(nothing.nothing_found("Model"))
         with pytest.raises(UserError, match=f"found nothing to replace in .*inside the {kernel} kernel"):
-            variants.apply(
+            apply_variant(
                 model, VariantConfig(name="attention-only", dropout=Dropout.packed, where=Where.attention)
             )
 

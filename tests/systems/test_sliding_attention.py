@@ -23,7 +23,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
 
 
 class SoftmaxInItsOwnDtype(TorchFunctionMode):
-    """The eager code takes every softmax in fp32; its rounding would hide ours in fp64."""
+    """Has softmax keep its dtype: the eager code takes it in fp32, whose rounding would hide ours in fp64."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -56,13 +56,13 @@ def call(attention: nn.Module, hidden: Tensor, padding: Tensor, is_global: Tenso
 def gradients(attention: nn.Module, output: Tensor, hidden: Tensor) -> list[Tensor]:
     weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
     inputs = [hidden, *attention.parameters()]
-    found = torch.autograd.grad((output * weights).sum(), inputs, allow_unused=True)
-    return [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, found, strict=True)]
+    actual = torch.autograd.grad((output * weights).sum(), inputs, allow_unused=True)
+    return [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, actual, strict=True)]
 
 
 @settings(max_examples=40)
 @given(
-    window=st.sampled_from([4, 6, 8, 16]),  # of 2 transformers' own code makes an error
+    window=st.sampled_from([4, 6, 8, 16]),  # transformers' own code fails at 2
     blocks=st.integers(1, 4),
     lengths=st.lists(st.floats(0, 1), min_size=1, max_size=3),
     rate=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
@@ -80,10 +80,10 @@ def test_it_is_the_eager_attention_forward_and_backward(
     # From whole rows of padding, to none; every row has its own number of global tokens, or all have none.
     padding = torch.arange(length) >= torch.tensor([[round(part * length)] for part in lengths])
     is_global = (torch.rand(padding.shape) < rate) & ~padding
-    theirs, found = (call(attention, hidden, padding, is_global) for attention in (eager, ours))
-    torch.testing.assert_close(found, theirs, rtol=0, atol=TOLERANCE[dtype] * 4)
-    assert not found[padding].any()
-    for ours_, theirs_ in zip(gradients(ours, found, hidden), gradients(eager, theirs, hidden), strict=True):
+    theirs, actual = (call(attention, hidden, padding, is_global) for attention in (eager, ours))
+    torch.testing.assert_close(actual, theirs, rtol=0, atol=TOLERANCE[dtype] * 4)
+    assert not actual[padding].any()
+    for ours_, theirs_ in zip(gradients(ours, actual, hidden), gradients(eager, theirs, hidden), strict=True):
         scale = max(1.0, theirs_.abs().max().item()) * length  # a sum over the tokens
         torch.testing.assert_close(ours_, theirs_, rtol=0, atol=TOLERANCE[dtype] * scale)
 
@@ -112,10 +112,10 @@ def test_a_whole_model_with_a_window_for_each_layer(length: int) -> None:
             losses.append(model(ids, attention_mask=mask, labels=torch.tensor([0, 1, 0])).loss)
         losses[-1].backward()
     torch.testing.assert_close(losses[1], losses[0], rtol=0, atol=1e-14)
-    for theirs, found in zip(eager.parameters(), ours.parameters(), strict=True):
-        assert (theirs.grad is None) == (found.grad is None)
+    for theirs, actual in zip(eager.parameters(), ours.parameters(), strict=True):
+        assert (theirs.grad is None) == (actual.grad is None)
         if theirs.grad is not None:
-            torch.testing.assert_close(found.grad, theirs.grad, rtol=0, atol=1e-14)
+            torch.testing.assert_close(actual.grad, theirs.grad, rtol=0, atol=1e-14)
     assert len(_PLANS) == 0  # gone with the batch
 
 

@@ -11,27 +11,31 @@ from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
 from pmexp_analysis.criteria.pairs import Sides, judge_pairs
 from pmexp_analysis.criteria.result import Judged, TaskResult, combined
 from pmexp_analysis.criteria.runs import judge_divergence
+from pmexp_analysis.criteria.unchanged import judge_unchanged
+from pmexp_analysis.numbers.conditions import seeds_said
+from pmexp_analysis.numbers.evidence import Evidence, evidence_of
 from pmexp_analysis.numbers.fits import Limits, lone_fits
 from pmexp_analysis.numbers.margins import is_about
 from pmexp_analysis.numbers.scales import Undefined
-from pmexp_analysis.numbers.scores import is_exact, is_score, resolve
+from pmexp_analysis.numbers.scores import is_exact, resolve
 from pmexp_analysis.numbers.series import series_over
+from pmexp_analysis.numbers.trainings import are_same, place_of
 from pmexp_analysis.numbers.values import BySeed, SectionValues, values_of
 from pmexp_analysis.sources.experiment import Experiment, Member, Missing
 
 _WITHOUT_ANSWER = [state.value for state in State if not state.is_result]
 
 
-def judge(experiment: Experiment, limits: Sequence[Limits]) -> list[Judged]:
+def judge(experiment: Experiment, limits: Sequence[Limits], evidence: Evidence | None = None) -> list[Judged]:
     """One Judged a criterion, in the protocol's order. A task of which runs failed or are to come, and none
     finished, counts as not measured; one that had no memory at all is an answer of its own.
 
-    `limits`: what fits into memory.
+    `limits`: what fits into memory. `evidence`: of the experiment, where it is known already.
     """
-    sections = _sections(experiment)
+    sections, evidence = _sections(experiment), evidence or evidence_of(experiment)
     criteria = {name: as_judged(one) for name, one in experiment.protocol.criteria.items()}
     return [
-        combined(name, criterion, list(_parts(criterion, experiment, sections, limits)))
+        combined(name, criterion, list(_parts(criterion, experiment, sections, limits, evidence)))
         for name, criterion in criteria.items()
     ]
 
@@ -58,6 +62,7 @@ def _parts(
     experiment: Experiment,
     sections: Sequence[SectionValues],
     limits: Sequence[Limits],
+    evidence: Evidence,
 ) -> Iterable[TaskResult]:
     protocol, statistic = experiment.protocol, criterion.statistic
     if statistic is Statistic.only_fits:
@@ -68,16 +73,43 @@ def _parts(
     elif statistic is Statistic.growth_exponent:
         for series in series_over(experiment.members, criterion.over or ""):
             if is_about(criterion, series.task):
+                metric = criterion.metric or ""
+                alike = [(at, m) for at, m in series.members if not _is_apart(m, metric, evidence)]
                 try:
-                    yield judge_growth(criterion, series, criterion.metric or "", protocol)
+                    part = judge_growth(criterion, replace(series, members=alike), metric, protocol)
+                    places = {(m.labels.task, m.labels.system) for _, m in series.members}
+                    yield _where_learned(part, places, experiment, evidence)
                 except Undefined as error:
                     yield TaskResult(series.task, series.system, "not measured", str(error))
     else:
         concerned = [one for one in sections if is_about(criterion, one.task)]
         if statistic is Statistic.diverged:
-            yield from _divergences(criterion, concerned, experiment)
+            parts = _divergences(criterion, concerned, experiment)
+        elif statistic is Statistic.unchanged:
+            parts = (
+                judge_unchanged(criterion, one.task, one.system, experiment, evidence) for one in concerned
+            )
         else:
-            yield from (_of_pairs(criterion, section, experiment) for section in concerned)
+            parts = (_of_pairs(criterion, section, experiment, evidence) for section in concerned)
+        yield from (_where_learned(part, [(part.task, part.system)], experiment, evidence) for part in parts)
+
+
+def _where_learned(
+    part: TaskResult, places: Iterable[tuple[str, str]], experiment: Experiment, evidence: Evidence
+) -> TaskResult:
+    """The part, which does not pass where a model of either side never learned.
+
+    What fits into memory alone is judged of such models too: no number of their training is in it.
+    """
+    sides = dict.fromkeys((experiment.protocol.method, experiment.protocol.baseline))
+    said = [line for at in sorted(places) for line in evidence.unlearned_of(*at, list(sides))]
+    if part.result != "pass" or not said:
+        return part
+    return replace(part, result="inconclusive", why=f"{part.why}; but {'; '.join(said)}")
+
+
+def _is_apart(member: Member, metric: str, evidence: Evidence) -> bool:
+    return member.labels.seed in evidence.apart(place_of(member), metric)
 
 
 def _divergences(
@@ -96,20 +128,24 @@ def _divergences(
         yield judge_divergence(criterion, *at, runs[at], missing[at])
 
 
-def _of_pairs(criterion: CriterionConfig, section: SectionValues, experiment: Experiment) -> TaskResult:
-    sides = sides_of(criterion, section, experiment)
+def _of_pairs(
+    criterion: CriterionConfig, section: SectionValues, experiment: Experiment, evidence: Evidence
+) -> TaskResult:
+    sides = sides_of(criterion, section, experiment, evidence)
     if isinstance(sides, str):
         return TaskResult(section.task, section.system, "not measured", sides)
-    shared = sides.method.keys() & sides.baseline.keys()
-    if is_score(sides.metric) and all(sides.method[seed] == sides.baseline[seed] for seed in shared):
-        sides = replace(sides, one_training=_are_one_training(experiment, sides))
+    left_out = f"{seeds_said(sides.apart)} left out: run under other conditions" if sides.apart else ""
     try:
-        return judge_pairs(criterion, sides)
+        part = judge_pairs(criterion, sides)
     except Undefined as error:
-        return TaskResult(section.task, section.system, "not measured", str(error))
+        why = left_out if sides.apart and not sides.method else str(error)
+        return TaskResult(section.task, section.system, "not measured", why)
+    return replace(part, why=f"{part.why}; {left_out}") if sides.apart else part
 
 
-def sides_of(criterion: CriterionConfig, section: SectionValues, experiment: Experiment) -> Sides | str:
+def sides_of(
+    criterion: CriterionConfig, section: SectionValues, experiment: Experiment, evidence: Evidence
+) -> Sides | str:
     """Returns what a criterion compares in one task and system, or in words which metric is lacking."""
     known = list(section.metrics)
     metric = resolve(criterion.metric or "", known)
@@ -121,22 +157,16 @@ def sides_of(criterion: CriterionConfig, section: SectionValues, experiment: Exp
     method, baseline = (
         _values(section, variant, metric, source) for variant in (protocol.method, protocol.baseline)
     )
+    apart: set[int] = set()
+    place = (section.task, section.system, protocol.method)
+    if criterion.statistic is not Statistic.mean and criterion.against is None:
+        apart = evidence.apart(place, *filter(None, (metric, source))) & method.keys() & baseline.keys()
+    method = {seed: value for seed, value in method.items() if seed not in apart}
     counted = metric in experiment.counted or is_exact(metric)
-    return Sides(section.task, section.system, method, baseline, metric, counted)
-
-
-def _are_one_training(experiment: Experiment, sides: Sides) -> bool:
-    """Whether the two runs of each pair have the same training losses at the same steps."""
-    losses: dict[tuple[str, int], dict[float, float]] = {}
-    for member in experiment.members:
-        at, curve = member.labels, member.run.curve
-        if (at.task, at.system) == (sides.task, sides.system):
-            points = zip(curve.metrics, curve.steps, curve.values, strict=True)
-            losses[at.variant, at.seed] = {step: v for metric, step, v in points if metric == "train/loss"}
-    method, baseline = experiment.protocol.method, experiment.protocol.baseline
-    return all(
-        losses.get((method, seed)) and losses[method, seed] == losses.get((baseline, seed))
-        for seed in sides.method.keys() & sides.baseline.keys()
+    base = (section.task, section.system, protocol.baseline)
+    trainings = [evidence.trainings.get(at, {}) for at in (place, base)]
+    return Sides(
+        section.task, section.system, method, baseline, metric, counted, are_same(*trainings), sorted(apart)
     )
 
 

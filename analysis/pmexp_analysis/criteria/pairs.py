@@ -1,6 +1,7 @@
 """Criteria on runs paired by seed: means, ratios, changes, differences, and whether a metric is worse."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +24,8 @@ _ROUNDING = 1e-12  # of scores, which are fractions
 class Sides:
     """The values of the method and of the baseline in one task and system, of a metric that may be exact.
 
-    `one_training`: the runs of each pair are one training, so that equal values are no chance.
+    `one_training`: the runs of each pair are one training, so that equal values are no chance. `apart`: seeds
+    of the method that are left out.
     """
 
     task: str
@@ -33,6 +35,7 @@ class Sides:
     metric: str
     exact: bool
     one_training: bool = False
+    apart: Sequence[int] = ()
 
 
 def judge_pairs(criterion: CriterionConfig, sides: Sides) -> TaskResult:

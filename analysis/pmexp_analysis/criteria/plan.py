@@ -10,6 +10,7 @@ from pmexp_analysis.criteria.judge import as_judged, sides_of
 from pmexp_analysis.criteria.pairs import Sides, in_its_unit, limit_of
 from pmexp_analysis.criteria.power import in_words, reach, seeds_needed
 from pmexp_analysis.numbers import scales, stats
+from pmexp_analysis.numbers.evidence import evidence_of
 from pmexp_analysis.numbers.margins import is_about
 from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.numbers.values import values_of
@@ -21,6 +22,7 @@ _NO_SEEDS = {
     Statistic.growth_exponent: "settled by more settings, not by more seeds",
     Statistic.largest_ratio: "settled by tries closer together, not by more seeds",
     Statistic.only_fits: "settled by tries closer together, not by more seeds",
+    Statistic.unchanged: "settled by proof: one run with the baseline's own masks",
     Statistic.p_worse: "the absence of evidence, which few seeds have most of: it settles nothing",
 }
 
@@ -41,14 +43,14 @@ class Plan:
 
 def plans(experiment: Experiment) -> list[Plan]:
     """Returns a Plan a criterion, task and system, in the protocol's order."""
-    found, sections = [], values_of(experiment.finals)
+    found, sections, evidence = [], values_of(experiment.finals), evidence_of(experiment)
     for name, criterion in experiment.protocol.criteria.items():
         if criterion.statistic in _NO_SEEDS:
             found.append(Plan(name, "all", "all", _NO_SEEDS[criterion.statistic], []))
             continue
         for section in sections:
             if is_about(criterion, section.task):
-                sides = sides_of(criterion, section, experiment)
+                sides = sides_of(criterion, section, experiment, evidence)
                 at = (name, section.task, section.system)
                 if isinstance(sides, str):
                     found.append(Plan(*at, sides, []))

@@ -36,7 +36,7 @@ def of_section(experiment: Experiment, section: Section, looks: Looks, prefix: s
     drawers: tuple[tuple[str, Callable[[], tuple[Figure, str] | None]], ...] = (
         ("effects", lambda: _forest(experiment, section)),
         ("pareto", lambda: _pareto(section, mine)),
-        ("convergence", lambda: _convergence(curves, mine)),
+        ("convergence", lambda: _convergence(curves, section, mine)),
         ("loss-difference", lambda: _loss_difference(curves, section, mine)),
         ("memory", lambda: _breakdown(experiment, section)),
         ("kernels", lambda: _kernel_share(section)),
@@ -122,13 +122,14 @@ def _pareto(section: Section, looks: Looks) -> tuple[Figure, str] | None:
     return plots.pareto(axes, points, looks), about
 
 
-def _convergence(curves: pd.DataFrame, looks: Looks) -> tuple[Figure, str] | None:
+def _convergence(curves: pd.DataFrame, section: Section, looks: Looks) -> tuple[Figure, str] | None:
     recorded = set(curves["metric"].unique())
     metrics = [m for m in ("train/loss", "val/loss", "val/accuracy", "val/f1") if m in recorded]
     if not metrics:
         return None
     about = "Convergence: means over the seeds, the bands reach from the least to the greatest of them."
-    return plots.convergence(curves, metrics, looks), about
+    apart = {variant: look for variant, look in looks.items() if variant in section.leaders}
+    return plots.convergence(curves, metrics, apart, section.leaders), about
 
 
 def _loss_difference(curves: pd.DataFrame, section: Section, looks: Looks) -> tuple[Figure, str] | None:
@@ -139,7 +140,9 @@ def _loss_difference(curves: pd.DataFrame, section: Section, looks: Looks) -> tu
         f"Training loss less that of {section.baseline} with the same seed, step by step; the band is the "
     )
     about += "baseline's own spread over seeds."
-    return plots.loss_difference(curves, "train/loss", section.baseline, looks), about
+    names = section.leaders | {other: other for other in section.stands_for.get(section.baseline, ())}
+    apart = {variant: look for variant, look in looks.items() if variant in names}
+    return plots.loss_difference(curves, "train/loss", section.baseline, apart, names), about
 
 
 def _breakdown(experiment: Experiment, section: Section) -> tuple[Figure, str] | None:

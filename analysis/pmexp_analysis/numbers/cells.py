@@ -1,8 +1,10 @@
 """Numbers as people read them: units, digits, signs."""
 
 import math
+from typing import TYPE_CHECKING
 
-from pmexp_analysis.numbers.compare import Comparison, Row
+if TYPE_CHECKING:
+    from pmexp_analysis.numbers.compare import Comparison, Row
 
 MIB = 2**20
 NOTHING = "-"
@@ -31,7 +33,7 @@ def number(value: float | None, digits: int = 4) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def mean_std(row: Row | None) -> str:
+def mean_std(row: "Row | None") -> str:
     """mean±std, to the two leading digits of the std; the mean alone where nothing varies."""
     if row is None or row.mean is None:
         return NOTHING
@@ -49,7 +51,7 @@ def percent(fraction: float | None) -> str:
     return NOTHING if fraction is None else f"{100 * fraction:+.1f}%"
 
 
-def change(one: Comparison | None) -> str:
+def change(one: "Comparison | None") -> str:
     """A comparison's relative difference, or its absolute one where the values have no ratio."""
     if one is None or one.relative_difference is not None or one.mean_difference is None:
         return percent(one.relative_difference if one else None)

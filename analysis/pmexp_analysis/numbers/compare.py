@@ -1,7 +1,7 @@
 """From the table of final values to the report's rows and comparisons."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,11 +10,14 @@ import pandas as pd
 
 from pmexp.protocol import Family, ProtocolConfig, Statistic
 from pmexp_analysis.numbers import scales, sigmas, stats
+from pmexp_analysis.numbers.cells import counted as said_number
+from pmexp_analysis.numbers.evidence import Evidence
 from pmexp_analysis.numbers.margins import Margin, margin_of
 from pmexp_analysis.numbers.resampling import bootstrap_intervals
 from pmexp_analysis.numbers.scores import is_exact
 from pmexp_analysis.numbers.stats import Array
-from pmexp_analysis.numbers.values import SectionValues, values_of
+from pmexp_analysis.numbers.trainings import is_result
+from pmexp_analysis.numbers.values import BySeed, SectionValues, values_of
 
 CONSTANT = "constant difference"
 
@@ -46,7 +49,9 @@ class Comparison:
     `missing_seeds` names, for the sides "variant" and "baseline", the seeds that only the other side has.
     `relative_difference` is that of `scales.relative_change`, None where the pairs have no ratio.
     `holm_p` corrects `paired_p` over the protocol's family. `tost_p` is of equivalence within `margin`, where
-    the protocol has one. `detectable` is the smallest difference that n such pairs would show."""
+    the protocol has one. `detectable` is the smallest difference that n such pairs would show.
+    `one_training_with` names the variant that is the same training, where the metric follows from the
+    training: the two are counted once."""
 
     task: str
     system: str
@@ -77,6 +82,7 @@ class Comparison:
     detectable: float | None = None
     verdict: stats.Verdict = "not comparable"
     note: str = ""
+    one_training_with: str = ""
 
 
 def rows(finals: pd.DataFrame) -> list[Row]:
@@ -111,14 +117,19 @@ def _row(section: SectionValues, metric: str, variant: str) -> Row:
 
 
 def comparisons(
-    finals: pd.DataFrame, protocol: ProtocolConfig, exact: Collection[str] = ()
+    finals: pd.DataFrame,
+    protocol: ProtocolConfig,
+    exact: Collection[str] = (),
+    evidence: Evidence = Evidence(),  # noqa: B008  frozen
 ) -> list[Comparison]:
     """Every variant against the protocol's baseline in every metric, with Holm's correction and the verdict.
 
     `exact`: metrics that are counted in these runs beside those that the catalog says.
+    `evidence`: which pairs count, which trainings are proven to be the same and which are to be counted once.
     """
     made: list[Comparison] = []
     differences: list[Array] = []
+    left_out: list[int] = []
     for section in values_of(finals):
         for metric, values in section.metrics.items():
             margin = margin_of(protocol, section.task, metric, list(section.metrics))
@@ -133,12 +144,29 @@ def comparisons(
             counted = metric in exact or is_exact(metric)
             base = values.finite(protocol.baseline)
             for variant in sorted(values.by_variant.keys() - {protocol.baseline}):
-                one, difference = compare(
-                    values.finite(variant), base, margin, counted, variant=variant, **shared
-                )
-                made.append(one)
+                place = (section.task, section.system, variant)
+                apart = evidence.apart(place, metric)
+                own, theirs = (_without(side, apart) for side in (values.finite(variant), base))
+                one, difference = compare(own, theirs, margin, counted, variant=variant, **shared)
+                made.append(_with_evidence(one, evidence, sorted(own.keys() & theirs.keys())))
                 differences.append(difference)
-    return _judged(_with_bootstrap(made, differences), protocol.family, exact)
+                left_out.append(len(apart))
+    judged = _judged(_with_bootstrap(made, differences), protocol.family, exact)
+    return [_with_remarks(one, apart) for one, apart in zip(judged, left_out, strict=True)]
+
+
+def _without(values: BySeed, seeds: Collection[int]) -> BySeed:
+    return {seed: value for seed, value in values.items() if seed not in seeds} if seeds else values
+
+
+def _with_evidence(one: Comparison, evidence: Evidence, seeds: Sequence[int]) -> Comparison:
+    """The comparison with what is known of the trainings behind it, where the metric follows from them."""
+    if not is_result(one.metric):
+        return one
+    place = (one.task, one.system, one.variant)
+    proven = one.verdict == "equal" and evidence.is_proven(place, seeds)
+    verdict = "identical" if proven else one.verdict
+    return replace(one, verdict=verdict, one_training_with=evidence.one_training_with(place))
 
 
 def compare(
@@ -184,7 +212,7 @@ def _of_pairs(ours: Array, theirs: Array) -> dict[str, Any]:
         means |= {"relative_low": relative[0], "relative_high": relative[1]}
     if not differences.any():
         span = 0.0 if differences.size > 1 else None
-        return {**means, "ci_low": span, "ci_high": span, "verdict": "identical"}
+        return {**means, "ci_low": span, "ci_high": span, "verdict": "equal"}
     if stats.constant_difference(ours, theirs):
         return {**means, "ci_low": difference, "ci_high": difference, "note": CONSTANT}
     paired, interval = stats.paired_t(differences), stats.t_interval(differences)
@@ -222,22 +250,42 @@ def _with_bootstrap(made: list[Comparison], differences: list[Array]) -> list[Co
     ]
 
 
+def _with_remarks(one: Comparison, apart: int) -> Comparison:
+    """The comparison with a note on what is not counted in it; `apart`: so many pairs ran unlike."""
+    notes = [one.note] if one.n or not apart else []
+    notes += [f"{said_number(apart, 'pair')} under other conditions left out"] if apart else []
+    notes += [f"one training with {one.one_training_with}, counted once"] if one.one_training_with else []
+    note = "; ".join(filter(None, notes))
+    return one if note == one.note else replace(one, note=note)
+
+
 def _judged(uncorrected: list[Comparison], family: Family, exact: Collection[str]) -> list[Comparison]:
+    """Corrects every family by Holm's method. One training of several variants is in its family once."""
+    at = {(one.task, one.system, one.metric, one.variant): place for place, one in enumerate(uncorrected)}
     families: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    followers: dict[int, int] = {}  # place -> that of the variant which stands for it
     for place, one in enumerate(uncorrected):
         key = {Family.metric: (one.metric,), Family.task: (one.task, one.system), Family.experiment: ()}
-        families[key[family]].append(place)
-    judged = list(uncorrected)
+        leader = at.get((one.task, one.system, one.metric, one.one_training_with))
+        if leader is None:
+            families[key[family]].append(place)
+        else:
+            followers[place] = leader
+    holm_p: dict[int, float | None] = {}
     for places in families.values():
         corrected = stats.holm([uncorrected[place].paired_p for place in places])
-        for place, holm_p in zip(places, corrected, strict=True):
-            one = uncorrected[place]
-            judged[place] = _with_verdict(one, holm_p, one.metric in exact or is_exact(one.metric))
-    return judged
+        holm_p |= dict(zip(places, corrected, strict=True))
+    for place, leader in followers.items():  # of fewer seeds it is no test of its own
+        same = uncorrected[place].paired_p == uncorrected[leader].paired_p
+        holm_p[place] = holm_p[leader] if same else None
+    return [
+        _with_verdict(one, holm_p[place], one.metric in exact or is_exact(one.metric))
+        for place, one in enumerate(uncorrected)
+    ]
 
 
 def _with_verdict(one: Comparison, holm_p: float | None, exact: bool) -> Comparison:
-    if one.mean_difference is None or one.verdict == "identical":
+    if one.mean_difference is None or one.verdict in ("equal", "identical"):
         return one
     enough = exact or one.n >= stats.FEWEST_PAIRS
     constant = one.note == CONSTANT or (exact and one.n == 1)

@@ -12,7 +12,9 @@ from scipy import special
 from statsmodels.stats.power import TTestPower
 
 Array = npt.NDArray[np.float64]
-Verdict = Literal["better", "worse", "different", "equivalent", "inconclusive", "identical", "not comparable"]
+Verdict = Literal[
+    "better", "worse", "different", "equivalent", "inconclusive", "equal", "identical", "not comparable"
+]
 SIGNIFICANCE = 0.05
 _SMALL = 1e-140  # squares of smaller numbers, and of the inverse of smaller ones, leave the range of floats
 POWER = 0.8  # of the smallest detectable effect

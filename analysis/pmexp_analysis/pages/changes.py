@@ -23,12 +23,10 @@ def read_report(file: Path) -> Report:
         ):
             return content
     except OSError as error:
-        raise UserError(f"--compare {file}: {error.strerror or error}; name a report.json") from None
+        raise UserError(f"compare={file}: {error.strerror or error}; name a report.json") from None
     except (ValueError, KeyError):
         pass
-    raise UserError(
-        f"--compare {file} is no report of this package; name the report.json of an earlier report"
-    )
+    raise UserError(f"compare={file} is no report of this package; name the report.json of an earlier report")
 
 
 def changes(old: Report, new: Report) -> list[str]:
@@ -45,7 +43,7 @@ def changes(old: Report, new: Report) -> list[str]:
             *_missing(old, new),
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"--compare: the old report is damaged ({error!r}); make it again") from None
+        raise UserError(f"compare: the old report is damaged ({error!r}); make it again") from None
 
 
 def _verdict(old: Report, new: Report) -> list[str]:

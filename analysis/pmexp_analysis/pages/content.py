@@ -8,6 +8,7 @@ from typing import Any
 
 from pmexp_analysis.criteria import Judged, Result, answer, judge
 from pmexp_analysis.numbers import compare
+from pmexp_analysis.numbers.evidence import evidence_of
 from pmexp_analysis.numbers.fits import Limits, limits_of
 from pmexp_analysis.numbers.hparams import Grid, grids
 from pmexp_analysis.numbers.sections import Section, sections
@@ -30,6 +31,7 @@ class Content:
     limits: list[Limits]
     grids: list[Grid]
     changes: list[str] | None
+    warnings: list[str]  # what a reader has to know before all else
 
     @property
     def variants(self) -> list[str]:
@@ -44,16 +46,18 @@ def content_of(
     """`fits`: the folder of answers of pmexp.fit; `earlier`: a report to compare with. Raises UserError."""
     protocol = experiment.protocol
     rows = compare.rows(experiment.finals)
-    comparisons = compare.comparisons(experiment.finals, protocol, experiment.counted)
+    evidence = evidence_of(experiment)
+    comparisons = compare.comparisons(experiment.finals, protocol, experiment.counted, evidence)
     limits = limits_of(experiment, fits)
-    judged = judge(experiment, limits)
+    judged = judge(experiment, limits, evidence)
     result, sentence = answer(judged, protocol.method)
     content = Content(
         experiment=experiment,
         generated=generated,
         rows=rows,
         comparisons=comparisons,
-        sections=sections(rows, comparisons, protocol.baseline),
+        sections=sections(rows, comparisons, protocol.baseline, evidence),
+        warnings=evidence.warnings(),
         criteria=judged,
         result=result,
         sentence=sentence,
@@ -72,6 +76,7 @@ def as_dict(content: Content) -> dict[str, Any]:
     protocol = experiment.protocol
     found = {
         "name": experiment.name,
+        "warnings": content.warnings,
         "generated": content.generated,
         "source": experiment.source,
         "question": protocol.question,
@@ -86,6 +91,7 @@ def as_dict(content: Content) -> dict[str, Any]:
         },
         "rows": [vars(row) for row in content.rows],
         "comparisons": [vars(comparison) for comparison in content.comparisons],
+        "one_training": [line for section in content.sections for line in section.remarks],
         "grids": [asdict(grid) for grid in content.grids],
         "limits": [asdict(limit) for limit in content.limits],
         "missing": [vars(run) for run in experiment.missing],

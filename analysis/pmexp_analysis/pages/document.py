@@ -10,7 +10,8 @@ _MOST_SECTIONS = 40  # as LaTeX
 def as_markdown(content: Content) -> str:
     """report.md: the words and tables of the page, without its figures."""
     experiment = content.experiment
-    blocks = [f"# {formats.inline(experiment.name)}", formats.line(experiment.protocol.question)]
+    blocks = [f"# {formats.inline(experiment.name)}", _items(content.warnings)]
+    blocks.append(formats.line(experiment.protocol.question))
     blocks.append(f"**{formats.inline(content.sentence)}**")
     if content.criteria:
         blocks.append(formats.markdown(tables.criteria_table(content.criteria)))
@@ -20,7 +21,7 @@ def as_markdown(content: Content) -> str:
     for section in content.sections:
         blocks += [
             formats.inline(f"## {section.task} / {section.system}"),
-            _items([*headlines(section), *tables.identical(section)]),
+            _items([*headlines(section), *tables.remarks(section)]),
         ]
         blocks.append(formats.markdown(tables.result_table(section)))
         comparison = tables.comparison_table(section)

@@ -4,6 +4,7 @@ from pmexp_analysis.numbers.cells import change, mean_std, number, probability
 from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.sections import Section
+from pmexp_analysis.numbers.trainings import is_result
 
 _MASK = "memory/mask_bytes_per_element"
 
@@ -60,7 +61,11 @@ def _scores(section: Section, variant: str) -> list[str]:
 
 def _evidence(one: Comparison) -> str:
     if one.verdict == "identical":
-        return f"identical in every pair, n={one.n}"
+        return f"the same training bit for bit, n={one.n}"
+    if one.verdict == "equal":
+        return f"equal {'score ' * is_result(one.metric)}in every pair, n={one.n}"
+    if one.one_training_with:
+        return f"one training with {one.one_training_with}, n={one.n}"
     if one.holm_p is None:
         return f"{one.note or one.verdict}, n={one.n}"
     shown = probability(one.holm_p)

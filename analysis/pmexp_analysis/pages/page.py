@@ -15,7 +15,7 @@ from pmexp_analysis.pages.content import Content
 from pmexp_analysis.pages.headline import headlines
 from pmexp_analysis.pages.links import run_links
 
-_MOST_SECTIONS, _MOST_MISSING, _MOST_CHANGES, _MOST_RUNS = 40, 200, 60, 200
+_MOST_SECTIONS, _MOST_MISSING, _MOST_CHANGES, _MOST_RUNS, _MOST_WARNINGS = 40, 200, 60, 200, 20
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def page_html(content: Content, of_sections: Sequence[Sequence[Image]], of_all: 
         name=experiment.name,
         source=experiment.source,
         generated=content.generated,
+        warnings=_first(content.warnings, _MOST_WARNINGS),
         question=protocol.question,
         result=content.result,
         sentence=content.sentence,
@@ -76,7 +77,7 @@ def _sections(content: Content, of_sections: Sequence[Sequence[Image]]) -> list[
             "task": section.task,
             "system": section.system,
             "headlines": headlines(section),
-            "identical": tables.identical(section),
+            "remarks": tables.remarks(section),
             "results": tables.result_table(section),
             "comparisons": tables.comparison_table(section),
             "figures": of_sections[place] if place < len(of_sections) else [],
@@ -99,5 +100,5 @@ def _counts(content: Content) -> str:
 
 
 def _first(lines: Sequence[str], most: int) -> list[str]:
-    more = [f"and {len(lines) - most} more changes"] if len(lines) > most else []
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
     return [*lines[:most], *more]

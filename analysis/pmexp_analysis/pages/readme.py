@@ -4,13 +4,13 @@ It keeps the report's JSON and one figure under docs/results/ and writes what st
 marks. A test renders the kept JSON again and compares.
 """
 
-import argparse
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pmexp.command_line import Command, Given, Key
 from pmexp.errors import UserError
 from pmexp_analysis.criteria import Judged, TaskResult
 from pmexp_analysis.numbers.compare import Comparison, Row
@@ -19,30 +19,32 @@ from pmexp_analysis.pages import formats, tables
 from pmexp_analysis.pages.changes import read_report
 from pmexp_analysis.pages.tables import Table
 
+COMMAND = Command(
+    "pmexp_analysis.pages.readme",
+    "puts the results of a report into the README",
+    (Key("report", "the report's folder", "reports/demo"), Key("readme", "the page", "README.md")),
+)
 _BEGIN, _END = "<!-- results of the demo: make readme -->", "<!-- end of the results -->"
 _FIGURE = "pareto.png"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 2 with one line on stderr where there is no such report or no place for it."""
-    parser = argparse.ArgumentParser(prog="python -m pmexp_analysis.pages.readme")
-    parser.add_argument(
-        "--report", type=Path, default=Path("reports/demo"), help="folder (default: %(default)s)"
-    )
-    parser.add_argument("--readme", type=Path, default=Path("README.md"), help="default: %(default)s")
-    args = parser.parse_args(arguments)
-    kept = args.readme.parent / "docs" / "results"
+    """Returns the exit code: 0 done, 2 where there is no such report or no place for it."""
+    return COMMAND.run(arguments, _keep)
+
+
+def _keep(given: Given) -> None:
+    folder, page = Path(given["report"]).expanduser(), Path(given["readme"]).expanduser()
+    kept = page.parent / "docs" / "results"
     try:
-        report = read_report(args.report / "report.json")
-        text = with_block(args.readme.read_text(encoding="utf-8"), block(report))
+        report = read_report(folder / "report.json")
+        text = with_block(page.read_text(encoding="utf-8"), block(report))
         kept.mkdir(parents=True, exist_ok=True)
         for source, name in (("report.json", "demo.json"), (f"figures/{_FIGURE}", "demo.png")):
-            shutil.copyfile(args.report / source, kept / name)
-        args.readme.write_text(text, encoding="utf-8")
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+            shutil.copyfile(folder / source, kept / name)
+        page.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot use {error.filename}: {error.strerror or error}") from None
 
 
 def with_block(readme: str, text: str) -> str:

@@ -18,7 +18,7 @@ from pmexp_analysis.numbers.cells import (
 )
 from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.hparams import Grid
-from pmexp_analysis.numbers.scores import in_order, label_of
+from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.sections import Section
 from pmexp_analysis.numbers.stats import describe
 from pmexp_analysis.sources.experiment import Missing
@@ -34,7 +34,6 @@ _HEADINGS = {
 }
 
 _MOST_SECTIONS, _MOST_LINES = 12, 40  # in a terminal
-_RESULTS = ("train/", "val/", "test/")
 
 
 @dataclass(frozen=True)
@@ -174,19 +173,21 @@ def _chosen(grid: Grid) -> str:
     return f"chosen ({grid.rule})" if grid.rule else "chosen"
 
 
-def identical(section: Section) -> list[str]:
-    """A sentence for each variant of which some loss or score is bit for bit the baseline's."""
-    sentences = []
+def remarks(section: Section) -> list[str]:
+    """Says which variants are one training, and of which the scores are equal without being one."""
+    sentences = list(section.remarks)
     for variant in section.variants:
-        found = [c for (v, _), c in section.comparisons.items() if v == variant and c.verdict == "identical"]
-        results = [c for c in found if c.metric.startswith(_RESULTS) and c.direction != "none"]
-        same = in_order([c.metric for c in results])
-        if same:
-            pairs = min(c.n for c in results)
-            seeds = "seed" if pairs == 1 else "seeds"
+        equal = [
+            metric
+            for metric in section.scores
+            if (one := section.comparisons.get((variant, metric)))
+            and one.verdict == "equal"
+            and not one.one_training_with
+        ]
+        if equal:
             sentences.append(
-                f"{variant} is identical to {section.baseline}, bit for bit over {pairs} {seeds},"
-                f" in {', '.join(same)}"
+                f"{variant} and {section.baseline} have an equal score in every pair, in {', '.join(equal)}; "
+                "that is no proof of equal training."
             )
     return sentences
 
@@ -212,22 +213,29 @@ def aligned(table: Table) -> str:
 
 
 def terminal(
-    parts: Sequence[Section], missing: Sequence[Missing], verdict: str, judged: Sequence[Judged]
+    parts: Sequence[Section],
+    missing: Sequence[Missing],
+    verdict: str,
+    judged: Sequence[Judged],
+    warnings: Sequence[str] = (),
 ) -> str:
-    """The whole report for the terminal: the verdict comes last, where it is seen."""
-    blocks = []
+    """The whole report for the terminal: the warnings come first, and the verdict last, where it is seen."""
+    blocks = ["\n".join(_first(warnings))] if warnings else []
     for section in parts[:_MOST_SECTIONS]:
-        block = [f"{section.task} / {section.system}", aligned(result_table(section)), *identical(section)]
+        block = [f"{section.task} / {section.system}", aligned(result_table(section)), *remarks(section)]
         if section.baseline not in section.variants:
             block.append(f"nothing to compare with: no finished run of '{section.baseline}'")
         blocks.append("\n".join(block))
     if len(parts) > _MOST_SECTIONS:
         blocks.append(f"and {len(parts) - _MOST_SECTIONS} more tasks and systems: see report.md")
     if missing:
-        lines = [f"  {missing_line(run)}" for run in missing[:_MOST_LINES]]
-        if len(missing) > _MOST_LINES:
-            lines.append(f"  and {len(missing) - _MOST_LINES} more: see report.md")
+        lines = _first([f"  {missing_line(run)}" for run in missing])
         blocks.append("\n".join([f"{len(missing)} missing:", *lines]))
     lines = [f"  {one.result:<12} {one.claim}: {one.why}" for one in judged]
     blocks.append("\n".join([verdict, *lines]))
     return "\n\n".join(blocks)
+
+
+def _first(lines: Sequence[str]) -> list[str]:
+    more = [f"  and {len(lines) - _MOST_LINES} more: see report.md"] if len(lines) > _MOST_LINES else []
+    return [*lines[:_MOST_LINES], *more]

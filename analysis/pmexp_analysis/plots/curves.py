@@ -17,10 +17,16 @@ _POINTS = 150  # on a curve; where there are more steps, each point is the mean 
 _WIDE = 1000.0  # least and greatest by so much apart: a logarithmic axis
 
 
-def convergence(curves: pd.DataFrame, metrics: Sequence[str], looks: Mapping[str, Style]) -> Figure:
+def convergence(
+    curves: pd.DataFrame,
+    metrics: Sequence[str],
+    looks: Mapping[str, Style],
+    names: Mapping[str, str] | None = None,
+) -> Figure:
     """A panel a metric over the steps: the mean over seeds and the band from their least to their greatest.
 
     `curves` has the long table's columns, of one (task, system); variants are drawn in the order of `looks`.
+    `names`: what the legend says of a variant that stands for others too.
     """
     figure, panels = sheet(len(metrics), _HEIGHT)
     handles: dict[str, Line2D] = {}
@@ -37,7 +43,7 @@ def convergence(curves: pd.DataFrame, metrics: Sequence[str], looks: Mapping[str
         panel.set_xlabel(step_text(width), fontsize=TEXT_SIZE)
         panel.set_ylabel(wrapped(axis_text(metric, unit), _HEIGHT - 0.6), fontsize=TEXT_SIZE)
         over_steps(panel)
-    legend_below(figure, list(handles.values()), list(handles))
+    legend_below(figure, list(handles.values()), [(names or {}).get(each, each) for each in handles])
     return figure
 
 

@@ -25,12 +25,19 @@ from pmexp_analysis.plots.text import axis_text, legend_below, short, wrapped
 _HEIGHT = 1.9  # inches
 
 
-def loss_difference(curves: pd.DataFrame, metric: str, baseline: str, looks: Mapping[str, Style]) -> Figure:
+def loss_difference(
+    curves: pd.DataFrame,
+    metric: str,
+    baseline: str,
+    looks: Mapping[str, Style],
+    names: Mapping[str, str] | None = None,
+) -> Figure:
     """A panel a variant of `looks`: a thin line a seed, their mean, and as a yardstick the baseline's own
     spread over seeds (one standard deviation to either side, where it has two seeds or more).
 
     `curves` has the long table's columns, of one (task, system). Above each panel stands how many seeds are
     identical to the baseline, or the largest difference. A variant that shares no seed is said, not drawn.
+    `names`: the title of a variant that stands for others too.
     """
     unit = unit_of(curves, metric)
     chosen = curves[(curves["metric"] == metric) & curves["value"].notna()]
@@ -43,7 +50,8 @@ def loss_difference(curves: pd.DataFrame, metric: str, baseline: str, looks: Map
         differences = _averaged(_common(own, base), width) * scaled(1.0, unit)
         _yardstick(panel, _averaged(base, width) * scaled(1.0, unit))
         _lines(panel, differences, looks[variant])
-        title = wrapped(f"{variant}\n{_said(own, base, unit)}", panel_width(figure), SMALL)
+        name = (names or {}).get(variant, variant)
+        title = wrapped(f"{name}\n{_said(own, base, unit)}", panel_width(figure), SMALL)
         panel.set_title(title, fontsize=SMALL)
         over_steps(panel)
     label = wrapped(f"{axis_text(metric, unit)},\nless the baseline's", _HEIGHT - 0.5)

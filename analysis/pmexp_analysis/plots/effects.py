@@ -23,7 +23,12 @@ from pmexp_analysis.plots.text import (
 )
 
 _OTHER = "#444444"
-_MARKS = {"better": ("s", COLOURS[0]), "worse": ("^", COLOURS[3]), "identical": ("D", BLACK)}
+_MARKS = {
+    "better": ("s", COLOURS[0]),
+    "worse": ("^", COLOURS[3]),
+    "identical": ("D", BLACK),
+    "equal": ("D", BLACK),
+}
 _ROW, _BELOW = 0.21, 0.62  # inches: an effect; ticks and label of a panel
 _AXIS, _NAME, _GAP = 2.1, 1.6, 0.12  # inches: between the axes, names at most, between columns of text
 _CUT = 3.0  # times the middle interval: where wider ones are cut

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
-from pmexp.protocol import Axis
+from pmexp.protocol import Axis, ProtocolConfig
 from pmexp.run_folder.journal_lines import Curve
 from pmexp_analysis.sources.distinguish import distinguish
 from pmexp_analysis.sources.experiment import (
@@ -25,18 +25,19 @@ from pmexp_analysis.sources.experiment import (
 )
 from pmexp_analysis.sources.foreign import readable, words
 from pmexp_analysis.sources.protocols import NO_CHOICE, Choice, protocol_of
+from pmexp_analysis.sources.shared import distinct_items
 
 OWN_SYSTEM = "its own"  # in the place of a system where arms are compared
 _TRAINING_SECTIONS = ("train/", "val/", "test/")
 
 
-def assemble(name: str, source: str, runs: Sequence[Run], choice: Choice = NO_CHOICE) -> Experiment:
-    """The experiment made of `runs`, the planned and the unfinished ones among them: these are named.
+def assemble(name: str, source: str, told: Iterable[Run], choice: Choice = NO_CHOICE) -> Experiment:
+    """The experiment made of the runs that are `told`. The planned and the unfinished ones are named.
 
     `choice`: what the reader asks for in the place of the protocol. Raises UserError when no run has
     finished, or two finished runs cannot be told apart.
     """
-    runs = [readable(run) for run in runs]
+    runs = list(readable(told))
     name, source = words(name), words(source)
     protocol, remarks = protocol_of(runs, choice)
     told_apart = distinguish({run.run_id: (run.labels, run.settings) for run in runs})
@@ -53,7 +54,7 @@ def assemble(name: str, source: str, runs: Sequence[Run], choice: Choice = NO_CH
             " let its sweep finish, or start it again, then ask for the report"
         )
     _refuse_twins(finished)
-    missing += _seeds_that_others_have(finished, missing) + _diverged(finished)
+    missing += _seeds_that_others_have(finished, missing, protocol) + _diverged(finished)
     environment = _distinct(member.run.environment for member in finished)
     return Experiment(
         name=name,
@@ -116,7 +117,17 @@ def _refuse_twins(finished: Sequence[Member]) -> None:
             )
 
 
-def _seeds_that_others_have(finished: Sequence[Member], known: Sequence[Missing]) -> list[Missing]:
+def _seeds_that_others_have(
+    finished: Sequence[Member], known: Sequence[Missing], protocol: ProtocolConfig
+) -> list[Missing]:
+    """The runs that are not known at all, of seeds that another variant has.
+
+    A variant with the baseline's own masks, where it is not what is judged, needs one seed alone.
+    """
+    proofs = {
+        member.labels.variant for member in finished if member.run.settings.get("variant.rng") == "torch"
+    }
+    proofs -= {protocol.baseline, protocol.method}
     variants_of: dict[tuple[str, str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for at in (member.labels for member in finished):
         variants_of[at.task, at.system][at.variant].add(at.seed)
@@ -129,7 +140,9 @@ def _seeds_that_others_have(finished: Sequence[Member], known: Sequence[Missing]
             missing += [
                 Missing(task, system, variant, seed, None, why, NO_RUN)
                 for variant, seeds in seeds_of.items()
-                if seed not in seeds and Labels(task, system, variant, seed) not in named
+                if variant not in proofs
+                and seed not in seeds
+                and Labels(task, system, variant, seed) not in named
             ]
     return missing
 
@@ -202,7 +215,6 @@ def _counted(environment: Mapping[str, Sequence[str | float]]) -> frozenset[str]
 
 def _distinct(environments: Iterable[Mapping[str, str | float]]) -> dict[str, list[str | float]]:
     values: dict[str, set[str | float]] = defaultdict(set)
-    for environment in environments:
-        for key, value in environment.items():
-            values[key].add(value)
+    for key, value in distinct_items(environments):
+        values[key].add(value)
     return {key: sorted(values[key], key=str) for key in sorted(values)}

@@ -4,10 +4,11 @@ Else two configurations under one experiment's name would be averaged, or paired
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pmexp_analysis.sources.experiment import Labels
+from pmexp_analysis.sources.shared import distinct_items
 
 Settings = Mapping[str, object]
 
@@ -19,36 +20,39 @@ _OF_TASK = {"variant.p"}
 def distinguish(runs: Mapping[str, tuple[Labels, Settings]]) -> dict[str, Labels]:
     """Run id -> labels, out of run id -> (labels, settings: dotted key -> value, maybe empty)."""
     suffix: dict[str, dict[str, str]] = {}
-    varying = _varying([settings for _, settings in runs.values()]) - _SAID_BY_LABELS
+    varying = _varying([settings for _, settings in runs.values()])
     for label in ("task", "system", "variant"):
-        keys = {key for key in varying if part_of(key) == label}
+        keys = [key for key in varying if part_of(key) == label and key not in _SAID_BY_LABELS]
         words = {run_id: (getattr(labels, label), settings) for run_id, (labels, settings) in runs.items()}
         suffix[label] = _suffixes(words, label, keys)
+    if not any(any(of_runs.values()) for of_runs in suffix.values()):
+        return {run_id: labels for run_id, (labels, _) in runs.items()}
     return {
         run_id: replace(labels, **{label: getattr(labels, label) + suffix[label][run_id] for label in suffix})
         for run_id, (labels, _) in runs.items()
     }
 
 
-def _varying(runs: Sequence[Settings]) -> set[str]:
-    """The keys with several values: few of a hundred, so that what follows is quick for thousands of runs."""
+def _varying(runs: Sequence[Settings]) -> list[str]:
+    """The keys with several values, in the order of the settings: few of a hundred, so that what follows is
+    quick for thousands of runs."""
     first: dict[str, object] = {}
-    return {
-        key for settings in runs for key, value in settings.items() if first.setdefault(key, value) != value
-    }
+    differing = {key for key, value in distinct_items(runs) if first.setdefault(key, value) != value}
+    return [key for key in first if key in differing]
 
 
-def _suffixes(runs: Mapping[str, tuple[str, Settings]], label: str, keys: Set[str]) -> dict[str, str]:
+def _suffixes(runs: Mapping[str, tuple[str, Settings]], label: str, keys: Sequence[str]) -> dict[str, str]:
     """For each run the settings among `keys` in which the runs of one word differ."""
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
     for word, settings in runs.values():
-        for key in keys & settings.keys():
-            values[word, key].add(str(settings[key]))
+        for key in keys:
+            if key in settings:
+                values[word, key].add(str(settings[key]))
     return {
         run_id: "".join(
             f" {key.removeprefix(label + '.')}={settings[key]}"
-            for key in settings
-            if key in keys and len(values[word, key]) > 1
+            for key in keys
+            if key in settings and len(values[word, key]) > 1
         )
         for run_id, (word, settings) in runs.items()
     }

@@ -1,16 +1,18 @@
 """The run folders runs/<name>/<run id>/ as an Experiment; the journals are the truth."""
 
-import json
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from pmexp.errors import UserError, first_line
 from pmexp.run_folder.folder import RunFolder
-from pmexp.run_folder.found import FoundRun, find_runs
+from pmexp.run_folder.found import FoundRun, each_run
 from pmexp.run_folder.journal_lines import Curve, read_curve
 from pmexp.run_folder.state import State
 from pmexp_analysis.sources.assemble import assemble, from_catalog
@@ -26,14 +28,29 @@ def load_runs(runs_dir: Path, name: str, choice: Choice = NO_CHOICE) -> Experime
 
     Raises UserError (one line) for an unknown experiment, a plan that cannot be read, or no finished run.
     """
-    return assemble(name, str(runs_dir / name), [_run(found) for found in find_runs(runs_dir, name)], choice)
+    with _without_collector():
+        return assemble(name, str(runs_dir / name), map(_run, each_run(runs_dir, name)), choice)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keeps the collector of cycles away: what is read stays, and it would go through all of it again and
+    again, which doubles the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _run(found: FoundRun) -> Run:
-    damage, curve, folder = found.damage, Curve(), RunFolder(found.path)
+    damage, curve, folder = found.damage, found.curve or Curve(), RunFolder(found.path)
     try:
-        if not damage:
+        if not damage and found.curve is None:
             curve = read_curve(folder.journal)
+        if not damage:
             _check(found, curve)
     except UserError as error:
         damage = first_line(error)
@@ -47,6 +64,7 @@ def _run(found: FoundRun) -> Run:
     uri = summary.tracking.get("uri")
     told |= {"environment": summary.environment, "protocol": summary.protocol}
     told |= {"tracking_uri": uri if isinstance(uri, str) else None, "mlflow_id": folder.mlflow_run_id()}
+    told |= {"weights_sha256": summary.weights_sha256, "chance": summary.chance}
     if found.state is State.oom:
         return Run(found.run_id, state=found.state.value, why=f"out of memory: {summary.error}", **told)
     return Run(found.run_id, finals=summary.metrics, **told)
@@ -56,17 +74,17 @@ def _check(found: FoundRun, curve: Curve) -> None:
     """Raises UserError where the report could make nothing of a summary."""
     if (summary := found.summary) is None:
         return
-    if summary.protocol and (said := _protocol_fault(json.dumps(summary.protocol))):
+    if summary.protocol and (said := _protocol_fault(orjson.dumps(summary.protocol))):
         raise UserError(f"the summary of run {found.run_id}{said}")
     for name in summary.metrics.keys() - set(curve.metrics):
         from_catalog(name)
 
 
 @cache
-def _protocol_fault(told: str) -> str:
+def _protocol_fault(told: bytes) -> str:
     """What is wrong with a protocol, as JSON; empty where nothing is. Runs share a few."""
     try:
-        parsed(json.loads(told), "")
+        parsed(orjson.loads(told), "")
     except UserError as error:
         return str(error)
     return ""

@@ -36,7 +36,7 @@ def load_mlflow(uri: str, name: str, choice: Choice = NO_CHOICE) -> Experiment:
     Raises UserError (one line) for an unreachable store, an unknown experiment, or no finished run.
     """
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise UserError(f"no database at {uri}: check --tracking-uri")  # MLflow would create an empty one
+        raise UserError(f"no database at {uri}: check tracking_uri")  # MLflow would create an empty one
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its default waits for minutes
     try:
         client = MlflowClient(tracking_uri=uri)
@@ -49,7 +49,7 @@ def load_mlflow(uri: str, name: str, choice: Choice = NO_CHOICE) -> Experiment:
         runs = _with_summaries(client, runs)
     except (MlflowException, SQLAlchemyError) as error:
         why = first_line(error)
-        raise UserError(f"cannot read MLflow at {uri}: {why}; check --tracking-uri") from None
+        raise UserError(f"cannot read MLflow at {uri}: {why}; check tracking_uri") from None
     return assemble(name, uri, runs, choice)
 
 
@@ -110,6 +110,8 @@ def _with_summaries(client: MlflowClient, runs: list[Run]) -> list[Run]:
             run,
             environment=told[run.run_id].get("environment") or {},
             protocol=told[run.run_id].get("protocol"),
+            weights_sha256=str((told[run.run_id].get("outcome") or {}).get("weights_sha256", "")),
+            chance=(told[run.run_id].get("outcome") or {}).get("chance") or {},
         )
         if run.run_id in told
         else run

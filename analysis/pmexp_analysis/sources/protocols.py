@@ -85,12 +85,12 @@ def _read_criteria(file: Path) -> dict[str, CriterionConfig]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"--criteria {file}: {error.strerror or error}; name a YAML file") from None
+        raise UserError(f"criteria={file}: {error.strerror or error}; name a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise UserError(f"--criteria {file} is not YAML; see conf/criteria/ for examples") from None
+        raise UserError(f"criteria={file} is not YAML; see conf/criteria/ for examples") from None
     if not isinstance(content, dict) or not content:
-        raise UserError(f"--criteria {file} holds no criteria by name; see conf/criteria/ for examples")
-    return parsed({"criteria": content}, f"--criteria {file}").criteria
+        raise UserError(f"criteria={file} holds no criteria by name; see conf/criteria/ for examples")
+    return parsed({"criteria": content}, f"criteria={file}").criteria
 
 
 def parsed(told: Mapping[str, Any], where: str) -> ProtocolConfig:

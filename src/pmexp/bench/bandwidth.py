@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from pmexp.bench.contenders import BACKWARD, BOTH, FORWARD, Contender
-from pmexp.bench.results import Row
-from pmexp.bench.timing import Effort, seconds_a_call
+from pmexp.bench.timing import Effort, Timing, seconds_a_call
 
 _PASSES = {FORWARD: 1, BACKWARD: 1, BOTH: 2}  # over the tensor; a second backward may have a cached mask
 
@@ -28,7 +27,7 @@ class BandwidthRow:
     phase: str
     bytes_per_element: float  # that the phase must move
     gb_per_s: float
-    copy_share: float  # of the bandwidth of a plain copy of the same tensor
+    copy_share: float  # the bandwidth over that of a plain copy of the same tensor
 
 
 def copy_seconds(x: Tensor, amount: Effort) -> float:
@@ -42,18 +41,18 @@ def copy_seconds(x: Tensor, amount: Effort) -> float:
 
 
 def bandwidth(
-    rows: Sequence[Row], field: Sequence[Contender], x: Tensor, seconds_of_copy: float
+    rows: Sequence[Timing], field: Sequence[Contender], x: Tensor, seconds_of_copy: float
 ) -> list[BandwidthRow]:
     """What the rows of one shape and dtype say about bandwidth. `x`: a tensor of that shape and dtype."""
     per_element = {c.name: 2 * x.element_size() + c.saved_bytes(x) / x.numel() for c in field}
     copy_speed = 2 * x.element_size() * x.numel() / seconds_of_copy
-    found = []
+    speeds = []
     for row in rows:
         if row.phase in _PASSES:
             needed = _PASSES[row.phase] * per_element[row.contender]
             speed = needed * row.numel / (row.ms / 1e3)
             share = speed / copy_speed
-            found.append(
+            speeds.append(
                 BandwidthRow(row.contender, row.dtype, row.shape, row.phase, needed, speed / 1e9, share)
             )
-    return found
+    return speeds

@@ -10,7 +10,7 @@ from pmexp.errors import ContenderFailed
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import reference
 
-_LOG_ODDS = 20  # of refusing a right contender by chance: less than once in e**20 / 2, or 2e8, checks
+_LOG_ODDS = 20  # refuse a right contender by chance less than once in e**20 / 2, or 2e8, checks
 
 
 def check(contender: Contender, x: Tensor, grad: Tensor, p: float) -> None:
@@ -33,7 +33,9 @@ def check(contender: Contender, x: Tensor, grad: Tensor, p: float) -> None:
 
 
 def _plausible_share(keep: Tensor, p: float) -> bool:
-    """Of N elements N (1 - p) are kept, with variance v = N p (1 - p). By Bernstein's inequality the count
+    """Whether the number of kept elements is plausible.
+
+    Its mean is N (1 - p) and its variance v = N p (1 - p). By Bernstein's inequality the count
     is off by t or more with a probability below 2 exp(-t**2 / (2 v + 2 t / 3)); solved here for t."""
     variance = keep.numel() * p * (1 - p)
     off = abs(keep.sum().item() - keep.numel() * (1 - p))
@@ -42,9 +44,11 @@ def _plausible_share(keep: Tensor, p: float) -> bool:
 
 @torch.no_grad()
 def _is_masked(y: Tensor, x: Tensor, keep: Tensor, p: float) -> bool:
-    """y is x * keep / (1 - p) in ours or one of torch's own roundings of the factor: to x's dtype (nn.Dropout
-    on the CPU), or to what products are computed in, where 1 - p was rounded before (ours, and CUDA) or was
-    not (native_dropout's backward)."""
+    """Whether y is x * keep / (1 - p) in ours or one of torch's own roundings of the factor.
+
+    It is rounded to x's dtype (nn.Dropout on the CPU), or to what products are computed in, where 1 - p was
+    rounded before (ours, and CUDA) or was not (native_dropout's backward).
+    """
     ours, stock = reference.kept_scale(p, x.dtype), reference.stock_cpu_scale(p, x.dtype)
     return any(torch.equal(y, reference.scaled(x, keep, factor)) for factor in (ours, stock, 1 / (1 - p)))
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from pmexp.packed_dropout import pack_saved_masks, packed_dropout, reference, seeded_dropout
+from pmexp.packed_dropout import pack_saved_masks, packed_dropout, reference
+from pmexp.variants.seeded import seeded_dropout
 
 BASELINE = "nn.Dropout"
 NO_CACHE = "-no-cache"
@@ -55,7 +56,7 @@ def contenders(p: float) -> list[Contender]:
 
 
 def _saved_by_torch(x: Tensor) -> int:
-    """nn.Dropout saves its noise in x's dtype on the CPU, and a byte mask elsewhere."""
+    """Bytes that nn.Dropout saves: its noise in x's dtype on the CPU, a byte mask elsewhere."""
     return x.numel() * (x.element_size() if x.device.type == "cpu" else 1)
 
 

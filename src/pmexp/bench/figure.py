@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pmexp.bench.contenders import BASELINE, NO_CACHE, PHASES
-from pmexp.bench.results import Row
+from pmexp.bench.timing import Timing
 
 # Okabe-Ito, told apart with any colour vision and in grey print; black is the baseline's.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
@@ -14,7 +14,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _TEXT_SIZE = 9
 
 
-def figure(rows: Sequence[Row]) -> Figure:
+def figure(rows: Sequence[Timing]) -> Figure:
     """Speed against the baseline with its interval: a line of panels a dtype, a panel a phase."""
     dtypes = list(dict.fromkeys(row.dtype for row in rows))
     phases = [phase for phase in PHASES if any(row.phase == phase for row in rows)]
@@ -40,7 +40,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     return made
 
 
-def _panel(panel: Axes, rows: Sequence[Row], places: dict[str, int], names: Sequence[str]) -> None:
+def _panel(panel: Axes, rows: Sequence[Timing], places: dict[str, int], names: Sequence[str]) -> None:
     panel.axhline(1.0, color="#000000", linewidth=1.3, label=BASELINE)
     families = list(dict.fromkeys(name.removesuffix(NO_CACHE) for name in names))
     for name in names:

@@ -1,6 +1,6 @@
 """Reads the machine code of the Triton kernels, compiled for GPUs that need not be there.
 
-    python -m pmexp.bench.kernel_code > docs/results/kernels.md
+    python -m pmexp.bench.kernel_code out=docs/results/kernels.md
 
 What is counted is the path of a program that lies inside its tensor: every instruction up to the first exit.
 """
@@ -8,8 +8,9 @@ What is counted is the path of a program that lies inside its tensor: every inst
 import json
 import re
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,13 +23,14 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
+from pmexp.command_line import Command, Key
 from pmexp.packed_dropout import triton_kernels as kernels
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
 _ALU = re.compile(r"(LOP3|PLOP3|ISETP|SEL|FSEL|IADD3|VIADD|SHF|PRMT|LEA|F2FP|P2R|R2P)\b")
 _ELEMENTS = 2**20  # a multiple of 16, as Triton compiles for
-_MEASURED = Path(__file__).parents[3] / "docs" / "results" / "gpu.json"  # of a source tree
+_MEASURED = Path(__file__).parents[3] / "docs" / "results" / "gpu.json"  # is there in a source tree alone
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,12 @@ class Code:
 
     @property
     def instructions(self) -> float:
-        """Of an element, in one thread."""
+        """Instructions an element, in one thread."""
         return len(self.path) / self.elements
 
     @property
     def alu(self) -> float:
-        """Those of an element that need the unit for logic, comparison, selection and conversion."""
+        """Instructions an element that need the unit for logic, comparison, selection and conversion."""
         return sum(bool(_ALU.match(name)) for name in self.path) / self.elements
 
     @property
@@ -81,14 +83,14 @@ class Code:
         }
 
     def elements_a_second(self, device: Device) -> float:
-        """As the units allow: 4 instructions a clock, 2 of them in the ALU, for 32 threads each."""
+        """The speed that the units allow: 4 instructions a clock, 2 in the ALU, for 32 threads each."""
         clocks = max(self.instructions / 4, self.alu / 2)
         return 32 * device.multiprocessors * device.clock / clocks
 
 
 @contextmanager
 def compiling(architecture: int) -> Iterator[dict[str, Any]]:
-    """Launches inside compile and do not run. Yields what they compiled by kernel and types, as it comes.
+    """Has launches inside it compile and not run. Yields what they compiled by kernel and types, as it comes.
 
     Arguments go through Triton's own binder, which finds their types and what to specialise for.
     """
@@ -98,10 +100,10 @@ def compiling(architecture: int) -> Iterator[dict[str, Any]]:
 
     def run(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
         bind = create_function_from_signature(kernel.signature, kernel.params, backend)
-        chosen, *found = kernel._pack_args(backend, options, *bind(*arguments, **options))
-        variant = f"{kernel.fn.__name__} {found}"
+        chosen, *specialised = kernel._pack_args(backend, options, *bind(*arguments, **options))
+        variant = f"{kernel.fn.__name__} {specialised}"
         if variant not in compiled:
-            source = ASTSource(kernel, *found)
+            source = ASTSource(kernel, *specialised)
             compiled[variant] = compile(source, target=target, options=chosen.__dict__)
 
     original = JITFunction.run
@@ -137,14 +139,14 @@ def cases() -> dict[str, tuple[int, Callable[[], Any]]]:
     """Bytes of an element and a launch, by kernel and dtype."""
     seed, state = torch.tensor([5]), torch.tensor([5, 8])
     packed = torch.zeros(_ELEMENTS // 8, dtype=torch.uint8)
-    found: dict[str, tuple[int, Callable[[], Any]]] = {}
+    launches: dict[str, tuple[int, Callable[[], Any]]] = {}
     for name, dtype, vector in (("bf16", torch.bfloat16, 8), ("fp32", torch.float32, 4)):
         x = torch.zeros(_ELEMENTS, dtype=dtype)
         drawn = partial(kernels.native_dropout, x, state, 0.1, 1, 2**18, vector)
-        found[f"forward {name}"] = x.itemsize, partial(kernels.packed_dropout, x, seed, 0.1, 1)
-        found[f"forward {name}, rng=torch"] = x.itemsize, drawn
-        found[f"backward {name}"] = x.itemsize, partial(kernels.apply_packed_mask, x, packed, 0.1, 1)
-    return found
+        launches[f"forward {name}"] = x.itemsize, partial(kernels.packed_dropout, x, seed, 0.1, 1)
+        launches[f"forward {name}, rng=torch"] = x.itemsize, drawn
+        launches[f"backward {name}"] = x.itemsize, partial(kernels.apply_packed_mask, x, packed, 0.1, 1)
+    return launches
 
 
 def code_of(case: str, architecture: int) -> Code:
@@ -161,8 +163,8 @@ def page() -> str:
     rows = [
         f"| {name} | sm_{architecture} | {code.registers} | {code.spills} | {code.shared} | {code.barriers} "
         f"| {code.instructions:.1f} | {code.alu:.1f} | {code.widest['LDG'] // 8}, {code.widest['STG'] // 8} |"
-        for architecture, found in by_architecture.items()
-        for name, code in found.items()
+        for architecture, codes in by_architecture.items()
+        for name, code in codes.items()
     ]
     speeds = [
         _prediction(
@@ -201,7 +203,7 @@ def _prediction(device: Device, name: str, own: float, stock: float, code: Code)
 
 
 def _bits(access: str) -> int:
-    """LDG.E.128 moves 128 bits, STG.E.U8 8 and STG.E 32."""
+    """Bits that an access moves: 128 for LDG.E.128, 8 for STG.E.U8 and 32 for STG.E."""
     widths = re.findall(r"\.[US]?(\d+)\b", access)
     return int(widths[0]) if widths else 32
 
@@ -253,5 +255,17 @@ On {device}, 2^26 elements, by `{command}` (`docs/results/gpu.md`).
 {rows}
 """
 
+COMMAND = Command(
+    "pmexp.bench.kernel_code",
+    "reads the machine code of the Triton kernels",
+    (Key("out", "the file that the page is written to; without it the page is printed"),),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 2 bad input, 130 interrupted."""
+    return COMMAND.run(arguments, lambda given: given.write_page("out", page))
+
+
 if __name__ == "__main__":
-    print(page(), end="")
+    sys.exit(main())

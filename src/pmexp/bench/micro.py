@@ -18,8 +18,8 @@ from pmexp.bench.checks import check
 from pmexp.bench.contenders import BASELINE, Contender, contenders
 from pmexp.bench.options import MicroOptions, Shape, make_folder
 from pmexp.bench.pairs import paired_ratio
-from pmexp.bench.results import Row, table, write
-from pmexp.bench.timing import Effort, effort, turn
+from pmexp.bench.results import table, write
+from pmexp.bench.timing import Effort, Timing, effort, turn
 from pmexp.errors import UserError
 from pmexp.measure.environment import environment
 
@@ -42,19 +42,19 @@ def run(options: MicroOptions, command: str, field: Sequence[Contender] | None =
         for contender in _fitting(field, x):
             check(contender, x, grad, options.p)
     print(f"checked: {', '.join(contender.name for contender in field)}")
-    rows: list[Row] = []
+    rows: list[Timing] = []
     shares: list[BandwidthRow] = []
     for shape, dtype in cells:
         x, grad = tensors(shape, dtype, device)
         amount = effort(x.numel(), device, options.quick)
         fitting = _fitting(field, x)
-        found = rows_of(_times(fitting, x, grad, amount), dtype, x)
-        print(f"\n{table(found)}\n{amount.rounds} rounds", flush=True)
+        timings = rows_of(_times(fitting, x, grad, amount), dtype, x)
+        print(f"\n{table(timings)}\n{amount.rounds} rounds", flush=True)
         for left_out in (contender for contender in field if contender not in fitting):
             print(f"{left_out.name} is left out above {left_out.largest:,} elements")
-        rows += found
+        rows += timings
         if device.type == "cuda":
-            shares += bandwidth(found, fitting, x, copy_seconds(x, amount))
+            shares += bandwidth(timings, fitting, x, copy_seconds(x, amount))
     if options.out is not None:
         record = {"command": command, "p": options.p, **environment(device)}
         for path in write(options.out, rows, shares, record):
@@ -77,14 +77,14 @@ def _times(field: Sequence[Contender], x: Tensor, grad: Tensor, amount: Effort) 
     return times
 
 
-def rows_of(times: Times, dtype: str, x: Tensor) -> list[Row]:
+def rows_of(times: Times, dtype: str, x: Tensor) -> list[Timing]:
     """A row for every contender and phase in `times`, measured on `x`."""
     rows = []
     for name, phases in times.items():
         for phase, seconds in phases.items():
             against = paired_ratio(times[BASELINE][phase], seconds)
             rows.append(
-                Row(
+                Timing(
                     contender=name,
                     device=x.device.type,
                     dtype=dtype,
@@ -105,7 +105,7 @@ def _fitting(field: Sequence[Contender], x: Tensor) -> list[Contender]:
 
 
 def _chosen(every: list[Contender], names: Sequence[str]) -> list[Contender]:
-    """Those named and the baseline, in the order of `every`; all where none is named."""
+    """Returns the named contenders and the baseline, in the order of `every`; all where none is named."""
     known = [contender.name for contender in every]
     for name in names:
         if name not in known:

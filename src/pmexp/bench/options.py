@@ -1,10 +1,11 @@
 """The keys of the command, checked. Imports no torch: a wrong key is answered at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmexp.command.keys import one_of, own_keys, path_of
+from pmexp.command.schema import RUN_KEYS
+from pmexp.command_line import Command, Given, Key, Others, one_of, switch
 from pmexp.errors import UserError
 
 Shape = tuple[int, ...]
@@ -12,6 +13,45 @@ Shape = tuple[int, ...]
 LEVELS = ("micro", "step", "records")
 DTYPES = ("fp32", "bf16", "fp16", "fp64")
 DEVICES = ("auto", "cpu", "cuda")
+
+
+def _level(value: str, purpose: str, keys: tuple[Key, ...], others: Others | None = RUN_KEYS) -> Command:
+    level = Key("level", purpose, allowed=(value,))
+    return Command("pmexp.bench", f"level={value}: {purpose}", (level, *keys), others=others)
+
+
+_STEPS = Key("steps", "pairs of steps that count", "40")
+COMMANDS = {
+    "micro": _level(
+        "micro",
+        "dropout ops against nn.Dropout",
+        (
+            Key("sizes", "shapes, as in 1000,32x128x768; without it seven, of 1000 to 33554432 elements"),
+            Key("dtypes", f"some of {', '.join(DTYPES)}", "fp32,bf16"),
+            Key("contenders", "names out of the table; without it all. nn.Dropout is always there"),
+            Key("p", "probability of dropping an element", "0.1"),
+            Key("device", "where it runs", "auto", DEVICES),
+            switch("quick", "three shapes and fewer rounds"),
+            Key("out", "the folder for micro.csv, micro.png, micro.pdf and environment.json"),
+        ),
+        others=None,
+    ),
+    "step": _level(
+        "step",
+        "training steps of two variants in alternation",
+        (
+            Key("variant", "a name of conf/variant", "pm-drop"),
+            Key("against", "another one", "baseline"),
+            _STEPS,
+            Key("out", "the folder for step.json"),
+        ),
+    ),
+    "records": _level(
+        "records",
+        "what journal and checkpoints cost a step",
+        (_STEPS, Key("out", "the folder for records.json")),
+    ),
+}
 
 _SHAPES: tuple[Shape, ...] = (
     (1_000,),
@@ -42,57 +82,52 @@ class StepOptions:
     against: str
     steps: int  # pairs of steps that count
     out: Path | None
-    overrides: tuple[str, ...]  # of the run configuration, for both variants
+    overrides: tuple[str, ...]  # change the run configuration of both variants
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordsOptions:
     steps: int  # pairs of steps that count
     out: Path | None
-    overrides: tuple[str, ...]  # of the run configuration
+    overrides: tuple[str, ...]  # change the run configuration
 
 
 def level(arguments: Iterable[str]) -> str:
     """The level asked for. Raises UserError when it is none."""
-    return one_of("level", own_keys(arguments, ("level",))[0].get("level", ""), LEVELS)
+    keys = {key.name: key for command in COMMANDS.values() for key in command.keys}
+    keys["level"] = Key("level", "what is measured", allowed=LEVELS)
+    anything = Others("the keys of the level", lambda _: True, lambda: ())
+    return Command("pmexp.bench", "", tuple(keys.values()), others=anything).read([*arguments])["level"]
 
 
-def micro_options(arguments: Sequence[str]) -> MicroOptions:
-    """Raises UserError for a key or a value that level=micro does not have."""
-    known = ("level", "sizes", "dtypes", "contenders", "p", "device", "quick", "out")
-    given, others = own_keys(arguments, known)
-    if others:
-        raise UserError(f"{others[0]}: is not a key of level=micro; allowed are {', '.join(known)}")
-    quick = one_of("quick", given.get("quick", "false"), ("true", "false")) == "true"
-    sizes = tuple(map(_shape, given["sizes"].split(","))) if "sizes" in given else None
-    dtypes = given.get("dtypes", "fp32,bf16").split(",")
+def micro_options(given: Given) -> MicroOptions:
+    """The options of level=micro. Raises UserError for a wrong value."""
+    sizes = tuple(map(_shape, given["sizes"].split(","))) if given["sizes"] else None
     return MicroOptions(
-        sizes=sizes or (_QUICK_SHAPES if quick else _SHAPES),
-        dtypes=tuple(one_of("dtypes", name, DTYPES) for name in dtypes),
-        contenders=tuple(given["contenders"].split(",")) if "contenders" in given else (),
-        p=_probability("p", given.get("p", "0.1")),
-        device=one_of("device", given.get("device", "auto"), DEVICES),
-        quick=quick,
-        out=path_of(given, "out"),
+        sizes=sizes or (_QUICK_SHAPES if given.is_on("quick") else _SHAPES),
+        dtypes=tuple(one_of("dtypes", name, DTYPES) for name in given["dtypes"].split(",")),
+        contenders=tuple(given["contenders"].split(",")) if given["contenders"] else (),
+        p=_probability("p", given["p"]),
+        device=given["device"],
+        quick=given.is_on("quick"),
+        out=given.path("out"),
     )
 
 
-def step_options(arguments: Sequence[str]) -> StepOptions:
-    """Raises UserError for a wrong value; what is not a key of the benchmark is an override of the run."""
-    given, others = own_keys(arguments, ("level", "variant", "against", "steps", "out"))
+def step_options(given: Given) -> StepOptions:
+    """The options of level=step. Raises UserError for a wrong value."""
     return StepOptions(
-        variant=given.get("variant", "pm-drop"),
-        against=given.get("against", "baseline"),
-        steps=_pairs(given),
-        out=path_of(given, "out"),
-        overrides=tuple(others),
+        variant=given["variant"],
+        against=given["against"],
+        steps=_pairs(given["steps"]),
+        out=given.path("out"),
+        overrides=given.others,
     )
 
 
-def records_options(arguments: Sequence[str]) -> RecordsOptions:
-    """Raises UserError for a wrong value; what is not a key of the benchmark is an override of the run."""
-    given, others = own_keys(arguments, ("level", "steps", "out"))
-    return RecordsOptions(steps=_pairs(given), out=path_of(given, "out"), overrides=tuple(others))
+def records_options(given: Given) -> RecordsOptions:
+    """The options of level=records. Raises UserError for a wrong value."""
+    return RecordsOptions(steps=_pairs(given["steps"]), out=given.path("out"), overrides=given.others)
 
 
 def make_folder(out: Path | None) -> None:
@@ -104,8 +139,7 @@ def make_folder(out: Path | None) -> None:
         raise UserError(f"out: {out} cannot be made: {error.strerror}; name another folder") from None
 
 
-def _pairs(given: Mapping[str, str]) -> int:
-    steps = given.get("steps", "40")
+def _pairs(steps: str) -> int:
     if not (steps.isdecimal() and int(steps)):
         raise UserError(f"steps: {steps!r} is no number of pairs of steps; allowed are 1, 2, ...")
     return int(steps)

@@ -17,7 +17,7 @@ from pmexp.bench.options import RecordsOptions, make_folder
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.bench.step import steps_of
 from pmexp.command.compose import compose
-from pmexp.command.keys import merged
+from pmexp.command.overrides import merged
 from pmexp.config import CheckpointConfig
 from pmexp.errors import ContenderFailed, UserError
 from pmexp.measure.environment import environment
@@ -28,7 +28,7 @@ from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Training
 from pmexp.training.run import prepare
 
-_METRICS = {"train/loss": 1.0, "grad/norm": 1.0, "train/lr": 1e-3}  # of a step that is logged
+_METRICS = {"train/loss": 1.0, "grad/norm": 1.0, "train/lr": 1e-3}  # what a logged step records
 _SAVES = 5
 
 
@@ -45,17 +45,17 @@ def run(options: RecordsOptions, command: str) -> None:
     make_folder(options.out)
     with TemporaryDirectory(dir=options.out) as scratch:
         folder = RunFolder(Path(scratch))
-        found: dict[str, Any] = dict(_measured(training, folder, options.steps))
-    found |= {
+        record: dict[str, Any] = dict(_measured(training, folder, options.steps))
+    record |= {
         "pairs": options.steps,
         "command": command,
         "settings": config.settings,
         "environment": environment(training.system.device),
     }
-    print(_summary(found))
+    print(_summary(record))
     if options.out is not None:
         path = options.out / "records.json"
-        path.write_text(json.dumps(found, indent=2) + "\n")
+        path.write_text(json.dumps(record, indent=2) + "\n")
         print(path)
 
 
@@ -111,9 +111,9 @@ class _Saver:
 
 def _require_equal(checkpoints: Checkpoints, training: Training) -> None:
     checkpoints.wait()
-    found = checkpoints.load()
+    checkpoint_loaded = checkpoints.load()
     expected = training.state()["module"]
-    saved = found[0]["training"]["module"] if found else {}
+    saved = checkpoint_loaded[0]["training"]["module"] if checkpoint_loaded else {}
     wrong = [name for name in expected if name not in saved or not expected[name].cpu().equal(saved[name])]
     if wrong:
         kind = "asynchronous" if checkpoints.asynchronous else "synchronous"
@@ -126,18 +126,18 @@ def _seconds(action: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def _summary(found: dict[str, Any]) -> str:
-    where = found["environment"]
+def _summary(record: dict[str, Any]) -> str:
+    where = record["environment"]
     return "\n".join(
         [
-            f"step                    {found['step_ms']:9.3f} ms",
-            f"journal, a logged step  {found['journal_ms']:9.3f} ms",
-            f"checkpoint of {found['checkpoint_bytes'] / 2**20:.1f} MiB",
-            f"  training waits        {found['synchronous_wait_ms']:9.1f} ms, asynchronously "
-            f"{found['asynchronous_wait_ms']:.1f} ms",
-            f"  a step beside a write takes {found['beside_a_write']:.3f} times one alone "
-            f"(95 %: {found['beside_a_write_low']:.3f} to {found['beside_a_write_high']:.3f})",
+            f"step                    {record['step_ms']:9.3f} ms",
+            f"journal, a logged step  {record['journal_ms']:9.3f} ms",
+            f"checkpoint of {record['checkpoint_bytes'] / 2**20:.1f} MiB",
+            f"  training waits        {record['synchronous_wait_ms']:9.1f} ms, asynchronously "
+            f"{record['asynchronous_wait_ms']:.1f} ms",
+            f"  a step beside a write takes {record['beside_a_write']:.3f} times one alone "
+            f"(95 %: {record['beside_a_write_low']:.3f} to {record['beside_a_write_high']:.3f})",
             f"{where['cpu']}, {where['threads']} threads, device {where['device']}, torch "
-            f"{where['version_torch']}; {found['pairs']} pairs; {found['command']}",
+            f"{where['version_torch']}; {record['pairs']} pairs; {record['command']}",
         ]
     )

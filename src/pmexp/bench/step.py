@@ -17,7 +17,7 @@ from pmexp.bench.packing_time import PackingTime
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.command import schema
 from pmexp.command.compose import compose
-from pmexp.command.keys import merged
+from pmexp.command.overrides import merged
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
 from pmexp.measure.environment import environment
@@ -40,7 +40,7 @@ def run(options: StepOptions, command: str) -> None:
     steps, against_steps = steps_of(variant), steps_of(against)
     alternate(steps, against_steps, WARMUP_STEPS)
     seconds, against_seconds = alternate(steps, against_steps, options.steps)
-    found = {
+    record = {
         "variant": options.variant,
         "against": options.against,
         **asdict(paired_ratio(against_seconds, seconds)),
@@ -56,10 +56,10 @@ def run(options: StepOptions, command: str) -> None:
         "seconds": seconds,
         "against_seconds": against_seconds,
     }
-    print(_summary(found))
+    print(_summary(record))
     if options.out is not None:
         path = options.out / "step.json"
-        path.write_text(json.dumps(found, indent=2) + "\n")
+        path.write_text(json.dumps(record, indent=2) + "\n")
         print(path)
 
 
@@ -111,17 +111,17 @@ def _speed(prefix: str, training: Training, seconds: Sequence[float]) -> dict[st
     return {f"{prefix}samples_per_s": training.batch_size / median, f"{prefix}step_ms": 1e3 * median}
 
 
-def _summary(found: dict[str, Any]) -> str:
-    share, width = found["share"], max(len(found["variant"]), len(found["against"]))
+def _summary(record: dict[str, Any]) -> str:
+    share, width = record["share"], max(len(record["variant"]), len(record["against"]))
     lines = [
-        f"{found['variant']} has {found['ratio']:.3f} times the throughput of {found['against']} "
-        f"[{found['low']:.3f}, {found['high']:.3f}] over {found['pairs']} pairs of steps",
+        f"{record['variant']} has {record['ratio']:.3f} times the throughput of {record['against']} "
+        f"[{record['low']:.3f}, {record['high']:.3f}] over {record['pairs']} pairs of steps",
     ]
     for key, prefix in (("variant", ""), ("against", "against_")):
-        speed, ms = found[f"{prefix}samples_per_s"], found[f"{prefix}step_ms"]
-        lines.append(f"{found[key]:<{width}}  {speed:8.1f} samples/s  {ms:9.2f} ms a step")
+        speed, ms = record[f"{prefix}samples_per_s"], record[f"{prefix}step_ms"]
+        lines.append(f"{record[key]:<{width}}  {speed:8.1f} samples/s  {ms:9.2f} ms a step")
     lines.append(
-        f"packing takes {share['forward']:.1%} of a step of {found['variant']}, "
+        f"packing takes {share['forward']:.1%} of a step of {record['variant']}, "
         f"unpacking {share['backward']:.1%}"
     )
     return "\n".join(lines)

@@ -17,21 +17,37 @@ _AMOUNTS = (  # elements at most, rounds, timings
     (10**7, 8, 1),
     (math.inf, 6, 1),
 )
-_HEAD_START_CYCLES = 10_000_000  # of a waiting GPU, about 6 ms
+_HEAD_START_CYCLES = 10_000_000  # that the GPU waits, about 6 ms
 
 
 @dataclass(frozen=True)
 class Effort:
     """How often things are done at one size."""
 
-    rounds: int  # of turns of all contenders
+    rounds: int  # in each every contender has a turn
     timings: int  # in a turn; the turn counts their median
     repeats: int  # calls in a timing
 
 
+@dataclass(frozen=True)
+class Timing:
+    """What one phase of one contender took at one shape and dtype: a line of micro.csv."""
+
+    contender: str
+    device: str
+    dtype: str
+    shape: str  # lengths joined by "x"
+    numel: int
+    phase: str
+    ms: float  # that one call took: the median over rounds
+    ratio: float  # the baseline's time over the contender's: above 1 is faster than nn.Dropout
+    low: float  # where the 95 % interval of the ratio begins
+    high: float  # where it ends
+
+
 def effort(numel: int, device: torch.device, quick: bool) -> Effort:
-    """Less of everything for larger tensors. On CUDA one long timing a turn, which keeps its queue filled."""
-    rounds, timings = next(found for most, *found in _AMOUNTS if numel <= most)
+    """Returns less of all for larger tensors; on CUDA one long timing a turn keeps its queue filled."""
+    rounds, timings = next(amounts for most, *amounts in _AMOUNTS if numel <= most)
     rounds = max(6, rounds // 3) if quick else rounds
     if device.type == "cuda":
         return Effort(rounds, 1, min(20, max(4, 2**28 // numel)))

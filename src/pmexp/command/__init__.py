@@ -1,1 +1,1 @@
-"""From what was typed to checked configurations, and from errors to one line and an exit code."""
+"""Turns what was typed into checked configurations, and errors of Hydra into one line."""

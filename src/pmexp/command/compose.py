@@ -1,4 +1,4 @@
-"""From `conf/` and overrides to checked configurations: what the entry points share. Imports no torch."""
+"""Composes checked configurations out of `conf/` and overrides, for all entry points. Imports no torch."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -33,12 +33,12 @@ from pmexp.errors import UserError, said_of
 class Source:
     """Where a composition begins."""
 
-    name: str = "config"  # of the YAML file
-    folder: Path | None = None  # of options of one's own, beside those of conf/
+    name: str = "config"  # the YAML file's
+    folder: Path | None = None  # holds options of one's own, beside those of conf/
 
 
 _OWN = Source()
-_OWN_SOURCES = 3  # of options: Hydra's, conf/ and the schema
+_OWN_SOURCES = 3  # Hydra's options, conf/ and the schema
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
@@ -76,7 +76,7 @@ def compose(overrides: Sequence[str], source: Source = _OWN) -> RunConfig:
 
 
 def compose_run(overrides: Sequence[str], source: Source = _OWN) -> RunConfig:
-    """The same, and raises UserError for a key that the run has no use for."""
+    """Returns what `compose` does, and raises UserError for a key that the run has no use for."""
     run = compose(overrides, source)
     taken.check_effect([run], [parsed(overrides)])
     return run
@@ -134,7 +134,7 @@ def launcher(overrides: Sequence[str]) -> SweepLauncher:
 
 @contextmanager
 def _hydra(typed: Sequence[Override], source: Source = _OWN) -> Iterator[None]:
-    """Hydra, ready to compose. What it warns of is refused, as what it does not expect."""
+    """Makes Hydra ready to compose. What it warns of is refused, as what it does not expect."""
     introduce()
     folder = _folder.set(source.folder)
     try:
@@ -156,7 +156,7 @@ def _hydra(typed: Sequence[Override], source: Source = _OWN) -> Iterator[None]:
 
 
 def _composed(typed: Sequence[Override], source: Source) -> DictConfig:
-    """Hydra's part included."""
+    """Returns the composed configuration, Hydra's part included."""
     config = _of_hydra(source.name, *(str(override.input_line) for override in typed))
     taken.check(config, typed)
     sources = config.hydra.runtime.config_sources
@@ -185,8 +185,8 @@ def _parsed(config: DictConfig) -> RunConfig:
 def _launcher(config: DictConfig) -> SweepLauncher:
     if config.hydra.launcher.get("_target_") not in [conf._target_ for conf in launchers().values()]:
         raise UserError(f"hydra/launcher: is none of pmexp; allowed are {', '.join(launchers())}")
-    found: SweepLauncher = instantiate(config.hydra.launcher)
-    return found
+    chosen: SweepLauncher = instantiate(config.hydra.launcher)
+    return chosen
 
 
 def _without_parent(typed: Sequence[Override]) -> str:

@@ -19,7 +19,7 @@ _AS_TEXT = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # takes no scalar for 
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
-    """Hydra's, but for texts that YAML takes for numbers or truth values: `revision: 12e4567` was 'inf'."""
+    """Reads files as Hydra does, but for texts that YAML takes for numbers: `revision: 12e4567` was 'inf'."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         file = Path(self.path, self._normalize_file_name(config_path))
@@ -41,7 +41,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
 
 def use() -> None:
-    """Has Hydra read its files by it."""
+    """Has Hydra read its files by FileConfigSource."""
     Plugins.instance()  # registers Hydra's own, and refuses another of the same scheme
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
 

@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Never
@@ -15,10 +15,17 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.command.compose import Source, check, introduce
-from pmexp.command.keys import own_keys
-from pmexp.command.schema import conf_folder, options
+from pmexp.command.meanings import annotated
+from pmexp.command.schema import conf_folder, keys, options
+from pmexp.command_line import Command, Key, Others
 from pmexp.errors import UserError, first_line
 
+COMMAND = Command(
+    "pmexp.train",
+    "runs one configuration, with -m a sweep of them",
+    (Key("smoke", "true, with experiment=NAME: every arm for a few steps, at small sizes", "false"),),
+    others=Others("what Hydra takes", lambda _: True, keys),
+)
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
@@ -76,9 +83,9 @@ def show(line: CommandLine) -> None:
     source += [f"--config-dir={line.source.folder}"] if line.source.folder else []
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its exceptions to us
     before, sys.argv = sys.argv, [sys.argv[0], *line.shows, *source, *overrides]
-    said = io.StringIO()
+    shown, said = io.StringIO(), io.StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stdout(shown), redirect_stderr(said):
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(
                 lambda _: None
             )()
@@ -91,6 +98,8 @@ def show(line: CommandLine) -> None:
         raise UserError(f"{' '.join(line.shows)}: {first_line(error)}") from error
     finally:
         sys.argv = before
+        text = shown.getvalue()
+        print(annotated(text) if line.shows[0] == "--help" else text, end="")
 
 
 def in_small(arguments: Sequence[str]) -> list[str]:
@@ -99,8 +108,8 @@ def in_small(arguments: Sequence[str]) -> list[str]:
 
     Raises UserError for an experiment that has no such form, and for smoke= without an experiment.
     """
-    given, others = own_keys(arguments, ("smoke",))
-    chosen = given.get("smoke", "false")
+    given = COMMAND.read(arguments)
+    chosen, others = given["smoke"], list(given.others)
     if chosen == "false":
         return others
     allowed = options("experiment/smoke")
@@ -114,7 +123,7 @@ def in_small(arguments: Sequence[str]) -> list[str]:
 
 
 def _parser() -> _Parser:
-    """Hydra's flags."""
+    """Returns a parser of Hydra's flags."""
     parser = _Parser(add_help=False, usage=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*")
     for names in (

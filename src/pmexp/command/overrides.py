@@ -58,6 +58,12 @@ def chooses_option(override: Override) -> bool:
     return bool(group_of(override.key_or_group)) and not isinstance(override.value(), dict)
 
 
+def merged(under: Sequence[str], over: Sequence[str]) -> list[str]:
+    """The overrides of both; of a key that both have, those of `over`."""
+    keys = {argument.partition("=")[0].lstrip("+") for argument in over}
+    return [*(each for each in under if each.partition("=")[0].lstrip("+") not in keys), *over]
+
+
 def _parsed(argument: str, sweep: bool) -> Override:
     try:
         override = _parser().parse_override(_as_typed(argument))
@@ -115,10 +121,10 @@ def _unreadable(argument: str, sweep: bool, reason: str) -> str:
         return f"{argument}: {value!r} is no value of {key} ({reason})"
     for candidate, meant in _quoted(typed, value, sweep) if value.isprintable() else ():
         try:
-            found = _parser().parse_override(candidate)
+            read = _parser().parse_override(candidate)
         except Exception:  # nor can this one
             continue
-        if meant == ([*found.sweep_iterator()] if found.is_sweep_override() else found.value()):
+        if meant == ([*read.sweep_iterator()] if read.is_sweep_override() else read.value()):
             return f"{argument}: has to be quoted, also for the shell; write {shlex.quote(candidate)}"
     return f"{argument}: is no override ({reason}); write key=value"
 
@@ -161,7 +167,7 @@ def _check_values(override: Override, sweep: bool) -> None:
 
 
 def _check_deleted(override: Override) -> None:
-    """A key that has a default gets it back when it is taken away."""
+    """Refuses ~key for a key that has a default, since it would get that back."""
     key = override.package or override.key_or_group
     if default_of(key) not in (None, {}, []):
         raise UserError(
@@ -185,7 +191,7 @@ def _several(override: Override) -> str:
 
 
 def _check_key_of_hydra(override: Override, launches: bool) -> None:
-    """Of Hydra's own keys the launcher's have a meaning here: sweeps and their folders are pmexp's."""
+    """Refuses Hydra's own keys but the launcher's: sweeps and their folders are pmexp's."""
     key, line = override.key_or_group, override.input_line
     if key == "hydra.searchpath":
         return

@@ -3,8 +3,6 @@
 Imports no torch.
 """
 
-import difflib
-import re
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -12,6 +10,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from pmexp.command_line import Others, nearest
 from pmexp.config import RunConfig
 
 _LAUNCHER = "hydra.launcher."
@@ -48,8 +47,8 @@ def options(group: str) -> list[str]:
 def type_at(key: str) -> Any:
     """The type of a key, without its None; None where there is no such key."""
     if key.startswith(_LAUNCHER):
-        found = (_type_in(conf, key.removeprefix(_LAUNCHER)) for conf in launchers().values())
-        return next((hint for hint in found if hint is not None), None)
+        hints = (_type_in(conf, key.removeprefix(_LAUNCHER)) for conf in launchers().values())
+        return next((hint for hint in hints if hint is not None), None)
     return _type_in(RunConfig, key)
 
 
@@ -100,23 +99,13 @@ def unknown_key(key: str) -> str:
         return f"{key} is a key of hydra/launcher={' and '.join(of)} alone"
     if parent and takes_new_keys(parent):
         return f"{key} is new there; write +{key}=<value>"
-    return f"{key} is not a key; did you mean {nearest(key)}? --help lists the keys"
+    return f"{key} is not a key; did you mean {nearest(key, keys())}? --help lists the keys"
 
 
-def nearest(key: str) -> str:
-    """The known key beside `key` with its initials or its first word, or else the one most like it."""
-    parent, _, last = key.rpartition(".")
-    words = [word for word in re.split("[-_]", last) if word]
-    initials = "".join(word[0] for word in words)
-
-    def likeness(known: str) -> tuple[bool, float]:
-        known_parent, _, known_last = known.rpartition(".")
-        whole = difflib.SequenceMatcher(None, key, known).ratio()
-        part = difflib.SequenceMatcher(None, last, known_last).ratio()
-        related = known_last == initials or known_last.split("_")[0] == words[0]
-        return len(words) > 1 and known_parent == parent and related, whole + part
-
-    return max(keys(), key=likeness)
+def is_of_run(argument: str) -> bool:
+    """Whether an argument is to be read as an override of a run: it is no plain name beside its keys."""
+    key, equals, _ = argument.partition("=")
+    return not (equals and key.isidentifier()) or type_at(key) is not None or key in groups()
 
 
 @cache
@@ -157,3 +146,10 @@ def _without_none(hint: Any) -> Any:
     if get_origin(hint) in (Union, UnionType):
         return next(each for each in get_args(hint) if each is not NoneType)
     return hint
+
+
+RUN_KEYS = Others(
+    "every key of python -m pmexp.train, such as model=tinybert dataset=reuters-r8 train.batch_size=64",
+    is_of_run,
+    keys,
+)

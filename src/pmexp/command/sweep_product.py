@@ -44,9 +44,9 @@ def _values(override: Override) -> list[str]:
             setattr(sweep, end, Decimal(str(getattr(sweep, end))))
     try:
         values = itertools.islice(override.sweep_string_iterator(), _MOST + 1)
-        found = [f"{override.get_key_element()}={value}" for value in values]
+        chosen = [f"{override.get_key_element()}={value}" for value in values]
     except Exception as error:  # a step of 0, for one
         raise UserError(f"{override.input_line}: {said_of(error)}") from None
-    if not found:
+    if not chosen:
         raise UserError(f"{override.input_line}: has no value; give one or more")
-    return found
+    return chosen

@@ -130,5 +130,7 @@ def _content_after(config: DictConfig, override: Override) -> dict[Any, Any]:
 
 def _check_choice(config: DictConfig, override: Override) -> None:
     chosen = config.hydra.runtime.choices.get(key_of(override))
-    if chosen != override.value() and isinstance(override.value(), str):  # of a list it keeps no record
+    if chosen != override.value() and isinstance(
+        override.value(), str
+    ):  # Hydra keeps no record of a chosen list
         raise UserError(f"{override.input_line}: {chosen} was chosen in its place; leave one of them out")

@@ -14,7 +14,8 @@ from pmexp.config.saved import read_config
 from pmexp.config.system import SHARDING, Device, Part, SystemConfig
 from pmexp.config.tracking import Tracker, TrackingConfig
 from pmexp.config.train import Schedule, Select, TrainConfig
-from pmexp.config.variant import Dropout, Rng, VariantConfig, Where
+from pmexp.config.variant import Rng, VariantConfig, Where
+from pmexp.variants.table import Dropout
 
 __all__ = [
     "INPUTS_OF",

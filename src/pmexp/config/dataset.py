@@ -50,7 +50,7 @@ class TreesConfig:
     samples: int = 100_000  # 80 % train, 10 % val, 10 % test
     min_length: int = 500  # tokens: trees have more than this ...
     max_length: int = 2000  # ... and fewer than this
-    max_depth: int = 10
+    max_depth: int = 10  # levels of operators and their arguments
     max_args: int = 10  # of an operator; the fewest are 2
     leaf_probability: float = 0.75  # that a node above max_depth is a digit
     seed: int = 0  # of the data; a run's own seed changes nothing here
@@ -67,16 +67,16 @@ class TreesConfig:
 
 @dataclass(kw_only=True)
 class DatasetConfig:
-    name: str = MISSING
+    name: str = MISSING  # how the report calls it
     kind: DatasetKind = MISSING
     objective: Objective = Objective.classification
-    hub_id: str | None = None
+    hub_id: str | None = None  # dataset on the Hugging Face hub
     hub_config: str | None = None  # the subset's name on the hub
     revision: str | None = None  # commit of the hub dataset
     path: str | None = None  # local folder, instead of the hub
     text_columns: list[str] = field(default_factory=list)  # one text, or two that form a pair
-    label_column: str = "label"
-    image_column: str = "image"
+    label_column: str = "label"  # column of the classes
+    image_column: str = "image"  # column of the pictures
     trees: TreesConfig = field(default_factory=TreesConfig)  # only of listops
     max_length: int = 128  # tokens; longer texts are cut, shorter ones padded
     val_fraction: float = 0.1  # share of train carved off where the set has no validation split

@@ -12,9 +12,7 @@ class MeasureConfig:
 
     flops: bool = True  # of one step
     energy: bool = True  # of all steps, by NVML where there is one
-    updates: list[int] = field(
-        default_factory=lambda: [1, 10, 100, 1000, 10000]
-    )  # steps; see measure/updates.py
+    updates: list[int] = field(default_factory=lambda: [1, 10, 100, 1000, 10000])  # steps to be compared
     profile: bool = False  # a few steps under torch.profiler
     nsight: bool = False  # ranges and the captured steps for Nsight Systems and Nsight Compute
     snapshot: bool = True  # of the CUDA allocator where a run is out of memory

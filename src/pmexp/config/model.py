@@ -28,7 +28,7 @@ class Attention(Enum):
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    name: str = MISSING
+    name: str = MISSING  # how the report calls it
     kind: ModelKind = MISSING
     hub_id: str | None = None  # checkpoint on the Hugging Face hub
     revision: str | None = None  # commit of the checkpoint
@@ -40,7 +40,7 @@ class ModelConfig:
     attention_dropout: float | None = None  # rate of attention's dropout; null: see architecture
     # Fields of the transformers config. A checkpoint has its own sizes, which are recorded where they differ;
     # rates that are stated here count more than a checkpoint's.
-    architecture: dict[str, Any] = field(default_factory=dict)
+    architecture: dict[str, Any] = field(default_factory=dict)  # fields of transformers' config class
     lr: float = 5e-5  # recommended peak learning rate of a pretrained model
     scratch_lr: float = 1e-3  # the same with pretrained=false
 

@@ -21,7 +21,7 @@ from pmexp.config.robustness import RobustnessConfig
 from pmexp.config.system import Part, SystemConfig
 from pmexp.config.tracking import TrackingConfig
 from pmexp.config.train import TrainConfig
-from pmexp.config.variant import OF_PACKED, Dropout, VariantConfig
+from pmexp.config.variant import VariantConfig
 from pmexp.errors import UserError
 from pmexp.protocol import ProtocolConfig
 
@@ -38,8 +38,8 @@ _PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 @dataclass(kw_only=True)
 class RunConfig:
     name: str = "default"  # of the experiment: run folder and MLflow experiment
-    seed: int = 0
-    runs_dir: str = "runs"
+    seed: int = 0  # of initial weights, dropout and the order of samples
+    runs_dir: str = "runs"  # folder of all run folders
     model: ModelConfig = MISSING
     dataset: DatasetConfig = MISSING
     variant: VariantConfig = MISSING
@@ -132,10 +132,8 @@ class RunConfig:
     def unused(self, key: str) -> str:
         """Why this run has no use for a key, whose value then is its default; empty where it has one."""
         group, _, name = key.rpartition(".")
-        if group == "variant" and name in OF_PACKED and self.variant.dropout is not Dropout.packed:
-            return f"variant={self.variant.name} has no packed masks"
-        if key == "variant.where" and self.variant.dropout is Dropout.stock:
-            return f"variant={self.variant.name} leaves every dropout as it is"
+        if group == "variant" and not self.variant.takes(name):
+            return f"variant={self.variant.name} does not take it"
         if group == "dataset.trees" and self.dataset.kind is not DatasetKind.listops:
             return f"dataset={self.dataset.name} is not generated"
         return "system.parts names it" if key == "system.name" else ""

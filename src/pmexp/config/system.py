@@ -33,7 +33,7 @@ class Device(Enum):
 
 @dataclass(kw_only=True)
 class SystemConfig:
-    parts: list[Part] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)  # see the README; their order has no meaning
     device: Device = Device.auto  # auto: CUDA where there is one; the record says which
     processes: int = 1  # over which the global batch is spread; more than one need ddp, zero1, zero2 or fsdp
     name: str = ""  # derived: the parts joined by "-", "plain" without any

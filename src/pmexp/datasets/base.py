@@ -1,6 +1,8 @@
 """What every dataset is: splits of images, texts or symbols, labelled but for language. Imports no torch."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -48,7 +50,7 @@ class Dataset:
     classes: list[str]  # empty for language
     unlabelled_test: Split | None = None  # the test split of such a set, labels all -1
     origin: str = ""  # where it lies; for a hub dataset also its commit
-    digest: str = ""  # of its files, or the commit of a hub dataset
+    digest: str = ""  # names its files' content, or the commit of a hub dataset
     left_out: str = ""  # what lies there and was not taken: how many and which
 
     def record(self, name: str) -> dict[str, str]:
@@ -76,3 +78,8 @@ def carve(split: Split, fraction: float, what: str) -> tuple[Split, Split]:
             f"({error}); use more data or give the split as a file"
         ) from None
     return split.take(np.sort(rest)), split.take(np.sort(carved))
+
+
+def cache_folder() -> Path:
+    """Returns the folder of fetched and generated data: $PMEXP_CACHE, or ~/.cache/pmexp."""
+    return Path(os.environ.get("PMEXP_CACHE") or Path.home() / ".cache" / "pmexp")

@@ -18,10 +18,10 @@ _READ_AT_MOST = 2**30  # bytes of pictures, which takes a second or two
 
 
 def digest_of(config: DatasetConfig) -> str:
-    """Of the files that `dataset.path` names, by their content; empty where it names none.
+    """Returns the digest of the files that `dataset.path` names, by content; empty where it names none.
 
-    Of more than a GiB of pictures by name and size. Raises UserError where two files are of one split, or one
-    cannot be read.
+    More than a GiB of pictures goes by name and size. Raises UserError where two files are of one split, or
+    one cannot be read.
     """
     folder = folder_of(config.path) if config.path else None
     try:
@@ -33,7 +33,7 @@ def digest_of(config: DatasetConfig) -> str:
 
 
 def digest_where_it_lies(kind: DatasetKind, origin: str) -> str:
-    """The same of the folder that data was fetched to or generated in."""
+    """Returns the digest of the folder that data was fetched to or generated in."""
     return _DIGESTS[kind](Path(origin)) if kind in (DatasetKind.reuters_r8, DatasetKind.listops) else ""
 
 
@@ -52,7 +52,7 @@ def _sha256(file: Path) -> str:
 
 
 def _of_pictures(folder: Path) -> str:
-    """Of names and content; of names and sizes where the pictures are too many to read at each start."""
+    """Digests names and content, or names and sizes where the pictures are too many to read at each start."""
     splits = [place for stems in SPLITS.values() for stem in stems if (place := folder / stem).is_dir()]
     files = [
         picture

@@ -19,7 +19,7 @@ FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
 
 
 @dataclass(frozen=True)
-class Table:
+class Columns:
     """One split's columns by name. A cell is None where it is missing."""
 
     split: str
@@ -34,7 +34,7 @@ class Table:
         return self._column(name)
 
 
-def read(file: Path, split: str, quotes_mark: bool = True, empty_cell: str | None = None) -> Table:
+def read(file: Path, split: str, quotes_mark: bool = True, empty_cell: str | None = None) -> Columns:
     """The table in `file`, whose name ends on one of FORMATS or `txt`. Raises UserError.
 
     quotes_mark: whether quotes around cells of a tsv file are marks, see `separated.quotes_are_marks`.
@@ -45,14 +45,14 @@ def read(file: Path, split: str, quotes_mark: bool = True, empty_cell: str | Non
     def guarded(what: Callable[[], Any]) -> Any:
         try:
             return what()
-        except Exception as error:  # of pyarrow's there is no end
+        except Exception as error:  # pyarrow raises any kind
             raise UserError(f"dataset.path: {file} cannot be read as {kind} ({reason(error)})") from None
 
     names, rows, column = guarded(lambda: _read(file, kind, quotes_mark, empty_cell))
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
         raise UserError(f"dataset.path: {file} has two columns {twice[0]!r}; rename or remove one")
-    return Table(split, names, rows, lambda name: guarded(lambda: column(name)))
+    return Columns(split, names, rows, lambda name: guarded(lambda: column(name)))
 
 
 def _read(

@@ -10,7 +10,7 @@ FILE_NAMES = {"mrpc": "MRPC.tsv", "sst2": "SST-2.tsv"}
 
 
 def write_glue_predictions(file: Path, predictions: Sequence[str]) -> None:
-    """A header and `index<TAB>prediction`, one line for each sample of test in its order, numbered from 0.
+    """Writes a header and `index<TAB>prediction`, a line for each sample of test in order, numbered from 0.
 
     file: named as in FILE_NAMES. Written whole or not at all.
     predictions: names of classes, as the task's own files have them.

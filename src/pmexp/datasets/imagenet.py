@@ -30,26 +30,26 @@ _UNLABELLED = -1
 def load(config: DatasetConfig) -> Dataset:
     """Splits of `Pictures`, none of them decoded yet. Raises UserError where they cannot be had."""
     try:
-        found = _from_folder(config) if config.path else _from_hub(config)
+        pictures = _from_folder(config) if config.path else _from_hub(config)
     except OSError as error:
         raise UserError(
             f"dataset.path: {error.filename} cannot be read ({error.strerror}); make it readable"
         ) from None
     for name in ("train", "val"):
-        if name not in found.splits:
+        if name not in pictures.splits:
             raise UserError(
                 f"dataset={config.name}: {config.path or config.hub_id} has no {name} split; "
                 f"put {name}/<class>/<picture> there"
             )
-    splits = found.splits
+    splits = pictures.splits
     return Dataset(
         splits["train"],
         splits["val"],
         splits.get("test"),
-        found.classes,
-        origin=found.origin,
-        digest=found.digest,
-        left_out=found.left_out,
+        pictures.classes,
+        origin=pictures.origin,
+        digest=pictures.digest,
+        left_out=pictures.left_out,
     )
 
 
@@ -65,25 +65,25 @@ class _Found:
 def _from_folder(config: DatasetConfig) -> _Found:
     folder = Path(str(config.path)).expanduser()
     places = {
-        split: found
+        split: folders
         for split, stems in SPLITS.items()
-        if (found := [d for s in stems if (d := folder / s).is_dir()])
+        if (folders := [d for s in stems if (d := folder / s).is_dir()])
     }
-    for split, found in places.items():
-        if len(found) > 1:
+    for split, folders in places.items():
+        if len(folders) > 1:
             raise UserError(
-                f"dataset.path: {found[0]} and {found[1]} both claim to be the {split} split; keep one"
+                f"dataset.path: {folders[0]} and {folders[1]} both claim to be the {split} split; keep one"
             )
     if "train" not in places:
         raise UserError(f"dataset.path: {folder} has no folder train; put train/<class>/<picture> there")
-    taken = {found[0].name for found in places.values()}
+    taken = {folders[0].name for folders in places.values()}
     left_out = sorted(entry.path for entry in os.scandir(folder) if entry.name not in taken)
     classes, _ = classes_of(places["train"][0])
     said = []
     splits = {}
     deeper: list[str] = []
-    for split, found in places.items():
-        splits[split], notes = _labelled(found[0], classes)
+    for split, folders in places.items():
+        splits[split], notes = _labelled(folders[0], classes)
         left_out += notes.left_out
         deeper += notes.deeper
         if notes.missing:
@@ -117,11 +117,11 @@ def _labelled(folder: Path, classes: list[str]) -> tuple[Split, _Notes]:
             raise UserError(
                 f"dataset.path: {folder / name} is a class that train does not have; remove or rename it"
             )
-        found = pictures_of(folder / name)
-        notes.left_out += found.left_out
-        notes.deeper += found.deeper(folder / name)
-        files += found.pictures
-        labels += [index[name]] * len(found.pictures)
+        of_class = pictures_of(folder / name)
+        notes.left_out += of_class.left_out
+        notes.deeper += of_class.deeper(folder / name)
+        files += of_class.pictures
+        labels += [index[name]] * len(of_class.pictures)
     if not files:
         raise UserError(f"dataset.path: {folder} holds no class; put {folder.name}/<class>/<picture> there")
     return Split(Pictures(files), np.array(labels, dtype=np.int64)), notes
@@ -130,9 +130,9 @@ def _labelled(folder: Path, classes: list[str]) -> tuple[Split, _Notes]:
 def _from_hub(config: DatasetConfig) -> _Found:
     import datasets
 
-    found = tables(config)
+    loaded = tables(config)
     splits = {}
-    for name, table in found.splits.items():
+    for name, table in loaded.splits.items():
         labels = column(config, table, config.label_column, "dataset.label_column")
         column(config, table, config.image_column, "dataset.image_column")
         if not isinstance(table.features[config.label_column], datasets.ClassLabel):
@@ -151,8 +151,8 @@ def _from_hub(config: DatasetConfig) -> _Found:
             )
         undecoded = _undecoded(config, table)
         splits[name] = Split(Pictures(undecoded[config.image_column]), numbers)
-    classes = list(found.splits["train"].features[config.label_column].names)
-    return _Found(splits, classes, found.origin, found.digest, found.left_out)
+    classes = list(loaded.splits["train"].features[config.label_column].names)
+    return _Found(splits, classes, loaded.origin, loaded.digest, loaded.left_out)
 
 
 def _undecoded(config: DatasetConfig, table: Any) -> Any:

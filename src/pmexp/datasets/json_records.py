@@ -40,11 +40,11 @@ def _parsed(text: str, line: int | None = None) -> Any:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    record = dict(pairs)
+    if len(record) < len(pairs):
         name = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise Unreadable(f"an object has {name!r} twice")
-    return found
+    return record
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:

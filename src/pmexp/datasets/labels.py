@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pmexp.errors import UserError
 
-UNLABELLED = -1  # of every row of a split that keeps its labels to itself, as GLUE writes it
+UNLABELLED = -1  # stands in every row of a split that keeps its labels to itself, as GLUE writes it
 _MISSING = "is missing; write a label, or leave the row out"
 _MISSING_IN_TEST = f"{_MISSING}; without the whole column test is predicted and not scored"
 _DIGITS = re.compile("[0-9]+")
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 @dataclass(frozen=True)
 class Labels:
-    """Of one split: text, whole numbers or truth values, one a row. `place`: the file, or what it is of."""
+    """Holds a split's labels: text, whole numbers or truth values, one a row; `place`: where they are."""
 
     place: str
     values: Sequence[Any]

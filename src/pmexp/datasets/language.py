@@ -19,17 +19,25 @@ def load(config: DatasetConfig) -> Dataset:
     """Splits of 1-tuples of lines and no labels."""
     if len(config.text_columns) != 1:
         raise UserError(f"dataset.text_columns: {config.text_columns} must name one column of lines")
-    found = tables(config, LINE_FORMATS, empty_cell="")
-    splits = {split: _lines(config, found, split) for split in found.splits}
+    loaded = tables(config, LINE_FORMATS, empty_cell="")
+    splits = {split: _lines(config, loaded, split) for split in loaded.splits}
     if "val" not in splits:
         raise UserError(
             f"dataset={config.name}: {config.path or config.hub_id} has no validation split; "
             "put validation.txt there"
         )
     train, val, test = splits["train"], splits["val"], splits.get("test")
-    return Dataset(train, val, test, [], origin=found.origin, digest=found.digest, left_out=found.left_out)
+    return Dataset(
+        train,
+        val,
+        test,
+        [],
+        origin=loaded.origin,
+        digest=loaded.digest,
+        left_out=loaded.left_out,
+    )
 
 
-def _lines(config: DatasetConfig, found: Tables, split: str) -> Split:
-    lines = texts(config, found, split, config.text_columns[0])
+def _lines(config: DatasetConfig, loaded: Tables, split: str) -> Split:
+    lines = texts(config, loaded, split, config.text_columns[0])
     return Split([(line,) for line in lines], np.zeros(0, dtype=np.int64))

@@ -26,8 +26,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from pmexp.config import DatasetConfig, TreesConfig
-from pmexp.datasets.base import Dataset, Split
-from pmexp.datasets.cache import cache_folder
+from pmexp.datasets.base import Dataset, Split, cache_folder
 from pmexp.datasets.listops_trees import PAD, START, VOCABULARY, Procedure, Tokens, Trees
 from pmexp.datasets.tables import folder_of
 from pmexp.errors import UserError, first_line
@@ -36,7 +35,7 @@ log = logging.getLogger(__name__)
 
 SHARD = 500  # samples
 MULTIPLE = 256  # padded lengths are multiples of this
-_VERSION = 1  # of what settings and seed mean; part of the folder's name
+_VERSION = 1  # changes with what settings and seed mean; part of the folder's name
 _ARRAYS = ("tokens.npy", "bounds.npy", "labels.npy")
 SUMS = "SHA256SUMS"
 _SECONDS_BETWEEN_LINES = 5.0

@@ -45,7 +45,7 @@ class Procedure:
 
 
 @dataclass(frozen=True)
-class Level:
+class Depth:
     """One depth of many trees: all nodes, in the order of their trees and parents."""
 
     tree: NDArray[np.int64]  # to which tree a node belongs
@@ -66,8 +66,8 @@ class Trees:
         trees: list[Tokens] = []
         values: list[NDArray[np.int64]] = []
         while len(trees) < count:
-            found, labels = self._round()
-            trees += found
+            accepted, labels = self._round()
+            trees += accepted
             values.append(labels)
         return trees[:count], np.concatenate(values)[:count].astype(np.uint8)
 
@@ -79,16 +79,16 @@ class Trees:
         if not kept.any():
             return [], np.zeros(0, dtype=np.int64)
         levels = [
-            Level(level.tree[mine], level.args[mine]) for level in levels for mine in [kept[level.tree]]
+            Depth(level.tree[mine], level.args[mine]) for level in levels for mine in [kept[level.tree]]
         ]
         return self._filled([level for level in levels if len(level.tree)], lengths[kept])
 
-    def _shapes(self) -> tuple[list[Level], NDArray[np.int64]]:
+    def _shapes(self) -> tuple[list[Depth], NDArray[np.int64]]:
         """One batch of trees without their digits and operators, and their lengths in tokens.
 
         A tree that has outgrown the window is not finished.
         """
-        levels: list[Level] = []
+        levels: list[Depth] = []
         lengths = np.zeros(self._batch, dtype=np.int64)
         tree = np.arange(self._batch)
         for depth, chances in enumerate(self._choices, start=1):
@@ -96,7 +96,7 @@ class Trees:
             if depth < self._procedure.max_depth:
                 place = np.searchsorted(chances, self._rng.random(len(tree)), side="right")
                 args = np.where(place > 0, place + 1, 0)
-            levels.append(Level(tree, args))
+            levels.append(Depth(tree, args))
             operators = tree[args > 0]
             lengths += np.bincount(tree, minlength=self._batch) + np.bincount(
                 operators, minlength=self._batch
@@ -108,7 +108,7 @@ class Trees:
         return levels, lengths
 
     def _filled(
-        self, levels: list[Level], lengths: NDArray[np.int64]
+        self, levels: list[Depth], lengths: NDArray[np.int64]
     ) -> tuple[list[Tokens], NDArray[np.int64]]:
         """Draws digits and operators, evaluates from the leaves up, writes tokens from the root down."""
         drawn = [self._rng.integers(np.where(level.args > 0, 4, 10)) for level in levels]
@@ -143,7 +143,7 @@ def tilted(procedure: Procedure, t: float) -> tuple[float, list[NDArray[np.float
     operator with k arguments (1 - leaf) / (max_args - 1) * e^(2 t + k g).
     """
     leaf, args = procedure.leaf_probability, np.arange(2, procedure.max_args + 1)
-    log_normaliser, mean = t, 1.0  # of the deepest level: a digit
+    log_normaliser, mean = t, 1.0  # belong to the deepest level: a digit
     chances = [np.ones(1)]
     for _ in range(procedure.max_depth - 1):
         operator = np.log((1 - leaf) / len(args)) + 2 * t + args * log_normaliser
@@ -168,8 +168,8 @@ def tilt(procedure: Procedure) -> float:
     return low
 
 
-def _operators(level: Level) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """(their places in the level, where their arguments start in the next, how many they have)."""
+def _operators(level: Depth) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Returns (their places in the level, where their arguments start in the next, how many they have)."""
     inner = np.flatnonzero(level.args)
     args = level.args[inner]
     return inner, np.cumsum(args) - args, args

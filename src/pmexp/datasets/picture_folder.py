@@ -12,7 +12,7 @@ SUFFIXES = (
     ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
 _OF_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
-_NAMED = 5  # of what was left out
+_NAMED = 5  # files that were left out are named, the others counted
 
 
 @dataclass
@@ -39,17 +39,17 @@ def pictures_of(folder: Path) -> Found:
 
     Raises UserError where there are none.
     """
-    found = Found()
+    pictures = Found()
     for path, is_picture in _walk(str(folder), {os.path.realpath(folder)}):
-        (found.pictures if is_picture else found.left_out).append(path)
-    if not found.pictures:
-        others = f"; it has {told(found.left_out)}" if found.left_out else ""
+        (pictures.pictures if is_picture else pictures.left_out).append(path)
+    if not pictures.pictures:
+        others = f"; it has {told(pictures.left_out)}" if pictures.left_out else ""
         raise UserError(f"dataset.path: {folder} holds no picture ({', '.join(SUFFIXES)}){others}")
-    return found
+    return pictures
 
 
 def told(paths: list[str], below: Path | None = None) -> str:
-    """Their number, and the first of them by name."""
+    """How many paths there are, and the first of them by name."""
     names = [os.path.relpath(path, below) if below else os.path.basename(path) for path in paths[:_NAMED]]
     printable = ", ".join(name.encode("utf-8", "backslashreplace").decode() for name in names)
     return f"{len(paths)}: {printable}" + (", ..." if len(paths) > _NAMED else "")

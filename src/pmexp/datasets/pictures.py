@@ -27,7 +27,7 @@ _TURNED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BITS, _WHITE_IS_ZERO = 258, (262, 0)  # of TIFF's tags: bits a sample, and the photometric one with its value
+_BITS, _WHITE_IS_ZERO = 258, (262, 0)  # TIFF's tags: bits a sample, and the photometric one with its value
 
 
 class Pictures:
@@ -48,7 +48,7 @@ class Pictures:
         return np.asarray(self.image(index))
 
     def image(self, index: int) -> Image.Image:
-        """The same as a picture of pillow."""
+        """Returns the picture at an index as pillow's."""
         row = int(self._rows[index])
         source = self._sources[row]
         name = source if isinstance(source, str) else f"picture {row} ({(source or {}).get('path')})"
@@ -88,7 +88,7 @@ def _shown(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1, upright, where the picture says nothing that can be read. pillow turns TIFF by itself."""
+    """The number of an orientation; 1, upright, where none can be read, and for TIFF, which pillow turns."""
     if image.format == "TIFF":
         return 1
     try:

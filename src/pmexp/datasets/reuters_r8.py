@@ -13,8 +13,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from pmexp.config import DatasetConfig
-from pmexp.datasets.base import Dataset, Split, carve
-from pmexp.datasets.cache import cache_folder
+from pmexp.datasets.base import Dataset, Split, cache_folder, carve
 from pmexp.datasets.labels import Labels, numbered
 from pmexp.datasets.tables import folder_of
 from pmexp.datasets.text_lines import reason, text_lines

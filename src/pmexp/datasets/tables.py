@@ -20,7 +20,7 @@ from pmexp.datasets.text_lines import reason
 from pmexp.errors import UserError
 
 SPLITS = {"train": ("train",), "val": ("validation", "dev", "val"), "test": ("test",)}
-_NAMED = 8  # of what was left out
+_NAMED = 8  # files that were left out are named, the others counted
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class Tables:
     splits: dict[str, Any]  # by train, val and test, as far as there are
     origin: str  # the folder, or the hub dataset with its commit and its place in the local cache
-    places: dict[str, str]  # of each split: the file, or the hub dataset
+    places: dict[str, str]  # by split: the file, or the hub dataset
     digest: str = ""  # the commit of a hub dataset
     left_out: str = ""  # files or splits that were not taken: how many and which
 
@@ -39,19 +39,19 @@ def tables(config: DatasetConfig, formats: Sequence[str] = FORMATS, empty_cell: 
 
     empty_cell: what a cell of a csv or tsv file without any character is.
     """
-    found = _from_folder(config, formats, empty_cell) if config.path else _from_hub(config)
-    if "train" not in found.splits:
+    loaded = _from_folder(config, formats, empty_cell) if config.path else _from_hub(config)
+    if "train" not in loaded.splits:
         raise UserError(
             f"dataset={config.name}: {config.path or config.hub_id} has no train split; "
             f"put train.{formats[0]} (or another of {', '.join(formats)}) there"
-            + (f"; {found.left_out}" if found.left_out else "")
+            + (f"; {loaded.left_out}" if loaded.left_out else "")
         )
-    for split, table in found.splits.items():
+    for split, table in loaded.splits.items():
         if not len(table):
-            raise UserError(f"dataset={config.name}: the {split} split ({found.places[split]}) has no rows")
-    if found.left_out:
-        log.info("dataset=%s: %s", config.name, found.left_out)
-    return found
+            raise UserError(f"dataset={config.name}: the {split} split ({loaded.places[split]}) has no rows")
+    if loaded.left_out:
+        log.info("dataset=%s: %s", config.name, loaded.left_out)
+    return loaded
 
 
 def column(config: DatasetConfig, table: Any, name: str, key: str, place: str = "") -> Any:
@@ -67,10 +67,10 @@ def column(config: DatasetConfig, table: Any, name: str, key: str, place: str = 
     return table[name]
 
 
-def texts(config: DatasetConfig, found: Tables, split: str, name: str) -> list[str]:
+def texts(config: DatasetConfig, tables: Tables, split: str, name: str) -> list[str]:
     """A column of text. Raises UserError, with file and row, for a cell that is missing or no text."""
-    place = found.places[split]
-    cells: list[str] = column(config, found.splits[split], name, "dataset.text_columns", place)[:]
+    place = tables.places[split]
+    cells: list[str] = column(config, tables.splits[split], name, "dataset.text_columns", place)[:]
     for row, cell in enumerate(cells, start=1):
         if isinstance(cell, str) and (cell.isascii() or is_unicode(cell)):
             continue
@@ -140,7 +140,7 @@ def _from_hub(config: DatasetConfig) -> Tables:
     # its retries say nothing more than the error
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        found = datasets.load_dataset(hub_id, config.hub_config, revision=config.revision)
+        loaded = datasets.load_dataset(hub_id, config.hub_config, revision=config.revision)
     except Exception as error:
         offline = " (offline mode is on)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise UserError(
@@ -148,15 +148,15 @@ def _from_hub(config: DatasetConfig) -> Tables:
             f"fetch it on a machine with network with python -m pmexp.data dataset={config.name}, or put its "
             "splits as train, validation and test in one folder and set dataset.path=<folder>"
         ) from None
-    chosen = {split: [stem for stem in stems if stem in found] for split, stems in SPLITS.items()}
+    chosen = {split: [stem for stem in stems if stem in loaded] for split, stems in SPLITS.items()}
     for split, stems in chosen.items():
         if len(stems) > 1:
             raise UserError(
                 f"dataset={config.name}: {stems[0]} and {stems[1]} of hub dataset {config.hub_id} both claim "
                 f"to be the {split} split; put the right one in a folder and set dataset.path=<folder>"
             )
-    splits = {split: found[stems[0]] for split, stems in chosen.items() if stems}
-    place = Path(next(iter(found.values())).cache_files[0]["filename"]).parent
+    splits = {split: loaded[stems[0]] for split, stems in chosen.items() if stems}
+    place = Path(next(iter(loaded.values())).cache_files[0]["filename"]).parent
     commit = _commit(config, place)
     taken = {stem for stems in chosen.values() for stem in stems}
     return Tables(
@@ -164,12 +164,12 @@ def _from_hub(config: DatasetConfig) -> Tables:
         f"hub {config.hub_id} at {commit} in {place}",
         dict.fromkeys(splits, f"hub {config.hub_id}"),
         f"commit:{commit}",
-        _left_out(set(found), taken, f"splits of hub {config.hub_id}", "those are taken that are named"),
+        _left_out(set(loaded), taken, f"splits of hub {config.hub_id}", "those are taken that are named"),
     )
 
 
 def _hub_id(config: DatasetConfig) -> str:
-    """The library reads files of the working folder for an id that is a path there, or a format like csv."""
+    """The id on the hub. Raises UserError for one that the library would take for a path here."""
     hub_id = config.hub_id
     if not hub_id:
         raise UserError(f"dataset.path: dataset={config.name} has no hub_id; set dataset.path=<folder>")

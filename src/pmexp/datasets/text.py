@@ -16,15 +16,15 @@ def load(config: DatasetConfig) -> Dataset:
         raise UserError(
             f"dataset.text_columns: {config.text_columns} must name one column of texts, or two of pairs"
         )
-    found = tables(config)
-    inputs = {split: _texts(config, found, split) for split in found.splits}
-    classes, numbers = numbered({split: _labels(config, found, split) for split in found.splits})
-    splits = {split: Split(inputs[split], numbers[split]) for split in found.splits}
+    loaded = tables(config)
+    inputs = {split: _texts(config, loaded, split) for split in loaded.splits}
+    classes, numbers = numbered({split: _labels(config, loaded, split) for split in loaded.splits})
+    splits = {split: Split(inputs[split], numbers[split]) for split in loaded.splits}
     # GLUE keeps the labels of test to itself and writes -1.
     unlabelled = {s: splits.pop(s) for s in ("val", "test") if s in splits and (splits[s].labels < 0).all()}
     if "val" in unlabelled:
         raise UserError(
-            f"dataset.label_column: the val split ({found.places['val']}) has no labels but {UNLABELLED}; "
+            f"dataset.label_column: the val split ({loaded.places['val']}) has no labels but {UNLABELLED}; "
             "label it, or remove it to have one carved from train"
         )
     train = splits["train"]
@@ -33,16 +33,16 @@ def load(config: DatasetConfig) -> Dataset:
     else:
         train, val = carve(train, config.val_fraction, "dataset.val_fraction")
     test, hidden = splits.get("test"), unlabelled.get("test")
-    return Dataset(train, val, test, classes, hidden, found.origin, found.digest, found.left_out)
+    return Dataset(train, val, test, classes, hidden, loaded.origin, loaded.digest, loaded.left_out)
 
 
-def _texts(config: DatasetConfig, found: Tables, split: str) -> list[tuple[str, ...]]:
-    columns = [texts(config, found, split, name) for name in config.text_columns]
+def _texts(config: DatasetConfig, loaded: Tables, split: str) -> list[tuple[str, ...]]:
+    columns = [texts(config, loaded, split, name) for name in config.text_columns]
     return list(zip(*columns, strict=True))
 
 
-def _labels(config: DatasetConfig, found: Tables, split: str) -> Labels:
-    table, place = found.splits[split], found.places[split]
+def _labels(config: DatasetConfig, loaded: Tables, split: str) -> Labels:
+    table, place = loaded.splits[split], loaded.places[split]
     if split == "test" and config.label_column not in table.column_names:
         return Labels(place, [UNLABELLED] * len(table))
     return Labels(place, column(config, table, config.label_column, "dataset.label_column", place)[:])

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pmexp.command.compose import compose
-from pmexp.command.keys import merged
+from pmexp.command.overrides import merged
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
 from pmexp.fit.options import FitOptions
@@ -16,7 +16,7 @@ LENGTH_MULTIPLE = 64  # tokens; what the search tells apart
 
 @dataclass(frozen=True)
 class Answer:
-    asked: Probe  # of the run as it is configured
+    asked: Probe  # tries the run as it is configured
     largest: int | None  # batch or length; None: not even the smallest fits
     probes: list[Probe]
     config: RunConfig
@@ -41,7 +41,7 @@ class Answer:
 
 
 def answer(options: FitOptions) -> Answer:
-    """Raises UserError, or an error of Hydra, for a configuration that cannot be run."""
+    """Answers the options. Raises UserError, or an error of Hydra, for what cannot be run."""
     config = compose(options.overrides)
     batch, length = _samples_at_once(config), config.dataset.max_length
     if options.what == "length" and config.model.takes_images:
@@ -76,7 +76,7 @@ def answer(options: FitOptions) -> Answer:
 
 
 def _samples_at_once(config: RunConfig) -> int:
-    """Of one process."""
+    """Returns the samples that one process runs at once."""
     return (config.train.batch_size or 1) // config.train.accumulate // config.system.processes
 
 

@@ -1,48 +1,29 @@
-"""The command: keys in, exit code out."""
+"""Reads the keys, answers, and returns an exit code."""
 
 import json
 import logging
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pmexp.command.exit_code import exit_code
+from pmexp.command.explain import explained
+from pmexp.command_line import Given
 from pmexp.errors import UserError
-from pmexp.fit.options import FitOptions, fit_options
-from pmexp.masking import masked_arguments
-
-_USAGE = """\
-python -m pmexp.fit [key=value ...]   does a training step fit into memory, and what is the largest that does?
-  method=simulate         predicts the peak; needs no GPU, no data, no checkpoint (default)
-  method=measure          real steps on the run's device, with its data
-  what=batch              the largest batch that one process runs at once (default), or what=length: the
-                          longest text in steps of 64
-  budget_gb=80            memory of the device, in 10^9 bytes
-  global_batch=N          samples a step: only what divides it is tried, and gradients are accumulated;
-                          method=measure takes train.batch_size
-  table=FILE.yaml         a table of tasks by variants or other arms, by simulation; see fit/table.py
-  out=FILE                writes the answer there: JSON, or the table as Markdown
-  every key of pmexp.train, such as model=tinybert dataset=reuters-r8 variant=pm-drop train.batch_size=64
-"""
+from pmexp.fit.options import COMMAND, FitOptions, fit_options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 answered, 2 bad input, 130 interrupted."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(given):
-        print(_USAGE, end="")
-        return 0
+    return COMMAND.run(arguments, _answer)
+
+
+@explained()
+def _answer(given: Given) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    return exit_code(lambda: _answer(given))
-
-
-def _answer(arguments: list[str]) -> None:
-    options = fit_options(arguments)
+    options = fit_options(given)
     if options.out is not None:
         _check_out(options.out)
-    text = _run(options, shlex.join(["python", "-m", "pmexp.fit", *masked_arguments(arguments)]))
+    text = _run(options, given.again())
     if options.out is not None:
         options.out.write_text(text)
         print(options.out)
@@ -61,8 +42,8 @@ def _run(options: FitOptions, command: str) -> str:
         markdown = table(options, command)
         print(markdown, end="")
         return markdown
-    found = answer(options)
-    record = found.record(options)
+    answered = answer(options)
+    record = answered.record(options)
     if options.method == "simulate":
         record["not_modelled"] = list(NOT_MODELLED)
     cuda = options.method == "measure" and torch.cuda.is_available()
@@ -91,7 +72,7 @@ def _gib(size: int) -> str:
 
 
 def _check_out(out: Path) -> None:
-    """Before minutes of work: the file's folder has to be there or to be made."""
+    """Makes the file's folder, before minutes of work. Raises UserError where it cannot be made."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

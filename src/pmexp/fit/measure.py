@@ -60,7 +60,7 @@ def _peak(training: Training, budget_bytes: int) -> tuple[int, dict[str, int]]:
 
 
 def _clean() -> None:
-    """The next probe finds what the first one found."""
+    """Frees memory, so that the next probe finds what the first one found."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,40 +1,63 @@
 """The keys of the command, checked. Imports no torch: a wrong key is answered at once."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmexp.command.keys import one_of, own_keys, path_of
+from pmexp.command.schema import RUN_KEYS
+from pmexp.command_line import Command, Given, Key
 from pmexp.errors import UserError
 
-METHODS = ("simulate", "measure")
-WHATS = ("batch", "length")
-_KEYS = ("method", "what", "budget_gb", "global_batch", "table", "out")
+COMMAND = Command(
+    "pmexp.fit",
+    "does a training step fit into memory, and what is the largest that does?",
+    (
+        Key(
+            "method",
+            "simulate predicts the peak without GPU, data and checkpoint; measure takes real steps",
+            "simulate",
+            ("simulate", "measure"),
+        ),
+        Key(
+            "what",
+            "what is searched: the largest batch that one process runs at once, or the longest text",
+            "batch",
+            ("batch", "length"),
+        ),
+        Key("budget_gb", "memory of the device, in 10^9 bytes", "80"),
+        Key(
+            "global_batch",
+            "samples a step: only what divides it is tried, and gradients are accumulated; without it "
+            "method=measure takes train.batch_size",
+        ),
+        Key("table", "a YAML file with tasks and arms: a table of them, by simulation"),
+        Key("out", "the file that is written: JSON, or the table as Markdown"),
+    ),
+    others=RUN_KEYS,
+)
 _GB = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
     method: str
-    what: str  # of these the largest that fits is searched
+    what: str  # says what is searched: the largest batch or length that fits
     budget_bytes: int
     global_batch: int | None  # samples a step; micro-batches divide it
     table: Path | None
     out: Path | None
-    overrides: tuple[str, ...]  # of the run configuration
+    overrides: tuple[str, ...]  # change the run configuration
 
 
-def fit_options(arguments: Sequence[str]) -> FitOptions:
-    """Raises UserError for a wrong value; what is not a key of this command is an override of the run."""
-    given, others = own_keys(arguments, _KEYS)
+def fit_options(given: Given) -> FitOptions:
+    """The options that were given. Raises UserError for a wrong value."""
     options = FitOptions(
-        method=one_of("method", given.get("method", "simulate"), METHODS),
-        what=one_of("what", given.get("what", "batch"), WHATS),
-        budget_bytes=round(_positive("budget_gb", given.get("budget_gb", "80")) * _GB),
-        global_batch=_count("global_batch", given["global_batch"]) if "global_batch" in given else None,
-        table=path_of(given, "table"),
-        out=path_of(given, "out"),
-        overrides=tuple(others),
+        method=given["method"],
+        what=given["what"],
+        budget_bytes=round(_positive("budget_gb", given["budget_gb"]) * _GB),
+        global_batch=_count("global_batch", given["global_batch"]) if given["global_batch"] else None,
+        table=given.path("table"),
+        out=given.path("out"),
+        overrides=given.others,
     )
     if options.global_batch and options.what == "length":
         raise UserError(f"global_batch={options.global_batch}: is of what=batch; leave it out")

@@ -10,7 +10,7 @@ _LONGEST = 2**22  # samples or tokens; what no budget reaches
 
 @dataclass(frozen=True)
 class Probe:
-    """One try. `peak_bytes` is None where the device ran out of memory before there was a peak."""
+    """One value that was tried. `peak_bytes` is None where memory ran out before there was a peak."""
 
     value: int
     peak_bytes: int | None

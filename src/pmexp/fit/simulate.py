@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from torch import nn
 
-from pmexp import variants
 from pmexp.config import SHARDING, Device, Part, RunConfig
 from pmexp.errors import UserError
 from pmexp.fit.search import Probe
 from pmexp.fit.skeleton import batch_shapes, skeleton
 from pmexp.simulation import Prediction, predict, sharding_of
 from pmexp.systems.system import System
+from pmexp.variants.replace import apply_variant
 
 
 def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) -> Prediction:
@@ -32,7 +32,7 @@ def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) ->
 
     def prepare(module: nn.Module) -> None:
         system.before_variant(module)
-        variants.apply(module, config.variant)
+        apply_variant(module, config.variant)
         for part in system.parts:  # and no move to a device, where the module is already
             part.prepare(module)
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-from pmexp.command.keys import merged
+from pmexp.command.overrides import merged
 from pmexp.errors import UserError, first_line
 from pmexp.fit.answer import LENGTH_MULTIPLE, Answer, answer
-from pmexp.fit.options import FitOptions, fit_options
+from pmexp.fit.options import COMMAND, FitOptions, fit_options
 from pmexp.simulation import NOT_MODELLED
 
 _GIB = 2**30
@@ -42,7 +42,7 @@ def table(options: FitOptions, command: str) -> str:
 def _rows(task: str, plan: dict[str, Any], options: FitOptions) -> list[str]:
     def asked(arm: str, *keys: str) -> FitOptions:
         given = merged([*map(str, plan["tasks"][task]), arm, *options.overrides], keys)
-        return replace(fit_options(given), budget_bytes=options.budget_bytes)
+        return replace(fit_options(COMMAND.read(given)), budget_bytes=options.budget_bytes)
 
     @cache
     def longest(arm: str) -> str:

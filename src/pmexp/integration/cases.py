@@ -7,7 +7,7 @@ from pmexp.command.compose import compose, compose_part
 from pmexp.command.schema import options
 from pmexp.config import Attention, Device, ModelConfig, ModelKind, Part, RunConfig
 from pmexp.config.kinds import KINDS
-from pmexp.integration.reach import Reach, reach, skeleton
+from pmexp.integration.reach import Reach, on_meta, reach
 
 LENGTH = 512  # tokens of the sample
 VARIANTS = ("baseline", "pm-drop", "pm-drop-recompute")
@@ -29,7 +29,7 @@ class Case:
 
 
 def names() -> list[str]:
-    """Every option of conf/model, and every architecture that none of them is of."""
+    """Returns every option of conf/model, and every architecture that none of them has."""
     named = options("model")
     covered = {configuration(name).model.kind for name in named}
     return named + [kind.name for kind in KINDS if kind not in covered]
@@ -41,19 +41,19 @@ def configuration(name: str) -> RunConfig:
     if name in ModelKind.__members__:
         model = ModelConfig(name=name, kind=ModelKind[name])
     else:
-        found = compose_part("model", [f"model={name}"])
-        assert isinstance(found, ModelConfig)
-        model = found
+        part = compose_part("model", [f"model={name}"])
+        assert isinstance(part, ModelConfig)
+        model = part
     run = compose(() if model.takes_images else _TEXT_RUN)
     return replace(run, model=model, system=replace(run.system, device=Device.cpu))
 
 
 @cache
 def cases(name: str) -> tuple[Case, ...]:
-    """Eager attention, sdpa where the model has it, and system=flash for two models."""
+    """Returns the cases: eager attention, sdpa where the model has it, and system=flash for two models."""
     eager = configuration(name)
     wanted = {"eager": eager}
-    has_sdpa = bool(skeleton(eager)._supports_sdpa)
+    has_sdpa = bool(on_meta(eager)._supports_sdpa)
     if has_sdpa:
         wanted["sdpa"] = replace(eager, model=replace(eager.model, attention=Attention.sdpa))
     if name in _WITH_FLASH:

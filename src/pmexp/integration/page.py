@@ -11,7 +11,7 @@ from pmexp.command.schema import conf_folder
 from pmexp.config import RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.integration.cases import LENGTH, Case, cases, configuration, names
-from pmexp.integration.reach import ASKS_FOR_VALUES, CUT_LAYERS, Call, skeleton
+from pmexp.integration.reach import ASKS_FOR_VALUES, CUT_LAYERS, Call, on_meta
 
 LINES = (
     "from pmexp.packed_dropout import PackedDropout, replace_dropout",
@@ -62,11 +62,11 @@ def page(command: str) -> str:
 def section(name: str) -> str:
     """The section of one of `names()`."""
     config = configuration(name)
-    attentions: dict[str, list[str]] = {}  # of each row
+    attentions: dict[str, list[str]] = {}  # by row
     for case in cases(name):
         for row in _places(case):
             attentions.setdefault(row, []).append(case.attention)
-    rows = [f"| {', '.join(found)} | {row} |" for row, found in attentions.items()]
+    rows = [f"| {', '.join(names)} | {row} |" for row, names in attentions.items()]
     about = [*_description(name), f"Rates: {_rates(config)}.", _measurement(config)]
     return "\n".join([f"## {name}", "", *about, "", *_PLACES, *rows])
 
@@ -79,7 +79,7 @@ def summary(name: str, case: Case) -> str:
         f"[{name}](#{name})",
         case.attention,
         f"{len(LINES)}" + ' and `attn_implementation="eager"`' * case.asked_for,
-        *(str(len(found)) for found in (report.modules, report.functions, report.left)),
+        *(str(len(part)) for part in (report.modules, report.functions, report.left)),
         f"{packed.packed_elements / packed.elements:.1%} of {packed.elements:,}",
         f"{recomputing.recomputed_elements / recomputing.elements:.1%}",
     ]
@@ -119,7 +119,7 @@ def _description(name: str) -> list[str]:
 
 def _rates(config: RunConfig) -> str:
     """The fields of the transformers configuration, with its own value where that is another one."""
-    kind, chosen = KINDS[config.model.kind], skeleton(config).config
+    kind, chosen = KINDS[config.model.kind], on_meta(config).config
     own = CONFIG_MAPPING[kind.model_type]()
     said = []
     for name in (*kind.hidden_dropout, *kind.attention_dropout):

@@ -15,16 +15,17 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from pmexp import models, variants
+from pmexp import models
 from pmexp.config import ModelKind, RunConfig, VariantConfig
 from pmexp.models.base import from_architecture
 from pmexp.packed_dropout import ReplacementReport, packed_dropout
 from pmexp.packed_dropout.recompute import matmul_of_dropped, packed_dropout_and_bits
 from pmexp.simulation.internals import fake_tensors
 from pmexp.systems.system import System
+from pmexp.variants.replace import apply_variant
 
 ASKS_FOR_VALUES = (ModelKind.longformer,)  # whether there is a global token
-CUT_LAYERS = 2  # of the copy on the CPU
+CUT_LAYERS = 2  # that the copy on the CPU has
 
 _PACKED = (packed_dropout, packed_dropout_and_bits)
 _STOCK = (
@@ -48,18 +49,18 @@ class Call:
 class Reach:
     """What a variant did to a model, and what one forward of it called."""
 
-    report: ReplacementReport  # of the whole model
+    report: ReplacementReport  # says what became of the whole model
     calls: tuple[Call, ...]
     recomputed_elements: int  # whose dropped values are made again in backward, and not saved
 
     @property
     def elements(self) -> int:
-        """Those that pass a dropout whose rate is above 0."""
+        """The number of elements that pass a dropout whose rate is above 0."""
         return sum(call.elements for call in self.calls if call.p > 0)
 
     @property
     def packed_elements(self) -> int:
-        """Of these, those that the method drops."""
+        """The number of those elements that the method drops."""
         return sum(call.elements for call in self.calls if call.p > 0 and call.packed)
 
 
@@ -70,7 +71,7 @@ def reach(config: RunConfig, variant: VariantConfig, length: int) -> Reach:
 
     Raises UserError for a part that the model cannot have, or where there is nothing to replace.
     """
-    module = skeleton(config)
+    module = on_meta(config)
     report = _put_in(module, config, variant)
     if config.model.kind not in ASKS_FOR_VALUES:
         with fake_tensors():
@@ -80,22 +81,22 @@ def reach(config: RunConfig, variant: VariantConfig, length: int) -> Reach:
     return Reach(report, *_forward(cut, config, length))
 
 
-def skeleton(config: RunConfig) -> PreTrainedModel:
-    """The whole model on the meta device."""
+def on_meta(config: RunConfig) -> PreTrainedModel:
+    """Returns the whole model, untrained, on the meta device: with shapes and without numbers."""
     with torch.device("meta"):
         return models.untrained(config, _CLASSES)
 
 
 def _put_in(module: nn.Module, config: RunConfig, variant: VariantConfig) -> ReplacementReport:
     System(config.system).before_variant(module)
-    return variants.apply(module, variant)
+    return apply_variant(module, variant)
 
 
 def _forward(module: nn.Module, config: RunConfig, length: int) -> tuple[tuple[Call, ...], int]:
     sample = _sample(config, length)
-    with _places(module.train()) as places, _Calls(places) as found:
+    with _places(module.train()) as places, _Calls(places) as noted:
         module(**sample)
-    return tuple(found.calls), found.recomputed
+    return tuple(noted.calls), noted.recomputed
 
 
 def _cut(config: RunConfig) -> RunConfig:

@@ -18,6 +18,7 @@ from pmexp.masking.values import MASK, SHAPES, without_random_letters
 __all__ = [
     "MASK",
     "address_holds_credential",
+    "credentials_in",
     "holds_credential",
     "masked",
     "masked_arguments",
@@ -35,6 +36,11 @@ def masked(text: str, environment: Mapping[str, str] = os.environ) -> str:
     such as password or api_key is given, letters in disorder, and the values of environment variables of such
     names. Masking twice is masking once."""
     return without_random_letters(_certain(_without_known(text, environment)))
+
+
+def credentials_in(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those of its variables that masked() looks for: who masks thousands of texts passes them."""
+    return {name: value for name, value in environment.items() if names_credential(name)}
 
 
 @lru_cache(maxsize=4096)  # a sweep asks the same of each run

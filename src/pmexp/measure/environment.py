@@ -5,18 +5,26 @@ import platform
 import socket
 import subprocess
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from pmexp.packed_dropout import backend, torch_rng_record
 
+
+def _version(package: str) -> str:
+    """The version that is installed; words for a package that is imported from elsewhere."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 GIT = ["git", "-C", str(Path(__file__).parent)]
 # Read once, when the parent of all workers imports this: reading metadata takes longer than starting a run.
-_VERSIONS = {
-    f"version_{name}": version(name) for name in ("torch", "transformers", "numpy", "hydra-core", "mlflow")
-}
+_PACKAGES = ("pmexp", "torch", "transformers", "numpy", "hydra-core", "mlflow")
+_VERSIONS = {f"version_{name}": _version(name) for name in _PACKAGES}
 
 
 def environment(device: torch.device) -> dict[str, str | int]:

@@ -11,17 +11,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pmexp.measure.compiled import compiled_parts
-from pmexp.packed_dropout import (
-    ReplacementReport,
-    forward_unpack_dropout,
-    packed_bias_dropout_add,
-    packed_dropout,
-    seeded_dropout,
-)
+from pmexp.packed_dropout import ReplacementReport, packed_bias_dropout_add, packed_dropout
 from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
 from pmexp.packed_dropout.draws import Draw
 from pmexp.packed_dropout.recompute import matmul_of_dropped, packed_dropout_and_bits
 from pmexp.packed_dropout.saved_masks import Saved, restore, save
+from pmexp.variants.forward_unpack import forward_unpack_dropout
+from pmexp.variants.seeded import seeded_dropout
 
 _DROPOUT_CALLS = {
     *(F.dropout, torch.dropout, torch.dropout_, torch.native_dropout),

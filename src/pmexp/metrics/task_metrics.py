@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the configuration reads the names below: importing numpy is
 
     Labels = NDArray[np.int64]  # (samples,)
     Scores = NDArray[np.float32]  # (samples, classes), the highest for the predicted class
+    Shares = NDArray[np.float64]  # (classes,), of the samples, by their true class
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TaskMetric:
+    """Says how well a task was learned.
+
+    `chance`: what an answer reaches that is the same for every sample, by the share of each class; a model
+    that scores no better has learned nothing.
+    """
+
     compute: Callable[[Evaluation], float]
+    chance: Callable[["Shares"], float]
     unit: str
     direction: Literal["min", "max"]
     label: str
@@ -62,11 +70,34 @@ def perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
+def largest(shares: "Shares", classes: int = 1) -> float:
+    """Share of the samples that are in one of the `classes` most frequent classes."""
+    return float(sum(sorted(shares)[-classes:]))
+
+
+def f1_of_ones(shares: "Shares") -> float:
+    """F1 of class 1 where every sample of a two-class task is said to be in it."""
+    return float(2 * shares[1] / (1 + shares[1]))
+
+
+def perplexity_of_shares(shares: "Shares") -> float:
+    """Perplexity of the classes' own frequencies: their number, where all are alike."""
+    return math.exp(-sum(float(share) * math.log(share) for share in shares if share > 0))
+
+
 TASK_METRICS: dict[str, TaskMetric] = {
     "accuracy": TaskMetric(
-        lambda found: accuracy(found.predicted, found.true), "fraction", "max", "accuracy"
+        lambda result: accuracy(result.predicted, result.true), largest, "fraction", "max", "accuracy"
     ),
-    "f1": TaskMetric(lambda found: f1(found.predicted, found.true), "fraction", "max", "F1"),
-    "top5": TaskMetric(lambda found: top5(found.scores, found.true), "fraction", "max", "top-5 accuracy"),
-    "perplexity": TaskMetric(lambda found: perplexity(found.loss), "1", "min", "perplexity", "masked_lm"),
+    "f1": TaskMetric(lambda result: f1(result.predicted, result.true), f1_of_ones, "fraction", "max", "F1"),
+    "top5": TaskMetric(
+        lambda result: top5(result.scores, result.true),
+        lambda shares: largest(shares, 5),
+        "fraction",
+        "max",
+        "top-5 accuracy",
+    ),
+    "perplexity": TaskMetric(
+        lambda result: perplexity(result.loss), perplexity_of_shares, "1", "min", "perplexity", "masked_lm"
+    ),
 }

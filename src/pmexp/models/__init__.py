@@ -1,4 +1,4 @@
-"""Models of transformers, with the encoding of a dataset's inputs that each one takes."""
+"""Makes models of transformers, with the encoding of a dataset's inputs that each one takes."""
 
 from transformers import PreTrainedModel
 
@@ -9,7 +9,7 @@ from pmexp.models.base import TaskModel
 
 
 def build(config: RunConfig, dataset: Dataset) -> TaskModel:
-    """The model, in fp32 on the CPU, drawn from torch's default generator where it has no checkpoint.
+    """Returns the model, in fp32 on the CPU, drawn from torch's default generator where it has no checkpoint.
 
     Raises UserError when the checkpoint cannot be had or does not fit the configuration.
     """

@@ -1,4 +1,4 @@
-"""What every model is to the training loop, and how its configuration is made from ours."""
+"""Defines what every model is to the training loop, and makes its configuration from ours."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class TaskModel:
-    """A module called as ``module(**inputs).logits``.
+    """A module that is called as ``module(**inputs).logits``.
 
     logits: (samples, classes), or (samples, positions, vocabulary) of a language model.
     """
@@ -28,9 +28,9 @@ class TaskModel:
     module: nn.Module
     examples: Callable[[Split, int], Examples]  # encodes a split, texts to so many tokens
     tokens_per_sample: int  # positions the model processes, padding included
-    weights: str  # where they came from
-    architecture: str = ""  # what a checkpoint has otherwise than `model.architecture`
-    digest: str = ""  # of a checkpoint's files, or its commit on the hub
+    weights: str  # says where they came from
+    architecture: str = ""  # says what a checkpoint has otherwise than `model.architecture`
+    digest: str = ""  # digest of a checkpoint's files, or its commit on the hub
 
 
 def hf_fields(config: RunConfig, classes: int) -> dict[str, Any]:
@@ -51,13 +51,15 @@ def hf_fields(config: RunConfig, classes: int) -> dict[str, Any]:
 
 def configuration_class(kind: ModelKind) -> type[PretrainedConfig]:
     """transformers' class for configurations of this architecture."""
-    found: type[PretrainedConfig] = CONFIG_MAPPING[KINDS[kind].model_type]
-    return found
+    cls: type[PretrainedConfig] = CONFIG_MAPPING[KINDS[kind].model_type]
+    return cls
 
 
 def own_fields(cls: type[PretrainedConfig]) -> set[str]:
-    """The fields that make an architecture: without those that every model of transformers has, such as
-    its dtype and what it returns, which are a run's own choice."""
+    """Returns the fields that make an architecture.
+
+    Those that every model of transformers has, such as its dtype and what it returns, are a run's own choice.
+    """
     return (set(cls().to_dict()) | set(cls.attribute_map)) - set(PretrainedConfig().to_dict())
 
 
@@ -117,13 +119,13 @@ def with_stated_rates(config: RunConfig, saved: dict[str, Any]) -> dict[str, Any
     return saved
 
 
-def otherwise_than_stated(config: RunConfig, found: PretrainedConfig) -> str:
+def otherwise_than_stated(config: RunConfig, actual: PretrainedConfig) -> str:
     """The fields that a model has otherwise than `model.architecture` states them; empty where all agree.
 
     Sizes are a checkpoint's own; the dropout rates of a variant are meant to differ.
     """
     stated = config.model.architecture
     sizes = set(stated) - KINDS[config.model.kind].rates
-    others = sorted(key for key in sizes if getattr(found, key) != stated[key])
-    told = [f"{key} {getattr(found, key)} (model={config.model.name}: {stated[key]})" for key in others]
+    others = sorted(key for key in sizes if getattr(actual, key) != stated[key])
+    told = [f"{key} {getattr(actual, key)} (model={config.model.name}: {stated[key]})" for key in others]
     return ", ".join(told)

@@ -1,6 +1,6 @@
-"""Checkpoints: a local folder, or the hub's snapshot of it in the local cache, and what is loaded from it.
+"""Loads checkpoints from a local folder or the hub's snapshot in the local cache.
 
-Of a folder's config.json the fields of the architecture are taken. What every model of transformers has
+The fields of the architecture are taken from a folder's config.json. What every model of transformers has
 besides (dtype, attention, kernels, code, outputs, labels) and the dropout rates that `model.architecture`
 states are the run's own choice. Weights become fp32, whatever they were saved in.
 """
@@ -37,7 +37,7 @@ from pmexp.models.checkpoint_files import (
 
 log = logging.getLogger(__name__)
 
-_LONGEST_REASON = 240  # characters of another library's message
+_LONGEST_REASON = 240  # so many characters of another library's message are shown
 
 _T = TypeVar("_T")
 
@@ -46,9 +46,9 @@ class Loaded(NamedTuple):
     """A checkpoint's model, and what the run's record says of it."""
 
     module: PreTrainedModel
-    weights: str  # where they came from, and which did not
-    architecture: str  # what differs from `model.architecture`
-    digest: str = ""  # of the files, or the commit on the hub
+    weights: str  # says where they came from, and which did not
+    architecture: str  # says what differs from `model.architecture`
+    digest: str = ""  # digest of the files, or the commit on the hub
 
 
 def locate(config: ModelConfig) -> Path:
@@ -67,9 +67,8 @@ def _from_hub(config: ModelConfig) -> Path:
     from huggingface_hub import snapshot_download
 
     assert config.hub_id is not None
-    logging.getLogger("huggingface_hub").setLevel(
-        logging.ERROR
-    )  # its retries say nothing more than the error
+    # The hub's retries log nothing that the error does not say.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return Path(snapshot_download(config.hub_id, revision=config.revision, allow_patterns=list(PATTERNS)))
     except Exception as error:
@@ -88,7 +87,7 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
     model has.
     """
     check_architecture(config)
-    digest = digest_of_folder(folder)  # before it is read
+    digest = digest_of_folder(folder)  # taken before the folder is read
     hf_config = from_folder("configuration", folder, lambda _: _configuration(folder, config, len(classes)))
     different = otherwise_than_stated(config, hf_config)
     if different:
@@ -110,7 +109,7 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
             config=hf_config,
             state_dict={name: _owned(tensor) for name, tensor in saved.items()},
             dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # those of another task's classifier; any other is refused below
+            ignore_mismatched_sizes=True,  # another task's classifier has such; any other is refused below
             output_loading_info=True,
         ),
     )
@@ -127,12 +126,12 @@ def load_tokenizer(folder: Path, config: RunConfig) -> Any:
 
     def load(folder: Path) -> Any:
         with tokenizer_files(folder) as files:
-            found = AutoTokenizer.from_pretrained(
+            tokenizer = AutoTokenizer.from_pretrained(
                 files, config=hf_config, trust_remote_code=False, local_files_only=True
             )
-        if not set(found.get_vocab().values()) - set(found.all_special_ids):
+        if not set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids):
             raise FileNotFoundError(NO_VOCABULARY)
-        return found
+        return tokenizer
 
     tokenizer = from_folder("tokenizer", folder, load)
     tokenizer.name_or_path = str(folder)
@@ -179,7 +178,7 @@ def _fitted(
     def place(name: str) -> str:
         return name.removeprefix(f"{model.base_model_prefix}.").partition(".")[0]
 
-    body = {name for name, _ in model.base_model.named_children()} - {"pooler"}  # which not every task has
+    body = {name for name, _ in model.base_model.named_children()} - {"pooler"}  # not every task has a pooler
     fresh = sorted({entry[0] for entry in info["mismatched_keys"]} | set(info["missing_keys"]))
     if lacking := [name for name in fresh if place(name) in body]:
         raise UserError(
@@ -199,12 +198,12 @@ def _fitted(
 
 
 def _is_weight(tensor: Tensor) -> bool:
-    """Constants that older versions saved, position numbers and causal masks, are none."""
+    """Whether a tensor is a weight: position numbers and causal masks of older versions are none."""
     return tensor.is_floating_point() and tensor.ndim > 0
 
 
 def _owned(tensor: Tensor) -> Tensor:
-    """A copy in fp32: as it was read it is a window on the file, and changes or ends with it."""
+    """Returns a copy in fp32: what was read is a window on the file, and changes or ends with it."""
     return tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()
 
 
@@ -213,7 +212,7 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def from_folder(what: str, folder: Path, load: Callable[[Path], _T]) -> _T:
-    """`load(folder)` with whatever goes wrong as a UserError."""
+    """Returns `load(folder)`, and raises UserError for whatever goes wrong."""
     try:
         return load(folder)
     except UserError:

@@ -1,4 +1,4 @@
-"""What is read of a checkpoint's folder: its own files, and of their settings data alone.
+"""Reads a checkpoint's folder: its own files, and of their settings data alone.
 
 Whatever else a folder may name, code, kernels, adapters or files elsewhere, is neither read nor run: each
 file is found by its own name here, and no library is handed the folder.
@@ -38,7 +38,7 @@ _TOKENIZER = (
 )
 NO_VOCABULARY = "it has no vocabulary: tokenizer.json, vocab.txt, vocab.json with merges.txt, or spm.model"
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
-_TOKENIZER_WORDS = (  # whose values are texts, lists or mappings; any other such value may be a path
+_TOKENIZER_WORDS = (  # their values are texts, lists or mappings; any other such value may be a path
     "added_tokens_decoder", "additional_special_tokens", "errors", "extra_special_tokens",
     "model_input_names", "never_split", "padding_side", "tokenizer_class", "truncation_side", "vocab_type",
 )  # fmt: skip
@@ -65,15 +65,15 @@ def check_folder(folder: Path) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Raises ValueError where it holds no JSON object."""
-    found = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(found, dict):
+    """Returns the JSON object that `file` holds. Raises ValueError where it holds none."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(settings, dict):
         raise ValueError(f"{file.name} is no JSON object")
-    return found
+    return settings
 
 
 def digest_of_folder(folder: Path) -> str:
-    """Of the files of a checkpoint that are read, by their content; empty where the folder is gone.
+    """Returns a digest of those files of a checkpoint that are read; empty where the folder is gone.
 
     For a snapshot in the hub's cache the commit that names it. Raises UserError where one cannot be read.
     """
@@ -118,10 +118,10 @@ def _shards(index: Path) -> list[Path]:
 def _tensors(file: Path) -> dict[str, Tensor]:
     if file.suffix == ".safetensors":
         return load_file(file)
-    found = torch.load(file, map_location="cpu", weights_only=True)
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    tensors = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise ValueError(f"{file.name} is no mapping of names to tensors")
-    return found
+    return tensors
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the training loop draws its batches from: rows of one split, encoded for one model."""
+"""Defines what the training loop draws its batches from: rows of one split, encoded for one model."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,7 +17,7 @@ from pmexp.models.images import ImageBatches
 IGNORED = -100  # a label that no loss and no metric counts, as in torch's cross_entropy
 EVALUATION = -1  # the epoch of examples that are evaluated: the same ones every time
 
-_CHOSEN, _MASKED, _RANDOM = 0.15, 0.8, 0.1  # Devlin et al., NAACL 2019, section 3.1
+_CHOSEN, _MASKED, _RANDOM = 0.15, 0.8, 0.1  # as in section 3.1 of Devlin et al., NAACL 2019
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Batch:
 
     @property
     def targets(self) -> int:
-        """Labels that count."""
+        """Returns how many labels count."""
         return int((self.labels != IGNORED).sum())
 
 
@@ -59,7 +59,7 @@ class TensorExamples:
 
 @dataclass(frozen=True)
 class MaskedTokens:
-    """Blocks of tokens of which some are hidden, to be guessed: BERT's masked language model.
+    """Hides some tokens of each block, to be guessed: BERT's masked language model.
 
     15 % of a block's tokens are chosen; of these 80 % become the mask token, 10 % a random one, 10 % stay.
     The choice is of (seed, epoch, row): another one in each epoch, one and the same in every evaluation.
@@ -68,7 +68,7 @@ class MaskedTokens:
     tokens: Tensor  # (blocks, positions) int32
     special: Tensor  # (blocks, positions) bool: [CLS], [SEP], padding; never chosen
     mask_token: int
-    vocabulary: int  # tokens that a random one is drawn from
+    vocabulary: int  # a random token is drawn from so many
     seed: int
 
     def __len__(self) -> int:
@@ -91,11 +91,11 @@ class MaskedTokens:
 
 @dataclass(frozen=True)
 class SymbolExamples:
-    """Sequences of symbols, each batch padded to the longest of its own, and to a multiple of 256."""
+    """Encodes sequences of symbols, each batch padded to the longest of its own, and to a multiple of 256."""
 
-    sequences: Lazy  # of token ids
+    sequences: Lazy  # each one holds token ids
     labels: Tensor  # (samples,) int64
-    longest: int  # tokens
+    longest: int  # in tokens
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -107,7 +107,7 @@ class SymbolExamples:
 
 
 class PictureExamples:
-    """Pictures decoded as they are asked for, augmented except in an evaluation.
+    """Decodes pictures as they are asked for, augmented except in an evaluation.
 
     labels: (samples,) int64. size: pixels of a side. Raises UserError at the first training batch where
     kornia is not installed.

@@ -1,4 +1,4 @@
-"""Vision transformers for image classification."""
+"""Makes vision transformers for image classification."""
 
 import logging
 from pathlib import Path
@@ -68,7 +68,7 @@ def _other_normalisation(folder: Path) -> str:
 
 def _check_images(module: PreTrainedModel, dataset: Dataset) -> None:
     vit, inputs = module.config, dataset.train.inputs
-    if isinstance(inputs, Pictures):  # RGB, and cut to the model's size
+    if isinstance(inputs, Pictures):  # these are RGB, and are cut to the model's size
         given: tuple[int, ...] = (3, vit.image_size, vit.image_size)
     else:
         assert isinstance(inputs, np.ndarray)

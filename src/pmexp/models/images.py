@@ -1,4 +1,4 @@
-"""From pictures of any size to batches of tensors: crop, augmentation, normalisation.
+"""Makes batches of tensors from pictures of any size: crop, augmentation, normalisation.
 
 Evaluation: the shorter side to 256 / 224 of the size (bicubic, as ViT's checkpoints were made for), the
 middle, normalised. Training: the same crop, a flip every second time, and RandAugment with 2 operations of
@@ -19,13 +19,15 @@ from pmexp.datasets.pictures import Pictures
 from pmexp.errors import UserError
 
 _SHORTER_SIDE = 256 / 224
-MEAN = STD = 0.5  # of ViT's checkpoints
+MEAN = STD = 0.5  # as ViT's checkpoints were trained
 _OPERATIONS, _MAGNITUDE = 2, 9
 
 
 class ImageBatches:
-    """Batches of `pictures`. What a training picture becomes depends on `seed`, the epoch and its row
-    alone, not on its batch or on what was drawn before: a resumed run sees the same pixels.
+    """Makes batches of `pictures`.
+
+    What a training picture becomes depends on `seed`, the epoch and its row alone, not on its batch or on
+    what was drawn before: a resumed run sees the same pixels.
 
     Call `batch` from one thread: augmentation borrows torch's generator and gives it back as it was.
     Raises UserError when training is asked for and kornia is not installed.
@@ -39,7 +41,7 @@ class ImageBatches:
         self._pool = ThreadPoolExecutor(threads)
 
     def batch(self, rows: Sequence[int], epoch: int = 0) -> Tensor:
-        """(rows, 3, size, size), float32, from -1 to 1."""
+        """Returns (rows, 3, size, size), float32, from -1 to 1."""
         crops = torch.from_numpy(np.stack(list(self._pool.map(self._crop, rows))))
         images = crops.permute(0, 3, 1, 2).to(torch.float32) / 255
         if self._augment is not None:

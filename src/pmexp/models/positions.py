@@ -1,4 +1,4 @@
-"""How long an input may be and is made, and position tables made longer by repeating the trained rows."""
+"""Says how long an input may be and is made, and makes position tables longer by repeating trained rows."""
 
 import torch
 from torch import nn
@@ -66,7 +66,7 @@ def check(length: int, module: PreTrainedModel, model: ModelConfig) -> None:
 
 
 def _first(table: nn.Embedding) -> int:
-    """The row of position 0: RoBERTa and Longformer keep those up to the padding's for none."""
+    """Returns the row of position 0: RoBERTa and Longformer use those up to the padding's for no position."""
     return 0 if table.padding_idx is None else table.padding_idx + 1
 
 
@@ -80,7 +80,7 @@ def _repeat(parent: nn.Module, positions: int) -> None:
     times = -(-positions // len(trained))
     weight = torch.cat([unused, trained.repeat(times, 1)[:positions]])
     setattr(parent, _TABLE, nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=table.padding_idx))
-    for name, buffer in list(parent.named_buffers(recurse=False)):  # position_ids and token_type_ids
+    for name, buffer in list(parent.named_buffers(recurse=False)):  # such as position_ids and token_type_ids
         if name == "position_ids":
             positions_of_rows = torch.arange(len(weight), device=buffer.device)
             parent.register_buffer(name, positions_of_rows.expand(1, -1), persistent=False)

@@ -1,4 +1,4 @@
-"""Text classifiers and masked language models, with the checkpoint's tokenizer or one trained here."""
+"""Makes text classifiers and masked language models, with the checkpoint's tokenizer or one trained here."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ _AUTO = {
     Objective.classification: AutoModelForSequenceClassification,
     Objective.masked_lm: AutoModelForMaskedLM,
 }
-_PADDED_POSITIONS = (ModelKind.roberta, ModelKind.longformer)  # rows up to the padding's are no position
+_PADDED_POSITIONS = (
+    ModelKind.roberta,
+    ModelKind.longformer,
+)  # their rows up to the padding's are no positions
 _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -131,8 +134,8 @@ def encoded(tokenizer: Any, split: Split, length: int) -> TensorExamples:
     """Each sample's text or pair of texts, cut and padded to `length` tokens."""
     assert isinstance(split.inputs, list)
     columns = [list(column) for column in zip(*split.inputs, strict=True)]
-    found = tokenizer(*columns, padding="max_length", truncation=True, max_length=length)
-    inputs = {name: torch.tensor(found[name], dtype=torch.int32) for name in _INPUTS if name in found}
+    encoding = tokenizer(*columns, padding="max_length", truncation=True, max_length=length)
+    inputs = {name: torch.tensor(encoding[name], dtype=torch.int32) for name in _INPUTS if name in encoding}
     return TensorExamples(inputs, torch.from_numpy(split.labels))
 
 

@@ -1,42 +1,32 @@
-"""PackedMask Dropout: unchanged training with dropout masks of one bit an element.
+"""Holds PackedMask Dropout: unchanged training with dropout masks of one bit an element.
 
 Usable alone; needs torch and nothing else.
 """
 
-from pmexp.packed_dropout import batching, gradients  # noqa: F401  register rules
+from pmexp.packed_dropout import batching, gradients  # noqa: F401  they register rules of torch
 from pmexp.packed_dropout.bias_dropout_add import packed_bias_dropout_add
 from pmexp.packed_dropout.cuda_rng import torch_rng_record
-from pmexp.packed_dropout.forward_unpack import ForwardUnpackDropout, forward_unpack_dropout
 from pmexp.packed_dropout.functional import packed_dropout
-from pmexp.packed_dropout.gates import PackedReLU, packed_gate, packed_relu
 from pmexp.packed_dropout.module import PackedDropout, set_mode
 from pmexp.packed_dropout.ops import backend
 from pmexp.packed_dropout.recompute import dropped_matmul, softmax_dropout_matmul
 from pmexp.packed_dropout.reference import pack_bits, unpack_bits
 from pmexp.packed_dropout.report import Place, ReplacementReport
 from pmexp.packed_dropout.saved_masks import pack_saved_masks
-from pmexp.packed_dropout.seeded import SeededDropout, seeded_dropout
 from pmexp.packed_dropout.surgery import recompute_attention, replace_dropout
 
 __all__ = [
-    "ForwardUnpackDropout",
     "PackedDropout",
-    "PackedReLU",
     "Place",
     "ReplacementReport",
-    "SeededDropout",
     "backend",
     "dropped_matmul",
-    "forward_unpack_dropout",
     "pack_bits",
     "pack_saved_masks",
     "packed_bias_dropout_add",
     "packed_dropout",
-    "packed_gate",
-    "packed_relu",
     "recompute_attention",
     "replace_dropout",
-    "seeded_dropout",
     "set_mode",
     "softmax_dropout_matmul",
     "torch_rng_record",

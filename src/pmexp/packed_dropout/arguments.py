@@ -1,4 +1,4 @@
-"""What a compiled backend checks and computes around its kernels: the same for every device."""
+"""Checks and computes what a compiled backend needs around its kernels, the same for every device."""
 
 from functools import lru_cache
 
@@ -11,7 +11,7 @@ kept_scale = lru_cache(maxsize=1024)(reference.kept_scale)
 
 
 def keep_threshold(p: float) -> int:
-    """What a 32-bit random word of a kept element is below."""
+    """Returns the number that the 32-bit random words of kept elements are below."""
     return round((1.0 - p) * 2**32)
 
 
@@ -38,5 +38,5 @@ def check_seed(seed: Tensor) -> None:
 
 
 def with_layout(x: Tensor, dense: Tensor, y: Tensor) -> Tensor:
-    """y, computed from the contiguous copy `dense` of x, in the layout of empty_like(x)."""
+    """Returns y, computed from the contiguous copy `dense` of x, in the layout of empty_like(x)."""
     return y if dense is x else torch.empty_like(x).copy_(y)

@@ -1,4 +1,4 @@
-"""How vmap runs the operators: one sample after the other, each with its own seed or mask where it has one.
+"""Has vmap run the operators: one sample after the other, each with its own seed or mask where it has one.
 
 Importing this module registers the rules.
 """
@@ -22,7 +22,7 @@ def _each_sample(operator: Any) -> Callable[..., tuple[Any, int]]:
         def result(sample: int) -> Any:
             return operator(*(arg if b is None else b[sample] for arg, b in zip(args, batched, strict=True)))
 
-        if info.batch_size == 0:  # what comes out has its shape all the same
+        if info.batch_size == 0:  # the result has its shape all the same
             batched = [b if b is None else b.new_zeros((1, *b.shape[1:])) for b in batched]
         results = [result(sample) for sample in range(max(info.batch_size, 1))]
         if isinstance(results[0], Tensor):

@@ -1,4 +1,4 @@
-"""packed_bias_dropout_add(): the end of a transformer's sub-layer in one pass over memory."""
+"""Defines packed_bias_dropout_add(), the end of a transformer's sub-layer in one pass over memory."""
 
 from typing import Any, cast
 

@@ -1,4 +1,7 @@
-"""Faults in stored masks, injected on purpose to learn how much of them training bears."""
+"""Injects faults into stored masks on purpose, to learn how many of them training bears.
+
+They strike between the draw of a mask and its saving, so packed_dropout calls this itself.
+"""
 
 import torch
 from torch import Tensor
@@ -7,7 +10,7 @@ from pmexp.packed_dropout import ops
 
 
 def flip_bits(packed: Tensor, values: int, rate: float, seed: Tensor) -> Tensor:
-    """`packed` with each of its first `values` bits flipped with probability `rate`.
+    """Returns `packed` with each of its first `values` bits flipped with probability `rate`.
 
     Args:
         packed: uint8, at least ceil(values / 8) of them; not changed.

@@ -1,4 +1,4 @@
-"""Which modules call functional dropout in their own code, found by reading their source.
+"""Finds, by reading their source, which modules call functional dropout in their own code.
 
 A transformers attention module hides its dropout: `forward` picks a function of its file
 (`eager_attention_forward`), and that function calls `nn.functional.dropout`. Swapping modules alone
@@ -24,11 +24,12 @@ from torch import nn
 
 @dataclass(frozen=True)
 class CallSites:
-    """Functional dropout in the code of one module class."""
+    """Where the code of one module class calls functional dropout."""
 
-    methods: frozenset[str] = frozenset()  # its own, which call it or a function of its file that does
-    eager_attention: bool = False  # in the function it runs only when attention is "eager"
-    rate_only: frozenset[str] = frozenset()  # attributes that are nn.Dropout but are read only for their `.p`
+    # These methods of its own call it, or call a function of its file that does.
+    methods: frozenset[str] = frozenset()
+    eager_attention: bool = False  # it calls it in the function that runs only for "eager" attention
+    rate_only: frozenset[str] = frozenset()  # nn.Dropout attributes that are read only for their `.p`
     source_missing: bool = False
 
     @property

@@ -1,4 +1,4 @@
-"""What serves CUDA tensors: the Triton kernels, or the torch reference.
+"""Chooses what serves CUDA tensors: the Triton kernels, or the torch reference.
 
 `PMEXP_CUDA_BACKEND` chooses, once, at the first call that needs it, so that a process without a CUDA tensor
 neither imports Triton nor touches the device:
@@ -21,7 +21,7 @@ ENVIRONMENT_VARIABLE = "PMEXP_CUDA_BACKEND"
 
 @cache
 def operators() -> Any:
-    """What has the operators as its attributes, and `name`, the name of the backend.
+    """Returns what has the operators as its attributes, and the backend's name as `name`.
 
     Raises RuntimeError for a backend that is unknown or not installed.
     """
@@ -33,7 +33,7 @@ def operators() -> Any:
     if choice == "reference" or not installed:
         functions = reference.OPERATORS | cuda_mapping.OPERATORS
         return SimpleNamespace(name="torch reference on cuda", **functions)
-    from pmexp.packed_dropout import triton_kernels  # takes a second, which CPU runs shall not pay
+    from pmexp.packed_dropout import triton_kernels  # the import takes a second, which CPU runs shall not pay
 
     return triton_kernels
 

@@ -1,4 +1,4 @@
-"""Which random word torch's own CUDA dropout gives to which element, in plain torch: slow and obvious.
+"""Says, in plain torch, which random word torch's own CUDA dropout gives to which element: slow and obvious.
 
 torch.native_dropout on CUDA (ATen/native/cuda/Dropout.cu) runs `threads` threads. Each has a Philox4x32-10
 stream: the key is the generator's seed, the counter (offset / 4 + call, thread) in two 64-bit halves, where
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pmexp.packed_dropout import reference
 
-_BLOCK = 256  # threads a CUDA block
+_BLOCK = 256  # threads in a CUDA block
 _WORD = 0xFFFFFFFF
 
 
@@ -33,7 +33,7 @@ def thread_count(numel: int, multiprocessors: int, threads_per_multiprocessor: i
 
 
 def offset_increment(numel: int, threads: int) -> int:
-    """By how much native_dropout advances the generator's offset."""
+    """Returns by how much native_dropout advances the generator's offset."""
     return 4 * ((numel - 1) // (4 * threads) + 1)
 
 

@@ -1,4 +1,4 @@
-"""rng="torch" on CUDA: the masks of nn.Dropout from the same generator state, without a byte mask.
+"""Draws for rng="torch" on CUDA the masks of nn.Dropout from the same generator state, without a byte mask.
 
 nn.Dropout runs torch.native_dropout there. Its draw is reproduced in one pass that packs (see cuda_mapping).
 Where that cannot be, native_dropout itself runs and its mask is packed: the same numbers at the cost of a
@@ -22,7 +22,7 @@ _reserving = RLock()
 
 
 def torch_rng_record() -> dict[str, int]:
-    """How the masks of rng="torch" on CUDA came about in this process, and how many.
+    """Returns how the masks of rng="torch" on CUDA came about in this process, and how many.
 
     Keys are "reproduced", and "packed native_dropout: <reason>". A place in a compiled graph counts once,
     when it is compiled. "seed by torch.randint: <reason>", once for a device, says that rng="philox" launches
@@ -69,8 +69,8 @@ def why_not_reproduced(x: Tensor) -> str | None:
 
 
 def reserve(device: torch.device, increment: int) -> Tensor:
-    """advance(), as (2,) int64 on the CPU, where reading them waits for nothing."""
-    seed, offset = advance(device, increment)  # of the seed's 64 bits the highest is int64's sign
+    """Returns what advance() does as (2,) int64 on the CPU, where reading them waits for nothing."""
+    seed, offset = advance(device, increment)  # the highest of the seed's 64 bits is int64's sign
     return torch.tensor([seed - (seed >> 63 << 64), offset], dtype=torch.int64, device="cpu")
 
 
@@ -91,7 +91,8 @@ def _take_offset(device: torch.device, increment: int) -> int:
     return offset
 
 
-# Advances the offset and returns the one before. Where native calls draw, theirs, under the generator's lock.
+# Advances the offset and returns the one before. Native calls put their own here, which takes the generator's
+# lock.
 take_offset: Callable[[torch.device, int], int] = _take_offset
 
 
@@ -126,7 +127,7 @@ def _mapping_holds(device: torch.device, dtype: torch.dtype) -> bool:
 
 @contextmanager
 def generator_for_comparison(device: torch.device) -> Iterator[torch.Generator]:
-    """The default generator of `device`, left as it was; no draw of another thread comes between."""
+    """Lends the default generator of `device`, which no other thread draws from, and leaves it as it was."""
     generator = default_generator(device)
     with _reserving:
         before = generator.get_offset()
@@ -155,12 +156,12 @@ count._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def default_generator(device: torch.device) -> torch.Generator:
-    """The one that torch's own operators draw from; `device` has an index."""
+    """Returns the generator that torch's own operators draw from; `device` has an index."""
     generator: torch.Generator = torch.cuda.default_generators[device.index]
     return generator
 
 
 def _multiprocessors(device: torch.device) -> tuple[int, int]:
-    """How many the device has, and the threads that one holds."""
+    """Returns how many multiprocessors the device has, and how many threads one holds."""
     properties: Any = torch.cuda.get_device_properties(device)
     return properties.multi_processor_count, properties.max_threads_per_multi_processor

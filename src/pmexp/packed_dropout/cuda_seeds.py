@@ -1,4 +1,4 @@
-"""Seeds of Philox masks on CUDA, computed on the host: those that torch.randint would draw there.
+"""Computes on the host the seeds of Philox masks on CUDA: those that torch.randint would draw there.
 
 torch.randint(0, 2**62, (1,)) launches a kernel for eight bytes: the first two words of one Philox call, whose
 key is the generator's seed and whose counter is a quarter of its offset. Both are known on the host. The same
@@ -16,14 +16,14 @@ import torch
 from pmexp.packed_dropout import cuda_rng, reference
 
 BELOW = 2**62  # seeds are drawn from [0, BELOW)
-_INCREMENT = 4  # of the generator's offset: one Philox call
+_INCREMENT = 4  # the generator's offset grows by one Philox call a seed
 _WORD = 0xFFFFFFFF
 _BLOCK_BITS = 9
-_BLOCK = 1 << _BLOCK_BITS  # neighbouring seeds
+_BLOCK = 1 << _BLOCK_BITS  # so many neighbouring seeds are computed at once
 _MOST_BLOCKS = 64
 _blocks: dict[
     tuple[int, int], tuple[int, ...]
-] = {}  # by seed and place; empty until a second one is asked for
+] = {}  # keyed by seed and place; a block stays empty until its second seed is asked for
 
 
 def known_on_host(device: torch.device) -> bool:
@@ -61,7 +61,7 @@ def cached_seed_at(seed: int, offset: int) -> int:
 
 
 def _seeds_of(seed: int, block: int) -> tuple[int, ...]:
-    with torch._C.DisableTorchFunction():  # of no interest to modes around
+    with torch._C.DisableTorchFunction():  # modes around shall not see these calls
         call = torch.arange(block << _BLOCK_BITS, block + 1 << _BLOCK_BITS, device="cpu")
         zero = torch.zeros_like(call)
         key = torch.tensor([seed & _WORD, seed >> 32], device="cpu").unbind()

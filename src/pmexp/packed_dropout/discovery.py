@@ -38,19 +38,19 @@ from pmexp.packed_dropout.routes import RecomputingRoute, run_under
 
 @dataclass
 class Run:
-    """What one forward in training showed."""
+    """Holds what one forward in training showed."""
 
-    names: dict[int, str]  # of the modules, by identity
+    names: dict[int, str]  # names of the modules, by identity
     replaced: set[str] = field(default_factory=set)  # dropouts exchanged
     ran: dict[str, nn.Module] = field(default_factory=dict)  # watched modules whose forward ran
-    found: dict[str, nn.Module | None] = field(default_factory=dict)  # functional dropout: where it is sent
+    # Says where the functional dropout of a module, by name, is sent.
+    sent_to: dict[str, nn.Module | None] = field(default_factory=dict)
     called: set[str] = field(default_factory=set)  # dropouts exchanged that drew a mask
-    dropped: set[str] = field(
-        default_factory=set
-    )  # modules whose functional dropout was routed, and drew one
-    draws: list[Draw] = field(default_factory=list)  # by others
-    function: str | None = None  # of torch, the outermost that runs
-    dry: bool = False  # on fake tensors
+    # In these modules functional dropout was routed, and drew a mask.
+    dropped: set[str] = field(default_factory=set)
+    draws: list[Draw] = field(default_factory=list)  # what others drew
+    function: str | None = None  # the outermost function of torch that runs
+    dry: bool = False  # whether it ran on fake tensors
 
 
 class _Now(threading.local):
@@ -63,7 +63,7 @@ _now = _Now()
 
 @dataclass
 class Discovery:
-    """What is left to find out about a model after replace_dropout.
+    """Holds what is left to find out about a model after replace_dropout.
 
     It holds no module of the model, so that a copy of a part of it stays that part.
     """
@@ -71,7 +71,7 @@ class Discovery:
     report: ReplacementReport
     dropout: type[nn.Dropout]
     options: dict[str, Any]
-    model: str  # its class
+    model: str  # the name of its class
     watched: set[str] = field(default_factory=set)  # names of modules
 
     def watch(self, module: nn.Module, name: str) -> None:
@@ -88,7 +88,7 @@ class Discovery:
         for name in run.ran:
             self.watched.discard(name)
             _keep_what_was_found(modules[name], run, name)
-        for name, child in run.found.items():
+        for name, child in run.sent_to.items():
             if child is None:
                 self.report.leave(name, self._why_not_routed())
             elif name not in self.report.functions:
@@ -105,7 +105,7 @@ class Discovery:
             self._look_for_attention(run, modules)
 
     def child(self, module: nn.Module) -> nn.Module | None:
-        """What functional dropout of `module` is sent to; None for torch's own."""
+        """Returns what the functional dropout of `module` is sent to; None for torch's own."""
         if self.report.where not in ("all", place_of_functions(module)) or not hasattr(self.dropout, "drop"):
             return None
         return self.dropout(**self.options).train(module.training)
@@ -132,13 +132,13 @@ class Discovery:
 
 @dataclass
 class Watch:
-    """Of one module: what it belongs to, and its name there."""
+    """Says which discovery a watched module belongs to, and its name there."""
 
     discovery: Discovery
     name: str
 
     def run(self, module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """A forward of `module`, observed; the outermost one settles what ran in it."""
+        """Runs a forward of `module` and observes it; the outermost one settles what ran in it."""
         if _now.of is self.discovery:
             return self._run(module, function, args, kwargs)
         if _is_compiled(module):
@@ -146,7 +146,8 @@ class Watch:
         prefix = self.name
         with observed(self.discovery, module, prefix) as run:
             result = self._run(module, function, args, kwargs)
-        modules = dict(_named_modules(module, prefix)) | run.ran  # whose names may have changed since
+        # Names may have changed since the forward began.
+        modules = dict(_named_modules(module, prefix)) | run.ran
         self.discovery.settle(run, modules, whole=prefix == "")
         if prefix == "" and (said := self.discovery.report.nothing_found(self.discovery.model)):
             warnings.warn(said, stacklevel=3)
@@ -164,7 +165,7 @@ class Watch:
 
 @contextmanager
 def observed(discovery: Discovery, module: nn.Module, prefix: str = "", dry: bool = False) -> Iterator[Run]:
-    """A context in which every draw of `module`, which is called `prefix` in its model, is noted."""
+    """Opens a context in which every draw of `module`, which is called `prefix` in its model, is noted."""
     names = {id(part): name for name, part in _named_modules(module, prefix)}
     run = Run(names, set(discovery.report.modules), dry=dry)
     before = _now.run, _now.of
@@ -178,7 +179,7 @@ def observed(discovery: Discovery, module: nn.Module, prefix: str = "", dry: boo
 
 @contextmanager
 def other_draws(model: nn.Module, report: ReplacementReport) -> Iterator[list[Draw]]:
-    """A context whose list takes what `model` draws by other means than the dropout put into it."""
+    """Opens a context whose list takes what `model` draws by other means than the dropout put into it."""
     run = Run({id(part): name for name, part in _named_modules(model, "")}, set(report.modules))
     with _Draws(run):
         yield run.draws
@@ -196,8 +197,10 @@ def place_of_functions(module: nn.Module) -> str:
 
 
 def drops_probabilities(parent: nn.Module, name: str) -> bool:
-    """Dropout of attention probabilities sits in an attention class that has no other inside, as T5's layers
-    around their attention do, under a name that says nothing else."""
+    """Whether the dropout `name` of `module` drops attention probabilities.
+
+    Such a one sits in an attention class that has no other inside, as T5's layers around their attention do,
+    under a name that says nothing else."""
     if any("Attention" in type(module).__name__ for module in parent.children()):
         return False
     of_something_else = name.startswith(("resid", "out", "hidden", "proj", "pos"))
@@ -205,7 +208,7 @@ def drops_probabilities(parent: nn.Module, name: str) -> bool:
 
 
 class _MadeWhenNeeded(RecomputingRoute):
-    """The route of a module of which nothing is known yet."""
+    """Routes a module whose functional dropout is not known yet."""
 
     def __init__(self, watch: Watch, module: nn.Module, run: Run) -> None:
         super().__init__(None, module)
@@ -213,10 +216,10 @@ class _MadeWhenNeeded(RecomputingRoute):
 
     def choose(self) -> None:
         name = self.watch.name
-        if name not in self.run.found:
-            child = self.run.found[name] = self.watch.discovery.child(self.of)
+        if name not in self.run.sent_to:
+            child = self.run.sent_to[name] = self.watch.discovery.child(self.of)
             self.run.names[id(child)] = f"{name}.{DROPOUT}"
-        self.dropout = self.run.found[name]
+        self.dropout = self.run.sent_to[name]
 
 
 class _Draws(TorchDispatchMode):
@@ -236,7 +239,9 @@ class _Draws(TorchDispatchMode):
             return result
         if elements := drawn_elements(func, args, kwargs or {}, result):
             self._note(origin_of_draw(self.run.names, self.run.function or str(func), elements))
-        if self.run.dry and isinstance(result, Tensor) and result.dim() == 0:  # code looks at such a one
+        if (
+            self.run.dry and isinstance(result, Tensor) and result.dim() == 0
+        ):  # code reads the value of such a result
             return torch.tensor(1, dtype=result.dtype)
         return result
 
@@ -279,9 +284,9 @@ def _with_names(run: Run, function: Callable[..., Any], /, *args: Any, **kwargs:
 
 def _keep_what_was_found(module: nn.Module, run: Run, name: str) -> None:
     vars(module).pop(WATCH, None)
-    if (child := run.found.get(name)) is not None:
+    if (child := run.sent_to.get(name)) is not None:
         put_routed_dropout(module, child)
-    if name in run.found:
+    if name in run.sent_to:
         add_route(module)
     elif not is_routed(module) and (run.dry or class_may_go(module)):
         leave_routed_class(module)
@@ -289,14 +294,14 @@ def _keep_what_was_found(module: nn.Module, run: Run, name: str) -> None:
 
 def _by_place(draws: list[Draw]) -> dict[str, list[str]]:
     """A line for each line of code that drew, by its module."""
-    found: dict[str, dict[tuple[str, str], str]] = {}
+    lines_of: dict[str, dict[tuple[str, str], str]] = {}
     for draw in draws:
-        found.setdefault(draw.place, {})[draw.by, draw.line] = str(draw)
-    return {place: list(lines.values()) for place, lines in found.items()}
+        lines_of.setdefault(draw.place, {})[draw.by, draw.line] = str(draw)
+    return {place: list(lines.values()) for place, lines in lines_of.items()}
 
 
 def _named_modules(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    """The modules in it, and what their functional dropout is sent to."""
+    """Yields the modules in it, and what their functional dropout is sent to."""
     for name, part in module.named_modules(prefix=prefix, remove_duplicate=False):
         yield name, part
         if (dropout := routed_dropout(part)) is not None:

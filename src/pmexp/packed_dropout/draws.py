@@ -1,4 +1,4 @@
-"""Who draws random numbers: the module and the line of code behind an operator, and how many it draws."""
+"""Finds the module and the line of code behind an operator that draws random numbers, and how many."""
 
 import sys
 import sysconfig
@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 _TORCH = str(Path(torch.__file__).parent)
 _STDLIB = sysconfig.get_path("stdlib")
 _HERE = str(Path(__file__).parent)
-_INSTALLED = ("site-packages", "dist-packages")  # which may lie in the folder of the standard library
+_INSTALLED = ("site-packages", "dist-packages")  # these may lie in the folder of the standard library
 _PLUMBING = tuple(f"{_HERE}/{name}.py" for name in ("draws", "discovery", "routes", "routed_modules"))
 _RATES = ("dropout_p", "dropout", "p")
 _SWITCHES = ("train", "training")
@@ -24,12 +24,12 @@ _SWITCHES = ("train", "training")
 class Draw:
     """One draw of random numbers that no dropout of replace_dropout made, or one that did (`ours`)."""
 
-    place: str  # qualified name of the innermost module of the model that runs
-    by: str  # the function of torch
+    place: str  # the qualified name of the innermost module that runs
+    by: str  # the function of torch that drew
     elements: int
-    line: str  # of the innermost code outside torch and this package: "folder/file.py:12"
+    line: str  # the innermost code outside torch and this package, as "folder/file.py:12"
     ours: bool = False
-    in_checkpoint: bool = False  # of a function given to a checkpoint in the forward of `place`
+    in_checkpoint: bool = False  # whether a function drew that the forward of `place` gave to a checkpoint
 
     def __str__(self) -> str:
         inside = "inside its kernel " if "attention" in self.by else ""
@@ -58,9 +58,9 @@ def drawn_elements(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], res
 
 
 def origin_of_draw(names: dict[int, str], by: str, elements: int) -> Draw:
-    """The draw that the operator just called is.
+    """Returns the draw that the operator just called is.
 
-    names: of the modules of the model, by identity.
+    names: the modules' names in the model, by identity.
     """
     place = line = None
     ours = in_checkpoint = checkpoint_below = False

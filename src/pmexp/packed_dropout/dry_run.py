@@ -1,4 +1,4 @@
-"""A forward of a copy of a model on fake tensors, to see what it calls: it changes nothing of the model."""
+"""Runs a copy of a model on fake tensors to see what it calls, which changes nothing of the model."""
 
 import copy
 import logging
@@ -20,8 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def run_dry(model: nn.Module, discovery: Discovery, example: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Settles `discovery` by a forward in training of a copy of `model`; a model that asks for the values of
-    its tensors cannot run so, and stays as it is."""
+    """Settles `discovery` by a forward in training of a copy of `model`.
+
+    A model that asks for the values of its tensors cannot run so, and stays as it is.
+    """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     positional, named = ((), example) if isinstance(example, Mapping) else (example, {})
     try:
@@ -34,16 +36,16 @@ def run_dry(model: nn.Module, discovery: Discovery, example: Mapping[str, Any] |
     except Exception as error:
         log.info("no dry run of %s: %s", discovery.model, str(error).partition("\n")[0])
         return
-    for name, child in run.found.items():
-        if child is not None:  # the copy's has no numbers, but it is no part of it either
-            run.found[name] = child.train(model.training)
+    for name, child in run.sent_to.items():
+        if child is not None:  # it was made for the copy and holds no tensors, so the model can take it
+            run.sent_to[name] = child.train(model.training)
     discovery.settle(run, dict(model.named_modules(remove_duplicate=False)), whole=True)
 
 
 @contextmanager
 def _python_generators_kept() -> Iterator[None]:
-    """Fake tensors draw nothing from torch's generators; a forward may draw from Python's and numpy's."""
-    numpy = sys.modules.get("numpy")  # only a model that uses it has it imported
+    """Puts Python's and numpy's generators back, since a forward may draw from them even on fake tensors."""
+    numpy = sys.modules.get("numpy")  # a model that draws from it has imported it
     states = random.getstate(), numpy.random.get_state() if numpy else None
     try:
         yield

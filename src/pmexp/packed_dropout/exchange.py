@@ -1,4 +1,4 @@
-"""Exchange of one dropout module for another: which may go, and what moves along."""
+"""Exchanges one dropout module for another: says which may go, and what moves along."""
 
 from typing import Any
 
@@ -7,13 +7,15 @@ from torch.nn.utils import parametrize
 
 from pmexp.packed_dropout.routed_modules import original_class
 
-MAY_BE_REPLACED = "dropout_may_be_replaced"  # of a class or module: it is nn.Dropout to whoever uses it
+MAY_BE_REPLACED = (
+    "dropout_may_be_replaced"  # a class or module that has it set is nn.Dropout to whoever uses it
+)
 _SAYS_NOTHING = {"__module__", "__doc__", "__qualname__", "__annotations__", "__parameters__", "extra_repr"}
 _BOUND_TO_THE_OLD = ("_compiled_call_impl", "_modules")
 
 
 def why_it_stays(dropout: nn.Dropout) -> str | None:
-    """Why an nn.Dropout may not be exchanged; None for one that may.
+    """Returns why an nn.Dropout may not be exchanged, or None where it may.
 
     It may if its class is nn.Dropout, or adds nothing to it but a name, or says `dropout_may_be_replaced`.
     """
@@ -34,12 +36,12 @@ def why_it_stays(dropout: nn.Dropout) -> str | None:
 
 
 def exchanged(old: nn.Dropout, dropout: type[nn.Dropout], options: dict[str, Any]) -> nn.Dropout:
-    """A `dropout` of the rate of `old`, with its mode, hooks, buffers, parameters and attributes."""
+    """Returns a `dropout` of the rate of `old`, with its mode, hooks, buffers, parameters and attributes."""
     new = dropout(old.p, old.inplace, **options)
     own = set(vars(new)) | _set_by_its_class(old)
     for name, value in vars(old).items():
         if (name in vars(_BARE) or name not in own) and name not in _BOUND_TO_THE_OLD:
-            vars(new)[name] = value  # the very dictionaries: a hook's handle removes it from them
+            vars(new)[name] = value  # the same dictionaries, since a hook's handle removes the hook from them
     for name, child in old._modules.items():
         if name != "parametrizations":
             new._modules[name] = child
@@ -53,7 +55,7 @@ _BARE = nn.Module()
 
 
 def _set_by_its_class(module: nn.Dropout) -> set[str]:
-    """Attributes that are no one's addition; all of them where a fresh module cannot be made."""
+    """Returns the attributes that its class sets itself; all of them where a fresh module cannot be made."""
     try:
         return set(vars(original_class(module)(module.p)))
     except Exception:

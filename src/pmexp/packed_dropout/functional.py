@@ -1,4 +1,4 @@
-"""packed_dropout(): dropout whose backward keeps packed mask bits and nothing else."""
+"""Defines packed_dropout(), dropout that keeps packed mask bits for backward and nothing else."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast, get_args
@@ -26,7 +26,10 @@ _RNGS = get_args(Rng)
 
 @dataclass(slots=True)
 class Options:
-    """How one mask is drawn and kept: the keywords of packed_dropout. Transforms would take a tuple apart."""
+    """Says how one mask is drawn and kept: the keywords of packed_dropout.
+
+    A dataclass and no tuple, since transforms take tuples apart.
+    """
 
     p: float
     bits: int
@@ -109,7 +112,7 @@ def needs_mask(input: Tensor, p: float, training: bool) -> bool:
     autograd.Function.
     """
     if not training or p == 0.0:
-        return False  # of whatever kind `input` is, it stays
+        return False  # `input` stays as it is, of whatever dtype and layout
     if not input.is_floating_point():
         raise TypeError(f"dropout takes a floating-point tensor, got {input.dtype}")
     if input.layout is not torch.strided:
@@ -122,7 +125,7 @@ def needs_mask(input: Tensor, p: float, training: bool) -> bool:
 
 
 def dropped_without_mask(input: Tensor, p: float, training: bool, inplace: bool = False) -> Tensor:
-    """The result where `needs_mask` says no: `input`, or zeros of it."""
+    """Returns the result where `needs_mask` says no: `input`, or zeros of it."""
     if not training or p < 1.0:
         return input
     return input.mul_(0.0) if inplace else input * 0.0
@@ -131,9 +134,9 @@ def dropped_without_mask(input: Tensor, p: float, training: bool, inplace: bool 
 def needs_graph(input: Tensor, flip_rate: float = 0.0) -> bool:
     """Whether the function has to run as an autograd.Function.
 
-    Not in an exported program, which has operators, with gradients of their own, and not in a compiled graph
-    where nothing needs a gradient, since dynamo refuses mark_dirty there. In eager mode always: operators
-    alone would give wrong tangents.
+    It need not in an exported program, whose operators have gradients of their own, nor in a compiled graph
+    where nothing needs a gradient, since dynamo refuses mark_dirty there. In eager mode it always has to:
+    operators alone would give wrong tangents.
 
     Raises ValueError for a `flip_rate` in an exported program, whose operators see the same bits in backward.
     """
@@ -155,7 +158,7 @@ def new_seed(device: torch.device) -> Tensor:
 
 
 def seed_as_tensor(seed: Tensor | int) -> Tensor:
-    """A number as the (1,) int64 on the CPU that operators take."""
+    """Returns a number as the (1,) int64 on the CPU that operators take."""
     return torch.full((1,), seed, dtype=torch.int64, device="cpu") if isinstance(seed, int) else seed
 
 
@@ -192,7 +195,10 @@ def dropout_and_bits(x: Tensor, seed: Tensor | None, options: Options) -> tuple[
 
 
 class _PackedDropout(Function):
-    """In eager mode without transforms. It has one output: each costs, and one of several is no view."""
+    """Drops in eager mode, without transforms.
+
+    It has one output: each one costs, and an output of several cannot be a view.
+    """
 
     @staticmethod
     def forward(
@@ -259,12 +265,12 @@ def draw(
     if seed is not None:
         y, packed = (backend or ops.operators_for(x)).packed_dropout(x, seed, p, bits)
     elif x.device.type == "cpu" and transforms_active():
-        noise = torch.dropout(torch.ones_like(x), p, True)  # a mask for each sample, where vmap wants that
+        noise = torch.dropout(torch.ones_like(x), p, True)  # vmap may want a mask for each sample
         y, packed = x * noise, ops.pack_bits(noise != 0, bits)
     elif x.device.type == "cpu":
-        if torch.compiler.is_compiling():  # whatever a compiler makes of nn.Dropout, let it make of this
+        if torch.compiler.is_compiling():  # a compiler shall make of this what it makes of nn.Dropout
             keep = torch.dropout(torch.ones_like(x), p, True) != 0
-        else:  # the very draw of nn.Dropout, dtype and layout included
+        else:  # nn.Dropout draws exactly so, dtype and layout included
             keep = torch.empty_like(x).bernoulli_(1.0 - p)
         y = reference.scaled(x, keep, reference.stock_cpu_scale(p, x.dtype))
         packed = ops.pack_bits(keep, bits)

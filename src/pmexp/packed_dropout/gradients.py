@@ -1,4 +1,4 @@
-"""Gradient formulas of the operators themselves, for graphs that call them without the functions around.
+"""Registers the gradients of the operators, for graphs that call them without the functions around.
 
 An exported program holds the operators and not autograd.Functions; with these it trains. Importing this
 module registers them.

@@ -1,4 +1,4 @@
-"""PackedDropout, the module, and set_mode(), the defaults it is made with."""
+"""Defines PackedDropout, the module, and set_mode(), which sets the defaults it is made with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class PackedDropout(nn.Dropout):
     where stock attention saves them; see recompute.py.
     """
 
-    dropout_may_be_replaced = True  # see exchange.py
+    dropout_may_be_replaced = True  # exchange.py reads it
 
     def __init__(
         self,

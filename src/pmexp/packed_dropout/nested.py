@@ -1,4 +1,4 @@
-"""Nested tensors: what acts on every element by itself acts on the values behind them."""
+"""Applies what acts on every element by itself to the values behind nested tensors."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The method's operators, as torch.library ops. torch dispatches them by device.
+"""Defines the method's operators as torch.library ops, which torch dispatches by device.
 
     packed_dropout(x, seed, p, bits)                    -> x * keep / (1 - p), the packed mask
     apply_packed_mask(x, packed, p, bits)               -> x * keep / (1 - p), by the mask in `packed`
@@ -116,15 +116,16 @@ apply_packed_mask = torch.ops.pmexp.apply_packed_mask.default
 
 
 def backend_of_plain(x: Tensor) -> Any | None:
-    """operators_for(x) where that is a backend and no derivative of forward mode is asked for, else None."""
+    """operators_for(x) where that is a backend and no forward-mode derivative is asked for, else None."""
     operators = operators_for(x)
     return None if operators is _dispatched or forward_ad._current_level >= 0 else operators
 
 
 def operators_for(x: Tensor, *others: Tensor | None) -> Any:
-    """What has the operators as its attributes, to be called on the inputs: the backend itself for plain CPU
-    or CUDA tensors, since torch's dispatcher takes 10 us to reach Python; this module for all else, and while
-    anything traces.
+    """Returns what has the operators as its attributes, to be called on the inputs.
+
+    It is the backend itself for plain CPU or CUDA tensors, since torch's dispatcher takes 10 us to reach
+    Python, and this module for all else and while anything traces.
     """
     if (
         torch.compiler.is_compiling()
@@ -142,8 +143,10 @@ def operators_for(x: Tensor, *others: Tensor | None) -> Any:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether its values are what its memory holds: no subclass, no negation or zero kept as a flag,
-    no wrapper of a transform."""
+    """Whether its values are what its memory holds.
+
+    They are not in a subclass, in a wrapper of a transform, or where a negation or zero is kept as a flag.
+    """
     return (
         type(tensor) is Tensor
         and not tensor.is_neg()

@@ -1,4 +1,4 @@
-"""Attention that keeps bits where it kept the dropped probabilities: softmax -> dropout -> matmul.
+"""Has attention keep bits where it kept the dropped probabilities: softmax -> dropout -> matmul.
 
 The product of dropped probabilities with the values saves the dropped probabilities for backward, as large
 as the attention itself. They are the softmax's output, which is saved anyhow, times the mask: with the bits
@@ -85,7 +85,7 @@ def packed_dropout_and_bits(
     rng: Rng = "philox",
     flip_rate: float = 0.0,
 ) -> tuple[Tensor, Tensor | None]:
-    """packed_dropout(), and the packed mask that its backward uses; None where backward needs none."""
+    """Returns packed_dropout(), and the packed mask that its backward uses or None where it needs none."""
     if has_torch_function_unary(input):
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
         options |= {"flip_rate": flip_rate}
@@ -93,10 +93,10 @@ def packed_dropout_and_bits(
     if (
         (training and rng == "philox" and not flip_rate and type(p) is float)
         and (calls := native.calls_for(input))
-        and (found := calls.dropout_and_bits(input, p, bits, cache_unpacked))[0] is not None
+        and (dropped := calls.dropout_and_bits(input, p, bits, cache_unpacked))[0] is not None
     ):
-        return cast(tuple[Tensor, Tensor], found)
-    if input.is_nested:  # its products recompute nothing
+        return cast(tuple[Tensor, Tensor], dropped)
+    if input.is_nested:  # products of nested tensors recompute nothing
         chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
         return packed_dropout(input, training=training, **asdict(chosen)), None
     check_options(p, bits, rng, flip_rate)
@@ -104,7 +104,7 @@ def packed_dropout_and_bits(
         return dropped_without_mask(input, p, training), None
     chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
     seed = seed_for(input, rng)
-    if not needs_graph(input, flip_rate):  # nor is anything to be recomputed
+    if not needs_graph(input, flip_rate):  # then nothing is to be recomputed either
         return draw(input, seed, chosen)[0], None
     return dropout_and_bits(input, seed, chosen)
 
@@ -119,7 +119,7 @@ def multiplies_alike(dropped: Tensor, value: Tensor) -> bool:
 
 
 def dtype_in_matmul(tensor: Tensor) -> torch.dtype:
-    """What torch.matmul computes `tensor` in: autocast casts all floating dtypes but float64."""
+    """The dtype that torch.matmul computes `tensor` in: autocast casts all floating dtypes but float64."""
     kind = tensor.device.type
     stays = tensor.dtype == torch.float64 or not tensor.is_floating_point()
     return tensor.dtype if stays or not torch.is_autocast_enabled(kind) else torch.get_autocast_dtype(kind)

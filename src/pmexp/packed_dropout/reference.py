@@ -1,4 +1,4 @@
-"""What packed dropout means, in plain torch: slow and obvious.
+"""Defines what packed dropout means, in plain torch: slow and obvious.
 
 Every faster backend must give these bits. Two layouts are fixed here.
 
@@ -95,7 +95,7 @@ def draw_mask(shape: torch.Size, seed: Tensor, p: float) -> Tensor:
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What products of tensors of `dtype` are computed in."""
+    """Returns the dtype in which products of tensors of `dtype` are computed."""
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 
@@ -103,7 +103,7 @@ def rounded(value: float, dtype: torch.dtype) -> float:
     """The number of `dtype` that is nearest to `value`, in its normal range; infinity above its largest."""
     limits = torch.finfo(dtype)
     spacing = limits.eps * 2.0 ** (math.frexp(value)[1] - 1)
-    nearest = round(value / spacing) * spacing  # halves go to the even neighbour
+    nearest = round(value / spacing) * spacing  # Python rounds halves to the even neighbour
     return nearest if nearest <= limits.max else math.inf
 
 
@@ -123,7 +123,7 @@ def scaled(x: Tensor, keep: Tensor, scale: float) -> Tensor:
 
     Rounds once: x * keep is exact, and torch multiplies a tensor by a Python number in the compute dtype.
     """
-    if scale == math.inf:  # stock's on the CPU, in float16 from p = 0.99999 on; 0 * inf would be NaN
+    if scale == math.inf:  # stock has it on the CPU in float16 from p = 0.99999 on, and 0 * inf would be NaN
         return torch.where(keep != 0, x * scale, x * 0.0)
     return x * keep * scale
 

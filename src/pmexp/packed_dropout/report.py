@@ -1,4 +1,4 @@
-"""ReplacementReport: what replace_dropout did to a model and what it left, filled in as the model runs."""
+"""Reports what replace_dropout did to a model and what it left, filled in as the model runs."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -6,12 +6,12 @@ from typing import Any, Literal
 Place = Literal["all", "attention", "hidden"]
 
 
-STAYS_TORCHS_OWN = "functional calls are nn.Dropout's own"  # of a dropout without a method `drop`
+STAYS_TORCHS_OWN = "functional calls are nn.Dropout's own"  # the reason where a dropout has no method `drop`
 
 
 @dataclass
 class ReplacementReport:
-    """What `replace_dropout` did, by qualified module name.
+    """Says what `replace_dropout` did, by qualified module name.
 
     Modules are known at once. Functional dropout that no reading finds, and masks that a model draws by other
     means, are known when the model has run once in training: until then `settled` is False.
@@ -19,11 +19,13 @@ class ReplacementReport:
 
     by: str
     where: str
-    modules: list[str] = field(default_factory=list)  # dropout modules exchanged
-    functions: list[str] = field(default_factory=list)  # modules whose functional dropout is routed
-    left: dict[str, str] = field(default_factory=dict)  # left alone: the reason
-    uncalled: list[str] = field(default_factory=list)  # exchanged, and not called when the model ran
-    settled: bool = False  # a whole forward in training was seen
+    modules: list[str] = field(default_factory=list)  # names of the dropout modules that were exchanged
+    # In the modules of these names functional dropout is routed.
+    functions: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)  # the reason why a module was left alone, by its name
+    # These modules were exchanged, and not called when the model ran.
+    uncalled: list[str] = field(default_factory=list)
+    settled: bool = False  # whether a whole forward in training was seen
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -42,11 +44,11 @@ class ReplacementReport:
         return "\n".join([head, *lines])
 
     def leave(self, name: str, reason: str) -> None:
-        """The first reason counts."""
+        """Notes why `name` was left alone; the first reason counts."""
         self.left.setdefault(name, reason)
 
     def nothing_found(self, model: str) -> str | None:
-        """What to say of a model of class `model` in which nothing was replaced, else None."""
+        """Returns what to say of a model of class `model` in which nothing was replaced, else None."""
         if self.modules or self.functions or STAYS_TORCHS_OWN in self.left.values():
             return None
         reasons = "; ".join(f"{name or 'the model'}: {reason}" for name, reason in self.left.items())

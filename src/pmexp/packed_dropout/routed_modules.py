@@ -1,4 +1,4 @@
-"""Modules whose forward runs under a route.
+"""Has the forward of modules run under a route.
 
 A routed module has a dropout, its attribute `routed_dropout`, and a class of its own, a subclass of what it
 was under the same name, whose forward enters a route. The dropout is no submodule: many a forward runs all of
@@ -19,10 +19,12 @@ from torch import nn
 
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route, run_under
 
-DROPOUT = "routed_dropout"  # of a module: what its F.dropout means
-WATCH = "_dropout_watch"  # of a module: what looks at its next forward; see discovery.py
-_ROUTED = "_dropout_is_routed"  # of a module: its F.dropout has a route, and without a dropout torch's own
-_ORIGINAL = "_class_without_route"  # of a class made here
+DROPOUT = "routed_dropout"  # the module that F.dropout means in the forward of the one that holds it
+WATCH = "_dropout_watch"  # holds what looks at a module's next forward; see discovery.py
+_ROUTED = (
+    "_dropout_is_routed"  # whether a module's F.dropout has a route, which without a dropout leads to torch's
+)
+_ORIGINAL = "_class_without_route"  # the class that a class made here was made of
 _METHODS = "_routed_methods"
 
 
@@ -44,7 +46,7 @@ def remove_route(module: nn.Module) -> None:
 
 
 def routed_dropout(module: nn.Module) -> nn.Module | None:
-    """What F.dropout means in the forward of `module`; None for torch's own."""
+    """Returns the module that F.dropout means in the forward of `module`; None for torch's own."""
     return cast(nn.Module | None, getattr(module, DROPOUT, None))
 
 
@@ -59,10 +61,11 @@ def original_class(module: nn.Module) -> type[nn.Module]:
 
 def take_routed_class(module: nn.Module, methods: Iterable[str] = ()) -> None:
     """Has the forward of `module`, and `methods` of it, ask for a route at each call."""
-    known: frozenset[str] = getattr(module, _METHODS, frozenset())  # maybe of a base of its class by now
+    # A base of its class may hold these by now.
+    known: frozenset[str] = getattr(module, _METHODS, frozenset())
     if not (wanted := frozenset(["forward", *methods])) <= known:
         module.__class__ = _routed_class(original_class(module), wanted | known)
-    own = vars(module).get("forward")  # put there by somebody, it hides the class's
+    own = vars(module).get("forward")  # somebody put it there, and it hides the class's
     if own is not None and getattr(own, "func", None) is not _call:
         vars(module)["forward"] = functools.update_wrapper(functools.partial(_call, module, own), own)
 
@@ -90,7 +93,8 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
             return known
     body: dict[str, Any] = {name: _routed(original, name) for name in methods}
     body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
-    body |= {_ROUTED: False, DROPOUT: None, WATCH: None}  # found faster than nothing is
+    # An attribute that is there is looked up faster than a missing one.
+    body |= {_ROUTED: False, DROPOUT: None, WATCH: None}
     if hasattr(original, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopied_to(original)
     if issubclass(original, torch.fx.GraphModule):
@@ -98,7 +102,7 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
     body |= {name: getattr(original, name) for name in ("__doc__", "__module__", "__qualname__")}
     try:
         return types.new_class(original.__name__, (original,), exec_body=lambda space: space.update(body))
-    except Exception:  # of an __init_subclass__ with wishes of its own
+    except Exception:  # an __init_subclass__ may want arguments
         bases = (_WithoutInitSubclass, original)
         return types.new_class(original.__name__, bases, exec_body=lambda space: space.update(body))
 
@@ -161,7 +165,7 @@ def _deepcopied_to(original: Any) -> Callable[..., Any]:
 
 
 def _marks(module: nn.Module) -> tuple[Any, ...]:
-    """What makes a copy of `module` a routed one."""
+    """Returns the attributes that make a copy of `module` a routed one."""
     marks = {name: vars(module)[name] for name in (_ROUTED, DROPOUT, WATCH) if name in vars(module)}
     return getattr(module, _METHODS), marks
 
@@ -196,7 +200,8 @@ def _route_of(module: nn.Module) -> "Route":
     recomputes = any(getattr(part, "recompute", False) for part in (dropout, *module._modules.values()))
     if not recomputes:
         return Route(dropout)
-    known = innermost_route()  # of the forward that called a method; it follows the probabilities of both
+    # The forward that called this method may have one, which follows the probabilities of both.
+    known = innermost_route()
     return (
         known
         if isinstance(known, RecomputingRoute) and known.of is module

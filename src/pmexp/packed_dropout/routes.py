@@ -1,5 +1,7 @@
-"""What F.dropout means while a routed forward runs: TorchFunctionModes, which recursion, errors and threads
-leave as they found them."""
+"""Says what F.dropout means while a routed forward runs.
+
+Routes are TorchFunctionModes, which recursion, errors and threads leave as they were.
+"""
 
 import sys
 from collections.abc import Callable
@@ -18,7 +20,11 @@ from pmexp.packed_dropout.recompute import (
 )
 
 ROUTED_CALLS = (F.dropout, torch.dropout, torch.dropout_)
-_CHECKPOINTS = (".checkpoint", ".checkpointing", ".checkpoint_activations")  # modules of torch and others
+_CHECKPOINTS = (
+    ".checkpoint",
+    ".checkpointing",
+    ".checkpoint_activations",
+)  # ends of the names of modules of torch and others
 _CASTS = (Tensor.to, Tensor.type, Tensor.type_as)
 _SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 _VIEWS = (Tensor.view, Tensor.reshape)
@@ -61,7 +67,7 @@ class Route(TorchFunctionMode):
         return _stock(*args, **kwargs) if self.dropout is None else self.drop(*args, **kwargs)
 
     def choose(self) -> None:
-        """Called before `dropout` is used."""
+        """Chooses the dropout; called before `dropout` is used."""
 
     def drop(self, *args: Any, **kwargs: Any) -> Tensor:
         return cast(Tensor, self.dropout.drop(*args, **kwargs))
@@ -99,8 +105,8 @@ class RecomputingRoute(Route):
     def __init__(self, dropout: nn.Module | None, of: nn.Module) -> None:
         super().__init__(dropout)
         self.of = of
-        self.softmax: Tensor | None = None  # the last softmax's output
-        self.probs: Tensor | None = None  # that, or its cast
+        self.softmax: Tensor | None = None  # the output of the last softmax
+        self.probs: Tensor | None = None  # that output, or its cast
         self.dropped: Tensor | None = None
         self.made_of: _MadeOf | None = None
 

@@ -1,4 +1,4 @@
-"""pack_saved_masks(): every Boolean tensor that any op saves for backward, at one bit an element.
+"""Defines pack_saved_masks(), which packs every Boolean tensor that any op saves for backward to bits.
 
 Saved-tensor hooks see what ops save, so no module has to be replaced: dropout on CUDA, masked_fill and
 where keep Boolean masks. The CPU's nn.Dropout keeps floating noise, which no hook can tell from data.
@@ -22,7 +22,7 @@ from pmexp.packed_dropout import ops, reference
 @_disable_dynamo
 @contextmanager
 def pack_saved_masks() -> Iterator[None]:
-    """A context around a forward, in which Boolean tensors saved for backward become packed bits.
+    """Opens a context around a forward, in which Boolean tensors saved for backward become packed bits.
 
     Gradients are the same bit for bit: a mask comes back with its values, shape and strides. Every other
     tensor is saved as torch saves it, and is refused in backward if it was changed in place meanwhile (a
@@ -46,7 +46,7 @@ def pack_saved_masks() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _SavedMask:
-    bits: Any  # what the outer hook made of the packed bits
+    bits: Any  # whatever the outer hook made of the packed bits
     size: torch.Size
     stride: tuple[int, ...]
 
@@ -57,7 +57,7 @@ class _Packing:
 
     save: Callable[[Tensor], Any]
     restore: Callable[[Any], Tensor]
-    # The bits of what lies at a place, for as long as an op keeps them and the storage is the same one.
+    # Holds the bits of what lies at a place as long as an op keeps them and the storage is the same one.
     _known: dict[Hashable, tuple[weakref.ref[UntypedStorage], weakref.ref[Tensor]]] = field(
         default_factory=dict
     )
@@ -96,12 +96,12 @@ class Saved:
 
 
 def save(tensor: Tensor) -> Saved:
-    """As torch saves without hooks. An op's output is detached: else it would hold its op, which holds it."""
+    """Saves as torch does without hooks, an op's output detached: else it held its op, which holds it."""
     return Saved(tensor if tensor.grad_fn is None else tensor.detach(), tensor._version)
 
 
 def restore(saved: Saved) -> Tensor:
-    """The check that torch makes only where there are no hooks."""
+    """Returns the tensor, after the check for changes that torch makes only where there are no hooks."""
     tensor = saved.tensor
     if tensor._version != saved.version:
         raise RuntimeError(
@@ -112,7 +112,7 @@ def restore(saved: Saved) -> Tensor:
 
 
 def _shrinks(mask: Tensor) -> bool:
-    """Whether bits take less than the storage that they let go. Not those of a wrapper like DTensor."""
+    """Whether bits take less than the storage that they let go; False for a wrapper like DTensor."""
     if mask.layout is not torch.strided or is_traceable_wrapper_subclass(mask) or mask.numel() == 0:
         return False
     span = span_of(mask.size(), mask.stride())

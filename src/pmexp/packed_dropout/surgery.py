@@ -1,4 +1,4 @@
-"""replace_dropout(): puts another dropout in the place of every dropout of a model.
+"""Defines replace_dropout(), which puts another dropout in the place of every dropout of a model.
 
 Modules are exchanged. Functional calls are routed (see routes.py): a module whose code calls F.dropout gets
 a dropout, and while its forward runs F.dropout means that one.
@@ -63,7 +63,7 @@ def replace_dropout(
     report = ReplacementReport(dropout.__name__, where)
     replacement = _Replacement(dropout, where, options, report)
     for module in list(model.modules()):
-        remove_route(module)  # of an earlier replacement
+        remove_route(module)  # an earlier replacement may have left one
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if module not in replacement.staying:
             replacement.route_functions_of(module, name)
@@ -82,8 +82,8 @@ def replace_dropout(
     if example is not None and discovery.watched:
         run_dry(model, discovery, example)
     report.settled |= not discovery.watched
-    if report.settled and (said := report.nothing_found(discovery.model)):
-        raise ValueError(said)
+    if report.settled and (nothing := report.nothing_found(discovery.model)):
+        raise ValueError(nothing)
     return report
 
 
@@ -93,14 +93,14 @@ def recompute_attention(model: nn.Module) -> list[str]:
     Returns the qualified names of those dropouts; none where attention drops by something else, or inside a
     kernel of its own.
     """
-    found = []
+    recomputing = []
     for path, parent in model.named_modules():
         for name, child in {**parent._modules, DROPOUT: routed_dropout(parent)}.items():
             if hasattr(child, "recompute") and drops_probabilities(parent, name):
                 child.recompute = True
-                add_route(parent)  # which sees the product that follows
-                found.append(f"{path}.{name}".lstrip("."))
-    return found
+                add_route(parent)  # the route sees the product that follows
+                recomputing.append(f"{path}.{name}".lstrip("."))
+    return recomputing
 
 
 @dataclass
@@ -110,7 +110,7 @@ class _Replacement:
     options: dict[str, Any]
     report: ReplacementReport
     made: dict[nn.Module, nn.Module] = field(default_factory=dict)  # a shared module stays shared
-    staying: set[nn.Module] = field(default_factory=set)  # dropouts left alone
+    staying: set[nn.Module] = field(default_factory=set)  # dropouts that are left alone
 
     def exchange_children_of(self, parent: nn.Module, path: str) -> None:
         rate_only = call_sites(parent).rate_only
@@ -126,14 +126,14 @@ class _Replacement:
             if reason:
                 self._leave(child_path, reason)
                 self.staying.add(child)
-                add_route(child)  # shields its call of F.dropout from the route of a module around it
+                add_route(child)  # its call of F.dropout must not take the route of a module around it
                 continue
             if child not in self.made:
                 self.made[child] = exchanged(child, self.dropout, self.options)
             setattr(parent, name, self.made[child])
             self.report.modules.append(child_path)
             if place == "attention" and getattr(self.made[child], "recompute", False):
-                add_route(parent)  # which sees the product that follows
+                add_route(parent)  # the route sees the product that follows
 
     def route_functions_of(self, module: nn.Module, path: str) -> None:
         sites = call_sites(module)
@@ -183,11 +183,11 @@ def _why_left(module: nn.Module) -> str | None:
 
 def _is_to_be_watched(module: nn.Module) -> bool:
     """Whether a module may drop in code that is not torch's: torch's own modules show what they do."""
-    of_torch = original_class(module).__module__.startswith(("torch.nn.", "torch.ao.", "torch._dynamo."))
+    is_torchs = original_class(module).__module__.startswith(("torch.nn.", "torch.ao.", "torch._dynamo."))
     given = [*module._forward_hooks, *module._forward_pre_hooks]
     given += [
-        value  # an activation, or a forward put in by somebody
+        value  # it may be an activation, or a forward that somebody put in
         for value in vars(module).values()
         if callable(value) and not (getattr(value, "__module__", None) or "").startswith("torch.")
     ]
-    return (not of_torch or bool(given)) and not isinstance(module, nn.Dropout)
+    return (not is_torchs or bool(given)) and not isinstance(module, nn.Dropout)

@@ -1,4 +1,4 @@
-"""Autograd functions that take part in torch.func, vmap and forward-mode AD, at no cost to a plain call."""
+"""Has autograd functions take part in torch.func, vmap and forward-mode AD, at no cost to a plain call."""
 
 from collections.abc import Callable
 from functools import cache
@@ -19,11 +19,11 @@ class TransformableFunction(Function):
     """
 
     generate_vmap_rule = True
-    tangent: ClassVar[Callable[..., Any]]  # gives None for a mask
+    tangent: ClassVar[Callable[..., Any]]  # it returns None for a mask
 
     @classmethod
     def run(cls, *args: Any) -> Any:
-        """`apply`, without its look at the signature of forward, which takes 20 us a call."""
+        """Does what `apply` does without looking at the signature of forward, which takes 20 us a call."""
         if torch.compiler.is_compiling():
             return cls.apply(*args)
         if transforms_active():
@@ -39,7 +39,7 @@ class TransformableFunction(Function):
             return cast(Tensor, _InPlace.apply(cls, x, *args, True))
         outputs = cls.run(x, *args, False)
         y: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]
-        return x.copy_(y) if inplace else y  # by an operator that has rules for all of them
+        return x.copy_(y) if inplace else y  # copy_ is an operator with rules for all transforms
 
 
 class _InPlace(Function):

@@ -34,7 +34,7 @@ from pmexp.packed_dropout.triton_launch import launch
 
 name = f"triton {triton.__version__}"
 
-_BLOCKS = 128  # with 4 warps: a block a thread, 4096 elements a program
+_BLOCKS = 128  # with 4 warps a thread has one block, and a program 4096 elements
 _OPTIONS = {
     "num_warps": 4,
     "enable_fp_fusion": False,  # a fused multiply-add would round once where the definition rounds twice
@@ -135,7 +135,7 @@ def _native_words(program, seed, offset, threads, threshold, VECTOR: tl.constexp
 def _keep_rows(words):
     """The keep bits as 0 or 1, in rows of eight elements."""
     row = tl.arange(0, words.shape[0] * 4)
-    # A gather, since the compiler would draw the words again for every lane rather than broadcast them.
+    # A gather is needed: the compiler would draw the words again for every lane rather than broadcast them.
     byte = tl.gather(words, row // 4, 0) >> (row % 4 * 8).to(tl.uint32)
     return (byte[:, None] >> tl.arange(0, 8)[None, :].to(tl.uint32)) & 1
 
@@ -332,12 +332,12 @@ def _dropout(
 
 @lru_cache(maxsize=1024)
 def _threshold_and_scale(p: float, dtype: torch.dtype) -> tuple[int, int]:
-    """As the kernels that draw take them."""
+    """Returns threshold and scale as the kernels that draw take them."""
     return keep_threshold(p), _bits_of(kept_scale(p, dtype))
 
 
 def _address_and_key(seed: Tensor | int) -> tuple[Tensor | None, int]:
-    """How a kernel takes a seed: by its address, or by value from the host."""
+    """Returns how a kernel takes a seed: by its address, or by value from the host."""
     if isinstance(seed, int):
         return None, seed
     check_seed(seed)

@@ -1,4 +1,4 @@
-"""Launches of Triton kernels that cost the host little.
+"""Launches Triton kernels at little cost to the host.
 
 kernel[grid](...) works out at each call what the kernel is specialised for, in more Python than a small mask
 is worth. It returns the compiled kernel, which can be launched by itself for any arguments of that
@@ -22,24 +22,24 @@ from pmexp.packed_dropout.native import kernels
 
 
 class _Places(NamedTuple):
-    """Where what lies among the arguments of a kernel."""
+    """Says where what lies among the arguments of a kernel."""
 
-    integers: int  # the first of them; before it are pointers
+    integers: int  # the place of the first integer; before it are pointers
     sizes: tuple[int, ...]  # the integers that Triton specialises for
-    constants: int  # the first of them
+    constants: int  # the place of the first constant
 
 
-_places: dict[int, _Places] = {}  # by kernel, of which there are a few, that live as long as this
+_places: dict[int, _Places] = {}  # keyed by the id of a kernel; kernels live as long as the process
 _compiled: dict[tuple[Any, ...], CompiledKernel] = {}
 
 
 def launch(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
-    """kernel[(programs,)](*arguments, **options) on the device of the first argument, a tensor.
+    """Runs kernel[(programs,)](*arguments, **options) on the device of the first argument, a tensor.
 
     options: those that Triton compiles with; for one kernel always the same.
     """
     device = arguments[0].get_device()
-    if device < 0:  # an interpreted kernel
+    if device < 0:  # the kernel is interpreted
         kernel[(programs,)](*arguments, **options)
     elif device != torch._C._cuda_getDevice():
         with torch.cuda.device(device):
@@ -61,7 +61,7 @@ def _launch(device: int, kernel: Any, programs: int, arguments: tuple[Any, ...],
     stream = torch._C._cuda_getCurrentRawStream(device)
     if _is_watched():
         compiled[(programs, 1, 1)](*values, stream=stream)
-    else:  # what that does, without a look for hooks and without what they are told
+    else:  # the same launch, without looking for hooks and gathering what they are told
         function, metadata = compiled.function, compiled.packed_metadata
         compiled.run(programs, 1, 1, stream, function, metadata, None, None, None, *values)
 
@@ -69,7 +69,8 @@ def _launch(device: int, kernel: Any, programs: int, arguments: tuple[Any, ...],
 def _is_watched() -> bool:
     """Whether a profiler asked Triton to be called at each launch."""
     enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
-    return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))  # a chain, if not one
+    # A hook is either a chain of hooks or one alone.
+    return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))
 
 
 def forget() -> None:
@@ -80,7 +81,7 @@ def forget() -> None:
 def kind_and_values(
     device: int, kernel: Any, arguments: tuple[Any, ...]
 ) -> tuple[tuple[Any, ...] | None, list[Any]]:
-    """What a kernel that these arguments compile may be launched with again, and them, tensors as addresses.
+    """The kind of arguments that a compiled kernel serves again, and their values, tensors as addresses.
 
     The kind is None where only Triton itself may launch.
     """
@@ -94,7 +95,7 @@ def kind_and_values(
             kind.append(None)
             continue
         if tensor.get_device() != device:
-            return None, []  # Triton says what is wrong with it
+            return None, []  # Triton itself says what is wrong
         values[place] = address = tensor.data_ptr()
         kind += tensor.dtype, address % 16 == 0
     for place in sizes:

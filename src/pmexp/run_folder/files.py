@@ -2,8 +2,11 @@
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from pmexp.errors import UserError
 
@@ -52,16 +55,43 @@ def read_object(file: Path, *keys: str) -> dict[str, Any]:
 
 def read_json(file: Path) -> Any:
     """What a JSON file holds; None where there is none. Raises UserError where it cannot be read."""
+    content = read_content(file)
     try:
-        if file.exists() and not file.is_file():  # a pipe would be waited for
-            raise damaged(file, "it is no regular file")
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:  # or removed since somebody looked
+        return None if content is None else parsed_json(content)
+    except (ValueError, RecursionError):
+        raise damaged(file, "it is not JSON") from None
+
+
+def read_content(file: Path) -> bytes | None:
+    """All of a file; None where there is none. Raises UserError where it cannot be read."""
+    try:
+        with open(file, "rb", opener=_open_without_waiting) as stream:
+            return stream.read()
+    except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
-        raise damaged(file, "it is not JSON") from None
+
+
+def _open_without_waiting(file: str, flags: int) -> int:
+    """Opens a regular file; a pipe would be waited for. Raises UserError for any other."""
+    descriptor = os.open(file, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise damaged(Path(file), "it is no regular file")
+    return descriptor
+
+
+def parsed_json(content: bytes) -> Any:
+    """`content` as JSON. Raises ValueError or RecursionError where it is none.
+
+    orjson takes a quarter of the time; what it refuses, such as half of a surrogate pair, the standard
+    library may still read.
+    """
+    try:
+        return orjson.loads(content)
+    except ValueError:
+        return json.loads(content)
 
 
 def damaged(file: Path, what: str) -> UserError:

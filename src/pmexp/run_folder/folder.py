@@ -33,19 +33,30 @@ _CLAIM_LOOK_S = 0.02
 _LATEST = 2**40  # seconds since 1970, and more starts than there are
 
 
+class _In:
+    """A path in a run's folder, made when it is asked for: a report asks thousands of folders for a few."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: "RunFolder", owner: type) -> Path:
+        return folder.path / self._name
+
+
 class RunFolder:
+    journal = _In("journal.jsonl")
+    log = _In("log.txt")
+    checkpoints = _In("checkpoints")
+    artifacts = _In("artifacts")
+    summary = _In("summary.json")
+    failure = _In("failure.json")
+    heartbeat = _In("heartbeat")
+    mirrored = _In("tracking.json")  # there once MLflow has all of the run
+    _owner = _In("owner.json")
+    _lock = _In(".lock")
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.journal = self.path / "journal.jsonl"
-        self.log = self.path / "log.txt"
-        self.checkpoints = self.path / "checkpoints"
-        self.artifacts = self.path / "artifacts"
-        self.summary = self.path / "summary.json"
-        self.failure = self.path / "failure.json"
-        self.heartbeat = self.path / "heartbeat"
-        self.mirrored = self.path / "tracking.json"  # there once MLflow has all of the run
-        self._owner = self.path / "owner.json"
-        self._lock = self.path / ".lock"
 
     def is_finished(self) -> bool:
         return self.summary.is_file()

@@ -6,7 +6,7 @@ of runs; journals are read by who needs their lines.
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,10 @@ import yaml
 
 from pmexp.errors import UserError, first_line
 from pmexp.masking import masked
+from pmexp.run_folder.files import read_content
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import digest_of
-from pmexp.run_folder.journal_lines import RunProgress, progress_of, read_curve
+from pmexp.run_folder.journal_lines import Curve, RunProgress, curve_in, progress_of
 from pmexp.run_folder.plan import TOLD_APART_BY, Label, PlannedRun, labels_in, read_plan
 from pmexp.run_folder.state import State, unfinished_state
 from pmexp.run_folder.summary import Summary, read_summary
@@ -40,6 +41,7 @@ class FoundRun:
     failure: Mapping[str, Any] = field(default_factory=dict)  # status, kind, error, log
     owner: Mapping[str, Any] = field(default_factory=dict)
     damage: str = ""  # one line: what in its folder is not as a run leaves it
+    curve: Curve | None = None  # the lines of its journal, of one with a result, where they were asked for
 
     @property
     def error(self) -> str:
@@ -86,40 +88,63 @@ def find_runs(runs_dir: Path, name: str, known: Mapping[str, FoundRun] | None = 
 
     Raises UserError for an unknown name, or a plan that cannot be read.
     """
+    settled = {run_id: run for run_id, run in (known or {}).items() if run.is_settled}
+    return [
+        settled.get(path.name) or read_run(path, planned) for path, planned in _run_folders(runs_dir, name)
+    ]
+
+
+def each_run(runs_dir: Path, name: str) -> Iterator[FoundRun]:
+    """Yields the same one by one, with the curves of those that have a result.
+
+    Raises UserError as find_runs does.
+    """
+    for path, planned in _run_folders(runs_dir, name):
+        yield read_run(path, planned, with_curve=True)
+
+
+def _run_folders(runs_dir: Path, name: str) -> list[tuple[Path, PlannedRun | None]]:
     folder = runs_dir / name
     there = experiments(runs_dir) if runs_dir.is_dir() else []
     if name not in there:
         others = f"there are: {', '.join(there)}" if there else "there is none yet: run one first"
         raise UserError(f"no experiment '{name}' in {runs_dir} ({others}); runs_dir names another place")
     planned = read_plan(folder)
-    there_are = {path.name: None for path in sorted(folder.iterdir()) if _is_run(path)}
-    settled = {run_id: run for run_id, run in (known or {}).items() if run.is_settled}
-    every: dict[str, PlannedRun | None] = {**there_are, **planned}
+    unplanned = sorted(path for path in folder.iterdir() if path.name not in planned and _is_run(path))
     return [
-        settled.get(run_id) or read_run(folder / run_id, every[run_id])
-        for run_id in [*planned, *(run_id for run_id in there_are if run_id not in planned)]
+        *((folder / run_id, one) for run_id, one in planned.items()),
+        *((path, None) for path in unplanned),
     ]
 
 
-def read_run(path: Path, planned: PlannedRun | None = None) -> FoundRun:
+def read_run(path: Path, planned: PlannedRun | None = None, with_curve: bool = False) -> FoundRun:
     """The run of a folder that may be damaged, or made by somebody else: no content of it raises."""
     labels, settings = (planned.labels, planned.settings) if planned else ({}, {})
     try:
-        return _read(RunFolder(path), labels, settings)
+        return _read(RunFolder(path), labels, settings, with_curve)
     except Exception as error:
         said = first_line(error) if isinstance(error, UserError) else f"{path} cannot be read: {error!r}"
         return FoundRun(path.name, path, State.failed, labels, settings, damage=said)
 
 
-def _read(folder: RunFolder, labels: Mapping[str, Label], settings: Mapping[str, Any]) -> FoundRun:
+def _read(
+    folder: RunFolder, labels: Mapping[str, Label], settings: Mapping[str, Any], with_curve: bool
+) -> FoundRun:
     name = folder.path.name
     if folder.is_finished():
         summary = read_summary(folder.summary)
-        damage = _label_damage(folder, summary, labels) or _journal_damage(folder, summary)
+        damage, curve = _label_damage(folder, summary, labels), None
+        try:
+            journal = read_content(folder.journal)
+            damage = damage or _journal_damage(folder, journal, summary)
+            if with_curve and not damage:
+                curve = curve_in(journal or b"", folder.journal)
+        except UserError as error:
+            damage = first_line(error)
         state = State.failed if damage else State.oom if summary.status == "oom" else State.finished
         labels, settings = labels or labels_in(summary.labels), summary.settings
         return FoundRun(
-            name, folder.path, state, labels, settings, summary, owner=folder.owner(), damage=damage
+            name, folder.path, state, labels, settings, summary, {}, folder.owner(), damage, curve
         )
     failure, owner = folder.failed(), folder.owner()
     state = unfinished_state(folder, failure, owner)
@@ -139,19 +164,17 @@ def _label_damage(folder: RunFolder, summary: Summary, planned: Mapping[str, Lab
     return ""
 
 
-def _journal_damage(folder: RunFolder, summary: Summary) -> str:
-    """How the journal differs from the one that the run ended with; empty where it does not."""
-    if summary.journal is None:  # of an earlier version
-        try:
-            read_curve(folder.journal)
-        except UserError as error:
-            return first_line(error)
+def _journal_damage(folder: RunFolder, journal: bytes | None, summary: Summary) -> str:
+    """How the journal differs from the one that the run ended with; empty where it does not.
+
+    Raises UserError at a line that is none of a journal, where an earlier version told no digest.
+    """
+    if summary.journal is None:
+        curve_in(journal or b"", folder.journal)
         return ""
-    try:
-        with folder.journal.open("rb") as stream:
-            now = digest_of(stream)
-    except OSError as error:
-        return f"{folder.journal} cannot be read: {error.strerror}; {_ANEW}"
+    if journal is None:
+        return f"{folder.journal} is not there any more; {_ANEW}"
+    now = digest_of(journal)
     if now == summary.journal:
         return ""
     was = summary.journal.bytes

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from pmexp.metrics.catalog import metric_of
 from pmexp.run_folder.journal_lines import last_values
@@ -23,10 +22,8 @@ class JournalDigest:
     blake2b: str
 
 
-def digest_of(stream: IO[bytes]) -> JournalDigest:
-    """The length and digest of all that `stream` holds."""
-    stream.seek(0)
-    content = stream.read()
+def digest_of(content: bytes) -> JournalDigest:
+    """The length and digest of a whole journal."""
     return JournalDigest(len(content), hashlib.blake2b(content, digest_size=16).hexdigest())
 
 
@@ -71,7 +68,8 @@ class Journal:
 
     def digest(self) -> JournalDigest:
         self._stream.flush()
-        return digest_of(self._stream)
+        self._stream.seek(0)
+        return digest_of(self._stream.read())
 
     def __enter__(self) -> "Journal":
         return self

@@ -27,6 +27,8 @@ class Summary:
     protocol: Mapping[str, Any] | None = None  # that it was started under
     tracking: Mapping[str, Any] = field(default_factory=dict)
     journal: JournalDigest | None = None  # None: of an earlier version, or told by a rank other than 0
+    weights_sha256: str = ""  # of the weights after the last step; empty where none was recorded
+    chance: Mapping[str, float] = field(default_factory=dict)  # score -> what a constant answer reaches
 
 
 def write_summary(
@@ -38,12 +40,14 @@ def write_summary(
     tracking: Mapping[str, str] | None,
     journal: JournalDigest | None,
     out_of_memory: str = "",
+    outcome: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the result of a run.
 
     run: what its configuration says: run_id, name, labels, settings, protocol.
     out_of_memory: the line that says so where the run ended by it.
     journal: None from a rank other than 0, since rank 0 may still write it.
+    outcome: of the training, where it came to its end: weights_sha256, chance.
     """
     summary = {
         "status": "oom" if out_of_memory else "finished",
@@ -52,6 +56,7 @@ def write_summary(
         "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
         "environment": masked_values(environment),
         "replacement": dict(replacement),
+        "outcome": dict(outcome or {}),
         "tracking": tracking,
         "journal": journal and {"bytes": journal.bytes, "blake2b": journal.blake2b},
     }
@@ -64,6 +69,7 @@ def read_summary(file: Path) -> Summary:
     if found.get("status") not in _STATUSES:
         raise damaged(file, f"its status is {found.get('status')!r}, allowed are {' and '.join(_STATUSES)}")
     parts = {key: _object(file, found, key) for key in ("labels", "metrics", "settings", "environment")}
+    outcome = _object(file, found, "outcome")
     return Summary(
         status=found["status"],
         labels=parts["labels"],
@@ -74,6 +80,8 @@ def read_summary(file: Path) -> Summary:
         protocol=_object(file, found, "protocol") or None,
         tracking=_object(file, found, "tracking"),
         journal=_journal(file, _object(file, found, "journal")),
+        weights_sha256=str(outcome.get("weights_sha256", "")),
+        chance={name: _number(file, name, value) for name, value in _object(file, outcome, "chance").items()},
     )
 
 

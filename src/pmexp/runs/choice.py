@@ -1,10 +1,9 @@
 """Which runs are meant: by state and by label."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pmexp.errors import UserError
 from pmexp.run_folder.found import FoundRun
-from pmexp.run_folder.plan import LABELS
 from pmexp.run_folder.state import State
 
 STATES = (
@@ -13,23 +12,12 @@ STATES = (
 
 
 def states(text: str, allowed: Sequence[State] = STATES) -> list[State]:
-    """The states of `--state failed,oom`. Raises UserError for another word."""
+    """The states of `state=failed,oom`. Raises UserError for another word."""
     names = [state.name for state in allowed]
     for word in text.split(","):
         if word not in names:
-            raise UserError(f"--state: {word!r} is not one; allowed are {', '.join(names)}")
+            raise UserError(f"state: {word!r} is unknown; allowed are {', '.join(names)}")
     return [State[word] for word in text.split(",")]
-
-
-def labels(words: Iterable[str]) -> dict[str, list[str]]:
-    """The values of each label in words such as variant=pm-drop,baseline. Raises UserError for others."""
-    wanted = {}
-    for word in words:
-        label, equals, values = word.partition("=")
-        if not equals or label not in LABELS:
-            raise UserError(f"{word}: is no filter; allowed are {', '.join(f'{each}=' for each in LABELS)}")
-        wanted[label] = values.split(",")
-    return wanted
 
 
 def chosen(

@@ -1,108 +1,133 @@
-"""The command: arguments in, lines and an exit code out."""
+"""Lists, retries and repairs runs, and returns an exit code."""
 
-import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pmexp.command.exit_code import end, exit_code
-from pmexp.errors import SweepFailed, UserError
+from pmexp.command.explain import explained
+from pmexp.command_line import Command, Given, Key, Others, asks_help, exit_code, switch
+from pmexp.errors import UserError
 from pmexp.masking import masked
 from pmexp.run_folder.found import FoundRun, experiments, find_runs
+from pmexp.run_folder.plan import LABELS
 from pmexp.run_folder.state import State
 from pmexp.runs import choice, table
 from pmexp.runs.again import AGAIN, retry
 from pmexp.shown import printable
 
-_FILTERS = "task= model= dataset= variant= system= seed=, such as variant=pm-drop,baseline"
+_AGAIN = Others(
+    "hydra/launcher=... and hydra.launcher.*=... say how, as for python -m pmexp.train -m; without: local",
+    lambda argument: argument.startswith(("hydra/", "hydra.")),
+    lambda: ("hydra/launcher", "hydra.launcher.n_jobs"),
+)
+_MODULE = "pmexp.runs"
+_RUNS_DIR = Key("runs_dir", "where the run folders are", "runs")
+_FILTERS = tuple(Key(label, f"only these, as in {label}=A,B; without it any") for label in LABELS)
+
+
+def _state(allowed: Sequence[State]) -> Key:
+    return Key("state", f"only these, of {','.join(state.name for state in allowed)}; without it all of them")
+
+
+LIST = Command(
+    _MODULE,
+    "lists the experiments, or the runs of one",
+    (
+        Key("name", "the experiment, a folder of runs_dir; without it all are listed"),
+        _RUNS_DIR,
+        _state(choice.STATES),
+        *_FILTERS,
+        switch("json", "for a program"),
+        switch("watch", "draw again until nothing runs any more"),
+    ),
+    word="name",
+)
+RETRY = Command(
+    _MODULE,
+    "runs again what failed, was interrupted or is stale",
+    (Key("name", "the experiment"), _RUNS_DIR, _state(AGAIN), *_FILTERS),
+    word="name",
+    others=_AGAIN,
+    prefix=("retry",),
+)
+REPAIR = Command(
+    _MODULE,
+    "makes MLflow agree with the journals: status, steps, no duplicates",
+    (
+        Key("name", "the experiment; without it all"),
+        _RUNS_DIR,
+        Key("uri", "the tracker of all of them, in place of each one's own: for runs made without one"),
+    ),
+    word="name",
+    prefix=("repair",),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 a run failed again, 2 bad input, 130 interrupted."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    commands: dict[str, Callable[[list[str]], None]] = {"retry": _retry, "repair": _repair}
-    command = commands.get(given[0] if given else "", _list)
-    try:
-        code = exit_code(lambda: command(given[command is not _list :]))
-        sys.stdout.flush()
-    except SweepFailed as error:
-        return end(str(error), code=1)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return code
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    match typed[:1]:
+        case ["retry"]:
+            return RETRY.run(typed[1:], _retry)
+        case ["repair"]:
+            return REPAIR.run(typed[1:], _repair)
+    if asks_help(typed):
+        return exit_code(lambda: print("\n".join(one.help() for one in (LIST, RETRY, REPAIR)), end=""))
+    return LIST.run(typed, _list)
 
 
-def _list(arguments: list[str]) -> None:
-    parser = _parser(
-        "",
-        "List the experiments, or the runs of one.",
-        epilog="python -m pmexp.runs retry NAME runs again what failed, was interrupted or is stale; "
-        "python -m pmexp.runs repair [NAME] makes MLflow agree with the journals. Each has --help.",
-    )
-    parser.add_argument("name", nargs="?", help="the experiment: a folder under --runs-dir")
-    _add_filters(parser, choice.STATES)
-    parser.add_argument("--json", action="store_true", help="for a program")
-    parser.add_argument("--watch", action="store_true", help="draw again until nothing runs any more")
-    args = parser.parse_intermixed_args(arguments)
-    runs_dir = Path(args.runs_dir).resolve()
-    if args.name is None:
-        if args.state or args.watch:
-            raise UserError("--state and --watch are for the runs of one experiment; name it")
-        found = {name: find_runs(runs_dir, name) for name in experiments(runs_dir)}
-        print(table.experiments_json(found) if args.json else "\n".join(table.experiment_lines(found)))
+def _list(given: Given) -> None:
+    runs_dir = _runs_dir(given)
+    name, as_json, watches = given.optional("name"), given.is_on("json"), given.is_on("watch")
+    if name is None:
+        if narrowing := [key for key in given.set if not key.startswith(("runs_dir=", "json="))]:
+            raise UserError(f"{narrowing[0]}: is for the runs of one experiment; name it")
+        listed = {name: find_runs(runs_dir, name) for name in experiments(runs_dir)}
+        print(table.experiments_json(listed) if as_json else "\n".join(table.experiment_lines(listed)))
         return
-    read = _reader(runs_dir, args)
-    if args.watch:
+    read = _reader(runs_dir, name, given)
+    if watches:
         from pmexp.runs.watch import watch  # rich
 
         runs = watch(read)
     else:
         runs = read([])
-    print(table.runs_json(runs) if args.json else _listing(args.name, runs))
+    print(table.runs_json(runs) if as_json else _listing(name, runs))
 
 
-def _retry(arguments: list[str]) -> None:
-    parser = _parser("retry", "Run again what failed, was interrupted or is stale.")
-    parser.add_argument("name", help="the experiment")
-    _add_filters(parser, AGAIN)
-    parser.epilog = (
-        "hydra/launcher=... and hydra.launcher.*=... say how, as for python -m pmexp.train -m; without: local"
-    )
-    args = parser.parse_intermixed_args(arguments)
-    overrides = [word for word in args.filters if word.startswith(("hydra/", "hydra."))]
-    args.filters = [word for word in args.filters if word not in overrides]
-    runs = _reader(Path(args.runs_dir).resolve(), args, AGAIN)([])
-    print(f"{args.name}: again {table.counts(runs)}" if runs else f"{args.name}: nothing to run again")
+@explained()
+def _retry(given: Given) -> None:
+    name = given.optional("name")
+    if name is None:
+        raise UserError("name: is missing; name the experiment")
+    runs = _reader(_runs_dir(given), name, given, AGAIN)([])
+    print(f"{name}: again {table.counts(runs)}" if runs else f"{name}: nothing to run again")
     if runs:
-        retry(runs, overrides)
+        retry(runs, given.others)
 
 
-def _repair(arguments: list[str]) -> None:
-    parser = _parser("repair", "Make MLflow agree with the journals: status, steps, no duplicates.")
-    parser.add_argument("name", nargs="?", help="the experiment (default: all)")
-    parser.add_argument(
-        "--uri", help="the tracker of all of them, in place of each one's own: for runs made without one"
-    )
-    args = parser.parse_args(arguments)
+def _repair(given: Given) -> None:
     from pmexp.tracking.repair import repair  # imports MLflow, which takes seconds
 
-    runs_dir = Path(args.runs_dir).resolve()
-    for name in [args.name] if args.name else experiments(runs_dir):
-        for line in repair(runs_dir, name, args.uri):
+    runs_dir = _runs_dir(given)
+    for name in [given["name"]] if given["name"] else experiments(runs_dir):
+        for line in repair(runs_dir, name, given.optional("uri")):
             print(printable(masked(f"{name}: {line}")), flush=True)
 
 
+def _runs_dir(given: Given) -> Path:
+    return Path(given["runs_dir"]).expanduser().resolve()
+
+
 def _reader(
-    runs_dir: Path, args: argparse.Namespace, allowed: Sequence[State] = choice.STATES
+    runs_dir: Path, name: str, given: Given, allowed: Sequence[State] = choice.STATES
 ) -> Callable[[Sequence[FoundRun]], list[FoundRun]]:
-    """What reads the chosen runs; it gets what it read before."""
-    states = choice.states(args.state, allowed) if args.state else allowed
-    labels = choice.labels(args.filters)
+    """A function that reads the chosen runs; it gets what it read before."""
+    states = choice.states(given["state"], allowed) if given["state"] else allowed
+    labels = {label: given[label].split(",") for label in LABELS if given[label]}
 
     def read(before: Sequence[FoundRun]) -> list[FoundRun]:
-        runs = find_runs(runs_dir, args.name, {run.run_id: run for run in before})
+        runs = find_runs(runs_dir, name, {run.run_id: run for run in before})
         return choice.chosen(runs, states, labels)
 
     return read
@@ -114,16 +139,3 @@ def _listing(name: str, runs: Sequence[FoundRun]) -> str:
     if again:
         lines.append(f"logs: {again[0].path.parent}/<run>/log.txt; again: python -m pmexp.runs retry {name}")
     return "\n".join(lines)
-
-
-def _parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m pmexp.runs {command}".rstrip(), description=description, epilog=epilog
-    )
-    parser.add_argument("--runs-dir", default="runs", help="where the run folders are (default: %(default)s)")
-    return parser
-
-
-def _add_filters(parser: argparse.ArgumentParser, states: Sequence[State]) -> None:
-    parser.add_argument("filters", nargs="*", metavar="label=value", help=_FILTERS)
-    parser.add_argument("--state", help=f"only these: {','.join(state.name for state in states)}")

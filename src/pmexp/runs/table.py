@@ -18,17 +18,17 @@ def run_lines(runs: Sequence[FoundRun]) -> list[str]:
     return _aligned([_HEADINGS, *(_cells(run) for run in runs)])
 
 
-def experiment_lines(found: Mapping[str, Sequence[FoundRun]]) -> list[str]:
+def experiment_lines(runs_of: Mapping[str, Sequence[FoundRun]]) -> list[str]:
     """A heading and a line for each experiment: how many of its runs are in which state."""
     rows = [("experiment", "runs", *(state.name for state in STATES))]
-    for name, runs in found.items():
+    for name, runs in runs_of.items():
         count = Counter(run.state for run in runs)
         rows.append((name, str(len(runs)), *(str(count[state] or "") for state in STATES)))
     return _aligned(rows)
 
 
 def counts(runs: Sequence[FoundRun]) -> str:
-    """Such as "20 runs: 18 finished, 2 failed"."""
+    """How many runs are in which state, such as "20 runs: 18 finished, 2 failed"."""
     count = Counter(run.state for run in runs)
     told = ", ".join(f"{count[state]} {state.name}" for state in STATES if count[state])
     return f"{len(runs)} run{'s' * (len(runs) != 1)}" + (f": {told}" if told else "")
@@ -39,9 +39,9 @@ def runs_json(runs: Sequence[FoundRun]) -> str:
     return _json([_object(run) for run in runs])
 
 
-def experiments_json(found: Mapping[str, Sequence[FoundRun]]) -> str:
+def experiments_json(runs_of: Mapping[str, Sequence[FoundRun]]) -> str:
     listed = []
-    for name, runs in found.items():
+    for name, runs in runs_of.items():
         count = Counter(run.state for run in runs)
         listed.append({"name": name, "runs": len(runs), **{state.name: count[state] for state in STATES}})
     return _json(listed)

@@ -35,6 +35,6 @@ def watch(read: Callable[[Sequence[FoundRun]], list[FoundRun]]) -> list[FoundRun
 
 
 def _lines(runs: Sequence[FoundRun]) -> list[str]:
-    """Of what is done or has not begun only the number: a terminal has no room for all."""
+    """Returns a line for each run that is under way, and how many there are: all would not fit."""
     shown = [run for run in runs if not run.is_settled and run.state is not State.pending]
     return [counts(runs), *run_lines(shown)]

@@ -84,20 +84,20 @@ def predict(
         UserError: the model's control flow depends on data.
     """
     whole = _built(build)
-    depth = len(layers_of(whole))
-    cut = extrapolate and depth > _FEWEST_LAYERS + 1 and _equal(layers_of(whole))
+    depth = len(longest_list_of(whole))
+    cut = extrapolate and depth > _FEWEST_LAYERS + 1 and _equal(longest_list_of(whole))
     counts = (_FEWEST_LAYERS, _FEWEST_LAYERS + 1) if cut else (depth,)
     found = []
     for count in counts:
         module = _built(build)
-        del layers_of(module)[count:]
+        del longest_list_of(module)[count:]
         found.append(_simulated(module, shapes, prepare, forward, like, accumulate, sharding))
     peaks = found[0] if not cut else _extrapolated(found[0], found[1], depth - _FEWEST_LAYERS)
     peaks = {name: sharding.held(name, peak) for name, peak in peaks.items()}
     return Prediction(peaks, depth, counts)
 
 
-def layers_of(module: nn.Module) -> nn.ModuleList:
+def longest_list_of(module: nn.Module) -> nn.ModuleList:
     """The longest list of modules in it, a transformer's layers; an empty one where there is none."""
     lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
     return max(lists, key=len, default=nn.ModuleList())
@@ -137,7 +137,7 @@ def _simulated(
                 *_batch(shapes),
                 counter,
                 forward=forward,
-                layers=tuple(layers_of(module)),
+                layers=tuple(longest_list_of(module)),
                 accumulate=accumulate,
                 foreach=on_cuda,
             )

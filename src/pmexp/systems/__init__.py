@@ -1,1 +1,1 @@
-"""How a step is executed: parts that compose, each with one file; `system.py` is the whole of a run."""
+"""Changes how a step is executed, by parts that compose; `system.py` is the whole of a run."""

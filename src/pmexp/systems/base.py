@@ -1,4 +1,4 @@
-"""What a system part may do; the base does nothing."""
+"""Defines what a system part may do; the base does nothing."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,6 +7,8 @@ from torch import nn
 
 
 class SystemPart:
+    """Changes how a step is executed: the model once, each forward, or both."""
+
     def before_variant(self, module: nn.Module, device: torch.device, half: bool) -> None:
         """Changes the model once, before dropout is replaced: for what decides which dropout there is.
 
@@ -17,9 +19,9 @@ class SystemPart:
         """Changes the model once, after the variant is in place and the model is on its device."""
 
     def forward(self, device: torch.device) -> AbstractContextManager[object]:
-        """Entered around each forward."""
+        """Returns a context that is entered around each forward."""
         return nullcontext()
 
     def record(self, module: nn.Module) -> dict[str, str]:
-        """What the part did, for the run's record, asked when the run ends."""
+        """Returns what the part did, for the run's record, asked when the run ends."""
         return {}

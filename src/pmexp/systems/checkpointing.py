@@ -1,4 +1,4 @@
-"""Activation checkpointing: every layer keeps its input alone and runs again in backward."""
+"""Has every layer keep its input alone and run again in backward: activation checkpointing."""
 
 from torch import nn
 from transformers import PreTrainedModel

@@ -1,4 +1,4 @@
-"""torch.compile of each layer by inductor: fused kernels, and a graph that chooses what to save for backward.
+"""Compiles each layer by torch.compile and inductor: fused kernels, and a graph that chooses what to save.
 
 A layer is one graph, or the run fails: nothing falls back to eager mode unseen. Layers are compiled in place
 at their first call, when every part of the stack has changed them, in whatever order the parts are listed;
@@ -25,7 +25,10 @@ BACKEND = "inductor"
 
 class Compile(SystemPart):
     def prepare(self, module: nn.Module) -> None:
-        """Raises UserError for a model without layers or whose layers are no graph, and in a simulation."""
+        """Has each layer compiled at its first call.
+
+        Raises UserError for a model without layers or whose layers are no graph, and in a simulation.
+        """
         layers = layers_of(module, "compile")
         if any(isinstance(parameter, FakeTensor) for parameter in module.parameters()):
             raise UserError(
@@ -41,11 +44,12 @@ class Compile(SystemPart):
             layer.compile(backend=BACKEND, fullgraph=True)
 
     def forward(self, device: torch.device) -> AbstractContextManager[object]:
-        """Settings of the tracer, which works at a first call.
+        """Returns a context with settings for the tracer, which works at a first call.
 
         The side effects in a checkpointed layer are those of the dropout routes, which undo them at its end.
         """
-        import torch._dynamo.config as settings  # takes a second, of runs that compile nothing too
+        # The import takes a second, which runs that compile nothing shall not pay.
+        import torch._dynamo.config as settings
 
         patch: Any = settings.patch
         return cast(

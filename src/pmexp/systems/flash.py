@@ -1,4 +1,4 @@
-"""Flash: attention that keeps no length x length matrix, where model, device and dtype allow it.
+"""Puts in attention that keeps no length x length matrix, where model, device and dtype allow it.
 
 Models with transformers' attention interface get the FlashAttention-2 package where it is installed and the
 run is on CUDA in half precision, else scaled_dot_product_attention (see sdpa_kernels.py, which notes the
@@ -28,8 +28,8 @@ _SDPA = "sdpa_fused"  # transformers takes a name with "flash" in it for the pac
 
 def _sdpa_fused(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
     with flash_first(module):
-        found: tuple[Tensor, None] = sdpa_attention_forward(module, *args, **kwargs)
-        return found
+        output: tuple[Tensor, None] = sdpa_attention_forward(module, *args, **kwargs)
+        return output
 
 
 AttentionInterface.register(_SDPA, _sdpa_fused)
@@ -38,7 +38,7 @@ AttentionMaskInterface.register(_SDPA, sdpa_mask)
 
 class Flash(SystemPart):
     def before_variant(self, module: nn.Module, device: torch.device, half: bool) -> None:
-        """Raises UserError for a model that has no such attention."""
+        """Puts the attention in. Raises UserError for a model that has none that fits."""
         owners = [part for part in module.modules() if _is_longformer(part)]
         for owner in owners:
             owner.self = SlidingAttention(owner.self)

@@ -21,9 +21,8 @@ from pmexp.systems.ranks import started_processes
 log = logging.getLogger(__name__)
 
 _ENTRY = "pmexp.training.rank"
-_GRACE_SECONDS = (
-    300  # from a stop signal, or another rank's failure, to the end by force: a checkpoint fits in
-)
+# A rank has so long from a stop signal, or another rank's failure, to its end by force: a checkpoint fits in.
+_GRACE_SECONDS = 300
 
 
 def is_launcher(config: RunConfig) -> bool:
@@ -37,9 +36,8 @@ def launch(config: RunConfig, capture_output: bool) -> None:
     Raises UserError and Interrupted as the run on one process does, RankFailed, and RankOutOfMemory where
     memory did not suffice to build the run.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(
-        logging.CRITICAL
-    )  # what it reports is raised here
+    # What elastic reports is raised here.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; train.threads sets it in each process
     settings = LaunchConfig(
         min_nodes=1,
@@ -69,12 +67,12 @@ def launch(config: RunConfig, capture_output: bool) -> None:
 
 
 def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
-    """A rank that was killed left no word and brought the others down; else the first word is on record.
+    """Raises what ended the run: a killed rank, which left no word, or the first word that is on record.
 
     Returns where a rank was out of memory: that is the run's result, and what the others said of it is not.
     """
-    if said := folder.out_of_memory():
-        log.error("%s is out of memory, which is its result: %s", folder.path.name, said)
+    if error := folder.out_of_memory():
+        log.error("%s is out of memory, which is its result: %s", folder.path.name, error)
         folder.failure.unlink(missing_ok=True)
         return
     killed = {r: f for r, f in failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM}
@@ -86,7 +84,7 @@ def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
         raise Interrupted(text)
     if not killed and says_out_of_memory(_message(failure)):
         raise RankOutOfMemory(_message(failure))
-    if killed:  # the others' words are of a lost connection
+    if killed:  # the others only saw a lost connection
         folder.failure.unlink(missing_ok=True)
     if not folder.failure.is_file():
         if rank:
@@ -96,6 +94,6 @@ def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
 
 
 def _message(failure: ProcessFailure) -> str:
-    """What the rank raised, or how it ended."""
-    said: Any = failure.message
-    return str(said["message"] if isinstance(said, dict) else said).strip().splitlines()[0]
+    """Returns what the rank raised, or how it ended."""
+    message: Any = failure.message
+    return str(message["message"] if isinstance(message, dict) else message).strip().splitlines()[0]

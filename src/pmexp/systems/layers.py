@@ -1,4 +1,4 @@
-"""The repeated blocks of a model, which some parts treat one by one."""
+"""Finds the repeated blocks of a model, which some parts treat one by one."""
 
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer

@@ -1,4 +1,4 @@
-"""Activations wait for backward in the CPU's memory, pinned, where the model is on CUDA.
+"""Has activations wait for backward in the CPU's memory, pinned, where the model is on CUDA.
 
 On a CPU device they are there already: nothing moves.
 """

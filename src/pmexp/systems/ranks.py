@@ -1,4 +1,4 @@
-"""The processes of one run: which one this is, how it joins the others, and what they agree on.
+"""Knows the processes of one run: which one this is, how it joins the others, and what they agree on.
 
 A run on several processes is started by torch's elastic launcher (`systems.launch`), by torchrun, by
 `accelerate launch` or by SLURM's srun; here they all look the same. A run on one process never touches
@@ -21,21 +21,23 @@ from pmexp.config import SystemConfig
 from pmexp.errors import UserError
 from pmexp.systems import alarm
 
-_TIMEOUT = timedelta(minutes=30)  # of one collective: rank 0 may evaluate or write while the others wait
+_TIMEOUT = timedelta(
+    minutes=30
+)  # a collective may take so long: rank 0 may evaluate or write while the others wait
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of the run. Its collectives go over gloo, on CUDA too."""
+    """Says which process of the run this is. Its collectives go over gloo, on CUDA too."""
 
     rank: int = 0
-    local_rank: int = 0  # on this machine: the index of its CUDA device
+    local_rank: int = 0  # its number on this machine, the index of its CUDA device
     world_size: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Rank 0 writes the run's files; the others write nothing but their own output."""
+        """Whether this is rank 0, which writes the run's files; the others write only their own output."""
         return self.rank == 0
 
     def share(self, rows: Tensor) -> Tensor:
@@ -71,9 +73,9 @@ class Ranks:
         """Every rank's `value` in order of rank, on rank 0; an empty list on the others."""
         if self.world_size == 1:
             return [value]
-        found: list[Any] | None = [None] * self.world_size if self.is_first else None
-        dist.gather_object(value, found)
-        return found or []
+        values: list[Any] | None = [None] * self.world_size if self.is_first else None
+        dist.gather_object(value, values)
+        return values or []
 
     def from_first(self, value: _T) -> _T:
         """Rank 0's `value`, on every rank."""
@@ -84,7 +86,7 @@ class Ranks:
         return cast(_T, values[0])
 
     def wait(self) -> None:
-        """Until every rank is here."""
+        """Waits until every rank is here."""
         if self.world_size > 1:
             dist.barrier()
 
@@ -92,7 +94,7 @@ class Ranks:
 def started_processes(environment: Mapping[str, str] = os.environ) -> int | None:
     """How many processes a launcher has started for this run; None where this process stands alone.
 
-    SLURM's batch script sees SLURM_NTASKS of the allocation although it is one process; only the tasks of
+    SLURM's batch script sees the allocation's SLURM_NTASKS although it is one process; only the tasks of
     srun have SLURM_STEP_NUM_TASKS, so that one counts.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
@@ -155,7 +157,7 @@ def _as_torchrun_does(environment: Any) -> None:
             "LOCAL_RANK": environment["SLURM_LOCALID"],
             "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
             "MASTER_ADDR": environment["SLURM_LAUNCH_NODE_IPADDR"],
-            # one port for all tasks, and another one for the next step of the same job
+            # All tasks need one port, and the next step of the same job another one.
             "MASTER_PORT": str(20000 + (int(environment["SLURM_JOB_ID"]) * 7 + _step(environment)) % 20000),
         }
     except KeyError as missing:

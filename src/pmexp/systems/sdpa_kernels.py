@@ -1,4 +1,4 @@
-"""PyTorch's scaled_dot_product_attention with its flash kernel first, and a note of which kernel ran.
+"""Runs PyTorch's scaled_dot_product_attention with its flash kernel first, and notes which kernel ran.
 
 Which kernel runs depends on device, dtype, mask, head size and dropout. torch is asked with the arguments of
 real calls, so that a record says what was, not what was hoped for. On the CPU (torch 2.13) the flash kernel
@@ -30,13 +30,13 @@ WORDS = {
     SDPBackend.MATH: "math kernel",
 }
 
-_Ran = dict[str, set[str]]  # "training" or "evaluation": the kernels of the first such call
+_Ran = dict[str, set[str]]  # the kernels of the first call, by "training" or "evaluation"
 _RAN: "WeakKeyDictionary[nn.Module, _Ran]" = WeakKeyDictionary()
 
 
 @contextmanager
 def flash_first(attention: nn.Module) -> Iterator[None]:
-    """Around the SDPA calls of one forward of the module `attention`.
+    """Opens a context around the SDPA calls of one forward of the module `attention`.
 
     It belongs inside the module, not around the model: a checkpoint that runs the module again must choose
     the same kernel. The first forward in training and the first in evaluation are noted.
@@ -53,15 +53,15 @@ def flash_first(attention: nn.Module) -> Iterator[None]:
 
 
 def kernels_that_ran(model: nn.Module) -> str:
-    """For the record: the kernels of the modules under flash_first, in training and in evaluation."""
-    found: _Ran = {}
+    """Says for the record which kernels ran under flash_first, in training and in evaluation."""
+    ran: _Ran = {}
     for module in model.modules():
         for mode, kernels in _RAN.get(module, {}).items():
-            found.setdefault(mode, set()).update(kernels)
-    if not found:
+            ran.setdefault(mode, set()).update(kernels)
+    if not ran:
         return "sdpa; its kernel was not seen (no forward, or a compiled one)"
-    modes = sorted(found, reverse=True)
-    return "; ".join(["sdpa", *(f"{mode}: {' and '.join(sorted(found[mode]))}" for mode in modes)])
+    modes = sorted(ran, reverse=True)
+    return "; ".join(["sdpa", *(f"{mode}: {' and '.join(sorted(ran[mode]))}" for mode in modes)])
 
 
 class _Note(TorchFunctionMode):
@@ -88,9 +88,9 @@ def _kernel(
     is_causal: bool = False,
     **options: Any,
 ) -> str:
-    """Kernel and device of one call, under dropout or not."""
+    """Returns the kernel and the device of one call, and whether it drops."""
     call = tuple(_as_autocast(tensor) for tensor in (query, key, value, attn_mask))
-    # The function by which scaled_dot_product_attention itself chooses, on every device.
+    # scaled_dot_product_attention itself chooses by this function, on every device.
     choose: Any = torch._fused_sdp_choice
     choice = SDPBackend(choose(*call, dropout_p, is_causal, **options))
     words = f"{WORDS.get(choice, choice.name)} on {query.device.type}"
@@ -99,7 +99,7 @@ def _kernel(
 
 
 def _as_autocast(tensor: Tensor | None) -> Tensor | None:
-    """As the call gets it: autocast casts its floating-point arguments."""
+    """Returns `tensor` as the call gets it: autocast casts its floating-point arguments."""
     if tensor is None or not tensor.is_floating_point() or not torch.is_autocast_enabled(tensor.device.type):
         return tensor
     return tensor.to(torch.get_autocast_dtype(tensor.device.type))

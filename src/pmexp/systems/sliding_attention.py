@@ -1,4 +1,4 @@
-"""Longformer's attention on scaled_dot_product_attention: a sliding window, and global tokens.
+"""Computes Longformer's attention by scaled_dot_product_attention: a sliding window, and global tokens.
 
 With a window of w positions on either side, the queries are cut into blocks of w. A block sees the 3w keys
 of itself and its two neighbours, less what the band |query - key| <= w and the padding hide, and in front
@@ -58,7 +58,7 @@ class SlidingAttention(nn.Module):
         is_global_attn: bool = False,
         output_attentions: bool = False,
     ) -> tuple[Tensor]:
-        """(batch, length, hidden) -> the same, in a tuple.
+        """Maps (batch, length, hidden) to the same shape, in a tuple.
 
         Args:
             hidden_states: of a length that is a multiple of the window; LongformerModel pads to it.
@@ -84,12 +84,12 @@ class SlidingAttention(nn.Module):
             output = _local_attention(query, key, value, plan, self.window, dropout)
             output = output.masked_fill(is_index_masked[:, :, None], 0)
             if is_global_attn:
-                found = self._global_attention(hidden_states, plan, dropout)
-                output = output.masked_scatter(is_index_global_attn[:, :, None], found[plan.used])
+                by_global = self._global_attention(hidden_states, plan, dropout)
+                output = output.masked_scatter(is_index_global_attn[:, :, None], by_global[plan.used])
         return (output,)
 
     def _global_attention(self, hidden: Tensor, plan: "_Plan", dropout: float) -> Tensor:
-        """What the global tokens get, (batch, global tokens, hidden)."""
+        """Returns what the global tokens get, (batch, global tokens, hidden)."""
         query = self._heads(self.query_global(_at(hidden, plan.positions)))
         key, value = self._heads(self.key_global(hidden)), self._heads(self.value_global(hidden))
         query, key, value = (part.transpose(1, 2) for part in (query, key, value))
@@ -104,7 +104,7 @@ class SlidingAttention(nn.Module):
 
 @dataclass(frozen=True)
 class _Plan:
-    """Who sees whom in one batch. Masks are additive: 0 where a query sees a key, -inf elsewhere."""
+    """Says who sees whom in one batch. Masks are additive: 0 where a query sees a key, -inf elsewhere."""
 
     positions: Tensor  # (batch, global tokens) int64: where they are; rows that have fewer repeat others
     used: Tensor  # (batch, global tokens) bool: which of them are global tokens
@@ -112,7 +112,8 @@ class _Plan:
     everywhere: Tensor  # (batch, 1, 1, length): what a global token sees
 
 
-# By the two tensors that every layer gets: made by the first layer of a window, gone with the batch.
+# Plans are keyed by the two tensors that every layer gets: the first layer of a window makes one, and it goes
+# with the batch.
 _PLANS: Any = WeakIdKeyDictionary()
 
 
@@ -121,8 +122,8 @@ def _plan(padding: Tensor, is_global: Tensor, window: int, dtype: torch.dtype) -
     plans = _PLANS.setdefault(padding, WeakIdKeyDictionary()).setdefault(is_global, {})
     if (window, dtype) not in plans:
         plans[window, dtype] = _make_plan(padding, is_global, window, dtype)
-    found: _Plan = plans[window, dtype]
-    return found
+    plan: _Plan = plans[window, dtype]
+    return plan
 
 
 def _make_plan(padding: Tensor, is_global: Tensor, window: int, dtype: torch.dtype) -> _Plan:
@@ -131,7 +132,7 @@ def _make_plan(padding: Tensor, is_global: Tensor, window: int, dtype: torch.dty
     positions = is_global.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
     used = torch.arange(most, device=padding.device) < counts
     # A global token is seen in front of the window, once. Every query sees itself: a softmax over nothing
-    # would be NaN, and of these rows (padding, global tokens) none reaches the output.
+    # would be NaN, and none of these rows (padding, global tokens) reaches the output.
     near = torch.cat(_neighbours(_blocks(~padding & ~is_global, window)), dim=2)
     offset = torch.arange(-window, 2 * window, device=padding.device)
     offset = offset - torch.arange(window, device=padding.device)[:, None]
@@ -143,8 +144,11 @@ def _make_plan(padding: Tensor, is_global: Tensor, window: int, dtype: torch.dty
 
 
 def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where `seen`, -inf elsewhere. Rows start at multiples of 8 elements, in room that is not seen:
-    CUDA's memory-efficient kernel would make such a copy for each layer and save it."""
+    """Returns 0 where `seen`, -inf elsewhere.
+
+    Rows start at multiples of 8 elements, in room that is not seen: CUDA's memory-efficient kernel would make
+    such a copy for each layer and save it.
+    """
     room = F.pad(seen, (0, -seen.shape[-1] % 8))
     mask = torch.zeros(room.shape, dtype=dtype, device=seen.device).masked_fill_(~room, -torch.inf)
     return mask[..., : seen.shape[-1]]
@@ -153,9 +157,9 @@ def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
 def _local_attention(
     query: Tensor, key: Tensor, value: Tensor, plan: _Plan, window: int, dropout: float
 ) -> Tensor:
-    """(batch, length, heads, head dim) each -> (batch, length, hidden)."""
+    """Maps three of (batch, length, heads, head dim) to (batch, length, hidden)."""
 
-    def seen(what: Tensor) -> Tensor:  # (batch * blocks, heads, global tokens + 3 * window, head dim)
+    def seen(what: Tensor) -> Tensor:  # gives (batch * blocks, heads, global tokens + 3 * window, head dim)
         near = _neighbours(_blocks(what, window).transpose(2, 3))
         front = _at(what, plan.positions).transpose(1, 2)[:, None].expand(-1, near[0].shape[1], -1, -1, -1)
         return torch.cat([front, *near], dim=3).flatten(0, 1)
@@ -168,16 +172,16 @@ def _local_attention(
 
 
 def _blocks(what: Tensor, window: int) -> Tensor:
-    """(batch, length, ...) -> (batch, blocks + 2, window, ...), an empty block before and after."""
+    """Maps (batch, length, ...) to (batch, blocks + 2, window, ...), with an empty block before and after."""
     around = [0, 0] * (what.dim() - 2) + [window, window]
     return F.pad(what, around).reshape(len(what), -1, window, *what.shape[2:])
 
 
 def _neighbours(blocks: Tensor) -> list[Tensor]:
-    """For each block the one before, itself and the one after."""
+    """Returns for each block the one before, itself and the one after."""
     return [blocks[:, :-2], blocks[:, 1:-1], blocks[:, 2:]]
 
 
 def _at(what: Tensor, positions: Tensor) -> Tensor:
-    """Rows of `what` (batch, length, ...) at `positions` (batch, n)."""
+    """Returns the rows of `what` (batch, length, ...) at `positions` (batch, n)."""
     return what[torch.arange(len(what), device=what.device)[:, None], positions]

@@ -1,4 +1,4 @@
-"""The parts that a run's configuration names, as one."""
+"""Makes one system of the parts that a run's configuration names."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +9,8 @@ from torch import nn
 from pmexp.config import SHARDING, Device, Part, SystemConfig
 from pmexp.config.complete import complete
 from pmexp.errors import UserError
-from pmexp.systems import bf16, checkpointing, compile, flash, fp16, offload
+from pmexp.systems import checkpointing, compile, flash, offload
+from pmexp.systems.autocast import Autocast
 from pmexp.systems.base import SystemPart
 from pmexp.systems.engines import ENGINES, check_packages
 from pmexp.systems.engines.base import Engine
@@ -17,8 +18,8 @@ from pmexp.systems.ranks import Ranks, check_started
 from pmexp.systems.tempo import Tempo
 
 _PARTS: dict[Part, SystemPart] = {
-    Part.bf16: bf16.Bf16(),
-    Part.fp16: fp16.Fp16(),
+    Part.bf16: Autocast(torch.bfloat16),
+    Part.fp16: Autocast(torch.float16),
     Part.checkpointing: checkpointing.Checkpointing(),
     Part.flash: flash.Flash(),
     Part.tempo: Tempo(),
@@ -29,7 +30,7 @@ PARTS = complete(_PARTS, (part for part in Part if part not in SHARDING))
 
 
 class System:
-    """The parts of one run on one device."""
+    """Holds the parts of one run on one device."""
 
     def __init__(self, config: SystemConfig) -> None:
         """Raises UserError where this machine cannot execute the parts."""
@@ -53,18 +54,18 @@ class System:
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """Around each forward and its loss."""
+        """Opens the context of every part, around each forward and its loss."""
         with ExitStack() as stack:
             for part in self.parts:
                 stack.enter_context(part.forward(self.device))
             yield
 
     def record(self, module: nn.Module) -> dict[str, str]:
-        """What the parts have to say about the run."""
+        """Returns what the parts have to say about the run."""
         return {key: value for part in self.parts for key, value in part.record(module).items()}
 
     def engine(self, ranks: Ranks, clip_norm: float) -> Engine:
-        """What makes and applies the gradients of a run on these processes."""
+        """Returns the engine that makes and applies the gradients of a run on these processes."""
         engine = ENGINES[self.config.sharding] if self.config.sharding else Engine
         return engine(ranks, self.device, clip_norm, scale_loss=Part.fp16 in self.config.parts)
 

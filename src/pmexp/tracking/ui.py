@@ -1,6 +1,5 @@
 """`python -m pmexp.tracking.ui [name]`: MLflow's pages of these runs, opened on one experiment."""
 
-import argparse
 import os
 import signal
 import socket
@@ -14,10 +13,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.request import urlopen
 
+from pmexp.command_line import Command, Given, Key, end
 from pmexp.errors import UserError
 from pmexp.tracking.database import OpenExperiment, reason, silence_mlflow
 from pmexp.tracking.view import VIEW, VIEW_TAG
 
+COMMAND = Command(
+    "pmexp.tracking.ui",
+    "serves MLflow's pages of these runs, for this machine",
+    (
+        Key("name", "the experiment to open; without it the list of all"),
+        Key("runs_dir", "where the runs are", "runs"),
+        Key("port", "where it listens", "5000"),
+    ),
+    word="name",
+)
 _HOST = "127.0.0.1"  # this machine alone
 _START_S, _STOP_S, _POLL_S = 120.0, 10.0, 0.2
 # Without the processes that serve language models; its requests are of one person.
@@ -25,33 +35,39 @@ _SERVER = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serves until Ctrl-C; 2 with one line on stderr for what the user can mend."""
-    args = _parser().parse_args(arguments)
+    """Serves until Ctrl-C. Returns the exit code: 0 done, 1 the server ended, 2 bad input."""
+    return COMMAND.run(arguments, _serve)
+
+
+def _serve(given: Given) -> int:
     silence_mlflow()
+    port = _port(given["port"])
     try:
-        uri = f"sqlite:///{Path(args.runs_dir).resolve()}/mlflow.db"
-        page = _page(uri, args.name)
-        _check_port(args.port)
+        uri = f"sqlite:///{Path(given['runs_dir']).expanduser().resolve()}/mlflow.db"
+        page = _page(uri, given.optional("name"))
+        _check_port(port)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with _server(uri, args.port) as process:
-            url = f"http://{_HOST}:{args.port}/{page}"
+        with _server(uri, port) as process:
+            url = f"http://{_HOST}:{port}/{page}"
             print(f"{url}\nCtrl-C ends it", flush=True)
             _show(url)
             process.wait()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 0
-    print("error: MLflow's server has ended", file=sys.stderr)
-    return 1
+    return end("error: MLflow's server has ended", code=1)
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 2**16):
+        raise UserError(f"port: {text!r} is no port; allowed are 1 to 65535")
+    return int(text)
 
 
 def _page(uri: str, name: str | None) -> str:
     """Where the experiment is, behind the server's address; without a name the list of all."""
     if not name:
         if not Path(uri.removeprefix("sqlite:///")).is_file():
-            raise UserError(f"there is no database at {uri}; start a run, or name its folder by --runs-dir")
+            raise UserError(f"there is no database at {uri}; start a run, or name its folder by runs_dir=")
         return "#/experiments"
     try:
         experiment = OpenExperiment(uri, name)
@@ -70,7 +86,7 @@ def _check_port(port: int) -> None:
             probe.bind((_HOST, port))
         except OSError as error:
             raise UserError(
-                f"--port: {_HOST}:{port} cannot be had ({error.strerror}); end what listens there or choose "
+                f"port: {_HOST}:{port} cannot be had ({error.strerror}); end what listens there or choose "
                 "another"
             ) from None
 
@@ -122,17 +138,6 @@ def _show(url: str) -> None:
         return
     with suppress(webbrowser.Error):
         webbrowser.open(url)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pmexp.tracking.ui",
-        description="Serve MLflow's pages of these runs, for this machine.",
-    )
-    parser.add_argument("name", nargs="?", help="the experiment to open (default: the list of all)")
-    parser.add_argument("--runs-dir", default="runs", help="where the runs are (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=5000, help="(default: %(default)s)")
-    return parser
 
 
 if __name__ == "__main__":

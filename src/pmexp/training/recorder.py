@@ -101,10 +101,10 @@ class Recorder:
         if self._claim:
             self._claim.check()
 
-    def finish(self, metrics: Mapping[str, float]) -> None:
-        """Writes the result of a run that came to its end."""
+    def finish(self, metrics: Mapping[str, float], outcome: Mapping[str, Any]) -> None:
+        """Writes the result of a run that came to its end; `outcome`: see write_summary."""
         if self._ranks.is_first:
-            self._write_summary(metrics)
+            self._write_summary(metrics, outcome=outcome)
             self._mirror.finish("FINISHED")
 
     def out_of_memory(self, said: str) -> None:
@@ -118,7 +118,9 @@ class Recorder:
         self._write_summary(self.journal.last_values(), said)
         self._mirror.finish("FAILED")
 
-    def _write_summary(self, metrics: Mapping[str, float], out_of_memory: str = "") -> None:
+    def _write_summary(
+        self, metrics: Mapping[str, float], out_of_memory: str = "", outcome: Mapping[str, Any] | None = None
+    ) -> None:
         """Journal, disk, summary, in this order; and then nothing that only an unfinished run needs."""
         self.check_claim()
         self.journal.sync()
@@ -126,7 +128,7 @@ class Recorder:
         run = {"run_id": config.run_id, "name": config.name, "labels": config.labels}
         run |= {"settings": config.settings, "protocol": config.to_dict()["protocol"]}
         told = (self.description.environment(), self.description.replacement, self._mirror.reference)
-        write_summary(self.folder.summary, run, metrics, *told, self.journal.digest(), out_of_memory)
+        write_summary(self.folder.summary, run, metrics, *told, self.journal.digest(), out_of_memory, outcome)
         self.folder.drop_resume_checkpoints()
 
     def _fail(self, error: BaseException) -> None:

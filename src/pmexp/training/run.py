@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pmexp import datasets, models, variants
+from pmexp import datasets, models
 from pmexp.config import RunConfig, Select, Where
 from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Dataset, Split
@@ -41,8 +41,10 @@ from pmexp.training import best_weights, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Metrics, Training
+from pmexp.training.outcome import chance, weights_digest
 from pmexp.training.recorder import Description, Recorder, is_finished
 from pmexp.training.stop_signals import stop_requests
+from pmexp.variants.replace import apply_variant
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +143,7 @@ def prepare(config: RunConfig) -> Prepared:
     length, metrics = config.dataset.max_length, config.dataset.metrics
     train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
     few = train.batch(torch.arange(min(2, len(train))), EVALUATION).inputs if len(train) else None
-    replacement = variants.apply(model.module, config.variant, few)
+    replacement = apply_variant(model.module, config.variant, few)
     system.prepare(model.module)
     training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
     training.replacement = replacement
@@ -183,12 +185,13 @@ def _recorded(config: RunConfig, recorder: Recorder, prepared: Prepared, stop: l
             recorder.journal.write(0, planned | checked)
         peak.restart()
         _train(training, recorder, checkpoints, peak, stop)
+        outcome = _outcome(prepared, config)
         tested = _test(prepared, config, recorder.folder)
         recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
         checkpoints.wait()
         final = _final(config, recorder.journal, training)
         told |= not_held(final)
-        recorder.finish(final)
+        recorder.finish(final, outcome)
 
 
 def _description(prepared: Prepared, peak: PeakMemory, told: Mapping[str, Any]) -> Description:
@@ -216,7 +219,7 @@ def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str
     if not rates:
         return {}, "not checked: no dropout replaced has a rate between 0 and 1"
     alone = nn.Sequential(nn.Dropout(max(rates)))
-    variants.apply(alone, replace(config.variant, where=Where.all))
+    apply_variant(alone, replace(config.variant, where=Where.all))
     error = gradient_error(alone, training.system.device)
     return {"check/gradient_error": error}, f"float64 on {training.system.device.type}"
 
@@ -250,6 +253,18 @@ def _train(
             raise (Preempted if wish is _Wish.make_way else Interrupted)(
                 f"{signalled} at step {step} of {training.total_steps}; run the same command to go on"
             )
+
+
+def _outcome(prepared: Prepared, config: RunConfig) -> dict[str, Any]:
+    """What the record says of the model after the last step. Every rank has to call it."""
+    training = prepared.training
+    weights = training.engine.weights()
+    model_config: Any = getattr(training.module, "config", None)
+    vocabulary = getattr(model_config, "vocab_size", None)
+    return {
+        "weights_sha256": weights_digest(weights),
+        "chance": chance(prepared.dataset, config.dataset.metrics, vocabulary),
+    }
 
 
 def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:

@@ -87,7 +87,9 @@ def test_output_and_gradient_are_within_the_bound(stock: nn.Module, dtype: torch
     error = (gradient(module, x).double() - exact).abs()
     d = (y.double() - gelu(x.double(), module.form)).abs() + ROUNDED_MINIMUM * (dtype is not torch.float64)
     bound = TABLE_ERROR + torch.where(x >= 0, 2 * d, d.sqrt() + 9 * d)
-    rounding = 0.5 * torch.finfo(dtype).eps * exact.abs() + torch.finfo(dtype).tiny  # of the gradient itself
+    rounding = (
+        0.5 * torch.finfo(dtype).eps * exact.abs() + torch.finfo(dtype).tiny
+    )  # the gradient itself is rounded
     # Python's formulas round each step, in the tail 1 + tanh to 0: d holds what they are off.
     assert (error <= bound + rounding).all()
     assert error.max() <= LARGEST[dtype]
@@ -110,18 +112,18 @@ def test_shapes_and_layouts(shape: tuple[int, ...], dtype: torch.dtype, turned: 
     assert torch.equal(y, F.gelu(x)) and y.stride() == F.gelu(x).stride()
     assert [t.numel() for t in saved] == [x.numel(), -(-x.numel() // 8)]
     assert saved[1].dtype is torch.uint8 and saved[0].data_ptr() == y.data_ptr()
-    found, expected = (torch.autograd.grad(each, x, grad)[0] for each in (y, F.gelu(x)))
+    actual, expected = (torch.autograd.grad(each, x, grad)[0] for each in (y, F.gelu(x)))
     # Numbers may lie at the minimum, where the bound is that of `LARGEST`; so is each gradient's rounding.
     atol = 5 * LARGEST[dtype]
-    torch.testing.assert_close(found, expected, rtol=2 * torch.finfo(dtype).eps, atol=atol)
+    torch.testing.assert_close(actual, expected, rtol=2 * torch.finfo(dtype).eps, atol=atol)
 
 
 def test_stretches_of_backward_join() -> None:
-    """More elements than a stretch holds, and a tail of no whole byte."""
+    """There are more elements than a stretch holds, and a tail of no whole byte."""
     x = torch.randn(2**18 + 5, generator=torch.Generator().manual_seed(0))
-    found, expected = (gradient(each, x).double() for each in (InplaceGELU(nn.GELU()), nn.GELU()))
-    assert F.cosine_similarity(found, expected, dim=0) > 1 - 1e-6
-    assert (found - expected).abs().max() <= LARGEST[torch.float32]
+    actual, expected = (gradient(each, x).double() for each in (InplaceGELU(nn.GELU()), nn.GELU()))
+    assert F.cosine_similarity(actual, expected, dim=0) > 1 - 1e-6
+    assert (actual - expected).abs().max() <= LARGEST[torch.float32]
 
 
 def test_special_numbers() -> None:

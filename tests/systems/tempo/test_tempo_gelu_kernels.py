@@ -37,17 +37,17 @@ def outputs(x: Tensor, form: str) -> Tensor:
 
 
 def assert_same(interpreter: Interpreter, x: Tensor, grad: Tensor, form: str) -> None:
-    """Bits of the inputs and gradients; what is NaN is NaN in both."""
+    """Compares bits of the inputs and gradients; what is NaN is NaN in both."""
     y, packed = outputs(x, form), falling_bits(x, form)
     assert torch.equal(interpreter.falling_bits(x, form), packed)
-    found = interpreter.gelu_backward(grad, y, packed, form)
+    actual = interpreter.gelu_backward(grad, y, packed, form)
     with ExactRoots():
         expected = _gelu_backward(grad, y, packed, form)
-    assert (found.dtype, found.shape) == (grad.dtype, grad.shape)
-    assert torch.equal(found.isnan(), expected.isnan())
+    assert (actual.dtype, actual.shape) == (grad.dtype, grad.shape)
+    assert torch.equal(actual.isnan(), expected.isnan())
     whole = WHOLE[grad.element_size()]
-    found, expected = (t.contiguous().nan_to_num(7.0).view(whole) for t in (found, expected))
-    assert torch.equal(found, expected)
+    actual, expected = (t.contiguous().nan_to_num(7.0).view(whole) for t in (actual, expected))
+    assert torch.equal(actual, expected)
 
 
 @settings(max_examples=15, deadline=None)

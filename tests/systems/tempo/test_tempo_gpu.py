@@ -22,7 +22,7 @@ needs_kernels = pytest.mark.skipif(
     not importlib.util.find_spec("triton"), reason="Triton is not installed: torch's operators run"
 )
 WHOLE = {2: torch.int16, 4: torch.int32}
-LARGEST = {torch.float32: 4e-4, torch.float16: 1.5e-2, torch.bfloat16: 4e-2}  # of test_tempo_gelu.py
+LARGEST = {torch.float32: 4e-4, torch.float16: 1.5e-2, torch.bfloat16: 4e-2}  # as in test_tempo_gelu.py
 WIDTH = 64
 each_dtype = pytest.mark.parametrize("dtype", LARGEST, ids=str)
 each_form = pytest.mark.parametrize("form", ["erf", "tanh"])
@@ -46,7 +46,7 @@ def inputs(dtype: torch.dtype, numel: int) -> tuple[Tensor, Tensor]:
 def test_the_kernels_have_the_bits_of_torch(
     dtype: torch.dtype, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of its operators on this device, and of those on the CPU under correctly rounded roots."""
+    """They have those of its operators on this device, and on the CPU under correctly rounded roots."""
     assert cuda_backend.has_kernels()
     for numel in (1, 7, 8, 9, 2047, 2049, 1_000_003, (1 << 22) + 5):
         x, grad = inputs(dtype, numel)
@@ -54,16 +54,16 @@ def test_the_kernels_have_the_bits_of_torch(
         there = [t.cuda() for t in (x, grad, y)]
         packed = gelu.falling_bits(there[0], form)
         assert torch.equal(packed.cpu(), gelu.falling_bits(x, form))
-        found = gelu.gelu_backward(there[1], there[2], packed, form)
+        actual = gelu.gelu_backward(there[1], there[2], packed, form)
         with ExactRoots():
             on_cpu = gelu._gelu_backward(grad, y, packed.cpu(), form)
         with monkeypatch.context() as patch:
             patch.setattr(gelu, "kernels_for", lambda *_: None)
             by_torch = gelu.gelu_backward(there[1], there[2], packed, form)
             assert torch.equal(gelu.falling_bits(there[0], form), packed)
-        assert found.dtype == dtype and found.shape == grad.shape
-        assert torch.equal(bits(found), bits(by_torch)), f"{numel} elements, against torch on CUDA"
-        assert torch.equal(bits(found), bits(on_cpu)), f"{numel} elements, against the CPU"
+        assert actual.dtype == dtype and actual.shape == grad.shape
+        assert torch.equal(bits(actual), bits(by_torch)), f"{numel} elements, against torch on CUDA"
+        assert torch.equal(bits(actual), bits(on_cpu)), f"{numel} elements, against the CPU"
 
 
 @pytest.mark.parametrize("stock", [nn.GELU(), nn.GELU("tanh")], ids=["erf", "tanh"])
@@ -73,9 +73,9 @@ def test_modules_agree_with_stock(stock: nn.Module, dtype: torch.dtype) -> None:
     leaf = x.detach().requires_grad_()
     y, expected = InplaceGELU(stock)(leaf), stock(leaf)
     assert torch.equal(bits(y.detach()), bits(expected.detach()))
-    found, right = (torch.autograd.grad(each, leaf, grad)[0].float() for each in (y, expected))
+    actual, right = (torch.autograd.grad(each, leaf, grad)[0].float() for each in (y, expected))
     finite = x.isfinite()
-    difference = (found - right).abs()[finite] / (1 + grad.float().abs()[finite])
+    difference = (actual - right).abs()[finite] / (1 + grad.float().abs()[finite])
     assert difference.max() <= LARGEST[dtype]
 
 

@@ -102,9 +102,9 @@ def test_autocast_keeps_what_the_next_layer_does_not_cast(input_dtype: torch.dty
     of_output = input_dtype is torch.bfloat16
     assert torch.equal(y, expected) and y.dtype is input_dtype
     assert saved[0].data_ptr() == (y if of_output else x).data_ptr()
-    found, exact = (torch.autograd.grad(each.sum(), x)[0] for each in (y, expected))
+    actual, exact = (torch.autograd.grad(each.sum(), x)[0] for each in (y, expected))
     if not of_output:
-        assert torch.equal(found, exact)
+        assert torch.equal(actual, exact)
 
 
 @pytest.mark.parametrize("affine", [(False, False), (True, False)], ids=["plain", "no bias"])
@@ -112,8 +112,8 @@ def test_without_weight_or_bias_and_over_two_dimensions(affine: tuple[bool, bool
     stock = nn.LayerNorm((3, 8), elementwise_affine=affine[0], bias=affine[1]).double()
     inplace = InplaceLayerNorm.like(stock)
     x, grad = torch.randn(2, 5, 3, 8).double().requires_grad_(), torch.randn(2, 5, 3, 8).double()
-    found, expected = (torch.autograd.grad(module(x), x, grad)[0] for module in (inplace, stock))
-    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+    actual, expected = (torch.autograd.grad(module(x), x, grad)[0] for module in (inplace, stock))
+    torch.testing.assert_close(actual, expected, rtol=1e-13, atol=1e-13)
     assert torch.autograd.gradcheck(inplace, x)
 
 
@@ -130,8 +130,8 @@ def test_compiled_it_is_stock() -> None:
     x, grad = torch.randn(4, WIDTH), torch.randn(4, WIDTH)
     compiled = torch.compile(inplace, fullgraph=True, backend="aot_eager")
     leaf = x.clone().requires_grad_()
-    found = torch.autograd.grad(compiled(leaf), leaf, grad)[0]
-    torch.testing.assert_close(found, gradients(stock, x, grad)[0])
+    actual = torch.autograd.grad(compiled(leaf), leaf, grad)[0]
+    torch.testing.assert_close(actual, gradients(stock, x, grad)[0])
 
 
 def test_second_derivatives_are_refused_and_copies_work() -> None:

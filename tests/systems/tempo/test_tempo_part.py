@@ -40,9 +40,9 @@ def test_bert_saves_what_the_formula_says_less() -> None:
     replace_dropout(stock, PackedDropout)
     model = copy.deepcopy(stock)
     report = apply_tempo(model)
-    (expected, gradients, before), (logits, found, after) = step(stock), step(model)
+    (expected, gradients, before), (logits, actual, after) = step(stock), step(model)
     assert torch.equal(logits, expected)
-    for a, b in zip(found, gradients, strict=True):  # that of a key's bias is 0 but for rounding
+    for a, b in zip(actual, gradients, strict=True):  # that of a key's bias is 0 but for rounding
         assert (a - b).norm() <= 1e-5 * max(b.norm(), torch.tensor(0.1))
     tokens = BATCH * LENGTH
     gelu = tokens * WIDE * 4 - tokens * WIDE // 8
@@ -61,14 +61,14 @@ def test_eval_is_stock(attention: str) -> None:
     model = copy.deepcopy(stock)
     report = apply_tempo(model)
     assert list(report.left) == ["attention dropout"]  # stock dropout, or the kernel's own
-    (expected, gradients, before), (logits, found, after) = step(stock.eval()), step(model.eval())
+    (expected, gradients, before), (logits, actual, after) = step(stock.eval()), step(model.eval())
     assert torch.equal(logits, expected) and before.total_bytes == after.total_bytes
-    assert all(a is b or torch.equal(a, b) for a, b in zip(found, gradients, strict=True))
+    assert all(a is b or torch.equal(a, b) for a, b in zip(actual, gradients, strict=True))
 
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16"])
 def test_the_record_says_what_each_norm_kept(autocast: bool) -> None:
-    """Without dropout, by the ledger: each norm's input and means go in fp32, nothing under autocast."""
+    """Without dropout the ledger shows it: each norm's input and means go in fp32, nothing under autocast."""
     stock = bert().train()
     for module in stock.modules():
         if isinstance(module, nn.Dropout):

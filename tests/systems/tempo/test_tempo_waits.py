@@ -39,7 +39,7 @@ class Waits(TorchDispatchMode):
 
 
 class Net(nn.Module):
-    """Norms and GELUs in layers, which may be recomputed in backward."""
+    """Has norms and GELUs in layers, which may be recomputed in backward."""
 
     def __init__(self, recompute: bool | None = None) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ class Call:
         return str(self.query.dtype).removeprefix("torch.")
 
     def attend(self, value: Tensor | None = None) -> Tensor:
-        """With other values where they are given."""
+        """Returns the same call with other values where they are given."""
         return F.scaled_dot_product_attention(
             self.query,
             self.key,
@@ -57,7 +57,7 @@ class Call:
         return replace(self, dropout=0.0)
 
     def wide(self) -> "Call":
-        """The same numbers in float32, without dropout."""
+        """Returns the same call in float32, without dropout."""
         query, key, value = (_leaf(tensor.float()) for tensor in (self.query, self.key, self.value))
         mask = self.mask
         if mask is not None and mask.is_floating_point():
@@ -77,7 +77,7 @@ class LongformerInput:
     """What one attention layer of Longformer gets: padding behind 7/8 of the tokens, one global token."""
 
     hidden: Tensor
-    grad: Tensor  # of the output
+    grad: Tensor  # has the output's shape and dtype
     padding: Tensor
     is_global: Tensor
 
@@ -98,7 +98,7 @@ class LongformerInput:
 
 
 def longformer_sizes(tiny: bool) -> list[LongformerSize]:
-    """The same number of tokens each."""
+    """Returns windows and batches with the same number of tokens each."""
     return [LongformerSize(32, 2)] if tiny else [LongformerSize(4096, 4), LongformerSize(16384, 1)]
 
 
@@ -120,17 +120,17 @@ def longformer(
 
 def calls(device: torch.device, tiny: bool) -> dict[str, Callable[[], Call]]:
     """What makes each call, by a name. One is made when it is needed: together they would fill the device."""
-    found: dict[str, Callable[[], Call]] = {}
+    makers: dict[str, Callable[[], Call]] = {}
     for dtype in (torch.bfloat16, torch.float16):
         for size in longformer_sizes(tiny):
             for rate in (RATE, 0.0):
                 name = f"Longformer at {size.tokens:,} tokens, {dtype}, dropout {rate:g}"
-                found[name] = partial(_of_blocks, size, device, tiny, dtype, rate)
+                makers[name] = partial(_of_blocks, size, device, tiny, dtype, rate)
         for masked in (True, False):
             for rate in (RATE, 0.0):
                 name = f"BERT with{'' if masked else 'out'} padding, {dtype}, dropout {rate:g}"
-                found[name] = partial(_of_bert, device, tiny, dtype, masked, rate)
-    return found
+                makers[name] = partial(_of_bert, device, tiny, dtype, masked, rate)
+    return makers
 
 
 def _of_blocks(

@@ -25,8 +25,12 @@ _OPERATORS = {  # by the start of an operator's name; math is a composition of o
     "aten::_scaled_dot_product_efficient_attention": SDPBackend.EFFICIENT_ATTENTION,
     "aten::_scaled_dot_product_cudnn_attention": SDPBackend.CUDNN_ATTENTION,
 }
-_FARTHEST = {"bfloat16": 2**-6, "float16": 2**-8, "float32": 2**-10}  # of output and gradients, relative
-_LEAST_SPREAD = 2**-7  # of the rows' sums under dropout; rounding's is a tenth of it
+_FARTHEST = {
+    "bfloat16": 2**-6,
+    "float16": 2**-8,
+    "float32": 2**-10,
+}  # relative, output and gradients
+_LEAST_SPREAD = 2**-7  # that the rows' sums have under dropout; rounding's is a tenth of it
 _SECONDS_A_CALL = 2.0
 _ROUNDS, _REPEATS = 8, 4
 _OF_ATTENTION = re.compile("flash|fmha|attention|sdpa", re.IGNORECASE)
@@ -44,7 +48,7 @@ def attention_kernels(bench: Bench, budget: Budget) -> None:
 
 
 def other_kernels(bench: Bench, budget: Budget) -> None:
-    """The table "other_attention_kernels": in bfloat16 each kernel that takes a call, against the chosen one.
+    """Writes the table "other_attention_kernels": each kernel that takes a call, against the chosen one.
 
     Nobody runs these as yet, and a kernel that ends the device's context ends what comes behind it.
     """
@@ -56,7 +60,7 @@ def other_kernels(bench: Bench, budget: Budget) -> None:
 
 
 def device_kernels(bench: Bench, budget: Budget) -> None:
-    """The table "attention_device_kernels": names by the profiler, which slows what comes after it."""
+    """Writes the table "attention_device_kernels": names by the profiler, which slows what comes after it."""
     for _, make in _in_time(bench, budget, "the profiler's names of"):
         call = make()
         with flash_first(nn.Module()):
@@ -65,7 +69,7 @@ def device_kernels(bench: Bench, budget: Budget) -> None:
 
 
 def _in_time(bench: Bench, budget: Budget, what: str) -> Iterator[tuple[str, Callable[[], Call]]]:
-    """The calls, as long as there is time; the others are named as left out."""
+    """Yields the calls as long as there is time, and names the others as left out."""
     for name, make in calls(bench.device, bench.tiny).items():
         if budget.left > 0:
             yield name, make
@@ -94,7 +98,7 @@ def _measure_others(bench: Bench, budget: Budget, call: Call) -> None:
 
 
 def _measured(bench: Bench, budget: Budget, call: Call, kernels: list[SDPBackend]) -> dict[str, Turns]:
-    """Forward and backward, by the name of the kernel, checked before."""
+    """Times forward and backward by the name of the kernel, once they were checked."""
     _check_numbers(bench, call, kernels)
     if call.dropout:
         _check_dropout(bench, call, kernels)
@@ -132,7 +136,7 @@ def _takes(kernel: SDPBackend, call: Call) -> bool:
 
 
 def _check_numbers(bench: Bench, call: Call, kernels: list[SDPBackend]) -> None:
-    """Without dropout, output and gradients against the math kernel in float32."""
+    """Compares output and gradients, without dropout, with the math kernel in float32."""
     plain, allowed = call.without_dropout(), _FARTHEST[call.dtype]
     with sdpa_kernel([SDPBackend.MATH]):
         expected = call.wide().both()
@@ -148,7 +152,7 @@ def _check_numbers(bench: Bench, call: Call, kernels: list[SDPBackend]) -> None:
 
 
 def _check_dropout(bench: Bench, call: Call, kernels: list[SDPBackend]) -> None:
-    """Dropped rows sum to 1 on average, and not each."""
+    """Checks that dropped rows sum to 1 on average, and not each."""
     held, details = True, []
     for kernel in kernels:
         with sdpa_kernel([kernel]), torch.no_grad():
@@ -161,7 +165,7 @@ def _check_dropout(bench: Bench, call: Call, kernels: list[SDPBackend]) -> None:
 
 
 def _against_eager(bench: Bench, budget: Budget, size: LongformerSize) -> None:
-    """One attention layer, eager and in blocks, under autocast; compared in float32 without dropout."""
+    """Compares one attention layer, eager and in blocks, in float32, and times it under autocast."""
     eager, sliding, given = longformer(size, bench.device, bench.tiny, 0.0)
     pairs = zip(given.both(sliding), given.both(eager), strict=True)
     off = max(distance([a], [b]) for a, b in pairs)

@@ -18,7 +18,7 @@ _SHORTEST = 3.0  # seconds that a part of a stage takes at least
 
 
 class Bench:
-    """One stage's run. Every finding is written at once, as one line of JSON, so that a kill loses none."""
+    """Writes each finding of a stage at once, as one line of JSON, so that a kill loses none."""
 
     def __init__(self, device: "torch.device", tiny: bool, budget: Budget, findings: IO[str]) -> None:
         """tiny: sizes that a CPU is done with in seconds, to try the code and not to measure."""
@@ -75,8 +75,8 @@ class Bench:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         self._write(kind="failed", text=f"{name}: {type(error).__name__}: {first}")
 
-    def environment(self, found: dict[str, str]) -> None:
-        self._write(kind="environment", found=found)
+    def environment(self, facts: dict[str, str]) -> None:
+        self._write(kind="environment", found=facts)
 
     def _write(self, **line: Any) -> None:
         self._findings.write(json.dumps(line) + "\n")

@@ -31,7 +31,7 @@ def bert(bench: Bench, precision: str, batch: int) -> tuple[nn.Module, Callable[
 
     def loss(tree: nn.Module) -> Tensor:
         with torch.autocast(bench.device.type, torch.bfloat16, enabled=precision == AUTOCAST):
-            found: Tensor = tree(input_ids=tokens, labels=labels).loss
-            return found
+            loss: Tensor = tree(input_ids=tokens, labels=labels).loss
+            return loss
 
     return module, loss

@@ -10,7 +10,7 @@ _TRIES = 2  # a piece of work may take this many times what it took before
 
 
 class Budget:
-    """Seconds from `start`, by `clock`."""
+    """Counts seconds from `start`, by `clock`."""
 
     def __init__(
         self, seconds: float, clock: Callable[[], float] = time.monotonic, start: float | None = None
@@ -23,7 +23,7 @@ class Budget:
         return self._end - self._clock()
 
     def part(self, of: int) -> "Budget":
-        """An equal part of what is left, where that many pieces of work are still to be done."""
+        """Returns an equal part of what is left, where that many pieces of work are still to be done."""
         return Budget(self.left / of, self._clock)
 
     def allows(self, seconds: float) -> bool:
@@ -32,7 +32,7 @@ class Budget:
 
 
 class TimeIsUp(BaseException):
-    """Raised in the middle of whatever was running, where no `except Exception` of a library may keep it."""
+    """Is raised in the middle of whatever runs, where no `except Exception` of a library may keep it."""
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pmexp.bench.gpu.workload import BASELINE, TORCH_MASKS, Size, Workload
 from pmexp.errors import ContenderFailed
 
 STEPS = 3
-_SAMPLES, _TOKENS, _LAYERS = 2, 128, 2  # of a step of the check
+_SAMPLES, _TOKENS, _LAYERS = 2, 128, 2  # sizes of the check's steps
 _SAME_MASKS = ((BASELINE, TORCH_MASKS), ("pm-drop", "seed-only", "pm-drop-recompute"))
 
 
@@ -30,10 +30,10 @@ def check_losses(size: Size, attention: str, precision: str, device: torch.devic
         repeatable = max(1, _equal_steps(expected, again))
         compared = min(compared, repeatable)
         for variant in others:
-            found = _losses(small, attention, precision, device, variant)
-            if _equal_steps(expected, found) < repeatable:
+            losses = _losses(small, attention, precision, device, variant)
+            if _equal_steps(expected, losses) < repeatable:
                 raise ContenderFailed(
-                    f"{variant} under {attention} attention in {precision}: losses {found} are not the "
+                    f"{variant} under {attention} attention in {precision}: losses {losses} are not the "
                     f"{expected} of {first} with the same masks"
                 )
     return (

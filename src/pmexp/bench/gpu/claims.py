@@ -112,8 +112,9 @@ def _mask_bytes(stages: dict[str, Any]) -> dict[str, str]:
 
 
 def _bounded(bound: Bound, rows: Rows) -> dict[str, str]:
-    """Confirmed where all intervals lie above the bound, refuted where one lies below. A figure of so few
-    rounds that it has no interval settles nothing."""
+    """Judges a bound: confirmed where all intervals lie above it, refuted where one lies below.
+
+    A figure of so few rounds that it has no interval settles nothing."""
     judged = [row for row in rows if bound.of(row) and row.get(bound.estimate) is not None]
     if not judged:
         return _row(bound.claim, NOT_SETTLED, "not measured")
@@ -145,8 +146,8 @@ def _simulated(stages: dict[str, Any]) -> dict[str, str]:
 def _offload(stages: dict[str, Any]) -> dict[str, str]:
     """Both have an interval against stock; where the two do not overlap, one is faster."""
     claim = "a step with offload is faster than one with torch's save_on_cpu"
-    found = {row["step"]: row for row in _rows(stages, "systems", "offload")}
-    ours, torchs = found.get("offload"), found.get("torch's save_on_cpu")
+    row_of = {row["step"]: row for row in _rows(stages, "systems", "offload")}
+    ours, torchs = row_of.get("offload"), row_of.get("torch's save_on_cpu")
     if not ours or not torchs:
         return _row(claim, NOT_SETTLED, "not measured")
     said = [
@@ -161,9 +162,9 @@ def _offload(stages: dict[str, Any]) -> dict[str, str]:
 
 
 def _lora(stages: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Bytes have no interval: what is saved for backward, and the peak above what a step begins with."""
-    found = {row["step"]: row for row in _rows(stages, "systems", "lora")}
-    stock, ours = found.get("dropout 0.1"), found.get("dropout 0.1 by pm-drop")
+    """Compares bytes, which have no interval: those saved for backward, and the peak above a step's start."""
+    row_of = {row["step"]: row for row in _rows(stages, "systems", "lora")}
+    stock, ours = row_of.get("dropout 0.1"), row_of.get("dropout 0.1 by pm-drop")
     for what, column in (("saves less for backward", "saved_MiB"), ("has a lower peak", "above_start_MiB")):
         claim = f"a LoRA step by pm-drop {what} than stock"
         if not stock or not ours or stock[column] is None or ours[column] is None:
@@ -176,8 +177,8 @@ def _lora(stages: dict[str, Any]) -> Iterator[dict[str, str]]:
 
 def _largest(stages: dict[str, Any]) -> dict[str, str]:
     claim = "with recomputation a batch at least 12 % larger fits"
-    found = {row["variant"]: row for row in _rows(stages, "largest_batch", "largest_batch")}
-    stock, ours = found.get("baseline"), found.get("pm-drop-recompute")
+    row_of = {row["variant"]: row for row in _rows(stages, "largest_batch", "largest_batch")}
+    stock, ours = row_of.get("baseline"), row_of.get("pm-drop-recompute")
     if not stock or not ours or not stock["too_large"]:
         return _row(claim, NOT_SETTLED, "not measured")
     least, most = ours["largest"] / (stock["too_large"] - 1), (ours["too_large"] or 10**9) / stock["largest"]

@@ -1,7 +1,6 @@
-"""The command: keys in, exit code out."""
+"""Reads the keys, runs the stages, and returns an exit code."""
 
 import json
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -15,80 +14,68 @@ from pmexp.bench.gpu.claims import claims
 from pmexp.bench.gpu.execute import execute
 from pmexp.bench.gpu.page import page
 from pmexp.bench.gpu.plan import STAGES, TOTAL_SECONDS, Stage
-from pmexp.command.keys import own_keys, path_of
+from pmexp.command_line import Command, Given, Key
 from pmexp.errors import UserError
-from pmexp.masking import masked_arguments
 from pmexp.run_folder.files import write_atomically
 
-_USAGE = f"""\
-python -m pmexp.bench.gpu [key=value ...]   what only a CUDA device can settle, stage by stage
-  out=docs/results/gpu.md   the page; the same as JSON beside it
-  seconds={TOTAL_SECONDS}               that it takes at most; what does not fit in is named
-  stages=all                some of them: {", ".join(stage.name for stage in STAGES)}
-  size=full                 or tiny: sizes that try the code and measure nothing
-  device=cuda               or cpu, with size=tiny
-Needs torch, transformers, triton and numpy; from the source tree with PYTHONPATH=src.
-"""
-_KEYS = ("out", "seconds", "stages", "size", "device")
+COMMAND = Command(
+    "pmexp.bench.gpu",
+    "what only a CUDA device can settle, stage by stage; needs torch, transformers, triton and numpy",
+    (
+        Key("out", "the page; the same as JSON beside it", "docs/results/gpu.md"),
+        Key("seconds", "that it takes at most; what does not fit in is named", str(TOTAL_SECONDS)),
+        Key("stages", f"all, or some of {', '.join(stage.name for stage in STAGES)}", "all"),
+        Key("size", "tiny sizes try the code and measure nothing", "full", ("full", "tiny")),
+        Key("device", "cpu needs size=tiny", "cuda", ("cuda", "cpu")),
+    ),
+)
 _NEEDED = ("torch", "transformers", "triton", "numpy")
 _FEWEST_SECONDS = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 a check or a stage failed, 2 bad input or no CUDA, 130 interrupted."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(given):
-        print(_USAGE, end="")
-        return 0
-    try:
-        record = _measure(given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: what was measured by then is written", file=sys.stderr)
-        return 130
-    return int(bool(_faults(record)))
+    return COMMAND.run(arguments, _measure, interrupted="interrupted: what was measured by then is written")
 
 
-def _measure(arguments: list[str]) -> dict[str, Any]:
+def _measure(given: Given) -> int:
     started = time.monotonic()
-    keys, others = own_keys(arguments, _KEYS)
-    if others:
-        raise UserError(f"{others[0]}: is not a key of this command; allowed are {', '.join(_KEYS)}")
-    stages = _stages(keys.get("stages", "all"))
-    size = _one_of("size", keys.get("size", "full"), ("full", "tiny"))
-    device = _one_of("device", keys.get("device", "cuda"), ("cuda", "cpu"))
-    seconds = _seconds(keys.get("seconds", str(TOTAL_SECONDS)))
+    stages = _stages(given["stages"])
+    size, device = given["size"], given["device"]
+    seconds = _seconds(given["seconds"])
     if device == "cpu" and size == "full":
         raise UserError("device: cpu is there to try the code; add size=tiny")
-    out = path_of({"out": "docs/results/gpu.md", **keys}, "out")
+    out = given.new_file("out")
     assert out is not None
-    if out.suffix != ".md" or not out.parent.is_dir():
-        raise UserError(f"out: {out} cannot be written; name a file with .md in a folder that is there")
+    if out.suffix != ".md":
+        raise UserError(f"out: {out} is no page; name a file with .md")
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UserError(f"{', '.join(missing)}: not installed for {sys.executable}; this command needs them")
     if device == "cuda" and not _has_cuda():
         raise UserError("device: this command needs a CUDA device, and torch finds none here")
-    command = shlex.join(["python3", "-m", "pmexp.bench.gpu", *masked_arguments(arguments)])
-    record = {"command": command, "date": date.today().isoformat(), "seconds": seconds, "size": size}
-    execute(record, stages, device, size, Budget(seconds, start=started), lambda found: _write(found, out))
+    record: dict[str, Any] = {
+        "command": given.again("python3"),
+        "date": date.today().isoformat(),
+        "seconds": seconds,
+        "size": size,
+    }
+    execute(record, stages, device, size, Budget(seconds, start=started), lambda so_far: _write(so_far, out))
     for fault in _faults(record):
         print(f"failed: {fault}", file=sys.stderr)
     print(out)
-    return record
+    return int(bool(_faults(record)))
 
 
 def _has_cuda() -> bool:
-    """Asked without making a context on the device, which would take of its memory."""
+    """Asks without making a context on the device, which would take of its memory."""
     import torch  # takes seconds, for which a wrong key need not wait
 
     return torch.cuda.is_available()
 
 
 def _write(record: dict[str, Any], out: Path) -> None:
-    """The page to `out` and the record to the same name with .json, each replaced whole."""
+    """Writes the page to `out` and the record to the same name with .json, each replaced whole."""
     record["claims"] = claims(record)
     for path, text in (
         (out, page(record)),
@@ -114,12 +101,6 @@ def _stages(text: str) -> list[Stage]:
     if unknown := [name for name in wanted if name not in names]:
         raise UserError(f"stages: {unknown[0]!r} is none; allowed are all, or some of {', '.join(names)}")
     return [stage for stage in STAGES if stage.name in wanted]
-
-
-def _one_of(key: str, text: str, allowed: Sequence[str]) -> str:
-    if text not in allowed:
-        raise UserError(f"{key}: {text!r} is unknown; allowed are {', '.join(allowed)}")
-    return text
 
 
 def _seconds(text: str) -> float:

@@ -1,5 +1,4 @@
-"""`python -m pmexp.bench.gpu.compile_ahead DEVICE SIZE PLACE OF SECONDS`: a share of the correctness checks,
-for nothing but the kernels that they have Triton and torch.compile leave in their caches on the disk.
+"""Has the kernels of the correctness checks compiled by several processes before the checks run.
 
 A cold cache costs the stage about a second a kernel, and it needs some hundred. Several processes beside each
 other, while nothing is timed, take that time off it; what they do not reach is compiled where it is needed.
@@ -12,10 +11,10 @@ import time
 from contextlib import suppress
 
 from pmexp.bench.gpu.bench import Bench
-from pmexp.bench.gpu.budget import Budget, TimeIsUp, time_limit
+from pmexp.bench.gpu.budget import Budget
 
 _MOST_PROCESSES = 14
-_SHARE, _MOST_SECONDS = 0.5, 30.0  # of the stage's time, that it waits for them
+_SHARE, _MOST_SECONDS = 0.5, 30.0  # the share of the stage's time that it waits for them at most
 _BUILD = "from pmexp.packed_dropout.native.build import library; library()"  # which says later why it cannot
 
 
@@ -36,7 +35,7 @@ def compile_ahead(bench: Bench) -> None:
 
 def run_shares(device: str, size: str, processes: int, seconds: float) -> int:
     """Runs all shares beside each other for `seconds` at most; how many came to their end."""
-    command = [sys.executable, "-m", "pmexp.bench.gpu.compile_ahead", device, size]
+    command = [sys.executable, "-m", "pmexp.bench.gpu.compile_share", device, size]
     budget = Budget(seconds)
     running = [
         subprocess.Popen(
@@ -55,25 +54,3 @@ def run_shares(device: str, size: str, processes: int, seconds: float) -> int:
         for process in running:
             process.kill()
             process.wait()
-
-
-def main(device_name: str, size: str, place: str, of: str, seconds: str) -> int:
-    """Returns 0 where every check of the share was run, 3 where the time was over."""
-    import torch
-
-    from pmexp.bench.gpu.stages.correctness import PIECES
-
-    budget = Budget(float(seconds))
-    device = torch.device(device_name, 0) if device_name == "cuda" else torch.device(device_name)
-    share = dict([*PIECES.items()][int(place) :: int(of)])
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        try:
-            with time_limit(budget.left):
-                Bench(device, size == "tiny", budget, nowhere).in_order(share)
-        except TimeIsUp:
-            return 3
-    return 0
-
-
-if __name__ == "__main__":
-    os._exit(main(*sys.argv[1:]))  # no compiler's workers are waited for

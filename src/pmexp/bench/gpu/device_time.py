@@ -17,7 +17,7 @@ _HEAD_STARTS = (10_000_000, 40_000_000, 160_000_000)  # cycles of a waiting devi
 class Timed(NamedTuple):
     """Means over the calls of one timing."""
 
-    seconds: float  # of the device for a call; on the CPU, wall time
+    seconds: float  # that the device takes for a call; on the CPU, wall time
     host_seconds: float  # until the host was done with a call
     covered: bool = True  # no part of the host's is in `seconds`
 
@@ -94,10 +94,10 @@ def ratio_cells(
     FEWEST_FOR_AN_INTERVAL do not have; no cells without a baseline."""
     if not baseline:
         return {}
-    found = paired_ratio(baseline, contender)
+    ratio = paired_ratio(baseline, contender)
     known = len(baseline) >= FEWEST_FOR_AN_INTERVAL
-    low, high = (factor * end if known else None for end in (found.low, found.high))
-    return {name: factor * found.ratio, f"{prefix}low": low, f"{prefix}high": high}
+    low, high = (factor * end if known else None for end in (ratio.low, ratio.high))
+    return {name: factor * ratio.ratio, f"{prefix}low": low, f"{prefix}high": high}
 
 
 def _host_seconds(call: Callable[[], object], repeats: int) -> float:

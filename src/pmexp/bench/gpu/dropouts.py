@@ -36,7 +36,7 @@ class Dropout:
 
 
 def dropouts() -> list[Dropout]:
-    """The baseline first."""
+    """Returns the contenders, the baseline first."""
     known = {contender.name: contender for contender in contenders(P)}
     packed = known["pm-drop-1bit"]
     as_torch = replace(packed, name=TORCH_MASKS, drop=partial(packed_dropout, p=P, rng="torch"))

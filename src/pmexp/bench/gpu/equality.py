@@ -11,18 +11,18 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _STRETCH = 2**28  # elements that are compared at a time
 
 
-def difference(found: Tensor, right: Tensor) -> str:
-    """Where `found` is another tensor than `right`; "" where dtype, shape and all bits, signs of zeros
+def difference(got: Tensor, right: Tensor) -> str:
+    """Where `got` is another tensor than `right`; "" where dtype, shape and all bits, signs of zeros
     included, are the same. It may lie on another device."""
-    if (found.dtype, found.shape) != (right.dtype, right.shape):
-        return f"{found.dtype} {tuple(found.shape)} in place of {right.dtype} {tuple(right.shape)}"
-    one, other = _as_integers(found), _as_integers(right)
+    if (got.dtype, got.shape) != (right.dtype, right.shape):
+        return f"{got.dtype} {tuple(got.shape)} in place of {right.dtype} {tuple(right.shape)}"
+    one, other = _as_integers(got), _as_integers(right)
     for start in range(0, one.numel(), _STRETCH):
         a, b = one[start : start + _STRETCH].to(other.device), other[start : start + _STRETCH]
         if not torch.equal(a, b):
             differ = a != b
             place = start + int(differ.to(torch.uint8).argmax())
-            values = [t.reshape(-1)[place].item() for t in (found, right)]
+            values = [t.reshape(-1)[place].item() for t in (got, right)]
             return (
                 f"{int(differ.sum())} of {a.numel()} elements from {start} on differ, first element "
                 f"{place}: {values[0]} in place of {values[1]}"
@@ -35,11 +35,11 @@ def _as_integers(tensor: Tensor) -> Tensor:
 
 
 def check_all(bench: Bench, what: str, compared: Iterable[tuple[str, Tensor, Tensor]]) -> None:
-    """One check: of each case, by its name, what was found is what is right. Says where the first is not."""
+    """Checks for each case that what was got is what is right, and names the first that is not."""
     cases = 0
-    for case, found, right in compared:
+    for case, got, right in compared:
         cases += 1
-        if wrong := difference(found, right):
+        if wrong := difference(got, right):
             bench.check(what, False, f"{case}: {wrong}")
             return
     bench.check(what, cases > 0, f"{cases} tensors")

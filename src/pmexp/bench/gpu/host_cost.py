@@ -14,7 +14,7 @@ from pmexp.bench.gpu.dropouts import Dropout, checked, tensors
 
 _CHAIN, _ELEMENTS = 50, 64  # dropouts one behind the other, and the elements of each
 
-Seconds = dict[tuple[str, str], list[float]]  # of the rounds, by contender and phase
+Seconds = dict[tuple[str, str], list[float]]  # one a round, by contender and phase
 
 
 def measure_host_cost(bench: Bench, most_rounds: int, among: Sequence[Dropout] | None = None) -> None:

@@ -30,7 +30,7 @@ class _Kernel:
 
 @torch.no_grad()
 def measure_kernels(bench: Bench, timer: DeviceTimer, dtype: str, numel: int, most_rounds: int) -> None:
-    """Ours, torch's own, and a copy, at one size."""
+    """Times our kernels, torch's own, and a copy, at one size."""
     with_grad, grad = tensors(numel, DTYPES[dtype], bench.device)
     x, seed = with_grad.detach(), torch.tensor([2**40 + 7], device=bench.device)
     what = f"kernels, {dtype}: bits, results and gradients are those of one mask, and it is the reference's"
@@ -66,7 +66,7 @@ def _kernels(x: Tensor, grad: Tensor, seed: Tensor) -> dict[str, _Kernel]:
     _, mask = torch.native_dropout(x, P, True)
     scale = cuda_mapping.backward_scale(P)
     backward = torch.ops.aten.native_dropout_backward.default
-    found = {
+    kernels = {
         _COPY: _Kernel(lambda: target.copy_(x), 0),
         "torch forward": _Kernel(lambda: torch.native_dropout(x, P, True), 1),
         "torch backward": _Kernel(lambda: backward(grad, mask, scale), 1),
@@ -76,8 +76,8 @@ def _kernels(x: Tensor, grad: Tensor, seed: Tensor) -> dict[str, _Kernel]:
     }
     if x.device.type == "cuda":
         call = lambda: cuda_rng.native_dropout_packed(x, P, 1)  # noqa: E731
-        found["packed forward, rng=torch"] = _Kernel(call, 1 / 8)
-    return found
+        kernels["packed forward, rng=torch"] = _Kernel(call, 1 / 8)
+    return kernels
 
 
 def _wrong(operators: Any, x: Tensor, grad: Tensor, seed: Tensor) -> str:
@@ -98,12 +98,12 @@ def _wrong(operators: Any, x: Tensor, grad: Tensor, seed: Tensor) -> str:
         ),
         "the seeded result is another": (operators.seeded_dropout(x, seed, P), y),
     }
-    return "; ".join(what for what, (found, expected) in facts.items() if not torch.equal(found, expected))
+    return "; ".join(what for what, (got, expected) in facts.items() if not torch.equal(got, expected))
 
 
 @torch.no_grad()
 def measure_shapes(bench: Bench, timer: DeviceTimer, dtype: str, numel: int, most_rounds: int) -> None:
-    """Forward and backward with other sizes of a program, to choose by."""
+    """Times forward and backward with other sizes of a program, to choose by."""
     if bench.device.type != "cuda":
         bench.left_out("shapes of kernels: Triton's kernels run on CUDA")
         return
@@ -113,7 +113,7 @@ def measure_shapes(bench: Bench, timer: DeviceTimer, dtype: str, numel: int, mos
 def shapes_of(
     kernels: Any, bench: Bench, timer: DeviceTimer, dtype: str, numel: int, most_rounds: int
 ) -> None:
-    """The same for a module with `_BLOCKS` and `_OPTIONS["num_warps"]`; its own come first in the table."""
+    """Times the shapes of a module with `_BLOCKS` and `_OPTIONS["num_warps"]`, its own first."""
     with_grad, grad = tensors(numel, DTYPES[dtype], bench.device)
     x, seed = with_grad.detach(), torch.tensor([2**40 + 7], device=bench.device)
     own = (kernels._BLOCKS, kernels._OPTIONS["num_warps"])

@@ -13,7 +13,7 @@ from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.measure.peak_memory import PeakMemory
 
 _RESOLUTION = 32  # the search ends where the two bounds are 1/32 apart
-_FILLED = 0.98  # of the limit: where the search begins, as fragments are in no peak
+_FILLED = 0.98  # the share of the limit where the search begins, as fragments are in no peak
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def largest(has_room: Callable[[int], bool | None], start: int) -> tuple[int, in
 
 
 def _guess(workload: Workload, variant: str, limit_bytes: int) -> int:
-    """Where a straight line through the peaks of two small batches meets the limit, 1 at least."""
+    """The batch at which a straight line through two small batches' peaks meets the limit, 1 at least."""
     few = max(1, workload.size.batch // 4)
     peaks = []
     for batch in (few, 2 * few):

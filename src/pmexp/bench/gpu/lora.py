@@ -12,7 +12,8 @@ from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.gpu.turns import in_turn
 from pmexp.bench.gpu.ways import Way, Ways
-from pmexp.packed_dropout import PackedDropout, SeededDropout, replace_dropout
+from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.variants.seeded import SeededDropout
 
 _RATE, _RANK = 0.1, 16
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -26,7 +27,7 @@ _STOCK = f"dropout {_RATE}"
 
 
 def lora(bench: Bench, budget: Budget) -> None:
-    """The table "lora": steps with the adapters' dropout off, stock, packed and seeded."""
+    """Writes the table "lora": steps with the adapters' dropout off, stock, packed and seeded."""
     try:
         import peft
     except ImportError as error:
@@ -43,9 +44,9 @@ def lora(bench: Bench, budget: Budget) -> None:
     }
     steps = Ways(module, loss, ways)
     with bench.part("LoRA with nn.Dropout's masks"):
-        expected, found = (steps.gradients(name)[0] for name in (_STOCK, _TORCH_MASKS))
+        expected, got = (steps.gradients(name)[0] for name in (_STOCK, _TORCH_MASKS))
         what = "LoRA with nn.Dropout's masks, packed, has its loss, bit for bit"
-        bench.check(what, torch.equal(expected, found), f"{found.item()} against {expected.item()}")
+        bench.check(what, torch.equal(expected, got), f"{got.item()} against {expected.item()}")
     calls = {name: partial(steps.step, name) for name in ways if name != _TORCH_MASKS}
     for name, turn in in_turn(bench, calls, budget, _ROUNDS).items():
         ledger = steps.saved_for_backward(name)
@@ -71,14 +72,14 @@ def _decoder(bench: Bench, peft: Any) -> tuple[nn.Module, Callable[[nn.Module], 
     module: nn.Module = adapted.bfloat16().train()
 
     def loss(tree: nn.Module) -> Tensor:
-        found: Tensor = tree(input_ids=tokens, labels=tokens).loss
-        return found
+        loss: Tensor = tree(input_ids=tokens, labels=tokens).loss
+        return loss
 
     return module, loss
 
 
 def _without_dropout(module: nn.Module) -> None:
-    """As peft makes it for lora_dropout=0."""
+    """Makes the layer as peft does for lora_dropout=0."""
     for parent in module.modules():
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:

@@ -19,7 +19,7 @@ _ROUNDS = 6
 
 
 def offloading(bench: Bench, budget: Budget) -> None:
-    """The table "offload": each way of a step against stock. Where it saves changes no gradient."""
+    """Writes the table "offload": each way of a step against stock. Where it saves changes no gradient."""
     packed = partial(replace_dropout, dropout=PackedDropout)
     around = partial(Offload().forward, bench.device)
     to_cpu = partial(save_on_cpu, pin_memory=bench.device.type == "cuda")
@@ -44,10 +44,10 @@ def offloading(bench: Bench, budget: Budget) -> None:
 
 
 def _same(steps: Ways, stock: str, offloaded: str) -> tuple[str, bool, str]:
-    """Bit for bit, in the gradients that two steps of `stock` agree in: some sum in an order of their own."""
-    first, again, found = (_numbers(steps, name) for name in (stock, stock, offloaded))
+    """Whether gradients are equal bit for bit where two steps of `stock` agree, as not all do."""
+    first, again, moved = (_numbers(steps, name) for name in (stock, stock, offloaded))
     repeatable = [torch.equal(a, b) for a, b in zip(first, again, strict=True)]
-    equal = [torch.equal(a, b) for a, b in zip(first, found, strict=True)]
+    equal = [torch.equal(a, b) for a, b in zip(first, moved, strict=True)]
     held = sum(repeatable) > 1 and all(e for e, r in zip(equal, repeatable, strict=True) if r)
     what = f"{offloaded} has the loss and the gradients of {stock}, bit for bit where two steps of it agree"
     return what, held, f"{sum(equal)} of the {sum(repeatable)} that agree, among {len(equal)}"

@@ -58,22 +58,22 @@ def _widths(device: torch.device) -> Compared:
 def _layouts(device: torch.device) -> Compared:
     for name, layout in _LAYOUTS.items():
         x = layout(random(device, torch.float32, 6, 9, 11))
-        for case, found, right in _against_reference(x, 0.4, 1):
-            yield f"{name}: {case}", found, right
+        for case, got, right in _against_reference(x, 0.4, 1):
+            yield f"{name}: {case}", got, right
 
 
 def _against_reference(x: Tensor, p: float, bits: int) -> Compared:
-    """Values are rounded by torch on the CPU; the kernels round on the device."""
+    """Compares with torch's rounding on the CPU; the kernels round on the device."""
     on_cpu, seed = x.cpu(), torch.tensor([2**40 + x.numel()])
     keep = reference.draw_mask(on_cpu.shape, seed, p)
     packed, dropped = reference.pack_bits(keep, bits), reference.apply_mask(on_cpu, keep, p)
     there = seed.to(x.device)
-    y, found = ops.packed_dropout(x, there, p, bits)
+    y, mask = ops.packed_dropout(x, there, p, bits)
     case = f"{tuple(x.shape)}, p = {p:g}, {bits} bit"
-    yield f"mask of {case}", found, packed
+    yield f"mask of {case}", mask, packed
     yield f"output of {case}", y, dropped
-    yield f"gradient of {case}", ops.apply_packed_mask(x, found, p, bits), dropped
-    yield f"unpacked mask of {case}", ops.unpack_bits(found, list(x.shape), bits), keep
+    yield f"gradient of {case}", ops.apply_packed_mask(x, mask, p, bits), dropped
+    yield f"unpacked mask of {case}", ops.unpack_bits(mask, list(x.shape), bits), keep
     yield f"packing of {case}", ops.pack_bits(keep.to(x.device), bits), packed
     if bits == 1 and x.dtype is torch.bfloat16:
         yield f"seeded {case}", ops.seeded_dropout(x, there, p), dropped
@@ -87,8 +87,8 @@ def _sums(device: torch.device) -> Compared:
                 seed, on_cpu = torch.tensor([-7]), None if bias is None else bias.cpu()
                 right = reference.bias_dropout_add(x.cpu(), on_cpu, residual.cpu(), seed, 0.1, 1)
                 case = f"{rows} x {columns} in {dtype}, {'no ' if bias is None else ''}bias"
-                found = ops.bias_dropout_add(x, bias, residual, seed.to(device), 0.1, 1)
-                for name, one, other in zip(("output", "mask"), found, right, strict=True):
+                got = ops.bias_dropout_add(x, bias, residual, seed.to(device), 0.1, 1)
+                for name, one, other in zip(("output", "mask"), got, right, strict=True):
                     yield f"{name} of {case}", one, other
 
 

@@ -18,7 +18,7 @@ _MOST_ROUNDS, _REPLAYS = 20, 2  # replays in a timing
 
 
 def replayed_steps(bench: Bench, budget: Budget, workload: Workload) -> None:
-    """Rows of the table "steps": each variant of the workload, which is capturable, against the baseline."""
+    """Writes rows of the table "steps": each variant of a capturable workload, against the baseline."""
     if bench.device.type != "cuda":
         bench.left_out(f"{workload}, CUDA graphs: need CUDA")
         return
@@ -36,7 +36,7 @@ def replayed_steps(bench: Bench, budget: Budget, workload: Workload) -> None:
 
 
 def _against(bench: Bench, budget: Budget, workload: Workload, baseline: Step, name: str) -> list[Timed]:
-    """Adds the contender's row; the baseline's timings beside it."""
+    """Adds the contender's row, beside the baseline's timings."""
     replay = _checked(bench, workload, name)
     if replay is None:
         return []

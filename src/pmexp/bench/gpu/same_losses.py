@@ -13,7 +13,7 @@ from torch import Tensor
 from pmexp.bench.gpu.workload import BASELINE, NO_DROPOUT, TORCH_MASKS, Workload
 
 SAME_MASKS = {TORCH_MASKS: BASELINE, "seed-only": "pm-drop", "pm-drop-recompute": "pm-drop"}
-_OF_OTHER_MASKS = 0.05  # of what other masks change in the loss is taken for the same
+_OF_OTHER_MASKS = 0.05  # a loss that differs by this share of what other masks change is taken for the same
 _RELATIVE = (1e-5, 1e-3)  # as is this difference of the first loss, and of the second
 
 Step = Callable[[], Tensor]  # takes a step and gives its loss
@@ -32,7 +32,7 @@ class Start:
             tensor.copy_(value)
 
     def losses(self, step: Step, seed: int | None, steps: int = 2) -> list[float]:
-        """Of steps from here with the generator at `seed`, or where it is."""
+        """Returns the losses of steps from here, with the generator at `seed` or where it is."""
         self.restore()
         if seed is not None:
             torch.manual_seed(seed)
@@ -45,13 +45,13 @@ class Start:
 def variant_faults(workload: Workload, batch: int) -> dict[str, str]:
     """What is wrong with which variant, by its losses."""
     start = Start(workload, batch)
-    found = {variant: start.of(variant) for variant in workload.variants}
+    losses_of = {variant: start.of(variant) for variant in workload.variants}
     others = {variant: start.of(variant, seed=2) for variant in workload.variants}
     start.restore()
     faults = {}
-    for variant, losses in found.items():
+    for variant, losses in losses_of.items():
         same = SAME_MASKS.get(variant, variant)
-        fault = difference(found[same], losses, others[same])
+        fault = difference(losses_of[same], losses, others[same])
         if fault is None and (losses[0] == others[variant][0]) != (variant == NO_DROPOUT):
             fault = f"losses {losses} with one seed and {others[variant]} with another"
         if fault is not None:
@@ -63,20 +63,20 @@ def replay_fault(workload: Workload, variant: str, batch: int, replay: Step) -> 
     """What is wrong with a captured step: a replay is an eager step, each with masks of its own."""
     start = Start(workload, batch)
     expected, others = start.of(variant), start.of(variant, seed=2)
-    found, again = start.losses(replay, 1), start.losses(replay, None)
+    replayed, again = start.losses(replay, 1), start.losses(replay, None)
     start.restore()
-    fault = difference(expected, found, others)
-    if fault is None and (again[0] == found[0]) != (variant == NO_DROPOUT):
-        fault = f"replays from the same weights give {found[0]} and {again[0]}"
+    fault = difference(expected, replayed, others)
+    if fault is None and (again[0] == replayed[0]) != (variant == NO_DROPOUT):
+        fault = f"replays from the same weights give {replayed[0]} and {again[0]}"
     return fault
 
 
-def difference(expected: Sequence[float], found: Sequence[float], others: Sequence[float]) -> str | None:
+def difference(expected: Sequence[float], got: Sequence[float], others: Sequence[float]) -> str | None:
     """How two losses differ from those expected, which `others` differ from by their masks."""
-    said = f"losses {list(found)} are not the expected {list(expected)} (with other masks {list(others)})"
-    if not all(map(math.isfinite, (*found, *expected))):
+    said = f"losses {list(got)} are not the expected {list(expected)} (with other masks {list(others)})"
+    if not all(map(math.isfinite, (*got, *expected))):
         return said
     limits = [relative * abs(loss) for relative, loss in zip(_RELATIVE, expected, strict=True)]
     limits[0] = max(limits[0], _OF_OTHER_MASKS * abs(others[0] - expected[0]))
-    near = [abs(a - b) <= limit for a, b, limit in zip(expected, found, limits, strict=True)]
+    near = [abs(a - b) <= limit for a, b, limit in zip(expected, got, limits, strict=True)]
     return None if all(near) else said

@@ -29,7 +29,7 @@ class Measured:
 
     phases: Mapping[str, int]  # bytes at the peak of each phase, of PHASES
     reserved_bytes: int | None  # by the allocator, at their most; None on the CPU
-    requested_bytes: int | None  # of the allocator, at their most: the peak without the rounding of blocks
+    requested_bytes: int | None  # at most asked of the allocator: the peak without rounded blocks
 
     @property
     def peak_bytes(self) -> int:
@@ -42,7 +42,7 @@ def simulated_step(size: Size, attention: str, precision: str, variant: str, lik
     like: "cuda" or "cpu": on whose operators.
     """
     shape = ((size.batch, size.length), torch.int64)
-    found = predict(
+    predicted = predict(
         lambda: untrained(size, attention),
         {"input_ids": shape, "labels": shape},
         prepare=PUT_IN[variant],
@@ -50,11 +50,11 @@ def simulated_step(size: Size, attention: str, precision: str, variant: str, lik
         like=like,
     )
     phases = dict.fromkeys(PHASES, 0)
-    for name, peak in found.peaks.items():
+    for name, peak in predicted.peaks.items():
         phase = name.partition(",")[0]  # "backward, first layer" is of backward
         phases[phase] = max(phases[phase], peak.total)
-    phases[AT_REST] = found.peak.by_category["parameters"] + found.peak.by_category["optimizer"]
-    return Simulated(found.peak_bytes, phases, found.peak.by_category)
+    phases[AT_REST] = predicted.peak.by_category["parameters"] + predicted.peak.by_category["optimizer"]
+    return Simulated(predicted.peak_bytes, phases, predicted.peak.by_category)
 
 
 def measured_step(workload: Workload, variant: str) -> Measured:

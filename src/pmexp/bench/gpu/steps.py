@@ -38,12 +38,12 @@ class StepRow:
 
     @property
     def host_ms(self) -> float:
-        """Until the host was done with a step; the device may not have been."""
+        """Milliseconds until the host was done with a step; the device may not have been."""
         return 1e3 * statistics.median(one.host_seconds for one in self.timed)
 
 
 def measure_steps(workload: Workload, most: int, budget: Budget) -> tuple[list[StepRow], list[str]]:
-    """Steps of all variants in turn, in an order that is reversed at every round: a row a variant, and notes.
+    """Times steps of all variants in turn, reversed at every round: a row a variant, and notes.
 
     The batch is that of the model's size, halved until every variant has room, which the notes say. There are
     `most` rounds; fewer where `budget` is used up, but as many as an interval needs. What is saved for

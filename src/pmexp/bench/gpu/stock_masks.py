@@ -29,7 +29,7 @@ _SEED = 9
 
 def check_stock_masks(bench: Bench, dtype: torch.dtype) -> None:
     """A row a case: output, gradient and the generator's state afterwards are those of nn.Dropout."""
-    wrong = [found for case, x in _cases(bench, dtype) if (found := _compare(bench, case, x))]
+    wrong = [fault for case, x in _cases(bench, dtype) if (fault := _compare(bench, case, x))]
     bench.check(f"rng=torch is nn.Dropout bit for bit in {dtype}", not wrong, "; ".join(wrong))
 
 
@@ -43,7 +43,7 @@ def tell_record(bench: Bench) -> None:
 
 
 def check_beyond_int32(bench: Bench, dtype: torch.dtype, more: int) -> None:
-    """2^31 and `more` elements: masks of ours at their ends by the definition, and rng=torch against
+    """Checks 2^31 and `more` elements: masks of ours at their ends by the definition, and rng=torch against
     nn.Dropout as a whole."""
     numel = (2**16 if bench.tiny else 2**31) + more
     _free()
@@ -63,7 +63,7 @@ def check_beyond_int32(bench: Bench, dtype: torch.dtype, more: int) -> None:
 
 
 def tell_overlap(bench: Bench) -> None:
-    """Eight elements a thread take two Philox counters, and torch's kernel reserves one for them."""
+    """Notes that eight elements a thread take two Philox counters, of which torch's kernel reserves one."""
     for dtype in DTYPES[:3]:
         x = torch.ones(65536, dtype=dtype, device=bench.device)
         for name, drop in (("nn.Dropout", F.dropout), ("packed", packed_dropout)):
@@ -91,7 +91,7 @@ def _cases(bench: Bench, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
 
 
 def _compare(bench: Bench, case: str, x: Tensor) -> str:
-    """Adds the row; where something differs, and how many masks were drawn by our own kernel."""
+    """Adds the row: where something differs, and how many masks were drawn by our own kernel."""
     reproduced = torch_rng_record().get("reproduced", 0)
     (y, gradient, state), right = (_drop(drop, x) for drop in (OURS, F.dropout))
     named = zip(("output", "gradient", "generator"), (y, gradient, state), right, strict=True)

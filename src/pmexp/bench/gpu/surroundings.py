@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.equality import Dropout, check_all, difference, gradient_of, share_alike
-from pmexp.packed_dropout import PackedDropout, packed_dropout, seeded_dropout
+from pmexp.packed_dropout import PackedDropout, packed_dropout
+from pmexp.variants.seeded import seeded_dropout
 
 DROPOUTS: dict[str, Dropout] = {
     "packed": packed_dropout,
@@ -26,7 +27,7 @@ _INDEPENDENT = 0.02  # from 0.5: ten times the standard error at _NUMEL elements
 
 
 def check_checkpointing(bench: Bench) -> None:
-    """Backward draws the mask of the forward again, in both modes."""
+    """Checks that backward draws the forward's mask again, in both modes."""
     for name, drop in DROPOUTS.items():
         for reentrant in (False, True):
             what = f"checkpointing, {name}, use_reentrant={reentrant}"
@@ -39,7 +40,7 @@ def check_checkpointing(bench: Bench) -> None:
 
 
 def check_graphs(bench: Bench) -> None:
-    """Replays of a captured forward and backward draw new masks, and the same ones from the same seed."""
+    """Checks that replays of a captured step draw new masks, and the same ones from the same seed."""
     if bench.device.type != "cuda":
         bench.left_out("CUDA graphs: there are none on the CPU")
         return
@@ -58,7 +59,7 @@ def check_graphs(bench: Bench) -> None:
 
 
 def check_streams(bench: Bench) -> None:
-    """Two streams at a time give the masks that one gives."""
+    """Checks that two streams at a time give the masks that one gives."""
     if bench.device.type != "cuda":
         bench.left_out("streams: there are none on the CPU")
         return
@@ -66,14 +67,16 @@ def check_streams(bench: Bench) -> None:
         with bench.part(f"streams, {name}"):
             side = [torch.cuda.Stream(bench.device) for _ in range(2)]
             right = _on_streams(bench, drop, [torch.cuda.current_stream(bench.device)] * 2)
-            found = _on_streams(bench, drop, side)
+            got = _on_streams(bench, drop, side)
             named = (f"{i}" for i in range(len(right)))
-            check_all(bench, f"two streams, {name}", list(zip(named, found, right, strict=True)))
+            check_all(bench, f"two streams, {name}", list(zip(named, got, right, strict=True)))
 
 
 def check_compiled(bench: Bench, name: str, mode: str) -> None:
-    """Two places of a compiled graph draw two masks, new ones each call; mode=reduce-overhead makes CUDA
-    graphs of it. On the CPU without inductor, whose C++ takes long to compile.
+    """Checks that two places of a compiled graph draw two masks, new ones each call.
+
+    mode=reduce-overhead makes CUDA graphs of it. On the CPU it runs without inductor, whose C++ takes long
+    to compile.
     """
     if mode != "default" and bench.device.type != "cuda":
         bench.left_out(f"torch.compile, {name}, mode={mode}: there are no CUDA graphs on the CPU")
@@ -146,7 +149,7 @@ def _check_graph(bench: Bench, name: str, drop: Dropout) -> None:
 
 
 def _check_shared_pool(bench: Bench) -> None:
-    """The second graph may reuse what the first let go; replayed in the order of their capture."""
+    """Checks graphs that share memory, where the second may reuse what the first let go."""
     pool, x, y = torch.cuda.graph_pool_handle(), _ones(bench), _ones(bench)
     graphs = [_captured(packed_dropout, t, pool) for t in (x, y)]
     compared = []
@@ -158,7 +161,7 @@ def _check_shared_pool(bench: Bench) -> None:
 
 
 def _check_graphed_module(bench: Bench) -> None:
-    """torch's own way to make graphs of a module: one of its forward, one of its backward."""
+    """Checks torch's own way to make graphs of a module: one of its forward, one of its backward."""
     x = _ones(bench)
     graphed: Any = torch.cuda.make_graphed_callables(PackedDropout(0.5), (x,))
     outputs, gradients = [], []
@@ -181,10 +184,10 @@ def _on_streams(bench: Bench, drop: Dropout, streams: list[Any]) -> list[Tensor]
     torch.manual_seed(3)
     x = _ones(bench)
     torch.cuda.synchronize(bench.device)
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     for i in range(8):
         with torch.cuda.stream(streams[i % 2]):
             y = drop(x)
-            found += [y.detach(), gradient_of_sum(y, x)]
+            tensors += [y.detach(), gradient_of_sum(y, x)]
     torch.cuda.synchronize(bench.device)
-    return found
+    return tensors

@@ -17,8 +17,8 @@ from pmexp.systems.tempo import InplaceGELU, InplaceLayerNorm, Tempo
 
 _STOCK, _TEMPO, _PACKED, _BOTH = "stock", "tempo", "pm-drop", "pm-drop + tempo"
 _ROUNDS = 8
-_FARTHEST = 2**-5  # of all gradients from stock's, relative; 24 layers in bfloat16 are a third of it off
-_ROWS = 16384  # of the modules' input: beyond the device's caches
+_FARTHEST = 2**-5  # relative distance from stock's gradients; 24 layers in bfloat16 are a third of it off
+_ROWS = 16384  # make the modules' input larger than the device's caches
 
 
 def _packed_tempo(module: nn.Module) -> None:
@@ -36,7 +36,7 @@ _WAYS = {
 
 
 def tempo(bench: Bench, budget: Budget) -> None:
-    """The tables "tempo" (under autocast, and with weights in bf16) and "tempo_modules"."""
+    """Writes the tables "tempo" (under autocast, and with weights in bf16) and "tempo_modules"."""
     for left, precision in ((3, AUTOCAST), (2, HALF)):
         with bench.part(f"Tempo under {precision}"):
             _steps(bench, budget.part(left), precision)
@@ -46,11 +46,11 @@ def tempo(bench: Bench, budget: Budget) -> None:
 
 
 def _steps(bench: Bench, budget: Budget, precision: str) -> None:
-    """Each way of a step against stock, compared with stock before."""
+    """Times each way of a step against stock, once it was compared with it."""
     ways = Ways(*bert(bench, precision, BATCH), _WAYS)
-    for expected, found in ((_STOCK, _TEMPO), (_PACKED, _BOTH)):
-        with bench.part(f"{found} against {expected} under {precision}"):
-            _check_same(bench, ways, precision, expected, found)
+    for expected, ours in ((_STOCK, _TEMPO), (_PACKED, _BOTH)):
+        with bench.part(f"{ours} against {expected} under {precision}"):
+            _check_same(bench, ways, precision, expected, ours)
     turns = in_turn(bench, {name: partial(ways.step, name) for name in _WAYS}, budget, _ROUNDS, repeats=2)
     for name, turn in turns.items():
         saved = ways.saved_for_backward(name).total_bytes / 2**20
@@ -62,19 +62,19 @@ def _steps(bench: Bench, budget: Budget, precision: str) -> None:
     bench.note(f"What {_BOTH} did under {precision}: {words}")
 
 
-def _check_same(bench: Bench, ways: Ways, precision: str, expected: str, found: str) -> None:
-    """With the same masks: the loss bit for bit, the gradients as closely as Tempo says."""
+def _check_same(bench: Bench, ways: Ways, precision: str, expected: str, ours: str) -> None:
+    """Checks, under the same masks, the loss bit for bit, the gradients as closely as Tempo says."""
     loss, gradients = ways.gradients(expected)
-    other_loss, other_gradients = ways.gradients(found)
+    other_loss, other_gradients = ways.gradients(ours)
     off = distance(other_gradients, gradients)
-    what = f"{found} has the loss of {expected} under {precision}, bit for bit"
+    what = f"{ours} has the loss of {expected} under {precision}, bit for bit"
     bench.check(what, torch.equal(loss, other_loss), f"{other_loss.item()} against {loss.item()}")
-    what = f"{found} has the gradients of {expected} under {precision}, within {_FARTHEST:.3g} of their norm"
+    what = f"{ours} has the gradients of {expected} under {precision}, within {_FARTHEST:.3g} of their norm"
     bench.check(what, off <= _FARTHEST, f"{off:.3g}")
 
 
 def _modules(bench: Bench, budget: Budget) -> None:
-    """GELU and LayerNorm of BERT-Large alone, forward, and forward and backward."""
+    """Times BERT-Large's GELU and LayerNorm alone: forward, and forward and backward."""
     with torch.device(bench.device):
         gelu, norm = nn.GELU(), nn.LayerNorm(1024)
         nn.init.uniform_(norm.weight, 0.5, 1.5)
@@ -102,9 +102,9 @@ def _modules(bench: Bench, budget: Budget) -> None:
                 bench.row("tempo_modules", of=name, module=key, ms=turn.ms, above_start_MiB=turn.above_MiB)
 
 
-def _check_module(bench: Bench, name: str, expected: list[Tensor], found: list[Tensor]) -> None:
-    bench.check(f"Tempo's {name}: the output is stock's, bit for bit", torch.equal(expected[0], found[0]))
-    off = distance(found[1:], expected[1:])
+def _check_module(bench: Bench, name: str, expected: list[Tensor], got: list[Tensor]) -> None:
+    bench.check(f"Tempo's {name}: the output is stock's, bit for bit", torch.equal(expected[0], got[0]))
+    off = distance(got[1:], expected[1:])
     what = f"Tempo's {name}: the gradient is stock's, within {_FARTHEST:.3g} of its norm"
     bench.check(what, off <= _FARTHEST, f"{off:.3g}")
 

@@ -16,7 +16,7 @@ from pmexp.bench.timing import seconds_a_call
 from pmexp.measure.peak_memory import PeakMemory
 
 _WARM_UP = 2  # calls; the first one compiles kernels and makes the optimizer's state
-_SHARE_OF_WARM_UP = 0.6  # of the time: a contender whose first calls would begin behind it is left out
+_SHARE_OF_WARM_UP = 0.6  # a contender whose first calls would begin behind this share of the time is left out
 _TINY_ROUNDS = 2
 
 
@@ -29,11 +29,11 @@ class Turns:
         str, float | None
     ]  # "ratio", the first contender's time over this one's; its interval
     rounds: int
-    peak_bytes: int  # of the CUDA allocator, all that lies on the device; elsewhere of the process
-    above_bytes: int | None  # of that peak above what lay on the device when the call began; None elsewhere
+    peak_bytes: int  # counts all that lies on the device, by CUDA's allocator; elsewhere the process's memory
+    above_bytes: int | None  # that peak less what lay on the device when the call began; None elsewhere
 
     def cells(self) -> dict[str, float | int | None]:
-        """As columns of a table."""
+        """Returns the figures as columns of a table."""
         peaks = {"peak_MiB": self.peak_bytes / 2**20, "above_start_MiB": self.above_MiB}
         return {"ms": self.ms, **self.against_first, "rounds": self.rounds, **peaks}
 
@@ -49,7 +49,7 @@ def in_turn(
     rounds: int,
     repeats: int = 1,
 ) -> dict[str, Turns]:
-    """Each of `calls`, `repeats` times a round, in an order that is reversed at every round.
+    """Times each of `calls`, `repeats` times a round, in an order that is reversed at every round.
 
     There are fewer rounds where `budget` is used up, but as many as an interval needs. What fails or is not
     reached in its first calls is named and missing from what is returned.

@@ -17,7 +17,7 @@ _LR, _CLIP_NORM = 1e-4, 1.0
 class Way:
     """How a step is executed."""
 
-    change: Callable[[nn.Module], object] = lambda module: None  # of the module tree, in place
+    change: Callable[[nn.Module], object] = lambda module: None  # changes the module tree in place
     around: Callable[[], AbstractContextManager[object]] = nullcontext  # each forward
 
 
@@ -48,7 +48,7 @@ class Ways:
         return self._trees[name]
 
     def step(self, name: str) -> None:
-        """Forward, backward, clipping and update. Gradients are gone afterwards, also behind an error."""
+        """Takes a step, from forward to update. Gradients are gone afterwards, also behind an error."""
         try:
             self._forward(name).backward()
             nn.utils.clip_grad_norm_(self._weights, _CLIP_NORM)
@@ -77,9 +77,9 @@ class Ways:
             return self._loss(self._trees[name])
 
 
-def distance(found: list[Tensor], expected: list[Tensor]) -> float:
+def distance(got: list[Tensor], expected: list[Tensor]) -> float:
     """The norm of the difference of all gradients over the norm of those expected."""
-    pairs = zip(found, expected, strict=True)
+    pairs = zip(got, expected, strict=True)
     off = torch.stack([(a.double() - b.double()).square().sum() for a, b in pairs]).sum()
     size = torch.stack([b.double().square().sum() for b in expected]).sum()
     return float((off / size).sqrt())

@@ -11,7 +11,8 @@ from transformers import BertConfig, BertForMaskedLM
 
 from pmexp.bench.gpu.ways import trees_of
 from pmexp.measure.saved_for_backward import SavedForBackward
-from pmexp.packed_dropout import PackedDropout, SeededDropout, replace_dropout
+from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.variants.seeded import SeededDropout
 
 BASELINE = "baseline"
 VARIANTS: Mapping[str, Callable[[nn.Module], object]] = {
@@ -21,7 +22,7 @@ VARIANTS: Mapping[str, Callable[[nn.Module], object]] = {
     "pm-drop-recompute": partial(replace_dropout, dropout=PackedDropout, recompute=True),
 }
 CHECKPOINTING, CHECKPOINTED_PACKED = "checkpointing", "checkpointing, packed"
-TORCH_MASKS = "pm-drop with rng=torch"  # of the check alone: it draws the masks of nn.Dropout
+TORCH_MASKS = "pm-drop with rng=torch"  # is for the check alone: it draws the masks of nn.Dropout
 NO_DROPOUT = "no dropout"  # what all of dropout costs a step
 
 
@@ -32,7 +33,7 @@ def _drop_nothing(module: nn.Module) -> None:
 
 
 def _checkpoint(module: nn.Module) -> None:
-    """Every layer keeps its input alone. transformers 5.17 has the older of the two names alone."""
+    """Has every layer keep its input alone. transformers 5.17 has the older of the two names alone."""
     newer = getattr(module, "activation_checkpointing_enable", None)
     (newer or module.gradient_checkpointing_enable)({"use_reentrant": False})  # type: ignore[operator]
 
@@ -50,7 +51,7 @@ PUT_IN: dict[str, Callable[[nn.Module], object]] = {
     TORCH_MASKS: partial(replace_dropout, dropout=PackedDropout, rng="torch"),
 }
 
-_HIDDEN_SHARE = 0.15  # of the tokens is guessed
+_HIDDEN_SHARE = 0.15  # is the share of tokens that are guessed
 _NO_LABEL = -100
 _LR, _CLIP_NORM = 1e-4, 1.0
 
@@ -109,7 +110,7 @@ class Workload:
             PUT_IN[variant](own)
         self._optimizer = torch.optim.AdamW(module.parameters(), lr=_LR, capturable=capturable)
         self._capturable = capturable
-        self._inputs: tuple[int, Tensor, Tensor] | None = None  # of the last batch: samples, tokens, labels
+        self._inputs: tuple[int, Tensor, Tensor] | None = None  # the last batch: samples, tokens, labels
 
     def __str__(self) -> str:
         return f"{self.size.name}, {self.attention}, {self.precision}"
@@ -119,7 +120,7 @@ class Workload:
         return list(self._modules)
 
     def step(self, variant: str, batch: int, enter: Callable[[str], object] = lambda phase: None) -> Tensor:
-        """Forward, backward, clipping and update with a batch of that many samples; the loss, in nats.
+        """Takes a step with a batch of that many samples; returns the loss, in nats.
 
         Gradients are gone afterwards, also where memory did not suffice. `enter` is called with the name of
         each phase, "forward", "backward" and "update", as it begins.
@@ -168,7 +169,7 @@ class Workload:
         return tokens.new_zeros(batch, 1, length, length, dtype=torch.float32)
 
     def _loss(self, module: nn.Module, batch: int) -> Tensor:
-        """The loss is that of pmexp.training.loop."""
+        """Returns the loss that pmexp.training.loop computes."""
         tokens, labels = self._batch(batch)
         given = {"attention_mask": self._no_padding(tokens)} if self._capturable else {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

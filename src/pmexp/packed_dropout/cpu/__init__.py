@@ -17,7 +17,7 @@ ENVIRONMENT_VARIABLE = "PMEXP_CPU_BACKEND"
 
 
 def select() -> Core | None:
-    """The core that the environment asks for; None is the torch reference.
+    """Returns the core that the environment asks for; None is the torch reference.
 
     Raises RuntimeError for a backend that this installation or processor does not have.
     """

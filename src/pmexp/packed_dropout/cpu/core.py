@@ -1,4 +1,4 @@
-"""ctypes binding of the C++ core: checks what comes in, allocates what goes out, passes pointers.
+"""Binds the C++ core by ctypes: checks what comes in, allocates what goes out, passes pointers.
 
 ctypes lets go of the GIL during a call, so Python threads run kernels side by side.
 """
@@ -22,11 +22,16 @@ from pmexp.packed_dropout.arguments import (
     with_layout,
 )
 
-_DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # enum DType in core.h
+_DTYPES = {
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.bfloat16: 2,
+    torch.float16: 3,
+}  # as enum DType in core.h has them
 
 _pointer, _int, _double = ctypes.c_void_p, ctypes.c_int, ctypes.c_double
 _int64, _uint64 = ctypes.c_int64, ctypes.c_uint64
-_SIGNATURES = {  # the argument lists in core.h
+_SIGNATURES = {  # as core.h declares them
     "pmexp_dropout": (
         *(_int, _int, _pointer, _pointer, _pointer, _int64),
         *(_pointer, _uint64, _double, _int, _int),
@@ -60,7 +65,7 @@ def _library() -> ctypes.CDLL | None:
 def torchs_openmp() -> int | None:
     """Address of GOMP_parallel in the OpenMP runtime that torch runs on; None where it has none (macOS)."""
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    try:  # a look-up in a library looks into what that library is linked with
+    try:  # a look-up in a library also searches what that library is linked with
         return ctypes.cast(ctypes.CDLL(str(library)).GOMP_parallel, ctypes.c_void_p).value
     except (OSError, AttributeError):
         return None
@@ -85,7 +90,7 @@ def _dtype_code(x: Tensor) -> int:
 
 
 def _draw_arguments(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[int, int, float, int, int]:
-    """seed, threshold, scale, width and threads, as the functions that draw take them."""
+    """Returns seed, threshold, scale, width and threads as the functions that draw take them."""
     check_seed(seed)
     return seed.data_ptr(), keep_threshold(p), kept_scale(p, x.dtype), bits, torch.get_num_threads()
 

@@ -1,4 +1,4 @@
-"""Packed dropout of a plain CUDA tensor in one call of torch's dispatcher, forward and backward in C++.
+"""Drops a plain CUDA tensor in one call of torch's dispatcher, forward and backward in C++.
 
 By Python's calls a dropout costs the host five times what nn.Dropout costs it, and steps that the host bounds
 become slower. calls.cpp does the same with the same kernels, seeds and bits. Whatever is not plain goes by
@@ -34,24 +34,26 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 class Calls(NamedTuple):
-    """Operators of the library.
+    """Holds the operators of the library.
 
     The two that draw return None, with nothing drawn, for what is not plain after all: not contiguous,
     nested, a dual number, of another dtype, without a mask to draw, or to be captured into a CUDA graph.
     """
 
-    packed_dropout: Any  # (x, p, bits, cache_unpacked): packed_dropout() by rng="philox"
-    dropout_and_bits: Any  # the same, with the packed mask
-    apply_mask: Any  # (x, packed, p, bits): x * keep / (1 - p), of any x
+    packed_dropout: Any  # takes (x, p, bits, cache_unpacked): packed_dropout() by rng="philox"
+    dropout_and_bits: Any  # takes the same, and returns the packed mask as well
+    apply_mask: Any  # takes (x, packed, p, bits): x * keep / (1 - p) for any x
 
 
-_calls: dict[int, Calls | None] = {}  # by CUDA device
+_calls: dict[int, Calls | None] = {}  # keyed by CUDA device
 _deciding = RLock()
 
 
 def calls_for(x: Tensor) -> Calls | None:
-    """The native calls for a CUDA tensor; None where Python has to make them: while anything traces or
-    transforms, and for subclasses."""
+    """Returns the native calls for a CUDA tensor, or None where Python has to make them.
+
+    It has to while anything traces or transforms, and for subclasses.
+    """
     if (
         not x.is_cuda
         or torch.compiler.is_compiling()
@@ -104,14 +106,14 @@ def _why_python_on(device: torch.device) -> str | None:
 
 def _decide(device: torch.device) -> Calls | None:
     if torch.cuda.is_current_stream_capturing():
-        return None  # what is asked of the device here cannot be captured
+        return None  # the comparison below cannot be captured
     with _deciding:
         if device.index not in _calls:
-            _calls[device.index] = None  # while the two are compared, and where they differ
+            _calls[device.index] = None  # Python calls while the two are compared, and where they differ
             if _why_python() is None and cuda_seeds.known_on_host(device):
-                found = loaded_calls()
-                if same_as_python(device, found.packed_dropout):
-                    _calls[device.index] = found
+                native_calls = loaded_calls()
+                if same_as_python(device, native_calls.packed_dropout):
+                    _calls[device.index] = native_calls
     return _calls[device.index]
 
 
@@ -130,7 +132,7 @@ def loaded_calls() -> Calls:
 
 @cache
 def _why_python() -> str | None:
-    """Why there are no native calls here; None where there are. Builds and loads the library."""
+    """Returns why there are no native calls here, None where there are. Builds and loads the library."""
     choice = os.environ.get(ENVIRONMENT_VARIABLE, "python")
     if choice not in _CHOICES:
         raise RuntimeError(f"{ENVIRONMENT_VARIABLE}={choice} is unknown; choose one of {', '.join(_CHOICES)}")
@@ -148,14 +150,14 @@ def _why_not_loaded() -> str | None:
     if not cuda_backend.has_kernels() or torch.version.hip:
         return "no kernels of Triton for CUDA"
     try:
-        if not is_loaded():  # to load another copy would end the process
+        if not is_loaded():  # loading another copy would end the process
             torch.ops.load_library(library())
     except NotBuilt as error:
         return str(error)
     except (OSError, RuntimeError) as error:
         return f"not loaded: {str(error).splitlines()[0]}"
-    from pmexp.packed_dropout import triton_launch  # with Triton, which takes a second
+    from pmexp.packed_dropout import triton_launch  # it imports Triton, which takes a second
 
     cuda_rng.take_offset = torch.ops.pmexp.take_offset.default  # both draw from one generator
-    triton_launch.forget()  # so that what has been launched is launched by Triton once more, and registered
+    triton_launch.forget()  # so that Triton launches each kernel once more, which registers it
     return None

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 import torch
-from filelock import FileLock  # torch needs it too
+from filelock import FileLock  # torch depends on it too
 
 FOLDER_VARIABLE = "PMEXP_NATIVE_FOLDER"
 _SOURCE = Path(__file__).with_name("calls.cpp")
-# -isystem: torch's headers have warnings of their own.
+# torch's headers have warnings of their own, which -isystem silences.
 _OPTIONS = ("-O2", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 _LIBRARIES = ("-lc10", "-ltorch_cpu", "-ldl")
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class NotBuilt(Exception):
-    """Why there is no library, in a few words."""
+    """Says in a few words why there is no library."""
 
 
 def library() -> Path:
@@ -36,10 +36,10 @@ def library() -> Path:
         path = _folder() / file_name()
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):  # of several ranks one builds
+            with FileLock(path.with_suffix(".lock")):  # one of several ranks builds
                 if not path.exists():
                     _build(path)
-    except (OSError, RuntimeError) as error:  # no home, no room, no right to write
+    except (OSError, RuntimeError) as error:  # there may be no home, no room or no right to write
         raise NotBuilt(f"not built: {error}") from None
     return path
 
@@ -54,8 +54,8 @@ def file_name() -> str:
 def command(compiler: str, target: Path) -> list[str]:
     """The compiler's command line that writes the library to `target`."""
     place = Path(torch.__file__).parent
-    found = [f"-D_GLIBCXX_USE_CXX11_ABI={_abi()}", "-isystem", str(place / "include"), f"-L{place / 'lib'}"]
-    return [compiler, *_OPTIONS, *found, str(_SOURCE), "-o", str(target), *_LIBRARIES]
+    flags = [f"-D_GLIBCXX_USE_CXX11_ABI={_abi()}", "-isystem", str(place / "include"), f"-L{place / 'lib'}"]
+    return [compiler, *_OPTIONS, *flags, str(_SOURCE), "-o", str(target), *_LIBRARIES]
 
 
 def _abi() -> int:

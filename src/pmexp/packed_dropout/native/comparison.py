@@ -1,4 +1,4 @@
-"""Whether native calls do on a device what Python's do there: they have never been measured on one."""
+"""Compares native calls on a device with Python's, since they have never been measured on one."""
 
 import itertools
 from collections.abc import Callable
@@ -20,7 +20,10 @@ def same_as_python(device: torch.device, native: Callable[..., Tensor | None]) -
     The generator is left as it was, and hooks of saved tensors around see nothing. Python goes first: native
     calls launch what it launched. `packed_dropout` has to go by Python meanwhile.
     """
-    from pmexp.packed_dropout.functional import packed_dropout  # which asks for native calls
+    # It is imported late, since it asks this package for native calls.
+    from pmexp.packed_dropout.functional import (
+        packed_dropout,
+    )
 
     unseen = saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
     with (
@@ -34,8 +37,8 @@ def same_as_python(device: torch.device, native: Callable[..., Tensor | None]) -
             start = generator.get_state()
             expected = _results(lambda x: packed_dropout(x, _P), x, generator)
             generator.set_state(start)
-            found = _results(lambda x: native(x, _P, 1, True), x, generator)
-            if not all(map(torch.equal, found, expected)):
+            by_native = _results(lambda x: native(x, _P, 1, True), x, generator)
+            if not all(map(torch.equal, by_native, expected)):
                 return False
     return True
 

@@ -22,7 +22,7 @@ _PASSED = {
 }
 _SCRATCH = [8, 8]
 _ELEMENTS_OF_A_BLOCK = 32
-_MOST_SHARED = 48 * 1024  # bytes that a launch may ask for without more ado
+_MOST_SHARED = 48 * 1024  # bytes that a launch may ask for without setting an attribute first
 
 
 def offer(kernel: Any, arguments: tuple[Any, ...], compiled: Any) -> None:

@@ -1,4 +1,4 @@
-"""How the gradient of a step is made: one engine a run."""
+"""Makes the gradient of a step, by one engine a run."""
 
 from pmexp.config import SHARDING, Part
 from pmexp.config.complete import complete

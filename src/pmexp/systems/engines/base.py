@@ -1,4 +1,4 @@
-"""How a step's gradient is made and applied: on one process, and what the engines of several share.
+"""Makes and applies a step's gradient on one process, and holds what the engines of several share.
 
 A step is: for each micro-batch `begin_micro_batch`, the forward under the system's contexts, `backward`;
 then `step`. The loss of a micro-batch is its share of the loss of the global batch, over all ranks and
@@ -19,12 +19,12 @@ Weights = dict[str, Tensor]
 
 
 class Engine:
-    """One process, or the same on several: `optimizer` is the one whose learning rate a scheduler may set."""
+    """Trains on one process, or on several alike; a scheduler may set the learning rate of `optimizer`."""
 
     optimizer: torch.optim.Optimizer
 
     def __init__(self, ranks: Ranks, device: torch.device, clip_norm: float, scale_loss: bool) -> None:
-        """`scale_loss`: keeps fp16 gradients from vanishing; a step that overflows is left out."""
+        """Sets it up; `scale_loss` keeps fp16 gradients from vanishing and leaves out steps that overflow."""
         self.ranks = ranks
         self.clip_norm = clip_norm
         self.scaler = torch.amp.GradScaler(device.type, enabled=scale_loss)
@@ -36,7 +36,7 @@ class Engine:
         return module
 
     def begin_micro_batch(self, last: bool) -> None:
-        """Before each forward of training; `last`: of the step."""
+        """Is called before each forward of training; `last` says that it is the last one of its step."""
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of `loss`, a share of the global batch's loss, a scalar."""
@@ -59,7 +59,7 @@ class Engine:
         return self.module.state_dict()
 
     def load_weights(self, weights: Weights) -> None:
-        """Every rank loads the whole state_dict."""
+        """Loads the whole state_dict, on every rank."""
         self.module.load_state_dict(weights)
 
     def state(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Engine:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
     def restore(self, states: list[dict[str, Any]]) -> None:
-        """After `load_weights`, with what `state` returned on each rank."""
+        """Goes on from what `state` returned on this rank; called after `load_weights`."""
         state = states[self.ranks.rank]
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

@@ -1,4 +1,4 @@
-"""Data parallelism: every rank holds the model and the optimizer, gradients are averaged in buckets."""
+"""Trains data-parallel: every rank holds the model and the optimizer, gradients are averaged in buckets."""
 
 import inspect
 
@@ -15,16 +15,16 @@ class Ddp(Engine):
         return self._parallel
 
     def begin_micro_batch(self, last: bool) -> None:
-        self._parallel.require_backward_grad_sync = last  # what no_sync() sets
+        self._parallel.require_backward_grad_sync = last  # no_sync() sets this flag
 
 
 def _parallel(module: nn.Module) -> DistributedDataParallel:
-    """Buffers are those of rank 0 at the beginning, and are not sent at each forward.
+    """`module` in data parallelism, with buffers that rank 0 sends at the beginning and not at each forward.
 
     The argument for it is of torch 2.13; before, the attribute does the same once the start is over.
     """
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
         return DistributedDataParallel(module, forward_sync_buffers=False, gradient_as_bucket_view=True)
     parallel = DistributedDataParallel(module, gradient_as_bucket_view=True)
-    parallel.broadcast_buffers = False  # as an argument it would leave out the first time too
+    parallel.broadcast_buffers = False  # as an argument it would stop the first broadcast too
     return parallel

@@ -1,4 +1,4 @@
-"""PyTorch's own sharding (FSDP2): gradients, optimizer and, between steps, parameters are split over ranks.
+"""Trains with PyTorch's own sharding (FSDP2): gradients, optimizer and, between steps, parameters are split.
 
 Like ZeRO-2 the layers' parameters stay whole from forward to backward (reshard_after_forward=False). Each
 micro-batch's gradient is reduced to the shards at once, so accumulation costs no whole gradient.
@@ -32,7 +32,7 @@ class FullyShard(Engine):
         for part in (*layers_of(module, "fsdp"), module):
             fully_shard(part, mesh=mesh, reshard_after_forward=False)
         super().prepare(module, make_optimizer)
-        for sharded in self._sharded():  # what measures the first forward then knows the parameters it finds
+        for sharded in self._sharded():  # so what measures the first forward knows the parameters it meets
             sharded.unshard()
         return module
 
@@ -46,7 +46,7 @@ class FullyShard(Engine):
         set_model_state_dict(self.module, dict(weights), options=_WHOLE_ON_EVERY_RANK)
 
     def state(self) -> dict[str, Any]:
-        """Rank 0's holds the whole optimizer."""
+        """Returns this rank's state; rank 0's holds the whole optimizer."""
         whole = get_optimizer_state_dict(self.module, self.optimizer, options=_WHOLE_ON_RANK_0)
         return {"optimizer": whole, "scaler": self.scaler.state_dict()}
 
@@ -59,7 +59,7 @@ class FullyShard(Engine):
         return [part for part in self.module.modules() if isinstance(part, FSDPModule)]
 
     def _reshard(self) -> None:
-        """After a forward without backward the parameters are still whole, and no state can be set."""
+        """Splits the parameters again: after a forward alone they are whole, and no state can be set."""
         for part in self._sharded():
             part.reshard()
 

@@ -1,4 +1,4 @@
-"""ZeRO-1 and ZeRO-2 of DeepSpeed, set up through accelerate: split optimizer, and with 2 split gradients.
+"""Trains with DeepSpeed's ZeRO-1 and ZeRO-2 through accelerate: split optimizer, and with 2 split gradients.
 
 Weights stay fp32; bf16 is torch's autocast, as in every other stack. fp16 is refused: under torch's autocast
 DeepSpeed 0.19.8 clips the gradient while it is still multiplied by the loss scale. The model is called by
@@ -53,12 +53,12 @@ class Zero(Engine):
 
     def step(self) -> Tensor:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # all_gather_into_tensor, from inside DeepSpeed
+            warnings.simplefilter("ignore", FutureWarning)  # DeepSpeed calls all_gather_into_tensor
             self._engine.step()
         return torch.as_tensor(self._engine.get_global_grad_norm())
 
     def held_gradients(self) -> list[Tensor]:
-        """DeepSpeed's partition; of a parameter that lies in two, both ranks hold the whole gradient."""
+        """DeepSpeed's partition; where a parameter lies in two, both ranks hold its whole gradient."""
         groups = [
             group
             for name in ("averaged_gradients", "all_grad_tensors")
@@ -68,7 +68,7 @@ class Zero(Engine):
 
     def load_weights(self, weights: Weights) -> None:
         super().load_weights(weights)
-        self._zero.refresh_fp32_params()  # its shard is a copy
+        self._zero.refresh_fp32_params()  # the shard is a copy of the parameters
 
     def state(self) -> dict[str, Any]:
         return {"optimizer": copy.deepcopy(self.optimizer.state_dict())}
@@ -79,7 +79,7 @@ class Zero(Engine):
     def _config(self) -> dict[str, Any]:
         return {
             "train_micro_batch_size_per_gpu": 1,  # DeepSpeed's bookkeeping: our loop makes the batches
-            "gradient_accumulation_steps": 1,  # and says which micro-batch is the last
+            "gradient_accumulation_steps": 1,  # our loop also says which micro-batch is the last
             "gradient_clipping": self.clip_norm,
             "zero_optimization": {"stage": self.stage},
             "zero_allow_untested_optimizer": True,
@@ -106,7 +106,8 @@ def _initialize(module: nn.Module, optimizer: torch.optim.Optimizer, config: dic
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else every start compiles it for minutes
     device = next(module.parameters()).device
-    handlers = [] if device.type == "cuda" else [InitProcessGroupKwargs(backend="gloo")]  # else one process
+    # On the CPU accelerate would see one process without this handler.
+    handlers = [] if device.type == "cuda" else [InitProcessGroupKwargs(backend="gloo")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         AcceleratorState._reset_state(True)  # a process may make an engine after another

@@ -1,4 +1,4 @@
-"""Tempo: GELU and LayerNorm that keep what the next layer keeps anyhow, and dropout recomputed in attention.
+"""Puts Tempo in: GELU and LayerNorm that keep what the next layer keeps, and recomputed attention dropout.
 
 Our own implementation of Andoorveedu et al., "Tempo: Accelerating Transformer-Based Model Training through
 Memory Footprint Reduction", NeurIPS 2022, with packed bits where theirs keeps bytes. Bytes an element that
@@ -46,10 +46,10 @@ _NOTHING_RECOMPUTED = (
 
 @dataclass
 class TempoReport:
-    """What `apply_tempo` did: a line for each module, by qualified name."""
+    """Says what `apply_tempo` did: a line for each module, by qualified name."""
 
     changed: dict[str, str] = field(default_factory=dict)
-    left: dict[str, str] = field(default_factory=dict)  # the reason
+    left: dict[str, str] = field(default_factory=dict)  # the reason why a module was left, by its name
 
     def __str__(self) -> str:
         head = f"tempo changed {len(self.changed)} modules; {len(self.left)} left alone"
@@ -65,7 +65,7 @@ class Tempo(SystemPart):
                 f"system.parts: tempo finds nothing to change in {type(module).__name__} ({reasons}); "
                 "leave it out"
             )
-        vars(module)[_REPORT] = report  # where `record` finds it, whatever wraps the model by then
+        vars(module)[_REPORT] = report  # `record` reads it there, whatever wraps the model by then
 
     def record(self, module: nn.Module) -> dict[str, str]:
         """A line for each module: what was done to it and what ran, or why it was left."""

@@ -1,4 +1,4 @@
-"""In-place GELU: keeps its output and one bit an element for backward, where stock GELU keeps its input.
+"""Defines in-place GELU, which keeps its output and a bit an element where stock GELU keeps its input.
 
 The output costs nothing: a linear layer behind it saves the very same tensor. (Andoorveedu et al., "Tempo",
 NeurIPS 2022, from packed bits; how the derivative comes back, and how exactly: gelu_derivative.py.)
@@ -17,7 +17,7 @@ from pmexp.packed_dropout import cuda_backend, ops
 from pmexp.packed_dropout.routed_modules import original_class
 from pmexp.systems.tempo.gelu_derivative import ARGMIN, Form, derivative_from_output
 
-# What computes which form; the way of computing it, and so the output's bits, stay its own.
+# These functions compute the two forms; their way of computing, and so the output's bits, stay their own.
 _FORMS: dict[type[nn.Module], Form] = {
     activations.GELUActivation: "erf",
     activations.GELUTanh: "tanh",
@@ -28,14 +28,14 @@ _FORMS: dict[type[nn.Module], Form] = {
 
 _DTYPES_OF_KERNELS = (torch.float32, torch.float16, torch.bfloat16)
 
-# Elements of a stretch of backward, a multiple of 8: of a CPU thread's cache, and of what else has memory to
-# spare for six float32 temporaries of a stretch (not of the whole).
+# Backward goes by stretches of so many elements, a multiple of 8: six float32 temporaries of a stretch, not
+# of the whole, fit a CPU thread's cache, and on other devices the memory to spare.
 _STRETCH_OF_A_THREAD = 1 << 16
 _STRETCH_OF_A_DEVICE = 1 << 22
 
 
 def form_of(module: nn.Module) -> Form | None:
-    """Which form of GELU `module` computes; None where it is none of the two."""
+    """Returns which form of GELU `module` computes; None where it is none of the two."""
     if original_class(module) is nn.GELU:
         return "tanh" if module.approximate == "tanh" else "erf"
     return _FORMS.get(original_class(module))
@@ -74,13 +74,13 @@ class InplaceGELU(nn.Module):
 
 
 def backward_of(device: torch.device, dtype: torch.dtype) -> str:
-    """What computes backward of such inputs, in words."""
+    """Says in words what computes backward for such inputs."""
     kernels = kernels_for(device, dtype)
     return f"backward in one pass by {kernels.name}" if kernels else f"backward by torch on {device.type}"
 
 
 def inplace_gelu(input: Tensor, function: Callable[[Tensor], Tensor], form: Form) -> Tensor:
-    """function(input), a GELU of the given form; see InplaceGELU.
+    """Returns function(input), a GELU of the given form; see InplaceGELU.
 
     Args:
         input: any shape and layout, floating-point.
@@ -113,7 +113,7 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> Any | None:
     """Triton's kernels where they serve tensors of `dtype` on `device`, None where torch's operators do."""
     if device.type != "cuda" or dtype not in _DTYPES_OF_KERNELS or not cuda_backend.has_kernels():
         return None
-    from pmexp.systems.tempo import gelu_kernels  # imports Triton
+    from pmexp.systems.tempo import gelu_kernels  # it imports Triton
 
     return gelu_kernels
 
@@ -142,7 +142,7 @@ def _falling_bits_fake(x: Tensor, form: str) -> Tensor:
 
 @torch.library.impl(_library, "gelu_backward_from_output", "CompositeExplicitAutograd")
 def _gelu_backward(grad: Tensor, y: Tensor, packed: Tensor, form: Form) -> Tensor:
-    """grad * GELU', in y's shape. Computed in float32, in float64 where y is; by torch in stretches."""
+    """grad * GELU' in y's shape, computed in float32, in float64 where y is; by torch in stretches."""
     if kernels := kernels_for(y.device, y.dtype):
         return cast(Tensor, kernels.gelu_backward(grad, y, packed, form))
     flat_y, flat_grad = y.reshape(-1), grad.reshape(-1)

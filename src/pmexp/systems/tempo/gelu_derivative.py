@@ -1,4 +1,4 @@
-"""GELU's derivative, read off GELU's output.
+"""Reads GELU's derivative off GELU's output.
 
 GELU(x) = x * cdf(x) falls from 0 to its minimum m = GELU(x_m), x_m = -0.75, and rises from there. So an
 output y and the side of the minimum that its input was on determine the input, and with it the derivative D.
@@ -42,9 +42,11 @@ Form = Literal["erf", "tanh"]
 ARGMIN: dict[Form, float] = {"erf": -0.7517915246935645, "tanh": -0.7524614220710162}  # x_m: where D is 0
 
 CELLS = 8192
-TABLE_ERROR = 5e-7  # of linear interpolation (3e-7) in float32 arithmetic; a test looks between all nodes
+# Linear interpolation in float32 arithmetic errs so far (3e-7 exactly computed); a test looks between all
+# nodes.
+TABLE_ERROR = 5e-7
 ROUNDED_MINIMUM = 7.5e-9  # half a step of float32 at m
-OTHER_ROOT = 2e-7  # what the last bit of both roots makes of D
+OTHER_ROOT = 2e-7  # the last bit of both roots changes D by so much
 _LAST = 2.6  # v of x = 6.6, above which D is 1 to 1e-8
 LARGEST_SQUARE = _LAST * _LAST
 NEARLY_0 = 1e-20  # the square root of an exact 0 takes seven times as long in torch's CPU kernel
@@ -70,12 +72,12 @@ def derivative(x: Tensor, form: Form) -> Tensor:
 
 
 class Table(NamedTuple):
-    """D(v) = intercept + slope * v in each cell."""
+    """Holds D(v) = intercept + slope * v of each cell."""
 
     minimum: float
     q0: float
-    first: float  # v of the first node
-    cells_a_unit: float  # of v
+    first: float  # the v of the first node
+    cells_a_unit: float  # so many cells lie in a unit of v
     intercept: Tensor  # (CELLS,)
     slope: Tensor  # (CELLS,)
 
@@ -99,7 +101,7 @@ def input_of(y: Tensor, rising: Tensor, form: Form) -> Tensor:
 
 @cache
 def table(form: Form, device: torch.device, dtype: torch.dtype) -> Table:
-    """Made once for each form, device and dtype: 64 KB in float32."""
+    """Returns the table, made once for each form, device and dtype: 64 KB in float32."""
     minimum = gelu(torch.tensor(ARGMIN[form], dtype=torch.float64), form).item()
     q0 = math.sqrt(-minimum)
     v = torch.linspace(-2.0 * q0, _LAST, CELLS + 1, dtype=torch.float64)
@@ -117,7 +119,7 @@ def table(form: Form, device: torch.device, dtype: torch.dtype) -> Table:
 
 
 def derivative_from_output(y: Tensor, falling: Tensor, form: Form) -> Tensor:
-    """D of outputs `y` of GELU.
+    """Returns D for outputs `y` of GELU.
 
     Args:
         y: float32 or float64, (n,). An infinity gives 1, a NaN gives NaN.
@@ -132,5 +134,5 @@ def derivative_from_output(y: Tensor, falling: Tensor, form: Form) -> Tensor:
     v = v.sub_(s, alpha=2.0).sub_(curve.q0)  # the falling v, less s
     v = torch.addcmul(s, falling.view(torch.uint8).to(y.dtype), v)
     cell = (v - curve.first).mul_(curve.cells_a_unit).to(torch.int32).clamp_(0, CELLS - 1)
-    # Two roundings everywhere: addcmul fuses its product with its sum on some machines.
+    # The product and the sum have to round one by one: addcmul fuses the two on some machines.
     return curve.slope.index_select(0, cell).mul_(v).add_(curve.intercept.index_select(0, cell))

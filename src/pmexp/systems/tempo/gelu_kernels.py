@@ -1,4 +1,4 @@
-"""GELU's bits and its backward on CUDA, a pass each: Triton kernels and their launchers, nothing else.
+"""Computes GELU's bits and its backward on CUDA, a pass each, by Triton kernels and their launchers alone.
 
 gelu_derivative.py says what they compute. The bits are those of its torch operators on CUDA, and on the CPU
 where that has the same square roots: they are correctly rounded, and no product is fused with a sum. Inputs
@@ -19,7 +19,7 @@ from pmexp.systems.tempo.gelu_derivative import ARGMIN, CELLS, LARGEST_SQUARE, N
 
 name = f"triton {triton.__version__}"
 
-_ROWS = 256  # with 4 warps: 2048 elements a program, 16 a thread
+_ROWS = 256  # with 4 warps a program has 2048 elements, a thread 16
 _OPTIONS = {
     "num_warps": 4,
     "enable_fp_fusion": False,  # a fused multiply-add would round once where the definition rounds twice
@@ -90,13 +90,15 @@ def _run(kernel: Any, first: Tensor, *arguments: Any) -> None:
 
 @cache
 def _lines(form: Form, device: torch.device) -> Tensor:
-    """The table's float32 pairs, (CELLS,) int64: a cell is one load. Made on the CPU, so that it is there on
-    every stream."""
+    """Returns the table's float32 pairs, (CELLS,) int64, so that a cell is one load.
+
+    They are made on the CPU, so that every stream can use them.
+    """
     curve = table(form, torch.device("cpu"), torch.float32)
     return torch.stack((curve.intercept, curve.slope), dim=1).view(torch.int64).view(-1).to(device)
 
 
 @cache
 def _argmin(form: Form, dtype: torch.dtype) -> float:
-    """As a comparison of torch rounds it."""
+    """Returns the place of the minimum as a comparison of torch rounds it."""
     return torch.tensor(ARGMIN[form], dtype=dtype).item()

@@ -1,4 +1,4 @@
-"""Which columns a LayerNorm's output says too little of, found for all norms of a model at once.
+"""Finds the columns that a LayerNorm's output says too little of, for all norms of a model at once.
 
 How many there are decides what forward saves, so the host has to know: it waits for the device. Weights move
 between two forwards of a model and not within one, so one wait serves all its norms; where columns are found,
@@ -13,15 +13,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pmexp.packed_dropout import ops  # noqa: F401  makes the library pmexp
+from pmexp.packed_dropout import ops  # noqa: F401  it makes the library pmexp
 
-RATIO = 4.0  # of |bias| to |weight|, above which a column is kept
+RATIO = 4.0  # a column is kept where |bias| is more than so many times |weight|
 
 _Found = dict[nn.LayerNorm, Tensor]
 
 
 class ColumnSearch:
-    """What the norms of one model, those with it as their `search`, ask for their columns.
+    """Answers the norms of one model, those with it as their `search`, which columns they keep.
 
     What was found holds from the beginning of a forward of `model` to that of the next one, recomputation in
     backward included. A norm that is called by itself, and one whose parameters are no plain ones when the
@@ -39,7 +39,7 @@ class ColumnSearch:
         model.register_forward_hook(self._end, always_call=True)
 
     def columns(self, norm: nn.LayerNorm, dtype: torch.dtype) -> Tensor:
-        """Of `norm`, whose output has `dtype`: see kept_columns."""
+        """Returns the columns of `norm`, whose output has `dtype`; see kept_columns."""
         if self._model is not None and (self._inside or torch._C._current_graph_task_id() != -1):
             key = (dtype, norm.weight.device)
             if key not in self._found:
@@ -78,10 +78,10 @@ class ColumnSearch:
         places = kept_columns(weights, torch.cat([bias.reshape(-1) for bias in biases]), dtype)
         on_host = places.tolist() if places.numel() else []
         ends = list(accumulate(norm.weight.numel() for norm in norms))
-        found = {}
+        columns_of = {}
         for norm, start, end in zip(norms, [0, *ends], ends, strict=False):
-            found[norm] = places[bisect_left(on_host, start) : bisect_left(on_host, end)] - start
-        return found
+            columns_of[norm] = places[bisect_left(on_host, start) : bisect_left(on_host, end)] - start
+        return columns_of
 
 
 def _is_plain(parameter: Tensor, device: torch.device) -> bool:
@@ -102,7 +102,7 @@ def _kept_columns(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Te
 
 @torch.library.register_fake("pmexp::kept_columns")
 def _kept_columns_fake(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """A fake weight has no values: as if none were small."""
+    """Returns no columns: a fake weight has no values, and counts as if none were small."""
     return weight.new_empty((0,), dtype=torch.int64)
 
 

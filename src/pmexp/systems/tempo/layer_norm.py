@@ -1,4 +1,4 @@
-"""In-place LayerNorm: keeps its output and each row's 1/std for backward, in place of its input.
+"""Defines in-place LayerNorm, which keeps its output and each row's 1/std in place of its input.
 
 The output costs nothing where a linear layer behind it saves the very same tensor, as in every transformer
 block; a residual sum beside it saves nothing. (Andoorveedu et al., "Tempo", NeurIPS 2022.)
@@ -34,11 +34,11 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from pmexp.systems.tempo.kept_columns import ColumnSearch, kept_columns
 
-FindColumns = Callable[[torch.dtype], Tensor]  # of an output of that dtype
+FindColumns = Callable[[torch.dtype], Tensor]  # takes the dtype of the output
 
 
 class InplaceLayerNorm(nn.LayerNorm):
-    """nn.LayerNorm through `inplace_layer_norm`; in eval mode nn.LayerNorm itself.
+    """nn.LayerNorm that computes by `inplace_layer_norm`; in eval mode nn.LayerNorm itself.
 
     search: what finds the columns of all norms of a model; None where this one finds its own at each call.
     keeps: what the last forward in training kept for backward, in words; None before the first.
@@ -49,7 +49,7 @@ class InplaceLayerNorm(nn.LayerNorm):
 
     @classmethod
     def like(cls, stock: nn.LayerNorm, search: ColumnSearch | None = None) -> "InplaceLayerNorm":
-        """With the very parameters of `stock`."""
+        """Returns one that has the very parameters of `stock`."""
         module = cls(stock.normalized_shape, stock.eps, elementwise_affine=False)
         module.elementwise_affine = stock.elementwise_affine
         module.weight, module.bias = stock.weight, stock.bias
@@ -73,7 +73,7 @@ def inplace_layer_norm(
     eps: float = 1e-5,
     find_columns: FindColumns | None = None,
 ) -> Tensor:
-    """torch.nn.functional.layer_norm, saving its output and 4 bytes a row in place of its input.
+    """Returns torch.nn.functional.layer_norm, saving its output and 4 bytes a row in place of its input.
 
     The output is F.layer_norm's, bit for bit. It has no second derivative.
 
@@ -111,9 +111,9 @@ class _LayerNorm(Function):
             return y
         columns = kept = None
         if weight is not None:
-            found = find_columns(y.dtype)
-            if found.numel():
-                columns = found
+            to_keep = find_columns(y.dtype)
+            if to_keep.numel():
+                columns = to_keep
                 kept = (_rows(x, shape)[:, columns] - mean.reshape(-1, 1)).to(y.dtype)
         ctx.save_for_backward(y, rstd, weight, bias, columns, kept)
         return y
@@ -165,7 +165,7 @@ def _centred_input(
     columns: Tensor | None,
     kept: Tensor | None,
 ) -> Tensor:
-    """The input less its mean, of y's shape and dtype. Computed in float32, in float64 where y is."""
+    """Returns the input less its mean in y's shape and dtype, computed in float32, in float64 where y is."""
     rows = _rows(y, shape).to(torch.promote_types(y.dtype, torch.float32), copy=True)
     if bias is not None:
         rows.sub_(bias.reshape(-1))

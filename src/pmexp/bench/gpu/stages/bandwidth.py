@@ -24,7 +24,7 @@ _LARGE, _SMALL = 2**26, (2**10, 2**14, 2**17, 2**20, 2**23)
 _TINY_LARGE, _TINY_SMALL = 2**12, (2**5, 2**8)
 _PHASES = (FORWARD, BACKWARD, BOTH)
 
-Seconds = dict[tuple[str, str], list[float]]  # of the rounds, by contender and phase
+Seconds = dict[tuple[str, str], list[float]]  # one a round, by contender and phase
 
 
 def measure(bench: Bench) -> None:

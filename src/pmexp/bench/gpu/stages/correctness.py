@@ -23,7 +23,8 @@ from pmexp.bench.gpu.surroundings import (
 )
 from pmexp.bench.gpu.workload import SIZES, Size
 from pmexp.errors import ContenderFailed
-from pmexp.packed_dropout import PackedDropout, SeededDropout
+from pmexp.packed_dropout import PackedDropout
+from pmexp.variants.seeded import SeededDropout
 
 _MASKS_SHRINK = 7.5  # times at least, against nn.Dropout's bytes on CUDA
 _TINY = Size(
@@ -42,7 +43,7 @@ def measure(bench: Bench) -> None:
 
 
 def check_steps(bench: Bench, attention: str, precision: str) -> None:
-    """Whole training steps with the same masks have the same losses."""
+    """Checks that whole training steps with the same masks have the same losses."""
     what = f"losses of steps with the same masks, {attention} attention, {precision}"
     try:
         size = _TINY if bench.tiny else SIZES[0]
@@ -52,7 +53,7 @@ def check_steps(bench: Bench, attention: str, precision: str) -> None:
 
 
 def check_mask_bytes(bench: Bench) -> None:
-    """Device memory that is gone between forward and backward besides the output's."""
+    """Checks the device memory that forward holds for backward besides the output's."""
     if bench.device.type != "cuda":
         bench.left_out("bytes that a mask keeps: torch counts no memory of the CPU")
         return
@@ -80,8 +81,8 @@ def check_mask_bytes(bench: Bench) -> None:
 
 
 def _pieces() -> Mapping[str, Callable[[Bench], None]]:
-    """By what they check. What is of exhaustive products alone comes behind what every run relies on."""
-    found: dict[str, Callable[[Bench], None]]
+    """Returns the pieces by what they check. Exhaustive products come behind what every run relies on."""
+    pieces: dict[str, Callable[[Bench], None]]
     bf16, fp32, fp16, fp64 = torch.bfloat16, torch.float32, torch.float16, torch.float64
     sizes = {f"packed masks in {t}": partial(check_sizes, dtype=t) for t in (bf16, fp32, fp16, fp64)}
     stock = {f"rng=torch in {t}": partial(check_stock_masks, dtype=t) for t in (bf16, fp32, fp16, fp64)}
@@ -102,7 +103,7 @@ def _pieces() -> Mapping[str, Callable[[Bench], None]]:
         for dtype in (bf16, fp32)
         for more in (64, 77)
     }
-    found = {
+    pieces = {
         **dict([*sizes.items()][:2]),
         "layouts": check_layouts,
         **dict([*stock.items()][:3]),
@@ -115,8 +116,8 @@ def _pieces() -> Mapping[str, Callable[[Bench], None]]:
         "consecutive masks": tell_overlap,
         **dict([*compiled.items()][:3]),
     }
-    found |= {"streams": check_streams, "1 element, and 2 and 4 bits": check_widths, "bias": check_sums}
-    return {**found, "a large mask": check_large, **sizes, **stock, **beyond, **compiled}
+    pieces |= {"streams": check_streams, "1 element, and 2 and 4 bits": check_widths, "bias": check_sums}
+    return {**pieces, "a large mask": check_large, **sizes, **stock, **beyond, **compiled}
 
 
 PIECES = _pieces()

@@ -29,15 +29,17 @@ def measure(bench: Bench) -> None:
     baseline = 0
     for place, variant in enumerate(_VARIANTS):
         with bench.part(f"largest batch, {variant}"):
-            found = measure_largest(workload, variant, limit, most, bench.budget.part(len(_VARIANTS) - place))
+            largest = measure_largest(
+                workload, variant, limit, most, bench.budget.part(len(_VARIANTS) - place)
+            )
             if variant == BASELINE:
-                baseline = found.batch
+                baseline = largest.batch
             bench.row(
                 "largest_batch",
                 variant=variant,
                 limit_GiB=round(limit / _GIB, 1),
-                largest=found.batch,
-                too_large=found.too_large,
-                times_baseline=round(found.batch / baseline, 3) if baseline else None,
+                largest=largest.batch,
+                too_large=largest.too_large,
+                times_baseline=round(largest.batch / baseline, 3) if baseline else None,
             )
         free_memory()

@@ -43,7 +43,7 @@ class Case:
     batch: int  # samples
     graph: bool
     steps: int  # in a timing
-    share: int  # of the stage's time, in seconds where it has all of its own
+    share: int  # part of the stage's time, in seconds where it has all of its own
 
     def __str__(self) -> str:
         graphs = ", CUDA graphs" * self.graph
@@ -52,9 +52,9 @@ class Case:
 
 def _cases() -> list[Case]:
     """What is used most comes first: bf16 before fp32, and the batch of 32."""
-    found = []
+    contenders = []
     for precision in ("bf16", "fp32"):
-        found += [
+        contenders += [
             Case(precision, TINYBERT, 32, False, 2, 9),
             Case(precision, _BASE, 32, False, 1, 13),
             Case(precision, TINYBERT, 32, True, 10, 7),
@@ -62,7 +62,7 @@ def _cases() -> list[Case]:
             Case(precision, TINYBERT, 8, False, 2, 8),
             Case(precision, TINYBERT, 8, True, 10, 6),
         ]
-    return found
+    return contenders
 
 
 def measure(bench: Bench) -> None:
@@ -113,8 +113,9 @@ def _measure_replays(bench: Bench, budget: Budget, case: Case) -> None:
 
 
 def measure_steps(bench: Bench, budget: Budget, case: Case, takers: Mapping[str, Step], most: int) -> None:
-    """Rows of the variants that `takers` take steps of: one of the device alone, then wall times in turn, in
-    as many rounds at least as an interval needs."""
+    """Writes rows of the variants that `takers` take steps of.
+
+    One is of the device alone; then wall times in turn, in as many rounds at least as an interval needs."""
     timer, timed = DeviceTimer(bench.device), {name: list[Timed]() for name in takers}
     for step in takers.values():
         for _ in range(_WARM_UP):

@@ -43,7 +43,7 @@ def measure(bench: Bench) -> None:
 
 
 def _equality(bench: Bench) -> None:
-    """Twice of each: native calls launch what Python launched, or launch by Python at their first."""
+    """Checks that native calls give what Python's give, twice, since at first they may launch by Python."""
     check_all(bench, "native calls give what Python's calls give, bit for bit", _compared(bench))
 
 
@@ -55,8 +55,8 @@ def _compared(bench: Bench) -> Iterator[tuple[str, Tensor, Tensor]]:
             with native.by_python():
                 right = _results(x, bits)
             for turn in ("first", "second"):
-                for what, found in _results(x, bits).items():
-                    yield f"{what}, {numel} elements in {name}, {bits} bits, {turn} time", found, right[what]
+                for what, got in _results(x, bits).items():
+                    yield f"{what}, {numel} elements in {name}, {bits} bits, {turn} time", got, right[what]
 
 
 def _results(x: Tensor, bits: int) -> dict[str, Tensor]:
@@ -67,7 +67,7 @@ def _results(x: Tensor, bits: int) -> dict[str, Tensor]:
 
 
 def _launches(bench: Bench) -> None:
-    """Forward and backward of each kind thrice; Python launches a kernel for the first at most."""
+    """Runs forward and backward of each kind thrice; Python launches a kernel for the first at most."""
     late: list[str] = []
     with launches_by_python() as names:
         for dtype, numel, bits in itertools.product(DTYPES.values(), (1024, 1001), (1, 2, 4)):
@@ -134,9 +134,9 @@ def _step_by_python(workload: Workload, batch: int) -> Tensor:
 def _fault(workload: Workload, batch: int, takers: Mapping[str, Step]) -> str | None:
     start = Start(workload, batch)
     expected, others = (start.losses(takers[_BY_PYTHON], seed) for seed in (1, 2))
-    found = start.losses(takers[_NATIVE], 1)
+    got = start.losses(takers[_NATIVE], 1)
     start.restore()
-    return difference(expected, found, others)
+    return difference(expected, got, others)
 
 
 PIECES = {

@@ -1,4 +1,4 @@
-"""seeded_dropout: the masks of packed_dropout without keeping them; and what forward_unpack_dropout shares with it."""
+"""seeded_dropout draws the masks of packed_dropout without keeping them; forward_unpack_dropout shares its tests."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import (
-    ForwardUnpackDropout,
-    SeededDropout,
-    forward_unpack_dropout,
-    ops,
-    packed_dropout,
-    seeded_dropout,
-)
+from pmexp.packed_dropout import ops, packed_dropout
+from pmexp.variants.forward_unpack import ForwardUnpackDropout, forward_unpack_dropout
+from pmexp.variants.seeded import SeededDropout, seeded_dropout
 from saved_tensors import saved_by
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -43,12 +38,12 @@ def test_equals_packed_dropout_bit_for_bit(
     generator = torch.Generator().manual_seed(seed)
     x, g = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
     x.requires_grad_()
-    found = []
+    results = []
     for dropout in (packed_dropout, drop):
         torch.manual_seed(seed)
         y = dropout(x * 1.0, p, True, inplace)
-        found.append((y, torch.autograd.grad(y, x, g)[0], torch.get_rng_state()))
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        results.append((y, torch.autograd.grad(y, x, g)[0], torch.get_rng_state()))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 def test_saves_one_seed() -> None:

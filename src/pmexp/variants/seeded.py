@@ -1,4 +1,4 @@
-"""seeded_dropout(): stores no mask at all and draws it again in backward. The rival of packed masks."""
+"""Defines seeded_dropout(), the rival that stores no mask at all and draws it again in backward."""
 
 from typing import Any, cast
 
@@ -46,9 +46,9 @@ def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace
 
 
 class SeededDropout(nn.Dropout):
-    """nn.Dropout by seeded_dropout."""
+    """nn.Dropout that drops by seeded_dropout."""
 
-    dropout_may_be_replaced = True  # see exchange.py
+    dropout_may_be_replaced = True  # packed_dropout/exchange.py reads it
 
     def forward(self, input: Tensor) -> Tensor:
         return self.drop(input, self.p, self.training, self.inplace)
@@ -59,13 +59,14 @@ class SeededDropout(nn.Dropout):
 
 
 class _SeededDropout(Function):
-    """Of plain tensors in eager mode, without what transforms need."""
+    """Drops plain tensors in eager mode, without what transforms need."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, seed: Tensor | int, p: float, backend: Any, inplace: bool) -> Tensor:
         y: Tensor = backend.seeded_dropout(x, seed, p)
         ctx.p = p
-        ctx.save_for_backward(seed_as_tensor(seed))  # a checkpoint may put another one in its place
+        # It is saved as a tensor, since a checkpoint may put another one in its place.
+        ctx.save_for_backward(seed_as_tensor(seed))
         if not inplace:
             return y
         ctx.mark_dirty(x)

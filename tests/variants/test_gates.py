@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import PackedReLU, ops, packed_gate, packed_relu
+from pmexp.packed_dropout import ops
+from pmexp.variants.gates import PackedReLU, packed_gate, packed_relu
 from saved_tensors import same_bits, saved_by
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

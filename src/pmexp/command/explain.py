@@ -1,37 +1,25 @@
-"""One line for a person and an exit code out of what can go wrong before a command has done its work."""
+"""What Hydra and OmegaConf say of wrong input, put into one line for a person."""
 
 import re
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.command.schema import unknown_key
 from pmexp.errors import UserError
-from pmexp.masking import masked
-from pmexp.shown import printable
 
 _NOISE = ("object_type=", "reference_type=", "full_key:", "See https://", "To append to your config use")
 
 
-def exit_code(work: Callable[[], None], interrupted: str = "interrupted") -> int:
-    """Does the work of a command: 0 done, 2 bad input, 130 interrupted, the reason in one line on stderr."""
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns an error of Hydra or OmegaConf inside it into a UserError."""
     try:
-        work()
-    except UserError as error:
-        return end(f"error: {error}", code=2)
+        yield
     except (HydraException, OmegaConfBaseException) as error:
-        return end(f"error: {UserError(explain(error))}", code=2)
-    except KeyboardInterrupt:
-        return end(interrupted, code=130)
-    return 0
-
-
-def end(message: str, code: int) -> int:
-    """Prints the message on stderr and returns the code."""
-    print(printable(masked(message), lines=True), file=sys.stderr)
-    return code
+        raise UserError(explain(error)) from error
 
 
 def explain(error: Exception) -> str:

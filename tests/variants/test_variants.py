@@ -1,4 +1,4 @@
-"""The variant `hooks`: a forward under pack_saved_masks, in copies, threads and failures too."""
+"""The variant `hooks` runs a forward under pack_saved_masks, in copies, threads and failures too."""
 
 import copy
 import pickle
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
-from pmexp import variants
 from pmexp.config import Dropout, VariantConfig, Where
+from pmexp.variants.replace import apply_variant
 from saved_tensors import saved_by
 
 hooks_now = torch._C._autograd._top_saved_tensors_default_hooks
@@ -35,7 +35,7 @@ class Block(nn.Module):
 def block(dropout: Dropout, reentrant: bool | None = None) -> Block:
     torch.manual_seed(0)
     model = Block(reentrant)
-    variants.apply(model, VariantConfig(name="any", dropout=dropout))
+    apply_variant(model, VariantConfig(name="any", dropout=dropout))
     return model
 
 
@@ -63,7 +63,7 @@ def test_it_keeps_every_mask_of_the_forward_at_one_bit() -> None:
 
 
 def test_the_report_says_what_stands_there() -> None:
-    report = variants.apply(Block(), VariantConfig(name="hooks", dropout=Dropout.hooks, where=Where.hidden))
+    report = apply_variant(Block(), VariantConfig(name="hooks", dropout=Dropout.hooks, where=Where.hidden))
     assert (report.by, report.modules) == ("ByteMaskDropout under pack_saved_masks", ["layers.1", "layers.3"])
 
 
@@ -108,7 +108,7 @@ def test_checkpointing_draws_the_same_masks(reentrant: bool) -> None:
 def test_forwards_of_several_threads_leave_no_hook_behind() -> None:
     """The first one to enter is the first one to leave."""
     entered, both, left = threading.Event(), threading.Event(), threading.Event()
-    found = []
+    seen = []
 
     def forward(say: threading.Event, hear: threading.Event) -> None:
         def inside(*_: object) -> None:
@@ -118,7 +118,7 @@ def test_forwards_of_several_threads_leave_no_hook_behind() -> None:
         model = block(Dropout.hooks)
         model.layers.register_forward_pre_hook(inside)
         _, saved = saved_by(lambda: model(torch.ones(32, 24)))
-        found.append((hooks_now(False), [t.numel() for t in saved if t.dtype is torch.uint8]))
+        seen.append((hooks_now(False), [t.numel() for t in saved if t.dtype is torch.uint8]))
 
     def first() -> None:
         forward(entered, both)
@@ -133,7 +133,7 @@ def test_forwards_of_several_threads_leave_no_hook_behind() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [(None, [96, 96, 96])] * 2
+    assert seen == [(None, [96, 96, 96])] * 2
 
 
 def test_compiled() -> None:

@@ -1,8 +1,8 @@
-"""forward_unpack_dropout: a byte an element, compiled too. That its masks are those of packed_dropout: test_seeded.py."""
+"""forward_unpack_dropout saves a byte an element, compiled too. test_seeded.py holds that its masks are packed_dropout's."""
 
 import torch
 
-from pmexp.packed_dropout import forward_unpack_dropout
+from pmexp.variants.forward_unpack import forward_unpack_dropout
 from saved_tensors import saved_by
 
 

@@ -1,4 +1,4 @@
-"""Other binary masks at one bit an element: a gate that is given, and the one that ReLU is."""
+"""Keeps other binary masks at one bit an element: a gate that is given, and the one that ReLU is."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -13,7 +13,7 @@ from pmexp.packed_dropout.transforms import TransformableFunction, remember, rem
 
 
 def packed_gate(x: Tensor, mask: Tensor) -> Tensor:
-    """x * mask, saving the mask's bits for backward: ceil(mask.numel() / 8) bytes.
+    """Returns x * mask, saving the mask's bits for backward: ceil(mask.numel() / 8) bytes.
 
     It is the product: an infinity or NaN behind a False becomes NaN, and a negative number -0.0.
 
@@ -40,7 +40,7 @@ def packed_gate(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def packed_relu(x: Tensor, inplace: bool = False) -> Tensor:
-    """torch.nn.functional.relu, saving ceil(numel / 8) bytes for backward instead of the output.
+    """Returns torch.nn.functional.relu(x), saving ceil(numel / 8) bytes for backward instead of the output.
 
     Output and gradient are F.relu's bit for bit. Memory is saved where nothing else keeps the output: a
     linear layer or a convolution behind it does, dropout, a sum or a pooling by mean does not.
@@ -64,7 +64,7 @@ def packed_relu(x: Tensor, inplace: bool = False) -> Tensor:
 
 
 class PackedReLU(nn.ReLU):
-    """nn.ReLU through `packed_relu`."""
+    """nn.ReLU that computes by `packed_relu`."""
 
     def forward(self, input: Tensor) -> Tensor:
         return packed_relu(input, self.inplace)
@@ -99,7 +99,7 @@ class _ReLU(TransformableFunction):
     @staticmethod
     def forward(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
         y = torch.relu_(x) if inplace else torch.relu(x)
-        signs = y != 0  # so is NaN, whose gradient torch lets pass
+        signs = y != 0  # NaN counts as set, since torch lets its gradient pass
         return y, ops.operators_for(signs).pack_bits(signs, 1)
 
     @staticmethod
@@ -147,9 +147,9 @@ def _multiply(x: Tensor, packed: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _select(x: Tensor, packed: Tensor) -> Tensor:
-    """By ReLU's own backward, x where "output" > 0, to which a mask will do for an output."""
+    """Returns x where a bit is set, by ReLU's own backward, to which True is an output above 0."""
     mask = ops.operators_for(packed).unpack_bits(packed, x.shape, 1)
-    if transforms_active():  # vmap has no rule for the other
+    if transforms_active():  # vmap has no rule for threshold_backward
         return torch.where(mask, x, 0.0)
     selected = torch.empty_like(x)
     torch.ops.aten.threshold_backward.grad_input(x, mask, 0, grad_input=selected)
@@ -162,7 +162,7 @@ def _broadcasts(shape: Sequence[int], target: Sequence[int]) -> bool:
 
 
 def _differentiated() -> bool:
-    """Whether a backward is itself differentiated; else a node would be made for nothing."""
+    """Whether a backward is itself differentiated: only then is its node worth its cost."""
     return torch.is_grad_enabled() or transforms_active()
 
 

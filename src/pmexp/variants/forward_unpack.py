@@ -1,6 +1,6 @@
-"""forward_unpack_dropout(): packs its mask and unpacks it in forward already. An ablation.
+"""Defines forward_unpack_dropout(), an ablation that packs its mask and unpacks it in forward already.
 
-It does all the work of packed_dropout and has none of its saving: what late unpacking is worth.
+It does all the work of packed_dropout and has none of its saving, which shows what late unpacking is worth.
 """
 
 from typing import Any
@@ -45,9 +45,9 @@ def forward_unpack_dropout(
 
 
 class ForwardUnpackDropout(nn.Dropout):
-    """nn.Dropout by forward_unpack_dropout."""
+    """nn.Dropout that drops by forward_unpack_dropout."""
 
-    dropout_may_be_replaced = True  # see exchange.py
+    dropout_may_be_replaced = True  # packed_dropout/exchange.py reads it
 
     def forward(self, input: Tensor) -> Tensor:
         return self.drop(input, self.p, self.training, self.inplace)

@@ -1,0 +1,147 @@
+"""Under which conditions runs were measured, and for which metrics the two of a pair have to share them."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pmexp.protocol import Axis
+from pmexp_analysis.numbers.cells import counted
+from pmexp_analysis.numbers.trainings import Place, is_result, place_of
+from pmexp_analysis.sources.experiment import Experiment, Member
+
+# Keys of a run's environment. The first matter for every metric, the second for what a machine takes: speed,
+# memory, energy. A score is the same question on another CPU; a time is not.
+_OF_EVERY_METRIC = ("data_digest", "ood_data_digest", "model_digest", "precision", "attention")
+_OF_COST = (
+    "device",
+    "cpu",
+    "threads",
+    "dropout_backend",
+    "peak_memory_source",
+    "python",
+    "version_pmexp",
+    "version_torch",
+    "version_transformers",
+    "git_commit",
+    "git_changed",
+)
+_OF_THE_SYSTEM = ("precision", "attention")  # what is compared where systems or arms are
+_VERSIONS = {
+    "version_pmexp": "pmexp",
+    "git_commit": "commit",
+    "version_torch": "torch",
+    "version_transformers": "transformers",
+    "python": "Python",
+}
+_NOT_RECORDED = "not recorded"
+_COMMIT, _COMMIT_DIGITS = 40, 12
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """A pair of one seed whose runs were measured under different conditions."""
+
+    seed: int
+    differing: Mapping[str, tuple[str, str]]  # key -> the variant's value, the baseline's
+
+    def matters_for(self, metric: str) -> bool:
+        """Whether the pair says nothing about `metric`."""
+        return self.spoils_all or not is_result(metric)
+
+    @property
+    def spoils_all(self) -> bool:
+        """Whether data, precision or attention differ: then not even scores can be compared."""
+        return any(key in _OF_EVERY_METRIC for key in self.differing)
+
+
+def unlike_pairs(experiment: Experiment) -> dict[Place, dict[int, Unlike]]:
+    """(task, system, variant) -> seed -> how its pair with the baseline differs in what matters.
+
+    A run of which the source tells no environment at all differs in nothing that is known.
+    """
+    protocol = experiment.protocol
+    finished = {
+        (m.labels.task, m.labels.system, m.labels.variant, m.labels.seed): m for m in _known(experiment)
+    }
+    exempt = () if protocol.axis is Axis.variant else _OF_THE_SYSTEM
+    keys = [key for key in (*_OF_EVERY_METRIC, *_OF_COST) if key not in exempt]
+    found: dict[Place, dict[int, Unlike]] = defaultdict(dict)
+    for (task, system, variant, seed), member in finished.items():
+        base = finished.get((task, system, protocol.baseline, seed))
+        if base is not None and variant != protocol.baseline:
+            differing = _differing(member, base, keys)
+            if differing:
+                found[place_of(member)][seed] = Unlike(seed, differing)
+    return dict(found)
+
+
+def _known(experiment: Experiment) -> list[Member]:
+    return [m for m in experiment.members if m.run.finals is not None and m.run.environment]
+
+
+def _differing(member: Member, base: Member, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
+    own, theirs = member.run.environment, base.run.environment
+    if own == theirs:  # most are, and this is quicker than key by key
+        return {}
+    return {
+        key: (str(own.get(key, _NOT_RECORDED)), str(theirs.get(key, _NOT_RECORDED)))
+        for key in keys
+        if own.get(key) != theirs.get(key)
+    }
+
+
+def of_several_versions(experiment: Experiment) -> list[str]:
+    """A sentence that names the versions of the runs where these are several of any package; else nothing."""
+    environments = [member.run.environment for member in _known(experiment)]
+    counts = {
+        words: Counter(str(environment.get(key, _NOT_RECORDED)) for environment in environments)
+        for key, words in _VERSIONS.items()
+    }
+    said = [f"{words} {_listed(several)}" for words, several in counts.items() if len(several) > 1]
+    return [f"This report is over runs of several versions: {'; '.join(said)}."] if said else []
+
+
+def unknown_conditions(experiment: Experiment) -> list[str]:
+    """A sentence where the source tells the environment of some finished runs alone; else nothing."""
+    finished = sum(member.run.finals is not None for member in experiment.members)
+    known = len(_known(experiment))
+    if known in (0, finished):
+        return []
+    return [
+        f"This source does not tell the environment of {counted(finished - known, 'run')} of {finished}, so "
+        "whether their pairs ran on like machines was not checked; the run folders tell it."
+    ]
+
+
+def _listed(versions: Mapping[str, int]) -> str:
+    return " and ".join(f"{_short(version)} ({counted(n, 'run')})" for version, n in sorted(versions.items()))
+
+
+def _short(value: str) -> str:
+    """A commit by its first digits; any other value as it is."""
+    return value[:_COMMIT_DIGITS] if len(value) == _COMMIT and value.isalnum() else value
+
+
+def unlike_sentences(unlike: Mapping[Place, Mapping[int, Unlike]], baseline: str) -> list[str]:
+    """A sentence for each way in which pairs of a variant ran under other conditions than the baseline."""
+    sentences = []
+    for (task, system, variant), by_seed in unlike.items():
+        alike: dict[tuple[tuple[str, tuple[str, str]], ...], list[int]] = defaultdict(list)
+        for seed, one in sorted(by_seed.items()):
+            alike[tuple(one.differing.items())].append(seed)
+        for differing, seeds in alike.items():
+            named = ", ".join(
+                f"{key} {_short(own)} against {_short(theirs)}" for key, (own, theirs) in differing
+            )
+            what = "no metric" if by_seed[seeds[0]].spoils_all else "nothing of speed, memory or energy"
+            sentences.append(
+                f"{task}, {system}: {variant} ran under other conditions than {baseline} in "
+                f"{seeds_said(seeds)} ({named}); of these pairs {what} is compared."
+            )
+    return sentences
+
+
+def seeds_said(seeds: Sequence[int]) -> str:
+    """Seeds by number: seed 3, seeds 0, 1 and 2."""
+    numbers = [str(seed) for seed in seeds]
+    return f"seed {numbers[0]}" if len(numbers) == 1 else f"seeds {', '.join(numbers[:-1])} and {numbers[-1]}"

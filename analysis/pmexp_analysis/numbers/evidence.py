@@ -1,0 +1,116 @@
+"""What the runs of an experiment are evidence of, before any number of them is compared."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pmexp_analysis.numbers.conditions import (
+    Unlike,
+    of_several_versions,
+    seeds_said,
+    unknown_conditions,
+    unlike_pairs,
+    unlike_sentences,
+)
+from pmexp_analysis.numbers.learned import never_learned
+from pmexp_analysis.numbers.trainings import (
+    GRADIENT,
+    LOSS,
+    BySeed,
+    Place,
+    leaders,
+    logged,
+    trainings_of,
+)
+from pmexp_analysis.sources.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Mappings from (task, system, variant), most of them by seed. The empty one knows nothing of any run."""
+
+    baseline: str = ""
+    trainings: Mapping[Place, BySeed] = field(default_factory=dict)
+    leaders: Mapping[Place, str] = field(default_factory=dict)  # the variant that stands for one training
+    unlike: Mapping[Place, Mapping[int, Unlike]] = field(default_factory=dict)
+    unlearned: Mapping[Place, Mapping[int, str]] = field(default_factory=dict)  # how it shows
+    versions: Sequence[str] = ()  # sentences: where the runs are of several, where that is not known
+
+    def apart(self, place: Place, *metrics: str) -> set[int]:
+        """The seeds whose pair with the baseline ran under other conditions than these metrics need."""
+        pairs = self.unlike.get(place, {})
+        return {seed for seed, pair in pairs.items() if any(map(pair.matters_for, metrics))}
+
+    def is_proven(self, place: Place, seeds: Sequence[int]) -> bool:
+        """Whether the trainings of these seeds are the baseline's, bit for bit and final weights included."""
+        own, base = (self.trainings.get((*place[:2], name), {}) for name in (place[2], self.baseline))
+        return all(s in own and s in base and own[s].is_proven_same(base[s]) for s in seeds) and bool(seeds)
+
+    def one_training_with(self, place: Place) -> str:
+        """The variant that stands for this one, which is the same training; empty where none does."""
+        leader = self.leaders.get(place, place[2])
+        return "" if leader == place[2] else leader
+
+    def unlearned_of(self, task: str, system: str, variants: Sequence[str]) -> list[str]:
+        """In words, which runs of these variants never learned, and how it shows."""
+        return [
+            f"{variant} never learned in {seeds_said(sorted(by_seed))} "
+            f"({f'seed {min(by_seed)}: ' * (len(by_seed) > 1)}{by_seed[min(by_seed)]})"
+            for variant in variants
+            if (by_seed := self.unlearned.get((task, system, variant)))
+        ]
+
+    def warnings(self) -> list[str]:
+        """What a reader has to know first: several versions, unlike pairs, models that learned nothing."""
+        unlearned = [
+            f"{task}, {system}: {said}; no criterion passes on it."
+            for task, system, variant in self.unlearned
+            for said in self.unlearned_of(task, system, [variant])
+        ]
+        return [*self.versions, *unlike_sentences(self.unlike, self.baseline), *unlearned]
+
+    def remarks(self) -> dict[tuple[str, str], list[str]]:
+        """(task, system) -> a sentence for each training that several variants are."""
+        several: dict[Place, list[str]] = defaultdict(list)
+        for task, system, variant in sorted(self.leaders):
+            if leader := self.one_training_with((task, system, variant)):
+                several[task, system, leader].append(variant)
+        found: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for (task, system, leader), others in several.items():
+            found[task, system].append(self._one_training((task, system, leader), others))
+        return dict(found)
+
+    def stands_for(self, task: str, system: str, variants: Sequence[str]) -> dict[str, list[str]]:
+        """Variant -> those others of `variants` that are one training with it and that it stands for."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for variant in variants:
+            if leader := self.one_training_with((task, system, variant)):
+                found[leader].append(variant)
+        return dict(found)
+
+    def _one_training(self, place: Place, others: Sequence[str]) -> str:
+        first = self.trainings[place]
+        sides = [self.trainings[*place[:2], other] for other in others]
+        seeds = sorted({seed for side in sides for seed in side if seed in first})
+        proven = all(
+            first[seed].is_proven_same(side[seed]) for side in sides for seed in side if seed in first
+        )
+        names = f"{', '.join([place[2], *others[:-1]])} and {others[-1]}"
+        how = "the losses of every logged step agree"
+        how += ", and the final weights bit for bit" if proven else "; final weights were not recorded by all"
+        return f"{names} are one training in {seeds_said(seeds)}: {how}. It is counted and drawn once."
+
+
+def evidence_of(experiment: Experiment) -> Evidence:
+    """The evidence of an experiment, in one pass over its runs and their losses."""
+    protocol = experiment.protocol
+    losses, gradients = (logged(experiment.curves, metric) for metric in (LOSS, GRADIENT))
+    trainings = trainings_of(experiment, losses)
+    return Evidence(
+        baseline=protocol.baseline,
+        trainings=trainings,
+        leaders=leaders(trainings, (protocol.baseline, protocol.method)),
+        unlike=unlike_pairs(experiment),
+        unlearned=never_learned(experiment, losses, gradients),
+        versions=[*of_several_versions(experiment), *unknown_conditions(experiment)],
+    )

@@ -1,0 +1,153 @@
+"""Which runs are one training: by their losses at every logged step, and by their final weights."""
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pmexp_analysis.numbers.stats import Array
+from pmexp_analysis.sources.experiment import Experiment, Member
+
+BySeed = dict[int, "Training"]
+Place = tuple[str, str, str]  # task, system, variant
+LOSS, GRADIENT = "train/loss", "grad/norm"
+# What a metric of these sections is follows from the training alone; all else is measured again in each run.
+_RESULTS = ("train/", "val/", "test/", "ood/", "fgsm/", "grad/")
+
+
+@dataclass(frozen=True)
+class Logged:
+    """The values of one metric of a run, by step; both of shape (steps,), and NaN for what was not finite."""
+
+    steps: Array
+    values: Array
+
+    @property
+    def digest(self) -> bytes:
+        """Tells the column from every other that differs in a bit; empty where nothing was logged."""
+        if not self.steps.size:
+            return b""
+        return hashlib.blake2b(self.steps.tobytes() + self.values.tobytes(), digest_size=16).digest()
+
+    def first_difference(self, other: "Logged") -> float | None:
+        """The first step at which the two differ, or that one of them lacks; None where they are equal."""
+        n = min(self.steps.size, other.steps.size)
+        same = (self.steps[:n] == other.steps[:n]) & (
+            (self.values[:n] == other.values[:n]) | (np.isnan(self.values[:n]) & np.isnan(other.values[:n]))
+        )
+        if not same.all():
+            place = int(np.argmin(same))
+            return float(min(self.steps[place], other.steps[place]))
+        rest = [logged.steps[n] for logged in (self, other) if logged.steps.size > n]
+        return float(rest[0]) if rest else None
+
+
+NOTHING_LOGGED = Logged(np.empty(0), np.empty(0))
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one training is known by."""
+
+    losses: Logged
+    digest: bytes  # of the losses
+    weights: str  # digest of the final weights; empty where the run did not record it
+    results: Mapping[str, float]  # metric -> final value
+
+    def is_same(self, other: "Training") -> bool:
+        """Whether all that both recorded agrees: losses at every step, final weights, and every result."""
+        return (
+            bool(self.digest)
+            and self.digest == other.digest
+            and (self.weights == other.weights or not (self.weights and other.weights))
+            and all(
+                is_equal(value, other.results[name])
+                for name, value in self.results.items()
+                if name in other.results and is_result(name)
+            )
+        )
+
+    def is_proven_same(self, other: "Training") -> bool:
+        """Whether they are the same and both recorded their final weights: then it is bit for bit."""
+        return bool(self.weights and other.weights) and self.is_same(other)
+
+
+def is_result(metric: str) -> bool:
+    """Whether `metric` follows from the training: the same training has the same value."""
+    return metric.startswith(_RESULTS)
+
+
+def is_equal(value: float, other: float) -> bool:
+    """Whether two values are one number, or both not finite."""
+    return value == other or (math.isnan(value) and math.isnan(other))
+
+
+def logged(curves: pd.DataFrame, metric: str) -> dict[str, Logged]:
+    """Run id -> what each run logged of `metric`, in one pass over the long table."""
+    rows = np.flatnonzero((curves["metric"] == metric).to_numpy())
+    if not rows.size:
+        return {}
+    owners = curves["run_id"].cat
+    owner = owners.codes.to_numpy()[rows]
+    steps, values = (curves[name].to_numpy(dtype=np.float64)[rows] for name in ("step", "value"))
+    order = np.lexsort((steps, owner))
+    owner, steps, values = owner[order], steps[order], values[order]
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    ends = [*starts[1:], owner.size]
+    names = owners.categories.tolist()
+    return {
+        str(names[owner[start]]): Logged(steps[start:end], values[start:end])
+        for start, end in zip(starts, ends, strict=True)
+    }
+
+
+def trainings_of(experiment: Experiment, losses: Mapping[str, Logged]) -> dict[Place, BySeed]:
+    """(task, system, variant) -> seed -> the training of each finished run."""
+    found: dict[Place, BySeed] = defaultdict(dict)
+    for member in experiment.members:
+        if member.run.finals is not None:
+            found[place_of(member)][member.labels.seed] = _training(member, losses)
+    return dict(found)
+
+
+def _training(member: Member, losses: Mapping[str, Logged]) -> Training:
+    run = member.run
+    own = losses.get(run.run_id, NOTHING_LOGGED)
+    return Training(own, own.digest, run.weights_sha256, run.finals or {})
+
+
+def place_of(member: Member) -> Place:
+    """Where a run stands in a report, but for its seed."""
+    return member.labels.task, member.labels.system, member.labels.variant
+
+
+def leaders(trainings: Mapping[Place, BySeed], first: Sequence[str]) -> dict[Place, str]:
+    """(task, system, variant) -> the variant that stands for it, itself where no other does.
+
+    Variants are one training where the runs of all seeds that both have are the same, and there is one.
+    first: variants that lead before others, in this order; the others follow by name.
+    """
+    variants_of: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for task, system, variant in trainings:
+        variants_of[task, system].append(variant)
+    found: dict[Place, str] = {}
+    for (task, system), variants in variants_of.items():
+        leading: list[str] = []
+        for variant in sorted(variants, key=lambda name: (*(name != one for one in first), name)):
+            own = trainings[task, system, variant]
+            same = (one for one in leading if are_same(own, trainings[task, system, one]))
+            leader = next(same, variant)
+            found[task, system, variant] = leader
+            if leader == variant:
+                leading.append(variant)
+    return found
+
+
+def are_same(own: BySeed, other: BySeed) -> bool:
+    """Whether the trainings of all seeds that both have are the same, and there is such a seed."""
+    common = own.keys() & other.keys()
+    return bool(common) and all(own[seed].is_same(other[seed]) for seed in common)

@@ -1,0 +1,38 @@
+"""Mappings that are nearly alike, such as the settings of a sweep's runs, kept as one and what differs."""
+
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+
+class Shared:
+    """Keeps the first mapping of each set of keys; of every later one only what it has otherwise."""
+
+    def __init__(self, clean: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """clean: applied to what is kept; what is kept once is cleaned once."""
+        self._clean = clean
+        self._first: dict[tuple[str, ...], tuple[Mapping[str, Any], dict[str, Any]]] = {}
+
+    def of(self, told: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A mapping equal to the cleaned `told`."""
+        keys = tuple(told)
+        if keys not in self._first:
+            self._first[keys] = told, self._clean(dict(told))
+        first, common = self._first[keys]
+        own = {key: value for key, value in told.items() if not _same(value, first[key])}
+        return ChainMap(self._clean(own), common) if own else common
+
+
+def distinct_items(mappings: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yields every key with each of its values, maybe several times; what is kept as one comes once."""
+    seen: dict[int, Mapping[str, Any]] = {}  # held, so that no other gets its id
+    for mapping in mappings:
+        for part in mapping.maps if isinstance(mapping, ChainMap) else [mapping]:
+            if id(part) not in seen:
+                seen[id(part)] = part
+                yield from part.items()
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether a reader sees no difference: 1, 1.0 and True are three things."""
+    return one is other or (type(one) is type(other) and bool(one == other))

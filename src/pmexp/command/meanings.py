@@ -1,0 +1,69 @@
+"""What the keys of a run mean: the comment behind each field in `config/`. Imports no torch."""
+
+import inspect
+import re
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cache
+from typing import Any
+
+from pmexp.command.schema import default_of, keys, type_at
+from pmexp.command_line import Key
+from pmexp.config import RunConfig
+
+_FIELD = re.compile(r"^    (\w+): [^#\n]*(?:#\s*(.*))?$", re.MULTILINE)
+_LINE_OF_KEY = re.compile(r"^( *)([\w-]+):")
+
+
+def keys_below(prefix: str) -> list[Key]:
+    """The keys of a run that begin with `prefix` and have no keys below them, with defaults and meanings."""
+    return [
+        Key(key, meaning(key), _text(default_of(key)))
+        for key in keys()
+        if key.startswith(prefix) and not is_dataclass(type_at(key))
+    ]
+
+
+def meaning(key: str) -> str:
+    """The comment behind the field of a key, and the members of its enum; empty where there is neither."""
+    parent, _, name = key.rpartition(".")
+    owner = type_at(parent) if parent else RunConfig
+    comment = _comments(owner).get(name, "") if is_dataclass(owner) else ""
+    hint = type_at(key)
+    members = [one.name for one in hint] if isinstance(hint, type) and issubclass(hint, Enum) else []
+    allowed = f"allowed are {', '.join(members)}" if members else ""
+    return "; ".join(filter(None, (comment, allowed)))
+
+
+def annotated(text: str) -> str:
+    """The lines `key: value` of a configuration in YAML, with the meaning of each key behind it."""
+    above: list[str] = []
+    lines = []
+    for line in text.splitlines():
+        matched = _LINE_OF_KEY.match(line)
+        if matched:
+            above = [*above[: len(matched[1]) // 2], matched[2]]
+            said = meaning(".".join(above))
+            line = f"{line}  # {said}" if said else line
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+@cache
+def _comments(cls: type[Any]) -> dict[str, str]:
+    """The comments behind the fields of a dataclass and of its bases, by field."""
+    own = {field.name for field in fields(cls)}
+    comments: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        comments |= {
+            name: comment for name, comment in _FIELD.findall(inspect.getsource(base)) if name in own
+        }
+    return comments
+
+
+def _text(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, Enum):
+        return default.name
+    return "" if default is None or default == "???" else str(default)

@@ -1,0 +1,246 @@
+"""The one dialect of all commands: key=value or --key value, --help, one line for what is wrong, exit codes.
+
+Imports no torch.
+"""
+
+import difflib
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pmexp.errors import ContenderFailed, Interrupted, RankFailed, SweepFailed, UserError
+from pmexp.masking import masked, masked_arguments
+from pmexp.shown import printable
+
+_SWITCH = ("true", "false")
+_LISTED = 16  # keys at most that an error names
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a command, what it means, and its value where nobody sets it."""
+
+    name: str
+    meaning: str
+    default: str = ""  # empty: the command does without a value, and `meaning` says what then happens
+    allowed: tuple[str, ...] = ()  # empty: any text
+
+
+def switch(name: str, meaning: str) -> Key:
+    """A key that is true or false; on the command line `--name` alone is true."""
+    return Key(name, meaning, "false", _SWITCH)
+
+
+@dataclass(frozen=True)
+class Others:
+    """Arguments that a command hands on, such as the overrides of a run."""
+
+    meaning: str
+    takes: Callable[[str], bool]  # whether an argument is one of them
+    names: Callable[[], Iterable[str]]  # keys that a misspelt one may mean
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was typed behind a command, read by its keys."""
+
+    module: str
+    typed: tuple[str, ...]
+    values: Mapping[str, str]  # every key of the command; empty where it has no value
+    set: tuple[str, ...]  # the keys that were typed, as key=value
+    others: tuple[str, ...]
+
+    def __getitem__(self, key: str) -> str:
+        return self.values[key]
+
+    def optional(self, key: str) -> str | None:
+        """The value of a key, None where it has none."""
+        return self.values[key] or None
+
+    def is_on(self, key: str) -> bool:
+        """Whether a switch is true."""
+        return self.values[key] == "true"
+
+    def path(self, key: str) -> Path | None:
+        """The path that a key names, None where it has no value; ~ is the home folder, as a shell has it."""
+        return Path(self.values[key]).expanduser() if self.values[key] else None
+
+    def new_file(self, key: str) -> Path | None:
+        """The file that a key names and that is to be written. Raises UserError where it cannot be: said
+        before minutes of work, not after."""
+        file = self.path(key)
+        if file is not None and (file.is_dir() or not file.parent.is_dir()):
+            raise UserError(f"{key}: {file} cannot be written; name a file in a folder that is there")
+        return file
+
+    def write_page(self, key: str, page: Callable[[], str]) -> None:
+        """Writes the page to the file that a key names and prints its place; prints the page without one."""
+        file = self.new_file(key)
+        text = page()
+        if file is None:
+            print(text, end="")
+        else:
+            file.write_text(text, encoding="utf-8")
+            print(file)
+
+    def again(self, python: str = "python") -> str:
+        """The command line that was typed, without credentials."""
+        return shlex.join([python, "-m", self.module, *masked_arguments(list(self.typed))])
+
+
+@dataclass(frozen=True)
+class Command:
+    """A `python -m` command: its keys, and what it says of them."""
+
+    module: str
+    purpose: str
+    keys: tuple[Key, ...]
+    word: str = ""  # the key whose value may stand without key=
+    others: Others | None = None
+    prefix: tuple[str, ...] = ()  # words that stand before the keys and choose this command of its module
+
+    def run(
+        self,
+        arguments: Sequence[str] | None,
+        work: Callable[[Given], int | None],
+        interrupted: str = "interrupted",
+    ) -> int:
+        """Prints --help, or reads `arguments` (sys.argv's where None) and does the work; the exit code."""
+        typed = list(sys.argv[1:] if arguments is None else arguments)
+        if asks_help(typed):
+            return exit_code(lambda: print(self.help(), end=""))
+        return exit_code(lambda: work(self.read(typed)), interrupted)
+
+    def read(self, arguments: Sequence[str]) -> Given:
+        """The arguments by their keys. Raises UserError for an unknown key, a wrong value, and two values."""
+        values: dict[str, str] = {}
+        others = []
+        waiting = iter(arguments)
+        for argument in waiting:
+            pair = self._pair(argument, waiting, values)
+            if pair is None:
+                others.append(argument)
+                continue
+            key, value = pair
+            if not value:
+                raise UserError(f"{argument}: has no value; write {key}=VALUE or leave it out")
+            if (other := values.setdefault(key, value)) != value:
+                raise UserError(f"{argument}: the same key is given as {key}={other}; leave one of them out")
+        read = {key.name: values.get(key.name, key.default) for key in self.keys}
+        for known in self.keys:
+            if known.allowed:
+                one_of(known.name, read[known.name], known.allowed)
+        typed = tuple(f"{key}={value}" for key, value in values.items())
+        return Given(self.module, (*self.prefix, *arguments), read, typed, tuple(others))
+
+    def help(self) -> str:
+        """What --help prints: every key with its default and its meaning."""
+        word = [f"[{self.word.upper()}]"] if self.word else []
+        usage = " ".join(["python -m", self.module, *self.prefix, *word, "[key=value ...]" * bool(self.keys)])
+        rows = [("key", "default", "meaning")] if self.keys else []
+        for key in self.keys:
+            allowed = f"; allowed are {', '.join(key.allowed)}" if key.allowed else ""
+            rows.append((key.name, key.default or "-", key.meaning + allowed))
+        widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+        lines = [f"{usage.strip()}   {self.purpose}"]
+        lines += [f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {text}" for name, value, text in rows]
+        if self.others:
+            lines.append(f"  and {self.others.meaning}")
+        if self.keys:
+            alone = f"{self.word.upper()} alone is {self.word}={self.word.upper()}, " if self.word else ""
+            lines.append(f"{alone}--key value is key=value, and --key alone key=true")
+        return "\n".join(lines) + "\n"
+
+    def _pair(
+        self, argument: str, waiting: Iterator[str], before: Mapping[str, str]
+    ) -> tuple[str, str] | None:
+        """The key and the value of an argument, None where it is handed on. A flag takes its value from
+        `waiting`; a word alone is the value of `word` where `before`, what was read, has none yet."""
+        known = {key.name: key for key in self.keys}
+        if argument.startswith("--"):
+            flag, equals, value = argument.partition("=")
+            name = flag[2:].replace("-", "_")
+            if name not in known:
+                raise self._unknown(argument, name)
+            if not equals:
+                value = "true" if known[name].allowed == _SWITCH else next(waiting, "")
+            return name, value if equals or not value.startswith("--") else ""
+        name, equals, value = argument.partition("=")
+        if equals and name in known:
+            return name, value
+        if self.others and self.others.takes(argument):
+            return None
+        if not equals and self.word and self.word not in before and not argument.startswith("-"):
+            return self.word, argument
+        if name in known:
+            raise UserError(f"{argument}: has no value; write {argument}=VALUE")
+        raise self._unknown(argument, name)
+
+    def _unknown(self, argument: str, name: str) -> UserError:
+        own = [key.name for key in self.keys]
+        known = [*own, *(self.others.names() if self.others else ())]
+        if not known:
+            return UserError(f"{argument}: {self.module} takes no keys; leave it out")
+        few = len(own) <= _LISTED and not self.others
+        allowed = f"allowed are {', '.join(own)}" if few else "--help lists the keys"
+        return UserError(f"{argument}: {name} is not a key; did you mean {nearest(name, known)}? {allowed}")
+
+
+def asks_help(arguments: Iterable[str]) -> bool:
+    """Whether -h or --help is among the arguments."""
+    return not {"-h", "--help"}.isdisjoint(arguments)
+
+
+def one_of(key: str, value: str, allowed: Sequence[str]) -> str:
+    """The value. Raises UserError when it is not allowed."""
+    if value not in allowed:
+        raise UserError(f"{key}: {value!r} is unknown; allowed are {', '.join(allowed)}")
+    return value
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """The known key beside `key` with its initials or its first word, or else the one most like it."""
+    parent, _, last = key.rpartition(".")
+    words = [word for word in re.split("[-_]", last) if word]
+    initials = "".join(word[0] for word in words)
+
+    def likeness(other: str) -> tuple[bool, float]:
+        other_parent, _, other_last = other.rpartition(".")
+        whole = difflib.SequenceMatcher(None, key, other).ratio()
+        part = difflib.SequenceMatcher(None, last, other_last).ratio()
+        related = other_last == initials or other_last.split("_")[:1] == words[:1]
+        return len(words) > 1 and other_parent == parent and related, whole + part
+
+    return max(known, key=likeness)
+
+
+def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") -> int:
+    """Does the work of a command and returns what it returns, or 0; 1 where something failed, 2 for bad
+    input, 130 when interrupted, each with the reason in one line on stderr."""
+    try:
+        code = work() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        return end(f"error: {error}", code=2)
+    except (SweepFailed, RankFailed) as error:
+        return end(str(error), code=1)
+    except ContenderFailed as error:
+        return end(f"error: {error}", code=1)
+    except Interrupted as error:
+        return end(f"interrupted: {error}" if str(error) else interrupted, code=130)
+    except KeyboardInterrupt:
+        return end(interrupted, code=130)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def end(message: str, code: int) -> int:
+    """Prints the message on stderr and returns the code."""
+    print(printable(masked(message), lines=True), file=sys.stderr)
+    return code

@@ -1,0 +1,49 @@
+"""What the record of a run says of the model that its training made, so that runs can be compared by it."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pmexp.datasets.base import Dataset, Split
+from pmexp.metrics.task_metrics import TASK_METRICS
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Returns the sha256, in hex, of the bytes of all `weights` in the order of their names.
+
+    One weight at a time is copied to the CPU; those of the CPU are read where they lie.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        flat: Any = tensor.flatten().view(torch.uint8).numpy()
+        digest.update(flat)
+    return digest.hexdigest()
+
+
+def chance(dataset: Dataset, metrics: list[str], vocabulary: int | None) -> dict[str, float]:
+    """Returns for each score, such as "test/accuracy", what an answer reaches that is always the same.
+
+    For language, which has no classes, it is a guess among the `vocabulary` tokens; nothing without one.
+    """
+    splits = {"val": dataset.val, "test": dataset.test}
+    shares = {name: _shares(split, dataset.classes, vocabulary) for name, split in splits.items() if split}
+    return {
+        f"{split}/{metric}": TASK_METRICS[metric].chance(of_split)
+        for split, of_split in shares.items()
+        for metric in metrics
+        if of_split.size
+    }
+
+
+def _shares(split: Split, classes: list[str], vocabulary: int | None) -> NDArray[np.float64]:
+    """The share of each class among the samples, shape (classes,); empty where it is not known."""
+    if not len(split.labels):
+        return np.full(vocabulary, 1 / vocabulary) if vocabulary else np.zeros(0)
+    shares: NDArray[np.float64] = np.bincount(split.labels, minlength=len(classes)) / len(split.labels)
+    return shares

@@ -1,0 +1,44 @@
+"""Puts a variant into a model: one call of replace_dropout with what the table says of its dropout."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from pmexp.errors import UserError
+from pmexp.packed_dropout import ReplacementReport, replace_dropout
+from pmexp.variants.table import Dropout
+
+
+class Variant(Protocol):
+    """Declares what is read here of a `config.VariantConfig`, which is a room above this one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dropout(self) -> Dropout: ...
+    @property
+    def options(self) -> dict[str, Any]: ...
+
+
+def apply_variant(
+    model: nn.Module, variant: Variant, example: Mapping[str, Tensor] | None = None
+) -> ReplacementReport:
+    """Replaces the dropout of `model` by that of `variant`, and returns what was replaced and what was not.
+
+    Args:
+        example: keyword arguments of a forward, with which the report is settled at once if the model allows.
+
+    Raises:
+        UserError: there is no dropout to replace.
+    """
+    dropout, finish = variant.dropout.load()
+    try:
+        report = replace_dropout(model, dropout, example=example, **variant.options)
+    except ValueError as error:
+        raise UserError(f"variant={variant.name}: {error}") from None
+    if nothing := report.nothing_found(type(model).__name__):
+        raise UserError(f"variant={variant.name}: {nothing}")
+    if finish:
+        finish(model, report)
+    return report

@@ -1,0 +1,305 @@
+"""What runs are evidence of: one training or several, pairs of unlike machines, and models that never learned."""
+
+import json
+from typing import Any
+
+import pytest
+from run_folders import Runs
+
+from pmexp.protocol import Axis, Comparison, CriterionConfig, Statistic
+from pmexp_analysis import plots
+from pmexp_analysis.figures import of_section
+from pmexp_analysis.numbers.compare import Comparison as Compared
+from pmexp_analysis.pages.content import Content, as_json, content_of
+from pmexp_analysis.pages.document import as_markdown
+from pmexp_analysis.pages.page import page_html
+from pmexp_analysis.sources.folders import load_runs
+
+SCORE, STEP, PEAK = "test/accuracy", "speed/step_ms", "memory/peak_bytes"
+CRITERIA: dict[str, Any] = {
+    "masks": {"metric": "memory/mask_bytes", "statistic": "times_smaller", "comparison": "at_least"},
+    "memory": {"metric": PEAK, "statistic": "relative_change", "comparison": "at_most"},
+    "speed": {"metric": STEP, "statistic": "relative_change", "comparison": "within", "threshold": 0.02},
+    "quality": {"metric": "score", "statistic": "difference", "comparison": "within", "threshold": 0.1},
+    "finite": {"statistic": "diverged", "comparison": "at_most"},
+}
+MACHINE = {
+    "cpu": "EPYC", "device": "cpu", "threads": 1, "version_torch": "2.13.0", "version_pmexp": "0.1.0",
+    "git_commit": "a" * 40, "precision": "fp32", "attention": "eager", "data_digest": "d1",
+    "dropout_backend": "cpu core avx2",
+}  # fmt: skip
+
+
+def run(runs: Runs, variant: str, seed: int, score: float | None = None, **told: Any) -> None:
+    """A run in which every criterion passes; `told`: environment, losses and outcome where they are special."""
+    finals = {
+        SCORE: 0.9 + seed / 100 if score is None else score,
+        STEP: 10 + seed / 1000,
+        PEAK: (100.0 if variant == "baseline" else 80.0) + seed,
+        "memory/mask_bytes": 4.0 if variant == "baseline" else 1.0,
+    }
+    told = {"losses": [2.0, 1.0 + seed + len(variant) / 16], "environment": MACHINE} | told
+    runs.finished(variant, seed, finals, protocol={"method": "pm-drop", "criteria": CRITERIA}, **told)
+
+
+def pairs(runs: Runs, **told: Any) -> None:
+    """Three seeds of baseline and pm-drop; `told` of pm-drop's."""
+    for seed in range(3):
+        run(runs, "baseline", seed)
+        run(runs, "pm-drop", seed, **{"score": 0.9 + seed / 100 + seed**2 / 1e4} | told)  # equal is no evidence
+
+
+def content(runs: Runs) -> Content:
+    return content_of(load_runs(runs.root, "demo"), "now", None, None)
+
+
+def compared(found: Content) -> dict[tuple[str, str], Compared]:
+    return {(one.variant, one.metric): one for one in found.comparisons}
+
+
+def results(found: Content) -> dict[str, str]:
+    return {one.name: one.result for one in found.criteria}
+
+
+def test_without_a_fault_everything_passes_and_nothing_is_warned_of(runs: Runs) -> None:
+    pairs(runs)
+    found = content(runs)
+    assert set(results(found).values()) == {"pass"}
+    assert json.loads(as_json(found))["warnings"] == []
+
+
+# --- one training
+
+SAME = {"losses": [2.0, 1.5, 1.25]}
+
+
+@pytest.mark.parametrize(
+    ("other", "verdict"),
+    [
+        ({"losses": [2.0, 1.5, 1.25], "outcome": {"weights_sha256": "aa"}}, "identical"),
+        ({"losses": [2.0, 1.5, 1.25], "outcome": {"weights_sha256": "ab"}}, "equal"),
+        ({"losses": [2.0, 1.5, 1.25]}, "equal"),
+        ({"losses": [2.0, 1.5000000000000002, 1.25], "outcome": {"weights_sha256": "aa"}}, "equal"),
+        ({"losses": [2.0, 1.5], "outcome": {"weights_sha256": "aa"}}, "equal"),
+        ({"losses": [], "outcome": {"weights_sha256": "aa"}}, "equal"),
+    ],
+)
+def test_bit_for_bit_takes_every_loss_and_the_final_weights(
+    runs: Runs, other: dict[str, Any], verdict: str
+) -> None:
+    for seed in range(3):
+        run(runs, "baseline", seed, **SAME, outcome={"weights_sha256": "aa"})
+        run(runs, "pm-drop", seed, **other)
+    found = content(runs)
+    assert compared(found)["pm-drop", SCORE].verdict == verdict
+    assert compared(found)["pm-drop", "memory/mask_bytes"].verdict == "better"
+    pages = [as_markdown(found), page_html(found, [], [])]
+    assert [("bit for bit" in page) for page in pages] == [verdict == "identical"] * 2
+
+
+def test_variants_of_one_training_are_counted_once(runs: Runs) -> None:
+    """Three of them would else multiply Holm's family, and every p by three."""
+    for seed in range(4):
+        run(runs, "baseline", seed)
+        for variant in ("pm-drop", "no-cache", "4bit"):
+            score = 0.8 + (seed * seed) / 200
+            run(runs, variant, seed, score, losses=[2.0, 1.5 + seed], outcome={"weights_sha256": f"{seed}"})
+        run(runs, "2bit", seed, 0.85 + seed / 50)
+    found = content(runs)
+    by_variant = compared(found)
+    once, other = by_variant["pm-drop", SCORE], by_variant["2bit", SCORE]
+    assert once.paired_p is not None and other.paired_p is not None and once.holm_p is not None
+    ordered = sorted([once.paired_p, other.paired_p])
+    assert min(once.holm_p, other.holm_p or 1.0) == pytest.approx(min(1.0, 2 * ordered[0]))
+    for variant in ("no-cache", "4bit"):
+        one = by_variant[variant, SCORE]
+        assert (one.holm_p, one.verdict) == (once.holm_p, once.verdict)
+        assert "one training with pm-drop, counted once" in one.note
+        assert "one training" not in by_variant[variant, STEP].note  # which is measured in each
+    (said,) = json.loads(as_json(found))["one_training"]
+    assert said.startswith("pm-drop, 4bit and no-cache are one training in seeds 0, 1, 2 and 3: ")
+    assert said in page_html(found, [], [])
+
+
+def test_runs_that_differ_in_one_seed_are_two_trainings(runs: Runs) -> None:
+    for seed in range(3):
+        run(runs, "pm-drop", seed, **SAME)
+        run(runs, "no-cache", seed, losses=[2.0, 1.5, 1.25 + (seed == 2)])
+        run(runs, "baseline", seed)
+    assert json.loads(as_json(content(runs)))["one_training"] == []
+
+
+def test_one_seed_of_the_baselines_masks_is_one_training_with_it(runs: Runs) -> None:
+    pairs(runs)
+    run(runs, "same-masks", 1, losses=[2.0, 2.5], outcome={"weights_sha256": "aa"})
+    found = content(runs)
+    (said,) = json.loads(as_json(found))["one_training"]
+    assert said.startswith("baseline and same-masks are one training in seed 1") and "not recorded" in said
+
+
+# --- pairs of unlike machines
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("cpu", "Xeon"), ("threads", 2), ("device", "H100"), ("version_torch", "2.9.0"), ("version_pmexp", "0.2.0"),
+     ("git_commit", "b" * 40), ("dropout_backend", "reference"), ("threads", None)],
+)  # fmt: skip
+def test_a_pair_of_unlike_machines_is_named_and_does_not_count_for_cost(
+    runs: Runs, key: str, value: Any
+) -> None:
+    other = {**MACHINE, key: value} if value is not None else {k: v for k, v in MACHINE.items() if k != key}
+    pairs(runs, environment=other)
+    found = content(runs)
+    assert results(found) == {
+        "masks": "not measured", "memory": "not measured", "speed": "not measured", "quality": "pass",
+        "finite": "pass",
+    }  # fmt: skip
+    for metric in (STEP, PEAK):
+        one = compared(found)["pm-drop", metric]
+        assert (one.verdict, one.n, one.note) == (
+            "not comparable", 0, "3 pairs under other conditions left out",
+        )  # fmt: skip
+    assert compared(found)["pm-drop", SCORE].n == 3
+    (said,) = (line for line in found.warnings if "pm-drop" in line)
+    own, theirs = str(other.get(key, "not recorded")), str(MACHINE[key])
+    assert f"{key} {own[:12]}" in said and f"against {theirs[:12]}" in said and "seeds 0, 1 and 2" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("precision", "bf16"), ("attention", "sdpa"), ("data_digest", "d2")]
+)
+def test_other_data_or_precision_counts_for_no_metric(runs: Runs, key: str, value: str) -> None:
+    pairs(runs, environment={**MACHINE, key: value})
+    found = content(runs)
+    assert results(found) == dict.fromkeys(CRITERIA, "not measured") | {"finite": "pass"}
+    assert {one.n for one in found.comparisons} == {0}
+
+
+def test_one_unlike_pair_of_several_is_left_out_alone(runs: Runs) -> None:
+    pairs(runs)
+    run(runs, "baseline", 3)
+    run(runs, "pm-drop", 3, environment=MACHINE | {"cpu": "Xeon"})
+    found = content(runs)
+    (speed,) = (one for one in found.criteria if one.name == "speed")
+    assert speed.parts[0].n == 3 and "seed 3 left out" in speed.why
+    assert compared(found)["pm-drop", SCORE].n == 4
+
+
+def test_precision_is_what_is_compared_where_systems_are(runs: Runs) -> None:
+    protocol = {"axis": Axis.system.name, "baseline": "plain", "method": "bf16"}
+    for seed in range(3):
+        for system in ("plain", "bf16"):
+            precision = {"precision": system, "attention": system}
+            finals, losses = {SCORE: 0.9 + seed / 100}, [2.0, 1.0]
+            told = {"environment": MACHINE | precision, "protocol": protocol}
+            runs.finished("pm-drop", seed, finals, losses, system=system, **told)
+    assert compared(content(runs))["bf16", SCORE].n == 3
+
+
+def test_a_report_over_several_versions_says_so_first(runs: Runs) -> None:
+    pairs(runs)
+    for variant in ("baseline", "pm-drop"):
+        run(runs, variant, 3, environment=MACHINE | {"version_torch": "2.9.0", "git_commit": "b" * 40})
+    found = content(runs)
+    first = found.warnings[0]
+    assert "torch 2.13.0 (6 runs) and 2.9.0 (2 runs)" in first and "bbbbbbbbbbbb (2 runs)" in first
+    assert as_markdown(found).splitlines()[2] == f"- {first}"
+    page = page_html(found, [], [])
+    assert page.index(first) < page.index('id="verdict"')
+    assert results(found)["speed"] == "pass"  # each pair is of one version
+
+
+def test_pairs_whose_environment_the_source_does_not_tell_are_said_to_be_unchecked(runs: Runs) -> None:
+    pairs(runs)
+    run(runs, "pm-drop", 3, environment={})
+    run(runs, "baseline", 3)
+    found = content(runs)
+    (said,) = found.warnings
+    assert said.startswith("This source does not tell the environment of 1 run of 8")
+    assert compared(found)["pm-drop", STEP].n == 4
+
+
+# --- models that never learned
+
+CHANCE = {"chance": {SCORE: 0.125}}
+
+
+@pytest.mark.parametrize(
+    ("score", "told", "said"),
+    [
+        (0.0046, {"outcome": CHANCE}, "test accuracy 0.0046 is no better than 0.125"),
+        (0.125, {"outcome": CHANCE}, "test accuracy 0.125 is no better than 0.125"),
+        (0.9, {"losses": [2.5, 2.5, 2.5]}, "its loss is 2.5 at every logged step"),
+    ],
+)
+def test_a_model_that_never_learned_is_named_and_passes_nothing(
+    runs: Runs, score: float, told: dict[str, Any], said: str
+) -> None:
+    for seed in range(3):
+        run(runs, "baseline", seed, score, **told)
+        run(runs, "pm-drop", seed, score, **told)
+    found = content(runs)
+    assert "pass" not in results(found).values()
+    for variant in ("baseline", "pm-drop"):
+        (line,) = (line for line in found.warnings if f": {variant} never learned" in line)
+        assert said in line and line in as_markdown(found)
+
+
+def test_one_dead_run_among_others_is_enough(runs: Runs) -> None:
+    pairs(runs, outcome=CHANCE)
+    run(runs, "baseline", 3)
+    run(runs, "pm-drop", 3, 0.1)  # chance is known by the other runs of the task
+    found = content(runs)
+    assert "pass" not in results(found).values()
+    assert any("pm-drop never learned in seed 3" in line for line in found.warnings)
+
+
+def test_a_gradient_of_zero_is_no_training(runs: Runs, line: Any) -> None:
+    pairs(runs)
+    path = runs.finished("baseline", 3, {SCORE: 0.9}, losses=[2.0, 1.5], environment=MACHINE)
+    with (path / "journal.jsonl").open("a") as journal:
+        journal.writelines(line("grad/norm", 0.0, step) for step in (1, 2))
+    assert any("its gradient was zero" in line for line in content(runs).warnings)
+
+
+def test_a_model_that_is_better_than_chance_in_one_score_has_learned(runs: Runs) -> None:
+    """All samples in one class give F1 of 0.81 on MRPC, and a model may learn without reaching that."""
+    for seed in range(3):
+        chance = {"chance": {SCORE: 0.68, "test/f1": 0.81}}
+        for variant in ("baseline", "pm-drop"):
+            finals = {SCORE: 0.7, "test/f1": 0.8}
+            runs.finished(variant, seed, finals, losses=[2.0, 1.0], outcome=chance)
+    assert content(runs).warnings == []
+
+
+def test_a_criterion_that_fails_still_fails_on_a_dead_model(runs: Runs) -> None:
+    slow = CriterionConfig(metric=STEP, statistic=Statistic.relative_change, comparison=Comparison.at_most)
+    assert slow.threshold == 0.0
+    for seed in range(3):
+        for variant, step in (("baseline", 10.0), ("pm-drop", 12.0)):
+            finals = {STEP: step + seed / 100}
+            criteria = {"slow": {"metric": STEP, "statistic": "relative_change", "comparison": "at_most"}}
+            protocol = {"method": "pm-drop", "criteria": criteria}
+            runs.finished(variant, seed, finals, losses=[1.0, 1.0], protocol=protocol)
+    assert results(content(runs)) == {"slow": "fail"}
+
+
+def test_one_training_is_drawn_once_and_the_legend_names_all(runs: Runs) -> None:
+    for seed in range(2):
+        run(runs, "baseline", seed)
+        for variant in ("pm-drop", "no-cache", "4bit"):
+            run(runs, variant, seed, losses=[2.0, 1.75 + seed])
+        run(runs, "2bit", seed)
+    run(runs, "same-masks", 0, losses=[2.0, 1.5])  # of the baseline
+    found = content(runs)
+    looks = plots.styles(found.variants, "baseline")
+    drawn = {one.name: one.figure for one in of_section(found.experiment, found.sections[0], looks, "")}
+    (panel,) = drawn["convergence"].axes
+    assert len(panel.lines) == 3
+    (legend,) = drawn["convergence"].legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "baseline = same-masks", "2bit", "pm-drop = 4bit = no-cache",
+    ]  # fmt: skip
+    titles = [panel.get_title().partition("\n")[0] for panel in drawn["loss-difference"].axes]
+    assert titles == ["2bit", "pm-drop = 4bit = no-cache", "same-masks"]
