@@ -150,7 +150,6 @@ class RunFolder:
 
         With `capture_output` log.txt gets all that this process prints from now on, to its end.
         """
-        self.failure.unlink(missing_ok=True)  # of the try before, and whatever becomes of this one
         for folder in (self.checkpoints, self.artifacts):
             folder.mkdir(exist_ok=True)
         handler = logs.file_handler(self.log)
