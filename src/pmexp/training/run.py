@@ -127,7 +127,8 @@ def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = Fa
                 recorder.out_of_memory(said)
 
 
-def prepare(config: RunConfig) -> Prepared:
+def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepared:
+    """Builds all of a run. `foreign`: somebody's dropout in the place of the variant's."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.seed)
@@ -140,7 +141,7 @@ def prepare(config: RunConfig) -> Prepared:
     length, metrics = config.dataset.max_length, config.dataset.metrics
     train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
     few = train.batch(torch.arange(min(2, len(train))), EVALUATION).inputs if len(train) else None
-    replacement = variants.apply(model.module, config.variant, few)
+    replacement = variants.apply(model.module, config.variant, few, foreign)
     system.prepare(model.module)
     training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
     training.replacement = replacement

@@ -30,22 +30,29 @@ DROPOUTS = complete(_DROPOUTS, Dropout)
 
 
 def apply(
-    model: nn.Module, config: VariantConfig, example: Mapping[str, Tensor] | None = None
+    model: nn.Module,
+    config: VariantConfig,
+    example: Mapping[str, Tensor] | None = None,
+    foreign: type[nn.Dropout] | None = None,
 ) -> ReplacementReport:
     """Puts the variant into `model`.
 
-    example: keyword arguments of a forward, with which the report is settled at once if the model allows it.
+    Args:
+        example: keyword arguments of a forward, with which the report is settled at once if the model allows
+            it.
+        foreign: somebody's class, put in the place of the variant's.
 
     Raises UserError when there is no dropout to replace.
     """
-    dropout, options = _dropout_of(config)
+    dropout, options = (foreign, {}) if foreign else _dropout_of(config)
+    name = foreign.__name__ if foreign else f"variant={config.name}"
     try:
         report = replace_dropout(model, dropout, where=config.where.value, example=example, **options)
     except ValueError as error:
-        raise UserError(f"variant={config.name}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
     if said := report.nothing_found(type(model).__name__):
-        raise UserError(f"variant={config.name}: {said}")
-    if config.dropout is Dropout.hooks:
+        raise UserError(f"{name}: {said}")
+    if config.dropout is Dropout.hooks and foreign is None:
         report.by += " under pack_saved_masks"
         run_under_packing(model)
     return report
