@@ -23,7 +23,7 @@ class Scaled(Right):
 
 
 class OneMore(Right):
-    """Drops one element more, from its third call in training on."""
+    """Drops one element more, from its third call in training on: a layer of a ViT has two a step."""
 
     calls = 0
 

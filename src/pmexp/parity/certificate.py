@@ -71,14 +71,9 @@ def _side(side: Side) -> dict[str, Any]:
 def _place(place: Place | None) -> dict[str, Any] | None:
     if place is None:
         return None
+    told = {"step": place.step, "name": str(place.name), **vars(place.name), **vars(place.difference)}
     rounding = place.rounding
-    return {
-        "step": place.step,
-        **vars(place.name),
-        "name": str(place.name),
-        **{key: list(value) if isinstance(value, tuple) else value for key, value in vars(place.difference).items()},
-        "rounding": None if rounding is None else {**vars(rounding), "sentence": str(rounding)},
-    }  # fmt: skip
+    return told | {"rounding": rounding and {**vars(rounding), "sentence": str(rounding)}}
 
 
 def _finite(told: Any) -> Any:

@@ -29,7 +29,7 @@ def imported(key: str, path: str) -> type[nn.Dropout]:
         found(0.5, False)
     except Exception as error:
         raise UserError(
-            f"{key}={path}: {name}(p, inplace) cannot be made ({said_of(error)}); let it take what nn.Dropout "
-            "takes"
+            f"{key}={path}: {name}(p, inplace) cannot be made ({said_of(error)}); let it take what "
+            "nn.Dropout takes"
         ) from None
     return found

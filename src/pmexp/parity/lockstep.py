@@ -118,11 +118,11 @@ def _refuse_dead(a: Side, found: Compared) -> None:
         )
     if found.steps and a.weights_digest() == found.weights_before:
         raise UserError(
-            f"a={a.options.given}: no weight has moved in {found.steps} steps; a model that does not learn proves "
-            "nothing, so choose one that does"
+            f"a={a.options.given}: no weight has moved in {found.steps} steps; a model that does not learn "
+            "proves nothing, so choose one that does"
         )
     if len(a.losses) > 1 and len(set(a.losses)) == 1:
         raise UserError(
-            f"a={a.options.given}: the loss is {a.losses[0]} in each of {found.steps} steps; a model that does "
-            "not learn proves nothing, so choose one that does"
+            f"a={a.options.given}: the loss is {a.losses[0]} in each of {found.steps} steps; a model that "
+            "does not learn proves nothing, so choose one that does"
         )

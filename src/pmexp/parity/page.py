@@ -20,9 +20,9 @@ def page(told: Certificate) -> str:
         f"**{told['sentence']}.**",
         f"    {told['command']}",
         "Both sides were prepared as `python -m pmexp.train` prepares a run, and took the same steps on the "
-        "same batches, from the same weights and the same state of the random number generator. The outputs "
-        "of all modules, the gradients by them and by the parameters, and the parameters after each step were "
-        "compared bit for bit.",
+        "same batches, from the same weights and the same state of the random number generator. The "
+        "outputs of all modules, the gradients by them and by the parameters, and the parameters after each "
+        "step were compared bit for bit.",
         _table(("", "a", "b"), _sides(told)),
     ]
     if told["first_of_kind"]:

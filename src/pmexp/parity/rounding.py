@@ -18,10 +18,10 @@ from pmexp.training.run import prepare
 RULE = (
     "The step is computed once more in float64, from a's weights, optimizer and random numbers and with a's "
     "dropout. Rounding explains the difference where b lies from that result at most twice as far as a does, "
-    "and half a unit in the last place of the largest number further; distances are the largest of any element. "
-    "So a fault that is smaller than the error that rounding has already made in a is not told from it. Not "
-    "judged is a tensor in which a itself is further away than a quarter of the largest number: the float64 "
-    "step then is another computation, mostly one with other masks."
+    "and half a unit in the last place of the largest number further; a distance is that of the element that is "
+    "furthest away. So a fault that is smaller than the error that rounding has already made in a is not "
+    "told from it. Not judged is a tensor in which a itself is further away than a quarter of the largest "
+    "number: the float64 step then is another computation, mostly one with other masks."
 )
 _TIMES, _OTHER = 2.0, 0.25
 
@@ -59,7 +59,9 @@ def exactly(side: Side, step: int, names: Sequence[Name]) -> dict[Name, Tensor]:
         again.take(lambda name, tensor: None)
     state = again.state()
     config = copy.deepcopy(side.config)
-    kept = [part for part in config.system.parts if part is Part.flash]  # its kernel draws the masks
+    kept: list[Part] = [
+        part for part in config.system.parts if part is Part.flash
+    ]  # its kernel draws the masks
     config.system = SystemConfig(parts=kept, device=config.system.device)
     training = prepare(config, side.foreign).training
     training.module.double()

@@ -15,7 +15,7 @@ from pmexp.parity.foreign import imported
 from pmexp.parity.options import SideName, SideOptions
 from pmexp.parity.watch import See, Watch
 from pmexp.training.loop import Metrics
-from pmexp.training.run import Prepared, prepare
+from pmexp.training.run import prepare
 
 
 class Side:
@@ -62,7 +62,8 @@ class Side:
     def state(self) -> dict[str, Any]:
         """What the next step begins from, as a checkpoint holds it."""
         with self._own_random_numbers():
-            return self.training.state()
+            state: dict[str, Any] = self.training.state()
+        return state
 
     def weights_digest(self) -> str:
         """Of the names, dtypes and bytes of all parameters: 16 digits of SHA-256."""

@@ -56,7 +56,13 @@ class Watch(Instruments):
 
     def __init__(self, training: Training) -> None:
         device, precision = training.system.device, training.system.precision.split()[0]
-        super().__init__(MeasureConfig(flops=False, energy=False, updates=[], snapshot=False), training.module, device, precision, None)
+        super().__init__(
+            MeasureConfig(flops=False, energy=False, updates=[], snapshot=False),
+            training.module,
+            device,
+            precision,
+            None,
+        )
         self.see: See = lambda name, tensor: None
         self._in_step = False  # and not in the validation that follows one
         self._now = ""  # the phase of the step
