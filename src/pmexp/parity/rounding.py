@@ -18,7 +18,7 @@ from pmexp.training.run import prepare
 RULE = (
     "The step is computed once more in float64, from a's weights, optimizer and random numbers and with a's "
     "dropout. Rounding explains the difference where b lies from that result at most twice as far as a does, "
-    "and half a unit in the last place of the largest number further; a distance is that of the element that is "
+    "and half a unit in the last place of the largest number further; a distance is that of the element "
     "furthest away. So a fault that is smaller than the error that rounding has already made in a is not "
     "told from it. Not judged is a tensor in which a itself is further away than a quarter of the largest "
     "number: the float64 step then is another computation, mostly one with other masks."
