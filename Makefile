@@ -20,8 +20,8 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard src/pmexp/packe
 	@$(PYTHON) -m pmexp.packed_dropout
 	@touch $@
 
-demo: $(INSTALLED) ## 20 training runs on real data, compared in a report
-	$(PYTHON) -m pmexp.train -m experiment=demo variant=baseline,pm-drop,no-cache,4bit seed=0,1,2,3,4
+demo: $(INSTALLED) ## 21 training runs on real data, compared in a report
+	$(PYTHON) -m pmexp.train -m experiment=demo
 	$(PYTHON) -m pmexp_analysis demo
 	@echo "Compare the runs in MLflow: make ui NAME=demo"
 

@@ -142,7 +142,8 @@ def _record_failure(config: RunConfig, error: Exception, capture_output: bool) -
         raise error
 
 
-def prepare(config: RunConfig) -> Prepared:
+def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepared:
+    """Builds all of a run. `foreign`: somebody's dropout in the place of the variant's."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.seed)
@@ -155,7 +156,7 @@ def prepare(config: RunConfig) -> Prepared:
     length, metrics = config.dataset.max_length, config.dataset.metrics
     train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
     few = train.batch(torch.arange(min(2, len(train))), EVALUATION).inputs if len(train) else None
-    replacement = apply_variant(model.module, config.variant, few)
+    replacement = apply_variant(model.module, config.variant, few, foreign)
     system.prepare(model.module)
     training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
     training.replacement = replacement
