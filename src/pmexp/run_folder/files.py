@@ -2,10 +2,14 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from pmexp.errors import UserError
+
+# Written under these names until they are whole: ours by process, what torch writes, and safetensors' own.
+_SCRATCH = re.compile(r"\..+\.\d+|.+\.partial|\.tmp\w{6}")
 
 
 def write_atomically(file: Path, text: str, private: bool = False) -> None:
@@ -25,6 +29,13 @@ def write_atomically(file: Path, text: str, private: bool = False) -> None:
     finally:
         scratch.unlink(missing_ok=True)
     sync_directory(file.parent)
+
+
+def remove_scratch(folder: Path) -> None:
+    """Removes what a killed process has left of files that it was writing; for who alone writes in `folder`."""
+    for file in folder.rglob("*"):
+        if _SCRATCH.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 def sync_directory(folder: Path) -> None:

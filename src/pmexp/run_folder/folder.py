@@ -25,7 +25,7 @@ from pmexp import logs
 from pmexp.errors import RunClaimed, UserError
 from pmexp.masking import masked
 from pmexp.run_folder.failure import Kind
-from pmexp.run_folder.files import damaged, read_object, write_atomically
+from pmexp.run_folder.files import damaged, read_object, remove_scratch, write_atomically
 
 HEARTBEAT_S = 10.0  # seconds between two
 _CLAIM_S = 1.0  # a look at the claim holds it for a moment: who wants it waits that long
@@ -153,6 +153,7 @@ class RunFolder:
                 "started": time.time(),
                 "attempt": self.owner().get("attempt", 0) + 1,
             }
+            remove_scratch(self.path)
             write_atomically(self._owner, json.dumps(owner) + "\n")
             self.failure.unlink(missing_ok=True)
             write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
