@@ -163,8 +163,22 @@ def main() -> int:
         return tally(drill, faults)
 
 
+def unsynced(calls: Sequence[Met]) -> list[Path]:
+    """Renamed files whose folder was not synced before a file of another folder was renamed, by one that relies
+    on it perhaps: without power the name is lost."""
+    found: list[Path] = []
+    waiting: list[Path] = []
+    for one in calls:
+        if one.call is Call.sync:
+            waiting = [file for file in waiting if file.parent != one.path]
+        elif one.call is Call.rename:
+            found += [file for file in waiting if file.parent != one.path.parent]
+            waiting = [file for file in waiting if file.parent == one.path.parent] + [one.path]
+    return found + waiting
+
+
 def tally(drill: Drill, faults: Sequence[Fault]) -> int:
-    """Injects the faults; 1 where a run was lost by one."""
+    """Injects the faults; 1 where a run was lost by one, or could be without power."""
     ended: dict[Call, Counter[str]] = {call: Counter() for call in Call}
     for fault in faults:
         try:
@@ -176,7 +190,9 @@ def tally(drill: Drill, faults: Sequence[Fault]) -> int:
         print(f"{call.name}: {_words(count)}")
     total = sum(ended.values(), Counter())
     print(f"all: {_words(total)}")
-    return 1 if total["lost"] else 0
+    for file in (names := unsynced(drill.calls)):
+        print(f"{file.name}: renamed, and its folder is not synced")
+    return 1 if total["lost"] or names else 0
 
 
 def _words(count: Counter[str]) -> str:

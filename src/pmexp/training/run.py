@@ -80,7 +80,9 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
     executes the run, and Interrupted after a stop signal.
     """
     refuse_changed_inputs([config])
-    if is_finished(RunFolder(config.folder)):
+    folder = RunFolder(config.folder)
+    if is_finished(folder):
+        folder.drop_resume_checkpoints()  # which a kill just after the summary leaves
         return
     if is_launcher(config):
         System(config.system)  # what this machine cannot execute is said before any process starts
