@@ -118,8 +118,8 @@ def test_what_was_journaled_after_the_checkpoint_is_there_once(
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "is_due", lambda _: next(looks) == 4)
         patch.setattr(Training, "_gradient", failing)
-        with pytest.raises(ConnectionError):
-            runs.train(*arguments)
+        code, _, err = runs.train(*arguments)
+    assert code == 1 and err == "error: ConnectionError: the drill's\n"
     (folder,) = runs.run_folders()
     assert json.loads((folder / "failure.json").read_text())["kind"] == "infrastructure"
     assert [step for step, metric, _ in deterministic(folder) if metric == "train/loss"] == list(range(1, 8))

@@ -25,7 +25,7 @@ from hydra_plugins.pmexp_launchers.submissions import Job
 from pmexp.command.compose import compose
 from pmexp.config import SHARDING, Part, RunConfig, SystemConfig
 from pmexp.errors import UserError
-from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
 from small_runs import TINY_VIT, Runs
@@ -271,7 +271,7 @@ def test_a_run_that_slurm_did_not_queue_again_is_submitted_until_it_is_done(
         if number == 5:
             folder.summary.write_text('{"status": "finished"}')
         else:
-            folder.fail(Kind.interrupted, "Preempted: SIGUSR2 at step 4 of 9")
+            folder.fail(FailureKind.interrupted, "Preempted: SIGUSR2 at step 4 of 9")
         return [Job(str(number), (run.run_id,), run.folder.parent / "slurm")]
 
     monkeypatch.setattr(slurm_commands, "queue", dict)
@@ -286,7 +286,7 @@ def test_equal_runs_of_two_names_have_a_job_and_an_outcome_each(
 ) -> None:
     failed, done = runs = [compose([f"name={name}", f"runs_dir={tmp_path}"]) for name in ("a", "b")]
     jobs = [Job(str(n), (run.run_id,), run.folder.parent / "slurm") for n, run in enumerate(runs)]
-    RunFolder(failed.folder).fail(Kind.code, "it broke")
+    RunFolder(failed.folder).fail(FailureKind.code, "it broke")
     done.folder.mkdir(parents=True)
     RunFolder(done.folder).summary.write_text('{"status": "finished"}')
     monkeypatch.setattr(slurm_commands, "queue", dict)

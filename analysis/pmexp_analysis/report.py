@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmexp.errors import UserError
+from pmexp.errors import MachineError, UserError
+from pmexp.run_folder.failure import FailureKind, kind_of
+from pmexp.run_folder.place import refuse_unusable
 from pmexp_analysis.sources.foreign import words
 
 if TYPE_CHECKING:
@@ -22,20 +24,26 @@ _FEW, _DRAWN = 12, 3  # of few tasks and systems three get figures, of more one:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report of one experiment; 0, or 2 with one line on stderr for input that cannot be used."""
+    """Write the report of one experiment; 0, or with one line on stderr 1 for a machine that fails, such as a
+    full disk, and 2 for input that cannot be used."""
     args = _parser().parse_args(arguments)
     try:
+        refuse_unusable(args.out / args.name, "--out")
         print(write_report(args))
         sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {words(str(error))}", file=sys.stderr)
-        return 2
+    except (UserError, MachineError) as error:
+        return _end(str(error), 2 if isinstance(error, UserError) else 1)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough; the files are written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"error: cannot use {error.filename}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        said = f"cannot use {error.filename or args.out / args.name}: {error.strerror or error}"
+        return _end(said, 1 if kind_of(error) is FailureKind.infrastructure else 2)
     return 0
+
+
+def _end(said: str, code: int) -> int:
+    print(f"error: {words(said)}", file=sys.stderr)
+    return code
 
 
 def write_report(args: argparse.Namespace) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pmexp.errors import UserError
 from pmexp.protocol import Axis
+from pmexp.run_folder.files import opened
 from pmexp_analysis.numbers.series import series_over
 from pmexp_analysis.sources.assemble import along
 from pmexp_analysis.sources.distinguish import distinguish
@@ -101,7 +102,8 @@ class _Answer(NamedTuple):
 
 def _read(file: Path) -> _Answer:
     try:
-        answer = json.loads(file.read_text(encoding="utf-8"))
+        with opened(file) as stream:
+            answer = json.loads(stream.read().decode("utf-8"))
         told = answer["labels"]
         labels = Labels(told["task"], told["system"], told["variant"], int(told["seed"]))
         budget = f"{answer['budget_bytes'] / 1e9:g} GB"

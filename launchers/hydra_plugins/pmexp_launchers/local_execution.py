@@ -13,7 +13,8 @@ from hydra_plugins.pmexp_launchers.processes import Worker
 from hydra_plugins.pmexp_launchers.progress import SweepProgress
 from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished
 from pmexp.config import RunConfig
-from pmexp.run_folder.failure import Kind
+from pmexp.errors import said_of
+from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
 
@@ -33,7 +34,7 @@ def execute(runs: Sequence[RunConfig], n_jobs: int, max_retries: int) -> dict[Pa
         try:
             while not execution.is_over():
                 execution.advance()
-        except KeyboardInterrupt:
+        except BaseException:  # else this process would wait at its end for those it has started
             execution.stop()
             raise
     return execution.outcomes
@@ -83,16 +84,21 @@ class _Execution:
             taken = {worker.slot for worker in self._workers.values()}
             slot = next(slot for slot in range(self._n_jobs) if slot not in taken)
             gpu = gpu_of(run, slot, self._gpus)
-            worker = Worker(run, slot, gpu)
+            try:
+                worker = Worker(run, slot, gpu)
+            except (EOFError, OSError) as error:
+                said = f"no process could be started for it ({said_of(error)})"
+                self._judge(run, Outcome(State.stale, said, kind=FailureKind.infrastructure))
+                return
             self._workers[worker.sentinel] = worker
             self._progress.started(run)
 
     def _judge(self, run: RunConfig, outcome: Outcome) -> None:
         name = self._progress.name_of(run.folder)
-        again = outcome.kind is Kind.infrastructure and self._retries[run.folder] < self._max_retries
+        again = outcome.kind is FailureKind.infrastructure and self._retries[run.folder] < self._max_retries
         if outcome.state is State.running:
             self._wait_for(run)
-        elif outcome.kind is Kind.interrupted:
+        elif outcome.kind is FailureKind.interrupted:
             self._progress.say(f"{name} {outcome.error}; it goes on")
             self._waiting.append(run)
         elif again:

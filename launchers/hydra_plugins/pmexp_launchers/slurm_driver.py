@@ -11,7 +11,7 @@ from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job
 from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished, recorded_outcome
 from pmexp.config import RunConfig
-from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State, state_of
 
@@ -73,7 +73,9 @@ class Driver:
     def _helps_to_retry(self, outcome: Outcome, folder: Path) -> bool:
         """An interrupted run has made a step at least, so that it cannot be submitted for ever."""
         left = self._retries[folder] < self._max_retries
-        return outcome.kind is Kind.interrupted or (outcome.kind is Kind.infrastructure and left)
+        return outcome.kind is FailureKind.interrupted or (
+            outcome.kind is FailureKind.infrastructure and left
+        )
 
     def _retry(self, outcomes: Mapping[Path, Outcome]) -> None:
         if not outcomes:
@@ -85,7 +87,7 @@ class Driver:
             return
         for folder, outcome in outcomes.items():
             then = "it goes on"
-            if outcome.kind is Kind.infrastructure:
+            if outcome.kind is FailureKind.infrastructure:
                 self._retries[folder] += 1
                 then = f"retry {self._retries[folder]} of {self._max_retries}"
             name = self._view.name_of(folder)
@@ -112,7 +114,7 @@ class Driver:
 def judged(run: RunConfig, job: Job) -> Outcome:
     """What became of a run whose job has left the queue; without a kind where somebody has cancelled it."""
     recorded = recorded_outcome(run)
-    if recorded and recorded.kind is not Kind.interrupted:
+    if recorded and recorded.kind is not FailureKind.interrupted:
         return recorded
     state = slurm_commands.end_state(job.job_id)
     where = f"job {job.job_id}, its output: {job.output}"
@@ -122,12 +124,12 @@ def judged(run: RunConfig, job: Job) -> Outcome:
         return recorded
     if state == "OUT_OF_MEMORY":
         said = f"the node's memory did not suffice; raise hydra.launcher.mem_gb ({where})"
-        return Outcome(State.stale, said, kind=Kind.code)
+        return Outcome(State.stale, said, kind=FailureKind.code)
     if not job.output.is_file():
         said = (
             f"job {job.job_id} ended as {state or 'unknown'} and left nothing in {job.folder}; runs_dir must "
             "be on a file system that the compute nodes share"
         )
-        return Outcome(State.failed, said, kind=Kind.infrastructure)
+        return Outcome(State.failed, said, kind=FailureKind.infrastructure)
     said = f"its job ended as {state or 'unknown'} and left no record ({where})"
-    return Outcome(State.stale, said, kind=Kind.infrastructure)
+    return Outcome(State.stale, said, kind=FailureKind.infrastructure)

@@ -24,7 +24,7 @@ from hydra_plugins.pmexp_launchers.sweep import is_finished
 from pmexp import logs
 from pmexp.config import RunConfig, from_dict
 from pmexp.errors import Interrupted, Preempted, RunClaimed, UserError, said_of
-from pmexp.run_folder.failure import Kind, kind_of
+from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.folder import RunFolder
 
 log = logging.getLogger("pmexp")
@@ -85,7 +85,7 @@ class SlurmJob:
             f"hydra.launcher.time_min={self.time_min}, or lower checkpoint.every_s"
         )
         for run in runs:
-            RunFolder(run.folder).fail(Kind.code, said)
+            RunFolder(run.folder).fail(FailureKind.code, said)
         log.error("%s", said)
         sys.exit(1)
 
@@ -101,7 +101,7 @@ def _execute(run: RunConfig) -> int:
         log.warning("%s", claimed)
     except UserError as error:
         log.error("%s", error)
-        RunFolder(run.folder).fail(Kind.code, str(error))
+        RunFolder(run.folder).fail(FailureKind.code, str(error))
         return 2
     except Interrupted:
         raise
@@ -110,7 +110,8 @@ def _execute(run: RunConfig) -> int:
         if is_out_of_memory(error) and not is_finished(run):
             with suppress(RunClaimed):  # by another rank that says the same
                 experiment.record_out_of_memory(run, said_of(error))
-        RunFolder(run.folder).fail(kind_of(error), said_of(error))
+        with suppress(OSError):  # a full disk: what the job printed says so, and the driver tries it again
+            RunFolder(run.folder).fail(kind_of(error), said_of(error))
         return 1
     return 0
 
@@ -127,7 +128,7 @@ def _execute_packed(runs: Sequence[RunConfig], n_jobs: int) -> None:
     for run in runs:
         outcome = outcomes[run.folder]
         if outcome.error:
-            RunFolder(run.folder).fail(outcome.kind or Kind.code, outcome.error)
+            RunFolder(run.folder).fail(outcome.kind or FailureKind.code, outcome.error)
 
 
 def _requeue(job_id: str) -> None:

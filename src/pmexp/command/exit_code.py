@@ -8,15 +8,17 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.command.schema import unknown_key
-from pmexp.errors import UserError
+from pmexp.errors import MachineError, UserError, said_of
 from pmexp.masking import masked
+from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.shown import printable
 
 _NOISE = ("object_type=", "reference_type=", "full_key:", "See https://", "To append to your config use")
 
 
 def exit_code(work: Callable[[], None], interrupted: str = "interrupted") -> int:
-    """Does the work of a command: 0 done, 2 bad input, 130 interrupted, the reason in one line on stderr."""
+    """Does the work of a command: 0 done, 1 the machine failed, 2 bad input, 130 interrupted, the reason in
+    one line on stderr."""
     try:
         work()
     except UserError as error:
@@ -25,6 +27,12 @@ def exit_code(work: Callable[[], None], interrupted: str = "interrupted") -> int
         return end(f"error: {UserError(explain(error))}", code=2)
     except KeyboardInterrupt:
         return end(interrupted, code=130)
+    except BrokenPipeError:  # who reads the output has seen enough
+        raise
+    except Exception as error:
+        if kind_of(error) is not FailureKind.infrastructure:
+            raise
+        return end(f"error: {error if isinstance(error, MachineError) else said_of(error)}", code=1)
     return 0
 
 

@@ -1,8 +1,11 @@
 """Small files that are there whole or not at all, and JSON that anybody may have written."""
 
+import errno
 import json
 import os
 import re
+import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ def write_atomically(file: Path, text: str, private: bool = False) -> None:
 
 
 def remove_scratch(folder: Path) -> None:
-    """Removes what a killed process has left of files that it was writing; for who alone writes in `folder`."""
+    """Removes what a killed process has left of files that it was writing; for its one writer."""
     for file in folder.rglob("*"):
         if _SCRATCH.fullmatch(file.name):
             file.unlink(missing_ok=True)
@@ -47,26 +50,41 @@ def sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
+def opened(file: Path) -> BufferedReader:
+    """Opens a regular file for reading. Raises UserError for another: a pipe would be waited for, a device
+    read without end; and OSError as `open` does."""
+    irregular = damaged(file, "it is no regular file")
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise irregular from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise irregular
+    return os.fdopen(descriptor, "rb")
+
+
 def read_object(file: Path, *keys: str) -> dict[str, Any]:
     """The JSON object in `file`, {} where there is none.
 
     Raises UserError for a file that is no regular one, cannot be read, or holds anything but a JSON object
     with `keys`.
     """
-    found = read_json(file)
-    if found is None:
+    content = read_json(file)
+    if content is None:
         return {}
-    if not isinstance(found, dict) or not all(key in found for key in keys):
+    if not isinstance(content, dict) or not all(key in content for key in keys):
         raise damaged(file, f"it has no {', '.join(keys) or 'object'} as JSON")
-    return found
+    return content
 
 
 def read_json(file: Path) -> Any:
     """What a JSON file holds; None where there is none. Raises UserError where it cannot be read."""
     try:
-        if file.exists() and not file.is_file():  # a pipe would be waited for
-            raise damaged(file, "it is no regular file")
-        return json.loads(file.read_text(encoding="utf-8"))
+        with opened(file) as stream:
+            return json.loads(stream.read().decode("utf-8"))
     except FileNotFoundError:  # or removed since somebody looked
         return None
     except OSError as error:

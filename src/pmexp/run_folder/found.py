@@ -16,6 +16,7 @@ import yaml
 
 from pmexp.errors import UserError, first_line
 from pmexp.masking import masked
+from pmexp.run_folder.files import opened
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import digest_of
 from pmexp.run_folder.journal_lines import RunProgress, progress_of, read_curve
@@ -54,11 +55,8 @@ class FoundRun:
 
     @cached_property
     def progress(self) -> RunProgress:
-        """By the end of its journal; none where that cannot be read."""
-        try:
-            return progress_of(RunFolder(self.path).journal)
-        except OSError:
-            return RunProgress()
+        """Says how far it has come, by the end of its journal."""
+        return progress_of(RunFolder(self.path).journal)
 
     @cached_property
     def seconds(self) -> float:
@@ -113,7 +111,7 @@ def read_run(path: Path, planned: PlannedRun | None = None) -> FoundRun:
 
 def _read(folder: RunFolder, labels: Mapping[str, Label], settings: Mapping[str, Any]) -> FoundRun:
     name = folder.path.name
-    if folder.is_finished():
+    if folder.summary.exists():
         summary = read_summary(folder.summary)
         damage = _label_damage(folder, summary, labels) or _journal_damage(folder, summary)
         state = State.failed if damage else State.oom if summary.status == "oom" else State.finished
@@ -148,8 +146,10 @@ def _journal_damage(folder: RunFolder, summary: Summary) -> str:
             return first_line(error)
         return ""
     try:
-        with folder.journal.open("rb") as stream:
+        with opened(folder.journal) as stream:
             now = digest_of(stream)
+    except UserError as error:
+        return f"{first_line(error)}; {_ANEW}"
     except OSError as error:
         return f"{folder.journal} cannot be read: {error.strerror}; {_ANEW}"
     if now == summary.journal:
@@ -165,7 +165,8 @@ _ANEW = "its values are not to be trusted, so remove the run's folder and run it
 def _configured_labels(folder: RunFolder) -> tuple[dict[str, Label], str]:
     """The labels of a run that is in no plan, and what is wrong where it has none."""
     try:
-        config = yaml.load((folder.path / "config.yaml").read_text(encoding="utf-8"), Loader=_YAML)
+        with opened(folder.path / "config.yaml") as stream:
+            config = yaml.load(stream.read().decode("utf-8"), Loader=_YAML)
         names = {group: config[group]["name"] for group in ("model", "dataset", "variant", "system")}
         task = f"{names['model']}/{names['dataset']}"
         return labels_in({"task": task, "seed": config["seed"], **names}), ""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _LOCK_SECONDS, _POLL_SECONDS = 300.0, 0.2
-_SQLITE = "sqlite:///"
+SQLITE = "sqlite:///"
 # A tracker that does not answer is asked again by the mirror, so that nothing below it needs patience.
 _IMPATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -43,6 +43,24 @@ def reason(error: BaseException) -> str:
     return said_of(error)
 
 
+def mlflow_uri(uri: str) -> str:
+    """Spells a tracker's address for MLflow: as a URL, where ours names a database's file as it is."""
+    if not uri.startswith(SQLITE):
+        return uri
+    from sqlalchemy import URL
+
+    url = URL.create("sqlite", database=uri.removeprefix(SQLITE))
+    if url.render_as_string() == uri:
+        return uri
+    # Under the driver's own name, as MLflow makes folders of what it reads undecoded behind sqlite:///.
+    return url.set(drivername="sqlite+pysqlite").render_as_string()
+
+
+def file_of(uri: str) -> Path | None:
+    """The file of a sqlite database; None for a server."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
 class OpenExperiment:
     """A client of a tracker and the id of one experiment.
 
@@ -59,7 +77,7 @@ class OpenExperiment:
         from mlflow import MlflowClient
 
         self.name, self.runs_dir = name, runs_dir
-        self._file = Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+        self._file = file_of(uri)
         if self._file and not runs_dir and not self._file.is_file():
             raise UserError(f"there is no database at {uri}")
         if self._file:
@@ -67,7 +85,8 @@ class OpenExperiment:
         with self._locked():
             if self._file:
                 create_database(self._file)
-                uri = _SQLITE + _path_of_its_own(self._file)
+                uri = SQLITE + _path_of_its_own(self._file)
+            uri = mlflow_uri(uri)
             self.client: MlflowClient = MlflowClient(tracking_uri=uri, registry_uri=uri)
             found = self._find()
             if found is None and runs_dir is None:
@@ -136,7 +155,8 @@ def create_database(file: Path) -> None:
     for left in file.parent.glob(f"{prefix}*"):  # of a process that was killed; whoever is here has the lock
         left.unlink()
     try:
-        MlflowClient(tracking_uri=f"{_SQLITE}{aside}", registry_uri=f"{_SQLITE}{aside}")
+        uri = mlflow_uri(f"{SQLITE}{aside}")
+        MlflowClient(tracking_uri=uri, registry_uri=uri)
         aside.replace(file)
     finally:
         aside.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from pmexp.errors import UserError
-from pmexp.tracking.database import OpenExperiment, reason, silence_mlflow
+from pmexp.tracking.database import SQLITE, OpenExperiment, file_of, mlflow_uri, reason, silence_mlflow
 from pmexp.tracking.view import VIEW, VIEW_TAG
 
 _HOST = "127.0.0.1"  # this machine alone
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     silence_mlflow()
     try:
-        uri = f"sqlite:///{Path(args.runs_dir).resolve()}/mlflow.db"
+        uri = f"{SQLITE}{Path(args.runs_dir).expanduser().resolve()}/mlflow.db"
         page = _page(uri, args.name)
         _check_port(args.port)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _page(uri: str, name: str | None) -> str:
     """Where the experiment is, behind the server's address; without a name the list of all."""
     if not name:
-        if not Path(uri.removeprefix("sqlite:///")).is_file():
+        file = file_of(uri)
+        if file and not file.is_file():
             raise UserError(f"there is no database at {uri}; start a run, or name its folder by --runs-dir")
         return "#/experiments"
     try:
@@ -79,7 +80,7 @@ def _check_port(port: int) -> None:
 def _server(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """MLflow's server when it answers; all of its processes end with the block."""
     command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri,
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", mlflow_uri(uri),
         "--host", _HOST, "--port", str(port), "--workers", "1",
     ]  # fmt: skip
     with tempfile.TemporaryFile() as log:

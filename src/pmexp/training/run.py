@@ -5,7 +5,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
-from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, said_of
+from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, UserError, said_of
 from pmexp.measure.compiled import compiled_parts
 from pmexp.measure.environment import environment
 from pmexp.measure.gradient_check import gradient_error
@@ -32,6 +32,7 @@ from pmexp.models.examples import EVALUATION, IGNORED
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
+from pmexp.run_folder.place import refuse_unusable
 from pmexp.systems import alarm
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
@@ -75,10 +76,13 @@ class Prepared:
 def run(config: RunConfig, capture_output: bool = False) -> None:
     """Executes one run unless it is finished already. `capture_output` sends all output to the run's log.
 
-    Raises UserError before anything is written, also where the data or the pretrained weights have changed
-    since the run was finished or wrote its checkpoint; RunClaimed (one of them) where another process
-    executes the run, and Interrupted after a stop signal.
+    Raises UserError before anything is written, also where nothing can be written, or the data or the
+    pretrained weights have changed since the run was finished or wrote its checkpoint; MachineError where the
+    disk is full; RunClaimed (a UserError) where another process executes the run, and Interrupted after a
+    stop signal.
     """
+    if not RunFolder(config.folder).is_finished():
+        refuse_unusable(config.folder, "runs_dir")
     refuse_changed_inputs([config])
     folder = RunFolder(config.folder)
     if is_finished(folder):
@@ -106,9 +110,13 @@ def _executed(config: RunConfig, capture_output: bool) -> None:
             prepared = prepare(config)
             refuse_other_inputs(config, prepared.inputs)
             prepared.training.instruments = _instruments(config, prepared.training)
+        except UserError:
+            raise
         except Exception as error:
-            if not is_out_of_memory(error) or config.system.processes > 1:
+            if config.system.processes > 1:  # whoever has started them puts it on record
                 raise
+            if not is_out_of_memory(error):
+                _record_failure(config, error, capture_output)
             record_out_of_memory(config, said_of(error), capture_output)
             return
         recorder = Recorder(config, prepared.training.ranks)
@@ -123,10 +131,15 @@ def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = Fa
     recorder = Recorder(config, Ranks())
     with recorder.turn(capture_output) as ours:
         if ours:
-            with recorder.recorded():
-                recorder.open(keep_bytes=0)
-                record_start(recorder.folder, resumed_at=0)
-                recorder.out_of_memory(said)
+            recorder.open(keep_bytes=0)
+            record_start(recorder.folder, resumed_at=0)
+            recorder.out_of_memory(said)
+
+
+def _record_failure(config: RunConfig, error: Exception, capture_output: bool) -> NoReturn:
+    """Puts on record why a run could not be built, and raises it."""
+    with Recorder(config, Ranks()).turn(capture_output):
+        raise error
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -166,28 +179,27 @@ def _recorded(config: RunConfig, recorder: Recorder, prepared: Prepared, stop: l
     peak = PeakMemory(training.system.device)
     told: dict[str, Any] = {"gradient_check": "the run ended before"}
     recorder.description = _description(prepared, peak, told)
-    with recorder.recorded():
-        checkpoints = Checkpoints(recorder.folder, config.checkpoint, training.ranks, training.system.device)
-        resumed = checkpoints.load()
-        recorder.open(resumed[1].journal_bytes if resumed else 0)
-        if resumed:
-            state, _ = resumed
-            training.restore(state["training"])
-            peak.reached(state["peak_bytes"])
-            log.info("resumed at step %d of %d", training.progress.step, training.total_steps)
-        if training.ranks.is_first:
-            record_start(recorder.folder, training.progress.step, prepared.inputs)
-        checked, told["gradient_check"] = _gradient_check(config, prepared)
-        if not resumed:
-            recorder.journal.write(0, {"progress/steps_total": training.total_steps} | checked)
-        peak.restart()
-        _train(training, recorder, checkpoints, peak, stop)
-        tested = _test(prepared, config, recorder.folder)
-        recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
-        checkpoints.wait()
-        final = _final(config, recorder.journal, training)
-        told |= not_held(final)
-        recorder.finish(final)
+    checkpoints = Checkpoints(recorder.folder, config.checkpoint, training.ranks, training.system.device)
+    resumed = checkpoints.load()
+    recorder.open(resumed[1].journal_bytes if resumed else 0)
+    if resumed:
+        state, _ = resumed
+        training.restore(state["training"])
+        peak.reached(state["peak_bytes"])
+        log.info("resumed at step %d of %d", training.progress.step, training.total_steps)
+    if training.ranks.is_first:
+        record_start(recorder.folder, training.progress.step, prepared.inputs)
+    checked, told["gradient_check"] = _gradient_check(config, prepared)
+    if not resumed:
+        recorder.journal.write(0, {"progress/steps_total": training.total_steps} | checked)
+    peak.restart()
+    _train(training, recorder, checkpoints, peak, stop)
+    tested = _test(prepared, config, recorder.folder)
+    recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
+    checkpoints.wait()
+    final = _final(config, recorder.journal, training)
+    told |= not_held(final)
+    recorder.finish(final)
 
 
 def _description(prepared: Prepared, peak: PeakMemory, told: Mapping[str, Any]) -> Description:
