@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from faulty_calls import NO_FAULT, Call, Fault, Met, What, arm, build, faults_at, met
+from faulty_calls import NO_FAULT, Call, Fault, Met, What, arm, build, faults_at, met, unsynced
 from hydra_plugins.pmexp_launchers import processes
 from hydra_plugins.pmexp_launchers.sweep import Outcome, write_plan
 from pmexp.command.compose import compose
@@ -49,13 +49,23 @@ class Attempt:
 class Drill:
     """Runs of one configuration, each forked from this process and in a folder of its own."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, resumes: bool) -> None:
+        """Finds the calls of a run left alone, or, with `resumes`, of one that goes on where another was killed
+        while it wrote its last checkpoint."""
         self._scratch = scratch
+        self._begun: Path | None = None
         self._alone = compose([*RUN, *HOW, f"runs_dir={scratch / 'alone'}"])
         self._other = replace(self._alone, seed=self._alone.seed + 1)  # a report needs a finished run
         training_run.run(self._other)  # here, so that what each run finds imported and cached is there once
         self.calls = self._attempt(self._alone).calls
         assert_finished(self._alone)
+        if resumes:
+            writes = [one.path.name for one in self.calls if one.call is Call.write]
+            number = writes.index("step-00000003.partial") + 1
+            begun = replace(self._alone, runs_dir=str(scratch / "begun"))
+            self._attempt(begun, Fault(Call.write, number, What.torn, 0))
+            self._begun = begun.folder
+            self.calls = self._attempt(self._fresh()).calls
 
     def faults(self, first: int | None = None) -> list[Fault]:
         """All that the calls of each kind can meet, or that the first so many can."""
@@ -75,12 +85,7 @@ class Drill:
     def inject(self, fault: Fault) -> str:
         """Returns how a run ended that met a fault: "finished", "failed" or "killed". Raises AssertionError where
         it, or the run after it, is not what it has to be."""
-        run, other = (
-            replace(each, runs_dir=str(self._scratch / "hurt")) for each in (self._alone, self._other)
-        )
-        shutil.rmtree(run.runs_dir, ignore_errors=True)
-        shutil.copytree(self._other.folder, other.folder)
-        write_plan([run, other])
+        run = self._fresh()
         hurt = self._attempt(run, fault)
         assert any(one.was_hurt for one in hurt.calls), "the fault was not met"
         assert "Traceback" not in hurt.output, hurt.output
@@ -91,6 +96,17 @@ class Drill:
         assert_same_summary(run.folder, self._alone.folder)
         assert_same_files(run.folder, self._alone.folder)
         return ended
+
+    def _fresh(self) -> RunConfig:
+        """A run that nobody has gone on with, in an experiment with a finished one."""
+        each = self._alone, self._other
+        run, other = (replace(one, runs_dir=str(self._scratch / "hurt")) for one in each)
+        shutil.rmtree(run.runs_dir, ignore_errors=True)
+        shutil.copytree(self._other.folder, other.folder)
+        if self._begun:
+            shutil.copytree(self._begun, run.folder)
+        write_plan([run, other])
+        return run
 
     def _attempt(self, run: RunConfig, fault: Fault = NO_FAULT) -> Attempt:
         """One process of a run, as a sweep has it but for the fault."""
@@ -146,39 +162,41 @@ def state_of(run: RunConfig) -> State:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--first", type=int, help="of each kind of call only so many")
-    parser.add_argument("--sample", type=int, help="so many of the faults, drawn by chance")
+    parser.add_argument("--sample", type=int, help="so many of the faults, of each kind of call alike")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--only", default="", help="faults whose description holds this, e.g. 'rename 3 '")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         if "faulty_calls" not in os.environ.get("LD_PRELOAD", ""):
-            environment = os.environ | {"LD_PRELOAD": str(build(scratch))}
+            no_git = {"GIT_DIR": "/dev/null"}  # somebody may work on the source meanwhile
+            environment = os.environ | no_git | {"LD_PRELOAD": str(build(scratch))}
             return os.spawnve(os.P_WAIT, sys.executable, [sys.executable, *sys.argv], environment)
-        drill = Drill(scratch)
-        faults = [fault for fault in drill.faults(arguments.first) if arguments.only in f"{fault} "]
-        if arguments.sample:
-            print(f"seed {arguments.seed}")
-            faults = random.Random(arguments.seed).sample(faults, arguments.sample)
-        return tally(drill, faults)
+        wrong = 0
+        for resumes in (False, True):
+            (scratch / str(resumes)).mkdir()
+            drill = Drill(scratch / str(resumes), resumes)
+            faults = [fault for fault in drill.faults(arguments.first) if arguments.only in f"{fault} "]
+            if arguments.sample:
+                faults = sample(faults, arguments.sample // 2, random.Random(arguments.seed))
+            print(f"a run that {'goes on from a checkpoint' if resumes else 'begins'}, seed {arguments.seed}")
+            wrong += tally(drill, faults)
+        return 1 if wrong else 0
 
 
-def unsynced(calls: Sequence[Met]) -> list[Path]:
-    """Renamed files whose folder was not synced before a file of another folder was renamed, by one that relies
-    on it perhaps: without power the name is lost."""
-    found: list[Path] = []
-    waiting: list[Path] = []
-    for one in calls:
-        if one.call is Call.sync:
-            waiting = [file for file in waiting if file.parent != one.path]
-        elif one.call is Call.rename:
-            found += [file for file in waiting if file.parent != one.path.parent]
-            waiting = [file for file in waiting if file.parent == one.path.parent] + [one.path]
-    return found + waiting
+def sample(faults: list[Fault], size: int, chance: random.Random) -> list[Fault]:
+    """Some of the faults, spread over the kinds of calls."""
+    chance.shuffle(faults)
+    count: Counter[Call] = Counter()
+    turn = {}
+    for fault in faults:
+        turn[fault] = count[fault.call]
+        count[fault.call] += 1
+    return sorted(faults, key=turn.__getitem__)[:size]
 
 
 def tally(drill: Drill, faults: Sequence[Fault]) -> int:
-    """Injects the faults; 1 where a run was lost by one, or could be without power."""
+    """Injects the faults and returns how many runs were lost by one, or could be without power."""
     ended: dict[Call, Counter[str]] = {call: Counter() for call in Call}
     for fault in faults:
         try:
@@ -192,7 +210,7 @@ def tally(drill: Drill, faults: Sequence[Fault]) -> int:
     print(f"all: {_words(total)}")
     for file in (names := unsynced(drill.calls)):
         print(f"{file.name}: renamed, and its folder is not synced")
-    return 1 if total["lost"] or names else 0
+    return total["lost"] + len(names)
 
 
 def _words(count: Counter[str]) -> str:

@@ -82,6 +82,20 @@ def met(trace: Path) -> list[Met]:
     return [Met(Call[name], was_hurt == "1", Path(path)) for name, was_hurt, path in lines]
 
 
+def unsynced(calls: list[Met]) -> list[Path]:
+    """Renamed files whose folder was not synced before a file of another folder was renamed, by one that relies
+    on it perhaps: without power the name is lost."""
+    found: list[Path] = []
+    waiting: list[Path] = []
+    for one in calls:
+        if one.call is Call.sync:
+            waiting = [file for file in waiting if file.parent != one.path]
+        elif one.call is Call.rename:
+            found += [file for file in waiting if file.parent != one.path.parent]
+            waiting = [file for file in waiting if file.parent == one.path.parent] + [one.path]
+    return found + waiting
+
+
 def faults_at(call: Call, number: int) -> list[Fault]:
     """Every fault that one call can meet."""
     each = [Fault(call, number, What.kills, 0)]
