@@ -48,8 +48,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 def options(script: str) -> dict[str, str]:
-    found = re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", script, re.MULTILINE)
-    return dict(found)
+    directives = re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", script, re.MULTILINE)
+    return dict(directives)
 
 
 def test_a_dry_run_says_what_is_to_do_and_writes_nothing(runs: Runs, slurm: FakeSlurm) -> None:
@@ -224,13 +224,15 @@ def test_two_drivers_at_once_submit_a_run_once(
 
     monkeypatch.setattr(slurm_commands, "queue", queue_then_meet)
     run = compose([*TINY_VIT, "system.device=cpu", f"runs_dir={runs.folder}"])
-    found: list[list[Job]] = []
-    both = [threading.Thread(target=lambda: found.append(SlurmLauncher()._jobs_of([run]))) for _ in range(2)]
+    submitted: list[list[Job]] = []
+    both = [
+        threading.Thread(target=lambda: submitted.append(SlurmLauncher()._jobs_of([run]))) for _ in range(2)
+    ]
     for driver in both:
         driver.start()
     for driver in both:
         driver.join()
-    assert [job.job_id for jobs in found for job in jobs] == ["1", "1"] and len(slurm.scripts()) == 1
+    assert [job.job_id for jobs in submitted for job in jobs] == ["1", "1"] and len(slurm.scripts()) == 1
 
 
 @pytest.mark.parametrize(

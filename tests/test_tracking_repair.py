@@ -103,9 +103,9 @@ def test_every_kind_of_disagreement(tmp_path: Path, database: Database) -> None:
     assert said.pop(tagged.folder.path.name) == "2 tags set"
     assert said.pop(bare.folder.path.name) == "config.yaml attached, summary.json attached"
     assert said == {}
-    found = mlflow_runs(file)
-    assert set(ids.values()) - set(found) == {ids[doubled.folder.path.name]}
-    assert {status for _, status in found.values()} == {"FINISHED"}
+    runs = mlflow_runs(file)
+    assert set(ids.values()) - set(runs) == {ids[doubled.folder.path.name]}
+    assert {status for _, status in runs.values()} == {"FINISHED"}
 
 
 def test_runs_that_were_moved_with_their_database(tmp_path: Path, database: Database) -> None:

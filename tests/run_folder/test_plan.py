@@ -36,9 +36,9 @@ def test_a_damaged_plan_is_mended_as_its_message_says(content: str, how: str, tm
 
 def test_a_plan_that_has_them_all_is_left_alone(tmp_path: Path) -> None:
     add_to_plan(tmp_path, planned(0, 1))
-    before = (tmp_path / "plan.json").stat()
+    before = (tmp_path / "plan.json").stat().st_mtime_ns
     add_to_plan(tmp_path, planned(1))
-    assert (tmp_path / "plan.json").stat() == before
+    assert (tmp_path / "plan.json").stat().st_mtime_ns == before
     add_to_plan(tmp_path, planned(2))
     assert list(read_plan(tmp_path)) == ["run-0", "run-1", "run-2"]
     drop_from_plan(tmp_path, "run-1")

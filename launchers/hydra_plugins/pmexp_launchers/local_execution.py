@@ -23,8 +23,8 @@ _GPUS_OF_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 def execute(runs: Sequence[RunConfig], n_jobs: int, max_retries: int) -> dict[Path, Outcome]:
-    """The outcome of each run by its folder. Ctrl-C, SIGTERM or SIGUSR2 lets the running ones write their
-    checkpoints, then raises KeyboardInterrupt with the signal's name.
+    """Returns the outcome of each run by its folder. Ctrl-C, SIGTERM or SIGUSR2 lets the running ones write
+    their checkpoints, then raises KeyboardInterrupt with the signal's name.
 
     A run that a stop signal of its own ended goes on at once; one that the machine failed is tried again
     `max_retries` times; one that another process executes is waited for.
@@ -41,6 +41,8 @@ def execute(runs: Sequence[RunConfig], n_jobs: int, max_retries: int) -> dict[Pa
 
 
 class _Execution:
+    """Starts, watches and judges the workers of one sweep."""
+
     def __init__(
         self, runs: Sequence[RunConfig], n_jobs: int, max_retries: int, progress: SweepProgress
     ) -> None:
@@ -127,8 +129,8 @@ def visible_gpus() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
-    found = list(_GPUS_OF_DRIVER.iterdir()) if _GPUS_OF_DRIVER.is_dir() else []
-    return [str(index) for index in range(len(found))]
+    gpus = list(_GPUS_OF_DRIVER.iterdir()) if _GPUS_OF_DRIVER.is_dir() else []
+    return [str(index) for index in range(len(gpus))]
 
 
 def gpu_of(run: RunConfig, slot: int, gpus: Sequence[str]) -> str | None:

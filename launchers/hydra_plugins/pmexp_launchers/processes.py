@@ -74,7 +74,7 @@ class Worker:
 
     @property
     def sentinel(self) -> int:
-        """Ready for multiprocessing.connection.wait when the process has ended."""
+        """A handle that multiprocessing.connection.wait finds ready when the process has ended."""
         return self._process.sentinel
 
     @property
@@ -155,7 +155,7 @@ def _failed(error: Exception) -> Outcome:
 
 
 def _stop_with_driver() -> None:
-    """A run whose driver is gone, killed perhaps, ends with a checkpoint: the next driver goes on with it."""
+    """Ends a run whose driver is gone, killed perhaps, with a checkpoint: the next driver goes on with it."""
     driver = multiprocessing.parent_process()
     assert driver is not None
     wait([driver.sentinel])

@@ -20,7 +20,7 @@ Submit = Callable[[Sequence[RunConfig]], Sequence[Job]]
 
 
 class Driver:
-    """`submit` gives each of some runs a job: a new one, or one that it has in the queue already."""
+    """Follows the jobs of a sweep. `submit` gives each of some runs a job: a new one, or the one it has."""
 
     def __init__(
         self, runs: Sequence[RunConfig], submit: Submit, max_retries: int, poll_s: float, view: QueueView
@@ -28,7 +28,7 @@ class Driver:
         self.outcomes: dict[Path, Outcome] = {}  # this and what follows by the run's folder
         self._runs = {run.folder: run for run in runs}
         self._submit, self._max_retries, self._poll_s, self._view = submit, max_retries, poll_s, view
-        self._jobs: dict[Path, Job] = {}  # of each run without outcome
+        self._jobs: dict[Path, Job] = {}  # the job of each run without outcome
         self._polls_gone: Counter[str] = Counter()  # by job
         self._retries: Counter[Path] = Counter()
         self._held: set[str] = set()  # jobs that were named
@@ -71,7 +71,8 @@ class Driver:
         self._view.show(waited_for, queue)
 
     def _helps_to_retry(self, outcome: Outcome, folder: Path) -> bool:
-        """An interrupted run has made a step at least, so that it cannot be submitted for ever."""
+        """Whether another try may help. An interrupted run has made a step at least, so that it cannot be
+        submitted for ever."""
         left = self._retries[folder] < self._max_retries
         return outcome.kind is FailureKind.interrupted or (
             outcome.kind is FailureKind.infrastructure and left
@@ -94,7 +95,7 @@ class Driver:
             self._view.say(f"{name} {outcome.state.value}: {outcome.error}; {then}")
 
     def _name_held(self, queue: Mapping[str, QueuedJob]) -> None:
-        """A job that SLURM holds waits for a person."""
+        """Names the jobs that SLURM holds: they wait for a person."""
         for job in {job.job_id for job in self._jobs.values()} & queue.keys() - self._held:
             if "held" in queue[job].reason.lower():
                 self._held.add(job)
@@ -103,7 +104,7 @@ class Driver:
                 )
 
     def _is_executed(self, folder: Path) -> bool:
-        """By another job or process than the one that is gone."""
+        """Whether another job or process than the one that is gone executes the run."""
         return state_of(RunFolder(folder)) is State.running
 
     def _end(self, folder: Path, outcome: Outcome) -> None:

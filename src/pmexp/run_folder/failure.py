@@ -57,9 +57,11 @@ _MACHINE_WORDS = (
 class FailureKind(Enum):
     """Says who has to act after a run without a result; finished and out of memory are results."""
 
-    interrupted = "interrupted"  # by a stop signal, with a checkpoint: it goes on
-    infrastructure = "infrastructure"  # killed, node or disk or network gone: tried again, up to a cap
-    code = "code"  # would fail again
+    interrupted = "interrupted"  # a stop signal ended it, with a checkpoint: it goes on
+    infrastructure = (
+        "infrastructure"  # killed, or node, disk or network failed: it is tried again, up to a cap
+    )
+    code = "code"  # it would fail again
 
 
 def kind_of(error: BaseException) -> FailureKind:

@@ -16,9 +16,9 @@ _SCRATCH = re.compile(r"\..+\.\d+|.+\.partial|\.tmp\w{6}")
 
 
 def write_atomically(file: Path, text: str, private: bool = False) -> None:
-    """The file holds all of the old text or all of the new, whatever happens in between, power included.
+    """Makes the file hold all of the old text or all of the new, whatever happens in between, power included.
 
-    private: for its owner's eyes alone.
+    private: whether only its owner may read it.
     """
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)
@@ -81,7 +81,7 @@ def read_object(file: Path, *keys: str) -> dict[str, Any]:
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds; None where there is none. Raises UserError where it cannot be read."""
+    """Reads what a JSON file holds; None where there is none. Raises UserError where it cannot be read."""
     try:
         with opened(file) as stream:
             return json.loads(stream.read().decode("utf-8"))

@@ -66,7 +66,7 @@ class RunFolder:
         return failure
 
     def owner(self) -> dict[str, Any]:
-        """Who began the last try: host, pid, started (seconds since 1970), attempt; {} before the first."""
+        """Says who began the last try: host, pid, started (seconds since 1970), attempt; {} before it."""
         owner = read_object(self._owner, "host", "pid", "started")
         if not owner:
             return {}
@@ -146,11 +146,10 @@ class RunFolder:
 
     @contextmanager
     def opened(self, config: Mapping[str, Any], capture_output: bool = False) -> Iterator[None]:
-        """For who has claimed it: writes the configuration and who runs it, and logs to log.txt as well.
+        """Writes, for who has claimed it, the configuration and who runs it, and logs to log.txt as well.
 
         With `capture_output` log.txt gets all that this process prints from now on, to its end.
         """
-        self.failure.unlink(missing_ok=True)  # of the try before, and whatever becomes of this one
         for folder in (self.checkpoints, self.artifacts):
             folder.mkdir(exist_ok=True)
         handler = logs.file_handler(self.log)
@@ -177,7 +176,7 @@ class RunFolder:
 
     @contextmanager
     def joined(self, rank: int) -> Iterator[None]:
-        """For a rank other than 0, when rank 0 has opened the folder: its output gets a file of its own."""
+        """Gives the output of a rank other than 0 a file of its own, once rank 0 has opened the folder."""
         self.log = self.path / f"rank{rank}.txt"
         _redirect_output(self.log)
         yield

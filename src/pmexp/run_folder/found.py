@@ -36,7 +36,7 @@ class FoundRun:
     path: Path
     state: State
     labels: Mapping[str, Label] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of its summary, else of its plan
+    settings: Mapping[str, Any] = field(default_factory=dict)  # as its summary has them, else its plan
     summary: Summary | None = None
     failure: Mapping[str, Any] = field(default_factory=dict)  # status, kind, error, log
     owner: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class FoundRun:
 
     @cached_property
     def seconds(self) -> float:
-        """From its last start to its end, for one that runs to now; NaN where it is not known."""
+        """Time from its last start to its end, for one that runs to now; NaN where it is not known."""
         folder = RunFolder(self.path)
         if self.state is State.running:
             end = time.time()
@@ -139,7 +139,7 @@ def _label_damage(folder: RunFolder, summary: Summary, planned: Mapping[str, Lab
 
 def _journal_damage(folder: RunFolder, summary: Summary) -> str:
     """How the journal differs from the one that the run ended with; empty where it does not."""
-    if summary.journal is None:  # of an earlier version
+    if summary.journal is None:  # an earlier version wrote it
         try:
             read_curve(folder.journal)
         except UserError as error:

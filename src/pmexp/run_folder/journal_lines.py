@@ -173,8 +173,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return parsed if _is_line(parsed) else None
 
 
-_LARGEST = 2**63  # of steps and seconds
-_FLOAT = 1.7976931348623157e308  # what float64 holds; NaN and infinities, for which JSON has no words, do not
+_LARGEST = 2**63  # no step and no time in seconds is larger
+_FLOAT = 1.7976931348623157e308  # the largest finite float64: JSON has no words for NaN and infinities
 
 
 def _is_line(parsed: Any) -> bool:

@@ -23,6 +23,8 @@ _LARGEST_SEED = 2**63
 
 @dataclass(frozen=True)
 class PlannedRun:
+    """A run that an experiment shall have, as plan.json names it."""
+
     run_id: str
     labels: Mapping[str, Label]
     settings: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value

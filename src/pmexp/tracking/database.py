@@ -28,7 +28,7 @@ _seen: dict[Path, list[int]] = {}  # inodes of each database file that this proc
 
 
 def silence_mlflow() -> None:
-    """No telemetry and no chatter; to be called before mlflow is imported."""
+    """Turns off telemetry and chatter; to be called before mlflow is imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # it logs a traceback of each failed call
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -62,7 +62,7 @@ def file_of(uri: str) -> Path | None:
 
 
 class OpenExperiment:
-    """A client of a tracker and the id of one experiment.
+    """Holds a client of a tracker and the id of one experiment.
 
     No global state of mlflow is set. What is missing is made where `runs_dir` is given: a sqlite database,
     whose experiments keep their files beside the runs, and the experiment.
@@ -88,11 +88,11 @@ class OpenExperiment:
                 uri = SQLITE + _path_of_its_own(self._file)
             uri = mlflow_uri(uri)
             self.client: MlflowClient = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            found = self._find()
-            if found is None and runs_dir is None:
+            known = self._find()
+            if known is None and runs_dir is None:
                 there = ", ".join(sorted(each.name for each in self.client.search_experiments()))
                 raise UserError(f"there is no experiment {name!r} at {uri}; there are: {there}")
-            self.id = found or self._create()
+            self.id = known or self._create()
 
     def takes_files(self, place: str) -> bool:
         """Whether a run whose artifacts lie in `place` can get more: not where the runs were moved since.
@@ -107,7 +107,7 @@ class OpenExperiment:
 
     @contextmanager
     def writing(self) -> Iterator["MlflowClient"]:
-        """The client, for whoever writes: one process at a time where the tracker is a sqlite file.
+        """Lends the client to whoever writes: one process at a time where the tracker is a sqlite file.
 
         SQLite alone gives up on a database that many write.
         """
@@ -120,13 +120,13 @@ class OpenExperiment:
         return FileLock(f"{self._file}.lock", timeout=_LOCK_SECONDS, poll_interval=_POLL_SECONDS)
 
     def _find(self) -> str | None:
-        found = self.client.get_experiment_by_name(self.name)
-        if found and found.lifecycle_stage == "deleted":
+        experiment = self.client.get_experiment_by_name(self.name)
+        if experiment and experiment.lifecycle_stage == "deleted":
             raise UserError(
                 f"name: experiment {self.name!r} was deleted in MLflow; restore it (mlflow experiments "
-                f"restore --experiment-id {found.experiment_id}) or choose another name"
+                f"restore --experiment-id {experiment.experiment_id}) or choose another name"
             )
-        return str(found.experiment_id) if found else None
+        return str(experiment.experiment_id) if experiment else None
 
     def _create(self) -> str:
         assert self.runs_dir
@@ -134,8 +134,8 @@ class OpenExperiment:
         try:
             return str(self.client.create_experiment(self.name, **options))
         except Exception:
-            if found := self._find():  # another process was quicker
-                return found
+            if made := self._find():  # another process was quicker
+                return made
             raise
 
 
@@ -152,7 +152,7 @@ def create_database(file: Path) -> None:
 
     prefix = f".{file.name}.new-"
     aside = file.with_name(prefix + uuid.uuid4().hex)  # a name of its own: MLflow keeps connections by name
-    for left in file.parent.glob(f"{prefix}*"):  # of a process that was killed; whoever is here has the lock
+    for left in file.parent.glob(f"{prefix}*"):  # a killed process left it; whoever is here has the lock
         left.unlink()
     try:
         uri = mlflow_uri(f"{SQLITE}{aside}")

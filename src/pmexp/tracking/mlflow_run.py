@@ -20,11 +20,13 @@ _BATCH = 1000  # MLflow's limit of metrics a request
 
 
 class MlflowRun:
+    """Keeps the one run of MLflow that mirrors a folder in agreement with it."""
+
     def __init__(self, parent: ParentRun, record: Record) -> None:
-        """A child of the experiment's parent run, which is settled with it."""
+        """Makes it a child of the experiment's parent run, which is settled with it."""
         self._experiment, self._parent, self._record = parent.experiment, parent, record
         self._client = parent.experiment.client
-        self._offset = 0  # of the journal, behind what was sent
+        self._offset = 0  # where in the journal what was sent ends
         self.id = ""
 
     def settle(self, status: Status) -> list[str]:

@@ -66,6 +66,7 @@ class Recorder:
                 return
             with self._recorded():
                 if ranks.is_first:
+                    self.folder.failure.unlink(missing_ok=True)  # that of the try before
                     held.enter_context(self.folder.opened(self._config.to_dict(), capture_output))
                 ranks.wait()
                 if not ranks.is_first:
