@@ -234,8 +234,8 @@ def test_a_kill_just_after_the_summary_leaves_no_checkpoint_for_ever(runs: Runs)
 
 @pytest.mark.slow
 def test_each_system_call_may_fail_or_be_the_last() -> None:
-    """A sample of `make drill-calls`, each kind of call twice, in one process that forks its runs."""
-    command = [sys.executable, Path(__file__).with_name("call_drill.py"), "--sample", "16", "--seed", "1"]
+    """A sample of `make drill-calls`, in one process that forks its runs."""
+    command = [sys.executable, Path(__file__).with_name("call_drill.py"), "--sample", "12", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("all: 8 injected, 8 survived") == 2
+    assert done.stdout.count("all: 6 injected, 6 survived") == 2
