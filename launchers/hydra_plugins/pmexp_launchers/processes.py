@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished, outcome_of
 from pmexp.config import RunConfig
 from pmexp.errors import Interrupted, MachineError, RankFailed, RunClaimed, UserError, said_of
-from pmexp.run_folder.failure import kind_of
+from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
 from pmexp.tracking.database import silence_mlflow
@@ -143,8 +143,11 @@ def _work(run: RunConfig, sender: Connection, gpu: str | None) -> None:
             sender.send(_failed(error))
         sys.exit(1)
     except Exception as error:
-        sender.send(_failed(error))
-        raise
+        failed = _failed(error)
+        sender.send(failed)
+        if failed.kind is FailureKind.code:
+            raise
+        sys.exit(1)  # the machine's failure is one line; the run's log has where it was met
 
 
 def _failed(error: Exception) -> Outcome:

@@ -13,6 +13,7 @@ from hydra_plugins.pmexp_launchers.sweep import (
 )
 from pmexp.config import RunConfig
 from pmexp.errors import SweepFailed, UserError
+from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.place import refuse_unusable
 from pmexp.run_folder.plan import drop_from_plan
 from pmexp.run_folder.state import State
@@ -33,7 +34,12 @@ class SweepLauncher(ABC):
 
             refuse_changed_inputs(of_files)
         outcomes = {run.folder: Outcome(State.finished) for run in runs}
-        waiting = [run for run in runs if not is_finished(run)]
+        waiting = []
+        for run in runs:
+            if is_finished(run):
+                RunFolder(run.folder).drop_resume_checkpoints()  # which a kill just after the summary leaves
+            else:
+                waiting.append(run)
         print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before")
         if waiting:
             outcomes |= self.execute(runs, waiting)

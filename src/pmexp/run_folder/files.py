@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import stat
 from io import BufferedReader
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 import orjson
 
 from pmexp.errors import UserError
+
+# Written under these names until they are whole: ours by process, what torch writes, and safetensors' own.
+_SCRATCH = re.compile(r"\..+\.\d+|.+\.partial|\.tmp\w{6}")
 
 
 def write_atomically(file: Path, text: str, private: bool = False) -> None:
@@ -30,6 +34,13 @@ def write_atomically(file: Path, text: str, private: bool = False) -> None:
     finally:
         scratch.unlink(missing_ok=True)
     sync_directory(file.parent)
+
+
+def remove_scratch(folder: Path) -> None:
+    """Removes what a killed process has left of files that it was writing; for its one writer."""
+    for file in folder.rglob("*"):
+        if _SCRATCH.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 def sync_directory(folder: Path) -> None:

@@ -25,7 +25,7 @@ from pmexp import logs
 from pmexp.errors import RunClaimed, UserError
 from pmexp.masking import masked
 from pmexp.run_folder.failure import FailureKind
-from pmexp.run_folder.files import damaged, opened, read_object, write_atomically
+from pmexp.run_folder.files import damaged, opened, read_object, remove_scratch, write_atomically
 from pmexp.run_folder.place import unusable
 
 HEARTBEAT_S = 10.0  # seconds between two
@@ -175,6 +175,7 @@ class RunFolder:
                 "started": time.time(),
                 "attempt": self.owner().get("attempt", 0) + 1,
             }
+            remove_scratch(self.path)
             write_atomically(self._owner, json.dumps(owner) + "\n")
             write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
             with _beating(self.heartbeat):

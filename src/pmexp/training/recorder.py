@@ -41,6 +41,7 @@ class Recorder:
         self._config, self._ranks = config, ranks
         self._mirror: Mirror | NoMirror = NoMirror()
         self._claim: Claim | None = None
+        self._logs = False  # to the run's log, from when its folder is open
         self._opened = ExitStack()
 
     @contextmanager
@@ -71,6 +72,7 @@ class Recorder:
                 ranks.wait()
                 if not ranks.is_first:
                     held.enter_context(self.folder.joined(ranks.rank))
+                self._logs = True
                 yield True
 
     @contextmanager
@@ -142,7 +144,7 @@ class Recorder:
         ):  # the error itself says what a disk lacks; or it is another's folder
             self.check_claim()
             self.folder.fail(kind, f"{who}{said_of(error)}")
-        if kind is not FailureKind.interrupted:
+        if kind is FailureKind.code or (kind is FailureKind.infrastructure and self._logs):
             log.error("%s", traceback.format_exc())
         self._mirror.finish("KILLED" if kind is FailureKind.interrupted else "FAILED")
 

@@ -83,10 +83,12 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
     disk is full; RunClaimed (a UserError) where another process executes the run, and Interrupted after a
     stop signal.
     """
-    if not RunFolder(config.folder).is_finished():
+    folder = RunFolder(config.folder)
+    if not folder.is_finished():
         refuse_unusable(config.folder, "runs_dir")
     refuse_changed_inputs([config])
-    if is_finished(RunFolder(config.folder)):
+    if is_finished(folder):
+        folder.drop_resume_checkpoints()  # which a kill just after the summary leaves
         return
     if is_launcher(config):
         System(config.system)  # what this machine cannot execute is said before any process starts
