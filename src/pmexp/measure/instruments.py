@@ -120,7 +120,10 @@ class Instruments:
         flops = (self._flops.total, self._flops.recomputed) if self._flops else None
         return {"updates": self._updates.state(), "energy": energy, "flops": flops}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Goes on from what `state` returned; None is of a training that nobody recorded."""
+        if state is None:
+            return
         self._updates.restore(state["updates"])
         if self._energy:
             self._energy.joules, self._energy.samples = state["energy"]
@@ -156,3 +159,27 @@ class Instruments:
         cuda = self._device.type == "cuda"
         name = torch.cuda.get_device_name(self._device) if cuda else self._device.type
         return peak_tflops(name, precision_of_products(self._precision))
+
+
+class NoInstruments:
+    """The instruments of a training that nobody records: its steps are timed, and nothing else is measured."""
+
+    def step(self, number: int, samples: int, timer: StepTimer) -> AbstractContextManager[None]:
+        return timer.step()
+
+    def phase(self, name: str) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def finish(self, step_ms: float | None) -> dict[str, float]:
+        return {}
+
+    def record(self) -> dict[str, str]:
+        return {}
+
+    def snapshot(self) -> None:
+        return None
+
+    def state(self) -> None:
+        return None
+
+    def restore(self, state: dict[str, Any] | None) -> None: ...

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pmexp.config import Schedule, Select, TrainConfig
 from pmexp.errors import UserError
-from pmexp.measure.instruments import Instruments
+from pmexp.measure.instruments import Instruments, NoInstruments
 from pmexp.measure.memory_by_category import held
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import StepTimer
@@ -72,7 +72,7 @@ class Training:
         self.model = self.engine.prepare(module, adamw)  # `module`, or what stands around it
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
         self.timer = StepTimer(system.device)
-        self.instruments: Instruments | None = None  # of a run that is recorded
+        self.instruments: Instruments | NoInstruments = NoInstruments()
         self.replacement: ReplacementReport | None = None  # of the module's dropout
         self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
@@ -96,13 +96,8 @@ class Training:
             yield step, metrics
 
     def _measured_step(self) -> AbstractContextManager[None]:
-        if self.instruments is None:
-            return self.timer.step()
         mine = self.batch_size // self.ranks.world_size  # as operations and energy are this process's
         return self.instruments.step(self.progress.step + 1, mine, self.timer)
-
-    def _phase(self, name: str) -> AbstractContextManager[Any]:
-        return self.instruments.phase(name) if self.instruments else nullcontext()
 
     def _step(self, index: int) -> Metrics:
         log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.total_steps
@@ -114,7 +109,7 @@ class Training:
             metrics = ledger.metrics() | held_now
             self.unnamed_masks = ledger.unnamed
         lr = self.scheduler.get_last_lr()[0]
-        with self._phase("optimizer"):
+        with self.instruments.phase("optimizer"):
             norm = self.engine.step()
         self.scheduler.step()
         if not self.progress.optimizer_counted:
@@ -141,14 +136,14 @@ class Training:
             with ledger or nullcontext():
                 loss = self._summed_loss(part.to(self.system.device))[0] / targets
             ledger = None
-            with self._phase("backward"):
+            with self.instruments.phase("backward"):
                 self.engine.backward(loss)
             total += loss.detach()
         return total
 
     def _summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over the batch's targets, in nats, and the logits in fp32."""
-        with self._phase("forward"), self.system.forward():
+        with self.instruments.phase("forward"), self.system.forward():
             logits = self.model(**batch.inputs).logits.float()
             flat, labels = logits.flatten(0, -2), batch.labels.flatten()
             return F.cross_entropy(flat, labels, ignore_index=IGNORED, reduction="sum"), logits
@@ -214,7 +209,7 @@ class Training:
             "engine": self.engine.state(),
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(self.system.device) if cuda else None,
-            "instruments": self.instruments.state() if self.instruments else None,
+            "instruments": self.instruments.state(),
         }
         return {
             "module": self.engine.weights(),
@@ -234,8 +229,7 @@ class Training:
         torch.set_rng_state(own["rng"])
         if own["device_rng"] is not None:
             torch.cuda.set_rng_state(own["device_rng"], self.system.device)
-        if self.instruments and own["instruments"] is not None:
-            self.instruments.restore(own["instruments"])
+        self.instruments.restore(own["instruments"])
 
     def _out_of_patience(self) -> bool:
         patience = self.config.patience

@@ -190,7 +190,6 @@ def _recorded(config: RunConfig, recorder: Recorder, prepared: Prepared, stop: l
 
 def _description(prepared: Prepared, peak: PeakMemory, told: Mapping[str, Any]) -> Description:
     training = prepared.training
-    assert training.instruments
     return Description(
         environment=lambda: _environment(prepared, peak) | dict(told),
         replacement=prepared.replacement.to_dict(),
@@ -259,7 +258,6 @@ def _test(prepared: Prepared, config: RunConfig, folder: RunFolder) -> Metrics:
     """Speed of the steps taken, and the test split under the selected weights."""
     training = prepared.training
     measured = training.timer.metrics(training.batch_size, prepared.model.tokens_per_sample)
-    assert training.instruments
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
     if config.train.select is Select.best:
         best_weights.load(folder, training.engine, training.progress.best_step)
@@ -294,7 +292,6 @@ def _final(config: RunConfig, journal: Journal | NoJournal, training: Training) 
 
 def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
     training = prepared.training
-    assert training.instruments
     return environment(training.system.device) | {
         **precision(training.module, training.system.precision),
         "attention": attention(training.module),
