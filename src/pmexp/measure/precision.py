@@ -1,4 +1,4 @@
-"""What a model is made of, counted, and which attention it runs: for a run's record."""
+"""Says what a model is made of: its dtypes, its attention, the parts that torch.compile has taken over."""
 
 from collections import Counter
 from typing import Any
@@ -26,6 +26,12 @@ def attention(module: nn.Module) -> str:
     """The implementation that transformers runs."""
     config: Any = getattr(module, "config", None)
     return str(getattr(config, "_attn_implementation", "unknown"))
+
+
+def compiled_parts(module: nn.Module) -> list[nn.Module]:
+    """The modules in `module` on which nn.Module.compile() was called: no instrument may pass off eager
+    figures as theirs."""
+    return [part for part in module.modules() if part._compiled_call_impl is not None]
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pmexp.measure.compiled import compiled_parts
+from pmexp.measure.precision import compiled_parts
 from pmexp.packed_dropout import (
     ReplacementReport,
     forward_unpack_dropout,

@@ -87,6 +87,7 @@ class Training:
             self.module.train()
             with self._measured_step():
                 metrics = self._step(self.progress.step)
+            metrics |= self.instruments.measured()
             self.progress.step += 1
             step = self.progress.step
             if step % self.steps_per_epoch == 0:
@@ -95,9 +96,16 @@ class Training:
                 metrics |= self._validate()
             yield step, metrics
 
+    def held(self) -> list[Tensor]:
+        """The tensors that this process holds between two steps, as far as its engine shows them."""
+        engine = self.engine
+        return [*engine.held_parameters(), *engine.held_gradients(), *engine.held_state()]
+
     def _measured_step(self) -> AbstractContextManager[None]:
         mine = self.batch_size // self.ranks.world_size  # as operations and energy are this process's
-        return self.instruments.step(self.progress.step + 1, mine, self.timer)
+        number = self.progress.step + 1
+        settled = self.progress.optimizer_counted or number == self.total_steps
+        return self.instruments.step(number, mine, self.timer, settled)
 
     def _step(self, index: int) -> Metrics:
         log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.total_steps
@@ -128,20 +136,21 @@ class Training:
         """
         epoch = index // self.steps_per_epoch
         rows = self.ranks.share(self._batch_rows(index))
-        parts = [self.train.batch(some, epoch) for some in rows.chunk(self.config.accumulate)]
+        with self.timer.data():
+            parts = [self.train.batch(some, epoch) for some in rows.chunk(self.config.accumulate)]
         targets = max(1, int(self.ranks.sum(torch.tensor(sum(part.targets for part in parts)))))
         total = torch.zeros((), device=self.system.device)
         for part in parts:
             self.engine.begin_micro_batch(last=part is parts[-1])
             with ledger or nullcontext():
-                loss = self._summed_loss(part.to(self.system.device))[0] / targets
+                loss = self.summed_loss(part.to(self.system.device))[0] / targets
             ledger = None
             with self.instruments.phase("backward"):
                 self.engine.backward(loss)
             total += loss.detach()
         return total
 
-    def _summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over the batch's targets, in nats, and the logits in fp32."""
         with self.instruments.phase("forward"), self.system.forward():
             logits = self.model(**batch.inputs).logits.float()
@@ -176,20 +185,25 @@ class Training:
             metrics = {"loss": found.loss, **scores}
         return self.ranks.from_first(metrics)
 
+    def evaluation_batches(self, examples: Examples) -> Iterator[tuple[Tensor, Tensor, Batch]]:
+        """Yields the batches of `examples` in their order: the rows of each, this rank's share of them, which
+        may be none, and the samples of that share, or of one row."""
+        for batch_rows in torch.arange(len(examples)).split(self.batch_size // self.config.accumulate):
+            rows = self.ranks.share(batch_rows)
+            yield batch_rows, rows, examples.batch(rows if len(rows) else batch_rows[:1], EVALUATION)
+
     @torch.no_grad()
     def predict(self, examples: Examples) -> Evaluation | None:
         """What the model says about all of `examples`, in their order, on rank 0; None on the others.
 
-        The ranks share each batch. One that gets no row of a small last batch runs a row and drops what it
-        found, since an engine may need every rank in every forward.
+        A rank that gets no row of a small last batch runs a row and drops what it found, since an engine may
+        need every rank in every forward.
         """
         self.module.eval()
         loss, targets = 0.0, 0
         found: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, scores, labels
-        for batch_rows in torch.arange(len(examples)).split(self.batch_size // self.config.accumulate):
-            rows = self.ranks.share(batch_rows)
-            batch = examples.batch(rows if len(rows) else batch_rows[:1], EVALUATION)
-            summed, logits = self._summed_loss(batch.to(self.system.device))
+        for _, rows, batch in self.evaluation_batches(examples):
+            summed, logits = self.summed_loss(batch.to(self.system.device))
             if not len(rows):
                 continue
             loss += summed.item()

@@ -18,15 +18,15 @@ from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
 from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, said_of
-from pmexp.measure.compiled import compiled_parts
 from pmexp.measure.environment import environment
 from pmexp.measure.gradient_check import gradient_error
 from pmexp.measure.instruments import Instruments
 from pmexp.measure.memory_by_category import not_held
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.measure.peak_memory import PeakMemory
-from pmexp.measure.precision import attention, precision
+from pmexp.measure.precision import attention, compiled_parts, precision
 from pmexp.measure.provenance import record_start
+from pmexp.measure.tensor_bytes import TensorMemory
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import EVALUATION, IGNORED
 from pmexp.packed_dropout import ReplacementReport
@@ -36,7 +36,7 @@ from pmexp.systems import alarm
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
-from pmexp.training import best_weights, robustness
+from pmexp.training import best_weights, inference, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Metrics, Training
@@ -103,7 +103,8 @@ def _executed(config: RunConfig, capture_output: bool) -> None:
         try:
             prepared = prepare(config)
             refuse_other_inputs(config, prepared.inputs)
-            prepared.training.instruments = _instruments(config, prepared.training)
+            memory = TensorMemory(prepared.training.system.device)
+            prepared.training.instruments = _instruments(config, prepared.training, memory)
         except Exception as error:
             if not is_out_of_memory(error) or config.system.processes > 1:
                 raise
@@ -113,7 +114,7 @@ def _executed(config: RunConfig, capture_output: bool) -> None:
         with recorder.turn(capture_output) as ours:
             if ours:
                 log.info("%s", prepared.replacement)
-                _recorded(config, recorder, prepared, stop)
+                _recorded(config, recorder, prepared, memory, stop)
 
 
 def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = False) -> None:
@@ -150,18 +151,22 @@ def prepare(config: RunConfig) -> Prepared:
     return Prepared(training, model, dataset, ood, replacement)
 
 
-def _instruments(config: RunConfig, training: Training) -> Instruments:
+def _instruments(config: RunConfig, training: Training, memory: TensorMemory) -> Instruments:
     folder = RunFolder(config.folder)
     system = training.system
     precision = system.precision.split()[0]  # without "autocast"
     artifacts = folder.artifacts if training.ranks.is_first else None
-    return Instruments(config.measure, training.module, system.device, precision, artifacts)
+    return Instruments(
+        config.measure, training.module, system.device, precision, artifacts, memory, training.held
+    )
 
 
-def _recorded(config: RunConfig, recorder: Recorder, prepared: Prepared, stop: list[str]) -> None:
+def _recorded(
+    config: RunConfig, recorder: Recorder, prepared: Prepared, memory: TensorMemory, stop: list[str]
+) -> None:
     """Trains and tests with every outcome on record. Every rank goes through it."""
     training = prepared.training
-    peak = PeakMemory(training.system.device)
+    peak = memory.process
     told: dict[str, Any] = {"gradient_check": "the run ended before"}
     recorder.description = _description(prepared, peak, told)
     with recorder.recorded():
@@ -180,7 +185,7 @@ def _recorded(config: RunConfig, recorder: Recorder, prepared: Prepared, stop: l
             recorder.journal.write(0, {"progress/steps_total": training.total_steps} | checked)
         peak.restart()
         _train(training, recorder, checkpoints, peak, stop)
-        tested = _test(prepared, config, recorder.folder)
+        tested = _test(prepared, config, recorder.folder, memory)
         recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
         checkpoints.wait()
         final = _final(config, recorder.journal, training)
@@ -254,13 +259,14 @@ def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:
     return _Wish.checkpoint if checkpoints.is_due() else _Wish.go_on
 
 
-def _test(prepared: Prepared, config: RunConfig, folder: RunFolder) -> Metrics:
+def _test(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: TensorMemory) -> Metrics:
     """Speed of the steps taken, and the test split under the selected weights."""
     training = prepared.training
     measured = training.timer.metrics(training.batch_size, prepared.model.tokens_per_sample)
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
     if config.train.select is Select.best:
         best_weights.load(folder, training.engine, training.progress.best_step)
+    measured |= inference.measure(training, memory)
     dataset, length = prepared.dataset, config.dataset.max_length
     if dataset.test is not None:
         tested = training.evaluate(prepared.model.examples(dataset.test, length))
