@@ -139,7 +139,7 @@ def test_the_wait_for_data_is_that_of_the_timed_steps(monkeypatch: pytest.Monkey
     monkeypatch.setattr("pmexp.measure.timing.time.perf_counter", lambda: seconds)
     timer = StepTimer(torch.device("cpu"))
     for wait in (*[9.0] * WARMUP_STEPS, 0.5, 0.25):
-        with timer.data():  # of a profiled step, which is not timed
+        with timer.data():  # a profiled step is not timed, and so waits for nothing
             seconds += 100.0
         with timer.step():
             for _ in range(2):  # micro-batches

@@ -57,7 +57,7 @@ class Energy:
         self.samples += samples
 
     def metrics(self) -> dict[str, float]:
-        """Nothing where nothing was measured."""
+        """The energy of the steps and of a sample; nothing where nothing was measured."""
         if not self.samples:
             return {}
         return {"energy/joules": self.joules, "energy/joules_per_sample": self.joules / self.samples}

@@ -1,4 +1,4 @@
-"""All instruments of a run but the ledger of saved bytes, and when each of them looks.
+"""Holds all instruments of a run but the ledger of saved bytes, and says when each of them looks.
 
     step, counted from this process's first    what
     0                                          the ledger (in the loop)
@@ -45,7 +45,7 @@ class Instruments:
         memory: TensorMemory,
         held: Callable[[], Sequence[Tensor]],
     ) -> None:
-        """Nothing is written, and no history recorded, before the first step.
+        """Writes nothing, and records no history, before the first step.
 
         Args:
             precision: of autocast: fp32, bf16 or fp16.
@@ -60,7 +60,7 @@ class Instruments:
         self._taken = 0
         self._flops: FlopCounter | None = None
         self._memory, self._held = memory, held
-        self._tensors: TensorBytes | None = None  # of the step just taken
+        self._tensors: TensorBytes | None = None  # what the step just taken has needed
         self._has_tensors = False  # they are on record
         self._utilization = Utilization(device)
         self._updates = Updates(module, config.updates)
@@ -74,7 +74,7 @@ class Instruments:
 
     @contextmanager
     def step(self, number: int, samples: int, timer: StepTimer, settled: bool) -> Iterator[None]:
-        """Around step `number` of the run, the first being 1, of so many samples.
+        """A context around step `number` of the run, the first being 1, of so many samples.
 
         settled: the step holds what later ones hold, or there is no later one.
         """
@@ -104,39 +104,40 @@ class Instruments:
         """What the step just taken has as metrics of its own."""
         if self._tensors is None:
             return {}
-        found, self._tensors = self._tensors, None
-        return {"memory/peak_tensor_bytes": float(found.peak), "memory/mean_tensor_bytes": found.mean}
+        taken, self._tensors = self._tensors, None
+        return {"memory/peak_tensor_bytes": float(taken.peak), "memory/mean_tensor_bytes": taken.mean}
 
     def phase(self, name: str) -> AbstractContextManager[Any]:
-        """Around a part of a step (forward, backward, optimizer), for the profile."""
+        """A context around a part of a step (forward, backward, optimizer), for the profile."""
         return self._profile.phase(name) if self._profile else nullcontext()
 
     def finish(self, step_ms: float | None) -> dict[str, float]:
-        """Writes what goes into files; the metrics of all instruments. `step_ms`: the median, where known."""
+        """Writes what goes into files and returns the metrics of all instruments. `step_ms`: the median,
+        where known."""
         if self._artifacts:
             self._updates.write(self._artifacts / UPDATES)
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         if self._energy:
             self._energy.close()
-            found |= self._energy.metrics()
+            metrics |= self._energy.metrics()
         if self._profile:
-            found |= self._profile.metrics()
+            metrics |= self._profile.metrics()
         self._utilization.close()
-        found |= self._utilization.metrics()
-        return self._flops_metrics(step_ms) | found
+        metrics |= self._utilization.metrics()
+        return self._flops_metrics(step_ms) | metrics
 
     def record(self) -> dict[str, str]:
         """How each was measured, or why it was not, for the run's record."""
-        found = {"tensor_bytes": self._memory.source, "utilization_source": self._utilization.source}
+        said = {"tensor_bytes": self._memory.source, "utilization_source": self._utilization.source}
         if self._counts_flops():
-            found["peak_flops"] = self._peak()[1]
+            said["peak_flops"] = self._peak()[1]
         elif self._config.flops:
-            found["flops"] = "not counted: the step would run uncompiled; the stack without compile has them"
+            said["flops"] = "not counted: the step would run uncompiled; the stack without compile has them"
         if self._energy:
-            found["energy_source"] = self._energy.source
+            said["energy_source"] = self._energy.source
         if self._profile:
-            found["profile"] = self._profile.source
-        return found
+            said["profile"] = self._profile.source
+        return said
 
     def snapshot(self) -> Path | None:
         """Writes the snapshot of a run that is out of memory: its file, None where there can be none."""
@@ -180,16 +181,16 @@ class Instruments:
         """MFU as in PaLM (Chowdhery et al., 2022): recomputed operations are no use."""
         if self._flops is None:
             return {}
-        found = {"speed/flops_per_step": float(self._flops.total)}
+        metrics = {"speed/flops_per_step": float(self._flops.total)}
         if self._flops.recomputed:
-            found["speed/recomputed_flops_per_step"] = float(self._flops.recomputed)
+            metrics["speed/recomputed_flops_per_step"] = float(self._flops.recomputed)
         if step_ms is not None:
-            found["speed/tflops_per_s"] = self._flops.total / step_ms / 1e9
+            metrics["speed/tflops_per_s"] = self._flops.total / step_ms / 1e9
             peak, _ = self._peak()
             if peak is not None:
                 useful = self._flops.total - self._flops.recomputed
-                found["speed/mfu"] = useful / step_ms / 1e9 / peak
-        return found
+                metrics["speed/mfu"] = useful / step_ms / 1e9 / peak
+        return metrics
 
     def _peak(self) -> tuple[float | None, str]:
         cuda = self._device.type == "cuda"

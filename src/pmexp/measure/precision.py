@@ -18,8 +18,8 @@ def precision(module: nn.Module, planned: str) -> dict[str, str | int]:
     for parameter in module.parameters():
         counts[parameter.dtype] += parameter.numel()
     weights = " and ".join(sorted(_SHORT.get(dtype, _name(dtype)) for dtype in counts))
-    found = planned if weights == "fp32" else f"{weights} weights, {planned} system"
-    return {"precision": found} | {f"parameters_{_name(dtype)}": count for dtype, count in counts.items()}
+    ran = planned if weights == "fp32" else f"{weights} weights, {planned} system"
+    return {"precision": ran} | {f"parameters_{_name(dtype)}": count for dtype, count in counts.items()}
 
 
 def attention(module: nn.Module) -> str:

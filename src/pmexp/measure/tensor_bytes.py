@@ -58,16 +58,16 @@ class TensorMemory:
     def block(self, held: Sequence[Tensor]) -> Iterator[TensorBytes]:
         """A context around the block. `held`: the tensors that are there before it; CUDA knows its own."""
         cuda = self._device.type == "cuda"
-        found = TensorBytes(torch.cuda.memory_allocated(self._device) if cuda else bytes_of(held))
+        taken = TensorBytes(torch.cuda.memory_allocated(self._device) if cuda else bytes_of(held))
         if cuda:
             self.process.begin_anew()
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
-            yield found
+            yield taken
         results: Any = recorded.profiler
         events = results.kineto_results.experimental_event_tree()
-        levels = found.before + np.cumsum([0, *_changes(events, self._device.type)])
-        found.mean = float(levels[1:].mean()) if len(levels) > 1 else float(found.before)
-        found.peak = torch.cuda.max_memory_allocated(self._device) if cuda else int(levels.max())
+        levels = taken.before + np.cumsum([0, *_changes(events, self._device.type)])
+        taken.mean = float(levels[1:].mean()) if len(levels) > 1 else float(taken.before)
+        taken.peak = torch.cuda.max_memory_allocated(self._device) if cuda else int(levels.max())
 
 
 def _changes(events: Iterable[Any], device: str) -> list[int]:

@@ -16,9 +16,9 @@ class StepTimer:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.seconds: list[float] = []  # of this process
+        self.seconds: list[float] = []  # what this process has measured
         self.data_seconds: list[float] = []  # in which the same steps waited for their data
-        self._before: list[float] = []  # of the run's earlier tries, without their warm-up
+        self._before: list[float] = []  # what the run's earlier tries have measured, without their warm-up
         self._data_before: list[float] = []
         self._waited = 0.0  # in this step
         self._epochs: list[float] = []
@@ -33,7 +33,7 @@ class StepTimer:
 
     @contextmanager
     def data(self) -> Iterator[None]:
-        """Around what a step waits for before its forward: its batch, built on the CPU."""
+        """A context around what a step waits for before its forward: its batch, built on the CPU."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
@@ -42,7 +42,8 @@ class StepTimer:
         self._epoch_began = self._now()
 
     def end_epoch(self) -> None:
-        """Before its validation. The time between two tries of a run is no part of an epoch."""
+        """Ends the epoch before its validation. The time between two tries of a run is no part of an
+        epoch."""
         if self._epoch_began is not None:
             self._epochs.append(self._now() - self._epoch_began)
             self._epoch_began = None

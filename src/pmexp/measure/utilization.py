@@ -44,7 +44,7 @@ class Utilization:
 
     @contextmanager
     def timed_step(self) -> Iterator[None]:
-        """Around a step that is timed."""
+        """A context around a step that is timed."""
         self._in_timed_step = True
         try:
             yield

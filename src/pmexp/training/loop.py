@@ -29,7 +29,7 @@ Metrics = dict[str, float]
 
 @dataclass
 class Progress:
-    """All of the loop's own state that a resumed run needs, beside weights, optimizer and RNG."""
+    """Holds all of the loop's own state that a resumed run needs, beside weights, optimizer and RNG."""
 
     step: int = 0
     best_value: float | None = None
@@ -39,7 +39,7 @@ class Progress:
 
 
 class Training:
-    """AdamW with warm-up and decay, gradient clipping and early stopping."""
+    """Trains by AdamW with warm-up and decay, gradient clipping and early stopping."""
 
     def __init__(
         self,
@@ -73,10 +73,10 @@ class Training:
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
         self.timer = StepTimer(system.device)
         self.instruments: Instruments | NoInstruments = NoInstruments()
-        self.replacement: ReplacementReport | None = None  # of the module's dropout
+        self.replacement: ReplacementReport | None = None  # says what became of the module's dropout
         self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
-        self._order: tuple[int, Tensor] | None = None  # of one epoch
+        self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
         self.found_best = False  # the evaluation just yielded is the best so far
 
     def steps(self) -> Iterator[tuple[int, Metrics]]:
@@ -121,8 +121,8 @@ class Training:
             norm = self.engine.step()
         self.scheduler.step()
         if not self.progress.optimizer_counted:
-            metrics |= (found := held(optimizer=self.engine.held_state()))
-            self.progress.optimizer_counted = bool(found)
+            metrics |= (state := held(optimizer=self.engine.held_state()))
+            self.progress.optimizer_counted = bool(state)
         if log:
             loss = self.ranks.sum(loss)
             metrics |= {"train/loss": loss.item(), "grad/norm": norm.item(), "train/lr": float(lr)}
@@ -166,23 +166,23 @@ class Training:
         return self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
 
     def _validate(self) -> Metrics:
-        found = {f"val/{name}": value for name, value in self.evaluate(self.val).items()}
+        validated = {f"val/{name}": value for name, value in self.evaluate(self.val).items()}
         progress = self.progress
         metric = self.metrics[0]
-        value = found[f"val/{metric}"]
+        value = validated[f"val/{metric}"]
         value = value if TASK_METRICS[metric].direction == "max" else -value
         self.found_best = progress.best_value is None or value > progress.best_value
         if self.found_best:
             progress.best_value, progress.best_step = value, progress.step
         progress.evaluations_without_best = 0 if self.found_best else progress.evaluations_without_best + 1
-        return found | {"progress/epoch": progress.step / self.steps_per_epoch}
+        return validated | {"progress/epoch": progress.step / self.steps_per_epoch}
 
     def evaluate(self, examples: Examples) -> Metrics:
         """Mean loss and the task's metrics over `examples`, without their split's prefix."""
-        found, metrics = self.predict(examples), {}
-        if found is not None:
-            scores = {name: TASK_METRICS[name].compute(found) for name in self.metrics}
-            metrics = {"loss": found.loss, **scores}
+        evaluation, metrics = self.predict(examples), {}
+        if evaluation is not None:
+            scores = {name: TASK_METRICS[name].compute(evaluation) for name in self.metrics}
+            metrics = {"loss": evaluation.loss, **scores}
         return self.ranks.from_first(metrics)
 
     def evaluation_batches(self, examples: Examples) -> Iterator[tuple[Tensor, Tensor, Batch]]:
@@ -196,12 +196,12 @@ class Training:
     def predict(self, examples: Examples) -> Evaluation | None:
         """What the model says about all of `examples`, in their order, on rank 0; None on the others.
 
-        A rank that gets no row of a small last batch runs a row and drops what it found, since an engine may
+        A rank that gets no row of a small last batch runs a row and drops its answer, since an engine may
         need every rank in every forward.
         """
         self.module.eval()
         loss, targets = 0.0, 0
-        found: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, scores, labels
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, scores, labels
         for _, rows, batch in self.evaluation_batches(examples):
             summed, logits = self.summed_loss(batch.to(self.system.device))
             if not len(rows):
@@ -209,8 +209,8 @@ class Training:
             loss += summed.item()
             targets += batch.targets
             if batch.labels.dim() == 1:
-                found.append((rows, logits.cpu(), batch.labels))
-        shares = self.ranks.gather((loss, targets, found))
+                parts.append((rows, logits.cpu(), batch.labels))
+        shares = self.ranks.gather((loss, targets, parts))
         return _joined(shares) if self.ranks.is_first else None
 
     def state(self) -> dict[str, Any]:
@@ -251,7 +251,7 @@ class Training:
         return stops and self.progress.evaluations_without_best >= (patience or 0)
 
     def _lr_factor(self, step: int) -> float:
-        """Linear warm-up to 1, then the schedule down to 0 at the last step."""
+        """Returns a factor with a linear warm-up to 1, then the schedule down to 0 at the last step."""
         warmup = math.ceil(self.config.warmup_fraction * self.total_steps)
         if step < warmup:
             return (step + 1) / warmup
@@ -266,7 +266,7 @@ class Training:
 
 
 def _joined(shares: list[tuple[float, int, list[tuple[Tensor, Tensor, Tensor]]]]) -> Evaluation:
-    """One evaluation of what each rank found: summed loss, targets, and scores of its rows."""
+    """Joins the share of each rank into one evaluation: summed loss, targets, and scores of its rows."""
     loss, targets = sum(share[0] for share in shares), sum(share[1] for share in shares)
     parts = [part for share in shares for part in share[2]]
     if not parts:

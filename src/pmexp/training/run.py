@@ -98,7 +98,7 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
 
 
 def _executed(config: RunConfig, capture_output: bool) -> None:
-    """The run on this process, perhaps one of several."""
+    """Executes the run on this process, perhaps one of several."""
     with stop_requests() as stop:
         try:
             prepared = prepare(config)
@@ -118,7 +118,7 @@ def _executed(config: RunConfig, capture_output: bool) -> None:
 
 
 def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = False) -> None:
-    """The summary of a run for which memory did not suffice to build it. Raises RunClaimed."""
+    """Writes the summary of a run for which memory did not suffice to build it. Raises RunClaimed."""
     recorder = Recorder(config, Ranks())
     with recorder.turn(capture_output) as ours:
         if ours:
@@ -145,9 +145,7 @@ def prepare(config: RunConfig) -> Prepared:
     system.prepare(model.module)
     training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
     training.replacement = replacement
-    torch.manual_seed(
-        ranks.seed(config.seed)
-    )  # dropout starts from one state, whatever building the model drew
+    torch.manual_seed(ranks.seed(config.seed))  # dropout starts here, whatever building the model drew
     return Prepared(training, model, dataset, ood, replacement)
 
 
@@ -229,7 +227,8 @@ def _train(
     peak: PeakMemory,
     stop: list[str],
 ) -> None:
-    """Steps and what goes to disk between them. A stop signal ends it with a checkpoint and Interrupted."""
+    """Takes the steps and writes what goes to disk between them. A stop signal ends it with a checkpoint and
+    Interrupted."""
     keeps_best = training.config.select is Select.best
     for step, metrics in training.steps():
         recorder.journal.write(step, metrics)
@@ -260,7 +259,7 @@ def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:
 
 
 def _test(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: TensorMemory) -> Metrics:
-    """Speed of the steps taken, and the test split under the selected weights."""
+    """Returns the speed of the steps taken, and what the selected weights do on the test split."""
     training = prepared.training
     measured = training.timer.metrics(training.batch_size, prepared.model.tokens_per_sample)
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
@@ -280,10 +279,10 @@ def _predict_for_glue(prepared: Prepared, split: Split, config: RunConfig, folde
     """Writes what the selected weights say of a test split whose labels GLUE's server keeps."""
     unlabelled = Split(split.inputs, np.full(len(split), IGNORED))
     examples = prepared.model.examples(unlabelled, config.dataset.max_length)
-    found = prepared.training.predict(examples)
-    if found is not None:
+    evaluation = prepared.training.predict(examples)
+    if evaluation is not None:
         file = folder.artifacts / FILE_NAMES[str(config.dataset.hub_config)]
-        write_glue_predictions(file, [prepared.dataset.classes[label] for label in found.predicted])
+        write_glue_predictions(file, [prepared.dataset.classes[label] for label in evaluation.predicted])
         log.info("predictions for GLUE's server: %s", file)
 
 
