@@ -24,8 +24,9 @@ def test_samples_count_in_timed_steps_alone_and_a_resumed_run_goes_on(
     timed = False
     rates = SimpleNamespace(gpu=90, memory=40), SimpleNamespace(gpu=0, memory=0)
     monkeypatch.setattr(utilization, "_SAMPLE_SECONDS", 1e-3)
-    monkeypatch.setattr(utilization, "nvml_device", lambda device: opened(lambda handle: rates[not timed]))
-    found = Utilization(torch.device("cuda"))
+    with monkeypatch.context() as patch:
+        patch.setattr(utilization, "nvml_device", lambda device: opened(lambda handle: rates[not timed]))
+        found = Utilization(torch.device("cuda"))
     time.sleep(0.01)
     assert found.metrics() == {}  # nothing is timed yet
     timed = True
