@@ -6,7 +6,13 @@ from pathlib import Path
 
 from pmexp.run_folder.journal_lines import read_lines
 
-_MEASURED = ("speed/", "memory/peak_bytes", "energy/")  # of the machine, not of the training
+_MEASURED = (
+    "speed/",
+    "memory/peak_bytes",
+    "energy/",
+    "inference/ms_per_sample",
+    "gpu/",
+)  # of the machine, not of the training
 
 
 def deterministic(folder: Path) -> list[tuple[int, str, float | None]]:

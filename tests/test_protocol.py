@@ -18,7 +18,7 @@ from pmexp.command.schema import conf_folder
 from pmexp.config import RunConfig, parse
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
-from pmexp.protocol import SCORES, Comparison, Statistic
+from pmexp.protocol import SCORES, Bound, Statistic
 from small_runs import first_of
 
 EXPERIMENTS = sorted((conf_folder() / "experiment").rglob("*.yaml"))
@@ -41,7 +41,7 @@ def test_every_criterion_of_the_folder_passes_the_checks_and_judges_what_is_meas
         for metric in filter(None, (criterion.metric, criterion.drop_from)):
             assert metric in SCORES or metric_of(metric).label
     assert {criterion.statistic for criterion in criteria.values()} == set(Statistic)
-    assert {criterion.comparison for criterion in criteria.values()} == set(Comparison)
+    assert {criterion.comparison for criterion in criteria.values()} == set(Bound)
 
 
 def test_a_threshold_is_a_key_of_the_command_line() -> None:

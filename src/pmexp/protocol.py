@@ -14,8 +14,8 @@ from pmexp.metrics.catalog import metric_of
 SCORES = ("score", "test/score", "val/score", "ood/score", "fgsm/score")
 
 
-class Axis(Enum):
-    """What is compared, everything else being equal. An arm is a variant with its system stack."""
+class ComparedLabel(Enum):
+    """Says what is compared, everything else being equal. An arm is a variant with its system stack."""
 
     variant = "variant"
     system = "system"
@@ -23,7 +23,7 @@ class Axis(Enum):
 
 
 class Family(Enum):
-    """Over which comparisons Holm's correction goes."""
+    """Says over which comparisons Holm's correction goes."""
 
     metric = "metric"  # all of one metric in the experiment
     task = "task"  # all of one task and system
@@ -31,9 +31,9 @@ class Family(Enum):
 
 
 class Statistic(Enum):
-    """What of a metric is judged; "reference" is the baseline, or the number `against`."""
+    """Says what of a metric is judged; "reference" is the baseline, or the number `against`."""
 
-    mean = "mean"  # of the method, in the metric's unit
+    mean = "mean"  # the method's, in the metric's unit
     times_smaller = "times_smaller"  # reference / method
     relative_change = "relative_change"  # method / reference - 1
     difference = "difference"  # method - reference, in the metric's unit
@@ -46,7 +46,7 @@ class Statistic(Enum):
     only_fits = "only_fits"  # settings that fit with the method and not with the baseline
 
 
-class Comparison(Enum):
+class Bound(Enum):
     at_least = "at_least"
     at_most = "at_most"
     within = "within"  # -threshold to threshold: equivalence, by two one-sided tests
@@ -66,13 +66,15 @@ _OVER = {Statistic.growth_exponent, Statistic.largest_ratio}
 
 @dataclass(kw_only=True)
 class CriterionConfig:
-    """One claim. It passes where the 90 % interval of the statistic lies on the allowed side (5 % a side),
-    fails where it lies on the other, and is inconclusive between."""
+    """States one claim. It passes where the 90 % interval of the statistic lies on the allowed side (5 % a
+    side), fails where it lies on the other, and is inconclusive between."""
 
     claim: str = ""  # in words
     statistic: Statistic = Statistic.mean
-    metric: str | None = None  # of the catalog; score, or <split>/score, is the task's main metric there
-    comparison: Comparison = Comparison.at_most
+    metric: str | None = (
+        None  # a name of the catalog; score, or <split>/score, is the task's main metric there
+    )
+    comparison: Bound = Bound.at_most
     threshold: float = 0.0  # relative_change: a fraction
     against: float | None = None  # a number in the place of the baseline's
     drop_from: str | None = None  # judge the drop from this metric to `metric` in place of `metric`
@@ -83,7 +85,7 @@ class CriterionConfig:
 @dataclass(kw_only=True)
 class ProtocolConfig:
     question: str = ""  # what the experiment is to answer
-    axis: Axis = Axis.variant
+    axis: ComparedLabel = ComparedLabel.variant
     baseline: str = "baseline"  # what of the axis is compared with
     method: str = "pm-drop"  # what of the axis the criteria judge
     family: Family = Family.metric
@@ -114,10 +116,10 @@ def _check(key: str, criterion: CriterionConfig) -> None:
             "needs over=<a numeric key of the run>" if criterion.over is None else "has no over: leave it out"
         )
         raise UserError(f"{key}.over: {criterion.over}; statistic={statistic.name} {said}")
-    if criterion.comparison is Comparison.within and statistic not in EQUIVALENCE:
+    if criterion.comparison is Bound.within and statistic not in EQUIVALENCE:
         allowed = ", ".join(each.name for each in EQUIVALENCE)
         raise UserError(f"{key}.comparison: within; statistic={statistic.name} has no margin, {allowed} have")
-    if criterion.comparison is Comparison.within and not criterion.threshold > 0:
+    if criterion.comparison is Bound.within and not criterion.threshold > 0:
         raise UserError(f"{key}.threshold: {criterion.threshold} must be above 0 for comparison=within")
     if not math.isfinite(criterion.threshold):
         raise UserError(f"{key}.threshold: {criterion.threshold} must be a number")

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import special
 
 from pmexp.metrics.catalog import metric_of
-from pmexp.protocol import EQUIVALENCE, Comparison, CriterionConfig, Statistic
+from pmexp.protocol import EQUIVALENCE, Bound, CriterionConfig, Statistic
 from pmexp_analysis.criteria.result import LEVEL, Part, decide
 from pmexp_analysis.numbers import scales, sigmas, stats
 from pmexp_analysis.numbers.cells import counted, number
@@ -56,7 +56,7 @@ def judge_pairs(criterion: CriterionConfig, sides: Sides) -> Part:
     ends = [_said(criterion, scales.said(criterion.statistic, end)) for end in interval]
     why = f"{_said(criterion, value)}, 90 % interval {ends[0]} to {ends[1]}, {counted(n, what)}"
     judged = _with(about, criterion, low, high, why)
-    if judged.result == "inconclusive" and criterion.comparison is Comparison.within:
+    if judged.result == "inconclusive" and criterion.comparison is Bound.within:
         needed = _pairs_needed(
             float(sample.std(ddof=1)), scales.tested(criterion.statistic, criterion.threshold)
         )
@@ -69,7 +69,7 @@ def judge_pairs(criterion: CriterionConfig, sides: Sides) -> Part:
 def _is_better_side(criterion: CriterionConfig, sides: Sides, value: float) -> bool:
     direction = metric_of(sides.metric).direction
     better = (value > 0) == (direction == "max") and direction != "none"
-    return criterion.comparison is Comparison.within and better and criterion.drop_from is None
+    return criterion.comparison is Bound.within and better and criterion.drop_from is None
 
 
 def _paired(criterion: CriterionConfig, sides: Sides) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pmexp.errors import UserError
-from pmexp.protocol import Axis
+from pmexp.protocol import ComparedLabel
 from pmexp.run_folder.files import opened
 from pmexp_analysis.numbers.series import series_over
 from pmexp_analysis.sources.assemble import along
@@ -79,7 +79,7 @@ def lone_fits(experiment: Experiment) -> tuple[list[Labels], list[Labels]]:
     return sorted(fitting), sorted(lacking)
 
 
-def _answered(files: Sequence[Path], axis: Axis) -> list[Limits]:
+def _answered(files: Sequence[Path], axis: ComparedLabel) -> list[Limits]:
     grouped: dict[tuple[str, str, str, str], dict[str, Tries]] = defaultdict(lambda: defaultdict(Tries))
     read = {str(file): _read(file) for file in files}
     # Answers that differ in another setting, such as the length of what is batched, are about other tasks.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from pmexp.protocol import Comparison, CriterionConfig, ProtocolConfig, Statistic
+from pmexp.protocol import Bound, CriterionConfig, ProtocolConfig, Statistic
 from pmexp_analysis.numbers.scores import resolve
 
 
@@ -30,7 +30,7 @@ def margin_of(protocol: ProtocolConfig, task: str, metric: str, metrics: list[st
     """The margin of `metric` in a task that has `metrics`; None where none was written down."""
     for criterion in protocol.criteria.values():
         if (
-            criterion.comparison is Comparison.within
+            criterion.comparison is Bound.within
             and criterion.metric is not None
             and criterion.against is None
             and criterion.drop_from is None

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @explained()
 def _certify(given: Given) -> int:
-    """Prints the verdict, writes it where `out` says, and returns whether the sides are equal as exit code."""
+    """Prints the verdict, writes it where `out` says, and returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = parity_options(given)
     if options.out:

@@ -8,7 +8,7 @@ from torch import Tensor
 from pmexp.errors import UserError
 from pmexp.parity.difference import Difference, Rounding, difference
 from pmexp.parity.side import Side
-from pmexp.parity.watch import Kind, Name
+from pmexp.parity.watch import Name, TensorKind
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Compared:
     tensors: int = 0
     elements: int = 0
     first: Place | None = None
-    of_kind: dict[Kind, Place] = field(default_factory=dict)
+    of_kind: dict[TensorKind, Place] = field(default_factory=dict)
     differing: int = 0  # tensors of the step that has the first difference
     only_in: dict[str, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
 

@@ -19,13 +19,13 @@ COMMAND = Command(
     "pmexp.parity",
     "do two dropouts, or two system stacks, train bit for bit alike? exit code 0 equal, 1 different",
     (
-        Key("a", "a variant, or a subclass of nn.Dropout by its import path: mypackage.MyDropout", "baseline"),
+        Key("a", "a variant, or a class of nn.Dropout's kind by its import path: pkg.MyDropout", "baseline"),
         Key("b", "what is compared with it", "pm-drop-same-masks"),
         Key("steps", "steps taken in lock-step, until one differs", "20"),
         Key("out", "a folder: certificate.json and certificate.md are written there"),
     ),
     others=Others(
-        "every key of python -m pmexp.train for both sides, such as model=tinybert dataset=reuters-r8, or for "
+        "every key of python -m pmexp.train for both sides, such as model=tinybert, or for "
         "one: b.system=tempo b.system.parts=[bf16] b.variant.bits=2",
         schema.is_of_run,
         schema.keys,

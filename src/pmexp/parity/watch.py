@@ -10,20 +10,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pmexp.config import MeasureConfig
-from pmexp.measure.compiled import compiled_parts
-from pmexp.measure.instruments import Instruments
+from pmexp.measure.instruments import NoInstruments
+from pmexp.measure.precision import compiled_parts
 from pmexp.measure.timing import StepTimer
 from pmexp.training.loop import Training
 
-Kind = Literal["forward", "backward", "gradient", "update"]
+TensorKind = Literal["forward", "backward", "gradient", "update"]
 
 
 @dataclass(frozen=True)
 class Name:
     """Which tensor of a step: what of which layer, and in which of the layer's calls."""
 
-    kind: Kind
+    kind: TensorKind
     layer: str  # the module's qualified name; "" is the model
     tensor: str  # a parameter, or "output", with its key or place where there are several
     call: int = 1  # of the layer in this step
@@ -45,7 +44,7 @@ class Name:
 See = Callable[[Name, Tensor], None]
 
 
-class Watch(Instruments):
+class Watch(NoInstruments):
     """Instruments that measure nothing and hand each tensor of a step to `see`, in place and not to be kept.
 
     They see the outputs of all modules in forward, the gradients by these in backward, then the gradients of
@@ -55,14 +54,7 @@ class Watch(Instruments):
     """
 
     def __init__(self, training: Training) -> None:
-        device, precision = training.system.device, training.system.precision.split()[0]
-        super().__init__(
-            MeasureConfig(flops=False, energy=False, updates=[], snapshot=False),
-            training.module,
-            device,
-            precision,
-            None,
-        )
+        self._module = training.module
         self.see: See = lambda name, tensor: None
         self._in_step = False  # and not in the validation that follows one
         self._now = ""  # the phase of the step
@@ -74,10 +66,10 @@ class Watch(Instruments):
         training.instruments = self
 
     @contextmanager
-    def step(self, number: int, samples: int, timer: StepTimer) -> Iterator[None]:
+    def step(self, number: int, samples: int, timer: StepTimer, settled: bool) -> Iterator[None]:
         self._calls.clear()
         self._in_step = True
-        with super().step(number, samples, timer):
+        with super().step(number, samples, timer, settled):
             yield
         self._in_step = False
 
@@ -108,7 +100,7 @@ class Watch(Instruments):
                 tensor.register_hook(partial(self.see, Name("backward", layer, name, call)))
 
 
-def _of_parameter(kind: Kind, name: str) -> Name:
+def _of_parameter(kind: TensorKind, name: str) -> Name:
     layer, _, tensor = name.rpartition(".")
     return Name(kind, layer, tensor)
 

@@ -56,7 +56,7 @@ def load(folder: RunFolder, engine: Engine, step: int) -> None:
 
 
 def _first_names(weights: Weights) -> dict[str, str]:
-    """Of every weight the first name of the same tensor."""
+    """Maps the name of every weight to the first name of the same tensor."""
     first: dict[tuple[int, torch.Size], str] = {}
     names = {}
     for name, tensor in weights.items():

@@ -23,12 +23,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Description:
-    """What there is to say of a run beside its journal, whenever it ends."""
+    """Knows what there is to say of a run beside its journal, whenever it ends."""
 
     environment: Callable[[], Mapping[str, Any]] = dict
     replacement: Mapping[str, Any] = field(default_factory=dict)
     last: Callable[[], tuple[int, Mapping[str, float]]] = lambda: (0, {})  # a step, and what to write at it
-    snapshot: Callable[[], Path | None] = lambda: None  # of what was allocated, where memory did not suffice
+    snapshot: Callable[[], Path | None] = lambda: (
+        None
+    )  # shows what was allocated, where memory did not suffice
 
 
 class Recorder:
@@ -124,7 +126,7 @@ class Recorder:
     def _write_summary(
         self, metrics: Mapping[str, float], out_of_memory: str = "", outcome: Mapping[str, Any] | None = None
     ) -> None:
-        """Journal, disk, summary, in this order; and then nothing that only an unfinished run needs."""
+        """Writes journal, disk and summary, in this order, and removes what only an unfinished run needs."""
         self.check_claim()
         self.journal.sync()
         config = self._config
@@ -139,9 +141,8 @@ class Recorder:
             FailureKind.interrupted if isinstance(error, Interrupted | KeyboardInterrupt) else kind_of(error)
         )
         who = "" if kind is FailureKind.interrupted else self._who()
-        with suppress(
-            OSError, RunClaimed
-        ):  # the error itself says what a disk lacks; or it is another's folder
+        # The error itself says what a disk lacks, and the folder may be another's by now.
+        with suppress(OSError, RunClaimed):
             self.check_claim()
             self.folder.fail(kind, f"{who}{said_of(error)}")
         if kind is FailureKind.code or (kind is FailureKind.infrastructure and self._logs):

@@ -18,15 +18,15 @@ from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
 from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, UserError, said_of
-from pmexp.measure.compiled import compiled_parts
 from pmexp.measure.environment import environment
 from pmexp.measure.gradient_check import gradient_error
 from pmexp.measure.instruments import Instruments
 from pmexp.measure.memory_by_category import not_held
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.measure.peak_memory import PeakMemory
-from pmexp.measure.precision import attention, precision
+from pmexp.measure.precision import attention, compiled_parts, precision
 from pmexp.measure.provenance import record_start
+from pmexp.measure.tensor_bytes import TensorMemory
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import EVALUATION, IGNORED
 from pmexp.packed_dropout import ReplacementReport
@@ -37,7 +37,7 @@ from pmexp.systems import alarm
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
-from pmexp.training import best_weights, robustness
+from pmexp.training import best_weights, inference, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Metrics, Training
@@ -106,12 +106,13 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
 
 
 def _executed(config: RunConfig, capture_output: bool) -> None:
-    """The run on this process, perhaps one of several."""
+    """Executes the run on this process, perhaps one of several."""
     with stop_requests() as stop:
         try:
             prepared = prepare(config)
             refuse_other_inputs(config, prepared.inputs)
-            prepared.training.instruments = _instruments(config, prepared.training)
+            memory = TensorMemory(prepared.training.system.device)
+            prepared.training.instruments = _instruments(config, prepared.training, memory)
         except UserError:
             raise
         except Exception as error:
@@ -125,11 +126,11 @@ def _executed(config: RunConfig, capture_output: bool) -> None:
         with recorder.turn(capture_output) as ours:
             if ours:
                 log.info("%s", prepared.replacement)
-                _recorded(config, recorder, prepared, stop)
+                _recorded(config, recorder, prepared, memory, stop)
 
 
 def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = False) -> None:
-    """The summary of a run for which memory did not suffice to build it. Raises RunClaimed."""
+    """Writes the summary of a run for which memory did not suffice to build it. Raises RunClaimed."""
     recorder = Recorder(config, Ranks())
     with recorder.turn(capture_output) as ours:
         if ours:
@@ -162,24 +163,26 @@ def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepa
     system.prepare(model.module)
     training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
     training.replacement = replacement
-    torch.manual_seed(
-        ranks.seed(config.seed)
-    )  # dropout starts from one state, whatever building the model drew
+    torch.manual_seed(ranks.seed(config.seed))  # dropout starts here, whatever building the model drew
     return Prepared(training, model, dataset, ood, replacement)
 
 
-def _instruments(config: RunConfig, training: Training) -> Instruments:
+def _instruments(config: RunConfig, training: Training, memory: TensorMemory) -> Instruments:
     folder = RunFolder(config.folder)
     system = training.system
     precision = system.precision.split()[0]  # without "autocast"
     artifacts = folder.artifacts if training.ranks.is_first else None
-    return Instruments(config.measure, training.module, system.device, precision, artifacts)
+    return Instruments(
+        config.measure, training.module, system.device, precision, artifacts, memory, training.held
+    )
 
 
-def _recorded(config: RunConfig, recorder: Recorder, prepared: Prepared, stop: list[str]) -> None:
+def _recorded(
+    config: RunConfig, recorder: Recorder, prepared: Prepared, memory: TensorMemory, stop: list[str]
+) -> None:
     """Trains and tests with every outcome on record. Every rank goes through it."""
     training = prepared.training
-    peak = PeakMemory(training.system.device)
+    peak = memory.process
     told: dict[str, Any] = {"gradient_check": "the run ended before"}
     recorder.description = _description(prepared, peak, told)
     checkpoints = Checkpoints(recorder.folder, config.checkpoint, training.ranks, training.system.device)
@@ -198,7 +201,7 @@ def _recorded(config: RunConfig, recorder: Recorder, prepared: Prepared, stop: l
     peak.restart()
     _train(training, recorder, checkpoints, peak, stop)
     outcome = _outcome(prepared, config)
-    tested = _test(prepared, config, recorder.folder)
+    tested = _test(prepared, config, recorder.folder, memory)
     recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
     checkpoints.wait()
     final = _final(config, recorder.journal, training)
@@ -208,7 +211,6 @@ def _recorded(config: RunConfig, recorder: Recorder, prepared: Prepared, stop: l
 
 def _description(prepared: Prepared, peak: PeakMemory, told: Mapping[str, Any]) -> Description:
     training = prepared.training
-    assert training.instruments
     return Description(
         environment=lambda: _environment(prepared, peak) | dict(told),
         replacement=prepared.replacement.to_dict(),
@@ -243,7 +245,8 @@ def _train(
     peak: PeakMemory,
     stop: list[str],
 ) -> None:
-    """Steps and what goes to disk between them. A stop signal ends it with a checkpoint and Interrupted."""
+    """Takes the steps and writes what goes to disk between them. A stop signal ends it with a checkpoint and
+    Interrupted."""
     keeps_best = training.config.select is Select.best
     for step, metrics in training.steps():
         recorder.journal.write(step, metrics)
@@ -285,14 +288,14 @@ def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:
     return _Wish.checkpoint if checkpoints.is_due() else _Wish.go_on
 
 
-def _test(prepared: Prepared, config: RunConfig, folder: RunFolder) -> Metrics:
-    """Speed of the steps taken, and the test split under the selected weights."""
+def _test(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: TensorMemory) -> Metrics:
+    """Returns the speed of the steps taken, and what the selected weights do on the test split."""
     training = prepared.training
     measured = training.timer.metrics(training.batch_size, prepared.model.tokens_per_sample)
-    assert training.instruments
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
     if config.train.select is Select.best:
         best_weights.load(folder, training.engine, training.progress.best_step)
+    measured |= inference.measure(training, memory)
     dataset, length = prepared.dataset, config.dataset.max_length
     if dataset.test is not None:
         tested = training.evaluate(prepared.model.examples(dataset.test, length))
@@ -306,10 +309,10 @@ def _predict_for_glue(prepared: Prepared, split: Split, config: RunConfig, folde
     """Writes what the selected weights say of a test split whose labels GLUE's server keeps."""
     unlabelled = Split(split.inputs, np.full(len(split), IGNORED))
     examples = prepared.model.examples(unlabelled, config.dataset.max_length)
-    found = prepared.training.predict(examples)
-    if found is not None:
+    evaluation = prepared.training.predict(examples)
+    if evaluation is not None:
         file = folder.artifacts / FILE_NAMES[str(config.dataset.hub_config)]
-        write_glue_predictions(file, [prepared.dataset.classes[label] for label in found.predicted])
+        write_glue_predictions(file, [prepared.dataset.classes[label] for label in evaluation.predicted])
         log.info("predictions for GLUE's server: %s", file)
 
 
@@ -324,7 +327,6 @@ def _final(config: RunConfig, journal: Journal | NoJournal, training: Training) 
 
 def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
     training = prepared.training
-    assert training.instruments
     return environment(training.system.device) | {
         **precision(training.module, training.system.precision),
         "attention": attention(training.module),
