@@ -59,8 +59,10 @@ def runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Runs:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without runs: making one takes seconds."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    file = tmp_path_factory.mktemp("mlflow") / "a%20b?c#d" / "mlflow.db"
+    file.parent.mkdir()
     create_database(file)
+    assert list(file.parent.parent.rglob("*")) == [file.parent, file]
     return file
 
 

@@ -1,18 +1,18 @@
-"""A disk that is full soon: a tmpfs of a few kilobytes, for tests that may mount."""
+"""Disks that are full soon, or that nothing can be written to: a tmpfs, for tests that may mount."""
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 
 @contextmanager
-def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
+def small_disk(folder: Path, kilobytes: int, options: str = "rw") -> Iterator[None]:
     """Mounts it on `folder`; the test is skipped where that is not allowed."""
     folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"{options},size={kilobytes}k", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"cannot mount a small disk: {done.stderr.strip()}")
@@ -20,3 +20,12 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Leaves no room on the disk of `folder`; the file that takes it."""
+    ballast = folder / "ballast"
+    with suppress(OSError), ballast.open("ab", buffering=0) as stream:
+        while stream.write(bytes(4096)):
+            pass
+    return ballast

@@ -5,6 +5,7 @@ In a file of its own: the processes import the function they run.
 
 import importlib.util
 import os
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 from forked_ranks import start_ranks
 from pmexp.config import SHARDING, Part, SystemConfig
 from pmexp.measure.memory_by_category import held
+from pmexp.measure.tensor_bytes import TensorBytes, TensorMemory
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.systems.engines import Engine
 from pmexp.systems.ranks import Ranks, end_process
@@ -26,6 +28,7 @@ from pmexp.systems.system import System
 
 STEPS, GLOBAL_BATCH, MICRO_BATCHES = 4, 8, 2
 SEED = 11
+MEASURED = 1  # the step whose tensors are counted
 CUT = 2  # the step at which a run is stopped and resumed
 _BITS = [Part.checkpointing, Part.bf16, Part.offload]
 _HERE = [p for p in SHARDING if "zero" not in p.name or importlib.util.find_spec("deepspeed")]
@@ -77,7 +80,7 @@ def train(ranks: Ranks, parts: list[Part], p: float, stop_at: int | None = None)
     """The losses of the global batches, gradient norms and weights, and what was held; with `stop_at` by way of a checkpoint."""
     system, engine, model = _build(ranks, parts, p)
     torch.manual_seed(ranks.seed(SEED))
-    losses, norms, counted = [], [], {}
+    losses, norms, counted, taken = [], [], {}, TensorBytes(0)
     for step in range(STEPS):
         if step == stop_at:
             saved = _saved(ranks, engine)
@@ -86,11 +89,15 @@ def train(ranks: Ranks, parts: list[Part], p: float, stop_at: int | None = None)
             engine.load_weights(weights)
             engine.restore(states)
             torch.set_rng_state(rng)
-        losses.append(_gradient(ranks, system, engine, model, step))
-        counted |= held(parameters=engine.held_parameters(), gradients=engine.held_gradients())
-        norms.append(engine.step())
+        before = [*engine.held_parameters(), *engine.held_gradients(), *engine.held_state()]
+        with TensorMemory(system.device).block(before) if step == MEASURED else nullcontext() as block:
+            losses.append(_gradient(ranks, system, engine, model, step))
+            counted |= held(parameters=engine.held_parameters(), gradients=engine.held_gradients())
+            norms.append(engine.step())
+        taken = block or taken
         counted |= held(optimizer=engine.held_state())
-    return {"losses": losses, "norms": norms, "weights": engine.weights(), "held": counted}
+    found = {"losses": losses, "norms": norms, "weights": engine.weights(), "held": counted}
+    return found | {"peak_tensor_bytes": taken.peak}
 
 
 def _build(ranks: Ranks, parts: list[Part], p: float) -> tuple[System, Engine, Any]:

@@ -1,11 +1,18 @@
 """What two tries of one run must share, bit for bit: every step once, every value that is not a measurement."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
 from pmexp.run_folder.journal_lines import read_lines
 
-_MEASURED = ("speed/", "memory/peak_bytes", "energy/")  # of the machine, not of the training
+_MEASURED = (
+    "speed/",
+    "memory/peak_bytes",
+    "energy/",
+    "inference/ms_per_sample",
+    "gpu/",
+)  # of the machine, not of the training
 
 
 def deterministic(folder: Path) -> list[tuple[int, str, float | None]]:
@@ -34,3 +41,20 @@ def assert_same_run(one: Path, other: Path) -> None:
     difference = Counter(measured(one)), Counter(measured(other))
     assert difference[0] == difference[1], f"not the same was measured: {difference}"
     assert weights(one) == weights(other), "the weights differ"
+
+
+def assert_same_summary(one: Path, other: Path) -> None:
+    """But for what was measured of the machine, and the digest of the journal, which holds the time."""
+    first, second = (json.loads((folder / "summary.json").read_text()) for folder in (one, other))
+    for summary in (first, second):
+        summary["metrics"] = {
+            name: None if name.startswith(_MEASURED) else value for name, value in summary["metrics"].items()
+        }
+        summary["journal"] = None
+    assert first == second, "the summaries differ"
+
+
+def assert_same_files(one: Path, other: Path) -> None:
+    """By their names: nothing that only an unfinished run needs is left."""
+    first, second = ({str(file.relative_to(folder)) for file in folder.rglob("*")} for folder in (one, other))
+    assert first == second, f"other files: {sorted(first ^ second)}"

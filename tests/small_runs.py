@@ -12,6 +12,7 @@ import yaml
 
 from pmexp import train
 from pmexp.command.schema import conf_folder
+from pmexp.command.sweep_product import ALSO
 
 TINY_VIT = [
     "train.threads=1",
@@ -36,7 +37,10 @@ def first_of(experiment: str) -> list[str]:
     """Overrides for one run of an experiment's sweep: the first value of each key."""
     file = conf_folder() / "experiment" / f"{experiment}.yaml"
     swept = yaml.safe_load(file.read_text())["hydra"]["sweeper"]["params"]
-    return [f"experiment={experiment}", *(f"{key}={str(swept[key]).split(',')[0]}" for key in swept)]
+    return [
+        f"experiment={experiment}",
+        *(f"{key}={str(swept[key]).split(',')[0]}" for key in swept if key != ALSO),
+    ]
 
 
 def last_of_each(arguments: Iterable[str]) -> list[str]:

@@ -103,6 +103,7 @@ def test_what_each_rank_holds_by_hand(stack: str, two: Found) -> None:
         names = ("memory/parameters_bytes", "memory/gradients_bytes", "memory/optimizer_bytes")
         wanted = dict(zip(names, (expected[0] + buffers, *expected[1:]), strict=True))
         assert stacks[stack]["dropout"]["held"] == wanted, f"rank {rank}"
+        assert stacks[stack]["dropout"]["peak_tensor_bytes"] > sum(wanted.values()), f"rank {rank}"
 
 
 def test_fp16_reports_and_clips_the_gradient_without_its_scale(one: dict[str, Any]) -> None:

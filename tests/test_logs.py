@@ -9,7 +9,7 @@ import pytest
 
 from pmexp import logs
 from pmexp.command_line import end
-from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 
 
@@ -52,7 +52,7 @@ def test_a_failure_is_masked_on_record_and_on_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = RunFolder(tmp_path)
-    folder.fail(Kind.code, "ConnectionError: postgresql://me:planted@db")
+    folder.fail(FailureKind.code, "ConnectionError: postgresql://me:planted@db")
     assert folder.failed()["error"] == "ConnectionError: postgresql://me:***@db"
     assert end("error: password=planted\x1b[31m\nnext", code=2) == 2
     assert capsys.readouterr().err == "error: password=***\nnext\n"

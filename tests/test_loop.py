@@ -61,7 +61,7 @@ def test_each_epoch_visits_samples_once_in_an_order_of_its_own() -> None:
     seen = [torch.cat(epoch).tolist() for epoch in epochs]
     assert len(set(seen[0])) == len(set(seen[1])) == 48
     assert seen[0] != seen[1]
-    assert torch.equal(run._batch_rows(2), epochs[0][2])  # of (seed, epoch, position) alone
+    assert torch.equal(run._batch_rows(2), epochs[0][2])  # it depends on (seed, epoch, position) alone
 
 
 def test_the_last_record_of_an_epoch_is_validated_and_only_logged_steps_have_a_loss() -> None:

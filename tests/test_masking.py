@@ -235,7 +235,7 @@ def test_digests_and_ids_stay(content: bytes, template: str) -> None:
 
 
 def test_this_project_stays_as_it_is() -> None:
-    """Of all sources, options and documents, the lines that are changed speak of credentials."""
+    """The lines of sources, options and documents that are changed all speak of credentials."""
     listed = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True
     ).stdout.split()

@@ -130,8 +130,27 @@ def test_step_times_leave_out_the_warm_up() -> None:
     assert metrics["speed/step_ms_p10"] == pytest.approx(140)
     assert metrics["speed/samples_per_s"] == pytest.approx(32 / 0.3)
     assert metrics["speed/tokens_per_s"] == pytest.approx(320 / 0.3)
+    assert "speed/data_ms" not in metrics
     timer.seconds = timer.seconds[:WARMUP_STEPS]
     assert timer.metrics(32, 10) == {}
+
+
+def test_the_wait_for_data_is_that_of_the_timed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = 0.0
+    monkeypatch.setattr("pmexp.measure.timing.time.perf_counter", lambda: seconds)
+    timer = StepTimer(torch.device("cpu"))
+    for wait in (*[9.0] * WARMUP_STEPS, 0.5, 0.25):
+        with timer.data():  # a profiled step is not timed, and so waits for nothing
+            seconds += 100.0
+        with timer.step():
+            for _ in range(2):  # micro-batches
+                with timer.data():
+                    seconds += wait / 2
+            seconds += 1.0
+    assert timer.metrics(32, 10)["speed/data_ms"] == pytest.approx(375)
+    resumed = StepTimer(torch.device("cpu"))
+    resumed.restore(timer.state())
+    assert resumed.metrics(32, 10)["speed/data_ms"] == pytest.approx(375)
 
 
 def test_environment_names_what_ran() -> None:

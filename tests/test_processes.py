@@ -45,11 +45,11 @@ def faults_of_ranks(faults: dict[int, str], folder: Path, after_step: int = 1) -
         "if fault:\n"
         "    import torch\n"
         "    from pmexp.training.loop import Training\n"
-        "    forward = Training._summed_loss\n"
+        "    forward = Training.summed_loss\n"
         "    def faulty(training, *arguments):\n"
         f"        if training.progress.step == {after_step}: exec(fault)\n"
         "        return forward(training, *arguments)\n"
-        "    Training._summed_loss = faulty\n"
+        "    Training.summed_loss = faulty\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))

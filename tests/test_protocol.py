@@ -18,7 +18,7 @@ from pmexp.command.schema import conf_folder
 from pmexp.config import RunConfig, parse
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
-from pmexp.protocol import SCORES, Comparison, Statistic
+from pmexp.protocol import SCORES, Bound, Statistic
 from small_runs import first_of
 
 EXPERIMENTS = sorted((conf_folder() / "experiment").rglob("*.yaml"))
@@ -43,7 +43,7 @@ def test_every_criterion_of_the_folder_passes_the_checks_and_judges_what_is_meas
     # The absence of evidence for a slower step (p_worse) is no claim of ours, and no metric of ours lacks a better
     # end, which `within` is for: both are there for protocols of others and of earlier runs.
     assert {criterion.statistic for criterion in criteria.values()} == set(Statistic) - {Statistic.p_worse}
-    assert {criterion.comparison for criterion in criteria.values()} == set(Comparison) - {Comparison.within}
+    assert {criterion.comparison for criterion in criteria.values()} == set(Bound) - {Bound.within}
 
 
 def test_a_threshold_is_a_key_of_the_command_line() -> None:

@@ -118,8 +118,8 @@ def test_what_was_journaled_after_the_checkpoint_is_there_once(
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "is_due", lambda _: next(looks) == 4)
         patch.setattr(Training, "_gradient", failing)
-        with pytest.raises(ConnectionError):
-            runs.train(*arguments)
+        code, _, err = runs.train(*arguments)
+    assert code == 1 and err == "error: ConnectionError: the drill's\n"
     (folder,) = runs.run_folders()
     assert json.loads((folder / "failure.json").read_text())["kind"] == "infrastructure"
     assert [step for step, metric, _ in deterministic(folder) if metric == "train/loss"] == list(range(1, 8))
@@ -220,3 +220,22 @@ def test_a_run_whose_folder_is_anothers_by_now_writes_nothing_there(
     assert code == 2 and "was removed while its run was executed; nothing more is written there" in err
     (folder,) = runs.folder.glob("default/*/")
     assert not (folder / "summary.json").exists() and not (folder / "failure.json").exists()
+
+
+def test_a_kill_just_after_the_summary_leaves_no_checkpoint_for_ever(runs: Runs) -> None:
+    arguments = [*TINY_VIT, "train.max_steps=2", "tracking=off"]
+    for again in ([], ["-m", "seed=0"]):
+        assert runs.train(*arguments)[0] == 0
+        (folder,) = runs.run_folders()
+        (folder / "checkpoints" / "resume").mkdir()
+        assert runs.train(*again, *arguments)[0] == 0
+        assert not (folder / "checkpoints" / "resume").exists()
+
+
+@pytest.mark.slow
+def test_each_system_call_may_fail_or_be_the_last() -> None:
+    """A sample of `make drill-calls`, in one process that forks its runs."""
+    command = [sys.executable, Path(__file__).with_name("call_drill.py"), "--sample", "12", "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("all: 6 injected, 6 survived") == 2

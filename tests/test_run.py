@@ -16,7 +16,8 @@ from small_runs import TINY_BERT, TINY_VIT, Runs
 SHORT = ["train.max_steps=8", "train.log_every=1", "tracking=off"]
 CONTRACT = {
     "train/loss", "val/loss", "val/accuracy", "test/accuracy", "memory/saved_bytes", "memory/mask_bytes",
-    "memory/mask_bytes_per_element", "memory/peak_bytes", "speed/step_ms", "speed/samples_per_s",
+    "memory/mask_bytes_per_element", "memory/peak_bytes", "memory/peak_tensor_bytes", "memory/mean_tensor_bytes",
+    "inference/ms_per_sample", "inference/peak_tensor_bytes", "speed/data_ms", "speed/step_ms", "speed/samples_per_s",
     "speed/tokens_per_s", "grad/norm", "memory/parameters_bytes", "memory/gradients_bytes",
     "memory/optimizer_bytes", "check/gradient_error",
 }  # fmt: skip
@@ -88,17 +89,18 @@ def test_a_finished_run_is_not_run_again(runs: Runs) -> None:
 def test_training_is_unchanged_bit_for_bit(model: list[str], runs: Runs, few_news: str) -> None:
     """With nn.Dropout's own masks, packing them changes no loss and no gradient norm, on any step."""
     data = [few_news] if model is TINY_BERT else []
-    for variant in (["variant=baseline"], ["variant=pm-drop", "variant.rng=torch"]):
+    for variant in (["variant=baseline"], ["variant=pm-drop-same-masks"]):
         assert runs.train(*model, *data, *SHORT, *variant)[0] == 0
     for metric in ("train/loss", "grad/norm", "val/loss", "test/loss"):
-        packed, stock = (runs.curve(name, metric) for name in ("pm-drop-s0", "baseline-s0"))
+        packed, stock = (runs.curve(name, metric) for name in ("pm-drop-same-masks-s0", "baseline-s0"))
         assert packed == stock and packed
     outcomes = [runs.summaries()[name]["outcome"] for name in ("baseline-s0", "pm-drop-s0")]
     assert outcomes[0] == outcomes[1] and len(outcomes[0]["weights_sha256"]) == 64
     (unchanged,) = (one for one in judge(load_runs(runs.folder, "default"), []) if one.name == "unchanged")
     assert unchanged.value == 0.0 and "losses of all 8 logged steps and final weights" in unchanged.why
     masks = [
-        runs.summaries()[n]["metrics"]["memory/mask_bytes_per_element"] for n in ("baseline-s0", "pm-drop-s0")
+        runs.summaries()[n]["metrics"]["memory/mask_bytes_per_element"]
+        for n in ("baseline-s0", "pm-drop-same-masks-s0")
     ]
     assert masks[0] == 4.0 and masks[1] == pytest.approx(0.125, abs=1e-3)
 

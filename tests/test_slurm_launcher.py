@@ -25,7 +25,7 @@ from hydra_plugins.pmexp_launchers.submissions import Job
 from pmexp.command.compose import compose
 from pmexp.config import SHARDING, Part, RunConfig, SystemConfig
 from pmexp.errors import UserError
-from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
 from small_runs import TINY_VIT, Runs
@@ -48,8 +48,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 def options(script: str) -> dict[str, str]:
-    found = re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", script, re.MULTILINE)
-    return dict(found)
+    directives = re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", script, re.MULTILINE)
+    return dict(directives)
 
 
 def test_a_dry_run_says_what_is_to_do_and_writes_nothing(runs: Runs, slurm: FakeSlurm) -> None:
@@ -224,13 +224,15 @@ def test_two_drivers_at_once_submit_a_run_once(
 
     monkeypatch.setattr(slurm_commands, "queue", queue_then_meet)
     run = compose([*TINY_VIT, "system.device=cpu", f"runs_dir={runs.folder}"])
-    found: list[list[Job]] = []
-    both = [threading.Thread(target=lambda: found.append(SlurmLauncher()._jobs_of([run]))) for _ in range(2)]
+    submitted: list[list[Job]] = []
+    both = [
+        threading.Thread(target=lambda: submitted.append(SlurmLauncher()._jobs_of([run]))) for _ in range(2)
+    ]
     for driver in both:
         driver.start()
     for driver in both:
         driver.join()
-    assert [job.job_id for jobs in found for job in jobs] == ["1", "1"] and len(slurm.scripts()) == 1
+    assert [job.job_id for jobs in submitted for job in jobs] == ["1", "1"] and len(slurm.scripts()) == 1
 
 
 @pytest.mark.parametrize(
@@ -271,7 +273,7 @@ def test_a_run_that_slurm_did_not_queue_again_is_submitted_until_it_is_done(
         if number == 5:
             folder.summary.write_text('{"status": "finished"}')
         else:
-            folder.fail(Kind.interrupted, "Preempted: SIGUSR2 at step 4 of 9")
+            folder.fail(FailureKind.interrupted, "Preempted: SIGUSR2 at step 4 of 9")
         return [Job(str(number), (run.run_id,), run.folder.parent / "slurm")]
 
     monkeypatch.setattr(slurm_commands, "queue", dict)
@@ -286,7 +288,7 @@ def test_equal_runs_of_two_names_have_a_job_and_an_outcome_each(
 ) -> None:
     failed, done = runs = [compose([f"name={name}", f"runs_dir={tmp_path}"]) for name in ("a", "b")]
     jobs = [Job(str(n), (run.run_id,), run.folder.parent / "slurm") for n, run in enumerate(runs)]
-    RunFolder(failed.folder).fail(Kind.code, "it broke")
+    RunFolder(failed.folder).fail(FailureKind.code, "it broke")
     done.folder.mkdir(parents=True)
     RunFolder(done.folder).summary.write_text('{"status": "finished"}')
     monkeypatch.setattr(slurm_commands, "queue", dict)

@@ -90,11 +90,11 @@ def test_the_report_is_attached_to_the_parent_of_the_runs_it_compares(runs: Runs
         assert runs.train(*SHORT, f"seed={seed}")[0] == 0
     arguments = ["default", "--runs-dir", str(runs.folder), "--out", str(tmp_path / "reports")]
     assert report.main(arguments) == 0
-    client, found = mlflow_runs(runs)
-    (parent,) = {run.data.tags["mlflow.parentRunId"] for run in found}
+    client, children = mlflow_runs(runs)
+    (parent,) = {run.data.tags["mlflow.parentRunId"] for run in children}
     names = {file.path for file in client.list_artifacts(parent, "report")}
     assert names >= {"report/index.html", "report/report.json"}
-    assert not any(client.list_artifacts(run.info.run_id, "report") for run in found)
+    assert not any(client.list_artifacts(run.info.run_id, "report") for run in children)
 
 
 def test_a_tracker_that_is_gone_costs_the_attachment_alone(runs: Runs, tmp_path: Path) -> None:

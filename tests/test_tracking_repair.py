@@ -63,9 +63,9 @@ def test_runs_that_mlflow_never_saw_get_their_true_status(tmp_path: Path, databa
         tagged = connection.execute(
             "SELECT run_uuid FROM tags WHERE key = 'status' AND value = 'oom'"
         ).fetchall()
-        ends = connection.execute("SELECT end_time FROM runs").fetchall()  # the parent's as well
+        ends = connection.execute("SELECT status, end_time FROM runs").fetchall()  # the parent's as well
     assert [mlflow_runs(file)[uuid][0] for (uuid,) in tagged] == [oom]
-    assert all(end for (end,) in ends)
+    assert all((end is None) == (status == "KILLED") for status, end in ends)  # who may go on has no end
 
 
 def test_a_run_that_goes_on_is_left_to_its_mirror(tmp_path: Path, database: Database) -> None:
@@ -103,9 +103,9 @@ def test_every_kind_of_disagreement(tmp_path: Path, database: Database) -> None:
     assert said.pop(tagged.folder.path.name) == "2 tags set"
     assert said.pop(bare.folder.path.name) == "config.yaml attached, summary.json attached"
     assert said == {}
-    found = mlflow_runs(file)
-    assert set(ids.values()) - set(found) == {ids[doubled.folder.path.name]}
-    assert {status for _, status in found.values()} == {"FINISHED"}
+    runs = mlflow_runs(file)
+    assert set(ids.values()) - set(runs) == {ids[doubled.folder.path.name]}
+    assert {status for _, status in runs.values()} == {"FINISHED"}
 
 
 def test_runs_that_were_moved_with_their_database(tmp_path: Path, database: Database) -> None:
@@ -164,6 +164,7 @@ def test_a_run_that_goes_on_keeps_its_mlflow_run_unless_its_journal_was_cut(
     second = TrackedRun(tmp_path).mirrored()
     assert not second.is_complete()
     assert list(mlflow_runs(file).values()) == [(second.folder.path.name, "RUNNING")]
+    assert MlflowClient(f"sqlite:///{file}").get_run(before).info.end_time is None
     second.end("interrupted")
     assert set(mlflow_runs(file)) == {before}
     lines = second.folder.journal.read_text().splitlines(keepends=True)
@@ -174,3 +175,24 @@ def test_a_run_that_goes_on_keeps_its_mlflow_run_unless_its_journal_was_cut(
     assert third.is_complete()
     assert before not in mlflow_runs(file)
     assert disagreements(tmp_path, file) == {}
+
+
+@pytest.mark.parametrize("ending", ["failed", "interrupted", "killed"])
+def test_a_run_that_goes_on_has_no_end_while_it_runs(ending: str, tmp_path: Path, database: Database) -> None:
+    """Whatever status it got when it ended before; what a person wrote about it stays."""
+    client = MlflowClient(f"sqlite:///{database(tmp_path)}")
+    first = TrackedRun(tmp_path)
+    first.steps(3)
+    first.record_end(ending)
+    list(repair(tmp_path, "default"))
+    (before,) = mlflow_runs(tmp_path / "mlflow.db")
+    client.set_tag(before, "mlflow.note.content", "look here")
+    second = TrackedRun(tmp_path).mirrored()
+    ((uuid, _),) = mlflow_runs(tmp_path / "mlflow.db").items()
+    running = client.get_run(uuid)
+    assert (running.info.status, running.info.end_time) == ("RUNNING", None)
+    assert running.data.tags["mlflow.note.content"] == "look here"
+    assert disagreements(tmp_path, tmp_path / "mlflow.db") == {}
+    second.end()
+    ended = client.get_run(uuid).info
+    assert ended.status == "FINISHED" and ended.end_time >= ended.start_time

@@ -104,17 +104,17 @@ def mlflow_parents(database: Path) -> dict[str, str]:
 
 def disagreements(runs_dir: Path, database: Path) -> dict[str, int]:
     """What MLflow has otherwise than the journals and summaries of "default" have it; {} where all agree."""
-    found = mlflow_runs(database)
+    runs = mlflow_runs(database)
     folders = {file.parent.name: file.parent for file in (runs_dir / "default").glob("*/config.yaml")}
-    ids = Counter(run_id for run_id, _ in found.values())
+    ids = Counter(run_id for run_id, _ in runs.values())
     wrong = Counter({"runs lost": len(folders.keys() - ids.keys()), "runs doubled": ids.total() - len(ids)})
     parents = mlflow_parents(database)
-    wrong["parents lost"] = bool(found) and not parents
+    wrong["parents lost"] = bool(runs) and not parents
     wrong["parents doubled"] = len(parents) - bool(parents)
-    running = any(status == "RUNNING" for _, status in found.values())
+    running = any(status == "RUNNING" for _, status in runs.values())
     wrong["status of a parent"] = sum((status == "RUNNING") != running for status in parents.values())
     with closing(sqlite3.connect(database)) as connection:
-        for uuid, (run_id, _) in found.items():
+        for uuid, (run_id, _) in runs.items():
             query = "SELECT value FROM tags WHERE key = 'mlflow.parentRunId' AND run_uuid = ?"
             wrong["children lost"] += {uuid for (uuid,) in connection.execute(query, (uuid,))} != {*parents}
             rows = connection.execute(

@@ -20,7 +20,7 @@ import numpy as np
 from pmexp.command_line import Command, Given, Key
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
-from pmexp.protocol import Comparison, CriterionConfig, ProtocolConfig, Statistic
+from pmexp.protocol import Bound, CriterionConfig, ProtocolConfig, Statistic
 from pmexp.run_folder.journal import digest_of
 
 COMMAND = Command(
@@ -88,13 +88,13 @@ def _criteria() -> dict[str, Any]:
         "throughput": CriterionConfig(
             metric="speed/samples_per_s",
             statistic=Statistic.relative_change,
-            comparison=Comparison.within,
+            comparison=Bound.within,
             threshold=0.02,
         ),
         "quality": CriterionConfig(
             metric="score",
             statistic=Statistic.difference_in_sigma,
-            comparison=Comparison.within,
+            comparison=Bound.within,
             threshold=0.2,
         ),
     }

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmexp.command_line import Command, Given, Key, switch
-from pmexp.errors import UserError
+from pmexp.errors import MachineError, UserError
+from pmexp.run_folder.failure import FailureKind, kind_of
+from pmexp.run_folder.place import refuse_unusable
 
 if TYPE_CHECKING:
     from pmexp_analysis.figures import Drawn
@@ -44,10 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(given: Given) -> str:
+    refuse_unusable(Path(given["out"]), "out")
     try:
         return write_report(given)
     except OSError as error:
-        raise UserError(f"cannot use {error.filename}: {error.strerror or error}") from None
+        said = f"cannot use {error.filename or given['out']}: {error.strerror or error}"
+        raise (MachineError if kind_of(error) is FailureKind.infrastructure else UserError)(said) from None
 
 
 def write_report(given: Given) -> str:

@@ -12,8 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmexp.errors import ContenderFailed, Interrupted, RankFailed, SweepFailed, UserError
+from pmexp.errors import (
+    ContenderFailed,
+    Interrupted,
+    MachineError,
+    RankFailed,
+    SweepFailed,
+    UserError,
+    said_of,
+)
 from pmexp.masking import masked, masked_arguments
+from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.shown import printable
 
 _SWITCH = ("true", "false")
@@ -228,7 +237,7 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
         return end(f"error: {error}", code=2)
     except (SweepFailed, RankFailed) as error:
         return end(str(error), code=1)
-    except ContenderFailed as error:
+    except (ContenderFailed, MachineError) as error:
         return end(f"error: {error}", code=1)
     except Interrupted as error:
         return end(f"interrupted: {error}" if str(error) else interrupted, code=130)
@@ -237,6 +246,10 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if kind_of(error) is not FailureKind.infrastructure:
+            raise
+        return end(f"error: {said_of(error)}", code=1)
     return code
 
 

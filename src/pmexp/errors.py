@@ -24,6 +24,10 @@ def said_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
+class MachineError(Exception):
+    """The machine cannot do now what is asked for, such as write to a full disk: one line. Exit code 1."""
+
+
 class Interrupted(Exception):
     """A stop signal ended the run at a step boundary; the same command goes on from its checkpoint."""
 

@@ -14,8 +14,8 @@ from pmexp.metrics.catalog import metric_of
 SCORES = ("score", "test/score", "val/score", "ood/score", "fgsm/score")
 
 
-class Axis(Enum):
-    """What is compared, everything else being equal. An arm is a variant with its system stack."""
+class ComparedLabel(Enum):
+    """Says what is compared, everything else being equal. An arm is a variant with its system stack."""
 
     variant = "variant"
     system = "system"
@@ -23,7 +23,7 @@ class Axis(Enum):
 
 
 class Family(Enum):
-    """Over which comparisons Holm's correction goes."""
+    """Says over which comparisons Holm's correction goes."""
 
     metric = "metric"  # all of one metric in the experiment
     task = "task"  # all of one task and system
@@ -31,9 +31,9 @@ class Family(Enum):
 
 
 class Statistic(Enum):
-    """What of a metric is judged; "reference" is the baseline, or the number `against`."""
+    """Says what of a metric is judged; "reference" is the baseline, or the number `against`."""
 
-    mean = "mean"  # of the method, in the metric's unit
+    mean = "mean"  # the method's, in the metric's unit
     times_smaller = "times_smaller"  # reference / method
     relative_change = "relative_change"  # method / reference - 1
     difference = "difference"  # method - reference, in the metric's unit
@@ -46,14 +46,14 @@ class Statistic(Enum):
     only_fits = "only_fits"  # settings that fit with the method and not with the baseline
 
 
-class Comparison(Enum):
+class Bound(Enum):
     at_least = "at_least"
     at_most = "at_most"
     within = "within"  # -threshold to threshold: equivalence, by two one-sided tests
     no_worse = "no_worse"  # than the reference by more than the threshold: non-inferiority, by one of them
 
 
-MARGINS = (Comparison.within, Comparison.no_worse)
+MARGINS = (Bound.within, Bound.no_worse)
 EQUIVALENCE = (Statistic.relative_change, Statistic.difference, Statistic.difference_in_sigma)
 _OF_RUNS = {
     Statistic.unchanged,
@@ -68,13 +68,15 @@ _OVER = {Statistic.growth_exponent, Statistic.largest_ratio}
 
 @dataclass(kw_only=True)
 class CriterionConfig:
-    """One claim. It passes where the 90 % interval of the statistic lies on the allowed side (5 % a side),
-    fails where it lies on the other, and is inconclusive between."""
+    """States one claim. It passes where the 90 % interval of the statistic lies on the allowed side (5 % a
+    side), fails where it lies on the other, and is inconclusive between."""
 
     claim: str = ""  # in words
     statistic: Statistic = Statistic.mean
-    metric: str | None = None  # of the catalog; score, or <split>/score, is the task's main metric there
-    comparison: Comparison = Comparison.at_most
+    metric: str | None = (
+        None  # a name of the catalog; score, or <split>/score, is the task's main metric there
+    )
+    comparison: Bound = Bound.at_most
     threshold: float = 0.0  # relative_change: a fraction
     against: float | None = None  # a number in the place of the baseline's
     drop_from: str | None = None  # judge the drop from this metric to `metric` in place of `metric`
@@ -85,7 +87,7 @@ class CriterionConfig:
 @dataclass(kw_only=True)
 class ProtocolConfig:
     question: str = ""  # what the experiment is to answer
-    axis: Axis = Axis.variant
+    axis: ComparedLabel = ComparedLabel.variant
     baseline: str = "baseline"  # what of the axis is compared with
     method: str = "pm-drop"  # what of the axis the criteria judge
     family: Family = Family.metric
@@ -140,7 +142,7 @@ def _check_margin(key: str, criterion: CriterionConfig) -> None:
         )
     if not criterion.threshold > 0:
         raise UserError(f"{key}.threshold: {criterion.threshold} must be above 0 for comparison={said}")
-    if criterion.comparison is Comparison.no_worse and not has_better_end(criterion.metric or ""):
+    if criterion.comparison is Bound.no_worse and not has_better_end(criterion.metric or ""):
         raise UserError(f"{key}.comparison: no_worse; {criterion.metric} has no better end: use within")
 
 

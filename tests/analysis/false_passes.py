@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pmexp.command.compose import compose
 from pmexp.command.schema import conf_folder
 from pmexp.errors import UserError
-from pmexp.protocol import Comparison, CriterionConfig, ProtocolConfig, Statistic
+from pmexp.protocol import Bound, CriterionConfig, ProtocolConfig, Statistic
 from pmexp_analysis.criteria import answer, judge
 from pmexp_analysis.criteria.judge import as_judged
 from pmexp_analysis.criteria.pairs import Sides, judge_pairs, limit_of
@@ -201,7 +201,7 @@ def judged_once(random: np.random.Generator, criteria: dict[str, CriterionConfig
 def other_comparisons(criteria: dict[str, CriterionConfig]) -> dict[str, CriterionConfig]:
     """The criteria, and each statistic of pairs with each comparison that it takes."""
     found = dict(criteria)
-    for statistic, comparison in product(sorted(_OF_PAIRS | {Statistic.p_worse}, key=str), Comparison):
+    for statistic, comparison in product(sorted(_OF_PAIRS | {Statistic.p_worse}, key=str), Bound):
         try:
             one = CriterionConfig(metric=SCORE, statistic=statistic, comparison=comparison, threshold=0.1)
             ProtocolConfig(criteria={"it": one})

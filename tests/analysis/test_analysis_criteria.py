@@ -14,8 +14,8 @@ from pmexp.command.compose import compose
 from pmexp.fit.answer import Answer
 from pmexp.fit.options import COMMAND, fit_options
 from pmexp.fit.search import Probe
-from pmexp.protocol import Axis, CriterionConfig, ProtocolConfig, Statistic
-from pmexp.protocol import Comparison as Is
+from pmexp.protocol import Bound as Is
+from pmexp.protocol import ComparedLabel, CriterionConfig, ProtocolConfig, Statistic
 from pmexp_analysis.criteria import Judged, answer, judge
 from pmexp_analysis.numbers.fits import limits_of
 from pmexp_analysis.sources.experiment import Experiment
@@ -328,10 +328,12 @@ def test_systems_and_arms_are_compared_along_their_axis(runs: Runs) -> None:
     less = {
         "it": CriterionConfig(metric=STEP, statistic=Statistic.relative_change, threshold=-0.1),
     }
-    arms = ProtocolConfig(axis=Axis.arm, baseline="base-zero2", method="packed-zero2-flash", criteria=less)
+    arms = ProtocolConfig(
+        axis=ComparedLabel.arm, baseline="base-zero2", method="packed-zero2-flash", criteria=less
+    )
     (one,) = judged_all(runs, arms)[1]
     assert (one.result, one.parts[0].system, one.parts[0].n) == ("pass", "its own", 5)
-    systems = ProtocolConfig(axis=Axis.system, baseline="zero2", method="flash", criteria=less)
+    systems = ProtocolConfig(axis=ComparedLabel.system, baseline="zero2", method="flash", criteria=less)
     experiment, (one,) = judged_all(runs, systems)
     of_base = next(part for part in one.parts if part.system == "with base")
     assert (of_base.result, of_base.n) == ("pass", 5)

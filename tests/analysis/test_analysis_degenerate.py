@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from run_folders import Runs
 from scipy import stats as scipy_stats
 
-from pmexp.protocol import Comparison as Is
+from pmexp.protocol import Bound as Is
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
 from pmexp_analysis.criteria import Judged, judge
 from pmexp_analysis.numbers import sigmas, stats

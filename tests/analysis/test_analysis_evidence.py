@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from run_folders import Runs
 
-from pmexp.protocol import Axis, Comparison, CriterionConfig, Statistic
+from pmexp.protocol import ComparedLabel, Bound, CriterionConfig, Statistic
 from pmexp_analysis import plots
 from pmexp_analysis.figures import of_section
 from pmexp_analysis.numbers.compare import Comparison as Compared
@@ -46,7 +46,9 @@ def pairs(runs: Runs, **told: Any) -> None:
     """Three seeds of baseline and pm-drop; `told` of pm-drop's."""
     for seed in range(3):
         run(runs, "baseline", seed)
-        run(runs, "pm-drop", seed, **{"score": 0.9 + seed / 100 + seed**2 / 1e4} | told)  # equal is no evidence
+        run(
+            runs, "pm-drop", seed, **{"score": 0.9 + seed / 100 + seed**2 / 1e4} | told
+        )  # equal is no evidence
 
 
 def content(runs: Runs) -> Content:
@@ -187,7 +189,7 @@ def test_one_unlike_pair_of_several_is_left_out_alone(runs: Runs) -> None:
 
 
 def test_precision_is_what_is_compared_where_systems_are(runs: Runs) -> None:
-    protocol = {"axis": Axis.system.name, "baseline": "plain", "method": "bf16"}
+    protocol = {"axis": ComparedLabel.system.name, "baseline": "plain", "method": "bf16"}
     for seed in range(3):
         for system in ("plain", "bf16"):
             precision = {"precision": system, "attention": system}
@@ -274,7 +276,7 @@ def test_a_model_that_is_better_than_chance_in_one_score_has_learned(runs: Runs)
 
 
 def test_a_criterion_that_fails_still_fails_on_a_dead_model(runs: Runs) -> None:
-    slow = CriterionConfig(metric=STEP, statistic=Statistic.relative_change, comparison=Comparison.at_most)
+    slow = CriterionConfig(metric=STEP, statistic=Statistic.relative_change, comparison=Bound.at_most)
     assert slow.threshold == 0.0
     for seed in range(3):
         for variant, step in (("baseline", 10.0), ("pm-drop", 12.0)):

@@ -12,7 +12,7 @@ from statsmodels.stats.nonparametric import rank_compare_2indep
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_paired
 
-from pmexp.protocol import Comparison as Is
+from pmexp.protocol import Bound as Is
 from pmexp.protocol import CriterionConfig, Family, ProtocolConfig, Statistic
 from pmexp_analysis.numbers.compare import Comparison, Row, comparisons, rows
 

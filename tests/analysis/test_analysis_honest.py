@@ -24,9 +24,11 @@ def planted(
     seeds: int = 5,
     lower: float = 0.0,
     lost: Sequence[int] = (),
+    tensors: bool = True,
 ) -> Found:
     """The default protocol on runs whose method is slower by a fraction and scores lower by so many sigmas, with
-    seeds of it that diverged; everything else is as it should be."""
+    seeds of it that diverged; everything else is as it should be. Without `tensors` they are runs of a version
+    that did not count them."""
     random = np.random.default_rng(seeds)
     sigma = 0.01
     scores = 0.9 + sigma * np.array([-1.2, 0.7, 1.1, -0.9, 0.3])
@@ -40,7 +42,8 @@ def planted(
                 SCORE: scores[seed] - lower * sigma * ours * (1 + seed / 100),  # equal drops show no spread
                 "train/loss": None if ours and seed in lost else 0.5,
                 "memory/mask_bytes_per_element": 0.125 if ours else 1.0,
-                "memory/peak_bytes": (80.0 if ours else 100.0) + seed / 10,
+                "memory/peak_bytes": 1000.0 + seed,  # of the process: no criterion is judged by it
+                **({"memory/peak_tensor_bytes": 80.0 if ours else 100.0} if tensors else {}),
                 "check/gradient_error": 1e-7,
             }
             runs.finished(variant, seed, finals, protocol=PROTOCOL, outcome={"weights_sha256": f"{seed}"})
@@ -60,6 +63,13 @@ def test_without_a_fault_everything_passes(runs: Runs) -> None:
     assert {name: one.result for name, one in criteria.items()} == dict.fromkeys(PROTOCOL["criteria"], "pass")
     assert by_metric[THROUGHPUT].verdict == "equivalent"
     assert by_metric[SCORE].verdict == by_metric["train/loss"].verdict == "equal"
+
+
+def test_memory_of_older_runs_is_not_measured(runs: Runs) -> None:
+    _, criteria = planted(runs, tensors=False)
+    others = criteria.keys() - {"memory-small"}
+    assert criteria["memory-small"].result == "not measured"
+    assert {criteria[name].result for name in others} == {"pass"}
 
 
 def test_three_percent_slower_is_worse_and_fails(runs: Runs) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_folders import Runs
 
-from pmexp.protocol import Comparison as Is
+from pmexp.protocol import Bound as Is
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
 from pmexp_analysis import plots
 from pmexp_analysis.figures.sections import of_section

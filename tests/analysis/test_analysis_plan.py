@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from run_folders import Runs
 
-from pmexp.protocol import Comparison as Is
+from pmexp.protocol import Bound as Is
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
 from pmexp_analysis.criteria.pairs import Sides, judge_pairs
 from pmexp_analysis.criteria.plan import SEEDS, Plan, as_text, plans

@@ -8,7 +8,7 @@ import pytest
 from run_folders import Runs
 
 from pmexp.errors import UserError
-from pmexp.protocol import Axis
+from pmexp.protocol import ComparedLabel
 from pmexp_analysis.numbers.fits import limits_of
 from pmexp_analysis.sources.experiment import Experiment
 from pmexp_analysis.sources.folders import load_runs
@@ -62,7 +62,7 @@ def test_the_protocol_of_the_run_that_started_first_counts(runs: Runs) -> None:
 def test_runs_of_before_protocols_have_none(runs: Runs) -> None:
     started(runs, None)
     found = load(runs)
-    assert (found.protocol.criteria, found.protocol.axis, found.remarks) == ({}, Axis.variant, [])
+    assert (found.protocol.criteria, found.protocol.axis, found.remarks) == ({}, ComparedLabel.variant, [])
 
 
 def test_what_the_reader_chooses_is_named(runs: Runs, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from scipy import integrate
 from scipy import stats as scipy_stats
 
-from pmexp.protocol import Comparison as Is
+from pmexp.protocol import Bound as Is
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
 from pmexp_analysis.criteria.pairs import Sides, judge_pairs
 from pmexp_analysis.criteria.result import TaskResult

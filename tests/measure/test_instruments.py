@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from pmexp.measure.instruments import Instruments, NoInstruments
 from pmexp.measure.profile import STEPS
 from pmexp.measure.timing import WARMUP_STEPS, StepTimer
 from small_runs import TINY_VIT, Runs
@@ -120,3 +122,14 @@ def test_what_cannot_be_measured_is_refused(runs: Runs) -> None:
         code, _, err = runs.train(*SHORT, *arguments)
         assert code == 2 and said in err and len(err.strip().splitlines()) == 1
     assert not runs.run_folders()
+
+
+def test_a_training_that_nobody_records_has_instruments_of_the_same_face() -> None:
+    def face(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert face(NoInstruments) == face(Instruments)
+    timer = StepTimer(torch.device("cpu"))
+    with NoInstruments().step(1, 8, timer, settled=True):
+        pass
+    assert len(timer.seconds) == 1

@@ -39,14 +39,14 @@ def starve(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second step's batch asks the real allocator for 4 PiB."""
     from pmexp.training.loop import Training
 
-    forward = Training._summed_loss
+    forward = Training.summed_loss
 
     def hungry(training: Training, *arguments: Any) -> Any:
         if training.progress.step == 1:
             torch.empty(2**50)
         return forward(training, *arguments)
 
-    monkeypatch.setattr(Training, "_summed_loss", hungry)
+    monkeypatch.setattr(Training, "summed_loss", hungry)
 
 
 def test_in_a_step_what_was_measured_before_is_kept(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_at_every_stage_it_is_the_result(stage: str, runs: Runs, monkeypatch: py
 def test_any_other_error_is_still_a_failure(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     from pmexp.training.loop import Training
 
-    monkeypatch.setattr(Training, "_summed_loss", lambda *_: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(Training, "summed_loss", lambda *_: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError):
         runs.train(*TINY_VIT, *SHORT)
     (folder,) = runs.run_folders()

@@ -47,8 +47,8 @@ def test_progress_is_the_last_step_and_the_last_loss(file: Path) -> None:
     with Journal(file, file.stat().st_size) as opened:
         for step in range(401, 700):  # more than one block
             opened.write(step, {"grad/norm": 1.0})
-    found = progress_of(file)
-    assert (found.step, found.total, found.loss, found.damaged) == (699, 5000, 1 / 400, False)
+    progress = progress_of(file)
+    assert (progress.step, progress.total, progress.loss, progress.damaged) == (699, 5000, 1 / 400, False)
 
 
 def test_a_loss_that_is_not_finite_is_told_as_such(file: Path) -> None:
@@ -62,8 +62,8 @@ def test_of_a_long_journal_only_the_ends_are_read(file: Path) -> None:
     write(file, steps=2000)
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join([*lines[:2000], b"nonsense\n", *lines[2001:]]))
-    found = progress_of(file)
-    assert (found.step, found.total, found.damaged) == (2000, 5000, False)
+    progress = progress_of(file)
+    assert (progress.step, progress.total, progress.damaged) == (2000, 5000, False)
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
@@ -75,11 +75,11 @@ def test_a_line_that_is_no_record_is_named(file: Path, garbage: str) -> None:
         with pytest.raises(UserError, match=f"^{file}, line 4 is no line of a journal"):
             list(read_lines(file, offset))
     assert list(lines_backwards(file))[1] is None
-    found = progress_of(file)
-    assert found.step == 1 and not found.damaged  # the loss is behind the damage
+    progress = progress_of(file)
+    assert progress.step == 1 and not progress.damaged  # the loss is behind the damage
     file.write_bytes(good + garbage.encode() + b"\n")
-    found = progress_of(file)
-    assert (found.step, found.loss, found.damaged) == (1, 1.0, True)
+    progress = progress_of(file)
+    assert (progress.step, progress.loss, progress.damaged) == (1, 1.0, True)
 
 
 def test_a_file_without_line_ends_is_read_in_a_moment(file: Path) -> None:

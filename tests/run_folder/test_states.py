@@ -129,9 +129,9 @@ def test_list_repair_and_report_say_the_same_word(
     read = repair.read_run
 
     def noted(path: Path) -> Any:
-        found = read(path)
-        seen[found.run_id] = found.state
-        return found
+        run = read(path)
+        seen[run.run_id] = run.state
+        return run
 
     monkeypatch.setattr(repair, "read_run", noted)
     lines = list(repair.repair(experiment.runs_dir, "all"))
@@ -149,9 +149,9 @@ def test_the_list_shows_them(experiment: Experiment) -> None:
 
 
 def test_the_digest_is_that_of_the_journal(experiment: Experiment) -> None:
-    found = {run.run_id: run for run in find_runs(experiment.runs_dir, "all")}
-    summary = found[experiment.ids["finished"]].summary
+    by_id = {run.run_id: run for run in find_runs(experiment.runs_dir, "all")}
+    summary = by_id[experiment.ids["finished"]].summary
     assert summary is not None and summary.journal is not None
-    folder = RunFolder(found[experiment.ids["finished"]].path)
+    folder = RunFolder(by_id[experiment.ids["finished"]].path)
     assert summary.journal.bytes == folder.journal.stat().st_size
     assert asdict(summary.journal)["blake2b"]

@@ -93,7 +93,7 @@ def test_what_is_overwritten_by_the_unknown_is_forgotten(write: str) -> None:
             mask.view(2, 4)[1].add_(unknown[4:])
         elif write == "random":
             mask.bernoulli_(0.5)
-        else:  # of a repeated value one place is written: what shares its memory is not followed
+        else:  # one place of a repeated value is written: what shares its memory is not followed
             rows = torch.ones(1, 8).expand(2**20, 8) * torch.ones(2**20, 1)
             rows[3].zero_()
             mask = rows[0]

@@ -144,7 +144,9 @@ def test_parameters_gradients_and_state_are_those_of_the_model(like: str) -> Non
     blocks = partial(_blocks, size=512 if like == "cuda" else 1)
     found = simulated("pm-drop", like, accumulate=2).peak.by_category
     assert found["parameters"] == blocks(parameters + buffers)
-    assert found["gradients"] == blocks(parameters)  # of the first micro-batch, while the second one runs
+    assert found["gradients"] == blocks(
+        parameters
+    )  # those of the first micro-batch lie there while the second one runs
     assert found["optimizer"] == 2 * blocks(parameters) + blocks(
         [4] * len(parameters)
     )  # and a step count each

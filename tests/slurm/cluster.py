@@ -72,7 +72,9 @@ def missing_programs() -> list[str]:
 def cluster(folder: Path) -> Iterator[dict[str, str]]:
     """The environment in which SLURM's commands reach a new cluster, which ends with the block."""
     (folder / "state").mkdir(parents=True)
-    spool = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # of sockets, whose paths have to be short
+    spool = Path(
+        tempfile.mkdtemp(prefix="slurm-", dir="/tmp")
+    )  # sockets lie there, whose paths have to be short
     for node in _NODES:
         (spool / node).mkdir()
     conf = folder / "slurm.conf"

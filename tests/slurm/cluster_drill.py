@@ -21,9 +21,8 @@ from filelock import FileLock
 
 from small_runs import TINY_VIT
 
-ALONE, KILLED, REQUEUED, CANCELLED, TIMED_OUT = SEEDS = range(
-    5
-)  # of the sweep: seeds, and indices in its array
+# They are the seeds of the sweep, and indices in its array.
+ALONE, KILLED, REQUEUED, CANCELLED, TIMED_OUT = SEEDS = range(5)
 _RUN = [
     *TINY_VIT,
     "system.device=cpu",
@@ -74,8 +73,8 @@ class Drill:
     def jobs(self, name: str, seed: int = 0) -> list[str]:
         """The ids of the jobs that had the run, in order."""
         lines = (self.runs / name / "slurm" / "submissions.jsonl").read_text().splitlines()
-        found = [json.loads(line) for line in lines]
-        return [each["job"] for each in found if any(f"-s{seed}-" in run for run in each["runs"])]
+        records = [json.loads(line) for line in lines]
+        return [each["job"] for each in records if any(f"-s{seed}-" in run for run in each["runs"])]
 
     def starts(self, name: str, seed: int = 0) -> list[int]:
         """How often each of the run's jobs has been started."""
@@ -166,9 +165,9 @@ class Drill:
         self._slurm("scontrol", "update", f"JobId={job}", f"TimeLimit={limit}")
 
     def _field(self, job: str, name: str) -> str:
-        found = re.search(rf"\b{name}=(\S+)", self._slurm("scontrol", "--oneliner", "show", "job", job))
-        assert found
-        return found[1]
+        field = re.search(rf"\b{name}=(\S+)", self._slurm("scontrol", "--oneliner", "show", "job", job))
+        assert field
+        return field[1]
 
     def _hold(self, name: str) -> None:
         (self._holds / name).touch()

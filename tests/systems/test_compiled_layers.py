@@ -116,7 +116,7 @@ def test_what_cannot_be_compiled_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("aot_eager")
 def test_a_run_has_no_figure_of_eager_mode(runs: Runs) -> None:
-    arguments = [*TINY_VIT, "train.max_steps=2", "train.log_every=1", "tracking=off", "variant=pm-drop"]
+    arguments = [*TINY_VIT, "train.max_steps=3", "train.log_every=1", "tracking=off", "variant=pm-drop"]
     curves, summaries = {}, {}
     for system in ("plain", "compile"):
         runs.name = system

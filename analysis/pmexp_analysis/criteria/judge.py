@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from pmexp.protocol import Comparison, CriterionConfig, Statistic, has_better_end
+from pmexp.protocol import Bound, CriterionConfig, Statistic, has_better_end
 from pmexp.run_folder.state import State
 from pmexp_analysis.criteria.growth import judge_growth
 from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
@@ -45,8 +45,8 @@ def as_judged(criterion: CriterionConfig) -> CriterionConfig:
 
     No method fails for being better; whether it is within the margin is said beside the result.
     """
-    if criterion.comparison is Comparison.within and has_better_end(criterion.metric or ""):
-        return replace(criterion, comparison=Comparison.no_worse)
+    if criterion.comparison is Bound.within and has_better_end(criterion.metric or ""):
+        return replace(criterion, comparison=Bound.no_worse)
     return criterion
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pmexp.metrics.catalog import metric_of
-from pmexp.protocol import EQUIVALENCE, MARGINS, Comparison, CriterionConfig, Statistic
+from pmexp.protocol import EQUIVALENCE, MARGINS, Bound, CriterionConfig, Statistic
 from pmexp_analysis.criteria.power import in_words, seeds_needed
 from pmexp_analysis.criteria.result import LEVEL, TaskResult, decide
 from pmexp_analysis.numbers import scales, sigmas, stats
@@ -63,7 +63,7 @@ def judge_pairs(criterion: CriterionConfig, sides: Sides) -> TaskResult:
     interval = _interval(criterion, sides, ours, theirs, of_baseline)
     ends = [in_its_unit(criterion, scales.said(criterion.statistic, end)) for end in interval]
     why = f"{shown}, 90 % interval {ends[0]} to {ends[1]}"
-    if criterion.comparison is Comparison.no_worse:
+    if criterion.comparison is Bound.no_worse:
         p = _p_of_margin(criterion, sides, ours, theirs, of_baseline)
         why += f", p {probability(p)} of being worse by the margin"
     judged = _with(about, criterion, sides, interval, f"{why}, {counted(n, what)}")
@@ -87,14 +87,14 @@ def _paired(criterion: CriterionConfig, sides: Sides) -> tuple[Array, Array]:
     return ours, theirs
 
 
-def limit_of(criterion: CriterionConfig, metric: str) -> tuple[Comparison, float]:
+def limit_of(criterion: CriterionConfig, metric: str) -> tuple[Bound, float]:
     """Returns what `no_worse` means: at least -threshold where more of `metric` is better, else at most."""
-    if criterion.comparison is not Comparison.no_worse:
+    if criterion.comparison is not Bound.no_worse:
         return criterion.comparison, criterion.threshold
     more_is_better = (metric_of(metric).direction == "max") == (criterion.drop_from is None)
     if more_is_better:
-        return Comparison.at_least, -criterion.threshold
-    return Comparison.at_most, criterion.threshold
+        return Bound.at_least, -criterion.threshold
+    return Bound.at_most, criterion.threshold
 
 
 def _with(
@@ -104,13 +104,13 @@ def _with(
     low, high = (scales.said(criterion.statistic, end) for end in interval)
     comparison, threshold = limit_of(criterion, sides.metric)
     result = decide(low, high, comparison, threshold)
-    if criterion.comparison is Comparison.no_worse:
+    if criterion.comparison is Bound.no_worse:
         why += f"; {_also_within(criterion, low, high)}"
     return replace(about, result=result, why=why, low=low, high=high)
 
 
 def _also_within(criterion: CriterionConfig, low: float, high: float) -> str:
-    within = decide(low, high, Comparison.within, criterion.threshold)
+    within = decide(low, high, Bound.within, criterion.threshold)
     said = in_its_unit(criterion, criterion.threshold).lstrip("+")
     return {
         "pass": f"within {said} on both sides",
@@ -154,7 +154,7 @@ def _p_of_margin(
 ) -> float | None:
     """One-sided p that the method is worse by the margin or more, with the correction of `_interval`."""
     comparison, threshold = limit_of(criterion, sides.metric)
-    side = 1 if comparison is Comparison.at_most else -1
+    side = 1 if comparison is Bound.at_most else -1
     shift = side * _correction(sides, ours.size)
     if criterion.statistic is Statistic.difference_in_sigma:
         return sigmas.p_beyond(side * (ours + shift - theirs), baseline, criterion.threshold)
@@ -172,7 +172,7 @@ def _with_seeds_needed(
         return judged
     std, mean = float(sample.std(ddof=1)), float(sample.mean())
     comparison, threshold = limit_of(criterion, sides.metric)
-    both = comparison is Comparison.within
+    both = comparison is Bound.within
     ends = (-threshold, threshold) if both else (threshold,)
     limits = [scales.tested(criterion.statistic, end) for end in ends]
     nearest = min(abs(limit) for limit in limits)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pmexp.protocol import MARGINS, Comparison, CriterionConfig, Statistic
+from pmexp.protocol import MARGINS, Bound, CriterionConfig, Statistic
 from pmexp_analysis.criteria.judge import as_judged, sides_of
 from pmexp_analysis.criteria.pairs import Sides, in_its_unit, limit_of
 from pmexp_analysis.criteria.power import in_words, reach, seeds_needed
@@ -72,24 +72,24 @@ def _plan(at: tuple[str, str, str], criterion: CriterionConfig, sides: Sides) ->
     comparison, threshold = limit_of(criterion, sides.metric)
     if criterion.comparison in MARGINS:
         distance = abs(scales.tested(criterion.statistic, threshold))
-        needed = seeds_needed(std, distance, comparison is Comparison.within)
+        needed = seeds_needed(std, distance, comparison is Bound.within)
         why += f"; {in_words(needed)} pass it if there is no difference"
     return Plan(*at, why, [_settled(criterion, comparison, threshold, n, std) for n in SEEDS])
 
 
-def _settled(criterion: CriterionConfig, comparison: Comparison, threshold: float, n: int, std: float) -> str:
+def _settled(criterion: CriterionConfig, comparison: Bound, threshold: float, n: int, std: float) -> str:
     """The true values at which `n` seeds pass the claim, and fail it, with a power of 0.8."""
     limit = scales.tested(criterion.statistic, threshold)
-    away = reach(n, std, comparison is Comparison.within)
+    away = reach(n, std, comparison is Bound.within)
 
     def said(tested: float) -> str:
         return in_its_unit(criterion, scales.said(criterion.statistic, tested))
 
-    if comparison is Comparison.within:
+    if comparison is Bound.within:
         inside = f"within {said(limit - away)}" if away < limit else "nothing"
         return f"passes {inside}, fails beyond {said(limit + away)}"
-    better, worse = ("from", "up to") if comparison is Comparison.at_least else ("up to", "from")
-    sign = 1 if comparison is Comparison.at_least else -1
+    better, worse = ("from", "up to") if comparison is Bound.at_least else ("up to", "from")
+    sign = 1 if comparison is Bound.at_least else -1
     return f"passes {better} {said(limit + sign * away)}, fails {worse} {said(limit - sign * away)}"
 
 

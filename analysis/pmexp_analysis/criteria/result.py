@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pmexp.protocol import Comparison, CriterionConfig
+from pmexp.protocol import Bound, CriterionConfig
 from pmexp_analysis.criteria.power import in_words
 
 Result = Literal["pass", "fail", "inconclusive", "not measured"]
@@ -79,11 +79,11 @@ def _any(parts: Sequence[TaskResult], result: Result) -> bool:
     return any(part.result == result for part in parts)
 
 
-def decide(low: float, high: float, comparison: Comparison, threshold: float) -> Result:
+def decide(low: float, high: float, comparison: Bound, threshold: float) -> Result:
     """Pass where all of [low, high] is allowed, fail where none of it is, inconclusive between."""
-    if comparison is Comparison.at_least:
+    if comparison is Bound.at_least:
         allowed, refused = low >= threshold, high < threshold
-    elif comparison is Comparison.at_most:
+    elif comparison is Bound.at_most:
         allowed, refused = high <= threshold, low > threshold
     else:
         allowed, refused = -threshold <= low and high <= threshold, high < -threshold or low > threshold

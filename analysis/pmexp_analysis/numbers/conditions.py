@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pmexp.protocol import Axis
+from pmexp.protocol import ComparedLabel
 from pmexp_analysis.numbers.cells import counted
 from pmexp_analysis.numbers.trainings import Place, is_result, place_of
 from pmexp_analysis.sources.experiment import Experiment, Member
@@ -63,7 +63,7 @@ def unlike_pairs(experiment: Experiment) -> dict[Place, dict[int, Unlike]]:
     finished = {
         (m.labels.task, m.labels.system, m.labels.variant, m.labels.seed): m for m in _known(experiment)
     }
-    exempt = () if protocol.axis is Axis.variant else _OF_THE_SYSTEM
+    exempt = () if protocol.axis is ComparedLabel.variant else _OF_THE_SYSTEM
     keys = [key for key in (*_OF_EVERY_METRIC, *_OF_COST) if key not in exempt]
     found: dict[Place, dict[int, Unlike]] = defaultdict(dict)
     for (task, system, variant, seed), member in finished.items():

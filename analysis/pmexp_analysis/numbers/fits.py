@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pmexp.errors import UserError
-from pmexp.protocol import Axis
+from pmexp.protocol import ComparedLabel
+from pmexp.run_folder.files import opened
 from pmexp_analysis.numbers.series import series_over
 from pmexp_analysis.sources.assemble import along
 from pmexp_analysis.sources.distinguish import distinguish
@@ -78,7 +79,7 @@ def lone_fits(experiment: Experiment) -> tuple[list[Labels], list[Labels]]:
     return sorted(fitting), sorted(lacking)
 
 
-def _answered(files: Sequence[Path], axis: Axis) -> list[Limits]:
+def _answered(files: Sequence[Path], axis: ComparedLabel) -> list[Limits]:
     grouped: dict[tuple[str, str, str, str], dict[str, Tries]] = defaultdict(lambda: defaultdict(Tries))
     read = {str(file): _read(file) for file in files}
     # Answers that differ in another setting, such as the length of what is batched, are about other tasks.
@@ -101,7 +102,8 @@ class _Answer(NamedTuple):
 
 def _read(file: Path) -> _Answer:
     try:
-        answer = json.loads(file.read_text(encoding="utf-8"))
+        with opened(file) as stream:
+            answer = json.loads(stream.read().decode("utf-8"))
         told = answer["labels"]
         labels = Labels(told["task"], told["system"], told["variant"], int(told["seed"]))
         budget = f"{answer['budget_bytes'] / 1e9:g} GB"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
-from pmexp.protocol import Axis, ProtocolConfig
+from pmexp.protocol import ComparedLabel, ProtocolConfig
 from pmexp.run_folder.journal_lines import Curve
 from pmexp_analysis.sources.distinguish import distinguish
 from pmexp_analysis.sources.experiment import (
@@ -70,11 +70,11 @@ def assemble(name: str, source: str, told: Iterable[Run], choice: Choice = NO_CH
     )
 
 
-def along(axis: Axis, labels: Labels) -> Labels:
+def along(axis: ComparedLabel, labels: Labels) -> Labels:
     """The labels with what is compared in the place of the variant, and all else in the others."""
-    if axis is Axis.arm:
+    if axis is ComparedLabel.arm:
         return replace(labels, variant=f"{labels.variant}-{labels.system}", system=OWN_SYSTEM)
-    if axis is Axis.system:
+    if axis is ComparedLabel.system:
         return replace(labels, variant=labels.system, system=f"with {labels.variant}")
     return labels
 

@@ -17,6 +17,7 @@ from pmexp.errors import UserError, first_line
 from pmexp.metrics.catalog import metric_of
 from pmexp.run_folder.journal_lines import Curve
 from pmexp.run_folder.state import State
+from pmexp.tracking.database import file_of, mlflow_uri
 from pmexp_analysis.sources.assemble import assemble
 from pmexp_analysis.sources.experiment import FAILED, OUT_OF_MEMORY, Experiment, Labels, Run
 from pmexp_analysis.sources.protocols import NO_CHOICE, Choice
@@ -35,11 +36,12 @@ def load_mlflow(uri: str, name: str, choice: Choice = NO_CHOICE) -> Experiment:
 
     Raises UserError (one line) for an unreachable store, an unknown experiment, or no finished run.
     """
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+    file = file_of(uri)
+    if file and not file.is_file():
         raise UserError(f"no database at {uri}: check tracking_uri")  # MLflow would create an empty one
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its default waits for minutes
     try:
-        client = MlflowClient(tracking_uri=uri)
+        client = MlflowClient(tracking_uri=mlflow_uri(uri))
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             there = ", ".join(sorted(e.name for e in client.search_experiments())) or "none"

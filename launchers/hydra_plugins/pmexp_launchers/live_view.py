@@ -37,7 +37,7 @@ class LiveView:
 
     @property
     def ended_runs(self) -> str:
-        """As 3/20."""
+        """How many of how many runs have ended, such as 3/20."""
         return f"{self._ended}/{self._total}"
 
     def name_of(self, folder: Path) -> str:
@@ -48,7 +48,7 @@ class LiveView:
         self._console.print(printable(masked(text), lines=True), markup=False, emoji=False)
 
     def say_ended(self, text: str) -> None:
-        """The line of a run that ended, with its number among all."""
+        """Prints the line of a run that ended, with its number among all."""
         self._ended += 1
         self.say(f"[{self.ended_runs}] {text}".rstrip())
 

@@ -16,9 +16,11 @@ from pmexp.config.checks import check_at_least
 
 @dataclass
 class LocalLauncherConf:
+    """The keys below `hydra.launcher`."""
+
     _target_: str = "hydra_plugins.pmexp_launchers.local.LocalLauncher"
     n_jobs: int = 1  # runs at a time; on several GPUs each gets one of them
-    max_retries: int = 2  # of a run that was killed or that the machine failed
+    max_retries: int = 2  # a run that was killed or that the machine failed is tried again so often
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf, provider="pmexp")

@@ -13,7 +13,8 @@ from hydra_plugins.pmexp_launchers.processes import Worker
 from hydra_plugins.pmexp_launchers.progress import SweepProgress
 from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished
 from pmexp.config import RunConfig
-from pmexp.run_folder.failure import Kind
+from pmexp.errors import said_of
+from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
 
@@ -22,8 +23,8 @@ _GPUS_OF_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 def execute(runs: Sequence[RunConfig], n_jobs: int, max_retries: int) -> dict[Path, Outcome]:
-    """The outcome of each run by its folder. Ctrl-C, SIGTERM or SIGUSR2 lets the running ones write their
-    checkpoints, then raises KeyboardInterrupt with the signal's name.
+    """Returns the outcome of each run by its folder. Ctrl-C, SIGTERM or SIGUSR2 lets the running ones write
+    their checkpoints, then raises KeyboardInterrupt with the signal's name.
 
     A run that a stop signal of its own ended goes on at once; one that the machine failed is tried again
     `max_retries` times; one that another process executes is waited for.
@@ -33,13 +34,15 @@ def execute(runs: Sequence[RunConfig], n_jobs: int, max_retries: int) -> dict[Pa
         try:
             while not execution.is_over():
                 execution.advance()
-        except KeyboardInterrupt:
+        except BaseException:  # else this process would wait at its end for those it has started
             execution.stop()
             raise
     return execution.outcomes
 
 
 class _Execution:
+    """Starts, watches and judges the workers of one sweep."""
+
     def __init__(
         self, runs: Sequence[RunConfig], n_jobs: int, max_retries: int, progress: SweepProgress
     ) -> None:
@@ -83,16 +86,21 @@ class _Execution:
             taken = {worker.slot for worker in self._workers.values()}
             slot = next(slot for slot in range(self._n_jobs) if slot not in taken)
             gpu = gpu_of(run, slot, self._gpus)
-            worker = Worker(run, slot, gpu)
+            try:
+                worker = Worker(run, slot, gpu)
+            except (EOFError, OSError) as error:
+                said = f"no process could be started for it ({said_of(error)})"
+                self._judge(run, Outcome(State.stale, said, kind=FailureKind.infrastructure))
+                return
             self._workers[worker.sentinel] = worker
             self._progress.started(run)
 
     def _judge(self, run: RunConfig, outcome: Outcome) -> None:
         name = self._progress.name_of(run.folder)
-        again = outcome.kind is Kind.infrastructure and self._retries[run.folder] < self._max_retries
+        again = outcome.kind is FailureKind.infrastructure and self._retries[run.folder] < self._max_retries
         if outcome.state is State.running:
             self._wait_for(run)
-        elif outcome.kind is Kind.interrupted:
+        elif outcome.kind is FailureKind.interrupted:
             self._progress.say(f"{name} {outcome.error}; it goes on")
             self._waiting.append(run)
         elif again:
@@ -121,8 +129,8 @@ def visible_gpus() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
-    found = list(_GPUS_OF_DRIVER.iterdir()) if _GPUS_OF_DRIVER.is_dir() else []
-    return [str(index) for index in range(len(found))]
+    gpus = list(_GPUS_OF_DRIVER.iterdir()) if _GPUS_OF_DRIVER.is_dir() else []
+    return [str(index) for index in range(len(gpus))]
 
 
 def gpu_of(run: RunConfig, slot: int, gpus: Sequence[str]) -> str | None:

@@ -6,13 +6,16 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from hydra_plugins.pmexp_launchers.sweep import Outcome, outcome_of
+from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished, outcome_of
 from pmexp.config import RunConfig
-from pmexp.errors import Interrupted, RankFailed, RunClaimed, UserError
+from pmexp.errors import Interrupted, MachineError, RankFailed, RunClaimed, UserError, said_of
+from pmexp.run_folder.failure import FailureKind, kind_of
+from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
 from pmexp.tracking.database import silence_mlflow
 
@@ -24,7 +27,7 @@ _forkserver = multiprocessing.get_context("forkserver")
 
 
 def preload() -> None:
-    """Starts the parent of all workers: it imports once what each of them needs.
+    """Starts the parent of all workers unless it is there: it imports once what each of them needs.
 
     SLURM signals every process of a job: this one has to outlive SIGUSR2, or no further worker can start.
     """
@@ -37,25 +40,30 @@ def preload() -> None:
 
 
 def check(runs: Sequence[RunConfig], here: bool = True) -> None:
-    """Raises UserError where a device, checkpoint or dataset of the runs cannot be had."""
+    """Raises UserError where a device, checkpoint or dataset of the runs cannot be had, and MachineError
+    where the process that looks for them is killed."""
     receiver, sender = _forkserver.Pipe(duplex=False)
     process = _forkserver.Process(target=_check, args=(list(runs), here, sender))
-    process.start()
-    sender.close()
     try:
+        process.start()
+        sender.close()
         message = receiver.recv()
-    except EOFError:
-        raise RuntimeError("the process that checks data and checkpoints died; its output is above") from None
-    finally:
-        process.join()
+    except (EOFError, OSError):  # it or its parent was killed: by a lack of memory, or by a person
+        raise MachineError(
+            "the process that checks data and checkpoints was killed; run the same command again"
+        ) from None
+    process.join()
     if message:
         raise UserError(message)
 
 
 class Worker:
-    """One run in its own process. `gpu`: the one CUDA device that it sees; None: all."""
+    """Executes one run in a process of its own."""
 
     def __init__(self, run: RunConfig, slot: int, gpu: str | None) -> None:
+        """Starts the process. `gpu`: the one CUDA device that it sees; None: all. Raises EOFError or OSError
+        where the parent of all workers is killed just now."""
+        preload()  # anew where its parent was killed since
         self.run, self.slot = run, slot
         self._message, sender = _forkserver.Pipe(duplex=False)
         self._process: BaseProcess = _forkserver.Process(
@@ -66,7 +74,7 @@ class Worker:
 
     @property
     def sentinel(self) -> int:
-        """Ready for multiprocessing.connection.wait when the process has ended."""
+        """A handle that multiprocessing.connection.wait finds ready when the process has ended."""
         return self._process.sentinel
 
     @property
@@ -80,16 +88,20 @@ class Worker:
         return not self._process.is_alive()
 
     def outcome(self) -> Outcome:
-        """Waits for the end of the process and says what became of the run."""
+        """Waits for the end of the process and says what became of the run. The process itself says it best:
+        a full disk has no room for a record, and the record may be that of an earlier try."""
         self._process.join()
-        if self._process.exitcode == _CLAIMED:
+        exit_code = self._process.exitcode or 0
+        self._process.close()  # if only its parent was killed it notices, and ends with a checkpoint
+        if exit_code == _CLAIMED:
             return Outcome(State.running)
+        said: Outcome | None = None
         if self._message.poll():
-            try:
-                return Outcome(State.failed, self._message.recv(), bad_input=True)
-            except EOFError:
-                pass
-        return outcome_of(self.run, self._process.exitcode or 0)
+            with suppress(EOFError):
+                said = self._message.recv()
+        if said and not is_finished(self.run):
+            return said
+        return outcome_of(self.run, exit_code)
 
     def ask_to_stop(self) -> None:
         self._process.terminate()
@@ -122,16 +134,28 @@ def _work(run: RunConfig, sender: Connection, gpu: str | None) -> None:
     except RunClaimed:
         sys.exit(_CLAIMED)
     except UserError as error:
-        sender.send(str(error))
+        sender.send(Outcome(State.failed, str(error), bad_input=True))
         sys.exit(2)
     except (Interrupted, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
-    except RankFailed:  # which rank and why is on record
+    except RankFailed as error:  # which rank and why is on record, if there was room for it
+        if not RunFolder(run.folder).failure.is_file():
+            sender.send(_failed(error))
         sys.exit(1)
+    except Exception as error:
+        failed = _failed(error)
+        sender.send(failed)
+        if failed.kind is FailureKind.code:
+            raise
+        sys.exit(1)  # the machine's failure is one line; the run's log has where it was met
+
+
+def _failed(error: Exception) -> Outcome:
+    return Outcome(State.failed, said_of(error), kind=kind_of(error))
 
 
 def _stop_with_driver() -> None:
-    """A run whose driver is gone, killed perhaps, ends with a checkpoint: the next driver goes on with it."""
+    """Ends a run whose driver is gone, killed perhaps, with a checkpoint: the next driver goes on with it."""
     driver = multiprocessing.parent_process()
     assert driver is not None
     wait([driver.sentinel])

@@ -14,17 +14,19 @@ from pmexp.run_folder.journal_lines import progress_of
 
 
 class SweepProgress(LiveView):
+    """Shows the runs of the local launcher."""
+
     def __init__(self, runs: Sequence[RunConfig], n_jobs: int) -> None:
         super().__init__(runs)
         self._n_jobs = n_jobs
         self._started: dict[Path, float] = {}  # by folder
-        self._seconds: list[float] = []  # of the runs that ended here, from their last start
+        self._seconds: list[float] = []  # how long the runs that ended here took from their last start
 
     def started(self, run: RunConfig) -> None:
         self._started[run.folder] = time.monotonic()
 
     def ended(self, run: RunConfig, outcome: Outcome) -> None:
-        """A run that was never started here has been finished by another process."""
+        """Prints the line of a run; one that was never started here has been finished by another process."""
         after = ""
         if run.folder in self._started:
             seconds = time.monotonic() - self._started[run.folder]
@@ -37,8 +39,12 @@ class SweepProgress(LiveView):
         if self.is_alive:
             lines = [f"{self.ended_runs} runs ended, {self._eta(len(running))}"]
             for run in running:
-                found = progress_of(RunFolder(run.folder).journal)
-                state = f"step {found.step}/{found.total} loss {found.loss:.4f}" if found.step else "starting"
+                reached = progress_of(RunFolder(run.folder).journal)
+                state = (
+                    f"step {reached.step}/{reached.total} loss {reached.loss:.4f}"
+                    if reached.step
+                    else "starting"
+                )
                 lines.append(f"  {self.name_of(run.folder)} {state}")
             self.draw(Text("\n".join(lines)))
 

@@ -29,9 +29,9 @@ class SlurmLauncherConf:
 
     _target_: str = "hydra_plugins.pmexp_launchers.slurm.SlurmLauncher"
     runs_per_job: int = 1  # small runs of one process that share an allocation
-    n_jobs: int = 1  # of the runs of one job, at a time
+    n_jobs: int = 1  # so many of the runs of one job are executed at a time
     array_parallelism: int | None = None  # jobs of the sweep at a time; null: as many as the cluster lets
-    max_retries: int = 2  # of a run whose job or node failed
+    max_retries: int = 2  # a run whose job or node failed is tried again so often
     poll_s: float = 10.0  # seconds between two looks at the queue
     detach: bool = False  # submit and end; the same command follows the jobs later
     dry_run: bool = False  # print what would be submitted
@@ -99,7 +99,7 @@ class SlurmLauncher(SweepLauncher):
                 locks.enter_context(Submissions(experiment).locked())
             new, living = _without_job(runs)
             for run in new:
-                RunFolder(run.folder).failure.unlink(missing_ok=True)  # of an earlier job
+                RunFolder(run.folder).failure.unlink(missing_ok=True)  # it tells of an earlier job
             submitted = submit(self._arrays(new))
         for jobs, what in ((living, "have a job already"), (submitted, "submitted")):
             if jobs:

@@ -33,8 +33,8 @@ def require() -> None:
 
 def max_array_size() -> int:
     """How many jobs one array may have."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _run("scontrol", "show", "config"), re.MULTILINE)
-    return max(1, int(found[1])) if found else 1
+    limit = re.search(r"^MaxArraySize\s*=\s*(\d+)", _run("scontrol", "show", "config"), re.MULTILINE)
+    return max(1, int(limit[1])) if limit else 1
 
 
 def queue() -> dict[str, QueuedJob]:
@@ -50,9 +50,9 @@ def end_state(job: str) -> str:
     The controller remembers a job for some minutes (MinJobAge), the accounting for ever.
     """
     try:
-        found = re.search(r"\bJobState=(\w+)", _run("scontrol", "--oneliner", "show", "job", job))
-        if found:
-            return found[1]
+        state = re.search(r"\bJobState=(\w+)", _run("scontrol", "--oneliner", "show", "job", job))
+        if state:
+            return state[1]
     except SlurmError:
         pass
     try:
@@ -78,6 +78,6 @@ def _run(*command: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Its lines, each once, as one."""
+    """The lines of a text, each once, as one line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "; ".join(dict.fromkeys(lines))

@@ -11,7 +11,7 @@ from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job
 from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished, recorded_outcome
 from pmexp.config import RunConfig
-from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State, state_of
 
@@ -20,7 +20,7 @@ Submit = Callable[[Sequence[RunConfig]], Sequence[Job]]
 
 
 class Driver:
-    """`submit` gives each of some runs a job: a new one, or one that it has in the queue already."""
+    """Follows the jobs of a sweep. `submit` gives each of some runs a job: a new one, or the one it has."""
 
     def __init__(
         self, runs: Sequence[RunConfig], submit: Submit, max_retries: int, poll_s: float, view: QueueView
@@ -28,7 +28,7 @@ class Driver:
         self.outcomes: dict[Path, Outcome] = {}  # this and what follows by the run's folder
         self._runs = {run.folder: run for run in runs}
         self._submit, self._max_retries, self._poll_s, self._view = submit, max_retries, poll_s, view
-        self._jobs: dict[Path, Job] = {}  # of each run without outcome
+        self._jobs: dict[Path, Job] = {}  # the job of each run without outcome
         self._polls_gone: Counter[str] = Counter()  # by job
         self._retries: Counter[Path] = Counter()
         self._held: set[str] = set()  # jobs that were named
@@ -71,9 +71,12 @@ class Driver:
         self._view.show(waited_for, queue)
 
     def _helps_to_retry(self, outcome: Outcome, folder: Path) -> bool:
-        """An interrupted run has made a step at least, so that it cannot be submitted for ever."""
+        """Whether another try may help. An interrupted run has made a step at least, so that it cannot be
+        submitted for ever."""
         left = self._retries[folder] < self._max_retries
-        return outcome.kind is Kind.interrupted or (outcome.kind is Kind.infrastructure and left)
+        return outcome.kind is FailureKind.interrupted or (
+            outcome.kind is FailureKind.infrastructure and left
+        )
 
     def _retry(self, outcomes: Mapping[Path, Outcome]) -> None:
         if not outcomes:
@@ -85,14 +88,14 @@ class Driver:
             return
         for folder, outcome in outcomes.items():
             then = "it goes on"
-            if outcome.kind is Kind.infrastructure:
+            if outcome.kind is FailureKind.infrastructure:
                 self._retries[folder] += 1
                 then = f"retry {self._retries[folder]} of {self._max_retries}"
             name = self._view.name_of(folder)
             self._view.say(f"{name} {outcome.state.value}: {outcome.error}; {then}")
 
     def _name_held(self, queue: Mapping[str, QueuedJob]) -> None:
-        """A job that SLURM holds waits for a person."""
+        """Names the jobs that SLURM holds: they wait for a person."""
         for job in {job.job_id for job in self._jobs.values()} & queue.keys() - self._held:
             if "held" in queue[job].reason.lower():
                 self._held.add(job)
@@ -101,7 +104,7 @@ class Driver:
                 )
 
     def _is_executed(self, folder: Path) -> bool:
-        """By another job or process than the one that is gone."""
+        """Whether another job or process than the one that is gone executes the run."""
         return state_of(RunFolder(folder)) is State.running
 
     def _end(self, folder: Path, outcome: Outcome) -> None:
@@ -112,7 +115,7 @@ class Driver:
 def judged(run: RunConfig, job: Job) -> Outcome:
     """What became of a run whose job has left the queue; without a kind where somebody has cancelled it."""
     recorded = recorded_outcome(run)
-    if recorded and recorded.kind is not Kind.interrupted:
+    if recorded and recorded.kind is not FailureKind.interrupted:
         return recorded
     state = slurm_commands.end_state(job.job_id)
     where = f"job {job.job_id}, its output: {job.output}"
@@ -122,12 +125,12 @@ def judged(run: RunConfig, job: Job) -> Outcome:
         return recorded
     if state == "OUT_OF_MEMORY":
         said = f"the node's memory did not suffice; raise hydra.launcher.mem_gb ({where})"
-        return Outcome(State.stale, said, kind=Kind.code)
+        return Outcome(State.stale, said, kind=FailureKind.code)
     if not job.output.is_file():
         said = (
             f"job {job.job_id} ended as {state or 'unknown'} and left nothing in {job.folder}; runs_dir must "
             "be on a file system that the compute nodes share"
         )
-        return Outcome(State.failed, said, kind=Kind.infrastructure)
+        return Outcome(State.failed, said, kind=FailureKind.infrastructure)
     said = f"its job ended as {state or 'unknown'} and left no record ({where})"
-    return Outcome(State.stale, said, kind=Kind.infrastructure)
+    return Outcome(State.stale, said, kind=FailureKind.infrastructure)

@@ -24,7 +24,7 @@ from hydra_plugins.pmexp_launchers.sweep import is_finished
 from pmexp import logs
 from pmexp.config import RunConfig, from_dict
 from pmexp.errors import Interrupted, Preempted, RunClaimed, UserError, said_of
-from pmexp.run_folder.failure import Kind, kind_of
+from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.folder import RunFolder
 
 log = logging.getLogger("pmexp")
@@ -50,7 +50,7 @@ class SlurmJob:
         if first and runs:
             for run in runs:
                 _await_claim(RunFolder(run.folder))
-                RunFolder(run.folder).failure.unlink(missing_ok=True)  # of the start before
+                RunFolder(run.folder).failure.unlink(missing_ok=True)  # it tells of the start before
             self._check_progress(job.paths.folder / f"{job.job_id}_starts.jsonl", runs)
         code = 0
         try:
@@ -85,13 +85,14 @@ class SlurmJob:
             f"hydra.launcher.time_min={self.time_min}, or lower checkpoint.every_s"
         )
         for run in runs:
-            RunFolder(run.folder).fail(Kind.code, said)
+            RunFolder(run.folder).fail(FailureKind.code, said)
         log.error("%s", said)
         sys.exit(1)
 
 
 def _execute(run: RunConfig) -> int:
-    """One run in this process, or a rank of it: the exit code. Whatever ends it is on record then."""
+    """Executes one run in this process, or a rank of it, and returns the exit code. Whatever ends it is on
+    record then."""
     from pmexp.measure.out_of_memory import is_out_of_memory
     from pmexp.training import run as experiment
 
@@ -101,22 +102,23 @@ def _execute(run: RunConfig) -> int:
         log.warning("%s", claimed)
     except UserError as error:
         log.error("%s", error)
-        RunFolder(run.folder).fail(Kind.code, str(error))
+        RunFolder(run.folder).fail(FailureKind.code, str(error))
         return 2
     except Interrupted:
         raise
     except Exception as error:
         log.exception("%s", run.run_id)
         if is_out_of_memory(error) and not is_finished(run):
-            with suppress(RunClaimed):  # by another rank that says the same
+            with suppress(RunClaimed):  # another rank has it, and says the same
                 experiment.record_out_of_memory(run, said_of(error))
-        RunFolder(run.folder).fail(kind_of(error), said_of(error))
+        with suppress(OSError):  # a full disk: what the job printed says so, and the driver tries it again
+            RunFolder(run.folder).fail(kind_of(error), said_of(error))
         return 1
     return 0
 
 
 def _execute_packed(runs: Sequence[RunConfig], n_jobs: int) -> None:
-    """Each in a process of its own. What the local launcher would say of a run is left on record."""
+    """Executes each run in a process of its own, and leaves on record what the local launcher would say."""
     from hydra_plugins.pmexp_launchers import local_execution, processes
 
     processes.preload()
@@ -127,11 +129,12 @@ def _execute_packed(runs: Sequence[RunConfig], n_jobs: int) -> None:
     for run in runs:
         outcome = outcomes[run.folder]
         if outcome.error:
-            RunFolder(run.folder).fail(outcome.kind or Kind.code, outcome.error)
+            RunFolder(run.folder).fail(outcome.kind or FailureKind.code, outcome.error)
 
 
 def _requeue(job_id: str) -> None:
-    """Where SLURM refuses it the run stays interrupted on record, and the driver submits it again."""
+    """Asks SLURM to queue the job again. Where it refuses, the run stays interrupted on record, and the
+    driver submits it again."""
     try:
         slurm_commands.requeue(job_id)
     except SlurmError as error:
@@ -139,14 +142,14 @@ def _requeue(job_id: str) -> None:
 
 
 def _await_claim(folder: RunFolder) -> None:
-    """Until no other process executes the run, or it is clear that one really does."""
+    """Waits until no other process executes the run, or it is clear that one really does."""
     deadline = time.monotonic() + _CLAIM_SECONDS
     while folder.is_claimed() and time.monotonic() < deadline:
         time.sleep(1.0)
 
 
 def _checkpoints(folder: RunFolder) -> list[str]:
-    """The complete ones: where the run would go on."""
+    """Names the complete checkpoints: where the run would go on."""
     return sorted(file.stem for file in (folder.checkpoints / "resume").glob("*.json"))
 
 

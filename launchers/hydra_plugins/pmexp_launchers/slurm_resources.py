@@ -19,7 +19,7 @@ _DEFAULT = "default"
 
 @dataclass(kw_only=True)
 class Resources:
-    """Of one job. Its tasks follow from the run: system.processes, spread evenly over the nodes."""
+    """What a job asks for. Its tasks follow from the run: system.processes, spread over the nodes evenly."""
 
     partition: str | None = None  # null: the cluster's default
     account: str | None = None  # null: the user's default
@@ -45,7 +45,7 @@ class Resources:
             )
 
     def parameters(self, system: SystemConfig) -> dict[str, Any]:
-        """submitit's words for it. Raises UserError where the processes do not fit the nodes."""
+        """Returns submitit's words for it. Raises UserError where the processes do not fit the nodes."""
         if system.processes % self.nodes:
             raise UserError(
                 f"hydra.launcher.nodes: {self.nodes} nodes cannot share system.processes={system.processes} "
@@ -79,7 +79,7 @@ KEYS = tuple(each.name for each in fields(Resources))
 
 
 def load(folder: Path, system: SystemConfig, overrides: Mapping[str, Any]) -> Resources:
-    """default.yaml of the folder, then the file of each of the system's parts, then `overrides`.
+    """Reads default.yaml of the folder, then the file of each of the system's parts, then `overrides`.
 
     Raises UserError that names the file and the key.
     """

@@ -31,7 +31,7 @@ class Packing:
     """How runs become jobs."""
 
     runs_per_job: int  # runs of several processes get a job each
-    n_jobs: int  # of the runs of one job, at a time
+    n_jobs: int  # so many of the runs of one job are executed at a time
     array_parallelism: int | None  # jobs of the sweep at a time
 
 
@@ -39,7 +39,7 @@ class Packing:
 class Array:
     """Jobs that differ in their runs only."""
 
-    packs: Sequence[Sequence[RunConfig]]  # of each job
+    packs: Sequence[Sequence[RunConfig]]  # the runs of each job
     resources: Resources
     packing: Packing
 
@@ -107,7 +107,7 @@ def arrays_of(
     packing: Packing,
     max_array_size: int,
 ) -> list[Array]:
-    """The arrays that execute `runs`. Raises UserError where processes and nodes do not fit."""
+    """Makes the arrays that execute `runs`. Raises UserError where processes and nodes do not fit."""
     alike: dict[Any, list[RunConfig]] = {}
     for run in runs:
         resources = resources_of(run)

@@ -16,7 +16,7 @@ from pmexp.config import RunConfig
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal_lines import progress_of
 
-_ROWS = 20  # of running runs
+_ROWS = 20  # so many running runs are shown
 
 
 class QueueView(LiveView):
@@ -46,5 +46,5 @@ class QueueView(LiveView):
 
 
 def _progress(run: RunConfig) -> tuple[str, str]:
-    found = progress_of(RunFolder(run.folder).journal)
-    return (f"{found.step}/{found.total}", f"{found.loss:.4f}") if found.step else ("starting", "")
+    reached = progress_of(RunFolder(run.folder).journal)
+    return (f"{reached.step}/{reached.total}", f"{reached.loss:.4f}") if reached.step else ("starting", "")

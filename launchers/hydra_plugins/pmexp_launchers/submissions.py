@@ -15,11 +15,11 @@ class Job:
 
     job_id: str
     run_ids: tuple[str, ...]
-    folder: Path  # of what submitit writes
+    folder: Path  # where submitit writes
 
     @property
     def array_id(self) -> str:
-        """Of the array it is an element of; its own where it stands alone."""
+        """The id of the array it is an element of; its own where it stands alone."""
         return self.job_id.partition("_")[0]
 
     @property

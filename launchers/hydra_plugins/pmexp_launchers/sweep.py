@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmexp.config import RunConfig
-from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.plan import add_to_plan
 from pmexp.run_folder.state import State, unfinished_state
 
+_LOST = 255  # multiprocessing's exit code of a process whose fork server is gone: the process may still run
+
 
 @dataclass(frozen=True)
 class Outcome:
+    """Says how a run's process ended, and what that means for the run."""
+
     state: State
     error: str = ""  # one line; empty for a run that is done
     bad_input: bool = False  # the user can mend it; nothing was written
-    kind: Kind | None = None  # of what did not finish
+    kind: FailureKind | None = None  # None for a run that has a result or that the user has to mend
 
 
 def distinct(runs: Iterable[RunConfig]) -> list[RunConfig]:
@@ -31,7 +35,7 @@ def distinct(runs: Iterable[RunConfig]) -> list[RunConfig]:
 
 
 def names_of(runs: Iterable[RunConfig]) -> dict[Path, str]:
-    """What to call each run, by its folder: its id, after the folders above it where runs differ in these."""
+    """Names each run, by its folder: its id, after the folders above it where runs differ in these."""
     folders = [run.folder for run in runs]
     common = os.path.commonpath([folder.parent for folder in folders]) if folders else ""
     return {folder: str(folder.relative_to(common)) for folder in folders}
@@ -42,7 +46,7 @@ def is_finished(run: RunConfig) -> bool:
 
 
 def write_plan(runs: Sequence[RunConfig]) -> None:
-    """Adds the runs to the plans of their experiments."""
+    """Adds the runs to the plans of their experiments. Raises UserError or MachineError where it cannot."""
     experiments: dict[Path, list[RunConfig]] = {}
     for run in runs:
         experiments.setdefault(run.folder.parent, []).append(run)
@@ -51,36 +55,39 @@ def write_plan(runs: Sequence[RunConfig]) -> None:
 
 
 def recorded_outcome(run: RunConfig) -> Outcome | None:
-    """What became of a run by its own record; None where it left none."""
+    """Reads what became of a run from its own record; None where it left none."""
     folder = RunFolder(run.folder)
     if folder.is_finished():
         return Outcome(State.oom if folder.out_of_memory() else State.finished)
     if failure := folder.failed():
         state = unfinished_state(folder, failure, owner={})
-        return Outcome(state, failure["error"], kind=Kind(failure["kind"]))
+        return Outcome(state, failure["error"], kind=FailureKind(failure["kind"]))
     return None
 
 
 def outcome_of(run: RunConfig, exit_code: int) -> Outcome:
-    """What became of a run whose process ended with `exit_code`, by the run's own record first."""
+    """Says what became of a run whose process ended with `exit_code`, by the run's own record first."""
     recorded = recorded_outcome(run)
     if recorded:
         return recorded
     if exit_code < 0:
         said = f"killed by {signal.Signals(-exit_code).name}"
-        return Outcome(State.stale, said, kind=Kind.infrastructure)
+        return Outcome(State.stale, said, kind=FailureKind.infrastructure)
+    if exit_code == _LOST:
+        said = "the parent of all workers was killed, so its end was not seen"
+        return Outcome(State.stale, said, kind=FailureKind.infrastructure)
     said = f"its process ended with code {exit_code} and left no summary"
-    return Outcome(State.failed, said, kind=Kind.code)
+    return Outcome(State.failed, said, kind=FailureKind.code)
 
 
 def out_of_memory_text(runs: Sequence[RunConfig]) -> str:
-    """One line for each run, of this sweep or an earlier one, whose result is that memory did not suffice."""
+    """Returns a line for each run, also of an earlier sweep, whose result is that memory did not suffice."""
     said = {name: RunFolder(folder).out_of_memory() for folder, name in names_of(runs).items()}
     return "\n".join(f"  {name}: {State.oom.value}: {line}" for name, line in said.items() if line)
 
 
 def failures_text(runs: Sequence[RunConfig], outcomes: Mapping[Path, Outcome]) -> str:
-    """One line for each run that did not finish: its name, what happened and its log."""
+    """Returns one line for each run that did not finish: its name, what happened and its log."""
     names = names_of(runs)
     bad = [folder for folder in names if outcomes[folder].error]
     lines = [f"{len(bad)} of {len(runs)} runs did not finish; the same command runs only these again:"]

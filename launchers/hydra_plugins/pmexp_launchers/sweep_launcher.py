@@ -9,9 +9,12 @@ from hydra_plugins.pmexp_launchers.sweep import (
     failures_text,
     is_finished,
     out_of_memory_text,
+    write_plan,
 )
 from pmexp.config import RunConfig
 from pmexp.errors import SweepFailed, UserError
+from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.place import refuse_unusable
 from pmexp.run_folder.plan import drop_from_plan
 from pmexp.run_folder.state import State
 
@@ -20,18 +23,28 @@ class SweepLauncher(ABC):
     """Skips finished runs, has the rest executed, and names those that failed."""
 
     def sweep(self, runs: Sequence[RunConfig]) -> None:
-        """Raises SweepFailed, or UserError where nothing but bad input was the reason. Data or a
-        checkpoint that has changed since a run was made of it is bad input, before anything is executed."""
+        """Raises SweepFailed, or UserError where nothing but bad input was the reason. A place where nothing
+        can be written, and data or a checkpoint that has changed since a run was made of it, are bad input
+        before anything is executed; a full disk is a MachineError."""
         self.check()
+        for experiment in sorted({run.folder.parent for run in runs if not is_finished(run)}):
+            refuse_unusable(experiment, "runs_dir")
         if of_files := [run for run in runs if run.has_local_files]:
             from pmexp.training.changed_inputs import refuse_changed_inputs  # imports much
 
             refuse_changed_inputs(of_files)
         outcomes = {run.folder: Outcome(State.finished) for run in runs}
-        waiting = [run for run in runs if not is_finished(run)]
+        waiting = []
+        for run in runs:
+            if is_finished(run):
+                RunFolder(run.folder).drop_resume_checkpoints()  # which a kill just after the summary leaves
+            else:
+                waiting.append(run)
         print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before")
         if waiting:
             outcomes |= self.execute(runs, waiting)
+        else:
+            write_plan(runs)  # it may be damaged
         for run in waiting:
             if outcomes[run.folder].bad_input:
                 drop_from_plan(run.folder.parent, run.run_id)

@@ -97,7 +97,10 @@ def compose_sweep(overrides: Sequence[str], source: Source = _OWN) -> Sweep:
         for override in of_runs if parameters else ():
             if override.is_sweep_override() and override.key_or_group == "experiment":
                 raise UserError(f"{override.input_line}: these are sweeps themselves; start one at a time")
-        given = list(sweeping.combinations(sweeping.with_parameters(parameters, of_runs)))
+        product = sweeping.with_parameters(parameters, of_runs)
+        given = list(sweeping.combinations(product))
+        if arm := sweeping.beside(parameters, of_runs, product):
+            given += sweeping.combinations(arm)
         runs = []
         for number, each in enumerate(given):
             known = number == 0 and each == first

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
@@ -10,13 +11,37 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from pmexp.command.overrides import key_of, parsed
 from pmexp.errors import UserError, said_of
 
+ALSO = "also"  # among an experiment's parameters: one arm beside the product of the others
 _MOST = 100_000  # runs of a sweep
 
 
 def with_parameters(parameters: Mapping[str, str] | None, typed: Sequence[Override]) -> list[Override]:
     """What an experiment sweeps over, in its order, with what was typed in its place and after it."""
-    own = {key: parsed([f"{key}={value}"], sweep=True)[0] for key, value in (parameters or {}).items()}
+    swept = {key: value for key, value in (parameters or {}).items() if key != ALSO}
+    own = {key: parsed([f"{key}={value}"], sweep=True)[0] for key, value in swept.items()}
     return list({**own, **{key_of(override): override for override in typed}}.values())
+
+
+def beside(
+    parameters: Mapping[str, str] | None, typed: Sequence[Override], product: Sequence[Override]
+) -> list[Override]:
+    """The arm that an experiment has beside its `product`: its own values, such as `variant=x seed=0`, in the
+    place of the product's. Empty where there is none, where its values are not among those typed, and where
+    all of its keys were typed, which the product then holds.
+
+    Raises UserError for a key that the experiment does not sweep over.
+    """
+    given = {key_of(override): override for override in typed}
+    own = {key_of(each): each for each in parsed(shlex.split((parameters or {}).get(ALSO, "")))}
+    for key, override in own.items():
+        if key not in (parameters or {}):
+            raise UserError(
+                f"hydra.sweeper.params.{ALSO}: {override.input_line} is about a key that the experiment does "
+                "not sweep over; add the key to hydra.sweeper.params"
+            )
+        if key in given and str(override.input_line) not in _values(given[key]):
+            return []
+    return [own.get(key_of(override), override) for override in product] if own.keys() - given else []
 
 
 def size(overrides: Sequence[Override]) -> int:

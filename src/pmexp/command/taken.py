@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pmexp.command.overrides import chooses_option, key_of
 from pmexp.command.schema import unknown_key
+from pmexp.command.sweep_product import ALSO
 from pmexp.config import RunConfig, flat
 from pmexp.errors import UserError
 
@@ -61,7 +62,7 @@ def check_pinned(config: DictConfig, overrides: Sequence[Override], count: int) 
     `count`: runs of that sweep.
     """
     given = {key_of(override) for override in overrides}
-    left = [key for key in config.hydra.sweeper.params or {} if key not in given]
+    left = [key for key in config.hydra.sweeper.params or {} if key not in given and key != ALSO]
     if left:
         name = config.hydra.runtime.choices.get("experiment")
         raise UserError(

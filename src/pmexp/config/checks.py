@@ -7,18 +7,18 @@ from pmexp.masking import address_holds_credential, holds_credential
 
 
 def check_no_credential(key: str, value: str) -> None:
-    """The configuration goes into the run's folder, the tracker and reports as it is; nor does the message
-    repeat the credential."""
+    """Raises UserError for a credential. The configuration goes into the run's folder, the tracker and
+    reports as it is; nor does the message repeat the credential."""
     if holds_credential(value):
         raise _told(key, "give it in the environment, such as HF_TOKEN")
 
 
 def check_address(key: str, value: str, instead: str) -> None:
-    """That it is an address, and one without a credential."""
+    """Raises UserError for what is no address, or one with a credential."""
     try:
         if address_holds_credential(value):
             raise _told(key, instead)
-    except ValueError as error:  # of urllib, such as for a bracket that is not closed
+    except ValueError as error:  # urllib raises it, such as for a bracket that is not closed
         raise UserError(f"{key}: {value!r} is no address ({error}); write scheme://host:port/path") from None
 
 
@@ -38,7 +38,8 @@ def check_name(key: str, value: str) -> None:
 
 
 def check_hub_id(key: str, value: str | None) -> None:
-    """A path is none, nor is a format like csv: libraries would read a folder of where a run is started."""
+    """Raises UserError for what is no id of the hub. A path is none, nor is a format like csv: libraries
+    would read a folder of where a run is started."""
     group = key.partition(".")[0]
     owner = "?" if group == "model" else ""  # some old models have none
     if value and not re.fullmatch(rf"([\w-][\w.-]*/){owner}[\w-][\w.-]*", value):

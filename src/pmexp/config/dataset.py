@@ -53,7 +53,7 @@ class TreesConfig:
     max_depth: int = 10  # levels of operators and their arguments
     max_args: int = 10  # of an operator; the fewest are 2
     leaf_probability: float = 0.75  # that a node above max_depth is a digit
-    seed: int = 0  # of the data; a run's own seed changes nothing here
+    seed: int = 0  # draws the data; a run's own seed changes nothing here
 
     def __post_init__(self) -> None:
         check_at_least("dataset.trees.samples", self.samples, 10)

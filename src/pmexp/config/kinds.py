@@ -6,7 +6,7 @@ from pmexp.config.model import ModelKind
 
 
 @dataclass(frozen=True)
-class Kind:
+class Architecture:
     model_type: str  # the architecture's name in transformers
     hidden_dropout: tuple[str, ...] = ("hidden_dropout_prob",)  # fields of its configuration
     attention_dropout: tuple[str, ...] = ("attention_probs_dropout_prob",)
@@ -20,12 +20,14 @@ _BERT_RATES = ("hidden_dropout_prob", "classifier_dropout")
 _GPT = {"hidden_dropout": ("resid_pdrop", "embd_pdrop"), "attention_dropout": ("attn_pdrop",)}
 
 KINDS = {
-    ModelKind.bert: Kind("bert", _BERT_RATES),
-    ModelKind.deberta_v2: Kind("deberta-v2", ("hidden_dropout_prob", "pooler_dropout")),
-    ModelKind.distilbert: Kind("distilbert", ("dropout", "seq_classif_dropout"), ("attention_dropout",)),
-    ModelKind.gpt2: Kind("gpt2", **_GPT),
-    ModelKind.gptj: Kind("gptj", **_GPT),
-    ModelKind.longformer: Kind("longformer"),
-    ModelKind.roberta: Kind("roberta", _BERT_RATES),
-    ModelKind.vit: Kind("vit"),
+    ModelKind.bert: Architecture("bert", _BERT_RATES),
+    ModelKind.deberta_v2: Architecture("deberta-v2", ("hidden_dropout_prob", "pooler_dropout")),
+    ModelKind.distilbert: Architecture(
+        "distilbert", ("dropout", "seq_classif_dropout"), ("attention_dropout",)
+    ),
+    ModelKind.gpt2: Architecture("gpt2", **_GPT),
+    ModelKind.gptj: Architecture("gptj", **_GPT),
+    ModelKind.longformer: Architecture("longformer"),
+    ModelKind.roberta: Architecture("roberta", _BERT_RATES),
+    ModelKind.vit: Architecture("vit"),
 }

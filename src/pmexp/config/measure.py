@@ -10,12 +10,12 @@ from pmexp.errors import UserError
 class MeasureConfig:
     """What is measured beside memory and time. Steps that an instrument slows are not timed."""
 
-    flops: bool = True  # of one step
-    energy: bool = True  # of all steps, by NVML where there is one
+    flops: bool = True  # counts the operations of one step
+    energy: bool = True  # sums the energy of all steps, by NVML where there is one
     updates: list[int] = field(default_factory=lambda: [1, 10, 100, 1000, 10000])  # steps to be compared
     profile: bool = False  # a few steps under torch.profiler
     nsight: bool = False  # ranges and the captured steps for Nsight Systems and Nsight Compute
-    snapshot: bool = True  # of the CUDA allocator where a run is out of memory
+    snapshot: bool = True  # keeps the CUDA allocator's where a run is out of memory
 
     def __post_init__(self) -> None:
         for step in self.updates:

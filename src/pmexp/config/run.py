@@ -52,7 +52,8 @@ class RunConfig:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
 
     def __post_init__(self) -> None:
-        """Checks across groups, and the values that null leaves to the model, the dataset or the folder."""
+        """Checks across groups, and fills in the values that null leaves to the model, the dataset or the
+        folder."""
         self._refuse_credentials()
         canonicalise(self)
         check_name("name", self.name)
@@ -173,18 +174,18 @@ class RunConfig:
         keys = [f"{group}.{key}" for group in groups for key in getattr(self, group).without_effect]
         if Part.flash in self.system.parts and self.model.kind is not ModelKind.longformer:
             keys.append("model.attention")  # flash puts its own in the place of either
-        if self.model.pretrained:  # of what is stated beside a checkpoint only the rates are taken
+        if self.model.pretrained:  # only the rates that are stated beside it are taken
             rates = KINDS[self.model.kind].rates
             keys += [f"model.architecture.{name}" for name in self.model.architecture if name not in rates]
         return keys
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types only, for YAML and JSON."""
+        """The configuration in plain types only, for YAML and JSON."""
         return {key: _plain(value) for key, value in asdict(self).items()}
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
+    """Returns nested mappings as one with dotted keys."""
     pairs: dict[str, Any] = {}
     for key, value in config.items():
         pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}

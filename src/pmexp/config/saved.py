@@ -6,6 +6,7 @@ import yaml
 
 from pmexp.config.run import RunConfig, from_dict
 from pmexp.errors import UserError, first_line
+from pmexp.run_folder.files import opened
 
 
 def read_config(file: Path) -> RunConfig:
@@ -15,7 +16,8 @@ def read_config(file: Path) -> RunConfig:
     """
     run_id, name, runs_dir = file.parent.name, file.parents[1].name, str(file.parents[2])
     try:
-        values = yaml.safe_load(file.read_text())
+        with opened(file) as stream:
+            values = yaml.safe_load(stream.read().decode("utf-8"))
         tracking = values["tracking"]
         of_the_folder = f"sqlite:///{values['runs_dir']}/mlflow.db"  # moved with it
         if tracking["uri"] == of_the_folder:

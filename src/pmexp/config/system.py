@@ -22,7 +22,7 @@ class Part(Enum):
 
 
 SHARDING = (Part.ddp, Part.zero1, Part.zero2, Part.fsdp)  # parts that spread a run over processes
-_ONE_OF = (SHARDING, (Part.bf16, Part.fp16))  # of each, at most one
+_ONE_OF = (SHARDING, (Part.bf16, Part.fp16))  # a stack has at most one part out of each
 
 
 class Device(Enum):

@@ -13,6 +13,7 @@ from pmexp.datasets.picture_folder import classes_of, pictures_of
 from pmexp.datasets.tables import SPLITS, folder_of, split_files
 from pmexp.datasets.text_lines import reason
 from pmexp.errors import UserError
+from pmexp.run_folder.files import opened
 
 _READ_AT_MOST = 2**30  # bytes of pictures, which takes a second or two
 
@@ -45,7 +46,7 @@ def of_content(files: Iterable[Path]) -> str:
 
 def _sha256(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
+        with opened(file) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{file} cannot be read ({reason(error)}); make it readable") from None

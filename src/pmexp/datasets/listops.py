@@ -30,6 +30,7 @@ from pmexp.datasets.base import Dataset, Split, cache_folder
 from pmexp.datasets.listops_trees import PAD, START, VOCABULARY, Procedure, Tokens, Trees
 from pmexp.datasets.tables import folder_of
 from pmexp.errors import UserError, first_line
+from pmexp.run_folder.files import opened
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +200,8 @@ def _of_shard(file: Path, name: str) -> NDArray[Any]:
 
 def _read(folder: Path, config: DatasetConfig) -> tuple[Tokens, NDArray[np.int64], NDArray[np.int64]]:
     try:
-        sums = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
+        with opened(folder / SUMS) as stream:
+            sums = [line.split("  ", 1) for line in stream.read().decode().splitlines()]
         if lacking := {*_ARRAYS, "about.json"} - {name for _, name in sums}:
             raise ValueError(f"{SUMS} does not name {min(lacking)}")
         wrong = [name for digest, name in sums if _digest(folder / name) != digest]
@@ -226,5 +228,5 @@ def _read(folder: Path, config: DatasetConfig) -> tuple[Tokens, NDArray[np.int64
 
 
 def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
+    with opened(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -25,7 +25,7 @@ __all__ = [
     "masked_values",
 ]
 
-_SHORTEST = 6  # of a value that is looked for: a shorter one would be found by chance
+_SHORTEST = 6  # letters: a shorter value would be met by chance
 _WORD = re.compile(r"[^\s\"'`<>]+")
 _DEEPEST = 4  # how often a word is decoded: `%253D` twice
 _SAFE = "!$&'()*+,-./:;=?@[]_~#|{}"  # what stays as it is when a part of a URI is written again
@@ -50,7 +50,8 @@ def holds_credential(text: str) -> bool:
 
 
 def address_holds_credential(address: str) -> bool:
-    """The same of an address, whose parameters and path may hold others. Raises ValueError for no address."""
+    """Whether an address holds a credential; its parameters and path may hold others. Raises ValueError for
+    no address."""
     return holds_credential(address) or tells_credential(address)
 
 

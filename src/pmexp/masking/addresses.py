@@ -1,4 +1,4 @@
-"""Whether an address of a server or database would tell a credential to whoever reads it."""
+"""Judges whether an address of a server or database would tell a credential to whoever reads it."""
 
 import re
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -16,8 +16,8 @@ def names_in(address: str) -> list[str]:
 
 
 def tells_credential(address: str) -> bool:
-    """Beside what `masked` sees in any text: any value of a parameter with a credential's name, and a token
-    in a server's path. Raises ValueError for what is no address."""
+    """Whether there is, beside what `masked` sees in any text: any value of a parameter with a credential's
+    name, and a token in a server's path. Raises ValueError for what is no address."""
     plain, parts = unquote(address), urlsplit(address)
     _ = parts.port  # is a number that a port may have
     if any(may_name_credential(name) for text in (address, plain) for name in names_in(text)):

@@ -29,7 +29,7 @@ _PARTS = re.compile(
 )
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 _LONGEST = 4000  # characters of a value in quotes or brackets
-_END = re.compile(  # of a value without quotes: a separator or a bracket that something follows
+_END = re.compile(  # ends a value without quotes: a separator or a bracket that something follows
     r"\s|\\?[\"'`](?=[\s,;&)\]}>]|$)|[)\]}](?=[)\]}]*(?:[\s,;:&\"'`\\]|$))|,(?=\s|$|[\w. -]+[=:(])"
     r"|[;&|](?=\s|$|[&|]|[\w. -]+=)|</"
 )
@@ -67,10 +67,10 @@ def without_assigned(text: str) -> str:
     text = _NAME_AND_VALUE.sub(_without_value, text)
     parts: list[str] = []
     done = 0
-    for found in _NAME.finditer(text):
-        if found.start() < done or strength(found[0]) is Strength.none:
+    for match in _NAME.finditer(text):
+        if match.start() < done or strength(match[0]) is Strength.none:
             continue
-        name = _Name(found[0], found.start(), found.end(), _is_strong(found, text))
+        name = _Name(match[0], match.start(), match.end(), _is_strong(match, text))
         for start, end in _values(text, name):
             parts += [text[done:start], MASK]
             done = end
@@ -86,11 +86,11 @@ def _without_value(pair: "re.Match[str]") -> str:
     return f"{pair[1]}{quote}{MASK}{quote}"
 
 
-def _is_strong(found: "re.Match[str]", text: str) -> bool:
+def _is_strong(match: "re.Match[str]", text: str) -> bool:
     name, before, after = (
-        found[0],
-        text[max(0, found.start() - 1) : found.start()],
-        text[found.end() : found.end() + 2],
+        match[0],
+        text[max(0, match.start() - 1) : match.start()],
+        text[match.end() : match.end() + 2],
     )
     if strength(name) is Strength.strong:
         return not (name == "PWD" and re.match(r"=[/~]", after))  # the shell's folder
@@ -110,8 +110,8 @@ def _values(text: str, name: _Name) -> list[tuple[int, int]]:
         loose = assigned["operator"] != "=" or bool(assigned["space"]) or text[assigned.end() - 1] == " "
         return _value_at(text, assigned.end(), name, starts_line, loose)
     if (pair := _PAIR.match(text, name.end)) and _CALLED_BEFORE.search(before):
-        found = _value_at(text, pair.end(), name, False, False)
-        return found if found and _PAIR_ENDS.match(text, found[-1][1]) else []
+        literal = _value_at(text, pair.end(), name, False, False)
+        return literal if literal and _PAIR_ENDS.match(text, literal[-1][1]) else []
     if text[name.end : name.end + 1] == ">" and before.endswith("<") and name.strong:
         end = text.find("</", name.end)
         return [(name.end + 1, end)] if name.end + 1 < end <= name.end + _LONGEST else []
@@ -149,24 +149,28 @@ def _value_at(text: str, at: int, name: _Name, starts_line: bool, loose: bool) -
 
 def _literals(text: str, quoted: "re.Match[str]", name: _Name) -> list[tuple[int, int]]:
     """The inside of each of the literals that stand joined, such as "a" + "b"."""
-    found: list[tuple[int, int]] = []
+    insides: list[tuple[int, int]] = []
     following: re.Match[str] | None = quoted
     while following:
         start, quote = following.end(), following["quote"]
         line_end = _or_end(text, text.find("\n", start))
         line = text[text.rfind("\n", 0, quoted.start()) + 1 : quoted.start()][-500:]
-        if not found and line.count(quote) % 2 and quote not in text[start : min(line_end, start + _LONGEST)]:
+        if (
+            not insides
+            and line.count(quote) % 2
+            and quote not in text[start : min(line_end, start + _LONGEST)]
+        ):
             return []  # it closes what stands before: "Password: "
         end = _closing(text, start, quote)
         if end is None:
             end = line_end
         value = text[start:end]
         if value.strip() and _is_secret(value, name, in_quotes=True):
-            found.append((start, end))
+            insides.append((start, end))
         behind = end + len(quote)
         joined = _NEXT_LITERAL.match(text, behind)
-        following = _QUOTE.match(text, joined.end()) if joined and found else None
-    return found
+        following = _QUOTE.match(text, joined.end()) if joined and insides else None
+    return insides
 
 
 def _closing(text: str, start: int, quote: str) -> int | None:
@@ -175,8 +179,8 @@ def _closing(text: str, start: int, quote: str) -> int | None:
     inside = re.compile(
         rf"(?:{escape}(?!{re.escape(quote)}).){{0,{_LONGEST}}}?(?={re.escape(quote)})", re.DOTALL
     )
-    found = inside.match(text, start)
-    return found.end() if found else None
+    bracket = inside.match(text, start)
+    return bracket.end() if bracket else None
 
 
 def _or_end(text: str, place: int) -> int:
@@ -204,10 +208,10 @@ def _bare(text: str, at: int, name: _Name, starts_line: bool, loose: bool) -> li
             return []
         return _in_brackets(text, called.end() - 1, name)
     end_of = _END_OF_WORDS if loose and name.strong else _END
-    found = end_of.search(text, at)
+    end_match = end_of.search(text, at)
     if starts_line and loose and name.strong:
-        found = re.compile(r"[ \t]+#|\r?\n").search(text, at)
-    end = found.start() if found else len(text)
+        end_match = re.compile(r"[ \t]+#|\r?\n").search(text, at)
+    end = end_match.start() if end_match else len(text)
     value = text[at:end].rstrip()
     return [(at, at + len(value))] if value and _is_secret(value, name, in_quotes=False) else []
 

@@ -48,7 +48,7 @@ _INNOCENT = set(
 
 @lru_cache(maxsize=4096)
 def strength(name: str) -> Strength:
-    """By the last word of the name; numbers and words like `old` or `prod` behind it do not count."""
+    """Judges by the last word of the name; numbers and words like `old` or `prod` behind it do not count."""
     words = _WORDS.findall(name)
     while len(words) > 1 and (words[-1].isdigit() or words[-1].lower() in _SUFFIXES):
         words.pop()

@@ -31,7 +31,7 @@ SHAPES = [
     re.compile(rf"()(?<!\w)(?<!\w-)(?:{_TOKENS})"),
     re.compile(r"((?i:\b(?:bearer|basic)\s+))(?=[\w.~+/-]*\d)[\w.~+/-]{8,}=*"),
     re.compile(r"((?<!\S)(?:-u|--user|--proxy-user)[ =]?[\"']?[^\s:\"'/]+:)(?!\d+(?:\s|$))[^\s\"']+"),
-    re.compile(r"((?i:\blogin\s+\S+\s+password\s+))\S+"),  # of a .netrc
+    re.compile(r"((?i:\blogin\s+\S+\s+password\s+))\S+"),  # as a .netrc has it
     re.compile(r"((?i:basic_?auth)\(\s*\w?[\"'][^\"'\n]{0,200}[\"'],\s*\w?[\"'])[^\"'\n]+"),
     re.compile(rf"(\b(?:docker\s+login|sqlcmd)\b{_LINE}{{0,300}}?\s-[pP] ?)[^\s\"'-]\S*"),
     re.compile(r"((?i:\bidentified\s+by\s+[\"']))[^\"'\n]+"),
@@ -71,8 +71,8 @@ def without_random_letters(text: str) -> str:
     return "\n".join(line if _DATA.fullmatch(line) else _RUN_OF_LETTERS.sub(_masked, line) for line in lines)
 
 
-def _masked(found: re.Match[str]) -> str:
-    return MASK if _is_disorder(found[0].rstrip("=")) else found[0]
+def _masked(match: re.Match[str]) -> str:
+    return MASK if _is_disorder(match[0].rstrip("=")) else match[0]
 
 
 def _is_disorder(word: str) -> bool:

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import torch
 
+from pmexp.measure.nvml import nvml_device
+
 _SAMPLE_SECONDS = 0.05
 
 
@@ -55,7 +57,7 @@ class Energy:
         self.samples += samples
 
     def metrics(self) -> dict[str, float]:
-        """Nothing where nothing was measured."""
+        """The energy of the steps and of a sample; nothing where nothing was measured."""
         if not self.samples:
             return {}
         return {"energy/joules": self.joules, "energy/joules_per_sample": self.joules / self.samples}
@@ -73,23 +75,18 @@ class Energy:
 
 def open_meter(device: torch.device) -> Meter | str:
     """The meter of `device`, or why there is none."""
-    if device.type != "cuda":
-        return f"no NVML on {device.type}"
+    opened = nvml_device(device)
+    if isinstance(opened, str):
+        return opened
+    nvml, handle = opened
     try:
-        import pynvml
-    except ImportError:
-        return "no NVML (pip install nvidia-ml-py)"
-    uuid = torch.cuda.get_device_properties(device).uuid
-    try:
-        return meter_of(pynvml, f"GPU-{uuid}")
-    except pynvml.NVMLError as error:
+        return meter_of(nvml, handle)
+    except nvml.NVMLError as error:
         return f"NVML: {error}"
 
 
-def meter_of(nvml: Any, uuid: str) -> Meter:
+def meter_of(nvml: Any, handle: Any) -> Meter:
     """The best meter that the module `nvml` (pynvml) has for a device. Raises nvml.NVMLError for none."""
-    nvml.nvmlInit()
-    handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
     try:
         nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except nvml.NVMLError_NotSupported:

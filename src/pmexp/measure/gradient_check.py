@@ -33,7 +33,7 @@ def gradient_error(dropout: nn.Module, device: torch.device) -> float:
     dropout.train()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         leaf = x.clone().requires_grad_()
-        (found,) = torch.autograd.grad(dropped(leaf.clone()), leaf, v)
+        (gradient,) = torch.autograd.grad(dropped(leaf.clone()), leaf, v)
         with torch.no_grad():
             expected = (dropped(x + 1) - dropped(x - 1)) / 2 * v
-    return float((found - expected).abs().max())
+    return float((gradient - expected).abs().max())

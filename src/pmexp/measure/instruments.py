@@ -1,8 +1,9 @@
-"""All instruments of a run but the ledger of saved bytes, and when each of them looks.
+"""Holds all instruments of a run but the ledger of saved bytes, and says when each of them looks.
 
     step, counted from this process's first    what
     0                                          the ledger (in the loop)
-    1                                          operations are counted, unless layers are compiled
+    the run's first with an optimizer's state  bytes of tensors are counted: as a rule the run's second
+    1, or 2 where 1 was that                   operations are counted, unless layers are compiled
     0 .. WARMUP_STEPS - 1                      warm-up, the allocator's history
     the next profile.STEPS                     the profile, where it is asked for
     the others                                 are timed, and nothing but timed
@@ -10,23 +11,25 @@
 Updates are projected before and after the chosen steps, and energy is read there, outside the timed span.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pmexp.config import MeasureConfig
 from pmexp.errors import UserError
-from pmexp.measure.compiled import compiled_parts
 from pmexp.measure.energy import Energy
 from pmexp.measure.flops import FlopCounter, peak_tflops, precision_of_products
 from pmexp.measure.out_of_memory import MemoryHistory
+from pmexp.measure.precision import compiled_parts
 from pmexp.measure.profile import STEPS, Nsight, Profile
+from pmexp.measure.tensor_bytes import TensorBytes, TensorMemory
 from pmexp.measure.timing import WARMUP_STEPS, StepTimer
 from pmexp.measure.updates import Updates
+from pmexp.measure.utilization import Utilization
 
 TRACE, UPDATES = "trace.json.gz", "updates.npz"
 
@@ -39,13 +42,16 @@ class Instruments:
         device: torch.device,
         precision: str,
         artifacts: Path | None,
+        memory: TensorMemory,
+        held: Callable[[], Sequence[Tensor]],
     ) -> None:
-        """Nothing is written, and no history recorded, before the first step.
+        """Writes nothing, and records no history, before the first step.
 
         Args:
             precision: of autocast: fp32, bf16 or fp16.
             artifacts: the folder for the trace, the snapshot and the updates. None writes nothing: of
                 several processes the first one does, and the others take part in what is collective.
+            held: gives the tensors that are there between two steps.
         """
         if config.nsight and device.type != "cuda":
             raise UserError(f"measure.nsight: there is nothing to trace on {device.type}; set it to false")
@@ -53,6 +59,10 @@ class Instruments:
         self._module = module
         self._taken = 0
         self._flops: FlopCounter | None = None
+        self._memory, self._held = memory, held
+        self._tensors: TensorBytes | None = None  # what the step just taken has needed
+        self._has_tensors = False  # they are on record
+        self._utilization = Utilization(device)
         self._updates = Updates(module, config.updates)
         self._energy = Energy(device) if config.energy else None
         self._history = MemoryHistory(device) if config.snapshot else None
@@ -63,52 +73,71 @@ class Instruments:
             self._profile = Nsight(device)
 
     @contextmanager
-    def step(self, number: int, samples: int, timer: StepTimer) -> Iterator[None]:
-        """Around step `number` of the run, the first being 1, of so many samples."""
+    def step(self, number: int, samples: int, timer: StepTimer, settled: bool) -> Iterator[None]:
+        """A context around step `number` of the run, the first being 1, of so many samples.
+
+        settled: the step holds what later ones hold, or there is no later one.
+        """
         self._switch_history()
+        is_warm = self._taken >= WARMUP_STEPS
         with ExitStack() as stack:
             stack.enter_context(self._updates.step(number))
             if self._energy:
                 stack.enter_context(self._energy.step(samples))
-            if self._profile and WARMUP_STEPS <= self._taken < WARMUP_STEPS + STEPS:
+            if self._profile and is_warm and self._taken < WARMUP_STEPS + STEPS:
                 stack.enter_context(self._profile.step())
+            elif settled and not self._has_tensors:
+                if not is_warm:  # a step of the warm-up: its time is not used
+                    stack.enter_context(timer.step())
+                self._tensors = stack.enter_context(self._memory.block(self._held()))
+                self._has_tensors = True
             else:
                 stack.enter_context(timer.step())
-            if (
-                self._counts_flops() and self._taken == 1 and self._flops is None
-            ):  # a warm-up step: its time is not used
-                self._flops = stack.enter_context(FlopCounter())
+                if is_warm:
+                    stack.enter_context(self._utilization.timed_step())
+            if self._counts_flops() and self._taken in (1, 2) and not (self._flops or self._tensors):
+                self._flops = stack.enter_context(FlopCounter())  # whose mode would add to the tensors' bytes
             yield
         self._taken += 1
 
+    def measured(self) -> dict[str, float]:
+        """What the step just taken has as metrics of its own."""
+        if self._tensors is None:
+            return {}
+        taken, self._tensors = self._tensors, None
+        return {"memory/peak_tensor_bytes": float(taken.peak), "memory/mean_tensor_bytes": taken.mean}
+
     def phase(self, name: str) -> AbstractContextManager[Any]:
-        """Around a part of a step (forward, backward, optimizer), for the profile."""
+        """A context around a part of a step (forward, backward, optimizer), for the profile."""
         return self._profile.phase(name) if self._profile else nullcontext()
 
     def finish(self, step_ms: float | None) -> dict[str, float]:
-        """Writes what goes into files; the metrics of all instruments. `step_ms`: the median, where known."""
+        """Writes what goes into files and returns the metrics of all instruments. `step_ms`: the median,
+        where known."""
         if self._artifacts:
             self._updates.write(self._artifacts / UPDATES)
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         if self._energy:
             self._energy.close()
-            found |= self._energy.metrics()
+            metrics |= self._energy.metrics()
         if self._profile:
-            found |= self._profile.metrics()
-        return self._flops_metrics(step_ms) | found
+            metrics |= self._profile.metrics()
+        self._utilization.close()
+        metrics |= self._utilization.metrics()
+        return self._flops_metrics(step_ms) | metrics
 
     def record(self) -> dict[str, str]:
         """How each was measured, or why it was not, for the run's record."""
-        found = {}
+        said = {"tensor_bytes": self._memory.source, "utilization_source": self._utilization.source}
         if self._counts_flops():
-            found["peak_flops"] = self._peak()[1]
+            said["peak_flops"] = self._peak()[1]
         elif self._config.flops:
-            found["flops"] = "not counted: the step would run uncompiled; the stack without compile has them"
+            said["flops"] = "not counted: the step would run uncompiled; the stack without compile has them"
         if self._energy:
-            found["energy_source"] = self._energy.source
+            said["energy_source"] = self._energy.source
         if self._profile:
-            found["profile"] = self._profile.source
-        return found
+            said["profile"] = self._profile.source
+        return said
 
     def snapshot(self) -> Path | None:
         """Writes the snapshot of a run that is out of memory: its file, None where there can be none."""
@@ -118,10 +147,21 @@ class Instruments:
         """What a resumed run goes on from."""
         energy = (self._energy.joules, self._energy.samples) if self._energy else (0.0, 0)
         flops = (self._flops.total, self._flops.recomputed) if self._flops else None
-        return {"updates": self._updates.state(), "energy": energy, "flops": flops}
+        return {
+            "updates": self._updates.state(),
+            "energy": energy,
+            "flops": flops,
+            "has_tensors": self._has_tensors,
+            "utilization": self._utilization.state(),
+        }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Goes on from what `state` returned; None is of a training that nobody recorded."""
+        if state is None:
+            return
         self._updates.restore(state["updates"])
+        self._has_tensors = state.get("has_tensors", False)  # older checkpoints have neither
+        self._utilization.restore(state.get("utilization", self._utilization.state()))
         if self._energy:
             self._energy.joules, self._energy.samples = state["energy"]
         if state["flops"]:
@@ -141,18 +181,47 @@ class Instruments:
         """MFU as in PaLM (Chowdhery et al., 2022): recomputed operations are no use."""
         if self._flops is None:
             return {}
-        found = {"speed/flops_per_step": float(self._flops.total)}
+        metrics = {"speed/flops_per_step": float(self._flops.total)}
         if self._flops.recomputed:
-            found["speed/recomputed_flops_per_step"] = float(self._flops.recomputed)
+            metrics["speed/recomputed_flops_per_step"] = float(self._flops.recomputed)
         if step_ms is not None:
-            found["speed/tflops_per_s"] = self._flops.total / step_ms / 1e9
+            metrics["speed/tflops_per_s"] = self._flops.total / step_ms / 1e9
             peak, _ = self._peak()
             if peak is not None:
                 useful = self._flops.total - self._flops.recomputed
-                found["speed/mfu"] = useful / step_ms / 1e9 / peak
-        return found
+                metrics["speed/mfu"] = useful / step_ms / 1e9 / peak
+        return metrics
 
     def _peak(self) -> tuple[float | None, str]:
         cuda = self._device.type == "cuda"
         name = torch.cuda.get_device_name(self._device) if cuda else self._device.type
         return peak_tflops(name, precision_of_products(self._precision))
+
+
+class NoInstruments:
+    """The instruments of a training that nobody records: its steps are timed, and that is all."""
+
+    def step(
+        self, number: int, samples: int, timer: StepTimer, settled: bool
+    ) -> AbstractContextManager[None]:
+        return timer.step()
+
+    def measured(self) -> dict[str, float]:
+        return {}
+
+    def phase(self, name: str) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def finish(self, step_ms: float | None) -> dict[str, float]:
+        return {}
+
+    def record(self) -> dict[str, str]:
+        return {}
+
+    def snapshot(self) -> None:
+        return None
+
+    def state(self) -> None:
+        return None
+
+    def restore(self, state: dict[str, Any] | None) -> None: ...

@@ -19,8 +19,8 @@ _WHY_NOT = {
 
 def held(**categories: Iterable[Tensor]) -> dict[str, float]:
     """`memory/<category>_bytes` of each category but those that hold nothing, which `not_held` explains."""
-    found = {f"memory/{name}_bytes": bytes_of(tensors) for name, tensors in categories.items()}
-    return {name: float(size) for name, size in found.items() if size}
+    sizes = {f"memory/{name}_bytes": bytes_of(tensors) for name, tensors in categories.items()}
+    return {name: float(size) for name, size in sizes.items() if size}
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:

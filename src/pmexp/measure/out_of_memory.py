@@ -22,7 +22,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def says_out_of_memory(line: str) -> bool:
-    """The same of "<type>: <message>", all that is left of an error of another process."""
+    """Whether a line "<type>: <message>" says so, which is all that is left of an error of another
+    process."""
     kind, _, message = line.partition(": ")
     return kind in (torch.OutOfMemoryError.__name__, MemoryError.__name__) or (
         kind in (RuntimeError.__name__, torch.AcceleratorError.__name__)

@@ -20,7 +20,12 @@ class PeakMemory:
 
     def reached(self, count: int) -> None:
         """Takes over the bytes that an earlier try of the same run has reached."""
-        self._at_least = count
+        self._at_least = max(self._at_least, count)
+
+    def begin_anew(self) -> None:
+        """Sets CUDA's counter back for somebody who reads it, and keeps what it had reached."""
+        self.reached(self._of_this_process())
+        torch.cuda.reset_peak_memory_stats(self._device)
 
     def restart(self) -> None:
         """Counts from here on, where the system lets it."""

@@ -1,4 +1,4 @@
-"""What a model is made of, counted, and which attention it runs: for a run's record."""
+"""Says what a model is made of: its dtypes, its attention, the parts that torch.compile has taken over."""
 
 from collections import Counter
 from typing import Any
@@ -18,14 +18,20 @@ def precision(module: nn.Module, planned: str) -> dict[str, str | int]:
     for parameter in module.parameters():
         counts[parameter.dtype] += parameter.numel()
     weights = " and ".join(sorted(_SHORT.get(dtype, _name(dtype)) for dtype in counts))
-    found = planned if weights == "fp32" else f"{weights} weights, {planned} system"
-    return {"precision": found} | {f"parameters_{_name(dtype)}": count for dtype, count in counts.items()}
+    ran = planned if weights == "fp32" else f"{weights} weights, {planned} system"
+    return {"precision": ran} | {f"parameters_{_name(dtype)}": count for dtype, count in counts.items()}
 
 
 def attention(module: nn.Module) -> str:
     """The implementation that transformers runs."""
     config: Any = getattr(module, "config", None)
     return str(getattr(config, "_attn_implementation", "unknown"))
+
+
+def compiled_parts(module: nn.Module) -> list[nn.Module]:
+    """The modules in `module` on which nn.Module.compile() was called: no instrument may pass off eager
+    figures as theirs."""
+    return [part for part in module.modules() if part._compiled_call_impl is not None]
 
 
 def _name(dtype: torch.dtype) -> str:

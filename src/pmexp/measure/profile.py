@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from pmexp.packed_dropout import ops
 
-STEPS = 4  # of which torch.profiler records all but the first
+STEPS = 4  # torch.profiler records all but the first
 _STEP = "pmexp step"
 _PACKING = ("packed_dropout", "bias_dropout_add", "native_dropout", "pack_bits")
 _UNPACKING = ("apply_packed_mask", "scale_packed_mask", "unpack_bits")

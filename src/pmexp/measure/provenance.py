@@ -25,10 +25,10 @@ from pmexp.measure.environment import GIT, cpu_name, git_version, output_of
 from pmexp.run_folder.files import write_atomically
 from pmexp.run_folder.folder import RunFolder
 
-DIFF_BYTES = 1_000_000  # of source.diff; what is cut is said in it and in the line
+DIFF_BYTES = 1_000_000  # is the most that source.diff keeps; what is cut is said in it and in the line
 _ARGUMENT = 300  # characters of an argument of the command
 _UNTRACKED = 100  # names of files that are in no commit
-# Of the environment only these are kept: even SLURM has one with a credential (SLURM_JWT).
+# Only these variables of the environment are kept: even SLURM has one with a credential (SLURM_JWT).
 _OF_CLUSTER = re.compile(
     r"SLURM_JOB_(ID|NAME|PARTITION|ACCOUNT|QOS|NODELIST|NUM_NODES|GPUS|START_TIME|END_TIME)"
     r"|SLURM_ARRAY_(JOB_ID|TASK_ID)|SLURM_STEP_(ID|NUM_TASKS|NODELIST)|SLURM_(PROCID|LOCALID|RESTART_COUNT)"
@@ -36,7 +36,9 @@ _OF_CLUSTER = re.compile(
     r"|SLURM_CLUSTER_NAME|SLURM_SUBMIT_HOST|SLURMD_NODENAME|CUDA_VISIBLE_DEVICES"
 )
 # Read once, when the parent of all workers imports this: 150 packages take 0.2 s.
-_PACKAGES = "".join(sorted({f"{found.name}=={found.version}\n" for found in distributions()}, key=str.lower))
+_PACKAGES = "".join(
+    sorted({f"{package.name}=={package.version}\n" for package in distributions()}, key=str.lower)
+)
 
 
 def record_start(folder: RunFolder, resumed_at: int, data: Mapping[str, str] | None = None) -> None:
@@ -122,8 +124,8 @@ def _gpus() -> list[dict[str, str]]:
         )
         rows = [line.split(", ") for line in (table or "").splitlines()]
         return [dict(zip(("name", "driver", "memory"), row, strict=False)) for row in rows]
-    found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    return [{"name": each.name, "memory": f"{each.total_memory // 2**20} MiB"} for each in found]
+    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return [{"name": each.name, "memory": f"{each.total_memory // 2**20} MiB"} for each in devices]
 
 
 def _kept(artifacts: Path, name: str, text: str) -> str:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pmexp.measure.compiled import compiled_parts
+from pmexp.measure.precision import compiled_parts
 from pmexp.packed_dropout import ReplacementReport, packed_bias_dropout_add, packed_dropout
 from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
 from pmexp.packed_dropout.draws import Draw
@@ -44,7 +44,7 @@ class SavedForBackward:
     total_bytes: int = 0
     mask_bytes: int = 0
     mask_elements: int = 0
-    recomputed_products: int = 0  # of attention, whose dropped probabilities are not saved
+    recomputed_products: int = 0  # attention whose dropped probabilities are not saved
     unnamed: list[str] = field(default_factory=list)  # random numbers that `replacement` does not name
     _seen: set[int] = field(default_factory=set)
     _keep_alive: list[Tensor] = field(default_factory=list)  # a freed storage's address could come again
@@ -75,16 +75,16 @@ class SavedForBackward:
     def metrics(self) -> dict[str, float]:
         """The ledger as metrics: nothing of masks where parts are compiled, and mask bytes an element only
         where dropout saved something."""
-        found = {"memory/saved_bytes": float(self.total_bytes)}
+        ledger = {"memory/saved_bytes": float(self.total_bytes)}
         if compiled_parts(self.module):
-            return found
-        found["memory/mask_bytes"] = float(self.mask_bytes)
+            return ledger
+        ledger["memory/mask_bytes"] = float(self.mask_bytes)
         if self.mask_elements:
-            found["memory/mask_elements"] = float(self.mask_elements)
-            found["memory/mask_bytes_per_element"] = self.mask_bytes / self.mask_elements
+            ledger["memory/mask_elements"] = float(self.mask_elements)
+            ledger["memory/mask_bytes_per_element"] = self.mask_bytes / self.mask_elements
         if self.recomputed_products:
-            found["memory/recomputed_products"] = float(self.recomputed_products)
-        return found
+            ledger["memory/recomputed_products"] = float(self.recomputed_products)
+        return ledger
 
     def _count(self, tensor: Tensor) -> Saved:
         """Counts what an op saves, and saves it as torch does: kept as it is, an op's own output would keep

@@ -16,54 +16,83 @@ class StepTimer:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.seconds: list[float] = []  # of this process
-        self._before: list[float] = []  # of the run's earlier tries, without their warm-up
+        self.seconds: list[float] = []  # what this process has measured
+        self.data_seconds: list[float] = []  # in which the same steps waited for their data
+        self._before: list[float] = []  # what the run's earlier tries have measured, without their warm-up
+        self._data_before: list[float] = []
+        self._waited = 0.0  # in this step
         self._epochs: list[float] = []
         self._epoch_began: float | None = None
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        start = self._now()
+        self._waited, start = 0.0, self._now()
         yield
         self.seconds.append(self._now() - start)
+        self.data_seconds.append(self._waited)
+
+    @contextmanager
+    def data(self) -> Iterator[None]:
+        """A context around what a step waits for before its forward: its batch, built on the CPU."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
 
     def begin_epoch(self) -> None:
         self._epoch_began = self._now()
 
     def end_epoch(self) -> None:
-        """Before its validation. The time between two tries of a run is no part of an epoch."""
+        """Ends the epoch before its validation. The time between two tries of a run is no part of an
+        epoch."""
         if self._epoch_began is not None:
             self._epochs.append(self._now() - self._epoch_began)
             self._epoch_began = None
 
     def metrics(self, samples_per_step: int, tokens_per_sample: int) -> dict[str, float]:
-        """Median, 10th and 90th percentile after the warm-up, the throughput at the median, and the mean
-        wall time of an epoch, data, journal and all but validation included."""
+        """Median, 10th and 90th percentile after the warm-up, the throughput at the median, the mean time
+        that a step waits for its data, and the mean wall time of an epoch, data, journal and all but
+        validation included."""
         epochs = {"speed/epoch_s": float(np.mean(self._epochs))} if self._epochs else {}
         measured = self._measured()
         if not measured:
             return epochs
         p10, median, p90 = np.percentile(measured, (10, 50, 90))
-        return epochs | {
-            "speed/step_ms": 1e3 * float(median),
-            "speed/step_ms_p10": 1e3 * float(p10),
-            "speed/step_ms_p90": 1e3 * float(p90),
-            "speed/samples_per_s": samples_per_step / float(median),
-            "speed/tokens_per_s": samples_per_step * tokens_per_sample / float(median),
-        }
+        waits = self._waits()
+        data = {"speed/data_ms": 1e3 * float(np.mean(waits))} if waits else {}
+        return (
+            epochs
+            | data
+            | {
+                "speed/step_ms": 1e3 * float(median),
+                "speed/step_ms_p10": 1e3 * float(p10),
+                "speed/step_ms_p90": 1e3 * float(p90),
+                "speed/samples_per_s": samples_per_step / float(median),
+                "speed/tokens_per_s": samples_per_step * tokens_per_sample / float(median),
+            }
+        )
 
     def state(self) -> dict[str, Any]:
         """What a resumed run goes on from."""
         so_far = None if self._epoch_began is None else self._now() - self._epoch_began
-        return {"steps": self._measured(), "epochs": list(self._epochs), "epoch_so_far": so_far}
+        return {
+            "steps": self._measured(),
+            "data": self._waits(),
+            "epochs": list(self._epochs),
+            "epoch_so_far": so_far,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._before, self._epochs = list(state["steps"]), list(state["epochs"])
+        self._before = list(state["steps"])
+        self._data_before = list(state.get("data", ()))  # older checkpoints have none
+        self._epochs = list(state["epochs"])
         so_far = state["epoch_so_far"]
         self._epoch_began = None if so_far is None else self._now() - so_far
 
     def _measured(self) -> list[float]:
         return self._before + self.seconds[WARMUP_STEPS:]
+
+    def _waits(self) -> list[float]:
+        return self._data_before + self.data_seconds[WARMUP_STEPS:]
 
     def _now(self) -> float:
         if self._device.type == "cuda":

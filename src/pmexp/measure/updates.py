@@ -37,8 +37,8 @@ class Updates:
 
     @contextmanager
     def step(self, number: int) -> Iterator[None]:
-        """Around step `number`, the first being 1. Linear, so that no copy of the parameters is needed:
-        float64 sums leave a difference of 1e-12 of the parameters exact to 1e-3."""
+        """A context around step `number`, the first being 1. S is linear, so no copy of the parameters is
+        needed: float64 sums leave a difference of 1e-12 of the parameters exact to 1e-3."""
         if number not in self._chosen:
             yield
             return

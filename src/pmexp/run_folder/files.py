@@ -1,8 +1,11 @@
 """Small files that are there whole or not at all, and JSON that anybody may have written."""
 
+import errno
 import json
 import os
+import re
 import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,14 @@ import orjson
 
 from pmexp.errors import UserError
 
+# Written under these names until they are whole: ours by process, what torch writes, and safetensors' own.
+_SCRATCH = re.compile(r"\..+\.\d+|.+\.partial|\.tmp\w{6}")
+
 
 def write_atomically(file: Path, text: str, private: bool = False) -> None:
-    """The file holds all of the old text or all of the new, whatever happens in between, power included.
+    """Makes the file hold all of the old text or all of the new, whatever happens in between, power included.
 
-    private: for its owner's eyes alone.
+    private: whether only its owner may read it.
     """
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)
@@ -30,6 +36,13 @@ def write_atomically(file: Path, text: str, private: bool = False) -> None:
     sync_directory(file.parent)
 
 
+def remove_scratch(folder: Path) -> None:
+    """Removes what a killed process has left of files that it was writing; for its one writer."""
+    for file in folder.rglob("*"):
+        if _SCRATCH.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
 def sync_directory(folder: Path) -> None:
     """Puts the names of a folder on disk: a file that was synced is else lost with its name."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -39,22 +52,38 @@ def sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
+def opened(file: Path) -> BufferedReader:
+    """Opens a regular file for reading. Raises UserError for another: a pipe would be waited for, a device
+    read without end; and OSError as `open` does."""
+    irregular = damaged(file, "it is no regular file")
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise irregular from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise irregular
+    return os.fdopen(descriptor, "rb")
+
+
 def read_object(file: Path, *keys: str) -> dict[str, Any]:
     """The JSON object in `file`, {} where there is none.
 
     Raises UserError for a file that is no regular one, cannot be read, or holds anything but a JSON object
     with `keys`.
     """
-    found = read_json(file)
-    if found is None:
+    content = read_json(file)
+    if content is None:
         return {}
-    if not isinstance(found, dict) or not all(key in found for key in keys):
+    if not isinstance(content, dict) or not all(key in content for key in keys):
         raise damaged(file, f"it has no {', '.join(keys) or 'object'} as JSON")
-    return found
+    return content
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds; None where there is none. Raises UserError where it cannot be read."""
+    """Reads what a JSON file holds; None where there is none. Raises UserError where it cannot be read."""
     content = read_content(file)
     try:
         return None if content is None else parsed_json(content)
@@ -65,21 +94,12 @@ def read_json(file: Path) -> Any:
 def read_content(file: Path) -> bytes | None:
     """All of a file; None where there is none. Raises UserError where it cannot be read."""
     try:
-        with open(file, "rb", opener=_open_without_waiting) as stream:
+        with opened(file) as stream:
             return stream.read()
-    except FileNotFoundError:
+    except FileNotFoundError:  # or removed since somebody looked
         return None
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from None
-
-
-def _open_without_waiting(file: str, flags: int) -> int:
-    """Opens a regular file; a pipe would be waited for. Raises UserError for any other."""
-    descriptor = os.open(file, flags | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise damaged(Path(file), "it is no regular file")
-    return descriptor
 
 
 def parsed_json(content: bytes) -> Any:

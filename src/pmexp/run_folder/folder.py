@@ -24,8 +24,9 @@ import yaml
 from pmexp import logs
 from pmexp.errors import RunClaimed, UserError
 from pmexp.masking import masked
-from pmexp.run_folder.failure import Kind
-from pmexp.run_folder.files import damaged, read_object, write_atomically
+from pmexp.run_folder.failure import FailureKind
+from pmexp.run_folder.files import damaged, opened, read_object, remove_scratch, write_atomically
+from pmexp.run_folder.place import unusable
 
 HEARTBEAT_S = 10.0  # seconds between two
 _CLAIM_S = 1.0  # a look at the claim holds it for a moment: who wants it waits that long
@@ -44,6 +45,8 @@ class _In:
 
 
 class RunFolder:
+    """Names the files of one run and reads the small ones; who has claimed the run writes them."""
+
     journal = _In("journal.jsonl")
     log = _In("log.txt")
     checkpoints = _In("checkpoints")
@@ -59,7 +62,7 @@ class RunFolder:
         self.path = path
 
     def is_finished(self) -> bool:
-        return self.summary.is_file()
+        return os.path.isfile(self.summary)  # also of a name that no file can have
 
     def out_of_memory(self) -> str:
         """What a run that ended out of memory said; empty for any other."""
@@ -69,12 +72,12 @@ class RunFolder:
     def failed(self) -> dict[str, Any]:
         """How a last try ended that left no result: status, kind, error, log; {} for any other."""
         failure = read_object(self.failure, "status", "kind", "error")
-        if failure and failure["kind"] not in [kind.value for kind in Kind]:
+        if failure and failure["kind"] not in [kind.value for kind in FailureKind]:
             raise damaged(self.failure, f"its kind is {failure['kind']!r}")
         return failure
 
     def owner(self) -> dict[str, Any]:
-        """Who began the last try: host, pid, started (seconds since 1970), attempt; {} before the first."""
+        """Says who began the last try: host, pid, started (seconds since 1970), attempt; {} before it."""
         owner = read_object(self._owner, "host", "pid", "started")
         if not owner:
             return {}
@@ -86,8 +89,12 @@ class RunFolder:
 
     def last_start(self) -> dict[str, Any]:
         """The last whole line of attempts.jsonl; {} before the first."""
-        file = self.path / "attempts.jsonl"
-        for line in reversed(file.read_text(errors="replace").splitlines() if file.is_file() else []):
+        try:
+            with opened(self.path / "attempts.jsonl") as stream:
+                lines = stream.read().decode(errors="replace").splitlines()
+        except FileNotFoundError:
+            lines = []
+        for line in reversed(lines):
             with suppress(ValueError):  # half of a line is what a kill leaves
                 if isinstance(start := json.loads(line), dict):
                     return start
@@ -99,18 +106,18 @@ class RunFolder:
         versions.
         """
         if self.is_finished():
-            found = read_object(self.summary, "status").get("environment")
+            inputs = read_object(self.summary, "status").get("environment")
         else:
             has_checkpoint = any((self.checkpoints / "resume").glob("step-*.json"))
-            found = self.last_start().get("data") if has_checkpoint else None
-        found = found if isinstance(found, dict) else {}  # anybody may have written it
-        digests = {key: found.get(key) for key in ("data_digest", "ood_data_digest", "model_digest")}
+            inputs = self.last_start().get("data") if has_checkpoint else None
+        inputs = inputs if isinstance(inputs, dict) else {}  # anybody may have written it
+        digests = {key: inputs.get(key) for key in ("data_digest", "ood_data_digest", "model_digest")}
         return {key: value for key, value in digests.items() if isinstance(value, str)}
 
     def mlflow_run_id(self) -> str | None:
         """The run in MLflow that has all of this one as it ended; None where there is none."""
-        found = read_object(self.mirrored).get("mlflow_run_id")
-        return found if isinstance(found, str) else None
+        mlflow_run_id = read_object(self.mirrored).get("mlflow_run_id")
+        return mlflow_run_id if isinstance(mlflow_run_id, str) else None
 
     def is_claimed(self) -> bool:
         """Whether a process executes the run now, as far as this machine's file system knows."""
@@ -128,11 +135,15 @@ class RunFolder:
         """Makes the folder and holds its lock, which ends with the process whatever happens to it.
 
         Raises RunClaimed when another process has it: of two that begin at once, one gets the run. Raises
-        UserError when something in the folder leads out of it.
+        UserError when something in the folder leads out of it or is no file, and where no folder can be made
+        there; MachineError where the machine fails at it.
         """
-        _refuse_links(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        claim = Claim(self._lock)
+        try:
+            _refuse_odd_files(self.path)
+            self.path.mkdir(parents=True, exist_ok=True)
+            claim = Claim(self._lock)
+        except OSError as error:
+            raise unusable(self.path, "runs_dir", error) from error
         try:
             if not claim.taken_within(_CLAIM_S):
                 owner = self.owner()
@@ -146,7 +157,7 @@ class RunFolder:
 
     @contextmanager
     def opened(self, config: Mapping[str, Any], capture_output: bool = False) -> Iterator[None]:
-        """For who has claimed it: writes the configuration and who runs it, and logs to log.txt as well.
+        """Writes, for who has claimed it, the configuration and who runs it, and logs to log.txt as well.
 
         With `capture_output` log.txt gets all that this process prints from now on, to its end.
         """
@@ -164,18 +175,19 @@ class RunFolder:
                 "started": time.time(),
                 "attempt": self.owner().get("attempt", 0) + 1,
             }
+            remove_scratch(self.path)
             write_atomically(self._owner, json.dumps(owner) + "\n")
-            self.failure.unlink(missing_ok=True)
             write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
             with _beating(self.heartbeat):
                 yield
         finally:
             logging.getLogger("pmexp").removeHandler(handler)
-            handler.close()
+            with suppress(OSError):  # a full disk has no room for its last lines, and the run says why
+                handler.close()
 
     @contextmanager
     def joined(self, rank: int) -> Iterator[None]:
-        """For a rank other than 0, when rank 0 has opened the folder: its output gets a file of its own."""
+        """Gives the output of a rank other than 0 a file of its own, once rank 0 has opened the folder."""
         self.log = self.path / f"rank{rank}.txt"
         _redirect_output(self.log)
         yield
@@ -184,7 +196,7 @@ class RunFolder:
         """Removes what only an unfinished run needs."""
         shutil.rmtree(self.checkpoints / "resume", ignore_errors=True)
 
-    def fail(self, kind: Kind, error: str) -> None:
+    def fail(self, kind: FailureKind, error: str) -> None:
         """Writes failure.json unless it is there: of several processes, the one that first failed is named.
 
         `error` is one line.
@@ -192,7 +204,7 @@ class RunFolder:
         if self.failure.is_file():
             return
         self.path.mkdir(parents=True, exist_ok=True)  # a run may fail before it has opened its folder
-        status = "interrupted" if kind is Kind.interrupted else "failed"
+        status = "interrupted" if kind is FailureKind.interrupted else "failed"
         failure = {"status": status, "kind": kind.value, "error": masked(error), "log": str(self.log)}
         write_atomically(self.failure, json.dumps(failure, indent=1) + "\n")
 
@@ -256,14 +268,20 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _refuse_links(folder: Path) -> None:
-    """A run replaces and cuts files: through a link it would do so to files of somebody else."""
+def _refuse_odd_files(folder: Path) -> None:
+    """Raises UserError for a link, through which a run would cut and replace files of somebody else, and for
+    a pipe, a socket or a device, at which it would wait without end."""
     for path in (folder.parent, folder, *folder.rglob("*")):
         if path.is_symlink():
             raise UserError(
                 f"{path} is a symbolic link to {os.readlink(path)}, and a run stays inside its runs_dir; "
                 "remove the link, or set runs_dir=<that place>"
             )
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError(f"{path} is no file and no folder; remove it and run this again")
+    for own in (folder / "checkpoints", folder / "artifacts"):
+        if own.exists() and not own.is_dir():
+            raise UserError(f"{own} is no folder; remove it and run this again")
 
 
 def _redirect_output(file: Path) -> None:

@@ -16,7 +16,7 @@ import yaml
 
 from pmexp.errors import UserError, first_line
 from pmexp.masking import masked
-from pmexp.run_folder.files import read_content
+from pmexp.run_folder.files import opened, read_content
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import digest_of
 from pmexp.run_folder.journal_lines import Curve, RunProgress, curve_in, progress_of
@@ -36,7 +36,7 @@ class FoundRun:
     path: Path
     state: State
     labels: Mapping[str, Label] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of its summary, else of its plan
+    settings: Mapping[str, Any] = field(default_factory=dict)  # as its summary has them, else its plan
     summary: Summary | None = None
     failure: Mapping[str, Any] = field(default_factory=dict)  # status, kind, error, log
     owner: Mapping[str, Any] = field(default_factory=dict)
@@ -56,15 +56,12 @@ class FoundRun:
 
     @cached_property
     def progress(self) -> RunProgress:
-        """By the end of its journal; none where that cannot be read."""
-        try:
-            return progress_of(RunFolder(self.path).journal)
-        except OSError:
-            return RunProgress()
+        """Says how far it has come, by the end of its journal."""
+        return progress_of(RunFolder(self.path).journal)
 
     @cached_property
     def seconds(self) -> float:
-        """From its last start to its end, for one that runs to now; NaN where it is not known."""
+        """Time from its last start to its end, for one that runs to now; NaN where it is not known."""
         folder = RunFolder(self.path)
         if self.state is State.running:
             end = time.time()
@@ -131,7 +128,7 @@ def _read(
     folder: RunFolder, labels: Mapping[str, Label], settings: Mapping[str, Any], with_curve: bool
 ) -> FoundRun:
     name = folder.path.name
-    if folder.is_finished():
+    if folder.summary.exists():
         summary = read_summary(folder.summary)
         damage, curve = _label_damage(folder, summary, labels), None
         try:
@@ -188,7 +185,8 @@ _ANEW = "its values are not to be trusted, so remove the run's folder and run it
 def _configured_labels(folder: RunFolder) -> tuple[dict[str, Label], str]:
     """The labels of a run that is in no plan, and what is wrong where it has none."""
     try:
-        config = yaml.load((folder.path / "config.yaml").read_text(encoding="utf-8"), Loader=_YAML)
+        with opened(folder.path / "config.yaml") as stream:
+            config = yaml.load(stream.read().decode("utf-8"), Loader=_YAML)
         names = {group: config[group]["name"] for group in ("model", "dataset", "variant", "system")}
         task = f"{names['model']}/{names['dataset']}"
         return labels_in({"task": task, "seed": config["seed"], **names}), ""

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from pmexp.errors import UserError
-from pmexp.run_folder.files import parsed_json, read_content
+from pmexp.run_folder.files import opened, parsed_json, read_content
 
 _BLOCK_BYTES = 8192  # read at a time from the end: some 50 lines
 
@@ -48,26 +48,26 @@ def read_lines(file: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], in
 
     Raises UserError, with its number, at a line that is none of a journal.
     """
-    with file.open("rb") as stream:
+    with opened(file) as stream:
         stream.seek(offset)
-        for line in stream:
-            if not line.endswith(b"\n"):
+        for content in stream:
+            if not content.endswith(b"\n"):
                 return
-            found = _parsed(line)
-            if found is None:
+            line = _parsed(content)
+            if line is None:
                 stream.seek(0)
                 raise _damaged(file, stream.read(offset).count(b"\n") + 1)
-            offset += len(line)
-            yield found, offset
+            offset += len(content)
+            yield line, offset
 
 
 def last_values(stream: IO[bytes], up_to_step: int | None = None) -> dict[str, float]:
     """The last value of each metric, in the order of their first line; NaN where it was not finite."""
     last: dict[str, float] = {}
     stream.seek(0)
-    for line in stream:
-        if (found := _parsed(line)) and (up_to_step is None or found["step"] <= up_to_step):
-            last[found["metric"]] = math.nan if found["value"] is None else found["value"]
+    for content in stream:
+        if (line := _parsed(content)) and (up_to_step is None or line["step"] <= up_to_step):
+            last[line["metric"]] = math.nan if line["value"] is None else line["value"]
     return last
 
 
@@ -76,7 +76,7 @@ def lines_backwards(file: Path) -> Iterator[dict[str, Any] | None]:
 
     Only as much of the file is read, from its end, as is asked for.
     """
-    with file.open("rb") as stream:
+    with opened(file) as stream:
         start = stream.seek(0, os.SEEK_END)
         rest = b""  # behind `start`, of a line that begins before it
         is_last, block = True, _BLOCK_BYTES
@@ -95,7 +95,10 @@ def lines_backwards(file: Path) -> Iterator[dict[str, Any] | None]:
 
 
 def progress_of(file: Path) -> RunProgress:
-    """What the journal says of its run; of a long one only the first line and the end are read."""
+    """Says how far a run has come by its journal; of a long one only the first line and the end are read.
+
+    A file that cannot be read says nothing.
+    """
     step, loss, damaged = 0, math.nan, False
     try:
         for line in lines_backwards(file):
@@ -106,9 +109,9 @@ def progress_of(file: Path) -> RunProgress:
             if line["metric"] == "train/loss":
                 loss = math.nan if line["value"] is None else line["value"]
                 break
-        with file.open("rb") as stream:
+        with opened(file) as stream:
             first = _parsed(stream.readline(_BLOCK_BYTES))
-    except FileNotFoundError:
+    except (OSError, UserError):
         return RunProgress()
     planned = first and first["metric"] == "progress/steps_total" and first["value"]
     return RunProgress(step, int(planned or 0), loss, damaged)
@@ -167,29 +170,29 @@ def _columns(lines: list[Any]) -> Curve:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """The line of a journal; None for any other line."""
+    """Returns the line of a journal, None for any other line."""
     try:
-        found = parsed_json(line)
+        parsed = parsed_json(line)
     except (ValueError, RecursionError):
         return None
-    return found if _is_line(found) else None
+    return parsed if _is_line(parsed) else None
 
 
-_LARGEST = 2**63  # of steps and seconds
-_FLOAT = 1.7976931348623157e308  # what float64 holds; NaN and infinities, for which JSON has no words, do not
+_LARGEST = 2**63  # no step and no time in seconds is larger
+_FLOAT = 1.7976931348623157e308  # the largest finite float64: JSON has no words for NaN and infinities
 
 
-def _is_line(found: Any) -> bool:
+def _is_line(parsed: Any) -> bool:
     """Whether it has at least metric, value, step and time, and numbers that a float64 holds."""
     try:
         return (
-            type(found["metric"]) is str
-            and type(found["step"]) is int
-            and abs(found["step"]) < _LARGEST
-            and _is_number(found["time"], _LARGEST)
-            and (found["value"] is None or _is_number(found["value"], _FLOAT))
-            and type(found.get("unit", "")) is str
-            and type(found.get("direction", "")) is str
+            type(parsed["metric"]) is str
+            and type(parsed["step"]) is int
+            and abs(parsed["step"]) < _LARGEST
+            and _is_number(parsed["time"], _LARGEST)
+            and (parsed["value"] is None or _is_number(parsed["value"], _FLOAT))
+            and type(parsed.get("unit", "")) is str
+            and type(parsed.get("direction", "")) is str
         )
     except (TypeError, KeyError, AttributeError):
         return False

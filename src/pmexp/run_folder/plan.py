@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from pmexp.errors import UserError
 from pmexp.run_folder.files import read_json, write_atomically
+from pmexp.run_folder.place import unusable
 
 Label = str | int
 _WORDS = ("task", "model", "dataset", "variant", "system")
@@ -22,18 +23,20 @@ _LARGEST_SEED = 2**63
 
 @dataclass(frozen=True)
 class PlannedRun:
+    """A run that an experiment shall have, as plan.json names it."""
+
     run_id: str
     labels: Mapping[str, Label]
     settings: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value
 
 
 def labels_in(told: Mapping[str, Any]) -> dict[str, Label]:
-    """Those of LABELS that `told` has a value of the right type for."""
-    found: dict[str, Label] = {label: told[label] for label in _WORDS if type(told.get(label)) is str}
+    """Returns those of LABELS that `told` has a value of the right type for."""
+    labels: dict[str, Label] = {label: told[label] for label in _WORDS if type(told.get(label)) is str}
     seed = told.get("seed")
     if type(seed) is int and abs(seed) < _LARGEST_SEED:
-        found["seed"] = seed
-    return found
+        labels["seed"] = seed
+    return labels
 
 
 def read_plan(experiment: Path) -> dict[str, PlannedRun]:
@@ -57,13 +60,28 @@ def read_plan(experiment: Path) -> dict[str, PlannedRun]:
 
 
 def add_to_plan(experiment: Path, runs: Iterable[tuple[str, Mapping[str, Label], Mapping[str, Any]]]) -> None:
-    """Adds runs, each as its id, labels and settings. A file that is no plan is replaced."""
+    """Adds runs, each as its id, labels and settings. A file that is no plan is replaced, and one that has
+    them all is left alone. Raises UserError or MachineError where it cannot be written."""
     file = _file(experiment)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_name(".plan.lock")):
-        by_id = _entries(file)
-        by_id |= {run_id: {"run_id": run_id, **labels, "settings": dict(s)} for run_id, labels, s in runs}
-        write_atomically(file, json.dumps(list(by_id.values()), indent=1) + "\n")
+    new = {run_id: {"run_id": run_id, **labels, "settings": dict(s)} for run_id, labels, s in runs}
+    if _holds(file, new):
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_name(".plan.lock")):
+            write_atomically(file, json.dumps(list((_entries(file) | new).values()), indent=1) + "\n")
+    except OSError as error:
+        raise unusable(file, "runs_dir", error) from None
+
+
+def _holds(file: Path, entries: Mapping[str, Any]) -> bool:
+    """Whether the plan is whole and has all of `entries`, as they are in JSON."""
+    try:
+        read_plan(file.parent)
+    except UserError:
+        return False
+    there, wanted = _entries(file), json.loads(json.dumps(entries))
+    return all(there.get(run_id) == entry for run_id, entry in wanted.items())
 
 
 def drop_from_plan(experiment: Path, run_id: str) -> None:

@@ -8,18 +8,18 @@ from typing import Any
 
 from pmexp.run_folder.folder import HEARTBEAT_S, RunFolder
 
-_STALE_S = 12 * HEARTBEAT_S  # without a heartbeat: network file systems show a file's time up to 60 s late
+_STALE_S = 12 * HEARTBEAT_S  # a live run beats within it, shown up to 60 s late by network file systems
 
 
 class State(Enum):
-    """The value is what people read, in every command and report."""
+    """Names what became of a run; the value is what people read, in every command and report."""
 
     pending = "pending"  # planned, or a folder that nobody has begun
     running = "running"
     finished = "finished"
     oom = "out of memory"  # a result: the run counts as done
     failed = "failed"
-    interrupted = "interrupted"  # by a stop signal, with a checkpoint
+    interrupted = "interrupted"  # a stop signal ended it, with a checkpoint
     stale = "stale"  # begun, without an end on record, and its process is gone
 
     @property

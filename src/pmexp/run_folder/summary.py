@@ -23,10 +23,10 @@ class Summary:
     metrics: Mapping[str, float]  # last values; NaN where one was not finite
     settings: Mapping[str, Any]  # dotted key -> value
     environment: Mapping[str, Any]
-    error: str = ""  # of "oom": the line that says so
+    error: str = ""  # the line that says why, where status is "oom"
     protocol: Mapping[str, Any] | None = None  # that it was started under
     tracking: Mapping[str, Any] = field(default_factory=dict)
-    journal: JournalDigest | None = None  # None: of an earlier version, or told by a rank other than 0
+    journal: JournalDigest | None = None  # None where an earlier version or a rank other than 0 wrote it
     weights_sha256: str = ""  # of the weights after the last step; empty where none was recorded
     chance: Mapping[str, float] = field(default_factory=dict)  # score -> what a constant answer reaches
 
@@ -65,28 +65,28 @@ def write_summary(
 
 def read_summary(file: Path) -> Summary:
     """The summary in `file`. Raises UserError naming what in it is none."""
-    found = read_object(file, "status")
-    if found.get("status") not in _STATUSES:
-        raise damaged(file, f"its status is {found.get('status')!r}, allowed are {' and '.join(_STATUSES)}")
-    parts = {key: _object(file, found, key) for key in ("labels", "metrics", "settings", "environment")}
-    outcome = _object(file, found, "outcome")
+    content = read_object(file, "status")
+    if content.get("status") not in _STATUSES:
+        raise damaged(file, f"its status is {content.get('status')!r}, allowed are {' and '.join(_STATUSES)}")
+    parts = {key: _object(file, content, key) for key in ("labels", "metrics", "settings", "environment")}
+    outcome = _object(file, content, "outcome")
     return Summary(
-        status=found["status"],
+        status=content["status"],
         labels=parts["labels"],
         metrics={name: _number(file, name, value) for name, value in parts["metrics"].items()},
         settings=parts["settings"],
         environment=parts["environment"],
-        error=str(found.get("error", "")),
-        protocol=_object(file, found, "protocol") or None,
-        tracking=_object(file, found, "tracking"),
-        journal=_journal(file, _object(file, found, "journal")),
+        error=str(content.get("error", "")),
+        protocol=_object(file, content, "protocol") or None,
+        tracking=_object(file, content, "tracking"),
+        journal=_journal(file, _object(file, content, "journal")),
         weights_sha256=str(outcome.get("weights_sha256", "")),
         chance={name: _number(file, name, value) for name, value in _object(file, outcome, "chance").items()},
     )
 
 
-def _object(file: Path, found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    part = found.get(key)
+def _object(file: Path, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = content.get(key)
     if part is not None and not isinstance(part, dict):
         raise damaged(file, f"{key} is no object")
     return part or {}

@@ -107,7 +107,7 @@ class KnownValues(TorchDispatchMode):
                     self._real[fake] = value.clone(memory_format=torch.contiguous_format)
 
     def _forget(self, written: list[Tensor]) -> None:
-        """The values of all that shares memory with `written`."""
+        """Forgets the values of all that shares memory with `written`."""
         storages = {id(tensor.untyped_storage()) for tensor in written}
         if storages:
             for fake in list(self._real):
@@ -131,14 +131,14 @@ class KnownValues(TorchDispatchMode):
 
     def _without_masks(self, indices: list[Tensor | None]) -> list[Tensor | None]:
         """Indices in which a known Boolean mask is the places where it is true, as a kernel makes them."""
-        found: list[Tensor | None] = []
+        plain: list[Tensor | None] = []
         for index in indices:
             if index is not None and index.dtype is torch.bool and self._knows(index):
                 places = self._places(index)
-                found.extend(places.unbind(1))
+                plain.extend(places.unbind(1))
             else:
-                found.append(index)
-        return found
+                plain.append(index)
+        return plain
 
 
 def _is_deterministic(func: Any) -> bool:

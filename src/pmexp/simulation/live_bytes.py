@@ -1,4 +1,4 @@
-"""LiveBytes: what tensors are alive, in bytes of their storages and by what they are for.
+"""Counts what tensors are alive, in bytes of their storages and by what they are for.
 
 A TorchDispatchMode sees every tensor that an operator makes, real or fake, and a weak reference to its
 storage tells when that is freed. So the same counter measures a real step and a simulated one.
@@ -64,7 +64,7 @@ class LiveBytes(TorchDispatchMode):
         self.phase = ""
         self._updating = False
         self._total = 0
-        self._highest = 0  # of this phase
+        self._highest = 0  # in this phase
         self._known: dict[int, tuple[weakref.ref[Any], int, str]] = {}
 
     def enter(self, phase: str) -> None:

@@ -1,4 +1,4 @@
-"""predict(): the peak memory of a training step that never ran.
+"""Predicts the peak memory of a training step that never ran.
 
 The step runs on fake tensors, which have sizes and no memory, as CUDA would run it or as the CPU does.
 A deep model is simulated with 2 and with 3 of its layers: in each phase of the step every layer more adds the
@@ -40,7 +40,7 @@ class Prediction:
     """The peaks of a step's phases, and the highest of them, which is the step's."""
 
     peaks: dict[str, Snapshot]
-    layers: int  # of the model
+    layers: int  # the model has so many
     simulated_layers: tuple[int, ...]  # one number: all of them; two: the rest is extrapolated
 
     @property
@@ -87,12 +87,12 @@ def predict(
     depth = len(longest_list_of(whole))
     cut = extrapolate and depth > _FEWEST_LAYERS + 1 and _equal(longest_list_of(whole))
     counts = (_FEWEST_LAYERS, _FEWEST_LAYERS + 1) if cut else (depth,)
-    found = []
+    phases = []
     for count in counts:
         module = _built(build)
         del longest_list_of(module)[count:]
-        found.append(_simulated(module, shapes, prepare, forward, like, accumulate, sharding))
-    peaks = found[0] if not cut else _extrapolated(found[0], found[1], depth - _FEWEST_LAYERS)
+        phases.append(_simulated(module, shapes, prepare, forward, like, accumulate, sharding))
+    peaks = phases[0] if not cut else _extrapolated(phases[0], phases[1], depth - _FEWEST_LAYERS)
     peaks = {name: sharding.held(name, peak) for name, peak in peaks.items()}
     return Prediction(peaks, depth, counts)
 

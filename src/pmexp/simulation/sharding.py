@@ -18,26 +18,26 @@ class Sharding:
     parameters: float = 1.0  # from forward to backward
     parameters_in_update: float = 1.0
     gradients: float = 1.0
-    kept_gradients: float = 0.0  # of the parameters' bytes: what gradients take when there are none
+    kept_gradients: float = 0.0  # what is kept for them where there are none, of the parameters' bytes
     optimizer: float = 1.0  # its state, and what its step makes
     bucket_bytes: int = 0  # beside the gradients, in backward
     bucket_in_forward: bool = False  # as well: of the second micro-batch
 
     @property
     def shares(self) -> dict[str, float]:
-        """For LiveBytes: of what comes and goes within a step."""
+        """The shares, for LiveBytes, that this process has of what comes and goes within a step."""
         return {"gradients": self.gradients, "optimizer": self.optimizer}
 
     def held(self, phase: str, peak: Snapshot) -> Snapshot:
         """The peak of a phase with what lies there all the time."""
-        found = dict(peak.by_category)
-        whole = found["parameters"]
+        categories = dict(peak.by_category)
+        whole = categories["parameters"]
         share = self.parameters_in_update if phase == UPDATE else self.parameters
-        found["parameters"] = round(whole * share)
-        found["gradients"] += round(whole * self.kept_gradients)
+        categories["parameters"] = round(whole * share)
+        categories["gradients"] += round(whole * self.kept_gradients)
         if phase != UPDATE and (phase != FORWARD or self.bucket_in_forward):
-            found["temporaries"] += self.bucket_bytes
-        return Snapshot(found)
+            categories["temporaries"] += self.bucket_bytes
+        return Snapshot(categories)
 
 
 def sharding_of(part: str | None, processes: int, accumulate: int) -> Sharding:

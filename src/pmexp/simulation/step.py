@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pmexp.simulation.live_bytes import LiveBytes, Snapshot
 
-_LR = 1e-4  # of no consequence for memory
+_LR = 1e-4  # has no consequence for memory
 _CLIP_NORM = 1.0
 
 FORWARD, BACKWARD, BACKWARD_MIDDLE, BACKWARD_END, UPDATE = (
@@ -64,7 +64,7 @@ def peaks_of_training(
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:
-    """A step by a gradient of zeros, without a forward."""
+    """Takes a step by a gradient of zeros, without a forward."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
@@ -73,7 +73,8 @@ def _make_state(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _loss(module: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-    """The loop's: cross-entropy summed over samples, or over tokens, in fp32, and divided by their number.
+    """Returns the loss of the training loop: cross-entropy summed over samples, or over tokens, in fp32, and
+    divided by their number.
 
     As there, logits of 16 bits are gone when their copy in fp32 is there.
     """

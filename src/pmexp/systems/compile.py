@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensor
 from transformers.models.longformer.modeling_longformer import LongformerLayer
 
 from pmexp.errors import UserError
-from pmexp.measure.compiled import compiled_parts
+from pmexp.measure.precision import compiled_parts
 from pmexp.systems.base import SystemPart
 from pmexp.systems.layers import layers_of
 

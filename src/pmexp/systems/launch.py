@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
@@ -14,7 +15,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from pmexp.config import RunConfig
 from pmexp.errors import Interrupted, RankFailed, RankOutOfMemory, UserError
 from pmexp.measure.out_of_memory import says_out_of_memory
-from pmexp.run_folder.failure import Kind
+from pmexp.run_folder.failure import FailureKind, kind_said
 from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.ranks import started_processes
 
@@ -86,11 +87,13 @@ def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
         raise RankOutOfMemory(_message(failure))
     if killed:  # the others only saw a lost connection
         folder.failure.unlink(missing_ok=True)
+    said = f"rank {rank}: {_message(failure)}"
     if not folder.failure.is_file():
         if rank:
             folder.log = folder.path / f"rank{rank}.txt"
-        folder.fail(Kind.infrastructure if killed else Kind.code, f"rank {rank}: {_message(failure)}")
-    raise RankFailed(f"{folder.path.name} failed: {folder.failed()['error']}")
+        with suppress(OSError):  # a full disk, perhaps the reason itself
+            folder.fail(FailureKind.infrastructure if killed else kind_said(said), said)
+    raise RankFailed(f"{folder.path.name} failed: {folder.failed().get('error', said)}")
 
 
 def _message(failure: ProcessFailure) -> str:

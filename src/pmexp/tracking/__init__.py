@@ -6,8 +6,8 @@ from pmexp.tracking.mirror import Mirror, NoMirror
 
 
 def open_mirror(config: RunConfig, folder: RunFolder) -> Mirror | NoMirror:
-    """The mirror that `tracking.kind` names, of a run that begins or goes on."""
-    folder.mirrored.unlink(missing_ok=True)  # of a run that goes on
+    """Opens the mirror that `tracking.kind` names, for a run that begins or goes on."""
+    folder.mirrored.unlink(missing_ok=True)  # a run that goes on is no more as MLflow has it
     if config.tracking.kind is Tracker.off:
         return NoMirror()
     return Mirror(config, folder)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _LOCK_SECONDS, _POLL_SECONDS = 300.0, 0.2
-_SQLITE = "sqlite:///"
+SQLITE = "sqlite:///"
 # A tracker that does not answer is asked again by the mirror, so that nothing below it needs patience.
 _IMPATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -28,7 +28,7 @@ _seen: dict[Path, list[int]] = {}  # inodes of each database file that this proc
 
 
 def silence_mlflow() -> None:
-    """No telemetry and no chatter; to be called before mlflow is imported."""
+    """Turns off telemetry and chatter; to be called before mlflow is imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # it logs a traceback of each failed call
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -43,8 +43,26 @@ def reason(error: BaseException) -> str:
     return said_of(error)
 
 
+def mlflow_uri(uri: str) -> str:
+    """Spells a tracker's address for MLflow: as a URL, where ours names a database's file as it is."""
+    if not uri.startswith(SQLITE):
+        return uri
+    from sqlalchemy import URL
+
+    url = URL.create("sqlite", database=uri.removeprefix(SQLITE))
+    if url.render_as_string() == uri:
+        return uri
+    # Under the driver's own name, as MLflow makes folders of what it reads undecoded behind sqlite:///.
+    return url.set(drivername="sqlite+pysqlite").render_as_string()
+
+
+def file_of(uri: str) -> Path | None:
+    """The file of a sqlite database; None for a server."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
 class OpenExperiment:
-    """A client of a tracker and the id of one experiment.
+    """Holds a client of a tracker and the id of one experiment.
 
     No global state of mlflow is set. What is missing is made where `runs_dir` is given: a sqlite database,
     whose experiments keep their files beside the runs, and the experiment.
@@ -59,7 +77,7 @@ class OpenExperiment:
         from mlflow import MlflowClient
 
         self.name, self.runs_dir = name, runs_dir
-        self._file = Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+        self._file = file_of(uri)
         if self._file and not runs_dir and not self._file.is_file():
             raise UserError(f"there is no database at {uri}")
         if self._file:
@@ -67,13 +85,14 @@ class OpenExperiment:
         with self._locked():
             if self._file:
                 create_database(self._file)
-                uri = _SQLITE + _path_of_its_own(self._file)
+                uri = SQLITE + _path_of_its_own(self._file)
+            uri = mlflow_uri(uri)
             self.client: MlflowClient = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            found = self._find()
-            if found is None and runs_dir is None:
+            known = self._find()
+            if known is None and runs_dir is None:
                 there = ", ".join(sorted(each.name for each in self.client.search_experiments()))
                 raise UserError(f"there is no experiment {name!r} at {uri}; there are: {there}")
-            self.id = found or self._create()
+            self.id = known or self._create()
 
     def takes_files(self, place: str) -> bool:
         """Whether a run whose artifacts lie in `place` can get more: not where the runs were moved since.
@@ -88,7 +107,7 @@ class OpenExperiment:
 
     @contextmanager
     def writing(self) -> Iterator["MlflowClient"]:
-        """The client, for whoever writes: one process at a time where the tracker is a sqlite file.
+        """Lends the client to whoever writes: one process at a time where the tracker is a sqlite file.
 
         SQLite alone gives up on a database that many write.
         """
@@ -101,13 +120,13 @@ class OpenExperiment:
         return FileLock(f"{self._file}.lock", timeout=_LOCK_SECONDS, poll_interval=_POLL_SECONDS)
 
     def _find(self) -> str | None:
-        found = self.client.get_experiment_by_name(self.name)
-        if found and found.lifecycle_stage == "deleted":
+        experiment = self.client.get_experiment_by_name(self.name)
+        if experiment and experiment.lifecycle_stage == "deleted":
             raise UserError(
                 f"name: experiment {self.name!r} was deleted in MLflow; restore it (mlflow experiments "
-                f"restore --experiment-id {found.experiment_id}) or choose another name"
+                f"restore --experiment-id {experiment.experiment_id}) or choose another name"
             )
-        return str(found.experiment_id) if found else None
+        return str(experiment.experiment_id) if experiment else None
 
     def _create(self) -> str:
         assert self.runs_dir
@@ -115,8 +134,8 @@ class OpenExperiment:
         try:
             return str(self.client.create_experiment(self.name, **options))
         except Exception:
-            if found := self._find():  # another process was quicker
-                return found
+            if made := self._find():  # another process was quicker
+                return made
             raise
 
 
@@ -133,10 +152,11 @@ def create_database(file: Path) -> None:
 
     prefix = f".{file.name}.new-"
     aside = file.with_name(prefix + uuid.uuid4().hex)  # a name of its own: MLflow keeps connections by name
-    for left in file.parent.glob(f"{prefix}*"):  # of a process that was killed; whoever is here has the lock
+    for left in file.parent.glob(f"{prefix}*"):  # a killed process left it; whoever is here has the lock
         left.unlink()
     try:
-        MlflowClient(tracking_uri=f"{_SQLITE}{aside}", registry_uri=f"{_SQLITE}{aside}")
+        uri = mlflow_uri(f"{SQLITE}{aside}")
+        MlflowClient(tracking_uri=uri, registry_uri=uri)
         aside.replace(file)
     finally:
         aside.unlink(missing_ok=True)

@@ -18,15 +18,17 @@ from pmexp.tracking.record import Record
 
 log = logging.getLogger(__name__)
 
-_START_S = 20.0  # for the first try: it imports mlflow and may make the database, which would disturb steps
-_END_S = 60.0  # for what is left to arrive when the run has ended
-_SHORT_END_S = 10.0  # the same where the run has to make room, or the tracker failed from the start
+_START_S = (
+    20.0  # the first try gets so long: it imports mlflow and may make the database, which would disturb steps
+)
+_END_S = 60.0  # what is left when the run has ended may take so long to arrive
+_SHORT_END_S = 10.0  # it may take so long where the run has to make room, or the tracker never answered
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0  # between a try that failed and the next; it doubles
-_LAST_PAUSE_S = 2.0  # the longest when the run has ended
+_LAST_PAUSE_S = 2.0  # no pause is longer once the run has ended
 
 
 class NoMirror:
-    """tracking=off."""
+    """Mirrors nothing: what tracking=off asks for."""
 
     reference: Mapping[str, str] | None = None
 
@@ -34,7 +36,8 @@ class NoMirror:
 
 
 class Mirror:
-    """Of rank 0. The constructor waits for the first try and `finish` for the last, both a bounded time."""
+    """Mirrors the journal of rank 0. The constructor waits for the first try and `finish` for the last, both
+    for a bounded time."""
 
     def __init__(self, config: RunConfig, folder: RunFolder) -> None:
         assert config.tracking.uri is not None
@@ -42,7 +45,7 @@ class Mirror:
         self._record = Record(config, folder)
         self._run: MlflowRun | None = None  # None: to be opened and settled, at first and after a failure
         self._status: Status = "RUNNING"
-        self._error = ""  # the last
+        self._error = ""  # why the last try that failed did so
         self._answered = self._complete = False
         self._tried, self._ended, self._given_up = (threading.Event() for _ in range(3))
         self._thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
@@ -71,7 +74,7 @@ class Mirror:
             )  # fmt: skip
 
     def _follow(self) -> None:
-        """The thread."""
+        """Tries again and again, in the thread, until MLflow has all or there is no more time."""
         pause = _PAUSE_S
         while not self._given_up.is_set():
             status = self._status

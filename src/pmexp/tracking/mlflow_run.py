@@ -1,8 +1,8 @@
 """The one run of MLflow that mirrors one run folder. It may be out of step in any way; `settle` mends it.
 
-MLflow can add metrics but not take them back, so a run that holds others than the folder is replaced by a
-new one. Whatever fails here may be tried again: what had arrived is found or is sent twice, which MLflow
-keeps once.
+MLflow can add metrics and an end but not take them back, so a run that holds others than the folder, or has
+ended and goes on, is replaced by a new one. Whatever fails here may be tried again: what had arrived is found
+or is sent twice, which MLflow keeps once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pmexp.tracking.descriptions import NOTE, described_child, note_of
 from pmexp.tracking.parent import CHILD_OF, ParentRun
-from pmexp.tracking.record import Point, Record, point_of
+from pmexp.tracking.record import LoggedValue, Record, logged_value
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -20,22 +20,24 @@ _BATCH = 1000  # MLflow's limit of metrics a request
 
 
 class MlflowRun:
+    """Keeps the one run of MLflow that mirrors a folder in agreement with it."""
+
     def __init__(self, parent: ParentRun, record: Record) -> None:
-        """A child of the experiment's parent run, which is settled with it."""
+        """Makes it a child of the experiment's parent run, which is settled with it."""
         self._experiment, self._parent, self._record = parent.experiment, parent, record
         self._client = parent.experiment.client
-        self._offset = 0  # of the journal, behind what was sent
+        self._offset = 0  # where in the journal what was sent ends
         self.id = ""
 
     def settle(self, status: Status) -> list[str]:
         """Makes MLflow agree with the folder, and says in words what it had to change: nothing is []."""
-        points, offset = self._record.points()
-        wanted = dict.fromkeys(points + self._record.final_points(points))  # a set in the journal's order
-        started = points[0].time if points else None
+        journal, offset = self._record.values()
+        wanted = dict.fromkeys(journal + self._record.final_values(journal))  # a set in the journal's order
+        started = journal[0].time if journal else None
         self._parent.settle(self._record.labels, self._record.command(), started)
-        run, there, changes = self._chosen(wanted, started)
+        run, there, changes = self._chosen(wanted, started, status)
         self.id = run.info.run_id
-        missing = [point for point in wanted if point not in there]
+        missing = [value for value in wanted if value not in there]
         self._send(missing)
         if missing:
             changes.append(f"{len(missing)} records sent")
@@ -46,58 +48,65 @@ class MlflowRun:
 
     def follow(self) -> None:
         """Sends what the journal got since the last time; after a `settle`."""
-        points, offset = self._record.points(self._offset)
-        self._send(points)
+        new, offset = self._record.values(self._offset)
+        self._send(new)
         self._offset = offset
 
-    def _chosen(self, wanted: dict[Point, None], started: int | None) -> tuple["Run", set[Point], list[str]]:
-        """The MLflow run to go on with, its points, and what was changed: any other is deleted."""
+    def _chosen(
+        self, wanted: dict[LoggedValue, None], started: int | None, status: Status
+    ) -> tuple["Run", set[LoggedValue], list[str]]:
+        """The MLflow run to go on with, its values, and what was changed: any other is deleted."""
         query = f"tags.run_id = '{self._record.run_id}'"
-        found = list(self._client.search_runs([self._experiment.id], query))
-        by_points = {run.info.run_id: self._points(run) for run in found}
-        fit = [run for run in found if self._fits(run, by_points[run.info.run_id], wanted)]
-        chosen = max(fit, key=lambda run: len(by_points[run.info.run_id]), default=None)
+        same = list(self._client.search_runs([self._experiment.id], query))
+        values = {run.info.run_id: self._values(run) for run in same}
+        fit = [run for run in same if self._fits(run, values[run.info.run_id], wanted, status)]
+        chosen = max(fit, key=lambda run: len(values[run.info.run_id]), default=None)
         changes = []
-        for run in found:
+        for run in same:
             if run is not chosen:
-                foreign = len(by_points[run.info.run_id].difference(wanted))
+                foreign = len(values[run.info.run_id].difference(wanted))
                 changes.append(f"deleted {run.info.run_id} with {foreign} foreign records")
                 with self._experiment.writing() as client:
                     client.delete_run(run.info.run_id)
         if chosen:
-            return chosen, by_points[chosen.info.run_id], changes
+            return chosen, values[chosen.info.run_id], changes
+        written = same[0].data.tags if same else {}  # a person's description stays
         with self._experiment.writing() as client:
-            tags = {name: value for name, value in self._tags({}).items() if value is not None}
+            tags = {name: value for name, value in self._tags(written).items() if value is not None}
             created = client.create_run(self._experiment.id, started, tags, self._record.run_name)
         return created, set(), [*changes, "created"]
 
-    def _points(self, run: "Run") -> set[Point]:
+    def _values(self, run: "Run") -> set[LoggedValue]:
         histories = (self._client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
-        return {point_of(m.key, m.timestamp, m.step, m.value) for history in histories for m in history}
+        return {logged_value(m.key, m.timestamp, m.step, m.value) for history in histories for m in history}
 
-    def _fits(self, run: "Run", points: set[Point], wanted: dict[Point, None]) -> bool:
-        """Nothing is in it that would have to be taken away."""
-        return points <= wanted.keys() and run.data.params.items() <= self._record.params.items()
+    def _fits(
+        self, run: "Run", values: set[LoggedValue], wanted: dict[LoggedValue, None], status: Status
+    ) -> bool:
+        """Whether nothing is in it that would have to be taken away, as the end of a run that goes on."""
+        ended = status == "RUNNING" and run.info.end_time
+        params = self._record.params
+        return not ended and values <= wanted.keys() and run.data.params.items() <= params.items()
 
-    def _send(self, points: Sequence[Point]) -> None:
+    def _send(self, values: Sequence[LoggedValue]) -> None:
         from mlflow.entities import Metric
 
-        for start in range(0, len(points), _BATCH):
+        for start in range(0, len(values), _BATCH):
             metrics = [
                 Metric(each.metric, float("nan") if each.value is None else each.value, each.time, each.step)
-                for each in points[start : start + _BATCH]
+                for each in values[start : start + _BATCH]
             ]
             with self._experiment.writing() as client:
                 client.log_batch(self.id, metrics=metrics)
 
     def _tags(self, there: Mapping[str, str]) -> dict[str, str | None]:
-        """Those of a run that has those of `there`; None for one that must not be there."""
+        """Returns the tags of a run that has those of `there`; None for one that must not be there."""
         tags = self._record.tags()
         known = {name: value for name, value in tags.items() if value is not None}
         return {**tags, CHILD_OF: self._parent.id, NOTE: note_of(there, known, described_child)}
 
     def _settle_words(self, run: "Run") -> list[str]:
-        """Params and tags."""
+        """Sets the params and tags that are missing or other."""
         from mlflow.entities import Param, RunTag
 
         params = {k: v for k, v in self._record.params.items() if k not in run.data.params}
@@ -118,7 +127,7 @@ class MlflowRun:
         if run.info.status == status:
             return []
         with self._experiment.writing() as client:
-            if status == "RUNNING":
+            if status in ("RUNNING", "KILLED"):  # which may go on, and an end cannot be taken back
                 client.update_run(self.id, status)
             else:
                 client.set_terminated(self.id, status, self._record.ended())

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 CHILD_OF = "mlflow.parentRunId"  # MLflow's name for the tag by which a run is a child
 KIND = {"kind": "sweep"}
-# On the parent: those of all its children.
+# The parent has those of all its children.
 _LABELS = ("task", "model", "dataset", "variant", "system", "seed")
-_MOST_WORDS = 200  # of a label; MLflow cuts a tag at 8000 characters
+_MOST_WORDS = 200  # a label keeps so many, as MLflow cuts a tag at 8000 characters
 _PAGE = 1000
 
 
 class ParentRun:
+    """Finds or makes the parent run of an experiment, and keeps it in agreement with its children."""
+
     def __init__(self, experiment: OpenExperiment) -> None:
         self.experiment, self._client = experiment, experiment.client
         self.id = self._status = ""  # since the first `settle`
@@ -38,25 +40,25 @@ class ParentRun:
 
         `started`: in milliseconds since 1970. Of several commands the first to be known stays.
         """
-        found = self._found()
-        if len(found) != 1 or self._lacking(found[0], labels or {}, command):
+        parents = self._parents()
+        if len(parents) != 1 or self._lacking(parents[0], labels or {}, command):
             with self.experiment.writing() as client:  # what others did meanwhile is seen in here
-                found = self._found()
-                if not found:
+                parents = self._parents()
+                if not parents:
                     client.create_run(self.experiment.id, started, KIND, self.experiment.name)
                     client.set_experiment_tag(self.experiment.id, VIEW_TAG, view())
                     self.changes.append("created")
-                    found = self._found()
-                for other in found[1:]:
+                    parents = self._parents()
+                for other in parents[1:]:
                     for child in self._search(f"tags.`{CHILD_OF}` = '{other.info.run_id}'"):
-                        client.set_tag(child.info.run_id, CHILD_OF, found[0].info.run_id)
+                        client.set_tag(child.info.run_id, CHILD_OF, parents[0].info.run_id)
                     client.delete_run(other.info.run_id)
                     self.changes.append(f"deleted {other.info.run_id}, a second one")
-                self._set(client, found[0].info.run_id, self._lacking(found[0], labels or {}, command))
-        self.id, self._status = found[0].info.run_id, found[0].info.status
+                self._set(client, parents[0].info.run_id, self._lacking(parents[0], labels or {}, command))
+        self.id, self._status = parents[0].info.run_id, parents[0].info.status
 
     def settle_status(self, ended: int | None = None) -> None:
-        """RUNNING while a child is. FINISHED says that none is any more, whatever became of them.
+        """Sets RUNNING while a child is. FINISHED says that none is any more, whatever became of them.
 
         After a `settle`, and after the child's own status.
         """
@@ -93,10 +95,10 @@ class ParentRun:
         with self.experiment.writing() as client:
             self._set(client, self.id, tags)
 
-    def _found(self) -> list["Run"]:
-        """The oldest first, in the same order for all that look."""
-        found = self._search(" and ".join(f"tags.{key} = '{value}'" for key, value in KIND.items()))
-        return sorted(found, key=lambda run: (run.info.start_time or 0, run.info.run_id))
+    def _parents(self) -> list["Run"]:
+        """Returns all parent runs, the oldest first, in the same order for all that look."""
+        parents = self._search(" and ".join(f"tags.{key} = '{value}'" for key, value in KIND.items()))
+        return sorted(parents, key=lambda run: (run.info.start_time or 0, run.info.run_id))
 
     def _search(self, query: str) -> Iterator["Run"]:
         token = None

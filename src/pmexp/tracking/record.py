@@ -13,12 +13,12 @@ from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal_lines import read_lines
 from pmexp.run_folder.summary import Summary, read_summary
 
-FINAL = "final/"  # prefix of a run's final values, apart from the curves
+FINAL = "final/"  # before the names of a run's final values, which keeps them apart from the curves
 _LONGEST_PARAM = 6000  # characters; MLflow would cut it without a word
 
 
-class Point(NamedTuple):
-    """One value of one metric. MLflow keeps equal points once, so that sending one again changes nothing."""
+class LoggedValue(NamedTuple):
+    """Holds one value of one metric. MLflow keeps equal ones once, so sending it again changes nothing."""
 
     metric: str
     time: int  # milliseconds since 1970
@@ -27,6 +27,8 @@ class Point(NamedTuple):
 
 
 class Record:
+    """Reads from the folder of a run what MLflow is told of it."""
+
     def __init__(self, config: RunConfig, folder: RunFolder) -> None:
         self.run_id = folder.path.name
         self.run_name = f"{config.variant.name}-{config.system.name}-{config.model.name}-s{config.seed}"
@@ -34,26 +36,27 @@ class Record:
         self.labels = {key: str(value) for key, value in config.labels.items()}
         self._folder = folder
 
-    def points(self, offset: int = 0) -> tuple[list[Point], int]:
-        """The journal's points from byte `offset` on, and the offset behind the last of them."""
-        if not self._folder.journal.is_file():  # of a run that failed before it had one
+    def values(self, offset: int = 0) -> tuple[list[LoggedValue], int]:
+        """The journal's values from byte `offset` on, and the offset behind the last of them."""
+        if not self._folder.journal.is_file():  # the run failed before it had one
             return [], offset
-        found = []
+        values = []
         for line, end in read_lines(self._folder.journal, offset):
             time = round(line["time"] * 1000)
-            found.append(Point(line["metric"], time, line["step"], line["value"]))
+            values.append(LoggedValue(line["metric"], time, line["step"], line["value"]))
             offset = end
-        return found, offset
+        return values, offset
 
-    def final_points(self, journal: list[Point]) -> list[Point]:
+    def final_values(self, journal: list[LoggedValue]) -> list[LoggedValue]:
         """The values of the summary, at the time of the journal's last; none without a summary."""
-        time = max((point.time for point in journal), default=0)
+        time = max((value.time for value in journal), default=0)
         summary = self._summary()
-        values = summary.metrics if summary else {}
-        return [point_of(FINAL + name, time, 0, value) for name, value in values.items()]
+        metrics = summary.metrics if summary else {}
+        return [logged_value(FINAL + name, time, 0, value) for name, value in metrics.items()]
 
     def tags(self) -> dict[str, str | None]:
-        """By name; None for one that must not be there. `status` says what MLflow has no status for."""
+        """Returns the tags by name; None for one that must not be there. `status` says what MLflow has no
+        status for."""
         summary = self._summary()
         return {
             "run_id": self.run_id,
@@ -72,7 +75,7 @@ class Record:
         return shlex.join(["python", "-m", "pmexp.train", *typed])
 
     def _origin(self, ended: Mapping[str, Any]) -> dict[str, str | None]:
-        """Code and machine of the last start, by its own line and by the environment of what `ended`."""
+        """Names code and machine of the last start, by its own line, else by the environment of the end."""
         start = self._folder.last_start()
         git = start.get("git") or {}
         changed = ("no", "yes")[git["changed"]] if "changed" in git else ended.get("git_changed")
@@ -103,6 +106,6 @@ class Record:
         return read_summary(self._folder.summary) if self._folder.is_finished() else None
 
 
-def point_of(key: str, time: int, step: int, value: float) -> Point:
-    """A point as MLflow gives it back."""
-    return Point(key, time, step, None if math.isnan(value) else value)
+def logged_value(key: str, time: int, step: int, value: float) -> LoggedValue:
+    """Makes of what MLflow gives back the value that was sent."""
+    return LoggedValue(key, time, step, None if math.isnan(value) else value)

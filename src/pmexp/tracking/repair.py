@@ -41,16 +41,16 @@ def repair(runs_dir: Path, name: str, uri: str | None = None) -> Iterator[str]:
     counts: Counter[str] = Counter()
     for file in files:
         run_id = file.parent.name
-        found = read_run(file.parent)
+        known = read_run(file.parent)
         try:
-            if found.damage:
-                raise UserError(found.damage)
+            if known.damage:
+                raise UserError(known.damage)
             config = read_config(file)
         except UserError as error:
             counts["unreadable"] += 1
             yield f"{run_id}: left alone ({first_line(error)})"
             continue
-        run, status = RunFolder(file.parent), _STATUS.get(found.state)
+        run, status = RunFolder(file.parent), _STATUS.get(known.state)
         if uri is not None:
             config.tracking = TrackingConfig(uri=uri)
         if config.tracking.kind is Tracker.off or status is None:

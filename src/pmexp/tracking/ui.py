@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 from pmexp.command_line import Command, Given, Key, end
 from pmexp.errors import UserError
-from pmexp.tracking.database import OpenExperiment, reason, silence_mlflow
+from pmexp.tracking.database import SQLITE, OpenExperiment, file_of, mlflow_uri, reason, silence_mlflow
 from pmexp.tracking.view import VIEW, VIEW_TAG
 
 COMMAND = Command(
@@ -30,7 +30,7 @@ COMMAND = Command(
 )
 _HOST = "127.0.0.1"  # this machine alone
 _START_S, _STOP_S, _POLL_S = 120.0, 10.0, 0.2
-# Without the processes that serve language models; its requests are of one person.
+# One person asks it, and no language model is served.
 _SERVER = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
@@ -43,7 +43,7 @@ def _serve(given: Given) -> int:
     silence_mlflow()
     port = _port(given["port"])
     try:
-        uri = f"sqlite:///{Path(given['runs_dir']).expanduser().resolve()}/mlflow.db"
+        uri = f"{SQLITE}{Path(given['runs_dir']).expanduser().resolve()}/mlflow.db"
         page = _page(uri, given.optional("name"))
         _check_port(port)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -64,9 +64,10 @@ def _port(text: str) -> int:
 
 
 def _page(uri: str, name: str | None) -> str:
-    """Where the experiment is, behind the server's address; without a name the list of all."""
+    """Returns where the experiment is, behind the server's address; without a name the list of all."""
     if not name:
-        if not Path(uri.removeprefix("sqlite:///")).is_file():
+        file = file_of(uri)
+        if file and not file.is_file():
             raise UserError(f"there is no database at {uri}; start a run, or name its folder by runs_dir=")
         return "#/experiments"
     try:
@@ -93,9 +94,9 @@ def _check_port(port: int) -> None:
 
 @contextmanager
 def _server(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """MLflow's server when it answers; all of its processes end with the block."""
+    """Starts MLflow's server and waits until it answers; all of its processes end with the block."""
     command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri,
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", mlflow_uri(uri),
         "--host", _HOST, "--port", str(port), "--workers", "1",
     ]  # fmt: skip
     with tempfile.TemporaryFile() as log:
@@ -128,12 +129,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_S)
-        os.killpg(process.pid, signal.SIGKILL)  # of its group, whoever is left
+        os.killpg(process.pid, signal.SIGKILL)  # whoever is left of its group
     process.wait()
 
 
 def _show(url: str) -> None:
-    """In a browser with windows, where there is one: one in the terminal would take it."""
+    """Opens it in a browser with windows, where there is one: one in the terminal would take the terminal."""
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return
     with suppress(webbrowser.Error):

@@ -10,7 +10,7 @@ import json
 from pmexp.metrics.task_metrics import TASK_METRICS
 
 VIEW = "pmexp"  # in the page's address and in its list of views
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"  # of the experiment
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"  # the experiment has it
 _TAGS = ("variant", "system", "model", "dataset", "seed")
 _METRICS = (  # those that no run has are not shown
     *(f"final/{split}/{name}" for split in ("test", "val") for name in TASK_METRICS),
@@ -20,7 +20,7 @@ _METRICS = (  # those that no run has are not shown
 
 
 def view() -> str:
-    """The value of VIEW_TAG."""
+    """Returns the value of VIEW_TAG."""
     columns = [*(f"tags.`{name}`" for name in _TAGS), *(f"metrics.`{name}`" for name in _METRICS)]
     state = json.dumps({"selectedColumns": columns})
     return json.dumps({"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": state})

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pmexp.errors import UserError
+from pmexp.run_folder.files import sync_directory
 from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.engines import Engine
 from pmexp.systems.engines.base import Weights
@@ -32,6 +33,7 @@ def save(folder: RunFolder, engine: Engine, step: int, needed: Collection[int]) 
     with scratch.open("rb") as stream:
         os.fsync(stream.fileno())
     scratch.replace(file)
+    sync_directory(file.parent)  # before a checkpoint says that these are the best
     keep = {_file(folder, kept) for kept in (step, *needed)}
     for other in folder.checkpoints.glob("best-*.safetensors"):
         if other not in keep:
@@ -54,7 +56,7 @@ def load(folder: RunFolder, engine: Engine, step: int) -> None:
 
 
 def _first_names(weights: Weights) -> dict[str, str]:
-    """Of every weight the first name of the same tensor."""
+    """Maps the name of every weight to the first name of the same tensor."""
     first: dict[tuple[int, torch.Size], str] = {}
     names = {}
     for name, tensor in weights.items():

@@ -31,14 +31,14 @@ def refuse_other_inputs(run: RunConfig, now: Mapping[str, str]) -> None:
 
 
 def _digests(run: RunConfig) -> dict[str, str]:
-    """By their keys in a run's record."""
+    """Returns the digests of the run's inputs as they are now, by their keys in its record."""
     ood = run.robustness.ood
-    found = {"data_digest": digest_of(run.dataset), "ood_data_digest": digest_of(ood) if ood else ""}
+    digests = {"data_digest": digest_of(run.dataset), "ood_data_digest": digest_of(ood) if ood else ""}
     if run.model.pretrained and run.model.path:
         from pmexp.models.checkpoint_files import digest_of_folder  # imports torch
 
-        found["model_digest"] = digest_of_folder(Path(run.model.path).expanduser())
-    return found
+        digests["model_digest"] = digest_of_folder(Path(run.model.path).expanduser())
+    return digests
 
 
 def _difference(run: RunConfig, before: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -51,7 +51,7 @@ class Checkpoints:
         self._config, self._ranks = config, ranks
         self.asynchronous = (device.type == "cuda") if config.asynchronous is None else config.asynchronous
         self._writer: threading.Thread | None = None
-        self._best_of_newest: set[int] = set()  # of the one being written, too
+        self._best_of_newest: set[int] = set()  # counts the one being written, too
         self._next = self._after_now()
 
     def is_due(self) -> bool:
@@ -75,7 +75,7 @@ class Checkpoints:
         self._writer.start()
 
     def wait(self) -> None:
-        """Until the one being written is complete."""
+        """Waits until the one being written is complete."""
         if self._writer:
             self._writer.join()
             self._writer = None
@@ -85,11 +85,11 @@ class Checkpoints:
 
         Every rank gets the one that rank 0 found. What is not complete costs a warning and is removed.
         """
-        found = self._newest() if self._ranks.is_first else None
-        manifest = self._ranks.from_first(found[1] if found else None)
+        newest = self._newest() if self._ranks.is_first else None
+        manifest = self._ranks.from_first(newest[1] if newest else None)
         if manifest is None:
             return None
-        state = found[0] if found else _read(self._state_file(manifest.step))
+        state = newest[0] if newest else _read(self._state_file(manifest.step))
         return state, manifest
 
     def best_steps(self) -> set[int]:
@@ -144,14 +144,14 @@ class Checkpoints:
             self._remove(old)
 
     def _manifests(self) -> list[Manifest]:
-        """Of the checkpoints that are complete as far as their manifest says, the oldest first."""
-        found = []
+        """Returns the manifests of the checkpoints that are complete by what these say, the oldest first."""
+        manifests = []
         for file in sorted(self._folder.glob("step-*.json")):
             try:
-                found.append(Manifest(**json.loads(file.read_text())))
+                manifests.append(Manifest(**json.loads(file.read_text())))
             except (ValueError, TypeError):
                 log.warning("checkpoint %s is left out: its manifest is damaged", file)
-        return found
+        return manifests
 
     def _remove(self, manifest: Manifest) -> None:
         """The mark of completeness goes first."""
@@ -192,7 +192,7 @@ class _DigestedStream:
 
 
 def _copied_to_cpu(value: Any) -> Any:
-    """The same nest of dicts, lists and tuples with copies of its tensors."""
+    """Returns the same nest of dicts, lists and tuples with copies of its tensors."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

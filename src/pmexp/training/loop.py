@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pmexp.config import Schedule, Select, TrainConfig
 from pmexp.errors import UserError
-from pmexp.measure.instruments import Instruments
+from pmexp.measure.instruments import Instruments, NoInstruments
 from pmexp.measure.memory_by_category import held
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import StepTimer
@@ -29,7 +29,7 @@ Metrics = dict[str, float]
 
 @dataclass
 class Progress:
-    """All of the loop's own state that a resumed run needs, beside weights, optimizer and RNG."""
+    """Holds all of the loop's own state that a resumed run needs, beside weights, optimizer and RNG."""
 
     step: int = 0
     best_value: float | None = None
@@ -39,7 +39,7 @@ class Progress:
 
 
 class Training:
-    """AdamW with warm-up and decay, gradient clipping and early stopping."""
+    """Trains by AdamW with warm-up and decay, gradient clipping and early stopping."""
 
     def __init__(
         self,
@@ -72,11 +72,11 @@ class Training:
         self.model = self.engine.prepare(module, adamw)  # `module`, or what stands around it
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
         self.timer = StepTimer(system.device)
-        self.instruments: Instruments | None = None  # of a run that is recorded
-        self.replacement: ReplacementReport | None = None  # of the module's dropout
+        self.instruments: Instruments | NoInstruments = NoInstruments()
+        self.replacement: ReplacementReport | None = None  # says what became of the module's dropout
         self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
-        self._order: tuple[int, Tensor] | None = None  # of one epoch
+        self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
         self.found_best = False  # the evaluation just yielded is the best so far
 
     def steps(self) -> Iterator[tuple[int, Metrics]]:
@@ -87,6 +87,7 @@ class Training:
             self.module.train()
             with self._measured_step():
                 metrics = self._step(self.progress.step)
+            metrics |= self.instruments.measured()
             self.progress.step += 1
             step = self.progress.step
             if step % self.steps_per_epoch == 0:
@@ -95,14 +96,16 @@ class Training:
                 metrics |= self._validate()
             yield step, metrics
 
-    def _measured_step(self) -> AbstractContextManager[None]:
-        if self.instruments is None:
-            return self.timer.step()
-        mine = self.batch_size // self.ranks.world_size  # as operations and energy are this process's
-        return self.instruments.step(self.progress.step + 1, mine, self.timer)
+    def held(self) -> list[Tensor]:
+        """The tensors that this process holds between two steps, as far as its engine shows them."""
+        engine = self.engine
+        return [*engine.held_parameters(), *engine.held_gradients(), *engine.held_state()]
 
-    def _phase(self, name: str) -> AbstractContextManager[Any]:
-        return self.instruments.phase(name) if self.instruments else nullcontext()
+    def _measured_step(self) -> AbstractContextManager[None]:
+        mine = self.batch_size // self.ranks.world_size  # as operations and energy are this process's
+        number = self.progress.step + 1
+        settled = self.progress.optimizer_counted or number == self.total_steps
+        return self.instruments.step(number, mine, self.timer, settled)
 
     def _step(self, index: int) -> Metrics:
         log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.total_steps
@@ -114,12 +117,12 @@ class Training:
             metrics = ledger.metrics() | held_now
             self.unnamed_masks = ledger.unnamed
         lr = self.scheduler.get_last_lr()[0]
-        with self._phase("optimizer"):
+        with self.instruments.phase("optimizer"):
             norm = self.engine.step()
         self.scheduler.step()
         if not self.progress.optimizer_counted:
-            metrics |= (found := held(optimizer=self.engine.held_state()))
-            self.progress.optimizer_counted = bool(found)
+            metrics |= (state := held(optimizer=self.engine.held_state()))
+            self.progress.optimizer_counted = bool(state)
         if log:
             loss = self.ranks.sum(loss)
             metrics |= {"train/loss": loss.item(), "grad/norm": norm.item(), "train/lr": float(lr)}
@@ -133,22 +136,23 @@ class Training:
         """
         epoch = index // self.steps_per_epoch
         rows = self.ranks.share(self._batch_rows(index))
-        parts = [self.train.batch(some, epoch) for some in rows.chunk(self.config.accumulate)]
+        with self.timer.data():
+            parts = [self.train.batch(some, epoch) for some in rows.chunk(self.config.accumulate)]
         targets = max(1, int(self.ranks.sum(torch.tensor(sum(part.targets for part in parts)))))
         total = torch.zeros((), device=self.system.device)
         for part in parts:
             self.engine.begin_micro_batch(last=part is parts[-1])
             with ledger or nullcontext():
-                loss = self._summed_loss(part.to(self.system.device))[0] / targets
+                loss = self.summed_loss(part.to(self.system.device))[0] / targets
             ledger = None
-            with self._phase("backward"):
+            with self.instruments.phase("backward"):
                 self.engine.backward(loss)
             total += loss.detach()
         return total
 
-    def _summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over the batch's targets, in nats, and the logits in fp32."""
-        with self._phase("forward"), self.system.forward():
+        with self.instruments.phase("forward"), self.system.forward():
             logits = self.model(**batch.inputs).logits.float()
             flat, labels = logits.flatten(0, -2), batch.labels.flatten()
             return F.cross_entropy(flat, labels, ignore_index=IGNORED, reduction="sum"), logits
@@ -162,46 +166,51 @@ class Training:
         return self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
 
     def _validate(self) -> Metrics:
-        found = {f"val/{name}": value for name, value in self.evaluate(self.val).items()}
+        validated = {f"val/{name}": value for name, value in self.evaluate(self.val).items()}
         progress = self.progress
         metric = self.metrics[0]
-        value = found[f"val/{metric}"]
+        value = validated[f"val/{metric}"]
         value = value if TASK_METRICS[metric].direction == "max" else -value
         self.found_best = progress.best_value is None or value > progress.best_value
         if self.found_best:
             progress.best_value, progress.best_step = value, progress.step
         progress.evaluations_without_best = 0 if self.found_best else progress.evaluations_without_best + 1
-        return found | {"progress/epoch": progress.step / self.steps_per_epoch}
+        return validated | {"progress/epoch": progress.step / self.steps_per_epoch}
 
     def evaluate(self, examples: Examples) -> Metrics:
         """Mean loss and the task's metrics over `examples`, without their split's prefix."""
-        found, metrics = self.predict(examples), {}
-        if found is not None:
-            scores = {name: TASK_METRICS[name].compute(found) for name in self.metrics}
-            metrics = {"loss": found.loss, **scores}
+        evaluation, metrics = self.predict(examples), {}
+        if evaluation is not None:
+            scores = {name: TASK_METRICS[name].compute(evaluation) for name in self.metrics}
+            metrics = {"loss": evaluation.loss, **scores}
         return self.ranks.from_first(metrics)
+
+    def evaluation_batches(self, examples: Examples) -> Iterator[tuple[Tensor, Tensor, Batch]]:
+        """Yields the batches of `examples` in their order: the rows of each, this rank's share of them, which
+        may be none, and the samples of that share, or of one row."""
+        for batch_rows in torch.arange(len(examples)).split(self.batch_size // self.config.accumulate):
+            rows = self.ranks.share(batch_rows)
+            yield batch_rows, rows, examples.batch(rows if len(rows) else batch_rows[:1], EVALUATION)
 
     @torch.no_grad()
     def predict(self, examples: Examples) -> Evaluation | None:
         """What the model says about all of `examples`, in their order, on rank 0; None on the others.
 
-        The ranks share each batch. One that gets no row of a small last batch runs a row and drops what it
-        found, since an engine may need every rank in every forward.
+        A rank that gets no row of a small last batch runs a row and drops its answer, since an engine may
+        need every rank in every forward.
         """
         self.module.eval()
         loss, targets = 0.0, 0
-        found: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, scores, labels
-        for batch_rows in torch.arange(len(examples)).split(self.batch_size // self.config.accumulate):
-            rows = self.ranks.share(batch_rows)
-            batch = examples.batch(rows if len(rows) else batch_rows[:1], EVALUATION)
-            summed, logits = self._summed_loss(batch.to(self.system.device))
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, scores, labels
+        for _, rows, batch in self.evaluation_batches(examples):
+            summed, logits = self.summed_loss(batch.to(self.system.device))
             if not len(rows):
                 continue
             loss += summed.item()
             targets += batch.targets
             if batch.labels.dim() == 1:
-                found.append((rows, logits.cpu(), batch.labels))
-        shares = self.ranks.gather((loss, targets, found))
+                parts.append((rows, logits.cpu(), batch.labels))
+        shares = self.ranks.gather((loss, targets, parts))
         return _joined(shares) if self.ranks.is_first else None
 
     def state(self) -> dict[str, Any]:
@@ -214,7 +223,7 @@ class Training:
             "engine": self.engine.state(),
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(self.system.device) if cuda else None,
-            "instruments": self.instruments.state() if self.instruments else None,
+            "instruments": self.instruments.state(),
         }
         return {
             "module": self.engine.weights(),
@@ -234,8 +243,7 @@ class Training:
         torch.set_rng_state(own["rng"])
         if own["device_rng"] is not None:
             torch.cuda.set_rng_state(own["device_rng"], self.system.device)
-        if self.instruments and own["instruments"] is not None:
-            self.instruments.restore(own["instruments"])
+        self.instruments.restore(own["instruments"])
 
     def _out_of_patience(self) -> bool:
         patience = self.config.patience
@@ -243,7 +251,7 @@ class Training:
         return stops and self.progress.evaluations_without_best >= (patience or 0)
 
     def _lr_factor(self, step: int) -> float:
-        """Linear warm-up to 1, then the schedule down to 0 at the last step."""
+        """Returns a factor with a linear warm-up to 1, then the schedule down to 0 at the last step."""
         warmup = math.ceil(self.config.warmup_fraction * self.total_steps)
         if step < warmup:
             return (step + 1) / warmup
@@ -258,7 +266,7 @@ class Training:
 
 
 def _joined(shares: list[tuple[float, int, list[tuple[Tensor, Tensor, Tensor]]]]) -> Evaluation:
-    """One evaluation of what each rank found: summed loss, targets, and scores of its rows."""
+    """Joins the share of each rank into one evaluation: summed loss, targets, and scores of its rows."""
     loss, targets = sum(share[0] for share in shares), sum(share[1] for share in shares)
     parts = [part for share in shares for part in share[2]]
     if not parts:

@@ -1,4 +1,4 @@
-"""Whether what some runs need can be had, before any of them starts.
+"""Checks whether what some runs need can be had, before any of them starts.
 
 It imports what it looks at and no more: a sweep without pretrained models is answered without torch.
 """

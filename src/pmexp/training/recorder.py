@@ -11,7 +11,7 @@ from typing import Any
 from pmexp.config import RunConfig
 from pmexp.errors import Interrupted, RunClaimed, said_of
 from pmexp.measure.out_of_memory import is_out_of_memory
-from pmexp.run_folder.failure import Kind, kind_of
+from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.folder import Claim, RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
 from pmexp.run_folder.summary import write_summary
@@ -23,12 +23,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Description:
-    """What there is to say of a run beside its journal, whenever it ends."""
+    """Knows what there is to say of a run beside its journal, whenever it ends."""
 
     environment: Callable[[], Mapping[str, Any]] = dict
     replacement: Mapping[str, Any] = field(default_factory=dict)
     last: Callable[[], tuple[int, Mapping[str, float]]] = lambda: (0, {})  # a step, and what to write at it
-    snapshot: Callable[[], Path | None] = lambda: None  # of what was allocated, where memory did not suffice
+    snapshot: Callable[[], Path | None] = lambda: (
+        None
+    )  # shows what was allocated, where memory did not suffice
 
 
 class Recorder:
@@ -41,13 +43,16 @@ class Recorder:
         self._config, self._ranks = config, ranks
         self._mirror: Mirror | NoMirror = NoMirror()
         self._claim: Claim | None = None
+        self._logs = False  # to the run's log, from when its folder is open
         self._opened = ExitStack()
 
     @contextmanager
     def turn(self, capture_output: bool) -> Iterator[bool]:
         """Rank 0 claims the run and opens its folder for all. False where it got finished meanwhile.
 
-        Raises RunClaimed on every rank where another process has it.
+        From the claim on it is put on record how the block ends, whatever ends it. Out of memory is a result:
+        of a run of one process it is no error any more; the other ranks of several have to end too. Raises
+        RunClaimed on every rank where another process has the run.
         """
         ranks = self._ranks
         with ExitStack() as held:
@@ -62,32 +67,32 @@ class Recorder:
             if ranks.from_first(is_finished(self.folder)):
                 yield False
                 return
-            if ranks.is_first:
-                held.enter_context(self.folder.opened(self._config.to_dict(), capture_output))
-            ranks.wait()
-            if not ranks.is_first:
-                held.enter_context(self.folder.joined(ranks.rank))
-            yield True
+            with self._recorded():
+                if ranks.is_first:
+                    self.folder.failure.unlink(missing_ok=True)  # that of the try before
+                    held.enter_context(self.folder.opened(self._config.to_dict(), capture_output))
+                ranks.wait()
+                if not ranks.is_first:
+                    held.enter_context(self.folder.joined(ranks.rank))
+                self._logs = True
+                yield True
 
     @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Puts on record how the block ends, whatever ends it.
-
-        Out of memory is a result: of a run of one process it is no error any more; the other ranks of several
-        have to end too.
-        """
+    def _recorded(self) -> Iterator[None]:
+        """The one exit for every way to end. A disk may be full also for a result."""
         with ExitStack() as self._opened:
             try:
-                yield
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    self._fail(error)
-                    raise
-                self.out_of_memory(self._who() + said_of(error))
-                if self._ranks.world_size > 1:
-                    raise
+                try:
+                    yield
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    self.out_of_memory(self._who() + said_of(error))
+                    if self._ranks.world_size > 1:
+                        raise
             except BaseException as error:
-                self._fail(error)
+                if not self.folder.is_finished():
+                    self._fail(error)
                 raise
 
     def open(self, keep_bytes: int) -> None:
@@ -121,7 +126,7 @@ class Recorder:
     def _write_summary(
         self, metrics: Mapping[str, float], out_of_memory: str = "", outcome: Mapping[str, Any] | None = None
     ) -> None:
-        """Journal, disk, summary, in this order; and then nothing that only an unfinished run needs."""
+        """Writes journal, disk and summary, in this order, and removes what only an unfinished run needs."""
         self.check_claim()
         self.journal.sync()
         config = self._config
@@ -132,16 +137,17 @@ class Recorder:
         self.folder.drop_resume_checkpoints()
 
     def _fail(self, error: BaseException) -> None:
-        kind = Kind.interrupted if isinstance(error, Interrupted | KeyboardInterrupt) else kind_of(error)
-        who = "" if kind is Kind.interrupted else self._who()
-        with suppress(
-            OSError, RunClaimed
-        ):  # a full disk: the error itself says so; or another's folder by now
+        kind = (
+            FailureKind.interrupted if isinstance(error, Interrupted | KeyboardInterrupt) else kind_of(error)
+        )
+        who = "" if kind is FailureKind.interrupted else self._who()
+        # The error itself says what a disk lacks, and the folder may be another's by now.
+        with suppress(OSError, RunClaimed):
             self.check_claim()
             self.folder.fail(kind, f"{who}{said_of(error)}")
-        if kind is not Kind.interrupted:
+        if kind is FailureKind.code or (kind is FailureKind.infrastructure and self._logs):
             log.error("%s", traceback.format_exc())
-        self._mirror.finish("KILLED" if kind is Kind.interrupted else "FAILED")
+        self._mirror.finish("KILLED" if kind is FailureKind.interrupted else "FAILED")
 
     def _who(self) -> str:
         return f"rank {self._ranks.rank}: " if self._ranks.world_size > 1 else ""

@@ -25,18 +25,18 @@ def measure(
 
     The last thing that a run does: a model too short for the other dataset has its positions repeated.
     """
-    found: Metrics = {}
+    metrics: Metrics = {}
     if config.robustness.fgsm is not None:
         val = model.examples(dataset.val, config.dataset.max_length)
         attacked = FgsmExamples(val, _gradient_of_inputs(training), config.robustness.fgsm)
-        found |= {f"fgsm/{name}": value for name, value in training.evaluate(attacked).items()}
+        metrics |= {f"fgsm/{name}": value for name, value in training.evaluate(attacked).items()}
     if config.robustness.ood is not None and ood is not None and ood.test is not None:
         length = config.robustness.ood.max_length
         if not config.model.takes_images and length > positions.limit(model.module):
             positions.extend(model.module, replace(config.model, positions=length))
         tested = training.evaluate(model.examples(ood.test, length))
-        found |= {f"ood/{name}": value for name, value in tested.items()}
-    return found
+        metrics |= {f"ood/{name}": value for name, value in tested.items()}
+    return metrics
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class FgsmExamples:
 
 
 def _gradient_of_inputs(training: Training) -> Callable[[Batch], Tensor]:
-    """Of the summed loss. The model is called without what an engine stands around it: a reducer of gradients
-    would wait for those of the weights."""
+    """Returns a function that gives the gradient of a batch's summed loss. The model is called without what
+    an engine stands around it: a reducer of gradients would wait for those of the weights."""
 
     def gradient(batch: Batch) -> Tensor:
         there = batch.to(training.system.device)

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -17,27 +17,28 @@ from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
-from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, said_of
-from pmexp.measure.compiled import compiled_parts
+from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, UserError, said_of
 from pmexp.measure.environment import environment
 from pmexp.measure.gradient_check import gradient_error
 from pmexp.measure.instruments import Instruments
 from pmexp.measure.memory_by_category import not_held
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.measure.peak_memory import PeakMemory
-from pmexp.measure.precision import attention, precision
+from pmexp.measure.precision import attention, compiled_parts, precision
 from pmexp.measure.provenance import record_start
+from pmexp.measure.tensor_bytes import TensorMemory
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import EVALUATION, IGNORED
 from pmexp.models.positions import computed_length
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
+from pmexp.run_folder.place import refuse_unusable
 from pmexp.systems import alarm
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
-from pmexp.training import best_weights, robustness
+from pmexp.training import best_weights, inference, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Metrics, Training
@@ -78,12 +79,17 @@ class Prepared:
 def run(config: RunConfig, capture_output: bool = False) -> None:
     """Executes one run unless it is finished already. `capture_output` sends all output to the run's log.
 
-    Raises UserError before anything is written, also where the data or the pretrained weights have changed
-    since the run was finished or wrote its checkpoint; RunClaimed (one of them) where another process
-    executes the run, and Interrupted after a stop signal.
+    Raises UserError before anything is written, also where nothing can be written, or the data or the
+    pretrained weights have changed since the run was finished or wrote its checkpoint; MachineError where the
+    disk is full; RunClaimed (a UserError) where another process executes the run, and Interrupted after a
+    stop signal.
     """
+    folder = RunFolder(config.folder)
+    if not folder.is_finished():
+        refuse_unusable(config.folder, "runs_dir")
     refuse_changed_inputs([config])
-    if is_finished(RunFolder(config.folder)):
+    if is_finished(folder):
+        folder.drop_resume_checkpoints()  # which a kill just after the summary leaves
         return
     if is_launcher(config):
         System(config.system)  # what this machine cannot execute is said before any process starts
@@ -101,36 +107,47 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
 
 
 def _executed(config: RunConfig, capture_output: bool) -> None:
-    """The run on this process, perhaps one of several."""
+    """Executes the run on this process, perhaps one of several."""
     with stop_requests() as stop:
         try:
             prepared = prepare(config)
             refuse_other_inputs(config, prepared.inputs)
-            prepared.training.instruments = _instruments(config, prepared.training)
+            memory = TensorMemory(prepared.training.system.device)
+            prepared.training.instruments = _instruments(config, prepared.training, memory)
+        except UserError:
+            raise
         except Exception as error:
-            if not is_out_of_memory(error) or config.system.processes > 1:
+            if config.system.processes > 1:  # whoever has started them puts it on record
                 raise
+            if not is_out_of_memory(error):
+                _record_failure(config, error, capture_output)
             record_out_of_memory(config, said_of(error), capture_output)
             return
         recorder = Recorder(config, prepared.training.ranks)
         with recorder.turn(capture_output) as ours:
             if ours:
                 log.info("%s", prepared.replacement)
-                _recorded(config, recorder, prepared, stop)
+                _recorded(config, recorder, prepared, memory, stop)
 
 
 def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = False) -> None:
-    """The summary of a run for which memory did not suffice to build it. Raises RunClaimed."""
+    """Writes the summary of a run for which memory did not suffice to build it. Raises RunClaimed."""
     recorder = Recorder(config, Ranks())
     with recorder.turn(capture_output) as ours:
         if ours:
-            with recorder.recorded():
-                recorder.open(keep_bytes=0)
-                record_start(recorder.folder, resumed_at=0)
-                recorder.out_of_memory(said)
+            recorder.open(keep_bytes=0)
+            record_start(recorder.folder, resumed_at=0)
+            recorder.out_of_memory(said)
 
 
-def prepare(config: RunConfig) -> Prepared:
+def _record_failure(config: RunConfig, error: Exception, capture_output: bool) -> NoReturn:
+    """Puts on record why a run could not be built, and raises it."""
+    with Recorder(config, Ranks()).turn(capture_output):
+        raise error
+
+
+def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepared:
+    """Builds all of a run. `foreign`: somebody's dropout in the place of the variant's."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.seed)
@@ -143,60 +160,60 @@ def prepare(config: RunConfig) -> Prepared:
     length, metrics = config.dataset.max_length, config.dataset.metrics
     train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
     few = train.batch(torch.arange(min(2, len(train))), EVALUATION).inputs if len(train) else None
-    replacement = apply_variant(model.module, config.variant, few)
+    replacement = apply_variant(model.module, config.variant, few, foreign)
     system.prepare(model.module)
     training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
     training.replacement = replacement
-    torch.manual_seed(
-        ranks.seed(config.seed)
-    )  # dropout starts from one state, whatever building the model drew
+    torch.manual_seed(ranks.seed(config.seed))  # dropout starts here, whatever building the model drew
     return Prepared(training, model, dataset, ood, replacement)
 
 
-def _instruments(config: RunConfig, training: Training) -> Instruments:
+def _instruments(config: RunConfig, training: Training, memory: TensorMemory) -> Instruments:
     folder = RunFolder(config.folder)
     system = training.system
     precision = system.precision.split()[0]  # without "autocast"
     artifacts = folder.artifacts if training.ranks.is_first else None
-    return Instruments(config.measure, training.module, system.device, precision, artifacts)
+    return Instruments(
+        config.measure, training.module, system.device, precision, artifacts, memory, training.held
+    )
 
 
-def _recorded(config: RunConfig, recorder: Recorder, prepared: Prepared, stop: list[str]) -> None:
+def _recorded(
+    config: RunConfig, recorder: Recorder, prepared: Prepared, memory: TensorMemory, stop: list[str]
+) -> None:
     """Trains and tests with every outcome on record. Every rank goes through it."""
     training = prepared.training
-    peak = PeakMemory(training.system.device)
+    peak = memory.process
     told: dict[str, Any] = {"gradient_check": "the run ended before"}
     recorder.description = _description(prepared, peak, told)
-    with recorder.recorded():
-        checkpoints = Checkpoints(recorder.folder, config.checkpoint, training.ranks, training.system.device)
-        resumed = checkpoints.load()
-        recorder.open(resumed[1].journal_bytes if resumed else 0)
-        if resumed:
-            state, _ = resumed
-            training.restore(state["training"])
-            peak.reached(state["peak_bytes"])
-            log.info("resumed at step %d of %d", training.progress.step, training.total_steps)
-        if training.ranks.is_first:
-            record_start(recorder.folder, training.progress.step, prepared.inputs)
-        checked, told["gradient_check"] = _gradient_check(config, prepared)
-        if not resumed:
-            length = computed_length(prepared.model.tokens_per_sample, prepared.model.module)
-            planned = {"progress/steps_total": training.total_steps, "progress/computed_length": length}
-            recorder.journal.write(0, planned | checked)
-        peak.restart()
-        _train(training, recorder, checkpoints, peak, stop)
-        outcome = _outcome(prepared, config)
-        tested = _test(prepared, config, recorder.folder)
-        recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
-        checkpoints.wait()
-        final = _final(config, recorder.journal, training)
-        told |= not_held(final)
-        recorder.finish(final, outcome)
+    checkpoints = Checkpoints(recorder.folder, config.checkpoint, training.ranks, training.system.device)
+    resumed = checkpoints.load()
+    recorder.open(resumed[1].journal_bytes if resumed else 0)
+    if resumed:
+        state, _ = resumed
+        training.restore(state["training"])
+        peak.reached(state["peak_bytes"])
+        log.info("resumed at step %d of %d", training.progress.step, training.total_steps)
+    if training.ranks.is_first:
+        record_start(recorder.folder, training.progress.step, prepared.inputs)
+    checked, told["gradient_check"] = _gradient_check(config, prepared)
+    if not resumed:
+        length = computed_length(prepared.model.tokens_per_sample, prepared.model.module)
+        planned = {"progress/steps_total": training.total_steps, "progress/computed_length": length}
+        recorder.journal.write(0, planned | checked)
+    peak.restart()
+    _train(training, recorder, checkpoints, peak, stop)
+    outcome = _outcome(prepared, config)
+    tested = _test(prepared, config, recorder.folder, memory)
+    recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
+    checkpoints.wait()
+    final = _final(config, recorder.journal, training)
+    told |= not_held(final)
+    recorder.finish(final, outcome)
 
 
 def _description(prepared: Prepared, peak: PeakMemory, told: Mapping[str, Any]) -> Description:
     training = prepared.training
-    assert training.instruments
     return Description(
         environment=lambda: _environment(prepared, peak) | dict(told),
         replacement=prepared.replacement.to_dict(),
@@ -231,7 +248,8 @@ def _train(
     peak: PeakMemory,
     stop: list[str],
 ) -> None:
-    """Steps and what goes to disk between them. A stop signal ends it with a checkpoint and Interrupted."""
+    """Takes the steps and writes what goes to disk between them. A stop signal ends it with a checkpoint and
+    Interrupted."""
     keeps_best = training.config.select is Select.best
     for step, metrics in training.steps():
         recorder.journal.write(step, metrics)
@@ -273,14 +291,14 @@ def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:
     return _Wish.checkpoint if checkpoints.is_due() else _Wish.go_on
 
 
-def _test(prepared: Prepared, config: RunConfig, folder: RunFolder) -> Metrics:
-    """Speed of the steps taken, and the test split under the selected weights."""
+def _test(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: TensorMemory) -> Metrics:
+    """Returns the speed of the steps taken, and what the selected weights do on the test split."""
     training = prepared.training
     measured = training.timer.metrics(training.batch_size, prepared.model.tokens_per_sample)
-    assert training.instruments
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
     if config.train.select is Select.best:
         best_weights.load(folder, training.engine, training.progress.best_step)
+    measured |= inference.measure(training, memory)
     dataset, length = prepared.dataset, config.dataset.max_length
     if dataset.test is not None:
         tested = training.evaluate(prepared.model.examples(dataset.test, length))
@@ -294,10 +312,10 @@ def _predict_for_glue(prepared: Prepared, split: Split, config: RunConfig, folde
     """Writes what the selected weights say of a test split whose labels GLUE's server keeps."""
     unlabelled = Split(split.inputs, np.full(len(split), IGNORED))
     examples = prepared.model.examples(unlabelled, config.dataset.max_length)
-    found = prepared.training.predict(examples)
-    if found is not None:
+    evaluation = prepared.training.predict(examples)
+    if evaluation is not None:
         file = folder.artifacts / FILE_NAMES[str(config.dataset.hub_config)]
-        write_glue_predictions(file, [prepared.dataset.classes[label] for label in found.predicted])
+        write_glue_predictions(file, [prepared.dataset.classes[label] for label in evaluation.predicted])
         log.info("predictions for GLUE's server: %s", file)
 
 
@@ -312,7 +330,6 @@ def _final(config: RunConfig, journal: Journal | NoJournal, training: Training) 
 
 def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
     training = prepared.training
-    assert training.instruments
     return environment(training.system.device) | {
         **precision(training.module, training.system.precision),
         "attention": attention(training.module),

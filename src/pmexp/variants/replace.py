@@ -22,23 +22,29 @@ class Variant(Protocol):
 
 
 def apply_variant(
-    model: nn.Module, variant: Variant, example: Mapping[str, Tensor] | None = None
+    model: nn.Module,
+    variant: Variant,
+    example: Mapping[str, Tensor] | None = None,
+    foreign: type[nn.Dropout] | None = None,
 ) -> ReplacementReport:
     """Replaces the dropout of `model` by that of `variant`, and returns what was replaced and what was not.
 
     Args:
         example: keyword arguments of a forward, with which the report is settled at once if the model allows.
+        foreign: somebody's class, put in the place of the variant's.
 
     Raises:
         UserError: there is no dropout to replace.
     """
-    dropout, finish = variant.dropout.load()
+    dropout, finish = (foreign, None) if foreign else variant.dropout.load()
+    options = {} if foreign else variant.options
+    name = foreign.__name__ if foreign else f"variant={variant.name}"
     try:
-        report = replace_dropout(model, dropout, example=example, **variant.options)
+        report = replace_dropout(model, dropout, example=example, **options)
     except ValueError as error:
-        raise UserError(f"variant={variant.name}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
     if nothing := report.nothing_found(type(model).__name__):
-        raise UserError(f"variant={variant.name}: {nothing}")
+        raise UserError(f"{name}: {nothing}")
     if finish:
         finish(model, report)
     return report

@@ -1,0 +1,85 @@
+"""What the comparison found, as plain types for JSON."""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pmexp.masking import masked_values
+from pmexp.measure.environment import environment
+from pmexp.parity.lockstep import Compared, Place
+from pmexp.parity.rounding import RULE
+from pmexp.parity.side import Side
+
+SCHEMA = 1  # one more where a key changes its meaning or goes away
+
+Certificate = dict[str, Any]
+
+
+def certificate(a: Side, b: Side, found: Compared, command: str) -> Certificate:
+    device = a.training.system.device
+    told = {
+        "schema": SCHEMA,
+        "verdict": "equal" if found.equal else "different",
+        "sentence": sentence(found),
+        "steps": found.steps,
+        "tensors": found.tensors,
+        "elements": found.elements,
+        "first_difference": _place(found.first),
+        "first_of_kind": {kind: _place(place) for kind, place in found.of_kind.items()},
+        "tensors_differing": found.differing,
+        "only_in": found.only_in,
+        "rounding_rule": RULE,
+        "a": _side(a),
+        "b": _side(b),
+        "weights_before": found.weights_before,
+        "inputs": a.prepared.inputs,
+        "command": command,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": environment(device),
+    }
+    return _finite(masked_values(told))  # type: ignore[no-any-return]
+
+
+def sentence(found: Compared) -> str:
+    """The verdict in words."""
+    if found.first is None:
+        said = f"equal, bit for bit, over {found.steps} steps, {found.tensors} tensors"
+        alone = [f"{len(names)} a step are in {side} alone" for side, names in found.only_in.items() if names]
+        return "; ".join([said, *alone])
+    first = found.first
+    where = f"in step {first.step}" if first.step else "before the first step"
+    said = f"different {where}, {first.name}: {first.difference}"
+    return f"{said}; {first.rounding}" if first.rounding else said
+
+
+def _side(side: Side) -> dict[str, Any]:
+    training = side.training
+    return {
+        "dropout": side.options.given,
+        "label": side.label,
+        "run_id": None if side.foreign else side.config.run_id,
+        "settings": side.config.settings,
+        "precision": training.system.precision,
+        "replacement": side.prepared.replacement.to_dict(),
+        "losses": side.losses,
+        "gradient_norms": side.gradient_norms,
+        "weights_after": side.weights_digest(),
+    }
+
+
+def _place(place: Place | None) -> dict[str, Any] | None:
+    if place is None:
+        return None
+    told = {"step": place.step, "name": str(place.name), **vars(place.name), **vars(place.difference)}
+    rounding = place.rounding
+    return told | {"rounding": rounding and {**vars(rounding), "sentence": str(rounding)}}
+
+
+def _finite(told: Any) -> Any:
+    """JSON has no word for numbers that are not finite: they become text."""
+    if isinstance(told, float) and not math.isfinite(told):
+        return str(told)
+    if isinstance(told, Mapping):
+        return {key: _finite(value) for key, value in told.items()}
+    return [_finite(value) for value in told] if isinstance(told, list | tuple) else told

@@ -1,0 +1,59 @@
+"""Reads the keys, compares, and returns an exit code."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from pmexp.command.explain import explained
+from pmexp.command_line import Given
+from pmexp.errors import UserError
+from pmexp.parity.options import COMMAND, ParityOptions, parity_options
+from pmexp.run_folder.files import write_atomically
+
+EQUAL, DIFFERENT = 0, 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 equal, 1 different, 2 bad input or a dead training, 130 interrupted."""
+    return COMMAND.run(arguments, _certify)
+
+
+@explained()
+def _certify(given: Given) -> int:
+    """Prints the verdict, writes it where `out` says, and returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = parity_options(given)
+    if options.out:
+        _make(options.out)
+    equal, told, text = _compared(options, given.again())
+    print(told)
+    if options.out:
+        for name, content in text.items():
+            write_atomically(options.out / name, content)
+            print(options.out / name)
+    return EQUAL if equal else DIFFERENT
+
+
+def _compared(options: ParityOptions, command: str) -> tuple[bool, str, dict[str, str]]:
+    """Whether they are equal, the verdict in words, and the files by their names."""
+    from pmexp.parity.certificate import certificate  # imports torch, as do the others
+    from pmexp.parity.lockstep import compare
+    from pmexp.parity.page import page
+    from pmexp.parity.rounding import explain
+    from pmexp.parity.side import Side
+
+    a, b = Side("a", options.a), Side("b", options.b)
+    found = compare(a, b, options.steps)
+    explain(a, found)
+    told = certificate(a, b, found, command)
+    files = {"certificate.json": json.dumps(told, indent=2) + "\n", "certificate.md": page(told)}
+    return found.equal, f"{a.label} and {b.label}: {told['sentence']}", files
+
+
+def _make(out: Path) -> None:
+    """Before minutes of work."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out: {out} cannot be made: {error.strerror}; name another folder") from None

@@ -1,0 +1,128 @@
+"""Two trainings step by step: the first tensor in which they differ, or none."""
+
+import math
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from pmexp.errors import UserError
+from pmexp.parity.difference import Difference, Rounding, difference
+from pmexp.parity.side import Side
+from pmexp.parity.watch import Name, TensorKind
+
+
+@dataclass
+class Place:
+    """A tensor that differs, and in which step; step 0 is the weights that training begins from."""
+
+    step: int
+    name: Name
+    difference: Difference
+    a: Tensor
+    b: Tensor
+    rounding: Rounding | None = None
+
+
+@dataclass
+class Compared:
+    """What was compared, and the first difference of each kind in the step that has one."""
+
+    weights_before: str  # the digest of a's
+    steps: int = 0
+    tensors: int = 0
+    elements: int = 0
+    first: Place | None = None
+    of_kind: dict[TensorKind, Place] = field(default_factory=dict)
+    differing: int = 0  # tensors of the step that has the first difference
+    only_in: dict[str, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
+
+    @property
+    def equal(self) -> bool:
+        return self.first is None
+
+
+def compare(a: Side, b: Side, steps: int) -> Compared:
+    """Takes so many steps, or as many as it needs to find a difference.
+
+    Raises UserError for a training of a that has fewer steps, or is dead, by which nothing would be shown.
+    """
+    if (most := a.training.total_steps) < steps:
+        raise UserError(f"steps: {steps} exceeds the {most} of this training; choose fewer, or more epochs")
+    found = Compared(a.weights_digest())
+    _compare_weights(a, b, found)
+    while found.equal and found.steps < steps:
+        found.steps += 1
+        _step(a, b, found)
+    _refuse_dead(a, found)
+    return found
+
+
+def _compare_weights(a: Side, b: Side, found: Compared) -> None:
+    theirs = dict(b.module.named_parameters())
+    for path, parameter in a.module.named_parameters():
+        layer, _, tensor = path.rpartition(".")
+        if path in theirs:
+            _see(found, 0, Name("update", layer, tensor), parameter.detach(), theirs[path].detach())
+
+
+def _step(a: Side, b: Side, found: Compared) -> None:
+    kept: dict[Name, Tensor] = {}
+    only_in_b: list[str] = []
+
+    def keep(name: Name, tensor: Tensor) -> None:
+        kept[name] = tensor.clone()
+
+    def meet(name: Name, tensor: Tensor) -> None:
+        if name in kept:
+            _see(found, found.steps, name, kept.pop(name), tensor)
+        else:
+            only_in_b.append(str(name))
+
+    a.take(keep)
+    _refuse_numbers(a, found.steps)
+    b.take(meet)
+    found.only_in = {"a": list(map(str, kept)), "b": only_in_b}
+
+
+def _see(found: Compared, step: int, name: Name, a: Tensor, b: Tensor) -> None:
+    found.tensors += 1
+    found.elements += a.numel()
+    differs = difference(a, b)
+    if differs is None:
+        return
+    found.differing += 1
+    place = Place(step, name, differs, a, b.clone())
+    found.first = found.first or place
+    found.of_kind.setdefault(name.kind, place)
+
+
+def _refuse_numbers(a: Side, step: int) -> None:
+    loss, norm = a.losses[-1], a.gradient_norms[-1]
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise UserError(
+            f"a={a.options.given}: the loss is {loss} and the gradient's norm {norm} in step {step}; numbers "
+            "that are not finite prove nothing, so choose a training that does not diverge"
+        )
+    if norm == 0:
+        raise UserError(
+            f"a={a.options.given}: the gradient is zero in step {step}; a model that does not learn proves "
+            "nothing, so choose one that does"
+        )
+
+
+def _refuse_dead(a: Side, found: Compared) -> None:
+    if not a.draws and found.steps:
+        raise UserError(
+            f"a={a.options.given}: draws no random number in {found.steps} steps, so no dropout is active; "
+            "give variant.p a rate above 0"
+        )
+    if found.steps and a.weights_digest() == found.weights_before:
+        raise UserError(
+            f"a={a.options.given}: no weight has moved in {found.steps} steps; a model that does not learn "
+            "proves nothing, so choose one that does"
+        )
+    if len(a.losses) > 1 and len(set(a.losses)) == 1:
+        raise UserError(
+            f"a={a.options.given}: the loss is {a.losses[0]} in each of {found.steps} steps; a model that "
+            "does not learn proves nothing, so choose one that does"
+        )

@@ -1,0 +1,102 @@
+"""The keys of the command, checked. Imports no torch: a wrong key is answered at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pmexp.command import schema
+from pmexp.command.compose import compose
+from pmexp.command.overrides import merged, parsed
+from pmexp.command.taken import check_effect
+from pmexp.command_line import Command, Given, Key, Others
+from pmexp.config import RunConfig, Select, flat
+from pmexp.errors import UserError
+
+SideName = Literal["a", "b"]
+
+COMMAND = Command(
+    "pmexp.parity",
+    "do two dropouts, or two system stacks, train bit for bit alike? exit code 0 equal, 1 different",
+    (
+        Key("a", "a variant, or a class of nn.Dropout's kind by its import path: pkg.MyDropout", "baseline"),
+        Key("b", "what is compared with it", "pm-drop-same-masks"),
+        Key("steps", "steps taken in lock-step, until one differs", "20"),
+        Key("out", "a folder: certificate.json and certificate.md are written there"),
+    ),
+    others=Others(
+        "every key of python -m pmexp.train for both sides, such as model=tinybert, or for "
+        "one: b.system=tempo b.system.parts=[bf16] b.variant.bits=2",
+        schema.is_of_run,
+        schema.keys,
+    ),
+)
+
+_CHOSEN = ("variant", "arm", "experiment")  # groups that say what a= and b= say
+_MAY_DIFFER = ("variant.", "system.", "model.attention")
+_ALSO = ("name", "tracking.", "checkpoint.", "runs_dir", "measure.", "protocol.", "robustness.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideOptions:
+    given: str  # a variant, or the import path of a class, which has a dot
+    config: RunConfig
+
+    @property
+    def is_foreign(self) -> bool:
+        return "." in self.given
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityOptions:
+    a: SideOptions
+    b: SideOptions
+    steps: int
+    out: Path | None  # a folder
+
+
+def parity_options(given: Given) -> ParityOptions:
+    """The options that were given. Raises UserError or an error of Hydra for what cannot be compared."""
+    steps, others = given["steps"], given.others
+    if not (steps.isdecimal() and int(steps) >= 2):
+        raise UserError(f"steps: {steps!r} is no number of steps; allowed are 2, 3, ...")
+    common = [each for each in others if not each.startswith(("a.", "b."))]
+    names: tuple[SideName, ...] = ("a", "b")
+    sides = {name: _side(name, given[name], common, others) for name in names}
+    _check_same(sides["a"].config, sides["b"].config)
+    if common:
+        check_effect([side.config for side in sides.values()], [parsed(common)] * 2)
+    return ParityOptions(a=sides["a"], b=sides["b"], steps=int(steps), out=given.path("out"))
+
+
+def _side(name: str, given: str, common: Sequence[str], others: Sequence[str]) -> SideOptions:
+    own = [each.removeprefix(f"{name}.") for each in others if each.startswith(f"{name}.")]
+    for override in (*common, *own):
+        if override.partition("=")[0].lstrip("+~") in _CHOSEN:
+            raise UserError(f"{override}: what is compared is said by a= and b=, and a.system= and b.system=")
+    foreign = "." in given
+    if not foreign and given not in schema.options("variant"):
+        allowed = ", ".join(schema.options("variant"))
+        raise UserError(
+            f"{name}={given}: is neither a variant nor the import path of a class such as package.MyDropout; "
+            f"variants are {allowed}"
+        )
+    config = compose([f"variant={'baseline' if foreign else given}", *merged(common, own)])
+    if own:
+        check_effect([config], [parsed(own)])
+    if config.system.processes > 1:
+        raise UserError("system.processes: steps are compared in one process; set it to 1")
+    config.train.log_every = 1  # the loss of each step is compared, and none is left out
+    config.train.select = Select.last
+    return SideOptions(given=given, config=config)
+
+
+def _check_same(a: RunConfig, b: RunConfig) -> None:
+    """Raises UserError where the sides differ in more than their dropout and their stack."""
+    values, others = (flat(config.to_dict()) for config in (a, b))
+    for key in sorted(values.keys() | others.keys()):
+        if not key.startswith((*_MAY_DIFFER, *_ALSO)) and values.get(key) != others.get(key):
+            raise UserError(
+                f"{key}: is {values.get(key)} in a and {others.get(key)} in b; the sides may differ in their "
+                "variant, their system and model.attention alone"
+            )

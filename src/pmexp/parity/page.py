@@ -1,0 +1,75 @@
+"""The certificate as a page in Markdown."""
+
+from collections.abc import Iterable, Sequence
+
+from pmexp.parity.certificate import Certificate
+
+_KINDS = {
+    "forward": "an output of a module",
+    "backward": "a gradient by an output",
+    "gradient": "a parameter's gradient before clipping",
+    "update": "a parameter after the step",
+}
+
+
+def page(told: Certificate) -> str:
+    """The verdict first, then what was compared, where it differs, and what it ran on."""
+    a, b = told["a"], told["b"]
+    blocks = [
+        f"# {a['label']} and {b['label']}: {told['verdict']}",
+        f"**{told['sentence']}.**",
+        f"    {told['command']}",
+        "Both sides were prepared as `python -m pmexp.train` prepares a run, and took the same steps on the "
+        "same batches, from the same weights and the same state of the random number generator. The "
+        "outputs of all modules, the gradients by them and by the parameters, and the parameters after each "
+        "step were compared bit for bit.",
+        _table(("", "a", "b"), _sides(told)),
+    ]
+    if told["first_of_kind"]:
+        blocks += [
+            f"## Where they differ in step {told['first_difference']['step']}",
+            f"{told['tensors_differing']} tensors of this step differ. The first of each kind:",
+            _table(("", "tensor", "elements", "units", "explained by rounding"), _places(told)),
+            told["rounding_rule"],
+        ]
+    for side, names in told["only_in"].items():
+        if names:
+            blocks.append(
+                f"{len(names)} tensors are in {side} alone and were not compared, the first: {names[0]}."
+            )
+    blocks += [
+        "## Losses",
+        _table(("step", "a", "b"), _losses(a["losses"], b["losses"])),
+        "## Ran on",
+        _table(("", ""), [*told["environment"].items(), *told["inputs"].items(), ("time", told["time"])]),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _sides(told: Certificate) -> Iterable[Sequence[object]]:
+    a, b = told["a"], told["b"]
+    for name, key in (("dropout", "dropout"), ("precision", "precision"), ("run", "run_id")):
+        yield name, a[key] or "-", b[key] or "-"
+    for name, key in (("dropout modules replaced", "modules"), ("functional calls routed", "functions")):
+        yield name, *(len(side["replacement"][key]) for side in (a, b))
+    yield "places left as they are", *(len(side["replacement"]["left"]) for side in (a, b))
+    yield "weights before", told["weights_before"], told["weights_before"]
+    yield "weights after", a["weights_after"], b["weights_after"]
+
+
+def _places(told: Certificate) -> Iterable[Sequence[object]]:
+    for kind, place in told["first_of_kind"].items():
+        rounding = place["rounding"]
+        explained = {True: "yes", False: "no", None: "not judged"}[rounding and rounding["explained"]]
+        units = "-" if place["units"] is None else f"{place['units']:.10g}"
+        yield _KINDS[kind], place["name"], f"{place['differing']} of {place['elements']}", units, explained
+
+
+def _losses(a: Sequence[float], b: Sequence[float]) -> Iterable[Sequence[object]]:
+    for step, (one, other) in enumerate(zip(a, b, strict=True), start=1):
+        yield step, repr(one), repr(other)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)

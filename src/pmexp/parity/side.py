@@ -1,0 +1,105 @@
+"""One of the two trainings, with a random number generator of its own."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from pmexp.config import RunConfig
+from pmexp.errors import UserError, said_of
+from pmexp.measure.out_of_memory import is_out_of_memory
+from pmexp.parity.foreign import imported
+from pmexp.parity.options import SideName, SideOptions
+from pmexp.parity.watch import See, Watch
+from pmexp.training.loop import Metrics
+from pmexp.training.run import prepare
+
+
+class Side:
+    """A run as `python -m pmexp.train` prepares it, taken step by step under `see`."""
+
+    def __init__(self, name: SideName, options: SideOptions) -> None:
+        """Raises UserError where it cannot be prepared."""
+        self.name, self.options = name, options
+        self.foreign = imported(name, options.given) if options.is_foreign else None
+        self.prepared = self._of_somebody(lambda: prepare(options.config, self.foreign))
+        self.training = self.prepared.training
+        self.module: nn.Module = self.training.module
+        self.watch = Watch(self.training)
+        self.draws = False  # random numbers in a forward so far
+        self.losses: list[float] = []  # in nats, of each step
+        self.gradient_norms: list[float] = []  # before clipping
+        self._steps = self.training.steps()
+        self._random = self._state()
+
+    @property
+    def config(self) -> RunConfig:
+        return self.options.config
+
+    @property
+    def label(self) -> str:
+        """What it is called: its dropout and, unless it is the plain one, its stack."""
+        system = self.config.system.name
+        return self.options.given if system == "plain" else f"{self.options.given} with system {system}"
+
+    def take(self, see: See) -> Metrics:
+        """The next step, each of its tensors handed to `see`; its metrics.
+
+        Raises UserError where somebody's code fails.
+        """
+        self.watch.see = see
+        with self._own_random_numbers():
+            before = self._state()
+            metrics: Metrics = self._of_somebody(lambda: next(self._steps))[1]
+            self.draws |= any(not torch.equal(x, y) for x, y in zip(before, self._state(), strict=True))
+        self.losses.append(metrics["train/loss"])
+        self.gradient_norms.append(metrics["grad/norm"])
+        return metrics
+
+    def state(self) -> dict[str, Any]:
+        """What the next step begins from, as a checkpoint holds it."""
+        with self._own_random_numbers():
+            state: dict[str, Any] = self.training.state()
+        return state
+
+    def weights_digest(self) -> str:
+        """Of the names, dtypes and bytes of all parameters: 16 digits of SHA-256."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.module.named_parameters()):
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
+            data = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(data.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def _of_somebody(self, work: Callable[[], Any]) -> Any:
+        """What the work gives; an error in it is one of the input where the dropout is somebody's."""
+        try:
+            return work()
+        except UserError:
+            raise
+        except Exception as error:
+            if self.foreign is None or is_out_of_memory(error):
+                raise
+            step = self.training.progress.step + 1 if hasattr(self, "training") else 0
+            raise UserError(
+                f"{self.name}={self.options.given}: fails in step {step} of this training ({said_of(error)})"
+            ) from error
+
+    @contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        self._set(self._random)
+        yield
+        self._random = self._state()
+
+    def _state(self) -> list[torch.Tensor]:
+        device = self.training.system.device
+        states = [torch.get_rng_state()]
+        return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+    def _set(self, states: list[torch.Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        for state in states[1:]:
+            torch.cuda.set_rng_state(state, self.training.system.device)
