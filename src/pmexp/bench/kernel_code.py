@@ -215,7 +215,7 @@ def _output(tool: str, *arguments: str) -> str:
 _PAGE = """\
 # What the kernels are made of, and how fast that is
 
-Written by `python -m pmexp.bench.kernel_code`; `tests/test_kernel_code.py` holds the numbers.
+Written by `python -m pmexp.bench.kernel_code`; `tests/bench/test_kernel_code.py` holds the numbers.
 
 ## Machine code
 
