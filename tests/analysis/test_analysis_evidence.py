@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from run_folders import Runs
 
-from pmexp.protocol import ComparedLabel, Bound, CriterionConfig, Statistic
+from pmexp.protocol import Bound, ComparedLabel, CriterionConfig, Statistic
 from pmexp_analysis import plots
 from pmexp_analysis.figures import of_section
 from pmexp_analysis.numbers.compare import Comparison as Compared
