@@ -201,11 +201,12 @@ def tally(drill: Drill, faults: Sequence[Fault]) -> int:
     for fault in faults:
         try:
             ended[fault.call][drill.inject(fault)] += 1
-        except AssertionError as error:
+        except Exception as error:  # also of a list or a launcher that cannot read what is left
             ended[fault.call]["lost"] += 1
             print(f"{fault} ({drill.target(fault).name}): {error}", flush=True)
     for call, count in ended.items():
-        print(f"{call.name}: {_words(count)}")
+        if count:
+            print(f"{call.name}: {_words(count)}")
     total = sum(ended.values(), Counter())
     print(f"all: {_words(total)}")
     for file in (names := unsynced(drill.calls)):
