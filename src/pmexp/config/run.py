@@ -174,6 +174,8 @@ class RunConfig:
         keys = [f"{group}.{key}" for group in groups for key in getattr(self, group).without_effect]
         if Part.flash in self.system.parts and self.model.kind is not ModelKind.longformer:
             keys.append("model.attention")  # flash puts its own in the place of either
+        if self.variant.mask_stream is None:  # the id is the one that a run had before there were streams
+            keys.append("variant.mask_stream")
         if self.model.pretrained:  # only the rates that are stated beside it are taken
             rates = KINDS[self.model.kind].rates
             keys += [f"model.architecture.{name}" for name in self.model.architecture if name not in rates]
