@@ -37,8 +37,8 @@ _PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 
 @dataclass(kw_only=True)
 class RunConfig:
-    name: str = "default"  # of the experiment: run folder and MLflow experiment
-    seed: int = 0  # of initial weights, dropout and the order of samples
+    name: str = "default"  # names the experiment: its folder of runs and its experiment in MLflow
+    seed: int = 0  # draws initial weights, dropout and the order of samples
     runs_dir: str = "runs"  # folder of all run folders
     model: ModelConfig = MISSING
     dataset: DatasetConfig = MISSING

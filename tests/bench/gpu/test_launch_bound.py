@@ -16,7 +16,7 @@ from pmexp.bench.gpu.budget import Budget, TimeIsUp
 from pmexp.bench.gpu.plan import STAGES
 from pmexp.bench.gpu.same_losses import Start, replay_fault, variant_faults
 from pmexp.bench.gpu.stages import launch_bound
-from pmexp.bench.gpu.stages.launch_bound import Case
+from pmexp.bench.gpu.stages.launch_bound import LaunchCase
 from pmexp.bench.gpu.workload import BASELINE, NO_DROPOUT, TORCH_MASKS, VARIANTS, Workload
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 
@@ -62,7 +62,7 @@ def test_every_variant_has_a_row_and_nothing_fails() -> None:
 def test_a_variant_with_other_masks_is_named_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     of_torch = partial(replace_dropout, dropout=PackedDropout, rng="torch")
     monkeypatch.setitem(workloads.PUT_IN, "seed-only", lambda module: of_torch(module))
-    case = Case("fp32", launch_bound.SMALLEST, 2, False, 1, 1)
+    case = LaunchCase("fp32", launch_bound.SMALLEST, 2, False, 1, 1)
     found = findings_of(lambda bench: launch_bound._measure_eager(bench, Budget(1e6), case))
     (check,) = (line for line in found if line["kind"] == "check")
     assert not check["held"] and check["detail"].startswith("seed-only: losses [")
@@ -101,7 +101,7 @@ def test_where_the_time_is_up_the_rounds_that_are_whole_have_rows() -> None:
             raise TimeIsUp
         return torch.zeros(())
 
-    case = Case("fp32", launch_bound.SMALLEST, 2, False, 2, 1)
+    case = LaunchCase("fp32", launch_bound.SMALLEST, 2, False, 2, 1)
     file = io.StringIO()
     bench = Bench(CPU, False, Budget(1e6), file)
     with pytest.raises(TimeIsUp):
@@ -115,7 +115,7 @@ def test_an_interval_has_its_rounds_where_there_is_no_time_left() -> None:
     """A row of one round had an interval of no width."""
     file = io.StringIO()
     bench = Bench(CPU, False, Budget(1e6), file)
-    case = Case("fp32", launch_bound.SMALLEST, 2, True, 1, 1)
+    case = LaunchCase("fp32", launch_bound.SMALLEST, 2, True, 1, 1)
     launch_bound.measure_steps(bench, Budget(-1.0), case, {BASELINE: lambda: torch.zeros(())}, 40)
     (line,) = file.getvalue().splitlines()
     assert json.loads(line)["cells"]["rounds"] == 6

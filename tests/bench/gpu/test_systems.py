@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 
 from pmexp.bench.gpu import attention_kernels, device_time, offloading, tempo_steps
-from pmexp.bench.gpu.attention_calls import Call, calls
+from pmexp.bench.gpu.attention_calls import AttentionCall, calls
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.bert import AUTOCAST, HALF, bert
 from pmexp.bench.gpu.budget import Budget
@@ -169,15 +169,15 @@ def test_a_record_that_names_another_kernel_is_seen(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3], ids=["output", "query", "key", "value"])
 def test_a_kernel_with_other_numbers_is_seen(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    right: Callable[[Call], list[Tensor]] = Call.both
+    right: Callable[[AttentionCall], list[Tensor]] = AttentionCall.both
 
-    def both(call: Call) -> list[Tensor]:
+    def both(call: AttentionCall) -> list[Tensor]:
         found = right(call)
         if call.query.dtype is torch.bfloat16:
             found[number] = found[number] * 1.05
         return found
 
-    monkeypatch.setattr(Call, "both", both)
+    monkeypatch.setattr(AttentionCall, "both", both)
     bench = Found()
     attention_kernels._check_numbers(bench, calls(CPU, True)[BF16](), [SDPBackend.FLASH_ATTENTION])
     assert len(bench.broken()) == 1
