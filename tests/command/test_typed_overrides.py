@@ -87,7 +87,7 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
         ),
         (
             ["experiment=exp-1-main-perf", "smoke=true"],
-            "experiment=smoke/exp-1-main-perf: is a sweep of 15 runs; add -m",
+            "experiment=smoke/exp-1-main-perf: is a sweep of 18 runs; add -m",
         ),
         (
             ["experiment=exp-1-bit-flips", "variant=baseline", "seed=0"],
