@@ -94,7 +94,7 @@ def test_training_is_unchanged_bit_for_bit(model: list[str], runs: Runs, few_new
     for metric in ("train/loss", "grad/norm", "val/loss", "test/loss"):
         packed, stock = (runs.curve(name, metric) for name in ("pm-drop-same-masks-s0", "baseline-s0"))
         assert packed == stock and packed
-    outcomes = [runs.summaries()[name]["outcome"] for name in ("baseline-s0", "pm-drop-s0")]
+    outcomes = [runs.summaries()[name]["outcome"] for name in ("baseline-s0", "pm-drop-same-masks-s0")]
     assert outcomes[0] == outcomes[1] and len(outcomes[0]["weights_sha256"]) == 64
     (unchanged,) = (one for one in judge(load_runs(runs.folder, "default"), []) if one.name == "unchanged")
     assert unchanged.value == 0.0 and "losses of all 8 logged steps and final weights" in unchanged.why
