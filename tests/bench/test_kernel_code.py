@@ -27,9 +27,9 @@ def test_an_element_takes_no_more_instructions_than_promised(
 
 def test_the_slower_unit_bounds_the_speed() -> None:
     """By hand: 8 instructions an element are 2 clocks, of which 6 in the ALU are 3."""
-    from pmexp.bench.kernel_code import Code, Device
+    from pmexp.bench.kernel_code import Code, Gpu
 
-    device = Device("one multiprocessor at 1 GHz", 90, 1, 1e9, 1e9)
+    device = Gpu("one multiprocessor at 1 GHz", 90, 1, 1e9, 1e9)
     one = Code(32, 0, 0, ["FMUL", "IMAD.WIDE.U32", *["LOP3.LUT"] * 6], 1)
     other = Code(32, 0, 0, [*["FMUL"] * 6, *["LOP3.LUT"] * 2], 1)
     assert one.elements_a_second(device) == pytest.approx(32e9 / 3)
