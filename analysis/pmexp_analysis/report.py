@@ -101,9 +101,10 @@ def write_report(given: Given) -> str:
 def _write_files(content: "Content", folder: Path, drawn_sections: int) -> list[Path]:
     from pmexp_analysis import figures, plots
     from pmexp_analysis.pages.content import as_json
-    from pmexp_analysis.pages.document import as_latex, as_markdown
+    from pmexp_analysis.pages.document import as_markdown
     from pmexp_analysis.pages.formats import records_csv
     from pmexp_analysis.pages.page import page_html
+    from pmexp_analysis.pages.paper import appendix, main_table
 
     folder.mkdir(parents=True, exist_ok=True)
     looks = plots.styles(content.variants, content.experiment.protocol.baseline)
@@ -122,7 +123,8 @@ def _write_files(content: "Content", folder: Path, drawn_sections: int) -> list[
         "report.md": as_markdown(content),
         "results.csv": records_csv(content.rows),
         "comparisons.csv": records_csv(content.comparisons),
-        "tables.tex": as_latex(content),
+        "tables.tex": main_table(content),
+        "appendix.tex": appendix(content),
     }
     return [*(_write(folder / name, text) for name, text in texts.items()), *drawn]
 

@@ -143,6 +143,7 @@ def test_a_failing_write_leaves_the_old_report(runs: Runs, monkeypatch: pytest.M
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert set(before) == {
         "report.json", "index.html", "report.md", "results.csv", "comparisons.csv", "tables.tex",
+        "appendix.tex",
     }  # fmt: skip
 
     def full(*_: object) -> None:

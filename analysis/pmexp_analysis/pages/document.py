@@ -1,10 +1,8 @@
-"""The report as Markdown, and its tables as LaTeX."""
+"""The report as Markdown."""
 
-from pmexp_analysis.pages import formats, latex, tables
+from pmexp_analysis.pages import formats, tables
 from pmexp_analysis.pages.content import Content
 from pmexp_analysis.pages.headline import headlines
-
-_MOST_SECTIONS = 40  # as LaTeX
 
 
 def as_markdown(content: Content) -> str:
@@ -35,27 +33,6 @@ def as_markdown(content: Content) -> str:
     blocks += ["## Environment", _items(_environment(content))]
     blocks.append(formats.inline(f"Made {content.generated} from {experiment.source}."))
     return "\n\n".join(filter(None, blocks)) + "\n"
-
-
-def as_latex(content: Content) -> str:
-    """tables.tex: the criteria, then results and comparisons of each task and system, for booktabs."""
-    name = content.experiment.name
-    parts = ["% needs \\usepackage{booktabs}"]
-
-    def add(table: tables.Table, caption: str, *called: str) -> None:
-        parts.append(latex.table(table.headings, table.cells, caption, "tab:" + latex.label(name, *called)))
-
-    if content.criteria:
-        add(tables.criteria_table(content.criteria), content.sentence, "criteria")
-    if len(content.sections) > _MOST_SECTIONS:
-        parts.append(f"% the first {_MOST_SECTIONS} of {len(content.sections)} tasks and systems")
-    for place, section in enumerate(content.sections[:_MOST_SECTIONS], start=1):
-        where = f"{section.task}, {section.system}"
-        add(tables.result_table(section), f"Results: {where}", "results", str(place))
-        comparison = tables.comparison_table(section)
-        if comparison.cells:
-            add(comparison, f"Against {section.baseline}: {where}", "comparisons", str(place))
-    return "\n".join(parts)
 
 
 def _environment(content: Content) -> list[str]:
