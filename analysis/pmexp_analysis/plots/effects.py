@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from pmexp_analysis.numbers.cells import scaled
-from pmexp_analysis.plots.looks import BLACK, COLOURS, LIGHT, SMALL, TEXT_SIZE
+from pmexp_analysis.plots.looks import BLACK, COLOURS, LIGHT, PAGE, SMALL, TEXT_SIZE
 from pmexp_analysis.plots.text import (
     axis_text,
     better,
@@ -64,7 +64,7 @@ def forest(effects: Sequence[Effect]) -> Figure:
     names = {effect.label: wrapped(effect.label, _NAME, SMALL) for effect in effects}
     left = _widest(list(names.values()))
     numbers = _widest([_numbers(effect) for effect in effects]) + _GAP
-    width = left + _AXIS + numbers + _widest([effect.verdict for effect in effects]) + _GAP
+    width = max(PAGE, left + _AXIS + numbers + _widest([effect.verdict for effect in effects]) + _GAP)
     heights = [len(group) * (_ROW + 0.11 * max(n.count("\n") for n in names.values())) for group in groups]
     figure = Figure(figsize=(width, sum(heights) + _BELOW * len(groups)), layout="constrained")
     panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
