@@ -101,5 +101,5 @@ def test_where_there_is_no_ratio_the_difference_is_said(runs: Runs) -> None:
     content = content_of(load_runs(runs.root, "demo"), "now", None, None)
     (section,) = content.sections
     assert result_table(section).cells[1][-1] == "+3 MiB"
-    assert headlines(section)[0].startswith("pm-drop raises the bytes saved for backward by 3 MiB")
+    assert headlines(section)[0].startswith("pm-drop raises the memory saved for the backward pass by 3 MiB")
     assert json.dumps(content.comparisons[0].relative_difference) == "null"

@@ -74,7 +74,7 @@ def test_the_page_is_one_file_with_its_figures_inside(demo: Runs) -> None:
     assert not re.findall(r"url\(|src=(?!\"data:)|href=(?!\"#)", page)
     anchors = re.findall(r'href="#([^"]*)"', page)
     assert len(anchors) >= 4 and all(f'id="{anchor}"' in page for anchor in anchors)
-    assert "packed keeps 0.125 mask bytes an element against 4 (32.0x smaller)" in page
+    assert "packed stores 0.125 bytes of dropout mask per element versus 4 (32.0x smaller)" in page
     assert "MemoryError: no room" in page and "host0, host1" in page
 
 

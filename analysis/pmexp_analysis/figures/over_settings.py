@@ -36,7 +36,9 @@ def of_experiment(
     panels = _largest(limits, experiment.protocol.baseline)
     if panels:
         figure = plots.largest(panels, experiment.protocol.baseline, looks)
-        yield Drawn("largest", "The largest setting that fits into memory, and its factor.", figure)
+        yield Drawn(
+            "largest", "The largest setting that fits into memory, and its ratio to the baseline's.", figure
+        )
     yield from _of_grids(grids, looks)
 
 

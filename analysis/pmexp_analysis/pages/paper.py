@@ -19,7 +19,7 @@ _MEMORY = ("memory/saved_bytes", "memory/peak_tensor_bytes", "memory/peak_bytes"
 _HEADINGS = {
     "memory/mask_bytes_per_element": "mask [bytes/element]",
     "memory/saved_bytes": "saved for backward [MiB]",
-    "memory/peak_tensor_bytes": "peak of tensors [MiB]",
+    "memory/peak_tensor_bytes": "peak tensor memory [MiB]",
     "memory/peak_bytes": "peak of the process [MiB]",
     "speed/samples_per_s": "throughput [samples/s]",
     "speed/tokens_per_s": "throughput [tokens/s]",

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 HERE = Path(__file__).parent
 EFFECTS = {
     "memory/saved_bytes": "saved for backward",
-    "memory/peak_tensor_bytes": "peak of tensors",
+    "memory/peak_tensor_bytes": "peak tensor memory",
     "memory/peak_bytes": "peak memory",
     "speed/samples_per_s": "throughput",
     "speed/step_ms": "step time",

@@ -70,7 +70,7 @@ def forest(effects: Sequence[Effect]) -> Figure:
     panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
     for panel, group in zip(panels, groups, strict=True):
         _panel(panel, group, names, numbers)
-        label = f"{axis_text(group[0].metric, group[0].unit)}, less the baseline's"
+        label = f"{axis_text(group[0].metric, group[0].unit)}, difference from the baseline"
         label = wrapped(label, _AXIS + min(1.0, 2 * left)) + better(group[0].direction)
         panel.set_xlabel(label, fontsize=TEXT_SIZE)
     if any(effect.margin is not None for effect in effects):
