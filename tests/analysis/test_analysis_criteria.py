@@ -242,7 +242,9 @@ def test_not_measured_says_what_lacks(runs: Runs) -> None:
     runs.finished("baseline", 0, {STEP: 1.0})
     assert judged(runs, metric=STEP, **criterion).why == f"no run of the method recorded a finite {STEP}"
     runs.finished(METHOD, 1, {STEP: 1.0})
-    assert judged(runs, metric=STEP, **criterion).why == "no seed has finished runs of both method and baseline"
+    assert (
+        judged(runs, metric=STEP, **criterion).why == "no seed has finished runs of both method and baseline"
+    )
     assert judged(runs, metric="score", **criterion).why == "no run records score"
     one = judged(runs, metric=STEP, tasks=["bert*/*"], **criterion)
     assert (one.result, one.why, one.parts) == (
@@ -488,7 +490,7 @@ def test_the_largest_that_fits_lies_between_tries(
 @pytest.mark.parametrize(
     ("baseline", "packed", "why"),
     [
-        ("fff", "fff", f"nothing ran out of memory: baseline fits at {BATCH} (run) 32 still"),
+        ("fff", "fff", f"nothing ran out of memory: baseline still fits at {BATCH} (run) 32"),
         ("foo", "", f"no {BATCH} (run) at which packed fits"),
     ],
 )
