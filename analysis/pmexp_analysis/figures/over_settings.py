@@ -85,7 +85,7 @@ def _levels(series: Series, metric: str) -> list[plots.Level]:
 
 
 def _largest(limits: Sequence[Limits], baseline: str) -> dict[str, list[plots.Fit]]:
-    """Of the limits that some variant ran into."""
+    """The panels of the limits that some variant ran into."""
     panels = {}
     for one in limits:
         if any(tries.lacks for tries in one.tries.values()):

@@ -229,7 +229,7 @@ def _of_pairs(ours: Array, theirs: Array) -> dict[str, Any]:
 
 
 def _tost_p(margin: Margin, ours: Array, theirs: Array, all_theirs: Array, counted: bool) -> float | None:
-    """Of a counted metric one pair is enough. None where the margin's scale is not defined for them."""
+    """The p of equivalence; one pair of a counted metric is enough. None where the margin's scale is undefined."""
     try:
         if margin.statistic is Statistic.difference_in_sigma:
             return sigmas.tost(ours - theirs, all_theirs, margin.threshold)

@@ -55,15 +55,15 @@ def broken(text: str, longest: int = _LONG_WORD) -> str:
     """`text` as `escaped` sets it, with a real minus, and with places to break a line: behind the signs in
     names, and anywhere in words of more than `longest` letters."""
 
-    def piece(found: re.Match[str]) -> str:
-        if found[0].isspace():
+    def piece(match: re.Match[str]) -> str:
+        if match[0].isspace():
             return " "
-        if found["sign"]:
-            return escaped(found[0]) + _BREAK
-        letters = list(map(escaped, found[0]))
+        if match["sign"]:
+            return escaped(match[0]) + _BREAK
+        letters = list(map(escaped, match[0]))
         if len(letters) > longest or any(letter.startswith("U+") for letter in letters):
             return _BREAK.join(letters)
-        return escaped(found[0])
+        return escaped(match[0])
 
     return _PIECE.sub(piece, _MINUS.sub("\N{MINUS SIGN}", unicodedata.normalize("NFC", text)))
 
@@ -71,11 +71,11 @@ def broken(text: str, longest: int = _LONG_WORD) -> str:
 def number_cell(text: str) -> str:
     """A cell whose numbers are set by siunitx, with a real minus; all else in it as `broken` sets it."""
     parts, end = [], 0
-    for found in _NUMBER.finditer(text):
-        mean, _, deviation = found[0].partition("±")
+    for match in _NUMBER.finditer(text):
+        mean, _, deviation = match[0].partition("±")
         spread = rf" $\pm$\,\num{{{deviation}}}" if deviation else ""
-        parts += [broken(text[end : found.start()]), rf"\num{{{mean}}}{spread}"]
-        end = found.end()
+        parts += [broken(text[end : match.start()]), rf"\num{{{mean}}}{spread}"]
+        end = match.end()
     return "".join([*parts, broken(text[end:])])
 
 
