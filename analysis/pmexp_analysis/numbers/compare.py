@@ -229,7 +229,7 @@ def _of_pairs(ours: Array, theirs: Array) -> dict[str, Any]:
 
 
 def _tost_p(margin: Margin, ours: Array, theirs: Array, all_theirs: Array, counted: bool) -> float | None:
-    """The p of equivalence; one pair of a counted metric is enough. None where the margin's scale is undefined."""
+    """The p of equivalence, None where its scale is undefined; of a counted metric one pair is enough."""
     try:
         if margin.statistic is Statistic.difference_in_sigma:
             return sigmas.tost(ours - theirs, all_theirs, margin.threshold)
