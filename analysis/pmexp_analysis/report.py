@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,9 +102,10 @@ def write_report(given: Given) -> str:
 def _write_files(content: "Content", folder: Path, drawn_sections: int) -> list[Path]:
     from pmexp_analysis import figures, plots
     from pmexp_analysis.pages.content import as_json
-    from pmexp_analysis.pages.document import as_latex, as_markdown
+    from pmexp_analysis.pages.document import as_markdown
     from pmexp_analysis.pages.formats import records_csv
     from pmexp_analysis.pages.page import page_html
+    from pmexp_analysis.pages.paper import appendix, main_table
 
     folder.mkdir(parents=True, exist_ok=True)
     looks = plots.styles(content.variants, content.experiment.protocol.baseline)
@@ -119,16 +121,18 @@ def _write_files(content: "Content", folder: Path, drawn_sections: int) -> list[
     texts = {
         "report.json": as_json(content),
         "index.html": page_html(content, images, of_all),
-        "report.md": as_markdown(content),
+        "report.md": as_markdown(content, images, of_all),
         "results.csv": records_csv(content.rows),
         "comparisons.csv": records_csv(content.comparisons),
-        "tables.tex": as_latex(content),
+        "tables.tex": main_table(content),
+        "appendix.tex": appendix(content),
+        "figures.py": resources.files("pmexp_analysis.pages").joinpath("redraw.py").read_text("utf-8"),
     }
     return [*(_write(folder / name, text) for name, text in texts.items()), *drawn]
 
 
 def _save(figures: Iterable["Drawn"], folder: Path, drawn: list[Path]) -> list["Image"]:
-    """Writes figures/<name>.png and .pdf, adds their paths to `drawn`; the images for the page."""
+    """Writes figures/<name>.png, .pdf and .svg, adds their paths to `drawn`; the images for the page."""
     from pmexp_analysis import plots
     from pmexp_analysis.pages.page import Image
 
@@ -137,16 +141,16 @@ def _save(figures: Iterable["Drawn"], folder: Path, drawn: list[Path]) -> list["
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a name: drawn as a box
         for one in figures:
-            png, pdf = plots.save(one.figure, folder / "figures" / one.name)
-            drawn += [png, pdf]
-            images.append(Image(one.caption, png.read_bytes(), one.figure.get_figwidth()))
+            paths = plots.save(one.figure, folder / "figures" / one.name)
+            drawn += paths
+            images.append(Image(one.name, one.caption, paths[0].read_bytes(), one.figure.get_figwidth()))
     return images
 
 
 def _remove_others(folder: Path, drawn: Sequence[Path]) -> None:
     """Figures of an earlier report that this one does not have."""
-    for path in [*folder.glob("*.png"), *folder.glob("*.pdf")]:
-        if path not in drawn:
+    for path in folder.iterdir():
+        if path.suffix in (".png", ".pdf", ".svg") and path not in drawn:
             path.unlink()
 
 

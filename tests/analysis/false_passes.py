@@ -25,7 +25,8 @@ from pmexp_analysis.criteria.plan import as_text, plans
 from pmexp_analysis.numbers.fits import limits_of
 from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.pages.content import as_json, content_of
-from pmexp_analysis.pages.document import as_latex, as_markdown
+from pmexp_analysis.pages.document import as_markdown
+from pmexp_analysis.pages.paper import appendix, main_table
 from pmexp_analysis.sources.assemble import assemble
 from pmexp_analysis.sources.experiment import Labels, Run
 
@@ -194,7 +195,7 @@ def judged_once(random: np.random.Generator, criteria: dict[str, CriterionConfig
     assert as_text(plans(experiment))
     if pages:
         content = content_of(experiment, "now", None, None)
-        assert as_markdown(content) and as_latex(content) and as_json(content)
+        assert as_markdown(content) and main_table(content) and appendix(content) and as_json(content)
     return answer(judged, "pm-drop")[0]
 
 

@@ -122,7 +122,7 @@ def test_one_pair_of_a_counted_metric_has_all_there_is_to_know(runs: Runs) -> No
     runs.sample("memory/saved_bytes", baseline=[1000.0], packed=[1.0], wide=[1001.0])
     found = compared(runs)
     packed, wide = found["memory/saved_bytes", "packed"], found["memory/saved_bytes", "wide"]
-    assert (packed.verdict, packed.note, packed.ci_low) == ("better", "counted, not sampled", None)
+    assert (packed.verdict, packed.note, packed.ci_low) == ("better", "an exact count", None)
     assert wide.verdict == "worse"
 
 

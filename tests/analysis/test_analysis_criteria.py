@@ -156,7 +156,7 @@ def test_no_margin_fails_a_method_for_being_better(
 ) -> None:
     runs.sample(metric, baseline=BASE, packed=times(factor))
     better = judged(runs, metric=metric, statistic=statistic, comparison=comparison, threshold=threshold)
-    assert better.result == "pass" and "; not within " in better.why, better.why
+    assert better.result == "pass" and "; not equivalent within " in better.why, better.why
     worse = ProtocolConfig(
         method="baseline",
         baseline=METHOD,
@@ -185,9 +185,9 @@ def test_non_inferiority_says_p_interval_and_whether_it_is_within_the_margin_too
         return one.why.partition("; ")[2]
 
     values = {METHOD: times(1.0), "faster": times(0.9), "unsure": [98.0, 97.0, 101.0, 96.0, 99.0]}
-    assert why(METHOD) == "within 2.00 % on both sides"
-    assert why("faster") == "not within 2.00 %"
-    assert why("unsure") == "within 2.00 % on both sides is not shown"
+    assert why(METHOD) == "also equivalent within ±2.00 %"
+    assert why("faster") == "not equivalent within ±2.00 %"
+    assert why("unsure") == "equivalence within ±2.00 % is not shown"
 
 
 def test_the_drop_of_a_score_is_better_when_it_is_less(runs: Runs) -> None:
@@ -214,18 +214,18 @@ def test_a_counted_metric_is_judged_by_one_run(runs: Runs) -> None:
     runs.sample("memory/mask_bytes_per_element", baseline=[1.0], packed=[0.125])
     smaller = {"statistic": Statistic.times_smaller, "metric": "memory/mask_bytes_per_element", **MORE}
     one = judged(runs, threshold=7.5, **smaller)
-    assert (one.result, one.value, one.why) == ("pass", 8.0, "8x, counted in one pair")
+    assert (one.result, one.value, one.why) == ("pass", 8.0, "8x, an exact count in one pair")
     assert judged(runs, threshold=8.5, **smaller).result == "fail"
     assert judged(runs, threshold=8.0, **smaller).result == "pass"  # whatever the logarithm rounds
     against = judged(runs, threshold=15.0, against=2.0, **smaller)
-    assert (against.result, against.value, against.why) == ("pass", 16.0, "16x, counted in one run")
+    assert (against.result, against.value, against.why) == ("pass", 16.0, "16x, an exact count in one run")
 
 
 def test_a_counted_change_of_exactly_the_threshold_is_enough(runs: Runs) -> None:
     runs.sample("memory/saved_bytes", baseline=[1000.0], packed=[900.0])
     change = {"statistic": Statistic.relative_change, "metric": "memory/saved_bytes"}
     one = judged(runs, threshold=-0.1, **change)
-    assert (one.result, one.value, one.why) == ("pass", -0.1, "-10.00 %, counted in one pair")
+    assert (one.result, one.value, one.why) == ("pass", -0.1, "-10.00 %, an exact count in one pair")
     assert judged(runs, threshold=-0.1000001, **change).result == "fail"
 
 
@@ -234,18 +234,24 @@ def test_against_needs_no_baseline(runs: Runs) -> None:
     criterion = {"metric": STEP, "statistic": Statistic.relative_change, "threshold": -0.4}
     assert judged(runs, against=200.0, **criterion).result == "pass"
     one = judged(runs, **criterion)
-    assert (one.result, one.why) == ("not measured", f"no finite {STEP} of the baseline")
+    assert (one.result, one.why) == ("not measured", f"no run of the baseline recorded a finite {STEP}")
 
 
 def test_not_measured_says_what_lacks(runs: Runs) -> None:
     criterion = {"statistic": Statistic.difference, "threshold": 1.0}
     runs.finished("baseline", 0, {STEP: 1.0})
-    assert judged(runs, metric=STEP, **criterion).why == f"no finite {STEP} of the method"
+    assert judged(runs, metric=STEP, **criterion).why == f"no run of the method recorded a finite {STEP}"
     runs.finished(METHOD, 1, {STEP: 1.0})
-    assert judged(runs, metric=STEP, **criterion).why == "method and baseline share no seed"
+    assert (
+        judged(runs, metric=STEP, **criterion).why == "no seed has finished runs of both method and baseline"
+    )
     assert judged(runs, metric="score", **criterion).why == "no run records score"
     one = judged(runs, metric=STEP, tasks=["bert*/*"], **criterion)
-    assert (one.result, one.why, one.parts) == ("not measured", "no finished run of a task like bert*/*", [])
+    assert (one.result, one.why, one.parts) == (
+        "not measured",
+        "no finished run of a task that matches bert*/*",
+        [],
+    )
 
 
 @pytest.mark.parametrize("statistic", [Statistic.relative_change, Statistic.times_smaller])
@@ -302,7 +308,7 @@ def test_the_worst_task_decides(runs: Runs, second: float | None, result: str, c
     one = two_tasks(runs, second)
     assert (one.result, len(one.parts)) == (result, 2)
     where = "net/digits" if second == 0.8 else "other/words"
-    assert one.why.startswith(f"{where}: ") and one.why.endswith(f"(of 2: {counts})")
+    assert one.why.startswith(f"{where}: ") and one.why.endswith(f"(of 2 tasks: {counts})")
     limited = judged(runs, metric=STEP, statistic=Statistic.relative_change, threshold=-0.1, tasks=["net/*"])
     assert (limited.result, len(limited.parts)) == ("pass", 1)
 
@@ -357,7 +363,10 @@ def test_no_run_diverged(runs: Runs) -> None:
 def test_one_diverged_seed_fails(runs: Runs) -> None:
     runs.sample("test/loss", baseline=[1.0, 1.0, 1.0], packed=[1.0, None, 1.2])
     one = judged(runs, **DIVERGED)
-    assert (one.result, one.value) == ("fail", 1.0) and "seed 1 without a finite loss" in one.why
+    assert (one.result, one.value) == (
+        "fail",
+        1.0,
+    ) and "seed 1 with a loss or score that is not finite" in one.why
     assert judged(runs, statistic=Statistic.diverged, threshold=1).result == "pass"
 
 
@@ -365,7 +374,10 @@ def test_a_failed_run_may_have_diverged(runs: Runs) -> None:
     runs.sample("test/loss", baseline=[1.0, 1.0, 1.0], packed=[1.0, 1.1])
     runs.unfinished(METHOD, 2, failure={"status": "failed", "error": "ValueError: x"})
     one = judged(runs, **DIVERGED)
-    assert (one.result, one.why) == ("inconclusive", "2 of 3 runs finished, finitely; seed 2: failed")
+    assert (one.result, one.why) == (
+        "inconclusive",
+        "2 of 3 runs finished, all with finite losses and scores; seed 2: failed",
+    )
 
 
 def test_without_a_run_of_the_method_divergence_is_not_measured(runs: Runs) -> None:
@@ -406,9 +418,11 @@ def test_growth_of_a_noisy_saving_is_open(runs: Runs) -> None:
 
 
 def test_growth_needs_three_settings_and_a_saving(runs: Runs) -> None:
-    assert growing(runs, {64: [1.0], 128: [2.0]}).why.startswith("2 settings of dataset.max_length with both")
+    assert growing(runs, {64: [1.0], 128: [2.0]}).why.startswith(
+        "2 values of dataset.max_length have runs of both method and baseline"
+    )
     one = growing(runs, {256: [-1.0]})
-    assert (one.result, one.why) == ("fail", "nothing is saved at dataset.max_length=256")
+    assert (one.result, one.why) == ("fail", "no memory is saved at dataset.max_length=256")
 
 
 def padded(runs: Runs, lengths: list[int], window: int, task: str = "longformer/listops") -> Judged:
@@ -425,13 +439,13 @@ def padded(runs: Runs, lengths: list[int], window: int, task: str = "longformer/
 def test_growth_is_fitted_over_the_lengths_that_ran(runs: Runs) -> None:
     one = padded(runs, [128, 256, 512, 1024, 2048], window=512)
     assert (one.result, one.value, one.parts[0].n) == ("pass", 1.0, 3)
-    assert one.why.endswith("3 settings from 512 to 2048; lengths 128, 256, 512 ran as 512")
+    assert one.why.endswith("3 settings from 512 to 2048; lengths 128, 256, 512 all ran with 512")
 
 
 def test_lengths_that_all_ran_as_one_settle_nothing(runs: Runs) -> None:
     one = padded(runs, [128, 256, 512], window=512)
     assert (one.result, one.parts[0].n, one.seeds_needed) == ("inconclusive", 1, None)
-    assert one.why.startswith("not settled: lengths 128, 256, 512 ran as 512; at least 3 different ones")
+    assert one.why.startswith("lengths 128, 256, 512 all ran with 512; at least 3 different values")
 
 
 # --- what fits
@@ -476,7 +490,7 @@ def test_the_largest_that_fits_lies_between_tries(
 @pytest.mark.parametrize(
     ("baseline", "packed", "why"),
     [
-        ("fff", "fff", f"nothing ran out of memory: baseline fits at {BATCH} (run) 32 still"),
+        ("fff", "fff", f"nothing ran out of memory: baseline still fits at {BATCH} (run) 32"),
         ("foo", "", f"no {BATCH} (run) at which packed fits"),
     ],
 )
@@ -496,7 +510,7 @@ def test_only_the_method_fits(runs: Runs) -> None:
     tried(runs, "ffo", "fff")
     one = judged(runs, **only)
     assert (one.result, one.value) == ("pass", 1.0)
-    assert one.why == "only with packed: net/digits train.batch_size=32"
+    assert one.why == "fits only with packed: net/digits train.batch_size=32"
     assert judged(runs, statistic=Statistic.only_fits, threshold=2, **MORE).result == "fail"
     assert judged(runs, tasks=["bert/*"], **only).result == "not measured"
 
@@ -520,7 +534,7 @@ def test_nothing_fits_with_the_method_alone(runs: Runs) -> None:
     one = judged(runs, **only)
     assert (one.result, one.why) == (
         "inconclusive",
-        "none of 1 that lack memory with baseline fitted with packed",
+        "of 1 that run out of memory with baseline, none fits with packed",
     )
 
 
@@ -551,7 +565,7 @@ def test_answers_of_pmexp_fit_count(runs: Runs) -> None:
     assert (one.parts[0].low, one.parts[0].high) == (704 / 575, 767 / 512)
     assert judged(runs, threshold=1.5, **longer).result == "fail"
     only = judged(runs, statistic=Statistic.only_fits, threshold=1, **MORE)
-    assert only.why == "only with packed: net/digits at dataset.max_length=704 (simulated for 80 GB)"
+    assert only.why == "fits only with packed: net/digits at dataset.max_length=704 (simulated for 80 GB)"
     other = judged(runs, statistic=Statistic.largest_ratio, over=BATCH, threshold=1.2, **MORE)
     assert other.result == "not measured"
 
@@ -580,7 +594,7 @@ def test_the_format_is_that_of_pmexp_fit(runs: Runs) -> None:
     protocol = ProtocolConfig(criteria={"it": CriterionConfig(**{**LARGER, "over": LENGTH}, threshold=1.2)})
     (one,) = judged_all(runs, protocol)[1]
     assert (one.result, one.value, one.parts[0].task) == ("pass", 704 / 512, "tinybert/mrpc")
-    assert "dataset.max_length (measured for 80 GB) 704 against 512" in one.why
+    assert "dataset.max_length (measured for 80 GB) 704 versus 512" in one.why
 
 
 # --- the verdict on all
@@ -619,7 +633,10 @@ def test_the_answer_is_that_of_the_worst_criterion(runs: Runs) -> None:
         "inconclusive",
         "Are all claims met? Not settled: 1 is not measured (blank); packed meets 1 of 2.",
     )
-    assert verdict("blank") == ("not measured", "Are all claims met? Not measured: no run tells of blank.")
+    assert verdict("blank") == (
+        "not measured",
+        "Are all claims met? Not measured: no finished run recorded what is needed for blank.",
+    )
     assert verdict() == ("not measured", "No success criteria were written down for this experiment.")
 
 

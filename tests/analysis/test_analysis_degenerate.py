@@ -134,7 +134,7 @@ def test_what_is_not_finite_is_no_value(value: float, runs: Runs) -> None:
 
 def test_a_method_without_a_finite_value_is_not_comparable() -> None:
     one = compared(sides([1.0, 2.0], [math.nan, math.nan]))
-    assert (one.n, one.verdict, one.note) == (0, "not comparable", "no seed that both have")
+    assert (one.n, one.verdict, one.note) == (0, "not comparable", "no seed has runs of both")
 
 
 def test_a_baseline_of_zero_and_negative_numbers() -> None:
@@ -152,7 +152,7 @@ def test_without_baseline_or_method_or_criteria() -> None:
     assert judge(alone, [])[0].result == "inconclusive"  # the mean of one run
     lone = experiment({"baseline": {0: 1.0}}, criterion=CriterionConfig(metric=STEP))
     assert comparisons(lone.finals, lone.protocol) == []
-    assert judge(lone, [])[0].why == f"no finite {STEP} of the method"
+    assert judge(lone, [])[0].why == f"no run of the method recorded a finite {STEP}"
     assert judge(experiment({"baseline": {0: 1.0}}), []) == []
 
 

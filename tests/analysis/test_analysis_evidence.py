@@ -116,10 +116,10 @@ def test_variants_of_one_training_are_counted_once(runs: Runs) -> None:
     for variant in ("no-cache", "4bit"):
         one = by_variant[variant, SCORE]
         assert (one.holm_p, one.verdict) == (once.holm_p, once.verdict)
-        assert "one training with pm-drop, counted once" in one.note
+        assert "same training as pm-drop, counted once" in one.note
         assert "one training" not in by_variant[variant, STEP].note  # which is measured in each
     (said,) = json.loads(as_json(found))["one_training"]
-    assert said.startswith("pm-drop, 4bit and no-cache are one training in seeds 0, 1, 2 and 3: ")
+    assert said.startswith("pm-drop, 4bit and no-cache trained identically in seeds 0, 1, 2 and 3: ")
     assert said in page_html(found, [], [])
 
 
@@ -136,7 +136,7 @@ def test_one_seed_of_the_baselines_masks_is_one_training_with_it(runs: Runs) -> 
     run(runs, "same-masks", 1, losses=[2.0, 2.5], outcome={"weights_sha256": "aa"})
     found = content(runs)
     (said,) = json.loads(as_json(found))["one_training"]
-    assert said.startswith("baseline and same-masks are one training in seed 1") and "not recorded" in said
+    assert said.startswith("baseline and same-masks trained identically in seed 1") and "not recorded" in said
 
 
 # --- pairs of unlike machines
@@ -160,12 +160,12 @@ def test_a_pair_of_unlike_machines_is_named_and_does_not_count_for_cost(
     for metric in (STEP, PEAK):
         one = compared(found)["pm-drop", metric]
         assert (one.verdict, one.n, one.note) == (
-            "not comparable", 0, "3 pairs under other conditions left out",
+            "not comparable", 0, "3 pairs excluded: run under different conditions",
         )  # fmt: skip
     assert compared(found)["pm-drop", SCORE].n == 3
     (said,) = (line for line in found.warnings if "pm-drop" in line)
     own, theirs = str(other.get(key, "not recorded")), str(MACHINE[key])
-    assert f"{key} {own[:12]}" in said and f"against {theirs[:12]}" in said and "seeds 0, 1 and 2" in said
+    assert f"{key} {own[:12]}" in said and f"versus {theirs[:12]}" in said and "seeds 0, 1 and 2" in said
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_one_unlike_pair_of_several_is_left_out_alone(runs: Runs) -> None:
     run(runs, "pm-drop", 3, environment=MACHINE | {"cpu": "Xeon"})
     found = content(runs)
     (speed,) = (one for one in found.criteria if one.name == "speed")
-    assert speed.parts[0].n == 3 and "seed 3 left out" in speed.why
+    assert speed.parts[0].n == 3 and "seed 3 excluded" in speed.why
     assert compared(found)["pm-drop", SCORE].n == 4
 
 
@@ -218,7 +218,7 @@ def test_pairs_whose_environment_the_source_does_not_tell_are_said_to_be_uncheck
     run(runs, "baseline", 3)
     found = content(runs)
     (said,) = found.warnings
-    assert said.startswith("This source does not tell the environment of 1 run of 8")
+    assert said.startswith("The environment of 1 run of 8 is not recorded in this source")
     assert compared(found)["pm-drop", STEP].n == 4
 
 

@@ -16,10 +16,11 @@ from run_folders import Runs
 
 from pmexp.errors import UserError
 from pmexp_analysis.numbers.compare import comparisons, rows
-from pmexp_analysis.pages import formats, latex
+from pmexp_analysis.pages import formats, latex, latex_tables
 from pmexp_analysis.pages.changes import changes, read_report
 from pmexp_analysis.pages.content import as_dict, content_of
 from pmexp_analysis.pages.formats import inline, markdown, records_csv
+from pmexp_analysis.pages.latex_tables import Line
 from pmexp_analysis.pages.tables import Table
 from pmexp_analysis.sources.folders import load_runs
 
@@ -31,12 +32,27 @@ def test_a_pipe_and_a_line_break_do_not_end_a_cell_of_markdown() -> None:
 
 
 def test_latex_is_escaped_ruled_and_numbered() -> None:
-    text = latex.table(["a & b", "x_1"], [["50 %", "<0.001"], ["±2", "#$"]], "R&D of x_1", "tab:x")
+    cells = [["50 %", "<0.001"], ["a±2", "-1.5±0.2"]]
+    text = latex_tables.table(["a & b", "x_1"], [Line(line) for line in cells], "R&D of x_1", "tab:x")
     for part in (r"\begin{table}[t]", r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:x}"):
         assert text.count(part) == 1
-    assert r"\caption{R\&D of x\_1}" in text and r"\begin{tabular}{lr}" in text
-    assert r"a \& b & x\_1 \\" in text
-    assert r"50 \% & $<$0.001 \\" in text and r"$\pm$2 & \#\$ \\" in text
+    assert r"\caption{R\&D of x\_\allowbreak{}1}" in text
+    assert r"a \& b & x\_\allowbreak{}1 \\" in text
+    assert r"50 \% & $<$\num{0.001} \\" in text and r"a$\pm$2 & \num{-1.5} $\pm$\,\num{0.2} \\" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("pm-drop", r"pm-\allowbreak{}drop"),
+        ("by -0.5 (-1)", "by $-$0.5 ($-$1)"),
+        ("a_b/c", r"a\_\allowbreak{}b/\allowbreak{}c"),
+        ("x" * 13, r"\allowbreak{}".join("x" * 13)),
+        ("1.5, x", "1.5, x"),
+    ],
+)
+def test_a_line_is_broken_in_names_and_nowhere_in_numbers(text: str, expected: str) -> None:
+    assert latex.broken(text) == expected
 
 
 LATEX = {  # of the letters that are not set as they are

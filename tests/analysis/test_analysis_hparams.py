@@ -109,9 +109,9 @@ def test_a_tie_is_named_and_goes_to_the_smaller_setting_in_any_order_of_runs() -
     for val in ({1e-3: [0.8], 1e-4: [0.8], 1e-2: [0.7]}, {1e-4: [0.8], 1e-2: [0.7], 1e-3: [0.8]}):
         one = grid(val)
         assert (one.chosen, one.tied) == ((1e-4,), [(1e-4,), (1e-3,)])
-        assert one.rule == "2 tie; chosen by the smallest values, key by key"
+        assert one.rule == "2 settings tie; chosen by the smallest values, key by key"
         assert [cells[-1] for cells in grid_table(one).cells] == [
-            "chosen (2 tie; chosen by the smallest values, key by key)",
+            "chosen (2 settings tie; chosen by the smallest values, key by key)",
             "tied with the chosen one",
             "",
         ]
@@ -128,14 +128,16 @@ def test_a_tie_is_decided_by_the_validation_loss_where_it_differs() -> None:
     ]
     (one,) = made(runs)
     assert (one.chosen, one.tied) == ((1e-3,), [(1e-4,), (1e-3,)])
-    assert one.rule == "2 tie; chosen by the lower validation loss" and set(one.test.values()) == {1e-3}
+    assert one.rule == "2 settings tie; chosen by the lower validation loss" and set(one.test.values()) == {
+        1e-3
+    }
 
 
 def test_ties_are_listed_under_the_heat_map() -> None:
     runs = [run(lr, 0, {"val/accuracy": 0.5}, **{P: p}) for lr in (0.25, 0.5) for p in (0.0, 0.125)]
     drawn = of_experiment(assemble("demo", "here", runs), [], made(runs), {})
     (about,) = [one.caption for one in drawn if one.name == "grid-1"]
-    assert "4 tie; chosen by the smallest values" in about
+    assert "4 settings tie; chosen by the smallest values" in about
     assert "train.lr=0.25, variant.p=0; train.lr=0.25, variant.p=0.125; train.lr=0.5, variant.p=0; " in about
 
 

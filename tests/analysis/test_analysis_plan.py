@@ -79,7 +79,7 @@ def test_the_command_prints_the_plan_and_writes_nothing(
     runs.sample(RATE, baseline=[100.0, 101.0, 99.0], **{"pm-drop": [100.0, 100.5, 99.5]})
     out = runs.root.parent / "reports"
     assert main(["demo", "plan=true", f"runs_dir={runs.root}", f"out={out}"]) == 0
-    assert capsys.readouterr().out.startswith("What so many seeds settle") and not out.exists()
+    assert capsys.readouterr().out.startswith("What a number of seeds can settle") and not out.exists()
     text = as_text(plans(experiment(runs, throughput=CRITERION)))
     assert "throughput (net/digits, plain): from the spread of 3 pairs" in text
     assert text.count(" seeds: passes from ") == len(SEEDS)

@@ -108,7 +108,7 @@ def test_a_variant_without_a_common_seed_is_said() -> None:
     table = differing({"shifted": [0.5]})
     table.loc[table["variant"] == "shifted", "seed"] = 7
     figure = loss_difference(table, "train/loss", "baseline", styles(["baseline", "shifted"], "baseline"))
-    assert "no step of a seed that both have" in figure.axes[0].get_title().replace("\n", " ")
+    assert "no seed has runs of both" in figure.axes[0].get_title().replace("\n", " ")
 
 
 def test_cosines_have_mean_and_range_and_marks_where_all_are_exactly_one() -> None:

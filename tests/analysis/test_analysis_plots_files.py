@@ -1,4 +1,4 @@
-"""Figures as files: both kinds, the same bytes again, fonts inside; and the words on them."""
+"""Figures as files: all kinds, the same bytes again, fonts inside; and the words on them."""
 
 import re
 import zlib
@@ -9,7 +9,20 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pmexp_analysis.plots import Stack, breakdown, kernel_share, largest, png, save
+from pmexp_analysis.plots import (
+    Axis,
+    Effect,
+    Point,
+    Stack,
+    breakdown,
+    forest,
+    kernel_share,
+    largest,
+    pareto,
+    png,
+    save,
+    styles,
+)
 from pmexp_analysis.plots.text import inches, plain_ticks, short, wrapped
 
 
@@ -17,9 +30,9 @@ def figure() -> Figure:
     return breakdown([Stack("baseline", {"parameters": 2.0**20}, None)], ["parameters"])
 
 
-def test_save_writes_a_png_and_a_pdf_with_its_fonts_and_equal_figures_are_equal_bytes(tmp_path: Path) -> None:
+def test_save_writes_png_pdf_and_svg_with_fonts_and_equal_figures_are_equal_bytes(tmp_path: Path) -> None:
     first, second = save(figure(), tmp_path / "exp.1"), save(figure(), tmp_path / "again")
-    assert first == [tmp_path / "exp.1.png", tmp_path / "exp.1.pdf"]
+    assert first == [tmp_path / f"exp.1.{ending}" for ending in ("png", "pdf", "svg")]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     content = first[1].read_bytes()
     streams = re.findall(rb"FlateDecode.*?stream\r?\n(.*?)\r?\nendstream", content, re.S)
@@ -27,6 +40,8 @@ def test_save_writes_a_png_and_a_pdf_with_its_fonts_and_equal_figures_are_equal_
     assert b"/FontFile2" in everything and b"/Type3" not in everything
     assert b"CreationDate" not in everything
     assert b"/Subtype /Image" not in everything  # vectors
+    drawn = first[2].read_text()
+    assert "<svg" in drawn and "<image" not in drawn and "<dc:date" not in drawn
 
 
 def test_the_png_has_200_dots_an_inch() -> None:
@@ -35,14 +50,24 @@ def test_the_png_has_200_dots_an_inch() -> None:
         assert picture.size == pytest.approx(200 * made.get_size_inches(), abs=1)
 
 
-def test_figures_grow_with_their_rows_and_with_their_names() -> None:
+def test_figures_grow_with_their_rows_and_long_names_have_a_page() -> None:
     def size(names: list[str]) -> tuple[float, float]:
         width, height = breakdown([Stack(name, {"a": 1.0}, None) for name in names], ["a"]).get_size_inches()
         return float(width), float(height)
 
     few, many, long = size(["a", "b"]), size(list("abcdefgh")), size(["a", "pm-drop-zero2-flash-tempo"])
     assert many[1] > few[1] + 1 and many[0] == few[0]
-    assert long[0] > few[0]
+    assert long[0] == 6.75
+
+
+def test_figures_are_a_column_or_a_page_wide() -> None:
+    looks = styles(["baseline", "a"], "baseline")
+    axes = [Axis("memory/saved_bytes", "bytes", "min"), Axis("speed/samples_per_s", "samples/s", "max")]
+    points = [Point(name, name, ((1.0, 0.1), (2.0, 0.1))) for name in looks]
+    effect = Effect("test/accuracy", "fraction", "max", "a", 0.1, 0.0, 0.2, None, "better")
+    widths = [made.get_figwidth() for made in (pareto(axes, points, looks), forest([effect]), figure())]
+    widths.append(pareto([*axes, axes[0]], points[:0], looks).get_figwidth())
+    assert set(widths) == {3.25, 6.75}
 
 
 def test_nothing_to_draw_is_an_error() -> None:

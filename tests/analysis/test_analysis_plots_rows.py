@@ -126,7 +126,7 @@ def test_forest_groups_by_metric_with_estimates_intervals_and_zones() -> None:
     minus = "\N{MINUS SIGN}"
     assert texts(accuracy) == [f"{minus}0.25 [{minus}0.5, +0.125]", "inconclusive", "0 [0, 0]", "identical"]
     assert texts(memory) == [f"{minus}2 [{minus}3, {minus}1]", "better", "+1", "worse"]
-    assert memory.get_xlabel() == "saved for backward [MiB], less the baseline's\n(less is better)"
+    assert memory.get_xlabel() == "saved for backward [MiB], difference from the\nbaseline\n(less is better)"
 
 
 def test_an_interval_that_leaves_the_axis_ends_in_an_arrow() -> None:

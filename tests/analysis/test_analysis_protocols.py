@@ -54,8 +54,8 @@ def test_the_protocol_of_the_run_that_started_first_counts(runs: Runs) -> None:
     assert found.protocol.criteria["less"].threshold == -0.1
     assert (found.protocol.question, found.protocol.method) == ("Less?", "packed")
     assert found.remarks == [
-        "2 of 5 runs were started under another protocol (less differs); the first counts.",
-        "1 of 5 runs were started under another protocol (method, less differs); the first counts.",
+        "2 of 5 runs were started under another protocol (less differs); the report uses the first one.",
+        "1 of 5 runs were started under another protocol (method, less differs); the report uses the first one.",
     ]
 
 
@@ -76,9 +76,9 @@ def test_what_the_reader_chooses_is_named(runs: Runs, tmp_path: Path) -> None:
         ["mine"],
     )
     assert found.remarks == [
-        f"The criteria were given with the report, in {file}, not before the runs.",
-        "The baseline was chosen with the report: b in the place of baseline.",
-        "The method was chosen with the report: m in the place of packed.",
+        f"The criteria were chosen after the runs, in {file}.",
+        "The baseline was chosen after the runs: b instead of baseline.",
+        "The method was chosen after the runs: m instead of packed.",
     ]
     assert load(runs).protocol.method == "packed"
     assert load(runs, method="packed").remarks == []

@@ -71,8 +71,10 @@ def test_the_page_is_one_file_with_its_figures_inside(demo: Runs) -> None:
         kind, data = image.split(",")
         assert kind == "data:image/png;base64"
         assert base64.b64decode(data).startswith(b"\x89PNG")
-    assert not re.findall(r"url\(|src=(?!\"data:)|href=", page)
-    assert "packed keeps 0.125 mask bytes an element against 4 (32.0x smaller)" in page
+    assert not re.findall(r"url\(|src=(?!\"data:)|href=(?!\"#)", page)
+    anchors = re.findall(r'href="#([^"]*)"', page)
+    assert len(anchors) >= 4 and all(f'id="{anchor}"' in page for anchor in anchors)
+    assert "packed stores 0.125 bytes of dropout mask per element versus 4 (32.0x smaller)" in page
     assert "MemoryError: no room" in page and "host0, host1" in page
 
 
@@ -143,6 +145,7 @@ def test_a_failing_write_leaves_the_old_report(runs: Runs, monkeypatch: pytest.M
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert set(before) == {
         "report.json", "index.html", "report.md", "results.csv", "comparisons.csv", "tables.tex",
+        "appendix.tex", "figures.py",
     }  # fmt: skip
 
     def full(*_: object) -> None:

@@ -78,8 +78,8 @@ def test_any_baseline_comes_first(demo: Runs) -> None:
 def test_the_headline_is_computed(demo: Runs) -> None:
     (sentence,) = headlines(section_of(demo))
     assert sentence.startswith(
-        "packed keeps 0.125 mask bytes an element against 4 (32.0x smaller),"
-        " cuts the bytes saved for backward by 40.0%; test accuracy 0.923±0.015 against 0.910±0.010 (Holm p="
+        "packed stores 0.125 bytes of dropout mask per element versus 4 (32.0x smaller),"
+        " cuts the memory saved for the backward pass by 40.0%; test accuracy 0.923±0.015 versus 0.910±0.010 (Holm p="
     )
     assert "throughput -4.9% (" in sentence
 
@@ -97,7 +97,7 @@ def test_an_equal_score_is_said_to_be_no_proof(runs: Runs) -> None:
     for variant, losses in (("baseline", [2.0, 1.0]), ("packed", [2.0, 1.5])):
         runs.finished(variant, 0, {"test/accuracy": 0.9}, losses)
     assert remarks(section_of(runs)) == [
-        "packed and baseline have an equal score in every pair, in test/accuracy; that is no proof of equal "
+        "packed and baseline have an equal score in every pair, in test/accuracy; which does not prove equal "
         "training."
     ]
 
@@ -108,7 +108,7 @@ def test_the_comparison_table_names_the_seeds_a_side_lacks(runs: Runs) -> None:
     assert cells[:8] == [
         "saved for backward [MiB]", "packed", "better", "2", "-0.5", "-0.5 to -0.5", "-0.5 to -0.5", "-50.0%",
     ]  # fmt: skip
-    assert cells[-1] == "constant difference; packed lacks seed 2"
+    assert cells[-1] == "constant difference; packed has no run of seed 2"
 
 
 def test_the_terminal_lists_missing_runs_by_name(demo: Runs) -> None:
@@ -121,7 +121,7 @@ def test_the_terminal_lists_missing_runs_by_name(demo: Runs) -> None:
     assert (
         "net/digits / plain / packed seed 3 (packed-3): failed: MemoryError: no room (log: log.txt)" in text
     )
-    assert "1 missing:" in lines
+    assert "1 missing run:" in lines
     assert lines[-2:] == ["Yes.", "  pass         less is kept: because"]
 
 

@@ -40,7 +40,7 @@ def test_one_seed_of_equal_losses_and_weights_passes(runs: Runs) -> None:
     one = unchanged(runs)
     assert (one.result, one.value, one.parts[0].n) == ("pass", 0.0, 1)
     assert one.why.startswith(
-        "pm-drop-same-masks, seed 0: losses of all 4 logged steps and final weights are"
+        "pm-drop-same-masks, seed 0: the losses of all 4 logged steps and the final weights equal"
     )
 
 
@@ -50,7 +50,7 @@ def test_one_seed_of_equal_losses_and_weights_passes(runs: Runs) -> None:
         ([2.0, 1.5, 1.2500000000000002, 1.0], "aa", "from step 3 on"),
         ([2.0, 1.5], "aa", "from step 3 on"),
         ([2.0, 1.5, None, 1.0], "aa", "from step 3 on"),
-        (LOSSES, "bb", "its final weights are not"),
+        (LOSSES, "bb", "its final weights differ"),
     ],
 )
 def test_the_first_difference_fails_and_is_named(
@@ -99,7 +99,7 @@ def test_another_machine_may_differ_and_may_not_be_blamed_on_the_method(runs: Ru
     run(runs, "baseline", STOCK)
     run(runs, "same", TORCH, losses=[2.0, 1.5, 1.25, 1.125], environment={"cpu": "Xeon"})
     one = unchanged(runs)
-    assert one.result == "inconclusive" and "other conditions" in one.why
+    assert one.result == "inconclusive" and "different conditions" in one.why
 
 
 def test_equal_bits_on_two_machines_are_equal_all_the_same(runs: Runs) -> None:

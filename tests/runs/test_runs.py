@@ -126,7 +126,7 @@ def test_a_table_has_a_line_for_each_run(demo: Demo) -> None:
     code, out, _ = demo("demo")
     assert code == 0
     lines = out.splitlines()
-    assert lines[0].split() == ["run", "state", "step", "loss", "host", "time", "start", "error"]
+    assert lines[0].split() == ["run", "state", "step", "loss", "host", "time", "attempt", "error"]
     (failed,) = [line for line in lines if line.startswith("failed")]
     assert failed.split()[1:4] == ["failed", "5/40", "0.2000"] and failed.endswith("ValueError: \\x1b[31mno")
     assert "demo: 7 runs: 1 pending, 1 running, 1 finished, 1 oom, 1 failed, 1 interrupted, 1 stale" in lines
@@ -329,7 +329,7 @@ def test_a_configuration_of_another_run_is_refused(
 
 
 def test_nothing_to_run_again_is_said(demo: Demo, swept: list[Any]) -> None:
-    assert demo("retry", "demo", "--state", "stale", "variant=baseline")[1] == "demo: nothing to run again\n"
+    assert demo("retry", "demo", "--state", "stale", "variant=baseline")[1] == "demo: nothing to retry\n"
     assert swept == []
 
 
@@ -366,7 +366,7 @@ def test_a_run_that_is_run_again_goes_on_in_its_folder(
         local.LocalLauncher, "sweep", lambda self, runs: [experiment.run(each) for each in runs]
     )
     code, out, _ = demo("retry", "demo")
-    assert code == 0 and "demo: again 1 run: 1 failed" in out
+    assert code == 0 and "demo: retrying 1 run: 1 failed" in out
     found = demo.objects()
     assert list(found) == [run.run_id]
     again = found[run.run_id]

@@ -27,22 +27,24 @@ def judge_growth(
     savings, ran_as = _savings(series, metric, protocol)
     if len(ran_as) < _FEWEST_SETTINGS:
         raise Undefined(
-            f"{len(ran_as)} settings of {series.over} with both: at least {_FEWEST_SETTINGS} are needed"
+            f"{len(ran_as)} values of {series.over} have runs of both method and baseline; at "
+            f"least {_FEWEST_SETTINGS} are needed"
         )
     said = _said_to_have_run(series.over, ran_as)
     if len(savings) < _FEWEST_SETTINGS:
-        why = f"not settled: {said}; at least {_FEWEST_SETTINGS} different ones are needed"
+        why = f"{said}; at least {_FEWEST_SETTINGS} different values are needed"
         return TaskResult(series.task, series.system, "inconclusive", why, n=len(savings))
     at, saved = np.array(sorted(savings)), np.array([savings[setting] for setting in sorted(savings)])
     if (saved <= 0).any():
         worst = at[saved <= 0][0]
-        why = f"nothing is saved at {series.over}={worst:g}"
+        why = f"no memory is saved at {series.over}={worst:g}"
         return TaskResult(series.task, series.system, "fail", why, n=len(savings))
     fit = scipy_stats.linregress(np.log(at), np.log(saved))
     half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, len(at) - 2)) * float(fit.stderr)
     slope, low, high = (round(float(end), _DIGITS) for end in (fit.slope, fit.slope - half, fit.slope + half))
     why = (
-        f"saving ~ {series.over}^{slope:.3f}, 90 % interval {low:.3f} to {high:.3f}, {len(at)} settings from "
+        f"the saving grows as {series.over}^{slope:.3f}, 90 % interval {low:.3f} to {high:.3f}, "
+        f"{len(at)} settings from "
         f"{at[0]:g} to {at[-1]:g}"
     )
     result = decide(low, high, criterion.comparison, criterion.threshold)
@@ -80,7 +82,7 @@ def _said_to_have_run(over: str, ran_as: Mapping[float, float]) -> str:
         together[ran].append(f"{setting:g}")
     word = "lengths" if over in _RAN_AS else over
     groups = [
-        f"{', '.join(settings)} ran as {ran:g}"
+        f"{', '.join(settings)} all ran with {ran:g}"
         for ran, settings in together.items()
         if settings != [f"{ran:g}"]
     ]

@@ -134,7 +134,7 @@ def _of_pairs(
     sides = sides_of(criterion, section, experiment, evidence)
     if isinstance(sides, str):
         return TaskResult(section.task, section.system, "not measured", sides)
-    left_out = f"{seeds_said(sides.apart)} left out: run under other conditions" if sides.apart else ""
+    left_out = f"{seeds_said(sides.apart)} excluded: run under different conditions" if sides.apart else ""
     try:
         part = judge_pairs(criterion, sides)
     except Undefined as error:

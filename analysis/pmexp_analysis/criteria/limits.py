@@ -21,15 +21,15 @@ def judge_largest(criterion: CriterionConfig, limits: Limits, protocol: Protocol
     low, high = _at_least(method, baseline), _at_most(method, baseline)
     where = f"{limits.over} ({limits.how})"
     if low == 0 and math.isinf(high):
-        why = f"no {where} at which {protocol.method if baseline.largest else protocol.baseline} fits"
+        why = f"no tried {where} fits with {protocol.method if baseline.largest else protocol.baseline}"
         if method.largest and baseline.largest:
-            why = f"nothing ran out of memory: {protocol.baseline} fits at {where} {baseline.largest:g} still"
+            why = f"nothing ran out of memory: {protocol.baseline} still fits at {where} {baseline.largest:g}"
         return TaskResult(limits.task, limits.system, "not measured", why)
     value = method.largest / baseline.largest if method.largest and baseline.largest else None
     result = decide(low, high, criterion.comparison, criterion.threshold)
     ends = [f"{number(end)}x" if math.isfinite(end) else "any" for end in (low, high)]
     said = [number(tries.largest) if tries.largest else "none" for tries in (method, baseline)]
-    why = f"largest {where} {said[0]} against {said[1]}: between {ends[0]} and {ends[1]} as the tries lie"
+    why = f"largest {where} {said[0]} versus {said[1]}; by what was tried, a ratio of {ends[0]} to {ends[1]}"
     known = [end if math.isfinite(end) else None for end in (low, high)]
     return TaskResult(limits.task, limits.system, result, why, value, known[0], known[1])
 
@@ -77,10 +77,10 @@ def judge_lone_fit(
         return TaskResult("all", "all", "not measured", "nothing ran out of memory with the baseline")
     value = float(len(found))
     if not found:
-        why = f"none of {count} that lack memory with {protocol.baseline} fitted with {protocol.method}"
+        why = f"of {count} that run out of memory with {protocol.baseline}, none fits with {protocol.method}"
         return TaskResult("all", "all", "inconclusive", why, value)
     result = decide(value, value, criterion.comparison, criterion.threshold)
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return TaskResult(
-        "all", "all", result, f"only with {protocol.method}: {', '.join(found[:3])}{more}", value
+        "all", "all", result, f"fits only with {protocol.method}: {', '.join(found[:3])}{more}", value
     )

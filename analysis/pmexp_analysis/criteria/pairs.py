@@ -51,21 +51,25 @@ def judge_pairs(criterion: CriterionConfig, sides: Sides) -> TaskResult:
     what = "run" if criterion.statistic is Statistic.mean or criterion.against is not None else "pair"
     shown = in_its_unit(criterion, value)
     if sides.exact and n == 1:
-        return _with(about, criterion, sides, (mean, mean), f"{shown}, counted in one {what}")
+        return _with(about, criterion, sides, (mean, mean), f"{shown}, an exact count in one {what}")
     if not sides.exact and n < stats.FEWEST_PAIRS:
-        why = f"{shown} in {counted(n, what)}: at least {stats.FEWEST_PAIRS} are needed"
+        why = f"{shown} in {counted(n, what)}, but at least {stats.FEWEST_PAIRS} are needed"
         return replace(about, why=why, seeds_needed=stats.FEWEST_PAIRS)
     if stats.is_constant(sample, float(np.abs(sample).max())):
         why = f"{shown} in each of {counted(n, what)}"
         if is_score(sides.metric) and not sides.exact and not sides.one_training:
-            return replace(about, why=f"{why}: scores are multiples of a step, and equal ones show no spread")
+            return replace(
+                about,
+                why=f"{why}: scores come in discrete steps, so equal differences do not show how "
+                "much runs vary",
+            )
         return _with(about, criterion, sides, (mean, mean), why)
     interval = _interval(criterion, sides, ours, theirs, of_baseline)
     ends = [in_its_unit(criterion, scales.said(criterion.statistic, end)) for end in interval]
     why = f"{shown}, 90 % interval {ends[0]} to {ends[1]}"
     if criterion.comparison is Bound.no_worse:
         p = _p_of_margin(criterion, sides, ours, theirs, of_baseline)
-        why += f", p {probability(p)} of being worse by the margin"
+        why += f", p {probability(p)} for being worse than the margin allows"
     judged = _with(about, criterion, sides, interval, f"{why}, {counted(n, what)}")
     return _with_seeds_needed(judged, criterion, sides, sample)
 
@@ -81,9 +85,9 @@ def _paired(criterion: CriterionConfig, sides: Sides) -> tuple[Array, Array]:
         theirs = np.array([sides.baseline[seed] for seed in seeds])
     if not ours.size:
         lacking = "the baseline" if sides.method and not sides.baseline else "the method"
-        no_pair = "method and baseline share no seed"
+        no_pair = "no seed has finished runs of both method and baseline"
         both = sides.method and sides.baseline
-        raise scales.Undefined(no_pair if both else f"no finite {sides.metric} of {lacking}")
+        raise scales.Undefined(no_pair if both else f"no run of {lacking} recorded a finite {sides.metric}")
     return ours, theirs
 
 
@@ -113,9 +117,9 @@ def _also_within(criterion: CriterionConfig, low: float, high: float) -> str:
     within = decide(low, high, Bound.within, criterion.threshold)
     said = in_its_unit(criterion, criterion.threshold).lstrip("+")
     return {
-        "pass": f"within {said} on both sides",
-        "fail": f"not within {said}",
-    }.get(within, f"within {said} on both sides is not shown")
+        "pass": f"also equivalent within ±{said}",
+        "fail": f"not equivalent within ±{said}",
+    }.get(within, f"equivalence within ±{said} is not shown")
 
 
 def _interval(
@@ -179,21 +183,21 @@ def _with_seeds_needed(
     if criterion.comparison in MARGINS:
         needed = seeds_needed(std, nearest, both)
         if needed is None or needed > judged.n:
-            why = f"{judged.why}; without any difference {in_words(needed)} would be needed"
+            why = f"{judged.why}; if there is no true difference, {in_words(needed)} would show it"
             return replace(judged, why=why, seeds_needed=needed)
     needed = seeds_needed(std, min(abs(mean - limit) for limit in limits if math.isfinite(limit)), both)
-    why = f"{judged.why}; {in_words(needed)} would settle it if the difference is the one seen"
+    why = f"{judged.why}; {in_words(needed)} would settle it if the true difference is the observed one"
     return replace(judged, why=why, seeds_needed=needed)
 
 
 def _judge_p_worse(criterion: CriterionConfig, sides: Sides, differences: Array) -> TaskResult:
     direction, n = metric_of(sides.metric).direction, differences.size
     if direction == "none":
-        raise scales.Undefined(f"{sides.metric} has no worse end")
+        raise scales.Undefined(f"{sides.metric} has no better or worse direction")
     worse = differences if direction == "min" else -differences
     p = stats.p_above(worse)
     if p is None or (not sides.exact and n < stats.FEWEST_PAIRS):
-        why = f"{counted(n, 'pair')}: at least {stats.FEWEST_PAIRS} are needed"
+        why = f"only {counted(n, 'pair')}, but at least {stats.FEWEST_PAIRS} are needed"
         needed = stats.FEWEST_PAIRS
         return TaskResult(sides.task, sides.system, "inconclusive", why, p, n=n, seeds_needed=needed)
     result = decide(p, p, criterion.comparison, criterion.threshold)

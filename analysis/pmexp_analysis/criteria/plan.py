@@ -18,12 +18,12 @@ from pmexp_analysis.sources.experiment import Experiment
 
 SEEDS = (3, 5, 10, 20)
 _NO_SEEDS = {
-    Statistic.diverged: "every run counts: no number of seeds is planned for",
+    Statistic.diverged: "judged by every run, not by a number of seeds",
     Statistic.growth_exponent: "settled by more settings, not by more seeds",
-    Statistic.largest_ratio: "settled by tries closer together, not by more seeds",
-    Statistic.only_fits: "settled by tries closer together, not by more seeds",
-    Statistic.unchanged: "settled by proof: one run with the baseline's own masks",
-    Statistic.p_worse: "the absence of evidence, which few seeds have most of: it settles nothing",
+    Statistic.largest_ratio: "settled by trying values closer together, not by more seeds",
+    Statistic.only_fits: "settled by trying values closer together, not by more seeds",
+    Statistic.unchanged: "settled by proof: one run with the same dropout masks as the baseline",
+    Statistic.p_worse: "a large p only shows a lack of evidence, so no number of seeds settles it",
 }
 
 
@@ -55,7 +55,7 @@ def plans(experiment: Experiment) -> list[Plan]:
                 if isinstance(sides, str):
                     found.append(Plan(*at, sides, []))
                 elif sides.exact:
-                    found.append(Plan(*at, "counted: one seed settles it", []))
+                    found.append(Plan(*at, "an exact count: one seed settles it", []))
                 else:
                     found.append(_plan(at, as_judged(criterion), sides))
     return found
@@ -67,13 +67,13 @@ def _plan(at: tuple[str, str, str], criterion: CriterionConfig, sides: Sides) ->
     except scales.Undefined as error:
         return Plan(*at, str(error), [])
     if not std:
-        return Plan(*at, f"{source} do not vary: nothing to plan by", [])
+        return Plan(*at, f"{source} do not vary, so there is nothing to plan by", [])
     why = f"from the spread of {source}"
     comparison, threshold = limit_of(criterion, sides.metric)
     if criterion.comparison in MARGINS:
         distance = abs(scales.tested(criterion.statistic, threshold))
         needed = seeds_needed(std, distance, comparison is Bound.within)
-        why += f"; {in_words(needed)} pass it if there is no difference"
+        why += f"; {in_words(needed)} pass it if there is no true difference"
     return Plan(*at, why, [_settled(criterion, comparison, threshold, n, std) for n in SEEDS])
 
 
@@ -86,8 +86,8 @@ def _settled(criterion: CriterionConfig, comparison: Bound, threshold: float, n:
         return in_its_unit(criterion, scales.said(criterion.statistic, tested))
 
     if comparison is Bound.within:
-        inside = f"within {said(limit - away)}" if away < limit else "nothing"
-        return f"passes {inside}, fails beyond {said(limit + away)}"
+        inside = f"if the true difference is within ±{said(limit - away)}" if away < limit else "never"
+        return f"passes {inside}, fails if it is beyond ±{said(limit + away)}"
     better, worse = ("from", "up to") if comparison is Bound.at_least else ("up to", "from")
     sign = 1 if comparison is Bound.at_least else -1
     return f"passes {better} {said(limit + sign * away)}, fails {worse} {said(limit - sign * away)}"
@@ -122,7 +122,7 @@ def _std(criterion: CriterionConfig, ours: Array, theirs: Array, baseline: Array
 
 def as_text(planned: Sequence[Plan]) -> str:
     """The plan for a terminal: a claim a paragraph, a number of seeds a line."""
-    blocks = ["What so many seeds settle, with a power of 0.8, of differences that are truly so large:"]
+    blocks = ["What a number of seeds can settle, in 4 of 5 studies (a power of 0.8):"]
     for one in planned:
         where = "" if one.task == "all" else f" ({one.task}, {one.system})"
         lines = [f"{one.name}{where}: {one.why}"]

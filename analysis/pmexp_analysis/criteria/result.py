@@ -49,7 +49,7 @@ def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult])
     """Passes where it passes everywhere. A part that was not measured leaves the rest inconclusive."""
     result: Result = "not measured"
     needed = [part.seeds_needed for part in parts if part.result == "inconclusive"]
-    why = f"no finished run of a task like {', '.join(criterion.tasks)}"
+    why = f"no finished run of a task that matches {', '.join(criterion.tasks)}"
     value = None
     if parts:
         worst = min(parts, key=lambda part: _WORST_FIRST.index(part.result))
@@ -59,7 +59,7 @@ def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult])
         if len(parts) > 1:
             where = worst.task if worst.system == "plain" else f"{worst.task}, {worst.system}"
             counts = [f"{sum(p.result == r for p in parts)} {r}" for r in _WORST_FIRST if _any(parts, r)]
-            why = f"{where}: {why} (of {len(parts)}: {', '.join(counts)})"
+            why = f"{where}: {why} (of {len(parts)} tasks: {', '.join(counts)})"
     return Judged(
         name=name,
         claim=criterion.claim or name,
@@ -105,7 +105,7 @@ def answer(judged: Sequence[Judged], method: str) -> tuple[Result, str]:
     elif len(named["not measured"]) == every:
         result, clauses = (
             "not measured",
-            [f"Not measured: no run tells of {', '.join(named['not measured'])}"],
+            [f"Not measured: no finished run recorded what is needed for {', '.join(named['not measured'])}"],
         )
     else:
         first, *others = _open(judged)
@@ -121,7 +121,7 @@ def _open(judged: Sequence[Judged]) -> list[str]:
     if seeds := [one for one in judged if one.seeds_needed]:
         each = ", ".join(f"{one.name}: {in_words(one.seeds_needed or 0)}" for one in seeds)
         clauses.append(f"{len(seeds)} {'need' if len(seeds) > 1 else 'needs'} more seeds ({each})")
-    for result, said in (("inconclusive", "open for another reason"), ("not measured", "not measured")):
+    for result, said in (("inconclusive", "undecided for another reason"), ("not measured", "not measured")):
         names = [one.name for one in judged if one.result == result and not one.seeds_needed]
         if names:
             clauses.append(f"{len(names)} {'are' if len(names) > 1 else 'is'} {said} ({', '.join(names)})")

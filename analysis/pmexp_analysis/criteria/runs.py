@@ -19,9 +19,12 @@ def judge_divergence(
     lost = [one for one in missing if one.state != DIVERGED]
     ended = f"{len(finished)} of {len(finished) + len(lost)} runs finished"
     if diverged:
-        why = f"{ended}, seed {', '.join(map(str, diverged))} without a finite loss or score"
+        why = f"{ended}, seed {', '.join(map(str, diverged))} with a loss or score that is not finite"
     elif lost:
-        why = f"{ended}, finitely; seed {', '.join(str(one.seed) for one in lost)}: {lost[0].state}"
+        why = (
+            f"{ended}, all with finite losses and scores; seed "
+            f"{', '.join(str(one.seed) for one in lost)}: {lost[0].state}"
+        )
         result = "inconclusive"
     else:
         why = f"{ended}, all with finite losses and scores"

@@ -12,7 +12,7 @@ from pmexp_analysis.numbers.evidence import Evidence
 from pmexp_analysis.numbers.trainings import LossRecord, place_of
 from pmexp_analysis.sources.experiment import Experiment, Member
 
-_RUN_ONE = "one run of variant=pm-drop-same-masks with a seed of the baseline's settles it"
+_RUN_ONE = "one run of variant=pm-drop-same-masks with a seed of the baseline would settle it"
 _WITHOUT_FLIPS = (None, 0, 0.0, "0", "0.0")  # text, as MLflow keeps it
 
 
@@ -46,7 +46,8 @@ def judge_unchanged(
         pair for pair in different if evidence.unlike.get(place_of(pair.member), {}).get(_seed(pair))
     ]:
         why = (
-            f"{unlike[0].name}: {_difference(unlike[0])}, but it ran under other conditions than the baseline"
+            f"{unlike[0].name}: {_difference(unlike[0])}, but it ran under different conditions "
+            "from the baseline"
         )
         return TaskResult(task, system, "inconclusive", f"{why}; run the two on one machine", n=n)
     if different:
@@ -67,7 +68,7 @@ def _pairs(task: str, system: str, experiment: Experiment, evidence: Evidence) -
     base = {member.labels.seed: member for member in finished if member.labels.variant == baseline}
     same = [member for member in finished if member.labels.variant != baseline and has_same_masks(member)]
     if not same:
-        return f"no finished run draws the baseline's own masks (variant.rng=torch); {_RUN_ONE}"
+        return f"no finished run uses the same dropout masks as the baseline (variant.rng=torch); {_RUN_ONE}"
     if other := [member for member in base.values() if not draws_torchs_masks(member.run.settings)]:
         return f"{baseline} does not draw the masks of nn.Dropout itself (run {other[0].run.run_id})"
     alike = [m for m in same if m.labels.seed in base and m.words.system == base[m.labels.seed].words.system]
@@ -105,7 +106,7 @@ def _difference(pair: _Pair) -> str:
     if step is not None:
         return f"its training loss differs from the baseline's from step {step:g} on"
     if pair.own.weights and pair.base.weights and pair.own.weights != pair.base.weights:
-        return "its losses are the baseline's at every logged step, and its final weights are not"
+        return "its loss equals the baseline's at every logged step, but its final weights differ"
     return ""
 
 
@@ -114,9 +115,9 @@ def _lacking(pair: _Pair) -> str:
     if not pair.own.digest:
         return "no loss was logged"
     if np.isnan(pair.own.losses.values).any():
-        return "its losses are the baseline's, and not finite: it diverged"
+        return "its losses equal the baseline's but are not finite: both diverged"
     if not (pair.own.weights and pair.base.weights):
-        return "its losses are the baseline's at every logged step, but final weights were not recorded"
+        return "its loss equals the baseline's at every logged step, but final weights were not recorded"
     return ""
 
 
@@ -124,5 +125,6 @@ def _proof(pairs: Sequence[_Pair], baseline: str) -> str:
     steps = min(pair.own.losses.steps.size for pair in pairs)
     named = "; ".join(pair.name for pair in pairs[:3]) + (f" and {len(pairs) - 3} more" if pairs[3:] else "")
     return (
-        f"{named}: losses of all {steps} logged steps and final weights are those of {baseline}, bit for bit"
+        f"{named}: the losses of all {steps} logged steps and the final weights equal those of "
+        f"{baseline}, bit for bit"
     )

@@ -36,7 +36,9 @@ def of_experiment(
     panels = _largest(limits, experiment.protocol.baseline)
     if panels:
         figure = plots.largest(panels, experiment.protocol.baseline, looks)
-        yield Drawn("largest", "The largest setting that fits into memory, and its factor.", figure)
+        yield Drawn(
+            "largest", "The largest setting that fits into memory, and its ratio to the baseline's.", figure
+        )
     yield from _of_grids(grids, looks)
 
 
@@ -83,7 +85,7 @@ def _levels(series: Series, metric: str) -> list[plots.Level]:
 
 
 def _largest(limits: Sequence[Limits], baseline: str) -> dict[str, list[plots.Fit]]:
-    """Of the limits that some variant ran into."""
+    """The panels of the limits that some variant ran into."""
     panels = {}
     for one in limits:
         if any(tries.lacks for tries in one.tries.values()):

@@ -24,7 +24,7 @@ _STACK = {
     "memory/optimizer_bytes": "optimizer",
     "memory/mask_bytes": "dropout masks",
 }
-_REST = "else saved for backward"
+_REST = "other tensors saved for backward"
 _PEAK = "memory/peak_bytes"
 _FOREST = ("memory/saved_bytes", "memory/peak_bytes", "speed/samples_per_s", "speed/step_ms")
 
@@ -58,7 +58,7 @@ def _forest(experiment: Experiment, section: Section) -> tuple[Figure, str] | No
         effects += [_effect(one, margin, section, in_percent) for one in compared]
     if not effects:
         return None
-    about = f"Differences to {section.baseline} with 95 % t intervals; the band is the margin of equivalence."
+    about = f"Mean differences from {section.baseline} with 95 % t intervals; the grey band is the margin."
     return plots.forest(effects), about
 
 
@@ -116,9 +116,9 @@ def _pareto(section: Section, looks: Looks) -> tuple[Figure, str] | None:
     first = {metric: next(row for (_, m), row in section.rows.items() if m == metric) for metric in metrics}
     axes = [plots.Axis(metric, row.unit, row.direction) for metric, row in first.items()]
     about = (
-        "What memory, speed and quality cost each other: means over seeds with one standard deviation; rings "
+        "Trade-offs between memory, speed and quality: means over seeds with one standard deviation; rings "
     )
-    about += "mark the Pareto front of each panel, the shade what it dominates."
+    about += "mark the Pareto front of each panel, and the shaded region is dominated by it."
     return plots.pareto(axes, points, looks), about
 
 
@@ -127,7 +127,7 @@ def _convergence(curves: pd.DataFrame, section: Section, looks: Looks) -> tuple[
     metrics = [m for m in ("train/loss", "val/loss", "val/accuracy", "val/f1") if m in recorded]
     if not metrics:
         return None
-    about = "Convergence: means over the seeds, the bands reach from the least to the greatest of them."
+    about = "Training curves: means over seeds; the bands show the range from minimum to maximum."
     apart = {variant: look for variant, look in looks.items() if variant in section.leaders}
     return plots.convergence(curves, metrics, apart, section.leaders), about
 
@@ -137,9 +137,10 @@ def _loss_difference(curves: pd.DataFrame, section: Section, looks: Looks) -> tu
     if "train/loss" not in set(curves["metric"].unique()) or section.baseline not in looks or not others:
         return None
     about = (
-        f"Training loss less that of {section.baseline} with the same seed, step by step; the band is the "
+        f"Training loss minus that of {section.baseline} with the same seed, step by step; the "
+        "band shows the "
     )
-    about += "baseline's own spread over seeds."
+    about += "standard deviation of the baseline over seeds."
     names = section.leaders | {other: other for other in section.stands_for.get(section.baseline, ())}
     apart = {variant: look for variant, look in looks.items() if variant in names}
     return plots.loss_difference(curves, "train/loss", section.baseline, apart, names), about
@@ -158,7 +159,8 @@ def _breakdown(experiment: Experiment, section: Section) -> tuple[Figure, str] |
     if not stacks:
         return None
     about = (
-        f"What memory holds, counted in one step{'; the mark is the peak' * (_PEAK in experiment.counted)}."
+        f"Memory by content, counted in one training "
+        f"step{'; diamonds mark the peak' * (_PEAK in experiment.counted)}."
     )
     categories = [word for word in (*_STACK.values(), _REST) if any(word in stack.parts for stack in stacks)]
     return plots.breakdown(stacks, categories), about
@@ -171,7 +173,11 @@ def _kernel_share(section: Section) -> tuple[Figure, str] | None:
         means = [(row.mean, row.std or 0.0) for row in both if row is not None and row.mean is not None]
         if len(means) == 2:
             shares.append(plots.Share(variant, *means))
-    return (plots.kernel_share(shares), "The share of a step that masks take.") if shares else None
+    return (
+        (plots.kernel_share(shares), "Share of a training step spent on packing and unpacking masks.")
+        if shares
+        else None
+    )
 
 
 def _update_cosine(experiment: Experiment, section: Section, looks: Looks) -> tuple[Figure, str] | None:

@@ -184,7 +184,7 @@ def compare(
     }
     ours, theirs = (np.array([of[seed] for seed in seeds]) for of in (variant_of, baseline_of))
     if not seeds:
-        return Comparison(**labels, n=0, missing_seeds=missing, note="no seed that both have"), ours
+        return Comparison(**labels, n=0, missing_seeds=missing, note="no seed has runs of both"), ours
     all_ours, all_theirs = (np.array(list(of.values())) for of in (variant_of, baseline_of))
     welch = stats.welch_t(all_ours, all_theirs)
     if margin is not None:
@@ -229,7 +229,7 @@ def _of_pairs(ours: Array, theirs: Array) -> dict[str, Any]:
 
 
 def _tost_p(margin: Margin, ours: Array, theirs: Array, all_theirs: Array, counted: bool) -> float | None:
-    """Of a counted metric one pair is enough. None where the margin's scale is not defined for them."""
+    """The p of equivalence, None where its scale is undefined; of a counted metric one pair is enough."""
     try:
         if margin.statistic is Statistic.difference_in_sigma:
             return sigmas.tost(ours - theirs, all_theirs, margin.threshold)
@@ -253,8 +253,8 @@ def _with_bootstrap(made: list[Comparison], differences: list[Array]) -> list[Co
 def _with_remarks(one: Comparison, apart: int) -> Comparison:
     """The comparison with a note on what is not counted in it; `apart`: so many pairs ran unlike."""
     notes = [one.note] if one.n or not apart else []
-    notes += [f"{said_number(apart, 'pair')} under other conditions left out"] if apart else []
-    notes += [f"one training with {one.one_training_with}, counted once"] if one.one_training_with else []
+    notes += [f"{said_number(apart, 'pair')} excluded: run under different conditions"] if apart else []
+    notes += [f"same training as {one.one_training_with}, counted once"] if one.one_training_with else []
     note = "; ".join(filter(None, notes))
     return one if note == one.note else replace(one, note=note)
 
@@ -295,8 +295,8 @@ def _with_verdict(one: Comparison, holm_p: float | None, exact: bool) -> Compari
     if not enough:
         note = f"{one.n} pair{'s' if one.n > 1 else ''}: at least {stats.FEWEST_PAIRS} are needed"
     elif equivalent and significant:
-        note = "; ".join(filter(None, [note, "a difference, inside the margin"]))
+        note = "; ".join(filter(None, [note, "a significant difference, but within the margin"]))
     elif exact and one.n == 1:
-        note = "counted, not sampled"
+        note = "an exact count"
     verdict = stats.verdict(one.mean_difference, one.direction, significant, equivalent)
     return replace(one, holm_p=holm_p, verdict=verdict, note=note)

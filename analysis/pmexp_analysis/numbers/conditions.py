@@ -98,7 +98,7 @@ def of_several_versions(experiment: Experiment) -> list[str]:
         for key, words in _VERSIONS.items()
     }
     said = [f"{words} {_listed(several)}" for words, several in counts.items() if len(several) > 1]
-    return [f"This report is over runs of several versions: {'; '.join(said)}."] if said else []
+    return [f"The runs of this report were made with several versions: {'; '.join(said)}."] if said else []
 
 
 def unknown_conditions(experiment: Experiment) -> list[str]:
@@ -108,8 +108,9 @@ def unknown_conditions(experiment: Experiment) -> list[str]:
     if known in (0, finished):
         return []
     return [
-        f"This source does not tell the environment of {counted(finished - known, 'run')} of {finished}, so "
-        "whether their pairs ran on like machines was not checked; the run folders tell it."
+        f"The environment of {counted(finished - known, 'run')} of {finished} is not recorded in "
+        "this source, so "
+        "whether their pairs ran on similar machines was not checked; the run folders record it."
     ]
 
 
@@ -131,12 +132,12 @@ def unlike_sentences(unlike: Mapping[Place, Mapping[int, Unlike]], baseline: str
             alike[tuple(one.differing.items())].append(seed)
         for differing, seeds in alike.items():
             named = ", ".join(
-                f"{key} {_short(own)} against {_short(theirs)}" for key, (own, theirs) in differing
+                f"{key} {_short(own)} versus {_short(theirs)}" for key, (own, theirs) in differing
             )
-            what = "no metric" if by_seed[seeds[0]].spoils_all else "nothing of speed, memory or energy"
+            what = "" if by_seed[seeds[0]].spoils_all else " of speed, memory and energy"
             sentences.append(
-                f"{task}, {system}: {variant} ran under other conditions than {baseline} in "
-                f"{seeds_said(seeds)} ({named}); of these pairs {what} is compared."
+                f"{task}, {system}: {variant} and {baseline} ran under different conditions in "
+                f"{seeds_said(seeds)} ({named}); these pairs are excluded from comparisons{what}."
             )
     return sentences
 

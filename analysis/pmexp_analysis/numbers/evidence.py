@@ -63,7 +63,7 @@ class Evidence:
     def warnings(self) -> list[str]:
         """What a reader has to know first: several versions, unlike pairs, models that learned nothing."""
         unlearned = [
-            f"{task}, {system}: {said}; no criterion passes on it."
+            f"{task}, {system}: {said}; no criterion can pass on such a run."
             for task, system, variant in self.unlearned
             for said in self.unlearned_of(task, system, [variant])
         ]
@@ -98,7 +98,10 @@ class Evidence:
         names = f"{', '.join([place[2], *others[:-1]])} and {others[-1]}"
         how = "the losses of every logged step agree"
         how += ", and the final weights bit for bit" if proven else "; final weights were not recorded by all"
-        return f"{names} are one training in {seeds_said(seeds)}: {how}. It is counted and drawn once."
+        return (
+            f"{names} trained identically in {seeds_said(seeds)}: {how}. They count as one "
+            "training and are drawn once."
+        )
 
 
 def evidence_of(experiment: Experiment) -> Evidence:

@@ -130,4 +130,4 @@ def _one_of(
     if len(tied) == 1:
         return tied[0], ""
     rule = "the lower validation loss" if len(lowest) == 1 else "the smallest values, key by key"
-    return min(lowest), f"{len(tied)} tie; chosen by {rule}"
+    return min(lowest), f"{len(tied)} settings tie; chosen by {rule}"

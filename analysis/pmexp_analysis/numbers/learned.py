@@ -40,8 +40,8 @@ def _at_chance(finals: Mapping[str, float], chance: Mapping[str, float]) -> str:
     if not known or any(_is_better(metric, finals[metric], chance[metric]) for metric in known):
         return ""
     return ", ".join(
-        f"{label_of(metric)} {number(finals[metric])} is no better than {number(chance[metric])}, which one "
-        "answer for all samples reaches"
+        f"{label_of(metric)} {number(finals[metric])} is no better than {number(chance[metric])}, the score "
+        "of always giving the same answer"
         for metric in known
     )
 

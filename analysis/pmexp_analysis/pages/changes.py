@@ -53,18 +53,18 @@ def _verdict(old: Report, new: Report) -> list[str]:
 
 def _criteria(old: Report, new: Report) -> list[str]:
     before, now = ({c["name"]: c for c in report.get("criteria", [])} for report in (old, new))
-    found = [f"{name}: is new ({now[name]['result']})." for name in now if name not in before]
-    found += [f"{name}: is gone (it was {before[name]['result']})." for name in before if name not in now]
+    sentences = [f"{name}: is new ({now[name]['result']})." for name in now if name not in before]
+    sentences += [f"{name}: is gone (it was {before[name]['result']})." for name in before if name not in now]
     for name in (name for name in now if name in before):
         one, other = now[name], before[name]
         if one["threshold"] != other["threshold"]:
-            found.append(
+            sentences.append(
                 f"{name}: its threshold was {number(other['threshold'])}, is {number(one['threshold'])}."
             )
         if one["result"] != other["result"]:
             values = f"{number(other['value'])}, now {number(one['value'])}"
-            found.append(f"{name}: was {other['result']} and is {one['result']} ({values}).")
-    return found
+            sentences.append(f"{name}: was {other['result']} and is {one['result']} ({values}).")
+    return sentences
 
 
 def _comparisons(old: Report, new: Report) -> list[str]:
@@ -78,17 +78,17 @@ def _comparisons(old: Report, new: Report) -> list[str]:
 
 def _means(old: Report, new: Report) -> list[str]:
     before, now = (_by_place(report["rows"]) for report in (old, new))
-    found = [f"{_named(place)}: is new." for place in now if place not in before]
-    found += [f"{_named(place)}: is gone." for place in before if place not in now]
+    sentences = [f"{_named(place)}: is new." for place in now if place not in before]
+    sentences += [f"{_named(place)}: is gone." for place in before if place not in now]
     for place in (place for place in now if place in before):
         one, other = now[place], before[place]
         if one["n"] != other["n"]:
-            found.append(f"{_named(place)}: {other['n']} runs were counted, now {one['n']}.")
+            sentences.append(f"{_named(place)}: {other['n']} runs were counted, now {one['n']}.")
         if _differ(one["mean"], other["mean"]):
-            found.append(
+            sentences.append(
                 f"{_named(place)}: the mean was {number(other['mean'])} and is {number(one['mean'])}."
             )
-    return found
+    return sentences
 
 
 def _missing(old: Report, new: Report) -> list[str]:

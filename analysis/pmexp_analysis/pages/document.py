@@ -1,14 +1,18 @@
-"""The report as Markdown, and its tables as LaTeX."""
+"""The report as Markdown."""
 
-from pmexp_analysis.pages import formats, latex, tables
+from collections.abc import Sequence
+
+from pmexp_analysis.pages import formats, glossary, tables
 from pmexp_analysis.pages.content import Content
 from pmexp_analysis.pages.headline import headlines
+from pmexp_analysis.pages.page import Image
+from pmexp_analysis.plots.files import FORMATS
 
-_MOST_SECTIONS = 40  # as LaTeX
 
-
-def as_markdown(content: Content) -> str:
-    """report.md: the words and tables of the page, without its figures."""
+def as_markdown(
+    content: Content, of_sections: Sequence[Sequence[Image]] = (), of_all: Sequence[Image] = ()
+) -> str:
+    """report.md: the words and tables of the page; it links the files of its figures."""
     experiment = content.experiment
     blocks = [f"# {formats.inline(experiment.name)}", _items(content.warnings)]
     blocks.append(formats.line(experiment.protocol.question))
@@ -18,7 +22,7 @@ def as_markdown(content: Content) -> str:
     blocks += map(formats.line, experiment.remarks)
     if content.changes is not None:
         blocks += ["## Changed since the earlier report", _items(content.changes or ["Nothing."])]
-    for section in content.sections:
+    for place, section in enumerate(content.sections):
         blocks += [
             formats.inline(f"## {section.task} / {section.system}"),
             _items([*headlines(section), *tables.remarks(section)]),
@@ -26,36 +30,26 @@ def as_markdown(content: Content) -> str:
         blocks.append(formats.markdown(tables.result_table(section)))
         comparison = tables.comparison_table(section)
         if comparison.cells:
-            blocks += [formats.inline(f"### Against {section.baseline}"), formats.markdown(comparison)]
+            blocks += [formats.inline(f"### Compared with {section.baseline}"), formats.markdown(comparison)]
+        blocks += map(_figure, of_sections[place] if place < len(of_sections) else ())
+    blocks += ["## Across tasks and settings"] * bool(of_all)
+    blocks += map(_figure, of_all)
     for grid in content.grids:
         blocks += [formats.inline(f"## Grid: {grid.task} / {grid.system} / {grid.variant}")]
         blocks.append(formats.markdown(tables.grid_table(grid)))
     if experiment.missing:
         blocks += ["## Missing runs", _items([tables.missing_line(run) for run in experiment.missing])]
     blocks += ["## Environment", _items(_environment(content))]
+    words = glossary.occurring(blocks)
+    if words:
+        blocks += ["## What the words mean", _items([f"{word}: {meaning}" for word, meaning in words])]
     blocks.append(formats.inline(f"Made {content.generated} from {experiment.source}."))
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def as_latex(content: Content) -> str:
-    """tables.tex: the criteria, then results and comparisons of each task and system, for booktabs."""
-    name = content.experiment.name
-    parts = ["% needs \\usepackage{booktabs}"]
-
-    def add(table: tables.Table, caption: str, *called: str) -> None:
-        parts.append(latex.table(table.headings, table.cells, caption, "tab:" + latex.label(name, *called)))
-
-    if content.criteria:
-        add(tables.criteria_table(content.criteria), content.sentence, "criteria")
-    if len(content.sections) > _MOST_SECTIONS:
-        parts.append(f"% the first {_MOST_SECTIONS} of {len(content.sections)} tasks and systems")
-    for place, section in enumerate(content.sections[:_MOST_SECTIONS], start=1):
-        where = f"{section.task}, {section.system}"
-        add(tables.result_table(section), f"Results: {where}", "results", str(place))
-        comparison = tables.comparison_table(section)
-        if comparison.cells:
-            add(comparison, f"Against {section.baseline}: {where}", "comparisons", str(place))
-    return "\n".join(parts)
+def _figure(image: Image) -> str:
+    files = " ".join(f"[{ending.upper()}](figures/{image.name}.{ending})" for ending in FORMATS)
+    return f"![{formats.inline(image.caption)}](figures/{image.name}.png)\n{files}"
 
 
 def _environment(content: Content) -> list[str]:

@@ -30,7 +30,7 @@ def _mask(section: Section, variant: str) -> str:
     mine, base = section.rows.get((variant, _MASK)), section.rows.get((section.baseline, _MASK))
     if one is None or mine is None or base is None or mine.mean is None or base.mean is None:
         return ""
-    text = f"keeps {number(mine.mean)} mask bytes an element against {number(base.mean)}"
+    text = f"stores {number(mine.mean)} bytes of dropout mask per element versus {number(base.mean)}"
     if one.relative_difference and one.relative_difference > -1:
         ratio = 1 / (1 + one.relative_difference)
         text += f" ({ratio:.1f}x smaller)" if ratio > 1 else f" ({1 / ratio:.1f}x larger)"
@@ -41,9 +41,12 @@ def _memory(section: Section, variant: str) -> str:
     one = section.comparisons.get((variant, section.memory))
     if one is None or one.mean_difference is None:
         return ""
-    what = {"memory/saved_bytes": "the bytes saved for backward", "memory/peak_bytes": "the peak memory"}
+    what = {
+        "memory/saved_bytes": "the memory saved for the backward pass",
+        "memory/peak_bytes": "the peak memory",
+    }
     if one.mean_difference == 0:
-        return f"leaves {what[section.memory]} as they are"
+        return f"leaves {what[section.memory]} unchanged"
     fewer = (one.relative_difference or one.mean_difference) < 0
     return f"{'cuts' if fewer else 'raises'} {what[section.memory]} by {change(one).lstrip('+-')}"
 
@@ -55,17 +58,17 @@ def _scores(section: Section, variant: str) -> list[str]:
         mine, base = section.rows.get((variant, metric)), section.rows.get((section.baseline, metric))
         if one is not None and one.n:
             name = label_of(metric)
-            texts.append(f"{name} {mean_std(mine)} against {mean_std(base)} ({_evidence(one)})")
+            texts.append(f"{name} {mean_std(mine)} versus {mean_std(base)} ({_evidence(one)})")
     return texts
 
 
 def _evidence(one: Comparison) -> str:
     if one.verdict == "identical":
-        return f"the same training bit for bit, n={one.n}"
+        return f"training identical bit for bit, n={one.n}"
     if one.verdict == "equal":
         return f"equal {'score ' * is_result(one.metric)}in every pair, n={one.n}"
     if one.one_training_with:
-        return f"one training with {one.one_training_with}, n={one.n}"
+        return f"same training as {one.one_training_with}, n={one.n}"
     if one.holm_p is None:
         return f"{one.note or one.verdict}, n={one.n}"
     shown = probability(one.holm_p)

@@ -1,11 +1,10 @@
 r"""Text and tables as LaTeX: every letter is set as it is read, under pdfTeX's default fonts and any other.
 
-Needs \usepackage{booktabs}. What has neither a command nor an accent is set as its code, such as U+1F600.
+What has neither a command nor an accent is set as its code, such as U+1F600.
 """
 
 import re
 import unicodedata
-from collections.abc import Sequence
 
 _LETTERS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -28,6 +27,11 @@ for _name in re.findall(
     "chi psi omega",
 ):
     _LETTERS[unicodedata.lookup(f"GREEK SMALL LETTER {_name.replace('lambda', 'lamda')}")] = f"$\\{_name}$"
+_BREAK = r"\allowbreak{}"
+_LONG_WORD = 12  # letters of a cell; longer ones may be broken anywhere, for no hyphenation knows them
+_PIECE = re.compile(r"\s+|(?P<sign>[/_:=+-](?=\S)|[.,](?=[^\s\d]))|[^\s/_:=+.,-]+|.", re.DOTALL)
+_MINUS = re.compile(r"(?<![^\s(\[])-(?=\d)")
+_NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(\.\d+)?(e[+-]?\d+)?(±\d+(\.\d+)?(e[+-]?\d+)?)?(?=x?(?!\w))")
 _ACCENTS = {
     "GRAVE ACCENT": "`", "ACUTE ACCENT": "'", "CIRCUMFLEX ACCENT": "^", "TILDE": "~", "MACRON": "=",
     "BREVE": "u", "DOT ABOVE": ".", "DIAERESIS": '"', "RING ABOVE": "r", "DOUBLE ACUTE ACCENT": "H",
@@ -47,26 +51,32 @@ def label(*parts: str) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9:.-]+", "-", part) for part in parts)
 
 
-def table(headings: Sequence[str], cells: Sequence[Sequence[str]], caption: str, name: str) -> str:
-    """A `table` environment, the first column to the left, the others to the right."""
+def broken(text: str, longest: int = _LONG_WORD) -> str:
+    """`text` as `escaped` sets it, with a real minus, and with places to break a line: behind the signs in
+    names, and anywhere in words of more than `longest` letters."""
 
-    def row(line: Sequence[str]) -> str:
-        return " & ".join(map(escaped, line)) + r" \\"
+    def piece(match: re.Match[str]) -> str:
+        if match[0].isspace():
+            return " "
+        if match["sign"]:
+            return escaped(match[0]) + _BREAK
+        letters = list(map(escaped, match[0]))
+        if len(letters) > longest or any(letter.startswith("U+") for letter in letters):
+            return _BREAK.join(letters)
+        return escaped(match[0])
 
-    lines = [
-        r"\begin{table}[t]",
-        rf"\caption{{{escaped(caption)}}}",
-        rf"\label{{{name}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
-        r"\toprule",
-        row(headings),
-        r"\midrule",
-        *map(row, cells),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    return _PIECE.sub(piece, _MINUS.sub("\N{MINUS SIGN}", unicodedata.normalize("NFC", text)))
+
+
+def number_cell(text: str) -> str:
+    """A cell whose numbers are set by siunitx, with a real minus; all else in it as `broken` sets it."""
+    parts, end = [], 0
+    for match in _NUMBER.finditer(text):
+        mean, _, deviation = match[0].partition("±")
+        spread = rf" $\pm$\,\num{{{deviation}}}" if deviation else ""
+        parts += [broken(text[end : match.start()]), rf"\num{{{mean}}}{spread}"]
+        end = match.end()
+    return "".join([*parts, broken(text[end:])])
 
 
 def _letter(letter: str) -> str:

@@ -9,11 +9,11 @@ _LOCAL = "http://127.0.0.1:5000"  # of `make ui`
 def run_links(experiment: Experiment) -> list[tuple[str, str]]:
     """(name, address) of every run whose MLflow run is known. A tracker that is no server has its pages where
     `make ui` shows them."""
-    found = []
+    links = []
     for member in sorted(experiment.members, key=lambda member: member.labels):
         uri, at = masked(member.run.tracking_uri or ""), member.labels
         if uri and member.run.mlflow_id:
             server = uri.rstrip("/") if uri.startswith(("http://", "https://")) else _LOCAL
             name = f"{at.task} / {at.system} / {at.variant} seed {at.seed}"
-            found.append((name, f"{server}/#/runs/{member.run.mlflow_id}"))
-    return found
+            links.append((name, f"{server}/#/runs/{member.run.mlflow_id}"))
+    return links

@@ -10,7 +10,7 @@ import jinja2
 
 from pmexp_analysis.numbers.cells import counted
 from pmexp_analysis.numbers.stats import FEWEST_PAIRS, POWER, SIGNIFICANCE
-from pmexp_analysis.pages import tables
+from pmexp_analysis.pages import glossary, tables
 from pmexp_analysis.pages.content import Content
 from pmexp_analysis.pages.headline import headlines
 from pmexp_analysis.pages.links import run_links
@@ -18,10 +18,17 @@ from pmexp_analysis.pages.links import run_links
 _MOST_SECTIONS, _MOST_MISSING, _MOST_CHANGES, _MOST_RUNS, _MOST_WARNINGS = 40, 200, 60, 200, 20
 
 
+_WORDED = (  # what of the page a glossary is about
+    "warnings", "question", "sentence", "criteria", "counts", "remarks", "sections", "grids", "figures",
+    "missing",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Image:
-    """A figure as it stands in the page: the bytes of a PNG."""
+    """A figure as it stands in the page: the bytes of a PNG, and the name of its files."""
 
+    name: str
     caption: str
     png: bytes
     inches: float  # wide, in print
@@ -41,34 +48,48 @@ def page_html(content: Content, of_sections: Sequence[Sequence[Image]], of_all: 
         resources.files("pmexp_analysis.pages").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
     links = run_links(experiment)
-    return template.render(
-        name=experiment.name,
-        source=experiment.source,
-        generated=content.generated,
-        warnings=_first(content.warnings, _MOST_WARNINGS),
-        question=protocol.question,
-        result=content.result,
-        sentence=content.sentence,
-        criteria=tables.criteria_table(content.criteria),
-        counts=_counts(content),
-        baseline=protocol.baseline,
-        family=protocol.family.name,
-        remarks=experiment.remarks,
-        changes=None if content.changes is None else _first(content.changes, _MOST_CHANGES),
-        significance=SIGNIFICANCE,
-        fewest=FEWEST_PAIRS,
-        power=POWER,
-        sections=_sections(content, of_sections),
-        left_out=max(0, len(content.sections) - _MOST_SECTIONS),
-        undrawn=max(0, len(content.sections) - len(of_sections)),
-        figures=of_all,
-        grids=[(f"{g.task}, {g.system}: {g.variant}", tables.grid_table(g)) for g in content.grids],
-        missing=experiment.missing[:_MOST_MISSING],
-        more_missing=max(0, len(experiment.missing) - _MOST_MISSING),
-        environment=experiment.environment,
-        links=links[:_MOST_RUNS],
-        more_links=max(0, len(links) - _MOST_RUNS),
-    )
+    context: dict[str, Any] = {
+        "name": experiment.name,
+        "source": experiment.source,
+        "generated": content.generated,
+        "warnings": _first(content.warnings, _MOST_WARNINGS),
+        "question": protocol.question,
+        "result": content.result,
+        "sentence": content.sentence,
+        "criteria": tables.criteria_table(content.criteria),
+        "counts": _counts(content),
+        "baseline": protocol.baseline,
+        "family": protocol.family.name,
+        "remarks": experiment.remarks,
+        "changes": None if content.changes is None else _first(content.changes, _MOST_CHANGES),
+        "significance": SIGNIFICANCE,
+        "fewest": FEWEST_PAIRS,
+        "power": POWER,
+        "sections": _sections(content, of_sections),
+        "left_out": max(0, len(content.sections) - _MOST_SECTIONS),
+        "undrawn": max(0, len(content.sections) - len(of_sections)),
+        "figures": of_all,
+        "grids": [(f"{g.task}, {g.system}: {g.variant}", tables.grid_table(g)) for g in content.grids],
+        "missing": experiment.missing[:_MOST_MISSING],
+        "more_missing": max(0, len(experiment.missing) - _MOST_MISSING),
+        "environment": experiment.environment,
+        "links": links[:_MOST_RUNS],
+        "more_links": max(0, len(links) - _MOST_RUNS),
+    }
+    words = glossary.occurring({key: context[key] for key in _WORDED})
+    return template.render(context, glossary=words, contents=_contents(content, bool(of_all), bool(links)))
+
+
+def _contents(content: Content, has_figures: bool, has_links: bool) -> list[tuple[str, str]]:
+    """(anchor, title) of what the page has."""
+    titles = [("changes", "Changed since the earlier report")] * (content.changes is not None)
+    for place, section in enumerate(content.sections[:_MOST_SECTIONS], start=1):
+        titles.append((f"task-{place}", f"{section.task} ({section.system})"))
+    titles += [("across", "Across tasks and settings")] * has_figures
+    titles += [("grids", "Hyperparameters")] * bool(content.grids)
+    titles += [("missing", "Missing runs"), ("environment", "Environment")]
+    titles += [("mlflow", "Runs in MLflow")] * has_links
+    return [*titles, ("words", "What the words mean"), ("reading", "How to read criteria and comparisons")]
 
 
 def _sections(content: Content, of_sections: Sequence[Sequence[Image]]) -> list[dict[str, Any]]:

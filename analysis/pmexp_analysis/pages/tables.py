@@ -9,6 +9,7 @@ from pmexp_analysis.criteria import Judged
 from pmexp_analysis.numbers.cells import (
     NOTHING,
     change,
+    counted,
     mean_std,
     number,
     percent,
@@ -104,7 +105,9 @@ def _comparison_cells(one: Comparison) -> list[str]:
         return f"{signed(low)} to {signed(high)}" if low is not None else NOTHING
 
     sides = {one.variant: one.missing_seeds["variant"], one.baseline: one.missing_seeds["baseline"]}
-    lacks = [f"{side} lacks seed {', '.join(map(str, seeds))}" for side, seeds in sides.items() if seeds]
+    lacks = [
+        f"{side} has no run of seed {', '.join(map(str, seeds))}" for side, seeds in sides.items() if seeds
+    ]
     detectable = None if one.detectable is None else scaled(one.detectable, one.unit)
     return [
         f"{label_of(one.metric)} [{unit}]" if unit else label_of(one.metric),
@@ -130,7 +133,7 @@ def _comparison_cells(one: Comparison) -> list[str]:
 def criteria_table(judged: Sequence[Judged]) -> Table:
     """One line a criterion: result, value against threshold, and why."""
     cells = [[one.claim, one.result, _value(one), _threshold(one), one.why] for one in judged]
-    return Table(["claim", "result", "value", "threshold", "why"], cells)
+    return Table(["claim", "result", "value", "threshold", "reason"], cells)
 
 
 def _value(one: Judged) -> str:
@@ -187,7 +190,7 @@ def remarks(section: Section) -> list[str]:
         if equal:
             sentences.append(
                 f"{variant} and {section.baseline} have an equal score in every pair, in {', '.join(equal)}; "
-                "that is no proof of equal training."
+                "which does not prove equal training."
             )
     return sentences
 
@@ -230,7 +233,7 @@ def terminal(
         blocks.append(f"and {len(parts) - _MOST_SECTIONS} more tasks and systems: see report.md")
     if missing:
         lines = _first([f"  {missing_line(run)}" for run in missing])
-        blocks.append("\n".join([f"{len(missing)} missing:", *lines]))
+        blocks.append("\n".join([f"{counted(len(missing), 'missing run')}:", *lines]))
     lines = [f"  {one.result:<12} {one.claim}: {one.why}" for one in judged]
     blocks.append("\n".join([verdict, *lines]))
     return "\n\n".join(blocks)

@@ -54,7 +54,7 @@ def loss_difference(
         title = wrapped(f"{name}\n{_difference_in_words(own, base, unit)}", panel_width(figure), SMALL)
         panel.set_title(title, fontsize=SMALL)
         over_steps(panel)
-    label = wrapped(f"{axis_text(metric, unit)},\nless the baseline's", _HEIGHT - 0.5)
+    label = wrapped(f"{axis_text(metric, unit)},\ndifference from the baseline", _HEIGHT - 0.5)
     outer_labels(panels, step_text(width), label)
     legend_below(figure, *_legend())
     return figure
@@ -88,13 +88,13 @@ def _difference_in_words(own: pd.DataFrame, base: pd.DataFrame, unit: str) -> st
     """How large the unaveraged differences of two tables (a row a step, a column a seed) are, in words."""
     seeds = _common(own, base).columns
     if not len(seeds):
-        return "no step of a seed that both have"
+        return "no seed has runs of both"
     own, base = own[seeds].align(base[seeds], axis=0)
     difference = (own - base).abs()
     one_lacks = own.isna() != base.isna()  # it diverged, and is not identical whatever it was before
     same = int(((difference.fillna(0.0) == 0.0) & ~one_lacks).all().sum())
     if same == len(seeds):
-        return f"identical in all {same} seeds" if same > 1 else "identical in its seed"
+        return f"identical in all {same} seeds" if same > 1 else "identical (1 seed)"
     largest = f"by up to {short(scaled(float(difference.max(axis=None)), unit))} {shown_unit(unit)}".rstrip()
     some = f"{same} of {len(seeds)} seeds identical, others differ"
     words = f"{some if same else 'differs'} {largest}"

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from pmexp_analysis.numbers.cells import scaled
-from pmexp_analysis.plots.looks import BLACK, COLOURS, LIGHT, SMALL, TEXT_SIZE
+from pmexp_analysis.plots.looks import BLACK, COLOURS, LIGHT, PAGE, SMALL, TEXT_SIZE
 from pmexp_analysis.plots.text import (
     axis_text,
     better,
@@ -64,13 +64,13 @@ def forest(effects: Sequence[Effect]) -> Figure:
     names = {effect.label: wrapped(effect.label, _NAME, SMALL) for effect in effects}
     left = _widest(list(names.values()))
     numbers = _widest([_numbers(effect) for effect in effects]) + _GAP
-    width = left + _AXIS + numbers + _widest([effect.verdict for effect in effects]) + _GAP
+    width = max(PAGE, left + _AXIS + numbers + _widest([effect.verdict for effect in effects]) + _GAP)
     heights = [len(group) * (_ROW + 0.11 * max(n.count("\n") for n in names.values())) for group in groups]
     figure = Figure(figsize=(width, sum(heights) + _BELOW * len(groups)), layout="constrained")
     panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
     for panel, group in zip(panels, groups, strict=True):
         _panel(panel, group, names, numbers)
-        label = f"{axis_text(group[0].metric, group[0].unit)}, less the baseline's"
+        label = f"{axis_text(group[0].metric, group[0].unit)}, difference from the baseline"
         label = wrapped(label, _AXIS + min(1.0, 2 * left)) + better(group[0].direction)
         panel.set_xlabel(label, fontsize=TEXT_SIZE)
     if any(effect.margin is not None for effect in effects):

@@ -6,8 +6,9 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+FORMATS = ("png", "pdf", "svg")  # of every figure
 _DOTS_PER_INCH = 200
-_WITHOUT_TIME = {"CreationDate": None}
+_WITHOUT_TIME = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 def png(figure: Figure) -> bytes:
@@ -18,13 +19,17 @@ def png(figure: Figure) -> bytes:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write `stem`.png and `stem`.pdf (vectors, fonts embedded, no time in it) and return both paths.
+    """Write `stem`.png, .pdf (fonts embedded) and .svg (letters as outlines); returns the paths.
 
-    Equal figures are equal bytes. The folder must exist; OSError where it cannot be written.
+    Neither has a time in it: equal figures are equal bytes. The folder must exist; OSError where a file
+    cannot be written.
     """
-    picture, page = (stem.parent / f"{stem.name}.{ending}" for ending in ("png", "pdf"))
-    picture.write_bytes(png(figure))
+    paths = [stem.parent / f"{stem.name}.{ending}" for ending in FORMATS]
+    paths[0].write_bytes(png(figure))
     figure.set_layout_engine("none")  # it has been laid out, which takes as long as drawing it
-    with rc_context({"pdf.fonttype": 42}):  # TrueType, as journals ask for, and not Type 3
-        figure.savefig(page, format="pdf", metadata=_WITHOUT_TIME)
-    return [picture, page]
+    # Journals ask for TrueType, and not Type 3; with a salt of its own an SVG has no random names.
+    with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "pmexp"}):
+        for path in paths[1:]:
+            ending = path.suffix[1:]
+            figure.savefig(path, format=ending, metadata=_WITHOUT_TIME[ending])
+    return paths

@@ -23,8 +23,7 @@ _DASHES = (
 )
 
 TEXT_SIZE, SMALL = 8, 7  # points
-COLUMN, PAGE = 3.5, 7.1  # inches: a column of a paper, and its whole width
-_WIDTHS = {1: COLUMN, 2: 5.4, 3: PAGE}
+COLUMN, PAGE = 3.25, 6.75  # inches: a column of a paper, and its whole width
 _MOST, _LEAST, _FEW = 9, 4, 20  # marks on a curve, and on one of few points
 _LOOKS = 8  # variants whose marks stand apart
 
@@ -62,7 +61,7 @@ def sheet(count: int, height: float, sharey: bool = False) -> tuple[Figure, list
         raise ValueError("no panel to draw")
     columns = _columns(count)
     rows = -(-count // columns)
-    figure = Figure(figsize=(_WIDTHS[columns], height * rows), layout="constrained")
+    figure = Figure(figsize=(COLUMN if columns == 1 else PAGE, height * rows), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
     for spare in grid[count:]:
         spare.remove()
@@ -81,7 +80,7 @@ def outer_labels(panels: Sequence[Axes], across: str, up: str) -> None:
 
 def panel_width(figure: Figure) -> float:
     """About how wide the axes of a panel of `sheet` are, in inches, without its tick labels."""
-    columns = next(count for count, width in _WIDTHS.items() if figure.get_figwidth() <= width)
+    columns = len({panel.get_subplotspec().colspan.start for panel in figure.axes})  # type: ignore[union-attr]
     return figure.get_figwidth() / columns - 0.65
 
 

@@ -16,7 +16,7 @@ _PLAIN = 1.0  # inches that a name takes in a figure a column wide
 def named_rows(names: Sequence[str], panels: int, row: float, extra: float) -> tuple[Figure, list[Axes]]:
     """`panels` panels side by side with one row for each of `names` from the top, `row` inches each.
 
-    The width grows with the longest name and by `extra` inches a panel; row k is at y = k.
+    A column wide, or a page where the longest name or `extra` inches a panel need it; row k is at y = k.
     Raises ValueError where there is nothing to draw.
     """
     if not names or not panels:
@@ -26,7 +26,8 @@ def named_rows(names: Sequence[str], panels: int, row: float, extra: float) -> t
     width = COLUMN + max(0.0, longest - _PLAIN) + extra + (panels - 1) * (COLUMN - _PLAIN + extra)
     lines = max(text.count("\n") + 1 for text in texts)
     height = len(names) * max(row, lines * 0.125) + 0.6
-    figure = Figure(figsize=(min(width, PAGE) if panels < 3 else width, height), layout="constrained")
+    fitting = COLUMN if width <= COLUMN else PAGE
+    figure = Figure(figsize=(fitting if panels < 3 else max(width, PAGE), height), layout="constrained")
     axes = list(figure.subplots(1, panels, squeeze=False)[0])
     for place, panel in enumerate(axes):
         panel.set_ylim(len(names) - 0.5, -0.5)

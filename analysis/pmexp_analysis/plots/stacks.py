@@ -52,7 +52,7 @@ def breakdown(stacks: Sequence[Stack], categories: Sequence[str]) -> Figure:
         _bar(panel, row, stack, categories)
     panel.set_xlim(0.0, panel.get_xlim()[1])
     ticks(panel.xaxis, 5)
-    panel.set_xlabel(f"memory [{shown_unit(_UNIT)}]; at each bar its sum", fontsize=TEXT_SIZE)
+    panel.set_xlabel(f"memory [{shown_unit(_UNIT)}]; numbers are totals", fontsize=TEXT_SIZE)
     quiet(panel, grid="x")
     handles: list[Artist] = [_patch(place) for place in range(len(categories))]
     peak = [Line2D([], [], linestyle="", marker="D", color=BLACK, markersize=5)]

@@ -43,10 +43,10 @@ def protocol_of(runs: Sequence[Run], choice: Choice) -> tuple[ProtocolConfig, li
         remarks = _changes(told)
     if choice.criteria is not None:
         protocol = replace(protocol, criteria=_read_criteria(choice.criteria))
-        remarks.append(f"The criteria were given with the report, in {choice.criteria}, not before the runs.")
+        remarks.append(f"The criteria were chosen after the runs, in {choice.criteria}.")
     chosen = {name: getattr(choice, name) for name in ("baseline", "method") if getattr(choice, name)}
     remarks += [
-        f"The {name} was chosen with the report: {value} in the place of {getattr(protocol, name)}."
+        f"The {name} was chosen after the runs: {value} instead of {getattr(protocol, name)}."
         for name, value in chosen.items()
         if told and value != getattr(protocol, name)
     ]
@@ -61,7 +61,8 @@ def _changes(told: Sequence[Run]) -> list[str]:
         if run.protocol != first:
             others[", ".join(_differing(first, _mapping(run)))] += 1
     return [
-        f"{count} of {len(told)} runs were started under another protocol ({what} differs); the first counts."
+        f"{count} of {len(told)} runs were started under another protocol ({what} differs); the "
+        "report uses the first one."
         for what, count in others.items()
     ]
 

@@ -31,7 +31,7 @@ class SweepProgress(LiveView):
         if run.folder in self._started:
             seconds = time.monotonic() - self._started[run.folder]
             self._seconds.append(seconds)
-            after = f" after {seconds:.1f} s"
+            after = f" (this run took {seconds:.1f} s)"
         self.say_ended(f"{self.name_of(run.folder)} {outcome.state.value}{after} {outcome.error}")
 
     def show(self, running: Sequence[RunConfig]) -> None:

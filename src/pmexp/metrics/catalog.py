@@ -44,8 +44,14 @@ _CATALOG = (
     Metric("grad/norm", "1", "none", "gradient norm before clipping"),
     Metric("memory/saved_bytes", "bytes", "min", "saved for backward", exact=True),
     Metric("memory/mask_bytes", "bytes", "min", "dropout masks saved for backward", exact=True),
-    Metric("memory/mask_elements", "elements", "none", "elements under dropout in a step", exact=True),
-    Metric("memory/mask_bytes_per_element", "bytes/element", "min", "mask bytes an element", exact=True),
+    Metric(
+        "memory/mask_elements",
+        "elements",
+        "none",
+        "elements that dropout is applied to in a step",
+        exact=True,
+    ),
+    Metric("memory/mask_bytes_per_element", "bytes/element", "min", "mask bytes per element", exact=True),
     Metric("memory/parameters_bytes", "bytes", "min", "parameters and buffers", exact=True),
     Metric("memory/gradients_bytes", "bytes", "min", "gradients", exact=True),
     Metric("memory/optimizer_bytes", "bytes", "min", "optimizer state", exact=True),
@@ -56,10 +62,8 @@ _CATALOG = (
         "attention products recomputed in backward",
         exact=True,
     ),
-    Metric("memory/peak_tensor_bytes", "bytes", "min", "peak of tensors in a step", exact=True),
-    Metric(
-        "memory/mean_tensor_bytes", "bytes", "min", "mean of tensors over a step's allocations", exact=True
-    ),
+    Metric("memory/peak_tensor_bytes", "bytes", "min", "peak tensor memory of a step", exact=True),
+    Metric("memory/mean_tensor_bytes", "bytes", "min", "mean tensor memory during a step", exact=True),
     Metric("memory/peak_bytes", "bytes", "min", "peak memory of the whole process"),
     Metric("speed/step_ms", "ms", "min", "step time (median)"),
     Metric("speed/step_ms_p10", "ms", "min", "step time (10th percentile)"),
@@ -76,14 +80,14 @@ _CATALOG = (
         "operations of a step that checkpointing repeats",
         exact=True,
     ),
-    Metric("speed/tflops_per_s", "TFLOP/s", "max", "operations in time"),
+    Metric("speed/tflops_per_s", "TFLOP/s", "max", "operations per second"),
     Metric("speed/mfu", "fraction", "max", "model FLOPs utilization"),
-    Metric("inference/ms_per_sample", "ms/sample", "min", "time of a forward without gradient, a sample"),
+    Metric("inference/ms_per_sample", "ms/sample", "min", "inference time per sample"),
     Metric(
         "inference/peak_tensor_bytes",
         "bytes",
         "min",
-        "peak of tensors in a forward without gradient",
+        "peak tensor memory of inference",
         exact=True,
     ),
     Metric("gpu/utilization", "fraction", "none", "share of time in which the GPU ran a kernel"),
@@ -94,7 +98,7 @@ _CATALOG = (
         "share of time in which the GPU's memory was read or written",
     ),
     Metric("energy/joules", "J", "min", "energy of the training steps"),
-    Metric("energy/joules_per_sample", "J/sample", "min", "energy a sample"),
+    Metric("energy/joules_per_sample", "J/sample", "min", "energy per sample"),
     Metric("profile/packing_share", "fraction", "min", "share of drawing, applying and packing masks"),
     Metric("profile/unpacking_share", "fraction", "min", "share of unpacking and applying masks"),
     Metric(
@@ -105,7 +109,9 @@ _CATALOG = (
         exact=True,
     ),
     Metric("progress/steps_total", "steps", "none", "steps planned"),
-    Metric("progress/computed_length", "tokens", "none", "tokens a sample in the layers", exact=True),
+    Metric(
+        "progress/computed_length", "tokens", "none", "tokens per sample that the layers compute", exact=True
+    ),
     Metric("progress/epoch", "epochs", "none", "epochs done"),
 )
 _BY_NAME = {metric.name: metric for metric in _CATALOG}

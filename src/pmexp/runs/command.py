@@ -37,8 +37,8 @@ LIST = Command(
         _RUNS_DIR,
         _state(choice.STATES),
         *_FILTERS,
-        switch("json", "for a program"),
-        switch("watch", "draw again until nothing runs any more"),
+        switch("json", "as JSON, for a program"),
+        switch("watch", "refresh the list until no run is running"),
     ),
     word="name",
 )
@@ -101,7 +101,7 @@ def _retry(given: Given) -> None:
     if name is None:
         raise UserError("name: is missing; name the experiment")
     runs = _reader(_runs_dir(given), name, given, AGAIN)([])
-    print(f"{name}: again {table.counts(runs)}" if runs else f"{name}: nothing to run again")
+    print(f"{name}: retrying {table.counts(runs)}" if runs else f"{name}: nothing to retry")
     if runs:
         retry(runs, given.others)
 

@@ -9,8 +9,8 @@ from pmexp.run_folder.found import FoundRun
 from pmexp.runs.choice import STATES
 from pmexp.shown import printable
 
-_HEADINGS = ("run", "state", "step", "loss", "host", "time", "start", "error")
-_RIGHT = ("step", "loss", "time", "start", *(state.name for state in STATES), "runs")
+_HEADINGS = ("run", "state", "step", "loss", "host", "time", "attempt", "error")
+_RIGHT = ("step", "loss", "time", "attempt", *(state.name for state in STATES), "runs")
 
 
 def run_lines(runs: Sequence[FoundRun]) -> list[str]:

@@ -1,0 +1,50 @@
+"""Sentences of reports and criteria in plain English: what strangers could not read does not come back."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from run_folders import Runs
+
+from pmexp.metrics.catalog import _CATALOG
+from pmexp_analysis.report import main
+
+ROOT = Path(__file__).parents[2]
+RIDDLES = (
+    "an element", "in all on", "finitely", "less the baseline's", "less that of", "in pairs", "tells of",
+    "as the tries lie", "lacks seed", "so large:", "counted in one p", "by the margin", "as they are",
+    "other conditions than", "ran as", "mask bytes an", "a sample", "whose answer", "no worse end",
+)  # fmt: skip
+
+
+def read_by_strangers(runs: Runs, capsys: pytest.CaptureFixture[str]) -> str:
+    """All that a report prints and writes, and the plan."""
+    criteria = {
+        path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/criteria").glob("*.yaml")
+    }
+    for summary in sorted(runs.folder.glob("*/summary.json")):
+        told = yaml.safe_load(summary.read_text())
+        merged = {name: one for several in criteria.values() for name, one in several.items()}
+        told["protocol"] = {"method": "packed", "criteria": merged}
+        summary.write_text(json.dumps(told))
+    given = ["demo", f"runs_dir={runs.root}", f"out={runs.root.parent / 'reports'}", "figures=1"]
+    assert main(given) == 0 and main([*given, "plan=true"]) == 0
+    folder = runs.root.parent / "reports" / "demo"
+    files = [(folder / name).read_text() for name in ("report.md", "report.json")]
+    return "\n".join([*files, capsys.readouterr().out])
+
+
+def test_no_riddle_is_in_a_report_or_its_plan(demo: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    text = read_by_strangers(demo, capsys)
+    assert [riddle for riddle in RIDDLES if riddle in text] == []
+
+
+def test_no_riddle_is_in_a_criterion_or_a_metric() -> None:
+    texts = [metric.label for metric in _CATALOG]
+    for path in (ROOT / "conf/criteria").glob("*.yaml"):
+        assert not path.read_text().startswith("# Of ")
+        texts += [one["claim"] for one in yaml.safe_load(path.read_text()).values()]
+    assert len(texts) > 50
+    assert [text for text in texts if any(riddle in text for riddle in RIDDLES)] == []
+    assert [text for text in texts if len(text) > 110 or text != text.strip(" .")] == []
