@@ -44,7 +44,7 @@ def judge_pairs(criterion: CriterionConfig, sides: Sides) -> TaskResult:
     if criterion.statistic is Statistic.p_worse:
         return _judge_p_worse(criterion, sides, ours - theirs)
     of_baseline = np.array(list(sides.baseline.values()))
-    sample = scales.sample(criterion.statistic, ours, theirs, stats.describe(of_baseline).std)
+    sample = scales.sample(criterion.statistic, ours, theirs, float(stats.spread(of_baseline)))
     mean, n = float(sample.mean()), sample.size
     value = scales.said(criterion.statistic, mean)
     about = TaskResult(sides.task, sides.system, "inconclusive", "", value, n=n)
@@ -55,7 +55,7 @@ def judge_pairs(criterion: CriterionConfig, sides: Sides) -> TaskResult:
     if not sides.exact and n < stats.FEWEST_PAIRS:
         why = f"{shown} in {counted(n, what)}: at least {stats.FEWEST_PAIRS} are needed"
         return replace(about, why=why, seeds_needed=stats.FEWEST_PAIRS)
-    if stats.is_constant(sample, float(np.abs(sample).max())):
+    if stats.is_constant(sample, np.abs(sample).max()):
         why = f"{shown} in each of {counted(n, what)}"
         if is_score(sides.metric) and not sides.exact and not sides.one_training:
             return replace(about, why=f"{why}: scores are multiples of a step, and equal ones show no spread")
@@ -122,17 +122,16 @@ def _interval(
     criterion: CriterionConfig, sides: Sides, ours: Array, theirs: Array, baseline: Array
 ) -> tuple[float, float]:
     """The 90 % interval in the tested scale, of scores with the continuity correction at either end."""
-    correction, sigma = _correction(sides, ours.size), stats.describe(baseline).std
+    correction, sigma = _correction(sides, ours.size), float(stats.spread(baseline))
     found = []
     for end, shift in ((0, -correction), (1, correction)):
         if criterion.statistic is Statistic.difference_in_sigma:
-            interval: tuple[float, float] | None = sigmas.interval(ours + shift - theirs, baseline, LEVEL)
+            interval = sigmas.interval(ours + shift - theirs, baseline, LEVEL)
         else:
             sample = scales.sample(criterion.statistic, ours, theirs, sigma)
             shifted = sample + shift if criterion.statistic not in _RATIOS else sample
             interval = stats.t_interval(shifted, LEVEL)
-        assert interval
-        found.append(interval[end])
+        found.append(float(interval[end]))
     return found[0], found[1]
 
 
@@ -151,16 +150,16 @@ def _correction(sides: Sides, n: int) -> float:
 
 def _p_of_margin(
     criterion: CriterionConfig, sides: Sides, ours: Array, theirs: Array, baseline: Array
-) -> float | None:
+) -> float:
     """One-sided p that the method is worse by the margin or more, with the correction of `_interval`."""
     comparison, threshold = limit_of(criterion, sides.metric)
     side = 1 if comparison is Bound.at_most else -1
     shift = side * _correction(sides, ours.size)
     if criterion.statistic is Statistic.difference_in_sigma:
-        return sigmas.p_beyond(side * (ours + shift - theirs), baseline, criterion.threshold)
-    sample = scales.sample(criterion.statistic, ours, theirs, None)
+        return float(sigmas.p_beyond(side * (ours + shift - theirs), baseline, criterion.threshold))
+    sample = scales.sample(criterion.statistic, ours, theirs, np.nan)
     sample = sample + shift if criterion.statistic not in _RATIOS else sample
-    return stats.p_above(side * (scales.tested(criterion.statistic, threshold) - sample))
+    return float(stats.p_above(side * (scales.tested(criterion.statistic, threshold) - sample)))
 
 
 def _with_seeds_needed(
@@ -191,7 +190,7 @@ def _judge_p_worse(criterion: CriterionConfig, sides: Sides, differences: Array)
     if direction == "none":
         raise scales.Undefined(f"{sides.metric} has no worse end")
     worse = differences if direction == "min" else -differences
-    p = stats.p_above(worse)
+    p = float(stats.p_above(worse)) if n > 1 else None
     if p is None or (not sides.exact and n < stats.FEWEST_PAIRS):
         why = f"{counted(n, 'pair')}: at least {stats.FEWEST_PAIRS} are needed"
         needed = stats.FEWEST_PAIRS

@@ -116,8 +116,8 @@ def _spread(criterion: CriterionConfig, sides: Sides) -> tuple[float, str]:
 
 
 def _std(criterion: CriterionConfig, ours: Array, theirs: Array, baseline: Array) -> float:
-    sample = scales.sample(criterion.statistic, ours, theirs, stats.describe(baseline).std)
-    return stats.spread(sample)
+    sample = scales.sample(criterion.statistic, ours, theirs, float(stats.spread(baseline)))
+    return float(stats.spread(sample))
 
 
 def as_text(planned: Sequence[Plan]) -> str:

@@ -1,8 +1,8 @@
 """The table of final values by task, system, metric, variant and seed."""
 
+import math
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
 BySeed = dict[int, float]
@@ -17,7 +17,7 @@ class MetricValues:
     by_variant: dict[str, BySeed] = field(default_factory=dict)
 
     def finite(self, variant: str) -> BySeed:
-        return {seed: v for seed, v in self.by_variant.get(variant, {}).items() if not np.isnan(v)}
+        return {seed: v for seed, v in self.by_variant.get(variant, {}).items() if not math.isnan(v)}
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,10 @@ def values_of(finals: pd.DataFrame) -> list[SectionValues]:
     for task, system, metric, unit, direction, variant, seed, value in zip(
         *(finals[name].tolist() for name in columns), strict=True
     ):
-        section = found.setdefault((task, system), SectionValues(task, system))
-        values = section.metrics.setdefault(metric, MetricValues(unit, direction))
+        if (section := found.get((task, system))) is None:
+            section = found[task, system] = SectionValues(task, system)
+        if (values := section.metrics.get(metric)) is None:
+            values = section.metrics[metric] = MetricValues(unit, direction)
         values.by_variant.setdefault(variant, {})[seed] = value
     return [
         SectionValues(task, system, dict(sorted(found[task, system].metrics.items())))
