@@ -10,7 +10,8 @@ from scipy import stats as scipy_stats
 
 from pmexp.protocol import Bound as Is
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
-from pmexp_analysis.criteria.pairs import Sides, judge_pairs
+from pmexp_analysis.criteria.estimates import Sides
+from pmexp_analysis.criteria.pairs import judge_pairs
 from pmexp_analysis.criteria.result import TaskResult
 from pmexp_analysis.numbers import stats
 from pmexp_analysis.numbers.compare import comparisons
@@ -97,12 +98,11 @@ def test_tost_has_its_exact_size_and_power(mean: float) -> None:
 
 def judged(criterion: CriterionConfig, base: np.ndarray, ours: np.ndarray) -> list[TaskResult]:
     """Of each row of two arrays of shape (trials, n)."""
-    return [
-        judge_pairs(
-            criterion, Sides("t", "s", dict(enumerate(a)), dict(enumerate(b)), "speed/step_ms", False)
-        )
+    every = [
+        Sides("t", "s", dict(enumerate(a)), dict(enumerate(b)), "speed/step_ms", False)
         for a, b in zip(ours.tolist(), base.tolist(), strict=True)
     ]
+    return judge_pairs(criterion, every)
 
 
 CASES = {

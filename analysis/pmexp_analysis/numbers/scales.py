@@ -23,10 +23,15 @@ def sample(statistic: Statistic, method: Array, reference: Array, sigma: float) 
     """`samples` of one. Raises Undefined where the statistic is not defined for its numbers."""
     found = samples(statistic, method, reference, np.asarray(sigma))
     if np.isnan(found).any():
-        is_of_sigma = statistic is Statistic.difference_in_sigma
-        why = "the baseline does not vary over its seeds" if is_of_sigma else "a ratio needs numbers above zero"
-        raise Undefined(why)
+        raise Undefined(undefined(statistic))
     return found
+
+
+def undefined(statistic: Statistic) -> str:
+    """Why a statistic of finite numbers is not defined."""
+    if statistic is Statistic.difference_in_sigma:
+        return "the baseline does not vary over its seeds"
+    return "a ratio needs numbers above zero"
 
 
 def samples(statistic: Statistic, method: Array, reference: Array, sigma: Array) -> Array:
