@@ -182,6 +182,16 @@ def detectable_effect(n: int) -> float:
     return float(optimize.brentq(lacking, 0, most))
 
 
+def line(x: Array, y: Array) -> tuple[float, float]:
+    """The slope of the line of least squares through points (shape (n,) each, n >= 3), and its standard
+    error."""
+    across, up = x - x.mean(), y - y.mean()
+    square = float(across @ across)
+    slope = float(across @ up) / square
+    rest = up - slope * across
+    return slope, (float(rest @ rest) / (x.size - 2) / square) ** 0.5
+
+
 def holm(ps: Sequence[float | None]) -> list[float | None]:
     """Holm's correction (1979) over those of `ps` that are defined; the others stay None.
 
