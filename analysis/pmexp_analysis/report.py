@@ -1,9 +1,11 @@
 """The command `python -m pmexp_analysis`: the one place that reads arguments and writes files."""
 
+import gc
 import os
 import tempfile
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,10 +50,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(given: Given) -> str:
     refuse_unusable(Path(given["out"]), "out")
     try:
-        return write_report(given)
+        with _without_collector():
+            return write_report(given)
     except OSError as error:
         said = f"cannot use {error.filename or given['out']}: {error.strerror or error}"
         raise (MachineError if kind_of(error) is FailureKind.infrastructure else UserError)(said) from None
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keeps the collector of cycles away: what is read and computed stays, and it would go through all of it
+    again and again, which takes as long as the rest."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def write_report(given: Given) -> str:

@@ -3,7 +3,6 @@
 import re
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import integrate
 from scipy import stats as scipy_stats
@@ -16,6 +15,7 @@ from pmexp_analysis.criteria.result import TaskResult
 from pmexp_analysis.numbers import stats
 from pmexp_analysis.numbers.compare import comparisons
 from pmexp_analysis.numbers.resampling import bootstrap_intervals
+from pmexp_analysis.sources.values import MetricValues, SectionValues
 
 N = 5
 
@@ -30,25 +30,18 @@ def at_most_binomial(hits: int, trials: int, rate: float) -> bool:
     return bool(hits <= scipy_stats.binom.ppf(0.999, trials, rate))
 
 
-def experiments(count: int, shift: float, sigma: float, seed: int) -> pd.DataFrame:
-    """`count` tasks of N pairs whose differences are normal, as a table of final values."""
+def experiments(count: int, shift: float, sigma: float, seed: int) -> list[SectionValues]:
+    """`count` tasks of N pairs whose differences are normal."""
     random = np.random.default_rng(seed)
     base = random.normal(100, 5, (count, N))
     ours = base + random.normal(shift, sigma, (count, N))
-    both = np.stack([base, ours])
-    variant, task, run = (axis.ravel() for axis in np.indices(both.shape))
-    return pd.DataFrame(
-        {
-            "task": pd.Categorical([f"net/{t:04}" for t in task]),
-            "system": pd.Categorical(["plain"] * both.size),
-            "variant": pd.Categorical(np.array(["baseline", "packed"])[variant]),
-            "seed": run,
-            "metric": pd.Categorical(["speed/step_ms"] * both.size),
-            "unit": "ms",
-            "direction": "min",
-            "value": both.ravel(),
-        }
-    )
+    sides = zip(base.tolist(), ours.tolist(), strict=True)
+    return [
+        SectionValues(f"net/{task:04}", "plain", {"speed/step_ms": MetricValues("ms", "min", {
+            "baseline": dict(enumerate(theirs)), "packed": dict(enumerate(mine)),
+        })})
+        for task, (theirs, mine) in enumerate(sides)
+    ]  # fmt: skip
 
 
 def test_false_positives_of_the_paired_test_are_five_percent() -> None:

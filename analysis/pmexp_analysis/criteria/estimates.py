@@ -12,7 +12,7 @@ from pmexp_analysis.numbers import scales, sigmas, stats
 from pmexp_analysis.numbers.paired import alike
 from pmexp_analysis.numbers.scores import is_score
 from pmexp_analysis.numbers.stats import Array
-from pmexp_analysis.numbers.values import BySeed
+from pmexp_analysis.sources.values import BySeed
 
 _RATIOS = (Statistic.relative_change, Statistic.times_smaller)
 _ROUNDING = 1e-12  # of scores, which are fractions

@@ -21,7 +21,7 @@ from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.scores import is_exact, resolve
 from pmexp_analysis.numbers.series import series_over
 from pmexp_analysis.numbers.trainings import are_same, place_of
-from pmexp_analysis.numbers.values import BySeed, SectionValues, values_of
+from pmexp_analysis.sources.values import BySeed, SectionValues
 from pmexp_analysis.sources.experiment import Experiment, Member, Missing
 
 _WITHOUT_ANSWER = [state.value for state in State if not state.is_result]
@@ -52,7 +52,7 @@ def as_judged(criterion: CriterionConfig) -> CriterionConfig:
 
 
 def _sections(experiment: Experiment) -> list[SectionValues]:
-    made = values_of(experiment.finals)
+    made = experiment.values
     known = {(one.task, one.system) for one in made}
     lost = {(m.labels.task, m.labels.system) for m in experiment.members if m.state in _WITHOUT_ANSWER}
     return made + [SectionValues(task, system) for task, system in sorted(lost - known)]

@@ -14,7 +14,6 @@ from pmexp_analysis.numbers import scales, stats
 from pmexp_analysis.numbers.evidence import evidence_of
 from pmexp_analysis.numbers.margins import is_about
 from pmexp_analysis.numbers.stats import Array
-from pmexp_analysis.numbers.values import values_of
 from pmexp_analysis.sources.experiment import Experiment
 
 SEEDS = (3, 5, 10, 20)
@@ -44,7 +43,7 @@ class Plan:
 
 def plans(experiment: Experiment) -> list[Plan]:
     """Returns a Plan a criterion, task and system, in the protocol's order."""
-    found, sections, evidence = [], values_of(experiment.finals), evidence_of(experiment)
+    found, sections, evidence = [], experiment.values, evidence_of(experiment)
     for name, criterion in experiment.protocol.criteria.items():
         if criterion.statistic in _NO_SEEDS:
             found.append(Plan(name, "all", "all", _NO_SEEDS[criterion.statistic], []))

@@ -1,4 +1,4 @@
-"""From the table of final values to the report's rows and comparisons."""
+"""From final values to the report's rows and comparisons."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from pmexp.protocol import Family, ProtocolConfig
 from pmexp_analysis.numbers import stats
@@ -16,7 +15,7 @@ from pmexp_analysis.numbers.margins import margin_of
 from pmexp_analysis.numbers.paired import Sides, alike, statistics
 from pmexp_analysis.numbers.scores import is_exact
 from pmexp_analysis.numbers.trainings import is_result
-from pmexp_analysis.numbers.values import BySeed, SectionValues, values_of
+from pmexp_analysis.sources.values import BySeed, SectionValues
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,11 @@ class Comparison:
     one_training_with: str = ""
 
 
-def rows(finals: pd.DataFrame) -> list[Row]:
+def rows(sections: Sequence[SectionValues]) -> list[Row]:
     """One Row per (task, system, metric, variant), sorted so."""
     places = [
         (section, metric, variant, section.metrics[metric].finite(variant))
-        for section in values_of(finals)
+        for section in sections
         for metric in section.metrics
         for variant in sorted(section.metrics[metric].by_variant)
     ]
@@ -150,7 +149,7 @@ class _Place:
 
 
 def comparisons(
-    finals: pd.DataFrame,
+    sections: Sequence[SectionValues],
     protocol: ProtocolConfig,
     exact: Collection[str] = (),
     evidence: Evidence = Evidence(),  # noqa: B008  frozen
@@ -162,7 +161,7 @@ def comparisons(
     """
     places = [
         place
-        for section in values_of(finals)
+        for section in sections
         for place in _places(section, protocol, exact, evidence)
     ]
     found = statistics([place.sides for place in places])

@@ -12,7 +12,7 @@ from pmexp_analysis.numbers import scales, sigmas, stats
 from pmexp_analysis.numbers.margins import Margin
 from pmexp_analysis.numbers.resampling import bootstrap_intervals
 from pmexp_analysis.numbers.stats import Array, Mask
-from pmexp_analysis.numbers.values import BySeed
+from pmexp_analysis.sources.values import BySeed
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from pmexp_analysis.pages.tables import Table
 
 _MARKS = re.compile(r"[\\`*~$|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=[(\[:])|@(?=\w)|:(?=//)|(?<=www)\.")
+_OF_NOTE = re.compile(r"[\\`*~$|_\]@&<\r\n\t]|://|www|^\s|\s$")  # what `inline` may change
 _ENTITIES = {"&": "&amp;", "<": "&lt;"}
 _AT_START = re.compile(r"[#+=\[-](?!\d|$)|\d+(?P<point>[.)])(?=\s|$)")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -23,6 +25,8 @@ def markdown(table: Table) -> str:
 
 def inline(text: str) -> str:
     """`text` inside a line of Markdown: no markup, HTML, link, formula or line end is left in it."""
+    if not _OF_NOTE.search(text):  # most cells are numbers
+        return text
     text = re.sub(r"[&<]", lambda found: _ENTITIES[found[0]], re.sub(r"[\r\n\t]", " ", text).strip())
     return _MARKS.sub(r"\\\g<0>", text)
 
@@ -43,12 +47,20 @@ def records_csv(records: Sequence[Any]) -> str:
     """
     if not records:
         return ""
+    names = list(vars(records[0]))
+    values_of = attrgetter(*names)
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(vars(records[0])), lineterminator="\n")
-    writer.writeheader()
-    for record in records:
-        writer.writerow({key: _no_formula(_joined(value)) for key, value in vars(record).items()})
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_cell(value) for value in values_of(record)] for record in records)
     return buffer.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    kind = type(value)
+    if kind is float or kind is int or value is None:
+        return value
+    return _no_formula(_joined(value))
 
 
 def _joined(value: Any) -> Any:
