@@ -92,13 +92,19 @@ def logged(members: Sequence[Member], metric: str) -> dict[str, Logged]:
     """
     found = {}
     for run in (member.run for member in members):
-        if metric in run.curve.metrics:
-            rows = [row for row, name in enumerate(run.curve.metrics) if name == metric]
-            steps, values = (np.asarray(column, np.float64)[rows] for column in (run.curve.steps, run.curve.values))
+        curve = run.curve
+        if metric not in curve.metrics:
+            continue
+        steps, values = (np.asarray(column, np.float64) for column in (curve.steps, curve.values))
+        if any(name != metric for name in curve.metrics):
+            rows = [row for row, name in enumerate(curve.metrics) if name == metric]
+            steps, values = steps[rows], values[rows]
+        if not (steps[1:] > steps[:-1]).all():
             order = np.argsort(steps, kind="stable")
             steps, values = steps[order], values[order]
             is_last = np.append(steps[1:] != steps[:-1], True)
-            found[run.run_id] = Logged(steps[is_last], values[is_last])
+            steps, values = steps[is_last], values[is_last]
+        found[run.run_id] = Logged(steps, values)
     return found
 
 

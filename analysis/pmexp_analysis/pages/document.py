@@ -4,7 +4,7 @@ from pmexp_analysis.pages import formats, latex, tables
 from pmexp_analysis.pages.content import Content
 from pmexp_analysis.pages.headline import headlines
 
-_MOST_SECTIONS = 40  # as LaTeX
+_MOST_SECTIONS = 40  # with their comparisons in full, and as LaTeX
 
 
 def as_markdown(content: Content) -> str:
@@ -18,15 +18,19 @@ def as_markdown(content: Content) -> str:
     blocks += map(formats.line, experiment.remarks)
     if content.changes is not None:
         blocks += ["## Changed since the earlier report", _items(content.changes or ["Nothing."])]
-    for section in content.sections:
+    for place, section in enumerate(content.sections):
         blocks += [
             formats.inline(f"## {section.task} / {section.system}"),
             _items([*headlines(section), *tables.remarks(section)]),
         ]
         blocks.append(formats.markdown(tables.result_table(section)))
+        if place >= _MOST_SECTIONS:
+            continue
         comparison = tables.comparison_table(section)
         if comparison.cells:
             blocks += [formats.inline(f"### Against {section.baseline}"), formats.markdown(comparison)]
+    if (more := len(content.sections) - _MOST_SECTIONS) > 0:
+        blocks.append(f"The comparisons of {more} more tasks and systems are in comparisons.csv.")
     for grid in content.grids:
         blocks += [formats.inline(f"## Grid: {grid.task} / {grid.system} / {grid.variant}")]
         blocks.append(formats.markdown(tables.grid_table(grid)))

@@ -4,7 +4,6 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 
 from pmexp_analysis.pages.tables import Table
@@ -48,19 +47,18 @@ def records_csv(records: Sequence[Any]) -> str:
     if not records:
         return ""
     names = list(vars(records[0]))
-    values_of = attrgetter(*names)
+    columns = [_column([getattr(record, name) for record in records]) for name in names]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows([_cell(value) for value in values_of(record)] for record in records)
+    writer.writerows(zip(*columns, strict=True))
     return buffer.getvalue()
 
 
-def _cell(value: Any) -> Any:
-    kind = type(value)
-    if kind is float or kind is int or value is None:
-        return value
-    return _no_formula(_joined(value))
+def _column(values: list[Any]) -> list[Any]:
+    if set(map(type, values)) <= {float, int, type(None)}:
+        return values
+    return [_no_formula(_joined(value)) for value in values]
 
 
 def _joined(value: Any) -> Any:
