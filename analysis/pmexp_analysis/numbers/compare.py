@@ -1,7 +1,7 @@
 """From final values to the report's rows and comparisons."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ def _row(
         direction=values.direction,
         n=len(finite),
         seeds=sorted(finite),
-        not_finite_seeds=sorted(values.by_variant[variant].keys() - finite.keys()),
+        not_finite_seeds=_missing(finite.keys(), values.by_variant[variant].keys())["variant"],
         **described,
     )
 
@@ -202,15 +202,14 @@ def _corrected(
     places: Sequence[_Place], paired_ps: Sequence[float | None], family: Family
 ) -> list[float | None]:
     """Corrects every family by Holm's method. One training of several variants is in its family once."""
-    at = {one.key: place for place, one in enumerate(places)}
+    names = {Family.metric: ("metric",), Family.task: ("task", "system"), Family.experiment: ()}[family]
+    at = {one.key: place for place, one in enumerate(places)} if any(p.one_training_with for p in places) else {}
     families: dict[tuple[str, ...], list[int]] = defaultdict(list)
     followers: dict[int, int] = {}  # place -> that of the variant which stands for it
     for place, one in enumerate(places):
-        task, system, metric, _ = one.key
-        leader = at.get((task, system, metric, one.one_training_with))
+        leader = at.get((*one.key[:3], one.one_training_with)) if one.one_training_with else None
         if leader is None:
-            key = {Family.metric: (metric,), Family.task: (task, system), Family.experiment: ()}[family]
-            families[key].append(place)
+            families[tuple(one.labels[name] for name in names)].append(place)
         else:
             followers[place] = leader
     holm_ps: list[float | None] = [None] * len(places)
@@ -241,13 +240,20 @@ def _comparison(place: _Place, found: dict[str, Any], holm_p: float | None) -> C
     return Comparison(
         **place.labels,
         n=len(sides.seeds),
-        missing_seeds={"variant": sorted(theirs - own), "baseline": sorted(own - theirs)},
+        missing_seeds=_missing(own, theirs),
         margin=sides.margin.text if sides.margin and sides.seeds else "",
         verdict=verdict,
         note="; ".join(filter(None, notes)),
         one_training_with=place.one_training_with,
         **found,
     )
+
+
+def _missing(variant: Set[int], baseline: Set[int]) -> dict[str, list[int]]:
+    """The seeds that each side lacks and the other has."""
+    if variant == baseline:
+        return {"variant": [], "baseline": []}
+    return {"variant": sorted(baseline - variant), "baseline": sorted(variant - baseline)}
 
 
 def _judged(

@@ -96,7 +96,7 @@ def logged(members: Sequence[Member], metric: str) -> dict[str, Logged]:
         if metric not in curve.metrics:
             continue
         steps, values = (np.asarray(column, np.float64) for column in (curve.steps, curve.values))
-        if any(name != metric for name in curve.metrics):
+        if [*curve.metrics].count(metric) < len(curve.metrics):
             rows = [row for row, name in enumerate(curve.metrics) if name == metric]
             steps, values = steps[rows], values[rows]
         if not (steps[1:] > steps[:-1]).all():

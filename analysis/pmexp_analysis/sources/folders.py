@@ -48,7 +48,8 @@ def _run(found: FoundRun) -> Run:
         return Run(found.run_id, state=state.value, why=damage or _why(found, curve), **told)
     uri = summary.tracking.get("uri")
     told |= {"environment": summary.environment, "protocol": summary.protocol}
-    told |= {"tracking_uri": uri if isinstance(uri, str) else None, "mlflow_id": folder.mlflow_run_id()}
+    if isinstance(uri, str):
+        told |= {"tracking_uri": uri, "mlflow_id": folder.mlflow_run_id()}
     told |= {"weights_sha256": summary.weights_sha256, "chance": summary.chance}
     if found.state is State.oom:
         return Run(found.run_id, state=found.state.value, why=f"out of memory: {summary.error}", **told)
