@@ -127,8 +127,8 @@ def _write_files(content: "Content", folder: Path, drawn_sections: int) -> list[
 
     folder.mkdir(parents=True, exist_ok=True)
     drawn: list[Path] = []
-    images: list[list["Image"]] = []
-    of_all: list["Image"] = []
+    images: list[list[Image]] = []
+    of_all: list[Image] = []
     if drawn_sections or content.limits or content.grids:  # else no figure is worth loading matplotlib for
         images, of_all = _draw(content, folder, drawn_sections, drawn)
     _remove_others(folder / "figures", drawn)

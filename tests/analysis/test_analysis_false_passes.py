@@ -18,8 +18,8 @@ from scipy import stats as scipy_stats
 
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import CriterionConfig, Statistic
-from pmexp_analysis.criteria.judge import as_judged
 from pmexp_analysis.criteria.estimates import Sides
+from pmexp_analysis.criteria.judge import as_judged
 from pmexp_analysis.criteria.pairs import judge_pairs
 
 CRITERIA = shipped()

@@ -1,4 +1,4 @@
-"""The numbers that criteria on pairs are judged by, of many tasks at once: those of one size are one array."""
+"""The numbers that criteria on pairs are judged by, of many tasks at once: one size is one array."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is tested, over `n` runs or pairs, in the tested scale: mean, standard deviation and 90 % interval.
+    """What is tested, over `n` runs or pairs, in the tested scale: mean, deviation and 90 % interval.
 
     `p`: one-sided, of being worse, by the margin where there is one. NaN is what so few do not define.
     """
@@ -65,7 +65,9 @@ def estimates(criterion: CriterionConfig, every: Sequence[Sides]) -> list[Estima
     keyed = ((place, (len(at[0]), len(every[place].baseline), metric)) for place, (at, metric) in known)
     for places in alike(keyed):
         ours, theirs = (np.array([pairs[place][side] for place in places]) for side in (0, 1))
-        for place, one in zip(places, _of_size(criterion, [every[p] for p in places], ours, theirs), strict=True):
+        for place, one in zip(
+            places, _of_size(criterion, [every[p] for p in places], ours, theirs), strict=True
+        ):
             found[place] = one
     return found
 
@@ -97,8 +99,8 @@ def _of_size(
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     made = [Estimate(ours.shape[-1], **dict(zip(columns, row, strict=True))) for row in rows]
     why = scales.undefined(criterion.statistic)
-    undefined = np.isnan(samples).any(axis=-1).tolist()
-    return [why if nan else one for nan, one in zip(undefined, made, strict=True)]
+    is_defined: list[bool] = [not row.any() for row in np.isnan(samples)]
+    return [one if defined else why for defined, one in zip(is_defined, made, strict=True)]
 
 
 def _lacking(criterion: CriterionConfig, sides: Sides) -> str:

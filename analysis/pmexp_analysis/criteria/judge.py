@@ -21,8 +21,8 @@ from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.scores import is_exact, resolve
 from pmexp_analysis.numbers.series import series_over
 from pmexp_analysis.numbers.trainings import are_same, place_of
-from pmexp_analysis.sources.values import BySeed, SectionValues
 from pmexp_analysis.sources.experiment import Experiment, Member, Missing
+from pmexp_analysis.sources.values import BySeed, SectionValues
 
 _WITHOUT_ANSWER = [state.value for state in State if not state.is_result]
 

@@ -136,7 +136,7 @@ def _row(
 class _Place:
     """A comparison before its statistics: where it stands, what it is computed from, what is known of it."""
 
-    labels: Mapping[str, str]  # task, system, metric, variant, baseline, unit, direction
+    labels: Mapping[str, Any]  # task, system, metric, variant, baseline, unit, direction
     sides: Sides
     exact: bool
     apart: int  # so many pairs ran under other conditions and are left out
@@ -159,11 +159,7 @@ def comparisons(
     `exact`: metrics that are counted in these runs beside those that the catalog says.
     `evidence`: which pairs count, which trainings are proven to be the same and which are to be counted once.
     """
-    places = [
-        place
-        for section in sections
-        for place in _places(section, protocol, exact, evidence)
-    ]
+    places = [place for section in sections for place in _places(section, protocol, exact, evidence)]
     found = statistics([place.sides for place in places])
     holm_ps = _corrected(places, [one.get("paired_p") for one in found], protocol.family)
     return [_comparison(*each) for each in zip(places, found, holm_ps, strict=True)]
@@ -203,7 +199,11 @@ def _corrected(
 ) -> list[float | None]:
     """Corrects every family by Holm's method. One training of several variants is in its family once."""
     names = {Family.metric: ("metric",), Family.task: ("task", "system"), Family.experiment: ()}[family]
-    at = {one.key: place for place, one in enumerate(places)} if any(p.one_training_with for p in places) else {}
+    at = (
+        {one.key: place for place, one in enumerate(places)}
+        if any(p.one_training_with for p in places)
+        else {}
+    )
     families: dict[tuple[str, ...], list[int]] = defaultdict(list)
     followers: dict[int, int] = {}  # place -> that of the variant which stands for it
     for place, one in enumerate(places):
@@ -226,6 +226,7 @@ def _comparison(place: _Place, found: dict[str, Any], holm_p: float | None) -> C
     sides = place.sides
     own, theirs = sides.variant.keys(), sides.baseline.keys()
     is_equal, is_constant = found.pop("is_equal", False), found.pop("is_constant", False)
+    verdict: stats.Verdict
     if not sides.seeds:
         verdict, note = "not comparable", "" if place.apart else "no seed that both have"
     elif is_equal:

@@ -65,9 +65,7 @@ def p_beyond(differences: Array, baseline: Array, margin: float) -> Array:
     return _level_at_which(differences, baseline, lambda _, high: high - margin)
 
 
-def _level_at_which(
-    differences: Array, baseline: Array, outside: Callable[[Array, Array], Array]
-) -> Array:
+def _level_at_which(differences: Array, baseline: Array, outside: Callable[[Array, Array], Array]) -> Array:
     """The p (shape (...)) at which `outside`, of the ends of the interval with p on either side, is zero."""
     lead = differences.shape[:-1]
     if differences.shape[-1] < 2:

@@ -55,10 +55,10 @@ def spread(values: Array) -> Array:
     if values.shape[-1] < 2:
         return np.full(values.shape[:-1], np.nan)
     with np.errstate(over="ignore", invalid="ignore"):
-        found = values.std(axis=-1, ddof=1)
+        found = np.asarray(values.std(axis=-1, ddof=1))
     in_range = (found > _SMALL) & (found < 1 / _SMALL)
     if in_range.all():
-        return np.asarray(found)
+        return found
     powers = np.frexp(np.abs(values).max(axis=-1))[1] - 1  # of two: dividing by them rounds nothing
     apart = np.ldexp(np.ldexp(values, -np.expand_dims(powers, -1)).std(axis=-1, ddof=1), powers)
     return np.where(in_range, found, apart)
