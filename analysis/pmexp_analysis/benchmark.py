@@ -146,8 +146,9 @@ class Cost(NamedTuple):
 
 
 def _report(folder: Path, runs: int, tree: Path) -> Cost:
-    """The cost of the whole command out of a source tree, in a process of its own. Raises RuntimeError where it does not find what
-    was planted."""
+    """The cost of the whole command out of a source tree, in a process of its own.
+
+    Raises RuntimeError where it does not find what was planted."""
     started = time.perf_counter()
     places = [
         "--runs-dir",
