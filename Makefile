@@ -44,10 +44,10 @@ test: $(INSTALLED) ## every test that this machine can run
 
 N := 50
 drill: $(INSTALLED) ## kill runs at N random moments; each has to end as the run left alone, bit for bit
-	PYTHONPATH=tests OMP_NUM_THREADS=1 $(PYTHON) tests/drill.py $(N)
+	PYTHONPATH=tests/shared:tests/drills OMP_NUM_THREADS=1 $(PYTHON) tests/drills/drill.py $(N)
 
 drill-calls: $(INSTALLED) ## each write, rename and sync of a run fails or kills it; the next try has to make up for it
-	PYTHONPATH=tests OMP_NUM_THREADS=1 $(PYTHON) tests/call_drill.py
+	PYTHONPATH=tests/shared:tests/drills OMP_NUM_THREADS=1 $(PYTHON) tests/drills/call_drill.py
 
 check: $(INSTALLED) ## lint, formatting, types and import contracts
 	$(VENV)/bin/ruff check .

@@ -12,6 +12,8 @@ from typing import Any, cast
 
 import pytest
 import torch
+from composed import DEFAULT, config
+from small_runs import TINY_BERT, TINY_VIT, Runs
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from pmexp.config import CheckpointConfig
@@ -25,8 +27,6 @@ from pmexp.training import best_weights
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Training
 from pmexp_analysis.report import main as report
-from small_runs import TINY_BERT, TINY_VIT, Runs
-from test_config import DEFAULT, config
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [file for root in ("src", "launchers", "analysis") for file in sorted((ROOT / root).rglob("*.py"))]

@@ -51,7 +51,7 @@ def test_lines_run_through_the_means_in_the_order_of_the_setting() -> None:
     ends = [segment[:, 1].tolist() for bars in panel.collections[:2] for segment in bars.get_segments()]
     assert ends == [[96, 104], [880, 910]]
     assert (panel.get_title(), panel.get_xlabel()) == ("bert", "sequence length [tokens]")
-    assert panel.get_ylabel() == "peak memory [MiB]\n(less is better)"
+    assert panel.get_ylabel() == "peak memory of the whole\nprocess [MiB]\n(less is better)"
     assert (panel.get_xscale(), panel.get_yscale()) == ("log", "log")
     assert [tick.get_text() for tick in panel.get_xticklabels()] == ["128", "256", "512", "1024"]
 

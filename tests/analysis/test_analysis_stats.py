@@ -23,8 +23,8 @@ def test_describe_agrees_with_the_standard_library() -> None:
 
 
 def test_describe_leaves_open_what_few_values_do_not_define() -> None:
-    assert stats.describe(np.array([3.0])) == stats.Description(1, 3.0, None, 3.0, 3.0)
-    assert stats.describe(np.array([])) == stats.Description(0, None, None, None, None)
+    assert stats.describe(np.array([3.0])) == stats.SampleSummary(1, 3.0, None, 3.0, 3.0)
+    assert stats.describe(np.array([])) == stats.SampleSummary(0, None, None, None, None)
 
 
 def test_paired_t_of_1_2_3_by_hand() -> None:

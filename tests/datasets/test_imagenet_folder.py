@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from composed import config
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from small_runs import Runs
 from transformers import ViTConfig, ViTModel
 
 import datasets as hub_datasets
@@ -20,8 +22,6 @@ from pmexp.datasets.pictures import Pictures
 from pmexp.datasets.tables import Tables
 from pmexp.errors import UserError
 from pmexp.models.images import ImageBatches
-from small_runs import Runs
-from test_config import config
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Labels of all splits are checked before anything is trained, and what they became is on record."""
+"""LabelColumn of all splits are checked before anything is trained, and what they became is on record."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from pmexp import datasets
 from pmexp.config import DatasetConfig, DatasetKind
 from pmexp.datasets.base import Dataset
-from pmexp.datasets.labels import Labels, numbered
+from pmexp.datasets.labels import LabelColumn, numbered
 from pmexp.errors import UserError
 
 
 def of(train: list[Any], **splits: list[Any]) -> tuple[list[str], dict[str, list[int]]]:
-    labels = {split: Labels(f"{split}.x", values) for split, values in {"train": train, **splits}.items()}
+    labels = {
+        split: LabelColumn(f"{split}.x", values) for split, values in {"train": train, **splits}.items()
+    }
     classes, numbers = numbered(labels)
     return classes, {split: array.tolist() for split, array in numbers.items()}
 
@@ -133,7 +135,7 @@ def test_other_splits_have_the_classes_of_train(labels: list[Any], said: str) ->
 @settings(max_examples=60)
 def test_any_labels_are_indices_of_their_names_or_one_line(labels: list[Any]) -> None:
     try:
-        classes, numbers = numbered({"train": Labels("train.x", labels)})
+        classes, numbers = numbered({"train": LabelColumn("train.x", labels)})
     except UserError:
         return
     assert [classes[number] for number in numbers["train"]] == [str(label) for label in labels]

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from philox_words import four_words
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from triton_interpreter import Interpreter
@@ -34,19 +34,6 @@ from pmexp.packed_dropout import (
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 rates = st.one_of(st.sampled_from([0.1, 0.5]), st.floats(1e-9, 1 - 1e-9))
-
-
-@cache
-def four_words(seed: int, call: int, thread: int) -> tuple[int, ...]:
-    """Philox4x32-10 of one counter in Python's integers."""
-    word = 2**32
-    c = [call % word, call // word, thread % word, thread // word]
-    key = [seed % word, seed // word]
-    for _ in range(10):
-        left, right = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
-        c = [right // word ^ c[1] ^ key[0], right % word, left // word ^ c[3] ^ key[1], left % word]
-        key = [(key[0] + 0x9E3779B9) % word, (key[1] + 0xBB67AE85) % word]
-    return tuple(c)
 
 
 def thread_by_thread(numel: int, seed: int, offset: int, threads: int, vector: int) -> tuple[list[int], int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from composed import config
 
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.found import find_runs
@@ -19,7 +20,6 @@ from pmexp.run_folder.journal import Journal
 from pmexp.run_folder.summary import write_summary
 from pmexp.runs import table
 from pmexp_analysis.sources.folders import load_runs
-from test_config import config
 
 ODD: list[Any] = [
     None, True, -1, 10**400, 1e308, "", "\ud800", "x" * 10_000, [], [[]], {}, {"a": {"b": []}}, float("inf"), "NaN",

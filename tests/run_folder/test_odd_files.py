@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from composed import config
 
 from pmexp.config import DatasetConfig, DatasetKind, read_config
 from pmexp.datasets import digest, listops
@@ -26,7 +27,6 @@ from pmexp.runs import table
 from pmexp.tracking.repair import repair
 from pmexp_analysis.numbers import fits
 from pmexp_analysis.sources.folders import load_runs
-from test_config import config
 
 
 def a_socket(file: Path) -> None:

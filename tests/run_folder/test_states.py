@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from composed import config
 
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.found import find_runs
@@ -20,7 +21,6 @@ from pmexp.run_folder.summary import write_summary
 from pmexp.runs import table
 from pmexp.tracking import repair
 from pmexp_analysis.sources.folders import load_runs
-from test_config import config
 
 HERE = os.uname().nodename
 WORDS = {

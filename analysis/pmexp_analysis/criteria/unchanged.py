@@ -9,7 +9,7 @@ from pmexp.protocol import CriterionConfig
 from pmexp_analysis.criteria.result import TaskResult, decide
 from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.numbers.evidence import Evidence
-from pmexp_analysis.numbers.trainings import Training, place_of
+from pmexp_analysis.numbers.trainings import LossRecord, place_of
 from pmexp_analysis.sources.experiment import Experiment, Member
 
 _RUN_ONE = "one run of variant=pm-drop-same-masks with a seed of the baseline's settles it"
@@ -21,8 +21,8 @@ class _Pair:
     """A run with the baseline's own masks and the baseline's run of its seed."""
 
     member: Member
-    own: Training
-    base: Training
+    own: LossRecord
+    base: LossRecord
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """The figures of one task and system."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,7 +14,7 @@ from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.margins import Margin, margin_of
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.sections import Section
-from pmexp_analysis.numbers.updates import cosines
+from pmexp_analysis.numbers.updates import cosines, is_control
 from pmexp_analysis.sources.experiment import Experiment
 
 Looks = Mapping[str, plots.Style]
@@ -175,26 +175,46 @@ def _kernel_share(section: Section) -> tuple[Figure, str] | None:
 
 
 def _update_cosine(experiment: Experiment, section: Section, looks: Looks) -> tuple[Figure, str] | None:
-    kept = {
-        (m.labels.variant, m.labels.seed): m.run.folder
+    runs = {
+        (m.labels.variant, m.labels.seed): m.run
         for m in experiment.members
         if (m.labels.task, m.labels.system) == (section.task, section.system) and m.run.finals is not None
     }
-    found = []
-    for (variant, seed), folder in sorted(kept.items()):
-        base = kept.get((section.baseline, seed))
-        if variant == section.baseline or base is None or folder is None:
+    found, controls, same_masks = [], set(), set()
+    for (variant, seed), run in sorted(runs.items()):
+        base = runs.get((section.baseline, seed))
+        if variant == section.baseline or base is None or run.folder is None or base.folder is None:
             continue
         try:
-            steps, values = cosines(folder, base)
+            steps, values = cosines(run.folder, base.folder)
         except UserError:  # one of the two kept none
             continue
         found.append(plots.Cosine(variant, seed, steps.tolist(), values.tolist()))
+        if is_control(run.settings, base.settings):
+            controls.add(variant)
+        if run.settings.get("variant.rng") == "torch":
+            same_masks.add(variant)
     if not found:
         return None
     about = f"Cosine between the updates of each variant and of {section.baseline} with the same seed, from "
-    about += "random sums of them; the band reaches over the seeds."
-    return plots.update_cosine(found, looks), about
+    about += "random sums of them; the band reaches over the seeds. "
+    about += _about_masks(section.baseline, sorted(controls), sorted(same_masks))
+    return plots.update_cosine(found, looks, controls), about
+
+
+def _about_masks(baseline: str, controls: Sequence[str], same_masks: Sequence[str]) -> str:
+    """What of a low cosine is the masks' doing, and which run to add where none shows it."""
+    if controls:
+        said = (
+            f"The control, {', '.join(controls)}, is {baseline} itself with other masks: a cosine as low as "
+        )
+        said += "its own is the noise of masks and no effect of packing. "
+    else:
+        said = "The control was not run, so a low cosine may be the noise of masks alone: add one run of "
+        said += f"{baseline} with variant.mask_stream=1 (variant=baseline-other-masks seed=0). "
+    if same_masks:
+        return f"{said}With the masks of {baseline} itself ({', '.join(same_masks)}) it has to be 1."
+    return f"{said}A run with the masks of {baseline} itself, which has to be at 1, is pm-drop-same-masks."
 
 
 def _curves(experiment: Experiment, section: Section) -> pd.DataFrame:

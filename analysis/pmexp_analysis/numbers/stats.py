@@ -24,7 +24,7 @@ FEWEST_PAIRS = 3  # of a sampled metric: with two the spread is known from one n
 
 
 @dataclass(frozen=True)
-class Description:
+class SampleSummary:
     """One sample; every number in the unit of the values, `std` with n-1 in the denominator."""
 
     n: int
@@ -41,12 +41,12 @@ class TTest(NamedTuple):
     p: Array
 
 
-def describe(values: Array) -> Description:
+def describe(values: Array) -> SampleSummary:
     """n, mean, sample std, min and max of `values` (shape (n,), finite)."""
     if values.size == 0:
-        return Description(0, None, None, None, None)
+        return SampleSummary(0, None, None, None, None)
     std = float(spread(values)) if values.size > 1 else None
-    return Description(values.size, float(values.mean()), std, float(values.min()), float(values.max()))
+    return SampleSummary(values.size, float(values.mean()), std, float(values.min()), float(values.max()))
 
 
 def spread(values: Array) -> Array:

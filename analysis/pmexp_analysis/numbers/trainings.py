@@ -11,7 +11,7 @@ import numpy as np
 from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.sources.experiment import Experiment, Member
 
-BySeed = dict[int, "Training"]
+BySeed = dict[int, "LossRecord"]
 Place = tuple[str, str, str]  # task, system, variant
 LOSS, GRADIENT = "train/loss", "grad/norm"
 # What a metric of these sections is follows from the training alone; all else is measured again in each run.
@@ -49,7 +49,7 @@ NOTHING_LOGGED = Logged(np.empty(0), np.empty(0))
 
 
 @dataclass(frozen=True)
-class Training:
+class LossRecord:
     """What one training is known by."""
 
     losses: Logged
@@ -57,7 +57,7 @@ class Training:
     weights: str  # digest of the final weights; empty where the run did not record it
     results: Mapping[str, float]  # metric -> final value
 
-    def is_same(self, other: "Training") -> bool:
+    def is_same(self, other: "LossRecord") -> bool:
         """Whether all that both recorded agrees: losses at every step, final weights, and every result."""
         return (
             bool(self.digest)
@@ -70,7 +70,7 @@ class Training:
             )
         )
 
-    def is_proven_same(self, other: "Training") -> bool:
+    def is_proven_same(self, other: "LossRecord") -> bool:
         """Whether they are the same and both recorded their final weights: then it is bit for bit."""
         return bool(self.weights and other.weights) and self.is_same(other)
 
@@ -117,10 +117,10 @@ def trainings_of(experiment: Experiment, losses: Mapping[str, Logged]) -> dict[P
     return dict(found)
 
 
-def _training(member: Member, losses: Mapping[str, Logged]) -> Training:
+def _training(member: Member, losses: Mapping[str, Logged]) -> LossRecord:
     run = member.run
     own = losses.get(run.run_id, NOTHING_LOGGED)
-    return Training(own, own.digest, run.weights_sha256, run.finals or {})
+    return LossRecord(own, own.digest, run.weights_sha256, run.finals or {})
 
 
 def place_of(member: Member) -> Place:

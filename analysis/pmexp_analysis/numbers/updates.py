@@ -1,5 +1,6 @@
 """How alike the parameter updates of two runs are, from the small projections that each run keeps."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from pmexp.errors import UserError
 
+_STREAM = "variant.mask_stream"
 _FILE = Path("artifacts") / "updates.npz"
 
 
@@ -27,6 +29,17 @@ def cosines(run: Path, other: Path) -> tuple[NDArray[np.int64], NDArray[np.float
     a, b = updates[mine], other_updates[theirs]
     with np.errstate(invalid="ignore"):  # 0 / 0
         return common, (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
+
+
+def is_control(settings: Mapping[str, object], of_baseline: Mapping[str, object]) -> bool:
+    """Whether a run differs from the baseline's in its masks alone: it drops as the baseline does, and draws
+    another stream of masks."""
+    streams = [str(one.get(_STREAM)) for one in (settings, of_baseline)]
+    keys = {key for key in {*settings, *of_baseline} if key.startswith("variant.")} - {
+        _STREAM,
+        "variant.name",
+    }
+    return streams[0] != streams[1] and all(settings.get(key) == of_baseline.get(key) for key in keys)
 
 
 def _read(run: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -51,7 +51,7 @@ def loss_difference(
         _yardstick(panel, _averaged(base, width) * scaled(1.0, unit))
         _lines(panel, differences, looks[variant])
         name = (names or {}).get(variant, variant)
-        title = wrapped(f"{name}\n{_said(own, base, unit)}", panel_width(figure), SMALL)
+        title = wrapped(f"{name}\n{_difference_in_words(own, base, unit)}", panel_width(figure), SMALL)
         panel.set_title(title, fontsize=SMALL)
         over_steps(panel)
     label = wrapped(f"{axis_text(metric, unit)},\nless the baseline's", _HEIGHT - 0.5)
@@ -84,7 +84,7 @@ def _lines(panel: Axes, differences: pd.DataFrame, look: Style) -> None:
         panel.plot(differences.index, differences.mean(axis=1), color=look.colour, linewidth=1.8, marker=mark)
 
 
-def _said(own: pd.DataFrame, base: pd.DataFrame, unit: str) -> str:
+def _difference_in_words(own: pd.DataFrame, base: pd.DataFrame, unit: str) -> str:
     """How large the unaveraged differences of two tables (a row a step, a column a seed) are, in words."""
     seeds = _common(own, base).columns
     if not len(seeds):

@@ -60,7 +60,7 @@ def heat_map(
     columns, rows = (sorted(set(axis)) for axis in zip(*((c.across, c.up) for c in cells), strict=True))
     told = {(cell.across, cell.up): cell for cell in cells}
     grid = [[told.get((x, y), Cell(x, y, None, "no run")) for x in columns] for y in rows]
-    texts = [[_said(cell, unit) for cell in line] for line in grid]
+    texts = [[_cell_text(cell, unit) for cell in line] for line in grid]
     wide = max(_LEAST, *(inches(text, SMALL) + 0.16 for line in texts for text in line))
     size = (wide * len(columns) + 1.7, _HIGH * len(rows) + 0.75)
     figure = Figure(figsize=size, layout="constrained")
@@ -90,7 +90,7 @@ def _mean(cell: Cell, unit: str) -> float:
     return scaled(cell.value[0], unit) if cell.value is not None and is_known(cell.value) else math.nan
 
 
-def _said(cell: Cell, unit: str) -> str:
+def _cell_text(cell: Cell, unit: str) -> str:
     if cell.value is None or not is_known(cell.value):
         return wrapped(cell.why or "not finite", _LEAST, SMALL)
     mean, low, high = ends(cell.value, unit)

@@ -45,11 +45,11 @@ def _bar(panel: Axes, row: int, fit: Fit, base: Fit | None, look: Style) -> None
     panel.barh(row, fit.largest, 0.62, color=look.colour, alpha=0.75, linewidth=0)
     if fit.at_least:
         panel.plot([fit.largest], [row], ">", color=BLACK, markersize=4, clip_on=False)
-    text = _said(fit, None if base is fit else base)
+    text = _factor_in_words(fit, None if base is fit else base)
     panel.annotate(text, (fit.largest, row), (6, 0), textcoords="offset points", va="center", fontsize=SMALL)
 
 
-def _said(fit: Fit, base: Fit | None) -> str:
+def _factor_in_words(fit: Fit, base: Fit | None) -> str:
     if fit.largest == 0:
         return "nothing tried fits"
     value = f"{'at least ' if fit.at_least else ''}{short(fit.largest, 6)}"

@@ -127,10 +127,10 @@ def _legend(points: Sequence[Point], looks: Mapping[str, Style]) -> tuple[list[A
         handles.append(
             Line2D([], [], linestyle="", marker=look.marker, color=look.colour, markersize=_size(look))
         )
-    return handles, ["on the Pareto front", "dominated", *map(_said, points)]
+    return handles, ["on the Pareto front", "dominated", *map(_legend_text, points)]
 
 
-def _said(point: Point) -> str:
+def _legend_text(point: Point) -> str:
     drawn = all(math.isfinite(estimate[0]) for estimate in point.places)
     return point.legend if drawn else f"{point.legend} (not in every panel: not finite)"
 

@@ -1,14 +1,14 @@
 """How alike the parameter updates of a variant and of the baseline are, over the steps."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pmexp_analysis.plots.curves import draw_band, over_steps
-from pmexp_analysis.plots.looks import TEXT_SIZE, Style, sheet
+from pmexp_analysis.plots.looks import GREY, TEXT_SIZE, Style, sheet
 from pmexp_analysis.plots.shelf import shelf, shelf_height
 from pmexp_analysis.plots.text import legend_below
 
@@ -25,11 +25,19 @@ class Cosine:
     values: Sequence[float]
 
 
-def update_cosine(cosines: Sequence[Cosine], looks: Mapping[str, Style]) -> Figure:
-    """A line a variant: the mean over seeds, and the band from the least to the greatest.
+def update_cosine(
+    cosines: Sequence[Cosine], looks: Mapping[str, Style], controls: Collection[str] = ()
+) -> Figure:
+    """Draws a line a variant: the mean over seeds, and the band from the least to the greatest.
+
+    controls: variants that are the baseline with other masks; they are grey, and the legend says so.
 
     Steps at which every seed's cosine is exactly 1 have a mark above the panel's line at 1.
     """
+    looks = {
+        variant: replace(look, colour=GREY) if variant in controls else look
+        for variant, look in looks.items()
+    }
     seeds = {variant: _by_seed([c for c in cosines if c.variant == variant]) for variant in looks}
     seeds = {variant: table for variant, table in seeds.items() if len(table)}
     exact = {
@@ -51,7 +59,8 @@ def update_cosine(cosines: Sequence[Cosine], looks: Mapping[str, Style]) -> Figu
         shelf(panel, 1.0, "exactly 1 at every seed", exact, looks)
     panel.set_xlabel("step", fontsize=TEXT_SIZE)
     panel.set_ylabel("cosine of updates\nto the baseline's", fontsize=TEXT_SIZE)
-    legend_below(figure, list(handles.values()), list(handles))
+    names = [f"{variant} (control)" if variant in controls else variant for variant in handles]
+    legend_below(figure, list(handles.values()), names)
     return figure
 
 

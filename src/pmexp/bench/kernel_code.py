@@ -34,7 +34,7 @@ _MEASURED = Path(__file__).parents[3] / "docs" / "results" / "gpu.json"  # is th
 
 
 @dataclass(frozen=True)
-class Device:
+class Gpu:
     name: str
     architecture: int
     multiprocessors: int
@@ -43,10 +43,10 @@ class Device:
 
 
 DEVICES = (
-    Device("A100 40 GB", 80, 108, 1.41e9, 1.55e12),
-    Device("A100 80 GB", 80, 108, 1.41e9, 2.0e12),
-    Device("H100 SXM", 90, 132, 1.75e9, 3.0e12),
-    Device("H200", 90, 132, 1.75e9, 4.3e12),
+    Gpu("A100 40 GB", 80, 108, 1.41e9, 1.55e12),
+    Gpu("A100 80 GB", 80, 108, 1.41e9, 2.0e12),
+    Gpu("H100 SXM", 90, 132, 1.75e9, 3.0e12),
+    Gpu("H200", 90, 132, 1.75e9, 4.3e12),
 )
 
 
@@ -82,7 +82,7 @@ class Code:
             for access in ("LDG", "STG")
         }
 
-    def elements_a_second(self, device: Device) -> float:
+    def elements_a_second(self, device: Gpu) -> float:
         """The speed that the units allow: 4 instructions a clock, 2 in the ALU, for 32 threads each."""
         clocks = max(self.instructions / 4, self.alu / 2)
         return 32 * device.multiprocessors * device.clock / clocks
@@ -194,7 +194,7 @@ def _measured(record: dict[str, Any]) -> str:
     )
 
 
-def _prediction(device: Device, name: str, own: float, stock: float, code: Code) -> str:
+def _prediction(device: Gpu, name: str, own: float, stock: float, code: Code) -> str:
     allowed, memory = code.elements_a_second(device), device.bandwidth / own
     bound = "instructions" if allowed < memory else "memory"
     speed = min(allowed, memory)
@@ -215,7 +215,7 @@ def _output(tool: str, *arguments: str) -> str:
 _PAGE = """\
 # What the kernels are made of, and how fast that is
 
-Written by `python -m pmexp.bench.kernel_code`; `tests/test_kernel_code.py` holds the numbers.
+Written by `python -m pmexp.bench.kernel_code`; `tests/bench/test_kernel_code.py` holds the numbers.
 
 ## Machine code
 

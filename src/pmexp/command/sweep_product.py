@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from pmexp.command.overrides import key_of, parsed
 from pmexp.errors import UserError, said_of
 
-ALSO = "also"  # among an experiment's parameters: one arm beside the product of the others
+ALSO = "also"  # among an experiment's parameters: a smaller product beside that of the others
 _MOST = 100_000  # runs of a sweep
 
 
@@ -25,22 +25,26 @@ def with_parameters(parameters: Mapping[str, str] | None, typed: Sequence[Overri
 def beside(
     parameters: Mapping[str, str] | None, typed: Sequence[Override], product: Sequence[Override]
 ) -> list[Override]:
-    """The arm that an experiment has beside its `product`: its own values, such as `variant=x seed=0`, in the
-    place of the product's. Empty where there is none, where its values are not among those typed, and where
-    all of its keys were typed, which the product then holds.
+    """The arms that an experiment has beside its `product`: values of its own, such as `variant=x,y seed=0`, in
+    the place of the product's; of a key that was typed those that were typed. Empty where there are none, and
+    where all of its keys were typed, which the product then holds.
 
     Raises UserError for a key that the experiment does not sweep over.
     """
     given = {key_of(override): override for override in typed}
-    own = {key_of(each): each for each in parsed(shlex.split((parameters or {}).get(ALSO, "")))}
+    own = {key_of(one): one for one in parsed(shlex.split((parameters or {}).get(ALSO, "")), sweep=True)}
     for key, override in own.items():
         if key not in (parameters or {}):
             raise UserError(
                 f"hydra.sweeper.params.{ALSO}: {override.input_line} is about a key that the experiment does "
                 "not sweep over; add the key to hydra.sweeper.params"
             )
-        if key in given and str(override.input_line) not in _values(given[key]):
-            return []
+        if key in given:
+            both = [value for value in _values(override) if value in _values(given[key])]
+            if not both:
+                return []
+            values = ",".join(value.partition("=")[2] for value in both)
+            own[key] = parsed([f"{key}={values}"], sweep=True)[0]
     return [own.get(key_of(override), override) for override in product] if own.keys() - given else []
 
 

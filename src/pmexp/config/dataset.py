@@ -51,7 +51,7 @@ class TreesConfig:
     min_length: int = 500  # tokens: trees have more than this ...
     max_length: int = 2000  # ... and fewer than this
     max_depth: int = 10  # levels of operators and their arguments
-    max_args: int = 10  # of an operator; the fewest are 2
+    max_args: int = 10  # an operator has at most so many, and at least 2
     leaf_probability: float = 0.75  # that a node above max_depth is a digit
     seed: int = 0  # draws the data; a run's own seed changes nothing here
 

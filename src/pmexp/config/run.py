@@ -37,8 +37,8 @@ _PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 
 @dataclass(kw_only=True)
 class RunConfig:
-    name: str = "default"  # of the experiment: run folder and MLflow experiment
-    seed: int = 0  # of initial weights, dropout and the order of samples
+    name: str = "default"  # names the experiment: its folder of runs and its experiment in MLflow
+    seed: int = 0  # draws initial weights, dropout and the order of samples
     runs_dir: str = "runs"  # folder of all run folders
     model: ModelConfig = MISSING
     dataset: DatasetConfig = MISSING
@@ -174,6 +174,8 @@ class RunConfig:
         keys = [f"{group}.{key}" for group in groups for key in getattr(self, group).without_effect]
         if Part.flash in self.system.parts and self.model.kind is not ModelKind.longformer:
             keys.append("model.attention")  # flash puts its own in the place of either
+        if self.variant.mask_stream is None:  # the id is the one that a run had before there were streams
+            keys.append("variant.mask_stream")
         if self.model.pretrained:  # only the rates that are stated beside it are taken
             rates = KINDS[self.model.kind].rates
             keys += [f"model.architecture.{name}" for name in self.model.architecture if name not in rates]

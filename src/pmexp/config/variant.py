@@ -6,12 +6,12 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from pmexp.config.checks import check_between, check_name
+from pmexp.config.checks import check_at_least, check_between, check_name
 from pmexp.errors import UserError
 from pmexp.variants.table import Dropout
 
 # These say which dropout it is and at which rate the model drops; the others are options of the dropout.
-_NO_OPTIONS = ("name", "dropout", "p")
+_NO_OPTIONS = ("name", "dropout", "p", "mask_stream")
 
 
 class Where(Enum):
@@ -37,6 +37,7 @@ class VariantConfig:
     dropout: Dropout = MISSING
     where: Where = Where.all
     p: float | None = None  # dropout rate of every place; null keeps the model's own rates
+    mask_stream: int | None = None  # 1, 2, ...: other masks of the same seed; null: its own
     bits: int = 1  # width of a stored mask value
     rng: Rng = Rng.philox
     cache_unpacked: bool = True  # a kept graph unpacks each mask once, not at every backward
@@ -52,6 +53,8 @@ class VariantConfig:
         check_name("variant.name", self.name)
         if self.p is not None:
             check_between("variant.p", self.p, 0.0, 1.0)
+        if self.mask_stream is not None:
+            check_at_least("variant.mask_stream", self.mask_stream, 1)
         if self.bits not in (1, 2, 4):
             raise UserError(f"variant.bits: {self.bits} is not a width; allowed are 1, 2 and 4")
         check_between("variant.flip_rate", self.flip_rate, 0.0, 1.0)

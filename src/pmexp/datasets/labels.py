@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelColumn:
     """Holds a split's labels: text, whole numbers or truth values, one a row; `place`: where they are."""
 
     place: str
@@ -28,7 +28,7 @@ class Labels:
 
 
 def numbered(
-    labels: Mapping[str, Labels], may_be_hidden: Collection[str] = ("val", "test")
+    labels: Mapping[str, LabelColumn], may_be_hidden: Collection[str] = ("val", "test")
 ) -> tuple[list[str], dict[str, NDArray[np.int64]]]:
     """The names of the classes, which are those of train, and each split's labels as indices into them.
 
@@ -51,7 +51,7 @@ def numbered(
     }
 
 
-def _name(split: str, labels: Labels, row: int) -> str:
+def _name(split: str, labels: LabelColumn, row: int) -> str:
     value = labels.values[row]
     if isinstance(value, bool | int):
         return str(value)
@@ -83,7 +83,7 @@ def _as_seen(name: str) -> str:
     return " ".join(visible.split())
 
 
-def _classes(labels: Labels, names: list[str]) -> list[str]:
+def _classes(labels: LabelColumn, names: list[str]) -> list[str]:
     """Distinct labels of train in order."""
     distinct = set(names)
     whole = {name for name in distinct if _WHOLE.fullmatch(name)}
@@ -111,7 +111,9 @@ def _classes(labels: Labels, names: list[str]) -> list[str]:
     return sorted(distinct, key=lambda name: (len(name), name)) if distinct == whole else sorted(distinct)
 
 
-def _numbers(split: str, labels: Labels, names: list[str], index: Mapping[str, int]) -> NDArray[np.int64]:
+def _numbers(
+    split: str, labels: LabelColumn, names: list[str], index: Mapping[str, int]
+) -> NDArray[np.int64]:
     for row, name in enumerate(names):
         if name not in index:
             few = ", ".join([*index][:20]) + (", ..." if len(index) > 20 else "")
@@ -119,7 +121,7 @@ def _numbers(split: str, labels: Labels, names: list[str], index: Mapping[str, i
     return np.array([index[name] for name in names], dtype=np.int64)
 
 
-def _refused(split: str, labels: Labels, row: int, why: str) -> UserError:
+def _refused(split: str, labels: LabelColumn, row: int, why: str) -> UserError:
     value = repr(labels.values[row])
     return UserError(
         f"dataset.label_column: {value if len(value) < 60 else value[:60] + '...'} in the {split} split "

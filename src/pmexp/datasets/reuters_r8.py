@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split, cache_folder, carve
-from pmexp.datasets.labels import Labels, numbered
+from pmexp.datasets.labels import LabelColumn, numbered
 from pmexp.datasets.tables import folder_of
 from pmexp.datasets.text_lines import reason, text_lines
 from pmexp.errors import UserError
@@ -31,7 +31,7 @@ def load(config: DatasetConfig) -> Dataset:
     texts, labels = {}, {}
     for split, name in zip(("train", "test"), FILES, strict=True):
         texts[split], names = _read(folder / name)
-        labels[split] = Labels(str(folder / name), names)
+        labels[split] = LabelColumn(str(folder / name), names)
     classes, numbers = numbered(labels, may_be_hidden=())
     whole, test = (Split(texts[split], numbers[split]) for split in ("train", "test"))
     train, val = carve(whole, config.val_fraction, "dataset.val_fraction")

@@ -6,7 +6,7 @@ A folder holds {train,validation|dev|val,test}.{csv,tsv,jsonl,json,parquet} with
 
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split, carve
-from pmexp.datasets.labels import UNLABELLED, Labels, numbered
+from pmexp.datasets.labels import UNLABELLED, LabelColumn, numbered
 from pmexp.datasets.tables import Tables, column, tables, texts
 from pmexp.errors import UserError
 
@@ -41,8 +41,8 @@ def _texts(config: DatasetConfig, loaded: Tables, split: str) -> list[tuple[str,
     return list(zip(*columns, strict=True))
 
 
-def _labels(config: DatasetConfig, loaded: Tables, split: str) -> Labels:
+def _labels(config: DatasetConfig, loaded: Tables, split: str) -> LabelColumn:
     table, place = loaded.splits[split], loaded.places[split]
     if split == "test" and config.label_column not in table.column_names:
-        return Labels(place, [UNLABELLED] * len(table))
-    return Labels(place, column(config, table, config.label_column, "dataset.label_column", place)[:])
+        return LabelColumn(place, [UNLABELLED] * len(table))
+    return LabelColumn(place, column(config, table, config.label_column, "dataset.label_column", place)[:])

@@ -11,7 +11,7 @@ from pmexp.command.schema import conf_folder
 from pmexp.config import RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.integration.cases import LENGTH, Case, cases, configuration, names
-from pmexp.integration.reach import ASKS_FOR_VALUES, CUT_LAYERS, Call, on_meta
+from pmexp.integration.reach import ASKS_FOR_VALUES, CUT_LAYERS, DropoutCall, on_meta
 
 LINES = (
     "from pmexp.packed_dropout import PackedDropout, replace_dropout",
@@ -104,7 +104,7 @@ def _places(case: Case) -> list[str]:
     return rows
 
 
-def _rate(calls: Sequence[Call]) -> str:
+def _rate(calls: Sequence[DropoutCall]) -> str:
     rates = sorted({call.p for call in calls})
     return ", ".join(f"{rate:g}" for rate in rates) or "not called"
 

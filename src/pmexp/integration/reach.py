@@ -36,7 +36,7 @@ _CLASSES = 2
 
 
 @dataclass(frozen=True)
-class Call:
+class DropoutCall:
     """One call of a dropout in training."""
 
     place: str  # qualified name of the module whose forward makes it
@@ -50,7 +50,7 @@ class Reach:
     """What a variant did to a model, and what one forward of it called."""
 
     report: ReplacementReport  # says what became of the whole model
-    calls: tuple[Call, ...]
+    calls: tuple[DropoutCall, ...]
     recomputed_elements: int  # whose dropped values are made again in backward, and not saved
 
     @property
@@ -92,7 +92,7 @@ def _put_in(module: nn.Module, config: RunConfig, variant: VariantConfig) -> Rep
     return apply_variant(module, variant)
 
 
-def _forward(module: nn.Module, config: RunConfig, length: int) -> tuple[tuple[Call, ...], int]:
+def _forward(module: nn.Module, config: RunConfig, length: int) -> tuple[tuple[DropoutCall, ...], int]:
     sample = _sample(config, length)
     with _places(module.train()) as places, _Calls(places) as noted:
         module(**sample)
@@ -135,7 +135,7 @@ class _Calls(TorchFunctionMode):
     def __init__(self, places: list[str]) -> None:
         super().__init__()
         self.places = places
-        self.calls: list[Call] = []
+        self.calls: list[DropoutCall] = []
         self.recomputed = 0
 
     def __torch_function__(
@@ -152,7 +152,7 @@ class _Calls(TorchFunctionMode):
 
     def _note(self, packed: bool, elements: int, p: float, training: bool) -> None:
         if training:
-            self.calls.append(Call(self.places[-1], packed, p, elements))
+            self.calls.append(DropoutCall(self.places[-1], packed, p, elements))
 
 
 def _of_dropout(input: Tensor, p: float = 0.5, training: bool = True, *_: Any, **options: Any) -> Any:

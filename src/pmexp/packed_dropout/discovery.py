@@ -37,7 +37,7 @@ from pmexp.packed_dropout.routes import RecomputingRoute, run_under
 
 
 @dataclass
-class Run:
+class WatchedForward:
     """Holds what one forward in training showed."""
 
     names: dict[int, str]  # names of the modules, by identity
@@ -54,7 +54,7 @@ class Run:
 
 
 class _Now(threading.local):
-    run: Run | None = None
+    run: WatchedForward | None = None
     of: "Discovery | None" = None
 
 
@@ -80,10 +80,10 @@ class Discovery:
             take_routed_class(module)
         except TypeError:
             return
-        vars(module)[WATCH] = Watch(self, name)
+        vars(module)[WATCH] = DropoutWatch(self, name)
         self.watched.add(name)
 
-    def settle(self, run: Run, modules: dict[str, nn.Module], whole: bool) -> None:
+    def settle(self, run: WatchedForward, modules: dict[str, nn.Module], whole: bool) -> None:
         """Ends the watch of the modules that ran, by what the run showed; whole: the model's forward ran."""
         for name in run.ran:
             self.watched.discard(name)
@@ -113,7 +113,7 @@ class Discovery:
     def _why_not_routed(self) -> str:
         return f"where={self.report.where}" if hasattr(self.dropout, "drop") else STAYS_TORCHS_OWN
 
-    def _look_for_attention(self, run: Run, modules: dict[str, nn.Module]) -> None:
+    def _look_for_attention(self, run: WatchedForward, modules: dict[str, nn.Module]) -> None:
         """Says so where attention dropout is configured and was called nowhere."""
         dropped = [name for name in run.called if drops_probabilities(*_parent_and_name(modules, name))]
         places = [*run.dropped, *(draw.place for draw in run.draws)]
@@ -131,7 +131,7 @@ class Discovery:
 
 
 @dataclass
-class Watch:
+class DropoutWatch:
     """Says which discovery a watched module belongs to, and its name there."""
 
     discovery: Discovery
@@ -164,10 +164,12 @@ class Watch:
 
 
 @contextmanager
-def observed(discovery: Discovery, module: nn.Module, prefix: str = "", dry: bool = False) -> Iterator[Run]:
+def observed(
+    discovery: Discovery, module: nn.Module, prefix: str = "", dry: bool = False
+) -> Iterator[WatchedForward]:
     """Opens a context in which every draw of `module`, which is called `prefix` in its model, is noted."""
     names = {id(part): name for name, part in _named_modules(module, prefix)}
-    run = Run(names, set(discovery.report.modules), dry=dry)
+    run = WatchedForward(names, set(discovery.report.modules), dry=dry)
     before = _now.run, _now.of
     _now.run, _now.of = run, discovery
     try:
@@ -180,7 +182,7 @@ def observed(discovery: Discovery, module: nn.Module, prefix: str = "", dry: boo
 @contextmanager
 def other_draws(model: nn.Module, report: ReplacementReport) -> Iterator[list[Draw]]:
     """Opens a context whose list takes what `model` draws by other means than the dropout put into it."""
-    run = Run({id(part): name for name, part in _named_modules(model, "")}, set(report.modules))
+    run = WatchedForward({id(part): name for name, part in _named_modules(model, "")}, set(report.modules))
     with _Draws(run):
         yield run.draws
 
@@ -210,7 +212,7 @@ def drops_probabilities(parent: nn.Module, name: str) -> bool:
 class _MadeWhenNeeded(RecomputingRoute):
     """Routes a module whose functional dropout is not known yet."""
 
-    def __init__(self, watch: Watch, module: nn.Module, run: Run) -> None:
+    def __init__(self, watch: DropoutWatch, module: nn.Module, run: WatchedForward) -> None:
         super().__init__(None, module)
         self.watch, self.run = watch, run
 
@@ -227,7 +229,7 @@ class _Draws(TorchDispatchMode):
 
     only_looks = True  # see cuda_rng.py
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: WatchedForward) -> None:
         super().__init__()
         self.run = run
 
@@ -261,7 +263,7 @@ class _Draws(TorchDispatchMode):
 class _Names(TorchFunctionMode):
     """Knows which function of torch runs: one that is made of several operators says more than they do."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: WatchedForward) -> None:
         super().__init__()
         self.run = run
 
@@ -277,12 +279,12 @@ class _Names(TorchFunctionMode):
             self.run.function = None
 
 
-def _with_names(run: Run, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+def _with_names(run: WatchedForward, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     with _Names(run):
         return function(*args, **kwargs)
 
 
-def _keep_what_was_found(module: nn.Module, run: Run, name: str) -> None:
+def _keep_what_was_found(module: nn.Module, run: WatchedForward, name: str) -> None:
     vars(module).pop(WATCH, None)
     if (child := run.sent_to.get(name)) is not None:
         put_routed_dropout(module, child)

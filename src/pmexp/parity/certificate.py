@@ -16,23 +16,23 @@ SCHEMA = 1  # one more where a key changes its meaning or goes away
 Certificate = dict[str, Any]
 
 
-def certificate(a: Side, b: Side, found: Compared, command: str) -> Certificate:
+def certificate(a: Side, b: Side, compared: Compared, command: str) -> Certificate:
     device = a.training.system.device
     told = {
         "schema": SCHEMA,
-        "verdict": "equal" if found.equal else "different",
-        "sentence": sentence(found),
-        "steps": found.steps,
-        "tensors": found.tensors,
-        "elements": found.elements,
-        "first_difference": _place(found.first),
-        "first_of_kind": {kind: _place(place) for kind, place in found.of_kind.items()},
-        "tensors_differing": found.differing,
-        "only_in": found.only_in,
+        "verdict": "equal" if compared.equal else "different",
+        "sentence": sentence(compared),
+        "steps": compared.steps,
+        "tensors": compared.tensors,
+        "elements": compared.elements,
+        "first_difference": _place(compared.first),
+        "first_of_kind": {kind: _place(place) for kind, place in compared.of_kind.items()},
+        "tensors_differing": compared.differing,
+        "only_in": compared.only_in,
         "rounding_rule": RULE,
         "a": _side(a),
         "b": _side(b),
-        "weights_before": found.weights_before,
+        "weights_before": compared.weights_before,
         "inputs": a.prepared.inputs,
         "command": command,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -41,13 +41,15 @@ def certificate(a: Side, b: Side, found: Compared, command: str) -> Certificate:
     return _finite(masked_values(told))  # type: ignore[no-any-return]
 
 
-def sentence(found: Compared) -> str:
+def sentence(compared: Compared) -> str:
     """The verdict in words."""
-    if found.first is None:
-        said = f"equal, bit for bit, over {found.steps} steps, {found.tensors} tensors"
-        alone = [f"{len(names)} a step are in {side} alone" for side, names in found.only_in.items() if names]
+    if compared.first is None:
+        said = f"equal, bit for bit, over {compared.steps} steps, {compared.tensors} tensors"
+        alone = [
+            f"{len(names)} a step are in {side} alone" for side, names in compared.only_in.items() if names
+        ]
         return "; ".join([said, *alone])
-    first = found.first
+    first = compared.first
     where = f"in step {first.step}" if first.step else "before the first step"
     said = f"different {where}, {first.name}: {first.difference}"
     return f"{said}; {first.rounding}" if first.rounding else said

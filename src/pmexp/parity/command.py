@@ -44,11 +44,11 @@ def _compared(options: ParityOptions, command: str) -> tuple[bool, str, dict[str
     from pmexp.parity.side import Side
 
     a, b = Side("a", options.a), Side("b", options.b)
-    found = compare(a, b, options.steps)
-    explain(a, found)
-    told = certificate(a, b, found, command)
+    compared = compare(a, b, options.steps)
+    explain(a, compared)
+    told = certificate(a, b, compared, command)
     files = {"certificate.json": json.dumps(told, indent=2) + "\n", "certificate.md": page(told)}
-    return found.equal, f"{a.label} and {b.label}: {told['sentence']}", files
+    return compared.equal, f"{a.label} and {b.label}: {told['sentence']}", files
 
 
 def _make(out: Path) -> None:

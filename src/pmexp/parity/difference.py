@@ -16,7 +16,7 @@ class Difference:
     shape: tuple[int, ...]
     elements: int
     differing: int
-    index: tuple[int, ...]  # of the element shown
+    index: tuple[int, ...]  # where the element that is shown stands
     a: float
     b: float
     units: float | None  # in the last place of the coarser dtype; None: not finite, or not of floats
@@ -42,7 +42,7 @@ class Rounding:
     explained: bool | None  # None: not judged
     a_error: float  # the largest distance of an element
     b_error: float
-    allowed: float  # of b_error
+    allowed: float  # the largest b_error that rounding explains
 
     def __str__(self) -> str:
         errors = f"from the float64 result b is {self.b_error:.3g} away, a {self.a_error:.3g}"

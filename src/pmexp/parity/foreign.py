@@ -20,16 +20,16 @@ def imported(key: str, path: str) -> type[nn.Dropout]:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # importing runs somebody's code, which may do anything
         raise UserError(f"{key}={path}: {module_name} cannot be imported ({said_of(error)})") from None
-    found = getattr(module, name, None)
-    if found is None:
+    cls = getattr(module, name, None)
+    if cls is None:
         raise UserError(f"{key}={path}: {module_name} has no {name}; name a class that is there")
-    if not (isinstance(found, type) and issubclass(found, nn.Dropout)):
+    if not (isinstance(cls, type) and issubclass(cls, nn.Dropout)):
         raise UserError(f"{key}={path}: is no subclass of torch.nn.Dropout; allowed is any of these")
     try:
-        found(0.5, False)
+        cls(0.5, False)
     except Exception as error:
         raise UserError(
             f"{key}={path}: {name}(p, inplace) cannot be made ({said_of(error)}); let it take what "
             "nn.Dropout takes"
         ) from None
-    return found
+    return cls

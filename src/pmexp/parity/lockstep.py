@@ -48,24 +48,24 @@ def compare(a: Side, b: Side, steps: int) -> Compared:
     """
     if (most := a.training.total_steps) < steps:
         raise UserError(f"steps: {steps} exceeds the {most} of this training; choose fewer, or more epochs")
-    found = Compared(a.weights_digest())
-    _compare_weights(a, b, found)
-    while found.equal and found.steps < steps:
-        found.steps += 1
-        _step(a, b, found)
-    _refuse_dead(a, found)
-    return found
+    compared = Compared(a.weights_digest())
+    _compare_weights(a, b, compared)
+    while compared.equal and compared.steps < steps:
+        compared.steps += 1
+        _step(a, b, compared)
+    _refuse_dead(a, compared)
+    return compared
 
 
-def _compare_weights(a: Side, b: Side, found: Compared) -> None:
+def _compare_weights(a: Side, b: Side, compared: Compared) -> None:
     theirs = dict(b.module.named_parameters())
     for path, parameter in a.module.named_parameters():
         layer, _, tensor = path.rpartition(".")
         if path in theirs:
-            _see(found, 0, Name("update", layer, tensor), parameter.detach(), theirs[path].detach())
+            _see(compared, 0, Name("update", layer, tensor), parameter.detach(), theirs[path].detach())
 
 
-def _step(a: Side, b: Side, found: Compared) -> None:
+def _step(a: Side, b: Side, compared: Compared) -> None:
     kept: dict[Name, Tensor] = {}
     only_in_b: list[str] = []
 
@@ -74,26 +74,26 @@ def _step(a: Side, b: Side, found: Compared) -> None:
 
     def meet(name: Name, tensor: Tensor) -> None:
         if name in kept:
-            _see(found, found.steps, name, kept.pop(name), tensor)
+            _see(compared, compared.steps, name, kept.pop(name), tensor)
         else:
             only_in_b.append(str(name))
 
     a.take(keep)
-    _refuse_numbers(a, found.steps)
+    _refuse_numbers(a, compared.steps)
     b.take(meet)
-    found.only_in = {"a": list(map(str, kept)), "b": only_in_b}
+    compared.only_in = {"a": list(map(str, kept)), "b": only_in_b}
 
 
-def _see(found: Compared, step: int, name: Name, a: Tensor, b: Tensor) -> None:
-    found.tensors += 1
-    found.elements += a.numel()
+def _see(compared: Compared, step: int, name: Name, a: Tensor, b: Tensor) -> None:
+    compared.tensors += 1
+    compared.elements += a.numel()
     differs = difference(a, b)
     if differs is None:
         return
-    found.differing += 1
+    compared.differing += 1
     place = Place(step, name, differs, a, b.clone())
-    found.first = found.first or place
-    found.of_kind.setdefault(name.kind, place)
+    compared.first = compared.first or place
+    compared.of_kind.setdefault(name.kind, place)
 
 
 def _refuse_numbers(a: Side, step: int) -> None:
@@ -110,19 +110,19 @@ def _refuse_numbers(a: Side, step: int) -> None:
         )
 
 
-def _refuse_dead(a: Side, found: Compared) -> None:
-    if not a.draws and found.steps:
+def _refuse_dead(a: Side, compared: Compared) -> None:
+    if not a.draws and compared.steps:
         raise UserError(
-            f"a={a.options.given}: draws no random number in {found.steps} steps, so no dropout is active; "
-            "give variant.p a rate above 0"
+            f"a={a.options.given}: draws no random number in {compared.steps} steps, so no dropout is "
+            "active; give variant.p a rate above 0"
         )
-    if found.steps and a.weights_digest() == found.weights_before:
+    if compared.steps and a.weights_digest() == compared.weights_before:
         raise UserError(
-            f"a={a.options.given}: no weight has moved in {found.steps} steps; a model that does not learn "
-            "proves nothing, so choose one that does"
+            f"a={a.options.given}: no weight has moved in {compared.steps} steps; a model that does not "
+            "learn proves nothing, so choose one that does"
         )
     if len(a.losses) > 1 and len(set(a.losses)) == 1:
         raise UserError(
-            f"a={a.options.given}: the loss is {a.losses[0]} in each of {found.steps} steps; a model that "
+            f"a={a.options.given}: the loss is {a.losses[0]} in each of {compared.steps} steps; a model that "
             "does not learn proves nothing, so choose one that does"
         )

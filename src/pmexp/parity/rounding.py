@@ -26,13 +26,13 @@ RULE = (
 _TIMES, _OTHER = 2.0, 0.25
 
 
-def explain(a: Side, found: Compared) -> None:
+def explain(a: Side, compared: Compared) -> None:
     """Adds to each difference whether rounding explains it, by RULE. Weights that differ before the first
     step were not computed, and shapes that differ are not rounded: of these nothing is said."""
-    places = [place for place in found.of_kind.values() if place.step and place.a.shape == place.b.shape]
+    places = [place for place in compared.of_kind.values() if place.step and place.a.shape == place.b.shape]
     if not places:
         return
-    exact = exactly(a, found.steps, [place.name for place in places])
+    exact = exactly(a, compared.steps, [place.name for place in places])
     for place in places:
         if place.name in exact and place.a.is_floating_point() and place.b.is_floating_point():
             place.rounding = judge(place.a, place.b, exact[place.name])
@@ -40,8 +40,8 @@ def explain(a: Side, found: Compared) -> None:
 
 def judge(a: Tensor, b: Tensor, exact: Tensor) -> Rounding:
     """By RULE. All three have one shape, exact is float64."""
-    found, other = a.double(), b.double()
-    errors = [(exact - x).abs().max().item() for x in (found, other)]
+    own, other = a.double(), b.double()
+    errors = [(exact - x).abs().max().item() for x in (own, other)]
     largest = exact.abs().max().item()
     half_unit = max(torch.finfo(x.dtype).eps for x in (a, b)) / 2 * largest
     allowed = _TIMES * errors[0] + half_unit

@@ -66,7 +66,7 @@ class Side:
         return state
 
     def weights_digest(self) -> str:
-        """Of the names, dtypes and bytes of all parameters: 16 digits of SHA-256."""
+        """16 digits of SHA-256 over the names, dtypes and bytes of all parameters."""
         digest = hashlib.sha256()
         for name, parameter in sorted(self.module.named_parameters()):
             digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())

@@ -25,7 +25,7 @@ class Name:
     kind: TensorKind
     layer: str  # the module's qualified name; "" is the model
     tensor: str  # a parameter, or "output", with its key or place where there are several
-    call: int = 1  # of the layer in this step
+    call: int = 1  # counts the layer's calls in this step
 
     def __str__(self) -> str:
         layer = self.layer or "the model"

@@ -27,7 +27,7 @@ class Summary:
     protocol: Mapping[str, Any] | None = None  # that it was started under
     tracking: Mapping[str, Any] = field(default_factory=dict)
     journal: JournalDigest | None = None  # None where an earlier version or a rank other than 0 wrote it
-    weights_sha256: str = ""  # of the weights after the last step; empty where none was recorded
+    weights_sha256: str = ""  # digest after the last step; empty where none was recorded
     chance: Mapping[str, float] = field(default_factory=dict)  # score -> what a constant answer reaches
 
 

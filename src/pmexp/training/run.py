@@ -164,8 +164,14 @@ def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepa
     system.prepare(model.module)
     training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
     training.replacement = replacement
-    torch.manual_seed(ranks.seed(config.seed))  # dropout starts here, whatever building the model drew
+    # Dropout starts here, whatever building the model drew.
+    torch.manual_seed(ranks.seed(_mask_seed(config.seed, config.variant.mask_stream)))
     return Prepared(training, model, dataset, ood, replacement)
+
+
+def _mask_seed(seed: int, stream: int | None) -> int:
+    """The seed of dropout's random numbers: the run's own, or the hash of it with the stream asked for."""
+    return seed if stream is None else int(np.random.SeedSequence((seed, stream)).generate_state(2)[1])
 
 
 def _instruments(config: RunConfig, training: Training, memory: TensorMemory) -> Instruments:

@@ -18,7 +18,7 @@ RATE = 0.1
 
 
 @dataclass(frozen=True)
-class Call:
+class AttentionCall:
     """One call's tensors, of one dtype: (batch, heads, rows, head size), and the output's gradient."""
 
     layer: str  # in words
@@ -53,10 +53,10 @@ class Call:
         inputs = (self.query, self.key, self.value)
         return [output.detach(), *torch.autograd.grad(output, inputs, self.grad)]
 
-    def without_dropout(self) -> "Call":
+    def without_dropout(self) -> "AttentionCall":
         return replace(self, dropout=0.0)
 
-    def wide(self) -> "Call":
+    def wide(self) -> "AttentionCall":
         """Returns the same call in float32, without dropout."""
         query, key, value = (_leaf(tensor.float()) for tensor in (self.query, self.key, self.value))
         mask = self.mask
@@ -118,9 +118,9 @@ def longformer(
     return eager, SlidingAttention(eager), given
 
 
-def calls(device: torch.device, tiny: bool) -> dict[str, Callable[[], Call]]:
+def calls(device: torch.device, tiny: bool) -> dict[str, Callable[[], AttentionCall]]:
     """What makes each call, by a name. One is made when it is needed: together they would fill the device."""
-    makers: dict[str, Callable[[], Call]] = {}
+    makers: dict[str, Callable[[], AttentionCall]] = {}
     for dtype in (torch.bfloat16, torch.float16):
         for size in longformer_sizes(tiny):
             for rate in (RATE, 0.0):
@@ -135,7 +135,7 @@ def calls(device: torch.device, tiny: bool) -> dict[str, Callable[[], Call]]:
 
 def _of_blocks(
     size: LongformerSize, device: torch.device, tiny: bool, dtype: torch.dtype, rate: float
-) -> Call:
+) -> AttentionCall:
     """The call of all blocks of one layer, with the tensors and masks that the layer makes."""
     _, sliding, given = longformer(size, device, tiny, rate)
     with _FirstCall() as seen, torch.no_grad(), torch.autocast(device.type, dtype):
@@ -143,7 +143,7 @@ def _of_blocks(
     query, key, value = (_leaf(tensor.to(dtype)) for tensor in seen.tensors[:3])
     mask = seen.tensors[3].to(dtype)
     layer = f"Longformer, {size.batch} x {size.tokens:,} tokens"
-    return Call(layer, query, key, value, torch.randn_like(query), mask, "window and padding", rate)
+    return AttentionCall(layer, query, key, value, torch.randn_like(query), mask, "window and padding", rate)
 
 
 class _FirstCall(TorchFunctionMode):
@@ -161,7 +161,9 @@ class _FirstCall(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _of_bert(device: torch.device, tiny: bool, dtype: torch.dtype, masked: bool, rate: float) -> Call:
+def _of_bert(
+    device: torch.device, tiny: bool, dtype: torch.dtype, masked: bool, rate: float
+) -> AttentionCall:
     """A layer of BERT-Large's: heads are a view of (batch, tokens, hidden), as in transformers."""
     batch, tokens, heads, width = (2, 16, 2, 16) if tiny else (8, 512, 16, 64)
     torch.manual_seed(0)
@@ -171,7 +173,9 @@ def _of_bert(device: torch.device, tiny: bool, dtype: torch.dtype, masked: bool,
     seen = torch.arange(tokens, device=device) < ends[:, None]
     mask = seen[:, None, None].expand(-1, -1, tokens, -1).contiguous() if masked else None
     words = "padding" if masked else "none"
-    return Call(f"BERT-Large, {batch} x {tokens:,} tokens", query, key, value, parts[3], mask, words, rate)
+    return AttentionCall(
+        f"BERT-Large, {batch} x {tokens:,} tokens", query, key, value, parts[3], mask, words, rate
+    )
 
 
 def _leaf(tensor: Tensor) -> Tensor:

@@ -13,7 +13,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pmexp.bench.gpu.attention_calls import RATE, Call, LongformerSize, calls, longformer, longformer_sizes
+from pmexp.bench.gpu.attention_calls import (
+    RATE,
+    AttentionCall,
+    LongformerSize,
+    calls,
+    longformer,
+    longformer_sizes,
+)
 from pmexp.bench.gpu.bench import Bench, Cell
 from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.gpu.turns import Turns, in_turn
@@ -68,7 +75,7 @@ def device_kernels(bench: Bench, budget: Budget) -> None:
         bench.row("attention_device_kernels", **_cells(call), device_kernels=names or "none were seen")
 
 
-def _in_time(bench: Bench, budget: Budget, what: str) -> Iterator[tuple[str, Callable[[], Call]]]:
+def _in_time(bench: Bench, budget: Budget, what: str) -> Iterator[tuple[str, Callable[[], AttentionCall]]]:
     """Yields the calls as long as there is time, and names the others as left out."""
     for name, make in calls(bench.device, bench.tiny).items():
         if budget.left > 0:
@@ -77,7 +84,7 @@ def _in_time(bench: Bench, budget: Budget, what: str) -> Iterator[tuple[str, Cal
             bench.left_out(f"{what} {name}: no time was left")
 
 
-def _measure_chosen(bench: Bench, budget: Budget, call: Call) -> None:
+def _measure_chosen(bench: Bench, budget: Budget, call: AttentionCall) -> None:
     attention = nn.Module()
     with flash_first(attention):
         chosen = _operator_of(call.attend)
@@ -89,7 +96,7 @@ def _measure_chosen(bench: Bench, budget: Budget, call: Call) -> None:
         bench.row("attention_kernels", **_cells(call), **cells, peak_above_inputs_MiB=turn.above_MiB)
 
 
-def _measure_others(bench: Bench, budget: Budget, call: Call) -> None:
+def _measure_others(bench: Bench, budget: Budget, call: AttentionCall) -> None:
     with flash_first(nn.Module()):
         chosen = _operator_of(call.attend)
     kernels = [chosen, *(kernel for kernel in WORDS if kernel != chosen and _takes(kernel, call))]
@@ -97,7 +104,9 @@ def _measure_others(bench: Bench, budget: Budget, call: Call) -> None:
         bench.row("other_attention_kernels", **_cells(call), kernel=name, **turn.cells())
 
 
-def _measured(bench: Bench, budget: Budget, call: Call, kernels: list[SDPBackend]) -> dict[str, Turns]:
+def _measured(
+    bench: Bench, budget: Budget, call: AttentionCall, kernels: list[SDPBackend]
+) -> dict[str, Turns]:
     """Times forward and backward by the name of the kernel, once they were checked."""
     _check_numbers(bench, call, kernels)
     if call.dropout:
@@ -106,7 +115,7 @@ def _measured(bench: Bench, budget: Budget, call: Call, kernels: list[SDPBackend
     return in_turn(bench, runs, budget, _ROUNDS, _REPEATS)
 
 
-def _cells(call: Call) -> dict[str, Cell]:
+def _cells(call: AttentionCall) -> dict[str, Cell]:
     query, key = ("x".join(map(str, tensor.shape)) for tensor in (call.query, call.key))
     shapes: dict[str, Cell] = {
         "layer": call.layer,
@@ -117,12 +126,12 @@ def _cells(call: Call) -> dict[str, Cell]:
     return shapes | {"mask": call.mask_words, "dropout": call.dropout}
 
 
-def _both(call: Call, kernel: SDPBackend) -> list[Tensor]:
+def _both(call: AttentionCall, kernel: SDPBackend) -> list[Tensor]:
     with sdpa_kernel([kernel]):
         return call.both()
 
 
-def _takes(kernel: SDPBackend, call: Call) -> bool:
+def _takes(kernel: SDPBackend, call: AttentionCall) -> bool:
     """Whether the kernel takes the call, forward and backward; torch says no by an error and warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -135,7 +144,7 @@ def _takes(kernel: SDPBackend, call: Call) -> bool:
     return True
 
 
-def _check_numbers(bench: Bench, call: Call, kernels: list[SDPBackend]) -> None:
+def _check_numbers(bench: Bench, call: AttentionCall, kernels: list[SDPBackend]) -> None:
     """Compares output and gradients, without dropout, with the math kernel in float32."""
     plain, allowed = call.without_dropout(), _FARTHEST[call.dtype]
     with sdpa_kernel([SDPBackend.MATH]):
@@ -151,7 +160,7 @@ def _check_numbers(bench: Bench, call: Call, kernels: list[SDPBackend]) -> None:
     bench.check(what, held, f"{detail}; of {allowed:.3g}")
 
 
-def _check_dropout(bench: Bench, call: Call, kernels: list[SDPBackend]) -> None:
+def _check_dropout(bench: Bench, call: AttentionCall, kernels: list[SDPBackend]) -> None:
     """Checks that dropped rows sum to 1 on average, and not each."""
     held, details = True, []
     for kernel in kernels:

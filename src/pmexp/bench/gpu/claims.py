@@ -13,7 +13,7 @@ _STOCK = ("baseline", "no dropout")
 
 
 @dataclass(frozen=True)
-class Bound:
+class ClaimBound:
     """A claim that figures lie on one side of a bound. Each is an estimate with an interval."""
 
     claim: str
@@ -44,17 +44,17 @@ def _of_ours(graph: bool) -> Callable[[dict[str, Any]], bool]:
 
 
 _BOUNDS = (
-    Bound(
+    ClaimBound(
         "packed dropout is at least 1.1 times as fast as nn.Dropout, both ways in bf16 at 2^26 elements",
         "bandwidth", "bandwidth", "times_nn_dropout", "low", "high", 1.1, _is_packed, lambda row: "bf16",
     ),
-    Bound(
+    ClaimBound(
         "and moves at least 85 % of a device copy's bytes a second",
         "bandwidth", "bandwidth", "share_of_copy", "share_low", "share_high", 0.85, _is_packed,
         lambda row: "bf16",
     ),
     *(
-        Bound(
+        ClaimBound(
             f"{what} is slower than stock by more than 2 %{how}",
             stage, "steps", estimate, "low", "high", _SLOWEST, _of_ours(graph), name,
         )
@@ -111,7 +111,7 @@ def _mask_bytes(stages: dict[str, Any]) -> dict[str, str]:
     return _row(claim, CONFIRMED if ratio >= 7.5 else REFUTED, f"{ratio:.2f} times")
 
 
-def _bounded(bound: Bound, rows: Rows) -> dict[str, str]:
+def _bounded(bound: ClaimBound, rows: Rows) -> dict[str, str]:
     """Judges a bound: confirmed where all intervals lie above it, refuted where one lies below.
 
     A figure of so few rounds that it has no interval settles nothing."""

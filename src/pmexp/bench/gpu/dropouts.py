@@ -19,7 +19,7 @@ PACKED, TORCH_MASKS, SEEDED, NATIVE = "packed", "packed, rng=torch", "seeded", "
 
 
 @dataclass(frozen=True)
-class Dropout:
+class TimedDropout:
     """A contender. Forward and backward each read and write every element, and write or read its mask."""
 
     contender: Contender
@@ -35,17 +35,17 @@ class Dropout:
         return x.numel() * (2 * x.element_size() + self.mask_bytes)
 
 
-def dropouts() -> list[Dropout]:
+def dropouts() -> list[TimedDropout]:
     """Returns the contenders, the baseline first."""
     known = {contender.name: contender for contender in contenders(P)}
     packed = known["pm-drop-1bit"]
     as_torch = replace(packed, name=TORCH_MASKS, drop=partial(packed_dropout, p=P, rng="torch"))
     return [
-        Dropout(known[BASELINE], 1.0),
-        Dropout(replace(known["byte-mask"], name=NATIVE), 1.0),
-        Dropout(replace(packed, name=PACKED), 1 / 8),
-        Dropout(as_torch, 1 / 8),
-        Dropout(replace(known["seed-only"], name=SEEDED), 0.0),
+        TimedDropout(known[BASELINE], 1.0),
+        TimedDropout(replace(known["byte-mask"], name=NATIVE), 1.0),
+        TimedDropout(replace(packed, name=PACKED), 1 / 8),
+        TimedDropout(as_torch, 1 / 8),
+        TimedDropout(replace(known["seed-only"], name=SEEDED), 0.0),
     ]
 
 
@@ -57,8 +57,8 @@ def tensors(numel: int, dtype: torch.dtype, device: torch.device) -> tuple[Tenso
 
 
 def checked(
-    bench: Bench, x: Tensor, grad: Tensor, dtype: str, among: Sequence[Dropout] | None = None
-) -> list[Dropout]:
+    bench: Bench, x: Tensor, grad: Tensor, dtype: str, among: Sequence[TimedDropout] | None = None
+) -> list[TimedDropout]:
     """The dropouts that are right on `x` and `grad`; the others are named, and have no figure."""
     right = []
     for dropout in among or dropouts():

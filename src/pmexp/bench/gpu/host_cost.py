@@ -10,14 +10,14 @@ from torch import Tensor
 from pmexp.bench.contenders import BACKWARD, BASELINE, BOTH, FORWARD
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.device_time import ratio_cells, rounds, wall_seconds
-from pmexp.bench.gpu.dropouts import Dropout, checked, tensors
+from pmexp.bench.gpu.dropouts import TimedDropout, checked, tensors
 
 _CHAIN, _ELEMENTS = 50, 64  # dropouts one behind the other, and the elements of each
 
 Seconds = dict[tuple[str, str], list[float]]  # one a round, by contender and phase
 
 
-def measure_host_cost(bench: Bench, most_rounds: int, among: Sequence[Dropout] | None = None) -> None:
+def measure_host_cost(bench: Bench, most_rounds: int, among: Sequence[TimedDropout] | None = None) -> None:
     """A chain of small dropouts, as the host calls them in a model: in backward, by one call of autograd.
 
     among: those to measure, the baseline first; else all of dropouts()."""
@@ -44,7 +44,7 @@ def measure_host_cost(bench: Bench, most_rounds: int, among: Sequence[Dropout] |
     )
 
 
-def _host_turn(dropout: Dropout, x: Tensor, grad: Tensor, seconds: Seconds) -> None:
+def _host_turn(dropout: TimedDropout, x: Tensor, grad: Tensor, seconds: Seconds) -> None:
     chains: list[Tensor] = []
 
     def forward() -> None:

@@ -33,7 +33,7 @@ def check_packages(part: str) -> None:
         )
 
 
-class Zero(Engine):
+class ZeroEngine(Engine):
     stage: int
 
     def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
@@ -87,11 +87,11 @@ class Zero(Engine):
         }
 
 
-class Zero1(Zero):
+class Zero1(ZeroEngine):
     stage = 1
 
 
-class Zero2(Zero):
+class Zero2(ZeroEngine):
     stage = 2
 
 

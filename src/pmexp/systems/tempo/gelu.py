@@ -28,8 +28,8 @@ _FORMS: dict[type[nn.Module], Form] = {
 
 _DTYPES_OF_KERNELS = (torch.float32, torch.float16, torch.bfloat16)
 
-# Backward goes by stretches of so many elements, a multiple of 8: six float32 temporaries of a stretch, not
-# of the whole, fit a CPU thread's cache, and on other devices the memory to spare.
+# Backward goes by stretches of so many elements, a multiple of 8: six float32 temporaries of a stretch fit
+# a CPU thread's cache, those of the whole do not; on other devices they fit the memory to spare.
 _STRETCH_OF_A_THREAD = 1 << 16
 _STRETCH_OF_A_DEVICE = 1 << 22
 

@@ -71,7 +71,7 @@ def derivative(x: Tensor, form: Form) -> Tensor:
     return cdf + x * cdf * torch.sigmoid(-inner) * 2.0 * _ROOT * (1.0 + 3.0 * _CUBIC * x * x)
 
 
-class Table(NamedTuple):
+class DerivativeTable(NamedTuple):
     """Holds D(v) = intercept + slope * v of each cell."""
 
     minimum: float
@@ -100,7 +100,7 @@ def input_of(y: Tensor, rising: Tensor, form: Form) -> Tensor:
 
 
 @cache
-def table(form: Form, device: torch.device, dtype: torch.dtype) -> Table:
+def table(form: Form, device: torch.device, dtype: torch.dtype) -> DerivativeTable:
     """Returns the table, made once for each form, device and dtype: 64 KB in float32."""
     minimum = gelu(torch.tensor(ARGMIN[form], dtype=torch.float64), form).item()
     q0 = math.sqrt(-minimum)
@@ -115,7 +115,7 @@ def table(form: Form, device: torch.device, dtype: torch.dtype) -> Table:
     intercept = d[:-1] - slope * v[:-1]
     first = v[0].item()
     lines = (intercept.to(device, dtype), slope.to(device, dtype))
-    return Table(minimum, q0, first, CELLS / (_LAST - first), *lines)
+    return DerivativeTable(minimum, q0, first, CELLS / (_LAST - first), *lines)
 
 
 def derivative_from_output(y: Tensor, falling: Tensor, form: Form) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pmexp.bench.contenders import BACKWARD, BASELINE, BOTH, FORWARD
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.device_time import DeviceTimer, ratio_cells, rounds
-from pmexp.bench.gpu.dropouts import DTYPES, Dropout, checked, tensors
+from pmexp.bench.gpu.dropouts import DTYPES, TimedDropout, checked, tensors
 from pmexp.bench.gpu.host_cost import measure_host_cost
 from pmexp.bench.gpu.kernels import measure_kernels, measure_shapes
 from pmexp.packed_dropout import torch_rng_record
@@ -83,7 +83,7 @@ def _bandwidth(bench: Bench, timer: DeviceTimer, dtype: str, numel: int, most_ro
 
 
 def _turn(
-    timer: DeviceTimer, dropout: Dropout, x: Tensor, grad: Tensor, repeats: int, seconds: Seconds
+    timer: DeviceTimer, dropout: TimedDropout, x: Tensor, grad: Tensor, repeats: int, seconds: Seconds
 ) -> None:
     """Adds one timing of each phase. An untimed call before leaves caches and allocator as this one does."""
     drop = dropout.contender.drop
@@ -112,7 +112,7 @@ def _copy_turn(timer: DeviceTimer, source: Tensor, target: Tensor, repeats: int,
     seconds[_COPY, BOTH].append(timer.time(lambda: target.copy_(source), repeats).seconds)
 
 
-def _row(bench: Bench, dropout: Dropout, dtype: str, x: Tensor, seconds: Seconds) -> None:
+def _row(bench: Bench, dropout: TimedDropout, dtype: str, x: Tensor, seconds: Seconds) -> None:
     medians = {phase: statistics.median(seconds[dropout.name, phase]) for phase in _PHASES}
     moved = {FORWARD: dropout.moved(x), BACKWARD: dropout.moved(x), BOTH: 2 * dropout.moved(x)}
     both = seconds[dropout.name, BOTH]

@@ -35,7 +35,7 @@ _WARM_UP = 3
 
 
 @dataclass(frozen=True)
-class Case:
+class LaunchCase:
     """One model at one batch, its variants' steps launched one kernel at a time or as CUDA graphs."""
 
     precision: str
@@ -50,17 +50,17 @@ class Case:
         return f"{self.size.name}, batch {self.batch}, {self.precision}{graphs}"
 
 
-def _cases() -> list[Case]:
+def _cases() -> list[LaunchCase]:
     """What is used most comes first: bf16 before fp32, and the batch of 32."""
     contenders = []
     for precision in ("bf16", "fp32"):
         contenders += [
-            Case(precision, TINYBERT, 32, False, 2, 9),
-            Case(precision, _BASE, 32, False, 1, 13),
-            Case(precision, TINYBERT, 32, True, 10, 7),
-            Case(precision, _BASE, 32, True, 2, 12),
-            Case(precision, TINYBERT, 8, False, 2, 8),
-            Case(precision, TINYBERT, 8, True, 10, 6),
+            LaunchCase(precision, TINYBERT, 32, False, 2, 9),
+            LaunchCase(precision, _BASE, 32, False, 1, 13),
+            LaunchCase(precision, TINYBERT, 32, True, 10, 7),
+            LaunchCase(precision, _BASE, 32, True, 2, 12),
+            LaunchCase(precision, TINYBERT, 8, False, 2, 8),
+            LaunchCase(precision, TINYBERT, 8, True, 10, 6),
         ]
     return contenders
 
@@ -68,12 +68,12 @@ def _cases() -> list[Case]:
 def measure(bench: Bench) -> None:
     cases = _cases()
     if bench.tiny:
-        cases = [Case(p, SMALLEST, 2, graph, 1, 1) for p in ("bf16", "fp32") for graph in (False, True)]
+        cases = [LaunchCase(p, SMALLEST, 2, graph, 1, 1) for p in ("bf16", "fp32") for graph in (False, True)]
     pieces = {str(case): partial(_measure_case, left=cases[place:]) for place, case in enumerate(cases)}
     bench.in_order({**pieces, f"launches, {cases[0]}": partial(_launches, case=cases[0])})
 
 
-def _measure_case(bench: Bench, left: Sequence[Case]) -> None:
+def _measure_case(bench: Bench, left: Sequence[LaunchCase]) -> None:
     """The first of the cases that are left to do, in its share of the time that is left."""
     case = left[0]
     budget = Budget(bench.budget.left * case.share / sum(later.share for later in left))
@@ -83,7 +83,7 @@ def _measure_case(bench: Bench, left: Sequence[Case]) -> None:
         free_memory()
 
 
-def _measure_eager(bench: Bench, budget: Budget, case: Case) -> None:
+def _measure_eager(bench: Bench, budget: Budget, case: LaunchCase) -> None:
     every = (*_VARIANTS, TORCH_MASKS)  # the last one to compare nn.Dropout's losses with
     workload = Workload(case.size, _ATTENTION, case.precision, bench.device, every)
     for name in every:
@@ -95,7 +95,7 @@ def _measure_eager(bench: Bench, budget: Budget, case: Case) -> None:
     measure_steps(bench, budget, case, takers, _ROUNDS)
 
 
-def _measure_replays(bench: Bench, budget: Budget, case: Case) -> None:
+def _measure_replays(bench: Bench, budget: Budget, case: LaunchCase) -> None:
     if bench.device.type != "cuda":
         bench.left_out(f"{case}: needs CUDA")
         return
@@ -112,7 +112,9 @@ def _measure_replays(bench: Bench, budget: Budget, case: Case) -> None:
     measure_steps(bench, budget, case, replays, _MOST_REPLAYS)
 
 
-def measure_steps(bench: Bench, budget: Budget, case: Case, takers: Mapping[str, Step], most: int) -> None:
+def measure_steps(
+    bench: Bench, budget: Budget, case: LaunchCase, takers: Mapping[str, Step], most: int
+) -> None:
     """Writes rows of the variants that `takers` take steps of.
 
     One is of the device alone; then wall times in turn, in as many rounds at least as an interval needs."""
@@ -133,7 +135,7 @@ def measure_steps(bench: Bench, budget: Budget, case: Case, takers: Mapping[str,
 
 
 def _row(
-    bench: Bench, case: Case, name: str, on_device: Timed, timed: list[Timed], baseline: list[Timed]
+    bench: Bench, case: LaunchCase, name: str, on_device: Timed, timed: list[Timed], baseline: list[Timed]
 ) -> None:
     wall = [one.seconds for one in timed]
     bench.row(
@@ -151,7 +153,7 @@ def _row(
     )
 
 
-def _launches(bench: Bench, case: Case) -> None:
+def _launches(bench: Bench, case: LaunchCase) -> None:
     """What torch.profiler sees of one step of each variant."""
     workload, batch = Workload(case.size, _ATTENTION, case.precision, bench.device, _PROFILED), case.batch
     on_cuda = bench.device.type == "cuda"

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from pmexp.bench.contenders import BASELINE
 from pmexp.bench.gpu.bench import Bench
-from pmexp.bench.gpu.dropouts import DTYPES, PACKED, Dropout, dropouts
+from pmexp.bench.gpu.dropouts import DTYPES, PACKED, TimedDropout, dropouts
 from pmexp.bench.gpu.equality import check_all, gradient_of, leaf, random, rng_state
 from pmexp.bench.gpu.host_cost import measure_host_cost
 from pmexp.bench.gpu.same_losses import Start, Step, difference
-from pmexp.bench.gpu.stages.launch_bound import SMALLEST, TINYBERT, Case, measure_steps
+from pmexp.bench.gpu.stages.launch_bound import SMALLEST, TINYBERT, LaunchCase, measure_steps
 from pmexp.bench.gpu.workload import BASELINE as STOCK
 from pmexp.bench.gpu.workload import Workload
 from pmexp.packed_dropout import backend, cuda_backend, native, packed_dropout
@@ -101,7 +101,7 @@ def launches_by_python() -> Iterator[list[str]]:
 def _host_cost(bench: Bench) -> None:
     known = {dropout.name: dropout for dropout in dropouts()}
 
-    def packed(name: str, within: Any) -> Dropout:
+    def packed(name: str, within: Any) -> TimedDropout:
         contender = replace(known[PACKED].contender, name=name)
         return replace(known[PACKED], contender=contender, within=within)
 
@@ -111,7 +111,7 @@ def _host_cost(bench: Bench) -> None:
 
 def _steps(bench: Bench) -> None:
     size, batch = (SMALLEST, 2) if bench.tiny else (TINYBERT, 32)
-    case = Case("bf16", size, batch, False, 2, 1)
+    case = LaunchCase("bf16", size, batch, False, 2, 1)
     workload = Workload(size, "eager", case.precision, bench.device, (STOCK, _VARIANT))
     takers: dict[str, Step] = {
         STOCK: partial(workload.step, STOCK, batch),

@@ -1,0 +1,227 @@
+"""One dialect: every command has --help with all its keys, takes key=value and --key value, and names the nearest."""
+
+import ast
+import importlib
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+
+import pytest
+
+from pmexp import data, train
+from pmexp.bench import command as bench
+from pmexp.bench.gpu import command as bench_gpu
+from pmexp.bench.options import COMMANDS as BENCH
+from pmexp.command.flags import COMMAND as TRAIN
+from pmexp.command.meanings import annotated, meaning
+from pmexp.command.schema import keys, type_at
+from pmexp.command_line import Command, Key, nearest
+from pmexp.errors import (
+    ContenderFailed,
+    Interrupted,
+    Preempted,
+    RankFailed,
+    SweepFailed,
+    UserError,
+)
+from pmexp.fit import command as fit
+from pmexp.integration import command as integration
+from pmexp.parity import command as parity
+from pmexp.runs import command as runs
+from pmexp.tracking import ui
+from pmexp_analysis import benchmark, report
+from pmexp_analysis.pages import readme
+
+ROOT = Path(__file__).parents[2]
+Main = Callable[[list[str]], int]
+
+
+def train_main(arguments: list[str]) -> int:
+    before, sys.argv = sys.argv, ["train", *arguments]
+    try:
+        return train.main()
+    finally:
+        sys.argv = before
+
+
+def kernel_code_main(arguments: list[str]) -> int:
+    pytest.importorskip("triton", reason="the command reads kernels of Triton")
+    module = importlib.import_module("pmexp.bench.kernel_code")
+    code: int = module.main(arguments)
+    return code
+
+
+KERNEL_CODE = Command("pmexp.bench.kernel_code", "", (Key("out", ""),))
+COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed before the keys, and the keys
+    "pmexp.train": (train_main, (), TRAIN),
+    "pmexp.data": (data.main, (), data.command()),
+    "pmexp.fit": (fit.main, (), fit.COMMAND),
+    **{f"pmexp.bench level={name}": (bench.main, (f"level={name}",), one) for name, one in BENCH.items()},
+    "pmexp.bench.gpu": (bench_gpu.main, (), bench_gpu.COMMAND),
+    "pmexp.bench.kernel_code": (kernel_code_main, (), KERNEL_CODE),
+    "pmexp.integration": (integration.main, (), integration.COMMAND),
+    "pmexp.parity": (parity.main, (), parity.COMMAND),
+    "pmexp.runs": (runs.main, (), runs.LIST),
+    "pmexp.runs retry": (runs.main, ("retry",), runs.RETRY),
+    "pmexp.runs repair": (runs.main, ("repair",), runs.REPAIR),
+    "pmexp.tracking.ui": (ui.main, (), ui.COMMAND),
+    "pmexp_analysis": (report.main, (), report.COMMAND),
+    "pmexp_analysis.benchmark": (benchmark.main, (), benchmark.COMMAND),
+    "pmexp_analysis.pages.readme": (readme.main, (), readme.COMMAND),
+}
+WITHOUT_KEYS = {"pmexp.packed_dropout"}
+STARTED_BY_OTHERS = {  # with arguments in an order of their own, by the process that needs them
+    "pmexp.training.rank", "pmexp.bench.gpu.stage_process", "pmexp.bench.gpu.compile_share",
+}  # fmt: skip
+every_command = pytest.mark.parametrize("name", COMMANDS)
+
+
+def entry_points() -> Iterator[str]:
+    for root in ("src", "launchers", "analysis"):
+        for file in (ROOT / root).rglob("*.py"):
+            parts = file.relative_to(ROOT / root).with_suffix("").parts
+            if file.name == "__main__.py":
+                yield ".".join(parts[:-1])
+            elif any(
+                ast.unparse(node).startswith("if __name__ ==") for node in ast.parse(file.read_text()).body
+            ):
+                yield ".".join(parts)
+
+
+def test_every_entry_point_speaks_it() -> None:
+    spoken = {name.partition(" ")[0] for name in COMMANDS}
+    assert set(entry_points()) == spoken | WITHOUT_KEYS | STARTED_BY_OTHERS
+
+
+@every_command
+def test_help_names_every_key_with_its_default(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main, before, command = COMMANDS[name]
+    assert main([*before, "--help"]) == 0
+    printed, errors = capsys.readouterr()
+    assert not errors
+    for key in command.keys:
+        rows = [line.split() for line in printed.splitlines()]
+        if name == "pmexp.train":
+            assert f"{key.name}: {key.default}" in printed
+        else:
+            assert any(row[:2] == [key.name, key.default.split(" ")[0] or "-"] for row in rows), key.name
+
+
+@every_command
+def test_an_unknown_key_is_one_line_that_names_the_nearest(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main, before, command = COMMANDS[name]
+    meant = command.keys[-1].name
+    misspelt = "sede" if name == "pmexp.train" else meant[:-1] + "zz"
+    meant = "seed" if name == "pmexp.train" else meant
+    assert main([*before, f"{misspelt}=1"]) == 2
+    printed, error = capsys.readouterr()
+    assert printed == "" and error.count("\n") == 1
+    assert error.startswith("error: ") and f"{misspelt} is not a key; did you mean {meant}? " in error
+    assert "allowed are " in error or "--help lists the keys" in error
+
+
+@every_command
+def test_a_flag_is_the_key(name: str) -> None:
+    _, _, command = COMMANDS[name]
+    for key in command.keys:
+        value = (key.allowed or ("7",))[0]
+        flag = f"--{key.name.replace('_', '-')}"
+        rest = [f"{one.name}={one.allowed[0]}" for one in command.keys if one.allowed and one is not key]
+        as_key = command.read([*rest, f"{key.name}={value}"])
+        assert as_key[key.name] == value
+        spellings = [[flag, value], [f"{flag}={value}"]]
+        spellings = [[flag], [f"{flag}=true"]] if key.allowed == ("true", "false") else spellings
+        spellings += [[value]] if command.word == key.name else []
+        for spelling in spellings:
+            given = command.read([*rest, *spelling])
+            assert (given.values, given.set, given.others) == (as_key.values, as_key.set, as_key.others)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runs_dir="], "runs_dir=: has no value; write runs_dir=VALUE or leave it out"),
+        (["--runs-dir"], "--runs-dir: has no value; write runs_dir=VALUE or leave it out"),
+        (["--runs-dir", "--json"], "--runs-dir: has no value"),
+        (["--rnus-dir", "x"], "--rnus-dir: rnus_dir is not a key; did you mean runs_dir? allowed are name, "),
+        (["runs_dir=a", "--runs-dir", "b"], "--runs-dir: the same key is given as runs_dir=a; leave one"),
+        (["demo", "other"], "other: other is not a key"),
+        (["demo", "seed"], "seed: has no value; write seed=VALUE"),
+        (["json=maybe"], "json: 'maybe' is unknown; allowed are true, false"),
+        (["-x"], "-x: -x is not a key"),
+        (["=3"], "=3:  is not a key"),
+        (["-=3"], "-=3: - is not a key"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        runs.LIST.read(arguments)
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (None, 0, ""),
+        (UserError("x: is no y"), 2, "error: x: is no y\n"),
+        (SweepFailed("2 of 3 runs failed"), 1, "2 of 3 runs failed\n"),
+        (RankFailed("rank 1 failed"), 1, "rank 1 failed\n"),
+        (ContenderFailed("it is no dropout"), 1, "error: it is no dropout\n"),
+        (Interrupted(), 130, "go on\n"),
+        (Preempted("at step 3"), 130, "interrupted: at step 3\n"),
+        (KeyboardInterrupt(), 130, "go on\n"),
+    ],
+)
+def test_each_end_has_its_code(
+    raised: BaseException | None, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(_: object) -> None:
+        if raised is not None:
+            raise raised
+
+    assert runs.LIST.run([], work, interrupted="go on") == code
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 0), (["--help"], 0), (["bits=1"], 2)])
+def test_the_method_says_what_serves_it(
+    arguments: list[str], code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is run without pmexp's other packages, so that it has no keys and reads its arguments itself."""
+    monkeypatch.setattr(sys, "argv", ["packed_dropout", *arguments])
+    ended = 0
+    try:
+        runpy.run_module("pmexp.packed_dropout", run_name="__main__")
+    except SystemExit as end:
+        ended = int(str(end.code))
+    printed, error = capsys.readouterr()
+    assert ended == code and printed.count("\n") + error.count("\n") >= 1
+    if code:
+        assert printed == "" and error == "error: bits=1: pmexp.packed_dropout takes no keys; leave it out\n"
+
+
+def test_every_key_of_a_run_has_a_meaning() -> None:
+    assert [
+        key
+        for key in keys()
+        if not key.startswith("hydra.") and not is_dataclass(type_at(key)) and not meaning(key)
+    ] == []
+
+
+def test_meanings_stand_behind_their_keys() -> None:
+    text = "seed: 0\ntrain:\n  lr: null\n  schedule: linear\n  - 3\nlr: 3\n"
+    assert annotated(text) == (
+        f"seed: 0  # {meaning('seed')}\ntrain:\n  lr: null  # peak learning rate; null: the model's\n"
+        f"  schedule: linear  # {meaning('train.schedule')}\n  - 3\nlr: 3\n"
+    )
+    assert meaning("train.schedule").endswith("allowed are linear, cosine, constant")
+
+
+def test_the_nearest_key_is_found_for_any_text() -> None:
+    assert nearest("", ["a"]) == "a" and nearest("--", ["a"]) == "a"
+    assert nearest("train.learning_rate", ["train.lr", "model.lr"]) == "train.lr"

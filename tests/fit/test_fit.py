@@ -1,0 +1,197 @@
+"""`python -m pmexp.fit`: the search, both methods, and what is written."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from small_runs import TINY_BERT, TINY_VIT
+
+from pmexp.command.compose import compose
+from pmexp.datasets.listops_trees import VOCABULARY
+from pmexp.fit import measure
+from pmexp.fit.command import main
+from pmexp.fit.search import Probe, batches, lengths, search
+from pmexp.fit.simulate import simulate
+from pmexp.fit.skeleton import batch_shapes, skeleton
+from pmexp.systems import system
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+NO_DATA = [*TINY_BERT, "dataset.path=/nowhere", "train.batch_size=8"]
+
+
+@given(
+    fixed=st.integers(0, 1000),
+    slope=st.integers(1, 50),
+    curve=st.integers(0, 3),
+    budget=st.integers(1, 10**6),
+    start=st.integers(0, 200),
+    dies=st.booleans(),
+)
+def test_the_search_finds_the_largest(
+    fixed: int, slope: int, curve: int, budget: int, start: int, dies: bool
+) -> None:
+    """`dies`: the device runs out of memory and tells no peak."""
+
+    def probe(value: int) -> Probe:
+        peak = fixed + slope * value + curve * value**2
+        return Probe(value, peak if peak <= budget or not dies else None, {}, peak <= budget)
+
+    values = range(1, 5001)
+    found, probes = search(values, start, budget, probe)
+    assert found == max((value for value in values if probe(value).fits), default=None)
+    assert len(probes) <= 24 and len({made.value for made in probes}) == len(probes)
+
+
+def test_micro_batches_divide_the_global_batch() -> None:
+    assert batches(12) == [1, 2, 3, 4, 6, 12]
+    assert list(lengths(64, 200)) == [64, 128, 192]
+    assert list(lengths(64, 3)) == [1, 2, 3]
+
+
+def test_simulation_answers_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "answer.json"
+    assert main([*NO_DATA, "budget_gb=0.002", "variant=pm-drop", f"out={out}"]) == 0
+    found = json.loads(out.read_text())
+    assert found["peak_bytes"] == sum(found["by_category"].values())
+    assert found["fits"] == (found["peak_bytes"] <= found["budget_bytes"] == 2_000_000)
+    probes = {probe["value"]: probe for probe in found["probes"]}
+    assert probes[8]["peak_bytes"] == found["peak_bytes"]
+    assert probes[found["largest"]]["fits"] and not probes[found["largest"] + 1]["fits"]
+    assert found["labels"]["variant"] == "pm-drop" and "fragmentation" in " ".join(found["not_modelled"])
+    assert f"largest batch that fits: {found['largest']}" in capsys.readouterr().out
+
+
+def test_a_real_run_is_measured_within_its_global_batch(tmp_path: Path) -> None:
+    out = tmp_path / "answer.json"
+    keys = [
+        "model.architecture.num_hidden_layers=1",
+        "variant=byte-mask",
+        "system.device=cpu",
+        "budget_gb=0.0015",
+    ]
+    assert main(["method=measure", *keys, f"out={out}"]) == 0
+    found = json.loads(out.read_text())
+    probes = {probe["value"]: probe for probe in found["probes"]}
+    assert set(probes) <= {1, 2, 4, 8, 16, 32}
+    assert not found["fits"] and probes[found["largest"]]["fits"] and not probes[2 * found["largest"]]["fits"]
+    assert main(["method=simulate", *keys, "global_batch=32", f"out={out}"]) == 0
+    predicted = json.loads(out.read_text())
+    assert predicted["peak_bytes"] == pytest.approx(found["peak_bytes"], rel=0.01)
+
+
+def test_out_of_memory_is_a_probe_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(config: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(measure, "prepare", out_of_memory)
+    found = measure.measure(TINY_VIT, 32, 10**9)
+    assert (found.peak_bytes, found.fits) == (None, False)
+    assert found.note == "out of memory: CUDA out of memory. Tried to allocate 2 GiB"
+
+
+def test_a_table_of_tasks_and_arms(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    arms = "arms: [variant=baseline, variant=pm-drop]"
+    plan.write_text(f"{arms}\nlengths: [16, 32]\ntasks:\n  small: {json.dumps(NO_DATA)}\n")
+    assert main([f"table={plan}", "budget_gb=0.002", f"out={tmp_path / 'table.md'}"]) == 0
+    rows = rows_of(tmp_path / "table.md")
+    assert [row[1:3] for row in rows] == [
+        [tokens, arm] for tokens in ("16", "32") for arm in ("baseline", "pm-drop")
+    ]
+    for baseline, ours in (rows[:2], rows[2:]):
+        assert baseline[4] == "0.0%" and float(ours[4][:-1]) > 0
+        assert int(ours[6]) >= int(baseline[6])
+    assert [row[7] for row in rows] == ["none"] * 4  # 64 tokens are too long already
+
+
+def rows_of(table: Path) -> list[list[str]]:
+    """Cells of each row: task, tokens, arm, peak, saving, fits, largest batch, longest context."""
+    lines = [line for line in table.read_text().splitlines() if line.startswith("| ")]
+    return [line.strip("| ").split(" | ") for line in lines[1:]]
+
+
+def test_a_row_of_the_committed_table_is_what_is_simulated_now() -> None:
+    tasks = yaml.safe_load((RESULTS / "fit-exp-1.yaml").read_text())["tasks"]
+    task, tokens, arm, *_, largest, _ = rows_of(RESULTS / "fit-exp-1.md")[1]
+    assert (tokens, arm) == ("128", "pm-drop")
+    config = compose([*tasks[task], f"variant={arm}", f"dataset.max_length={tokens}"])
+    most, more = (simulate(config, int(largest) + n, int(tokens)).peak_bytes for n in (0, 1))
+    assert most <= 80 * 10**9 < more
+
+
+def test_the_committed_tables_show_what_the_study_says() -> None:
+    saving = {tuple(row[:3]): float(row[4][:-1]) for row in rows_of(RESULTS / "fit-exp-1.md")}
+    for task in {task for task, *_ in saving}:
+        grown = [saving[task, tokens, "pm-drop"] for tokens in ("128", "512", "1024")]
+        assert grown == sorted(grown) and grown[0] < grown[-1], task
+    fits = {tuple(row[:3]): row[5] for row in rows_of(RESULTS / "fit-exp-2.md")}
+    of = ("Longformer on ListOps, 4 x 4", "16384")
+    assert (fits[*of, "baseline-zero2"], fits[*of, "pm-drop-zero2"]) == ("no", "yes")
+
+
+@pytest.mark.parametrize(
+    ("task", "inputs"),
+    [
+        ("tinybert-mrpc", {"input_ids", "attention_mask", "token_type_ids"}),
+        ("bert-large-wikitext103", {"input_ids"}),
+        ("longformer-listops", {"input_ids", "attention_mask"}),
+        ("vit-imagenet", {"pixel_values"}),
+    ],
+)
+def test_a_batch_has_the_inputs_of_the_runs_examples(task: str, inputs: set[str]) -> None:
+    shapes = batch_shapes(compose([f"task={task}"]), 2, 16384)
+    assert set(shapes) == inputs | {"labels"}
+    assert shapes["labels"][0] == ((2, 16384) if task == "bert-large-wikitext103" else (2,))
+
+
+def test_a_skeleton_has_the_positions_and_the_symbols_of_the_run() -> None:
+    narrow = ["model.architecture.hidden_size=12", "model.architecture.num_hidden_layers=1"]
+    with torch.device("meta"):
+        model = skeleton(compose(["task=longformer-listops", *narrow]), 20000)
+    words, positions = (
+        model.get_parameter(f"longformer.embeddings.{name}_embeddings.weight").shape
+        for name in ("word", "position")
+    )
+    assert (words[0], positions[0]) == (len(VOCABULARY), 20000 + 1)
+
+
+def test_one_of_several_processes_without_their_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flash is there before dropout is replaced; DeepSpeed and a launcher are not needed."""
+
+    def missing(part: str) -> None:
+        raise AssertionError(f"{part} was asked for")
+
+    monkeypatch.setattr(system, "check_packages", missing)
+    plain = compose([*NO_DATA, "variant=pm-drop"])
+    ranks = compose([*NO_DATA, "variant=pm-drop", "system=zero2-flash", "system.processes=4"])
+    one, four = (simulate(config, 2, 64).peaks["update"].by_category for config in (plain, ranks))
+    assert four["parameters"] == one["parameters"] * 5 / 4
+    masks = [simulate(config, 2, 64).peaks["forward"].by_category["masks"] for config in (plain, ranks)]
+    heads, layers = (
+        plain.model.architecture["num_attention_heads"],
+        plain.model.architecture["num_hidden_layers"],
+    )
+    assert masks[0] - masks[1] == layers * 2 * heads * 64**2 // 8
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["method=guess"], "method: 'guess' is unknown; allowed are simulate, measure"),
+        (["budget_gb=-1"], "budget_gb: '-1' is no amount of memory"),
+        (["global_batch=0"], "global_batch: '0' is no number of samples"),
+        (["global_batch=33"], "global_batch: 33 is no multiple of 32"),
+        (["what=length"], "what=length: model=vit-digits takes images; allowed is what=batch"),
+        (["table=/nowhere.yaml"], "table: /nowhere.yaml cannot be read"),
+        (["system=offload"], "system.parts: offload is not simulated; leave it out, or use method=measure"),
+        (["variant=none"], "variant=none: is not an option"),
+    ],
+)
+def test_a_wrong_key_is_one_line(keys: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(keys) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}") and error.count("\n") == 1

@@ -1,0 +1,83 @@
+"""`python -m pmexp.integration`: what is counted, and whether the committed page is what it says now."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_kinds import of_kind
+
+from pmexp import models
+from pmexp.command.compose import compose
+from pmexp.config import Attention, ModelKind, Part
+from pmexp.integration.cases import cases, configuration, names
+from pmexp.integration.command import main
+from pmexp.integration.page import LINES, section, summary
+from pmexp.integration.reach import reach
+from pmexp.variants.replace import apply_variant
+
+PAGE = (Path(__file__).parents[2] / "docs" / "integration.md").read_text()
+PM_DROP, RECOMPUTE = (compose([f"variant={name}"]).variant for name in ("pm-drop", "pm-drop-recompute"))
+
+
+@pytest.mark.parametrize("name", ["vit-digits", "tinybert"])
+def test_the_committed_page_is_what_the_command_writes(name: str) -> None:
+    """Of two models; the whole page takes a minute."""
+    assert f"\n{section(name)}\n" in PAGE
+    for case in cases(name):
+        assert f"\n{summary(name, case)}\n" in PAGE
+
+
+def test_the_page_has_every_model() -> None:
+    assert [line[3:] for line in PAGE.splitlines() if line.startswith("## ")] == names()
+    assert {configuration(name).model.kind for name in names()} == set(ModelKind)
+
+
+def test_elements_are_those_counted_by_hand() -> None:
+    """17 positions of 64 in vit-digits, 4 layers of 4 heads; each layer drops its width twice."""
+    hidden, attention = 17 * 64 * (1 + 4 * 2), 4 * 4 * 17 * 17
+    eager = configuration("vit-digits")
+    found = reach(eager, PM_DROP, 0)
+    assert (found.packed_elements, found.elements) == (hidden + attention,) * 2
+    assert found.recomputed_elements == 0
+    assert reach(eager, RECOMPUTE, 0).recomputed_elements == attention
+    sdpa = replace(eager, model=replace(eager.model, attention=Attention.sdpa))
+    found = reach(sdpa, RECOMPUTE, 0)
+    assert (found.packed_elements, found.elements) == (hidden, hidden + attention)
+    assert found.recomputed_elements == 0
+
+
+def test_a_model_that_asks_for_values_is_counted_in_a_copy_of_two_layers() -> None:
+    """32 tokens of 16 in 2 heads: a band of 9 keys and the global token, and what that one sees."""
+    config = of_kind(ModelKind.longformer)
+    hidden = 32 * 16 * (1 + 2 * 2) + 2 * 16  # the head drops twice
+    band, whole = 2 * 2 * 32 * (9 + 1), 2 * 2 * 32
+    found = reach(config, RECOMPUTE, 32)
+    assert (found.packed_elements, found.elements) == (hidden + band + whole,) * 2
+    assert found.recomputed_elements == whole
+    assert len(found.report.functions) == 1  # of the model itself, which has one layer
+    flash = replace(config, system=replace(config.system, parts=[Part.flash]))
+    assert reach(flash, PM_DROP, 32).packed_elements == hidden
+
+
+def test_the_lines_of_a_user_do_what_the_variant_does(capsys: pytest.CaptureFixture[str]) -> None:
+    config = of_kind(ModelKind.gpt2)
+    exec("\n".join(LINES), {"model": models.untrained(config, 2)})
+    report = apply_variant(models.untrained(config, 2), PM_DROP)
+    assert capsys.readouterr().out == f"{report}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model=tinybert"], "model=tinybert: model is not a key; did you mean out? allowed are out"),
+        (
+            ["out=/nowhere/page.md"],
+            "out: /nowhere/page.md cannot be written; name a file in a folder that is there",
+        ),
+    ],
+)
+def test_a_wrong_key_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"

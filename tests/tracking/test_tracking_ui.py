@@ -1,0 +1,60 @@
+"""`make ui`: what it says where it cannot open. That it opens and ends is in tests/browser."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tracked_runs import TrackedRun, free_port
+
+from pmexp.tracking import ui
+from pmexp.tracking.database import OpenExperiment
+
+
+def test_what_cannot_be_opened_is_one_line(
+    tmp_path: Path, database: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*arguments: str, port: int = 0) -> str:
+        assert ui.main([f"runs_dir={tmp_path}", f"port={port or free_port()}", *arguments]) == 2
+        printed = capsys.readouterr()
+        assert printed.err.count("\n") == 1 and printed.out == ""
+        return printed.err
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert said("demo").startswith(f"error: there is no database at {uri}")
+    assert said().startswith(f"error: there is no database at {uri}")
+    assert not (tmp_path / "mlflow.db").exists()
+    file = database(tmp_path)
+    TrackedRun(tmp_path).settle("FINISHED")
+    assert said("demo") == f"error: there is no experiment 'demo' at {uri}; there are: Default, default\n"
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert said("default", port=port).startswith(f"error: port: 127.0.0.1:{port} cannot be had")
+    file.write_text("no database " * 1000)
+    assert said("default") == f"error: {uri} cannot be read: DatabaseError: file is not a database\n"
+
+
+def test_a_machine_without_windows_gets_the_address_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(ui.webbrowser, "open", opened.append)
+    monkeypatch.setattr(ui.sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    ui._show("http://127.0.0.1:5000")
+    assert opened == []
+    monkeypatch.setenv("DISPLAY", ":0")
+    ui._show("http://127.0.0.1:5000")
+    assert opened == ["http://127.0.0.1:5000"]
+
+
+def test_the_page_has_the_view_while_the_experiment_has_it(
+    tmp_path: Path, database: Callable[[Path], Path]
+) -> None:
+    uri = f"sqlite:///{database(tmp_path)}"
+    TrackedRun(tmp_path).settle("FINISHED")
+    assert ui._page(uri, "default") == "#/experiments/1/runs?viewStateShareKey=pmexp"
+    OpenExperiment(uri, "default").client.delete_experiment_tag("1", "mlflow.sharedViewState.pmexp")
+    assert ui._page(uri, "default") == "#/experiments/1/runs"
+    assert ui._page(uri, None) == "#/experiments"

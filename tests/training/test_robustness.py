@@ -1,0 +1,80 @@
+"""Attacked images against the formula, and a model tested on data that it was not trained on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small_runs import TINY_VIT, Runs
+
+from pmexp.command.compose import compose
+from pmexp.training import robustness
+from pmexp.training.run import prepare
+
+SHORT = ["train.max_steps=6", "tracking=off"]
+
+
+@pytest.mark.parametrize("parts", ["[]", "[tempo]", "[bf16,checkpointing]"])
+def test_fgsm_moves_every_pixel_along_the_sign_of_the_gradient(parts: str) -> None:
+    prepared = prepare(compose([*TINY_VIT, "variant=pm-drop", f"system.parts={parts}"]))
+    training = prepared.training
+    training.module.eval()
+    rows = torch.arange(5, 21)
+    clean = training.val.batch(rows, 0)
+    pixels = clean.inputs["pixel_values"].clone().requires_grad_()
+    with training.system.forward():
+        logits = training.module(pixel_values=pixels).logits.float()
+    F.cross_entropy(logits, clean.labels).backward()
+    assert pixels.grad is not None
+    # 0.05 of a pixel in [0, 1] is 0.1 of one in [-1, 1]; digits have black pixels, which cannot be darker
+    expected = (pixels + 0.1 * pixels.grad.sign()).clamp(-1, 1).detach()
+    attacked = robustness.FgsmExamples(training.val, robustness._gradient_of_inputs(training), 0.05)
+    found = attacked.batch(rows, 0)
+    assert torch.equal(found.inputs["pixel_values"], expected)
+    assert torch.equal(found.labels, clean.labels) and len(attacked) == len(training.val)
+    assert not torch.equal(expected, clean.inputs["pixel_values"])
+
+
+def test_an_attack_is_on_record_and_hurts(runs: Runs) -> None:
+    code, _, err = runs.train(*TINY_VIT, *SHORT, "train.max_steps=60", "robustness.fgsm=0.1")
+    assert code == 0, err
+    found = runs.summaries()["baseline-s0"]["metrics"]
+    assert found["fgsm/loss"] > found["val/loss"] and found["fgsm/accuracy"] <= found["val/accuracy"]
+    assert found["speed/epoch_s"] > 0
+
+
+LISTOPS = [
+    "model=tinybert", "model.pretrained=false", "model.positions=256", "dataset=listops", "dataset.max_length=256",
+    "dataset.trees.samples=100", "dataset.trees.min_length=30", "dataset.trees.max_length=90",
+    "model.architecture.num_hidden_layers=1", "model.architecture.hidden_size=24", "train.batch_size=8",
+    "model.architecture.intermediate_size=24", "train.threads=1",
+]  # fmt: skip
+LONGER = [
+    "+dataset@robustness.ood=listops", "robustness.ood.name=longer", "robustness.ood.max_length=512",
+    "robustness.ood.trees.samples=20", "robustness.ood.trees.min_length=260",
+    "robustness.ood.trees.max_length=400",
+]  # fmt: skip
+
+
+def test_expressions_too_long_for_the_model_are_tested_with_repeated_positions(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PMEXP_CACHE", str(tmp_path / "cache"))
+    code, _, err = runs.train(*LISTOPS, *LONGER, *SHORT)
+    assert code == 0, err
+    summary = runs.summaries()["baseline-s0"]
+    assert 0 < summary["metrics"]["ood/loss"] != summary["metrics"]["test/loss"]
+    assert "/260-400-" in summary["environment"]["ood_data"] != summary["environment"]["data"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["robustness.fgsm=2"], "robustness.fgsm: 2.0 must lie in (0.0, 1.0]"),
+        ([*LISTOPS, "robustness.fgsm=0.1"], "robustness.fgsm: attacks images and model=tinybert takes texts"),
+        (["+dataset@robustness.ood=mrpc"], "robustness.ood: mrpc is not of the kind of dataset=digits"),
+    ],
+)
+def test_what_cannot_be_tested_is_one_line(arguments: list[str], message: str, runs: Runs) -> None:
+    code, _, err = runs.train(*arguments, *SHORT)
+    assert code == 2 and message in err and len(err.splitlines()) == 1, err
