@@ -5,6 +5,7 @@ printed only after the report has counted every run and found the difference tha
 """
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,10 +27,14 @@ from pmexp.run_folder.journal import digest_of
 COMMAND = Command(
     "pmexp_analysis.benchmark",
     "how long a report takes, over runs that are made up",
-    (Key("runs", "numbers of runs, one report each", "10000,100000"),),
+    (
+        Key("runs", "numbers of runs, one report each", "10000,100000"),
+        Key("against", "another source tree, such as an older checkout, timed beside this one"),
+    ),
     word="runs",
 )
 _VARIANTS = ("baseline", "pm-drop", "no-cache", "4bit")
+_THIS_TREE = Path(__file__).parents[2]
 _SEEDS = 5
 _STEPS = 20  # of a journal's training loss
 _CHANGE = 0.03  # planted: what pm-drop saves of the peak
@@ -58,8 +63,9 @@ def _measure(given: Given) -> None:
     for count in map(int, numbers):
         with tempfile.TemporaryDirectory(prefix="pmexp-report-") as folder:
             made = _make(Path(folder), count)
-            seconds = _report(Path(folder), made)
-        print(f"{made} runs: {seconds:.1f} s, {1000 * seconds / made:.2f} ms a run", flush=True)
+            for tree in filter(None, (given.path("against"), _THIS_TREE)):
+                cost = _report(Path(folder), made, tree)
+                print(f"{tree}: {made} runs: {cost}, {1000 * cost.cpu / made:.2f} ms of it a run", flush=True)
 
 
 def _make(folder: Path, count: int) -> int:
@@ -128,19 +134,44 @@ def _digest(journal: Path) -> dict[str, Any]:
     return asdict(digest_of(journal.read_bytes()))
 
 
-def _report(folder: Path, runs: int) -> float:
-    """Seconds of the whole command, in a process of its own. Raises RuntimeError where it does not find what
-    was planted."""
+class Cost(NamedTuple):
+    """What a report took: seconds of the processor and of the clock, and its most memory in MB of 2^20."""
+
+    cpu: float
+    clock: float
+    memory: float
+
+    def __str__(self) -> str:
+        return f"{self.cpu:.1f} s of the processor ({self.clock:.1f} s by the clock), {self.memory:.0f} MB"
+
+
+def _report(folder: Path, runs: int, tree: Path) -> Cost:
+    """The cost of the whole command out of a source tree, in a process of its own.
+
+    Raises RuntimeError where it does not find what was planted."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "pmexp_analysis", "large", f"runs_dir={folder / 'runs'}"]
-    subprocess.run([*command, f"out={folder / 'reports'}"], check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - started
+    places = [
+        "--runs-dir",
+        str(folder / "runs"),
+        "--out",
+        str(folder / "reports"),
+    ]  # as older trees take them
+    command = [sys.executable, "-m", "pmexp_analysis", "large", *places]
+    sources = os.pathsep.join(str(tree.resolve() / part) for part in ("src", "analysis"))
+    environment = {**os.environ, "PYTHONPATH": sources}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    clock = time.perf_counter() - started
+    cost = Cost(used.ru_utime + used.ru_stime, clock, used.ru_maxrss / 1024)
     report = json.loads((folder / "reports" / "large" / "report.json").read_text())
     counted = sum(row["n"] for row in report["rows"] if row["metric"] == "test/accuracy")
     criterion = report["criteria"][0]
     if counted != runs or criterion["result"] != "pass" or abs(criterion["value"] + _CHANGE) > 1e-9:
         raise RuntimeError(f"the report counts {counted} of {runs} runs and says {criterion['why']}")
-    return seconds
+    return cost
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """The command `python -m pmexp_analysis`: the one place that reads arguments and writes files."""
 
+import gc
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from pmexp_analysis.pages.content import Content
     from pmexp_analysis.pages.page import Image
 
-_FEW, _DRAWN = 12, 3  # of few tasks and systems three get figures, of more one: each takes seconds
+_FEW, _DRAWN = 12, 3  # of few tasks and systems three get figures, of more none: each takes seconds
 
 
 COMMAND = Command(
@@ -34,7 +36,7 @@ COMMAND = Command(
         Key("criteria", "a YAML file with criteria; without it the protocol's"),
         Key("compare", "an earlier report.json: says what changed"),
         switch("plan", "what so many seeds can settle, from these runs; no report is written"),
-        Key("figures", f"tasks that get figures; without it {_DRAWN}, of more than {_FEW} tasks 1"),
+        Key("figures", f"tasks that get figures; without it {_DRAWN}, of more than {_FEW} tasks 0"),
         Key("tracking_uri", "where MLflow is read; without it the run folders are"),
     ),
     word="name",
@@ -49,10 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(given: Given) -> str:
     refuse_unusable(Path(given["out"]), "out")
     try:
-        return write_report(given)
+        with _without_collector():
+            return write_report(given)
     except OSError as error:
         said = f"cannot use {error.filename or given['out']}: {error.strerror or error}"
         raise (MachineError if kind_of(error) is FailureKind.infrastructure else UserError)(said) from None
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keeps the collector of cycles away: what is read and computed stays, and it would go through all of it
+    again and again, which takes as long as the rest."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def write_report(given: Given) -> str:
@@ -66,7 +82,6 @@ def write_report(given: Given) -> str:
     figures = _count(given.optional("figures"))
     from pmexp_analysis.criteria import plan
     from pmexp_analysis.pages import tables  # with pandas and the like, only past --help
-    from pmexp_analysis.pages.attach import attach
     from pmexp_analysis.pages.changes import read_report
     from pmexp_analysis.pages.content import content_of
     from pmexp_analysis.sources.folders import load_runs
@@ -85,12 +100,12 @@ def write_report(given: Given) -> str:
         return plan.as_text(plan.plans(experiment))
     generated = datetime.now(UTC).isoformat(timespec="seconds")
     content = content_of(experiment, generated, runs_dir / name / "fit", earlier)
-    drawn = figures if figures is not None else _DRAWN if len(content.sections) <= _FEW else 1
+    drawn = figures if figures is not None else _DRAWN if len(content.sections) <= _FEW else 0
     paths = _write_files(content, out / name, drawn)
     uris = {tracking_uri} if tracking_uri else experiment.tracking_uris
     words = {"verdict": content.result, "verdict.sentence": content.sentence}
     words |= {f"criterion.{one.name}": f"{one.result}: {one.why}" for one in content.criteria}
-    complaints = attach(name, uris, paths, words)
+    complaints = _attach(name, uris, paths, words) if uris else []
     shown = tables.terminal(
         content.sections, experiment.missing, content.sentence, content.criteria, content.warnings
     )
@@ -99,8 +114,13 @@ def write_report(given: Given) -> str:
     )
 
 
+def _attach(name: str, uris: Collection[str], paths: list[Path], words: Mapping[str, str]) -> list[str]:
+    from pmexp_analysis.pages.attach import attach  # with MLflow
+
+    return attach(name, uris, paths, words)
+
+
 def _write_files(content: "Content", folder: Path, drawn_sections: int) -> list[Path]:
-    from pmexp_analysis import figures, plots
     from pmexp_analysis.pages.content import as_json
     from pmexp_analysis.pages.document import as_markdown
     from pmexp_analysis.pages.formats import records_csv
@@ -108,15 +128,11 @@ def _write_files(content: "Content", folder: Path, drawn_sections: int) -> list[
     from pmexp_analysis.pages.paper import appendix, main_table
 
     folder.mkdir(parents=True, exist_ok=True)
-    looks = plots.styles(content.variants, content.experiment.protocol.baseline)
     drawn: list[Path] = []
-    images = []
-    for place, section in enumerate(content.sections[:drawn_sections], start=1):
-        prefix = f"{place}-" if len(content.sections) > 1 else ""
-        of_section = _save(figures.of_section(content.experiment, section, looks, prefix), folder, drawn)
-        images.append(of_section)
-    over = figures.of_experiment(content.experiment, content.limits, content.grids, looks)
-    of_all = _save(over, folder, drawn)
+    images: list[list[Image]] = []
+    of_all: list[Image] = []
+    if drawn_sections or content.limits or content.grids:  # else no figure is worth loading matplotlib for
+        images, of_all = _draw(content, folder, drawn_sections, drawn)
     _remove_others(folder / "figures", drawn)
     texts = {
         "report.json": as_json(content),
@@ -129,6 +145,22 @@ def _write_files(content: "Content", folder: Path, drawn_sections: int) -> list[
         "figures.py": resources.files("pmexp_analysis.pages").joinpath("redraw.py").read_text("utf-8"),
     }
     return [*(_write(folder / name, text) for name, text in texts.items()), *drawn]
+
+
+def _draw(
+    content: "Content", folder: Path, drawn_sections: int, drawn: list[Path]
+) -> tuple[list[list["Image"]], list["Image"]]:
+    """(the figures of each of the first sections, those over all tasks); adds their paths to `drawn`."""
+    from pmexp_analysis import figures, plots
+
+    looks = plots.styles(content.variants, content.experiment.protocol.baseline)
+    images = []
+    for place, section in enumerate(content.sections[:drawn_sections], start=1):
+        prefix = f"{place}-" if len(content.sections) > 1 else ""
+        of_section = _save(figures.of_section(content.experiment, section, looks, prefix), folder, drawn)
+        images.append(of_section)
+    over = figures.of_experiment(content.experiment, content.limits, content.grids, looks)
+    return images, _save(over, folder, drawn)
 
 
 def _save(figures: Iterable["Drawn"], folder: Path, drawn: list[Path]) -> list["Image"]:

@@ -7,7 +7,6 @@ import math
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 
@@ -19,11 +18,11 @@ from pmexp.command.schema import conf_folder
 from pmexp.errors import UserError
 from pmexp.protocol import Bound, CriterionConfig, ProtocolConfig, Statistic
 from pmexp_analysis.criteria import answer, judge
+from pmexp_analysis.criteria.estimates import Sides, limit_of
 from pmexp_analysis.criteria.judge import as_judged
-from pmexp_analysis.criteria.pairs import Sides, judge_pairs, limit_of
+from pmexp_analysis.criteria.pairs import judge_pairs
 from pmexp_analysis.criteria.plan import as_text, plans
 from pmexp_analysis.numbers.fits import limits_of
-from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.pages.content import as_json, content_of
 from pmexp_analysis.pages.document import as_markdown
 from pmexp_analysis.pages.paper import appendix, main_table
@@ -128,14 +127,13 @@ def false_passes(case: Case, criterion: CriterionConfig, trials: int, seed: int 
     ours, theirs = drawn(case, criterion, trials, seed)
     scored = (criterion.metric or "").endswith("score")
     metric = SCORE if scored else criterion.metric or ""
-    count = 0
-    for mine, base in zip(ours.tolist(), theirs.tolist(), strict=True):
-        if criterion.drop_from is not None:  # of a drop less is better
-            mine, base = [-value for value in mine], [-value for value in base]
-        sides = Sides("t", "s", dict(enumerate(mine)), dict(enumerate(base)), metric, False)
-        with suppress(Undefined):  # such as a baseline that does not vary
-            count += judge_pairs(judged, sides).result == "pass"
-    return count
+    if criterion.drop_from is not None:  # of a drop less is better
+        ours, theirs = -ours, -theirs
+    every = [
+        Sides("t", "s", dict(enumerate(mine)), dict(enumerate(base)), metric, False)
+        for mine, base in zip(ours.tolist(), theirs.tolist(), strict=True)
+    ]
+    return sum(part.result == "pass" for part in judge_pairs(judged, every))
 
 
 METRICS = (SCORE, "val/accuracy", "ood/accuracy", "fgsm/accuracy", "val/loss", "train/loss", STEP_TIME,

@@ -344,7 +344,7 @@ def test_systems_and_arms_are_compared_along_their_axis(runs: Runs) -> None:
     of_base = next(part for part in one.parts if part.system == "with base")
     assert (of_base.result, of_base.n) == ("pass", 5)
     assert of_base.value == pytest.approx(-0.3, abs=0.01)
-    assert set(experiment.finals["variant"]) == {"zero2", "flash", "zero2-flash"}
+    assert {member.labels.variant for member in experiment.finished} == {"zero2", "flash", "zero2-flash"}
 
 
 # --- divergence

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from pmexp_analysis.numbers.compare import Comparison, comparisons
 from pmexp_analysis.sources.assemble import assemble
 from pmexp_analysis.sources.experiment import Experiment, Labels, Run
 from pmexp_analysis.sources.folders import load_runs
+from pmexp_analysis.sources.values import values_of
 
 STEP = "speed/step_ms"
 Values = dict[str, dict[int, float]]
@@ -51,7 +51,7 @@ def compared(values: Values, metric: str = STEP, margin: float | None = None) ->
             metric=metric, statistic=Statistic.difference, comparison=Is.within, threshold=margin
         )
     made = experiment(values, metric, criterion)
-    (one,) = (c for c in comparisons(made.finals, made.protocol) if c.variant == "packed")
+    (one,) = (c for c in comparisons(made.values, made.protocol) if c.variant == "packed")
     return one
 
 
@@ -125,7 +125,7 @@ def test_the_largest_and_the_smallest_number_have_a_ratio_in_words(statistic: St
 def test_what_is_not_finite_is_no_value(value: float, runs: Runs) -> None:
     runs.sample(STEP, baseline=[1.0, 1.1, 1.2], packed=[1.0, value, 1.3])
     found = load_runs(runs.root, "demo")
-    (one,) = comparisons(found.finals, ProtocolConfig())
+    (one,) = comparisons(found.values, ProtocolConfig())
     assert (one.n, one.missing_seeds) == (2, {"variant": [1], "baseline": []})
     assert all(
         value is None or math.isfinite(value) for value in vars(one).values() if isinstance(value, float)
@@ -148,10 +148,10 @@ def test_a_baseline_of_zero_and_negative_numbers() -> None:
 
 def test_without_baseline_or_method_or_criteria() -> None:
     alone = experiment({"packed": {0: 1.0}}, criterion=CriterionConfig(metric=STEP))
-    assert [c.verdict for c in comparisons(alone.finals, alone.protocol)] == ["not comparable"]
+    assert [c.verdict for c in comparisons(alone.values, alone.protocol)] == ["not comparable"]
     assert judge(alone, [])[0].result == "inconclusive"  # the mean of one run
     lone = experiment({"baseline": {0: 1.0}}, criterion=CriterionConfig(metric=STEP))
-    assert comparisons(lone.finals, lone.protocol) == []
+    assert comparisons(lone.values, lone.protocol) == []
     assert judge(lone, [])[0].why == f"no run of the method recorded a finite {STEP}"
     assert judge(experiment({"baseline": {0: 1.0}}), []) == []
 
@@ -233,10 +233,9 @@ def test_one_more_seed_of_equal_values_adds_nothing_to_the_sum(
 @given(pairs, st.randoms(use_true_random=False))
 def test_the_order_of_runs_is_irrelevant(both: list[tuple[float, float]], random: Any) -> None:
     made = experiment(sides([a for a, _ in both], [b for _, b in both]))
-    order = list(range(len(made.finals)))
-    random.shuffle(order)
-    shuffled = made.finals.iloc[order].reset_index(drop=True)
-    (one,), (other,) = (comparisons(table, made.protocol) for table in (made.finals, shuffled))
+    shuffled = list(made.finished)
+    random.shuffle(shuffled)
+    (one,), (other,) = (comparisons(values, made.protocol) for values in (made.values, values_of(shuffled)))
     assert other.verdict == one.verdict and other.missing_seeds == one.missing_seeds
     for name in ("n", *NUMBERS, "welch_p", "ci_high"):
         assert close(getattr(one, name), getattr(other, name)), name
@@ -298,6 +297,5 @@ def test_two_pairs_inside_the_margin_are_not_equivalent_yet() -> None:
     assert (one.verdict, one.note) == ("inconclusive", "2 pairs: at least 3 are needed")
 
 
-def test_a_table_of_no_runs_has_no_comparisons() -> None:
-    made = experiment({"baseline": {0: 1.0}})
-    assert comparisons(pd.DataFrame(made.finals).iloc[:0], made.protocol) == []
+def test_no_runs_have_no_comparisons() -> None:
+    assert comparisons(values_of([]), ProtocolConfig()) == []

@@ -18,8 +18,9 @@ from scipy import stats as scipy_stats
 
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import CriterionConfig, Statistic
+from pmexp_analysis.criteria.estimates import Sides
 from pmexp_analysis.criteria.judge import as_judged
-from pmexp_analysis.criteria.pairs import Sides, judge_pairs
+from pmexp_analysis.criteria.pairs import judge_pairs
 
 CRITERIA = shipped()
 NAMES = sorted({case.name for case in cases()})
@@ -52,7 +53,7 @@ def test_no_shipped_criterion_fails_for_being_better(name: str) -> None:
         base = {seed: value * criterion.threshold for seed, value in base.items()}
     better_is_more = (metric_of(metric).direction == "max") == (criterion.drop_from is None)
     better = {s: value * (1.9 if better_is_more else 0.05) + s / 1e6 for s, value in base.items()}
-    part = judge_pairs(as_judged(criterion), Sides("t", "s", better, base, metric, False))
+    (part,) = judge_pairs(as_judged(criterion), [Sides("t", "s", better, base, metric, False)])
     assert part.result == "pass", part.why
 
 

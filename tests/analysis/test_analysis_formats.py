@@ -135,7 +135,7 @@ def test_no_text_is_a_formula_to_a_spreadsheet(sign: str) -> None:
 
 def test_csv_comes_back_as_it_went(demo: Runs) -> None:
     experiment = load_runs(demo.root, "demo")
-    for records in (rows(experiment.finals), comparisons(experiment.finals, experiment.protocol)):
+    for records in (rows(experiment.values), comparisons(experiment.values, experiment.protocol)):
         read = list(csv.DictReader(io.StringIO(records_csv(records))))
         assert len(read) == len(records)
         for line, record in zip(read, records, strict=True):
@@ -153,7 +153,7 @@ def test_csv_names_the_seeds_of_either_side(runs: Runs) -> None:
     runs.finished("baseline", 0, {"test/loss": 1.0})
     runs.finished('pa,ck"ed', 1, {"test/loss": 2.0}, run_id="odd")
     experiment = load_runs(runs.root, "demo")
-    (line,) = csv.DictReader(io.StringIO(records_csv(comparisons(experiment.finals, experiment.protocol))))
+    (line,) = csv.DictReader(io.StringIO(records_csv(comparisons(experiment.values, experiment.protocol))))
     assert (line["variant"], line["missing_seeds"]) == ('pa,ck"ed', "variant:0 baseline:1")
 
 

@@ -1,10 +1,10 @@
 """A fixed table of runs, every statistic of which is computed a second time by other libraries."""
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
@@ -15,6 +15,7 @@ from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_paire
 from pmexp.protocol import Bound as Is
 from pmexp.protocol import CriterionConfig, Family, ProtocolConfig, Statistic
 from pmexp_analysis.numbers.compare import Comparison, Row, comparisons, rows
+from pmexp_analysis.sources.values import MetricValues, SectionValues
 
 VALUES: dict[
     tuple[str, str, str], list[float | None]
@@ -58,25 +59,14 @@ PROTOCOL = ProtocolConfig(
 )
 
 
-def table() -> pd.DataFrame:
-    records = [
-        (f"{task} {variant} {seed}", task, "plain", variant, seed, metric, *UNITS[metric], np.nan, value)
-        for (task, metric, variant), values in VALUES.items()
-        for seed, value in enumerate(values)
-    ]
-    columns = [
-        "run_id",
-        "task",
-        "system",
-        "variant",
-        "seed",
-        "metric",
-        "unit",
-        "direction",
-        "step",
-        "value",
-    ]
-    return pd.DataFrame(records, columns=columns).astype({"value": float})
+def table() -> list[SectionValues]:
+    sections = {task: SectionValues(task, "plain") for task, _, _ in VALUES}
+    for (task, metric, variant), values in VALUES.items():
+        of_metric = sections[task].metrics.setdefault(metric, MetricValues(*UNITS[metric]))
+        of_metric.by_variant[variant] = {
+            seed: math.nan if value is None else value for seed, value in enumerate(values)
+        }
+    return list(sections.values())
 
 
 def samples(place: tuple[str, str, str]) -> tuple[npt.NDArray[Any], ...]:
@@ -143,10 +133,12 @@ def test_unpaired(place: tuple[str, str, str]) -> None:
 @pytest.mark.parametrize("place", PLACES, ids="-".join)
 def test_bootstrap(place: tuple[str, str, str]) -> None:
     one, (ours, theirs, _, _) = ALL[place], samples(place)
+    thousandths = np.rint(1000 * (ours - theirs))  # whole, so that rounding breaks no tie between means
     direct = scipy_stats.bootstrap(
-        (ours - theirs,), np.mean, n_resamples=2000, method="BCa", rng=np.random.default_rng(0)
+        (thousandths,), np.mean, n_resamples=2000, method="BCa", rng=np.random.default_rng(0)
     ).confidence_interval
-    assert (one.bootstrap_low, one.bootstrap_high) == pytest.approx((direct.low, direct.high), rel=1e-9)
+    expected = direct.low / 1000, direct.high / 1000
+    assert (one.bootstrap_low, one.bootstrap_high) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("place", PLACES, ids="-".join)

@@ -54,7 +54,7 @@ def planted(
 
 def found(runs: Runs) -> Found:
     experiment = load_runs(runs.root, "demo")
-    made = comparisons(experiment.finals, experiment.protocol, experiment.counted)
+    made = comparisons(experiment.values, experiment.protocol, experiment.counted)
     return {one.metric: one for one in made}, {one.name: one for one in judge(experiment, [])}
 
 

@@ -25,17 +25,19 @@ def refusal(runs: Runs) -> str:
     return str(refused.value)
 
 
-def test_the_long_tables_hold_every_record(runs: Runs) -> None:
+def test_the_long_table_and_the_values_hold_every_record(runs: Runs) -> None:
     runs.finished("packed", 7, {"test/accuracy": 0.9, "val/loss": None}, losses=[2.0, 1.5])
     experiment = load_runs(runs.root, "demo")
-    assert tuple(experiment.curves.columns) == tuple(experiment.finals.columns) == COLUMNS
+    assert tuple(experiment.curves.columns) == COLUMNS
     labels = ("net-digits-packed-7", "net/digits", "plain", "packed", 7)
     assert [tuple(row) for row in experiment.curves.itertuples(index=False)] == [
         (*labels, "train/loss", "nats", "min", 1.0, 2.0),
         (*labels, "train/loss", "nats", "min", 2.0, 1.5),
     ]
-    assert experiment.finals["metric"].tolist() == ["test/accuracy", "val/loss"]
-    assert experiment.finals["value"].isna().tolist() == [False, True]
+    (section,) = experiment.values
+    assert list(section.metrics) == ["test/accuracy", "val/loss"]
+    assert section.metrics["test/accuracy"].by_variant == {"packed": {7: 0.9}}
+    assert section.metrics["val/loss"].finite("packed") == {}
     assert experiment.environment == {"host": ["host1"], "threads": [4]}
 
 
@@ -166,4 +168,5 @@ def test_a_metric_nobody_describes_is_refused(runs: Runs) -> None:
         "time": 0,
     }
     (path / "journal.jsonl").write_text(json.dumps(told) + "\n")
-    assert load_runs(runs.root, "demo").finals["unit"].tolist() == ["furlong"]
+    (section,) = load_runs(runs.root, "demo").values
+    assert [metric.unit for metric in section.metrics.values()] == ["furlong"]

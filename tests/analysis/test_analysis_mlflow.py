@@ -122,10 +122,10 @@ def test_a_run_started_again_counts_once_and_infinity_is_not_finite(uri: str) ->
     start(client, experiment, "later", {**labels, "seed": 1}, {}, "RUNNING")
     client.create_run(experiment)  # somebody else's run, without our tags
     loaded = load_mlflow(uri, "demo")
-    assert loaded.finals["run_id"].tolist() == ["again", "again"]
-    assert loaded.finals.set_index("metric")["value"].isna().to_dict() == {
-        "test/loss": True,
-        "test/accuracy": False,
+    assert [member.run.run_id for member in loaded.finished] == ["again"]
+    assert {metric: values.finite("packed") for metric, values in loaded.values[0].metrics.items()} == {
+        "test/loss": {},
+        "test/accuracy": {0: 0.5},
     }
     assert [(run.run_id, run.why) for run in loaded.missing] == [
         ("again", "finished, but not finite: test/loss"),

@@ -85,13 +85,13 @@ def test_negative_numbers_have_the_change_of_their_size_with_the_sign_of_the_dif
         ([0.0, 0.0], [4.0, 4.0], -1.0),
         ([0.0, 0.0], [-4.0, -4.0], 1.0),
         ([0.0, 0.0], [0.0, 0.0], 0.0),
-        ([1.0, 1.0], [0.0, 0.0], None),
-        ([0.0, 1.0], [1.0, 1.0], None),
-        ([1.0, 1.0], [-1.0, 1.0], None),
+        ([1.0, 1.0], [0.0, 0.0], np.nan),
+        ([0.0, 1.0], [1.0, 1.0], np.nan),
+        ([1.0, 1.0], [-1.0, 1.0], np.nan),
     ],
 )
-def test_zeros_and_signs(ours: list[float], theirs: list[float], expected: float | None) -> None:
-    assert relative_change(np.array(ours), np.array(theirs)) == expected
+def test_zeros_and_signs(ours: list[float], theirs: list[float], expected: float) -> None:
+    np.testing.assert_equal(float(relative_change(np.array(ours), np.array(theirs))), expected)
 
 
 def test_where_there_is_no_ratio_the_difference_is_said(runs: Runs) -> None:

@@ -8,7 +8,8 @@ from run_folders import Runs
 
 from pmexp.protocol import Bound as Is
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
-from pmexp_analysis.criteria.pairs import Sides, judge_pairs
+from pmexp_analysis.criteria.estimates import Sides
+from pmexp_analysis.criteria.pairs import judge_pairs
 from pmexp_analysis.criteria.plan import SEEDS, Plan, as_text, plans
 from pmexp_analysis.report import main
 from pmexp_analysis.sources.experiment import Experiment
@@ -48,7 +49,7 @@ def test_as_many_seeds_settle_differences_as_large_as_said_in_four_of_five_sweep
         for noise in random.normal(0, NOISE, (trials, n)):
             ours = dict(enumerate(100 * (1 + change) * np.exp(noise)))
             sides = Sides("t", "s", ours, dict.fromkeys(ours, 100.0), RATE, False)
-            settled += judge_pairs(CRITERION, sides).result == result
+            settled += judge_pairs(CRITERION, [sides])[0].result == result
         assert (
             0.72 < settled / trials < 0.9
         )  # 0.8, less three standard errors and the two digits that are said

@@ -61,6 +61,29 @@ def test_report_json_keeps_its_contract(demo: Runs, capsys: pytest.CaptureFixtur
     assert "failed: MemoryError: no room" in printed
 
 
+def test_of_many_tasks_figures_and_long_tables_are_made_on_demand(runs: Runs) -> None:
+    for task in range(41):
+        for variant in ("baseline", "packed"):
+            runs.finished(variant, 0, {"test/accuracy": 0.9}, losses=[2.0, 1.0], task=f"net/data{task:02}")
+    folder = report(runs)
+    assert not (folder / "figures").exists()
+    page = (folder / "index.html").read_text()
+    assert "Figures are drawn of 0 of 41 tasks and systems; figures=N draws those of the first N." in page
+    markdown = (folder / "report.md").read_text()
+    assert markdown.count("### Against baseline") == 40 and markdown.count("## net/data") == 41
+    assert "The comparisons of 1 more tasks and systems are in comparisons.csv." in markdown
+    compared = (folder / "comparisons.csv").read_text()
+    assert all(f"net/data{task:02}," in compared for task in range(41))
+
+
+def test_a_report_without_figures_loads_no_library_of_drawing(demo: Runs) -> None:
+    heavy = {"pandas", "matplotlib", "statsmodels", "mlflow", "scipy.stats"}
+    code = "import sys; from pmexp_analysis.report import main; assert main(sys.argv[1:]) == 0; "
+    code += f"assert not sys.modules.keys() & {heavy}, sys.modules.keys() & {heavy}"
+    given = ["demo", f"runs_dir={demo.root}", f"out={demo.root.parent / 'reports'}", "figures=0"]
+    subprocess.run([sys.executable, "-c", code, *given], check=True, stdout=subprocess.DEVNULL)
+
+
 def test_the_page_is_one_file_with_its_figures_inside(demo: Runs) -> None:
     folder = report(demo)
     page = (folder / "index.html").read_text()

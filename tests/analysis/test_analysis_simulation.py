@@ -3,18 +3,19 @@
 import re
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import integrate
 from scipy import stats as scipy_stats
 
 from pmexp.protocol import Bound as Is
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
-from pmexp_analysis.criteria.pairs import Sides, judge_pairs
+from pmexp_analysis.criteria.estimates import Sides
+from pmexp_analysis.criteria.pairs import judge_pairs
 from pmexp_analysis.criteria.result import TaskResult
 from pmexp_analysis.numbers import stats
 from pmexp_analysis.numbers.compare import comparisons
 from pmexp_analysis.numbers.resampling import bootstrap_intervals
+from pmexp_analysis.sources.values import MetricValues, SectionValues
 
 N = 5
 
@@ -29,40 +30,31 @@ def at_most_binomial(hits: int, trials: int, rate: float) -> bool:
     return bool(hits <= scipy_stats.binom.ppf(0.999, trials, rate))
 
 
-def experiments(count: int, shift: float, sigma: float, seed: int) -> pd.DataFrame:
-    """`count` tasks of N pairs whose differences are normal, as a table of final values."""
+def experiments(count: int, shift: float, sigma: float, seed: int) -> list[SectionValues]:
+    """`count` tasks of N pairs whose differences are normal."""
     random = np.random.default_rng(seed)
     base = random.normal(100, 5, (count, N))
     ours = base + random.normal(shift, sigma, (count, N))
-    both = np.stack([base, ours])
-    variant, task, run = (axis.ravel() for axis in np.indices(both.shape))
-    return pd.DataFrame(
-        {
-            "task": pd.Categorical([f"net/{t:04}" for t in task]),
-            "system": pd.Categorical(["plain"] * both.size),
-            "variant": pd.Categorical(np.array(["baseline", "packed"])[variant]),
-            "seed": run,
-            "metric": pd.Categorical(["speed/step_ms"] * both.size),
-            "unit": "ms",
-            "direction": "min",
-            "value": both.ravel(),
-        }
-    )
+    sides = zip(base.tolist(), ours.tolist(), strict=True)
+    return [
+        SectionValues(f"net/{task:04}", "plain", {"speed/step_ms": MetricValues("ms", "min", {
+            "baseline": dict(enumerate(theirs)), "packed": dict(enumerate(mine)),
+        })})
+        for task, (theirs, mine) in enumerate(sides)
+    ]  # fmt: skip
 
 
 def test_false_positives_of_the_paired_test_are_five_percent() -> None:
     trials = 1000
-    found = [
-        stats.paired_t(row).p for row in np.random.default_rng(1).normal(0, 1, (trials, N))
-    ]  # as compare() calls it
-    assert within_binomial(sum(p < 0.05 for p in found if p is not None), trials, 0.05)
+    found = stats.paired_t(np.random.default_rng(1).normal(0, 1, (trials, N))).p
+    assert within_binomial((found < 0.05).sum(), trials, 0.05)
 
 
 def test_holm_keeps_the_rate_of_any_false_verdict_in_a_family() -> None:
     families, size = 200, 6
     sampled = np.random.default_rng(2).normal(0, 1, (families, size, N))
     wrong = sum(
-        any(p is not None and p < 0.05 for p in stats.holm([stats.paired_t(one).p for one in family]))
+        any(p is not None and p < 0.05 for p in stats.holm(stats.paired_t(family).p.tolist()))
         for family in sampled
     )
     assert within_binomial(wrong, families, 1 - (1 - 0.05 / size) ** size)  # independent, all null
@@ -91,7 +83,7 @@ def tost_power(mean: float, sigma: float, margin: float, n: int) -> float:
 def test_tost_has_its_exact_size_and_power(mean: float) -> None:
     trials, sigma = 1000, 0.6
     sampled = np.random.default_rng(4).normal(mean, sigma, (trials, N))
-    found = sum((stats.tost(row, -1.0, 1.0) or 0.0) < 0.05 for row in sampled)
+    found = (stats.tost(sampled, -1.0, 1.0) < 0.05).sum()
     assert within_binomial(found, trials, tost_power(mean, sigma, 1.0, N))
     if mean == 1.0:
         assert tost_power(mean, sigma, 1.0, N) == pytest.approx(0.05, abs=1e-3)
@@ -99,12 +91,11 @@ def test_tost_has_its_exact_size_and_power(mean: float) -> None:
 
 def judged(criterion: CriterionConfig, base: np.ndarray, ours: np.ndarray) -> list[TaskResult]:
     """Of each row of two arrays of shape (trials, n)."""
-    return [
-        judge_pairs(
-            criterion, Sides("t", "s", dict(enumerate(a)), dict(enumerate(b)), "speed/step_ms", False)
-        )
+    every = [
+        Sides("t", "s", dict(enumerate(a)), dict(enumerate(b)), "speed/step_ms", False)
         for a, b in zip(ours.tolist(), base.tolist(), strict=True)
     ]
+    return judge_pairs(criterion, every)
 
 
 CASES = {
@@ -165,7 +156,7 @@ def test_as_many_pairs_as_are_said_to_be_needed_give_a_power_of_four_fifths() ->
     needed = int(re.search(r"about (\d+) seeds", part.why)[1])
     trials = 1000
     sampled = np.random.default_rng(7).normal(0, 2, (trials, needed))
-    passed = sum((stats.tost(row, -1.0, 1.0) or 0.0) < 0.05 for row in sampled)
+    passed = (stats.tost(sampled, -1.0, 1.0) < 0.05).sum()
     assert within_binomial(passed, trials, tost_power(0, 2, 1.0, needed))
     assert 0.79 < tost_power(0, 2, 1.0, needed) < 0.83
     assert tost_power(0, 2, 1.0, needed - 2) < 0.8
@@ -174,15 +165,15 @@ def test_as_many_pairs_as_are_said_to_be_needed_give_a_power_of_four_fifths() ->
 def test_coverage_of_the_intervals() -> None:
     trials = 1000
     sampled = np.random.default_rng(8).normal(3, 1, (trials, N))
-    t = [stats.t_interval(row) for row in sampled]
-    assert within_binomial(sum(low <= 3 <= high for low, high in t), trials, 0.95)
-    bootstrap = bootstrap_intervals(list(sampled[:600]))
-    covered = sum(low <= 3 <= high for low, high in bootstrap) / 600
+    low, high = stats.t_interval(sampled)
+    assert within_binomial(((low <= 3) & (high >= 3)).sum(), trials, 0.95)
+    low, high = bootstrap_intervals(sampled[:600])
+    covered = ((low <= 3) & (high >= 3)).mean()
     assert 0.78 < covered < 0.88  # of 95 %: too narrow with five seeds, as its docstring says
 
 
 def test_detectable_is_found_in_four_of_five_experiments() -> None:
     trials = 1000
     sampled = np.random.default_rng(9).normal(stats.detectable_effect(N), 1, (trials, N))
-    found = sum(stats.paired_t(row).p < 0.05 for row in sampled)
+    found = (stats.paired_t(sampled).p < 0.05).sum()
     assert within_binomial(found, trials, 0.8)

@@ -15,8 +15,8 @@ from pmexp_analysis.sources.folders import load_runs
 
 
 def section_of(runs: Runs, baseline: str = "baseline") -> Section:
-    finals = load_runs(runs.root, "demo").finals
-    (section,) = sections(rows(finals), comparisons(finals, ProtocolConfig(baseline=baseline)), baseline)
+    values = load_runs(runs.root, "demo").values
+    (section,) = sections(rows(values), comparisons(values, ProtocolConfig(baseline=baseline)), baseline)
     return section
 
 

@@ -37,7 +37,9 @@ def test_the_arm_keeps_to_what_was_typed() -> None:
     assert ARM not in [run[0] for run in arms("experiment=demo", "variant=baseline", "seed=0,1")]
     assert ARM not in [run[0] for run in arms("experiment=demo", "seed=1,2")]
     assert (ARM, "vit-digits", 0) in arms("experiment=demo", "seed=0,1")
-    assert [run[0] for run in arms("experiment=demo", f"variant=baseline,{CONTROL}", "seed=0")].count(CONTROL) == 1
+    assert [run[0] for run in arms("experiment=demo", f"variant=baseline,{CONTROL}", "seed=0")].count(
+        CONTROL
+    ) == 1
     both = arms("experiment=demo", f"variant=baseline,{ARM}", "seed=0,1")
     assert sorted(both) == [(name, "vit-digits", seed) for name in ("baseline", ARM) for seed in (0, 1)]
 

@@ -4,10 +4,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import stats as scipy_stats
+from scipy import special
 
 from pmexp.protocol import CriterionConfig, ProtocolConfig
 from pmexp_analysis.criteria.result import LEVEL, TaskResult, decide
+from pmexp_analysis.numbers import stats
 from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.series import Series
 
@@ -39,9 +40,9 @@ def judge_growth(
         worst = at[saved <= 0][0]
         why = f"no memory is saved at {series.over}={worst:g}"
         return TaskResult(series.task, series.system, "fail", why, n=len(savings))
-    fit = scipy_stats.linregress(np.log(at), np.log(saved))
-    half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, len(at) - 2)) * float(fit.stderr)
-    slope, low, high = (round(float(end), _DIGITS) for end in (fit.slope, fit.slope - half, fit.slope + half))
+    fitted, error = stats.line(np.log(at), np.log(saved))
+    half = float(special.stdtrit(len(at) - 2, (1 + LEVEL) / 2)) * error
+    slope, low, high = (round(end, _DIGITS) for end in (fitted, fitted - half, fitted + half))
     why = (
         f"the saving grows as {series.over}^{slope:.3f}, 90 % interval {low:.3f} to {high:.3f}, "
         f"{len(at)} settings from "

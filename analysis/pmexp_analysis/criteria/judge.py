@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from pmexp.protocol import Bound, CriterionConfig, Statistic, has_better_end
 from pmexp.run_folder.state import State
+from pmexp_analysis.criteria.estimates import Sides
 from pmexp_analysis.criteria.growth import judge_growth
 from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
-from pmexp_analysis.criteria.pairs import Sides, judge_pairs
+from pmexp_analysis.criteria.pairs import judge_pairs
 from pmexp_analysis.criteria.result import Judged, TaskResult, combined
 from pmexp_analysis.criteria.runs import judge_divergence
 from pmexp_analysis.criteria.unchanged import judge_unchanged
@@ -20,8 +21,8 @@ from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.scores import is_exact, resolve
 from pmexp_analysis.numbers.series import series_over
 from pmexp_analysis.numbers.trainings import are_same, place_of
-from pmexp_analysis.numbers.values import BySeed, SectionValues, values_of
 from pmexp_analysis.sources.experiment import Experiment, Member, Missing
+from pmexp_analysis.sources.values import BySeed, SectionValues
 
 _WITHOUT_ANSWER = [state.value for state in State if not state.is_result]
 
@@ -51,7 +52,7 @@ def as_judged(criterion: CriterionConfig) -> CriterionConfig:
 
 
 def _sections(experiment: Experiment) -> list[SectionValues]:
-    made = values_of(experiment.finals)
+    made = experiment.values
     known = {(one.task, one.system) for one in made}
     lost = {(m.labels.task, m.labels.system) for m in experiment.members if m.state in _WITHOUT_ANSWER}
     return made + [SectionValues(task, system) for task, system in sorted(lost - known)]
@@ -90,7 +91,7 @@ def _parts(
                 judge_unchanged(criterion, one.task, one.system, experiment, evidence) for one in concerned
             )
         else:
-            parts = (_of_pairs(criterion, section, experiment, evidence) for section in concerned)
+            parts = _of_pairs(criterion, concerned, experiment, evidence)
         yield from (_where_learned(part, [(part.task, part.system)], experiment, evidence) for part in parts)
 
 
@@ -129,18 +130,20 @@ def _divergences(
 
 
 def _of_pairs(
-    criterion: CriterionConfig, section: SectionValues, experiment: Experiment, evidence: Evidence
-) -> TaskResult:
-    sides = sides_of(criterion, section, experiment, evidence)
-    if isinstance(sides, str):
-        return TaskResult(section.task, section.system, "not measured", sides)
-    left_out = f"{seeds_said(sides.apart)} excluded: run under different conditions" if sides.apart else ""
-    try:
-        part = judge_pairs(criterion, sides)
-    except Undefined as error:
-        why = left_out if sides.apart and not sides.method else str(error)
-        return TaskResult(section.task, section.system, "not measured", why)
-    return replace(part, why=f"{part.why}; {left_out}") if sides.apart else part
+    criterion: CriterionConfig, sections: Sequence[SectionValues], experiment: Experiment, evidence: Evidence
+) -> Iterable[TaskResult]:
+    found = [sides_of(criterion, section, experiment, evidence) for section in sections]
+    judged = iter(judge_pairs(criterion, [sides for sides in found if isinstance(sides, Sides)]))
+    for section, sides in zip(sections, found, strict=True):
+        if isinstance(sides, str):
+            yield TaskResult(section.task, section.system, "not measured", sides)
+            continue
+        part = next(judged)
+        if sides.apart:
+            left_out = f"{seeds_said(sides.apart)} excluded: run under different conditions"
+            is_lost = part.result == "not measured" and not sides.method
+            part = replace(part, why=left_out if is_lost else f"{part.why}; {left_out}")
+        yield part
 
 
 def sides_of(

@@ -2,50 +2,31 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import replace
 
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import EQUIVALENCE, MARGINS, Bound, CriterionConfig, Statistic
+from pmexp_analysis.criteria.estimates import Estimate, Sides, estimates, limit_of
 from pmexp_analysis.criteria.power import in_words, seeds_needed
-from pmexp_analysis.criteria.result import LEVEL, TaskResult, decide
-from pmexp_analysis.numbers import scales, sigmas, stats
+from pmexp_analysis.criteria.result import TaskResult, decide
+from pmexp_analysis.numbers import scales, stats
 from pmexp_analysis.numbers.cells import counted, number, probability
 from pmexp_analysis.numbers.scores import is_score
-from pmexp_analysis.numbers.stats import Array
-from pmexp_analysis.numbers.values import BySeed
-
-_RATIOS = (Statistic.relative_change, Statistic.times_smaller)
-_ROUNDING = 1e-12  # of scores, which are fractions
 
 
-@dataclass(frozen=True)
-class Sides:
-    """The values of the method and of the baseline in one task and system, of a metric that may be exact.
-
-    `one_training`: the runs of each pair are one training, so that equal values are no chance. `apart`: seeds
-    of the method that are left out.
-    """
-
-    task: str
-    system: str
-    method: BySeed
-    baseline: BySeed
-    metric: str
-    exact: bool
-    one_training: bool = False
-    apart: Sequence[int] = ()
+def judge_pairs(criterion: CriterionConfig, every: Sequence[Sides]) -> list[TaskResult]:
+    """Judges every task and system; one whose numbers have no such statistic is not measured."""
+    judged = _judge_p_worse if criterion.statistic is Statistic.p_worse else _judge
+    return [
+        TaskResult(sides.task, sides.system, "not measured", found)
+        if isinstance(found, str)
+        else judged(criterion, sides, found)
+        for sides, found in zip(every, estimates(criterion, every), strict=True)
+    ]
 
 
-def judge_pairs(criterion: CriterionConfig, sides: Sides) -> TaskResult:
-    """Judges one task and system. Raises scales.Undefined where its numbers have no such statistic."""
-    ours, theirs = _paired(criterion, sides)
-    if criterion.statistic is Statistic.p_worse:
-        return _judge_p_worse(criterion, sides, ours - theirs)
-    of_baseline = np.array(list(sides.baseline.values()))
-    sample = scales.sample(criterion.statistic, ours, theirs, stats.describe(of_baseline).std)
-    mean, n = float(sample.mean()), sample.size
+def _judge(criterion: CriterionConfig, sides: Sides, found: Estimate) -> TaskResult:
+    mean, n = found.mean, found.n
     value = scales.said(criterion.statistic, mean)
     about = TaskResult(sides.task, sides.system, "inconclusive", "", value, n=n)
     what = "run" if criterion.statistic is Statistic.mean or criterion.against is not None else "pair"
@@ -55,7 +36,7 @@ def judge_pairs(criterion: CriterionConfig, sides: Sides) -> TaskResult:
     if not sides.exact and n < stats.FEWEST_PAIRS:
         why = f"{shown} in {counted(n, what)}, but at least {stats.FEWEST_PAIRS} are needed"
         return replace(about, why=why, seeds_needed=stats.FEWEST_PAIRS)
-    if stats.is_constant(sample, float(np.abs(sample).max())):
+    if found.is_constant:
         why = f"{shown} in each of {counted(n, what)}"
         if is_score(sides.metric) and not sides.exact and not sides.one_training:
             return replace(
@@ -64,41 +45,13 @@ def judge_pairs(criterion: CriterionConfig, sides: Sides) -> TaskResult:
                 "much runs vary",
             )
         return _with(about, criterion, sides, (mean, mean), why)
-    interval = _interval(criterion, sides, ours, theirs, of_baseline)
+    interval = found.low, found.high
     ends = [in_its_unit(criterion, scales.said(criterion.statistic, end)) for end in interval]
     why = f"{shown}, 90 % interval {ends[0]} to {ends[1]}"
     if criterion.comparison is Bound.no_worse:
-        p = _p_of_margin(criterion, sides, ours, theirs, of_baseline)
-        why += f", p {probability(p)} for being worse than the margin allows"
+        why += f", p {probability(found.p)} for being worse than the margin allows"
     judged = _with(about, criterion, sides, interval, f"{why}, {counted(n, what)}")
-    return _with_seeds_needed(judged, criterion, sides, sample)
-
-
-def _paired(criterion: CriterionConfig, sides: Sides) -> tuple[Array, Array]:
-    """Method and reference over the seeds that count, shape (n,) each. Raises Undefined without any."""
-    if criterion.statistic is Statistic.mean or criterion.against is not None:
-        ours = np.array([sides.method[seed] for seed in sorted(sides.method)])
-        theirs = np.full_like(ours, criterion.against or 0.0)
-    else:
-        seeds = sorted(sides.method.keys() & sides.baseline.keys())
-        ours = np.array([sides.method[seed] for seed in seeds])
-        theirs = np.array([sides.baseline[seed] for seed in seeds])
-    if not ours.size:
-        lacking = "the baseline" if sides.method and not sides.baseline else "the method"
-        no_pair = "no seed has finished runs of both method and baseline"
-        both = sides.method and sides.baseline
-        raise scales.Undefined(no_pair if both else f"no run of {lacking} recorded a finite {sides.metric}")
-    return ours, theirs
-
-
-def limit_of(criterion: CriterionConfig, metric: str) -> tuple[Bound, float]:
-    """Returns what `no_worse` means: at least -threshold where more of `metric` is better, else at most."""
-    if criterion.comparison is not Bound.no_worse:
-        return criterion.comparison, criterion.threshold
-    more_is_better = (metric_of(metric).direction == "max") == (criterion.drop_from is None)
-    if more_is_better:
-        return Bound.at_least, -criterion.threshold
-    return Bound.at_most, criterion.threshold
+    return _with_seeds_needed(judged, criterion, sides, found)
 
 
 def _with(
@@ -122,59 +75,14 @@ def _also_within(criterion: CriterionConfig, low: float, high: float) -> str:
     }.get(within, f"equivalence within ±{said} is not shown")
 
 
-def _interval(
-    criterion: CriterionConfig, sides: Sides, ours: Array, theirs: Array, baseline: Array
-) -> tuple[float, float]:
-    """The 90 % interval in the tested scale, of scores with the continuity correction at either end."""
-    correction, sigma = _correction(sides, ours.size), stats.describe(baseline).std
-    found = []
-    for end, shift in ((0, -correction), (1, correction)):
-        if criterion.statistic is Statistic.difference_in_sigma:
-            interval: tuple[float, float] | None = sigmas.interval(ours + shift - theirs, baseline, LEVEL)
-        else:
-            sample = scales.sample(criterion.statistic, ours, theirs, sigma)
-            shifted = sample + shift if criterion.statistic not in _RATIOS else sample
-            interval = stats.t_interval(shifted, LEVEL)
-        assert interval
-        found.append(interval[end])
-    return found[0], found[1]
-
-
-def _correction(sides: Sides, n: int) -> float:
-    """Half a step of the mean of `n` scores; zero for other metrics.
-
-    Scores are multiples of a step, of which the smallest gap between two of them is an estimate. A t interval
-    of coarse ones is too short: without this up to 7 % pass wrongly where 5 % may.
-    """
-    if not is_score(sides.metric) or sides.exact:
-        return 0.0
-    gaps = np.diff(np.unique([*sides.method.values(), *sides.baseline.values()]))
-    gaps = gaps[gaps > _ROUNDING]
-    return float(gaps.min()) / (2 * n) if gaps.size else 0.0
-
-
-def _p_of_margin(
-    criterion: CriterionConfig, sides: Sides, ours: Array, theirs: Array, baseline: Array
-) -> float | None:
-    """One-sided p that the method is worse by the margin or more, with the correction of `_interval`."""
-    comparison, threshold = limit_of(criterion, sides.metric)
-    side = 1 if comparison is Bound.at_most else -1
-    shift = side * _correction(sides, ours.size)
-    if criterion.statistic is Statistic.difference_in_sigma:
-        return sigmas.p_beyond(side * (ours + shift - theirs), baseline, criterion.threshold)
-    sample = scales.sample(criterion.statistic, ours, theirs, None)
-    sample = sample + shift if criterion.statistic not in _RATIOS else sample
-    return stats.p_above(side * (scales.tested(criterion.statistic, threshold) - sample))
-
-
 def _with_seeds_needed(
-    judged: TaskResult, criterion: CriterionConfig, sides: Sides, sample: Array
+    judged: TaskResult, criterion: CriterionConfig, sides: Sides, found: Estimate
 ) -> TaskResult:
     """Adds how many seeds settle an open claim: of a margin if there is no difference, as a plan would take
     it, else if the difference is what it looks like."""
     if judged.result != "inconclusive":
         return judged
-    std, mean = float(sample.std(ddof=1)), float(sample.mean())
+    std, mean = found.std, found.mean
     comparison, threshold = limit_of(criterion, sides.metric)
     both = comparison is Bound.within
     ends = (-threshold, threshold) if both else (threshold,)
@@ -190,18 +98,14 @@ def _with_seeds_needed(
     return replace(judged, why=why, seeds_needed=needed)
 
 
-def _judge_p_worse(criterion: CriterionConfig, sides: Sides, differences: Array) -> TaskResult:
-    direction, n = metric_of(sides.metric).direction, differences.size
-    if direction == "none":
-        raise scales.Undefined(f"{sides.metric} has no better or worse direction")
-    worse = differences if direction == "min" else -differences
-    p = stats.p_above(worse)
-    if p is None or (not sides.exact and n < stats.FEWEST_PAIRS):
+def _judge_p_worse(criterion: CriterionConfig, sides: Sides, found: Estimate) -> TaskResult:
+    p, n = found.p, found.n
+    if n < 2 or (not sides.exact and n < stats.FEWEST_PAIRS):
         why = f"only {counted(n, 'pair')}, but at least {stats.FEWEST_PAIRS} are needed"
-        needed = stats.FEWEST_PAIRS
-        return TaskResult(sides.task, sides.system, "inconclusive", why, p, n=n, seeds_needed=needed)
+        value, needed = (p if n > 1 else None), stats.FEWEST_PAIRS
+        return TaskResult(sides.task, sides.system, "inconclusive", why, value, n=n, seeds_needed=needed)
     result = decide(p, p, criterion.comparison, criterion.threshold)
-    why = f"one-sided paired p {number(p, 3)}, mean difference {number(float(differences.mean()), 3)}"
+    why = f"one-sided paired p {number(p, 3)}, mean difference {number(found.mean, 3)}"
     why += f" {metric_of(sides.metric).unit}, {counted(n, 'pair')}"
     return TaskResult(sides.task, sides.system, result, why, p, n=n)
 

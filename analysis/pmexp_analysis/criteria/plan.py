@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from pmexp.protocol import MARGINS, Bound, CriterionConfig, Statistic
+from pmexp_analysis.criteria.estimates import Sides, limit_of
 from pmexp_analysis.criteria.judge import as_judged, sides_of
-from pmexp_analysis.criteria.pairs import Sides, in_its_unit, limit_of
+from pmexp_analysis.criteria.pairs import in_its_unit
 from pmexp_analysis.criteria.power import in_words, reach, seeds_needed
 from pmexp_analysis.numbers import scales, stats
 from pmexp_analysis.numbers.evidence import evidence_of
 from pmexp_analysis.numbers.margins import is_about
 from pmexp_analysis.numbers.stats import Array
-from pmexp_analysis.numbers.values import values_of
 from pmexp_analysis.sources.experiment import Experiment
 
 SEEDS = (3, 5, 10, 20)
@@ -43,7 +43,7 @@ class Plan:
 
 def plans(experiment: Experiment) -> list[Plan]:
     """Returns a Plan a criterion, task and system, in the protocol's order."""
-    found, sections, evidence = [], values_of(experiment.finals), evidence_of(experiment)
+    found, sections, evidence = [], experiment.values, evidence_of(experiment)
     for name, criterion in experiment.protocol.criteria.items():
         if criterion.statistic in _NO_SEEDS:
             found.append(Plan(name, "all", "all", _NO_SEEDS[criterion.statistic], []))
@@ -116,8 +116,8 @@ def _spread(criterion: CriterionConfig, sides: Sides) -> tuple[float, str]:
 
 
 def _std(criterion: CriterionConfig, ours: Array, theirs: Array, baseline: Array) -> float:
-    sample = scales.sample(criterion.statistic, ours, theirs, stats.describe(baseline).std)
-    return stats.spread(sample)
+    sample = scales.sample(criterion.statistic, ours, theirs, float(stats.spread(baseline)))
+    return float(stats.spread(sample))
 
 
 def as_text(planned: Sequence[Plan]) -> str:

@@ -1,25 +1,21 @@
-"""From the table of final values to the report's rows and comparisons."""
+"""From final values to the report's rows and comparisons."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from pmexp.protocol import Family, ProtocolConfig, Statistic
-from pmexp_analysis.numbers import scales, sigmas, stats
+from pmexp.protocol import Family, ProtocolConfig
+from pmexp_analysis.numbers import stats
 from pmexp_analysis.numbers.cells import counted as said_number
 from pmexp_analysis.numbers.evidence import Evidence
-from pmexp_analysis.numbers.margins import Margin, margin_of
-from pmexp_analysis.numbers.resampling import bootstrap_intervals
+from pmexp_analysis.numbers.margins import margin_of
+from pmexp_analysis.numbers.paired import Sides, alike, statistics
 from pmexp_analysis.numbers.scores import is_exact
-from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.numbers.trainings import is_result
-from pmexp_analysis.numbers.values import BySeed, SectionValues, values_of
-
-CONSTANT = "constant difference"
+from pmexp_analysis.sources.values import BySeed, SectionValues
 
 
 @dataclass(frozen=True)
@@ -85,20 +81,43 @@ class Comparison:
     one_training_with: str = ""
 
 
-def rows(finals: pd.DataFrame) -> list[Row]:
+def rows(sections: Sequence[SectionValues]) -> list[Row]:
     """One Row per (task, system, metric, variant), sorted so."""
-    return [
-        _row(section, metric, variant)
-        for section in values_of(finals)
+    places = [
+        (section, metric, variant, section.metrics[metric].finite(variant))
+        for section in sections
         for metric in section.metrics
         for variant in sorted(section.metrics[metric].by_variant)
     ]
+    numbers = _described([finite for _, _, _, finite in places])
+    return [
+        _row(section, metric, variant, finite, described)
+        for (section, metric, variant, finite), described in zip(places, numbers, strict=True)
+    ]
 
 
-def _row(section: SectionValues, metric: str, variant: str) -> Row:
+def _described(samples: Sequence[BySeed]) -> list[dict[str, float | None]]:
+    """For each sample its mean, std, min and max by name; None where one is not defined."""
+    found: list[dict[str, float | None]] = [dict.fromkeys(("mean", "std", "min", "max")) for _ in samples]
+    for places in alike((place, len(sample)) for place, sample in enumerate(samples) if sample):
+        values = np.array([list(samples[place].values()) for place in places])
+        columns = {"mean": values.mean(axis=1), "min": values.min(axis=1), "max": values.max(axis=1)}
+        if values.shape[1] > 1:
+            columns["std"] = stats.spread(values)
+        for name, column in columns.items():
+            for place, number in zip(places, column.tolist(), strict=True):
+                found[place][name] = number
+    return found
+
+
+def _row(
+    section: SectionValues,
+    metric: str,
+    variant: str,
+    finite: BySeed,
+    described: Mapping[str, float | None],
+) -> Row:
     values = section.metrics[metric]
-    every, finite = values.by_variant[variant], values.finite(variant)
-    sample = stats.describe(np.array(list(finite.values())))
     return Row(
         task=section.task,
         system=section.system,
@@ -106,18 +125,31 @@ def _row(section: SectionValues, metric: str, variant: str) -> Row:
         metric=metric,
         unit=values.unit,
         direction=values.direction,
-        n=sample.n,
+        n=len(finite),
         seeds=sorted(finite),
-        not_finite_seeds=sorted(every.keys() - finite.keys()),
-        mean=sample.mean,
-        std=sample.std,
-        min=sample.min,
-        max=sample.max,
+        not_finite_seeds=_missing(finite.keys(), values.by_variant[variant].keys())["variant"],
+        **described,
     )
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A comparison before its statistics: where it stands, what it is computed from, what is known of it."""
+
+    labels: Mapping[str, Any]  # task, system, metric, variant, baseline, unit, direction
+    sides: Sides
+    exact: bool
+    apart: int  # so many pairs ran under other conditions and are left out
+    proven: bool  # whether the trainings of its pairs are the same bit for bit
+    one_training_with: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return tuple(self.labels[name] for name in ("task", "system", "metric", "variant"))
+
+
 def comparisons(
-    finals: pd.DataFrame,
+    sections: Sequence[SectionValues],
     protocol: ProtocolConfig,
     exact: Collection[str] = (),
     evidence: Evidence = Evidence(),  # noqa: B008  frozen
@@ -127,176 +159,120 @@ def comparisons(
     `exact`: metrics that are counted in these runs beside those that the catalog says.
     `evidence`: which pairs count, which trainings are proven to be the same and which are to be counted once.
     """
-    made: list[Comparison] = []
-    differences: list[Array] = []
-    left_out: list[int] = []
-    for section in values_of(finals):
-        for metric, values in section.metrics.items():
-            margin = margin_of(protocol, section.task, metric, list(section.metrics))
-            shared: dict[str, Any] = {
-                "task": section.task,
-                "system": section.system,
-                "metric": metric,
-                "baseline": protocol.baseline,
-                "unit": values.unit,
-                "direction": values.direction,
-            }
-            counted = metric in exact or is_exact(metric)
-            base = values.finite(protocol.baseline)
-            for variant in sorted(values.by_variant.keys() - {protocol.baseline}):
-                place = (section.task, section.system, variant)
-                apart = evidence.apart(place, metric)
-                own, theirs = (_without(side, apart) for side in (values.finite(variant), base))
-                one, difference = compare(own, theirs, margin, counted, variant=variant, **shared)
-                made.append(_with_evidence(one, evidence, sorted(own.keys() & theirs.keys())))
-                differences.append(difference)
-                left_out.append(len(apart))
-    judged = _judged(_with_bootstrap(made, differences), protocol.family, exact)
-    return [_with_remarks(one, apart) for one, apart in zip(judged, left_out, strict=True)]
+    places = [place for section in sections for place in _places(section, protocol, exact, evidence)]
+    found = statistics([place.sides for place in places])
+    holm_ps = _corrected(places, [one.get("paired_p") for one in found], protocol.family)
+    return [_comparison(*each) for each in zip(places, found, holm_ps, strict=True)]
+
+
+def _places(
+    section: SectionValues, protocol: ProtocolConfig, exact: Collection[str], evidence: Evidence
+) -> Iterator[_Place]:
+    for metric, values in section.metrics.items():
+        margin = margin_of(protocol, section.task, metric, list(section.metrics))
+        counted = metric in exact or is_exact(metric)
+        base = values.finite(protocol.baseline)
+        for variant in sorted(values.by_variant.keys() - {protocol.baseline}):
+            at = (section.task, section.system, variant)
+            apart = evidence.apart(at, metric)
+            own, theirs = (_without(side, apart) for side in (values.finite(variant), base))
+            seeds = sorted(own.keys() & theirs.keys())
+            labels = {"task": section.task, "system": section.system, "metric": metric, "variant": variant}
+            labels |= {"baseline": protocol.baseline, "unit": values.unit, "direction": values.direction}
+            follows = is_result(metric)  # from the training
+            yield _Place(
+                labels=labels,
+                sides=Sides(own, theirs, seeds, margin, counted),
+                exact=counted,
+                apart=len(apart),
+                proven=follows and evidence.is_proven(at, seeds),
+                one_training_with=evidence.one_training_with(at) if follows else "",
+            )
 
 
 def _without(values: BySeed, seeds: Collection[int]) -> BySeed:
     return {seed: value for seed, value in values.items() if seed not in seeds} if seeds else values
 
 
-def _with_evidence(one: Comparison, evidence: Evidence, seeds: Sequence[int]) -> Comparison:
-    """The comparison with what is known of the trainings behind it, where the metric follows from them."""
-    if not is_result(one.metric):
-        return one
-    place = (one.task, one.system, one.variant)
-    proven = one.verdict == "equal" and evidence.is_proven(place, seeds)
-    verdict = "identical" if proven else one.verdict
-    return replace(one, verdict=verdict, one_training_with=evidence.one_training_with(place))
-
-
-def compare(
-    variant_of: Mapping[int, float],
-    baseline_of: Mapping[int, float],
-    margin: Margin | None,
-    counted: bool = False,
-    **labels: Any,
-) -> tuple[Comparison, Array]:
-    """The pairs of two seed -> value as a Comparison that is not judged yet, and their differences."""
-    seeds = sorted(variant_of.keys() & baseline_of.keys())
-    missing = {
-        "variant": sorted(baseline_of.keys() - variant_of.keys()),
-        "baseline": sorted(variant_of.keys() - baseline_of.keys()),
-    }
-    ours, theirs = (np.array([of[seed] for seed in seeds]) for of in (variant_of, baseline_of))
-    if not seeds:
-        return Comparison(**labels, n=0, missing_seeds=missing, note="no seed has runs of both"), ours
-    all_ours, all_theirs = (np.array(list(of.values())) for of in (variant_of, baseline_of))
-    welch = stats.welch_t(all_ours, all_theirs)
-    if margin is not None:
-        labels |= {"margin": margin.text, "tost_p": _tost_p(margin, ours, theirs, all_theirs, counted)}
-    return Comparison(
-        **labels,
-        n=len(seeds),
-        missing_seeds=missing,
-        welch_t=welch.t,
-        welch_p=welch.p,
-        probability_greater=stats.probability_greater(all_ours, all_theirs),
-        **_of_pairs(ours, theirs),
-    ), ours - theirs
-
-
-def _of_pairs(ours: Array, theirs: Array) -> dict[str, Any]:
-    """The fields that pairs of one seed give (shape (n,) each, n >= 1)."""
-    differences = ours - theirs
-    difference = float(differences.mean())
-    means: dict[str, Any] = {
-        "mean_difference": difference,
-        "relative_difference": scales.relative_change(ours, theirs),
-    }
-    if relative := scales.relative_interval(ours, theirs):
-        means |= {"relative_low": relative[0], "relative_high": relative[1]}
-    if not differences.any():
-        span = 0.0 if differences.size > 1 else None
-        return {**means, "ci_low": span, "ci_high": span, "verdict": "equal"}
-    if stats.constant_difference(ours, theirs):
-        return {**means, "ci_low": difference, "ci_high": difference, "note": CONSTANT}
-    paired, interval = stats.paired_t(differences), stats.t_interval(differences)
-    return {
-        **means,
-        "ci_low": interval[0] if interval else None,
-        "ci_high": interval[1] if interval else None,
-        "paired_t": paired.t,
-        "paired_p": paired.p,
-        "effect_size": stats.effect_size(differences),
-        "detectable": stats.detectable_difference(differences),
-        "note": "one pair: no test" if differences.size == 1 else "",
-    }
-
-
-def _tost_p(margin: Margin, ours: Array, theirs: Array, all_theirs: Array, counted: bool) -> float | None:
-    """The p of equivalence, None where its scale is undefined; of a counted metric one pair is enough."""
-    try:
-        if margin.statistic is Statistic.difference_in_sigma:
-            return sigmas.tost(ours - theirs, all_theirs, margin.threshold)
-        sample = scales.sample(margin.statistic, ours, theirs, stats.describe(all_theirs).std)
-    except scales.Undefined:
-        return None
-    low, high = (scales.tested(margin.statistic, side * margin.threshold) for side in (-1, 1))
-    if counted and sample.size == 1:
-        return 0.0 if low <= sample[0] <= high else 1.0
-    return stats.tost(sample, low, high)
-
-
-def _with_bootstrap(made: list[Comparison], differences: list[Array]) -> list[Comparison]:
-    intervals = bootstrap_intervals(differences)
-    return [
-        replace(one, bootstrap_low=interval[0], bootstrap_high=interval[1]) if interval else one
-        for one, interval in zip(made, intervals, strict=True)
-    ]
-
-
-def _with_remarks(one: Comparison, apart: int) -> Comparison:
-    """The comparison with a note on what is not counted in it; `apart`: so many pairs ran unlike."""
-    notes = [one.note] if one.n or not apart else []
-    notes += [f"{said_number(apart, 'pair')} excluded: run under different conditions"] if apart else []
-    notes += [f"same training as {one.one_training_with}, counted once"] if one.one_training_with else []
-    note = "; ".join(filter(None, notes))
-    return one if note == one.note else replace(one, note=note)
-
-
-def _judged(uncorrected: list[Comparison], family: Family, exact: Collection[str]) -> list[Comparison]:
+def _corrected(
+    places: Sequence[_Place], paired_ps: Sequence[float | None], family: Family
+) -> list[float | None]:
     """Corrects every family by Holm's method. One training of several variants is in its family once."""
-    at = {(one.task, one.system, one.metric, one.variant): place for place, one in enumerate(uncorrected)}
+    names = {Family.metric: ("metric",), Family.task: ("task", "system"), Family.experiment: ()}[family]
+    at = (
+        {one.key: place for place, one in enumerate(places)}
+        if any(p.one_training_with for p in places)
+        else {}
+    )
     families: dict[tuple[str, ...], list[int]] = defaultdict(list)
     followers: dict[int, int] = {}  # place -> that of the variant which stands for it
-    for place, one in enumerate(uncorrected):
-        key = {Family.metric: (one.metric,), Family.task: (one.task, one.system), Family.experiment: ()}
-        leader = at.get((one.task, one.system, one.metric, one.one_training_with))
+    for place, one in enumerate(places):
+        leader = at.get((*one.key[:3], one.one_training_with)) if one.one_training_with else None
         if leader is None:
-            families[key[family]].append(place)
+            families[tuple(one.labels[name] for name in names)].append(place)
         else:
             followers[place] = leader
-    holm_p: dict[int, float | None] = {}
-    for places in families.values():
-        corrected = stats.holm([uncorrected[place].paired_p for place in places])
-        holm_p |= dict(zip(places, corrected, strict=True))
+    holm_ps: list[float | None] = [None] * len(places)
+    for alike_places in families.values():
+        corrected = stats.holm([paired_ps[place] for place in alike_places])
+        for place, p in zip(alike_places, corrected, strict=True):
+            holm_ps[place] = p
     for place, leader in followers.items():  # of fewer seeds it is no test of its own
-        same = uncorrected[place].paired_p == uncorrected[leader].paired_p
-        holm_p[place] = holm_p[leader] if same else None
-    return [
-        _with_verdict(one, holm_p[place], one.metric in exact or is_exact(one.metric))
-        for place, one in enumerate(uncorrected)
-    ]
+        holm_ps[place] = holm_ps[leader] if paired_ps[place] == paired_ps[leader] else None
+    return holm_ps
 
 
-def _with_verdict(one: Comparison, holm_p: float | None, exact: bool) -> Comparison:
-    if one.mean_difference is None or one.verdict in ("equal", "identical"):
-        return one
-    enough = exact or one.n >= stats.FEWEST_PAIRS
-    constant = one.note == CONSTANT or (exact and one.n == 1)
-    significant = enough and (constant or (holm_p is not None and holm_p < stats.SIGNIFICANCE))
-    equivalent = enough and one.tost_p is not None and one.tost_p < stats.SIGNIFICANCE
-    note = one.note
-    if not enough:
-        note = f"{one.n} pair{'s' if one.n > 1 else ''}: at least {stats.FEWEST_PAIRS} are needed"
-    elif equivalent and significant:
+def _comparison(place: _Place, found: dict[str, Any], holm_p: float | None) -> Comparison:
+    sides = place.sides
+    own, theirs = sides.variant.keys(), sides.baseline.keys()
+    is_equal, is_constant = found.pop("is_equal", False), found.pop("is_constant", False)
+    verdict: stats.Verdict
+    if not sides.seeds:
+        verdict, note = "not comparable", "" if place.apart else "no seed has runs of both"
+    elif is_equal:
+        verdict, note = "identical" if place.proven else "equal", ""
+    else:
+        verdict, note = _judged(place, found, is_constant, holm_p)
+        found["holm_p"] = holm_p
+    notes = [note]
+    notes += [f"{said_number(place.apart, 'pair')} excluded: run under different conditions"] * bool(
+        place.apart
+    )
+    if place.one_training_with:
+        notes.append(f"same training as {place.one_training_with}, counted once")
+    return Comparison(
+        **place.labels,
+        n=len(sides.seeds),
+        missing_seeds=_missing(own, theirs),
+        margin=sides.margin.text if sides.margin and sides.seeds else "",
+        verdict=verdict,
+        note="; ".join(filter(None, notes)),
+        one_training_with=place.one_training_with,
+        **found,
+    )
+
+
+def _missing(variant: Set[int], baseline: Set[int]) -> dict[str, list[int]]:
+    """The seeds that each side lacks and the other has."""
+    if variant == baseline:
+        return {"variant": [], "baseline": []}
+    return {"variant": sorted(baseline - variant), "baseline": sorted(variant - baseline)}
+
+
+def _judged(
+    place: _Place, found: Mapping[str, Any], is_constant: bool, holm_p: float | None
+) -> tuple[stats.Verdict, str]:
+    """The verdict on pairs that are not equal, and a note on it."""
+    n = len(place.sides.seeds)
+    if not place.exact and n < stats.FEWEST_PAIRS:
+        return "inconclusive", f"{said_number(n, 'pair')}: at least {stats.FEWEST_PAIRS} are needed"
+    is_one_count, tost_p = place.exact and n == 1, found.get("tost_p")
+    significant = is_constant or is_one_count or (holm_p is not None and holm_p < stats.SIGNIFICANCE)
+    equivalent = tost_p is not None and tost_p < stats.SIGNIFICANCE
+    note = "constant difference" if is_constant else "one pair: no test" if n == 1 else ""
+    if equivalent and significant:
         note = "; ".join(filter(None, [note, "a significant difference, but within the margin"]))
-    elif exact and one.n == 1:
+    elif is_one_count:
         note = "an exact count"
-    verdict = stats.verdict(one.mean_difference, one.direction, significant, equivalent)
-    return replace(one, holm_p=holm_p, verdict=verdict, note=note)
+    difference, direction = found["mean_difference"], place.labels["direction"]
+    return stats.verdict(difference, direction, significant, equivalent), note

@@ -107,7 +107,7 @@ class Evidence:
 def evidence_of(experiment: Experiment) -> Evidence:
     """The evidence of an experiment, in one pass over its runs and their losses."""
     protocol = experiment.protocol
-    losses, gradients = (logged(experiment.curves, metric) for metric in (LOSS, GRADIENT))
+    losses, gradients = (logged(experiment.finished, metric) for metric in (LOSS, GRADIENT))
     trainings = trainings_of(experiment, losses)
     return Evidence(
         baseline=protocol.baseline,

@@ -10,7 +10,7 @@ import numpy as np
 from pmexp.metrics.catalog import metric_of
 from pmexp_analysis.numbers import stats
 from pmexp_analysis.numbers.scores import scores
-from pmexp_analysis.numbers.series import number_of, told_apart, varying
+from pmexp_analysis.numbers.series import number_of, told_apart, varying, with_several
 from pmexp_analysis.sources.experiment import Experiment, Member
 
 _ROUNDING = 1e-12  # of means of the same numbers in another order
@@ -51,12 +51,15 @@ class Grid:
 
 def grids(experiment: Experiment) -> list[Grid]:
     """A Grid a (task, system, variant) whose runs take several values of a hyperparameter; often none."""
+    several = with_several(experiment.members, HYPERPARAMETERS)
+    if not several:
+        return []
     grouped: dict[tuple[str, str, str], list[Member]] = defaultdict(list)
     for member in experiment.members:
         grouped[member.words.task, member.labels.system, member.labels.variant].append(member)
     found = []
     for (task, system, variant), members in sorted(grouped.items()):
-        keys = tuple(varying(members, HYPERPARAMETERS))
+        keys = tuple(varying(members, several))
         for name, alike in told_apart(members, keys).items() if keys else ():
             grid = _grid(f"{task}{name}", system, variant, keys, alike)
             if grid:

@@ -60,9 +60,12 @@ def _is_better(metric: str, value: float, chance: float) -> bool:
 
 def _flat(losses: Logged) -> str:
     values = losses.values
-    if values.size < 2 or not np.ptp(values) <= _FLAT * abs(
-        values[0]
-    ):  # NaN: diverged, which is no flat loss
+    if values.size < 2:
+        return ""
+    most = _FLAT * abs(values[0])
+    if abs(values[-1] - values[0]) > most:  # of most runs, which saves the look at all values
+        return ""
+    if not np.ptp(values) <= most:  # NaN: diverged, which is no flat loss
         return ""
     return f"its loss is {number(float(values[0]))} at every logged step"
 

@@ -19,50 +19,70 @@ class Undefined(Exception):
     """The statistic is not defined for these numbers; the message says why."""
 
 
-def sample(statistic: Statistic, method: Array, reference: Array, sigma: float | None) -> Array:
-    """The numbers (shape (n,)) whose mean is tested, out of pairs (shape (n,) each).
+def sample(statistic: Statistic, method: Array, reference: Array, sigma: float) -> Array:
+    """`samples` of one. Raises Undefined where the statistic is not defined for its numbers."""
+    found = samples(statistic, method, reference, np.asarray(sigma))
+    if np.isnan(found).any():
+        raise Undefined(undefined(statistic))
+    return found
 
-    `sigma`: the baseline's standard deviation over its seeds. Raises Undefined.
+
+def undefined(statistic: Statistic) -> str:
+    """Why a statistic of finite numbers is not defined."""
+    if statistic is Statistic.difference_in_sigma:
+        return "the baseline does not vary over its seeds"
+    return "a ratio needs numbers above zero"
+
+
+def samples(statistic: Statistic, method: Array, reference: Array, sigma: Array) -> Array:
+    """The numbers whose mean is tested, out of pairs; all of shape (..., n), the seeds last.
+
+    `sigma`: the baseline's standard deviation over its seeds, shape (...). A sample for which the statistic
+    is not defined is NaN.
     """
     if statistic is Statistic.mean:
         return method
+    differences = method - reference
     if statistic is Statistic.difference:
-        return method - reference
+        return differences
     if statistic is Statistic.difference_in_sigma:
-        if not (method - reference).any():
-            return method - reference
-        if not sigma:
-            raise Undefined("the baseline does not vary over its seeds")
-        return (method - reference) / sigma
-    if (method <= 0).any() or (reference <= 0).any():
-        raise Undefined("a ratio needs numbers above zero")
-    change = np.log(method) - np.log(reference)  # a ratio could overflow
-    return -change if statistic is Statistic.times_smaller else change
+        is_equal = np.logical_not(differences.any(axis=-1, keepdims=True))
+        scale = np.expand_dims(np.where(sigma > 0, sigma, np.nan), -1)
+        return np.where(is_equal, differences, differences / scale)
+    has_ratio = ((method > 0) & (reference > 0)).all(axis=-1, keepdims=True)
+    ours, theirs = (np.where(has_ratio, side, np.nan) for side in (method, reference))
+    change = np.log(ours) - np.log(theirs)  # a ratio could overflow
+    return np.asarray(-change if statistic is Statistic.times_smaller else change)
 
 
-def relative_change(method: Array, reference: Array) -> float | None:
-    """Returns the relative change of pairs (shape (n,) each), a fraction, as all that is said of it has it.
+def relative_change(method: Array, reference: Array) -> Array:
+    """Returns the relative change of pairs (shape (..., n) each), a fraction, as all that is said of it has
+    it.
 
     Its sign is that of the difference, of negative numbers too.
 
-    It is the mean logarithm of the ratios, said as a fraction. None where zeros or two signs leave no ratio.
+    It is the mean logarithm of the ratios, said as a fraction. NaN where zeros or two signs leave no ratio.
     """
+    found = np.where((method - reference).any(axis=-1), np.nan, 0.0)
     for sign in (1, -1):
         ours, theirs = sign * method, sign * reference
-        if (theirs > 0).all() and (ours > 0).all():
-            mean = float(sample(Statistic.relative_change, ours, theirs, None).mean())
-            return sign * said(Statistic.relative_change, mean)
-        if (theirs > 0).all() and not ours.any():  # nothing is left of any pair
-            return -1.0 * sign
-    return None if (method - reference).any() else 0.0
+        has_reference = (theirs > 0).all(axis=-1)
+        change = samples(Statistic.relative_change, ours, theirs, np.asarray(np.nan)).mean(axis=-1)
+        found = np.where(has_reference & (ours > 0).all(axis=-1), sign * _each_said(change), found)
+        nothing_left = has_reference & np.logical_not(ours.any(axis=-1))
+        found = np.where(nothing_left, -1.0 * sign, found)
+    return np.asarray(found)
 
 
-def relative_interval(method: Array, reference: Array) -> tuple[float, float] | None:
-    """Returns the 95 % t interval of `relative_change`; None of one pair or of numbers up to zero."""
-    if (method <= 0).any() or (reference <= 0).any():
-        return None
-    ends = t_interval(sample(Statistic.relative_change, method, reference, None))
-    return ends and (said(Statistic.relative_change, ends[0]), said(Statistic.relative_change, ends[1]))
+def relative_interval(method: Array, reference: Array) -> tuple[Array, Array]:
+    """Returns the 95 % t interval of `relative_change`; NaN for one pair, and for numbers up to zero."""
+    low, high = t_interval(samples(Statistic.relative_change, method, reference, np.asarray(np.nan)))
+    return _each_said(low), _each_said(high)
+
+
+def _each_said(changes: Array) -> Array:
+    fractions = [said(Statistic.relative_change, change) for change in np.ravel(changes).tolist()]
+    return np.array(fractions).reshape(np.shape(changes))
 
 
 def said(statistic: Statistic, tested: float) -> float:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from pmexp_analysis.numbers.compare import Comparison, Row
 from pmexp_analysis.numbers.evidence import Evidence
@@ -22,7 +23,7 @@ class Section:
     stands_for: Mapping[str, Sequence[str]] = field(default_factory=dict)  # variant -> others of one training
     remarks: Sequence[str] = ()  # which variants are one training, in words
 
-    @property
+    @cached_property
     def leaders(self) -> dict[str, str]:
         """The variants of different training, each with the names of all that it stands for."""
         followers = {other for others in self.stands_for.values() for other in others}
@@ -32,11 +33,11 @@ class Section:
             if variant not in followers
         }
 
-    @property
+    @cached_property
     def metrics(self) -> list[str]:
         return in_order(sorted({metric for _, metric in self.rows}))
 
-    @property
+    @cached_property
     def scores(self) -> list[str]:
         """The task's main metrics, the first of them foremost."""
         return scores(self.metrics)

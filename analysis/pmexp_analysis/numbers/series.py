@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pmexp_analysis.sources.distinguish import part_of
 from pmexp_analysis.sources.experiment import Member
+from pmexp_analysis.sources.shared import distinct_items
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Series:
 def series_over(members: Sequence[Member], over: str) -> list[Series]:
     """A Series a task and system whose runs take several values of the setting `over` and are alike in the
     task's others. A setting that follows from `over`, as positions do from a length, sets nothing apart."""
+    if not with_several(members, [over]):
+        return []
     by_words: dict[tuple[str, str], list[Member]] = defaultdict(list)
     for member in members:
         if number_of(member.run.settings, over) is not None:
@@ -64,6 +67,15 @@ def number_of(settings: Mapping[str, object], key: str) -> float | None:
         return float(value)
     except ValueError:
         return None
+
+
+def with_several(members: Sequence[Member], keys: Sequence[str]) -> list[str]:
+    """Those of `keys` that have several numbers over all runs; quick, for most experiments have none."""
+    seen: dict[str, set[float]] = {key: set() for key in keys}
+    for key, value in distinct_items(member.run.settings for member in members):
+        if key in seen and (number := number_of({key: value}, key)) is not None:
+            seen[key].add(number)
+    return [key for key in keys if len(seen[key]) > 1]
 
 
 def varying(members: Sequence[Member], keys: Sequence[str]) -> list[str]:

@@ -6,74 +6,81 @@ of the mean and of the deviation are combined as by Hyslop, Hsuan and Holder (20
 margin scaled by the reference; of normal values mean and deviation are independent.
 """
 
-import math
 from collections.abc import Callable
 
-from scipy import optimize, special
+import numpy as np
+from scipy import special
+from scipy.optimize import elementwise
 
-from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.stats import Array, spread
 
 _SMALLEST_P = 1e-9
 
 
-def interval(differences: Array, baseline: Array, level: float) -> tuple[float, float]:
-    """Interval of the mean of `differences` (shape (n,), n >= 2) in standard deviations of `baseline` (shape
-    (m,)), with (1 - level) / 2 outside on either side. Raises Undefined where the baseline does not vary."""
-    if not differences.any():
-        return 0.0, 0.0
-    sigma = spread(baseline) if baseline.size > 1 else 0.0
-    if sigma == 0:
-        raise Undefined("the baseline does not vary over its seeds")
-    n, freedom, tail = differences.size, baseline.size - 1, (1 - level) / 2
-    mean = float(differences.mean())
-    error = float(-special.stdtrit(n - 1, tail)) * spread(differences) / n**0.5
-    low, high = (sigma * (freedom / float(special.chdtri(freedom, 1 - p))) ** 0.5 for p in (1 - tail, tail))
-    return -_upper(-mean, error, sigma, low, high), _upper(mean, error, sigma, low, high)
+def interval(differences: Array, baseline: Array, level: Array | float) -> tuple[Array, Array]:
+    """Interval of the mean of `differences` (shape (..., n), n >= 2) in standard deviations of `baseline`
+    (shape (..., m)), with (1 - level) / 2 outside on either side; level of shape (...) or a number.
+
+    NaN where the baseline does not vary, unless all differences are zero."""
+    n, freedom = differences.shape[-1], baseline.shape[-1] - 1
+    tail = (1 - np.asarray(level)) / 2
+    sigma = spread(baseline)
+    sigma = np.where(sigma > 0, sigma, np.nan)
+    mean = differences.mean(axis=-1)
+    error = -special.stdtrit(n - 1, tail) * spread(differences) / n**0.5
+    low, high = (sigma * np.sqrt(freedom / special.chdtri(freedom, 1 - p)) for p in (1 - tail, tail))
+    ends = -_upper(-mean, error, sigma, low, high), _upper(mean, error, sigma, low, high)
+    is_equal = np.logical_not(differences.any(axis=-1))
+    return np.where(is_equal, 0.0, ends[0]), np.where(is_equal, 0.0, ends[1])
 
 
-def _upper(mean: float, error: float, sigma: float, low: float, high: float) -> float:
+def _upper(mean: Array, error: Array, sigma: Array, low: Array, high: Array) -> Array:
     """The c at which the upper limit of mean - c sigma is zero: (mean - c sigma)^2 = error^2 + (c f)^2, where
-    f is how far sigma may lie on the side that counts."""
-    if mean + error > 0:
-        f = sigma - low
-        square = sigma**2 - f**2
-        return (mean * sigma + math.sqrt((mean * f) ** 2 + error**2 * square)) / square
-    if mean == error == 0:  # of equal methods: nothing is allowed for, and nothing is off
-        return 0.0
+    f is how far sigma may lie on the side that counts. All of shape (...)."""
+    f = sigma - low
+    square = sigma**2 - f**2
+    above = (mean * sigma + np.sqrt((mean * f) ** 2 + error**2 * square)) / square
     f = high - sigma
-    root = math.sqrt(max(0.0, (mean * f) ** 2 + error**2 * (sigma**2 - f**2)))
-    return -(mean**2 - error**2) / (root - mean * sigma)
+    root = np.sqrt(np.maximum(0.0, (mean * f) ** 2 + error**2 * (sigma**2 - f**2)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        below = -(mean**2 - error**2) / (root - mean * sigma)
+    # Of equal methods, whose mean and error are zero, nothing is allowed for and nothing is off.
+    below = np.where((mean == 0) & (error == 0), 0.0, below)
+    return np.where(mean + error > 0, above, below)
 
 
-def tost(differences: Array, baseline: Array, margin: float) -> float | None:
+def tost(differences: Array, baseline: Array, margin: float) -> Array:
     """p of equivalence within `margin` standard deviations: the level at which the interval just fits.
 
-    None for n < 2; 0.5 stands for all p above it. Raises Undefined as `interval` does.
+    NaN for n < 2 and as `interval` is; 0.5 stands for all p above it.
     """
-    return _level_at_which(differences, baseline, lambda low, high: max(high, -low) - margin)
+    return _level_at_which(differences, baseline, lambda low, high: np.maximum(high, -low) - margin)
 
 
-def p_beyond(differences: Array, baseline: Array, margin: float) -> float | None:
+def p_beyond(differences: Array, baseline: Array, margin: float) -> Array:
     """One-sided p that the mean is `margin` standard deviations or more.
 
-    The level at which the upper end of the interval just reaches it. None, 0.5 and Undefined as of `tost`.
+    The level at which the upper end of the interval just reaches it. NaN and 0.5 as of `tost`.
     """
     return _level_at_which(differences, baseline, lambda _, high: high - margin)
 
 
-def _level_at_which(
-    differences: Array, baseline: Array, outside: Callable[[float, float], float]
-) -> float | None:
-    """The p at which `outside`, of the ends of the interval with p on either side, is zero."""
-    if differences.size < 2:
-        return None
+def _level_at_which(differences: Array, baseline: Array, outside: Callable[[Array, Array], Array]) -> Array:
+    """The p (shape (...)) at which `outside`, of the ends of the interval with p on either side, is zero."""
+    lead = differences.shape[:-1]
+    if differences.shape[-1] < 2:
+        return np.full(lead, np.nan)
 
-    def at(p: float) -> float:
-        return outside(*interval(differences, baseline, 1 - 2 * p))
+    def at(p: Array, places: Array) -> Array:
+        these = places.astype(int)
+        return outside(*interval(flat[these], bases[these], 1 - 2 * p))
 
-    if at(_SMALLEST_P) <= 0:
-        return 0.0
-    if at(0.5) >= 0:
-        return 0.5
-    return float(optimize.brentq(at, _SMALLEST_P, 0.5))
+    flat, bases = (sample.reshape(-1, sample.shape[-1]) for sample in (differences, baseline))
+    every = np.arange(len(flat), dtype=np.float64)
+    least, most = (at(np.full(len(flat), p), every) for p in (_SMALLEST_P, 0.5))
+    found = np.where(np.isnan(least), np.nan, np.where(least <= 0, 0.0, 0.5))
+    between = np.flatnonzero((least > 0) & (most < 0))
+    if between.size:
+        ends = np.full(between.size, _SMALLEST_P), np.full(between.size, 0.5)
+        found[between] = elementwise.find_root(at, ends, args=(every[between],)).x
+    return found.reshape(lead)

@@ -1,17 +1,19 @@
-"""Statistics of few seeds, as pure functions of arrays. None stands for "not defined for these numbers"."""
+"""Statistics of few seeds, as pure functions of arrays whose last axis is the seeds: (..., n) gives (...).
 
-import math
+So thousands of samples of one size take one call. NaN stands for "not defined for these numbers".
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
-from statsmodels.stats.power import TTestPower
+from scipy import optimize, special
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 Verdict = Literal[
     "better", "worse", "different", "equivalent", "inconclusive", "equal", "identical", "not comparable"
 ]
@@ -32,143 +34,162 @@ class SampleSummary:
     max: float | None
 
 
-@dataclass(frozen=True)
-class TTest:
-    """A t statistic and its two-sided p."""
+class TTest(NamedTuple):
+    """t statistics and their two-sided p, of shape (...)."""
 
-    t: float | None
-    p: float | None
+    t: Array
+    p: Array
 
 
 def describe(values: Array) -> SampleSummary:
     """n, mean, sample std, min and max of `values` (shape (n,), finite)."""
     if values.size == 0:
         return SampleSummary(0, None, None, None, None)
-    std = spread(values) if values.size > 1 else None
+    std = float(spread(values)) if values.size > 1 else None
     return SampleSummary(values.size, float(values.mean()), std, float(values.min()), float(values.max()))
 
 
-def spread(values: Array) -> float:
-    """Sample standard deviation of `values` (shape (n,), n >= 2), also of numbers whose squares over- or
-    underflow."""
+def spread(values: Array) -> Array:
+    """Sample standard deviation of `values` (shape (..., n)), also of numbers whose squares over- or
+    underflow; NaN for n < 2."""
+    if values.shape[-1] < 2:
+        return np.full(values.shape[:-1], np.nan)
     with np.errstate(over="ignore", invalid="ignore"):
-        found = float(values.std(ddof=1))
-    if _SMALL < found < 1 / _SMALL:
+        found = np.asarray(values.std(axis=-1, ddof=1))
+    in_range = (found > _SMALL) & (found < 1 / _SMALL)
+    if in_range.all():
         return found
-    power = math.frexp(float(np.abs(values).max()))[1] - 1  # of two: dividing by it rounds nothing
-    return math.ldexp(float(np.ldexp(values, -power).std(ddof=1)), power)
+    powers = np.frexp(np.abs(values).max(axis=-1))[1] - 1  # of two: dividing by them rounds nothing
+    apart = np.ldexp(np.ldexp(values, -np.expand_dims(powers, -1)).std(axis=-1, ddof=1), powers)
+    return np.where(in_range, found, apart)
 
 
-def is_constant(values: Array, magnitude: float) -> bool:
-    """Whether `values` (shape (n,)) are one number, up to the rounding of the numbers of up to `magnitude`
-    that they were computed from."""
-    return bool(np.ptp(values) <= _rounding(magnitude))
+def is_constant(values: Array, magnitude: Array) -> Mask:
+    """Whether `values` (shape (..., n)) are one number, up to the rounding of the numbers of up to
+    `magnitude` (shape (...)) that they were computed from."""
+    return np.asarray(np.ptp(values, axis=-1) <= _rounding(magnitude))
 
 
-def _rounding(magnitude: float) -> float:
+def _rounding(magnitude: Array) -> Array:
     return 4 * float(np.finfo(np.float64).eps) * magnitude
 
 
-def constant_difference(variant: Array, baseline: Array) -> bool:
-    """Whether all pairs (shape (n,) each, n >= 2) differ by one number, up to the rounding of the values.
+def constant_difference(variant: Array, baseline: Array) -> Mask:
+    """Whether all pairs (shape (..., n) each) differ by one number, up to the rounding of the values.
 
-    A difference that is itself no more than rounding is not called constant."""
-    if variant.size < 2:
-        return False
-    differences, magnitude = variant - baseline, float(max(np.abs(variant).max(), np.abs(baseline).max()))
-    return is_constant(differences, magnitude) and np.abs(differences).min() > _rounding(magnitude)
+    A difference that is itself no more than rounding is not called constant; nor is that of one pair."""
+    if variant.shape[-1] < 2:
+        return np.zeros(variant.shape[:-1], dtype=bool)
+    differences = variant - baseline
+    magnitude = np.maximum(np.abs(variant).max(axis=-1), np.abs(baseline).max(axis=-1))
+    is_more = np.abs(differences).min(axis=-1) > _rounding(magnitude)
+    return np.asarray(is_constant(differences, magnitude) & is_more)
 
 
 def paired_t(differences: Array) -> TTest:
-    """t-test that the mean of `differences` (shape (n,), not all equal) is zero, n-1 degrees of freedom."""
-    n = differences.size
-    if n < 2:
-        return TTest(None, None)
-    error = spread(differences) / n**0.5
-    if error == 0:
-        return TTest(None, None)
-    t = float(differences.mean()) / error
-    return TTest(t, float(2 * special.stdtr(n - 1, -abs(t))))
+    """t-test that the mean of `differences` (shape (..., n)) is zero, n-1 degrees of freedom.
+
+    NaN for n < 2, and for differences that do not vary."""
+    n = differences.shape[-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = differences.mean(axis=-1) / (spread(differences) / n**0.5)
+    t = np.where(np.isinf(t), np.nan, t)
+    return TTest(t, 2 * special.stdtr(n - 1, -np.abs(t)))
 
 
-def t_interval(values: Array, level: float = 0.95) -> tuple[float, float] | None:
-    """t interval of the mean of `values` (shape (n,)), in their unit; None for n < 2."""
-    n = values.size
-    if n < 2:
-        return None
-    half = float(special.stdtrit(n - 1, (1 + level) / 2)) * spread(values) / n**0.5
-    mean = float(values.mean())
+def t_interval(values: Array, level: float = 0.95) -> tuple[Array, Array]:
+    """t interval of the mean of `values` (shape (..., n)), in their unit; NaN for n < 2."""
+    n = values.shape[-1]
+    half = special.stdtrit(n - 1, (1 + level) / 2) * spread(values) / n**0.5
+    mean = values.mean(axis=-1)
     return mean - half, mean + half
 
 
-def p_above(differences: Array) -> float | None:
-    """One-sided p of the t-test that the mean of `differences` (shape (n,), n >= 2) is not above zero."""
-    if differences.size < 2:
-        return None
-    mean, error = float(differences.mean()), spread(differences) / differences.size**0.5
-    if error == 0:
-        return 0.0 if mean > 0 else 1.0
-    return float(special.stdtr(differences.size - 1, -mean / error))
+def p_above(differences: Array) -> Array:
+    """One-sided p of the t-test that the mean of `differences` (shape (..., n)) is not above zero; NaN for
+    n < 2."""
+    n = differences.shape[-1]
+    if n < 2:
+        return np.full(differences.shape[:-1], np.nan)
+    mean, error = differences.mean(axis=-1), spread(differences) / n**0.5
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = special.stdtr(n - 1, -mean / error)
+    return np.where(error == 0, np.where(mean > 0, 0.0, 1.0), p)
 
 
-def tost(values: Array, low: float, high: float) -> float | None:
-    """p of two one-sided t-tests that the mean of `values` (shape (n,), n >= 2) lies outside [low, high].
+def tost(values: Array, low: float, high: float) -> Array:
+    """p of two one-sided t-tests that the mean of `values` (shape (..., n)) lies outside [low, high].
 
     Schuirmann (1987): below 0.05 the mean is equivalent to zero within the margin, which is when the 90 %
-    interval lies inside it.
+    interval lies inside it. NaN for n < 2.
     """
-    below, above = p_above(values - low), p_above(high - values)
-    return None if below is None or above is None else max(below, above)
+    return np.maximum(p_above(values - low), p_above(high - values))
 
 
 def welch_t(variant: Array, baseline: Array) -> TTest:
-    """Unpaired t-test with unequal variances of two samples (shapes (n,) and (m,))."""
-    n, m = variant.size, baseline.size
-    if n < 2 or m < 2:
-        return TTest(None, None)
+    """Unpaired t-test with unequal variances of two samples (shapes (..., n) and (..., m)).
+
+    NaN for n or m < 2, and where neither side varies."""
+    n, m = variant.shape[-1], baseline.shape[-1]
     a, b = spread(variant) / n**0.5, spread(baseline) / m**0.5
-    error = math.hypot(a, b)  # neither over- nor underflows
-    if error == 0:
-        return TTest(None, None)
-    t = float(variant.mean() - baseline.mean()) / error
-    share = (a / error) ** 2  # of the variance
-    freedom = 1 / (share**2 / (n - 1) + (1 - share) ** 2 / (m - 1))
-    return TTest(t, float(2 * special.stdtr(freedom, -abs(t))))
+    error = np.hypot(a, b)  # neither over- nor underflows
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(error == 0, np.nan, (variant.mean(axis=-1) - baseline.mean(axis=-1)) / error)
+        share = (a / error) ** 2  # of the variance
+        freedom = 1 / (share**2 / (n - 1) + (1 - share) ** 2 / (m - 1)) if min(n, m) > 1 else np.nan
+    return TTest(t, 2 * special.stdtr(freedom, -np.abs(t)))
 
 
-def effect_size(differences: Array) -> float | None:
-    """Cohen's d of pairs: mean over standard deviation of `differences` (shape (n,))."""
-    if differences.size < 2:
-        return None
+def effect_size(differences: Array) -> Array:
+    """Cohen's d of pairs: mean over standard deviation of `differences` (shape (..., n)); NaN for n < 2, and
+    for differences that do not vary."""
     std = spread(differences)
-    return float(differences.mean()) / std if std > 0 else None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(std > 0, differences.mean(axis=-1) / std, np.nan)
 
 
-def probability_greater(variant: Array, baseline: Array) -> float | None:
-    """P(a value of `variant` > one of `baseline`) + P(equal) / 2, over all pairs of both (shapes (n,), (m,)).
+def probability_greater(variant: Array, baseline: Array) -> Array:
+    """P(a value of `variant` > one of `baseline`) + P(equal) / 2, over all pairs of both (shapes (..., n),
+    (..., m); n, m >= 1).
 
     The Mann-Whitney U over n m; Vargha and Delaney's A (2000).
     """
-    if not variant.size or not baseline.size:
-        return None
-    others = np.sort(baseline)
-    below, up_to = (np.searchsorted(others, variant, side).sum() for side in ("left", "right"))
-    return float(below + up_to) / (2 * variant.size * others.size)
+    ours, theirs = np.expand_dims(variant, -1), np.expand_dims(baseline, -2)
+    twice = np.count_nonzero(ours > theirs, axis=(-2, -1)) + np.count_nonzero(ours >= theirs, axis=(-2, -1))
+    return np.asarray(twice / (2 * variant.shape[-1] * baseline.shape[-1]))
 
 
-def detectable_difference(differences: Array) -> float | None:
-    """The smallest mean of such `differences` (shape (n,), n >= 2) that the paired t-test finds at 0.05 with
-    a power of 0.8, in their unit."""
-    if differences.size < 2:
-        return None
-    return detectable_effect(differences.size) * spread(differences)
+def detectable_difference(differences: Array) -> Array:
+    """The smallest mean of such `differences` (shape (..., n)) that the paired t-test finds at 0.05 with a
+    power of 0.8, in their unit; NaN for n < 2."""
+    n = differences.shape[-1]
+    return detectable_effect(n) * spread(differences) if n > 1 else spread(differences)
 
 
 @lru_cache
 def detectable_effect(n: int) -> float:
-    """The same as an effect size."""
-    power = TTestPower().solve_power(None, nobs=n, alpha=SIGNIFICANCE, power=POWER)
-    return float(np.squeeze(power))
+    """The same as an effect size: where the noncentral t of n pairs exceeds its critical values so often."""
+    critical = special.stdtrit(n - 1, 1 - SIGNIFICANCE / 2)
+
+    def lacking(effect: float) -> float:
+        up_to = (special.nctdtr(n - 1, side * effect * n**0.5, critical) for side in (1, -1))
+        # SciPy gives NaN for some of the far tail on the other side, where less than 1e-16 is left.
+        return POWER - float(sum(1 - np.nan_to_num(share, nan=1.0) for share in up_to))
+
+    most = 1.0
+    while lacking(most) > 0:
+        most *= 2
+    return float(optimize.brentq(lacking, 0, most))
+
+
+def line(x: Array, y: Array) -> tuple[float, float]:
+    """The slope of the line of least squares through points (shape (n,) each, n >= 3), and its standard
+    error."""
+    across, up = x - x.mean(), y - y.mean()
+    square = float(across @ across)
+    slope = float(across @ up) / square
+    rest = up - slope * across
+    return slope, (float(rest @ rest) / (x.size - 2) / square) ** 0.5
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

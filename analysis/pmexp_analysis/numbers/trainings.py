@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.sources.experiment import Experiment, Member
@@ -86,23 +85,27 @@ def is_equal(value: float, other: float) -> bool:
     return value == other or (math.isnan(value) and math.isnan(other))
 
 
-def logged(curves: pd.DataFrame, metric: str) -> dict[str, Logged]:
-    """Run id -> what each run logged of `metric`, in one pass over the long table."""
-    rows = np.flatnonzero((curves["metric"] == metric).to_numpy())
-    if not rows.size:
-        return {}
-    owners = curves["run_id"].cat
-    owner = owners.codes.to_numpy()[rows]
-    steps, values = (curves[name].to_numpy(dtype=np.float64)[rows] for name in ("step", "value"))
-    order = np.lexsort((steps, owner))
-    owner, steps, values = owner[order], steps[order], values[order]
-    starts = np.flatnonzero(np.diff(owner, prepend=-1))
-    ends = [*starts[1:], owner.size]
-    names = owners.categories.tolist()
-    return {
-        str(names[owner[start]]): Logged(steps[start:end], values[start:end])
-        for start, end in zip(starts, ends, strict=True)
-    }
+def logged(members: Sequence[Member], metric: str) -> dict[str, Logged]:
+    """Run id -> what each run that logged `metric` logged of it.
+
+    A run resumed from a checkpoint writes the steps after it a second time: the later value counts.
+    """
+    found = {}
+    for run in (member.run for member in members):
+        curve = run.curve
+        if metric not in curve.metrics:
+            continue
+        steps, values = (np.asarray(column, np.float64) for column in (curve.steps, curve.values))
+        if [*curve.metrics].count(metric) < len(curve.metrics):
+            rows = [row for row, name in enumerate(curve.metrics) if name == metric]
+            steps, values = steps[rows], values[rows]
+        if not (steps[1:] > steps[:-1]).all():
+            order = np.argsort(steps, kind="stable")
+            steps, values = steps[order], values[order]
+            is_last = np.append(steps[1:] != steps[:-1], True)
+            steps, values = steps[is_last], values[is_last]
+        found[run.run_id] = Logged(steps, values)
+    return found
 
 
 def trainings_of(experiment: Experiment, losses: Mapping[str, Logged]) -> dict[Place, BySeed]:

@@ -2,9 +2,11 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from pmexp_analysis.criteria import Judged, Result, answer, judge
 from pmexp_analysis.numbers import compare
@@ -45,9 +47,9 @@ def content_of(
 ) -> Content:
     """`fits`: the folder of answers of pmexp.fit; `earlier`: a report to compare with. Raises UserError."""
     protocol = experiment.protocol
-    rows = compare.rows(experiment.finals)
+    rows = compare.rows(experiment.values)
     evidence = evidence_of(experiment)
-    comparisons = compare.comparisons(experiment.finals, protocol, experiment.counted, evidence)
+    comparisons = compare.comparisons(experiment.values, protocol, experiment.counted, evidence)
     limits = limits_of(experiment, fits)
     judged = judge(experiment, limits, evidence)
     result, sentence = answer(judged, protocol.method)
@@ -72,16 +74,22 @@ def content_of(
 
 def as_dict(content: Content) -> dict[str, Any]:
     """The report as plain types without NaN and infinity: what report.json holds."""
+    found: dict[str, Any] = _strict({key: _plain(value) for key, value in _entries(content).items()})
+    return found
+
+
+def _entries(content: Content) -> dict[str, Any]:
+    """What report.json holds, with records as they are."""
     experiment = content.experiment
     protocol = experiment.protocol
-    found = {
+    return {
         "name": experiment.name,
         "warnings": content.warnings,
         "generated": content.generated,
         "source": experiment.source,
         "question": protocol.question,
         "verdict": {"result": content.result, "sentence": content.sentence},
-        "criteria": [asdict(one) for one in content.criteria],
+        "criteria": content.criteria,
         "protocol": {
             "axis": protocol.axis.name,
             "baseline": protocol.baseline,
@@ -89,31 +97,40 @@ def as_dict(content: Content) -> dict[str, Any]:
             "family": protocol.family.name,
             "remarks": experiment.remarks,
         },
-        "rows": [vars(row) for row in content.rows],
-        "comparisons": [vars(comparison) for comparison in content.comparisons],
+        "rows": content.rows,
+        "comparisons": content.comparisons,
         "one_training": [line for section in content.sections for line in section.remarks],
-        "grids": [asdict(grid) for grid in content.grids],
-        "limits": [asdict(limit) for limit in content.limits],
-        "missing": [vars(run) for run in experiment.missing],
+        "grids": content.grids,
+        "limits": content.limits,
+        "missing": experiment.missing,
         "environment": experiment.environment,
         **({} if content.changes is None else {"changes": content.changes}),
     }
-    strict: dict[str, Any] = _strict(found)
-    return strict
 
 
 def as_json(content: Content) -> str:
-    """report.json: an entry a line, which a person can read and json's quick encoder writes."""
-
-    def text(value: Any) -> str:
-        return json.dumps(value, allow_nan=False, ensure_ascii=False)
-
+    """report.json: an entry a line, which a person can read."""
     parts = []
-    for key, value in as_dict(content).items():
+    for key, value in _entries(content).items():
         several = isinstance(value, list) and value
-        said = "[\n  " + ",\n  ".join(map(text, value)) + "\n ]" if several else text(value)
-        parts.append(f" {text(key)}: {said}")
+        said = "[\n  " + ",\n  ".join(map(_json, value)) + "\n ]" if several else _json(value)
+        parts.append(f" {_json(key)}: {said}")
     return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _json(value: Any) -> str:
+    """A record or plain types as JSON, null for NaN and infinity."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # a number of more than 64 bits, which the standard library writes
+        return json.dumps(_strict(_plain(value)), allow_nan=False, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """Records, alone or in a list, as dictionaries."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _strict(value: Any) -> Any:

@@ -8,6 +8,8 @@ from pmexp_analysis.pages.headline import headlines
 from pmexp_analysis.pages.page import Image
 from pmexp_analysis.plots.files import FORMATS
 
+_MOST_SECTIONS = 40  # so many have their comparisons in full
+
 
 def as_markdown(
     content: Content, of_sections: Sequence[Sequence[Image]] = (), of_all: Sequence[Image] = ()
@@ -28,10 +30,14 @@ def as_markdown(
             _items([*headlines(section), *tables.remarks(section)]),
         ]
         blocks.append(formats.markdown(tables.result_table(section)))
+        if place >= _MOST_SECTIONS:
+            continue
         comparison = tables.comparison_table(section)
         if comparison.cells:
             blocks += [formats.inline(f"### Compared with {section.baseline}"), formats.markdown(comparison)]
         blocks += map(_figure, of_sections[place] if place < len(of_sections) else ())
+    if (more := len(content.sections) - _MOST_SECTIONS) > 0:
+        blocks.append(f"The comparisons of {more} more tasks and systems are in comparisons.csv.")
     blocks += ["## Across tasks and settings"] * bool(of_all)
     blocks += map(_figure, of_all)
     for grid in content.grids:

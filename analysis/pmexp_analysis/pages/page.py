@@ -113,8 +113,8 @@ def _counts(content: Content) -> str:
         (len(content.variants), "variant"),
         (len({section.task for section in content.sections}), "task"),
         (len({section.system for section in content.sections}), "system"),
-        (experiment.finals["seed"].nunique(), "seed"),
-        (experiment.finals["run_id"].nunique(), "finished run"),
+        (len({member.labels.seed for member in experiment.finished}), "seed"),
+        (len(experiment.finished), "finished run"),
     ]
     said = [counted(count, what) for count, what in counts]
     return ", ".join([*said, *([f"{len(experiment.missing)} missing"] if experiment.missing else [])])

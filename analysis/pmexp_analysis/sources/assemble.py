@@ -1,20 +1,14 @@
-"""From the runs of any source to an Experiment: the two long tables, and everything missing by name."""
+"""From the runs of any source to an Experiment: what is told apart, and everything missing by name."""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-import pandas as pd
-
 from pmexp.errors import UserError
-from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import ComparedLabel, ProtocolConfig
-from pmexp.run_folder.journal_lines import Curve
 from pmexp_analysis.sources.distinguish import distinguish
 from pmexp_analysis.sources.experiment import (
-    COLUMNS,
     DIVERGED,
     NO_RUN,
     Experiment,
@@ -26,6 +20,7 @@ from pmexp_analysis.sources.experiment import (
 from pmexp_analysis.sources.foreign import readable, words
 from pmexp_analysis.sources.protocols import NO_CHOICE, Choice, protocol_of
 from pmexp_analysis.sources.shared import distinct_items
+from pmexp_analysis.sources.values import values_of
 
 OWN_SYSTEM = "its own"  # in the place of a system where arms are compared
 _TRAINING_SECTIONS = ("train/", "val/", "test/")
@@ -59,9 +54,8 @@ def assemble(name: str, source: str, told: Iterable[Run], choice: Choice = NO_CH
     return Experiment(
         name=name,
         source=source,
-        finals=_finals_table(finished),
-        curves=_curves_table(finished),
         members=members,
+        values=values_of(finished),
         missing=sorted(missing, key=lambda m: (m.task, m.system, m.variant, m.seed, m.run_id or "")),
         environment=environment,
         counted=_counted(environment),
@@ -150,60 +144,6 @@ def _seeds_that_others_have(
 def _diverged(finished: Sequence[Member]) -> list[Missing]:
     lost = [(member, _not_finite(member.run.finals or {})) for member in finished]
     return [_named(m, f"finished, but not finite: {', '.join(metrics)}") for m, metrics in lost if metrics]
-
-
-def _finals_table(finished: Sequence[Member]) -> pd.DataFrame:
-    curves = []
-    for run in (member.run for member in finished):
-        told = dict(
-            zip(run.curve.metrics, zip(run.curve.units, run.curve.directions, strict=True), strict=True)
-        )
-        names = list(run.finals or {})
-        both = [told.get(name) or from_catalog(name) for name in names]
-        values = list((run.finals or {}).values())
-        curves.append(
-            Curve(names, [b[0] for b in both], [b[1] for b in both], [math.nan] * len(names), values)
-        )
-    return _long_table(finished, curves)
-
-
-def from_catalog(name: str) -> tuple[str, str]:
-    """Unit and direction of a metric. Raises UserError for one that the catalog does not know."""
-    try:
-        metric = metric_of(name)
-    except KeyError as error:
-        raise UserError(str(error.args[0])) from None
-    return metric.unit, metric.direction
-
-
-def _curves_table(finished: Sequence[Member]) -> pd.DataFrame:
-    table = _long_table(finished, [member.run.curve for member in finished])
-    # A run resumed from a checkpoint writes the steps after it a second time: the later record counts.
-    return table.drop_duplicates(["run_id", "metric", "step"], keep="last", ignore_index=True)
-
-
-def _long_table(members: Sequence[Member], curves: Sequence[Curve]) -> pd.DataFrame:
-    owner = np.repeat(np.arange(len(members)), [len(curve.values) for curve in curves])
-
-    def label(values: list[str]) -> pd.Categorical:
-        return pd.Categorical(values).take(owner)
-
-    def column(name: str) -> pd.Categorical:
-        return pd.Categorical([value for curve in curves for value in getattr(curve, name)])
-
-    columns = {
-        "run_id": label([m.run.run_id for m in members]),
-        "task": label([m.labels.task for m in members]),
-        "system": label([m.labels.system for m in members]),
-        "variant": label([m.labels.variant for m in members]),
-        "seed": np.array([m.labels.seed for m in members], dtype=np.int64)[owner],
-        "metric": column("metrics"),
-        "unit": column("units"),
-        "direction": column("directions"),
-        "step": np.concatenate([np.asarray(curve.steps, dtype=np.float64) for curve in curves]),
-        "value": np.concatenate([np.asarray(curve.values, dtype=np.float64) for curve in curves]),
-    }
-    return pd.DataFrame(columns, columns=list(COLUMNS))
 
 
 def _counted(environment: Mapping[str, Sequence[str | float]]) -> frozenset[str]:

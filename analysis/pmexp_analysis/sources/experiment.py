@@ -1,15 +1,18 @@
-"""The types between the sources of runs and the rest: what a run tells, and an experiment as two tables."""
+"""The types between the sources of runs and the rest: what a run tells, and an experiment made of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from pmexp.protocol import ProtocolConfig
 from pmexp.run_folder.journal_lines import Curve
 from pmexp.run_folder.state import State
+from pmexp_analysis.sources.values import SectionValues
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("run_id", "task", "system", "variant", "seed", "metric", "unit", "direction", "step", "value")
 
@@ -78,23 +81,32 @@ class Member:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a report is computed from. Both tables have the columns COLUMNS and hold finished runs only:
-    `finals` one row a (run, metric), its step NaN; `curves` one row a (run, metric, step).
+    """Everything a report is computed from. `values` are the final ones of the finished runs.
 
-    The column `variant` holds what is compared, the axis of `protocol`, and `system` what else the runs are
-    grouped by; with axis=arm a variant is named together with its system.
+    The variant of a member's labels is what is compared, the axis of `protocol`, and the system what else the
+    runs are grouped by; with axis=arm a variant is named together with its system.
     """
 
     name: str
     source: str
-    finals: pd.DataFrame
-    curves: pd.DataFrame
     members: list[Member]
+    values: list[SectionValues]
     missing: list[Missing]
     environment: dict[str, list[str | float]]
     counted: frozenset[str]  # metrics that one run has all of, in these runs, beside those of the catalog
     protocol: ProtocolConfig
     remarks: list[str]  # on the protocol
+
+    @property
+    def finished(self) -> list[Member]:
+        return [member for member in self.members if member.run.finals is not None]
+
+    @cached_property
+    def curves(self) -> "pd.DataFrame":
+        """One row a (run, metric, step) of the finished runs, with the columns COLUMNS."""
+        from pmexp_analysis.sources.long_tables import curves_table  # with pandas, for figures alone
+
+        return curves_table(self.finished)
 
     @property
     def tracking_uris(self) -> frozenset[str]:

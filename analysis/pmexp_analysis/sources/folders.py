@@ -1,8 +1,6 @@
 """The run folders runs/<name>/<run id>/ as an Experiment; the journals are the truth."""
 
-import gc
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,10 @@ from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.found import FoundRun, each_run
 from pmexp.run_folder.journal_lines import Curve, read_curve
 from pmexp.run_folder.state import State
-from pmexp_analysis.sources.assemble import assemble, from_catalog
+from pmexp_analysis.sources.assemble import assemble
 from pmexp_analysis.sources.experiment import Experiment, Labels, Run
 from pmexp_analysis.sources.protocols import NO_CHOICE, Choice, parsed
+from pmexp_analysis.sources.values import from_catalog
 
 _UNKNOWN = "unknown"  # in the place of a label that no file of a damaged run tells
 
@@ -28,21 +27,7 @@ def load_runs(runs_dir: Path, name: str, choice: Choice = NO_CHOICE) -> Experime
 
     Raises UserError (one line) for an unknown experiment, a plan that cannot be read, or no finished run.
     """
-    with _without_collector():
-        return assemble(name, str(runs_dir / name), map(_run, each_run(runs_dir, name)), choice)
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Keeps the collector of cycles away: what is read stays, and it would go through all of it again and
-    again, which doubles the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    return assemble(name, str(runs_dir / name), map(_run, each_run(runs_dir, name)), choice)
 
 
 def _run(found: FoundRun) -> Run:
@@ -63,7 +48,8 @@ def _run(found: FoundRun) -> Run:
         return Run(found.run_id, state=state.value, why=damage or _why(found, curve), **told)
     uri = summary.tracking.get("uri")
     told |= {"environment": summary.environment, "protocol": summary.protocol}
-    told |= {"tracking_uri": uri if isinstance(uri, str) else None, "mlflow_id": folder.mlflow_run_id()}
+    if isinstance(uri, str):
+        told |= {"tracking_uri": uri, "mlflow_id": folder.mlflow_run_id()}
     told |= {"weights_sha256": summary.weights_sha256, "chance": summary.chance}
     if found.state is State.oom:
         return Run(found.run_id, state=found.state.value, why=f"out of memory: {summary.error}", **told)

@@ -19,7 +19,12 @@ class Shared:
         if keys not in self._first:
             self._first[keys] = told, self._clean(dict(told))
         first, common = self._first[keys]
-        own = {key: value for key, value in told.items() if not _same(value, first[key])}
+        # A reader sees a difference between 1, 1.0 and True.
+        own = {
+            key: value
+            for (key, value), one in zip(told.items(), first.values(), strict=True)
+            if value is not one and (type(value) is not type(one) or value != one)
+        }
         return ChainMap(self._clean(own), common) if own else common
 
 
@@ -31,8 +36,3 @@ def distinct_items(mappings: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str,
             if id(part) not in seen:
                 seen[id(part)] = part
                 yield from part.items()
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether a reader sees no difference: 1, 1.0 and True are three things."""
-    return one is other or (type(one) is type(other) and bool(one == other))

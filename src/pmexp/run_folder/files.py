@@ -13,6 +13,7 @@ import orjson
 
 from pmexp.errors import UserError
 
+_IRREGULAR = "it is no regular file"
 # Written under these names until they are whole: ours by process, what torch writes, and safetensors' own.
 _SCRATCH = re.compile(r"\..+\.\d+|.+\.partial|\.tmp\w{6}")
 
@@ -55,16 +56,15 @@ def sync_directory(folder: Path) -> None:
 def opened(file: Path) -> BufferedReader:
     """Opens a regular file for reading. Raises UserError for another: a pipe would be waited for, a device
     read without end; and OSError as `open` does."""
-    irregular = damaged(file, "it is no regular file")
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
-            raise irregular from None
+            raise damaged(file, _IRREGULAR) from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise irregular
+        raise damaged(file, _IRREGULAR)
     return os.fdopen(descriptor, "rb")
 
 

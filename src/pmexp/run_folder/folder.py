@@ -35,13 +35,19 @@ _LATEST = 2**40  # seconds since 1970, and more starts than there are
 
 
 class _In:
-    """A path in a run's folder, made when it is asked for: a report asks thousands of folders for a few."""
+    """A path in a run's folder, made when it is first asked for: a report asks thousands of folders for a
+    few."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        self._attribute = attribute
+
     def __get__(self, folder: "RunFolder", owner: type) -> Path:
-        return folder.path / self._name
+        path = folder.path / self._name
+        folder.__dict__[self._attribute] = path  # which Python finds before it asks here again
+        return path
 
 
 class RunFolder:

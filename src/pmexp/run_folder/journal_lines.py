@@ -146,16 +146,17 @@ def _curve_at_once(lines: list[bytes]) -> Curve | None:
     try:
         parsed: list[Any] = orjson.loads(b"[" + b",".join(lines) + b"]")
         curve = _columns(parsed)
-        types = (
+        steps, times = [line["step"] for line in parsed], [line["time"] for line in parsed]
+        are_right = (
             {type(line["value"]) for line in parsed} <= {float, int, type(None)},
-            {type(line["step"]) for line in parsed} <= {int},
-            {type(line["time"]) for line in parsed} <= {float, int},
-            set(map(type, [*curve.metrics, *curve.units, *curve.directions])) <= {str},
+            set(map(type, steps)) <= {int},
+            set(map(type, times)) <= {float, int},
+            max(map(abs, steps), default=0) < _LARGEST,
+            max(map(abs, times), default=0) <= _LARGEST,
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
-    are_small = all(abs(line["step"]) < _LARGEST and abs(line["time"]) <= _LARGEST for line in parsed)
-    return curve if all(types) and are_small and len(parsed) == len(lines) else None
+    return curve if all(are_right) and len(parsed) == len(lines) else None
 
 
 def _columns(lines: list[Any]) -> Curve:

@@ -1,0 +1,186 @@
+"""The numbers that criteria on pairs are judged by, of many tasks at once: one size is one array."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pmexp.metrics.catalog import metric_of
+from pmexp.protocol import Bound, CriterionConfig, Statistic
+from pmexp_analysis.criteria.result import LEVEL
+from pmexp_analysis.numbers import scales, sigmas, stats
+from pmexp_analysis.numbers.paired import alike
+from pmexp_analysis.numbers.scores import is_score
+from pmexp_analysis.numbers.stats import Array
+from pmexp_analysis.sources.values import BySeed
+
+_RATIOS = (Statistic.relative_change, Statistic.times_smaller)
+_ROUNDING = 1e-12  # of scores, which are fractions
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The values of the method and of the baseline in one task and system, of a metric that may be exact.
+
+    `one_training`: the runs of each pair are one training, so that equal values are no chance. `apart`: seeds
+    of the method that are left out.
+    """
+
+    task: str
+    system: str
+    method: BySeed
+    baseline: BySeed
+    metric: str
+    exact: bool
+    one_training: bool = False
+    apart: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is tested, over `n` runs or pairs, in the tested scale: mean, deviation and 90 % interval.
+
+    `p`: one-sided, of being worse, by the margin where there is one. NaN is what so few do not define.
+    """
+
+    n: int
+    mean: float
+    std: float
+    is_constant: bool
+    low: float
+    high: float
+    p: float
+
+
+def estimates(criterion: CriterionConfig, every: Sequence[Sides]) -> list[Estimate | str]:
+    """The Estimate of each of the sides, or in words why there is none."""
+    found: list[Estimate | str] = ["" for _ in every]
+    known = []
+    for place, sides in enumerate(every):
+        if lacking := _lacking(criterion, sides):
+            found[place] = lacking
+        else:
+            known.append((place, (_paired(criterion, sides), sides.metric)))
+    pairs = {place: at for place, (at, _) in known}
+    keyed = ((place, (len(at[0]), len(every[place].baseline), metric)) for place, (at, metric) in known)
+    for places in alike(keyed):
+        ours, theirs = (np.array([pairs[place][side] for place in places]) for side in (0, 1))
+        for place, one in zip(
+            places, _of_size(criterion, [every[p] for p in places], ours, theirs), strict=True
+        ):
+            found[place] = one
+    return found
+
+
+def _of_size(
+    criterion: CriterionConfig, every: Sequence[Sides], ours: Array, theirs: Array
+) -> list[Estimate | str]:
+    """Of sides of one metric and one size; `ours` and `theirs` are of shape (sides, n)."""
+    baseline = np.array([list(sides.baseline.values()) for sides in every])
+    if criterion.statistic is Statistic.p_worse:
+        sign = 1 if metric_of(every[0].metric).direction == "min" else -1
+        samples = ours - theirs
+        low = high = np.full(len(every), np.nan)
+        p = stats.p_above(sign * samples)
+    else:
+        samples = scales.samples(criterion.statistic, ours, theirs, stats.spread(baseline))
+        correction = np.array([_correction(sides, ours.shape[-1]) for sides in every])[:, None]
+        low, _ = _interval(criterion, samples, ours - correction, theirs, baseline, -correction)
+        _, high = _interval(criterion, samples, ours + correction, theirs, baseline, correction)
+        p = _p_of_margin(criterion, every[0].metric, samples, ours, theirs, baseline, correction)
+    columns = {
+        "mean": samples.mean(axis=-1),
+        "std": stats.spread(samples),
+        "is_constant": stats.is_constant(samples, np.abs(samples).max(axis=-1)),
+        "low": low,
+        "high": high,
+        "p": p,
+    }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    made = [Estimate(ours.shape[-1], **dict(zip(columns, row, strict=True))) for row in rows]
+    why = scales.undefined(criterion.statistic)
+    is_defined: list[bool] = [not row.any() for row in np.isnan(samples)]
+    return [one if defined else why for defined, one in zip(is_defined, made, strict=True)]
+
+
+def _lacking(criterion: CriterionConfig, sides: Sides) -> str:
+    """Why there is nothing to test; empty where there is something."""
+    if criterion.statistic is Statistic.p_worse and metric_of(sides.metric).direction == "none":
+        return f"{sides.metric} has no better or worse direction"
+    if _is_alone(criterion):
+        is_there = bool(sides.method)
+    else:
+        is_there = not sides.method.keys().isdisjoint(sides.baseline)
+    if is_there:
+        return ""
+    if sides.method and sides.baseline:
+        return "no seed has finished runs of both method and baseline"
+    return f"no finite {sides.metric} of {'the baseline' if sides.method else 'the method'}"
+
+
+def _is_alone(criterion: CriterionConfig) -> bool:
+    """Whether the method's runs are judged without a pair."""
+    return criterion.statistic is Statistic.mean or criterion.against is not None
+
+
+def _paired(criterion: CriterionConfig, sides: Sides) -> tuple[list[float], list[float]]:
+    """Method and reference over the seeds that count."""
+    if _is_alone(criterion):
+        ours = [sides.method[seed] for seed in sorted(sides.method)]
+        return ours, [criterion.against or 0.0] * len(ours)
+    seeds = sorted(sides.method.keys() & sides.baseline.keys())
+    return [sides.method[seed] for seed in seeds], [sides.baseline[seed] for seed in seeds]
+
+
+def limit_of(criterion: CriterionConfig, metric: str) -> tuple[Bound, float]:
+    """Returns what `no_worse` means: at least -threshold where more of `metric` is better, else at most."""
+    if criterion.comparison is not Bound.no_worse:
+        return criterion.comparison, criterion.threshold
+    more_is_better = (metric_of(metric).direction == "max") == (criterion.drop_from is None)
+    if more_is_better:
+        return Bound.at_least, -criterion.threshold
+    return Bound.at_most, criterion.threshold
+
+
+def _correction(sides: Sides, n: int) -> float:
+    """Half a step of the mean of `n` scores; zero for other metrics.
+
+    Scores are multiples of a step, of which the smallest gap between two of them is an estimate. A t interval
+    of coarse ones is too short: without this up to 7 % pass wrongly where 5 % may.
+    """
+    if not is_score(sides.metric) or sides.exact:
+        return 0.0
+    gaps = np.diff(np.unique([*sides.method.values(), *sides.baseline.values()]))
+    gaps = gaps[gaps > _ROUNDING]
+    return float(gaps.min()) / (2 * n) if gaps.size else 0.0
+
+
+def _interval(
+    criterion: CriterionConfig, samples: Array, ours: Array, theirs: Array, baseline: Array, shift: Array
+) -> tuple[Array, Array]:
+    """The 90 % intervals in the tested scale; `ours` is shifted by `shift` (shape (sides, 1)) already, which
+    for scores is the continuity correction at one end."""
+    if criterion.statistic is Statistic.difference_in_sigma:
+        return sigmas.interval(ours - theirs, baseline, LEVEL)
+    return stats.t_interval(samples if criterion.statistic in _RATIOS else samples + shift, LEVEL)
+
+
+def _p_of_margin(
+    criterion: CriterionConfig,
+    metric: str,
+    samples: Array,
+    ours: Array,
+    theirs: Array,
+    baseline: Array,
+    correction: Array,
+) -> Array:
+    """One-sided p that the method is worse by the margin or more, with the correction of the interval."""
+    if criterion.comparison is not Bound.no_worse:
+        return np.full(len(samples), np.nan)
+    comparison, threshold = limit_of(criterion, metric)
+    side = 1 if comparison is Bound.at_most else -1
+    if criterion.statistic is Statistic.difference_in_sigma:
+        shifted = side * (ours + side * correction - theirs)
+        return sigmas.p_beyond(shifted, baseline, criterion.threshold)
+    shifted = samples if criterion.statistic in _RATIOS else samples + side * correction
+    return stats.p_above(side * (scales.tested(criterion.statistic, threshold) - shifted))
