@@ -115,7 +115,7 @@ def _lacking(criterion: CriterionConfig, sides: Sides) -> str:
         return ""
     if sides.method and sides.baseline:
         return "no seed has finished runs of both method and baseline"
-    return f"no finite {sides.metric} of {'the baseline' if sides.method else 'the method'}"
+    return f"no run of {'the baseline' if sides.method else 'the method'} recorded a finite {sides.metric}"
 
 
 def _is_alone(criterion: CriterionConfig) -> bool:

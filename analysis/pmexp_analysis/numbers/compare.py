@@ -235,9 +235,8 @@ def _comparison(place: _Place, found: dict[str, Any], holm_p: float | None) -> C
         verdict, note = _judged(place, found, is_constant, holm_p)
         found["holm_p"] = holm_p
     notes = [note]
-    notes += [f"{said_number(place.apart, 'pair')} excluded: run under different conditions"] * bool(
-        place.apart
-    )
+    if place.apart:
+        notes.append(f"{said_number(place.apart, 'pair')} excluded: run under different conditions")
     if place.one_training_with:
         notes.append(f"same training as {place.one_training_with}, counted once")
     return Comparison(
