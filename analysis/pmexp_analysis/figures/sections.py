@@ -26,7 +26,13 @@ _STACK = {
 }
 _REST = "other tensors saved for backward"
 _PEAK = "memory/peak_bytes"
-_FOREST = ("memory/saved_bytes", "memory/peak_bytes", "speed/samples_per_s", "speed/step_ms")
+_FOREST = (
+    "memory/saved_bytes",
+    "memory/peak_tensor_bytes",
+    "memory/peak_bytes",
+    "speed/samples_per_s",
+    "speed/step_ms",
+)
 
 
 def of_section(experiment: Experiment, section: Section, looks: Looks, prefix: str) -> Iterator[Drawn]:

@@ -5,6 +5,7 @@ What has neither a command nor an accent is set as its code, such as U+1F600.
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _LETTERS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -39,6 +40,7 @@ _ACCENTS = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=4096)  # tables say the same words and signs in every row
 def escaped(text: str) -> str:
     """`text` for the inside of a paragraph, a caption or a cell."""
     text = " ".join(unicodedata.normalize("NFC", text).replace("\0", " ").split())
@@ -51,6 +53,7 @@ def label(*parts: str) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9:.-]+", "-", part) for part in parts)
 
 
+@lru_cache(maxsize=4096)
 def broken(text: str, longest: int = _LONG_WORD) -> str:
     """`text` as `escaped` sets it, with a real minus, and with places to break a line: behind the signs in
     names, and anywhere in words of more than `longest` letters."""

@@ -24,11 +24,18 @@ from pmexp_analysis.numbers.sections import Section
 from pmexp_analysis.numbers.stats import describe
 from pmexp_analysis.sources.experiment import Missing
 
-_CELLS = ("memory/mask_bytes_per_element", "memory/saved_bytes", "memory/peak_bytes", "speed/step_ms")
+_CELLS = (
+    "memory/mask_bytes_per_element",
+    "memory/saved_bytes",
+    "memory/peak_tensor_bytes",
+    "memory/peak_bytes",
+    "speed/step_ms",
+)
 _HEADINGS = {
     "memory/mask_bytes_per_element": "mask B/element",
     "memory/saved_bytes": "saved MiB",
-    "memory/peak_bytes": "peak MiB",
+    "memory/peak_tensor_bytes": "tensors MiB",
+    "memory/peak_bytes": "process MiB",
     "speed/step_ms": "step ms",
     "speed/samples_per_s": "samples/s",
     "speed/tokens_per_s": "tokens/s",

@@ -25,9 +25,9 @@ def with_parameters(parameters: Mapping[str, str] | None, typed: Sequence[Overri
 def beside(
     parameters: Mapping[str, str] | None, typed: Sequence[Override], product: Sequence[Override]
 ) -> list[Override]:
-    """The arms that an experiment has beside its `product`: values such as `variant=x,y seed=0` in the place of
-    the product's; of a key that was typed those that were typed. Empty where there are none, and where all of
-    its keys were typed, which the product then holds.
+    """The arms that an experiment has beside its `product`: values such as `variant=x,y seed=0` in the place
+    of the product's; of a key that was typed those that were typed. Empty where there are none, and where all
+    of its keys were typed, which the product then holds.
 
     Raises UserError for a key that the experiment does not sweep over.
     """
