@@ -175,7 +175,8 @@ def _save(figures: Iterable["Drawn"], folder: Path, drawn: list[Path]) -> list["
         for one in figures:
             paths = plots.save(one.figure, folder / "figures" / one.name)
             drawn += paths
-            images.append(Image(one.name, one.caption, paths[0].read_bytes(), one.figure.get_figwidth()))
+            files = [path.name for path in paths]
+            images.append(Image(files, one.caption, paths[0].read_bytes(), one.figure.get_figwidth()))
     return images
 
 

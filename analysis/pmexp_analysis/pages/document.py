@@ -6,7 +6,6 @@ from pmexp_analysis.pages import formats, glossary, tables
 from pmexp_analysis.pages.content import Content
 from pmexp_analysis.pages.headline import headlines
 from pmexp_analysis.pages.page import Image
-from pmexp_analysis.plots.files import FORMATS
 
 _MOST_SECTIONS = 40  # so many have their comparisons in full
 
@@ -54,8 +53,8 @@ def as_markdown(
 
 
 def _figure(image: Image) -> str:
-    files = " ".join(f"[{ending.upper()}](figures/{image.name}.{ending})" for ending in FORMATS)
-    return f"![{formats.inline(image.caption)}](figures/{image.name}.png)\n{files}"
+    files = " ".join(f"[{name.rpartition('.')[2].upper()}](figures/{name})" for name in image.files)
+    return f"![{formats.inline(image.caption)}](figures/{image.files[0]})\n{files}"
 
 
 def _environment(content: Content) -> list[str]:

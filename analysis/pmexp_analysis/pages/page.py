@@ -26,9 +26,9 @@ _WORDED = (  # what of the page a glossary is about
 
 @dataclass(frozen=True)
 class Image:
-    """A figure as it stands in the page: the bytes of a PNG, and the name of its files."""
+    """A figure as it stands in the page: the bytes of a PNG, and the names of its files, the PNG's first."""
 
-    name: str
+    files: Sequence[str]
     caption: str
     png: bytes
     inches: float  # wide, in print

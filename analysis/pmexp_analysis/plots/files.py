@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-FORMATS = ("png", "pdf", "svg")  # of every figure
+FORMATS = ("png", "pdf", "svg")  # each figure is written in all of them
 _DOTS_PER_INCH = 200
 _WITHOUT_TIME = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
