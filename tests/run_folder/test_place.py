@@ -120,7 +120,7 @@ def test_a_report_is_refused_before_the_runs_are_read(
     with place(name, tmp_path) as folder:
         ended = report.main(["nothing", "--runs-dir", str(tmp_path / "none"), "--out", str(folder)])
     err = capsys.readouterr().err
-    assert ended == code and err.startswith("error: --out: ") and err.count("\n") == 1, err
+    assert ended == code and err.startswith("error: out: ") and err.count("\n") == 1, err
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "artifacts"])
