@@ -12,10 +12,9 @@ from typing import Any, cast
 
 import pytest
 import torch
-from composed import DEFAULT, config
-from small_runs import TINY_BERT, TINY_VIT, Runs
 from transformers import AutoModelForSequenceClassification, BertConfig
 
+from composed import DEFAULT, config
 from pmexp.config import CheckpointConfig
 from pmexp.errors import UserError
 from pmexp.models.checkpoint import load_pretrained, load_tokenizer
@@ -27,6 +26,7 @@ from pmexp.training import best_weights
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Training
 from pmexp_analysis.report import main as report
+from small_runs import TINY_BERT, TINY_VIT, Runs
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [file for root in ("src", "launchers", "analysis") for file in sorted((ROOT / root).rglob("*.py"))]

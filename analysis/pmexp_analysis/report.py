@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pmexp_analysis.figures import Drawn
     from pmexp_analysis.pages.content import Content
     from pmexp_analysis.pages.page import Image
+    from pmexp_analysis.sources.experiment import Experiment
 
 _FEW, _DRAWN = 12, 3  # of few tasks and systems three get figures, of more none: each takes seconds
 
@@ -96,6 +97,7 @@ def write_report(given: Given) -> str:
         from pmexp_analysis.sources.mlflow import load_mlflow
 
         experiment = load_mlflow(tracking_uri, name, choice)
+    _check_side(given, experiment)
     if given.is_on("plan"):
         return plan.as_text(plan.plans(experiment))
     generated = datetime.now(UTC).isoformat(timespec="seconds")
@@ -199,6 +201,16 @@ def _write(path: Path, text: str) -> Path:
         os.unlink(temporary)
         raise
     return path
+
+
+def _check_side(given: Given, experiment: "Experiment") -> None:
+    """Raises UserError where no run, finished or not, is of the method or of the baseline that was typed."""
+    known = {member.labels.variant for member in experiment.members}
+    known |= {one.variant for one in experiment.missing if one.run_id is not None}
+    for key in ("baseline", "method"):
+        if (side := given.optional(key)) and side not in known:
+            there = ", ".join(sorted(known))
+            raise UserError(f"{key}={side}: no run is of it; those of {given['name']} are {there}")
 
 
 def _count(text: str | None) -> int | None:

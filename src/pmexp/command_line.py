@@ -8,7 +8,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,8 +129,9 @@ class Command:
         """The arguments by their keys. Raises UserError for an unknown key, a wrong value, and two values."""
         values: dict[str, str] = {}
         others = []
-        waiting = iter(arguments)
-        for argument in waiting:
+        waiting = deque(arguments)
+        while waiting:
+            argument = waiting.popleft()
             pair = self._pair(argument, waiting, values)
             if pair is None:
                 others.append(argument)
@@ -164,9 +166,7 @@ class Command:
             lines.append(f"{alone}--key value is key=value, and --key alone key=true")
         return "\n".join(lines) + "\n"
 
-    def _pair(
-        self, argument: str, waiting: Iterator[str], before: Mapping[str, str]
-    ) -> tuple[str, str] | None:
+    def _pair(self, argument: str, waiting: deque[str], before: Mapping[str, str]) -> tuple[str, str] | None:
         """The key and the value of an argument, None where it is handed on. A flag takes its value from
         `waiting`; a word alone is the value of `word` where `before`, what was read, has none yet."""
         known = {key.name: key for key in self.keys}
@@ -176,7 +176,8 @@ class Command:
             if name not in known:
                 raise self._unknown(argument, name)
             if not equals:
-                value = "true" if known[name].allowed == _SWITCH else next(waiting, "")
+                alone = known[name].allowed == _SWITCH and (not waiting or waiting[0] not in _SWITCH)
+                value = "true" if alone else waiting.popleft() if waiting else ""
             return name, value if equals or not value.startswith("--") else ""
         name, equals, value = argument.partition("=")
         if equals and name in known:

@@ -4,13 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
-from run_folders import Runs
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
 from pmexp.protocol import ProtocolConfig
 from pmexp_analysis.numbers.compare import Comparison, comparisons, rows
 from pmexp_analysis.sources.folders import load_runs
+from run_folders import Runs
 
 
 def compared(runs: Runs, baseline: str = "baseline") -> dict[tuple[str, str], Comparison]:

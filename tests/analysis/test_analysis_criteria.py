@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_folders import Runs
 from scipy import stats as scipy_stats
 from statsmodels.stats.power import TTestPower
 
@@ -20,6 +19,7 @@ from pmexp_analysis.criteria import Judged, answer, judge
 from pmexp_analysis.numbers.fits import limits_of
 from pmexp_analysis.sources.experiment import Experiment
 from pmexp_analysis.sources.folders import load_runs
+from run_folders import Runs
 
 METHOD = "packed"
 LENGTH, BATCH = "dataset.max_length", "train.batch_size"

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from run_folders import Runs
 from scipy import stats as scipy_stats
 
 from pmexp.protocol import Bound as Is
@@ -19,6 +18,7 @@ from pmexp_analysis.sources.assemble import assemble
 from pmexp_analysis.sources.experiment import Experiment, Labels, Run
 from pmexp_analysis.sources.folders import load_runs
 from pmexp_analysis.sources.values import values_of
+from run_folders import Runs
 
 STEP = "speed/step_ms"
 Values = dict[str, dict[int, float]]

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from run_folders import Runs
 
 from pmexp.protocol import Bound, ComparedLabel, CriterionConfig, Statistic
 from pmexp_analysis import plots
@@ -14,6 +13,7 @@ from pmexp_analysis.pages.content import Content, as_json, content_of
 from pmexp_analysis.pages.document import as_markdown
 from pmexp_analysis.pages.page import page_html
 from pmexp_analysis.sources.folders import load_runs
+from run_folders import Runs
 
 SCORE, STEP, PEAK = "test/accuracy", "speed/step_ms", "memory/peak_bytes"
 CRITERIA: dict[str, Any] = {

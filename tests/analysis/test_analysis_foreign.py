@@ -10,7 +10,6 @@ import pytest
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from run_folders import Runs
 
 from pmexp.runs import command
 from pmexp_analysis.pages import latex
@@ -18,6 +17,7 @@ from pmexp_analysis.plots import png
 from pmexp_analysis.plots.text import legend_below, named_ticks
 from pmexp_analysis.report import main
 from pmexp_analysis.sources.foreign import words
+from run_folders import Runs
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=y> &amp; [x](javascript:y) ![i](http://e.org/x.png) **b** _u_ `c` "

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_folders import Runs
 
 from pmexp.errors import UserError
 from pmexp_analysis.numbers.compare import comparisons, rows
@@ -23,6 +22,7 @@ from pmexp_analysis.pages.formats import inline, markdown, records_csv
 from pmexp_analysis.pages.latex_tables import Line
 from pmexp_analysis.pages.tables import Table
 from pmexp_analysis.sources.folders import load_runs
+from run_folders import Runs
 
 
 def test_a_pipe_and_a_line_break_do_not_end_a_cell_of_markdown() -> None:

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_folders import Runs
 
 from pmexp.command.compose import compose
 from pmexp_analysis.criteria import Judged, judge
 from pmexp_analysis.numbers.compare import Comparison, comparisons
 from pmexp_analysis.sources.folders import load_runs
+from run_folders import Runs
 
 THROUGHPUT, STEP, SCORE = "speed/samples_per_s", "speed/step_ms", "test/accuracy"
 PROTOCOL: dict[str, Any] = compose([]).to_dict()["protocol"]  # of an experiment that says nothing else

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from run_folders import Runs
 
 from pmexp.errors import UserError
 from pmexp_analysis.sources.experiment import COLUMNS, Missing
 from pmexp_analysis.sources.folders import load_runs
+from run_folders import Runs
 
 Line = Callable[[str, float | None, int], str]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from run_folders import Runs
 
 from pmexp_analysis.report import main
 from pmexp_analysis.sources.folders import load_runs
 from pmexp_analysis.sources.mlflow import load_mlflow
+from run_folders import Runs
 
 
 @pytest.fixture(scope="module")

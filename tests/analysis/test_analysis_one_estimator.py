@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_folders import Runs
 
 from pmexp.protocol import Bound as Is
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
@@ -23,6 +22,7 @@ from pmexp_analysis.pages.headline import headlines
 from pmexp_analysis.pages.paper import appendix
 from pmexp_analysis.pages.tables import result_table
 from pmexp_analysis.sources.folders import load_runs
+from run_folders import Runs
 
 RATE, MEMORY = "speed/samples_per_s", "memory/peak_bytes"
 BASE, OURS = [100.0, 120.0, 800.0], [90.0, 100.0, 1500.0]  # one pair of three makes a mean of means a gain

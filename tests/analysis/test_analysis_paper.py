@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from run_folders import Runs
 
 from pmexp_analysis.pages.content import Content, content_of
 from pmexp_analysis.pages.paper import appendix, main_table
 from pmexp_analysis.sources.folders import load_runs
+from run_folders import Runs
 
 INSTALL = (
     "apt-get install -y --no-install-recommends texlive-latex-base texlive-latex-recommended texlive-science"

@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import pytest
-from run_folders import Runs
 
 from pmexp.protocol import Bound as Is
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
@@ -14,6 +13,7 @@ from pmexp_analysis.criteria.plan import SEEDS, Plan, as_text, plans
 from pmexp_analysis.report import main
 from pmexp_analysis.sources.experiment import Experiment
 from pmexp_analysis.sources.folders import load_runs
+from run_folders import Runs
 
 RATE = "speed/samples_per_s"
 CRITERION = CriterionConfig(

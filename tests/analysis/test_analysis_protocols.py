@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_folders import Runs
 
 from pmexp.errors import UserError
 from pmexp.protocol import ComparedLabel
@@ -13,6 +12,7 @@ from pmexp_analysis.numbers.fits import limits_of
 from pmexp_analysis.sources.experiment import Experiment
 from pmexp_analysis.sources.folders import load_runs
 from pmexp_analysis.sources.protocols import Choice
+from run_folders import Runs
 
 LESS = {"metric": "memory/saved_bytes", "statistic": "relative_change", "threshold": -0.1}
 

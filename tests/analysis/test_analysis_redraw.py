@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from run_folders import Runs
 
 from pmexp_analysis.pages import glossary
 from pmexp_analysis.pages.tables import Table
 from pmexp_analysis.report import main
+from run_folders import Runs
 
 
 def report(runs: Runs, figures: int) -> Path:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_folders import Runs
 
 from pmexp_analysis.report import main
+from run_folders import Runs
 
 ROW = {"task", "system", "variant", "metric", "unit", "direction", "n", "seeds", "mean", "std", "min", "max"}
 COMPARISON = {
@@ -135,6 +135,19 @@ def test_another_baseline_turns_the_differences(runs: Runs) -> None:
 
     assert difference() == {"packed": -40 * 2.0**20}
     assert difference("--baseline", "packed") == {"baseline": 40 * 2.0**20}
+
+
+@pytest.mark.parametrize("key", ["method", "baseline"])
+def test_a_side_that_no_run_has_is_one_line(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    runs.finished("baseline", 0, {"test/accuracy": 1.0})
+    runs.unfinished("packed", 0)
+    typed = ["demo", f"runs_dir={runs.root}", f"out={tmp_path / 'out'}"]
+    assert main([*typed, f"{key}=pakced"]) == 2
+    said = f"error: {key}=pakced: no run is of it; those of demo are baseline, packed\n"
+    assert capsys.readouterr().err == said and not (tmp_path / "out").exists()
+    assert main([*typed, f"{key}=packed"]) == 0  # its runs are planned or under way
 
 
 @pytest.mark.parametrize("why", ["unknown", "unfinished", "damaged", "no file for out"])

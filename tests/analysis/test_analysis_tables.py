@@ -1,7 +1,6 @@
 """Numbers and sentences as people read them."""
 
 import pytest
-from run_folders import Runs
 
 from pmexp.protocol import CriterionConfig, ProtocolConfig
 from pmexp_analysis.criteria import TaskResult
@@ -12,6 +11,7 @@ from pmexp_analysis.numbers.sections import Section, sections
 from pmexp_analysis.pages.headline import headlines
 from pmexp_analysis.pages.tables import comparison_table, remarks, result_table, terminal
 from pmexp_analysis.sources.folders import load_runs
+from run_folders import Runs
 
 
 def section_of(runs: Runs, baseline: str = "baseline") -> Section:

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from run_folders import Runs
 
 from pmexp.command.compose import compose
 from pmexp_analysis.criteria import Judged, judge
 from pmexp_analysis.sources.folders import load_runs
+from run_folders import Runs
 
 PROTOCOL: dict[str, Any] = {
     "method": "pm-drop",
@@ -132,3 +132,11 @@ def test_one_different_seed_among_equal_ones_fails(runs: Runs) -> None:
         run(runs, "same", TORCH, LOSSES if seed != 1 else [2.0, 1.0, 1.0, 1.0], seed=seed)
     one = unchanged(runs)
     assert one.result == "fail" and "same, seed 1" in one.why
+
+
+def test_a_dead_run_of_the_method_is_no_objection_to_this_proof(runs: Runs) -> None:
+    run(runs, "baseline", STOCK)
+    run(runs, "pm-drop", PHILOX, score=0.05)  # no better than chance
+    run(runs, "same", TORCH)
+    one = unchanged(runs)
+    assert one.result == "pass" and "never learned" not in one.why

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from run_folders import Runs
 
 from pmexp_analysis import plots
 from pmexp_analysis.figures import Drawn, of_section
@@ -14,6 +13,7 @@ from pmexp_analysis.numbers.updates import is_control
 from pmexp_analysis.pages.content import content_of
 from pmexp_analysis.plots.looks import GREY
 from pmexp_analysis.sources.folders import load_runs
+from run_folders import Runs
 
 STOCK: dict[str, Any] = {"variant.name": "baseline", "variant.dropout": "stock", "variant.p": 0.1}
 OTHER = STOCK | {"variant.name": "baseline-other-masks", "variant.mask_stream": 1}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from run_folders import Runs
 
 from pmexp.metrics.catalog import _CATALOG
 from pmexp_analysis.report import main
+from run_folders import Runs
 
 ROOT = Path(__file__).parents[2]
 RIDDLES = (

@@ -15,7 +15,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_runs import TINY_VIT
 from torch import Tensor, nn
 
 from pmexp.bench.bandwidth import bandwidth, copy_seconds
@@ -34,6 +33,7 @@ from pmexp.packed_dropout import packed_dropout
 from pmexp.training import checkpoint
 from pmexp.training.run import prepare
 from pmexp.variants.seeded import seeded_dropout
+from small_runs import TINY_VIT
 
 CPU = torch.device("cpu")
 COLUMNS = ["contender", "device", "dtype", "shape", "numel", "phase", "ms", "ratio", "low", "high"]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
-from run_folders import Runs
 
 from pmexp_analysis.report import main
+from run_folders import Runs
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 _A4 = {"width": 688, "height": 1017}  # CSS pixels inside of margins of 14 mm

@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 import pytest
 from chromium import Seen
 from playwright.sync_api import Page, expect
-from small_runs import Runs
 
 from pmexp_analysis.report import main
+from small_runs import Runs
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 _SHORT = ["tracking=off", "train.max_steps=2", "train.threads=1"]

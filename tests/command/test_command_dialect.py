@@ -135,7 +135,8 @@ def test_a_flag_is_the_key(name: str) -> None:
         as_key = command.read([*rest, f"{key.name}={value}"])
         assert as_key[key.name] == value
         spellings = [[flag, value], [f"{flag}={value}"]]
-        spellings = [[flag], [f"{flag}=true"]] if key.allowed == ("true", "false") else spellings
+        if key.allowed == ("true", "false"):
+            spellings += [[flag], [flag, value, *rest]]
         spellings += [[value]] if command.word == key.name else []
         for spelling in spellings:
             given = command.read([*rest, *spelling])

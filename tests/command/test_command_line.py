@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from small_runs import TINY_BERT, TINY_VIT, Runs
 
 OFFLINE = pytest.mark.usefixtures("_no_network")
@@ -51,7 +52,13 @@ def test_help_lists_the_groups_and_imports_no_torch() -> None:
         (["train.nonsense=3"], "train.nonsense is not a key; did you mean train."),
         (["variant=foo"], "variant=foo: is not an option; allowed are 2bit, 4bit"),
         (["variant.rng=foo"], "expected one of [philox, torch]"),
-        (["train.lr=abc"], "Value 'abc' of type 'str' could not be converted to Float"),
+        (["train.lr=abc"], "train.lr=abc: 'abc' is no number; write one, such as 0.5"),
+        (["seed=1.5"], "seed=1.5: '1.5' is no whole number; write one, such as 3"),
+        (["seed="], "seed=: has no value; write seed=VALUE or leave it out"),
+        (["train.max_steps=[1,2]"], "train.max_steps=[1,2]: '[1, 2]' is no whole number"),
+        (["measure.profile=maybe"], "measure.profile=maybe: 'maybe' is no switch; write true or false"),
+        (["train.lr=nan"], "train.lr: nan must be a positive number"),
+        (["train={lr:nan}"], "train.lr: nan must be a positive number"),
         (["foo"], "foo: is no override; write key=value"),
         (["seed=-1"], "seed: -1 must lie in"),
         (["system.device=cuda"], "system.device: cuda is not available"),

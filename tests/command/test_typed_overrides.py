@@ -13,10 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hypothesis import given
 from hypothesis import strategies as st
-from override_grammar import Grammar
-from small_runs import first_of
 
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
+from override_grammar import Grammar
 from pmexp import train
 from pmexp.bench.command import main as bench_main
 from pmexp.command.compose import Source, compose, compose_run, compose_sweep
@@ -28,6 +27,7 @@ from pmexp.data import main as data_main
 from pmexp.errors import UserError
 from pmexp.fit.command import main as fit_main
 from pmexp.training import run as experiment
+from small_runs import first_of
 
 Command = Callable[..., tuple[int, str, str]]
 

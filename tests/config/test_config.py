@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import yaml
-from composed import DEFAULT, config
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import first_of
 
+from composed import DEFAULT, config
 from pmexp.command.flags import in_small
 from pmexp.command.schema import conf_folder
 from pmexp.config import SHARDING, Part, RunConfig, TrackingConfig, TrainConfig
 from pmexp.errors import UserError
+from small_runs import first_of
 
 
 def options(group: str) -> list[str]:

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from composed import config
 from PIL import Image
 from sklearn.datasets import load_sample_images
-from small_runs import Runs
 from transformers import ViTConfig, ViTModel
 
 import datasets as hub_datasets
+from composed import config
 from pmexp import datasets, models
 from pmexp.config import DatasetConfig, DatasetKind
 from pmexp.datasets.base import Dataset
@@ -22,6 +21,7 @@ from pmexp.datasets.pictures import Pictures
 from pmexp.datasets.tables import Tables
 from pmexp.errors import UserError
 from pmexp.models.images import ImageBatches
+from small_runs import Runs
 
 
 @pytest.fixture(scope="module")

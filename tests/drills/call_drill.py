@@ -19,9 +19,6 @@ from typing import Any
 from unittest.mock import patch
 
 from faulty_calls import NO_FAULT, Call, Fault, Met, What, arm, build, faults_at, met, unsynced
-from same_run import assert_same_files, assert_same_run, assert_same_summary
-from small_runs import TINY_VIT
-
 from hydra_plugins.pmexp_launchers import processes
 from hydra_plugins.pmexp_launchers.sweep import Outcome, write_plan
 from pmexp.command.compose import compose
@@ -32,6 +29,8 @@ from pmexp.run_folder.state import State
 from pmexp.runs.table import run_lines, runs_json
 from pmexp.training import run as training_run
 from pmexp_analysis.sources.folders import load_runs
+from same_run import assert_same_files, assert_same_run, assert_same_summary
+from small_runs import TINY_VIT
 
 # A checkpoint each step, of which the newest stays: they are written, renamed and removed.
 RUN = [*TINY_VIT, "variant=pm-drop", "train.max_steps=3", "train.batch_size=16", "train.log_every=1"]

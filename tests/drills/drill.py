@@ -17,14 +17,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from same_run import assert_same_run
-from small_runs import TINY_VIT
-
 from hydra_plugins.pmexp_launchers import processes
 from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished
 from pmexp.command.compose import compose
 from pmexp.config import RunConfig
 from pmexp.run_folder.folder import RunFolder
+from same_run import assert_same_run
+from small_runs import TINY_VIT
 
 # One epoch, so that the one evaluation at its end is the best: its weights are the final ones.
 RUN = [*TINY_VIT, "variant=pm-drop", "train.epochs=1", "train.batch_size=16", "train.log_every=1"]

@@ -8,7 +8,6 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import TINY_BERT, TINY_VIT
 
 from pmexp.command.compose import compose
 from pmexp.datasets.listops_trees import VOCABULARY
@@ -18,6 +17,7 @@ from pmexp.fit.search import Probe, batches, lengths, search
 from pmexp.fit.simulate import simulate
 from pmexp.fit.skeleton import batch_shapes, skeleton
 from pmexp.systems import system
+from small_runs import TINY_BERT, TINY_VIT
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 NO_DATA = [*TINY_BERT, "dataset.path=/nowhere", "train.batch_size=8"]

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_kinds import of_kind
 
 from pmexp import models
 from pmexp.command.compose import compose
@@ -14,6 +13,7 @@ from pmexp.integration.command import main
 from pmexp.integration.page import LINES, section, summary
 from pmexp.integration.reach import reach
 from pmexp.variants.replace import apply_variant
+from small_kinds import of_kind
 
 PAGE = (Path(__file__).parents[2] / "docs" / "integration.md").read_text()
 PM_DROP, RECOMPUTE = (compose([f"variant={name}"]).variant for name in ("pm-drop", "pm-drop-recompute"))

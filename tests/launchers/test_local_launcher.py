@@ -6,11 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from disturbances import when_training
+from pmexp.command.compose import compose
 from same_run import assert_same_run
 from small_runs import TINY_VIT, Runs
-
-from pmexp.command.compose import compose
 
 pytestmark = pytest.mark.slow
 SWEEP = ["-m", *TINY_VIT, "train.batch_size=64", "train.select=last", "train.log_every=1", "tracking=off"]

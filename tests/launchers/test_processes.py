@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from same_run import assert_same_run
-from small_runs import TINY_VIT, Runs
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from pmexp.run_folder.folder import RunFolder
@@ -21,6 +19,8 @@ from pmexp.run_folder.journal_lines import read_lines
 from pmexp.run_folder.state import State, state_of
 from pmexp.systems import launch
 from pmexp.training import run as experiment
+from same_run import assert_same_run
+from small_runs import TINY_VIT, Runs
 
 pytestmark = pytest.mark.slow
 TWO = [*TINY_VIT, "tracking=off", "system=ddp", "system.processes=2"]

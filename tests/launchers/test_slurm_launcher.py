@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_slurm import FakeSlurm
 from rich.console import Console
-from small_runs import TINY_VIT, Runs
 
+from fake_slurm import FakeSlurm
 from hydra_plugins.pmexp_launchers import processes, slurm_commands, slurm_job
 from hydra_plugins.pmexp_launchers.slurm import SlurmLauncher
 from hydra_plugins.pmexp_launchers.slurm_commands import QueuedJob
@@ -29,6 +28,7 @@ from pmexp.errors import UserError
 from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
+from small_runs import TINY_VIT, Runs
 
 SWEEP = [
     "-m",

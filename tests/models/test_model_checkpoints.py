@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from composed import config
 from safetensors.torch import load_file, save_file
-from small_checkpoints import DATA, TRAIN, rewrite, saved
-from small_runs import TINY_BERT, Runs
 from torch import nn
 from transformers import (
     BertForMaskedLM,
@@ -26,12 +23,15 @@ from transformers import (
     ViTModel,
 )
 
+from composed import config
 from pmexp import models
 from pmexp.config import DatasetConfig, ModelKind, Objective, RunConfig
 from pmexp.datasets.base import Dataset, Split
 from pmexp.errors import UserError
 from pmexp.models.base import TaskModel
 from pmexp.models.text import train_tokenizer
+from small_checkpoints import DATA, TRAIN, rewrite, saved
+from small_runs import TINY_BERT, Runs
 
 
 @pytest.fixture

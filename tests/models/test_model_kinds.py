@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_kinds import SIZES, WIDTHS, of_kind
-from small_runs import TINY_BERT, Runs
 
 from pmexp import models
 from pmexp.config import ModelKind
 from pmexp.config.kinds import KINDS
+from small_kinds import SIZES, WIDTHS, of_kind
+from small_runs import TINY_BERT, Runs
 
 MASKED = [kind for kind in ModelKind if kind not in (ModelKind.vit, ModelKind.gpt2, ModelKind.gptj)]
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from composed import config
 from safetensors.torch import load_file, save_file
-from small_runs import Runs
 from transformers import BertConfig, BertForSequenceClassification
 
+from composed import config
 from pmexp import models
 from pmexp.datasets.base import Dataset, Split
 from pmexp.models.text import train_tokenizer
+from small_runs import Runs
 
 TEXTS = [
     ("The profit rose; profits rise.",),

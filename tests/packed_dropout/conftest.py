@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 from native_driver import Driver, load_driver
-from triton_interpreter import Interpreter
 
 from pmexp.packed_dropout import native
 from pmexp.packed_dropout.native import build
+from triton_interpreter import Interpreter
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,12 @@ import torch
 import torch._dynamo.testing
 import torch._inductor.config
 import torch.nn.functional as F
-from dropout_cases import DROPOUTS, VARIANTS, Dropout, Module, each_dropout, each_module, each_variant, ones
-from small_transformers import build, call
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dropout_cases import DROPOUTS, VARIANTS, Dropout, Module, each_dropout, each_module, each_variant, ones
 from pmexp.packed_dropout import PackedDropout, replace_dropout
+from small_transformers import build, call
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`torch.jit.*` is deprecated:DeprecationWarning"

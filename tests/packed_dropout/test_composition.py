@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
 from dropout_cases import (
     DROPOUTS,
     SAVED_BYTES,
@@ -25,13 +29,9 @@ from dropout_cases import (
     net,
     ones,
 )
+from pmexp.packed_dropout import PackedDropout, packed_dropout, reference, replace_dropout
 from saved_tensors import saved_by
 from small_transformers import build, call
-from torch import Tensor, nn
-from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
-
-from pmexp.packed_dropout import PackedDropout, packed_dropout, reference, replace_dropout
 
 each_half = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 

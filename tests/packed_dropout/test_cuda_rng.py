@@ -14,11 +14,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from philox_words import four_words
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from triton_interpreter import Interpreter
 
+from philox_words import four_words
 from pmexp.packed_dropout import (
     backend,
     cuda_backend,
@@ -31,6 +30,7 @@ from pmexp.packed_dropout import (
     reference,
     torch_rng_record,
 )
+from triton_interpreter import Interpreter
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 rates = st.one_of(st.sampled_from([0.1, 0.5]), st.floats(1e-9, 1 - 1e-9))

@@ -11,11 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from philox_words import four_words
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from philox_words import four_words
 from pmexp.packed_dropout import cuda_rng, cuda_seeds, functional, ops, reference, torch_rng_record
 
 CUDA = torch.device("cuda", 0)

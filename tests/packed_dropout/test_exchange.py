@@ -191,3 +191,28 @@ def test_being_willing_is_not_inherited_by_a_forward_of_its_own() -> None:
     model = nn.Sequential(Unasked(P), Renamed(P))
     report = replace_dropout(model, PackedDropout)
     assert report.modules == ["1"] and list(report.left) == ["0"]
+
+
+class Learning(nn.Dropout):
+    """Has a parameter, a buffer and a hook of its own."""
+
+    def __init__(self, p: float, inplace: bool) -> None:
+        super().__init__(p, inplace)
+        self.scale = nn.Parameter(torch.ones(()))
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+        self.register_forward_hook(lambda module, given, output: output * 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x) * self.scale
+
+
+def test_what_the_new_class_makes_stays_beside_what_moves_along() -> None:
+    model = nn.Sequential(nn.Dropout(0.0))
+    model[0].register_buffer("kept", torch.full((), 2.0))
+    model[0].register_forward_hook(lambda module, given, output: output + module.kept)
+    replace_dropout(model, Learning)
+    assert dict(model.named_parameters()).keys() == {"0.scale"}
+    assert dict(model.named_buffers()).keys() == {"0.kept", "0.calls"}
+    assert model.state_dict().keys() == {"0.scale", "0.kept"}
+    assert model(torch.ones(())) in (1 * 3 + 2, (1 + 2) * 3)

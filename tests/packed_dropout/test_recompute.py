@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from dropout_cases import checkpoint_layers
 from hypothesis import given
 from hypothesis import strategies as st
-from saved_tensors import saved_by
-from small_transformers import MODELS, build, call
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dropout_cases import checkpoint_layers
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, dropped_matmul, replace_dropout, softmax_dropout_matmul
+from saved_tensors import saved_by
+from small_transformers import MODELS, build, call
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 LEFT_PLAIN = {"longformer"}  # its product is no matmul of the dropped probabilities

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from small_transformers import MODELS, RATE, build, call
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from pmexp.packed_dropout import PackedDropout, replace_dropout
+from small_transformers import MODELS, RATE, build, call
 
 
 def saved_unpacked_masks(name: str, model: nn.Module) -> list[str]:

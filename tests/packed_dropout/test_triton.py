@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from triton_interpreter import Interpreter
 
 from pmexp.packed_dropout import cuda_mapping, reference
+from triton_interpreter import Interpreter
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 TAILS = [0, 1, 7, 8, 9, 31, 33, 1001]

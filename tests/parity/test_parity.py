@@ -154,6 +154,7 @@ def test_a_training_whose_weights_stay_is_refused(certify: Certify, monkeypatch:
         (["b=foo"], "b=foo: is neither a variant nor the import path of a class"),
         (["a=no_such.Dropout"], "a=no_such.Dropout: no_such cannot be imported (ModuleNotFoundError"),
         (["b=planted_dropouts.Failing"], "fails in step 1 of this training (RuntimeError: no such mask)"),
+        (["b=planted_dropouts.Leaving"], "of this training (SystemExit: 0)"),
         (["steps=1"], "steps: '1' is no number of steps; allowed are 2, 3, ..."),
         (["steps=2000"], "steps: 2000 exceeds the 1610 of this training; choose fewer"),
         (["variant=pm-drop"], "variant=pm-drop: what is compared is said by a= and b="),

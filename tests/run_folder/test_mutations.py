@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from composed import config
 
+from composed import config
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.found import find_runs
 from pmexp.run_folder.journal import Journal

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from composed import config
 
+from composed import config
 from pmexp.config import DatasetConfig, DatasetKind, read_config
 from pmexp.datasets import digest, listops
 from pmexp.errors import UserError

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from composed import config
 from disks import fill, small_disk
 from fake_slurm import FakeSlurm
-from small_runs import TINY_VIT, Runs
-
 from hydra_plugins.pmexp_launchers import processes
 from pmexp.errors import MachineError, UserError
 from pmexp.run_folder.folder import RunFolder
@@ -19,6 +18,7 @@ from pmexp.run_folder.place import refuse_unusable
 from pmexp.runs.command import main as runs_command
 from pmexp.training import run as training_run
 from pmexp_analysis import report
+from small_runs import TINY_VIT, Runs
 
 WRONG = [
     "/dev/null",

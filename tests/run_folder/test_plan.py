@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from composed import config
-from small_runs import TINY_VIT, Runs
 
+from composed import config
 from pmexp.errors import MachineError, UserError
 from pmexp.run_folder.plan import add_to_plan, drop_from_plan, read_plan
+from small_runs import TINY_VIT, Runs
 
 DAMAGED = ["", "{", "[1]", '{"a": 1}', '[{"run_id": "../../x"}]', "null", "[" * 20_000, "\x00", "\ud800"]
 

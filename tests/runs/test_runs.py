@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from composed import DEFAULT, config
-from small_runs import TINY_VIT
 
+from composed import DEFAULT, config
 from hydra_plugins.pmexp_launchers import local  # Hydra makes the class in it anew
 from pmexp.config import RunConfig
 from pmexp.errors import SweepFailed
@@ -25,6 +24,7 @@ from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal, digest_of
 from pmexp.runs import watch
 from pmexp.runs.command import main
+from small_runs import TINY_VIT
 
 HERE = socket.gethostname()
 STATES = ["pending", "running", "finished", "oom", "failed", "interrupted", "stale"]
@@ -130,7 +130,7 @@ def test_a_table_has_a_line_for_each_run(demo: Demo) -> None:
     (failed,) = [line for line in lines if line.startswith("failed")]
     assert failed.split()[1:4] == ["failed", "5/40", "0.2000"] and failed.endswith("ValueError: \\x1b[31mno")
     assert "demo: 7 runs: 1 pending, 1 running, 1 finished, 1 oom, 1 failed, 1 interrupted, 1 stale" in lines
-    assert lines[-1].endswith("python -m pmexp.runs retry demo")
+    assert lines[-1].endswith(f"python -m pmexp.runs retry demo runs_dir={demo.runs_dir}")
 
 
 def test_experiments_are_counted(demo: Demo) -> None:

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 import transformers as hf
-from forked_ranks import start_ranks
 from torch import Tensor
 
+from forked_ranks import start_ranks
 from pmexp.config import SHARDING, Part, SystemConfig
 from pmexp.measure.memory_by_category import held
 from pmexp.measure.tensor_bytes import TensorBytes, TensorMemory

@@ -1,5 +1,6 @@
 """Dropouts of somebody else, for the certificate: nn.Dropout's masks, and a fault in each but the first."""
 
+import sys
 from typing import Any
 
 import torch
@@ -53,6 +54,11 @@ class Constant(Right):
 class Failing(Right):
     def forward(self, input: Tensor) -> Tensor:
         raise RuntimeError("no such mask\nsecond line")
+
+
+class Leaving(Right):
+    def forward(self, input: Tensor) -> Tensor:
+        sys.exit(0)  # the exit code of equal trainings
 
 
 class OtherArguments(nn.Dropout):

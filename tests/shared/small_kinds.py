@@ -3,7 +3,6 @@
 from typing import Any
 
 from composed import config
-
 from pmexp.config import ModelKind, RunConfig
 
 WIDTHS = {

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import transformers as hf
-from dropout_cases import DROPOUTS, MODULES, Module
-from forked_ranks import start_ranks
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from dropout_cases import DROPOUTS, MODULES, Module
+from forked_ranks import start_ranks
 from pmexp.packed_dropout import replace_dropout
 
 RANKS = 2

@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import engine_ranks
 import pytest
 import torch
 
+import engine_ranks
 from pmexp.config import Part, SystemConfig
 from pmexp.errors import UserError
 from pmexp.systems.ranks import Ranks, check_started, started_processes

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
-from small_runs import TINY_VIT, Runs
 
 from pmexp.tracking import mirror, mlflow_run
 from pmexp_analysis import report
+from small_runs import TINY_VIT, Runs
 
 SHORT = [*TINY_VIT, "train.max_steps=4", "train.log_every=1"]
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import mlflow.store.db.utils
 import pytest
-from disks import small_disk
-from small_runs import TINY_VIT, Runs
-from tracked_runs import Server, TrackedRun, disagreements, in_process, mlflow_runs
 
+from disks import small_disk
 from pmexp.errors import UserError
 from pmexp.tracking import mirror
 from pmexp.tracking.repair import repair
+from small_runs import TINY_VIT, Runs
+from tracked_runs import Server, TrackedRun, disagreements, in_process, mlflow_runs
 
 WRITERS = 32  # 64 pass as well: 30 s alone
 Database = Callable[[Path], Path]

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from tracked_runs import TrackedRun, disagreements, in_process, mlflow_parents, mlflow_runs
 
 from pmexp.tracking.database import OpenExperiment
 from pmexp.tracking.parent import CHILD_OF, ParentRun
 from pmexp.tracking.repair import repair
 from pmexp_analysis.pages.attach import attach
+from tracked_runs import TrackedRun, disagreements, in_process, mlflow_parents, mlflow_runs
 
 Database = Callable[[Path], Path]
 NOTE = "mlflow.note.content"

@@ -8,14 +8,14 @@ from pathlib import Path
 from urllib.request import url2pathname
 
 import pytest
-from composed import config
-from tracked_runs import TrackedRun, disagreements
 
+from composed import config
 from pmexp.config import from_dict, read_config
 from pmexp.tracking import ui
 from pmexp.tracking.database import OpenExperiment, mlflow_uri
 from pmexp.tracking.repair import repair
 from pmexp_analysis.sources.mlflow import load_mlflow
+from tracked_runs import TrackedRun, disagreements
 
 LETTERS = ["a b", "a?b=c&d", "a#b", "a%20b", "ünï✓'s", 'say "x";[a]+b', "a:b@c\\~$HOME", "a\tb%"]
 

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from filelock import FileLock
 from mlflow import MlflowClient
-from tracked_runs import TrackedRun, disagreements, mlflow_runs
 
 from pmexp.errors import UserError
 from pmexp.tracking.repair import repair
+from tracked_runs import TrackedRun, disagreements, mlflow_runs
 
 Database = Callable[[Path], Path]
 ENDINGS = {

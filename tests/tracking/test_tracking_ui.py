@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tracked_runs import TrackedRun, free_port
 
 from pmexp.tracking import ui
 from pmexp.tracking.database import OpenExperiment
+from tracked_runs import TrackedRun, free_port
 
 
 def test_what_cannot_be_opened_is_one_line(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_checkpoints import rewrite, saved
-from small_runs import Runs
 
 from pmexp.models.checkpoint_files import digest_of_folder
+from small_checkpoints import rewrite, saved
+from small_runs import Runs
 
 
 def other_weights(folder: Path) -> None:

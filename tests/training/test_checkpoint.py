@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from disks import small_disk
 
+from disks import small_disk
 from pmexp.config import CheckpointConfig
 from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.ranks import Ranks

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from composed import config
 from disks import fill, small_disk
 from disturbances import pid_of
-from same_run import assert_same_run
-from small_runs import TINY_VIT, Runs
-
 from hydra_plugins.pmexp_launchers import local_execution, processes
 from hydra_plugins.pmexp_launchers.processes import Worker
 from pmexp.errors import MachineError
@@ -30,6 +28,8 @@ from pmexp.training import run as training_run
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Training
 from pmexp.training.recorder import Recorder
+from same_run import assert_same_run
+from small_runs import TINY_VIT, Runs
 
 SHORT = [*TINY_VIT, "train.max_steps=4", "train.log_every=1", "tracking=off"]
 

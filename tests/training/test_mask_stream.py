@@ -1,11 +1,11 @@
 """Another stream of masks: the same weights and data, and other masks; nothing else of the run moves."""
 
 import pytest
-from small_runs import TINY_VIT
 
 from pmexp.command.compose import compose
 from pmexp.errors import UserError
 from pmexp.training.run import prepare
+from small_runs import TINY_VIT
 
 SHORT = [*TINY_VIT, "train.max_steps=2", "train.log_every=1"]
 

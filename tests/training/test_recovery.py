@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from disks import small_disk
 from disturbances import pid_of, when_training
-from same_run import assert_same_run, deterministic
-from small_runs import TINY_VIT, Runs, last_of_each
-
 from pmexp.config import RunConfig
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State, state_of
+from same_run import assert_same_run, deterministic
+from small_runs import TINY_VIT, Runs, last_of_each
 
 STEPS = [
     "train.batch_size=64",

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from small_runs import TINY_VIT, Runs
 
 from pmexp.command.compose import compose
 from pmexp.training import robustness
 from pmexp.training.run import prepare
+from small_runs import TINY_VIT, Runs
 
 SHORT = ["train.max_steps=6", "tracking=off"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from small_runs import TINY_BERT, TINY_VIT, Runs
 
 from pmexp.variants import replace as variants
 from pmexp_analysis.criteria import judge
 from pmexp_analysis.sources.folders import load_runs
+from small_runs import TINY_BERT, TINY_VIT, Runs
 
 SHORT = ["train.max_steps=8", "train.log_every=1", "tracking=off"]
 CONTRACT = {

@@ -66,6 +66,7 @@ def _parts(
     evidence: Evidence,
 ) -> Iterable[TaskResult]:
     protocol, statistic = experiment.protocol, criterion.statistic
+    sides = list(dict.fromkeys((protocol.baseline, protocol.method)))
     if statistic is Statistic.only_fits:
         yield judge_lone_fit(criterion, limits, *lone_fits(experiment), protocol)
     elif statistic is Statistic.largest_ratio:
@@ -79,7 +80,7 @@ def _parts(
                 try:
                     part = judge_growth(criterion, replace(series, members=alike), metric, protocol)
                     places = {(m.labels.task, m.labels.system) for _, m in series.members}
-                    yield _where_learned(part, places, experiment, evidence)
+                    yield _where_learned(part, places, sides, evidence)
                 except Undefined as error:
                     yield TaskResult(series.task, series.system, "not measured", str(error))
     else:
@@ -92,18 +93,18 @@ def _parts(
             )
         else:
             parts = _of_pairs(criterion, concerned, experiment, evidence)
-        yield from (_where_learned(part, [(part.task, part.system)], experiment, evidence) for part in parts)
+        judged = sides[:1] if statistic is Statistic.unchanged else sides  # its other side is no method
+        yield from (_where_learned(part, [(part.task, part.system)], judged, evidence) for part in parts)
 
 
 def _where_learned(
-    part: TaskResult, places: Iterable[tuple[str, str]], experiment: Experiment, evidence: Evidence
+    part: TaskResult, places: Iterable[tuple[str, str]], variants: Sequence[str], evidence: Evidence
 ) -> TaskResult:
-    """The part, which does not pass where a model of either side never learned.
+    """The part, which does not pass where a model of these variants never learned.
 
     What fits into memory alone is judged of such models too: no number of their training is in it.
     """
-    sides = dict.fromkeys((experiment.protocol.method, experiment.protocol.baseline))
-    said = [line for at in sorted(places) for line in evidence.unlearned_of(*at, list(sides))]
+    said = [line for at in sorted(places) for line in evidence.unlearned_of(*at, variants)]
     if part.result != "pass" or not said:
         return part
     return replace(part, result="inconclusive", why=f"{part.why}; but {'; '.join(said)}")

@@ -12,6 +12,12 @@ from pmexp.errors import UserError
 
 _NOISE = ("object_type=", "reference_type=", "full_key:", "See https://", "To append to your config use")
 
+_TYPES = {
+    "Integer": ("whole number", "one, such as 3"),
+    "Float": ("number", "one, such as 0.5"),
+    "bool": ("switch", "true or false"),
+}
+
 
 @contextmanager
 def explained() -> Iterator[None]:
@@ -34,6 +40,13 @@ def explain(error: Exception) -> str:
     if again:
         return f"{again[1]}: is chosen already; leave the + out"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
+    typed = re.match(r"Error merging override (.+)", str(error))
+    wanted = re.match(
+        r"Value '(.*)' (?:of type '\w+' could not be converted to|is not a valid) (Integer|Float|bool)",
+        str(cause),
+    )
+    if typed and wanted:
+        return _of_another_type(typed[1], wanted[1], wanted[2])
     lines = [line.strip() for text in (error, cause) if text for line in str(text).splitlines()]
     wrong = re.match(r"Could not override '([^']+)'", str(error))
     if wrong:
@@ -41,3 +54,10 @@ def explain(error: Exception) -> str:
     message = "; ".join(dict.fromkeys(line for line in lines if line and not line.startswith(_NOISE)))
     key = getattr(cause or error, "full_key", None)
     return message if not key or key in message else f"{key}: {message}"
+
+
+def _of_another_type(override: str, value: str, wanted: str) -> str:
+    if not value:
+        return f"{override}: has no value; write {override}VALUE or leave it out"
+    name, allowed = _TYPES[wanted]
+    return f"{override}: {value!r} is no {name}; write {allowed}"

@@ -36,7 +36,7 @@ def check(config: DictConfig, overrides: Sequence[Override]) -> None:
             continue
         if chooses_option(override) or override.key_or_group == "hydra/launcher":
             _check_choice(config, override)
-        elif _content_after(config, override) != content:
+        elif not _alike(_content_after(config, override), content):
             raise UserError(
                 f"{override.input_line}: another override sets something else there; leave one of them out"
             )
@@ -127,6 +127,13 @@ def _content(config: DictConfig) -> dict[Any, Any]:
 def _content_after(config: DictConfig, override: Override) -> dict[Any, Any]:
     OmegaConf.update(config, override.key_or_group, override.value(), force_add=override.type in _ADDING)
     return _content(config)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two contents are equal, where nan is nan, whose check has its own words for it."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    return bool(one == other) or (one != one and other != other)
 
 
 def _check_choice(config: DictConfig, override: Override) -> None:

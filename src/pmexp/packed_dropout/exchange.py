@@ -36,11 +36,19 @@ def why_it_stays(dropout: nn.Dropout) -> str | None:
 
 
 def exchanged(old: nn.Dropout, dropout: type[nn.Dropout], options: dict[str, Any]) -> nn.Dropout:
-    """Returns a `dropout` of the rate of `old`, with its mode, hooks, buffers, parameters and attributes."""
+    """Returns a `dropout` of the rate of `old`, with its mode, hooks, buffers, parameters and attributes.
+
+    What the class of the new one makes itself stays beside them.
+    """
     new = dropout(old.p, old.inplace, **options)
     own = set(vars(new)) | _set_by_its_class(old)
     for name, value in vars(old).items():
         if (name in vars(_BARE) or name not in own) and name not in _BOUND_TO_THE_OLD:
+            made = vars(new).get(name)  # by the class of the new one: its tensors and hooks stay as well
+            if isinstance(made, dict):
+                value.update({**made, **value})
+            elif isinstance(made, set):
+                value.update(made)
             vars(new)[name] = value  # the same dictionaries, since a hook's handle removes the hook from them
     for name, child in old._modules.items():
         if name != "parametrizations":

@@ -80,7 +80,7 @@ class Side:
             return work()
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # whose exit code would be taken for a verdict
             if self.foreign is None or is_out_of_memory(error):
                 raise
             step = self.training.progress.step + 1 if hasattr(self, "training") else 0

@@ -1,5 +1,6 @@
 """Lists, retries and repairs runs, and returns an exit code."""
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -92,7 +93,7 @@ def _list(given: Given) -> None:
         runs = watch(read)
     else:
         runs = read([])
-    print(table.runs_json(runs) if as_json else _listing(name, runs))
+    print(table.runs_json(runs) if as_json else _listing(name, runs, given))
 
 
 @explained()
@@ -133,9 +134,11 @@ def _reader(
     return read
 
 
-def _listing(name: str, runs: Sequence[FoundRun]) -> str:
+def _listing(name: str, runs: Sequence[FoundRun], given: Given) -> str:
     again = [run for run in runs if run.state in AGAIN]
     lines = [*(table.run_lines(runs) if runs else []), f"{name}: {table.counts(runs)}"]
     if again:
-        lines.append(f"logs: {again[0].path.parent}/<run>/log.txt; again: python -m pmexp.runs retry {name}")
+        place = [f"runs_dir={given['runs_dir']}"] if given["runs_dir"] != _RUNS_DIR.default else []
+        command = shlex.join(["python", "-m", RETRY.module, *RETRY.prefix, name, *place])
+        lines.append(f"logs: {again[0].path.parent}/<run>/log.txt; again: {command}")
     return "\n".join(lines)

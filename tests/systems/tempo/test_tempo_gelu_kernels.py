@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from triton_interpreter import Interpreter
 
 from exact_roots import ExactRoots
 from pmexp.systems.tempo.gelu import _gelu_backward, falling_bits, gelu_backward
 from pmexp.systems.tempo.gelu_derivative import OTHER_ROOT
+from triton_interpreter import Interpreter
 
 FLOATS = [torch.float32, torch.bfloat16, torch.float16]
 WHOLE = {2: torch.int16, 4: torch.int32}
