@@ -184,7 +184,7 @@ def _save(figures: Iterable["Drawn"], folder: Path, drawn: list[Path]) -> list["
 
 def _remove_others(folder: Path, drawn: Sequence[Path]) -> None:
     """Figures of an earlier report that this one does not have."""
-    for path in folder.iterdir():
+    for path in folder.iterdir() if folder.is_dir() else ():
         if path.suffix in (".png", ".pdf", ".svg") and path not in drawn:
             path.unlink()
 

@@ -61,7 +61,7 @@ def test_percent_and_probability() -> None:
 def test_the_result_table_has_the_baseline_first_and_changes_in_percent(demo: Runs) -> None:
     table = result_table(section_of(demo))
     assert table.headings == [
-        "variant", "n", "test accuracy", "mask B/element", "saved MiB", "peak MiB", "step ms", "samples/s",
+        "variant", "n", "test accuracy", "mask B/element", "saved MiB", "process MiB", "step ms", "samples/s",
         "saved change", "samples/s change",
     ]  # fmt: skip
     base, packed = table.cells
