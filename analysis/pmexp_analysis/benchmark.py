@@ -36,7 +36,7 @@ COMMAND = Command(
 _VARIANTS = ("baseline", "pm-drop", "no-cache", "4bit")
 _THIS_TREE = Path(__file__).parents[2]
 _SEEDS = 5
-_STEPS = 20  # of a journal's training loss
+_STEPS = 20  # so many a journal has of training loss
 _CHANGE = 0.03  # planted: what pm-drop saves of the peak
 _SETTINGS = {
     "train.lr": 0.001,

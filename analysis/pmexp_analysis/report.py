@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pmexp_analysis.pages.page import Image
     from pmexp_analysis.sources.experiment import Experiment
 
-_FEW, _DRAWN = 12, 3  # of few tasks and systems three get figures, of more none: each takes seconds
+_FEW, _DRAWN = 12, 3  # where tasks are few three get figures, else none: each takes seconds
 
 
 COMMAND = Command(
@@ -173,7 +173,7 @@ def _save(figures: Iterable["Drawn"], folder: Path, drawn: list[Path]) -> list["
     (folder / "figures").mkdir(exist_ok=True)
     images = []
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a name: drawn as a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it is drawn as a box
         for one in figures:
             paths = plots.save(one.figure, folder / "figures" / one.name)
             drawn += paths

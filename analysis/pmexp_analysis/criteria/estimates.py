@@ -15,7 +15,7 @@ from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.sources.values import BySeed
 
 _RATIOS = (Statistic.relative_change, Statistic.times_smaller)
-_ROUNDING = 1e-12  # of scores, which are fractions
+_ROUNDING = 1e-12  # two scores, which are fractions, differ by more
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Estimate:
 
 def estimates(criterion: CriterionConfig, every: Sequence[Sides]) -> list[Estimate | str]:
     """The Estimate of each of the sides, or in words why there is none."""
-    found: list[Estimate | str] = ["" for _ in every]
+    estimates_of: list[Estimate | str] = ["" for _ in every]
     known = []
     for place, sides in enumerate(every):
         if lacking := _lacking(criterion, sides):
-            found[place] = lacking
+            estimates_of[place] = lacking
         else:
             known.append((place, (_paired(criterion, sides), sides.metric)))
     pairs = {place: at for place, (at, _) in known}
@@ -68,14 +68,14 @@ def estimates(criterion: CriterionConfig, every: Sequence[Sides]) -> list[Estima
         for place, one in zip(
             places, _of_size(criterion, [every[p] for p in places], ours, theirs), strict=True
         ):
-            found[place] = one
-    return found
+            estimates_of[place] = one
+    return estimates_of
 
 
 def _of_size(
     criterion: CriterionConfig, every: Sequence[Sides], ours: Array, theirs: Array
 ) -> list[Estimate | str]:
-    """Of sides of one metric and one size; `ours` and `theirs` are of shape (sides, n)."""
+    """The estimates of sides of one metric and one size; `ours` and `theirs` have shape (sides, n)."""
     baseline = np.array([list(sides.baseline.values()) for sides in every])
     if criterion.statistic is Statistic.p_worse:
         sign = 1 if metric_of(every[0].metric).direction == "min" else -1

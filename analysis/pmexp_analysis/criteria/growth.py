@@ -14,7 +14,7 @@ from pmexp_analysis.numbers.series import Series
 
 _FEWEST_SETTINGS = 3
 _RAN_AS = {"dataset.max_length": "progress/computed_length"}  # what was configured, and what ran
-_DIGITS = 9  # of an exponent; more are rounding
+_DIGITS = 9  # an exponent has so many; more are rounding
 
 
 def judge_growth(
@@ -66,13 +66,13 @@ def _savings(
             values[setting, member.labels.seed][member.labels.variant] = value
             ran = finals.get(_RAN_AS.get(series.over, ""), setting)
             ran_as[setting] = ran if np.isfinite(ran) and ran > 0 else setting
-    found: dict[float, list[float]] = defaultdict(list)
+    values_at: dict[float, list[float]] = defaultdict(list)
     paired = set()
     for (setting, _), by_variant in values.items():
         if protocol.method in by_variant and protocol.baseline in by_variant:
             paired.add(setting)
-            found[ran_as[setting]].append(by_variant[protocol.baseline] - by_variant[protocol.method])
-    savings = {setting: float(np.mean(saved)) for setting, saved in found.items()}
+            values_at[ran_as[setting]].append(by_variant[protocol.baseline] - by_variant[protocol.method])
+    savings = {setting: float(np.mean(saved)) for setting, saved in values_at.items()}
     return savings, {setting: ran_as[setting] for setting in sorted(paired)}
 
 

@@ -133,9 +133,9 @@ def _divergences(
 def _of_pairs(
     criterion: CriterionConfig, sections: Sequence[SectionValues], experiment: Experiment, evidence: Evidence
 ) -> Iterable[TaskResult]:
-    found = [sides_of(criterion, section, experiment, evidence) for section in sections]
-    judged = iter(judge_pairs(criterion, [sides for sides in found if isinstance(sides, Sides)]))
-    for section, sides in zip(sections, found, strict=True):
+    every_side = [sides_of(criterion, section, experiment, evidence) for section in sections]
+    judged = iter(judge_pairs(criterion, [sides for sides in every_side if isinstance(sides, Sides)]))
+    for section, sides in zip(sections, every_side, strict=True):
         if isinstance(sides, str):
             yield TaskResult(section.task, section.system, "not measured", sides)
             continue

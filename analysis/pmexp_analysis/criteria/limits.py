@@ -65,22 +65,22 @@ def judge_lone_fit(
     """
     tried = {(at.task, at.system) for at in lacking if is_about(criterion, at.task)}
     alone = tried & {(at.task, at.system) for at in fitting}
-    found = [task for task, _ in sorted(alone)]
+    tasks = [task for task, _ in sorted(alone)]
     count = len(tried)
     for limit in limits:
         method, baseline = (limit.tries.get(v, Tries()) for v in (protocol.method, protocol.baseline))
         if limit.how != "run" and is_about(criterion, limit.task) and math.isfinite(baseline.first_lack):
             count += bool(limit.tries.get(protocol.method))
             if method.largest >= baseline.first_lack:
-                found.append(f"{limit.task} at {limit.over}={method.largest:g} ({limit.how})")
+                tasks.append(f"{limit.task} at {limit.over}={method.largest:g} ({limit.how})")
     if not count:
         return TaskResult("all", "all", "not measured", "nothing ran out of memory with the baseline")
-    value = float(len(found))
-    if not found:
+    value = float(len(tasks))
+    if not tasks:
         why = f"of {count} that run out of memory with {protocol.baseline}, none fits with {protocol.method}"
         return TaskResult("all", "all", "inconclusive", why, value)
     result = decide(value, value, criterion.comparison, criterion.threshold)
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    more = f" and {len(tasks) - 3} more" if len(tasks) > 3 else ""
     return TaskResult(
-        "all", "all", result, f"fits only with {protocol.method}: {', '.join(found[:3])}{more}", value
+        "all", "all", result, f"fits only with {protocol.method}: {', '.join(tasks[:3])}{more}", value
     )

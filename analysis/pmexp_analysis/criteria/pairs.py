@@ -18,15 +18,15 @@ def judge_pairs(criterion: CriterionConfig, every: Sequence[Sides]) -> list[Task
     """Judges every task and system; one whose numbers have no such statistic is not measured."""
     judged = _judge_p_worse if criterion.statistic is Statistic.p_worse else _judge
     return [
-        TaskResult(sides.task, sides.system, "not measured", found)
-        if isinstance(found, str)
-        else judged(criterion, sides, found)
-        for sides, found in zip(every, estimates(criterion, every), strict=True)
+        TaskResult(sides.task, sides.system, "not measured", estimate)
+        if isinstance(estimate, str)
+        else judged(criterion, sides, estimate)
+        for sides, estimate in zip(every, estimates(criterion, every), strict=True)
     ]
 
 
-def _judge(criterion: CriterionConfig, sides: Sides, found: Estimate) -> TaskResult:
-    mean, n = found.mean, found.n
+def _judge(criterion: CriterionConfig, sides: Sides, estimate: Estimate) -> TaskResult:
+    mean, n = estimate.mean, estimate.n
     value = scales.said(criterion.statistic, mean)
     about = TaskResult(sides.task, sides.system, "inconclusive", "", value, n=n)
     what = "run" if criterion.statistic is Statistic.mean or criterion.against is not None else "pair"
@@ -36,7 +36,7 @@ def _judge(criterion: CriterionConfig, sides: Sides, found: Estimate) -> TaskRes
     if not sides.exact and n < stats.FEWEST_PAIRS:
         why = f"{shown} in {counted(n, what)}, but at least {stats.FEWEST_PAIRS} are needed"
         return replace(about, why=why, seeds_needed=stats.FEWEST_PAIRS)
-    if found.is_constant:
+    if estimate.is_constant:
         why = f"{shown} in each of {counted(n, what)}"
         if is_score(sides.metric) and not sides.exact and not sides.one_training:
             return replace(
@@ -45,13 +45,13 @@ def _judge(criterion: CriterionConfig, sides: Sides, found: Estimate) -> TaskRes
                 "much runs vary",
             )
         return _with(about, criterion, sides, (mean, mean), why)
-    interval = found.low, found.high
+    interval = estimate.low, estimate.high
     ends = [in_its_unit(criterion, scales.said(criterion.statistic, end)) for end in interval]
     why = f"{shown}, 90 % interval {ends[0]} to {ends[1]}"
     if criterion.comparison is Bound.no_worse:
-        why += f", p {probability(found.p)} for being worse than the margin allows"
+        why += f", p {probability(estimate.p)} for being worse than the margin allows"
     judged = _with(about, criterion, sides, interval, f"{why}, {counted(n, what)}")
-    return _with_seeds_needed(judged, criterion, sides, found)
+    return _with_seeds_needed(judged, criterion, sides, estimate)
 
 
 def _with(
@@ -76,13 +76,13 @@ def _also_within(criterion: CriterionConfig, low: float, high: float) -> str:
 
 
 def _with_seeds_needed(
-    judged: TaskResult, criterion: CriterionConfig, sides: Sides, found: Estimate
+    judged: TaskResult, criterion: CriterionConfig, sides: Sides, estimate: Estimate
 ) -> TaskResult:
     """Adds how many seeds settle an open claim: of a margin if there is no difference, as a plan would take
     it, else if the difference is what it looks like."""
     if judged.result != "inconclusive":
         return judged
-    std, mean = found.std, found.mean
+    std, mean = estimate.std, estimate.mean
     comparison, threshold = limit_of(criterion, sides.metric)
     both = comparison is Bound.within
     ends = (-threshold, threshold) if both else (threshold,)
@@ -98,14 +98,14 @@ def _with_seeds_needed(
     return replace(judged, why=why, seeds_needed=needed)
 
 
-def _judge_p_worse(criterion: CriterionConfig, sides: Sides, found: Estimate) -> TaskResult:
-    p, n = found.p, found.n
+def _judge_p_worse(criterion: CriterionConfig, sides: Sides, estimate: Estimate) -> TaskResult:
+    p, n = estimate.p, estimate.n
     if n < 2 or (not sides.exact and n < stats.FEWEST_PAIRS):
         why = f"only {counted(n, 'pair')}, but at least {stats.FEWEST_PAIRS} are needed"
         value, needed = (p if n > 1 else None), stats.FEWEST_PAIRS
         return TaskResult(sides.task, sides.system, "inconclusive", why, value, n=n, seeds_needed=needed)
     result = decide(p, p, criterion.comparison, criterion.threshold)
-    why = f"one-sided paired p {number(p, 3)}, mean difference {number(found.mean, 3)}"
+    why = f"one-sided paired p {number(p, 3)}, mean difference {number(estimate.mean, 3)}"
     why += f" {metric_of(sides.metric).unit}, {counted(n, 'pair')}"
     return TaskResult(sides.task, sides.system, result, why, p, n=n)
 

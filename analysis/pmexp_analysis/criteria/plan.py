@@ -43,22 +43,22 @@ class Plan:
 
 def plans(experiment: Experiment) -> list[Plan]:
     """Returns a Plan a criterion, task and system, in the protocol's order."""
-    found, sections, evidence = [], experiment.values, evidence_of(experiment)
+    planned, sections, evidence = [], experiment.values, evidence_of(experiment)
     for name, criterion in experiment.protocol.criteria.items():
         if criterion.statistic in _NO_SEEDS:
-            found.append(Plan(name, "all", "all", _NO_SEEDS[criterion.statistic], []))
+            planned.append(Plan(name, "all", "all", _NO_SEEDS[criterion.statistic], []))
             continue
         for section in sections:
             if is_about(criterion, section.task):
                 sides = sides_of(criterion, section, experiment, evidence)
                 at = (name, section.task, section.system)
                 if isinstance(sides, str):
-                    found.append(Plan(*at, sides, []))
+                    planned.append(Plan(*at, sides, []))
                 elif sides.exact:
-                    found.append(Plan(*at, "an exact count: one seed settles it", []))
+                    planned.append(Plan(*at, "an exact count: one seed settles it", []))
                 else:
-                    found.append(_plan(at, as_judged(criterion), sides))
-    return found
+                    planned.append(_plan(at, as_judged(criterion), sides))
+    return planned
 
 
 def _plan(at: tuple[str, str, str], criterion: CriterionConfig, sides: Sides) -> Plan:

@@ -9,7 +9,7 @@ from pmexp_analysis.criteria.power import in_words
 
 Result = Literal["pass", "fail", "inconclusive", "not measured"]
 _WORST_FIRST: tuple[Result, ...] = ("fail", "inconclusive", "not measured", "pass")
-LEVEL = 0.90  # of a criterion's interval: 5 % a side
+LEVEL = 0.90  # a criterion's interval leaves out 5 % on either side
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TaskResult:
     low: float | None = None
     high: float | None = None
     n: int = 0
-    seeds_needed: int | None = None  # of an open claim that more seeds settle
+    seeds_needed: int | None = None  # where the claim is open and more seeds settle it
 
 
 @dataclass(frozen=True)

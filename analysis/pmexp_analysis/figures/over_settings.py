@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from pmexp.metrics.catalog import metric_of
 from pmexp_analysis import plots
-from pmexp_analysis.figures.drawn import Drawn
 from pmexp_analysis.numbers.fits import Limits
 from pmexp_analysis.numbers.hparams import Grid
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.series import Series, series_over
 from pmexp_analysis.numbers.stats import describe
+from pmexp_analysis.plots.files import Drawn
 from pmexp_analysis.sources.experiment import OUT_OF_MEMORY, Experiment
 
 _SCALES = {"dataset.max_length": "sequence length [tokens]", "train.batch_size": "batch [samples]"}
@@ -76,12 +76,12 @@ def _levels(series: Series, metric: str) -> list[plots.Level]:
         elif value is not None and math.isfinite(value):
             values[member.labels.variant, setting].append(value)
     panel = _panel(series.task, series.system)
-    found = []
+    drawn = []
     for variant, setting in sorted(values.keys() | lacking):
         sample = describe(np.array(values[variant, setting]))
         mean = None if sample.mean is None else (sample.mean, sample.std or 0.0)
-        found.append(plots.Level(panel, variant, setting, mean))
-    return found
+        drawn.append(plots.Level(panel, variant, setting, mean))
+    return drawn
 
 
 def _largest(limits: Sequence[Limits], baseline: str) -> dict[str, list[plots.Fit]]:

@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from pmexp.errors import UserError
 from pmexp.protocol import Statistic
 from pmexp_analysis import plots
-from pmexp_analysis.figures.drawn import Drawn
 from pmexp_analysis.numbers.cells import mean_std
 from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.margins import Margin, margin_of
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.sections import Section
 from pmexp_analysis.numbers.updates import cosines, is_control
+from pmexp_analysis.plots.files import Drawn
 from pmexp_analysis.sources.experiment import Experiment
 
 Looks = Mapping[str, plots.Style]
@@ -58,8 +58,8 @@ def _forest(experiment: Experiment, section: Section) -> tuple[Figure, str] | No
     effects = []
     for metric in dict.fromkeys([*section.scores, *_FOREST]):
         margin = margin_of(experiment.protocol, section.task, metric, section.metrics)
-        found = [section.comparisons.get((variant, metric)) for variant in section.variants]
-        compared = [one for one in found if one is not None and one.mean_difference is not None]
+        every = [section.comparisons.get((variant, metric)) for variant in section.variants]
+        compared = [one for one in every if one is not None and one.mean_difference is not None]
         in_percent = metric not in section.scores and all(_has_ratio(one) for one in compared)
         effects += [_effect(one, margin, section, in_percent) for one in compared]
     if not effects:
@@ -160,7 +160,7 @@ def _breakdown(experiment: Experiment, section: Section) -> tuple[Figure, str] |
             continue
         parts = {word: means[metric] for metric, word in _STACK.items() if metric in means}
         parts[_REST] = means["memory/saved_bytes"] - means.get("memory/mask_bytes", 0.0)
-        peak = means.get(_PEAK) if _PEAK in experiment.counted else None  # of a CPU it is the whole process
+        peak = means.get(_PEAK) if _PEAK in experiment.counted else None  # on a CPU it is the whole process
         stacks.append(plots.Stack(variant, parts, peak))
     if not stacks:
         return None
@@ -192,7 +192,7 @@ def _update_cosine(experiment: Experiment, section: Section, looks: Looks) -> tu
         for m in experiment.members
         if (m.labels.task, m.labels.system) == (section.task, section.system) and m.run.finals is not None
     }
-    found, controls, same_masks = [], set(), set()
+    shown, controls, same_masks = [], set(), set()
     for (variant, seed), run in sorted(runs.items()):
         base = runs.get((section.baseline, seed))
         if variant == section.baseline or base is None or run.folder is None or base.folder is None:
@@ -201,17 +201,17 @@ def _update_cosine(experiment: Experiment, section: Section, looks: Looks) -> tu
             steps, values = cosines(run.folder, base.folder)
         except UserError:  # one of the two kept none
             continue
-        found.append(plots.Cosine(variant, seed, steps.tolist(), values.tolist()))
+        shown.append(plots.Cosine(variant, seed, steps.tolist(), values.tolist()))
         if is_control(run.settings, base.settings):
             controls.add(variant)
         if run.settings.get("variant.rng") == "torch":
             same_masks.add(variant)
-    if not found:
+    if not shown:
         return None
     about = f"Cosine between the updates of each variant and of {section.baseline} with the same seed, from "
     about += "random sums of them; the band reaches over the seeds. "
     about += _about_masks(section.baseline, sorted(controls), sorted(same_masks))
-    return plots.update_cosine(found, looks, controls), about
+    return plots.update_cosine(shown, looks, controls), about
 
 
 def _about_masks(baseline: str, controls: Sequence[str], same_masks: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ def mean_std(row: "Row | None") -> str:
     std = scaled(row.std, row.unit) if row.std is not None else 0.0
     if std <= 1e-9 * abs(mean):
         return number(mean)
-    power = math.floor(math.log10(float(f"{std:.1e}")))  # of the std as it is shown: 0.0999 is 0.10
+    power = math.floor(math.log10(float(f"{std:.1e}")))  # read from the std as it is shown: 0.0999 is 0.10
     digits = min(6, max(0, 1 - power))
     return f"{mean:.{digits}f}±{std:.{digits}f}"
 

@@ -12,7 +12,7 @@ from pmexp_analysis.numbers import stats
 from pmexp_analysis.numbers.cells import counted as said_number
 from pmexp_analysis.numbers.evidence import Evidence
 from pmexp_analysis.numbers.margins import margin_of
-from pmexp_analysis.numbers.paired import Sides, alike, statistics
+from pmexp_analysis.numbers.paired import PairedValues, alike, statistics
 from pmexp_analysis.numbers.scores import is_exact
 from pmexp_analysis.numbers.trainings import is_result
 from pmexp_analysis.sources.values import BySeed, SectionValues
@@ -98,7 +98,7 @@ def rows(sections: Sequence[SectionValues]) -> list[Row]:
 
 def _described(samples: Sequence[BySeed]) -> list[dict[str, float | None]]:
     """For each sample its mean, std, min and max by name; None where one is not defined."""
-    found: list[dict[str, float | None]] = [dict.fromkeys(("mean", "std", "min", "max")) for _ in samples]
+    described: list[dict[str, float | None]] = [dict.fromkeys(("mean", "std", "min", "max")) for _ in samples]
     for places in alike((place, len(sample)) for place, sample in enumerate(samples) if sample):
         values = np.array([list(samples[place].values()) for place in places])
         columns = {"mean": values.mean(axis=1), "min": values.min(axis=1), "max": values.max(axis=1)}
@@ -106,8 +106,8 @@ def _described(samples: Sequence[BySeed]) -> list[dict[str, float | None]]:
             columns["std"] = stats.spread(values)
         for name, column in columns.items():
             for place, number in zip(places, column.tolist(), strict=True):
-                found[place][name] = number
-    return found
+                described[place][name] = number
+    return described
 
 
 def _row(
@@ -137,7 +137,7 @@ class _Place:
     """A comparison before its statistics: where it stands, what it is computed from, what is known of it."""
 
     labels: Mapping[str, Any]  # task, system, metric, variant, baseline, unit, direction
-    sides: Sides
+    sides: PairedValues
     exact: bool
     apart: int  # so many pairs ran under other conditions and are left out
     proven: bool  # whether the trainings of its pairs are the same bit for bit
@@ -160,9 +160,9 @@ def comparisons(
     `evidence`: which pairs count, which trainings are proven to be the same and which are to be counted once.
     """
     places = [place for section in sections for place in _places(section, protocol, exact, evidence)]
-    found = statistics([place.sides for place in places])
-    holm_ps = _corrected(places, [one.get("paired_p") for one in found], protocol.family)
-    return [_comparison(*each) for each in zip(places, found, holm_ps, strict=True)]
+    computed = statistics([place.sides for place in places])
+    holm_ps = _corrected(places, [one.get("paired_p") for one in computed], protocol.family)
+    return [_comparison(*each) for each in zip(places, computed, holm_ps, strict=True)]
 
 
 def _places(
@@ -182,7 +182,7 @@ def _places(
             follows = is_result(metric)  # from the training
             yield _Place(
                 labels=labels,
-                sides=Sides(own, theirs, seeds, margin, counted),
+                sides=PairedValues(own, theirs, seeds, margin, counted),
                 exact=counted,
                 apart=len(apart),
                 proven=follows and evidence.is_proven(at, seeds),
@@ -217,23 +217,23 @@ def _corrected(
         corrected = stats.holm([paired_ps[place] for place in alike_places])
         for place, p in zip(alike_places, corrected, strict=True):
             holm_ps[place] = p
-    for place, leader in followers.items():  # of fewer seeds it is no test of its own
+    for place, leader in followers.items():  # with fewer seeds it is no test of its own
         holm_ps[place] = holm_ps[leader] if paired_ps[place] == paired_ps[leader] else None
     return holm_ps
 
 
-def _comparison(place: _Place, found: dict[str, Any], holm_p: float | None) -> Comparison:
+def _comparison(place: _Place, computed: dict[str, Any], holm_p: float | None) -> Comparison:
     sides = place.sides
     own, theirs = sides.variant.keys(), sides.baseline.keys()
-    is_equal, is_constant = found.pop("is_equal", False), found.pop("is_constant", False)
+    is_equal, is_constant = computed.pop("is_equal", False), computed.pop("is_constant", False)
     verdict: stats.Verdict
     if not sides.seeds:
         verdict, note = "not comparable", "" if place.apart else "no seed has runs of both"
     elif is_equal:
         verdict, note = "identical" if place.proven else "equal", ""
     else:
-        verdict, note = _judged(place, found, is_constant, holm_p)
-        found["holm_p"] = holm_p
+        verdict, note = _judged(place, computed, is_constant, holm_p)
+        computed["holm_p"] = holm_p
     notes = [note]
     if place.apart:
         notes.append(f"{said_number(place.apart, 'pair')} excluded: run under different conditions")
@@ -247,7 +247,7 @@ def _comparison(place: _Place, found: dict[str, Any], holm_p: float | None) -> C
         verdict=verdict,
         note="; ".join(filter(None, notes)),
         one_training_with=place.one_training_with,
-        **found,
+        **computed,
     )
 
 
@@ -259,13 +259,13 @@ def _missing(variant: Set[int], baseline: Set[int]) -> dict[str, list[int]]:
 
 
 def _judged(
-    place: _Place, found: Mapping[str, Any], is_constant: bool, holm_p: float | None
+    place: _Place, computed: Mapping[str, Any], is_constant: bool, holm_p: float | None
 ) -> tuple[stats.Verdict, str]:
     """The verdict on pairs that are not equal, and a note on it."""
     n = len(place.sides.seeds)
     if not place.exact and n < stats.FEWEST_PAIRS:
         return "inconclusive", f"{said_number(n, 'pair')}: at least {stats.FEWEST_PAIRS} are needed"
-    is_one_count, tost_p = place.exact and n == 1, found.get("tost_p")
+    is_one_count, tost_p = place.exact and n == 1, computed.get("tost_p")
     significant = is_constant or is_one_count or (holm_p is not None and holm_p < stats.SIGNIFICANCE)
     equivalent = tost_p is not None and tost_p < stats.SIGNIFICANCE
     note = "constant difference" if is_constant else "one pair: no test" if n == 1 else ""
@@ -273,5 +273,5 @@ def _judged(
         note = "; ".join(filter(None, [note, "a significant difference, but within the margin"]))
     elif is_one_count:
         note = "an exact count"
-    difference, direction = found["mean_difference"], place.labels["direction"]
+    difference, direction = computed["mean_difference"], place.labels["direction"]
     return stats.verdict(difference, direction, significant, equivalent), note

@@ -65,14 +65,14 @@ def unlike_pairs(experiment: Experiment) -> dict[Place, dict[int, Unlike]]:
     }
     exempt = () if protocol.axis is ComparedLabel.variant else _OF_THE_SYSTEM
     keys = [key for key in (*_OF_EVERY_METRIC, *_OF_COST) if key not in exempt]
-    found: dict[Place, dict[int, Unlike]] = defaultdict(dict)
+    unlike: dict[Place, dict[int, Unlike]] = defaultdict(dict)
     for (task, system, variant, seed), member in finished.items():
         base = finished.get((task, system, protocol.baseline, seed))
         if base is not None and variant != protocol.baseline:
             differing = _differing(member, base, keys)
             if differing:
-                found[place_of(member)][seed] = Unlike(seed, differing)
-    return dict(found)
+                unlike[place_of(member)][seed] = Unlike(seed, differing)
+    return dict(unlike)
 
 
 def _known(experiment: Experiment) -> list[Member]:

@@ -75,18 +75,18 @@ class Evidence:
         for task, system, variant in sorted(self.leaders):
             if leader := self.one_training_with((task, system, variant)):
                 several[task, system, leader].append(variant)
-        found: dict[tuple[str, str], list[str]] = defaultdict(list)
+        groups: dict[tuple[str, str], list[str]] = defaultdict(list)
         for (task, system, leader), others in several.items():
-            found[task, system].append(self._one_training((task, system, leader), others))
-        return dict(found)
+            groups[task, system].append(self._one_training((task, system, leader), others))
+        return dict(groups)
 
     def stands_for(self, task: str, system: str, variants: Sequence[str]) -> dict[str, list[str]]:
         """Variant -> those others of `variants` that are one training with it and that it stands for."""
-        found: dict[str, list[str]] = defaultdict(list)
+        versions: dict[str, list[str]] = defaultdict(list)
         for variant in variants:
             if leader := self.one_training_with((task, system, variant)):
-                found[leader].append(variant)
-        return dict(found)
+                versions[leader].append(variant)
+        return dict(versions)
 
     def _one_training(self, place: Place, others: Sequence[str]) -> str:
         first = self.trainings[place]

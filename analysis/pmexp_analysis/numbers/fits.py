@@ -51,11 +51,11 @@ class Limits:
 
 
 def limits_of(experiment: Experiment, folder: Path | None) -> list[Limits]:
-    """Of the settings that answers of pmexp.fit are about, and of batch size and length in the runs.
+    """The limits along settings that answers of pmexp.fit are about, and along batch size and length in runs.
 
     `folder`: where answers lie. Raises UserError for a file there that is none.
     """
-    found = []
+    limits = []
     for over in _SETTING_OF.values():
         for series in series_over(experiment.members, over):
             tries: dict[str, Tries] = defaultdict(Tries)
@@ -64,9 +64,9 @@ def limits_of(experiment: Experiment, folder: Path | None) -> list[Limits]:
                     tries[member.labels.variant].fits.append(setting)
                 elif member.state == OUT_OF_MEMORY:
                     tries[member.labels.variant].lacks.append(setting)
-            found.append(Limits(series.task, series.system, over, "run", dict(tries)))
+            limits.append(Limits(series.task, series.system, over, "run", dict(tries)))
     answers = sorted(folder.glob("*.json")) if folder and folder.is_dir() else []
-    return found + _answered(answers, experiment.protocol.axis)
+    return limits + _answered(answers, experiment.protocol.axis)
 
 
 def lone_fits(experiment: Experiment) -> tuple[list[Labels], list[Labels]]:

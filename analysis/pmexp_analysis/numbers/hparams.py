@@ -13,7 +13,7 @@ from pmexp_analysis.numbers.scores import scores
 from pmexp_analysis.numbers.series import number_of, told_apart, varying, with_several
 from pmexp_analysis.sources.experiment import Experiment, Member
 
-_ROUNDING = 1e-12  # of means of the same numbers in another order
+_ROUNDING = 1e-12  # means of the same numbers in another order differ by less
 HYPERPARAMETERS = ("train.lr", "variant.p", "train.weight_decay", "train.warmup_fraction")
 
 
@@ -57,14 +57,14 @@ def grids(experiment: Experiment) -> list[Grid]:
     grouped: dict[tuple[str, str, str], list[Member]] = defaultdict(list)
     for member in experiment.members:
         grouped[member.words.task, member.labels.system, member.labels.variant].append(member)
-    found = []
+    made = []
     for (task, system, variant), members in sorted(grouped.items()):
         keys = tuple(varying(members, several))
         for name, alike in told_apart(members, keys).items() if keys else ():
             grid = _grid(f"{task}{name}", system, variant, keys, alike)
             if grid:
-                found.append(grid)
-    return found
+                made.append(grid)
+    return made
 
 
 def _grid(
@@ -94,9 +94,9 @@ def _grid(
 
 def _setting(values: tuple[float, ...], runs: Sequence[Member], metric: str) -> Setting:
     scored = np.array([m.run.finals[metric] for m in runs if m.run.finals and metric in m.run.finals])
-    found = stats.describe(scored[np.isfinite(scored)])
+    described = stats.describe(scored[np.isfinite(scored)])
     lost = sorted(filter(None, {_lost(m, metric) for m in runs}))
-    return Setting(values, found.n, found.mean, found.std, ", ".join(lost))
+    return Setting(values, described.n, described.mean, described.std, ", ".join(lost))
 
 
 def _lost(member: Member, metric: str) -> str:

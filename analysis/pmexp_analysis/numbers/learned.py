@@ -12,7 +12,7 @@ from pmexp_analysis.numbers.scores import label_of, scores
 from pmexp_analysis.numbers.trainings import NOTHING_LOGGED, Logged, Place, place_of
 from pmexp_analysis.sources.experiment import Experiment
 
-_FLAT = 1e-6  # of a loss: what it moves by at most, relative to itself, where it is flat
+_FLAT = 1e-6  # a loss that moves by less, relative to itself, is flat
 
 
 def never_learned(
@@ -20,7 +20,7 @@ def never_learned(
 ) -> dict[Place, dict[int, str]]:
     """(task, system, variant) -> seed -> how it shows that the run never learned."""
     chance_of = {member.labels.task: member.run.chance for member in experiment.members if member.run.chance}
-    found: dict[Place, dict[int, str]] = defaultdict(dict)
+    reasons: dict[Place, dict[int, str]] = defaultdict(dict)
     for member in experiment.members:
         run = member.run
         if run.finals is not None:
@@ -30,8 +30,8 @@ def never_learned(
                 or _zero(gradients.get(run.run_id, NOTHING_LOGGED))
             )
             if why:
-                found[place_of(member)][member.labels.seed] = why
-    return dict(found)
+                reasons[place_of(member)][member.labels.seed] = why
+    return dict(reasons)
 
 
 def _at_chance(finals: Mapping[str, float], chance: Mapping[str, float]) -> str:
@@ -63,7 +63,7 @@ def _flat(losses: Logged) -> str:
     if values.size < 2:
         return ""
     most = _FLAT * abs(values[0])
-    if abs(values[-1] - values[0]) > most:  # of most runs, which saves the look at all values
+    if abs(values[-1] - values[0]) > most:  # so it is in most runs, which saves the look at all values
         return ""
     if not np.ptp(values) <= most:  # NaN: diverged, which is no flat loss
         return ""

@@ -16,7 +16,7 @@ from pmexp_analysis.sources.values import BySeed
 
 
 @dataclass(frozen=True)
-class Sides:
+class PairedValues:
     """What one comparison is computed from: finite values by seed, and the `seeds` that both sides have.
 
     `counted`: whether one pair has all there is to know of the metric."""
@@ -28,16 +28,16 @@ class Sides:
     counted: bool
 
 
-def statistics(sides: Sequence[Sides]) -> list[dict[str, Any]]:
+def statistics(sides: Sequence[PairedValues]) -> list[dict[str, Any]]:
     """For each of `sides` its statistics by the names of the fields of a Comparison, None where one is not
     defined; without a pair there is none. Also `is_equal` and `is_constant`, of the differences."""
-    found: list[dict[str, Any]] = [{} for _ in sides]
+    fields: list[dict[str, Any]] = [{} for _ in sides]
     known = [place for place, one in enumerate(sides) if one.seeds]
 
     def fill(places: Sequence[int], columns: Mapping[str, Array | Mask]) -> None:
         for name, column in columns.items():
             for place, value in zip(places, column.tolist(), strict=True):
-                found[place][name] = None if value != value else value  # NaN alone differs from itself
+                fields[place][name] = None if value != value else value  # NaN alone differs from itself
 
     for places in alike((place, len(sides[place].seeds)) for place in known):
         fill(places, of_pairs(*_paired([sides[place] for place in places])))
@@ -50,7 +50,7 @@ def statistics(sides: Sequence[Sides]) -> list[dict[str, Any]]:
         assert margin is not None
         tost_p = equivalence(margin, *_paired(these), _every([one.baseline for one in these]), counted)
         fill(places, {"tost_p": tost_p})
-    return found
+    return fields
 
 
 def alike(keyed: Iterable[tuple[int, Hashable]]) -> Iterable[list[int]]:
@@ -116,11 +116,11 @@ def equivalence(margin: Margin, ours: Array, theirs: Array, all_theirs: Array, c
     return stats.tost(samples, low, high)
 
 
-def _of_equivalence(one: Sides) -> Hashable:
+def _of_equivalence(one: PairedValues) -> Hashable:
     return one.margin, one.counted, len(one.seeds), len(one.baseline)
 
 
-def _paired(sides: Sequence[Sides]) -> tuple[Array, Array]:
+def _paired(sides: Sequence[PairedValues]) -> tuple[Array, Array]:
     """Values of the pairs, shape (sides, n) each."""
     ours, theirs = (
         np.array([[values[seed] for seed in one.seeds] for one, values in zip(sides, side, strict=True)])
@@ -129,7 +129,7 @@ def _paired(sides: Sequence[Sides]) -> tuple[Array, Array]:
     return ours, theirs
 
 
-def _both(sides: Sequence[Sides]) -> tuple[list[BySeed], list[BySeed]]:
+def _both(sides: Sequence[PairedValues]) -> tuple[list[BySeed], list[BySeed]]:
     return [one.variant for one in sides], [one.baseline for one in sides]
 
 

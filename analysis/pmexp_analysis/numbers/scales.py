@@ -21,10 +21,10 @@ class Undefined(Exception):
 
 def sample(statistic: Statistic, method: Array, reference: Array, sigma: float) -> Array:
     """`samples` of one. Raises Undefined where the statistic is not defined for its numbers."""
-    found = samples(statistic, method, reference, np.asarray(sigma))
-    if np.isnan(found).any():
+    sample_of = samples(statistic, method, reference, np.asarray(sigma))
+    if np.isnan(sample_of).any():
         raise Undefined(undefined(statistic))
-    return found
+    return sample_of
 
 
 def undefined(statistic: Statistic) -> str:
@@ -63,15 +63,15 @@ def relative_change(method: Array, reference: Array) -> Array:
 
     It is the mean logarithm of the ratios, said as a fraction. NaN where zeros or two signs leave no ratio.
     """
-    found = np.where((method - reference).any(axis=-1), np.nan, 0.0)
+    changes = np.where((method - reference).any(axis=-1), np.nan, 0.0)
     for sign in (1, -1):
         ours, theirs = sign * method, sign * reference
         has_reference = (theirs > 0).all(axis=-1)
         change = samples(Statistic.relative_change, ours, theirs, np.asarray(np.nan)).mean(axis=-1)
-        found = np.where(has_reference & (ours > 0).all(axis=-1), sign * _each_said(change), found)
+        changes = np.where(has_reference & (ours > 0).all(axis=-1), sign * _each_said(change), changes)
         nothing_left = has_reference & np.logical_not(ours.any(axis=-1))
-        found = np.where(nothing_left, -1.0 * sign, found)
-    return np.asarray(found)
+        changes = np.where(nothing_left, -1.0 * sign, changes)
+    return np.asarray(changes)
 
 
 def relative_interval(method: Array, reference: Array) -> tuple[Array, Array]:

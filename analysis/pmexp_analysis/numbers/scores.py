@@ -44,21 +44,21 @@ def scores(metrics: Sequence[str], splits: Sequence[str] = ("test", "val")) -> l
     perplexity only where there is no score."""
     for direction in ("max", "min"):
         for split in splits:
-            found = [m for m in metrics if m.startswith(f"{split}/") and _direction(m) == direction]
-            if found:
-                return in_order(found)
+            names = [m for m in metrics if m.startswith(f"{split}/") and _direction(m) == direction]
+            if names:
+                return in_order(names)
     return []
 
 
 def resolve(metric: str, metrics: Sequence[str]) -> str | None:
     """The metric that a criterion's word means among those of a task: `score`, `<split>/score` or a name."""
     if metric == "score":
-        found = scores(metrics)
+        names = scores(metrics)
     elif metric.endswith("/score"):
-        found = scores(metrics, [metric.removesuffix("/score")])
+        names = scores(metrics, [metric.removesuffix("/score")])
     else:
-        found = [metric] if metric in metrics else []
-    return found[0] if found else None
+        names = [metric] if metric in metrics else []
+    return names[0] if names else None
 
 
 def _direction(metric: str) -> str:

@@ -32,13 +32,13 @@ def series_over(members: Sequence[Member], over: str) -> list[Series]:
     for member in members:
         if number_of(member.run.settings, over) is not None:
             by_words[member.words.task, member.labels.system].append(member)
-    found = []
+    made = []
     for (task, system), alike in by_words.items():
         if len({number_of(member.run.settings, over) for member in alike}) > 1:
             for name, group in told_apart(alike, [over]).items():
                 settings = [(number_of(member.run.settings, over) or 0.0, member) for member in group]
-                found.append(Series(f"{task}{name}", system, over, settings))
-    return [one for one in found if len(one.settings) > 1]
+                made.append(Series(f"{task}{name}", system, over, settings))
+    return [one for one in made if len(one.settings) > 1]
 
 
 def told_apart(members: Sequence[Member], overs: Sequence[str]) -> dict[str, list[Member]]:

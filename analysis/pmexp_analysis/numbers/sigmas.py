@@ -44,7 +44,7 @@ def _upper(mean: Array, error: Array, sigma: Array, low: Array, high: Array) -> 
     root = np.sqrt(np.maximum(0.0, (mean * f) ** 2 + error**2 * (sigma**2 - f**2)))
     with np.errstate(divide="ignore", invalid="ignore"):
         below = -(mean**2 - error**2) / (root - mean * sigma)
-    # Of equal methods, whose mean and error are zero, nothing is allowed for and nothing is off.
+    # Equal methods, whose mean and error are zero, are off by nothing, and nothing is allowed for.
     below = np.where((mean == 0) & (error == 0), 0.0, below)
     return np.where(mean + error > 0, above, below)
 
@@ -78,9 +78,9 @@ def _level_at_which(differences: Array, baseline: Array, outside: Callable[[Arra
     flat, bases = (sample.reshape(-1, sample.shape[-1]) for sample in (differences, baseline))
     every = np.arange(len(flat), dtype=np.float64)
     least, most = (at(np.full(len(flat), p), every) for p in (_SMALLEST_P, 0.5))
-    found = np.where(np.isnan(least), np.nan, np.where(least <= 0, 0.0, 0.5))
+    levels = np.where(np.isnan(least), np.nan, np.where(least <= 0, 0.0, 0.5))
     between = np.flatnonzero((least > 0) & (most < 0))
     if between.size:
         ends = np.full(between.size, _SMALLEST_P), np.full(between.size, 0.5)
-        found[between] = elementwise.find_root(at, ends, args=(every[between],)).x
-    return found.reshape(lead)
+        levels[between] = elementwise.find_root(at, ends, args=(every[between],)).x
+    return levels.reshape(lead)

@@ -19,8 +19,8 @@ Verdict = Literal[
 ]
 SIGNIFICANCE = 0.05
 _SMALL = 1e-140  # squares of smaller numbers, and of the inverse of smaller ones, leave the range of floats
-POWER = 0.8  # of the smallest detectable effect
-FEWEST_PAIRS = 3  # of a sampled metric: with two the spread is known from one number
+POWER = 0.8  # with which the smallest detectable effect is found
+FEWEST_PAIRS = 3  # a sampled metric needs them: with two the spread is known from one number
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ def spread(values: Array) -> Array:
     if values.shape[-1] < 2:
         return np.full(values.shape[:-1], np.nan)
     with np.errstate(over="ignore", invalid="ignore"):
-        found = np.asarray(values.std(axis=-1, ddof=1))
-    in_range = (found > _SMALL) & (found < 1 / _SMALL)
+        std = np.asarray(values.std(axis=-1, ddof=1))
+    in_range = (std > _SMALL) & (std < 1 / _SMALL)
     if in_range.all():
-        return found
-    powers = np.frexp(np.abs(values).max(axis=-1))[1] - 1  # of two: dividing by them rounds nothing
+        return std
+    powers = np.frexp(np.abs(values).max(axis=-1))[1] - 1  # to divide by powers of two rounds nothing
     apart = np.ldexp(np.ldexp(values, -np.expand_dims(powers, -1)).std(axis=-1, ddof=1), powers)
-    return np.where(in_range, found, apart)
+    return np.where(in_range, std, apart)
 
 
 def is_constant(values: Array, magnitude: Array) -> Mask:
@@ -135,7 +135,7 @@ def welch_t(variant: Array, baseline: Array) -> TTest:
     error = np.hypot(a, b)  # neither over- nor underflows
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(error == 0, np.nan, (variant.mean(axis=-1) - baseline.mean(axis=-1)) / error)
-        share = (a / error) ** 2  # of the variance
+        share = (a / error) ** 2  # the variant's, in the variance
         freedom = 1 / (share**2 / (n - 1) + (1 - share) ** 2 / (m - 1)) if min(n, m) > 1 else np.nan
     return TTest(t, 2 * special.stdtr(freedom, -np.abs(t)))
 

@@ -53,7 +53,7 @@ class LossRecord:
     """What one training is known by."""
 
     losses: Logged
-    digest: bytes  # of the losses
+    digest: bytes  # stands for all losses
     weights: str  # digest of the final weights; empty where the run did not record it
     results: Mapping[str, float]  # metric -> final value
 
@@ -90,7 +90,7 @@ def logged(members: Sequence[Member], metric: str) -> dict[str, Logged]:
 
     A run resumed from a checkpoint writes the steps after it a second time: the later value counts.
     """
-    found = {}
+    losses = {}
     for run in (member.run for member in members):
         curve = run.curve
         if metric not in curve.metrics:
@@ -104,17 +104,17 @@ def logged(members: Sequence[Member], metric: str) -> dict[str, Logged]:
             steps, values = steps[order], values[order]
             is_last = np.append(steps[1:] != steps[:-1], True)
             steps, values = steps[is_last], values[is_last]
-        found[run.run_id] = Logged(steps, values)
-    return found
+        losses[run.run_id] = Logged(steps, values)
+    return losses
 
 
 def trainings_of(experiment: Experiment, losses: Mapping[str, Logged]) -> dict[Place, BySeed]:
     """(task, system, variant) -> seed -> the training of each finished run."""
-    found: dict[Place, BySeed] = defaultdict(dict)
+    by_place: dict[Place, BySeed] = defaultdict(dict)
     for member in experiment.members:
         if member.run.finals is not None:
-            found[place_of(member)][member.labels.seed] = _training(member, losses)
-    return dict(found)
+            by_place[place_of(member)][member.labels.seed] = _training(member, losses)
+    return dict(by_place)
 
 
 def _training(member: Member, losses: Mapping[str, Logged]) -> LossRecord:
@@ -137,17 +137,17 @@ def leaders(trainings: Mapping[Place, BySeed], first: Sequence[str]) -> dict[Pla
     variants_of: dict[tuple[str, str], list[str]] = defaultdict(list)
     for task, system, variant in trainings:
         variants_of[task, system].append(variant)
-    found: dict[Place, str] = {}
+    leaders: dict[Place, str] = {}
     for (task, system), variants in variants_of.items():
         leading: list[str] = []
         for variant in sorted(variants, key=lambda name: (*(name != one for one in first), name)):
             own = trainings[task, system, variant]
             same = (one for one in leading if are_same(own, trainings[task, system, one]))
             leader = next(same, variant)
-            found[task, system, variant] = leader
+            leaders[task, system, variant] = leader
             if leader == variant:
                 leading.append(variant)
-    return found
+    return leaders
 
 
 def are_same(own: BySeed, other: BySeed) -> bool:

@@ -38,8 +38,8 @@ class Content:
     @property
     def variants(self) -> list[str]:
         """The baseline and all that is compared with it."""
-        found = {variant for section in self.sections for variant in section.variants}
-        return sorted(found, key=lambda v: (v != self.experiment.protocol.baseline, v))
+        names = {variant for section in self.sections for variant in section.variants}
+        return sorted(names, key=lambda v: (v != self.experiment.protocol.baseline, v))
 
 
 def content_of(
@@ -74,8 +74,8 @@ def content_of(
 
 def as_dict(content: Content) -> dict[str, Any]:
     """The report as plain types without NaN and infinity: what report.json holds."""
-    found: dict[str, Any] = _strict({key: _plain(value) for key, value in _entries(content).items()})
-    return found
+    plain: dict[str, Any] = _strict({key: _plain(value) for key, value in _entries(content).items()})
+    return plain
 
 
 def _entries(content: Content) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def inline(text: str) -> str:
     """`text` inside a line of Markdown: no markup, HTML, link, formula or line end is left in it."""
     if not _OF_NOTE.search(text):  # most cells are numbers
         return text
-    text = re.sub(r"[&<]", lambda found: _ENTITIES[found[0]], re.sub(r"[\r\n\t]", " ", text).strip())
+    text = re.sub(r"[&<]", lambda sign: _ENTITIES[sign[0]], re.sub(r"[\r\n\t]", " ", text).strip())
     return _MARKS.sub(r"\\\g<0>", text)
 
 

@@ -3,7 +3,7 @@
 from pmexp.masking import masked
 from pmexp_analysis.sources.experiment import Experiment
 
-_LOCAL = "http://127.0.0.1:5000"  # of `make ui`
+_LOCAL = "http://127.0.0.1:5000"  # where `make ui` serves
 
 
 def run_links(experiment: Experiment) -> list[tuple[str, str]]:

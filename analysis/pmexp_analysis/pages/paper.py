@@ -14,7 +14,7 @@ from pmexp_analysis.pages.latex_tables import NEEDS, Line
 from pmexp_analysis.pages.tables import Table
 
 _MOST_SECTIONS, _MOST_LINES = 40, 36  # in the appendix; on a page
-_LETTERS = 12  # of a name in a line of its column
+_LETTERS = 12  # so many of a name fit a line of its column
 _MEMORY = ("memory/saved_bytes", "memory/peak_tensor_bytes", "memory/peak_bytes")
 _HEADINGS = {
     "memory/mask_bytes_per_element": "mask [bytes/element]",

@@ -1,6 +1,7 @@
 """A figure as bytes and as files."""
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -9,6 +10,15 @@ from matplotlib.figure import Figure
 FORMATS = ("png", "pdf", "svg")  # each figure is written in all of them
 _DOTS_PER_INCH = 200
 _WITHOUT_TIME = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with the name of its files and what a reader is to see in it."""
+
+    name: str
+    caption: str
+    figure: Figure
 
 
 def png(figure: Figure) -> bytes:

@@ -21,9 +21,9 @@ from pmexp_analysis.plots.text import axis_text, better, legend_below, quiet, ro
 Array = npt.NDArray[np.float64]
 _HEIGHT = 2.5  # inches
 _WIDE = 1000.0  # least and greatest by so much apart: a logarithmic axis
-_NEAR = 0.02  # of a panel: points that hide each other
+_NEAR = 0.02  # a share of a panel: nearer points hide each other
 _LARGER, _LARGEST = 5.0, 18.0  # points that a mark grows for each that hides it, and in all
-_ROOM = 0.15  # of the values' span, on either side
+_ROOM = 0.15  # a share of the values' span, on either side
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Run:
     mlflow_id: str | None = None  # its run there
     protocol: Mapping[str, Any] | None = None  # that it was started under
     folder: Path | None = None
-    weights_sha256: str = ""  # of its final weights; empty where it recorded none
+    weights_sha256: str = ""  # digest of its final weights; empty where it recorded none
     chance: Mapping[str, float] = field(default_factory=dict)  # score -> what a constant answer reaches
 
 

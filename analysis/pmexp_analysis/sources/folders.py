@@ -30,38 +30,38 @@ def load_runs(runs_dir: Path, name: str, choice: Choice = NO_CHOICE) -> Experime
     return assemble(name, str(runs_dir / name), map(_run, each_run(runs_dir, name)), choice)
 
 
-def _run(found: FoundRun) -> Run:
-    damage, curve, folder = found.damage, found.curve or Curve(), RunFolder(found.path)
+def _run(told_run: FoundRun) -> Run:
+    damage, curve, folder = told_run.damage, told_run.curve or Curve(), RunFolder(told_run.path)
     try:
-        if not damage and found.curve is None:
+        if not damage and told_run.curve is None:
             curve = read_curve(folder.journal)
         if not damage:
-            _check(found, curve)
+            _check(told_run, curve)
     except UserError as error:
         damage = first_line(error)
-    told: dict[str, Any] = {"labels": _labels(found.labels), "settings": found.settings, "curve": curve}
-    if found.state is not State.pending:
-        told["folder"] = found.path
-    summary = found.summary
+    told: dict[str, Any] = {"labels": _labels(told_run.labels), "settings": told_run.settings, "curve": curve}
+    if told_run.state is not State.pending:
+        told["folder"] = told_run.path
+    summary = told_run.summary
     if damage or summary is None:
-        state = State.failed if damage else found.state
-        return Run(found.run_id, state=state.value, why=damage or _why(found, curve), **told)
+        state = State.failed if damage else told_run.state
+        return Run(told_run.run_id, state=state.value, why=damage or _why(told_run, curve), **told)
     uri = summary.tracking.get("uri")
     told |= {"environment": summary.environment, "protocol": summary.protocol}
     if isinstance(uri, str):
         told |= {"tracking_uri": uri, "mlflow_id": folder.mlflow_run_id()}
     told |= {"weights_sha256": summary.weights_sha256, "chance": summary.chance}
-    if found.state is State.oom:
-        return Run(found.run_id, state=found.state.value, why=f"out of memory: {summary.error}", **told)
-    return Run(found.run_id, finals=summary.metrics, **told)
+    if told_run.state is State.oom:
+        return Run(told_run.run_id, state=told_run.state.value, why=f"out of memory: {summary.error}", **told)
+    return Run(told_run.run_id, finals=summary.metrics, **told)
 
 
-def _check(found: FoundRun, curve: Curve) -> None:
+def _check(told_run: FoundRun, curve: Curve) -> None:
     """Raises UserError where the report could make nothing of a summary."""
-    if (summary := found.summary) is None:
+    if (summary := told_run.summary) is None:
         return
     if summary.protocol and (said := _protocol_fault(orjson.dumps(summary.protocol))):
-        raise UserError(f"the summary of run {found.run_id}{said}")
+        raise UserError(f"the summary of run {told_run.run_id}{said}")
     for name in summary.metrics.keys() - set(curve.metrics):
         from_catalog(name)
 
@@ -85,12 +85,12 @@ def _labels(told: Mapping[str, str | int]) -> Labels:
     )
 
 
-def _why(found: FoundRun, curve: Curve) -> str:
-    if found.state is State.pending:
+def _why(told_run: FoundRun, curve: Curve) -> str:
+    if told_run.state is State.pending:
         return "planned, never started"
-    if found.failure:
-        log = f" (log: {found.failure['log']})" if found.failure.get("log") else ""
-        return f"{found.state.value}: {found.failure['error']}{log}"
+    if told_run.failure:
+        log = f" (log: {told_run.failure['log']})" if told_run.failure.get("log") else ""
+        return f"{told_run.state.value}: {told_run.failure['error']}{log}"
     steps = np.asarray(curve.steps, dtype=np.float64)
     reached = f"its journal ends at step {int(steps.max())}" if len(steps) else "its journal has no line yet"
-    return f"{found.state.value}: no summary ({reached})"
+    return f"{told_run.state.value}: no summary ({reached})"

@@ -46,8 +46,8 @@ def load_mlflow(uri: str, name: str, choice: Choice = NO_CHOICE) -> Experiment:
         if experiment is None:
             there = ", ".join(sorted(e.name for e in client.search_experiments())) or "none"
             raise UserError(f"no experiment '{name}' at {uri} (there are: {there})")
-        found = _latest(_search(client, experiment.experiment_id))
-        runs = [_read_run(client, run, uri) for run in found]
+        latest = _latest(_search(client, experiment.experiment_id))
+        runs = [_read_run(client, run, uri) for run in latest]
         runs = _with_summaries(client, runs)
     except (MlflowException, SQLAlchemyError) as error:
         why = first_line(error)
@@ -56,14 +56,14 @@ def load_mlflow(uri: str, name: str, choice: Choice = NO_CHOICE) -> Experiment:
 
 
 def _search(client: MlflowClient, experiment_id: str) -> list["MlflowRun"]:
-    found: list[MlflowRun] = []
+    runs: list[MlflowRun] = []
     token = None
     while True:
         page = client.search_runs([experiment_id], max_results=_PAGE, page_token=token)
-        found += page
+        runs += page
         token = page.token
         if not token:
-            return [run for run in found if "run_id" in run.data.tags]
+            return [run for run in runs if "run_id" in run.data.tags]
 
 
 def _latest(runs: list["MlflowRun"]) -> list["MlflowRun"]:
@@ -127,8 +127,8 @@ def _summary(client: MlflowClient, run: Run) -> Mapping[str, Any]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             file = client.download_artifacts(run.mlflow_id, "summary.json", folder)
-            found: Mapping[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
-            return found
+            content: Mapping[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
+            return content
     except (MlflowException, OSError, ValueError):
         return {}
 

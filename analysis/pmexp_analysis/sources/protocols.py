@@ -77,9 +77,10 @@ def _mapping(run: Run) -> Mapping[str, Any]:
 def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Keys, and criteria by name, in which two protocols differ."""
     names = sorted((set(first) | set(other)) - {"criteria"})
-    found = [name for name in names if first.get(name) != other.get(name)]
+    differing = [name for name in names if first.get(name) != other.get(name)]
     mine, theirs = first.get("criteria") or {}, other.get("criteria") or {}
-    return found + [name for name in sorted(set(mine) | set(theirs)) if mine.get(name) != theirs.get(name)]
+    criteria = sorted(set(mine) | set(theirs))
+    return differing + [name for name in criteria if mine.get(name) != theirs.get(name)]
 
 
 def _read_criteria(file: Path) -> dict[str, CriterionConfig]:

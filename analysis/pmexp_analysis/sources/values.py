@@ -44,18 +44,18 @@ def values_of(finished: Sequence["Member"]) -> list[SectionValues]:
 
     Raises UserError for a metric of which neither its run nor the catalog knows the unit.
     """
-    found: dict[tuple[str, str], SectionValues] = {}
+    sections: dict[tuple[str, str], SectionValues] = {}
     for member in finished:
         at, run = member.labels, member.run
-        if (section := found.get((at.task, at.system))) is None:
-            section = found[at.task, at.system] = SectionValues(at.task, at.system)
+        if (section := sections.get((at.task, at.system))) is None:
+            section = sections[at.task, at.system] = SectionValues(at.task, at.system)
         for metric, value in (run.finals or {}).items():
             if (values := section.metrics.get(metric)) is None:
                 values = section.metrics[metric] = MetricValues(*unit_and_direction(metric, run.curve))
             values.by_variant.setdefault(at.variant, {})[at.seed] = value
     return [
-        SectionValues(task, system, dict(sorted(found[task, system].metrics.items())))
-        for task, system in sorted(found)
+        SectionValues(task, system, dict(sorted(sections[task, system].metrics.items())))
+        for task, system in sorted(sections)
     ]
 
 

@@ -1,0 +1,68 @@
+"""One word has one meaning, and what is written about the code is sentences: the parts that a test can read."""
+
+import ast
+import io
+import re
+import tokenize
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(file for room in ("src", "launchers", "analysis") for file in (ROOT / room).rglob("*.py"))
+FRAGMENT = re.compile(r"of\b", re.IGNORECASE)  # what begins so is about something and says nothing of it
+_NAMED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def comments(file: Path) -> Iterator[tuple[int, str]]:
+    """Yields the first line of each comment; a line below another goes on with its sentence."""
+    before = (0, 0)
+    for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline):
+        if token.type == tokenize.COMMENT:
+            if (token.start[0] - 1, token.start[1]) != before:
+                yield token.start[0], token.string.lstrip("# ")
+            before = token.start
+
+
+def told(file: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, _NAMED):
+            yield getattr(node, "lineno", 1), ast.get_docstring(node) or ""
+    yield from comments(file)
+
+
+def test_no_docstring_and_no_comment_is_a_fragment() -> None:
+    fragments = [
+        f"{file.relative_to(ROOT)}:{line}: {text}"
+        for file in FILES
+        for line, text in told(file)
+        if FRAGMENT.match(text)
+    ]
+    assert fragments == []
+
+
+def test_a_class_name_is_given_once() -> None:
+    classes = Counter(
+        node.name
+        for file in FILES
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in classes.items() if count > 1 and not name.startswith("_")] == []
+
+
+def test_a_variable_says_what_it_holds() -> None:
+    bound = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == "found")
+        or (isinstance(node, ast.arg) and node.arg == "found")
+    ]
+    assert bound == []
+
+
+def test_no_file_is_a_crumb() -> None:
+    faces = {"__init__.py", "__main__.py"}
+    small = [file for file in FILES if file.name not in faces and len(file.read_text().splitlines()) < 15]
+    assert [str(file.relative_to(ROOT)) for file in small] == []
