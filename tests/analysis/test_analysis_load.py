@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pmexp.errors import UserError
-from pmexp_analysis.sources.experiment import COLUMNS, Missing
+from pmexp_analysis.sources.experiment import Missing
 from pmexp_analysis.sources.folders import load_runs
+from pmexp_analysis.sources.long_tables import COLUMNS
 from run_folders import Runs
 
 Line = Callable[[str, float | None, int], str]

@@ -52,7 +52,7 @@ def test_a_report_shows_its_verdict_at_once_and_needs_no_network(
     page.set_viewport_size(_SCREEN)  # type: ignore[arg-type]
     page.goto((reports / name / "index.html").as_uri())
     verdict = page.locator("#verdict")
-    expect(verdict).to_contain_text("criteria")
+    expect(verdict).to_contain_text("Are all claims met?")
     place = verdict.bounding_box()
     assert place and place["y"] + place["height"] < _SCREEN["height"]  # seen without scrolling
     expect(page.get_by_text(f"{finished} finished runs")).to_be_visible()

@@ -14,7 +14,6 @@ from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
 from torch.profiler._utils import traverse_dfs
 
-from pmexp import variants
 from pmexp.config import Dropout, MeasureConfig, Part, SystemConfig, TrainConfig, VariantConfig
 from pmexp.measure.instruments import Instruments
 from pmexp.measure.memory_by_category import bytes_of
@@ -24,6 +23,7 @@ from pmexp.models.examples import TensorExamples
 from pmexp.systems import compile
 from pmexp.systems.system import System
 from pmexp.training.loop import Training
+from pmexp.variants.replace import apply_variant
 from small_runs import TINY_VIT, Runs
 
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ def training(case: Case, split: TensorExamples) -> Training:
     torch.manual_seed(0)
     module, system = case.build(), System(SystemConfig(parts=case.parts))
     system.before_variant(module)
-    variants.apply(module, VariantConfig(name="tested", dropout=case.dropout))
+    apply_variant(module, VariantConfig(name="tested", dropout=case.dropout))
     system.prepare(module)
     config = TrainConfig(epochs=1, batch_size=8, lr=1e-3, accumulate=case.accumulate, log_every=1)
     return Training(module, split, split, config, ["accuracy"], 5, system)

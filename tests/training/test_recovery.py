@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import os
 import shutil
 import signal
 import socket
@@ -207,13 +208,13 @@ def test_a_run_whose_folder_is_anothers_by_now_writes_nothing_there(
 
     test = training_run._test
 
-    def late(prepared: Any, config: Any, folder: RunFolder) -> Any:
+    def late(prepared: Any, config: Any, folder: RunFolder, memory: Any) -> Any:
         if lost == "folder":
             shutil.rmtree(folder.path)
             folder.artifacts.mkdir(parents=True)
         folder._lock.unlink(missing_ok=True)
         folder._lock.touch()
-        return test(prepared, config, folder)
+        return test(prepared, config, folder, memory)
 
     monkeypatch.setattr(training_run, "_test", late)
     code, _, err = runs.train(*TINY_VIT, "train.max_steps=2", "train.select=last", "tracking=off")
@@ -243,6 +244,7 @@ def test_each_system_call_may_fail_or_be_the_last() -> None:
         "--seed",
         "1",
     ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=paths)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("all: 6 injected, 6 survived") == 2

@@ -14,8 +14,6 @@ from pmexp_analysis.sources.values import SectionValues
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("run_id", "task", "system", "variant", "seed", "metric", "unit", "direction", "step", "value")
-
 
 FINISHED, FAILED, OUT_OF_MEMORY = State.finished.value, State.failed.value, State.oom.value
 DIVERGED = "diverged"  # finished with a loss or score that is not finite
@@ -103,7 +101,7 @@ class Experiment:
 
     @cached_property
     def curves(self) -> "pd.DataFrame":
-        """One row a (run, metric, step) of the finished runs, with the columns COLUMNS."""
+        """One row a (run, metric, step) of the finished runs, with the columns of long_tables.COLUMNS."""
         from pmexp_analysis.sources.long_tables import curves_table  # with pandas, for figures alone
 
         return curves_table(self.finished)

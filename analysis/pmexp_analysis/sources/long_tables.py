@@ -1,14 +1,18 @@
 """All that an experiment logged as one long table, for figures, which group and draw by pandas."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from pmexp_analysis.sources.experiment import COLUMNS, Member
+if TYPE_CHECKING:
+    from pmexp_analysis.sources.experiment import Member
+
+COLUMNS = ("run_id", "task", "system", "variant", "seed", "metric", "unit", "direction", "step", "value")
 
 
-def curves_table(members: Sequence[Member]) -> pd.DataFrame:
+def curves_table(members: "Sequence[Member]") -> pd.DataFrame:
     """One row a (run, metric, step).
 
     A run resumed from a checkpoint writes the steps after it a second time: the later record counts.
