@@ -3,7 +3,7 @@
     step, counted from this process's first    what
     0                                          the ledger (in the loop)
     the run's first with an optimizer's state  bytes of tensors are counted: as a rule the run's second
-    1, or 2 where 1 was that                   operations are counted, unless layers are compiled
+    the run's next one, from its second on     operations are counted, unless layers are compiled
     0 .. WARMUP_STEPS - 1                      warm-up, the allocator's history
     the next profile.STEPS                     the profile, where it is asked for
     the others                                 are timed, and nothing but timed
@@ -95,7 +95,7 @@ class Instruments:
                 stack.enter_context(timer.step())
                 if is_warm:
                     stack.enter_context(self._utilization.timed_step())
-            if self._counts_flops() and self._taken in (1, 2) and not (self._flops or self._tensors):
+            if self._counts_flops() and number > 1 and not (self._flops or self._tensors):
                 self._flops = stack.enter_context(FlopCounter())  # whose mode would add to the tensors' bytes
             yield
         self._taken += 1
