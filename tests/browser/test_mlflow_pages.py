@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from chromium import Seen
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from small_runs import TINY_VIT, Runs
 from tracked_runs import free_port
@@ -33,7 +33,7 @@ def test_a_sweep_is_a_table_of_its_runs_and_some_are_compared(
     for seed in (0, 1):
         for variant in ("baseline", "pm-drop"):
             assert runs.train(*TINY_VIT, "train.max_steps=4", f"variant={variant}", f"seed={seed}")[0] == 0
-    page.set_viewport_size({"width": 2200, "height": 1000})  # the table draws the columns that are in sight
+    page.set_viewport_size({"width": 2200, "height": 1000})  # tables draw the columns and rows in sight
     command = ["default", "--runs-dir", str(runs.folder), "--port", str(free_port())]
     with subprocess.Popen(
         [sys.executable, "-m", "pmexp.tracking.ui", *command],
@@ -72,6 +72,17 @@ def look_at_the_table(page: Page) -> None:
     }
 
 
+def scroll_to(page: Page, name: Locator) -> None:
+    """Turns the wheel over the list of metrics, which draws those in sight alone, until it draws this one."""
+    for _ in range(100):
+        if name.count():
+            page.wait_for_timeout(500)  # what is drawn while the wheel turns is drawn once more
+            return
+        page.get_by_role("link", name="final").last.hover()
+        page.mouse.wheel(0, 150)
+        page.wait_for_timeout(50)
+
+
 def compare(page: Page, runs: Runs) -> None:
     chosen = [row for row in range(1, 5) if cell(page, row, "tags.`seed`") == "1"]
     names = [f"{cell(page, row, 'tags.`variant`')}-s1" for row in chosen]
@@ -81,6 +92,7 @@ def compare(page: Page, runs: Runs) -> None:
     expect(page.get_by_text("Comparing 2 Runs from 1 Experiment")).to_be_visible()
     for metric in _SHOWN:
         name = page.get_by_role("link", name=metric, exact=True)
+        scroll_to(page, name)
         line = re.search(r"top: \d+px", name.locator("..").get_attribute("style") or "")
         table = name.locator("xpath=ancestor::*[count(.//*[@role='grid'])=2][1]")
         assert line
