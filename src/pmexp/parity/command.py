@@ -3,13 +3,12 @@
 import json
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from pmexp.command.explain import explained
 from pmexp.command_line import Given
-from pmexp.errors import UserError
 from pmexp.parity.options import COMMAND, ParityOptions, parity_options
 from pmexp.run_folder.files import write_atomically
+from pmexp.run_folder.place import refuse_unusable
 
 EQUAL, DIFFERENT = 0, 1
 
@@ -25,7 +24,8 @@ def _certify(given: Given) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = parity_options(given)
     if options.out:
-        _make(options.out)
+        refuse_unusable(options.out, "out")  # before minutes of work
+        options.out.mkdir(parents=True, exist_ok=True)
     equal, told, text = _compared(options, given.again())
     print(told)
     if options.out:
@@ -49,11 +49,3 @@ def _compared(options: ParityOptions, command: str) -> tuple[bool, str, dict[str
     told = certificate(a, b, compared, command)
     files = {"certificate.json": json.dumps(told, indent=2) + "\n", "certificate.md": page(told)}
     return compared.equal, f"{a.label} and {b.label}: {told['sentence']}", files
-
-
-def _make(out: Path) -> None:
-    """Before minutes of work."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out: {out} cannot be made: {error.strerror}; name another folder") from None

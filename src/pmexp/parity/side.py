@@ -1,6 +1,5 @@
 """One of the two trainings, with a random number generator of its own."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from pmexp.parity.foreign import imported
 from pmexp.parity.options import SideName, SideOptions
 from pmexp.parity.watch import See, Watch
 from pmexp.training.loop import Metrics
+from pmexp.training.outcome import weights_digest
 from pmexp.training.run import prepare
 
 
@@ -66,13 +66,8 @@ class Side:
         return state
 
     def weights_digest(self) -> str:
-        """16 digits of SHA-256 over the names, dtypes and bytes of all parameters."""
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.module.named_parameters()):
-            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
-            data = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(data.numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """16 digits of SHA-256 over the bytes of all parameters."""
+        return weights_digest(dict(self.module.named_parameters()))[:16]
 
     def _of_somebody(self, work: Callable[[], Any]) -> Any:
         """What the work gives; an error in it is one of the input where the dropout is somebody's."""
