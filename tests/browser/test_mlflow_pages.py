@@ -1,7 +1,6 @@
 """MLflow's pages of real runs, as `make ui` opens them: a sweep, its runs, and the comparison of some."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from chromium import Seen
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from small_runs import TINY_VIT, Runs
 from tracked_runs import free_port
@@ -20,6 +19,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 _COLUMNS = ["variant", "system", "model", "dataset", "seed"]
 _SHOWN = ["final/test/accuracy", "final/memory/saved_bytes"]  # in the table
 _KNOWN = "/ajax-api/2.0/mlflow/users/current"  # not there where nobody logs in, and MLflow asks for it
+_CELLS_BY_TOP = """grid => {
+    const rows = {};
+    for (const cell of grid.querySelectorAll("[role=rowgroup] > *"))
+        (rows[cell.style.top] ??= []).push(cell.innerText.trim());
+    return rows;
+}"""
 
 
 def cell(page: Page, row: int, column: str) -> str:
@@ -72,15 +77,17 @@ def look_at_the_table(page: Page) -> None:
     }
 
 
-def scroll_to(page: Page, name: Locator) -> None:
-    """Turns the wheel over the list of metrics, which draws those in sight alone, until it draws this one."""
-    for _ in range(100):
-        if name.count():
-            page.wait_for_timeout(500)  # what is drawn while the wheel turns is drawn once more
-            return
-        page.get_by_role("link", name="final").last.hover()
-        page.mouse.wheel(0, 150)
-        page.wait_for_timeout(50)
+def compared_metrics(page: Page) -> dict[str, list[str]]:
+    """What the comparison shows of each metric, a run a column: a grid of names beside one of values, each of
+    which draws the rows in sight alone and places them by `top`. The names follow where the values scroll to."""
+    names, values = page.get_by_role("grid").all()
+    rows: dict[str, list[str]] = {}
+    for top in range(0, int(values.evaluate("grid => grid.scrollHeight")), 200):
+        values.evaluate("(grid, top) => { grid.scrollTop = top }", top)
+        page.wait_for_timeout(300)
+        drawn: list[dict[str, list[str]]] = [grid.evaluate(_CELLS_BY_TOP) for grid in (names, values)]
+        rows |= {name: drawn[1][place] for place, [name] in drawn[0].items() if place in drawn[1]}
+    return rows
 
 
 def compare(page: Page, runs: Runs) -> None:
@@ -90,12 +97,7 @@ def compare(page: Page, runs: Runs) -> None:
         page.locator(f'[row-index="{row}"] input.ag-checkbox-input').check()
     page.get_by_role("button", name="Compare", exact=True).click()
     expect(page.get_by_text("Comparing 2 Runs from 1 Experiment")).to_be_visible()
+    rows = compared_metrics(page)
     for metric in _SHOWN:
-        name = page.get_by_role("link", name=metric, exact=True)
-        scroll_to(page, name)
-        line = re.search(r"top: \d+px", name.locator("..").get_attribute("style") or "")
-        table = name.locator("xpath=ancestor::*[count(.//*[@role='grid'])=2][1]")
-        assert line
-        _, *shown = table.locator(f"[role=rowgroup] > [style*='{line[0]}']").all_inner_texts()
         values = [runs.summaries()[run]["metrics"][metric.removeprefix("final/")] for run in names]
-        assert [float(value) for value in shown] == pytest.approx(values, abs=0.0005)  # three decimals
+        assert [float(value) for value in rows[metric]] == pytest.approx(values, abs=0.0005)  # three decimals
