@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pmexp.command.compose import compose
 from pmexp.command.explain import explained
 from pmexp.command_line import Given
 from pmexp.errors import UserError
@@ -21,12 +22,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _answer(given: Given) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = fit_options(given)
-    if options.out is not None:
-        _check_out(options.out)
+    out = options.out or _in_runs(options)
+    if out is not None:
+        _check_out(out)
     text = _run(options, given.again())
-    if options.out is not None:
-        options.out.write_text(text)
-        print(options.out)
+    if out is not None:
+        out.write_text(text)
+        print(out)
+
+
+def _in_runs(options: FitOptions) -> Path | None:
+    """Where the report of a run's name reads what was measured; None for what is simulated."""
+    if options.method != "measure":
+        return None
+    config = compose(options.overrides)
+    return config.folder.parent / "fit" / f"{options.what}-{config.run_id}.json"
 
 
 def _run(options: FitOptions, command: str) -> str:

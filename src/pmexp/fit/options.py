@@ -13,7 +13,8 @@ COMMAND = Command(
     (
         Key(
             "method",
-            "simulate predicts the peak without GPU, data and checkpoint; measure takes real steps",
+            "simulate predicts the peak without GPU, data and checkpoint; measure takes real steps on the device, on as "
+            "many processes as system.processes says",
             "simulate",
             ("simulate", "measure"),
         ),
@@ -26,11 +27,14 @@ COMMAND = Command(
         Key("budget_gb", "memory of the device, in 10^9 bytes", "80"),
         Key(
             "global_batch",
-            "samples a step: only what divides it is tried, and gradients are accumulated; without it "
-            "method=measure takes train.batch_size",
+            "samples a step: only what divides it is tried, and gradients are accumulated; without it any batch is",
         ),
         Key("table", "a YAML file with tasks and arms: a table of them, by simulation"),
-        Key("out", "the file that is written: JSON, or the table as Markdown"),
+        Key(
+            "out",
+            "the file that is written: JSON, or the table as Markdown; without it method=measure writes "
+            "<runs_dir>/<name>/fit/<what>-<run id>.json, which the report of <name> reads",
+        ),
     ),
     others=RUN_KEYS,
 )
