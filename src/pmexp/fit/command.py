@@ -33,7 +33,7 @@ def _answer(given: Given) -> None:
 
 def _in_runs(options: FitOptions) -> Path | None:
     """Where the report of a run's name reads what was measured; None for what is simulated."""
-    if options.method != "measure":
+    if options.method != "measure" or options.cost:
         return None
     config = compose(options.overrides)
     return config.folder.parent / "fit" / f"{options.what}-{config.run_id}.json"
@@ -44,12 +44,13 @@ def _run(options: FitOptions, command: str) -> str:
     import torch
 
     from pmexp.fit.answer import answer
+    from pmexp.fit.cost import cost
     from pmexp.fit.table import table
     from pmexp.measure.environment import environment
     from pmexp.simulation import NOT_MODELLED
 
-    if options.table is not None:
-        markdown = table(options, command)
+    if options.cost or options.table is not None:
+        markdown = cost(options) + f"`{command}`\n" if options.cost else table(options, command)
         print(markdown, end="")
         return markdown
     answered = answer(options)

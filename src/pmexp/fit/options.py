@@ -1,10 +1,11 @@
 """The keys of the command, checked. Imports no torch: a wrong key is answered at once."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from pmexp.command.schema import RUN_KEYS
-from pmexp.command_line import Command, Given, Key
+from pmexp.command_line import Command, Given, Key, switch
 from pmexp.errors import UserError
 
 COMMAND = Command(
@@ -35,6 +36,19 @@ COMMAND = Command(
             "the file that is written: JSON, or the table as Markdown; without it method=measure writes "
             "<runs_dir>/<name>/fit/<what>-<run id>.json, which the report of <name> reads",
         ),
+        switch("cost", "GPU-hours of experiment=NAME by task, in the place of memory"),
+        Key("budget_hours", "cost: GPU-hours that there are", "48"),
+        Key("card", "cost: the GPU, by the name that CUDA gives it", "NVIDIA A100-SXM4-80GB"),
+        Key("utilisation", "cost: share of the card's peak that a step is assumed to reach", "0.4"),
+        Key(
+            "products",
+            "cost: precision of matrix products; without it the autocast of system.parts, or fp32",
+            allowed=("", "fp32", "tf32", "bf16", "fp16"),
+        ),
+        Key(
+            "step_times",
+            'cost: a JSON file {"<task>": <milliseconds a step>} of measured steps, with tasks as the table names them',
+        ),
     ),
     others=RUN_KEYS,
 )
@@ -49,6 +63,12 @@ class FitOptions:
     global_batch: int | None  # samples a step; micro-batches divide it
     table: Path | None
     out: Path | None
+    cost: bool
+    budget_hours: float
+    card: str
+    utilisation: float  # share of the card's peak
+    products: str | None  # precision of matrix products; None: that of the run's parts
+    step_times: Path | None
     overrides: tuple[str, ...]  # change the run configuration
 
 
@@ -57,10 +77,16 @@ def fit_options(given: Given) -> FitOptions:
     options = FitOptions(
         method=given["method"],
         what=given["what"],
-        budget_bytes=round(_positive("budget_gb", given["budget_gb"]) * _GB),
+        budget_bytes=round(_positive("budget_gb", given["budget_gb"], "GB, 10^9 bytes") * _GB),
         global_batch=_count("global_batch", given["global_batch"]) if given["global_batch"] else None,
         table=given.path("table"),
         out=given.path("out"),
+        cost=given.is_on("cost"),
+        budget_hours=_positive("budget_hours", given["budget_hours"], "hours"),
+        card=given["card"],
+        utilisation=_positive("utilisation", given["utilisation"], "share, at most 1", 1.0),
+        products=given.optional("products"),
+        step_times=given.path("step_times"),
         overrides=given.others,
     )
     if options.global_batch and options.what == "length":
@@ -70,15 +96,13 @@ def fit_options(given: Given) -> FitOptions:
     return options
 
 
-def _positive(key: str, text: str) -> float:
+def _positive(key: str, text: str, unit: str, most: float = sys.float_info.max) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0.0 < value < float("inf"):
-        raise UserError(
-            f"{key}: {text!r} is no amount of memory; allowed is any number of GB (10^9 bytes) above 0"
-        )
+    if not 0.0 < value <= most:
+        raise UserError(f"{key}: {text!r} is not allowed; allowed is any number above 0 ({unit})")
     return value
 
 
