@@ -26,7 +26,13 @@ def test_the_cost_of_exp_1_by_task(tmp_path: Path, capsys: pytest.CaptureFixture
     page = capsys.readouterr().out
     tiny, base, large = rows_of(page)
     runs, steps = 4 * 5 + 2, 3 * (3668 // 32)
-    assert tiny == ["tinybert/mrpc at 128", str(runs), str(steps), "0.01 (measured)", f"{runs * steps * 0.01 / 3600:.1f}"]
+    assert tiny == [
+        "tinybert/mrpc at 128",
+        str(runs),
+        str(steps),
+        "0.01 (measured)",
+        f"{runs * steps * 0.01 / 3600:.1f}",
+    ]
     assert base[:3] == ["bert-base/sst2 at 128", str(runs), str(3 * (67349 // 32))]
     weights = 24 * 12 * 1024**2 + 1024**2 + 1024 * 30522
     operations = 32 * 512 * (6 * weights + 12 * 24 * 1024 * 512)

@@ -6,16 +6,16 @@ Rank 0 could go on in all of them: it waits for rank 1 in a collective of half a
 import json
 from pathlib import Path
 
-import limited_ranks
 import pytest
 
+import limited_ranks
 from pmexp.command.compose import compose
 from pmexp.errors import RankFailed
 from pmexp.fit import processes
 from pmexp.fit.command import main
 from pmexp.fit.measure import Try
-from pmexp_analysis.numbers.fits import _answered
 from pmexp.protocol import ComparedLabel
+from pmexp_analysis.numbers.fits import _answered
 from small_runs import TINY_BERT, last_of_each
 
 TWO = [

@@ -48,8 +48,8 @@ def answer(options: FitOptions) -> Answer:
         raise UserError(f"what=length: model={config.model.name} takes images; allowed is what=batch")
     if options.method == "measure" and (started := started_processes()) is not None:
         raise UserError(
-            f"method=measure: starts its processes itself, and a launcher has started {started}; type it once, "
-            "without torchrun or srun"
+            f"method=measure: starts its processes itself, and a launcher has started {started}; "
+            "type it once, without torchrun or srun"
         )
     asked = batch if options.what == "batch" else length
     global_batch = options.global_batch
@@ -100,7 +100,7 @@ def _measured(options: FitOptions, config: RunConfig, share: int | None) -> Call
 
 
 def _sizes(options: FitOptions, config: RunConfig, share: int | None, value: int) -> tuple[int, int, int]:
-    """(samples at once, tokens, parts of a step) of a process, of whose step the samples are `share` or free."""
+    """(samples at once, tokens, parts of a step) of a process. `share`: its samples of a step, None: free."""
     batch, length, parts = _samples_at_once(config), config.dataset.max_length, config.train.accumulate
     if options.what == "length":
         return batch, value, parts

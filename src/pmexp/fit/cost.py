@@ -1,8 +1,8 @@
 """cost=true: the GPU-hours of an experiment by task, and what of it a budget has no room for.
 
-A step's time is measured (a file of step times) or modelled: the operations of its matrix products over what the
-card does at most, times the utilisation assumed. Early stopping is not counted on, so that hours are at most these;
-evaluations, start and data are left out.
+A step's time is measured (a file of step times) or modelled: the operations of its matrix products over what
+the card does at most, times the utilisation assumed. Early stopping is not counted on; evaluations, start and
+data are left out.
 """
 
 import json
@@ -35,9 +35,14 @@ class _Task:
     def hours(self) -> float:
         return self.runs * self.steps * self.step_s * self.processes / 3600
 
+    @property
+    def row(self) -> str:
+        cells = [self.name, self.runs, self.steps, f"{self.step_s:.3g} ({self.how})", f"{self.hours:.1f}"]
+        return f"| {' | '.join(map(str, cells))} |"
+
 
 def cost(options: FitOptions) -> str:
-    """The table and what it assumes. Raises UserError for a card or a dataset of which too little is known."""
+    """The table and what it assumes. Raises UserError for a card or dataset that is not known."""
     runs = compose_sweep(options.overrides).runs
     measured = _step_times(options.step_times) if options.step_times else {}
     groups: dict[tuple[object, ...], list[RunConfig]] = {}
@@ -45,9 +50,14 @@ def cost(options: FitOptions) -> str:
         groups.setdefault(_alike(run), []).append(run)
     tasks = [_task(group, options, measured) for group in groups.values()]
     lines = ["| task | runs | steps a run | s a step | GPU-hours |", "|---|---:|---:|---:|---:|"]
-    lines += [f"| {t.name} | {t.runs} | {t.steps} | {t.step_s:.3g} ({t.how}) | {t.hours:.1f} |" for t in tasks]
+    lines += [
+        f"| {t.name} | {t.runs} | {t.steps} | {t.step_s:.3g} ({t.how}) | {t.hours:.1f} |" for t in tasks
+    ]
     total = sum(task.hours for task in tasks)
-    lines += ["", f"{len(runs)} runs, {total:.1f} GPU-hours of {options.budget_hours:g}. {_left_out(tasks, options)}"]
+    lines += [
+        "",
+        f"{len(runs)} runs, {total:.1f} GPU-hours of {options.budget_hours:g}. {_left_out(tasks, options)}",
+    ]
     return "\n".join([*lines, "", _assumptions(runs, options, bool(measured)), ""])
 
 
@@ -104,7 +114,8 @@ def _samples(run: RunConfig) -> int:
     if data.name not in _SAMPLES:
         known = ", ".join([*_SAMPLES, *_TOKENS])
         raise UserError(
-            f"dataset={data.name}: how many samples it trains on is not known here (known: {known}); set train.max_steps"
+            f"dataset={data.name}: the number of its training samples is not known (but that of {known}); "
+            "set train.max_steps"
         )
     return _SAMPLES[data.name]
 
@@ -118,7 +129,7 @@ def _operations(run: RunConfig) -> int:
 
 
 def _precision(run: RunConfig, options: FitOptions) -> str:
-    if options.products:
+    if options.products != "run":
         return options.products
     return next((part.name for part in (Part.bf16, Part.fp16) if part in run.system.parts), "fp32")
 
@@ -126,7 +137,9 @@ def _precision(run: RunConfig, options: FitOptions) -> str:
 def _peak(run: RunConfig, options: FitOptions) -> tuple[float, str]:
     peak, source = peak_tflops(options.card, _precision(run, options))
     if peak is None:
-        raise UserError(f"card: {source}; name another card, as torch.cuda.get_device_name does, or set products=")
+        raise UserError(
+            f"card: {source}; name another card, as torch.cuda.get_device_name does, or set products="
+        )
     return peak, source
 
 
@@ -149,7 +162,8 @@ def _step_times(file: Path) -> dict[str, float]:
         times = {str(task): float(ms) for task, ms in json.loads(file.read_text()).items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f'step_times: {file} cannot be read ({first_line(error)}); it holds {{"<task>": <milliseconds a step>}}'
+            f"step_times: {file} cannot be read ({first_line(error)}); "
+            'it holds {"<task>": <milliseconds a step>}'
         ) from None
     if wrong := [task for task, ms in times.items() if not 0 < ms < float("inf")]:
         raise UserError(f"step_times: {file} has no time above 0 for {wrong[0]}")

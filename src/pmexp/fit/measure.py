@@ -1,9 +1,9 @@
 """method=measure: the peak of real steps on the device, each try in processes of its own.
 
-A try trains the model of `model.architecture` for two steps, of which the second counts, on random tokens or pictures of
-the full size: it needs neither data nor checkpoint. On CUDA the peak is the allocator's, and a process gets no
-more than the budget, so that fragmentation counts as well; what runs out of memory does not fit. On the CPU it is
-the peak of live tensors' bytes. Of several processes the one that needs most counts.
+A try trains the model of `model.architecture` for two steps, of which the second counts, on made-up samples
+of the full size: it needs neither data nor checkpoint. On CUDA the peak is the allocator's, and a process
+gets no more than the budget, so that fragmentation counts as well; what runs out of memory does not fit. On
+the CPU it is the peak of live tensors' bytes. Of several processes the one that needs most counts.
 """
 
 from contextlib import nullcontext
@@ -28,7 +28,7 @@ _WORD = 5  # a token that is no padding and no other special one in any vocabula
 
 @dataclass(frozen=True)
 class Try:
-    """One size that is tried: `batch` samples of `length` tokens in each of `accumulate` parts, on each process."""
+    """A step that is tried: on each process `accumulate` parts of `batch` samples of `length` tokens."""
 
     value: int  # that of batch and length which is searched
     config: RunConfig
@@ -40,7 +40,7 @@ class Try:
 
 @dataclass(frozen=True)
 class _FullSamples:
-    """As many samples as asked for, all of the full size, of random content where it is not text."""
+    """As many samples as asked for, all of the full size."""
 
     config: RunConfig
     length: int  # in tokens
@@ -56,7 +56,7 @@ class _FullSamples:
 
 
 def measure(tried: Try) -> Probe:
-    """The peak on this process, one of `system.processes`. Raises what a step raises, out of memory included."""
+    """The peak on this process, one of `system.processes`. Raises whatever a step raises."""
     system = System(tried.config.system)
     ranks = join(tried.config.system, system.device)
     training = _prepared(tried, system, ranks)
@@ -89,7 +89,9 @@ def _prepared(tried: Try, system: System, ranks: Ranks) -> Training:
     module = skeleton(config, tried.length)
     system.before_variant(module)
     together = tried.batch * tried.accumulate * config.system.processes
-    samples = _FullSamples(config, tried.length, together * (_STEPS + 1))  # no step is the last: none evaluates
+    samples = _FullSamples(
+        config, tried.length, together * (_STEPS + 1)
+    )  # no step is the last: none evaluates
     example = samples.batch(torch.arange(2), EVALUATION).inputs
     replacement = apply_variant(module, config.variant, example)
     system.prepare(module)

@@ -1,6 +1,5 @@
 """The keys of the command, checked. Imports no torch: a wrong key is answered at once."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,8 @@ COMMAND = Command(
     (
         Key(
             "method",
-            "simulate predicts the peak without GPU, data and checkpoint; measure takes real steps on the device, on as "
-            "many processes as system.processes says",
+            "simulate predicts the peak without GPU, data and checkpoint; measure takes real steps on the "
+            "device, with as many processes as system.processes says, which it starts",
             "simulate",
             ("simulate", "measure"),
         ),
@@ -28,7 +27,8 @@ COMMAND = Command(
         Key("budget_gb", "memory of the device, in 10^9 bytes", "80"),
         Key(
             "global_batch",
-            "samples a step: only what divides it is tried, and gradients are accumulated; without it any batch is",
+            "samples a step: only what divides it is tried, and gradients are accumulated; without it "
+            "any batch is",
         ),
         Key("table", "a YAML file with tasks and arms: a table of them, by simulation"),
         Key(
@@ -42,12 +42,13 @@ COMMAND = Command(
         Key("utilisation", "cost: share of the card's peak that a step is assumed to reach", "0.4"),
         Key(
             "products",
-            "cost: precision of matrix products; without it the autocast of system.parts, or fp32",
-            allowed=("", "fp32", "tf32", "bf16", "fp16"),
+            "cost: precision of matrix products; run: the autocast of system.parts, or fp32",
+            "run",
+            ("run", "fp32", "tf32", "bf16", "fp16"),
         ),
         Key(
             "step_times",
-            'cost: a JSON file {"<task>": <milliseconds a step>} of measured steps, with tasks as the table names them',
+            'cost: a JSON file {"<task>": <milliseconds a step>} of measured steps, tasks as in the table',
         ),
     ),
     others=RUN_KEYS,
@@ -67,7 +68,7 @@ class FitOptions:
     budget_hours: float
     card: str
     utilisation: float  # share of the card's peak
-    products: str | None  # precision of matrix products; None: that of the run's parts
+    products: str  # precision of matrix products; "run": that of the run's parts
     step_times: Path | None
     overrides: tuple[str, ...]  # change the run configuration
 
@@ -77,15 +78,15 @@ def fit_options(given: Given) -> FitOptions:
     options = FitOptions(
         method=given["method"],
         what=given["what"],
-        budget_bytes=round(_positive("budget_gb", given["budget_gb"], "GB, 10^9 bytes") * _GB),
+        budget_bytes=round(_positive("budget_gb", given["budget_gb"]) * _GB),
         global_batch=_count("global_batch", given["global_batch"]) if given["global_batch"] else None,
         table=given.path("table"),
         out=given.path("out"),
         cost=given.is_on("cost"),
-        budget_hours=_positive("budget_hours", given["budget_hours"], "hours"),
+        budget_hours=_up_to("budget_hours", given["budget_hours"], 1e9, "hours"),
         card=given["card"],
-        utilisation=_positive("utilisation", given["utilisation"], "share, at most 1", 1.0),
-        products=given.optional("products"),
+        utilisation=_up_to("utilisation", given["utilisation"], 1.0, "shares"),
+        products=given["products"],
         step_times=given.path("step_times"),
         overrides=given.others,
     )
@@ -96,13 +97,25 @@ def fit_options(given: Given) -> FitOptions:
     return options
 
 
-def _positive(key: str, text: str, unit: str, most: float = sys.float_info.max) -> float:
+def _positive(key: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise UserError(
+            f"{key}: {text!r} is no amount of memory; allowed is any number of GB (10^9 bytes) above 0"
+        )
+    return value
+
+
+def _up_to(key: str, text: str, most: float, unit: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0.0 < value <= most:
-        raise UserError(f"{key}: {text!r} is not allowed; allowed is any number above 0 ({unit})")
+        raise UserError(f"{key}: {text!r} is not allowed; allowed are {unit} above 0, up to {most:g}")
     return value
 
 

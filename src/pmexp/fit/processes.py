@@ -1,7 +1,7 @@
 """Starts the processes of one try, and ends all of them as soon as one says that memory is at its end.
 
-They are forked from a parent that has imported torch, so that a try begins in milliseconds, with nothing of the
-one before it. A process that waits for another in a collective hears of nothing: it is killed.
+They are forked from a parent that has imported torch, so that a try begins soon and with nothing of the one
+before it. A process that waits for another in a collective hears of nothing: it is killed.
 """
 
 import multiprocessing
@@ -88,7 +88,9 @@ def _heard(ranks: Sequence[tuple[BaseProcess, Connection]], tried: Try) -> Probe
             elif isinstance(said, Probe):
                 return said
             elif isinstance(said, RankFailed) and (killed := _killed([process for process, _ in ranks])):
-                return _lacking(tried, f"{killed} was killed (SIGKILL), as the kernel does for want of memory")
+                return _lacking(
+                    tried, f"{killed} was killed (SIGKILL), as the kernel does for want of memory"
+                )
             else:
                 raise said
     return max(probes, key=lambda probe: probe.peak_bytes or 0)

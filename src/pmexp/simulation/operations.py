@@ -19,8 +19,10 @@ def operations(
     prepare: Callable[[nn.Module], object],
     forward: Callable[[], AbstractContextManager[object]],
 ) -> int:
-    """Operations of matrix products and attention in forward and backward, those that checkpointing runs again
-    included. The arguments are those of `predict`."""
+    """Counts matrix products and attention of forward and backward, and what checkpointing runs again.
+
+    The arguments are those of `predict`.
+    """
     depth = len(longest_list_of(built(build)))
     if depth <= _LAYERS[1]:
         return _counted(build, depth, shapes, prepare, forward)
