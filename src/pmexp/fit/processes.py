@@ -42,7 +42,7 @@ def started(
     work: Callable[[Try, dict[str, str], Connection], None], tried: Try, processes: int
 ) -> list[tuple[BaseProcess, Connection]]:
     """The processes, in order of rank, each with where it says what it found."""
-    _forkserver.set_forkserver_preload([__name__])
+    _forkserver.set_forkserver_preload([__name__, "torch._dynamo"])  # which an optimizer imports
     port, ranks = get_free_port(), []
     for rank in range(processes):
         together = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
