@@ -114,10 +114,9 @@ def test_a_part_saves_less_for_backward() -> None:
 
 
 def test_a_part_with_more_targets_counts_for_more() -> None:
-    tokens = torch.arange(5, 53, dtype=torch.int32).view(8, 6)
-    special = torch.zeros(8, 6, dtype=torch.bool)
-    special[4:, 1:] = True
-    masked = MaskedTokens(tokens, special, mask_token=4, vocabulary=53, seed=1)
+    blocks = np.arange(5, 53, dtype=np.int32).reshape(8, 6)
+    blocks[4:, 1:] = 3  # special tokens, which are no targets
+    masked = MaskedTokens(blocks, (2, 3), torch.tensor([2, 3]), mask_token=4, vocabulary=53, seed=1)
     losses = []
     for accumulate in (1, 2):
         torch.manual_seed(3)

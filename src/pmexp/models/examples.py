@@ -65,25 +65,33 @@ class MaskedTokens:
     The choice is of (seed, epoch, row): another one in each epoch, one and the same in every evaluation.
     """
 
-    tokens: Tensor  # (blocks, positions) int32
-    special: Tensor  # (blocks, positions) bool: [CLS], [SEP], padding; never chosen
+    blocks: NDArray[np.int32]  # (blocks, positions - 2), which may be mapped from a file
+    ends: tuple[int, int]  # the tokens before and behind each block: [CLS] and [SEP]
+    special: Tensor  # (ids,) int64: tokens that are never chosen, these two among them
     mask_token: int
     vocabulary: int  # a random token is drawn from so many
     seed: int
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.blocks)
 
     def batch(self, rows: Tensor, epoch: int) -> Batch:
-        tokens, special = self.tokens[rows].long(), self.special[rows].numpy()
+        tokens = self.rows(rows)
+        special = torch.isin(tokens, self.special)
         drawn = np.stack([self._draw(int(row), epoch, tokens.shape[1]) for row in rows])
         choice, fate, random = torch.from_numpy(drawn).unbind(1)
-        chosen = (choice < _CHOSEN) & ~torch.from_numpy(special)
+        chosen = (choice < _CHOSEN) & ~special
         labels = tokens.masked_fill(~chosen, IGNORED)
         hidden = torch.where(fate < _MASKED, self.mask_token, tokens)
         replaced = (fate >= _MASKED) & (fate < _MASKED + _RANDOM)
         hidden = torch.where(replaced, (random * self.vocabulary).long(), hidden)
         return Batch({"input_ids": torch.where(chosen, hidden, tokens)}, labels)
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """(rows, positions) int64: blocks with their ends, nothing hidden."""
+        inner = torch.from_numpy(self.blocks[rows.numpy()]).long()
+        first, last = (torch.full((len(rows), 1), end) for end in self.ends)
+        return torch.cat([first, inner, last], dim=1)
 
     def _draw(self, row: int, epoch: int, positions: int) -> NDArray[np.float64]:
         return np.random.default_rng((self.seed, epoch - EVALUATION, row)).random((3, positions))
