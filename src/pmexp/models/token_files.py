@@ -8,7 +8,7 @@ SHA-256 and is written last. One process makes a file while others that need it 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -84,7 +84,7 @@ def _mapped(file: Path) -> NDArray[np.int32]:
         expected: Any = parsed_json(about.read_bytes())
         with opened(file) as stream:
             intact = hashlib.file_digest(stream, "sha256").hexdigest() == expected["sha256"]
-        ids: Sequence[Any] = np.memmap(file, _IDS, "r") if expected["ids"] else np.zeros(0, _IDS)
+        ids = np.memmap(file, _IDS, "r") if expected["ids"] else np.zeros(0, _IDS)
         intact = intact and len(ids) == expected["ids"]
     except (OSError, ValueError, TypeError, LookupError):
         intact = False
