@@ -96,8 +96,8 @@ def test_every_format_shows_hostile_words_as_text(foreign: Runs, capsys: pytest.
     )
 
     markdown = (folder / "report.md").read_text()
-    found = MarkdownIt("commonmark", {"linkify": False}).enable(["table", "strikethrough"]).parse(markdown)
-    inline = [part for token in found for part in token.children or []]
+    tokens = MarkdownIt("commonmark", {"linkify": False}).enable(["table", "strikethrough"]).parse(markdown)
+    inline = [part for token in tokens for part in token.children or []]
     assert {part.type for part in inline} <= {
         "text",
         "text_special",
@@ -105,7 +105,7 @@ def test_every_format_shows_hostile_words_as_text(foreign: Runs, capsys: pytest.
         "strong_open",
         "strong_close",
     }
-    assert {token.tag for token in found} <= {
+    assert {token.tag for token in tokens} <= {
         "h1",
         "h2",
         "h3",
@@ -121,7 +121,7 @@ def test_every_format_shows_hostile_words_as_text(foreign: Runs, capsys: pytest.
         "",
     }
     cells = [
-        "".join(part.content for part in token.children or []) for token in found if token.type == "inline"
+        "".join(part.content for part in token.children or []) for token in tokens if token.type == "inline"
     ]
     assert (
         shown in cells

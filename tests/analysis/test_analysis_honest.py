@@ -13,7 +13,7 @@ from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 THROUGHPUT, STEP, SCORE = "speed/samples_per_s", "speed/step_ms", "test/accuracy"
-PROTOCOL: dict[str, Any] = compose([]).to_dict()["protocol"]  # of an experiment that says nothing else
+PROTOCOL: dict[str, Any] = compose([]).to_dict()["protocol"]  # the default of an experiment
 Found = tuple[dict[str, Comparison], dict[str, Judged]]
 
 
@@ -42,7 +42,7 @@ def planted(
                 SCORE: scores[seed] - lower * sigma * ours * (1 + seed / 100),  # equal drops show no spread
                 "train/loss": None if ours and seed in lost else 0.5,
                 "memory/mask_bytes_per_element": 0.125 if ours else 1.0,
-                "memory/peak_bytes": 1000.0 + seed,  # of the process: no criterion is judged by it
+                "memory/peak_bytes": 1000.0 + seed,  # that of the process: no criterion is judged by it
                 **({"memory/peak_tensor_bytes": 80.0 if ours else 100.0} if tensors else {}),
                 "check/gradient_error": 1e-7,
             }

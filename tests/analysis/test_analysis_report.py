@@ -130,8 +130,10 @@ def test_another_baseline_turns_the_differences(runs: Runs) -> None:
             runs.finished(variant, seed, {"memory/saved_bytes": saved * 2.0**20}, losses=[])
 
     def difference(*options: str) -> dict[str, float]:
-        found = strict((report(runs, *options) / "report.json").read_text())["comparisons"]
-        return {c["variant"]: c["mean_difference"] for c in found if c["metric"] == "memory/saved_bytes"}
+        comparisons = strict((report(runs, *options) / "report.json").read_text())["comparisons"]
+        return {
+            c["variant"]: c["mean_difference"] for c in comparisons if c["metric"] == "memory/saved_bytes"
+        }
 
     assert difference() == {"packed": -40 * 2.0**20}
     assert difference("--baseline", "packed") == {"baseline": 40 * 2.0**20}

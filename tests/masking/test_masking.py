@@ -162,8 +162,8 @@ def test_letters_in_disorder_are_taken_for_a_credential(size: int, share: float)
     """Nobody's name says it there, so that a few by chance look like words."""
     numbers = random.Random(size)
     values = [base64.urlsafe_b64encode(numbers.randbytes(size)).decode() for _ in range(300)]
-    found = [value not in masked(f"x = f('{value}')", {}) for value in values]
-    assert sum(found) >= share * len(found)
+    is_masked = [value not in masked(f"x = f('{value}')", {}) for value in values]
+    assert sum(is_masked) >= share * len(is_masked)
 
 
 @given(passwords(), st.integers(1, 3))

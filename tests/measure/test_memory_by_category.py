@@ -61,9 +61,9 @@ def test_tied_weights_count_once() -> None:
 
 
 def test_what_holds_nothing_is_no_figure_but_a_reason() -> None:
-    found = held(parameters=[torch.zeros(3)], gradients=[], optimizer=[torch.zeros(0)])
-    assert found == {PARAMETERS: 12.0}
-    assert set(not_held(found)) == {GRADIENTS, OPTIMIZER}
+    by_category = held(parameters=[torch.zeros(3)], gradients=[], optimizer=[torch.zeros(0)])
+    assert by_category == {PARAMETERS: 12.0}
+    assert set(not_held(by_category)) == {GRADIENTS, OPTIMIZER}
     assert not not_held({GRADIENTS, OPTIMIZER})
 
 

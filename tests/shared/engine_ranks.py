@@ -96,8 +96,8 @@ def train(ranks: Ranks, parts: list[Part], p: float, stop_at: int | None = None)
             norms.append(engine.step())
         taken = block or taken
         counted |= held(optimizer=engine.held_state())
-    found = {"losses": losses, "norms": norms, "weights": engine.weights(), "held": counted}
-    return found | {"peak_tensor_bytes": taken.peak}
+    outcome = {"losses": losses, "norms": norms, "weights": engine.weights(), "held": counted}
+    return outcome | {"peak_tensor_bytes": taken.peak}
 
 
 def _build(ranks: Ranks, parts: list[Part], p: float) -> tuple[System, Engine, Any]:

@@ -15,7 +15,7 @@ _MEASURED = (
     "energy/",
     "inference/ms_per_sample",
     "gpu/",
-)  # of the machine, not of the training
+)  # these depend on the machine and not on the training
 
 
 def deterministic(folder: Path) -> list[_Record]:

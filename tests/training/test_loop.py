@@ -146,10 +146,10 @@ def test_early_stopping_waits_for_patience_evaluations_without_a_new_best(
 
 def test_evaluation_is_exact_over_a_ragged_last_batch() -> None:
     run = training(dropout=nn.Identity())
-    found = run.evaluate(run.val)
+    evaluated = run.evaluate(run.val)
     logits = run.module(**run.val.inputs).logits
-    assert found["accuracy"] == (logits.argmax(-1) == run.val.labels).double().mean().item()
-    assert found["loss"] == pytest.approx(
+    assert evaluated["accuracy"] == (logits.argmax(-1) == run.val.labels).double().mean().item()
+    assert evaluated["loss"] == pytest.approx(
         nn.functional.cross_entropy(logits, run.val.labels).item(), rel=1e-6
     )
 

@@ -29,10 +29,10 @@ def executed(seconds: float, *names: str) -> tuple[dict[str, Any], list[list[str
     record: dict[str, Any] = {"command": "the command", "date": "2026-11-27", "claims": []}
     written: list[list[str]] = []
 
-    def write(found: dict[str, Any]) -> None:
-        json.dumps(found)
-        page(found)
-        written.append([stage["ended"] for stage in found["stages"]])
+    def write(record: dict[str, Any]) -> None:
+        json.dumps(record)
+        page(record)
+        written.append([stage["ended"] for stage in record["stages"]])
 
     execute(record, stages(*names), "cpu", "tiny", Budget(seconds), write)
     return record, written

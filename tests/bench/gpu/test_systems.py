@@ -45,8 +45,8 @@ class Found(Bench):
         super().__init__(CPU, True, Budget(seconds), self.file)
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
-        found = [json.loads(line) for line in self.file.getvalue().splitlines()]
-        return [line for line in found if line["kind"] == kind]
+        lines = [json.loads(line) for line in self.file.getvalue().splitlines()]
+        return [line for line in lines if line["kind"] == kind]
 
     def texts(self, kind: str) -> list[str]:
         return [line["text"] for line in self.lines(kind)]
@@ -63,10 +63,10 @@ def whole() -> Found:
 
 
 def tables(bench: Found) -> dict[str, list[dict[str, Any]]]:
-    found = defaultdict(list)
+    cells = defaultdict(list)
     for line in bench.lines("row"):
-        found[line["table"]].append(line["cells"])
-    return found
+        cells[line["table"]].append(line["cells"])
+    return cells
 
 
 def test_every_piece_runs_and_every_check_holds(whole: Found) -> None:
@@ -85,7 +85,7 @@ def test_every_piece_runs_and_every_check_holds(whole: Found) -> None:
     assert len(rows["attention_device_kernels"]) == len(calls(CPU, True))
     for table in ("tempo", "offload", "lora", "longformer_attention"):
         assert all(row["ratio"] > 0 and row["ms"] > 0 and row["rounds"] == 2 for row in rows[table])
-        assert all(row["low"] is row["high"] is None for row in rows[table])  # of two rounds there is none
+        assert all(row["low"] is row["high"] is None for row in rows[table])  # two rounds have no interval
 
 
 def test_what_is_saved_for_backward(whole: Found) -> None:
@@ -125,8 +125,8 @@ def compared(precision: str) -> list[str]:
     """What does not hold of Tempo's steps and of its GELU."""
     bench = Found()
     ways = Ways(*bert(bench, precision, 2), tempo_steps._WAYS)
-    for expected, found in (("stock", "tempo"), ("pm-drop", "pm-drop + tempo")):
-        tempo_steps._check_same(bench, ways, precision, expected, found)
+    for expected, other in (("stock", "tempo"), ("pm-drop", "pm-drop + tempo")):
+        tempo_steps._check_same(bench, ways, precision, expected, other)
     stock, x = nn.GELU(), torch.randn(64, 8, requires_grad=True)
     numbers = [tempo_steps._both(module, x, x.detach()) for module in (stock, gelu.InplaceGELU(stock))]
     tempo_steps._check_module(bench, "GELU", *numbers)
@@ -172,10 +172,10 @@ def test_a_kernel_with_other_numbers_is_seen(number: int, monkeypatch: pytest.Mo
     right: Callable[[AttentionCall], list[Tensor]] = AttentionCall.both
 
     def both(call: AttentionCall) -> list[Tensor]:
-        found = right(call)
+        outputs = right(call)
         if call.query.dtype is torch.bfloat16:
-            found[number] = found[number] * 1.05
-        return found
+            outputs[number] = outputs[number] * 1.05
+        return outputs
 
     monkeypatch.setattr(AttentionCall, "both", both)
     bench = Found()
@@ -184,7 +184,7 @@ def test_a_kernel_with_other_numbers_is_seen(number: int, monkeypatch: pytest.Mo
 
 
 def test_not_a_number_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_kernels, "distance", lambda found, expected: math.nan)
+    monkeypatch.setattr(attention_kernels, "distance", lambda actual, expected: math.nan)
     bench = Found()
     attention_kernels._check_numbers(bench, calls(CPU, True)[BF16](), [SDPBackend.MATH])
     assert len(bench.broken()) == 1
@@ -208,10 +208,10 @@ def test_a_way_that_fails_is_named_and_the_others_are_measured() -> None:
     def fails() -> None:
         raise RuntimeError("no such kernel")
 
-    found = in_turn(
+    turns = in_turn(
         bench, {"a": lambda: done.append("a"), "b": fails, "c": lambda: done.append("c")}, Budget(9), 9
     )
-    assert list(found) == ["a", "c"] and found["a"].rounds == 2
+    assert list(turns) == ["a", "c"] and turns["a"].rounds == 2
     assert bench.texts("failed") == ["b: RuntimeError: no such kernel"]
     assert done == ["a", "a", "c", "c", "a", "c", "c", "a"]
 
@@ -226,8 +226,8 @@ def test_what_there_is_no_time_for_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
     bench = Found()
     bench.tiny = False
-    found = in_turn(bench, dict.fromkeys("abc", slow), Budget(10, lambda: now), 9)
-    assert {name: turn.rounds for name, turn in found.items()} == {"a": 6, "b": 6}  # an interval needs six
+    turns = in_turn(bench, dict.fromkeys("abc", slow), Budget(10, lambda: now), 9)
+    assert {name: turn.rounds for name, turn in turns.items()} == {"a": 6, "b": 6}  # an interval needs six
     assert bench.texts("left_out") == ["c: no time was left for its first calls"]
 
 
