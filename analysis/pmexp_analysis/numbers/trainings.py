@@ -50,10 +50,10 @@ NOTHING_LOGGED = Logged(np.empty(0), np.empty(0))
 
 @dataclass(frozen=True)
 class LossRecord:
-    """What one training is known by."""
+    """What tells one training from another: its losses, its final weights and its results."""
 
     losses: Logged
-    digest: bytes  # stands for all losses
+    digest: bytes  # that of `losses`, which is quicker to compare
     weights: str  # digest of the final weights; empty where the run did not record it
     results: Mapping[str, float]  # metric -> final value
 
