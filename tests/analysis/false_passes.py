@@ -58,7 +58,7 @@ class Case:
 
     @property
     def words(self) -> str:
-        """A line's beginning in the table."""
+        """The text with which the case's line in the table begins."""
         kind = f"multiples of {self.step:g}" if self.step else "normal"
         return f"{self.name:<18} {self.n:>2} seeds, {kind}, spread {self.spread:g}"
 
@@ -183,7 +183,10 @@ def random_runs(random: np.random.Generator) -> list[Run]:
 
 
 def judged_once(random: np.random.Generator, criteria: dict[str, CriterionConfig], pages: bool) -> str:
-    """Judges one random experiment as the report does, all its texts with `pages`; the result in all."""
+    """Judges one random experiment as the report does and returns the overall result.
+
+    pages: every text of the report is made, too.
+    """
     runs = random_runs(random)
     if not any(run.finals is not None for run in runs):
         return "no finished run"

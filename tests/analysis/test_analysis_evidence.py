@@ -31,7 +31,7 @@ MACHINE = {
 
 
 def run(runs: Runs, variant: str, seed: int, score: float | None = None, **told: Any) -> None:
-    """A run in which every criterion passes; `told`: environment, losses and outcome where they are special."""
+    """Writes a run in which every criterion passes; `told` replaces its environment, losses or outcome."""
     finals = {
         SCORE: 0.9 + seed / 100 if score is None else score,
         STEP: 10 + seed / 1000,
@@ -43,7 +43,7 @@ def run(runs: Runs, variant: str, seed: int, score: float | None = None, **told:
 
 
 def pairs(runs: Runs, **told: Any) -> None:
-    """Three seeds of baseline and pm-drop; `told` of pm-drop's."""
+    """Writes three seeds of baseline and pm-drop; `told` goes to the runs of pm-drop alone."""
     for seed in range(3):
         run(runs, "baseline", seed)
         run(

@@ -57,7 +57,7 @@ def foreign(demo: Runs) -> Runs:
 
 
 def report(runs: Runs) -> Path:
-    """Without most figures, which take seconds."""
+    """Writes the report without most figures, which take seconds, and returns its folder."""
     given = ["demo", "--runs-dir", str(runs.root), "--out", str(runs.root / "reports"), "--figures", "0"]
     assert main(given) == 0
     return runs.root / "reports" / "demo"

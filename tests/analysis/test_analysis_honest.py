@@ -14,7 +14,7 @@ from run_folders import Runs
 
 THROUGHPUT, STEP, SCORE = "speed/samples_per_s", "speed/step_ms", "test/accuracy"
 PROTOCOL: dict[str, Any] = compose([]).to_dict()["protocol"]  # the default of an experiment
-Found = tuple[dict[str, Comparison], dict[str, Judged]]
+ComparedAndJudged = tuple[dict[str, Comparison], dict[str, Judged]]
 
 
 def planted(
@@ -25,7 +25,7 @@ def planted(
     lower: float = 0.0,
     lost: Sequence[int] = (),
     tensors: bool = True,
-) -> Found:
+) -> ComparedAndJudged:
     """The default protocol on runs whose method is slower by a fraction and scores lower by so many sigmas, with
     seeds of it that diverged; everything else is as it should be. Without `tensors` they are runs of a version
     that did not count them."""
@@ -52,7 +52,7 @@ def planted(
     return found(runs)
 
 
-def found(runs: Runs) -> Found:
+def found(runs: Runs) -> ComparedAndJudged:
     experiment = load_runs(runs.root, "demo")
     made = comparisons(experiment.values, experiment.protocol, experiment.counted)
     return {one.metric: one for one in made}, {one.name: one for one in judge(experiment, [])}

@@ -24,7 +24,7 @@ COMPARISON = {
 
 
 def report(runs: Runs, *options: str) -> Path:
-    """Make the report; the folder with its two files."""
+    """Makes the report and returns its folder."""
     out = runs.root.parent / "reports"
     assert main(["demo", "--runs-dir", str(runs.root), "--out", str(out), *options]) == 0
     return out / "demo"

@@ -113,7 +113,7 @@ def test_the_ledger_changes_no_number() -> None:
 
 
 def test_peak_memory_sees_a_large_allocation_and_names_its_source() -> None:
-    gc.collect()  # or what earlier tests have left is freed in between
+    gc.collect()  # otherwise what earlier tests have left is freed in between
     peak = PeakMemory(torch.device("cpu"))
     before = peak.bytes()
     block = torch.ones(64 * 2**20)  # 256 MiB

@@ -49,7 +49,7 @@ class Demo:
         return code, out, err
 
     def objects(self, *arguments: str) -> dict[str, Any]:
-        """By run id, of --json."""
+        """Returns the objects that --json prints, by run id."""
         code, out, _ = self("demo", "--json", *arguments)
         assert code == 0
         return {run["run_id"]: run for run in json.loads(out)}
@@ -252,7 +252,7 @@ def test_watching_ends_when_nothing_runs_any_more(
     looks: list[float] = []
 
     def sleep(seconds: float) -> None:
-        """The run ends in the third pause; time goes by without waiting."""
+        """Ends the run in the third pause, and lets time go by without waiting."""
         looks.append(seconds)
         if len(looks) == 3:
             folder.summary.write_text(json.dumps(summary()))
@@ -280,7 +280,7 @@ def test_what_is_settled_is_read_once(demo: Demo, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def swept(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], list[RunConfig]]]:
-    """(the launcher's keys, the runs) of each sweep, which are not executed."""
+    """Keeps (the launcher's keys, the runs) of each sweep, in the place of executing it."""
     calls: list[tuple[dict[str, Any], list[RunConfig]]] = []
     monkeypatch.setattr(
         local.LocalLauncher, "sweep", lambda self, runs: calls.append((vars(self), list(runs)))

@@ -72,7 +72,7 @@ class Runs:
         return sorted(file.parent for file in (self.folder / self.name).glob("*/config.yaml"))
 
     def summaries(self) -> dict[str, dict[str, Any]]:
-        """By variant and seed, e.g. "pm-drop-s0"."""
+        """Returns the summary of each finished run by variant and seed, e.g. "pm-drop-s0"."""
         by_name = {}
         for file in (self.folder / self.name).glob("*/summary.json"):
             summary = json.loads(file.read_text())

@@ -1,6 +1,6 @@
 """Two processes that train a swapped BERT under DistributedDataParallel, and what they leave to look at.
 
-In a file of its own: the processes import the function they run.
+It is a file of its own because the processes import the function that they run.
 """
 
 import copy
@@ -26,7 +26,7 @@ OWN = 1
 
 
 def run(folder: Path) -> list[dict[str, Any]]:
-    """What each rank has found, in order of rank."""
+    """Trains on two ranks and returns what each has written down, in order of rank."""
     start_ranks(_worker, str(folder), processes=RANKS)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(RANKS)]
 

@@ -36,7 +36,7 @@ SHORT = [*TINY_VIT, "train.max_steps=4", "train.log_every=1", "tracking=off"]
 
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers are forked from this process, which has imported all and is patched: they start at once."""
+    """Has workers forked from this process, which has imported all and is patched, so that they start at once."""
     monkeypatch.setattr(processes, "_forkserver", multiprocessing.get_context("fork"))
     monkeypatch.setattr(processes, "preload", lambda: None)
     monkeypatch.setattr("pmexp.run_folder.folder._redirect_output", lambda file: None)  # pytest has it

@@ -210,7 +210,7 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 def verdict(difference: float, direction: str, significant: bool, equivalent: bool) -> Verdict:
     """Returns the verdict on a difference (variant - baseline) that is not zero: equivalent inside the
-    margin, significant or not; else, where it is significant, by the metric's `direction` (min, max or none)."""
+    margin, significant or not; else, where it is significant, by `direction` (min, max or none)."""
     if equivalent:
         return "equivalent"
     if not significant:

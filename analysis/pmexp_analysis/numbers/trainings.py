@@ -27,7 +27,7 @@ class Logged:
 
     @property
     def digest(self) -> bytes:
-        """Tells the column from every other that differs in a bit; empty where nothing was logged."""
+        """A BLAKE2 digest of all bits of steps and values; empty where nothing was logged."""
         if not self.steps.size:
             return b""
         return hashlib.blake2b(self.steps.tobytes() + self.values.tobytes(), digest_size=16).digest()

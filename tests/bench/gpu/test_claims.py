@@ -48,7 +48,7 @@ def record(tables: dict[tuple[str, str], list[Row]] | None = None, size: str = "
 
 
 def said(claim: str, stage: str, table: str, *rows: Row) -> tuple[str, str]:
-    """The verdict, and the figures."""
+    """Returns the verdict on `claim`, and its figures as text, where `table` of `stage` has `rows` alone."""
     (judged,) = (row for row in claims(record({(stage, table): [*rows]})) if row["claim"] == claim)
     return judged["verdict"], judged["figures"]
 

@@ -19,16 +19,16 @@ from pmexp.bench.gpu.stock_masks import check_beyond_int32, check_stock_masks
 from pmexp.bench.gpu.surroundings import DROPOUTS
 from pmexp.packed_dropout import ops
 
-Found = list[dict[str, Any]]
+Lines = list[dict[str, Any]]
 
 
-def run(stage: Callable[[Bench], object]) -> Found:
+def run(stage: Callable[[Bench], object]) -> Lines:
     findings = io.StringIO()
     stage(Bench(torch.device("cpu"), True, Budget(600), findings))
     return [json.loads(line) for line in findings.getvalue().splitlines()]
 
 
-def faults(lines: Found) -> Found:
+def faults(lines: Lines) -> Lines:
     return [line for line in lines if line["kind"] == "failed" or line.get("held") is False]
 
 

@@ -39,7 +39,7 @@ def executed(seconds: float, *names: str) -> tuple[dict[str, Any], list[list[str
 
 
 def has_ended(pid: int) -> bool:
-    """Also where nobody has asked how."""
+    """Whether the process has ended, be it a zombie whose exit code nobody has read yet."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -64,7 +64,7 @@ def test_a_stage_that_fails_or_dies_costs_no_other(capfd: pytest.CaptureFixture[
     assert [check["held"] for check in whole["checks"]] == [True, False]
     assert whole["notes"] == ["on cpu, tiny is True"] and whole["left_out"] == ["the rest"]
     assert record["environment"]["device"] == "cpu"
-    assert "Traceback" in capfd.readouterr().err  # whoever sits before it sees where
+    assert "Traceback" in capfd.readouterr().err  # whoever watches the terminal sees where it failed
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ def test_the_guess_is_where_the_line_through_two_peaks_meets_the_limit(
     device = Device(monkeypatch, workload, 50)
 
     class Peak:
-        """100 bytes and 10 a sample."""
+        """A peak of 100 bytes, and 10 for each sample of the last batch."""
 
         def __init__(self, device: torch.device) -> None: ...
 

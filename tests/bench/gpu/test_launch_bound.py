@@ -36,7 +36,7 @@ def rows(lines: list[dict[str, Any]], table: str) -> list[dict[str, Any]]:
 
 
 def smallest(*variants: str) -> Workload:
-    """Each variant has taken a step."""
+    """Returns the smallest workload, of which each variant has taken a step."""
     made = Workload(launch_bound.SMALLEST, "eager", "fp32", CPU, variants)
     for variant in variants:
         made.step(variant, 2)

@@ -140,7 +140,7 @@ def test_contenders_that_begin_with_other_bytes_are_seen(monkeypatch: pytest.Mon
 
 
 def replayed(monkeypatch: pytest.MonkeyPatch, wrong: str = "") -> list[dict[str, Any]]:
-    """What is found where the replay of `wrong` has the masks of its capture each time."""
+    """Returns the lines of the stage; each replay of the variant `wrong` has the masks of its capture again."""
     alive: list[weakref.ref[Any]] = []
 
     def captured(workload: Workload, name: str, batch: int) -> Any:

@@ -37,8 +37,8 @@ BF16, PADDED = (
 )
 
 
-class Found(Bench):
-    """A tiny run that keeps what it is told."""
+class TinyBench(Bench):
+    """A tiny bench on the CPU that keeps all lines that a stage writes."""
 
     def __init__(self, seconds: float = 1000.0) -> None:
         self.file = io.StringIO()
@@ -56,20 +56,20 @@ class Found(Bench):
 
 
 @pytest.fixture(scope="module")
-def whole() -> Found:
-    bench = Found()
+def whole() -> TinyBench:
+    bench = TinyBench()
     measure(bench)
     return bench
 
 
-def tables(bench: Found) -> dict[str, list[dict[str, Any]]]:
+def tables(bench: TinyBench) -> dict[str, list[dict[str, Any]]]:
     cells = defaultdict(list)
     for line in bench.lines("row"):
         cells[line["table"]].append(line["cells"])
     return cells
 
 
-def test_every_piece_runs_and_every_check_holds(whole: Found) -> None:
+def test_every_piece_runs_and_every_check_holds(whole: TinyBench) -> None:
     assert whole.texts("failed") == [] and whole.texts("left_out") == []
     assert whole.broken() == [] and len(whole.lines("check")) > 30
     rows = tables(whole)
@@ -88,7 +88,7 @@ def test_every_piece_runs_and_every_check_holds(whole: Found) -> None:
         assert all(row["low"] is row["high"] is None for row in rows[table])  # two rounds have no interval
 
 
-def test_what_is_saved_for_backward(whole: Found) -> None:
+def test_what_is_saved_for_backward(whole: TinyBench) -> None:
     rows = tables(whole)
     saved = {row["step"]: row["saved_MiB"] for row in rows["tempo"] if row["precision"] == "bf16 weights"}
     for less, more in (
@@ -106,7 +106,7 @@ def test_what_is_saved_for_backward(whole: Found) -> None:
     assert masks["dropout 0.1"] > 7 * masks["dropout 0.1 by pm-drop"]
 
 
-def test_kernels_of_the_cpu(whole: Found) -> None:
+def test_kernels_of_the_cpu(whole: TinyBench) -> None:
     """On the CPU the flash kernel takes masks but no dropout."""
     rows = tables(whole)
     assert len(rows["attention_kernels"]) == len(calls(CPU, True))
@@ -122,8 +122,8 @@ def test_kernels_of_the_cpu(whole: Found) -> None:
 
 
 def compared(precision: str) -> list[str]:
-    """What does not hold of Tempo's steps and of its GELU."""
-    bench = Found()
+    """Returns the names of the checks of Tempo's steps and of its GELU that fail."""
+    bench = TinyBench()
     ways = Ways(*bert(bench, precision, 2), tempo_steps._WAYS)
     for expected, other in (("stock", "tempo"), ("pm-drop", "pm-drop + tempo")):
         tempo_steps._check_same(bench, ways, precision, expected, other)
@@ -155,14 +155,14 @@ def test_a_value_that_offload_loses_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
         )
 
     monkeypatch.setattr(offload.Offload, "forward", lossy)
-    bench = Found()
+    bench = TinyBench()
     offloading.offloading(bench, Budget(1000))
     assert [text.split(" has ")[0] for text in bench.broken()] == ["offload", "pm-drop + offload"]
 
 
 def test_a_record_that_names_another_kernel_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdpa_kernels, "_kernel", lambda *args, **kwargs: "cuDNN kernel on cpu")
-    bench = Found()
+    bench = TinyBench()
     attention_kernels._measure_chosen(bench, Budget(1000), calls(CPU, True)[BF16]())
     assert len(bench.broken()) == 1 and "the run's record names the kernel" in bench.broken()[0]
 
@@ -178,21 +178,21 @@ def test_a_kernel_with_other_numbers_is_seen(number: int, monkeypatch: pytest.Mo
         return outputs
 
     monkeypatch.setattr(AttentionCall, "both", both)
-    bench = Found()
+    bench = TinyBench()
     attention_kernels._check_numbers(bench, calls(CPU, True)[BF16](), [SDPBackend.FLASH_ATTENTION])
     assert len(bench.broken()) == 1
 
 
 def test_not_a_number_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention_kernels, "distance", lambda actual, expected: math.nan)
-    bench = Found()
+    bench = TinyBench()
     attention_kernels._check_numbers(bench, calls(CPU, True)[BF16](), [SDPBackend.MATH])
     assert len(bench.broken()) == 1
 
 
 def test_a_kernel_that_drops_nothing_is_seen() -> None:
     call = calls(CPU, True)[PADDED]()
-    bench = Found()
+    bench = TinyBench()
     attention_kernels._check_dropout(bench, call, [SDPBackend.MATH])
     assert bench.broken() == []
     attention_kernels._check_dropout(bench, call.without_dropout(), [SDPBackend.MATH])
@@ -203,7 +203,7 @@ def test_a_kernel_that_drops_nothing_is_seen() -> None:
 
 
 def test_a_way_that_fails_is_named_and_the_others_are_measured() -> None:
-    bench, done = Found(), []
+    bench, done = TinyBench(), []
 
     def fails() -> None:
         raise RuntimeError("no such kernel")
@@ -224,7 +224,7 @@ def test_what_there_is_no_time_for_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         nonlocal now
         now += 2
 
-    bench = Found()
+    bench = TinyBench()
     bench.tiny = False
     turns = in_turn(bench, dict.fromkeys("abc", slow), Budget(10, lambda: now), 9)
     assert {name: turn.rounds for name, turn in turns.items()} == {"a": 6, "b": 6}  # an interval needs six
@@ -233,7 +233,7 @@ def test_what_there_is_no_time_for_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_nothing_is_measured_of_lora_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    bench = Found()
+    bench = TinyBench()
     lora(bench, Budget(1000))
     assert [text.split(" (")[0] for text in bench.texts("left_out")] == ["LoRA: peft cannot be imported"]
     assert bench.lines("row") == []
