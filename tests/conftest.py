@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Inductor else starts processes that compile, and one that tries each instruction set of the CPU first.
+# Otherwise inductor starts processes that compile, and one that tries each instruction set of the CPU first.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 

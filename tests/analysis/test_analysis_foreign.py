@@ -143,7 +143,7 @@ def test_every_format_shows_hostile_words_as_text(foreign: Runs, capsys: pytest.
 
 
 def test_names_are_drawn_as_they_are() -> None:
-    """And none is left out of the legend, as matplotlib does with those that begin with an underscore."""
+    """None is left out of the legend, from which matplotlib drops names that begin with an underscore."""
     names = [r"$\frac{$ _x^2", "_hidden", r"\alpha", "a&b<c>"]
     figure = Figure()
     panel = figure.add_subplot()

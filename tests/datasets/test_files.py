@@ -51,7 +51,7 @@ def rows_of(texts: list[str]) -> list[tuple[str, str]]:
 
 
 def raw(rows: list[tuple[str, str]], end: str = "\n") -> str:
-    """As GLUE writes tsv: no quoting at all."""
+    """Returns the rows as GLUE writes tsv, without any quoting."""
     return "".join("\t".join(row) + end for row in rows)
 
 

@@ -83,7 +83,8 @@ def made_up(form: str, letters: str) -> str:
 
 @st.composite
 def passwords(draw: st.DrawFn) -> str:
-    """As people choose them, with letters that no syntax gives a meaning to; some are words, some have brackets."""
+    """Draws passwords as people choose them, of letters without a meaning in any syntax; some are words, some have
+    brackets."""
     inner = st.text(LETTERS + "!^*_-+.~}])", min_size=6, max_size=24)
     return "Qj" + draw(inner) + draw(st.sampled_from(["x7", "7", "horse"]))
 

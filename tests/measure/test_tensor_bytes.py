@@ -119,7 +119,7 @@ def allocated() -> Iterator[list[int]]:
 def test_the_peak_is_that_of_all_allocations_since_before_the_model(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the measured step is the step that was not: losses and weights are the same, bit for bit."""
+    """Measuring changes nothing: losses and weights are those of the same step unmeasured, bit for bit."""
     monkeypatch.setattr(compile, "BACKEND", "aot_eager")
     torch.compiler.reset()
     case, split = CASES[name], examples(CASES[name])
@@ -209,7 +209,7 @@ def test_a_run_records_what_it_takes_and_judges_memory_by_it(runs: Runs) -> None
 
 
 def test_cudas_counter_is_set_back_and_the_runs_peak_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a stand-in for the allocator: a GPU cannot be had here."""
+    """The allocator is stood in for, since a GPU cannot be had here."""
     peak = 900
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 300)

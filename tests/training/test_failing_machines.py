@@ -146,7 +146,7 @@ def test_where_no_process_can_be_started_the_runs_fail_in_the_end(
 def test_an_error_of_the_driver_ends_its_workers(
     forked: None, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else multiprocessing waits for them when the driver ends, and that may be days."""
+    """Otherwise multiprocessing waits for them when the driver ends, which may take days."""
     show = local_execution.SweepProgress.show
     before = set(multiprocessing.active_children())  # what other tests have left
 

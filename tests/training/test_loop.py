@@ -99,7 +99,7 @@ def test_learning_rate_warms_up_and_follows_the_schedule(schedule: Schedule) -> 
 
 
 def test_a_batch_in_parts_is_the_same_batch() -> None:
-    """To rounding: parts are summed in another order."""
+    """All metrics but memory agree up to rounding, since parts are summed in another order."""
     whole, parts = (training(dropout=nn.Identity(), accumulate=n) for n in (1, 4))
     curves = [
         [value for _, metrics in run.steps() for name, value in metrics.items() if "memory" not in name]
