@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Inductor else starts processes that compile, and one that tries each instruction set of the CPU first.
+# Otherwise inductor starts processes that compile, and one that tries each instruction set of the CPU first.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
@@ -26,7 +26,7 @@ hypothesis.settings.load_profile("pmexp")
 
 @pytest.fixture(scope="session")
 def shared_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of all of pytest's workers."""
+    """A temporary folder that all of pytest's workers share."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
@@ -79,7 +79,7 @@ def database(empty_database: Path) -> Callable[[Path], Path]:
 
 @pytest.fixture(scope="session")
 def few_news(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """`dataset.path` of each tenth document of Reuters-R8: to encode all of them takes seconds a run."""
+    """`dataset.path` of a folder with each tenth document of Reuters-R8: all would take seconds a run to encode."""
     config = DatasetConfig(name="reuters-r8", kind=DatasetKind.reuters_r8, text_columns=["text"])
     folder = tmp_path_factory.mktemp("few-news")
     for file in Path(datasets.load(config).origin).glob("*.tab"):

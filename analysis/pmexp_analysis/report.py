@@ -61,8 +61,8 @@ def _report(given: Given) -> str:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Keeps the collector of cycles away: what is read and computed stays, and it would go through all of it
-    again and again, which takes as long as the rest."""
+    """Turns off the collector of cycles: nothing that a report reads is freed before it ends, and searching
+    all of it again and again takes as long as the rest."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -26,7 +26,7 @@ LENGTH, BATCH = "dataset.max_length", "train.batch_size"
 
 
 def plain(protocol: ProtocolConfig) -> dict[str, Any]:
-    """As a run's summary holds it."""
+    """Returns the protocol as plain types, as a run's summary holds it."""
     criteria = {
         name: {
             **vars(one),

@@ -72,7 +72,7 @@ def content(runs: Runs) -> Content:
 
 
 def set_by_pdftex(folder: Path, width: int, *bodies: str) -> str:
-    """pdfTeX's log."""
+    """Sets `bodies` on lines of `width` points, and returns the log of pdfTeX."""
     if shutil.which("pdflatex") is None:
         pytest.skip(f"no pdflatex here; as root: {INSTALL}")
     head = r"\documentclass{article}\usepackage{array,booktabs,longtable,siunitx}"

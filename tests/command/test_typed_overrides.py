@@ -53,7 +53,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 @pytest.fixture(autouse=True)
 def _nothing_is_executed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what comes before a run is looked at."""
+    """Takes execution away from runs and sweeps: only what comes before is tested here."""
 
     def execute(run: RunConfig) -> None:
         pass

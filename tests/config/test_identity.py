@@ -154,7 +154,7 @@ Meaning = tuple[set[Part], set[int], int, list[str], str]
 
 
 def spelled(meaning: Meaning, data: st.DataObject) -> RunConfig:
-    """The run of what is meant, typed in one of many ways."""
+    """Returns the run that is composed where `meaning` is typed in one of its many ways."""
     parts, updates, tenths, metrics, path = meaning
     for _ in range(data.draw(st.integers(0, 3))):
         path = data.draw(st.sampled_from([f"./{path}", f"x/../{path}", path.replace("/", "//"), f"{path}/"]))
@@ -193,7 +193,7 @@ PATHS = {
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to be in, with `x` in it, `link` to it, and an umlaut; it is the home as well."""
+    """The working folder, and home, whose name has an umlaut; in it are the folder `x` and a link to it."""
     here = tmp_path / "plätze"
     (here / "x").mkdir(parents=True)
     (here / "link").symlink_to("x")

@@ -147,14 +147,14 @@ def assert_finished(run: RunConfig) -> None:
 
 def state_of(run: RunConfig) -> State:
     """The state by which the list and the report know the run, which have to agree and to find no damage."""
-    found = find_runs(Path(run.runs_dir), run.name)
-    (listed,) = (each for each in found if each.run_id == run.run_id)
-    assert all(each.state is State.finished for each in found if each is not listed)
-    run_lines(found), runs_json(found)
+    runs = find_runs(Path(run.runs_dir), run.name)
+    (listed,) = (each for each in runs if each.run_id == run.run_id)
+    assert all(each.state is State.finished for each in runs if each is not listed)
+    run_lines(runs), runs_json(runs)
     reported = {
         member.run.run_id: member.run.state for member in load_runs(Path(run.runs_dir), run.name).members
     }
-    assert reported == {each.run_id: each.state.value for each in found}
+    assert reported == {each.run_id: each.state.value for each in runs}
     assert not listed.damage, listed.damage
     return listed.state
 

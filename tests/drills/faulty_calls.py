@@ -19,7 +19,7 @@ class Call(IntEnum):
     rename = 1
     sync = 2
     open = 3  # that may make the file
-    unlink = 4  # of files and folders
+    unlink = 4  # files and folders are removed by it
     mkdir = 5
     truncate = 6
     lock = 7
@@ -39,7 +39,7 @@ class What(IntEnum):
 @dataclass(frozen=True)
 class Fault:
     call: Call
-    number: int  # of the calls of its kind, from 1
+    number: int  # counts the calls of its kind, from 1
     what: What
     error: int  # errno
 
@@ -85,15 +85,15 @@ def met(trace: Path) -> list[Met]:
 def unsynced(calls: list[Met]) -> list[Path]:
     """Renamed files whose folder was not synced before a file of another folder was renamed, by one that relies
     on it perhaps: without power the name is lost."""
-    found: list[Path] = []
+    unsynced_files: list[Path] = []
     waiting: list[Path] = []
     for one in calls:
         if one.call is Call.sync:
             waiting = [file for file in waiting if file.parent != one.path]
         elif one.call is Call.rename:
-            found += [file for file in waiting if file.parent != one.path.parent]
+            unsynced_files += [file for file in waiting if file.parent != one.path.parent]
             waiting = [file for file in waiting if file.parent == one.path.parent] + [one.path]
-    return found + waiting
+    return unsynced_files + waiting
 
 
 def faults_at(call: Call, number: int) -> list[Fault]:

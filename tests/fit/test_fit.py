@@ -41,8 +41,8 @@ def test_the_search_finds_the_largest(
         return Probe(value, peak if peak <= budget or not dies else None, {}, peak <= budget)
 
     values = range(1, 5001)
-    found, probes = search(values, start, budget, probe)
-    assert found == max((value for value in values if probe(value).fits), default=None)
+    largest, probes = search(values, start, budget, probe)
+    assert largest == max((value for value in values if probe(value).fits), default=None)
     assert len(probes) <= 24 and len({made.value for made in probes}) == len(probes)
 
 
@@ -55,14 +55,14 @@ def test_micro_batches_divide_the_global_batch() -> None:
 def test_simulation_answers_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "answer.json"
     assert main([*NO_DATA, "budget_gb=0.002", "variant=pm-drop", f"out={out}"]) == 0
-    found = json.loads(out.read_text())
-    assert found["peak_bytes"] == sum(found["by_category"].values())
-    assert found["fits"] == (found["peak_bytes"] <= found["budget_bytes"] == 2_000_000)
-    probes = {probe["value"]: probe for probe in found["probes"]}
-    assert probes[8]["peak_bytes"] == found["peak_bytes"]
-    assert probes[found["largest"]]["fits"] and not probes[found["largest"] + 1]["fits"]
-    assert found["labels"]["variant"] == "pm-drop" and "fragmentation" in " ".join(found["not_modelled"])
-    assert f"largest batch that fits: {found['largest']}" in capsys.readouterr().out
+    answer = json.loads(out.read_text())
+    assert answer["peak_bytes"] == sum(answer["by_category"].values())
+    assert answer["fits"] == (answer["peak_bytes"] <= answer["budget_bytes"] == 2_000_000)
+    probes = {probe["value"]: probe for probe in answer["probes"]}
+    assert probes[8]["peak_bytes"] == answer["peak_bytes"]
+    assert probes[answer["largest"]]["fits"] and not probes[answer["largest"] + 1]["fits"]
+    assert answer["labels"]["variant"] == "pm-drop" and "fragmentation" in " ".join(answer["not_modelled"])
+    assert f"largest batch that fits: {answer['largest']}" in capsys.readouterr().out
 
 
 def test_a_real_run_is_measured_within_its_global_batch(tmp_path: Path) -> None:
@@ -74,13 +74,15 @@ def test_a_real_run_is_measured_within_its_global_batch(tmp_path: Path) -> None:
         "budget_gb=0.0015",
     ]
     assert main(["method=measure", *keys, f"out={out}"]) == 0
-    found = json.loads(out.read_text())
-    probes = {probe["value"]: probe for probe in found["probes"]}
+    answer = json.loads(out.read_text())
+    probes = {probe["value"]: probe for probe in answer["probes"]}
     assert set(probes) <= {1, 2, 4, 8, 16, 32}
-    assert not found["fits"] and probes[found["largest"]]["fits"] and not probes[2 * found["largest"]]["fits"]
+    assert (
+        not answer["fits"] and probes[answer["largest"]]["fits"] and not probes[2 * answer["largest"]]["fits"]
+    )
     assert main(["method=simulate", *keys, "global_batch=32", f"out={out}"]) == 0
     predicted = json.loads(out.read_text())
-    assert predicted["peak_bytes"] == pytest.approx(found["peak_bytes"], rel=0.01)
+    assert predicted["peak_bytes"] == pytest.approx(answer["peak_bytes"], rel=0.01)
 
 
 def test_out_of_memory_is_a_probe_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,9 +90,9 @@ def test_out_of_memory_is_a_probe_that_does_not_fit(monkeypatch: pytest.MonkeyPa
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(measure, "prepare", out_of_memory)
-    found = measure.measure(TINY_VIT, 32, 10**9)
-    assert (found.peak_bytes, found.fits) == (None, False)
-    assert found.note == "out of memory: CUDA out of memory. Tried to allocate 2 GiB"
+    probe = measure.measure(TINY_VIT, 32, 10**9)
+    assert (probe.peak_bytes, probe.fits) == (None, False)
+    assert probe.note == "out of memory: CUDA out of memory. Tried to allocate 2 GiB"
 
 
 def test_a_table_of_tasks_and_arms(tmp_path: Path) -> None:

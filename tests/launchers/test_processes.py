@@ -81,8 +81,8 @@ def test_two_processes_train_as_one(tmp_path: Path, capsys: pytest.CaptureFixtur
     for metric in ("train/loss", "grad/norm", "val/loss", "val/accuracy", "test/loss", "fgsm/loss"):
         expected = curve(one, metric)
         assert [step for step, _ in curve(two, metric)] == [step for step, _ in expected]
-        for (_, found), (_, value) in zip(curve(two, metric), expected, strict=True):
-            assert found == pytest.approx(value, rel=1e-5), metric
+        for (_, loss), (_, value) in zip(curve(two, metric), expected, strict=True):
+            assert loss == pytest.approx(value, rel=1e-5), metric
     folder = run_folder(two)
     assert (folder / "rank1.txt").is_file() and (folder / "artifacts" / "updates.npz").is_file()
     assert not (folder / "failure.json").exists()

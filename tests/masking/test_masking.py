@@ -83,7 +83,8 @@ def made_up(form: str, letters: str) -> str:
 
 @st.composite
 def passwords(draw: st.DrawFn) -> str:
-    """As people choose them, with letters that no syntax gives a meaning to; some are words, some have brackets."""
+    """Draws passwords as people choose them, of letters without a meaning in any syntax; some are words, some have
+    brackets."""
     inner = st.text(LETTERS + "!^*_-+.~}])", min_size=6, max_size=24)
     return "Qj" + draw(inner) + draw(st.sampled_from(["x7", "7", "horse"]))
 
@@ -162,8 +163,8 @@ def test_letters_in_disorder_are_taken_for_a_credential(size: int, share: float)
     """Nobody's name says it there, so that a few by chance look like words."""
     numbers = random.Random(size)
     values = [base64.urlsafe_b64encode(numbers.randbytes(size)).decode() for _ in range(300)]
-    found = [value not in masked(f"x = f('{value}')", {}) for value in values]
-    assert sum(found) >= share * len(found)
+    is_masked = [value not in masked(f"x = f('{value}')", {}) for value in values]
+    assert sum(is_masked) >= share * len(is_masked)
 
 
 @given(passwords(), st.integers(1, 3))

@@ -35,8 +35,8 @@ class Certify:
 
     @property
     def told(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / "certificate.json").read_text())
-        return found
+        certificate: dict[str, Any] = json.loads((self.folder / "certificate.json").read_text())
+        return certificate
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_planted_fault_is_named_and_not_explained_by_rounding(
         assert 4 <= first["units"] <= 17  # 2^-20 of a number is 8 to 16 units of 2^-23
     assert f"different in step {step}, {kind}: " in out and "rounding does not explain it" in out
     kinds = ["forward", "backward", "gradient", "update"]
-    if name == "OneMore":  # of a patch in the last layer, on which no loss depends
+    if name == "OneMore":  # it adds a patch in the last layer, on which no loss depends
         assert list(certify.told["first_of_kind"]) == ["forward"]
     else:
         assert list(certify.told["first_of_kind"]) == kinds[kinds.index(kind) :]

@@ -32,7 +32,7 @@ def raised(body: Callable[[], object]) -> BaseException:
 
 
 def wrapped(inner: BaseException, how: str) -> BaseException:
-    """The error as libraries pass it on."""
+    """Returns an error raised from `inner`, by `how`, as libraries pass one on."""
     if how == "twice":
         return wrapped(wrapped(inner, "cause"), "context")
 

@@ -27,7 +27,8 @@ ENDINGS = {
 
 
 def repaired(runs_dir: Path) -> dict[str, str]:
-    """What a repair said of each run. Afterwards all agrees, and another one changes nothing."""
+    """Repairs, asserts that all agrees then and that another repair changes nothing, and returns what was said
+    of each run."""
     *lines, totals = repair(runs_dir, "default")
     assert disagreements(runs_dir, runs_dir / "mlflow.db") == {}
     before = (runs_dir / "mlflow.db").read_bytes()

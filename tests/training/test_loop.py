@@ -99,7 +99,7 @@ def test_learning_rate_warms_up_and_follows_the_schedule(schedule: Schedule) -> 
 
 
 def test_a_batch_in_parts_is_the_same_batch() -> None:
-    """To rounding: parts are summed in another order."""
+    """All metrics but memory agree up to rounding, since parts are summed in another order."""
     whole, parts = (training(dropout=nn.Identity(), accumulate=n) for n in (1, 4))
     curves = [
         [value for _, metrics in run.steps() for name, value in metrics.items() if "memory" not in name]
@@ -145,10 +145,10 @@ def test_early_stopping_waits_for_patience_evaluations_without_a_new_best(
 
 def test_evaluation_is_exact_over_a_ragged_last_batch() -> None:
     run = training(dropout=nn.Identity())
-    found = run.evaluate(run.val)
+    evaluated = run.evaluate(run.val)
     logits = run.module(**run.val.inputs).logits
-    assert found["accuracy"] == (logits.argmax(-1) == run.val.labels).double().mean().item()
-    assert found["loss"] == pytest.approx(
+    assert evaluated["accuracy"] == (logits.argmax(-1) == run.val.labels).double().mean().item()
+    assert evaluated["loss"] == pytest.approx(
         nn.functional.cross_entropy(logits, run.val.labels).item(), rel=1e-6
     )
 

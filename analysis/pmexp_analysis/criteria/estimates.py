@@ -38,7 +38,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is tested, over `n` runs or pairs, in the tested scale: mean, deviation and 90 % interval.
+    """Mean, standard deviation and 90 % interval of the tested numbers (see scales.py) of `n` runs or pairs.
 
     `p`: one-sided, of being worse, by the margin where there is one. NaN is what so few do not define.
     """

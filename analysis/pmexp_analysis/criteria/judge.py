@@ -28,8 +28,10 @@ _WITHOUT_ANSWER = [state.value for state in State if not state.is_result]
 
 
 def judge(experiment: Experiment, limits: Sequence[Limits], evidence: Evidence | None = None) -> list[Judged]:
-    """One Judged a criterion, in the protocol's order. A task of which runs failed or are to come, and none
-    finished, counts as not measured; one that had no memory at all is an answer of its own.
+    """Returns a Judged for each criterion, in the protocol's order.
+
+    A task of which runs failed or are to come, and none finished, counts as not measured; one that had no
+    memory at all is an answer of its own.
 
     `limits`: what fits into memory. `evidence`: of the experiment, where it is known already.
     """
@@ -100,9 +102,9 @@ def _parts(
 def _where_learned(
     part: TaskResult, places: Iterable[tuple[str, str]], variants: Sequence[str], evidence: Evidence
 ) -> TaskResult:
-    """The part, which does not pass where a model of these variants never learned.
+    """Returns `part`, inconclusive in the place of passed where a model of these variants never learned.
 
-    What fits into memory alone is judged of such models too: no number of their training is in it.
+    The callers leave out criteria on what fits into memory, which need no number of the training.
     """
     said = [line for at in sorted(places) for line in evidence.unlearned_of(*at, variants)]
     if part.result != "pass" or not said:

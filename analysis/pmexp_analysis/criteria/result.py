@@ -25,7 +25,7 @@ class TaskResult:
     low: float | None = None
     high: float | None = None
     n: int = 0
-    seeds_needed: int | None = None  # where the claim is open and more seeds settle it
+    seeds_needed: int | None = None  # to settle the claim; None where more seeds would not
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Judged:
     value: float | None
     why: str
     parts: list[TaskResult]
-    seeds_needed: int | None = None  # in the task that needs most, of a claim that is open for want of seeds
+    seeds_needed: int | None = None  # the most that any of `parts` needs
 
 
 def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult]) -> Judged:

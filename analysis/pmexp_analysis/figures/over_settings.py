@@ -99,7 +99,7 @@ def _largest(limits: Sequence[Limits], baseline: str) -> dict[str, list[plots.Fi
 
 
 def _listed(grid: Grid) -> str:
-    """The settings that tie, all of them."""
+    """Lists all settings that tie, as key=value."""
     return "; ".join(
         ", ".join(f"{key}={value:g}" for key, value in zip(grid.keys, values, strict=True))
         for values in grid.tied

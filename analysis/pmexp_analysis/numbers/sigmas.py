@@ -50,9 +50,9 @@ def _upper(mean: Array, error: Array, sigma: Array, low: Array, high: Array) -> 
 
 
 def tost(differences: Array, baseline: Array, margin: float) -> Array:
-    """p of equivalence within `margin` standard deviations: the level at which the interval just fits.
+    """p of equivalence within `margin` standard deviations: (1 - level) / 2 of the `interval` that just fits.
 
-    NaN for n < 2 and as `interval` is; 0.5 stands for all p above it.
+    NaN for n < 2 and where `interval` is; 0.5 stands for all p above it.
     """
     return _level_at_which(differences, baseline, lambda low, high: np.maximum(high, -low) - margin)
 
@@ -60,7 +60,7 @@ def tost(differences: Array, baseline: Array, margin: float) -> Array:
 def p_beyond(differences: Array, baseline: Array, margin: float) -> Array:
     """One-sided p that the mean is `margin` standard deviations or more.
 
-    The level at which the upper end of the interval just reaches it. NaN and 0.5 as of `tost`.
+    It is (1 - level) / 2 of the `interval` whose upper end just reaches the margin. NaN and 0.5 as in `tost`.
     """
     return _level_at_which(differences, baseline, lambda _, high: high - margin)
 

@@ -23,7 +23,7 @@ def readable(runs: Iterable[Run]) -> Iterator[Run]:
 
 
 class _Reader:
-    """Looks at what thousands of runs say alike once, and keeps it once."""
+    """Cleans each text that thousands of runs share only once, and keeps one copy of it."""
 
     def __init__(self) -> None:
         self._credentials = credentials_in(os.environ)

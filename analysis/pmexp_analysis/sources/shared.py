@@ -14,7 +14,7 @@ class Shared:
         self._first: dict[tuple[str, ...], tuple[Mapping[str, Any], dict[str, Any]]] = {}
 
     def of(self, told: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A mapping equal to the cleaned `told`."""
+        """Returns a mapping equal to the cleaned `told`, which shares memory with those of the same keys."""
         keys = tuple(told)
         if keys not in self._first:
             self._first[keys] = told, self._clean(dict(told))

@@ -60,7 +60,8 @@ def values_of(finished: Sequence["Member"]) -> list[SectionValues]:
 
 
 def unit_and_direction(metric: str, curve: Curve) -> tuple[str, str]:
-    """As the last line of a curve has them, else the catalog. Raises UserError where neither knows them."""
+    """Returns what the last line of `metric` in `curve` says, else the catalog. Raises UserError where
+    neither knows it."""
     for name, unit, direction in zip(
         reversed(curve.metrics), reversed(curve.units), reversed(curve.directions), strict=True
     ):
