@@ -172,7 +172,7 @@ def seed_for(input: Tensor, rng: Rng) -> Tensor | None:
 
 
 def plain_seed(input: Tensor) -> Tensor | int:
-    """new_seed() for an input with a backend_of_plain: a number, which spares a tensor, if the host knows it."""
+    """new_seed() for an input with a backend_of_plain: a number where the host knows it, sparing a tensor."""
     if input.is_cuda and cuda_seeds.known_on_host(input.device):
         return cuda_seeds.draw(input.device)
     return _seed_of_torch(input.device)

@@ -96,7 +96,7 @@ class Saved:
 
 
 def save(tensor: Tensor) -> Saved:
-    """Saves as torch does without hooks: an op's output detached, since the two would keep each other alive."""
+    """Saves as torch does without hooks: an op's output detached, or the two keep each other alive."""
     return Saved(tensor if tensor.grad_fn is None else tensor.detach(), tensor._version)
 
 
