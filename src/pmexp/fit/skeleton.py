@@ -1,4 +1,4 @@
-"""The module and the shapes of a run's batch, without data, checkpoint or memory: for method=simulate."""
+"""Makes the module and the shapes of a run's batch without data, checkpoint or memory, for method=simulate."""
 
 from dataclasses import replace
 
