@@ -44,7 +44,7 @@ def _prepare(given: Given) -> None:
 
 
 def prepare(config: DatasetConfig) -> str:
-    """Makes the dataset ready, reads the first and last sample of each split, and returns lines on its splits."""
+    """Makes the dataset ready, reads the ends of each split, and returns lines that describe the splits."""
     from pmexp import datasets  # imports much, for which a wrong key need not wait
 
     dataset = datasets.load(config)

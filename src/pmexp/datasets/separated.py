@@ -48,8 +48,8 @@ def quotes_are_marks(files: Iterable[Path]) -> bool:
     by_rule = {_quotes_of(file): file for file in files}
     if True in by_rule and False in by_rule:
         raise UserError(
-            f"dataset.path: {by_rule[True]} has quotes around cells as csv has them, and {by_rule[False]} has "
-            "lone quotes; write both by the rules of csv"
+            f"dataset.path: {by_rule[True]} has quotes around cells as csv has them, and {by_rule[False]} "
+            "has lone quotes; write both by the rules of csv"
         )
     return False not in by_rule
 

@@ -36,8 +36,8 @@ def search(
 ) -> tuple[int | None, list[Probe]]:
     """The largest of the ascending `values` that fits, None where none does, and every probe made.
 
-    Begins at the place `start` and takes three kinds of steps in turn: it tries the middle of what is left, or
-    doubles while all fits; the place where a parabola through the last peaks meets `budget_bytes`; and the
+    Begins at the place `start` and takes three kinds of steps in turn: it tries the middle of what is left,
+    or doubles while all fits; the place where a parabola through the last peaks meets `budget_bytes`; and the
     value next to that.
     """
     low, high, place = -1, len(values), start

@@ -1,7 +1,7 @@
 """Predicts, for method=simulate, the peak of a run's step from its configuration alone.
 
-The step runs on CUDA's operators, whatever this machine has, unless system.device=cpu asks for the CPU's. In a
-run of several processes it is the peak of one.
+The step runs on CUDA's operators, whatever this machine has, unless system.device=cpu asks for the CPU's. In
+a run of several processes it is the peak of one.
 """
 
 from dataclasses import replace

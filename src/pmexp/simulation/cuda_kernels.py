@@ -28,8 +28,8 @@ _WITH_FP32_RESULT = ("softmax.int", "log_softmax.int", "sum", "sum.dim_IntList",
 
 @contextmanager
 def cuda_semantics() -> Iterator[None]:
-    """Opens a context in which operators of CPU tensors take CUDA's way. It is process-wide and for fake tensors
-    only: a real CPU tensor would get garbage from attention."""
+    """Opens a context in which operators of CPU tensors take CUDA's way. It is process-wide and for fake
+    tensors only: a real CPU tensor would get garbage from attention."""
     with overridden_operators() as library:
         library.impl("dropout", _dropout, "AutogradCPU")
         library.impl("scaled_dot_product_attention", _attention, "AutogradCPU")

@@ -31,7 +31,7 @@ _INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
 
 
 class KnownValues(TorchDispatchMode):
-    """A context inside fake_tensors() that knows the values of tensors which it saw being made of constants."""
+    """A context inside fake_tensors() that knows the values of tensors which it saw made of constants."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class KnownValues(TorchDispatchMode):
             return [value.expand(fake.shape) for value, fake in zip(real, made, strict=True)]
 
     def _make_writable(self, written: list[Tensor]) -> None:
-        """Gives each element memory of its own; tensors that share memory with a repeated value are forgotten."""
+        """Gives each element memory of its own; what shares memory with a repeated value is forgotten."""
         for fake in written:
             value = self._value(fake)
             if _is_repeated(value):

@@ -82,7 +82,7 @@ class LiveBytes(TorchDispatchMode):
             self._count(tensor, category, again=True)
 
     def follow(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Assigns parameters, complete gradients and the optimizer's state to their categories from now on."""
+        """Assigns parameters, complete gradients and optimizer state to their categories from now on."""
         self.assign((*module.parameters(), *module.buffers()), "parameters")
         for parameter in module.parameters():
             parameter.register_post_accumulate_grad_hook(self._gradient_of)

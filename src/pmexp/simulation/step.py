@@ -1,4 +1,4 @@
-"""Takes the training step whose memory is asked for: forward, loss, backward, clipping, AdamW; real or fake."""
+"""Takes the step whose memory is asked for: forward, loss, backward, clipping, AdamW; real or fake."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -106,9 +106,7 @@ class SlidingAttention(nn.Module):
 class _Plan:
     """Says which query sees which key in one batch. Masks are additive: 0 where it does, -inf elsewhere."""
 
-    positions: (
-        Tensor  # (batch, global tokens) int64: their places; samples with fewer are filled up by others
-    )
+    positions: Tensor  # (batch, global tokens) int64: their places; samples with fewer repeat other places
     used: Tensor  # (batch, global tokens) bool: which of `positions` are of global tokens
     blocks: Tensor  # (batch * blocks, 1, window, global tokens + 3 * window)
     everywhere: Tensor  # (batch, 1, 1, length): what a global token sees

@@ -63,9 +63,7 @@ def repair(runs_dir: Path, name: str, uri: str | None = None) -> Iterator[str]:
     for parent in parents.values():
         if parent.changes:
             yield f"parent: {', '.join(parent.changes)}"
-    yield f"{len(files)} runs: " + ", ".join(
-        f"{count} {outcome}" for outcome, count in sorted(counts.items())
-    )
+    yield f"{len(files)} runs: " + ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
 
 
 def _settle(config: RunConfig, folder: RunFolder, status: Status, parents: dict[str, ParentRun]) -> list[str]:
