@@ -23,7 +23,7 @@ class SweepLauncher(ABC):
     """Skips finished runs, has the rest executed, and names those that failed."""
 
     def sweep(self, runs: Sequence[RunConfig]) -> None:
-        """Executes the unfinished runs. Raises SweepFailed, or UserError where bad input alone was the reason.
+        """Executes the unfinished runs. Raises SweepFailed, or UserError where only bad input was to blame.
 
         A place where nothing can be written, and data or a checkpoint that has changed since a run was made
         of it, are bad input before anything is executed; a full disk is a MachineError.
