@@ -1,4 +1,4 @@
-"""The one dialect of all commands: key=value or --key value, --help, one line for what is wrong, exit codes.
+"""Defines the dialect of all commands: key=value or --key value, --help, errors of one line, exit codes.
 
 Imports no torch.
 """
@@ -80,7 +80,7 @@ class Given:
         return Path(self.values[key]).expanduser() if self.values[key] else None
 
     def new_file(self, key: str) -> Path | None:
-        """The file that a key names and that is to be written. Raises UserError where it cannot be: said
+        """The file that a key names and that is to be written. Raises UserError where it cannot be written:
         before minutes of work, not after."""
         file = self.path(key)
         if file is not None and (file.is_dir() or not file.parent.is_dir()):
@@ -149,7 +149,7 @@ class Command:
         return Given(self.module, (*self.prefix, *arguments), read, typed, tuple(others))
 
     def help(self) -> str:
-        """What --help prints: every key with its default and its meaning."""
+        """The text that --help prints: every key with its default and its meaning."""
         word = [f"[{self.word.upper()}]"] if self.word else []
         usage = " ".join(["python -m", self.module, *self.prefix, *word, "[key=value ...]" * bool(self.keys)])
         rows = [("key", "default", "meaning")] if self.keys else []

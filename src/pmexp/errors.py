@@ -1,4 +1,4 @@
-"""The ways a command can end that are not a bug."""
+"""Defines the exceptions by which a command can end that are no bug."""
 
 
 class UserError(Exception):
@@ -9,8 +9,8 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        said = super().__str__()
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in said)
+        message = super().__str__()
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
 
 
 def first_line(error: BaseException) -> str:

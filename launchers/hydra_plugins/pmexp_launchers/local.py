@@ -1,4 +1,4 @@
-"""``hydra/launcher=local``: the sweep on this machine, each run in a process of its own."""
+"""Defines ``hydra/launcher=local``: the sweep on this machine, each run in a process of its own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

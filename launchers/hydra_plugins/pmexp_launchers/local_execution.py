@@ -1,4 +1,4 @@
-"""Runs on this machine, some at a time, each in a process of its own, until each has an outcome."""
+"""Executes runs on this machine, some at a time, each in a process of its own, until each has an outcome."""
 
 import os
 import signal
@@ -89,8 +89,8 @@ class _Execution:
             try:
                 worker = Worker(run, slot, gpu)
             except (EOFError, OSError) as error:
-                said = f"no process could be started for it ({said_of(error)})"
-                self._judge(run, Outcome(State.stale, said, kind=FailureKind.infrastructure))
+                reason = f"no process could be started for it ({said_of(error)})"
+                self._judge(run, Outcome(State.stale, reason, kind=FailureKind.infrastructure))
                 return
             self._workers[worker.sentinel] = worker
             self._progress.started(run)

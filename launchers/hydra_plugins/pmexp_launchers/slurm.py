@@ -1,4 +1,4 @@
-"""``hydra/launcher=slurm``: the sweep as jobs of a SLURM cluster. docs/cluster.md is its manual."""
+"""Defines ``hydra/launcher=slurm``: the sweep as jobs of a SLURM cluster. docs/cluster.md is its manual."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -56,7 +56,7 @@ class SlurmLauncher(SweepLauncher):
 
     def __init__(self, **keys: Any) -> None:
         self._conf = SlurmLauncherConf(**keys)
-        # The rest is left to the files.
+        # The files decide the keys that were not given.
         self._overrides = {key: keys[key] for key in KEYS if keys.get(key) not in (None, {}, [])}
         self._resources: dict[str, Resources] = {}  # by system stack
 
@@ -104,7 +104,7 @@ class SlurmLauncher(SweepLauncher):
         for jobs, what in ((living, "have a job already"), (submitted, "submitted")):
             if jobs:
                 count = sum(len(job.run_ids) for job in jobs)
-                # Into a file, too, long before the end.
+                # It is flushed, so that a file that output goes to has the ids long before the end.
                 print(f"{count} runs {what}: {_array_ids(jobs)}", flush=True)
         return living + submitted
 

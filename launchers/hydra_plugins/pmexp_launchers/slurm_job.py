@@ -1,4 +1,4 @@
-"""What a job executes on its node, inside submitit's process: its runs, and its own requeue.
+"""Executes the runs of a job on its node, inside submitit's process, and requeues the job.
 
 SIGUSR2 (time limit, preemption, `scancel --signal=USR2`) stops the run with a checkpoint, and the job asks to
 be queued again under the same id. SIGTERM stops it the same way and no more: SLURM itself queues a preempted
@@ -50,7 +50,7 @@ class SlurmJob:
         if first and runs:
             for run in runs:
                 _await_claim(RunFolder(run.folder))
-                RunFolder(run.folder).failure.unlink(missing_ok=True)  # it tells of the start before
+                RunFolder(run.folder).failure.unlink(missing_ok=True)  # it tells of an earlier start
             self._check_progress(job.paths.folder / f"{job.job_id}_starts.jsonl", runs)
         code = 0
         try:

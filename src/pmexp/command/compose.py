@@ -137,7 +137,7 @@ def launcher(overrides: Sequence[str]) -> SweepLauncher:
 
 @contextmanager
 def _hydra(typed: Sequence[Override], source: Source = _OWN) -> Iterator[None]:
-    """Makes Hydra ready to compose. What it warns of is refused, as what it does not expect."""
+    """Makes Hydra ready to compose. Its warnings and its unexpected errors become a UserError."""
     introduce()
     folder = _folder.set(source.folder)
     try:
@@ -193,7 +193,7 @@ def _launcher(config: DictConfig) -> SweepLauncher:
 
 
 def _without_parent(typed: Sequence[Override]) -> str:
-    """What to say of a key that lies below one that is null; empty where none does."""
+    """Returns the error line for a key that lies below one that is null; empty where none does."""
     for override in typed:
         parts = key_of(override).split(".")
         for key in (".".join(parts[:count]) for count in range(1, len(parts) + 1)):

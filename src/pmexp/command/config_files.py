@@ -1,4 +1,4 @@
-"""YAML files as they are written: what is text by the schema stays text. Imports no torch."""
+"""Reads YAML files as they are written: what is text by the schema stays text. Imports no torch."""
 
 import io
 from functools import lru_cache
@@ -49,7 +49,7 @@ def use() -> None:
 def check_not_hidden(folder: Path) -> None:
     """Raises UserError for a file of `folder` that is not read, since Hydra takes pmexp's of that name.
 
-    One that says the same may be there.
+    A file with the same content is no error.
     """
     for file in sorted(conf_folder().rglob("*.yaml")):
         name = file.relative_to(conf_folder())

@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf say of wrong input, put into one line for a person."""
+"""Puts what Hydra and OmegaConf say of wrong input into one line for a person."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The flags of `python -m pmexp.train`, those of Hydra, and the overrides beside them. Imports no torch."""
+"""Reads the flags of `python -m pmexp.train`, those of Hydra, and the overrides. Imports no torch."""
 
 import argparse
 import io
@@ -83,15 +83,15 @@ def show(line: CommandLine) -> None:
     source += [f"--config-dir={line.source.folder}"] if line.source.folder else []
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its exceptions to us
     before, sys.argv = sys.argv, [sys.argv[0], *line.shows, *source, *overrides]
-    shown, said = io.StringIO(), io.StringIO()
+    shown, errors = io.StringIO(), io.StringIO()
     try:
-        with redirect_stdout(shown), redirect_stderr(said):
+        with redirect_stdout(shown), redirect_stderr(errors):
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(
                 lambda _: None
             )()
     except SystemExit as end:
         if end.code:
-            raise UserError(" ".join(said.getvalue().split())) from None
+            raise UserError(" ".join(errors.getvalue().split())) from None
     except (HydraException, OmegaConfBaseException):
         raise
     except Exception as error:

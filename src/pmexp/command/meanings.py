@@ -1,4 +1,4 @@
-"""What the keys of a run mean: the comment behind each field in `config/`. Imports no torch."""
+"""Looks up what the keys of a run mean: the comment behind each field in `config/`. Imports no torch."""
 
 import inspect
 import re
@@ -43,8 +43,8 @@ def annotated(text: str) -> str:
         matched = _LINE_OF_KEY.match(line)
         if matched:
             above = [*above[: len(matched[1]) // 2], matched[2]]
-            said = meaning(".".join(above))
-            line = f"{line}  # {said}" if said else line
+            comment = meaning(".".join(above))
+            line = f"{line}  # {comment}" if comment else line
         lines.append(line)
     return "\n".join(lines) + "\n"
 

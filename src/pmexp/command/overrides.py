@@ -1,4 +1,4 @@
-"""What was typed: overrides in Hydra's language, with texts as they stand, and few of Hydra's own keys.
+"""Reads typed overrides in Hydra's language: texts stay as they were typed, few of Hydra's keys are taken.
 
 Imports no torch.
 """
@@ -110,7 +110,7 @@ def _mistakable(node: Any, key: str) -> Iterator[Any]:
 
 
 def _unreadable(argument: str, sweep: bool, reason: str) -> str:
-    """What is wrong with an override that cannot be read, with the quotes under which it can."""
+    """Says what is wrong with an override that cannot be read, and with which quotes it could."""
     typed, equals, value = argument.partition("=")
     key = typed.lstrip("+~")
     if not equals:

@@ -1,4 +1,4 @@
-"""Keys by their dotted names: which there are, of what type, and which one a misspelt one may mean.
+"""Knows the keys by their dotted names: which exist, their types, and which one a misspelt key may mean.
 
 Imports no torch.
 """
@@ -87,16 +87,16 @@ def default_of(key: str) -> Any:
 
 
 def unknown_key(key: str) -> str:
-    """What to say of a key that there is not."""
+    """Returns the error line for a key that does not exist."""
     group, _, package = key.partition("@")
     if group_of(key) and package and is_dataclass(type_at(package)) and default_of(package) is None:
         return f"{package} is null; write +{group}@{package}=<option>"
     parent = key.rpartition(".")[0]
-    of = [
+    owners = [
         name for name, conf in launchers().items() if _type_in(conf, key.removeprefix(_LAUNCHER)) is not None
     ]
-    if key.startswith(_LAUNCHER) and of:
-        return f"{key} is a key of hydra/launcher={' and '.join(of)} alone"
+    if key.startswith(_LAUNCHER) and owners:
+        return f"{key} is a key of hydra/launcher={' and '.join(owners)} alone"
     if parent and takes_new_keys(parent):
         return f"{key} is new there; write +{key}=<value>"
     return f"{key} is not a key; did you mean {nearest(key, keys())}? --help lists the keys"

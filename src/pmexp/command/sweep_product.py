@@ -1,4 +1,4 @@
-"""The runs of a sweep, as the overrides of each. Imports no torch."""
+"""Lists the runs of a sweep, as the overrides of each. Imports no torch."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""What a run is: every key, its type, default, unit and check. YAML under conf/ only chooses values.
+"""Declares what a run is: every key, its type, default, unit and check. YAML in conf/ only chooses values.
 
 One file a group of keys. This package imports no torch: `--help`, the launcher and the identity of a run stay
 quick.

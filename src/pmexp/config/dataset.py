@@ -20,7 +20,7 @@ class DatasetKind(Enum):
 
 
 class Inputs(Enum):
-    """What a sample is: a model takes some of these."""
+    """Names what a sample is; a model takes some of these."""
 
     images = "images"
     texts = "texts"
@@ -128,7 +128,7 @@ class DatasetConfig:
         return {"epochs", "batch_size"} | {key for key, has_effect in used.items() if not has_effect}
 
     def _refuse_other_places(self) -> None:
-        """Raises UserError for data that is asked for where this kind of dataset looks at nothing."""
+        """Raises UserError for keys of a place that this kind of dataset would not read."""
         if self.path is not None and self.kind is DatasetKind.digits:
             raise UserError(
                 f"dataset.path: {self.path} would not be read, dataset={self.name} is bundled with "

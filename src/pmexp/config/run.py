@@ -1,4 +1,4 @@
-"""A whole run: its groups, the checks across them, and its identity."""
+"""Declares a whole run: its groups of keys, the checks across them, and its identity."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -131,7 +131,7 @@ class RunConfig:
         return bool(self.dataset.path or (ood and ood.path) or (model.pretrained and model.path))
 
     def unused(self, key: str) -> str:
-        """Why this run has no use for a key, whose value then is its default; empty where it has one."""
+        """Why this run has no use for a key, which then has its default; empty where it has a use."""
         group, _, name = key.rpartition(".")
         if group == "variant" and not self.variant.takes(name):
             return f"variant={self.variant.name} does not take it"
@@ -140,7 +140,7 @@ class RunConfig:
         return "system.parts names it" if key == "system.name" else ""
 
     def ignored(self, key: str) -> str:
-        """Why nothing of this run goes by a key that has a value; empty where something does."""
+        """Why nothing in this run depends on a key that has a value; empty where something does."""
         value, p = flat(self.to_dict()).get(key), self.variant.p
         if value is None:
             return ""
@@ -203,8 +203,8 @@ def register() -> None:
 
 
 def parse(config: DictConfig) -> RunConfig:
-    """The typed, checked and completed configuration of what a person asks for: relative paths are of the
-    folder that this process is in. Raises UserError or an OmegaConf error."""
+    """Returns the typed, checked and completed configuration of what was typed; relative paths are made
+    absolute from the current folder. Raises UserError or an OmegaConf error."""
     for key in _PATHS:
         typed = OmegaConf.select(config, key)
         if isinstance(typed, str):

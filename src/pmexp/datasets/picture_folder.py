@@ -1,4 +1,4 @@
-"""The pictures of a folder, by class and at any depth, and what was left out of it."""
+"""Finds the pictures of a folder, by class and at any depth, and what is left out of it."""
 
 import os
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def classes_of(split: Path) -> tuple[list[str], list[str]]:
 
 
 def pictures_of(folder: Path) -> Found:
-    """The pictures below a class folder. Links are followed, a folder that they lead back to but once.
+    """The pictures below a class folder. Links are followed, but each folder is entered once.
 
     Raises UserError where there are none.
     """

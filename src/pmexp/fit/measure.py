@@ -1,4 +1,4 @@
-"""method=measure: the peak of real steps of a run, on its device, with its data.
+"""Measures, for method=measure, the peak of real steps of a run, on its device, with its data.
 
 Every probe prepares its own run and takes two steps, of which the second counts. On CUDA the peak is the
 allocator's, and the process gets no more than the budget, so that fragmentation counts as well; what runs

@@ -1,4 +1,4 @@
-"""The keys of the command, checked. Imports no torch: a wrong key is answered at once."""
+"""Reads and checks the keys of the command. Imports no torch: a wrong key is answered at once."""
 
 from dataclasses import dataclass
 from pathlib import Path

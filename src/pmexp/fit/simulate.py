@@ -1,7 +1,7 @@
-"""method=simulate: the peak of a run's step from its configuration alone.
+"""Predicts, for method=simulate, the peak of a run's step from its configuration alone.
 
-On the operators of CUDA, whatever this machine has, unless system.device=cpu asks for the CPU's. Of several
-processes it is the peak of one.
+The step runs on CUDA's operators, whatever this machine has, unless system.device=cpu asks for the CPU's. In
+a run of several processes it is the peak of one.
 """
 
 from dataclasses import replace
@@ -27,13 +27,13 @@ def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) ->
         raise UserError(
             "system.parts: offload is not simulated; leave it out, or use method=measure on the device"
         )
-    parts = [part for part in stack.parts if part not in SHARDING]  # that is `sharding` below
+    parts = [part for part in stack.parts if part not in SHARDING]  # `sharding` below stands for the others
     system = System(replace(stack, device=Device.cpu, parts=parts, processes=1))
 
     def prepare(module: nn.Module) -> None:
         system.before_variant(module)
         apply_variant(module, config.variant)
-        for part in system.parts:  # and no move to a device, where the module is already
+        for part in system.parts:  # system.prepare would also move the fake tensors to a device
             part.prepare(module)
 
     return predict(

@@ -1,4 +1,4 @@
-"""table=FILE.yaml: tasks by arms, each simulated at one budget, as a Markdown table.
+"""Makes the Markdown table of table=FILE.yaml: tasks by arms, each simulated at one budget.
 
 arms: [variant=baseline, variant=pm-drop]   # an override each; savings are against the first one
 lengths: [128, 512]                         # tokens of each task; left out: the task's own
@@ -26,7 +26,7 @@ _HEAD = "| task | tokens | arm | peak GiB | saving | fits | largest batch | long
 
 
 def table(options: FitOptions, command: str) -> str:
-    """Raises UserError for a file that is no such table."""
+    """Returns the table that options.table describes. Raises UserError for a file of another form."""
     assert options.table is not None
     plan = _plan(options.table)
     rows = [row for task in plan["tasks"] for row in _rows(task, plan, options)]

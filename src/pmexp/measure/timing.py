@@ -1,4 +1,4 @@
-"""Step times and what follows from them."""
+"""Measures step and epoch times, and computes throughput from them."""
 
 import time
 from collections.abc import Iterator

@@ -31,7 +31,7 @@ _AUTO = {
 _PADDED_POSITIONS = (
     ModelKind.roberta,
     ModelKind.longformer,
-)  # their rows up to the padding's are no positions
+)  # the rows of their position tables up to the padding's row hold no position
 _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

@@ -1,4 +1,4 @@
-"""Small files that are there whole or not at all, and JSON that anybody may have written."""
+"""Writes small files that are there whole or not at all, and reads JSON that anybody may have written."""
 
 import errno
 import json
@@ -96,7 +96,7 @@ def read_content(file: Path) -> bytes | None:
     try:
         with opened(file) as stream:
             return stream.read()
-    except FileNotFoundError:  # or removed since somebody looked
+    except FileNotFoundError:  # the caller may have seen it, and it was removed since
         return None
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from None
@@ -114,6 +114,6 @@ def parsed_json(content: bytes) -> Any:
         return json.loads(content)
 
 
-def damaged(file: Path, what: str) -> UserError:
-    """The error of a file that a run wrote and that is no longer as it wrote it."""
-    return UserError(f"{file} is damaged: {what}; remove it and run this again")
+def damaged(file: Path, fault: str) -> UserError:
+    """Returns the error for a file that is no longer as a run wrote it."""
+    return UserError(f"{file} is damaged: {fault}; remove it and run this again")

@@ -1,7 +1,7 @@
-"""All runs of an experiment, as its plan and its folders tell of them, whatever state or damage they are in.
+"""Finds all runs of an experiment by its plan and its folders, whatever state or damage they are in.
 
-The one reader: the list of runs, the repair of trackers and the report go by it. In time linear in the number
-of runs; journals are read by who needs their lines.
+It is the one reader: the list of runs, the repair of trackers and the report go by it. It takes time linear
+in the number of runs.
 """
 
 import math
@@ -51,7 +51,7 @@ class FoundRun:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it stays as it is."""
+        """Whether the run has a result, and so stays as it is."""
         return self.state.is_result
 
     @cached_property
@@ -92,7 +92,7 @@ def find_runs(runs_dir: Path, name: str, known: Mapping[str, FoundRun] | None = 
 
 
 def each_run(runs_dir: Path, name: str) -> Iterator[FoundRun]:
-    """Yields the same one by one, with the curves of those that have a result.
+    """Yields the runs of find_runs one by one, with the curves of those that have a result.
 
     Raises UserError as find_runs does.
     """
@@ -102,26 +102,26 @@ def each_run(runs_dir: Path, name: str) -> Iterator[FoundRun]:
 
 def _run_folders(runs_dir: Path, name: str) -> list[tuple[Path, PlannedRun | None]]:
     folder = runs_dir / name
-    there = experiments(runs_dir) if runs_dir.is_dir() else []
-    if name not in there:
-        others = f"there are: {', '.join(there)}" if there else "there is none yet: run one first"
+    known = experiments(runs_dir) if runs_dir.is_dir() else []
+    if name not in known:
+        others = f"there are: {', '.join(known)}" if known else "there is none yet: run one first"
         raise UserError(f"no experiment '{name}' in {runs_dir} ({others}); runs_dir names another place")
     planned = read_plan(folder)
     unplanned = sorted(path for path in folder.iterdir() if path.name not in planned and _is_run(path))
     return [
-        *((folder / run_id, one) for run_id, one in planned.items()),
+        *((folder / run_id, run) for run_id, run in planned.items()),
         *((path, None) for path in unplanned),
     ]
 
 
 def read_run(path: Path, planned: PlannedRun | None = None, with_curve: bool = False) -> FoundRun:
-    """The run of a folder that may be damaged, or made by somebody else: no content of it raises."""
+    """Returns the run of a folder, which may be damaged or made by somebody else: no content of it raises."""
     labels, settings = (planned.labels, planned.settings) if planned else ({}, {})
     try:
         return _read(RunFolder(path), labels, settings, with_curve)
     except Exception as error:
-        said = first_line(error) if isinstance(error, UserError) else f"{path} cannot be read: {error!r}"
-        return FoundRun(path.name, path, State.failed, labels, settings, damage=said)
+        damage = first_line(error) if isinstance(error, UserError) else f"{path} cannot be read: {error!r}"
+        return FoundRun(path.name, path, State.failed, labels, settings, damage=damage)
 
 
 def _read(

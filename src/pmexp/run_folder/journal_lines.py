@@ -1,4 +1,4 @@
-"""How the lines of a journal are read: onwards, from the end, and all at once as columns.
+"""Reads the lines of a journal: onwards, from the end, and all at once as columns.
 
 A line is a JSON object with metric (text), value (a number, or null for what was not finite), step, time, and
 the unit and direction of the metric. A last line without its end was cut by a kill and is left out.
@@ -118,7 +118,7 @@ def progress_of(file: Path) -> RunProgress:
 
 
 def read_curve(file: Path) -> Curve:
-    """All lines as columns, in one pass. No file: none.
+    """Returns all lines as columns, in one pass; no lines where there is no file.
 
     Raises UserError for a file that cannot be read, and, with its number, for a line that is none of a
     journal.
@@ -127,17 +127,17 @@ def read_curve(file: Path) -> Curve:
 
 
 def curve_in(content: bytes, file: Path) -> Curve:
-    """read_curve() of what was read already."""
+    """Returns what read_curve() does for a file whose `content` was read already."""
     whole, _, _ = content.rpartition(b"\n")
     lines = whole.split(b"\n") if whole else []
     if (curve := _curve_at_once(lines)) is not None:
         return curve
     parsed = []
     for number, line in enumerate(lines, start=1):
-        one = _parsed(line)
-        if one is None:
+        entry = _parsed(line)
+        if entry is None:
             raise _damaged(file, number)
-        parsed.append(one)
+        parsed.append(entry)
     return _columns(parsed)
 
 

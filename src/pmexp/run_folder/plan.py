@@ -1,4 +1,4 @@
-"""plan.json: the runs that an experiment shall have, from which lists and reports know what is missing."""
+"""Keeps plan.json, the runs that an experiment shall have: lists and reports know by it what is missing."""
 
 import json
 import re
@@ -80,8 +80,8 @@ def _holds(file: Path, entries: Mapping[str, Any]) -> bool:
         read_plan(file.parent)
     except UserError:
         return False
-    there, wanted = _entries(file), json.loads(json.dumps(entries))
-    return all(there.get(run_id) == entry for run_id, entry in wanted.items())
+    planned, wanted = _entries(file), json.loads(json.dumps(entries))
+    return all(planned.get(run_id) == entry for run_id, entry in wanted.items())
 
 
 def drop_from_plan(experiment: Path, run_id: str) -> None:

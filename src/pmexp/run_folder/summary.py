@@ -16,7 +16,7 @@ _STATUSES = ("finished", "oom")
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run that has a result says of itself."""
+    """Holds what summary.json says of a run with a result."""
 
     status: str  # "finished", or "oom": memory did not suffice, which is a result like another
     labels: Mapping[str, Any]
@@ -64,7 +64,7 @@ def write_summary(
 
 
 def read_summary(file: Path) -> Summary:
-    """The summary in `file`. Raises UserError naming what in it is none."""
+    """Reads the summary in `file`. Raises UserError naming the part of it that is damaged."""
     content = read_object(file, "status")
     if content.get("status") not in _STATUSES:
         raise damaged(file, f"its status is {content.get('status')!r}, allowed are {' and '.join(_STATUSES)}")

@@ -1,4 +1,4 @@
-"""The one training loop: a generator of (step, {metric: value}). No logging, no files."""
+"""Holds the one training loop, a generator of (step, {metric: value}); it logs nothing and writes no file."""
 
 import math
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ class Progress:
     best_value: float | None = None
     best_step: int = 0
     evaluations_without_best: int = 0
-    optimizer_counted: bool = False  # its state has been there, and its bytes are on record
+    optimizer_counted: bool = False  # whether the bytes of its state are on record
 
 
 class Training:
@@ -102,10 +102,10 @@ class Training:
         return [*engine.held_parameters(), *engine.held_gradients(), *engine.held_state()]
 
     def _measured_step(self) -> AbstractContextManager[None]:
-        mine = self.batch_size // self.ranks.world_size  # as operations and energy are this process's
+        own_samples = self.batch_size // self.ranks.world_size  # operations and energy are this process's too
         number = self.progress.step + 1
         settled = self.progress.optimizer_counted or number == self.total_steps
-        return self.instruments.step(number, mine, self.timer, settled)
+        return self.instruments.step(number, own_samples, self.timer, settled)
 
     def _step(self, index: int) -> Metrics:
         log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.total_steps
@@ -137,7 +137,7 @@ class Training:
         epoch = index // self.steps_per_epoch
         rows = self.ranks.share(self._batch_rows(index))
         with self.timer.data():
-            parts = [self.train.batch(some, epoch) for some in rows.chunk(self.config.accumulate)]
+            parts = [self.train.batch(chunk, epoch) for chunk in rows.chunk(self.config.accumulate)]
         targets = max(1, int(self.ranks.sum(torch.tensor(sum(part.targets for part in parts)))))
         total = torch.zeros((), device=self.system.device)
         for part in parts:

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 class _Wish(IntEnum):
-    """What a rank wants between two steps; the largest of any rank is done by all."""
+    """Names what a rank wants between two steps; all ranks do the largest wish of any."""
 
     go_on = 0
     checkpoint = 1
@@ -99,14 +99,14 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
             record_out_of_memory(config, str(error), capture_output)
         return
     try:
-        _executed(config, capture_output)
+        _execute_here(config, capture_output)
     except Exception as error:
         if not isinstance(error, Interrupted):  # on which the ranks have agreed
             alarm.ring(said_of(error))
         raise
 
 
-def _executed(config: RunConfig, capture_output: bool) -> None:
+def _execute_here(config: RunConfig, capture_output: bool) -> None:
     """Executes the run on this process, perhaps one of several."""
     with stop_requests() as stop:
         try:
@@ -127,7 +127,7 @@ def _executed(config: RunConfig, capture_output: bool) -> None:
         with recorder.turn(capture_output) as ours:
             if ours:
                 log.info("%s", prepared.replacement)
-                _recorded(config, recorder, prepared, memory, stop)
+                _train_and_test(config, recorder, prepared, memory, stop)
 
 
 def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = False) -> None:
@@ -147,7 +147,7 @@ def _record_failure(config: RunConfig, error: Exception, capture_output: bool) -
 
 
 def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepared:
-    """Builds all of a run. `foreign`: somebody's dropout in the place of the variant's."""
+    """Builds all of a run. `foreign`: a user's dropout in the place of the variant's."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.seed)
@@ -159,8 +159,8 @@ def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepa
     system.before_variant(model.module)
     length, metrics = config.dataset.max_length, config.dataset.metrics
     train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
-    few = train.batch(torch.arange(min(2, len(train))), EVALUATION).inputs if len(train) else None
-    replacement = apply_variant(model.module, config.variant, few, foreign)
+    example = train.batch(torch.arange(min(2, len(train))), EVALUATION).inputs if len(train) else None
+    replacement = apply_variant(model.module, config.variant, example, foreign)
     system.prepare(model.module)
     training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
     training.replacement = replacement
@@ -184,14 +184,14 @@ def _instruments(config: RunConfig, training: Training, memory: TensorMemory) ->
     )
 
 
-def _recorded(
+def _train_and_test(
     config: RunConfig, recorder: Recorder, prepared: Prepared, memory: TensorMemory, stop: list[str]
 ) -> None:
     """Trains and tests with every outcome on record. Every rank goes through it."""
     training = prepared.training
     peak = memory.process
-    told: dict[str, Any] = {"gradient_check": "the run ended before"}
-    recorder.description = _description(prepared, peak, told)
+    notes: dict[str, Any] = {"gradient_check": "the run ended before"}
+    recorder.description = _description(prepared, peak, notes)
     checkpoints = Checkpoints(recorder.folder, config.checkpoint, training.ranks, training.system.device)
     resumed = checkpoints.load()
     recorder.open(resumed[1].journal_bytes if resumed else 0)
@@ -202,7 +202,7 @@ def _recorded(
         log.info("resumed at step %d of %d", training.progress.step, training.total_steps)
     if training.ranks.is_first:
         record_start(recorder.folder, training.progress.step, prepared.inputs)
-    checked, told["gradient_check"] = _gradient_check(config, prepared)
+    checked, notes["gradient_check"] = _gradient_check(config, prepared)
     if not resumed:
         length = computed_length(prepared.model.tokens_per_sample, prepared.model.module)
         planned = {"progress/steps_total": training.total_steps, "progress/computed_length": length}
@@ -214,14 +214,14 @@ def _recorded(
     recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
     checkpoints.wait()
     final = _final(config, recorder.journal, training)
-    told |= not_held(final)
+    notes |= not_held(final)
     recorder.finish(final, outcome)
 
 
-def _description(prepared: Prepared, peak: PeakMemory, told: Mapping[str, Any]) -> Description:
+def _description(prepared: Prepared, peak: PeakMemory, notes: Mapping[str, Any]) -> Description:
     training = prepared.training
     return Description(
-        environment=lambda: _environment(prepared, peak) | dict(told),
+        environment=lambda: _environment(prepared, peak) | dict(notes),
         replacement=prepared.replacement.to_dict(),
         snapshot=training.instruments.snapshot,
         last=lambda: (training.progress.step, {"memory/peak_bytes": float(peak.bytes())}),

@@ -24,7 +24,7 @@ from pmexp.packed_dropout.transforms import TransformableFunction, remember_mask
 def forward_unpack_dropout(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Tensor:
-    """Dropout like torch.nn.functional.dropout that saves a Boolean mask for backward, a byte an element.
+    """Drops as torch.nn.functional.dropout does, saving a Boolean mask for backward, a byte an element.
 
     Draws the masks of packed_dropout(rng="philox"), with equal outputs and gradients, bit for bit.
 

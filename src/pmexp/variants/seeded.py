@@ -22,7 +22,7 @@ from pmexp.packed_dropout.transforms import TransformableFunction, remember, tra
 
 
 def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Dropout like torch.nn.functional.dropout that saves the seed of its mask for backward, 8 bytes.
+    """Drops as torch.nn.functional.dropout does, saving for backward the seed of the mask, 8 bytes.
 
     Draws the masks of packed_dropout(rng="philox"), bit for bit. Backward pays for a second draw.
 
