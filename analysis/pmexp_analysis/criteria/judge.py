@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pmexp.protocol import Bound, CriterionConfig, Statistic, has_better_end
 from pmexp.run_folder.state import State
+from pmexp_analysis.criteria.byte_masks import values_with_byte_masks
 from pmexp_analysis.criteria.estimates import Sides
 from pmexp_analysis.criteria.growth import judge_growth
 from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
@@ -134,12 +135,16 @@ def _of_pairs(
     criterion: CriterionConfig, sections: Sequence[SectionValues], experiment: Experiment, evidence: Evidence
 ) -> Iterable[TaskResult]:
     every_side = [sides_of(criterion, section, experiment, evidence) for section in sections]
-    judged = iter(judge_pairs(criterion, [sides for sides in every_side if isinstance(sides, Sides)]))
+    known = [(sides, at) for sides, at in zip(every_side, sections, strict=True) if isinstance(sides, Sides)]
+    sides_known, places = [sides for sides, _ in known], [section for _, section in known]
+    with_byte_masks = values_with_byte_masks(criterion, sides_known, places, experiment.protocol.baseline)
+    judged = zip(judge_pairs(criterion, sides_known), with_byte_masks, strict=True)
     for section, sides in zip(sections, every_side, strict=True):
         if isinstance(sides, str):
             yield TaskResult(section.task, section.system, "not measured", sides)
             continue
-        part = next(judged)
+        part, value = next(judged)
+        part = replace(part, value_with_byte_masks=value)
         if sides.apart:
             left_out = f"{seeds_said(sides.apart)} excluded: run under different conditions"
             is_lost = part.result == "not measured" and not sides.method

@@ -26,6 +26,7 @@ class TaskResult:
     high: float | None = None
     n: int = 0
     seeds_needed: int | None = None  # where the claim is open and more seeds settle it
+    value_with_byte_masks: float | None = None  # of memory, had the baseline kept a byte an element
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Judged:
     why: str
     parts: list[TaskResult]
     seeds_needed: int | None = None  # in the task that needs most, of a claim that is open for want of seeds
+    value_with_byte_masks: float | None = None  # of memory, had the baseline kept a byte an element
 
 
 def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult]) -> Judged:
@@ -50,12 +52,12 @@ def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult])
     result: Result = "not measured"
     needed = [part.seeds_needed for part in parts if part.result == "inconclusive"]
     why = f"no finished run of a task that matches {', '.join(criterion.tasks)}"
-    value = None
+    value = with_byte_masks = None
     if parts:
         worst = min(parts, key=lambda part: _WORST_FIRST.index(part.result))
         mixed = worst.result == "not measured" and any(part.result == "pass" for part in parts)
         result, value = "inconclusive" if mixed else worst.result, worst.value
-        why = worst.why
+        why, with_byte_masks = worst.why, worst.value_with_byte_masks
         if len(parts) > 1:
             where = worst.task if worst.system == "plain" else f"{worst.task}, {worst.system}"
             counts = [f"{sum(p.result == r for p in parts)} {r}" for r in _WORST_FIRST if _any(parts, r)]
@@ -72,6 +74,7 @@ def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult])
         why=why,
         parts=list(parts),
         seeds_needed=max(filter(None, needed), default=None) if result == "inconclusive" else None,
+        value_with_byte_masks=with_byte_masks,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pmexp_analysis.criteria import Judged
+from pmexp_analysis.criteria.byte_masks import is_bound
 from pmexp_analysis.numbers.cells import (
     NOTHING,
     change,
@@ -138,13 +139,25 @@ def _comparison_cells(one: Comparison) -> list[str]:
 
 
 def criteria_table(judged: Sequence[Judged]) -> Table:
-    """One line a criterion: result, value against threshold, and why."""
-    cells = [[one.claim, one.result, _value(one), _threshold(one), one.why] for one in judged]
-    return Table(["claim", "result", "value", "threshold", "reason"], cells)
+    """One line a criterion: result, value, the value left had the baseline kept masks of bytes, threshold, why."""
+    cells = [
+        [one.claim, one.result, _value(one), _with_byte_masks(one), _threshold(one), one.why]
+        for one in judged
+    ]
+    return Table(["claim", "result", "value", "with byte masks", "threshold", "reason"], cells)
 
 
 def _value(one: Judged) -> str:
     return NOTHING if one.value is None else _of_statistic(one, one.value)
+
+
+def _with_byte_masks(one: Judged) -> str:
+    if one.value_with_byte_masks is None:
+        return NOTHING
+    said = _of_statistic(one, one.value_with_byte_masks)
+    if one.value_with_byte_masks == one.value or not is_bound(one.metric):
+        return said
+    return f"{'≥' if one.statistic == 'times_smaller' else '≤'} {said}"
 
 
 def _threshold(one: Judged) -> str:
