@@ -11,7 +11,7 @@ from pmexp_analysis.criteria.estimates import Sides
 from pmexp_analysis.criteria.growth import judge_growth
 from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
 from pmexp_analysis.criteria.pairs import judge_pairs
-from pmexp_analysis.criteria.result import Judged, TaskResult, combined
+from pmexp_analysis.criteria.result import Judged, TaskResult, combined, named_once
 from pmexp_analysis.criteria.runs import judge_divergence
 from pmexp_analysis.criteria.unchanged import judge_unchanged
 from pmexp_analysis.numbers.conditions import seeds_said
@@ -36,10 +36,11 @@ def judge(experiment: Experiment, limits: Sequence[Limits], evidence: Evidence |
     """
     sections, evidence = _sections(experiment), evidence or evidence_of(experiment)
     criteria = {name: as_judged(one) for name, one in experiment.protocol.criteria.items()}
-    return [
+    judged = [
         combined(name, criterion, list(_parts(criterion, experiment, sections, limits, evidence)))
         for name, criterion in criteria.items()
     ]
+    return named_once(judged)
 
 
 def as_judged(criterion: CriterionConfig) -> CriterionConfig:

@@ -1,11 +1,12 @@
 """What became of a criterion: in each task and system, and in all."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pmexp.protocol import Bound, CriterionConfig
 from pmexp_analysis.criteria.power import in_words
+from pmexp_analysis.numbers.scores import measured_with
 
 Result = Literal["pass", "fail", "inconclusive", "not measured"]
 _WORST_FIRST: tuple[Result, ...] = ("fail", "inconclusive", "not measured", "pass")
@@ -45,6 +46,7 @@ class Judged:
     parts: list[TaskResult]
     seeds_needed: int | None = None  # in the task that needs most, of a claim that is open for want of seeds
     value_with_byte_masks: float | None = None  # of memory, had the baseline kept a byte an element
+    one_measurement_with: str = ""  # the criterion before it that states the same claim in another unit
 
 
 def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult]) -> Judged:
@@ -82,6 +84,27 @@ def _any(parts: Sequence[TaskResult], result: Result) -> bool:
     return any(part.result == result for part in parts)
 
 
+def named_once(judged: Sequence[Judged]) -> list[Judged]:
+    """The same, where the criteria that state the claim of one before them, on the same measurement said in
+    another unit, say so: throughput is the reciprocal of a step's time."""
+    first: dict[object, str] = {}
+    named = []
+    for one in judged:
+        measured = measured_with(one.metric or "") or one.metric
+        claim = (measured, one.statistic, one.comparison, one.threshold, _places(one))
+        is_ratio = (one.statistic, one.comparison) == ("relative_change", "no_worse")
+        other = first.setdefault(claim, one.name) if is_ratio else one.name
+        if other != one.name:
+            why = f"{one.why}; one measurement with {other}, counted once"
+            one = replace(one, why=why, one_measurement_with=other)
+        named.append(one)
+    return named
+
+
+def _places(one: Judged) -> tuple[tuple[str, str], ...]:
+    return tuple((part.task, part.system) for part in one.parts)
+
+
 def decide(low: float, high: float, comparison: Bound, threshold: float) -> Result:
     """Pass where all of [low, high] is allowed, fail where none of it is, inconclusive between."""
     if comparison is Bound.at_least:
@@ -97,6 +120,7 @@ def answer(judged: Sequence[Judged], method: str) -> tuple[Result, str]:
     """Returns the verdict on the whole experiment, and the question with its answer that says it."""
     if not judged:
         return "not measured", "No success criteria were written down for this experiment."
+    judged = _counted_once(judged)
     named = {result: [one.name for one in judged if one.result == result] for result in _WORST_FIRST}
     every = len(judged)
     result: Result
@@ -116,6 +140,16 @@ def answer(judged: Sequence[Judged], method: str) -> tuple[Result, str]:
     if met := named["pass"]:
         clauses.append(f"{method} meets {len(met)}{'' if failed else f' of {every}'}")
     return result, f"Are all claims met? {'; '.join(clauses)}."
+
+
+def _counted_once(judged: Sequence[Judged]) -> list[Judged]:
+    """Claims on one measurement as one claim, with the names of all, and the result of the worst."""
+    groups: dict[str, list[Judged]] = {}
+    for one in judged:
+        groups.setdefault(one.one_measurement_with or one.name, []).append(one)
+    worst = [min(group, key=lambda one: _WORST_FIRST.index(one.result)) for group in groups.values()]
+    names = [" = ".join(one.name for one in group) for group in groups.values()]
+    return [replace(one, name=name) for one, name in zip(worst, names, strict=True)]
 
 
 def _open(judged: Sequence[Judged]) -> list[str]:
