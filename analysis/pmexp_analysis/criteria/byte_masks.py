@@ -1,4 +1,4 @@
-"""What would be left of a difference in memory if the baseline's masks took one byte an element, as CUDA's do.
+"""What is left of a difference in memory if the baseline's masks took one byte an element, as CUDA's do.
 
 On the CPU `nn.Dropout` keeps a mask of floats, so that a saving measured there is larger than on CUDA.
 """
@@ -17,8 +17,8 @@ _BYTES, _ELEMENTS = "memory/mask_bytes", "memory/mask_elements"
 
 
 def is_bound(metric: str | None) -> bool:
-    """Whether the value is a bound of the saving: how many masks are alive at a peak is not recorded, only how
-    many there are, and the baseline's peak falls by no more than what all of them lose."""
+    """Whether the value bounds the saving: how many masks are alive at a peak is not recorded, only how many
+    there are, and the baseline's peak falls by no more than what all of them lose."""
     return metric != _EXACT
 
 

@@ -17,7 +17,7 @@ from pmexp_analysis.numbers.stats import describe
 from pmexp_analysis.plots.files import Drawn
 from pmexp_analysis.sources.experiment import OUT_OF_MEMORY, Experiment
 
-# The peak is that of tensors, as the criteria judge it; a run without it has no point, whatever its process took.
+# The peak is that of tensors, as criteria judge it; a run without it has no point, whatever its process took.
 _METRICS = ("memory/peak_tensor_bytes", "memory/saved_bytes", "speed/samples_per_s")
 _SCALES = {"dataset.max_length": "sequence length [tokens]", "train.batch_size": "batch [samples]"}
 

@@ -13,7 +13,7 @@ from pmexp_analysis.numbers.cells import counted as said_number
 from pmexp_analysis.numbers.evidence import Evidence
 from pmexp_analysis.numbers.margins import margin_of
 from pmexp_analysis.numbers.paired import PairedValues, alike, statistics
-from pmexp_analysis.numbers.scores import is_exact, label_of, measured_with
+from pmexp_analysis.numbers.scores import is_exact, is_score, label_of, measured_with
 from pmexp_analysis.numbers.trainings import is_result
 from pmexp_analysis.sources.values import BySeed, MetricValues, SectionValues
 
@@ -191,7 +191,7 @@ def _places(
             follows = is_result(metric)  # from the training
             yield _Place(
                 labels=labels,
-                sides=PairedValues(own, theirs, seeds, margin, counted),
+                sides=PairedValues(own, theirs, seeds, margin, counted, is_score(metric) and not counted),
                 exact=counted,
                 apart=len(apart),
                 proven=follows and evidence.is_proven(at, seeds),
@@ -240,11 +240,17 @@ def _comparison(place: _Place, computed: dict[str, Any], holm_p: float | None) -
     sides = place.sides
     own, theirs = sides.variant.keys(), sides.baseline.keys()
     is_equal, is_constant = computed.pop("is_equal", False), computed.pop("is_constant", False)
+    same_training = place.proven or bool(place.one_training_with)
+    settles_nothing = sides.scored and (is_equal or is_constant) and not same_training
+    if settles_nothing:
+        computed.pop("tost_p", None)
     verdict: stats.Verdict
     if not sides.seeds:
         verdict, note = "not comparable", "" if place.apart else "no seed has runs of both"
     elif is_equal:
         verdict, note = "identical" if place.proven else "equal", ""
+    elif settles_nothing:
+        verdict, note = "inconclusive", _IN_STEPS
     else:
         verdict, note = _judged(place, computed, is_constant, holm_p)
         computed["holm_p"] = holm_p
@@ -265,6 +271,9 @@ def _comparison(place: _Place, computed: dict[str, Any], holm_p: float | None) -
         one_training_with=place.one_training_with,
         **computed,
     )
+
+
+_IN_STEPS = "scores come in discrete steps: equal differences do not show how much runs vary"
 
 
 def _missing(variant: Set[int], baseline: Set[int]) -> dict[str, list[int]]:

@@ -24,7 +24,7 @@ _MEANINGS = {  # a word and what it means; a word of one letter is a heading
     "95% interval": "the t interval of the mean difference: in 95 of 100 such studies it has the true one",
     "bootstrap 95%": "an interval from resampled pairs (BCa); too narrow for few seeds, it decides nothing",
     "non-inferior": "shown to be worse by no more than the margin, whether or not it is better",
-    "with byte masks": "the value if the baseline's masks took one byte an element, as on CUDA; ≤ and ≥ mark a bound",
+    "with byte masks": "the value if the baseline's masks took a byte an element, as on CUDA; ≤, ≥: a bound",
     "margin": "the largest difference that the experiment, written down beforehand, takes for none",
     "sigma": "the standard deviation of the baseline's scores over seeds",
     "relative": "the change in percent of the baseline: from the mean logarithm of the pairs' ratios",

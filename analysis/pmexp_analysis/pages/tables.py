@@ -139,7 +139,7 @@ def _comparison_cells(one: Comparison) -> list[str]:
 
 
 def criteria_table(judged: Sequence[Judged]) -> Table:
-    """One line a criterion: result, value, the value left had the baseline kept masks of bytes, threshold, why."""
+    """One line a criterion: result, value, the value had the baseline kept byte masks, threshold, why."""
     cells = [
         [one.claim, one.result, _value(one), _with_byte_masks(one), _threshold(one), one.why]
         for one in judged
