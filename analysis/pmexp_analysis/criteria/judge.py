@@ -22,7 +22,7 @@ from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.scores import is_exact, resolve
 from pmexp_analysis.numbers.series import series_over
 from pmexp_analysis.numbers.trainings import are_same, place_of
-from pmexp_analysis.sources.experiment import Experiment, Member, Missing
+from pmexp_analysis.sources.experiment import Experiment, Labels, Member, Missing
 from pmexp_analysis.sources.values import BySeed, SectionValues
 
 _WITHOUT_ANSWER = [state.value for state in State if not state.is_result]
@@ -70,10 +70,17 @@ def _parts(
     protocol, statistic = experiment.protocol, criterion.statistic
     sides = list(dict.fromkeys((protocol.baseline, protocol.method)))
     if statistic is Statistic.only_fits:
-        yield judge_lone_fit(criterion, limits, *lone_fits(experiment), protocol)
+        fitting, lacking = lone_fits(experiment)
+        part = judge_lone_fit(criterion, limits, fitting, lacking, protocol)
+        judged_at = [*fitting, *(one for one in limits if one.how != "run")]
+        places = {at for one in judged_at for at in _unlearned_places(one, evidence)}
+        about = [at for at in places if is_about(criterion, at[0])]
+        yield _where_learned(part, about, sides, evidence)
     elif statistic is Statistic.largest_ratio:
         of_setting = [one for one in limits if one.over == criterion.over and is_about(criterion, one.task)]
-        yield from (judge_largest(criterion, one, protocol) for one in of_setting)
+        for one in of_setting:
+            part = judge_largest(criterion, one, protocol)
+            yield _where_learned(part, _unlearned_places(one, evidence), sides, evidence)
     elif statistic is Statistic.growth_exponent:
         for series in series_over(experiment.members, criterion.over or ""):
             if is_about(criterion, series.task):
@@ -102,14 +109,22 @@ def _parts(
 def _where_learned(
     part: TaskResult, places: Iterable[tuple[str, str]], variants: Sequence[str], evidence: Evidence
 ) -> TaskResult:
-    """The part, which does not pass where a model of these variants never learned.
-
-    What fits into memory alone is judged of such models too: no number of their training is in it.
-    """
+    """The part, which does not pass where a model of these variants never learned."""
     said = [line for at in sorted(places) for line in evidence.unlearned_of(*at, variants)]
     if part.result != "pass" or not said:
         return part
     return replace(part, result="inconclusive", why=f"{part.why}; but {'; '.join(said)}")
+
+
+def _unlearned_places(judged: Limits | Labels, evidence: Evidence) -> set[tuple[str, str]]:
+    """Where models of the same architecture, data and system never learned, whatever their settings: an answer
+    of pmexp.fit trains none itself."""
+    words = judged.task.partition(" ")[0]
+    return {
+        (task, system)
+        for task, system, _ in evidence.unlearned
+        if task.partition(" ")[0] == words and system == judged.system
+    }
 
 
 def _is_apart(member: Member, metric: str, evidence: Evidence) -> bool:
