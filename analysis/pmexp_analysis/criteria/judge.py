@@ -117,8 +117,8 @@ def _where_learned(
 
 
 def _unlearned_places(judged: Limits | Labels, evidence: Evidence) -> set[tuple[str, str]]:
-    """Where models of the same architecture, data and system never learned, whatever their settings: an answer
-    of pmexp.fit trains none itself."""
+    """Where models of the same architecture, data and system never learned, whatever their settings: an
+    answer of pmexp.fit trains none itself."""
     words = judged.task.partition(" ")[0]
     return {
         (task, system)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pmexp.protocol import Bound, CriterionConfig
 from pmexp_analysis.criteria.power import in_words
+from pmexp_analysis.numbers.cells import word
 from pmexp_analysis.numbers.scores import measured_with
 
 Result = Literal["pass", "fail", "inconclusive", "not measured"]
@@ -62,7 +63,9 @@ def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult])
         why, with_byte_masks = worst.why, worst.value_with_byte_masks
         if len(parts) > 1:
             where = worst.task if worst.system == "plain" else f"{worst.task}, {worst.system}"
-            counts = [f"{sum(p.result == r for p in parts)} {r}" for r in _WORST_FIRST if _any(parts, r)]
+            counts = [
+                f"{sum(p.result == r for p in parts)} {word(r)}" for r in _WORST_FIRST if _any(parts, r)
+            ]
             why = f"{where}: {why} (of {len(parts)} tasks: {', '.join(counts)})"
     return Judged(
         name=name,
@@ -158,7 +161,10 @@ def _open(judged: Sequence[Judged]) -> list[str]:
     if seeds := [one for one in judged if one.seeds_needed]:
         each = ", ".join(f"{one.name}: {in_words(one.seeds_needed or 0)}" for one in seeds)
         clauses.append(f"{len(seeds)} {'need' if len(seeds) > 1 else 'needs'} more seeds ({each})")
-    for result, said in (("inconclusive", "undecided for another reason"), ("not measured", "not measured")):
+    for result, said in (
+        ("inconclusive", "not settled for another reason"),
+        ("not measured", "not measured"),
+    ):
         names = [one.name for one in judged if one.result == result and not one.seeds_needed]
         if names:
             clauses.append(f"{len(names)} {'are' if len(names) > 1 else 'is'} {said} ({', '.join(names)})")

@@ -17,6 +17,7 @@ from pmexp_analysis.numbers.cells import (
     probability,
     scaled,
     shown_unit,
+    word,
 )
 from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.hparams import Grid
@@ -120,7 +121,7 @@ def _comparison_cells(one: Comparison) -> list[str]:
     return [
         f"{label_of(one.metric)} [{unit}]" if unit else label_of(one.metric),
         one.variant,
-        one.verdict,
+        word(one.verdict),
         str(one.n),
         signed(one.mean_difference),
         interval(one.ci_low, one.ci_high),
@@ -141,7 +142,7 @@ def _comparison_cells(one: Comparison) -> list[str]:
 def criteria_table(judged: Sequence[Judged]) -> Table:
     """One line a criterion: result, value, the value had the baseline kept byte masks, threshold, why."""
     cells = [
-        [one.claim, one.result, _value(one), _with_byte_masks(one), _threshold(one), one.why]
+        [one.claim, word(one.result), _value(one), _with_byte_masks(one), _threshold(one), one.why]
         for one in judged
     ]
     return Table(["claim", "result", "value", "with byte masks", "threshold", "reason"], cells)
@@ -254,7 +255,7 @@ def terminal(
     if missing:
         lines = _first([f"  {missing_line(run)}" for run in missing])
         blocks.append("\n".join([f"{counted(len(missing), 'missing run')}:", *lines]))
-    lines = [f"  {one.result:<12} {one.claim}: {one.why}" for one in judged]
+    lines = [f"  {word(one.result):<12} {one.claim}: {one.why}" for one in judged]
     blocks.append("\n".join([verdict, *lines]))
     return "\n\n".join(blocks)
 
