@@ -14,6 +14,7 @@ from pmexp_analysis.numbers.scores import is_score
 from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.sources.values import BySeed
 
+_FOR_SIGMA = 2  # seeds
 _RATIOS = (Statistic.relative_change, Statistic.times_smaller)
 
 
@@ -101,6 +102,8 @@ def _of_size(
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     made = [Estimate(ours.shape[-1], **dict(zip(columns, row, strict=True))) for row in rows]
     why = scales.undefined(criterion.statistic)
+    if criterion.statistic is Statistic.difference_in_sigma and baseline.shape[-1] < _FOR_SIGMA:
+        why = f"the baseline has one seed, and its standard deviation needs at least {_FOR_SIGMA}"
     is_defined: list[bool] = [not row.any() for row in np.isnan(samples)]
     return [one if defined else why for defined, one in zip(is_defined, made, strict=True)]
 
