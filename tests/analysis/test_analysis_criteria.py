@@ -299,7 +299,7 @@ def two_tasks(runs: Runs, second: float | None) -> Judged:
     ("second", "result", "counts"),
     [
         (0.8, "pass", "2 pass"),
-        (0.9, "inconclusive", "1 inconclusive, 1 pass"),
+        (0.9, "inconclusive", "1 not settled, 1 pass"),
         (0.95, "fail", "1 fail, 1 pass"),
         (None, "inconclusive", "1 not measured, 1 pass"),
     ],

@@ -287,6 +287,46 @@ def test_a_criterion_that_fails_still_fails_on_a_dead_model(runs: Runs) -> None:
     assert results(content(runs)) == {"slow": "fail"}
 
 
+FITS = {
+    "larger": {"statistic": "largest_ratio", "over": "train.batch_size", "threshold": 1.12},
+    "alone": {"statistic": "only_fits", "threshold": 1},
+}
+
+
+@pytest.mark.parametrize("dead", ["", "baseline", "pm-drop"])
+@pytest.mark.parametrize("answered", [False, True])
+def test_what_fits_into_memory_passes_nothing_of_a_model_that_never_learned(
+    runs: Runs, dead: str, answered: bool
+) -> None:
+    """By runs out of memory, and by answers of pmexp.fit beside runs of the same model and data."""
+    protocol = {
+        "method": "pm-drop",
+        "criteria": {name: {**one, "comparison": "at_least"} for name, one in FITS.items()},
+    }
+    for variant, fits in (("baseline", 8), ("pm-drop", 32)):
+        losses = [2.0, 2.0] if variant == dead else [2.0, 1.0]
+        for batch in (8,) if answered else (8, 16, 32):
+            told = {"settings": {"train.batch_size": batch}, "protocol": protocol}
+            if batch <= fits:
+                runs.finished(variant, 0, {SCORE: 0.9}, losses=losses, **told)
+            else:
+                runs.out_of_memory(variant, 0, **told)
+        answer = {
+            "labels": {"task": "net/digits", "system": "plain", "variant": variant, "seed": 0},
+            "budget_bytes": 1e9,
+            "method": "simulate",
+            "what": "batch",
+            "probes": [{"value": batch, "fits": batch <= fits} for batch in (8, 16, 32)],
+        }
+        (runs.folder / "fit").mkdir(exist_ok=True)
+        if answered:
+            (runs.folder / "fit" / f"{variant}.json").write_text(json.dumps(answer))
+    found = content_of(load_runs(runs.root, "demo"), "now", runs.folder / "fit", None)
+    assert set(results(found).values()) == ({"inconclusive"} if dead else {"pass"})
+    for one in found.criteria:
+        assert (f"{dead} never learned in seed 0" in one.why) == bool(dead), one.why
+
+
 def test_one_training_is_drawn_once_and_the_legend_names_all(runs: Runs) -> None:
     for seed in range(2):
         run(runs, "baseline", seed)

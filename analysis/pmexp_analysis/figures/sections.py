@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from pmexp.errors import UserError
 from pmexp.protocol import Statistic
 from pmexp_analysis import plots
-from pmexp_analysis.numbers.cells import mean_std
+from pmexp_analysis.numbers.cells import mean_std, word
 from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.margins import Margin, margin_of
 from pmexp_analysis.numbers.scores import label_of
@@ -78,7 +78,7 @@ def _effect(one: Comparison, margin: Margin | None, section: Section, in_percent
         "metric": one.metric,
         "direction": one.direction,
         "label": one.variant,
-        "verdict": one.verdict,
+        "verdict": word(one.verdict),
     }
     if in_percent and one.relative_difference is not None:
         ends = [None if end is None else 100 * end for end in (one.relative_low, one.relative_high)]

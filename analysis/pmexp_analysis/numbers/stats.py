@@ -19,6 +19,7 @@ Verdict = Literal[
 ]
 SIGNIFICANCE = 0.05
 _SMALL = 1e-140  # the squares of smaller numbers underflow, those of numbers above its inverse overflow
+_SCORES_DIFFER = 1e-12  # two scores, which are fractions, differ by more; less is rounding
 POWER = 0.8  # the probability of finding the smallest effect that is called detectable
 FEWEST_PAIRS = 3  # a sampled metric needs them: with two the spread is known from one number
 
@@ -117,13 +118,27 @@ def p_above(differences: Array) -> Array:
     return np.where(error == 0, np.where(mean > 0, 0.0, 1.0), p)
 
 
-def tost(values: Array, low: float, high: float) -> Array:
+def half_step(scores: Array, n: int) -> float:
+    """Half a step of the mean of `n` scores: the continuity correction of its intervals and tests.
+
+    Scores are multiples of a step, of which the smallest gap between two of `scores` (shape (m,)) is an
+    estimate. A t interval of coarse ones is too short: without this up to 7 % pass wrongly where 5 % may.
+    """
+    gaps = np.diff(np.unique(scores))
+    gaps = gaps[gaps > _SCORES_DIFFER]
+    return float(gaps.min()) / (2 * n) if gaps.size else 0.0
+
+
+def tost(values: Array, low: float, high: float, correction: Array | float = 0.0) -> Array:
     """p of two one-sided t-tests that the mean of `values` (shape (..., n)) lies outside [low, high].
+
+    `correction` (shape (...)) is how much further out the mean is taken to lie, on either side.
 
     Schuirmann (1987): below 0.05 the mean is equivalent to zero within the margin, which is when the 90 %
     interval lies inside it. NaN for n < 2.
     """
-    return np.maximum(p_above(values - low), p_above(high - values))
+    out = np.expand_dims(correction, -1)
+    return np.maximum(p_above(values - out - low), p_above(high - values - out))
 
 
 def welch_t(variant: Array, baseline: Array) -> TTest:

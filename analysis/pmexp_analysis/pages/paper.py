@@ -107,8 +107,8 @@ def appendix(content: Content) -> str:
 
     if content.criteria:
         judged = tables.criteria_table(content.criteria)
-        add(_columns(judged, [0, 1, 2, 3]), content.sentence, 1, "criteria")
-        add(_columns(judged, [0, 4]), "What each result rests on", 1, "reasons")
+        add(_columns(judged, [0, 1, 2, 3, 4]), content.sentence, 1, "criteria")
+        add(_columns(judged, [0, 5]), "What each result rests on", 1, "reasons")
     if len(content.sections) > _MOST_SECTIONS:
         parts.append(f"% the first {_MOST_SECTIONS} of {len(content.sections)} tasks and systems")
     for place, section in enumerate(content.sections[:_MOST_SECTIONS], start=1):

@@ -155,7 +155,12 @@ def _label_damage(folder: RunFolder, summary: Summary, planned: Mapping[str, Lab
     """What is wrong with the labels of a summary, by itself and by the plan; empty where nothing is."""
     labels = labels_in(summary.labels)
     if missing := [label for label in TOLD_APART_BY if label not in labels]:
-        return f"{folder.summary} is damaged: labels has no {', '.join(missing)}; {_ANEW}"
+        wrong = [
+            f"{name}={summary.labels[name]!r}" for name in missing if summary.labels.get(name) is not None
+        ]
+        said = f"labels has {', '.join(wrong)}" if wrong else f"labels has no {', '.join(missing)}"
+        allowed = "; task, system and variant are text, the seed a whole number" * bool(wrong)
+        return f"{folder.summary} is damaged: {said}{allowed}; {_ANEW}"
     if other := [label for label, value in planned.items() if labels.get(label) != value]:
         return f"{folder.summary} is damaged: labels.{other[0]} is not that of the plan; {_ANEW}"
     return ""
