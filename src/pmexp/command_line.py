@@ -30,7 +30,7 @@ MACHINE_FAILED = 3  # exit code
 _SWITCH = ("true", "false")
 _FLAG = re.compile(r"--?[A-Za-z]|--$")  # no value: a negative number begins otherwise
 _LISTED = 16  # keys at most that an error names
-_LEAST_ALIKE = 1.0  # of 2, where the whole keys and their last parts are equal
+_LEAST_ALIKE = 1.0  # equal keys have 2: 1 for the whole and 1 for the last part
 
 
 @dataclass(frozen=True)
