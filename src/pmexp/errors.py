@@ -25,7 +25,7 @@ def said_of(error: BaseException) -> str:
 
 
 class MachineError(Exception):
-    """The machine cannot do now what is asked for, such as write to a full disk: one line. Exit code 1."""
+    """The machine cannot do now what is asked for, such as write to a full disk: one line. Exit code 3."""
 
 
 class Interrupted(Exception):

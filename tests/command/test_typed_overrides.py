@@ -125,7 +125,7 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
             "model.architecture.depth is new there; write +model.architecture.depth=<value>",
         ),
         (["+experiment=demo"], "experiment: is chosen already; leave the + out"),
-        (["seed=1", "seed=2"], "seed=2: the same key is given as seed=1; leave one of them out"),
+        (["seed=1", "seed=2"], "seed=1 and seed=2 are given for the same key; leave one of them out"),
         (["train={lr:0.1}", "train.lr=0.2"], "train={lr:0.1}: another override sets something else there"),
         (["system.name=fast"], "system.name=fast: has no effect, system.parts names it; leave it out"),
         (
@@ -150,7 +150,7 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
         (["dataset@robustness.ood=digits"], "robustness.ood is null; write +dataset@robustness.ood=<option>"),
         (
             ["-m", "experiment=exp-1-main-perf", "smoke=true", "smoke=false"],
-            "smoke=false: the same key is given",
+            "smoke=true and smoke=false are given for the same key",
         ),
         (
             ["~tracking"],

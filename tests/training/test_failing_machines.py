@@ -94,7 +94,7 @@ def test_wherever_it_fails_the_failure_is_of_this_try_and_on_record(
     with monkeypatch.context() as patch:
         patch.setattr(*STAGES[stage], fail)
         code, _, err = runs.train(*SHORT)
-    assert code == 1 and err == "error: OSError: [Errno 5] Input/output error: 'a file'\n"
+    assert code == 3 and err == "error: OSError: [Errno 5] Input/output error: 'a file'\n"
     if stage != "claim":  # whose folder it is, is not known then
         assert folder.failed()["kind"] == "infrastructure" and "Input/output" in folder.failed()["error"]
     assert not folder.is_claimed()
@@ -124,7 +124,7 @@ def test_a_check_whose_process_is_killed_is_one_line(
 ) -> None:
     monkeypatch.setattr(preflight, "check", lambda runs, here: os.kill(os.getpid(), signal.SIGKILL))
     code, _, err = runs.train("-m", *SHORT)
-    assert code == 1 and err == (
+    assert code == 3 and err == (
         "error: the process that checks data and checkpoints was killed; run the same command again\n"
     )
 

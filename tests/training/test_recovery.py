@@ -120,7 +120,7 @@ def test_what_was_journaled_after_the_checkpoint_is_there_once(
         patch.setattr(Checkpoints, "is_due", lambda _: next(looks) == 4)
         patch.setattr(Training, "_gradient", failing)
         code, _, err = runs.train(*arguments)
-    assert code == 1 and err == "error: ConnectionError: the drill's\n"
+    assert code == 3 and err == "error: ConnectionError: the drill's\n"
     (folder,) = runs.run_folders()
     assert json.loads((folder / "failure.json").read_text())["kind"] == "infrastructure"
     assert [step for step, metric, _ in deterministic(folder) if metric == "train/loss"] == list(range(1, 8))

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmexp.command.schema import RUN_KEYS
+from pmexp.command.schema import RUN_KEYS, key_of_flag
 from pmexp.command_line import Command, Given, Key, Others, one_of, switch
 from pmexp.errors import UserError
 
@@ -96,7 +96,7 @@ def level(arguments: Iterable[str]) -> str:
     """The level asked for. Raises UserError when it is none."""
     keys = {key.name: key for command in COMMANDS.values() for key in command.keys}
     keys["level"] = Key("level", "what is measured", allowed=LEVELS)
-    anything = Others("the keys of the level", lambda _: True, lambda: ())
+    anything = Others("the keys of the level", lambda _: True, lambda: (), key_of_flag)
     return Command("pmexp.bench", "", tuple(keys.values()), others=anything).read([*arguments])["level"]
 
 

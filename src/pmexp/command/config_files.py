@@ -12,7 +12,9 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
 
-from pmexp.command.schema import conf_folder, is_list_of_texts, is_text
+from pmexp.command.schema import conf_folder, is_list_of_texts, is_text, type_at
+from pmexp.config import flat
+from pmexp.config.checks import check_switch
 from pmexp.errors import UserError
 
 _AS_TEXT = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # takes no scalar for anything else
@@ -29,9 +31,15 @@ class FileConfigSource(file_config_source.FileConfigSource):
             text = file.read_text(encoding="utf-8")
             header = self._get_header_dict(text[:512])
             package = header["package"] or config_path.rpartition("/")[0].replace("/", ".")
-            content = _content(text, "" if package == "_global_" else package)
+            key = "" if package == "_global_" else package
+            content = _content(text, key)
         except (ValueError, yaml.YAMLError) as error:
             raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
+        for name, value in flat(
+            content if isinstance(content, dict) else {}, f"{key}." if key else ""
+        ).items():
+            if type_at(name) is bool:
+                check_switch(f"{file}: {name}", value)
         return ConfigResult(
             config=OmegaConf.create(content),
             path=f"{self.scheme()}://{self.path}",

@@ -26,6 +26,9 @@ from pmexp.command.schema import (
     takes_new_keys,
     type_at,
 )
+from pmexp.command_line import given_twice
+from pmexp.config import flat
+from pmexp.config.checks import check_switch
 from pmexp.errors import UserError, first_line
 
 _VALUES = (OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL)  # what Hydra does not take for text
@@ -158,6 +161,9 @@ def _check_values(override: Override, sweep: bool) -> None:
             )
         raise UserError(_several(override))
     value = override.value()
+    for key, one in flat({key_of(override): value}).items():
+        if type_at(key) is bool:
+            check_switch(str(override.input_line), one)
     if override.is_delete():
         _check_deleted(override)
     group = group_of(override.key_or_group)
@@ -218,6 +224,4 @@ def _refuse_contradictions(overrides: Sequence[Override]) -> None:
     for override in overrides:
         other = before.setdefault(key_of(override), override)
         if other.input_line != override.input_line and not isinstance(override.value(), dict):
-            raise UserError(
-                f"{override.input_line}: the same key is given as {other.input_line}; leave one of them out"
-            )
+            raise UserError(given_twice(str(other.input_line), str(override.input_line)))

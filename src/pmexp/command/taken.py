@@ -115,7 +115,8 @@ def _unknown(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _concerns(override: Override, key: str) -> bool:
-    return f"{key}.".startswith(f"{override.package or override.key_or_group}.")
+    one, other = f"{key}.", f"{override.package or override.key_or_group}."
+    return one.startswith(other) or other.startswith(one)
 
 
 def _content(config: DictConfig) -> dict[Any, Any]:

@@ -5,6 +5,8 @@ import re
 from pmexp.errors import UserError
 from pmexp.masking import address_holds_credential, holds_credential
 
+SWITCH = ("true", "false", "yes", "no", "on", "off")  # what a key that is true or false takes, as in YAML
+
 
 def check_no_credential(key: str, value: str) -> None:
     """Raises UserError for a credential. The configuration goes into the run's folder, the tracker and
@@ -44,6 +46,17 @@ def check_hub_id(key: str, value: str | None) -> None:
     owner = "?" if group == "model" else ""  # some old models have none
     if value and not re.fullmatch(rf"([\w-][\w.-]*/){owner}[\w-][\w.-]*", value):
         raise UserError(f"{key}: {value!r} is no id such as owner/name; for a folder set {group}.path")
+
+
+def check_switch(where: str, value: object) -> None:
+    """Raises UserError for what is no true or false: OmegaConf takes any whole number for one, and `y`.
+
+    null and what refers to another key are left to OmegaConf.
+    """
+    if isinstance(value, bool) or value is None:
+        return
+    if not isinstance(value, str) or not ("${" in value or value == "???" or value.lower() in SWITCH):
+        raise UserError(f"{where}: {value!r} is no switch; write true or false")
 
 
 def check_positive(key: str, value: float) -> None:

@@ -3,13 +3,14 @@
 import json
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pmexp.command.explain import explained
 from pmexp.command_line import Given
 from pmexp.errors import UserError
 from pmexp.fit.options import COMMAND, FitOptions, fit_options
+from pmexp.run_folder.files import write_atomically
+from pmexp.run_folder.place import refuse_unusable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,10 +23,13 @@ def _answer(given: Given) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = fit_options(given)
     if options.out is not None:
-        _check_out(options.out)
+        if options.out.is_dir():
+            raise UserError(f"out: {options.out} is a folder; name a file")
+        refuse_unusable(options.out.parent, "out")  # before minutes of work
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     text = _run(options, given.again())
     if options.out is not None:
-        options.out.write_text(text)
+        write_atomically(options.out, text)
         print(options.out)
 
 
@@ -69,13 +73,3 @@ def _summary(record: dict[str, Any]) -> str:
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.4g} GiB"
-
-
-def _check_out(out: Path) -> None:
-    """Makes the file's folder, before minutes of work. Raises UserError where it cannot be made."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out: {out.parent} cannot be made: {error.strerror}; name another file") from None
-    if out.is_dir():
-        raise UserError(f"out: {out} is a folder; name a file")

@@ -14,7 +14,8 @@ EQUAL, DIFFERENT = 0, 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 equal, 1 different, 2 bad input or a dead training, 130 interrupted."""
+    """Returns the exit code: 0 equal, 1 different, 2 bad input or a dead training, 3 the machine failed,
+    130 interrupted."""
     return COMMAND.run(arguments, _certify)
 
 

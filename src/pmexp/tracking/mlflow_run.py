@@ -42,7 +42,7 @@ class MlflowRun:
         if missing:
             changes.append(f"{len(missing)} records sent")
         changes += self._settle_words(run) + self._settle_status(run, status) + self._settle_artifacts(run)
-        self._parent.settle_status(self._record.ended())
+        self._parent.settle_status()
         self._offset = offset
         return changes
 

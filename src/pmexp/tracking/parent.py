@@ -57,8 +57,9 @@ class ParentRun:
                 self._set(client, parents[0].info.run_id, self._lacking(parents[0], labels or {}, command))
         self.id, self._status = parents[0].info.run_id, parents[0].info.status
 
-    def settle_status(self, ended: int | None = None) -> None:
-        """Sets RUNNING while a child is. FINISHED says that none is any more, whatever became of them.
+    def settle_status(self) -> None:
+        """Sets RUNNING while a child is. FINISHED says that none is any more, whatever became of them; it has
+        no end time, which MLflow could not take back when the sweep is resumed.
 
         After a `settle`, and after the child's own status.
         """
@@ -66,10 +67,7 @@ class ParentRun:
             return
         with self.experiment.writing() as client:
             self._status = self._due_status()
-            if self._status == "RUNNING":
-                client.update_run(self.id, self._status)
-            else:
-                client.set_terminated(self.id, self._status, ended)
+            client.update_run(self.id, self._status)
         self.changes.append(f"now {self._status}")
 
     def adopt(self) -> None:
