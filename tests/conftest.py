@@ -1,5 +1,6 @@
 """What every test gets: no telemetry, no wall-clock bound on properties, and a folder of runs."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -22,6 +23,27 @@ from small_runs import Runs
 silence_mlflow()
 hypothesis.settings.register_profile("pmexp", deadline=None)
 hypothesis.settings.load_profile("pmexp")
+gc.disable()  # until all is imported: it would look at the same lasting objects again and again
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files come first, in turn to each half of the items, with which two workers begin: the last test is
+    else a long one that other cores wait for. SLURM's are last: their drill runs in the background."""
+    late = [item for item in items if item.get_closest_marker("slurm")]
+    files = dict.fromkeys(item.path for item in items if item.get_closest_marker("slow"))
+    slow_files = [file for file in files if file not in {item.path for item in late}]
+    halves = [[item for item in items if item.path in slow_files[half::2]] for half in (0, 1)]
+    quick = [item for item in items if item.path not in slow_files and item not in late]
+    middle = max(0, len(items) // 2 - len(halves[0]))
+    items[:] = [*halves[0], *quick[:middle], *halves[1], *quick[middle:], *late]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: no collection of garbage looks at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from faulty_calls import NO_FAULT, Call, Fault, Met, What, arm, build, faults_at, met, unsynced
+from faulty_calls import NO_FAULT, Call, Fault, Met, What, arm, environment, faults_at, met, unsynced
 from hydra_plugins.pmexp_launchers import processes
 from hydra_plugins.pmexp_launchers.sweep import Outcome, write_plan
 from pmexp.command.compose import compose
@@ -169,9 +169,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         if "faulty_calls" not in os.environ.get("LD_PRELOAD", ""):
-            no_git = {"GIT_DIR": "/dev/null"}  # somebody may work on the source meanwhile
-            environment = os.environ | no_git | {"LD_PRELOAD": str(build(scratch))}
-            return os.spawnve(os.P_WAIT, sys.executable, [sys.executable, *sys.argv], environment)
+            return os.spawnve(os.P_WAIT, sys.executable, [sys.executable, *sys.argv], environment(scratch))
         wrong = 0
         for resumes in (False, True):
             (scratch / str(resumes)).mkdir()

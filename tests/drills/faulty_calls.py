@@ -68,6 +68,12 @@ def build(folder: Path) -> Path:
     return library
 
 
+def environment(folder: Path) -> dict[str, str]:
+    """What a process has to be started with so that it can be armed; the library is built into `folder`."""
+    no_git = {"GIT_DIR": "/dev/null"}  # somebody may work on the source meanwhile
+    return os.environ | no_git | {"LD_PRELOAD": str(build(folder))}
+
+
 def arm(below: Path, fault: Fault, trace: Path) -> None:
     """Hurts this process at `fault` and writes down every call that it makes below a folder."""
     descriptor = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
