@@ -28,6 +28,7 @@ from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.files import damaged, opened, read_object, remove_scratch, write_atomically
 from pmexp.run_folder.place import unusable
 
+SUMMARY, JOURNAL = "summary.json", "journal.jsonl"
 HEARTBEAT_S = 10.0  # seconds between two
 _CLAIM_S = 1.0  # a look at the claim holds it for a moment: who wants it waits that long
 _CLAIM_LOOK_S = 0.02
@@ -53,11 +54,11 @@ class _In:
 class RunFolder:
     """Names the files of one run and reads the small ones; who has claimed the run writes them."""
 
-    journal = _In("journal.jsonl")
+    journal = _In(JOURNAL)
     log = _In("log.txt")
     checkpoints = _In("checkpoints")
     artifacts = _In("artifacts")
-    summary = _In("summary.json")
+    summary = _In(SUMMARY)
     failure = _In("failure.json")
     heartbeat = _In("heartbeat")
     mirrored = _In("tracking.json")  # there once MLflow has all of the run
