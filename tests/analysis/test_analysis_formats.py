@@ -149,6 +149,13 @@ def test_csv_comes_back_as_it_went(demo: Runs) -> None:
     assert records_csv([]) == ""
 
 
+@pytest.mark.parametrize("text", ["a,b", 'a "b"', "two\nlines", "two\rlines", "", " x "])
+def test_csv_keeps_every_text(text: str) -> None:
+    records = [SimpleNamespace(name=text, seeds=[1, 2], n=1), SimpleNamespace(name="b", seeds=[], n=None)]
+    first, second = csv.DictReader(io.StringIO(records_csv(records), newline=""))
+    assert first == {"name": text, "seeds": "1 2", "n": "1"} and second == {"name": "b", "seeds": "", "n": ""}
+
+
 def test_csv_names_the_seeds_of_either_side(runs: Runs) -> None:
     runs.finished("baseline", 0, {"test/loss": 1.0})
     runs.finished('pa,ck"ed', 1, {"test/loss": 2.0}, run_id="odd")

@@ -158,6 +158,20 @@ def test_no_token_gets_out_wherever_it_stands(form: str, letters: str) -> None:
             assert value not in masked(text, {}), text
 
 
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(["password", "token", "hf_", "sk-", "key-", "AKIA", "eyJ", ".", "-", "_", "s0"]),
+            st.text(LETTERS + "\N{LATIN SMALL LETTER LONG S}\N{KELVIN SIGN}", min_size=1, max_size=24),
+        ),
+        max_size=6,
+    ).map("".join)
+)
+@example("hf_abcdefghijklmnopqrst")
+def test_a_name_by_itself_is_masked_as_in_a_sentence(name: str) -> None:
+    assert masked(f" {name}", {}) == f" {masked(name, {})}"
+
+
 @pytest.mark.parametrize(("size", "share"), [(18, 0.93), (24, 0.97), (32, 0.99), (64, 1.0)])
 def test_letters_in_disorder_are_taken_for_a_credential(size: int, share: float) -> None:
     """Nobody's name says it there, so that a few by chance look like words."""

@@ -50,7 +50,12 @@ Words = list[tuple[str, str]]
 def occurring(shown: object) -> Words:
     """(word, meaning) of the words that occur in what is shown: a text, or tables and lists of texts."""
     text = "\n".join(_texts(shown))
-    return [(word, said) for word, said in _MEANINGS.items() if _pattern(word).search(text)]
+    lowered = text.casefold()
+    return [
+        (word, said)
+        for word, said in _MEANINGS.items()
+        if word.casefold() in lowered and _pattern(word).search(text)  # the first is far quicker
+    ]
 
 
 def _pattern(word: str) -> re.Pattern[str]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from pmexp.errors import UserError
@@ -70,6 +71,7 @@ def unit_and_direction(metric: str, curve: Curve) -> tuple[str, str]:
     return from_catalog(metric)
 
 
+@cache
 def from_catalog(name: str) -> tuple[str, str]:
     """Unit and direction of a metric. Raises UserError for one that the catalog does not know."""
     try:

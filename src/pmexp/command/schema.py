@@ -24,8 +24,8 @@ def conf_folder() -> Path:
 
 
 @cache
-def launchers() -> dict[str, type[Any]]:
-    """The keys of each launcher by its name."""
+def launchers() -> dict[str, Any]:
+    """The dataclass with the keys of each launcher, by its name."""
     from hydra_plugins.pmexp_launchers.local import LocalLauncherConf  # only here: they import rich
     from hydra_plugins.pmexp_launchers.slurm import SlurmLauncherConf
 

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 from pmexp.masking.addresses import tells_credential
 from pmexp.masking.assignments import without_assigned
 from pmexp.masking.names import names_credential
-from pmexp.masking.values import MASK, SHAPES, without_random_letters
+from pmexp.masking.values import MASK, SHAPES, TOKEN, without_random_letters
 
 __all__ = [
     "MASK",
@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _SHORTEST = 6  # letters: a shorter value would be met by chance
+_PLAIN = re.compile(r"[\w.-]*")  # a name or a run id
 _WORD = re.compile(r"[^\s\"'`<>]+")
 _DEEPEST = 4  # how often a word is decoded: `%253D` twice
 _SAFE = "!$&'()*+,-./:;=?@[]_~#|{}"  # what stays as it is when a part of a URI is written again
@@ -87,6 +88,8 @@ def masked_values(record: Any) -> Any:
 
 def _certain(text: str, depth: int = 0) -> str:
     """`text` without what is a credential by its name or form."""
+    if _PLAIN.fullmatch(text):  # all other forms, and giving a value to a name, need a blank or another sign
+        return TOKEN.sub(rf"\1{MASK}", text)
     if "%" in text and depth < _DEEPEST:
         text = _WORD.sub(lambda word: _decoded_and_masked(word[0], depth), text)
     for shape in SHAPES:

@@ -28,6 +28,7 @@ from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.files import damaged, opened, read_object, remove_scratch, write_atomically
 from pmexp.run_folder.place import unusable
 
+SUMMARY, JOURNAL = "summary.json", "journal.jsonl"
 HEARTBEAT_S = 10.0  # seconds between two heartbeats
 _CLAIM_S = 1.0  # a claim is tried for so long, since is_claimed() holds the lock for a moment
 _CLAIM_LOOK_S = 0.02
@@ -53,11 +54,11 @@ class _PathOf:
 class RunFolder:
     """Names the files of one run and reads the small ones; who has claimed the run writes them."""
 
-    journal = _PathOf("journal.jsonl")
+    journal = _PathOf(JOURNAL)
     log = _PathOf("log.txt")
     checkpoints = _PathOf("checkpoints")
     artifacts = _PathOf("artifacts")
-    summary = _PathOf("summary.json")
+    summary = _PathOf(SUMMARY)
     failure = _PathOf("failure.json")
     heartbeat = _PathOf("heartbeat")
     mirrored = _PathOf("tracking.json")  # it exists once MLflow has all of the run
