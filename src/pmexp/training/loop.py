@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -92,9 +93,18 @@ class Training:
             step = self.progress.step
             if step % self.steps_per_epoch == 0:
                 self.timer.end_epoch()
-            if step % self.steps_per_epoch == 0 or step == self.total_steps:
-                metrics |= self._validate()
+            if self._evaluates(step) or step == self.total_steps:
+                with self.timer.pause():
+                    metrics |= self._validate()
             yield step, metrics
+
+    def _evaluates(self, step: int) -> bool:
+        """Whether an evaluation is due after `step`: a multiple of the interval is reached or passed."""
+        every = self.config.evaluate_every
+        if every is None or every >= 1:
+            return step % int(every or self.steps_per_epoch) == 0
+        interval = Fraction(str(every)) * self.steps_per_epoch  # exact: no rounding moves a step
+        return step // interval > (step - 1) // interval
 
     def held(self) -> list[Tensor]:
         """The tensors that this process holds between two steps, as far as its engine shows them."""

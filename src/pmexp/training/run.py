@@ -34,7 +34,7 @@ from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
 from pmexp.run_folder.place import refuse_unusable
-from pmexp.systems import alarm
+from pmexp.systems import alarm, arithmetic
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
@@ -150,6 +150,7 @@ def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepa
     """Builds all of a run. `foreign`: somebody's dropout in the place of the variant's."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
+    arithmetic.set_arithmetic(config.system)
     torch.manual_seed(config.seed)
     system = System(config.system)
     ranks = join(config.system, system.device)
@@ -338,6 +339,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
     training = prepared.training
     return environment(training.system.device) | {
         **precision(training.module, training.system.precision),
+        **arithmetic.record(training.system.device),
         "attention": attention(training.module),
         "weights": prepared.model.weights,
         **({"architecture": prepared.model.architecture} if prepared.model.architecture else {}),
