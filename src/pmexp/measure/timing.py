@@ -56,7 +56,7 @@ class StepTimer:
         if self._epoch_began is not None:
             self._epoch_began += self._now() - start
 
-    def metrics(self, samples_per_step: int, tokens_per_sample: int) -> dict[str, float]:
+    def metrics(self, samples_per_step: int, tokens_per_sample: float) -> dict[str, float]:
         """Median, 10th and 90th percentile after the warm-up, the throughput at the median, the mean time
         that a step waits for its data, and the mean wall time of an epoch, data, journal and all but
         validation included."""
