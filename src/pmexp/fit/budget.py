@@ -10,8 +10,8 @@ _GIB = 2**30
 CONTEXT_BYTES = _GIB // 2
 # GiB that torch reports of a whole device, the least that was seen: an "80 GB" card has 80 * 2**30 bytes less
 # what ECC and the driver take, which is neither 80 * 10**9 (74.5 GiB) nor 80 GiB. Sources: torch's
-# out-of-memory messages that are public ("GPU 0 has a total capacity of 79.14 GiB"), but for H200, which is
-# of docs/results/gpu.md.
+# out-of-memory messages that are public ("GPU 0 has a total capacity of 79.14 GiB"), but H200,
+# whose figure docs/results/gpu.md has.
 _GIB_OF = {
     "A100-40GB": 39.3,  # 39.39 to 39.50
     "A100-80GB": 79.1,  # 79.14 to 79.25

@@ -52,7 +52,7 @@ class Side:
         Raises UserError where somebody's code fails.
         """
         self.watch.see = see
-        set_arithmetic(self.config.system)  # of the process, which the other side shares
+        set_arithmetic(self.config.system)  # the other side shares the process
         with self._own_random_numbers():
             before = self._state()
             metrics: Metrics = self._of_somebody(lambda: next(self._steps))[1]
