@@ -37,7 +37,7 @@ class Progress:
     best_value: float | None = None
     best_step: int = 0
     evaluations_without_best: int = 0
-    positions: int = 0  # of texts that all steps have computed, padding included
+    positions: int = 0  # places of texts that all steps have computed, padding included
     padding: int = 0  # positions that were padding
     optimizer_counted: bool = False  # its state has been there, and its bytes are on record
 
