@@ -169,13 +169,25 @@ def test_a_pair_of_unlike_machines_is_named_and_does_not_count_for_cost(
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("precision", "bf16"), ("attention", "sdpa"), ("data_digest", "d2")]
+    ("key", "value"),
+    [
+        ("precision", "bf16"),
+        ("attention", "sdpa"),
+        ("data_digest", "d2"),
+        ("float32_matmul", "high"),
+        ("deterministic", "yes"),
+    ],
 )
 def test_other_data_or_precision_counts_for_no_metric(runs: Runs, key: str, value: str) -> None:
     pairs(runs, environment={**MACHINE, key: value})
     report = content(runs)
     assert results(report) == dict.fromkeys(CRITERIA, "not measured") | {"finite": "pass"}
     assert {one.n for one in report.comparisons} == {0}
+
+
+def test_runs_from_before_their_arithmetic_was_recorded_are_paired_with_those_of_today(runs: Runs) -> None:
+    pairs(runs, environment=MACHINE | {"float32_matmul": "highest", "deterministic": "no"})
+    assert compared(content(runs))["pm-drop", STEP].n == 3
 
 
 def test_one_unlike_pair_of_several_is_left_out_alone(runs: Runs) -> None:

@@ -449,7 +449,7 @@ def test_flags_that_show_something_run_nothing(command: Command) -> None:
 def test_other_commands_refuse_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     given = ["+train.warmup_steps=100", "experiment=demo", "~tracking", "dataset.path=~/x"]
     for main, arguments in (
-        (fit_main, [*([each] for each in given), ["budget_gb=8", "budget_gb=80"]]),
+        (fit_main, [*([each] for each in given), ["budget=8e9", "budget=80e9"]]),
         (bench_main, [*(["level=step", each] for each in given), ["level=step", "steps=1", "steps=2"]]),
         (
             data_main,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pmexp.errors import UserError
 from pmexp.parity.command import main
@@ -214,3 +215,19 @@ def test_a_class_of_the_working_folder_is_found(tmp_path: Path, monkeypatch: pyt
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "python -m pmexp.parity" in capsys.readouterr().out
+
+
+def test_each_side_computes_by_its_own_arithmetic(certify: Certify, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The precision of products is the process's, which both sides share."""
+    step, seen = Training._step, []
+
+    def seeing(training: Training, index: int) -> Any:
+        seen.append((training.system.config.matmul.value, torch.get_float32_matmul_precision()))
+        return step(training, index)
+
+    monkeypatch.setattr(Training, "_step", seeing)
+    try:
+        assert certify("b.system.matmul=high")[0] == 0
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == [("highest", "highest"), ("high", "high")] * 3

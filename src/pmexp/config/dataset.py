@@ -43,6 +43,14 @@ class Objective(Enum):
     masked_lm = "masked_lm"
 
 
+class Padding(Enum):
+    """How long the texts of a batch are made."""
+
+    max = "max"
+    longest = "longest"
+    bucketed = "bucketed"
+
+
 @dataclass(kw_only=True)
 class TreesConfig:
     """Generated expressions of listops; the defaults are those of Long Range Arena."""
@@ -79,6 +87,7 @@ class DatasetConfig:
     image_column: str = "image"  # column of the pictures
     trees: TreesConfig = field(default_factory=TreesConfig)  # only of listops
     max_length: int = 128  # tokens; longer texts are cut, shorter ones padded
+    padding: Padding = Padding.max  # to max_length, or the batch's longest; bucketed: of similar texts
     val_fraction: float = 0.1  # share of train carved off where the set has no validation split
     metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # the first one selects the model
     epochs: int = 3  # recommended passes over train
@@ -122,6 +131,7 @@ class DatasetConfig:
             "text_columns": kind in (DatasetKind.text, DatasetKind.language),
             "label_column": labelled,
             "image_column": kind is DatasetKind.imagenet and from_hub,
+            "padding": INPUTS_OF[kind] is Inputs.texts and self.objective is Objective.classification,
             "max_length": INPUTS_OF[kind] is not Inputs.images,
             "val_fraction": kind in (DatasetKind.digits, DatasetKind.reuters_r8, DatasetKind.text),
         }

@@ -32,6 +32,12 @@ _RECOMMENDS = {  # what a model and a dataset have for the keys of train that ar
     "dataset.epochs": "epochs",
     "dataset.batch_size": "batch_size",
 }
+_LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids stay
+    "dataset.padding": "max",
+    "system.matmul": "highest",
+    "system.deterministic": False,
+    "train.evaluate_every": None,
+}
 _PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 
 
@@ -160,10 +166,16 @@ class RunConfig:
         """`<variant>-s<seed>-<hash>`: the hash of all that can change the result.
 
         Left out are the experiment's name and protocol, the run folder's place, resume checkpoints, the
-        tracker, and keys without effect under the others' values. A dataset's or pretrained model's path
+        tracker, keys without effect under the others' values, and younger keys at the value that runs had
+        before there were these keys. A dataset's or pretrained model's path
         stays in: another folder may hold other data.
         """
-        return f"{self.variant.name}-s{self.seed}-{digest_of(self.settings)}"
+        told = {
+            key: value
+            for key, value in self.settings.items()
+            if key not in _LEFT_OUT_AT or value != _LEFT_OUT_AT[key]
+        }
+        return f"{self.variant.name}-s{self.seed}-{digest_of(told)}"
 
     @property
     def folder(self) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pmexp.command.schema import RUN_KEYS
 from pmexp.command_line import Command, Given, Key
 from pmexp.errors import UserError
+from pmexp.fit.budget import DEVICES, budget_bytes
 
 COMMAND = Command(
     "pmexp.fit",
@@ -23,7 +24,12 @@ COMMAND = Command(
             "batch",
             ("batch", "length"),
         ),
-        Key("budget_gb", "memory of the device, in 10^9 bytes", "80"),
+        Key(
+            "budget",
+            "memory that a step may take: bytes (80e9), GiB (78.6GiB), or that of a device less its CUDA "
+            f"context: {', '.join(DEVICES)}",
+            "A100-80GB",
+        ),
         Key(
             "global_batch",
             "samples a step: only what divides it is tried, and gradients are accumulated; without it "
@@ -34,7 +40,6 @@ COMMAND = Command(
     ),
     others=RUN_KEYS,
 )
-_GB = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,7 @@ def fit_options(given: Given) -> FitOptions:
     options = FitOptions(
         method=given["method"],
         what=given["what"],
-        budget_bytes=round(_positive("budget_gb", given["budget_gb"]) * _GB),
+        budget_bytes=budget_bytes(given["budget"]),
         global_batch=_count("global_batch", given["global_batch"]) if given["global_batch"] else None,
         table=given.path("table"),
         out=given.path("out"),
@@ -64,18 +69,6 @@ def fit_options(given: Given) -> FitOptions:
     if options.table and options.method != "simulate":
         raise UserError(f"table={options.table}: is made by method=simulate; leave method out")
     return options
-
-
-def _positive(key: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value < float("inf"):
-        raise UserError(
-            f"{key}: {text!r} is no amount of memory; allowed is any number of GB (10^9 bytes) above 0"
-        )
-    return value
 
 
 def _count(key: str, text: str) -> int:

@@ -113,6 +113,7 @@ _CATALOG = (
         "progress/computed_length", "tokens", "none", "tokens per sample that the layers compute", exact=True
     ),
     Metric("progress/epoch", "epochs", "none", "epochs done"),
+    Metric("progress/padding", "fraction", "none", "share of padding among the positions of texts computed"),
 )
 _BY_NAME = {metric.name: metric for metric in _CATALOG}
 

@@ -34,6 +34,12 @@ class Batch:
         """Returns how many labels count."""
         return int((self.labels != IGNORED).sum())
 
+    @property
+    def positions(self) -> tuple[int, int]:
+        """Returns the positions of texts with a mask of their padding, and how many of them are padding."""
+        mask = self.inputs.get("attention_mask")
+        return (0, 0) if mask is None else (mask.numel(), mask.numel() - int(mask.count_nonzero()))
+
 
 class Examples(Protocol):
     def __len__(self) -> int: ...
@@ -55,6 +61,29 @@ class TensorExamples:
     def batch(self, rows: Tensor, epoch: int) -> Batch:
         inputs = {name: _widened(tensor[rows]) for name, tensor in self.inputs.items()}
         return Batch(inputs, self.labels[rows])
+
+
+class PaddedTexts:
+    """Pads texts batch by batch to the longest of the batch, in eights of tokens for tensor cores."""
+
+    def __init__(self, padded: TensorExamples, bucketed: bool) -> None:
+        """padded: input_ids, attention_mask and perhaps more, each (samples, positions), padded on the right.
+        bucketed: texts of similar length shall share a batch."""
+        self._padded, self.bucketed = padded, bucketed
+        self.lengths = _lengths(padded.inputs["attention_mask"])  # (samples,) int64, in tokens
+
+    def __len__(self) -> int:
+        return len(self._padded)
+
+    def batch(self, rows: Tensor, epoch: int) -> Batch:
+        longest = -(-int(self.lengths[rows].max()) // 8) * 8
+        whole = self._padded.batch(rows, epoch)
+        return Batch({name: tensor[:, :longest] for name, tensor in whole.inputs.items()}, whole.labels)
+
+
+def _lengths(mask: Tensor) -> Tensor:
+    """Returns the places up to the last that is no padding, of each row."""
+    return (mask * torch.arange(1, mask.shape[1] + 1, dtype=mask.dtype)).amax(1).long()
 
 
 @dataclass(frozen=True)

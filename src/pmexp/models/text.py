@@ -14,14 +14,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pmexp.config import INPUTS_OF, Inputs, ModelKind, Objective, RunConfig
+from pmexp.config import INPUTS_OF, Inputs, ModelKind, Objective, Padding, RunConfig
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.errors import UserError
 from pmexp.models import positions
 from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields
 from pmexp.models.checkpoint import Loaded, load_pretrained, load_tokenizer, locate
-from pmexp.models.examples import Examples, MaskedTokens, SymbolExamples, TensorExamples
+from pmexp.models.examples import Examples, MaskedTokens, PaddedTexts, SymbolExamples, TensorExamples
 from pmexp.models.token_files import token_ids
 
 _AUTO = {
@@ -55,7 +55,9 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     def examples(split: Split, length: int) -> Examples:
         if config.dataset.objective is Objective.masked_lm:
             return masked_blocks(tokenizer, split, length, config.seed)
-        return encoded(tokenizer, split, length)
+        texts = encoded(tokenizer, split, length)
+        padding = config.dataset.padding
+        return texts if padding is Padding.max else PaddedTexts(texts, padding is Padding.bucketed)
 
     return TaskModel(loaded.module, examples, length, loaded.weights, loaded.architecture, loaded.digest)
 

@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pmexp.config import Part, SystemConfig
+from pmexp.config import Part
 from pmexp.parity.difference import Rounding
 from pmexp.parity.lockstep import Compared
 from pmexp.parity.side import Side
@@ -62,7 +63,7 @@ def exactly(side: Side, step: int, names: Sequence[Name]) -> dict[Name, Tensor]:
     kept: list[Part] = [
         part for part in config.system.parts if part is Part.flash
     ]  # its kernel draws the masks
-    config.system = SystemConfig(parts=kept, device=config.system.device)
+    config.system = replace(config.system, parts=kept, processes=1)
     training = prepare(config, side.foreign).training
     training.module.double()
     training.restore(state)

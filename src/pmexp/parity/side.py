@@ -13,6 +13,7 @@ from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.parity.foreign import imported
 from pmexp.parity.options import SideName, SideOptions
 from pmexp.parity.watch import See, Watch
+from pmexp.systems.arithmetic import set_arithmetic
 from pmexp.training.loop import Metrics
 from pmexp.training.outcome import weights_digest
 from pmexp.training.run import prepare
@@ -51,6 +52,7 @@ class Side:
         Raises UserError where somebody's code fails.
         """
         self.watch.see = see
+        set_arithmetic(self.config.system)  # the other side shares the process
         with self._own_random_numbers():
             before = self._state()
             metrics: Metrics = self._of_somebody(lambda: next(self._steps))[1]

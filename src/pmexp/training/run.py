@@ -34,7 +34,7 @@ from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
 from pmexp.run_folder.place import refuse_unusable
-from pmexp.systems import alarm
+from pmexp.systems import alarm, arithmetic
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
@@ -150,6 +150,7 @@ def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepa
     """Builds all of a run. `foreign`: a user's dropout in the place of the variant's."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
+    arithmetic.set_arithmetic(config.system)
     torch.manual_seed(config.seed)
     system = System(config.system)
     ranks = join(config.system, system.device)
@@ -300,7 +301,9 @@ def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:
 def _test(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: TensorMemory) -> Metrics:
     """Returns the speed of the steps taken, and what the selected weights do on the test split."""
     training = prepared.training
-    measured = training.timer.metrics(training.batch_size, prepared.model.tokens_per_sample)
+    measured = training.timer.metrics(
+        training.batch_size, training.tokens_per_sample(prepared.model.tokens_per_sample)
+    )
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
     if config.train.select is Select.best:
         best_weights.load(folder, training.engine, training.progress.best_step)
@@ -338,6 +341,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
     training = prepared.training
     return environment(training.system.device) | {
         **precision(training.module, training.system.precision),
+        **arithmetic.record(training.system.device),
         "attention": attention(training.module),
         "weights": prepared.model.weights,
         **({"architecture": prepared.model.architecture} if prepared.model.architecture else {}),
