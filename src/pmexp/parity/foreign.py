@@ -1,4 +1,4 @@
-"""Somebody's dropout, by its import path."""
+"""Imports somebody's dropout by its path."""
 
 import importlib
 import sys
@@ -10,8 +10,9 @@ from pmexp.errors import UserError, said_of
 
 
 def imported(key: str, path: str) -> type[nn.Dropout]:
-    """The class that `path`, as in package.module.MyDropout, names in an installed package or in the working
-    folder. Raises UserError for anything but a subclass of nn.Dropout that is made as nn.Dropout is."""
+    """Returns the class that `path`, as in package.module.MyDropout, names in an installed package or in the
+    working folder. Raises UserError for anything but a subclass of nn.Dropout that is made as nn.Dropout
+    is."""
     module_name, _, name = path.rpartition(".")
     here = str(Path.cwd())
     if here not in sys.path:

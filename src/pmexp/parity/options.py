@@ -1,4 +1,4 @@
-"""The keys of the command, checked. Imports no torch: a wrong key is answered at once."""
+"""Checks the keys of the command. Imports no torch: a wrong key is answered at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +56,8 @@ class ParityOptions:
 
 
 def parity_options(given: Given) -> ParityOptions:
-    """The options that were given. Raises UserError or an error of Hydra for what cannot be compared."""
+    """Returns the options that were given. Raises UserError or an error of Hydra for what cannot be
+    compared."""
     steps, others = given["steps"], given.others
     if not (steps.isdecimal() and int(steps) >= 2):
         raise UserError(f"steps: {steps!r} is no number of steps; allowed are 2, 3, ...")
