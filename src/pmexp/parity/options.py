@@ -7,8 +7,8 @@ from typing import Literal
 
 from pmexp.command import schema
 from pmexp.command.compose import compose
+from pmexp.command.override_effect import check_effect
 from pmexp.command.overrides import merged, parsed
-from pmexp.command.taken import check_effect
 from pmexp.command_line import Command, Given, Key, Others
 from pmexp.config import RunConfig, Select, flat
 from pmexp.errors import UserError

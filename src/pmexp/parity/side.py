@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pmexp.config import RunConfig
-from pmexp.errors import UserError, said_of
+from pmexp.errors import UserError, error_line
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.parity.foreign import imported
 from pmexp.parity.options import SideName, SideOptions
@@ -81,7 +81,8 @@ class Side:
                 raise
             step = self.training.progress.step + 1 if hasattr(self, "training") else 0
             raise UserError(
-                f"{self.name}={self.options.given}: fails in step {step} of this training ({said_of(error)})"
+                f"{self.name}={self.options.given}: fails in step {step} of this training "
+                f"({error_line(error)})"
             ) from error
 
     @contextmanager
