@@ -20,7 +20,7 @@ from pmexp.errors import (
     RankFailed,
     SweepFailed,
     UserError,
-    said_of,
+    error_line,
 )
 from pmexp.masking import masked, masked_arguments
 from pmexp.run_folder.failure import FailureKind, kind_of
@@ -284,7 +284,7 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     except Exception as error:
         if kind_of(error) is not FailureKind.infrastructure:
             raise
-        return end(f"error: {said_of(error)}", code=MACHINE_FAILED)
+        return end(f"error: {error_line(error)}", code=MACHINE_FAILED)
     return code
 
 

@@ -19,8 +19,8 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def said_of(error: BaseException) -> str:
-    """The error's type and the first line of its message."""
+def error_line(error: BaseException) -> str:
+    """Returns the error's type and the first line of its message, as one line."""
     return f"{type(error).__name__}: {first_line(error)}"
 
 

@@ -13,7 +13,7 @@ from hydra_plugins.pmexp_launchers.processes import Worker
 from hydra_plugins.pmexp_launchers.progress import SweepProgress
 from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished
 from pmexp.config import RunConfig
-from pmexp.errors import said_of
+from pmexp.errors import error_line
 from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
@@ -89,7 +89,7 @@ class _Execution:
             try:
                 worker = Worker(run, slot, gpu)
             except (EOFError, OSError) as error:
-                reason = f"no process could be started for it ({said_of(error)})"
+                reason = f"no process could be started for it ({error_line(error)})"
                 self._judge(run, Outcome(State.stale, reason, kind=FailureKind.infrastructure))
                 return
             self._workers[worker.sentinel] = worker

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 
 from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished, outcome_of
 from pmexp.config import RunConfig
-from pmexp.errors import Interrupted, MachineError, RankFailed, RunClaimed, UserError, said_of
+from pmexp.errors import Interrupted, MachineError, RankFailed, RunClaimed, UserError, error_line
 from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
@@ -151,7 +151,7 @@ def _work(run: RunConfig, sender: Connection, gpu: str | None) -> None:
 
 
 def _failed(error: Exception) -> Outcome:
-    return Outcome(State.failed, said_of(error), kind=kind_of(error))
+    return Outcome(State.failed, error_line(error), kind=kind_of(error))
 
 
 def _stop_with_driver() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split
-from pmexp.datasets.picture_folder import classes_of, pictures_of, told
+from pmexp.datasets.picture_folder import classes_of, named_and_counted, pictures_of
 from pmexp.datasets.pictures import Pictures
 from pmexp.datasets.tables import SPLITS, column, tables
 from pmexp.errors import UserError, first_line
@@ -89,9 +89,9 @@ def _from_folder(config: DatasetConfig) -> _LabelledPictures:
         if notes.missing:
             notices.append(f"no {split} pictures of {', '.join(notes.missing[:_NAMED])}")
     if deeper:
-        notices.append(f"folders below a class, taken as of that class, {told(deeper, folder)}")
+        notices.append(f"folders below a class, taken as of that class, {named_and_counted(deeper, folder)}")
     if left_out:
-        notices.append(f"left out {told(left_out, folder)}")
+        notices.append(f"left out {named_and_counted(left_out, folder)}")
     if notices:
         log.warning("dataset.path: %s: %s", folder, "; ".join(notices))
     return _LabelledPictures(splits, classes, str(folder), left_out="; ".join(notices))

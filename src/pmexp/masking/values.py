@@ -1,4 +1,5 @@
-"""What a credential looks like, whatever its name: known forms of tokens, headers and keys, and disorder."""
+"""Knows credentials by what they look like, whatever their name: known forms of tokens, headers and keys, and
+disorder."""
 
 import re
 from itertools import pairwise
@@ -66,7 +67,8 @@ def is_random(value: str) -> bool:
 
 
 def without_random_letters(text: str) -> str:
-    """`text` without words that nobody could have made up: upper and lower case and digits in disorder.
+    """Returns `text` without words that nobody could have made up: upper and lower case and digits in
+    disorder.
 
     Digests and ids have one case and stay, as do lines of encoded files.
     """

@@ -11,7 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import cuda_mapping, cuda_rng, cuda_seeds, native, ops, reference
 from pmexp.packed_dropout.bit_flips import flip_bits
-from pmexp.packed_dropout.nested import of_values
+from pmexp.packed_dropout.nested import apply_to_values
 from pmexp.packed_dropout.transforms import (
     TransformableFunction,
     in_eager_mode,
@@ -85,7 +85,7 @@ def packed_dropout(
         return cast(Tensor, y)
     if input.is_nested:
         chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
-        return of_values(packed_dropout, input, training=training, inplace=inplace, **asdict(chosen))
+        return apply_to_values(packed_dropout, input, training=training, inplace=inplace, **asdict(chosen))
     p = float(p)  # torch takes a tensor of one number as well
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):

@@ -1,4 +1,4 @@
-"""The keys of the command, checked. Imports no torch: a wrong key is answered at once."""
+"""Checks the keys of the command. Imports no torch: a wrong key is answered at once."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,8 +9,8 @@ from typing import Literal
 from pmexp.command import schema
 from pmexp.command.compose import compose
 from pmexp.command.explain import explained
+from pmexp.command.override_effect import check_effect
 from pmexp.command.overrides import merged, parsed
-from pmexp.command.taken import check_effect
 from pmexp.command_line import Command, Given, Key, Others
 from pmexp.config import RunConfig, Select, flat
 from pmexp.errors import UserError
@@ -71,7 +71,8 @@ class ParityOptions:
 
 
 def parity_options(given: Given) -> ParityOptions:
-    """The options that were given. Raises UserError or an error of Hydra for what cannot be compared."""
+    """Returns the options that were given. Raises UserError or an error of Hydra for what cannot be
+    compared."""
     steps, others = given["steps"], given.others
     if not (steps.isdecimal() and int(steps) >= 2):
         raise UserError(f"steps: {steps!r} is no number of steps; allowed are 2, 3, ...")

@@ -72,7 +72,7 @@ def kind_of(error: BaseException) -> FailureKind:
     return FailureKind.infrastructure if of_machine else FailureKind.code
 
 
-def kind_said(text: str) -> FailureKind:
+def kind_in_text(text: str) -> FailureKind:
     """Judges an error of which another process has left only its text."""
     of_machine = any(words in text for words in (*_MACHINE_WORDS, *_MACHINE_TYPES))
     return FailureKind.infrastructure if of_machine else FailureKind.code

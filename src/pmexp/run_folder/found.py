@@ -21,7 +21,7 @@ from pmexp.run_folder.files import opened, read_content
 from pmexp.run_folder.folder import JOURNAL, SUMMARY, RunFolder
 from pmexp.run_folder.journal import digest_of
 from pmexp.run_folder.journal_lines import Curve, RunProgress, curve_in, progress_of
-from pmexp.run_folder.plan import TOLD_APART_BY, Label, PlannedRun, labels_in, read_plan
+from pmexp.run_folder.plan import REQUIRED_LABELS, Label, PlannedRun, labels_in, read_plan
 from pmexp.run_folder.state import State, unfinished_state
 from pmexp.run_folder.summary import Summary, read_summary
 
@@ -156,7 +156,7 @@ def _read(
 def _label_damage(file: str, summary: Summary, planned: Mapping[str, Label]) -> str:
     """What is wrong with the labels of a summary, by itself and by the plan; empty where nothing is."""
     labels = labels_in(summary.labels)
-    if missing := [label for label in TOLD_APART_BY if label not in labels]:
+    if missing := [label for label in REQUIRED_LABELS if label not in labels]:
         wrong = [
             f"{name}={summary.labels[name]!r}" for name in missing if summary.labels.get(name) is not None
         ]

@@ -15,7 +15,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from pmexp.config import RunConfig
 from pmexp.errors import Interrupted, RankFailed, RankOutOfMemory, UserError
 from pmexp.measure.out_of_memory import says_out_of_memory
-from pmexp.run_folder.failure import FailureKind, kind_said
+from pmexp.run_folder.failure import FailureKind, kind_in_text
 from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.ranks import started_processes
 
@@ -92,7 +92,7 @@ def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
         if rank:
             folder.log = folder.path / f"rank{rank}.txt"
         with suppress(OSError):  # a full disk, perhaps the reason itself
-            folder.fail(FailureKind.infrastructure if killed else kind_said(line), line)
+            folder.fail(FailureKind.infrastructure if killed else kind_in_text(line), line)
     raise RankFailed(f"{folder.path.name} failed: {folder.failed().get('error', line)}")
 
 

@@ -11,7 +11,7 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from pmexp.errors import UserError, said_of
+from pmexp.errors import UserError, error_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,7 +40,7 @@ def reason(error: BaseException) -> str:
         return str(error)
     while inner := error.__cause__ or error.__context__:
         error = inner
-    return said_of(error)
+    return error_line(error)
 
 
 def mlflow_uri(uri: str) -> str:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from pmexp.config import CheckpointConfig
-from pmexp.errors import first_line, said_of
+from pmexp.errors import error_line, first_line
 from pmexp.run_folder.files import write_atomically
 from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.ranks import Ranks
@@ -138,7 +138,7 @@ class Checkpoints:
             scratch.unlink(missing_ok=True)
             if not file.with_suffix(".json").is_file():
                 file.unlink(missing_ok=True)
-            log.warning("no checkpoint at step %d, the older ones stay: %s", step, said_of(error))
+            log.warning("no checkpoint at step %d, the older ones stay: %s", step, error_line(error))
             return
         for old in self._manifests()[: -self._config.keep]:
             self._remove(old)

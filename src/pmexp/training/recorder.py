@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pmexp.config import RunConfig
-from pmexp.errors import Interrupted, RunClaimed, said_of
+from pmexp.errors import Interrupted, RunClaimed, error_line
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.folder import Claim, RunFolder
@@ -87,7 +87,7 @@ class Recorder:
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
-                    self.out_of_memory(self._rank_prefix() + said_of(error))
+                    self.out_of_memory(self._rank_prefix() + error_line(error))
                     if self._ranks.world_size > 1:
                         raise
             except BaseException as error:
@@ -145,7 +145,7 @@ class Recorder:
         # The error itself says what a disk lacks, and the folder may be another's by now.
         with suppress(OSError, RunClaimed):
             self.check_claim()
-            self.folder.fail(kind, f"{rank}{said_of(error)}")
+            self.folder.fail(kind, f"{rank}{error_line(error)}")
         if kind is FailureKind.code or (kind is FailureKind.infrastructure and self._has_log):
             log.error("%s", traceback.format_exc())
         self._mirror.finish("KILLED" if kind is FailureKind.interrupted else "FAILED")

@@ -17,7 +17,7 @@ from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
-from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, UserError, said_of
+from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, UserError, error_line
 from pmexp.measure.environment import environment
 from pmexp.measure.gradient_check import gradient_error
 from pmexp.measure.instruments import Instruments
@@ -102,7 +102,7 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
         _execute_here(config, capture_output)
     except Exception as error:
         if not isinstance(error, Interrupted):  # on which the ranks have agreed
-            alarm.ring(said_of(error))
+            alarm.ring(error_line(error))
         raise
 
 
@@ -121,7 +121,7 @@ def _execute_here(config: RunConfig, capture_output: bool) -> None:
                 raise
             if not is_out_of_memory(error):
                 _record_failure(config, error, capture_output)
-            record_out_of_memory(config, said_of(error), capture_output)
+            record_out_of_memory(config, error_line(error), capture_output)
             return
         recorder = Recorder(config, prepared.training.ranks)
         with recorder.turn(capture_output) as ours:

@@ -17,7 +17,7 @@ from pmexp.packed_dropout.functional import (
     plain_seed,
     seed_as_tensor,
 )
-from pmexp.packed_dropout.nested import of_values
+from pmexp.packed_dropout.nested import apply_to_values
 from pmexp.packed_dropout.transforms import TransformableFunction, remember, transforms_active
 
 
@@ -31,7 +31,7 @@ def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace
     if has_torch_function_unary(input):
         return handle_torch_function(seeded_dropout, (input,), input, p, training, inplace)
     if input.is_nested:
-        return of_values(seeded_dropout, input, p, training, inplace)
+        return apply_to_values(seeded_dropout, input, p, training, inplace)
     check_options(p)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training, inplace)
