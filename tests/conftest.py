@@ -1,5 +1,6 @@
 """What every test gets: no telemetry, no wall-clock bound on properties, and a folder of runs."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Inductor else starts processes that compile, and one that tries each instruction set of the CPU first.
+# Otherwise inductor starts processes that compile, and one that tries each instruction set of the CPU first.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
@@ -22,11 +23,32 @@ from small_runs import Runs
 silence_mlflow()
 hypothesis.settings.register_profile("pmexp", deadline=None)
 hypothesis.settings.load_profile("pmexp")
+gc.disable()  # until all is imported: it would look at the same lasting objects again and again
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files come first, in turn to each half of the items, with which two workers begin: the last test is
+    else a long one that other cores wait for. SLURM's are last: their drill runs in the background."""
+    late = [item for item in items if item.get_closest_marker("slurm")]
+    files = dict.fromkeys(item.path for item in items if item.get_closest_marker("slow"))
+    slow_files = [file for file in files if file not in {item.path for item in late}]
+    halves = [[item for item in items if item.path in slow_files[half::2]] for half in (0, 1)]
+    quick = [item for item in items if item.path not in slow_files and item not in late]
+    middle = max(0, len(items) // 2 - len(halves[0]))
+    items[:] = [*halves[0], *quick[:middle], *halves[1], *quick[middle:], *late]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: no collection of garbage looks at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
 def shared_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of all of pytest's workers."""
+    """A temporary folder that all of pytest's workers share."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
@@ -79,7 +101,7 @@ def database(empty_database: Path) -> Callable[[Path], Path]:
 
 @pytest.fixture(scope="session")
 def few_news(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """`dataset.path` of each tenth document of Reuters-R8: to encode all of them takes seconds a run."""
+    """`dataset.path` of a folder with each tenth document of Reuters-R8: all would take seconds a run to encode."""
     config = DatasetConfig(name="reuters-r8", kind=DatasetKind.reuters_r8, text_columns=["text"])
     folder = tmp_path_factory.mktemp("few-news")
     for file in Path(datasets.load(config).origin).glob("*.tab"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(file for room in ("src", "launchers", "analysis") for file in (ROOT / room).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 FRAGMENT = re.compile(r"of\b", re.IGNORECASE)  # what begins so is about something and says nothing of it
 _NAMED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -34,7 +35,7 @@ def told(file: Path) -> Iterator[tuple[int, str]]:
 def test_no_docstring_and_no_comment_is_a_fragment() -> None:
     fragments = [
         f"{file.relative_to(ROOT)}:{line}: {text}"
-        for file in FILES
+        for file in FILES + TESTS
         for line, text in told(file)
         if FRAGMENT.match(text)
     ]
@@ -54,7 +55,7 @@ def test_a_class_name_is_given_once() -> None:
 def test_a_variable_says_what_it_holds() -> None:
     bound = [
         f"{file.relative_to(ROOT)}:{node.lineno}"
-        for file in FILES
+        for file in FILES + TESTS
         for node in ast.walk(ast.parse(file.read_text()))
         if (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == "found")
         or (isinstance(node, ast.arg) and node.arg == "found")

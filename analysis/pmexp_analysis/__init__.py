@@ -1,5 +1,5 @@
 """From finished runs to a report: `python -m pmexp_analysis <experiment>`.
 
-records (types) -> load, load_mlflow (two sources) -> assemble (one experiment) -> compare, by stats (numbers)
--> tables, headline, plots (words and figures) -> page (content of the files) -> report (arguments and files).
+`sources` reads run folders or MLflow into one Experiment, `numbers` compares its variants, `criteria` judges
+the protocol, `figures` chooses what `plots` draws, `pages` words the result, and report.py writes the files.
 """

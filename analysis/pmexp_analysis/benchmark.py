@@ -36,13 +36,13 @@ COMMAND = Command(
 _VARIANTS = ("baseline", "pm-drop", "no-cache", "4bit")
 _THIS_TREE = Path(__file__).parents[2]
 _SEEDS = 5
-_STEPS = 20  # so many a journal has of training loss
-_CHANGE = 0.03  # planted: what pm-drop saves of the peak
+_STEPS = 20  # training losses in the journal of a run
+_CHANGE = 0.03  # the fraction of the peak that pm-drop saves, which the report has to find
 _SETTINGS = {
     "train.lr": 0.001,
     "train.batch_size": 32,
     **{f"train.key_{n}": n for n in range(100)},
-}  # about a run's
+}  # about as many as a run has
 _METRICS = {
     "test/accuracy": 0.9, "val/accuracy": 0.9, "test/loss": 0.4, "val/loss": 0.4, "train/loss": 0.3,
     "memory/peak_bytes": 5e8, "memory/saved_bytes": 1e7, "speed/step_ms": 30.0, "speed/samples_per_s": 1000.0,
@@ -69,7 +69,7 @@ def _measure(given: Given) -> None:
 
 
 def _make(folder: Path, count: int) -> int:
-    """Run folders of about `count` runs: as many tasks as that takes. Returns how many there are."""
+    """Makes about `count` run folders, in as many tasks as that takes, and returns how many it made."""
     random = np.random.default_rng(0)
     per_task = len(_VARIANTS) * _SEEDS
     protocol = {"question": "How long does a report take?", "criteria": _criteria()}
@@ -84,7 +84,7 @@ def _make(folder: Path, count: int) -> int:
 
 
 def _criteria() -> dict[str, Any]:
-    """As an experiment has them; the first is judged by what was planted."""
+    """Returns the criteria of an experiment; the planted saving decides the first of them."""
     criteria = {
         "peak": CriterionConfig(
             metric="memory/peak_bytes",

@@ -1,8 +1,6 @@
 """The command `python -m pmexp_analysis`: the one place that reads arguments and writes files."""
 
 import gc
-import os
-import tempfile
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING
 from pmexp.command_line import Command, Given, Key, switch
 from pmexp.errors import MachineError, UserError
 from pmexp.run_folder.failure import FailureKind, kind_of
+from pmexp.run_folder.files import write_atomically
 from pmexp.run_folder.place import refuse_unusable
 
 if TYPE_CHECKING:
@@ -61,8 +60,8 @@ def _report(given: Given) -> str:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Keeps the collector of cycles away: what is read and computed stays, and it would go through all of it
-    again and again, which takes as long as the rest."""
+    """Turns off the collector of cycles: nothing that a report reads is freed before it ends, and searching
+    all of it again and again takes as long as the rest."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -146,7 +145,9 @@ def _write_files(content: "Content", folder: Path, drawn_sections: int) -> list[
         "appendix.tex": appendix(content),
         "figures.py": resources.files("pmexp_analysis.pages").joinpath("redraw.py").read_text("utf-8"),
     }
-    return [*(_write(folder / name, text) for name, text in texts.items()), *drawn]
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
+    return [*(folder / name for name in texts), *drawn]
 
 
 def _draw(
@@ -187,20 +188,6 @@ def _remove_others(folder: Path, drawn: Sequence[Path]) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.suffix in (".png", ".pdf", ".svg") and path not in drawn:
             path.unlink()
-
-
-def _write(path: Path, text: str) -> Path:
-    """Put `text` at `path` in one move: a reader sees the old file or the new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only the owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return path
 
 
 def _check_side(given: Given, experiment: "Experiment") -> None:

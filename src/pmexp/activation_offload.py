@@ -1,11 +1,11 @@
-"""Has what forward saves wait for backward in the CPU's memory, by offloaded_activations().
+"""Keeps what forward saves in the CPU's memory until backward, by offloaded_activations().
 
 Two streams beside that of the model carry the copies, one out and one back, and nothing makes the host wait.
 Forward may save `_WINDOW` bytes more than have arrived in pinned memory; then the device waits for the oldest
-copy, and its memory goes back to the stream that computes, which comes behind the copy. So what lies on the
-device is bounded however far the host is ahead: memory marked by `record_stream` would come back only where
-the host sees that a copy has ended. Backward finds the last `_WINDOW` bytes still there, and fetches as many
-ahead, in the reverse of the order of saving.
+copy, and its memory goes back to the stream that computes, which comes behind the copy. So the memory taken
+on the device is bounded however far the host is ahead: memory marked by `record_stream` would come back only
+where the host sees that a copy has ended. Backward finds the last `_WINDOW` bytes still on the device, and
+fetches as many ahead, in the reverse of the order of saving.
 """
 
 import functools
@@ -35,12 +35,12 @@ def offloaded_activations(device: torch.device) -> Iterator[None]:
     Gradients are the same bit for bit: values, strides and alignment come back. On another device than CUDA
     nothing moves. Backward may run outside the context, again, or in parts.
 
-    - Parameters and their views stay, tensors under 64 KiB, those of other devices, and what is not a plain
-      strided tensor (sparse, nested, wrappers like DTensor).
-    - What was changed in place is refused in backward, as torch does, or comes back as it was saved, where it
-      had left the device by then.
-    - What shares a storage goes once, by whatever views and ops it is saved, and comes back once. A change
-      that torch does not count (by `.data`, or a kernel of one's own) between two of them is not seen.
+    - Parameters and their views stay, as do tensors under 64 KiB, those of other devices, and all that are
+      not plain strided tensors (sparse, nested, wrappers like DTensor).
+    - A tensor that was changed in place is refused in backward, as torch does, or comes back as it was saved,
+      where it had left the device by then.
+    - Tensors that share a storage are moved once, by whatever views and ops they are saved. A change that
+      torch does not count (by `.data`, or a kernel of one's own) between two saves is not seen.
     - A hook that is active on entry is called with what is saved, and what it returns is dropped.
 
     Raises RuntimeError while a CUDA graph is captured: its replays would not allocate pinned memory.
@@ -145,7 +145,7 @@ class _Moved:
 
 @dataclass(frozen=True)
 class _View:
-    """Is what autograd keeps of a saved tensor that was moved."""
+    """Stands in autograd for a saved tensor that was moved."""
 
     moved: _Moved
     place: int  # its number in the order of saving
@@ -156,7 +156,7 @@ class _View:
 
 
 class Shelf:
-    """Is the pair of hooks of one forward. It holds nothing itself: what no op keeps any more is gone."""
+    """Has the pair of hooks of one forward. It keeps no tensor alive that no op keeps any more."""
 
     def __init__(
         self,
@@ -236,7 +236,7 @@ class Shelf:
         if backward != self._backward:
             self._backward, self._next = backward, place
         self._next = min(self._next, place - 1)
-        waiting = sum(moved.bytes for moved, of in self._ahead.items() if of < place)
+        waiting = sum(moved.bytes for moved, wanted_at in self._ahead.items() if wanted_at < place)
         while self._next >= 0 and waiting < self._window:
             moved = self._order[self._next]()
             if moved is not None and moved.there is None:

@@ -1,4 +1,4 @@
-"""The one dialect of all commands: key=value or --key value, --help, one line for what is wrong, exit codes.
+"""Defines the dialect of all commands: key=value or --key value, --help, errors of one line, exit codes.
 
 Imports no torch.
 """
@@ -20,14 +20,17 @@ from pmexp.errors import (
     RankFailed,
     SweepFailed,
     UserError,
-    said_of,
+    error_line,
 )
 from pmexp.masking import masked, masked_arguments
 from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.shown import printable
 
+MACHINE_FAILED = 3  # exit code
 _SWITCH = ("true", "false")
+_FLAG = re.compile(r"--?[A-Za-z]|--$")  # no value: a negative number begins otherwise
 _LISTED = 16  # keys at most that an error names
+_LEAST_ALIKE = 1.0  # equal keys have 2: 1 for the whole and 1 for the last part
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Others:
     meaning: str
     takes: Callable[[str], bool]  # whether an argument is one of them
     names: Callable[[], Iterable[str]]  # keys that a misspelt one may mean
+    key: Callable[[str], Key | None]  # the key that `--name` means
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Given:
         return Path(self.values[key]).expanduser() if self.values[key] else None
 
     def new_file(self, key: str) -> Path | None:
-        """The file that a key names and that is to be written. Raises UserError where it cannot be: said
+        """The file that a key names and that is to be written. Raises UserError where it cannot be written:
         before minutes of work, not after."""
         file = self.path(key)
         if file is not None and (file.is_dir() or not file.parent.is_dir()):
@@ -129,6 +133,7 @@ class Command:
         """The arguments by their keys. Raises UserError for an unknown key, a wrong value, and two values."""
         values: dict[str, str] = {}
         others = []
+        own = {key.name for key in self.keys}
         waiting = deque(arguments)
         while waiting:
             argument = waiting.popleft()
@@ -139,8 +144,10 @@ class Command:
             key, value = pair
             if not value:
                 raise UserError(f"{argument}: has no value; write {key}=VALUE or leave it out")
-            if (other := values.setdefault(key, value)) != value:
-                raise UserError(f"{argument}: the same key is given as {key}={other}; leave one of them out")
+            if key not in own:
+                others.append(f"{key}={value}")
+            elif (other := values.setdefault(key, value)) != value:
+                raise UserError(given_twice(f"{key}={other}", f"{key}={value}"))
         read = {key.name: values.get(key.name, key.default) for key in self.keys}
         for known in self.keys:
             if known.allowed:
@@ -149,7 +156,7 @@ class Command:
         return Given(self.module, (*self.prefix, *arguments), read, typed, tuple(others))
 
     def help(self) -> str:
-        """What --help prints: every key with its default and its meaning."""
+        """The text that --help prints: every key with its default and its meaning."""
         word = [f"[{self.word.upper()}]"] if self.word else []
         usage = " ".join(["python -m", self.module, *self.prefix, *word, "[key=value ...]" * bool(self.keys)])
         rows = [("key", "default", "meaning")] if self.keys else []
@@ -167,18 +174,18 @@ class Command:
         return "\n".join(lines) + "\n"
 
     def _pair(self, argument: str, waiting: deque[str], before: Mapping[str, str]) -> tuple[str, str] | None:
-        """The key and the value of an argument, None where it is handed on. A flag takes its value from
-        `waiting`; a word alone is the value of `word` where `before`, what was read, has none yet."""
+        """The key and the value of an argument, None where it is handed on as it is. A flag takes its value
+        from `waiting`; a word alone is the value of `word` where `before`, what was read, has none yet."""
         known = {key.name: key for key in self.keys}
         if argument.startswith("--"):
-            flag, equals, value = argument.partition("=")
-            name = flag[2:].replace("-", "_")
-            if name not in known:
-                raise self._unknown(argument, name)
-            if not equals:
-                alone = known[name].allowed == _SWITCH and (not waiting or waiting[0] not in _SWITCH)
-                value = "true" if alone else waiting.popleft() if waiting else ""
-            return name, value if equals or not value.startswith("--") else ""
+            flag, equals, value = argument[2:].partition("=")
+            name = flag.replace("-", "_")
+            key = known.get(name) or (self.others and self.others.key(flag))
+            if key:
+                return key.name, value if equals else _value(key, waiting)
+            if self.others and self.others.takes(argument):
+                return None
+            raise self.unknown(argument, name)
         name, equals, value = argument.partition("=")
         if equals and name in known:
             return name, value
@@ -188,16 +195,31 @@ class Command:
             return self.word, argument
         if name in known:
             raise UserError(f"{argument}: has no value; write {argument}=VALUE")
-        raise self._unknown(argument, name)
+        raise self.unknown(argument, name)
 
-    def _unknown(self, argument: str, name: str) -> UserError:
+    def unknown(self, argument: str, name: str) -> UserError:
+        """The error of an argument whose `name` is no key."""
         own = [key.name for key in self.keys]
         known = [*own, *(self.others.names() if self.others else ())]
         if not known:
             return UserError(f"{argument}: {self.module} takes no keys; leave it out")
         few = len(own) <= _LISTED and not self.others
         allowed = f"allowed are {', '.join(own)}" if few else "--help lists the keys"
-        return UserError(f"{argument}: {name} is not a key; did you mean {nearest(name, known)}? {allowed}")
+        return UserError(f"{argument}: {name} is not a key; {meant(name, known)}{allowed}")
+
+
+def _value(key: Key, waiting: deque[str]) -> str:
+    """The value of a flag, taken from what follows it; empty where it has none. A switch alone is true."""
+    follows = waiting[0] if waiting else ""
+    if "true" in key.allowed and not {*follows.lower().split(",")} <= {*key.allowed}:
+        return "true"
+    return "" if not waiting or _FLAG.match(follows) else waiting.popleft()
+
+
+def given_twice(one: str, other: str) -> str:
+    """Says that two arguments set one key. No colon follows them: behind the name of a credential it would
+    make what is said a value, which is masked."""
+    return f"{one} and {other} are given for the same key; leave one of them out"
 
 
 def asks_help(arguments: Iterable[str]) -> bool:
@@ -212,8 +234,15 @@ def one_of(key: str, value: str, allowed: Sequence[str]) -> str:
     return value
 
 
+def meant(key: str, known: Iterable[str]) -> str:
+    """Asks whether the nearest key was meant; empty where none is near."""
+    near = nearest(key, known)
+    return f"did you mean {near}? " if near else ""
+
+
 def nearest(key: str, known: Iterable[str]) -> str:
-    """The known key beside `key` with its initials or its first word, or else the one most like it."""
+    """The known key beside `key` with its initials or its first word, or else the one most like it; empty
+    where none is much like it."""
     parent, _, last = key.rpartition(".")
     words = [word for word in re.split("[-_]", last) if word]
     initials = "".join(word[0] for word in words)
@@ -225,12 +254,15 @@ def nearest(key: str, known: Iterable[str]) -> str:
         related = other_last == initials or other_last.split("_")[:1] == words[:1]
         return len(words) > 1 and other_parent == parent and related, whole + part
 
-    return max(known, key=likeness)
+    best = max(known, key=likeness)
+    related, alike = likeness(best)
+    return best if related or alike >= _LEAST_ALIKE else ""
 
 
 def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") -> int:
     """Does the work of a command and returns what it returns, or 0; 1 where something failed, 2 for bad
-    input, 130 when interrupted, each with the reason in one line on stderr."""
+    input, 3 where the machine failed and the same may work later, 130 when interrupted, each with the reason
+    in one line on stderr."""
     try:
         code = work() or 0
         sys.stdout.flush()
@@ -238,8 +270,10 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
         return end(f"error: {error}", code=2)
     except (SweepFailed, RankFailed) as error:
         return end(str(error), code=1)
-    except (ContenderFailed, MachineError) as error:
+    except ContenderFailed as error:
         return end(f"error: {error}", code=1)
+    except MachineError as error:
+        return end(f"error: {error}", code=MACHINE_FAILED)
     except Interrupted as error:
         return end(f"interrupted: {error}" if str(error) else interrupted, code=130)
     except KeyboardInterrupt:
@@ -250,7 +284,7 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     except Exception as error:
         if kind_of(error) is not FailureKind.infrastructure:
             raise
-        return end(f"error: {said_of(error)}", code=1)
+        return end(f"error: {error_line(error)}", code=MACHINE_FAILED)
     return code
 
 

@@ -38,13 +38,13 @@ def _prepare(given: Given) -> None:
     if not given["dataset"]:
         raise UserError(f"dataset: give dataset=NAME; allowed are {', '.join(options('dataset'))}")
     logs.to_terminal()
-    config = compose_part("dataset", given.set)  # which model goes with it is no matter here
+    config = compose_part("dataset", given.set)  # no model is needed to prepare data
     assert isinstance(config, DatasetConfig)
     print(prepare(config))
 
 
 def prepare(config: DatasetConfig) -> str:
-    """Makes the dataset ready and reads a sample of each end of each split; what there is, in lines."""
+    """Makes the dataset ready, reads the ends of each split, and returns lines that describe the splits."""
     from pmexp import datasets  # imports much, for which a wrong key need not wait
 
     dataset = datasets.load(config)

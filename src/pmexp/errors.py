@@ -1,4 +1,4 @@
-"""The ways a command can end that are not a bug."""
+"""Defines the exceptions by which a command can end that are no bug."""
 
 
 class UserError(Exception):
@@ -9,8 +9,8 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        said = super().__str__()
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in said)
+        message = super().__str__()
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
 
 
 def first_line(error: BaseException) -> str:
@@ -19,13 +19,13 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def said_of(error: BaseException) -> str:
-    """The error's type and the first line of its message."""
+def error_line(error: BaseException) -> str:
+    """Returns the error's type and the first line of its message, as one line."""
     return f"{type(error).__name__}: {first_line(error)}"
 
 
 class MachineError(Exception):
-    """The machine cannot do now what is asked for, such as write to a full disk: one line. Exit code 1."""
+    """The machine cannot do now what is asked for, such as write to a full disk: one line. Exit code 3."""
 
 
 class Interrupted(Exception):

@@ -1,4 +1,4 @@
-"""Where log lines and prints go, without credentials. Imports no torch."""
+"""Sends log lines and prints to the terminal and to files, without credentials. Imports no torch."""
 
 import logging
 import sys
@@ -33,7 +33,7 @@ class _MaskedStream:
 
 
 def to_terminal() -> None:
-    """Shows warnings of all, and what pmexp says, on stderr."""
+    """Shows on stderr the warnings of all loggers and pmexp's own lines from level INFO on."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Masking("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

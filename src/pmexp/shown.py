@@ -1,4 +1,4 @@
-"""Text from outside as a person may see it. Imports no torch."""
+"""Makes text from outside fit for a terminal. Imports no torch."""
 
 
 def printable(text: str, lines: bool = False) -> str:

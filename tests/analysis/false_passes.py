@@ -58,25 +58,25 @@ class Case:
 
     @property
     def words(self) -> str:
-        """A line's beginning in the table."""
+        """The text with which the case's line in the table begins."""
         kind = f"multiples of {self.step:g}" if self.step else "normal"
         return f"{self.name:<18} {self.n:>2} seeds, {kind}, spread {self.spread:g}"
 
 
 def cases() -> list[Case]:
     """Every criterion on pairs with every number of seeds, with normal values, and with scores of every step."""
-    found = []
+    made = []
     for name, criterion in shipped().items():
         if criterion.statistic in _OF_PAIRS:
             scored = (criterion.metric or "").endswith("score")
             steps = [1 / samples for samples in STEPS] if scored else []
-            found += [
+            made += [
                 Case(name, n, step, spread) for n, step, spread in product(SEEDS, [0.0, *steps], SPREADS)
             ]
-    return found
+    return made
 
 
-SPREADS = (0.003, 0.02)  # of a score, or of the logarithm of a cost
+SPREADS = (0.003, 0.02)  # standard deviations of a score, or of the logarithm of a cost
 
 
 def drawn(case: Case, criterion: CriterionConfig, trials: int, seed: int) -> tuple[Values, Values]:
@@ -127,7 +127,7 @@ def false_passes(case: Case, criterion: CriterionConfig, trials: int, seed: int 
     ours, theirs = drawn(case, criterion, trials, seed)
     scored = (criterion.metric or "").endswith("score")
     metric = SCORE if scored else criterion.metric or ""
-    if criterion.drop_from is not None:  # of a drop less is better
+    if criterion.drop_from is not None:  # the values are drops, and a smaller one is better
         ours, theirs = -ours, -theirs
     every = [
         Sides("t", "s", dict(enumerate(mine)), dict(enumerate(base)), metric, False)
@@ -183,7 +183,10 @@ def random_runs(random: np.random.Generator) -> list[Run]:
 
 
 def judged_once(random: np.random.Generator, criteria: dict[str, CriterionConfig], pages: bool) -> str:
-    """Judges one random experiment as the report does, all its texts with `pages`; the result in all."""
+    """Judges one random experiment as the report does and returns the overall result.
+
+    pages: every text of the report is made, too.
+    """
     runs = random_runs(random)
     if not any(run.finals is not None for run in runs):
         return "no finished run"
@@ -199,15 +202,15 @@ def judged_once(random: np.random.Generator, criteria: dict[str, CriterionConfig
 
 def other_comparisons(criteria: dict[str, CriterionConfig]) -> dict[str, CriterionConfig]:
     """The criteria, and each statistic of pairs with each comparison that it takes."""
-    found = dict(criteria)
+    by_comparison = dict(criteria)
     for statistic, comparison in product(sorted(_OF_PAIRS | {Statistic.p_worse}, key=str), Bound):
         try:
             one = CriterionConfig(metric=SCORE, statistic=statistic, comparison=comparison, threshold=0.1)
             ProtocolConfig(criteria={"it": one})
         except UserError:  # this statistic has no margin
             continue
-        found[f"{statistic.name} {comparison.name}"] = one
-    return found
+        by_comparison[f"{statistic.name} {comparison.name}"] = one
+    return by_comparison
 
 
 def main(trials: int, experiments: int) -> None:

@@ -14,8 +14,8 @@ from run_folders import Runs
 
 
 def compared(runs: Runs, baseline: str = "baseline") -> dict[tuple[str, str], Comparison]:
-    found = comparisons(load_runs(runs.root, "demo").values, ProtocolConfig(baseline=baseline))
-    return {(c.metric, c.variant): c for c in found}
+    made = comparisons(load_runs(runs.root, "demo").values, ProtocolConfig(baseline=baseline))
+    return {(c.metric, c.variant): c for c in made}
 
 
 def test_a_row_describes_the_seeds(runs: Runs) -> None:
@@ -61,9 +61,9 @@ def test_holm_spans_the_tasks_and_variants_of_a_metric_and_no_other_metric(runs:
                     "val/loss": random.normal(1, 0.1),
                 }
                 runs.finished(variant, seed, finals, task=task)
-    found = comparisons(load_runs(runs.root, "demo").values, ProtocolConfig())
+    made = comparisons(load_runs(runs.root, "demo").values, ProtocolConfig())
     for metric in ("test/accuracy", "val/loss"):
-        family = [c for c in found if c.metric == metric]
+        family = [c for c in made if c.metric == metric]
         assert len(family) == 4
         expected = multipletests([c.paired_p for c in family], method="holm")[1]
         assert [c.holm_p for c in family] == pytest.approx(expected)
@@ -89,8 +89,8 @@ def test_a_clear_difference_is_judged_by_the_metrics_direction(runs: Runs) -> No
 def test_equal_bits_are_equal_and_the_last_bit_is_not(runs: Runs) -> None:
     values = [0.1, 0.2, 0.3]
     runs.sample("test/loss", baseline=values, same=values, near=[0.1, 0.2, np.nextafter(0.3, 1)])
-    found = compared(runs)
-    same, near = found["test/loss", "same"], found["test/loss", "near"]
+    table = compared(runs)
+    same, near = table["test/loss", "same"], table["test/loss", "near"]
     assert (same.verdict, same.mean_difference, same.paired_p, same.holm_p) == ("equal", 0.0, None, None)
     assert (same.ci_low, same.ci_high) == (0.0, 0.0)
     assert near.verdict != "equal"
@@ -100,8 +100,8 @@ def test_an_exact_byte_count_is_a_constant_difference(runs: Runs) -> None:
     runs.sample(
         "memory/saved_bytes", baseline=[1000.0, 2000.0], packed=[900.0, 1900.0], wide=[1001.0, 2001.0]
     )
-    found = compared(runs)
-    packed, wide = found["memory/saved_bytes", "packed"], found["memory/saved_bytes", "wide"]
+    table = compared(runs)
+    packed, wide = table["memory/saved_bytes", "packed"], table["memory/saved_bytes", "wide"]
     assert (packed.verdict, packed.note, packed.mean_difference) == ("better", "constant difference", -100.0)
     assert (packed.paired_t, packed.paired_p, packed.holm_p, packed.effect_size) == (None, None, None, None)
     assert (packed.ci_low, packed.ci_high) == (-100.0, -100.0)
@@ -110,18 +110,18 @@ def test_an_exact_byte_count_is_a_constant_difference(runs: Runs) -> None:
 
 def test_one_pair_of_a_sampled_metric_is_never_significant(runs: Runs) -> None:
     runs.sample("memory/peak_bytes", baseline=[1000.0], packed=[1.0], same=[1000.0])
-    found = compared(runs)
-    packed = found["memory/peak_bytes", "packed"]
+    table = compared(runs)
+    packed = table["memory/peak_bytes", "packed"]
     assert (packed.n, packed.verdict, packed.ci_low, packed.paired_p) == (1, "inconclusive", None, None)
     assert packed.note == "1 pair: at least 3 are needed"
-    assert found["memory/peak_bytes", "same"].verdict == "equal"
+    assert table["memory/peak_bytes", "same"].verdict == "equal"
     assert {row.std for row in rows(load_runs(runs.root, "demo").values)} == {None}
 
 
 def test_one_pair_of_a_counted_metric_has_all_there_is_to_know(runs: Runs) -> None:
     runs.sample("memory/saved_bytes", baseline=[1000.0], packed=[1.0], wide=[1001.0])
-    found = compared(runs)
-    packed, wide = found["memory/saved_bytes", "packed"], found["memory/saved_bytes", "wide"]
+    table = compared(runs)
+    packed, wide = table["memory/saved_bytes", "packed"], table["memory/saved_bytes", "wide"]
     assert (packed.verdict, packed.note, packed.ci_low) == ("better", "an exact count", None)
     assert wide.verdict == "worse"
 

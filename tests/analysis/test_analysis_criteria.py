@@ -26,7 +26,7 @@ LENGTH, BATCH = "dataset.max_length", "train.batch_size"
 
 
 def plain(protocol: ProtocolConfig) -> dict[str, Any]:
-    """As a run's summary holds it."""
+    """Returns the protocol as plain types, as a run's summary holds it."""
     criteria = {
         name: {
             **vars(one),
@@ -299,7 +299,7 @@ def two_tasks(runs: Runs, second: float | None) -> Judged:
     ("second", "result", "counts"),
     [
         (0.8, "pass", "2 pass"),
-        (0.9, "inconclusive", "1 inconclusive, 1 pass"),
+        (0.9, "inconclusive", "1 not settled, 1 pass"),
         (0.95, "fail", "1 fail, 1 pass"),
         (None, "inconclusive", "1 not measured, 1 pass"),
     ],
@@ -561,11 +561,11 @@ def test_answers_of_pmexp_fit_count(runs: Runs) -> None:
     longer = {"statistic": Statistic.largest_ratio, "over": LENGTH, **MORE}
     one = judged(runs, threshold=1.2, **longer)
     assert (one.result, one.value) == ("pass", 704 / 512)
-    assert one.why.startswith("largest dataset.max_length (simulated for 80 GB) 704")
+    assert one.why.startswith("largest dataset.max_length (simulated for 74.51 GiB) 704")
     assert (one.parts[0].low, one.parts[0].high) == (704 / 575, 767 / 512)
     assert judged(runs, threshold=1.5, **longer).result == "fail"
     only = judged(runs, statistic=Statistic.only_fits, threshold=1, **MORE)
-    assert only.why == "fits only with packed: net/digits at dataset.max_length=704 (simulated for 80 GB)"
+    assert only.why == "fits only with packed: net/digits at dataset.max_length=704 (simulated for 74.51 GiB)"
     other = judged(runs, statistic=Statistic.largest_ratio, over=BATCH, threshold=1.2, **MORE)
     assert other.result == "not measured"
 
@@ -588,13 +588,13 @@ def test_the_format_is_that_of_pmexp_fit(runs: Runs) -> None:
     for variant, largest in (("baseline", 512), ("pm-drop", 704)):
         config = compose([f"variant={variant}", "dataset=mrpc", "model=tinybert"])
         probes = [Probe(largest, 1, {}, fits=True), Probe(largest + 64, None, {}, fits=False)]
-        options = fit_options(COMMAND.read(["method=measure", "what=length", "budget_gb=80"]))
+        options = fit_options(COMMAND.read(["method=measure", "what=length", "budget=80e9"]))
         told = Answer(probes[0], largest, probes, config).record(options)
         (runs.folder / "fit" / f"{variant}.json").write_text(json.dumps(told))
     protocol = ProtocolConfig(criteria={"it": CriterionConfig(**{**LARGER, "over": LENGTH}, threshold=1.2)})
     (one,) = judged_all(runs, protocol)[1]
     assert (one.result, one.value, one.parts[0].task) == ("pass", 704 / 512, "tinybert/mrpc")
-    assert "dataset.max_length (measured for 80 GB) 704 versus 512" in one.why
+    assert "dataset.max_length (measured for 74.51 GiB) 704 versus 512" in one.why
 
 
 # --- the verdict on all

@@ -44,7 +44,7 @@ def experiment(values: Values, metric: str = STEP, criterion: CriterionConfig | 
 
 
 def compared(values: Values, metric: str = STEP, margin: float | None = None) -> Comparison:
-    """Of "packed"."""
+    """Returns the comparison of the variant "packed" with the baseline."""
     criterion = None
     if margin is not None:
         criterion = CriterionConfig(
@@ -124,8 +124,8 @@ def test_the_largest_and_the_smallest_number_have_a_ratio_in_words(statistic: St
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_no_value(value: float, runs: Runs) -> None:
     runs.sample(STEP, baseline=[1.0, 1.1, 1.2], packed=[1.0, value, 1.3])
-    found = load_runs(runs.root, "demo")
-    (one,) = comparisons(found.values, ProtocolConfig())
+    experiment = load_runs(runs.root, "demo")
+    (one,) = comparisons(experiment.values, ProtocolConfig())
     assert (one.n, one.missing_seeds) == (2, {"variant": [1], "baseline": []})
     assert all(
         value is None or math.isfinite(value) for value in vars(one).values() if isinstance(value, float)

@@ -31,7 +31,7 @@ MACHINE = {
 
 
 def run(runs: Runs, variant: str, seed: int, score: float | None = None, **told: Any) -> None:
-    """A run in which every criterion passes; `told`: environment, losses and outcome where they are special."""
+    """Writes a run in which every criterion passes; `told` replaces its environment, losses or outcome."""
     finals = {
         SCORE: 0.9 + seed / 100 if score is None else score,
         STEP: 10 + seed / 1000,
@@ -43,7 +43,7 @@ def run(runs: Runs, variant: str, seed: int, score: float | None = None, **told:
 
 
 def pairs(runs: Runs, **told: Any) -> None:
-    """Three seeds of baseline and pm-drop; `told` of pm-drop's."""
+    """Writes three seeds of baseline and pm-drop; `told` goes to the runs of pm-drop alone."""
     for seed in range(3):
         run(runs, "baseline", seed)
         run(
@@ -55,19 +55,19 @@ def content(runs: Runs) -> Content:
     return content_of(load_runs(runs.root, "demo"), "now", None, None)
 
 
-def compared(found: Content) -> dict[tuple[str, str], Compared]:
-    return {(one.variant, one.metric): one for one in found.comparisons}
+def compared(report: Content) -> dict[tuple[str, str], Compared]:
+    return {(one.variant, one.metric): one for one in report.comparisons}
 
 
-def results(found: Content) -> dict[str, str]:
-    return {one.name: one.result for one in found.criteria}
+def results(report: Content) -> dict[str, str]:
+    return {one.name: one.result for one in report.criteria}
 
 
 def test_without_a_fault_everything_passes_and_nothing_is_warned_of(runs: Runs) -> None:
     pairs(runs)
-    found = content(runs)
-    assert set(results(found).values()) == {"pass"}
-    assert json.loads(as_json(found))["warnings"] == []
+    report = content(runs)
+    assert set(results(report).values()) == {"pass"}
+    assert json.loads(as_json(report))["warnings"] == []
 
 
 # --- one training
@@ -92,10 +92,10 @@ def test_bit_for_bit_takes_every_loss_and_the_final_weights(
     for seed in range(3):
         run(runs, "baseline", seed, **SAME, outcome={"weights_sha256": "aa"})
         run(runs, "pm-drop", seed, **other)
-    found = content(runs)
-    assert compared(found)["pm-drop", SCORE].verdict == verdict
-    assert compared(found)["pm-drop", "memory/mask_bytes"].verdict == "better"
-    pages = [as_markdown(found), page_html(found, [], [])]
+    report = content(runs)
+    assert compared(report)["pm-drop", SCORE].verdict == verdict
+    assert compared(report)["pm-drop", "memory/mask_bytes"].verdict == "better"
+    pages = [as_markdown(report), page_html(report, [], [])]
     assert [("bit for bit" in page) for page in pages] == [verdict == "identical"] * 2
 
 
@@ -107,8 +107,8 @@ def test_variants_of_one_training_are_counted_once(runs: Runs) -> None:
             score = 0.8 + (seed * seed) / 200
             run(runs, variant, seed, score, losses=[2.0, 1.5 + seed], outcome={"weights_sha256": f"{seed}"})
         run(runs, "2bit", seed, 0.85 + seed / 50)
-    found = content(runs)
-    by_variant = compared(found)
+    report = content(runs)
+    by_variant = compared(report)
     once, other = by_variant["pm-drop", SCORE], by_variant["2bit", SCORE]
     assert once.paired_p is not None and other.paired_p is not None and once.holm_p is not None
     ordered = sorted([once.paired_p, other.paired_p])
@@ -118,9 +118,9 @@ def test_variants_of_one_training_are_counted_once(runs: Runs) -> None:
         assert (one.holm_p, one.verdict) == (once.holm_p, once.verdict)
         assert "same training as pm-drop, counted once" in one.note
         assert "one training" not in by_variant[variant, STEP].note  # which is measured in each
-    (said,) = json.loads(as_json(found))["one_training"]
+    (said,) = json.loads(as_json(report))["one_training"]
     assert said.startswith("pm-drop, 4bit and no-cache trained identically in seeds 0, 1, 2 and 3: ")
-    assert said in page_html(found, [], [])
+    assert said in page_html(report, [], [])
 
 
 def test_runs_that_differ_in_one_seed_are_two_trainings(runs: Runs) -> None:
@@ -134,8 +134,8 @@ def test_runs_that_differ_in_one_seed_are_two_trainings(runs: Runs) -> None:
 def test_one_seed_of_the_baselines_masks_is_one_training_with_it(runs: Runs) -> None:
     pairs(runs)
     run(runs, "same-masks", 1, losses=[2.0, 2.5], outcome={"weights_sha256": "aa"})
-    found = content(runs)
-    (said,) = json.loads(as_json(found))["one_training"]
+    report = content(runs)
+    (said,) = json.loads(as_json(report))["one_training"]
     assert said.startswith("baseline and same-masks trained identically in seed 1") and "not recorded" in said
 
 
@@ -152,40 +152,52 @@ def test_a_pair_of_unlike_machines_is_named_and_does_not_count_for_cost(
 ) -> None:
     other = {**MACHINE, key: value} if value is not None else {k: v for k, v in MACHINE.items() if k != key}
     pairs(runs, environment=other)
-    found = content(runs)
-    assert results(found) == {
+    report = content(runs)
+    assert results(report) == {
         "masks": "not measured", "memory": "not measured", "speed": "not measured", "quality": "pass",
         "finite": "pass",
     }  # fmt: skip
     for metric in (STEP, PEAK):
-        one = compared(found)["pm-drop", metric]
+        one = compared(report)["pm-drop", metric]
         assert (one.verdict, one.n, one.note) == (
             "not comparable", 0, "3 pairs excluded: run under different conditions",
         )  # fmt: skip
-    assert compared(found)["pm-drop", SCORE].n == 3
-    (said,) = (line for line in found.warnings if "pm-drop" in line)
+    assert compared(report)["pm-drop", SCORE].n == 3
+    (said,) = (line for line in report.warnings if "pm-drop" in line)
     own, theirs = str(other.get(key, "not recorded")), str(MACHINE[key])
     assert f"{key} {own[:12]}" in said and f"versus {theirs[:12]}" in said and "seeds 0, 1 and 2" in said
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("precision", "bf16"), ("attention", "sdpa"), ("data_digest", "d2")]
+    ("key", "value"),
+    [
+        ("precision", "bf16"),
+        ("attention", "sdpa"),
+        ("data_digest", "d2"),
+        ("float32_matmul", "high"),
+        ("deterministic", "yes"),
+    ],
 )
 def test_other_data_or_precision_counts_for_no_metric(runs: Runs, key: str, value: str) -> None:
     pairs(runs, environment={**MACHINE, key: value})
-    found = content(runs)
-    assert results(found) == dict.fromkeys(CRITERIA, "not measured") | {"finite": "pass"}
-    assert {one.n for one in found.comparisons} == {0}
+    report = content(runs)
+    assert results(report) == dict.fromkeys(CRITERIA, "not measured") | {"finite": "pass"}
+    assert {one.n for one in report.comparisons} == {0}
+
+
+def test_runs_from_before_their_arithmetic_was_recorded_are_paired_with_those_of_today(runs: Runs) -> None:
+    pairs(runs, environment=MACHINE | {"float32_matmul": "highest", "deterministic": "no"})
+    assert compared(content(runs))["pm-drop", STEP].n == 3
 
 
 def test_one_unlike_pair_of_several_is_left_out_alone(runs: Runs) -> None:
     pairs(runs)
     run(runs, "baseline", 3)
     run(runs, "pm-drop", 3, environment=MACHINE | {"cpu": "Xeon"})
-    found = content(runs)
-    (speed,) = (one for one in found.criteria if one.name == "speed")
+    report = content(runs)
+    (speed,) = (one for one in report.criteria if one.name == "speed")
     assert speed.parts[0].n == 3 and "seed 3 excluded" in speed.why
-    assert compared(found)["pm-drop", SCORE].n == 4
+    assert compared(report)["pm-drop", SCORE].n == 4
 
 
 def test_precision_is_what_is_compared_where_systems_are(runs: Runs) -> None:
@@ -203,23 +215,23 @@ def test_a_report_over_several_versions_says_so_first(runs: Runs) -> None:
     pairs(runs)
     for variant in ("baseline", "pm-drop"):
         run(runs, variant, 3, environment=MACHINE | {"version_torch": "2.9.0", "git_commit": "b" * 40})
-    found = content(runs)
-    first = found.warnings[0]
+    report = content(runs)
+    first = report.warnings[0]
     assert "torch 2.13.0 (6 runs) and 2.9.0 (2 runs)" in first and "bbbbbbbbbbbb (2 runs)" in first
-    assert as_markdown(found).splitlines()[2] == f"- {first}"
-    page = page_html(found, [], [])
+    assert as_markdown(report).splitlines()[2] == f"- {first}"
+    page = page_html(report, [], [])
     assert page.index(first) < page.index('id="verdict"')
-    assert results(found)["speed"] == "pass"  # each pair is of one version
+    assert results(report)["speed"] == "pass"  # each pair is of one version
 
 
 def test_pairs_whose_environment_the_source_does_not_tell_are_said_to_be_unchecked(runs: Runs) -> None:
     pairs(runs)
     run(runs, "pm-drop", 3, environment={})
     run(runs, "baseline", 3)
-    found = content(runs)
-    (said,) = found.warnings
+    report = content(runs)
+    (said,) = report.warnings
     assert said.startswith("The environment of 1 run of 8 is not recorded in this source")
-    assert compared(found)["pm-drop", STEP].n == 4
+    assert compared(report)["pm-drop", STEP].n == 4
 
 
 # --- models that never learned
@@ -241,20 +253,20 @@ def test_a_model_that_never_learned_is_named_and_passes_nothing(
     for seed in range(3):
         run(runs, "baseline", seed, score, **told)
         run(runs, "pm-drop", seed, score, **told)
-    found = content(runs)
-    assert "pass" not in results(found).values()
+    report = content(runs)
+    assert "pass" not in results(report).values()
     for variant in ("baseline", "pm-drop"):
-        (line,) = (line for line in found.warnings if f": {variant} never learned" in line)
-        assert said in line and line in as_markdown(found)
+        (line,) = (line for line in report.warnings if f": {variant} never learned" in line)
+        assert said in line and line in as_markdown(report)
 
 
 def test_one_dead_run_among_others_is_enough(runs: Runs) -> None:
     pairs(runs, outcome=CHANCE)
     run(runs, "baseline", 3)
     run(runs, "pm-drop", 3, 0.1)  # chance is known by the other runs of the task
-    found = content(runs)
-    assert "pass" not in results(found).values()
-    assert any("pm-drop never learned in seed 3" in line for line in found.warnings)
+    report = content(runs)
+    assert "pass" not in results(report).values()
+    assert any("pm-drop never learned in seed 3" in line for line in report.warnings)
 
 
 def test_a_gradient_of_zero_is_no_training(runs: Runs, line: Any) -> None:
@@ -287,16 +299,56 @@ def test_a_criterion_that_fails_still_fails_on_a_dead_model(runs: Runs) -> None:
     assert results(content(runs)) == {"slow": "fail"}
 
 
+FITS = {
+    "larger": {"statistic": "largest_ratio", "over": "train.batch_size", "threshold": 1.12},
+    "alone": {"statistic": "only_fits", "threshold": 1},
+}
+
+
+@pytest.mark.parametrize("dead", ["", "baseline", "pm-drop"])
+@pytest.mark.parametrize("answered", [False, True])
+def test_what_fits_into_memory_passes_nothing_of_a_model_that_never_learned(
+    runs: Runs, dead: str, answered: bool
+) -> None:
+    """By runs out of memory, and by answers of pmexp.fit beside runs of the same model and data."""
+    protocol = {
+        "method": "pm-drop",
+        "criteria": {name: {**one, "comparison": "at_least"} for name, one in FITS.items()},
+    }
+    for variant, fits in (("baseline", 8), ("pm-drop", 32)):
+        losses = [2.0, 2.0] if variant == dead else [2.0, 1.0]
+        for batch in (8,) if answered else (8, 16, 32):
+            told = {"settings": {"train.batch_size": batch}, "protocol": protocol}
+            if batch <= fits:
+                runs.finished(variant, 0, {SCORE: 0.9}, losses=losses, **told)
+            else:
+                runs.out_of_memory(variant, 0, **told)
+        answer = {
+            "labels": {"task": "net/digits", "system": "plain", "variant": variant, "seed": 0},
+            "budget_bytes": 1e9,
+            "method": "simulate",
+            "what": "batch",
+            "probes": [{"value": batch, "fits": batch <= fits} for batch in (8, 16, 32)],
+        }
+        (runs.folder / "fit").mkdir(exist_ok=True)
+        if answered:
+            (runs.folder / "fit" / f"{variant}.json").write_text(json.dumps(answer))
+    found = content_of(load_runs(runs.root, "demo"), "now", runs.folder / "fit", None)
+    assert set(results(found).values()) == ({"inconclusive"} if dead else {"pass"})
+    for one in found.criteria:
+        assert (f"{dead} never learned in seed 0" in one.why) == bool(dead), one.why
+
+
 def test_one_training_is_drawn_once_and_the_legend_names_all(runs: Runs) -> None:
     for seed in range(2):
         run(runs, "baseline", seed)
         for variant in ("pm-drop", "no-cache", "4bit"):
             run(runs, variant, seed, losses=[2.0, 1.75 + seed])
         run(runs, "2bit", seed)
-    run(runs, "same-masks", 0, losses=[2.0, 1.5])  # of the baseline
-    found = content(runs)
-    looks = plots.styles(found.variants, "baseline")
-    drawn = {one.name: one.figure for one in of_section(found.experiment, found.sections[0], looks, "")}
+    run(runs, "same-masks", 0, losses=[2.0, 1.5])  # the losses of the baseline
+    report = content(runs)
+    looks = plots.styles(report.variants, "baseline")
+    drawn = {one.name: one.figure for one in of_section(report.experiment, report.sections[0], looks, "")}
     (panel,) = drawn["convergence"].axes
     assert len(panel.lines) == 3
     (legend,) = drawn["convergence"].legends

@@ -57,7 +57,7 @@ def foreign(demo: Runs) -> Runs:
 
 
 def report(runs: Runs) -> Path:
-    """Without most figures, which take seconds."""
+    """Writes the report without most figures, which take seconds, and returns its folder."""
     given = ["demo", "--runs-dir", str(runs.root), "--out", str(runs.root / "reports"), "--figures", "0"]
     assert main(given) == 0
     return runs.root / "reports" / "demo"
@@ -96,8 +96,8 @@ def test_every_format_shows_hostile_words_as_text(foreign: Runs, capsys: pytest.
     )
 
     markdown = (folder / "report.md").read_text()
-    found = MarkdownIt("commonmark", {"linkify": False}).enable(["table", "strikethrough"]).parse(markdown)
-    inline = [part for token in found for part in token.children or []]
+    tokens = MarkdownIt("commonmark", {"linkify": False}).enable(["table", "strikethrough"]).parse(markdown)
+    inline = [part for token in tokens for part in token.children or []]
     assert {part.type for part in inline} <= {
         "text",
         "text_special",
@@ -105,7 +105,7 @@ def test_every_format_shows_hostile_words_as_text(foreign: Runs, capsys: pytest.
         "strong_open",
         "strong_close",
     }
-    assert {token.tag for token in found} <= {
+    assert {token.tag for token in tokens} <= {
         "h1",
         "h2",
         "h3",
@@ -121,7 +121,7 @@ def test_every_format_shows_hostile_words_as_text(foreign: Runs, capsys: pytest.
         "",
     }
     cells = [
-        "".join(part.content for part in token.children or []) for token in found if token.type == "inline"
+        "".join(part.content for part in token.children or []) for token in tokens if token.type == "inline"
     ]
     assert (
         shown in cells
@@ -143,7 +143,7 @@ def test_every_format_shows_hostile_words_as_text(foreign: Runs, capsys: pytest.
 
 
 def test_names_are_drawn_as_they_are() -> None:
-    """And none is left out of the legend, as matplotlib does with those that begin with an underscore."""
+    """None is left out of the legend, from which matplotlib drops names that begin with an underscore."""
     names = [r"$\frac{$ _x^2", "_hidden", r"\alpha", "a&b<c>"]
     figure = Figure()
     panel = figure.add_subplot()

@@ -55,7 +55,7 @@ def test_a_line_is_broken_in_names_and_nowhere_in_numbers(text: str, expected: s
     assert latex.broken(text) == expected
 
 
-LATEX = {  # of the letters that are not set as they are
+LATEX = {  # the letters that LaTeX would not set as they are
     **{letter: f"\\{letter}" for letter in "&%$#_{}"}, **{letter: f"${letter}$" for letter in "<>"},
     **{letter: f"{{{letter}}}" for letter in "[]*"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}", "|": r"\textbar{}", "'": r"\textquotesingle{}", "`": r"\textasciigrave{}",
@@ -149,6 +149,13 @@ def test_csv_comes_back_as_it_went(demo: Runs) -> None:
     assert records_csv([]) == ""
 
 
+@pytest.mark.parametrize("text", ["a,b", 'a "b"', "two\nlines", "two\rlines", "", " x "])
+def test_csv_keeps_every_text(text: str) -> None:
+    records = [SimpleNamespace(name=text, seeds=[1, 2], n=1), SimpleNamespace(name="b", seeds=[], n=None)]
+    first, second = csv.DictReader(io.StringIO(records_csv(records), newline=""))
+    assert first == {"name": text, "seeds": "1 2", "n": "1"} and second == {"name": "b", "seeds": "", "n": ""}
+
+
 def test_csv_names_the_seeds_of_either_side(runs: Runs) -> None:
     runs.finished("baseline", 0, {"test/loss": 1.0})
     runs.finished('pa,ck"ed', 1, {"test/loss": 2.0}, run_id="odd")
@@ -198,21 +205,21 @@ def test_every_change_is_a_sentence(old: dict[str, Any]) -> None:
     row.update(n=2, mean=0.5)
     new["missing"] = []
     gone = new["rows"].pop(0)
-    found = changes(old, new)
-    assert found[0] == "The verdict was pass and is fail."
-    assert found[1:5] == [
+    sentences = changes(old, new)
+    assert sentences[0] == "The verdict was pass and is fail."
+    assert sentences[1:5] == [
         "quick: is new (pass).",
         "fast: is gone (it was pass).",
         "less: its threshold was -0.1, is -0.2.",
         "less: was pass and is fail (-0.4, now -0.05).",
     ]
     at = "net/digits / plain / packed / test/accuracy"
-    assert f"{at}: was {old_verdict(old)} and is worse." in found
-    assert f"{at}: 3 runs were counted, now 2." in found
-    assert f"{at}: the mean was 0.9233 and is 0.5." in found
-    assert f"net/digits / plain / {gone['variant']} / {gone['metric']}: is gone." in found
-    assert found[-1] == "net/digits / plain / packed seed 3 is no longer missing."
-    assert len(found) == 10
+    assert f"{at}: was {old_verdict(old)} and is worse." in sentences
+    assert f"{at}: 3 runs were counted, now 2." in sentences
+    assert f"{at}: the mean was 0.9233 and is 0.5." in sentences
+    assert f"net/digits / plain / {gone['variant']} / {gone['metric']}: is gone." in sentences
+    assert sentences[-1] == "net/digits / plain / packed seed 3 is no longer missing."
+    assert len(sentences) == 10
 
 
 def old_verdict(old: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 THROUGHPUT, STEP, SCORE = "speed/samples_per_s", "speed/step_ms", "test/accuracy"
-PROTOCOL: dict[str, Any] = compose([]).to_dict()["protocol"]  # of an experiment that says nothing else
-Found = tuple[dict[str, Comparison], dict[str, Judged]]
+PROTOCOL: dict[str, Any] = compose([]).to_dict()["protocol"]  # the default of an experiment
+ComparedAndJudged = tuple[dict[str, Comparison], dict[str, Judged]]
 
 
 def planted(
@@ -25,7 +25,7 @@ def planted(
     lower: float = 0.0,
     lost: Sequence[int] = (),
     tensors: bool = True,
-) -> Found:
+) -> ComparedAndJudged:
     """The default protocol on runs whose method is slower by a fraction and scores lower by so many sigmas, with
     seeds of it that diverged; everything else is as it should be. Without `tensors` they are runs of a version
     that did not count them."""
@@ -42,7 +42,7 @@ def planted(
                 SCORE: scores[seed] - lower * sigma * ours * (1 + seed / 100),  # equal drops show no spread
                 "train/loss": None if ours and seed in lost else 0.5,
                 "memory/mask_bytes_per_element": 0.125 if ours else 1.0,
-                "memory/peak_bytes": 1000.0 + seed,  # of the process: no criterion is judged by it
+                "memory/peak_bytes": 1000.0 + seed,  # that of the process: no criterion is judged by it
                 **({"memory/peak_tensor_bytes": 80.0 if ours else 100.0} if tensors else {}),
                 "check/gradient_error": 1e-7,
             }
@@ -52,7 +52,7 @@ def planted(
     return found(runs)
 
 
-def found(runs: Runs) -> Found:
+def found(runs: Runs) -> ComparedAndJudged:
     experiment = load_runs(runs.root, "demo")
     made = comparisons(experiment.values, experiment.protocol, experiment.counted)
     return {one.metric: one for one in made}, {one.name: one for one in judge(experiment, [])}
@@ -92,7 +92,7 @@ def test_two_seeds_are_inconclusive_however_clear(runs: Runs, noise: float) -> N
 def test_one_percent_slower_is_inside_the_margin_and_said(runs: Runs) -> None:
     by_metric, criteria = planted(runs, slower=0.01, noise=0.001)
     assert by_metric[THROUGHPUT].verdict == "equivalent"
-    assert by_metric[THROUGHPUT].note == "a significant difference, but within the margin"
+    assert by_metric[THROUGHPUT].note.startswith("a significant difference, but within the margin")
     assert criteria["throughput"].result == criteria["step-time"].result == "pass"
 
 

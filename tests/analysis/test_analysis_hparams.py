@@ -157,8 +157,8 @@ def test_a_grid_of_two_keys_a_variant() -> None:
         for lr in (0.25, 0.5)
         for p in (0.0, 0.125)
     ]
-    found = {one.variant: one for one in made(runs)}
-    assert set(found) == {"baseline", "packed"}
-    for one in found.values():
+    by_variant = {one.variant: one for one in made(runs)}
+    assert set(by_variant) == {"baseline", "packed"}
+    for one in by_variant.values():
         assert one.keys == (LR, P) and one.chosen == (0.5, 0.125)
         assert [s.values for s in one.settings] == [(0.25, 0.0), (0.25, 0.125), (0.5, 0.0), (0.5, 0.125)]

@@ -83,27 +83,27 @@ def test_unfinished_runs_are_named_with_their_end(runs: Runs, line: Line) -> Non
     runs.unfinished("packed", 3, [line("train/loss", 2.0, 1), line("train/loss", 1.0, 41), '{"metr'])
     runs.unfinished("packed", 4)
     runs.plan(("packed-3", "packed", 3), ("never", "packed", 5), ("net-digits-packed-0", "packed", 0))
-    found = missing(runs)
-    assert {seed: run.why for (_, seed), run in found.items()} == {
+    named = missing(runs)
+    assert {seed: run.why for (_, seed), run in named.items()} == {
         1: "failed: ValueError: bad (log: here/log.txt)",
         2: "interrupted: SIGTERM at step 4",
         3: "stale: no summary (its journal ends at step 41)",
         4: "stale: no summary (its journal has no line yet)",
         5: "planned, never started",
     }
-    assert found["packed", 1] == Missing(
-        "net/digits", "plain", "packed", 1, "packed-1", found["packed", 1].why
+    assert named["packed", 1] == Missing(
+        "net/digits", "plain", "packed", 1, "packed-1", named["packed", 1].why
     )
-    assert found["packed", 5].run_id == "never"
+    assert named["packed", 5].run_id == "never"
 
 
 def test_seeds_that_another_variant_has_are_named_once(runs: Runs) -> None:
     runs.sample("test/accuracy", baseline=[0.9, 0.9, 0.9], packed=[0.9])
     runs.unfinished("packed", 2)
-    found = missing(runs)
-    assert set(found) == {("packed", 1), ("packed", 2)}
-    assert (found["packed", 1].run_id, found["packed", 2].run_id) == (None, "packed-2")
-    assert found["packed", 1].why == "no run of this seed, there is one of baseline"
+    named = missing(runs)
+    assert set(named) == {("packed", 1), ("packed", 2)}
+    assert (named["packed", 1].run_id, named["packed", 2].run_id) == (None, "packed-2")
+    assert named["packed", 1].why == "no run of this seed, there is one of baseline"
 
 
 def test_other_folders_are_no_runs(runs: Runs) -> None:
@@ -153,8 +153,8 @@ def test_an_unfinished_run_that_nothing_describes_is_named_as_unknown(runs: Runs
     runs.finished("packed", 0, {"test/accuracy": 0.9})
     path = runs.unfinished("packed", 1)
     (path / "config.yaml").write_text("seed: 1\n")
-    found = missing(runs)["unknown", -1]
-    assert found.run_id == path.name and "it has no labels" in found.why
+    run = missing(runs)["unknown", -1]
+    assert run.run_id == path.name and "it has no labels" in run.why
 
 
 def test_a_metric_nobody_describes_is_refused(runs: Runs) -> None:

@@ -103,12 +103,12 @@ def test_both_sources_give_the_same_report(demo: Runs, uri: str) -> None:
 def test_both_sources_give_the_same_curves(demo: Runs, uri: str) -> None:
     mirror(demo, uri)
     key = ["run_id", "metric", "step"]
-    found, expected = load_mlflow(uri, "demo").curves, load_runs(demo.root, "demo").curves
+    curves, expected = load_mlflow(uri, "demo").curves, load_runs(demo.root, "demo").curves
     columns = list(expected.columns)
     assert (
-        found.sort_values(key)[columns].values.tolist() == expected.sort_values(key)[columns].values.tolist()
+        curves.sort_values(key)[columns].values.tolist() == expected.sort_values(key)[columns].values.tolist()
     )
-    assert len(found) == 18
+    assert len(curves) == 18
 
 
 def test_a_run_started_again_counts_once_and_infinity_is_not_finite(uri: str) -> None:

@@ -19,12 +19,12 @@ RATE = "speed/samples_per_s"
 CRITERION = CriterionConfig(
     metric=RATE, statistic=Statistic.relative_change, comparison=Is.no_worse, threshold=0.02
 )
-NOISE = 0.02  # of the logarithm of a run's throughput
+NOISE = 0.02  # the standard deviation of the logarithm of a run's throughput
 
 
 def experiment(runs: Runs, **criteria: CriterionConfig) -> Experiment:
-    found = load_runs(runs.root, "demo")
-    return Experiment(**{**vars(found), "protocol": ProtocolConfig(criteria=criteria)})
+    loaded = load_runs(runs.root, "demo")
+    return Experiment(**{**vars(loaded), "protocol": ProtocolConfig(criteria=criteria)})
 
 
 def planned(runs: Runs, method: bool) -> Plan:

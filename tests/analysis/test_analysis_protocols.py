@@ -50,10 +50,10 @@ def test_the_protocol_of_the_run_that_started_first_counts(runs: Runs) -> None:
         protocol(criteria={"less": eased}),
         protocol(method="other", criteria={}),
     )
-    found = load(runs)
-    assert found.protocol.criteria["less"].threshold == -0.1
-    assert (found.protocol.question, found.protocol.method) == ("Less?", "packed")
-    assert found.remarks == [
+    loaded = load(runs)
+    assert loaded.protocol.criteria["less"].threshold == -0.1
+    assert (loaded.protocol.question, loaded.protocol.method) == ("Less?", "packed")
+    assert loaded.remarks == [
         "2 of 5 runs were started under another protocol (less differs); the report uses the first one.",
         "1 of 5 runs were started under another protocol (method, less differs); the report uses the first one.",
     ]
@@ -61,21 +61,21 @@ def test_the_protocol_of_the_run_that_started_first_counts(runs: Runs) -> None:
 
 def test_runs_of_before_protocols_have_none(runs: Runs) -> None:
     started(runs, None)
-    found = load(runs)
-    assert (found.protocol.criteria, found.protocol.axis, found.remarks) == ({}, ComparedLabel.variant, [])
+    loaded = load(runs)
+    assert (loaded.protocol.criteria, loaded.protocol.axis, loaded.remarks) == ({}, ComparedLabel.variant, [])
 
 
 def test_what_the_reader_chooses_is_named(runs: Runs, tmp_path: Path) -> None:
     started(runs, protocol())
     file = tmp_path / "mine.yaml"
     file.write_text("mine: {metric: test/loss, threshold: 2}\n")
-    found = load(runs, criteria=file, baseline="b", method="m")
-    assert (found.protocol.baseline, found.protocol.method, list(found.protocol.criteria)) == (
+    loaded = load(runs, criteria=file, baseline="b", method="m")
+    assert (loaded.protocol.baseline, loaded.protocol.method, list(loaded.protocol.criteria)) == (
         "b",
         "m",
         ["mine"],
     )
-    assert found.remarks == [
+    assert loaded.remarks == [
         f"The criteria were chosen after the runs, in {file}.",
         "The baseline was chosen after the runs: b instead of baseline.",
         "The method was chosen after the runs: m instead of packed.",
@@ -142,9 +142,9 @@ def test_a_file_that_is_no_answer_of_fit_is_refused_in_one_line(runs: Runs, cont
 def test_a_run_without_memory_is_a_result_that_is_named(runs: Runs) -> None:
     started(runs, protocol())
     runs.out_of_memory("baseline", 0)
-    found = load(runs)
-    (member,) = (m for m in found.members if m.labels.variant == "baseline")
+    loaded = load(runs)
+    (member,) = (m for m in loaded.members if m.labels.variant == "baseline")
     assert (member.state, member.run.finals) == ("out of memory", None)
-    (missing,) = found.missing
+    (missing,) = loaded.missing
     assert (missing.state, missing.why) == ("out of memory", "out of memory: CUDA out of memory")
     assert json.loads((runs.folder / "9" / "summary.json").read_text())["protocol"]["method"] == "packed"

@@ -24,7 +24,7 @@ COMPARISON = {
 
 
 def report(runs: Runs, *options: str) -> Path:
-    """Make the report; the folder with its two files."""
+    """Makes the report and returns its folder."""
     out = runs.root.parent / "reports"
     assert main(["demo", "--runs-dir", str(runs.root), "--out", str(out), *options]) == 0
     return out / "demo"
@@ -130,8 +130,10 @@ def test_another_baseline_turns_the_differences(runs: Runs) -> None:
             runs.finished(variant, seed, {"memory/saved_bytes": saved * 2.0**20}, losses=[])
 
     def difference(*options: str) -> dict[str, float]:
-        found = strict((report(runs, *options) / "report.json").read_text())["comparisons"]
-        return {c["variant"]: c["mean_difference"] for c in found if c["metric"] == "memory/saved_bytes"}
+        comparisons = strict((report(runs, *options) / "report.json").read_text())["comparisons"]
+        return {
+            c["variant"]: c["mean_difference"] for c in comparisons if c["metric"] == "memory/saved_bytes"
+        }
 
     assert difference() == {"packed": -40 * 2.0**20}
     assert difference("--baseline", "packed") == {"baseline": 40 * 2.0**20}

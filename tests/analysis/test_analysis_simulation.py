@@ -46,8 +46,8 @@ def experiments(count: int, shift: float, sigma: float, seed: int) -> list[Secti
 
 def test_false_positives_of_the_paired_test_are_five_percent() -> None:
     trials = 1000
-    found = stats.paired_t(np.random.default_rng(1).normal(0, 1, (trials, N))).p
-    assert within_binomial((found < 0.05).sum(), trials, 0.05)
+    p = stats.paired_t(np.random.default_rng(1).normal(0, 1, (trials, N))).p
+    assert within_binomial((p < 0.05).sum(), trials, 0.05)
 
 
 def test_holm_keeps_the_rate_of_any_false_verdict_in_a_family() -> None:
@@ -61,15 +61,15 @@ def test_holm_keeps_the_rate_of_any_false_verdict_in_a_family() -> None:
 
 
 def test_verdicts_on_a_family_without_differences_are_inconclusive() -> None:
-    found = comparisons(experiments(120, 0.0, 1.0, seed=3), ProtocolConfig())
-    assert {one.verdict for one in found} == {"inconclusive"} and len(found) == 120
-    assert sum(one.paired_p < 0.05 for one in found) > 0  # which Holm's correction takes back
+    family = comparisons(experiments(120, 0.0, 1.0, seed=3), ProtocolConfig())
+    assert {one.verdict for one in family} == {"inconclusive"} and len(family) == 120
+    assert sum(one.paired_p < 0.05 for one in family) > 0  # which Holm's correction takes back
 
 
 def tost_power(mean: float, sigma: float, margin: float, n: int) -> float:
     """Exact: given the standard deviation, the mean must lie within margin - t s / sqrt(n); chi is integrated."""
     t, error = scipy_stats.t.ppf(0.95, n - 1), sigma / np.sqrt(n)
-    most = margin / (t * error)  # of s / sigma
+    most = margin / (t * error)  # the largest s / sigma that leaves any room
 
     def at(ratio: float) -> float:
         room = margin - t * ratio * error
@@ -83,14 +83,14 @@ def tost_power(mean: float, sigma: float, margin: float, n: int) -> float:
 def test_tost_has_its_exact_size_and_power(mean: float) -> None:
     trials, sigma = 1000, 0.6
     sampled = np.random.default_rng(4).normal(mean, sigma, (trials, N))
-    found = (stats.tost(sampled, -1.0, 1.0) < 0.05).sum()
-    assert within_binomial(found, trials, tost_power(mean, sigma, 1.0, N))
+    passes = (stats.tost(sampled, -1.0, 1.0) < 0.05).sum()
+    assert within_binomial(passes, trials, tost_power(mean, sigma, 1.0, N))
     if mean == 1.0:
         assert tost_power(mean, sigma, 1.0, N) == pytest.approx(0.05, abs=1e-3)
 
 
 def judged(criterion: CriterionConfig, base: np.ndarray, ours: np.ndarray) -> list[TaskResult]:
-    """Of each row of two arrays of shape (trials, n)."""
+    """Returns a TaskResult for each row of `ours` and `base`, of shape (trials, n)."""
     every = [
         Sides("t", "s", dict(enumerate(a)), dict(enumerate(b)), "speed/step_ms", False)
         for a, b in zip(ours.tolist(), base.tolist(), strict=True)
@@ -169,11 +169,11 @@ def test_coverage_of_the_intervals() -> None:
     assert within_binomial(((low <= 3) & (high >= 3)).sum(), trials, 0.95)
     low, high = bootstrap_intervals(sampled[:600])
     covered = ((low <= 3) & (high >= 3)).mean()
-    assert 0.78 < covered < 0.88  # of 95 %: too narrow with five seeds, as its docstring says
+    assert 0.78 < covered < 0.88  # and not 95 %: too narrow with five seeds, as its docstring says
 
 
 def test_detectable_is_found_in_four_of_five_experiments() -> None:
     trials = 1000
     sampled = np.random.default_rng(9).normal(stats.detectable_effect(N), 1, (trials, N))
-    found = (stats.paired_t(sampled).p < 0.05).sum()
-    assert within_binomial(found, trials, 0.8)
+    significant = (stats.paired_t(sampled).p < 0.05).sum()
+    assert within_binomial(significant, trials, 0.8)

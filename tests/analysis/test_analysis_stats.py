@@ -30,9 +30,9 @@ def test_describe_leaves_open_what_few_values_do_not_define() -> None:
 def test_paired_t_of_1_2_3_by_hand() -> None:
     # With two degrees of freedom the t distribution has a closed form: p = 1 - t / sqrt(t^2 + 2).
     t = 2 * math.sqrt(3)
-    found = stats.paired_t(np.array([1.0, 2.0, 3.0]))
-    assert found.t == pytest.approx(t, rel=1e-14)
-    assert found.p == pytest.approx(1 - t / math.sqrt(t * t + 2), rel=1e-12)
+    test = stats.paired_t(np.array([1.0, 2.0, 3.0]))
+    assert test.t == pytest.approx(t, rel=1e-14)
+    assert test.p == pytest.approx(1 - t / math.sqrt(t * t + 2), rel=1e-12)
     # and its 97.5 % quantile is q = 0.95 / sqrt(2 * 0.975 * 0.025).
     half = 0.95 / math.sqrt(2 * 0.975 * 0.025) / math.sqrt(3)
     assert stats.t_interval(np.array([1.0, 2.0, 3.0])) == pytest.approx((2 - half, 2 + half), rel=1e-12)
@@ -40,8 +40,8 @@ def test_paired_t_of_1_2_3_by_hand() -> None:
 
 def test_paired_t_and_interval_agree_with_scipy() -> None:
     expected = scipy_stats.ttest_rel(OURS, THEIRS)
-    found = stats.paired_t(OURS - THEIRS)
-    assert (found.t, found.p) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
+    test = stats.paired_t(OURS - THEIRS)
+    assert (test.t, test.p) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
     interval = expected.confidence_interval(0.95)
     assert stats.t_interval(OURS - THEIRS) == pytest.approx((interval.low, interval.high), rel=1e-12)
 
@@ -49,8 +49,8 @@ def test_paired_t_and_interval_agree_with_scipy() -> None:
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_welch_agrees_with_scipy_for_unequal_sizes(size: int) -> None:
     expected = scipy_stats.ttest_ind(OURS, THEIRS[:size], equal_var=False)
-    found = stats.welch_t(OURS, THEIRS[:size])
-    assert (found.t, found.p) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
+    test = stats.welch_t(OURS, THEIRS[:size])
+    assert (test.t, test.p) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
 
 
 def test_effect_size_is_t_over_root_n() -> None:
@@ -61,8 +61,8 @@ def test_effect_size_is_t_over_root_n() -> None:
 @pytest.mark.parametrize("differences", [[0.5], [0.5, 0.5, 0.5]])
 def test_nothing_is_tested_with_one_pair_or_without_variance(differences: list[float]) -> None:
     array = np.array(differences)
-    found = [*stats.paired_t(array), *stats.welch_t(array, array + 1), stats.effect_size(array)]
-    assert np.isnan(found).all()
+    statistics = [*stats.paired_t(array), *stats.welch_t(array, array + 1), stats.effect_size(array)]
+    assert np.isnan(statistics).all()
 
 
 def test_samples_of_one_size_are_a_row_each() -> None:

@@ -48,3 +48,13 @@ def test_no_riddle_is_in_a_criterion_or_a_metric() -> None:
     assert len(texts) > 50
     assert [text for text in texts if any(riddle in text for riddle in RIDDLES)] == []
     assert [text for text in texts if len(text) > 110 or text != text.strip(" .")] == []
+
+
+def test_what_is_open_has_one_word_on_every_page(demo: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    told = read_by_strangers(demo, capsys)
+    folder = demo.root.parent / "reports" / "demo"
+    names = ("report.md", "index.html", "appendix.tex", "tables.tex")
+    pages = [(folder / name).read_text().replace(".inconclusive", "") for name in names]
+    assert not any("inconclusive" in page.lower() for page in pages)
+    assert all("not settled" in page for page in pages[:3])
+    assert '"inconclusive"' in told and "not settled" in told  # report.json has the short word

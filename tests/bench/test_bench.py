@@ -48,8 +48,8 @@ def known(name: str, p: float = P) -> Contender:
 
 
 def test_a_ratio_is_that_of_its_pairs_whatever_slows_both_down() -> None:
-    found = paired_ratio([2.0, 20.0, 200.0, 3.0], [1.0, 10.0, 100.0, 1.5])
-    assert (found.ratio, found.low, found.high) == (2.0, 2.0, 2.0)
+    paired = paired_ratio([2.0, 20.0, 200.0, 3.0], [1.0, 10.0, 100.0, 1.5])
+    assert (paired.ratio, paired.low, paired.high) == (2.0, 2.0, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_a_ratio_is_that_of_its_pairs_whatever_slows_both_down() -> None:
 def test_the_interval_is_that_of_the_tables(pairs: int, low: int, high: int) -> None:
     """Ranks of the 95 % interval of a median, as in tables of the sign test."""
     ratios = [float(ratio) for ratio in range(pairs, 0, -1)]
-    found = paired_ratio(ratios, [1.0] * pairs)
-    assert (found.low, found.high) == (low, high)
-    assert found.ratio == (pairs + 1) / 2
+    paired = paired_ratio(ratios, [1.0] * pairs)
+    assert (paired.low, paired.high) == (low, high)
+    assert paired.ratio == (pairs + 1) / 2
 
 
 @pytest.mark.parametrize("times", [([], []), ([1.0], [1.0, 2.0])])
@@ -252,9 +252,9 @@ def test_a_timing_on_cuda_lies_between_two_events_behind_a_wait(monkeypatch: pyt
 def test_bandwidth_by_hand() -> None:
     x, _ = tensors((1000,), "fp32", CPU)
     rows = [Timing(name, "cpu", "fp32", "1000", 1000, phase, 0.001, 1.0, 1.0, 1.0) for name in ("byte-mask", "pm-drop-2bit") for phase in PHASES]  # fmt: skip
-    found = bandwidth(rows, contenders(P), x, seconds_of_copy=0.5e-6)
+    measured = bandwidth(rows, contenders(P), x, seconds_of_copy=0.5e-6)
     byte, packed = (
-        {row.phase: row for row in found if row.contender == n} for n in ("byte-mask", "pm-drop-2bit")
+        {row.phase: row for row in measured if row.contender == n} for n in ("byte-mask", "pm-drop-2bit")
     )
     assert {phase: row.bytes_per_element for phase, row in byte.items()} == {
         "forward": 9,
@@ -299,17 +299,17 @@ def step(*arguments: str) -> int:
 @pytest.mark.slow
 def test_step_from_the_command_to_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert step("steps=7", f"out={tmp_path}", "train.batch_size=16", "seed=5") == 0
-    found = json.loads((tmp_path / "step.json").read_text())
-    assert (found["variant"], found["against"], found["pairs"]) == ("pm-drop", "baseline", 7)
-    assert 0 < found["low"] <= found["ratio"] <= found["high"]
-    assert len(found["seconds"]) == len(found["against_seconds"]) == 7
-    assert found["ratio"] == np.median(np.divide(found["against_seconds"], found["seconds"]))
-    assert found["samples_per_s"] == pytest.approx(16 / (found["step_ms"] / 1e3))
-    assert found["against_step_ms"] == pytest.approx(1e3 * np.median(found["against_seconds"]))
-    assert 0 < found["share"]["forward"] < 1 and 0 < found["share"]["backward"] < 1
-    differing = {key for key, value in found["settings"].items() if found["against_settings"][key] != value}
+    record = json.loads((tmp_path / "step.json").read_text())
+    assert (record["variant"], record["against"], record["pairs"]) == ("pm-drop", "baseline", 7)
+    assert 0 < record["low"] <= record["ratio"] <= record["high"]
+    assert len(record["seconds"]) == len(record["against_seconds"]) == 7
+    assert record["ratio"] == np.median(np.divide(record["against_seconds"], record["seconds"]))
+    assert record["samples_per_s"] == pytest.approx(16 / (record["step_ms"] / 1e3))
+    assert record["against_step_ms"] == pytest.approx(1e3 * np.median(record["against_seconds"]))
+    assert 0 < record["share"]["forward"] < 1 and 0 < record["share"]["backward"] < 1
+    differing = {key for key, value in record["settings"].items() if record["against_settings"][key] != value}
     assert differing == {"variant.name", "variant.dropout"}
-    assert found["settings"]["seed"] == 5 and found["environment"]["threads"] == 1
+    assert record["settings"]["seed"] == 5 and record["environment"]["threads"] == 1
     assert "pm-drop has " in capsys.readouterr().out
 
 
@@ -445,9 +445,9 @@ def test_what_the_records_of_a_step_cost_is_shown_after_both_checkpoints_were_re
     arguments = ["level=records", "steps=3", f"out={tmp_path}", *TINY_VIT]
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    found = json.loads((tmp_path / "records.json").read_text())
+    record = json.loads((tmp_path / "records.json").read_text())
     assert "journal, a logged step" in out and str(tmp_path / "records.json") in out
-    assert 0 < found["journal_ms"] < found["step_ms"] and found["checkpoint_bytes"] > 1000
+    assert 0 < record["journal_ms"] < record["step_ms"] and record["checkpoint_bytes"] > 1000
     assert [path.name for path in tmp_path.iterdir()] == ["records.json"]
     monkeypatch.setattr(checkpoint, "_copied_to_cpu", lambda state: {"training": {"module": {}}})
     assert main(arguments) == 1

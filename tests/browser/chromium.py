@@ -17,9 +17,11 @@ _SIZE = {"width": 1600, "height": 1000}  # CSS pixels
 
 @dataclass
 class Seen:
-    """Of one page, in the order in which it came."""
+    """What the browser told of one page, in the order in which it came."""
 
-    errors: list[str] = field(default_factory=list)  # of the console, and exceptions that no script caught
+    errors: list[str] = field(
+        default_factory=list
+    )  # the errors on the console, and exceptions that no script caught
     failed: list[str] = field(default_factory=list)  # addresses that did not load, or with 400 and more
     requests: list[str] = field(default_factory=list)  # every address that was asked for
 

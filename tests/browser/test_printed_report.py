@@ -19,7 +19,7 @@ _CUT = """() => [...document.querySelectorAll("table, td, th, img, p, div, dd, p
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of the page of an experiment with ten columns of results, twenty comparisons and a missing run."""
+    """Returns the address of the report on an experiment with ten columns of results, twenty comparisons and a missing run."""
     tmp_path = tmp_path_factory.mktemp("printed")
     runs = Runs(tmp_path / "runs")
     for seed in range(3):

@@ -26,9 +26,9 @@ def arms(*typed: str, source: Source = Source()) -> list[tuple[str, str, int]]: 
 def test_the_baselines_own_masks_are_one_more_arm_of_one_seed(
     experiment: str, seeds: int, models: list[str]
 ) -> None:
-    found = arms(f"experiment={experiment}")
-    assert [run for run in found if run[0] == ARM] == [(ARM, model, 0) for model in models]
-    of_seeds = Counter((variant, model) for variant, model, _ in found if variant == "baseline")
+    runs = arms(f"experiment={experiment}")
+    assert [run for run in runs if run[0] == ARM] == [(ARM, model, 0) for model in models]
+    of_seeds = Counter((variant, model) for variant, model, _ in runs if variant == "baseline")
     assert of_seeds == {("baseline", model): seeds for model in models}
 
 

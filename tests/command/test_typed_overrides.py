@@ -53,7 +53,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 @pytest.fixture(autouse=True)
 def _nothing_is_executed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what comes before a run is looked at."""
+    """Takes execution away from runs and sweeps: only what comes before is tested here."""
 
     def execute(run: RunConfig) -> None:
         pass
@@ -125,7 +125,7 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
             "model.architecture.depth is new there; write +model.architecture.depth=<value>",
         ),
         (["+experiment=demo"], "experiment: is chosen already; leave the + out"),
-        (["seed=1", "seed=2"], "seed=2: the same key is given as seed=1; leave one of them out"),
+        (["seed=1", "seed=2"], "seed=1 and seed=2 are given for the same key; leave one of them out"),
         (["train={lr:0.1}", "train.lr=0.2"], "train={lr:0.1}: another override sets something else there"),
         (["system.name=fast"], "system.name=fast: has no effect, system.parts names it; leave it out"),
         (
@@ -150,7 +150,7 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
         (["dataset@robustness.ood=digits"], "robustness.ood is null; write +dataset@robustness.ood=<option>"),
         (
             ["-m", "experiment=exp-1-main-perf", "smoke=true", "smoke=false"],
-            "smoke=false: the same key is given",
+            "smoke=true and smoke=false are given for the same key",
         ),
         (
             ["~tracking"],
@@ -449,7 +449,7 @@ def test_flags_that_show_something_run_nothing(command: Command) -> None:
 def test_other_commands_refuse_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     given = ["+train.warmup_steps=100", "experiment=demo", "~tracking", "dataset.path=~/x"]
     for main, arguments in (
-        (fit_main, [*([each] for each in given), ["budget_gb=8", "budget_gb=80"]]),
+        (fit_main, [*([each] for each in given), ["budget=8e9", "budget=80e9"]]),
         (bench_main, [*(["level=step", each] for each in given), ["level=step", "steps=1", "steps=2"]]),
         (
             data_main,

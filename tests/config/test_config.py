@@ -32,7 +32,10 @@ def test_smoke_is_the_experiment_in_small() -> None:
     arguments = ["seed=1", "experiment=exp-1-main-perf", "smoke=true"]
     assert in_small(arguments) == ["seed=1", "experiment=smoke/exp-1-main-perf"]
     assert in_small(arguments[:2]) == in_small([*arguments[:2], "smoke=false"]) == arguments[:2]
-    for wrong in (["smoke=true"], ["experiment=demo", "smoke=true"], [*arguments[:2], "smoke=yes"]):
+    assert in_small([*arguments[:2], "--smoke"]) == in_small(arguments)
+    with pytest.raises(UserError, match="smoke: 'yes' is unknown; allowed are true, false"):
+        in_small([*arguments[:2], "smoke=yes"])
+    for wrong in (["smoke=true"], ["experiment=demo", "smoke=true"]):
         with pytest.raises(UserError, match="experiment= one of exp-1-main-perf"):
             in_small(wrong)
 

@@ -140,6 +140,32 @@ def test_another_meaning_is_another_run(one: str, other: str) -> None:
     assert first.run_id != second.run_id and first.settings != second.settings
 
 
+@pytest.mark.parametrize(
+    ("base", "run_id"),
+    [
+        (DIGITS, "baseline-s0-f26d6cfed28d"),
+        (TEXTS, "baseline-s0-410ed081c1e6"),
+        ((*TEXTS, "+dataset@robustness.ood=mrpc"), "baseline-s0-aba4d170f26d"),
+    ],
+    ids=["digits", "texts", "ood"],
+)
+def test_keys_that_came_later_leave_the_ids_of_before(base: Sequence[str], run_id: str) -> None:
+    """These ids were taken before there were system.matmul, system.deterministic, train.evaluate_every and
+    dataset.padding."""
+    defaults = "system.matmul=highest system.deterministic=false train.evaluate_every=null"
+    assert typed(base, "").run_id == typed(base, defaults).run_id == run_id
+    for key in ("system.matmul=high", "system.deterministic=true", "train.evaluate_every=0.5"):
+        other = typed(base, key)
+        assert other.run_id != run_id and other.settings != typed(base, "").settings
+
+
+def test_padding_is_of_texts_with_a_label_alone() -> None:
+    padded = [typed(TEXTS, f"dataset.padding={padding}").run_id for padding in ("max", "longest", "bucketed")]
+    assert len(set(padded)) == 3 and padded[0] == typed(TEXTS, "").run_id
+    for base in (DIGITS, [*TEXTS, "dataset=wikitext103"]):
+        assert typed(base, "dataset.padding=longest").run_id == typed(base, "").run_id
+
+
 PARTS = [Part.bf16, Part.tempo, Part.flash, Part.checkpointing, Part.offload, Part.compile]
 
 
@@ -154,7 +180,7 @@ Meaning = tuple[set[Part], set[int], int, list[str], str]
 
 
 def spelled(meaning: Meaning, data: st.DataObject) -> RunConfig:
-    """The run of what is meant, typed in one of many ways."""
+    """Returns the run that is composed where `meaning` is typed in one of its many ways."""
     parts, updates, tenths, metrics, path = meaning
     for _ in range(data.draw(st.integers(0, 3))):
         path = data.draw(st.sampled_from([f"./{path}", f"x/../{path}", path.replace("/", "//"), f"{path}/"]))
@@ -193,7 +219,7 @@ PATHS = {
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to be in, with `x` in it, `link` to it, and an umlaut; it is the home as well."""
+    """The working folder, and home, whose name has an umlaut; in it are the folder `x` and a link to it."""
     here = tmp_path / "plätze"
     (here / "x").mkdir(parents=True)
     (here / "link").symlink_to("x")

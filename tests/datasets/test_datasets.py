@@ -20,7 +20,7 @@ ROWS = {
 }
 
 
-HEAD = "Category\tText\nd\tstring\nclass\t\n\n"  # of the Reuters files
+HEAD = "Category\tText\nd\tstring\nclass\t\n\n"  # the first lines of the Reuters files
 
 
 def load(kind: DatasetKind, **options: object) -> Dataset:

@@ -82,15 +82,15 @@ def test_pictures_are_known_by_content_as_far_as_that_is_quick(
     for name in ("train/a/1.png", "train/a/deep/2.png", "val/a/3.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"12345")
-    found = [digest_of(pictures)]
-    assert found[0].startswith(kind)
+    digests = [digest_of(pictures)]
+    assert digests[0].startswith(kind)
     changed.write_bytes(b"54321")
-    found.append(digest_of(pictures))
+    digests.append(digest_of(pictures))
     changed.write_bytes(b"123456")
-    found.append(digest_of(pictures))
+    digests.append(digest_of(pictures))
     changed.rename(tmp_path / "train/a/2.png")
-    found.append(digest_of(pictures))
-    assert len(set(found)) == (4 if kind == "sha256:" else 3)
+    digests.append(digest_of(pictures))
+    assert len(set(digests)) == (4 if kind == "sha256:" else 3)
 
 
 def test_a_changed_file_under_a_finished_run_is_said(runs: Runs, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ class TestHub:
     ) -> Dataset:
         import datasets as hf
 
-        found = {}
+        by_split = {}
         for split in splits or {"train": "", "validation": "", "test": ""}:
             place = folder / commit
             place.mkdir(parents=True, exist_ok=True)
@@ -163,8 +163,8 @@ class TestHub:
             kept = hf.load_from_disk(place / split)
             for cached in (place / split).glob("data-*.arrow"):
                 shutil.copy(cached, place / f"{split}.arrow")
-            found[split] = hf.Dataset.from_file(str(place / f"{split}.arrow"), split=kept.split)
-        monkeypatch.setattr(hf, "load_dataset", lambda *_, **__: found)
+            by_split[split] = hf.Dataset.from_file(str(place / f"{split}.arrow"), split=kept.split)
+        monkeypatch.setattr(hf, "load_dataset", lambda *_, **__: by_split)
         return datasets.load(
             DatasetConfig(name="set", kind=DatasetKind.text, hub_id="a/b", text_columns=["text"])
         )

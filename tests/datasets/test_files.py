@@ -51,7 +51,7 @@ def rows_of(texts: list[str]) -> list[tuple[str, str]]:
 
 
 def raw(rows: list[tuple[str, str]], end: str = "\n") -> str:
-    """As GLUE writes tsv: no quoting at all."""
+    """Returns the rows as GLUE writes tsv, without any quoting."""
     return "".join("\t".join(row) + end for row in rows)
 
 
@@ -129,33 +129,33 @@ def test_any_file_gives_the_rows_that_a_person_sees_or_one_line(
 ) -> None:
     kind, write = SHAPES[shape]
     folder = write_folder(tmp_path / f"{name}x", kind, write(texts))
-    found, said = None, ""
+    dataset, said = None, ""
     try:
-        found = load(folder)
+        dataset = load(folder)
     except UserError as error:
         said = str(error)
     finally:
         shutil.rmtree(folder)
-    if found is None:
+    if dataset is None:
         assert said.isprintable() and str(folder) in said
         assert shape not in WELL_FORMED or ("" in texts and "json" not in shape)
     else:
-        assert found.train.inputs == found.val.inputs == [(text,) for text in texts]
-        assert found.train.labels.tolist() == [row % 2 for row in range(len(texts))]
+        assert dataset.train.inputs == dataset.val.inputs == [(text,) for text in texts]
+        assert dataset.train.labels.tolist() == [row % 2 for row in range(len(texts))]
 
 
 @given(texts=st.lists(st.text("ab\"', \u2028é", min_size=1, max_size=6), min_size=1, max_size=6))
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_tsv_without_quoting_and_with_a_lone_quote_keeps_its_rows(texts: list[str], tmp_path: Path) -> None:
-    found = load(write_folder(tmp_path, "tsv", raw(rows_of(['"', *texts]))))
-    assert found.train.inputs == [('"',), *((text,) for text in texts)]
+    dataset = load(write_folder(tmp_path, "tsv", raw(rows_of(['"', *texts]))))
+    assert dataset.train.inputs == [('"',), *((text,) for text in texts)]
 
 
 @pytest.mark.parametrize("shape", WELL_FORMED)
 def test_text_stays_text(shape: str, tmp_path: Path) -> None:
     kind, write = SHAPES[shape]
-    found = load(write_folder(tmp_path, kind, write(ODD_WORDS)))
-    assert found.train.inputs == [(word,) for word in ODD_WORDS]
+    dataset = load(write_folder(tmp_path, kind, write(ODD_WORDS)))
+    assert dataset.train.inputs == [(word,) for word in ODD_WORDS]
 
 
 @pytest.mark.parametrize(
@@ -338,8 +338,8 @@ def test_running_text_of_any_line_ends(ends: str, tmp_path: Path) -> None:
     lines = ["\u2028 a", "", "null", '"b', "é\x0c\x1c"]
     for stem in ("train", "validation"):
         (tmp_path / f"{stem}.txt").write_bytes(("\ufeff" + ends.join([*lines, ""])).encode())
-    found = load(tmp_path, kind=DatasetKind.language)
-    assert found.train.inputs == [(line,) for line in lines]
+    dataset = load(tmp_path, kind=DatasetKind.language)
+    assert dataset.train.inputs == [(line,) for line in lines]
     (tmp_path / "train.txt").write_bytes(b"a\ncaf\xe9\n")
     assert "line 2 has the byte 0xe9" in error_of(tmp_path, kind=DatasetKind.language)
     (tmp_path / "train.txt").write_bytes(b"")

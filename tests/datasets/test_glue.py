@@ -21,7 +21,7 @@ PAIRS = [
 
 
 def mrpc(folder: Path) -> None:
-    """With the byte order mark, the unbalanced quotes and the column names of the real files."""
+    """Writes MRPC with the byte order mark, the unbalanced quotes and the column names of the real files."""
     for name in ("train", "dev"):
         rows = [f"{label}\t1\t2\t{one}\t{two}" for label, one, two in PAIRS]
         (folder / f"{name}.tsv").write_text("\n".join([f"\ufeffQuality\t{HEAD}", *rows]) + "\n")

@@ -53,9 +53,9 @@ def parsed(words: list[str]) -> tuple[int, int, int]:
         assert len(parts) >= 2
         return result, 1 + max(d for _, d, _ in parts), max(len(parts), *(a for _, _, a in parts))
 
-    found = expression(next(rest))
+    tree = expression(next(rest))
     assert next(rest, None) is None, "words are left after the expression"
-    return found
+    return tree
 
 
 @settings(max_examples=40)

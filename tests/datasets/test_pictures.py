@@ -221,10 +221,10 @@ SHAPES: dict[str, Shape] = {
 @settings(max_examples=15, deadline=None)
 def test_a_picture_is_what_a_viewer_shows(name: str, height: int, width: int, seed: int) -> None:
     data, shown = SHAPES[name](np.random.default_rng(seed), height, width)
-    found = Pictures([{"bytes": data, "path": None}])[0]
-    assert found.dtype == np.uint8 and found.shape == shown.shape
+    picture = Pictures([{"bytes": data, "path": None}])[0]
+    assert picture.dtype == np.uint8 and picture.shape == shown.shape
     rounding = 1 if "alpha" in name or "rgba" in name or "cmyk" in name else 0
-    assert np.abs(found.astype(int) - shown).max() <= rounding + 2 * (name == "cmyk jpeg")
+    assert np.abs(picture.astype(int) - shown).max() <= rounding + 2 * (name == "cmyk jpeg")
 
 
 WHOLE = by_pillow(Image.effect_noise((64, 64), 80), "PNG")

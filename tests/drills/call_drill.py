@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from faulty_calls import NO_FAULT, Call, Fault, Met, What, arm, build, faults_at, met, unsynced
+from faulty_calls import NO_FAULT, Call, Fault, Met, What, arm, environment, faults_at, met, unsynced
 from hydra_plugins.pmexp_launchers import processes
 from hydra_plugins.pmexp_launchers.sweep import Outcome, write_plan
 from pmexp.command.compose import compose
@@ -147,14 +147,14 @@ def assert_finished(run: RunConfig) -> None:
 
 def state_of(run: RunConfig) -> State:
     """The state by which the list and the report know the run, which have to agree and to find no damage."""
-    found = find_runs(Path(run.runs_dir), run.name)
-    (listed,) = (each for each in found if each.run_id == run.run_id)
-    assert all(each.state is State.finished for each in found if each is not listed)
-    run_lines(found), runs_json(found)
+    runs = find_runs(Path(run.runs_dir), run.name)
+    (listed,) = (each for each in runs if each.run_id == run.run_id)
+    assert all(each.state is State.finished for each in runs if each is not listed)
+    run_lines(runs), runs_json(runs)
     reported = {
         member.run.run_id: member.run.state for member in load_runs(Path(run.runs_dir), run.name).members
     }
-    assert reported == {each.run_id: each.state.value for each in found}
+    assert reported == {each.run_id: each.state.value for each in runs}
     assert not listed.damage, listed.damage
     return listed.state
 
@@ -169,9 +169,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         if "faulty_calls" not in os.environ.get("LD_PRELOAD", ""):
-            no_git = {"GIT_DIR": "/dev/null"}  # somebody may work on the source meanwhile
-            environment = os.environ | no_git | {"LD_PRELOAD": str(build(scratch))}
-            return os.spawnve(os.P_WAIT, sys.executable, [sys.executable, *sys.argv], environment)
+            return os.spawnve(os.P_WAIT, sys.executable, [sys.executable, *sys.argv], environment(scratch))
         wrong = 0
         for resumes in (False, True):
             (scratch / str(resumes)).mkdir()

@@ -19,7 +19,7 @@ class Call(IntEnum):
     rename = 1
     sync = 2
     open = 3  # that may make the file
-    unlink = 4  # of files and folders
+    unlink = 4  # files and folders are removed by it
     mkdir = 5
     truncate = 6
     lock = 7
@@ -39,7 +39,7 @@ class What(IntEnum):
 @dataclass(frozen=True)
 class Fault:
     call: Call
-    number: int  # of the calls of its kind, from 1
+    number: int  # counts the calls of its kind, from 1
     what: What
     error: int  # errno
 
@@ -68,6 +68,12 @@ def build(folder: Path) -> Path:
     return library
 
 
+def environment(folder: Path) -> dict[str, str]:
+    """What a process has to be started with so that it can be armed; the library is built into `folder`."""
+    no_git = {"GIT_DIR": "/dev/null"}  # somebody may work on the source meanwhile
+    return os.environ | no_git | {"LD_PRELOAD": str(build(folder))}
+
+
 def arm(below: Path, fault: Fault, trace: Path) -> None:
     """Hurts this process at `fault` and writes down every call that it makes below a folder."""
     descriptor = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -85,15 +91,15 @@ def met(trace: Path) -> list[Met]:
 def unsynced(calls: list[Met]) -> list[Path]:
     """Renamed files whose folder was not synced before a file of another folder was renamed, by one that relies
     on it perhaps: without power the name is lost."""
-    found: list[Path] = []
+    unsynced_files: list[Path] = []
     waiting: list[Path] = []
     for one in calls:
         if one.call is Call.sync:
             waiting = [file for file in waiting if file.parent != one.path]
         elif one.call is Call.rename:
-            found += [file for file in waiting if file.parent != one.path.parent]
+            unsynced_files += [file for file in waiting if file.parent != one.path.parent]
             waiting = [file for file in waiting if file.parent == one.path.parent] + [one.path]
-    return found + waiting
+    return unsynced_files + waiting
 
 
 def faults_at(call: Call, number: int) -> list[Fault]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pmexp.command.compose import compose
 from pmexp.datasets.listops_trees import VOCABULARY
+from pmexp.fit.budget import CONTEXT_BYTES, budget_bytes
 from pmexp.fit.command import main
 from pmexp.fit.search import Probe, batches, lengths, search
 from pmexp.fit.simulate import simulate
@@ -40,8 +41,8 @@ def test_the_search_finds_the_largest(
         return Probe(value, peak if peak <= budget or not dies else None, {}, peak <= budget)
 
     values = range(1, 5001)
-    found, probes = search(values, start, budget, probe)
-    assert found == max((value for value in values if probe(value).fits), default=None)
+    largest, probes = search(values, start, budget, probe)
+    assert largest == max((value for value in values if probe(value).fits), default=None)
     assert len(probes) <= 24 and len({made.value for made in probes}) == len(probes)
 
 
@@ -53,15 +54,15 @@ def test_micro_batches_divide_the_global_batch() -> None:
 
 def test_simulation_answers_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "answer.json"
-    assert main([*NO_DATA, "budget_gb=0.002", "variant=pm-drop", f"out={out}"]) == 0
-    found = json.loads(out.read_text())
-    assert found["peak_bytes"] == sum(found["by_category"].values())
-    assert found["fits"] == (found["peak_bytes"] <= found["budget_bytes"] == 2_000_000)
-    probes = {probe["value"]: probe for probe in found["probes"]}
-    assert probes[8]["peak_bytes"] == found["peak_bytes"]
-    assert probes[found["largest"]]["fits"] and not probes[found["largest"] + 1]["fits"]
-    assert found["labels"]["variant"] == "pm-drop" and "fragmentation" in " ".join(found["not_modelled"])
-    assert f"largest batch that fits: {found['largest']}" in capsys.readouterr().out
+    assert main([*NO_DATA, "budget=2e6", "variant=pm-drop", f"out={out}"]) == 0
+    answer = json.loads(out.read_text())
+    assert answer["peak_bytes"] == sum(answer["by_category"].values())
+    assert answer["fits"] == (answer["peak_bytes"] <= answer["budget_bytes"] == 2_000_000)
+    probes = {probe["value"]: probe for probe in answer["probes"]}
+    assert probes[8]["peak_bytes"] == answer["peak_bytes"]
+    assert probes[answer["largest"]]["fits"] and not probes[answer["largest"] + 1]["fits"]
+    assert answer["labels"]["variant"] == "pm-drop" and "fragmentation" in " ".join(answer["not_modelled"])
+    assert f"largest batch that fits: {answer['largest']}" in capsys.readouterr().out
 
 
 def test_a_real_run_is_measured_within_its_global_batch(tmp_path: Path) -> None:
@@ -70,24 +71,33 @@ def test_a_real_run_is_measured_within_its_global_batch(tmp_path: Path) -> None:
         "model.architecture.num_hidden_layers=1",
         "variant=byte-mask",
         "system.device=cpu",
-        "budget_gb=0.0015",
+        "budget=1500000",
         "global_batch=32",
     ]
     assert main(["method=measure", *keys, f"out={out}"]) == 0
-    found = json.loads(out.read_text())
-    probes = {probe["value"]: probe for probe in found["probes"]}
+    answer = json.loads(out.read_text())
+    probes = {probe["value"]: probe for probe in answer["probes"]}
     assert set(probes) <= {1, 2, 4, 8, 16, 32}
-    assert not found["fits"] and probes[found["largest"]]["fits"] and not probes[2 * found["largest"]]["fits"]
+    assert (
+        not answer["fits"] and probes[answer["largest"]]["fits"] and not probes[2 * answer["largest"]]["fits"]
+    )
     assert main(["method=simulate", *keys, f"out={out}"]) == 0
     predicted = json.loads(out.read_text())
-    assert predicted["peak_bytes"] == pytest.approx(found["peak_bytes"], rel=0.01)
+    assert predicted["peak_bytes"] == pytest.approx(answer["peak_bytes"], rel=0.01)
+
+
+def test_a_budget_is_bytes_or_gib_or_what_a_device_leaves() -> None:
+    assert budget_bytes("80e9") == budget_bytes("80000000000") == 80 * 10**9
+    assert budget_bytes("78.5GiB") == budget_bytes("78.5 GiB") == 785 * 2**30 // 10
+    card = budget_bytes("A100-80GB")
+    assert 80e9 < card < 79.1 * 2**30 and card + CONTEXT_BYTES == round(79.1 * 2**30)
 
 
 def test_a_table_of_tasks_and_arms(tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
     arms = "arms: [variant=baseline, variant=pm-drop]"
     plan.write_text(f"{arms}\nlengths: [16, 32]\ntasks:\n  small: {json.dumps(NO_DATA)}\n")
-    assert main([f"table={plan}", "budget_gb=0.002", f"out={tmp_path / 'table.md'}"]) == 0
+    assert main([f"table={plan}", "budget=2e6", f"out={tmp_path / 'table.md'}"]) == 0
     rows = rows_of(tmp_path / "table.md")
     assert [row[1:3] for row in rows] == [
         [tokens, arm] for tokens in ("16", "32") for arm in ("baseline", "pm-drop")
@@ -172,7 +182,12 @@ def test_one_of_several_processes_without_their_engine(monkeypatch: pytest.Monke
     ("keys", "message"),
     [
         (["method=guess"], "method: 'guess' is unknown; allowed are simulate, measure"),
-        (["budget_gb=-1"], "budget_gb: '-1' is no amount of memory"),
+        (
+            ["budget=-1"],
+            "budget: '-1' is no amount of memory; allowed are bytes such as 80e9, GiB such as 78.6GiB",
+        ),
+        (["budget=H900"], "budget: 'H900' is no amount of memory"),
+        (["budget=1e999"], "budget: '1e999' is no amount of memory"),
         (["global_batch=0"], "global_batch: '0' is no number of samples"),
         (["global_batch=33"], "global_batch: 33 is no multiple of 32"),
         (["what=length"], "what=length: model=vit-digits takes images; allowed is what=batch"),

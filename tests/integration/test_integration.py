@@ -21,7 +21,7 @@ PM_DROP, RECOMPUTE = (compose([f"variant={name}"]).variant for name in ("pm-drop
 
 @pytest.mark.parametrize("name", ["vit-digits", "tinybert"])
 def test_the_committed_page_is_what_the_command_writes(name: str) -> None:
-    """Of two models; the whole page takes a minute."""
+    """Only two models are compared, because the whole page takes a minute."""
     assert f"\n{section(name)}\n" in PAGE
     for case in cases(name):
         assert f"\n{summary(name, case)}\n" in PAGE
@@ -36,14 +36,14 @@ def test_elements_are_those_counted_by_hand() -> None:
     """17 positions of 64 in vit-digits, 4 layers of 4 heads; each layer drops its width twice."""
     hidden, attention = 17 * 64 * (1 + 4 * 2), 4 * 4 * 17 * 17
     eager = configuration("vit-digits")
-    found = reach(eager, PM_DROP, 0)
-    assert (found.packed_elements, found.elements) == (hidden + attention,) * 2
-    assert found.recomputed_elements == 0
+    reached = reach(eager, PM_DROP, 0)
+    assert (reached.packed_elements, reached.elements) == (hidden + attention,) * 2
+    assert reached.recomputed_elements == 0
     assert reach(eager, RECOMPUTE, 0).recomputed_elements == attention
     sdpa = replace(eager, model=replace(eager.model, attention=Attention.sdpa))
-    found = reach(sdpa, RECOMPUTE, 0)
-    assert (found.packed_elements, found.elements) == (hidden, hidden + attention)
-    assert found.recomputed_elements == 0
+    reached = reach(sdpa, RECOMPUTE, 0)
+    assert (reached.packed_elements, reached.elements) == (hidden, hidden + attention)
+    assert reached.recomputed_elements == 0
 
 
 def test_a_model_that_asks_for_values_is_counted_in_a_copy_of_two_layers() -> None:
@@ -51,10 +51,10 @@ def test_a_model_that_asks_for_values_is_counted_in_a_copy_of_two_layers() -> No
     config = of_kind(ModelKind.longformer)
     hidden = 32 * 16 * (1 + 2 * 2) + 2 * 16  # the head drops twice
     band, whole = 2 * 2 * 32 * (9 + 1), 2 * 2 * 32
-    found = reach(config, RECOMPUTE, 32)
-    assert (found.packed_elements, found.elements) == (hidden + band + whole,) * 2
-    assert found.recomputed_elements == whole
-    assert len(found.report.functions) == 1  # of the model itself, which has one layer
+    reached = reach(config, RECOMPUTE, 32)
+    assert (reached.packed_elements, reached.elements) == (hidden + band + whole,) * 2
+    assert reached.recomputed_elements == whole
+    assert len(reached.report.functions) == 1  # that of the model itself, which has one layer
     flash = replace(config, system=replace(config.system, parts=[Part.flash]))
     assert reach(flash, PM_DROP, 32).packed_elements == hidden
 

@@ -17,6 +17,12 @@ SWEEP = ["-m", *TINY_VIT, "train.batch_size=64", "train.select=last", "train.log
 LONG = [*SWEEP, "train.epochs=1000"]
 
 
+@pytest.fixture(scope="module")
+def alone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run that is left alone is executed for the first test that compares with it, and then found."""
+    return tmp_path_factory.mktemp("alone")
+
+
 def is_alive(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and ") Z " not in stat.read_text()
@@ -89,7 +95,7 @@ def test_a_stopped_sweep_stops_its_children_and_leaves_what_goes_on(stop: signal
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL])
 def test_a_run_that_is_disturbed_goes_on_by_itself_as_if_left_alone(
-    stop: signal.Signals, runs: Runs, tmp_path: Path
+    stop: signal.Signals, runs: Runs, alone_folder: Path
 ) -> None:
     arguments = [*SWEEP, "train.epochs=12", "train.select=best", "variant=pm-drop", "checkpoint.every_s=0"]
     with when_training(runs, "pm-drop-s0", stop, to_driver=False, with_checkpoint=True):
@@ -97,7 +103,7 @@ def test_a_run_that_is_disturbed_goes_on_by_itself_as_if_left_alone(
     assert code == 0 and ("retry 1 of 2" if stop is signal.SIGKILL else "it goes on") in out
     (folder,) = runs.run_folders()
     assert "resumed at step" in (folder / "log.txt").read_text()
-    alone = Runs(tmp_path / "alone", runs.capture)
+    alone = Runs(alone_folder, runs.capture)
     assert alone.train(*arguments)[0] == 0
     assert_same_run(folder, alone.run_folders()[0])
 

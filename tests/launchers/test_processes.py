@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from forked_python import ForkedPython, fork_ranks
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal_lines import read_lines
 from pmexp.run_folder.state import State, state_of
@@ -34,6 +34,12 @@ def handlers_of_signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def forked_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One test starts its ranks anew; to import torch takes the others' longer than to train."""
+    fork_ranks(monkeypatch)
 
 
 @contextmanager
@@ -81,14 +87,16 @@ def test_two_processes_train_as_one(tmp_path: Path, capsys: pytest.CaptureFixtur
     for metric in ("train/loss", "grad/norm", "val/loss", "val/accuracy", "test/loss", "fgsm/loss"):
         expected = curve(one, metric)
         assert [step for step, _ in curve(two, metric)] == [step for step, _ in expected]
-        for (_, found), (_, value) in zip(curve(two, metric), expected, strict=True):
-            assert found == pytest.approx(value, rel=1e-5), metric
+        for (_, loss), (_, value) in zip(curve(two, metric), expected, strict=True):
+            assert loss == pytest.approx(value, rel=1e-5), metric
     folder = run_folder(two)
     assert (folder / "rank1.txt").is_file() and (folder / "artifacts" / "updates.npz").is_file()
     assert not (folder / "failure.json").exists()
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_run_goes_on_bit_for_bit(
+    forked_ranks: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The launcher, a process of its own, gets SIGTERM while rank 1 is in its second step; the next one gets
     SIGKILL in the thirteenth. Its ranks notice and end with a checkpoint."""
     arguments = [*TWO, "variant=pm-drop", "train.max_steps=20", "train.log_every=1", "checkpoint.every_s=0"]
@@ -97,8 +105,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.Captur
     for number, after_step, code in (("SIGTERM", 1, 130), ("SIGKILL", 12, -signal.SIGKILL)):
         fault = f"os.kill(os.getppid(), signal.{number}), time.sleep(2)"
         with faults_of_ranks({1: fault}, tmp_path, after_step):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == code, done.stderr
+            assert ForkedPython(command, os.environ).wait(timeout=300) == code
         folder = RunFolder(run_folder(stopped))
         deadline = time.monotonic() + 60
         while folder.is_claimed() and time.monotonic() < deadline:
@@ -118,7 +125,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.Captur
         ("os.kill(os.getpid(), signal.SIGKILL)", "rank 1: Signal 9 (SIGKILL)"),
     ],
 )
-def test_a_rank_that_fails_is_named(fault: str, words: str, runs: Runs, tmp_path: Path) -> None:
+def test_a_rank_that_fails_is_named(
+    fault: str, words: str, forked_ranks: None, runs: Runs, tmp_path: Path
+) -> None:
     with faults_of_ranks({1: fault}, tmp_path):
         code, _, err = runs.train(*TWO, *SHORT)
     assert code == 1 and words in err.splitlines()[-1], err
@@ -157,7 +166,9 @@ def assert_ended_out_of_memory(folder: Path, within_s: float) -> None:
     assert not (folder / "failure.json").exists()
 
 
-def test_a_rank_out_of_memory_is_the_result_and_ends_all_at_once(runs: Runs, tmp_path: Path) -> None:
+def test_a_rank_out_of_memory_is_the_result_and_ends_all_at_once(
+    forked_ranks: None, runs: Runs, tmp_path: Path
+) -> None:
     with faults_of_ranks(OUT_OF_MEMORY, tmp_path):
         code, out, err = runs.train(*TWO, *SHORT)
     assert_ended_out_of_memory(run_folder(runs.folder), within_s=10)
@@ -172,20 +183,20 @@ def test_a_rank_out_of_memory_ends_all_where_srun_has_started_them(tmp_path: Pat
         "SLURM_JOB_ID": str(os.getpid()),
     }
     with faults_of_ranks(OUT_OF_MEMORY, tmp_path):
+        logs = [tmp_path / f"said{rank}.txt" for rank in range(2)]
         ranks = [
-            subprocess.Popen(
+            ForkedPython(
                 command,
-                env=os.environ | job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
-                stderr=subprocess.PIPE,
-                text=True,
+                os.environ | job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+                log=logs[rank],
             )
             for rank in range(2)
         ]
         try:
-            said = [rank.communicate(timeout=120)[1] for rank in ranks]
+            codes = [rank.wait(timeout=120) for rank in ranks]
         finally:
             for rank in ranks:
                 rank.kill()
     assert_ended_out_of_memory(run_folder(tmp_path / "runs"), within_s=10)
-    assert [rank.returncode for rank in ranks] == [1, 1]
-    assert "rank 0 ends: rank 1: RuntimeError" in said[0].splitlines()[-1]
+    assert codes == [1, 1]
+    assert "rank 0 ends: rank 1: RuntimeError" in logs[0].read_text().splitlines()[-1]

@@ -83,7 +83,8 @@ def made_up(form: str, letters: str) -> str:
 
 @st.composite
 def passwords(draw: st.DrawFn) -> str:
-    """As people choose them, with letters that no syntax gives a meaning to; some are words, some have brackets."""
+    """Draws passwords as people choose them, of letters without a meaning in any syntax; some are words, some have
+    brackets."""
     inner = st.text(LETTERS + "!^*_-+.~}])", min_size=6, max_size=24)
     return "Qj" + draw(inner) + draw(st.sampled_from(["x7", "7", "horse"]))
 
@@ -157,13 +158,27 @@ def test_no_token_gets_out_wherever_it_stands(form: str, letters: str) -> None:
             assert value not in masked(text, {}), text
 
 
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(["password", "token", "hf_", "sk-", "key-", "AKIA", "eyJ", ".", "-", "_", "s0"]),
+            st.text(LETTERS + "\N{LATIN SMALL LETTER LONG S}\N{KELVIN SIGN}", min_size=1, max_size=24),
+        ),
+        max_size=6,
+    ).map("".join)
+)
+@example("hf_abcdefghijklmnopqrst")
+def test_a_name_by_itself_is_masked_as_in_a_sentence(name: str) -> None:
+    assert masked(f" {name}", {}) == f" {masked(name, {})}"
+
+
 @pytest.mark.parametrize(("size", "share"), [(18, 0.93), (24, 0.97), (32, 0.99), (64, 1.0)])
 def test_letters_in_disorder_are_taken_for_a_credential(size: int, share: float) -> None:
     """Nobody's name says it there, so that a few by chance look like words."""
     numbers = random.Random(size)
     values = [base64.urlsafe_b64encode(numbers.randbytes(size)).decode() for _ in range(300)]
-    found = [value not in masked(f"x = f('{value}')", {}) for value in values]
-    assert sum(found) >= share * len(found)
+    is_masked = [value not in masked(f"x = f('{value}')", {}) for value in values]
+    assert sum(is_masked) >= share * len(is_masked)
 
 
 @given(passwords(), st.integers(1, 3))

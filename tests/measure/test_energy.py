@@ -35,12 +35,12 @@ def test_the_counter_is_summed_over_the_steps_and_not_between_them(monkeypatch: 
     counter = iter(range(0, 10**9, 5000))
     module = nvml(nvmlDeviceGetTotalEnergyConsumption=lambda handle: next(counter))
     monkeypatch.setattr(energy, "open_meter", lambda device: meter_of(module, "GPU-0"))
-    found = Energy(torch.device("cpu"))
-    assert found.source == EnergyCounter.source
+    instrument = Energy(torch.device("cpu"))
+    assert instrument.source == EnergyCounter.source
     for _ in range(3):
-        with found.step(8):
+        with instrument.step(8):
             pass
-    assert found.metrics() == {"energy/joules": 15.0, "energy/joules_per_sample": 15.0 / 24}
+    assert instrument.metrics() == {"energy/joules": 15.0, "energy/joules_per_sample": 15.0 / 24}
 
 
 def test_power_is_integrated_by_the_trapezoidal_rule_where_there_is_no_counter(
@@ -80,9 +80,9 @@ def test_a_device_without_either_is_an_error_of_nvml() -> None:
 
 
 def test_without_nvml_nothing_is_measured_and_the_record_says_so() -> None:
-    found = Energy(torch.device("cpu"))
-    with found.step(8):
+    instrument = Energy(torch.device("cpu"))
+    with instrument.step(8):
         pass
-    assert found.source == "not measured: no NVML on cpu"
-    assert found.metrics() == {}
-    found.close()
+    assert instrument.source == "not measured: no NVML on cpu"
+    assert instrument.metrics() == {}
+    instrument.close()

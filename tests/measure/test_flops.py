@@ -30,8 +30,8 @@ def test_an_mlp_by_hand(dropout: nn.Module) -> None:
     """Forward, gradients of both weights, and of the second layer's input alone: x needs none."""
     mlp = nn.Sequential(nn.Linear(100, 30), dropout, nn.Linear(30, 7))
     first, second = linear(32, 100, 30), linear(32, 30, 7)
-    found = counted(lambda: mlp(torch.randn(32, 100)).sum())
-    assert (found.total, found.recomputed) == (2 * first + 3 * second, 0)
+    flops = counted(lambda: mlp(torch.randn(32, 100)).sum())
+    assert (flops.total, flops.recomputed) == (2 * first + 3 * second, 0)
 
 
 def bert(**options: Any) -> nn.Module:
@@ -61,15 +61,15 @@ def test_bert_by_hand_with_products_inside_functions(swap: str) -> None:
     model = bert(attn_implementation="eager")
     if swap != "stock":
         replace_dropout(model, PackedDropout, recompute=swap == "recompute")
-    found = counted(lambda: model(IDS).logits.sum())
-    assert (found.total, found.recomputed) == (3 * sum(by_hand()), 0)
+    flops = counted(lambda: model(IDS).logits.sum())
+    assert (flops.total, flops.recomputed) == (3 * sum(by_hand()), 0)
 
 
 def test_bert_under_fused_attention_by_hand() -> None:
     """Fused attention makes its scores a second time in backward: 5 products where eager has 4."""
     model = bert(attn_implementation="sdpa", attention_probs_dropout_prob=0.0)
-    found = counted(lambda: model(IDS).logits.sum())
-    assert found.total == 3 * sum(by_hand()) + linear(BATCH * LENGTH, WIDTH, LENGTH)
+    flops = counted(lambda: model(IDS).logits.sum())
+    assert flops.total == 3 * sum(by_hand()) + linear(BATCH * LENGTH, WIDTH, LENGTH)
 
 
 @pytest.mark.parametrize("swap", ["stock", "recompute"])
@@ -78,11 +78,11 @@ def test_what_checkpointing_repeats_is_counted_apart(swap: str) -> None:
     if swap == "recompute":
         replace_dropout(model, PackedDropout, recompute=True)
     model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-    found = counted(lambda: model(IDS).logits.sum())
+    flops = counted(lambda: model(IDS).logits.sum())
     layer, head = by_hand()
-    assert found.total - found.recomputed == 3 * (layer + head)
+    assert flops.total - flops.recomputed == 3 * (layer + head)
     last = linear(BATCH * LENGTH, INNER, WIDTH)  # its output is saved by nobody: checkpoint stops before
-    assert found.recomputed in (layer, layer - last)
+    assert flops.recomputed in (layer, layer - last)
 
 
 def test_a_checkpoint_that_stops_early_leaves_no_module_open() -> None:

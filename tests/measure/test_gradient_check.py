@@ -92,8 +92,8 @@ def test_what_is_checked_is_what_the_run_trains_with(variant: str, monkeypatch: 
 def test_it_is_on_record_once_or_the_record_says_why_not(rate: str, records: int, runs: Runs) -> None:
     assert runs.train(*SHORT, "variant=pm-drop", f"variant.p={rate}")[0] == 0
     summary = runs.summaries()["pm-drop-s0"]
-    found = runs.curve("pm-drop-s0", "check/gradient_error")
-    assert [step for step, _ in found] == [0] * records
+    errors = runs.curve("pm-drop-s0", "check/gradient_error")
+    assert [step for step, _ in errors] == [0] * records
     assert ("check/gradient_error" in summary["metrics"]) == bool(records)
     said = summary["environment"]["gradient_check"]
     assert said == (

@@ -22,9 +22,9 @@ ACTIVATION = 32 * 100 * 4
 
 def ledger(dropout: nn.Module) -> SavedForBackward:
     module = nn.Sequential(nn.Linear(100, 100), dropout, nn.Linear(100, 100))
-    with SavedForBackward(module) as found:
+    with SavedForBackward(module) as saved:
         module(X)
-    return found
+    return saved
 
 
 @pytest.mark.parametrize(
@@ -43,28 +43,28 @@ def ledger(dropout: nn.Module) -> SavedForBackward:
 )
 def test_bytes_by_hand(dropout: nn.Module, mask_bytes: int) -> None:
     """Saved: the input, the first layer's dropped output, and the mask. Weights are not counted."""
-    found = ledger(dropout)
-    assert found.mask_bytes == mask_bytes
-    assert found.total_bytes == 2 * ACTIVATION + mask_bytes
-    assert found.mask_elements == (3200 if mask_bytes else 0)
-    assert found.metrics().get("memory/mask_bytes_per_element") == (mask_bytes / 3200 if mask_bytes else None)
+    saved = ledger(dropout)
+    assert saved.mask_bytes == mask_bytes
+    assert saved.total_bytes == 2 * ACTIVATION + mask_bytes
+    assert saved.mask_elements == (3200 if mask_bytes else 0)
+    assert saved.metrics().get("memory/mask_bytes_per_element") == (mask_bytes / 3200 if mask_bytes else None)
 
 
 def test_hooks_inside_the_ledger_by_hand() -> None:
     """The ledger's own hooks are handed the bits; a mask that is no dropout's adds to the total alone."""
     module = nn.Sequential(nn.Linear(100, 100), ByteMaskDropout(0.1), nn.Linear(100, 100))
-    with SavedForBackward(module) as found, pack_saved_masks():
+    with SavedForBackward(module) as saved, pack_saved_masks():
         module(X).masked_fill(torch.rand(32, 1) > 0.5, 0.0)
-    assert (found.mask_bytes, found.mask_elements) == (400, 3200)
-    assert found.total_bytes == 2 * ACTIVATION + 400 + 4
+    assert (saved.mask_bytes, saved.mask_elements) == (400, 3200)
+    assert saved.total_bytes == 2 * ACTIVATION + 400 + 4
 
 
 def test_a_storage_saved_twice_counts_once() -> None:
     x = torch.randn(1000, requires_grad=True)
-    with SavedForBackward(nn.Identity()) as found:
+    with SavedForBackward(nn.Identity()) as saved:
         y = x.exp()
         y.view(10, 100) * y.view(10, 100).detach()
-    assert found.total_bytes == 4000
+    assert saved.total_bytes == 4000
 
 
 def test_functional_dropout_inside_attention_is_seen_stock_and_routed() -> None:
@@ -80,21 +80,21 @@ def test_functional_dropout_inside_attention_is_seen_stock_and_routed() -> None:
     for swap, bytes_per_element in (("", 4.0), ("packed", 0.125), ("recompute", 0.125)):
         if swap:
             replace_dropout(model, PackedDropout, recompute=swap == "recompute")
-        with SavedForBackward(model) as found:
+        with SavedForBackward(model) as saved:
             model(ids)
-        assert found.mask_elements == hidden + attention
-        assert found.mask_bytes / found.mask_elements == bytes_per_element
-        assert found.recomputed_products == (swap == "recompute")
-        total[swap] = found.total_bytes
+        assert saved.mask_elements == hidden + attention
+        assert saved.mask_bytes / saved.mask_elements == bytes_per_element
+        assert saved.recomputed_products == (swap == "recompute")
+        total[swap] = saved.total_bytes
     assert total["packed"] - total["recompute"] == 4 * attention  # the dropped probabilities
 
 
 def test_a_checkpointed_region_saves_its_input_alone() -> None:
     layers = nn.Sequential(nn.Linear(100, 100), nn.Dropout(0.1), nn.Linear(100, 100))
     x = X.clone().requires_grad_()
-    with SavedForBackward(layers) as found:
+    with SavedForBackward(layers) as saved:
         checkpoint(layers, x, use_reentrant=False)
-    assert (found.total_bytes, found.mask_bytes) == (ACTIVATION, 0)
+    assert (saved.total_bytes, saved.mask_bytes) == (ACTIVATION, 0)
 
 
 def test_the_ledger_changes_no_number() -> None:
@@ -113,7 +113,7 @@ def test_the_ledger_changes_no_number() -> None:
 
 
 def test_peak_memory_sees_a_large_allocation_and_names_its_source() -> None:
-    gc.collect()  # or what earlier tests have left is freed in between
+    gc.collect()  # otherwise what earlier tests have left is freed in between
     peak = PeakMemory(torch.device("cpu"))
     before = peak.bytes()
     block = torch.ones(64 * 2**20)  # 256 MiB
@@ -154,18 +154,18 @@ def test_the_wait_for_data_is_that_of_the_timed_steps(monkeypatch: pytest.Monkey
 
 
 def test_environment_names_what_ran() -> None:
-    found = environment(torch.device("cpu"))
-    assert found["device"] == "cpu" and found["version_torch"] == torch.__version__
-    assert found["dropout_backend"] and found["cpu"]
+    recorded = environment(torch.device("cpu"))
+    assert recorded["device"] == "cpu" and recorded["version_torch"] == torch.__version__
+    assert recorded["dropout_backend"] and recorded["cpu"]
 
 
 def test_a_forward_without_a_backward_leaves_nothing_behind() -> None:
     """Hooks that give back the tensor itself have each op hold its output, which holds the op: a leak."""
     scores = torch.randn(4, 4, requires_grad=True)
-    with SavedForBackward(nn.Identity()) as found:
+    with SavedForBackward(nn.Identity()) as saved:
         probabilities = torch.softmax(scores, -1)
     alive = weakref.ref(probabilities)
-    assert found.total_bytes == 64
+    assert saved.total_bytes == 64
     del probabilities
     assert alive() is None
 

@@ -61,9 +61,9 @@ def test_tied_weights_count_once() -> None:
 
 
 def test_what_holds_nothing_is_no_figure_but_a_reason() -> None:
-    found = held(parameters=[torch.zeros(3)], gradients=[], optimizer=[torch.zeros(0)])
-    assert found == {PARAMETERS: 12.0}
-    assert set(not_held(found)) == {GRADIENTS, OPTIMIZER}
+    by_category = held(parameters=[torch.zeros(3)], gradients=[], optimizer=[torch.zeros(0)])
+    assert by_category == {PARAMETERS: 12.0}
+    assert set(not_held(by_category)) == {GRADIENTS, OPTIMIZER}
     assert not not_held({GRADIENTS, OPTIMIZER})
 
 
@@ -84,9 +84,11 @@ def test_bytes_by_hand_once_in_a_run(parts: tuple[Part, ...], accumulate: int) -
     assert not any(records[1:])
 
 
-@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")  # what a left out first step is
+@pytest.mark.filterwarnings(
+    "ignore:Detected call of .lr_scheduler.step"
+)  # the warning where fp16 leaves out the first step
 def test_the_optimizer_is_counted_when_fp16_has_not_left_out_its_step(tmp_path: Any) -> None:
-    """Also where the run was resumed before that; one resumed after it does not count again."""
+    """So it is where the run was resumed before that step; a run that is resumed after it does not count again."""
 
     def overflowing() -> Training:
         run = training((Part.fp16,), epochs=3)

@@ -86,8 +86,8 @@ def test_at_every_stage_it_is_the_result(stage: str, runs: Runs, monkeypatch: py
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "oom" and "you tried to allocate" in summary["error"]
     assert not (folder / "failure.json").exists()
-    ((found,),) = [find_runs(runs.folder, "default")]
-    assert (found.state, found.damage) == (State.oom, "")
+    ((run,),) = [find_runs(runs.folder, "default")]
+    assert (run.state, run.damage) == (State.oom, "")
 
 
 def test_any_other_error_is_still_a_failure(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

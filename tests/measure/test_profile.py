@@ -21,20 +21,20 @@ CPU = torch.device("cpu")
 def profiled(dropout: nn.Module, file: Path) -> tuple[Profile, list[torch.Tensor]]:
     torch.manual_seed(2)
     module = nn.Sequential(nn.Linear(64, 64), dropout, nn.Linear(64, 64))
-    found, losses = Profile(CPU, file), []
+    profile, losses = Profile(CPU, file), []
     for _ in range(STEPS):
-        with found.step():
+        with profile.step():
             loss = module(torch.ones(128, 64)).square().sum()
             loss.backward()
         losses.append(loss.detach())
-    return found, losses
+    return profile, losses
 
 
 def test_ops_past_the_dispatcher_are_seen_and_only_while_profiling(tmp_path: Path) -> None:
     direct = ops.operators_for
-    found, _ = profiled(PackedDropout(0.1), tmp_path / "trace.json.gz")
+    profile, _ = profiled(PackedDropout(0.1), tmp_path / "trace.json.gz")
     assert ops.operators_for is direct
-    measured = found.metrics()
+    measured = profile.metrics()
     assert set(measured) == {"profile/packing_share", "profile/unpacking_share"}
     assert all(0 < share < 0.9 for share in measured.values())
     with gzip.open(tmp_path / "trace.json.gz") as trace:
@@ -43,8 +43,8 @@ def test_ops_past_the_dispatcher_are_seen_and_only_while_profiling(tmp_path: Pat
 
 
 def test_stock_dropout_packs_nothing(tmp_path: Path) -> None:
-    found, _ = profiled(nn.Dropout(0.1), tmp_path / "trace.json.gz")
-    assert found.metrics() == {"profile/packing_share": 0.0, "profile/unpacking_share": 0.0}
+    profile, _ = profiled(nn.Dropout(0.1), tmp_path / "trace.json.gz")
+    assert profile.metrics() == {"profile/packing_share": 0.0, "profile/unpacking_share": 0.0}
 
 
 def test_profiling_changes_no_number(tmp_path: Path) -> None:
@@ -57,12 +57,12 @@ def test_profiling_changes_no_number(tmp_path: Path) -> None:
 
 def test_a_step_that_fails_leaves_no_profiler_behind(tmp_path: Path) -> None:
     direct = ops.operators_for
-    found = Profile(CPU, tmp_path / "trace.json.gz")
-    with found.step():  # warms up; the next one is recorded
+    profile = Profile(CPU, tmp_path / "trace.json.gz")
+    with profile.step():  # warms up; the next one is recorded
         pass
-    with pytest.raises(ZeroDivisionError), found.step():
+    with pytest.raises(ZeroDivisionError), profile.step():
         _ = 1 / 0
-    assert ops.operators_for is direct and found.source.startswith("not profiled")
+    assert ops.operators_for is direct and profile.source.startswith("not profiled")
     assert not torch.autograd._profiler_enabled()
 
 
@@ -100,11 +100,11 @@ def test_nsight_captures_the_steps_and_names_the_phases(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda.nvtx, "range", named)
     monkeypatch.setattr(torch.cuda.profiler, "start", lambda: said.append("start"))
     monkeypatch.setattr(torch.cuda.profiler, "stop", lambda: said.append("stop"))
-    found = Nsight(torch.device("cuda"))
+    nsight = Nsight(torch.device("cuda"))
     for _ in range(STEPS):
-        with found.step(), found.phase("forward"):
+        with nsight.step(), nsight.phase("forward"):
             pass
-    with found.phase("forward"):
+    with nsight.phase("forward"):
         pass
     steps = [word for number in range(STEPS) for word in (f"step {number}", "forward")]
     assert said == ["start", *steps, "stop"]

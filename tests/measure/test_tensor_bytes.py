@@ -119,7 +119,7 @@ def allocated() -> Iterator[list[int]]:
 def test_the_peak_is_that_of_all_allocations_since_before_the_model(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the measured step is the step that was not: losses and weights are the same, bit for bit."""
+    """Measuring changes nothing: losses and weights are those of the same step unmeasured, bit for bit."""
     monkeypatch.setattr(compile, "BACKEND", "aot_eager")
     torch.compiler.reset()
     case, split = CASES[name], examples(CASES[name])
@@ -146,12 +146,12 @@ def test_the_peak_is_that_of_all_allocations_since_before_the_model(
 
 def test_peak_and_mean_by_hand(capfd: pytest.CaptureFixture[str]) -> None:
     held = torch.empty(25)
-    with TensorMemory(CPU).block([held, held[1:]]) as found:
+    with TensorMemory(CPU).block([held, held[1:]]) as taken:
         kept = torch.empty(50)
         torch.empty(100)
         torch.empty(10, dtype=torch.uint8)
     levels = [100 + each for each in (200, 600, 200, 210, 200)]
-    assert (found.before, found.peak, found.mean) == (100, 700, sum(levels) / 5)
+    assert (taken.before, taken.peak, taken.mean) == (100, 700, sum(levels) / 5)
     assert kept.numel() == 50 and capfd.readouterr().err == ""
 
 
@@ -191,11 +191,11 @@ def test_a_resumed_run_records_the_same_bytes(
 
 
 def test_a_run_records_what_it_takes_and_judges_memory_by_it(runs: Runs) -> None:
-    found = {}
+    summaries = {}
     for variant in ("baseline", "pm-drop"):
         assert runs.train(*TINY_VIT, "tracking=off", "train.max_steps=8", f"variant={variant}")[0] == 0
-        found[variant] = runs.summaries()[f"{variant}-s0"]
-    stock, packed = (found[variant]["metrics"] for variant in ("baseline", "pm-drop"))
+        summaries[variant] = runs.summaries()[f"{variant}-s0"]
+    stock, packed = (summaries[variant]["metrics"] for variant in ("baseline", "pm-drop"))
     assert packed["memory/peak_tensor_bytes"] < stock["memory/peak_tensor_bytes"] < stock["memory/peak_bytes"]
     saved = [stock[name] - packed[name] for name in ("memory/saved_bytes", "memory/peak_tensor_bytes")]
     assert saved[1] == pytest.approx(saved[0], rel=0.1)  # for the method's reason
@@ -203,13 +203,13 @@ def test_a_run_records_what_it_takes_and_judges_memory_by_it(runs: Runs) -> None
     assert model < packed["inference/peak_tensor_bytes"] < packed["memory/peak_tensor_bytes"]
     assert packed["inference/ms_per_sample"] > 0 and 0 < packed["speed/data_ms"] < packed["speed/step_ms"]
     assert not [name for name in packed if name.startswith("gpu/")]
-    said = found["pm-drop"]["environment"]
+    said = summaries["pm-drop"]["environment"]
     assert said["tensor_bytes"] == "allocations of torch on the CPU in one step"
     assert said["utilization_source"] == "not measured: no NVML on cpu"
 
 
 def test_cudas_counter_is_set_back_and_the_runs_peak_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a stand-in for the allocator: a GPU cannot be had here."""
+    """The allocator is stood in for, since a GPU cannot be had here."""
     peak = 900
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 300)
@@ -222,9 +222,9 @@ def test_cudas_counter_is_set_back_and_the_runs_peak_kept(monkeypatch: pytest.Mo
     memory = TensorMemory(torch.device("cuda"))
     memory.process = PeakMemory(torch.device("cuda"))
     peak = 900
-    with memory.block([]) as found:
+    with memory.block([]) as taken:
         peak = 700
-    assert (found.before, found.peak, found.mean) == (300, 700, 300.0)
+    assert (taken.before, taken.peak, taken.mean) == (300, 700, 300.0)
     assert memory.process.bytes() == 900
     peak = 1000
     assert memory.process.bytes() == 1000

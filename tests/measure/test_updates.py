@@ -91,9 +91,9 @@ def trained(seed: int, folder: Path) -> list[Tensor]:
 def test_cosines_of_two_runs_are_the_exact_ones_within_the_error(tmp_path: Path) -> None:
     """Three standard deviations of (1 - cosine^2) / 16."""
     ours, theirs = (trained(seed, tmp_path / str(seed)) for seed in (0, 1))
-    steps, found = cosines(tmp_path / "0", tmp_path / "1")
+    steps, estimates = cosines(tmp_path / "0", tmp_path / "1")
     assert steps.tolist() == [1, 3, 6]
-    for estimate, a, b in zip(found, ours, theirs, strict=True):
+    for estimate, a, b in zip(estimates, ours, theirs, strict=True):
         exact = float(torch.cosine_similarity(a, b, dim=0))
         assert 0 < exact < 0.99
         assert abs(estimate - exact) < 3 * (1 - exact**2) / 16

@@ -5,6 +5,7 @@ seconds for any graph, so its tests put all dropouts into one, a row of the inpu
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,11 +26,10 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(autouse=True)
-def fresh_compiler(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """Drops the graphs of other tests, and those that an earlier session left on disk."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "inductor"))
+def fresh_compiler(shared_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Drops the graphs of other tests, and those that an earlier session left on disk; torch's headers are
+    compiled once for all of pytest's workers."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(shared_tmp / "inductor"))
     torch.compiler.reset()
     yield
     torch.compiler.reset()

@@ -154,7 +154,7 @@ def test_cache_unpacks_once_for_several_backwards(
 
 
 def test_a_graph_used_once_never_holds_the_unpacked_mask() -> None:
-    """Else every layer's byte mask would live as long as the loss tensor does."""
+    """Otherwise every layer's byte mask would live as long as the loss tensor does."""
     x = torch.randn(100, requires_grad=True)
     y = packed_dropout(x, 0.5, cache_unpacked=True)
     node = y.grad_fn

@@ -74,7 +74,7 @@ def of_both(run: Callable[[], list[Tensor]], seed: int = 11) -> list[Tensor]:
 
 @pytest.fixture(autouse=True)
 def decided() -> None:
-    """Whether the device has been asked whether it is served."""
+    """Has a first call decide whether the device is served natively, before any test."""
     packed_dropout(torch.ones(64, device="cuda"))
     assert native._calls[torch.cuda.current_device()] is not None
 

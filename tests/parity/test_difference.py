@@ -25,9 +25,9 @@ def test_units_are_steps_to_the_next_number(value: float, units: int, dtype: tor
     x = torch.tensor([1.0, value, 2.0], dtype=dtype)
     y = x.clone()
     y[1] = further(x[1], units)
-    found = difference(x, y)
-    assert found and (found.units, found.differing, found.index) == (units, 1, (1,))
-    assert (found.a, found.b) == (x[1].item(), y[1].item())
+    distance = difference(x, y)
+    assert distance and (distance.units, distance.differing, distance.index) == (units, 1, (1,))
+    assert (distance.a, distance.b) == (x[1].item(), y[1].item())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -46,8 +46,8 @@ def test_numbers_around_zero_and_the_largest_ones(dtype: torch.dtype) -> None:
 def test_what_is_not_finite_and_other_shapes_have_no_distance() -> None:
     one, nan = torch.ones(3), torch.tensor([1.0, math.nan, 1.0])
     assert same_bits(nan, nan.clone())
-    found = difference(one, nan)
-    assert found and found.units is None and found.index == (1,)
+    distance = difference(one, nan)
+    assert distance and distance.units is None and distance.index == (1,)
     shapes = difference(one, torch.ones(4))
     assert shapes and str(shapes) == "float32 of shapes [3] and [4]"
     flags = difference(torch.tensor([True, False]), torch.tensor([True, True]))
@@ -56,7 +56,7 @@ def test_what_is_not_finite_and_other_shapes_have_no_distance() -> None:
 
 def test_of_two_dtypes_the_coarser_one_is_counted_in() -> None:
     x = torch.tensor([1.0, 1.0])
-    found = difference(x, torch.tensor([1.0, 1 + 2**-6], dtype=torch.bfloat16))
-    assert found and (found.dtype, found.units, found.differing) == ("float32 and bfloat16", 2, 1)
+    distance = difference(x, torch.tensor([1.0, 1 + 2**-6], dtype=torch.bfloat16))
+    assert distance and (distance.dtype, distance.units, distance.differing) == ("float32 and bfloat16", 2, 1)
     same = difference(x, x.bfloat16())
     assert same and (same.units, same.differing) == (0, 0)

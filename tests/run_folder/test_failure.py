@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from disks import small_disk
 from pmexp.errors import MachineError, UserError
-from pmexp.run_folder.failure import FailureKind, kind_of, kind_said
+from pmexp.run_folder.failure import FailureKind, kind_in_text, kind_of
 
 MACHINE = [
     "EFBIG", "EMFILE", "ENFILE", "ENOMEM", "EACCES", "EUCLEAN", "EIO", "ENOSPC", "EDQUOT", "EROFS", "ESTALE",
@@ -32,7 +32,7 @@ def raised(body: Callable[[], object]) -> BaseException:
 
 
 def wrapped(inner: BaseException, how: str) -> BaseException:
-    """The error as libraries pass it on."""
+    """Returns an error raised from `inner`, by `how`, as libraries pass one on."""
     if how == "twice":
         return wrapped(wrapped(inner, "cause"), "context")
 
@@ -61,7 +61,7 @@ def test_what_the_system_refuses_is_the_machines_however_it_is_wrapped(name: str
     assert kind_of(error) is FailureKind.infrastructure
     said = f"rank 1: {type(error).__name__}: {error}"
     if how in ("bare", "text"):
-        assert kind_said(said) is FailureKind.infrastructure
+        assert kind_in_text(said) is FailureKind.infrastructure
 
 
 @pytest.mark.parametrize("name", CODE)
@@ -70,7 +70,7 @@ def test_what_a_program_asks_for_wrongly_is_the_codes(name: str, how: str) -> No
     number = getattr(errno, name)
     error: BaseException = OSError(number, os.strerror(number))
     assert kind_of(error if how == "bare" else wrapped(error, how)) is FailureKind.code
-    assert kind_said(f"rank 1: OSError: {error}") is FailureKind.code
+    assert kind_in_text(f"rank 1: OSError: {error}") is FailureKind.code
 
 
 def test_an_error_for_a_person_is_not_tried_again() -> None:

@@ -1,12 +1,14 @@
 """Reading a journal: whole, from its end, and with lines that are no records."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
 
 from pmexp.errors import UserError
 from pmexp.run_folder import journal_lines
+from pmexp.run_folder.files import read_content
 from pmexp.run_folder.journal import Journal
 from pmexp.run_folder.journal_lines import lines_backwards, progress_of, read_lines
 
@@ -86,3 +88,11 @@ def test_a_file_without_line_ends_is_read_in_a_moment(file: Path) -> None:
     file.write_bytes(b"x" * 10_000_000)
     assert list(lines_backwards(file)) == []
     assert progress_of(file).step == 0
+
+
+def test_files_without_a_length_and_large_ones_are_read_whole(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(3 * 2**20))
+    assert read_content(large) == large.read_bytes()
+    version = Path("/proc/version")  # the system says 0 bytes of it
+    assert version.stat().st_size == 0 and read_content(version) == version.read_bytes() != b""

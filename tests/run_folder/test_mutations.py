@@ -29,7 +29,7 @@ DEEP = "[" * 20_000 + "]" * 20_000
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three runs as they end."""
+    """A folder with three runs as they are when they have finished."""
     runs_dir = tmp_path_factory.mktemp("whole")
     for seed in range(3):
         run = config(f"runs_dir={runs_dir}", "name=all", f"seed={seed}", "tracking=off")
@@ -72,7 +72,7 @@ def nested(content: bytes, chance: random.Random) -> bytes:
 
 
 def odd_value(content: bytes, chance: random.Random) -> bytes:
-    """One value of a JSON object, however deep, is another one."""
+    """Returns the JSON with one of its values, however deep, replaced by another one."""
     try:
         told = json.loads(content)
     except ValueError:
@@ -104,7 +104,7 @@ FILES = ["summary.json", "journal.jsonl", "owner.json", "config.yaml", "attempts
 
 @pytest.mark.parametrize("part", range(10))
 def test_mutations_cost_their_own_run_alone(whole: Path, tmp_path: Path, part: int) -> None:
-    """Fifty each."""
+    """Each part makes fifty mutations, from seeds of its own."""
     for number in range(50):
         chance = random.Random(f"{part} {number}")
         runs_dir = tmp_path / str(number)

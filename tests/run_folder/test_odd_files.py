@@ -36,7 +36,7 @@ def a_socket(file: Path) -> None:
 
 
 def a_device(file: Path) -> None:
-    """Reads as zeros without end."""
+    """Makes a device at `file` that reads as zeros without end."""
     try:
         os.mknod(file, 0o20666, os.makedev(1, 5))
     except PermissionError:
@@ -51,7 +51,7 @@ FILES = [
 
 
 class Waits(BaseException):
-    """A reader waits; no reader takes it for damage."""
+    """Says that a reader waits. It is no Exception, so that no reader takes it for damage."""
 
 
 @pytest.fixture(autouse=True)

@@ -84,7 +84,7 @@ def test_what_is_not_there_yet_can_be_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize(("name", "code"), [("/dev/null", 2), ("/proc", 2), ("x" * 300, 2), ("full", 1)])
+@pytest.mark.parametrize(("name", "code"), [("/dev/null", 2), ("/proc", 2), ("x" * 300, 2), ("full", 3)])
 def test_runs_are_refused_in_one_line(
     command: str,
     name: str,
@@ -110,10 +110,10 @@ def test_running_again_on_a_full_disk_is_refused_in_one_line(
         fill(tmp_path / "disk")
         code = runs_command(["retry", "all", "--runs-dir", str(tmp_path / "disk")])
         err = capsys.readouterr().err
-    assert code == 1 and err.startswith("error: runs_dir: there is no room") and err.count("\n") == 1, err
+    assert code == 3 and err.startswith("error: runs_dir: there is no room") and err.count("\n") == 1, err
 
 
-@pytest.mark.parametrize(("name", "code"), [("/dev/null", 2), ("/proc", 2), ("full", 1)])
+@pytest.mark.parametrize(("name", "code"), [("/dev/null", 2), ("/proc", 2), ("full", 3)])
 def test_a_report_is_refused_before_the_runs_are_read(
     name: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,7 +49,7 @@ class Demo:
         return code, out, err
 
     def objects(self, *arguments: str) -> dict[str, Any]:
-        """By run id, of --json."""
+        """Returns the objects that --json prints, by run id."""
         code, out, _ = self("demo", "--json", *arguments)
         assert code == 0
         return {run["run_id"]: run for run in json.loads(out)}
@@ -110,16 +110,16 @@ def demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Demo]:
 
 
 def test_every_state_is_told(demo: Demo) -> None:
-    found = demo.objects()
-    assert list(found) == STATES  # in the plan's order
-    assert [run["state"] for run in found.values()] == STATES
-    running = found["running"]
+    listed = demo.objects()
+    assert list(listed) == STATES  # in the plan's order
+    assert [run["state"] for run in listed.values()] == STATES
+    running = listed["running"]
     assert (running["step"], running["steps_total"], running["loss"]) == (5, 40, 0.2)
     assert (running["host"], running["attempt"], running["seed"]) == (HERE, 2, 0)
     assert running["seconds"] == pytest.approx(100, abs=30) and running["folder"].endswith("demo/running")
-    assert found["pending"]["step"] == 0 and found["pending"]["seconds"] is None
-    assert found["oom"]["error"] == "OutOfMemoryError: no room" and found["oom"]["loss"] is None
-    assert found["finished"]["error"] is None and found["finished"]["loss"] == 1 / 40
+    assert listed["pending"]["step"] == 0 and listed["pending"]["seconds"] is None
+    assert listed["oom"]["error"] == "OutOfMemoryError: no room" and listed["oom"]["loss"] is None
+    assert listed["finished"]["error"] is None and listed["finished"]["loss"] == 1 / 40
 
 
 def test_a_table_has_a_line_for_each_run(demo: Demo) -> None:
@@ -149,10 +149,10 @@ def test_a_run_of_another_host_lives_by_its_heartbeat(demo: Demo, beat_s_ago: fl
     folder.heartbeat.touch()
     os.utime(folder.heartbeat, (0, time.time() - beat_s_ago))
     (folder.path / "config.yaml").write_text(yaml.safe_dump(DEFAULT.to_dict()))
-    found = demo.objects()["elsewhere"]
-    assert (found["state"], found["host"]) == (state, "another")
-    assert found["task"] == DEFAULT.labels["task"] and found["variant"] == "baseline"
-    assert found["seconds"] == pytest.approx(5000 if state == "running" else 5000 - beat_s_ago, abs=30)
+    run = demo.objects()["elsewhere"]
+    assert (run["state"], run["host"]) == (state, "another")
+    assert run["task"] == DEFAULT.labels["task"] and run["variant"] == "baseline"
+    assert run["seconds"] == pytest.approx(5000 if state == "running" else 5000 - beat_s_ago, abs=30)
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,9 @@ def test_no_folder_of_runs_is_one_line(demo: Demo) -> None:
 def test_a_damaged_folder_does_not_hide_the_others(demo: Demo, file: str, content: str) -> None:
     folder = demo.run("damaged")
     (folder.path / file).write_text(content)
-    found = demo.objects()
-    assert len(found) == 8
-    assert found["damaged"]["state"] == "failed" and str(folder.path) in found["damaged"]["error"]
+    listed = demo.objects()
+    assert len(listed) == 8
+    assert listed["damaged"]["state"] == "failed" and str(folder.path) in listed["damaged"]["error"]
     assert demo("demo")[0] == 0
 
 
@@ -217,9 +217,9 @@ def test_a_run_whose_journal_is_not_as_it_left_it_has_no_result(demo: Demo, dige
     assert demo.objects()["finished"]["state"] == "finished"
     with folder.journal.open("a") as stream:
         stream.write("nonsense\n")
-    found = demo.objects()["finished"]
-    assert found["state"] == "failed" and str(folder.journal) in found["error"]
-    assert (found["step"], found["loss"]) == (40, 1 / 40)
+    run = demo.objects()["finished"]
+    assert run["state"] == "failed" and str(folder.journal) in run["error"]
+    assert (run["step"], run["loss"]) == (40, 1 / 40)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_watching_ends_when_nothing_runs_any_more(
     looks: list[float] = []
 
     def sleep(seconds: float) -> None:
-        """The run ends in the third pause; time goes by without waiting."""
+        """Ends the run in the third pause, and lets time go by without waiting."""
         looks.append(seconds)
         if len(looks) == 3:
             folder.summary.write_text(json.dumps(summary()))
@@ -280,7 +280,7 @@ def test_what_is_settled_is_read_once(demo: Demo, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def swept(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], list[RunConfig]]]:
-    """(the launcher's keys, the runs) of each sweep, which are not executed."""
+    """Keeps (the launcher's keys, the runs) of each sweep, in the place of executing it."""
     calls: list[tuple[dict[str, Any], list[RunConfig]]] = []
     monkeypatch.setattr(
         local.LocalLauncher, "sweep", lambda self, runs: calls.append((vars(self), list(runs)))
@@ -367,7 +367,7 @@ def test_a_run_that_is_run_again_goes_on_in_its_folder(
     )
     code, out, _ = demo("retry", "demo")
     assert code == 0 and "demo: retrying 1 run: 1 failed" in out
-    found = demo.objects()
-    assert list(found) == [run.run_id]
-    again = found[run.run_id]
+    listed = demo.objects()
+    assert list(listed) == [run.run_id]
+    again = listed[run.run_id]
     assert (again["state"], again["step"], again["attempt"], again["error"]) == ("finished", 2, 3, None)

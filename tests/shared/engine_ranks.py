@@ -1,6 +1,6 @@
 """Processes that train a small BERT under each engine, and what they leave to look at.
 
-In a file of its own: the processes import the function they run.
+It is a file of its own because the processes import the function that they run.
 """
 
 import importlib.util
@@ -96,8 +96,8 @@ def train(ranks: Ranks, parts: list[Part], p: float, stop_at: int | None = None)
             norms.append(engine.step())
         taken = block or taken
         counted |= held(optimizer=engine.held_state())
-    found = {"losses": losses, "norms": norms, "weights": engine.weights(), "held": counted}
-    return found | {"peak_tensor_bytes": taken.peak}
+    outcome = {"losses": losses, "norms": norms, "weights": engine.weights(), "held": counted}
+    return outcome | {"peak_tensor_bytes": taken.peak}
 
 
 def _build(ranks: Ranks, parts: list[Part], p: float) -> tuple[System, Engine, Any]:
@@ -132,7 +132,7 @@ def _gradient(ranks: Ranks, system: System, engine: Engine, model: Any, step: in
 
 
 def _saved(ranks: Ranks, engine: Engine) -> tuple[Any, Any, Tensor]:
-    """What rank 0 writes, as every rank reads it, and this rank's generator."""
+    """Returns the checkpoint that rank 0 writes, as every rank reads it, and this rank's generator."""
     whole: list[Any] = [(engine.weights(), ranks.gather(engine.state()))]
     if ranks.world_size > 1:
         dist.broadcast_object_list(whole)

@@ -49,6 +49,6 @@ class FakeSlurm:
         (self._state / what).write_text(text)
 
     def scripts(self) -> list[str]:
-        """What sbatch got, in order."""
+        """Returns the scripts that sbatch got, in order."""
         files = sorted(self._state.glob("script*"), key=lambda file: int(file.name.removeprefix("script")))
         return [file.read_text() for file in files]

@@ -9,6 +9,6 @@ from hydra_plugins.pmexp_launchers import processes as workers
 
 
 def start_ranks(work: Callable[..., None], *arguments: Any, processes: int) -> None:
-    """Calls `work(rank, *arguments)` in each of them and waits for all."""
+    """Calls `work(rank, *arguments)` in each of `processes` processes, and waits for all."""
     workers.preload()
     torch.multiprocessing.start_processes(work, arguments, processes, start_method="forkserver")

@@ -47,7 +47,7 @@ class Grammar:
         return f"{self._random.choice(_PREFIXES)}{key}={self._value(key, depth=0)}"
 
     def command_line(self) -> list[str]:
-        """One override, at times a second one, at times a sweep."""
+        """Draws a command line of one override, at times with a second one, at times with a sweep."""
         words = [self.override()]
         if self._random.random() < 0.15:
             words.append(self.override())

@@ -15,7 +15,7 @@ _MEASURED = (
     "energy/",
     "inference/ms_per_sample",
     "gpu/",
-)  # of the machine, not of the training
+)  # these depend on the machine and not on the training
 
 
 def deterministic(folder: Path) -> list[_Record]:
@@ -48,8 +48,11 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 def assert_same_run(one: Path, other: Path, ddp: bool = False) -> None:
-    """`ddp`: bytes of tensors need only be close, for ddp makes its buckets anew in a process's second step, and
-    the step that is measured may be the first after a restart."""
+    """Asserts that two run folders have the same journal (but for times), measurements and weights.
+
+    ddp: bytes of tensors need only be close, for ddp makes its buckets anew in a process's second step, and the
+    step that is measured may be the first after a restart.
+    """
     first, second = deterministic(one), deterministic(other)
     losses = [step for step, metric, _ in first if metric == "train/loss"]
     assert losses == list(range(1, len(losses) + 1)), f"a step is missing or there twice: {losses}"
@@ -64,7 +67,7 @@ def assert_same_run(one: Path, other: Path, ddp: bool = False) -> None:
 
 
 def assert_same_summary(one: Path, other: Path) -> None:
-    """But for what was measured of the machine, and the digest of the journal, which holds the time."""
+    """Asserts equal summaries, but for measurements of the machine, and the digest of the journal with its times."""
     first, second = (json.loads((folder / "summary.json").read_text()) for folder in (one, other))
     for summary in (first, second):
         summary["metrics"] = {
@@ -75,6 +78,6 @@ def assert_same_summary(one: Path, other: Path) -> None:
 
 
 def assert_same_files(one: Path, other: Path) -> None:
-    """By their names: nothing that only an unfinished run needs is left."""
+    """Asserts that both folders have files of the same names: none is left that only an unfinished run needs."""
     first, second = ({str(file.relative_to(folder)) for file in folder.rglob("*")} for folder in (one, other))
     assert first == second, f"other files: {sorted(first ^ second)}"

@@ -72,13 +72,13 @@ class Runs:
         return sorted(file.parent for file in (self.folder / self.name).glob("*/config.yaml"))
 
     def summaries(self) -> dict[str, dict[str, Any]]:
-        """By variant and seed, e.g. "pm-drop-s0"."""
-        found = {}
+        """Returns the summary of each finished run by variant and seed, e.g. "pm-drop-s0"."""
+        by_name = {}
         for file in (self.folder / self.name).glob("*/summary.json"):
             summary = json.loads(file.read_text())
             labels = summary["labels"]
-            found[f"{labels['variant']}-s{labels['seed']}"] = summary
-        return found
+            by_name[f"{labels['variant']}-s{labels['seed']}"] = summary
+        return by_name
 
     def curve(self, variant_and_seed: str, metric: str) -> list[tuple[int, float]]:
         """(step, value) of one metric out of one run's journal."""

@@ -57,7 +57,7 @@ class TrackedRun:
                 journal.write(self._step, {"train/loss": 1 / self._step, "grad/norm": math.nan})
 
     def settle(self, status: Status) -> str:
-        """What the mirror does when it is in time; the MLflow run's id."""
+        """Ends the MLflow run as the mirror of a run does that is in time, and returns its id."""
         experiment = OpenExperiment(
             str(self.config.tracking.uri), self.config.name, Path(self.config.runs_dir)
         )
@@ -66,7 +66,7 @@ class TrackedRun:
         return run.id
 
     def record_end(self, status: str) -> Status:
-        """Writes what a run of this end leaves in its folder; its status in MLflow."""
+        """Writes what a run that ends so leaves in its folder, and returns its status in MLflow."""
         if status in ("finished", "oom"):
             summary = {
                 "labels": self.config.labels,
@@ -136,7 +136,7 @@ def _wanted(folder: Path) -> Counter[tuple[str, int, float | None]]:
 
 
 def in_process(body: Callable[[], None]) -> Any:
-    """A forked process that does `body`, as the workers of a sweep are: mlflow is imported already."""
+    """Starts a forked process that calls `body`, as a sweep's workers are: mlflow is imported already."""
     process = get_context("fork").Process(target=body)
     process.start()
     return process

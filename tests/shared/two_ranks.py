@@ -1,6 +1,6 @@
 """Two processes that train a swapped BERT under DistributedDataParallel, and what they leave to look at.
 
-In a file of its own: the processes import the function they run.
+It is a file of its own because the processes import the function that they run.
 """
 
 import copy
@@ -26,7 +26,7 @@ OWN = 1
 
 
 def run(folder: Path) -> list[dict[str, Any]]:
-    """What each rank has found, in order of rank."""
+    """Trains on two ranks and returns what each has written down, in order of rank."""
     start_ranks(_worker, str(folder), processes=RANKS)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(RANKS)]
 
@@ -36,13 +36,13 @@ def _worker(rank: int, folder: str) -> None:
     dist.init_process_group(
         "gloo", f"file://{folder}/store", timedelta(seconds=60), rank=rank, world_size=RANKS
     )
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name, drop in DROPOUTS.items():
         for kind, step in (("own", OWN), ("shared", SHARED)):
             torch.manual_seed(SEED + step * rank)
-            found[f"{name} {kind}"] = drop(torch.ones(10_000))
+            results[f"{name} {kind}"] = drop(torch.ones(10_000))
     for name, dropout in MODULES.items():
-        found[f"{name} averaged"] = _averaged_gradients(dropout, rank)
+        results[f"{name} averaged"] = _averaged_gradients(dropout, rank)
         for kind, step, checkpointing in (
             ("first", OWN, None),
             ("again", OWN, None),
@@ -50,8 +50,8 @@ def _worker(rank: int, folder: str) -> None:
             ("non-reentrant", OWN, {"use_reentrant": False}),
             ("shared", SHARED, None),
         ):
-            found[f"{name} run {kind}"] = _train(dropout, rank, SEED + step * rank, checkpointing)
-    torch.save(found, Path(folder) / f"rank{rank}.pt")
+            results[f"{name} run {kind}"] = _train(dropout, rank, SEED + step * rank, checkpointing)
+    torch.save(results, Path(folder) / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
     os._exit(0)  # gloo's threads may abort an ordinary exit
@@ -96,7 +96,7 @@ def _train(
 
 
 def _averaged_gradients(dropout: Module, rank: int) -> list[tuple[Tensor, Tensor]]:
-    """Of each parameter: the gradient under DistributedDataParallel, and this rank's own by the same masks."""
+    """Returns for each parameter its gradient under DistributedDataParallel and this rank's own by the same masks."""
     alone = _model(dropout)
     parallel = DistributedDataParallel(copy.deepcopy(alone))
     for model in (alone, parallel):

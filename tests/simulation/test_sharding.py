@@ -13,8 +13,9 @@ from pmexp.simulation.sharding import _BUCKET
 
 TOKENS = ((2, 8), torch.int64)
 SHAPES = {"input_ids": TOKENS, "labels": ((2,), torch.int64)}
-# Of the parameters' bytes, in the update and at the end of backward: parameters, gradients, optimizer. As
-# measured on 2 processes: ddp 4.0 in all, zero 3.0 and fsdp 2.0 before the update makes its own.
+# (engine, accumulated batches) -> bytes of parameters, gradients and optimizer in the update, as multiples of
+# the parameters' bytes. On 2 real processes ddp took 4.0 in all, zero 3.0 and fsdp 2.0 before the update makes
+# its own.
 IN_UPDATE = {
     (None, 1): (1, 1, 2),
     (Part.ddp, 1): (1, 1, 2),
@@ -46,8 +47,8 @@ def test_each_category_has_the_share_of_its_engine(part: Part | None, accumulate
     """The update's temporaries are twice the gradient, and shared as the state is; buffers are not trained."""
     size = sum(parameter.nbytes for parameter in bert().parameters())
     peak = simulated(part, accumulate).peaks["update"].by_category
-    found = [peak[name] / size for name in ("parameters", "gradients", "optimizer")]
-    assert found == pytest.approx(IN_UPDATE[part, accumulate], rel=0.01)
+    shares = [peak[name] / size for name in ("parameters", "gradients", "optimizer")]
+    assert shares == pytest.approx(IN_UPDATE[part, accumulate], rel=0.01)
     whole = simulated(None, accumulate).peaks["update"].by_category["temporaries"]
     share = 0.5 if part in (Part.zero1, Part.zero2, Part.fsdp) else 1.0
     assert peak["temporaries"] == pytest.approx(whole * share, rel=0.01)

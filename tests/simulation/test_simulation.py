@@ -107,16 +107,16 @@ def test_on_the_operators_of_cuda_as_well_where_they_are_those_of_the_cpu(dropou
 
 
 def test_nn_dropout_on_cuda_is_the_byte_mask_of_the_cpu() -> None:
-    found = simulated("stock", "cuda")
-    assert found == simulated("byte-mask", "cuda")
-    assert found.peak_bytes == pytest.approx(real_peak("byte-mask"), rel=0.01)
+    stock = simulated("stock", "cuda")
+    assert stock == simulated("byte-mask", "cuda")
+    assert stock.peak_bytes == pytest.approx(real_peak("byte-mask"), rel=0.01)
 
 
 def test_fused_attention_saves_what_the_fused_attention_of_the_cpu_does() -> None:
     """Without dropout the CPU has such a kernel too. All of its tensors but the padding's bias are the same."""
     build = partial(bert, attention="sdpa", attention_probs_dropout_prob=0.0)
-    found = simulated("pm-drop", "cuda", build=build).peak_bytes
-    assert found == pytest.approx(real_peak("pm-drop", build=build), rel=0.01)
+    peak_bytes = simulated("pm-drop", "cuda", build=build).peak_bytes
+    assert peak_bytes == pytest.approx(real_peak("pm-drop", build=build), rel=0.01)
 
 
 # ---- categories
@@ -132,8 +132,8 @@ def test_masks_are_counted_to_the_byte() -> None:
 
 
 def test_no_mask_of_the_probabilities_under_fused_attention() -> None:
-    found = simulated("stock", "cuda", build=partial(bert, attention="sdpa")).peak.by_category["masks"]
-    assert found == SAMPLES * TOKENS * WIDTH * 5
+    mask_bytes = simulated("stock", "cuda", build=partial(bert, attention="sdpa")).peak.by_category["masks"]
+    assert mask_bytes == SAMPLES * TOKENS * WIDTH * 5
 
 
 @pytest.mark.parametrize("like", ["cpu", "cuda"])
@@ -142,12 +142,12 @@ def test_parameters_gradients_and_state_are_those_of_the_model(like: str) -> Non
     parameters = [parameter.numel() * 4 for parameter in model.parameters()]
     buffers = [buffer.nbytes for buffer in model.buffers()]
     blocks = partial(_blocks, size=512 if like == "cuda" else 1)
-    found = simulated("pm-drop", like, accumulate=2).peak.by_category
-    assert found["parameters"] == blocks(parameters + buffers)
-    assert found["gradients"] == blocks(
+    by_category = simulated("pm-drop", like, accumulate=2).peak.by_category
+    assert by_category["parameters"] == blocks(parameters + buffers)
+    assert by_category["gradients"] == blocks(
         parameters
     )  # those of the first micro-batch lie there while the second one runs
-    assert found["optimizer"] == 2 * blocks(parameters) + blocks(
+    assert by_category["optimizer"] == 2 * blocks(parameters) + blocks(
         [4] * len(parameters)
     )  # and a step count each
 
@@ -175,10 +175,10 @@ def test_the_counter_follows_a_real_step_as_the_simulation_predicts_it() -> None
 @pytest.mark.parametrize(("checkpointing", "name"), [(False, "fp32"), (True, "bf16")])
 def test_extrapolated_layers_take_what_simulated_ones_do(checkpointing: bool, name: str) -> None:
     build = partial(bert, layers=5)
-    found = simulated("pm-drop", "cuda", checkpointing, name, build=build)
+    extrapolated = simulated("pm-drop", "cuda", checkpointing, name, build=build)
     whole = simulated("pm-drop", "cuda", checkpointing, name, build=build, extrapolate=False)
-    assert (found.simulated_layers, whole.simulated_layers) == ((2, 3), (5,))
-    assert (found.peak, found.phase) == (whole.peak, whole.phase)
+    assert (extrapolated.simulated_layers, whole.simulated_layers) == ((2, 3), (5,))
+    assert (extrapolated.peak, extrapolated.phase) == (whole.peak, whole.phase)
 
 
 def test_layers_that_differ_are_simulated_all() -> None:

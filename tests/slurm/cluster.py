@@ -101,7 +101,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _stop(environment: dict[str, str], daemons: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Jobs first: their steps would outlive the daemons."""
+    """Ends the jobs and then the daemons, which the steps of jobs would outlive."""
     if daemons and daemons[0].poll() is None:
         _answer(environment, "scancel", "--signal=KILL", "--full", f"--user={os.getuid()}")
         _answer(environment, "scancel", f"--user={os.getuid()}")

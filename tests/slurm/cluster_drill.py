@@ -140,7 +140,7 @@ class Drill:
             self._end(name)
 
     def _disturb(self) -> None:
-        """Each held run in its way. The longest to come back is the first."""
+        """Disturbs each held run in its own way, first the one that takes longest to come back."""
         self._held("pmexp-two_nodes-0")
         self._slurm(
             "sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"

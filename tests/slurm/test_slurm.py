@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 @pytest.fixture(scope="session")
 def drill(shared_tmp: Path) -> Drill:
-    """Mostly begun already, in the background of the tests before."""
+    """The finished drill, which mostly has begun already, in the background of earlier tests."""
     if missing := missing_programs():
         pytest.skip(f"no SLURM here ({', '.join(missing)} missing); as root: {INSTALL}")
     return executed(shared_tmp)

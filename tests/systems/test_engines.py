@@ -14,7 +14,7 @@ from pmexp.errors import UserError
 from pmexp.systems.ranks import Ranks, check_started, started_processes
 from pmexp.systems.system import System
 
-Found = list[dict[str, Any]]
+OfRanks = list[dict[str, Any]]
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="the extra `distributed` is not installed"
 )
@@ -29,13 +29,13 @@ def one() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Found:
+def two(tmp_path_factory: pytest.TempPathFactory) -> OfRanks:
     return engine_ranks.run(tmp_path_factory.mktemp("engines"))
 
 
 @pytest.mark.slow
 @each_stack
-def test_losses_are_those_of_one_process(stack: str, one: dict[str, Any], two: Found) -> None:
+def test_losses_are_those_of_one_process(stack: str, one: dict[str, Any], two: OfRanks) -> None:
     """There is no dropout. Gradients are sums of the same terms in another order: fp32 rounding, which bf16
     products of slightly other weights turn into bf16's (2**-8 of a value), far smaller in the mean loss."""
     lowered = "bf16" if "bf16" in stack else ""
@@ -49,7 +49,7 @@ def test_losses_are_those_of_one_process(stack: str, one: dict[str, Any], two: F
 
 @pytest.mark.slow
 @each_stack
-def test_a_resumed_run_is_the_same_run_bit_for_bit(stack: str, two: Found) -> None:
+def test_a_resumed_run_is_the_same_run_bit_for_bit(stack: str, two: OfRanks) -> None:
     for rank in two:
         whole, resumed = rank[stack]["dropout"], rank[stack]["again"]
         for what in ("losses", "norms"):
@@ -60,7 +60,7 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(stack: str, two: Found) -> No
 
 @pytest.mark.slow
 @needs_deepspeed
-def test_every_engine_trains_with_the_same_masks(two: Found) -> None:
+def test_every_engine_trains_with_the_same_masks(two: OfRanks) -> None:
     """Packed dropout at 0.5: what the ranks draw does not depend on who sums the gradients."""
     expected = torch.stack(two[0]["ddp"]["dropout"]["losses"])
     for name in ("zero1", "zero2", "fsdp"):
@@ -71,7 +71,7 @@ def test_every_engine_trains_with_the_same_masks(two: Found) -> None:
 
 @pytest.mark.slow
 @each_stack
-def test_what_each_rank_holds_by_hand(stack: str, two: Found) -> None:
+def test_what_each_rank_holds_by_hand(stack: str, two: OfRanks) -> None:
     """AdamW: two fp32 numbers a parameter, and a step of 4 bytes a tensor. Shares of two ranks:
 
     ddp   everything

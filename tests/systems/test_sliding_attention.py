@@ -145,7 +145,7 @@ def test_all_is_dropped_at_rate_1() -> None:
 
 
 def test_dropout_has_the_mean_and_the_variance_of_the_eager_one() -> None:
-    """Of 20,000 draws a mean is off by sd / 141 and a sum of variances by about 1 %: bounds are 6 and 4 such."""
+    """A mean over 20,000 draws is off by sd / 141, a sum of variances by about 1 %: bounds are 6 and 4 times that."""
     torch.manual_seed(0)
     eager, ours = pair(4, p=0.25)
     rows = 20_000

@@ -28,13 +28,13 @@ Database = Callable[[Path], Path]
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short waits: what is tested is what happens when they are over."""
+    """Shortens the mirror's waits, since the tests are about what happens when they are over."""
     for name, seconds in {"_START_S": 1.0, "_END_S": 1.0, "_SHORT_END_S": 1.0, "_PAUSE_S": 0.1}.items():
         monkeypatch.setattr(mirror, name, seconds)
 
 
 def assert_repaired(runs_dir: Path, database: Path) -> None:
-    """Something was wrong; a repair mends it, and another one changes nothing."""
+    """Asserts that MLflow disagrees with the runs, that a repair mends it, and that another one changes nothing."""
     assert disagreements(runs_dir, database)
     assert list(repair(runs_dir, "default"))[-1] == "1 runs: 1 changed"
     assert disagreements(runs_dir, database) == {}
@@ -194,7 +194,7 @@ def test_writers_that_begin_at_once_on_no_database(
 
 def test_being_killed_while_it_is_made_leaves_no_half_of_a_database(tmp_path: Path) -> None:
     def a_run() -> None:
-        """Killed between the first tables and the changes that make them the present ones."""
+        """Is killed when the first tables are there and the migrations to the present ones are not."""
         mlflow.store.db.utils._upgrade_db = lambda engine: os.kill(os.getpid(), signal.SIGKILL)
         TrackedRun(tmp_path).mirrored()
 

@@ -57,8 +57,9 @@ def test_it_runs_while_a_child_does(tmp_path: Path, database: Database) -> None:
     assert the_parent(file).info.status == "RUNNING"
     second.settle(second.record_end("interrupted"))
     assert the_parent(file).info.status == "FINISHED"
+    assert the_parent(file).info.end_time is None
     second.settle("RUNNING")
-    assert the_parent(file).info.status == "RUNNING"
+    assert the_parent(file).info.status == "RUNNING" and the_parent(file).info.end_time is None
     assert list(repair(tmp_path, "default"))[-2:] == ["parent: now FINISHED", "2 runs: 1 changed, 1 right"]
 
 

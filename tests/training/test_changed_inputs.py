@@ -15,7 +15,7 @@ from small_runs import Runs
 
 
 def other_weights(folder: Path) -> None:
-    """Of the same size, under the old time."""
+    """Writes other weights of the same size into `folder`, and sets the old time of modification."""
     file = folder / "model.safetensors"
     time = file.stat().st_mtime
     weights = load_file(file)
@@ -64,13 +64,13 @@ def test_a_changed_checkpoint_under_a_finished_run_is_said(
 
 def test_the_digest_is_of_what_is_read(tmp_path: Path) -> None:
     saved(tmp_path / "a").save_pretrained(tmp_path / "a", max_shard_size="5KB")
-    found = [digest_of_folder(tmp_path / "a")]
+    digests = [digest_of_folder(tmp_path / "a")]
     (tmp_path / "a" / "model.safetensors").unlink()
     shards = sorted((tmp_path / "a").glob("model-*.safetensors"))
-    found.append(digest_of_folder(tmp_path / "a"))
+    digests.append(digest_of_folder(tmp_path / "a"))
     save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(shards[1]).items()}, shards[1])
-    found.append(digest_of_folder(tmp_path / "a"))
-    assert len(set(found)) == 3 and len(shards) > 1
+    digests.append(digest_of_folder(tmp_path / "a"))
+    assert len(set(digests)) == 3 and len(shards) > 1
     snapshot = tmp_path / "snapshots" / "0123abc"
     saved(snapshot)
     assert digest_of_folder(snapshot) == "commit:0123abc" and digest_of_folder(tmp_path / "gone") == ""

@@ -44,11 +44,13 @@ def saved(checkpoints: Checkpoints, *steps: int) -> None:
 
 
 def loaded_step(checkpoints: Checkpoints) -> int | None:
-    found = checkpoints.load()
-    if found is None:
+    loaded = checkpoints.load()
+    if loaded is None:
         return None
-    step = found[1].step
-    assert torch.equal(found[0]["weights"], state(step)["weights"]) and found[0]["nested"][0]["step"] == step
+    step = loaded[1].step
+    assert (
+        torch.equal(loaded[0]["weights"], state(step)["weights"]) and loaded[0]["nested"][0]["step"] == step
+    )
     return step
 
 

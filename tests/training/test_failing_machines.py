@@ -36,7 +36,7 @@ SHORT = [*TINY_VIT, "train.max_steps=4", "train.log_every=1", "tracking=off"]
 
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers are forked from this process, which has imported all and is patched: they start at once."""
+    """Has workers forked from this process, which has imported all and is patched, so that they start at once."""
     monkeypatch.setattr(processes, "_forkserver", multiprocessing.get_context("fork"))
     monkeypatch.setattr(processes, "preload", lambda: None)
     monkeypatch.setattr("pmexp.run_folder.folder._redirect_output", lambda file: None)  # pytest has it
@@ -94,7 +94,7 @@ def test_wherever_it_fails_the_failure_is_of_this_try_and_on_record(
     with monkeypatch.context() as patch:
         patch.setattr(*STAGES[stage], fail)
         code, _, err = runs.train(*SHORT)
-    assert code == 1 and err == "error: OSError: [Errno 5] Input/output error: 'a file'\n"
+    assert code == 3 and err == "error: OSError: [Errno 5] Input/output error: 'a file'\n"
     if stage != "claim":  # whose folder it is, is not known then
         assert folder.failed()["kind"] == "infrastructure" and "Input/output" in folder.failed()["error"]
     assert not folder.is_claimed()
@@ -124,7 +124,7 @@ def test_a_check_whose_process_is_killed_is_one_line(
 ) -> None:
     monkeypatch.setattr(preflight, "check", lambda runs, here: os.kill(os.getpid(), signal.SIGKILL))
     code, _, err = runs.train("-m", *SHORT)
-    assert code == 1 and err == (
+    assert code == 3 and err == (
         "error: the process that checks data and checkpoints was killed; run the same command again\n"
     )
 
@@ -146,7 +146,7 @@ def test_where_no_process_can_be_started_the_runs_fail_in_the_end(
 def test_an_error_of_the_driver_ends_its_workers(
     forked: None, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else multiprocessing waits for them when the driver ends, and that may be days."""
+    """Otherwise multiprocessing waits for them when the driver ends, which may take days."""
     show = local_execution.SweepProgress.show
     before = set(multiprocessing.active_children())  # what other tests have left
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pmexp.config import Part, Schedule, Select, SystemConfig, TrainConfig
+from pmexp.errors import UserError
 from pmexp.models.examples import MaskedTokens, TensorExamples
 from pmexp.packed_dropout import PackedDropout
 from pmexp.systems.system import System
@@ -99,7 +100,7 @@ def test_learning_rate_warms_up_and_follows_the_schedule(schedule: Schedule) -> 
 
 
 def test_a_batch_in_parts_is_the_same_batch() -> None:
-    """To rounding: parts are summed in another order."""
+    """All metrics but memory agree up to rounding, since parts are summed in another order."""
     whole, parts = (training(dropout=nn.Identity(), accumulate=n) for n in (1, 4))
     curves = [
         [value for _, metrics in run.steps() for name, value in metrics.items() if "memory" not in name]
@@ -114,10 +115,9 @@ def test_a_part_saves_less_for_backward() -> None:
 
 
 def test_a_part_with_more_targets_counts_for_more() -> None:
-    tokens = torch.arange(5, 53, dtype=torch.int32).view(8, 6)
-    special = torch.zeros(8, 6, dtype=torch.bool)
-    special[4:, 1:] = True
-    masked = MaskedTokens(tokens, special, mask_token=4, vocabulary=53, seed=1)
+    blocks = np.arange(5, 53, dtype=np.int32).reshape(8, 6)
+    blocks[4:, 1:] = 3  # special tokens, which are no targets
+    masked = MaskedTokens(blocks, (2, 3), torch.tensor([2, 3]), mask_token=4, vocabulary=53, seed=1)
     losses = []
     for accumulate in (1, 2):
         torch.manual_seed(3)
@@ -133,6 +133,54 @@ def test_max_steps_ends_training_with_a_validation() -> None:
     assert records[-1][0] == 4 and "val/accuracy" in records[-1][1]
 
 
+@pytest.mark.parametrize(
+    ("every", "evaluated"),
+    [
+        (None, [6, 12, 18]),
+        (1, list(range(1, 19))),
+        (4, [4, 8, 12, 16, 18]),  # and the end
+        (100, [18]),
+        (0.5, [3, 6, 9, 12, 15, 18]),
+        (0.25, [2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18]),  # of 1.5 steps
+        (0.001, list(range(1, 19))),  # a step has one evaluation at most
+    ],
+)
+def test_evaluations_come_after_so_many_steps_or_such_a_share_of_an_epoch(
+    every: float | None, evaluated: list[int]
+) -> None:
+    """An epoch has six steps."""
+    records = training(evaluate_every=every, patience=None).steps()
+    assert [step for step, metrics in records if "val/accuracy" in metrics] == evaluated
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, float("inf"), float("nan")])
+def test_an_interval_that_is_neither_steps_nor_a_share_is_refused(every: float) -> None:
+    with pytest.raises(UserError, match=r"^train.evaluate_every: .* is neither a whole number of steps nor"):
+        TrainConfig(evaluate_every=every)
+
+
+def test_patience_counts_evaluations_within_an_epoch_too() -> None:
+    run = training(epochs=10, patience=2, evaluate_every=2)
+    run.evaluate = lambda _: {"loss": 0.0, "accuracy": 0.5}  # type: ignore[method-assign]
+    assert [step for step, _ in run.steps()] == [1, 2, 3, 4, 5, 6]
+    assert run.progress.best_step == 2
+
+
+def test_an_evaluation_within_an_epoch_is_no_part_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, now = training(epochs=1, evaluate_every=2), 0.0
+
+    def evaluate(_: object) -> dict[str, float]:
+        nonlocal now
+        now += 100
+        return {"loss": 0.0, "accuracy": 0.5}
+
+    monkeypatch.setattr(run.timer, "_now", lambda: now)
+    run.evaluate = evaluate  # type: ignore[assignment]
+    for _ in run.steps():
+        now += 1
+    assert run.timer.state()["epochs"] == [5]  # between six steps
+
+
 @pytest.mark.parametrize(("select", "expected"), [(Select.best, 3), (Select.last, 10)])
 def test_early_stopping_waits_for_patience_evaluations_without_a_new_best(
     select: Select, expected: int
@@ -146,24 +194,27 @@ def test_early_stopping_waits_for_patience_evaluations_without_a_new_best(
 
 def test_evaluation_is_exact_over_a_ragged_last_batch() -> None:
     run = training(dropout=nn.Identity())
-    found = run.evaluate(run.val)
+    evaluated = run.evaluate(run.val)
     logits = run.module(**run.val.inputs).logits
-    assert found["accuracy"] == (logits.argmax(-1) == run.val.labels).double().mean().item()
-    assert found["loss"] == pytest.approx(
+    assert evaluated["accuracy"] == (logits.argmax(-1) == run.val.labels).double().mean().item()
+    assert evaluated["loss"] == pytest.approx(
         nn.functional.cross_entropy(logits, run.val.labels).item(), rel=1e-6
     )
 
 
 @pytest.mark.parametrize("parts", [(), (Part.bf16,)], ids=["plain", "bf16"])
 @pytest.mark.parametrize("cut", [1, 7, 12])
-def test_a_resumed_run_is_the_same_run_bit_for_bit(cut: int, parts: tuple[Part, ...], tmp_path: Any) -> None:
-    whole = training(parts)
+@pytest.mark.parametrize("every", [None, 0.25])
+def test_a_resumed_run_is_the_same_run_bit_for_bit(
+    cut: int, parts: tuple[Part, ...], every: float | None, tmp_path: Any
+) -> None:
+    whole = training(parts, evaluate_every=every)
     expected = list(whole.steps())
-    first = training(parts)
+    first = training(parts, evaluate_every=every)
     head = list(islice(first.steps(), cut))
     torch.save(first.state(), tmp_path / "state.pt")
     torch.manual_seed(999)
-    second = training(parts)
+    second = training(parts, evaluate_every=every)
     second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
     assert head + list(second.steps()) == expected
     for name, tensor in whole.module.state_dict().items():

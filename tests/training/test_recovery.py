@@ -19,6 +19,7 @@ import pytest
 
 from disks import small_disk
 from disturbances import pid_of, when_training
+from faulty_calls import environment
 from pmexp.config import RunConfig
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State, state_of
@@ -33,6 +34,12 @@ STEPS = [
     "checkpoint.every_s=0",
 ]
 SWEEP = ["-m", *TINY_VIT, *STEPS, "variant=pm-drop"]
+
+
+@pytest.fixture(scope="module")
+def alone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run that is left alone is executed for the first test that compares with it, and then found."""
+    return tmp_path_factory.mktemp("alone")
 
 
 @contextmanager
@@ -50,7 +57,9 @@ def attempts(runs: Runs) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_killed_driver_takes_its_runs_along_and_the_next_one_goes_on(runs: Runs, tmp_path: Path) -> None:
+def test_a_killed_driver_takes_its_runs_along_and_the_next_one_goes_on(
+    runs: Runs, alone_folder: Path
+) -> None:
     arguments = [*SWEEP, "train.epochs=8"]
     with driver(runs, *arguments):
         worker = pid_of(runs, "pm-drop-s0", with_checkpoint=True)
@@ -62,7 +71,7 @@ def test_a_killed_driver_takes_its_runs_along_and_the_next_one_goes_on(runs: Run
     assert json.loads((folder / "failure.json").read_text())["error"].startswith("Interrupted: SIGTERM")
     assert RunFolder(folder).owner()["pid"] == worker
     assert runs.train(*arguments)[0] == 0
-    alone = Runs(tmp_path / "alone", runs.capture)
+    alone = Runs(alone_folder, runs.capture)
     assert alone.train(*arguments)[0] == 0
     assert_same_run(folder, alone.run_folders()[0])
 
@@ -120,7 +129,7 @@ def test_what_was_journaled_after_the_checkpoint_is_there_once(
         patch.setattr(Checkpoints, "is_due", lambda _: next(looks) == 4)
         patch.setattr(Training, "_gradient", failing)
         code, _, err = runs.train(*arguments)
-    assert code == 1 and err == "error: ConnectionError: the drill's\n"
+    assert code == 3 and err == "error: ConnectionError: the drill's\n"
     (folder,) = runs.run_folders()
     assert json.loads((folder / "failure.json").read_text())["kind"] == "infrastructure"
     assert [step for step, metric, _ in deterministic(folder) if metric == "train/loss"] == list(range(1, 8))
@@ -148,7 +157,7 @@ def test_a_full_disk_costs_checkpoints_and_not_the_run(
 
 @pytest.mark.slow
 def test_a_run_killed_while_a_checkpoint_is_cut_goes_on_from_the_one_before(
-    runs: Runs, tmp_path: Path
+    runs: Runs, alone_folder: Path
 ) -> None:
     arguments = [*SWEEP, "train.epochs=8", "hydra.launcher.max_retries=0"]
     with when_training(runs, "pm-drop-s0", signal.SIGKILL, to_driver=False, with_checkpoint=True):
@@ -159,7 +168,7 @@ def test_a_run_killed_while_a_checkpoint_is_cut_goes_on_from_the_one_before(
     newest.write_bytes(newest.read_bytes()[:-1])
     assert runs.train(*arguments)[0] == 0
     assert f"{newest.name} is left out" in (folder / "log.txt").read_text()
-    alone = Runs(tmp_path / "alone", runs.capture)
+    alone = Runs(alone_folder, runs.capture)
     assert alone.train(*arguments)[0] == 0
     assert_same_run(folder, alone.run_folders()[0])
 
@@ -234,7 +243,7 @@ def test_a_kill_just_after_the_summary_leaves_no_checkpoint_for_ever(runs: Runs)
 
 
 @pytest.mark.slow
-def test_each_system_call_may_fail_or_be_the_last() -> None:
+def test_each_system_call_may_fail_or_be_the_last(tmp_path: Path) -> None:
     """A sample of `make drill-calls`, in one process that forks its runs."""
     command = [
         sys.executable,
@@ -244,7 +253,7 @@ def test_each_system_call_may_fail_or_be_the_last() -> None:
         "--seed",
         "1",
     ]
-    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, capture_output=True, text=True, env=paths)
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(tmp_path) | paths)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("all: 6 injected, 6 survived") == 2

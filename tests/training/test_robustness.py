@@ -29,18 +29,18 @@ def test_fgsm_moves_every_pixel_along_the_sign_of_the_gradient(parts: str) -> No
     # 0.05 of a pixel in [0, 1] is 0.1 of one in [-1, 1]; digits have black pixels, which cannot be darker
     expected = (pixels + 0.1 * pixels.grad.sign()).clamp(-1, 1).detach()
     attacked = robustness.FgsmExamples(training.val, robustness._gradient_of_inputs(training), 0.05)
-    found = attacked.batch(rows, 0)
-    assert torch.equal(found.inputs["pixel_values"], expected)
-    assert torch.equal(found.labels, clean.labels) and len(attacked) == len(training.val)
+    batch = attacked.batch(rows, 0)
+    assert torch.equal(batch.inputs["pixel_values"], expected)
+    assert torch.equal(batch.labels, clean.labels) and len(attacked) == len(training.val)
     assert not torch.equal(expected, clean.inputs["pixel_values"])
 
 
 def test_an_attack_is_on_record_and_hurts(runs: Runs) -> None:
     code, _, err = runs.train(*TINY_VIT, *SHORT, "train.max_steps=60", "robustness.fgsm=0.1")
     assert code == 0, err
-    found = runs.summaries()["baseline-s0"]["metrics"]
-    assert found["fgsm/loss"] > found["val/loss"] and found["fgsm/accuracy"] <= found["val/accuracy"]
-    assert found["speed/epoch_s"] > 0
+    metrics = runs.summaries()["baseline-s0"]["metrics"]
+    assert metrics["fgsm/loss"] > metrics["val/loss"] and metrics["fgsm/accuracy"] <= metrics["val/accuracy"]
+    assert metrics["speed/epoch_s"] > 0
 
 
 LISTOPS = [

@@ -170,16 +170,16 @@ def test_systems_compose_with_packed_masks(system: str, runs: Runs) -> None:
     for name in ("plain", system):
         arguments = [f"system={name}", "variant=pm-drop", f"name={name}"]
         assert runs.train(*TINY_VIT, *SHORT, *arguments)[0] == 0
-    found = {}
+    metrics = {}
     for name in ("plain", system):
         runs.name = name
-        found[name] = runs.summaries()["pm-drop-s0"]["metrics"]
-        found[name]["losses"] = [loss for _, loss in runs.curve("pm-drop-s0", "train/loss")]
-    assert found[system]["memory/saved_bytes"] < 0.8 * found["plain"]["memory/saved_bytes"]
+        metrics[name] = runs.summaries()["pm-drop-s0"]["metrics"]
+        metrics[name]["losses"] = [loss for _, loss in runs.curve("pm-drop-s0", "train/loss")]
+    assert metrics[system]["memory/saved_bytes"] < 0.8 * metrics["plain"]["memory/saved_bytes"]
     if system == "checkpointing":  # recomputation draws the same masks: not a bit differs
-        assert found[system]["losses"] == found["plain"]["losses"]
+        assert metrics[system]["losses"] == metrics["plain"]["losses"]
     else:
-        assert found[system]["losses"][0] == pytest.approx(found["plain"]["losses"][0], rel=2**-7)
+        assert metrics[system]["losses"][0] == pytest.approx(metrics["plain"]["losses"][0], rel=2**-7)
 
 
 def test_the_best_weights_are_tested_and_their_validation_is_reported(runs: Runs) -> None:

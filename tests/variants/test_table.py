@@ -30,7 +30,7 @@ OTHERS: dict[str, Any] = {
 
 
 def plain(config: VariantConfig) -> dict[str, Any]:
-    """What an identity is made of: a mask stream that nobody asked for is no part of it."""
+    """Returns the values that make up an identity, without a mask stream that nobody asked for."""
     told = {key: value for key, value in asdict(config).items() if (key, value) != ("mask_stream", None)}
     return {key: value.name if isinstance(value, Enum) else value for key, value in told.items()}
 

@@ -14,8 +14,8 @@ from pmexp_analysis.numbers.scores import is_score
 from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.sources.values import BySeed
 
+_FOR_SIGMA = 2  # seeds
 _RATIOS = (Statistic.relative_change, Statistic.times_smaller)
-_ROUNDING = 1e-12  # two scores, which are fractions, differ by more
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is tested, over `n` runs or pairs, in the tested scale: mean, deviation and 90 % interval.
+    """Mean, standard deviation and 90 % interval of the tested numbers (see scales.py) of `n` runs or pairs.
 
     `p`: one-sided, of being worse, by the margin where there is one. NaN is what so few do not define.
     """
@@ -88,10 +88,13 @@ def _of_size(
         low, _ = _interval(criterion, samples, ours - correction, theirs, baseline, -correction)
         _, high = _interval(criterion, samples, ours + correction, theirs, baseline, correction)
         p = _p_of_margin(criterion, every[0].metric, samples, ours, theirs, baseline, correction)
+    is_constant = stats.is_constant(samples, np.abs(samples).max(axis=-1))
+    if is_score(every[0].metric):  # the rounding of the scores is more than that of their difference
+        is_constant = is_constant | stats.constant_difference(ours, theirs)
     columns = {
         "mean": samples.mean(axis=-1),
         "std": stats.spread(samples),
-        "is_constant": stats.is_constant(samples, np.abs(samples).max(axis=-1)),
+        "is_constant": is_constant,
         "low": low,
         "high": high,
         "p": p,
@@ -99,6 +102,8 @@ def _of_size(
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     made = [Estimate(ours.shape[-1], **dict(zip(columns, row, strict=True))) for row in rows]
     why = scales.undefined(criterion.statistic)
+    if criterion.statistic is Statistic.difference_in_sigma and baseline.shape[-1] < _FOR_SIGMA:
+        why = f"the baseline has one seed, and its standard deviation needs at least {_FOR_SIGMA}"
     is_defined: list[bool] = [not row.any() for row in np.isnan(samples)]
     return [one if defined else why for defined, one in zip(is_defined, made, strict=True)]
 
@@ -143,16 +148,10 @@ def limit_of(criterion: CriterionConfig, metric: str) -> tuple[Bound, float]:
 
 
 def _correction(sides: Sides, n: int) -> float:
-    """Half a step of the mean of `n` scores; zero for other metrics.
-
-    Scores are multiples of a step, of which the smallest gap between two of them is an estimate. A t interval
-    of coarse ones is too short: without this up to 7 % pass wrongly where 5 % may.
-    """
+    """Half a step of the mean of `n` scores; zero for other metrics."""
     if not is_score(sides.metric) or sides.exact:
         return 0.0
-    gaps = np.diff(np.unique([*sides.method.values(), *sides.baseline.values()]))
-    gaps = gaps[gaps > _ROUNDING]
-    return float(gaps.min()) / (2 * n) if gaps.size else 0.0
+    return stats.half_step(np.array([*sides.method.values(), *sides.baseline.values()]), n)
 
 
 def _interval(

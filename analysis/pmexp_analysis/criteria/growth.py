@@ -13,8 +13,8 @@ from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.series import Series
 
 _FEWEST_SETTINGS = 3
-_RAN_AS = {"dataset.max_length": "progress/computed_length"}  # what was configured, and what ran
-_DIGITS = 9  # an exponent has so many; more are rounding
+_RAN_AS = {"dataset.max_length": "progress/computed_length"}  # setting -> metric of what ran
+_DIGITS = 9  # significant digits of an exponent; further ones are rounding errors
 
 
 def judge_growth(

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from pmexp.protocol import Bound, CriterionConfig, Statistic, has_better_end
 from pmexp.run_folder.state import State
+from pmexp_analysis.criteria.byte_masks import values_with_byte_masks
 from pmexp_analysis.criteria.estimates import Sides
 from pmexp_analysis.criteria.growth import judge_growth
 from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
 from pmexp_analysis.criteria.pairs import judge_pairs
-from pmexp_analysis.criteria.result import Judged, TaskResult, combined
+from pmexp_analysis.criteria.result import Judged, TaskResult, combined, named_once
 from pmexp_analysis.criteria.runs import judge_divergence
 from pmexp_analysis.criteria.unchanged import judge_unchanged
 from pmexp_analysis.numbers.conditions import seeds_said
@@ -21,24 +22,27 @@ from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.scores import is_exact, resolve
 from pmexp_analysis.numbers.series import series_over
 from pmexp_analysis.numbers.trainings import are_same, place_of
-from pmexp_analysis.sources.experiment import Experiment, Member, Missing
+from pmexp_analysis.sources.experiment import Experiment, Labels, Member, Missing
 from pmexp_analysis.sources.values import BySeed, SectionValues
 
 _WITHOUT_ANSWER = [state.value for state in State if not state.is_result]
 
 
 def judge(experiment: Experiment, limits: Sequence[Limits], evidence: Evidence | None = None) -> list[Judged]:
-    """One Judged a criterion, in the protocol's order. A task of which runs failed or are to come, and none
-    finished, counts as not measured; one that had no memory at all is an answer of its own.
+    """Returns a Judged for each criterion, in the protocol's order.
+
+    A task of which runs failed or are to come, and none finished, counts as not measured; one that had no
+    memory at all is an answer of its own.
 
     `limits`: what fits into memory. `evidence`: of the experiment, where it is known already.
     """
     sections, evidence = _sections(experiment), evidence or evidence_of(experiment)
     criteria = {name: as_judged(one) for name, one in experiment.protocol.criteria.items()}
-    return [
+    judged = [
         combined(name, criterion, list(_parts(criterion, experiment, sections, limits, evidence)))
         for name, criterion in criteria.items()
     ]
+    return named_once(judged)
 
 
 def as_judged(criterion: CriterionConfig) -> CriterionConfig:
@@ -68,10 +72,17 @@ def _parts(
     protocol, statistic = experiment.protocol, criterion.statistic
     sides = list(dict.fromkeys((protocol.baseline, protocol.method)))
     if statistic is Statistic.only_fits:
-        yield judge_lone_fit(criterion, limits, *lone_fits(experiment), protocol)
+        fitting, lacking = lone_fits(experiment)
+        part = judge_lone_fit(criterion, limits, fitting, lacking, protocol)
+        judged_at: list[Limits | Labels] = [*fitting, *(one for one in limits if one.how != "run")]
+        places = {at for one in judged_at for at in _unlearned_places(one, evidence)}
+        about = [at for at in places if is_about(criterion, at[0])]
+        yield _where_learned(part, about, sides, evidence)
     elif statistic is Statistic.largest_ratio:
         of_setting = [one for one in limits if one.over == criterion.over and is_about(criterion, one.task)]
-        yield from (judge_largest(criterion, one, protocol) for one in of_setting)
+        for one in of_setting:
+            part = judge_largest(criterion, one, protocol)
+            yield _where_learned(part, _unlearned_places(one, evidence), sides, evidence)
     elif statistic is Statistic.growth_exponent:
         for series in series_over(experiment.members, criterion.over or ""):
             if is_about(criterion, series.task):
@@ -100,14 +111,22 @@ def _parts(
 def _where_learned(
     part: TaskResult, places: Iterable[tuple[str, str]], variants: Sequence[str], evidence: Evidence
 ) -> TaskResult:
-    """The part, which does not pass where a model of these variants never learned.
-
-    What fits into memory alone is judged of such models too: no number of their training is in it.
-    """
+    """Returns `part`, inconclusive in the place of passed where a model of these variants never learned."""
     said = [line for at in sorted(places) for line in evidence.unlearned_of(*at, variants)]
     if part.result != "pass" or not said:
         return part
     return replace(part, result="inconclusive", why=f"{part.why}; but {'; '.join(said)}")
+
+
+def _unlearned_places(judged: Limits | Labels, evidence: Evidence) -> set[tuple[str, str]]:
+    """Where models of the same architecture, data and system never learned, whatever their settings: an
+    answer of pmexp.fit trains none itself."""
+    words = judged.task.partition(" ")[0]
+    return {
+        (task, system)
+        for task, system, _ in evidence.unlearned
+        if task.partition(" ")[0] == words and system == judged.system
+    }
 
 
 def _is_apart(member: Member, metric: str, evidence: Evidence) -> bool:
@@ -134,12 +153,16 @@ def _of_pairs(
     criterion: CriterionConfig, sections: Sequence[SectionValues], experiment: Experiment, evidence: Evidence
 ) -> Iterable[TaskResult]:
     every_side = [sides_of(criterion, section, experiment, evidence) for section in sections]
-    judged = iter(judge_pairs(criterion, [sides for sides in every_side if isinstance(sides, Sides)]))
+    known = [(sides, at) for sides, at in zip(every_side, sections, strict=True) if isinstance(sides, Sides)]
+    sides_known, places = [sides for sides, _ in known], [section for _, section in known]
+    with_byte_masks = values_with_byte_masks(criterion, sides_known, places, experiment.protocol.baseline)
+    judged = zip(judge_pairs(criterion, sides_known), with_byte_masks, strict=True)
     for section, sides in zip(sections, every_side, strict=True):
         if isinstance(sides, str):
             yield TaskResult(section.task, section.system, "not measured", sides)
             continue
-        part = next(judged)
+        part, value = next(judged)
+        part = replace(part, value_with_byte_masks=value)
         if sides.apart:
             left_out = f"{seeds_said(sides.apart)} excluded: run under different conditions"
             is_lost = part.result == "not measured" and not sides.method

@@ -1,11 +1,13 @@
 """What became of a criterion: in each task and system, and in all."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pmexp.protocol import Bound, CriterionConfig
 from pmexp_analysis.criteria.power import in_words
+from pmexp_analysis.numbers.cells import word
+from pmexp_analysis.numbers.scores import measured_with
 
 Result = Literal["pass", "fail", "inconclusive", "not measured"]
 _WORST_FIRST: tuple[Result, ...] = ("fail", "inconclusive", "not measured", "pass")
@@ -25,7 +27,8 @@ class TaskResult:
     low: float | None = None
     high: float | None = None
     n: int = 0
-    seeds_needed: int | None = None  # where the claim is open and more seeds settle it
+    seeds_needed: int | None = None  # to settle the claim; None where more seeds would not
+    value_with_byte_masks: float | None = None  # of memory, had the baseline kept a byte an element
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ class Judged:
     value: float | None
     why: str
     parts: list[TaskResult]
-    seeds_needed: int | None = None  # in the task that needs most, of a claim that is open for want of seeds
+    seeds_needed: int | None = None  # the most that any of `parts` needs
+    value_with_byte_masks: float | None = None  # of memory, had the baseline kept a byte an element
+    one_measurement_with: str = ""  # the criterion before it that states the same claim in another unit
 
 
 def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult]) -> Judged:
@@ -50,15 +55,17 @@ def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult])
     result: Result = "not measured"
     needed = [part.seeds_needed for part in parts if part.result == "inconclusive"]
     why = f"no finished run of a task that matches {', '.join(criterion.tasks)}"
-    value = None
+    value = with_byte_masks = None
     if parts:
         worst = min(parts, key=lambda part: _WORST_FIRST.index(part.result))
         mixed = worst.result == "not measured" and any(part.result == "pass" for part in parts)
         result, value = "inconclusive" if mixed else worst.result, worst.value
-        why = worst.why
+        why, with_byte_masks = worst.why, worst.value_with_byte_masks
         if len(parts) > 1:
             where = worst.task if worst.system == "plain" else f"{worst.task}, {worst.system}"
-            counts = [f"{sum(p.result == r for p in parts)} {r}" for r in _WORST_FIRST if _any(parts, r)]
+            counts = [
+                f"{sum(p.result == r for p in parts)} {word(r)}" for r in _WORST_FIRST if _any(parts, r)
+            ]
             why = f"{where}: {why} (of {len(parts)} tasks: {', '.join(counts)})"
     return Judged(
         name=name,
@@ -72,11 +79,33 @@ def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult])
         why=why,
         parts=list(parts),
         seeds_needed=max(filter(None, needed), default=None) if result == "inconclusive" else None,
+        value_with_byte_masks=with_byte_masks,
     )
 
 
 def _any(parts: Sequence[TaskResult], result: Result) -> bool:
     return any(part.result == result for part in parts)
+
+
+def named_once(judged: Sequence[Judged]) -> list[Judged]:
+    """The same, where the criteria that state the claim of one before them, on the same measurement said in
+    another unit, say so: throughput is the reciprocal of a step's time."""
+    first: dict[object, str] = {}
+    named = []
+    for one in judged:
+        measured = measured_with(one.metric or "") or one.metric
+        claim = (measured, one.statistic, one.comparison, one.threshold, _places(one))
+        is_ratio = (one.statistic, one.comparison) == ("relative_change", "no_worse")
+        other = first.setdefault(claim, one.name) if is_ratio else one.name
+        if other != one.name:
+            why = f"{one.why}; one measurement with {other}, counted once"
+            one = replace(one, why=why, one_measurement_with=other)
+        named.append(one)
+    return named
+
+
+def _places(one: Judged) -> tuple[tuple[str, str], ...]:
+    return tuple((part.task, part.system) for part in one.parts)
 
 
 def decide(low: float, high: float, comparison: Bound, threshold: float) -> Result:
@@ -94,6 +123,7 @@ def answer(judged: Sequence[Judged], method: str) -> tuple[Result, str]:
     """Returns the verdict on the whole experiment, and the question with its answer that says it."""
     if not judged:
         return "not measured", "No success criteria were written down for this experiment."
+    judged = _counted_once(judged)
     named = {result: [one.name for one in judged if one.result == result] for result in _WORST_FIRST}
     every = len(judged)
     result: Result
@@ -115,13 +145,26 @@ def answer(judged: Sequence[Judged], method: str) -> tuple[Result, str]:
     return result, f"Are all claims met? {'; '.join(clauses)}."
 
 
+def _counted_once(judged: Sequence[Judged]) -> list[Judged]:
+    """Claims on one measurement as one claim, with the names of all, and the result of the worst."""
+    groups: dict[str, list[Judged]] = {}
+    for one in judged:
+        groups.setdefault(one.one_measurement_with or one.name, []).append(one)
+    worst = [min(group, key=lambda one: _WORST_FIRST.index(one.result)) for group in groups.values()]
+    names = [" = ".join(one.name for one in group) for group in groups.values()]
+    return [replace(one, name=name) for one, name in zip(worst, names, strict=True)]
+
+
 def _open(judged: Sequence[Judged]) -> list[str]:
     """Clauses on what is open: for want of seeds, for another reason, for want of any measurement."""
     clauses = []
     if seeds := [one for one in judged if one.seeds_needed]:
         each = ", ".join(f"{one.name}: {in_words(one.seeds_needed or 0)}" for one in seeds)
         clauses.append(f"{len(seeds)} {'need' if len(seeds) > 1 else 'needs'} more seeds ({each})")
-    for result, said in (("inconclusive", "undecided for another reason"), ("not measured", "not measured")):
+    for result, said in (
+        ("inconclusive", "not settled for another reason"),
+        ("not measured", "not measured"),
+    ):
         names = [one.name for one in judged if one.result == result and not one.seeds_needed]
         if names:
             clauses.append(f"{len(names)} {'are' if len(names) > 1 else 'is'} {said} ({', '.join(names)})")

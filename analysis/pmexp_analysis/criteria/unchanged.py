@@ -39,7 +39,7 @@ def judge_unchanged(
     """
     pairs = _pairs(task, system, experiment, evidence)
     if isinstance(pairs, str):
-        return TaskResult(task, system, "not measured", f"not settled: {pairs}")
+        return TaskResult(task, system, "not measured", pairs)
     n = len(pairs)
     different = [pair for pair in pairs if _difference(pair)]
     if unlike := [

@@ -17,6 +17,8 @@ from pmexp_analysis.numbers.stats import describe
 from pmexp_analysis.plots.files import Drawn
 from pmexp_analysis.sources.experiment import OUT_OF_MEMORY, Experiment
 
+# The peak is that of tensors, as criteria judge it; a run without it has no point, whatever its process took.
+_METRICS = ("memory/peak_tensor_bytes", "memory/saved_bytes", "speed/samples_per_s")
 _SCALES = {"dataset.max_length": "sequence length [tokens]", "train.batch_size": "batch [samples]"}
 
 
@@ -26,7 +28,7 @@ def of_experiment(
     """The figures over tasks: metrics against a setting, the largest that fits, grids of hyperparameters."""
     for over, axis in _SCALES.items():
         series = series_over(experiment.members, over)
-        for metric in ("memory/peak_bytes", "memory/saved_bytes", "speed/samples_per_s") if series else ():
+        for metric in _METRICS if series else ():
             levels = [level for one in series for level in _levels(one, metric)]
             if any(level.value is not None for level in levels):
                 told = metric_of(metric)
@@ -99,7 +101,7 @@ def _largest(limits: Sequence[Limits], baseline: str) -> dict[str, list[plots.Fi
 
 
 def _listed(grid: Grid) -> str:
-    """The settings that tie, all of them."""
+    """Lists all settings that tie, as key=value."""
     return "; ".join(
         ", ".join(f"{key}={value:g}" for key, value in zip(grid.keys, values, strict=True))
         for values in grid.tied

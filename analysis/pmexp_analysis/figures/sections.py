@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from pmexp.errors import UserError
 from pmexp.protocol import Statistic
 from pmexp_analysis import plots
-from pmexp_analysis.numbers.cells import mean_std
+from pmexp_analysis.numbers.cells import mean_std, word
 from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.margins import Margin, margin_of
 from pmexp_analysis.numbers.scores import label_of
@@ -78,7 +78,7 @@ def _effect(one: Comparison, margin: Margin | None, section: Section, in_percent
         "metric": one.metric,
         "direction": one.direction,
         "label": one.variant,
-        "verdict": one.verdict,
+        "verdict": word(one.verdict),
     }
     if in_percent and one.relative_difference is not None:
         ends = [None if end is None else 100 * end for end in (one.relative_low, one.relative_high)]
@@ -96,7 +96,7 @@ def _effect(one: Comparison, margin: Margin | None, section: Section, in_percent
 
 
 def _margin(margin: Margin | None, section: Section, metric: str) -> float | None:
-    """In the metric's unit."""
+    """Returns half the width of the zone of no difference, in the metric's unit; None where there is none."""
     base = section.rows.get((section.baseline, metric))
     if margin is None or base is None or base.mean is None:
         return None
@@ -215,7 +215,7 @@ def _update_cosine(experiment: Experiment, section: Section, looks: Looks) -> tu
 
 
 def _about_masks(baseline: str, controls: Sequence[str], same_masks: Sequence[str]) -> str:
-    """What of a low cosine is the masks' doing, and which run to add where none shows it."""
+    """Says how much of a low cosine comes from other masks, or which run to add to learn that."""
     if controls:
         said = (
             f"The control, {', '.join(controls)}, is {baseline} itself with other masks: a cosine as low as "

@@ -20,6 +20,11 @@ def shown_unit(unit: str) -> str:
     return {"bytes": "MiB", "1": "", "fraction": ""}.get(unit, unit)
 
 
+def word(result: str) -> str:
+    """A result or verdict as pages say it: what report.json calls inconclusive is not settled."""
+    return "not settled" if result == "inconclusive" else result
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """`value` with so many significant digits, in powers of ten only outside 1e-4 to 1e7."""
     if value is None:

@@ -13,9 +13,9 @@ from pmexp_analysis.numbers.cells import counted as said_number
 from pmexp_analysis.numbers.evidence import Evidence
 from pmexp_analysis.numbers.margins import margin_of
 from pmexp_analysis.numbers.paired import PairedValues, alike, statistics
-from pmexp_analysis.numbers.scores import is_exact
+from pmexp_analysis.numbers.scores import is_exact, is_score, label_of, measured_with
 from pmexp_analysis.numbers.trainings import is_result
-from pmexp_analysis.sources.values import BySeed, SectionValues
+from pmexp_analysis.sources.values import BySeed, MetricValues, SectionValues
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,17 @@ class _Place:
     apart: int  # so many pairs ran under other conditions and are left out
     proven: bool  # whether the trainings of its pairs are the same bit for bit
     one_training_with: str
+    measured_with: str  # the metric that says this one measurement in another unit, where it is there
 
     @property
     def key(self) -> tuple[str, ...]:
         return tuple(self.labels[name] for name in ("task", "system", "metric", "variant"))
+
+    @property
+    def leader(self) -> tuple[str, ...]:
+        """The key of the comparison that counts in the place of this one; its own where it counts."""
+        task, system, metric, variant = self.key
+        return (task, system, self.measured_with or metric, self.one_training_with or variant)
 
 
 def comparisons(
@@ -177,17 +184,25 @@ def _places(
             apart = evidence.apart(at, metric)
             own, theirs = (_without(side, apart) for side in (values.finite(variant), base))
             seeds = sorted(own.keys() & theirs.keys())
+            first = section.metrics.get(measured_with(metric))
+            is_repeated = first is not None and _has_pairs(first, variant, protocol.baseline, seeds)
             labels = {"task": section.task, "system": section.system, "metric": metric, "variant": variant}
             labels |= {"baseline": protocol.baseline, "unit": values.unit, "direction": values.direction}
             follows = is_result(metric)  # from the training
             yield _Place(
                 labels=labels,
-                sides=PairedValues(own, theirs, seeds, margin, counted),
+                sides=PairedValues(own, theirs, seeds, margin, counted, is_score(metric) and not counted),
                 exact=counted,
                 apart=len(apart),
                 proven=follows and evidence.is_proven(at, seeds),
                 one_training_with=evidence.one_training_with(at) if follows else "",
+                measured_with=measured_with(metric) if is_repeated else "",
             )
+
+
+def _has_pairs(values: MetricValues, variant: str, baseline: str, seeds: Sequence[int]) -> bool:
+    """Whether both sides have a finite value of all of these seeds."""
+    return all(values.finite(side).keys() >= set(seeds) for side in (variant, baseline))
 
 
 def _without(values: BySeed, seeds: Collection[int]) -> BySeed:
@@ -197,18 +212,16 @@ def _without(values: BySeed, seeds: Collection[int]) -> BySeed:
 def _corrected(
     places: Sequence[_Place], paired_ps: Sequence[float | None], family: Family
 ) -> list[float | None]:
-    """Corrects every family by Holm's method. One training of several variants is in its family once."""
+    """Corrects every family by Holm's method. One training of several variants is in its family once, and so
+    is one measurement in several units."""
     names = {Family.metric: ("metric",), Family.task: ("task", "system"), Family.experiment: ()}[family]
-    at = (
-        {one.key: place for place, one in enumerate(places)}
-        if any(p.one_training_with for p in places)
-        else {}
-    )
+    is_any_led = any(one.one_training_with or one.measured_with for one in places)
+    at = {one.key: place for place, one in enumerate(places)} if is_any_led else {}
     families: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    followers: dict[int, int] = {}  # place -> that of the variant which stands for it
+    followers: dict[int, int] = {}  # place -> that which stands for it
     for place, one in enumerate(places):
-        leader = at.get((*one.key[:3], one.one_training_with)) if one.one_training_with else None
-        if leader is None:
+        leader = at.get(one.leader, place) if at else place
+        if leader == place:
             families[tuple(one.labels[name] for name in names)].append(place)
         else:
             followers[place] = leader
@@ -217,8 +230,9 @@ def _corrected(
         corrected = stats.holm([paired_ps[place] for place in alike_places])
         for place, p in zip(alike_places, corrected, strict=True):
             holm_ps[place] = p
-    for place, leader in followers.items():  # with fewer seeds it is no test of its own
-        holm_ps[place] = holm_ps[leader] if paired_ps[place] == paired_ps[leader] else None
+    for place, leader in followers.items():  # with fewer seeds one training is no test of its own
+        is_same_test = places[place].measured_with or paired_ps[place] == paired_ps[leader]
+        holm_ps[place] = holm_ps[leader] if is_same_test else None
     return holm_ps
 
 
@@ -226,11 +240,17 @@ def _comparison(place: _Place, computed: dict[str, Any], holm_p: float | None) -
     sides = place.sides
     own, theirs = sides.variant.keys(), sides.baseline.keys()
     is_equal, is_constant = computed.pop("is_equal", False), computed.pop("is_constant", False)
+    same_training = place.proven or bool(place.one_training_with)
+    settles_nothing = sides.scored and (is_equal or is_constant) and not same_training
+    if settles_nothing:
+        computed.pop("tost_p", None)
     verdict: stats.Verdict
     if not sides.seeds:
         verdict, note = "not comparable", "" if place.apart else "no seed has runs of both"
     elif is_equal:
         verdict, note = "identical" if place.proven else "equal", ""
+    elif settles_nothing:
+        verdict, note = "inconclusive", _IN_STEPS
     else:
         verdict, note = _judged(place, computed, is_constant, holm_p)
         computed["holm_p"] = holm_p
@@ -239,6 +259,8 @@ def _comparison(place: _Place, computed: dict[str, Any], holm_p: float | None) -
         notes.append(f"{said_number(place.apart, 'pair')} excluded: run under different conditions")
     if place.one_training_with:
         notes.append(f"same training as {place.one_training_with}, counted once")
+    if place.measured_with:
+        notes.append(f"one measurement with {label_of(place.measured_with)}, counted once")
     return Comparison(
         **place.labels,
         n=len(sides.seeds),
@@ -249,6 +271,9 @@ def _comparison(place: _Place, computed: dict[str, Any], holm_p: float | None) -
         one_training_with=place.one_training_with,
         **computed,
     )
+
+
+_IN_STEPS = "scores come in discrete steps: equal differences do not show how much runs vary"
 
 
 def _missing(variant: Set[int], baseline: Set[int]) -> dict[str, list[int]]:

@@ -11,7 +11,15 @@ from pmexp_analysis.sources.experiment import Experiment, Member
 
 # Keys of a run's environment. The first matter for every metric, the second for what a machine takes: speed,
 # memory, energy. A score is the same question on another CPU; a time is not.
-_OF_EVERY_METRIC = ("data_digest", "ood_data_digest", "model_digest", "precision", "attention")
+_OF_EVERY_METRIC = (
+    "data_digest",
+    "ood_data_digest",
+    "model_digest",
+    "precision",
+    "attention",
+    "float32_matmul",
+    "deterministic",
+)
 _OF_COST = (
     "device",
     "cpu",
@@ -34,6 +42,7 @@ _VERSIONS = {
     "python": "Python",
 }
 _NOT_RECORDED = "not recorded"
+_BEFORE_RECORDED = {"float32_matmul": "highest", "deterministic": "no"}  # how runs of older versions computed
 _COMMIT, _COMMIT_DIGITS = 40, 12
 
 
@@ -50,7 +59,7 @@ class Unlike:
 
     @property
     def spoils_all(self) -> bool:
-        """Whether data, precision or attention differ: then not even scores can be compared."""
+        """Whether data, precision, attention or arithmetic differ: then not even scores can be compared."""
         return any(key in _OF_EVERY_METRIC for key in self.differing)
 
 
@@ -83,11 +92,12 @@ def _differing(member: Member, base: Member, keys: Sequence[str]) -> dict[str, t
     own, theirs = member.run.environment, base.run.environment
     if own == theirs:  # most are, and this is quicker than key by key
         return {}
-    return {
-        key: (str(own.get(key, _NOT_RECORDED)), str(theirs.get(key, _NOT_RECORDED)))
-        for key in keys
-        if own.get(key) != theirs.get(key)
-    }
+    values = {key: (_told(own, key), _told(theirs, key)) for key in keys}
+    return {key: pair for key, pair in values.items() if pair[0] != pair[1]}
+
+
+def _told(environment: Mapping[str, str | float], key: str) -> str:
+    return str(environment.get(key, _BEFORE_RECORDED.get(key, _NOT_RECORDED)))
 
 
 def of_several_versions(experiment: Experiment) -> list[str]:

@@ -27,14 +27,17 @@ from pmexp_analysis.sources.experiment import Experiment
 
 @dataclass(frozen=True)
 class Evidence:
-    """Mappings from (task, system, variant), most of them by seed. The empty one knows nothing of any run."""
+    """What is known of each (task, system, variant), most of it by seed, before its numbers are compared.
+
+    The empty Evidence knows nothing of any run: every pair counts, and no two trainings are known to be one.
+    """
 
     baseline: str = ""
     trainings: Mapping[Place, BySeed] = field(default_factory=dict)
     leaders: Mapping[Place, str] = field(default_factory=dict)  # the variant that stands for one training
     unlike: Mapping[Place, Mapping[int, Unlike]] = field(default_factory=dict)
-    unlearned: Mapping[Place, Mapping[int, str]] = field(default_factory=dict)  # how it shows
-    versions: Sequence[str] = ()  # sentences: where the runs are of several, where that is not known
+    unlearned: Mapping[Place, Mapping[int, str]] = field(default_factory=dict)  # seed -> how it shows
+    versions: Sequence[str] = ()  # warnings: several versions, or unknown ones
 
     def apart(self, place: Place, *metrics: str) -> set[int]:
         """The seeds whose pair with the baseline ran under other conditions than these metrics need."""

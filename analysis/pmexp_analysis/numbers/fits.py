@@ -106,7 +106,7 @@ def _read(file: Path) -> _Answer:
             answer = json.loads(stream.read().decode("utf-8"))
         told = answer["labels"]
         labels = Labels(told["task"], told["system"], told["variant"], int(told["seed"]))
-        budget = f"{answer['budget_bytes'] / 1e9:g} GB"
+        budget = f"{answer['budget_bytes'] / 2**30:.4g} GiB"
         how = f"{answer['method']}d for {budget}"
         probes = [{"value": probe["value"], "fits": probe["fits"]} for probe in answer["probes"]]
         over = _SETTING_OF[answer["what"]]

@@ -19,13 +19,22 @@ from pmexp_analysis.sources.values import BySeed
 class PairedValues:
     """What one comparison is computed from: finite values by seed, and the `seeds` that both sides have.
 
-    `counted`: whether one pair has all there is to know of the metric."""
+    `counted`: whether one pair has all there is to know of the metric. `scored`: whether it is a sampled
+    score, which comes in steps."""
 
     variant: BySeed
     baseline: BySeed
     seeds: list[int]
     margin: Margin | None
     counted: bool
+    scored: bool = False
+
+    @property
+    def correction(self) -> float:
+        """That of the mean's ends, for the steps of scores."""
+        if not self.scored:
+            return 0.0
+        return stats.half_step(np.array([*self.variant.values(), *self.baseline.values()]), len(self.seeds))
 
 
 def statistics(sides: Sequence[PairedValues]) -> list[dict[str, Any]]:
@@ -48,7 +57,9 @@ def statistics(sides: Sequence[PairedValues]) -> list[dict[str, Any]]:
         these = [sides[place] for place in places]
         margin, counted = these[0].margin, these[0].counted
         assert margin is not None
-        tost_p = equivalence(margin, *_paired(these), _every([one.baseline for one in these]), counted)
+        corrections = np.array([one.correction for one in these])
+        everything = _every([one.baseline for one in these])
+        tost_p = equivalence(margin, *_paired(these), everything, counted, corrections)
         fill(places, {"tost_p": tost_p})
     return fields
 
@@ -103,17 +114,22 @@ def of_samples(variant: Array, baseline: Array) -> dict[str, Array | Mask]:
     return {"welch_t": welch.t, "welch_p": welch.p, "probability_greater": greater}
 
 
-def equivalence(margin: Margin, ours: Array, theirs: Array, all_theirs: Array, counted: bool) -> Array:
+def equivalence(
+    margin: Margin, ours: Array, theirs: Array, all_theirs: Array, counted: bool, corrections: Array
+) -> Array:
     """p of equivalence within `margin` of pairs, shape (groups, n) each, and all of the baseline, shape
-    (groups, m). Of a counted metric one pair is enough. NaN where the margin's scale is not defined."""
+    (groups, m). Of a counted metric one pair is enough. NaN where the margin's scale is not defined.
+
+    `corrections`: of continuity, shape (groups,); as in criteria, a ratio has none."""
     if margin.statistic is Statistic.difference_in_sigma:
-        return sigmas.tost(ours - theirs, all_theirs, margin.threshold)
+        return sigmas.tost(ours - theirs, all_theirs, margin.threshold, corrections)
     samples = scales.samples(margin.statistic, ours, theirs, stats.spread(all_theirs))
     low, high = (scales.tested(margin.statistic, side * margin.threshold) for side in (-1, 1))
     if counted and samples.shape[-1] == 1:
         one = samples[:, 0]
         return np.where(np.isnan(one), np.nan, np.where((low <= one) & (one <= high), 0.0, 1.0))
-    return stats.tost(samples, low, high)
+    is_ratio = margin.statistic is Statistic.relative_change
+    return stats.tost(samples, low, high, 0.0 if is_ratio else corrections)
 
 
 def _of_equivalence(one: PairedValues) -> Hashable:

@@ -1,4 +1,4 @@
-"""In which numbers a statistic of pairs is tested, and how they are said.
+"""Transforms pairs into the numbers that are tested, and tested numbers into those that a report shows.
 
 Ratios are tested as logarithms, as is usual for bioequivalence: a relative change of pairs is then a mean,
 and its interval never reaches -100 %.
@@ -12,7 +12,7 @@ from pmexp.protocol import Statistic
 from pmexp_analysis.numbers.stats import Array, t_interval
 
 _DIGITS = 12
-_LARGEST = 709.0  # that exp takes
+_LARGEST = 709.0  # exp of more overflows
 
 
 class Undefined(Exception):
@@ -20,7 +20,7 @@ class Undefined(Exception):
 
 
 def sample(statistic: Statistic, method: Array, reference: Array, sigma: float) -> Array:
-    """`samples` of one. Raises Undefined where the statistic is not defined for its numbers."""
+    """Returns `samples` of one comparison, shape (n,). Raises Undefined where there is no such statistic."""
     sample_of = samples(statistic, method, reference, np.asarray(sigma))
     if np.isnan(sample_of).any():
         raise Undefined(undefined(statistic))
@@ -56,12 +56,11 @@ def samples(statistic: Statistic, method: Array, reference: Array, sigma: Array)
 
 
 def relative_change(method: Array, reference: Array) -> Array:
-    """Returns the relative change of pairs (shape (..., n) each), a fraction, as all that is said of it has
-    it.
+    """Returns exp(mean log(method / reference)) - 1 of pairs (shape (..., n) each), fractions of shape (...).
 
-    Its sign is that of the difference, of negative numbers too.
-
-    It is the mean logarithm of the ratios, said as a fraction. NaN where zeros or two signs leave no ratio.
+    Every table, figure and sentence takes the relative change from here. Its sign is that of the difference,
+    for negative numbers too: a method that is all zero is -1 for positive references and 1 for negative ones.
+    NaN where zeros or two signs leave no ratio.
     """
     changes = np.where((method - reference).any(axis=-1), np.nan, 0.0)
     for sign in (1, -1):
@@ -86,9 +85,9 @@ def _each_said(changes: Array) -> Array:
 
 
 def said(statistic: Statistic, tested: float) -> float:
-    """A tested number as it is said: a relative change as a fraction, a ratio as a ratio.
+    """Returns a tested number as a report shows it: a logarithm of a ratio as a fraction or a ratio.
 
-    Without the digits that the logarithm rounded: 8 times smaller is at least 8 times smaller.
+    It is rounded to the digits that survive the logarithm: 8 times smaller is at least 8 times smaller.
     """
     if statistic is Statistic.relative_change:
         return round(math.expm1(min(tested, _LARGEST)), _DIGITS)
@@ -98,7 +97,7 @@ def said(statistic: Statistic, tested: float) -> float:
 
 
 def tested(statistic: Statistic, said: float) -> float:
-    """The opposite of `said`; minus infinity for what no ratio can reach."""
+    """Inverts `said`; returns minus infinity for a change of -1 or less, and for a ratio of zero or less."""
     if statistic is Statistic.relative_change:
         return math.log1p(said) if said > -1 else -math.inf
     if statistic is Statistic.times_smaller:

@@ -6,6 +6,8 @@ from pmexp.metrics.catalog import metric_of
 
 _SECTIONS = ("test", "val", "ood", "fgsm", "train", "memory", "speed")
 _OF_SPLITS = _SECTIONS[:4]
+_STEP_TIME = "speed/step_ms"
+_OF_STEP_TIME = ("speed/samples_per_s", "speed/tokens_per_s", "speed/tflops_per_s", "speed/mfu")
 
 
 def in_order(metrics: Iterable[str]) -> list[str]:
@@ -32,6 +34,11 @@ def is_exact(metric: str) -> bool:
         return metric_of(metric).exact
     except KeyError:
         return False
+
+
+def measured_with(metric: str) -> str:
+    """The metric whose measurement `metric` says in another unit; empty where it is measured by itself."""
+    return _STEP_TIME if metric in _OF_STEP_TIME else ""
 
 
 def is_score(metric: str) -> bool:

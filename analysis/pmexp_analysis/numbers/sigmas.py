@@ -6,8 +6,6 @@ of the mean and of the deviation are combined as by Hyslop, Hsuan and Holder (20
 margin scaled by the reference; of normal values mean and deviation are independent.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy import special
 from scipy.optimize import elementwise
@@ -49,31 +47,28 @@ def _upper(mean: Array, error: Array, sigma: Array, low: Array, high: Array) -> 
     return np.where(mean + error > 0, above, below)
 
 
-def tost(differences: Array, baseline: Array, margin: float) -> Array:
-    """p of equivalence within `margin` standard deviations: the level at which the interval just fits.
+def tost(differences: Array, baseline: Array, margin: float, correction: Array | float = 0.0) -> Array:
+    """p of equivalence within `margin` standard deviations: (1 - level) / 2 of the `interval` that just fits.
 
-    NaN for n < 2 and as `interval` is; 0.5 stands for all p above it.
+    `correction` (shape (...), in the unit of the differences) is how much each end lies further out.
+    NaN for n < 2 and where `interval` is; 0.5 stands for all p above it.
     """
-    return _level_at_which(differences, baseline, lambda low, high: np.maximum(high, -low) - margin)
+    out = np.expand_dims(correction, -1)
+    return np.maximum(*(p_beyond(side * differences + out, baseline, margin) for side in (1, -1)))
 
 
 def p_beyond(differences: Array, baseline: Array, margin: float) -> Array:
-    """One-sided p that the mean is `margin` standard deviations or more.
+    """One-sided p that the mean of `differences` (shape (..., n)) is `margin` standard deviations or more.
 
-    The level at which the upper end of the interval just reaches it. NaN and 0.5 as of `tost`.
+    It is (1 - level) / 2 of the `interval` whose upper end just reaches the margin. NaN and 0.5 as in `tost`.
     """
-    return _level_at_which(differences, baseline, lambda _, high: high - margin)
-
-
-def _level_at_which(differences: Array, baseline: Array, outside: Callable[[Array, Array], Array]) -> Array:
-    """The p (shape (...)) at which `outside`, of the ends of the interval with p on either side, is zero."""
     lead = differences.shape[:-1]
     if differences.shape[-1] < 2:
         return np.full(lead, np.nan)
 
     def at(p: Array, places: Array) -> Array:
         these = places.astype(int)
-        return outside(*interval(flat[these], bases[these], 1 - 2 * p))
+        return interval(flat[these], bases[these], 1 - 2 * p)[1] - margin
 
     flat, bases = (sample.reshape(-1, sample.shape[-1]) for sample in (differences, baseline))
     every = np.arange(len(flat), dtype=np.float64)

@@ -27,7 +27,7 @@ class Logged:
 
     @property
     def digest(self) -> bytes:
-        """Tells the column from every other that differs in a bit; empty where nothing was logged."""
+        """A BLAKE2 digest of all bits of steps and values; empty where nothing was logged."""
         if not self.steps.size:
             return b""
         return hashlib.blake2b(self.steps.tobytes() + self.values.tobytes(), digest_size=16).digest()
@@ -50,10 +50,10 @@ NOTHING_LOGGED = Logged(np.empty(0), np.empty(0))
 
 @dataclass(frozen=True)
 class LossRecord:
-    """What one training is known by."""
+    """What tells one training from another: its losses, its final weights and its results."""
 
     losses: Logged
-    digest: bytes  # stands for all losses
+    digest: bytes  # that of `losses`, which is quicker to compare
     weights: str  # digest of the final weights; empty where the run did not record it
     results: Mapping[str, float]  # metric -> final value
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pmexp.errors import UserError
-from pmexp_analysis.numbers.cells import number
+from pmexp_analysis.numbers.cells import number, word
 
 Report = Mapping[str, Any]
 _ROUNDING = 1e-9
@@ -48,13 +48,15 @@ def changes(old: Report, new: Report) -> list[str]:
 
 def _verdict(old: Report, new: Report) -> list[str]:
     before, now = (report.get("verdict", {}).get("result", "none") for report in (old, new))
-    return [] if before == now else [f"The verdict was {before} and is {now}."]
+    return [] if before == now else [f"The verdict was {word(before)} and is {word(now)}."]
 
 
 def _criteria(old: Report, new: Report) -> list[str]:
     before, now = ({c["name"]: c for c in report.get("criteria", [])} for report in (old, new))
-    sentences = [f"{name}: is new ({now[name]['result']})." for name in now if name not in before]
-    sentences += [f"{name}: is gone (it was {before[name]['result']})." for name in before if name not in now]
+    sentences = [f"{name}: is new ({word(now[name]['result'])})." for name in now if name not in before]
+    sentences += [
+        f"{name}: is gone (it was {word(before[name]['result'])})." for name in before if name not in now
+    ]
     for name in (name for name in now if name in before):
         one, other = now[name], before[name]
         if one["threshold"] != other["threshold"]:
@@ -63,14 +65,14 @@ def _criteria(old: Report, new: Report) -> list[str]:
             )
         if one["result"] != other["result"]:
             values = f"{number(other['value'])}, now {number(one['value'])}"
-            sentences.append(f"{name}: was {other['result']} and is {one['result']} ({values}).")
+            sentences.append(f"{name}: was {word(other['result'])} and is {word(one['result'])} ({values}).")
     return sentences
 
 
 def _comparisons(old: Report, new: Report) -> list[str]:
     before, now = (_by_place(report["comparisons"]) for report in (old, new))
     return [
-        f"{_named(place)}: was {before[place]['verdict']} and is {now[place]['verdict']}."
+        f"{_named(place)}: was {word(before[place]['verdict'])} and is {word(now[place]['verdict'])}."
         for place in now
         if place in before and before[place]["verdict"] != now[place]["verdict"]
     ]

@@ -1,9 +1,8 @@
 """Text and tables as Markdown, and lists of records as CSV: whatever a name holds, it is shown as text."""
 
-import csv
-import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -15,6 +14,7 @@ _OF_NOTE = re.compile(r"[\\`*~$|_\]@&<\r\n\t]|://|www|^\s|\s$")  # what `inline`
 _ENTITIES = {"&": "&amp;", "<": "&lt;"}
 _AT_START = re.compile(r"[#+=\[-](?!\d|$)|\d+(?P<point>[.)])(?=\s|$)")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_QUOTED = (",", '"', "\n", "\r")  # what a cell of CSV is put in quotes for
 
 
 def markdown(table: Table) -> str:
@@ -49,25 +49,32 @@ def records_csv(records: Sequence[Any]) -> str:
     if not records:
         return ""
     names = list(vars(records[0]))
-    columns = [_column([getattr(record, name) for record in records]) for name in names]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(zip(*columns, strict=True))
-    return buffer.getvalue()
+    values = zip(*map(attrgetter(*names), records), strict=True)
+    lines = [",".join(names), *map(",".join, zip(*map(_column, values), strict=True))]
+    return "\n".join(lines) + "\n"
 
 
-def _column(values: list[Any]) -> list[Any]:
-    if set(map(type, values)) <= {float, int, type(None)}:  # numbers as JSON writes them, which is quick
+def _column(values: Sequence[Any]) -> Iterable[str]:
+    """The cells of a column, each text made once: thousands of records say the same."""
+    kinds = set(map(type, values))
+    if kinds <= {float, int, type(None)}:  # numbers as JSON writes them, which is quick
         return orjson.dumps(values).decode()[1:-1].replace("null", "").split(",")
-    return [_no_formula(_joined(value)) for value in values]
+    values = list(map(tuple, values)) if kinds == {list} else values
+    if kinds in ({list}, {str}):
+        cells = {value: _cell(value) for value in set(values)}
+        return map(cells.__getitem__, values)
+    return map(_cell, values)
 
 
-def _joined(value: Any) -> Any:
+def _cell(value: Any) -> str:
+    """Text as a cell, in quotes where a sign in it would end the cell."""
     if isinstance(value, dict):
-        return " ".join(f"{key}:{seed}" for key, seeds in value.items() for seed in seeds)
-    return " ".join(map(str, value)) if isinstance(value, list) else value
-
-
-def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+        value = " ".join(f"{key}:{seed}" for key, seeds in value.items() for seed in seeds)
+    elif isinstance(value, list | tuple):
+        value = " ".join(map(str, value))
+    elif value is None:
+        return ""
+    elif not isinstance(value, str):
+        return str(value)
+    text = f"'{value}" if value.startswith(_FORMULA) else value
+    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in _QUOTED) else text

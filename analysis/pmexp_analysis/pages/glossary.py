@@ -24,6 +24,7 @@ _MEANINGS = {  # a word and what it means; a word of one letter is a heading
     "95% interval": "the t interval of the mean difference: in 95 of 100 such studies it has the true one",
     "bootstrap 95%": "an interval from resampled pairs (BCa); too narrow for few seeds, it decides nothing",
     "non-inferior": "shown to be worse by no more than the margin, whether or not it is better",
+    "with byte masks": "the value if the baseline's masks took one byte per element; ≤, ≥: a bound",
     "margin": "the largest difference that the experiment, written down beforehand, takes for none",
     "sigma": "the standard deviation of the baseline's scores over seeds",
     "relative": "the change in percent of the baseline: from the mean logarithm of the pairs' ratios",
@@ -37,7 +38,7 @@ _MEANINGS = {  # a word and what it means; a word of one letter is a heading
     "identical": "the losses of every logged step and the final weights are equal bit for bit",
     "equal": "this value is the same in every pair, which alone does not prove equal training",
     "equivalent": "shown to lie within the margin, on both sides",
-    "inconclusive": "the runs settle it neither way; it does not mean that nothing differs",
+    "not settled": "the runs settle it neither way; it does not mean that nothing differs",
     "not measured": "no finished run recorded what the criterion needs",
     "not comparable": "the two runs of every pair differ in data, precision or machine",
     "oom": "the run ended because memory did not suffice",
@@ -49,7 +50,12 @@ Words = list[tuple[str, str]]
 def occurring(shown: object) -> Words:
     """(word, meaning) of the words that occur in what is shown: a text, or tables and lists of texts."""
     text = "\n".join(_texts(shown))
-    return [(word, said) for word, said in _MEANINGS.items() if _pattern(word).search(text)]
+    lowered = text.casefold()
+    return [
+        (word, said)
+        for word, said in _MEANINGS.items()
+        if word.casefold() in lowered and _pattern(word).search(text)  # the first is far quicker
+    ]
 
 
 def _pattern(word: str) -> re.Pattern[str]:

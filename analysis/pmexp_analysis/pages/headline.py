@@ -1,6 +1,6 @@
 """The sentence that says what a section found, computed from its numbers."""
 
-from pmexp_analysis.numbers.cells import change, mean_std, number, probability
+from pmexp_analysis.numbers.cells import change, mean_std, number, probability, word
 from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.sections import Section
@@ -70,9 +70,9 @@ def _evidence(one: Comparison) -> str:
     if one.one_training_with:
         return f"same training as {one.one_training_with}, n={one.n}"
     if one.holm_p is None:
-        return f"{one.note or one.verdict}, n={one.n}"
+        return f"{one.note or word(one.verdict)}, n={one.n}"
     shown = probability(one.holm_p)
-    return f"Holm p{shown if shown.startswith('<') else f'={shown}'}, {one.verdict}, n={one.n}"
+    return f"Holm p{shown if shown.startswith('<') else f'={shown}'}, {word(one.verdict)}, n={one.n}"
 
 
 def _speed(section: Section, variant: str) -> str:

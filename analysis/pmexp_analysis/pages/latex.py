@@ -71,6 +71,7 @@ def broken(text: str, longest: int = _LONG_WORD) -> str:
     return _PIECE.sub(piece, _MINUS.sub("\N{MINUS SIGN}", unicodedata.normalize("NFC", text)))
 
 
+@lru_cache(maxsize=4096)
 def number_cell(text: str) -> str:
     """A cell whose numbers are set by siunitx, with a real minus; all else in it as `broken` sets it."""
     parts, end = [], 0

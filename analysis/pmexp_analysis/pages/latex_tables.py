@@ -7,6 +7,7 @@ of which begins with the columns that name its rows. Needs array, booktabs, long
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pmexp_analysis.pages.latex import broken, number_cell
 
@@ -131,6 +132,7 @@ def _columns(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[_C
     return made
 
 
+@lru_cache(maxsize=4096)
 def _points(text: str) -> float:
     """About how wide `text` is set, rather too much than too little."""
     wide = sum(letter.isupper() or letter in "mw%±≤≥<" for letter in text)

@@ -4,6 +4,7 @@ Both are as wide as a line and no wider; see latex_tables.py.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from pmexp_analysis.numbers.cells import NOTHING, mean_std
 from pmexp_analysis.numbers.scores import label_of
@@ -31,10 +32,10 @@ def main_table(content: Content) -> str:
     more than a page holds; the best mean of a column is bold where it is significant."""
     protocol, parts = content.experiment.protocol, content.sections
     variants, shown = content.variants, parts
-    if _height(parts, variants) > _MOST_LINES:
+    if sum(_heights(parts, variants)) > _MOST_LINES:
         variants = [variant for variant in variants if variant in (protocol.baseline, protocol.method)]
-        counts = range(len(parts), 1, -1)
-        shown = parts[: next((n for n in counts if _height(parts[:n], variants) <= _MOST_LINES), 1)]
+        up_to = accumulate(_heights(parts, variants))
+        shown = parts[: max(1, sum(height <= _MOST_LINES for height in up_to))]
     metrics = _metrics(parts)
     lines: list[Line | str] = []
     for part in shown:
@@ -53,10 +54,11 @@ def main_table(content: Content) -> str:
     return NEEDS + latex_tables.table(headings, lines, caption, name)
 
 
-def _height(parts: Sequence[Section], variants: Sequence[str]) -> int:
-    """About how many lines of text these variants of these tasks take."""
-    names = [[part.task + part.system, *filter(variants.__contains__, part.variants)] for part in parts]
-    return sum(1 + len(name) // _LETTERS for several in names for name in several)
+def _heights(parts: Sequence[Section], variants: Sequence[str]) -> Iterator[int]:
+    """Yields about how many lines of text these variants of each task take."""
+    for part in parts:
+        names = [part.task + part.system, *filter(variants.__contains__, part.variants)]
+        yield sum(1 + len(name) // _LETTERS for name in names)
 
 
 def _metrics(parts: Sequence[Section]) -> list[str]:
@@ -107,8 +109,8 @@ def appendix(content: Content) -> str:
 
     if content.criteria:
         judged = tables.criteria_table(content.criteria)
-        add(_columns(judged, [0, 1, 2, 3]), content.sentence, 1, "criteria")
-        add(_columns(judged, [0, 4]), "What each result rests on", 1, "reasons")
+        add(_columns(judged, [0, 1, 2, 3, 4]), content.sentence, 1, "criteria")
+        add(_columns(judged, [0, 5]), "What each result rests on", 1, "reasons")
     if len(content.sections) > _MOST_SECTIONS:
         parts.append(f"% the first {_MOST_SECTIONS} of {len(content.sections)} tasks and systems")
     for place, section in enumerate(content.sections[:_MOST_SECTIONS], start=1):

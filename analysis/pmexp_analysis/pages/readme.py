@@ -65,7 +65,7 @@ def block(report: Mapping[str, Any]) -> str:
         Judged(**{**one, "parts": [TaskResult(**p) for p in one["parts"]]}) for one in report["criteria"]
     ]
     criteria = tables.criteria_table(judged)
-    shown = Table(criteria.headings[:4], [cells[:4] for cells in criteria.cells])
+    shown = Table(criteria.headings[:5], [cells[:5] for cells in criteria.cells])
     blocks = [
         f"> {formats.line(report['question'])}",
         f"**{formats.inline(report['verdict']['sentence'])}**",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pmexp_analysis.criteria import Judged
+from pmexp_analysis.criteria.byte_masks import is_bound
 from pmexp_analysis.numbers.cells import (
     NOTHING,
     change,
@@ -16,6 +17,7 @@ from pmexp_analysis.numbers.cells import (
     probability,
     scaled,
     shown_unit,
+    word,
 )
 from pmexp_analysis.numbers.compare import Comparison
 from pmexp_analysis.numbers.hparams import Grid
@@ -119,7 +121,7 @@ def _comparison_cells(one: Comparison) -> list[str]:
     return [
         f"{label_of(one.metric)} [{unit}]" if unit else label_of(one.metric),
         one.variant,
-        one.verdict,
+        word(one.verdict),
         str(one.n),
         signed(one.mean_difference),
         interval(one.ci_low, one.ci_high),
@@ -138,13 +140,25 @@ def _comparison_cells(one: Comparison) -> list[str]:
 
 
 def criteria_table(judged: Sequence[Judged]) -> Table:
-    """One line a criterion: result, value against threshold, and why."""
-    cells = [[one.claim, one.result, _value(one), _threshold(one), one.why] for one in judged]
-    return Table(["claim", "result", "value", "threshold", "reason"], cells)
+    """One line a criterion: result, value, the value had the baseline kept byte masks, threshold, why."""
+    cells = [
+        [one.claim, word(one.result), _value(one), _with_byte_masks(one), _threshold(one), one.why]
+        for one in judged
+    ]
+    return Table(["claim", "result", "value", "with byte masks", "threshold", "reason"], cells)
 
 
 def _value(one: Judged) -> str:
     return NOTHING if one.value is None else _of_statistic(one, one.value)
+
+
+def _with_byte_masks(one: Judged) -> str:
+    if one.value_with_byte_masks is None:
+        return NOTHING
+    said = _of_statistic(one, one.value_with_byte_masks)
+    if one.value_with_byte_masks == one.value or not is_bound(one.metric):
+        return said
+    return f"{'≥' if one.statistic == 'times_smaller' else '≤'} {said}"
 
 
 def _threshold(one: Judged) -> str:
@@ -241,7 +255,7 @@ def terminal(
     if missing:
         lines = _first([f"  {missing_line(run)}" for run in missing])
         blocks.append("\n".join([f"{counted(len(missing), 'missing run')}:", *lines]))
-    lines = [f"  {one.result:<12} {one.claim}: {one.why}" for one in judged]
+    lines = [f"  {word(one.result):<12} {one.claim}: {one.why}" for one in judged]
     blocks.append("\n".join([verdict, *lines]))
     return "\n\n".join(blocks)
 

@@ -18,8 +18,8 @@ from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.plots.looks import SMALL, TEXT_SIZE
 
 _LINE = 1.25 * TEXT_SIZE / 72  # inches
-_HANDLE = 3.6 * TEXT_SIZE / 72  # what a legend needs beside its text
-_SMALLEST_SPAN = 1e-5  # relative to the values: what differs less is drawn as equal
+_HANDLE = 3.6 * TEXT_SIZE / 72  # inches that a legend needs beside its text
+_SMALLEST_SPAN = 1e-5  # values that differ by a smaller fraction of their size are drawn as equal
 _BETTER = {"min": "less is better", "max": "more is better"}
 
 

@@ -22,12 +22,12 @@ from pmexp_analysis.sources.protocols import NO_CHOICE, Choice, protocol_of
 from pmexp_analysis.sources.shared import distinct_items
 from pmexp_analysis.sources.values import values_of
 
-OWN_SYSTEM = "its own"  # in the place of a system where arms are compared
+OWN_SYSTEM = "its own"  # stands for the system where arms are compared, each with a system of its own
 _TRAINING_SECTIONS = ("train/", "val/", "test/")
 
 
 def assemble(name: str, source: str, told: Iterable[Run], choice: Choice = NO_CHOICE) -> Experiment:
-    """The experiment made of the runs that are `told`. The planned and the unfinished ones are named.
+    """Returns the experiment made of the runs that are `told`; those without a result are its `missing`.
 
     `choice`: what the reader asks for in the place of the protocol. Raises UserError when no run has
     finished, or two finished runs cannot be told apart.

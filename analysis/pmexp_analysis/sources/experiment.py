@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FINISHED, FAILED, OUT_OF_MEMORY = State.finished.value, State.failed.value, State.oom.value
 DIVERGED = "diverged"  # finished with a loss or score that is not finite
-NO_RUN = "no run"  # nothing is known but that its pair is there
+NO_RUN = "no run"  # a run of which only the partner in its pair is known
 
 
 @dataclass(frozen=True, order=True)
@@ -57,8 +57,8 @@ class Run:
     environment: Mapping[str, str | float] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)  # dotted key -> value
     tracking_uri: str | None = None  # where MLflow mirrors it
-    mlflow_id: str | None = None  # its run there
-    protocol: Mapping[str, Any] | None = None  # that it was started under
+    mlflow_id: str | None = None  # id of its run there
+    protocol: Mapping[str, Any] | None = None  # the one that it was started under
     folder: Path | None = None
     weights_sha256: str = ""  # digest of its final weights; empty where it recorded none
     chance: Mapping[str, float] = field(default_factory=dict)  # score -> what a constant answer reaches

@@ -2,7 +2,17 @@
 
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from itertools import compress
+from operator import is_not, ne
+from typing import Any, NamedTuple
+
+
+class _Kept(NamedTuple):
+    """The first mapping of its keys: its values and their types as they were told, and itself cleaned."""
+
+    values: list[Any]
+    types: list[type]
+    cleaned: dict[str, Any]
 
 
 class Shared:
@@ -11,21 +21,21 @@ class Shared:
     def __init__(self, clean: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         """clean: applied to what is kept; what is kept once is cleaned once."""
         self._clean = clean
-        self._first: dict[tuple[str, ...], tuple[Mapping[str, Any], dict[str, Any]]] = {}
+        self._first: dict[tuple[str, ...], _Kept] = {}
 
     def of(self, told: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A mapping equal to the cleaned `told`."""
-        keys = tuple(told)
-        if keys not in self._first:
-            self._first[keys] = told, self._clean(dict(told))
-        first, common = self._first[keys]
-        # A reader sees a difference between 1, 1.0 and True.
-        own = {
-            key: value
-            for (key, value), one in zip(told.items(), first.values(), strict=True)
-            if value is not one and (type(value) is not type(one) or value != one)
-        }
-        return ChainMap(self._clean(own), common) if own else common
+        """Returns a mapping equal to the cleaned `told`, which shares memory with those of the same keys."""
+        keys, values = tuple(told), list(told.values())
+        if (first := self._first.get(keys)) is None:
+            first = _Kept(values, list(map(type, values)), self._clean(dict(told)))
+            self._first[keys] = first
+        differing = [*compress(keys, map(ne, values, first.values))]
+        types = list(map(type, values))
+        if types != first.types:  # a reader sees a difference between 1, 1.0 and True
+            differing += compress(keys, map(is_not, types, first.types))
+        if not differing:
+            return first.cleaned
+        return ChainMap(self._clean({key: told[key] for key in differing}), first.cleaned)
 
 
 def distinct_items(mappings: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from pmexp.errors import UserError
@@ -60,7 +61,8 @@ def values_of(finished: Sequence["Member"]) -> list[SectionValues]:
 
 
 def unit_and_direction(metric: str, curve: Curve) -> tuple[str, str]:
-    """As the last line of a curve has them, else the catalog. Raises UserError where neither knows them."""
+    """Returns what the last line of `metric` in `curve` says, else the catalog. Raises UserError where
+    neither knows it."""
     for name, unit, direction in zip(
         reversed(curve.metrics), reversed(curve.units), reversed(curve.directions), strict=True
     ):
@@ -69,6 +71,7 @@ def unit_and_direction(metric: str, curve: Curve) -> tuple[str, str]:
     return from_catalog(metric)
 
 
+@cache
 def from_catalog(name: str) -> tuple[str, str]:
     """Unit and direction of a metric. Raises UserError for one that the catalog does not know."""
     try:

@@ -1,1 +1,1 @@
-"""Hydra launchers of pmexp."""
+"""Holds the Hydra launchers of pmexp."""

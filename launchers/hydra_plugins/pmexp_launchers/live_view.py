@@ -1,4 +1,4 @@
-"""What all views of a sweep share: lines that stay, and on a terminal something below them that lives."""
+"""Holds what all views of a sweep share: lines that stay, and on a terminal a part below that is redrawn."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,5 +52,5 @@ class LiveView:
         self._ended += 1
         self.say(f"[{self.ended_runs}] {text}".rstrip())
 
-    def draw(self, what: RenderableType) -> None:
-        self._live.update(what)
+    def draw(self, content: RenderableType) -> None:
+        self._live.update(content)

@@ -1,4 +1,4 @@
-"""``hydra/launcher=local``: the sweep on this machine, each run in a process of its own."""
+"""Defines ``hydra/launcher=local``: the sweep on this machine, each run in a process of its own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from pmexp.config.checks import check_at_least
 
 @dataclass
 class LocalLauncherConf:
-    """The keys below `hydra.launcher`."""
+    """Executes each run in a process of its own on this machine."""
 
     _target_: str = "hydra_plugins.pmexp_launchers.local.LocalLauncher"
     n_jobs: int = 1  # runs at a time; on several GPUs each gets one of them

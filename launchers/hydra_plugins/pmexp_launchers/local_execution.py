@@ -1,4 +1,4 @@
-"""Runs on this machine, some at a time, each in a process of its own, until each has an outcome."""
+"""Executes runs on this machine, some at a time, each in a process of its own, until each has an outcome."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from hydra_plugins.pmexp_launchers.processes import Worker
 from hydra_plugins.pmexp_launchers.progress import SweepProgress
 from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished
 from pmexp.config import RunConfig
-from pmexp.errors import said_of
+from pmexp.errors import error_line
 from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
@@ -89,8 +89,8 @@ class _Execution:
             try:
                 worker = Worker(run, slot, gpu)
             except (EOFError, OSError) as error:
-                said = f"no process could be started for it ({said_of(error)})"
-                self._judge(run, Outcome(State.stale, said, kind=FailureKind.infrastructure))
+                reason = f"no process could be started for it ({error_line(error)})"
+                self._judge(run, Outcome(State.stale, reason, kind=FailureKind.infrastructure))
                 return
             self._workers[worker.sentinel] = worker
             self._progress.started(run)

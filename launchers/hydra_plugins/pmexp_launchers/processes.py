@@ -1,4 +1,4 @@
-"""Processes forked from one parent that has imported torch and transformers: a run starts in milliseconds."""
+"""Forks processes from one parent that has imported torch and transformers: a run starts in milliseconds."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 
 from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished, outcome_of
 from pmexp.config import RunConfig
-from pmexp.errors import Interrupted, MachineError, RankFailed, RunClaimed, UserError, said_of
+from pmexp.errors import Interrupted, MachineError, RankFailed, RunClaimed, UserError, error_line
 from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
@@ -88,19 +88,19 @@ class Worker:
         return not self._process.is_alive()
 
     def outcome(self) -> Outcome:
-        """Waits for the end of the process and says what became of the run. The process itself says it best:
-        a full disk has no room for a record, and the record may be that of an earlier try."""
+        """Waits for the end of the process and returns what became of the run. The process's own word counts
+        first: a full disk has no room for a record, and the record may be that of an earlier try."""
         self._process.join()
         exit_code = self._process.exitcode or 0
         self._process.close()  # if only its parent was killed it notices, and ends with a checkpoint
         if exit_code == _CLAIMED:
             return Outcome(State.running)
-        said: Outcome | None = None
+        sent: Outcome | None = None
         if self._message.poll():
             with suppress(EOFError):
-                said = self._message.recv()
-        if said and not is_finished(self.run):
-            return said
+                sent = self._message.recv()
+        if sent and not is_finished(self.run):
+            return sent
         return outcome_of(self.run, exit_code)
 
     def ask_to_stop(self) -> None:
@@ -151,7 +151,7 @@ def _work(run: RunConfig, sender: Connection, gpu: str | None) -> None:
 
 
 def _failed(error: Exception) -> Outcome:
-    return Outcome(State.failed, said_of(error), kind=kind_of(error))
+    return Outcome(State.failed, error_line(error), kind=kind_of(error))
 
 
 def _stop_with_driver() -> None:

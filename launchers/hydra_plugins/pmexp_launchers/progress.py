@@ -1,4 +1,4 @@
-"""What a person sees while a sweep goes on: a line for each run that ended, and one that lives."""
+"""Shows a sweep while it goes on: a line for each run that ended, and below them lines that are redrawn."""
 
 import time
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class SweepProgress(LiveView):
         self.say_ended(f"{self.name_of(run.folder)} {outcome.state.value}{after} {outcome.error}")
 
     def show(self, running: Sequence[RunConfig]) -> None:
-        """Redraws the living line from the journals of the running runs."""
+        """Redraws the lines of the running runs from their journals."""
         if self.is_alive:
             lines = [f"{self.ended_runs} runs ended, {self._eta(len(running))}"]
             for run in running:

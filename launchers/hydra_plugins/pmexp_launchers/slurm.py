@@ -1,4 +1,4 @@
-"""``hydra/launcher=slurm``: the sweep as jobs of a SLURM cluster. docs/cluster.md is its manual."""
+"""Defines ``hydra/launcher=slurm``: the sweep as jobs of a SLURM cluster. docs/cluster.md is its manual."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -25,7 +25,7 @@ from pmexp.run_folder.state import State
 
 @dataclass
 class SlurmLauncherConf:
-    """The keys below `resources` override its files where they are given: see slurm_resources.Resources."""
+    """Submits the runs as jobs of a cluster. What is null is left to the files of resources."""
 
     _target_: str = "hydra_plugins.pmexp_launchers.slurm.SlurmLauncher"
     runs_per_job: int = 1  # small runs of one process that share an allocation
@@ -33,19 +33,19 @@ class SlurmLauncherConf:
     array_parallelism: int | None = None  # jobs of the sweep at a time; null: as many as the cluster lets
     max_retries: int = 2  # a run whose job or node failed is tried again so often
     poll_s: float = 10.0  # seconds between two looks at the queue
-    detach: bool = False  # submit and end; the same command follows the jobs later
-    dry_run: bool = False  # print what would be submitted
+    detach: bool = False  # ends once all is submitted; the same command follows the jobs later
+    dry_run: bool = False  # prints what would be submitted
     resources: str | None = None  # folder of YAML files; null: the package's own
-    partition: str | None = None
-    account: str | None = None
-    nodes: int | None = None
-    cpus_per_task: int | None = None
-    gpus_per_task: int | None = None
-    mem_gb: float | None = None
-    time_min: int | None = None
-    signal_before_end_s: int | None = None
-    sbatch: dict[str, Any] = field(default_factory=dict)
-    setup: list[str] = field(default_factory=list)
+    partition: str | None = None  # part of the cluster that jobs ask for
+    account: str | None = None  # account of the cluster that is charged
+    nodes: int | None = None  # nodes of a job
+    cpus_per_task: int | None = None  # cores of a process
+    gpus_per_task: int | None = None  # GPUs of a process; none are asked for where system.device=cpu
+    mem_gb: float | None = None  # memory of a node
+    time_min: int | None = None  # minutes; a job that is not done by then goes on in its next time slice
+    signal_before_end_s: int | None = None  # seconds from SIGUSR2 to the time limit, for a last checkpoint
+    sbatch: dict[str, Any] = field(default_factory=dict)  # more options of sbatch, such as {qos: long}
+    setup: list[str] = field(default_factory=list)  # commands of the job's shell before the run
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConf, provider="pmexp")
@@ -56,7 +56,7 @@ class SlurmLauncher(SweepLauncher):
 
     def __init__(self, **keys: Any) -> None:
         self._conf = SlurmLauncherConf(**keys)
-        # The rest is left to the files.
+        # The files decide the keys that were not given.
         self._overrides = {key: keys[key] for key in KEYS if keys.get(key) not in (None, {}, [])}
         self._resources: dict[str, Resources] = {}  # by system stack
 
@@ -104,7 +104,7 @@ class SlurmLauncher(SweepLauncher):
         for jobs, what in ((living, "have a job already"), (submitted, "submitted")):
             if jobs:
                 count = sum(len(job.run_ids) for job in jobs)
-                # Into a file, too, long before the end.
+                # It is flushed, so that a file that output goes to has the ids long before the end.
                 print(f"{count} runs {what}: {_array_ids(jobs)}", flush=True)
         return living + submitted
 

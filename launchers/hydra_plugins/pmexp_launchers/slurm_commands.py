@@ -1,4 +1,4 @@
-"""SLURM's own commands, and what they say. None needs accounting but `sacct`, which may be missing."""
+"""Runs SLURM's own commands. None needs accounting but `sacct`, which may be missing."""
 
 import os
 import re
@@ -72,8 +72,8 @@ def _run(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SlurmError(f"hydra/launcher=slurm: {command[0]}: {error}") from None
     if done.returncode:
-        said = one_line(done.stderr) or f"ended with code {done.returncode}"
-        raise SlurmError(f"hydra/launcher=slurm: {command[0]}: {said}")
+        message = one_line(done.stderr) or f"ended with code {done.returncode}"
+        raise SlurmError(f"hydra/launcher=slurm: {command[0]}: {message}")
     return done.stdout
 
 

@@ -25,13 +25,13 @@ class Driver:
     def __init__(
         self, runs: Sequence[RunConfig], submit: Submit, max_retries: int, poll_s: float, view: QueueView
     ) -> None:
-        self.outcomes: dict[Path, Outcome] = {}  # this and what follows by the run's folder
+        self.outcomes: dict[Path, Outcome] = {}  # a Path is the run's folder, here and below
         self._runs = {run.folder: run for run in runs}
         self._submit, self._max_retries, self._poll_s, self._view = submit, max_retries, poll_s, view
         self._jobs: dict[Path, Job] = {}  # the job of each run without outcome
         self._polls_gone: Counter[str] = Counter()  # by job
         self._retries: Counter[Path] = Counter()
-        self._held: set[str] = set()  # jobs that were named
+        self._held: set[str] = set()  # held jobs that the view has named already
 
     def follow(self, jobs: Sequence[Job]) -> None:
         """Returns when every run has an outcome."""

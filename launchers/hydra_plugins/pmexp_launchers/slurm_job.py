@@ -1,4 +1,4 @@
-"""What a job executes on its node, inside submitit's process: its runs, and its own requeue.
+"""Executes the runs of a job on its node, inside submitit's process, and requeues the job.
 
 SIGUSR2 (time limit, preemption, `scancel --signal=USR2`) stops the run with a checkpoint, and the job asks to
 be queued again under the same id. SIGTERM stops it the same way and no more: SLURM itself queues a preempted
@@ -23,7 +23,7 @@ from hydra_plugins.pmexp_launchers.slurm_commands import SlurmError
 from hydra_plugins.pmexp_launchers.sweep import is_finished
 from pmexp import logs
 from pmexp.config import RunConfig, from_dict
-from pmexp.errors import Interrupted, Preempted, RunClaimed, UserError, said_of
+from pmexp.errors import Interrupted, Preempted, RunClaimed, UserError, error_line
 from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.folder import RunFolder
 
@@ -50,7 +50,7 @@ class SlurmJob:
         if first and runs:
             for run in runs:
                 _await_claim(RunFolder(run.folder))
-                RunFolder(run.folder).failure.unlink(missing_ok=True)  # it tells of the start before
+                RunFolder(run.folder).failure.unlink(missing_ok=True)  # it tells of an earlier start
             self._check_progress(job.paths.folder / f"{job.job_id}_starts.jsonl", runs)
         code = 0
         try:
@@ -110,9 +110,9 @@ def _execute(run: RunConfig) -> int:
         log.exception("%s", run.run_id)
         if is_out_of_memory(error) and not is_finished(run):
             with suppress(RunClaimed):  # another rank has it, and says the same
-                experiment.record_out_of_memory(run, said_of(error))
+                experiment.record_out_of_memory(run, error_line(error))
         with suppress(OSError):  # a full disk: what the job printed says so, and the driver tries it again
-            RunFolder(run.folder).fail(kind_of(error), said_of(error))
+            RunFolder(run.folder).fail(kind_of(error), error_line(error))
         return 1
     return 0
 

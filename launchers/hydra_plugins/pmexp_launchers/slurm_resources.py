@@ -1,4 +1,4 @@
-"""What a SLURM job asks for: typed values out of YAML files, a file a part of the system stack."""
+"""Reads what a SLURM job asks for: typed values out of YAML files, a file a part of the system stack."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields

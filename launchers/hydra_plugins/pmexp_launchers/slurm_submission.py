@@ -1,4 +1,4 @@
-"""From runs to jobs: what asks for the same shares an array, and none is longer than the cluster allows."""
+"""Submits runs as jobs: those that ask for the same share an array, none longer than the cluster allows."""
 
 import hashlib
 import io
@@ -117,7 +117,7 @@ def arrays_of(
     for group in alike.values():
         size = packing.runs_per_job if group[0].system.processes == 1 else 1
         packs = _cut(group, size)
-        arrays += [Array(some, resources_of(group[0]), packing) for some in _cut(packs, max_array_size)]
+        arrays += [Array(part, resources_of(group[0]), packing) for part in _cut(packs, max_array_size)]
     return arrays
 
 

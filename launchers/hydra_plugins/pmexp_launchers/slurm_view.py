@@ -1,4 +1,4 @@
-"""What a person sees of jobs in the queue: a line for each run that ended, and a table that lives."""
+"""Shows jobs in the queue: a line for each run that ended, and below them a table that is redrawn."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from pmexp.config import RunConfig
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal_lines import progress_of
 
-_ROWS = 20  # so many running runs are shown
+_ROWS = 20  # the most running runs that are shown
 
 
 class QueueView(LiveView):

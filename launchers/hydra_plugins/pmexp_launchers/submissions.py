@@ -1,4 +1,4 @@
-"""Which job has which runs: ``runs/<name>/slurm/submissions.jsonl``, so that no run is submitted twice."""
+"""Records which job has which runs, in ``runs/<name>/slurm/submissions.jsonl``: none is submitted twice."""
 
 import json
 from collections.abc import Collection, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Many runs: which are there to do, what became of each. Imports no torch; launchers build on it."""
+"""Says of many runs which are to be done and what became of each. Imports no torch; launchers build on it."""
 
 import os
 import signal

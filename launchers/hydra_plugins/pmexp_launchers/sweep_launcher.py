@@ -1,4 +1,4 @@
-"""What all launchers do with a sweep, wherever its runs are executed."""
+"""Does what all launchers do with a sweep, wherever its runs are executed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,11 @@ class SweepLauncher(ABC):
     """Skips finished runs, has the rest executed, and names those that failed."""
 
     def sweep(self, runs: Sequence[RunConfig]) -> None:
-        """Raises SweepFailed, or UserError where nothing but bad input was the reason. A place where nothing
-        can be written, and data or a checkpoint that has changed since a run was made of it, are bad input
-        before anything is executed; a full disk is a MachineError."""
+        """Executes the unfinished runs. Raises SweepFailed, or UserError where only bad input was to blame.
+
+        A place where nothing can be written, and data or a checkpoint that has changed since a run was made
+        of it, are bad input before anything is executed; a full disk is a MachineError.
+        """
         self.check()
         for experiment in sorted({run.folder.parent for run in runs if not is_finished(run)}):
             refuse_unusable(experiment, "runs_dir")

@@ -1,1 +1,1 @@
-"""Benchmarks against nn.Dropout: single ops (`micro`) and whole training steps (`step`)."""
+"""Benchmarks the method against nn.Dropout: single ops (`micro`) and whole training steps (`step`)."""

@@ -1,4 +1,4 @@
-"""How near a contender comes to the memory's speed, which on a GPU is the ceiling of dropout.
+"""Computes how near a contender comes to the memory's speed, which on a GPU is the ceiling of dropout.
 
 A call must read and write every element, 2 s bytes at s bytes a number, and write or read its part of the
 mask: 1 byte of a byte mask, bits / 8 of a packed one, nothing of a seed. A plain copy moves 2 s.

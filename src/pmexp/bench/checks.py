@@ -1,4 +1,4 @@
-"""Whether a contender is dropout at all: no figure of one is shown before this."""
+"""Checks that a contender is dropout at all: no figure of one is shown before this."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Who is compared: every way to drop, as one callable and the bytes that it promises to save."""
+"""Lists what is compared: every way to drop, as one callable and the bytes that it promises to save."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The figure of level=micro, a pure function of its rows."""
+"""Draws the figure of level=micro, a pure function of its rows."""
 
 from collections.abc import Sequence
 

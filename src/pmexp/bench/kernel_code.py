@@ -35,8 +35,10 @@ _MEASURED = Path(__file__).parents[3] / "docs" / "results" / "gpu.json"  # is th
 
 @dataclass(frozen=True)
 class Gpu:
+    """A GPU whose speed is predicted."""
+
     name: str
-    architecture: int
+    architecture: int  # compute capability, as in sm_80
     multiprocessors: int
     clock: float  # Hz
     bandwidth: float  # bytes a second of a device copy, read and written
@@ -52,7 +54,8 @@ DEVICES = (
 
 @dataclass(frozen=True)
 class Code:
-    """What a compiled kernel takes. `path` holds the names of the instructions of a whole program's path."""
+    """The machine code of a compiled kernel and what it takes. `path` holds the names of the instructions of
+    a whole program's path."""
 
     registers: int
     spills: int  # instructions that load or store spilled registers
@@ -115,7 +118,7 @@ def compiling(architecture: int) -> Iterator[dict[str, Any]]:
 
 
 def read(compiled: Any) -> Code:
-    """The code of one compiled kernel."""
+    """Returns the code of one compiled kernel of Triton."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
@@ -136,7 +139,7 @@ def read(compiled: Any) -> Code:
 
 
 def cases() -> dict[str, tuple[int, Callable[[], Any]]]:
-    """Bytes of an element and a launch, by kernel and dtype."""
+    """Returns the bytes of an element and a function that launches the kernel, by kernel and dtype."""
     seed, state = torch.tensor([5]), torch.tensor([5, 8])
     packed = torch.zeros(_ELEMENTS // 8, dtype=torch.uint8)
     launches: dict[str, tuple[int, Callable[[], Any]]] = {}
@@ -150,7 +153,7 @@ def cases() -> dict[str, tuple[int, Callable[[], Any]]]:
 
 
 def code_of(case: str, architecture: int) -> Code:
-    """The code of one of cases(), compiled for sm_`architecture`."""
+    """Returns the code of one of cases(), compiled for sm_`architecture`."""
     with compiling(architecture) as compiled:
         cases()[case][1]()
     (kernel,) = compiled.values()
@@ -158,7 +161,7 @@ def code_of(case: str, architecture: int) -> Code:
 
 
 def page() -> str:
-    """docs/results/kernels.md: what the kernels take, and the speeds that follow."""
+    """Returns docs/results/kernels.md: what the kernels take, and the speeds that follow."""
     by_architecture = {a: {case: code_of(case, a) for case in cases()} for a in (80, 90)}
     rows = [
         f"| {name} | sm_{architecture} | {code.registers} | {code.spills} | {code.shared} | {code.barriers} "
@@ -178,13 +181,13 @@ def page() -> str:
 
 
 def _measured(record: dict[str, Any]) -> str:
-    """What `make gpu` found of the same kernels, beside torch's."""
+    """Returns the section with what `make gpu` measured of the same kernels, beside torch's."""
     (stage,) = [stage for stage in record["stages"] if stage["name"] == "bandwidth"]
-    taken = {(row["kernel"], row["dtype"]): row for row in stage["tables"].get("kernels", [])}
+    rows_of = {(row["kernel"], row["dtype"]): row for row in stage["tables"].get("kernels", [])}
     rows = []
-    for (kernel, dtype), row in taken.items():
+    for (kernel, dtype), row in rows_of.items():
         if kernel.startswith("packed"):
-            torchs = taken[f"torch {'backward' if 'backward' in kernel else 'forward'}", dtype]
+            torchs = rows_of[f"torch {'backward' if 'backward' in kernel else 'forward'}", dtype]
             speed = row["elements"] / row["us"] / 1e3
             figures = f"{row['us']:.1f} | {speed:.0f} | {row['GB_per_s']:.0f} | {row['share_of_copy']:.1%}"
             rows.append(f"| {kernel} {dtype} | {figures} | {torchs['us'] / row['us']:.2f} |")
@@ -203,7 +206,7 @@ def _prediction(device: Gpu, name: str, own: float, stock: float, code: Code) ->
 
 
 def _bits(access: str) -> int:
-    """Bits that an access moves: 128 for LDG.E.128, 8 for STG.E.U8 and 32 for STG.E."""
+    """Returns the bits that an access moves: 128 for LDG.E.128, 8 for STG.E.U8 and 32 for STG.E."""
     widths = re.findall(r"\.[US]?(\d+)\b", access)
     return int(widths[0]) if widths else 32
 

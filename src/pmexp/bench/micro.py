@@ -1,4 +1,4 @@
-"""level=micro: every contender at every shape and dtype, checked, then timed against nn.Dropout.
+"""Runs level=micro: checks every contender at every shape and dtype, then times it against nn.Dropout.
 
 The contenders take turns in one process, in an order that is reversed at every round. A turn begins with
 an untimed call (see timing.turn). The ratio to nn.Dropout is taken round by round, so that a slow spell
@@ -62,7 +62,8 @@ def run(options: MicroOptions, command: str, field: Sequence[Contender] | None =
 
 
 def tensors(shape: Shape, dtype: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Normal values and their upstream gradient; no zeros, so that a zero after dropout was dropped."""
+    """Returns normal values and their upstream gradient, both of `shape`; no zeros, so that a zero after
+    dropout was dropped."""
     generator = torch.Generator(device).manual_seed(0)
     x, grad = (torch.randn(shape, generator=generator, device=device).to(_DTYPES[dtype]) for _ in range(2))
     return x.masked_fill_(x == 0, 1.0).requires_grad_(), grad
@@ -78,7 +79,7 @@ def _times(field: Sequence[Contender], x: Tensor, grad: Tensor, amount: Effort) 
 
 
 def rows_of(times: Times, dtype: str, x: Tensor) -> list[Timing]:
-    """A row for every contender and phase in `times`, measured on `x`."""
+    """Returns a row for every contender and phase in `times`, measured on `x`."""
     rows = []
     for name, phases in times.items():
         for phase, seconds in phases.items():

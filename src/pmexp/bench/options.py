@@ -1,10 +1,10 @@
-"""The keys of the command, checked. Imports no torch: a wrong key is answered at once."""
+"""Checks the keys of the command. Imports no torch: a wrong key is answered at once."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmexp.command.schema import RUN_KEYS
+from pmexp.command.schema import RUN_KEYS, key_of_flag
 from pmexp.command_line import Command, Given, Key, Others, one_of, switch
 from pmexp.errors import UserError
 
@@ -93,15 +93,15 @@ class RecordsOptions:
 
 
 def level(arguments: Iterable[str]) -> str:
-    """The level asked for. Raises UserError when it is none."""
+    """Returns the level that was asked for. Raises UserError where there is no such level."""
     keys = {key.name: key for command in COMMANDS.values() for key in command.keys}
     keys["level"] = Key("level", "what is measured", allowed=LEVELS)
-    anything = Others("the keys of the level", lambda _: True, lambda: ())
+    anything = Others("the keys of the level", lambda _: True, lambda: (), key_of_flag)
     return Command("pmexp.bench", "", tuple(keys.values()), others=anything).read([*arguments])["level"]
 
 
 def micro_options(given: Given) -> MicroOptions:
-    """The options of level=micro. Raises UserError for a wrong value."""
+    """Returns the options of level=micro. Raises UserError for a wrong value."""
     sizes = tuple(map(_shape, given["sizes"].split(","))) if given["sizes"] else None
     return MicroOptions(
         sizes=sizes or (_QUICK_SHAPES if given.is_on("quick") else _SHAPES),
@@ -115,7 +115,7 @@ def micro_options(given: Given) -> MicroOptions:
 
 
 def step_options(given: Given) -> StepOptions:
-    """The options of level=step. Raises UserError for a wrong value."""
+    """Returns the options of level=step. Raises UserError for a wrong value."""
     return StepOptions(
         variant=given["variant"],
         against=given["against"],
@@ -126,7 +126,7 @@ def step_options(given: Given) -> StepOptions:
 
 
 def records_options(given: Given) -> RecordsOptions:
-    """The options of level=records. Raises UserError for a wrong value."""
+    """Returns the options of level=records. Raises UserError for a wrong value."""
     return RecordsOptions(steps=_pairs(given["steps"]), out=given.path("out"), overrides=given.others)
 
 

@@ -1,4 +1,4 @@
-"""What two times measured in alternation say about speed."""
+"""Measures two things in alternation and says which is faster."""
 
 import math
 import statistics
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PairedRatio:
-    """How many times as fast; above 1 is faster than the baseline."""
+    """Says how many times as fast a contender is, with the 95 % interval; above 1 is faster than the
+    baseline."""
 
     ratio: float
     low: float
@@ -16,7 +17,8 @@ class PairedRatio:
 
 
 def paired_ratio(baseline: Sequence[float], contender: Sequence[float]) -> PairedRatio:
-    """The median of baseline[i] / contender[i] and its 95 % interval, [x(k), x(n + 1 - k)] of the sorted x.
+    """Returns the median of baseline[i] / contender[i] and its 95 % interval, [x(k), x(n + 1 - k)] of the
+    sorted x.
 
     The two times of a pair were taken one after the other, so whatever slowed the machine down for a
     while slowed both, and their ratio does not show it. The interval supposes nothing about how ratios are
@@ -42,8 +44,8 @@ def _rank(n: int) -> int:
 def alternate(
     contender: Callable[[], float], baseline: Callable[[], float], pairs: int
 ) -> tuple[list[float], list[float]]:
-    """The seconds that `pairs` calls of each report. The one that goes first goes second in the next pair,
-    so that a machine that grows slower or faster favours neither."""
+    """Returns the seconds that `pairs` calls of each report. The one that goes first goes second in the next
+    pair, so that a machine that grows slower or faster favours neither."""
     seconds: tuple[list[float], list[float]] = ([], [])
     both = (contender, baseline)
     for pair in range(pairs):

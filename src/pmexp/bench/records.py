@@ -1,4 +1,4 @@
-"""level=records: what the journal and the checkpoints cost a training step.
+"""Runs level=records: measures what the journal and the checkpoints cost a training step.
 
 A real run takes real steps. What the training thread does for the records is timed by itself; what an
 asynchronous write costs the steps beside it is the ratio of steps with one under way to steps without, in
@@ -95,7 +95,7 @@ def _measured(training: Training, folder: RunFolder, steps: int) -> dict[str, fl
 
 
 class _Saver:
-    """Checkpoints of one kind, the first of which has been read back and compared."""
+    """Saves checkpoints of one kind, the first of which has been read back and compared."""
 
     def __init__(self, training: Training, folder: RunFolder, journal: Journal, asynchronous: bool) -> None:
         config, device = CheckpointConfig(asynchronous=asynchronous), training.system.device

@@ -1,4 +1,4 @@
-"""What level=micro prints and writes."""
+"""Prints and writes what level=micro measured."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ _CELL = 31  # characters of a column of the table
 
 
 def table(rows: Sequence[Timing]) -> str:
-    """The rows of one shape and dtype, a line a contender."""
+    """Returns a table of the rows of one shape and dtype, a line a contender."""
     first, width = rows[0], max(len(row.contender) for row in rows)
     cells = {(row.contender, row.phase): _cell(row) for row in rows}
     lines = [
@@ -33,7 +33,8 @@ def _cell(row: Timing) -> str:
 
 
 def write(out: Path, rows: Sequence[Timing], shares: Sequence[Any], record: Mapping[str, Any]) -> list[Path]:
-    """Writes micro.csv, the figure, bandwidth.csv where there are `shares`, and environment.json."""
+    """Writes micro.csv, the figure, environment.json, and bandwidth.csv where there are `shares`; returns the
+    paths."""
     paths = [out / "micro.csv", out / "micro.png", out / "micro.pdf", out / "environment.json"]
     _write_csv(paths[0], rows)
     drawn = figure(rows)

@@ -1,4 +1,4 @@
-"""level=step: whole training steps of two variants, alternating in one process.
+"""Runs level=step: times whole training steps of two variants, alternating in one process.
 
 Both runs are composed and prepared as `python -m pmexp.train` does it, with one seed and so with the same
 batches, and each takes real steps of its own: forward, backward, clipping, AdamW. Which of the two goes
@@ -64,7 +64,8 @@ def run(options: StepOptions, command: str) -> None:
 
 
 def _configuration(options: StepOptions, key: str) -> RunConfig:
-    """The run of the variant that `key` names. Early stopping is off where no override asks for it."""
+    """Returns the run of the variant that `key` names. Early stopping is off where no override asks for
+    it."""
     name = getattr(options, key)
     if name not in schema.options("variant"):
         allowed = ", ".join(schema.options("variant"))
@@ -82,7 +83,7 @@ def _require_steps(training: Training, pairs: int) -> None:
 
 
 def steps_of(training: Training) -> Callable[[], float]:
-    """A function that takes the next step and returns its seconds; validation is not among them."""
+    """Returns a function that takes the next step and returns its seconds; validation is not among them."""
     steps = training.steps()
 
     def step() -> float:
@@ -94,7 +95,8 @@ def steps_of(training: Training) -> Callable[[], float]:
 
 
 def _share(step: Callable[[], float], step_seconds: float) -> dict[str, float]:
-    """What packing (forward) and unpacking (backward) take of a step: medians over further steps."""
+    """Returns the shares of a step that packing (forward) and unpacking (backward) take: medians over further
+    steps."""
     spent = []
     for _ in range(_SHARE_STEPS):
         with PackingTime() as times:

@@ -1,4 +1,4 @@
-"""How one contender's turn is timed, on the CPU and on CUDA."""
+"""Times one contender's turn, on the CPU and on CUDA."""
 
 import math
 import statistics
@@ -17,12 +17,12 @@ _AMOUNTS = (  # elements at most, rounds, timings
     (10**7, 8, 1),
     (math.inf, 6, 1),
 )
-_HEAD_START_CYCLES = 10_000_000  # that the GPU waits, about 6 ms
+_HEAD_START_CYCLES = 10_000_000  # the GPU waits so long, about 6 ms, while calls queue up
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How often things are done at one size."""
+    """How many rounds, timings and calls are measured at one size."""
 
     rounds: int  # in each every contender has a turn
     timings: int  # in a turn; the turn counts their median
@@ -55,7 +55,7 @@ def effort(numel: int, device: torch.device, quick: bool) -> Effort:
 
 
 def turn(contender: Contender, x: Tensor, grad: Tensor, effort: Effort) -> dict[str, float]:
-    """Seconds a call of each phase of `contender`: the medians of this turn's timings.
+    """Returns seconds a call of each phase of `contender`: the medians of this turn's timings.
 
     It begins with an untimed call, so that the timed ones find the caches and the allocator as this
     contender leaves them, and not as the one before it did.
@@ -66,7 +66,8 @@ def turn(contender: Contender, x: Tensor, grad: Tensor, effort: Effort) -> dict[
 
 
 def seconds_a_call(call: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Mean wall time of `repeats` calls; on CUDA the mean time that the device takes for one.
+    """Returns the mean wall time of `repeats` calls, in seconds; on CUDA the mean time that the device takes
+    for one.
 
     On CUDA the calls queue up behind a wait of the device, between two events, and then run without gaps:
     the host's part of a call, which level=step shows, is not in the figure unless the wait was too short.

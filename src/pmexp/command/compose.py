@@ -21,12 +21,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
-from pmexp.command import config_files, taken
+from pmexp.command import config_files, override_effect
 from pmexp.command import sweep_product as sweeping
 from pmexp.command.overrides import key_of, parsed
 from pmexp.command.schema import conf_folder, default_of, groups, launchers, type_at
 from pmexp.config import RunConfig, parse, register
-from pmexp.errors import UserError, said_of
+from pmexp.errors import UserError, error_line
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ def compose(overrides: Sequence[str], source: Source = _OWN) -> RunConfig:
     with _hydra(typed, source):
         config = _composed(typed, source)
         parameters = sweeping.with_parameters(config.hydra.sweeper.params, typed)
-        taken.check_pinned(config, typed, sweeping.size(parameters))
+        override_effect.check_pinned(config, typed, sweeping.size(parameters))
         return _parsed(config)
 
 
 def compose_run(overrides: Sequence[str], source: Source = _OWN) -> RunConfig:
     """Returns what `compose` does, and raises UserError for a key that the run has no use for."""
     run = compose(overrides, source)
-    taken.check_effect([run], [parsed(overrides)])
+    override_effect.check_effect([run], [parsed(overrides)])
     return run
 
 
@@ -109,7 +109,7 @@ def compose_sweep(overrides: Sequence[str], source: Source = _OWN) -> Sweep:
                 line = " ".join(str(override.input_line) for override in each)
                 raise UserError(f"{line}: is a sweep of its own; start one at a time")
             runs.append(_parsed(config))
-        taken.check_effect(runs, given)
+        override_effect.check_effect(runs, given)
         return Sweep(runs, launcher)
 
 
@@ -137,7 +137,7 @@ def launcher(overrides: Sequence[str]) -> SweepLauncher:
 
 @contextmanager
 def _hydra(typed: Sequence[Override], source: Source = _OWN) -> Iterator[None]:
-    """Makes Hydra ready to compose. What it warns of is refused, as what it does not expect."""
+    """Makes Hydra ready to compose. Its warnings and its unexpected errors become a UserError."""
     introduce()
     folder = _folder.set(source.folder)
     try:
@@ -152,7 +152,7 @@ def _hydra(typed: Sequence[Override], source: Source = _OWN) -> Iterator[None]:
     except Exception as error:
         line = " ".join(str(override.input_line) for override in typed)
         raise UserError(
-            _without_parent(typed) or f"{line}: is no configuration ({said_of(error)})"
+            _without_parent(typed) or f"{line}: is no configuration ({error_line(error)})"
         ) from error
     finally:
         _folder.reset(folder)
@@ -161,12 +161,12 @@ def _hydra(typed: Sequence[Override], source: Source = _OWN) -> Iterator[None]:
 def _composed(typed: Sequence[Override], source: Source) -> DictConfig:
     """Returns the composed configuration, Hydra's part included."""
     config = _of_hydra(source.name, *(str(override.input_line) for override in typed))
-    taken.check(config, typed)
+    override_effect.check(config, typed)
     sources = config.hydra.runtime.config_sources
     if len(sources) > _OWN_SOURCES:
         for folder in [Path(each.path) for each in sources if each.schema == "file"]:
             config_files.check_not_hidden(folder)
-        taken.check_hydra(config, _plain())
+        override_effect.check_hydra(config, _plain())
     return config
 
 
@@ -193,7 +193,7 @@ def _launcher(config: DictConfig) -> SweepLauncher:
 
 
 def _without_parent(typed: Sequence[Override]) -> str:
-    """What to say of a key that lies below one that is null; empty where none does."""
+    """Returns the error line for a key that lies below one that is null; empty where none does."""
     for override in typed:
         parts = key_of(override).split(".")
         for key in (".".join(parts[:count]) for count in range(1, len(parts) + 1)):

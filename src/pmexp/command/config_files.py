@@ -1,4 +1,4 @@
-"""YAML files as they are written: what is text by the schema stays text. Imports no torch."""
+"""Reads YAML files as they are written: what is text by the schema stays text. Imports no torch."""
 
 import io
 from functools import lru_cache
@@ -12,7 +12,9 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
 
-from pmexp.command.schema import conf_folder, is_list_of_texts, is_text
+from pmexp.command.schema import conf_folder, is_list_of_texts, is_text, type_at
+from pmexp.config import flat
+from pmexp.config.checks import check_switch
 from pmexp.errors import UserError
 
 _AS_TEXT = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # takes no scalar for anything else
@@ -29,9 +31,15 @@ class FileConfigSource(file_config_source.FileConfigSource):
             text = file.read_text(encoding="utf-8")
             header = self._get_header_dict(text[:512])
             package = header["package"] or config_path.rpartition("/")[0].replace("/", ".")
-            content = _content(text, "" if package == "_global_" else package)
+            key = "" if package == "_global_" else package
+            content = _content(text, key)
         except (ValueError, yaml.YAMLError) as error:
             raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
+        for name, value in flat(
+            content if isinstance(content, dict) else {}, f"{key}." if key else ""
+        ).items():
+            if type_at(name) is bool:
+                check_switch(f"{file}: {name}", value)
         return ConfigResult(
             config=OmegaConf.create(content),
             path=f"{self.scheme()}://{self.path}",
@@ -49,7 +57,7 @@ def use() -> None:
 def check_not_hidden(folder: Path) -> None:
     """Raises UserError for a file of `folder` that is not read, since Hydra takes pmexp's of that name.
 
-    One that says the same may be there.
+    A file with the same content is no error.
     """
     for file in sorted(conf_folder().rglob("*.yaml")):
         name = file.relative_to(conf_folder())

@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf say of wrong input, put into one line for a person."""
+"""Puts what Hydra and OmegaConf say of wrong input into one line for a person."""
 
 import re
 from collections.abc import Iterator
@@ -39,6 +39,9 @@ def explain(error: Exception) -> str:
     again = re.match(r"Multiple values for (\S+)\.", str(error))
     if again:
         return f"{again[1]}: is chosen already; leave the + out"
+    deleted = re.match(r"Could not delete from config\. '([^']+)' does not exist", str(error))
+    if deleted:
+        return f"~{deleted[1]}: is not there; leave it out"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
     typed = re.match(r"Error merging override (.+)", str(error))
     wanted = re.match(
@@ -50,7 +53,8 @@ def explain(error: Exception) -> str:
     lines = [line.strip() for text in (error, cause) if text for line in str(text).splitlines()]
     wrong = re.match(r"Could not override '([^']+)'", str(error))
     if wrong:
-        lines = [unknown_key(wrong[1])]
+        below = getattr(cause, "full_key", None) or ""  # the a of model={a: 1}
+        return unknown_key(below if below.startswith(wrong[1]) else wrong[1])
     message = "; ".join(dict.fromkeys(line for line in lines if line and not line.startswith(_NOISE)))
     key = getattr(cause or error, "full_key", None)
     return message if not key or key in message else f"{key}: {message}"

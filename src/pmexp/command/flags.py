@@ -1,4 +1,4 @@
-"""The flags of `python -m pmexp.train`, those of Hydra, and the overrides beside them. Imports no torch."""
+"""Reads the flags of `python -m pmexp.train`, those of Hydra, and the overrides. Imports no torch."""
 
 import argparse
 import io
@@ -15,16 +15,16 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.command.compose import Source, check, introduce
-from pmexp.command.meanings import annotated
-from pmexp.command.schema import conf_folder, keys, options
-from pmexp.command_line import Command, Key, Others
+from pmexp.command.meanings import annotated, launcher_lines
+from pmexp.command.schema import conf_folder, key_of_flag, keys, options
+from pmexp.command_line import Command, Others, switch
 from pmexp.errors import UserError, first_line
 
 COMMAND = Command(
     "pmexp.train",
     "runs one configuration, with -m a sweep of them",
-    (Key("smoke", "true, with experiment=NAME: every arm for a few steps, at small sizes", "false"),),
-    others=Others("what Hydra takes", lambda _: True, keys),
+    (switch("smoke", "true, with experiment=NAME: every arm for a few steps, at small sizes"),),
+    others=Others("what Hydra takes", lambda _: True, keys, key_of_flag),
 )
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -43,8 +43,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def read(arguments: Sequence[str]) -> CommandLine:
-    """The command line; flags may stand anywhere in it. Raises UserError."""
-    given = _parser().parse_intermixed_args(list(arguments))
+    """The command line; flags may stand anywhere in it, and --key value is key=value. Raises UserError."""
+    given, unknown = _parser().parse_known_intermixed_args(in_small(arguments))
+    for argument in unknown:
+        raise COMMAND.unknown(argument, argument.partition("=")[0].lstrip("-"))
     if given.config_path or given.experimental_rerun:
         raise UserError(
             "--config-path and --experimental-rerun: have no meaning here; add options of your own by "
@@ -61,7 +63,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
     if folder and not folder.is_dir():
         raise UserError(f"--config-dir: {folder} is no folder; name one with options of your own")
     return CommandLine(
-        overrides=in_small(given.overrides),
+        overrides=given.overrides,
         source=Source(given.config_name, folder),
         sweeps=given.multirun,
         shows=[
@@ -83,15 +85,15 @@ def show(line: CommandLine) -> None:
     source += [f"--config-dir={line.source.folder}"] if line.source.folder else []
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its exceptions to us
     before, sys.argv = sys.argv, [sys.argv[0], *line.shows, *source, *overrides]
-    shown, said = io.StringIO(), io.StringIO()
+    shown, errors = io.StringIO(), io.StringIO()
     try:
-        with redirect_stdout(shown), redirect_stderr(said):
+        with redirect_stdout(shown), redirect_stderr(errors):
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(
                 lambda _: None
             )()
     except SystemExit as end:
         if end.code:
-            raise UserError(" ".join(said.getvalue().split())) from None
+            raise UserError(" ".join(errors.getvalue().split())) from None
     except (HydraException, OmegaConfBaseException):
         raise
     except Exception as error:
@@ -99,7 +101,7 @@ def show(line: CommandLine) -> None:
     finally:
         sys.argv = before
         text = shown.getvalue()
-        print(annotated(text) if line.shows[0] == "--help" else text, end="")
+        print(annotated(text) + launcher_lines() if line.shows[0] == "--help" else text, end="")
 
 
 def in_small(arguments: Sequence[str]) -> list[str]:
@@ -109,15 +111,14 @@ def in_small(arguments: Sequence[str]) -> list[str]:
     Raises UserError for an experiment that has no such form, and for smoke= without an experiment.
     """
     given = COMMAND.read(arguments)
-    chosen, others = given["smoke"], list(given.others)
-    if chosen == "false":
+    others = list(given.others)
+    if not given.is_on("smoke"):
         return others
     allowed = options("experiment/smoke")
     names = [argument.partition("=")[2] for argument in others if argument.startswith("experiment=")]
-    if chosen != "true" or len(names) != 1 or names[0] not in allowed:
+    if len(names) != 1 or names[0] not in allowed:
         raise UserError(
-            f"smoke={chosen}: needs one experiment; allowed are true and false, with experiment= one of "
-            f"{', '.join(allowed)}"
+            f"smoke=true: needs one experiment; write it with experiment= one of {', '.join(allowed)}"
         )
     return [f"experiment=smoke/{names[0]}" if a.startswith("experiment=") else a for a in others]
 

@@ -1,13 +1,14 @@
-"""What the keys of a run mean: the comment behind each field in `config/`. Imports no torch."""
+"""Looks up what the keys of a run mean: the comment behind each field in `config/`. Imports no torch."""
 
 import inspect
+import json
 import re
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from typing import Any
 
-from pmexp.command.schema import default_of, keys, type_at
+from pmexp.command.schema import default_in, default_of, keys, launchers, type_at
 from pmexp.command_line import Key
 from pmexp.config import RunConfig
 
@@ -35,6 +36,20 @@ def meaning(key: str) -> str:
     return "; ".join(filter(None, (comment, allowed)))
 
 
+def launcher_lines() -> str:
+    """Lists the keys of each launcher in lines `key: default  # meaning`, each launcher under a title."""
+    lines = []
+    for name, conf in launchers().items():
+        lines.append(f"== hydra/launcher={name}, for a sweep (-m): {inspect.getdoc(conf)} ==")
+        comments = _comments(conf)
+        lines += [
+            f"hydra.launcher.{field.name}: {json.dumps(default_in(field))}  # {comments[field.name]}"
+            for field in fields(conf)
+            if not field.name.startswith("_")
+        ]
+    return "\n".join(lines) + "\n"
+
+
 def annotated(text: str) -> str:
     """The lines `key: value` of a configuration in YAML, with the meaning of each key behind it."""
     above: list[str] = []
@@ -43,8 +58,8 @@ def annotated(text: str) -> str:
         matched = _LINE_OF_KEY.match(line)
         if matched:
             above = [*above[: len(matched[1]) // 2], matched[2]]
-            said = meaning(".".join(above))
-            line = f"{line}  # {said}" if said else line
+            comment = meaning(".".join(above))
+            line = f"{line}  # {comment}" if comment else line
         lines.append(line)
     return "\n".join(lines) + "\n"
 

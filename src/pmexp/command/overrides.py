@@ -1,4 +1,4 @@
-"""What was typed: overrides in Hydra's language, with texts as they stand, and few of Hydra's own keys.
+"""Reads typed overrides in Hydra's language: texts stay as they were typed, few of Hydra's keys are taken.
 
 Imports no torch.
 """
@@ -26,6 +26,9 @@ from pmexp.command.schema import (
     takes_new_keys,
     type_at,
 )
+from pmexp.command_line import given_twice
+from pmexp.config import flat
+from pmexp.config.checks import check_switch
 from pmexp.errors import UserError, first_line
 
 _VALUES = (OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL)  # what Hydra does not take for text
@@ -110,7 +113,7 @@ def _mistakable(node: Any, key: str) -> Iterator[Any]:
 
 
 def _unreadable(argument: str, sweep: bool, reason: str) -> str:
-    """What is wrong with an override that cannot be read, with the quotes under which it can."""
+    """Says what is wrong with an override that cannot be read, and with which quotes it could."""
     typed, equals, value = argument.partition("=")
     key = typed.lstrip("+~")
     if not equals:
@@ -158,6 +161,9 @@ def _check_values(override: Override, sweep: bool) -> None:
             )
         raise UserError(_several(override))
     value = override.value()
+    for key, one in flat({key_of(override): value}).items():
+        if type_at(key) is bool:
+            check_switch(str(override.input_line), one)
     if override.is_delete():
         _check_deleted(override)
     group = group_of(override.key_or_group)
@@ -218,6 +224,4 @@ def _refuse_contradictions(overrides: Sequence[Override]) -> None:
     for override in overrides:
         other = before.setdefault(key_of(override), override)
         if other.input_line != override.input_line and not isinstance(override.value(), dict):
-            raise UserError(
-                f"{override.input_line}: the same key is given as {other.input_line}; leave one of them out"
-            )
+            raise UserError(given_twice(str(other.input_line), str(override.input_line)))

@@ -1,17 +1,18 @@
-"""Keys by their dotted names: which there are, of what type, and which one a misspelt one may mean.
+"""Knows the keys by their dotted names: which exist, their types, and which one a misspelt key may mean.
 
 Imports no torch.
 """
 
 from collections.abc import Iterator
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from pmexp.command_line import Others, nearest
+from pmexp.command_line import Key, Others, meant
 from pmexp.config import RunConfig
+from pmexp.config.checks import SWITCH
 
 _LAUNCHER = "hydra.launcher."
 
@@ -23,8 +24,8 @@ def conf_folder() -> Path:
 
 
 @cache
-def launchers() -> dict[str, type[Any]]:
-    """The keys of each launcher by its name."""
+def launchers() -> dict[str, Any]:
+    """The dataclass with the keys of each launcher, by its name."""
     from hydra_plugins.pmexp_launchers.local import LocalLauncherConf  # only here: they import rich
     from hydra_plugins.pmexp_launchers.slurm import SlurmLauncherConf
 
@@ -82,28 +83,43 @@ def default_of(key: str) -> Any:
     cls = type_at(parent) if parent else RunConfig
     for field in fields(cls) if is_dataclass(cls) else ():
         if field.name == name:
-            return field.default if field.default_factory is MISSING else field.default_factory()
+            return default_in(field)
     return None
 
 
+def default_in(field: Field[Any]) -> Any:
+    """What a field of a dataclass gets where nothing sets it."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
 def unknown_key(key: str) -> str:
-    """What to say of a key that there is not."""
+    """Returns the error line for a key that does not exist."""
     group, _, package = key.partition("@")
     if group_of(key) and package and is_dataclass(type_at(package)) and default_of(package) is None:
         return f"{package} is null; write +{group}@{package}=<option>"
     parent = key.rpartition(".")[0]
-    of = [
+    owners = [
         name for name, conf in launchers().items() if _type_in(conf, key.removeprefix(_LAUNCHER)) is not None
     ]
-    if key.startswith(_LAUNCHER) and of:
-        return f"{key} is a key of hydra/launcher={' and '.join(of)} alone"
+    if key.startswith(_LAUNCHER) and owners:
+        return f"{key} is a key of hydra/launcher={' and '.join(owners)} alone"
     if parent and takes_new_keys(parent):
         return f"{key} is new there; write +{key}=<value>"
-    return f"{key} is not a key; did you mean {nearest(key, keys())}? --help lists the keys"
+    return f"{key} is not a key; {meant(key, keys())}--help lists the keys"
+
+
+def key_of_flag(name: str) -> Key | None:
+    """The key of a run or a launcher that `--name` means, where - may stand for _; None where it is none."""
+    for key in (name, name.replace("-", "_")):
+        if group_of(key) or key == "hydra/launcher" or type_at(key) is not None:
+            return Key(key, "", allowed=SWITCH if type_at(key) is bool else ())
+    return None
 
 
 def is_of_run(argument: str) -> bool:
     """Whether an argument is to be read as an override of a run: it is no plain name beside its keys."""
+    if argument.startswith("--"):
+        return False
     key, equals, _ = argument.partition("=")
     return not (equals and key.isidentifier()) or type_at(key) is not None or key in groups()
 
@@ -152,4 +168,5 @@ RUN_KEYS = Others(
     "every key of python -m pmexp.train, such as model=tinybert dataset=reuters-r8 train.batch_size=64",
     is_of_run,
     keys,
+    key_of_flag,
 )

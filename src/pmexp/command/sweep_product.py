@@ -1,4 +1,4 @@
-"""The runs of a sweep, as the overrides of each. Imports no torch."""
+"""Lists the runs of a sweep, as the overrides of each. Imports no torch."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ from decimal import Decimal
 from hydra.core.override_parser.types import Override, RangeSweep
 
 from pmexp.command.overrides import key_of, parsed
-from pmexp.errors import UserError, said_of
+from pmexp.errors import UserError, error_line
 
 ALSO = "also"  # among an experiment's parameters: a smaller product beside that of the others
 _MOST = 100_000  # runs of a sweep
@@ -75,7 +75,7 @@ def _values(override: Override) -> list[str]:
         values = itertools.islice(override.sweep_string_iterator(), _MOST + 1)
         chosen = [f"{override.get_key_element()}={value}" for value in values]
     except Exception as error:  # a step of 0, for one
-        raise UserError(f"{override.input_line}: {said_of(error)}") from None
+        raise UserError(f"{override.input_line}: {error_line(error)}") from None
     if not chosen:
         raise UserError(f"{override.input_line}: has no value; give one or more")
     return chosen

@@ -1,17 +1,25 @@
-"""What a run is: every key, its type, default, unit and check. YAML under conf/ only chooses values.
+"""Declares what a run is: every key, its type, default, unit and check. YAML in conf/ only chooses values.
 
 One file a group of keys. This package imports no torch: `--help`, the launcher and the identity of a run stay
 quick.
 """
 
 from pmexp.config.checkpoint import CheckpointConfig
-from pmexp.config.dataset import INPUTS_OF, DatasetConfig, DatasetKind, Inputs, Objective, TreesConfig
+from pmexp.config.dataset import (
+    INPUTS_OF,
+    DatasetConfig,
+    DatasetKind,
+    Inputs,
+    Objective,
+    Padding,
+    TreesConfig,
+)
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import Attention, ModelConfig, ModelKind
 from pmexp.config.robustness import RobustnessConfig
 from pmexp.config.run import RunConfig, flat, from_dict, parse, register
 from pmexp.config.saved import read_config
-from pmexp.config.system import SHARDING, Device, Part, SystemConfig
+from pmexp.config.system import SHARDING, Device, Matmul, Part, SystemConfig
 from pmexp.config.tracking import Tracker, TrackingConfig
 from pmexp.config.train import Schedule, Select, TrainConfig
 from pmexp.config.variant import Rng, VariantConfig, Where
@@ -27,10 +35,12 @@ __all__ = [
     "Device",
     "Dropout",
     "Inputs",
+    "Matmul",
     "MeasureConfig",
     "ModelConfig",
     "ModelKind",
     "Objective",
+    "Padding",
     "Part",
     "Rng",
     "RobustnessConfig",

@@ -1,4 +1,4 @@
-"""One value for one meaning: how numbers, folders and empty texts are kept, however they were typed."""
+"""Gives one meaning one value: numbers, folders and empty texts are kept alike, however they were typed."""
 
 import os
 from dataclasses import fields, is_dataclass
@@ -11,8 +11,8 @@ _DIGITS = 15  # a float keeps every decimal number of so many; what arithmetic a
 
 
 def real_path(key: str, typed: str) -> str:
-    """Returns the absolute path without links, `~` and `..` of what need not be there. Raises UserError for
-    what names nothing, and for an address with a credential, which as a path could not be told any more."""
+    """Returns the absolute path without links, `~` and `..`; it need not exist. Raises UserError for a text
+    that names nothing, and for an address with a credential, which could not be recognised in a path."""
     check_no_credential(key, typed)
     if not typed.strip() or "\0" in typed:
         raise UserError(f"{key}: {typed!r} names no folder; give one, or leave the key out")
@@ -35,7 +35,7 @@ def canonicalise(group: Any, prefix: str = "") -> None:
 
 
 def as_one_number(value: Any) -> Any:
-    """Returns 1 for 1.0, also inside of lists and mappings: of values without a declared type."""
+    """Returns 1 for 1.0, also inside of lists and mappings; meant for values without a declared type."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):

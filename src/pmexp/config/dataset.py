@@ -20,7 +20,7 @@ class DatasetKind(Enum):
 
 
 class Inputs(Enum):
-    """What a sample is: a model takes some of these."""
+    """Names what a sample is; a model takes some of these."""
 
     images = "images"
     texts = "texts"
@@ -41,6 +41,14 @@ _ON_HUB = (DatasetKind.text, DatasetKind.language, DatasetKind.imagenet)
 class Objective(Enum):
     classification = "classification"
     masked_lm = "masked_lm"
+
+
+class Padding(Enum):
+    """How long the texts of a batch are made."""
+
+    max = "max"
+    longest = "longest"
+    bucketed = "bucketed"
 
 
 @dataclass(kw_only=True)
@@ -79,6 +87,7 @@ class DatasetConfig:
     image_column: str = "image"  # column of the pictures
     trees: TreesConfig = field(default_factory=TreesConfig)  # only of listops
     max_length: int = 128  # tokens; longer texts are cut, shorter ones padded
+    padding: Padding = Padding.max  # to max_length, or the batch's longest; bucketed: of similar texts
     val_fraction: float = 0.1  # share of train carved off where the set has no validation split
     metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # the first one selects the model
     epochs: int = 3  # recommended passes over train
@@ -122,13 +131,14 @@ class DatasetConfig:
             "text_columns": kind in (DatasetKind.text, DatasetKind.language),
             "label_column": labelled,
             "image_column": kind is DatasetKind.imagenet and from_hub,
+            "padding": INPUTS_OF[kind] is Inputs.texts and self.objective is Objective.classification,
             "max_length": INPUTS_OF[kind] is not Inputs.images,
             "val_fraction": kind in (DatasetKind.digits, DatasetKind.reuters_r8, DatasetKind.text),
         }
         return {"epochs", "batch_size"} | {key for key, has_effect in used.items() if not has_effect}
 
     def _refuse_other_places(self) -> None:
-        """Raises UserError for data that is asked for where this kind of dataset looks at nothing."""
+        """Raises UserError for keys of a place that this kind of dataset would not read."""
         if self.path is not None and self.kind is DatasetKind.digits:
             raise UserError(
                 f"dataset.path: {self.path} would not be read, dataset={self.name} is bundled with "

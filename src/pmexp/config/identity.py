@@ -1,4 +1,4 @@
-"""What tells a run from another: its settings, one form for one meaning, and the hash of them."""
+"""Computes what tells a run from another: its settings in one form for one meaning, and their hash."""
 
 import hashlib
 import json
@@ -25,18 +25,18 @@ def without(settings: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 def one_form(settings: Mapping[str, Any], model: ModelConfig, rate: float | None) -> dict[str, Any]:
     """The settings with every dropout rate said once, wherever it was given.
 
-    `rate`, which is variant.p, counts more than the two of model.*, these more than the architecture's, and
-    these more than a checkpoint's. Two that are the same are one of all places.
+    `rate`, which is variant.p, overrides the two of model.*, these the architecture's, and these a
+    checkpoint's. Two equal rates become one of all places, variant.p.
     """
     kind = KINDS[model.kind]
-    hidden, said = _rate(model, model.hidden_dropout, rate, kind.hidden_dropout)
-    attention, also_said = _rate(model, model.attention_dropout, rate, kind.attention_dropout)
+    hidden, replaced = _rate(model, model.hidden_dropout, rate, kind.hidden_dropout)
+    attention, also_replaced = _rate(model, model.attention_dropout, rate, kind.attention_dropout)
     if hidden == attention:
         rate = hidden
     rates = {"model.hidden_dropout": hidden, "model.attention_dropout": attention}
     others = {
         key: as_one_number(value) if key.startswith(_ARCHITECTURE) else value
-        for key, value in without(settings, [*rates, *said, *also_said]).items()
+        for key, value in without(settings, [*rates, *replaced, *also_replaced]).items()
     }
     return others | {"variant.p": rate} | (rates if rate is None else {})
 

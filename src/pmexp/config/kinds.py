@@ -1,4 +1,4 @@
-"""The architectures of transformers that are supported, and what each calls its dropout rates."""
+"""Lists the architectures of transformers that are supported, and what each calls its dropout rates."""
 
 from dataclasses import dataclass
 

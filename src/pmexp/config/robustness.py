@@ -17,6 +17,7 @@ class RobustnessConfig:
 
     @property
     def without_effect(self) -> set[str]:
-        """Keys that change nothing: only the other dataset's test split is used, by the run's metrics."""
-        unused = {"metrics", "val_fraction"} | self.ood.without_effect if self.ood else set()
+        """Keys that change nothing: only the other dataset's test split is used, by the run's metrics and
+        padding."""
+        unused = {"metrics", "padding", "val_fraction"} | self.ood.without_effect if self.ood else set()
         return {f"ood.{key}" for key in unused}

@@ -1,4 +1,4 @@
-"""A whole run: its groups, the checks across them, and its identity."""
+"""Declares a whole run: its groups of keys, the checks across them, and its identity."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -31,6 +31,12 @@ _RECOMMENDS = {  # what a model and a dataset have for the keys of train that ar
     "model.scratch_lr": "lr",
     "dataset.epochs": "epochs",
     "dataset.batch_size": "batch_size",
+}
+_LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids stay
+    "dataset.padding": "max",
+    "system.matmul": "highest",
+    "system.deterministic": False,
+    "train.evaluate_every": None,
 }
 _PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 
@@ -131,7 +137,7 @@ class RunConfig:
         return bool(self.dataset.path or (ood and ood.path) or (model.pretrained and model.path))
 
     def unused(self, key: str) -> str:
-        """Why this run has no use for a key, whose value then is its default; empty where it has one."""
+        """Why this run has no use for a key, which then has its default; empty where it has a use."""
         group, _, name = key.rpartition(".")
         if group == "variant" and not self.variant.takes(name):
             return f"variant={self.variant.name} does not take it"
@@ -140,7 +146,7 @@ class RunConfig:
         return "system.parts names it" if key == "system.name" else ""
 
     def ignored(self, key: str) -> str:
-        """Why nothing of this run goes by a key that has a value; empty where something does."""
+        """Why nothing in this run depends on a key that has a value; empty where something does."""
         value, p = flat(self.to_dict()).get(key), self.variant.p
         if value is None:
             return ""
@@ -160,10 +166,16 @@ class RunConfig:
         """`<variant>-s<seed>-<hash>`: the hash of all that can change the result.
 
         Left out are the experiment's name and protocol, the run folder's place, resume checkpoints, the
-        tracker, and keys without effect under the others' values. A dataset's or pretrained model's path
+        tracker, keys without effect under the others' values, and younger keys at the value that runs had
+        before there were these keys. A dataset's or pretrained model's path
         stays in: another folder may hold other data.
         """
-        return f"{self.variant.name}-s{self.seed}-{digest_of(self.settings)}"
+        told = {
+            key: value
+            for key, value in self.settings.items()
+            if key not in _LEFT_OUT_AT or value != _LEFT_OUT_AT[key]
+        }
+        return f"{self.variant.name}-s{self.seed}-{digest_of(told)}"
 
     @property
     def folder(self) -> Path:
@@ -203,8 +215,8 @@ def register() -> None:
 
 
 def parse(config: DictConfig) -> RunConfig:
-    """The typed, checked and completed configuration of what a person asks for: relative paths are of the
-    folder that this process is in. Raises UserError or an OmegaConf error."""
+    """Returns the typed, checked and completed configuration of what was typed; relative paths are made
+    absolute from the current folder. Raises UserError or an OmegaConf error."""
     for key in _PATHS:
         typed = OmegaConf.select(config, key)
         if isinstance(typed, str):

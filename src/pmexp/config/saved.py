@@ -1,4 +1,4 @@
-"""The configuration that a run left in its folder."""
+"""Reads the configuration that a run left in its folder."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pmexp.run_folder.files import opened
 def read_config(file: Path) -> RunConfig:
     """The configuration in ``runs/<name>/<run id>/config.yaml``, as it would be where the file lies now.
 
-    Raises UserError where it is not there, is damaged or is another run's.
+    Raises UserError where the file is missing, damaged or another run's.
     """
     run_id, name, runs_dir = file.parent.name, file.parents[1].name, str(file.parents[2])
     try:

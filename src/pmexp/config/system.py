@@ -31,11 +31,21 @@ class Device(Enum):
     cuda = "cuda"
 
 
+class Matmul(Enum):
+    """How products of float32 matrices are computed, by the names of torch.set_float32_matmul_precision."""
+
+    highest = "highest"
+    high = "high"
+    medium = "medium"
+
+
 @dataclass(kw_only=True)
 class SystemConfig:
     parts: list[Part] = field(default_factory=list)  # see the README; their order has no meaning
     device: Device = Device.auto  # auto: CUDA where there is one; the record says which
     processes: int = 1  # over which the global batch is spread; more than one need ddp, zero1, zero2 or fsdp
+    matmul: Matmul = Matmul.highest  # precision of float32 products; high: TF32 on CUDA
+    deterministic: bool = False  # torch's deterministic algorithms alone, in cuBLAS and cuDNN as well
     name: str = ""  # derived: the parts joined by "-", "plain" without any
 
     def __post_init__(self) -> None:

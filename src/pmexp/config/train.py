@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pmexp.config.checks import check_at_least, check_between, check_positive
+from pmexp.errors import UserError
 
 
 class Schedule(Enum):
@@ -30,6 +31,7 @@ class TrainConfig:
     clip_norm: float = 1.0  # gradient norm above which it is scaled down
     select: Select = Select.best  # weights to test: of the best validation metric, or the last
     patience: int | None = 3  # evaluations without a new best before stopping; only with select=best
+    evaluate_every: float | None = None  # steps, or a share of an epoch below 1; null: once an epoch
     log_every: int = 10  # steps between journal records of loss and gradient norm
     threads: int | None = None  # CPU threads; null: torch's own choice
 
@@ -39,6 +41,12 @@ class TrainConfig:
                 check_at_least(f"train.{key}", getattr(self, key), 1)
         if self.lr is not None:
             check_positive("train.lr", self.lr)
+        every = self.evaluate_every
+        if every is not None and not (0 < every < 1 or (every >= 1 and every % 1 == 0)):
+            raise UserError(
+                f"train.evaluate_every: {every:g} is neither a whole number of steps nor a share of an epoch "
+                "between 0 and 1; null evaluates once an epoch"
+            )
         check_at_least("train.log_every", self.log_every, 1)
         check_at_least("train.accumulate", self.accumulate, 1)
         check_positive("train.clip_norm", self.clip_norm)

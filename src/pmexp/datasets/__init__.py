@@ -1,4 +1,4 @@
-"""Real datasets only: one that cannot be had is a UserError that says what to fetch and where to put it."""
+"""Loads real data only: a missing dataset is a UserError that says what to fetch and where to put it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ LOADERS = complete(_LOADERS, DatasetKind)
 
 def load(config: DatasetConfig) -> Dataset:
     """The dataset with its three splits. Raises UserError when it cannot be had."""
-    digest = digest_of(config)  # before it is read
+    digest = digest_of(config)  # taken first, so that a change while the data is read shows later
     dataset = LOADERS[config.kind](config)
     if "f1" in config.metrics and len(dataset.classes) != 2:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What every dataset is: splits of images, texts or symbols, labelled but for language. Imports no torch."""
+"""Defines a dataset: splits of images, texts or symbols, labelled but for language. Imports no torch."""
 
 import os
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from pmexp.errors import UserError
 
-_RECORDED = 100  # names of classes
+_RECORDED = 100  # the most names of classes that a record lists
 _SPLIT_SEED = 0  # one dev split for every run, whatever its seed: runs then differ in nothing else
 
 Images = NDArray[np.float32]  # (samples, channels, height, width)
@@ -60,7 +60,7 @@ class Dataset:
         more_classes = [f"... of {len(self.classes)}"] if len(self.classes) > _RECORDED else []
         order = ", ".join(few + more_classes) if named else ""
         more = {"digest": self.digest, "left_out": self.left_out, "classes": order}
-        return {name: self.origin} | {f"{name}_{key}": said for key, said in more.items() if said}
+        return {name: self.origin} | {f"{name}_{key}": value for key, value in more.items() if value}
 
 
 def carve(split: Split, fraction: float, what: str) -> tuple[Split, Split]:

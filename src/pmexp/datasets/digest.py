@@ -1,4 +1,4 @@
-"""Digests of a dataset's files, on record from a run's start on."""
+"""Computes digests of a dataset's files, which a run has on record from its start on."""
 
 import hashlib
 import os
@@ -39,7 +39,7 @@ def digest_where_it_lies(kind: DatasetKind, origin: str) -> str:
 
 
 def of_content(files: Iterable[Path]) -> str:
-    """What ``sha256sum`` of the files' names, in order, gives through another ``sha256sum``."""
+    """Returns the sha256 of what ``sha256sum`` prints for the files, in the order of their names."""
     sums = [f"{_sha256(file)}  {file.name}\n" for file in sorted(files)]
     return "sha256:" + hashlib.sha256("".join(sums).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -74,11 +74,11 @@ _DIGESTS: Mapping[DatasetKind, Callable[[Path], str]] = {
     DatasetKind.digits: lambda folder: "",  # scikit-learn's own
     DatasetKind.text: lambda folder: of_content(split_files(folder, FORMATS).values()),
     DatasetKind.language: lambda folder: of_content(split_files(folder, LINE_FORMATS).values()),
-    DatasetKind.reuters_r8: lambda folder: of_content(_there(folder, reuters_r8.FILES)),
-    DatasetKind.listops: lambda folder: of_content(_there(folder, (listops.SUMS,))),
+    DatasetKind.reuters_r8: lambda folder: of_content(_existing(folder, reuters_r8.FILES)),
+    DatasetKind.listops: lambda folder: of_content(_existing(folder, (listops.SUMS,))),
     DatasetKind.imagenet: _of_pictures,
 }
 
 
-def _there(folder: Path, names: Iterable[str]) -> list[Path]:
+def _existing(folder: Path, names: Iterable[str]) -> list[Path]:
     return [file for name in names if (file := folder / name).is_file()]

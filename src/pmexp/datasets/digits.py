@@ -1,4 +1,4 @@
-"""Handwritten digits: the 1797 real 8 x 8 images that scikit-learn bundles."""
+"""Loads handwritten digits: the 1797 real 8 x 8 images that scikit-learn bundles."""
 
 import numpy as np
 from sklearn.datasets import load_digits

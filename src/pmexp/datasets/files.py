@@ -1,7 +1,7 @@
-"""Reads the file of a split: the rows that a person sees in it, or one line that says why it cannot be.
+"""Reads the file of a split: the rows that a person sees in it, or one line that says why it cannot be read.
 
-Text is text: nothing in it is taken for missing, for a number or for a date. A path names one file, whatever
-letters are in it, and what it held before is in no cache.
+Text stays text: nothing in it is taken for missing, for a number or for a date. A path names one file,
+whatever letters are in it, and nothing is cached.
 """
 
 from collections import Counter
@@ -42,9 +42,9 @@ def read(file: Path, split: str, quotes_mark: bool = True, empty_cell: str | Non
     """
     kind = file.suffix[1:]
 
-    def guarded(what: Callable[[], Any]) -> Any:
+    def guarded(read_part: Callable[[], Any]) -> Any:
         try:
-            return what()
+            return read_part()
         except Exception as error:  # pyarrow raises any kind
             raise UserError(f"dataset.path: {file} cannot be read as {kind} ({reason(error)})") from None
 
@@ -58,7 +58,7 @@ def read(file: Path, split: str, quotes_mark: bool = True, empty_cell: str | Non
 def _read(
     file: Path, kind: str, quotes_mark: bool, empty_cell: str | None
 ) -> tuple[list[str], int, Callable[[str], list[Any]]]:
-    """Names of the columns, number of rows, and what reads a column."""
+    """Returns the names of the columns, the number of rows, and a function that reads a column."""
     if kind == "parquet":
         return _parquet(file)
     if kind == "txt":
@@ -69,8 +69,8 @@ def _read(
         place = {name: index for index, name in enumerate(header)}
         return header, len(rows), lambda name: [row[place[name]] or empty_cell for row in rows]
     objects = list(records(file))
-    names = list(dict.fromkeys(name for each in objects for name in each))
-    return names, len(objects), lambda name: [each.get(name) for each in objects]
+    names = list(dict.fromkeys(name for record in objects for name in record))
+    return names, len(objects), lambda name: [record.get(name) for record in objects]
 
 
 def _parquet(file: Path) -> tuple[list[str], int, Callable[[str], list[Any]]]:

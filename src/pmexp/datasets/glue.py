@@ -1,4 +1,4 @@
-"""Predictions on GLUE's test splits, as its server takes them."""
+"""Writes predictions on GLUE's test splits, as its server takes them."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pictures by class: ImageNet from the hub, or a folder in the ImageFolder layout.
+"""Loads pictures by class: ImageNet from the hub, or a folder in the ImageFolder layout.
 
 A folder holds train/<class>/<picture> and val|validation|dev/<class>/<picture>, and a labelled
 test/<class>/<picture> where there is one; pictures may lie deeper below their class. Classes are numbered
@@ -16,14 +16,14 @@ import numpy as np
 
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split
-from pmexp.datasets.picture_folder import classes_of, pictures_of, told
+from pmexp.datasets.picture_folder import classes_of, named_and_counted, pictures_of
 from pmexp.datasets.pictures import Pictures
 from pmexp.datasets.tables import SPLITS, column, tables
 from pmexp.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
-_NAMED = 100  # classes
+_NAMED = 100  # the most classes that a note names
 _UNLABELLED = -1
 
 
@@ -54,7 +54,7 @@ def load(config: DatasetConfig) -> Dataset:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _LabelledPictures:
     splits: dict[str, Split]
     classes: list[str]
     origin: str
@@ -62,7 +62,7 @@ class _Found:
     left_out: str = ""
 
 
-def _from_folder(config: DatasetConfig) -> _Found:
+def _from_folder(config: DatasetConfig) -> _LabelledPictures:
     folder = Path(str(config.path)).expanduser()
     places = {
         split: folders
@@ -79,7 +79,7 @@ def _from_folder(config: DatasetConfig) -> _Found:
     taken = {folders[0].name for folders in places.values()}
     left_out = sorted(entry.path for entry in os.scandir(folder) if entry.name not in taken)
     classes, _ = classes_of(places["train"][0])
-    said = []
+    notices = []
     splits = {}
     deeper: list[str] = []
     for split, folders in places.items():
@@ -87,19 +87,19 @@ def _from_folder(config: DatasetConfig) -> _Found:
         left_out += notes.left_out
         deeper += notes.deeper
         if notes.missing:
-            said.append(f"no {split} pictures of {', '.join(notes.missing[:_NAMED])}")
+            notices.append(f"no {split} pictures of {', '.join(notes.missing[:_NAMED])}")
     if deeper:
-        said.append(f"folders below a class, taken as of that class, {told(deeper, folder)}")
+        notices.append(f"folders below a class, taken as of that class, {named_and_counted(deeper, folder)}")
     if left_out:
-        said.append(f"left out {told(left_out, folder)}")
-    if said:
-        log.warning("dataset.path: %s: %s", folder, "; ".join(said))
-    return _Found(splits, classes, str(folder), left_out="; ".join(said))
+        notices.append(f"left out {named_and_counted(left_out, folder)}")
+    if notices:
+        log.warning("dataset.path: %s: %s", folder, "; ".join(notices))
+    return _LabelledPictures(splits, classes, str(folder), left_out="; ".join(notices))
 
 
 @dataclass
 class _Notes:
-    """What is to be said of a split."""
+    """Collects what a warning says of a split."""
 
     left_out: list[str]  # paths
     deeper: list[str] = field(default_factory=list)  # paths of folders with pictures, below a class folder
@@ -127,7 +127,7 @@ def _labelled(folder: Path, classes: list[str]) -> tuple[Split, _Notes]:
     return Split(Pictures(files), np.array(labels, dtype=np.int64)), notes
 
 
-def _from_hub(config: DatasetConfig) -> _Found:
+def _from_hub(config: DatasetConfig) -> _LabelledPictures:
     import datasets
 
     loaded = tables(config)
@@ -152,7 +152,7 @@ def _from_hub(config: DatasetConfig) -> _Found:
         undecoded = _undecoded(config, table)
         splits[name] = Split(Pictures(undecoded[config.image_column]), numbers)
     classes = list(loaded.splits["train"].features[config.label_column].names)
-    return _Found(splits, classes, loaded.origin, loaded.digest, loaded.left_out)
+    return _LabelledPictures(splits, classes, loaded.origin, loaded.digest, loaded.left_out)
 
 
 def _undecoded(config: DatasetConfig, table: Any) -> Any:

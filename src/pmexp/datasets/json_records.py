@@ -1,4 +1,4 @@
-"""Objects out of a JSON file: those of one list, or one a line."""
+"""Reads objects out of a JSON file: those of one list, or one a line."""
 
 import json
 from collections import Counter

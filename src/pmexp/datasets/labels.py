@@ -1,4 +1,4 @@
-"""Labels of all splits become numbers of classes: one check, before anything is trained."""
+"""Turns the labels of all splits into numbers of classes, and checks them before anything is trained."""
 
 import re
 import unicodedata
@@ -35,19 +35,23 @@ def numbered(
     Whole numbers are ordered as numbers, all other names as text. A split of `may_be_hidden` whose labels are
     all UNLABELLED keeps them. Raises UserError, with file and row, for a label that no loss can take.
     """
-    for split, of in labels.items():
-        for row, value in enumerate(of.values):  # first: with a gap whole numbers are often kept as fractions
+    for split, column in labels.items():
+        # Gaps are looked for first: in a column with one, whole numbers are often kept as fractions.
+        for row, value in enumerate(column.values):
             if value is None or value == "" or value != value:
-                raise _refused(split, of, row, _MISSING_IN_TEST if split == "test" else _MISSING)
-    names = {split: [_name(split, of, row) for row in range(len(of.values))] for split, of in labels.items()}
+                raise _refused(split, column, row, _MISSING_IN_TEST if split == "test" else _MISSING)
+    names = {
+        split: [_name(split, column, row) for row in range(len(column.values))]
+        for split, column in labels.items()
+    }
     classes = _classes(labels["train"], names["train"])
     index = {name: number for number, name in enumerate(classes)}
     hidden = {split for split in may_be_hidden if set(names.get(split, ())) == {str(UNLABELLED)}}
     return classes, {
-        split: np.full(len(of.values), UNLABELLED, dtype=np.int64)
+        split: np.full(len(column.values), UNLABELLED, dtype=np.int64)
         if split in hidden
-        else _numbers(split, of, names[split], index)
-        for split, of in labels.items()
+        else _numbers(split, column, names[split], index)
+        for split, column in labels.items()
     }
 
 
@@ -75,10 +79,10 @@ def is_unicode(text: str) -> bool:
 
 
 def _as_seen(name: str) -> str:
-    """What a person sees of a name: blanks around it, invisible characters and the way that accents are
-    composed set it apart from no other."""
+    """Returns what a person sees of a name: without blanks around it and invisible characters, and with
+    accents composed in one way."""
     visible = "".join(
-        each for each in unicodedata.normalize("NFC", name) if unicodedata.category(each) != "Cf"
+        char for char in unicodedata.normalize("NFC", name) if unicodedata.category(char) != "Cf"
     )
     return " ".join(visible.split())
 
@@ -97,8 +101,8 @@ def _classes(labels: LabelColumn, names: list[str]) -> list[str]:
     if distinct == numbers and (odd := {name for name in numbers if not _DIGITS.fullmatch(name)}):
         raise refuse(odd, f"is no whole number; {_ALLOWED}")
     if whole and (others := distinct - numbers):
-        said = min(whole, key=names.index)
-        raise refuse(others, f"is a name and {said!r} a number; write all as names or all as numbers")
+        number = min(whole, key=names.index)
+        raise refuse(others, f"is a name and {number!r} a number; write all as names or all as numbers")
     seen: dict[str, str] = {}
     for name in sorted(distinct):
         if (other := seen.setdefault(_as_seen(name), name)) != name:

@@ -1,4 +1,4 @@
-"""Running text without labels, for language modelling, from the hub or from a local folder.
+"""Loads running text without labels, for language modelling, from the hub or from a local folder.
 
 A folder holds {train,validation|dev|val,test}.{txt,csv,tsv,jsonl,json,parquet}: a line of a .txt file is a
 sample, other formats have the column that `dataset.text_columns` names. Lines stay as they are.

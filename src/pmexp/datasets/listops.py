@@ -1,4 +1,4 @@
-"""ListOps: prefix expressions over digits, ten classes; generated once, cached and verified.
+"""Loads ListOps, prefix expressions over digits in ten classes: generated once, cached and verified.
 
 The set of a configuration lies in one folder: `tokens.npy` (uint8, all trees in a row), `bounds.npy` (int64,
 where each begins and the last one ends), `labels.npy` (uint8), `about.json` (the settings) and `SHA256SUMS`.
@@ -121,7 +121,7 @@ def _generate(config: TreesConfig, folder: Path, workers: int) -> list[Path]:
     missing = [number for number, shard in enumerate(shards) if not shard.is_file()]
     if len(missing) < len(shards):
         log.info("listops: %d of %d shards are there from before", len(shards) - len(missing), len(shards))
-    begun = said = time.monotonic()
+    begun = last_line = time.monotonic()
     # Spawned, not forked: a training process has threads.
     with ProcessPoolExecutor(min(workers, len(missing) or 1), get_context("spawn")) as pool:
         jobs = [pool.submit(_shard, config, number, sizes[number], shards[number]) for number in missing]
@@ -129,10 +129,10 @@ def _generate(config: TreesConfig, folder: Path, workers: int) -> list[Path]:
             for done, job in enumerate(as_completed(jobs), start=1):
                 job.result()
                 now = time.monotonic()
-                if now - said > _SECONDS_BETWEEN_LINES or done == len(missing):
-                    said, left = now, (now - begun) / done * (len(missing) - done)
-                    there = len(shards) - len(missing) + done
-                    log.info("listops: %d of %d shards, about %.0f s left", there, len(shards), left)
+                if now - last_line > _SECONDS_BETWEEN_LINES or done == len(missing):
+                    last_line, left = now, (now - begun) / done * (len(missing) - done)
+                    finished = len(shards) - len(missing) + done
+                    log.info("listops: %d of %d shards, about %.0f s left", finished, len(shards), left)
         except BrokenProcessPool:
             raise UserError(
                 "dataset=listops: a process of the generation was killed (by the system when memory ran out, "

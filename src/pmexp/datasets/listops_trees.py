@@ -1,8 +1,8 @@
-"""Random ListOps trees with a number of tokens in a window (Nangia and Bowman, NAACL-SRW 2018).
+"""Draws random ListOps trees with a number of tokens in a window (Nangia and Bowman, NAACL-SRW 2018).
 
-The published procedure, with the settings of Long Range Arena (Tay et al., ICLR 2021): a node is a digit
-with probability 0.75 and always at depth 10, else one of MIN, MAX, MED (the median, rounded down) and SM
-(the sum modulo 10) with 2 to 10 arguments, all uniform. A tree is kept when its tokens are more than the
+The procedure is the published one with the settings of Long Range Arena (Tay et al., ICLR 2021): a node is a
+digit with probability 0.75 and always at depth 10, else one of MIN, MAX, MED (the median, rounded down) and
+SM (the sum modulo 10) with 2 to 10 arguments, all uniform. A tree is kept when its tokens are more than the
 window's lower end and fewer than its upper one. Parentheses of the published files, which carry nothing,
 are no tokens, there as here.
 
@@ -35,7 +35,7 @@ Tokens = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Procedure:
-    """Which trees are kept (`low` < tokens < `high`), and what a random one is."""
+    """Says how a random tree is drawn, and which trees are kept: `low` < tokens < `high`."""
 
     low: int
     high: int

@@ -1,4 +1,4 @@
-"""The dataset of ``robustness.ood``: samples of the same classes and another distribution."""
+"""Loads the dataset of ``robustness.ood``: samples of the same classes and another distribution."""
 
 from pmexp import datasets
 from pmexp.config import RunConfig

@@ -1,4 +1,4 @@
-"""The pictures of a folder, by class and at any depth, and what was left out of it."""
+"""Finds the pictures of a folder, by class and at any depth, and what is left out of it."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _NAMED = 5  # files that were left out are named, the others counted
 
 
 @dataclass
-class Found:
+class FoundPictures:
     """What a folder holds below it."""
 
     pictures: list[str] = field(default_factory=list)  # paths, sorted folder by folder
@@ -34,21 +34,21 @@ def classes_of(split: Path) -> tuple[list[str], list[str]]:
     return classes, [entry.path for entry in entries if entry.name not in classes]
 
 
-def pictures_of(folder: Path) -> Found:
-    """The pictures below a class folder. Links are followed, a folder that they lead back to but once.
+def pictures_of(folder: Path) -> FoundPictures:
+    """The pictures below a class folder. Links are followed, but each folder is entered once.
 
     Raises UserError where there are none.
     """
-    pictures = Found()
+    pictures = FoundPictures()
     for path, is_picture in _walk(str(folder), {os.path.realpath(folder)}):
         (pictures.pictures if is_picture else pictures.left_out).append(path)
     if not pictures.pictures:
-        others = f"; it has {told(pictures.left_out)}" if pictures.left_out else ""
+        others = f"; it has {named_and_counted(pictures.left_out)}" if pictures.left_out else ""
         raise UserError(f"dataset.path: {folder} holds no picture ({', '.join(SUFFIXES)}){others}")
     return pictures
 
 
-def told(paths: list[str], below: Path | None = None) -> str:
+def named_and_counted(paths: list[str], below: Path | None = None) -> str:
     """How many paths there are, and the first of them by name."""
     names = [os.path.relpath(path, below) if below else os.path.basename(path) for path in paths[:_NAMED]]
     printable = ", ".join(name.encode("utf-8", "backslashreplace").decode() for name in names)

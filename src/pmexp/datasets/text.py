@@ -1,4 +1,4 @@
-"""Labelled texts or pairs of texts, from the Hugging Face hub or from a local folder of files.
+"""Loads labelled texts or pairs of texts, from the Hugging Face hub or from a local folder of files.
 
 A folder holds {train,validation|dev|val,test}.{csv,tsv,jsonl,json,parquet} with the columns that
 `dataset.text_columns` and `dataset.label_column` name. Labels are class names or whole numbers.

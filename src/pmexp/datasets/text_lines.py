@@ -1,4 +1,4 @@
-"""Lines of text in UTF-8, or the reason why a file is none."""
+"""Reads lines of text in UTF-8, and says why a file has none."""
 
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ _LONGEST_REASON = 160  # characters of another library's message
 
 
 class Unreadable(Exception):
-    """Why a file is not what its name says: line and reason."""
+    """Says why a file is not what its name says: line and reason."""
 
 
 def text_lines(file: Path, newline: str | None = None) -> Iterator[str]:
@@ -29,8 +29,8 @@ def reason(error: BaseException) -> str:
     """The innermost reason in at most a line."""
     while error.__cause__:
         error = error.__cause__
-    said = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-    return said[:_LONGEST_REASON]
+    message = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+    return message[:_LONGEST_REASON]
 
 
 def _wrong_byte(file: Path) -> str:

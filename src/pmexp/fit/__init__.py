@@ -1,1 +1,1 @@
-"""`python -m pmexp.fit`: what fits into a memory budget, by simulation or on the device."""
+"""`python -m pmexp.fit` says what fits into a memory budget, by simulation or on the device."""

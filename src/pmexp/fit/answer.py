@@ -1,4 +1,4 @@
-"""One question answered: does this run fit, and what is the largest one like it that does?"""
+"""Answers one question: does this run fit, and what is the largest one like it that does?"""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from pmexp.fit.options import FitOptions
 from pmexp.fit.search import Probe, batches, lengths, search
 from pmexp.systems.ranks import started_processes
 
-LENGTH_MULTIPLE = 64  # tokens; what the search tells apart
+LENGTH_MULTIPLE = 64  # tokens: lengths are searched in steps of so many
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,18 @@ def answer(options: FitOptions) -> Answer:
         )
     share = global_batch // processes if global_batch else None
     probe = (_simulated if options.method == "simulate" else _measured)(options, config, share)
-    made: dict[int, Probe] = {}
+    probes: dict[int, Probe] = {}
 
     def remembered(value: int) -> Probe:
-        if value not in made:
-            made[value] = probe(value)
-        return made[value]
+        if value not in probes:
+            probes[value] = probe(value)
+        return probes[value]
 
     first = remembered(asked)
     values = batches(share) if options.what == "batch" else lengths(LENGTH_MULTIPLE)
     start = values.index(asked) if asked in values else max(0, asked // LENGTH_MULTIPLE - 1)
     largest, _ = search(values, start, options.budget_bytes, remembered)
-    return Answer(first, largest, list(made.values()), config)
+    return Answer(first, largest, list(probes.values()), config)
 
 
 def _samples_at_once(config: RunConfig) -> int:

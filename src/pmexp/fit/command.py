@@ -10,7 +10,10 @@ from pmexp.command.compose import compose
 from pmexp.command.explain import explained
 from pmexp.command_line import Given
 from pmexp.errors import UserError
+from pmexp.fit.budget import said
 from pmexp.fit.options import COMMAND, FitOptions, fit_options
+from pmexp.run_folder.files import write_atomically
+from pmexp.run_folder.place import refuse_unusable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,10 +27,13 @@ def _answer(given: Given) -> None:
     options = fit_options(given)
     out = options.out or _in_runs(options)
     if out is not None:
-        _check_out(out)
+        if out.is_dir():
+            raise UserError(f"out: {out} is a folder; name a file")
+        refuse_unusable(out.parent, "out")  # before minutes of work
+        out.parent.mkdir(parents=True, exist_ok=True)
     text = _run(options, given.again())
     if out is not None:
-        out.write_text(text)
+        write_atomically(out, text)
         print(out)
 
 
@@ -66,27 +72,13 @@ def _run(options: FitOptions, command: str) -> str:
 def _summary(record: dict[str, Any]) -> str:
     budget, peak = record["budget_bytes"], record["peak_bytes"]
     fits = "fits" if record["fits"] else "does not fit"
-    lines = [f"{record['what']} {record['asked']} {fits} into {_gib(budget)} ({record['method']}d)"]
+    lines = [f"{record['what']} {record['asked']} {fits} into {said(budget)} ({record['method']}d)"]
     if peak is not None:
-        lines.append(f"peak {_gib(peak)}" + f" ({record['note']})" * bool(record["note"]))
-        lines += [f"  {name:<12}{_gib(size):>13}" for name, size in record["by_category"].items()]
+        lines.append(f"peak {said(peak)}" + f" ({record['note']})" * bool(record["note"]))
+        lines += [f"  {name:<12}{said(size):>13}" for name, size in record["by_category"].items()]
     else:
         lines.append(record["note"])
     lines.append(f"largest {record['what']} that fits: {record['largest'] or 'none'}")
     if record.get("not_modelled"):
         lines.append("not modelled: " + "; ".join(record["not_modelled"]))
     return "\n".join(lines)
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.4g} GiB"
-
-
-def _check_out(out: Path) -> None:
-    """Makes the file's folder, before minutes of work. Raises UserError where it cannot be made."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out: {out.parent} cannot be made: {error.strerror}; name another file") from None
-    if out.is_dir():
-        raise UserError(f"out: {out} is a folder; name a file")

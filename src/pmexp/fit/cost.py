@@ -1,4 +1,4 @@
-"""cost=true: the GPU-hours of an experiment by task, and what of it a budget has no room for.
+"""Estimates, for cost=true, the GPU-hours of an experiment by task, and what of it a budget has no room for.
 
 A step's time is measured (a file of step times) or modelled: the operations of its matrix products over what
 the card does at most, times the utilisation assumed. Early stopping is not counted on; evaluations, start and
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmexp.command.compose import compose_sweep
-from pmexp.config import DatasetKind, Part, RunConfig
+from pmexp.config import DatasetKind, Matmul, Part, RunConfig
 from pmexp.errors import UserError, first_line
 from pmexp.fit.options import FitOptions
 from pmexp.measure.flops import peak_tflops
@@ -37,6 +37,7 @@ class _Task:
 
     @property
     def row(self) -> str:
+        """The line of the table in Markdown."""
         cells = [self.name, self.runs, self.steps, f"{self.step_s:.3g} ({self.how})", f"{self.hours:.1f}"]
         return f"| {' | '.join(map(str, cells))} |"
 
@@ -50,9 +51,7 @@ def cost(options: FitOptions) -> str:
         groups.setdefault(_alike(run), []).append(run)
     tasks = [_task(group, options, measured) for group in groups.values()]
     lines = ["| task | runs | steps a run | s a step | GPU-hours |", "|---|---:|---:|---:|---:|"]
-    lines += [
-        f"| {t.name} | {t.runs} | {t.steps} | {t.step_s:.3g} ({t.how}) | {t.hours:.1f} |" for t in tasks
-    ]
+    lines += [task.row for task in tasks]
     total = sum(task.hours for task in tasks)
     lines += [
         "",
@@ -131,7 +130,8 @@ def _operations(run: RunConfig) -> int:
 def _precision(run: RunConfig, options: FitOptions) -> str:
     if options.products != "run":
         return options.products
-    return next((part.name for part in (Part.bf16, Part.fp16) if part in run.system.parts), "fp32")
+    float32 = "fp32" if run.system.matmul is Matmul.highest else "tf32"
+    return next((part.name for part in (Part.bf16, Part.fp16) if part in run.system.parts), float32)
 
 
 def _peak(run: RunConfig, options: FitOptions) -> tuple[float, str]:

@@ -1,4 +1,4 @@
-"""method=measure: the peak of real steps on the device, each try in processes of its own.
+"""Measures, for method=measure, the peak of real steps on the device, each try in processes of its own.
 
 A try trains the model of `model.architecture` for two steps, of which the second counts, on made-up samples
 of the full size: it needs neither data nor checkpoint. On CUDA the peak is the allocator's, and a process

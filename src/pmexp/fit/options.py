@@ -1,4 +1,4 @@
-"""The keys of the command, checked. Imports no torch: a wrong key is answered at once."""
+"""Reads and checks the keys of the command. Imports no torch: a wrong key is answered at once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from pmexp.command.schema import RUN_KEYS
 from pmexp.command_line import Command, Given, Key, switch
 from pmexp.errors import UserError
+from pmexp.fit.budget import DEVICES, budget_bytes
 
 COMMAND = Command(
     "pmexp.fit",
@@ -24,7 +25,12 @@ COMMAND = Command(
             "batch",
             ("batch", "length"),
         ),
-        Key("budget_gb", "memory of the device, in 10^9 bytes", "80"),
+        Key(
+            "budget",
+            "memory that a step may take: bytes (80e9), GiB (78.6GiB), or that of a device less its CUDA "
+            f"context: {', '.join(DEVICES)}",
+            "A100-80GB",
+        ),
         Key(
             "global_batch",
             "samples a step: only what divides it is tried, and gradients are accumulated; without it "
@@ -42,7 +48,7 @@ COMMAND = Command(
         Key("utilisation", "cost: share of the card's peak that a step is assumed to reach", "0.4"),
         Key(
             "products",
-            "cost: precision of matrix products; run: the autocast of system.parts, or fp32",
+            "cost: precision of matrix products; run: that of system.parts and system.matmul",
             "run",
             ("run", "fp32", "tf32", "bf16", "fp16"),
         ),
@@ -53,7 +59,6 @@ COMMAND = Command(
     ),
     others=RUN_KEYS,
 )
-_GB = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +83,7 @@ def fit_options(given: Given) -> FitOptions:
     options = FitOptions(
         method=given["method"],
         what=given["what"],
-        budget_bytes=round(_positive("budget_gb", given["budget_gb"]) * _GB),
+        budget_bytes=budget_bytes(given["budget"]),
         global_batch=_count("global_batch", given["global_batch"]) if given["global_batch"] else None,
         table=given.path("table"),
         out=given.path("out"),
@@ -95,18 +100,6 @@ def fit_options(given: Given) -> FitOptions:
     if options.table and options.method != "simulate":
         raise UserError(f"table={options.table}: is made by method=simulate; leave method out")
     return options
-
-
-def _positive(key: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value < float("inf"):
-        raise UserError(
-            f"{key}: {text!r} is no amount of memory; allowed is any number of GB (10^9 bytes) above 0"
-        )
-    return value
 
 
 def _up_to(key: str, text: str, most: float, unit: str) -> float:

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from torch.distributed.elastic.utils.distributed import get_free_port
 
-from pmexp.errors import RankFailed, UserError, first_line, said_of
+from pmexp.errors import RankFailed, UserError, error_line, first_line
 from pmexp.fit.measure import Try, measure
 from pmexp.fit.search import Probe
 from pmexp.measure.out_of_memory import is_out_of_memory
@@ -43,7 +43,8 @@ def started(
 ) -> list[tuple[BaseProcess, Connection]]:
     """The processes, in order of rank, each with where it says what it found."""
     _forkserver.set_forkserver_preload([__name__, "torch._dynamo"])  # which an optimizer imports
-    port, ranks = get_free_port(), []
+    port = get_free_port()
+    ranks: list[tuple[BaseProcess, Connection]] = []
     for rank in range(processes):
         together = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
         place = {name: str(value) for name, value in together.items()} | {"MASTER_ADDR": "127.0.0.1"}
@@ -67,7 +68,7 @@ def execute(tried: Try, place: dict[str, str], sender: Connection) -> NoReturn:
         said = error
     except Exception as error:
         rank = f"rank {place['RANK']}: " if place else ""
-        said = RankFailed(f"{rank}{said_of(error)}")
+        said = RankFailed(f"{rank}{error_line(error)}")
         if is_out_of_memory(error):
             said = _lacking(tried, f"{rank}{first_line(error)}")
     sender.send(said)

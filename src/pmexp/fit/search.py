@@ -1,11 +1,11 @@
-"""The largest value that fits: guesses by the peaks seen so far, and halving where they mislead."""
+"""Searches the largest value that fits: guesses by the peaks seen so far, and halves where they mislead."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 
-_LONGEST = 2**22  # samples or tokens; what no budget reaches
+_LONGEST = 2**22  # samples or tokens: more than any budget holds
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ def search(
 ) -> tuple[int | None, list[Probe]]:
     """The largest of the ascending `values` that fits, None where none does, and every probe made.
 
-    Begins at the place `start`. Of three steps one halves what is left, or doubles while all fits, one goes
-    where a parabola through the last peaks meets `budget_bytes`, and one tries the value next to that.
+    Begins at the place `start` and takes three kinds of steps in turn: it tries the middle of what is left,
+    or doubles while all fits; the place where a parabola through the last peaks meets `budget_bytes`; and the
+    value next to that.
     """
     low, high, place = -1, len(values), start
     probes: dict[int, Probe] = {}

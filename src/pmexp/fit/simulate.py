@@ -1,7 +1,7 @@
-"""method=simulate: the peak of a run's step from its configuration alone.
+"""Predicts, for method=simulate, the peak of a run's step from its configuration alone.
 
-On the operators of CUDA, whatever this machine has, unless system.device=cpu asks for the CPU's. Of several
-processes it is the peak of one.
+The step runs on CUDA's operators, whatever this machine has, unless system.device=cpu asks for the CPU's. In
+a run of several processes it is the peak of one.
 """
 
 from collections.abc import Callable

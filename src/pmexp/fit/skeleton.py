@@ -1,4 +1,4 @@
-"""The module and the shapes of a run's batch, without data, checkpoint or memory: for method=simulate."""
+"""Makes a run's module and its batch's shapes without data, checkpoint or memory, for method=simulate."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""table=FILE.yaml: tasks by arms, each simulated at one budget, as a Markdown table.
+"""Makes the Markdown table of table=FILE.yaml: tasks by arms, each simulated at one budget.
 
 arms: [variant=baseline, variant=pm-drop]   # an override each; savings are against the first one
 lengths: [128, 512]                         # tokens of each task; left out: the task's own
@@ -18,6 +18,7 @@ import yaml
 from pmexp.command.overrides import merged
 from pmexp.errors import UserError, first_line
 from pmexp.fit.answer import LENGTH_MULTIPLE, Answer, answer
+from pmexp.fit.budget import said
 from pmexp.fit.options import COMMAND, FitOptions, fit_options
 from pmexp.simulation import NOT_MODELLED
 
@@ -26,12 +27,12 @@ _HEAD = "| task | tokens | arm | peak GiB | saving | fits | largest batch | long
 
 
 def table(options: FitOptions, command: str) -> str:
-    """Raises UserError for a file that is no such table."""
+    """Returns the table that options.table describes. Raises UserError for a file of another form."""
     assert options.table is not None
     plan = _plan(options.table)
     rows = [row for task in plan["tasks"] for row in _rows(task, plan, options)]
     notes = [
-        f"Simulated for {options.budget_bytes / 1e9:g} GB (10^9 bytes) a process: `{command}`",
+        f"Simulated for {said(options.budget_bytes)} a process: `{command}`",
         "Batches are what one process runs at once; the longest context is at the task's batch, in steps "
         f"of {LENGTH_MULTIPLE}.",
         f"Not modelled: {'; '.join(NOT_MODELLED)}.",

@@ -18,7 +18,7 @@ _WITH_FLASH = ("bert-base", "longformer-base-4096")
 
 @dataclass(frozen=True)
 class Case:
-    """One model under one attention."""
+    """One model under one attention, and what each of VARIANTS reaches there."""
 
     attention: str
     config: RunConfig
@@ -37,7 +37,8 @@ def names() -> list[str]:
 
 @cache
 def configuration(name: str) -> RunConfig:
-    """A run of one of `names()`; an architecture without an option has the sizes of transformers."""
+    """Returns a run of one of `names()`, on the CPU; an architecture without an option has the sizes of
+    transformers."""
     if name in ModelKind.__members__:
         model = ModelConfig(name=name, kind=ModelKind[name])
     else:

@@ -1,4 +1,4 @@
-"""docs/integration.md: a table of all models, and a section a model."""
+"""Writes docs/integration.md: a table of all models, and a section a model."""
 
 import re
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ _PLACES = ("| attention | place | PM-Drop | rate | elements |", "|---|---|---|--
 
 
 def page(command: str) -> str:
-    """The whole document; it takes a minute."""
+    """Returns the whole document in Markdown; `command` made it. Takes a minute."""
     rows = [summary(name, case) for name in names() for case in cases(name)]
     head = _HEAD.format(
         command=command,
@@ -60,7 +60,7 @@ def page(command: str) -> str:
 
 
 def section(name: str) -> str:
-    """The section of one of `names()`."""
+    """Returns the section of one of `names()`, in Markdown."""
     config = configuration(name)
     attentions: dict[str, list[str]] = {}  # by row
     for case in cases(name):
@@ -72,7 +72,7 @@ def section(name: str) -> str:
 
 
 def summary(name: str, case: Case) -> str:
-    """The row of one model under one attention."""
+    """Returns the row of one model under one attention, in Markdown."""
     packed, recomputing, report = case.packed, case.recomputing, case.packed.report
     assert case.stock.elements == packed.elements == recomputing.elements
     cells = [
@@ -87,7 +87,7 @@ def summary(name: str, case: Case) -> str:
 
 
 def _places(case: Case) -> list[str]:
-    """A row for all places of one name, whatever their layer, that met one fate."""
+    """Returns a row for the places that differ in their layer's number alone and that met the same fate."""
     report = case.packed.report
     fates = [(place, "exchanged") for place in report.modules]
     fates += [(place, "routed") for place in report.functions]
@@ -110,7 +110,7 @@ def _rate(calls: Sequence[DropoutCall]) -> str:
 
 
 def _description(name: str) -> list[str]:
-    """The comment at the head of its file in conf/model."""
+    """Returns the lines of the comment at the head of the model's file in conf/model."""
     file = conf_folder() / "model" / f"{name}.yaml"
     if not file.is_file():
         return ["No option of conf/model: the sizes and rates of transformers, `model.kind` chooses it."]
@@ -118,16 +118,16 @@ def _description(name: str) -> list[str]:
 
 
 def _rates(config: RunConfig) -> str:
-    """The fields of the transformers configuration, with its own value where that is another one."""
+    """Lists the rates in the transformers configuration, and its default where the model has another one."""
     kind, chosen = KINDS[config.model.kind], on_meta(config).config
     own = CONFIG_MAPPING[kind.model_type]()
-    said = []
+    rates = []
     for name in (*kind.hidden_dropout, *kind.attention_dropout):
         rate, default = getattr(chosen, name), getattr(own, name)
         if rate is not None:  # else it is that of the other dropouts
             another = default is not None and rate != default
-            said.append(f"`{name}` {rate:g}" + (f" ({default:g} in transformers)" if another else ""))
-    return ", ".join(said)
+            rates.append(f"`{name}` {rate:g}" + (f" ({default:g} in transformers)" if another else ""))
+    return ", ".join(rates)
 
 
 def _measurement(config: RunConfig) -> str:

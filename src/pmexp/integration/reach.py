@@ -1,4 +1,5 @@
-"""Which dropouts of a model a variant reaches: by its report, and by the elements of one forward in training.
+"""Finds which dropouts of a model a variant reaches: by its report, and by the elements of one forward in
+training.
 
 The forward runs on fake tensors, which have shapes and no numbers, at full depth and width. A model that
 decides by the values of its inputs runs as a copy with two layers on the CPU.
@@ -24,13 +25,13 @@ from pmexp.simulation.internals import fake_tensors
 from pmexp.systems.system import System
 from pmexp.variants.replace import apply_variant
 
-ASKS_FOR_VALUES = (ModelKind.longformer,)  # whether there is a global token
-CUT_LAYERS = 2  # that the copy on the CPU has
+ASKS_FOR_VALUES = (ModelKind.longformer,)  # its forward asks whether there is a global token
+CUT_LAYERS = 2  # is the depth of the copy on the CPU
 
 _PACKED = (packed_dropout, packed_dropout_and_bits)
 _STOCK = (
     *(F.dropout, torch.dropout, torch.dropout_, torch.native_dropout),
-    *(torch.ops.aten.dropout, torch.ops.aten.dropout_),  # by the routes of replace_dropout
+    *(torch.ops.aten.dropout, torch.ops.aten.dropout_),  # the routes of replace_dropout call these
 )
 _CLASSES = 2
 
@@ -40,7 +41,7 @@ class DropoutCall:
     """One call of a dropout in training."""
 
     place: str  # qualified name of the module whose forward makes it
-    packed: bool  # by the method; else by torch, or inside a kernel
+    packed: bool  # dropped by the method; else by torch, or inside a kernel
     p: float
     elements: int
 
@@ -65,7 +66,7 @@ class Reach:
 
 
 def reach(config: RunConfig, variant: VariantConfig, length: int) -> Reach:
-    """What `variant` reaches in the model of `config` under its system parts, on one sample.
+    """Returns what `variant` reaches in the model of `config` under its system parts, on one sample.
 
     length: tokens of the sample; an image model takes one image of its size.
 
@@ -114,7 +115,8 @@ def _sample(config: RunConfig, length: int) -> dict[str, Tensor]:
 
 @contextmanager
 def _places(module: nn.Module) -> Iterator[list[str]]:
-    """The names of the modules whose forward runs, the innermost last."""
+    """Yields the names of the modules whose forward runs, the innermost last; the list changes as they
+    run."""
     running: list[str] = []
 
     def enter(name: str) -> Any:
@@ -156,6 +158,7 @@ class _Calls(TorchFunctionMode):
 
 
 def _of_dropout(input: Tensor, p: float = 0.5, training: bool = True, *_: Any, **options: Any) -> Any:
+    """Returns elements, rate and whether it is in training, of a call with these arguments."""
     return input.numel(), p, options.get("train", training)
 
 
@@ -168,5 +171,5 @@ def _of_attention(
     *_: Any,
     **__: Any,
 ) -> Any:
-    """The elements of its probabilities, (..., queries, keys)."""
+    """Returns the same of attention, whose elements are its probabilities', (..., queries, keys)."""
     return query[..., 0].numel() * key.shape[-2], dropout_p, True

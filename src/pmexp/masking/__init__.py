@@ -1,6 +1,7 @@
-"""Credentials in text that goes on record become ``***``: the one place that knows what a credential is.
+"""Replaces credentials by ``***`` in text that goes on record: the one place that knows what a credential is.
 
-By name (`names`), by what a name is given (`assignments`) and by look (`values`). Imports no torch.
+They are known by name (`names`), by the name they are given to (`assignments`) and by look (`values`).
+Imports no torch.
 """
 
 import os
@@ -13,7 +14,7 @@ from urllib.parse import quote, unquote
 from pmexp.masking.addresses import tells_credential
 from pmexp.masking.assignments import without_assigned
 from pmexp.masking.names import names_credential
-from pmexp.masking.values import MASK, SHAPES, without_random_letters
+from pmexp.masking.values import MASK, SHAPES, TOKEN, without_random_letters
 
 __all__ = [
     "MASK",
@@ -26,20 +27,22 @@ __all__ = [
 ]
 
 _SHORTEST = 6  # letters: a shorter value would be met by chance
+_PLAIN = re.compile(r"[\w.-]*")  # a name or a run id
 _WORD = re.compile(r"[^\s\"'`<>]+")
 _DEEPEST = 4  # how often a word is decoded: `%253D` twice
 _SAFE = "!$&'()*+,-./:;=?@[]_~#|{}"  # what stays as it is when a part of a URI is written again
 
 
 def masked(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """`text` without credentials: known forms of tokens and keys, passwords in URIs and headers, what a name
-    such as password or api_key is given, letters in disorder, and the values of environment variables of such
-    names. Masking twice is masking once."""
+    """Returns `text` without credentials: known forms of tokens and keys, passwords in URIs and headers, what
+    a name such as password or api_key is given, letters in disorder, and the values of environment variables
+    of such names. Masking twice is masking once."""
     return without_random_letters(_certain(_without_known(text, environment)))
 
 
 def credentials_in(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those of its variables that masked() looks for: who masks thousands of texts passes them."""
+    """Returns the variables of `environment` whose values masked() looks for: masking thousands of texts is
+    quicker with these alone."""
     return {name: value for name, value in environment.items() if names_credential(name)}
 
 
@@ -50,13 +53,13 @@ def holds_credential(text: str) -> bool:
 
 
 def address_holds_credential(address: str) -> bool:
-    """Whether an address holds a credential; its parameters and path may hold others. Raises ValueError for
-    no address."""
+    """Whether `address` holds a credential, also by what only its parameters or path show. Raises ValueError
+    for what is no address."""
     return holds_credential(address) or tells_credential(address)
 
 
 def masked_arguments(arguments: Iterable[str], environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The arguments of a command, masked; here `token` and `key` are names of credentials as well."""
+    """Returns the arguments of a command, masked; here `token` and `key` are names of credentials as well."""
     safe: list[str] = []
     follows = False  # the argument after `--token`
     is_user = False  # the argument after `-u`
@@ -77,7 +80,7 @@ def masked_arguments(arguments: Iterable[str], environment: Mapping[str, str] = 
 
 
 def masked_values(record: Any) -> Any:
-    """A record of plain types with every text in it masked."""
+    """Returns a copy of a record of plain types in which every text is masked; keys stay."""
     if isinstance(record, str):
         return masked(record)
     if isinstance(record, Mapping):
@@ -86,7 +89,9 @@ def masked_values(record: Any) -> Any:
 
 
 def _certain(text: str, depth: int = 0) -> str:
-    """`text` without what is a credential by its name or form."""
+    """Returns `text` without what is a credential by its name or form."""
+    if _PLAIN.fullmatch(text):  # all other forms, and giving a value to a name, need a blank or another sign
+        return TOKEN.sub(rf"\1{MASK}", text)
     if "%" in text and depth < _DEEPEST:
         text = _WORD.sub(lambda word: _decoded_and_masked(word[0], depth), text)
     for shape in SHAPES:
@@ -95,7 +100,7 @@ def _certain(text: str, depth: int = 0) -> str:
 
 
 def _decoded_and_masked(word: str, depth: int) -> str:
-    """A word of a URI as it is, unless there is a credential in what it encodes."""
+    """Returns a word of a URI as it is, unless there is a credential in what it encodes."""
     decoded = unquote(word) if "%" in word else word
     if decoded == word:
         return word

@@ -16,10 +16,10 @@ def names_in(address: str) -> list[str]:
 
 
 def tells_credential(address: str) -> bool:
-    """Whether there is, beside what `masked` sees in any text: any value of a parameter with a credential's
-    name, and a token in a server's path. Raises ValueError for what is no address."""
+    """Whether a parameter with a credential's name has a value, or a server's path holds a token: `masked`
+    does not know these in other text. Raises ValueError for what is no address."""
     plain, parts = unquote(address), urlsplit(address)
-    _ = parts.port  # is a number that a port may have
+    _ = parts.port  # urlsplit checks the port only when it is asked for it
     if any(may_name_credential(name) for text in (address, plain) for name in names_in(text)):
         return True
     is_server = parts.scheme in ("http", "https")
@@ -27,7 +27,8 @@ def tells_credential(address: str) -> bool:
 
 
 def _is_token(segment: str) -> bool:
-    """Long letters and digits in disorder; words with a year or a number behind them are none."""
+    """Whether a segment of a path is long and its letters and digits in disorder; words with a year or a
+    number behind them are no token."""
     long = re.fullmatch(r"[A-Za-z0-9_~=-]{20,}", segment) is not None
     hexadecimal = re.fullmatch(r"[0-9a-fA-F]{24,}", segment) is not None
     mixed = "-" not in segment and len(re.findall(r"\d+", segment)) > 2

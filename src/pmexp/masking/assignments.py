@@ -1,4 +1,5 @@
-"""Values that are given to names of credentials, in any syntax: `a["API_KEY"]=x`, `{pwd: x}`, `--token x`.
+"""Masks values that are given to names of credentials, in any syntax: `a["API_KEY"]=x`, `{pwd: x}`, `--token
+x`.
 
 Nothing is parsed: a text may be a diff, a command or a sentence. Where a value ends is read so that too much
 is masked rather than too little.
@@ -54,16 +55,16 @@ _INDENT = re.compile(r"[+-]?[ \t]*")
 
 
 class _Name(NamedTuple):
-    """A name in the text, and what its place says of it."""
+    """A name that may be of a credential, where it stands, and how sure that is."""
 
     text: str
     start: int
     end: int
-    strong: bool
+    strong: bool  # its value is a credential whatever it looks like
 
 
 def without_assigned(text: str) -> str:
-    """`text` with `***` in the place of each value that the name of a credential is given."""
+    """Returns `text` with `***` in the place of each value that the name of a credential is given."""
     text = _NAME_AND_VALUE.sub(_without_value, text)
     parts: list[str] = []
     done = 0
@@ -78,7 +79,7 @@ def without_assigned(text: str) -> str:
 
 
 def _without_value(pair: "re.Match[str]") -> str:
-    """A name and its value that stand beside each other, each given to a word of its own."""
+    """Masks the value where name and value are given to words of their own: `name: DB_PASSWORD, value: x`."""
     quote, value = pair["quote"] or "", pair["quoted"] or pair[0][len(pair[1]) :]
     is_reference = _NOTHING.fullmatch(value) or value.startswith(("${", "$(", "{{"))
     if strength(pair["name"]) is not Strength.strong or is_reference:
@@ -100,7 +101,8 @@ def _is_strong(match: "re.Match[str]", text: str) -> bool:
 
 
 def _values(text: str, name: _Name) -> list[tuple[int, int]]:
-    """Where the values lie that the name gets: none, one, or several literals that are joined."""
+    """Returns start and end of each value that the name gets: none, one, or several literals that are
+    joined."""
     before = text[max(0, name.start - 200) : name.start]
     if assigned := _ASSIGNED.match(text, name.end):
         if assigned["or"] and not _QUOTE.match(text, assigned.end()):
@@ -148,7 +150,7 @@ def _value_at(text: str, at: int, name: _Name, starts_line: bool, loose: bool) -
 
 
 def _literals(text: str, quoted: "re.Match[str]", name: _Name) -> list[tuple[int, int]]:
-    """The inside of each of the literals that stand joined, such as "a" + "b"."""
+    """Returns start and end of the inside of each literal of a joined value, such as "a" + "b"."""
     insides: list[tuple[int, int]] = []
     following: re.Match[str] | None = quoted
     while following:
@@ -174,7 +176,7 @@ def _literals(text: str, quoted: "re.Match[str]", name: _Name) -> list[tuple[int
 
 
 def _closing(text: str, start: int, quote: str) -> int | None:
-    """Where the closing quote begins; None where there is none in reach."""
+    """Returns where the closing quote begins; None where there is none in reach."""
     escape = "" if quote.startswith("\\") else r"\\.|"
     inside = re.compile(
         rf"(?:{escape}(?!{re.escape(quote)}).){{0,{_LONGEST}}}?(?={re.escape(quote)})", re.DOTALL
@@ -188,7 +190,8 @@ def _or_end(text: str, place: int) -> int:
 
 
 def _in_brackets(text: str, at: int, name: _Name) -> list[tuple[int, int]]:
-    """All that stands in the brackets; of `auth` a pair of literals."""
+    """Returns start and end of all that stands in the brackets; under the name `auth` only of a pair of
+    literals."""
     start = at + 2 if text[at] == "$" else at + 1
     opens = text[start - 1]
     depth, end = 1, min(len(text), start + _LONGEST)
@@ -232,7 +235,8 @@ def _is_name(value: str) -> bool:
 
 
 def _block(text: str, start: int, name: _Name) -> list[tuple[int, int]]:
-    """The lines below that stand further in than the name: a YAML block, list or mapping."""
+    """Returns start and end of the lines below that are indented more than the name: a YAML block, list or
+    mapping."""
     line_start = text.rfind("\n", 0, name.start) + 1
     line = text[line_start : name.start]
     header = re.match(r"@@ .* @@ ", line)

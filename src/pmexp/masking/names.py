@@ -1,4 +1,5 @@
-"""Whether a name is that of a credential: `db_password`, `HF_TOKEN`, `accountKey`, and not `pad_token`."""
+"""Judges whether a name is that of a credential: `db_password`, `HF_TOKEN`, `accountKey`, and not
+`pad_token`."""
 
 import re
 from enum import IntEnum
@@ -13,7 +14,7 @@ class Strength(IntEnum):
     strong = 2
 
 
-# The letters that every name of a credential has somewhere: what is looked for in a text.
+# Every name of a credential contains one of these, so a text is searched for them first.
 STEMS = "pass|pwd|pswd|secret|token|key|cred|auth|jwt|psk|sig|sas|bearer|cookie|session"
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SUFFIXES = set(
@@ -78,5 +79,6 @@ def names_credential(name: str) -> bool:
 
 
 def may_name_credential(name: str) -> bool:
-    """Whether it does in the address of a server, where a signature or a session admits as well."""
+    """Whether a parameter of that name in a server's address may hold a credential; there a signature or a
+    session gives access as well."""
     return strength(name) is not Strength.none and not is_innocent(name)

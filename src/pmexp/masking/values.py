@@ -1,4 +1,5 @@
-"""What a credential looks like, whatever its name: known forms of tokens, headers and keys, and disorder."""
+"""Knows credentials by what they look like, whatever their name: known forms of tokens, headers and keys, and
+disorder."""
 
 import re
 from itertools import pairwise
@@ -23,12 +24,15 @@ _REST_OF_KEY = (
     rf"(?:{_ENCODED}{{20,200}}+\n){{1,100}}+(?:{_ENCODED}{{1,20}}\n)?(?=[+ -]?-----END [A-Z0-9 ]*PRIVATE KEY)"
 )
 _LINE = r"[^\n\"']"
+TOKEN = re.compile(
+    rf"()(?<!\w)(?<!\w-)(?:{_TOKENS})"
+)  # the one shape that a word without other signs can have
 SHAPES = [
     re.compile(rf"({_KEY}).+?(?=-----END|\Z)", re.DOTALL),
     re.compile(rf"(?m)^(){_REST_OF_KEY}"),  # its begin is not in the diff
     re.compile(r"(://[^\s/:@\"']*:)(?!\d{1,5}/)[^\s\"']{1,500}(?=@)"),  # the password of a URI, not its port
     re.compile(r"((?:https?|ftp)://)(?!\*)[^\s/:@\"'?#<>]{1,500}(?=@)"),  # a token in the place of the user
-    re.compile(rf"()(?<!\w)(?<!\w-)(?:{_TOKENS})"),
+    TOKEN,
     re.compile(r"((?i:\b(?:bearer|basic)\s+))(?=[\w.~+/-]*\d)[\w.~+/-]{8,}=*"),
     re.compile(r"((?<!\S)(?:-u|--user|--proxy-user)[ =]?[\"']?[^\s:\"'/]+:)(?!\d+(?:\s|$))[^\s\"']+"),
     re.compile(r"((?i:\blogin\s+\S+\s+password\s+))\S+"),  # as a .netrc has it
@@ -63,7 +67,8 @@ def is_random(value: str) -> bool:
 
 
 def without_random_letters(text: str) -> str:
-    """`text` without words that nobody could have made up: upper and lower case and digits in disorder.
+    """Returns `text` without words that nobody could have made up: upper and lower case and digits in
+    disorder.
 
     Digests and ids have one case and stay, as do lines of encoded files.
     """
@@ -76,6 +81,8 @@ def _masked(match: re.Match[str]) -> str:
 
 
 def _is_disorder(word: str) -> bool:
+    if word in (word.lower(), word.upper()):  # most words are of one case, and this is quick
+        return False
     kinds = ["d" if c.isdigit() else "u" if c.isupper() else "l" if c.islower() else "-" for c in word]
     if min(map(kinds.count, "dul")) < 1 or _NAME_OF_CLASS.fullmatch(word):
         return False

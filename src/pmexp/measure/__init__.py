@@ -1,1 +1,1 @@
-"""What a run costs: memory, time and the machine it ran on."""
+"""Measures what a run costs in memory, time and energy, and describes the machine it ran on."""

@@ -1,8 +1,8 @@
-"""Energy that the device draws in the training steps, by NVML: NVIDIA GPUs alone.
+"""Measures the energy that the device draws in the training steps, by NVML: NVIDIA GPUs alone.
 
-The driver's energy counter where the device has one (Volta and later), else the integral of its power,
-sampled in a thread. The whole board counts, with whatever else runs on it. In a run of several processes each
-measures its own device.
+The driver's energy counter is read where the device has one (Volta and later); else its power is sampled in a
+thread and integrated. The whole board counts, with whatever else runs on it. In a run of several processes
+each measures its own device.
 """
 
 import threading
@@ -19,7 +19,7 @@ _SAMPLE_SECONDS = 0.05
 
 
 class Meter(Protocol):
-    """A device's energy since some moment."""
+    """Reads a device's energy in joules since some fixed moment."""
 
     source: str
 

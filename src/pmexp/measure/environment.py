@@ -1,4 +1,4 @@
-"""What a run ran on, flat, for its record."""
+"""Describes what a run ran on, as a flat mapping for its record."""
 
 import os
 import platform

@@ -1,6 +1,6 @@
-"""Floating-point operations of a training step, and what share of the device's peak they reach.
+"""Counts the floating-point operations of a training step, and the share of the device's peak they reach.
 
-A multiplication and an addition count as two. Counted are matrix products, convolutions and fused attention,
+A multiplication and an addition count as two. Matrix products, convolutions and fused attention are counted,
 those inside autograd.Functions as well, by the formulas of torch.utils.flop_counter; element-wise work
 is not, as is usual. Fused causal attention counts as if it did both halves.
 """

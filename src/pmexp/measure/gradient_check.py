@@ -1,4 +1,4 @@
-"""The gradient that a dropout makes, against finite differences of what it makes forwards."""
+"""Compares the gradient of a dropout with finite differences of its forward."""
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +8,11 @@ _SEED = 20
 
 
 def gradient_error(dropout: nn.Module, device: torch.device) -> float:
-    """Largest absolute error of an element of the gradient that `dropout` makes of one fixed v, in float64.
+    """Returns the largest absolute error in the gradient that `dropout` makes of one fixed v, in float64.
 
-    It is compared with v times central differences of forward. Dropout works element by element, so that two
-    calls move all of them. Every call starts from one random state and so draws one mask; torch's generators
-    are left as they were.
+    It is compared with v times central differences of forward. Dropout works element by element, so two calls
+    move all elements. Every call starts from the same random state and so draws the same mask; torch's
+    generators are left as they were.
 
     Under a fixed mask dropout is linear, and differences over a step of 1 are exact but for rounding. |x| and
     |v| are at most 1; they, x + 1 and x - 1 are multiples of 2**-16 and have no rounding of their own. With

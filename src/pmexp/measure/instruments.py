@@ -61,7 +61,7 @@ class Instruments:
         self._flops: FlopCounter | None = None
         self._memory, self._held = memory, held
         self._tensors: TensorBytes | None = None  # what the step just taken has needed
-        self._has_tensors = False  # they are on record
+        self._has_tensors = False  # whether the bytes of tensors of some step are on record
         self._utilization = Utilization(device)
         self._updates = Updates(module, config.updates)
         self._energy = Energy(device) if config.energy else None
@@ -101,7 +101,7 @@ class Instruments:
         self._taken += 1
 
     def measured(self) -> dict[str, float]:
-        """What the step just taken has as metrics of its own."""
+        """Metrics of the step just taken alone: the bytes of its tensors, where they were counted."""
         if self._tensors is None:
             return {}
         taken, self._tensors = self._tensors, None
@@ -127,17 +127,17 @@ class Instruments:
         return self._flops_metrics(step_ms) | metrics
 
     def record(self) -> dict[str, str]:
-        """How each was measured, or why it was not, for the run's record."""
-        said = {"tensor_bytes": self._memory.source, "utilization_source": self._utilization.source}
+        """How each quantity was measured, or why it was not, for the run's record."""
+        record = {"tensor_bytes": self._memory.source, "utilization_source": self._utilization.source}
         if self._counts_flops():
-            said["peak_flops"] = self._peak()[1]
+            record["peak_flops"] = self._peak()[1]
         elif self._config.flops:
-            said["flops"] = "not counted: the step would run uncompiled; the stack without compile has them"
+            record["flops"] = "not counted: the step would run uncompiled; the stack without compile has them"
         if self._energy:
-            said["energy_source"] = self._energy.source
+            record["energy_source"] = self._energy.source
         if self._profile:
-            said["profile"] = self._profile.source
-        return said
+            record["profile"] = self._profile.source
+        return record
 
     def snapshot(self) -> Path | None:
         """Writes the snapshot of a run that is out of memory: its file, None where there can be none."""
@@ -178,7 +178,7 @@ class Instruments:
             self._history.stop()
 
     def _flops_metrics(self, step_ms: float | None) -> dict[str, float]:
-        """MFU as in PaLM (Chowdhery et al., 2022): recomputed operations are no use."""
+        """Includes MFU as in PaLM (Chowdhery et al., 2022), in which recomputed operations do not count."""
         if self._flops is None:
             return {}
         metrics = {"speed/flops_per_step": float(self._flops.total)}

@@ -1,4 +1,4 @@
-"""What running out of memory looks like, and what to keep of it."""
+"""Recognises errors of running out of memory, and keeps the allocator's history for a snapshot of it."""
 
 from pathlib import Path
 

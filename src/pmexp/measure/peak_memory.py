@@ -1,4 +1,4 @@
-"""Peak memory: the CUDA allocator's where there is CUDA, else the process's peak resident set."""
+"""Measures peak memory: the CUDA allocator's on CUDA, else the process's peak resident set."""
 
 import resource
 import sys
@@ -23,7 +23,7 @@ class PeakMemory:
         self._at_least = max(self._at_least, count)
 
     def begin_anew(self) -> None:
-        """Sets CUDA's counter back for somebody who reads it, and keeps what it had reached."""
+        """Resets CUDA's counter for another reader of it, and keeps the peak that it had reached."""
         self.reached(self._of_this_process())
         torch.cuda.reset_peak_memory_stats(self._device)
 

@@ -27,11 +27,11 @@ class Profile:
     def __init__(self, device: torch.device, file: Path) -> None:
         self._device, self._file = device, file
         self._taken = 0
-        self._found: dict[str, float] = {}
+        self._shares: dict[str, float] = {}
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Around each of the STEPS steps. The last one writes the trace (Chrome's format, gzipped)."""
+        """Opens a context around one of STEPS steps; the last writes the trace (Chrome's format, gzipped)."""
         if self._taken == 0:
             cuda = [ProfilerActivity.CUDA] * (self._device.type == "cuda")
             schedule = torch.profiler.schedule(wait=0, warmup=1, active=STEPS - 1)
@@ -53,18 +53,18 @@ class Profile:
             return
         self._profiler.stop()
         self._profiler.export_chrome_trace(str(self._file))
-        self._found = shares(self._profiler.key_averages(), self._device)
+        self._shares = shares(self._profiler.key_averages(), self._device)
 
     @property
     def source(self) -> str:
-        return str(self._file.name) if self._found else "not profiled: the run has too few steps"
+        return str(self._file.name) if self._shares else "not profiled: the run has too few steps"
 
     def phase(self, name: str) -> AbstractContextManager[Any]:
         """A named range inside a step."""
         return record_function(name) if self._taken < STEPS else nullcontext()
 
     def metrics(self) -> dict[str, float]:
-        return self._found
+        return self._shares
 
 
 def shares(averages: Any, device: torch.device) -> dict[str, float]:
@@ -88,7 +88,7 @@ def _is_kernel(average: Any) -> bool:
 
 
 class Nsight:
-    """What Nsight Systems and Nsight Compute see of a run: ranges of NVTX and which steps to capture."""
+    """Shows Nsight Systems and Nsight Compute the ranges of a step (NVTX) and which steps to capture."""
 
     source = "ranges for Nsight"
 
@@ -98,7 +98,7 @@ class Nsight:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Around each of the STEPS steps: the capture starts with the first and ends with the last."""
+        """Opens a context around one of STEPS steps; the first starts the capture, the last ends it."""
         if self._taken == 0:
             torch.cuda.synchronize(self._device)
             torch.cuda.profiler.start()

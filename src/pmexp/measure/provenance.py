@@ -1,4 +1,4 @@
-"""What each start of a run was: one line of attempts.jsonl.
+"""Records each start of a run as one line of attempts.jsonl.
 
 Credentials are masked, and of the environment only what a list names is kept.
 """
@@ -25,9 +25,9 @@ from pmexp.measure.environment import GIT, cpu_name, git_version, output_of
 from pmexp.run_folder.files import write_atomically
 from pmexp.run_folder.folder import RunFolder
 
-DIFF_BYTES = 1_000_000  # is the most that source.diff keeps; what is cut is said in it and in the line
-_ARGUMENT = 300  # characters of an argument of the command
-_UNTRACKED = 100  # names of files that are in no commit
+DIFF_BYTES = 1_000_000  # the most that source.diff keeps; it and the line say so where it was cut
+_ARGUMENT = 300  # the most characters kept of an argument of the command
+_UNTRACKED = 100  # the most names kept of files that are in no commit
 # Only these variables of the environment are kept: even SLURM has one with a credential (SLURM_JWT).
 _OF_CLUSTER = re.compile(
     r"SLURM_JOB_(ID|NAME|PARTITION|ACCOUNT|QOS|NODELIST|NUM_NODES|GPUS|START_TIME|END_TIME)"

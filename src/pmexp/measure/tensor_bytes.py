@@ -5,7 +5,7 @@ in compiled layers, and changes no number and no route. (A mode that watches ope
 active autograd sums gradients out of place, and torch.compile stands aside.)
 
     peak    the most that is given away at once: on CUDA the allocator's own max_memory_allocated
-    mean    of what is given away behind each allocation and each return: a count, and no sample of time
+    mean    the mean of what is given away after each allocation and each return: over events, not over time
 
 On the CPU counting starts from the tensors that are named as held. It does not see what is given back of
 earlier memory, nor memory that other libraries own, such as a NumPy array. Nobody names the buckets that ddp
@@ -79,14 +79,14 @@ def _changes(events: Iterable[Any], device: str) -> list[int]:
     given: dict[int, int] = {}
     changes = []
     for event in sorted(_allocations(events), key=lambda event: event.start_time_ns):
-        told = event.extra_fields
-        if told.device.type != device:
+        fields = event.extra_fields
+        if fields.device.type != device:
             continue
-        if told.alloc_size > 0:
-            given[told.ptr] = told.alloc_size
-            changes.append(told.alloc_size)
-        elif told.ptr in given:
-            changes.append(-given.pop(told.ptr))
+        if fields.alloc_size > 0:
+            given[fields.ptr] = fields.alloc_size
+            changes.append(fields.alloc_size)
+        elif fields.ptr in given:
+            changes.append(-given.pop(fields.ptr))
     return changes
 
 

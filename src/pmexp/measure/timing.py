@@ -1,4 +1,4 @@
-"""Step times and what follows from them."""
+"""Measures step and epoch times, and computes throughput from them."""
 
 import time
 from collections.abc import Iterator
@@ -48,7 +48,15 @@ class StepTimer:
             self._epochs.append(self._now() - self._epoch_began)
             self._epoch_began = None
 
-    def metrics(self, samples_per_step: int, tokens_per_sample: int) -> dict[str, float]:
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """A context around what is no part of an epoch: an evaluation in the midst of it."""
+        start = self._now()
+        yield
+        if self._epoch_began is not None:
+            self._epoch_began += self._now() - start
+
+    def metrics(self, samples_per_step: int, tokens_per_sample: float) -> dict[str, float]:
         """Median, 10th and 90th percentile after the warm-up, the throughput at the median, the mean time
         that a step waits for its data, and the mean wall time of an epoch, data, journal and all but
         validation included."""

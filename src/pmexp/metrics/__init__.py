@@ -1,1 +1,1 @@
-"""What a run reports: the catalog of metric names and the task metrics."""
+"""Defines what a run reports: the catalog of metric names and the task metrics."""

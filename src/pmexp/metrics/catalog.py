@@ -1,4 +1,4 @@
-"""Every metric's unit, direction and label, written once.
+"""Lists every metric's unit, direction and label, once.
 
 The journal, the tracker's sections, the tables and the plots all read them here. Imports no torch.
 """
@@ -113,12 +113,13 @@ _CATALOG = (
         "progress/computed_length", "tokens", "none", "tokens per sample that the layers compute", exact=True
     ),
     Metric("progress/epoch", "epochs", "none", "epochs done"),
+    Metric("progress/padding", "fraction", "none", "share of padding among the positions of texts computed"),
 )
 _BY_NAME = {metric.name: metric for metric in _CATALOG}
 
 
 def metric_of(name: str) -> Metric:
-    """The catalog entry of `name`; KeyError with the way out when there is none."""
+    """Returns the catalog entry of `name`. Raises KeyError, which says what to do, when there is none."""
     try:
         return _BY_NAME[name]
     except KeyError:

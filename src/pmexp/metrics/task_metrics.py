@@ -1,4 +1,4 @@
-"""Metrics of a task: a function of what an evaluation found, its unit and direction. Imports no torch.
+"""Defines a task's metrics: each a function of an evaluation, with unit and direction. Imports no torch.
 
 A new one is added here and named in a dataset's `metrics`; the catalog gives it val/ and test/ names.
 """
@@ -35,8 +35,8 @@ class Evaluation:
 class TaskMetric:
     """Says how well a task was learned.
 
-    `chance`: what an answer reaches that is the same for every sample, by the share of each class; a model
-    that scores no better has learned nothing.
+    `chance`: what a constant answer reaches, by the share of each class; a model that scores no better has
+    learned nothing.
     """
 
     compute: Callable[[Evaluation], float]

@@ -34,7 +34,7 @@ class TaskModel:
 
 
 def hf_fields(config: RunConfig, classes: int) -> dict[str, Any]:
-    """What every transformers configuration gets from ours: classes, attention and the dropout rates."""
+    """The fields that every transformers configuration gets from ours: classes, attention, dropout rates."""
     kind, model, rate = KINDS[config.model.kind], config.model, config.variant.p
     fields: dict[str, Any] = {"attn_implementation": model.attention.name}
     if config.dataset.objective is Objective.classification:
@@ -56,17 +56,17 @@ def configuration_class(kind: ModelKind) -> type[PretrainedConfig]:
 
 
 def own_fields(cls: type[PretrainedConfig]) -> set[str]:
-    """Returns the fields that make an architecture.
+    """Returns the fields of `cls` that describe an architecture.
 
-    Those that every model of transformers has, such as its dtype and what it returns, are a run's own choice.
+    The fields that all models of transformers have, such as dtype and outputs, are a run's own choice.
     """
     return (set(cls().to_dict()) | set(cls.attribute_map)) - set(PretrainedConfig().to_dict())
 
 
 def from_architecture(config: RunConfig, **fields: Any) -> PretrainedConfig:
-    """The transformers configuration of `model.architecture` and `fields`, which count more.
+    """The transformers configuration of `model.architecture`, overridden by `fields`.
 
-    Raises UserError for a field that it does not have.
+    Raises UserError for a field that the architecture does not have.
     """
     cls = configuration_class(config.model.kind)
     check_architecture(config)
@@ -109,7 +109,7 @@ def check_architecture(config: RunConfig) -> None:
 def with_stated_rates(config: RunConfig, saved: dict[str, Any]) -> dict[str, Any]:
     """The fields of a checkpoint with the dropout rates that `model.architecture` states.
 
-    Where it states some of attention's rates or some of the others, none of these is the checkpoint's.
+    Where it states one of attention's rates, no rate of attention is the checkpoint's; likewise the others.
     """
     kind, stated = KINDS[config.model.kind], config.model.architecture
     for names in map(set, (kind.hidden_dropout, kind.attention_dropout)):
@@ -127,5 +127,5 @@ def otherwise_than_stated(config: RunConfig, actual: PretrainedConfig) -> str:
     stated = config.model.architecture
     sizes = set(stated) - KINDS[config.model.kind].rates
     others = sorted(key for key in sizes if getattr(actual, key) != stated[key])
-    told = [f"{key} {getattr(actual, key)} (model={config.model.name}: {stated[key]})" for key in others]
-    return ", ".join(told)
+    lines = [f"{key} {getattr(actual, key)} (model={config.model.name}: {stated[key]})" for key in others]
+    return ", ".join(lines)

@@ -120,7 +120,7 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
 def load_tokenizer(folder: Path, config: RunConfig) -> Any:
     """The tokenizer of `folder`. Raises UserError where it cannot be loaded.
 
-    transformers makes one to which every word is unknown of a folder without a vocabulary: refused here.
+    A folder without a vocabulary is refused: transformers would make a tokenizer that knows no word.
     """
     hf_config = from_folder("configuration", folder, lambda _: _configuration(folder, config, 0))
 
@@ -170,7 +170,7 @@ def _saved_as(saved: Mapping[str, Tensor]) -> str:
 def _fitted(
     folder: Path, model: PreTrainedModel, info: Mapping[str, Any], saved: Mapping[str, Tensor]
 ) -> str:
-    """What the model's head has of its own, and what the checkpoint has besides.
+    """Says which weights of the head are random, and which weights of the checkpoint were left out.
 
     Raises UserError where the body is not the checkpoint's, weight for weight.
     """
@@ -203,7 +203,7 @@ def _is_weight(tensor: Tensor) -> bool:
 
 
 def _owned(tensor: Tensor) -> Tensor:
-    """Returns a copy in fp32: what was read is a window on the file, and changes or ends with it."""
+    """Returns a copy, in fp32 where floating: the tensor may be mapped from the file and change with it."""
     return tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()
 
 
@@ -212,12 +212,12 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def from_folder(what: str, folder: Path, load: Callable[[Path], _T]) -> _T:
-    """Returns `load(folder)`, and raises UserError for whatever goes wrong."""
+    """Returns `load(folder)`; raises UserError, which names `what` was loaded, for whatever goes wrong."""
     try:
         return load(folder)
     except UserError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:_LONGEST_REASON]
-        said = f"{type(error).__name__}: {reason}"
-        raise UserError(f"model.path: the {what} in {folder} cannot be loaded: {said}") from None
+        message = f"{type(error).__name__}: {reason}"
+        raise UserError(f"model.path: the {what} in {folder} cannot be loaded: {message}") from None

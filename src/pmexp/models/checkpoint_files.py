@@ -1,7 +1,7 @@
-"""Reads a checkpoint's folder: its own files, and of their settings data alone.
+"""Reads the files of a checkpoint's folder, and no setting in them that names code or other files.
 
-Whatever else a folder may name, code, kernels, adapters or files elsewhere, is neither read nor run: each
-file is found by its own name here, and no library is handed the folder.
+Code, kernels, adapters or files elsewhere that a folder may name are neither read nor run: each file is found
+by its own name here, and no library is handed the folder.
 """
 
 import json
@@ -75,7 +75,7 @@ def read_json(file: Path) -> dict[str, Any]:
 def digest_of_folder(folder: Path) -> str:
     """Returns a digest of those files of a checkpoint that are read; empty where the folder is gone.
 
-    For a snapshot in the hub's cache the commit that names it. Raises UserError where one cannot be read.
+    For a snapshot in the hub's cache it is the commit. Raises UserError where a file cannot be read.
     """
     if folder.parent.name == "snapshots":
         return f"commit:{folder.name}"

@@ -34,6 +34,12 @@ class Batch:
         """Returns how many labels count."""
         return int((self.labels != IGNORED).sum())
 
+    @property
+    def positions(self) -> tuple[int, int]:
+        """Returns the positions of texts with a mask of their padding, and how many of them are padding."""
+        mask = self.inputs.get("attention_mask")
+        return (0, 0) if mask is None else (mask.numel(), mask.numel() - int(mask.count_nonzero()))
+
 
 class Examples(Protocol):
     def __len__(self) -> int: ...
@@ -57,6 +63,29 @@ class TensorExamples:
         return Batch(inputs, self.labels[rows])
 
 
+class PaddedTexts:
+    """Pads texts batch by batch to the longest of the batch, in eights of tokens for tensor cores."""
+
+    def __init__(self, padded: TensorExamples, bucketed: bool) -> None:
+        """padded: input_ids, attention_mask and perhaps more, each (samples, positions), padded on the right.
+        bucketed: texts of similar length shall share a batch."""
+        self._padded, self.bucketed = padded, bucketed
+        self.lengths = _lengths(padded.inputs["attention_mask"])  # (samples,) int64, in tokens
+
+    def __len__(self) -> int:
+        return len(self._padded)
+
+    def batch(self, rows: Tensor, epoch: int) -> Batch:
+        longest = -(-int(self.lengths[rows].max()) // 8) * 8
+        whole = self._padded.batch(rows, epoch)
+        return Batch({name: tensor[:, :longest] for name, tensor in whole.inputs.items()}, whole.labels)
+
+
+def _lengths(mask: Tensor) -> Tensor:
+    """Returns the places up to the last that is no padding, of each row."""
+    return (mask * torch.arange(1, mask.shape[1] + 1, dtype=mask.dtype)).amax(1).long()
+
+
 @dataclass(frozen=True)
 class MaskedTokens:
     """Hides some tokens of each block, to be guessed: BERT's masked language model.
@@ -65,25 +94,33 @@ class MaskedTokens:
     The choice is of (seed, epoch, row): another one in each epoch, one and the same in every evaluation.
     """
 
-    tokens: Tensor  # (blocks, positions) int32
-    special: Tensor  # (blocks, positions) bool: [CLS], [SEP], padding; never chosen
+    blocks: NDArray[np.int32]  # (blocks, positions - 2), which may be mapped from a file
+    ends: tuple[int, int]  # the tokens before and behind each block: [CLS] and [SEP]
+    special: Tensor  # (ids,) int64: tokens that are never chosen, these two among them
     mask_token: int
     vocabulary: int  # a random token is drawn from so many
     seed: int
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.blocks)
 
     def batch(self, rows: Tensor, epoch: int) -> Batch:
-        tokens, special = self.tokens[rows].long(), self.special[rows].numpy()
+        tokens = self.rows(rows)
+        special = torch.isin(tokens, self.special)
         drawn = np.stack([self._draw(int(row), epoch, tokens.shape[1]) for row in rows])
         choice, fate, random = torch.from_numpy(drawn).unbind(1)
-        chosen = (choice < _CHOSEN) & ~torch.from_numpy(special)
+        chosen = (choice < _CHOSEN) & ~special
         labels = tokens.masked_fill(~chosen, IGNORED)
         hidden = torch.where(fate < _MASKED, self.mask_token, tokens)
         replaced = (fate >= _MASKED) & (fate < _MASKED + _RANDOM)
         hidden = torch.where(replaced, (random * self.vocabulary).long(), hidden)
         return Batch({"input_ids": torch.where(chosen, hidden, tokens)}, labels)
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """(rows, positions) int64: blocks with their ends, nothing hidden."""
+        inner = torch.from_numpy(self.blocks[rows.numpy()]).long()
+        first, last = (torch.full((len(rows), 1), end) for end in self.ends)
+        return torch.cat([first, inner, last], dim=1)
 
     def _draw(self, row: int, epoch: int, positions: int) -> NDArray[np.float64]:
         return np.random.default_rng((self.seed, epoch - EVALUATION, row)).random((3, positions))

@@ -1,8 +1,8 @@
 """Makes batches of tensors from pictures of any size: crop, augmentation, normalisation.
 
-Evaluation: the shorter side to 256 / 224 of the size (bicubic, as ViT's checkpoints were made for), the
-middle, normalised. Training: the same crop, a flip every second time, and RandAugment with 2 operations of
-magnitude 9 (Cubuk et al., 2020) from kornia, for pictures in [0, 1].
+Evaluation scales the shorter side to 256 / 224 of the size (bicubic, as ViT's checkpoints were made for),
+cuts out the middle and normalises it. Training flips the same crop every second time, and applies RandAugment
+with 2 operations of magnitude 9 (Cubuk et al., 2020) from kornia, for pictures in [0, 1].
 """
 
 from collections.abc import Sequence

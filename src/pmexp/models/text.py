@@ -14,14 +14,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pmexp.config import INPUTS_OF, Inputs, ModelKind, Objective, RunConfig
+from pmexp.config import INPUTS_OF, Inputs, ModelKind, Objective, Padding, RunConfig
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.errors import UserError
 from pmexp.models import positions
 from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields
 from pmexp.models.checkpoint import Loaded, load_pretrained, load_tokenizer, locate
-from pmexp.models.examples import Examples, MaskedTokens, SymbolExamples, TensorExamples
+from pmexp.models.examples import Examples, MaskedTokens, PaddedTexts, SymbolExamples, TensorExamples
+from pmexp.models.token_files import token_ids
 
 _AUTO = {
     Objective.classification: AutoModelForSequenceClassification,
@@ -30,7 +31,7 @@ _AUTO = {
 _PADDED_POSITIONS = (
     ModelKind.roberta,
     ModelKind.longformer,
-)  # their rows up to the padding's are no positions
+)  # the rows of their position tables up to the padding's row hold no position
 _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -54,7 +55,9 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     def examples(split: Split, length: int) -> Examples:
         if config.dataset.objective is Objective.masked_lm:
             return masked_blocks(tokenizer, split, length, config.seed)
-        return encoded(tokenizer, split, length)
+        texts = encoded(tokenizer, split, length)
+        padding = config.dataset.padding
+        return texts if padding is Padding.max else PaddedTexts(texts, padding is Padding.bucketed)
 
     return TaskModel(loaded.module, examples, length, loaded.weights, loaded.architecture, loaded.digest)
 
@@ -149,33 +152,36 @@ def masked_blocks(tokenizer: Any, split: Split, length: int, seed: int) -> Maske
         raise UserError(
             f"dataset.objective=masked_lm: the tokenizer {tokenizer.name_or_path} has no mask token"
         )
-    texts = [text for texts in split.inputs for text in texts]
-    ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-    flat = torch.tensor([token for text in ids for token in text], dtype=torch.int32)
-    inner = length - 2
-    blocks = flat[: len(flat) // inner * inner].view(-1, inner)
-    if not len(blocks):
+    inputs = split.inputs
+    ids = token_ids(tokenizer, lambda: (text for texts in inputs for text in texts))
+    inner = length - 2  # [CLS] and [SEP] stand around each block
+    if len(ids) < inner:
         raise UserError(
-            f"dataset.max_length: {length} exceeds the {len(flat)} tokens of a split; choose fewer"
+            f"dataset.max_length: {length} exceeds the {len(ids)} tokens of a split; choose fewer"
         )
-    ends = [torch.full((len(blocks), 1), end) for end in (tokenizer.cls_token_id, tokenizer.sep_token_id)]
-    tokens = torch.cat([ends[0], blocks, ends[1]], dim=1).int()
-    special = torch.isin(tokens, torch.tensor(tokenizer.all_special_ids, dtype=torch.int32))
-    return MaskedTokens(tokens, special, tokenizer.mask_token_id, len(tokenizer), seed)
+    return MaskedTokens(
+        ids[: len(ids) // inner * inner].reshape(-1, inner),
+        (tokenizer.cls_token_id, tokenizer.sep_token_id),
+        torch.tensor(tokenizer.all_special_ids),
+        tokenizer.mask_token_id,
+        len(tokenizer),
+        seed,
+    )
 
 
 def train_tokenizer(train: Split, vocab_size: int) -> PreTrainedTokenizerFast:
     """BERT's uncased WordPiece tokenizer with a vocabulary of the training texts, the same on every run."""
     assert isinstance(train.inputs, list)
     tokenizer = _bert_pipeline(models.WordPiece(unk_token="[UNK]"))
-    texts = [tokenizer.normalizer.normalize_str(text) for texts in train.inputs for text in texts]
+    texts = [text for texts in train.inputs for text in texts]
+    characters = set[str]().union(*map(tokenizer.normalizer.normalize_str, texts))
     # The trainer numbers "##x" pieces in the random order of a hash map and breaks ties by these numbers,
     # unless they are there before it starts. They are no special tokens in the tokenizer made below.
-    continuations = [f"##{character}" for character in sorted(set("".join(texts)) - set(" "))]
+    continuations = [f"##{character}" for character in sorted(characters - set(" "))]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size, special_tokens=_SPECIAL + continuations, show_progress=False
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(texts, trainer)  # which normalises them itself
     tokenizer = _bert_pipeline(models.WordPiece(tokenizer.get_vocab(), unk_token="[UNK]"))
     tokenizer.post_processor = processors.BertProcessing(
         ("[SEP]", _SPECIAL.index("[SEP]")), ("[CLS]", _SPECIAL.index("[CLS]"))

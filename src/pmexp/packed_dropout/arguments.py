@@ -16,7 +16,7 @@ def keep_threshold(p: float) -> int:
 
 
 def empty_packed(x: Tensor, bits: int) -> Tensor:
-    """Memory for the packed mask of x, where x lies. Raises ValueError for another width than 1, 2, 4."""
+    """Returns uint8 memory on x's device for its packed mask. Raises ValueError unless bits is 1, 2 or 4."""
     reference.values_per_byte(bits)
     return x.new_empty(reference.packed_bytes(x.numel(), bits), dtype=torch.uint8)
 

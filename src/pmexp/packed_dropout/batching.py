@@ -22,7 +22,7 @@ def _each_sample(operator: Any) -> Callable[..., tuple[Any, int]]:
         def result(sample: int) -> Any:
             return operator(*(arg if b is None else b[sample] for arg, b in zip(args, batched, strict=True)))
 
-        if info.batch_size == 0:  # the result has its shape all the same
+        if info.batch_size == 0:  # a sample of zeros tells the shape that the empty result needs
             batched = [b if b is None else b.new_zeros((1, *b.shape[1:])) for b in batched]
         results = [result(sample) for sample in range(max(info.batch_size, 1))]
         if isinstance(results[0], Tensor):

@@ -27,10 +27,10 @@ def packed_bias_dropout_add(
     *,
     bits: int = 1,
 ) -> Tensor:
-    """residual + dropout(input + bias), saving ceil(numel * bits / 8) bytes for backward and nothing else.
+    """Returns residual + dropout(input + bias), saving only ceil(numel * bits / 8) bytes for backward.
 
-    Rounds to the dtype of `input` after each step, the sum, the product with 1 / (1 - p) and the second sum,
-    so that in bits it is ``residual + packed_dropout(input + bias, p)`` with the same mask.
+    Rounds to the dtype of `input` after each step, the sum, the product with 1 / (1 - p) and the second sum:
+    bit for bit ``residual + packed_dropout(input + bias, p)`` with the same mask.
 
     Args:
         input: float16, bfloat16, float32 or float64, of any shape with at least one dimension.

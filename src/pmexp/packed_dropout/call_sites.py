@@ -26,9 +26,9 @@ from torch import nn
 class CallSites:
     """Where the code of one module class calls functional dropout."""
 
-    # These methods of its own call it, or call a function of its file that does.
+    # These methods of the class call it, or call a function of their module that does.
     methods: frozenset[str] = frozenset()
-    eager_attention: bool = False  # it calls it in the function that runs only for "eager" attention
+    eager_attention: bool = False  # whether the function that runs only for "eager" attention calls it
     rate_only: frozenset[str] = frozenset()  # nn.Dropout attributes that are read only for their `.p`
     source_missing: bool = False
 

@@ -69,7 +69,7 @@ def why_not_reproduced(x: Tensor) -> str | None:
 
 
 def reserve(device: torch.device, increment: int) -> Tensor:
-    """Returns what advance() does as (2,) int64 on the CPU, where reading them waits for nothing."""
+    """Returns what advance() does as (2,) int64 on the CPU, where reading it waits for no device."""
     seed, offset = advance(device, increment)  # the highest of the seed's 64 bits is int64's sign
     return torch.tensor([seed - (seed >> 63 << 64), offset], dtype=torch.int64, device="cpu")
 
@@ -77,7 +77,7 @@ def reserve(device: torch.device, increment: int) -> Tensor:
 def advance(device: torch.device, increment: int) -> tuple[int, int]:
     """Advances the offset of the device's default generator, a multiple of 4, by `increment`.
 
-    Returns the seed, of 64 bits without sign, and the offset before.
+    Returns the seed, of 64 bits without sign, and the offset that it had.
     """
     with _reserving:
         offset = take_offset(device, increment)
@@ -91,8 +91,7 @@ def _take_offset(device: torch.device, increment: int) -> int:
     return offset
 
 
-# Advances the offset and returns the one before. Native calls put their own here, which takes the generator's
-# lock.
+# Advances the offset and returns its old value. Native calls put one here that takes the generator's lock.
 take_offset: Callable[[torch.device, int], int] = _take_offset
 
 
@@ -106,10 +105,10 @@ def _reproduced(x: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
 
 @cache
 def _mapping_holds(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this torch draws as cuda_mapping.py says: it is no interface and has changed before.
+    """Whether this torch draws as cuda_mapping.py says: the mapping is no interface of torch and has changed.
 
-    Asked of one tensor in whole vectors and one of odd size, each a little more than the threads take in
-    one round. The generator is left as it was.
+    It is tried on one tensor in whole vectors and one of odd size, each a little more than the threads take
+    in one round. The generator is left as it was.
     """
     most_threads = cuda_mapping.thread_count(2**40, *_multiprocessors(device))
     with generator_for_comparison(device) as generator:
@@ -138,20 +137,20 @@ def generator_for_comparison(device: torch.device) -> Iterator[torch.Generator]:
 
 
 @cache
-def _load_packing(device: torch.device, of_sixteens: bool, bits: int) -> None:
-    """Packs a mask for nothing: a capture behind this call packs, and cannot load the kernel that does.
+def _load_packing(device: torch.device, multiple_of_16: bool, bits: int) -> None:
+    """Packs a throwaway mask, which loads the kernel: a CUDA graph capture may need it and cannot load it.
 
     Triton compiles one for sizes that are multiples of 16, and one for others.
     """
-    ops.pack_bits(torch.zeros(16 if of_sixteens else 17, dtype=torch.bool, device=device), bits)
+    ops.pack_bits(torch.zeros(16 if multiple_of_16 else 17, dtype=torch.bool, device=device), bits)
 
 
 def count(event: str) -> None:
-    """Adds one to the record."""
+    """Counts `event` once more in the record."""
     _record[event] += 1
 
 
-# What torch.compiler.assume_constant_result() does: call it while tracing. That would import all of dynamo.
+# Dynamo calls it while tracing, as after assume_constant_result(), which would import all of dynamo.
 count._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -23,7 +23,7 @@ _BLOCK = 1 << _BLOCK_BITS  # so many neighbouring seeds are computed at once
 _MOST_BLOCKS = 64
 _blocks: dict[
     tuple[int, int], tuple[int, ...]
-] = {}  # keyed by seed and place; a block stays empty until its second seed is asked for
+] = {}  # keyed by generator seed and block number; a block stays empty until its second seed is asked for
 
 
 def known_on_host(device: torch.device) -> bool:
@@ -47,8 +47,8 @@ def draw(device: torch.device) -> int:
 def cached_seed_at(seed: int, offset: int) -> int:
     """seed_at(), out of a block of neighbouring offsets, computed at once when two of them were asked for.
 
-    In Python's integers one takes as long as the launch that it spares. The first of a block is computed so
-    all the same: where others advance the generator far, no second one comes.
+    One seed in Python's integers takes as long as the launch that it spares. The first of a block is still
+    computed so: where other operators advance the generator far, nobody asks for a second one.
     """
     block = seed, offset >> 2 >> _BLOCK_BITS
     seeds = _blocks.get(block)

@@ -48,14 +48,16 @@ class WatchedForward:
     called: set[str] = field(default_factory=set)  # dropouts exchanged that drew a mask
     # In these modules functional dropout was routed, and drew a mask.
     dropped: set[str] = field(default_factory=set)
-    draws: list[Draw] = field(default_factory=list)  # what others drew
+    draws: list[Draw] = field(default_factory=list)  # draws of code that has no dropout of ours
     function: str | None = None  # the outermost function of torch that runs
     dry: bool = False  # whether it ran on fake tensors
 
 
 class _Now(threading.local):
+    """Holds the watched forward that runs in this thread, and the discovery that watches it."""
+
     run: WatchedForward | None = None
-    of: "Discovery | None" = None
+    discovery: "Discovery | None" = None
 
 
 _now = _Now()
@@ -65,7 +67,7 @@ _now = _Now()
 class Discovery:
     """Holds what is left to find out about a model after replace_dropout.
 
-    It holds no module of the model, so that a copy of a part of it stays that part.
+    It holds no module of the model, since a copy of one watched module would then copy the whole model.
     """
 
     report: ReplacementReport
@@ -75,7 +77,7 @@ class Discovery:
     watched: set[str] = field(default_factory=set)  # names of modules
 
     def watch(self, module: nn.Module, name: str) -> None:
-        """Has the next forward of `module` in training looked at; not that of one that takes no subclass."""
+        """Watches the next forward of `module` in training, unless its class takes no subclass."""
         try:
             take_routed_class(module)
         except TypeError:
@@ -87,7 +89,7 @@ class Discovery:
         """Ends the watch of the modules that ran, by what the run showed; whole: the model's forward ran."""
         for name in run.ran:
             self.watched.discard(name)
-            _keep_what_was_found(modules[name], run, name)
+            _end_watch(modules[name], run, name)
         for name, child in run.sent_to.items():
             if child is None:
                 self.report.leave(name, self._why_not_routed())
@@ -114,7 +116,7 @@ class Discovery:
         return f"where={self.report.where}" if hasattr(self.dropout, "drop") else STAYS_TORCHS_OWN
 
     def _look_for_attention(self, run: WatchedForward, modules: dict[str, nn.Module]) -> None:
-        """Says so where attention dropout is configured and was called nowhere."""
+        """Reports each configured rate of attention dropout where no dropout was called in attention."""
         dropped = [name for name in run.called if drops_probabilities(*_parent_and_name(modules, name))]
         places = [*run.dropped, *(draw.place for draw in run.draws)]
         dropped += [name for name in places if "Att" in type(modules.get(name)).__name__]
@@ -139,7 +141,7 @@ class DropoutWatch:
 
     def run(self, module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Runs a forward of `module` and observes it; the outermost one settles what ran in it."""
-        if _now.of is self.discovery:
+        if _now.discovery is self.discovery:
             return self._run(module, function, args, kwargs)
         if _is_compiled(module):
             return run_routed(module, function, args, kwargs)
@@ -149,8 +151,8 @@ class DropoutWatch:
         # Names may have changed since the forward began.
         modules = dict(_named_modules(module, prefix)) | run.ran
         self.discovery.settle(run, modules, whole=prefix == "")
-        if prefix == "" and (said := self.discovery.report.nothing_found(self.discovery.model)):
-            warnings.warn(said, stacklevel=3)
+        if prefix == "" and (warning := self.discovery.report.nothing_found(self.discovery.model)):
+            warnings.warn(warning, stacklevel=3)
         return result
 
     def _run(self, module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -170,13 +172,13 @@ def observed(
     """Opens a context in which every draw of `module`, which is called `prefix` in its model, is noted."""
     names = {id(part): name for name, part in _named_modules(module, prefix)}
     run = WatchedForward(names, set(discovery.report.modules), dry=dry)
-    before = _now.run, _now.of
-    _now.run, _now.of = run, discovery
+    before = _now.run, _now.discovery
+    _now.run, _now.discovery = run, discovery
     try:
         with _Draws(run):
             yield run
     finally:
-        _now.run, _now.of = before
+        _now.run, _now.discovery = before
 
 
 @contextmanager
@@ -199,10 +201,11 @@ def place_of_functions(module: nn.Module) -> str:
 
 
 def drops_probabilities(parent: nn.Module, name: str) -> bool:
-    """Whether the dropout `name` of `module` drops attention probabilities.
+    """Whether the dropout `name` of `parent` drops attention probabilities.
 
-    Such a one sits in an attention class that has no other inside, as T5's layers around their attention do,
-    under a name that says nothing else."""
+    It does in an attention class with no other attention class inside (T5's layers have one inside), under a
+    name that does not say otherwise.
+    """
     if any("Attention" in type(module).__name__ for module in parent.children()):
         return False
     of_something_else = name.startswith(("resid", "out", "hidden", "proj", "pos"))
@@ -219,7 +222,7 @@ class _MadeWhenNeeded(RecomputingRoute):
     def choose(self) -> None:
         name = self.watch.name
         if name not in self.run.sent_to:
-            child = self.run.sent_to[name] = self.watch.discovery.child(self.of)
+            child = self.run.sent_to[name] = self.watch.discovery.child(self.module)
             self.run.names[id(child)] = f"{name}.{DROPOUT}"
         self.dropout = self.run.sent_to[name]
 
@@ -284,7 +287,7 @@ def _with_names(run: WatchedForward, function: Callable[..., Any], /, *args: Any
         return function(*args, **kwargs)
 
 
-def _keep_what_was_found(module: nn.Module, run: WatchedForward, name: str) -> None:
+def _end_watch(module: nn.Module, run: WatchedForward, name: str) -> None:
     vars(module).pop(WATCH, None)
     if (child := run.sent_to.get(name)) is not None:
         put_routed_dropout(module, child)

@@ -22,7 +22,7 @@ _SWITCHES = ("train", "training")
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw of random numbers that no dropout of replace_dropout made, or one that did (`ours`)."""
+    """Describes one draw of random numbers; `ours` says that a dropout of this package drew."""
 
     place: str  # the qualified name of the innermost module that runs
     by: str  # the function of torch that drew
@@ -58,7 +58,7 @@ def drawn_elements(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], res
 
 
 def origin_of_draw(names: dict[int, str], by: str, elements: int) -> Draw:
-    """Returns the draw that the operator just called is.
+    """Returns the draw of the operator that was just called, with the module and line found on the stack.
 
     names: the modules' names in the model, by identity.
     """

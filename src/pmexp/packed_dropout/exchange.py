@@ -38,7 +38,7 @@ def why_it_stays(dropout: nn.Dropout) -> str | None:
 def exchanged(old: nn.Dropout, dropout: type[nn.Dropout], options: dict[str, Any]) -> nn.Dropout:
     """Returns a `dropout` of the rate of `old`, with its mode, hooks, buffers, parameters and attributes.
 
-    What the class of the new one makes itself stays beside them.
+    Attributes that the new class sets itself are kept as well.
     """
     new = dropout(old.p, old.inplace, **options)
     own = set(vars(new)) | _set_by_its_class(old)

@@ -11,7 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import cuda_mapping, cuda_rng, cuda_seeds, native, ops, reference
 from pmexp.packed_dropout.bit_flips import flip_bits
-from pmexp.packed_dropout.nested import of_values
+from pmexp.packed_dropout.nested import apply_to_values
 from pmexp.packed_dropout.transforms import (
     TransformableFunction,
     in_eager_mode,
@@ -49,7 +49,7 @@ def packed_dropout(
     rng: Rng = "philox",
     flip_rate: float = 0.0,
 ) -> Tensor:
-    """Dropout like torch.nn.functional.dropout, saving ceil(numel * bits / 8) bytes for backward.
+    """Drops as torch.nn.functional.dropout does, saving ceil(numel * bits / 8) bytes for backward.
 
     Args:
         input: any shape and memory format, nested as well; float16, bfloat16, float32 or float64.
@@ -85,7 +85,7 @@ def packed_dropout(
         return cast(Tensor, y)
     if input.is_nested:
         chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
-        return of_values(packed_dropout, input, training=training, inplace=inplace, **asdict(chosen))
+        return apply_to_values(packed_dropout, input, training=training, inplace=inplace, **asdict(chosen))
     p = float(p)  # torch takes a tensor of one number as well
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):
@@ -172,7 +172,7 @@ def seed_for(input: Tensor, rng: Rng) -> Tensor | None:
 
 
 def plain_seed(input: Tensor) -> Tensor | int:
-    """new_seed() for what has a backend_of_plain: a number where the host knows it, which spares a tensor."""
+    """new_seed() for an input with a backend_of_plain: a number where the host knows it, sparing a tensor."""
     if input.is_cuda and cuda_seeds.known_on_host(input.device):
         return cuda_seeds.draw(input.device)
     return _seed_of_torch(input.device)
@@ -197,7 +197,7 @@ def dropout_and_bits(x: Tensor, seed: Tensor | None, options: Options) -> tuple[
 class _PackedDropout(Function):
     """Drops in eager mode, without transforms.
 
-    It has one output: each one costs, and an output of several cannot be a view.
+    It has one output, since each further one costs time, and one of several outputs cannot be a view.
     """
 
     @staticmethod

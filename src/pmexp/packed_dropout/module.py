@@ -19,7 +19,7 @@ _mode = _Mode()
 
 
 def set_mode(*, bits_per_mask: int | None = None, rng: Rng | None = None) -> None:
-    """Sets what every PackedDropout made from now on takes where it is not told otherwise.
+    """Sets the defaults of every PackedDropout that is made from now on.
 
     Modules that exist already keep what they have. Raises ValueError for a value out of range.
     """
@@ -32,8 +32,8 @@ def set_mode(*, bits_per_mask: int | None = None, rng: Rng | None = None) -> Non
 class PackedDropout(nn.Dropout):
     """nn.Dropout that saves packed mask bits for backward; see `packed_dropout` for the options.
 
-    recompute: put into attention by replace_dropout, it has backward make the dropped probabilities again,
-    where stock attention saves them; see recompute.py.
+    recompute: in attention, where replace_dropout puts this module, backward recomputes the dropped
+    probabilities, which stock attention saves; see recompute.py.
     """
 
     dropout_may_be_replaced = True  # exchange.py reads it
@@ -72,7 +72,7 @@ class PackedDropout(nn.Dropout):
     ) -> Tensor:
         """This module's dropout with the signature of F.dropout, for functional call sites.
 
-        route: that of the forward around, which may follow what becomes of the result.
+        route: the route of the surrounding forward, which may follow the result to the product it enters.
         """
         drop: Callable[..., Tensor] = packed_dropout
         if route is not None and isinstance(route, RecomputingRoute) and not inplace:

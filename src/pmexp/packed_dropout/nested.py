@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def of_values(function: Callable[..., Tensor], input: Tensor, *args: Any, **options: Any) -> Tensor:
+def apply_to_values(function: Callable[..., Tensor], input: Tensor, *args: Any, **options: Any) -> Tensor:
     """function(values, *args, **options) in the nested shape and layout of `input`, jagged or strided."""
     values = function(input.values(), *args, **options)
     if input.layout is torch.jagged:

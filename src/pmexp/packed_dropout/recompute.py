@@ -40,14 +40,17 @@ def softmax_dropout_matmul(
     bits: int = 1,
     rng: Rng = "philox",
 ) -> Tensor:
-    """dropout(softmax(scores)) @ value, saving the softmax's output, `value` and the mask's bits.
+    """Returns dropout(softmax(scores)) @ value, saving the softmax's output, `value` and the mask's bits.
 
-    The softmax is of float32 where scores are narrower, as in transformers' eager attention.
+    The softmax is computed in float32 where scores are narrower, as in transformers' eager attention.
 
     Args:
         scores: (..., queries, keys), scaled and masked.
         value: (..., keys, head size); with the leading dimensions of `scores`, else nothing is recomputed.
         p, training, bits, rng: as in packed_dropout.
+
+    Raises:
+        ValueError: an option is out of range.
     """
     wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
     return dropped_matmul(torch.softmax(scores, -1, wide), value, p, training, bits=bits, rng=rng)
@@ -56,7 +59,7 @@ def softmax_dropout_matmul(
 def dropped_matmul(
     probs: Tensor, value: Tensor, p: float = 0.5, training: bool = True, *, bits: int = 1, rng: Rng = "philox"
 ) -> Tensor:
-    """dropout(probs.to(value.dtype)) @ value, saving `probs`, `value` and the mask's bits.
+    """Returns dropout(probs.to(value.dtype)) @ value, saving `probs`, `value` and the mask's bits.
 
     Equal to the three steps one by one in value and gradients, bit for bit with the same mask, under autocast
     as well.

@@ -1,10 +1,10 @@
 """Has the forward of modules run under a route.
 
 A routed module has a dropout, its attribute `routed_dropout`, and a class of its own, a subclass of what it
-was under the same name, whose forward enters a route. The dropout is no submodule: many a forward runs all of
-those. Being the forward itself and not hooks around it, whatever runs it again takes the route: a checkpoint
-inside or outside of the module, a direct call. torch.compile traces through it, copies and pickles keep it,
-and no other model in the process is touched.
+was under the same name, whose forward enters a route. The dropout is no submodule, since many a forward runs
+all submodules. The forward itself enters the route and no hook around it, so whatever runs it again takes it
+too: a checkpoint inside or outside of the module, a direct call. torch.compile traces through it, copies and
+pickles keep it, and no other model in the process is touched.
 """
 
 import copy
@@ -39,7 +39,7 @@ def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
 
 
 def remove_route(module: nn.Module) -> None:
-    """Takes off what `add_route` did, the dropout too, and a watch."""
+    """Removes the route of `module`, its routed dropout and its watch, where it has them."""
     for mark in (_ROUTED, DROPOUT, WATCH):
         vars(module).pop(mark, None)
     leave_routed_class(module)
@@ -61,11 +61,11 @@ def original_class(module: nn.Module) -> type[nn.Module]:
 
 def take_routed_class(module: nn.Module, methods: Iterable[str] = ()) -> None:
     """Has the forward of `module`, and `methods` of it, ask for a route at each call."""
-    # A base of its class may hold these by now.
+    # The class may have inherited routed methods from a base that is routed.
     known: frozenset[str] = getattr(module, _METHODS, frozenset())
     if not (wanted := frozenset(["forward", *methods])) <= known:
         module.__class__ = _routed_class(original_class(module), wanted | known)
-    own = vars(module).get("forward")  # somebody put it there, and it hides the class's
+    own = vars(module).get("forward")  # an attribute of the instance hides the class's forward
     if own is not None and getattr(own, "func", None) is not _call:
         vars(module)["forward"] = functools.update_wrapper(functools.partial(_call, module, own), own)
 
@@ -200,10 +200,10 @@ def _route_of(module: nn.Module) -> "Route":
     recomputes = any(getattr(part, "recompute", False) for part in (dropout, *module._modules.values()))
     if not recomputes:
         return Route(dropout)
-    # The forward that called this method may have one, which follows the probabilities of both.
+    # The forward that called this method may have a route already, which follows the probabilities of both.
     known = innermost_route()
     return (
         known
-        if isinstance(known, RecomputingRoute) and known.of is module
+        if isinstance(known, RecomputingRoute) and known.module is module
         else RecomputingRoute(dropout, module)
     )

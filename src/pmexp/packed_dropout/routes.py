@@ -67,7 +67,7 @@ class Route(TorchFunctionMode):
         return _stock(*args, **kwargs) if self.dropout is None else self.drop(*args, **kwargs)
 
     def choose(self) -> None:
-        """Chooses the dropout; called before `dropout` is used."""
+        """Sets `dropout`, before it is used, in a route that is made without knowing it."""
 
     def drop(self, *args: Any, **kwargs: Any) -> Tensor:
         return cast(Tensor, self.dropout.drop(*args, **kwargs))
@@ -87,7 +87,7 @@ def _would_be_rerun_without_route() -> bool:
 
 
 def _stock(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """torch's dropout, by a name that no route around takes for a call of its own."""
+    """torch's dropout, called as an aten operator, which no surrounding route intercepts."""
     dropout = torch.ops.aten.dropout_ if inplace else torch.ops.aten.dropout
     return cast(Tensor, dropout(input, p, training))
 
@@ -102,9 +102,9 @@ class RecomputingRoute(Route):
     gets the plain packed dropout.
     """
 
-    def __init__(self, dropout: nn.Module | None, of: nn.Module) -> None:
+    def __init__(self, dropout: nn.Module | None, module: nn.Module) -> None:
         super().__init__(dropout)
-        self.of = of
+        self.module = module  # the one whose forward runs
         self.softmax: Tensor | None = None  # the output of the last softmax
         self.probs: Tensor | None = None  # that output, or its cast
         self.dropped: Tensor | None = None

@@ -57,7 +57,7 @@ class _Packing:
 
     save: Callable[[Tensor], Any]
     restore: Callable[[Any], Tensor]
-    # Holds the bits of what lies at a place as long as an op keeps them and the storage is the same one.
+    # Maps a place in a storage to its packed bits, for as long as both are alive.
     _known: dict[Hashable, tuple[weakref.ref[UntypedStorage], weakref.ref[Tensor]]] = field(
         default_factory=dict
     )
@@ -96,7 +96,7 @@ class Saved:
 
 
 def save(tensor: Tensor) -> Saved:
-    """Saves as torch does without hooks, an op's output detached: else it held its op, which holds it."""
+    """Saves as torch does without hooks: an op's output detached, or the two keep each other alive."""
     return Saved(tensor if tensor.grad_fn is None else tensor.detach(), tensor._version)
 
 

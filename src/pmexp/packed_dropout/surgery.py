@@ -48,15 +48,15 @@ def replace_dropout(
             itself these stay, or become again, what they are.
         where: "attention" is dropout of attention probabilities, "hidden" every other one.
         example: arguments of a forward, by position or name, with the tensors' real shapes. A copy of the
-            model without numbers then runs it at once, which changes nothing else and settles the report;
+            model on fake tensors then runs them at once, which changes nothing else and settles the report;
             where it cannot, since the model asks for values, the first real forward does.
 
     Returns:
-        What was done, filled in by that forward: see `ReplacementReport.settled`. A warning follows if by
-        then nothing was replaced.
+        The report, completed by that forward: see `ReplacementReport.settled`. A warning follows if by then
+        nothing was replaced.
 
     Raises:
-        ValueError: `where` is unknown, or it is certain that nothing is there to replace.
+        ValueError: `where` is unknown, or the model certainly has no dropout to replace.
     """
     if where not in get_args(Place):
         raise ValueError(f"where: {where!r} is unknown; allowed are {', '.join(get_args(Place))}")
@@ -88,7 +88,7 @@ def replace_dropout(
 
 
 def recompute_attention(model: nn.Module) -> list[str]:
-    """Has each packed dropout of attention probabilities do what `recompute=True` makes it do.
+    """Sets `recompute` of PackedDropout on each packed dropout of attention probabilities.
 
     Returns the qualified names of those dropouts; none where attention drops by something else, or inside a
     kernel of its own.
@@ -184,10 +184,10 @@ def _why_left(module: nn.Module) -> str | None:
 def _is_to_be_watched(module: nn.Module) -> bool:
     """Whether a module may drop in code that is not torch's: torch's own modules show what they do."""
     is_torchs = original_class(module).__module__.startswith(("torch.nn.", "torch.ao.", "torch._dynamo."))
-    given = [*module._forward_hooks, *module._forward_pre_hooks]
-    given += [
+    callables = [*module._forward_hooks, *module._forward_pre_hooks]
+    callables += [
         value  # it may be an activation, or a forward that somebody put in
         for value in vars(module).values()
         if callable(value) and not (getattr(value, "__module__", None) or "").startswith("torch.")
     ]
-    return (not is_torchs or bool(given)) and not isinstance(module, nn.Dropout)
+    return (not is_torchs or bool(callables)) and not isinstance(module, nn.Dropout)

@@ -14,8 +14,8 @@ from torch.autograd import Function, forward_ad
 class TransformableFunction(Function):
     """An autograd.Function whose forward takes no ctx; what setup_context saves, it saves by `remember`.
 
-    `tangent(ctx, *tangents)` is what others call jvp: torch.compile refuses a class that has one, so it is
-    there only where a transform runs. vmap's randomness governs the seed, and with it the mask.
+    `tangent(ctx, *tangents)` becomes the class's `jvp` only where a transform runs, since torch.compile
+    refuses a class that has one. vmap's randomness governs the seed, and with it the mask.
     """
 
     generate_vmap_rule = True

@@ -4,8 +4,8 @@
 
 A program takes _BLOCKS blocks of 32 neighbouring elements. One lane draws the mask of a block, others load
 and store its elements. Between them passes one 32-bit word a block, bit i for element i: it is what is
-stored, and the elements go through memory in whole lines. A program in which the tensor does not end asks of
-no element whether it is inside.
+stored, and the elements go through memory in whole lines. A program in which the tensor does not end checks
+no bounds.
 
 Scalars travel as integers: Triton would round a Python float to float32, and a compile-time constant would
 compile anew for each p. Element offsets have 64 bits. There are no atomics and there is no autotuning.
@@ -50,8 +50,8 @@ def _in_rows(ROWS: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def _product(word, factor):
-    """All 64 bits of a product of 32-bit words. Of Triton's operators the compiler makes two instructions,
-    one for the upper and one for the lower half."""
+    """All 64 bits of a product of 32-bit words, in one instruction: from Triton's operators the compiler
+    makes two, one for the upper and one for the lower half."""
     return tl.inline_asm_elementwise(
         "mul.wide.u32 $0, $1, $2;", "=l,r,r", [word, factor], dtype=tl.uint64, is_pure=True, pack=1
     )

@@ -22,10 +22,10 @@ from pmexp.packed_dropout.native import kernels
 
 
 class _Places(NamedTuple):
-    """Says where what lies among the arguments of a kernel."""
+    """Says at which places among the arguments of a kernel its pointers, integers and constants are."""
 
     integers: int  # the place of the first integer; before it are pointers
-    sizes: tuple[int, ...]  # the integers that Triton specialises for
+    sizes: tuple[int, ...]  # the places of the integers that Triton specialises for
     constants: int  # the place of the first constant
 
 
@@ -74,7 +74,7 @@ def _is_watched() -> bool:
 
 
 def forget() -> None:
-    """Has every kernel launched by Triton once more."""
+    """Forgets the compiled kernels, so that Triton launches each of them once more."""
     _compiled.clear()
 
 
@@ -86,7 +86,7 @@ def kind_and_values(
     The kind is None where only Triton itself may launch.
     """
     name = id(kernel)
-    integers, sizes, constants = _places.get(name) or _added(kernel, arguments)
+    integers, sizes, constants = _places.get(name) or _note_places(kernel, arguments)
     kind: list[Any] = [name, device, arguments[constants:]]
     values = list(arguments)
     for place in range(integers):
@@ -106,11 +106,11 @@ def kind_and_values(
     return None if torch.version.hip else tuple(kind), values
 
 
-def _added(kernel: Any, arguments: tuple[Any, ...]) -> _Places:
-    """Notes down how the parameters of a kernel lie, by the arguments of its first launch."""
+def _note_places(kernel: Any, arguments: tuple[Any, ...]) -> _Places:
+    """Keeps and returns the places of a kernel's arguments, by those of its first launch."""
     parameters = kernel.params
-    constants = sum(not one.is_constexpr for one in parameters)
-    integers = next(i for i, one in enumerate(arguments) if not (one is None or isinstance(one, Tensor)))
+    constants = sum(not parameter.is_constexpr for parameter in parameters)
+    integers = next(i for i, arg in enumerate(arguments) if not (arg is None or isinstance(arg, Tensor)))
     sizes = tuple(
         place
         for place in range(integers, constants)

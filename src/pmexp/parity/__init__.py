@@ -1,1 +1,1 @@
-"""Whether two dropouts, or two system stacks, train bit for bit alike: a certificate of it."""
+"""Certifies whether two dropouts, or two system stacks, train bit for bit alike."""

@@ -1,4 +1,4 @@
-"""What the comparison found, as plain types for JSON."""
+"""Makes the certificate: the result of a comparison as plain types for JSON."""
 
 import math
 from collections.abc import Mapping
@@ -17,8 +17,9 @@ Certificate = dict[str, Any]
 
 
 def certificate(a: Side, b: Side, compared: Compared, command: str) -> Certificate:
+    """Returns the certificate of a comparison that `command` made; credentials in it are masked."""
     device = a.training.system.device
-    told = {
+    record = {
         "schema": SCHEMA,
         "verdict": "equal" if compared.equal else "different",
         "sentence": sentence(compared),
@@ -38,21 +39,21 @@ def certificate(a: Side, b: Side, compared: Compared, command: str) -> Certifica
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(device),
     }
-    return _finite(masked_values(told))  # type: ignore[no-any-return]
+    return _finite(masked_values(record))  # type: ignore[no-any-return]
 
 
 def sentence(compared: Compared) -> str:
-    """The verdict in words."""
+    """Returns the verdict in words, without a full stop."""
     if compared.first is None:
-        said = f"equal, bit for bit, over {compared.steps} steps, {compared.tensors} tensors"
+        verdict = f"equal, bit for bit, over {compared.steps} steps, {compared.tensors} tensors"
         alone = [
             f"{len(names)} a step are in {side} alone" for side, names in compared.only_in.items() if names
         ]
-        return "; ".join([said, *alone])
+        return "; ".join([verdict, *alone])
     first = compared.first
     where = f"in step {first.step}" if first.step else "before the first step"
-    said = f"different {where}, {first.name}: {first.difference}"
-    return f"{said}; {first.rounding}" if first.rounding else said
+    verdict = f"different {where}, {first.name}: {first.difference}"
+    return f"{verdict}; {first.rounding}" if first.rounding else verdict
 
 
 def _side(side: Side) -> dict[str, Any]:
@@ -73,15 +74,15 @@ def _side(side: Side) -> dict[str, Any]:
 def _place(place: Place | None) -> dict[str, Any] | None:
     if place is None:
         return None
-    told = {"step": place.step, "name": str(place.name), **vars(place.name), **vars(place.difference)}
+    record = {"step": place.step, "name": str(place.name), **vars(place.name), **vars(place.difference)}
     rounding = place.rounding
-    return told | {"rounding": rounding and {**vars(rounding), "sentence": str(rounding)}}
+    return record | {"rounding": rounding and {**vars(rounding), "sentence": str(rounding)}}
 
 
-def _finite(told: Any) -> Any:
-    """JSON has no word for numbers that are not finite: they become text."""
-    if isinstance(told, float) and not math.isfinite(told):
-        return str(told)
-    if isinstance(told, Mapping):
-        return {key: _finite(value) for key, value in told.items()}
-    return [_finite(value) for value in told] if isinstance(told, list | tuple) else told
+def _finite(record: Any) -> Any:
+    """Replaces numbers that are not finite by text: JSON has no word for them."""
+    if isinstance(record, float) and not math.isfinite(record):
+        return str(record)
+    if isinstance(record, Mapping):
+        return {key: _finite(value) for key, value in record.items()}
+    return [_finite(value) for value in record] if isinstance(record, list | tuple) else record

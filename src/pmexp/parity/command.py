@@ -14,7 +14,8 @@ EQUAL, DIFFERENT = 0, 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 equal, 1 different, 2 bad input or a dead training, 130 interrupted."""
+    """Returns the exit code: 0 equal, 1 different, 2 bad input or a dead training, 3 the machine failed,
+    130 interrupted."""
     return COMMAND.run(arguments, _certify)
 
 
@@ -26,17 +27,17 @@ def _certify(given: Given) -> int:
     if options.out:
         refuse_unusable(options.out, "out")  # before minutes of work
         options.out.mkdir(parents=True, exist_ok=True)
-    equal, told, text = _compared(options, given.again())
-    print(told)
+    equal, verdict, files = _compared(options, given.again())
+    print(verdict)
     if options.out:
-        for name, content in text.items():
+        for name, content in files.items():
             write_atomically(options.out / name, content)
             print(options.out / name)
     return EQUAL if equal else DIFFERENT
 
 
 def _compared(options: ParityOptions, command: str) -> tuple[bool, str, dict[str, str]]:
-    """Whether they are equal, the verdict in words, and the files by their names."""
+    """Returns whether both sides are equal, the verdict in words, and the files' texts by their names."""
     from pmexp.parity.certificate import certificate  # imports torch, as do the others
     from pmexp.parity.lockstep import compare
     from pmexp.parity.page import page
@@ -46,6 +47,6 @@ def _compared(options: ParityOptions, command: str) -> tuple[bool, str, dict[str
     a, b = Side("a", options.a), Side("b", options.b)
     compared = compare(a, b, options.steps)
     explain(a, compared)
-    told = certificate(a, b, compared, command)
-    files = {"certificate.json": json.dumps(told, indent=2) + "\n", "certificate.md": page(told)}
-    return compared.equal, f"{a.label} and {b.label}: {told['sentence']}", files
+    record = certificate(a, b, compared, command)
+    files = {"certificate.json": json.dumps(record, indent=2) + "\n", "certificate.md": page(record)}
+    return compared.equal, f"{a.label} and {b.label}: {record['sentence']}", files

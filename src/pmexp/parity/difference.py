@@ -1,4 +1,4 @@
-"""Whether two tensors are the same bits, and by how many units in the last place they differ."""
+"""Compares two tensors: are they the same bits, and by how many units in the last place do they differ?"""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,8 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True)
 class Difference:
-    """How the tensor of b differs from that of a. The element shown is the one with the largest distance."""
+    """Says how the tensor of b differs from that of a. The element shown is the one with the largest
+    distance."""
 
     dtype: str  # that of both, or "float32 and bfloat16"
     shape: tuple[int, ...]
@@ -26,18 +27,18 @@ class Difference:
         if not self.index and self.units is None:
             return self.dtype
         units = "" if self.units is None else f", by at most {self.units:.10g} units in the last place"
-        said = (
+        text = (
             f"{self.differing} of {self.elements} elements differ{units} of {self.dtype}; "
             f"element {list(self.index)} is {self.a!r} in a and {self.b!r} in b"
         )
         if self.dropped_otherwise:
-            said += f"; {self.dropped_otherwise} are zero on one side alone"
-        return said
+            text += f"; {self.dropped_otherwise} are zero on one side alone"
+        return text
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """How far both sides are from a result in float64, and whether that explains that they differ."""
+    """Says how far both sides are from a result in float64, and whether that explains that they differ."""
 
     explained: bool | None  # None: not judged
     a_error: float  # the largest distance of an element
@@ -48,8 +49,8 @@ class Rounding:
         errors = f"from the float64 result b is {self.b_error:.3g} away, a {self.a_error:.3g}"
         if self.explained is None:
             return f"rounding was not judged: {errors}, so that is another computation"
-        said = "rounding explains it" if self.explained else "rounding does not explain it"
-        return f"{said}: {errors}; allowed are {self.allowed:.3g}"
+        verdict = "rounding explains it" if self.explained else "rounding does not explain it"
+        return f"{verdict}: {errors}; allowed are {self.allowed:.3g}"
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -58,7 +59,8 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 def difference(a: Tensor, b: Tensor) -> Difference | None:
-    """How two tensors differ; None where they are the same bits. Of two shapes nothing but these is told."""
+    """Returns how two tensors differ; None where they are the same bits. Where shapes differ, it says only
+    that."""
     if same_bits(a, b):
         return None
     names = [str(t.dtype).removeprefix("torch.") for t in (a, b)]
@@ -94,14 +96,15 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def _units(x: Tensor, y: Tensor) -> Tensor:
-    """How many numbers of the dtype lie between, float64; of zeros of two signs 0."""
+    """Returns how many units in the last place x and y are apart, float64 of their shape; zeros of two signs:
+    0."""
     a, b = _ordered(x), _ordered(y)
     apart = a.double().abs() + b.double().abs()  # where the signs differ an int64 may not hold it
     return torch.where((a < 0) == (b < 0), (a - b).abs().double(), apart)
 
 
 def _ordered(x: Tensor) -> Tensor:
-    """Integers in the order of the numbers, neighbours one apart, both zeros 0: int64."""
+    """Returns int64 in the order of the numbers in x: neighbours are one apart, both zeros are 0."""
     bits = _bits(x).long()
     lowest = -(1 << (8 * x.element_size() - 1))
     return torch.where(bits < 0, lowest - bits, bits)

@@ -1,4 +1,4 @@
-"""Somebody's dropout, by its import path."""
+"""Imports somebody's dropout by its path."""
 
 import importlib
 import sys
@@ -6,12 +6,13 @@ from pathlib import Path
 
 from torch import nn
 
-from pmexp.errors import UserError, said_of
+from pmexp.errors import UserError, error_line
 
 
 def imported(key: str, path: str) -> type[nn.Dropout]:
-    """The class that `path`, as in package.module.MyDropout, names in an installed package or in the working
-    folder. Raises UserError for anything but a subclass of nn.Dropout that is made as nn.Dropout is."""
+    """Returns the class that `path`, as in package.module.MyDropout, names in an installed package or in the
+    working folder. Raises UserError for anything but a subclass of nn.Dropout that is made as nn.Dropout
+    is."""
     module_name, _, name = path.rpartition(".")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -19,7 +20,7 @@ def imported(key: str, path: str) -> type[nn.Dropout]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # importing runs somebody's code, which may do anything
-        raise UserError(f"{key}={path}: {module_name} cannot be imported ({said_of(error)})") from None
+        raise UserError(f"{key}={path}: {module_name} cannot be imported ({error_line(error)})") from None
     cls = getattr(module, name, None)
     if cls is None:
         raise UserError(f"{key}={path}: {module_name} has no {name}; name a class that is there")
@@ -29,7 +30,7 @@ def imported(key: str, path: str) -> type[nn.Dropout]:
         cls(0.5, False)
     except Exception as error:
         raise UserError(
-            f"{key}={path}: {name}(p, inplace) cannot be made ({said_of(error)}); let it take what "
+            f"{key}={path}: {name}(p, inplace) cannot be made ({error_line(error)}); let it take what "
             "nn.Dropout takes"
         ) from None
     return cls

@@ -1,4 +1,4 @@
-"""Two trainings step by step: the first tensor in which they differ, or none."""
+"""Takes two trainings step by step and finds the first tensor in which they differ."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,7 +13,8 @@ from pmexp.parity.watch import Name, TensorKind
 
 @dataclass
 class Place:
-    """A tensor that differs, and in which step; step 0 is the weights that training begins from."""
+    """A tensor that differs, with both its values, and in which step; step 0 is the weights that training
+    begins from."""
 
     step: int
     name: Name
@@ -27,7 +28,7 @@ class Place:
 class Compared:
     """What was compared, and the first difference of each kind in the step that has one."""
 
-    weights_before: str  # the digest of a's
+    weights_before: str  # the digest of a's parameters
     steps: int = 0
     tensors: int = 0
     elements: int = 0
@@ -42,7 +43,7 @@ class Compared:
 
 
 def compare(a: Side, b: Side, steps: int) -> Compared:
-    """Takes so many steps, or as many as it needs to find a difference.
+    """Takes `steps` steps of both sides, or fewer where it finds a difference before.
 
     Raises UserError for a training of a that has fewer steps, or is dead, by which nothing would be shown.
     """

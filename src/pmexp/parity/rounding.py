@@ -1,14 +1,15 @@
-"""Whether rounding explains a difference: both sides against the same step in float64."""
+"""Judges whether rounding explains a difference: both sides against the same step in float64."""
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pmexp.config import Part, SystemConfig
+from pmexp.config import Part
 from pmexp.parity.difference import Rounding
 from pmexp.parity.lockstep import Compared
 from pmexp.parity.side import Side
@@ -28,7 +29,7 @@ _TIMES, _OTHER = 2.0, 0.25
 
 def explain(a: Side, compared: Compared) -> None:
     """Adds to each difference whether rounding explains it, by RULE. Weights that differ before the first
-    step were not computed, and shapes that differ are not rounded: of these nothing is said."""
+    step were not computed, and rounding changes no shape: these are not judged."""
     places = [place for place in compared.of_kind.values() if place.step and place.a.shape == place.b.shape]
     if not places:
         return
@@ -39,7 +40,7 @@ def explain(a: Side, compared: Compared) -> None:
 
 
 def judge(a: Tensor, b: Tensor, exact: Tensor) -> Rounding:
-    """By RULE. All three have one shape, exact is float64."""
+    """Judges by RULE. All three have the same shape, `exact` is float64."""
     own, other = a.double(), b.double()
     errors = [(exact - x).abs().max().item() for x in (own, other)]
     largest = exact.abs().max().item()
@@ -50,9 +51,10 @@ def judge(a: Tensor, b: Tensor, exact: Tensor) -> Rounding:
 
 
 def exactly(side: Side, step: int, names: Sequence[Name]) -> dict[Name, Tensor]:
-    """Those tensors of step `step` that the step in float64 has as well, from what the side then had.
+    """Returns the tensors of `names` of step `step`, computed in float64 from the state that the side then
+    had.
 
-    The side's earlier steps are taken again.
+    Names that the step in float64 lacks are missing. The side's earlier steps are taken again.
     """
     again = Side(side.name, side.options)
     for _ in range(step - 1):
@@ -62,7 +64,7 @@ def exactly(side: Side, step: int, names: Sequence[Name]) -> dict[Name, Tensor]:
     kept: list[Part] = [
         part for part in config.system.parts if part is Part.flash
     ]  # its kernel draws the masks
-    config.system = SystemConfig(parts=kept, device=config.system.device)
+    config.system = replace(config.system, parts=kept, processes=1)
     training = prepare(config, side.foreign).training
     training.module.double()
     training.restore(state)

@@ -1,4 +1,4 @@
-"""One of the two trainings, with a random number generator of its own."""
+"""Holds one of the two trainings, with a random number generator of its own."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from pmexp.config import RunConfig
-from pmexp.errors import UserError, said_of
+from pmexp.errors import UserError, error_line
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.parity.foreign import imported
 from pmexp.parity.options import SideName, SideOptions
 from pmexp.parity.watch import See, Watch
+from pmexp.systems.arithmetic import set_arithmetic
 from pmexp.training.loop import Metrics
 from pmexp.training.outcome import weights_digest
 from pmexp.training.run import prepare
@@ -29,7 +30,7 @@ class Side:
         self.training = self.prepared.training
         self.module: nn.Module = self.training.module
         self.watch = Watch(self.training)
-        self.draws = False  # random numbers in a forward so far
+        self.draws = False  # whether a step has drawn random numbers so far
         self.losses: list[float] = []  # in nats, of each step
         self.gradient_norms: list[float] = []  # before clipping
         self._steps = self.training.steps()
@@ -41,16 +42,17 @@ class Side:
 
     @property
     def label(self) -> str:
-        """What it is called: its dropout and, unless it is the plain one, its stack."""
+        """The name of the side for people: its dropout and, unless it is the plain one, its stack."""
         system = self.config.system.name
         return self.options.given if system == "plain" else f"{self.options.given} with system {system}"
 
     def take(self, see: See) -> Metrics:
-        """The next step, each of its tensors handed to `see`; its metrics.
+        """Takes the next step, hands each of its tensors to `see`, and returns the step's metrics.
 
         Raises UserError where somebody's code fails.
         """
         self.watch.see = see
+        set_arithmetic(self.config.system)  # the other side shares the process
         with self._own_random_numbers():
             before = self._state()
             metrics: Metrics = self._of_somebody(lambda: next(self._steps))[1]
@@ -60,17 +62,18 @@ class Side:
         return metrics
 
     def state(self) -> dict[str, Any]:
-        """What the next step begins from, as a checkpoint holds it."""
+        """Returns what the next step begins from, as a checkpoint holds it."""
         with self._own_random_numbers():
             state: dict[str, Any] = self.training.state()
         return state
 
     def weights_digest(self) -> str:
-        """16 digits of SHA-256 over the bytes of all parameters."""
+        """Returns the first 16 hexadecimal digits of SHA-256 over the bytes of all parameters."""
         return weights_digest(dict(self.module.named_parameters()))[:16]
 
     def _of_somebody(self, work: Callable[[], Any]) -> Any:
-        """What the work gives; an error in it is one of the input where the dropout is somebody's."""
+        """Returns what `work` returns. Raises UserError in the place of its errors where the dropout is
+        foreign."""
         try:
             return work()
         except UserError:
@@ -80,7 +83,8 @@ class Side:
                 raise
             step = self.training.progress.step + 1 if hasattr(self, "training") else 0
             raise UserError(
-                f"{self.name}={self.options.given}: fails in step {step} of this training ({said_of(error)})"
+                f"{self.name}={self.options.given}: fails in step {step} of this training "
+                f"({error_line(error)})"
             ) from error
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What a training step computes, tensor by tensor and in the order in which it is computed."""
+"""Shows what a training step computes, tensor by tensor in the order in which it is computed."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ TensorKind = Literal["forward", "backward", "gradient", "update"]
 
 @dataclass(frozen=True)
 class Name:
-    """Which tensor of a step: what of which layer, and in which of the layer's calls."""
+    """Names a tensor of a step: its kind, its layer, and which of the layer's calls."""
 
     kind: TensorKind
     layer: str  # the module's qualified name; "" is the model
@@ -56,7 +56,7 @@ class Watch(NoInstruments):
     def __init__(self, training: Training) -> None:
         self._module = training.module
         self.see: See = lambda name, tensor: None
-        self._in_step = False  # and not in the validation that follows one
+        self._in_step = False  # False in the validation between steps, too
         self._now = ""  # the phase of the step
         self._calls: Counter[str] = Counter()
         compiled = {part for whole in compiled_parts(training.module) for part in whole.modules()}

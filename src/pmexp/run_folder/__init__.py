@@ -1,4 +1,4 @@
-"""What a run leaves behind in ``runs/<name>/<run id>/``: written, read and named here alone, without torch.
+"""Defines what a run leaves in ``runs/<name>/<run id>/``: written, read and named here alone, without torch.
 
 folder.py         the files of one run, and who may write them
 journal.py        writes the lines that a run appends; journal_lines.py reads them

@@ -1,4 +1,4 @@
-"""Why a run ended without a result, and so whether trying it again can help. Imports no torch."""
+"""Judges why a run ended without a result, and so whether trying it again can help. Imports no torch."""
 
 import errno
 import os
@@ -39,12 +39,12 @@ _MACHINE_TYPES = {
     MachineError.__name__, ConnectionError.__name__, TimeoutError.__name__,
     "DistNetworkError", "DistStoreError", "DistBackendError",
 }  # fmt: skip
-# Many libraries say what the system said and keep no number of it. The rest are their own words for it.
+# Many libraries repeat the system's message without its number. The rest are messages of their own.
 _MACHINE_WORDS = (
     *sorted(map(os.strerror, _MACHINE_ERRNOS)),
     "Connection closed by peer",
     "uncorrectable ECC error",
-    "basic_ios::clear: iostream error",  # torch.save of a path on a full disk, or this and the next
+    "basic_ios::clear: iostream error",  # torch.save says this or the next of a full disk
     "] . unexpected pos ",
     "database or disk is full",  # sqlite's, and so on
     "disk I/O error",
@@ -72,7 +72,7 @@ def kind_of(error: BaseException) -> FailureKind:
     return FailureKind.infrastructure if of_machine else FailureKind.code
 
 
-def kind_said(text: str) -> FailureKind:
+def kind_in_text(text: str) -> FailureKind:
     """Judges an error of which another process has left only its text."""
     of_machine = any(words in text for words in (*_MACHINE_WORDS, *_MACHINE_TYPES))
     return FailureKind.infrastructure if of_machine else FailureKind.code

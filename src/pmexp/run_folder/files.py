@@ -1,4 +1,4 @@
-"""Small files that are there whole or not at all, and JSON that anybody may have written."""
+"""Writes small files that are there whole or not at all, and reads JSON that anybody may have written."""
 
 import errno
 import json
@@ -14,6 +14,7 @@ import orjson
 from pmexp.errors import UserError
 
 _IRREGULAR = "it is no regular file"
+_AT_ONCE = 2**20  # bytes
 # Written under these names until they are whole: ours by process, what torch writes, and safetensors' own.
 _SCRATCH = re.compile(r"\..+\.\d+|.+\.partial|\.tmp\w{6}")
 
@@ -53,22 +54,28 @@ def sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
-def opened(file: Path) -> BufferedReader:
+def opened(file: Path | str) -> BufferedReader:
     """Opens a regular file for reading. Raises UserError for another: a pipe would be waited for, a device
     read without end; and OSError as `open` does."""
+    return os.fdopen(_descriptor(file)[0], "rb")
+
+
+def _descriptor(file: Path | str) -> tuple[int, int]:
+    """Opens a regular file as `opened` does, and says its size."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
             raise damaged(file, _IRREGULAR) from None
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode):
         os.close(descriptor)
         raise damaged(file, _IRREGULAR)
-    return os.fdopen(descriptor, "rb")
+    return descriptor, about.st_size
 
 
-def read_object(file: Path, *keys: str) -> dict[str, Any]:
+def read_object(file: Path | str, *keys: str) -> dict[str, Any]:
     """The JSON object in `file`, {} where there is none.
 
     Raises UserError for a file that is no regular one, cannot be read, or holds anything but a JSON object
@@ -82,7 +89,7 @@ def read_object(file: Path, *keys: str) -> dict[str, Any]:
     return content
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path | str) -> Any:
     """Reads what a JSON file holds; None where there is none. Raises UserError where it cannot be read."""
     content = read_content(file)
     try:
@@ -91,12 +98,18 @@ def read_json(file: Path) -> Any:
         raise damaged(file, "it is not JSON") from None
 
 
-def read_content(file: Path) -> bytes | None:
+def read_content(file: Path | str) -> bytes | None:
     """All of a file; None where there is none. Raises UserError where it cannot be read."""
     try:
-        with opened(file) as stream:
-            return stream.read()
-    except FileNotFoundError:  # or removed since somebody looked
+        descriptor, size = _descriptor(file)
+        try:  # without a stream, which for a small file takes as long as reading it
+            content = os.read(descriptor, size + 1)
+            while more := os.read(descriptor, _AT_ONCE):
+                content += more
+            return content
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:  # the caller may have seen it, and it was removed since
         return None
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from None
@@ -114,6 +127,6 @@ def parsed_json(content: bytes) -> Any:
         return json.loads(content)
 
 
-def damaged(file: Path, what: str) -> UserError:
-    """The error of a file that a run wrote and that is no longer as it wrote it."""
-    return UserError(f"{file} is damaged: {what}; remove it and run this again")
+def damaged(file: Path | str, fault: str) -> UserError:
+    """Returns the error for a file that is no longer as a run wrote it."""
+    return UserError(f"{file} is damaged: {fault}; remove it and run this again")

@@ -28,13 +28,14 @@ from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.files import damaged, opened, read_object, remove_scratch, write_atomically
 from pmexp.run_folder.place import unusable
 
-HEARTBEAT_S = 10.0  # seconds between two
-_CLAIM_S = 1.0  # a look at the claim holds it for a moment: who wants it waits that long
+SUMMARY, JOURNAL = "summary.json", "journal.jsonl"
+HEARTBEAT_S = 10.0  # seconds between two heartbeats
+_CLAIM_S = 1.0  # a claim is tried for so long, since is_claimed() holds the lock for a moment
 _CLAIM_LOOK_S = 0.02
-_LATEST = 2**40  # seconds since 1970, and more starts than there are
+_LATEST = 2**40  # a larger time in seconds since 1970, or number of starts, is damage
 
 
-class _In:
+class _PathOf:
     """A path in a run's folder, made when it is first asked for: a report asks thousands of folders for a
     few."""
 
@@ -53,22 +54,22 @@ class _In:
 class RunFolder:
     """Names the files of one run and reads the small ones; who has claimed the run writes them."""
 
-    journal = _In("journal.jsonl")
-    log = _In("log.txt")
-    checkpoints = _In("checkpoints")
-    artifacts = _In("artifacts")
-    summary = _In("summary.json")
-    failure = _In("failure.json")
-    heartbeat = _In("heartbeat")
-    mirrored = _In("tracking.json")  # there once MLflow has all of the run
-    _owner = _In("owner.json")
-    _lock = _In(".lock")
+    journal = _PathOf(JOURNAL)
+    log = _PathOf("log.txt")
+    checkpoints = _PathOf("checkpoints")
+    artifacts = _PathOf("artifacts")
+    summary = _PathOf(SUMMARY)
+    failure = _PathOf("failure.json")
+    heartbeat = _PathOf("heartbeat")
+    mirrored = _PathOf("tracking.json")  # it exists once MLflow has all of the run
+    _owner = _PathOf("owner.json")
+    _lock = _PathOf(".lock")
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def is_finished(self) -> bool:
-        return os.path.isfile(self.summary)  # also of a name that no file can have
+        return os.path.isfile(self.summary)  # Path.is_file raises for a name that is too long for a file
 
     def out_of_memory(self) -> str:
         """What a run that ended out of memory said; empty for any other."""
@@ -76,7 +77,7 @@ class RunFolder:
         return str(summary.get("error")) if summary.get("status") == "oom" else ""
 
     def failed(self) -> dict[str, Any]:
-        """How a last try ended that left no result: status, kind, error, log; {} for any other."""
+        """How the last try ended where it left no result: status, kind, error, log; {} for any other."""
         failure = read_object(self.failure, "status", "kind", "error")
         if failure and failure["kind"] not in [kind.value for kind in FailureKind]:
             raise damaged(self.failure, f"its kind is {failure['kind']!r}")
@@ -132,7 +133,7 @@ class RunFolder:
         except FileNotFoundError:
             return False
         try:
-            return not _locked(descriptor)
+            return not _try_lock(descriptor)
         finally:
             os.close(descriptor)
 
@@ -163,7 +164,7 @@ class RunFolder:
 
     @contextmanager
     def opened(self, config: Mapping[str, Any], capture_output: bool = False) -> Iterator[None]:
-        """Writes, for who has claimed it, the configuration and who runs it, and logs to log.txt as well.
+        """Opens the claimed folder: writes the configuration and the owner, and logs to log.txt as well.
 
         With `capture_output` log.txt gets all that this process prints from now on, to its end.
         """
@@ -243,9 +244,9 @@ class Claim:
         self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
 
     def taken_within(self, seconds: float) -> bool:
-        """Whether it could be taken."""
+        """Tries to take the lock for so long, and returns whether it did."""
         end = time.monotonic() + seconds
-        while not (taken := _locked(self._descriptor)) and time.monotonic() < end:
+        while not (taken := _try_lock(self._descriptor)) and time.monotonic() < end:
             time.sleep(_CLAIM_LOOK_S)
         return taken
 
@@ -266,7 +267,7 @@ class Claim:
         os.close(self._descriptor)
 
 
-def _locked(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

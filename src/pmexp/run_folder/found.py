@@ -1,10 +1,11 @@
-"""All runs of an experiment, as its plan and its folders tell of them, whatever state or damage they are in.
+"""Finds all runs of an experiment by its plan and its folders, whatever state or damage they are in.
 
-The one reader: the list of runs, the repair of trackers and the report go by it. In time linear in the number
-of runs; journals are read by who needs their lines.
+It is the one reader: the list of runs, the repair of trackers and the report go by it. It takes time linear
+in the number of runs.
 """
 
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,14 +18,14 @@ import yaml
 from pmexp.errors import UserError, first_line
 from pmexp.masking import masked
 from pmexp.run_folder.files import opened, read_content
-from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.folder import JOURNAL, SUMMARY, RunFolder
 from pmexp.run_folder.journal import digest_of
 from pmexp.run_folder.journal_lines import Curve, RunProgress, curve_in, progress_of
-from pmexp.run_folder.plan import TOLD_APART_BY, Label, PlannedRun, labels_in, read_plan
+from pmexp.run_folder.plan import REQUIRED_LABELS, Label, PlannedRun, labels_in, read_plan
 from pmexp.run_folder.state import State, unfinished_state
 from pmexp.run_folder.summary import Summary, read_summary
 
-_MARKS = ("summary.json", "failure.json", "owner.json", "journal.jsonl", "config.yaml")
+_MARKS = (SUMMARY, "failure.json", "owner.json", JOURNAL, "config.yaml")
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as quick
 
 
@@ -51,7 +52,7 @@ class FoundRun:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it stays as it is."""
+        """Whether the run has a result, and so stays as it is."""
         return self.state.is_result
 
     @cached_property
@@ -92,7 +93,7 @@ def find_runs(runs_dir: Path, name: str, known: Mapping[str, FoundRun] | None = 
 
 
 def each_run(runs_dir: Path, name: str) -> Iterator[FoundRun]:
-    """Yields the same one by one, with the curves of those that have a result.
+    """Yields the runs of find_runs one by one, with the curves of those that have a result.
 
     Raises UserError as find_runs does.
     """
@@ -102,40 +103,41 @@ def each_run(runs_dir: Path, name: str) -> Iterator[FoundRun]:
 
 def _run_folders(runs_dir: Path, name: str) -> list[tuple[Path, PlannedRun | None]]:
     folder = runs_dir / name
-    there = experiments(runs_dir) if runs_dir.is_dir() else []
-    if name not in there:
-        others = f"there are: {', '.join(there)}" if there else "there is none yet: run one first"
+    known = experiments(runs_dir) if runs_dir.is_dir() else []
+    if name not in known:
+        others = f"there are: {', '.join(known)}" if known else "there is none yet: run one first"
         raise UserError(f"no experiment '{name}' in {runs_dir} ({others}); runs_dir names another place")
     planned = read_plan(folder)
-    unplanned = sorted(path for path in folder.iterdir() if path.name not in planned and _is_run(path))
+    unplanned = sorted(name for name in os.listdir(folder) if name not in planned and _is_run(folder, name))
     return [
-        *((folder / run_id, one) for run_id, one in planned.items()),
-        *((path, None) for path in unplanned),
+        *((folder / run_id, run) for run_id, run in planned.items()),
+        *((folder / run_id, None) for run_id in unplanned),
     ]
 
 
 def read_run(path: Path, planned: PlannedRun | None = None, with_curve: bool = False) -> FoundRun:
-    """The run of a folder that may be damaged, or made by somebody else: no content of it raises."""
+    """Returns the run of a folder, which may be damaged or made by somebody else: no content of it raises."""
     labels, settings = (planned.labels, planned.settings) if planned else ({}, {})
     try:
         return _read(RunFolder(path), labels, settings, with_curve)
     except Exception as error:
-        said = first_line(error) if isinstance(error, UserError) else f"{path} cannot be read: {error!r}"
-        return FoundRun(path.name, path, State.failed, labels, settings, damage=said)
+        damage = first_line(error) if isinstance(error, UserError) else f"{path} cannot be read: {error!r}"
+        return FoundRun(path.name, path, State.failed, labels, settings, damage=damage)
 
 
 def _read(
     folder: RunFolder, labels: Mapping[str, Label], settings: Mapping[str, Any], with_curve: bool
 ) -> FoundRun:
-    name = folder.path.name
-    if folder.summary.exists():
-        summary = read_summary(folder.summary)
-        damage, curve = _label_damage(folder, summary, labels), None
+    name, place = folder.path.name, str(folder.path)
+    # Text: to make a path takes longer than to read the file.
+    summary_file, journal_file = f"{place}/{SUMMARY}", f"{place}/{JOURNAL}"
+    if (summary := read_summary(summary_file)) is not None:
+        damage, curve = _label_damage(summary_file, summary, labels), None
         try:
-            journal = read_content(folder.journal)
-            damage = damage or _journal_damage(folder, journal, summary)
+            journal = read_content(journal_file)
+            damage = damage or _journal_damage(journal_file, journal, summary)
             if with_curve and not damage:
-                curve = curve_in(journal or b"", folder.journal)
+                curve = curve_in(journal or b"", journal_file)
         except UserError as error:
             damage = first_line(error)
         state = State.failed if damage else State.oom if summary.status == "oom" else State.finished
@@ -151,32 +153,37 @@ def _read(
     return FoundRun(name, folder.path, state, labels, settings, None, failure, owner, unlabelled)
 
 
-def _label_damage(folder: RunFolder, summary: Summary, planned: Mapping[str, Label]) -> str:
+def _label_damage(file: str, summary: Summary, planned: Mapping[str, Label]) -> str:
     """What is wrong with the labels of a summary, by itself and by the plan; empty where nothing is."""
     labels = labels_in(summary.labels)
-    if missing := [label for label in TOLD_APART_BY if label not in labels]:
-        return f"{folder.summary} is damaged: labels has no {', '.join(missing)}; {_ANEW}"
+    if missing := [label for label in REQUIRED_LABELS if label not in labels]:
+        wrong = [
+            f"{name}={summary.labels[name]!r}" for name in missing if summary.labels.get(name) is not None
+        ]
+        said = f"labels has {', '.join(wrong)}" if wrong else f"labels has no {', '.join(missing)}"
+        allowed = "; task, system and variant are text, the seed a whole number" * bool(wrong)
+        return f"{file} is damaged: {said}{allowed}; {_ANEW}"
     if other := [label for label, value in planned.items() if labels.get(label) != value]:
-        return f"{folder.summary} is damaged: labels.{other[0]} is not that of the plan; {_ANEW}"
+        return f"{file} is damaged: labels.{other[0]} is not that of the plan; {_ANEW}"
     return ""
 
 
-def _journal_damage(folder: RunFolder, journal: bytes | None, summary: Summary) -> str:
+def _journal_damage(file: str, journal: bytes | None, summary: Summary) -> str:
     """How the journal differs from the one that the run ended with; empty where it does not.
 
     Raises UserError at a line that is none of a journal, where an earlier version told no digest.
     """
     if summary.journal is None:
-        curve_in(journal or b"", folder.journal)
+        curve_in(journal or b"", file)
         return ""
     if journal is None:
-        return f"{folder.journal} is not there any more; {_ANEW}"
+        return f"{file} is not there any more; {_ANEW}"
     now = digest_of(journal)
     if now == summary.journal:
         return ""
     was = summary.journal.bytes
     how = f"has {now.bytes} bytes and had {was}" if now.bytes != was else "holds other lines"
-    return f"{folder.journal} {how} when its run ended; {_ANEW}"
+    return f"{file} {how} when its run ended; {_ANEW}"
 
 
 _ANEW = "its values are not to be trusted, so remove the run's folder and run it again"
@@ -195,8 +202,10 @@ def _configured_labels(folder: RunFolder) -> tuple[dict[str, Label], str]:
 
 
 def _is_experiment(folder: Path) -> bool:
-    return folder.is_dir() and ((folder / "plan.json").is_file() or any(map(_is_run, folder.iterdir())))
+    return folder.is_dir() and (
+        (folder / "plan.json").is_file() or any(_is_run(folder, name) for name in os.listdir(folder))
+    )
 
 
-def _is_run(path: Path) -> bool:
-    return any((path / mark).is_file() for mark in _MARKS)
+def _is_run(folder: Path, name: str) -> bool:
+    return any(os.path.isfile(f"{folder}/{name}/{mark}") for mark in _MARKS)

@@ -1,4 +1,4 @@
-"""How the lines of a journal are read: onwards, from the end, and all at once as columns.
+"""Reads the lines of a journal: onwards, from the end, and all at once as columns.
 
 A line is a JSON object with metric (text), value (a number, or null for what was not finite), step, time, and
 the unit and direction of the metric. A last line without its end was cut by a kill and is left out.
@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from sys import intern
 from typing import IO, Any
@@ -19,6 +20,8 @@ from pmexp.errors import UserError
 from pmexp.run_folder.files import opened, parsed_json, read_content
 
 _BLOCK_BYTES = 8192  # read at a time from the end: some 50 lines
+_COLUMNS = ("metric", "unit", "direction", "step", "value", "time")
+_CELLS = itemgetter(*_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def progress_of(file: Path) -> RunProgress:
 
 
 def read_curve(file: Path) -> Curve:
-    """All lines as columns, in one pass. No file: none.
+    """Returns all lines as columns, in one pass; no lines where there is no file.
 
     Raises UserError for a file that cannot be read, and, with its number, for a line that is none of a
     journal.
@@ -126,47 +129,60 @@ def read_curve(file: Path) -> Curve:
     return curve_in(read_content(file) or b"", file)
 
 
-def curve_in(content: bytes, file: Path) -> Curve:
-    """read_curve() of what was read already."""
+def curve_in(content: bytes, file: Path | str) -> Curve:
+    """Returns what read_curve() does for a file whose `content` was read already."""
     whole, _, _ = content.rpartition(b"\n")
-    lines = whole.split(b"\n") if whole else []
-    if (curve := _curve_at_once(lines)) is not None:
+    if (curve := _curve_at_once(whole)) is not None:
         return curve
+    lines = whole.split(b"\n") if whole else []
     parsed = []
     for number, line in enumerate(lines, start=1):
-        one = _parsed(line)
-        if one is None:
+        entry = _parsed(line)
+        if entry is None:
             raise _damaged(file, number)
-        parsed.append(one)
+        parsed.append(entry)
     return _columns(parsed)
 
 
-def _curve_at_once(lines: list[bytes]) -> Curve | None:
+def _curve_at_once(lines: bytes) -> Curve | None:
     """All lines by one call of the parser and checks of whole columns; None if they find any fault."""
     try:
-        parsed: list[Any] = orjson.loads(b"[" + b",".join(lines) + b"]")
-        curve = _columns(parsed)
-        steps, times = [line["step"] for line in parsed], [line["time"] for line in parsed]
+        parsed: list[Any] = orjson.loads(b"[" + lines.replace(b"\n", b",") + b"]")
+        columns = list(zip(*map(_CELLS, parsed), strict=True)) or [()] * len(_COLUMNS)
+        metrics, units, directions, steps, values, times = columns
         are_right = (
-            {type(line["value"]) for line in parsed} <= {float, int, type(None)},
+            set(map(type, values)) <= {float, int, type(None)},
             set(map(type, steps)) <= {int},
             set(map(type, times)) <= {float, int},
             max(map(abs, steps), default=0) < _LARGEST,
             max(map(abs, times), default=0) <= _LARGEST,
+            len(parsed) == (lines.count(b"\n") + 1 if lines else 0),
         )
+        return _curve(metrics, units, directions, steps, values, times) if all(are_right) else None
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
-    return curve if all(are_right) and len(parsed) == len(lines) else None
 
 
-def _columns(lines: list[Any]) -> Curve:
+def _columns(lines: list[dict[str, Any]]) -> Curve:
+    told = [{"unit": "", "direction": "none"} | line for line in lines]
+    return _curve(*([line[name] for line in told] for name in _COLUMNS))
+
+
+def _curve(
+    metrics: Sequence[str],
+    units: Sequence[str],
+    directions: Sequence[str],
+    steps: Sequence[int],
+    values: Sequence[float | None],
+    times: Sequence[float],
+) -> Curve:
     return Curve(
-        metrics=[intern(line["metric"]) for line in lines],  # one text in memory for thousands of lines
-        units=[intern(line.get("unit", "")) for line in lines],
-        directions=[intern(line.get("direction", "none")) for line in lines],
-        steps=np.array([line["step"] for line in lines], dtype=np.float64),  # type: ignore[arg-type]
-        values=np.array([line["value"] for line in lines], dtype=np.float64),  # type: ignore[arg-type]
-        started=float(lines[0]["time"]) if lines else math.inf,
+        metrics=list(map(intern, metrics)),  # one text in memory for thousands of lines
+        units=list(map(intern, units)),
+        directions=list(map(intern, directions)),
+        steps=np.array(steps, dtype=np.float64),  # type: ignore[arg-type]
+        values=np.array(values, dtype=np.float64),  # type: ignore[arg-type]
+        started=float(times[0]) if times else math.inf,
     )
 
 
@@ -203,7 +219,7 @@ def _is_number(value: Any, largest: float) -> bool:
     return (type(value) is float or type(value) is int) and abs(value) <= largest
 
 
-def _damaged(file: Path, number: int) -> UserError:
+def _damaged(file: Path | str, number: int) -> UserError:
     return UserError(
         f"{file}, line {number} is no line of a journal (metric, value, step, time): the journal is damaged;"
         " remove this run's folder and run it again"

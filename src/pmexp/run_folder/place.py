@@ -16,11 +16,10 @@ _OF_THE_PLACE = (  # what stays so until another place is named
 
 
 def refuse_unusable(folder: Path, key: str) -> None:
-    """Raises UserError, with `key` in front, where `folder` is none or nothing can be written there, and
-    MachineError where its disk is full. It need not be there yet; nothing is left behind."""
+    """Raises UserError, with `key` in front, where `folder` is no folder or nothing can be written there, and
+    MachineError where its disk is full. It need not exist yet; nothing is left behind."""
     try:
-        there = _nearest(folder)
-        with tempfile.TemporaryFile(dir=there) as probe:
+        with tempfile.TemporaryFile(dir=_nearest(folder)) as probe:
             probe.write(bytes(_ROOM_BYTES))
             probe.flush()
             os.fsync(probe.fileno())
@@ -29,7 +28,7 @@ def refuse_unusable(folder: Path, key: str) -> None:
 
 
 def unusable(place: Path, key: str, error: OSError) -> UserError | MachineError:
-    """The one line of an OSError that writing in `place` met."""
+    """Returns an error of one line for an OSError that writing in `place` met."""
     why = error.strerror or str(error)
     if error.errno in _FULL:
         return MachineError(f"{key}: there is no room in {place} ({why}); make some and run the same again")

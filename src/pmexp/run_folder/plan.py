@@ -1,4 +1,4 @@
-"""plan.json: the runs that an experiment shall have, from which lists and reports know what is missing."""
+"""Keeps plan.json, the runs that an experiment shall have: lists and reports know by it what is missing."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from pmexp.run_folder.place import unusable
 Label = str | int
 _WORDS = ("task", "model", "dataset", "variant", "system")
 LABELS = (*_WORDS, "seed")
-TOLD_APART_BY = ("task", "system", "variant", "seed")  # which every run has
+REQUIRED_LABELS = ("task", "system", "variant", "seed")  # which every run has
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LARGEST_SEED = 2**63
 
@@ -80,8 +80,8 @@ def _holds(file: Path, entries: Mapping[str, Any]) -> bool:
         read_plan(file.parent)
     except UserError:
         return False
-    there, wanted = _entries(file), json.loads(json.dumps(entries))
-    return all(there.get(run_id) == entry for run_id, entry in wanted.items())
+    planned, wanted = _entries(file), json.loads(json.dumps(entries))
+    return all(planned.get(run_id) == entry for run_id, entry in wanted.items())
 
 
 def drop_from_plan(experiment: Path, run_id: str) -> None:
@@ -108,7 +108,7 @@ def _entries(file: Path) -> dict[str, Any]:
 def _is_entry(entry: Any) -> bool:
     return (
         isinstance(entry, dict)
-        and all(label in labels_in(entry) for label in TOLD_APART_BY)
+        and all(label in labels_in(entry) for label in REQUIRED_LABELS)
         and isinstance(entry.get("run_id"), str)
         and bool(_RUN_ID.fullmatch(entry["run_id"]))
         and isinstance(entry.get("settings") or {}, dict)

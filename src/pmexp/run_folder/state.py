@@ -1,4 +1,4 @@
-"""What became of a run, in one word."""
+"""Tells in one word what became of a run."""
 
 import socket
 import time

@@ -16,7 +16,7 @@ _STATUSES = ("finished", "oom")
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run that has a result says of itself."""
+    """Holds what summary.json says of a run with a result."""
 
     status: str  # "finished", or "oom": memory did not suffice, which is a result like another
     labels: Mapping[str, Any]
@@ -63,9 +63,11 @@ def write_summary(
     write_atomically(file, json.dumps(summary, indent=1) + "\n")
 
 
-def read_summary(file: Path) -> Summary:
-    """The summary in `file`. Raises UserError naming what in it is none."""
+def read_summary(file: Path | str) -> Summary | None:
+    """Reads the summary in `file`; None where it is missing. Raises UserError naming a damaged part."""
     content = read_object(file, "status")
+    if not content:
+        return None
     if content.get("status") not in _STATUSES:
         raise damaged(file, f"its status is {content.get('status')!r}, allowed are {' and '.join(_STATUSES)}")
     parts = {key: _object(file, content, key) for key in ("labels", "metrics", "settings", "environment")}
@@ -73,7 +75,10 @@ def read_summary(file: Path) -> Summary:
     return Summary(
         status=content["status"],
         labels=parts["labels"],
-        metrics={name: _number(file, name, value) for name, value in parts["metrics"].items()},
+        metrics={
+            name: value if type(value) is float and math.isfinite(value) else _number(file, name, value)
+            for name, value in parts["metrics"].items()
+        },
         settings=parts["settings"],
         environment=parts["environment"],
         error=str(content.get("error", "")),
@@ -85,14 +90,14 @@ def read_summary(file: Path) -> Summary:
     )
 
 
-def _object(file: Path, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _object(file: Path | str, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     part = content.get(key)
     if part is not None and not isinstance(part, dict):
         raise damaged(file, f"{key} is no object")
     return part or {}
 
 
-def _number(file: Path, name: str, value: Any) -> float:
+def _number(file: Path | str, name: str, value: Any) -> float:
     """`value` as a float, NaN for null and for what is not finite."""
     if value is None:
         return math.nan
@@ -105,7 +110,7 @@ def _number(file: Path, name: str, value: Any) -> float:
     return number if math.isfinite(number) else math.nan
 
 
-def _journal(file: Path, told: Mapping[str, Any]) -> JournalDigest | None:
+def _journal(file: Path | str, told: Mapping[str, Any]) -> JournalDigest | None:
     if not told:
         return None
     length, digest = told.get("bytes"), told.get("blake2b")

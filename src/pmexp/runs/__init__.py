@@ -1,1 +1,1 @@
-"""``python -m pmexp.runs``: what became of the runs of an experiment, and what can be done about it."""
+"""``python -m pmexp.runs`` says what became of the runs of an experiment, retries and repairs them."""

@@ -1,4 +1,4 @@
-"""Runs that have no result are run again, from their own configuration and their checkpoint."""
+"""Runs again the runs that have no result, from their own configuration and their checkpoint."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Which runs are meant: by state and by label."""
+"""Chooses runs by state and by label."""
 
 from collections.abc import Mapping, Sequence
 
@@ -28,10 +28,10 @@ def chosen(
     Raises UserError for a value that no run has.
     """
     for label, values in labels.items():
-        there = sorted({str(run.labels[label]) for run in runs if label in run.labels})
+        known = sorted({str(run.labels[label]) for run in runs if label in run.labels})
         for value in values:
-            if value not in there:
-                raise UserError(f"{label}={value}: no run has it; there are {', '.join(there) or 'none'}")
+            if value not in known:
+                raise UserError(f"{label}={value}: no run has it; there are {', '.join(known) or 'none'}")
     return [
         run
         for run in runs

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pmexp.command.explain import explained
+from pmexp.command.schema import key_of_flag
 from pmexp.command_line import Command, Given, Key, Others, asks_help, exit_code, switch
 from pmexp.errors import UserError
 from pmexp.masking import masked
@@ -20,6 +21,7 @@ _AGAIN = Others(
     "hydra/launcher=... and hydra.launcher.*=... say how, as for python -m pmexp.train -m; without: local",
     lambda argument: argument.startswith(("hydra/", "hydra.")),
     lambda: ("hydra/launcher", "hydra.launcher.n_jobs"),
+    lambda name: key_of_flag(name) if name.startswith(("hydra/", "hydra.")) else None,
 )
 _MODULE = "pmexp.runs"
 _RUNS_DIR = Key("runs_dir", "where the run folders are", "runs")

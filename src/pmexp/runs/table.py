@@ -1,4 +1,4 @@
-"""Runs as lines for a person and as JSON for a program."""
+"""Writes runs as lines for a person and as JSON for a program."""
 
 import json
 import math
@@ -30,8 +30,8 @@ def experiment_lines(runs_of: Mapping[str, Sequence[FoundRun]]) -> list[str]:
 def counts(runs: Sequence[FoundRun]) -> str:
     """How many runs are in which state, such as "20 runs: 18 finished, 2 failed"."""
     count = Counter(run.state for run in runs)
-    told = ", ".join(f"{count[state]} {state.name}" for state in STATES if count[state])
-    return f"{len(runs)} run{'s' * (len(runs) != 1)}" + (f": {told}" if told else "")
+    by_state = ", ".join(f"{count[state]} {state.name}" for state in STATES if count[state])
+    return f"{len(runs)} run{'s' * (len(runs) != 1)}" + (f": {by_state}" if by_state else "")
 
 
 def runs_json(runs: Sequence[FoundRun]) -> str:

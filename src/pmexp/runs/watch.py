@@ -1,4 +1,4 @@
-"""The runs of an experiment, shown again and again until nothing runs any more."""
+"""Shows the runs of an experiment again and again until nothing runs any more."""
 
 from collections.abc import Callable, Sequence
 from time import monotonic, sleep

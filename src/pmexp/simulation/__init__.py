@@ -1,4 +1,4 @@
-"""The memory of a training step, counted while it runs or predicted without running it."""
+"""Counts the memory of a training step while it runs, or predicts it without running it."""
 
 from pmexp.simulation.live_bytes import CATEGORIES, LiveBytes, Snapshot
 from pmexp.simulation.operations import operations

@@ -1,4 +1,4 @@
-"""What CUDA's operators save and allocate, stated for fake tensors of the CPU.
+"""Has fake tensors of the CPU save and allocate what CUDA's operators do.
 
 Where ATen takes another way on CUDA than on the CPU, the memory of a step differs. In the context of
 `cuda_semantics()` these operators of CPU tensors take CUDA's way:
@@ -28,8 +28,8 @@ _WITH_FP32_RESULT = ("softmax.int", "log_softmax.int", "sum", "sum.dim_IntList",
 
 @contextmanager
 def cuda_semantics() -> Iterator[None]:
-    """A context in which fake tensors have them. It is process-wide and for fake tensors only: a real CPU
-    tensor would get garbage from attention."""
+    """Opens a context in which operators of CPU tensors take CUDA's way. It is process-wide and for fake
+    tensors only: a real CPU tensor would get garbage from attention."""
     with overridden_operators() as library:
         library.impl("dropout", _dropout, "AutogradCPU")
         library.impl("scaled_dot_product_attention", _attention, "AutogradCPU")

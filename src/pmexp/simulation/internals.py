@@ -1,6 +1,6 @@
-"""The one file of this package that touches private or experimental parts of torch (written against 2.13).
+"""Wraps all private or experimental parts of torch (2.13) that this package uses, under names of their use.
 
-Each is wrapped in a name that says what is wanted of it, so that a change in torch is mended here.
+So a change in torch is mended in this file.
 """
 
 from collections.abc import Iterator

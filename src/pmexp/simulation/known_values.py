@@ -1,8 +1,8 @@
-"""KnownValues: fake tensors whose values follow from constants alone, such as a mask of ones, keep them.
+"""Keeps the values of fake tensors that follow from constants alone, such as a mask of ones.
 
 Longformer asks its attention mask which tokens are global (any, nonzero, max) and takes shapes from the
-answer. A fake tensor has no answer. Here what is made of constants is computed for real beside the fake
-tensor while it is small, and only that is ever answered from; every other value stays unknown, and a model
+answer, which a fake tensor does not have. A small tensor that is made of constants is therefore also computed
+for real beside the fake one, and answers come from these alone. Every other value stays unknown, and a model
 that asks for one is refused.
 """
 
@@ -22,7 +22,7 @@ from pmexp.simulation.internals import (
 )
 
 aten = torch.ops.aten
-_LARGEST = 2**22  # elements that are computed
+_LARGEST = 2**22  # the most elements of a tensor that is computed for real
 _SHAPE_ONLY = {  # whose values do not depend on those of their first argument
     *(aten.zeros_like.default, aten.ones_like.default, aten.full_like.default),
     *(aten.new_zeros.default, aten.new_ones.default, aten.new_full.default),
@@ -31,7 +31,7 @@ _INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
 
 
 class KnownValues(TorchDispatchMode):
-    """A context inside fake_tensors(). Values of the tensors that it has seen made of constants are known."""
+    """A context inside fake_tensors() that knows the values of tensors which it saw made of constants."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class KnownValues(TorchDispatchMode):
             return [value.expand(fake.shape) for value, fake in zip(real, made, strict=True)]
 
     def _make_writable(self, written: list[Tensor]) -> None:
-        """Gives each value an element of its own; what shares memory with a repeated one is forgotten."""
+        """Gives each element memory of its own; what shares memory with a repeated value is forgotten."""
         for fake in written:
             value = self._value(fake)
             if _is_repeated(value):

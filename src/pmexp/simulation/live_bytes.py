@@ -1,4 +1,4 @@
-"""Counts what tensors are alive, in bytes of their storages and by what they are for.
+"""Counts the bytes of the storages of all live tensors, by what they are for.
 
 A TorchDispatchMode sees every tensor that an operator makes, real or fake, and a weak reference to its
 storage tells when that is freed. So the same counter measures a real step and a simulated one.
@@ -46,13 +46,13 @@ class LiveBytes(TorchDispatchMode):
 
     Categories: what an operator makes outside of backward is an activation or a mask, also when a
     checkpointed region is computed again; what gradient formulas and the optimizer make is temporary.
-    Whatever is known to be more than that is put into its category by `assign`. Scratch memory inside a
-    kernel is not seen.
+    `assign` puts tensors of which more is known into their category. Scratch memory inside a kernel is not
+    seen.
 
     Args:
         block: bytes to whose multiple an allocator rounds; CUDA's takes 512.
-        shares: of a category's bytes, what this process holds where others hold the rest. What the
-            optimizer's step makes has the share of its state.
+        shares: the share of a category's bytes that this process holds where others hold the rest. Tensors
+            that the optimizer's step makes have the share of its state.
     """
 
     def __init__(self, block: int = 1, shares: Mapping[str, float] | None = None) -> None:
@@ -68,7 +68,7 @@ class LiveBytes(TorchDispatchMode):
         self._known: dict[int, tuple[weakref.ref[Any], int, str]] = {}
 
     def enter(self, phase: str) -> None:
-        """What follows belongs to `phase`, which may have been there before."""
+        """Counts from now on for `phase`, which may have been entered before."""
         self.phase = phase
         self._highest = self.peaks[phase].total if phase in self.peaks else -1
         self._note()
@@ -82,7 +82,7 @@ class LiveBytes(TorchDispatchMode):
             self._count(tensor, category, again=True)
 
     def follow(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Knows from now on what parameters, complete gradients and the optimizer's state are."""
+        """Assigns parameters, complete gradients and optimizer state to their categories from now on."""
         self.assign((*module.parameters(), *module.buffers()), "parameters")
         for parameter in module.parameters():
             parameter.register_post_accumulate_grad_hook(self._gradient_of)

@@ -67,7 +67,7 @@ def predict(
     sharding: Sharding = Sharding(),  # noqa: B008  frozen
     extrapolate: bool = True,
 ) -> Prediction:
-    """The peak of a training step with AdamW.
+    """Predicts the peak of a training step with AdamW, in bytes.
 
     Args:
         build: makes the module; called under ``torch.device("meta")``, so nothing is allocated.
@@ -75,7 +75,7 @@ def predict(
             is of ones; no other value is known.
         prepare: changes the module when its tensors are fake ones of the CPU: dropout, checkpointing.
         forward: entered around each forward; the device type of what it enters is "cpu" in any case.
-        like: "cuda" or "cpu": on whose operators.
+        like: "cuda" or "cpu": whose operators the step runs on.
         accumulate: micro-batches a step.
         sharding: what this process holds where there are others.
         extrapolate: False simulates every layer.

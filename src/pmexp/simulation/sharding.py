@@ -1,4 +1,4 @@
-"""What one of several processes holds, in multiples of what a process alone holds: the rule of each engine.
+"""States what one of several processes holds, in multiples of what a process alone holds, for each engine.
 
 Read off two real processes on gloo (torch 2.13, DeepSpeed 0.19.8), with the allocator watched by torch's
 profiler: what lies there between steps, and for ddp and ZeRO after backward, is this within 0.5 % of the
@@ -18,10 +18,10 @@ class Sharding:
     parameters: float = 1.0  # from forward to backward
     parameters_in_update: float = 1.0
     gradients: float = 1.0
-    kept_gradients: float = 0.0  # what is kept for them where there are none, of the parameters' bytes
+    kept_gradients: float = 0.0  # memory kept for gradients all the time, as a share of the parameters' bytes
     optimizer: float = 1.0  # its state, and what its step makes
     bucket_bytes: int = 0  # beside the gradients, in backward
-    bucket_in_forward: bool = False  # as well: of the second micro-batch
+    bucket_in_forward: bool = False  # whether the bucket is also there in the second micro-batch's forward
 
     @property
     def shares(self) -> dict[str, float]:

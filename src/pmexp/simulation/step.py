@@ -1,4 +1,4 @@
-"""The training step whose memory is asked for: forward, loss, backward, clipping, AdamW; real or fake."""
+"""Takes the step whose memory is asked for: forward, loss, backward, clipping, AdamW; real or fake."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pmexp.simulation.live_bytes import LiveBytes, Snapshot
 
-_LR = 1e-4  # has no consequence for memory
+_LR = 1e-4  # any value would do: memory does not depend on it
 _CLIP_NORM = 1.0
 
 FORWARD, BACKWARD, BACKWARD_MIDDLE, BACKWARD_END, UPDATE = (
@@ -87,10 +87,12 @@ def _mark_backward(layers: Sequence[nn.Module], counter: LiveBytes) -> list[Any]
     if len(layers) < 2:
         return []
     marks = {0: BACKWARD_END} | ({len(layers) - 2: BACKWARD_MIDDLE} if len(layers) > 2 else {})
-    return [layers[place].register_forward_hook(_marks(phase, counter)) for place, phase in marks.items()]
+    return [layers[place].register_forward_hook(_enters(phase, counter)) for place, phase in marks.items()]
 
 
-def _marks(phase: str, counter: LiveBytes) -> Callable[[nn.Module, Any, Any], None]:
+def _enters(phase: str, counter: LiveBytes) -> Callable[[nn.Module, Any, Any], None]:
+    """A forward hook after which `counter` enters `phase` once backward comes to the layer's output."""
+
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
         if counter.phase == FORWARD and hidden.requires_grad:  # not when it is computed again in backward

@@ -15,7 +15,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from pmexp.config import RunConfig
 from pmexp.errors import Interrupted, RankFailed, RankOutOfMemory, UserError
 from pmexp.measure.out_of_memory import says_out_of_memory
-from pmexp.run_folder.failure import FailureKind, kind_said
+from pmexp.run_folder.failure import FailureKind, kind_in_text
 from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.ranks import started_processes
 
@@ -27,7 +27,7 @@ _GRACE_SECONDS = 300
 
 
 def is_launcher(config: RunConfig) -> bool:
-    """Whether this process has to start the run's processes; no where it is one of them."""
+    """Whether this process has to start the run's processes; it has not where it is one of them."""
     return config.system.processes > 1 and started_processes() is None
 
 
@@ -37,7 +37,7 @@ def launch(config: RunConfig, capture_output: bool) -> None:
     Raises UserError and Interrupted as the run on one process does, RankFailed, and RankOutOfMemory where
     memory did not suffice to build the run.
     """
-    # What elastic reports is raised here.
+    # What elastic logs of a failure is raised here as an error.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; train.threads sets it in each process
     settings = LaunchConfig(
@@ -68,7 +68,7 @@ def launch(config: RunConfig, capture_output: bool) -> None:
 
 
 def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
-    """Raises what ended the run: a killed rank, which left no word, or the first word that is on record.
+    """Raises the error of the rank that ended the run: a killed one, or the first whose error is on record.
 
     Returns where a rank was out of memory: that is the run's result, and what the others said of it is not.
     """
@@ -87,13 +87,13 @@ def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
         raise RankOutOfMemory(_message(failure))
     if killed:  # the others only saw a lost connection
         folder.failure.unlink(missing_ok=True)
-    said = f"rank {rank}: {_message(failure)}"
+    line = f"rank {rank}: {_message(failure)}"
     if not folder.failure.is_file():
         if rank:
             folder.log = folder.path / f"rank{rank}.txt"
         with suppress(OSError):  # a full disk, perhaps the reason itself
-            folder.fail(FailureKind.infrastructure if killed else kind_said(said), said)
-    raise RankFailed(f"{folder.path.name} failed: {folder.failed().get('error', said)}")
+            folder.fail(FailureKind.infrastructure if killed else kind_in_text(line), line)
+    raise RankFailed(f"{folder.path.name} failed: {folder.failed().get('error', line)}")
 
 
 def _message(failure: ProcessFailure) -> str:

@@ -1,6 +1,6 @@
-"""Has activations wait for backward in the CPU's memory, pinned, where the model is on CUDA.
+"""Keeps activations until backward in the CPU's pinned memory, where the model is on CUDA.
 
-On a CPU device they are there already: nothing moves.
+On a CPU device nothing moves.
 """
 
 from contextlib import AbstractContextManager

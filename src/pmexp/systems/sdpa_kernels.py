@@ -48,7 +48,7 @@ def flash_first(attention: nn.Module) -> Iterator[None]:
             yield
         else:
             ran[mode] = set()
-            with _Note(ran[mode]):
+            with _KernelNotes(ran[mode]):
                 yield
 
 
@@ -64,7 +64,7 @@ def kernels_that_ran(model: nn.Module) -> str:
     return "; ".join(["sdpa", *(f"{mode}: {' and '.join(sorted(ran[mode]))}" for mode in modes)])
 
 
-class _Note(TorchFunctionMode):
+class _KernelNotes(TorchFunctionMode):
     """Adds the kernel of each SDPA call to `ran`."""
 
     def __init__(self, ran: set[str]) -> None:

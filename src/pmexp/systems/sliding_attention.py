@@ -65,10 +65,10 @@ class SlidingAttention(nn.Module):
             attention_mask: not read, it says the same as the two below.
             is_index_masked: (batch, length) bool, padding.
             is_index_global_attn: (batch, length) bool, global tokens; none of them is padding.
-            is_global_attn: whether there is any.
+            is_global_attn: whether there is any global token.
 
         Raises:
-            ValueError: the length is no multiple, or attentions are asked for: they are never made.
+            ValueError: the length is no multiple of the window, or attentions, never made, are asked for.
         """
         assert is_index_masked is not None and is_index_global_attn is not None
         if output_attentions:
@@ -104,10 +104,10 @@ class SlidingAttention(nn.Module):
 
 @dataclass(frozen=True)
 class _Plan:
-    """Says who sees whom in one batch. Masks are additive: 0 where a query sees a key, -inf elsewhere."""
+    """Says which query sees which key in one batch. Masks are additive: 0 where it does, -inf elsewhere."""
 
-    positions: Tensor  # (batch, global tokens) int64: where they are; rows that have fewer repeat others
-    used: Tensor  # (batch, global tokens) bool: which of them are global tokens
+    positions: Tensor  # (batch, global tokens) int64: their places; samples with fewer repeat other places
+    used: Tensor  # (batch, global tokens) bool: which of `positions` are of global tokens
     blocks: Tensor  # (batch * blocks, 1, window, global tokens + 3 * window)
     everywhere: Tensor  # (batch, 1, 1, length): what a global token sees
 
@@ -146,11 +146,11 @@ def _make_plan(padding: Tensor, is_global: Tensor, window: int, dtype: torch.dty
 def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """Returns 0 where `seen`, -inf elsewhere.
 
-    Rows start at multiples of 8 elements, in room that is not seen: CUDA's memory-efficient kernel would make
-    such a copy for each layer and save it.
+    Rows are padded to multiples of 8 elements in memory: else CUDA's memory-efficient kernel would make such
+    a copy for each layer and save it.
     """
-    room = F.pad(seen, (0, -seen.shape[-1] % 8))
-    mask = torch.zeros(room.shape, dtype=dtype, device=seen.device).masked_fill_(~room, -torch.inf)
+    padded = F.pad(seen, (0, -seen.shape[-1] % 8))
+    mask = torch.zeros(padded.shape, dtype=dtype, device=seen.device).masked_fill_(~padded, -torch.inf)
     return mask[..., : seen.shape[-1]]
 
 
@@ -159,9 +159,9 @@ def _local_attention(
 ) -> Tensor:
     """Maps three of (batch, length, heads, head dim) to (batch, length, hidden)."""
 
-    def seen(what: Tensor) -> Tensor:  # gives (batch * blocks, heads, global tokens + 3 * window, head dim)
-        near = _neighbours(_blocks(what, window).transpose(2, 3))
-        front = _at(what, plan.positions).transpose(1, 2)[:, None].expand(-1, near[0].shape[1], -1, -1, -1)
+    def seen(part: Tensor) -> Tensor:  # gives (batch * blocks, heads, global tokens + 3 * window, head dim)
+        near = _neighbours(_blocks(part, window).transpose(2, 3))
+        front = _at(part, plan.positions).transpose(1, 2)[:, None].expand(-1, near[0].shape[1], -1, -1, -1)
         return torch.cat([front, *near], dim=3).flatten(0, 1)
 
     blocks = query.unflatten(1, (-1, window)).flatten(0, 1).transpose(1, 2)
@@ -171,17 +171,17 @@ def _local_attention(
     return output.transpose(1, 2).reshape(*query.shape[:2], -1)
 
 
-def _blocks(what: Tensor, window: int) -> Tensor:
+def _blocks(x: Tensor, window: int) -> Tensor:
     """Maps (batch, length, ...) to (batch, blocks + 2, window, ...), with an empty block before and after."""
-    around = [0, 0] * (what.dim() - 2) + [window, window]
-    return F.pad(what, around).reshape(len(what), -1, window, *what.shape[2:])
+    around = [0, 0] * (x.dim() - 2) + [window, window]
+    return F.pad(x, around).reshape(len(x), -1, window, *x.shape[2:])
 
 
 def _neighbours(blocks: Tensor) -> list[Tensor]:
-    """Returns for each block the one before, itself and the one after."""
+    """Returns, aligned by block, the block before each, the block itself and the block after it."""
     return [blocks[:, :-2], blocks[:, 1:-1], blocks[:, 2:]]
 
 
-def _at(what: Tensor, positions: Tensor) -> Tensor:
-    """Returns the rows of `what` (batch, length, ...) at `positions` (batch, n)."""
-    return what[torch.arange(len(what), device=what.device)[:, None], positions]
+def _at(x: Tensor, positions: Tensor) -> Tensor:
+    """Returns the rows of `x` (batch, length, ...) at `positions` (batch, n)."""
+    return x[torch.arange(len(x), device=x.device)[:, None], positions]

@@ -61,7 +61,7 @@ class System:
             yield
 
     def record(self, module: nn.Module) -> dict[str, str]:
-        """Returns what the parts have to say about the run."""
+        """Returns what the parts did, for the run's record."""
         return {key: value for part in self.parts for key, value in part.record(module).items()}
 
     def engine(self, ranks: Ranks, clip_norm: float) -> Engine:

@@ -1,4 +1,4 @@
-"""One experiment of one tracker: of a server, or of a database that many processes write."""
+"""Opens one experiment of one tracker: of a server, or of a database that many processes write."""
 
 import os
 import uuid
@@ -11,7 +11,7 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from pmexp.errors import UserError, said_of
+from pmexp.errors import UserError, error_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,12 +35,12 @@ def silence_mlflow() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Why a tracker failed, in one line: MLflow wraps what happened into pages."""
+    """Returns in one line why a tracker failed, by its innermost error: MLflow wraps it in long messages."""
     if isinstance(error, UserError):
         return str(error)
     while inner := error.__cause__ or error.__context__:
         error = inner
-    return said_of(error)
+    return error_line(error)
 
 
 def mlflow_uri(uri: str) -> str:
@@ -90,8 +90,8 @@ class OpenExperiment:
             self.client: MlflowClient = MlflowClient(tracking_uri=uri, registry_uri=uri)
             known = self._find()
             if known is None and runs_dir is None:
-                there = ", ".join(sorted(each.name for each in self.client.search_experiments()))
-                raise UserError(f"there is no experiment {name!r} at {uri}; there are: {there}")
+                names = ", ".join(sorted(experiment.name for experiment in self.client.search_experiments()))
+                raise UserError(f"there is no experiment {name!r} at {uri}; there are: {names}")
             self.id = known or self._create()
 
     def takes_files(self, place: str) -> bool:
@@ -144,7 +144,7 @@ def _artifacts(runs_dir: Path) -> str:
 
 
 def create_database(file: Path) -> None:
-    """Makes the tables aside, then gives the file its name: being killed meanwhile leaves no half of them."""
+    """Makes the tables in another file and renames it, so that a kill meanwhile leaves no half of them."""
     with suppress(FileNotFoundError):
         if file.stat().st_size:
             return
@@ -163,10 +163,10 @@ def create_database(file: Path) -> None:
 
 
 def _path_of_its_own(file: Path) -> str:
-    """A spelling of `file`'s path for each file that has had its name.
+    """Returns a spelling of `file`'s path that no earlier, deleted file of its name has had.
 
-    MLflow keeps connections by URI, and sqlite refuses one to a file that was deleted since. As they stay
-    open, no two of the files have the same inode.
+    MLflow keeps connections by URI, and sqlite refuses one to a file that was deleted since. As connections
+    stay open, no two of these files have the same inode.
     """
     inodes, inode = _seen.setdefault(file, []), file.stat().st_ino
     if inode not in inodes:

@@ -1,4 +1,4 @@
-"""What MLflow says of a run above its metrics, made of the run's tags alone. A person may write over it."""
+"""Writes the description that MLflow shows of a run, from the run's tags alone. A person may replace it."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,11 +6,11 @@ NOTE = "mlflow.note.content"  # MLflow's name for the tag with the description, 
 
 
 def note_of(
-    there: Mapping[str, str], wanted: Mapping[str, str], describe: Callable[[Mapping[str, str]], str]
+    present: Mapping[str, str], wanted: Mapping[str, str], describe: Callable[[Mapping[str, str]], str]
 ) -> str:
-    """The description of a run that has the tags `there` and gets those `wanted`; a person's own stays."""
-    written = there.get(NOTE)
-    return written if written and written != describe(there) else describe(wanted)
+    """The description of a run that has the tags `present` and gets those `wanted`; a person's own stays."""
+    written = present.get(NOTE)
+    return written if written and written != describe(present) else describe(wanted)
 
 
 def described_parent(tags: Mapping[str, str]) -> str:

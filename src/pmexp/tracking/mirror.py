@@ -1,4 +1,4 @@
-"""A thread that mirrors one journal to MLflow and that training never waits for.
+"""Mirrors one journal to MLflow in a thread that training never waits for.
 
 The journal is the truth and the mirror follows its file: the training thread calls no tracker. A tracker that
 fails is asked again until the run ends; what it lacks then is sent by `pmexp.tracking.repair`.
@@ -19,7 +19,7 @@ from pmexp.tracking.record import Record
 log = logging.getLogger(__name__)
 
 _START_S = (
-    20.0  # the first try gets so long: it imports mlflow and may make the database, which would disturb steps
+    20.0  # waited for the first try, which imports mlflow and may make the database: it would disturb steps
 )
 _END_S = 60.0  # what is left when the run has ended may take so long to arrive
 _SHORT_END_S = 10.0  # it may take so long where the run has to make room, or the tracker never answered
@@ -93,7 +93,7 @@ class Mirror:
         return MlflowRun(ParentRun(experiment), self._record)
 
     def _try(self, status: Status) -> bool:
-        """Brings MLflow up to date; whether that succeeded. The first failure of a row is warned of."""
+        """Brings MLflow up to date; returns whether that succeeded. Warns of the first failure in a row."""
         try:
             if self._run and status == "RUNNING":
                 self._run.follow()

@@ -1,4 +1,4 @@
-"""The one run of MLflow that mirrors one run folder. It may be out of step in any way; `settle` mends it.
+"""Keeps the one run of MLflow that mirrors one run folder. It may differ in any way; `settle` mends it.
 
 MLflow can add metrics and an end but not take them back, so a run that holds others than the folder, or has
 ended and goes on, is replaced by a new one. Whatever fails here may be tried again: what had arrived is found
@@ -35,14 +35,14 @@ class MlflowRun:
         wanted = dict.fromkeys(journal + self._record.final_values(journal))  # a set in the journal's order
         started = journal[0].time if journal else None
         self._parent.settle(self._record.labels, self._record.command(), started)
-        run, there, changes = self._chosen(wanted, started, status)
+        run, present, changes = self._chosen(wanted, started, status)
         self.id = run.info.run_id
-        missing = [value for value in wanted if value not in there]
+        missing = [value for value in wanted if value not in present]
         self._send(missing)
         if missing:
             changes.append(f"{len(missing)} records sent")
         changes += self._settle_words(run) + self._settle_status(run, status) + self._settle_artifacts(run)
-        self._parent.settle_status(self._record.ended())
+        self._parent.settle_status()
         self._offset = offset
         return changes
 
@@ -83,7 +83,7 @@ class MlflowRun:
     def _fits(
         self, run: "Run", values: set[LoggedValue], wanted: dict[LoggedValue, None], status: Status
     ) -> bool:
-        """Whether nothing is in it that would have to be taken away, as the end of a run that goes on."""
+        """Whether the MLflow run holds nothing that had to be taken back, such as an end of a live run."""
         ended = status == "RUNNING" and run.info.end_time
         params = self._record.params
         return not ended and values <= wanted.keys() and run.data.params.items() <= params.items()
@@ -93,20 +93,20 @@ class MlflowRun:
 
         for start in range(0, len(values), _BATCH):
             metrics = [
-                Metric(each.metric, float("nan") if each.value is None else each.value, each.time, each.step)
-                for each in values[start : start + _BATCH]
+                Metric(v.metric, float("nan") if v.value is None else v.value, v.time, v.step)
+                for v in values[start : start + _BATCH]
             ]
             with self._experiment.writing() as client:
                 client.log_batch(self.id, metrics=metrics)
 
-    def _tags(self, there: Mapping[str, str]) -> dict[str, str | None]:
-        """Returns the tags of a run that has those of `there`; None for one that must not be there."""
+    def _tags(self, present: Mapping[str, str]) -> dict[str, str | None]:
+        """Returns the tags for a run that has those of `present`; None for one that it must not have."""
         tags = self._record.tags()
         known = {name: value for name, value in tags.items() if value is not None}
-        return {**tags, CHILD_OF: self._parent.id, NOTE: note_of(there, known, described_child)}
+        return {**tags, CHILD_OF: self._parent.id, NOTE: note_of(present, known, described_child)}
 
     def _settle_words(self, run: "Run") -> list[str]:
-        """Sets the params and tags that are missing or other."""
+        """Sets the params and tags that are missing or differ."""
         from mlflow.entities import Param, RunTag
 
         params = {k: v for k, v in self._record.params.items() if k not in run.data.params}
@@ -137,8 +137,8 @@ class MlflowRun:
         if not self._experiment.takes_files(str(run.info.artifact_uri)):
             return []
         files = self._record.artifacts()
-        there = {file.path for file in self._client.list_artifacts(self.id)}
-        missing = [file for file in files if file.name not in there]
+        attached = {file.path for file in self._client.list_artifacts(self.id)}
+        missing = [file for file in files if file.name not in attached]
         for file in missing:
             self._client.log_artifact(self.id, str(file))
         return [f"{file.name} attached" for file in missing]

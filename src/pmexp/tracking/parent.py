@@ -1,4 +1,4 @@
-"""The parent run of an experiment: MLflow lists the pmexp runs below it, and their report lies in it.
+"""Keeps the parent run of an experiment: MLflow lists the pmexp runs below it, and their report lies in it.
 
 It is known by its tag `kind`; of several the oldest stays, and gets the children of the others. It has no tag
 `run_id`, by which pmexp runs are known. The analysis uses it too: it imports no configuration.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CHILD_OF = "mlflow.parentRunId"  # MLflow's name for the tag by which a run is a child
 KIND = {"kind": "sweep"}
-# The parent has those of all its children.
+# The parent's tag of such a name lists the values of all its children.
 _LABELS = ("task", "model", "dataset", "variant", "system", "seed")
 _MOST_WORDS = 200  # a label keeps so many, as MLflow cuts a tag at 8000 characters
 _PAGE = 1000
@@ -57,8 +57,9 @@ class ParentRun:
                 self._set(client, parents[0].info.run_id, self._lacking(parents[0], labels or {}, command))
         self.id, self._status = parents[0].info.run_id, parents[0].info.status
 
-    def settle_status(self, ended: int | None = None) -> None:
-        """Sets RUNNING while a child is. FINISHED says that none is any more, whatever became of them.
+    def settle_status(self) -> None:
+        """Sets RUNNING while a child is. FINISHED says that none is any more, whatever became of them; it has
+        no end time, which MLflow could not take back when the sweep is resumed.
 
         After a `settle`, and after the child's own status.
         """
@@ -66,10 +67,7 @@ class ParentRun:
             return
         with self.experiment.writing() as client:
             self._status = self._due_status()
-            if self._status == "RUNNING":
-                client.update_run(self.id, self._status)
-            else:
-                client.set_terminated(self.id, self._status, ended)
+            client.update_run(self.id, self._status)
         self.changes.append(f"now {self._status}")
 
     def adopt(self) -> None:
@@ -110,15 +108,15 @@ class ParentRun:
                 return
 
     def _lacking(self, parent: "Run", labels: Mapping[str, str], command: str | None) -> dict[str, str]:
-        """The tags that the parent has not, or has otherwise."""
-        there = parent.data.tags
-        wanted = there | {"name": self.experiment.name}
+        """The tags that the parent lacks or has with another value."""
+        present = parent.data.tags
+        wanted = present | {"name": self.experiment.name}
         for name in _LABELS & labels.keys():
             wanted[name] = _with(wanted.get(name, ""), labels[name])
         if command:
             wanted.setdefault("command", command)
-        wanted[NOTE] = note_of(there, wanted, described_parent)
-        return {name: value for name, value in wanted.items() if there.get(name) != value}
+        wanted[NOTE] = note_of(present, wanted, described_parent)
+        return {name: value for name, value in wanted.items() if present.get(name) != value}
 
     def _set(self, client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -134,7 +132,7 @@ class ParentRun:
 
 
 def _with(words: str, word: str) -> str:
-    """The list of words with one more, each once and in order, numbers by their size."""
-    every = {*filter(None, words.split(", ")), word}
-    in_order = sorted(every, key=lambda each: (int(each) if each.isdigit() else -1, each))
+    """The comma-separated `words` with one more, each once and in order, numbers by their size."""
+    distinct = {*filter(None, words.split(", ")), word}
+    in_order = sorted(distinct, key=lambda word: (int(word) if word.isdigit() else -1, word))
     return ", ".join(in_order[:_MOST_WORDS])

@@ -1,4 +1,4 @@
-"""What MLflow should hold of one run, out of the run's folder."""
+"""Reads from a run's folder what MLflow should hold of the run."""
 
 import json
 import math
@@ -107,5 +107,5 @@ class Record:
 
 
 def logged_value(key: str, time: int, step: int, value: float) -> LoggedValue:
-    """Makes of what MLflow gives back the value that was sent."""
+    """Returns the value as it was sent, from what MLflow gives back of it."""
     return LoggedValue(key, time, step, None if math.isnan(value) else value)

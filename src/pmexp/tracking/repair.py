@@ -25,8 +25,8 @@ _STATUS: dict[State, Status] = {
 
 
 def repair(runs_dir: Path, name: str, uri: str | None = None) -> Iterator[str]:
-    """Yields a line for each run of experiment `name` that MLflow had otherwise, one for their parent if need
-    be, and one with the totals.
+    """Yields a line for each run of experiment `name` that MLflow held otherwise and that was mended, one for
+    their parent if it was, and one with the totals.
 
     `uri`: the tracker of all of them, in place of each one's own: for runs that were made without one.
     Where a folder lies now counts, not where it lay when the run was made. Runs that go on are left to their
@@ -63,7 +63,7 @@ def repair(runs_dir: Path, name: str, uri: str | None = None) -> Iterator[str]:
     for parent in parents.values():
         if parent.changes:
             yield f"parent: {', '.join(parent.changes)}"
-    yield f"{len(files)} runs: " + ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+    yield f"{len(files)} runs: " + ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
 
 
 def _settle(config: RunConfig, folder: RunFolder, status: Status, parents: dict[str, ParentRun]) -> list[str]:

@@ -30,7 +30,7 @@ COMMAND = Command(
 )
 _HOST = "127.0.0.1"  # this machine alone
 _START_S, _STOP_S, _POLL_S = 120.0, 10.0, 0.2
-# One person asks it, and no language model is served.
+# The server's job workers are for language models, which nobody uses here.
 _SERVER = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
@@ -108,9 +108,9 @@ def _server(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
             while not _answers(port):
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
-                    said = log.read().decode(errors="replace").strip().splitlines()
+                    lines = log.read().decode(errors="replace").strip().splitlines()
                     raise UserError(
-                        f"MLflow's server does not start: {said[-1] if said else 'it says nothing'}"
+                        f"MLflow's server does not start: {lines[-1] if lines else 'it says nothing'}"
                     )
                 time.sleep(_POLL_S)
             yield process
@@ -129,7 +129,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_S)
-        os.killpg(process.pid, signal.SIGKILL)  # whoever is left of its group
+        os.killpg(process.pid, signal.SIGKILL)  # a process of its group may have stayed
     process.wait()
 
 

@@ -1,4 +1,4 @@
-"""The columns that MLflow's table of an experiment opens with: a view as its button *Views* saves one.
+"""Says with which columns MLflow's table of an experiment opens: a view as its button *Views* saves one.
 
 The format is no interface of MLflow (it is that of 3.17, found by saving a view): where it cannot be read the
 page says so in a line, and the table has its usual columns. A view holds an order of columns too, but MLflow

@@ -1,1 +1,1 @@
-"""A run: built, trained, tested and recorded."""
+"""Builds, trains, tests and records a run."""

@@ -1,4 +1,4 @@
-"""The weights of the best evaluation so far: ``checkpoints/best-00000090.safetensors``, by step.
+"""Keeps the weights of the best evaluation so far: ``checkpoints/best-00000090.safetensors``, by step.
 
 Several may be there while a run goes on: one resumed from an older checkpoint needs the best of that time.
 """
@@ -41,8 +41,8 @@ def save(folder: RunFolder, engine: Engine, step: int, needed: Collection[int]) 
 
 
 def load(folder: RunFolder, engine: Engine, step: int) -> None:
-    """Every rank loads the weights of `step`. Raises UserError where they cannot be read."""
-    engine.ranks.wait()  # for rank 0's file
+    """Loads the weights of `step`, on every rank. Raises UserError where they cannot be read."""
+    engine.ranks.wait()  # rank 0 writes the file
     file = _file(folder, step)
     try:
         saved = load_file(file)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from pmexp.config import CheckpointConfig
-from pmexp.errors import first_line, said_of
+from pmexp.errors import error_line, first_line
 from pmexp.run_folder.files import write_atomically
 from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.ranks import Ranks
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Manifest:
-    """What makes a checkpoint complete."""
+    """Describes a state's file and the journal at its step; a checkpoint with a manifest is complete."""
 
     step: int
     best_step: int  # whose weights the run would be tested with
@@ -52,17 +52,17 @@ class Checkpoints:
         self.asynchronous = (device.type == "cuda") if config.asynchronous is None else config.asynchronous
         self._writer: threading.Thread | None = None
         self._best_of_newest: set[int] = set()  # counts the one being written, too
-        self._next = self._after_now()
+        self._due_at = self._one_interval_on()
 
     def is_due(self) -> bool:
-        return self._ranks.is_first and time.monotonic() >= self._next
+        return self._ranks.is_first and time.monotonic() >= self._due_at
 
     def save(self, state: dict[str, Any], step: int, best_step: int, journal_bytes: int) -> None:
         """Writes rank 0's `state`; asynchronously, from a copy on the CPU, while training goes on.
 
         Where it cannot be written (a full disk) the run keeps its older ones and goes on, with a warning.
         """
-        self._next = self._after_now()
+        self._due_at = self._one_interval_on()
         if not self._ranks.is_first:
             return
         self.wait()
@@ -75,15 +75,15 @@ class Checkpoints:
         self._writer.start()
 
     def wait(self) -> None:
-        """Waits until the one being written is complete."""
+        """Waits until the checkpoint that is being written is complete."""
         if self._writer:
             self._writer.join()
             self._writer = None
 
     def load(self) -> tuple[dict[str, Any], Manifest] | None:
-        """The newest state that is complete, on the CPU; None where there is none.
+        """Returns the newest complete state, on the CPU, with its manifest; None where there is none.
 
-        Every rank gets the one that rank 0 found. What is not complete costs a warning and is removed.
+        Every rank gets the one that rank 0 chose. An incomplete one is removed with a warning.
         """
         newest = self._newest() if self._ranks.is_first else None
         manifest = self._ranks.from_first(newest[1] if newest else None)
@@ -138,7 +138,7 @@ class Checkpoints:
             scratch.unlink(missing_ok=True)
             if not file.with_suffix(".json").is_file():
                 file.unlink(missing_ok=True)
-            log.warning("no checkpoint at step %d, the older ones stay: %s", step, said_of(error))
+            log.warning("no checkpoint at step %d, the older ones stay: %s", step, error_line(error))
             return
         for old in self._manifests()[: -self._config.keep]:
             self._remove(old)
@@ -154,7 +154,7 @@ class Checkpoints:
         return manifests
 
     def _remove(self, manifest: Manifest) -> None:
-        """The mark of completeness goes first."""
+        """Removes a checkpoint, its mark of completeness first: a kill in between leaves no damaged one."""
         file = self._state_file(manifest.step)
         file.with_suffix(".json").unlink(missing_ok=True)
         file.unlink(missing_ok=True)
@@ -162,7 +162,7 @@ class Checkpoints:
     def _state_file(self, step: int) -> Path:
         return self._folder / f"step-{step:08d}.pt"
 
-    def _after_now(self) -> float:
+    def _one_interval_on(self) -> float:
         every = self._config.every_s
         return float("inf") if every is None else time.monotonic() + every
 

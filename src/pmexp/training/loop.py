@@ -1,9 +1,10 @@
-"""The one training loop: a generator of (step, {metric: value}). No logging, no files."""
+"""Holds the one training loop, a generator of (step, {metric: value}); it logs nothing and writes no file."""
 
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from pmexp.models.examples import EVALUATION, IGNORED, Batch, Examples
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
+from pmexp.training.order import epoch_order
 
 Metrics = dict[str, float]
 
@@ -35,7 +37,9 @@ class Progress:
     best_value: float | None = None
     best_step: int = 0
     evaluations_without_best: int = 0
-    optimizer_counted: bool = False  # its state has been there, and its bytes are on record
+    positions: int = 0  # places of texts that all steps have computed, padding included
+    padding: int = 0  # positions that were padding
+    optimizer_counted: bool = False  # whether the bytes of its state are on record
 
 
 class Training:
@@ -92,9 +96,18 @@ class Training:
             step = self.progress.step
             if step % self.steps_per_epoch == 0:
                 self.timer.end_epoch()
-            if step % self.steps_per_epoch == 0 or step == self.total_steps:
-                metrics |= self._validate()
+            if self._evaluates(step) or step == self.total_steps:
+                with self.timer.pause():
+                    metrics |= self._validate()
             yield step, metrics
+
+    def _evaluates(self, step: int) -> bool:
+        """Whether an evaluation is due after `step`: a multiple of the interval is reached or passed."""
+        every = self.config.evaluate_every
+        if every is None or every >= 1:
+            return step % int(every or self.steps_per_epoch) == 0
+        interval = Fraction(str(every)) * self.steps_per_epoch  # exact: no rounding moves a step
+        return step // interval > (step - 1) // interval
 
     def held(self) -> list[Tensor]:
         """The tensors that this process holds between two steps, as far as its engine shows them."""
@@ -102,10 +115,10 @@ class Training:
         return [*engine.held_parameters(), *engine.held_gradients(), *engine.held_state()]
 
     def _measured_step(self) -> AbstractContextManager[None]:
-        mine = self.batch_size // self.ranks.world_size  # as operations and energy are this process's
+        own_samples = self.batch_size // self.ranks.world_size  # operations and energy are this process's too
         number = self.progress.step + 1
         settled = self.progress.optimizer_counted or number == self.total_steps
-        return self.instruments.step(number, mine, self.timer, settled)
+        return self.instruments.step(number, own_samples, self.timer, settled)
 
     def _step(self, index: int) -> Metrics:
         log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.total_steps
@@ -137,8 +150,12 @@ class Training:
         epoch = index // self.steps_per_epoch
         rows = self.ranks.share(self._batch_rows(index))
         with self.timer.data():
-            parts = [self.train.batch(some, epoch) for some in rows.chunk(self.config.accumulate)]
-        targets = max(1, int(self.ranks.sum(torch.tensor(sum(part.targets for part in parts)))))
+            parts = [self.train.batch(chunk, epoch) for chunk in rows.chunk(self.config.accumulate)]
+        counts = torch.tensor([(part.targets, *part.positions) for part in parts]).sum(0)
+        targets, positions, padding = self.ranks.sum(counts).tolist()
+        targets = max(1, targets)
+        self.progress.positions += positions
+        self.progress.padding += padding
         total = torch.zeros((), device=self.system.device)
         for part in parts:
             self.engine.begin_micro_batch(last=part is parts[-1])
@@ -161,8 +178,7 @@ class Training:
         """Rows of the batch of step `index`: a function of (seed, epoch, position) and of nothing else."""
         epoch, position = divmod(index, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.train))
-            self._order = (epoch, torch.from_numpy(order))
+            self._order = (epoch, epoch_order(self.train, self.seed, epoch, self.batch_size))
         return self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
 
     def _validate(self) -> Metrics:
@@ -175,7 +191,15 @@ class Training:
         if self.found_best:
             progress.best_value, progress.best_step = value, progress.step
         progress.evaluations_without_best = 0 if self.found_best else progress.evaluations_without_best + 1
+        if progress.positions:
+            validated["progress/padding"] = progress.padding / progress.positions
         return validated | {"progress/epoch": progress.step / self.steps_per_epoch}
+
+    def tokens_per_sample(self, planned: int) -> float:
+        """Returns the mean positions of a sample in the steps taken; `planned` for what has no padding."""
+        progress = self.progress
+        samples = progress.step * self.batch_size
+        return progress.positions / samples if progress.positions else planned
 
     def evaluate(self, examples: Examples) -> Metrics:
         """Mean loss and the task's metrics over `examples`, without their split's prefix."""

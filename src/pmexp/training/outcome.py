@@ -1,4 +1,4 @@
-"""What the record of a run says of the model that its training made, so that runs can be compared by it."""
+"""Computes what the record of a run says of its trained model, so that runs can be compared by it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def chance(dataset: Dataset, metrics: list[str], vocabulary: int | None) -> dict[str, float]:
-    """Returns for each score, such as "test/accuracy", what an answer reaches that is always the same.
+    """Returns for each score, such as "test/accuracy", what a constant answer reaches.
 
     For language, which has no classes, it is a guess among the `vocabulary` tokens; nothing without one.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pmexp.config import RunConfig
-from pmexp.errors import Interrupted, RunClaimed, said_of
+from pmexp.errors import Interrupted, RunClaimed, error_line
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.folder import Claim, RunFolder
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Description:
-    """Knows what there is to say of a run beside its journal, whenever it ends."""
+    """Holds what a run's record says beside its journal, as functions to be called whenever the run ends."""
 
     environment: Callable[[], Mapping[str, Any]] = dict
     replacement: Mapping[str, Any] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Description:
 
 
 class Recorder:
-    """Each rank has one; rank 0 alone has claim, journal and tracker, and writes what is kept."""
+    """Records one run. Each rank has one; rank 0 alone has claim, journal and tracker, and writes files."""
 
     def __init__(self, config: RunConfig, ranks: Ranks) -> None:
         self.folder = RunFolder(config.folder)
@@ -43,12 +43,12 @@ class Recorder:
         self._config, self._ranks = config, ranks
         self._mirror: Mirror | NoMirror = NoMirror()
         self._claim: Claim | None = None
-        self._logs = False  # to the run's log, from when its folder is open
+        self._has_log = False  # whether the folder is open, so that log lines reach the run's log
         self._opened = ExitStack()
 
     @contextmanager
     def turn(self, capture_output: bool) -> Iterator[bool]:
-        """Rank 0 claims the run and opens its folder for all. False where it got finished meanwhile.
+        """Claims the run on rank 0 and opens its folder for all; yields False if it got finished meanwhile.
 
         From the claim on it is put on record how the block ends, whatever ends it. Out of memory is a result:
         of a run of one process it is no error any more; the other ranks of several have to end too. Raises
@@ -56,30 +56,30 @@ class Recorder:
         """
         ranks = self._ranks
         with ExitStack() as held:
-            said = ""
+            refusal = ""
             if ranks.is_first:
                 try:
                     self._claim = held.enter_context(self.folder.claimed())
                 except RunClaimed as error:
-                    said = str(error)
-            if said := ranks.from_first(said):
-                raise RunClaimed(said)
+                    refusal = str(error)
+            if refusal := ranks.from_first(refusal):
+                raise RunClaimed(refusal)
             if ranks.from_first(is_finished(self.folder)):
                 yield False
                 return
             with self._recorded():
                 if ranks.is_first:
-                    self.folder.failure.unlink(missing_ok=True)  # that of the try before
+                    self.folder.failure.unlink(missing_ok=True)  # an earlier try may have left it
                     held.enter_context(self.folder.opened(self._config.to_dict(), capture_output))
                 ranks.wait()
                 if not ranks.is_first:
                     held.enter_context(self.folder.joined(ranks.rank))
-                self._logs = True
+                self._has_log = True
                 yield True
 
     @contextmanager
     def _recorded(self) -> Iterator[None]:
-        """The one exit for every way to end. A disk may be full also for a result."""
+        """Puts on record how the block ends, be it that the disk is too full for its result."""
         with ExitStack() as self._opened:
             try:
                 try:
@@ -87,7 +87,7 @@ class Recorder:
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
-                    self.out_of_memory(self._who() + said_of(error))
+                    self.out_of_memory(self._rank_prefix() + error_line(error))
                     if self._ranks.world_size > 1:
                         raise
             except BaseException as error:
@@ -117,7 +117,7 @@ class Recorder:
         log.error("out of memory, which is this run's result:\n%s", traceback.format_exc())
         if snapshot := self.description.snapshot():
             log.info("what was allocated: %s (for https://pytorch.org/memory_viz)", snapshot)
-        if self._ranks.is_first and isinstance(self.journal, NoJournal):  # it did not even come to that
+        if self._ranks.is_first and isinstance(self.journal, NoJournal):  # the run ended before `open`
             self.open(keep_bytes=0)
         self.journal.write(*self.description.last())
         self._write_summary(self.journal.last_values(), said)
@@ -132,29 +132,30 @@ class Recorder:
         config = self._config
         run = {"run_id": config.run_id, "name": config.name, "labels": config.labels}
         run |= {"settings": config.settings, "protocol": config.to_dict()["protocol"]}
-        told = (self.description.environment(), self.description.replacement, self._mirror.reference)
-        write_summary(self.folder.summary, run, metrics, *told, self.journal.digest(), out_of_memory, outcome)
+        parts = (self.description.environment(), self.description.replacement, self._mirror.reference)
+        journal = self.journal.digest()
+        write_summary(self.folder.summary, run, metrics, *parts, journal, out_of_memory, outcome)
         self.folder.drop_resume_checkpoints()
 
     def _fail(self, error: BaseException) -> None:
         kind = (
             FailureKind.interrupted if isinstance(error, Interrupted | KeyboardInterrupt) else kind_of(error)
         )
-        who = "" if kind is FailureKind.interrupted else self._who()
+        rank = "" if kind is FailureKind.interrupted else self._rank_prefix()
         # The error itself says what a disk lacks, and the folder may be another's by now.
         with suppress(OSError, RunClaimed):
             self.check_claim()
-            self.folder.fail(kind, f"{who}{said_of(error)}")
-        if kind is FailureKind.code or (kind is FailureKind.infrastructure and self._logs):
+            self.folder.fail(kind, f"{rank}{error_line(error)}")
+        if kind is FailureKind.code or (kind is FailureKind.infrastructure and self._has_log):
             log.error("%s", traceback.format_exc())
         self._mirror.finish("KILLED" if kind is FailureKind.interrupted else "FAILED")
 
-    def _who(self) -> str:
+    def _rank_prefix(self) -> str:
         return f"rank {self._ranks.rank}: " if self._ranks.world_size > 1 else ""
 
 
 def is_finished(folder: RunFolder) -> bool:
-    """Whether the run has a result already, which then is said."""
+    """Whether the run has a result already; logs where it is."""
     if folder.is_finished():
         log.info("%s is finished: %s", folder.path.name, folder.summary)
     return folder.is_finished()

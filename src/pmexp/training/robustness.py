@@ -1,4 +1,4 @@
-"""How a trained model does where it was not trained: attacked images, and data of another distribution."""
+"""Tests a trained model where it was not trained: on attacked images, and on data of another distribution."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from pmexp.models.examples import Batch, Examples
 from pmexp.training.loop import Metrics, Training
 
 _PIXELS = (-1.0, 1.0)  # darkest and brightest of every model's input
-_UNIT = _PIXELS[1] - _PIXELS[0]  # what a step of 1 of a pixel in [0, 1] is there
+_UNIT = _PIXELS[1] - _PIXELS[0]  # what a step of 1 between pixels in [0, 1] is between a model's inputs
 
 
 def measure(
@@ -63,15 +63,15 @@ class FgsmExamples:
 
 
 def _gradient_of_inputs(training: Training) -> Callable[[Batch], Tensor]:
-    """Returns a function that gives the gradient of a batch's summed loss. The model is called without what
-    an engine stands around it: a reducer of gradients would wait for those of the weights."""
+    """Returns a function that gives the gradient of a batch's summed loss. The model is called without its
+    engine's wrapper, whose reducer would wait for gradients of the weights."""
 
     def gradient(batch: Batch) -> Tensor:
-        there = batch.to(training.system.device)
-        pixels = there.inputs["pixel_values"].requires_grad_()
+        on_device = batch.to(training.system.device)
+        pixels = on_device.inputs["pixel_values"].requires_grad_()
         with torch.enable_grad(), training.system.forward():
             logits = training.module(pixel_values=pixels).logits.float()
-            loss = F.cross_entropy(logits, there.labels, reduction="sum")
+            loss = F.cross_entropy(logits, on_device.labels, reduction="sum")
         return torch.autograd.grad(loss, pixels)[0]
 
     return gradient

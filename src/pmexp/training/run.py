@@ -17,7 +17,7 @@ from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
-from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, UserError, said_of
+from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, UserError, error_line
 from pmexp.measure.environment import environment
 from pmexp.measure.gradient_check import gradient_error
 from pmexp.measure.instruments import Instruments
@@ -34,7 +34,7 @@ from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
 from pmexp.run_folder.place import refuse_unusable
-from pmexp.systems import alarm
+from pmexp.systems import alarm, arithmetic
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 class _Wish(IntEnum):
-    """What a rank wants between two steps; the largest of any rank is done by all."""
+    """Names what a rank wants between two steps; all ranks do the largest wish of any."""
 
     go_on = 0
     checkpoint = 1
@@ -99,14 +99,14 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
             record_out_of_memory(config, str(error), capture_output)
         return
     try:
-        _executed(config, capture_output)
+        _execute_here(config, capture_output)
     except Exception as error:
         if not isinstance(error, Interrupted):  # on which the ranks have agreed
-            alarm.ring(said_of(error))
+            alarm.ring(error_line(error))
         raise
 
 
-def _executed(config: RunConfig, capture_output: bool) -> None:
+def _execute_here(config: RunConfig, capture_output: bool) -> None:
     """Executes the run on this process, perhaps one of several."""
     with stop_requests() as stop:
         try:
@@ -121,13 +121,13 @@ def _executed(config: RunConfig, capture_output: bool) -> None:
                 raise
             if not is_out_of_memory(error):
                 _record_failure(config, error, capture_output)
-            record_out_of_memory(config, said_of(error), capture_output)
+            record_out_of_memory(config, error_line(error), capture_output)
             return
         recorder = Recorder(config, prepared.training.ranks)
         with recorder.turn(capture_output) as ours:
             if ours:
                 log.info("%s", prepared.replacement)
-                _recorded(config, recorder, prepared, memory, stop)
+                _train_and_test(config, recorder, prepared, memory, stop)
 
 
 def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = False) -> None:
@@ -147,9 +147,10 @@ def _record_failure(config: RunConfig, error: Exception, capture_output: bool) -
 
 
 def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepared:
-    """Builds all of a run. `foreign`: somebody's dropout in the place of the variant's."""
+    """Builds all of a run. `foreign`: a user's dropout in the place of the variant's."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
+    arithmetic.set_arithmetic(config.system)
     torch.manual_seed(config.seed)
     system = System(config.system)
     ranks = join(config.system, system.device)
@@ -159,8 +160,8 @@ def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepa
     system.before_variant(model.module)
     length, metrics = config.dataset.max_length, config.dataset.metrics
     train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
-    few = train.batch(torch.arange(min(2, len(train))), EVALUATION).inputs if len(train) else None
-    replacement = apply_variant(model.module, config.variant, few, foreign)
+    example = train.batch(torch.arange(min(2, len(train))), EVALUATION).inputs if len(train) else None
+    replacement = apply_variant(model.module, config.variant, example, foreign)
     system.prepare(model.module)
     training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
     training.replacement = replacement
@@ -184,14 +185,14 @@ def _instruments(config: RunConfig, training: Training, memory: TensorMemory) ->
     )
 
 
-def _recorded(
+def _train_and_test(
     config: RunConfig, recorder: Recorder, prepared: Prepared, memory: TensorMemory, stop: list[str]
 ) -> None:
     """Trains and tests with every outcome on record. Every rank goes through it."""
     training = prepared.training
     peak = memory.process
-    told: dict[str, Any] = {"gradient_check": "the run ended before"}
-    recorder.description = _description(prepared, peak, told)
+    notes: dict[str, Any] = {"gradient_check": "the run ended before"}
+    recorder.description = _description(prepared, peak, notes)
     checkpoints = Checkpoints(recorder.folder, config.checkpoint, training.ranks, training.system.device)
     resumed = checkpoints.load()
     recorder.open(resumed[1].journal_bytes if resumed else 0)
@@ -202,7 +203,7 @@ def _recorded(
         log.info("resumed at step %d of %d", training.progress.step, training.total_steps)
     if training.ranks.is_first:
         record_start(recorder.folder, training.progress.step, prepared.inputs)
-    checked, told["gradient_check"] = _gradient_check(config, prepared)
+    checked, notes["gradient_check"] = _gradient_check(config, prepared)
     if not resumed:
         length = computed_length(prepared.model.tokens_per_sample, prepared.model.module)
         planned = {"progress/steps_total": training.total_steps, "progress/computed_length": length}
@@ -214,14 +215,14 @@ def _recorded(
     recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
     checkpoints.wait()
     final = _final(config, recorder.journal, training)
-    told |= not_held(final)
+    notes |= not_held(final)
     recorder.finish(final, outcome)
 
 
-def _description(prepared: Prepared, peak: PeakMemory, told: Mapping[str, Any]) -> Description:
+def _description(prepared: Prepared, peak: PeakMemory, notes: Mapping[str, Any]) -> Description:
     training = prepared.training
     return Description(
-        environment=lambda: _environment(prepared, peak) | dict(told),
+        environment=lambda: _environment(prepared, peak) | dict(notes),
         replacement=prepared.replacement.to_dict(),
         snapshot=training.instruments.snapshot,
         last=lambda: (training.progress.step, {"memory/peak_bytes": float(peak.bytes())}),
@@ -300,7 +301,9 @@ def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:
 def _test(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: TensorMemory) -> Metrics:
     """Returns the speed of the steps taken, and what the selected weights do on the test split."""
     training = prepared.training
-    measured = training.timer.metrics(training.batch_size, prepared.model.tokens_per_sample)
+    measured = training.timer.metrics(
+        training.batch_size, training.tokens_per_sample(prepared.model.tokens_per_sample)
+    )
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
     if config.train.select is Select.best:
         best_weights.load(folder, training.engine, training.progress.best_step)
@@ -338,6 +341,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
     training = prepared.training
     return environment(training.system.device) | {
         **precision(training.module, training.system.precision),
+        **arithmetic.record(training.system.device),
         "attention": attention(training.module),
         "weights": prepared.model.weights,
         **({"architecture": prepared.model.architecture} if prepared.model.architecture else {}),

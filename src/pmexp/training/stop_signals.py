@@ -15,7 +15,7 @@ _LOOK_S = 0.5
 
 @contextmanager
 def stop_requests() -> Iterator[list[str]]:
-    """Names of the stop signals received so far. A second Ctrl-C acts at once."""
+    """Opens a context whose list takes the names of stop signals received. A second Ctrl-C acts at once."""
     received: list[str] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -32,8 +32,8 @@ def stop_requests() -> Iterator[list[str]]:
 
 
 def stop_with_parent(grace_s: float) -> None:
-    """Once this process's parent is gone, killed perhaps, this one is asked to stop, and killed `grace_s`
-    seconds later: what it waits for may be gone too."""
+    """Has this process stop once its parent is gone, killed perhaps, and kills it `grace_s` seconds later:
+    what it waits for may be gone too."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -17,14 +17,14 @@ from pmexp.packed_dropout.functional import (
     needs_mask,
     new_seed,
 )
-from pmexp.packed_dropout.nested import of_values
+from pmexp.packed_dropout.nested import apply_to_values
 from pmexp.packed_dropout.transforms import TransformableFunction, remember_mask
 
 
 def forward_unpack_dropout(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Tensor:
-    """Dropout like torch.nn.functional.dropout that saves a Boolean mask for backward, a byte an element.
+    """Drops as torch.nn.functional.dropout does, saving a Boolean mask for backward, a byte an element.
 
     Draws the masks of packed_dropout(rng="philox"), with equal outputs and gradients, bit for bit.
 
@@ -33,7 +33,7 @@ def forward_unpack_dropout(
     if has_torch_function_unary(input):
         return handle_torch_function(forward_unpack_dropout, (input,), input, p, training, inplace)
     if input.is_nested:
-        return of_values(forward_unpack_dropout, input, p, training, inplace)
+        return apply_to_values(forward_unpack_dropout, input, p, training, inplace)
     check_options(p)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training, inplace)

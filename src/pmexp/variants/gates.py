@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import ops
-from pmexp.packed_dropout.nested import of_values
+from pmexp.packed_dropout.nested import apply_to_values
 from pmexp.packed_dropout.transforms import TransformableFunction, remember, remember_mask, transforms_active
 
 
@@ -55,7 +55,7 @@ def packed_relu(x: Tensor, inplace: bool = False) -> Tensor:
     if has_torch_function_unary(x):
         return handle_torch_function(packed_relu, (x,), x, inplace)
     if x.is_nested:
-        return of_values(packed_relu, x, inplace)
+        return apply_to_values(packed_relu, x, inplace)
     if not x.is_floating_point():
         raise TypeError(f"packed_relu takes a floating-point tensor, got {x.dtype}")
     if not _needs_gradient(x):

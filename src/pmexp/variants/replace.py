@@ -31,7 +31,7 @@ def apply_variant(
 
     Args:
         example: keyword arguments of a forward, with which the report is settled at once if the model allows.
-        foreign: somebody's class, put in the place of the variant's.
+        foreign: a user's class, put in the place of the variant's.
 
     Raises:
         UserError: there is no dropout to replace.

@@ -17,12 +17,12 @@ from pmexp.packed_dropout.functional import (
     plain_seed,
     seed_as_tensor,
 )
-from pmexp.packed_dropout.nested import of_values
+from pmexp.packed_dropout.nested import apply_to_values
 from pmexp.packed_dropout.transforms import TransformableFunction, remember, transforms_active
 
 
 def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Dropout like torch.nn.functional.dropout that saves the seed of its mask for backward, 8 bytes.
+    """Drops as torch.nn.functional.dropout does, saving for backward the seed of the mask, 8 bytes.
 
     Draws the masks of packed_dropout(rng="philox"), bit for bit. Backward pays for a second draw.
 
@@ -31,7 +31,7 @@ def seeded_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace
     if has_torch_function_unary(input):
         return handle_torch_function(seeded_dropout, (input,), input, p, training, inplace)
     if input.is_nested:
-        return of_values(seeded_dropout, input, p, training, inplace)
+        return apply_to_values(seeded_dropout, input, p, training, inplace)
     check_options(p)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training, inplace)

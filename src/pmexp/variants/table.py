@@ -41,7 +41,7 @@ class Dropout(Enum):
         return takes
 
     def load(self) -> tuple[Any, Callable[..., None] | None]:
-        """Imports and returns the class, and the function for afterwards or None.
+        """Imports and returns the class, and the function to call after the replacement, or None.
 
         Raises ImportError or AttributeError where the table names what is not there.
         """

@@ -39,23 +39,23 @@ class Findings:
 
 
 @pytest.fixture(scope="module")
-def found() -> Findings:
+def findings() -> Findings:
     findings = Findings()
     bandwidth.measure(findings.bench)
     return findings
 
 
-def test_every_part_has_its_rows_and_nothing_fails(found: Findings) -> None:
-    assert found.of("failed") == []
-    assert all(check["held"] for check in found.of("check"))
-    cells = {(row["dtype"], row["elements"]) for row in found.of("row", "copy")}
+def test_every_part_has_its_rows_and_nothing_fails(findings: Findings) -> None:
+    assert findings.of("failed") == []
+    assert all(check["held"] for check in findings.of("check"))
+    cells = {(row["dtype"], row["elements"]) for row in findings.of("row", "copy")}
     assert cells == {(d, n) for d in ("bf16", "fp32") for n in (4096, 32, 256)} | {("fp16", 4096)}
-    rows = found.of("row", "bandwidth")
+    rows = findings.of("row", "bandwidth")
     assert {(r["dtype"], r["elements"], r["contender"]) for r in rows} == {
         (*cell, name) for cell in cells for name in CONTENDERS
     }
-    assert {row["contender"] for row in found.of("row", "host_cost")} == CONTENDERS
-    assert {(row["dtype"], row["kernel"]) for row in found.of("row", "kernels")} == {
+    assert {row["contender"] for row in findings.of("row", "host_cost")} == CONTENDERS
+    assert {(row["dtype"], row["kernel"]) for row in findings.of("row", "kernels")} == {
         (dtype, name)
         for dtype in ("bf16", "fp32")
         for name in (
@@ -67,13 +67,13 @@ def test_every_part_has_its_rows_and_nothing_fails(found: Findings) -> None:
             "seeded, each way",
         )
     }
-    assert [line["text"] for line in found.of("left_out")] == [
+    assert [line["text"] for line in findings.of("left_out")] == [
         "shapes of kernels: Triton's kernels run on CUDA"
     ]
 
 
-def test_bytes_are_those_that_each_pass_must_move(found: Findings) -> None:
-    for row in found.of("row", "bandwidth"):
+def test_bytes_are_those_that_each_pass_must_move(findings: Findings) -> None:
+    for row in findings.of("row", "bandwidth"):
         itemsize = {"bf16": 2, "fp16": 2, "fp32": 4}[row["dtype"]]
         a_pass = row["elements"] * (2 * itemsize + MASK_BYTES[row["contender"]])
         for phase, moved in (("forward", a_pass), ("backward", a_pass), ("both", 2 * a_pass)):

@@ -34,7 +34,7 @@ def test_every_piece_that_is_not_reached_is_named_and_one_that_fails_costs_no_ot
 
 
 def test_to_import_torch_is_of_a_stages_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a stage would end behind its time, where it is killed."""
+    """Otherwise a stage would end after its time, when it is killed."""
     ran: list[float] = []
     stage = SimpleNamespace(measure=lambda bench: (time.sleep(0.05), ran.append(bench.budget.left)))
     monkeypatch.setitem(sys.modules, "the_stage", stage)

@@ -27,6 +27,6 @@ def test_the_budget_is_shared_out_and_ends() -> None:
 
 @pytest.mark.parametrize("seconds", [0.01, 0.0, -1.0])
 def test_what_takes_too_long_is_broken_off(seconds: float) -> None:
-    """Also where the time was over before: an alarm in 0 s is none."""
+    """It is so where the time was over before, too: an alarm in 0 s would be none."""
     with pytest.raises(TimeIsUp), time_limit(seconds):
         time.sleep(10)

@@ -27,27 +27,30 @@ LARGEST = "with recomputation a batch at least 12 % larger fits"
 
 
 def record(tables: dict[tuple[str, str], list[Row]] | None = None, size: str = "full", **stage: Any) -> Row:
-    """Of all stages, which are done. tables: rows by stage and table; stage: what differs in each stage."""
+    """Returns the record of a bench whose stages are all done.
+
+    tables: (stage, table) -> its rows; stage: what differs in each stage.
+    """
     lists = {
         "checks": [{"what": "one", "held": True, "detail": ""}],
         "failed": [],
         "notes": [],
         "left_out": [],
     }
-    found = [
+    stages = [
         {"name": each.name, "title": each.title, "ended": "done", "tables": {}, **lists, **stage}
         for each in STAGES
     ]
     for (name, table), rows in (tables or {}).items():
-        (one,) = (each for each in found if each["name"] == name)
+        (one,) = (each for each in stages if each["name"] == name)
         one["tables"] = {**one["tables"], table: rows}
-    return {"size": size, "command": "", "date": "", "stages": found}
+    return {"size": size, "command": "", "date": "", "stages": stages}
 
 
 def said(claim: str, stage: str, table: str, *rows: Row) -> tuple[str, str]:
-    """The verdict, and the figures."""
-    (found,) = (row for row in claims(record({(stage, table): [*rows]})) if row["claim"] == claim)
-    return found["verdict"], found["figures"]
+    """Returns the verdict on `claim`, and its figures as text, where `table` of `stage` has `rows` alone."""
+    (judged,) = (row for row in claims(record({(stage, table): [*rows]})) if row["claim"] == claim)
+    return judged["verdict"], judged["figures"]
 
 
 def small(
@@ -212,7 +215,7 @@ def test_the_largest_batch_by_its_brackets() -> None:
 
 
 def test_a_page_without_a_claim_or_a_row_has_no_empty_table() -> None:
-    found = record({("systems", "tempo"): []}, size="tiny")
-    text = page({**found, "claims": claims(found)})
+    written = record({("systems", "tempo"): []}, size="tiny")
+    text = page({**written, "claims": claims(written)})
     assert "| |" not in text and "|  |" not in text
     assert "## Claims\n\nNone: sizes that try the code settle nothing." in text

@@ -19,31 +19,31 @@ from pmexp.bench.gpu.stock_masks import check_beyond_int32, check_stock_masks
 from pmexp.bench.gpu.surroundings import DROPOUTS
 from pmexp.packed_dropout import ops
 
-Found = list[dict[str, Any]]
+Lines = list[dict[str, Any]]
 
 
-def run(stage: Callable[[Bench], object]) -> Found:
+def run(stage: Callable[[Bench], object]) -> Lines:
     findings = io.StringIO()
     stage(Bench(torch.device("cpu"), True, Budget(600), findings))
     return [json.loads(line) for line in findings.getvalue().splitlines()]
 
 
-def faults(found: Found) -> Found:
-    return [line for line in found if line["kind"] == "failed" or line.get("held") is False]
+def faults(lines: Lines) -> Lines:
+    return [line for line in lines if line["kind"] == "failed" or line.get("held") is False]
 
 
 def test_all_holds_on_the_cpu() -> None:
-    found = run(correctness.measure)
-    assert faults(found) == []
-    checks = {line["what"] for line in found if line["kind"] == "check"}
+    lines = run(correctness.measure)
+    assert faults(lines) == []
+    checks = {line["what"] for line in lines if line["kind"] == "check"}
     for some in ("packed masks and products in torch.bfloat16", "torch.compile, seeded, mode=default"):
         assert some in checks
-    cases = [line["cells"] for line in found if line.get("table") == "rng_torch"]
+    cases = [line["cells"] for line in lines if line.get("table") == "rng_torch"]
     assert {case["dtype"] for case in cases} == {
         f"torch.{t}" for t in ("bfloat16", "float32", "float16", "float64")
     }
     assert all(case["equal"] for case in cases)
-    left_out = [line["text"].partition(":")[0] for line in found if line["kind"] == "left_out"]
+    left_out = [line["text"].partition(":")[0] for line in lines if line["kind"] == "left_out"]
     reduced = [f"torch.compile, {name}, mode=reduce-overhead" for name in DROPOUTS]
     assert left_out == ["bytes that a mask keeps", "CUDA graphs", "streams", *reduced]
 
@@ -93,11 +93,11 @@ def test_a_wrong_bit_is_named_and_costs_no_other_check(monkeypatch: pytest.Monke
     operators = {
         name: piece for name, piece in correctness.PIECES.items() if "packed masks" in name or "large" in name
     }
-    (fault,) = faults(found := run(lambda bench: bench.in_order(operators)))
+    (fault,) = faults(lines := run(lambda bench: bench.in_order(operators)))
     assert fault["what"] == "packed masks and products in torch.float16"
     assert fault["detail"].startswith("gradient of (65537,), p = 0.1, 1 bit: 1 of 65537 elements from 0 on")
     assert "first element 65536" in fault["detail"]
-    assert [line["what"] for line in found if line["kind"] == "check"][2:] == [
+    assert [line["what"] for line in lines if line["kind"] == "check"][2:] == [
         "every element of a large packed mask",
         *(f"packed masks and products in torch.{dtype}" for dtype in ("float16", "float64")),
     ]
@@ -105,19 +105,19 @@ def test_a_wrong_bit_is_named_and_costs_no_other_check(monkeypatch: pytest.Monke
 
 def test_a_dropout_that_draws_otherwise_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pmexp.bench.gpu.stock_masks.OURS", lambda x, p: torch.dropout(x, p + 0.01, True))
-    found = run(lambda bench: check_stock_masks(bench, torch.bfloat16))
-    wrong = faults(found)
+    lines = run(lambda bench: check_stock_masks(bench, torch.bfloat16))
+    wrong = faults(lines)
     assert (
         len(wrong) == 1
         and "aligned, output" in wrong[0]["detail"]
         and "misaligned, gradient" in wrong[0]["detail"]
     )
-    assert not any(line["cells"]["equal"] for line in found if line["kind"] == "row")
+    assert not any(line["cells"]["equal"] for line in lines if line["kind"] == "row")
 
 
 def test_windows_of_a_large_mask_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert faults(found := run(lambda bench: check_beyond_int32(bench, torch.bfloat16, 77))) == []
-    assert [line["what"] for line in found if line["kind"] == "check"] == [
+    assert faults(lines := run(lambda bench: check_beyond_int32(bench, torch.bfloat16, 77))) == []
+    assert [line["what"] for line in lines if line["kind"] == "check"] == [
         "packed masks of 65613 elements in torch.bfloat16, by the definition",
         "rng=torch is nn.Dropout bit for bit at 65613 elements in torch.bfloat16",
     ]

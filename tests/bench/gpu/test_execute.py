@@ -29,17 +29,17 @@ def executed(seconds: float, *names: str) -> tuple[dict[str, Any], list[list[str
     record: dict[str, Any] = {"command": "the command", "date": "2026-11-27", "claims": []}
     written: list[list[str]] = []
 
-    def write(found: dict[str, Any]) -> None:
-        json.dumps(found)
-        page(found)
-        written.append([stage["ended"] for stage in found["stages"]])
+    def write(record: dict[str, Any]) -> None:
+        json.dumps(record)
+        page(record)
+        written.append([stage["ended"] for stage in record["stages"]])
 
     execute(record, stages(*names), "cpu", "tiny", Budget(seconds), write)
     return record, written
 
 
 def has_ended(pid: int) -> bool:
-    """Also where nobody has asked how."""
+    """Whether the process has ended, be it a zombie whose exit code nobody has read yet."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -64,7 +64,7 @@ def test_a_stage_that_fails_or_dies_costs_no_other(capfd: pytest.CaptureFixture[
     assert [check["held"] for check in whole["checks"]] == [True, False]
     assert whole["notes"] == ["on cpu, tiny is True"] and whole["left_out"] == ["the rest"]
     assert record["environment"]["device"] == "cpu"
-    assert "Traceback" in capfd.readouterr().err  # whoever sits before it sees where
+    assert "Traceback" in capfd.readouterr().err  # whoever watches the terminal sees where it failed
 
 
 @pytest.mark.slow

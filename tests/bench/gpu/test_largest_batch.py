@@ -60,7 +60,7 @@ class Device:
     """Has room for `most` samples: one more and a step ends as on a device, in the middle of it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, workload: Workload, most: int) -> None:
-        self.held: list[weakref.ref[Tensor]] = []  # of steps that had no room
+        self.held: list[weakref.ref[Tensor]] = []  # tensors of steps that had no room
         self.batches: list[int] = []
         self._step, self._most = workload.step, most
         monkeypatch.setattr(workload, "step", self.step)
@@ -90,7 +90,7 @@ def test_the_guess_is_where_the_line_through_two_peaks_meets_the_limit(
     device = Device(monkeypatch, workload, 50)
 
     class Peak:
-        """100 bytes and 10 a sample."""
+        """A peak of 100 bytes, and 10 for each sample of the last batch."""
 
         def __init__(self, device: torch.device) -> None: ...
 
@@ -98,9 +98,9 @@ def test_the_guess_is_where_the_line_through_two_peaks_meets_the_limit(
             return 100 + 10 * device.batches[-1]
 
     monkeypatch.setattr("pmexp.bench.gpu.largest.PeakMemory", Peak)
-    found = measure_largest(workload, BASELINE, 610, 2**16, Budget(60))
+    largest = measure_largest(workload, BASELINE, 610, 2**16, Budget(60))
     assert device.batches[4] == 49  # (0.98 * 610 - 100) / 10
-    assert found == Largest(50, 51)
+    assert largest == Largest(50, 51)
 
 
 def test_a_variant_without_room_for_one_sample_raises(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +163,8 @@ def test_the_stage_writes_a_row_a_variant(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(largest_batch, "bert_large", lambda tiny: TINY)
     file = io.StringIO()
     largest_batch.measure(Bench(CPU, True, Budget(60), file))
-    found: list[dict[str, Any]] = [json.loads(line) for line in file.getvalue().splitlines()]
-    assert [line for line in found if line["kind"] in ("failed", "left_out")] == []
-    rows = [line["cells"] for line in found if line["kind"] == "row"]
+    lines: list[dict[str, Any]] = [json.loads(line) for line in file.getvalue().splitlines()]
+    assert [line for line in lines if line["kind"] in ("failed", "left_out")] == []
+    rows = [line["cells"] for line in lines if line["kind"] == "row"]
     assert [row["variant"] for row in rows] == [BASELINE, "pm-drop-recompute", "pm-drop"]
     assert {(row["largest"], row["too_large"], row["times_baseline"]) for row in rows} == {(24, 25, 1.0)}

@@ -31,12 +31,12 @@ def findings_of(run: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.getvalue().splitlines()]
 
 
-def rows(found: list[dict[str, Any]], table: str) -> list[dict[str, Any]]:
-    return [line["cells"] for line in found if line.get("table") == table]
+def rows(lines: list[dict[str, Any]], table: str) -> list[dict[str, Any]]:
+    return [line["cells"] for line in lines if line.get("table") == table]
 
 
 def smallest(*variants: str) -> Workload:
-    """Each variant has taken a step."""
+    """Returns the smallest workload, of which each variant has taken a step."""
     made = Workload(launch_bound.SMALLEST, "eager", "fp32", CPU, variants)
     for variant in variants:
         made.step(variant, 2)
@@ -44,18 +44,18 @@ def smallest(*variants: str) -> Workload:
 
 
 def test_every_variant_has_a_row_and_nothing_fails() -> None:
-    found = findings_of(launch_bound.measure)
-    assert [line for line in found if line["kind"] == "failed"] == []
-    assert [line["held"] for line in found if line["kind"] == "check"] == [True, True]
-    steps = rows(found, "steps")
+    lines = findings_of(launch_bound.measure)
+    assert [line for line in lines if line["kind"] == "failed"] == []
+    assert [line["held"] for line in lines if line["kind"] == "check"] == [True, True]
+    steps = rows(lines, "steps")
     assert {(row["precision"], row["variant"]) for row in steps} == {
         (p, v) for p in ("bf16", "fp32") for v in TIMED
     }
     for row in steps:
         assert row["times_stock"] > 0 and row["rounds"] == 2 and not row["graph"]
         assert row["variant"] != BASELINE or row["times_stock"] == 1.0
-    assert {row["variant"] for row in rows(found, "launches")} == {BASELINE, "pm-drop", "pm-drop-recompute"}
-    left_out = [line["text"] for line in found if line["kind"] == "left_out"]
+    assert {row["variant"] for row in rows(lines, "launches")} == {BASELINE, "pm-drop", "pm-drop-recompute"}
+    left_out = [line["text"] for line in lines if line["kind"] == "left_out"]
     assert left_out == [f"smallest, batch 2, {p}, CUDA graphs: needs CUDA" for p in ("bf16", "fp32")]
 
 
@@ -63,10 +63,10 @@ def test_a_variant_with_other_masks_is_named_and_not_timed(monkeypatch: pytest.M
     of_torch = partial(replace_dropout, dropout=PackedDropout, rng="torch")
     monkeypatch.setitem(workloads.PUT_IN, "seed-only", lambda module: of_torch(module))
     case = LaunchCase("fp32", launch_bound.SMALLEST, 2, False, 1, 1)
-    found = findings_of(lambda bench: launch_bound._measure_eager(bench, Budget(1e6), case))
-    (check,) = (line for line in found if line["kind"] == "check")
+    lines = findings_of(lambda bench: launch_bound._measure_eager(bench, Budget(1e6), case))
+    (check,) = (line for line in lines if line["kind"] == "check")
     assert not check["held"] and check["detail"].startswith("seed-only: losses [")
-    assert {row["variant"] for row in rows(found, "steps")} == TIMED - {"seed-only"}
+    assert {row["variant"] for row in rows(lines, "steps")} == TIMED - {"seed-only"}
 
 
 def test_what_is_used_most_comes_first_and_a_case_has_its_share_of_the_time(

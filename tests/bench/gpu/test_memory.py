@@ -35,10 +35,10 @@ def test_the_simulated_step_has_the_bytes_of_the_real_one_in_each_phase(attentio
         for _ in range(2):
             counter.forget_peaks()
             workload.step(variant, TINY.batch, counter.enter)
-    found = simulated_step(TINY, attention, "bf16", variant, "cpu")
+    simulated = simulated_step(TINY, attention, "bf16", variant, "cpu")
     real = {phase: peak.total for phase, peak in counter.peaks.items()}
-    assert {phase: found.phases[phase] for phase in real} == pytest.approx(real, rel=0.01)
-    assert found.peak_bytes == max(found.phases.values())
+    assert {phase: simulated.phases[phase] for phase in real} == pytest.approx(real, rel=0.01)
+    assert simulated.peak_bytes == max(simulated.phases.values())
 
 
 def test_parameters_and_state_are_there_before_a_step() -> None:
@@ -53,10 +53,10 @@ def test_parameters_and_state_are_there_before_a_step() -> None:
 
 def test_a_measured_step_has_a_peak_for_each_phase() -> None:
     workload = Workload(TINY, "eager", "bf16", CPU, [BASELINE])
-    found = measured_step(workload, BASELINE)
-    assert tuple(found.phases) == PHASES
-    assert found.peak_bytes == max(found.phases.values()) > 0
-    assert (found.reserved_bytes, found.requested_bytes) == (None, None)
+    measured = measured_step(workload, BASELINE)
+    assert tuple(measured.phases) == PHASES
+    assert measured.peak_bytes == max(measured.phases.values()) > 0
+    assert (measured.reserved_bytes, measured.requested_bytes) == (None, None)
 
 
 def test_the_stage_writes_what_it_found_and_a_simulation_that_fails_costs_its_own_row_alone(
@@ -73,16 +73,16 @@ def test_the_stage_writes_what_it_found_and_a_simulation_that_fails_costs_its_ow
     monkeypatch.setattr(memory, "_SIMULATED", {"eager": of_eager, "sdpa": {"sdpa": BASELINE}})
     file = io.StringIO()
     memory.measure(Bench(CPU, True, Budget(600), file))
-    found = [json.loads(line) for line in file.getvalue().splitlines()]
-    failed = [line["text"] for line in found if line["kind"] in ("failed", "left_out")]
+    lines = [json.loads(line) for line in file.getvalue().splitlines()]
+    failed = [line["text"] for line in lines if line["kind"] in ("failed", "left_out")]
     assert failed == [
         "tiny, eager, bf16, CUDA graphs: need CUDA",
         "simulated peak, seed-only: RuntimeError: an internal of torch is elsewhere",
     ]
-    assert [line["held"] for line in found if line["kind"] == "check"] == [True, True]
-    rows = [line["cells"] for line in found if line.get("table") == "simulated"]
+    assert [line["held"] for line in lines if line["kind"] == "check"] == [True, True]
+    rows = [line["cells"] for line in lines if line.get("table") == "simulated"]
     assert [row["configuration"] for row in rows] == ["stock", "checkpointing", "sdpa"]
-    steps = [line["cells"] for line in found if line.get("table") == "steps"]
+    steps = [line["cells"] for line in lines if line.get("table") == "steps"]
     assert [(row["attention"], row["variant"]) for row in steps] == [("eager", name) for name in VARIANTS] + [
         ("sdpa", name) for name in VARIANTS if name != "pm-drop-recompute"
     ]
@@ -97,7 +97,7 @@ def test_the_stage_writes_what_it_found_and_a_simulation_that_fails_costs_its_ow
 
 
 class Counting(Bench):
-    """Of a device of which a test says what lies on it."""
+    """A bench whose device holds as many bytes as a test says."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lies, self.file = 2**20, io.StringIO()
@@ -140,7 +140,7 @@ def test_contenders_that_begin_with_other_bytes_are_seen(monkeypatch: pytest.Mon
 
 
 def replayed(monkeypatch: pytest.MonkeyPatch, wrong: str = "") -> list[dict[str, Any]]:
-    """What is found where the replay of `wrong` has the masks of its capture each time."""
+    """Returns the lines of the stage; each replay of the variant `wrong` has the masks of its capture again."""
     alive: list[weakref.ref[Any]] = []
 
     def captured(workload: Workload, name: str, batch: int) -> Any:
@@ -169,17 +169,17 @@ def replayed(monkeypatch: pytest.MonkeyPatch, wrong: str = "") -> list[dict[str,
 def test_each_contenders_graph_is_measured_beside_the_baselines_and_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = replayed(monkeypatch)
-    assert [line["held"] for line in found if line["kind"] == "check"] == [True] * 3
-    rows = [line["cells"] for line in found if line["kind"] == "row"]
+    lines = replayed(monkeypatch)
+    assert [line["held"] for line in lines if line["kind"] == "check"] == [True] * 3
+    rows = [line["cells"] for line in lines if line["kind"] == "row"]
     named = [(row["variant"], row["rounds"], row["graph"]) for row in rows]
     assert named == [("pm-drop", 2, True), ("seed-only", 2, True), (BASELINE, 4, True)]
-    assert rows[-1]["times_as_fast"] == 1.0 and len(found) == 6
+    assert rows[-1]["times_as_fast"] == 1.0 and len(lines) == 6
 
 
 def test_a_graph_that_replays_no_steps_has_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = replayed(monkeypatch, wrong="pm-drop")
-    rows = [line["cells"]["variant"] for line in found if line["kind"] == "row"]
+    lines = replayed(monkeypatch, wrong="pm-drop")
+    rows = [line["cells"]["variant"] for line in lines if line["kind"] == "row"]
     assert rows == ["seed-only", BASELINE]
-    assert [line["held"] for line in found if line["kind"] == "check"] == [True, False, True]
+    assert [line["held"] for line in lines if line["kind"] == "check"] == [True, False, True]
     assert [line["cells"] for line in replayed(monkeypatch, wrong=BASELINE) if line["kind"] == "row"] == []

@@ -36,8 +36,8 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_cuda_it_is_left_out() -> None:
-    (found,) = findings_of(native_calls.measure)
-    assert found == {"kind": "left_out", "text": "native calls need CUDA"}
+    (line,) = findings_of(native_calls.measure)
+    assert line == {"kind": "left_out", "text": "native calls need CUDA"}
 
 
 def test_without_a_library_it_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,24 +47,24 @@ def test_without_a_library_it_is_left_out_with_the_reason(monkeypatch: pytest.Mo
     chosen: list[str] = []
     monkeypatch.setattr(native_calls, "backend", backend)
     monkeypatch.setattr(native, "choose", chosen.append)
-    (found,) = findings_of(native_calls.measure, "cuda")
-    assert found["kind"] == "left_out" and found["text"].endswith("cannot be had: no C++ compiler")
+    (line,) = findings_of(native_calls.measure, "cuda")
+    assert line["kind"] == "left_out" and line["text"].endswith("cannot be had: no C++ compiler")
     assert chosen == ["native"]
 
 
 def test_where_they_differ_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_calls, "backend", lambda device: "triton, calls by Python: they differ")
     monkeypatch.setattr(native, "choose", lambda choice: None)
-    (found,) = findings_of(native_calls.measure, "cuda")
-    assert found["kind"] == "check" and not found["held"] and found["detail"].endswith("they differ")
+    (line,) = findings_of(native_calls.measure, "cuda")
+    assert line["kind"] == "check" and not line["held"] and line["detail"].endswith("they differ")
 
 
 def test_every_piece_has_its_findings_and_nothing_fails(on_the_cpu: None) -> None:
-    found = findings_of(lambda bench: bench.in_order(native_calls.PIECES))
-    assert [line for line in found if line["kind"] in ("failed", "left_out")] == []
-    checks = [line for line in found if line["kind"] == "check"]
+    lines = findings_of(lambda bench: bench.in_order(native_calls.PIECES))
+    assert [line for line in lines if line["kind"] in ("failed", "left_out")] == []
+    checks = [line for line in lines if line["kind"] == "check"]
     assert len(checks) == 4 and all(line["held"] for line in checks), checks
-    rows = [(line["table"], line["cells"]) for line in found if line["kind"] == "row"]
+    rows = [(line["table"], line["cells"]) for line in lines if line["kind"] == "row"]
     assert {row["contender"] for table, row in rows if table == "host_cost"} == {
         "nn.Dropout",
         *STEPS - {"baseline"},
@@ -79,9 +79,9 @@ def test_native_calls_that_differ_are_named(on_the_cpu: None) -> None:
     wrong = right._replace(packed_dropout=lambda x, p, *rest: right.packed_dropout(x, p + 0.1, *rest))
     native._calls[-1] = wrong
     for piece in (native_calls._equality, native_calls._steps):
-        found = findings_of(piece)
-        assert [line["held"] for line in found if line["kind"] == "check"] == [False]
-        assert not [line for line in found if line["kind"] == "row"]
+        lines = findings_of(piece)
+        assert [line["held"] for line in lines if line["kind"] == "check"] == [False]
+        assert not [line for line in lines if line["kind"] == "row"]
 
 
 def test_late_launches_by_python_are_named(on_the_cpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +94,8 @@ def test_late_launches_by_python_are_named(on_the_cpu: None, monkeypatch: pytest
         return right(*arguments)
 
     monkeypatch.setattr(native_calls, "_results", launched)
-    (found,) = findings_of(native_calls._launches)
-    assert not found["held"] and found["detail"] == "36 launches of _scale_kernel"
+    (line,) = findings_of(native_calls._launches)
+    assert not line["held"] and line["detail"] == "36 launches of _scale_kernel"
 
 
 def test_the_library_is_built_while_nothing_is_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_rounds_end_with_the_time_but_not_before_there_is_an_interval(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now, order = 0.0, ""
-    found = tiny("baseline", "pm-drop")
+    workload = tiny("baseline", "pm-drop")
     monkeypatch.setattr(device_time.time, "perf_counter", lambda: now)
 
     def step(variant: str, batch: int) -> torch.Tensor:
@@ -53,28 +53,28 @@ def test_rounds_end_with_the_time_but_not_before_there_is_an_interval(
         now, order = now + 1, order + variant[0]
         return torch.zeros(())
 
-    monkeypatch.setattr(found, "step", step)
+    monkeypatch.setattr(workload, "step", step)
     rows, _ = measure_steps(
-        found, 20, Budget(21, lambda: now)
+        workload, 20, Budget(21, lambda: now)
     )  # 4 s of warm-up; 4 s are left for a round of 2
     assert order == "bbpp" + 3 * "bppb" + "bp"
     assert [row.timed for row in rows] == [[Timed(1.0, 1.0)] * 7] * 2
     assert (rows[0].ms, rows[0].host_ms, rows[0].seconds) == (1000.0, 1000.0, [1.0] * 7)
-    rows, _ = measure_steps(found, 20, Budget(0))
+    rows, _ = measure_steps(workload, 20, Budget(0))
     assert [len(row.seconds) for row in rows] == [6, 6]
 
 
 def test_a_batch_without_room_is_halved_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = tiny("baseline", "pm-drop")
-    plain = found.step
+    workload = tiny("baseline", "pm-drop")
+    plain = workload.step
 
     def step(variant: str, batch: int) -> torch.Tensor:
         if batch > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plain(variant, batch)
 
-    monkeypatch.setattr(found, "step", step)
-    rows, notes = measure_steps(found, 1, Budget(60))
+    monkeypatch.setattr(workload, "step", step)
+    rows, notes = measure_steps(workload, 1, Budget(60))
     assert [row.batch for row in rows] == [1, 1]
     halved = [f"tiny, eager, fp32: baseline has no room for a batch of {n}, which was halved" for n in (4, 2)]
     assert notes == halved

@@ -37,16 +37,16 @@ BF16, PADDED = (
 )
 
 
-class Found(Bench):
-    """A tiny run that keeps what it is told."""
+class TinyBench(Bench):
+    """A tiny bench on the CPU that keeps all lines that a stage writes."""
 
     def __init__(self, seconds: float = 1000.0) -> None:
         self.file = io.StringIO()
         super().__init__(CPU, True, Budget(seconds), self.file)
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
-        found = [json.loads(line) for line in self.file.getvalue().splitlines()]
-        return [line for line in found if line["kind"] == kind]
+        lines = [json.loads(line) for line in self.file.getvalue().splitlines()]
+        return [line for line in lines if line["kind"] == kind]
 
     def texts(self, kind: str) -> list[str]:
         return [line["text"] for line in self.lines(kind)]
@@ -56,20 +56,20 @@ class Found(Bench):
 
 
 @pytest.fixture(scope="module")
-def whole() -> Found:
-    bench = Found()
+def whole() -> TinyBench:
+    bench = TinyBench()
     measure(bench)
     return bench
 
 
-def tables(bench: Found) -> dict[str, list[dict[str, Any]]]:
-    found = defaultdict(list)
+def tables(bench: TinyBench) -> dict[str, list[dict[str, Any]]]:
+    cells = defaultdict(list)
     for line in bench.lines("row"):
-        found[line["table"]].append(line["cells"])
-    return found
+        cells[line["table"]].append(line["cells"])
+    return cells
 
 
-def test_every_piece_runs_and_every_check_holds(whole: Found) -> None:
+def test_every_piece_runs_and_every_check_holds(whole: TinyBench) -> None:
     assert whole.texts("failed") == [] and whole.texts("left_out") == []
     assert whole.broken() == [] and len(whole.lines("check")) > 30
     rows = tables(whole)
@@ -85,10 +85,10 @@ def test_every_piece_runs_and_every_check_holds(whole: Found) -> None:
     assert len(rows["attention_device_kernels"]) == len(calls(CPU, True))
     for table in ("tempo", "offload", "lora", "longformer_attention"):
         assert all(row["ratio"] > 0 and row["ms"] > 0 and row["rounds"] == 2 for row in rows[table])
-        assert all(row["low"] is row["high"] is None for row in rows[table])  # of two rounds there is none
+        assert all(row["low"] is row["high"] is None for row in rows[table])  # two rounds have no interval
 
 
-def test_what_is_saved_for_backward(whole: Found) -> None:
+def test_what_is_saved_for_backward(whole: TinyBench) -> None:
     rows = tables(whole)
     saved = {row["step"]: row["saved_MiB"] for row in rows["tempo"] if row["precision"] == "bf16 weights"}
     for less, more in (
@@ -106,7 +106,7 @@ def test_what_is_saved_for_backward(whole: Found) -> None:
     assert masks["dropout 0.1"] > 7 * masks["dropout 0.1 by pm-drop"]
 
 
-def test_kernels_of_the_cpu(whole: Found) -> None:
+def test_kernels_of_the_cpu(whole: TinyBench) -> None:
     """On the CPU the flash kernel takes masks but no dropout."""
     rows = tables(whole)
     assert len(rows["attention_kernels"]) == len(calls(CPU, True))
@@ -122,11 +122,11 @@ def test_kernels_of_the_cpu(whole: Found) -> None:
 
 
 def compared(precision: str) -> list[str]:
-    """What does not hold of Tempo's steps and of its GELU."""
-    bench = Found()
+    """Returns the names of the checks of Tempo's steps and of its GELU that fail."""
+    bench = TinyBench()
     ways = Ways(*bert(bench, precision, 2), tempo_steps._WAYS)
-    for expected, found in (("stock", "tempo"), ("pm-drop", "pm-drop + tempo")):
-        tempo_steps._check_same(bench, ways, precision, expected, found)
+    for expected, other in (("stock", "tempo"), ("pm-drop", "pm-drop + tempo")):
+        tempo_steps._check_same(bench, ways, precision, expected, other)
     stock, x = nn.GELU(), torch.randn(64, 8, requires_grad=True)
     numbers = [tempo_steps._both(module, x, x.detach()) for module in (stock, gelu.InplaceGELU(stock))]
     tempo_steps._check_module(bench, "GELU", *numbers)
@@ -155,14 +155,14 @@ def test_a_value_that_offload_loses_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
         )
 
     monkeypatch.setattr(offload.Offload, "forward", lossy)
-    bench = Found()
+    bench = TinyBench()
     offloading.offloading(bench, Budget(1000))
     assert [text.split(" has ")[0] for text in bench.broken()] == ["offload", "pm-drop + offload"]
 
 
 def test_a_record_that_names_another_kernel_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdpa_kernels, "_kernel", lambda *args, **kwargs: "cuDNN kernel on cpu")
-    bench = Found()
+    bench = TinyBench()
     attention_kernels._measure_chosen(bench, Budget(1000), calls(CPU, True)[BF16]())
     assert len(bench.broken()) == 1 and "the run's record names the kernel" in bench.broken()[0]
 
@@ -172,27 +172,27 @@ def test_a_kernel_with_other_numbers_is_seen(number: int, monkeypatch: pytest.Mo
     right: Callable[[AttentionCall], list[Tensor]] = AttentionCall.both
 
     def both(call: AttentionCall) -> list[Tensor]:
-        found = right(call)
+        outputs = right(call)
         if call.query.dtype is torch.bfloat16:
-            found[number] = found[number] * 1.05
-        return found
+            outputs[number] = outputs[number] * 1.05
+        return outputs
 
     monkeypatch.setattr(AttentionCall, "both", both)
-    bench = Found()
+    bench = TinyBench()
     attention_kernels._check_numbers(bench, calls(CPU, True)[BF16](), [SDPBackend.FLASH_ATTENTION])
     assert len(bench.broken()) == 1
 
 
 def test_not_a_number_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_kernels, "distance", lambda found, expected: math.nan)
-    bench = Found()
+    monkeypatch.setattr(attention_kernels, "distance", lambda actual, expected: math.nan)
+    bench = TinyBench()
     attention_kernels._check_numbers(bench, calls(CPU, True)[BF16](), [SDPBackend.MATH])
     assert len(bench.broken()) == 1
 
 
 def test_a_kernel_that_drops_nothing_is_seen() -> None:
     call = calls(CPU, True)[PADDED]()
-    bench = Found()
+    bench = TinyBench()
     attention_kernels._check_dropout(bench, call, [SDPBackend.MATH])
     assert bench.broken() == []
     attention_kernels._check_dropout(bench, call.without_dropout(), [SDPBackend.MATH])
@@ -203,15 +203,15 @@ def test_a_kernel_that_drops_nothing_is_seen() -> None:
 
 
 def test_a_way_that_fails_is_named_and_the_others_are_measured() -> None:
-    bench, done = Found(), []
+    bench, done = TinyBench(), []
 
     def fails() -> None:
         raise RuntimeError("no such kernel")
 
-    found = in_turn(
+    turns = in_turn(
         bench, {"a": lambda: done.append("a"), "b": fails, "c": lambda: done.append("c")}, Budget(9), 9
     )
-    assert list(found) == ["a", "c"] and found["a"].rounds == 2
+    assert list(turns) == ["a", "c"] and turns["a"].rounds == 2
     assert bench.texts("failed") == ["b: RuntimeError: no such kernel"]
     assert done == ["a", "a", "c", "c", "a", "c", "c", "a"]
 
@@ -224,16 +224,16 @@ def test_what_there_is_no_time_for_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         nonlocal now
         now += 2
 
-    bench = Found()
+    bench = TinyBench()
     bench.tiny = False
-    found = in_turn(bench, dict.fromkeys("abc", slow), Budget(10, lambda: now), 9)
-    assert {name: turn.rounds for name, turn in found.items()} == {"a": 6, "b": 6}  # an interval needs six
+    turns = in_turn(bench, dict.fromkeys("abc", slow), Budget(10, lambda: now), 9)
+    assert {name: turn.rounds for name, turn in turns.items()} == {"a": 6, "b": 6}  # an interval needs six
     assert bench.texts("left_out") == ["c: no time was left for its first calls"]
 
 
 def test_nothing_is_measured_of_lora_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    bench = Found()
+    bench = TinyBench()
     lora(bench, Budget(1000))
     assert [text.split(" (")[0] for text in bench.texts("left_out")] == ["LoRA: peft cannot be imported"]
     assert bench.lines("row") == []

@@ -14,14 +14,14 @@ TINY = Size("tiny", 4, 16, {"hidden_size": 16, "num_hidden_layers": 2, "num_atte
 
 
 def test_variants_are_trained_on_one_set_of_weights_and_drop_by_their_own() -> None:
-    found = Workload(TINY, "eager", "fp32", CPU, ["baseline", "pm-drop"])
-    trees = [found._modules[name] for name in found.variants]
+    workload = Workload(TINY, "eager", "fp32", CPU, ["baseline", "pm-drop"])
+    trees = [workload._modules[name] for name in workload.variants]
     parameters = [list(tree.parameters()) for tree in trees]
     assert all(a is b for a, b in zip(*parameters, strict=True))
     packed = [any(isinstance(part, PackedDropout) for part in tree.modules()) for tree in trees]
     assert packed == [False, True]
     before = parameters[0][0].detach().clone()
-    found.step("pm-drop", 4)
+    workload.step("pm-drop", 4)
     assert not torch.equal(before, parameters[0][0]) and parameters[0][0].grad is None
 
 

@@ -1,4 +1,4 @@
-"""Calls of scaled_dot_product_attention as the layers of BERT and Longformer make them."""
+"""Makes calls of scaled_dot_product_attention as the layers of BERT and Longformer make them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Which kernel of scaled_dot_product_attention runs, what it computes, and what it costs."""
+"""Finds which kernel of scaled_dot_product_attention runs, what it computes, and what it costs."""
 
 import math
 import re
@@ -44,8 +44,8 @@ _OF_ATTENTION = re.compile("flash|fmha|attention|sdpa", re.IGNORECASE)
 
 
 def attention_kernels(bench: Bench, budget: Budget) -> None:
-    """The kernel that runs under `flash_first`, as it does in a run: the table "attention_kernels", a row a
-    call. And "longformer_attention", a whole layer against eager."""
+    """Writes the table "attention_kernels", a row a call, of the kernel that runs under `flash_first`, as it
+    does in a run, and the table "longformer_attention", of a whole layer against eager."""
     for size in longformer_sizes(bench.tiny):
         with bench.part(f"Longformer's attention at {size.tokens:,} tokens"):
             _against_eager(bench, budget.part(4), size)

@@ -1,4 +1,4 @@
-"""What a stage is given: the device, its time, and where its findings go."""
+"""Gives a stage its device, its time, and a file for its findings."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The time that a call may take, and how it is shared out."""
+"""Counts the time that a call may take, and shares it out."""
 
 import signal
 import time

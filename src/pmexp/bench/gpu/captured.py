@@ -1,4 +1,4 @@
-"""Training steps as CUDA graphs: one launch a step, so that the host's part is gone."""
+"""Captures training steps as CUDA graphs: one launch a step, so that the host's part is gone."""
 
 import gc
 

@@ -1,4 +1,4 @@
-"""Whether the variants compute what they should on this device: no figure is written before this."""
+"""Checks that the variants compute what they should on this device: no figure is written before this."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ _SAME_MASKS = ((BASELINE, TORCH_MASKS), ("pm-drop", "seed-only", "pm-drop-recomp
 
 
 def check_losses(size: Size, attention: str, precision: str, device: torch.device) -> str:
-    """The losses of a few training steps are the same, bit for bit, where the masks are the same: those of
+    """Checks that the losses of a few training steps are the same, bit for bit, where the masks are: those of
     nn.Dropout and of pm-drop with rng=torch, and those of pm-drop, seed-only and pm-drop-recompute.
 
     A cut-down copy of the model takes the steps. A device whose backward sums in an order of its own gives

@@ -1,4 +1,4 @@
-"""What the figures say of each claim, a pure function of the record."""
+"""Judges each claim by the figures, a pure function of the record."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

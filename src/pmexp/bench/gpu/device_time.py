@@ -1,4 +1,4 @@
-"""Time of the device for a call, apart from the host's part in it."""
+"""Measures the device's time for a call, apart from the host's part in it."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Who is compared for bandwidth: each way to drop, with the bytes that it must move."""
+"""Lists what is compared for bandwidth: each way to drop, with the bytes that it must move."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -1,4 +1,4 @@
-"""What the figures were taken on."""
+"""Describes what the figures were taken on."""
 
 import platform
 import subprocess

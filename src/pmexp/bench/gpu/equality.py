@@ -1,4 +1,4 @@
-"""Whether two tensors are the same bits, and where they are not."""
+"""Tells whether two tensors are the same bits, and where they are not."""
 
 from collections.abc import Callable, Iterable
 

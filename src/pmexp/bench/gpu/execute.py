@@ -61,7 +61,7 @@ def _entry(stage: Stage) -> Record:
 
 
 def _run(stage: Stage, findings: Path, device: str, size: str, seconds: float) -> str:
-    """How it ended."""
+    """Runs the stage in a process of its own, and returns in words how it ended."""
     arguments = [stage.module, str(findings), device, size, f"{seconds:.1f}", str(time.monotonic())]
     process = subprocess.Popen(
         [sys.executable, "-m", "pmexp.bench.gpu.stage_process", *arguments],

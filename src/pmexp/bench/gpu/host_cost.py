@@ -1,4 +1,4 @@
-"""What a dropout costs the host: on tensors so small that the device has nothing to do."""
+"""Measures what a dropout costs the host, on tensors so small that the device has nothing to do."""
 
 import statistics
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""The kernels by themselves, without autograd: what a claim about them is read from."""
+"""Times the kernels by themselves, without autograd: a claim about them is read from these figures."""
 
 import statistics
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""The largest batch whose step has room on the device, by a guess from two peaks, and bisection."""
+"""Searches the largest batch whose step has room on the device, by a guess from two peaks, and bisection."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whether the device is clean where something begins: a peak counts what others have left behind, too."""
+"""Checks that the device is clean where a piece begins: a peak counts what others have left behind, too."""
 
 import gc
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Low-rank adapters on a decoder like Llama, by peft: a dropout on the input of every adapter."""
+"""Times low-rank adapters on a decoder like Llama, by peft: a dropout on the input of every adapter."""
 
 from collections.abc import Callable
 from functools import partial

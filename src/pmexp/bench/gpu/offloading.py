@@ -1,4 +1,4 @@
-"""Activations in the CPU's memory: steps of BERT-Large with and without."""
+"""Times steps of BERT-Large with activations kept in the CPU's memory, and without."""
 
 from functools import partial
 
@@ -44,13 +44,14 @@ def offloading(bench: Bench, budget: Budget) -> None:
 
 
 def _same(steps: Ways, stock: str, offloaded: str) -> tuple[str, bool, str]:
-    """Whether gradients are equal bit for bit where two steps of `stock` agree, as not all do."""
+    """Returns a check's claim, whether it holds, and its detail: loss and gradients are equal bit for bit
+    where two steps of `stock` are, as not all kernels sum in one order."""
     first, again, moved = (_numbers(steps, name) for name in (stock, stock, offloaded))
     repeatable = [torch.equal(a, b) for a, b in zip(first, again, strict=True)]
     equal = [torch.equal(a, b) for a, b in zip(first, moved, strict=True)]
     held = sum(repeatable) > 1 and all(e for e, r in zip(equal, repeatable, strict=True) if r)
-    what = f"{offloaded} has the loss and the gradients of {stock}, bit for bit where two steps of it agree"
-    return what, held, f"{sum(equal)} of the {sum(repeatable)} that agree, among {len(equal)}"
+    claim = f"{offloaded} has the loss and the gradients of {stock}, bit for bit where two steps of it agree"
+    return claim, held, f"{sum(equal)} of the {sum(repeatable)} that agree, among {len(equal)}"
 
 
 def _numbers(steps: Ways, name: str) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The operators on this device against their definition in plain torch, bit for bit."""
+"""Compares the operators on this device with their definition in plain torch, bit for bit."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,7 +21,7 @@ _LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "misaligned": lambda x: x.flatten()[1:],
     "expanded": lambda x: x[:1].expand(5, -1, -1),
 }
-Compared = Iterator[tuple[str, Tensor, Tensor]]
+Compared = Iterator[tuple[str, Tensor, Tensor]]  # what is compared, as computed here, as defined
 
 
 def check_sizes(bench: Bench, dtype: torch.dtype) -> None:
@@ -67,8 +67,8 @@ def _against_reference(x: Tensor, p: float, bits: int) -> Compared:
     on_cpu, seed = x.cpu(), torch.tensor([2**40 + x.numel()])
     keep = reference.draw_mask(on_cpu.shape, seed, p)
     packed, dropped = reference.pack_bits(keep, bits), reference.apply_mask(on_cpu, keep, p)
-    there = seed.to(x.device)
-    y, mask = ops.packed_dropout(x, there, p, bits)
+    seed_on_device = seed.to(x.device)
+    y, mask = ops.packed_dropout(x, seed_on_device, p, bits)
     case = f"{tuple(x.shape)}, p = {p:g}, {bits} bit"
     yield f"mask of {case}", mask, packed
     yield f"output of {case}", y, dropped
@@ -76,7 +76,7 @@ def _against_reference(x: Tensor, p: float, bits: int) -> Compared:
     yield f"unpacked mask of {case}", ops.unpack_bits(mask, list(x.shape), bits), keep
     yield f"packing of {case}", ops.pack_bits(keep.to(x.device), bits), packed
     if bits == 1 and x.dtype is torch.bfloat16:
-        yield f"seeded {case}", ops.seeded_dropout(x, there, p), dropped
+        yield f"seeded {case}", ops.seeded_dropout(x, seed_on_device, p), dropped
 
 
 def _sums(device: torch.device) -> Compared:
@@ -93,7 +93,8 @@ def _sums(device: torch.device) -> Compared:
 
 
 def _large(bench: Bench) -> Compared:
-    """The definition runs on the device, whose int64 products are the CPU's."""
+    """Compares a mask too large for the CPU: the definition runs on the device, whose int64 products are the
+    CPU's."""
     seed = torch.tensor([-3], device=bench.device)
     x = random(bench.device, torch.bfloat16, 2**16 if bench.tiny else 2**24)
     keep = reference.draw_mask(x.shape, seed, 0.1)

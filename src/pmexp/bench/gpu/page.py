@@ -1,4 +1,4 @@
-"""The record as a Markdown page, a pure function of it."""
+"""Writes the record as a Markdown page, a pure function of it."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ fewer than 6 rounds have none."""
 
 
 def page(record: dict[str, Any]) -> str:
-    """What was measured, on what, what it says of each claim, and what was left out."""
+    """Returns the page: what was measured, on what, what it says of each claim, and what was left out."""
     environment = record.get("environment", {"device": "an unknown device"})
     parts = [
         f"# Measured on {environment['device']}",
@@ -43,7 +43,8 @@ def _stage(stage: dict[str, Any]) -> Iterable[str]:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    """A column for each key that any row has, in the order of their first appearance; "" without rows."""
+    """Returns a table with a column for each key that any row has, in the order of their first appearance; ""
+    without rows."""
     if not rows:
         return ""
     columns = list(dict.fromkeys(key for row in rows for key in row))

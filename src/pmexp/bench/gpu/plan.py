@@ -1,4 +1,4 @@
-"""The stages in the order of what matters most, and the time of each. Imports neither torch nor a stage."""
+"""Lists the stages, what matters most first, and the time of each. Imports neither torch nor a stage."""
 
 from dataclasses import dataclass
 

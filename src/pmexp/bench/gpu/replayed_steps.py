@@ -1,4 +1,4 @@
-"""Steps of a large model as CUDA graphs, where the host has next to nothing to do: the device's own cost.
+"""Times steps of a large model as CUDA graphs, where the host has next to nothing to do: the device's cost.
 
 What a graph needs for a step stays its own as long as it lives, so one contender's graph at a time lies
 beside the baseline's.
@@ -36,7 +36,7 @@ def replayed_steps(bench: Bench, budget: Budget, workload: Workload) -> None:
 
 
 def _against(bench: Bench, budget: Budget, workload: Workload, baseline: Step, name: str) -> list[Timed]:
-    """Adds the contender's row, beside the baseline's timings."""
+    """Adds the contender's row and returns the baseline's timings of the same rounds."""
     replay = _checked(bench, workload, name)
     if replay is None:
         return []
@@ -51,7 +51,8 @@ def _against(bench: Bench, budget: Budget, workload: Workload, baseline: Step, n
 
 
 def _checked(bench: Bench, workload: Workload, name: str) -> Step | None:
-    """The captured step, where it is one; the workspace of the steps before it is given back first."""
+    """Returns the captured step, None where its losses are wrong; the workspace of the steps before it is
+    given back first."""
     free_memory()
     replay = captured(workload, name, workload.size.batch)
     fault = replay_fault(workload, name, workload.size.batch, replay)

@@ -1,4 +1,4 @@
-"""Whether steps compute the same: losses from the same weights and the same state of the generator.
+"""Checks that steps compute the same: losses from the same weights and the same state of the generator.
 
 The first loss shows the masks, the second one the update. Bits may differ, since a kernel may sum in an order
 of its own, or another one be chosen while a step is captured; what counts is a difference that masks make.
@@ -43,7 +43,7 @@ class Start:
 
 
 def variant_faults(workload: Workload, batch: int) -> dict[str, str]:
-    """What is wrong with which variant, by its losses."""
+    """Returns what is wrong with a variant's losses, by variant; those that are right are missing."""
     start = Start(workload, batch)
     losses_of = {variant: start.of(variant) for variant in workload.variants}
     others = {variant: start.of(variant, seed=2) for variant in workload.variants}
@@ -60,7 +60,8 @@ def variant_faults(workload: Workload, batch: int) -> dict[str, str]:
 
 
 def replay_fault(workload: Workload, variant: str, batch: int, replay: Step) -> str | None:
-    """What is wrong with a captured step: a replay is an eager step, each with masks of its own."""
+    """Returns what is wrong with a captured step, or None: a replay is an eager step, each with masks of its
+    own."""
     start = Start(workload, batch)
     expected, others = start.of(variant), start.of(variant, seed=2)
     replayed, again = start.losses(replay, 1), start.losses(replay, None)
@@ -72,11 +73,11 @@ def replay_fault(workload: Workload, variant: str, batch: int, replay: Step) -> 
 
 
 def difference(expected: Sequence[float], got: Sequence[float], others: Sequence[float]) -> str | None:
-    """How two losses differ from those expected, which `others` differ from by their masks."""
-    said = f"losses {list(got)} are not the expected {list(expected)} (with other masks {list(others)})"
+    """Says how two losses differ from those expected, or returns None. `others` are those of other masks."""
+    fault = f"losses {list(got)} are not the expected {list(expected)} (with other masks {list(others)})"
     if not all(map(math.isfinite, (*got, *expected))):
-        return said
+        return fault
     limits = [relative * abs(loss) for relative, loss in zip(_RELATIVE, expected, strict=True)]
     limits[0] = max(limits[0], _OF_OTHER_MASKS * abs(others[0] - expected[0]))
     near = [abs(a - b) <= limit for a, b, limit in zip(expected, got, limits, strict=True)]
-    return None if all(near) else said
+    return None if all(near) else fault

@@ -1,4 +1,4 @@
-"""The peak memory of a step as pmexp.fit simulates it, and as the device's allocator has it."""
+"""Compares the peak memory of a step as pmexp.fit simulates it, and as the device's allocator has it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ PHASES = (AT_REST, "forward", "backward", "update")
 
 @dataclass(frozen=True)
 class Simulated:
-    """One configuration's step as it is predicted."""
+    """Memory of one configuration's step as it is predicted."""
 
     peak_bytes: int
     phases: Mapping[str, int]  # bytes at the peak of each phase, of PHASES
@@ -25,7 +25,7 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Measured:
-    """One configuration's step as it was."""
+    """Memory of one configuration's step as it was measured."""
 
     phases: Mapping[str, int]  # bytes at the peak of each phase, of PHASES
     reserved_bytes: int | None  # by the allocator, at their most; None on the CPU
@@ -37,9 +37,10 @@ class Measured:
 
 
 def simulated_step(size: Size, attention: str, precision: str, variant: str, like: str) -> Simulated:
-    """The step of Workload(size, attention, precision, ...) without running it, within seconds on the host.
+    """Predicts the step of Workload(size, attention, precision, ...) without running it, within seconds on
+    the host.
 
-    like: "cuda" or "cpu": on whose operators.
+    like: "cuda" or "cpu", whose operators the step is made of.
     """
     shape = ((size.batch, size.length), torch.int64)
     predicted = predict(
@@ -58,7 +59,8 @@ def simulated_step(size: Size, attention: str, precision: str, variant: str, lik
 
 
 def measured_step(workload: Workload, variant: str) -> Measured:
-    """A step at the size's batch; its kernels are loaded and AdamW's state is there by then."""
+    """Takes a step at the size's batch and returns its memory; its kernels are loaded and AdamW's state is
+    there by then."""
     free_memory()
     watch = _Watch(workload.device)
     watch.enter(AT_REST)
@@ -68,7 +70,7 @@ def measured_step(workload: Workload, variant: str) -> Measured:
 
 
 class _Watch:
-    """The peak of one phase after the other: the allocator's, or on the CPU that of the process."""
+    """Measures the peak of one phase after the other: the allocator's, or on the CPU that of the process."""
 
     def __init__(self, device: torch.device) -> None:
         self.peaks: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Time, peak memory and bytes saved for backward of a step, variant beside variant."""
+"""Measures time, peak memory and bytes saved for backward of a step, variant beside variant."""
 
 import statistics
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _WARM_UP = 2  # steps of each variant; the first one compiles kernels and makes 
 
 @dataclass(frozen=True)
 class StepRow:
-    """One variant of one model."""
+    """What the steps of one variant of one model took."""
 
     variant: str
     batch: int  # samples
@@ -69,7 +69,7 @@ def measure_steps(workload: Workload, most: int, budget: Budget) -> tuple[list[S
 
 
 def _warm_up(workload: Workload) -> tuple[int, list[str]]:
-    """The batch that every variant has room for, and what had no room."""
+    """Returns the batch that every variant has room for, and notes of what had no room."""
     batch = workload.size.batch
     notes: list[str] = []
     while True:

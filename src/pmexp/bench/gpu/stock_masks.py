@@ -1,4 +1,4 @@
-"""rng="torch" against nn.Dropout, and tensors of more elements than an int32 counts."""
+"""Compares rng="torch" with nn.Dropout, and checks tensors of more elements than an int32 counts."""
 
 import gc
 from collections.abc import Iterator
@@ -28,13 +28,14 @@ _SEED = 9
 
 
 def check_stock_masks(bench: Bench, dtype: torch.dtype) -> None:
-    """A row a case: output, gradient and the generator's state afterwards are those of nn.Dropout."""
+    """Writes a row a case and checks that output, gradient and the generator's state afterwards are those of
+    nn.Dropout."""
     wrong = [fault for case, x in _cases(bench, dtype) if (fault := _compare(bench, case, x))]
     bench.check(f"rng=torch is nn.Dropout bit for bit in {dtype}", not wrong, "; ".join(wrong))
 
 
 def tell_record(bench: Bench) -> None:
-    """How the masks of rng="torch" came about in this process so far; on the CPU none is counted."""
+    """Writes how the masks of rng="torch" came about in this process so far; on the CPU none is counted."""
     for event, count in torch_rng_record().items():
         bench.row("rng_torch_record", event=event, masks=count)
     otherwise = [event for event in torch_rng_record() if "draws otherwise" in event]
@@ -76,7 +77,8 @@ def tell_overlap(bench: Bench) -> None:
 
 
 def _cases(bench: Bench, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Sizes and addresses that torch's kernel takes in vectors of 8, 4, 2 and 1. Float16 is as bfloat16."""
+    """Yields sizes and addresses that torch's kernel takes in vectors of 8, 4, 2 and 1. Float16 is as
+    bfloat16."""
     make = partial(random, bench.device, dtype)
     yield "aligned", make(65536)
     yield "odd", make(65537)
@@ -91,7 +93,7 @@ def _cases(bench: Bench, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
 
 
 def _compare(bench: Bench, case: str, x: Tensor) -> str:
-    """Adds the row: where something differs, and how many masks were drawn by our own kernel."""
+    """Adds the row of a case; returns where something differs, "" for nowhere."""
     reproduced = torch_rng_record().get("reproduced", 0)
     (y, gradient, state), right = (_drop(drop, x) for drop in (OURS, F.dropout))
     named = zip(("output", "gradient", "generator"), (y, gradient, state), right, strict=True)
@@ -109,7 +111,8 @@ def _compare(bench: Bench, case: str, x: Tensor) -> str:
 
 
 def _drop(drop: Dropout, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, a gradient that is not constant, and the generator's state after."""
+    """Returns the output, the gradient for an upstream one that is not constant, and the generator's state
+    after."""
     torch.manual_seed(_SEED)
     x = leaf(x)
     y = drop(x, _RATE)
@@ -117,7 +120,7 @@ def _drop(drop: Dropout, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _ends(x: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Windows of 4096 elements at both ends, and about element 2^31 where there is one."""
+    """Compares windows of 4096 elements at both ends, and about element 2^31 where there is one."""
     seed = torch.tensor([7], device=x.device)
     y, packed = ops.packed_dropout(x, seed, _RATE, 1)
     gradient = ops.apply_packed_mask(x, packed, _RATE, 1)
@@ -132,7 +135,8 @@ def _ends(x: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 
 def _kept(first: int, count: int, seed: Tensor) -> Tensor:
-    """The mask of elements from `first` on, a multiple of 32, by the layout of reference.py."""
+    """Returns the mask of `count` elements from `first` on, a multiple of 32, by the layout of
+    reference.py."""
     blocks = -(-count // 32)
     counter = first // 4 + torch.arange(8 * blocks)
     zero, word = torch.zeros_like(counter), 0xFFFFFFFF

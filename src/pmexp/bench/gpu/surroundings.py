@@ -1,4 +1,5 @@
-"""Masks where torch runs the forward in a way of its own: CUDA graphs, streams, checkpoints, torch.compile.
+"""Checks masks where torch runs the forward in a way of its own: CUDA graphs, streams, checkpoints,
+torch.compile.
 
 Inputs are ones, so that an output is its own scaled mask and the gradient of its sum.
 """
@@ -113,7 +114,8 @@ def _ones(bench: Bench) -> Tensor:
 
 
 def _captured(drop: Dropout, x: Tensor, pool: Any = None) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
-    """A graph of forward and backward, its output and its gradient. Kernels are loaded before it begins."""
+    """Returns a graph of forward and backward, its output and its gradient. Kernels are loaded before it
+    begins."""
     stream = torch.cuda.Stream(x.device)
     stream.wait_stream(torch.cuda.current_stream(x.device))
     with torch.cuda.stream(stream):
@@ -128,7 +130,8 @@ def _captured(drop: Dropout, x: Tensor, pool: Any = None) -> tuple[torch.cuda.CU
 
 
 def _replayed(drop: Dropout, x: Tensor) -> list[Tensor]:
-    """The outputs of four replays, the last two from one seed. Raises where a gradient is not by its mask."""
+    """Returns the outputs of four replays, the last two from one seed. Raises where a gradient is not by its
+    mask."""
     graph, y, gradient = _captured(drop, x)
     outputs = []
     for seed in (None, None, 5, 5):
@@ -180,7 +183,7 @@ def _check_independent(bench: Bench, what: str, first: Tensor, second: Tensor) -
 
 
 def _on_streams(bench: Bench, drop: Dropout, streams: list[Any]) -> list[Tensor]:
-    """Outputs and gradients of eight dropouts that take turns on the streams."""
+    """Returns outputs and gradients of eight dropouts that take turns on the streams."""
     torch.manual_seed(3)
     x = _ones(bench)
     torch.cuda.synchronize(bench.device)

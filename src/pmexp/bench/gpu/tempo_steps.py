@@ -1,4 +1,4 @@
-"""Tempo on and off: steps of BERT-Large, and its GELU and LayerNorm by themselves."""
+"""Times Tempo on and off: steps of BERT-Large, and its GELU and LayerNorm by themselves."""
 
 from collections import Counter
 from functools import partial
@@ -17,7 +17,7 @@ from pmexp.systems.tempo import InplaceGELU, InplaceLayerNorm, Tempo
 
 _STOCK, _TEMPO, _PACKED, _BOTH = "stock", "tempo", "pm-drop", "pm-drop + tempo"
 _ROUNDS = 8
-_FARTHEST = 2**-5  # relative distance from stock's gradients; 24 layers in bfloat16 are a third of it off
+_FARTHEST = 2**-5  # largest relative distance from stock's gradients; 24 layers in bfloat16 take a third
 _ROWS = 16384  # make the modules' input larger than the device's caches
 
 
@@ -110,6 +110,6 @@ def _check_module(bench: Bench, name: str, expected: list[Tensor], got: list[Ten
 
 
 def _both(module: nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
-    """The output and the input's gradient."""
+    """Returns the output and the input's gradient."""
     y: Tensor = module(x)
     return [y.detach(), torch.autograd.grad(y, x, grad)[0]]

@@ -1,4 +1,4 @@
-"""Contenders in turn: their times, what they are to the first one's, and their peaks."""
+"""Times contenders in turn, each against the first one, and measures their peak memory."""
 
 import statistics
 import warnings
@@ -22,7 +22,7 @@ _TINY_ROUNDS = 2
 
 @dataclass(frozen=True)
 class Turns:
-    """What one contender took."""
+    """Time and memory of one contender."""
 
     ms: float  # a call, the median of the rounds
     against_first: Mapping[
@@ -82,7 +82,7 @@ def in_turn(
 
 
 def waits_for_device(bench: Bench, call: Callable[[], object]) -> int | None:
-    """How often the host waits for the device in one call; None on a CPU."""
+    """Counts how often the host waits for the device in one call; None on a CPU."""
     if bench.device.type != "cuda":
         return None
     before = torch.cuda.get_sync_debug_mode()

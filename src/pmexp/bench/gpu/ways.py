@@ -1,4 +1,4 @@
-"""Training steps of one set of weights, executed in several ways."""
+"""Takes training steps of one set of weights in several ways."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
@@ -18,11 +18,11 @@ class Way:
     """How a step is executed."""
 
     change: Callable[[nn.Module], object] = lambda module: None  # changes the module tree in place
-    around: Callable[[], AbstractContextManager[object]] = nullcontext  # each forward
+    around: Callable[[], AbstractContextManager[object]] = nullcontext  # surrounds each forward
 
 
 def trees_of(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
-    """A copy of the module tree for each name, all over the weights and buffers of `module`."""
+    """Returns a copy of the module tree for each name, all over the weights and buffers of `module`."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     return {name: copy.deepcopy(module, dict(shared)) for name in names}
 
@@ -57,7 +57,7 @@ class Ways:
             self._optimizer.zero_grad(set_to_none=True)
 
     def gradients(self, name: str, seed: int = 1) -> tuple[Tensor, list[Tensor]]:
-        """The loss, and the gradient of every weight that has one, with the masks of `seed`."""
+        """Returns the loss, and the gradient of every weight that has one, with the masks of `seed`."""
         torch.manual_seed(seed)
         try:
             loss = self._forward(name)
@@ -67,7 +67,7 @@ class Ways:
             self._optimizer.zero_grad(set_to_none=True)
 
     def saved_for_backward(self, name: str) -> SavedForBackward:
-        """The ledger of one forward."""
+        """Returns the ledger of what one forward saves for backward."""
         with SavedForBackward(self._trees[name]) as ledger:
             self._forward(name)
         return ledger
@@ -78,8 +78,8 @@ class Ways:
 
 
 def distance(got: list[Tensor], expected: list[Tensor]) -> float:
-    """The norm of the difference of all gradients over the norm of those expected."""
+    """Returns the norm of the difference of all gradients over the norm of those expected."""
     pairs = zip(got, expected, strict=True)
-    off = torch.stack([(a.double() - b.double()).square().sum() for a, b in pairs]).sum()
-    size = torch.stack([b.double().square().sum() for b in expected]).sum()
-    return float((off / size).sqrt())
+    difference_squared = torch.stack([(a.double() - b.double()).square().sum() for a, b in pairs]).sum()
+    expected_squared = torch.stack([b.double().square().sum() for b in expected]).sum()
+    return float((difference_squared / expected_squared).sqrt())

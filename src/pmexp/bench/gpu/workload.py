@@ -1,4 +1,5 @@
-"""Training steps of a BERT as a masked language model on random tokens, under one variant or another."""
+"""Takes training steps of a BERT as a masked language model on random tokens, under one variant or
+another."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -75,12 +76,12 @@ SIZES = (_bert("bert-base", 32, 768, 12, 12), _bert("bert-large", 16, 1024, 24, 
 
 
 def bert_large(tiny: bool) -> Size:
-    """BERT-Large, or what stands in for it where the code is tried."""
+    """Returns BERT-Large, or with `tiny` the small model that stands in for it where the code is tried."""
     return replace(_bert("tiny", 4, 16, 4, 2), length=16) if tiny else SIZES[-1]
 
 
 def untrained(size: Size, attention: str) -> BertForMaskedLM:
-    """The model with random weights, on the default device."""
+    """Returns the model with random weights, on the default device."""
     return BertForMaskedLM(BertConfig(**size.architecture, attn_implementation=attention))
 
 
@@ -139,19 +140,19 @@ class Workload:
             self._optimizer.zero_grad(set_to_none=True)
 
     def saved_for_backward(self, variant: str, batch: int) -> SavedForBackward:
-        """The ledger of one forward."""
+        """Returns the ledger of what one forward saves for backward."""
         with SavedForBackward(self._modules[variant]) as ledger:
             self._loss(self._modules[variant], batch)
         return ledger
 
     def state(self) -> list[Tensor]:
-        """What a step changes: the parameters, and AdamW's state once a step was taken."""
+        """Returns what a step changes: the parameters, and AdamW's state once a step was taken."""
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         kept = (value for of_one in self._optimizer.state.values() for value in of_one.values())
         return [tensor.detach() for tensor in (*parameters, *kept)]
 
     def _batch(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Tokens and labels: the same ones for one number of samples, drawn where it changes."""
+        """Returns tokens and labels, int64 (samples, tokens), the same ones for one number of samples."""
         if self._inputs is None or self._inputs[0] != batch:
             self._inputs = None
             generator = torch.Generator(self.device).manual_seed(batch)
@@ -161,8 +162,8 @@ class Workload:
         return self._inputs[1:]
 
     def _no_padding(self, tokens: Tensor) -> Tensor | None:
-        """The mask that transformers else makes in each forward of eager attention, from a number that it
-        copies to the device, which no capture allows."""
+        """Returns the mask, float32 (samples, 1, tokens, tokens), that transformers else makes in each
+        forward of eager attention, from a number that it copies to the device, which no capture allows."""
         if self.attention != "eager":
             return None
         batch, length = tokens.shape

@@ -52,7 +52,7 @@ _deciding = RLock()
 def calls_for(x: Tensor) -> Calls | None:
     """Returns the native calls for a CUDA tensor, or None where Python has to make them.
 
-    It has to while anything traces or transforms, and for subclasses.
+    Python has to while anything traces or transforms, and for subclasses.
     """
     if (
         not x.is_cuda
@@ -124,10 +124,8 @@ def is_loaded() -> bool:
 
 def loaded_calls() -> Calls:
     """The operators of the library, which is loaded."""
-    there = torch.ops.pmexp
-    return Calls(
-        there.plain_dropout.default, there.plain_dropout_and_bits.default, there.apply_plain_mask.default
-    )
+    ops = torch.ops.pmexp
+    return Calls(ops.plain_dropout.default, ops.plain_dropout_and_bits.default, ops.apply_plain_mask.default)
 
 
 @cache

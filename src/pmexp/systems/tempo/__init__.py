@@ -87,10 +87,10 @@ def what_ran(model: nn.Module, report: TempoReport) -> dict[str, str]:
 
 
 def apply_tempo(model: nn.Module) -> TempoReport:
-    """Puts all that tempo is into `model`, in place. Parameters and state_dict keys stay.
+    """Replaces GELU and LayerNorm modules of `model` in place and has its attention dropout recompute.
 
-    It reaches modules. A GELU that a forward calls as a function, as the head of RoBERTa's language model
-    does, stays as it is, and no report knows of it.
+    Parameters and state_dict keys stay. A GELU that a forward calls as a function, as the head of RoBERTa's
+    language model does, stays as it is, and no report names it.
     """
     report, search = TempoReport(), ColumnSearch()
     made: dict[nn.Module, nn.Module] = {}  # a shared module stays shared
@@ -101,8 +101,8 @@ def apply_tempo(model: nn.Module) -> TempoReport:
             child_path = f"{path}.{name}".lstrip(".")
             if reason := _why_left(child):
                 report.left[child_path] = reason
-            elif how := _way_of(child, search):
-                line, make = how
+            elif replacement := _replacement_of(child, search):
+                line, make = replacement
                 if child not in made:
                     made[child] = make(child)
                 setattr(parent, name, made[child])
@@ -115,7 +115,7 @@ def apply_tempo(model: nn.Module) -> TempoReport:
     return report
 
 
-def _way_of(
+def _replacement_of(
     module: nn.Module, search: ColumnSearch | None = None
 ) -> tuple[str, Callable[[Any], nn.Module]] | None:
     """The line of the report, and what makes the replacement of `module`; None for one that has none."""
@@ -128,7 +128,7 @@ def _way_of(
 
 def _why_left(module: nn.Module) -> str | None:
     kind = type(module).__name__
-    if _way_of(module):
+    if _replacement_of(module):
         return "has hooks of its own, which a replacement would lose" if _has_hooks(module) else None
     if isinstance(module, InplaceGELU | InplaceLayerNorm):
         return None

@@ -35,7 +35,7 @@ _STRETCH_OF_A_DEVICE = 1 << 22
 
 
 def form_of(module: nn.Module) -> Form | None:
-    """Returns which form of GELU `module` computes; None where it is none of the two."""
+    """Returns which form of GELU `module` computes; None where it computes neither."""
     if original_class(module) is nn.GELU:
         return "tanh" if module.approximate == "tanh" else "erf"
     return _FORMS.get(original_class(module))
@@ -128,7 +128,7 @@ for _signature in (
 
 @torch.library.impl(_library, "gelu_falling_bits", "CompositeExplicitAutograd")
 def _falling_bits(x: Tensor, form: Form) -> Tensor:
-    """Whether each input is below that of the minimum, at a bit: uint8, (ceil(numel / 8),)."""
+    """One bit an input, set where it is below the input of GELU's minimum: uint8, (ceil(numel / 8),)."""
     if kernels := kernels_for(x.device, x.dtype):
         return cast(Tensor, kernels.falling_bits(x, form))
     falling = x < ARGMIN[form]

@@ -17,24 +17,24 @@ from pmexp.packed_dropout import ops  # noqa: F401  it makes the library pmexp
 
 RATIO = 4.0  # a column is kept where |bias| is more than so many times |weight|
 
-_Found = dict[nn.LayerNorm, Tensor]
+_ColumnsOf = dict[nn.LayerNorm, Tensor]
 
 
 class ColumnSearch:
     """Answers the norms of one model, those with it as their `search`, which columns they keep.
 
-    What was found holds from the beginning of a forward of `model` to that of the next one, recomputation in
+    An answer holds from the beginning of a forward of `model` to that of the next one, recomputation in
     backward included. A norm that is called by itself, and one whose parameters are no plain ones when the
-    first norm asks (FSDP's shards), has its own found at each call. A copy knows nothing yet.
+    first norm asks (FSDP's shards), gets its own answer at each call. A copy starts without answers.
     """
 
     def __init__(self) -> None:
         self._model: weakref.ref[nn.Module] | None = None
-        self._found: dict[tuple[torch.dtype, torch.device], _Found] = {}
+        self._columns: dict[tuple[torch.dtype, torch.device], _ColumnsOf] = {}
         self._inside = False
 
     def follow(self, model: nn.Module) -> None:
-        """Hears of each forward of `model` from now on."""
+        """Watches each forward of `model` from now on, by hooks."""
         model.register_forward_pre_hook(self._begin)
         model.register_forward_hook(self._end, always_call=True)
 
@@ -42,10 +42,10 @@ class ColumnSearch:
         """Returns the columns of `norm`, whose output has `dtype`; see kept_columns."""
         if self._model is not None and (self._inside or torch._C._current_graph_task_id() != -1):
             key = (dtype, norm.weight.device)
-            if key not in self._found:
-                self._found[key] = self._of_all(*key)
-            if norm in self._found[key]:
-                return self._found[key][norm]
+            if key not in self._columns:
+                self._columns[key] = self._search_all(*key)
+            if norm in self._columns[key]:
+                return self._columns[key][norm]
         return cast(Tensor, kept_columns(norm.weight, norm.bias, dtype))
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -54,13 +54,13 @@ class ColumnSearch:
     def _begin(self, model: nn.Module, inputs: Any) -> None:
         if not torch.compiler.is_compiling():
             self._model, self._inside = weakref.ref(model), True
-            self._found.clear()
+            self._columns.clear()
 
     def _end(self, model: nn.Module, inputs: Any, output: Any) -> None:
         if not torch.compiler.is_compiling():
             self._inside = False
 
-    def _of_all(self, dtype: torch.dtype, device: torch.device) -> _Found:
+    def _search_all(self, dtype: torch.dtype, device: torch.device) -> _ColumnsOf:
         model = self._model() if self._model else None
         modules = [] if model is None else model.modules()
         norms = [

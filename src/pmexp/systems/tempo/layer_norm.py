@@ -49,7 +49,7 @@ class InplaceLayerNorm(nn.LayerNorm):
 
     @classmethod
     def like(cls, stock: nn.LayerNorm, search: ColumnSearch | None = None) -> "InplaceLayerNorm":
-        """Returns one that has the very parameters of `stock`."""
+        """Returns an in-place LayerNorm that shares the parameters of `stock`."""
         module = cls(stock.normalized_shape, stock.eps, elementwise_affine=False)
         module.elementwise_affine = stock.elementwise_affine
         module.weight, module.bias = stock.weight, stock.bias

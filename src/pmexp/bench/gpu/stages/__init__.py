@@ -1,1 +1,1 @@
-"""What `make gpu` measures, a module a stage, each with `measure(bench)`."""
+"""Holds what `make gpu` measures, a module a stage, each with `measure(bench)`."""

@@ -1,4 +1,4 @@
-"""How near dropout comes to the memory's speed, and what a call costs the host.
+"""Measures how near dropout comes to the memory's speed, and what a call costs the host.
 
 Figures are of passes through autograd, as in training; the table of kernels is without. 2**26 elements have
 no room in the L2 cache, 2**23 and fewer do, as in a model.

@@ -1,4 +1,5 @@
-"""Whether what runs on this device computes what it should, bit for bit; what matters most comes first."""
+"""Checks that what runs on this device computes what it should, bit for bit; what matters most comes
+first."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The largest batch of BERT-Large at 512 tokens under bf16 autocast and eager attention."""
+"""Finds the largest batch of BERT-Large at 512 tokens under bf16 autocast and eager attention."""
 
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.checks import check_losses

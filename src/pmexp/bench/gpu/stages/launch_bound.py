@@ -1,4 +1,4 @@
-"""Steps so small that launching them is most of their time: there each kernel and each call counts."""
+"""Times steps so small that launching them is most of their time: there each kernel and each call counts."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -51,10 +51,10 @@ class LaunchCase:
 
 
 def _cases() -> list[LaunchCase]:
-    """What is used most comes first: bf16 before fp32, and the batch of 32."""
-    contenders = []
+    """Lists the cases; what is used most comes first: bf16 before fp32, and the batch of 32."""
+    cases = []
     for precision in ("bf16", "fp32"):
-        contenders += [
+        cases += [
             LaunchCase(precision, TINYBERT, 32, False, 2, 9),
             LaunchCase(precision, _BASE, 32, False, 1, 13),
             LaunchCase(precision, TINYBERT, 32, True, 10, 7),
@@ -62,7 +62,7 @@ def _cases() -> list[LaunchCase]:
             LaunchCase(precision, TINYBERT, 8, False, 2, 8),
             LaunchCase(precision, TINYBERT, 8, True, 10, 6),
         ]
-    return contenders
+    return cases
 
 
 def measure(bench: Bench) -> None:
@@ -74,7 +74,7 @@ def measure(bench: Bench) -> None:
 
 
 def _measure_case(bench: Bench, left: Sequence[LaunchCase]) -> None:
-    """The first of the cases that are left to do, in its share of the time that is left."""
+    """Measures the first of the cases that are left, in its share of the time that is left."""
     case = left[0]
     budget = Budget(bench.budget.left * case.share / sum(later.share for later in left))
     try:
@@ -154,7 +154,7 @@ def _row(
 
 
 def _launches(bench: Bench, case: LaunchCase) -> None:
-    """What torch.profiler sees of one step of each variant."""
+    """Writes kernels, launches and their times that torch.profiler sees in one step of each variant."""
     workload, batch = Workload(case.size, _ATTENTION, case.precision, bench.device, _PROFILED), case.batch
     on_cuda = bench.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_cuda]

@@ -1,4 +1,5 @@
-"""BERT-Large at 512 tokens under bf16 autocast: peak memory as simulated and as it is, and time of a step."""
+"""Measures a step of BERT-Large at 512 tokens under bf16 autocast: time, and peak memory beside the
+simulated."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,4 +1,5 @@
-"""Native calls of packed dropout: that they do what Python's calls do, and what they save the host."""
+"""Checks that native calls of packed dropout do what Python's calls do, and measures what they save the
+host."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -83,7 +84,7 @@ def _launches(bench: Bench) -> None:
 
 @contextmanager
 def launches_by_python() -> Iterator[list[str]]:
-    """Names of the kernels that Python launches inside."""
+    """Yields the names, as they come, of the kernels that Python launches inside."""
     kernels, names = cuda_backend.operators(), list[str]()
     launch = kernels.launch
 

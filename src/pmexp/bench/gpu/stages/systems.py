@@ -1,4 +1,4 @@
-"""Parts of the system stack: Tempo, attention kernels, offload, and LoRA where peft is there."""
+"""Measures parts of the system stack: Tempo, attention kernels, offload, and LoRA where peft is there."""
 
 from pmexp.bench.gpu.attention_kernels import attention_kernels, device_kernels, other_kernels
 from pmexp.bench.gpu.bench import Bench

@@ -1,4 +1,4 @@
-"""Whether a run took what was typed: compared once it is composed, in one place. Imports no torch."""
+"""Checks that a run took what was typed, by comparing once it is composed. Imports no torch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
@@ -115,7 +115,8 @@ def _unknown(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _concerns(override: Override, key: str) -> bool:
-    return f"{key}.".startswith(f"{override.package or override.key_or_group}.")
+    one, other = f"{key}.", f"{override.package or override.key_or_group}."
+    return one.startswith(other) or other.startswith(one)
 
 
 def _content(config: DictConfig) -> dict[Any, Any]:
@@ -130,7 +131,7 @@ def _content_after(config: DictConfig, override: Override) -> dict[Any, Any]:
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two contents are equal, where nan is nan, whose check has its own words for it."""
+    """Whether two contents are equal, nan and nan too: the checks of the values have an error for nan."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
     return bool(one == other) or (one != one and other != other)

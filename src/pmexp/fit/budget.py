@@ -1,0 +1,46 @@
+"""The memory that a training step may take: bytes, GiB, or what a named device leaves to it."""
+
+import re
+
+from pmexp.errors import UserError
+
+_GIB = 2**30
+# CUDA's context with the kernels that a training loads (0.3 GiB and more: pytorch/pytorch issue 107667), and
+# what cuBLAS, cuDNN and NCCL allocate past torch.
+CONTEXT_BYTES = _GIB // 2
+# GiB that torch reports of a whole device, the least that was seen: an "80 GB" card has 80 * 2**30 bytes less
+# what ECC and the driver take, which is neither 80 * 10**9 (74.5 GiB) nor 80 GiB. Sources: torch's
+# out-of-memory messages that are public ("GPU 0 has a total capacity of 79.14 GiB"), but H200,
+# whose figure docs/results/gpu.md has.
+_GIB_OF = {
+    "A100-40GB": 39.3,  # 39.39 to 39.50
+    "A100-80GB": 79.1,  # 79.14 to 79.25
+    "H100-80GB": 79.1,  # 79.10 to 79.19
+    "H200": 139.8,
+    "V100-32GB": 31.7,  # 31.74 to 31.75
+    "RTX-4090": 23.6,  # 23.64 to 23.68
+}
+DEVICES = tuple(_GIB_OF)
+
+
+def budget_bytes(text: str) -> int:
+    """Returns the bytes that `text` names. Bytes and GiB count as they are; of a device's memory the share of
+    the CUDA context is taken off. Raises UserError."""
+    if text in _GIB_OF:
+        return round(_GIB_OF[text] * _GIB) - CONTEXT_BYTES
+    amount = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?) ?(GiB)?", text)
+    try:
+        size = round(float(amount[1]) * (_GIB if amount[2] else 1)) if amount else 0
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise UserError(
+            f"budget: {text!r} is no amount of memory; allowed are bytes such as 80e9, GiB such as 78.6GiB, "
+            f"and a device: {', '.join(DEVICES)}"
+        )
+    return size
+
+
+def said(size: int) -> str:
+    """Returns the amount in GiB, to be read."""
+    return f"{size / _GIB:.4g} GiB"
