@@ -8,15 +8,50 @@ from pmexp.command.compose import compose
 from pmexp.config import RunConfig
 
 COMMON = {"warmup": 0.1, "accumulate": 1}
-# Evaluations are those of an epoch's end; a run that ends by max_steps evaluates there too.
+# Evaluations are once an epoch (None) or every so much of one; a run that ends by max_steps evaluates there too.
 EXP_1: dict[str, dict[str, Any]] = {
-    "tinybert-mrpc": {"epochs": 3, "max_steps": None, "batch": 32, "length": 128, "lr": 5e-5},
-    "bert-base-sst2": {"epochs": 3, "max_steps": None, "batch": 32, "length": 128, "lr": 2e-5},
-    "bert-large-wikitext103": {"epochs": 1, "max_steps": None, "batch": 32, "length": 512, "lr": 2e-5},
+    "tinybert-mrpc": {
+        "epochs": 3,
+        "max_steps": None,
+        "batch": 32,
+        "length": 128,
+        "lr": 5e-5,
+        "evaluate_every": None,
+    },
+    "bert-base-sst2": {
+        "epochs": 3,
+        "max_steps": None,
+        "batch": 32,
+        "length": 128,
+        "lr": 2e-5,
+        "evaluate_every": None,
+    },
+    "bert-large-wikitext103": {
+        "epochs": 1,
+        "max_steps": None,
+        "batch": 32,
+        "length": 512,
+        "lr": 2e-5,
+        "evaluate_every": 0.1,
+    },
 }
 EXP_2: dict[str, dict[str, Any]] = {
-    "longformer-listops": {"epochs": 3, "max_steps": 30_000, "batch": 8, "length": 16_384, "lr": 3e-5},
-    "vit-imagenet": {"epochs": 90, "max_steps": None, "batch": 256, "length": None, "lr": 3e-5},
+    "longformer-listops": {
+        "epochs": 3,
+        "max_steps": 30_000,
+        "batch": 8,
+        "length": 16_384,
+        "lr": 3e-5,
+        "evaluate_every": None,
+    },
+    "vit-imagenet": {
+        "epochs": 90,
+        "max_steps": None,
+        "batch": 256,
+        "length": None,
+        "lr": 3e-5,
+        "evaluate_every": None,
+    },
 }
 EXP_1_CRITERIA = {
     "mask-compression": ("at_least", 7.5),
@@ -49,6 +84,7 @@ def composed(run: RunConfig) -> dict[str, Any]:
         "lr": train.lr,
         "warmup": train.warmup_fraction,
         "accumulate": train.accumulate,
+        "evaluate_every": train.evaluate_every,
     }
 
 

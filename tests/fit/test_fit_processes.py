@@ -39,7 +39,7 @@ def test_the_largest_batch_under_a_limit_of_one_rank(tmp_path: Path, monkeypatch
     assert probes[2 * largest]["note"].startswith("out of memory: rank 1: ")
     assert probes[2 * largest]["peak_bytes"] is None
     (limits,) = _answered([file], ComparedLabel.variant)
-    assert (limits.over, limits.how) == ("train.batch_size", "measured for 80 GB")
+    assert (limits.over, limits.how) == ("train.batch_size", "measured for 78.6 GiB")
     assert (limits.tries["baseline"].largest, limits.tries["baseline"].first_lack) == (largest, 2 * largest)
 
 
