@@ -43,17 +43,17 @@ def column(one: Judged) -> str:
 
 
 def test_the_float_masks_of_a_cpu_count_as_bytes_in_the_next_column(runs: Runs) -> None:
-    """Of 1000 bytes 400 are masks, of which bytes would take 100: 540 is 46 % less, and 22.9 % less than 700."""
+    """400 of 1000 bytes are masks, which as bytes would take 100: 540 is 46 % less, and 22.9 % less than 700."""
     write(runs, mask_bytes=4.0)
-    found = judged(runs)
+    judgements = judged(runs)
     for name in ("peak", "mean", "saved"):
-        one = found[name]
+        one = judgements[name]
         assert one.value == pytest.approx(540 / 1001 - 1, abs=1e-5)
         assert one.value_with_byte_masks == pytest.approx(540 / 701 - 1, abs=1e-5)
     # The bytes of masks that are alive at a peak are not known, so that a peak has a bound; saved ones are exact.
-    assert column(found["peak"]) == column(found["mean"]) == "≤ -22.97%"
-    assert column(found["saved"]) == "-22.97%"
-    assert found["speed"].value_with_byte_masks is None and column(found["speed"]) == "-"
+    assert column(judgements["peak"]) == column(judgements["mean"]) == "≤ -22.97%"
+    assert column(judgements["saved"]) == "-22.97%"
+    assert judgements["speed"].value_with_byte_masks is None and column(judgements["speed"]) == "-"
 
 
 def test_a_bound_of_a_ratio_is_a_lower_one(runs: Runs) -> None:

@@ -333,9 +333,9 @@ def test_what_fits_into_memory_passes_nothing_of_a_model_that_never_learned(
         (runs.folder / "fit").mkdir(exist_ok=True)
         if answered:
             (runs.folder / "fit" / f"{variant}.json").write_text(json.dumps(answer))
-    found = content_of(load_runs(runs.root, "demo"), "now", runs.folder / "fit", None)
-    assert set(results(found).values()) == ({"inconclusive"} if dead else {"pass"})
-    for one in found.criteria:
+    report = content_of(load_runs(runs.root, "demo"), "now", runs.folder / "fit", None)
+    assert set(results(report).values()) == ({"inconclusive"} if dead else {"pass"})
+    for one in report.criteria:
         assert (f"{dead} never learned in seed 0" in one.why) == bool(dead), one.why
 
 

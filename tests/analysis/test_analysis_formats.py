@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmexp.errors import UserError
+from pmexp_analysis.numbers.cells import word
 from pmexp_analysis.numbers.compare import comparisons, rows
 from pmexp_analysis.pages import formats, latex, latex_tables
 from pmexp_analysis.pages.changes import changes, read_report
@@ -214,7 +215,7 @@ def test_every_change_is_a_sentence(old: dict[str, Any]) -> None:
         "less: was pass and is fail (-0.4, now -0.05).",
     ]
     at = "net/digits / plain / packed / test/accuracy"
-    assert f"{at}: was {old_verdict(old)} and is worse." in sentences
+    assert f"{at}: was {word(old_verdict(old))} and is worse." in sentences
     assert f"{at}: 3 runs were counted, now 2." in sentences
     assert f"{at}: the mean was 0.9233 and is 0.5." in sentences
     assert f"net/digits / plain / {gone['variant']} / {gone['metric']}: is gone." in sentences

@@ -47,14 +47,14 @@ def compared(runs: Runs, family: Family) -> dict[str, Comparison]:
 @pytest.mark.parametrize("family", Family)
 def test_holm_counts_a_steps_time_once_whatever_its_units(runs: Runs, family: Family) -> None:
     write(runs, [STEP, SAMPLES, TOKENS, OTHER])
-    found = compared(runs, family)
-    step, other = found[STEP], found[OTHER]
+    by_metric = compared(runs, family)
+    step, other = by_metric[STEP], by_metric[OTHER]
     assert step.paired_p is not None and other.paired_p is not None and other.holm_p is not None
     tests = 1 if family is Family.metric else 2
     assert step.holm_p == pytest.approx(tests * step.paired_p)
     for metric in (SAMPLES, TOKENS):
-        assert found[metric].holm_p == step.holm_p and found[metric].verdict == "worse"
-        assert "counted once" in found[metric].note and "step time" in found[metric].note
+        assert by_metric[metric].holm_p == step.holm_p and by_metric[metric].verdict == "worse"
+        assert "counted once" in by_metric[metric].note and "step time" in by_metric[metric].note
     assert not step.note and not other.note
 
 
@@ -71,9 +71,9 @@ def content(runs: Runs) -> Content:
 def test_the_verdict_counts_two_claims_on_one_measurement_once(runs: Runs) -> None:
     criteria = {"throughput": criterion(SAMPLES), "step-time": criterion(STEP), "own": criterion(OTHER)}
     write(runs, [STEP, SAMPLES, OTHER], criteria)
-    found = content(runs)
-    first, second, _ = found.criteria
-    assert found.sentence.startswith(
+    report = content(runs)
+    first, second, _ = report.criteria
+    assert report.sentence.startswith(
         "Are all claims met? No: pm-drop misses 2 of 2 (throughput = step-time, own)"
     )
     assert second.one_measurement_with == "throughput" and not first.one_measurement_with

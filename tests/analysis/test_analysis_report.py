@@ -191,7 +191,7 @@ def test_a_failing_write_leaves_the_old_report(runs: Runs, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "replace", full)
     runs.finished("packed", 1, {"test/accuracy": 0.8}, losses=[])
-    assert main(["demo", "--runs-dir", str(runs.root), "--out", str(folder.parent)]) == 1
+    assert main(["demo", "--runs-dir", str(runs.root), "--out", str(folder.parent)]) == 3
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 

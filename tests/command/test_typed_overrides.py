@@ -117,7 +117,7 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
             "+train.warmup_steps=100: train.warmup_steps is not a key; did you mean train.warmup_fraction?",
         ),
         (["++train.learning_rate=1e-3"], "train.learning_rate is not a key; did you mean train.lr?"),
-        (["+foo=1"], "foo is not a key; did you mean "),
+        (["+foo=1"], "foo is not a key; --help lists the keys"),
         (["+variant.foo=1"], "variant.foo is not a key; did you mean variant."),
         (["+hydra.launcher.n_job=2", "-m"], "did you mean hydra.launcher.n_jobs?"),
         (
@@ -200,7 +200,7 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
         (["--config-dir", "/nope"], "--config-dir: /nope is no folder"),
         (["--config-name", "nope"], "Cannot find primary config 'nope'"),
         (["-sc", "install=moon"], "No completion plugin for 'moon'"),
-        (["--nope"], "unrecognized arguments: --nope"),
+        (["--nope"], "nope is not a key; did you mean name?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -69,7 +69,7 @@ def test_the_lines_of_a_user_do_what_the_variant_does(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model=tinybert"], "model=tinybert: model is not a key; did you mean out? allowed are out"),
+        (["model=tinybert"], "model=tinybert: model is not a key; allowed are out"),
         (
             ["out=/nowhere/page.md"],
             "out: /nowhere/page.md cannot be written; name a file in a folder that is there",

@@ -11,7 +11,6 @@ from small_runs import TINY_BERT, TINY_VIT
 LISTOPS = [
     "task=smoke/longformer-listops",
     "dataset.trees.samples=60",
-    "robustness.ood=null",
     "model.architecture.num_hidden_layers=1",
     "train.threads=1",
 ]

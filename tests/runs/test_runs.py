@@ -175,7 +175,7 @@ def test_filters(demo: Demo, arguments: list[str], expected: list[str]) -> None:
         (["nothing"], "no experiment 'nothing'"),
         (["../demo"], "no experiment '../demo'"),
         (["demo", "--state", "bad"], "state: 'bad' is unknown; allowed are pending, running"),
-        (["demo", "lr=3"], "lr=3: lr is not a key; did you mean "),
+        (["demo", "lr=3"], "lr=3: lr is not a key; allowed are name, runs_dir, "),
         (["demo", "variant=foo"], "variant=foo: no run has it; there are baseline, pm-drop"),
         (["--state", "failed"], "name it"),
         (["retry", "demo", "--state", "oom"], "state: 'oom' is unknown; allowed are failed, interrupted, stale"),

@@ -141,7 +141,7 @@ def test_max_steps_ends_training_with_a_validation() -> None:
         (4, [4, 8, 12, 16, 18]),  # and the end
         (100, [18]),
         (0.5, [3, 6, 9, 12, 15, 18]),
-        (0.25, [2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18]),  # of 1.5 steps
+        (0.25, [2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18]),  # an epoch has 6 steps: a quarter is 1.5
         (0.001, list(range(1, 19))),  # a step has one evaluation at most
     ],
 )

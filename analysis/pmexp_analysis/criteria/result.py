@@ -28,7 +28,7 @@ class TaskResult:
     high: float | None = None
     n: int = 0
     seeds_needed: int | None = None  # to settle the claim; None where more seeds would not
-    value_with_byte_masks: float | None = None  # of memory, had the baseline kept a byte an element
+    value_with_byte_masks: float | None = None  # the memory result, had the baseline kept a byte an element
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Judged:
     why: str
     parts: list[TaskResult]
     seeds_needed: int | None = None  # the most that any of `parts` needs
-    value_with_byte_masks: float | None = None  # of memory, had the baseline kept a byte an element
+    value_with_byte_masks: float | None = None  # the memory result, had the baseline kept a byte an element
     one_measurement_with: str = ""  # the criterion before it that states the same claim in another unit
 
 
