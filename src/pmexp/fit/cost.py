@@ -19,7 +19,7 @@ from pmexp.measure.flops import peak_tflops
 # Samples to train on, as the datasets' own pages state them.
 _SAMPLES = {"mrpc": 3_668, "sst2": 67_349, "imagenet1k": 1_281_167}
 _TOKENS = {"wikitext103": 118_000_000}  # word pieces, of 103 million words
-_TRAINED_SHARE = 0.8  # of generated trees
+_TRAINED_SHARE = 0.8  # the share of generated trees that is trained on
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class _Task:
 
 def cost(options: FitOptions) -> str:
     """The table and what it assumes. Raises UserError for a card or dataset that is not known."""
-    runs = compose_sweep(options.overrides).runs
     measured = _step_times(options.step_times) if options.step_times else {}
+    runs = compose_sweep(options.overrides).runs
     groups: dict[tuple[object, ...], list[RunConfig]] = {}
     for run in runs:
         groups.setdefault(_alike(run), []).append(run)
