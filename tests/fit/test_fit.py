@@ -128,9 +128,10 @@ def test_the_committed_tables_show_what_the_study_says() -> None:
     for task in {task for task, *_ in saving}:
         grown = [saving[task, tokens, "pm-drop"] for tokens in ("128", "512", "1024")]
         assert grown == sorted(grown) and grown[0] < grown[-1], task
-    fits = {tuple(row[:3]): row[5] for row in rows_of(RESULTS / "fit-exp-2.md")}
-    of = ("Longformer on ListOps, 4 x 4", "16384")
-    assert (fits[*of, "baseline-zero2"], fits[*of, "pm-drop-zero2"]) == ("no", "yes")
+    tries = {tuple(row[:3]): row[4:7] for row in rows_of(RESULTS / "fit-exp-2.md")}
+    of = ("Longformer on ListOps, 4 x 2", "16384")  # with each layer recomputed, masks live for one layer
+    (_, _, stock), (gain, _, packed) = tries[*of, "baseline-zero2"], tries[*of, "pm-drop-zero2"]
+    assert float(gain[:-1]) < 2 and stock == packed
 
 
 @pytest.mark.parametrize(
