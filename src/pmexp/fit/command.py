@@ -3,8 +3,10 @@
 import json
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from pmexp.command.compose import compose
 from pmexp.command.explain import explained
 from pmexp.command_line import Given
 from pmexp.errors import UserError
@@ -23,15 +25,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _answer(given: Given) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = fit_options(given)
-    if options.out is not None:
-        if options.out.is_dir():
-            raise UserError(f"out: {options.out} is a folder; name a file")
-        refuse_unusable(options.out.parent, "out")  # before minutes of work
-        options.out.parent.mkdir(parents=True, exist_ok=True)
+    out = options.out or _in_runs(options)
+    if out is not None:
+        if out.is_dir():
+            raise UserError(f"out: {out} is a folder; name a file")
+        refuse_unusable(out.parent, "out")  # before minutes of work
+        out.parent.mkdir(parents=True, exist_ok=True)
     text = _run(options, given.again())
-    if options.out is not None:
-        write_atomically(options.out, text)
-        print(options.out)
+    if out is not None:
+        write_atomically(out, text)
+        print(out)
+
+
+def _in_runs(options: FitOptions) -> Path | None:
+    """Where the report of a run's name reads what was measured; None for what is simulated."""
+    if options.method != "measure" or options.cost:
+        return None
+    config = compose(options.overrides)
+    return config.folder.parent / "fit" / f"{options.what}-{config.run_id}.json"
 
 
 def _run(options: FitOptions, command: str) -> str:
@@ -39,12 +50,13 @@ def _run(options: FitOptions, command: str) -> str:
     import torch
 
     from pmexp.fit.answer import answer
+    from pmexp.fit.cost import cost
     from pmexp.fit.table import table
     from pmexp.measure.environment import environment
     from pmexp.simulation import NOT_MODELLED
 
-    if options.table is not None:
-        markdown = table(options, command)
+    if options.cost or options.table is not None:
+        markdown = cost(options) + f"`{command}`\n" if options.cost else table(options, command)
         print(markdown, end="")
         return markdown
     answered = answer(options)

@@ -1,66 +1,111 @@
-"""Measures, for method=measure, the peak of real steps of a run, on its device, with its data.
+"""Measures, for method=measure, the peak of real steps on the device, each try in processes of its own.
 
-Every probe prepares its own run and takes two steps, of which the second counts. On CUDA the peak is the
-allocator's, and the process gets no more than the budget, so that fragmentation counts as well; what runs
-out of memory is a probe that does not fit. On the CPU it is the peak of live tensors' bytes.
-(Written for CUDA as torch documents it; there was no device to run it on.)
+A try trains the model of `model.architecture` for two steps, of which the second counts, on made-up samples
+of the full size: it needs neither data nor checkpoint. On CUDA the peak is the allocator's, and a process
+gets no more than the budget, so that fragmentation counts as well; what runs out of memory does not fit. On
+the CPU it is the peak of live tensors' bytes. Of several processes the one that needs most counts.
 """
 
-import gc
-from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
-from pmexp.command.compose import compose
-from pmexp.errors import UserError, first_line
+from pmexp.config import RunConfig
 from pmexp.fit.search import Probe
-from pmexp.measure.out_of_memory import is_out_of_memory
+from pmexp.fit.skeleton import batch_shapes, skeleton
+from pmexp.models.examples import EVALUATION, Batch
 from pmexp.simulation import LiveBytes
+from pmexp.systems.ranks import Ranks, join
+from pmexp.systems.system import System
 from pmexp.training.loop import Training
-from pmexp.training.run import prepare
+from pmexp.variants.replace import apply_variant
 
 _STEPS = 2
+_WORD = 5  # a token that is no padding and no other special one in any vocabulary
 
 
-def measure(overrides: Sequence[str], value: int, budget_bytes: int) -> Probe:
-    """The peak of the run of `overrides`. Raises UserError for a run that cannot be prepared."""
-    try:
-        peak, by_category = _peak(prepare(compose(overrides)).training, budget_bytes)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return Probe(value, None, {}, False, f"out of memory: {first_line(error)}")
-    finally:
-        _clean()
-    return Probe(value, peak, by_category, peak <= budget_bytes)
+@dataclass(frozen=True)
+class Try:
+    """A step that is tried: on each process `accumulate` parts of `batch` samples of `length` tokens."""
+
+    value: int  # that of batch and length which is searched
+    config: RunConfig
+    batch: int
+    length: int
+    accumulate: int
+    budget_bytes: int
 
 
-def _peak(training: Training, budget_bytes: int) -> tuple[int, dict[str, int]]:
-    device = training.system.device
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, budget_bytes / total), device)
+@dataclass(frozen=True)
+class _FullSamples:
+    """As many samples as asked for, all of the full size."""
+
+    config: RunConfig
+    length: int  # in tokens
+    samples: int
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def batch(self, rows: Tensor, epoch: int) -> Batch:
+        shapes = batch_shapes(self.config, len(rows), self.length)
+        inputs = {name: _filled(name, *shape) for name, shape in shapes.items()}
+        return Batch(inputs, inputs.pop("labels"))
+
+
+def measure(tried: Try) -> Probe:
+    """The peak on this process, one of `system.processes`. Raises whatever a step raises."""
+    system = System(tried.config.system)
+    ranks = join(tried.config.system, system.device)
+    training = _prepared(tried, system, ranks)
+    on_cuda = system.device.type == "cuda"
     counter = LiveBytes()
-    counter.follow(training.module, training.engine.optimizer)
+    if not on_cuda:
+        counter.follow(training.module, training.engine.optimizer)
     steps = training.steps()
-    with counter:
+    with nullcontext() if on_cuda else counter:
         for _ in range(_STEPS):
             counter.forget_peaks()
             counter.enter("step")
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
-            if next(steps, None) is None:
-                raise UserError(
-                    f"train.max_steps: {training.total_steps} is too few; a probe takes {_STEPS} steps"
-                )
+            if on_cuda:
+                torch.cuda.reset_peak_memory_stats(system.device)
+            next(steps)
     counted = counter.peaks["step"]
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device)), counted.by_category
-    return counted.total, counted.by_category
+    peak = int(torch.cuda.max_memory_allocated(system.device)) if on_cuda else counted.total
+    categories = {} if on_cuda else counted.by_category
+    return Probe(tried.value, peak, categories, peak <= tried.budget_bytes)
 
 
-def _clean() -> None:
-    """Frees memory, so that the next probe finds what the first one found."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _prepared(tried: Try, system: System, ranks: Ranks) -> Training:
+    config = tried.config
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    if system.device.type == "cuda":
+        total = torch.cuda.get_device_properties(system.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, tried.budget_bytes / total), system.device)
+    torch.manual_seed(config.seed)
+    module = skeleton(config, tried.length)
+    system.before_variant(module)
+    together = tried.batch * tried.accumulate * config.system.processes
+    samples = _FullSamples(
+        config, tried.length, together * (_STEPS + 1)
+    )  # no step is the last: none evaluates
+    example = samples.batch(torch.arange(2), EVALUATION).inputs
+    replacement = apply_variant(module, config.variant, example)
+    system.prepare(module)
+    settings = replace(
+        config.train, batch_size=together, accumulate=tried.accumulate, epochs=1, max_steps=None
+    )
+    training = Training(
+        module, samples, samples, settings, config.dataset.metrics, config.seed, system, ranks
+    )
+    training.replacement = replacement
+    return training
+
+
+def _filled(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    if dtype.is_floating_point:
+        return torch.rand(shape, dtype=dtype)
+    return torch.full(shape, {"input_ids": _WORD, "attention_mask": 1}.get(name, 0), dtype=dtype)

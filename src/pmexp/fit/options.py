@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmexp.command.schema import RUN_KEYS
-from pmexp.command_line import Command, Given, Key
+from pmexp.command_line import Command, Given, Key, switch
 from pmexp.errors import UserError
 from pmexp.fit.budget import DEVICES, budget_bytes
 
@@ -14,7 +14,8 @@ COMMAND = Command(
     (
         Key(
             "method",
-            "simulate predicts the peak without GPU, data and checkpoint; measure takes real steps",
+            "simulate predicts the peak without GPU, data and checkpoint; measure takes real steps on the "
+            "device, with as many processes as system.processes says, which it starts",
             "simulate",
             ("simulate", "measure"),
         ),
@@ -33,10 +34,28 @@ COMMAND = Command(
         Key(
             "global_batch",
             "samples a step: only what divides it is tried, and gradients are accumulated; without it "
-            "method=measure takes train.batch_size",
+            "any batch is",
         ),
         Key("table", "a YAML file with tasks and arms: a table of them, by simulation"),
-        Key("out", "the file that is written: JSON, or the table as Markdown"),
+        Key(
+            "out",
+            "the file that is written: JSON, or the table as Markdown; without it method=measure writes "
+            "<runs_dir>/<name>/fit/<what>-<run id>.json, which the report of <name> reads",
+        ),
+        switch("cost", "GPU-hours of experiment=NAME by task, in the place of memory"),
+        Key("budget_hours", "cost: GPU-hours that there are", "48"),
+        Key("card", "cost: the GPU, by the name that CUDA gives it", "NVIDIA A100-SXM4-80GB"),
+        Key("utilisation", "cost: share of the card's peak that a step is assumed to reach", "0.4"),
+        Key(
+            "products",
+            "cost: precision of matrix products; run: that of system.parts and system.matmul",
+            "run",
+            ("run", "fp32", "tf32", "bf16", "fp16"),
+        ),
+        Key(
+            "step_times",
+            'cost: a JSON file {"<task>": <milliseconds a step>} of measured steps, tasks as in the table',
+        ),
     ),
     others=RUN_KEYS,
 )
@@ -50,6 +69,12 @@ class FitOptions:
     global_batch: int | None  # samples a step; micro-batches divide it
     table: Path | None
     out: Path | None
+    cost: bool
+    budget_hours: float
+    card: str
+    utilisation: float  # share of the card's peak
+    products: str  # precision of matrix products; "run": that of the run's parts
+    step_times: Path | None
     overrides: tuple[str, ...]  # change the run configuration
 
 
@@ -62,6 +87,12 @@ def fit_options(given: Given) -> FitOptions:
         global_batch=_count("global_batch", given["global_batch"]) if given["global_batch"] else None,
         table=given.path("table"),
         out=given.path("out"),
+        cost=given.is_on("cost"),
+        budget_hours=_up_to("budget_hours", given["budget_hours"], 1e9, "hours"),
+        card=given["card"],
+        utilisation=_up_to("utilisation", given["utilisation"], 1.0, "shares"),
+        products=given["products"],
+        step_times=given.path("step_times"),
         overrides=given.others,
     )
     if options.global_batch and options.what == "length":
@@ -69,6 +100,16 @@ def fit_options(given: Given) -> FitOptions:
     if options.table and options.method != "simulate":
         raise UserError(f"table={options.table}: is made by method=simulate; leave method out")
     return options
+
+
+def _up_to(key: str, text: str, most: float, unit: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value <= most:
+        raise UserError(f"{key}: {text!r} is not allowed; allowed are {unit} above 0, up to {most:g}")
+    return value
 
 
 def _count(key: str, text: str) -> int:

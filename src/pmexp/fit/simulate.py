@@ -4,6 +4,7 @@ The step runs on CUDA's operators, whatever this machine has, unless system.devi
 a run of several processes it is the peak of one.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import nn
@@ -12,7 +13,7 @@ from pmexp.config import SHARDING, Device, Part, RunConfig
 from pmexp.errors import UserError
 from pmexp.fit.search import Probe
 from pmexp.fit.skeleton import batch_shapes, skeleton
-from pmexp.simulation import Prediction, predict, sharding_of
+from pmexp.simulation import Prediction, operations, predict, sharding_of
 from pmexp.systems.system import System
 from pmexp.variants.replace import apply_variant
 
@@ -27,15 +28,7 @@ def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) ->
         raise UserError(
             "system.parts: offload is not simulated; leave it out, or use method=measure on the device"
         )
-    parts = [part for part in stack.parts if part not in SHARDING]  # `sharding` below stands for the others
-    system = System(replace(stack, device=Device.cpu, parts=parts, processes=1))
-
-    def prepare(module: nn.Module) -> None:
-        system.before_variant(module)
-        apply_variant(module, config.variant)
-        for part in system.parts:  # system.prepare would also move the fake tensors to a device
-            part.prepare(module)
-
+    system, prepare = _executed(config)
     return predict(
         lambda: skeleton(config, length),
         batch_shapes(config, batch, length),
@@ -45,6 +38,28 @@ def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) ->
         accumulate=accumulate,
         sharding=sharding_of(stack.sharding and stack.sharding.value, stack.processes, accumulate),
     )
+
+
+def simulated_operations(config: RunConfig, batch: int, length: int) -> int:
+    """Floating-point operations of a step of `batch` samples of `length` tokens on one process."""
+    system, prepare = _executed(config)
+    return operations(
+        lambda: skeleton(config, length), batch_shapes(config, batch, length), prepare, system.forward
+    )
+
+
+def _executed(config: RunConfig) -> tuple[System, Callable[[nn.Module], None]]:
+    """The system of one process of the run, on fake tensors, and what it and the variant do to the model."""
+    parts = [part for part in config.system.parts if part not in SHARDING]
+    system = System(replace(config.system, device=Device.cpu, parts=parts, processes=1))
+
+    def prepare(module: nn.Module) -> None:
+        system.before_variant(module)
+        apply_variant(module, config.variant)
+        for part in system.parts:  # and no move to a device, where the module is already
+            part.prepare(module)
+
+    return system, prepare
 
 
 def probe_of(value: int, prediction: Prediction, budget_bytes: int) -> Probe:

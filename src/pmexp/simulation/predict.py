@@ -83,13 +83,13 @@ def predict(
     Raises:
         UserError: the model's control flow depends on data.
     """
-    whole = _built(build)
+    whole = built(build)
     depth = len(longest_list_of(whole))
     cut = extrapolate and depth > _FEWEST_LAYERS + 1 and _equal(longest_list_of(whole))
     counts = (_FEWEST_LAYERS, _FEWEST_LAYERS + 1) if cut else (depth,)
     phases = []
     for count in counts:
-        module = _built(build)
+        module = built(build)
         del longest_list_of(module)[count:]
         phases.append(_simulated(module, shapes, prepare, forward, like, accumulate, sharding))
     peaks = phases[0] if not cut else _extrapolated(phases[0], phases[1], depth - _FEWEST_LAYERS)
@@ -103,7 +103,7 @@ def longest_list_of(module: nn.Module) -> nn.ModuleList:
     return max(lists, key=len, default=nn.ModuleList())
 
 
-def _built(build: Callable[[], nn.Module]) -> nn.Module:
+def built(build: Callable[[], nn.Module]) -> nn.Module:
     with torch.device("meta"):
         return build()
 
@@ -130,11 +130,11 @@ def _simulated(
     counter = LiveBytes(_CUDA_BLOCK if on_cuda else 1, sharding.shares)
     try:
         with fake_tensors(), KnownValues(), cuda_semantics() if on_cuda else nullcontext():
-            _give_fake_tensors(module)
+            give_fake_tensors(module)
             prepare(module)
             return peaks_of_training(
                 module,
-                *_batch(shapes),
+                *batch_of(shapes),
                 counter,
                 forward=forward,
                 layers=tuple(longest_list_of(module)),
@@ -148,7 +148,7 @@ def _simulated(
         ) from None
 
 
-def _batch(shapes: Shapes) -> tuple[dict[str, Tensor], Tensor]:
+def batch_of(shapes: Shapes) -> tuple[dict[str, Tensor], Tensor]:
     """The inputs and the labels."""
     tensors = {
         name: (torch.ones if name == "attention_mask" else torch.empty)(shape, dtype=dtype)
@@ -158,7 +158,7 @@ def _batch(shapes: Shapes) -> tuple[dict[str, Tensor], Tensor]:
     return tensors, labels
 
 
-def _give_fake_tensors(module: nn.Module) -> None:
+def give_fake_tensors(module: nn.Module) -> None:
     """Puts an empty tensor in the place of each parameter and buffer; what is shared stays shared."""
     made: dict[Any, Tensor] = {}
     for part in module.modules():

@@ -1,0 +1,70 @@
+"""cost=true: GPU-hours by task, from counted operations or measured steps."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pmexp.command.compose import compose
+from pmexp.fit.command import main
+from pmexp.fit.simulate import simulated_operations
+
+KEYS = ["cost=true", "experiment=exp-1-main-perf"]
+FEW = [*KEYS, "variant=baseline", "seed=0"]  # each run is composed
+
+
+def rows_of(page: str) -> list[list[str]]:
+    lines = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    return [line.strip("| ").split(" | ") for line in lines]
+
+
+def test_the_cost_of_exp_1_by_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """BERT-Large's operations by hand: 6 for each weight of a product and token, 12 x layers x width x tokens for
+    attention."""
+    times = tmp_path / "times.json"
+    times.write_text(json.dumps({"tinybert/mrpc at 128": 10.0}))
+    assert main([*KEYS, "products=tf32", "utilisation=0.5", f"step_times={times}"]) == 0
+    page = capsys.readouterr().out
+    tiny, base, large = rows_of(page)
+    runs, steps = 4 * 5 + 2, 3 * (3668 // 32)
+    assert tiny == [
+        "tinybert/mrpc at 128",
+        str(runs),
+        str(steps),
+        "0.01 (measured)",
+        f"{runs * steps * 0.01 / 3600:.1f}",
+    ]
+    assert base[:3] == ["bert-base/sst2 at 128", str(runs), str(3 * (67349 // 32))]
+    weights = 24 * 12 * 1024**2 + 1024**2 + 1024 * 30522
+    operations = 32 * 512 * (6 * weights + 12 * 24 * 1024 * 512)
+    seconds = operations / (156e12 * 0.5)
+    assert float(large[3].split()[0]) == pytest.approx(seconds, rel=0.01)
+    steps = 118_000_000 // 510 // 32
+    assert float(large[4]) == pytest.approx(runs * steps * seconds / 3600, rel=0.01)
+    assert "Does not fit" not in page and "156 TFLOP/s in tf32" in page and "50%" in page
+
+
+def test_recomputed_layers_count_twice() -> None:
+    plain, again = (
+        simulated_operations(compose(["task=bert-base-sst2", *stack]), 2, 128)
+        for stack in ([], ["system=checkpointing"])
+    )
+    assert again / plain == pytest.approx(4 / 3, rel=0.01)
+
+
+def test_what_a_budget_has_no_room_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FEW, "budget_hours=1"]) == 0
+    assert "Does not fit: bert-large/wikitext103 at 512." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["card=Abacus"], "card: no peak known for Abacus"),
+        (["utilisation=1.5"], "utilisation: '1.5' is not allowed"),
+        (["step_times=/nowhere.json"], "step_times: /nowhere.json cannot be read"),
+    ],
+)
+def test_a_wrong_key_is_one_line(keys: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FEW, *keys]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
