@@ -41,6 +41,6 @@ def budget_bytes(text: str) -> int:
     return size
 
 
-def said(size: int) -> str:
-    """Returns the amount in GiB, to be read."""
+def in_gib(size: int) -> str:
+    """Returns so many bytes as text in GiB."""
     return f"{size / _GIB:.4g} GiB"

@@ -10,7 +10,7 @@ from pmexp.command.compose import compose
 from pmexp.command.explain import explained
 from pmexp.command_line import Given
 from pmexp.errors import UserError
-from pmexp.fit.budget import said
+from pmexp.fit.budget import in_gib
 from pmexp.fit.options import COMMAND, FitOptions, fit_options
 from pmexp.run_folder.files import write_atomically
 from pmexp.run_folder.place import refuse_unusable
@@ -72,10 +72,10 @@ def _run(options: FitOptions, command: str) -> str:
 def _summary(record: dict[str, Any]) -> str:
     budget, peak = record["budget_bytes"], record["peak_bytes"]
     fits = "fits" if record["fits"] else "does not fit"
-    lines = [f"{record['what']} {record['asked']} {fits} into {said(budget)} ({record['method']}d)"]
+    lines = [f"{record['what']} {record['asked']} {fits} into {in_gib(budget)} ({record['method']}d)"]
     if peak is not None:
-        lines.append(f"peak {said(peak)}" + f" ({record['note']})" * bool(record["note"]))
-        lines += [f"  {name:<12}{said(size):>13}" for name, size in record["by_category"].items()]
+        lines.append(f"peak {in_gib(peak)}" + f" ({record['note']})" * bool(record["note"]))
+        lines += [f"  {name:<12}{in_gib(size):>13}" for name, size in record["by_category"].items()]
     else:
         lines.append(record["note"])
     lines.append(f"largest {record['what']} that fits: {record['largest'] or 'none'}")

@@ -18,7 +18,7 @@ import yaml
 from pmexp.command.overrides import merged
 from pmexp.errors import UserError, first_line
 from pmexp.fit.answer import LENGTH_MULTIPLE, Answer, answer
-from pmexp.fit.budget import said
+from pmexp.fit.budget import in_gib
 from pmexp.fit.options import COMMAND, FitOptions, fit_options
 from pmexp.simulation import NOT_MODELLED
 
@@ -32,7 +32,7 @@ def table(options: FitOptions, command: str) -> str:
     plan = _plan(options.table)
     rows = [row for task in plan["tasks"] for row in _rows(task, plan, options)]
     notes = [
-        f"Simulated for {said(options.budget_bytes)} a process: `{command}`",
+        f"Simulated for {in_gib(options.budget_bytes)} a process: `{command}`",
         "Batches are what one process runs at once; the longest context is at the task's batch, in steps "
         f"of {LENGTH_MULTIPLE}.",
         f"Not modelled: {'; '.join(NOT_MODELLED)}.",
