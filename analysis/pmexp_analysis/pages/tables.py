@@ -19,7 +19,7 @@ from pmexp_analysis.numbers.cells import (
     shown_unit,
     word,
 )
-from pmexp_analysis.numbers.compare import Comparison
+from pmexp_analysis.numbers.compare import Comparison, Row
 from pmexp_analysis.numbers.hparams import Grid
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.sections import Section
@@ -69,9 +69,14 @@ def result_table(section: Section) -> Table:
     for variant in section.variants:
         mine = [section.rows.get((variant, metric)) for metric in metrics]
         n = max((row.n for row in mine if row), default=0)
-        cells.append([variant, str(n), *map(mean_std, mine)])
+        cells.append([variant, str(n), *(_mean_std_of(row, n) for row in mine)])
         cells[-1] += [change(section.comparisons.get((variant, metric))) for metric in against]
     return Table(headings, cells)
+
+
+def _mean_std_of(row: Row | None, n: int) -> str:
+    """The cell of a row; where it has fewer seeds than the `n` of its line, with its own number of them."""
+    return f"{mean_std(row)} (n={row.n})" if row and row.n < n else mean_std(row)
 
 
 def _heading(metric: str) -> str:

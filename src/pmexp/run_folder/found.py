@@ -122,6 +122,7 @@ def read_run(path: Path, planned: PlannedRun | None = None, with_curve: bool = F
         return _read(RunFolder(path), labels, settings, with_curve)
     except Exception as error:
         damage = first_line(error) if isinstance(error, UserError) else f"{path} cannot be read: {error!r}"
+        labels = labels or _configured_labels(RunFolder(path))[0]
         return FoundRun(path.name, path, State.failed, labels, settings, damage=damage)
 
 
