@@ -18,6 +18,7 @@ import pytest
 from disks import small_disk
 from pmexp.errors import UserError
 from pmexp.tracking import mirror
+from pmexp.tracking.mlflow_run import MlflowRun
 from pmexp.tracking.repair import repair
 from small_runs import TINY_VIT, Runs
 from tracked_runs import Server, TrackedRun, disagreements, in_process, mlflow_runs
@@ -190,6 +191,26 @@ def test_writers_that_begin_at_once_on_no_database(
     assert {process.exitcode for process in processes} == {0}
     assert {status for _, status in mlflow_runs(tmp_path / "mlflow.db").values()} == {"FINISHED"}
     assert disagreements(tmp_path, tmp_path / "mlflow.db") == {}
+
+
+def test_a_run_that_begins_and_ends_while_another_ends_leaves_no_running_parent(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent was FINISHED when the other one looked, and it is RUNNING since."""
+    file = database(tmp_path)
+    TrackedRun(tmp_path, 0).settle("FINISHED")
+    own = MlflowRun._settle_status
+
+    def meanwhile(run: MlflowRun, *arguments: Any) -> list[str]:
+        monkeypatch.setattr(MlflowRun, "_settle_status", own)
+        between = TrackedRun(tmp_path, 2)
+        between.settle("RUNNING")
+        between.settle("FINISHED")
+        return own(run, *arguments)
+
+    monkeypatch.setattr(MlflowRun, "_settle_status", meanwhile)
+    TrackedRun(tmp_path, 1).settle("FINISHED")
+    assert disagreements(tmp_path, file) == {}
 
 
 def test_being_killed_while_it_is_made_leaves_no_half_of_a_database(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class ParentRun:
 
     def __init__(self, experiment: OpenExperiment) -> None:
         self.experiment, self._client = experiment, experiment.client
-        self.id = self._status = ""  # since the first `settle`
+        self.id = ""  # since the first `settle`
         self.changes: list[str] = []  # in words
 
     def settle(
@@ -55,7 +55,7 @@ class ParentRun:
                     client.delete_run(other.info.run_id)
                     self.changes.append(f"deleted {other.info.run_id}, a second one")
                 self._set(client, parents[0].info.run_id, self._lacking(parents[0], labels or {}, command))
-        self.id, self._status = parents[0].info.run_id, parents[0].info.status
+        self.id = parents[0].info.run_id
 
     def settle_status(self) -> None:
         """Sets RUNNING while a child is. FINISHED says that none is any more, whatever became of them; it has
@@ -63,12 +63,13 @@ class ParentRun:
 
         After a `settle`, and after the child's own status.
         """
-        if self._status == self._due_status():
+        # The status is read after the child's own was set: an earlier look may miss what others did since.
+        if self._client.get_run(self.id).info.status == self._due_status():
             return
         with self.experiment.writing() as client:
-            self._status = self._due_status()
-            client.update_run(self.id, self._status)
-        self.changes.append(f"now {self._status}")
+            status = self._due_status()
+            client.update_run(self.id, status)
+        self.changes.append(f"now {status}")
 
     def adopt(self) -> None:
         """Makes every pmexp run of the experiment a child; after a `settle`."""
