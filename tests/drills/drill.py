@@ -3,7 +3,8 @@
 Of each stack one run is left alone. Then runs of the same configuration are disturbed: SIGKILL, SIGTERM or
 SIGUSR2 after a random time, from the start of the process (imports, building) to the writing of the summary, in
 every try until a run ends by itself. Each step writes a checkpoint, so many kills fall into one. At the end the
-journals (but for measured time and memory) and the final weights are compared bit for bit.
+journals (but for measured time and memory; on several processes bytes of tensors may differ by 1 %) and the final
+weights are compared bit for bit.
 """
 
 import argparse
@@ -87,7 +88,7 @@ def drill(stack: str, faults: int, chance: random.Random, scratch: Path) -> Tall
                 time.sleep(0.1)
         tally.lost += not is_finished(disturbed)
         try:
-            assert_same_run(disturbed.folder, alone.folder)
+            assert_same_run(disturbed.folder, alone.folder, ranks=disturbed.system.processes > 1)
         except AssertionError as error:
             tally.different += 1
             print(f"{stack}: {disturbed.folder}: {error}", file=sys.stderr)

@@ -115,7 +115,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert Runs(stopped, capsys).train(*arguments)[0] == 0
     assert Runs(alone, capsys).train(*arguments)[0] == 0
     assert folder.owner()["attempt"] == 3
-    assert_same_run(run_folder(stopped), run_folder(alone), ddp=True)
+    assert_same_run(run_folder(stopped), run_folder(alone), ranks=True)
 
 
 @pytest.mark.parametrize(

@@ -47,16 +47,16 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in (folder / "checkpoints").glob("best-*.safetensors")}
 
 
-def assert_same_run(one: Path, other: Path, ddp: bool = False) -> None:
+def assert_same_run(one: Path, other: Path, ranks: bool = False) -> None:
     """Asserts that two run folders have the same journal (but for times), measurements and weights.
 
-    ddp: bytes of tensors need only be close, for ddp makes its buckets anew in a process's second step, and the
-    step that is measured may be the first after a restart.
+    ranks: the run is one on several processes. Its bytes of tensors need only be close: DDP and DeepSpeed hold
+    other buckets in a process's first step, and the step that is measured may be the first after a restart.
     """
     first, second = deterministic(one), deterministic(other)
     losses = [step for step, metric, _ in first if metric == "train/loss"]
     assert losses == list(range(1, len(losses) + 1)), f"a step is missing or there twice: {losses}"
-    if ddp:
+    if ranks:
         first, bytes_of_first = _apart(first)
         second, bytes_of_second = _apart(second)
         assert bytes_of_first == pytest.approx(bytes_of_second, rel=0.01)

@@ -75,7 +75,7 @@ def test_a_cancelled_job_is_named_and_not_submitted_again(drill: Drill) -> None:
 
 def test_a_preempted_run_on_two_nodes_is_the_run_on_one(drill: Drill) -> None:
     assert (drill.starts("two_nodes"), drill.starts("one_node")) == ([2], [1])
-    assert_same_run(drill.folder("two_nodes"), drill.folder("one_node"), ddp=True)
+    assert_same_run(drill.folder("two_nodes"), drill.folder("one_node"), ranks=True)
     assert "resumed at step 4 of 44" in (drill.folder("two_nodes") / "log.txt").read_text()
     for name, node in (
         ("two_nodes", "node=1(2), global_rank=1(2)"),
