@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pmexp.protocol import OF_TRAINING
 from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.sources.experiment import Experiment, Member
 
 BySeed = dict[int, "LossRecord"]
 Place = tuple[str, str, str]  # task, system, variant
 LOSS, GRADIENT = "train/loss", "grad/norm"
-# What a metric of these sections is follows from the training alone; all else is measured again in each run.
-_RESULTS = ("train/", "val/", "test/", "ood/", "fgsm/", "grad/")
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class LossRecord:
 
 def is_result(metric: str) -> bool:
     """Whether `metric` follows from the training: the same training has the same value."""
-    return metric.startswith(_RESULTS)
+    return metric.startswith(OF_TRAINING)
 
 
 def is_equal(value: float, other: float) -> bool:

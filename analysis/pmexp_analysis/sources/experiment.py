@@ -62,6 +62,7 @@ class Run:
     folder: Path | None = None
     weights_sha256: str = ""  # digest of its final weights; empty where it recorded none
     chance: Mapping[str, float] = field(default_factory=dict)  # score -> what a constant answer reaches
+    samples: Mapping[str, float] = field(default_factory=dict)  # split -> how many samples were scored
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class Summary:
     journal: JournalDigest | None = None  # None where an earlier version or a rank other than 0 wrote it
     weights_sha256: str = ""  # digest after the last step; empty where none was recorded
     chance: Mapping[str, float] = field(default_factory=dict)  # score -> what a constant answer reaches
+    samples: Mapping[str, float] = field(default_factory=dict)  # split -> how many samples were scored
 
 
 def write_summary(
@@ -47,7 +48,7 @@ def write_summary(
     run: what its configuration says: run_id, name, labels, settings, protocol.
     out_of_memory: the line that says so where the run ended by it.
     journal: None from a rank other than 0, since rank 0 may still write it.
-    outcome: of the training, where it came to its end: weights_sha256, chance.
+    outcome: of the training, where it came to its end: weights_sha256, chance, samples.
     """
     summary = {
         "status": "oom" if out_of_memory else "finished",
@@ -86,7 +87,8 @@ def read_summary(file: Path | str) -> Summary | None:
         tracking=_object(file, content, "tracking"),
         journal=_journal(file, _object(file, content, "journal")),
         weights_sha256=str(outcome.get("weights_sha256", "")),
-        chance={name: _number(file, name, value) for name, value in _object(file, outcome, "chance").items()},
+        chance=_numbers(file, outcome, "chance"),
+        samples=_numbers(file, outcome, "samples"),
     )
 
 
@@ -95,6 +97,10 @@ def _object(file: Path | str, content: Mapping[str, Any], key: str) -> Mapping[s
     if part is not None and not isinstance(part, dict):
         raise damaged(file, f"{key} is no object")
     return part or {}
+
+
+def _numbers(file: Path | str, content: Mapping[str, Any], key: str) -> dict[str, float]:
+    return {name: _number(file, name, value) for name, value in _object(file, content, key).items()}
 
 
 def _number(file: Path | str, name: str, value: Any) -> float:
