@@ -128,3 +128,16 @@ def test_only_a_significant_best_is_bold_and_a_minus_is_one(runs: Runs) -> None:
 def test_a_baseline_is_bold_where_all_others_are_worse(runs: Runs) -> None:
     runs.sample("memory/saved_bytes", baseline=[1e6] * 3, packed=[2e6] * 3, wide=[3e6] * 3)
     assert re.findall(r"^(\w+) &.*textbf", main_table(content(runs)), re.MULTILINE) == ["baseline"]
+
+
+def test_a_cell_over_fewer_seeds_than_its_line_says_over_how_many(runs: Runs, tmp_path: Path) -> None:
+    like_the_demo(runs)
+    lacking = {"test/accuracy": 0.91, "speed/samples_per_s": float("inf")}
+    runs.finished("packed", 5, lacking)
+    report = content(runs)
+    (packed,) = re.findall(r"^packed & .*$", main_table(report), re.MULTILINE)
+    _, n, score, *others = packed.split(" & ")
+    assert n == r"\num{6}" and "(n=" not in score
+    assert all(re.search(r"\(n=(\\allowbreak\{\})?(\\num\{)?5\}?\)", cell) for cell in others), packed
+    log = set_by_pdftex(tmp_path, "article", main_table(report), appendix(report))
+    assert re.findall(r"Overfull.*", log) == []
