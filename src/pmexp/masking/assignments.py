@@ -36,7 +36,7 @@ _END = re.compile(  # ends a value without quotes: a separator or a bracket that
 )
 _END_OF_WORDS = re.compile(_END.pattern.replace(r"\s|", r"\n|[ \t]+#|", 1))
 _END_OF_WORD = re.compile(rf"{_END.pattern}|:(?=\s|$)")  # password=x: has no effect
-# A sentence on an argument or a key of such a name: `variant=secret: is not an option`, `secret: is not a key`.
+# A sentence on an argument or a key of such a name: `variant=secret: is not an option`, `secret: is no key`.
 _SAID_OF_ARGUMENT = re.compile(
     r"(?:(?:[a-z]+|\d+)[ ,]+){0,5}(?:is|are|was|has|have|no|not|cannot|must|needs|the|an?)[ ]"
 )
