@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +14,7 @@ from pmexp_analysis.numbers.stats import Array, Mask
 from pmexp_analysis.sources.values import BySeed
 
 
-@dataclass(frozen=True)
-class PairedValues:
+class PairedValues(NamedTuple):
     """What one comparison is computed from: finite values by seed, and the `seeds` that both sides have.
 
     `counted`: whether one pair has all there is to know of the metric. `scored`: whether it is a sampled

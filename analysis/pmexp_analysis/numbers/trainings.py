@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ Place = tuple[str, str, str]  # task, system, variant
 LOSS, GRADIENT = "train/loss", "grad/norm"
 
 
-@dataclass(frozen=True)
-class Logged:
+class Logged(NamedTuple):
     """The values of one metric of a run, by step; both of shape (steps,), and NaN for what was not finite."""
 
     steps: Array
@@ -47,8 +46,7 @@ class Logged:
 NOTHING_LOGGED = Logged(np.empty(0), np.empty(0))
 
 
-@dataclass(frozen=True)
-class LossRecord:
+class LossRecord(NamedTuple):
     """What tells one training from another: its losses, its final weights and its results."""
 
     losses: Logged

@@ -5,7 +5,6 @@ Else two configurations under one experiment's name would be averaged, or paired
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from pmexp_analysis.sources.experiment import Labels
 from pmexp_analysis.sources.shared import distinct_items
@@ -28,7 +27,7 @@ def distinguish(runs: Mapping[str, tuple[Labels, Settings]]) -> dict[str, Labels
     if not any(any(of_runs.values()) for of_runs in suffix.values()):
         return {run_id: labels for run_id, (labels, _) in runs.items()}
     return {
-        run_id: replace(labels, **{label: getattr(labels, label) + suffix[label][run_id] for label in suffix})
+        run_id: labels._replace(**{label: getattr(labels, label) + suffix[label][run_id] for label in suffix})
         for run_id, (labels, _) in runs.items()
     }
 

@@ -14,7 +14,7 @@ from pmexp.run_folder.journal import JournalDigest
 _STATUSES = ("finished", "oom")
 
 
-@dataclass(frozen=True)
+@dataclass  # thousands are made: a frozen one takes three times as long
 class Summary:
     """Holds what summary.json says of a run with a result."""
 
