@@ -42,9 +42,9 @@ def statistics(sides: Sequence[PairedValues]) -> list[dict[str, Any]]:
     known = [place for place, one in enumerate(sides) if one.seeds]
 
     def fill(places: Sequence[int], columns: Mapping[str, Array | Mask]) -> None:
-        for name, column in columns.items():
-            for place, value in zip(places, column.tolist(), strict=True):
-                fields[place][name] = None if value != value else value  # NaN alone differs from itself
+        plain = [np.where(column != column, None, column).tolist() for column in columns.values()]  # no NaN
+        for place, values in zip(places, zip(*plain, strict=True), strict=True):
+            fields[place].update(zip(columns, values, strict=True))
 
     for places in alike((place, len(sides[place].seeds)) for place in known):
         fill(places, of_pairs(*_paired([sides[place] for place in places])))

@@ -71,15 +71,12 @@ def read_summary(file: Path | str) -> Summary | None:
         return None
     if content.get("status") not in _STATUSES:
         raise damaged(file, f"its status is {content.get('status')!r}, allowed are {' and '.join(_STATUSES)}")
-    parts = {key: _object(file, content, key) for key in ("labels", "metrics", "settings", "environment")}
+    parts = {key: _object(file, content, key) for key in ("labels", "settings", "environment")}
     outcome = _object(file, content, "outcome")
     return Summary(
         status=content["status"],
         labels=parts["labels"],
-        metrics={
-            name: value if type(value) is float and math.isfinite(value) else _number(file, name, value)
-            for name, value in parts["metrics"].items()
-        },
+        metrics=_numbers(file, content, "metrics"),
         settings=parts["settings"],
         environment=parts["environment"],
         error=str(content.get("error", "")),
@@ -99,8 +96,11 @@ def _object(file: Path | str, content: Mapping[str, Any], key: str) -> Mapping[s
     return part or {}
 
 
-def _numbers(file: Path | str, content: Mapping[str, Any], key: str) -> dict[str, float]:
-    return {name: _number(file, name, value) for name, value in _object(file, content, key).items()}
+def _numbers(file: Path | str, content: Mapping[str, Any], key: str) -> Mapping[str, float]:
+    told = _object(file, content, key)
+    if set(map(type, told.values())) <= {float} and all(map(math.isfinite, told.values())):  # most are
+        return told
+    return {name: _number(file, name, value) for name, value in told.items()}
 
 
 def _number(file: Path | str, name: str, value: Any) -> float:
