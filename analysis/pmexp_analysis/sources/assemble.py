@@ -77,6 +77,8 @@ def _state(run: Run) -> str:
 
 
 def _not_finite(finals: Mapping[str, float]) -> list[str]:
+    if not any(map(math.isnan, finals.values())):  # so it is in most runs
+        return []
     return sorted(m for m, v in finals.items() if math.isnan(v) and m.startswith(_TRAINING_SECTIONS))
 
 
