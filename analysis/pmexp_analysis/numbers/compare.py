@@ -11,7 +11,7 @@ from pmexp.protocol import Family, ProtocolConfig
 from pmexp_analysis.numbers import stats
 from pmexp_analysis.numbers.cells import counted as said_number
 from pmexp_analysis.numbers.evidence import Evidence
-from pmexp_analysis.numbers.margins import margin_of
+from pmexp_analysis.numbers.margins import margins_of
 from pmexp_analysis.numbers.paired import PairedValues, alike, statistics
 from pmexp_analysis.numbers.scores import is_exact, is_score, label_of, measured_with
 from pmexp_analysis.numbers.trainings import is_result
@@ -174,9 +174,9 @@ def comparisons(
 def _places(
     section: SectionValues, protocol: ProtocolConfig, exact: Collection[str], evidence: Evidence
 ) -> Iterator[_Place]:
-    metrics, baseline = list(section.metrics), protocol.baseline
+    baseline = protocol.baseline
+    margins = margins_of(protocol, section.task, list(section.metrics))
     for metric, values in section.metrics.items():
-        margin = margin_of(protocol, section.task, metric, metrics)
         counted = metric in exact or is_exact(metric)
         scored = is_score(metric) and not counted
         follows = is_result(metric)  # from the training
@@ -193,7 +193,7 @@ def _places(
             is_repeated = first is not None and _has_pairs(first, variant, baseline, seeds)
             yield _Place(
                 labels=of_metric | {"variant": variant},
-                sides=PairedValues(own, theirs, seeds, margin, counted, scored),
+                sides=PairedValues(own, theirs, seeds, margins.get(metric), counted, scored),
                 exact=counted,
                 apart=len(apart),
                 proven=follows and evidence.is_proven(at, seeds),
