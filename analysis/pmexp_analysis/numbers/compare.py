@@ -144,11 +144,12 @@ class _Place(NamedTuple):
     measured_with: str  # the metric that says this one measurement in another unit, where it is there
 
     @property
-    def key(self) -> tuple[str, ...]:
-        return tuple(self.labels[name] for name in ("task", "system", "metric", "variant"))
+    def key(self) -> tuple[str, str, str, str]:
+        labels = self.labels
+        return labels["task"], labels["system"], labels["metric"], labels["variant"]
 
     @property
-    def leader(self) -> tuple[str, ...]:
+    def leader(self) -> tuple[str, str, str, str]:
         """The key of the comparison that counts in the place of this one; its own where it counts."""
         task, system, metric, variant = self.key
         return (task, system, self.measured_with or metric, self.one_training_with or variant)

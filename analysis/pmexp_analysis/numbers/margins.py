@@ -32,7 +32,7 @@ def margin_of(protocol: ProtocolConfig, task: str, metric: str, metrics: list[st
 
 
 def margins_of(protocol: ProtocolConfig, task: str, metrics: list[str]) -> dict[str, Margin]:
-    """The margins of a task's `metrics`, of those that have one; of several the first in the protocol counts."""
+    """Metric -> margin, of those of a task's `metrics` that have one; of several the first counts."""
     margins: dict[str, Margin] = {}
     for criterion in protocol.criteria.values():
         if (
