@@ -173,7 +173,9 @@ def test_no_token_gets_out_wherever_it_stands(form: str, letters: str) -> None:
             st.text(LETTERS + "\N{LATIN SMALL LETTER LONG S}\N{KELVIN SIGN}", min_size=1, max_size=24),
         ),
         max_size=6,
-    ).map("".join)
+    )
+    .map("".join)
+    .filter(lambda name: not name.startswith("-"))  # by itself that is a line which a diff removes
 )
 @example("hf_abcdefghijklmnopqrst")
 def test_a_name_by_itself_is_masked_as_in_a_sentence(name: str) -> None:
