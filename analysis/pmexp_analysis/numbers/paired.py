@@ -42,7 +42,9 @@ def statistics(sides: Sequence[PairedValues]) -> list[dict[str, Any]]:
     known = [place for place, one in enumerate(sides) if one.seeds]
 
     def fill(places: Sequence[int], columns: Mapping[str, Array | Mask]) -> None:
-        plain = [np.where(column != column, None, column).tolist() for column in columns.values()]  # no NaN
+        plain = [  # NaN alone differs from itself
+            [None if value != value else value for value in column.tolist()] for column in columns.values()
+        ]
         for place, values in zip(places, zip(*plain, strict=True), strict=True):
             fields[place].update(zip(columns, values, strict=True))
 
