@@ -141,3 +141,18 @@ def test_a_cell_over_fewer_seeds_than_its_line_says_over_how_many(runs: Runs, tm
     assert all(re.search(r"\(n=(\\allowbreak\{\})?(\\num\{)?5\}?\)", cell) for cell in others), packed
     log = set_by_pdftex(tmp_path, "article", main_table(report), appendix(report))
     assert re.findall(r"Overfull.*", log) == []
+
+
+def test_numbers_of_any_size_have_a_main_table(runs: Runs, tmp_path: Path) -> None:
+    """Bytes below a billionth of a MiB are powers of ten in both columns of memory; one cell has no number."""
+    for seed, size in enumerate((2.7e-10, 1.52e-09, 2.64e-09)):
+        finals = {
+            "test/accuracy": -0.0007801 * (seed + 1), "memory/mask_bytes_per_element": 0.0001113 + seed / 1e7,
+            "memory/saved_bytes": size * 2**20, "memory/peak_bytes": -1.1 * size * 2**20,
+            "speed/samples_per_s": -0.0003965 if seed else float("nan"),
+        }  # fmt: skip
+        runs.finished(("baseline", "4bit", "pm-drop")[seed], 0, finals)
+    report = content(runs)
+    assert "(n=0)" not in main_table(report) and "(n=" not in appendix(report)
+    log = set_by_pdftex(tmp_path, "article", main_table(report), appendix(report))
+    assert re.findall(r"Overfull.*", log) == []

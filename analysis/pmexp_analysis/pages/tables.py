@@ -76,7 +76,7 @@ def result_table(section: Section) -> Table:
 
 def mean_over(row: Row | None, n: int) -> str:
     """Returns the cell of a row, with its own number of seeds where that is less than the `n` of its line."""
-    return f"{mean_std(row)} (n={row.n})" if row and row.n < n else mean_std(row)
+    return f"{mean_std(row)} (n={row.n})" if row and 0 < row.n < n else mean_std(row)
 
 
 def _heading(metric: str) -> str:
