@@ -1,7 +1,10 @@
 """`python -m pmexp_analysis`."""
 
+import gc
 import sys
 
 from pmexp_analysis.report import main
 
-sys.exit(main())
+code = main()
+gc.freeze()  # Python would search all that is left for cycles once more before it ends
+sys.exit(code)

@@ -11,6 +11,8 @@ from enum import Enum
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
 
+# What a metric of these sections is follows from the training alone; all else is measured again in each run.
+OF_TRAINING = ("train/", "val/", "test/", "ood/", "fgsm/", "grad/")
 SCORES = ("score", "test/score", "val/score", "ood/score", "fgsm/score")
 
 
@@ -91,6 +93,7 @@ class ProtocolConfig:
     baseline: str = "baseline"  # what of the axis is compared with
     method: str = "pm-drop"  # what of the axis the criteria judge
     family: Family = Family.metric
+    learning: bool = True  # false: runs too short to learn; then memory and speed are judged without a score
     criteria: dict[str, CriterionConfig] = field(default_factory=dict)  # by name
 
     def __post_init__(self) -> None:
@@ -149,3 +152,9 @@ def _check_margin(key: str, criterion: CriterionConfig) -> None:
 def has_better_end(metric: str) -> bool:
     """Whether more or less of `metric`, as a criterion names it, is better; of a score one always is."""
     return metric in SCORES or metric_of(metric).direction != "none"
+
+
+def needs_learning(criterion: CriterionConfig) -> bool:
+    """Whether a claim is about training itself, by a score, a loss or the weights, and not about its cost."""
+    metric = criterion.metric or ""
+    return criterion.statistic is Statistic.unchanged or metric in SCORES or metric.startswith(OF_TRAINING)

@@ -128,3 +128,31 @@ def test_only_a_significant_best_is_bold_and_a_minus_is_one(runs: Runs) -> None:
 def test_a_baseline_is_bold_where_all_others_are_worse(runs: Runs) -> None:
     runs.sample("memory/saved_bytes", baseline=[1e6] * 3, packed=[2e6] * 3, wide=[3e6] * 3)
     assert re.findall(r"^(\w+) &.*textbf", main_table(content(runs)), re.MULTILINE) == ["baseline"]
+
+
+def test_a_cell_over_fewer_seeds_than_its_line_says_over_how_many(runs: Runs, tmp_path: Path) -> None:
+    like_the_demo(runs)
+    lacking = {"test/accuracy": 0.91, "speed/samples_per_s": float("inf")}
+    runs.finished("packed", 5, lacking)
+    report = content(runs)
+    (packed,) = re.findall(r"^packed & .*$", main_table(report), re.MULTILINE)
+    _, n, score, *others = packed.split(" & ")
+    assert n == r"\num{6}" and "(n=" not in score
+    assert all(re.search(r"\(n=(\\allowbreak\{\})?(\\num\{)?5\}?\)", cell) for cell in others), packed
+    log = set_by_pdftex(tmp_path, "article", main_table(report), appendix(report))
+    assert re.findall(r"Overfull.*", log) == []
+
+
+def test_numbers_of_any_size_have_a_main_table(runs: Runs, tmp_path: Path) -> None:
+    """Bytes below a billionth of a MiB are powers of ten in both columns of memory; one cell has no number."""
+    for seed, size in enumerate((2.7e-10, 1.52e-09, 2.64e-09)):
+        finals = {
+            "test/accuracy": -0.0007801 * (seed + 1), "memory/mask_bytes_per_element": 0.0001113 + seed / 1e7,
+            "memory/saved_bytes": size * 2**20, "memory/peak_bytes": -1.1 * size * 2**20,
+            "speed/samples_per_s": -0.0003965 if seed else float("nan"),
+        }  # fmt: skip
+        runs.finished(("baseline", "4bit", "pm-drop")[seed], 0, finals)
+    report = content(runs)
+    assert "(n=0)" not in main_table(report) and "(n=" not in appendix(report)
+    log = set_by_pdftex(tmp_path, "article", main_table(report), appendix(report))
+    assert re.findall(r"Overfull.*", log) == []

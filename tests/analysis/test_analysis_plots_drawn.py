@@ -97,7 +97,7 @@ def breakdown(case: Case) -> Figure:
         Stack(variant, {c: abs(case.value(i + k)) for k, c in enumerate(categories)}, 6 * abs(case.value(i)))
         for i, variant in enumerate(case.variants)
     ]
-    return plots.breakdown(stacks, categories)
+    return plots.breakdown(stacks, categories, "peak of live tensors")
 
 
 def kernel_share(case: Case) -> Figure:

@@ -27,7 +27,7 @@ from pmexp_analysis.plots.text import inches, plain_ticks, short, wrapped
 
 
 def figure() -> Figure:
-    return breakdown([Stack("baseline", {"parameters": 2.0**20}, None)], ["parameters"])
+    return breakdown([Stack("baseline", {"parameters": 2.0**20}, None)], ["parameters"], "peak")
 
 
 def test_save_writes_png_pdf_and_svg_with_fonts_and_equal_figures_are_equal_bytes(tmp_path: Path) -> None:
@@ -52,7 +52,9 @@ def test_the_png_has_200_dots_an_inch() -> None:
 
 def test_figures_grow_with_their_rows_and_long_names_have_a_page() -> None:
     def size(names: list[str]) -> tuple[float, float]:
-        width, height = breakdown([Stack(name, {"a": 1.0}, None) for name in names], ["a"]).get_size_inches()
+        width, height = breakdown(
+            [Stack(name, {"a": 1.0}, None) for name in names], ["a"], "peak"
+        ).get_size_inches()
         return float(width), float(height)
 
     few, many, long = size(["a", "b"]), size(list("abcdefgh")), size(["a", "pm-drop-zero2-flash-tempo"])
@@ -71,7 +73,11 @@ def test_figures_are_a_column_or_a_page_wide() -> None:
 
 
 def test_nothing_to_draw_is_an_error() -> None:
-    for make in (lambda: breakdown([], []), lambda: kernel_share([]), lambda: largest({"b": []}, "a", {})):
+    for make in (
+        lambda: breakdown([], [], "peak"),
+        lambda: kernel_share([]),
+        lambda: largest({"b": []}, "a", {}),
+    ):
         with pytest.raises(ValueError, match="no row or no panel to draw"):
             make()
 

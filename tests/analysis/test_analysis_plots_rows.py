@@ -40,19 +40,19 @@ def test_breakdown_stacks_the_categories_in_their_order_and_marks_the_peak() -> 
         Stack("baseline", {"masks": 4 * MIB, "parameters": 2 * MIB}, 7 * MIB),
         Stack("packed", {"parameters": 2 * MIB}, None),
     ]
-    figure = breakdown(stacks, ["parameters", "masks"])
+    figure = breakdown(stacks, ["parameters", "masks"], "peak of live tensors")
     (panel,) = figure.axes
     assert names(panel) == ["baseline", "packed"]
     assert spans(panel) == [(0.0, 2.0), (2.0, 4.0), (0.0, 2.0), (2.0, 0.0)]
     assert [np.asarray(line.get_data()).tolist() for line in panel.lines] == [[[7.0], [0.0]]]
     assert texts(panel) == ["6", "2"]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["parameters", "masks", "measured peak"]
+    assert legend == ["parameters", "masks", "peak of live tensors"]
 
 
 def test_a_category_that_was_not_announced_is_an_error() -> None:
     with pytest.raises(KeyError, match="baseline: no category temporary"):
-        breakdown([Stack("baseline", {"temporary": 1.0}, None)], ["parameters"])
+        breakdown([Stack("baseline", {"temporary": 1.0}, None)], ["parameters"], "peak")
 
 
 def test_kernel_shares_are_in_percent_with_their_errors() -> None:

@@ -10,6 +10,10 @@ from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from pmexp import data, train
 from pmexp.bench import command as bench
@@ -304,6 +308,23 @@ def test_a_number_is_no_switch_in_a_file_either(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("defaults: [config, _self_]\nmeasure: {profile: 2}\n")
     with pytest.raises(UserError, match=r"mine.yaml: measure.profile: 2 is no switch; write true or false"):
         compose([], Source("mine", tmp_path))
+
+
+@given(st.lists(st.text(st.sampled_from("abc: -'\"#\\\u00fc"), max_size=30), max_size=12).map(" ".join))
+@example("with the same dropout masks as the baseline, training is identical bit for bit, in 'every' case")
+@example("a" * 90 + "  two: blanks #" + " b" * 60)
+@settings(max_examples=50)
+def test_a_meaning_stands_in_no_value(claim: str) -> None:
+    """YAML folds a long text over several lines, and a comment inside it would cut it or become a part of it."""
+    told = {
+        "seed": 1,
+        "protocol": {"criteria": {"own": {"claim": claim, "threshold": 0.5}}, "question": claim},
+    }
+    text = annotated(OmegaConf.to_yaml(told))
+    assert yaml.safe_load(text) == told
+    assert len(text.splitlines()) == 7 and all(
+        "  # " in line for line in text.splitlines() if "claim:" in line
+    )
 
 
 def test_meanings_stand_behind_their_keys() -> None:

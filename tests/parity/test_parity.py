@@ -182,6 +182,14 @@ def test_bad_input_is_one_line(arguments: list[str], said: str, certify: Certify
     assert said in err
 
 
+@pytest.mark.parametrize("name", ["Hungry", "HungryInPython", "HungryOnCuda"])
+def test_too_little_memory_is_one_line_and_the_machines_fault(name: str, certify: Certify) -> None:
+    code, out, err = certify(f"b=planted_dropouts.{name}")
+    assert code == 3 and out == "" and err.count("\n") == 1
+    assert err.startswith("error: memory did not suffice for both trainings side by side (")
+    assert not list(certify.folder.iterdir())
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [

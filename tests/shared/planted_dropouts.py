@@ -56,6 +56,23 @@ class Failing(Right):
         raise RuntimeError("no such mask\nsecond line")
 
 
+class Hungry(Right):
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.empty(2**60, dtype=torch.uint8)  # more than any machine has
+
+
+class HungryInPython(Right):
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.tensor(bytearray(2**60))
+
+
+class HungryOnCuda(Right):
+    """Raises what torch raises where a card is full, which has to be had for the real one."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation")
+
+
 class Leaving(Right):
     def forward(self, input: Tensor) -> Tensor:
         sys.exit(0)  # the exit code of equal trainings

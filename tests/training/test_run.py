@@ -43,6 +43,7 @@ def test_the_folder_of_a_run_keeps_its_contract(runs: Runs) -> None:
     assert summary["replacement"]["settled"] and summary["replacement"]["uncalled"] == []
     assert "unnamed_masks" not in summary["environment"]
     assert set(summary["outcome"]["chance"]) == {"val/accuracy", "test/accuracy"}
+    assert summary["outcome"]["samples"] == {"val": 144, "test": 360}
     assert 0.1 <= summary["outcome"]["chance"]["test/accuracy"] < 0.15  # ten digits, about as frequent
     assert summary["environment"]["version_pmexp"]
     assert yaml.safe_load((folder / "config.yaml").read_text())["variant"]["name"] == "pm-drop"

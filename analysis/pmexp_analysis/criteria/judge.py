@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from pmexp.protocol import Bound, CriterionConfig, Statistic, has_better_end
+from pmexp.protocol import Bound, CriterionConfig, Statistic, has_better_end, needs_learning
 from pmexp.run_folder.state import State
 from pmexp_analysis.criteria.byte_masks import values_with_byte_masks
 from pmexp_analysis.criteria.estimates import Sides
@@ -70,6 +70,8 @@ def _parts(
     evidence: Evidence,
 ) -> Iterable[TaskResult]:
     protocol, statistic = experiment.protocol, criterion.statistic
+    if not needs_learning(criterion):
+        evidence = evidence.for_costs()
     sides = list(dict.fromkeys((protocol.baseline, protocol.method)))
     if statistic is Statistic.only_fits:
         fitting, lacking = lone_fits(experiment)

@@ -25,7 +25,10 @@ _STACK = {
     "memory/mask_bytes": "dropout masks",
 }
 _REST = "other tensors saved for backward"
-_PEAK = "memory/peak_bytes"
+_PEAKS = {  # the first that runs recorded is marked; what the operating system counts is the whole process
+    "memory/peak_tensor_bytes": "peak of live tensors",
+    "memory/peak_bytes": "peak of CUDA's allocator",
+}
 _FOREST = (
     "memory/saved_bytes",
     "memory/peak_tensor_bytes",
@@ -153,6 +156,8 @@ def _loss_difference(curves: pd.DataFrame, section: Section, looks: Looks) -> tu
 
 
 def _breakdown(experiment: Experiment, section: Section) -> tuple[Figure, str] | None:
+    is_known = {"memory/peak_tensor_bytes", *experiment.counted}.intersection(section.metrics)
+    marked = next((metric for metric in _PEAKS if metric in is_known), "")
     stacks = []
     for variant in section.variants:
         means = {m: row.mean for (v, m), row in section.rows.items() if v == variant and row.mean is not None}
@@ -160,16 +165,14 @@ def _breakdown(experiment: Experiment, section: Section) -> tuple[Figure, str] |
             continue
         parts = {word: means[metric] for metric, word in _STACK.items() if metric in means}
         parts[_REST] = means["memory/saved_bytes"] - means.get("memory/mask_bytes", 0.0)
-        peak = means.get(_PEAK) if _PEAK in experiment.counted else None  # on a CPU it is the whole process
-        stacks.append(plots.Stack(variant, parts, peak))
+        stacks.append(plots.Stack(variant, parts, means.get(marked)))
     if not stacks:
         return None
-    about = (
-        f"Memory by content, counted in one training "
-        f"step{'; diamonds mark the peak' * (_PEAK in experiment.counted)}."
-    )
+    label = _PEAKS.get(marked, "")
+    about = "Memory by content, counted in one training step"
+    about += f"; diamonds mark the {label}." if label else "."
     categories = [word for word in (*_STACK.values(), _REST) if any(word in stack.parts for stack in stacks)]
-    return plots.breakdown(stacks, categories), about
+    return plots.breakdown(stacks, categories, label), about
 
 
 def _kernel_share(section: Section) -> tuple[Figure, str] | None:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,14 +11,14 @@ from pmexp.protocol import Family, ProtocolConfig
 from pmexp_analysis.numbers import stats
 from pmexp_analysis.numbers.cells import counted as said_number
 from pmexp_analysis.numbers.evidence import Evidence
-from pmexp_analysis.numbers.margins import margin_of
+from pmexp_analysis.numbers.margins import margins_of
 from pmexp_analysis.numbers.paired import PairedValues, alike, statistics
 from pmexp_analysis.numbers.scores import is_exact, is_score, label_of, measured_with
 from pmexp_analysis.numbers.trainings import is_result
 from pmexp_analysis.sources.values import BySeed, MetricValues, SectionValues
 
 
-@dataclass(frozen=True)
+@dataclass  # tens of thousands are made: a frozen one takes three times as long
 class Row:
     """One metric of one variant over its seeds. `seeds` are those with a finite value; the seeds whose value
     was not finite are named apart and count in no statistic."""
@@ -38,7 +38,7 @@ class Row:
     max: float | None
 
 
-@dataclass(frozen=True)
+@dataclass  # see Row
 class Comparison:
     """A variant against the baseline in one metric: differences are variant - baseline over the `n` pairs of
     one seed, with 95 % intervals; the Welch test and `probability_greater` take every seed of either side.
@@ -132,8 +132,7 @@ def _row(
     )
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """A comparison before its statistics: where it stands, what it is computed from, what is known of it."""
 
     labels: Mapping[str, Any]  # task, system, metric, variant, baseline, unit, direction
@@ -145,11 +144,12 @@ class _Place:
     measured_with: str  # the metric that says this one measurement in another unit, where it is there
 
     @property
-    def key(self) -> tuple[str, ...]:
-        return tuple(self.labels[name] for name in ("task", "system", "metric", "variant"))
+    def key(self) -> tuple[str, str, str, str]:
+        labels = self.labels
+        return labels["task"], labels["system"], labels["metric"], labels["variant"]
 
     @property
-    def leader(self) -> tuple[str, ...]:
+    def leader(self) -> tuple[str, str, str, str]:
         """The key of the comparison that counts in the place of this one; its own where it counts."""
         task, system, metric, variant = self.key
         return (task, system, self.measured_with or metric, self.one_training_with or variant)
@@ -175,28 +175,31 @@ def comparisons(
 def _places(
     section: SectionValues, protocol: ProtocolConfig, exact: Collection[str], evidence: Evidence
 ) -> Iterator[_Place]:
+    baseline = protocol.baseline
+    margins = margins_of(protocol, section.task, list(section.metrics))
     for metric, values in section.metrics.items():
-        margin = margin_of(protocol, section.task, metric, list(section.metrics))
         counted = metric in exact or is_exact(metric)
-        base = values.finite(protocol.baseline)
-        for variant in sorted(values.by_variant.keys() - {protocol.baseline}):
+        scored = is_score(metric) and not counted
+        follows = is_result(metric)  # from the training
+        other = measured_with(metric)
+        first = section.metrics.get(other)
+        base = values.finite(baseline)
+        of_metric = {"task": section.task, "system": section.system, "metric": metric, "baseline": baseline}
+        of_metric |= {"unit": values.unit, "direction": values.direction}
+        for variant in sorted(values.by_variant.keys() - {baseline}):
             at = (section.task, section.system, variant)
             apart = evidence.apart(at, metric)
             own, theirs = (_without(side, apart) for side in (values.finite(variant), base))
             seeds = sorted(own.keys() & theirs.keys())
-            first = section.metrics.get(measured_with(metric))
-            is_repeated = first is not None and _has_pairs(first, variant, protocol.baseline, seeds)
-            labels = {"task": section.task, "system": section.system, "metric": metric, "variant": variant}
-            labels |= {"baseline": protocol.baseline, "unit": values.unit, "direction": values.direction}
-            follows = is_result(metric)  # from the training
+            is_repeated = first is not None and _has_pairs(first, variant, baseline, seeds)
             yield _Place(
-                labels=labels,
-                sides=PairedValues(own, theirs, seeds, margin, counted, is_score(metric) and not counted),
+                labels=of_metric | {"variant": variant},
+                sides=PairedValues(own, theirs, seeds, margins.get(metric), counted, scored),
                 exact=counted,
                 apart=len(apart),
                 proven=follows and evidence.is_proven(at, seeds),
                 one_training_with=evidence.one_training_with(at) if follows else "",
-                measured_with=measured_with(metric) if is_repeated else "",
+                measured_with=other if is_repeated else "",
             )
 
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pmexp_analysis.numbers.conditions import (
     Unlike,
@@ -12,7 +12,7 @@ from pmexp_analysis.numbers.conditions import (
     unlike_pairs,
     unlike_sentences,
 )
-from pmexp_analysis.numbers.learned import never_learned
+from pmexp_analysis.numbers.learned import Unlearned, never_learned
 from pmexp_analysis.numbers.trainings import (
     GRADIENT,
     LOSS,
@@ -36,7 +36,8 @@ class Evidence:
     trainings: Mapping[Place, BySeed] = field(default_factory=dict)
     leaders: Mapping[Place, str] = field(default_factory=dict)  # the variant that stands for one training
     unlike: Mapping[Place, Mapping[int, Unlike]] = field(default_factory=dict)
-    unlearned: Mapping[Place, Mapping[int, str]] = field(default_factory=dict)  # seed -> how it shows
+    unlearned: Mapping[Place, Mapping[int, Unlearned]] = field(default_factory=dict)
+    learning: bool = True  # by its protocol, runs of the experiment are long enough to learn
     versions: Sequence[str] = ()  # warnings: several versions, or unknown ones
 
     def apart(self, place: Place, *metrics: str) -> set[int]:
@@ -54,22 +55,43 @@ class Evidence:
         leader = self.leaders.get(place, place[2])
         return "" if leader == place[2] else leader
 
+    def for_costs(self) -> "Evidence":
+        """Returns what claims on memory and speed need: of runs that are too short to learn, no score.
+
+        A loss or a gradient that never moved stays: there, no step did what it was measured for.
+        """
+        return self if self.learning else replace(self, unlearned=self._that_stood_still())
+
+    def _that_stood_still(self) -> dict[Place, dict[int, Unlearned]]:
+        still = {
+            place: {seed: told for seed, told in by_seed.items() if not told.by_score}
+            for place, by_seed in self.unlearned.items()
+        }
+        return {place: by_seed for place, by_seed in still.items() if by_seed}
+
     def unlearned_of(self, task: str, system: str, variants: Sequence[str]) -> list[str]:
         """In words, which runs of these variants never learned, and how it shows."""
         return [
             f"{variant} never learned in {seeds_said(sorted(by_seed))} "
-            f"({f'seed {min(by_seed)}: ' * (len(by_seed) > 1)}{by_seed[min(by_seed)]})"
+            f"({f'seed {min(by_seed)}: ' * (len(by_seed) > 1)}{by_seed[min(by_seed)].why})"
             for variant in variants
             if (by_seed := self.unlearned.get((task, system, variant)))
         ]
 
     def warnings(self) -> list[str]:
         """What a reader has to know first: several versions, unlike pairs, models that learned nothing."""
+        named = self.for_costs()
         unlearned = [
             f"{task}, {system}: {said}; no criterion can pass on such a run."
-            for task, system, variant in self.unlearned
-            for said in self.unlearned_of(task, system, [variant])
+            for task, system, variant in named.unlearned
+            for said in named.unlearned_of(task, system, [variant])
         ]
+        if too_short := sum(map(len, self.unlearned.values())) - sum(map(len, named.unlearned.values())):
+            unlearned.append(
+                f"By the protocol, runs are too short to learn, and {too_short} of them score no better than "
+                "one answer for every sample: claims on memory and speed can pass on them, claims on scores "
+                "and on unchanged training cannot."
+            )
         return [*self.versions, *unlike_sentences(self.unlike, self.baseline), *unlearned]
 
     def remarks(self) -> dict[tuple[str, str], list[str]]:
@@ -118,5 +140,6 @@ def evidence_of(experiment: Experiment) -> Evidence:
         leaders=leaders(trainings, (protocol.baseline, protocol.method)),
         unlike=unlike_pairs(experiment),
         unlearned=never_learned(experiment, losses, gradients),
+        learning=protocol.learning,
         versions=[*of_several_versions(experiment), *unknown_conditions(experiment)],
     )

@@ -28,6 +28,12 @@ def is_about(criterion: CriterionConfig, task: str) -> bool:
 
 def margin_of(protocol: ProtocolConfig, task: str, metric: str, metrics: list[str]) -> Margin | None:
     """The margin of `metric` in a task that has `metrics`; None where none was written down."""
+    return margins_of(protocol, task, metrics).get(metric)
+
+
+def margins_of(protocol: ProtocolConfig, task: str, metrics: list[str]) -> dict[str, Margin]:
+    """Metric -> margin, of those of a task's `metrics` that have one; of several the first counts."""
+    margins: dict[str, Margin] = {}
     for criterion in protocol.criteria.values():
         if (
             criterion.comparison in MARGINS
@@ -35,7 +41,7 @@ def margin_of(protocol: ProtocolConfig, task: str, metric: str, metrics: list[st
             and criterion.against is None
             and criterion.drop_from is None
             and is_about(criterion, task)
-            and resolve(criterion.metric, metrics) == metric
+            and (metric := resolve(criterion.metric, metrics)) is not None
         ):
-            return Margin(criterion.statistic, criterion.threshold)
-    return None
+            margins.setdefault(metric, Margin(criterion.statistic, criterion.threshold))
+    return margins

@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +14,7 @@ from pmexp_analysis.numbers.stats import Array, Mask
 from pmexp_analysis.sources.values import BySeed
 
 
-@dataclass(frozen=True)
-class PairedValues:
+class PairedValues(NamedTuple):
     """What one comparison is computed from: finite values by seed, and the `seeds` that both sides have.
 
     `counted`: whether one pair has all there is to know of the metric. `scored`: whether it is a sampled
@@ -44,9 +42,11 @@ def statistics(sides: Sequence[PairedValues]) -> list[dict[str, Any]]:
     known = [place for place, one in enumerate(sides) if one.seeds]
 
     def fill(places: Sequence[int], columns: Mapping[str, Array | Mask]) -> None:
-        for name, column in columns.items():
-            for place, value in zip(places, column.tolist(), strict=True):
-                fields[place][name] = None if value != value else value  # NaN alone differs from itself
+        plain = [  # NaN alone differs from itself
+            [None if value != value else value for value in column.tolist()] for column in columns.values()
+        ]
+        for place, values in zip(places, zip(*plain, strict=True), strict=True):
+            fields[place].update(zip(columns, values, strict=True))
 
     for places in alike((place, len(sides[place].seeds)) for place in known):
         fill(places, of_pairs(*_paired([sides[place] for place in places])))

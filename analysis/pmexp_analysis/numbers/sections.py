@@ -48,7 +48,7 @@ class Section:
 
     @property
     def memory(self) -> str:
-        return self._first("memory/saved_bytes", "memory/peak_bytes")
+        return self._first("memory/saved_bytes", "memory/peak_tensor_bytes", "memory/peak_bytes")
 
     def _first(self, *metrics: str) -> str:
         return next((metric for metric in metrics if metric in self.metrics), metrics[0])

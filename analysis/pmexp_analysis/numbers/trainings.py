@@ -4,22 +4,20 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from pmexp.protocol import OF_TRAINING
 from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.sources.experiment import Experiment, Member
 
 BySeed = dict[int, "LossRecord"]
 Place = tuple[str, str, str]  # task, system, variant
 LOSS, GRADIENT = "train/loss", "grad/norm"
-# What a metric of these sections is follows from the training alone; all else is measured again in each run.
-_RESULTS = ("train/", "val/", "test/", "ood/", "fgsm/", "grad/")
 
 
-@dataclass(frozen=True)
-class Logged:
+class Logged(NamedTuple):
     """The values of one metric of a run, by step; both of shape (steps,), and NaN for what was not finite."""
 
     steps: Array
@@ -48,8 +46,7 @@ class Logged:
 NOTHING_LOGGED = Logged(np.empty(0), np.empty(0))
 
 
-@dataclass(frozen=True)
-class LossRecord:
+class LossRecord(NamedTuple):
     """What tells one training from another: its losses, its final weights and its results."""
 
     losses: Logged
@@ -77,7 +74,7 @@ class LossRecord:
 
 def is_result(metric: str) -> bool:
     """Whether `metric` follows from the training: the same training has the same value."""
-    return metric.startswith(_RESULTS)
+    return metric.startswith(OF_TRAINING)
 
 
 def is_equal(value: float, other: float) -> bool:

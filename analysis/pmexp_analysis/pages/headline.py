@@ -43,7 +43,8 @@ def _memory(section: Section, variant: str) -> str:
         return ""
     what = {
         "memory/saved_bytes": "the memory saved for the backward pass",
-        "memory/peak_bytes": "the peak memory",
+        "memory/peak_tensor_bytes": "the peak tensor memory of a step",
+        "memory/peak_bytes": "the peak memory of the whole process",
     }
     if one.mean_difference == 0:
         return f"leaves {what[section.memory]} unchanged"

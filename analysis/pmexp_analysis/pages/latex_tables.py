@@ -40,11 +40,11 @@ class _Column:
 def table(headings: Sequence[str], lines: Sequence[Line | str], caption: str, name: str) -> str:
     """A `table` for the body of a paper; a text among the lines is a heading of those below it.
 
-    Raises ValueError where its columns do not fit into a line.
+    Columns that are wider than a line together, as at most a few powers of ten are, are narrowed alike.
     """
     rows = [line for line in lines if isinstance(line, Line)]
     columns = _columns(headings, [row.cells for row in rows])
-    (places,) = _groups(columns, 1)
+    places = range(len(columns))
     body = []
     for line in lines:
         if isinstance(line, str):

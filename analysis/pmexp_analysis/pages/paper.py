@@ -6,7 +6,7 @@ Both are as wide as a line and no wider; see latex_tables.py.
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from pmexp_analysis.numbers.cells import NOTHING, mean_std
+from pmexp_analysis.numbers.cells import NOTHING
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.sections import Section
 from pmexp_analysis.pages import latex, latex_tables, tables
@@ -75,7 +75,7 @@ def _lines(part: Section, variants: Sequence[str], metrics: Sequence[str]) -> It
         rows = [part.rows.get((variant, metric)) for metric in metrics]
         n = max((row.n for row in rows if row), default=0)
         bold = frozenset(at for at, metric in enumerate(metrics, start=2) if variant in best[metric])
-        yield Line([variant, str(n), *map(mean_std, rows)], bold)
+        yield Line([variant, str(n), *(tables.mean_over(row, n) for row in rows)], bold)
 
 
 def _best(part: Section, metric: str) -> set[str]:

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 EFFECTS = {
     "memory/saved_bytes": "saved for backward",
     "memory/peak_tensor_bytes": "peak tensor memory",
-    "memory/peak_bytes": "peak memory",
+    "memory/peak_bytes": "peak memory of the whole process",
     "speed/samples_per_s": "throughput",
     "speed/step_ms": "step time",
 }

@@ -69,14 +69,14 @@ def result_table(section: Section) -> Table:
     for variant in section.variants:
         mine = [section.rows.get((variant, metric)) for metric in metrics]
         n = max((row.n for row in mine if row), default=0)
-        cells.append([variant, str(n), *(_mean_std_of(row, n) for row in mine)])
+        cells.append([variant, str(n), *(mean_over(row, n) for row in mine)])
         cells[-1] += [change(section.comparisons.get((variant, metric))) for metric in against]
     return Table(headings, cells)
 
 
-def _mean_std_of(row: Row | None, n: int) -> str:
-    """The cell of a row; where it has fewer seeds than the `n` of its line, with its own number of them."""
-    return f"{mean_std(row)} (n={row.n})" if row and row.n < n else mean_std(row)
+def mean_over(row: Row | None, n: int) -> str:
+    """Returns the cell of a row, with its own number of seeds where that is less than the `n` of its line."""
+    return f"{mean_std(row)} (n={row.n})" if row and 0 < row.n < n else mean_std(row)
 
 
 def _heading(metric: str) -> str:

@@ -32,15 +32,16 @@ FILLS = (
 
 @dataclass(frozen=True)
 class Stack:
-    """A variant's bytes by category, and its measured peak (bytes; None where it was not measured)."""
+    """A variant's bytes by category, and a peak beside them (bytes; None where it was not measured)."""
 
     variant: str
     parts: Mapping[str, float]
     peak: float | None
 
 
-def breakdown(stacks: Sequence[Stack], categories: Sequence[str]) -> Figure:
-    """A bar a variant, its parts in the order of `categories` (one that is absent is 0), the peak marked.
+def breakdown(stacks: Sequence[Stack], categories: Sequence[str], peak_label: str) -> Figure:
+    """A bar a variant, its parts in the order of `categories` (one that is absent is 0), the peak marked
+    and called `peak_label`.
 
     At the end of each bar stands its sum. Raises KeyError for a part that is not among `categories`.
     """
@@ -57,7 +58,7 @@ def breakdown(stacks: Sequence[Stack], categories: Sequence[str]) -> Figure:
     handles: list[Artist] = [_patch(place) for place in range(len(categories))]
     peak = [Line2D([], [], linestyle="", marker="D", color=BLACK, markersize=5)]
     shown = any(_is_known(stack.peak) for stack in stacks)
-    legend_below(figure, [*handles, *peak[:shown]], [*categories, *["measured peak"][:shown]])
+    legend_below(figure, [*handles, *peak[:shown]], [*categories, *[peak_label][:shown]])
     return figure
 
 

@@ -3,7 +3,6 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from pmexp.errors import UserError
 from pmexp.protocol import ComparedLabel, ProtocolConfig
@@ -67,9 +66,9 @@ def assemble(name: str, source: str, told: Iterable[Run], choice: Choice = NO_CH
 def along(axis: ComparedLabel, labels: Labels) -> Labels:
     """The labels with what is compared in the place of the variant, and all else in the others."""
     if axis is ComparedLabel.arm:
-        return replace(labels, variant=f"{labels.variant}-{labels.system}", system=OWN_SYSTEM)
+        return labels._replace(variant=f"{labels.variant}-{labels.system}", system=OWN_SYSTEM)
     if axis is ComparedLabel.system:
-        return replace(labels, variant=labels.system, system=f"with {labels.variant}")
+        return labels._replace(variant=labels.system, system=f"with {labels.variant}")
     return labels
 
 
@@ -78,6 +77,8 @@ def _state(run: Run) -> str:
 
 
 def _not_finite(finals: Mapping[str, float]) -> list[str]:
+    if not any(map(math.isnan, finals.values())):  # so it is in most runs
+        return []
     return sorted(m for m, v in finals.items() if math.isnan(v) and m.startswith(_TRAINING_SECTIONS))
 
 

@@ -5,7 +5,6 @@ Else two configurations under one experiment's name would be averaged, or paired
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from pmexp_analysis.sources.experiment import Labels
 from pmexp_analysis.sources.shared import distinct_items
@@ -20,15 +19,15 @@ _OF_TASK = {"variant.p"}
 def distinguish(runs: Mapping[str, tuple[Labels, Settings]]) -> dict[str, Labels]:
     """Run id -> labels, out of run id -> (labels, settings: dotted key -> value, maybe empty)."""
     suffix: dict[str, dict[str, str]] = {}
-    varying = _varying([settings for _, settings in runs.values()])
-    for label in ("task", "system", "variant"):
-        keys = [key for key in varying if part_of(key) == label and key not in _SAID_BY_LABELS]
+    varying = [key for key in _varying([s for _, s in runs.values()]) if key not in _SAID_BY_LABELS]
+    for label in ("task", "system", "variant") if varying else ():
+        keys = [key for key in varying if part_of(key) == label]
         words = {run_id: (getattr(labels, label), settings) for run_id, (labels, settings) in runs.items()}
         suffix[label] = _suffixes(words, label, keys)
     if not any(any(of_runs.values()) for of_runs in suffix.values()):
         return {run_id: labels for run_id, (labels, _) in runs.items()}
     return {
-        run_id: replace(labels, **{label: getattr(labels, label) + suffix[label][run_id] for label in suffix})
+        run_id: labels._replace(**{label: getattr(labels, label) + suffix[label][run_id] for label in suffix})
         for run_id, (labels, _) in runs.items()
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pmexp.protocol import ProtocolConfig
 from pmexp.run_folder.journal_lines import Curve
@@ -20,8 +20,7 @@ DIVERGED = "diverged"  # finished with a loss or score that is not finite
 NO_RUN = "no run"  # a run of which only the partner in its pair is known
 
 
-@dataclass(frozen=True, order=True)
-class Labels:
+class Labels(NamedTuple):
     """What a run was about. Two runs of one (task, system, seed) that differ in variant are a pair."""
 
     task: str
@@ -43,7 +42,7 @@ class Missing:
     state: str = FAILED
 
 
-@dataclass(frozen=True)
+@dataclass  # thousands are made, twice: a frozen one takes three times as long
 class Run:
     """One run as its source tells it. `finals` (metric -> last value) is None for a run without a result,
     and `why` then says what is known about the end of it. `labels` are words of its configuration alone."""
@@ -62,10 +61,10 @@ class Run:
     folder: Path | None = None
     weights_sha256: str = ""  # digest of its final weights; empty where it recorded none
     chance: Mapping[str, float] = field(default_factory=dict)  # score -> what a constant answer reaches
+    samples: Mapping[str, float] = field(default_factory=dict)  # split -> how many samples were scored
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A run of an experiment: `labels` tell it from every other, `words` are those of its configuration."""
 
     run: Run

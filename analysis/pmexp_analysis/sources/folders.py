@@ -50,7 +50,7 @@ def _run(told_run: FoundRun) -> Run:
     told |= {"environment": summary.environment, "protocol": summary.protocol}
     if isinstance(uri, str):
         told |= {"tracking_uri": uri, "mlflow_id": folder.mlflow_run_id()}
-    told |= {"weights_sha256": summary.weights_sha256, "chance": summary.chance}
+    told |= {name: getattr(summary, name) for name in ("weights_sha256", "chance", "samples")}
     if told_run.state is State.oom:
         return Run(told_run.run_id, state=told_run.state.value, why=f"out of memory: {summary.error}", **told)
     return Run(told_run.run_id, finals=summary.metrics, **told)

@@ -114,6 +114,7 @@ def _with_summaries(client: MlflowClient, runs: list[Run]) -> list[Run]:
             protocol=told[run.run_id].get("protocol"),
             weights_sha256=str((told[run.run_id].get("outcome") or {}).get("weights_sha256", "")),
             chance=(told[run.run_id].get("outcome") or {}).get("chance") or {},
+            samples=(told[run.run_id].get("outcome") or {}).get("samples") or {},
         )
         if run.run_id in told
         else run

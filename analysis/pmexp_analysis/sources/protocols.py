@@ -29,6 +29,7 @@ class Choice:
 
 
 NO_CHOICE = Choice()
+_LATER = {"learning": ProtocolConfig.learning}  # keys that came later, at the value that runs had before
 
 
 def protocol_of(runs: Sequence[Run], choice: Choice) -> tuple[ProtocolConfig, list[str]]:
@@ -58,8 +59,8 @@ def _changes(told: Sequence[Run]) -> list[str]:
     first = _mapping(told[0])
     others: Counter[str] = Counter()
     for run in told[1:]:
-        if run.protocol != first:
-            others[", ".join(_differing(first, _mapping(run)))] += 1
+        if run.protocol != first and (differing := _differing(first, _mapping(run))):
+            others[", ".join(differing)] += 1
     return [
         f"{count} of {len(told)} runs were started under another protocol ({what} differs); the "
         "report uses the first one."
@@ -77,7 +78,9 @@ def _mapping(run: Run) -> Mapping[str, Any]:
 def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Keys, and criteria by name, in which two protocols differ."""
     names = sorted((set(first) | set(other)) - {"criteria"})
-    differing = [name for name in names if first.get(name) != other.get(name)]
+    differing = [
+        name for name in names if first.get(name, _LATER.get(name)) != other.get(name, _LATER.get(name))
+    ]
     mine, theirs = first.get("criteria") or {}, other.get("criteria") or {}
     criteria = sorted(set(mine) | set(theirs))
     return differing + [name for name in criteria if mine.get(name) != theirs.get(name)]

@@ -2,16 +2,13 @@
 
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import compress
-from operator import is_not, ne
 from typing import Any, NamedTuple
 
 
 class _Kept(NamedTuple):
-    """The first mapping of its keys: its values and their types as they were told, and itself cleaned."""
+    """The first mapping of its keys: its values as they were told, and itself cleaned."""
 
     values: list[Any]
-    types: list[type]
     cleaned: dict[str, Any]
 
 
@@ -25,14 +22,14 @@ class Shared:
 
     def of(self, told: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns a mapping equal to the cleaned `told`, which shares memory with those of the same keys."""
-        keys, values = tuple(told), list(told.values())
+        keys = tuple(told)
         if (first := self._first.get(keys)) is None:
-            first = _Kept(values, list(map(type, values)), self._clean(dict(told)))
-            self._first[keys] = first
-        differing = [*compress(keys, map(ne, values, first.values))]
-        types = list(map(type, values))
-        if types != first.types:  # a reader sees a difference between 1, 1.0 and True
-            differing += compress(keys, map(is_not, types, first.types))
+            first = self._first[keys] = _Kept(list(told.values()), self._clean(dict(told)))
+        differing = [
+            key
+            for key, value, kept in zip(keys, told.values(), first.values, strict=True)
+            if value is not kept and (value != kept or type(value) is not type(kept))  # of 1, 1.0 and True
+        ]
         if not differing:
             return first.cleaned
         return ChainMap(self._clean({key: told[key] for key in differing}), first.cleaned)

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -14,6 +15,7 @@ from pmexp.config import RunConfig
 
 _FIELD = re.compile(r"^    (\w+): [^#\n]*(?:#\s*(.*))?$", re.MULTILINE)
 _LINE_OF_KEY = re.compile(r"^( *)([\w-]+):")
+_LINE_OF_VALUE = re.compile(r"^( *)[\w-]+: ")
 
 
 def keys_below(prefix: str) -> list[Key]:
@@ -51,10 +53,13 @@ def launcher_lines() -> str:
 
 
 def annotated(text: str) -> str:
-    """The lines `key: value` of a configuration in YAML, with the meaning of each key behind it."""
+    """Returns a configuration in YAML with the meaning of each key behind its line `key: value`.
+
+    A value that YAML folds over several lines is put on one, as a comment inside it would be a part of it.
+    """
     above: list[str] = []
     lines = []
-    for line in text.splitlines():
+    for line in _unfolded(text.splitlines()):
         matched = _LINE_OF_KEY.match(line)
         if matched:
             above = [*above[: len(matched[1]) // 2], matched[2]]
@@ -62,6 +67,21 @@ def annotated(text: str) -> str:
             line = f"{line}  # {comment}" if comment else line
         lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+def _unfolded(lines: Iterable[str]) -> list[str]:
+    """Returns the lines with those joined that go on with the value of a key: they are further to the right,
+    and a key that has a value on its own line has no keys below it."""
+    joined: list[str] = []
+    for line in lines:
+        key = _LINE_OF_VALUE.match(joined[-1]) if joined else None
+        if key and len(line) - len(line.lstrip()) > len(key[1]):
+            is_escaped = joined[-1].endswith("\\")  # how text in double quotes keeps its blanks
+            joined[-1] = joined[-1][:-1] if is_escaped else f"{joined[-1]} "
+            joined[-1] += line.lstrip().removeprefix("\\" * is_escaped)
+        else:
+            joined.append(line)
+    return joined
 
 
 @cache

@@ -91,12 +91,16 @@ def masked_values(record: Any) -> Any:
 def _certain(text: str, depth: int = 0) -> str:
     """Returns `text` without what is a credential by its name or form."""
     if _PLAIN.fullmatch(text):  # all other forms, and giving a value to a name, need a blank or another sign
-        return TOKEN.sub(rf"\1{MASK}", text)
+        return TOKEN.sub(_with_mask, text)
     if "%" in text and depth < _DEEPEST:
         text = _WORD.sub(lambda word: _decoded_and_masked(word[0], depth), text)
     for shape in SHAPES:
-        text = shape.sub(rf"\1{MASK}", text)
+        text = shape.sub(_with_mask, text)
     return without_assigned(text)
+
+
+def _with_mask(match: "re.Match[str]") -> str:
+    return f"{match[1]}{MASK}"
 
 
 def _decoded_and_masked(word: str, depth: int) -> str:

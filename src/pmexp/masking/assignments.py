@@ -35,6 +35,15 @@ _END = re.compile(  # ends a value without quotes: a separator or a bracket that
     r"|[;&|](?=\s|$|[&|]|[\w. -]+=)|</"
 )
 _END_OF_WORDS = re.compile(_END.pattern.replace(r"\s|", r"\n|[ \t]+#|", 1))
+_END_OF_WORD = re.compile(rf"{_END.pattern}|:(?=\s|$)")  # password=x: has no effect
+# A sentence on an argument or a key of such a name: `variant=secret: is not an option`, `secret: is no key`.
+_SAID_OF_ARGUMENT = re.compile(
+    r"(?:(?:[a-z]+|\d+)[ ,]+){0,5}(?:is|are|was|has|have|no|not|cannot|must|needs|the|an?)[ ]"
+)
+_SAID_OF_KEY = re.compile(
+    r"(?:is|are|was|has|have|must|needs)[ ](?:no|not|an?|the|be|given|set|unknown)\b|cannot be\b"
+)
+_IS_VALUE_OF = re.compile(r"[\w.-]=$")
 _NOTHING = re.compile(  # no value, but a type, a placeholder or another name's value
     r"(?i:none|null|nil|undefined|true|false|str|bytes|string|int|bool|float|any|object|optional|required|secretstr|~)"
     r"|[*.x?]+|%s|\$\w+|\$\{[\w.:]+\}|\$\{\{.*?\}\}|\{\{.*?\}\}|<[^<>]*>|%\w+%|//.*"
@@ -109,6 +118,9 @@ def _values(text: str, name: _Name) -> list[tuple[int, int]]:
             return []
         line = before.rpartition("\n")[2] if "\n" in before or len(before) < 200 else "?"
         starts_line = _LINE_BEFORE.fullmatch(line) is not None
+        said = _SAID_OF_ARGUMENT if _IS_VALUE_OF.search(before) else _SAID_OF_KEY
+        if text[assigned.end() - 2 : assigned.end()] == ": " and said.match(text, assigned.end()):
+            return []
         loose = assigned["operator"] != "=" or bool(assigned["space"]) or text[assigned.end() - 1] == " "
         return _value_at(text, assigned.end(), name, starts_line, loose)
     if (pair := _PAIR.match(text, name.end)) and _CALLED_BEFORE.search(before):
@@ -210,7 +222,7 @@ def _bare(text: str, at: int, name: _Name, starts_line: bool, loose: bool) -> li
         if not (name.strong and _WRAPS.fullmatch(called[0])):
             return []
         return _in_brackets(text, called.end() - 1, name)
-    end_of = _END_OF_WORDS if loose and name.strong else _END
+    end_of = _END_OF_WORDS if loose and name.strong else _END if loose else _END_OF_WORD
     end_match = end_of.search(text, at)
     if starts_line and loose and name.strong:
         end_match = re.compile(r"[ \t]+#|\r?\n").search(text, at)

@@ -45,6 +45,7 @@ class TaskMetric:
     direction: Literal["min", "max"]
     label: str
     objective: Literal["classification", "masked_lm"] = "classification"
+    is_share: bool = False  # the share of samples that are answered right, whose noise is binomial
 
 
 def accuracy(predicted: "Labels", true: "Labels") -> float:
@@ -87,7 +88,12 @@ def perplexity_of_shares(shares: "Shares") -> float:
 
 TASK_METRICS: dict[str, TaskMetric] = {
     "accuracy": TaskMetric(
-        lambda result: accuracy(result.predicted, result.true), largest, "fraction", "max", "accuracy"
+        lambda result: accuracy(result.predicted, result.true),
+        largest,
+        "fraction",
+        "max",
+        "accuracy",
+        is_share=True,
     ),
     "f1": TaskMetric(lambda result: f1(result.predicted, result.true), f1_of_ones, "fraction", "max", "F1"),
     "top5": TaskMetric(
@@ -96,6 +102,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "fraction",
         "max",
         "top-5 accuracy",
+        is_share=True,
     ),
     "perplexity": TaskMetric(
         lambda result: perplexity(result.loss), perplexity_of_shares, "1", "min", "perplexity", "masked_lm"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pmexp.command.explain import explained
 from pmexp.command_line import Given
+from pmexp.errors import MachineError, error_line
 from pmexp.parity.options import COMMAND, ParityOptions, parity_options
 from pmexp.run_folder.files import write_atomically
 from pmexp.run_folder.place import refuse_unusable
@@ -37,8 +38,25 @@ def _certify(given: Given) -> int:
 
 
 def _compared(options: ParityOptions, command: str) -> tuple[bool, str, dict[str, str]]:
-    """Returns whether both sides are equal, the verdict in words, and the files' texts by their names."""
-    from pmexp.parity.certificate import certificate  # imports torch, as do the others
+    """Returns whether both sides are equal, the verdict in words, and the files' texts by their names.
+
+    Raises MachineError where memory does not suffice.
+    """
+    from pmexp.measure.out_of_memory import is_out_of_memory  # imports torch, as do the others
+
+    try:
+        return _in_lockstep(options, command)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MachineError(
+                f"memory did not suffice for both trainings side by side ({error_line(error)}); make both "
+                "smaller, as by train.batch_size or model, or run the same again where more is free"
+            ) from error
+        raise
+
+
+def _in_lockstep(options: ParityOptions, command: str) -> tuple[bool, str, dict[str, str]]:
+    from pmexp.parity.certificate import certificate
     from pmexp.parity.lockstep import compare
     from pmexp.parity.page import page
     from pmexp.parity.rounding import explain

@@ -104,7 +104,7 @@ def read_content(file: Path | str) -> bytes | None:
         descriptor, size = _descriptor(file)
         try:  # without a stream, which for a small file takes as long as reading it
             content = os.read(descriptor, size + 1)
-            while more := os.read(descriptor, _AT_ONCE):
+            while len(content) != size and (more := os.read(descriptor, _AT_ONCE)):  # it grew meanwhile
                 content += more
             return content
         finally:

@@ -28,7 +28,7 @@ from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.files import damaged, opened, read_object, remove_scratch, write_atomically
 from pmexp.run_folder.place import unusable
 
-SUMMARY, JOURNAL = "summary.json", "journal.jsonl"
+SUMMARY, JOURNAL, OWNER = "summary.json", "journal.jsonl", "owner.json"
 HEARTBEAT_S = 10.0  # seconds between two heartbeats
 _CLAIM_S = 1.0  # a claim is tried for so long, since is_claimed() holds the lock for a moment
 _CLAIM_LOOK_S = 0.02
@@ -62,7 +62,7 @@ class RunFolder:
     failure = _PathOf("failure.json")
     heartbeat = _PathOf("heartbeat")
     mirrored = _PathOf("tracking.json")  # it exists once MLflow has all of the run
-    _owner = _PathOf("owner.json")
+    _owner = _PathOf(OWNER)
     _lock = _PathOf(".lock")
 
     def __init__(self, path: Path) -> None:
@@ -85,7 +85,7 @@ class RunFolder:
 
     def owner(self) -> dict[str, Any]:
         """Says who began the last try: host, pid, started (seconds since 1970), attempt; {} before it."""
-        owner = read_object(self._owner, "host", "pid", "started")
+        owner = read_object(f"{self.path}/{OWNER}", "host", "pid", "started")  # making a path takes as long
         if not owner:
             return {}
         owner = {"attempt": 1} | owner  # earlier versions did not count them

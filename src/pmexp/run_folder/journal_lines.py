@@ -34,7 +34,7 @@ class RunProgress:
     damaged: bool = False  # a line that is none of a journal was met
 
 
-@dataclass(frozen=True)
+@dataclass  # thousands are made: a frozen one takes three times as long
 class Curve:
     """The lines of one run in the order written: five columns of one length, not finite = NaN."""
 

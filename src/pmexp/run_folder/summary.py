@@ -14,7 +14,7 @@ from pmexp.run_folder.journal import JournalDigest
 _STATUSES = ("finished", "oom")
 
 
-@dataclass(frozen=True)
+@dataclass  # thousands are made: a frozen one takes three times as long
 class Summary:
     """Holds what summary.json says of a run with a result."""
 
@@ -29,6 +29,7 @@ class Summary:
     journal: JournalDigest | None = None  # None where an earlier version or a rank other than 0 wrote it
     weights_sha256: str = ""  # digest after the last step; empty where none was recorded
     chance: Mapping[str, float] = field(default_factory=dict)  # score -> what a constant answer reaches
+    samples: Mapping[str, float] = field(default_factory=dict)  # split -> how many samples were scored
 
 
 def write_summary(
@@ -47,7 +48,7 @@ def write_summary(
     run: what its configuration says: run_id, name, labels, settings, protocol.
     out_of_memory: the line that says so where the run ended by it.
     journal: None from a rank other than 0, since rank 0 may still write it.
-    outcome: of the training, where it came to its end: weights_sha256, chance.
+    outcome: of the training, where it came to its end: weights_sha256, chance, samples.
     """
     summary = {
         "status": "oom" if out_of_memory else "finished",
@@ -70,15 +71,12 @@ def read_summary(file: Path | str) -> Summary | None:
         return None
     if content.get("status") not in _STATUSES:
         raise damaged(file, f"its status is {content.get('status')!r}, allowed are {' and '.join(_STATUSES)}")
-    parts = {key: _object(file, content, key) for key in ("labels", "metrics", "settings", "environment")}
+    parts = {key: _object(file, content, key) for key in ("labels", "settings", "environment")}
     outcome = _object(file, content, "outcome")
     return Summary(
         status=content["status"],
         labels=parts["labels"],
-        metrics={
-            name: value if type(value) is float and math.isfinite(value) else _number(file, name, value)
-            for name, value in parts["metrics"].items()
-        },
+        metrics=_numbers(file, content, "metrics"),
         settings=parts["settings"],
         environment=parts["environment"],
         error=str(content.get("error", "")),
@@ -86,7 +84,8 @@ def read_summary(file: Path | str) -> Summary | None:
         tracking=_object(file, content, "tracking"),
         journal=_journal(file, _object(file, content, "journal")),
         weights_sha256=str(outcome.get("weights_sha256", "")),
-        chance={name: _number(file, name, value) for name, value in _object(file, outcome, "chance").items()},
+        chance=_numbers(file, outcome, "chance"),
+        samples=_numbers(file, outcome, "samples"),
     )
 
 
@@ -95,6 +94,13 @@ def _object(file: Path | str, content: Mapping[str, Any], key: str) -> Mapping[s
     if part is not None and not isinstance(part, dict):
         raise damaged(file, f"{key} is no object")
     return part or {}
+
+
+def _numbers(file: Path | str, content: Mapping[str, Any], key: str) -> Mapping[str, float]:
+    told = _object(file, content, key)
+    if set(map(type, told.values())) <= {float} and all(map(math.isfinite, told.values())):  # most are
+        return told
+    return {name: _number(file, name, value) for name, value in told.items()}
 
 
 def _number(file: Path | str, name: str, value: Any) -> float:

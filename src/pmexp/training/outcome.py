@@ -41,6 +41,12 @@ def chance(dataset: Dataset, metrics: list[str], vocabulary: int | None) -> dict
     }
 
 
+def samples(dataset: Dataset) -> dict[str, int]:
+    """Returns how many samples each split that is scored has, by which the noise of a score is known."""
+    splits = {"val": dataset.val, "test": dataset.test}
+    return {name: len(split) for name, split in splits.items() if split is not None}
+
+
 def _shares(split: Split, classes: list[str], vocabulary: int | None) -> NDArray[np.float64]:
     """The share of each class among the samples, shape (classes,); empty where it is not known."""
     if not len(split.labels):

@@ -42,7 +42,7 @@ from pmexp.training import best_weights, inference, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Metrics, Training
-from pmexp.training.outcome import chance, weights_digest
+from pmexp.training.outcome import chance, samples, weights_digest
 from pmexp.training.recorder import Description, Recorder, is_finished
 from pmexp.training.stop_signals import stop_requests
 from pmexp.variants.replace import apply_variant
@@ -289,6 +289,7 @@ def _outcome(prepared: Prepared, config: RunConfig) -> dict[str, Any]:
     return {
         "weights_sha256": weights_digest(weights),
         "chance": chance(prepared.dataset, config.dataset.metrics, vocabulary),
+        "samples": samples(prepared.dataset),
     }
 
 
