@@ -23,7 +23,7 @@ def never_learned(
     reasons: dict[Place, dict[int, str]] = defaultdict(dict)
     for member in experiment.members:
         run = member.run
-        if run.finals is not None:
+        if run.finals is not None and not member.shared_with:
             why = (
                 _at_chance(run.finals, run.chance or chance_of.get(member.labels.task, {}))
                 or _flat(losses.get(run.run_id, NOTHING_LOGGED))

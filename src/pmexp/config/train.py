@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from pmexp.config.checks import check_at_least, check_between, check_positive
+from pmexp.config.checks import check_at_least, check_between, check_name, check_positive
 from pmexp.errors import UserError
+
+MEASURED_STEPS = 50  # of a run that shares its training: its warm-up, and enough for the median of a step's time
 
 
 class Schedule(Enum):
@@ -34,6 +36,7 @@ class TrainConfig:
     evaluate_every: float | None = None  # steps, or a share of an epoch below 1; null: once an epoch
     log_every: int = 10  # steps between journal records of loss and gradient norm
     threads: int | None = None  # CPU threads; null: torch's own choice
+    shared_with: str | None = None  # the run whose training it is; then measured steps alone, and no score
 
     def __post_init__(self) -> None:
         for key in ("epochs", "max_steps", "batch_size", "patience", "threads"):
@@ -41,6 +44,8 @@ class TrainConfig:
                 check_at_least(f"train.{key}", getattr(self, key), 1)
         if self.lr is not None:
             check_positive("train.lr", self.lr)
+        if self.shared_with is not None:
+            check_name("train.shared_with", self.shared_with)
         every = self.evaluate_every
         if every is not None and not (0 < every < 1 or (every >= 1 and every % 1 == 0)):
             raise UserError(
@@ -52,6 +57,10 @@ class TrainConfig:
         check_positive("train.clip_norm", self.clip_norm)
         check_between("train.weight_decay", self.weight_decay, 0.0, 1.0)
         check_between("train.warmup_fraction", self.warmup_fraction, 0.0, 1.0)
+
+    def last_step(self, planned: int) -> int:
+        """The step at which a run ends whose training has `planned` steps."""
+        return min(planned, MEASURED_STEPS) if self.shared_with else planned
 
     @property
     def without_effect(self) -> set[str]:
