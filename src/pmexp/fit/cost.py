@@ -15,6 +15,7 @@ from pmexp.config import DatasetKind, Matmul, Part, RunConfig
 from pmexp.errors import UserError, first_line
 from pmexp.fit.options import FitOptions
 from pmexp.measure.flops import peak_tflops
+from pmexp.run_folder.plan import MEASURED_ONLY
 
 # Samples to train on, as the datasets' own pages state them.
 _SAMPLES = {"mrpc": 3_668, "sst2": 67_349, "imagenet1k": 1_281_167}
@@ -89,6 +90,7 @@ def _task(runs: Sequence[RunConfig], options: FitOptions, measured: dict[str, fl
         peak, _ = _peak(first, options)
         step_s = operations / (peak * 1e12 * options.utilisation)
         how = f"{operations / 1e12:.3g} TFLOP"
+    name += MEASURED_ONLY * bool(first.train.shared_with)
     return _Task(name, len(runs), _steps(first), step_s, how, first.system.processes)
 
 
@@ -100,8 +102,8 @@ def _steps(run: RunConfig) -> int:
     except UserError:
         if longest is None:
             raise
-        return longest
-    return min(longest or planned, planned)
+        planned = longest
+    return run.train.last_step(min(longest or planned, planned))
 
 
 def _samples(run: RunConfig) -> int:
