@@ -28,7 +28,8 @@ def _train() -> None:
         if len(runs) < len(sweep.runs):
             print(f"{len(sweep.runs)} combinations are {len(runs)} different runs; each is executed once")
         if shared := sum(run.train.shared_with is not None for run in runs):
-            print(f"{shared} of {len(runs)} runs share the training of another: {MEASURED_STEPS} steps, no score")
+            said = f"and take {MEASURED_STEPS} steps for memory and speed"
+            print(f"{shared} of {len(runs)} runs share the training of another, {said}")
         sweep.launcher.sweep(runs)
     else:
         config = compose_run(line.overrides, line.source)

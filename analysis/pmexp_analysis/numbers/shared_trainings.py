@@ -55,11 +55,11 @@ def shared_remarks(shared: Sequence[Shared]) -> dict[tuple[str, str], list[str]]
     for (task, system, trained), alike in sorted(groups.items()):
         variants = ", ".join(sorted({one.member.labels.variant for one in alike}))
         steps = counted(max(one.steps for one in alike), "step")
-        seen = "whose losses are those of its own" if alike[0].trained else "which nothing was compared with"
+        seen = "whose losses are its losses" if alike[0].trained else "which nothing was compared with"
         said[task, system].append(
-            f"{variants}: the training is shared with {trained}, since no number in it depends on how masks are "
-            f"kept. These runs took {steps} for memory and speed, {seen}; none of them has a score, and they "
-            "are no evidence of quality."
+            f"{variants}: the training is shared with {trained}, since no number in it depends on how masks "
+            f"are kept. These runs took {steps} for memory and speed, {seen}; none of them has a score, and "
+            "they are no evidence of quality."
         )
     return dict(said)
 

@@ -183,8 +183,9 @@ class RunConfig:
 
     @property
     def training(self) -> str:
-        """A digest of all that the weights follow from: of runs that share it, which differ in how masks are
-        kept, every training is the same. Compiled layers are other kernels for each, which may round apart."""
+        """A digest of all that the weights follow from. Runs that have one digest differ in how masks are
+        kept, and their trainings in nothing. Compiled layers are other kernels for each, and may round apart.
+        """
         keeping = () if Part.compile in self.system.parts else self.variant.dropout.keeping
         return digest_of(without(self.settings, ["variant.name", *(f"variant.{key}" for key in keeping)]))
 

@@ -1,4 +1,4 @@
-"""Measures a backward that is taken twice: where packed masks are unpacked anew, and where they are cached."""
+"""Measures a backward that is taken twice: there packed masks are unpacked anew, or were cached."""
 
 import time
 from statistics import median

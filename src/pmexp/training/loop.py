@@ -103,8 +103,8 @@ class Training:
             yield step, metrics
 
     def _evaluates(self, step: int) -> bool:
-        """Whether an evaluation is due after `step`: it is the last, or a multiple of the interval is reached or
-        passed. A run that shares its training has none."""
+        """Whether an evaluation is due after `step`: it is the last, or a multiple of the interval is reached
+        or passed. A run that shares its training has none."""
         if self.config.shared_with or step == self.total_steps:
             return not self.config.shared_with
         every = self.config.evaluate_every

@@ -338,8 +338,8 @@ def _predict_for_glue(prepared: Prepared, split: Split, config: RunConfig, folde
 
 
 def _final(config: RunConfig, journal: Journal | NoJournal, training: Training) -> Metrics:
-    """The last value of each metric; validation at the step whose weights were selected. A run that shares its
-    training has none of those that follow from the whole of it."""
+    """The last value of each metric; validation at the step whose weights were selected. A run that shares
+    its training has none of those that follow from the whole of it."""
     last = journal.last_values()
     if config.train.shared_with:
         return {name: value for name, value in last.items() if not metric_of(name).of_training}
