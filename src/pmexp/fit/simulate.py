@@ -41,8 +41,10 @@ def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) ->
 
 
 def simulated_operations(config: RunConfig, batch: int, length: int) -> int:
-    """Floating-point operations of a step of `batch` samples of `length` tokens on one process."""
-    system, prepare = _executed(config)
+    """Floating-point operations of a step of `batch` samples of `length` tokens on one process. Those of
+    compiled layers, and with offloaded activations, are the same ones."""
+    counted = [part for part in config.system.parts if part not in (Part.compile, Part.offload)]
+    system, prepare = _executed(replace(config, system=replace(config.system, parts=counted)))
     return operations(
         lambda: skeleton(config, length), batch_shapes(config, batch, length), prepare, system.forward
     )
