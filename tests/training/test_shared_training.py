@@ -23,11 +23,11 @@ from small_runs import TINY_VIT
 
 FIVE = "variant=baseline,pm-drop,no-cache,4bit,pm-drop-recompute"
 MEASURED = ("no-cache", "4bit", "pm-drop-recompute")
-STEPS = MEASURED_STEPS + 4
+TAKEN, STEPS = 8, 12  # of runs that measure alone, and of the training
 SHORT = [
     *TINY_VIT,
     f"train.max_steps={STEPS}",
-    "train.log_every=6",
+    "train.log_every=3",
     "measure.kept_graph=true",
     "tracking=off",
 ]
@@ -41,9 +41,11 @@ def sweep(*keys: str) -> dict[str, RunConfig]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, RunConfig]]:
     """A folder of runs, and the finished runs by variant."""
     folder = tmp_path_factory.mktemp("runs")
-    configs = sweep(FIVE, *SHORT, "share_training=true", f"runs_dir={folder}")
-    for config in configs.values():
-        run(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pmexp.config.train.MEASURED_STEPS", TAKEN)
+        configs = sweep(FIVE, *SHORT, "share_training=true", f"runs_dir={folder}")
+        for config in configs.values():
+            run(config)
     return folder, configs
 
 
@@ -60,12 +62,12 @@ def last_step(config: RunConfig) -> int:
 def test_one_training_is_taken_to_its_end_once(trained: tuple[Path, dict[str, RunConfig]]) -> None:
     _, configs = trained
     ends = {name: last_step(config) for name, config in configs.items()}
-    assert ends == {"baseline": STEPS, "pm-drop": STEPS} | dict.fromkeys(MEASURED, MEASURED_STEPS)
+    assert ends == {"baseline": STEPS, "pm-drop": STEPS} | dict.fromkeys(MEASURED, TAKEN)
     for name in MEASURED:
         summary = summary_of(configs[name])
         assert summary["outcome"] == {
             "training": f"training shared with run {configs['pm-drop'].run_id}",
-            "measured_steps": MEASURED_STEPS,
+            "measured_steps": TAKEN,
         }
         assert summary["labels"]["variant"] == f"{name} (measured only)"
         assert not [metric for metric in summary["metrics"] if metric.startswith(("train/", "val/", "test/"))]
@@ -93,6 +95,17 @@ def test_a_kept_graph_leaves_the_training_as_it_is(
     own, other = (summary_of(config) for config in (plain, trained[1]["pm-drop"]))
     assert own["outcome"] == other["outcome"]
     assert own["metrics"]["test/accuracy"] == other["metrics"]["test/accuracy"]
+
+
+def test_a_run_of_memory_and_speed_evaluates_nothing(tmp_path: Path) -> None:
+    keys = [*TINY_VIT, "train.max_steps=2", "tracking=off", "train.evaluate=false"]
+    config = compose_run([*keys, "train.select=last", f"runs_dir={tmp_path}"])
+    run(config)
+    metrics = summary_of(config)["metrics"]
+    assert {"train/loss", "memory/peak_bytes", "inference/ms_per_sample"} <= metrics.keys()
+    assert not [name for name in metrics if name.startswith(("val/", "test/"))]
+    with pytest.raises(UserError, match=r"train\.evaluate: false leaves nothing to select weights by"):
+        compose_run(keys)
 
 
 def test_the_report_counts_one_training(trained: tuple[Path, dict[str, RunConfig]]) -> None:

@@ -38,6 +38,7 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "system.matmul": "highest",
     "system.deterministic": False,
     "train.evaluate_every": None,
+    "train.evaluate": True,
     "train.shared_with": None,
     "measure.kept_graph": False,
 }

@@ -34,6 +34,9 @@ class TrainConfig:
     select: Select = Select.best  # weights to test: of the best validation metric, or the last
     patience: int | None = 3  # evaluations without a new best before stopping; only with select=best
     evaluate_every: float | None = None  # steps, or a share of an epoch below 1; null: once an epoch
+    evaluate: bool = (
+        True  # false: neither validation nor test, for runs of memory and speed; with select=last
+    )
     log_every: int = 10  # steps between journal records of loss and gradient norm
     threads: int | None = None  # CPU threads; null: torch's own choice
     shared_with: str | None = None  # the run whose training it is; then measured steps alone, and no score
@@ -46,6 +49,10 @@ class TrainConfig:
             check_positive("train.lr", self.lr)
         if self.shared_with is not None:
             check_name("train.shared_with", self.shared_with)
+        if not self.evaluate and self.select is Select.best:
+            raise UserError(
+                "train.evaluate: false leaves nothing to select weights by; set train.select=last"
+            )
         every = self.evaluate_every
         if every is not None and not (0 < every < 1 or (every >= 1 and every % 1 == 0)):
             raise UserError(
@@ -63,6 +70,12 @@ class TrainConfig:
         return min(planned, MEASURED_STEPS) if self.shared_with else planned
 
     @property
+    def has_scores(self) -> bool:
+        """Whether a run evaluates its model."""
+        return self.evaluate and not self.shared_with
+
+    @property
     def without_effect(self) -> set[str]:
         """Keys that change nothing under the others' values."""
-        return {"patience"} if self.select is Select.last else set()
+        patience = {"patience"} if self.select is Select.last else set()
+        return patience if self.evaluate else {*patience, "evaluate_every"}

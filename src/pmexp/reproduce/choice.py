@@ -72,11 +72,9 @@ def _piece(
     experiment: str, task: str, needed: int, runs: list[RunConfig], options: FitOptions, gpus: int
 ) -> Piece:
     if needed > gpus:
-        return Piece(experiment, task, runs, needed, None, f"left out: needs {needed} GPUs, there are {gpus}")
+        return Piece(experiment, task, runs, needed, None, f"left out: needs {needed} GPUs, has {gpus}")
     start_hours = len(runs) * needed * START_S / 3600
-    return Piece(
-        experiment, task, runs, needed, sum(one.hours for one in costs(runs, options)) + start_hours
-    )
+    return Piece(experiment, task, runs, needed, sum(one.hours for one in costs(runs, options)) + start_hours)
 
 
 def table(pieces: Sequence[Piece]) -> str:

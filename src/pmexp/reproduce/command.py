@@ -24,8 +24,13 @@ COMMAND = Command(
         Key("hours", "hours that there are", "2"),
         switch("plan", "prints what is run and what is left out, and runs nothing"),
         switch("smoke", "runs in small the experiments that have such a form, on any machine"),
-        Key("experiments", f"a list of these alone, such as {STUDY[0]},{STUDY[1]}; without it all of the study"),
-        Key("card", f"the GPU, by the name that CUDA gives it; without it this machine's, or {_PLANNED_CARD}"),
+        Key(
+            "experiments",
+            f"a list of these alone, such as {STUDY[0]},{STUDY[1]}; without it all of the study",
+        ),
+        Key(
+            "card", f"the GPU, by the name that CUDA gives it; without it this machine's, or {_PLANNED_CARD}"
+        ),
         Key("gpus", "how many; without it those of this machine, or 1"),
         Key("utilisation", "share of the card's peak that a step is assumed to reach", "0.4"),
         Key("step_times", 'a JSON file {"<task>": <milliseconds a step>} of measured steps'),
@@ -35,7 +40,7 @@ COMMAND = Command(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 a run failed, 2 bad input or a GPU or data missing, 130 interrupted."""
+    """Returns the exit code: 0 done, 1 a run failed, 2 bad input or no GPU or no data, 130 interrupted."""
     return COMMAND.run(arguments, _reproduce, interrupted="interrupted: run the same command to go on")
 
 
@@ -49,10 +54,8 @@ def _reproduce(given: Given) -> None:
     choice = _options(given, card, gpus)
     pieces = choose(names, choice, gpus)
     print(f"{given['hours']} h on {gpus} x {card}: {choice.budget_hours:g} GPU-hours\n\n{table(pieces)}")
-    print(
-        f"\nAssumed: a step reaches {choice.utilisation:.0%} of the card's peak (utilisation), and a run takes "
-        f"{START_S:g} s beside its steps."
-    )
+    peak = f"a step reaches {choice.utilisation:.0%} of the card's peak (utilisation)"
+    print(f"\nAssumed: {peak}, and a run takes {START_S:g} s beside its steps.")
     if given.is_on("plan"):
         return
     taken = [piece for piece in pieces if not piece.why]
@@ -69,8 +72,8 @@ def _device(given: Given) -> tuple[str, int]:
     there = torch.cuda.device_count()
     if not there and not given.is_on("plan") and not given.is_on("smoke"):
         raise UserError(
-            "hours: this machine has no CUDA GPU, which the sizes of the study need; plan=true shows what would "
-            "run, smoke=true runs it in small"
+            "hours: this machine has no CUDA GPU, which the sizes of the study need; plan=true shows what "
+            "would run, smoke=true runs it in small"
         )
     text = given["gpus"] or str(there or 1)
     if not (text.isdecimal() and 0 < int(text) <= (there or int(text))):

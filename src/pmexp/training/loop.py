@@ -104,9 +104,9 @@ class Training:
 
     def _evaluates(self, step: int) -> bool:
         """Whether an evaluation is due after `step`: it is the last, or a multiple of the interval is reached
-        or passed. A run that shares its training has none."""
-        if self.config.shared_with or step == self.total_steps:
-            return not self.config.shared_with
+        or passed."""
+        if step == self.total_steps or not self.config.has_scores:
+            return self.config.has_scores
         every = self.config.evaluate_every
         if every is None or every >= 1:
             return step % int(every or self.steps_per_epoch) == 0

@@ -305,14 +305,14 @@ def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:
 
 
 def _test(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: TensorMemory) -> Metrics:
-    """Returns the speed of the steps taken, and what the selected weights do on the test split: nothing where
-    another run has trained them."""
+    """Returns the speed of the steps taken, and what the selected weights do on the test split: nothing for
+    a run without scores."""
     training = prepared.training
     measured = training.timer.metrics(
         training.batch_size, training.tokens_per_sample(prepared.model.tokens_per_sample)
     )
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
-    if config.train.shared_with:
+    if not config.train.has_scores:
         return measured | inference.measure(training, memory)
     if config.train.select is Select.best:
         best_weights.load(folder, training.engine, training.progress.best_step)
