@@ -17,7 +17,7 @@ from pmexp.simulation import Prediction, operations, predict, sharding_of
 from pmexp.systems.system import System
 from pmexp.variants.replace import apply_variant
 
-_UNCOUNTED = frozenset([Part.compile, Part.offload])  # change how a step is executed, and none of its products
+_UNCOUNTED = frozenset([Part.compile, Part.offload])  # they change no product of a step
 
 
 def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) -> Prediction:
