@@ -19,7 +19,7 @@ from pmexp.reproduce.command import main
 MAIN = "experiments=exp-1-main-perf"
 BOTH = "experiments=exp-1-main-perf,exp-1-bit-flips"
 FEW = ["variant=pm-drop", "seed=0"]  # each run is composed
-STEPS = 3 * (3668 // 32)  # of TinyBERT on MRPC
+STEPS = 3 * (3668 // 32)  # TinyBERT takes so many on MRPC
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from small_runs import TINY_VIT
 
 FIVE = "variant=baseline,pm-drop,no-cache,4bit,pm-drop-recompute"
 MEASURED = ("no-cache", "4bit", "pm-drop-recompute")
-TAKEN, STEPS = 8, 12  # of runs that measure alone, and of the training
+TAKEN, STEPS = 8, 12  # what a run that measures alone takes, and the training
 SHORT = [
     *TINY_VIT,
     f"train.max_steps={STEPS}",

@@ -50,7 +50,7 @@ class RunConfig:
     name: str = "default"  # names the experiment: its folder of runs and its experiment in MLflow
     seed: int = 0  # draws initial weights, dropout and the order of samples
     runs_dir: str = "runs"  # folder of all run folders
-    share_training: bool = False  # of a sweep's runs that are one training, one trains and the others measure
+    share_training: bool = False  # one of a sweep's runs trains for all that are one training; these measure
     model: ModelConfig = MISSING
     dataset: DatasetConfig = MISSING
     variant: VariantConfig = MISSING

@@ -6,7 +6,7 @@ from enum import Enum
 from pmexp.config.checks import check_at_least, check_between, check_name, check_positive
 from pmexp.errors import UserError
 
-MEASURED_STEPS = 50  # of a run that shares its training: a warm-up, and enough for the median step time
+MEASURED_STEPS = 50  # a run that shares its training takes so many: enough for the median time of a step
 
 
 class Schedule(Enum):

@@ -33,7 +33,7 @@ class Piece:
     experiment: str
     task: str
     runs: list[RunConfig]
-    gpus: int  # of each run
+    gpus: int  # each run takes so many
     hours: float | None  # GPU-hours of all runs; None where they were not estimated
     why: str = ""  # says why it is left out; empty for what is run
 

@@ -16,7 +16,7 @@ from pmexp.fit.options import COMMAND as FIT
 from pmexp.fit.options import FitOptions, fit_options
 from pmexp.reproduce.choice import START_S, STUDY, Piece, choose, table
 
-_PLANNED_CARD = "NVIDIA A100-SXM4-80GB"  # of a plan on a machine without a GPU
+_PLANNED_CARD = "NVIDIA A100-SXM4-80GB"  # plans are made for it on a machine without a GPU
 COMMAND = Command(
     "pmexp.reproduce",
     "runs what of the study fits into some hours on this machine's GPUs, and reports it",
