@@ -14,7 +14,7 @@ from pmexp_analysis.numbers.conditions import (
 )
 from pmexp_analysis.numbers.learned import never_learned
 from pmexp_analysis.numbers.shared_trainings import (
-    Shared,
+    MeasuredOnly,
     shared_remarks,
     shared_trainings,
     shared_warnings,
@@ -43,7 +43,7 @@ class Evidence:
     leaders: Mapping[Place, str] = field(default_factory=dict)  # the variant that stands for one training
     unlike: Mapping[Place, Mapping[int, Unlike]] = field(default_factory=dict)
     unlearned: Mapping[Place, Mapping[int, str]] = field(default_factory=dict)  # seed -> how it shows
-    shared: Sequence[Shared] = ()  # runs that measured alone, since another trained for them
+    shared: Sequence[MeasuredOnly] = ()  # runs that measured alone, since another trained for them
     versions: Sequence[str] = ()  # warnings: several versions, or unknown ones
 
     def apart(self, place: Place, *metrics: str) -> set[int]:

@@ -13,7 +13,7 @@ from pmexp_analysis.sources.experiment import Experiment, Member
 
 
 @dataclass(frozen=True)
-class Shared:
+class MeasuredOnly:
     """A finished run that took measured steps alone, and the run that trained to its end."""
 
     member: Member
@@ -27,11 +27,11 @@ class Shared:
         return self.trained.labels.variant if self.trained else f"run {self.trained_id}, which has no result"
 
 
-def shared_trainings(experiment: Experiment, losses: Mapping[str, Logged]) -> list[Shared]:
+def shared_trainings(experiment: Experiment, losses: Mapping[str, Logged]) -> list[MeasuredOnly]:
     """One entry for each finished run that shares its training, in the order of the runs."""
     finished = {member.run.run_id: member for member in experiment.finished}
     return [
-        Shared(member, trained_id, finished.get(trained_id), *_compared(member, trained_id, losses))
+        MeasuredOnly(member, trained_id, finished.get(trained_id), *_compared(member, trained_id, losses))
         for member in experiment.finished
         if (trained_id := member.shared_with)
     ]
@@ -45,9 +45,9 @@ def _compared(member: Member, trained_id: str, losses: Mapping[str, Logged]) -> 
     return int(own.steps.max(initial=0)), float(differing[0]) if differing.size else None
 
 
-def shared_remarks(shared: Sequence[Shared]) -> dict[tuple[str, str], list[str]]:
+def shared_remarks(shared: Sequence[MeasuredOnly]) -> dict[tuple[str, str], list[str]]:
     """(task, system) -> a sentence for each training that other variants share."""
-    groups: dict[tuple[str, str, str], list[Shared]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[MeasuredOnly]] = defaultdict(list)
     for one in shared:
         if one.differs_at is None:
             groups[one.member.labels.task, one.member.labels.system, one.trained_variant].append(one)
@@ -64,9 +64,9 @@ def shared_remarks(shared: Sequence[Shared]) -> dict[tuple[str, str], list[str]]
     return dict(said)
 
 
-def shared_warnings(shared: Sequence[Shared]) -> list[str]:
+def shared_warnings(shared: Sequence[MeasuredOnly]) -> list[str]:
     """A sentence for each variant whose steps were not those of the training that it was to share."""
-    groups: dict[tuple[str, str, str, str], list[Shared]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, str], list[MeasuredOnly]] = defaultdict(list)
     for one in shared:
         if one.differs_at is not None:
             at = one.member.labels

@@ -34,9 +34,7 @@ class TrainConfig:
     select: Select = Select.best  # weights to test: of the best validation metric, or the last
     patience: int | None = 3  # evaluations without a new best before stopping; only with select=best
     evaluate_every: float | None = None  # steps, or a share of an epoch below 1; null: once an epoch
-    evaluate: bool = (
-        True  # false: neither validation nor test, for runs of memory and speed; with select=last
-    )
+    evaluate: bool = True  # false: neither validates nor tests; with select=last
     log_every: int = 10  # steps between journal records of loss and gradient norm
     threads: int | None = None  # CPU threads; null: torch's own choice
     shared_with: str | None = None  # the run whose training it is; then measured steps alone, and no score
