@@ -5,10 +5,10 @@ INSTALLED := $(VENV)/.installed
 RUNS := runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo readme bench gpu gpu-dry test drill drill-calls check format ui clean
+.PHONY: help setup demo readme bench gpu gpu-dry reproduce-2h reproduce-24h test drill drill-calls check format ui clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## make .venv with the pinned versions and this package
 
@@ -38,6 +38,12 @@ gpu: ## what only a CUDA device can settle, in 9 minutes; needs torch, transform
 gpu-dry: $(INSTALLED) ## the same code on the CPU at tiny sizes: it tries every stage and measures nothing
 	@mkdir -p $(RUNS)
 	$(PYTHON) -m pmexp.bench.gpu device=cpu size=tiny seconds=300 out=$(RUNS)/gpu-dry.md
+
+reproduce-2h: $(INSTALLED) ## what of the study fits into 2 hours on the GPUs at hand, with reports
+	$(PYTHON) -m pmexp.reproduce hours=2
+
+reproduce-24h: $(INSTALLED) ## the same for 24 hours
+	$(PYTHON) -m pmexp.reproduce hours=24
 
 test: $(INSTALLED) ## every test that this machine can run
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal

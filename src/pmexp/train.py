@@ -8,6 +8,7 @@ from pmexp.command.compose import compose_run, compose_sweep
 from pmexp.command.explain import explained
 from pmexp.command.flags import read, show
 from pmexp.command_line import exit_code
+from pmexp.config.train import MEASURED_STEPS
 
 
 def main() -> int:
@@ -26,6 +27,9 @@ def _train() -> None:
         runs = distinct(sweep.runs)
         if len(runs) < len(sweep.runs):
             print(f"{len(sweep.runs)} combinations are {len(runs)} different runs; each is executed once")
+        if shared := sum(run.train.shared_with is not None for run in runs):
+            said = f"and take {MEASURED_STEPS} steps for memory and speed"
+            print(f"{shared} of {len(runs)} runs share the training of another, {said}")
         sweep.launcher.sweep(runs)
     else:
         config = compose_run(line.overrides, line.source)

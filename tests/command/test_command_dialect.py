@@ -38,6 +38,7 @@ from pmexp.fit import command as fit
 from pmexp.integration import command as integration
 from pmexp.parity import command as parity
 from pmexp.parity.options import COMMAND as PARITY
+from pmexp.reproduce import command as reproduce
 from pmexp.runs import command as runs
 from pmexp.tracking import ui
 from pmexp_analysis import benchmark, report
@@ -72,6 +73,7 @@ COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed 
     "pmexp.bench.kernel_code": (kernel_code_main, (), KERNEL_CODE),
     "pmexp.integration": (integration.main, (), integration.COMMAND),
     "pmexp.parity": (parity.main, (), parity.COMMAND),
+    "pmexp.reproduce": (reproduce.main, (), reproduce.COMMAND),
     "pmexp.runs": (runs.main, (), runs.LIST),
     "pmexp.runs retry": (runs.main, ("retry",), runs.RETRY),
     "pmexp.runs repair": (runs.main, ("repair",), runs.REPAIR),

@@ -8,6 +8,7 @@ import pytest
 from pmexp.command.compose import compose
 from pmexp.fit.command import main
 from pmexp.fit.simulate import simulated_operations
+from small_runs import TINY_BERT
 
 KEYS = ["cost=true", "experiment=exp-1-main-perf"]
 FEW = [*KEYS, "variant=baseline", "seed=0"]  # each run is composed
@@ -50,6 +51,14 @@ def test_recomputed_layers_count_twice() -> None:
         for stack in ([], ["system=checkpointing"])
     )
     assert again / plain == pytest.approx(4 / 3, rel=0.01)
+
+
+def test_what_compile_and_offload_execute_otherwise_costs_the_same() -> None:
+    plain, *others = (
+        simulated_operations(compose([*TINY_BERT, *stack]), 2, 32)
+        for stack in ([], ["system=compile"], ["system=offload"])
+    )
+    assert others == [plain, plain]
 
 
 def test_what_a_budget_has_no_room_for(capsys: pytest.CaptureFixture[str]) -> None:

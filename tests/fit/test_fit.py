@@ -48,8 +48,7 @@ def test_the_search_finds_the_largest(
 
 def test_micro_batches_divide_the_global_batch() -> None:
     assert batches(12) == [1, 2, 3, 4, 6, 12]
-    assert list(lengths(64, 200)) == [64, 128, 192]
-    assert list(lengths(64, 3)) == [1, 2, 3]
+    assert list(lengths(64)[:3]) == [64, 128, 192]
 
 
 def test_simulation_answers_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +119,7 @@ def test_a_row_of_the_committed_table_is_what_is_simulated_now() -> None:
     assert (tokens, arm) == ("128", "pm-drop")
     config = compose([*tasks[task], f"variant={arm}", f"dataset.max_length={tokens}"])
     most, more = (simulate(config, int(largest) + n, int(tokens)).peak_bytes for n in (0, 1))
-    assert most <= 80 * 10**9 < more
+    assert most <= budget_bytes("A100-80GB") < more
 
 
 def test_the_committed_tables_show_what_the_study_says() -> None:
@@ -128,6 +127,9 @@ def test_the_committed_tables_show_what_the_study_says() -> None:
     for task in {task for task, *_ in saving}:
         grown = [saving[task, tokens, "pm-drop"] for tokens in ("128", "512", "1024")]
         assert grown == sorted(grown) and grown[0] < grown[-1], task
+    largest = {tuple(row[:3]): int(row[6]) for row in rows_of(RESULTS / "fit-exp-1.md")}
+    base = ("BERT-Base on SST-2, batch 32", "512")
+    assert largest[*base, "baseline"] < 128 <= largest[*base, "pm-drop"]  # which fits with the method alone
     tries = {tuple(row[:3]): row[4:7] for row in rows_of(RESULTS / "fit-exp-2.md")}
     of = ("Longformer on ListOps, 4 x 2", "16384")  # with each layer recomputed, masks live for one layer
     (_, _, stock), (gain, _, packed) = tries[*of, "baseline-zero2"], tries[*of, "pm-drop-zero2"]

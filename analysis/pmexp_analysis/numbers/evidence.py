@@ -13,6 +13,12 @@ from pmexp_analysis.numbers.conditions import (
     unlike_sentences,
 )
 from pmexp_analysis.numbers.learned import Unlearned, never_learned
+from pmexp_analysis.numbers.shared_trainings import (
+    MeasuredOnly,
+    shared_remarks,
+    shared_trainings,
+    shared_warnings,
+)
 from pmexp_analysis.numbers.trainings import (
     GRADIENT,
     LOSS,
@@ -38,6 +44,7 @@ class Evidence:
     unlike: Mapping[Place, Mapping[int, Unlike]] = field(default_factory=dict)
     unlearned: Mapping[Place, Mapping[int, Unlearned]] = field(default_factory=dict)
     learning: bool = True  # by its protocol, runs of the experiment are long enough to learn
+    shared: Sequence[MeasuredOnly] = ()  # runs that measured alone, since another trained for them
     versions: Sequence[str] = ()  # warnings: several versions, or unknown ones
 
     def apart(self, place: Place, *metrics: str) -> set[int]:
@@ -92,10 +99,11 @@ class Evidence:
                 "one answer for every sample: claims on memory and speed can pass on them, claims on scores "
                 "and on unchanged training cannot."
             )
-        return [*self.versions, *unlike_sentences(self.unlike, self.baseline), *unlearned]
+        unlike = unlike_sentences(self.unlike, self.baseline)
+        return [*self.versions, *unlike, *shared_warnings(self.shared), *unlearned]
 
     def remarks(self) -> dict[tuple[str, str], list[str]]:
-        """(task, system) -> a sentence for each training that several variants are."""
+        """(task, system) -> a sentence for each training that several variants are, or share."""
         several: dict[Place, list[str]] = defaultdict(list)
         for task, system, variant in sorted(self.leaders):
             if leader := self.one_training_with((task, system, variant)):
@@ -103,6 +111,8 @@ class Evidence:
         groups: dict[tuple[str, str], list[str]] = defaultdict(list)
         for (task, system, leader), others in several.items():
             groups[task, system].append(self._one_training((task, system, leader), others))
+        for at, said in shared_remarks(self.shared).items():
+            groups[at] += said
         return dict(groups)
 
     def stands_for(self, task: str, system: str, variants: Sequence[str]) -> dict[str, list[str]]:
@@ -139,6 +149,7 @@ def evidence_of(experiment: Experiment) -> Evidence:
         trainings=trainings,
         leaders=leaders(trainings, (protocol.baseline, protocol.method)),
         unlike=unlike_pairs(experiment),
+        shared=shared_trainings(experiment, losses),
         unlearned=never_learned(experiment, losses, gradients),
         learning=protocol.learning,
         versions=[*of_several_versions(experiment), *unknown_conditions(experiment)],

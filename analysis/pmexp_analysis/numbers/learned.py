@@ -42,7 +42,7 @@ def never_learned(
     unlearned: dict[Place, dict[int, Unlearned]] = defaultdict(dict)
     for member in members:
         run, task = member.run, member.labels.task
-        if run.finals is not None:
+        if run.finals is not None and not member.shared_with:
             logged = losses.get(run.run_id, NOTHING_LOGGED)
             chance, samples = run.chance or chance_of.get(task, {}), run.samples or samples_of.get(task, {})
             still = _flat(logged) or _zero(gradients.get(run.run_id, NOTHING_LOGGED))

@@ -106,10 +106,10 @@ def logged(members: Sequence[Member], metric: str) -> dict[str, Logged]:
 
 
 def trainings_of(experiment: Experiment, losses: Mapping[str, Logged]) -> dict[Place, BySeed]:
-    """(task, system, variant) -> seed -> the training of each finished run."""
+    """(task, system, variant) -> seed -> the training of each finished run that trained to its end."""
     by_place: dict[Place, BySeed] = defaultdict(dict)
     for member in experiment.members:
-        if member.run.finals is not None:
+        if member.run.finals is not None and not member.shared_with:
             by_place[place_of(member)][member.labels.seed] = _training(member, losses)
     return dict(by_place)
 

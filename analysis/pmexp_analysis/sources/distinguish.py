@@ -6,12 +6,20 @@ Else two configurations under one experiment's name would be averaged, or paired
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from pmexp_analysis.sources.experiment import Labels
+from pmexp_analysis.sources.experiment import SHARED_WITH, Labels
 from pmexp_analysis.sources.shared import distinct_items
 
 Settings = Mapping[str, object]
 
-_SAID_BY_LABELS = {"seed", "model.name", "dataset.name", "variant.name", "system.name", "system.parts"}
+_SAID_BY_LABELS = {
+    "seed",
+    "model.name",
+    "dataset.name",
+    "variant.name",
+    "system.name",
+    "system.parts",
+    SHARED_WITH,  # "(measured only)" behind the variant
+}
 # A dropout rate changes the training of every variant alike: it belongs to the task.
 _OF_TASK = {"variant.p"}
 
@@ -59,5 +67,7 @@ def _suffixes(runs: Mapping[str, tuple[str, Settings]], label: str, keys: Sequen
 
 def part_of(key: str) -> str:
     """What of a run a setting belongs to: task, system or variant."""
+    if key == SHARED_WITH:
+        return "variant"
     group = key.partition(".")[0]
     return group if group in ("variant", "system") and key not in _OF_TASK else "task"

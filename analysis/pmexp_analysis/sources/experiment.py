@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 FINISHED, FAILED, OUT_OF_MEMORY = State.finished.value, State.failed.value, State.oom.value
+SHARED_WITH = "train.shared_with"  # a key of settings
 DIVERGED = "diverged"  # finished with a loss or score that is not finite
 NO_RUN = "no run"  # a run of which only the partner in its pair is known
 
@@ -74,6 +75,12 @@ class Member(NamedTuple):
     @property
     def words(self) -> Labels:
         return self.run.labels
+
+    @property
+    def shared_with(self) -> str:
+        """The id of the run whose training it shares, measuring a few steps alone; empty where it trained."""
+        told = self.run.settings.get(SHARED_WITH)
+        return "" if told in (None, "None") else str(told)  # text, as MLflow keeps it
 
 
 @dataclass(frozen=True)

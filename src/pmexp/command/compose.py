@@ -25,7 +25,7 @@ from pmexp.command import config_files, override_effect
 from pmexp.command import sweep_product as sweeping
 from pmexp.command.overrides import key_of, parsed
 from pmexp.command.schema import conf_folder, default_of, groups, launchers, type_at
-from pmexp.config import RunConfig, parse, register
+from pmexp.config import RunConfig, parse, register, share_trainings
 from pmexp.errors import UserError, error_line
 
 
@@ -77,8 +77,10 @@ def compose(overrides: Sequence[str], source: Source = _OWN) -> RunConfig:
 
 def compose_run(overrides: Sequence[str], source: Source = _OWN) -> RunConfig:
     """Returns what `compose` does, and raises UserError for a key that the run has no use for."""
-    run = compose(overrides, source)
-    override_effect.check_effect([run], [parsed(overrides)])
+    run, typed = compose(overrides, source), parsed(overrides)
+    if run.share_training and "share_training" in map(key_of, typed):
+        raise UserError("share_training: is about the runs of a sweep; add -m, or leave it out")
+    override_effect.check_effect([run], [typed])
     return run
 
 
@@ -110,7 +112,7 @@ def compose_sweep(overrides: Sequence[str], source: Source = _OWN) -> Sweep:
                 raise UserError(f"{line}: is a sweep of its own; start one at a time")
             runs.append(_parsed(config))
         override_effect.check_effect(runs, given)
-        return Sweep(runs, launcher)
+        return Sweep(share_trainings(runs), launcher)
 
 
 def check(overrides: Sequence[str], source: Source) -> list[str]:

@@ -19,6 +19,7 @@ from pmexp.config.model import Attention, ModelConfig, ModelKind
 from pmexp.config.robustness import RobustnessConfig
 from pmexp.config.run import RunConfig, flat, from_dict, parse, register
 from pmexp.config.saved import read_config
+from pmexp.config.sharing import share_trainings
 from pmexp.config.system import SHARDING, Device, Matmul, Part, SystemConfig
 from pmexp.config.tracking import Tracker, TrackingConfig
 from pmexp.config.train import Schedule, Select, TrainConfig
@@ -59,4 +60,5 @@ __all__ = [
     "parse",
     "read_config",
     "register",
+    "share_trainings",
 ]

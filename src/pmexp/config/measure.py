@@ -15,6 +15,7 @@ class MeasureConfig:
     updates: list[int] = field(default_factory=lambda: [1, 10, 100, 1000, 10000])  # steps to be compared
     profile: bool = False  # a few steps under torch.profiler
     nsight: bool = False  # ranges and the captured steps for Nsight Systems and Nsight Compute
+    kept_graph: bool = False  # after the training, a forward whose graph is kept, and backward twice
     snapshot: bool = True  # keeps the CUDA allocator's where a run is out of memory
 
     def __post_init__(self) -> None:

@@ -24,8 +24,9 @@ from pmexp.config.train import TrainConfig
 from pmexp.config.variant import VariantConfig
 from pmexp.errors import UserError
 from pmexp.protocol import ProtocolConfig
+from pmexp.run_folder.plan import MEASURED_ONLY
 
-_NO_PART_OF_THE_RESULT = ("name", "runs_dir", "checkpoint", "tracking", "protocol")
+_NO_PART_OF_THE_RESULT = ("name", "runs_dir", "share_training", "checkpoint", "tracking", "protocol")
 _RECOMMENDS = {  # what a model and a dataset have for the keys of train that are null
     "model.lr": "lr",
     "model.scratch_lr": "lr",
@@ -37,6 +38,9 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "system.matmul": "highest",
     "system.deterministic": False,
     "train.evaluate_every": None,
+    "train.evaluate": True,
+    "train.shared_with": None,
+    "measure.kept_graph": False,
 }
 _PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 
@@ -46,6 +50,7 @@ class RunConfig:
     name: str = "default"  # names the experiment: its folder of runs and its experiment in MLflow
     seed: int = 0  # draws initial weights, dropout and the order of samples
     runs_dir: str = "runs"  # folder of all run folders
+    share_training: bool = False  # one of a sweep's runs trains for all that are one training; these measure
     model: ModelConfig = MISSING
     dataset: DatasetConfig = MISSING
     variant: VariantConfig = MISSING
@@ -119,7 +124,7 @@ class RunConfig:
             "task": f"{self.model.name}/{self.dataset.name}",
             "model": self.model.name,
             "dataset": self.dataset.name,
-            "variant": self.variant.name,
+            "variant": self.variant.name + MEASURED_ONLY * bool(self.train.shared_with),
             "system": self.system.name,
             "seed": self.seed,
         }
@@ -176,6 +181,20 @@ class RunConfig:
             if key not in _LEFT_OUT_AT or value != _LEFT_OUT_AT[key]
         }
         return f"{self.variant.name}-s{self.seed}-{digest_of(told)}"
+
+    @property
+    def training(self) -> str:
+        """A digest of all that the weights follow from. Runs that have one digest differ in how masks are
+        kept, and their trainings in nothing. Compiled layers are other kernels for each, and may round apart.
+        """
+        keeping = () if Part.compile in self.system.parts else self.variant.dropout.keeping
+        return digest_of(without(self.settings, ["variant.name", *(f"variant.{key}" for key in keeping)]))
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether it is what the criteria of its protocol judge, or what they compare with."""
+        names = (self.variant.name, f"{self.variant.name}-{self.system.name}")
+        return self.protocol.method in names or self.protocol.baseline in names
 
     @property
     def folder(self) -> Path:

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from pmexp.config.checks import check_at_least, check_between, check_positive
+from pmexp.config.checks import check_at_least, check_between, check_name, check_positive
 from pmexp.errors import UserError
+
+MEASURED_STEPS = 50  # a run that shares its training takes so many: enough for the median time of a step
 
 
 class Schedule(Enum):
@@ -32,8 +34,10 @@ class TrainConfig:
     select: Select = Select.best  # weights to test: of the best validation metric, or the last
     patience: int | None = 3  # evaluations without a new best before stopping; only with select=best
     evaluate_every: float | None = None  # steps, or a share of an epoch below 1; null: once an epoch
+    evaluate: bool = True  # false: neither validates nor tests; with select=last
     log_every: int = 10  # steps between journal records of loss and gradient norm
     threads: int | None = None  # CPU threads; null: torch's own choice
+    shared_with: str | None = None  # the run whose training it is; then measured steps alone, and no score
 
     def __post_init__(self) -> None:
         for key in ("epochs", "max_steps", "batch_size", "patience", "threads"):
@@ -41,6 +45,12 @@ class TrainConfig:
                 check_at_least(f"train.{key}", getattr(self, key), 1)
         if self.lr is not None:
             check_positive("train.lr", self.lr)
+        if self.shared_with is not None:
+            check_name("train.shared_with", self.shared_with)
+        if not self.evaluate and self.select is Select.best:
+            raise UserError(
+                "train.evaluate: false leaves nothing to select weights by; set train.select=last"
+            )
         every = self.evaluate_every
         if every is not None and not (0 < every < 1 or (every >= 1 and every % 1 == 0)):
             raise UserError(
@@ -53,7 +63,17 @@ class TrainConfig:
         check_between("train.weight_decay", self.weight_decay, 0.0, 1.0)
         check_between("train.warmup_fraction", self.warmup_fraction, 0.0, 1.0)
 
+    def last_step(self, planned: int) -> int:
+        """The step at which a run ends whose training has `planned` steps."""
+        return min(planned, MEASURED_STEPS) if self.shared_with else planned
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether a run evaluates its model."""
+        return self.evaluate and not self.shared_with
+
     @property
     def without_effect(self) -> set[str]:
         """Keys that change nothing under the others' values."""
-        return {"patience"} if self.select is Select.last else set()
+        patience = {"patience"} if self.select is Select.last else set()
+        return patience if self.evaluate else {*patience, "evaluate_every"}

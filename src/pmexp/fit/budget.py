@@ -8,17 +8,16 @@ _GIB = 2**30
 # CUDA's context with the kernels that a training loads (0.3 GiB and more: pytorch/pytorch issue 107667), and
 # what cuBLAS, cuDNN and NCCL allocate past torch.
 CONTEXT_BYTES = _GIB // 2
-# GiB that torch reports of a whole device, the least that was seen: an "80 GB" card has 80 * 2**30 bytes less
-# what ECC and the driver take, which is neither 80 * 10**9 (74.5 GiB) nor 80 GiB. Sources: torch's
-# out-of-memory messages that are public ("GPU 0 has a total capacity of 79.14 GiB"), but H200,
-# whose figure docs/results/gpu.md has.
+# GiB that torch reports of a whole device, rounded down: an "80 GB" card has 80 * 2**30 bytes less what ECC
+# and the driver take, which is neither 80 * 10**9 (74.5 GiB) nor 80 GiB. The sources are out-of-memory
+# messages of torch in issues on GitHub that name the card.
 _GIB_OF = {
-    "A100-40GB": 39.3,  # 39.39 to 39.50
-    "A100-80GB": 79.1,  # 79.14 to 79.25
-    "H100-80GB": 79.1,  # 79.10 to 79.19
-    "H200": 139.8,
-    "V100-32GB": 31.7,  # 31.74 to 31.75
-    "RTX-4090": 23.6,  # 23.64 to 23.68
+    "A100-40GB": 39.3,  # 39.50: TianheWu/CoSeR 10; 39.39 was noted without where it was seen
+    "A100-80GB": 79.1,  # 79.14: lianqi1008/Control-GIC 6; 79.25: wbfwonderful/Vad-R1 11
+    "H100-80GB": 79.1,  # no source: 79.10 to 79.19 were noted without where they were seen
+    "H200": 139.8,  # measured: docs/results/gpu.md
+    "V100-32GB": 31.7,  # 31.74: liucongg/ChatGLM-Finetuning 73; 31.75: uni-medical/SAM-Med3D 8
+    "RTX-4090": 23.6,  # 23.61: pinokiofactory/flux-webui 11; 23.64: ali-vilab/VGen 104
 }
 DEVICES = tuple(_GIB_OF)
 

@@ -15,15 +15,19 @@ from pmexp.config import DatasetKind, Matmul, Part, RunConfig
 from pmexp.errors import UserError, first_line
 from pmexp.fit.options import FitOptions
 from pmexp.measure.flops import peak_tflops
+from pmexp.run_folder.plan import MEASURED_ONLY
 
 # Samples to train on, as the datasets' own pages state them.
 _SAMPLES = {"mrpc": 3_668, "sst2": 67_349, "imagenet1k": 1_281_167}
 _TOKENS = {"wikitext103": 118_000_000}  # word pieces, of 103 million words
 _TRAINED_SHARE = 0.8  # the share of generated trees that is trained on
+_counted: dict[str, int] = {}  # operations of a step, by all that they depend on
 
 
 @dataclass(frozen=True)
-class _Task:
+class TaskCost:
+    """The cost of the runs of one task that take equally long."""
+
     name: str
     runs: int
     steps: int
@@ -33,6 +37,7 @@ class _Task:
 
     @property
     def hours(self) -> float:
+        """GPU-hours of all runs."""
         return self.runs * self.steps * self.step_s * self.processes / 3600
 
     @property
@@ -44,12 +49,8 @@ class _Task:
 
 def cost(options: FitOptions) -> str:
     """The table and what it assumes. Raises UserError for a card or dataset that is not known."""
-    measured = _step_times(options.step_times) if options.step_times else {}
     runs = compose_sweep(options.overrides).runs
-    groups: dict[tuple[object, ...], list[RunConfig]] = {}
-    for run in runs:
-        groups.setdefault(_alike(run), []).append(run)
-    tasks = [_task(group, options, measured) for group in groups.values()]
+    tasks = costs(runs, options)
     lines = ["| task | runs | steps a run | s a step | GPU-hours |", "|---|---:|---:|---:|---:|"]
     lines += [task.row for task in tasks]
     total = sum(task.hours for task in tasks)
@@ -57,10 +58,20 @@ def cost(options: FitOptions) -> str:
         "",
         f"{len(runs)} runs, {total:.1f} GPU-hours of {options.budget_hours:g}. {_left_out(tasks, options)}",
     ]
-    return "\n".join([*lines, "", _assumptions(runs, options, bool(measured)), ""])
+    return "\n".join([*lines, "", _assumptions(runs, options), ""])
 
 
-def _left_out(tasks: Sequence[_Task], options: FitOptions) -> str:
+def costs(runs: Sequence[RunConfig], options: FitOptions) -> list[TaskCost]:
+    """The cost of the runs, one entry for those that cost alike. Raises UserError for a card or dataset that
+    is not known."""
+    measured = _step_times(options.step_times) if options.step_times else {}
+    groups: dict[tuple[object, ...], list[RunConfig]] = {}
+    for run in runs:
+        groups.setdefault(_alike(run), []).append(run)
+    return [_task(group, options, measured) for group in groups.values()]
+
+
+def _left_out(tasks: Sequence[TaskCost], options: FitOptions) -> str:
     """What does not fit where the cheapest tasks come first."""
     left, out = options.budget_hours, []
     for task in sorted(tasks, key=lambda task: task.hours):
@@ -75,7 +86,7 @@ def _alike(run: RunConfig) -> tuple[object, ...]:
     return (run.labels["task"], run.dataset.max_length, run.system.name, run.train.batch_size, _steps(run))
 
 
-def _task(runs: Sequence[RunConfig], options: FitOptions, measured: dict[str, float]) -> _Task:
+def _task(runs: Sequence[RunConfig], options: FitOptions, measured: dict[str, float]) -> TaskCost:
     first = runs[0]
     name = str(first.labels["task"])
     if not first.model.takes_images:
@@ -89,7 +100,8 @@ def _task(runs: Sequence[RunConfig], options: FitOptions, measured: dict[str, fl
         peak, _ = _peak(first, options)
         step_s = operations / (peak * 1e12 * options.utilisation)
         how = f"{operations / 1e12:.3g} TFLOP"
-    return _Task(name, len(runs), _steps(first), step_s, how, first.system.processes)
+    name += MEASURED_ONLY * bool(first.train.shared_with)
+    return TaskCost(name, len(runs), _steps(first), step_s, how, first.system.processes)
 
 
 def _steps(run: RunConfig) -> int:
@@ -100,8 +112,8 @@ def _steps(run: RunConfig) -> int:
     except UserError:
         if longest is None:
             raise
-        return longest
-    return min(longest or planned, planned)
+        planned = longest
+    return run.train.last_step(min(longest or planned, planned))
 
 
 def _samples(run: RunConfig) -> int:
@@ -120,11 +132,15 @@ def _samples(run: RunConfig) -> int:
 
 
 def _operations(run: RunConfig) -> int:
-    """Floating-point operations of a step on one process."""
+    """Floating-point operations of a step on one process; counted once for all variants."""
     from pmexp.fit.simulate import simulated_operations
 
     assert run.train.batch_size
-    return simulated_operations(run, run.train.batch_size // run.system.processes, run.dataset.max_length)
+    batch, length = run.train.batch_size // run.system.processes, run.dataset.max_length
+    step = repr((run.model, run.dataset, run.system, batch))
+    if step not in _counted:
+        _counted[step] = simulated_operations(run, batch, length)
+    return _counted[step]
 
 
 def _precision(run: RunConfig, options: FitOptions) -> str:
@@ -143,7 +159,7 @@ def _peak(run: RunConfig, options: FitOptions) -> tuple[float, str]:
     return peak, source
 
 
-def _assumptions(runs: Sequence[RunConfig], options: FitOptions, measured: bool) -> str:
+def _assumptions(runs: Sequence[RunConfig], options: FitOptions) -> str:
     peaks = dict.fromkeys(f"{_peak(run, options)[1]}" for run in runs)
     said = [
         f"Assumed: {options.card}, {'; '.join(peaks)}, of which a step reaches {options.utilisation:.0%} "
@@ -152,7 +168,7 @@ def _assumptions(runs: Sequence[RunConfig], options: FitOptions, measured: bool)
     ]
     if any(run.dataset.name in _TOKENS for run in runs):
         said.append(f"WikiText-103 has {_TOKENS['wikitext103'] / 1e6:g} million word pieces (estimated).")
-    if measured:
+    if options.step_times:
         said.append(f"Measured step times are those of {options.step_times}.")
     return "\n\n".join(said)
 

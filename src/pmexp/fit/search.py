@@ -26,9 +26,9 @@ def batches(global_batch: int | None) -> Sequence[int]:
     return [size for size in range(1, global_batch + 1) if global_batch % size == 0]
 
 
-def lengths(multiple: int, longest: int = _LONGEST) -> Sequence[int]:
-    """Sequence lengths to search: multiples, or all where `longest` is shorter than one."""
-    return range(multiple, longest + 1, multiple) or range(1, longest + 1)
+def lengths(multiple: int) -> Sequence[int]:
+    """Sequence lengths to search: the multiples."""
+    return range(multiple, _LONGEST + 1, multiple)
 
 
 def search(

@@ -17,6 +17,8 @@ from pmexp.simulation import Prediction, operations, predict, sharding_of
 from pmexp.systems.system import System
 from pmexp.variants.replace import apply_variant
 
+_UNCOUNTED = frozenset([Part.compile, Part.offload])  # they change no product of a step
+
 
 def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) -> Prediction:
     """The peak of a step of `batch` samples of `length` tokens in each of `accumulate` parts, on one process.
@@ -41,8 +43,10 @@ def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) ->
 
 
 def simulated_operations(config: RunConfig, batch: int, length: int) -> int:
-    """Floating-point operations of a step of `batch` samples of `length` tokens on one process."""
-    system, prepare = _executed(config)
+    """Floating-point operations of a step of `batch` samples of `length` tokens on one process. Those of
+    compiled layers, and with offloaded activations, are the same ones."""
+    counted = [part for part in config.system.parts if part not in _UNCOUNTED]
+    system, prepare = _executed(replace(config, system=replace(config.system, parts=counted)))
     return operations(
         lambda: skeleton(config, length), batch_shapes(config, batch, length), prepare, system.forward
     )

@@ -25,7 +25,20 @@ class Metric:
     label: str
     exact: bool = False
 
+    @property
+    def of_training(self) -> bool:
+        """Whether it follows from the whole of a training, or is summed or taken over all of its steps: some
+        steps of it have no such value."""
+        return self.name.split("/")[0] in ("train", "grad", *_SPLITS) or self.name in _OVER_ALL_STEPS
 
+
+_OVER_ALL_STEPS = {
+    "memory/peak_bytes",
+    "speed/epoch_s",
+    "energy/joules",
+    "progress/epoch",
+    "progress/padding",
+}
 _SPLITS = {
     "val": "validation",
     "test": "test",
@@ -88,6 +101,15 @@ _CATALOG = (
         "bytes",
         "min",
         "peak tensor memory of inference",
+        exact=True,
+    ),
+    Metric("kept_graph/first_backward_ms", "ms", "min", "first backward of a kept graph"),
+    Metric("kept_graph/second_backward_ms", "ms", "min", "second backward of a kept graph"),
+    Metric(
+        "kept_graph/peak_tensor_bytes",
+        "bytes",
+        "min",
+        "peak tensor memory of a step that keeps its graph",
         exact=True,
     ),
     Metric("gpu/utilization", "fraction", "none", "share of time in which the GPU ran a kernel"),

@@ -17,6 +17,7 @@ Label = str | int
 _WORDS = ("task", "model", "dataset", "variant", "system")
 LABELS = (*_WORDS, "seed")
 REQUIRED_LABELS = ("task", "system", "variant", "seed")  # which every run has
+MEASURED_ONLY = " (measured only)"  # behind the variant of a run that another one has trained for
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LARGEST_SEED = 2**63
 

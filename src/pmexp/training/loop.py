@@ -71,6 +71,7 @@ class Training:
             )
         planned = config.epochs * self.steps_per_epoch
         self.total_steps = min(config.max_steps or planned, planned)
+        self.last_step = config.last_step(self.total_steps)
         self.engine = system.engine(ranks, config.clip_norm)
         adamw = partial(torch.optim.AdamW, lr=config.lr, weight_decay=config.weight_decay)
         self.model = self.engine.prepare(module, adamw)  # `module`, or what stands around it
@@ -85,7 +86,7 @@ class Training:
 
     def steps(self) -> Iterator[tuple[int, Metrics]]:
         """Trains from `progress` on. Yields after every step, {} where nothing was measured."""
-        while self.progress.step < self.total_steps and not self._out_of_patience():
+        while self.progress.step < self.last_step and not self._out_of_patience():
             if self.progress.step % self.steps_per_epoch == 0:
                 self.timer.begin_epoch()
             self.module.train()
@@ -96,13 +97,16 @@ class Training:
             step = self.progress.step
             if step % self.steps_per_epoch == 0:
                 self.timer.end_epoch()
-            if self._evaluates(step) or step == self.total_steps:
+            if self._evaluates(step):
                 with self.timer.pause():
                     metrics |= self._validate()
             yield step, metrics
 
     def _evaluates(self, step: int) -> bool:
-        """Whether an evaluation is due after `step`: a multiple of the interval is reached or passed."""
+        """Whether an evaluation is due after `step`: it is the last, or a multiple of the interval is reached
+        or passed."""
+        if step == self.total_steps or not self.config.has_scores:
+            return self.config.has_scores
         every = self.config.evaluate_every
         if every is None or every >= 1:
             return step % int(every or self.steps_per_epoch) == 0
@@ -117,11 +121,11 @@ class Training:
     def _measured_step(self) -> AbstractContextManager[None]:
         own_samples = self.batch_size // self.ranks.world_size  # operations and energy are this process's too
         number = self.progress.step + 1
-        settled = self.progress.optimizer_counted or number == self.total_steps
+        settled = self.progress.optimizer_counted or number == self.last_step
         return self.instruments.step(number, own_samples, self.timer, settled)
 
     def _step(self, index: int) -> Metrics:
-        log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.total_steps
+        log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.last_step
         ledger = SavedForBackward(self.module, self.replacement) if index == 0 else None
         loss = self._gradient(index, ledger)
         metrics: Metrics = {}
@@ -180,6 +184,11 @@ class Training:
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, epoch_order(self.train, self.seed, epoch, self.batch_size))
         return self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
+
+    def first_batch(self) -> Batch:
+        """What this rank runs first of the first step's batch."""
+        rows = self.ranks.share(self._batch_rows(0))
+        return self.train.batch(rows.chunk(self.config.accumulate)[0], 0)
 
     def _validate(self) -> Metrics:
         validated = {f"val/{name}": value for name, value in self.evaluate(self.val).items()}

@@ -27,6 +27,7 @@ from pmexp.measure.peak_memory import PeakMemory
 from pmexp.measure.precision import attention, compiled_parts, precision
 from pmexp.measure.provenance import record_start
 from pmexp.measure.tensor_bytes import TensorMemory
+from pmexp.metrics.catalog import metric_of
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import EVALUATION, IGNORED
 from pmexp.models.positions import computed_length
@@ -38,7 +39,7 @@ from pmexp.systems import alarm, arithmetic
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
-from pmexp.training import best_weights, inference, robustness
+from pmexp.training import best_weights, inference, kept_graph, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Metrics, Training
@@ -200,19 +201,22 @@ def _train_and_test(
         state, _ = resumed
         training.restore(state["training"])
         peak.reached(state["peak_bytes"])
-        log.info("resumed at step %d of %d", training.progress.step, training.total_steps)
+        log.info("resumed at step %d of %d", training.progress.step, training.last_step)
     if training.ranks.is_first:
         record_start(recorder.folder, training.progress.step, prepared.inputs)
     checked, notes["gradient_check"] = _gradient_check(config, prepared)
     if not resumed:
         length = computed_length(prepared.model.tokens_per_sample, prepared.model.module)
-        planned = {"progress/steps_total": training.total_steps, "progress/computed_length": length}
+        planned = {"progress/steps_total": training.last_step, "progress/computed_length": length}
         recorder.journal.write(0, planned | checked)
     peak.restart()
     _train(training, recorder, checkpoints, peak, stop)
     outcome = _outcome(prepared, config)
     tested = _test(prepared, config, recorder.folder, memory)
     recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
+    if config.measure.kept_graph:
+        twice, notes["kept_graph"] = kept_graph.measure(training, memory)
+        recorder.journal.write(training.progress.step, twice)
     checkpoints.wait()
     final = _final(config, recorder.journal, training)
     notes |= not_held(final)
@@ -263,7 +267,7 @@ def _train(
         if step == 1 and training.unnamed_masks:
             log.warning("masks that no report names: %s", "; ".join(training.unnamed_masks))
         if "val/loss" in metrics:
-            log.info("step %d/%d %s", step, training.total_steps, _short(metrics))
+            log.info("step %d/%d %s", step, training.last_step, _short(metrics))
             if keeps_best and training.found_best:
                 best_weights.save(recorder.folder, training.engine, step, checkpoints.best_steps())
         wish = _Wish(training.ranks.most(_wish(stop, checkpoints)))
@@ -276,13 +280,15 @@ def _train(
             training.ranks.wait()
             signalled = stop[0] if stop else "a stop signal"
             raise (Preempted if wish is _Wish.make_way else Interrupted)(
-                f"{signalled} at step {step} of {training.total_steps}; run the same command to go on"
+                f"{signalled} at step {step} of {training.last_step}; run the same command to go on"
             )
 
 
 def _outcome(prepared: Prepared, config: RunConfig) -> dict[str, Any]:
     """What the record says of the model after the last step. Every rank has to call it."""
     training = prepared.training
+    if shared := config.train.shared_with:
+        return {"training": f"training shared with run {shared}", "measured_steps": training.progress.step}
     weights = training.engine.weights()
     model_config: Any = getattr(training.module, "config", None)
     vocabulary = getattr(model_config, "vocab_size", None)
@@ -300,12 +306,15 @@ def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:
 
 
 def _test(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: TensorMemory) -> Metrics:
-    """Returns the speed of the steps taken, and what the selected weights do on the test split."""
+    """Returns the speed of the steps taken, and what the selected weights do on the test split: nothing for
+    a run without scores."""
     training = prepared.training
     measured = training.timer.metrics(
         training.batch_size, training.tokens_per_sample(prepared.model.tokens_per_sample)
     )
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
+    if not config.train.has_scores:
+        return measured | inference.measure(training, memory)
     if config.train.select is Select.best:
         best_weights.load(folder, training.engine, training.progress.best_step)
     measured |= inference.measure(training, memory)
@@ -330,8 +339,11 @@ def _predict_for_glue(prepared: Prepared, split: Split, config: RunConfig, folde
 
 
 def _final(config: RunConfig, journal: Journal | NoJournal, training: Training) -> Metrics:
-    """The last value of each metric; validation at the step whose weights were selected."""
+    """The last value of each metric; validation at the step whose weights were selected. A run that shares
+    its training has none of those that follow from the whole of it."""
     last = journal.last_values()
+    if config.train.shared_with:
+        return {name: value for name, value in last.items() if not metric_of(name).of_training}
     if config.train.select is Select.best:
         selected = journal.last_values(up_to_step=training.progress.best_step)
         last |= {name: value for name, value in selected.items() if name.startswith("val/")}

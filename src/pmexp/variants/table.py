@@ -16,6 +16,7 @@ class Entry:
 
     cls: str  # a subclass of nn.Dropout, as module:name
     takes: tuple[str, ...] = ()  # keys of `variant.*` that it goes by; every other key keeps its default
+    keeping: tuple[str, ...] = ()  # those of them that say how masks are kept: no value changes a training
     then: str | None = None  # module:name of a function that gets the model and the report at the end
 
 
@@ -30,7 +31,11 @@ class Dropout(Enum):
     stock = Entry("torch.nn:Dropout")
     byte_mask = Entry(_BYTE_MASK, ("where",))
     hooks = Entry(_BYTE_MASK, ("where",), then="pmexp.variants.hooks:run_under_packing")
-    packed = Entry(_PACKED, ("where", "bits", "rng", "cache_unpacked", "flip_rate", "recompute"))
+    packed = Entry(
+        _PACKED,
+        ("where", "bits", "rng", "cache_unpacked", "flip_rate", "recompute"),
+        keeping=("bits", "cache_unpacked", "recompute"),
+    )
     forward_unpack = Entry("pmexp.variants.forward_unpack:ForwardUnpackDropout", ("where",))
     seeded = Entry("pmexp.variants.seeded:SeededDropout", ("where",))
 
@@ -39,6 +44,12 @@ class Dropout(Enum):
         """The keys of `variant.*` that this dropout goes by."""
         takes: tuple[str, ...] = self.value.takes
         return takes
+
+    @property
+    def keeping(self) -> tuple[str, ...]:
+        """The keys of `variant.*` that say how masks are kept, whatever they are."""
+        keeping: tuple[str, ...] = self.value.keeping
+        return keeping
 
     def load(self) -> tuple[Any, Callable[..., None] | None]:
         """Imports and returns the class, and the function to call after the replacement, or None.

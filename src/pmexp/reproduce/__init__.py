@@ -1,0 +1,1 @@
+"""Chooses, runs and reports what of the study fits into some hours."""
