@@ -144,7 +144,9 @@ def test_gptj_trains_adapters_wherever_it_is_one_of_the_models() -> None:
         ("exp-1-sequence-length", "dataset.max_length=128"),
         ("exp-lora", "variant.p=0.1"),
     ):
-        run = compose([f"experiment={experiment}", "task=memory/gptj-6b", "variant=pm-drop", "seed=0", chosen])
+        run = compose(
+            [f"experiment={experiment}", "task=memory/gptj-6b", "variant=pm-drop", "seed=0", chosen]
+        )
         lora = run.model.lora
         assert (lora.rank, lora.alpha, lora.targets, lora.frozen_weights.name) == (16, 32, None, "bf16")
         assert [part.name for part in run.system.parts] == ["bf16"]

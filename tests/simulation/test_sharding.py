@@ -66,7 +66,9 @@ def test_frozen_weights_are_split_by_fsdp_alone(part: Part | None, frozen: float
         model.bert.embeddings.requires_grad_(False)  # type: ignore[union-attr, operator]
         return model
 
-    sizes = {kind: sum(p.nbytes for p in build().parameters() if p.requires_grad is kind) for kind in (True, False)}
+    sizes = {
+        kind: sum(p.nbytes for p in build().parameters() if p.requires_grad is kind) for kind in (True, False)
+    }
     sharding = sharding_of(part and part.value, 2, 1)
     peak = predict(build, SHAPES, like="cpu", sharding=sharding).peaks["update"].by_category
     buffers = sum(buffer.nbytes for buffer in bert().buffers())

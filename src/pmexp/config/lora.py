@@ -18,7 +18,7 @@ class FrozenWeights(Enum):
 class LoraConfig:
     rank: int | None = None  # of each adapter's two matrices; null: no adapters, all weights train
     alpha: float = 16.0  # an adapter's output counts alpha / rank times
-    targets: list[str] | None = None  # linear layers by the ends of their names; null: all of the model's body
+    targets: list[str] | None = None  # ends of linear layers' names; null: all layers of the body
     dropout: float = 0.1  # rate of the dropout in front of each adapter
     frozen_weights: FrozenWeights = FrozenWeights.fp32  # bf16 takes half, and needs system.parts=[bf16]
 
@@ -32,8 +32,8 @@ class LoraConfig:
             self.targets = sorted(set(self.targets))
             if not self.targets or not all(self.targets):
                 raise UserError(
-                    "model.lora.targets: names no layer; give ends of names such as [query,value], or null for "
-                    "every linear layer"
+                    "model.lora.targets: names no layer; give ends of names such as [query,value], or null "
+                    "for every linear layer"
                 )
 
     @property

@@ -120,8 +120,8 @@ class RunConfig:
             return
         if lora.frozen_weights is FrozenWeights.bf16 and Part.bf16 not in self.system.parts:
             raise UserError(
-                "model.lora.frozen_weights: bf16 weights need products in bf16; add bf16 to system.parts, or set "
-                "model.lora.frozen_weights=fp32"
+                "model.lora.frozen_weights: bf16 weights need products in bf16; add bf16 to system.parts, or "
+                "set model.lora.frozen_weights=fp32"
             )
         if INPUTS_OF[self.dataset.kind] is Inputs.symbols:
             raise UserError(

@@ -22,7 +22,8 @@ def precision(module: nn.Module, planned: str) -> dict[str, str | int]:
     ran = planned if weights == "fp32" else f"{weights} weights, {planned} system"
     sizes = {f"parameters_{_name(dtype)}": count for dtype, count in counts.items()}
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    return {"precision": ran, **sizes, **({"parameters_trained": trained} if trained < counts.total() else {})}
+    beside_frozen = {"parameters_trained": trained} if trained < counts.total() else {}
+    return {"precision": ran, **sizes, **beside_frozen}
 
 
 def attention(module: nn.Module) -> str:

@@ -1,6 +1,6 @@
 """Puts low-rank adapters (LoRA) into a model by peft, and writes them as peft reads them.
 
-All other weights are frozen, but for the head of a classifier, which starts from random values and trains too.
+All other weights are frozen, but for the head of a classifier, which starts from random values and trains.
 """
 
 import importlib.util
@@ -60,7 +60,7 @@ def adapt(module: PreTrainedModel, config: RunConfig) -> str:
 
 
 def write_adapter(module: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Writes adapter_config.json and adapter_model.safetensors, which peft's `PeftModel.from_pretrained` reads.
+    """Writes adapter_config.json and adapter_model.safetensors, as `PeftModel.from_pretrained` reads them.
 
     weights: those that train, by their names in `module`.
     """
@@ -90,7 +90,7 @@ def _head(module: PreTrainedModel) -> list[str]:
 
 
 def _chosen(module: PreTrainedModel, lora: LoraConfig) -> dict[str, nn.Module]:
-    """The linear layers to adapt, by name. Raises UserError for a target that is the end of no layer's name."""
+    """The linear layers to adapt, by name. Raises UserError for a target that ends no layer's name."""
     body = module.base_model_prefix
     layers: dict[str, nn.Module] = {
         name: layer
@@ -103,8 +103,8 @@ def _chosen(module: PreTrainedModel, lora: LoraConfig) -> dict[str, nn.Module]:
         if not any(_ends(name, target) for name in layers):
             there = sorted({name.rpartition(".")[2] for name in layers})
             raise UserError(
-                f"model.lora.targets: {target!r} is no linear layer of {type(module).__name__}'s body; there are "
-                f"{', '.join(there)}"
+                f"model.lora.targets: {target!r} is no linear layer of {type(module).__name__}'s body; "
+                f"there are {', '.join(there)}"
             )
     return {name: layer for name, layer in layers.items() if any(_ends(name, t) for t in lora.targets)}
 

@@ -20,7 +20,9 @@ class Sharding:
     frozen: float = 1.0  # of parameters that do not train, from forward to backward
     frozen_in_update: float = 1.0
     gradients: float = 1.0
-    kept_gradients: float = 0.0  # memory kept for gradients all the time, as a share of the trained parameters' bytes
+    kept_gradients: float = (
+        0.0  # memory that gradients keep all the time, as a share of the trained parameters
+    )
     optimizer: float = 1.0  # its state, and what its step makes
     bucket_bytes: int = 0  # beside the gradients, in backward
     bucket_in_forward: bool = False  # whether the bucket is also there in the second micro-batch's forward
@@ -49,9 +51,9 @@ def sharding_of(part: str | None, processes: int, accumulate: int) -> Sharding:
     """What one of `processes` holds where `part` of system.parts spreads a run over them.
 
     ddp     gradients are copied into buckets that stay, those of earlier micro-batches lie beside them
-    zero    each process has the fp32 parameters, and a shard of the trained ones that its optimizer works on. Over
-            several micro-batches DeepSpeed keeps as much again as the parameters, and with stage 1 the
-            bucket and the whole gradient (of which the update, here not, has a shard only)
+    zero    each process has the parameters, and a shard of the trained ones in fp32 for its optimizer. Over
+            several micro-batches DeepSpeed keeps as much again as these, and with stage 1 the bucket and
+            the whole gradient (of which the update, here not, has a shard only)
     fsdp    shards, and from forward to backward the whole parameters beside them
     """
     split, several = 1 / processes, accumulate > 1
