@@ -134,6 +134,7 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
         ),
         (["-m", "variant=baseline,byte-mask", "variant.bits=2,4"], "variant=baseline does not take it"),
         (["dataset.trees.samples=100"], "dataset=digits is not generated"),
+        (["model.lora.alpha=2"], "model.lora.alpha=2: has no effect, under the other keys of this run"),
         (["model.lr=0.5"], "model.lr=0.5: has no effect, train.lr=0.002 is taken; leave it out"),
         (["dataset.epochs=2", "train.epochs=3"], "dataset.epochs=2: has no effect, train.epochs=3 is taken"),
         (["-m", "dataset.batch_size=8,16", "train.batch_size=4"], "train.batch_size=4 is taken"),

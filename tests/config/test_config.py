@@ -171,6 +171,10 @@ def test_no_name_leads_out_of_the_run_folder(name: str) -> None:
         ("tracking.uri=file:///x", "tracking.uri: 'file:///x'"),
         ("tracking.interval_s=0", "tracking.interval_s: 0"),
         ("name=../up", "name: '../up'"),
+        ("model.lora.rank=0", "model.lora.rank: 0"),
+        ("model.lora.alpha=0", "model.lora.alpha: 0"),
+        ("model.lora.dropout=-0.1", "model.lora.dropout: -0.1"),
+        ("model.lora.targets=[]", "model.lora.targets: names no layer"),
     ],
 )
 def test_a_bad_value_is_named_with_its_key(override: str, message: str) -> None:
@@ -229,3 +233,21 @@ def test_no_key_takes_a_credential(key: str, value: str) -> None:
     with pytest.raises(UserError, match=f"^{key}: it holds a password or token") as refused:
         config(f"{key}='{value}'")
     assert "hidden1" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["model.lora.rank=2", "model.lora.frozen_weights=bf16"],
+            "model.lora.frozen_weights: bf16 weights need products in bf16; add bf16 to system.parts",
+        ),
+        (
+            ["model.lora.rank=2", "task=smoke/longformer-listops"],
+            "model.lora.rank: dataset=listops has a vocabulary of its own",
+        ),
+    ],
+)
+def test_adapters_that_could_not_work_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        config(*overrides)

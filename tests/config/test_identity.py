@@ -70,6 +70,13 @@ def run_of(base: Sequence[str], given: Mapping[str, Any]) -> RunConfig:
         ["", "variant.where=attention", "variant.bits=4", "variant.where=hidden variant.flip_rate=0.5"],
         ["", "dataset.max_length=64", "dataset.label_column=x", "dataset.text_columns=[x]"],
         ["system.parts=[flash]", "system.parts=[flash] model.attention=sdpa"],
+        ["", "model.lora.alpha=3", "model.lora.rank=null model.lora.targets=[x] model.lora.dropout=0.7"],
+        ["model.lora.rank=4 model.lora.targets=[a,b]", "model.lora.rank=4 model.lora.targets=[b,a,b]"],
+        [
+            "model.lora.rank=4",
+            "model.lora.rank=4 variant.p=0.1",
+            "model.lora.rank=4 model.lora.dropout=0.3 variant.p=0.1",
+        ],
     ],
     ids=lambda spellings: next(filter(None, spellings)),
 )
@@ -130,6 +137,14 @@ def test_keys_of_other_kinds_of_data_make_no_other_run() -> None:
         ("train.patience=2", "train.patience=3"),
         ("train.warmup_fraction=0.2 train.schedule=constant", "train.schedule=constant"),
         ("model.attention=sdpa", "model.attention=eager"),
+        ("model.lora.rank=4", ""),
+        ("model.lora.rank=4", "model.lora.rank=5"),
+        ("model.lora.rank=4", "model.lora.rank=4 model.lora.dropout=0.2"),
+        ("model.lora.rank=4", "model.lora.rank=4 model.lora.targets=[query]"),
+        (
+            "model.lora.rank=4 system.parts=[bf16]",
+            "model.lora.rank=4 system.parts=[bf16] model.lora.frozen_weights=bf16",
+        ),
         ("variant.dropout=packed variant.where=hidden", "variant.dropout=packed"),
         ("system.device=cpu", "system.device=auto"),  # which is another device elsewhere
         ("dataset.name=other", "dataset.name=mrpc"),  # another line of the report
@@ -150,8 +165,8 @@ def test_another_meaning_is_another_run(one: str, other: str) -> None:
     ids=["digits", "texts", "ood"],
 )
 def test_keys_that_came_later_leave_the_ids_of_before(base: Sequence[str], run_id: str) -> None:
-    """These ids were taken before there were system.matmul, system.deterministic, train.evaluate_every and
-    dataset.padding."""
+    """These ids were taken before there were system.matmul, system.deterministic, train.evaluate_every,
+    dataset.padding and model.lora."""
     defaults = "system.matmul=highest system.deterministic=false train.evaluate_every=null"
     assert typed(base, "").run_id == typed(base, defaults).run_id == run_id
     for key in ("system.matmul=high", "system.deterministic=true", "train.evaluate_every=0.5"):

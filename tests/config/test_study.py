@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pmexp.command.compose import compose
+from pmexp.command.compose import compose, compose_sweep
 from pmexp.config import RunConfig
 
 COMMON = {"warmup": 0.1, "accumulate": 1}
@@ -129,3 +129,24 @@ def test_a_step_of_every_length_has_32_samples(length: int, accumulate: int) -> 
         ["experiment=exp-1-lengths", "task=bert-large-wikitext103", "variant=pm-drop", "seed=0", *keys]
     )
     assert (run.train.batch_size, run.train.max_steps, run.train.accumulate) == (32, 200, accumulate)
+
+
+def test_the_learning_rates_of_exp_1_are_tried_on_all_of_its_models() -> None:
+    runs = compose_sweep(["experiment=exp-1-learning-rate", "variant=pm-drop", "seed=0"]).runs
+    grid = {(run.labels["task"], run.train.lr) for run in runs}
+    tasks = ("tinybert/mrpc", "bert-base/sst2", "bert-large/wikitext103")
+    assert grid == {(task, lr) for task in tasks for lr in (3e-5, 5e-5, 1e-4)} and len(runs) == 9
+
+
+def test_gptj_trains_adapters_wherever_it_is_one_of_the_models() -> None:
+    for experiment, chosen in (
+        ("exp-1-batch-size", "train.batch_size=2"),
+        ("exp-1-sequence-length", "dataset.max_length=128"),
+        ("exp-lora", "variant.p=0.1"),
+    ):
+        run = compose(
+            [f"experiment={experiment}", "task=memory/gptj-6b", "variant=pm-drop", "seed=0", chosen]
+        )
+        lora = run.model.lora
+        assert (lora.rank, lora.alpha, lora.targets, lora.frozen_weights.name) == (16, 32, None, "bf16")
+        assert [part.name for part in run.system.parts] == ["bf16"]

@@ -122,6 +122,19 @@ def test_a_row_of_the_committed_table_is_what_is_simulated_now() -> None:
     assert most <= budget_bytes("A100-80GB") < more
 
 
+def test_a_gptj_with_adapters_fits_one_card() -> None:
+    """The committed row; in fp32 with all weights trained its states alone take 97 GB."""
+    row = rows_of(RESULTS / "fit-gptj-6b.md")[1]
+    assert row[1:3] + row[5:6] == ["512", "pm-drop", "yes"]
+    config = compose(["task=memory/gptj-6b", "variant=pm-drop", "train.batch_size=8"])
+    prediction = simulate(config, 8, 512)
+    assert f"{prediction.peak_bytes / 2**30:.1f}" == row[3]
+    assert prediction.peak_bytes < budget_bytes("A100-80GB")
+    assert prediction.peak.by_category["frozen"] == pytest.approx(
+        2 * 5.85e9, rel=0.01
+    )  # without the word head
+
+
 def test_the_committed_tables_show_what_the_study_says() -> None:
     saving = {tuple(row[:3]): float(row[4][:-1]) for row in rows_of(RESULTS / "fit-exp-1.md")}
     for task in {task for task, *_ in saving}:

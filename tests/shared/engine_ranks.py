@@ -30,6 +30,8 @@ STEPS, GLOBAL_BATCH, MICRO_BATCHES = 4, 8, 2
 SEED = 11
 MEASURED = 1  # the step whose tensors are counted
 CUT = 2  # the step at which a run is stopped and resumed
+FROZEN = (Part.ddp, Part.zero2, Part.fsdp)  # engines that also train beside frozen weights
+TRAINED = ("bert.encoder.layer.0.attention.self.query.weight", "classifier.weight", "classifier.bias")
 _BITS = [Part.checkpointing, Part.bf16, Part.offload]
 _HERE = [p for p in SHARDING if "zero" not in p.name or importlib.util.find_spec("deepspeed")]
 STACKS = {
@@ -73,18 +75,25 @@ def _results(ranks: Ranks) -> dict[str, Any]:
             "dropout": train(ranks, parts, p=0.5),
             "again": train(ranks, parts, p=0.5, stop_at=CUT),
         }
+    for part in FROZEN:
+        if part in _HERE:
+            parts = [part, Part.bf16]
+            whole, again = (train(ranks, parts, 0.5, stop, frozen=True) for stop in (None, CUT))
+            results[f"{part.name}-frozen"] = {"dropout": whole, "again": again}
     return results
 
 
-def train(ranks: Ranks, parts: list[Part], p: float, stop_at: int | None = None) -> dict[str, Any]:
+def train(
+    ranks: Ranks, parts: list[Part], p: float, stop_at: int | None = None, frozen: bool = False
+) -> dict[str, Any]:
     """The losses of the global batches, gradient norms and weights, and what was held; with `stop_at` by way of a checkpoint."""
-    system, engine, model = _build(ranks, parts, p)
+    system, engine, model = _build(ranks, parts, p, frozen)
     torch.manual_seed(ranks.seed(SEED))
     losses, norms, counted, taken = [], [], {}, TensorBytes(0)
     for step in range(STEPS):
         if step == stop_at:
             saved = _saved(ranks, engine)
-            system, engine, model = _build(ranks, parts, p)
+            system, engine, model = _build(ranks, parts, p, frozen)
             weights, states, rng = saved
             engine.load_weights(weights)
             engine.restore(states)
@@ -100,13 +109,18 @@ def train(ranks: Ranks, parts: list[Part], p: float, stop_at: int | None = None)
     return outcome | {"peak_tensor_bytes": taken.peak}
 
 
-def _build(ranks: Ranks, parts: list[Part], p: float) -> tuple[System, Engine, Any]:
+def _build(ranks: Ranks, parts: list[Part], p: float, frozen: bool = False) -> tuple[System, Engine, Any]:
+    """The model on its engine; with `frozen` all but its head and one matrix is frozen, in bf16."""
     torch.manual_seed(0)
     config = hf.BertConfig(
         vocab_size=99, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
         attn_implementation="eager", hidden_dropout_prob=p, attention_probs_dropout_prob=p, num_labels=3,
     )  # fmt: skip
     model = hf.BertForSequenceClassification(config).train()
+    for name, parameter in model.named_parameters():
+        if frozen and name not in TRAINED:
+            parameter.requires_grad_(False)
+            parameter.data = parameter.data.bfloat16()
     replace_dropout(model, PackedDropout)
     processes = ranks.world_size
     system = System(SystemConfig(parts=parts, processes=processes))

@@ -20,7 +20,8 @@ def real_peak(
         profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]
     ) as profile:
         model = build()
-        optimizer = torch.optim.AdamW(model.train().parameters())
+        trained = [parameter for parameter in model.train().parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained)
         for _ in range(2):
             with precision(name):
                 loss = F.cross_entropy(model(**inputs).logits.float().flatten(0, -2), labels.flatten())

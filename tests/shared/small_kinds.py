@@ -1,5 +1,7 @@
 """A run of each kind of model that the configuration knows, small and with random weights."""
 
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from composed import config
@@ -18,16 +20,15 @@ SIZES: dict[ModelKind, dict[str, Any]] = {
 }
 
 
+composed_once = cache(config)  # to compose takes longer than to build the model
+
+
 def of_kind(kind: ModelKind, *overrides: str) -> RunConfig:
     image = kind is ModelKind.vit
-    run = config(
-        *(
-            ["model=vit-digits"]
-            if image
-            else ["model=tinybert", "model.pretrained=false", "dataset=reuters-r8"]
-        ),
-        *overrides,
+    base = (
+        ["model=vit-digits"] if image else ["model=tinybert", "model.pretrained=false", "dataset=reuters-r8"]
     )
+    run = deepcopy(composed_once(*base, *overrides))
     run.model.kind = kind
     run.model.architecture = dict(SIZES.get(kind, WIDTHS)) | ({} if image else {"vocab_size": 99})
     return run

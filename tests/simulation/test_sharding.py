@@ -54,6 +54,28 @@ def test_each_category_has_the_share_of_its_engine(part: Part | None, accumulate
     assert peak["temporaries"] == pytest.approx(whole * share, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("part", "frozen", "parameters"),
+    [(None, 1, 1), (Part.ddp, 1, 1), (Part.zero2, 1, 1.5), (Part.fsdp, 0.5, 0.5)],
+)
+def test_frozen_weights_are_split_by_fsdp_alone(part: Part | None, frozen: float, parameters: float) -> None:
+    """As on 2 real processes: tests/systems/test_engines.py."""
+
+    def build() -> nn.Module:
+        model = bert()
+        model.bert.embeddings.requires_grad_(False)  # type: ignore[union-attr, operator]
+        return model
+
+    sizes = {
+        kind: sum(p.nbytes for p in build().parameters() if p.requires_grad is kind) for kind in (True, False)
+    }
+    sharding = sharding_of(part and part.value, 2, 1)
+    peak = predict(build, SHAPES, like="cpu", sharding=sharding).peaks["update"].by_category
+    buffers = sum(buffer.nbytes for buffer in bert().buffers())
+    assert peak["frozen"] == sizes[False] * frozen
+    assert peak["parameters"] == (sizes[True] + buffers) * parameters
+
+
 def test_deepspeed_takes_its_bucket_in_backward() -> None:
     peaks = simulated(Part.zero2, 1).peaks
     assert peaks["backward"].by_category["temporaries"] >= _BUCKET

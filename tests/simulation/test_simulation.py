@@ -156,6 +156,27 @@ def _blocks(sizes: list[int], size: int) -> int:
     return sum(-(-bytes_ // size) * size for bytes_ in sizes)
 
 
+def test_frozen_weights_have_neither_gradient_nor_state() -> None:
+    """Two trained tensors beside weights in bf16; the peak is that of a real step."""
+
+    def build() -> nn.Module:
+        model = bert(attention_probs_dropout_prob=0.0)
+        for name, parameter in model.named_parameters():
+            if not name.endswith("layer.1.intermediate.dense.weight"):
+                parameter.requires_grad_(False)
+                parameter.data = parameter.data.bfloat16()
+        return model
+
+    trained = 4 * WIDTH * INNER
+    buffers = sum(buffer.nbytes for buffer in bert().buffers())
+    predicted = simulated("pm-drop", "cpu", name="bf16", build=build)
+    update = predicted.peaks["update"].by_category
+    names = ("parameters", "frozen", "gradients", "optimizer")
+    frozen = sum(p.nbytes for p in build().parameters() if not p.requires_grad)
+    assert [update[name] for name in names] == [trained + buffers, frozen, trained, 2 * trained + 4]
+    assert predicted.peak_bytes == pytest.approx(real_peak("pm-drop", name="bf16", build=build), rel=0.01)
+
+
 def test_a_third_micro_batch_takes_no_more() -> None:
     one, two, three = (simulated("pm-drop", "cuda", accumulate=n).peak_bytes for n in (1, 2, 3))
     assert one < two == three

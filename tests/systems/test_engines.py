@@ -70,6 +70,32 @@ def test_every_engine_trains_with_the_same_masks(two: OfRanks) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "part",
+    [pytest.param(p.name, marks=needs_deepspeed if "zero" in p.name else []) for p in engine_ranks.FROZEN],
+)
+def test_frozen_weights_stay_out_of_what_is_kept(part: str, two: OfRanks) -> None:
+    """In bf16, beside three tensors of 307 numbers that train in fp32; a resumed run is the same bit for bit."""
+    model: Any = engine_ranks._build(Ranks(), [], 0.0)[2]
+    numbers = {name: model.get_parameter(name).numel() for name in engine_ranks.TRAINED}
+    trained = sum(numbers.values())
+    frozen = sum(parameter.numel() for parameter in model.parameters()) - trained
+    buffers = sum(buffer.nbytes for buffer in {b.data_ptr(): b for b in model.buffers()}.values())
+    for rank, stacks in enumerate(two):
+        whole, resumed = stacks[f"{part}-frozen"]["dropout"], stacks[f"{part}-frozen"]["again"]
+        assert whole["losses"] == resumed["losses"] == stacks["ddp-frozen"]["dropout"]["losses"]
+        assert {name: tensor.numel() for name, tensor in whole["weights"].items()} == (
+            numbers if rank == 0 or part != "fsdp" else {}
+        )
+        for name, tensor in whole["weights"].items():
+            assert tensor.dtype is torch.float32 and torch.equal(resumed["weights"][name], tensor)
+        share = 0.5 if part == "fsdp" else 1.0
+        held = {"ddp": trained, "zero2": 1.5 * trained, "fsdp": 0.5 * trained}[part] * 4 + frozen * 2 * share
+        assert whole["held"]["memory/parameters_bytes"] == pytest.approx(held + buffers, rel=0.02)
+        assert whole["held"]["memory/optimizer_bytes"] < 2.1 * 4 * trained
+
+
+@pytest.mark.slow
 @each_stack
 def test_what_each_rank_holds_by_hand(stack: str, two: OfRanks) -> None:
     """AdamW: two fp32 numbers a parameter, and a step of 4 bytes a tensor. Shares of two ranks:

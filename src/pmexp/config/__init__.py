@@ -14,6 +14,7 @@ from pmexp.config.dataset import (
     Padding,
     TreesConfig,
 )
+from pmexp.config.lora import FrozenWeights, LoraConfig
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import Attention, ModelConfig, ModelKind
 from pmexp.config.robustness import RobustnessConfig
@@ -35,7 +36,9 @@ __all__ = [
     "DatasetKind",
     "Device",
     "Dropout",
+    "FrozenWeights",
     "Inputs",
+    "LoraConfig",
     "Matmul",
     "MeasureConfig",
     "ModelConfig",

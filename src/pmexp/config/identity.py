@@ -10,6 +10,7 @@ from pmexp.config.kinds import KINDS
 from pmexp.config.model import ModelConfig
 
 _ARCHITECTURE = "model.architecture."
+RATES = ("model.hidden_dropout", "model.attention_dropout", "model.lora.dropout")  # which variant.p overrides
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:
@@ -25,20 +26,22 @@ def without(settings: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 def one_form(settings: Mapping[str, Any], model: ModelConfig, rate: float | None) -> dict[str, Any]:
     """The settings with every dropout rate said once, wherever it was given.
 
-    `rate`, which is variant.p, overrides the two of model.*, these the architecture's, and these a
-    checkpoint's. Two equal rates become one of all places, variant.p.
+    `rate`, which is variant.p, overrides the rates of model.*, of which two override the architecture's, and
+    these a checkpoint's. Equal rates of all places become one, variant.p.
     """
     kind = KINDS[model.kind]
     hidden, replaced = _rate(model, model.hidden_dropout, rate, kind.hidden_dropout)
     attention, also_replaced = _rate(model, model.attention_dropout, rate, kind.attention_dropout)
-    if hidden == attention:
+    known = [hidden, attention]
+    if model.lora.rank is not None:
+        known.append(model.lora.dropout if rate is None else rate)
+    if len(set(known)) == 1:
         rate = hidden
-    rates = {"model.hidden_dropout": hidden, "model.attention_dropout": attention}
     others = {
         key: as_one_number(value) if key.startswith(_ARCHITECTURE) else value
-        for key, value in without(settings, [*rates, *replaced, *also_replaced]).items()
+        for key, value in without(settings, [*RATES, *replaced, *also_replaced]).items()
     }
-    return others | {"variant.p": rate} | (rates if rate is None else {})
+    return others | {"variant.p": rate} | (dict(zip(RATES, known, strict=False)) if rate is None else {})
 
 
 def _rate(

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from pmexp.config.checks import check_at_least, check_between, check_hub_id, check_name, check_positive
+from pmexp.config.lora import LoraConfig
 from pmexp.errors import UserError
 
 
@@ -38,6 +39,7 @@ class ModelConfig:
     positions: int | None = None  # a longer position table, the trained one repeated; null: the model's own
     hidden_dropout: float | None = None  # rate of all dropout but attention's; null: see architecture
     attention_dropout: float | None = None  # rate of attention's dropout; null: see architecture
+    lora: LoraConfig = field(default_factory=LoraConfig)
     # Fields of the transformers config. A checkpoint has its own sizes, which are recorded where they differ;
     # rates that are stated here count more than a checkpoint's.
     architecture: dict[str, Any] = field(default_factory=dict)  # fields of transformers' config class
@@ -71,7 +73,8 @@ class ModelConfig:
     def without_effect(self) -> set[str]:
         """Keys that change nothing under the others' values; train.lr holds the learning rate taken."""
         of_the_hub = {"hub_id", "revision"} if self.path or not self.pretrained else set()
-        return {"lr", "scratch_lr"} | of_the_hub
+        of_lora = {f"lora.{key}" for key in self.lora.without_effect}
+        return {"lr", "scratch_lr"} | of_the_hub | of_lora
 
     @property
     def takes_images(self) -> bool:

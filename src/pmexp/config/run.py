@@ -13,8 +13,9 @@ from pmexp.config.canonical import canonicalise, real_path
 from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.checks import check_between, check_name, check_no_credential
 from pmexp.config.dataset import INPUTS_OF, DatasetConfig, DatasetKind, Inputs
-from pmexp.config.identity import digest_of, one_form, without
+from pmexp.config.identity import RATES, digest_of, one_form, without
 from pmexp.config.kinds import KINDS
+from pmexp.config.lora import FrozenWeights
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import ModelConfig, ModelKind
 from pmexp.config.robustness import RobustnessConfig
@@ -78,6 +79,7 @@ class RunConfig:
                 "choose two that fit"
             )
         self._check_robustness()
+        self._check_lora()
         train = self.train
         if train.lr is None:
             train.lr = self.model.lr if self.model.pretrained else self.model.scratch_lr
@@ -115,6 +117,21 @@ class RunConfig:
             raise UserError(
                 f"robustness.ood: {ood.name} is not of the kind of dataset={self.dataset.name}; choose one "
                 f"with {INPUTS_OF[self.dataset.kind].name} for {self.dataset.objective.name}"
+            )
+
+    def _check_lora(self) -> None:
+        lora = self.model.lora
+        if lora.rank is None:
+            return
+        if lora.frozen_weights is FrozenWeights.bf16 and Part.bf16 not in self.system.parts:
+            raise UserError(
+                "model.lora.frozen_weights: bf16 weights need products in bf16; add bf16 to system.parts, or "
+                "set model.lora.frozen_weights=fp32"
+            )
+        if INPUTS_OF[self.dataset.kind] is Inputs.symbols:
+            raise UserError(
+                f"model.lora.rank: dataset={self.dataset.name} has a vocabulary of its own, whose embeddings "
+                "would stay random; leave model.lora out"
             )
 
     @property
@@ -158,7 +175,7 @@ class RunConfig:
         if taken := _RECOMMENDS.get(key):
             instead = getattr(self.train, taken)
             return "" if value == instead else f"train.{taken}={instead} is taken"
-        if key in ("model.hidden_dropout", "model.attention_dropout") and p not in (None, value):
+        if key in RATES and p not in (None, value):
             return f"variant.p={p} is taken at every place"
         if key not in self._without_effect():
             return ""

@@ -10,7 +10,8 @@ _SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", 
 
 
 def precision(module: nn.Module, planned: str) -> dict[str, str | int]:
-    """The number of parameters of each dtype, and the precision that these give with the system's.
+    """The number of parameters of each dtype, that of the trained ones where others are frozen, and the
+    precision that the dtypes give with the system's.
 
     planned: the system's for fp32 weights, "fp32" or "bf16 autocast"; other weights are named beside it.
     """
@@ -19,7 +20,10 @@ def precision(module: nn.Module, planned: str) -> dict[str, str | int]:
         counts[parameter.dtype] += parameter.numel()
     weights = " and ".join(sorted(_SHORT.get(dtype, _name(dtype)) for dtype in counts))
     ran = planned if weights == "fp32" else f"{weights} weights, {planned} system"
-    return {"precision": ran} | {f"parameters_{_name(dtype)}": count for dtype, count in counts.items()}
+    sizes = {f"parameters_{_name(dtype)}": count for dtype, count in counts.items()}
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    beside_frozen = {"parameters_trained": trained} if trained < counts.total() else {}
+    return {"precision": ran, **sizes, **beside_frozen}
 
 
 def attention(module: nn.Module) -> str:

@@ -1,23 +1,31 @@
 """Makes models of transformers, with the encoding of a dataset's inputs that each one takes."""
 
+from dataclasses import replace
+
 from transformers import PreTrainedModel
 
 from pmexp.config import RunConfig
 from pmexp.datasets.base import Dataset
 from pmexp.models import image, text
+from pmexp.models.adapters import adapt
 from pmexp.models.base import TaskModel
 
 
 def build(config: RunConfig, dataset: Dataset) -> TaskModel:
-    """Returns the model, in fp32 on the CPU, drawn from torch's default generator where it has no checkpoint.
+    """Returns the model on the CPU, drawn from torch's default generator where it has no checkpoint.
 
-    Raises UserError when the checkpoint cannot be had or does not fit the configuration.
+    Its weights are in fp32, but for those that `model.lora` freezes and keeps in bf16. Raises UserError when
+    the checkpoint cannot be had or does not fit the configuration.
     """
     build = image.build if config.model.takes_images else text.build
-    return build(config, dataset)
+    model = build(config, dataset)
+    return replace(model, adapters=adapt(model.module, config))
 
 
 def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
-    """The architecture alone, with random weights: for studies of memory and speed, on any device or none."""
+    """The architecture alone, with random weights and the adapters of `model.lora`: for studies of memory and
+    speed, on any device or none."""
     make = image.untrained if config.model.takes_images else text.untrained
-    return make(config, classes)
+    module = make(config, classes)
+    adapt(module, config)
+    return module

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel, logging
 
 from pmexp.config import ModelKind, Objective, RunConfig
@@ -25,12 +24,13 @@ class TaskModel:
     logits: (samples, classes), or (samples, positions, vocabulary) of a language model.
     """
 
-    module: nn.Module
+    module: PreTrainedModel
     examples: Callable[[Split, int], Examples]  # encodes a split, texts to so many tokens
     tokens_per_sample: int  # positions the model processes, padding included
     weights: str  # says where they came from
     architecture: str = ""  # says what a checkpoint has otherwise than `model.architecture`
     digest: str = ""  # digest of a checkpoint's files, or its commit on the hub
+    adapters: str = ""  # says which adapters train in the place of the weights
 
 
 def hf_fields(config: RunConfig, classes: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pmexp.packed_dropout import ops
 from pmexp.simulation.internals import TorchDispatchMode, running_backward, tree_leaves
 
 CATEGORIES = ("parameters", "gradients", "optimizer", "activations", "masks", "temporaries")
+FROZEN = "frozen"  # parameters that do not train: a category where a model has such
 
 # Which output of an operator is a dropout mask, or the noise that the CPU keeps in its place.
 _MASK_OUTPUTS = {
@@ -85,7 +86,11 @@ class LiveBytes(TorchDispatchMode):
         """Assigns parameters, complete gradients and optimizer state to their categories from now on."""
         self.assign((*module.parameters(), *module.buffers()), "parameters")
         for parameter in module.parameters():
-            parameter.register_post_accumulate_grad_hook(self._gradient_of)
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._gradient_of)
+            else:
+                self.live.setdefault(FROZEN, 0)
+                self.assign([parameter], FROZEN)
         optimizer.register_step_pre_hook(self._before_update)
         optimizer.register_step_post_hook(self._after_update)
 

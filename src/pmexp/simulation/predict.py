@@ -19,7 +19,7 @@ from pmexp.errors import UserError
 from pmexp.simulation.cuda_kernels import cuda_semantics
 from pmexp.simulation.internals import DATA_DEPENDENT, fake_tensors
 from pmexp.simulation.known_values import KnownValues
-from pmexp.simulation.live_bytes import CATEGORIES, LiveBytes, Snapshot
+from pmexp.simulation.live_bytes import LiveBytes, Snapshot
 from pmexp.simulation.sharding import Sharding
 from pmexp.simulation.step import BACKWARD_MIDDLE, peaks_of_training
 
@@ -180,8 +180,8 @@ def _extrapolated(fewer: dict[str, Snapshot], more: dict[str, Snapshot], steps: 
     return {
         phase: Snapshot(
             {
-                name: low.by_category[name] + steps * (more[phase].by_category[name] - low.by_category[name])
-                for name in CATEGORIES
+                name: held + steps * (more[phase].by_category[name] - held)
+                for name, held in low.by_category.items()
             }
         )
         for phase, low in fewer.items()

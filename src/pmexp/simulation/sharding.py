@@ -7,7 +7,7 @@ parameters' bytes. fsdp holds more until Python collects its garbage. Never meas
 
 from dataclasses import dataclass
 
-from pmexp.simulation.live_bytes import Snapshot
+from pmexp.simulation.live_bytes import FROZEN, Snapshot
 from pmexp.simulation.step import FORWARD, UPDATE
 
 _BUCKET = 4 * 500_000_000  # bytes: DeepSpeed's reduce_bucket_size, in fp32, taken whole in each backward
@@ -15,10 +15,14 @@ _BUCKET = 4 * 500_000_000  # bytes: DeepSpeed's reduce_bucket_size, in fp32, tak
 
 @dataclass(frozen=True)
 class Sharding:
-    parameters: float = 1.0  # from forward to backward
+    parameters: float = 1.0  # of those that train, from forward to backward
     parameters_in_update: float = 1.0
+    frozen: float = 1.0  # of parameters that do not train, from forward to backward
+    frozen_in_update: float = 1.0
     gradients: float = 1.0
-    kept_gradients: float = 0.0  # memory kept for gradients all the time, as a share of the parameters' bytes
+    kept_gradients: float = (
+        0.0  # memory that gradients keep all the time, as a share of the trained parameters
+    )
     optimizer: float = 1.0  # its state, and what its step makes
     bucket_bytes: int = 0  # beside the gradients, in backward
     bucket_in_forward: bool = False  # whether the bucket is also there in the second micro-batch's forward
@@ -32,8 +36,11 @@ class Sharding:
         """The peak of a phase with what lies there all the time."""
         categories = dict(peak.by_category)
         whole = categories["parameters"]
-        share = self.parameters_in_update if phase == UPDATE else self.parameters
-        categories["parameters"] = round(whole * share)
+        update = phase == UPDATE
+        categories["parameters"] = round(whole * (self.parameters_in_update if update else self.parameters))
+        if FROZEN in categories:
+            share = self.frozen_in_update if update else self.frozen
+            categories[FROZEN] = round(categories[FROZEN] * share)
         categories["gradients"] += round(whole * self.kept_gradients)
         if phase != UPDATE and (phase != FORWARD or self.bucket_in_forward):
             categories["temporaries"] += self.bucket_bytes
@@ -44,9 +51,9 @@ def sharding_of(part: str | None, processes: int, accumulate: int) -> Sharding:
     """What one of `processes` holds where `part` of system.parts spreads a run over them.
 
     ddp     gradients are copied into buckets that stay, those of earlier micro-batches lie beside them
-    zero    each process has the fp32 parameters, and a shard of them that its optimizer works on. Over
-            several micro-batches DeepSpeed keeps as much again as the parameters, and with stage 1 the
-            bucket and the whole gradient (of which the update, here not, has a shard only)
+    zero    each process has the parameters, and a shard of the trained ones in fp32 for its optimizer. Over
+            several micro-batches DeepSpeed keeps as much again as these, and with stage 1 the bucket and
+            the whole gradient (of which the update, here not, has a shard only)
     fsdp    shards, and from forward to backward the whole parameters beside them
     """
     split, several = 1 / processes, accumulate > 1
@@ -66,7 +73,12 @@ def sharding_of(part: str | None, processes: int, accumulate: int) -> Sharding:
             )
         case "fsdp":
             return Sharding(
-                parameters=1 + split, parameters_in_update=split, gradients=split, optimizer=split
+                parameters=1 + split,
+                parameters_in_update=split,
+                frozen=1 + split,
+                frozen_in_update=split,
+                gradients=split,
+                optimizer=split,
             )
         case _:
             return Sharding()

@@ -32,7 +32,7 @@ def peaks_of_training(
     """Takes a step of AdamW, which has its state by then, and returns the peak of each phase.
 
     Args:
-        module: called as ``module(**inputs).logits``; all of its parameters are trained.
+        module: called as ``module(**inputs).logits``; those of its parameters are trained that require grad.
         labels: int64, (samples,) or (samples, positions).
         forward: a context around each forward and its loss, such as autocast.
         layers: the module's equal layers in their order; they cut the backward into phases.
@@ -41,7 +41,8 @@ def peaks_of_training(
         foreach: as in torch.optim.AdamW, which decides by the device where it is None.
     """
     module.train()
-    optimizer = torch.optim.AdamW(module.parameters(), lr=_LR, foreach=foreach)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=_LR, foreach=foreach)
     counter.follow(module, optimizer)
     counter.assign((*inputs.values(), labels), "activations")
     handles = _mark_backward(layers, counter)
@@ -55,7 +56,7 @@ def peaks_of_training(
             counter.enter(BACKWARD)
             loss.backward()
         counter.enter(UPDATE)
-        nn.utils.clip_grad_norm_(module.parameters(), _CLIP_NORM, foreach=foreach)
+        nn.utils.clip_grad_norm_(trained, _CLIP_NORM, foreach=foreach)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     for handle in handles:

@@ -15,7 +15,7 @@ from pmexp.errors import UserError
 from pmexp.run_folder.files import sync_directory
 from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.engines import Engine
-from pmexp.systems.engines.base import Weights
+from pmexp.systems.engines.base import Weights, trained_weights
 
 
 def save(folder: RunFolder, engine: Engine, step: int, needed: Collection[int]) -> None:
@@ -51,7 +51,7 @@ def load(folder: RunFolder, engine: Engine, step: int) -> None:
             f"{file}: the weights of the best evaluation cannot be read ({error}); remove {folder.path} "
             "and run again"
         ) from None
-    first = _first_names(engine.module.state_dict())
+    first = _first_names(trained_weights(engine.module))
     engine.load_weights({name: saved[name if name in saved else first[name]] for name in first})
 
 

@@ -28,6 +28,7 @@ from pmexp.measure.precision import attention, compiled_parts, precision
 from pmexp.measure.provenance import record_start
 from pmexp.measure.tensor_bytes import TensorMemory
 from pmexp.metrics.catalog import metric_of
+from pmexp.models.adapters import FOLDER, write_adapter
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import EVALUATION, IGNORED
 from pmexp.models.positions import computed_length
@@ -317,6 +318,10 @@ def _test(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: Tens
         return measured | inference.measure(training, memory)
     if config.train.select is Select.best:
         best_weights.load(folder, training.engine, training.progress.best_step)
+    if prepared.model.adapters:
+        weights = training.engine.weights()
+        if training.ranks.is_first:
+            write_adapter(training.module, weights, folder.artifacts / FOLDER)
     measured |= inference.measure(training, memory)
     dataset, length = prepared.dataset, config.dataset.max_length
     if dataset.test is not None:
@@ -358,6 +363,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         "attention": attention(training.module),
         "weights": prepared.model.weights,
         **({"architecture": prepared.model.architecture} if prepared.model.architecture else {}),
+        **({"adapters": prepared.model.adapters} if prepared.model.adapters else {}),
         **prepared.inputs,
         **training.system.record(training.module),
         **training.instruments.record(),

@@ -32,7 +32,7 @@ class Engine:
     def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
         """Takes over a model on its device and returns what is to be called in its place."""
         self.module = module
-        self.optimizer = make_optimizer(module.parameters())
+        self.optimizer = make_optimizer(trained(module))
         return module
 
     def begin_micro_batch(self, last: bool) -> None:
@@ -55,12 +55,15 @@ class Engine:
         return self._whole(norm)
 
     def weights(self) -> Weights:
-        """The model's whole state_dict on rank 0, perhaps nothing on others. Every rank has to call it."""
-        return self.module.state_dict()
+        """The model's state_dict but for its frozen parameters: whole on rank 0, perhaps nothing on others.
+
+        Every rank has to call it. What is frozen is as the model was built.
+        """
+        return trained_weights(self.module)
 
     def load_weights(self, weights: Weights) -> None:
-        """Loads the whole state_dict, on every rank."""
-        self.module.load_state_dict(weights)
+        """Loads what `weights` returned on rank 0, on every rank."""
+        self.module.load_state_dict({**frozen_weights(self.module), **weights})
 
     def state(self) -> dict[str, Any]:
         """What this rank needs to go on from `weights()` bit for bit. Every rank has to call it."""
@@ -93,3 +96,20 @@ class Engine:
 
     def _whole(self, norm: Tensor) -> Tensor:
         return norm
+
+
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of `module` that are not frozen, in their order."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def trained_weights(module: nn.Module) -> Weights:
+    """The state_dict of `module` but for its frozen parameters."""
+    frozen = frozen_weights(module)
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
+
+
+def frozen_weights(module: nn.Module) -> Weights:
+    """The frozen parameters by every name that they have in the state_dict."""
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: parameter.detach() for name, parameter in named if not parameter.requires_grad}

@@ -18,10 +18,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from pmexp.systems.engines.base import Engine, MakeOptimizer, Weights
+from pmexp.systems.engines.base import Engine, MakeOptimizer, Weights, frozen_weights
 from pmexp.systems.layers import layers_of
 
-_WHOLE_ON_RANK_0 = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_WHOLE_ON_RANK_0 = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 _WHOLE_ON_EVERY_RANK = StateDictOptions(full_state_dict=True)
 
 
@@ -43,7 +43,9 @@ class FullyShard(Engine):
 
     def load_weights(self, weights: Weights) -> None:
         self._reshard()
-        set_model_state_dict(self.module, dict(weights), options=_WHOLE_ON_EVERY_RANK)
+        frozen = frozen_weights(self.module)  # which `weights` does not have
+        options = StateDictOptions(full_state_dict=True, strict=not frozen)
+        set_model_state_dict(self.module, dict(weights), options=options)
 
     def state(self) -> dict[str, Any]:
         """Returns this rank's state; rank 0's holds the whole optimizer."""

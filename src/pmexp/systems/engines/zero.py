@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pmexp.errors import UserError
-from pmexp.systems.engines.base import Engine, MakeOptimizer, Weights
+from pmexp.systems.engines.base import Engine, MakeOptimizer, Weights, trained
 
 _PACKAGES = ("deepspeed", "accelerate")
 
@@ -38,7 +38,7 @@ class ZeroEngine(Engine):
 
     def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
         self.module = module
-        self.optimizer = make_optimizer(module.parameters())
+        self.optimizer = make_optimizer(trained(module))
         self._engine = _initialize(module, self.optimizer, self._config())
         self._zero = self._engine.optimizer  # holds `self.optimizer` over this rank's flat shard
         return module
