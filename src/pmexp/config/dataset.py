@@ -41,6 +41,7 @@ _ON_HUB = (DatasetKind.text, DatasetKind.language, DatasetKind.imagenet)
 class Objective(Enum):
     classification = "classification"
     masked_lm = "masked_lm"
+    causal_lm = "causal_lm"
 
 
 class Padding(Enum):
@@ -100,7 +101,7 @@ class DatasetConfig:
         check_at_least("dataset.epochs", self.epochs, 1)
         check_at_least("dataset.batch_size", self.batch_size, 1)
         check_between("dataset.val_fraction", self.val_fraction, 0.0, 0.5, open_low=True)
-        known = [name for name, metric in TASK_METRICS.items() if metric.objective == self.objective.name]
+        known = [name for name, metric in TASK_METRICS.items() if self.objective.name in metric.objectives]
         unknown = [name for name in self.metrics if name not in known]
         if unknown or not self.metrics:
             raise UserError(

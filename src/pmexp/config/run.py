@@ -72,6 +72,7 @@ class RunConfig:
                 f"{' or '.join(inputs.name for inputs in taken)}, the dataset holds {given.name}; "
                 "choose two that fit"
             )
+        self._check_objective()
         self._check_robustness()
         train = self.train
         if train.lr is None:
@@ -96,6 +97,15 @@ class RunConfig:
             for text in value if isinstance(value, list) else [value]:
                 if isinstance(text, str):
                     check_no_credential(key, text)
+
+    def _check_objective(self) -> None:
+        objective, known = self.dataset.objective, KINDS[self.model.kind].objectives
+        if objective not in known:
+            raise UserError(
+                f"dataset.objective: {objective.name} is nothing that model={self.model.name} "
+                f"(model.kind={self.model.kind.name}) is trained for; choose another model, or one of "
+                f"{', '.join(each.name for each in known)}"
+            )
 
     def _check_robustness(self) -> None:
         ood = self.robustness.ood

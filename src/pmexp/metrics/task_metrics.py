@@ -44,7 +44,7 @@ class TaskMetric:
     unit: str
     direction: Literal["min", "max"]
     label: str
-    objective: Literal["classification", "masked_lm"] = "classification"
+    objectives: tuple[str, ...] = ("classification",)  # of config.Objective: those it is of
 
 
 def accuracy(predicted: "Labels", true: "Labels") -> float:
@@ -98,6 +98,11 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "top-5 accuracy",
     ),
     "perplexity": TaskMetric(
-        lambda result: perplexity(result.loss), perplexity_of_shares, "1", "min", "perplexity", "masked_lm"
+        lambda result: perplexity(result.loss),
+        perplexity_of_shares,
+        "1",
+        "min",
+        "perplexity",
+        ("masked_lm", "causal_lm"),
     ),
 }

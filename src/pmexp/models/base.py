@@ -39,6 +39,8 @@ def hf_fields(config: RunConfig, classes: int) -> dict[str, Any]:
     fields: dict[str, Any] = {"attn_implementation": model.attention.name}
     if config.dataset.objective is Objective.classification:
         fields["num_labels"] = classes
+    if config.dataset.objective is Objective.causal_lm:
+        fields["use_cache"] = False  # keys and values of a prompt, copied in each layer: of use in generation alone
     for names, own in (
         (kind.hidden_dropout, model.hidden_dropout),
         (kind.attention_dropout, model.attention_dropout),

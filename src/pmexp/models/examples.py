@@ -127,6 +127,26 @@ class MaskedTokens:
 
 
 @dataclass(frozen=True)
+class CausalTokens:
+    """Cuts running text into blocks, in which each token is to be guessed from those before it in its block.
+
+    The labels are the inputs one token later, so every token of the text but the first is a target once,
+    however long the blocks are; what is left at the end is left out.
+    """
+
+    ids: NDArray[np.int32]  # (tokens,), which may be mapped from a file
+    length: int  # tokens of a block
+
+    def __len__(self) -> int:
+        return (len(self.ids) - 1) // self.length
+
+    def batch(self, rows: Tensor, epoch: int) -> Batch:
+        places = rows[:, None] * self.length + torch.arange(self.length + 1)
+        tokens = torch.from_numpy(self.ids[places.numpy()]).long()
+        return Batch({"input_ids": tokens[:, :-1]}, tokens[:, 1:])
+
+
+@dataclass(frozen=True)
 class SymbolExamples:
     """Encodes sequences of symbols, each batch padded to the longest of its own, and to a multiple of 256."""
 

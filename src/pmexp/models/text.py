@@ -1,13 +1,15 @@
-"""Makes text classifiers and masked language models, with the checkpoint's tokenizer or one trained here."""
+"""Makes text classifiers and language models, with the checkpoint's tokenizer or one trained here."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
@@ -20,13 +22,22 @@ from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.errors import UserError
 from pmexp.models import positions
 from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields
+from pmexp.models.byte_pairs import train_byte_pairs
 from pmexp.models.checkpoint import Loaded, load_pretrained, load_tokenizer, locate
-from pmexp.models.examples import Examples, MaskedTokens, PaddedTexts, SymbolExamples, TensorExamples
+from pmexp.models.examples import (
+    CausalTokens,
+    Examples,
+    MaskedTokens,
+    PaddedTexts,
+    SymbolExamples,
+    TensorExamples,
+)
 from pmexp.models.token_files import token_ids
 
 _AUTO = {
     Objective.classification: AutoModelForSequenceClassification,
     Objective.masked_lm: AutoModelForMaskedLM,
+    Objective.causal_lm: AutoModelForCausalLM,
 }
 _PADDED_POSITIONS = (
     ModelKind.roberta,
@@ -47,7 +58,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         _fit(tokenizer, loaded.module, config)
     else:
         vocabulary = from_architecture(config).vocab_size
-        tokenizer = train_tokenizer(dataset.train, vocabulary)
+        tokenizer = _TRAIN_TOKENIZER[config.dataset.objective](dataset.train, vocabulary)
         loaded = Loaded(untrained(config, len(dataset.classes), tokenizer.pad_token_id), "random", "")
     length = config.dataset.max_length
     positions.check(length, loaded.module, config.model)
@@ -55,6 +66,8 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     def examples(split: Split, length: int) -> Examples:
         if config.dataset.objective is Objective.masked_lm:
             return masked_blocks(tokenizer, split, length, config.seed)
+        if config.dataset.objective is Objective.causal_lm:
+            return CausalTokens(_ids(tokenizer, split, length + 1, line_end="\n"), length)
         texts = encoded(tokenizer, split, length)
         padding = config.dataset.padding
         return texts if padding is Padding.max else PaddedTexts(texts, padding is Padding.bucketed)
@@ -147,18 +160,12 @@ def masked_blocks(tokenizer: Any, split: Split, length: int, seed: int) -> Maske
 
     Raises UserError for a tokenizer without a mask token, or a split shorter than one block.
     """
-    assert isinstance(split.inputs, list)
     if tokenizer.mask_token_id is None:
         raise UserError(
             f"dataset.objective=masked_lm: the tokenizer {tokenizer.name_or_path} has no mask token"
         )
-    inputs = split.inputs
-    ids = token_ids(tokenizer, lambda: (text for texts in inputs for text in texts))
     inner = length - 2  # [CLS] and [SEP] stand around each block
-    if len(ids) < inner:
-        raise UserError(
-            f"dataset.max_length: {length} exceeds the {len(ids)} tokens of a split; choose fewer"
-        )
+    ids = _ids(tokenizer, split, inner)
     return MaskedTokens(
         ids[: len(ids) // inner * inner].reshape(-1, inner),
         (tokenizer.cls_token_id, tokenizer.sep_token_id),
@@ -167,6 +174,23 @@ def masked_blocks(tokenizer: Any, split: Split, length: int, seed: int) -> Maske
         len(tokenizer),
         seed,
     )
+
+
+def _ids(tokenizer: Any, split: Split, at_least: int, line_end: str = "") -> NDArray[np.int32]:
+    """(tokens,) int32: the ids of all texts of the split in a row, each text with `line_end` at its end.
+
+    Raises UserError where there are fewer than `at_least`.
+    """
+    assert isinstance(split.inputs, list)
+    inputs = split.inputs
+    ids = token_ids(
+        tokenizer, lambda: (text.removesuffix(line_end) + line_end for texts in inputs for text in texts)
+    )
+    if len(ids) < at_least:
+        raise UserError(
+            f"dataset.max_length: a block of {at_least} tokens exceeds the {len(ids)} of a split; choose fewer"
+        )
+    return ids
 
 
 def train_tokenizer(train: Split, vocab_size: int) -> PreTrainedTokenizerFast:
@@ -204,3 +228,10 @@ def _bert_pipeline(model: models.WordPiece) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
+
+
+_TRAIN_TOKENIZER = {
+    Objective.classification: train_tokenizer,
+    Objective.masked_lm: train_tokenizer,
+    Objective.causal_lm: train_byte_pairs,
+}
