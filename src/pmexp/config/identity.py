@@ -30,7 +30,9 @@ def one_form(settings: Mapping[str, Any], model: ModelConfig, rate: float | None
     """
     kind = KINDS[model.kind]
     hidden, replaced = _rate(model, model.hidden_dropout, rate, kind.hidden_dropout)
-    attention, also_replaced = _rate(model, model.attention_dropout, rate, kind.attention_dropout)
+    attention, also_replaced = hidden, replaced
+    if kind.attention_dropout:
+        attention, also_replaced = _rate(model, model.attention_dropout, rate, kind.attention_dropout)
     if hidden == attention:
         rate = hidden
     rates = {"model.hidden_dropout": hidden, "model.attention_dropout": attention}

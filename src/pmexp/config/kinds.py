@@ -11,7 +11,7 @@ from pmexp.config.model import ModelKind
 class Architecture:
     model_type: str  # the architecture's name in transformers
     hidden_dropout: tuple[str, ...] = ("hidden_dropout_prob",)  # fields of its configuration
-    attention_dropout: tuple[str, ...] = ("attention_probs_dropout_prob",)
+    attention_dropout: tuple[str, ...] = ("attention_probs_dropout_prob",)  # (): the other rate is of it too
     objectives: tuple[Objective, ...] = (Objective.classification, Objective.masked_lm)
 
     @property
@@ -27,6 +27,9 @@ _GPT: dict[str, Any] = {
 }
 
 KINDS = {
+    ModelKind.bart: Architecture(
+        "bart", ("dropout", "activation_dropout"), ("attention_dropout",), (Objective.seq2seq,)
+    ),
     ModelKind.bert: Architecture("bert", _BERT_RATES),
     ModelKind.deberta_v2: Architecture("deberta-v2", ("hidden_dropout_prob", "pooler_dropout")),
     ModelKind.distilbert: Architecture(
@@ -36,5 +39,6 @@ KINDS = {
     ModelKind.gptj: Architecture("gptj", **_GPT),
     ModelKind.longformer: Architecture("longformer"),
     ModelKind.roberta: Architecture("roberta", _BERT_RATES),
+    ModelKind.t5: Architecture("t5", ("dropout_rate",), (), (Objective.seq2seq,)),  # one rate of all places
     ModelKind.vit: Architecture("vit", objectives=(Objective.classification,)),
 }

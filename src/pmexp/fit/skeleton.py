@@ -34,6 +34,10 @@ def batch_shapes(config: RunConfig, batch: int, length: int) -> Shapes:
     tokens = ((batch, length), torch.int64)
     if config.dataset.objective in (Objective.masked_lm, Objective.causal_lm):  # blocks without padding
         return {"input_ids": tokens, "labels": tokens}
+    if config.dataset.objective is Objective.seq2seq:
+        assert config.dataset.max_target_length
+        target = ((batch, config.dataset.max_target_length), torch.int64)
+        return {"input_ids": tokens, "attention_mask": tokens, "decoder_input_ids": target, "labels": target}
     names = ["input_ids", "attention_mask"]
     if config.model.kind is ModelKind.bert and INPUTS_OF[config.dataset.kind] is Inputs.texts:
         names.append("token_type_ids")

@@ -6,7 +6,8 @@ from transformers import PreTrainedTokenizerFast
 from pmexp.datasets.base import Split
 from pmexp.errors import UserError
 
-PAD, END = "<pad>", "</s>"  # ids 0 and 1
+PAD, END = "<pad>", "</s>"
+PAD_ID, END_ID = 0, 1
 _FEWEST = 2 + 256  # these two and a token for each byte
 
 
@@ -25,7 +26,7 @@ def train_byte_pairs(train: Split, vocab_size: int) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {END}", pair=f"$A {END} $B:1 {END}:1", special_tokens=[(END, 1)]
+        single=f"$A {END}", pair=f"$A {END} $B:1 {END}:1", special_tokens=[(END, END_ID)]
     )
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

@@ -1,5 +1,6 @@
 """Defines what the training loop draws its batches from: rows of one split, encoded for one model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,10 +25,11 @@ _CHOSEN, _MASKED, _RANDOM = 0.15, 0.8, 0.1  # as in section 3.1 of Devlin et al.
 class Batch:
     inputs: dict[str, Tensor]  # keyword arguments of the model, samples first
     labels: Tensor  # int64: (samples,) classes, or (samples, positions) tokens and IGNORED
+    references: Sequence[str] = ()  # (samples,) the whole targets of a seq2seq evaluation
 
     def to(self, device: torch.device) -> "Batch":
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.labels.to(device, non_blocking=True))
+        return Batch(inputs, self.labels.to(device, non_blocking=True), self.references)
 
     @property
     def targets(self) -> int:
@@ -38,7 +40,12 @@ class Batch:
     def positions(self) -> tuple[int, int]:
         """Returns the positions of texts with a mask of their padding, and how many of them are padding."""
         mask = self.inputs.get("attention_mask")
-        return (0, 0) if mask is None else (mask.numel(), mask.numel() - int(mask.count_nonzero()))
+        if mask is None:
+            return (0, 0)
+        computed, used = mask.numel(), int(mask.count_nonzero())
+        if "decoder_input_ids" in self.inputs:
+            computed, used = computed + self.labels.numel(), used + self.targets
+        return computed, computed - used
 
 
 class Examples(Protocol):

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -22,7 +23,7 @@ from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.errors import UserError
 from pmexp.models import positions
 from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields
-from pmexp.models.byte_pairs import train_byte_pairs
+from pmexp.models.byte_pairs import END_ID, train_byte_pairs
 from pmexp.models.checkpoint import Loaded, load_pretrained, load_tokenizer, locate
 from pmexp.models.examples import (
     CausalTokens,
@@ -32,17 +33,21 @@ from pmexp.models.examples import (
     SymbolExamples,
     TensorExamples,
 )
+from pmexp.models.generation import Generation
+from pmexp.models.pairs import encoded_pairs
 from pmexp.models.token_files import token_ids
 
 _AUTO = {
     Objective.classification: AutoModelForSequenceClassification,
     Objective.masked_lm: AutoModelForMaskedLM,
     Objective.causal_lm: AutoModelForCausalLM,
+    Objective.seq2seq: AutoModelForSeq2SeqLM,
 }
 _PADDED_POSITIONS = (
     ModelKind.roberta,
     ModelKind.longformer,
 )  # the rows of their position tables up to the padding's row hold no position
+_PADDED = (Objective.classification, Objective.seq2seq)  # their texts have different lengths
 _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -62,6 +67,8 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         loaded = Loaded(untrained(config, len(dataset.classes), tokenizer.pad_token_id), "random", "")
     length = config.dataset.max_length
     positions.check(length, loaded.module, config.model)
+    if config.dataset.objective is Objective.seq2seq:
+        return _of_pairs(config, tokenizer, loaded)
 
     def examples(split: Split, length: int) -> Examples:
         if config.dataset.objective is Objective.masked_lm:
@@ -72,7 +79,36 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         padding = config.dataset.padding
         return texts if padding is Padding.max else PaddedTexts(texts, padding is Padding.bucketed)
 
-    return TaskModel(loaded.module, examples, length, loaded.weights, loaded.architecture, loaded.digest)
+    return TaskModel(
+        loaded.module, examples, length, loaded.weights, loaded.architecture, digest=loaded.digest
+    )
+
+
+def _of_pairs(config: RunConfig, tokenizer: Any, loaded: Loaded) -> TaskModel:
+    """A model that reads a source and writes its target."""
+    dataset, module = config.dataset, loaded.module
+    assert dataset.max_target_length and dataset.generation.max_length
+    for key, length in (
+        ("dataset.max_target_length", dataset.max_target_length),
+        ("dataset.generation.max_length", dataset.generation.max_length),
+    ):
+        positions.check(length, module, config.model, key)
+    if module.config.decoder_start_token_id is None:  # T5 begins a target with padding
+        module.config.decoder_start_token_id = module.config.pad_token_id
+    generation = Generation(module, tokenizer, dataset.generation.beams, dataset.generation.max_length)
+
+    def examples(split: Split, length: int) -> Examples:
+        return encoded_pairs(tokenizer, module, split, length, dataset)
+
+    return TaskModel(
+        module,
+        examples,
+        dataset.max_length + dataset.max_target_length,
+        loaded.weights,
+        loaded.architecture,
+        generation,
+        loaded.digest,
+    )
 
 
 def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
@@ -90,7 +126,7 @@ def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
         return SymbolExamples(split.inputs, torch.from_numpy(split.labels), length)
 
     weights = f"{loaded.weights}, random: token embeddings of the symbols"
-    return TaskModel(loaded.module, examples, length, weights, loaded.architecture, loaded.digest)
+    return TaskModel(loaded.module, examples, length, weights, loaded.architecture, digest=loaded.digest)
 
 
 def _take_symbols(module: PreTrainedModel) -> None:
@@ -121,7 +157,7 @@ def _fit(tokenizer: Any, module: PreTrainedModel, config: RunConfig) -> None:
             f"model.path: the tokenizer in {tokenizer.name_or_path} has {len(tokenizer)} tokens and the "
             f"model {known}; give the tokenizer that the weights were trained with"
         )
-    if tokenizer.pad_token_id is None and config.dataset.objective is Objective.classification:
+    if tokenizer.pad_token_id is None and config.dataset.objective in _PADDED:
         raise UserError(
             f"model.path: the tokenizer in {tokenizer.name_or_path} has no pad_token, which texts of "
             "different lengths need; name one in its tokenizer_config.json"
@@ -136,6 +172,8 @@ def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrai
     For a dataset of symbols its token embeddings are those of the dataset's own vocabulary.
     """
     fields = hf_fields(config, classes) | {"pad_token_id": pad_token_id}
+    if config.dataset.objective is Objective.seq2seq:
+        fields |= {"eos_token_id": END_ID, "bos_token_id": None, "decoder_start_token_id": pad_token_id}
     hf_config = from_architecture(config, **fields)
     if config.model.positions:
         unused = pad_token_id + 1 if config.model.kind in _PADDED_POSITIONS else 0
@@ -188,7 +226,7 @@ def _ids(tokenizer: Any, split: Split, at_least: int, line_end: str = "") -> NDA
     )
     if len(ids) < at_least:
         raise UserError(
-            f"dataset.max_length: a block of {at_least} tokens exceeds the {len(ids)} of a split; choose fewer"
+            f"dataset.max_length: a block takes {at_least} tokens and a split has {len(ids)}; choose fewer"
         )
     return ids
 
@@ -234,4 +272,5 @@ _TRAIN_TOKENIZER = {
     Objective.classification: train_tokenizer,
     Objective.masked_lm: train_tokenizer,
     Objective.causal_lm: train_byte_pairs,
+    Objective.seq2seq: train_byte_pairs,
 }
