@@ -40,7 +40,7 @@ INPUTS_OF = {
     DatasetKind.django_messages: Inputs.texts,
 }
 _ON_HUB = (DatasetKind.text, DatasetKind.language, DatasetKind.imagenet, DatasetKind.translation)
-_OF_TARGETS = ("max_target_length", "source_prefix", "generation")  # keys of seq2seq alone
+OF_TARGETS = ("max_target_length", "source_prefix", "generation")  # keys of seq2seq alone
 _PAIRS = (DatasetKind.translation, DatasetKind.django_messages)  # of a source and its target
 
 
@@ -162,7 +162,7 @@ class DatasetConfig:
             and self.objective in (Objective.classification, Objective.seq2seq),
             "max_length": INPUTS_OF[kind] is not Inputs.images,
             "val_fraction": kind in (DatasetKind.digits, DatasetKind.reuters_r8, DatasetKind.text, *_PAIRS),
-            **dict.fromkeys(_OF_TARGETS, self.objective is Objective.seq2seq),
+            **dict.fromkeys(OF_TARGETS, self.objective is Objective.seq2seq),
         }
         return {"epochs", "batch_size"} | {key for key, has_effect in used.items() if not has_effect}
 
@@ -171,7 +171,7 @@ class DatasetConfig:
         group = key.partition(".")[0]
         if group == "trees" and self.kind is not DatasetKind.listops:
             return f"dataset={self.name} is not generated"
-        if group in _OF_TARGETS and self.objective is not Objective.seq2seq:
+        if group in OF_TARGETS and self.objective is not Objective.seq2seq:
             return f"dataset.objective={self.objective.name} writes no texts"
         return ""
 

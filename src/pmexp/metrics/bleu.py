@@ -12,7 +12,7 @@ def bleu(written: Sequence[str], references: Sequence[str]) -> float:
 
 
 def bleu_signature() -> str:
-    """Returns sacrebleu's signature: case, tokenisation, smoothing and version, which tell whether BLEUs compare."""
+    """Returns sacrebleu's signature: case, tokens, smoothing and version, which tell if BLEUs compare."""
     from sacrebleu.metrics import BLEU
 
     metric = BLEU()

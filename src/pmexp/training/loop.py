@@ -237,7 +237,8 @@ class Training:
             share.targets += batch.targets
             if batch.labels.dim() == 1:
                 share.scores.append((rows, logits.cpu(), batch.labels))
-            share.texts += zip(rows.tolist(), written, batch.references, strict=True)
+            if written:
+                share.texts += zip(rows.tolist(), written, batch.references, strict=True)
         shares = self.ranks.gather(share)
         return _joined(shares) if self.ranks.is_first else None
 
