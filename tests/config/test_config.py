@@ -38,7 +38,7 @@ def test_smoke_is_the_experiment_in_small() -> None:
     with pytest.raises(UserError, match="smoke: 'yes' is unknown; allowed are true, false"):
         in_small([*arguments[:2], "smoke=yes"])
     for wrong in (["smoke=true"], ["experiment=demo", "smoke=true"]):
-        with pytest.raises(UserError, match="experiment= one of .*exp-1-main-perf"):
+        with pytest.raises(UserError, match=r"experiment= one of .*exp-1-main-perf"):
             in_small(wrong)
 
 

@@ -18,6 +18,7 @@ from pmexp.config import ModelKind, Padding, RunConfig
 from pmexp.datasets.base import Dataset
 from pmexp.errors import UserError
 from pmexp.models.base import TaskModel
+from pmexp.models.byte_pairs import train_byte_pairs
 from pmexp.models.examples import EVALUATION, IGNORED
 from pmexp.models.pairs import PairExamples, TokenRows
 from pmexp.systems.system import System
@@ -107,6 +108,25 @@ def test_the_loss_is_that_of_transformers_however_it_is_padded_and_split(
     theirs = model.module(**sources, labels=batch.labels)
     assert losses == pytest.approx([theirs.loss.item()] * 3, rel=1e-5)
     assert theirs.past_key_values is None  # else each layer copies its keys and values in training
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_a_checkpoint_translates_as_the_model_that_was_saved(
+    kind: ModelKind, messages: Dataset, tmp_path: Path
+) -> None:
+    run = run_of(kind)
+    training, model = trained(run, messages)
+    module: Any = model.module
+    module.generation_config.no_repeat_ngram_size = 1  # the folder's own wishes are not read
+    module.save_pretrained(tmp_path)
+    train_byte_pairs(messages.train, VOCABULARY).save_pretrained(tmp_path)
+    run.model.pretrained, run.model.path = True, str(tmp_path)
+    module.generation_config.no_repeat_ngram_size = None
+    loaded, again = trained(run, messages)
+    assert again.weights == str(tmp_path) and not again.architecture
+    first, second = training.predict(training.val), loaded.predict(loaded.val)
+    assert first is not None and second is not None
+    assert (first.loss, first.written) == (second.loss, second.written)
 
 
 @pytest.mark.parametrize("kind", [*PAIRS, ModelKind.gpt2])

@@ -23,7 +23,7 @@ class Generation:
             do_sample=False,
             use_cache=True,
             decoder_start_token_id=own.decoder_start_token_id,
-            bos_token_id=own.bos_token_id,
+            bos_token_id=getattr(own, "bos_token_id", None),  # T5 has none
             eos_token_id=own.eos_token_id,
             pad_token_id=own.pad_token_id,
         )

@@ -93,7 +93,7 @@ def _of_pairs(config: RunConfig, tokenizer: Any, loaded: Loaded) -> TaskModel:
         ("dataset.generation.max_length", dataset.generation.max_length),
     ):
         positions.check(length, module, config.model, key)
-    if module.config.decoder_start_token_id is None:  # T5 begins a target with padding
+    if getattr(module.config, "decoder_start_token_id", None) is None:  # T5 begins a target with padding
         module.config.decoder_start_token_id = module.config.pad_token_id
     generation = Generation(module, tokenizer, dataset.generation.beams, dataset.generation.max_length)
 
