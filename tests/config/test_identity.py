@@ -161,17 +161,76 @@ def test_another_meaning_is_another_run(one: str, other: str) -> None:
         (DIGITS, "baseline-s0-f26d6cfed28d"),
         (TEXTS, "baseline-s0-410ed081c1e6"),
         ((*TEXTS, "+dataset@robustness.ood=mrpc"), "baseline-s0-aba4d170f26d"),
+        (("task=bert-large-wikitext103", "+dataset@robustness.ood=wikitext103"), "baseline-s0-fcd2749ab929"),
     ],
-    ids=["digits", "texts", "ood"],
+    ids=["digits", "texts", "ood", "language"],
 )
 def test_keys_that_came_later_leave_the_ids_of_before(base: Sequence[str], run_id: str) -> None:
     """These ids were taken before there were system.matmul, system.deterministic, train.evaluate_every,
-    dataset.padding and model.lora."""
-    defaults = "system.matmul=highest system.deterministic=false train.evaluate_every=null"
+    dataset.padding, keys of the texts that a model writes, and model.lora."""
+    defaults = "system.matmul=highest system.deterministic=false dataset.max_target_length=null"
+    if "task" not in str(base):
+        defaults += " train.evaluate_every=null"
     assert typed(base, "").run_id == typed(base, defaults).run_id == run_id
     for key in ("system.matmul=high", "system.deterministic=true", "train.evaluate_every=0.5"):
         other = typed(base, key)
         assert other.run_id != run_id and other.settings != typed(base, "").settings
+
+
+WRITES = ("model=t5-small", "dataset=wmt16-ro-en")
+
+
+@pytest.mark.parametrize(
+    ("key", "same"),
+    [
+        ("dataset.max_target_length=64", "dataset.max_target_length=64 dataset.generation.max_length=64"),
+        ("dataset.generation.beams=1", "dataset.generation.beams=1 dataset.max_target_length=128"),
+        ("dataset.source_prefix=x", "dataset.source_prefix=x dataset.generation.max_length=128"),
+        ("dataset.text_columns=[en,ro]", "dataset.text_columns=[en,ro] dataset.val_fraction=0.1"),
+        ("model.hidden_dropout=0.2", "variant.p=0.2"),  # T5 has one rate
+    ],
+)
+def test_what_a_model_writes_is_part_of_the_identity_where_it_writes(key: str, same: str) -> None:
+    run = typed(WRITES, key)
+    assert (
+        typed(WRITES, "").run_id
+        != run.run_id
+        == typed(WRITES, same).run_id
+        == from_dict(run.to_dict()).run_id
+    )
+    other = typed([*TEXTS, "dataset=wikitext103"], key)
+    if "generation" in key or "target" in key or "prefix" in key:
+        assert other.run_id == typed([*TEXTS, "dataset=wikitext103"], "").run_id
+        name = key.partition("=")[0]
+        assert other.unused(name) == "dataset.objective=masked_lm writes no texts" and not run.unused(name)
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "message"),
+    [
+        (
+            WRITES,
+            "dataset.objective=causal_lm dataset.metrics=[perplexity]",
+            "causal_lm does not fit dataset.kind=translation; seq2seq is of pairs",
+        ),
+        (TEXTS, "dataset.objective=seq2seq dataset.metrics=[bleu]", "seq2seq does not fit dataset.kind=text"),
+        (
+            TEXTS,
+            "dataset.metrics=[bleu]",
+            "dataset.metrics: .'bleu'. is no list of metrics of classification",
+        ),
+        (
+            WRITES,
+            "model.attention_dropout=0.1",
+            "model=t5-small has one rate for all places; set model.hidden_dropout",
+        ),
+        (WRITES, "dataset.generation.beams=0", "dataset.generation.beams: 0 must be at least 1"),
+        (WRITES, "dataset.max_target_length=1", "dataset.max_target_length: 1 must be at least 2"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_one_line(base: Sequence[str], key: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        typed(base, key)
 
 
 def test_padding_is_of_texts_with_a_label_alone() -> None:

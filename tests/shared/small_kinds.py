@@ -11,24 +11,36 @@ WIDTHS = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
 }  # fmt: skip
 GPT = {"n_embd": 16, "n_layer": 1, "n_head": 2}
+PAIR = {
+    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16,
+}  # fmt: skip
 SIZES: dict[ModelKind, dict[str, Any]] = {
+    ModelKind.bart: PAIR,
     ModelKind.distilbert: {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16},
     ModelKind.gpt2: GPT,
     ModelKind.gptj: GPT | {"rotary_dim": 4},
     ModelKind.longformer: WIDTHS | {"attention_window": 8},
+    ModelKind.t5: {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2},
     ModelKind.vit: WIDTHS | {"image_size": 8, "patch_size": 4, "num_channels": 1},
 }
 
 
+PAIRS = (ModelKind.bart, ModelKind.t5)
 composed_once = cache(config)  # to compose takes longer than to build the model
 
 
 def of_kind(kind: ModelKind, *overrides: str) -> RunConfig:
     image = kind is ModelKind.vit
-    base = (
-        ["model=vit-digits"] if image else ["model=tinybert", "model.pretrained=false", "dataset=reuters-r8"]
-    )
-    run = deepcopy(composed_once(*base, *overrides))
+    run = deepcopy(composed_once(*_task(kind), *overrides))
     run.model.kind = kind
     run.model.architecture = dict(SIZES.get(kind, WIDTHS)) | ({} if image else {"vocab_size": 99})
     return run
+
+
+def _task(kind: ModelKind) -> list[str]:
+    if kind is ModelKind.vit:
+        return ["model=vit-digits"]
+    if kind in PAIRS:
+        return ["model=bart-base", "model.pretrained=false", "dataset=django-messages"]
+    return ["model=tinybert", "model.pretrained=false", "dataset=reuters-r8"]

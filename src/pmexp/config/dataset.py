@@ -17,6 +17,8 @@ class DatasetKind(Enum):
     text = "text"
     language = "language"
     listops = "listops"
+    translation = "translation"
+    django_messages = "django_messages"
 
 
 class Inputs(Enum):
@@ -34,13 +36,19 @@ INPUTS_OF = {
     DatasetKind.text: Inputs.texts,
     DatasetKind.language: Inputs.texts,
     DatasetKind.listops: Inputs.symbols,
+    DatasetKind.translation: Inputs.texts,
+    DatasetKind.django_messages: Inputs.texts,
 }
-_ON_HUB = (DatasetKind.text, DatasetKind.language, DatasetKind.imagenet)
+_ON_HUB = (DatasetKind.text, DatasetKind.language, DatasetKind.imagenet, DatasetKind.translation)
+OF_TARGETS = ("max_target_length", "source_prefix", "generation")  # keys of seq2seq alone
+_PAIRS = (DatasetKind.translation, DatasetKind.django_messages)  # of a source and its target
 
 
 class Objective(Enum):
     classification = "classification"
     masked_lm = "masked_lm"
+    causal_lm = "causal_lm"
+    seq2seq = "seq2seq"
 
 
 class Padding(Enum):
@@ -74,6 +82,19 @@ class TreesConfig:
 
 
 @dataclass(kw_only=True)
+class GenerationConfig:
+    """How the targets of an evaluation are written, token by token and without random numbers."""
+
+    beams: int = 1  # texts that are written side by side, of which the likeliest is taken; 1 is greedy
+    max_length: int | None = None  # tokens after which a text ends; null: dataset.max_target_length
+
+    def __post_init__(self) -> None:
+        check_at_least("dataset.generation.beams", self.beams, 1)
+        if self.max_length is not None:
+            check_at_least("dataset.generation.max_length", self.max_length, 1)
+
+
+@dataclass(kw_only=True)
 class DatasetConfig:
     name: str = MISSING  # how the report calls it
     kind: DatasetKind = MISSING
@@ -82,11 +103,16 @@ class DatasetConfig:
     hub_config: str | None = None  # the subset's name on the hub
     revision: str | None = None  # commit of the hub dataset
     path: str | None = None  # local folder, instead of the hub
-    text_columns: list[str] = field(default_factory=list)  # one text, or two that form a pair
+    text_columns: list[str] = field(
+        default_factory=list
+    )  # one text, or two that form a pair; a.b: b of the mapping in a
     label_column: str = "label"  # column of the classes
     image_column: str = "image"  # column of the pictures
     trees: TreesConfig = field(default_factory=TreesConfig)  # only of listops
     max_length: int = 128  # tokens; longer texts are cut, shorter ones padded
+    max_target_length: int | None = None  # of seq2seq: tokens of a target; null: max_length
+    source_prefix: str = ""  # of seq2seq: stands before each source, as T5 has its tasks named
+    generation: GenerationConfig = field(default_factory=GenerationConfig)  # only of seq2seq
     padding: Padding = Padding.max  # to max_length, or the batch's longest; bucketed: of similar texts
     val_fraction: float = 0.1  # share of train carved off where the set has no validation split
     metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # the first one selects the model
@@ -100,7 +126,7 @@ class DatasetConfig:
         check_at_least("dataset.epochs", self.epochs, 1)
         check_at_least("dataset.batch_size", self.batch_size, 1)
         check_between("dataset.val_fraction", self.val_fraction, 0.0, 0.5, open_low=True)
-        known = [name for name, metric in TASK_METRICS.items() if metric.objective == self.objective.name]
+        known = [name for name, metric in TASK_METRICS.items() if self.objective.name in metric.objectives]
         unknown = [name for name in self.metrics if name not in known]
         if unknown or not self.metrics:
             raise UserError(
@@ -108,6 +134,7 @@ class DatasetConfig:
                 f"name some of {', '.join(known)}"
             )
         self._refuse_other_places()
+        self._settle_targets()
         if self.revision == "main":
             self.revision = None  # which means the same
         self.metrics = [self.metrics[0], *sorted(set(self.metrics[1:]) - {self.metrics[0]})]
@@ -128,14 +155,43 @@ class DatasetConfig:
             "hub_id": from_hub,
             "revision": from_hub,
             "hub_config": from_hub or kind is DatasetKind.text,  # by it GLUE's server knows predictions
-            "text_columns": kind in (DatasetKind.text, DatasetKind.language),
+            "text_columns": kind in (DatasetKind.text, DatasetKind.language, DatasetKind.translation),
             "label_column": labelled,
             "image_column": kind is DatasetKind.imagenet and from_hub,
-            "padding": INPUTS_OF[kind] is Inputs.texts and self.objective is Objective.classification,
+            "padding": INPUTS_OF[kind] is Inputs.texts
+            and self.objective in (Objective.classification, Objective.seq2seq),
             "max_length": INPUTS_OF[kind] is not Inputs.images,
-            "val_fraction": kind in (DatasetKind.digits, DatasetKind.reuters_r8, DatasetKind.text),
+            "val_fraction": kind in (DatasetKind.digits, DatasetKind.reuters_r8, DatasetKind.text, *_PAIRS),
+            **dict.fromkeys(OF_TARGETS, self.objective is Objective.seq2seq),
         }
         return {"epochs", "batch_size"} | {key for key, has_effect in used.items() if not has_effect}
+
+    def unused(self, key: str) -> str:
+        """Why `dataset.<key>` was put back to its default; empty where it has a use."""
+        group = key.partition(".")[0]
+        if group == "trees" and self.kind is not DatasetKind.listops:
+            return f"dataset={self.name} is not generated"
+        if group in OF_TARGETS and self.objective is not Objective.seq2seq:
+            return f"dataset.objective={self.objective.name} writes no texts"
+        return ""
+
+    def _settle_targets(self) -> None:
+        """Says how long targets are, or puts their keys back to the defaults where there are none.
+
+        Raises UserError for an objective that the samples are not of.
+        """
+        if (self.kind in _PAIRS) != (self.objective is Objective.seq2seq):
+            kinds = " or ".join(kind.name for kind in _PAIRS)
+            raise UserError(
+                f"dataset.objective: {self.objective.name} does not fit dataset.kind={self.kind.name}; "
+                f"seq2seq is of pairs of texts (dataset.kind={kinds}), and they are of it alone"
+            )
+        if self.objective is not Objective.seq2seq:
+            self.max_target_length, self.source_prefix, self.generation = None, "", GenerationConfig()
+            return
+        self.max_target_length = self.max_target_length or self.max_length
+        check_at_least("dataset.max_target_length", self.max_target_length, 2)
+        self.generation.max_length = self.generation.max_length or self.max_target_length
 
     def _refuse_other_places(self) -> None:
         """Raises UserError for keys of a place that this kind of dataset would not read."""

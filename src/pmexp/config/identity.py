@@ -31,7 +31,9 @@ def one_form(settings: Mapping[str, Any], model: ModelConfig, rate: float | None
     """
     kind = KINDS[model.kind]
     hidden, replaced = _rate(model, model.hidden_dropout, rate, kind.hidden_dropout)
-    attention, also_replaced = _rate(model, model.attention_dropout, rate, kind.attention_dropout)
+    attention, also_replaced = hidden, replaced
+    if kind.attention_dropout:
+        attention, also_replaced = _rate(model, model.attention_dropout, rate, kind.attention_dropout)
     known = [hidden, attention]
     if model.lora.rank is not None:
         known.append(model.lora.dropout if rate is None else rate)

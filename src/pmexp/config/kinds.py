@@ -1,7 +1,9 @@
 """Lists the architectures of transformers that are supported, and what each calls its dropout rates."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from pmexp.config.dataset import Objective
 from pmexp.config.model import ModelKind
 
 
@@ -9,7 +11,8 @@ from pmexp.config.model import ModelKind
 class Architecture:
     model_type: str  # the architecture's name in transformers
     hidden_dropout: tuple[str, ...] = ("hidden_dropout_prob",)  # fields of its configuration
-    attention_dropout: tuple[str, ...] = ("attention_probs_dropout_prob",)
+    attention_dropout: tuple[str, ...] = ("attention_probs_dropout_prob",)  # (): the other rate is of it too
+    objectives: tuple[Objective, ...] = (Objective.classification, Objective.masked_lm)
 
     @property
     def rates(self) -> set[str]:
@@ -17,9 +20,16 @@ class Architecture:
 
 
 _BERT_RATES = ("hidden_dropout_prob", "classifier_dropout")
-_GPT = {"hidden_dropout": ("resid_pdrop", "embd_pdrop"), "attention_dropout": ("attn_pdrop",)}
+_GPT: dict[str, Any] = {
+    "hidden_dropout": ("resid_pdrop", "embd_pdrop"),
+    "attention_dropout": ("attn_pdrop",),
+    "objectives": (Objective.classification, Objective.causal_lm),
+}
 
 KINDS = {
+    ModelKind.bart: Architecture(
+        "bart", ("dropout", "activation_dropout"), ("attention_dropout",), (Objective.seq2seq,)
+    ),
     ModelKind.bert: Architecture("bert", _BERT_RATES),
     ModelKind.deberta_v2: Architecture("deberta-v2", ("hidden_dropout_prob", "pooler_dropout")),
     ModelKind.distilbert: Architecture(
@@ -29,5 +39,6 @@ KINDS = {
     ModelKind.gptj: Architecture("gptj", **_GPT),
     ModelKind.longformer: Architecture("longformer"),
     ModelKind.roberta: Architecture("roberta", _BERT_RATES),
-    ModelKind.vit: Architecture("vit"),
+    ModelKind.t5: Architecture("t5", ("dropout_rate",), (), (Objective.seq2seq,)),  # one rate of all places
+    ModelKind.vit: Architecture("vit", objectives=(Objective.classification,)),
 }

@@ -12,6 +12,7 @@ from pmexp.errors import UserError
 
 
 class ModelKind(Enum):
+    bart = "bart"
     bert = "bert"
     deberta_v2 = "deberta_v2"
     distilbert = "distilbert"
@@ -19,6 +20,7 @@ class ModelKind(Enum):
     gptj = "gptj"
     longformer = "longformer"
     roberta = "roberta"
+    t5 = "t5"
     vit = "vit"
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pmexp.config.checks import check_between
-from pmexp.config.dataset import DatasetConfig
+from pmexp.config.dataset import OF_TARGETS, DatasetConfig
 
 
 @dataclass(kw_only=True)
@@ -17,7 +17,8 @@ class RobustnessConfig:
 
     @property
     def without_effect(self) -> set[str]:
-        """Keys that change nothing: only the other dataset's test split is used, by the run's metrics and
-        padding."""
-        unused = {"metrics", "padding", "val_fraction"} | self.ood.without_effect if self.ood else set()
+        """Keys that change nothing: only the other dataset's test split is used, by the run's own metrics,
+        padding and generation."""
+        unused = {"metrics", "padding", "val_fraction", *OF_TARGETS}
+        unused = unused | self.ood.without_effect if self.ood else set()
         return {f"ood.{key}" for key in unused}

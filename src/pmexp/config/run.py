@@ -12,7 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from pmexp.config.canonical import canonicalise, real_path
 from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.checks import check_between, check_name, check_no_credential
-from pmexp.config.dataset import INPUTS_OF, DatasetConfig, DatasetKind, Inputs
+from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs
 from pmexp.config.identity import RATES, digest_of, one_form, without
 from pmexp.config.kinds import KINDS
 from pmexp.config.lora import FrozenWeights
@@ -78,6 +78,7 @@ class RunConfig:
                 f"{' or '.join(inputs.name for inputs in taken)}, the dataset holds {given.name}; "
                 "choose two that fit"
             )
+        self._check_model()
         self._check_robustness()
         self._check_lora()
         train = self.train
@@ -103,6 +104,21 @@ class RunConfig:
             for text in value if isinstance(value, list) else [value]:
                 if isinstance(text, str):
                     check_no_credential(key, text)
+
+    def _check_model(self) -> None:
+        objective, known = self.dataset.objective, KINDS[self.model.kind].objectives
+        if objective not in known:
+            raise UserError(
+                f"dataset.objective: {objective.name} is nothing that model={self.model.name} "
+                f"(model.kind={self.model.kind.name}) is trained for; choose another model, or one of "
+                f"{', '.join(each.name for each in known)}"
+            )
+
+        if self.model.attention_dropout is not None and not KINDS[self.model.kind].attention_dropout:
+            raise UserError(
+                f"model.attention_dropout: model={self.model.name} has one rate for all places; set "
+                "model.hidden_dropout"
+            )
 
     def _check_robustness(self) -> None:
         ood = self.robustness.ood
@@ -163,8 +179,8 @@ class RunConfig:
         group, _, name = key.rpartition(".")
         if group == "variant" and not self.variant.takes(name):
             return f"variant={self.variant.name} does not take it"
-        if group == "dataset.trees" and self.dataset.kind is not DatasetKind.listops:
-            return f"dataset={self.dataset.name} is not generated"
+        if key.startswith("dataset."):
+            return self.dataset.unused(key.removeprefix("dataset."))
         return "system.parts names it" if key == "system.name" else ""
 
     def ignored(self, key: str) -> str:

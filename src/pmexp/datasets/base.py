@@ -29,14 +29,14 @@ class Lazy(Protocol):
 @dataclass(frozen=True)
 class Split:
     inputs: Images | Texts | Lazy
-    labels: NDArray[np.int64]  # (samples,), empty for language
+    labels: NDArray[np.int64]  # (samples,), empty for language and translation
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def take(self, rows: NDArray[np.int64]) -> "Split":
         if isinstance(self.inputs, list):
-            return Split([self.inputs[row] for row in rows], self.labels[rows])
+            return Split([self.inputs[row] for row in rows], self.labels[rows if len(self.labels) else []])
         if isinstance(self.inputs, np.ndarray):
             return Split(self.inputs[rows], self.labels[rows])
         return Split(self.inputs.take(rows), self.labels[rows])
@@ -47,7 +47,7 @@ class Dataset:
     train: Split
     val: Split
     test: Split | None  # None where the set keeps its test labels to itself
-    classes: list[str]  # empty for language
+    classes: list[str]  # empty for language and translation
     unlabelled_test: Split | None = None  # the test split of such a set, labels all -1
     origin: str = ""  # where it lies; for a hub dataset also its commit
     digest: str = ""  # names its files' content, or the commit of a hub dataset
@@ -64,13 +64,16 @@ class Dataset:
 
 
 def carve(split: Split, fraction: float, what: str) -> tuple[Split, Split]:
-    """Cuts `split` into (rest, carved), stratified by label and the same for every run.
+    """Cuts `split` into (rest, carved), stratified by label if it has labels, and the same for every run.
 
     Raises UserError when a class has too few samples to be in both.
     """
     try:
         rest, carved = train_test_split(
-            np.arange(len(split)), test_size=fraction, stratify=split.labels, random_state=_SPLIT_SEED
+            np.arange(len(split)),
+            test_size=fraction,
+            stratify=split.labels if len(split.labels) else None,
+            random_state=_SPLIT_SEED,
         )
     except ValueError as error:
         raise UserError(

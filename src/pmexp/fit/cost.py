@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmexp.command.compose import compose_sweep
-from pmexp.config import DatasetKind, Matmul, Part, RunConfig
+from pmexp.config import DatasetKind, Matmul, Objective, Part, RunConfig
 from pmexp.errors import UserError, first_line
 from pmexp.fit.options import FitOptions
 from pmexp.measure.flops import peak_tflops
 from pmexp.run_folder.plan import MEASURED_ONLY
 
 # Samples to train on, as the datasets' own pages state them.
-_SAMPLES = {"mrpc": 3_668, "sst2": 67_349, "imagenet1k": 1_281_167}
+_SAMPLES = {"mrpc": 3_668, "sst2": 67_349, "imagenet1k": 1_281_167, "wmt16-ro-en": 610_320}
 _TOKENS = {"wikitext103": 118_000_000}  # word pieces, of 103 million words
 _TRAINED_SHARE = 0.8  # the share of generated trees that is trained on
 _counted: dict[str, int] = {}  # operations of a step, by all that they depend on
@@ -121,7 +121,8 @@ def _samples(run: RunConfig) -> int:
     if data.kind is DatasetKind.listops and data.trees is not None:
         return int(data.trees.samples * _TRAINED_SHARE)
     if data.name in _TOKENS:
-        return _TOKENS[data.name] // (data.max_length - 2)  # a block begins and ends with a token of its own
+        own = 2 if data.objective is Objective.masked_lm else 0  # a block begins and ends with one of its own
+        return _TOKENS[data.name] // (data.max_length - own)
     if data.name not in _SAMPLES:
         known = ", ".join([*_SAMPLES, *_TOKENS])
         raise UserError(

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from pmexp.config import SHARDING, Device, Part, RunConfig
+from pmexp.config import SHARDING, Device, Objective, Part, RunConfig
 from pmexp.errors import UserError
 from pmexp.fit.search import Probe
 from pmexp.fit.skeleton import batch_shapes, skeleton
@@ -39,6 +39,7 @@ def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) ->
         like="cpu" if stack.device is Device.cpu else "cuda",
         accumulate=accumulate,
         sharding=sharding_of(stack.sharding and stack.sharding.value, stack.processes, accumulate),
+        extrapolate=config.dataset.objective is not Objective.seq2seq,  # which has two lists of layers
     )
 
 

@@ -32,8 +32,12 @@ def batch_shapes(config: RunConfig, batch: int, length: int) -> Shapes:
         pixels = (batch, vit.num_channels, vit.image_size, vit.image_size)
         return {"pixel_values": (pixels, torch.float32), "labels": ((batch,), torch.int64)}
     tokens = ((batch, length), torch.int64)
-    if config.dataset.objective is Objective.masked_lm:  # blocks without padding
+    if config.dataset.objective in (Objective.masked_lm, Objective.causal_lm):  # blocks without padding
         return {"input_ids": tokens, "labels": tokens}
+    if config.dataset.objective is Objective.seq2seq:
+        assert config.dataset.max_target_length
+        target = ((batch, config.dataset.max_target_length), torch.int64)
+        return {"input_ids": tokens, "attention_mask": tokens, "decoder_input_ids": target, "labels": target}
     names = ["input_ids", "attention_mask"]
     if config.model.kind is ModelKind.bert and INPUTS_OF[config.dataset.kind] is Inputs.texts:
         names.append("token_type_ids")

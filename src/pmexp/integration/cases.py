@@ -5,7 +5,7 @@ from functools import cache
 
 from pmexp.command.compose import compose, compose_part
 from pmexp.command.schema import options
-from pmexp.config import Attention, Device, ModelConfig, ModelKind, Part, RunConfig
+from pmexp.config import Attention, Device, ModelConfig, ModelKind, Objective, Part, RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.integration.reach import Reach, on_meta, reach
 
@@ -13,6 +13,7 @@ LENGTH = 512  # tokens of the sample
 VARIANTS = ("baseline", "pm-drop", "pm-drop-recompute")
 
 _TEXT_RUN = ("model=tinybert", "model.pretrained=false", "dataset=reuters-r8")
+_PAIR_RUN = ("model=t5-small", "model.pretrained=false", "dataset=django-messages")
 _WITH_FLASH = ("bert-base", "longformer-base-4096")
 
 
@@ -45,8 +46,12 @@ def configuration(name: str) -> RunConfig:
         part = compose_part("model", [f"model={name}"])
         assert isinstance(part, ModelConfig)
         model = part
-    run = compose(() if model.takes_images else _TEXT_RUN)
+    run = compose(() if model.takes_images else _PAIR_RUN if _writes(model) else _TEXT_RUN)
     return replace(run, model=model, system=replace(run.system, device=Device.cpu))
+
+
+def _writes(model: ModelConfig) -> bool:
+    return Objective.seq2seq in KINDS[model.kind].objectives
 
 
 @cache

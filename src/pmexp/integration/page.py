@@ -8,7 +8,7 @@ import transformers
 from transformers import CONFIG_MAPPING
 
 from pmexp.command.schema import conf_folder
-from pmexp.config import RunConfig
+from pmexp.config import Objective, RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.integration.cases import LENGTH, Case, cases, configuration, names
 from pmexp.integration.reach import ASKS_FOR_VALUES, CUT_LAYERS, DropoutCall, on_meta
@@ -138,4 +138,6 @@ def _measurement(config: RunConfig) -> str:
             f"Counted on the CPU, since its code asks for values: one sample of {LENGTH} tokens, the "
             f"first of them global, in a copy with {CUT_LAYERS} layers."
         )
+    if config.dataset.objective is Objective.seq2seq:
+        return f"Counted on fake tensors: one source of {LENGTH} tokens and a target of as many."
     return f"Counted on fake tensors: one sample of {LENGTH} tokens."

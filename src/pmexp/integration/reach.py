@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from pmexp import models
-from pmexp.config import ModelKind, RunConfig, VariantConfig
+from pmexp.config import ModelKind, Objective, RunConfig, VariantConfig
 from pmexp.models.base import from_architecture
 from pmexp.packed_dropout import ReplacementReport, packed_dropout
 from pmexp.packed_dropout.recompute import matmul_of_dropped, packed_dropout_and_bits
@@ -110,7 +110,9 @@ def _sample(config: RunConfig, length: int) -> dict[str, Tensor]:
     if config.model.takes_images:
         vit = from_architecture(config)
         return {"pixel_values": torch.ones(1, vit.num_channels, vit.image_size, vit.image_size)}
-    return {"input_ids": torch.ones(1, length, dtype=torch.int64)}
+    tokens = torch.ones(1, length, dtype=torch.int64)
+    reads_twice = config.dataset.objective is Objective.seq2seq
+    return {"input_ids": tokens} | ({"decoder_input_ids": tokens} if reads_twice else {})
 
 
 @contextmanager

@@ -4,9 +4,11 @@ A new one is added here and named in a dataset's `metrics`; the catalog gives it
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from pmexp.metrics.bleu import bleu, bleu_signature
 
 if TYPE_CHECKING:  # the configuration reads the names below: importing numpy is a tenth of --help
     import numpy as np
@@ -19,11 +21,13 @@ if TYPE_CHECKING:  # the configuration reads the names below: importing numpy is
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model said about a split. A language model has no scores: its loss says all."""
+    """What a model said about a split. A language model has no scores: its loss says all, or its texts."""
 
     loss: float  # mean over targets, nats
     scores: "Scores"
     true: "Labels"
+    written: Sequence[str] = ()  # the texts that a seq2seq model wrote
+    references: Sequence[str] = ()  # (samples,) what it should have written
 
     @property
     def predicted(self) -> "Labels":
@@ -44,8 +48,11 @@ class TaskMetric:
     unit: str
     direction: Literal["min", "max"]
     label: str
-    objective: Literal["classification", "masked_lm"] = "classification"
+    objectives: tuple[str, ...] = ("classification",)  # of config.Objective: those it is of
     is_share: bool = False  # the share of samples that are answered right, whose noise is binomial
+    package: str = ""  # what it is computed by, and the extra that brings it
+    extra: str = ""
+    record: Callable[[], str] | None = None  # says for the record of a run how it is computed
 
 
 def accuracy(predicted: "Labels", true: "Labels") -> float:
@@ -105,6 +112,22 @@ TASK_METRICS: dict[str, TaskMetric] = {
         is_share=True,
     ),
     "perplexity": TaskMetric(
-        lambda result: perplexity(result.loss), perplexity_of_shares, "1", "min", "perplexity", "masked_lm"
+        lambda result: perplexity(result.loss),
+        perplexity_of_shares,
+        "1",
+        "min",
+        "perplexity",
+        ("masked_lm", "causal_lm"),
+    ),
+    "bleu": TaskMetric(
+        lambda result: bleu(result.written, result.references),
+        lambda shares: 0.0,
+        "points",
+        "max",
+        "BLEU",
+        ("seq2seq",),
+        package="sacrebleu",
+        extra="translation",
+        record=bleu_signature,
     ),
 }

@@ -12,6 +12,7 @@ from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Split
 from pmexp.errors import UserError
 from pmexp.models.examples import Examples
+from pmexp.models.generation import Generation
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -29,6 +30,7 @@ class TaskModel:
     tokens_per_sample: int  # positions the model processes, padding included
     weights: str  # says where they came from
     architecture: str = ""  # says what a checkpoint has otherwise than `model.architecture`
+    generation: Generation | None = None  # writes the texts of an evaluation; None: of another objective
     digest: str = ""  # digest of a checkpoint's files, or its commit on the hub
     adapters: str = ""  # says which adapters train in the place of the weights
 
@@ -39,6 +41,10 @@ def hf_fields(config: RunConfig, classes: int) -> dict[str, Any]:
     fields: dict[str, Any] = {"attn_implementation": model.attention.name}
     if config.dataset.objective is Objective.classification:
         fields["num_labels"] = classes
+    if config.dataset.objective in (Objective.causal_lm, Objective.seq2seq):
+        fields["use_cache"] = (
+            False  # keys and values of a prompt, copied in each layer: of use in generation alone
+        )
     for names, own in (
         (kind.hidden_dropout, model.hidden_dropout),
         (kind.attention_dropout, model.attention_dropout),

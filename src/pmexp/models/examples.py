@@ -1,5 +1,6 @@
 """Defines what the training loop draws its batches from: rows of one split, encoded for one model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,10 +25,11 @@ _CHOSEN, _MASKED, _RANDOM = 0.15, 0.8, 0.1  # as in section 3.1 of Devlin et al.
 class Batch:
     inputs: dict[str, Tensor]  # keyword arguments of the model, samples first
     labels: Tensor  # int64: (samples,) classes, or (samples, positions) tokens and IGNORED
+    references: Sequence[str] = ()  # (samples,) the whole targets of a seq2seq evaluation
 
     def to(self, device: torch.device) -> "Batch":
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.labels.to(device, non_blocking=True))
+        return Batch(inputs, self.labels.to(device, non_blocking=True), self.references)
 
     @property
     def targets(self) -> int:
@@ -38,7 +40,12 @@ class Batch:
     def positions(self) -> tuple[int, int]:
         """Returns the positions of texts with a mask of their padding, and how many of them are padding."""
         mask = self.inputs.get("attention_mask")
-        return (0, 0) if mask is None else (mask.numel(), mask.numel() - int(mask.count_nonzero()))
+        if mask is None:
+            return (0, 0)
+        computed, used = mask.numel(), int(mask.count_nonzero())
+        if "decoder_input_ids" in self.inputs:
+            computed, used = computed + self.labels.numel(), used + self.targets
+        return computed, computed - used
 
 
 class Examples(Protocol):
@@ -124,6 +131,26 @@ class MaskedTokens:
 
     def _draw(self, row: int, epoch: int, positions: int) -> NDArray[np.float64]:
         return np.random.default_rng((self.seed, epoch - EVALUATION, row)).random((3, positions))
+
+
+@dataclass(frozen=True)
+class CausalTokens:
+    """Cuts running text into blocks, in which each token is to be guessed from those before it in its block.
+
+    The labels are the inputs one token later, so every token of the text but the first is a target once,
+    however long the blocks are; what is left at the end is left out.
+    """
+
+    ids: NDArray[np.int32]  # (tokens,), which may be mapped from a file
+    length: int  # tokens of a block
+
+    def __len__(self) -> int:
+        return (len(self.ids) - 1) // self.length
+
+    def batch(self, rows: Tensor, epoch: int) -> Batch:
+        places = rows[:, None] * self.length + torch.arange(self.length + 1)
+        tokens = torch.from_numpy(self.ids[places.numpy()]).long()
+        return Batch({"input_ids": tokens[:, :-1]}, tokens[:, 1:])
 
 
 @dataclass(frozen=True)

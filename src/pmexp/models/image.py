@@ -41,7 +41,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
             return PictureExamples(split.inputs, labels, size, config.seed)
         return TensorExamples({"pixel_values": torch.from_numpy(split.inputs)}, labels)
 
-    return TaskModel(module, examples, patches + 1, loaded.weights, loaded.architecture, loaded.digest)
+    return TaskModel(module, examples, patches + 1, loaded.weights, loaded.architecture, digest=loaded.digest)
 
 
 def untrained(config: RunConfig, classes: int) -> PreTrainedModel:

@@ -1,5 +1,7 @@
 """Says how long an input may be and is made, and makes position tables longer by repeating trained rows."""
 
+import sys
+
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -37,12 +39,12 @@ def extend(module: PreTrainedModel, model: ModelConfig) -> str:
 
 
 def limit(module: PreTrainedModel) -> int:
-    """The longest input of a text model, in tokens."""
+    """The longest input of a text model, in tokens; beyond all lengths where positions are relative (T5)."""
     for parent in module.modules():
         table = getattr(parent, _TABLE, None)
         if isinstance(table, nn.Embedding):
             return table.num_embeddings - _first(table)
-    return int(module.config.max_position_embeddings)
+    return int(getattr(module.config, "max_position_embeddings", sys.maxsize))
 
 
 def computed_length(length: int, module: nn.Module) -> int:
@@ -55,12 +57,12 @@ def computed_length(length: int, module: nn.Module) -> int:
     return -(-length // widest) * widest
 
 
-def check(length: int, module: PreTrainedModel, model: ModelConfig) -> None:
-    """Raises UserError for inputs of more tokens than the model has positions."""
+def check(length: int, module: PreTrainedModel, model: ModelConfig, key: str = "dataset.max_length") -> None:
+    """Raises UserError for texts of more tokens, as `key` has them, than the model has positions."""
     longest = limit(module)
     if length > longest:
         raise UserError(
-            f"dataset.max_length: {length} exceeds the {longest} positions of model={model.name}; "
+            f"{key}: {length} exceeds the {longest} positions of model={model.name}; "
             f"choose at most {longest}, or model.positions={length} to repeat the trained ones"
         )
 

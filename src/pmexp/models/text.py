@@ -1,14 +1,17 @@
-"""Makes text classifiers and masked language models, with the checkpoint's tokenizer or one trained here."""
+"""Makes text classifiers and language models, with the checkpoint's tokenizer or one trained here."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -20,18 +23,31 @@ from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.errors import UserError
 from pmexp.models import positions
 from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields
+from pmexp.models.byte_pairs import END_ID, train_byte_pairs
 from pmexp.models.checkpoint import Loaded, load_pretrained, load_tokenizer, locate
-from pmexp.models.examples import Examples, MaskedTokens, PaddedTexts, SymbolExamples, TensorExamples
+from pmexp.models.examples import (
+    CausalTokens,
+    Examples,
+    MaskedTokens,
+    PaddedTexts,
+    SymbolExamples,
+    TensorExamples,
+)
+from pmexp.models.generation import Generation
+from pmexp.models.pairs import encoded_pairs
 from pmexp.models.token_files import token_ids
 
 _AUTO = {
     Objective.classification: AutoModelForSequenceClassification,
     Objective.masked_lm: AutoModelForMaskedLM,
+    Objective.causal_lm: AutoModelForCausalLM,
+    Objective.seq2seq: AutoModelForSeq2SeqLM,
 }
 _PADDED_POSITIONS = (
     ModelKind.roberta,
     ModelKind.longformer,
 )  # the rows of their position tables up to the padding's row hold no position
+_PADDED = (Objective.classification, Objective.seq2seq)  # their texts have different lengths
 _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -47,19 +63,52 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         _fit(tokenizer, loaded.module, config)
     else:
         vocabulary = from_architecture(config).vocab_size
-        tokenizer = train_tokenizer(dataset.train, vocabulary)
+        tokenizer = _TRAIN_TOKENIZER[config.dataset.objective](dataset.train, vocabulary)
         loaded = Loaded(untrained(config, len(dataset.classes), tokenizer.pad_token_id), "random", "")
     length = config.dataset.max_length
     positions.check(length, loaded.module, config.model)
+    if config.dataset.objective is Objective.seq2seq:
+        return _of_pairs(config, tokenizer, loaded)
 
     def examples(split: Split, length: int) -> Examples:
         if config.dataset.objective is Objective.masked_lm:
             return masked_blocks(tokenizer, split, length, config.seed)
+        if config.dataset.objective is Objective.causal_lm:
+            return CausalTokens(_ids(tokenizer, split, length + 1, line_end="\n"), length)
         texts = encoded(tokenizer, split, length)
         padding = config.dataset.padding
         return texts if padding is Padding.max else PaddedTexts(texts, padding is Padding.bucketed)
 
-    return TaskModel(loaded.module, examples, length, loaded.weights, loaded.architecture, loaded.digest)
+    return TaskModel(
+        loaded.module, examples, length, loaded.weights, loaded.architecture, digest=loaded.digest
+    )
+
+
+def _of_pairs(config: RunConfig, tokenizer: Any, loaded: Loaded) -> TaskModel:
+    """A model that reads a source and writes its target."""
+    dataset, module = config.dataset, loaded.module
+    assert dataset.max_target_length and dataset.generation.max_length
+    for key, length in (
+        ("dataset.max_target_length", dataset.max_target_length),
+        ("dataset.generation.max_length", dataset.generation.max_length),
+    ):
+        positions.check(length, module, config.model, key)
+    if getattr(module.config, "decoder_start_token_id", None) is None:  # T5 begins a target with padding
+        module.config.decoder_start_token_id = module.config.pad_token_id
+    generation = Generation(module, tokenizer, dataset.generation.beams, dataset.generation.max_length)
+
+    def examples(split: Split, length: int) -> Examples:
+        return encoded_pairs(tokenizer, module, split, length, dataset)
+
+    return TaskModel(
+        module,
+        examples,
+        dataset.max_length + dataset.max_target_length,
+        loaded.weights,
+        loaded.architecture,
+        generation,
+        loaded.digest,
+    )
 
 
 def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
@@ -77,7 +126,7 @@ def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
         return SymbolExamples(split.inputs, torch.from_numpy(split.labels), length)
 
     weights = f"{loaded.weights}, random: token embeddings of the symbols"
-    return TaskModel(loaded.module, examples, length, weights, loaded.architecture, loaded.digest)
+    return TaskModel(loaded.module, examples, length, weights, loaded.architecture, digest=loaded.digest)
 
 
 def _take_symbols(module: PreTrainedModel) -> None:
@@ -108,7 +157,7 @@ def _fit(tokenizer: Any, module: PreTrainedModel, config: RunConfig) -> None:
             f"model.path: the tokenizer in {tokenizer.name_or_path} has {len(tokenizer)} tokens and the "
             f"model {known}; give the tokenizer that the weights were trained with"
         )
-    if tokenizer.pad_token_id is None and config.dataset.objective is Objective.classification:
+    if tokenizer.pad_token_id is None and config.dataset.objective in _PADDED:
         raise UserError(
             f"model.path: the tokenizer in {tokenizer.name_or_path} has no pad_token, which texts of "
             "different lengths need; name one in its tokenizer_config.json"
@@ -123,6 +172,8 @@ def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrai
     For a dataset of symbols its token embeddings are those of the dataset's own vocabulary.
     """
     fields = hf_fields(config, classes) | {"pad_token_id": pad_token_id}
+    if config.dataset.objective is Objective.seq2seq:
+        fields |= {"eos_token_id": END_ID, "bos_token_id": None, "decoder_start_token_id": pad_token_id}
     hf_config = from_architecture(config, **fields)
     if config.model.positions:
         unused = pad_token_id + 1 if config.model.kind in _PADDED_POSITIONS else 0
@@ -147,18 +198,12 @@ def masked_blocks(tokenizer: Any, split: Split, length: int, seed: int) -> Maske
 
     Raises UserError for a tokenizer without a mask token, or a split shorter than one block.
     """
-    assert isinstance(split.inputs, list)
     if tokenizer.mask_token_id is None:
         raise UserError(
             f"dataset.objective=masked_lm: the tokenizer {tokenizer.name_or_path} has no mask token"
         )
-    inputs = split.inputs
-    ids = token_ids(tokenizer, lambda: (text for texts in inputs for text in texts))
     inner = length - 2  # [CLS] and [SEP] stand around each block
-    if len(ids) < inner:
-        raise UserError(
-            f"dataset.max_length: {length} exceeds the {len(ids)} tokens of a split; choose fewer"
-        )
+    ids = _ids(tokenizer, split, inner)
     return MaskedTokens(
         ids[: len(ids) // inner * inner].reshape(-1, inner),
         (tokenizer.cls_token_id, tokenizer.sep_token_id),
@@ -167,6 +212,23 @@ def masked_blocks(tokenizer: Any, split: Split, length: int, seed: int) -> Maske
         len(tokenizer),
         seed,
     )
+
+
+def _ids(tokenizer: Any, split: Split, at_least: int, line_end: str = "") -> NDArray[np.int32]:
+    """(tokens,) int32: the ids of all texts of the split in a row, each text with `line_end` at its end.
+
+    Raises UserError where there are fewer than `at_least`.
+    """
+    assert isinstance(split.inputs, list)
+    inputs = split.inputs
+    ids = token_ids(
+        tokenizer, lambda: (text.removesuffix(line_end) + line_end for texts in inputs for text in texts)
+    )
+    if len(ids) < at_least:
+        raise UserError(
+            f"dataset.max_length: a block takes {at_least} tokens and a split has {len(ids)}; choose fewer"
+        )
+    return ids
 
 
 def train_tokenizer(train: Split, vocab_size: int) -> PreTrainedTokenizerFast:
@@ -204,3 +266,11 @@ def _bert_pipeline(model: models.WordPiece) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
+
+
+_TRAIN_TOKENIZER = {
+    Objective.classification: train_tokenizer,
+    Objective.masked_lm: train_tokenizer,
+    Objective.causal_lm: train_byte_pairs,
+    Objective.seq2seq: train_byte_pairs,
+}

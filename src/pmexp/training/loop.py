@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import StepTimer
 from pmexp.metrics.task_metrics import TASK_METRICS, Evaluation
 from pmexp.models.examples import EVALUATION, IGNORED, Batch, Examples
+from pmexp.models.generation import Generation
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
@@ -55,13 +56,14 @@ class Training:
         seed: int,
         system: System,
         ranks: Ranks = Ranks(),  # noqa: B008  frozen
+        generation: Generation | None = None,
     ) -> None:
         assert config.batch_size is not None
         assert config.epochs is not None
         assert config.lr is not None
         self.module, self.train, self.val = module, train, val
         self.config, self.metrics, self.seed, self.system = config, metrics, seed, system
-        self.ranks = ranks
+        self.ranks, self.generation = ranks, generation
         self.batch_size = config.batch_size
         self.steps_per_epoch = len(train) // self.batch_size
         if not self.steps_per_epoch:
@@ -233,18 +235,32 @@ class Training:
         need every rank in every forward.
         """
         self.module.eval()
-        loss, targets = 0.0, 0
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, scores, labels
+        share = _Share()
         for _, rows, batch in self.evaluation_batches(examples):
-            summed, logits = self.summed_loss(batch.to(self.system.device))
+            on_device = batch.to(self.system.device)
+            summed, logits = self.summed_loss(on_device)
+            written = self._written(on_device)
             if not len(rows):
                 continue
-            loss += summed.item()
-            targets += batch.targets
+            share.loss += summed.item()
+            share.targets += batch.targets
             if batch.labels.dim() == 1:
-                parts.append((rows, logits.cpu(), batch.labels))
-        shares = self.ranks.gather((loss, targets, parts))
+                share.scores.append((rows, logits.cpu(), batch.labels))
+            if written:
+                share.texts += zip(rows.tolist(), written, batch.references, strict=True)
+        shares = self.ranks.gather(share)
         return _joined(shares) if self.ranks.is_first else None
+
+    def _written(self, batch: Batch) -> list[str]:
+        """The texts that the model writes to the sources of `batch`; none where it has another objective.
+
+        To be called after a forward: FSDP's parameters are whole from there on, and generation calls the
+        encoder and the decoder past the module that would gather them.
+        """
+        if self.generation is None:
+            return []
+        with self.system.forward():
+            return self.generation.texts(batch.inputs, synced=self.ranks.world_size > 1)
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs to go on bit for bit; Python's and NumPy's RNGs are unused.
@@ -298,12 +314,25 @@ class Training:
                 return 1.0
 
 
-def _joined(shares: list[tuple[float, int, list[tuple[Tensor, Tensor, Tensor]]]]) -> Evaluation:
-    """Joins the share of each rank into one evaluation: summed loss, targets, and scores of its rows."""
-    loss, targets = sum(share[0] for share in shares), sum(share[1] for share in shares)
-    parts = [part for share in shares for part in share[2]]
+@dataclass
+class _Share:
+    """What one rank has evaluated; rows are places in the split."""
+
+    loss: float = 0.0  # summed over targets
+    targets: int = 0
+    scores: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)  # rows, scores, labels
+    texts: list[tuple[int, str, str]] = field(default_factory=list)  # row, what was written, reference
+
+
+def _joined(shares: list[_Share]) -> Evaluation:
+    """Joins the share of each rank into one evaluation, its samples in the order of the split."""
+    loss = sum(share.loss for share in shares) / max(1, sum(share.targets for share in shares))
+    texts = sorted(text for share in shares for text in share.texts)
+    _, written, references = zip(*texts, strict=True) if texts else ((), (), ())
+    parts = [part for share in shares for part in share.scores]
     if not parts:
-        return Evaluation(loss / max(1, targets), np.empty((0, 0), np.float32), np.empty(0, np.int64))
+        empty = np.empty((0, 0), np.float32), np.empty(0, np.int64)
+        return Evaluation(loss, *empty, written, references)
     rows, scores, true = (torch.cat(column) for column in zip(*parts, strict=True))
     order = rows.argsort()
-    return Evaluation(loss / max(1, targets), scores[order].numpy(), true[order].numpy())
+    return Evaluation(loss, scores[order].numpy(), true[order].numpy())

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from pmexp.models.examples import Examples, PaddedTexts
+from pmexp.models.pairs import PairExamples
 
 _BATCHES_OF_A_BUCKET = 64  # sorted by length together: well mixed still, and nearly without padding
 
@@ -14,7 +15,7 @@ def epoch_order(examples: Examples, seed: int, epoch: int, batch_size: int) -> T
     fill no batch are drawn like any others."""
     random = np.random.default_rng((seed, epoch))
     order = random.permutation(len(examples))
-    if not (isinstance(examples, PaddedTexts) and examples.bucketed):
+    if not (isinstance(examples, PaddedTexts | PairExamples) and examples.bucketed):
         return torch.from_numpy(order)
     whole = len(order) // batch_size * batch_size
     lengths = examples.lengths.numpy()

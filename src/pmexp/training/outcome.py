@@ -29,16 +29,18 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 def chance(dataset: Dataset, metrics: list[str], vocabulary: int | None) -> dict[str, float]:
     """Returns for each score, such as "test/accuracy", what a constant answer reaches.
 
-    For language, which has no classes, it is a guess among the `vocabulary` tokens; nothing without one.
+    For metrics of language, labelled or not, it is a guess among `vocabulary` tokens; nothing without one.
     """
     splits = {"val": dataset.val, "test": dataset.test}
-    shares = {name: _shares(split, dataset.classes, vocabulary) for name, split in splits.items() if split}
-    return {
-        f"{split}/{metric}": TASK_METRICS[metric].chance(of_split)
-        for split, of_split in shares.items()
-        for metric in metrics
-        if of_split.size
-    }
+    tokens = np.full(vocabulary, 1 / vocabulary) if vocabulary else np.zeros(0)
+    chances = {}
+    for name, split in ((name, split) for name, split in splits.items() if split is not None):
+        for metric in metrics:
+            of_classes = "classification" in TASK_METRICS[metric].objectives
+            shares = _shares(split, dataset.classes) if of_classes else tokens
+            if shares.size:
+                chances[f"{name}/{metric}"] = TASK_METRICS[metric].chance(shares)
+    return chances
 
 
 def samples(dataset: Dataset) -> dict[str, int]:
@@ -47,9 +49,7 @@ def samples(dataset: Dataset) -> dict[str, int]:
     return {name: len(split) for name, split in splits.items() if split is not None}
 
 
-def _shares(split: Split, classes: list[str], vocabulary: int | None) -> NDArray[np.float64]:
-    """The share of each class among the samples, shape (classes,); empty where it is not known."""
-    if not len(split.labels):
-        return np.full(vocabulary, 1 / vocabulary) if vocabulary else np.zeros(0)
+def _shares(split: Split, classes: list[str]) -> NDArray[np.float64]:
+    """The share of each class among the samples, shape (classes,)."""
     shares: NDArray[np.float64] = np.bincount(split.labels, minlength=len(classes)) / len(split.labels)
     return shares

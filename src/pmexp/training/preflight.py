@@ -4,10 +4,13 @@ It imports what it looks at and no more: a sweep without pretrained models is an
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from pmexp import datasets
 from pmexp.config import RunConfig
 from pmexp.datasets.ood import load_ood
+from pmexp.errors import UserError
+from pmexp.metrics.task_metrics import TASK_METRICS
 
 
 def check(runs: Sequence[RunConfig], here: bool = True) -> None:
@@ -15,6 +18,8 @@ def check(runs: Sequence[RunConfig], here: bool = True) -> None:
 
     Devices are those of this machine, and left out where the runs are not executed `here`.
     """
+    for run in runs:
+        check_metrics(run)
     if here:
         from pmexp.systems.system import System
 
@@ -28,3 +33,14 @@ def check(runs: Sequence[RunConfig], here: bool = True) -> None:
             locate(model)
     for run in {repr((run.dataset, run.robustness)): run for run in runs}.values():
         load_ood(run, datasets.load(run.dataset))
+
+
+def check_metrics(run: RunConfig) -> None:
+    """Raises UserError where a metric's package is not installed."""
+    for name in run.dataset.metrics:
+        metric = TASK_METRICS[name]
+        if metric.package and find_spec(metric.package) is None:
+            raise UserError(
+                f"dataset.metrics: {name} is computed by {metric.package}, which is not installed; "
+                f"pip install 'pmexp[{metric.extra}]' brings it"
+            )

@@ -28,6 +28,7 @@ from pmexp.measure.precision import attention, compiled_parts, precision
 from pmexp.measure.provenance import record_start
 from pmexp.measure.tensor_bytes import TensorMemory
 from pmexp.metrics.catalog import metric_of
+from pmexp.metrics.task_metrics import TASK_METRICS
 from pmexp.models.adapters import FOLDER, write_adapter
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import EVALUATION, IGNORED
@@ -45,6 +46,7 @@ from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_in
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Metrics, Training
 from pmexp.training.outcome import chance, samples, weights_digest
+from pmexp.training.preflight import check_metrics
 from pmexp.training.recorder import Description, Recorder, is_finished
 from pmexp.training.stop_signals import stop_requests
 from pmexp.variants.replace import apply_variant
@@ -154,6 +156,7 @@ def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepa
         torch.set_num_threads(config.train.threads)
     arithmetic.set_arithmetic(config.system)
     torch.manual_seed(config.seed)
+    check_metrics(config)
     system = System(config.system)
     ranks = join(config.system, system.device)
     dataset = datasets.load(config.dataset)
@@ -165,7 +168,9 @@ def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepa
     example = train.batch(torch.arange(min(2, len(train))), EVALUATION).inputs if len(train) else None
     replacement = apply_variant(model.module, config.variant, example, foreign)
     system.prepare(model.module)
-    training = Training(model.module, train, val, config.train, metrics, config.seed, system, ranks)
+    training = Training(
+        model.module, train, val, config.train, metrics, config.seed, system, ranks, model.generation
+    )
     training.replacement = replacement
     # Dropout starts here, whatever building the model drew.
     torch.manual_seed(ranks.seed(_mask_seed(config.seed, config.variant.mask_stream)))
@@ -243,7 +248,8 @@ def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str
         return {}, "not checked: the layers are compiled, and eager dropout is another"
     rates = [module.get_submodule(name).p for name in replaced.modules]
     if replaced.functions:
-        rates += [getattr(module.config, name) for name in KINDS[config.model.kind].attention_dropout]
+        kind = KINDS[config.model.kind]
+        rates += [getattr(module.config, name) for name in kind.attention_dropout or kind.hidden_dropout]
     rates = [rate for rate in rates if 0.0 < rate < 1.0]
     if not rates:
         return {}, "not checked: no dropout replaced has a rate between 0 and 1"
@@ -367,6 +373,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **prepared.inputs,
         **training.system.record(training.module),
         **training.instruments.record(),
+        **{name: record() for name in training.metrics if (record := TASK_METRICS[name].record)},
         "peak_memory_source": peak.source,
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }

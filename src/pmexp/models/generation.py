@@ -1,0 +1,45 @@
+"""Writes the texts of an evaluation: the same for the same weights and sources, without random numbers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+_SOURCE = ("input_ids", "attention_mask")
+
+
+class Generation:
+    """Has a sequence-to-sequence model write the targets of its sources, greedily or by beam search."""
+
+    def __init__(self, module: PreTrainedModel, tokenizer: Any, beams: int, max_length: int) -> None:
+        """Puts the settings into `module`, in the place of all that its checkpoint may have wanted, such as
+        sampling or penalties. max_length: tokens after which a text ends."""
+        self._module, self._tokenizer = module, tokenizer
+        own = module.config
+        module.generation_config = GenerationConfig(
+            num_beams=beams,
+            max_new_tokens=max_length,
+            do_sample=False,
+            use_cache=True,
+            decoder_start_token_id=own.decoder_start_token_id,
+            bos_token_id=getattr(own, "bos_token_id", None),  # T5 has none
+            eos_token_id=own.eos_token_id,
+            pad_token_id=own.pad_token_id,
+        )
+
+    def texts(self, inputs: Mapping[str, Tensor], synced: bool) -> list[str]:
+        """The text of each source; `inputs` has `input_ids` and `attention_mask`, (samples, positions).
+
+        synced: goes on until the texts of all ranks are done, as an engine may need every rank in every
+        forward.
+        """
+        written = self._module.generate(
+            **{name: inputs[name] for name in _SOURCE},
+            generation_config=self._module.generation_config,
+            synced_gpus=synced,
+        )
+        texts: list[str] = self._tokenizer.batch_decode(
+            written, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return texts
