@@ -17,6 +17,8 @@ class DatasetKind(Enum):
     text = "text"
     language = "language"
     listops = "listops"
+    image_text = "image_text"
+    digit_captions = "digit_captions"
 
 
 class Inputs(Enum):
@@ -25,6 +27,7 @@ class Inputs(Enum):
     images = "images"
     texts = "texts"
     symbols = "symbols"
+    image_texts = "image_texts"
 
 
 INPUTS_OF = {
@@ -34,8 +37,18 @@ INPUTS_OF = {
     DatasetKind.text: Inputs.texts,
     DatasetKind.language: Inputs.texts,
     DatasetKind.listops: Inputs.symbols,
+    DatasetKind.image_text: Inputs.image_texts,
+    DatasetKind.digit_captions: Inputs.image_texts,
 }
-_ON_HUB = (DatasetKind.text, DatasetKind.language, DatasetKind.imagenet)
+_BUNDLED = (DatasetKind.digits, DatasetKind.digit_captions)  # with scikit-learn
+_ON_HUB = (DatasetKind.text, DatasetKind.language, DatasetKind.imagenet, DatasetKind.image_text)
+_CARVED = (  # kinds whose validation split is cut off train where they have none
+    DatasetKind.digits,
+    DatasetKind.reuters_r8,
+    DatasetKind.text,
+    DatasetKind.image_text,
+    DatasetKind.digit_captions,
+)
 
 
 class Objective(Enum):
@@ -82,9 +95,9 @@ class DatasetConfig:
     hub_config: str | None = None  # the subset's name on the hub
     revision: str | None = None  # commit of the hub dataset
     path: str | None = None  # local folder, instead of the hub
-    text_columns: list[str] = field(default_factory=list)  # one text, or two that form a pair
+    text_columns: list[str] = field(default_factory=list)  # one text, two of a pair, or a picture's captions
     label_column: str = "label"  # column of the classes
-    image_column: str = "image"  # column of the pictures
+    image_column: str = "image"  # column of the pictures, or of their files' names
     trees: TreesConfig = field(default_factory=TreesConfig)  # only of listops
     max_length: int = 128  # tokens; longer texts are cut, shorter ones padded
     padding: Padding = Padding.max  # to max_length, or the batch's longest; bucketed: of similar texts
@@ -128,18 +141,18 @@ class DatasetConfig:
             "hub_id": from_hub,
             "revision": from_hub,
             "hub_config": from_hub or kind is DatasetKind.text,  # by it GLUE's server knows predictions
-            "text_columns": kind in (DatasetKind.text, DatasetKind.language),
+            "text_columns": kind in (DatasetKind.text, DatasetKind.language, DatasetKind.image_text),
             "label_column": labelled,
-            "image_column": kind is DatasetKind.imagenet and from_hub,
+            "image_column": kind is DatasetKind.image_text or (kind is DatasetKind.imagenet and from_hub),
             "padding": INPUTS_OF[kind] is Inputs.texts and self.objective is Objective.classification,
             "max_length": INPUTS_OF[kind] is not Inputs.images,
-            "val_fraction": kind in (DatasetKind.digits, DatasetKind.reuters_r8, DatasetKind.text),
+            "val_fraction": kind in _CARVED,
         }
         return {"epochs", "batch_size"} | {key for key, has_effect in used.items() if not has_effect}
 
     def _refuse_other_places(self) -> None:
         """Raises UserError for keys of a place that this kind of dataset would not read."""
-        if self.path is not None and self.kind is DatasetKind.digits:
+        if self.path is not None and self.kind in _BUNDLED:
             raise UserError(
                 f"dataset.path: {self.path} would not be read, dataset={self.name} is bundled with "
                 "scikit-learn; choose another dataset, or leave it out"

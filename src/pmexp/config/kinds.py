@@ -29,5 +29,6 @@ KINDS = {
     ModelKind.gptj: Architecture("gptj", **_GPT),
     ModelKind.longformer: Architecture("longformer"),
     ModelKind.roberta: Architecture("roberta", _BERT_RATES),
+    ModelKind.vilt: Architecture("vilt"),
     ModelKind.vit: Architecture("vit"),
 }

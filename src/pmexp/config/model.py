@@ -18,6 +18,7 @@ class ModelKind(Enum):
     gptj = "gptj"
     longformer = "longformer"
     roberta = "roberta"
+    vilt = "vilt"
     vit = "vit"
 
 

@@ -38,6 +38,10 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "system.deterministic": False,
     "train.evaluate_every": None,
 }
+_TAKES = {
+    ModelKind.vit: (Inputs.images,),
+    ModelKind.vilt: (Inputs.image_texts,),
+}  # the others: texts, symbols
 _PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 
 
@@ -65,7 +69,7 @@ class RunConfig:
         check_name("name", self.name)
         check_between("seed", self.seed, 0, 2**32 - 1)
         given = INPUTS_OF[self.dataset.kind]
-        taken = (Inputs.images,) if self.model.takes_images else (Inputs.texts, Inputs.symbols)
+        taken = _TAKES.get(self.model.kind, (Inputs.texts, Inputs.symbols))
         if given not in taken:
             raise UserError(
                 f"model={self.model.name} dataset={self.dataset.name}: the model takes "
@@ -101,7 +105,8 @@ class RunConfig:
         ood = self.robustness.ood
         if self.robustness.fgsm is not None and not self.model.takes_images:
             raise UserError(
-                f"robustness.fgsm: attacks images and model={self.model.name} takes texts; leave it null"
+                f"robustness.fgsm: attacks images and model={self.model.name} takes texts, alone or beside "
+                "images; leave it null"
             )
         if ood is not None and (INPUTS_OF[ood.kind], ood.objective) != (
             INPUTS_OF[self.dataset.kind],

@@ -5,7 +5,16 @@ from dataclasses import replace
 
 from pmexp.config import DatasetConfig, DatasetKind
 from pmexp.config.complete import complete
-from pmexp.datasets import digits, imagenet, language, listops, reuters_r8, text
+from pmexp.datasets import (
+    digit_captions,
+    digits,
+    image_text,
+    imagenet,
+    language,
+    listops,
+    reuters_r8,
+    text,
+)
 from pmexp.datasets.base import Dataset
 from pmexp.datasets.digest import digest_of, digest_where_it_lies
 from pmexp.errors import UserError
@@ -17,6 +26,8 @@ _LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
     DatasetKind.language: language.load,
     DatasetKind.imagenet: imagenet.load,
     DatasetKind.listops: listops.load,
+    DatasetKind.image_text: image_text.load,
+    DatasetKind.digit_captions: digit_captions.load,
 }
 LOADERS = complete(_LOADERS, DatasetKind)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
+from pmexp.datasets.captioned import Captioned
 from pmexp.errors import UserError
 
 _RECORDED = 100  # the most names of classes that a record lists
@@ -28,7 +29,7 @@ class Lazy(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    inputs: Images | Texts | Lazy
+    inputs: Images | Texts | Lazy | Captioned
     labels: NDArray[np.int64]  # (samples,), empty for language
 
     def __len__(self) -> int:
@@ -39,6 +40,7 @@ class Split:
             return Split([self.inputs[row] for row in rows], self.labels[rows])
         if isinstance(self.inputs, np.ndarray):
             return Split(self.inputs[rows], self.labels[rows])
+        assert not isinstance(self.inputs, Captioned)  # whose pictures are chosen before it is made
         return Split(self.inputs.take(rows), self.labels[rows])
 
 
@@ -64,20 +66,26 @@ class Dataset:
 
 
 def carve(split: Split, fraction: float, what: str) -> tuple[Split, Split]:
-    """Cuts `split` into (rest, carved), stratified by label and the same for every run.
+    """Cuts `split` into (rest, carved) as `carved_rows` says."""
+    rest, carved = carved_rows(split.labels, fraction, what)
+    return split.take(rest), split.take(carved)
+
+
+def carved_rows(labels: NDArray[np.int64], fraction: float, what: str) -> tuple[NDArray[np.int64], ...]:
+    """Returns the sorted rows of (rest, carved), stratified by label and the same for every run.
 
     Raises UserError when a class has too few samples to be in both.
     """
     try:
         rest, carved = train_test_split(
-            np.arange(len(split)), test_size=fraction, stratify=split.labels, random_state=_SPLIT_SEED
+            np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=_SPLIT_SEED
         )
     except ValueError as error:
         raise UserError(
-            f"{what}: {len(split)} samples cannot be split by {fraction} with every class on both sides "
+            f"{what}: {len(labels)} samples cannot be split by {fraction} with every class on both sides "
             f"({error}); use more data or give the split as a file"
         ) from None
-    return split.take(np.sort(rest)), split.take(np.sort(carved))
+    return np.sort(rest), np.sort(carved)
 
 
 def cache_folder() -> Path:

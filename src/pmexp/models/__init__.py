@@ -1,10 +1,12 @@
 """Makes models of transformers, with the encoding of a dataset's inputs that each one takes."""
 
+from types import ModuleType
+
 from transformers import PreTrainedModel
 
-from pmexp.config import RunConfig
+from pmexp.config import ModelKind, RunConfig
 from pmexp.datasets.base import Dataset
-from pmexp.models import image, text
+from pmexp.models import image, image_text, text
 from pmexp.models.base import TaskModel
 
 
@@ -13,11 +15,13 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
 
     Raises UserError when the checkpoint cannot be had or does not fit the configuration.
     """
-    build = image.build if config.model.takes_images else text.build
-    return build(config, dataset)
+    return _maker(config).build(config, dataset)
 
 
 def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
     """The architecture alone, with random weights: for studies of memory and speed, on any device or none."""
-    make = image.untrained if config.model.takes_images else text.untrained
-    return make(config, classes)
+    return _maker(config).untrained(config, classes)
+
+
+def _maker(config: RunConfig) -> ModuleType:
+    return {ModelKind.vit: image, ModelKind.vilt: image_text}.get(config.model.kind, text)

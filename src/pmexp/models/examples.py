@@ -36,8 +36,9 @@ class Batch:
 
     @property
     def positions(self) -> tuple[int, int]:
-        """Returns the positions of texts with a mask of their padding, and how many of them are padding."""
-        mask = self.inputs.get("attention_mask")
+        """Returns the positions of texts with a mask of their padding, and how many of them are padding; none
+        where pictures stand beside the texts, since all such samples have equally many."""
+        mask = None if "pixel_values" in self.inputs else self.inputs.get("attention_mask")
         return (0, 0) if mask is None else (mask.numel(), mask.numel() - int(mask.count_nonzero()))
 
 

@@ -44,7 +44,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         folder = locate(config.model)
         tokenizer = load_tokenizer(folder, config)
         loaded = _trained(config, dataset, folder)
-        _fit(tokenizer, loaded.module, config)
+        fit_tokenizer(tokenizer, loaded.module, config)
     else:
         vocabulary = from_architecture(config).vocab_size
         tokenizer = train_tokenizer(dataset.train, vocabulary)
@@ -97,7 +97,7 @@ def _trained(config: RunConfig, dataset: Dataset, folder: Path) -> Loaded:
     return loaded
 
 
-def _fit(tokenizer: Any, module: PreTrainedModel, config: RunConfig) -> None:
+def fit_tokenizer(tokenizer: Any, module: PreTrainedModel, config: RunConfig) -> None:
     """Tells the model the tokenizer's padding where it has none of its own.
 
     Raises UserError for a tokenizer that cannot pad, or has more tokens than the model knows.
