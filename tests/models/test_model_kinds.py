@@ -12,7 +12,8 @@ from pmexp.config.kinds import KINDS
 from small_kinds import SIZES, WIDTHS, of_kind
 from small_runs import TINY_BERT, Runs
 
-MASKED = [kind for kind in ModelKind if kind not in (ModelKind.vit, ModelKind.gpt2, ModelKind.gptj)]
+_UNMASKED = (ModelKind.vilt, ModelKind.vit, ModelKind.gpt2, ModelKind.gptj)
+MASKED = [kind for kind in ModelKind if kind not in _UNMASKED]
 
 
 @pytest.mark.parametrize("kind", ModelKind)

@@ -14,20 +14,15 @@ SIZES: dict[ModelKind, dict[str, Any]] = {
     ModelKind.gpt2: GPT,
     ModelKind.gptj: GPT | {"rotary_dim": 4},
     ModelKind.longformer: WIDTHS | {"attention_window": 8},
+    ModelKind.vilt: WIDTHS | {"image_size": 8, "patch_size": 4, "num_channels": 1, "vocab_size": 99},
     ModelKind.vit: WIDTHS | {"image_size": 8, "patch_size": 4, "num_channels": 1},
 }
+_TASKS = {ModelKind.vilt: ["task=smoke/vilt-flickr8k"], ModelKind.vit: ["model=vit-digits"]}
 
 
 def of_kind(kind: ModelKind, *overrides: str) -> RunConfig:
-    image = kind is ModelKind.vit
-    run = config(
-        *(
-            ["model=vit-digits"]
-            if image
-            else ["model=tinybert", "model.pretrained=false", "dataset=reuters-r8"]
-        ),
-        *overrides,
-    )
+    texts = ["model=tinybert", "model.pretrained=false", "dataset=reuters-r8"]
+    run = config(*_TASKS.get(kind, texts), *overrides)
     run.model.kind = kind
-    run.model.architecture = dict(SIZES.get(kind, WIDTHS)) | ({} if image else {"vocab_size": 99})
+    run.model.architecture = dict(SIZES.get(kind, WIDTHS)) | ({} if kind in _TASKS else {"vocab_size": 99})
     return run

@@ -121,6 +121,12 @@ class DatasetConfig:
                 f"name some of {', '.join(known)}"
             )
         self._refuse_other_places()
+        inputs = INPUTS_OF[self.kind]
+        if self.objective is not Objective.classification and inputs is not Inputs.texts:
+            raise UserError(
+                f"dataset.objective: {self.objective.name} is of texts, dataset={self.name} holds "
+                f"{inputs.name}; leave it at classification"
+            )
         if self.revision == "main":
             self.revision = None  # which means the same
         self.metrics = [self.metrics[0], *sorted(set(self.metrics[1:]) - {self.metrics[0]})]
