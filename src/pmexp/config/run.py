@@ -189,8 +189,9 @@ class RunConfig:
     def _without_effect(self) -> list[str]:
         groups = ("model", "dataset", "train", "robustness")
         keys = [f"{group}.{key}" for group in groups for key in getattr(self, group).without_effect]
-        if Part.flash in self.system.parts and self.model.kind is not ModelKind.longformer:
-            keys.append("model.attention")  # flash puts its own in the place of either
+        own_attention = {Part.flash, Part.xformers} & {*self.system.parts}
+        if own_attention and self.model.kind is not ModelKind.longformer:
+            keys.append("model.attention")  # these parts put their own in the place of either
         if self.variant.mask_stream is None:  # the id is the one that a run had before there were streams
             keys.append("variant.mask_stream")
         if self.model.pretrained:  # only the rates that are stated beside it are taken
