@@ -13,6 +13,7 @@ from PIL import Image
 
 import datasets as hf
 from pmexp.config import DatasetConfig, DatasetKind
+from pmexp.data import main as data_main
 from pmexp.datasets import load
 from pmexp.datasets.captioned import CLASSES, Captioned
 from pmexp.datasets.pictures import Pictures
@@ -182,3 +183,17 @@ def test_the_text_of_another_picture_never_describes_this_one(pairs: Captioned, 
             return
         assert pairs.drawn(row, np.random.default_rng(seed)) in others
     pairs.check("here")
+
+
+def test_the_data_command_reads_the_ends_of_each_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "train.csv", paint(tmp_path))
+    arguments = ["dataset=flickr8k", f"dataset.path={tmp_path}", "dataset.image_column=file"]
+    arguments += ["dataset.text_columns=[text]", "dataset.val_fraction=0.5"]
+    assert data_main(arguments) == 0
+    assert "train: 4 samples" in capsys.readouterr().out
+    for name in ("red", "green", "blue"):
+        (tmp_path / "pictures" / f"{name}.png").write_bytes(b"no picture")
+    assert data_main(arguments) == 2
+    assert "cannot be decoded" in capsys.readouterr().err

@@ -26,6 +26,10 @@ class Captioned:
     def __len__(self) -> int:
         return 2 * len(self.texts)
 
+    def __getitem__(self, index: int) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """Returns the picture of a sample."""
+        return self.pictures[int(self.picture_of[index // 2])]
+
     @property
     def labels(self) -> NDArray[np.int64]:
         """Returns the class of each sample."""

@@ -16,6 +16,7 @@ from transformers import (
 
 from pmexp.config import INPUTS_OF, Inputs, ModelKind, Objective, Padding, RunConfig
 from pmexp.datasets.base import Dataset, Split
+from pmexp.datasets.captioned import Captioned
 from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.errors import UserError
 from pmexp.models import positions
@@ -73,7 +74,7 @@ def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
     positions.check(length, loaded.module, config.model)
 
     def examples(split: Split, length: int) -> Examples:
-        assert not isinstance(split.inputs, list | np.ndarray)
+        assert not isinstance(split.inputs, list | np.ndarray | Captioned)
         return SymbolExamples(split.inputs, torch.from_numpy(split.labels), length)
 
     weights = f"{loaded.weights}, random: token embeddings of the symbols"
