@@ -25,7 +25,8 @@ TEXT = ["model=tinybert", "dataset=reuters-r8"]
 
 @pytest.mark.parametrize("name", options("model"))
 def test_every_model_composes(name: str) -> None:
-    assert config("model=" + name, "dataset=" + ("digits" if "vit" in name else "mrpc")).model.name == name
+    dataset = {"vilt-b32": "flickr8k", "vit-b16": "digits", "vit-digits": "digits"}.get(name, "mrpc")
+    assert config("model=" + name, "dataset=" + dataset).model.name == name
 
 
 def test_smoke_is_the_experiment_in_small() -> None:
@@ -42,7 +43,8 @@ def test_smoke_is_the_experiment_in_small() -> None:
 
 @pytest.mark.parametrize("name", options("dataset"))
 def test_every_dataset_composes(name: str) -> None:
-    other = "vit-digits" if name in ("digits", "imagenet1k") else "tinybert"
+    images, pairs = ("digits", "imagenet1k"), ("digit-captions", "flickr8k")
+    other = "vit-digits" if name in images else "vilt-b32" if name in pairs else "tinybert"
     assert config("dataset=" + name, "model=" + other).dataset.name == name
 
 

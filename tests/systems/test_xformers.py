@@ -128,7 +128,7 @@ def test_every_mask_that_broadcasts_is_added_as_it_is(
     batch, heads, queries, keys = sizes
     query, key, value = (torch.randn(batch, heads, n, 8).to(dtype) for n in (queries, keys, keys))
     shape = [size if keep else 1 for size, keep in zip(sizes, kept, strict=True)]
-    lowest = torch.finfo(torch.float32).min  # of the model's dtype, which bf16 does not reach
+    lowest = torch.finfo(torch.float32).min  # what transformers writes, which bf16 does not reach
     mask = torch.where(torch.rand(shape) < 0.4, lowest, torch.randn(shape))
     ours, _ = xformers._attention(nn.Module().train(), query, key, value, mask, scaling=0.5)
     scores = 0.5 * query.float() @ key.float().mT

@@ -22,7 +22,7 @@ class Rates:
 
     what: str
     metrics: tuple[str, ...]
-    unit: float  # of what is read, in the metrics' unit
+    unit: float  # how much of the metrics' unit one of what is read is
     read: Callable[[Any, Any], tuple[float, ...]]
 
 
