@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from pmexp import data, train
 from pmexp.bench import command as bench
+from pmexp.bench import dram
 from pmexp.bench.gpu import command as bench_gpu
 from pmexp.bench.options import COMMANDS as BENCH
 from pmexp.command.compose import Source, compose
@@ -71,6 +72,7 @@ COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed 
     **{f"pmexp.bench level={name}": (bench.main, (f"level={name}",), one) for name, one in BENCH.items()},
     "pmexp.bench.gpu": (bench_gpu.main, (), bench_gpu.COMMAND),
     "pmexp.bench.kernel_code": (kernel_code_main, (), KERNEL_CODE),
+    "pmexp.bench.dram": (dram.main, (), dram.COMMAND),
     "pmexp.integration": (integration.main, (), integration.COMMAND),
     "pmexp.parity": (parity.main, (), parity.COMMAND),
     "pmexp.reproduce": (reproduce.main, (), reproduce.COMMAND),

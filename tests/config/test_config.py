@@ -25,8 +25,8 @@ TEXT = ["model=tinybert", "dataset=reuters-r8"]
 
 @pytest.mark.parametrize("name", options("model"))
 def test_every_model_composes(name: str) -> None:
-    writes = name.startswith(("t5", "bart"))
-    dataset = "digits" if "vit" in name else "wmt16-ro-en" if writes else "mrpc"
+    of = {"vilt-b32": "flickr8k", "vit-b16": "digits", "vit-digits": "digits"}
+    dataset = of.get(name, "wmt16-ro-en" if name.startswith(("t5", "bart")) else "mrpc")
     assert config("model=" + name, "dataset=" + dataset).model.name == name
 
 
@@ -46,6 +46,7 @@ def test_smoke_is_the_experiment_in_small() -> None:
 def test_every_dataset_composes(name: str) -> None:
     others = {"digits": "vit-digits", "imagenet1k": "vit-digits"}
     others |= dict.fromkeys(("wmt16-ro-en", "django-messages"), "t5-small")
+    others |= dict.fromkeys(("digit-captions", "flickr8k"), "vilt-b32")
     other = others.get(name, "tinybert")
     assert config("dataset=" + name, "model=" + other).dataset.name == name
 

@@ -51,7 +51,7 @@ def test_listops_is_generated_once_and_then_found(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dataset=nothing"], "dataset=nothing: is not an option; allowed are digits"),
+        (["dataset=nothing"], "dataset=nothing: is not an option; allowed are digit-captions, digits"),
         (["seed=1", "dataset=digits"], "seed=1: seed is not a key; did you mean dataset."),
         ([], "dataset: give dataset=NAME"),
         (["dataset=listops", "dataset.trees.max_args=1"], "dataset.trees.max_args: 1 must be at least 2"),

@@ -205,7 +205,7 @@ def test_a_run_records_what_it_takes_and_judges_memory_by_it(runs: Runs) -> None
     assert not [name for name in packed if name.startswith("gpu/")]
     said = summaries["pm-drop"]["environment"]
     assert said["tensor_bytes"] == "allocations of torch on the CPU in one step"
-    assert said["utilization_source"] == "not measured: no NVML on cpu"
+    assert said["utilization_source"] == said["pcie_source"] == "not measured: no NVML on cpu"
 
 
 def test_cudas_counter_is_set_back_and_the_runs_peak_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,25 +22,20 @@ SIZES: dict[ModelKind, dict[str, Any]] = {
     ModelKind.gptj: GPT | {"rotary_dim": 4},
     ModelKind.longformer: WIDTHS | {"attention_window": 8},
     ModelKind.t5: {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2},
+    ModelKind.vilt: WIDTHS | {"image_size": 8, "patch_size": 4, "num_channels": 1, "vocab_size": 99},
     ModelKind.vit: WIDTHS | {"image_size": 8, "patch_size": 4, "num_channels": 1},
 }
-
-
 PAIRS = (ModelKind.bart, ModelKind.t5)
+_IMAGES = {ModelKind.vilt: ["task=smoke/vilt-flickr8k"], ModelKind.vit: ["model=vit-digits"]}
+_PAIR_TASK = ["model=bart-base", "model.pretrained=false", "dataset=django-messages"]
+_TASKS = _IMAGES | dict.fromkeys(PAIRS, _PAIR_TASK)
+_TEXTS = ["model=tinybert", "model.pretrained=false", "dataset=reuters-r8"]
+
 composed_once = cache(config)  # to compose takes longer than to build the model
 
 
 def of_kind(kind: ModelKind, *overrides: str) -> RunConfig:
-    image = kind is ModelKind.vit
-    run = deepcopy(composed_once(*_task(kind), *overrides))
+    run = deepcopy(composed_once(*_TASKS.get(kind, _TEXTS), *overrides))
     run.model.kind = kind
-    run.model.architecture = dict(SIZES.get(kind, WIDTHS)) | ({} if image else {"vocab_size": 99})
+    run.model.architecture = dict(SIZES.get(kind, WIDTHS)) | ({} if kind in _IMAGES else {"vocab_size": 99})
     return run
-
-
-def _task(kind: ModelKind) -> list[str]:
-    if kind is ModelKind.vit:
-        return ["model=vit-digits"]
-    if kind in PAIRS:
-        return ["model=bart-base", "model.pretrained=false", "dataset=django-messages"]
-    return ["model=tinybert", "model.pretrained=false", "dataset=reuters-r8"]

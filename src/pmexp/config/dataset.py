@@ -19,6 +19,8 @@ class DatasetKind(Enum):
     listops = "listops"
     translation = "translation"
     django_messages = "django_messages"
+    image_text = "image_text"
+    digit_captions = "digit_captions"
 
 
 class Inputs(Enum):
@@ -27,6 +29,7 @@ class Inputs(Enum):
     images = "images"
     texts = "texts"
     symbols = "symbols"
+    image_texts = "image_texts"
 
 
 INPUTS_OF = {
@@ -38,10 +41,27 @@ INPUTS_OF = {
     DatasetKind.listops: Inputs.symbols,
     DatasetKind.translation: Inputs.texts,
     DatasetKind.django_messages: Inputs.texts,
+    DatasetKind.image_text: Inputs.image_texts,
+    DatasetKind.digit_captions: Inputs.image_texts,
 }
-_ON_HUB = (DatasetKind.text, DatasetKind.language, DatasetKind.imagenet, DatasetKind.translation)
+_BUNDLED = (DatasetKind.digits, DatasetKind.digit_captions)  # with scikit-learn
+_ON_HUB = (
+    DatasetKind.text,
+    DatasetKind.language,
+    DatasetKind.imagenet,
+    DatasetKind.translation,
+    DatasetKind.image_text,
+)
 OF_TARGETS = ("max_target_length", "source_prefix", "generation")  # keys of seq2seq alone
 _PAIRS = (DatasetKind.translation, DatasetKind.django_messages)  # of a source and its target
+_CARVED = (  # kinds whose validation split is cut off train where they have none
+    DatasetKind.digits,
+    DatasetKind.reuters_r8,
+    DatasetKind.text,
+    DatasetKind.image_text,
+    DatasetKind.digit_captions,
+    *_PAIRS,
+)
 
 
 class Objective(Enum):
@@ -103,11 +123,10 @@ class DatasetConfig:
     hub_config: str | None = None  # the subset's name on the hub
     revision: str | None = None  # commit of the hub dataset
     path: str | None = None  # local folder, instead of the hub
-    text_columns: list[str] = field(
-        default_factory=list
-    )  # one text, or two that form a pair; a.b: b of the mapping in a
+    # one text, two of a pair, or a picture's captions; a.b: b of the mapping in a
+    text_columns: list[str] = field(default_factory=list)
     label_column: str = "label"  # column of the classes
-    image_column: str = "image"  # column of the pictures
+    image_column: str = "image"  # column of the pictures, or of their files' names
     trees: TreesConfig = field(default_factory=TreesConfig)  # only of listops
     max_length: int = 128  # tokens; longer texts are cut, shorter ones padded
     max_target_length: int | None = None  # of seq2seq: tokens of a target; null: max_length
@@ -134,6 +153,12 @@ class DatasetConfig:
                 f"name some of {', '.join(known)}"
             )
         self._refuse_other_places()
+        inputs = INPUTS_OF[self.kind]
+        if self.objective is not Objective.classification and inputs is not Inputs.texts:
+            raise UserError(
+                f"dataset.objective: {self.objective.name} is of texts, dataset={self.name} holds "
+                f"{inputs.name}; leave it at classification"
+            )
         self._settle_targets()
         if self.revision == "main":
             self.revision = None  # which means the same
@@ -155,13 +180,14 @@ class DatasetConfig:
             "hub_id": from_hub,
             "revision": from_hub,
             "hub_config": from_hub or kind is DatasetKind.text,  # by it GLUE's server knows predictions
-            "text_columns": kind in (DatasetKind.text, DatasetKind.language, DatasetKind.translation),
+            "text_columns": kind
+            in (DatasetKind.text, DatasetKind.language, DatasetKind.translation, DatasetKind.image_text),
             "label_column": labelled,
-            "image_column": kind is DatasetKind.imagenet and from_hub,
+            "image_column": kind is DatasetKind.image_text or (kind is DatasetKind.imagenet and from_hub),
             "padding": INPUTS_OF[kind] is Inputs.texts
             and self.objective in (Objective.classification, Objective.seq2seq),
             "max_length": INPUTS_OF[kind] is not Inputs.images,
-            "val_fraction": kind in (DatasetKind.digits, DatasetKind.reuters_r8, DatasetKind.text, *_PAIRS),
+            "val_fraction": kind in _CARVED,
             **dict.fromkeys(OF_TARGETS, self.objective is Objective.seq2seq),
         }
         return {"epochs", "batch_size"} | {key for key, has_effect in used.items() if not has_effect}
@@ -195,7 +221,7 @@ class DatasetConfig:
 
     def _refuse_other_places(self) -> None:
         """Raises UserError for keys of a place that this kind of dataset would not read."""
-        if self.path is not None and self.kind is DatasetKind.digits:
+        if self.path is not None and self.kind in _BUNDLED:
             raise UserError(
                 f"dataset.path: {self.path} would not be read, dataset={self.name} is bundled with "
                 "scikit-learn; choose another dataset, or leave it out"

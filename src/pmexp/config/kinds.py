@@ -40,5 +40,6 @@ KINDS = {
     ModelKind.longformer: Architecture("longformer"),
     ModelKind.roberta: Architecture("roberta", _BERT_RATES),
     ModelKind.t5: Architecture("t5", ("dropout_rate",), (), (Objective.seq2seq,)),  # one rate of all places
+    ModelKind.vilt: Architecture("vilt", objectives=(Objective.classification,)),
     ModelKind.vit: Architecture("vit", objectives=(Objective.classification,)),
 }

@@ -21,6 +21,7 @@ class ModelKind(Enum):
     longformer = "longformer"
     roberta = "roberta"
     t5 = "t5"
+    vilt = "vilt"
     vit = "vit"
 
 

@@ -43,6 +43,10 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "train.shared_with": None,
     "measure.kept_graph": False,
 }
+_TAKES = {
+    ModelKind.vit: (Inputs.images,),
+    ModelKind.vilt: (Inputs.image_texts,),
+}  # the others: texts, symbols
 _PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 
 
@@ -71,7 +75,7 @@ class RunConfig:
         check_name("name", self.name)
         check_between("seed", self.seed, 0, 2**32 - 1)
         given = INPUTS_OF[self.dataset.kind]
-        taken = (Inputs.images,) if self.model.takes_images else (Inputs.texts, Inputs.symbols)
+        taken = _TAKES.get(self.model.kind, (Inputs.texts, Inputs.symbols))
         if given not in taken:
             raise UserError(
                 f"model={self.model.name} dataset={self.dataset.name}: the model takes "
@@ -124,7 +128,8 @@ class RunConfig:
         ood = self.robustness.ood
         if self.robustness.fgsm is not None and not self.model.takes_images:
             raise UserError(
-                f"robustness.fgsm: attacks images and model={self.model.name} takes texts; leave it null"
+                f"robustness.fgsm: attacks images and model={self.model.name} takes texts, alone or beside "
+                "images; leave it null"
             )
         if ood is not None and (INPUTS_OF[ood.kind], ood.objective) != (
             INPUTS_OF[self.dataset.kind],
@@ -236,8 +241,9 @@ class RunConfig:
     def _without_effect(self) -> list[str]:
         groups = ("model", "dataset", "train", "robustness")
         keys = [f"{group}.{key}" for group in groups for key in getattr(self, group).without_effect]
-        if Part.flash in self.system.parts and self.model.kind is not ModelKind.longformer:
-            keys.append("model.attention")  # flash puts its own in the place of either
+        own_attention = {Part.flash, Part.xformers} & {*self.system.parts}
+        if own_attention and self.model.kind is not ModelKind.longformer:
+            keys.append("model.attention")  # these parts put their own in the place of either
         if self.variant.mask_stream is None:  # the id is the one that a run had before there were streams
             keys.append("variant.mask_stream")
         if self.model.pretrained:  # only the rates that are stated beside it are taken

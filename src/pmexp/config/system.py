@@ -16,13 +16,15 @@ class Part(Enum):
     fp16 = "fp16"
     checkpointing = "checkpointing"
     flash = "flash"
+    xformers = "xformers"
     tempo = "tempo"
     offload = "offload"
     compile = "compile"
 
 
 SHARDING = (Part.ddp, Part.zero1, Part.zero2, Part.fsdp)  # parts that spread a run over processes
-_ONE_OF = (SHARDING, (Part.bf16, Part.fp16))  # a stack has at most one part out of each
+# A stack has at most one part out of each.
+_ONE_OF = (SHARDING, (Part.bf16, Part.fp16), (Part.flash, Part.xformers))
 
 
 class Device(Enum):

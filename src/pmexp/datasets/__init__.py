@@ -5,7 +5,18 @@ from dataclasses import replace
 
 from pmexp.config import DatasetConfig, DatasetKind
 from pmexp.config.complete import complete
-from pmexp.datasets import digits, django_messages, imagenet, language, listops, reuters_r8, text, translation
+from pmexp.datasets import (
+    digit_captions,
+    digits,
+    django_messages,
+    image_text,
+    imagenet,
+    language,
+    listops,
+    reuters_r8,
+    text,
+    translation,
+)
 from pmexp.datasets.base import Dataset
 from pmexp.datasets.digest import digest_of, digest_where_it_lies
 from pmexp.errors import UserError
@@ -19,6 +30,8 @@ _LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
     DatasetKind.listops: listops.load,
     DatasetKind.translation: translation.load,
     DatasetKind.django_messages: django_messages.load,
+    DatasetKind.image_text: image_text.load,
+    DatasetKind.digit_captions: digit_captions.load,
 }
 LOADERS = complete(_LOADERS, DatasetKind)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
+from pmexp.datasets.captioned import Captioned
 from pmexp.errors import UserError
 
 _RECORDED = 100  # the most names of classes that a record lists
@@ -28,7 +29,7 @@ class Lazy(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    inputs: Images | Texts | Lazy
+    inputs: Images | Texts | Lazy | Captioned
     labels: NDArray[np.int64]  # (samples,), empty for language and translation
 
     def __len__(self) -> int:
@@ -39,6 +40,7 @@ class Split:
             return Split([self.inputs[row] for row in rows], self.labels[rows if len(self.labels) else []])
         if isinstance(self.inputs, np.ndarray):
             return Split(self.inputs[rows], self.labels[rows])
+        assert not isinstance(self.inputs, Captioned)  # whose pictures are chosen before it is made
         return Split(self.inputs.take(rows), self.labels[rows])
 
 
@@ -64,23 +66,34 @@ class Dataset:
 
 
 def carve(split: Split, fraction: float, what: str) -> tuple[Split, Split]:
-    """Cuts `split` into (rest, carved), stratified by label if it has labels, and the same for every run.
+    """Cuts `split` into (rest, carved) as `carved_rows` says."""
+    rest, carved = carved_rows(split.labels, fraction, what, len(split))
+    return split.take(rest), split.take(carved)
+
+
+def carved_rows(
+    labels: NDArray[np.int64], fraction: float, what: str, samples: int | None = None
+) -> tuple[NDArray[np.int64], ...]:
+    """Returns the sorted rows of (rest, carved), stratified by label if there are labels, and the same for
+    every run.
+
+    samples: how many there are, where they have no labels.
 
     Raises UserError when a class has too few samples to be in both.
     """
     try:
         rest, carved = train_test_split(
-            np.arange(len(split)),
+            np.arange(len(labels) if samples is None else samples),
             test_size=fraction,
-            stratify=split.labels if len(split.labels) else None,
+            stratify=labels if len(labels) else None,
             random_state=_SPLIT_SEED,
         )
     except ValueError as error:
         raise UserError(
-            f"{what}: {len(split)} samples cannot be split by {fraction} with every class on both sides "
+            f"{what}: {len(labels)} samples cannot be split by {fraction} with every class on both sides "
             f"({error}); use more data or give the split as a file"
         ) from None
-    return split.take(np.sort(rest)), split.take(np.sort(carved))
+    return np.sort(rest), np.sort(carved)
 
 
 def cache_folder() -> Path:

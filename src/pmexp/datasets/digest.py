@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pmexp.config import DatasetConfig, DatasetKind
-from pmexp.datasets import django_messages, listops, reuters_r8
+from pmexp.datasets import django_messages, image_text, listops, reuters_r8
 from pmexp.datasets.files import FORMATS
 from pmexp.datasets.language import LINE_FORMATS
 from pmexp.datasets.picture_folder import classes_of, pictures_of
@@ -54,7 +54,7 @@ def _sha256(file: Path) -> str:
 
 
 def _of_pictures(folder: Path) -> str:
-    """Digests names and content, or names and sizes where the pictures are too many to read at each start."""
+    """Digests the pictures of all classes of a folder."""
     splits = [place for stems in SPLITS.values() for stem in stems if (place := folder / stem).is_dir()]
     files = [
         picture
@@ -62,6 +62,17 @@ def _of_pictures(folder: Path) -> str:
         for name in classes_of(split)[0]
         for picture in pictures_of(split / name).pictures
     ]
+    return _of_names_and_content(files, folder)
+
+
+def _of_captioned(folder: Path) -> str:
+    """Digests the tables and all pictures of a folder."""
+    tables = map(str, image_text.table_files(folder).values())
+    return _of_names_and_content([*tables, *pictures_of(folder).pictures], folder)
+
+
+def _of_names_and_content(files: list[str], folder: Path) -> str:
+    """Digests names and content, or names and sizes where the files are too many to read at each start."""
     sizes = {file: os.path.getsize(file) for file in files}
     to_read = sum(sizes.values()) <= _READ_AT_MOST
     digest = hashlib.sha256()
@@ -80,6 +91,8 @@ _DIGESTS: Mapping[DatasetKind, Callable[[Path], str]] = {
     DatasetKind.imagenet: _of_pictures,
     DatasetKind.translation: lambda folder: of_content(split_files(folder, FORMATS).values()),
     DatasetKind.django_messages: lambda folder: of_content(_existing(folder, django_messages.FILES)),
+    DatasetKind.image_text: _of_captioned,
+    DatasetKind.digit_captions: lambda folder: "",  # scikit-learn's own
 }
 
 

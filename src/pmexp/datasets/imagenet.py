@@ -149,13 +149,13 @@ def _from_hub(config: DatasetConfig) -> _LabelledPictures:
                 f"dataset={config.name}: row {int(unlabelled.argmax())} of the {name} split of "
                 f"{config.hub_id} has no label; choose another dataset or revision"
             )
-        undecoded = _undecoded(config, table)
-        splits[name] = Split(Pictures(undecoded[config.image_column]), numbers)
+        splits[name] = Split(Pictures(undecoded(config, table)[config.image_column]), numbers)
     classes = list(loaded.splits["train"].features[config.label_column].names)
     return _LabelledPictures(splits, classes, loaded.origin, loaded.digest, loaded.left_out)
 
 
-def _undecoded(config: DatasetConfig, table: Any) -> Any:
+def undecoded(config: DatasetConfig, table: Any) -> Any:
+    """A split of a hub dataset whose pictures are not decoded. Raises UserError where it has none."""
     import datasets
 
     try:

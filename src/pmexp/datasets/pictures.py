@@ -59,6 +59,11 @@ class Pictures:
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise UserError(f"{name}: cannot be decoded ({reason}); remove it or save it anew") from None
 
+    def files(self) -> list[str]:
+        """Returns the names of those that come out of files."""
+        sources = (self._sources[int(row)] for row in self._rows)
+        return [source for source in sources if isinstance(source, str)]
+
     def take(self, rows: NDArray[np.int64]) -> "Pictures":
         return Pictures(self._sources, self._rows[rows])
 

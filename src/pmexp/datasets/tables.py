@@ -7,7 +7,7 @@ there, and what other splits a hub dataset has, is left out and named.
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,19 @@ class Tables:
     left_out: str = ""  # files or splits that were not taken: how many and which
 
 
-def tables(config: DatasetConfig, formats: Sequence[str] = FORMATS, empty_cell: str | None = None) -> Tables:
+def tables(
+    config: DatasetConfig,
+    formats: Sequence[str] = FORMATS,
+    empty_cell: str | None = None,
+    files: Callable[[Path], dict[str, Path]] | None = None,
+) -> Tables:
     """The splits, of which train is there and none is empty. Raises UserError when they cannot be had.
 
     empty_cell: what a cell of a csv or tsv file without any character is.
+    files: finds the table of each split in a folder that holds more than tables, so that what else lies there
+        is not left out; by default `split_files`.
     """
-    loaded = _from_folder(config, formats, empty_cell) if config.path else _from_hub(config)
+    loaded = _from_folder(config, formats, empty_cell, files) if config.path else _from_hub(config)
     if "train" not in loaded.splits:
         raise UserError(
             f"dataset={config.name}: {config.path or config.hub_id} has no train split; "
@@ -112,7 +119,12 @@ def split_files(folder: Path, formats: Sequence[str]) -> dict[str, Path]:
     return chosen
 
 
-def _from_folder(config: DatasetConfig, formats: Sequence[str], empty_cell: str | None) -> Tables:
+def _from_folder(
+    config: DatasetConfig,
+    formats: Sequence[str],
+    empty_cell: str | None,
+    of_splits: Callable[[Path], dict[str, Path]] | None,
+) -> Tables:
     folder = folder_of(str(config.path))
     try:
         entries = {entry.name for entry in os.scandir(folder)}
@@ -122,11 +134,11 @@ def _from_folder(config: DatasetConfig, formats: Sequence[str], empty_cell: str 
             f"dataset.path: {folder} is not a folder{why}; put train.{formats[0]}, validation.{formats[0]} "
             f"and test.{formats[0]} (or {', '.join(formats[1:])}) there"
         ) from None
-    files = split_files(folder, formats)
+    files = of_splits(folder) if of_splits else split_files(folder, formats)
     marks = quotes_are_marks(file for file in files.values() if file.suffix == ".tsv")
     splits = {split: read(file, split, marks, empty_cell) for split, file in files.items()}
     left_out = _left_out(
-        entries,
+        set() if of_splits else entries,
         {file.name for file in files.values()},
         f"entries of {folder}",
         f"files of type {'|'.join(formats)} are taken that are named",

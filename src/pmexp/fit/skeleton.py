@@ -39,6 +39,11 @@ def batch_shapes(config: RunConfig, batch: int, length: int) -> Shapes:
         target = ((batch, config.dataset.max_target_length), torch.int64)
         return {"input_ids": tokens, "attention_mask": tokens, "decoder_input_ids": target, "labels": target}
     names = ["input_ids", "attention_mask"]
+    if config.model.kind is ModelKind.vilt:
+        vilt = from_architecture(config)
+        pixels = (batch, vilt.num_channels, vilt.image_size, vilt.image_size)
+        texts = dict.fromkeys([*names, "token_type_ids"], tokens)
+        return {**texts, "pixel_values": (pixels, torch.float32), "labels": ((batch,), torch.int64)}
     if config.model.kind is ModelKind.bert and INPUTS_OF[config.dataset.kind] is Inputs.texts:
         names.append("token_type_ids")
     return {**dict.fromkeys(names, tokens), "labels": ((batch,), torch.int64)}

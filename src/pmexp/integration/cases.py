@@ -14,6 +14,11 @@ VARIANTS = ("baseline", "pm-drop", "pm-drop-recompute")
 
 _TEXT_RUN = ("model=tinybert", "model.pretrained=false", "dataset=reuters-r8")
 _PAIR_RUN = ("model=t5-small", "model.pretrained=false", "dataset=django-messages")
+_RUNS: dict[ModelKind, tuple[str, ...]] = {
+    ModelKind.vit: (),
+    ModelKind.vilt: ("task=smoke/vilt-flickr8k",),
+    **{kind: _PAIR_RUN for kind in ModelKind if Objective.seq2seq in KINDS[kind].objectives},
+}
 _WITH_FLASH = ("bert-base", "longformer-base-4096")
 
 
@@ -46,12 +51,13 @@ def configuration(name: str) -> RunConfig:
         part = compose_part("model", [f"model={name}"])
         assert isinstance(part, ModelConfig)
         model = part
-    run = compose(() if model.takes_images else _PAIR_RUN if _writes(model) else _TEXT_RUN)
+    run = compose(_RUNS.get(model.kind, _TEXT_RUN))
     return replace(run, model=model, system=replace(run.system, device=Device.cpu))
 
 
-def _writes(model: ModelConfig) -> bool:
-    return Objective.seq2seq in KINDS[model.kind].objectives
+def length_of(config: RunConfig) -> int:
+    """Returns the tokens of the sample; beside a picture so many as the dataset has."""
+    return config.dataset.max_length if config.model.kind is ModelKind.vilt else LENGTH
 
 
 @cache
@@ -70,7 +76,7 @@ def cases(name: str) -> tuple[Case, ...]:
             attention,
             config,
             has_sdpa and attention == "eager",
-            *(reach(config, variant, LENGTH) for variant in variants),
+            *(reach(config, variant, length_of(config)) for variant in variants),
         )
         for attention, config in wanted.items()
     )

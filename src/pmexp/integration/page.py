@@ -8,9 +8,9 @@ import transformers
 from transformers import CONFIG_MAPPING
 
 from pmexp.command.schema import conf_folder
-from pmexp.config import Objective, RunConfig
+from pmexp.config import ModelKind, Objective, RunConfig
 from pmexp.config.kinds import KINDS
-from pmexp.integration.cases import LENGTH, Case, cases, configuration, names
+from pmexp.integration.cases import LENGTH, Case, cases, configuration, length_of, names
 from pmexp.integration.reach import ASKS_FOR_VALUES, CUT_LAYERS, DropoutCall, on_meta
 
 LINES = (
@@ -133,6 +133,11 @@ def _rates(config: RunConfig) -> str:
 def _measurement(config: RunConfig) -> str:
     if config.model.takes_images:
         return "Counted on fake tensors: one image."
+    if config.model.kind is ModelKind.vilt:
+        return (
+            f"Counted on the CPU, since its code asks for values: one image and {length_of(config)} tokens, "
+            f"in a copy with {CUT_LAYERS} layers."
+        )
     if config.model.kind in ASKS_FOR_VALUES:
         return (
             f"Counted on the CPU, since its code asks for values: one sample of {LENGTH} tokens, the "

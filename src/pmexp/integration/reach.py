@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from pmexp import models
-from pmexp.config import ModelKind, Objective, RunConfig, VariantConfig
+from pmexp.config import INPUTS_OF, Inputs, ModelKind, Objective, RunConfig, VariantConfig
 from pmexp.models.base import from_architecture
 from pmexp.packed_dropout import ReplacementReport, packed_dropout
 from pmexp.packed_dropout.recompute import matmul_of_dropped, packed_dropout_and_bits
@@ -25,7 +25,8 @@ from pmexp.simulation.internals import fake_tensors
 from pmexp.systems.system import System
 from pmexp.variants.replace import apply_variant
 
-ASKS_FOR_VALUES = (ModelKind.longformer,)  # its forward asks whether there is a global token
+# Longformer's forward asks whether there is a global token, ViLT's which patches are no padding.
+ASKS_FOR_VALUES = (ModelKind.longformer, ModelKind.vilt)
 CUT_LAYERS = 2  # is the depth of the copy on the CPU
 
 _PACKED = (packed_dropout, packed_dropout_and_bits)
@@ -107,12 +108,16 @@ def _cut(config: RunConfig) -> RunConfig:
 
 
 def _sample(config: RunConfig, length: int) -> dict[str, Tensor]:
-    if config.model.takes_images:
+    inputs = INPUTS_OF[config.dataset.kind]
+    sample = {}
+    if inputs in (Inputs.images, Inputs.image_texts):
         vit = from_architecture(config)
-        return {"pixel_values": torch.ones(1, vit.num_channels, vit.image_size, vit.image_size)}
-    tokens = torch.ones(1, length, dtype=torch.int64)
-    reads_twice = config.dataset.objective is Objective.seq2seq
-    return {"input_ids": tokens} | ({"decoder_input_ids": tokens} if reads_twice else {})
+        sample["pixel_values"] = torch.ones(1, vit.num_channels, vit.image_size, vit.image_size)
+    if inputs is not Inputs.images:
+        sample["input_ids"] = torch.ones(1, length, dtype=torch.int64)
+    if config.dataset.objective is Objective.seq2seq:
+        sample["decoder_input_ids"] = torch.ones(1, length, dtype=torch.int64)
+    return sample
 
 
 @contextmanager

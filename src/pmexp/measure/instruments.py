@@ -29,7 +29,7 @@ from pmexp.measure.profile import STEPS, Nsight, Profile
 from pmexp.measure.tensor_bytes import TensorBytes, TensorMemory
 from pmexp.measure.timing import WARMUP_STEPS, StepTimer
 from pmexp.measure.updates import Updates
-from pmexp.measure.utilization import Utilization
+from pmexp.measure.utilization import PCIE, UTILIZATION, SampledRates
 
 TRACE, UPDATES = "trace.json.gz", "updates.npz"
 
@@ -62,7 +62,10 @@ class Instruments:
         self._memory, self._held = memory, held
         self._tensors: TensorBytes | None = None  # what the step just taken has needed
         self._has_tensors = False  # whether the bytes of tensors of some step are on record
-        self._utilization = Utilization(device)
+        self._rates = {
+            name: SampledRates(device, rates)
+            for name, rates in (("utilization", UTILIZATION), ("pcie", PCIE))
+        }
         self._updates = Updates(module, config.updates)
         self._energy = Energy(device) if config.energy else None
         self._history = MemoryHistory(device) if config.snapshot else None
@@ -94,7 +97,8 @@ class Instruments:
             else:
                 stack.enter_context(timer.step())
                 if is_warm:
-                    stack.enter_context(self._utilization.timed_step())
+                    for rates in self._rates.values():
+                        stack.enter_context(rates.timed_step())
             if self._counts_flops() and number > 1 and not (self._flops or self._tensors):
                 self._flops = stack.enter_context(FlopCounter())  # whose mode would add to the tensors' bytes
             yield
@@ -122,13 +126,15 @@ class Instruments:
             metrics |= self._energy.metrics()
         if self._profile:
             metrics |= self._profile.metrics()
-        self._utilization.close()
-        metrics |= self._utilization.metrics()
+        for rates in self._rates.values():
+            rates.close()
+            metrics |= rates.metrics()
         return self._flops_metrics(step_ms) | metrics
 
     def record(self) -> dict[str, str]:
         """How each quantity was measured, or why it was not, for the run's record."""
-        record = {"tensor_bytes": self._memory.source, "utilization_source": self._utilization.source}
+        sources = {f"{name}_source": rates.source for name, rates in self._rates.items()}
+        record = {"tensor_bytes": self._memory.source} | sources
         if self._counts_flops():
             record["peak_flops"] = self._peak()[1]
         elif self._config.flops:
@@ -152,7 +158,7 @@ class Instruments:
             "energy": energy,
             "flops": flops,
             "has_tensors": self._has_tensors,
-            "utilization": self._utilization.state(),
+            **{name: rates.state() for name, rates in self._rates.items()},
         }
 
     def restore(self, state: dict[str, Any] | None) -> None:
@@ -160,8 +166,9 @@ class Instruments:
         if state is None:
             return
         self._updates.restore(state["updates"])
-        self._has_tensors = state.get("has_tensors", False)  # older checkpoints have neither
-        self._utilization.restore(state.get("utilization", self._utilization.state()))
+        self._has_tensors = state.get("has_tensors", False)  # older checkpoints have neither this nor rates
+        for name, rates in self._rates.items():
+            rates.restore(state.get(name, rates.state()))
         if self._energy:
             self._energy.joules, self._energy.samples = state["energy"]
         if state["flops"]:

@@ -119,6 +119,8 @@ _CATALOG = (
         "none",
         "share of time in which the GPU's memory was read or written",
     ),
+    Metric("gpu/pcie_received_mb_per_s", "MB/s", "none", "what the GPU received over PCIe"),
+    Metric("gpu/pcie_sent_mb_per_s", "MB/s", "none", "what the GPU sent over PCIe"),
     Metric("energy/joules", "J", "min", "energy of the training steps"),
     Metric("energy/joules_per_sample", "J/sample", "min", "energy per sample"),
     Metric("profile/packing_share", "fraction", "min", "share of drawing, applying and packing masks"),

@@ -1,14 +1,17 @@
 """Makes models of transformers, with the encoding of a dataset's inputs that each one takes."""
 
 from dataclasses import replace
+from typing import Any
 
 from transformers import PreTrainedModel
 
-from pmexp.config import RunConfig
+from pmexp.config import ModelKind, RunConfig
 from pmexp.datasets.base import Dataset
-from pmexp.models import image, text
+from pmexp.models import image, image_text, text
 from pmexp.models.adapters import adapt
 from pmexp.models.base import TaskModel
+
+_MAKERS: dict[ModelKind, Any] = {ModelKind.vit: image, ModelKind.vilt: image_text}  # the others: text
 
 
 def build(config: RunConfig, dataset: Dataset) -> TaskModel:
@@ -17,15 +20,13 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     Its weights are in fp32, but for those that `model.lora` freezes and keeps in bf16. Raises UserError when
     the checkpoint cannot be had or does not fit the configuration.
     """
-    build = image.build if config.model.takes_images else text.build
-    model = build(config, dataset)
+    model: TaskModel = _MAKERS.get(config.model.kind, text).build(config, dataset)
     return replace(model, adapters=adapt(model.module, config))
 
 
 def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
     """The architecture alone, with random weights and the adapters of `model.lora`: for studies of memory and
     speed, on any device or none."""
-    make = image.untrained if config.model.takes_images else text.untrained
-    module = make(config, classes)
+    module: PreTrainedModel = _MAKERS.get(config.model.kind, text).untrained(config, classes)
     adapt(module, config)
     return module

@@ -38,8 +38,9 @@ class Batch:
 
     @property
     def positions(self) -> tuple[int, int]:
-        """Returns the positions of texts with a mask of their padding, and how many of them are padding."""
-        mask = self.inputs.get("attention_mask")
+        """Returns the positions of texts with a mask of their padding, and how many of them are padding; none
+        where pictures stand beside the texts, since all such samples have equally many."""
+        mask = None if "pixel_values" in self.inputs else self.inputs.get("attention_mask")
         if mask is None:
             return (0, 0)
         computed, used = mask.numel(), int(mask.count_nonzero())

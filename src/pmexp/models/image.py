@@ -27,12 +27,12 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         folder = locate(config.model)
         loaded = load_pretrained(AutoModelForImageClassification, folder, config, dataset.classes)
         if isinstance(dataset.train.inputs, Pictures):
-            loaded = loaded._replace(weights=loaded.weights + _other_normalisation(folder))
+            loaded = loaded._replace(weights=loaded.weights + other_normalisation(folder))
     else:
         loaded = Loaded(untrained(config, len(dataset.classes)), "random", "")
     module = loaded.module
     size = module.config.image_size
-    _check_images(module, dataset)
+    check_images(module, dataset.train.inputs)
     patches = (size // module.config.patch_size) ** 2
 
     def examples(split: Split, length: int) -> Examples:
@@ -50,7 +50,7 @@ def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
     return from_configuration(AutoModelForImageClassification, hf_config)
 
 
-def _other_normalisation(folder: Path) -> str:
+def other_normalisation(folder: Path) -> str:
     """Says where the checkpoint was trained with pictures of another range than ours, from -1 to 1."""
     file = folder / "preprocessor_config.json"
     saved = (
@@ -66,8 +66,9 @@ def _other_normalisation(folder: Path) -> str:
     return f", its {' and '.join(others)} not taken" if others else ""
 
 
-def _check_images(module: PreTrainedModel, dataset: Dataset) -> None:
-    vit, inputs = module.config, dataset.train.inputs
+def check_images(module: PreTrainedModel, inputs: object) -> None:
+    """Raises UserError for images of another shape than the model takes; `Pictures` are cut to it."""
+    vit = module.config
     if isinstance(inputs, Pictures):  # these are RGB, and are cut to the model's size
         given: tuple[int, ...] = (3, vit.image_size, vit.image_size)
     else:

@@ -19,6 +19,7 @@ from transformers import (
 
 from pmexp.config import INPUTS_OF, Inputs, ModelKind, Objective, Padding, RunConfig
 from pmexp.datasets.base import Dataset, Split
+from pmexp.datasets.captioned import Captioned
 from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.errors import UserError
 from pmexp.models import positions
@@ -60,7 +61,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         folder = locate(config.model)
         tokenizer = load_tokenizer(folder, config)
         loaded = _trained(config, dataset, folder)
-        _fit(tokenizer, loaded.module, config)
+        fit_tokenizer(tokenizer, loaded.module, config)
     else:
         vocabulary = from_architecture(config).vocab_size
         tokenizer = _TRAIN_TOKENIZER[config.dataset.objective](dataset.train, vocabulary)
@@ -122,7 +123,7 @@ def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
     positions.check(length, loaded.module, config.model)
 
     def examples(split: Split, length: int) -> Examples:
-        assert not isinstance(split.inputs, list | np.ndarray)
+        assert not isinstance(split.inputs, list | np.ndarray | Captioned)
         return SymbolExamples(split.inputs, torch.from_numpy(split.labels), length)
 
     weights = f"{loaded.weights}, random: token embeddings of the symbols"
@@ -146,7 +147,7 @@ def _trained(config: RunConfig, dataset: Dataset, folder: Path) -> Loaded:
     return loaded
 
 
-def _fit(tokenizer: Any, module: PreTrainedModel, config: RunConfig) -> None:
+def fit_tokenizer(tokenizer: Any, module: PreTrainedModel, config: RunConfig) -> None:
     """Tells the model the tokenizer's padding where it has none of its own.
 
     Raises UserError for a tokenizer that cannot pad, or has more tokens than the model knows.

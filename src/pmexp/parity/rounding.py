@@ -61,9 +61,8 @@ def exactly(side: Side, step: int, names: Sequence[Name]) -> dict[Name, Tensor]:
         again.take(lambda name, tensor: None)
     state = again.state()
     config = copy.deepcopy(side.config)
-    kept: list[Part] = [
-        part for part in config.system.parts if part is Part.flash
-    ]  # its kernel draws the masks
+    own_kernels = (Part.flash, Part.xformers)  # which draw the masks of attention
+    kept = [part for part in config.system.parts if part in own_kernels]
     config.system = replace(config.system, parts=kept, processes=1)
     training = prepare(config, side.foreign).training
     training.module.double()

@@ -9,6 +9,9 @@ from torch import nn
 class SystemPart:
     """Changes how a step is executed: the model once, each forward, or both."""
 
+    def check(self, device: torch.device) -> None:
+        """Raises UserError where this machine cannot execute the part on `device`."""
+
     def before_variant(self, module: nn.Module, device: torch.device, half: bool) -> None:
         """Changes the model once, before dropout is replaced: for what decides which dropout there is.
 

@@ -9,7 +9,7 @@ from torch import nn
 from pmexp.config import SHARDING, Device, Part, SystemConfig
 from pmexp.config.complete import complete
 from pmexp.errors import UserError
-from pmexp.systems import checkpointing, compile, flash, offload
+from pmexp.systems import checkpointing, compile, flash, offload, xformers
 from pmexp.systems.autocast import Autocast
 from pmexp.systems.base import SystemPart
 from pmexp.systems.engines import ENGINES, check_packages
@@ -22,6 +22,7 @@ _PARTS: dict[Part, SystemPart] = {
     Part.fp16: Autocast(torch.float16),
     Part.checkpointing: checkpointing.Checkpointing(),
     Part.flash: flash.Flash(),
+    Part.xformers: xformers.Xformers(),
     Part.tempo: Tempo(),
     Part.offload: offload.Offload(),
     Part.compile: compile.Compile(),
@@ -37,6 +38,8 @@ class System:
         self.config = config
         self.parts = [PARTS[part] for part in config.parts if part not in SHARDING]
         self.device = _device(config.device)
+        for part in self.parts:
+            part.check(self.device)
         check_started(config)
         if config.sharding in (Part.zero1, Part.zero2):
             check_packages(config.sharding.name)

@@ -4,7 +4,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Description:
     """Holds what a run's record says beside its journal, as functions to be called whenever the run ends."""
 
     environment: Callable[[], Mapping[str, Any]] = dict
-    replacement: Mapping[str, Any] = field(default_factory=dict)
+    replacement: Callable[[], Mapping[str, Any]] = dict
     last: Callable[[], tuple[int, Mapping[str, float]]] = lambda: (0, {})  # a step, and what to write at it
     snapshot: Callable[[], Path | None] = lambda: (
         None
@@ -132,7 +132,7 @@ class Recorder:
         config = self._config
         run = {"run_id": config.run_id, "name": config.name, "labels": config.labels}
         run |= {"settings": config.settings, "protocol": config.to_dict()["protocol"]}
-        parts = (self.description.environment(), self.description.replacement, self._mirror.reference)
+        parts = (self.description.environment(), self.description.replacement(), self._mirror.reference)
         journal = self.journal.digest()
         write_summary(self.folder.summary, run, metrics, *parts, journal, out_of_memory, outcome)
         self.folder.drop_resume_checkpoints()

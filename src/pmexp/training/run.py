@@ -233,7 +233,7 @@ def _description(prepared: Prepared, peak: PeakMemory, notes: Mapping[str, Any])
     training = prepared.training
     return Description(
         environment=lambda: _environment(prepared, peak) | dict(notes),
-        replacement=prepared.replacement.to_dict(),
+        replacement=prepared.replacement.to_dict,  # which the first step may complete
         snapshot=training.instruments.snapshot,
         last=lambda: (training.progress.step, {"memory/peak_bytes": float(peak.bytes())}),
     )
