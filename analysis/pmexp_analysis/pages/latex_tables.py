@@ -16,6 +16,7 @@ _LINE, _GAP = 345.0, 6.0  # points: of `article`; between two columns
 _SET = rf"\footnotesize\sloppy\setlength{{\tabcolsep}}{{{_GAP / 2:g}pt}}\sisetup{{retain-explicit-plus=true}}"
 _LONG = 30  # letters of a word in a caption
 _LETTER, _WIDE_LETTER, _POWER = 4.5, 7.5, 22.0  # points at \footnotesize; of a power of ten beside its digits
+_DIGIT_GAP = 1.5  # points between groups of three, which siunitx sets in five digits and more
 _NARROWEST, _TEXT, _WIDEST_TEXT = 24.0, 62.0, 140.0  # points: a column of numbers, of text at least, at most
 _NUMBERS = re.compile(r"[-+<≤≥±\d][-+.,±<≤≥%x\de ]*( to [-+.\de ]+)?( \S+)?|yes|no")
 
@@ -40,11 +41,11 @@ class _Column:
 def table(headings: Sequence[str], lines: Sequence[Line | str], caption: str, name: str) -> str:
     """A `table` for the body of a paper; a text among the lines is a heading of those below it.
 
-    Columns that are wider than a line together, as at most a few powers of ten are, are narrowed alike.
+    Raises ValueError where its columns do not fit into a line.
     """
     rows = [line for line in lines if isinstance(line, Line)]
     columns = _columns(headings, [row.cells for row in rows])
-    places = range(len(columns))
+    (places,) = _groups(columns, 1)
     body = []
     for line in lines:
         if isinstance(line, str):
@@ -71,6 +72,12 @@ def table(headings: Sequence[str], lines: Sequence[Line | str], caption: str, na
             "",
         ]
     )
+
+
+def fits(headings: Sequence[str], lines: Sequence[Line | str]) -> bool:
+    """Whether the columns of these lines fit into one `table`."""
+    cells = [line.cells for line in lines if isinstance(line, Line)]
+    return len(_groups(_columns(headings, cells), 1)) == 1
 
 
 def longtables(
@@ -136,7 +143,9 @@ def _columns(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[_C
 def _points(text: str) -> float:
     """About how wide `text` is set, rather too much than too little."""
     wide = sum(letter.isupper() or letter in "mw%±≤≥<" for letter in text)
-    return _LETTER * (len(text) - wide) + _WIDE_LETTER * wide + _POWER * bool(re.search(r"\de[+-]?\d", text))
+    gaps = sum((len(digits) - 1) // 3 for digits in re.findall(r"\d{5,}", text))
+    power = _POWER * bool(re.search(r"\de[+-]?\d", text))
+    return _LETTER * (len(text) - wide) + _WIDE_LETTER * wide + _DIGIT_GAP * gaps + power
 
 
 def _groups(columns: Sequence[_Column], keys: int) -> list[list[int]]:

@@ -37,21 +37,31 @@ def main_table(content: Content) -> str:
         up_to = accumulate(_heights(parts, variants))
         shown = parts[: max(1, sum(height <= _MOST_LINES for height in up_to))]
     metrics = _metrics(parts)
-    lines: list[Line | str] = []
-    for part in shown:
-        own = [part.scores[0] if part.scores else "", *metrics]
-        scored = f": {label_of(own[0])}" if own[0] else ""
-        lines.append(f"{part.task}, {part.system}{scored}")
-        lines += _lines(part, [variant for variant in part.variants if variant in variants], own)
+    headings, lines = _of_metrics(shown, variants, metrics)
+    while not latex_tables.fits(headings, lines):  # as powers of ten in every column are too wide
+        metrics.remove(next(metric for metric in (*reversed(_MEMORY), *metrics) if metric in metrics))
+        headings, lines = _of_metrics(shown, variants, metrics)
     caption = (
         f"{content.experiment.name}: mean and standard deviation over n seeds. Bold: the best mean of its "
         f"column, if it differs significantly from {protocol.baseline} (paired t-test, Holm, 5 %)."
     )
     if len(shown) < len(parts):
         caption += f" The other {len(parts) - len(shown)} tasks are in the appendix."
-    headings = ["variant", "n", "score", *(_HEADINGS[metric] for metric in metrics)]
     name = "tab:" + latex.label(content.experiment.name, "main")
     return NEEDS + latex_tables.table(headings, lines, caption, name)
+
+
+def _of_metrics(
+    parts: Sequence[Section], variants: Sequence[str], metrics: Sequence[str]
+) -> tuple[list[str], list[Line | str]]:
+    """Headings and lines of the main table, with these metrics beside the score."""
+    lines: list[Line | str] = []
+    for part in parts:
+        own = [part.scores[0] if part.scores else "", *metrics]
+        scored = f": {label_of(own[0])}" if own[0] else ""
+        lines.append(f"{part.task}, {part.system}{scored}")
+        lines += _lines(part, [variant for variant in part.variants if variant in variants], own)
+    return ["variant", "n", "score", *(_HEADINGS[metric] for metric in metrics)], lines
 
 
 def _heights(parts: Sequence[Section], variants: Sequence[str]) -> Iterator[int]:
