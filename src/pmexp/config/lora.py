@@ -16,7 +16,7 @@ class FrozenWeights(Enum):
 
 @dataclass(kw_only=True)
 class LoraConfig:
-    rank: int | None = None  # of each adapter's two matrices; null: no adapters, all weights train
+    rank: int | None = None  # width of each adapter; null: no adapters, all weights train
     alpha: float = 16.0  # an adapter's output counts alpha / rank times
     targets: list[str] | None = None  # ends of linear layers' names; null: all layers of the body
     dropout: float = 0.1  # rate of the dropout in front of each adapter

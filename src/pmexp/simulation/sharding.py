@@ -15,9 +15,9 @@ _BUCKET = 4 * 500_000_000  # bytes: DeepSpeed's reduce_bucket_size, in fp32, tak
 
 @dataclass(frozen=True)
 class Sharding:
-    parameters: float = 1.0  # of those that train, from forward to backward
+    parameters: float = 1.0  # those that train, from forward to backward
     parameters_in_update: float = 1.0
-    frozen: float = 1.0  # of parameters that do not train, from forward to backward
+    frozen: float = 1.0  # those that do not train, from forward to backward
     frozen_in_update: float = 1.0
     gradients: float = 1.0
     kept_gradients: float = (
