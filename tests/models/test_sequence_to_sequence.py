@@ -187,9 +187,7 @@ def test_texts_are_written_alike_each_time_and_scored_together(
     assert list(first.written[:8]) == texts
 
 
-def test_bleu_of_the_references_is_100(
-    messages: Dataset, monkeypatch: Any
-) -> None:
+def test_bleu_of_the_references_is_100(messages: Dataset, monkeypatch: Any) -> None:
     training, model = trained(run_of(ModelKind.t5), messages)
     known = [target for _, target in messages.val.inputs]  # type: ignore[union-attr]
     monkeypatch.setattr(
@@ -221,4 +219,5 @@ def test_t5_translates_real_messages(runs: Runs, tmp_path: Path) -> None:
     assert losses[-1] < losses[0] - 0.5
     assert 0 <= metrics["test/bleu"] <= 100 and summary["outcome"]["chance"]["test/bleu"] == 0
     assert summary["environment"]["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert summary["environment"]["generation"] == "greedily, at most 16 tokens"
     assert metrics["memory/mask_bytes_per_element"] <= 0.13 and 0 < metrics["progress/padding"] < 1
