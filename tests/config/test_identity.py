@@ -224,6 +224,7 @@ def test_what_a_model_writes_is_part_of_the_identity_where_it_writes(key: str, s
             "model.attention_dropout=0.1",
             "model=t5-small has one rate for all places; set model.hidden_dropout",
         ),
+        (WRITES, "system.parts=[compile]", "system.parts: compile is not for dataset.objective=seq2seq"),
         (WRITES, "dataset.generation.beams=0", "dataset.generation.beams: 0 must be at least 1"),
         (WRITES, "dataset.max_target_length=1", "dataset.max_target_length: 1 must be at least 2"),
     ],

@@ -219,4 +219,5 @@ def test_t5_translates_real_messages(runs: Runs, tmp_path: Path) -> None:
     assert losses[-1] < losses[0] - 0.5
     assert 0 <= metrics["test/bleu"] <= 100 and summary["outcome"]["chance"]["test/bleu"] == 0
     assert summary["environment"]["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert summary["environment"]["generation"] == "greedily, at most 16 tokens"
     assert metrics["memory/mask_bytes_per_element"] <= 0.13 and 0 < metrics["progress/padding"] < 1

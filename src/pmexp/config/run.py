@@ -12,7 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from pmexp.config.canonical import canonicalise, real_path
 from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.checks import check_between, check_name, check_no_credential
-from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs
+from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs, Objective
 from pmexp.config.identity import RATES, digest_of, one_form, without
 from pmexp.config.kinds import KINDS
 from pmexp.config.lora import FrozenWeights
@@ -118,6 +118,11 @@ class RunConfig:
                 f"{', '.join(each.name for each in known)}"
             )
 
+        if objective is Objective.seq2seq and Part.compile in self.system.parts:
+            raise UserError(
+                "system.parts: compile is not for dataset.objective=seq2seq, whose encoder, decoder and lengths "
+                "take more graphs than torch keeps of one layer's code; leave it out"
+            )
         if self.model.attention_dropout is not None and not KINDS[self.model.kind].attention_dropout:
             raise UserError(
                 f"model.attention_dropout: model={self.model.name} has one rate for all places; set "

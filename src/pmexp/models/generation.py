@@ -43,3 +43,9 @@ class Generation:
             written, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return texts
+
+    def record(self) -> str:
+        """Says how texts are written, for the record of a run."""
+        settings = self._module.generation_config
+        how = "greedily" if settings.num_beams == 1 else f"by {settings.num_beams} beams"
+        return f"{how}, at most {settings.max_new_tokens} tokens"

@@ -374,6 +374,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **training.system.record(training.module),
         **training.instruments.record(),
         **{name: record() for name in training.metrics if (record := TASK_METRICS[name].record)},
+        **({"generation": training.generation.record()} if training.generation else {}),
         "peak_memory_source": peak.source,
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }
