@@ -34,8 +34,8 @@ def set_mode(*, bits_per_mask: int | None = None, rng: Rng | None = None) -> Non
 class PackedDropout(nn.Dropout):
     """nn.Dropout that saves packed mask bits for backward; see `packed_dropout` for the options.
 
-    recompute: in attention, where replace_dropout puts this module, backward recomputes the dropped
-    probabilities, which stock attention saves; see recompute.py.
+    recompute: where replace_dropout puts this module, products do not save what it has dropped, and backward
+    makes it again; see rebuild.py.
     """
 
     dropout_may_be_replaced = True  # exchange.py reads it

@@ -1,20 +1,23 @@
 """Has products keep bits where they kept a dropped tensor.
 
-A product (a linear layer, matmul, a convolution, whatever it is) saves its operands for backward. Where one of
-them is a dropped tensor, this saves what that tensor is made of: the mask's bits and the input of the dropout,
-or what an operation keeps anyhow and the input is made of (the result of a softmax, the input of a GELU, the
-factors of a gate). Backward makes the very tensor again, bit for bit, and hands it to the operation that saved it.
+A product (a linear layer, matmul, a convolution, whatever it is) saves its operands for backward. Where one
+of them is a dropped tensor, this saves what that tensor is made of: the bits of the mask, and the dropout's
+input or what an operation keeps anyhow and that input is made of, such as the result of a softmax, the input
+of a GELU, the factors of a gate. Backward makes the very tensor again, bit for bit, and hands it to the
+operation that saved it; all else, a second derivative too, is autograd's.
 
-Both are found in autograd's own graph: a saved tensor's grad_fn leads over views and a cast to the dropout, and
-the dropout's input to the operation that made it, which says by its own saved tensors what is kept. So nothing
-is kept that nobody kept before, but bits, and where an input may be kept by nobody else, it is no larger than
-what it stands for. What leads nowhere is saved as torch saves it.
+Everything is found in autograd's graph. The nodes of a saved tensor lead over views and a cast to a dropout,
+and those of the dropout's input to the operation that made it, whose own saved tensors say what is kept. So
+nothing is kept that was not kept before, but bits; and an input that perhaps nobody else keeps takes no more
+than what it stands for. (Then it must not be changed in place before backward, as no input of a layer with a
+weight may be; autograd's error says so.) A tensor that leads nowhere is saved as torch saves it.
 """
 
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -23,20 +26,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from pmexp.packed_dropout.functional import Options, apply_bits, native_scale, packed_dropout
+from pmexp.packed_dropout.graph_views import COPIES, VIEWS, Step, steps_of
 from pmexp.packed_dropout.saved_masks import restore, save
 
 _ORIGIN = "pmexp_origin"  # where the node of a dropout holds its Origin
-_VIEWS = {
-    f"{name}Backward0"
-    for name in (
-        *("View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Transpose", "T", "Permute"),
-        *("Expand", "Slice", "Select", "Split", "Unbind", "Alias", "AsStrided"),
-    )
-} | {"SqueezeBackward1", "TransposeBackward1", "TransposeBackward0"}
-_FLAT_VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "UnsqueezeBackward0"}
-_FLAT_VIEWS |= {"SqueezeBackward0", "SqueezeBackward1"}
-_CAST = "ToCopyBackward0"
 _DROPOUT = "_PackedDropoutBackward"
+_LEADS_ON = frozenset([_DROPOUT, *COPIES, *VIEWS])  # nodes of which a tensor may be a dropped one
 
 
 @contextmanager
@@ -55,12 +50,13 @@ def rebuildable_dropout(
     input: Tensor, p: float, training: bool, inplace: bool = False, **options: Any
 ) -> Tensor:
     """Drops as packed_dropout does with the same arguments, so that products need not save the result."""
-    node = input.grad_fn
+    made_by = input.grad_fn
     dropped = packed_dropout(input, p, training, inplace, **options)
-    if type(dropped.grad_fn).__name__ == _DROPOUT and dropped.grad_fn is not node:
+    node: Any = dropped.grad_fn
+    if type(node).__name__ == _DROPOUT and node is not made_by:
         source = None if inplace else weakref.ref(input)
-        origin = Origin(source, node, Options(p, **options), _Layout.of(dropped), dropped._version)
-        dropped.grad_fn.metadata[_ORIGIN] = origin
+        layout = _Layout.of(dropped)
+        node.metadata[_ORIGIN] = Origin(source, made_by, Options(p, **options), layout, dropped._version)
     return dropped
 
 
@@ -90,8 +86,16 @@ class _Layout:
 
     @classmethod
     def of(cls, tensor: Tensor) -> "_Layout":
-        place = tensor.size(), tensor.stride(), tensor.storage_offset(), tensor.is_contiguous()
+        offset = int(tensor.storage_offset())
+        place = tensor.size(), tensor.stride(), offset, tensor.is_contiguous()
         return cls(tensor.dtype, tensor.device, *place)
+
+    def laid_out(self, tensor: Tensor) -> Tensor:
+        """The same elements, lying so."""
+        if tensor.stride() == self.stride:
+            return tensor
+        copy = torch.empty_strided(self.size, self.stride, dtype=tensor.dtype, device=tensor.device)
+        return copy.copy_(tensor)
 
     def view(self, whole: Tensor) -> Tensor:
         """The view of a tensor of the same storage that lies so."""
@@ -153,20 +157,19 @@ class _Rebuilt:
 
     source: _Source
     packed: _Kept
-    origin: Origin
+    trace: "_Trace"
     layout: _Layout
 
     def get(self) -> Tensor:
-        options, dropped = self.origin.options, self.origin.layout
+        options = self.trace.origin.options
         packed = self.packed.get()
         with torch.no_grad(), torch.autocast(packed.device.type, enabled=False):
             x = self.source.make(*(kept.get() for kept in self.source.kept))
-            x = x.to(dropped.device, dropped.dtype).reshape(dropped.size)
             scale = native_scale(x, options.p, options.rng, forward=True)
             y = apply_bits(x, packed, options.p, options.bits, scale)
-            if y.stride() != dropped.stride:
-                y = torch.empty_strided(y.size(), dropped.stride, dtype=y.dtype, device=y.device).copy_(y)
-            return self.layout.view(y.to(self.layout.device, self.layout.dtype))
+            for step in self.trace.steps:
+                y = step(y)
+            return self.layout.view(self.trace.whole.laid_out(y))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,17 +192,16 @@ class _Hooks:
         self.save, self.restore = save, restore
 
     def pack(self, tensor: Tensor) -> "_Kept | _Rebuilt | _View":
-        found = _origin_of(tensor)
-        if found is None:
-            return self._keep(tensor)
-        origin, node, is_cast = found
-        packed = _kept_by(node._raw_saved_tensors[0])
-        source = packed and (_source_in_graph(origin) or self._input(tensor, origin))
+        node = tensor.grad_fn
+        if node is None or type(node).__name__ not in _LEADS_ON or (trace := _origin_of(tensor)) is None:
+            return _Kept(self.save(tensor), self.restore)
+        packed = _kept_by(trace.node._raw_saved_tensors[0])
+        source = packed and (_source_in_graph(trace.origin) or self._input(tensor, trace.origin))
         if packed and source:
             for note in _watching:
-                note(origin)
-            return _Rebuilt(source, packed.shared(), origin, _Layout.of(tensor))
-        return self._cast_once(tensor, origin) if is_cast else self._keep(tensor)
+                note(trace.origin)
+            return _Rebuilt(source, packed.shared(), trace, _Layout.of(tensor))
+        return self._cast_once(tensor, trace.origin) if trace.is_only_cast else self._keep(tensor)
 
     def unpack(self, saved: "_Kept | _Rebuilt | _View") -> Tensor:
         return saved.get()
@@ -208,7 +210,7 @@ class _Hooks:
         return _Kept(self.save(tensor), self.restore)
 
     def _cast_once(self, tensor: Tensor, origin: Origin) -> _View:
-        """Of several casts of a dropped tensor to one dtype, as autocast makes them, saves one."""
+        """Saves one of several casts of a dropped tensor to one dtype, as autocast makes them."""
         known = origin.casts.get(tensor.dtype)
         whole = known() if known else None
         if whole is None or whole.restore != self.restore:
@@ -225,28 +227,42 @@ class _Hooks:
         return _Source((self._keep(x),), _itself)
 
 
-def _origin_of(tensor: Tensor) -> tuple[Origin, Any, bool] | None:
-    """The origin of what `tensor` is a view or a cast of, the node of its dropout, and whether it is a cast."""
+def _origin_of(tensor: Tensor) -> "_Trace | None":
+    """Finds the dropped tensor that `tensor` is made of by views, copies and a cast."""
     node: Any = tensor.grad_fn
-    views, is_cast = _VIEWS, False
+    nodes: list[Any] = []  # from `tensor` on
+    copy = None  # the place of the last copy among them
     while (name := type(node).__name__) != _DROPOUT:
-        if name == _CAST and not is_cast:
-            views, is_cast = _FLAT_VIEWS, True
-        elif name not in views:
+        if name in COPIES:
+            copy = len(nodes) if copy is None else copy
+        elif name not in VIEWS:
             return None
+        nodes.append(node)
         node = node.next_functions[0][0]
     origin = node.metadata.get(_ORIGIN)
-    if origin is None or tensor._version != (0 if is_cast else origin.version):
+    if origin is None or tensor._version != (origin.version if copy is None else 0):
         return None
-    if is_cast:  # made of the whole, it lies as the whole does, and so do its views
-        base = tensor if tensor._base is None else tensor._base
-        if not (base.is_contiguous() and origin.layout.is_contiguous and base.numel() == _numel(origin)):
-            return None
-    return origin, node, is_cast
+    if copy is None:
+        return _Trace(origin, node, [], origin.layout)
+    base = tensor if tensor._base is None else tensor._base
+    steps = steps_of(nodes[copy:], base.size(), base.dtype, base.device)
+    return None if steps is None else _Trace(origin, node, steps, _Layout.of(base))
 
 
-def _numel(origin: Origin) -> int:
-    return origin.layout.size.numel()
+@dataclass(frozen=True, slots=True)
+class _Trace:
+    """Where a saved tensor comes from."""
+
+    origin: Origin
+    node: Any  # its dropout's
+    steps: list[Step]  # which make of the dropped tensor the copy that the saved one is a view of
+    whole: _Layout  # where that copy lies, or the dropped tensor itself
+
+    @property
+    def is_only_cast(self) -> bool:
+        """Whether the copy has the dropped tensor's elements in their order, in another dtype."""
+        same = self.origin.layout.is_contiguous and self.whole.is_contiguous
+        return self.whole.dtype != self.origin.layout.dtype and same and len(self.steps) == 1
 
 
 def _kept_by(raw: Any) -> _Kept | None:
@@ -259,19 +275,24 @@ def _kept_by(raw: Any) -> _Kept | None:
 
 
 def _source_in_graph(origin: Origin) -> _Source | None:
-    """What an operation keeps of which the dropout's input is made, by a cast and views at most."""
-    node, is_cast = origin.made_by, False
+    """Finds what an operation keeps of which the dropout's input is made by views, copies and a cast."""
+    node = origin.made_by
+    nodes: list[Any] = []
     while (name := type(node).__name__) not in _MADE_OF:
-        if name == _CAST and not is_cast:
-            is_cast = True
-        elif name not in _FLAT_VIEWS:
+        if not (name in COPIES or name in VIEWS):
             return None
+        nodes.append(node)
         node = node.next_functions[0][0]
+    steps = steps_of(nodes, origin.layout.size, origin.layout.dtype, origin.layout.device)
     names, make = _MADE_OF[name]
     kept = [_kept_by(getattr(node, f"_raw_saved_{each}")) for each in names]
-    if any(each is None for each in kept):
+    if steps is None or any(each is None for each in kept):
         return None
-    return _Source(tuple(each.shared() for each in kept if each), make(node))
+    return _Source(tuple(each.shared() for each in kept if each), _chained(make(node), steps))
+
+
+def _chained(make: Callable[..., Tensor], steps: list[Step]) -> Callable[..., Tensor]:
+    return reduce(lambda function, step: lambda *x: step(function(*x)), steps, make)
 
 
 def _itself(x: Tensor) -> Tensor:

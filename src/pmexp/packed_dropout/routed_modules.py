@@ -31,6 +31,7 @@ _REBUILDS = (
 )
 _ORIGINAL = "_class_without_route"  # the class that a class made here was made of
 _METHODS = "_routed_methods"
+_MARKS = (_ROUTED, _REBUILDS, DROPOUT, WATCH)
 
 
 def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
@@ -44,9 +45,9 @@ def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
 
 
 def add_rebuilding(module: nn.Module) -> None:
-    """Has the forward of `module` save dropped tensors as what they are made of, where their dropout recomputes.
+    """Has the forward of `module` save dropped tensors as what they are made of, if their dropout recomputes.
 
-    A forward around it does so as well; but a checkpoint in between saves by itself what runs inside of it.
+    A forward around it does so too; but a checkpoint in between saves by itself what runs inside of it.
     Raises TypeError for a module whose class takes no subclass.
     """
     vars(module)[_REBUILDS] = True
@@ -55,7 +56,7 @@ def add_rebuilding(module: nn.Module) -> None:
 
 def remove_route(module: nn.Module) -> None:
     """Removes the route of `module`, its routed dropout and its watch, where it has them."""
-    for mark in (_ROUTED, _REBUILDS, DROPOUT, WATCH):
+    for mark in _MARKS:
         vars(module).pop(mark, None)
     leave_routed_class(module)
 
@@ -195,6 +196,9 @@ def _marked(module: nn.Module, methods: frozenset[str], marks: dict[str, Any]) -
 
 
 def _call(module: nn.Module, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    if getattr(module, _REBUILDS, False) and can_rebuild() and not is_rebuilding():
+        with rebuilding():
+            return _call(module, function, *args, **kwargs)
     if not torch.compiler.is_compiling():
         watch = getattr(module, WATCH, None)
         if watch is not None and module.training:
@@ -203,10 +207,7 @@ def _call(module: nn.Module, function: Callable[..., Any], /, *args: Any, **kwar
 
 
 def run_routed(module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Calls `function` under the route of `module`, where it has one, and has it rebuild operands if it shall."""
-    if getattr(module, _REBUILDS, False) and can_rebuild() and not is_rebuilding():
-        with rebuilding():
-            return run_routed(module, function, args, kwargs)
+    """Calls `function` under the route of `module`, where it has one."""
     if not is_routed(module):
         return function(*args, **kwargs)
     return run_under(_route_of(module), function, args, kwargs)
@@ -214,6 +215,11 @@ def run_routed(module: nn.Module, function: Callable[..., Any], args: Any, kwarg
 
 def is_routed(module: nn.Module) -> bool:
     return getattr(module, _ROUTED, False)
+
+
+def needs_routed_class(module: nn.Module) -> bool:
+    """Whether a forward of `module` does more than that of its original class."""
+    return is_routed(module) or getattr(module, _REBUILDS, False)
 
 
 def _route_of(module: nn.Module) -> "Route":
