@@ -42,7 +42,7 @@ class VariantConfig:
     rng: Rng = Rng.philox
     cache_unpacked: bool = True  # a kept graph unpacks each mask once, not at every backward
     flip_rate: float = 0.0  # share of the stored bits flipped before backward
-    recompute: bool = False  # attention's dropped probabilities are made again in backward, not saved
+    recompute: bool = False  # products do not save dropped operands: backward makes them again
 
     def __post_init__(self) -> None:
         """Checks the values, and puts options that the dropout does not take back to their defaults.

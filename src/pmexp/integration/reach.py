@@ -20,7 +20,8 @@ from pmexp import models
 from pmexp.config import INPUTS_OF, Inputs, ModelKind, Objective, RunConfig, VariantConfig
 from pmexp.models.base import from_architecture
 from pmexp.packed_dropout import ReplacementReport, packed_dropout
-from pmexp.packed_dropout.recompute import matmul_of_dropped, packed_dropout_and_bits
+from pmexp.packed_dropout.rebuild import Origin, watching
+from pmexp.packed_dropout.recompute import packed_dropout_and_bits
 from pmexp.simulation.internals import fake_tensors
 from pmexp.systems.system import System
 from pmexp.variants.replace import apply_variant
@@ -96,9 +97,12 @@ def _put_in(module: nn.Module, config: RunConfig, variant: VariantConfig) -> Rep
 
 def _forward(module: nn.Module, config: RunConfig, length: int) -> tuple[tuple[DropoutCall, ...], int]:
     sample = _sample(config, length)
-    with _places(module.train()) as places, _Calls(places) as noted:
+    rebuilt: list[Origin] = []  # one for each operand
+    with _places(module.train()) as places, _Calls(places) as noted, watching(rebuilt.append):
         module(**sample)
-    return tuple(noted.calls), noted.recomputed
+    return tuple(noted.calls), sum(
+        origin.layout.size.numel() for origin in {id(o): o for o in rebuilt}.values()
+    )
 
 
 def _cut(config: RunConfig) -> RunConfig:
@@ -139,13 +143,12 @@ def _places(module: nn.Module) -> Iterator[list[str]]:
 
 
 class _Calls(TorchFunctionMode):
-    """Notes every call of a dropout in training, and every product of recomputed probabilities."""
+    """Notes every call of a dropout in training."""
 
     def __init__(self, places: list[str]) -> None:
         super().__init__()
         self.places = places
         self.calls: list[DropoutCall] = []
-        self.recomputed = 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -155,8 +158,6 @@ class _Calls(TorchFunctionMode):
             self._note(func in _PACKED, *_of_dropout(*args, **kwargs))
         elif func is F.scaled_dot_product_attention:
             self._note(False, *_of_attention(*args, **kwargs))
-        elif func is matmul_of_dropped:
-            self.recomputed += args[2].numel()  # the dropped probabilities
         return func(*args, **kwargs)
 
     def _note(self, packed: bool, elements: int, p: float, training: bool) -> None:

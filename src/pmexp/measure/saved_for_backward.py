@@ -14,7 +14,8 @@ from pmexp.measure.precision import compiled_parts
 from pmexp.packed_dropout import ReplacementReport, packed_bias_dropout_add, packed_dropout
 from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
 from pmexp.packed_dropout.draws import Draw
-from pmexp.packed_dropout.recompute import matmul_of_dropped, packed_dropout_and_bits
+from pmexp.packed_dropout.rebuild import Origin, watching
+from pmexp.packed_dropout.recompute import packed_dropout_and_bits
 from pmexp.packed_dropout.saved_masks import Saved, restore, save
 from pmexp.variants.forward_unpack import forward_unpack_dropout
 from pmexp.variants.seeded import seeded_dropout
@@ -44,7 +45,7 @@ class SavedForBackward:
     total_bytes: int = 0
     mask_bytes: int = 0
     mask_elements: int = 0
-    recomputed_products: int = 0  # attention whose dropped probabilities are not saved
+    recomputed_products: int = 0  # operands that are dropped tensors and not saved
     unnamed: list[str] = field(default_factory=list)  # random numbers that `replacement` does not name
     _seen: set[int] = field(default_factory=set)
     _keep_alive: list[Tensor] = field(default_factory=list)  # a freed storage's address could come again
@@ -56,6 +57,7 @@ class SavedForBackward:
         self._draws: list[Draw] = []
         if not compiled_parts(self.module):
             self._contexts.enter_context(self._dropout)
+            self._contexts.enter_context(watching(self._count_operand))
             if self.replacement:
                 self._draws = self._contexts.enter_context(other_draws(self.module, self.replacement))
         hooks = torch.autograd.graph.saved_tensors_hooks(self._count, restore)
@@ -67,7 +69,6 @@ class SavedForBackward:
     ) -> None:
         self._contexts.__exit__(kind, error, trace)
         self.mask_elements = self._dropout.elements
-        self.recomputed_products = self._dropout.recomputed_products
         self._keep_alive.clear()
         if self.replacement:
             self.unnamed = unnamed_draws(self._draws, self.replacement)
@@ -85,6 +86,9 @@ class SavedForBackward:
         if self.recomputed_products:
             ledger["memory/recomputed_products"] = float(self.recomputed_products)
         return ledger
+
+    def _count_operand(self, _: Origin) -> None:
+        self.recomputed_products += 1
 
     def _count(self, tensor: Tensor) -> Saved:
         """Counts what an op saves, and saves it as torch does: kept as it is, an op's own output would keep
@@ -108,14 +112,11 @@ class _InsideDropout(TorchFunctionMode):
         super().__init__()
         self.depth = 0
         self.elements = 0
-        self.recomputed_products = 0
         self.saved_something = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is matmul_of_dropped:  # a sum with a bool is more than dynamo of torch 2.11 traces
-            self.recomputed_products += 1
         if func not in _DROPOUT_CALLS:
             return func(*args, **(kwargs or {}))
         self.depth += 1

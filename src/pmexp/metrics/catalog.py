@@ -72,7 +72,7 @@ _CATALOG = (
         "memory/recomputed_products",
         "products",
         "none",
-        "attention products recomputed in backward",
+        "dropped operands made again in backward",
         exact=True,
     ),
     Metric("memory/peak_tensor_bytes", "bytes", "min", "peak tensor memory of a step", exact=True),

@@ -28,6 +28,7 @@ from pmexp.packed_dropout.routed_modules import (
     class_may_go,
     is_routed,
     leave_routed_class,
+    needs_routed_class,
     put_routed_dropout,
     routed_dropout,
     run_routed,
@@ -293,7 +294,7 @@ def _end_watch(module: nn.Module, run: WatchedForward, name: str) -> None:
         put_routed_dropout(module, child)
     if name in run.sent_to:
         add_route(module)
-    elif not is_routed(module) and (run.dry or class_may_go(module)):
+    elif not needs_routed_class(module) and (run.dry or class_may_go(module)):
         leave_routed_class(module)
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pmexp.packed_dropout.functional import Rng, check_options, packed_dropout
+from pmexp.packed_dropout.rebuild import rebuildable_dropout
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route
+from pmexp.packed_dropout.transforms import is_rebuilding
 
 
 @dataclass
@@ -32,8 +34,8 @@ def set_mode(*, bits_per_mask: int | None = None, rng: Rng | None = None) -> Non
 class PackedDropout(nn.Dropout):
     """nn.Dropout that saves packed mask bits for backward; see `packed_dropout` for the options.
 
-    recompute: in attention, where replace_dropout puts this module, backward recomputes the dropped
-    probabilities, which stock attention saves; see recompute.py.
+    recompute: where replace_dropout puts this module, products do not save what it has dropped, and backward
+    makes it again; see rebuild.py.
     """
 
     dropout_may_be_replaced = True  # exchange.py reads it
@@ -75,7 +77,9 @@ class PackedDropout(nn.Dropout):
         route: the route of the surrounding forward, which may follow the result to the product it enters.
         """
         drop: Callable[..., Tensor] = packed_dropout
-        if route is not None and isinstance(route, RecomputingRoute) and not inplace:
+        if self.recompute and is_rebuilding():
+            drop = rebuildable_dropout
+        elif route is not None and isinstance(route, RecomputingRoute) and not inplace:
             drop = route.packed_dropout
         return drop(
             input,

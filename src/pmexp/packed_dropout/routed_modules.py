@@ -17,15 +17,21 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from pmexp.packed_dropout.rebuild import rebuilding
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route, run_under
+from pmexp.packed_dropout.transforms import can_rebuild, is_rebuilding
 
 DROPOUT = "routed_dropout"  # the module that F.dropout means in the forward of the one that holds it
 WATCH = "_dropout_watch"  # holds what looks at a module's next forward; see discovery.py
 _ROUTED = (
     "_dropout_is_routed"  # whether a module's F.dropout has a route, which without a dropout leads to torch's
 )
+_REBUILDS = (
+    "_operands_are_rebuilt"  # whether a module's forward saves dropped tensors as what they are made of
+)
 _ORIGINAL = "_class_without_route"  # the class that a class made here was made of
 _METHODS = "_routed_methods"
+_MARKS = (_ROUTED, _REBUILDS, DROPOUT, WATCH)
 
 
 def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
@@ -38,9 +44,19 @@ def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
     take_routed_class(module, plain)
 
 
+def add_rebuilding(module: nn.Module) -> None:
+    """Has the forward of `module` save dropped tensors as what they are made of, if their dropout recomputes.
+
+    A forward around it does so too; but a checkpoint in between saves by itself what runs inside of it.
+    Raises TypeError for a module whose class takes no subclass.
+    """
+    vars(module)[_REBUILDS] = True
+    take_routed_class(module)
+
+
 def remove_route(module: nn.Module) -> None:
     """Removes the route of `module`, its routed dropout and its watch, where it has them."""
-    for mark in (_ROUTED, DROPOUT, WATCH):
+    for mark in _MARKS:
         vars(module).pop(mark, None)
     leave_routed_class(module)
 
@@ -52,6 +68,7 @@ def routed_dropout(module: nn.Module) -> nn.Module | None:
 
 def put_routed_dropout(module: nn.Module, dropout: nn.Module) -> None:
     vars(module)[DROPOUT] = dropout
+    vars(module)[_REBUILDS] = getattr(dropout, "recompute", False)
 
 
 def original_class(module: nn.Module) -> type[nn.Module]:
@@ -94,7 +111,7 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
     body: dict[str, Any] = {name: _routed(original, name) for name in methods}
     body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
     # An attribute that is there is looked up faster than a missing one.
-    body |= {_ROUTED: False, DROPOUT: None, WATCH: None}
+    body |= {_ROUTED: False, _REBUILDS: False, DROPOUT: None, WATCH: None}
     if hasattr(original, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopied_to(original)
     if issubclass(original, torch.fx.GraphModule):
@@ -166,7 +183,9 @@ def _deepcopied_to(original: Any) -> Callable[..., Any]:
 
 def _marks(module: nn.Module) -> tuple[Any, ...]:
     """Returns the attributes that make a copy of `module` a routed one."""
-    marks = {name: vars(module)[name] for name in (_ROUTED, DROPOUT, WATCH) if name in vars(module)}
+    marks = {
+        name: vars(module)[name] for name in (_ROUTED, _REBUILDS, DROPOUT, WATCH) if name in vars(module)
+    }
     return getattr(module, _METHODS), marks
 
 
@@ -177,6 +196,9 @@ def _marked(module: nn.Module, methods: frozenset[str], marks: dict[str, Any]) -
 
 
 def _call(module: nn.Module, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    if getattr(module, _REBUILDS, False) and can_rebuild() and not is_rebuilding():
+        with rebuilding():
+            return _call(module, function, *args, **kwargs)
     if not torch.compiler.is_compiling():
         watch = getattr(module, WATCH, None)
         if watch is not None and module.training:
@@ -195,8 +217,15 @@ def is_routed(module: nn.Module) -> bool:
     return getattr(module, _ROUTED, False)
 
 
+def needs_routed_class(module: nn.Module) -> bool:
+    """Whether a forward of `module` does more than that of its original class."""
+    return is_routed(module) or getattr(module, _REBUILDS, False)
+
+
 def _route_of(module: nn.Module) -> "Route":
     dropout = routed_dropout(module)
+    if can_rebuild():
+        return Route(dropout)
     recomputes = any(getattr(part, "recompute", False) for part in (dropout, *module._modules.values()))
     if not recomputes:
         return Route(dropout)

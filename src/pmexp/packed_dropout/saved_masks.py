@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, UntypedStorage
@@ -89,8 +89,7 @@ class _Packing:
         return packed
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(NamedTuple):  # which takes half the time of a dataclass that is frozen
     tensor: Tensor
     version: int
 

@@ -19,6 +19,7 @@ from pmexp.packed_dropout.exchange import exchanged, why_it_stays
 from pmexp.packed_dropout.report import STAYS_TORCHS_OWN, Place, ReplacementReport
 from pmexp.packed_dropout.routed_modules import (
     DROPOUT,
+    add_rebuilding,
     add_route,
     original_class,
     put_routed_dropout,
@@ -70,6 +71,8 @@ def replace_dropout(
             replacement.exchange_children_of(module, name)
     if isinstance(model, nn.Dropout):
         report.leave("", "itself a dropout, which only a module around it could exchange")
+    if options.get("recompute") and not isinstance(model, torch.jit.ScriptModule):
+        add_rebuilding(model)  # a dropped tensor may enter a product far from its dropout
     discovery = Discovery(report, dropout, options, type(model).__name__)
     unknown = [
         (name, module)
@@ -98,7 +101,8 @@ def recompute_attention(model: nn.Module) -> list[str]:
         for name, child in {**parent._modules, DROPOUT: routed_dropout(parent)}.items():
             if hasattr(child, "recompute") and drops_probabilities(parent, name):
                 child.recompute = True
-                add_route(parent)  # the route sees the product that follows
+                add_rebuilding(parent)
+                add_route(parent)  # where a compiler runs, it has to see the product that follows
                 recomputing.append(f"{path}.{name}".lstrip("."))
     return recomputing
 
@@ -132,8 +136,10 @@ class _Replacement:
                 self.made[child] = exchanged(child, self.dropout, self.options)
             setattr(parent, name, self.made[child])
             self.report.modules.append(child_path)
-            if place == "attention" and getattr(self.made[child], "recompute", False):
-                add_route(parent)  # the route sees the product that follows
+            if getattr(self.made[child], "recompute", False):
+                add_rebuilding(parent)
+                if place == "attention":
+                    add_route(parent)  # where a compiler runs, a route has to see the product that follows
 
     def route_functions_of(self, module: nn.Module, path: str) -> None:
         sites = call_sites(module)

@@ -71,6 +71,19 @@ def transforms_active() -> bool:
     return _are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def can_rebuild() -> bool:
+    """Whether hooks see what autograd saves: not under torch.compile, nor under transforms of torch.func."""
+    return torch.is_grad_enabled() and in_eager_mode()
+
+
+def is_rebuilding() -> bool:
+    """Whether what autograd saves passes the hooks of rebuild.py."""
+    if torch.compiler.is_compiling():
+        return False
+    top = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return top is not None and getattr(getattr(top[0], "__self__", None), "rebuilds_operands", False)
+
+
 def remember(ctx: Any, *tensors: Tensor | None) -> None:
     """Saves tensors for backward, and for the tangents where there may be some."""
     ctx.save_for_backward(*tensors)

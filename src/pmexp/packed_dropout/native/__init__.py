@@ -27,6 +27,7 @@ from torch.autograd import forward_ad
 from pmexp.packed_dropout import cuda_backend, cuda_rng, cuda_seeds
 from pmexp.packed_dropout.native.build import NotBuilt, library
 from pmexp.packed_dropout.native.comparison import same_as_python
+from pmexp.packed_dropout.transforms import is_rebuilding
 
 ENVIRONMENT_VARIABLE = "PMEXP_CUDA_CALLS"
 _CHOICES = ("auto", "native", "python")
@@ -62,6 +63,7 @@ def calls_for(x: Tensor) -> Calls | None:
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._get_tracing_state()
+        or is_rebuilding()  # which asks a dropout's node for its bits
     ):
         return None
     device = x.get_device()

@@ -1,0 +1,320 @@
+"""Dropped operands of products are made again from bits: the same gradients bit for bit, and fewer bytes saved."""
+
+import copy
+import gc
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu
+from torch.utils.checkpoint import checkpoint
+
+from pmexp.measure.saved_for_backward import SavedForBackward
+from pmexp.packed_dropout import PackedDropout, packed_dropout, replace_dropout
+from pmexp.packed_dropout.rebuild import rebuildable_dropout, rebuilding, watching
+
+Step = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
+SHAPE = (2, 3, 4, 8)
+WEIGHT = torch.linspace(-1, 1, 8 * 8).view(8, 8)
+
+
+def gate(x: Tensor) -> Tensor:
+    return F.silu(x) * x.sin()
+
+
+SOURCES: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu-tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softmax": partial(torch.softmax, dim=-1),
+    "gate": gate,
+    "gelu, viewed": lambda x: F.gelu(x.flatten()).view(SHAPE),
+    "softmax, cast": lambda x: torch.softmax(x, -1, torch.float64).to(x.dtype),
+}
+PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "linear": lambda y, w: F.linear(y, w, w[0]),
+    "linear without bias": F.linear,
+    "matmul": torch.matmul,
+    "matmul on the right": lambda y, w: torch.matmul(w[:4, :4].expand(2, 3, 4, 4), y),
+    "bmm": lambda y, w: torch.bmm(y.view(6, 4, 8), w.expand(6, 8, 8)),
+    "addmm": lambda y, w: torch.addmm(w[0], y.reshape(-1, 8), w),
+    "einsum": lambda y, w: torch.einsum(
+        "bhqk,bkhd->bqhd", y, w[:6, :4].view(2, 3, 4).repeat(1, 1, 8).view(2, 8, 3, 4)
+    ),
+    "conv1d": lambda y, w: F.conv1d(y.reshape(6, 4, 8), w[:, :4, None]),
+    "conv2d": lambda y, w: F.conv2d(y, w[:3, :3, None, None]),
+    "a part of it": lambda y, w: torch.bmm(y.view(6, 4, 8)[1:4, 2:], w.expand(3, 8, 8)),
+    "transposed": lambda y, w: torch.bmm(w[:5].expand(6, 5, 8), y.view(6, 4, 8).transpose(1, 2)),
+    "with itself": lambda y, w: torch.matmul(y, y.transpose(-1, -2)),
+    "times": lambda y, w: y * w[0],
+}
+
+
+def train(
+    step: Step, again: bool, dtype: torch.dtype = torch.float32, autocast: bool = False
+) -> list[Tensor]:
+    """Output and gradients of a step whose dropped operands are made again or not."""
+    torch.manual_seed(3)
+    x = torch.randn(SHAPE).to(dtype).requires_grad_()
+    weight = WEIGHT.to(dtype).clone().requires_grad_()
+    drop = partial(
+        rebuildable_dropout, p=0.3, training=True, bits=1, cache_unpacked=True, rng="philox", flip_rate=0.0
+    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        if again:
+            with rebuilding():
+                output = step(x, drop)
+        else:
+            output = step(x, drop)
+    gradients = torch.autograd.grad(output.float().square().sum(), (x, weight), allow_unused=True)
+    return [output, *(gradient for gradient in gradients if gradient is not None)]
+
+
+def assert_made_again(step: Step, operands: int | None = None, **options: Any) -> None:
+    """Asserts the numbers of a plain step, and that so many operands were made again."""
+    made: list[Any] = []
+    with watching(made.append):
+        results = [train(step, again, **options) for again in (False, True)]
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    assert (len(made) > 0) if operands is None else len(made) == operands
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["", "autocast"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_source_in_a_linear_layer(source: str, dtype: torch.dtype, autocast: bool) -> None:
+    def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        return F.linear(drop(SOURCES[source](x)), WEIGHT.to(dtype) * x.mean())
+
+    assert_made_again(step, dtype=dtype, autocast=autocast)
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["", "autocast"])
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_every_product_of_a_gelu(product: str, autocast: bool) -> None:
+    def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        return PRODUCTS[product](drop(F.gelu(x)), WEIGHT * x.mean())
+
+    assert_made_again(step, autocast=autocast)
+
+
+_VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "flat": lambda y: y.flatten(),
+    "row": lambda y: y.reshape(-1, 2) if y.numel() % 2 == 0 else y,
+    "turned": lambda y: y.transpose(0, -1),
+    "cut": lambda y: y[..., 1:] if y.shape[-1] > 2 else y,
+    "picked": lambda y: y[0] if y.dim() > 1 else y,
+    "wider": lambda y: y.unsqueeze(1).expand(y.shape[0], 2, *y.shape[1:]),
+    "bf16": lambda y: y.bfloat16(),
+    "fp64": lambda y: y.double(),
+    "copied": lambda y: y.contiguous(),
+    "split": lambda y: y.chunk(2, -1)[0],
+}
+
+
+@settings(max_examples=150)
+@given(
+    source=st.sampled_from(sorted(SOURCES)),
+    before=st.lists(st.sampled_from(sorted(_VIEWS)), max_size=3),
+    after=st.lists(st.sampled_from(sorted(_VIEWS)), max_size=4),
+)
+def test_whatever_lies_between_the_numbers_stay(source: str, before: list[str], after: list[str]) -> None:
+    def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        y = SOURCES[source](x)
+        for name in before:
+            y = _VIEWS[name](y)
+        y = drop(y)
+        for name in after:
+            y = _VIEWS[name](y)
+        return y * y.sin().detach()
+
+    results = [train(step, again) for again in (False, True)]
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_an_input_that_is_there_anyhow_is_shared_by_its_dropped_copies() -> None:
+    """As three adapters of one input have it: with masks of their own, they keep one tensor and bits."""
+    weight = WEIGHT.clone().requires_grad_()
+    x = torch.randn(64, 8).requires_grad_() * 1
+
+    def forward(drop: Callable[[Tensor], Tensor]) -> Tensor:
+        return sum(F.linear(drop(x), weight) for _ in range(3))  # type: ignore[return-value]
+
+    drop = partial(
+        rebuildable_dropout, p=0.3, training=True, bits=1, rng="philox", cache_unpacked=True, flip_rate=0.0
+    )
+    with SavedForBackward(nn.ParameterList([weight])) as plain:
+        forward(drop)
+    with SavedForBackward(nn.ParameterList([weight])) as ledger, rebuilding():
+        forward(drop)
+    tensor, bits = 64 * 8 * 4, 64
+    assert plain.total_bytes == 3 * (tensor + bits) and ledger.total_bytes == tensor + 3 * bits
+
+
+def test_what_nobody_keeps_is_saved_as_it_is() -> None:
+    assert_made_again(lambda x, drop: F.linear(drop(x + 1), WEIGHT * x.mean()), operands=0)
+    assert_made_again(lambda x, drop: F.linear(drop(F.softplus(x)), WEIGHT * x.mean()), operands=0)
+
+
+def test_a_tensor_that_was_rounded_on_its_way_is_saved() -> None:
+    def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        return F.linear(drop(F.gelu(x)).bfloat16().float(), WEIGHT * x.mean())
+
+    assert_made_again(step, operands=0)
+    assert_made_again(
+        lambda x, drop: F.linear(drop(F.gelu(x).bfloat16().float()), WEIGHT * x.mean()), operands=0
+    )
+
+
+def test_nothing_outlives_its_step() -> None:
+    """Without the collector of garbage: no cycle holds a step's tensors."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            train(lambda x, drop: F.linear(drop(gate(x)), WEIGHT * x.mean()), True, autocast=True)
+        left = [part for part in gc.get_objects() if type(part).__name__ in ("Origin", "_Kept", "_Rebuilt")]
+    finally:
+        gc.enable()
+    assert not left
+
+
+def test_an_input_larger_than_the_cast_that_is_saved_is_not_kept_for_it() -> None:
+    def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        kept = x + 1
+        return F.linear(drop(kept), WEIGHT * x.mean()) + kept.mean()
+
+    assert_made_again(step, operands=1)
+    assert_made_again(step, operands=0, autocast=True)
+
+
+def test_of_several_casts_of_one_dropped_tensor_one_is_saved() -> None:
+    layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(again: bool) -> tuple[int, Tensor]:
+        torch.manual_seed(3)
+        x = torch.linspace(-1, 1, 64 * 8).view(64, 8).requires_grad_()
+        drop = partial(
+            rebuildable_dropout,
+            p=0.3,
+            training=True,
+            bits=1,
+            rng="philox",
+            cache_unpacked=True,
+            flip_rate=0.0,
+        )
+        with torch.autocast("cpu", torch.bfloat16), SavedForBackward(layers) as ledger:
+            if again:
+                with rebuilding():
+                    y = drop(x + 1)
+                    output = sum(layer(y) for layer in layers)
+            else:
+                y = drop(x + 1)
+                output = sum(layer(y) for layer in layers)
+        (gradient,) = torch.autograd.grad(output.float().square().sum(), x)  # type: ignore[union-attr]
+        return ledger.total_bytes, gradient
+
+    plain, shared = forward(False), forward(True)
+    assert torch.equal(plain[1], shared[1]) and plain[0] - shared[0] == 2 * 64 * 8 * 2
+
+
+@pytest.mark.parametrize("change", ["input", "dropped"])
+def test_a_change_in_place_is_seen(change: str) -> None:
+    """As autograd sees it: a source that was changed after it was saved is refused; a dropped tensor that is
+    changed before its product is saved as it is then."""
+
+    def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        hidden = x * 2
+        y = drop(F.gelu(hidden))
+        with torch.no_grad():
+            (hidden if change == "input" else y).mul_(3)
+        return F.linear(y, WEIGHT * x.mean())
+
+    if change == "dropped":
+        assert_made_again(step, operands=0)
+    else:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            train(step, True)
+
+
+def test_two_backwards_of_one_graph_and_a_second_derivative() -> None:
+    derivatives = []
+    for again in (False, True):
+        torch.manual_seed(3)
+        x = torch.linspace(-1, 1, 48).view(6, 8).requires_grad_()
+        options = {"bits": 1, "cache_unpacked": True, "rng": "philox", "flip_rate": 0.0}
+        if again:
+            with rebuilding():
+                y = F.linear(rebuildable_dropout(F.gelu(x), 0.3, True, **options), WEIGHT @ x.T @ x)
+        else:
+            y = F.linear(rebuildable_dropout(F.gelu(x), 0.3, True, **options), WEIGHT @ x.T @ x)
+        (first,) = torch.autograd.grad(y.square().sum(), x, retain_graph=True)
+        (once_more,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(once_more.square().sum(), x)
+        assert torch.equal(first, once_more)
+        derivatives.append((first, second))
+    assert all(torch.equal(one, other) for one, other in zip(*derivatives, strict=True))
+
+
+class Block(nn.Module):
+    """A feed-forward layer with a head: dropout in front of both products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down, self.head = nn.Linear(8, 32), nn.Linear(32, 8), nn.Linear(8, 4)
+        self.inner, self.outer = nn.Dropout(0.2), nn.Dropout(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.outer(torch.tanh(self.down(self.inner(F.gelu(self.up(x)))))))
+
+
+@pytest.mark.parametrize("how", ["checkpoint", "reentrant", "layers checkpointed", "on the CPU", "copied"])
+def test_around_a_model(how: str) -> None:
+    gradients = []
+    for swapped in (False, True):
+        torch.manual_seed(1)
+        model: Any = nn.Sequential(Block(), nn.Linear(4, 8), Block())
+        if swapped:
+            replace_dropout(model, PackedDropout, rng="torch", recompute=True)
+        model = copy.deepcopy(model) if how == "copied" else model
+        x = torch.linspace(-1, 1, 80).view(10, 8).requires_grad_()
+        torch.manual_seed(2)
+        made: list[Any] = []
+        with watching(made.append):
+            if how in ("checkpoint", "reentrant"):
+                y = checkpoint(model, x, use_reentrant=how == "reentrant")
+            elif how == "layers checkpointed":
+                y = x
+                for layer in model:
+                    y = checkpoint(layer, y, use_reentrant=False)
+            elif how == "on the CPU":
+                with save_on_cpu():
+                    y = model(x)
+            else:
+                y = model(x)
+            y.square().sum().backward()
+        assert (len(made) >= 4) == swapped
+        gradients.append([x.grad, *(parameter.grad for parameter in model.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_dropouts_that_do_not_recompute_stay_as_they_are() -> None:
+    made: list[Any] = []
+    model = nn.Sequential(Block())
+    replace_dropout(model, PackedDropout)
+    with watching(made.append):
+        model(torch.randn(4, 8))
+        with rebuilding():
+            F.linear(
+                packed_dropout(F.gelu(torch.randn(4, 8, requires_grad=True))), WEIGHT.clone().requires_grad_()
+            )
+    assert not made
