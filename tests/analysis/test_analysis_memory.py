@@ -61,7 +61,7 @@ def test_a_headline_names_the_memory_that_it_speaks_of(
         (RESIDENT, (TENSORS, PROCESS), "peak of live tensors"),
         (ALLOCATOR, (TENSORS, PROCESS), "peak of live tensors"),
         (ALLOCATOR, (PROCESS,), "peak of CUDA's allocator"),
-        (RESIDENT, (PROCESS,), None),  # of a process most is no part of any bar
+        (RESIDENT, (PROCESS,), None),  # most of a process is no part of any bar
     ],
 )
 def test_the_breakdown_marks_the_peak_of_tensors(

@@ -17,7 +17,7 @@ from pmexp_analysis.numbers.trainings import NOTHING_LOGGED, Logged, Place, plac
 from pmexp_analysis.sources.experiment import Experiment
 
 _FLAT = 1e-6  # a loss that moves by less, relative to itself, is flat
-_LEVEL = 0.05  # of the one-sided tests whether a score is beyond chance and whether a loss falls
+_LEVEL = 0.05  # the level of the one-sided tests whether a score is beyond chance and whether a loss falls
 _FEWEST = 8  # logged losses, below which no test can tell a loss that falls from one that does not
 
 

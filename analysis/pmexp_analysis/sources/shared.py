@@ -28,7 +28,8 @@ class Shared:
         differing = [
             key
             for key, value, kept in zip(keys, told.values(), first.values, strict=True)
-            if value is not kept and (value != kept or type(value) is not type(kept))  # of 1, 1.0 and True
+            if value is not kept
+            and (value != kept or type(value) is not type(kept))  # 1, 1.0 and True differ
         ]
         if not differing:
             return first.cleaned
