@@ -44,13 +44,13 @@ def arguments(data: str) -> list[str]:
         f"model.lora.rank={RANK}",
         "model.lora.targets=[value,query]",
     ]
-    steps = ["train.epochs=4", "train.batch_size=8", "train.lr=5e-3", "train.log_every=1", "train.threads=1"]
+    steps = ["train.epochs=3", "train.batch_size=8", "train.lr=1e-2", "train.log_every=1", "train.threads=1"]
     return [
         *model,
         *steps,
         "dataset=reuters-r8",
         data,
-        "dataset.max_length=24",
+        "dataset.max_length=16",
         "variant=pm-drop",
         "tracking=off",
     ]
@@ -105,7 +105,7 @@ def predicted(adapter: Path, data: str) -> float:
         ).eval()
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(MODEL)
     texts = AutoTokenizer.from_pretrained(MODEL)(
-        [text for _, text in rows], padding="max_length", truncation=True, max_length=24, return_tensors="pt"
+        [text for _, text in rows], padding="max_length", truncation=True, max_length=16, return_tensors="pt"
     )
     with torch.no_grad():
         labels = model(**texts).logits.argmax(-1).tolist()
