@@ -109,8 +109,8 @@ class RunConfig:
 
         if objective is Objective.seq2seq and Part.compile in self.system.parts:
             raise UserError(
-                "system.parts: compile is not for dataset.objective=seq2seq, whose encoder, decoder and lengths "
-                "take more graphs than torch keeps of one layer's code; leave it out"
+                "system.parts: compile is not for dataset.objective=seq2seq, whose encoder, decoder and "
+                "lengths take more graphs than torch keeps of one layer's code; leave it out"
             )
         if self.model.attention_dropout is not None and not KINDS[self.model.kind].attention_dropout:
             raise UserError(
