@@ -53,7 +53,7 @@ _ON_HUB = (
     DatasetKind.image_text,
 )
 OF_TARGETS = ("max_target_length", "source_prefix", "generation")  # keys of seq2seq alone
-_PAIRS = (DatasetKind.translation, DatasetKind.django_messages)  # of a source and its target
+_PAIRS = (DatasetKind.translation, DatasetKind.django_messages)  # each sample is a source with its target
 _CARVED = (  # kinds whose validation split is cut off train where they have none
     DatasetKind.digits,
     DatasetKind.reuters_r8,
@@ -123,14 +123,13 @@ class DatasetConfig:
     hub_config: str | None = None  # the subset's name on the hub
     revision: str | None = None  # commit of the hub dataset
     path: str | None = None  # local folder, instead of the hub
-    # one text, two of a pair, or a picture's captions; a.b: b of the mapping in a
-    text_columns: list[str] = field(default_factory=list)
+    text_columns: list[str] = field(default_factory=list)  # a text, a pair, or captions; a.b: b in a
     label_column: str = "label"  # column of the classes
     image_column: str = "image"  # column of the pictures, or of their files' names
     trees: TreesConfig = field(default_factory=TreesConfig)  # only of listops
     max_length: int = 128  # tokens; longer texts are cut, shorter ones padded
-    max_target_length: int | None = None  # of seq2seq: tokens of a target; null: max_length
-    source_prefix: str = ""  # of seq2seq: stands before each source, as T5 has its tasks named
+    max_target_length: int | None = None  # tokens of a target of seq2seq; null: max_length
+    source_prefix: str = ""  # stands before each source of seq2seq: T5 has its tasks named so
     generation: GenerationConfig = field(default_factory=GenerationConfig)  # only of seq2seq
     padding: Padding = Padding.max  # to max_length, or the batch's longest; bucketed: of similar texts
     val_fraction: float = 0.1  # share of train carved off where the set has no validation split

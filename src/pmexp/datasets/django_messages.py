@@ -27,7 +27,7 @@ _WHEEL = Wheel(
     {f"{name}.de.mo": f"{place}/locale/de/LC_MESSAGES/django.mo" for name, place in _PLACES.items()},
 )
 FILES = tuple(_WHEEL.files)
-_MAGIC = 0x950412DE  # of gettext's compiled catalogs, here with the lowest byte first
+_MAGIC = 0x950412DE  # begins gettext's compiled catalogs, here with the lowest byte first
 _TEST_EVERY = 10  # texts
 
 

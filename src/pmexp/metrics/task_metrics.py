@@ -48,7 +48,7 @@ class TaskMetric:
     unit: str
     direction: Literal["min", "max"]
     label: str
-    objectives: tuple[str, ...] = ("classification",)  # of config.Objective: those it is of
+    objectives: tuple[str, ...] = ("classification",)  # it is one of these, by config.Objective
     is_share: bool = False  # the share of samples that are answered right, whose noise is binomial
     package: str = ""  # what it is computed by, and the extra that brings it
     extra: str = ""

@@ -49,7 +49,7 @@ class PairExamples:
     widths: tuple[int, int]  # the most tokens of a source, and of a target
     padding: Padding
     pad: int  # the id that fills up a source
-    decoder_inputs: Callable[[Tensor], Tensor]  # of labels
+    decoder_inputs: Callable[[Tensor], Tensor]  # what the decoder reads for labels
 
     def __len__(self) -> int:
         return len(self.references)
