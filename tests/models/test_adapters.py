@@ -17,7 +17,7 @@ from pmexp.models.adapters import write_adapter
 from pmexp.packed_dropout import PackedDropout
 from pmexp.systems.engines.base import trained_weights
 from pmexp.variants.replace import apply_variant
-from small_kinds import of_kind
+from small_kinds import PAIRS, of_kind
 
 RANK, ALPHA = 2, 6.0
 # transformers 5.23 about itself, where peft asks a model
@@ -45,15 +45,17 @@ def layers_of(module: nn.Module) -> set[str]:
 def test_every_linear_layer_of_the_body_gets_an_adapter_and_the_head_trains(kind: ModelKind) -> None:
     plain = models.untrained(of_kind(kind), classes=3)
     module = adapted(kind)
+    body = "" if kind is ModelKind.t5 else plain.base_model_prefix
     linear = {
         name
-        for name, part in plain.base_model.named_modules(prefix=plain.base_model_prefix)
+        for name, part in plain.base_model.named_modules(prefix=body)
         if isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D"
     }
-    assert layers_of(module) == linear
-    head = {name for name, _ in plain.named_parameters() if not name.startswith(plain.base_model_prefix)}
+    assert layers_of(module) == linear - {"lm_head"}
+    head = {name for name, _ in plain.named_parameters() if not name.startswith(body)}
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-    assert {name for name in trained if "lora_" not in name} == head and head
+    assert {name for name in trained if "lora_" not in name} == head
+    assert bool(head) == (kind not in PAIRS)  # the output embeddings of those are the input's, and frozen
     assert {part.scaling["default"] for part in module.modules() if hasattr(part, "lora_A")} == {ALPHA / RANK}
     counts = precision(module, "fp32")
     assert counts["parameters_trained"] == sum(module.get_parameter(name).numel() for name in trained)

@@ -35,7 +35,6 @@ composed_once = cache(config)  # to compose takes longer than to build the model
 
 
 def of_kind(kind: ModelKind, *overrides: str) -> RunConfig:
-    run = deepcopy(composed_once(*_TASKS.get(kind, _TEXTS), *overrides))
-    run.model.kind = kind
+    run = deepcopy(composed_once(*_TASKS.get(kind, _TEXTS), f"model.kind={kind.name}", *overrides))
     run.model.architecture = dict(SIZES.get(kind, WIDTHS)) | ({} if kind in _IMAGES else {"vocab_size": 99})
     return run

@@ -91,11 +91,12 @@ def _head(module: PreTrainedModel) -> list[str]:
 
 def _chosen(module: PreTrainedModel, lora: LoraConfig) -> dict[str, nn.Module]:
     """The linear layers to adapt, by name. Raises UserError for a target that ends no layer's name."""
-    body = module.base_model_prefix
+    body = "" if module.base_model is module else f"{module.base_model_prefix}."
+    words = module.get_output_embeddings()
     layers: dict[str, nn.Module] = {
         name: layer
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear | Conv1D) and name.startswith(f"{body}.")
+        if isinstance(layer, nn.Linear | Conv1D) and name.startswith(body) and layer is not words
     }
     if lora.targets is None:
         return layers

@@ -48,7 +48,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     def examples(split: Split, length: int) -> Examples:
         pairs = _captioned(split)
         texts = encoded(tokenizer, _texts(pairs), length).inputs
-        return PairExamples(pairs, texts, _pixels(pairs, module.config.image_size), config.seed)
+        return CaptionedExamples(pairs, texts, _pixels(pairs, module.config.image_size), config.seed)
 
     return TaskModel(
         module,
@@ -68,7 +68,7 @@ def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrai
     return from_configuration(AutoModelForVisualQuestionAnswering, hf_config)
 
 
-class PairExamples:
+class CaptionedExamples:
     """Pairs of a picture and a text, every second one with the text of another picture.
 
     Which text that is depends on (seed, epoch, row): another one in each epoch, and in evaluations one and
