@@ -45,6 +45,8 @@ def test_a_sweep_is_a_table_of_its_runs_and_some_are_compared(
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "DISPLAY": "", "WAYLAND_DISPLAY": ""},
+        # one that a job in the background starts would ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as server:
         try:
             assert server.stdout
@@ -53,7 +55,12 @@ def test_a_sweep_is_a_table_of_its_runs_and_some_are_compared(
             compare(page, runs)
         finally:
             server.send_signal(signal.SIGINT)
-        assert server.wait() == 0
+            try:
+                code = server.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                raise
+        assert code == 0
     assert seen.errors == [] and {urlsplit(url).path for url in seen.failed} <= {_KNOWN}
     assert {urlsplit(url).hostname for url in seen.requests if url.startswith("http")} == {"127.0.0.1"}
 
