@@ -25,7 +25,7 @@ with torch.no_grad():
     two = model(**inputs)
 differ = (one.last_hidden_state - two.last_hidden_state).abs().max().item() > 0.1
 close = torch.allclose(one.pooler_output, two.pooler_output, atol=1e-6)
-found = f"generator_moved={moved} states_differ={differ} pooled_close={close}"
-print(found)
-assert found == "generator_moved=True states_differ=True pooled_close=True"
+seen = f"generator_moved={moved} states_differ={differ} pooled_close={close}"
+print(seen)
+assert seen == "generator_moved=True states_differ=True pooled_close=True"
 PYTHON
