@@ -31,7 +31,7 @@ def test_help_lists_the_groups_and_imports_no_torch() -> None:
     assert done.returncode == 0, done.stderr
     for group in (
         "model: ",
-        "dataset: digits, imagenet1k, listops",
+        "dataset: digit-captions, digits, ",
         "variant: 2bit, 4bit",
         "system: bf16",
         "tracking: ",

@@ -64,6 +64,14 @@ def test_evaluations_ask_every_seed_the_same() -> None:
     assert not asked(0, 3).equal(asked(1, 3))
 
 
+def test_an_evaluation_draws_the_same_each_time_and_no_number_of_the_training() -> None:
+    """ViLT chooses and orders its patches by torch's generator, in evaluation as well."""
+    training = prepare(tiny()).training
+    before = torch.get_rng_state()
+    first, second = (training.evaluate(training.val) for _ in range(2))
+    assert first == second and torch.get_rng_state().equal(before)
+
+
 def test_packed_masks_that_are_the_same_change_no_bit() -> None:
     def trained(variant: str) -> list[torch.Tensor]:
         training = prepare(tiny(f"variant={variant}", "train.max_steps=2", "variant.p=0.3")).training

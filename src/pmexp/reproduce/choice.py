@@ -21,6 +21,8 @@ STUDY = (
     "exp-1-long-inputs",
     "exp-1-sequence-length",
     "exp-1-batch-size",
+    "exp-lora",
+    "exp-1-language",
     "exp-2-learning-rate",
 )
 START_S = 30.0  # assumed of each run: its start, its evaluations and its end

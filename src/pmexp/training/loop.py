@@ -213,8 +213,15 @@ class Training:
         return progress.positions / samples if progress.positions else planned
 
     def evaluate(self, examples: Examples) -> Metrics:
-        """Mean loss and the task's metrics over `examples`, without their split's prefix."""
-        evaluation, metrics = self.predict(examples), {}
+        """Mean loss and the task's metrics over `examples`, without their split's prefix.
+
+        A model that draws in evaluation (ViLT orders its patches so) draws the same each time, and training goes
+        on with the random numbers that it would have without.
+        """
+        on_cuda = [self.system.device] if self.system.device.type == "cuda" else []
+        with torch.random.fork_rng(on_cuda):
+            torch.manual_seed(self.seed)
+            evaluation, metrics = self.predict(examples), {}
         if evaluation is not None:
             scores = {name: TASK_METRICS[name].compute(evaluation) for name in self.metrics}
             metrics = {"loss": evaluation.loss, **scores}
