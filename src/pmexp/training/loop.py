@@ -215,8 +215,8 @@ class Training:
     def evaluate(self, examples: Examples) -> Metrics:
         """Mean loss and the task's metrics over `examples`, without their split's prefix.
 
-        A model that draws in evaluation (ViLT orders its patches so) draws the same each time, and training goes
-        on with the random numbers that it would have without.
+        A model that draws in evaluation (ViLT orders its patches so) draws the same each time, and training
+        goes on with the random numbers that it would have without.
         """
         on_cuda = [self.system.device] if self.system.device.type == "cuda" else []
         with torch.random.fork_rng(on_cuda):
