@@ -31,7 +31,7 @@ from small_runs import first_of
 
 Command = Callable[..., tuple[int, str, str]]
 
-STRINGS = 1000
+STRINGS = 500
 
 
 @pytest.fixture
