@@ -45,10 +45,8 @@ reproduce-2h: $(INSTALLED) ## what of the study fits into 2 hours on the GPUs at
 reproduce-24h: $(INSTALLED) ## the same for 24 hours
 	$(PYTHON) -m pmexp.reproduce hours=24
 
-# One more than cores: many tests wait for processes, servers and deadlines.
-WORKERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); [ "$$cores" -lt 8 ] && expr $$cores + 1 || echo 8)
 test: $(INSTALLED) ## every test that this machine can run
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 N := 50
 drill: $(INSTALLED) ## kill runs at N random moments; each has to end as the run left alone, bit for bit

@@ -76,12 +76,18 @@ def _unfolded(lines: Iterable[str]) -> list[str]:
     for line in lines:
         key = _LINE_OF_VALUE.match(joined[-1]) if joined else None
         if key and len(line) - len(line.lstrip()) > len(key[1]):
-            is_escaped = joined[-1].endswith("\\")  # how text in double quotes keeps its blanks
+            is_escaped = _escapes_its_end(joined[-1])
             joined[-1] = joined[-1][:-1] if is_escaped else f"{joined[-1]} "
             joined[-1] += line.lstrip().removeprefix("\\" * is_escaped)
         else:
             joined.append(line)
     return joined
+
+
+def _escapes_its_end(line: str) -> bool:
+    """Whether a value in double quotes goes on without a blank, behind a backslash that is none of a pair."""
+    backslashes = len(line) - len(line.rstrip("\\"))
+    return ': "' in line and line.partition(": ")[2].startswith('"') and backslashes % 2 == 1
 
 
 @cache
