@@ -100,9 +100,7 @@ def _forward(module: nn.Module, config: RunConfig, length: int) -> tuple[tuple[D
     rebuilt: list[Origin] = []  # one for each operand
     with _places(module.train()) as places, _Calls(places) as noted, watching(rebuilt.append):
         module(**sample)
-    return tuple(noted.calls), sum(
-        origin.layout.size.numel() for origin in {id(o): o for o in rebuilt}.values()
-    )
+    return tuple(noted.calls), sum(origin.layout.size.numel() for origin in set(rebuilt))
 
 
 def _cut(config: RunConfig) -> RunConfig:

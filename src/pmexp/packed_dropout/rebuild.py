@@ -14,7 +14,7 @@ weight may be; autograd's error says so.) A tensor that leads nowhere is saved a
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
@@ -194,7 +194,7 @@ class _Hooks:
     def pack(self, tensor: Tensor) -> "_Kept | _Rebuilt | _View":
         node = tensor.grad_fn
         if node is None or type(node).__name__ not in _LEADS_ON or (trace := _origin_of(tensor)) is None:
-            return _Kept(self.save(tensor), self.restore)
+            return self._keep(tensor)
         packed = _kept_by(trace.node._raw_saved_tensors[0])
         source = packed and (_source_in_graph(trace.origin) or self._input(tensor, trace.origin))
         if packed and source:
@@ -216,8 +216,9 @@ class _Hooks:
         if whole is None or whole.restore != self.restore:
             whole = self._keep(tensor if tensor._base is None else tensor._base)
             origin.casts[tensor.dtype] = weakref.ref(whole)
-            return _View(whole, _Layout.of(tensor))
-        return _View(whole.shared(), _Layout.of(tensor))
+        else:
+            whole.shared()
+        return _View(whole, _Layout.of(tensor))
 
     def _input(self, tensor: Tensor, origin: Origin) -> _Source | None:
         """The input itself, if it is there yet and no larger than what would be saved."""
@@ -229,16 +230,13 @@ class _Hooks:
 
 def _origin_of(tensor: Tensor) -> "_Trace | None":
     """Finds the dropped tensor that `tensor` is made of by views, copies and a cast."""
-    node: Any = tensor.grad_fn
-    nodes: list[Any] = []  # from `tensor` on
-    copy = None  # the place of the last copy among them
-    while (name := type(node).__name__) != _DROPOUT:
-        if name in COPIES:
-            copy = len(nodes) if copy is None else copy
-        elif name not in VIEWS:
-            return None
-        nodes.append(node)
-        node = node.next_functions[0][0]
+    path = _path(tensor.grad_fn, (_DROPOUT,))
+    if path is None:
+        return None
+    nodes, node = path
+    copy = next(
+        (place for place, each in enumerate(nodes) if type(each).__name__ in COPIES), None
+    )  # the last
     origin = node.metadata.get(_ORIGIN)
     if origin is None or tensor._version != (origin.version if copy is None else 0):
         return None
@@ -265,6 +263,17 @@ class _Trace:
         return self.whole.dtype != self.origin.layout.dtype and same and len(self.steps) == 1
 
 
+def _path(node: Any, ends: Container[str]) -> tuple[list[Any], Any] | None:
+    """The nodes of views and copies from `node` on, and the one behind them, which has a name of `ends`."""
+    nodes: list[Any] = []
+    while (name := type(node).__name__) not in ends:
+        if not (name in COPIES or name in VIEWS):
+            return None
+        nodes.append(node)
+        node = node.next_functions[0][0]
+    return nodes, node
+
+
 def _kept_by(raw: Any) -> _Kept | None:
     """What these hooks made of a saved tensor; None where others saved it, or it was freed."""
     try:
@@ -276,15 +285,12 @@ def _kept_by(raw: Any) -> _Kept | None:
 
 def _source_in_graph(origin: Origin) -> _Source | None:
     """Finds what an operation keeps of which the dropout's input is made by views, copies and a cast."""
-    node = origin.made_by
-    nodes: list[Any] = []
-    while (name := type(node).__name__) not in _MADE_OF:
-        if not (name in COPIES or name in VIEWS):
-            return None
-        nodes.append(node)
-        node = node.next_functions[0][0]
+    path = _path(origin.made_by, _MADE_OF)
+    if path is None:
+        return None
+    nodes, node = path
     steps = steps_of(nodes, origin.layout.size, origin.layout.dtype, origin.layout.device)
-    names, make = _MADE_OF[name]
+    names, make = _MADE_OF[type(node).__name__]
     kept = [_kept_by(getattr(node, f"_raw_saved_{each}")) for each in names]
     if steps is None or any(each is None for each in kept):
         return None
