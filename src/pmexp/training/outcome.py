@@ -31,10 +31,9 @@ def chance(dataset: Dataset, metrics: list[str], vocabulary: int | None) -> dict
 
     For metrics of language, labelled or not, it is a guess among `vocabulary` tokens; nothing without one.
     """
-    splits = {"val": dataset.val, "test": dataset.test}
     tokens = np.full(vocabulary, 1 / vocabulary) if vocabulary else np.zeros(0)
     chances = {}
-    for name, split in ((name, split) for name, split in splits.items() if split is not None):
+    for name, split in _scored(dataset).items():
         for metric in metrics:
             of_classes = "classification" in TASK_METRICS[metric].objectives
             shares = _shares(split, dataset.classes) if of_classes else tokens
@@ -45,8 +44,12 @@ def chance(dataset: Dataset, metrics: list[str], vocabulary: int | None) -> dict
 
 def samples(dataset: Dataset) -> dict[str, int]:
     """Returns how many samples each split that is scored has, by which the noise of a score is known."""
+    return {name: len(split) for name, split in _scored(dataset).items()}
+
+
+def _scored(dataset: Dataset) -> dict[str, Split]:
     splits = {"val": dataset.val, "test": dataset.test}
-    return {name: len(split) for name, split in splits.items() if split is not None}
+    return {name: split for name, split in splits.items() if split is not None}
 
 
 def _shares(split: Split, classes: list[str]) -> NDArray[np.float64]:
