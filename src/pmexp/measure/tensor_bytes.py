@@ -61,7 +61,7 @@ class TensorMemory:
         taken = TensorBytes(torch.cuda.memory_allocated(self._device) if cuda else bytes_of(held))
         if cuda:
             self.process.begin_anew()
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
             yield taken
         results: Any = recorded.profiler
         events = results.kineto_results.experimental_event_tree()
