@@ -32,8 +32,11 @@ core = Extension(
     sorted(glob(f"{FOLDER}/*.cpp")),
     depends=sorted(glob(f"{FOLDER}/*.h")),
     language="c++",
-    # No contraction: a fused multiply-add would round once where the definition rounds twice.
-    extra_compile_args=["-O3", "-std=c++17", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"],
+    extra_compile_args=[
+        *("-O3", "-std=c++17", "-fvisibility=hidden", "-pthread"),
+        "-ffp-contract=off",  # a fused multiply-add would round once where the definition rounds twice
+        *("-fno-math-errno", "-fno-trapping-math"),  # or a square root and a choice are not made of vectors
+    ],
     extra_link_args=["-pthread"],
 )
 setup(ext_modules=[core], cmdclass={"build_ext": OptionalBuild})

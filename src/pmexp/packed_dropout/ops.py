@@ -67,6 +67,11 @@ if _cpu_core is not None:
         torch.library.impl(_library, _name, "CPU")(getattr(_cpu_core, _name))
 
 
+def cpu_core() -> cpu.Core | None:
+    """Returns what runs the operators of CPU tensors; None where that is the torch reference."""
+    return _cpu_core
+
+
 @torch.library.register_fake("pmexp::packed_dropout")
 def _packed_dropout_fake(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), _pack_bits_fake(x, bits)

@@ -1,5 +1,5 @@
-"""The Triton kernels of GELU against its torch operators on the CPU, bit for bit under correctly rounded roots:
-interpreted, and what the compiler makes of them for a GPU that need not be there."""
+"""GELU's Triton kernels, interpreted, and the CPU core's against its torch operators, bit for bit under correctly
+rounded roots; and what the compiler makes of the Triton kernels for a GPU that need not be there."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from exact_roots import ExactRoots
-from pmexp.systems.tempo.gelu import _gelu_backward, falling_bits, gelu_backward
+from pmexp.packed_dropout import cpu
+from pmexp.systems.tempo.gelu import backward_by_torch, falling_bits
 from pmexp.systems.tempo.gelu_derivative import OTHER_ROOT
+from pmexp.systems.tempo.gelu_vectors import Vectors
 from triton_interpreter import Interpreter
 
 FLOATS = [torch.float32, torch.bfloat16, torch.float16]
@@ -23,8 +25,11 @@ each_form = pytest.mark.parametrize("form", ["erf", "tanh"])
 needs_triton = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="Triton is not installed")
 
 
-@pytest.fixture(scope="module")
-def interpreter() -> Iterator[Interpreter]:
+@pytest.fixture(scope="module", params=["triton", *cpu.available_backends()])
+def kernels(request: pytest.FixtureRequest) -> Iterator[Interpreter | Vectors]:
+    if request.param != "triton":
+        yield Vectors(cpu.Core(request.param))
+        return
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is not installed")
     interpreter = Interpreter("pmexp.systems.tempo.gelu_kernels")
@@ -36,13 +41,13 @@ def outputs(x: Tensor, form: str) -> Tensor:
     return F.gelu(x, approximate="tanh" if form == "tanh" else "none")
 
 
-def assert_same(interpreter: Interpreter, x: Tensor, grad: Tensor, form: str) -> None:
+def assert_same(kernels: Interpreter | Vectors, x: Tensor, grad: Tensor, form: str) -> None:
     """Compares bits of the inputs and gradients; what is NaN is NaN in both."""
     y, packed = outputs(x, form), falling_bits(x, form)
-    assert torch.equal(interpreter.falling_bits(x, form), packed)
-    actual = interpreter.gelu_backward(grad, y, packed, form)
+    assert torch.equal(kernels.falling_bits(x, form), packed)
+    actual = kernels.gelu_backward(grad, y, packed, form)
     with ExactRoots():
-        expected = _gelu_backward(grad, y, packed, form)
+        expected = backward_by_torch(grad, y, packed, form)
     assert (actual.dtype, actual.shape) == (grad.dtype, grad.shape)
     assert torch.equal(actual.isnan(), expected.isnan())
     whole = WHOLE[grad.element_size()]
@@ -62,34 +67,37 @@ def assert_same(interpreter: Interpreter, x: Tensor, grad: Tensor, form: str) ->
     seed=st.integers(0, 2**31),
 )
 def test_any_size_and_layout(
-    interpreter: Interpreter, shape: tuple[int, ...], dtype: torch.dtype, form: str, turned: bool, seed: int
+    kernels: Interpreter | Vectors,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    form: str,
+    turned: bool,
+    seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     x, grad = (2 * torch.randn(shape, generator=generator) for _ in range(2))
     if turned:
         x = x.permute(*range(x.dim())[::-1])
         grad = grad.permute(*range(grad.dim())[::-1])
-    assert_same(interpreter, x.to(dtype), grad.to(dtype), form)
+    assert_same(kernels, x.to(dtype), grad.to(dtype), form)
 
 
 @each_form
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_every_16_bit_number(interpreter: Interpreter, dtype: torch.dtype, form: str) -> None:
+def test_every_16_bit_number(kernels: Interpreter | Vectors, dtype: torch.dtype, form: str) -> None:
     x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
-    assert_same(
-        interpreter, x, torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype), form
-    )
+    assert_same(kernels, x, torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype), form)
 
 
 @each_form
 def test_float32_at_the_minimum_in_the_tails_and_where_nothing_is_finite(
-    interpreter: Interpreter, form: str
+    kernels: Interpreter | Vectors, form: str
 ) -> None:
     special = torch.tensor([float("inf"), -float("inf"), float("nan"), -0.0, 0.0, 1e-45, -1e-45, 3e38, -3e38])
     x = torch.cat([torch.linspace(-14, 14, 40_001), torch.linspace(-0.7535, -0.7505, 40_001), special])
     grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
     grad[::7] *= 1e-42  # a subnormal gradient stays one
-    assert_same(interpreter, x, grad, form)
+    assert_same(kernels, x, grad, form)
 
 
 @each_form
@@ -97,8 +105,8 @@ def test_the_last_bit_of_a_root_is_worth_no_more_than_is_said(form: str) -> None
     x = torch.cat([torch.linspace(-14, 14, 1 << 20), torch.linspace(-0.76, -0.74, 1 << 20)])
     y, packed, ones = outputs(x, form), falling_bits(x, form), torch.ones_like(x)
     with ExactRoots():
-        exact = _gelu_backward(ones, y, packed, form)
-    assert (gelu_backward(ones, y, packed, form) - exact).abs().max() <= OTHER_ROOT
+        exact = backward_by_torch(ones, y, packed, form)
+    assert (backward_by_torch(ones, y, packed, form) - exact).abs().max() <= OTHER_ROOT
 
 
 @needs_triton

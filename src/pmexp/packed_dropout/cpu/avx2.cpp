@@ -82,6 +82,20 @@ struct Avx2 {
         }
     }
 
+    template <class T>
+    static void to_floats(const T* x, float* wide) {
+        for (int i = 0; i < kBlock; i += 8) _mm256_storeu_ps(wide + i, load(x + i));
+    }
+
+    template <class T>
+    static void from_floats(const float* wide, T* y) {
+        for (int i = 0; i < kBlock; i += 8) store(y + i, _mm256_loadu_ps(wide + i));
+    }
+
+    static void from_floats(const float* wide, BFloat16* y) {
+        for (int i = 0; i < kBlock; ++i) narrow(wide[i], y + i);
+    }
+
     static uint32_t pack(const uint8_t* mask) {
         const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(mask));
         return ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())));
@@ -106,6 +120,10 @@ private:
     static __m256 load(const float* x) { return _mm256_loadu_ps(x); }
     static __m256 load(const Float16* x) {
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
+    }
+    static __m256 load(const BFloat16* x) {
+        const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16));
     }
     static void store(float* y, __m256 value) { _mm256_storeu_ps(y, value); }
     static void store(Float16* y, __m256 value) {

@@ -56,6 +56,16 @@ struct Avx512 {
         }
     }
 
+    template <class T>
+    static void to_floats(const T* x, float* wide) {
+        for (int i = 0; i < kBlock; i += 16) _mm512_storeu_ps(wide + i, load(x + i));
+    }
+
+    template <class T>
+    static void from_floats(const float* wide, T* y) {
+        for (int i = 0; i < kBlock; i += 16) store(y + i, _mm512_loadu_ps(wide + i));
+    }
+
     static uint32_t pack(const uint8_t* mask) {
         const __m256i bytes = load_words(mask);
         return _mm256_test_epi8_mask(bytes, bytes);

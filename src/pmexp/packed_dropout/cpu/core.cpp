@@ -76,6 +76,14 @@ void pmexp_apply_mask(int backend, int dtype, const void* x, void* y, uint8_t* p
     run(usable_backend(backend)->apply[dtype], {x, y, packed, numel, width, scale, 0, 0}, threads);
 }
 
+void pmexp_gelu_backward(int backend, int dtype, const void* x, const void* output, uint8_t* falling, void* y,
+                         int64_t numel, const pmexp::Curve* curve, int threads) {
+    Job job = {x, y, falling, numel, 1, 0, 0, 0};
+    job.output = output;
+    job.curve = *curve;
+    run(usable_backend(backend)->gelu_backward[dtype], job, threads);
+}
+
 void pmexp_pack(int backend, const void* mask, uint8_t* packed, int64_t numel, int width, int threads) {
     run(usable_backend(backend)->pack, {mask, nullptr, packed, numel, width, 0, 0, 0}, threads);
 }

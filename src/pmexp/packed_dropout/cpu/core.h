@@ -13,6 +13,18 @@ namespace pmexp {
 // every width. Work is only ever split at multiples of it.
 constexpr int64_t kBlock = 32;
 
+// A function in cells of equal width, linear in each: ../../systems/tempo/gelu_derivative.py says what of.
+struct Curve {
+    float minimum;
+    float q0;
+    float first;
+    float cells_a_unit;
+    float smallest_square;
+    float largest_square;
+    int32_t cells;
+    const float* lines;  // intercept and slope of each cell
+};
+
 // One operation on whole buffers; each operation uses the members it needs.
 struct Job {
     const void* x;       // elements read; for pack: one byte a mask value
@@ -26,6 +38,8 @@ struct Job {
     const void* bias = nullptr;      // `columns` elements, one for each column of the rows of x; null for none
     int64_t columns = 0;
     const void* residual = nullptr;  // numel elements
+    const void* output = nullptr;    // numel elements
+    Curve curve = {};
 };
 
 // Does elements [begin, end) of a job: begin is a multiple of kBlock, end is one too or is job.numel.
@@ -40,6 +54,7 @@ struct Backend {
     Kernel dropout[kDTypes];
     Kernel bias_dropout_add[kDTypes];
     Kernel apply[kDTypes];
+    Kernel gelu_backward[kDTypes];  // null for float64
     Kernel pack;
     Kernel unpack;
 };
@@ -77,6 +92,10 @@ PMEXP_EXPORT void pmexp_bias_dropout_add(int backend, int dtype, const void* x, 
 // y = x * keep * scale with the mask in `packed`.
 PMEXP_EXPORT void pmexp_apply_mask(int backend, int dtype, const void* x, void* y, uint8_t* packed,
                                    int64_t numel, double scale, int width, int threads);
+
+// y = x * GELU'(input), where `output` is GELU's and `falling` has a bit for each input below that of its minimum.
+PMEXP_EXPORT void pmexp_gelu_backward(int backend, int dtype, const void* x, const void* output, uint8_t* falling,
+                                      void* y, int64_t numel, const pmexp::Curve* curve, int threads);
 
 // Boolean bytes to packed bits, and back.
 PMEXP_EXPORT void pmexp_pack(int backend, const void* mask, uint8_t* packed, int64_t numel, int width,

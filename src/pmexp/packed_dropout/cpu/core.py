@@ -29,6 +29,18 @@ _DTYPES = {
     torch.float16: 3,
 }  # as enum DType in core.h has them
 
+
+class Curve(ctypes.Structure):
+    """A function in cells of equal width, linear in each, as core.h has it."""
+
+    _fields_ = (
+        *((name, ctypes.c_float) for name in ("minimum", "q0", "first", "cells_a_unit")),
+        *((name, ctypes.c_float) for name in ("smallest_square", "largest_square")),
+        ("cells", ctypes.c_int32),
+        ("lines", ctypes.c_void_p),
+    )
+
+
 _pointer, _int, _double = ctypes.c_void_p, ctypes.c_int, ctypes.c_double
 _int64, _uint64 = ctypes.c_int64, ctypes.c_uint64
 _SIGNATURES = {  # as core.h declares them
@@ -41,6 +53,10 @@ _SIGNATURES = {  # as core.h declares them
         *(_pointer, _uint64, _double, _int, _int),
     ),
     "pmexp_apply_mask": (_int, _int, _pointer, _pointer, _pointer, _int64, _double, _int, _int),
+    "pmexp_gelu_backward": (
+        *(_int, _int, _pointer, _pointer, _pointer, _pointer, _int64),
+        *(ctypes.POINTER(Curve), _int),
+    ),
     "pmexp_pack": (_int, _pointer, _pointer, _int64, _int, _int),
     "pmexp_unpack": (_int, _pointer, _pointer, _int64, _int, _int),
     "pmexp_use_openmp": (_pointer,),
@@ -108,6 +124,7 @@ class Core:
         self._backend = available_backends().index(backend)
         self._dropout, self._apply_mask = library.pmexp_dropout, library.pmexp_apply_mask
         self._bias_dropout_add = library.pmexp_bias_dropout_add
+        self._gelu_backward = library.pmexp_gelu_backward
         self._pack, self._unpack = library.pmexp_pack, library.pmexp_unpack
 
     def packed_dropout(self, x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
@@ -146,6 +163,21 @@ class Core:
         y = torch.empty_like(dense)
         self.scale_mask_into(y, packed.contiguous(), dense, scale, bits)
         return with_layout(x, dense, y)
+
+    def gelu_backward(self, grad: Tensor, output: Tensor, falling: Tensor, curve: Curve) -> Tensor:
+        """Returns grad * GELU' of grad's shape and dtype, by GELU's output and a bit an element.
+
+        Raises TypeError for float64, and for two tensors of different dtypes.
+        """
+        if grad.dtype != output.dtype or grad.dtype == torch.float64:
+            raise TypeError(f"gelu_backward takes two tensors of one dtype below float64, got {grad.dtype}")
+        check_packed(falling, output.numel(), 1)
+        x, y, bits = grad.contiguous(), output.contiguous(), falling.contiguous()
+        out = torch.empty_like(x)
+        pointers = (x.data_ptr(), y.data_ptr(), bits.data_ptr(), out.data_ptr())
+        arguments = (x.numel(), ctypes.byref(curve), torch.get_num_threads())
+        self._gelu_backward(self._backend, _dtype_code(x), *pointers, *arguments)
+        return out
 
     def pack_bits(self, mask: Tensor, bits: int) -> Tensor:
         """See ops.pack_bits: a Boolean (or 0/1) tensor of any shape to flat uint8."""

@@ -5,6 +5,8 @@
 //   Isa::Lanes                                    what Philox computes with, see philox.h
 //   Isa::draw(philox, block, last)                -> the block's mask: the words that are at most `last`
 //   Isa::scale(const T* x, T* y, keep, scale)     y[i] = x[i] * (keep bit i ? scale : 0), 32 elements
+//   Isa::to_floats(const T* x, float* wide)       32 elements to float32
+//   Isa::from_floats(const float* wide, T* y)     and back, rounded
 //   Isa::pack(const uint8_t* mask)                -> the block's mask from 32 bytes, 0 or not 0
 //   Isa::unpack(keep, uint8_t* mask)              32 bytes, 0 or 1
 //
@@ -13,6 +15,7 @@
 
 #pragma once
 
+#include <cmath>
 #include <cstring>
 
 #include "core.h"
@@ -201,6 +204,75 @@ void apply(Job job, int64_t begin, int64_t end) {
     tail.write_y(y + e);
 }
 
+// Where 32 outputs of GELU lie in the table of its derivative: the cell, and the place in v. The loops here are
+// plain: each instruction set's compiler makes vectors of them.
+inline void find_cells(const float* __restrict output, uint32_t falling, const Curve curve,
+                       int32_t* __restrict cell, float* __restrict v) {
+    for (int i = 0; i < kBlock; ++i) {
+        float rise = output[i] - curve.minimum;  // not below the smallest square where it is a NaN
+        rise = rise > curve.smallest_square ? rise : curve.smallest_square;
+        rise = rise < curve.largest_square ? rise : curve.largest_square;
+        float fall = -output[i] > curve.smallest_square ? -output[i] : curve.smallest_square;
+        fall = fall < -curve.minimum ? fall : -curve.minimum;
+        const float s = std::sqrt(rise), q = std::sqrt(fall);
+        v[i] = falling >> i & 1 ? s + (q - 2 * s - curve.q0) : s;
+        const int32_t c = static_cast<int32_t>((v[i] - curve.first) * curve.cells_a_unit);
+        cell[i] = c < 0 ? 0 : c < curve.cells ? c : curve.cells - 1;
+    }
+}
+
+// product *= intercept + slope * v, 32 elements; `line` has intercept and slope of each.
+inline void multiply_by_lines(const float* __restrict line, const float* __restrict v,
+                              const float* __restrict output, float* __restrict product) {
+    for (int i = 0; i < kBlock; ++i) {
+        const float derivative = line[2 * i] + line[2 * i + 1] * v[i];
+        product[i] *= output[i] == output[i] ? derivative : output[i];  // a NaN stays one
+    }
+}
+
+// So many elements are looked up in one go: what a look-up has stored is then in place when it is read.
+constexpr int kStretch = 4 * kBlock;
+
+// y = grad * D(output), up to kStretch elements in whole blocks.
+template <class Isa, class T>
+inline void gelu_backward_of(const T* grad, const T* output, T* y, const uint8_t* falling, int n,
+                             const Curve& curve) {
+    float out[kStretch], v[kStretch], line[2 * kStretch];
+    int32_t cell[kStretch];
+    for (int e = 0; e < n; e += kBlock) {
+        Isa::to_floats(output + e, out + e);
+        find_cells(out + e, load_mask(falling + e / 8, 1), curve, cell + e, v + e);
+    }
+    for (int i = 0; i < n; ++i) std::memcpy(line + 2 * i, curve.lines + 2 * cell[i], 2 * sizeof(float));
+    for (int e = 0; e < n; e += kBlock) {
+        float product[kBlock];
+        Isa::to_floats(grad + e, product);
+        multiply_by_lines(line + 2 * e, v + e, out + e, product);
+        Isa::from_floats(product, y + e);
+    }
+}
+
+template <class Isa, class T>
+void gelu_backward(Job job, int64_t begin, int64_t end) {
+    const T* grad = static_cast<const T*>(job.x);
+    const T* output = static_cast<const T*>(job.output);
+    T* y = static_cast<T*>(job.y);
+    int64_t e = begin;
+    while (e + kBlock <= end) {
+        const int n = static_cast<int>(end - e < kStretch ? (end - e) / kBlock * kBlock : kStretch);
+        gelu_backward_of<Isa>(grad + e, output + e, y + e, packed_at(job, e), n, job.curve);
+        e += n;
+    }
+    if (e == end) return;
+    Tail<T> tail(end - e, 1);
+    T tail_output[kBlock] = {};
+    tail.read_packed(packed_at(job, e));
+    tail.read_x(grad + e);
+    std::memcpy(tail_output, output + e, tail.count * sizeof(T));
+    gelu_backward_of<Isa>(tail.x, tail_output, tail.y, tail.packed, kBlock, job.curve);
+    tail.write_y(y + e);
+}
+
 template <class Isa>
 void pack(Job job, int64_t begin, int64_t end) {
     const uint8_t* mask = static_cast<const uint8_t*>(job.x);
@@ -237,6 +309,7 @@ constexpr Backend make_backend(const char* name, bool (*usable)()) {
             {bias_dropout_add<Isa, float>, bias_dropout_add<Isa, double>, bias_dropout_add<Isa, BFloat16>,
              bias_dropout_add<Isa, Float16>},
             {apply<Isa, float>, apply<Isa, double>, apply<Isa, BFloat16>, apply<Isa, Float16>},
+            {gelu_backward<Isa, float>, nullptr, gelu_backward<Isa, BFloat16>, gelu_backward<Isa, Float16>},
             pack<Isa>,
             unpack<Isa>};
 }

@@ -64,6 +64,16 @@ struct Neon {
         }
     }
 
+    template <class T>
+    static void to_floats(const T* x, float* wide) {
+        for (int i = 0; i < kBlock; i += 4) vst1q_f32(wide + i, load(x + i));
+    }
+
+    template <class T>
+    static void from_floats(const float* wide, T* y) {
+        for (int i = 0; i < kBlock; i += 4) store(y + i, vld1q_f32(wide + i));
+    }
+
     static uint32_t pack(const uint8_t* mask) {
         uint32_t keep = 0;
         for (int i = 0; i < kBlock; i += 8) {

@@ -35,6 +35,16 @@ struct Scalar {
         for (int i = 0; i < kBlock; ++i) narrow(widen(x[i]) * factors[keep >> i & 1], y + i);
     }
 
+    template <class T>
+    static void to_floats(const T* x, float* wide) {
+        for (int i = 0; i < kBlock; ++i) wide[i] = widen(x[i]);
+    }
+
+    template <class T>
+    static void from_floats(const float* wide, T* y) {
+        for (int i = 0; i < kBlock; ++i) narrow(wide[i], y + i);
+    }
+
     static uint32_t pack(const uint8_t* mask) {
         uint32_t keep = 0;
         for (int i = 0; i < kBlock; ++i) keep |= static_cast<uint32_t>(mask[i] != 0) << i;

@@ -16,6 +16,7 @@ from transformers import activations
 from pmexp.packed_dropout import cuda_backend, ops
 from pmexp.packed_dropout.routed_modules import original_class
 from pmexp.systems.tempo.gelu_derivative import ARGMIN, Form, derivative_from_output
+from pmexp.systems.tempo.gelu_vectors import vectors
 
 # These functions compute the two forms; their way of computing, and so the output's bits, stay their own.
 _FORMS: dict[type[nn.Module], Form] = {
@@ -110,8 +111,12 @@ class _InplaceGELU(Function):
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> Any | None:
-    """Triton's kernels where they serve tensors of `dtype` on `device`, None where torch's operators do."""
-    if device.type != "cuda" or dtype not in _DTYPES_OF_KERNELS or not cuda_backend.has_kernels():
+    """Triton's kernels or the CPU core's for such tensors, None where torch's operators serve."""
+    if dtype not in _DTYPES_OF_KERNELS:
+        return None
+    if device.type == "cpu":
+        return vectors()
+    if device.type != "cuda" or not cuda_backend.has_kernels():
         return None
     from pmexp.systems.tempo import gelu_kernels  # it imports Triton
 
@@ -142,9 +147,14 @@ def _falling_bits_fake(x: Tensor, form: str) -> Tensor:
 
 @torch.library.impl(_library, "gelu_backward_from_output", "CompositeExplicitAutograd")
 def _gelu_backward(grad: Tensor, y: Tensor, packed: Tensor, form: Form) -> Tensor:
-    """grad * GELU' in y's shape, computed in float32, in float64 where y is; by torch in stretches."""
+    """grad * GELU' in y's shape, computed in float32, in float64 where y is."""
     if kernels := kernels_for(y.device, y.dtype):
         return cast(Tensor, kernels.gelu_backward(grad, y, packed, form))
+    return backward_by_torch(grad, y, packed, form)
+
+
+def backward_by_torch(grad: Tensor, y: Tensor, packed: Tensor, form: Form) -> Tensor:
+    """Returns the same by torch's operators, in stretches."""
     flat_y, flat_grad = y.reshape(-1), grad.reshape(-1)
     out = torch.empty_like(flat_grad)
     wide = torch.promote_types(y.dtype, torch.float32)
