@@ -242,7 +242,7 @@ class _Plain(NamedTuple):
 
 
 class _OutermostHooks(_Hooks):
-    """Hooks with none around them, which save what leads nowhere, nearly all there is, by the shortest way."""
+    """Hooks with none around them, which save by the shortest way what leads nowhere: nearly all."""
 
     def pack(self, tensor: Tensor) -> Any:
         base = tensor._base

@@ -125,7 +125,7 @@ def remade_dropout(
 
 
 class _DropByBits(TransformableFunction):
-    """x * keep / (1 - p) by a mask already drawn, which compiled code makes again in backward, not saving it."""
+    """x * keep / (1 - p) by a mask already drawn, which compiled code makes again in backward."""
 
     @staticmethod
     def forward(x: Tensor, packed: Tensor, p: float, bits: int, rng: Rng) -> Tensor:
