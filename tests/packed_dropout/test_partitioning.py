@@ -35,11 +35,14 @@ DROPOUTS: dict[str, Dropout] = {
 }
 MEMORY: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "nothing kept": lambda: partitioner.patch(activation_memory_budget=0.0),
-    "half": lambda: partitioner.patch(activation_memory_budget=0.5),
     "aggressive": lambda: partitioner.patch(aggressive_recomputation=True),
+    "half": lambda: partitioner.patch(activation_memory_budget=0.5),
     "nothing kept of the region": nullcontext,
 }
-each_memory = pytest.mark.parametrize("memory", MEMORY)
+each_memory = pytest.mark.parametrize(
+    "memory",
+    [pytest.param(name, marks=[pytest.mark.slow] * (place > 1)) for place, name in enumerate(MEMORY)],
+)
 
 
 @pytest.fixture(autouse=True)

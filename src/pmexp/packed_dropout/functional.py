@@ -153,7 +153,7 @@ def new_seed(device: torch.device) -> Tensor:
     For a CUDA device it lies on the CPU where the host knows it, which spares a launch.
     """
     if torch.compiler.is_compiling():
-        return partitioning.draw_seed(device)
+        return partitioning.draw_seed(cuda_seeds.BELOW, device)
     if device.type == "cuda" and cuda_seeds.known_on_host(device):
         return seed_as_tensor(cuda_seeds.draw(device))
     return _seed_of_torch(device)

@@ -5,7 +5,7 @@ a draw of random numbers too where less memory is asked for (`activation_memory_
 `aggressive_recomputation`): it knows a few random operators by name. So compiled dropout calls operators of
 its own, whose nodes get the tags of selective checkpointing as they are recorded:
 
-    draw_seed(device)                    -> one int64 of torch's generator; saved, and where nothing may be,
+    draw_seed(below, device)             -> one int64 of torch's generator; saved, and where nothing may be,
                                             drawn again from the generator's state of then
     pack_draw(keep, bits)                -> pack_bits of a mask that torch's own operators draw; refused there
     drop_by_bits(x, packed, scale, bits) -> scale_packed_mask, made again in backward wherever that needs it
@@ -20,7 +20,7 @@ from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils.checkpoint import CheckpointPolicy
 
-from pmexp.packed_dropout import cuda_seeds, ops, reference
+from pmexp.packed_dropout import ops, reference
 
 _library = torch.library.Library("pmexp", "FRAGMENT")
 _SCHEMAS = (
@@ -31,13 +31,13 @@ NAMES = [_schema.partition("(")[0] for _schema in _SCHEMAS]
 for _schema in _SCHEMAS:
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 # `call` tells calls apart, which the compiler would merge into one.
-_SEED = "draw_seed(*, Device device, int call=0) -> Tensor"
+_SEED = "draw_seed(int below, *, Device device, int call=0) -> Tensor"
 _library.define(_SEED, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.nondeterministic_seeded))
 
 
-def draw_seed(device: torch.device) -> Tensor:
-    """Returns torch.randint's (1,) int64 on `device`, in a graph that is being compiled."""
-    seed: Tensor = torch.ops.pmexp.draw_seed.default(device=device)
+def draw_seed(below: int, device: torch.device) -> Tensor:
+    """Returns torch.randint's (1,) int64 in [0, below) on `device`, in a graph that is being compiled."""
+    seed: Tensor = torch.ops.pmexp.draw_seed.default(below, device=device)
     return seed
 
 
@@ -51,8 +51,8 @@ def pack_drawn(keep: Tensor, bits: int) -> Tensor:
 drop_by_bits = torch.ops.pmexp.drop_by_bits.default
 
 
-def _draw_seed(*, device: torch.device, call: int = 0) -> Tensor:
-    return torch.randint(0, cuda_seeds.BELOW, (1,), dtype=torch.int64, device=device)
+def _draw_seed(below: int, *, device: torch.device, call: int = 0) -> Tensor:
+    return torch.randint(0, below, (1,), dtype=torch.int64, device=device)
 
 
 def _pack_draw(keep: Tensor, bits: int) -> Tensor:
@@ -72,7 +72,7 @@ for _key in ("BackendSelect", "FuncTorchVmapMode"):  # no tensor says where a se
 
 
 @torch.library.register_fake("pmexp::draw_seed", lib=_library)
-def _draw_seed_fake(*, device: torch.device, call: int = 0) -> Tensor:
+def _draw_seed_fake(below: int, *, device: torch.device, call: int = 0) -> Tensor:
     return torch.empty((1,), dtype=torch.int64, device=device)
 
 
