@@ -227,6 +227,28 @@ def test_compiled(drop: Dropout, mode: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("backend", ["aot_eager_decomp_partition", "inductor"])
+@pytest.mark.parametrize("budget", [0.0, 0.5])
+def test_compiled_with_less_memory(budget: float, backend: str) -> None:
+    """With a budget of 0 the seed is drawn again, by the state that the generator had."""
+
+    def step(x: Tensor) -> Tensor:
+        y = packed_dropout(x * 2.0, 0.5)
+        return y * packed_dropout(y, 0.5)
+
+    torch.compiler.reset()
+    results = []
+    with torch._functorch.config.patch(activation_memory_budget=budget):
+        for run in (step, torch.compile(step, fullgraph=True, backend=backend)):
+            torch.manual_seed(3)
+            x = ones(10_001)
+            y = run(x)
+            results.append((y, *torch.autograd.grad(y.sum(), x)))
+    assert all(torch.equal(eager, other) for eager, other in zip(*results, strict=True))
+
+
+@pytest.mark.slow
 def test_more_elements_than_an_int32_counts() -> None:
     """The last bits of a mask of 2^31 + 64 elements are those of their definition."""
     name = backend(torch.device("cuda"))

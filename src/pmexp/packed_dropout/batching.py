@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pmexp.packed_dropout import ops
+from pmexp.packed_dropout import ops, partitioning
 
 
 def _each_sample(operator: Any) -> Callable[..., tuple[Any, int]]:
@@ -32,5 +32,5 @@ def _each_sample(operator: Any) -> Callable[..., tuple[Any, int]]:
     return rule
 
 
-for _name in ops.NAMES:
+for _name in (*ops.NAMES, *partitioning.NAMES):
     torch.library.register_vmap(f"pmexp::{_name}", _each_sample(getattr(torch.ops.pmexp, _name).default))

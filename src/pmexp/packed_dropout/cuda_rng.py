@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pmexp.packed_dropout import cuda_backend, cuda_mapping, ops
+from pmexp.packed_dropout import cuda_backend, cuda_mapping, ops, partitioning
 
 _record: Counter[str] = Counter()
 _reserving = RLock()
@@ -40,7 +40,7 @@ def native_dropout_packed(x: Tensor, p: float, bits: int) -> tuple[Tensor, Tenso
     if reason is not None:
         count(f"packed native_dropout: {reason}")
         y, keep = torch.native_dropout(x, p, True)
-        return y, ops.pack_bits(keep, bits)
+        return y, partitioning.pack_drawn(keep, bits)
     count("reproduced")
     _load_packing(x.device, x.numel() % 16 == 0, bits)
     return _reproduced(x, p, bits)

@@ -9,7 +9,7 @@ from torch._C._functorch import unwrap_if_dead
 from torch.autograd import Function, forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from pmexp.packed_dropout import cuda_mapping, cuda_rng, cuda_seeds, native, ops, reference
+from pmexp.packed_dropout import cuda_mapping, cuda_rng, cuda_seeds, native, ops, partitioning, reference
 from pmexp.packed_dropout.bit_flips import flip_bits
 from pmexp.packed_dropout.nested import apply_to_values
 from pmexp.packed_dropout.transforms import (
@@ -152,7 +152,9 @@ def new_seed(device: torch.device) -> Tensor:
 
     For a CUDA device it lies on the CPU where the host knows it, which spares a launch.
     """
-    if device.type == "cuda" and not torch.compiler.is_compiling() and cuda_seeds.known_on_host(device):
+    if torch.compiler.is_compiling():
+        return partitioning.draw_seed(cuda_seeds.BELOW, device)
+    if device.type == "cuda" and cuda_seeds.known_on_host(device):
         return seed_as_tensor(cuda_seeds.draw(device))
     return _seed_of_torch(device)
 
@@ -273,12 +275,12 @@ def draw(
         else:  # nn.Dropout draws exactly so, dtype and layout included
             keep = torch.empty_like(x).bernoulli_(1.0 - p)
         y = reference.scaled(x, keep, reference.stock_cpu_scale(p, x.dtype))
-        packed = ops.pack_bits(keep, bits)
+        packed = partitioning.pack_drawn(keep, bits)
     elif x.device.type == "cuda":
         y, packed = cuda_rng.native_dropout_packed(x, p, bits)
     else:
         y, keep = torch.native_dropout(x, p, True)
-        packed = ops.pack_bits(keep, bits)
+        packed = partitioning.pack_drawn(keep, bits)
     if options.flip_rate:
         packed = flip_bits(packed, x.numel() * bits, options.flip_rate, new_seed(x.device))
     return y, packed

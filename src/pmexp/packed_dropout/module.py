@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from pmexp.packed_dropout.functional import Rng, check_options, packed_dropout
 from pmexp.packed_dropout.rebuild import rebuildable_dropout
+from pmexp.packed_dropout.recompute import remade_dropout
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route
 from pmexp.packed_dropout.transforms import is_rebuilding
 
@@ -81,6 +83,8 @@ class PackedDropout(nn.Dropout):
             drop = rebuildable_dropout
         elif route is not None and isinstance(route, RecomputingRoute) and not inplace:
             drop = route.packed_dropout
+        elif self.recompute and torch.compiler.is_compiling() and not inplace:
+            drop = remade_dropout
         return drop(
             input,
             p,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +27,12 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from pmexp.packed_dropout.functional import Options, apply_bits, native_scale, packed_dropout
 from pmexp.packed_dropout.graph_views import COPIES, VIEWS, Step, steps_of
-from pmexp.packed_dropout.saved_masks import restore, save
+from pmexp.packed_dropout.saved_masks import Saved, restore, save
 
 _ORIGIN = "pmexp_origin"  # where the node of a dropout holds its Origin
 _DROPOUT = "_PackedDropoutBackward"
 _LEADS_ON = frozenset([_DROPOUT, *COPIES, *VIEWS])  # nodes of which a tensor may be a dropped one
+_leads_on: dict[type, bool] = {}  # by the type of a node, whether a tensor made by it or a view may be one
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def rebuilding() -> Iterator[None]:
     Other hooks that are active on entry (of a checkpoint, of save_on_cpu) get what is saved in their turn.
     """
     active = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    hooks = _Hooks(*(active or (save, restore)))
+    hooks = _Hooks(*active) if active else _OutermostHooks(save, restore)
     with saved_tensors_hooks(hooks.pack, hooks.unpack):
         yield
 
@@ -73,8 +74,7 @@ def watching(note: Callable[["Origin"], None]) -> Iterator[None]:
 _watching: list[Callable[["Origin"], None]] = []
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
+class _Layout(NamedTuple):
     """Where and how a tensor lies in its storage."""
 
     dtype: torch.dtype
@@ -104,7 +104,7 @@ class _Layout:
         return whole.as_strided(self.size, self.stride, self.offset)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # a frozen one takes twice the time, here and below
 class Origin:
     """What a dropped tensor was made of, for as long as it takes to find it again."""
 
@@ -143,7 +143,7 @@ class _Kept:
         return tensor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Source:
     """The input of a dropout, as something that is kept."""
 
@@ -151,7 +151,7 @@ class _Source:
     make: Callable[..., Tensor]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Rebuilt:
     """A dropped tensor, a view or a cast of it, as what it is made of."""
 
@@ -161,18 +161,24 @@ class _Rebuilt:
     layout: _Layout
 
     def get(self) -> Tensor:
-        options = self.trace.origin.options
         packed = self.packed.get()
-        with torch.no_grad(), torch.autocast(packed.device.type, enabled=False):
-            x = self.source.make(*(kept.get() for kept in self.source.kept))
-            scale = native_scale(x, options.p, options.rng, forward=True)
-            y = apply_bits(x, packed, options.p, options.bits, scale)
-            for step in self.trace.steps:
-                y = step(y)
-            return self.layout.view(self.trace.whole.laid_out(y))
+        kind = packed.device.type
+        if not (torch.is_grad_enabled() or torch.is_autocast_enabled(kind)):
+            return self._made(packed)  # at once, since to enter the contexts takes as long as a small mask
+        with torch.no_grad(), torch.autocast(kind, enabled=False):
+            return self._made(packed)
+
+    def _made(self, packed: Tensor) -> Tensor:
+        options = self.trace.origin.options
+        x = self.source.make(*[kept.get() for kept in self.source.kept])
+        scale = native_scale(x, options.p, options.rng, forward=True)
+        y = apply_bits(x, packed, options.p, options.bits, scale)
+        for step in self.trace.steps:
+            y = step(y)
+        return self.layout.view(self.trace.whole.laid_out(y))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _View:
     """A view of a tensor that is saved whole, since more than one operation saves it."""
 
@@ -228,6 +234,33 @@ class _Hooks:
         return _Source((self._keep(x),), _itself)
 
 
+class _Plain(NamedTuple):
+    """A tensor that is saved as torch saves it, at its version."""
+
+    tensor: Tensor
+    version: int
+
+
+class _OutermostHooks(_Hooks):
+    """Hooks with none around them, which save by the shortest way what leads nowhere: nearly all."""
+
+    def pack(self, tensor: Tensor) -> Any:
+        base = tensor._base
+        node = tensor.grad_fn if base is None else base.grad_fn  # where all views of a tensor lead to
+        leads = _leads_on.get(type(node))
+        if leads is None:
+            leads = _leads_on[type(node)] = type(node).__name__ in _LEADS_ON
+        if leads or _watching or not tensor.requires_grad:
+            return super().pack(tensor)
+        # Not the result of an operation itself, or the two keep each other alive.
+        return _Plain(tensor if tensor.is_leaf else tensor.detach(), tensor._version)
+
+    def unpack(self, saved: Any) -> Tensor:
+        if type(saved) is not _Plain:
+            return super().unpack(saved)
+        return saved[0] if saved[0]._version == saved[1] else restore(Saved(*saved))
+
+
 def _origin_of(tensor: Tensor) -> "_Trace | None":
     """Finds the dropped tensor that `tensor` is made of by views, copies and a cast."""
     path = _path(tensor.grad_fn, (_DROPOUT,))
@@ -247,7 +280,7 @@ def _origin_of(tensor: Tensor) -> "_Trace | None":
     return None if steps is None else _Trace(origin, node, steps, _Layout.of(base))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Trace:
     """Where a saved tensor comes from."""
 
@@ -280,6 +313,8 @@ def _kept_by(raw: Any) -> _Kept | None:
         kept = raw.data
     except RuntimeError:
         return None
+    if type(kept) is _Plain:
+        return _Kept(Saved(*kept), restore)
     return kept if type(kept) is _Kept else None
 
 

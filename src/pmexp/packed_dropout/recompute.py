@@ -7,7 +7,7 @@ at hand backward makes them again. (Sub-layer dropout recomputation of Tempo, An
 """
 
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from pmexp.packed_dropout.functional import (
     packed_dropout,
     seed_for,
 )
+from pmexp.packed_dropout.partitioning import drop_by_bits
+from pmexp.packed_dropout.reference import kept_scale
 from pmexp.packed_dropout.transforms import TransformableFunction, remember
 
 
@@ -109,7 +111,37 @@ def packed_dropout_and_bits(
     seed = seed_for(input, rng)
     if not needs_graph(input, flip_rate):  # then nothing is to be recomputed either
         return draw(input, seed, chosen)[0], None
+    if torch.compiler.is_compiling() and not flip_rate:
+        _, packed = draw(input.detach(), seed, chosen)
+        return cast(Tensor, _DropByBits.run(input, packed, p, bits, rng)), packed
     return dropout_and_bits(input, seed, chosen)
+
+
+def remade_dropout(
+    input: Tensor, p: float, training: bool, inplace: Literal[False] = False, **options: Any
+) -> Tensor:
+    """packed_dropout() in a graph that is compiled: what it drops is made again in backward and not saved."""
+    return packed_dropout_and_bits(input, p, training, **options)[0]
+
+
+class _DropByBits(TransformableFunction):
+    """x * keep / (1 - p) by a mask already drawn, which compiled code makes again in backward."""
+
+    @staticmethod
+    def forward(x: Tensor, packed: Tensor, p: float, bits: int, rng: Rng) -> Tensor:
+        scale = native_scale(x, p, rng, forward=True)
+        y: Tensor = drop_by_bits(x, packed, kept_scale(p, x.dtype) if scale is None else scale, bits)
+        return y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, packed, *ctx.options = inputs
+        remember(ctx, packed)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (packed,), (p, bits, rng) = ctx.saved_tensors, ctx.options
+        return apply_bits(grad, packed, p, bits, native_scale(grad, p, rng)), None, None, None, None
 
 
 def multiplies_alike(dropped: Tensor, value: Tensor) -> bool:

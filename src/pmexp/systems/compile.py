@@ -2,8 +2,8 @@
 
 A layer is one graph, or the run fails: nothing falls back to eager mode unseen. Layers are compiled in place
 at their first call, when every part of the stack has changed them, in whatever order the parts are listed;
-names and state_dict stay, and equal layers share a graph. Dropout in a graph draws by inductor's generator:
-other masks than in eager mode, a sample as with another seed.
+names and state_dict stay, and equal layers share a graph. In a graph torch's own dropout draws by inductor's
+generator: other masks than in eager mode, a sample as with another seed.
 """
 
 from collections import Counter
