@@ -1,7 +1,7 @@
 """Runs level=memory: what dropped operands made again from bits save and cost in training steps on the CPU.
 
-First, ways that drop with the same masks must have the same loss and gradients, bit for bit: one that has not
-ends the benchmark without a figure. Then bytes are counted twice: by the ledger of what autograd saves, and by
+First, ways that drop with the same masks must have the same loss and gradients, bit for bit: one without them
+ends the benchmark without a figure. Then bytes are counted twice: by the ledger of what autograd saves and by
 the storages that a forward leaves alive. At last the ways take steps in turn, in an order that is reversed at
 every round; ratios are taken round by round.
 """

@@ -7,7 +7,7 @@ from pmexp.bench.memory_models import Sizes
 from pmexp.bench.memory_workloads import REBUILT, P, Target, Workload
 
 _MIB = 2**20
-_COLUMNS = ("saved MiB", "alive MiB", "peak MiB", "ms a step [95 %]", "rebuilt saves", "rebuilt takes [95 %]")
+_COLUMNS = ("saved MiB", "alive MiB", "peak MiB", "ms a step [95 %]", "rebuilt keeps", "rebuilt takes [95 %]")
 _HEAD = f"{{:<14}}{'{:>11}' * 3}{{:>26}}{{:>15}}{{:>23}}"
 
 
@@ -49,7 +49,7 @@ def _line(row: Row) -> str:
 def _verdict(target: Target, rival: Row) -> str:
     if target.what == "saved":
         value = low = high = rival.rebuilt_saved
-        what = "saves"
+        what = "keeps"
     else:
         value, low, high = rival.rebuilt_time, rival.rebuilt_time_low, rival.rebuilt_time_high
         what = "takes"

@@ -47,7 +47,7 @@ def write(out: Path, rows: Sequence[Timing], shares: Sequence[Any], record: Mapp
 
 
 def write_record(out: Path, name: str, rows: Sequence[Any], record: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Writes `rows`, dataclasses of one class, to the file `name`, and environment.json; returns the paths."""
+    """Writes `rows`, dataclasses of one class, to the file `name`, and environment.json; returns both."""
     table_path, record_path = out / name, out / "environment.json"
     _write_csv(table_path, rows)
     record_path.write_text(json.dumps(record, indent=2) + "\n")
