@@ -73,17 +73,26 @@ class Classifier(Trained):
 class Pair(Trained):
     """An encoder's and a decoder's layer, whose inputs are made by somebody else's layers in a real model."""
 
+    source: Tensor
+    target: Tensor
+    causal: Tensor
+    direction: Tensor
+
     def forward(self) -> Tensor:
         encoder, decoder = self.layers()
         source = encoder(self.source * 1, None)
         target = decoder(self.target * 1, attention_mask=self.causal, encoder_hidden_states=source)
-        return (target.float() * self.direction).sum()
+        loss: Tensor = (target.float() * self.direction).sum()
+        return loss
 
     def layers(self) -> Sequence[nn.Module]:
         return list(self.model.children())
 
 
 class Layer(Trained):
+    source: Tensor
+    direction: Tensor
+
     def forward(self) -> Tensor:
         output: Tensor = self.model(self.source * 1)
         return (output.float() * self.direction).sum()

@@ -67,7 +67,7 @@ def attention_bytes(device: torch.device, dtype: torch.dtype) -> float:
 
 
 @cache
-def recurrent_bytes(kind: type[nn.RNNBase], device: torch.device, dtype: torch.dtype) -> float:
+def recurrent_bytes(kind: Callable[..., nn.RNNBase], device: torch.device, dtype: torch.dtype) -> float:
     """Bytes for each element that passes a dropout between layers, beyond what is kept without dropout.
 
     Raises RuntimeError where there is no kernel for it.
