@@ -11,7 +11,7 @@ import torch
 from pmexp.bench.command import main
 from pmexp.bench.memory import check, run
 from pmexp.bench.memory_models import QUICK, Trained
-from pmexp.bench.memory_table import Row, table
+from pmexp.bench.memory_table import MemoryRow, table
 from pmexp.bench.memory_workloads import (
     BYTES,
     CHECKPOINTING,
@@ -22,7 +22,7 @@ from pmexp.bench.memory_workloads import (
     WAYS,
     WORKLOADS,
     Target,
-    Way,
+    WayToDrop,
 )
 from pmexp.bench.options import MemoryOptions
 from pmexp.errors import ContenderFailed
@@ -73,7 +73,7 @@ def another_loss(trained: Trained) -> bool:
 def test_a_wrong_way_ends_the_benchmark_without_a_figure(
     change: Callable[[Trained], bool], what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong = Way("wrong", change)
+    wrong = WayToDrop("wrong", change)
     options = MemoryOptions(models=("torch-encoder",), steps=1, quick=True, out=None)
     said = f"wrong fails its check in torch-encoder: with the same masks it has not the {what} of packed"
     with pytest.raises(ContenderFailed, match=said):
@@ -86,8 +86,8 @@ def test_every_way_passes_its_check(name: str) -> None:
     check(BY_NAME[name], QUICK, WAYS)
 
 
-def row(way: str, saved: float, time: float, low: float, high: float) -> Row:
-    return Row("tinybert", way, 2**20, 2**20, 2**21, 10.0, 9.0, 12.0, saved, time, low, high)
+def row(way: str, saved: float, time: float, low: float, high: float) -> MemoryRow:
+    return MemoryRow("tinybert", way, 2**20, 2**20, 2**21, 10.0, 9.0, 12.0, saved, time, low, high)
 
 
 def test_a_target_is_met_missed_or_not_settled() -> None:

@@ -13,8 +13,17 @@ import torch
 from torch import Tensor
 
 from pmexp.bench.memory_models import QUICK, Sizes, Trained
-from pmexp.bench.memory_table import Row, table
-from pmexp.bench.memory_workloads import PACKED, REBUILT, STOCK, STOCK_MASKS, WAYS, WORKLOADS, Way, Workload
+from pmexp.bench.memory_table import MemoryRow, table
+from pmexp.bench.memory_workloads import (
+    PACKED,
+    REBUILT,
+    STOCK,
+    STOCK_MASKS,
+    WAYS,
+    WORKLOADS,
+    MemoryModel,
+    WayToDrop,
+)
 from pmexp.bench.options import MemoryOptions, make_folder
 from pmexp.bench.pairs import median_interval, paired_ratio
 from pmexp.bench.results import write_record
@@ -24,14 +33,14 @@ from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.simulation import LiveBytes
 
 
-def run(options: MemoryOptions, command: str, ways: Sequence[Way] = WAYS) -> None:
+def run(options: MemoryOptions, command: str, ways: Sequence[WayToDrop] = WAYS) -> None:
     """Checks, measures, prints and, with `out`, writes memory.csv and environment.json.
 
     Raises UserError for a model that is unknown, ContenderFailed for a way with another loss or gradient.
     """
     workloads = _chosen(options.models)
     make_folder(options.out)
-    rows: list[Row] = []
+    rows: list[MemoryRow] = []
     for workload in workloads:
         sizes = QUICK if options.quick else workload.sizes
         check(workload, sizes, ways)
@@ -49,7 +58,7 @@ def run(options: MemoryOptions, command: str, ways: Sequence[Way] = WAYS) -> Non
             print(path)
 
 
-def check(workload: Workload, sizes: Sizes, ways: Sequence[Way]) -> None:
+def check(workload: MemoryModel, sizes: Sizes, ways: Sequence[WayToDrop]) -> None:
     """Raises ContenderFailed unless ways with the same masks have the same loss and gradients, bit for bit.
 
     Ways that draw packed dropout's masks are compared with plain packed dropout, those of STOCK_MASKS with
@@ -69,7 +78,7 @@ def check(workload: Workload, sizes: Sizes, ways: Sequence[Way]) -> None:
                 )
 
 
-def _results(workload: Workload, sizes: Sizes, way: Way) -> list[Tensor]:
+def _results(workload: MemoryModel, sizes: Sizes, way: WayToDrop) -> list[Tensor]:
     """The loss and every gradient; nothing of a way that changes nothing in this model."""
     trained = _made(workload, sizes, way)
     if trained is None:
@@ -80,7 +89,7 @@ def _results(workload: Workload, sizes: Sizes, way: Way) -> list[Tensor]:
     return [loss.detach(), *(part.grad for part in trained.parameters() if part.grad is not None)]
 
 
-def _measured(workload: Workload, sizes: Sizes, ways: Sequence[Way], steps: int) -> list[Row]:
+def _measured(workload: MemoryModel, sizes: Sizes, ways: Sequence[WayToDrop], steps: int) -> list[MemoryRow]:
     models = {way.name: made for way in ways if (made := _made(workload, sizes, way)) is not None}
     saved = {name: _saved(workload, trained) for name, trained in models.items()}
     alive = {name: _alive(workload, trained) for name, trained in models.items()}
@@ -93,7 +102,7 @@ def _measured(workload: Workload, sizes: Sizes, ways: Sequence[Way], steps: int)
         median, low, high = median_interval(seconds[name])
         against = paired_ratio(seconds[REBUILT], seconds[name])
         rows.append(
-            Row(
+            MemoryRow(
                 model=workload.name,
                 way=name,
                 saved_bytes=saved[name],
@@ -111,7 +120,7 @@ def _measured(workload: Workload, sizes: Sizes, ways: Sequence[Way], steps: int)
     return rows
 
 
-def _made(workload: Workload, sizes: Sizes, way: Way) -> Trained | None:
+def _made(workload: MemoryModel, sizes: Sizes, way: WayToDrop) -> Trained | None:
     """The model, the same weights each time; None where the way changes nothing in it.
 
     It has taken a forward, which settles what reading the code does not show.
@@ -123,20 +132,20 @@ def _made(workload: Workload, sizes: Sizes, way: Way) -> Trained | None:
     return trained
 
 
-def _loss(workload: Workload, trained: Trained) -> Tensor:
+def _loss(workload: MemoryModel, trained: Trained) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16, enabled=workload.autocast):
         loss: Tensor = trained()
     return loss
 
 
-def _saved(workload: Workload, trained: Trained) -> int:
+def _saved(workload: MemoryModel, trained: Trained) -> int:
     """Bytes that autograd saves in a forward."""
     with SavedForBackward(trained) as ledger:
         _loss(workload, trained)
     return ledger.total_bytes
 
 
-def _alive(workload: Workload, trained: Trained) -> tuple[int, int]:
+def _alive(workload: MemoryModel, trained: Trained) -> tuple[int, int]:
     """Bytes of storages that are alive after a forward and were not before, the loss apart, and the peak of
     such bytes in the whole step, gradients among them."""
     counter = LiveBytes()
@@ -151,7 +160,7 @@ def _alive(workload: Workload, trained: Trained) -> tuple[int, int]:
     return held - there, counter.peaks["step"].total - there
 
 
-def _step(workload: Workload, trained: Trained) -> float:
+def _step(workload: MemoryModel, trained: Trained) -> float:
     """Takes a step and returns its seconds, forward and backward."""
     began = time.perf_counter()
     _loss(workload, trained).backward()
@@ -160,7 +169,7 @@ def _step(workload: Workload, trained: Trained) -> float:
     return seconds
 
 
-def _chosen(names: Sequence[str]) -> list[Workload]:
+def _chosen(names: Sequence[str]) -> list[MemoryModel]:
     known = {workload.name: workload for workload in WORKLOADS}
     for name in names:
         if name not in known:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pmexp.bench.memory_models import Sizes
-from pmexp.bench.memory_workloads import REBUILT, P, Target, Workload
+from pmexp.bench.memory_workloads import REBUILT, MemoryModel, P, Target
 
 _MIB = 2**20
 _COLUMNS = ("saved MiB", "alive MiB", "peak MiB", "ms a step [95 %]", "rebuilt keeps", "rebuilt takes [95 %]")
@@ -12,7 +12,7 @@ _HEAD = f"{{:<14}}{'{:>11}' * 3}{{:>26}}{{:>15}}{{:>23}}"
 
 
 @dataclass(frozen=True)
-class Row:
+class MemoryRow:
     """What one way took in one model: a line of memory.csv."""
 
     model: str
@@ -29,7 +29,7 @@ class Row:
     rebuilt_time_high: float
 
 
-def table(workload: Workload, sizes: Sizes, rows: Sequence[Row], targets: Sequence[Target]) -> str:
+def table(workload: MemoryModel, sizes: Sizes, rows: Sequence[MemoryRow], targets: Sequence[Target]) -> str:
     """A line a way, and one a target. `rows`: those of this workload."""
     shape = f"{sizes.batch} x {sizes.tokens} tokens, {sizes.width} wide"
     lines = [f"{workload.name}: {workload.what}; {shape}, p = {P}", _HEAD.format("", *_COLUMNS)]
@@ -39,14 +39,14 @@ def table(workload: Workload, sizes: Sizes, rows: Sequence[Row], targets: Sequen
     return "\n".join(lines)
 
 
-def _line(row: Row) -> str:
+def _line(row: MemoryRow) -> str:
     sizes = (f"{size / _MIB:.2f}" for size in (row.saved_bytes, row.alive_bytes, row.peak_bytes))
     ms = f"{row.ms:.1f} [{row.ms_low:.1f}, {row.ms_high:.1f}]"
     times = f"{row.rebuilt_time:.3f} [{row.rebuilt_time_low:.3f}, {row.rebuilt_time_high:.3f}]"
     return _HEAD.format(row.way, *sizes, ms, f"{row.rebuilt_saved:.3f}", times)
 
 
-def _verdict(target: Target, rival: Row) -> str:
+def _verdict(target: Target, rival: MemoryRow) -> str:
     if target.what == "saved":
         value = low = high = rival.rebuilt_saved
         what = "keeps"

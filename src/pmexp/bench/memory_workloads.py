@@ -22,7 +22,7 @@ NO_DROPOUT, STOCK, BYTES, SEED, PACKED, REBUILT, CHECKPOINTING, TEMPO = (
 
 
 @dataclass(frozen=True)
-class Way:
+class WayToDrop:
     """Says what is done to a model whose dropouts are nn.Dropout's and F.dropout's.
 
     change: returns False where there is nothing to change in such a model.
@@ -44,7 +44,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Workload:
+class MemoryModel:
     name: str
     what: str  # describes it for the table
     build: Build
@@ -78,19 +78,19 @@ def _tempo(trained: Trained) -> bool:
 
 _packed = partial(_replaced, PackedDropout)
 WAYS = (
-    Way(NO_DROPOUT, _stock, p=0.0),
-    Way(STOCK, _stock),
-    Way(BYTES, partial(_replaced, ForwardUnpackDropout)),
-    Way(SEED, partial(_replaced, SeededDropout)),
-    Way(PACKED, _packed),
-    Way(REBUILT, partial(_packed, recompute=True)),
-    Way(CHECKPOINTING, _checkpointed),
-    Way(TEMPO, _tempo, exact=False),
+    WayToDrop(NO_DROPOUT, _stock, p=0.0),
+    WayToDrop(STOCK, _stock),
+    WayToDrop(BYTES, partial(_replaced, ForwardUnpackDropout)),
+    WayToDrop(SEED, partial(_replaced, SeededDropout)),
+    WayToDrop(PACKED, _packed),
+    WayToDrop(REBUILT, partial(_packed, recompute=True)),
+    WayToDrop(CHECKPOINTING, _checkpointed),
+    WayToDrop(TEMPO, _tempo, exact=False),
 )
 # With nn.Dropout's own masks; these are checked and not measured.
 STOCK_MASKS = (
-    Way("packed with stock's masks", partial(_packed, rng="torch")),
-    Way("rebuilt with stock's masks", partial(_packed, rng="torch", recompute=True)),
+    WayToDrop("packed with stock's masks", partial(_packed, rng="torch")),
+    WayToDrop("rebuilt with stock's masks", partial(_packed, rng="torch", recompute=True)),
 )
 
 _SMALL_LLAMA = Sizes(width=256, inner=688, heads=4, layers=2, batch=4, tokens=256)
@@ -99,10 +99,10 @@ _TINYBERT = Sizes(width=312, inner=1200, heads=12, layers=4, batch=8, tokens=128
 _AS_FAST = (Target("ms", PACKED, 1.03), Target("ms", CHECKPOINTING, 1.0))
 _LORA = (Target("saved", NO_DROPOUT, 1.02),)
 WORKLOADS = (
-    Workload(
+    MemoryModel(
         "lora-fp32", "LoRA, 7 targets of a Llama of 2 layers, fp32", lora_llama, _SMALL_LLAMA, targets=_LORA
     ),
-    Workload(
+    MemoryModel(
         "lora-bf16",
         "LoRA, 7 targets of a Llama of 2 layers, bf16 autocast over frozen weights in bf16",
         partial(lora_llama, half=True),
@@ -110,7 +110,7 @@ WORKLOADS = (
         autocast=True,
         targets=_LORA,
     ),
-    Workload(
+    MemoryModel(
         "bart-base",
         "an encoder and a decoder layer of BART-Base, bf16 autocast, eager attention",
         bart_layers,
@@ -118,7 +118,7 @@ WORKLOADS = (
         autocast=True,
         targets=(Target("saved", BYTES, 0.67), *_AS_FAST),
     ),
-    Workload(
+    MemoryModel(
         "torch-encoder",
         "nn.TransformerEncoderLayer of BART-Base's size, gelu, bf16 autocast",
         torch_layer,
@@ -126,5 +126,5 @@ WORKLOADS = (
         autocast=True,
         targets=(Target("saved", BYTES, 0.75),),
     ),
-    Workload("tinybert", "TinyBERT, fp32, eager attention", tinybert, _TINYBERT, targets=_AS_FAST),
+    MemoryModel("tinybert", "TinyBERT, fp32, eager attention", tinybert, _TINYBERT, targets=_AS_FAST),
 )

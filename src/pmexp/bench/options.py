@@ -99,7 +99,7 @@ class StepOptions:
 @dataclass(frozen=True, kw_only=True)
 class MemoryOptions:
     models: tuple[str, ...]  # empty: all
-    steps: int  # of each way
+    steps: int  # each way takes so many
     quick: bool  # narrow models
     out: Path | None
 
