@@ -387,8 +387,8 @@ def test_help_is_short_and_imports_no_torch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "level: '' is unknown; allowed are micro, step, records"),
-        (["level=macro"], "level: 'macro' is unknown; allowed are micro, step, records"),
+        ([], "level: '' is unknown; allowed are micro, step, memory, records"),
+        (["level=macro"], "level: 'macro' is unknown; allowed are micro, step, memory, records"),
         (
             ["level=micro", "size=3"],
             "size=3: size is not a key; did you mean sizes? allowed are level, sizes",
