@@ -103,6 +103,14 @@ def test_the_dropout_in_front_of_each_adapter_is_the_variants() -> None:
     assert {part.p for part in by_variant.modules() if isinstance(part, nn.Dropout)} == {0.5}
 
 
+def test_adapters_without_dropout_are_trained_as_they_are() -> None:
+    """A Llama has no other module of dropout, and peft makes none for a rate of 0: stock replaces nothing."""
+    run = of_lora(ModelKind.llama, "variant=baseline", "variant.p=0.0", "model.attention=sdpa")
+    module = models.untrained(run, classes=3)
+    report = apply_variant(module, run.variant, {"input_ids": torch.ones(1, 5, dtype=torch.int64)})
+    assert report.settled and report.left == {"": "every rate is 0"} and not report.modules
+
+
 def test_frozen_weights_in_bf16_are_in_the_record() -> None:
     module = adapted(ModelKind.gptj, "system=bf16", frozen_weights=FrozenWeights.bf16)
     kinds = {parameter.requires_grad: parameter.dtype for parameter in module.parameters()}

@@ -44,7 +44,7 @@ def test_every_token_but_the_first_is_guessed_once_whatever_the_length(
         assert batch.targets == whole and batch.positions == (0, 0)
 
 
-@pytest.mark.parametrize("kind", [ModelKind.gpt2, ModelKind.gptj])
+@pytest.mark.parametrize("kind", [ModelKind.gpt2, ModelKind.gptj, ModelKind.llama])
 def test_the_loss_is_that_of_transformers_and_parts_sum_to_its_mean(kind: ModelKind) -> None:
     module = models.untrained(of_kind(kind, *CAUSAL), classes=0)
     train = CausalTokens(

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pmexp.bench.options import COMMANDS, level, micro_options, records_options, step_options
+from pmexp.bench.options import COMMANDS, level, memory_options, micro_options, records_options, step_options
 from pmexp.command.explain import explained
 from pmexp.command_line import asks_help, exit_code
 
@@ -41,6 +41,11 @@ def _run(arguments: list[str], field: "Sequence[Contender] | None") -> None:
             from pmexp.bench.step import run as run_step
 
             run_step(step, command)
+        case "memory":
+            memory = memory_options(given)
+            from pmexp.bench.memory import run as run_memory
+
+            run_memory(memory, command)
         case _:
             records = records_options(given)
             from pmexp.bench.records import run as run_records

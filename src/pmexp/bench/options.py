@@ -10,7 +10,7 @@ from pmexp.errors import UserError
 
 Shape = tuple[int, ...]
 
-LEVELS = ("micro", "step", "records")
+LEVELS = ("micro", "step", "memory", "records")
 DTYPES = ("fp32", "bf16", "fp16", "fp64")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -45,6 +45,17 @@ COMMANDS = {
             _STEPS,
             Key("out", "the folder for step.json"),
         ),
+    ),
+    "memory": _level(
+        "memory",
+        "bytes saved for backward and time of a step, dropped operands made again against every rival",
+        (
+            Key("models", "names out of the table; without it all"),
+            Key("steps", "steps of each way that count", "12"),
+            switch("quick", "narrow models, which show that it works and measure nothing"),
+            Key("out", "the folder for memory.csv and environment.json"),
+        ),
+        others=None,
     ),
     "records": _level(
         "records",
@@ -86,6 +97,14 @@ class StepOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryOptions:
+    models: tuple[str, ...]  # empty: all
+    steps: int  # each way takes so many
+    quick: bool  # narrow models
+    out: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecordsOptions:
     steps: int  # pairs of steps that count
     out: Path | None
@@ -119,15 +138,25 @@ def step_options(given: Given) -> StepOptions:
     return StepOptions(
         variant=given["variant"],
         against=given["against"],
-        steps=_pairs(given["steps"]),
+        steps=_count(given["steps"]),
         out=given.path("out"),
         overrides=given.others,
     )
 
 
+def memory_options(given: Given) -> MemoryOptions:
+    """Returns the options of level=memory. Raises UserError for a wrong value."""
+    return MemoryOptions(
+        models=tuple(given["models"].split(",")) if given["models"] else (),
+        steps=_count(given["steps"], "steps"),
+        quick=given.is_on("quick"),
+        out=given.path("out"),
+    )
+
+
 def records_options(given: Given) -> RecordsOptions:
     """Returns the options of level=records. Raises UserError for a wrong value."""
-    return RecordsOptions(steps=_pairs(given["steps"]), out=given.path("out"), overrides=given.others)
+    return RecordsOptions(steps=_count(given["steps"]), out=given.path("out"), overrides=given.others)
 
 
 def make_folder(out: Path | None) -> None:
@@ -139,9 +168,9 @@ def make_folder(out: Path | None) -> None:
         raise UserError(f"out: {out} cannot be made: {error.strerror}; name another folder") from None
 
 
-def _pairs(steps: str) -> int:
+def _count(steps: str, what: str = "pairs of steps") -> int:
     if not (steps.isdecimal() and int(steps)):
-        raise UserError(f"steps: {steps!r} is no number of pairs of steps; allowed are 1, 2, ...")
+        raise UserError(f"steps: {steps!r} is no number of {what}; allowed are 1, 2, ...")
     return int(steps)
 
 

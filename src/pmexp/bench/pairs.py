@@ -17,21 +17,29 @@ class PairedRatio:
 
 
 def paired_ratio(baseline: Sequence[float], contender: Sequence[float]) -> PairedRatio:
-    """Returns the median of baseline[i] / contender[i] and its 95 % interval, [x(k), x(n + 1 - k)] of the
-    sorted x.
+    """Returns the median of baseline[i] / contender[i] and its 95 % interval.
 
     The two times of a pair were taken one after the other, so whatever slowed the machine down for a
-    while slowed both, and their ratio does not show it. The interval supposes nothing about how ratios are
-    distributed: k is the largest rank with P(Binomial(n, 1/2) < k) <= 2.5 % (Conover, Practical
-    Nonparametric Statistics). Fewer than 6 pairs have no such k: then it is their whole range.
+    while slowed both, and their ratio does not show it.
 
     Raises ValueError where the times do not pair up.
     """
     if len(baseline) != len(contender) or not baseline:
         raise ValueError(f"paired ratio: {len(baseline)} times against {len(contender)} are no pairs")
-    ratios = sorted(a / b for a, b in zip(baseline, contender, strict=True))
-    outside = max(_rank(len(ratios)), 1) - 1  # at either end
-    return PairedRatio(statistics.median(ratios), ratios[outside], ratios[-1 - outside])
+    return PairedRatio(*median_interval([a / b for a, b in zip(baseline, contender, strict=True)]))
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the median of the values and where its 95 % interval begins and ends, [x(k), x(n + 1 - k)] of
+    the sorted x.
+
+    The interval supposes nothing about how values are distributed: k is the largest rank with
+    P(Binomial(n, 1/2) < k) <= 2.5 % (Conover, Practical Nonparametric Statistics). Fewer than 6 values have
+    no such k: then it is their whole range.
+    """
+    ordered = sorted(values)
+    outside = max(_rank(len(ordered)), 1) - 1  # at either end
+    return statistics.median(ordered), ordered[outside], ordered[-1 - outside]
 
 
 def _rank(n: int) -> int:

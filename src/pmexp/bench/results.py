@@ -1,4 +1,4 @@
-"""Prints and writes what level=micro measured."""
+"""Prints what level=micro measured, and writes what a level measured."""
 
 import csv
 import json
@@ -35,16 +35,23 @@ def _cell(row: Timing) -> str:
 def write(out: Path, rows: Sequence[Timing], shares: Sequence[Any], record: Mapping[str, Any]) -> list[Path]:
     """Writes micro.csv, the figure, environment.json, and bandwidth.csv where there are `shares`; returns the
     paths."""
-    paths = [out / "micro.csv", out / "micro.png", out / "micro.pdf", out / "environment.json"]
-    _write_csv(paths[0], rows)
+    table_path, record_path = write_record(out, "micro.csv", rows, record)
+    paths = [table_path, out / "micro.png", out / "micro.pdf", record_path]
     drawn = figure(rows)
     for path in paths[1:3]:
         drawn.savefig(path, dpi=150)
-    paths[3].write_text(json.dumps(record, indent=2) + "\n")
     if shares:
         paths.append(out / "bandwidth.csv")
         _write_csv(paths[-1], shares)
     return paths
+
+
+def write_record(out: Path, name: str, rows: Sequence[Any], record: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Writes `rows`, dataclasses of one class, to the file `name`, and environment.json; returns both."""
+    table_path, record_path = out / name, out / "environment.json"
+    _write_csv(table_path, rows)
+    record_path.write_text(json.dumps(record, indent=2) + "\n")
+    return table_path, record_path
 
 
 def _write_csv(path: Path, rows: Sequence[Any]) -> None:

@@ -37,6 +37,9 @@ KINDS = {
     ),
     ModelKind.gpt2: Architecture("gpt2", **_GPT),
     ModelKind.gptj: Architecture("gptj", **_GPT),
+    ModelKind.llama: Architecture(  # nothing but its attention drops
+        "llama", ("attention_dropout",), (), (Objective.classification, Objective.causal_lm)
+    ),
     ModelKind.longformer: Architecture("longformer"),
     ModelKind.roberta: Architecture("roberta", _BERT_RATES),
     ModelKind.t5: Architecture("t5", ("dropout_rate",), (), (Objective.seq2seq,)),  # one rate of all places

@@ -18,6 +18,7 @@ class ModelKind(Enum):
     distilbert = "distilbert"
     gpt2 = "gpt2"
     gptj = "gptj"
+    llama = "llama"
     longformer = "longformer"
     roberta = "roberta"
     t5 = "t5"

@@ -17,7 +17,7 @@ LENGTH_MULTIPLE = 64  # tokens: lengths are searched in steps of so many
 @dataclass(frozen=True)
 class Answer:
     asked: Probe  # tries the run as it is configured
-    largest: int | None  # batch or length; None: not even the smallest fits
+    largest: int | None  # batch or length; None: not even the smallest fits, or nothing was searched
     probes: list[Probe]
     config: RunConfig
 
@@ -40,8 +40,11 @@ class Answer:
         }
 
 
-def answer(options: FitOptions) -> Answer:
-    """Answers the options. Raises UserError, or an error of Hydra, for what cannot be run."""
+def answer(options: FitOptions, search_largest: bool = True) -> Answer:
+    """Answers the options; without `search_largest` whether the run fits, alone.
+
+    Raises UserError, or an error of Hydra, for what cannot be run.
+    """
     config = compose(options.overrides)
     batch, length = _samples_at_once(config), config.dataset.max_length
     if options.what == "length" and config.model.takes_images:
@@ -68,6 +71,8 @@ def answer(options: FitOptions) -> Answer:
         return probes[value]
 
     first = remembered(asked)
+    if not search_largest:
+        return Answer(first, None, [first], config)
     values = batches(share) if options.what == "batch" else lengths(LENGTH_MULTIPLE)
     start = values.index(asked) if asked in values else max(0, asked // LENGTH_MULTIPLE - 1)
     largest, _ = search(values, start, options.budget_bytes, remembered)

@@ -5,7 +5,7 @@ from functools import cache
 
 from pmexp.command.compose import compose, compose_part
 from pmexp.command.schema import options
-from pmexp.config import Attention, Device, ModelConfig, ModelKind, Objective, Part, RunConfig
+from pmexp.config import Attention, Device, LoraConfig, ModelConfig, ModelKind, Objective, Part, RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.integration.reach import Reach, on_meta, reach
 
@@ -19,6 +19,7 @@ _RUNS: dict[ModelKind, tuple[str, ...]] = {
     ModelKind.vilt: ("task=smoke/vilt-flickr8k",),
     **{kind: _PAIR_RUN for kind in ModelKind if Objective.seq2seq in KINDS[kind].objectives},
 }
+_ADAPTED = (ModelKind.llama,)  # whose adapters alone drop, as a rule
 _WITH_FLASH = ("bert-base", "longformer-base-4096")
 
 
@@ -51,6 +52,8 @@ def configuration(name: str) -> RunConfig:
         part = compose_part("model", [f"model={name}"])
         assert isinstance(part, ModelConfig)
         model = part
+    if model.kind in _ADAPTED:
+        model = replace(model, lora=LoraConfig(rank=16))
     run = compose(_RUNS.get(model.kind, _TEXT_RUN))
     return replace(run, model=model, system=replace(run.system, device=Device.cpu))
 

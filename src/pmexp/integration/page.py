@@ -149,4 +149,6 @@ def _measurement(config: RunConfig) -> str:
         )
     if config.dataset.objective is Objective.seq2seq:
         return f"Counted on fake tensors: one source of {LENGTH} tokens and a target of as many."
-    return f"Counted on fake tensors: one sample of {LENGTH} tokens."
+    lora = config.model.lora
+    adapters = f" It has adapters (LoRA), with a dropout of {lora.dropout:g} each." if lora.rank else ""
+    return f"Counted on fake tensors: one sample of {LENGTH} tokens.{adapters}"

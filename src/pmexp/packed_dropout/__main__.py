@@ -3,8 +3,10 @@
 import sys
 
 import torch
+from torch import nn
 
 from pmexp.packed_dropout import backend
+from pmexp.packed_dropout.kernel_memory import attention_bytes, recurrent_bytes
 
 _HELP = "python -m pmexp.packed_dropout   says what serves the method on each kind of device; it has no keys"
 
@@ -16,4 +18,9 @@ elif given:
     sys.exit(2)
 else:
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
-        print(f"packed dropout on {device}: {backend(torch.device(device))}")
+        place = torch.device(device)
+        print(f"packed dropout on {device}: {backend(place)}")
+        inside = {"attention": attention_bytes(place, torch.float32)}
+        inside |= {kind.__name__: recurrent_bytes(kind, place, torch.float32) for kind in (nn.LSTM, nn.GRU)}
+        listed = ", ".join(f"{name} {size:g}" for name, size in inside.items())
+        print(f"kernels that drop inside keep for backward on {device}, bytes an element in fp32: {listed}")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from pmexp.packed_dropout.kernel_memory import kept_by_attention
 from pmexp.packed_dropout.recompute import dtype_in_matmul
 from pmexp.packed_dropout.report import MATH, ReplacementReport
 from pmexp.packed_dropout.transforms import transforms_active
@@ -41,7 +42,9 @@ class AttentionDropout:
             return False
         kernel = kernel_of(*args, **kwargs)
         if not torch.compiler.is_compiling() and self.report.attention.get(self.name) != kernel:
-            self.report.attention_ran(self.name, kernel)
+            query: Tensor = args[0]
+            keeps = "" if kernel.startswith(MATH) else kept_by_attention(query.device, query.dtype)
+            self.report.attention_ran(self.name, kernel, keeps)
         return kernel.startswith(MATH)
 
 

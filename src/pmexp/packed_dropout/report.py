@@ -58,11 +58,14 @@ class ReplacementReport:
         """Notes why `name` was left alone; the first reason counts."""
         self.left.setdefault(name, reason)
 
-    def attention_ran(self, name: str, kernel: str) -> None:
-        """Notes which kernel computed the attention of the module `name`, and with it what was reached."""
+    def attention_ran(self, name: str, kernel: str, keeps: str = "") -> None:
+        """Notes which kernel computed the attention of the module `name`, and with it what was reached.
+
+        keeps: words that say what a kernel out of reach keeps for backward.
+        """
         self.attention[name] = kernel
         if not kernel.startswith(MATH):
-            self.left[name] = f"{_INSIDE} {kernel}; it needs eager attention"
+            self.left[name] = f"{_INSIDE} {kernel}; it needs eager attention{keeps}"
         elif self.left.get(name, "").startswith(_INSIDE):
             del self.left[name]
 

@@ -17,6 +17,7 @@ from pmexp.packed_dropout.call_sites import call_sites
 from pmexp.packed_dropout.discovery import Discovery, drops_probabilities, place_of_functions
 from pmexp.packed_dropout.dry_run import run_dry
 from pmexp.packed_dropout.exchange import exchanged, why_it_stays
+from pmexp.packed_dropout.kernel_memory import kept_by_recurrence
 from pmexp.packed_dropout.report import KERNEL_UNSEEN, STAYS_TORCHS_OWN, Place, ReplacementReport
 from pmexp.packed_dropout.routed_modules import (
     ATTENTION,
@@ -204,7 +205,7 @@ def _why_left(module: nn.Module) -> str | None:
     if "DropPath" in kind or "StochasticDepth" in kind:
         return f"{kind} drops whole samples: nothing to pack"
     if isinstance(module, nn.RNNBase) and module.dropout > 0:
-        return f"{kind} drops inside its own kernel"
+        return f"{kind} drops inside its own kernel{kept_by_recurrence(module)}"
     if call_sites(module).source_missing:
         return f"{kind} has no source to read: a functional dropout in it is not seen"
     return None

@@ -18,6 +18,8 @@ class Variant(Protocol):
     @property
     def dropout(self) -> Dropout: ...
     @property
+    def p(self) -> float | None: ...
+    @property
     def options(self) -> dict[str, Any]: ...
 
 
@@ -38,6 +40,8 @@ def apply_variant(
     """
     dropout, finish = (foreign, None) if foreign else variant.dropout.load()
     options = {} if foreign else variant.options
+    if dropout is nn.Dropout and variant.p == 0.0:  # adapters have no module of dropout at all then
+        return ReplacementReport(dropout.__name__, "all", left={"": "every rate is 0"}, settled=True)
     name = foreign.__name__ if foreign else f"variant={variant.name}"
     try:
         report = replace_dropout(model, dropout, example=example, **options)
