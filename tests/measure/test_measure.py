@@ -130,7 +130,7 @@ def test_step_times_leave_out_the_warm_up() -> None:
     assert metrics["speed/step_ms_p10"] == pytest.approx(140)
     assert metrics["speed/samples_per_s"] == pytest.approx(32 / 0.3)
     assert metrics["speed/tokens_per_s"] == pytest.approx(320 / 0.3)
-    assert "speed/data_ms" not in metrics
+    assert "speed/data_wait_ms" not in metrics
     timer.seconds = timer.seconds[:WARMUP_STEPS]
     assert timer.metrics(32, 10) == {}
 
@@ -147,10 +147,10 @@ def test_the_wait_for_data_is_that_of_the_timed_steps(monkeypatch: pytest.Monkey
                 with timer.data():
                     seconds += wait / 2
             seconds += 1.0
-    assert timer.metrics(32, 10)["speed/data_ms"] == pytest.approx(375)
+    assert timer.metrics(32, 10)["speed/data_wait_ms"] == pytest.approx(375)
     resumed = StepTimer(torch.device("cpu"))
     resumed.restore(timer.state())
-    assert resumed.metrics(32, 10)["speed/data_ms"] == pytest.approx(375)
+    assert resumed.metrics(32, 10)["speed/data_wait_ms"] == pytest.approx(375)
 
 
 def test_environment_names_what_ran() -> None:

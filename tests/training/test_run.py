@@ -17,7 +17,7 @@ SHORT = ["train.max_steps=8", "train.log_every=1", "tracking=off"]
 CONTRACT = {
     "train/loss", "val/loss", "val/accuracy", "test/accuracy", "memory/saved_bytes", "memory/mask_bytes",
     "memory/mask_bytes_per_element", "memory/peak_bytes", "memory/peak_tensor_bytes", "memory/mean_tensor_bytes",
-    "inference/ms_per_sample", "inference/peak_tensor_bytes", "speed/data_ms", "speed/step_ms", "speed/samples_per_s",
+    "inference/ms_per_sample", "inference/peak_tensor_bytes", "speed/data_wait_ms", "speed/data_wait_share", "speed/step_ms", "speed/samples_per_s",
     "speed/tokens_per_s", "grad/norm", "memory/parameters_bytes", "memory/gradients_bytes",
     "memory/optimizer_bytes", "check/gradient_error",
 }  # fmt: skip
