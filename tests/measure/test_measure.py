@@ -148,9 +148,13 @@ def test_the_wait_for_data_is_that_of_the_timed_steps(monkeypatch: pytest.Monkey
                     seconds += wait / 2
             seconds += 1.0
     assert timer.metrics(32, 10)["speed/data_wait_ms"] == pytest.approx(375)
+    assert timer.metrics(32, 10)["speed/data_wait_share"] == pytest.approx(0.375 / 1.375)
+    assert timer.waited_too_long().startswith("waited for data 27.3% of the time of its steps, more than 2%:")
     resumed = StepTimer(torch.device("cpu"))
     resumed.restore(timer.state())
     assert resumed.metrics(32, 10)["speed/data_wait_ms"] == pytest.approx(375)
+    resumed.seconds = [75.0] * 20 * WARMUP_STEPS  # and as many steps that waited for nothing
+    assert not resumed.waited_too_long() and not StepTimer(torch.device("cpu")).waited_too_long()
 
 
 def test_environment_names_what_ran() -> None:

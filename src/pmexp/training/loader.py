@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,19 +105,23 @@ class _Ahead:
 
     def __init__(self, make: Make, numbers: Sequence[int], workers: int, pinned: bool) -> None:
         self._notes = _Notes(workers)
-        loader = DataLoader(
-            _Made(make),
-            batch_size=None,
-            sampler=numbers,
-            num_workers=workers,
-            collate_fn=_same,
-            pin_memory=pinned,
-            worker_init_fn=partial(_begin, os.getpid(), self._notes),
-            multiprocessing_context="fork",
-            generator=torch.Generator(),  # the global one is the run's: a loader draws a seed from it
-        )
-        with _own_child_handler():
-            self._iterator: Any = iter(loader)
+        with _own_child_handler(), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="This DataLoader will create"
+            )  # more than there are cores
+            self._iterator: Any = iter(
+                DataLoader(
+                    _Made(make),
+                    batch_size=None,
+                    sampler=numbers,
+                    num_workers=workers,
+                    collate_fn=_same,
+                    pin_memory=pinned,
+                    worker_init_fn=partial(_begin, os.getpid(), self._notes),
+                    multiprocessing_context="fork",
+                    generator=torch.Generator(),  # it draws a seed: not from the run's own numbers
+                )
+            )
         atexit.register(self.close)  # before torch's own, which waits for workers that nobody has told to end
 
     def __iter__(self) -> "_Ahead":
@@ -148,7 +153,8 @@ class _Ahead:
             return MachineError(f"{said}; the machine may lack memory: set train.workers to fewer")
         if code == -signal.SIGBUS:
             return MachineError(f"{said}; /dev/shm may be full: make it larger, or set train.workers=0")
-        return UserError(f"{said}; remove that file or save it anew, or set train.workers=0")
+        advice = "remove that file or save it anew, or set" if at else "set"
+        return UserError(f"{said}; {advice} train.workers=0")
 
     def close(self) -> None:
         """Ends the workers; one in the midst of a batch makes it first."""
