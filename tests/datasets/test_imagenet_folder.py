@@ -150,12 +150,12 @@ def test_a_large_jpeg_is_decoded_at_a_reduced_scale(orientation: int, side: int,
     """Its pixels are those of the whole picture, to a few of 255 levels, and cut at the same place."""
     exif = Image.Exif()
     exif[274] = orientation
-    whole = Image.fromarray(load_sample_images().images[0]).resize((side, 427))
+    whole = Image.fromarray(load_sample_images().images[0]).resize((side, side - 214))
     for kind in ("jpg", "png"):  # which is decoded whole
         name = str(tmp_path / f"1.{kind}")
         (whole if kind == "jpg" else Image.open(tmp_path / "1.jpg")).save(name, exif=exif)
     jpeg, png = (Pictures([str(tmp_path / f"1.{kind}")]) for kind in ("jpg", "png"))
-    shown = (side, 427) if orientation == 1 else (427, side)
+    shown = (side, side - 214) if orientation == 1 else (side - 214, side)
     for least, size in ((428, shown), (213, tuple(-(-side // 2) for side in shown)), (None, shown)):
         image, full = jpeg.reduced(0, least)
         assert (image.size, full) == (size, shown)

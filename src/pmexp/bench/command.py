@@ -5,7 +5,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pmexp.bench.options import COMMANDS, level, micro_options, records_options, step_options
+from pmexp.bench.options import (
+    COMMANDS,
+    level,
+    loader_options,
+    micro_options,
+    records_options,
+    step_options,
+)
 from pmexp.command.explain import explained
 from pmexp.command_line import asks_help, exit_code
 
@@ -41,6 +48,11 @@ def _run(arguments: list[str], field: "Sequence[Contender] | None") -> None:
             from pmexp.bench.step import run as run_step
 
             run_step(step, command)
+        case "loader":
+            loader = loader_options(given)
+            from pmexp.bench.loader import run as run_loader
+
+            run_loader(loader, command)
         case _:
             records = records_options(given)
             from pmexp.bench.records import run as run_records

@@ -36,18 +36,19 @@ def write(out: Path, rows: Sequence[Timing], shares: Sequence[Any], record: Mapp
     """Writes micro.csv, the figure, environment.json, and bandwidth.csv where there are `shares`; returns the
     paths."""
     paths = [out / "micro.csv", out / "micro.png", out / "micro.pdf", out / "environment.json"]
-    _write_csv(paths[0], rows)
+    write_csv(paths[0], rows)
     drawn = figure(rows)
     for path in paths[1:3]:
         drawn.savefig(path, dpi=150)
     paths[3].write_text(json.dumps(record, indent=2) + "\n")
     if shares:
         paths.append(out / "bandwidth.csv")
-        _write_csv(paths[-1], shares)
+        write_csv(paths[-1], shares)
     return paths
 
 
-def _write_csv(path: Path, rows: Sequence[Any]) -> None:
+def write_csv(path: Path, rows: Sequence[Any]) -> None:
+    """Writes dataclasses of one class, a line each under the names of their fields."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(asdict(rows[0])))
         writer.writeheader()
