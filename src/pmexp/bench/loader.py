@@ -152,7 +152,7 @@ def _table(rows: list[Row]) -> str:
     first = rows[0]
     lines = [
         f"batches of {first.batch} pictures are the same bit for bit with any of these numbers of workers",
-        f"{'workers':>7}{'pictures/s':>12}  {'times the thread [95 %]':<28}waits, steps of {first.step_ms} ms",
+        f"{'workers':>7}{'pictures/s':>12}  {'times the thread [95 %]':<28}waits, {first.step_ms} ms a step",
     ]
     for row in rows:
         ratio = f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"
