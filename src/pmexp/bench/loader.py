@@ -7,6 +7,7 @@ step that takes its time sleeps, as a thread does that waits for a GPU.
 """
 
 import json
+import resource
 import statistics
 import time
 from collections.abc import Iterator
@@ -36,17 +37,18 @@ _AHEAD = 3  # batches of each worker more than are taken: none is idle at the en
 
 
 @dataclass(frozen=True)
-class Row:
+class Loading:
     """What one number of workers does: a line of loader.csv."""
 
     workers: int
     batch: int
     pictures_per_s: float  # the median over turns
+    cpu_ms: float  # a picture, of all processes: the median over turns, which busy neighbours hardly change
     ratio: float  # to the rate in the training thread, turn by turn
     low: float  # where the 95 % interval of the ratio begins
     high: float  # where it ends
     step_ms: int
-    wait_share: float  # of the time of steps so long that they waited for a batch: the median over turns
+    wait_share: float  # how much of the time such steps wait for a batch: the median over turns
 
 
 def run(options: LoaderOptions, command: str) -> None:
@@ -56,9 +58,10 @@ def run(options: LoaderOptions, command: str) -> None:
     """
     with ExitStack() as stack:
         folder = options.pictures or _photographs(Path(stack.enter_context(TemporaryDirectory())))
-        files = pictures_of(folder).pictures
-        if not files:
-            raise UserError(f"pictures: {folder} holds no picture; name a folder that does")
+        try:
+            files = pictures_of(folder).pictures
+        except (UserError, OSError):
+            raise UserError(f"pictures: {folder} holds no picture; name a folder that does") from None
         make_folder(options.out)
         batches = _Batches(files, options.batch)
         for workers in options.workers:
@@ -105,13 +108,18 @@ class _Batches:
                 if not torch.equal(made.inputs["pixel_values"], pixels):
                     raise ContenderFailed(f"{workers} workers: batch {number} differs from the thread's own")
 
-    def seconds(self, workers: int, steps: int, step_s: float) -> tuple[float, float]:
-        """Returns the seconds that `steps` steps take from the second batch on, and those that they wait."""
-        with batches_ahead(self.make, range(1 + steps + _AHEAD * workers), workers, _CPU) as ahead:
+    def turn(self, workers: int, steps: int, step_s: float) -> "_Turn":
+        """Takes `steps` steps, which begin with the second batch, and then the batches made meanwhile."""
+        numbers = range(1 + steps + _AHEAD * workers)
+        before = _cpu_seconds()
+        with batches_ahead(self.make, numbers, workers, _CPU) as ahead:
             next(ahead)
             begun = time.perf_counter()
             waited = sum(self._waits(ahead, steps, step_s))
-            return time.perf_counter() - begun, waited
+            seconds = time.perf_counter() - begun
+            for _ in ahead:
+                pass
+        return _Turn(seconds, waited, (_cpu_seconds() - before) / (len(numbers) * self.size))
 
     @staticmethod
     def _waits(ahead: Iterator[list[Batch]], steps: int, step_s: float) -> Iterator[float]:
@@ -122,39 +130,58 @@ class _Batches:
             yield time.perf_counter() - asked
 
 
-def _rows(batches: _Batches, options: LoaderOptions) -> list[Row]:
-    seconds: dict[int, list[float]] = {workers: [] for workers in options.workers}
-    shares: dict[int, list[float]] = {workers: [] for workers in options.workers}
+@dataclass(frozen=True)
+class _Turn:
+    seconds: float  # that the steps took
+    waited: float  # seconds of them
+    cpu: float  # seconds a picture
+
+
+def _cpu_seconds() -> float:
+    """Returns the CPU time of this process and of the workers that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def _rows(batches: _Batches, options: LoaderOptions) -> list[Loading]:
+    quick: dict[int, list[_Turn]] = {workers: [] for workers in options.workers}
+    slow: dict[int, list[_Turn]] = {workers: [] for workers in options.workers}
     for turn in range(options.turns):
         for workers in options.workers if turn % 2 == 0 else reversed(options.workers):
-            seconds[workers].append(batches.seconds(workers, options.steps, 0.0)[0])
-            whole, waited = batches.seconds(workers, options.steps, options.step_ms / 1e3)
-            shares[workers].append(waited / whole)
-    rows = []
-    for workers in options.workers:
-        against = paired_ratio(seconds[0], seconds[workers])
-        rows.append(
-            Row(
-                workers=workers,
-                batch=options.batch,
-                pictures_per_s=options.steps * options.batch / statistics.median(seconds[workers]),
-                ratio=against.ratio,
-                low=against.low,
-                high=against.high,
-                step_ms=options.step_ms,
-                wait_share=statistics.median(shares[workers]),
-            )
-        )
-    return rows
+            quick[workers].append(batches.turn(workers, options.steps, 0.0))
+            slow[workers].append(batches.turn(workers, options.steps, options.step_ms / 1e3))
+    alone = [turn.seconds for turn in quick[0]]
+    return [_row(workers, options, alone, quick[workers], slow[workers]) for workers in options.workers]
 
 
-def _table(rows: list[Row]) -> str:
+def _row(
+    workers: int, options: LoaderOptions, alone: list[float], quick: list[_Turn], slow: list[_Turn]
+) -> Loading:
+    seconds = [turn.seconds for turn in quick]
+    against = paired_ratio(alone, seconds)
+    return Loading(
+        workers=workers,
+        batch=options.batch,
+        pictures_per_s=options.steps * options.batch / statistics.median(seconds),
+        cpu_ms=1e3 * statistics.median(turn.cpu for turn in quick),
+        ratio=against.ratio,
+        low=against.low,
+        high=against.high,
+        step_ms=options.step_ms,
+        wait_share=statistics.median(turn.waited / turn.seconds for turn in slow),
+    )
+
+
+def _table(rows: list[Loading]) -> str:
     first = rows[0]
     lines = [
         f"batches of {first.batch} pictures are the same bit for bit with any of these numbers of workers",
-        f"{'workers':>7}{'pictures/s':>12}  {'times the thread [95 %]':<28}waits, {first.step_ms} ms a step",
+        f"{'workers':>7}{'pictures/s':>12}{'CPU ms':>8}  {'times the thread [95 %]':<28}"
+        f"waits, {first.step_ms} ms a step",
     ]
     for row in rows:
         ratio = f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"
-        lines.append(f"{row.workers:>7}{row.pictures_per_s:>12.1f}  {ratio:<28}{row.wait_share:.2%}")
+        lines.append(
+            f"{row.workers:>7}{row.pictures_per_s:>12.1f}{row.cpu_ms:>8.2f}  {ratio:<28}{row.wait_share:.2%}"
+        )
     return "\n".join(lines)

@@ -114,7 +114,7 @@ class LoaderOptions:
     workers: tuple[int, ...]  # 0 among them
     batch: int
     step_ms: int
-    steps: int  # of a turn
+    steps: int  # in a turn
     turns: int
     out: Path | None
 

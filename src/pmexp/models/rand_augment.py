@@ -15,12 +15,12 @@ from PIL import Image, ImageChops, ImageFilter
 
 _OPERATIONS, _MAGNITUDE = 2, 9 / 30
 _LEVELS = np.arange(256) / 255  # what the 8-bit values of a channel stand for
-_FACTOR = 0.1 + 1.8 * _MAGNITUDE  # of colour, contrast, brightness and sharpness
+_FACTOR = 0.1 + 1.8 * _MAGNITUDE  # that colour, contrast, brightness and sharpness have
 _BITS = int(8 - 4 * _MAGNITUDE)  # that posterize keeps: 8 at magnitude 0, 4 at 30
 _SMOOTH = ImageFilter.Kernel((3, 3), (1, 1, 1, 1, 5, 1, 1, 1, 1))  # the blur that sharpness mixes in
 _ANGLE = math.radians(30 * _MAGNITUDE)
 _SHEAR = math.tan(math.radians(0.3 * 180 * _MAGNITUDE))
-_SHIFT = 0.1 * _MAGNITUDE  # of the picture's side
+_SHIFT = 0.1 * _MAGNITUDE  # a share of the picture's side
 
 Rng = np.random.Generator
 Operation = Callable[[Image.Image, Rng], Image.Image]
