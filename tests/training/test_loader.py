@@ -18,7 +18,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from pmexp.datasets.pictures import Pictures
 from pmexp.errors import MachineError, UserError
-from pmexp.models.examples import Batch, CausalTokens, Examples, PictureExamples, TensorExamples
+from pmexp.models.examples import Batch, CausalTokens, Examples, MaskedTokens, PictureExamples, TensorExamples
 from pmexp.training.loader import Make, batches_ahead, workers_for
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -171,5 +171,7 @@ def test_as_many_workers_as_pay(pictures: PictureExamples, monkeypatch: pytest.M
     assert [workers_for(pictures, CUDA, processes) for processes in (1, 4, 32)] == [16, 7, 1]
     held = TensorExamples({"x": torch.zeros(3, 1)}, torch.zeros(3, dtype=torch.long))
     assert workers_for(held, CUDA, 1) == workers_for(held, CPU, 1) == 0
+    masked = MaskedTokens(np.zeros((3, 4), np.int32), (1, 2), torch.tensor([1, 2]), 3, 9, 0)
+    assert (workers_for(masked, CUDA, 1), workers_for(masked, CPU, 1)) == (1, 0)
     monkeypatch.setattr(os, "sched_getaffinity", cores(1))
     assert workers_for(pictures, CPU, 1) == 1

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pmexp.datasets.pictures import listen
 from pmexp.errors import MachineError, UserError, error_line
-from pmexp.models.examples import Batch, CausalTokens, Examples, PaddedTexts, PictureExamples, TensorExamples
+from pmexp.models.examples import Batch, Examples, MaskedTokens, PictureExamples
 from pmexp.models.image_text import CaptionedExamples
 from pmexp.training.stop_signals import STOP_SIGNALS
 
@@ -40,16 +40,14 @@ _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl
 def workers_for(examples: Examples, device: torch.device, processes: int) -> int:
     """Returns how many workers pay. processes: of the run, which share this machine's cores.
 
-    Pictures take a core each but the one that trains. Texts whose batches are drawn or padded row by row take
-    one beside a GPU; on the CPU it would only take the step's own core. Rows held in memory are copied faster
-    than a worker could hand them over.
+    Pictures take every core but the one that trains. Taking a batch from a worker costs the training thread a
+    millisecond, more than to copy rows that are in memory; tokens that are masked row by row cost more, and
+    take one worker beside a GPU. On the CPU it would only take the step's own core.
     """
     if _decodes(examples):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, min(_MOST, cores // processes - 1))
-    return int(
-        device.type == "cuda" and not isinstance(examples, TensorExamples | PaddedTexts | CausalTokens)
-    )
+    return int(device.type == "cuda" and isinstance(examples, MaskedTokens))
 
 
 def _decodes(examples: Examples) -> bool:
