@@ -183,7 +183,7 @@ def test_a_vision_transformer_trains_on_the_folder(folder: Path, runs: Runs) -> 
     alone, ahead = summaries.values()
     assert "val/accuracy" in alone["metrics"] and ahead["run_id"] == alone["run_id"]
     assert ahead["outcome"]["weights_sha256"] == alone["outcome"]["weights_sha256"]
-    for metric in ("train/loss", "val/loss"):
+    for metric in ("train/loss", "val/loss", "memory/peak_tensor_bytes"):
         assert ahead["metrics"][metric] == alone["metrics"][metric]
 
 

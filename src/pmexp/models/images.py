@@ -39,10 +39,11 @@ class ImageBatches:
 
     def batch(self, rows: Sequence[int], epoch: int = 0) -> Tensor:
         """Returns (rows, 3, size, size), uint8."""
-        pixels = np.empty((len(rows), 3, self._size, self._size), np.uint8)
+        pixels = torch.empty((len(rows), 3, self._size, self._size), dtype=torch.uint8)
+        values = pixels.numpy()  # the same memory, but torch's, so that it is counted with a step's tensors
 
         def fill(place: int) -> None:
-            pixels[place] = self._picture(rows[place], epoch).transpose(2, 0, 1)
+            values[place] = self._picture(rows[place], epoch).transpose(2, 0, 1)
 
         if get_worker_info() is None:
             with ThreadPoolExecutor(_THREADS) as pool:
@@ -50,7 +51,7 @@ class ImageBatches:
         else:
             for place in range(len(rows)):
                 fill(place)
-        return torch.from_numpy(pixels)
+        return pixels
 
     def _picture(self, row: int, epoch: int) -> NDArray[np.uint8]:
         image = self._crop(row)

@@ -44,13 +44,14 @@ def workers_for(examples: Examples, device: torch.device, processes: int) -> int
     millisecond, more than to copy rows that are in memory; tokens that are masked row by row cost more, and
     take one worker beside a GPU. On the CPU it would only take the step's own core.
     """
-    if _decodes(examples):
+    if decodes(examples):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, min(_MOST, cores // processes - 1))
     return int(device.type == "cuda" and isinstance(examples, MaskedTokens))
 
 
-def _decodes(examples: Examples) -> bool:
+def decodes(examples: Examples) -> bool:
+    """Whether pictures are decoded for each batch."""
     return isinstance(examples, PictureExamples) or (
         isinstance(examples, CaptionedExamples) and examples.decodes
     )

@@ -32,7 +32,7 @@ from pmexp.metrics.catalog import metric_of
 from pmexp.metrics.task_metrics import TASK_METRICS
 from pmexp.models.adapters import FOLDER, write_adapter
 from pmexp.models.base import TaskModel
-from pmexp.models.examples import EVALUATION, IGNORED, PictureExamples
+from pmexp.models.examples import EVALUATION, IGNORED
 from pmexp.models.images import RECORD
 from pmexp.models.positions import computed_length
 from pmexp.packed_dropout import ReplacementReport
@@ -46,6 +46,7 @@ from pmexp.systems.system import System
 from pmexp.training import best_weights, inference, kept_graph, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
+from pmexp.training.loader import decodes
 from pmexp.training.loop import Metrics, Training
 from pmexp.training.outcome import chance, samples, weights_digest
 from pmexp.training.preflight import check_metrics
@@ -385,7 +386,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         "peak_memory_source": peak.source,
         "data_workers": training.workers,
         **({"data_wait": said} if (said := training.timer.waited_too_long()) else {}),
-        **({"pictures": RECORD} if isinstance(training.train, PictureExamples) else {}),
+        **({"pictures": RECORD} if decodes(training.train) else {}),
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }
 
