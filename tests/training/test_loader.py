@@ -168,10 +168,16 @@ def cores(number: int) -> Callable[[int], set[int]]:
 
 def test_as_many_workers_as_pay(pictures: PictureExamples, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", cores(32))
+    monkeypatch.setattr(os, "cpu_count", lambda: 32)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert [workers_for(pictures, CUDA, processes) for processes in (1, 4, 32)] == [16, 7, 1]
     held = TensorExamples({"x": torch.zeros(3, 1)}, torch.zeros(3, dtype=torch.long))
     assert workers_for(held, CUDA, 1) == workers_for(held, CPU, 1) == 0
     masked = MaskedTokens(np.zeros((3, 4), np.int32), (1, 2), torch.tensor([1, 2]), 3, 9, 0)
     assert (workers_for(masked, CUDA, 1), workers_for(masked, CPU, 1)) == (1, 0)
+    monkeypatch.setattr(os, "sched_getaffinity", cores(8))
+    assert workers_for(pictures, CUDA, 4) == 7  # srun has bound each process to cores of its own
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert workers_for(pictures, CUDA, 4) == 3  # a container has 8 cores, for two processes
     monkeypatch.setattr(os, "sched_getaffinity", cores(1))
     assert workers_for(pictures, CPU, 1) == 1

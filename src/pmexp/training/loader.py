@@ -38,16 +38,23 @@ _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl
 
 
 def workers_for(examples: Examples, device: torch.device, processes: int) -> int:
-    """Returns how many workers pay. processes: of the run, which share this machine's cores.
+    """Returns how many workers pay. processes: how many the run has.
 
     Pictures take every core but the one that trains. Taking a batch from a worker costs the training thread a
     millisecond, more than to copy rows that are in memory; tokens that are masked row by row cost more, and
     take one worker beside a GPU. On the CPU it would only take the step's own core.
     """
     if decodes(examples):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, min(_MOST, cores // processes - 1))
+        return max(1, min(_MOST, _cores(processes) - 1))
     return int(device.type == "cuda" and isinstance(examples, MaskedTokens))
+
+
+def _cores(processes: int) -> int:
+    """Returns how many cores are this process's: all that it may use, where srun has bound each process."""
+    every = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else every
+    here = os.environ.get("LOCAL_WORLD_SIZE")  # which launchers of torch set
+    return usable if here is None and usable < every else usable // int(here or processes)
 
 
 def decodes(examples: Examples) -> bool:

@@ -1,7 +1,6 @@
 """Holds the one training loop, a generator of (step, {metric: value}); it logs nothing and writes no file."""
 
 import math
-import os
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -80,8 +79,7 @@ class Training:
         adamw = partial(torch.optim.AdamW, lr=config.lr, weight_decay=config.weight_decay)
         self.model = self.engine.prepare(module, adamw)  # `module`, or what stands around it
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world_size))
-        pay = workers_for(train, system.device, processes)
+        pay = workers_for(train, system.device, ranks.world_size)
         self.workers = pay if config.workers is None else config.workers  # that make batches ahead
         self.timer = StepTimer(system.device)
         self.instruments: Instruments | NoInstruments = NoInstruments()
