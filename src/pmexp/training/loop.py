@@ -87,18 +87,19 @@ class Training:
         self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
+        self._batches: Iterator[list[Batch]] = iter(())  # each step's, made ahead
         self.found_best = False  # the evaluation just yielded is the best so far
 
     def steps(self) -> Generator[tuple[int, Metrics], None, None]:
         """Trains from `progress` on. Yields after every step, {} where nothing was measured."""
         ahead = range(self.progress.step, self.last_step)
-        with batches_ahead(self.parts, ahead, self.workers, self.system.device) as batches:
+        with batches_ahead(self.parts, ahead, self.workers, self.system.device) as self._batches:
             while self.progress.step < self.last_step and not self._out_of_patience():
                 if self.progress.step % self.steps_per_epoch == 0:
                     self.timer.begin_epoch()
                 self.module.train()
                 with self._measured_step():
-                    metrics = self._step(self.progress.step, batches)
+                    metrics = self._step(self.progress.step)
                 metrics |= self.instruments.measured()
                 self.progress.step += 1
                 step = self.progress.step
@@ -137,11 +138,11 @@ class Training:
         rows, epoch = self.ranks.share(self._batch_rows(index)), index // self.steps_per_epoch
         return [self.train.batch(chunk, epoch) for chunk in rows.chunk(self.config.accumulate)]
 
-    def _step(self, index: int, batches: Iterator[list[Batch]]) -> Metrics:
+    def _step(self, index: int) -> Metrics:
         log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.last_step
         ledger = SavedForBackward(self.module, self.replacement) if index == 0 else None
         with self.timer.data():
-            parts = next(batches)
+            parts = next(self._batches)
         loss = self._gradient(parts, ledger)
         metrics: Metrics = {}
         if ledger:
