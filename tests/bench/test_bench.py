@@ -30,6 +30,7 @@ from pmexp.bench.step import steps_of
 from pmexp.bench.timing import Effort, Timing, effort, seconds_a_call
 from pmexp.command.compose import compose
 from pmexp.errors import UserError
+from pmexp.models import images
 from pmexp.packed_dropout import packed_dropout
 from pmexp.training import checkpoint
 from pmexp.training.run import prepare
@@ -381,14 +382,14 @@ def test_help_is_short_and_imports_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     levels = [f"level={level}" in done.stdout for level in LEVELS]
-    assert all(levels) and done.stdout.count("\n") < 40
+    assert all(levels) and done.stdout.count("\n") < 50
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "level: '' is unknown; allowed are micro, step, memory, records"),
-        (["level=macro"], "level: 'macro' is unknown; allowed are micro, step, memory, records"),
+        ([], "level: '' is unknown; allowed are micro, step, memory, loader, records"),
+        (["level=macro"], "level: 'macro' is unknown; allowed are micro, step, memory, loader, records"),
         (
             ["level=micro", "size=3"],
             "size=3: size is not a key; did you mean sizes? allowed are level, sizes",
@@ -408,6 +409,9 @@ def test_help_is_short_and_imports_no_torch() -> None:
         (["level=step", "against=foo"], "against=foo: is not an option; allowed are 2bit, 4bit"),
         (["level=step", "variant.p=2"], "variant.p: 2.0 must lie in [0.0, 1.0]"),
         (["level=step", "trian.lr=3"], "did you mean train.lr?"),
+        (["level=loader", "workers=some"], "workers: 'some' are no numbers of workers"),
+        (["level=loader", "batch=0"], "batch: '0' is no whole number; allowed are 1, 2, ..."),
+        (["level=loader", "pictures=/proc/sys/net"], "pictures: /proc/sys/net holds no picture"),
         (["level=records", "steps=none"], "steps: 'none' is no number of pairs of steps"),
         (
             ["level=records", *TINY_VIT, "train.max_steps=54"],
@@ -454,3 +458,23 @@ def test_what_the_records_of_a_step_cost_is_shown_after_both_checkpoints_were_re
     monkeypatch.setattr(checkpoint, "_copied_to_cpu", lambda state: {"training": {"module": {}}})
     assert main(arguments) == 1
     assert "asynchronous checkpoint: differs from the training's state" in capsys.readouterr().err
+
+
+def test_what_workers_load_is_shown_after_their_batches_were_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["level=loader", "workers=1", "batch=2", "steps=2", "turns=1", "step_ms=1", f"out={tmp_path}"]
+    assert main(arguments) == 0
+    lines = list(csv.DictReader((tmp_path / "loader.csv").read_text().splitlines()))
+    assert [line["workers"] for line in lines] == ["0", "1"] and float(lines[0]["ratio"]) == 1.0
+    assert all(
+        float(line["pictures_per_s"]) > 0 < float(line["cpu_ms"]) and 0 < float(line["wait_share"]) < 1
+        for line in lines
+    )
+    assert "pillow" in json.loads((tmp_path / "environment.json").read_text())["pictures"]
+    assert "batches of 2 pictures are the same bit for bit" in capsys.readouterr().out
+    draw = images.rand_augment  # a worker that draws by what was drawn before, not by seed, epoch and row
+    mixed = [np.random.default_rng()]
+    monkeypatch.setattr(images, "rand_augment", lambda image, random: draw(image, mixed[0]))
+    assert main(arguments) == 1
+    assert "differs from the thread's own" in capsys.readouterr().err

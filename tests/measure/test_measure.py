@@ -130,7 +130,7 @@ def test_step_times_leave_out_the_warm_up() -> None:
     assert metrics["speed/step_ms_p10"] == pytest.approx(140)
     assert metrics["speed/samples_per_s"] == pytest.approx(32 / 0.3)
     assert metrics["speed/tokens_per_s"] == pytest.approx(320 / 0.3)
-    assert "speed/data_ms" not in metrics
+    assert "speed/data_wait_ms" not in metrics
     timer.seconds = timer.seconds[:WARMUP_STEPS]
     assert timer.metrics(32, 10) == {}
 
@@ -147,10 +147,14 @@ def test_the_wait_for_data_is_that_of_the_timed_steps(monkeypatch: pytest.Monkey
                 with timer.data():
                     seconds += wait / 2
             seconds += 1.0
-    assert timer.metrics(32, 10)["speed/data_ms"] == pytest.approx(375)
+    assert timer.metrics(32, 10)["speed/data_wait_ms"] == pytest.approx(375)
+    assert timer.metrics(32, 10)["speed/data_wait_share"] == pytest.approx(0.375 / 1.375)
+    assert timer.waited_too_long().startswith("waited for data 27.3% of the time of its steps, more than 2%:")
     resumed = StepTimer(torch.device("cpu"))
     resumed.restore(timer.state())
-    assert resumed.metrics(32, 10)["speed/data_ms"] == pytest.approx(375)
+    assert resumed.metrics(32, 10)["speed/data_wait_ms"] == pytest.approx(375)
+    resumed.seconds = [75.0] * 20 * WARMUP_STEPS  # and as many steps that waited for nothing
+    assert not resumed.waited_too_long() and not StepTimer(torch.device("cpu")).waited_too_long()
 
 
 def test_environment_names_what_ran() -> None:

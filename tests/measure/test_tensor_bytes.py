@@ -201,7 +201,9 @@ def test_a_run_records_what_it_takes_and_judges_memory_by_it(runs: Runs) -> None
     assert saved[1] == pytest.approx(saved[0], rel=0.1)  # for the method's reason
     model = packed["memory/parameters_bytes"]
     assert model < packed["inference/peak_tensor_bytes"] < packed["memory/peak_tensor_bytes"]
-    assert packed["inference/ms_per_sample"] > 0 and 0 < packed["speed/data_ms"] < packed["speed/step_ms"]
+    assert (
+        packed["inference/ms_per_sample"] > 0 and 0 < packed["speed/data_wait_ms"] < packed["speed/step_ms"]
+    )
     assert not [name for name in packed if name.startswith("gpu/")]
     said = summaries["pm-drop"]["environment"]
     assert said["tensor_bytes"] == "allocations of torch on the CPU in one step"

@@ -102,7 +102,7 @@ def test_the_loss_is_that_of_transformers_however_it_is_padded_and_split(
         run = run_of(kind, f"dataset.padding={padding}", f"train.accumulate={parts}", "variant.p=0.0")
         training, model = trained(run, messages)
         training._order = (0, torch.arange(len(messages.train)))
-        losses.append(training._gradient(0, None).item())
+        losses.append(training._gradient(training.parts(0), None).item())
     batch = model.examples(messages.train, 12).batch(torch.arange(8), 0)
     sources = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
     theirs = model.module(**sources, labels=batch.labels)

@@ -43,14 +43,14 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def failing_step(monkeypatch: pytest.MonkeyPatch, fail: Any) -> None:
-    gradient = Training._gradient
+    step = Training._step
 
-    def step(training: Training, index: int, *others: Any) -> Any:
+    def failing(training: Training, index: int) -> Any:
         if index == 2:
             fail()
-        return gradient(training, index, *others)
+        return step(training, index)
 
-    monkeypatch.setattr(Training, "_gradient", step)
+    monkeypatch.setattr(Training, "_step", failing)
 
 
 def test_a_disk_without_room_even_for_the_failure_is_the_machines(

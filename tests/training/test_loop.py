@@ -204,17 +204,18 @@ def test_evaluation_is_exact_over_a_ragged_last_batch() -> None:
 
 @pytest.mark.parametrize("parts", [(), (Part.bf16,)], ids=["plain", "bf16"])
 @pytest.mark.parametrize("cut", [1, 7, 12])
-@pytest.mark.parametrize("every", [None, 0.25])
+@pytest.mark.parametrize(("every", "workers"), [(None, 0), (0.25, 0), (None, 2)])
 def test_a_resumed_run_is_the_same_run_bit_for_bit(
-    cut: int, parts: tuple[Part, ...], every: float | None, tmp_path: Any
+    cut: int, parts: tuple[Part, ...], every: float | None, workers: int, tmp_path: Any
 ) -> None:
+    """Whatever the number of workers that make its batches ahead."""
     whole = training(parts, evaluate_every=every)
     expected = list(whole.steps())
-    first = training(parts, evaluate_every=every)
+    first = training(parts, evaluate_every=every, workers=workers)
     head = list(islice(first.steps(), cut))
     torch.save(first.state(), tmp_path / "state.pt")
     torch.manual_seed(999)
-    second = training(parts, evaluate_every=every)
+    second = training(parts, evaluate_every=every, workers=workers)
     second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
     assert head + list(second.steps()) == expected
     for name, tensor in whole.module.state_dict().items():

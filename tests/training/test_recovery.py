@@ -118,16 +118,16 @@ def test_what_was_journaled_after_the_checkpoint_is_there_once(
     from pmexp.training.loop import Training
 
     arguments = [*TINY_VIT, *STEPS, "train.max_steps=16", "variant=pm-drop"]
-    looks, gradient = itertools.count(1), Training._gradient
+    looks, step = itertools.count(1), Training._step
 
-    def failing(training: Training, index: int, *others: Any) -> Any:
+    def failing(training: Training, index: int) -> Any:
         if index == 7:
             raise ConnectionError("the drill's")
-        return gradient(training, index, *others)
+        return step(training, index)
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "is_due", lambda _: next(looks) == 4)
-        patch.setattr(Training, "_gradient", failing)
+        patch.setattr(Training, "_step", failing)
         code, _, err = runs.train(*arguments)
     assert code == 3 and err == "error: ConnectionError: the drill's\n"
     (folder,) = runs.run_folders()

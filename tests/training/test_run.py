@@ -2,12 +2,14 @@
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from pmexp.models.examples import TensorExamples
 from pmexp.variants import replace as variants
 from pmexp_analysis.criteria import judge
 from pmexp_analysis.sources.folders import load_runs
@@ -17,7 +19,8 @@ SHORT = ["train.max_steps=8", "train.log_every=1", "tracking=off"]
 CONTRACT = {
     "train/loss", "val/loss", "val/accuracy", "test/accuracy", "memory/saved_bytes", "memory/mask_bytes",
     "memory/mask_bytes_per_element", "memory/peak_bytes", "memory/peak_tensor_bytes", "memory/mean_tensor_bytes",
-    "inference/ms_per_sample", "inference/peak_tensor_bytes", "speed/data_ms", "speed/step_ms", "speed/samples_per_s",
+    "inference/ms_per_sample", "inference/peak_tensor_bytes", "speed/data_wait_ms", "speed/data_wait_share",
+    "speed/step_ms", "speed/samples_per_s",
     "speed/tokens_per_s", "grad/norm", "memory/parameters_bytes", "memory/gradients_bytes",
     "memory/optimizer_bytes", "check/gradient_error",
 }  # fmt: skip
@@ -224,3 +227,22 @@ def test_a_run_in_use_is_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Training, "evaluate", start_again)
     assert runs.train(*TINY_VIT, *SHORT)[0] == 0
     assert second[0][0] == 2 and "is being written by another process" in second[0][2]
+
+
+def test_a_run_that_waits_for_its_data_says_so(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = TensorExamples.batch
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.02)
+        return batch(*arguments)
+
+    monkeypatch.setattr(TensorExamples, "batch", slow)
+    assert runs.train(*TINY_VIT, "train.max_steps=8", "tracking=off")[0] == 0
+    summary = runs.summaries()["baseline-s0"]
+    assert (
+        0.02 < summary["metrics"]["speed/data_wait_share"] < 1 < 20 < summary["metrics"]["speed/data_wait_ms"]
+    )
+    assert summary["environment"]["data_wait"].startswith("waited for data ")
+    assert summary["environment"]["data_workers"] == 0
+    (folder,) = runs.run_folders()
+    assert summary["environment"]["data_wait"] in (folder / "log.txt").read_text()

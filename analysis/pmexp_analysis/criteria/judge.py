@@ -14,6 +14,7 @@ from pmexp_analysis.criteria.pairs import judge_pairs
 from pmexp_analysis.criteria.result import Judged, TaskResult, combined, named_once
 from pmexp_analysis.criteria.runs import judge_divergence
 from pmexp_analysis.criteria.unchanged import judge_unchanged
+from pmexp_analysis.criteria.waiting import where_fed
 from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.numbers.evidence import Evidence, evidence_of
 from pmexp_analysis.numbers.fits import Limits, lone_fits
@@ -157,7 +158,8 @@ def _of_pairs(
     every_side = [sides_of(criterion, section, experiment, evidence) for section in sections]
     known = [(sides, at) for sides, at in zip(every_side, sections, strict=True) if isinstance(sides, Sides)]
     sides_known, places = [sides for sides, _ in known], [section for _, section in known]
-    with_byte_masks = values_with_byte_masks(criterion, sides_known, places, experiment.protocol.baseline)
+    protocol = experiment.protocol
+    with_byte_masks = values_with_byte_masks(criterion, sides_known, places, protocol.baseline)
     judged = zip(judge_pairs(criterion, sides_known), with_byte_masks, strict=True)
     for section, sides in zip(sections, every_side, strict=True):
         if isinstance(sides, str):
@@ -169,7 +171,8 @@ def _of_pairs(
             left_out = f"{seeds_said(sides.apart)} excluded: run under different conditions"
             is_lost = part.result == "not measured" and not sides.method
             part = replace(part, why=left_out if is_lost else f"{part.why}; {left_out}")
-        yield part
+        variants = [protocol.method] if _is_alone(criterion) else [protocol.method, protocol.baseline]
+        yield where_fed(part, sides.metric, section, variants)
 
 
 def sides_of(
@@ -188,7 +191,7 @@ def sides_of(
     )
     apart: set[int] = set()
     place = (section.task, section.system, protocol.method)
-    if criterion.statistic is not Statistic.mean and criterion.against is None:
+    if not _is_alone(criterion):
         apart = evidence.apart(place, *filter(None, (metric, source))) & method.keys() & baseline.keys()
     method = {seed: value for seed, value in method.items() if seed not in apart}
     counted = metric in experiment.counted or is_exact(metric)
@@ -197,6 +200,11 @@ def sides_of(
     return Sides(
         section.task, section.system, method, baseline, metric, counted, are_same(*trainings), sorted(apart)
     )
+
+
+def _is_alone(criterion: CriterionConfig) -> bool:
+    """Whether a criterion is about the method's runs alone, not about pairs."""
+    return criterion.statistic is Statistic.mean or criterion.against is not None
 
 
 def _values(section: SectionValues, variant: str, metric: str, source: str | None) -> BySeed:

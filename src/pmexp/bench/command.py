@@ -5,7 +5,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pmexp.bench.options import COMMANDS, level, memory_options, micro_options, records_options, step_options
+from pmexp.bench.options import (
+    COMMANDS,
+    level,
+    loader_options,
+    memory_options,
+    micro_options,
+    records_options,
+    step_options,
+)
 from pmexp.command.explain import explained
 from pmexp.command_line import asks_help, exit_code
 
@@ -46,6 +54,11 @@ def _run(arguments: list[str], field: "Sequence[Contender] | None") -> None:
             from pmexp.bench.memory import run as run_memory
 
             run_memory(memory, command)
+        case "loader":
+            loader = loader_options(given)
+            from pmexp.bench.loader import run as run_loader
+
+            run_loader(loader, command)
         case _:
             records = records_options(given)
             from pmexp.bench.records import run as run_records

@@ -10,7 +10,7 @@ from pmexp.errors import UserError
 
 Shape = tuple[int, ...]
 
-LEVELS = ("micro", "step", "memory", "records")
+LEVELS = ("micro", "step", "memory", "loader", "records")
 DTYPES = ("fp32", "bf16", "fp16", "fp64")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -62,6 +62,22 @@ COMMANDS = {
         "what journal and checkpoints cost a step",
         (_STEPS, Key("out", "the folder for records.json")),
     ),
+    "loader": _level(
+        "loader",
+        "training pictures a second, and how long a step waits for them",
+        (
+            Key("pictures", "a folder of pictures; without it 64 crops of scikit-learn's two photographs"),
+            Key(
+                "workers", "numbers of worker processes; 0, in the training thread, is always there", "0,1,2"
+            ),
+            Key("batch", "pictures a step", "64"),
+            Key("step_ms", "how long a step takes, in ms", "150"),
+            Key("steps", "steps of a turn", "10"),
+            Key("turns", "in each every number of workers has one", "6"),
+            Key("out", "the folder for loader.csv and environment.json"),
+        ),
+        others=None,
+    ),
 }
 
 _SHAPES: tuple[Shape, ...] = (
@@ -111,6 +127,17 @@ class RecordsOptions:
     overrides: tuple[str, ...]  # change the run configuration
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoaderOptions:
+    pictures: Path | None
+    workers: tuple[int, ...]  # 0 among them
+    batch: int
+    step_ms: int
+    steps: int  # in a turn
+    turns: int
+    out: Path | None
+
+
 def level(arguments: Iterable[str]) -> str:
     """Returns the level that was asked for. Raises UserError where there is no such level."""
     keys = {key.name: key for command in COMMANDS.values() for key in command.keys}
@@ -157,6 +184,25 @@ def memory_options(given: Given) -> MemoryOptions:
 def records_options(given: Given) -> RecordsOptions:
     """Returns the options of level=records. Raises UserError for a wrong value."""
     return RecordsOptions(steps=_count(given["steps"]), out=given.path("out"), overrides=given.others)
+
+
+def loader_options(given: Given) -> LoaderOptions:
+    """Returns the options of level=loader. Raises UserError for a wrong value."""
+    numbers = given["workers"].split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise UserError(f"workers: {given['workers']!r} are no numbers of workers; write them as in 0,1,4")
+    return LoaderOptions(
+        pictures=given.path("pictures"),
+        workers=tuple(sorted({0, *map(int, numbers)})),
+        **{key: _whole(key, given[key]) for key in ("batch", "step_ms", "steps", "turns")},
+        out=given.path("out"),
+    )
+
+
+def _whole(key: str, text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise UserError(f"{key}: {text!r} is no whole number; allowed are 1, 2, ...")
+    return int(text)
 
 
 def make_folder(out: Path | None) -> None:

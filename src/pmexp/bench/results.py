@@ -55,6 +55,7 @@ def write_record(out: Path, name: str, rows: Sequence[Any], record: Mapping[str,
 
 
 def _write_csv(path: Path, rows: Sequence[Any]) -> None:
+    """Writes dataclasses of one class, a line each under the names of their fields."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(asdict(rows[0])))
         writer.writeheader()

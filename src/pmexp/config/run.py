@@ -27,7 +27,15 @@ from pmexp.errors import UserError
 from pmexp.protocol import ProtocolConfig
 from pmexp.run_folder.plan import MEASURED_ONLY
 
-_NO_PART_OF_THE_RESULT = ("name", "runs_dir", "share_training", "checkpoint", "tracking", "protocol")
+_NO_PART_OF_THE_RESULT = (
+    "name",
+    "runs_dir",
+    "share_training",
+    "checkpoint",
+    "tracking",
+    "protocol",
+    "train.workers",
+)
 _RECOMMENDS = {  # what a model and a dataset have for the keys of train that are null
     "model.lr": "lr",
     "model.scratch_lr": "lr",

@@ -37,12 +37,15 @@ class TrainConfig:
     evaluate: bool = True  # false: neither validates nor tests; with select=last
     log_every: int = 10  # steps between journal records of loss and gradient norm
     threads: int | None = None  # CPU threads; null: torch's own choice
+    workers: int | None = None  # processes that make batches ahead, 0: none; null: as many as pay
     shared_with: str | None = None  # the run whose training it is; then measured steps alone, and no score
 
     def __post_init__(self) -> None:
         for key in ("epochs", "max_steps", "batch_size", "patience", "threads"):
             if getattr(self, key) is not None:
                 check_at_least(f"train.{key}", getattr(self, key), 1)
+        if self.workers is not None:
+            check_at_least("train.workers", self.workers, 0)
         if self.lr is not None:
             check_positive("train.lr", self.lr)
         if self.shared_with is not None:

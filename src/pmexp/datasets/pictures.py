@@ -5,7 +5,7 @@ white, the upper 8 of 16 bits a channel, and the first of several frames or page
 applied, as is usual in training on pictures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,15 @@ _TURNED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_THE_SIDE = {_TURNED[number] for number in (5, 6, 7, 8)}  # width and height change places
 _BITS, _WHITE_IS_ZERO = 258, (262, 0)  # TIFF's tags: bits a sample, and the photometric one with its value
+
+_LISTENERS: list[Callable[[str], None]] = []
+
+
+def listen(listener: Callable[[str], None]) -> None:
+    """Has this process tell `listener` the name of each picture before it is read."""
+    _LISTENERS.append(listener)
 
 
 class Pictures:
@@ -49,12 +57,22 @@ class Pictures:
 
     def image(self, index: int) -> Image.Image:
         """Returns the picture at an index as pillow's."""
+        return self.reduced(index, None)[0]
+
+    def reduced(self, index: int, shorter_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+        """Returns a picture, perhaps at a reduced scale, and its whole (width, height).
+
+        shorter_side: pixels that suffice. A JPEG with two, four or eight times as many is decoded at a half,
+        a quarter or an eighth of its size: its pixels are means over squares of the whole picture's.
+        """
         row = int(self._rows[index])
         source = self._sources[row]
         name = source if isinstance(source, str) else f"picture {row} ({(source or {}).get('path')})"
+        for told in _LISTENERS:
+            told(name)
         try:
             with Image.open(_file(source), formats=_FORMATS) as image:
-                return _shown(image)
+                return _shown(image, shorter_side)
         except Exception as error:  # whatever a damaged file makes a decoder raise
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise UserError(f"{name}: cannot be decoded ({reason}); remove it or save it anew") from None
@@ -76,9 +94,12 @@ def _file(source: Any) -> Path | BytesIO:
     return Path(source["path"]) if source["bytes"] is None else BytesIO(source["bytes"])
 
 
-def _shown(image: Image.Image) -> Image.Image:
-    """The first frame of an opened picture as RGB."""
+def _shown(image: Image.Image, shorter_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    """The first frame of an opened picture as RGB, and the size of it all."""
     turn = _TURNED.get(_orientation(image))
+    width, height = image.size
+    if shorter_side is not None:
+        image.draft(None, (shorter_side, shorter_side))
     image.load()
     if image.mode.startswith("I"):
         shown = _grey(image)
@@ -88,8 +109,10 @@ def _shown(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         shown = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     else:
-        shown = image.convert("RGB")
-    return shown.transpose(turn) if turn is not None else shown
+        shown = image if image.mode == "RGB" else image.convert("RGB")
+    if turn is None:
+        return shown, (width, height)
+    return shown.transpose(turn), (height, width) if turn in _ON_THE_SIDE else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pmexp.metrics.catalog import MOST_DATA_WAIT
+
 WARMUP_STEPS = 5
 
 
@@ -33,7 +35,7 @@ class StepTimer:
 
     @contextmanager
     def data(self) -> Iterator[None]:
-        """A context around what a step waits for before its forward: its batch, built on the CPU."""
+        """A context around what a step waits for before its forward: its batch."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
@@ -58,18 +60,16 @@ class StepTimer:
 
     def metrics(self, samples_per_step: int, tokens_per_sample: float) -> dict[str, float]:
         """Median, 10th and 90th percentile after the warm-up, the throughput at the median, the mean time
-        that a step waits for its data, and the mean wall time of an epoch, data, journal and all but
-        validation included."""
+        that a step waits for its data and its share of the mean step, and the mean wall time of an epoch,
+        data, journal and all but validation included."""
         epochs = {"speed/epoch_s": float(np.mean(self._epochs))} if self._epochs else {}
         measured = self._measured()
         if not measured:
             return epochs
         p10, median, p90 = np.percentile(measured, (10, 50, 90))
-        waits = self._waits()
-        data = {"speed/data_ms": 1e3 * float(np.mean(waits))} if waits else {}
         return (
             epochs
-            | data
+            | self.waiting()
             | {
                 "speed/step_ms": 1e3 * float(median),
                 "speed/step_ms_p10": 1e3 * float(p10),
@@ -77,6 +77,27 @@ class StepTimer:
                 "speed/samples_per_s": samples_per_step / float(median),
                 "speed/tokens_per_s": samples_per_step * tokens_per_sample / float(median),
             }
+        )
+
+    def waiting(self) -> dict[str, float]:
+        """How long steps have waited for their data so far; nothing before the first measured one."""
+        waits, steps = self._waits(), self._measured()
+        if not waits or not steps:
+            return {}
+        wait = float(np.mean(waits))
+        return {
+            "speed/data_wait_ms": 1e3 * wait,
+            "speed/data_wait_share": wait / float(np.mean(steps)),
+        }
+
+    def waited_too_long(self) -> str:
+        """Says so where the speed is that of the loader, not of the steps; empty otherwise."""
+        share = self.waiting().get("speed/data_wait_share", 0.0)
+        if share <= MOST_DATA_WAIT:
+            return ""
+        return (
+            f"waited for data {share:.1%} of the time of its steps, more than {MOST_DATA_WAIT:.0%}: "
+            "its throughput counts for nothing; more train.workers may help"
         )
 
     def state(self) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from pmexp.metrics.task_metrics import TASK_METRICS
 
+MOST_DATA_WAIT = 0.02  # the speed/data_wait_share above which a run's speed is that of its loader
+
 Direction = Literal["min", "max", "none"]
 
 
@@ -88,7 +90,8 @@ _CATALOG = (
     Metric("speed/step_ms", "ms", "min", "step time (median)"),
     Metric("speed/step_ms_p10", "ms", "min", "step time (10th percentile)"),
     Metric("speed/step_ms_p90", "ms", "min", "step time (90th percentile)"),
-    Metric("speed/data_ms", "ms", "min", "time a step waits for its data (mean)"),
+    Metric("speed/data_wait_ms", "ms", "min", "time a step waits for its data (mean)"),
+    Metric("speed/data_wait_share", "fraction", "min", "share of the steps' time spent waiting for data"),
     Metric("speed/epoch_s", "s", "min", "wall time of an epoch"),
     Metric("speed/samples_per_s", "samples/s", "max", "throughput"),
     Metric("speed/tokens_per_s", "tokens/s", "max", "throughput in tokens"),

@@ -1,6 +1,6 @@
 """Defines what the training loop draws its batches from: rows of one split, encoded for one model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from pmexp.datasets.base import Lazy
 from pmexp.datasets.listops import padded
 from pmexp.datasets.listops_trees import PAD, VOCABULARY
 from pmexp.datasets.pictures import Pictures
-from pmexp.models.images import ImageBatches
+from pmexp.models.images import ImageBatches, normalised
 
 IGNORED = -100  # a label that no loss and no metric counts, as in torch's cross_entropy
 EVALUATION = -1  # the epoch of examples that are evaluated: the same ones every time
@@ -23,13 +23,26 @@ _CHOSEN, _MASKED, _RANDOM = 0.15, 0.8, 0.1  # as in section 3.1 of Devlin et al.
 
 @dataclass(frozen=True)
 class Batch:
-    inputs: dict[str, Tensor]  # keyword arguments of the model, samples first
+    inputs: dict[str, Tensor]  # keyword arguments of the model, samples first; uint8 are pixels
     labels: Tensor  # int64: (samples,) classes, or (samples, positions) tokens and IGNORED
     references: Sequence[str] = ()  # (samples,) the whole targets of a seq2seq evaluation
 
     def to(self, device: torch.device) -> "Batch":
-        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        """Returns the batch on `device`, as the model takes it: 8-bit pixels become numbers there, so that a
+        quarter of the bytes is copied."""
+        inputs = {
+            name: _as_taken(tensor.to(device, non_blocking=True)) for name, tensor in self.inputs.items()
+        }
         return Batch(inputs, self.labels.to(device, non_blocking=True), self.references)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Returns the batch with `change` of each of its tensors."""
+        inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
+        return Batch(inputs, change(self.labels), self.references)
+
+    def pin_memory(self) -> "Batch":
+        """Returns a copy in pinned memory, out of which a GPU copies beside its work: torch's loader asks."""
+        return self.each(Tensor.pin_memory)
 
     @property
     def targets(self) -> int:
@@ -174,25 +187,23 @@ class SymbolExamples:
 class PictureExamples:
     """Decodes pictures as they are asked for, augmented except in an evaluation.
 
-    labels: (samples,) int64. size: pixels of a side. Raises UserError at the first training batch where
-    kornia is not installed.
+    labels: (samples,) int64. size: pixels of a side.
     """
 
     def __init__(self, pictures: Pictures, labels: Tensor, size: int, seed: int) -> None:
-        self._pictures, self._labels, self._size, self._seed = pictures, labels, size, seed
-        self._plain = ImageBatches(pictures, train=False, size=size)
-        self._augmented: ImageBatches | None = None
+        self._labels = labels
+        self._plain, self._augmented = (ImageBatches(pictures, train, size, seed) for train in (False, True))
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def batch(self, rows: Tensor, epoch: int) -> Batch:
-        if epoch == EVALUATION:
-            pixels = self._plain.batch(rows.tolist())
-        else:
-            self._augmented = self._augmented or ImageBatches(self._pictures, True, self._size, self._seed)
-            pixels = self._augmented.batch(rows.tolist(), epoch)
-        return Batch({"pixel_values": pixels}, self._labels[rows])
+        batches = self._plain if epoch == EVALUATION else self._augmented
+        return Batch({"pixel_values": batches.batch(rows.tolist(), epoch)}, self._labels[rows])
+
+
+def _as_taken(tensor: Tensor) -> Tensor:
+    return normalised(tensor) if tensor.dtype == torch.uint8 else tensor
 
 
 def _widened(tensor: Tensor) -> Tensor:

@@ -86,6 +86,11 @@ class CaptionedExamples:
         self._captioned, self._texts, self._pixels, self._seed = captioned, texts, pixels, seed
         self._labels = torch.from_numpy(captioned.labels)
 
+    @property
+    def decodes(self) -> bool:
+        """Whether pictures are decoded for each batch, not held in memory."""
+        return isinstance(self._captioned.pictures, Pictures)
+
     def __len__(self) -> int:
         return len(self._captioned)
 

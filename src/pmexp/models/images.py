@@ -1,79 +1,79 @@
-"""Makes batches of tensors from pictures of any size: crop, augmentation, normalisation.
+"""Makes batches of 8-bit pixels from pictures of any size: crop and augmentation.
 
-Evaluation scales the shorter side to 256 / 224 of the size (bicubic, as ViT's checkpoints were made for),
-cuts out the middle and normalises it. Training flips the same crop every second time, and applies RandAugment
-with 2 operations of magnitude 9 (Cubuk et al., 2020) from kornia, for pictures in [0, 1].
+Evaluation scales the shorter side to 256 / 224 of the size (bicubic, as ViT's checkpoints were made for) and
+cuts out the middle. Training flips the same crop every second time, and applies RandAugment. Pixels become
+the numbers from -1 to 1 that models take where they are computed with (`normalised`).
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, __version__
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from pmexp.datasets.pictures import Pictures
-from pmexp.errors import UserError
+from pmexp.models.rand_augment import rand_augment
 
 _SHORTER_SIDE = 256 / 224
+_SPARE = 2  # a JPEG decoded at a reduced scale keeps so many times the side that it is then scaled to
+_THREADS = 4  # that decode where no worker does: pillow lets others run meanwhile
 MEAN = STD = 0.5  # as ViT's checkpoints were trained
-_OPERATIONS, _MAGNITUDE = 2, 9
+RECORD = (
+    f"pillow {__version__}, 8 bits; JPEG of {2 * _SPARE} times the size and more decoded at a reduced scale"
+)
 
 
 class ImageBatches:
     """Makes batches of `pictures`.
 
-    What a training picture becomes depends on `seed`, the epoch and its row alone, not on its batch or on
-    what was drawn before: a resumed run sees the same pixels.
-
-    Call `batch` from one thread: augmentation borrows torch's generator and gives it back as it was.
-    Raises UserError when training is asked for and kornia is not installed.
+    What a training picture becomes depends on `seed`, the epoch and its row alone, not on its batch, on the
+    process or on what was drawn before: a resumed run sees the same pixels.
     """
 
-    def __init__(
-        self, pictures: Pictures, train: bool, size: int = 224, seed: int = 0, threads: int = 4
-    ) -> None:
-        self._pictures, self._size, self._seed = pictures, size, seed
-        self._augment = _rand_augment() if train else None
-        self._pool = ThreadPoolExecutor(threads)
+    def __init__(self, pictures: Pictures, train: bool, size: int = 224, seed: int = 0) -> None:
+        self._pictures, self._train, self._size, self._seed = pictures, train, size, seed
 
     def batch(self, rows: Sequence[int], epoch: int = 0) -> Tensor:
-        """Returns (rows, 3, size, size), float32, from -1 to 1."""
-        crops = torch.from_numpy(np.stack(list(self._pool.map(self._crop, rows))))
-        images = crops.permute(0, 3, 1, 2).to(torch.float32) / 255
-        if self._augment is not None:
-            images = torch.stack(
-                [self._augmented(image, epoch, row) for image, row in zip(images, rows, strict=True)]
-            )
-        return (images - MEAN) / STD
+        """Returns (rows, 3, size, size), uint8."""
+        pixels = torch.empty((len(rows), 3, self._size, self._size), dtype=torch.uint8)
+        values = pixels.numpy()  # the same memory, but torch's, so that it is counted with a step's tensors
 
-    def _crop(self, row: int) -> NDArray[np.uint8]:
-        image = self._pictures.image(row)
-        scale = round(self._size * _SHORTER_SIDE) / min(image.size)
-        width, height = (max(self._size, round(side * scale)) for side in image.size)
+        def fill(place: int) -> None:
+            values[place] = self._picture(rows[place], epoch).transpose(2, 0, 1)
+
+        if get_worker_info() is None:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                list(pool.map(fill, range(len(rows))))
+        else:
+            for place in range(len(rows)):
+                fill(place)
+        return pixels
+
+    def _picture(self, row: int, epoch: int) -> NDArray[np.uint8]:
+        image = self._crop(row)
+        if self._train:
+            random = np.random.default_rng((self._seed, epoch, row))
+            if random.random() < 0.5:
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            image = rand_augment(image, random)
+        return np.asarray(image)
+
+    def _crop(self, row: int) -> Image.Image:
+        shorter = round(self._size * _SHORTER_SIDE)
+        image, whole = self._pictures.reduced(row, _SPARE * shorter)
+        scale = shorter / min(whole)
+        width, height = (max(self._size, round(side * scale)) for side in whole)
         left, top = (width - self._size) // 2, (height - self._size) // 2
-        resized = image.resize((width, height), Image.Resampling.BICUBIC)
-        return np.asarray(resized.crop((left, top, left + self._size, top + self._size)))
-
-    def _augmented(self, image: Tensor, epoch: int, row: int) -> Tensor:
-        assert self._augment is not None
-        seed = np.random.SeedSequence([self._seed, epoch, row]).generate_state(1, np.uint64)[0]
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(seed))
-            if torch.rand(()) < 0.5:
-                image = image.flip(-1)
-            result: Tensor = self._augment(image[None])[0]
-        return result
+        reduction = round(max(whole) / max(image.size))  # a power of two; the size was rounded up
+        across, down = (side / reduction for side in (whole[0] / width, whole[1] / height))
+        box = (left * across, top * down, (left + self._size) * across, (top + self._size) * down)
+        return image.resize((self._size, self._size), Image.Resampling.BICUBIC, box)
 
 
-def _rand_augment() -> Any:
-    try:
-        from kornia.augmentation.auto import RandAugment
-    except ImportError:
-        raise UserError(
-            "dataset: training on pictures needs kornia for RandAugment; install it with pip install kornia"
-        ) from None
-    return RandAugment(n=_OPERATIONS, m=_MAGNITUDE)
+def normalised(pixels: Tensor) -> Tensor:
+    """Returns pixels of 8 bits as float32, from -1 to 1."""
+    return pixels.to(torch.float32).div_(255).sub_(MEAN).div_(STD)

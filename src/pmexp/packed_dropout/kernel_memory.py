@@ -104,9 +104,7 @@ def _saved(call: Callable[[], Tensor], device: torch.device) -> list[int]:
         return tensor
 
     with ExitStack() as contexts:
-        contexts.enter_context(
-            _disable_current_modes()
-        )  # some make other tensors; routes would come here
+        contexts.enter_context(_disable_current_modes())  # some make other tensors; routes would come here
         contexts.enter_context(torch._C.DisableTorchFunction())
         contexts.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         contexts.enter_context(torch.inference_mode(False))

@@ -1,7 +1,7 @@
 """Holds the one training loop, a generator of (step, {metric: value}); it logs nothing and writes no file."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -25,6 +25,7 @@ from pmexp.models.generation import Generation
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
+from pmexp.training.loader import batches_ahead, workers_for
 from pmexp.training.order import epoch_order
 
 Metrics = dict[str, float]
@@ -78,31 +79,36 @@ class Training:
         adamw = partial(torch.optim.AdamW, lr=config.lr, weight_decay=config.weight_decay)
         self.model = self.engine.prepare(module, adamw)  # `module`, or what stands around it
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
+        pay = workers_for(train, system.device, ranks.world_size)
+        self.workers = pay if config.workers is None else config.workers  # that make batches ahead
         self.timer = StepTimer(system.device)
         self.instruments: Instruments | NoInstruments = NoInstruments()
         self.replacement: ReplacementReport | None = None  # says what became of the module's dropout
         self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
+        self._batches: Iterator[list[Batch]] = iter(())  # each step's, made ahead
         self.found_best = False  # the evaluation just yielded is the best so far
 
-    def steps(self) -> Iterator[tuple[int, Metrics]]:
+    def steps(self) -> Generator[tuple[int, Metrics], None, None]:
         """Trains from `progress` on. Yields after every step, {} where nothing was measured."""
-        while self.progress.step < self.last_step and not self._out_of_patience():
-            if self.progress.step % self.steps_per_epoch == 0:
-                self.timer.begin_epoch()
-            self.module.train()
-            with self._measured_step():
-                metrics = self._step(self.progress.step)
-            metrics |= self.instruments.measured()
-            self.progress.step += 1
-            step = self.progress.step
-            if step % self.steps_per_epoch == 0:
-                self.timer.end_epoch()
-            if self._evaluates(step):
-                with self.timer.pause():
-                    metrics |= self._validate()
-            yield step, metrics
+        ahead = range(self.progress.step, self.last_step)
+        with batches_ahead(self.parts, ahead, self.workers, self.system.device) as self._batches:
+            while self.progress.step < self.last_step and not self._out_of_patience():
+                if self.progress.step % self.steps_per_epoch == 0:
+                    self.timer.begin_epoch()
+                self.module.train()
+                with self._measured_step():
+                    metrics = self._step(self.progress.step)
+                metrics |= self.instruments.measured()
+                self.progress.step += 1
+                step = self.progress.step
+                if step % self.steps_per_epoch == 0:
+                    self.timer.end_epoch()
+                if self._evaluates(step):
+                    with self.timer.pause():
+                        metrics |= self._validate()
+                yield step, metrics
 
     def _evaluates(self, step: int) -> bool:
         """Whether an evaluation is due after `step`: it is the last, or a multiple of the interval is reached
@@ -126,10 +132,18 @@ class Training:
         settled = self.progress.optimizer_counted or number == self.last_step
         return self.instruments.step(number, own_samples, self.timer, settled)
 
+    def parts(self, index: int) -> list[Batch]:
+        """What this rank runs of the batch of step `index`: a function of (seed, epoch, position)
+        alone, so that any process can make it."""
+        rows, epoch = self.ranks.share(self._batch_rows(index)), index // self.steps_per_epoch
+        return [self.train.batch(chunk, epoch) for chunk in rows.chunk(self.config.accumulate)]
+
     def _step(self, index: int) -> Metrics:
         log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.last_step
         ledger = SavedForBackward(self.module, self.replacement) if index == 0 else None
-        loss = self._gradient(index, ledger)
+        with self.timer.data():
+            parts = next(self._batches)
+        loss = self._gradient(parts, ledger)
         metrics: Metrics = {}
         if ledger:
             held_now = held(parameters=self.engine.held_parameters(), gradients=self.engine.held_gradients())
@@ -147,16 +161,12 @@ class Training:
             metrics |= {"train/loss": loss.item(), "grad/norm": norm.item(), "train/lr": float(lr)}
         return metrics
 
-    def _gradient(self, index: int, ledger: SavedForBackward | None) -> Tensor:
-        """This rank's share of a step's mean loss, and its gradient. The ledger sees the first part.
+    def _gradient(self, parts: list[Batch], ledger: SavedForBackward | None) -> Tensor:
+        """This rank's share of a step's mean loss, and its gradient. The ledger sees the first of `parts`.
 
         Each part's loss is divided by the targets of the whole batch, so that parts with more of them
         (masked tokens) count for more and the sum is the gradient of one large batch.
         """
-        epoch = index // self.steps_per_epoch
-        rows = self.ranks.share(self._batch_rows(index))
-        with self.timer.data():
-            parts = [self.train.batch(chunk, epoch) for chunk in rows.chunk(self.config.accumulate)]
         counts = torch.tensor([(part.targets, *part.positions) for part in parts]).sum(0)
         targets, positions, padding = self.ranks.sum(counts).tolist()
         targets = max(1, targets)
@@ -189,8 +199,7 @@ class Training:
 
     def first_batch(self) -> Batch:
         """What this rank runs first of the first step's batch."""
-        rows = self.ranks.share(self._batch_rows(0))
-        return self.train.batch(rows.chunk(self.config.accumulate)[0], 0)
+        return self.parts(0)[0]
 
     def _validate(self) -> Metrics:
         validated = {f"val/{name}": value for name, value in self.evaluate(self.val).items()}
@@ -227,12 +236,19 @@ class Training:
             metrics = {"loss": evaluation.loss, **scores}
         return self.ranks.from_first(metrics)
 
-    def evaluation_batches(self, examples: Examples) -> Iterator[tuple[Tensor, Tensor, Batch]]:
-        """Yields the batches of `examples` in their order: the rows of each, this rank's share of them, which
-        may be none, and the samples of that share, or of one row."""
-        for batch_rows in torch.arange(len(examples)).split(self.batch_size // self.config.accumulate):
-            rows = self.ranks.share(batch_rows)
-            yield batch_rows, rows, examples.batch(rows if len(rows) else batch_rows[:1], EVALUATION)
+    def evaluation_batches(self, examples: Examples, workers: int) -> Iterator[tuple[Tensor, Batch]]:
+        """Yields the batches of `examples` in their order: this rank's share of the rows, which may be
+        none, and the samples of that share, or of one row."""
+        chunks = torch.arange(len(examples)).split(self.batch_size // self.config.accumulate)
+        shares = [self.ranks.share(chunk) for chunk in chunks]
+
+        def make(number: int) -> list[Batch]:
+            rows = shares[number]
+            return [examples.batch(rows if len(rows) else chunks[number][:1], EVALUATION)]
+
+        with batches_ahead(make, range(len(chunks)), workers, self.system.device) as batches:
+            for rows, (batch,) in zip(shares, batches, strict=True):
+                yield rows, batch
 
     @torch.no_grad()
     def predict(self, examples: Examples) -> Evaluation | None:
@@ -243,7 +259,9 @@ class Training:
         """
         self.module.eval()
         share = _Share()
-        for _, rows, batch in self.evaluation_batches(examples):
+        # Others than what is trained on may need the model, as attacked examples do, and no worker has it.
+        workers = self.workers if isinstance(examples, type(self.train)) else 0
+        for rows, batch in self.evaluation_batches(examples, workers):
             on_device = batch.to(self.system.device)
             summed, logits = self.summed_loss(on_device)
             written = self._written(on_device)

@@ -57,7 +57,7 @@ class FgsmExamples:
     def batch(self, rows: Tensor, epoch: int) -> Batch:
         batch = self.examples.batch(rows, epoch)
         gradient = self.gradient(batch)
-        pixels = batch.inputs["pixel_values"].to(gradient.device)
+        pixels = batch.to(gradient.device).inputs["pixel_values"]
         moved = (pixels + self.epsilon * _UNIT * gradient.sign()).clamp(*_PIXELS)
         return Batch({"pixel_values": moved}, batch.labels)
 

@@ -3,6 +3,7 @@
 import logging
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, NoReturn
@@ -32,6 +33,7 @@ from pmexp.metrics.task_metrics import TASK_METRICS
 from pmexp.models.adapters import FOLDER, write_adapter
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import EVALUATION, IGNORED
+from pmexp.models.images import RECORD
 from pmexp.models.positions import computed_length
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder.folder import RunFolder
@@ -44,6 +46,7 @@ from pmexp.systems.system import System
 from pmexp.training import best_weights, inference, kept_graph, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
+from pmexp.training.loader import decodes
 from pmexp.training.loop import Metrics, Training
 from pmexp.training.outcome import chance, samples, weights_digest
 from pmexp.training.preflight import check_metrics
@@ -165,7 +168,9 @@ def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepa
     system.before_variant(model.module)
     length, metrics = config.dataset.max_length, config.dataset.metrics
     train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
-    example = train.batch(torch.arange(min(2, len(train))), EVALUATION).inputs if len(train) else None
+    example = None
+    if len(train):
+        example = train.batch(torch.arange(min(2, len(train))), EVALUATION).to(torch.device("cpu")).inputs
     replacement = apply_variant(model.module, config.variant, example, foreign)
     system.prepare(model.module)
     training = Training(
@@ -269,26 +274,27 @@ def _train(
     """Takes the steps and writes what goes to disk between them. A stop signal ends it with a checkpoint and
     Interrupted."""
     keeps_best = training.config.select is Select.best
-    for step, metrics in training.steps():
-        recorder.journal.write(step, metrics)
-        if step == 1 and training.unnamed_masks:
-            log.warning("masks that no report names: %s", "; ".join(training.unnamed_masks))
-        if "val/loss" in metrics:
-            log.info("step %d/%d %s", step, training.last_step, _short(metrics))
-            if keeps_best and training.found_best:
-                best_weights.save(recorder.folder, training.engine, step, checkpoints.best_steps())
-        wish = _Wish(training.ranks.most(_wish(stop, checkpoints)))
-        if wish is not _Wish.go_on:
-            state = {"training": training.state(), "peak_bytes": peak.bytes()}
-            recorder.check_claim()
-            checkpoints.save(state, step, training.progress.best_step, recorder.journal.sync())
-        if wish >= _Wish.stop:
-            checkpoints.wait()
-            training.ranks.wait()
-            signalled = stop[0] if stop else "a stop signal"
-            raise (Preempted if wish is _Wish.make_way else Interrupted)(
-                f"{signalled} at step {step} of {training.last_step}; run the same command to go on"
-            )
+    with closing(training.steps()) as steps:  # its workers end with it
+        for step, metrics in steps:
+            recorder.journal.write(step, metrics)
+            if step == 1 and training.unnamed_masks:
+                log.warning("masks that no report names: %s", "; ".join(training.unnamed_masks))
+            if "val/loss" in metrics:
+                log.info("step %d/%d %s", step, training.last_step, _short(metrics) + _waited(training))
+                if keeps_best and training.found_best:
+                    best_weights.save(recorder.folder, training.engine, step, checkpoints.best_steps())
+            wish = _Wish(training.ranks.most(_wish(stop, checkpoints)))
+            if wish is not _Wish.go_on:
+                state = {"training": training.state(), "peak_bytes": peak.bytes()}
+                recorder.check_claim()
+                checkpoints.save(state, step, training.progress.best_step, recorder.journal.sync())
+            if wish >= _Wish.stop:
+                checkpoints.wait()
+                training.ranks.wait()
+                signalled = stop[0] if stop else "a stop signal"
+                raise (Preempted if wish is _Wish.make_way else Interrupted)(
+                    f"{signalled} at step {step} of {training.last_step}; run the same command to go on"
+                )
 
 
 def _outcome(prepared: Prepared, config: RunConfig) -> dict[str, Any]:
@@ -320,6 +326,8 @@ def _test(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: Tens
         training.batch_size, training.tokens_per_sample(prepared.model.tokens_per_sample)
     )
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
+    if said := training.timer.waited_too_long():
+        log.warning("%s", said)
     if not config.train.has_scores:
         return measured | inference.measure(training, memory)
     if config.train.select is Select.best:
@@ -376,8 +384,16 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **{name: record() for name in training.metrics if (record := TASK_METRICS[name].record)},
         **({"generation": training.generation.record()} if training.generation else {}),
         "peak_memory_source": peak.source,
+        "data_workers": training.workers,
+        **({"data_wait": said} if (said := training.timer.waited_too_long()) else {}),
+        **({"pictures": RECORD} if decodes(training.train) else {}),
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }
+
+
+def _waited(training: Training) -> str:
+    said = training.timer.waited_too_long()
+    return f"; {said}" if said else ""
 
 
 def _short(metrics: Metrics) -> str:

@@ -1,0 +1,211 @@
+"""Makes batches ahead of the steps that take them, in worker processes beside the training.
+
+A worker is forked, so that nothing is imported or copied again. It makes a batch from its number alone and
+hands it over in shared memory. How many workers there are changes no bit of a batch. They ignore stop
+signals, which are the run's to heed, and end with the run's process, however that ends.
+"""
+
+import atexit
+import ctypes
+import mmap
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pmexp.datasets.pictures import listen
+from pmexp.errors import MachineError, UserError, error_line
+from pmexp.models.examples import Batch, Examples, MaskedTokens, PictureExamples
+from pmexp.models.image_text import CaptionedExamples
+from pmexp.training.stop_signals import STOP_SIGNALS
+
+Make = Callable[[int], list[Batch]]  # batches from their number
+
+_MOST = 16  # workers where nobody says how many: more seldom pay
+_NOTE = 512  # bytes of a worker's note
+_PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl
+
+
+def workers_for(examples: Examples, device: torch.device, processes: int) -> int:
+    """Returns how many workers pay. processes: how many the run has.
+
+    Pictures take every core but the one that trains. Taking a batch from a worker costs the training thread a
+    millisecond, more than to copy rows that are in memory; tokens that are masked row by row cost more, and
+    take one worker beside a GPU. On the CPU it would only take the step's own core.
+    """
+    if decodes(examples):
+        return max(1, min(_MOST, _cores(processes) - 1))
+    return int(device.type == "cuda" and isinstance(examples, MaskedTokens))
+
+
+def _cores(processes: int) -> int:
+    """Returns how many cores are this process's: all that it may use, where srun has bound each process."""
+    every = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else every
+    here = os.environ.get("LOCAL_WORLD_SIZE")  # which launchers of torch set
+    return usable if here is None and usable < every else usable // int(here or processes)
+
+
+def decodes(examples: Examples) -> bool:
+    """Whether pictures are decoded for each batch."""
+    return isinstance(examples, PictureExamples) or (
+        isinstance(examples, CaptionedExamples) and examples.decodes
+    )
+
+
+@contextmanager
+def batches_ahead(
+    make: Make, numbers: Sequence[int], workers: int, device: torch.device
+) -> Iterator[Iterator[list[Batch]]]:
+    """Opens a context whose iterator gives `make` of each number, in order; without workers it is called when
+    asked.
+
+    For a CUDA device batches lie in pinned memory. The iterator raises UserError for what `make` raises as
+    one, and where a worker crashed at a picture; MachineError where the machine ended a worker.
+    """
+    if not workers or not numbers:
+        yield map(make, numbers)
+        return
+    ahead = _Ahead(make, numbers, min(workers, len(numbers)), device.type == "cuda")
+    try:
+        yield ahead
+    finally:
+        ahead.close()
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """What a worker hands over in the place of batches."""
+
+    line: str
+    is_users: bool
+    trace: str
+
+
+class _Made(Dataset[Any]):
+    def __init__(self, make: Make) -> None:
+        self._make = make
+
+    def __getitem__(self, number: int) -> list[Batch] | _Failed:
+        try:  # also putting it into shared memory: the queue's own thread would lose an error
+            return [batch.each(Tensor.share_memory_) for batch in self._make(number)]
+        except UserError as error:
+            return _Failed(str(error), True, "")
+        except Exception as error:
+            return _Failed(error_line(error), False, traceback.format_exc())
+
+
+class _Ahead:
+    """Iterates over what workers make."""
+
+    def __init__(self, make: Make, numbers: Sequence[int], workers: int, pinned: bool) -> None:
+        self._notes = _Notes(workers)
+        with _own_child_handler(), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="This DataLoader will create"
+            )  # more than there are cores
+            self._iterator: Any = iter(
+                DataLoader(
+                    _Made(make),
+                    batch_size=None,
+                    sampler=numbers,
+                    num_workers=workers,
+                    collate_fn=_same,
+                    pin_memory=pinned,
+                    worker_init_fn=partial(_begin, os.getpid(), self._notes),
+                    multiprocessing_context="fork",
+                    generator=torch.Generator(),  # it draws a seed: not from the run's own numbers
+                )
+            )
+        atexit.register(self.close)  # before torch's own, which waits for workers that nobody has told to end
+
+    def __iter__(self) -> "_Ahead":
+        return self
+
+    def __next__(self) -> list[Batch]:
+        try:
+            made = next(self._iterator)
+        except RuntimeError as error:
+            raise self._died() or error from None
+        if not isinstance(made, _Failed):
+            batches: list[Batch] = made
+            return batches
+        if made.is_users:
+            raise UserError(made.line)
+        raise RuntimeError(f"a worker that makes batches failed: {made.line}\n{made.trace}")
+
+    def _died(self) -> Exception | None:
+        """Says of the first worker that is gone what ended it, and at which picture."""
+        gone = [(n, worker) for n, worker in enumerate(self._iterator._workers) if not worker.is_alive()]
+        if not gone:
+            return None
+        number, worker = gone[0]
+        code = worker.exitcode or 0
+        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        at = self._notes.read(number)
+        said = f"a worker that makes batches was ended by {cause}" + (f" while it read {at}" if at else "")
+        if code == -signal.SIGKILL:
+            return MachineError(f"{said}; the machine may lack memory: set train.workers to fewer")
+        if code == -signal.SIGBUS:
+            return MachineError(f"{said}; /dev/shm may be full: make it larger, or set train.workers=0")
+        advice = "remove that file or save it anew, or set" if at else "set"
+        return UserError(f"{said}; {advice} train.workers=0")
+
+    def close(self) -> None:
+        """Ends the workers; one in the midst of a batch makes it first."""
+        atexit.unregister(self.close)
+        workers = self._iterator._workers
+        self._iterator._shutdown_workers()  # its only other way is to be forgotten, and tracebacks keep it
+        for worker in workers:
+            worker.kill()  # what hangs in a read; they ignore the SIGTERM that torch has sent
+
+
+class _Notes:
+    """A line from each worker to the process that made it, which outlives the worker."""
+
+    def __init__(self, workers: int) -> None:
+        self._memory = mmap.mmap(-1, workers * _NOTE)
+
+    def write(self, worker: int, line: str) -> None:
+        start = worker * _NOTE
+        self._memory[start : start + _NOTE] = line.encode(errors="replace")[:_NOTE].ljust(_NOTE, b"\0")
+
+    def read(self, worker: int) -> str:
+        start = worker * _NOTE
+        return self._memory[start : start + _NOTE].rstrip(b"\0").decode(errors="replace")
+
+
+def _begin(parent: int, notes: _Notes, worker: int) -> None:
+    """Prepares a worker: it ends with its parent, and not by what is sent to all processes of a job."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":  # elsewhere torch's own look at the parent, every 5 s, has to do
+        ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    listen(partial(notes.write, worker))
+
+
+@contextmanager
+def _own_child_handler() -> Iterator[None]:
+    """Undoes torch's handler of SIGCHLD, which raises wherever the run happens to be when a worker dies; the
+    next batch that is asked for raises instead."""
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _same(made: Any) -> Any:
+    return made
