@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers as hf
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from pmexp.packed_dropout import PackedDropout, replace_dropout
-from small_transformers import MODELS, RATE, build, call
+from pmexp.packed_dropout.routed_modules import routed_dropout
+from small_transformers import BERT, MODELS, RATE, build, call
 
 
 def saved_unpacked_masks(name: str, model: nn.Module) -> list[str]:
@@ -104,6 +106,29 @@ def test_going_back_to_nn_dropout() -> None:
     report = replace_dropout(model, nn.Dropout)
     assert saved_unpacked_masks("vit", model) == before
     assert report.modules and not any(isinstance(m, PackedDropout) for m in model.modules())
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_going_back_where_functions_alone_drop(attention: str) -> None:
+    config = hf.CLIPVisionConfig(
+        **BERT, image_size=8, patch_size=4, attention_dropout=RATE, attn_implementation=attention
+    )
+    model: Any = hf.CLIPVisionModel(config).train()
+    if attention == "eager":
+        replace_dropout(model, PackedDropout)
+    example = {"pixel_values": torch.zeros(1, 3, 8, 8)}
+    report = replace_dropout(model, nn.Dropout, example=example)
+    assert report.settled and set(report.left.values()) == {"functional calls are nn.Dropout's own"}
+    assert not any(routed_dropout(module) for module in model.modules())
+
+
+def test_where_nothing_is_to_be_replaced_an_earlier_swap_stays() -> None:
+    model = nn.Sequential(_OwnFunctional())
+    replace_dropout(model, PackedDropout, where="hidden")
+    x = torch.ones(64, requires_grad=True)
+    with pytest.raises(ValueError, match="nothing to replace"):
+        replace_dropout(model, PackedDropout, where="attention", example=(x,))
+    assert type(model(x).grad_fn).__name__ == "_PackedDropoutBackward"
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pmexp.packed_dropout.draws import Draw, drawn_elements, origin_of_draw
+from pmexp.packed_dropout.draws import Draw, drawn_elements, is_for_each_sample, origin_of_draw
 from pmexp.packed_dropout.report import STAYS_TORCHS_OWN, ReplacementReport
 from pmexp.packed_dropout.routed_modules import (
     DROPOUT,
@@ -244,7 +244,8 @@ class _Draws(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return result
         if elements := drawn_elements(func, args, kwargs or {}, result):
-            self._note(origin_of_draw(self.run.names, self.run.function or str(func), elements))
+            by = self.run.function or str(func)
+            self._note(origin_of_draw(self.run.names, by, elements, is_for_each_sample(result)))
         if (
             self.run.dry and isinstance(result, Tensor) and result.dim() == 0
         ):  # code reads the value of such a result
@@ -256,7 +257,7 @@ class _Draws(TorchDispatchMode):
             self.run.called.add(draw.place)
         elif draw.ours or draw.place.endswith(DROPOUT):
             self.run.dropped.add(draw.place.removesuffix(DROPOUT).removesuffix("."))
-        elif draw.elements > 1:  # a single number is no mask
+        elif draw.elements > 1 or draw.each_sample:  # any other single number is no mask
             self.run.draws.append(draw)
 
     @classmethod

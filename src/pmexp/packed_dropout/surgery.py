@@ -12,6 +12,11 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
+from pmexp.packed_dropout.attention_choice import (
+    attention_of,
+    notice_another_attention,
+    why_attention_stays,
+)
 from pmexp.packed_dropout.call_sites import call_sites
 from pmexp.packed_dropout.discovery import Discovery, drops_probabilities, place_of_functions
 from pmexp.packed_dropout.dry_run import run_dry
@@ -22,9 +27,11 @@ from pmexp.packed_dropout.routed_modules import (
     add_rebuilding,
     add_route,
     original_class,
+    put_back,
     put_routed_dropout,
     remove_route,
     routed_dropout,
+    take_routed_class,
 )
 
 
@@ -63,8 +70,8 @@ def replace_dropout(
         raise ValueError(f"where: {where!r} is unknown; allowed are {', '.join(get_args(Place))}")
     report = ReplacementReport(dropout.__name__, where)
     replacement = _Replacement(dropout, where, options, report)
-    for module in list(model.modules()):
-        remove_route(module)  # an earlier replacement may have left one
+    # An earlier replacement may have left routes.
+    removed = {module: marks for module in list(model.modules()) if (marks := remove_route(module))}
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if module not in replacement.staying:
             replacement.route_functions_of(module, name)
@@ -86,6 +93,10 @@ def replace_dropout(
         run_dry(model, discovery, example)
     report.settled |= not discovery.watched
     if report.settled and (nothing := report.nothing_found(discovery.model)):
+        for module in model.modules():
+            remove_route(module)
+        for module, marks in removed.items():
+            put_back(module, marks)
         raise ValueError(nothing)
     return report
 
@@ -145,23 +156,25 @@ class _Replacement:
         sites = call_sites(module)
         if not (sites.direct or sites.eager_attention):
             return
-        attention = getattr(getattr(module, "config", None), "_attn_implementation", None) or "eager"
-        if not sites.direct and attention != "eager":
-            self._leave(
-                path, f"attention dropout lives inside the {attention} kernel; it needs eager attention"
-            )
-            return
         if inspect.isgeneratorfunction(type(module).forward):
             self._leave(path, "its forward is a generator, whose steps run when no forward does")
             return
         if not hasattr(self.dropout, "drop"):
             self._leave(path, STAYS_TORCHS_OWN)
             return
-        if self._chosen(place_of_functions(module)):
-            put_routed_dropout(module, self.dropout(**self.options).train(module.training))
-            self.report.functions.append(path)
-        else:
+        if not self._chosen(place_of_functions(module)):
             self._leave(path, f"where={self.where}")
+            add_route(module, sites.methods)
+            return
+        dropout = self.dropout(**self.options).train(module.training)
+        if not sites.direct:
+            notice_another_attention(module, path, dropout, self.report)
+            if reason := why_attention_stays(attention_of(module)):
+                self._leave(path, reason)
+                take_routed_class(module)
+                return
+        put_routed_dropout(module, dropout)
+        self.report.functions.append(path)
         add_route(module, sites.methods)
 
     def _chosen(self, place: str) -> bool:
@@ -178,8 +191,6 @@ def _why_left(module: nn.Module) -> str | None:
         return str(reason)
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return f"{kind} drops channels or rescales: its mask is not one bit an element"
-    if "DropPath" in kind or "StochasticDepth" in kind:
-        return f"{kind} drops whole samples: nothing to pack"
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase) and module.dropout > 0:
         return f"{kind} drops inside its own kernel"
     if call_sites(module).source_missing:
