@@ -140,6 +140,11 @@ class DropoutWatch:
     discovery: Discovery
     name: str
 
+    @property
+    def may_route(self) -> bool:
+        """Whether the forward may show functional dropout that is to be replaced."""
+        return hasattr(self.discovery.dropout, "drop")
+
     def run(self, module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Runs a forward of `module` and observes it; the outermost one settles what ran in it."""
         if _now.discovery is self.discovery:

@@ -122,7 +122,7 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
     body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
     # An attribute that is there is looked up faster than a missing one.
     body |= {_ROUTED: False, _REBUILDS: False, DROPOUT: None, WATCH: None, ATTENTION: None}
-    body["__prepare_scriptable__"] = refuse_scripting
+    body["__prepare_scriptable__"] = _prepared_for_scripting
     if hasattr(original, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopied_to(original)
     if issubclass(original, torch.fx.GraphModule):
@@ -228,11 +228,20 @@ def run_routed(module: nn.Module, function: Callable[..., Any], args: Any, kwarg
 
 
 def refuse_scripting(module: nn.Module) -> None:
-    """Stands for `__prepare_scriptable__`, which torch.jit.script calls. Raises RuntimeError."""
+    """Says why torch.jit.script, which calls this as `__prepare_scriptable__`, cannot. Raises RuntimeError."""
     raise RuntimeError(
         f"torch.jit.script cannot compile {type(module).__name__}, whose dropout is replaced by Python code: "
         "call replace_dropout(model, nn.Dropout) first, or use torch.compile"
     )
+
+
+def _prepared_for_scripting(module: nn.Module) -> nn.Module:
+    """Stands for `__prepare_scriptable__` of a module that a route may lie around."""
+    watch = getattr(module, WATCH, None)
+    if routed_dropout(module) or getattr(module, ATTENTION, None) or (watch and watch.may_route):
+        refuse_scripting(module)
+    remove_route(module)
+    return module
 
 
 def is_routed(module: nn.Module) -> bool:
