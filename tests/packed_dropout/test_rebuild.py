@@ -121,13 +121,26 @@ _VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def _times(y: Tensor) -> Tensor:
+    return y * y.sin().detach()
+
+
+def _linear(y: Tensor) -> Tensor:
+    """Copies what does not lie row by row, and views the copy behind autograd's back."""
+    weight = torch.linspace(-1, 1, 3 * y.shape[-1], dtype=y.dtype).view(3, -1).requires_grad_()
+    return F.linear(y, weight)
+
+
 @settings(max_examples=150)
 @given(
     source=st.sampled_from(sorted(SOURCES)),
     before=st.lists(st.sampled_from(sorted(_VIEWS)), max_size=3),
     after=st.lists(st.sampled_from(sorted(_VIEWS)), max_size=4),
+    product=st.sampled_from([_times, _linear]),
 )
-def test_whatever_lies_between_the_numbers_stay(source: str, before: list[str], after: list[str]) -> None:
+def test_whatever_lies_between_the_numbers_stay(
+    source: str, before: list[str], after: list[str], product: Callable[[Tensor], Tensor]
+) -> None:
     def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
         y = SOURCES[source](x)
         for name in before:
@@ -135,10 +148,18 @@ def test_whatever_lies_between_the_numbers_stay(source: str, before: list[str], 
         y = drop(y)
         for name in after:
             y = _VIEWS[name](y)
-        return y * y.sin().detach()
+        return product(y)
 
     results = [train(step, again) for again in (False, True)]
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_a_linear_layer_of_what_does_not_lie_row_by_row() -> None:
+    def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        return F.linear(drop(F.gelu(x.transpose(1, 2))), WEIGHT * x.mean())
+
+    assert_made_again(step)
+    assert_made_again(step, autocast=True)
 
 
 def test_an_input_that_is_there_anyhow_is_shared_by_its_dropped_copies() -> None:

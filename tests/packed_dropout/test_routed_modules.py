@@ -174,7 +174,9 @@ def test_a_route_adds_no_layer_to_a_module_that_runs_its_children(container: str
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("ran", [False, True])
 @pytest.mark.parametrize(
-    "model", [lambda: nn.Sequential(Scriptable()), lambda: nn.Sequential(nn.Dropout())], ids=["routed", "exchanged"]
+    "model",
+    [lambda: nn.Sequential(Scriptable()), lambda: nn.Sequential(nn.Dropout())],
+    ids=["routed", "exchanged"],
 )
 def test_scripting_is_refused_until_torchs_dropout_is_back(model: Any, ran: bool) -> None:
     net = model()
