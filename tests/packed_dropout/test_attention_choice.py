@@ -7,15 +7,29 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers.modeling_utils import AttentionInterface
 
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, replace_dropout
-from small_transformers import build, call
+from small_transformers import RATE, build, call
+
+KERNEL = "kernel_of_ones_own"
+
+
+def _kernel(_: Any, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any) -> tuple[Tensor, None]:
+    """Stands for a fused kernel, whose dropout is no functional one."""
+    probabilities, _ = torch.native_dropout(torch.softmax(query @ key.transpose(-1, -2), -1), RATE, True)
+    return (probabilities @ value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(KERNEL, _kernel)
+AttentionMaskInterface.register(KERNEL, eager_mask)
 
 
 def packs_attention(model: nn.Module) -> bool:
-    """Whether a forward saves attention's masks at a bit an element: both are packed, or sdpa keeps its own."""
+    """Whether a forward saves attention's masks at a bit an element: the kernel saves bytes."""
     with SavedForBackward(model) as ledger, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         call("bert", model)
@@ -25,7 +39,7 @@ def packs_attention(model: nn.Module) -> bool:
 
 @pytest.mark.parametrize("settled", [False, True], ids=["", "settled"])
 def test_eager_attention_that_is_chosen_later_is_reached(settled: bool) -> None:
-    model: Any = build("bert", "sdpa")
+    model: Any = build("bert", KERNEL)
     report = replace_dropout(model, PackedDropout)
     assert len(report.left) == 2
     if settled:
@@ -41,8 +55,8 @@ def test_a_kernel_that_is_chosen_later_is_said(settled: bool) -> None:
     report = replace_dropout(model, PackedDropout)
     if settled:
         call("bert", model)
-    model.set_attn_implementation("sdpa")
-    with pytest.warns(UserWarning, match="changed after replace_dropout: .* inside the sdpa kernel"):
+    model.set_attn_implementation(KERNEL)
+    with pytest.warns(UserWarning, match=f"changed after replace_dropout: .* inside the {KERNEL} kernel"):
         call("bert", model)
     assert report.functions == [] and [name[-4:] for name in report.left] == ["self", "self"]
     model.config._attn_implementation = "eager"  # without the method
@@ -51,7 +65,7 @@ def test_a_kernel_that_is_chosen_later_is_said(settled: bool) -> None:
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_a_copy_follows_its_own_attention(copied: Any) -> None:
-    model: Any = build("bert", "sdpa")
+    model: Any = build("bert", KERNEL)
     report = replace_dropout(model, PackedDropout)
     twin = copied(model)
     twin.set_attn_implementation("eager")
@@ -63,7 +77,7 @@ def test_a_copy_follows_its_own_attention(copied: Any) -> None:
 def test_it_has_the_masks_and_numbers_of_stock() -> None:
     outputs = []
     for swapped in (False, True):
-        model: Any = build("bert", "sdpa")
+        model: Any = build("bert", KERNEL)
         if swapped:
             replace_dropout(model, PackedDropout, rng="torch", recompute=True)
         model.set_attn_implementation("eager")
@@ -73,7 +87,7 @@ def test_it_has_the_masks_and_numbers_of_stock() -> None:
 
 
 def test_what_was_not_to_be_replaced_stays() -> None:
-    model: Any = build("bert", "sdpa")
+    model: Any = build("bert", KERNEL)
     report = replace_dropout(model, PackedDropout, where="hidden")
     model.set_attn_implementation("eager")
     assert not packs_attention(model) and report.functions == []

@@ -220,6 +220,8 @@ def test_a_dropout_module_left_alone_is_not_caught_by_the_route_around_it() -> N
         (nn.Linear(2, 2), "no dropout is seen in it"),
         (nn.Sequential(nn.Dropout2d(0.1)), "drops channels"),
         (nn.Sequential(nn.LSTM(2, 2, 2, dropout=0.1)), "inside its own kernel"),
+        (nn.LSTM(2, 2, 2, dropout=0.1), "the model: LSTM drops inside its own kernel"),
+        (nn.Dropout2d(0.1), "the model: Dropout2d drops channels"),
         (nn.Sequential(nn.MultiheadAttention(4, 2, dropout=0.1)), "inside its own kernel"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Notices that the attention of a model was changed after its dropout was replaced, as transformers allows."""
+"""Notices that the attention of a model was changed after its dropout was replaced."""
 
 import warnings
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from pmexp.packed_dropout.report import ReplacementReport
-from pmexp.packed_dropout.routed_modules import ATTENTION, add_route, is_routed, put_routed_dropout
+from pmexp.packed_dropout.routed_modules import CHOICE, add_route, is_routed, put_routed_dropout
 
 
 @dataclass
@@ -19,7 +19,7 @@ class ChosenAttention:
     attention: str
 
     def follow(self, module: nn.Module) -> None:
-        """Routes `module` if its attention has become eager; else says so if its dropout is out of reach now."""
+        """Routes `module` if its attention has become eager, else says that its dropout is out of reach."""
         attention = attention_of(module)
         if attention == self.attention:
             return
@@ -42,7 +42,7 @@ def notice_another_attention(
     module: nn.Module, name: str, dropout: nn.Module, report: ReplacementReport
 ) -> None:
     """Has each forward of `module`, called `name` in its model, look whether its attention is another."""
-    vars(module)[ATTENTION] = ChosenAttention(report, name, dropout, attention_of(module))
+    vars(module)[CHOICE] = ChosenAttention(report, name, dropout, attention_of(module))
 
 
 def attention_of(module: nn.Module) -> str:

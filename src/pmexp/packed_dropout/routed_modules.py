@@ -23,7 +23,7 @@ from pmexp.packed_dropout.transforms import can_rebuild, is_rebuilding
 
 DROPOUT = "routed_dropout"  # the module that F.dropout means in the forward of the one that holds it
 WATCH = "_dropout_watch"  # holds what looks at a module's next forward; see discovery.py
-ATTENTION = "_attention_at_replacement"  # holds what notices another attention; see attention_choice.py
+CHOICE = "_attention_choice"  # holds what notices another attention; see attention_choice.py
 _ROUTED = (
     "_dropout_is_routed"  # whether a module's F.dropout has a route, which without a dropout leads to torch's
 )
@@ -32,7 +32,7 @@ _REBUILDS = (
 )
 _ORIGINAL = "_class_without_route"  # the class that a class made here was made of
 _METHODS = "_routed_methods"
-_MARKS = (_ROUTED, _REBUILDS, DROPOUT, WATCH, ATTENTION)
+_MARKS = (_ROUTED, _REBUILDS, DROPOUT, WATCH, CHOICE)
 
 
 def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
@@ -56,7 +56,7 @@ def add_rebuilding(module: nn.Module) -> None:
 
 
 def remove_route(module: nn.Module) -> "Marks | None":
-    """Removes the route of `module`, its routed dropout and its watches, and returns what put_back() takes."""
+    """Removes what routes and watches `module`, and returns it for put_back()."""
     removed = _marks(module) if _ORIGINAL in vars(type(module)) else None
     for mark in _MARKS:
         vars(module).pop(mark, None)
@@ -121,7 +121,7 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
     body: dict[str, Any] = {name: _routed(original, name) for name in methods}
     body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
     # An attribute that is there is looked up faster than a missing one.
-    body |= {_ROUTED: False, _REBUILDS: False, DROPOUT: None, WATCH: None, ATTENTION: None}
+    body |= {_ROUTED: False, _REBUILDS: False, DROPOUT: None, WATCH: None, CHOICE: None}
     body["__prepare_scriptable__"] = _prepared_for_scripting
     if hasattr(original, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopied_to(original)
@@ -211,9 +211,9 @@ def _call(module: nn.Module, function: Callable[..., Any], /, *args: Any, **kwar
         with rebuilding():
             return _call(module, function, *args, **kwargs)
     if not torch.compiler.is_compiling():
-        attention = getattr(module, ATTENTION, None)
-        if attention is not None:
-            attention.follow(module)
+        choice = getattr(module, CHOICE, None)
+        if choice is not None:
+            choice.follow(module)
         watch = getattr(module, WATCH, None)
         if watch is not None and module.training:
             return watch.run(module, function, args, kwargs)
@@ -228,7 +228,7 @@ def run_routed(module: nn.Module, function: Callable[..., Any], args: Any, kwarg
 
 
 def refuse_scripting(module: nn.Module) -> None:
-    """Says why torch.jit.script, which calls this as `__prepare_scriptable__`, cannot. Raises RuntimeError."""
+    """Says why torch.jit.script cannot compile `module`. Raises RuntimeError."""
     raise RuntimeError(
         f"torch.jit.script cannot compile {type(module).__name__}, whose dropout is replaced by Python code: "
         "call replace_dropout(model, nn.Dropout) first, or use torch.compile"
@@ -238,7 +238,7 @@ def refuse_scripting(module: nn.Module) -> None:
 def _prepared_for_scripting(module: nn.Module) -> nn.Module:
     """Stands for `__prepare_scriptable__` of a module that a route may lie around."""
     watch = getattr(module, WATCH, None)
-    if routed_dropout(module) or getattr(module, ATTENTION, None) or (watch and watch.may_route):
+    if routed_dropout(module) or getattr(module, CHOICE, None) or (watch and watch.may_route):
         refuse_scripting(module)
     remove_route(module)
     return module
@@ -250,7 +250,7 @@ def is_routed(module: nn.Module) -> bool:
 
 def needs_routed_class(module: nn.Module) -> bool:
     """Whether a forward of `module` does more than that of its original class."""
-    noticing = getattr(module, ATTENTION, None) is not None
+    noticing = getattr(module, CHOICE, None) is not None
     return is_routed(module) or getattr(module, _REBUILDS, False) or noticing
 
 

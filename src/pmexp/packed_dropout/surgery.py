@@ -78,6 +78,8 @@ def replace_dropout(
             replacement.exchange_children_of(module, name)
     if isinstance(model, nn.Dropout):
         report.leave("", "itself a dropout, which only a module around it could exchange")
+    elif reason := _why_left(model):
+        report.leave("", reason)
     if options.get("recompute") and not isinstance(model, torch.jit.ScriptModule):
         add_rebuilding(model)  # a dropped tensor may enter a product far from its dropout
     discovery = Discovery(report, dropout, options, type(model).__name__)
