@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmexp.packed_dropout import ReplacementReport
-from pmexp.zoo.catalogue import every_specimen
 from pmexp.zoo.command import main
 from pmexp.zoo.examine import Examined, examine, is_mask, step
 from pmexp.zoo.page import page
 from pmexp.zoo.specimen import Specimen
-from pmexp.zoo.sweep import Row, row_of
+from pmexp.zoo.sweep import FAMILIES, ZooRow, row_of
 from pmexp.zoo.tiny import RATE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "results" / "zoo.md").read_text()
@@ -36,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @cache
 def specimens() -> dict[tuple[str, str], Specimen]:
-    return {(each.name, each.attention): each for each in every_specimen()}
+    return {(each.name, each.attention): each for family in FAMILIES for each in family()}
 
 
 @pytest.mark.parametrize(("name", "attention"), SAMPLE)
@@ -134,6 +133,8 @@ def test_the_command_examines_what_it_is_asked_for(capsys: pytest.CaptureFixture
 def test_a_fault_is_told_by_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pmexp.zoo.sweep.swept", lambda _: [Row("Dropout", "torch", "", faults=("wrong",))])
+    monkeypatch.setattr(
+        "pmexp.zoo.sweep.swept", lambda _: [ZooRow("Dropout", "torch", "", faults=("wrong",))]
+    )
     assert main(["only=Dropout"]) == 1
     assert "Dropout" in capsys.readouterr().err

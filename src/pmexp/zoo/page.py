@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import torch
 
-from pmexp.zoo.sweep import Row
+from pmexp.zoo.sweep import ZooRow
 from pmexp.zoo.tiny import RATE
 
 _HEAD = """\
@@ -31,7 +31,7 @@ _COLUMNS = "| class | of | attention | modules | functions | left | packed | reb
 _FAMILIES = "| of | classes | with dropout, exact | at fault | without dropout | not examined |"
 
 
-def page(command: str, rows: Sequence[Row]) -> str:
+def page(command: str, rows: Sequence[ZooRow]) -> str:
     """Returns the whole document in Markdown; `command` made it."""
     examined = [row for row in rows if row.missing is None]
     dropping = [row for row in examined if row.drops]
@@ -61,7 +61,7 @@ def page(command: str, rows: Sequence[Row]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _families(rows: Sequence[Row]) -> str:
+def _families(rows: Sequence[ZooRow]) -> str:
     lines = [_FAMILIES, "|---" * _FAMILIES.count(" | ") + "|---|"]
     for family in dict.fromkeys(row.family for row in rows):
         ours = [row for row in rows if row.family == family]
@@ -74,7 +74,7 @@ def _families(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: Iterable[Row], reasons: dict[str, str]) -> str:
+def _table(rows: Iterable[ZooRow], reasons: dict[str, str]) -> str:
     """Returns a line a class, and one more where another attention makes a difference."""
     attentions: dict[tuple[str, str], list[str]] = {}
     for row in rows:
@@ -87,11 +87,11 @@ def _table(rows: Iterable[Row], reasons: dict[str, str]) -> str:
     return "\n".join([_COLUMNS, "|---" * _COLUMNS.count(" | ") + "|---|", *lines])
 
 
-def _in_order(rows: Iterable[Row]) -> list[str]:
+def _in_order(rows: Iterable[ZooRow]) -> list[str]:
     return list(dict.fromkeys(reason for row in rows for reason in row.left))
 
 
-def _missing(rows: Iterable[Row]) -> dict[str, str]:
+def _missing(rows: Iterable[ZooRow]) -> dict[str, str]:
     """Returns what was met, by the names of the classes that met it under whichever attention."""
     names: dict[str, list[str]] = {}
     for row in rows:

@@ -15,14 +15,18 @@ import torch
 import transformers
 
 from pmexp.zoo.examine import examine
-from pmexp.zoo.pictures import import_torchvision
+from pmexp.zoo.pictures import import_torchvision, of_diffusers, of_timm
 from pmexp.zoo.specimen import NoSuchAttention, Specimen
+from pmexp.zoo.torch_modules import of_peft, of_torch
+from pmexp.zoo.transformers_models import of_transformers
 
+# Those of timm and diffusers are empty where these are not installed.
+FAMILIES = (of_transformers, of_torch, of_peft, of_timm, of_diffusers)
 SECONDS = 200  # for one specimen, on a busy machine
 
 
 @dataclass(frozen=True)
-class Row:
+class ZooRow:
     """Says what became of one specimen."""
 
     name: str
@@ -42,7 +46,7 @@ class Row:
         return bool(self.modules or self.functions or self.left)
 
 
-def swept(specimens: Iterable[Specimen], processes: int | None = None) -> list[Row]:
+def swept(specimens: Iterable[Specimen], processes: int | None = None) -> list[ZooRow]:
     """Returns the rows of `specimens` in their order, without attentions that a model does not have."""
     count = processes or os.cpu_count() or 1
     with ProcessPoolExecutor(count, initializer=_prepare) as pool:
@@ -50,7 +54,7 @@ def swept(specimens: Iterable[Specimen], processes: int | None = None) -> list[R
         return [row for row in rows if row is not None]
 
 
-def _row_in_time(specimen: Specimen) -> Row | None:
+def _row_in_time(specimen: Specimen) -> ZooRow | None:
     signal.alarm(SECONDS)
     try:
         return row_of(specimen)
@@ -58,7 +62,7 @@ def _row_in_time(specimen: Specimen) -> Row | None:
         signal.alarm(0)
 
 
-def row_of(specimen: Specimen) -> Row | None:
+def row_of(specimen: Specimen) -> ZooRow | None:
     """Returns the row of one specimen, or None where the model does not have that attention."""
     about: dict[str, Any] = {name: getattr(specimen, name) for name in ("name", "family", "attention")}
     try:
@@ -67,10 +71,10 @@ def row_of(specimen: Specimen) -> Row | None:
     except NoSuchAttention:
         return None
     except Exception as error:
-        return Row(**about, missing=_in_a_line(f"{type(error).__name__}: {error}"))
+        return ZooRow(**about, missing=_in_a_line(f"{type(error).__name__}: {error}"))
     stock = max(examined.stock.saved_bytes, 1)
     report = examined.report
-    return Row(
+    return ZooRow(
         **about,
         modules=len(report.modules),
         functions=len(report.functions),
