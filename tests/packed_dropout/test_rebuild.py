@@ -298,6 +298,45 @@ class Block(nn.Module):
         return self.head(self.outer(torch.tanh(self.down(self.inner(F.gelu(self.up(x)))))))
 
 
+class FusedAttention(nn.Module):
+    """Takes queries, keys and values as views of one product, as vit-pytorch and timm do."""
+
+    def __init__(self, products: str) -> None:
+        super().__init__()
+        self.qkv, self.out, self.dropout = nn.Linear(16, 48), nn.Linear(16, 16), nn.Dropout(0.2)
+        self.products = products
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.products == "chunked":
+            q, k, v = (part.unflatten(-1, (2, 8)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        else:
+            q, k, v = self.qkv(x).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4).unbind(0)
+        y = self.dropout(torch.softmax(q @ k.transpose(-1, -2), -1)) @ v
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("products", ["chunked", "unbound"])
+def test_views_of_a_fused_product_are_no_reason_to_save_more(products: str) -> None:
+    results, saved = [], []
+    for options in (None, {}, {"recompute": True}):
+        torch.manual_seed(1)
+        model = FusedAttention(products)
+        if options is not None:
+            replace_dropout(model, PackedDropout, rng="torch", **options)
+        x = torch.linspace(-1, 1, 2 * 24 * 16).view(2, 24, 16).requires_grad_()
+        torch.manual_seed(2)
+        with SavedForBackward(model) as ledger:
+            y = model(x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), (x, *model.parameters()))])
+        saved.append(ledger.total_bytes)
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*results, strict=True))
+    probabilities = 2 * 2 * 24 * 24
+    assert (
+        saved[1] - saved[2] == 4 * probabilities
+        and saved[0] - saved[1] == 4 * probabilities - probabilities // 8
+    )
+
+
 @pytest.mark.parametrize("how", ["checkpoint", "reentrant", "layers checkpointed", "on the CPU", "copied"])
 def test_around_a_model(how: str) -> None:
     gradients = []
