@@ -8,15 +8,16 @@ import pytest
 from pmexp import models
 from pmexp.command.compose import compose
 from pmexp.config import Attention, ModelKind, Part
-from pmexp.integration.cases import cases, configuration, names
+from pmexp.integration.cases import VARIANTS, cases, configuration, names
 from pmexp.integration.command import main
 from pmexp.integration.page import LINES, section, summary
 from pmexp.integration.reach import reach
+from pmexp.simulation.cuda_kernels import cuda_semantics
 from pmexp.variants.replace import apply_variant
 from small_kinds import of_kind
 
 PAGE = (Path(__file__).parents[2] / "docs" / "integration.md").read_text()
-PM_DROP, RECOMPUTE = (compose([f"variant={name}"]).variant for name in ("pm-drop", "pm-drop-recompute"))
+BASELINE, PM_DROP, RECOMPUTE = (compose([f"variant={name}"]).variant for name in VARIANTS)
 
 
 @pytest.mark.parametrize("name", ["vit-digits", "tinybert"])
@@ -42,8 +43,13 @@ def test_elements_are_those_counted_by_hand() -> None:
     assert reach(eager, RECOMPUTE, 0).recomputed_elements == attention
     sdpa = replace(eager, model=replace(eager.model, attention=Attention.sdpa))
     reached = reach(sdpa, RECOMPUTE, 0)
-    assert (reached.packed_elements, reached.elements) == (hidden, hidden + attention)
-    assert reached.recomputed_elements == 0
+    assert (reached.packed_elements, reached.recomputed_elements) == (hidden + attention, attention)
+    assert len(reached.report.attention) == 4 and reached.attention_elements == 0
+    assert reach(sdpa, BASELINE, 0).attention_elements == attention
+    with cuda_semantics():
+        fused = reach(sdpa, RECOMPUTE, 0)
+    assert (fused.packed_elements, fused.attention_elements) == (hidden, attention)
+    assert fused.elements == hidden + attention and fused.recomputed_elements == 0
 
 
 def test_a_model_that_asks_for_values_is_counted_in_a_copy_of_two_layers() -> None:
@@ -56,7 +62,8 @@ def test_a_model_that_asks_for_values_is_counted_in_a_copy_of_two_layers() -> No
     assert reached.recomputed_elements == whole + 16  # the head's second layer keeps its tanh
     assert len(reached.report.functions) == 1  # that of the model itself, which has one layer
     flash = replace(config, system=replace(config.system, parts=[Part.flash]))
-    assert reach(flash, PM_DROP, 32).packed_elements == hidden
+    in_blocks = reach(flash, PM_DROP, 32)  # on the CPU, where torch takes its math kernel
+    assert in_blocks.packed_elements == in_blocks.elements > hidden
 
 
 def test_the_lines_of_a_user_do_what_the_variant_does(capsys: pytest.CaptureFixture[str]) -> None:

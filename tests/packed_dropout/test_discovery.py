@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from pmexp.packed_dropout import PackedDropout, ReplacementReport, replace_dropout
 from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
 from pmexp.variants.seeded import SeededDropout
+from saved_tensors import saved_by
 
 P = 0.25
 PARTIAL = functools.partial(F.dropout, p=P)
@@ -113,6 +114,12 @@ ROUTED: dict[str, Callable[[], nn.Module]] = {
     "getattr": lambda: Own(lambda self, x: getattr(F, "drop" + "out")(x, P)),
     "torch.fx": lambda: nn.Sequential(_traced()),
 }
+
+
+def _attend(x: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(x, x, x, dropout_p=P)
+
+
 NAMED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "native_dropout": (lambda: Own(lambda self, x: torch.native_dropout(x, P, True)[0]), "native_dropout"),
     "feature_dropout": (lambda: Own(lambda self, x: F.dropout1d(x, P)), "dropout1d"),
@@ -122,7 +129,7 @@ NAMED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "bernoulli_": (lambda: Own(lambda self, x: x * torch.empty_like(x).bernoulli_(0.5)), "bernoulli_"),
     "rand": (lambda: Own(lambda self, x: x * (torch.rand(8) > 0.5)), "rand"),
     "own autograd function": (lambda: Own(lambda self, x: _Xdropout.apply(x)), "bernoulli_"),
-    "sdpa": (lambda: Own(lambda self, x: F.scaled_dot_product_attention(x, x, x, dropout_p=P)), "scaled_dot_product_attention draws inside its kernel"),
+    "sdpa in a checkpointed function": (lambda: Own(lambda self, x: checkpoint(_attend, x, use_reentrant=False)), "scaled_dot_product_attention draws inside its kernel"),
     "scripted": (lambda: nn.Sequential(_scripted()), "aten"),
     "recorded": (lambda: nn.Sequential(_recorded()), "aten"),
     "in a checkpointed function": (lambda: Own(lambda self, x: checkpoint(lambda x: F.dropout(x, P), x, use_reentrant=False)), "a function given to a checkpoint"),
@@ -417,7 +424,8 @@ def test_transformers_attention_is_settled_dry(attention: str) -> None:
     report = replace_dropout(model, PackedDropout, example={"input_ids": torch.arange(8).view(1, 8)})
     place = "encoder.layer.0.attention.self"
     assert report.settled and len(report.modules) == 3 and report.uncalled == []
-    assert (report.functions, list(report.left)) == (([place], []) if attention == "eager" else ([], [place]))
+    assert report.left == {} and report.functions == ([place] if attention == "eager" else [])
+    assert report.attention == ({} if attention == "eager" else {place: "math kernel on cpu"})
 
 
 def test_a_layer_that_is_dropped_at_random_does_not_stop_a_dry_run() -> None:
@@ -466,3 +474,18 @@ def test_stock_dropout_in_a_model_of_functions_alone_is_no_failure() -> None:
     assert (
         report.left == {"": "functional calls are nn.Dropout's own"} and report.nothing_found("Model") is None
     )
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_attention_that_only_running_shows_is_routed_from_the_first_forward_on(dry: bool) -> None:
+    stock = Own(lambda self, x: _attend(x))
+    model: Any = nn.Sequential(Own(lambda self, x: _attend(x)), nn.Identity())
+    report = replaced(model, dry, rng="torch")
+    for _ in range(2):
+        torch.manual_seed(3)
+        expected = stock(x())
+        torch.manual_seed(3)
+        y, saved = saved_by(lambda: model(x()))
+        assert torch.equal(y, expected)
+        assert [t.numel() for t in saved if t.dtype == torch.uint8] == [4 * 8 * 8 // 8]
+    assert report.settled and report.attention == {"0": "math kernel on cpu"} and report.left == {}

@@ -2,13 +2,17 @@
 
 import copy
 import gc
+import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
+import peft
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -179,6 +183,119 @@ def test_an_input_that_is_there_anyhow_is_shared_by_its_dropped_copies() -> None
         forward(drop)
     tensor, bits = 64 * 8 * 4, 64
     assert plain.total_bytes == 3 * (tensor + bits) and ledger.total_bytes == tensor + 3 * bits
+
+
+def adapted_llama(rate: float) -> nn.Module:
+    """Two layers, frozen, with adapters at all seven linear layers of each."""
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = hf.LlamaModel(hf.LlamaConfig(vocab_size=50, attn_implementation="eager", **sizes))
+    targets = [*(f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down"))]
+    config = peft.LoraConfig(r=2, lora_dropout=rate, target_modules=targets, init_lora_weights=False)
+    return peft.inject_adapter_in_model(config, model).train()
+
+
+def test_adapters_of_a_frozen_model_save_no_dropped_operand() -> None:
+    """Nor those of the first layer, whose inputs have no gradient: hardly more than without dropout."""
+    ids, saved, gradients = torch.arange(48).view(2, 24), [], []
+    for rate, swapped in ((0.0, False), (0.1, False), (0.1, True)):
+        model = adapted_llama(rate)
+        if swapped:
+            report = replace_dropout(model, PackedDropout, rng="torch", recompute=True)
+            model(ids)
+        torch.manual_seed(2)
+        with SavedForBackward(model) as ledger:
+            y = model(ids)[0]
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        gradients.append(torch.autograd.grad(y.square().sum(), trained))
+        saved.append(ledger.total_bytes)
+    assert ledger.recomputed_products == 14 and not ledger.saved_whole and not report.saved_whole
+    assert all(torch.equal(one, other) for one, other in zip(*gradients[1:], strict=True))
+    assert saved[2] <= 1.02 * saved[0] < saved[1]
+
+
+OPTIONS: dict[str, Any] = {"bits": 1, "cache_unpacked": True, "rng": "philox", "flip_rate": 0.0}
+
+
+def products_of_a_constant(
+    again: bool, between: Callable[[Tensor], Tensor] = lambda y: y
+) -> tuple[int, list[Tensor]]:
+    """Bytes saved by three products of dropped copies of one input without a gradient, and the gradient."""
+    weight, x = WEIGHT.clone().requires_grad_(), torch.linspace(-1, 1, 64 * 8).view(64, 8)
+    torch.manual_seed(3)
+    with SavedForBackward(nn.ParameterList([weight])) as ledger, rebuilding() if again else nullcontext():
+        drop = rebuildable_dropout if again else packed_dropout
+        y = sum(between(drop(x, 0.3, True, **OPTIONS)) @ weight for _ in range(3))
+    return ledger.total_bytes, [*torch.autograd.grad(y.square().sum(), weight)]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("between", "caught"),
+    [
+        (lambda y: y, True),
+        (lambda y: y.view(32, 2, 8), True),
+        (lambda y: y[3:], True),
+        (lambda y: y.add_(1), False),
+    ],
+    ids=["itself", "view", "part", "changed"],
+)
+def test_an_input_without_a_gradient_is_shared_by_its_dropped_copies(
+    between: Callable[[Tensor], Tensor], caught: bool
+) -> None:
+    """As adapters of a frozen model's first layer have it: no node of autograd knows of these dropouts."""
+    tensor, bits = 64 * 8 * 4, 64
+    (plain, expected), (saved, gradient) = (products_of_a_constant(again, between) for again in (False, True))
+    assert all(torch.equal(one, other) for one, other in zip(expected, gradient, strict=True))
+    assert plain == 3 * tensor and saved == (tensor + 3 * bits if caught else plain)
+
+
+def test_a_dropped_constant_can_be_copied_and_stored() -> None:
+    with rebuilding():
+        dropped = rebuildable_dropout(torch.ones(4, 8), 0.3, True, **OPTIONS)
+    for twin in (copy.deepcopy(dropped), pickle.loads(pickle.dumps(dropped))):
+        made: list[Any] = []
+        with watching(made.append), rebuilding():
+            F.linear(twin, WEIGHT.clone().requires_grad_())
+        assert torch.equal(twin, dropped) and not made
+
+
+def _larger(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+    kept = x + 1
+    return F.linear(drop(kept).bfloat16(), WEIGHT.bfloat16() * x.mean()) + kept.mean()
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        (lambda x, drop: F.linear(drop(x + 1), WEIGHT * x.mean()), "nobody holds the input of its dropout"),
+        (_larger, "the input of its dropout is larger"),
+        (
+            lambda x, drop: F.linear(drop(x + 1, inplace=True), WEIGHT * x.mean()),
+            "its dropout wrote into its",
+        ),
+        (lambda x, drop: F.linear(F.pad(drop(F.gelu(x)), (1, -1)), WEIGHT * x.mean()), "ConstantPadNd lies"),
+        (lambda x, drop: F.linear(drop(F.gelu(x)).mul_(2), WEIGHT * x.mean()), None),
+        (lambda x, drop: F.linear(drop(F.gelu(x)).double().float(), WEIGHT * x.mean()), "cast twice"),
+        (lambda x, drop: F.linear(F.layer_norm(drop(F.gelu(x)), (8,)), WEIGHT * x.mean()), None),
+        (lambda x, drop: F.linear(F.gelu(x), WEIGHT * x.mean()), None),
+    ],
+    ids=["gone", "larger", "in place", "padded", "another operation", "cast twice", "a norm", "not dropped"],
+)
+def test_what_is_saved_whole_has_its_reason(step: Step, why: str | None) -> None:
+    whole: list[str] = []
+    with watching(lambda _: None, whole.append):
+        train(step, True)
+    assert (why is None) == (not whole) and all(why is not None and why in reason for reason in whole)
+
+
+def test_the_ledger_and_the_report_count_what_is_saved_whole_by_its_reason() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Softplus(), nn.Dropout(0.2), nn.Linear(8, 8))
+    report = replace_dropout(model, PackedDropout, recompute=True)
+    with SavedForBackward(model, report) as ledger:
+        model(torch.randn(4, 8))
+    assert list(report.saved_whole.values()) == [1] and report.saved_whole == ledger.saved_whole
+    assert ledger.metrics()["memory/saved_dropped_operands"] == 1
+    assert "1 x a dropped operand saved as it is: nobody holds" in str(report)
 
 
 def test_what_nobody_keeps_is_saved_as_it_is() -> None:

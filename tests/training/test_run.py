@@ -60,7 +60,7 @@ def test_a_mask_that_no_report_names_is_said_by_the_run(runs: Runs, monkeypatch:
 
     monkeypatch.setattr(variants, "replace_dropout", forgetful)
     arguments = ["train.max_steps=1", "tracking=off", "variant=pm-drop", "model.attention=sdpa"]
-    assert runs.train(*TINY_VIT, *arguments)[0] == 0
+    assert runs.train(*TINY_VIT, *arguments, "variant.where=hidden")[0] == 0
     said = runs.summaries()["pm-drop-s0"]["environment"]["unnamed_masks"]
     assert said.startswith("vit.layers.0.attention: ") and "sdpa_attention.py:" in said
     (folder,) = runs.run_folders()

@@ -30,19 +30,21 @@ checkpoint, no GPU. What a user writes is one call and its import,
 {lines}
 ```
 
-in a run of this project `variant=pm-drop` and no line. Where transformers would take sdpa attention, dropout
-of attention probabilities is reached with one argument more where the model is made,
-`attn_implementation="eager"`.
+in a run of this project `variant=pm-drop` and no line. Dropout of attention probabilities under sdpa is
+reached where torch computes attention by its math kernel, as the CPU does whenever attention drops. A fused
+kernel, as CUDA takes for most attention, draws inside and keeps no mask: there it is reached with one
+argument more where the model is made, `attn_implementation="eager"`. The report of a run names the kernel.
 
-*modules* are exchanged, *functions* are modules whose call of `F.dropout` is routed, *left* is what is not
-reached, and the reason stands in the model's section. *reached* is the share of the elements that pass a
-dropout of a rate above 0 in one forward in training, counted at each call; the baseline drops as many.
-*recomputed* is the share whose dropped values `pm-drop-recompute` does not save either. A `*` in a place
-stands for the number of the layer."""
+*modules* are exchanged, *functions* are modules whose call of `F.dropout` is routed, *sdpa* those whose call
+of `F.scaled_dot_product_attention` is, *left* is what is not reached, and the reason stands in the model's
+section. *reached* is the share of the elements that pass a dropout of a rate above 0 in one forward in
+training on the CPU, counted at each call; the baseline drops as many. *fused* is that share where attention
+runs in a fused kernel. *recomputed* is the share whose dropped values `pm-drop-recompute` does not save
+either, on the CPU. A `*` in a place stands for the number of the layer."""
 
 _SUMMARY = (
-    "| model | attention | lines | modules | functions | left | reached | recomputed |",
-    "|---|---|---|---|---|---|---|---|",
+    "| model | attention | lines | modules | functions | sdpa | left | reached | fused | recomputed |",
+    "|---|---|---|---|---|---|---|---|---|---|",
 )
 _PLACES = ("| attention | place | PM-Drop | rate | elements |", "|---|---|---|---|---|")
 
@@ -79,8 +81,9 @@ def summary(name: str, case: Case) -> str:
         f"[{name}](#{name})",
         case.attention,
         f"{len(LINES)}" + ' and `attn_implementation="eager"`' * case.asked_for,
-        *(str(len(part)) for part in (report.modules, report.functions, report.left)),
+        *(str(len(part)) for part in (report.modules, report.functions, report.attention, report.left)),
         f"{packed.packed_elements / packed.elements:.1%} of {packed.elements:,}",
+        f"{(packed.packed_elements - case.stock.attention_elements) / packed.elements:.1%}",
         f"{recomputing.recomputed_elements / recomputing.elements:.1%}",
     ]
     return f"| {' | '.join(cells)} |"
@@ -91,6 +94,7 @@ def _places(case: Case) -> list[str]:
     report = case.packed.report
     fates = [(place, "exchanged") for place in report.modules]
     fates += [(place, "routed") for place in report.functions]
+    fates += [(place, "routed where torch takes its math kernel") for place in report.attention]
     fates += [(place, f"left: {reason}") for place, reason in report.left.items()]
     assert {call.place for call in case.packed.calls if call.p > 0} <= {place for place, _ in fates}
     groups: dict[tuple[str, str], list[str]] = {}

@@ -35,6 +35,7 @@ _STOCK = (
     *(F.dropout, torch.dropout, torch.dropout_, torch.native_dropout),
     *(torch.ops.aten.dropout, torch.ops.aten.dropout_),  # the routes of replace_dropout call these
 )
+_ATTENTION = (F.scaled_dot_product_attention, torch.ops.aten.scaled_dot_product_attention)
 _CLASSES = 2
 
 
@@ -43,7 +44,8 @@ class DropoutCall:
     """One call of a dropout in training."""
 
     place: str  # qualified name of the module whose forward makes it
-    packed: bool  # dropped by the method; else by torch, or inside a kernel
+    packed: bool  # dropped by the method; else by torch
+    in_attention: bool  # inside of scaled_dot_product_attention
     p: float
     elements: int
 
@@ -65,6 +67,11 @@ class Reach:
     def packed_elements(self) -> int:
         """The number of those elements that the method drops."""
         return sum(call.elements for call in self.calls if call.p > 0 and call.packed)
+
+    @property
+    def attention_elements(self) -> int:
+        """The number of those elements that torch drops inside of scaled_dot_product_attention."""
+        return sum(call.elements for call in self.calls if call.p > 0 and call.in_attention)
 
 
 def reach(config: RunConfig, variant: VariantConfig, length: int) -> Reach:
@@ -153,14 +160,14 @@ class _Calls(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func in _PACKED or func in _STOCK:
-            self._note(func in _PACKED, *_of_dropout(*args, **kwargs))
-        elif func is F.scaled_dot_product_attention:
-            self._note(False, *_of_attention(*args, **kwargs))
+            self._note(func in _PACKED, False, *_of_dropout(*args, **kwargs))
+        elif func in _ATTENTION:
+            self._note(False, True, *_of_attention(*args, **kwargs))
         return func(*args, **kwargs)
 
-    def _note(self, packed: bool, elements: int, p: float, training: bool) -> None:
+    def _note(self, packed: bool, in_attention: bool, elements: int, p: float, training: bool) -> None:
         if training:
-            self.calls.append(DropoutCall(self.places[-1], packed, p, elements))
+            self.calls.append(DropoutCall(self.places[-1], packed, in_attention, p, elements))
 
 
 def _of_dropout(input: Tensor, p: float = 0.5, training: bool = True, *_: Any, **options: Any) -> Any:

@@ -1,5 +1,6 @@
 """The ledger of what a forward pass saves for backward: exact, and the same on every device."""
 
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -46,6 +47,7 @@ class SavedForBackward:
     mask_bytes: int = 0
     mask_elements: int = 0
     recomputed_products: int = 0  # operands that are dropped tensors and not saved
+    saved_whole: Counter[str] = field(default_factory=Counter)  # those that are saved, by the reason
     unnamed: list[str] = field(default_factory=list)  # random numbers that `replacement` does not name
     _seen: set[int] = field(default_factory=set)
     _keep_alive: list[Tensor] = field(default_factory=list)  # a freed storage's address could come again
@@ -57,7 +59,7 @@ class SavedForBackward:
         self._draws: list[Draw] = []
         if not compiled_parts(self.module):
             self._contexts.enter_context(self._dropout)
-            self._contexts.enter_context(watching(self._count_operand))
+            self._contexts.enter_context(watching(self._count_operand, self._count_whole))
             if self.replacement:
                 self._draws = self._contexts.enter_context(other_draws(self.module, self.replacement))
         hooks = torch.autograd.graph.saved_tensors_hooks(self._count, restore)
@@ -72,6 +74,7 @@ class SavedForBackward:
         self._keep_alive.clear()
         if self.replacement:
             self.unnamed = unnamed_draws(self._draws, self.replacement)
+            self.replacement.saved_whole = dict(self.saved_whole)
 
     def metrics(self) -> dict[str, float]:
         """The ledger as metrics: nothing of masks where parts are compiled, and mask bytes an element only
@@ -85,10 +88,15 @@ class SavedForBackward:
             ledger["memory/mask_bytes_per_element"] = self.mask_bytes / self.mask_elements
         if self.recomputed_products:
             ledger["memory/recomputed_products"] = float(self.recomputed_products)
+        if self.saved_whole:
+            ledger["memory/saved_dropped_operands"] = float(self.saved_whole.total())
         return ledger
 
     def _count_operand(self, _: Origin) -> None:
         self.recomputed_products += 1
+
+    def _count_whole(self, why: str) -> None:
+        self.saved_whole[why] += 1
 
     def _count(self, tensor: Tensor) -> Saved:
         """Counts what an op saves, and saves it as torch does: kept as it is, an op's own output would keep

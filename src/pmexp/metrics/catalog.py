@@ -75,6 +75,13 @@ _CATALOG = (
         "dropped operands made again in backward",
         exact=True,
     ),
+    Metric(
+        "memory/saved_dropped_operands",
+        "operands",
+        "min",
+        "dropped operands saved as they are",
+        exact=True,
+    ),
     Metric("memory/peak_tensor_bytes", "bytes", "min", "peak tensor memory of a step", exact=True),
     Metric("memory/mean_tensor_bytes", "bytes", "min", "mean tensor memory during a step", exact=True),
     Metric("memory/peak_bytes", "bytes", "min", "peak memory of the whole process"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from pmexp.packed_dropout.report import ReplacementReport
+from pmexp.packed_dropout.report import KERNEL_UNSEEN, ReplacementReport
 from pmexp.packed_dropout.routed_modules import CHOICE, add_route, is_routed, put_routed_dropout
 
 
@@ -19,14 +19,15 @@ class ChosenAttention:
     attention: str
 
     def follow(self, module: nn.Module) -> None:
-        """Routes `module` if its attention has become eager, else says that its dropout is out of reach."""
+        """Routes `module` where its attention now lets it, else says that its dropout is out of reach."""
         attention = attention_of(module)
         if attention == self.attention:
             return
         self.attention = attention
+        if self.name in self.report.functions:
+            self.report.functions.remove(self.name)
+        self.report.attention.pop(self.name, None)
         if reason := why_attention_stays(attention):
-            if self.name in self.report.functions:
-                self.report.functions.remove(self.name)
             self.report.left[self.name] = reason
             warnings.warn(f"the attention was changed after replace_dropout: {reason}", stacklevel=2)
             return
@@ -34,8 +35,10 @@ class ChosenAttention:
             put_routed_dropout(module, self.dropout)
             add_route(module)
         self.report.left.pop(self.name, None)
-        if self.name not in self.report.functions:
+        if attention == "eager":
             self.report.functions.append(self.name)
+        else:
+            self.report.attention[self.name] = KERNEL_UNSEEN
 
 
 def notice_another_attention(
@@ -52,6 +55,6 @@ def attention_of(module: nn.Module) -> str:
 
 def why_attention_stays(attention: str) -> str | None:
     """Returns why the dropout of probabilities under `attention` cannot be reached, or None where it can."""
-    if attention == "eager":
+    if attention == "eager" or "sdpa" in attention:
         return None
     return f"attention dropout lives inside the {attention} kernel; it needs eager attention"

@@ -8,6 +8,7 @@ called functional dropout keep their route, what cannot be routed is named in th
 
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,9 +20,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pmexp.packed_dropout.attention import AttentionDropout
 from pmexp.packed_dropout.draws import Draw, drawn_elements, is_for_each_sample, origin_of_draw
-from pmexp.packed_dropout.report import STAYS_TORCHS_OWN, ReplacementReport
+from pmexp.packed_dropout.rebuild import watching
+from pmexp.packed_dropout.report import KERNEL_UNSEEN, STAYS_TORCHS_OWN, ReplacementReport
 from pmexp.packed_dropout.routed_modules import (
+    ATTENTION,
     DROPOUT,
     WATCH,
     add_route,
@@ -29,7 +33,9 @@ from pmexp.packed_dropout.routed_modules import (
     is_routed,
     leave_routed_class,
     needs_routed_class,
+    put_routed_attention,
     put_routed_dropout,
+    routed_attention,
     routed_dropout,
     run_routed,
     take_routed_class,
@@ -46,10 +52,13 @@ class WatchedForward:
     ran: dict[str, nn.Module] = field(default_factory=dict)  # watched modules whose forward ran
     # Says where the functional dropout of a module, by name, is sent.
     sent_to: dict[str, nn.Module | None] = field(default_factory=dict)
+    # Says the same of the dropout inside their attention.
+    attention: dict[str, nn.Module | None] = field(default_factory=dict)
     called: set[str] = field(default_factory=set)  # dropouts exchanged that drew a mask
     # In these modules functional dropout was routed, and drew a mask.
     dropped: set[str] = field(default_factory=set)
     draws: list[Draw] = field(default_factory=list)  # draws of code that has no dropout of ours
+    saved_whole: Counter[str] = field(default_factory=Counter)  # dropped operands, by why they are saved
     function: str | None = None  # the outermost function of torch that runs
     dry: bool = False  # whether it ran on fake tensors
 
@@ -96,6 +105,14 @@ class Discovery:
                 self.report.leave(name, self._why_not_routed())
             elif name not in self.report.functions:
                 self.report.functions.append(name)
+        for name, child in run.attention.items():
+            if child is None:
+                self.report.leave(name, self._why_not_routed())
+            else:
+                put_routed_attention(modules[name], AttentionDropout(child, self.report, name))
+        for name in run.dropped & self.report.attention.keys():
+            if self.report.attention[name] == KERNEL_UNSEEN:  # torch's attention that returns its weights
+                self.report.attention[name] = "by F.dropout"
         for name, lines in _by_place(run.draws).items():
             self.report.leave(name, "; ".join(lines))
         if whole and not self.report.settled:
@@ -106,10 +123,11 @@ class Discovery:
                 name for name, p in rates.items() if 0.0 < p < 1.0 and id(modules[name]) not in called
             ]
             self._look_for_attention(run, modules)
+            self.report.saved_whole = dict(run.saved_whole)
 
-    def child(self, module: nn.Module) -> nn.Module | None:
-        """Returns what the functional dropout of `module` is sent to; None for torch's own."""
-        if self.report.where not in ("all", place_of_functions(module)) or not hasattr(self.dropout, "drop"):
+    def child(self, module: nn.Module, place: str) -> nn.Module | None:
+        """Returns what dropout of `place` in the forward of `module` is sent to; None for torch's own."""
+        if self.report.where not in ("all", place) or not hasattr(self.dropout, "drop"):
             return None
         return self.dropout(**self.options).train(module.training)
 
@@ -122,6 +140,7 @@ class Discovery:
         places = [*run.dropped, *(draw.place for draw in run.draws)]
         dropped += [name for name in places if "Att" in type(modules.get(name)).__name__]
         dropped += [draw.place for draw in run.draws if "attention" in draw.by]
+        dropped += [name for name, kernel in self.report.attention.items() if kernel != KERNEL_UNSEEN]
         if dropped:
             return
         configs = {id(c): c for m in modules.values() if hasattr(c := getattr(m, "config", None), "__dict__")}
@@ -181,7 +200,7 @@ def observed(
     before = _now.run, _now.discovery
     _now.run, _now.discovery = run, discovery
     try:
-        with _Draws(run):
+        with _Draws(run), watching(lambda _: None, lambda why: run.saved_whole.update([why])):
             yield run
     finally:
         _now.run, _now.discovery = before
@@ -228,9 +247,18 @@ class _MadeWhenNeeded(RecomputingRoute):
     def choose(self) -> None:
         name = self.watch.name
         if name not in self.run.sent_to:
-            child = self.run.sent_to[name] = self.watch.discovery.child(self.module)
+            place = place_of_functions(self.module)
+            child = self.run.sent_to[name] = self.watch.discovery.child(self.module, place)
             self.run.names[id(child)] = f"{name}.{DROPOUT}"
         self.dropout = self.run.sent_to[name]
+
+    def choose_attention(self) -> None:
+        name, discovery = self.watch.name, self.watch.discovery
+        if name not in self.run.attention:
+            child = self.run.attention[name] = discovery.child(self.module, "attention")
+            self.run.names[id(child)] = f"{name}.{ATTENTION}"
+        child = self.run.attention[name]
+        self.attention = AttentionDropout(child, discovery.report, name) if child else None
 
 
 class _Draws(TorchDispatchMode):
@@ -260,8 +288,9 @@ class _Draws(TorchDispatchMode):
     def _note(self, draw: Draw) -> None:
         if draw.place in self.run.replaced:
             self.run.called.add(draw.place)
-        elif draw.ours or draw.place.endswith(DROPOUT):
-            self.run.dropped.add(draw.place.removesuffix(DROPOUT).removesuffix("."))
+        elif draw.ours or draw.place.endswith((DROPOUT, ATTENTION)):
+            place = draw.place.removesuffix(DROPOUT).removesuffix(ATTENTION)
+            self.run.dropped.add(place.removesuffix("."))
         elif draw.elements > 1 or draw.each_sample:  # any other single number is no mask
             self.run.draws.append(draw)
 
@@ -298,7 +327,7 @@ def _end_watch(module: nn.Module, run: WatchedForward, name: str) -> None:
     vars(module).pop(WATCH, None)
     if (child := run.sent_to.get(name)) is not None:
         put_routed_dropout(module, child)
-    if name in run.sent_to:
+    if name in run.sent_to or name in run.attention:
         add_route(module)
     elif not needs_routed_class(module) and (run.dry or class_may_go(module)):
         leave_routed_class(module)
@@ -318,6 +347,8 @@ def _named_modules(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Mod
         yield name, part
         if (dropout := routed_dropout(part)) is not None:
             yield f"{name}.{DROPOUT}".lstrip("."), dropout
+        if (attention := routed_attention(part)) is not None:
+            yield f"{name}.{ATTENTION}".lstrip("."), attention.dropout
 
 
 def _parent_and_name(modules: dict[str, nn.Module], path: str) -> tuple[nn.Module, str]:

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
 from pmexp.packed_dropout.discovery import Discovery, observed
+from pmexp.packed_dropout.report import KERNEL_UNSEEN
 from pmexp.packed_dropout.routed_modules import WATCH
 
 log = logging.getLogger(__name__)
@@ -31,14 +32,18 @@ def run_dry(model: nn.Module, discovery: Discovery, example: Mapping[str, Any] |
             with FakeCopyMode(mode):
                 twin = copy.deepcopy(model).train()
             args, kwargs = tree_map_only(torch.Tensor, mode.from_tensor, (tuple(positional), dict(named)))
-            with mode, torch.enable_grad(), observed(getattr(twin, WATCH).discovery, twin, dry=True) as run:
+            seen = getattr(twin, WATCH).discovery
+            with mode, torch.enable_grad(), observed(seen, twin, dry=True) as run:
                 twin(*args, **kwargs)
     except Exception as error:
         log.info("no dry run of %s: %s", discovery.model, str(error).partition("\n")[0])
         return
-    for name, child in run.sent_to.items():
+    for child in (*run.sent_to.values(), *run.attention.values()):
         if child is not None:  # it was made for the copy and holds no tensors, so the model can take it
-            run.sent_to[name] = child.train(model.training)
+            child.train(model.training)
+    for name, kernel in seen.report.attention.items():
+        if kernel != KERNEL_UNSEEN:
+            discovery.report.attention_ran(name, kernel)
     discovery.settle(run, dict(model.named_modules(remove_duplicate=False)), whole=True)
 
 

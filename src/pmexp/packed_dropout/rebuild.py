@@ -27,9 +27,11 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from pmexp.packed_dropout.functional import Options, apply_bits, native_scale, packed_dropout
 from pmexp.packed_dropout.graph_views import COPIES, UNSAFE_VIEW, VIEWS, Step, steps_of
+from pmexp.packed_dropout.recompute import packed_dropout_and_bits
 from pmexp.packed_dropout.saved_masks import restore, save
+from pmexp.packed_dropout.saved_whole import why_not_followed, why_without_source
 
-_ORIGIN = "pmexp_origin"  # where the node of a dropout holds its Origin
+_ORIGIN = "pmexp_origin"  # where the node of a dropout holds its Origin; its result, where it has no node
 _DROPOUT = "_PackedDropoutBackward"
 _LEADS_ON = frozenset([_DROPOUT, *COPIES, *VIEWS])  # nodes of which a tensor may be a dropped one
 
@@ -50,6 +52,8 @@ def rebuildable_dropout(
     input: Tensor, p: float, training: bool, inplace: bool = False, **options: Any
 ) -> Tensor:
     """Drops as packed_dropout does with the same arguments, so that products need not save the result."""
+    if not (input.requires_grad or inplace):
+        return _dropped_constant(input, p, training, **options)
     made_by = input.grad_fn
     dropped = packed_dropout(input, p, training, inplace, **options)
     node: Any = dropped.grad_fn
@@ -60,17 +64,34 @@ def rebuildable_dropout(
     return dropped
 
 
+def _dropped_constant(input: Tensor, p: float, training: bool, **options: Any) -> Tensor:
+    """Drops an input without a gradient: the weight behind it may have one, and saves the result."""
+    p = float(p)
+    dropped, packed = packed_dropout_and_bits(input, p, training, **options)
+    if packed is not None:
+        layout = _Layout.of(dropped)
+        origin = Origin(weakref.ref(input), None, Options(p, **options), layout, dropped._version, packed)
+        setattr(dropped, _ORIGIN, origin)
+    return dropped
+
+
 @contextmanager
-def watching(note: Callable[["Origin"], None]) -> Iterator[None]:
-    """Opens a context in which `note` is called for each saved tensor that will be made again."""
-    _watching.append(note)
+def watching(
+    note: Callable[["Origin"], None], note_whole: Callable[[str], None] = lambda why: None
+) -> Iterator[None]:
+    """Opens a context in which `note` is called for each saved tensor that will be made again.
+
+    note_whole: called for each dropped tensor that is saved as it is, with the reason.
+    """
+    watch = note, note_whole
+    _watching.append(watch)
     try:
         yield
     finally:
-        _watching.remove(note)
+        _watching.remove(watch)
 
 
-_watching: list[Callable[["Origin"], None]] = []
+_watching: list[tuple[Callable[["Origin"], None], Callable[[str], None]]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +134,12 @@ class Origin:
     options: Options
     layout: _Layout
     version: int
+    packed: Tensor | None = None  # the bits, where no node holds them
     casts: dict[torch.dtype, "weakref.ref[_Kept]"] = field(default_factory=dict)  # those that are saved whole
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy of a tensor that has one is a tensor like any other."""
+        return type(None), ()
 
 
 class _Kept:
@@ -193,14 +219,26 @@ class _Hooks:
 
     def pack(self, tensor: Tensor) -> "_Kept | _Rebuilt | _View":
         node = tensor.grad_fn
-        if node is None or type(node).__name__ not in _LEADS_ON or (trace := _origin_of(tensor)) is None:
+        if node is None:
+            trace = None if tensor.requires_grad else _origin_held_by(tensor)
+        else:
+            trace = _origin_of(tensor) if type(node).__name__ in _LEADS_ON else None
+        if trace is None:
+            if _watching and (why := why_not_followed(tensor, _DROPOUT, _ORIGIN)):
+                _note_whole(why)
             return self._keep(tensor)
-        packed = _kept_by(trace.node._raw_saved_tensors[0])
-        source = packed and (_source_in_graph(trace.origin) or self._input(tensor, trace.origin))
-        if packed and source:
-            for note in _watching:
+        bits = trace.origin.packed if node is None else _kept_by(trace.node._raw_saved_tensors[0])
+        if bits is not None and (
+            source := _source_in_graph(trace.origin) or self._input(tensor, trace.origin)
+        ):
+            for note, _ in _watching:
                 note(trace.origin)
-            return _Rebuilt(source, packed.shared(), trace, _Layout.of(tensor))
+            packed = bits.shared() if isinstance(bits, _Kept) else self._keep(bits)
+            return _Rebuilt(source, packed, trace, _Layout.of(tensor))
+        if trace.is_only_cast and (known := self._saved_cast(tensor, trace.origin)):
+            return known
+        if _watching:
+            _note_whole(why_without_source(tensor, trace.origin.input))
         return self._cast_once(tensor, trace.origin) if trace.is_only_cast else self._keep(tensor)
 
     def unpack(self, saved: "_Kept | _Rebuilt | _View") -> Tensor:
@@ -210,15 +248,17 @@ class _Hooks:
         return _Kept(self.save(tensor), self.restore)
 
     def _cast_once(self, tensor: Tensor, origin: Origin) -> _View:
-        """Saves one of several casts of a dropped tensor to one dtype, as autocast makes them."""
+        """Saves the first of several casts of a dropped tensor to one dtype, as autocast makes them."""
+        whole = self._keep(tensor if tensor._base is None else tensor._base)
+        origin.casts[tensor.dtype] = weakref.ref(whole)
+        return _View(whole, _Layout.of(tensor))
+
+    def _saved_cast(self, tensor: Tensor, origin: Origin) -> _View | None:
         known = origin.casts.get(tensor.dtype)
         whole = known() if known else None
         if whole is None or whole.restore != self.restore:
-            whole = self._keep(tensor if tensor._base is None else tensor._base)
-            origin.casts[tensor.dtype] = weakref.ref(whole)
-        else:
-            whole.shared()
-        return _View(whole, _Layout.of(tensor))
+            return None
+        return _View(whole.shared(), _Layout.of(tensor))
 
     def _input(self, tensor: Tensor, origin: Origin) -> _Source | None:
         """The input itself, if it is there yet and no larger than what would be saved."""
@@ -226,6 +266,19 @@ class _Hooks:
         if x is None or x.untyped_storage().nbytes() > tensor.untyped_storage().nbytes():
             return None
         return _Source((self._keep(x),), _itself)
+
+
+def _note_whole(why: str) -> None:
+    for _, note in _watching:
+        note(why)
+
+
+def _origin_held_by(tensor: Tensor) -> "_Trace | None":
+    """Finds the dropped tensor without a gradient that `tensor` is, or is a view of."""
+    origin = getattr(tensor if tensor._base is None else tensor._base, _ORIGIN, None)
+    if origin is None or tensor._version != origin.version:
+        return None
+    return _Trace(origin, None, [], origin.layout)
 
 
 def _origin_of(tensor: Tensor) -> "_Trace | None":
@@ -256,7 +309,7 @@ class _Trace:
     """Where a saved tensor comes from."""
 
     origin: Origin
-    node: Any  # its dropout's
+    node: Any  # its dropout's, or None
     steps: list[Step]  # which make of the dropped tensor the copy that the saved one is a view of
     whole: _Layout  # where that copy lies, or the dropped tensor itself
 
@@ -317,6 +370,7 @@ def _gelu(node: Any) -> Callable[[Tensor], Tensor]:
 # What each operation keeps of which its result is made, and how; the result itself, where it keeps that.
 _MADE_OF: dict[str, tuple[tuple[str, ...], Callable[[Any], Callable[..., Tensor]]]] = {
     "SoftmaxBackward0": (("result",), lambda _: _itself),
+    "SafeSoftmaxBackward0": (("result",), lambda _: _itself),
     "ReluBackward0": (("result",), lambda _: _itself),
     "TanhBackward0": (("result",), lambda _: _itself),
     "SigmoidBackward0": (("result",), lambda _: _itself),

@@ -1,11 +1,15 @@
 """Reports what replace_dropout did to a model and what it left, filled in as the model runs."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Place = Literal["all", "attention", "hidden"]
 
 
+MATH = "math kernel"  # torch's kernel of attention whose dropout is reached
+KERNEL_UNSEEN = f"reached where torch takes its {MATH}, as on the CPU; no call that drops was seen yet"
+_INSIDE = "attention dropout is drawn inside the"
 STAYS_TORCHS_OWN = "functional calls are nn.Dropout's own"  # the reason where a dropout has no method `drop`
 
 
@@ -22,9 +26,13 @@ class ReplacementReport:
     modules: list[str] = field(default_factory=list)  # names of the dropout modules that were exchanged
     # In the modules of these names functional dropout is routed.
     functions: list[str] = field(default_factory=list)
+    # Modules whose call of scaled_dot_product_attention is routed, and the kernel that computed its last one.
+    attention: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)  # the reason why a module was left alone, by its name
     # These modules were exchanged, and not called when the model ran.
     uncalled: list[str] = field(default_factory=list)
+    # Dropped operands that a forward with `recompute` saved all the same: how many, by the reason.
+    saved_whole: dict[str, int] = field(default_factory=dict)
     settled: bool = False  # whether a whole forward in training was seen
 
     def to_dict(self) -> dict[str, Any]:
@@ -35,10 +43,13 @@ class ReplacementReport:
             f"{self.by} in place of {len(self.modules)} dropout modules and of the functional dropout "
             f"of {len(self.functions)} modules (where={self.where}); {len(self.left)} left alone"
         )
-        lines = [f"  {name or 'the model'}: {reason}" for name, reason in self.left.items()]
+        kernels = Counter(kernel for name, kernel in self.attention.items() if name not in self.left)
+        lines = [f"  and of the attention of {n} modules: {kernel}" for kernel, n in kernels.items()]
+        lines += [f"  {name or 'the model'}: {reason}" for name, reason in self.left.items()]
         lines += [
             f"  {name}: exchanged, but not called in the forward that was seen" for name in self.uncalled
         ]
+        lines += [f"  {n} x a dropped operand saved as it is: {why}" for why, n in self.saved_whole.items()]
         if not self.settled:
             lines.append("  not settled: the first forward in training shows what reading the code cannot")
         return "\n".join([head, *lines])
@@ -47,9 +58,18 @@ class ReplacementReport:
         """Notes why `name` was left alone; the first reason counts."""
         self.left.setdefault(name, reason)
 
+    def attention_ran(self, name: str, kernel: str) -> None:
+        """Notes which kernel computed the attention of the module `name`, and with it what was reached."""
+        self.attention[name] = kernel
+        if not kernel.startswith(MATH):
+            self.left[name] = f"{_INSIDE} {kernel}; it needs eager attention"
+        elif self.left.get(name, "").startswith(_INSIDE):
+            del self.left[name]
+
     def nothing_found(self, model: str) -> str | None:
         """Returns what to say of a model of class `model` in which nothing was replaced, else None."""
-        if self.modules or self.functions or STAYS_TORCHS_OWN in self.left.values():
+        attention = self.attention.keys() - self.left.keys()
+        if self.modules or self.functions or attention or STAYS_TORCHS_OWN in self.left.values():
             return None
         reasons = "; ".join(f"{name or 'the model'}: {reason}" for name, reason in self.left.items())
         if not reasons:

@@ -17,11 +17,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from pmexp.packed_dropout.attention import AttentionDropout
 from pmexp.packed_dropout.rebuild import rebuilding
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route, run_under
 from pmexp.packed_dropout.transforms import can_rebuild, is_rebuilding
 
 DROPOUT = "routed_dropout"  # the module that F.dropout means in the forward of the one that holds it
+ATTENTION = "routed_attention"  # its AttentionDropout, for F.scaled_dot_product_attention in that forward
 WATCH = "_dropout_watch"  # holds what looks at a module's next forward; see discovery.py
 CHOICE = "_attention_choice"  # holds what notices another attention; see attention_choice.py
 _ROUTED = (
@@ -32,7 +34,7 @@ _REBUILDS = (
 )
 _ORIGINAL = "_class_without_route"  # the class that a class made here was made of
 _METHODS = "_routed_methods"
-_MARKS = (_ROUTED, _REBUILDS, DROPOUT, WATCH, CHOICE)
+_MARKS = (_ROUTED, _REBUILDS, DROPOUT, ATTENTION, WATCH, CHOICE)
 
 
 def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
@@ -81,6 +83,16 @@ def put_routed_dropout(module: nn.Module, dropout: nn.Module) -> None:
     vars(module)[_REBUILDS] = getattr(dropout, "recompute", False)
 
 
+def routed_attention(module: nn.Module) -> AttentionDropout | None:
+    """Returns what the dropout inside attention is sent to in the forward of `module`; None for torch's."""
+    return cast(AttentionDropout | None, getattr(module, ATTENTION, None))
+
+
+def put_routed_attention(module: nn.Module, attention: AttentionDropout) -> None:
+    vars(module)[ATTENTION] = attention
+    vars(module)[_REBUILDS] = getattr(attention.dropout, "recompute", False)
+
+
 def original_class(module: nn.Module) -> type[nn.Module]:
     """The class that a module had before it was routed."""
     return cast(type[nn.Module], vars(type(module)).get(_ORIGINAL, type(module)))
@@ -121,7 +133,7 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
     body: dict[str, Any] = {name: _routed(original, name) for name in methods}
     body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
     # An attribute that is there is looked up faster than a missing one.
-    body |= {_ROUTED: False, _REBUILDS: False, DROPOUT: None, WATCH: None, CHOICE: None}
+    body |= {_ROUTED: False, _REBUILDS: False, DROPOUT: None, ATTENTION: None, WATCH: None, CHOICE: None}
     body["__prepare_scriptable__"] = _prepared_for_scripting
     if hasattr(original, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopied_to(original)
@@ -221,8 +233,11 @@ def _call(module: nn.Module, function: Callable[..., Any], /, *args: Any, **kwar
 
 
 def run_routed(module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Calls `function` under the route of `module`, where it has one."""
-    if not is_routed(module):
+    """Calls `function` under the route of `module`, where it has one.
+
+    torch's own attention drops in training alone, and has a fast path in evaluation without a route.
+    """
+    if not is_routed(module) or (isinstance(module, nn.MultiheadAttention) and not module.training):
         return function(*args, **kwargs)
     return run_under(_route_of(module), function, args, kwargs)
 
@@ -255,16 +270,16 @@ def needs_routed_class(module: nn.Module) -> bool:
 
 
 def _route_of(module: nn.Module) -> "Route":
-    dropout = routed_dropout(module)
+    dropout, attention = routed_dropout(module), routed_attention(module)
     if can_rebuild():
-        return Route(dropout)
-    recomputes = any(getattr(part, "recompute", False) for part in (dropout, *module._modules.values()))
-    if not recomputes:
-        return Route(dropout)
+        return Route(dropout, attention)
+    parts = (dropout, attention and attention.dropout, *module._modules.values())
+    if not any(getattr(part, "recompute", False) for part in parts):
+        return Route(dropout, attention)
     # The forward that called this method may have a route already, which follows the probabilities of both.
     known = innermost_route()
     return (
         known
         if isinstance(known, RecomputingRoute) and known.module is module
-        else RecomputingRoute(dropout, module)
+        else RecomputingRoute(dropout, module, attention)
     )

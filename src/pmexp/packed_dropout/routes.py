@@ -1,4 +1,4 @@
-"""Says what F.dropout means while a routed forward runs.
+"""Says what F.dropout means while a routed forward runs, and the dropout inside of attention.
 
 Routes are TorchFunctionModes, which recursion, errors and threads leave as they were.
 """
@@ -12,6 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pmexp.packed_dropout.attention import (
+    AttentionDropout,
+    as_called,
+    drops,
+    math_attention,
+    multi_head_attention_forward,
+)
 from pmexp.packed_dropout.functional import Rng
 from pmexp.packed_dropout.recompute import (
     matmul_of_dropped,
@@ -25,8 +32,9 @@ _CHECKPOINTS = (
     ".checkpointing",
     ".checkpoint_activations",
 )  # ends of the names of modules of torch and others
+_ROUTED = (*ROUTED_CALLS, F.scaled_dot_product_attention, F.multi_head_attention_forward)
 _CASTS = (Tensor.to, Tensor.type, Tensor.type_as)
-_SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
+_SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax, torch.ops.aten._safe_softmax)
 _VIEWS = (Tensor.view, Tensor.reshape)
 _PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)
 
@@ -46,28 +54,54 @@ def innermost_route() -> "Route | None":
 
 
 class Route(TorchFunctionMode):
-    """Sends F.dropout to `dropout.drop`; without one to torch's, whatever route lies around."""
+    """Sends F.dropout to `dropout.drop`; without one to torch's, whatever route lies around.
 
-    def __init__(self, dropout: nn.Module | None) -> None:
+    attention: what the dropout inside F.scaled_dot_product_attention is sent to; None for torch's as well.
+    """
+
+    def __init__(self, dropout: nn.Module | None, attention: AttentionDropout | None = None) -> None:
         super().__init__()
         self.dropout: Any = dropout
+        self.attention = attention
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in ROUTED_CALLS:
-            return func(*args, **kwargs)
-        if func is not F.dropout:
+        if func not in _ROUTED:
+            # torch.compile cannot trace the method where a mode is around.
+            return (torch.unflatten if func is Tensor.unflatten else func)(*args, **kwargs)
+        if func is not F.dropout and func in ROUTED_CALLS:
             kwargs = {"training" if name == "train" else name: value for name, value in kwargs.items()}
             kwargs["inplace"] = func is torch.dropout_
         if not torch.compiler.is_compiling() and _would_be_rerun_without_route():
-            return _stock(*args, **kwargs)
+            return (_stock if func in ROUTED_CALLS else func)(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            return run_under(self, multi_head_attention_forward, args, kwargs)
+        if func is F.scaled_dot_product_attention:
+            # A class of tensors, as a mask may be of, has an attention of its own.
+            reachable = drops(*args, **kwargs) and not types
+            return self._attend(*args, **kwargs) if reachable else func(*args, **kwargs)
         self.choose()
         return _stock(*args, **kwargs) if self.dropout is None else self.drop(*args, **kwargs)
 
+    def _attend(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Computes scaled_dot_product_attention: step by step where its dropout can be reached."""
+        self.choose_attention()
+        args, kwargs = as_called(*args, **kwargs)
+        if self.attention is None or not self.attention.reaches(*args, **kwargs):
+            return _stock_attention(*args, **kwargs)
+        return cast(Tensor, run_under(self.within(self.attention), math_attention, args, kwargs))
+
+    def within(self, attention: AttentionDropout) -> "Route":
+        """The route of the steps of attention, whose F.dropout drops probabilities."""
+        return Route(attention.dropout)
+
     def choose(self) -> None:
         """Sets `dropout`, before it is used, in a route that is made without knowing it."""
+
+    def choose_attention(self) -> None:
+        """Sets `attention` likewise."""
 
     def drop(self, *args: Any, **kwargs: Any) -> Tensor:
         return cast(Tensor, self.dropout.drop(*args, **kwargs))
@@ -92,6 +126,11 @@ def _stock(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool =
     return cast(Tensor, dropout(input, p, training))
 
 
+def _stock_attention(*args: Any, **kwargs: Any) -> Tensor:
+    """torch's attention, called likewise."""
+    return cast(Tensor, torch.ops.aten.scaled_dot_product_attention(*args, **kwargs))
+
+
 _MadeOf = tuple[Tensor, Tensor, float, int, Rng]  # probabilities, packed mask, p, bits, rng
 
 
@@ -102,8 +141,10 @@ class RecomputingRoute(Route):
     gets the plain packed dropout.
     """
 
-    def __init__(self, dropout: nn.Module | None, module: nn.Module) -> None:
-        super().__init__(dropout)
+    def __init__(
+        self, dropout: nn.Module | None, module: nn.Module, attention: AttentionDropout | None = None
+    ) -> None:
+        super().__init__(dropout, attention)
         self.module = module  # the one whose forward runs
         self.softmax: Tensor | None = None  # the output of the last softmax
         self.probs: Tensor | None = None  # that output, or its cast
@@ -113,12 +154,12 @@ class RecomputingRoute(Route):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in ROUTED_CALLS:
+        if func in _ROUTED:
             return super().__torch_function__(func, types, args, kwargs)
         kwargs = kwargs or {}
         if func in _PRODUCTS and self.made_of is not None and args[0] is self.dropped:
             return self._product(self.made_of, func, *args, **kwargs)
-        result = func(*args, **kwargs)
+        result = super().__torch_function__(func, types, args, kwargs)
         if func in _VIEWS and self.made_of is not None and args[0] is self.dropped:
             probs, *mask = self.made_of
             self.dropped, self.made_of = result, (func(probs, *args[1:], **kwargs), *mask)
@@ -127,6 +168,9 @@ class RecomputingRoute(Route):
         elif func in _CASTS and self.softmax is not None and args[0] is self.softmax:
             self.probs = result
         return result
+
+    def within(self, attention: AttentionDropout) -> Route:
+        return RecomputingRoute(attention.dropout, self.module)
 
     def drop(self, *args: Any, **kwargs: Any) -> Tensor:
         if getattr(self.dropout, "recompute", False):

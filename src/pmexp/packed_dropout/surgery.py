@@ -12,6 +12,7 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
+from pmexp.packed_dropout.attention import AttentionDropout
 from pmexp.packed_dropout.attention_choice import (
     attention_of,
     notice_another_attention,
@@ -21,15 +22,18 @@ from pmexp.packed_dropout.call_sites import call_sites
 from pmexp.packed_dropout.discovery import Discovery, drops_probabilities, place_of_functions
 from pmexp.packed_dropout.dry_run import run_dry
 from pmexp.packed_dropout.exchange import exchanged, why_it_stays
-from pmexp.packed_dropout.report import STAYS_TORCHS_OWN, Place, ReplacementReport
+from pmexp.packed_dropout.report import KERNEL_UNSEEN, STAYS_TORCHS_OWN, Place, ReplacementReport
 from pmexp.packed_dropout.routed_modules import (
+    ATTENTION,
     DROPOUT,
     add_rebuilding,
     add_route,
     original_class,
     put_back,
+    put_routed_attention,
     put_routed_dropout,
     remove_route,
+    routed_attention,
     routed_dropout,
     take_routed_class,
 )
@@ -117,6 +121,13 @@ def recompute_attention(model: nn.Module) -> list[str]:
                 add_rebuilding(parent)
                 add_route(parent)  # where a compiler runs, it has to see the product that follows
                 recomputing.append(f"{path}.{name}".lstrip("."))
+        attention = routed_attention(parent)
+        if attention and attention.name in attention.report.attention:  # else it may never be called
+            dropout: Any = attention.dropout
+            if hasattr(dropout, "recompute"):
+                dropout.recompute = True
+                add_rebuilding(parent)
+                recomputing.append(f"{path}.{ATTENTION}".lstrip("."))
     return recomputing
 
 
@@ -156,7 +167,8 @@ class _Replacement:
 
     def route_functions_of(self, module: nn.Module, path: str) -> None:
         sites = call_sites(module)
-        if not (sites.direct or sites.eager_attention):
+        by_sdpa = _attends_by_sdpa(module) or (sites.eager_attention and "sdpa" in attention_of(module))
+        if not (sites.direct or sites.eager_attention or by_sdpa):
             return
         if inspect.isgeneratorfunction(type(module).forward):
             self._leave(path, "its forward is a generator, whose steps run when no forward does")
@@ -164,19 +176,24 @@ class _Replacement:
         if not hasattr(self.dropout, "drop"):
             self._leave(path, STAYS_TORCHS_OWN)
             return
-        if not self._chosen(place_of_functions(module)):
+        if self._chosen("attention"):
+            child = self.dropout(**self.options).train(module.training)
+            put_routed_attention(module, AttentionDropout(child, self.report, path))
+            if by_sdpa:
+                self.report.attention[path] = KERNEL_UNSEEN
+        if self._chosen(place_of_functions(module)):
+            dropout = self.dropout(**self.options).train(module.training)
+            if sites.eager_attention and not sites.direct:
+                notice_another_attention(module, path, dropout, self.report)
+                if reason := why_attention_stays(attention_of(module)):
+                    self._leave(path, reason)
+                    take_routed_class(module)
+                    return
+            put_routed_dropout(module, dropout)
+            if sites.direct or not by_sdpa:
+                self.report.functions.append(path)
+        if path not in self.report.functions and path not in self.report.attention:
             self._leave(path, f"where={self.where}")
-            add_route(module, sites.methods)
-            return
-        dropout = self.dropout(**self.options).train(module.training)
-        if not sites.direct:
-            notice_another_attention(module, path, dropout, self.report)
-            if reason := why_attention_stays(attention_of(module)):
-                self._leave(path, reason)
-                take_routed_class(module)
-                return
-        put_routed_dropout(module, dropout)
-        self.report.functions.append(path)
         add_route(module, sites.methods)
 
     def _chosen(self, place: str) -> bool:
@@ -187,13 +204,18 @@ class _Replacement:
             self.report.leave(path, reason)
 
 
+def _attends_by_sdpa(module: nn.Module) -> bool:
+    """Whether dropout is inside attention in the forward of `module`: torch's, or one that says so itself."""
+    if isinstance(module, nn.MultiheadAttention):
+        return bool(module.dropout > 0.0)
+    return bool(getattr(module, "attends_by_sdpa", False))
+
+
 def _why_left(module: nn.Module) -> str | None:
     kind = type(module).__name__
-    if reason := getattr(module, "why_dropout_stays", None):  # a module may answer for itself
-        return str(reason)
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return f"{kind} drops channels or rescales: its mask is not one bit an element"
-    if isinstance(module, nn.MultiheadAttention | nn.RNNBase) and module.dropout > 0:
+    if isinstance(module, nn.RNNBase) and module.dropout > 0:
         return f"{kind} drops inside its own kernel"
     if call_sites(module).source_missing:
         return f"{kind} has no source to read: a functional dropout in it is not seen"
@@ -209,4 +231,5 @@ def _is_to_be_watched(module: nn.Module) -> bool:
         for value in vars(module).values()
         if callable(value) and not (getattr(value, "__module__", None) or "").startswith("torch.")
     ]
-    return (not is_torchs or bool(callables)) and not isinstance(module, nn.Dropout)
+    in_kernel = routed_attention(module) is not None  # which kernel runs, only running shows
+    return (not is_torchs or in_kernel or bool(callables)) and not isinstance(module, nn.Dropout)

@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn.attention import SDPBackend
 
 from pmexp.simulation.internals import overridden_operators, tree_map_only
 
@@ -33,6 +34,7 @@ def cuda_semantics() -> Iterator[None]:
     with overridden_operators() as library:
         library.impl("dropout", _dropout, "AutogradCPU")
         library.impl("scaled_dot_product_attention", _attention, "AutogradCPU")
+        library.impl("_fused_sdp_choice", _fused, "AutogradCPU")
         for name in _IN_FP32:
             library.impl(name, _in_fp32(_overload(name)), "AutocastCPU")
         for name in _WITH_FP32_RESULT:
@@ -75,6 +77,10 @@ def _with_fp32_result(op: Callable[..., Any]) -> Callable[..., Any]:
 
 def _widened(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def _fused(*_: Any, **__: Any) -> int:
+    return SDPBackend.EFFICIENT_ATTENTION.value
 
 
 def _attention(

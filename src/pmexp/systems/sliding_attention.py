@@ -35,7 +35,7 @@ class SlidingAttention(nn.Module):
     query_global: nn.Linear
     key_global: nn.Linear
     value_global: nn.Linear
-    why_dropout_stays = "attention dropout lives inside the sdpa kernel; it needs eager attention"
+    attends_by_sdpa = True  # packed_dropout/surgery.py reads it
 
     def __init__(self, eager: Any) -> None:
         super().__init__()

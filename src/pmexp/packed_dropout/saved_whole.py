@@ -1,0 +1,48 @@
+"""Says why a dropped tensor is saved as it is, where rebuild.py could not have it made again."""
+
+import weakref
+from typing import Any
+
+from torch import Tensor
+
+from pmexp.packed_dropout.graph_views import COPIES, VIEWS
+
+# Nodes that put elements elsewhere, and that rebuild.py does not follow.
+_MOVED = frozenset(
+    f"{name}Backward0"
+    for name in (
+        *("ConstantPadNd", "Index", "IndexSelect", "Gather", "AsStrided", "Cat", "Stack", "Roll", "Flip"),
+        *("Repeat", "Unfold", "Split", "SplitWithSizes", "Unbind", "Diagonal", "MaskedFill"),
+    )
+)
+
+
+def why_without_source(tensor: Tensor, reference: "weakref.ref[Tensor] | None") -> str:
+    """Why the input of a dropout, if it is there, is no source of its result, of which `tensor` is saved."""
+    if reference is None:
+        return "its dropout wrote into its input"
+    input = reference()
+    if input is None:
+        return "nobody holds the input of its dropout any more"
+    if input.untyped_storage().nbytes() > tensor.untyped_storage().nbytes():
+        return "the input of its dropout is larger"
+    return "its bits are saved by other hooks"
+
+
+def why_not_followed(tensor: Tensor, dropout: str, origin: str) -> str | None:
+    """Why a tensor that is made of a dropped one is not known as such; None where it is made otherwise.
+
+    dropout: the name of a dropout's node.
+    origin: where such a node holds what its result is made of; only some hold it.
+    """
+    node: Any = tensor.grad_fn
+    between = None
+    while (name := type(node).__name__) != dropout:
+        if name in _MOVED:
+            between = name.partition("Backward")[0]
+        elif not (name in COPIES or name in VIEWS):
+            return None
+        node = node.next_functions[0][0]
+    if origin not in node.metadata:
+        return None
+    return f"{between} lies between it and its dropout" if between else "it was changed, or cast twice"
