@@ -163,6 +163,8 @@ class _Replacement:
             if getattr(self.made[child], "recompute", False):
                 add_rebuilding(parent)
                 if place == "attention":
+                    attention = self.dropout(**self.options).train(parent.training)
+                    put_routed_attention(parent, AttentionDropout(attention, self.report, path))
                     add_route(parent)  # where a compiler runs, a route has to see the product that follows
 
     def route_functions_of(self, module: nn.Module, path: str) -> None:
