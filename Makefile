@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 RUNS := runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo readme bench gpu gpu-dry reproduce-2h reproduce-24h test drill drill-calls check format ui clean
+.PHONY: help setup demo readme bench gpu gpu-dry reproduce-2h reproduce-24h test zoo drill drill-calls check format ui clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -47,6 +47,11 @@ reproduce-24h: $(INSTALLED) ## the same for 24 hours
 
 test: $(INSTALLED) ## every test that this machine can run
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+
+ZOO := build/zoo
+zoo: $(INSTALLED) ## packed dropout in every class of models at hand, into docs/results/zoo.md; takes a quarter of an hour
+	$(PYTHON) -m pip install --quiet --no-deps --constraint constraints.txt --target $(ZOO) --upgrade timm diffusers torchvision
+	PYTHONPATH=$(ZOO) OMP_NUM_THREADS=1 $(PYTHON) -m pmexp.zoo out=docs/results/zoo.md
 
 N := 50
 drill: $(INSTALLED) ## kill runs at N random moments; each has to end as the run left alone, bit for bit

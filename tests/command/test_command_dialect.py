@@ -42,6 +42,7 @@ from pmexp.parity.options import COMMAND as PARITY
 from pmexp.reproduce import command as reproduce
 from pmexp.runs import command as runs
 from pmexp.tracking import ui
+from pmexp.zoo import command as zoo
 from pmexp_analysis import benchmark, report
 from pmexp_analysis.pages import readme
 
@@ -79,6 +80,7 @@ COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed 
     "pmexp.runs": (runs.main, (), runs.LIST),
     "pmexp.runs retry": (runs.main, ("retry",), runs.RETRY),
     "pmexp.runs repair": (runs.main, ("repair",), runs.REPAIR),
+    "pmexp.zoo": (zoo.main, (), zoo.COMMAND),
     "pmexp.tracking.ui": (ui.main, (), ui.COMMAND),
     "pmexp_analysis": (report.main, (), report.COMMAND),
     "pmexp_analysis.benchmark": (benchmark.main, (), benchmark.COMMAND),

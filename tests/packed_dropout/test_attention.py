@@ -325,3 +325,24 @@ def test_compiled_it_trains_as_in_eager() -> None:
     twin = copy.deepcopy(model)
     compiled: Any = torch.compile(model, fullgraph=True, backend="aot_eager")
     assert equal(gradients(twin, lambda: twin(x)), gradients(model, lambda: compiled(x)))
+
+
+class AttentionOfItsRate(nn.Module):
+    """Has a dropout, whose rate alone it gives to torch's attention, as timm's has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.attn_drop = nn.Linear(16, 48), nn.Dropout(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4).unbind(0)
+        rate = self.attn_drop.p if self.training else 0.0
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=rate)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_an_attention_with_a_dropout_for_its_rate_is_reached(recompute: bool) -> None:
+    model = nn.Sequential(AttentionOfItsRate(), nn.Dropout(0.2))
+    report = replace_dropout(model, PackedDropout, recompute=recompute)
+    model(torch.ones(2, 12, 16))
+    assert list(report.attention) == ["0"] and report.left == {}

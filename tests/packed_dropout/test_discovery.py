@@ -447,6 +447,28 @@ def test_sew_d_draws_its_own_masks() -> None:
     assert report.settled and any("modeling_sew_d.py" in reason for reason in report.left.values())
 
 
+class DropPathMLP(nn.Module):
+    """Has a name that says nothing of what it drops."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, P)
+
+
+class Skipped(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.empty(len(x), 1, 1).bernoulli_(1 - P)
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("dry", [False, True])
+def test_dropping_whole_samples_is_known_by_the_draw_and_not_by_a_name(dry: bool, samples: int) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), DropPathMLP(), Skipped())
+    report = replaced(model, dry)
+    model(x()[:samples])
+    assert report.functions == ["1"] and list(report.left) == ["2"]
+    assert "draws one number a sample" in report.left["2"] and "test_discovery.py" in report.left["2"]
+
+
 def test_stock_dropout_in_a_model_of_functions_alone_is_no_failure() -> None:
     report = replace_dropout(WithMethod(lambda self, x: x), nn.Dropout, example=(x(),))
     assert (

@@ -125,13 +125,26 @@ _VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def _times(y: Tensor) -> Tensor:
+    return y * y.sin().detach()
+
+
+def _linear(y: Tensor) -> Tensor:
+    """Copies what does not lie row by row, and views the copy behind autograd's back."""
+    weight = torch.linspace(-1, 1, 3 * y.shape[-1], dtype=y.dtype).view(3, -1).requires_grad_()
+    return F.linear(y, weight)
+
+
 @settings(max_examples=150)
 @given(
     source=st.sampled_from(sorted(SOURCES)),
     before=st.lists(st.sampled_from(sorted(_VIEWS)), max_size=3),
     after=st.lists(st.sampled_from(sorted(_VIEWS)), max_size=4),
+    product=st.sampled_from([_times, _linear]),
 )
-def test_whatever_lies_between_the_numbers_stay(source: str, before: list[str], after: list[str]) -> None:
+def test_whatever_lies_between_the_numbers_stay(
+    source: str, before: list[str], after: list[str], product: Callable[[Tensor], Tensor]
+) -> None:
     def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
         y = SOURCES[source](x)
         for name in before:
@@ -139,10 +152,18 @@ def test_whatever_lies_between_the_numbers_stay(source: str, before: list[str], 
         y = drop(y)
         for name in after:
             y = _VIEWS[name](y)
-        return y * y.sin().detach()
+        return product(y)
 
     results = [train(step, again) for again in (False, True)]
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_a_linear_layer_of_what_does_not_lie_row_by_row() -> None:
+    def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        return F.linear(drop(F.gelu(x.transpose(1, 2))), WEIGHT * x.mean())
+
+    assert_made_again(step)
+    assert_made_again(step, autocast=True)
 
 
 def test_an_input_that_is_there_anyhow_is_shared_by_its_dropped_copies() -> None:
@@ -392,6 +413,45 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.outer(torch.tanh(self.down(self.inner(F.gelu(self.up(x)))))))
+
+
+class FusedAttention(nn.Module):
+    """Takes queries, keys and values as views of one product, as vit-pytorch and timm do."""
+
+    def __init__(self, products: str) -> None:
+        super().__init__()
+        self.qkv, self.out, self.dropout = nn.Linear(16, 48), nn.Linear(16, 16), nn.Dropout(0.2)
+        self.products = products
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.products == "chunked":
+            q, k, v = (part.unflatten(-1, (2, 8)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        else:
+            q, k, v = self.qkv(x).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4).unbind(0)
+        y = self.dropout(torch.softmax(q @ k.transpose(-1, -2), -1)) @ v
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("products", ["chunked", "unbound"])
+def test_views_of_a_fused_product_are_no_reason_to_save_more(products: str) -> None:
+    results, saved = [], []
+    for options in (None, {}, {"recompute": True}):
+        torch.manual_seed(1)
+        model = FusedAttention(products)
+        if options is not None:
+            replace_dropout(model, PackedDropout, rng="torch", **options)
+        x = torch.linspace(-1, 1, 2 * 24 * 16).view(2, 24, 16).requires_grad_()
+        torch.manual_seed(2)
+        with SavedForBackward(model) as ledger:
+            y = model(x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), (x, *model.parameters()))])
+        saved.append(ledger.total_bytes)
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*results, strict=True))
+    probabilities = 2 * 2 * 24 * 24
+    assert (
+        saved[1] - saved[2] == 4 * probabilities
+        and saved[0] - saved[1] == 4 * probabilities - probabilities // 8
+    )
 
 
 @pytest.mark.parametrize("how", ["checkpoint", "reentrant", "layers checkpointed", "on the CPU", "copied"])

@@ -134,6 +134,24 @@ def test_a_models_training_step_stays_bit_identical(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(step(name, False), step(name, True), strict=True))
 
 
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_a_models_second_derivative_stays_bit_identical(name: str) -> None:
+    derivatives = []
+    for swap in (False, True):
+        model = build(name)
+        if swap:
+            replace_dropout(model, PackedDropout, rng="torch", recompute=True)
+        torch.manual_seed(7)
+        weights = list(model.parameters())
+        loss = call(name, model).square().mean()
+        first = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
+        norm = torch.stack([gradient.square().sum() for gradient in first if gradient is not None]).sum()
+        second = torch.autograd.grad(norm, weights, allow_unused=True)
+        derivatives.append([gradient for gradient in (*first, *second) if gradient is not None])
+    assert len(derivatives[0]) > 20
+    assert all(torch.equal(a, b) for a, b in zip(*derivatives, strict=True))
+
+
 def test_in_bf16_the_softmax_in_fp32_is_what_is_kept() -> None:
     pairs = zip(
         step("bert", False, dtype=torch.bfloat16), step("bert", True, dtype=torch.bfloat16), strict=True

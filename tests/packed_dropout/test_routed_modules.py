@@ -169,3 +169,51 @@ def test_a_route_adds_no_layer_to_a_module_that_runs_its_children(container: str
         torch.manual_seed(1)
         assert torch.equal(twin(x), expected)
         assert [len(list(part.children())) for part in twin.modules()] == children
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("ran", [False, True])
+@pytest.mark.parametrize(
+    "model",
+    [lambda: nn.Sequential(Scriptable()), lambda: nn.Sequential(nn.Dropout())],
+    ids=["routed", "exchanged"],
+)
+def test_scripting_is_refused_until_torchs_dropout_is_back(model: Any, ran: bool) -> None:
+    net = model()
+    replace_dropout(net, PackedDropout)
+    if ran:
+        net(torch.ones(64))
+    with pytest.raises(RuntimeError, match=r"call replace_dropout\(model, nn.Dropout\) first"):
+        torch.jit.script(net)
+    replace_dropout(net, nn.Dropout)
+    torch.jit.script(net)
+
+
+class Scriptable(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.25, self.training)
+
+
+class CopiesItself(nn.Module):
+    """Has a copy of its dropping part made and run in its forward, as a teacher of its past may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = Own()
+        self.copies: list[nn.Module] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.copies.append(copy.deepcopy(self.part))
+        return self.part(x) + self.copies[-1](x)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_copy_made_in_a_forward_is_routed_on_its_own(recompute: bool) -> None:
+    model = CopiesItself()
+    replace_dropout(model, PackedDropout, recompute=recompute)
+    for _ in range(2):
+        model(torch.ones(64, requires_grad=True))
+    first, second = model.copies
+    replace_dropout(model, nn.Dropout)
+    replace_dropout(second, nn.Dropout)
+    assert packs(first) and not packs(second) and not packs(model.part)

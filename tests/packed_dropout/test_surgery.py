@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers as hf
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from pmexp.packed_dropout import PackedDropout, replace_dropout
-from small_transformers import MODELS, RATE, build, call
+from pmexp.packed_dropout.routed_modules import routed_dropout
+from small_transformers import BERT, MODELS, RATE, build, call
 
 
 def saved_unpacked_masks(name: str, model: nn.Module) -> list[str]:
@@ -118,6 +120,29 @@ def test_going_back_to_nn_dropout() -> None:
     assert report.modules and not any(isinstance(m, PackedDropout) for m in model.modules())
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_going_back_where_functions_alone_drop(attention: str) -> None:
+    config = hf.CLIPVisionConfig(
+        **BERT, image_size=8, patch_size=4, attention_dropout=RATE, attn_implementation=attention
+    )
+    model: Any = hf.CLIPVisionModel(config).train()
+    if attention == "eager":
+        replace_dropout(model, PackedDropout)
+    example = {"pixel_values": torch.zeros(1, 3, 8, 8)}
+    report = replace_dropout(model, nn.Dropout, example=example)
+    assert report.settled and set(report.left.values()) == {"functional calls are nn.Dropout's own"}
+    assert not any(routed_dropout(module) for module in model.modules())
+
+
+def test_where_nothing_is_to_be_replaced_an_earlier_swap_stays() -> None:
+    model = nn.Sequential(_OwnFunctional())
+    replace_dropout(model, PackedDropout, where="hidden")
+    x = torch.ones(64, requires_grad=True)
+    with pytest.raises(ValueError, match="nothing to replace"):
+        replace_dropout(model, PackedDropout, where="attention", example=(x,))
+    assert type(model(x).grad_fn).__name__ == "_PackedDropoutBackward"
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_a_copy_of_a_swapped_model_is_swapped_on_its_own(copied: Any) -> None:
     model = build("bert")
@@ -207,6 +232,8 @@ def test_a_dropout_module_left_alone_is_not_caught_by_the_route_around_it() -> N
         (nn.Linear(2, 2), "no dropout is seen in it"),
         (nn.Sequential(nn.Dropout2d(0.1)), "drops channels"),
         (nn.Sequential(nn.LSTM(2, 2, 2, dropout=0.1)), "inside its own kernel"),
+        (nn.LSTM(2, 2, 2, dropout=0.1), "the model: LSTM drops inside its own kernel"),
+        (nn.Dropout2d(0.1), "the model: Dropout2d drops channels"),
     ],
 )
 def test_raises_when_there_is_nothing_to_replace(model: nn.Module, reason: str) -> None:

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pmexp.packed_dropout.attention import AttentionDropout
-from pmexp.packed_dropout.draws import Draw, drawn_elements, origin_of_draw
+from pmexp.packed_dropout.draws import Draw, drawn_elements, is_for_each_sample, origin_of_draw
 from pmexp.packed_dropout.rebuild import watching
 from pmexp.packed_dropout.report import KERNEL_UNSEEN, STAYS_TORCHS_OWN, ReplacementReport
 from pmexp.packed_dropout.routed_modules import (
@@ -159,6 +159,11 @@ class DropoutWatch:
     discovery: Discovery
     name: str
 
+    @property
+    def may_route(self) -> bool:
+        """Whether the forward may show functional dropout that is to be replaced."""
+        return hasattr(self.discovery.dropout, "drop")
+
     def run(self, module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Runs a forward of `module` and observes it; the outermost one settles what ran in it."""
         if _now.discovery is self.discovery:
@@ -272,7 +277,8 @@ class _Draws(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return result
         if elements := drawn_elements(func, args, kwargs or {}, result):
-            self._note(origin_of_draw(self.run.names, self.run.function or str(func), elements))
+            by = self.run.function or str(func)
+            self._note(origin_of_draw(self.run.names, by, elements, is_for_each_sample(result)))
         if (
             self.run.dry and isinstance(result, Tensor) and result.dim() == 0
         ):  # code reads the value of such a result
@@ -285,7 +291,7 @@ class _Draws(TorchDispatchMode):
         elif draw.ours or draw.place.endswith((DROPOUT, ATTENTION)):
             place = draw.place.removesuffix(DROPOUT).removesuffix(ATTENTION)
             self.run.dropped.add(place.removesuffix("."))
-        elif draw.elements > 1:  # a single number is no mask
+        elif draw.elements > 1 or draw.each_sample:  # any other single number is no mask
             self.run.draws.append(draw)
 
     @classmethod

@@ -30,8 +30,13 @@ class Draw:
     line: str  # the innermost code outside torch and this package, as "folder/file.py:12"
     ours: bool = False
     in_checkpoint: bool = False  # whether a function drew that the forward of `place` gave to a checkpoint
+    each_sample: bool = False  # whether it is one number for each sample of a batch, as to drop whole ones
 
     def __str__(self) -> str:
+        if self.each_sample:
+            return (
+                f"{self.by} draws one number a sample at {self.line}, which drops whole ones: nothing to pack"
+            )
         inside = "inside its kernel " if "attention" in self.by else ""
         where = (
             " in a function given to a checkpoint, which runs without its module's route" * self.in_checkpoint
@@ -59,7 +64,12 @@ def drawn_elements(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], res
     return max((leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), default=0)
 
 
-def origin_of_draw(names: dict[int, str], by: str, elements: int) -> Draw:
+def is_for_each_sample(result: Any) -> bool:
+    """Whether a draw's result has its first dimension alone, and could be multiplied with a batch."""
+    return isinstance(result, Tensor) and result.dim() > 1 and result.numel() == result.shape[0]
+
+
+def origin_of_draw(names: dict[int, str], by: str, elements: int, each_sample: bool = False) -> Draw:
     """Returns the draw of the operator that was just called, with the module and line found on the stack.
 
     names: the modules' names in the model, by identity.
@@ -78,7 +88,7 @@ def origin_of_draw(names: dict[int, str], by: str, elements: int) -> Draw:
             place = names.get(id(frame.f_locals.get("self")))
             in_checkpoint = checkpoint_below and place is not None
         frame = frame.f_back
-    return Draw(place or "", by, elements, line or "torch", ours, in_checkpoint)
+    return Draw(place or "", by, elements, line or "torch", ours, in_checkpoint, each_sample)
 
 
 def _is_plumbing(file: str, function: str) -> bool:

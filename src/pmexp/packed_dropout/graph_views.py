@@ -14,7 +14,8 @@ Step = Callable[[Tensor], Tensor]
 Shape = Sequence[int]
 CAST = "ToCopyBackward0"
 COPIES = {CAST, "CloneBackward0"}
-_RESHAPED = {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"}
+UNSAFE_VIEW = "UnsafeViewBackward0"
+_RESHAPED = {"ViewBackward0", UNSAFE_VIEW, "ReshapeAliasBackward0"}
 _RESHAPED |= {"SqueezeBackward0", "SqueezeBackward1"}
 
 

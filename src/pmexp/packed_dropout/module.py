@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pmexp.packed_dropout.functional import Rng, check_options, packed_dropout
 from pmexp.packed_dropout.rebuild import rebuildable_dropout
 from pmexp.packed_dropout.recompute import remade_dropout
+from pmexp.packed_dropout.routed_modules import refuse_scripting
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route
 from pmexp.packed_dropout.transforms import is_rebuilding
 
@@ -95,6 +96,9 @@ class PackedDropout(nn.Dropout):
             rng=self.rng,
             flip_rate=self.flip_rate,
         )
+
+    def __prepare_scriptable__(self) -> None:
+        refuse_scripting(self)
 
     def extra_repr(self) -> str:
         return (

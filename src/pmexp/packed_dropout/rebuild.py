@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from pmexp.packed_dropout.functional import Options, apply_bits, native_scale, packed_dropout
-from pmexp.packed_dropout.graph_views import COPIES, VIEWS, Step, steps_of
+from pmexp.packed_dropout.graph_views import COPIES, UNSAFE_VIEW, VIEWS, Step, steps_of
 from pmexp.packed_dropout.recompute import packed_dropout_and_bits
 from pmexp.packed_dropout.saved_masks import Saved, restore, save
 from pmexp.packed_dropout.saved_whole import why_not_followed, why_without_source
@@ -329,6 +329,10 @@ def _origin_of(tensor: Tensor) -> "_Trace | None":
     if copy is None:
         return _Trace(origin, node, [], origin.layout)
     base = tensor if tensor._base is None else tensor._base
+    # A view of the copy that autograd does not follow, as a linear layer takes, is a base of its own.
+    copy = next(
+        (place for place, each in enumerate(nodes[:copy]) if type(each).__name__ == UNSAFE_VIEW), copy
+    )
     steps = steps_of(nodes[copy:], base.size(), base.dtype, base.device)
     return None if steps is None else _Trace(origin, node, steps, _Layout.of(base))
 

@@ -25,6 +25,7 @@ from pmexp.packed_dropout.transforms import can_rebuild, is_rebuilding
 DROPOUT = "routed_dropout"  # the module that F.dropout means in the forward of the one that holds it
 ATTENTION = "routed_attention"  # its AttentionDropout, for F.scaled_dot_product_attention in that forward
 WATCH = "_dropout_watch"  # holds what looks at a module's next forward; see discovery.py
+CHOICE = "_attention_choice"  # holds what notices another attention; see attention_choice.py
 _ROUTED = (
     "_dropout_is_routed"  # whether a module's F.dropout has a route, which without a dropout leads to torch's
 )
@@ -33,7 +34,7 @@ _REBUILDS = (
 )
 _ORIGINAL = "_class_without_route"  # the class that a class made here was made of
 _METHODS = "_routed_methods"
-_MARKS = (_ROUTED, _REBUILDS, DROPOUT, ATTENTION, WATCH)
+_MARKS = (_ROUTED, _REBUILDS, DROPOUT, ATTENTION, WATCH, CHOICE)
 
 
 def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
@@ -56,11 +57,20 @@ def add_rebuilding(module: nn.Module) -> None:
     take_routed_class(module)
 
 
-def remove_route(module: nn.Module) -> None:
-    """Removes the route of `module`, its routed dropout and its watch, where it has them."""
+def remove_route(module: nn.Module) -> "Marks | None":
+    """Removes what routes and watches `module`, and returns it for put_back()."""
+    removed = _marks(module) if _ORIGINAL in vars(type(module)) else None
     for mark in _MARKS:
         vars(module).pop(mark, None)
     leave_routed_class(module)
+    return removed
+
+
+def put_back(module: nn.Module, removed: "Marks") -> None:
+    """Routes `module` again as it was before remove_route."""
+    methods, marks = removed
+    vars(module).update(marks)
+    take_routed_class(module, methods)
 
 
 def routed_dropout(module: nn.Module) -> nn.Module | None:
@@ -123,7 +133,8 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
     body: dict[str, Any] = {name: _routed(original, name) for name in methods}
     body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
     # An attribute that is there is looked up faster than a missing one.
-    body |= {_ROUTED: False, _REBUILDS: False, DROPOUT: None, ATTENTION: None, WATCH: None}
+    body |= {_ROUTED: False, _REBUILDS: False, DROPOUT: None, ATTENTION: None, WATCH: None, CHOICE: None}
+    body["__prepare_scriptable__"] = _prepared_for_scripting
     if hasattr(original, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopied_to(original)
     if issubclass(original, torch.fx.GraphModule):
@@ -193,10 +204,12 @@ def _deepcopied_to(original: Any) -> Callable[..., Any]:
     return deepcopied
 
 
-def _marks(module: nn.Module) -> tuple[Any, ...]:
-    """Returns the attributes that make a copy of `module` a routed one."""
-    marks = {name: vars(module)[name] for name in _MARKS if name in vars(module)}
-    return getattr(module, _METHODS), marks
+Marks = tuple[frozenset[str], dict[str, Any]]  # its routed methods, and the attributes that route it
+
+
+def _marks(module: nn.Module) -> Marks:
+    """Returns what makes a copy of `module` a routed one."""
+    return getattr(module, _METHODS), {name: vars(module)[name] for name in _MARKS if name in vars(module)}
 
 
 def _marked(module: nn.Module, methods: frozenset[str], marks: dict[str, Any]) -> nn.Module:
@@ -210,6 +223,9 @@ def _call(module: nn.Module, function: Callable[..., Any], /, *args: Any, **kwar
         with rebuilding():
             return _call(module, function, *args, **kwargs)
     if not torch.compiler.is_compiling():
+        choice = getattr(module, CHOICE, None)
+        if choice is not None:
+            choice.follow(module)
         watch = getattr(module, WATCH, None)
         if watch is not None and module.training:
             return watch.run(module, function, args, kwargs)
@@ -226,13 +242,31 @@ def run_routed(module: nn.Module, function: Callable[..., Any], args: Any, kwarg
     return run_under(_route_of(module), function, args, kwargs)
 
 
+def refuse_scripting(module: nn.Module) -> None:
+    """Says why torch.jit.script cannot compile `module`. Raises RuntimeError."""
+    raise RuntimeError(
+        f"torch.jit.script cannot compile {type(module).__name__}, whose dropout is replaced by Python code: "
+        "call replace_dropout(model, nn.Dropout) first, or use torch.compile"
+    )
+
+
+def _prepared_for_scripting(module: nn.Module) -> nn.Module:
+    """Stands for `__prepare_scriptable__` of a module that a route may lie around."""
+    watch = getattr(module, WATCH, None)
+    if routed_dropout(module) or getattr(module, CHOICE, None) or (watch and watch.may_route):
+        refuse_scripting(module)
+    remove_route(module)
+    return module
+
+
 def is_routed(module: nn.Module) -> bool:
     return getattr(module, _ROUTED, False)
 
 
 def needs_routed_class(module: nn.Module) -> bool:
     """Whether a forward of `module` does more than that of its original class."""
-    return is_routed(module) or getattr(module, _REBUILDS, False)
+    noticing = getattr(module, CHOICE, None) is not None
+    return is_routed(module) or getattr(module, _REBUILDS, False) or noticing
 
 
 def _route_of(module: nn.Module) -> "Route":

@@ -13,6 +13,11 @@ import torch
 from torch import nn
 
 from pmexp.packed_dropout.attention import AttentionDropout
+from pmexp.packed_dropout.attention_choice import (
+    attention_of,
+    notice_another_attention,
+    why_attention_stays,
+)
 from pmexp.packed_dropout.call_sites import call_sites
 from pmexp.packed_dropout.discovery import Discovery, drops_probabilities, place_of_functions
 from pmexp.packed_dropout.dry_run import run_dry
@@ -25,11 +30,13 @@ from pmexp.packed_dropout.routed_modules import (
     add_rebuilding,
     add_route,
     original_class,
+    put_back,
     put_routed_attention,
     put_routed_dropout,
     remove_route,
     routed_attention,
     routed_dropout,
+    take_routed_class,
 )
 
 
@@ -68,14 +75,16 @@ def replace_dropout(
         raise ValueError(f"where: {where!r} is unknown; allowed are {', '.join(get_args(Place))}")
     report = ReplacementReport(dropout.__name__, where)
     replacement = _Replacement(dropout, where, options, report)
-    for module in list(model.modules()):
-        remove_route(module)  # an earlier replacement may have left one
+    # An earlier replacement may have left routes.
+    removed = {module: marks for module in list(model.modules()) if (marks := remove_route(module))}
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if module not in replacement.staying:
             replacement.route_functions_of(module, name)
             replacement.exchange_children_of(module, name)
     if isinstance(model, nn.Dropout):
         report.leave("", "itself a dropout, which only a module around it could exchange")
+    elif reason := _why_left(model):
+        report.leave("", reason)
     if options.get("recompute") and not isinstance(model, torch.jit.ScriptModule):
         add_rebuilding(model)  # a dropped tensor may enter a product far from its dropout
     discovery = Discovery(report, dropout, options, type(model).__name__)
@@ -91,6 +100,10 @@ def replace_dropout(
         run_dry(model, discovery, example)
     report.settled |= not discovery.watched
     if report.settled and (nothing := report.nothing_found(discovery.model)):
+        for module in model.modules():
+            remove_route(module)
+        for module, marks in removed.items():
+            put_back(module, marks)
         raise ValueError(nothing)
     return report
 
@@ -151,18 +164,14 @@ class _Replacement:
             if getattr(self.made[child], "recompute", False):
                 add_rebuilding(parent)
                 if place == "attention":
+                    attention = self.dropout(**self.options).train(parent.training)
+                    put_routed_attention(parent, AttentionDropout(attention, self.report, path))
                     add_route(parent)  # where a compiler runs, a route has to see the product that follows
 
     def route_functions_of(self, module: nn.Module, path: str) -> None:
         sites = call_sites(module)
-        attention = getattr(getattr(module, "config", None), "_attn_implementation", None) or "eager"
-        by_sdpa = _attends_by_sdpa(module) or (sites.eager_attention and "sdpa" in attention)
+        by_sdpa = _attends_by_sdpa(module) or (sites.eager_attention and "sdpa" in attention_of(module))
         if not (sites.direct or sites.eager_attention or by_sdpa):
-            return
-        if not (sites.direct or by_sdpa) and attention != "eager":
-            self._leave(
-                path, f"attention dropout lives inside the {attention} kernel; it needs eager attention"
-            )
             return
         if inspect.isgeneratorfunction(type(module).forward):
             self._leave(path, "its forward is a generator, whose steps run when no forward does")
@@ -176,7 +185,14 @@ class _Replacement:
             if by_sdpa:
                 self.report.attention[path] = KERNEL_UNSEEN
         if self._chosen(place_of_functions(module)):
-            put_routed_dropout(module, self.dropout(**self.options).train(module.training))
+            dropout = self.dropout(**self.options).train(module.training)
+            if sites.eager_attention and not sites.direct:
+                notice_another_attention(module, path, dropout, self.report)
+                if reason := why_attention_stays(attention_of(module)):
+                    self._leave(path, reason)
+                    take_routed_class(module)
+                    return
+            put_routed_dropout(module, dropout)
             if sites.direct or not by_sdpa:
                 self.report.functions.append(path)
         if path not in self.report.functions and path not in self.report.attention:
@@ -202,8 +218,6 @@ def _why_left(module: nn.Module) -> str | None:
     kind = type(module).__name__
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return f"{kind} drops channels or rescales: its mask is not one bit an element"
-    if "DropPath" in kind or "StochasticDepth" in kind:
-        return f"{kind} drops whole samples: nothing to pack"
     if isinstance(module, nn.RNNBase) and module.dropout > 0:
         return f"{kind} drops inside its own kernel{kept_by_recurrence(module)}"
     if call_sites(module).source_missing:

@@ -1,0 +1,60 @@
+"""Notices that the attention of a model was changed after its dropout was replaced."""
+
+import warnings
+from dataclasses import dataclass
+
+from torch import nn
+
+from pmexp.packed_dropout.report import KERNEL_UNSEEN, ReplacementReport
+from pmexp.packed_dropout.routed_modules import CHOICE, add_route, is_routed, put_routed_dropout
+
+
+@dataclass
+class ChosenAttention:
+    """Holds what a module's attention was, and what its functional dropout is sent to if that is eager."""
+
+    report: ReplacementReport
+    name: str  # the module's, in the model
+    dropout: nn.Module
+    attention: str
+
+    def follow(self, module: nn.Module) -> None:
+        """Routes `module` where its attention now lets it, else says that its dropout is out of reach."""
+        attention = attention_of(module)
+        if attention == self.attention:
+            return
+        self.attention = attention
+        if self.name in self.report.functions:
+            self.report.functions.remove(self.name)
+        self.report.attention.pop(self.name, None)
+        if reason := why_attention_stays(attention):
+            self.report.left[self.name] = reason
+            warnings.warn(f"the attention was changed after replace_dropout: {reason}", stacklevel=2)
+            return
+        if not is_routed(module):
+            put_routed_dropout(module, self.dropout)
+            add_route(module)
+        self.report.left.pop(self.name, None)
+        if attention == "eager":
+            self.report.functions.append(self.name)
+        else:
+            self.report.attention[self.name] = KERNEL_UNSEEN
+
+
+def notice_another_attention(
+    module: nn.Module, name: str, dropout: nn.Module, report: ReplacementReport
+) -> None:
+    """Has each forward of `module`, called `name` in its model, look whether its attention is another."""
+    vars(module)[CHOICE] = ChosenAttention(report, name, dropout, attention_of(module))
+
+
+def attention_of(module: nn.Module) -> str:
+    """Returns the attention that the configuration of `module` asks for."""
+    return getattr(getattr(module, "config", None), "_attn_implementation", None) or "eager"
+
+
+def why_attention_stays(attention: str) -> str | None:
+    """Returns why the dropout of probabilities under `attention` cannot be reached, or None where it can."""
+    if attention == "eager" or "sdpa" in attention:
+        return None
+    return f"attention dropout lives inside the {attention} kernel; it needs eager attention"

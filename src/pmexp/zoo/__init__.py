@@ -1,0 +1,1 @@
+"""`python -m pmexp.zoo`: packed dropout in every class of models at hand, compared with torch's."""

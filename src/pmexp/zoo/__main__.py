@@ -1,0 +1,7 @@
+"""`python -m pmexp.zoo`."""
+
+import sys
+
+from pmexp.zoo.command import main
+
+sys.exit(main())
