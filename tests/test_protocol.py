@@ -12,7 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pmexp.command.compose import compose, introduce
+from pmexp.command.compose import compose
+from pmexp.command.composition import introduce
 from pmexp.command.explain import explain
 from pmexp.command.schema import conf_folder
 from pmexp.config import RunConfig, parse

@@ -20,7 +20,8 @@ from pmexp.bench import command as bench
 from pmexp.bench import dram
 from pmexp.bench.gpu import command as bench_gpu
 from pmexp.bench.options import COMMANDS as BENCH
-from pmexp.command.compose import Source, compose
+from pmexp.command.compose import compose
+from pmexp.command.composition import Source
 from pmexp.command.flags import COMMAND as TRAIN
 from pmexp.command.flags import _parser, read
 from pmexp.command.meanings import annotated, meaning

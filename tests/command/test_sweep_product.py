@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pmexp.command.compose import Source, compose_sweep
+from pmexp.command.compose import compose_sweep
+from pmexp.command.composition import Source
 from pmexp.errors import UserError
 
 ARM, CONTROL = "pm-drop-same-masks", "baseline-other-masks"

@@ -18,7 +18,8 @@ from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from override_grammar import Grammar
 from pmexp import train
 from pmexp.bench.command import main as bench_main
-from pmexp.command.compose import Source, compose, compose_run, compose_sweep
+from pmexp.command.compose import compose, compose_run, compose_sweep
+from pmexp.command.composition import Source
 from pmexp.command.flags import read
 from pmexp.command.overrides import parsed
 from pmexp.command.schema import conf_folder

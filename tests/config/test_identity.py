@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from pmexp.command.compose import conf_folder, introduce
+from pmexp.command.composition import introduce
+from pmexp.command.schema import conf_folder
 from pmexp.config import Part, RunConfig, TrackingConfig, from_dict, parse
 from pmexp.errors import UserError
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from pmexp.command.compose import compose, conf_folder
+from pmexp.command.compose import compose
+from pmexp.command.schema import conf_folder
 from pmexp.config import Where
 from pmexp.measure.gradient_check import gradient_error
 from pmexp.training import run as experiment

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from torch import nn
 
-from pmexp.command.compose import conf_folder
+from pmexp.command.schema import conf_folder
 from pmexp.config import Dropout, Rng, VariantConfig, Where
 from pmexp.config.identity import digest_of
 

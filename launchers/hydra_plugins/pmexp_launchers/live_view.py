@@ -17,7 +17,7 @@ class LiveView:
     """Prints to the terminal; on anything else only the lines."""
 
     def __init__(self, runs: Sequence[RunConfig]) -> None:
-        self._names = names_of(runs)
+        self._names = names_of([run.folder for run in runs])
         self._total, self._ended = len(runs), 0
         self._console = Console(highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, refresh_per_second=2, transient=True)

@@ -1,10 +1,7 @@
 """Defines ``hydra/launcher=local``: the sweep on this machine, each run in a process of its own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-from hydra.core.config_store import ConfigStore
 
 from hydra_plugins.pmexp_launchers import processes
 from hydra_plugins.pmexp_launchers.local_execution import execute
@@ -12,18 +9,6 @@ from hydra_plugins.pmexp_launchers.sweep import Outcome, write_plan
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from pmexp.config import RunConfig
 from pmexp.config.checks import check_at_least
-
-
-@dataclass
-class LocalLauncherConf:
-    """Executes each run in a process of its own on this machine."""
-
-    _target_: str = "hydra_plugins.pmexp_launchers.local.LocalLauncher"
-    n_jobs: int = 1  # runs at a time; on several GPUs each gets one of them
-    max_retries: int = 2  # a run that was killed or that the machine failed is tried again so often
-
-
-ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf, provider="pmexp")
 
 
 class LocalLauncher(SweepLauncher):

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-
 from hydra_plugins.pmexp_launchers import processes, slurm_commands
+from hydra_plugins.pmexp_launchers.keys import SlurmLauncherConf
 from hydra_plugins.pmexp_launchers.slurm_driver import Driver
 from hydra_plugins.pmexp_launchers.slurm_resources import KEYS, PACKAGED, Resources, load
 from hydra_plugins.pmexp_launchers.slurm_submission import Array, Packing, arrays_of, submit
@@ -21,34 +19,6 @@ from pmexp.config.checks import check_at_least
 from pmexp.errors import Interrupted, UserError
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
-
-
-@dataclass
-class SlurmLauncherConf:
-    """Submits the runs as jobs of a cluster. What is null is left to the files of resources."""
-
-    _target_: str = "hydra_plugins.pmexp_launchers.slurm.SlurmLauncher"
-    runs_per_job: int = 1  # small runs of one process that share an allocation
-    n_jobs: int = 1  # so many of the runs of one job are executed at a time
-    array_parallelism: int | None = None  # jobs of the sweep at a time; null: as many as the cluster lets
-    max_retries: int = 2  # a run whose job or node failed is tried again so often
-    poll_s: float = 10.0  # seconds between two looks at the queue
-    detach: bool = False  # ends once all is submitted; the same command follows the jobs later
-    dry_run: bool = False  # prints what would be submitted
-    resources: str | None = None  # folder of YAML files; null: the package's own
-    partition: str | None = None  # part of the cluster that jobs ask for
-    account: str | None = None  # account of the cluster that is charged
-    nodes: int | None = None  # nodes of a job
-    cpus_per_task: int | None = None  # cores of a process
-    gpus_per_task: int | None = None  # GPUs of a process; none are asked for where system.device=cpu
-    mem_gb: float | None = None  # memory of a node
-    time_min: int | None = None  # minutes; a job that is not done by then goes on in its next time slice
-    signal_before_end_s: int | None = None  # seconds from SIGUSR2 to the time limit, for a last checkpoint
-    sbatch: dict[str, Any] = field(default_factory=dict)  # more options of sbatch, such as {qos: long}
-    setup: list[str] = field(default_factory=list)  # commands of the job's shell before the run
-
-
-ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConf, provider="pmexp")
 
 
 class SlurmLauncher(SweepLauncher):
@@ -143,7 +113,7 @@ def _array_ids(jobs: Sequence[Job]) -> str:
 
 def _print_plan(runs: Sequence[RunConfig], living: Sequence[Job], arrays: Sequence[Array]) -> None:
     job_of = {folder: job.job_id for job in living for folder in job.run_folders}
-    names = names_of(runs)
+    names = names_of([run.folder for run in runs])
     for run in runs:
         job = f"has job {job_of[run.folder]}" if run.folder in job_of else "to do"
         print(f"{names[run.folder]}: {'finished' if is_finished(run) else job}")

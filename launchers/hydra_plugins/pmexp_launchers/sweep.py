@@ -2,14 +2,15 @@
 
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pmexp.config import RunConfig
 from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
-from pmexp.run_folder.plan import add_to_plan
+from pmexp.run_folder.plan import Label, add_to_plan
 from pmexp.run_folder.state import State, unfinished_state
 
 _LOST = 255  # multiprocessing's exit code of a process whose fork server is gone: the process may still run
@@ -34,9 +35,8 @@ def distinct(runs: Iterable[RunConfig]) -> list[RunConfig]:
     return sorted({run.folder: run for run in runs}.values(), key=lambda run: run.seed)
 
 
-def names_of(runs: Iterable[RunConfig]) -> dict[Path, str]:
-    """Names each run, by its folder: its id, after the folders above it where runs differ in these."""
-    folders = [run.folder for run in runs]
+def names_of(folders: Collection[Path]) -> dict[Path, str]:
+    """Names the run of each folder: by its id, after the folders above it where runs differ in these."""
     common = os.path.commonpath([folder.parent for folder in folders]) if folders else ""
     return {folder: str(folder.relative_to(common)) for folder in folders}
 
@@ -47,11 +47,12 @@ def is_finished(run: RunConfig) -> bool:
 
 def write_plan(runs: Sequence[RunConfig]) -> None:
     """Adds the runs to the plans of their experiments. Raises UserError or MachineError where it cannot."""
-    experiments: dict[Path, list[RunConfig]] = {}
+    experiments: dict[Path, list[tuple[str, dict[str, Label], dict[str, Any]]]] = {}
     for run in runs:
-        experiments.setdefault(run.folder.parent, []).append(run)
-    for folder, own in experiments.items():
-        add_to_plan(folder, [(run.run_id, run.labels, run.settings) for run in own])
+        folder = run.folder
+        experiments.setdefault(folder.parent, []).append((folder.name, run.labels, run.settings))
+    for folder, planned in experiments.items():
+        add_to_plan(folder, planned)
 
 
 def recorded_outcome(run: RunConfig) -> Outcome | None:
@@ -80,17 +81,17 @@ def outcome_of(run: RunConfig, exit_code: int) -> Outcome:
     return Outcome(State.failed, said, kind=FailureKind.code)
 
 
-def out_of_memory_text(runs: Sequence[RunConfig]) -> str:
+def out_of_memory_text(folders: Collection[Path]) -> str:
     """Returns a line for each run, also of an earlier sweep, whose result is that memory did not suffice."""
-    said = {name: RunFolder(folder).out_of_memory() for folder, name in names_of(runs).items()}
+    said = {name: RunFolder(folder).out_of_memory() for folder, name in names_of(folders).items()}
     return "\n".join(f"  {name}: {State.oom.value}: {line}" for name, line in said.items() if line)
 
 
-def failures_text(runs: Sequence[RunConfig], outcomes: Mapping[Path, Outcome]) -> str:
+def failures_text(outcomes: Mapping[Path, Outcome]) -> str:
     """Returns one line for each run that did not finish: its name, what happened and its log."""
-    names = names_of(runs)
+    names = names_of(outcomes)
     bad = [folder for folder in names if outcomes[folder].error]
-    lines = [f"{len(bad)} of {len(runs)} runs did not finish; the same command runs only these again:"]
+    lines = [f"{len(bad)} of {len(outcomes)} runs did not finish; the same command runs only these again:"]
     for folder in bad:
         said = f"{outcomes[folder].state.value}: {outcomes[folder].error}"
         lines.append(f"  {names[folder]}: {said} (log: {RunFolder(folder).log})")

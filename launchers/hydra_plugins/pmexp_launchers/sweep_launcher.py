@@ -1,5 +1,6 @@
 """Does what all launchers do with a sweep, wherever its runs are executed."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 from hydra_plugins.pmexp_launchers.sweep import (
     Outcome,
     failures_text,
-    is_finished,
     out_of_memory_text,
     write_plan,
 )
@@ -29,19 +29,18 @@ class SweepLauncher(ABC):
         of it, are bad input before anything is executed; a full disk is a MachineError.
         """
         self.check()
-        for experiment in sorted({run.folder.parent for run in runs if not is_finished(run)}):
+        folders = [RunFolder(run.folder) for run in runs]  # a run's id is a digest of all its keys
+        finished = [folder.is_finished() for folder in folders]
+        waiting = [run for run, is_done in zip(runs, finished, strict=True) if not is_done]
+        for experiment in sorted({run.folder.parent for run in waiting}):
             refuse_unusable(experiment, "runs_dir")
         if of_files := [run for run in runs if run.has_local_files]:
             from pmexp.training.changed_inputs import refuse_changed_inputs  # imports much
 
             refuse_changed_inputs(of_files)
-        outcomes = {run.folder: Outcome(State.finished) for run in runs}
-        waiting = []
-        for run in runs:
-            if is_finished(run):
-                RunFolder(run.folder).drop_resume_checkpoints()  # which a kill just after the summary leaves
-            else:
-                waiting.append(run)
+        outcomes = {folder.path: Outcome(State.finished) for folder in folders}
+        for folder in itertools.compress(folders, finished):
+            folder.drop_resume_checkpoints()  # which a kill just after the summary leaves
         print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before")
         if waiting:
             outcomes |= self.execute(runs, waiting)
@@ -50,9 +49,9 @@ class SweepLauncher(ABC):
         for run in waiting:
             if outcomes[run.folder].bad_input:
                 drop_from_plan(run.folder.parent, run.run_id)
-        if exhausted := out_of_memory_text(runs):
+        if exhausted := out_of_memory_text(outcomes):
             print(f"done, with this result:\n{exhausted}")
-        _raise_failures(runs, outcomes)
+        _raise_failures(outcomes)
 
     @abstractmethod
     def check(self) -> None:
@@ -63,9 +62,9 @@ class SweepLauncher(ABC):
         """The outcome of each of the `waiting` among the sweep's `runs`, by its folder."""
 
 
-def _raise_failures(runs: Sequence[RunConfig], outcomes: Mapping[Path, Outcome]) -> None:
-    bad = [outcomes[run.folder] for run in runs if outcomes[run.folder].error]
+def _raise_failures(outcomes: Mapping[Path, Outcome]) -> None:
+    bad = [outcome for outcome in outcomes.values() if outcome.error]
     if bad and all(outcome.bad_input for outcome in bad):
-        raise UserError(f"{bad[0].error} ({len(bad)} of {len(runs)} runs)")
+        raise UserError(f"{bad[0].error} ({len(bad)} of {len(outcomes)} runs)")
     if bad:
-        raise SweepFailed(failures_text(runs, outcomes))
+        raise SweepFailed(failures_text(outcomes))

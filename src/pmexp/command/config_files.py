@@ -12,6 +12,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
 
+from hydra_plugins import pmexp_launchers
 from pmexp.command.schema import conf_folder, is_list_of_texts, is_text, type_at
 from pmexp.config import flat
 from pmexp.config.checks import check_switch
@@ -50,7 +51,13 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
 def use() -> None:
     """Has Hydra read its files by FileConfigSource."""
-    Plugins.instance()  # registers Hydra's own, and refuses another of the same scheme
+    # Hydra imports all modules below hydra_plugins in search of plugins. The launchers are none of its own,
+    # and each command would import submitit and rich with them.
+    path, pmexp_launchers.__path__ = pmexp_launchers.__path__, []
+    try:
+        Plugins.instance()  # registers Hydra's own, and refuses another of the same scheme
+    finally:
+        pmexp_launchers.__path__ = path
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
 
 

@@ -14,8 +14,9 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from pmexp.command.compose import Source, check, introduce
-from pmexp.command.meanings import annotated, launcher_lines
+from pmexp.command.compose import check
+from pmexp.command.composition import Source, introduce
+from pmexp.command.help_text import help_text
 from pmexp.command.schema import conf_folder, key_of_flag, keys, options
 from pmexp.command_line import Command, Others, switch
 from pmexp.errors import UserError, first_line
@@ -76,7 +77,10 @@ def read(arguments: Sequence[str]) -> CommandLine:
 
 
 def show(line: CommandLine) -> None:
-    """Has Hydra show what is asked for. Raises UserError where it cannot."""
+    """Prints the help, or has Hydra show what is asked for. Raises UserError where it cannot."""
+    if line.shows[0] == "--help":
+        print(help_text(line.overrides, line.source, "--resolve" in line.shows), end="")
+        return
     introduce()
     overrides = line.overrides
     if line.shows[0].startswith(("--cfg", "--info")):
@@ -100,8 +104,7 @@ def show(line: CommandLine) -> None:
         raise UserError(f"{' '.join(line.shows)}: {first_line(error)}") from error
     finally:
         sys.argv = before
-        text = shown.getvalue()
-        print(annotated(text) + launcher_lines() if line.shows[0] == "--help" else text, end="")
+        print(shown.getvalue(), end="")
 
 
 def in_small(arguments: Sequence[str]) -> list[str]:

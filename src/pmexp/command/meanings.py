@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -96,10 +97,16 @@ def _comments(cls: type[Any]) -> dict[str, str]:
     own = {field.name for field in fields(cls)}
     comments: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
-        comments |= {
-            name: comment for name, comment in _FIELD.findall(inspect.getsource(base)) if name in own
-        }
+        # inspect would parse the whole module for each class.
+        lines = re.search(rf"^class {base.__name__}\b.*?(?=^\S|\Z)", _source(base.__module__), re.M | re.S)
+        assert lines
+        comments |= {name: comment for name, comment in _FIELD.findall(lines[0]) if name in own}
     return comments
+
+
+@cache
+def _source(module: str) -> str:
+    return inspect.getsource(sys.modules[module])
 
 
 def _text(default: Any) -> str:

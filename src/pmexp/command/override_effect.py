@@ -28,15 +28,17 @@ def check(config: DictConfig, overrides: Sequence[Override]) -> None:
             "the composed configuration is no run; let the defaults of your own begin with config"
         )
     for key in _unknown(config):
-        typed = [override.input_line for override in overrides if _concerns(override, key)]
+        typed = [override.input_line for override in overrides if concerns(override, key)]
         raise UserError(f"{f'{typed[-1]}: ' if typed else ''}{unknown_key(key)}")
-    content = _content(config)
+    content: dict[Any, Any] = {}
     for override in overrides:
         if override.is_delete():  # whose key has no default that would come back
             continue
         if chooses_option(override) or override.key_or_group == "hydra/launcher":
             _check_choice(config, override)
-        elif not _alike(_content_after(config, override), content):
+            continue
+        content = content or _content(config)  # read where it is needed: that takes as long as all else here
+        if not _alike(_content_after(config, override), content):
             raise UserError(
                 f"{override.input_line}: another override sets something else there; leave one of them out"
             )
@@ -82,9 +84,9 @@ def check_effect(runs: Sequence[RunConfig], typed: Sequence[Sequence[Override]])
     """
     for override in typed[0]:
         key = key_of(override)
-        reasons = [_without_effect(run, key, overrides) for run, overrides in zip(runs, typed, strict=True)]
-        if all(reasons):
-            raise UserError(f"{override.input_line}: has no effect, {reasons[0]}; leave it out")
+        reasons = (_without_effect(run, key, overrides) for run, overrides in zip(runs, typed, strict=True))
+        if (reason := next(reasons)) and all(reasons):
+            raise UserError(f"{override.input_line}: has no effect, {reason}; leave it out")
 
 
 def _without_effect(run: RunConfig, key: str, overrides: Sequence[Override]) -> str:
@@ -114,7 +116,8 @@ def _unknown(node: Any, prefix: str = "") -> Iterator[str]:
             yield from _unknown(node._get_node(name), f"{key}.")
 
 
-def _concerns(override: Override, key: str) -> bool:
+def concerns(override: Override, key: str) -> bool:
+    """Whether an override is about a key, one above it or one below it."""
     one, other = f"{key}.", f"{override.package or override.key_or_group}."
     return one.startswith(other) or other.startswith(one)
 

@@ -46,7 +46,7 @@ def parsed(arguments: Iterable[str], sweep: bool = False, launches: bool = False
         _check_values(override, sweep)
         if override.is_hydra_override() or override.key_or_group == "hydra":
             _check_key_of_hydra(override, sweep or launches)
-    _refuse_contradictions(overrides)
+    refuse_contradictions(overrides)
     return overrides
 
 
@@ -219,7 +219,8 @@ def _check_key_of_hydra(override: Override, launches: bool) -> None:
         raise UserError(f"{line}: launchers execute sweeps; add -m, also for a single run")
 
 
-def _refuse_contradictions(overrides: Sequence[Override]) -> None:
+def refuse_contradictions(overrides: Sequence[Override]) -> None:
+    """Raises UserError where two overrides say different things of one key."""
     before: dict[str, Override] = {}
     for override in overrides:
         other = before.setdefault(key_of(override), override)

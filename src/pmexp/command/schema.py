@@ -26,8 +26,7 @@ def conf_folder() -> Path:
 @cache
 def launchers() -> dict[str, Any]:
     """The dataclass with the keys of each launcher, by its name."""
-    from hydra_plugins.pmexp_launchers.local import LocalLauncherConf  # only here: they import rich
-    from hydra_plugins.pmexp_launchers.slurm import SlurmLauncherConf
+    from hydra_plugins.pmexp_launchers.keys import LocalLauncherConf, SlurmLauncherConf  # Hydra
 
     return {"local": LocalLauncherConf, "slurm": SlurmLauncherConf}
 

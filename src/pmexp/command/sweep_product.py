@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from hydra.core.override_parser.types import Override, RangeSweep
 
-from pmexp.command.overrides import key_of, parsed
+from pmexp.command.overrides import key_of, parsed, refuse_contradictions
 from pmexp.errors import UserError, error_line
 
 ALSO = "also"  # among an experiment's parameters: a smaller product beside that of the others
@@ -60,7 +60,10 @@ def size(overrides: Sequence[Override]) -> int:
 def combinations(overrides: Sequence[Override]) -> Iterator[list[Override]]:
     """The overrides of each run, the last key's values changing fastest."""
     size(overrides)
-    return map(parsed, itertools.product(*map(_values, overrides)))
+    choices = [[parsed([value])[0] for value in _values(override)] for override in overrides]
+    for each in itertools.product(*choices):
+        refuse_contradictions(each)
+        yield list(each)
 
 
 def _values(override: Override) -> list[str]:

@@ -19,7 +19,7 @@ from pmexp.config.lora import FrozenWeights, LoraConfig
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import Attention, ModelConfig, ModelKind
 from pmexp.config.robustness import RobustnessConfig
-from pmexp.config.run import RunConfig, flat, from_dict, parse, register
+from pmexp.config.run import RunConfig, build, flat, from_dict, parse, register
 from pmexp.config.saved import read_config
 from pmexp.config.sharing import share_trainings
 from pmexp.config.system import SHARDING, Device, Matmul, Part, SystemConfig
@@ -60,6 +60,7 @@ __all__ = [
     "TreesConfig",
     "VariantConfig",
     "Where",
+    "build",
     "flat",
     "from_dict",
     "parse",

@@ -30,7 +30,7 @@ def canonicalise(group: Any, prefix: str = "") -> None:
             raise UserError(f"{key}: is empty; give a value, or null for none")
         if is_dataclass(value):
             canonicalise(value, f"{key}.")
-        else:
+        elif isinstance(value, (float, dict, list)):
             setattr(group, field.name, _rounded(value))
 
 

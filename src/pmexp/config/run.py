@@ -1,7 +1,7 @@
 """Declares a whole run: its groups of keys, the checks across them, and its identity."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pmexp.config.robustness import RobustnessConfig
 from pmexp.config.system import Part, SystemConfig
 from pmexp.config.tracking import TrackingConfig
 from pmexp.config.train import TrainConfig
+from pmexp.config.values import Blueprint, with_values
 from pmexp.config.variant import VariantConfig
 from pmexp.errors import UserError
 from pmexp.protocol import ProtocolConfig
@@ -266,7 +267,8 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration in plain types only, for YAML and JSON."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
+        plain: dict[str, Any] = _plain(self)
+        return plain
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -288,11 +290,22 @@ def register() -> None:
 def parse(config: DictConfig) -> RunConfig:
     """Returns the typed, checked and completed configuration of what was typed; relative paths are made
     absolute from the current folder. Raises UserError or an OmegaConf error."""
-    for key in _PATHS:
-        typed = OmegaConf.select(config, key)
-        if isinstance(typed, str):
-            OmegaConf.update(config, key, real_path(key, typed))
-    return _typed(config)
+    with with_values(config, _absolute({key: OmegaConf.select(config, key) for key in _PATHS})):
+        return _typed(config)
+
+
+def build(blueprint: Blueprint, values: Mapping[str, Any]) -> RunConfig:
+    """Returns what `parse` does of the configuration that has the `values` at some of its keys. They are of
+    the types that the keys declare. Raises UserError."""
+    paths = _absolute({key: values.get(key, blueprint.at(key)) for key in _PATHS})
+    run = blueprint.build({**values, **paths})
+    assert isinstance(run, RunConfig)
+    return run
+
+
+def _absolute(typed: Mapping[str, Any]) -> dict[str, str]:
+    """The paths among the values, by their keys. Raises UserError for one that names no folder."""
+    return {key: real_path(key, path) for key, path in typed.items() if isinstance(path, str)}
 
 
 def from_dict(values: Mapping[str, Any]) -> RunConfig:
@@ -310,8 +323,12 @@ def _typed(config: DictConfig) -> RunConfig:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, (str, int, float, type(None))):
+        return value
     if isinstance(value, Enum):
         return value.name
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list) else value

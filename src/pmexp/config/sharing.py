@@ -10,6 +10,8 @@ def share_trainings(runs: Sequence[RunConfig]) -> list[RunConfig]:
     """The runs in their order. Of those that are one training, and that ask for it by `share_training`, the
     ones that the criteria judge or compare with stay as they are, or else the first. The others take measured
     steps alone, and name a run that trains to its end."""
+    if not any(run.share_training for run in runs):
+        return list(runs)
     trained: dict[str, RunConfig] = {}
     for run in sorted(runs, key=lambda run: not run.is_judged):
         trained.setdefault(run.training, run)

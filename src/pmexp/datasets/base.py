@@ -7,13 +7,12 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from pmexp.datasets.captioned import Captioned
+from pmexp.datasets.carving import carved_by_label, carved_of
 from pmexp.errors import UserError
 
 _RECORDED = 100  # the most names of classes that a record lists
-_SPLIT_SEED = 0  # one dev split for every run, whatever its seed: runs then differ in nothing else
 
 Images = NDArray[np.float32]  # (samples, channels, height, width)
 Texts = list[tuple[str, ...]]  # a text, or a pair of texts, for each sample
@@ -82,18 +81,12 @@ def carved_rows(
     Raises UserError when a class has too few samples to be in both.
     """
     try:
-        rest, carved = train_test_split(
-            np.arange(len(labels) if samples is None else samples),
-            test_size=fraction,
-            stratify=labels if len(labels) else None,
-            random_state=_SPLIT_SEED,
-        )
+        return carved_by_label(labels, fraction) if len(labels) else carved_of(samples or 0, fraction)
     except ValueError as error:
         raise UserError(
             f"{what}: {len(labels)} samples cannot be split by {fraction} with every class on both sides "
             f"({error}); use more data or give the split as a file"
         ) from None
-    return np.sort(rest), np.sort(carved)
 
 
 def cache_folder() -> Path:

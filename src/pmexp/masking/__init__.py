@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from pmexp.masking.addresses import tells_credential
-from pmexp.masking.assignments import without_assigned
 from pmexp.masking.names import names_credential
 from pmexp.masking.values import MASK, SHAPES, TOKEN, without_random_letters
 
@@ -94,6 +93,8 @@ def _certain(text: str, depth: int = 0) -> str:
         return TOKEN.sub(_with_mask, text)
     if "%" in text and depth < _DEEPEST:
         text = _WORD.sub(lambda word: _decoded_and_masked(word[0], depth), text)
+    from pmexp.masking.assignments import without_assigned  # its expressions take 15 ms to compile
+
     for shape in SHAPES:
         text = shape.sub(_with_mask, text)
     return without_assigned(text)

@@ -13,7 +13,6 @@ from pathlib import Path
 from sys import intern
 from typing import IO, Any
 
-import numpy as np
 import orjson
 
 from pmexp.errors import UserError
@@ -176,6 +175,8 @@ def _curve(
     values: Sequence[float | None],
     times: Sequence[float],
 ) -> Curve:
+    import numpy as np  # lists of runs do without it, and its import takes a fifth of their time
+
     return Curve(
         metrics=list(map(intern, metrics)),  # one text in memory for thousands of lines
         units=list(map(intern, units)),

@@ -6,9 +6,6 @@ from pmexp.config import read_config
 from pmexp.errors import UserError
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.found import FoundRun
-from pmexp.run_folder.state import State
-
-AGAIN = (State.failed, State.interrupted, State.stale)
 
 
 def retry(runs: Sequence[FoundRun], overrides: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from pmexp.run_folder.state import State
 STATES = (
     State.pending, State.running, State.finished, State.oom, State.failed, State.interrupted, State.stale,
 )  # fmt: skip
+AGAIN = (State.failed, State.interrupted, State.stale)  # what retry runs
 
 
 def states(text: str, allowed: Sequence[State] = STATES) -> list[State]:

@@ -5,8 +5,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pmexp.command.explain import explained
-from pmexp.command.schema import key_of_flag
 from pmexp.command_line import Command, Given, Key, Others, asks_help, exit_code, switch
 from pmexp.errors import UserError
 from pmexp.masking import masked
@@ -14,14 +12,13 @@ from pmexp.run_folder.found import FoundRun, experiments, find_runs
 from pmexp.run_folder.plan import LABELS
 from pmexp.run_folder.state import State
 from pmexp.runs import choice, table
-from pmexp.runs.again import AGAIN, retry
 from pmexp.shown import printable
 
 _AGAIN = Others(
     "hydra/launcher=... and hydra.launcher.*=... say how, as for python -m pmexp.train -m; without: local",
     lambda argument: argument.startswith(("hydra/", "hydra.")),
     lambda: ("hydra/launcher", "hydra.launcher.n_jobs"),
-    lambda name: key_of_flag(name) if name.startswith(("hydra/", "hydra.")) else None,
+    lambda name: _key_of_launcher(name) if name.startswith(("hydra/", "hydra.")) else None,
 )
 _MODULE = "pmexp.runs"
 _RUNS_DIR = Key("runs_dir", "where the run folders are", "runs")
@@ -48,7 +45,7 @@ LIST = Command(
 RETRY = Command(
     _MODULE,
     "runs again what failed, was interrupted or is stale",
-    (Key("name", "the experiment"), _RUNS_DIR, _state(AGAIN), *_FILTERS),
+    (Key("name", "the experiment"), _RUNS_DIR, _state(choice.AGAIN), *_FILTERS),
     word="name",
     others=_AGAIN,
     prefix=("retry",),
@@ -98,15 +95,24 @@ def _list(given: Given) -> None:
     print(table.runs_json(runs) if as_json else _listing(name, runs, given))
 
 
-@explained()
+def _key_of_launcher(name: str) -> Key | None:
+    from pmexp.command.schema import key_of_flag  # imports Hydra, which a list does without
+
+    return key_of_flag(name)
+
+
 def _retry(given: Given) -> None:
+    from pmexp.command.explain import explained  # Hydra again
+    from pmexp.runs.again import retry
+
     name = given.optional("name")
     if name is None:
         raise UserError("name: is missing; name the experiment")
-    runs = _reader(_runs_dir(given), name, given, AGAIN)([])
+    runs = _reader(_runs_dir(given), name, given, choice.AGAIN)([])
     print(f"{name}: retrying {table.counts(runs)}" if runs else f"{name}: nothing to retry")
     if runs:
-        retry(runs, given.others)
+        with explained():
+            retry(runs, given.others)
 
 
 def _repair(given: Given) -> None:
@@ -137,7 +143,7 @@ def _reader(
 
 
 def _listing(name: str, runs: Sequence[FoundRun], given: Given) -> str:
-    again = [run for run in runs if run.state in AGAIN]
+    again = [run for run in runs if run.state in choice.AGAIN]
     lines = [*(table.run_lines(runs) if runs else []), f"{name}: {table.counts(runs)}"]
     if again:
         place = [f"runs_dir={given['runs_dir']}"] if given["runs_dir"] != _RUNS_DIR.default else []

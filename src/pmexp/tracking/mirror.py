@@ -27,6 +27,19 @@ _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0  # between a try that failed and the next
 _LAST_PAUSE_S = 2.0  # no pause is longer once the run has ended
 
 
+def longest_end(status: Status, answered: bool = True) -> float:
+    """How many seconds what is left when a run has ended may take to arrive."""
+    return _SHORT_END_S if status == "KILLED" or not answered else _END_S
+
+
+def warn_of_lack(experiment: str, why: str) -> None:
+    """Says that MLflow lacks a part of a run, and how it gets it."""
+    log.warning(
+        "MLflow lacks a part of this run, its folder has all (%s); when the tracker works: "
+        "python -m pmexp.runs repair %s", why, experiment,
+    )  # fmt: skip
+
+
 class NoMirror:
     """Mirrors nothing: what tracking=off asks for."""
 
@@ -65,13 +78,10 @@ class Mirror:
         self._status = status
         self._ended.set()
         in_vain = bool(self._error) and not self._answered
-        self._thread.join(_SHORT_END_S if in_vain or status == "KILLED" else _END_S)
+        self._thread.join(longest_end(status, answered=not in_vain))
         self._given_up.set()
         if not self._complete:
-            log.warning(
-                "MLflow lacks a part of this run, its folder has all (%s); when the tracker works: "
-                "python -m pmexp.runs repair %s", self._error or "it takes too long", self._config.name,
-            )  # fmt: skip
+            warn_of_lack(self._config.name, self._error or "it takes too long")
 
     def _follow(self) -> None:
         """Tries again and again, in the thread, until MLflow has all or there is no more time."""

@@ -16,7 +16,7 @@ from pmexp.run_folder.folder import Claim, RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
 from pmexp.run_folder.summary import write_summary
 from pmexp.systems.ranks import Ranks
-from pmexp.tracking import Mirror, NoMirror, open_mirror
+from pmexp.tracking import Mirror, MirrorBeside, NoMirror, open_mirror
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Recorder:
         self.description = Description()
         self.journal: Journal | NoJournal = NoJournal(self.folder.journal)
         self._config, self._ranks = config, ranks
-        self._mirror: Mirror | NoMirror = NoMirror()
+        self._mirror: Mirror | MirrorBeside | NoMirror = NoMirror()
         self._claim: Claim | None = None
         self._has_log = False  # whether the folder is open, so that log lines reach the run's log
         self._opened = ExitStack()

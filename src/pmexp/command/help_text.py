@@ -1,0 +1,39 @@
+"""Writes what `python -m pmexp.train --help` prints: the groups of options, and the keys of a composed run.
+
+Hydra's own help composes the same and takes half as long again to list the groups. Imports no torch.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+from omegaconf import OmegaConf, open_dict
+
+from pmexp.command.composition import Source, ready, whole
+from pmexp.command.meanings import annotated, launcher_lines
+from pmexp.command.overrides import parsed
+from pmexp.command.schema import conf_folder
+
+
+def help_text(overrides: Sequence[str], source: Source, resolve: bool) -> str:
+    """The help, with the values that the overrides give. `resolve`: with what ${key} refers to in its place.
+    Raises UserError and what `explain` puts into words."""
+    typed = parsed(overrides, launches=True)
+    with ready(typed, source):
+        config = whole(typed, source)
+    template = Template(config.hydra.help.template)
+    with open_dict(config):
+        del config["hydra"]
+    keys = OmegaConf.to_yaml(config, resolve=resolve)
+    text = template.safe_substitute(APP_CONFIG_GROUPS=_groups(source.folder), CONFIG=keys)
+    return annotated(text) + launcher_lines()
+
+
+def _groups(folder: Path | None) -> str:
+    """Lists the groups in lines `group: option, option`; `folder` has options of one's own."""
+    options: dict[str, set[str]] = {}
+    for top in filter(None, (conf_folder(), folder)):
+        for file in top.rglob("*.yaml"):
+            if file.parent != top:
+                options.setdefault(str(file.parent.relative_to(top)), set()).add(file.stem)
+    return "".join(f"{group}: {', '.join(sorted(names))}\n" for group, names in sorted(options.items()))

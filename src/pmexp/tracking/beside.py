@@ -1,0 +1,65 @@
+"""Mirrors a journal from a process beside the run's: mlflow, and making its database, take seconds before the
+first step, and memory that would be measured as the run's.
+
+That process reads the status that the run ended with from its standard input, and ends without one where the
+run's process was killed.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pmexp import logs
+from pmexp.config import RunConfig, read_config
+from pmexp.run_folder.folder import RunFolder
+from pmexp.tracking.mirror import Mirror, longest_end, warn_of_lack
+from pmexp.tracking.mlflow_run import Status
+
+_PROGRAM = f"from {__name__} import main; main()"
+_START_S = 20.0  # what the process takes to start where the machine is busy
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # a terminal and SLURM send them to every process
+_LEAST_PRIORITY = 19
+
+
+class MirrorBeside:
+    """Starts the process, and tells it how the run ended."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+        assert config.tracking.uri is not None
+        self.reference: Mapping[str, str] = {"uri": config.tracking.uri}
+        self._name = config.name
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # which a process has from its parent
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, str(folder.path)], stdin=subprocess.PIPE, text=True
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def finish(self, status: Status) -> None:
+        """Waits until MLflow has what the folder has, as `Mirror.finish` does."""
+        try:
+            self._process.communicate(status, timeout=_START_S + longest_end(status))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.returncode:
+            warn_of_lack(
+                self._name, f"the process that mirrors it ended with code {self._process.returncode}"
+            )
+
+
+def main() -> None:
+    """Mirrors the run whose folder is the first argument until its status is read."""
+    os.nice(_LEAST_PRIORITY)
+    logs.to_terminal()
+    folder = RunFolder(Path(sys.argv[1]))
+    logging.getLogger("pmexp").addHandler(logs.file_handler(folder.log))
+    own = Mirror(read_config(folder.path / "config.yaml"), folder)
+    match sys.stdin.read():
+        case "FINISHED" | "FAILED" | "KILLED" as status:
+            own.finish(status)
