@@ -53,7 +53,7 @@ class FolderOfOptions(SearchPathPlugin):
             search_path.append(provider="command-line", path=f"file://{folder}")
 
 
-class _Kept(NamedTuple):
+class _Shared(NamedTuple):
     """Holds what Hydra composed of some lines."""
 
     whole: DictConfig  # Hydra's own part included
@@ -66,7 +66,7 @@ class _Kept(NamedTuple):
 class Composed:
     """Holds what Hydra composed, and the plain values that a run has in it."""
 
-    _kept: _Kept
+    _kept: _Shared
     _values: Mapping[str, Any]  # they have the types that their keys declare
 
     @property
@@ -143,14 +143,14 @@ def whole(typed: Sequence[Override], source: Source = OWN) -> DictConfig:
 
 
 @lru_cache(maxsize=_KEPT)
-def _kept(lines: tuple[str, ...], source: Source) -> _Kept:
+def _kept(lines: tuple[str, ...], source: Source) -> _Shared:
     config = whole(parsed(lines, launches=True), source)
     of_run = copy.deepcopy(config)
     with open_dict(of_run):
         del of_run["hydra"]
     searched = len(config.hydra.runtime.config_sources) - bool(source.folder) > _OWN_SOURCES
     read_by_us = [OmegaConf.to_container(part) for part in (config.hydra.launcher, config.hydra.sweeper)]
-    return _Kept(config, of_run, blueprint_of(of_run), not searched and "${" not in str(read_by_us))
+    return _Shared(config, of_run, blueprint_of(of_run), not searched and "${" not in str(read_by_us))
 
 
 def _lines(overrides: Sequence[Override]) -> tuple[str, ...]:
@@ -170,7 +170,7 @@ def _sets_plain_value(override: Override) -> bool:
     return isinstance(value, _PLAIN) and not refers
 
 
-def _stands(key: str, kept: _Kept, others: Sequence[Override], source: Source) -> bool:
+def _stands(key: str, kept: _Shared, others: Sequence[Override], source: Source) -> bool:
     """Whether a value stands at the key, none of the `others` concerns it, and no group of options of one's
     own has its name."""
     if not kept.takes_values or (source.folder and (source.folder / key).is_dir()):

@@ -81,7 +81,7 @@ _CATALOG = (
         "memory/saved_dropped_operands",
         "operands",
         "min",
-        "dropped operands saved as they are",
+        "dropped operands saved whole",
         exact=True,
     ),
     Metric("memory/peak_tensor_bytes", "bytes", "min", "peak tensor memory of a step", exact=True),

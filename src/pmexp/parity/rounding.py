@@ -100,6 +100,6 @@ class _Float64(TorchFunctionMode):
             func = Tensor.double
         args = [torch.float64 if value is torch.float32 else value for value in args]
         given = {
-            key: torch.float64 if value is torch.float32 else value for key, value in (kwargs or {}).items()
+            name: torch.float64 if value is torch.float32 else value for name, value in (kwargs or {}).items()
         }
         return func(*args, **given)

@@ -111,6 +111,7 @@ class _Ahead:
 
     def __init__(self, make: Make, numbers: Sequence[int], workers: int, pinned: bool) -> None:
         self._notes = _Notes(workers)
+        self._pinned = pinned
         with _own_child_handler(), warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", message="This DataLoader will create"
@@ -140,7 +141,10 @@ class _Ahead:
             raise self._died() or error from None
         if not isinstance(made, _Failed):
             batches: list[Batch] = made
-            return batches
+            if self._pinned:
+                return batches
+            # Memory of this process, so that a step's bytes are those of a run that makes its batches itself.
+            return [batch.each(Tensor.clone) for batch in batches]
         if made.is_users:
             raise UserError(made.line)
         raise RuntimeError(f"a worker that makes batches failed: {made.line}\n{made.trace}")

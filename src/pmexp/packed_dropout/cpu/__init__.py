@@ -9,9 +9,9 @@
 
 import os
 
-from pmexp.packed_dropout.cpu.core import Core, Curve, available_backends
+from pmexp.packed_dropout.cpu.core import Core, LineTable, available_backends
 
-__all__ = ["Core", "Curve", "available_backends", "select"]
+__all__ = ["Core", "LineTable", "available_backends", "select"]
 
 ENVIRONMENT_VARIABLE = "PMEXP_CPU_BACKEND"
 

@@ -77,7 +77,7 @@ void pmexp_apply_mask(int backend, int dtype, const void* x, void* y, uint8_t* p
 }
 
 void pmexp_gelu_backward(int backend, int dtype, const void* x, const void* output, uint8_t* falling, void* y,
-                         int64_t numel, const pmexp::Curve* curve, int threads) {
+                         int64_t numel, const pmexp::LineTable* curve, int threads) {
     Job job = {x, y, falling, numel, 1, 0, 0, 0};
     job.output = output;
     job.curve = *curve;

@@ -14,7 +14,7 @@ namespace pmexp {
 constexpr int64_t kBlock = 32;
 
 // A function in cells of equal width, linear in each: ../../systems/tempo/gelu_derivative.py says what of.
-struct Curve {
+struct LineTable {
     float minimum;
     float q0;
     float first;
@@ -39,7 +39,7 @@ struct Job {
     int64_t columns = 0;
     const void* residual = nullptr;  // numel elements
     const void* output = nullptr;    // numel elements
-    Curve curve = {};
+    LineTable curve = {};
 };
 
 // Does elements [begin, end) of a job: begin is a multiple of kBlock, end is one too or is job.numel.
@@ -95,7 +95,7 @@ PMEXP_EXPORT void pmexp_apply_mask(int backend, int dtype, const void* x, void* 
 
 // y = x * GELU'(input), where `output` is GELU's and `falling` has a bit for each input below that of its minimum.
 PMEXP_EXPORT void pmexp_gelu_backward(int backend, int dtype, const void* x, const void* output, uint8_t* falling,
-                                      void* y, int64_t numel, const pmexp::Curve* curve, int threads);
+                                      void* y, int64_t numel, const pmexp::LineTable* curve, int threads);
 
 // Boolean bytes to packed bits, and back.
 PMEXP_EXPORT void pmexp_pack(int backend, const void* mask, uint8_t* packed, int64_t numel, int width,

@@ -30,7 +30,7 @@ _DTYPES = {
 }  # as enum DType in core.h has them
 
 
-class Curve(ctypes.Structure):
+class LineTable(ctypes.Structure):
     """A function in cells of equal width, linear in each, as core.h has it."""
 
     _fields_ = (
@@ -55,7 +55,7 @@ _SIGNATURES = {  # as core.h declares them
     "pmexp_apply_mask": (_int, _int, _pointer, _pointer, _pointer, _int64, _double, _int, _int),
     "pmexp_gelu_backward": (
         *(_int, _int, _pointer, _pointer, _pointer, _pointer, _int64),
-        *(ctypes.POINTER(Curve), _int),
+        *(ctypes.POINTER(LineTable), _int),
     ),
     "pmexp_pack": (_int, _pointer, _pointer, _int64, _int, _int),
     "pmexp_unpack": (_int, _pointer, _pointer, _int64, _int, _int),
@@ -164,7 +164,7 @@ class Core:
         self.scale_mask_into(y, packed.contiguous(), dense, scale, bits)
         return with_layout(x, dense, y)
 
-    def gelu_backward(self, grad: Tensor, output: Tensor, falling: Tensor, curve: Curve) -> Tensor:
+    def gelu_backward(self, grad: Tensor, output: Tensor, falling: Tensor, curve: LineTable) -> Tensor:
         """Returns grad * GELU' of grad's shape and dtype, by GELU's output and a bit an element.
 
         Raises TypeError for float64, and for two tensors of different dtypes.

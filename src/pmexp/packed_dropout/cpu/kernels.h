@@ -206,7 +206,7 @@ void apply(Job job, int64_t begin, int64_t end) {
 
 // Where 32 outputs of GELU lie in the table of its derivative: the cell, and the place in v. The loops here are
 // plain: each instruction set's compiler makes vectors of them.
-inline void find_cells(const float* __restrict output, uint32_t falling, const Curve curve,
+inline void find_cells(const float* __restrict output, uint32_t falling, const LineTable curve,
                        int32_t* __restrict cell, float* __restrict v) {
     for (int i = 0; i < kBlock; ++i) {
         float rise = output[i] - curve.minimum;  // not below the smallest square where it is a NaN
@@ -236,7 +236,7 @@ constexpr int kStretch = 4 * kBlock;
 // y = grad * D(output), up to kStretch elements in whole blocks.
 template <class Isa, class T>
 inline void gelu_backward_of(const T* grad, const T* output, T* y, const uint8_t* falling, int n,
-                             const Curve& curve) {
+                             const LineTable& curve) {
     float out[kStretch], v[kStretch], line[2 * kStretch];
     int32_t cell[kStretch];
     for (int e = 0; e < n; e += kBlock) {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pmexp.packed_dropout import ops
-from pmexp.packed_dropout.cpu import Core, Curve
+from pmexp.packed_dropout.cpu import Core, LineTable
 from pmexp.systems.tempo.gelu_derivative import ARGMIN, CELLS, LARGEST_SQUARE, NEARLY_0, Form, table
 
 
@@ -35,9 +35,9 @@ def vectors() -> Vectors | None:
 
 
 @cache
-def _curve(form: Form) -> tuple[Curve, Any]:
+def _curve(form: Form) -> tuple[LineTable, Any]:
     """Returns the table as the core takes it, and what has to live as long."""
     curve = table(form, torch.device("cpu"), torch.float32)
     lines = torch.stack((curve.intercept, curve.slope), dim=1).contiguous()
     numbers = (curve.minimum, curve.q0, curve.first, curve.cells_a_unit, NEARLY_0, LARGEST_SQUARE, CELLS)
-    return Curve(*numbers, lines.data_ptr()), lines
+    return LineTable(*numbers, lines.data_ptr()), lines
