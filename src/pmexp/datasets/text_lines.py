@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pmexp.errors import first_line
 
-_LONGEST_REASON = 160  # characters of another library's message
+_LONGEST_REASON = 500  # characters of another library's message
 
 
 class Unreadable(Exception):
@@ -30,7 +30,7 @@ def reason(error: BaseException) -> str:
     while error.__cause__:
         error = error.__cause__
     message = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-    return message[:_LONGEST_REASON]
+    return message if len(message) <= _LONGEST_REASON else f"{message[:_LONGEST_REASON]}..."
 
 
 def _wrong_byte(file: Path) -> str:
