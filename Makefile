@@ -49,7 +49,7 @@ test: $(INSTALLED) ## every test that this machine can run
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 ZOO := build/zoo
-zoo: $(INSTALLED) ## packed dropout in every class of models at hand, into docs/results/zoo.md; takes a quarter of an hour
+zoo: $(INSTALLED) ## packed dropout in every class of models at hand, into docs/results/zoo.md; takes minutes
 	$(PYTHON) -m pip install --quiet --no-deps --constraint constraints.txt --target $(ZOO) --upgrade timm diffusers torchvision
 	PYTHONPATH=$(ZOO) OMP_NUM_THREADS=1 $(PYTHON) -m pmexp.zoo out=docs/results/zoo.md
 

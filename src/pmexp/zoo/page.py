@@ -20,12 +20,12 @@ torch's dropout, with `replace_dropout(model, PackedDropout, rng="torch")`, and 
 *exact* says that the loss and the gradient of every parameter are equal bit for bit in all three; that no
 mask was saved unpacked (told by its values) and no random numbers were drawn (told by torch's operators) in a
 module that the report does not name; and that packed masks took no more bytes than torch's, nor rebuilt
-operands more than those.
+operands more than those and the bits of dropped inputs without a gradient.
 
-*modules* are exchanged, *functions* are modules whose call of functional dropout is routed, *left* is how
-many places the report names, with the number of the reason below. *packed* and *rebuilt* are the bytes saved
-for backward over those with torch's dropout, which keeps 4 bytes an element on the CPU; tiny models keep
-little beside masks, so these are no forecast."""
+*modules* are exchanged, *functions* are modules whose call of functional dropout or of
+`F.scaled_dot_product_attention` is routed, *left* is how many places the report names, with the number of the
+reason below. *packed* and *rebuilt* are the bytes saved for backward over those with torch's dropout, which
+keeps 4 bytes an element on the CPU; tiny models keep little beside masks, so these are no forecast."""
 
 _COLUMNS = "| class | of | attention | modules | functions | left | packed | rebuilt | exact |"
 _FAMILIES = "| of | classes | with dropout, exact | at fault | without dropout | not examined |"

@@ -33,7 +33,7 @@ class ZooRow:
     family: str
     attention: str
     modules: int = 0  # exchanged
-    functions: int = 0  # modules whose functional dropout is routed
+    functions: int = 0  # modules whose functional dropout or attention is routed
     left: dict[str, int] = field(default_factory=dict)  # how many modules are left alone, by the reason
     packed: float = 1.0  # bytes saved for backward, against stock's
     rebuilt: float = 1.0
@@ -77,7 +77,7 @@ def row_of(specimen: Specimen) -> ZooRow | None:
     return ZooRow(
         **about,
         modules=len(report.modules),
-        functions=len(report.functions),
+        functions=len({*report.functions, *report.attention}),
         left=dict(Counter(_without_sizes(reason) for reason in report.left.values())),
         packed=examined.packed.saved_bytes / stock,
         rebuilt=examined.rebuilt.saved_bytes / stock,
