@@ -9,8 +9,6 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from pmexp.errors import UserError
 
 _IRREGULAR = "it is no regular file"
@@ -121,6 +119,8 @@ def parsed_json(content: bytes) -> Any:
     orjson takes a quarter of the time; what it refuses, such as half of a surrogate pair, the standard
     library may still read.
     """
+    import orjson  # `make gpu` runs where torch is and this is not, and reads no record
+
     try:
         return orjson.loads(content)
     except ValueError:

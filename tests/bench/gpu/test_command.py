@@ -85,6 +85,7 @@ def test_page_and_record_are_written_and_a_failure_is_the_exit_code(
 _MISSING = (
     *("hydra", "omegaconf", "mlflow", "datasets", "pandas", "scipy", "sklearn", "statsmodels", "matplotlib"),
     *("sqlalchemy", "pyarrow", "rich", "PIL", "submitit", "kornia", "deepspeed", "accelerate", "peft"),
+    "orjson",
 )
 
 

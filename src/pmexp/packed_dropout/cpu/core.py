@@ -72,7 +72,9 @@ def _library() -> ctypes.CDLL | None:
     library = ctypes.CDLL(spec.origin)
     library.pmexp_backend_name.restype = ctypes.c_char_p
     for name, arguments in _SIGNATURES.items():
-        function = getattr(library, name)
+        function = getattr(library, name, None)
+        if function is None:
+            raise RuntimeError(f"{spec.origin} was built from older sources of pmexp; install pmexp again")
         function.argtypes, function.restype = arguments, None
     library.pmexp_use_openmp(torchs_openmp())
     return library
