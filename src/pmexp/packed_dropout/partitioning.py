@@ -96,7 +96,7 @@ def _memory_budget() -> float:
 
 def _recorded(mode: Any, func: Any, types: Any, args: Any, kwargs: Any, policy: Any) -> Any:
     result = mode.__torch_dispatch__(func, types, args, kwargs)
-    next(reversed(mode.tracer.graph.nodes)).meta["recompute"] = policy
+    next(iter(reversed(mode.tracer.graph.nodes))).meta["recompute"] = policy  # no iterator before 2.12
     return result
 
 
