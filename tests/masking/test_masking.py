@@ -192,6 +192,8 @@ def test_letters_in_disorder_are_taken_for_a_credential(size: int, share: float)
 
 
 @given(passwords(), st.integers(1, 3))
+@example("QjAAPw}0x7", 1)  # not the name in braces of an f-string
+@example("QjAAPw}]x7", 2)
 def test_what_is_encoded_is_seen_through(value: str, times: int) -> None:
     hidden = f"UID=me;PWD={{{value}}};x=1"
     encoded = [value]

@@ -53,6 +53,8 @@ _WRAPS = re.compile(r"(?:\w+\.)*(?:\w*Secret\w*|str|bytes|b64decode|quote\w*)\("
 _ATTRIBUTE = re.compile(
     r"(?:self|args|config|cfg|settings|os|env|options|opts|params|request|kwargs)(?:\.\w+)+"
 )
+# A name in braces, as of an f-string, and no password in braces that has a brace in it.
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w.]*)\}(?=[)\]}]*(?:[^\w.!^*+~)\]}-]|\Z))")
 _BLOCK = re.compile(r"(?:![\w!:/.-]*[ \t]*)?(?:[|>][+-]?\d?[+-]?)?[ \t]*(?:#[^\n]*)?\r?\n")
 _NAME_AND_VALUE = re.compile(  # {name: DB_PASSWORD, value: x} of containers, <add key="password" value="x"/>
     r"\b((?:name|key)\\*[\"']?\s*[:=]\s*\\*[\"']?(?P<name>[\w.-]+)\\*[\"']?"
@@ -147,7 +149,7 @@ def _value_at(text: str, at: int, name: _Name, starts_line: bool, loose: bool) -
         at = continued.end()
     elif following := re.compile(r"\r?\n[+ -]?[ \t]*(?=[\"'])").match(text, at):
         at = following.end()
-    if (braced := re.compile(r"\{([A-Za-z_][\w.]*)\}").match(text, at)) and _is_name(braced[1]):
+    if (braced := _PLACEHOLDER.match(text, at)) and _is_name(braced[1]):
         return []
     reference = _NOTHING.match(text, at)
     if reference and reference[0][0] in "${<%":
