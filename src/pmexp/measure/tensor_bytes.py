@@ -13,6 +13,7 @@ keeps; it makes them anew in a process's second step, which is as a rule the one
 """
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,13 +62,25 @@ class TensorMemory:
         taken = TensorBytes(torch.cuda.memory_allocated(self._device) if cuda else bytes_of(held))
         if cuda:
             self.process.begin_anew()
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        recorded = _started()
+        try:
             yield taken
+        finally:
+            recorded.stop()
         results: Any = recorded.profiler
         events = results.kineto_results.experimental_event_tree()
         levels = taken.before + np.cumsum([0, *_changes(events, self._device.type)])
         taken.mean = float(levels[1:].mean()) if len(levels) > 1 else float(taken.before)
         taken.peak = torch.cuda.max_memory_allocated(self._device) if cuda else int(levels.max())
+
+
+def _started() -> profile:
+    """Starts a profile of one block, whose events stay unparsed; torch before 2.12 warns of the one block."""
+    recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*clears events at the end of each cycle")
+        recorded.start()
+    return recorded
 
 
 def _changes(events: Iterable[Any], device: str) -> list[int]:
