@@ -93,11 +93,16 @@ def kernel_of(
         return f"kernel for {type(query).__name__} or nested tensors on {device}"
     if torch.compiler.is_compiling() or transforms_active():  # neither knows the choice as an operator
         return f"{MATH} on cpu" if device == "cpu" else f"fused or math kernel on {device}"
-    choose: Any = torch._fused_sdp_choice
     options = {"scale": scale, "enable_gqa": enable_gqa}
-    choice = SDPBackend(choose(query, key, value, attn_mask, dropout_p, is_causal, **options))
+    choice = chosen_backend(query, key, value, attn_mask, dropout_p, is_causal, **options)
     name = MATH if choice is SDPBackend.MATH else f"{choice.name.lower().replace('_', ' ')} kernel"
     return f"{name} on {device}"
+
+
+def chosen_backend(*args: Any, **options: Any) -> SDPBackend:
+    """Returns the kernel for a call `as_called`; torch chooses by the same function, on every device."""
+    choose: Any = torch._fused_sdp_choice
+    return SDPBackend(choose(*args, **options))
 
 
 def _refused(

@@ -13,9 +13,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+
+from pmexp.packed_dropout.attention import as_called, chosen_backend, drops
 
 _ORDER = [
     SDPBackend.FLASH_ATTENTION,
@@ -79,27 +81,10 @@ class _KernelNotes(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _kernel(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **options: Any,
-) -> str:
+def _kernel(*args: Any, **kwargs: Any) -> str:
     """Returns the kernel and the device of one call, and whether it drops."""
-    call = tuple(_as_autocast(tensor) for tensor in (query, key, value, attn_mask))
-    # scaled_dot_product_attention itself chooses by this function, on every device.
-    choose: Any = torch._fused_sdp_choice
-    choice = SDPBackend(choose(*call, dropout_p, is_causal, **options))
-    words = f"{WORDS.get(choice, choice.name)} on {query.device.type}"
-    words += " under attention dropout" if dropout_p else ""
+    call, options = as_called(*args, **kwargs)
+    choice = chosen_backend(*call, **options)
+    words = f"{WORDS.get(choice, choice.name)} on {call[0].device.type}"
+    words += " under attention dropout" if drops(*call) else ""
     return words + (" (saves the probabilities)" if choice == SDPBackend.MATH else "")
-
-
-def _as_autocast(tensor: Tensor | None) -> Tensor | None:
-    """Returns `tensor` as the call gets it: autocast casts its floating-point arguments."""
-    if tensor is None or not tensor.is_floating_point() or not torch.is_autocast_enabled(tensor.device.type):
-        return tensor
-    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
