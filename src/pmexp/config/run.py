@@ -25,6 +25,7 @@ from pmexp.config.train import TrainConfig
 from pmexp.config.values import Blueprint, with_values
 from pmexp.config.variant import VariantConfig
 from pmexp.errors import UserError
+from pmexp.own_code import described
 from pmexp.protocol import ProtocolConfig
 from pmexp.run_folder.plan import MEASURED_ONLY
 
@@ -51,6 +52,7 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "train.evaluate": True,
     "train.shared_with": None,
     "measure.kept_graph": False,
+    "variant.apply": None,
 }
 _TAKES = {
     ModelKind.vit: (Inputs.images,),
@@ -75,6 +77,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    code: dict[str, str] = field(default_factory=dict)  # derived: version and digest of each import path
 
     def __post_init__(self) -> None:
         """Checks across groups, and fills in the values that null leaves to the model, the dataset or the
@@ -109,6 +112,11 @@ class RunConfig:
                 f"processes in {train.accumulate} parts each; choose a multiple of "
                 f"{train.accumulate * self.system.processes}"
             )
+        own = self.own_code
+        if self.code.keys() != set(
+            own.values()
+        ):  # else it is read from a record, and the code may be another
+            self.code = {path: described(key, path) for key, path in own.items()}
         if self.tracking.uri is None:
             self.tracking.uri = f"sqlite:///{self.runs_dir}/mlflow.db"
 
@@ -188,6 +196,11 @@ class RunConfig:
         return one_form(settings, self.model, self.variant.p)
 
     @property
+    def own_code(self) -> dict[str, str]:
+        """The import paths of the code of one's own that the run executes, by their keys."""
+        return self.variant.own_code
+
+    @property
     def has_local_files(self) -> bool:
         """Whether files that a person named are its data or its checkpoint."""
         ood, model = self.robustness.ood, self.model
@@ -200,6 +213,8 @@ class RunConfig:
             return f"variant={self.variant.name} does not take it"
         if key.startswith("dataset."):
             return self.dataset.unused(key.removeprefix("dataset."))
+        if key.partition(".")[0] == "code":
+            return "it says what the sources are"
         return "system.parts names it" if key == "system.name" else ""
 
     def ignored(self, key: str) -> str:
@@ -239,7 +254,7 @@ class RunConfig:
         """A digest of all that the weights follow from. Runs that have one digest differ in how masks are
         kept, and their trainings in nothing. Compiled layers are other kernels for each, and may round apart.
         """
-        keeping = () if Part.compile in self.system.parts else self.variant.dropout.keeping
+        keeping = () if Part.compile in self.system.parts else self.variant.entry.keeping
         return digest_of(without(self.settings, ["variant.name", *(f"variant.{key}" for key in keeping)]))
 
     @property
