@@ -1,12 +1,17 @@
 """Code of somebody's own, which runs name by its import path."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from pmexp.config import DatasetConfig
+from pmexp.datasets.base import Dataset, Split
+from pmexp.systems.base import SystemPart
 from pmexp.variants.method import Method
 
 
@@ -87,3 +92,30 @@ def fails(model: nn.Module) -> None:
 
 def returns_text(model: nn.Module) -> Any:
     return {"model": model}
+
+
+def load_stripes(config: DatasetConfig, samples: int = 60) -> Dataset:
+    """Pictures of one of two stripes."""
+    labels = np.arange(samples) % 2
+    pictures = np.random.default_rng(0).random((samples, 1, 8, 8), np.float32)
+    pictures[labels == 1, :, 3] += 2
+    split = Split(pictures, labels)
+    return Dataset(split, split.take(np.arange(20)), split.take(np.arange(20)), ["none", "stripe"])
+
+
+def load_nothing(config: DatasetConfig) -> list[int]:
+    return []
+
+
+class Counting(SystemPart):
+    """Counts the forwards of a run."""
+
+    def __init__(self) -> None:
+        self.forwards = 0
+
+    def forward(self, device: torch.device) -> AbstractContextManager[object]:
+        self.forwards += 1
+        return nullcontext()
+
+    def record(self, module: nn.Module) -> dict[str, str]:
+        return {"counted": f"{self.forwards} forwards"}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from pmexp.measure.saved_for_backward import SavedForBackward
 from own_methods import KeepsBytes, halve_saved
+from pmexp.measure.saved_for_backward import SavedForBackward
 from small_runs import TINY_VIT, Runs
 
 SHORT = [*TINY_VIT, "train.max_steps=2", "train.select=last", "tracking=off", "dataset=digits"]
@@ -62,6 +62,24 @@ def test_a_loss_of_ones_own_that_is_the_same_trains_the_same(runs: Runs) -> None
     assert len(weights(runs)) == 2 and len(set(weights(runs))) == 1
 
 
+LOADED = ["dataset.loader=own_methods.load_stripes", "dataset.options.samples=40", "dataset.name=stripes"]
+
+
+def test_a_dataset_of_ones_own_loader_is_on_record_with_its_digest(runs: Runs) -> None:
+    told = trained(runs, "variant=pm-drop", *LOADED, "train.batch_size=20")
+    assert told["environment"]["data"] == "own_methods.load_stripes"
+    assert told["environment"]["data_digest"].startswith("sha256:")
+    assert told["environment"]["data_classes"] == "0: none, 1: stripe"
+    assert told["settings"]["dataset.options.samples"] == 40
+    assert "code.own_methods.load_stripes" in told["settings"]
+
+
+def test_a_system_part_of_ones_own_names_the_stack_and_has_its_record(runs: Runs) -> None:
+    told = trained(runs, "variant=pm-drop", "system.own_parts=[own_methods.Counting]")
+    assert told["labels"]["system"] == "Counting" and told["environment"]["counted"].endswith(" forwards")
+    assert "code.own_methods.Counting" in told["settings"]
+
+
 def test_changed_code_is_another_run(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = tmp_path / "study"
     here.mkdir()
@@ -105,7 +123,23 @@ def test_changed_code_is_another_run(runs: Runs, tmp_path: Path, monkeypatch: py
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(runs: Runs, arguments: list[str], said: str) -> None:
-    code, out, err = runs.train(*SHORT, "variant=own", *arguments)
+    code, _, err = runs.train(*SHORT, "variant=own", *arguments)
+    assert code == 2 and said in err and err.count("\n") == 1, err
+    assert not runs.run_folders()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["dataset.loader=own_methods.load_nothing"], "returns a list; return a pmexp.datasets.base.Dataset"),
+        ([*LOADED[:1], "dataset.options.rows=4"], "got an unexpected keyword argument 'rows'"),
+        (["dataset.options.samples=4"], "dataset=digits has no loader of its own"),
+        (["system.own_parts=[own_methods.KeepsBytes]"], "is no subclass of pmexp.systems.base.SystemPart"),
+        (["system.own_parts=[mine]"], "system.own_parts: 'mine' is no import path"),
+    ],
+)
+def test_other_bad_input_is_one_line_too(runs: Runs, arguments: list[str], said: str) -> None:
+    code, _, err = runs.train(*SHORT, "variant=pm-drop", *arguments)
     assert code == 2 and said in err and err.count("\n") == 1, err
     assert not runs.run_folders()
 

@@ -53,6 +53,9 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "train.shared_with": None,
     "measure.kept_graph": False,
     "variant.apply": None,
+    "dataset.loader": None,
+    "robustness.ood.loader": None,
+    "system.own_parts": [],
 }
 _TAKES = {
     ModelKind.vit: (Inputs.images,),
@@ -112,11 +115,9 @@ class RunConfig:
                 f"processes in {train.accumulate} parts each; choose a multiple of "
                 f"{train.accumulate * self.system.processes}"
             )
-        own = self.own_code
-        if self.code.keys() != set(
-            own.values()
-        ):  # else it is read from a record, and the code may be another
-            self.code = {path: described(key, path) for key, path in own.items()}
+        # A record has its own: today's code may be another.
+        if self.code.keys() != {path for _, path in self.own_code}:
+            self.code = {path: described(key, path) for key, path in self.own_code}
         if self.tracking.uri is None:
             self.tracking.uri = f"sqlite:///{self.runs_dir}/mlflow.db"
 
@@ -196,9 +197,14 @@ class RunConfig:
         return one_form(settings, self.model, self.variant.p)
 
     @property
-    def own_code(self) -> dict[str, str]:
-        """The import paths of the code of one's own that the run executes, by their keys."""
-        return self.variant.own_code
+    def own_code(self) -> list[tuple[str, str]]:
+        """The keys that name code of one's own that the run executes, each with an import path."""
+        loaders = {"dataset.loader": self.dataset, "robustness.ood.loader": self.robustness.ood}
+        return [
+            *self.variant.own_code.items(),
+            *((key, each.loader) for key, each in loaders.items() if each and each.loader),
+            *(("system.own_parts", path) for path in self.system.own_parts),
+        ]
 
     @property
     def has_local_files(self) -> bool:

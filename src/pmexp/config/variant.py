@@ -89,21 +89,22 @@ class VariantConfig:
         """The options that the dropout takes, as plain values: keyword arguments of replace_dropout."""
         values = {key: getattr(self, key) for key in self.entry.takes}
         own = self.options if self.dropout not in DROPOUTS else {}
-        return {key: value.value if isinstance(value, Enum) else value for key, value in values.items()} | own
+        plain = {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}
+        return plain | own
 
     def _check_own_code(self) -> None:
         if self.dropout not in DROPOUTS and not is_import_path(self.dropout):
             raise UserError(
-                f"variant.dropout: {self.dropout!r} is no dropout; allowed are {', '.join(DROPOUTS)}, and the "
-                "import path of a class of your own, such as mypkg.MyDropout"
+                f"variant.dropout: {self.dropout!r} is no dropout; allowed are {', '.join(DROPOUTS)}, and "
+                "the import path of a class of your own, such as mypkg.MyDropout"
             )
         if self.apply is not None:
             check_import_path("variant.apply", self.apply)
         own = self.own_code
         if len(own) > 1:
             raise UserError(
-                f"variant.apply: {self.apply} and variant.dropout={self.dropout} would share variant.options; "
-                "let the function replace the dropout itself, with variant.dropout=stock"
+                f"variant.apply: {self.apply} and variant.dropout={self.dropout} would share "
+                "variant.options; let the function replace the dropout itself, with variant.dropout=stock"
             )
         if not (own or self.name):
             raise UserError(

@@ -26,7 +26,7 @@ def own_dropouts(model: nn.Module) -> set[type[nn.Module]]:
 
 @contextmanager
 def entered(classes: set[type[nn.Module]], run: Callable[..., Any]) -> Iterator[None]:
-    """Has each call of `forward` and `drop` of the classes go through ``run(method, module, *args, **kwargs)``.
+    """Has each call of `forward` and `drop` of the classes go through ``run(method, module, *args)``.
 
     Other threads see it as well.
     """

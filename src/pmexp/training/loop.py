@@ -46,7 +46,7 @@ class Progress:
 
 
 class Training:
-    """Trains by AdamW, or a method's own optimizer, with warm-up and decay, gradient clipping and early stopping."""
+    """Trains by AdamW, or a method's own optimizer, with warm-up, decay, clipping and early stopping."""
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ class Method:
     model may return its report alone, or None.
 
     report: plain values, which the run's record keeps.
-    optimizer: makes the optimizer in the place of AdamW, as ``optimizer(parameters, lr=..., weight_decay=...)``.
+    optimizer: makes the optimizer in the place of AdamW: ``optimizer(parameters, lr=..., weight_decay=...)``.
     forward: returns a context that is entered around each forward and its loss.
     loss: makes the forward of a training step itself, as ``loss(model, inputs, labels)``, and returns its
         loss summed over the labels that are not -100, in nats. Evaluations go by the model's logits.

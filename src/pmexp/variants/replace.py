@@ -63,12 +63,15 @@ def apply_variant(
 
 
 def apply_method(model: nn.Module, variant: Variant) -> Method:
-    """Calls the function of `variant.apply`, if there is one, with the model and `variant.options`, and returns
-    what it wants of the training. Raises UserError where it cannot be had, fails or returns something else."""
+    """Calls the function of `variant.apply`, if there is one, with the model and `variant.options`.
+
+    Returns what it wants of the training. Raises UserError where it cannot be had, fails or returns something
+    else.
+    """
     if variant.apply is None:
         return Method()
     returned = called(_APPLY, variant.apply, (model,), variant.options, _OPTIONS)
-    method = returned if isinstance(returned, Method) else Method(report={} if returned is None else returned)
+    method = returned if isinstance(returned, Method) else Method(report=returned or {})
     try:
         json.dumps(dict(method.report), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -77,6 +80,15 @@ def apply_method(model: nn.Module, variant: Variant) -> Method:
             "pmexp.variants.method.Method, or nothing"
         ) from None
     return method
+
+
+def check_own_code(variant: Variant) -> None:
+    """Raises UserError where a variant's code of one's own cannot be had, or does not take its options."""
+    dropout_of(variant)
+    if variant.apply:
+        check_takes(
+            _APPLY, variant.apply, imported(_APPLY, variant.apply), (None,), variant.options, _OPTIONS
+        )
 
 
 def dropout_of(variant: Variant) -> tuple[type[nn.Dropout], Any]:

@@ -1,6 +1,7 @@
 """Lists every dropout that a variant can put into a model: its class, and the options that it takes.
 
-This is the only table of them; `variant.dropout` takes the import path of a class of one's own as well. It names classes and imports none: configurations read it without torch.
+This is the only table of them; `variant.dropout` takes the import path of a class of one's own as well. It
+names classes and imports none: configurations read it without torch.
 """
 
 from collections.abc import Callable
