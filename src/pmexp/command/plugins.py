@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pmexp.errors import UserError
 
-GROUP = "pmexp.plugins"  # of entry points: name = "package", whose folder conf/ has groups as pmexp's has
+GROUP = "pmexp.plugins"  # entry points in it name packages, whose folders conf/ have groups as pmexp's has
 
 
 @cache
