@@ -52,9 +52,9 @@ def run(config: RunConfig) -> dict[str, Any]:
 def load_runs(name: str = "default", runs_dir: Path | str = "runs") -> "pd.DataFrame":
     """Returns a row for each run of an experiment, by its id, whatever state it is in.
 
-    The columns are the state (finished, oom, failed, running, ...), the labels (task, model, dataset, variant,
-    system, seed), the settings by their dotted keys, and the final metrics by their names in the catalog. A
-    setting or metric that a run does not have is missing in its row.
+    The columns are the state (finished, oom, failed, running, ...), the labels (task, model, dataset,
+    variant, system, seed), the settings by their dotted keys, and the final metrics by their names in the
+    catalog. A setting or metric that a run does not have is missing in its row.
 
     Raises:
         UserError: there is no such experiment.
@@ -96,10 +96,10 @@ def parity(
 
 
 def fit(*keys: str) -> dict[str, Any]:
-    """Returns whether a training step fits into memory, and the largest one that does, as `pmexp.fit` says.
+    """Returns whether a training step fits into memory and the largest one that does, as `pmexp.fit` says.
 
     Args:
-        keys: of that command and of the run, such as "budget=A100-80GB", "what=length" and "model=bert-large".
+        keys: of that command and of the run, such as "budget=A100-80GB" and "model=bert-large".
 
     Returns:
         peak_bytes, by_category (bytes), fits, largest (samples or tokens), probes, ...
