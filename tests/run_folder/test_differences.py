@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmexp.run_folder.differences import keys_of, named, said, told_apart, words_of
+from pmexp.run_folder.differences import keys_of, said, swept, told_apart, words_of
 
 LABELS = {"task": "net/d", "model": "net", "dataset": "d", "variant": "base", "system": "plain", "seed": 0}
 SETTINGS = {"seed": 0, "model.name": "net", "train.lr": 0.1, "variant.bits": 1, "variant.p": None}
@@ -29,7 +29,7 @@ def test_a_sweep_over_two_keys_is_named_by_them() -> None:
         "train.lr=0.1 variant.p=null",
     }
     assert keys_of(apart.values()) == ["train.lr", "variant.p"]
-    assert named("base-s0", apart[0.1, 0.2, 0]) == "base-s0 train.lr=0.1 variant.p=0.2"
+    assert swept(apart.values()) == "train.lr=0.001,0.1 variant.p=0.2,null"
 
 
 def test_what_follows_from_a_label_is_said_by_the_label() -> None:
@@ -54,7 +54,7 @@ def test_what_follows_from_a_label_is_said_by_the_label() -> None:
 def test_a_run_alone_and_seeds_have_nothing_to_name() -> None:
     assert told_apart({}) == {}
     seeds = {seed: (LABELS | {"seed": seed}, SETTINGS | {"seed": seed}) for seed in range(3)}
-    assert told_apart(seeds) == {0: {}, 1: {}, 2: {}} and named("base-s0", {}) == "base-s0"
+    assert told_apart(seeds) == {0: {}, 1: {}, 2: {}} and swept([{}]) == ""
 
 
 @given(st.lists(st.tuples(labels, settings), max_size=6))

@@ -132,7 +132,13 @@ def _wanted(folder: Path) -> Counter[tuple[str, int, float | None]]:
     wanted = Counter((record["metric"], record["step"], record["value"]) for record in records)
     summary = folder / "summary.json"
     final = json.loads(summary.read_text())["metrics"] if summary.is_file() else {}
-    return wanted + Counter((f"final/{name}", 0, value) for name, value in final.items())
+    in_mib = {
+        f"MiB/{name.removeprefix('memory/').removesuffix('_bytes')}": value and value / 2**20
+        for name, value in final.items()
+        if name.endswith("_bytes")
+    }
+    final = {f"final/{name}": value for name, value in final.items()} | in_mib
+    return wanted + Counter((name, 0, value) for name, value in final.items())
 
 
 def in_process(body: Callable[[], None]) -> Any:

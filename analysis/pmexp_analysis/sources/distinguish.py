@@ -20,11 +20,10 @@ def distinguish(runs: Mapping[str, tuple[Labels, Settings]]) -> dict[str, Labels
 
 
 def _with(labels: Labels, differing: Settings) -> Labels:
-    suffix: dict[str, str] = {}
+    suffix = {"task": "", "system": "", "variant": ""}
     for key, value in differing.items():
-        if key not in labels._fields:
+        if key not in suffix:
             part = part_of(key)
-            suffix[part] = (
-                f"{suffix.get(part, getattr(labels, part))} {key.removeprefix(part + '.')}={said(value)}"
-            )
-    return labels._replace(**suffix)
+            suffix[part] += f" {key.removeprefix(part + '.')}={said(value)}"
+    task, system, variant = (getattr(labels, part) + words for part, words in suffix.items())
+    return Labels(task, system, variant, labels.seed)

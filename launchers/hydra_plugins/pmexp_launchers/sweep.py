@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pmexp.config import RunConfig
-from pmexp.run_folder.differences import named, told_apart
+from pmexp.run_folder.differences import named, told_apart, words_of
 from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.plan import Label, add_to_plan
@@ -41,7 +41,7 @@ def names_of(runs: Mapping[Path, RunConfig]) -> dict[Path, str]:
     what tells it apart from the others."""
     common = os.path.commonpath([folder.parent for folder in runs]) if runs else ""
     apart = told_apart({folder: (run.labels, run.settings) for folder, run in runs.items()})
-    return {folder: named(str(folder.relative_to(common)), apart[folder]) for folder in runs}
+    return {folder: named(str(folder.relative_to(common)), words_of(apart[folder])) for folder in runs}
 
 
 def is_finished(run: RunConfig) -> bool:

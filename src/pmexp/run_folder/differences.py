@@ -63,9 +63,24 @@ def words_of(differing: Differing) -> str:
     return " ".join(f"{key}={said(value)}" for key, value in differing.items())
 
 
-def named(name: str, differing: Differing) -> str:
-    """Returns the name of a run with what tells it apart behind it."""
-    return " ".join(filter(None, [name, words_of(differing)]))
+def swept(every: Iterable[Differing]) -> str:
+    """Names all settings in which any of the runs differ with their values, as a sweep over them is typed."""
+    values: dict[str, dict[str, None]] = defaultdict(dict)
+    for differing in every:
+        for key, value in differing.items():
+            if key not in _LABELS:
+                values[key][said(value)] = None
+    return " ".join(f"{key}={','.join(there)}" for key, there in values.items())
+
+
+def named(name: str, words: str) -> str:
+    """Returns the name of a run with the words that tell it apart behind it."""
+    return f"{name} {words}".rstrip()
+
+
+def name_in_trackers(labels: Mapping[str, Any], words: str) -> str:
+    """Names a run by variant, seed and the words that tell it apart: "pm-drop-s0 train.lr=0.001"."""
+    return named(f"{labels.get('variant')}-s{labels.get('seed')}", words)
 
 
 def said(value: Any) -> str:
