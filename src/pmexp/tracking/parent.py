@@ -84,10 +84,9 @@ class ParentRun:
         self.changes.append(f"now {status}")
 
     def _settle_view(self, keys: Sequence[str], is_new: bool) -> None:
-        """Gives the page the columns of `keys` and the children unfolded. A view that a person deleted or
-        saved anew stays so."""
+        """Gives the page the columns of `keys`. A view that a person deleted or saved anew stays so."""
         present = self._client.get_experiment(self.experiment.id).tags.get(VIEW_TAG)
-        wanted = view(self.id, keys)
+        wanted = view(keys)
         if present != wanted and (is_ours(present) if present else is_new):
             with self.experiment.writing() as client:
                 client.set_experiment_tag(self.experiment.id, VIEW_TAG, wanted)

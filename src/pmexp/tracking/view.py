@@ -1,8 +1,9 @@
-"""Says with which columns MLflow's table of an experiment opens: a view as its button *Views* saves one.
+"""Says how MLflow's table of an experiment opens: a view as its button *Views* saves one.
 
 The format is no interface of MLflow (it is that of 3.17, found by saving a view): where it cannot be read the
-page says so in a line, and the table has its usual columns. A view holds an order of columns too, but MLflow
-often overwrites it while it loads; so these are few enough to be seen at once.
+page says so in a line, and the table has its usual columns. MLflow sometimes overwrites the order of columns
+and their widths while it loads; so these are few enough to be seen at once. It reads from no view which runs
+are unfolded, and shows all of them in one list where they are sorted by anything but time.
 """
 
 import json
@@ -16,27 +17,34 @@ if TYPE_CHECKING:
 
 VIEW = "pmexp"  # in the page's address and in its list of views
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"  # the experiment has it
-_FINAL, _MIB = "final/", "MiB/"
 _LABELS = ("model", "dataset", "system")  # columns where runs differ in them
+_IN_MIB = {  # the final values that have a column
+    "final/memory/saved_bytes": "MiB/saved",
+    "final/memory/peak_tensor_bytes": "MiB/tensors",
+    "final/memory/peak_bytes": "MiB/process",
+}
 _METRICS = (  # those that no run has are not shown
-    *(f"final/{split}/{name}" for split in ("test", "val") for name in TASK_METRICS),
-    "MiB/saved",
-    "MiB/peak_tensor",
+    *(f"final/test/{name}" for name in TASK_METRICS),
+    *_IN_MIB.values(),
     "final/speed/step_ms",
+    *(f"final/val/{name}" for name in TASK_METRICS),
 )
+_NAME_WIDTH, _LEAST_WIDTH, _LETTER_WIDTH, _MARGIN = 300, 80, 7, 24  # CSS pixels
+_SORT = {"orderByKey": "tags.`variant`", "orderByAsc": True}
 
 
-def view(parent: str, keys: Sequence[str]) -> str:
-    """Returns the value of VIEW_TAG: the children of the run `parent` unfolded, a column for each of the
-    labels and settings `keys`."""
-    tags = ["variant", *(key for key in keys if key in _LABELS), "seed"]
-    columns = [
-        *(f"tags.`{name}`" for name in tags),
-        *(f"params.`{key}`" for key in keys if key not in _LABELS),
-        *(f"metrics.`{name}`" for name in _METRICS),
-    ]
-    state = json.dumps({"selectedColumns": columns, "runsExpanded": {parent: True}})
-    return json.dumps({"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": state})
+def view(keys: Sequence[str]) -> str:
+    """Returns the value of VIEW_TAG: every run in a list, by variant, with a column for each of the labels
+    and settings `keys`."""
+    named = [("tags", name) for name in ("variant", *(key for key in keys if key in _LABELS), "seed")]
+    named += [("params", key) for key in keys if key not in _LABELS]
+    named += [("metrics", name) for name in _METRICS]
+    columns = {
+        f"{kind}.`{name}`": max(_LEAST_WIDTH, _LETTER_WIDTH * len(name) + _MARGIN) for kind, name in named
+    }
+    widths = {"attributes.`Run Name`": _NAME_WIDTH, **columns}
+    state = {"selectedColumns": list(columns), "columnOrder": list(widths), "columnWidths": widths, **_SORT}
+    return json.dumps({"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
 
 
 def is_ours(told: str) -> bool:
@@ -48,13 +56,9 @@ def is_ours(told: str) -> bool:
 
 
 def in_mib(final: Sequence["LoggedValue"]) -> list["LoggedValue"]:
-    """The final values that are bytes once more in MiB, which MLflow's pages cannot show them in."""
+    """The final values that the table shows in MiB, to three decimals: it shows a metric only as it is."""
     return [
-        value._replace(metric=_mib_name(name), value=value.value and value.value / 2**20)
+        value._replace(metric=_IN_MIB[value.metric], value=value.value and round(value.value / 2**20, 3))
         for value in final
-        if (name := value.metric.removeprefix(_FINAL)).endswith("_bytes")
+        if value.metric in _IN_MIB
     ]
-
-
-def _mib_name(name: str) -> str:
-    return _MIB + name.removeprefix("memory/").removesuffix("_bytes")
