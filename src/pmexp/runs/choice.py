@@ -43,23 +43,19 @@ def wanted(typed: Sequence[str]) -> dict[str, list[str]]:
 
 
 def chosen(
-    runs: Sequence[FoundRun],
-    states: Sequence[State],
-    wanted: Mapping[str, Sequence[str]],
-    own: Sequence[str] = LABELS,
+    runs: Sequence[FoundRun], states: Sequence[State], wanted: Mapping[str, Sequence[str]]
 ) -> list[FoundRun]:
     """The runs in one of the states that have one of the values of each label or setting.
 
-    `own`: the keys of the command itself, which a misspelt one may mean. Raises UserError for a key that no
-    run has, and for a value that no run has.
+    Raises UserError for a key that no run has, and for a value that no run has.
     """
     for key, values in wanted.items():
         known = {said(value): value for run in runs if (value := value_of(run, key)) is not UNTOLD}
         if not known and key not in LABELS:
-            keys = dict.fromkeys(key for run in runs for key in run.settings)
+            keys = dict.fromkeys([*LABELS, *(key for run in runs for key in run.settings)])
             raise UserError(
-                f"{key}={','.join(values)}: no run has the key {key}; {meant(key, [*own, *keys])}"
-                "allowed are the keys that --help lists and those of the runs' configuration"
+                f"{key}={','.join(values)}: no run has the key {key}; {meant(key, keys)}allowed are those "
+                "that a run's summary.json has under settings"
             )
         for typed in values:
             if not any(is_same(value, typed) for value in known.values()):

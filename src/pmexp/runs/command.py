@@ -19,15 +19,15 @@ _LAUNCHER = ("hydra/", "hydra.")
 _ANY_KEY = "any key of the runs: only those with one of these values, as in train.lr=1e-3,1e-4"
 _SETTINGS = Others(
     _ANY_KEY,
-    lambda argument: not argument.startswith(("-", *_LAUNCHER)) and "=" in argument,
-    lambda: LABELS,
-    lambda name: Key(name, _ANY_KEY) if "." in name and not name.startswith(_LAUNCHER) else None,
+    lambda argument: _is_setting(argument.partition("=")[0]) and "=" in argument,
+    lambda: _keys_of_runs(),
+    lambda name: Key(name, _ANY_KEY) if _is_setting(name) else None,
 )
 _AGAIN = Others(
     f"{_ANY_KEY}; hydra/launcher=... and hydra.launcher.*=... say how, as for python -m pmexp.train -m; "
     "without: local",
     lambda argument: argument.startswith(_LAUNCHER) or _SETTINGS.takes(argument),
-    lambda: (*LABELS, "hydra/launcher", "hydra.launcher.n_jobs"),
+    lambda: (*_keys_of_runs(), "hydra/launcher"),
     lambda name: _key_of_launcher(name) if name.startswith(_LAUNCHER) else _SETTINGS.key(name),
 )
 _MODULE = "pmexp.runs"
@@ -107,6 +107,17 @@ def _list(given: Given) -> None:
     print(table.runs_json(runs) if as_json else _listing(name, runs, given))
 
 
+def _is_setting(name: str) -> bool:
+    return "." in name and not name.startswith(("-", ".", *_LAUNCHER))
+
+
+def _keys_of_runs() -> list[str]:
+    """The keys of a run, first those of training: lr= means train.lr, which every run has on record."""
+    from pmexp.command.schema import keys  # Hydra again
+
+    return sorted(keys(), key=lambda key: not key.startswith("train."))
+
+
 def _key_of_launcher(name: str) -> Key | None:
     from pmexp.command.schema import key_of_flag  # imports Hydra, which a list does without
 
@@ -154,7 +165,7 @@ def _reader(
             from pmexp.config import settings_of
 
             runs = [run if run.settings else replace(run, settings=settings_of(run)) for run in runs]
-        return choice.chosen(runs, states, wanted, [key.name for key in LIST.keys])
+        return choice.chosen(runs, states, wanted)
 
     return read
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pmexp.tracking.descriptions import NAME, NOTE, described_child, name_of, note_of
 from pmexp.tracking.parent import CHILD_OF, ParentRun
 from pmexp.tracking.record import LoggedValue, Record, logged_value
-from pmexp.tracking.view import in_mib
+from pmexp.tracking.view import IN_MIB
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -34,7 +34,7 @@ class MlflowRun:
         """Makes MLflow agree with the folder, and says in words what it had to change: nothing is []."""
         journal, offset = self._record.values()
         final = self._record.final_values(journal)
-        wanted = dict.fromkeys(journal + final + in_mib(final))  # a set in the journal's order
+        wanted = dict.fromkeys(journal + final + _in_mib(final))  # a set in the journal's order
         started = journal[0].time if journal else None
         self._parent.settle(self._record.labels, self._record.command(), started, self._record.apart)
         run, present, changes = self._chosen(wanted, started, status)
@@ -149,3 +149,12 @@ class MlflowRun:
         for file in missing:
             self._client.log_artifact(self.id, str(file))
         return [f"{file.name} attached" for file in missing]
+
+
+def _in_mib(final: Sequence[LoggedValue]) -> list[LoggedValue]:
+    """The final values that the table shows in MiB, to three decimals."""
+    return [
+        value._replace(metric=IN_MIB[value.metric], value=value.value and round(value.value / 2**20, 3))
+        for value in final
+        if value.metric in IN_MIB
+    ]

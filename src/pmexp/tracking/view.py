@@ -8,24 +8,20 @@ are unfolded, and shows all of them in one list where they are sorted by anythin
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from pmexp.metrics.task_metrics import TASK_METRICS
-
-if TYPE_CHECKING:
-    from pmexp.tracking.record import LoggedValue
 
 VIEW = "pmexp"  # in the page's address and in its list of views
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"  # the experiment has it
 _LABELS = ("model", "dataset", "system")  # columns where runs differ in them
-_IN_MIB = {  # the final values that have a column
+IN_MIB = {  # final values that have a column, and what they are once more in MiB: it shows a metric as it is
     "final/memory/saved_bytes": "MiB/saved",
     "final/memory/peak_tensor_bytes": "MiB/tensors",
     "final/memory/peak_bytes": "MiB/process",
 }
 _METRICS = (  # those that no run has are not shown
     *(f"final/test/{name}" for name in TASK_METRICS),
-    *_IN_MIB.values(),
+    *IN_MIB.values(),
     "final/speed/step_ms",
     *(f"final/val/{name}" for name in TASK_METRICS),
 )
@@ -53,12 +49,3 @@ def is_ours(told: str) -> bool:
         return bool(json.loads(told)["updatedAt"] == 0)
     except (ValueError, KeyError, TypeError):
         return False
-
-
-def in_mib(final: Sequence["LoggedValue"]) -> list["LoggedValue"]:
-    """The final values that the table shows in MiB, to three decimals: it shows a metric only as it is."""
-    return [
-        value._replace(metric=_IN_MIB[value.metric], value=value.value and round(value.value / 2**20, 3))
-        for value in final
-        if value.metric in _IN_MIB
-    ]
