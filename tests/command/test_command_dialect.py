@@ -166,7 +166,7 @@ def test_a_flag_is_the_key(name: str) -> None:
         (["runs_dir="], "runs_dir=: has no value; write runs_dir=VALUE or leave it out"),
         (["--runs-dir"], "--runs-dir: has no value; write runs_dir=VALUE or leave it out"),
         (["--runs-dir", "--json"], "--runs-dir: has no value"),
-        (["--rnus-dir", "x"], "--rnus-dir: rnus_dir is not a key; did you mean runs_dir? allowed are name, "),
+        (["--rnus-dir", "x"], "--rnus-dir: rnus_dir is not a key; did you mean runs_dir? --help lists "),
         (["runs_dir=a", "--runs-dir", "b"], "runs_dir=a and runs_dir=b are given for the same key; leave one"),
         (["demo", "other"], "other: other is not a key"),
         (["demo", "seed"], "seed: has no value; write seed=VALUE"),

@@ -30,6 +30,11 @@ from pmexp.tracking.record import Record
 # Without the seven processes that no tracking needs, and with words.
 _SERVER = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_LOGGING_LEVEL": "INFO"}
 _DEFAULT = compose([])
+_IN_MIB = {
+    "memory/saved_bytes": "saved",
+    "memory/peak_tensor_bytes": "tensors",
+    "memory/peak_bytes": "process",
+}
 
 
 class TrackedRun:
@@ -132,7 +137,13 @@ def _wanted(folder: Path) -> Counter[tuple[str, int, float | None]]:
     wanted = Counter((record["metric"], record["step"], record["value"]) for record in records)
     summary = folder / "summary.json"
     final = json.loads(summary.read_text())["metrics"] if summary.is_file() else {}
-    return wanted + Counter((f"final/{name}", 0, value) for name, value in final.items())
+    in_mib = {
+        f"MiB/{shown}": final[name] and round(final[name] / 2**20, 3)
+        for name, shown in _IN_MIB.items()
+        if name in final
+    }
+    final = {f"final/{name}": value for name, value in final.items()} | in_mib
+    return wanted + Counter((name, 0, value) for name, value in final.items())
 
 
 def in_process(body: Callable[[], None]) -> Any:

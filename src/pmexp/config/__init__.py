@@ -20,7 +20,7 @@ from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import Attention, ModelConfig, ModelKind
 from pmexp.config.robustness import RobustnessConfig
 from pmexp.config.run import RunConfig, build, flat, from_dict, parse, register
-from pmexp.config.saved import read_config
+from pmexp.config.saved import read_config, settings_of
 from pmexp.config.sharing import share_trainings
 from pmexp.config.system import SHARDING, Device, Matmul, Part, SystemConfig
 from pmexp.config.tracking import Tracker, TrackingConfig
@@ -64,5 +64,6 @@ __all__ = [
     "parse",
     "read_config",
     "register",
+    "settings_of",
     "share_trainings",
 ]

@@ -1,12 +1,16 @@
 """Reads the configuration that a run left in its folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from pmexp.config.run import RunConfig, from_dict
 from pmexp.errors import UserError, first_line
 from pmexp.run_folder.files import opened
+from pmexp.run_folder.found import FoundRun
+from pmexp.run_folder.plan import PlannedRun
 
 
 def read_config(file: Path) -> RunConfig:
@@ -33,3 +37,17 @@ def read_config(file: Path) -> RunConfig:
             "run by its own command"
         )
     return config
+
+
+def settings_of(run: FoundRun | PlannedRun) -> Mapping[str, Any]:
+    """The settings of a run (dotted key -> value) by its record, and where it has none by the configuration
+    in its folder; {} where that cannot be used."""
+    if run.settings or isinstance(run, PlannedRun):
+        return run.settings
+    file = run.path / "config.yaml"
+    if not file.is_file():
+        return {}
+    try:
+        return read_config(file).settings
+    except UserError:
+        return {}

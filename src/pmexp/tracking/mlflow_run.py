@@ -8,9 +8,10 @@ or is sent twice, which MLflow keeps once.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pmexp.tracking.descriptions import NOTE, described_child, note_of
+from pmexp.tracking.descriptions import NAME, NOTE, described_child, name_of, note_of
 from pmexp.tracking.parent import CHILD_OF, ParentRun
 from pmexp.tracking.record import LoggedValue, Record, logged_value
+from pmexp.tracking.view import IN_MIB
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -32,9 +33,10 @@ class MlflowRun:
     def settle(self, status: Status) -> list[str]:
         """Makes MLflow agree with the folder, and says in words what it had to change: nothing is []."""
         journal, offset = self._record.values()
-        wanted = dict.fromkeys(journal + self._record.final_values(journal))  # a set in the journal's order
+        final = self._record.final_values(journal)
+        wanted = dict.fromkeys(journal + final + _in_mib(final))  # a set in the journal's order
         started = journal[0].time if journal else None
-        self._parent.settle(self._record.labels, self._record.command(), started)
+        self._parent.settle(self._record.labels, self._record.command(), started, self._record.apart)
         run, present, changes = self._chosen(wanted, started, status)
         self.id = run.info.run_id
         missing = [value for value in wanted if value not in present]
@@ -73,7 +75,7 @@ class MlflowRun:
         written = same[0].data.tags if same else {}  # a person's description stays
         with self._experiment.writing() as client:
             tags = {name: value for name, value in self._tags(written).items() if value is not None}
-            created = client.create_run(self._experiment.id, started, tags, self._record.run_name)
+            created = client.create_run(self._experiment.id, started, tags)
         return created, set(), [*changes, "created"]
 
     def _values(self, run: "Run") -> set[LoggedValue]:
@@ -103,7 +105,12 @@ class MlflowRun:
         """Returns the tags for a run that has those of `present`; None for one that it must not have."""
         tags = self._record.tags()
         known = {name: value for name, value in tags.items() if value is not None}
-        return {**tags, CHILD_OF: self._parent.id, NOTE: note_of(present, known, described_child)}
+        return {
+            **tags,
+            CHILD_OF: self._parent.id,
+            NAME: name_of(present, known),
+            NOTE: note_of(present, known, described_child),
+        }
 
     def _settle_words(self, run: "Run") -> list[str]:
         """Sets the params and tags that are missing or differ."""
@@ -142,3 +149,12 @@ class MlflowRun:
         for file in missing:
             self._client.log_artifact(self.id, str(file))
         return [f"{file.name} attached" for file in missing]
+
+
+def _in_mib(final: Sequence[LoggedValue]) -> list[LoggedValue]:
+    """The final values that the table shows in MiB, to three decimals."""
+    return [
+        value._replace(metric=IN_MIB[value.metric], value=value.value and round(value.value / 2**20, 3))
+        for value in final
+        if value.metric in IN_MIB
+    ]

@@ -4,17 +4,22 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pmexp.config import RunConfig
+from pmexp.config import RunConfig, settings_of
+from pmexp.errors import UserError
+from pmexp.run_folder.differences import Differing, name_in_trackers, told_apart, words_of
 from pmexp.run_folder.files import write_atomically
 from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.found import known_runs
 from pmexp.run_folder.journal_lines import read_lines
 from pmexp.run_folder.summary import Summary, read_summary
+from pmexp.tracking.descriptions import DIFFERS
 
 FINAL = "final/"  # before the names of a run's final values, which keeps them apart from the curves
-_LONGEST_PARAM = 6000  # characters; MLflow would cut it without a word
+_LONGEST_PARAM, _LONGEST_TAG = 6000, 5000  # characters; MLflow would cut it without a word
 
 
 class LoggedValue(NamedTuple):
@@ -31,10 +36,22 @@ class Record:
 
     def __init__(self, config: RunConfig, folder: RunFolder) -> None:
         self.run_id = folder.path.name
-        self.run_name = f"{config.variant.name}-{config.system.name}-{config.model.name}-s{config.seed}"
         self.params = {key: str(value)[:_LONGEST_PARAM] for key, value in config.settings.items()}
         self.labels = {key: str(value) for key, value in config.labels.items()}
         self._folder = folder
+
+    @property
+    def apart(self) -> Mapping[str, Differing]:
+        """What tells each run of the experiment apart, by run id."""
+        return apart_in(self._folder.path.parent)
+
+    @property
+    def run_name(self) -> str:
+        return name_in_trackers(self.labels, self._words)
+
+    @property
+    def _words(self) -> str:
+        return words_of(self.apart.get(self.run_id, {}))[:_LONGEST_TAG]
 
     def values(self, offset: int = 0) -> tuple[list[LoggedValue], int]:
         """The journal's values from byte `offset` on, and the offset behind the last of them."""
@@ -61,6 +78,7 @@ class Record:
         return {
             "run_id": self.run_id,
             **self.labels,
+            DIFFERS: self._words or None,
             **self._origin(summary.environment if summary else {}),
             "folder": str(self._folder.path),
             "status": "oom" if summary and summary.status == "oom" else None,
@@ -104,6 +122,24 @@ class Record:
 
     def _summary(self) -> Summary | None:
         return read_summary(self._folder.summary) if self._folder.is_finished() else None
+
+
+def apart_in(experiment: Path) -> Mapping[str, Differing]:
+    """What tells each run of an experiment's folder apart, by run id; {} where its plan is damaged."""
+    plan = experiment / "plan.json"
+    return _apart_in(
+        experiment, *(place.stat().st_mtime_ns for place in (experiment, plan) if place.exists())
+    )
+
+
+@lru_cache(maxsize=1)
+def _apart_in(experiment: Path, *changed: int) -> Mapping[str, Differing]:
+    """apart_in() the folder as it is since it and its plan were `changed`: a repair asks for each run."""
+    try:
+        known = known_runs(experiment)
+    except UserError:
+        return {}
+    return told_apart({run.run_id: (run.labels, settings_of(run)) for run in known})
 
 
 def logged_value(key: str, time: int, step: int, value: float) -> LoggedValue:
