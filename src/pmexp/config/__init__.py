@@ -23,7 +23,7 @@ from pmexp.config.run import RunConfig, build, flat, from_dict, parse, register
 from pmexp.config.saved import read_config
 from pmexp.config.sharing import share_trainings
 from pmexp.config.system import SHARDING, Device, Matmul, Part, SystemConfig
-from pmexp.config.tracking import Tracker, TrackingConfig
+from pmexp.config.tracking import TRACKERS, TrackingConfig, WandbMode
 from pmexp.config.train import Schedule, Select, TrainConfig
 from pmexp.config.variant import Rng, VariantConfig, Where
 from pmexp.variants.table import Dropout
@@ -31,6 +31,7 @@ from pmexp.variants.table import Dropout
 __all__ = [
     "INPUTS_OF",
     "SHARDING",
+    "TRACKERS",
     "Attention",
     "CheckpointConfig",
     "DatasetConfig",
@@ -54,11 +55,11 @@ __all__ = [
     "Schedule",
     "Select",
     "SystemConfig",
-    "Tracker",
     "TrackingConfig",
     "TrainConfig",
     "TreesConfig",
     "VariantConfig",
+    "WandbMode",
     "Where",
     "build",
     "flat",

@@ -11,15 +11,18 @@ from pmexp.config import RunConfig
 from pmexp.datasets.ood import load_ood
 from pmexp.errors import UserError
 from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.tracking import check_installed
 
 
 def check(runs: Sequence[RunConfig], here: bool = True) -> None:
-    """Raises UserError where a device, checkpoint or dataset of `runs` cannot be had; fetches what can be.
+    """Raises UserError where `runs` need a device, checkpoint, dataset or package that cannot be had; fetches
+    what can be.
 
     Devices are those of this machine, and left out where the runs are not executed `here`.
     """
     for run in runs:
         check_metrics(run)
+        check_installed(run.tracking.trackers)
     if here:
         from pmexp.systems.system import System
 
