@@ -63,6 +63,7 @@ class WandbRun(MirroredRun):
     def __init__(self, config: RunConfig, record: Record) -> None:
         self._record = record
         self._mode, self._project, self._place = config.tracking.wandb_mode, config.name, config.folder.parent
+        self._is_offline = self._mode is WandbMode.offline
         self._run: Run | None = None  # W&B's, while it takes values
         self._offset = 0  # where in the journal what was read ends
         self._held: list[LoggedValue] = []  # the last row, which may get more
@@ -72,7 +73,7 @@ class WandbRun(MirroredRun):
         changes = []
         if not self._run:
             folders = self._folders()
-            if status != "RUNNING" and len(folders) == 1 and self._agrees(folders[0], status):
+            if status != "RUNNING" and self._agrees(folders, status):
                 return []
             for folder in folders:
                 shutil.rmtree(folder)
@@ -94,13 +95,13 @@ class WandbRun(MirroredRun):
         self._send(rows)
 
     def where(self) -> dict[str, str]:
-        return {"mode": self._mode.value, "project": self._project, "id": self._record.run_id}
+        rows = str(len(self._rows()))
+        return {"mode": self._mode.value, "project": self._project, "id": self._record.run_id, "rows": rows}
 
     def _begun(self) -> "Run":
         import wandb
 
         self._place.mkdir(parents=True, exist_ok=True)  # W&B would take a folder elsewhere
-        online = self._mode is WandbMode.online
         run = wandb.init(
             project=self._project,
             dir=self._place,
@@ -108,11 +109,11 @@ class WandbRun(MirroredRun):
             name=self._record.run_name,
             group=self._record.labels["variant"],
             config=self._config(),
-            resume="allow" if online else None,
+            resume=None if self._is_offline else "allow",
             reinit="create_new",
             settings=wandb.Settings(mode=self._mode.value, **_SETTINGS),
         )
-        self._present = run.step if online else 0
+        self._present = run.starting_step
         run.define_metric("*", step_metric=_STEP)
         return run
 
@@ -134,11 +135,10 @@ class WandbRun(MirroredRun):
         run.summary.update({name: float("nan") if value is None else value for name, value in finals.items()})
         run.finish(exit_code=_EXIT_CODES[status])
         self._run = None
-        (folder,) = self._folders()
         deadline = time.monotonic() + _ON_DISK_S
-        while not self._has_all(folder, status):
+        while self._is_offline and not self._has_all(self._folders(), status):
             if time.monotonic() > deadline:
-                raise OSError(f"{folder} does not hold all that W&B was given; its logs may say why")
+                raise OSError("its file does not hold all that it was given; the logs beside it may say why")
             time.sleep(_LOOK_S)
 
     def _folders(self) -> list[Path]:
@@ -146,26 +146,24 @@ class WandbRun(MirroredRun):
         name = re.compile(rf"(offline-)?run-\d+_\d+-{re.escape(self._record.run_id)}")
         return [path for path in sorted(self._place.glob(f"{_FOLDER}/*")) if name.fullmatch(path.name)]
 
-    def _agrees(self, folder: Path, status: Status) -> bool:
-        """Whether W&B has all of the run that has ended. What a server has is known by the run's record."""
-        offline = self._mode is WandbMode.offline
-        arrived = offline or where(self._record.folder.mirrored, _FOLDER) == self.where()
-        return arrived and folder.name.startswith("offline-") == offline and self._has_all(folder, status)
+    def _agrees(self, folders: Sequence[Path], status: Status) -> bool:
+        """Whether W&B has all of the run that has ended. What an account has is known by the run's record."""
+        if self._is_offline:
+            return self._has_all(folders, status)
+        return where(self._record.folder.mirrored, _FOLDER) == self.where()
 
-    def _has_all(self, folder: Path, status: Status) -> bool:
-        """Whether the file in W&B's folder holds all of the run that has ended."""
-        file = folder / f"run-{self._record.run_id}.wandb"
-        if not file.is_file():
+    def _has_all(self, folders: Sequence[Path], status: Status) -> bool:
+        """Whether W&B's file on disk, in its one folder, holds all of the run that has ended."""
+        files = [folder / f"run-{self._record.run_id}.wandb" for folder in folders]
+        if len(files) != 1 or not files[0].is_file():
             return False
-        content = read_wandb(file, FINAL)
-        rows = [
-            {_STEP: row[0].step} | {value.metric: value.value for value in row}
-            for row in _rows(self._record.values()[0])
-        ]
-        if self._mode is WandbMode.online:  # what the server had was not sent again
-            rows = rows[len(rows) - len(content.rows) :]
+        rows = [{_STEP: row[0].step} | {value.metric: value.value for value in row} for row in self._rows()]
         end = _EXIT_CODES[status]
-        return content == WandbContent(self._record.run_name, self._config(), rows, self._finals(), end)
+        wanted = WandbContent(self._record.run_name, self._config(), rows, self._finals(), end)
+        return read_wandb(files[0], FINAL) == wanted
+
+    def _rows(self) -> list[list[LoggedValue]]:
+        return _rows(self._record.values()[0])
 
     def _config(self) -> dict[str, Any]:
         """The run's settings as nested mappings, as W&B shows them, with the run's tags below `pmexp`."""
