@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import wandb
 
 from pmexp.config import TRACKERS
 from pmexp.errors import UserError
@@ -79,10 +80,12 @@ def test_a_run_that_goes_on_has_no_value_twice(tracker: str, tmp_path: Path) -> 
     first.steps(3)
     first.end("interrupted")
     assert_agrees(first, tracker, "KILLED")
+    wandb.teardown()  # as the first process did when it ended
     second = tracked(tmp_path, tracker).mirrored()
     assert not second.is_complete()
     second.end("interrupted")
     assert_agrees(second, tracker, "KILLED")
+    wandb.teardown()
     lines = second.folder.journal.read_text().splitlines(keepends=True)
     second.folder.journal.write_text("".join(lines[:4]))
     third = tracked(tmp_path, tracker).mirrored()
@@ -133,6 +136,7 @@ def test_a_run_that_is_killed(tracker: str, tmp_path: Path, monkeypatch: pytest.
     assert not run.is_complete()
     list(repair(tmp_path, "default"))
     assert_agrees(run, tracker, "KILLED")
+    wandb.teardown()
     again = run.mirrored()
     again.steps(2)
     again.end()
@@ -176,6 +180,7 @@ def test_what_a_tracker_has_otherwise_is_mended(tracker: str, tmp_path: Path) ->
     run.steps(4)
     run.record_end("finished")
     list(repair(tmp_path, "default"))
+    wandb.teardown()
     SPOILS[tracker](run)
     assert list(repair(tmp_path, "default"))[-1] == "1 runs: 1 changed"
     assert_agrees(run, tracker, "FINISHED")
@@ -215,6 +220,8 @@ def test_runs_without_a_tracker_get_those_that_are_named(tmp_path: Path) -> None
     for tracker in ("csv", "tensorboard"):
         assert_agrees(run, tracker, "FINISHED")
     assert not list((tmp_path / "default").glob("wandb"))
+    with pytest.raises(UserError, match=r"^trackers: 'cvs' is none; allowed are mlflow, wandb, "):
+        list(repair(tmp_path, "default", trackers=("cvs",)))
 
 
 @pytest.mark.parametrize("tracker", ["mlflow", "wandb", "tensorboard"])

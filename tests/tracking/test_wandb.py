@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import wandb
 
 from pmexp.config import WandbMode
 from pmexp.run_folder.mirrored import lacking
@@ -62,12 +63,14 @@ def test_a_run_that_goes_on_sends_an_account_what_it_lacks(
         assert_arrived(server, first)
         lines = first.folder.journal.read_text().splitlines(keepends=True)
         first.folder.journal.write_text("".join(lines[:4]))  # back to a checkpoint
+        wandb.teardown()  # as the first process did when it ended
         second = online(tmp_path, monkeypatch, server.url).mirrored()
         second._step = 2
         second.steps(5)
         second.end()
         assert second.is_complete() and server.exit_code == 0
         assert_arrived(server, second)
+        wandb.teardown()
         assert list(repair(tmp_path, "default")) == ["1 runs: 1 right"]
         (second.folder.path / "tracking.json").unlink()
         assert list(repair(tmp_path, "default"))[-1] == "1 runs: 1 changed"

@@ -25,7 +25,7 @@ class TrackingConfig:
     wandb: bool = False  # mirror to Weights & Biases, with files in runs_dir/<name>/wandb
     tensorboard: bool = False  # mirror to an event file in the run's folder
     csv: bool = False  # mirror to metrics.csv in the run's folder
-    uri: str | None = None  # of MLflow; null: sqlite in runs_dir
+    uri: str | None = None  # MLflow's address; null: sqlite in runs_dir
     wandb_mode: WandbMode = WandbMode.offline  # online also sends to the account of WANDB_API_KEY
     interval_s: float = 30.0  # seconds between two batches sent while training
 

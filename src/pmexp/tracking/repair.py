@@ -38,6 +38,9 @@ def repair(
     own mirrors. Where the runs were moved, files are not attached: MLflow keeps the old place. Doing it again
     changes nothing. Raises UserError where a tracker fails, once the others have all.
     """
+    for tracker in trackers:
+        if tracker not in NAMES:
+            raise UserError(f"trackers: {tracker!r} is none; allowed are {', '.join(NAMES)}")
     folder = (runs_dir.expanduser() / name).resolve()
     files = sorted(folder.glob("*/config.yaml"))
     if not files:

@@ -16,7 +16,7 @@ from pmexp.tracking.run_file import RunFile
 from pmexp.tracking.tracker import Status, Tracker
 
 _PREFIX = "events.out.tfevents."  # by which TensorBoard knows the files to read
-_VERSION = "brain.Event:2"  # of the format of events
+_VERSION = "brain.Event:2"  # the format's
 
 
 class TensorboardTracker(Tracker):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _FOLDER = "wandb"  # W&B makes it in the folder that it is given
 _STEP = "step"  # the training step, as a column: W&B's own step counts rows
-_EXIT_CODES: dict[Status, int] = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}  # W&B shows each by such a word
+_EXIT_CODES: dict[Status, int] = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}  # 255 is W&B's own for Ctrl-C
 _SETTINGS: dict[str, Any] = {  # nothing is recorded but what pmexp says
     "console": "off",
     "disable_code": True,
