@@ -14,17 +14,20 @@ from pathlib import Path
 import pytest
 import wandb
 
-from pmexp.config import TRACKERS
+from pmexp.config import TRACKERS as NAMES
 from pmexp.errors import UserError
 from pmexp.run_folder.mirrored import lacking, where
 from pmexp.tracking import MirrorBeside, NoMirror, check_installed, mirror, open_mirror
+from pmexp.tracking.record import Record
 from pmexp.tracking.repair import repair
+from pmexp.tracking.trackers import TRACKERS
+from pmexp.tracking.wandb_files import read_wandb
 from small_runs import TINY_VIT, Runs
 from tracked_runs import TrackedRun, in_process
 from tracker_contents import READERS, assert_agrees
 
 Database = Callable[[Path], Path]
-each_tracker = pytest.mark.parametrize("tracker", TRACKERS)
+each_tracker = pytest.mark.parametrize("tracker", NAMES)
 
 
 @pytest.fixture(autouse=True)
@@ -125,9 +128,10 @@ def test_a_run_that_is_killed(tracker: str, tmp_path: Path, monkeypatch: pytest.
             run = tracked(tmp_path, tracker).mirrored()
             assert isinstance(run._mirror, MirrorBeside)
         run.steps(3)
-        wait_for(lambda: list(tmp_path.glob("default/wandb/*")))
-        run._mirror._process.kill()
-        run._mirror._process.communicate()
+        wait_for(lambda: list(tmp_path.glob("default/wandb/*/*.wandb")))
+        run._mirror._process.communicate()  # which ends its input, as the death of the run's process does
+        (file,) = tmp_path.glob("default/wandb/*/*.wandb")
+        assert read_wandb(file, "final/").exit_code is None
     else:
         process = in_process(a_run)
         process.join()
@@ -187,12 +191,38 @@ def test_what_a_tracker_has_otherwise_is_mended(tracker: str, tmp_path: Path) ->
     assert list(repair(tmp_path, "default")) == ["1 runs: 1 right"]
 
 
+@pytest.mark.parametrize("tracker", ["tensorboard", "csv"])
+def test_a_file_that_was_cut_anywhere_gets_the_rest(tracker: str, tmp_path: Path) -> None:
+    run = tracked(tmp_path, tracker)
+    run.steps(3)
+    run.record_end("finished")
+    list(repair(tmp_path, "default"))
+    ((file, whole),) = contents(run.folder.path).items()
+    for kept in range(0, len(whole), 41):
+        file.write_bytes(whole[:kept])
+        changes = TRACKERS[tracker]().open(run.config, Record(run.config, run.folder)).settle("FINISHED")
+        assert changes == [f"{len(whole) - kept} bytes added"]
+        assert contents(run.folder.path) == {file: whole}
+
+
+def test_an_event_file_that_is_written_anew_has_a_later_name(tmp_path: Path) -> None:
+    """A TensorBoard that reads the run would never look into one of the same name again."""
+    run = tracked(tmp_path, "tensorboard")
+    names = []
+    for seed in range(3):
+        run.folder.journal.write_text("")
+        run.steps(seed + 1)
+        TRACKERS["tensorboard"]().open(run.config, Record(run.config, run.folder)).settle("RUNNING")
+        names += [file.name for file in run.folder.path.glob("*tfevents*")]
+    assert names == [f"events.out.tfevents.00000{number}" for number in (1, 2, 3)]
+
+
 def test_several_at_once_of_which_one_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(mirror, "_SHORT_END_S", 0.3)
     blocked = tmp_path / "default" / "wandb"
-    run = tracked(tmp_path, *TRACKERS)
+    run = tracked(tmp_path, *NAMES)
     blocked.write_text("a file where W&B makes a folder")
     run.mirrored()
     run.steps(3)
@@ -202,8 +232,10 @@ def test_several_at_once_of_which_one_fails(
         assert where(run.folder.mirrored, tracker)
     assert set(lacking(run.folder.mirrored)) == {"wandb"}
     assert "W&B lacks a part of this run" in caplog.text
+    (run.folder.path / "metrics.csv").unlink()
     with pytest.raises(UserError, match=r"^tracking\.wandb: .*/default/wandb fails \("):
         list(repair(tmp_path, "default"))
+    assert_agrees(run, "csv", "FINISHED")  # the others are repaired all the same
     blocked.unlink()
     line, totals = repair(tmp_path, "default")
     assert line == f"{run.folder.path.name}: wandb: created" and totals == "1 runs: 1 changed"
@@ -229,7 +261,7 @@ def test_a_package_that_is_missing_is_named(tracker: str, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, tracker, None)
     with pytest.raises(UserError, match=rf"^tracking={tracker}: needs {tracker}, .*pmexp\[{tracker}\]"):
         check_installed([tracker])
-    check_installed({*TRACKERS} - {tracker})
+    check_installed({*NAMES} - {tracker})
 
 
 def test_a_run_needs_no_package_of_a_tracker_that_it_does_not_use(

@@ -10,9 +10,13 @@ import pytest
 import wandb
 
 from pmexp.config import WandbMode
+from pmexp.run_folder.journal import Journal
 from pmexp.run_folder.mirrored import lacking
 from pmexp.tracking import mirror, wandb_run
+from pmexp.tracking.record import Record
 from pmexp.tracking.repair import repair
+from pmexp.tracking.wandb_files import read_wandb
+from pmexp.tracking.wandb_run import WandbTracker
 from tracked_runs import TrackedRun
 from tracker_contents import assert_agrees, wanted
 from wandb_server import WandbServer, wandb_server
@@ -34,6 +38,28 @@ def test_wandb_records_nothing_but_what_pmexp_says(tmp_path: Path, monkeypatch: 
     assert not [
         file for file in files if file.name in ("requirements.txt", "wandb-metadata.json", "output.log")
     ]
+
+
+def test_a_row_is_sent_once_it_is_whole(tmp_path: Path) -> None:
+    """However the journal was read: W&B takes no value into a row that it has."""
+    run = TrackedRun(tmp_path, trackers=["wandb"])
+    mirrored = WandbTracker().open(run.config, Record(run.config, run.folder))
+    mirrored.settle("RUNNING")
+    with Journal(run.folder.journal, 0) as journal:
+        for step, metric in (
+            (1, "train/loss"),
+            (1, "grad/norm"),
+            (2, "train/loss"),
+            (2, "train/loss"),
+            (1, "grad/norm"),
+        ):
+            journal.write(step, {metric: step / 4})
+            mirrored.follow()
+    run.record_end("failed")
+    mirrored.settle("FAILED")
+    assert_agrees(run, "wandb", "FAILED")
+    (file,) = tmp_path.glob("default/wandb/*/*.wandb")
+    assert [row["step"] for row in read_wandb(file, "final/").rows] == [1, 2, 2, 1]
 
 
 def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> TrackedRun:

@@ -5,6 +5,7 @@ that hold anything else than the folder are removed and written once more. A ser
 has, by their number, so a run that goes on sends the later ones.
 """
 
+import os
 import re
 import shutil
 import time
@@ -99,6 +100,7 @@ class WandbRun(MirroredRun):
         return {"mode": self._mode.value, "project": self._project, "id": self._record.run_id, "rows": rows}
 
     def _begun(self) -> "Run":
+        os.environ.setdefault("WANDB_SILENT", "true")  # it speaks of its login before it has its settings
         import wandb
 
         self._place.mkdir(parents=True, exist_ok=True)  # W&B would take a folder elsewhere
