@@ -26,6 +26,8 @@ def read_config(file: Path) -> RunConfig:
         of_the_folder = f"sqlite:///{values['runs_dir']}/mlflow.db"  # moved with it
         if tracking["uri"] == of_the_folder:
             tracking["uri"] = None
+        if (kind := tracking.pop("kind", "off")) != "off":  # earlier versions had one tracker or none
+            tracking[kind] = True
         config = from_dict({**values, "name": name, "runs_dir": runs_dir})
     except Exception as error:  # what can be wrong with a file that anybody may have written has no end
         raise UserError(

@@ -63,11 +63,12 @@ RETRY = Command(
 )
 REPAIR = Command(
     _MODULE,
-    "makes MLflow agree with the journals: status, steps, no duplicates",
+    "makes the trackers agree with the journals: status, steps, no duplicates",
     (
         Key("name", "the experiment; without it all"),
         _RUNS_DIR,
-        Key("uri", "the tracker of all of them, in place of each one's own: for runs made without one"),
+        Key("trackers", "such as mlflow,csv, in place of each run's own: for runs made without them"),
+        Key("uri", "of MLflow, in place of each run's own"),
     ),
     word="name",
     prefix=("repair",),
@@ -142,8 +143,9 @@ def _repair(given: Given) -> None:
     from pmexp.tracking.repair import repair  # imports MLflow, which takes seconds
 
     runs_dir = _runs_dir(given)
+    trackers = tuple(filter(None, given["trackers"].split(",")))
     for name in [given["name"]] if given["name"] else experiments(runs_dir):
-        for line in repair(runs_dir, name, given.optional("uri")):
+        for line in repair(runs_dir, name, given.optional("uri"), trackers):
             print(printable(masked(f"{name}: {line}")), flush=True)
 
 

@@ -6,32 +6,31 @@ or is sent twice, which MLflow keeps once.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pmexp.tracking.descriptions import NAME, NOTE, described_child, name_of, note_of
 from pmexp.tracking.parent import CHILD_OF, ParentRun
 from pmexp.tracking.record import LoggedValue, Record, logged_value
+from pmexp.tracking.tracker import MirroredRun, Status
 from pmexp.tracking.view import IN_MIB
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 _BATCH = 1000  # MLflow's limit of metrics a request
 
 
-class MlflowRun:
+class MlflowRun(MirroredRun):
     """Keeps the one run of MLflow that mirrors a folder in agreement with it."""
 
-    def __init__(self, parent: ParentRun, record: Record) -> None:
+    def __init__(self, parent: ParentRun, record: Record, uri: str) -> None:
         """Makes it a child of the experiment's parent run, which is settled with it."""
         self._experiment, self._parent, self._record = parent.experiment, parent, record
-        self._client = parent.experiment.client
+        self._client, self._uri = parent.experiment.client, uri
         self._offset = 0  # where in the journal what was sent ends
         self.id = ""
 
     def settle(self, status: Status) -> list[str]:
-        """Makes MLflow agree with the folder, and says in words what it had to change: nothing is []."""
         journal, offset = self._record.values()
         final = self._record.final_values(journal)
         wanted = dict.fromkeys(journal + final + _in_mib(final))  # a set in the journal's order
@@ -49,10 +48,12 @@ class MlflowRun:
         return changes
 
     def follow(self) -> None:
-        """Sends what the journal got since the last time; after a `settle`."""
         new, offset = self._record.values(self._offset)
         self._send(new)
         self._offset = offset
+
+    def where(self) -> dict[str, str]:
+        return {"uri": self._uri, "mlflow_run_id": self.id}
 
     def _chosen(
         self, wanted: dict[LoggedValue, None], started: int | None, status: Status

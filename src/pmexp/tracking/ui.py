@@ -14,8 +14,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from pmexp.command_line import Command, Given, Key, end
-from pmexp.errors import UserError
-from pmexp.tracking.database import SQLITE, OpenExperiment, file_of, mlflow_uri, reason, silence_mlflow
+from pmexp.errors import UserError, reason
+from pmexp.tracking.database import SQLITE, OpenExperiment, file_of, mlflow_uri, silence_mlflow
 from pmexp.tracking.view import VIEW, VIEW_TAG
 
 COMMAND = Command(

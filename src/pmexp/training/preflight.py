@@ -11,16 +11,18 @@ from pmexp.config import RunConfig
 from pmexp.datasets.ood import load_ood
 from pmexp.errors import UserError
 from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.tracking import check_installed
 
 
 def check(runs: Sequence[RunConfig], here: bool = True) -> None:
-    """Raises UserError where a device, checkpoint, dataset or code of one's own, as far as a variant or
-    loader names it, cannot be had; fetches what can be.
+    """Raises UserError where `runs` need a device, checkpoint, dataset, package or code of one's own that
+    cannot be had; fetches what can be.
 
     Devices are those of this machine, and left out where the runs are not executed `here`.
     """
     for run in runs:
         check_metrics(run)
+        check_installed(run.tracking.trackers)
     for variant in {repr(run.variant): run.variant for run in runs if run.variant.own_code}.values():
         from pmexp.variants.replace import check_own_code
 

@@ -44,6 +44,7 @@ from pmexp.systems import alarm, arithmetic
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
+from pmexp.tracking import check_installed
 from pmexp.training import best_weights, inference, kept_graph, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
@@ -99,6 +100,7 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
     if is_finished(folder):
         folder.drop_resume_checkpoints()  # which a kill just after the summary leaves
         return
+    check_installed(config.tracking.trackers)
     if is_launcher(config):
         System(config.system)  # what this machine cannot execute is said before any process starts
         try:
