@@ -19,6 +19,7 @@ from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
 from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, UserError, error_line
+from pmexp.extras import missing_named
 from pmexp.measure.environment import environment
 from pmexp.measure.gradient_check import gradient_error
 from pmexp.measure.instruments import Instruments
@@ -30,10 +31,10 @@ from pmexp.measure.provenance import record_start
 from pmexp.measure.tensor_bytes import TensorMemory
 from pmexp.metrics.catalog import metric_of
 from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.models import images
 from pmexp.models.adapters import FOLDER, write_adapter
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import EVALUATION, IGNORED
-from pmexp.models.images import RECORD
 from pmexp.models.positions import computed_length
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder.folder import RunFolder
@@ -49,7 +50,7 @@ from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loader import decodes
 from pmexp.training.loop import Metrics, Training
 from pmexp.training.outcome import chance, samples, weights_digest
-from pmexp.training.preflight import check_metrics
+from pmexp.training.preflight import check_metrics, check_tracker
 from pmexp.training.recorder import Description, Recorder, is_finished
 from pmexp.training.stop_signals import stop_requests
 from pmexp.variants.replace import apply_variant
@@ -92,6 +93,7 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
     stop signal.
     """
     folder = RunFolder(config.folder)
+    check_tracker(config)
     if not folder.is_finished():
         refuse_unusable(config.folder, "runs_dir")
     refuse_changed_inputs([config])
@@ -153,8 +155,10 @@ def _record_failure(config: RunConfig, error: Exception, capture_output: bool) -
         raise error
 
 
+@missing_named()
 def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepared:
-    """Builds all of a run. `foreign`: a user's dropout in the place of the variant's."""
+    """Builds all of a run. `foreign`: a user's dropout in the place of the variant's. Raises UserError where
+    a package is not installed."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     arithmetic.set_arithmetic(config.system)
@@ -386,7 +390,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         "peak_memory_source": peak.source,
         "data_workers": training.workers,
         **({"data_wait": said} if (said := training.timer.waited_too_long()) else {}),
-        **({"pictures": RECORD} if decodes(training.train) else {}),
+        **({"pictures": images.record()} if decodes(training.train) else {}),
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }
 
