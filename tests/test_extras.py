@@ -26,7 +26,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "pynvml": "nvidia-ml-py",
 }
-WITH_TORCH = {"torch", "filelock"}  # torch depends on filelock
+WITH_TORCH = {"torch", "filelock"}  # which torch depends on
 NO_EXTRA = {"triton", "xformers"}  # which come with a torch for CUDA, or beside one
 COMMANDS = {
     "pmexp.packed_dropout": (),
@@ -105,7 +105,7 @@ def packages_for(module: str) -> set[str]:
 @pytest.mark.parametrize(("module", "extras"), COMMANDS.items())
 def test_importing_needs_no_more_than_the_extras(module: str, extras: tuple[str, ...]) -> None:
     assert file_of(module), module
-    allowed = WITH_TORCH.union(*(EXTRAS[extra] for extra in extras))
+    allowed = {"torch"}.union(*(EXTRAS[extra] for extra in extras))
     assert packages_for(module) <= allowed
 
 
@@ -163,8 +163,7 @@ def test_what_is_missing_is_one_line_with_the_extra(monkeypatch: pytest.MonkeyPa
     with pytest.raises(UserError) as one:
         need("model.lora", "peft")
     assert (
-        str(one.value)
-        == "model.lora needs peft, which is not installed; pip install 'pmexp[lora]' brings it"
+        str(one.value) == "model.lora needs peft, which is not installed; pip install 'pmexp[lora]' brings it"
     )
     with pytest.raises(
         UserError, match=r"needs deepspeed and accelerate, which are not installed; .*distributed"

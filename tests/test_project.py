@@ -1,11 +1,16 @@
 """The project itself: what is packaged, what its pages point to, what make says."""
 
+import importlib.util
 import re
+import runpy
 import subprocess
+import sysconfig
 import tomllib
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
+import setuptools
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,3 +68,43 @@ def test_constraints_pin_every_dependency() -> None:
         *(name for extra in extras for name in project["optional-dependencies"][extra]),
     ]
     assert {re.split(r"[<>=]", name)[0].lower() for name in wanted} - {"pmexp[all]"} <= pinned
+
+
+@pytest.fixture
+def distribution(monkeypatch: pytest.MonkeyPatch) -> setuptools.Distribution:
+    """What setup.py gives to setuptools."""
+    given: list[setuptools.Distribution] = []
+    monkeypatch.setattr(setuptools, "setup", lambda **what: given.append(setuptools.Distribution(what)))
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("setup.py")
+    return given[0]
+
+
+def test_one_wheel_serves_every_python(distribution: setuptools.Distribution) -> None:
+    wheel = distribution.get_command_obj("bdist_wheel")
+    wheel.ensure_finalized()
+    assert wheel.get_tag()[:2] == ("py3", "none")
+    assert wheel.get_tag()[2].startswith(sysconfig.get_platform().split("-")[0])
+    build = distribution.get_command_obj("build_ext")
+    assert build.get_ext_filename("pmexp.packed_dropout.cpu._core") == "pmexp/packed_dropout/cpu/_core.so"
+    assert ".so" in EXTENSION_SUFFIXES  # where Python looks for it
+
+
+def test_the_core_that_runs_is_the_one_of_any_python() -> None:
+    assert importlib.util.find_spec("pmexp.packed_dropout.cpu._core").origin.endswith("/_core.so")
+
+
+def test_a_package_index_shows_no_link_that_leads_nowhere(distribution: setuptools.Distribution) -> None:
+    shown = distribution.metadata.long_description
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "![" not in shown
+    assert all(target.startswith("http") for target in re.findall(r"\]\(([^)]+)", shown))
+    lines = [line for line in readme.splitlines() if "](" not in line]
+    assert set(lines) <= set(shown.splitlines())
+    assert "docs/cluster.md" in shown
+
+
+def test_the_version_is_said_once() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text()
