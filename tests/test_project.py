@@ -108,3 +108,31 @@ def test_the_version_is_said_once() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def rows_of(page: str) -> list[list[str]]:
+    """The cells of each row of a page's tables."""
+    lines = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+SIMULATED = {  # the task as pages of results name it, its tokens, and the arms
+    "tinybert-mrpc": ("TinyBERT on MRPC, batch 32", "128", ("baseline", "pm-drop")),
+    "bert-base-sst2": ("BERT-Base on SST-2, batch 32", "128", ("baseline", "pm-drop")),
+    "bert-large-wikitext103": ("BERT-Large on WikiText-103, batch 32", "512", ("baseline", "pm-drop")),
+    "longformer-listops": ("Longformer on ListOps, 4 x 2", "16384", ("baseline-zero2", "pm-drop-zero2")),
+    "vit-imagenet": ("ViT-B/16 on ImageNet, 4 x 64", "", ("baseline-zero2", "pm-drop-zero2")),
+}
+
+
+def test_the_sizes_for_a_cluster_are_those_of_the_results() -> None:
+    peaks = {tuple(row[:3]): row[3] for number in (1, 2) for row in rows_of(f"results/fit-exp-{number}.md")}
+    costs = {row[0].split("/")[0]: row for row in rows_of("results/cost-exp-1.md")}
+    sizes = {row[0].strip("`"): row for row in rows_of("cluster.md")}
+    for task, (name, tokens, arms) in SIMULATED.items():
+        _, _, peak, steps, hours, _ = sizes[task]
+        assert peak == ", ".join(peaks[name, tokens, arm] for arm in arms)
+        if cost := costs.get(task.rpartition("-")[0]):
+            of_all, runs = float(cost[4]), int(cost[1])
+            assert steps == cost[2]
+            assert hours == (f"{of_all / runs:.1f}" if of_all / runs >= 0.05 else "< 0.1")

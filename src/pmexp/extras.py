@@ -29,7 +29,7 @@ EXTRAS = {
 
 
 def need(purpose: str, *packages: str) -> None:
-    """Raises UserError where one of the packages is not installed. `purpose`: the key or value that asks for them."""
+    """Raises UserError where one of the packages is not installed. `purpose`: who asks, by the key."""
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         raise UserError(
