@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import setuptools
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -136,3 +137,46 @@ def test_the_sizes_for_a_cluster_are_those_of_the_results() -> None:
             of_all, runs = float(cost[4]), int(cost[1])
             assert steps == cost[2]
             assert hours == (f"{of_all / runs:.1f}" if of_all / runs >= 0.05 else "< 0.1")
+
+
+def test_containers_copy_what_the_package_is_built_of() -> None:
+    docker = (ROOT / "containers" / "Dockerfile").read_text()
+    apptainer = (ROOT / "containers" / "pmexp.def").read_text()
+    copied = {
+        name for line in re.findall(r"^COPY (.+) /opt/\S+$", docker, re.MULTILINE) for name in line.split()
+    }
+    assert copied == set(re.findall(r"^    (\S+) /opt/pmexp/$", apptainer, re.MULTILINE))
+    assert copied == set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    places = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "package-dir"
+    ].values()
+    assert {place.partition("/")[0] for place in places} < copied
+    assert all((ROOT / name).exists() for name in copied)
+    install = "pip install --no-cache-dir --constraint /opt/pmexp/constraints.txt '/opt/pmexp[all]'"
+    assert install in docker and install in apptainer
+
+
+def test_a_public_host_runs_what_ci_runs() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    assert ".ci/run" in [step.get("run") for step in jobs["all"]["steps"]]
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    pythons = {line.rpartition(" ")[2] for line in classifiers if re.search(r":: 3\.\d+$", line)}
+    assert set(jobs["method"]["strategy"]["matrix"]["python"]) == pythons
+    tests = [
+        word
+        for step in jobs["method"]["steps"]
+        for word in step.get("run", "").split()
+        if word.startswith("tests/")
+    ]
+    assert tests and all((ROOT / test).is_file() for test in tests)
+
+
+def test_hooks_are_what_make_check_runs() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"  # nothing is fetched
+    recipe = (ROOT / "Makefile").read_text().partition("\ncheck:")[2].partition("\n\n")[0]
+    tools = re.findall(r"\$\(VENV\)/bin/([\w-]+)(?: (check|format))?", recipe)
+    assert [
+        tuple(hook["entry"].removeprefix(".venv/bin/").split()[: 1 + bool(word)])
+        for hook, (_, word) in zip(repository["hooks"], tools, strict=True)
+    ] == [tuple(filter(None, tool)) for tool in tools]
