@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pmexp.command.explain import explained
 from pmexp.config import RunConfig
+from pmexp.extras import missing_named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +60,8 @@ def load_runs(name: str = "default", runs_dir: Path | str = "runs") -> "pd.DataF
     Raises:
         UserError: there is no such experiment.
     """
-    import pandas as pd
+    with missing_named("report"):
+        import pandas as pd
 
     from pmexp.run_folder.found import find_runs
 

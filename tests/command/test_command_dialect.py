@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from pmexp import data, train
+from pmexp import data, slurm_resources, train
 from pmexp.bench import command as bench
 from pmexp.bench import dram
 from pmexp.bench.gpu import command as bench_gpu
@@ -81,6 +81,7 @@ COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed 
     "pmexp.runs": (runs.main, (), runs.LIST),
     "pmexp.runs retry": (runs.main, ("retry",), runs.RETRY),
     "pmexp.runs repair": (runs.main, ("repair",), runs.REPAIR),
+    "pmexp.slurm_resources": (slurm_resources.main, (), slurm_resources.COMMAND),
     "pmexp.zoo": (zoo.main, (), zoo.COMMAND),
     "pmexp.tracking.ui": (ui.main, (), ui.COMMAND),
     "pmexp_analysis": (report.main, (), report.COMMAND),

@@ -12,6 +12,7 @@ from urllib.request import url2pathname
 from filelock import FileLock
 
 from pmexp.errors import UserError
+from pmexp.extras import need
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,6 +63,7 @@ class OpenExperiment:
     def __init__(self, uri: str, name: str, runs_dir: Path | None = None) -> None:
         """Raises UserError for an experiment that was deleted or, without `runs_dir`, is missing, and what
         MLflow raises for any other fault."""
+        need("tracking", "mlflow")
         silence_mlflow()
         for variable, value in _IMPATIENCE.items():
             os.environ.setdefault(variable, value)

@@ -1,10 +1,9 @@
 """Names the trackers that there are. Importing them imports no package of theirs."""
 
 from collections.abc import Iterable
-from importlib.util import find_spec
 
 from pmexp import config as configuration
-from pmexp.errors import UserError
+from pmexp.extras import need
 from pmexp.tracking.csv_file import CsvTracker
 from pmexp.tracking.mlflow_tracker import MlflowTracker
 from pmexp.tracking.tensorboard_file import TensorboardTracker
@@ -23,9 +22,5 @@ assert TRACKERS.keys() == set(configuration.TRACKERS)
 def check_installed(names: Iterable[str]) -> None:
     """Raises UserError where the package of one of these trackers is missing."""
     for name in names:
-        package = TRACKERS[name].package
-        if package and find_spec(package) is None:
-            raise UserError(
-                f"tracking={name}: needs {package}, which is not installed; pip install 'pmexp[{name}]' "
-                "brings it, and tracking=off does without"
-            )
+        if package := TRACKERS[name].package:
+            need(f"tracking={name}", package)
