@@ -7,6 +7,7 @@ quick.
 from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.dataset import (
     INPUTS_OF,
+    LANGUAGE,
     DatasetConfig,
     DatasetKind,
     GenerationConfig,
@@ -30,6 +31,7 @@ from pmexp.variants.table import Dropout
 
 __all__ = [
     "INPUTS_OF",
+    "LANGUAGE",
     "SHARDING",
     "Attention",
     "CheckpointConfig",

@@ -12,6 +12,7 @@ from pmexp.errors import UserError
 
 
 class ModelKind(Enum):
+    auto = "auto"  # whatever architecture model.architecture.model_type, or the checkpoint, names
     bart = "bart"
     bert = "bert"
     deberta_v2 = "deberta_v2"
@@ -45,7 +46,7 @@ class ModelConfig:
     attention_dropout: float | None = None  # rate of attention's dropout; null: see architecture
     lora: LoraConfig = field(default_factory=LoraConfig)
     # Fields of the transformers config. A checkpoint has its own sizes, which are recorded where they differ;
-    # rates that are stated here count more than a checkpoint's.
+    # rates that are stated here count more than a checkpoint's. Kind auto has its `model_type` here too.
     architecture: dict[str, Any] = field(default_factory=dict)  # fields of transformers' config class
     lr: float = 5e-5  # recommended peak learning rate of a pretrained model
     scratch_lr: float = 1e-3  # the same with pretrained=false
@@ -72,6 +73,12 @@ class ModelConfig:
                 f"model.pretrained=true: {self.name} has no checkpoint; "
                 "set model.path=<folder> or model.pretrained=false"
             )
+        if self.kind is ModelKind.auto and not self.pretrained and not self.architecture.get("model_type"):
+            raise UserError(
+                "model.architecture.model_type: is missing, and model.kind=auto has no checkpoint that says; "
+                "name an architecture of transformers, such as modernbert, qwen3 or t5, or set "
+                "model.pretrained=true model.path=<folder>"
+            )
 
     @property
     def without_effect(self) -> set[str]:
@@ -79,7 +86,3 @@ class ModelConfig:
         of_the_hub = {"hub_id", "revision"} if self.path or not self.pretrained else set()
         of_lora = {f"lora.{key}" for key in self.lora.without_effect}
         return {"lr", "scratch_lr"} | of_the_hub | of_lora
-
-    @property
-    def takes_images(self) -> bool:
-        return self.kind is ModelKind.vit

@@ -14,7 +14,7 @@ from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.checks import check_between, check_name, check_no_credential
 from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs, Objective
 from pmexp.config.identity import RATES, digest_of, one_form, without
-from pmexp.config.kinds import KINDS
+from pmexp.config.kinds import architecture_of
 from pmexp.config.lora import FrozenWeights
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import ModelConfig, ModelKind
@@ -53,6 +53,7 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "measure.kept_graph": False,
 }
 _TAKES = {
+    ModelKind.auto: (Inputs.texts, Inputs.symbols, Inputs.images),
     ModelKind.vit: (Inputs.images,),
     ModelKind.vilt: (Inputs.image_texts,),
 }  # the others: texts, symbols
@@ -119,7 +120,8 @@ class RunConfig:
                     check_no_credential(key, text)
 
     def _check_model(self) -> None:
-        objective, known = self.dataset.objective, KINDS[self.model.kind].objectives
+        objective, architecture = self.dataset.objective, architecture_of(self.model)
+        known = architecture.objectives
         if objective not in known:
             raise UserError(
                 f"dataset.objective: {objective.name} is nothing that model={self.model.name} "
@@ -132,7 +134,8 @@ class RunConfig:
                 "system.parts: compile is not for dataset.objective=seq2seq, whose encoder, decoder and "
                 "lengths take more graphs than torch keeps of one layer's code; leave it out"
             )
-        if self.model.attention_dropout is not None and not KINDS[self.model.kind].attention_dropout:
+        one_rate = not architecture.attention_dropout and self.model.kind is not ModelKind.auto
+        if self.model.attention_dropout is not None and one_rate:
             raise UserError(
                 f"model.attention_dropout: model={self.model.name} has one rate for all places; set "
                 "model.hidden_dropout"
@@ -140,7 +143,7 @@ class RunConfig:
 
     def _check_robustness(self) -> None:
         ood = self.robustness.ood
-        if self.robustness.fgsm is not None and not self.model.takes_images:
+        if self.robustness.fgsm is not None and not self.takes_images:
             raise UserError(
                 f"robustness.fgsm: attacks images and model={self.model.name} takes texts, alone or beside "
                 "images; leave it null"
@@ -168,6 +171,11 @@ class RunConfig:
                 f"model.lora.rank: dataset={self.dataset.name} has a vocabulary of its own, whose embeddings "
                 "would stay random; leave model.lora out"
             )
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether samples are pictures, without texts beside them."""
+        return INPUTS_OF[self.dataset.kind] is Inputs.images
 
     @property
     def labels(self) -> dict[str, str | int]:
@@ -261,7 +269,7 @@ class RunConfig:
         if self.variant.mask_stream is None:  # the id is the one that a run had before there were streams
             keys.append("variant.mask_stream")
         if self.model.pretrained:  # only the rates that are stated beside it are taken
-            rates = KINDS[self.model.kind].rates
+            rates = architecture_of(self.model).rates
             keys += [f"model.architecture.{name}" for name in self.model.architecture if name not in rates]
         return keys
 

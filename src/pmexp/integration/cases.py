@@ -17,7 +17,7 @@ _PAIR_RUN = ("model=t5-small", "model.pretrained=false", "dataset=django-message
 _RUNS: dict[ModelKind, tuple[str, ...]] = {
     ModelKind.vit: (),
     ModelKind.vilt: ("task=smoke/vilt-flickr8k",),
-    **{kind: _PAIR_RUN for kind in ModelKind if Objective.seq2seq in KINDS[kind].objectives},
+    **{kind: _PAIR_RUN for kind in KINDS if Objective.seq2seq in KINDS[kind].objectives},
 }
 _ADAPTED = (ModelKind.llama,)  # whose adapters alone drop, as a rule
 _WITH_FLASH = ("bert-base", "longformer-base-4096")
@@ -36,8 +36,9 @@ class Case:
 
 
 def names() -> list[str]:
-    """Returns every option of conf/model, and every architecture that none of them has."""
-    named = options("model")
+    """Returns every option of conf/model whose architecture pmexp knows, and every architecture that none of
+    them has."""
+    named = [name for name in options("model") if configuration(name).model.kind in KINDS]
     covered = {configuration(name).model.kind for name in named}
     return named + [kind.name for kind in KINDS if kind not in covered]
 

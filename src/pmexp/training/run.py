@@ -14,7 +14,6 @@ from torch import nn
 
 from pmexp import datasets, models
 from pmexp.config import RunConfig, Select, Where
-from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
@@ -31,9 +30,10 @@ from pmexp.measure.tensor_bytes import TensorMemory
 from pmexp.metrics.catalog import metric_of
 from pmexp.metrics.task_metrics import TASK_METRICS
 from pmexp.models.adapters import FOLDER, write_adapter
-from pmexp.models.base import TaskModel
-from pmexp.models.examples import EVALUATION, IGNORED
+from pmexp.models.base import TaskModel, rates_of_functions
+from pmexp.models.examples import EVALUATION
 from pmexp.models.images import RECORD
+from pmexp.models.objectives import IGNORED
 from pmexp.models.positions import computed_length
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder.folder import RunFolder
@@ -174,7 +174,16 @@ def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepa
     replacement = apply_variant(model.module, config.variant, example, foreign)
     system.prepare(model.module)
     training = Training(
-        model.module, train, val, config.train, metrics, config.seed, system, ranks, model.generation
+        model.module,
+        train,
+        val,
+        config.train,
+        metrics,
+        config.seed,
+        system,
+        ranks,
+        model.generation,
+        dataset.classes,
     )
     training.replacement = replacement
     # Dropout starts here, whatever building the model drew.
@@ -253,8 +262,7 @@ def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str
         return {}, "not checked: the layers are compiled, and eager dropout is another"
     rates = [module.get_submodule(name).p for name in replaced.modules]
     if replaced.functions:
-        kind = KINDS[config.model.kind]
-        rates += [getattr(module.config, name) for name in kind.attention_dropout or kind.hidden_dropout]
+        rates += rates_of_functions(config.model, module.config)
     rates = [rate for rate in rates if 0.0 < rate < 1.0]
     if not rates:
         return {}, "not checked: no dropout replaced has a rate between 0 and 1"
