@@ -35,7 +35,7 @@ def test_scores_of_classes_are_scikit_learns(pairs: list[tuple[int, int]]) -> No
     result = of_classes(predicted, true)
     macro = f1_score(true, predicted, average="macro", zero_division=0)
     assert TASK_METRICS["macro_f1"].compute(result) == pytest.approx(macro)
-    alike = len({*predicted, *true}) == 1  # of which scikit-learn warns
+    alike = len({*predicted, *true}) == 1  # scikit-learn warns then
     mcc = 0.0 if alike else matthews_corrcoef(true, predicted)
     assert TASK_METRICS["mcc"].compute(result) == pytest.approx(mcc)
 

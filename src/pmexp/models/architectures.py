@@ -18,6 +18,8 @@ def configuration_class(
 ) -> type[PretrainedConfig]:
     """Returns transformers' class for configurations of this architecture. Raises UserError, with `key`, for
     one that is not there."""
+    if not model_type:
+        raise UserError(f"{key}: is missing; name the architecture, which nothing else says here")
     if model_type not in CONFIG_MAPPING:
         near = difflib.get_close_matches(model_type, list(CONFIG_MAPPING))
         raise UserError(

@@ -76,8 +76,8 @@ def settled(config: RunConfig, hf_config: PretrainedConfig) -> PretrainedConfig:
     return hf_config
 
 
-def writes(model: ModelConfig) -> bool:
-    """Whether `model.architecture` is of kind auto and has an encoder and a decoder."""
+def has_encoder_and_decoder(model: ModelConfig) -> bool:
+    """Whether the architecture, of kind auto, reads by one part and writes by another."""
     return (
         model.kind is ModelKind.auto
         and configuration_class(architecture_of(model).model_type)().is_encoder_decoder

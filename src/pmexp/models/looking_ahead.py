@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from pmexp.errors import UserError
 
 _TOKENS = 4
-_ROUNDING = 1e-3  # of the largest number that a model gives; what looks ahead changes by far more
+_ROUNDING = 1e-3  # a share of the largest number that a model gives; looking ahead changes far more
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from pmexp.config.complete import complete
 IGNORED = -100  # a label that no loss and no metric counts, as in torch's cross_entropy
 
 AUTO_CLASSES = complete(
-    {  # of texts; pictures have classes of their own
+    {  # for texts; pictures have classes of their own
         Objective.classification: AutoModelForSequenceClassification,
         Objective.regression: AutoModelForSequenceClassification,
         Objective.token_classification: AutoModelForTokenClassification,

@@ -19,7 +19,13 @@ from pmexp.datasets.listops_trees import VOCABULARY
 from pmexp.datasets.tagged_words import TaggedWords
 from pmexp.errors import UserError
 from pmexp.models import positions
-from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields, writes
+from pmexp.models.base import (
+    TaskModel,
+    from_architecture,
+    from_configuration,
+    has_encoder_and_decoder,
+    hf_fields,
+)
 from pmexp.models.byte_pairs import END_ID, train_byte_pairs
 from pmexp.models.checkpoint import Loaded, load_pretrained, load_tokenizer, locate
 from pmexp.models.examples import (
@@ -52,7 +58,8 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         fit_tokenizer(tokenizer, loaded.module, config)
     else:
         vocabulary = from_architecture(config).get_text_config().vocab_size
-        has_end = writes(config.model)  # whose classifier looks at a text's end
+        # Classifiers of an encoder with a decoder look at a text's end, which needs a token.
+        has_end = has_encoder_and_decoder(config.model)
         train = train_byte_pairs if has_end else _TRAIN_TOKENIZER[config.dataset.objective]
         tokenizer = train(dataset.train, vocabulary)
         loaded = Loaded(untrained(config, len(dataset.classes), tokenizer.pad_token_id), "random", "")
@@ -178,7 +185,7 @@ def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrai
     For a dataset of symbols its token embeddings are those of the dataset's own vocabulary.
     """
     fields = hf_fields(config, classes) | {"pad_token_id": pad_token_id}
-    if config.dataset.objective is Objective.seq2seq or writes(config.model):
+    if config.dataset.objective is Objective.seq2seq or has_encoder_and_decoder(config.model):
         fields |= {"eos_token_id": END_ID, "bos_token_id": None, "decoder_start_token_id": pad_token_id}
     hf_config = from_architecture(config, **fields)
     if config.model.positions:
