@@ -13,6 +13,7 @@ from pmexp.datasets import (
     imagenet,
     language,
     listops,
+    own,
     reuters_r8,
     tagged,
     text,
@@ -42,7 +43,7 @@ LOADERS = complete(_LOADERS, DatasetKind)
 def load(config: DatasetConfig) -> Dataset:
     """The dataset with its three splits. Raises UserError when it cannot be had."""
     digest = digest_of(config)  # taken first, so that a change while the data is read shows later
-    dataset = LOADERS[config.kind](config)
+    dataset = own.load(config) if config.loader else LOADERS[config.kind](config)
     if "f1" in config.metrics and len(dataset.classes) != 2:
         raise UserError(
             f"dataset.metrics: f1 is for two classes, dataset={config.name} has {len(dataset.classes)}; "
@@ -54,5 +55,5 @@ def load(config: DatasetConfig) -> Dataset:
             f"dataset.metrics: entity_f1 reads tags such as B-PER, I-PER and O, dataset={config.name} has "
             f"{wrong[0]!r}; write such tags, or set dataset.metrics=[accuracy]"
         )
-    digest = digest or dataset.digest or digest_where_it_lies(config.kind, dataset.origin)
+    digest = digest or dataset.digest or digest_where_it_lies(config, dataset.origin)
     return replace(dataset, digest=digest)
