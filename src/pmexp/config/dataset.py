@@ -9,7 +9,7 @@ from omegaconf import MISSING
 from pmexp.config.checks import check_at_least, check_between, check_hub_id, check_name
 from pmexp.errors import UserError
 from pmexp.metrics.task_metrics import TASK_METRICS
-from pmexp.own_code import check_import_path
+from pmexp.own_code import check_import_path, is_import_path
 
 
 class DatasetKind(Enum):
@@ -164,7 +164,8 @@ class DatasetConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)  # only of seq2seq
     padding: Padding = Padding.max  # to max_length, or the batch's longest; bucketed: of similar texts
     val_fraction: float = 0.1  # share of train carved off where the set has no validation split
-    metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # the first one selects the model
+    # The first one selects the model. mypkg.my_metric: a function of one's own, of which more is better.
+    metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # scores of an evaluation; see README
     epochs: int = 3  # recommended passes over train
     batch_size: int = 32  # recommended samples a step
 
@@ -182,11 +183,11 @@ class DatasetConfig:
                 "dataset"
             )
         known = [name for name, metric in TASK_METRICS.items() if self.objective.name in metric.objectives]
-        unknown = [name for name in self.metrics if name not in known]
+        unknown = [name for name in self.metrics if name not in known and not is_import_path(name)]
         if unknown or not self.metrics:
             raise UserError(
                 f"dataset.metrics: {unknown or '[]'} is no list of metrics of {self.objective.name}; "
-                f"name some of {', '.join(known)}"
+                f"name some of {', '.join(known)}, or a function of your own, such as mypkg.my_metric"
             )
         if self.loader is None:
             self.options = {}

@@ -9,6 +9,7 @@ from omegaconf import MISSING
 from pmexp.config.checks import check_at_least, check_between, check_hub_id, check_name, check_positive
 from pmexp.config.lora import LoraConfig
 from pmexp.errors import UserError
+from pmexp.own_code import check_import_path
 
 
 class ModelKind(Enum):
@@ -34,8 +35,10 @@ class Attention(Enum):
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    name: str = MISSING  # how the report calls it
+    name: str = ""  # how the report calls it; empty: the builder's name
     kind: ModelKind = MISSING
+    builder: str | None = None  # mypkg.build: a function that makes the model; see README
+    options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the builder
     hub_id: str | None = None  # checkpoint on the Hugging Face hub
     revision: str | None = None  # commit of the checkpoint
     path: str | None = None  # local checkpoint folder, instead of hub_id
@@ -52,6 +55,14 @@ class ModelConfig:
     scratch_lr: float = 1e-3  # the same with pretrained=false
 
     def __post_init__(self) -> None:
+        self._check_builder()
+        unsaid = not (self.pretrained or self.builder or self.architecture.get("model_type"))
+        if self.kind is ModelKind.auto and unsaid:
+            raise UserError(
+                "model.architecture.model_type: is missing, and model.kind=auto has no checkpoint that says; "
+                "name an architecture of transformers, such as modernbert, qwen3 or t5, or set "
+                "model.pretrained=true model.path=<folder>, or model.builder=mypkg.build"
+            )
         check_name("model.name", self.name)
         check_hub_id("model.hub_id", self.hub_id)
         check_positive("model.lr", self.lr)
@@ -73,12 +84,24 @@ class ModelConfig:
                 f"model.pretrained=true: {self.name} has no checkpoint; "
                 "set model.path=<folder> or model.pretrained=false"
             )
-        if self.kind is ModelKind.auto and not self.pretrained and not self.architecture.get("model_type"):
+
+    def _check_builder(self) -> None:
+        """Raises UserError for a builder that is no import path, or beside a model of pmexp's own."""
+        if self.builder is None:
+            self.options = {}
+            return
+        check_import_path("model.builder", self.builder)
+        self.name = self.name or self.builder.rpartition(".")[2]
+        if self.kind is not ModelKind.auto or self.pretrained:
             raise UserError(
-                "model.architecture.model_type: is missing, and model.kind=auto has no checkpoint that says; "
-                "name an architecture of transformers, such as modernbert, qwen3 or t5, or set "
-                "model.pretrained=true model.path=<folder>"
+                f"model.builder: {self.builder} makes the whole model, and model={self.name} is another; "
+                f"write model=own model.builder={self.builder}"
             )
+
+    def unused(self, key: str) -> str:
+        """Why `model.<key>` was put back to its default; empty where it has a use."""
+        is_option = key.partition(".")[0] == "options"
+        return f"model={self.name} has no builder of its own" if is_option and not self.builder else ""
 
     @property
     def without_effect(self) -> set[str]:

@@ -25,7 +25,7 @@ from pmexp.config.train import TrainConfig
 from pmexp.config.values import Blueprint, with_values
 from pmexp.config.variant import VariantConfig
 from pmexp.errors import UserError
-from pmexp.own_code import described
+from pmexp.own_code import described, is_import_path
 from pmexp.protocol import ProtocolConfig
 from pmexp.run_folder.plan import MEASURED_ONLY
 
@@ -53,6 +53,7 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "train.shared_with": None,
     "measure.kept_graph": False,
     "variant.apply": None,
+    "model.builder": None,
     "dataset.loader": None,
     "robustness.ood.loader": None,
     "system.own_parts": [],
@@ -92,7 +93,7 @@ class RunConfig:
         check_between("seed", self.seed, 0, 2**32 - 1)
         given = INPUTS_OF[self.dataset.kind]
         taken = _TAKES.get(self.model.kind, (Inputs.texts, Inputs.symbols))
-        if given not in taken:
+        if given not in taken and not self.model.builder:
             raise UserError(
                 f"model={self.model.name} dataset={self.dataset.name}: the model takes "
                 f"{' or '.join(inputs.name for inputs in taken)}, the dataset holds {given.name}; "
@@ -170,6 +171,11 @@ class RunConfig:
         lora = self.model.lora
         if lora.rank is None:
             return
+        if self.model.builder:
+            raise UserError(
+                f"model.lora.rank: adapters are for models of transformers, and model.builder="
+                f"{self.model.builder} makes any; leave model.lora out"
+            )
         if lora.frozen_weights is FrozenWeights.bf16 and Part.bf16 not in self.system.parts:
             raise UserError(
                 "model.lora.frozen_weights: bf16 weights need products in bf16; add bf16 to system.parts, or "
@@ -211,6 +217,8 @@ class RunConfig:
         return [
             *self.variant.own_code.items(),
             *((key, each.loader) for key, each in loaders.items() if each and each.loader),
+            *([("model.builder", self.model.builder)] if self.model.builder else []),
+            *(("dataset.metrics", name) for name in self.dataset.metrics if is_import_path(name)),
             *(("system.own_parts", path) for path in self.system.own_parts),
         ]
 
@@ -225,6 +233,8 @@ class RunConfig:
         group, _, name = key.rpartition(".")
         if group == "variant" and not self.variant.takes(name):
             return f"variant={self.variant.name} does not take it"
+        if group.partition(".")[0] == "model":
+            return self.model.unused(key.removeprefix("model."))
         if key.startswith("dataset."):
             return self.dataset.unused(key.removeprefix("dataset."))
         if key.partition(".")[0] == "code":

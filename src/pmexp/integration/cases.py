@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
+
+import yaml
 
 from pmexp.command.compose import compose, compose_part
-from pmexp.command.schema import options
+from pmexp.command.schema import conf_folder, options
 from pmexp.config import Attention, Device, LoraConfig, ModelConfig, ModelKind, Objective, Part, RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.integration.reach import Reach, on_meta, reach
@@ -38,9 +41,15 @@ class Case:
 def names() -> list[str]:
     """Returns every option of conf/model whose architecture pmexp knows, and every architecture that none of
     them has."""
-    named = [name for name in options("model") if configuration(name).model.kind in KINDS]
+    known = {kind.name for kind in KINDS}
+    named = [name for name in options("model") if _settings(name)["kind"] in known]
     covered = {configuration(name).model.kind for name in named}
     return named + [kind.name for kind in KINDS if kind not in covered]
+
+
+def _settings(name: str) -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load((conf_folder() / "model" / f"{name}.yaml").read_text())
+    return settings
 
 
 @cache

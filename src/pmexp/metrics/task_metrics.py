@@ -79,7 +79,7 @@ class TaskMetric:
     unit: str
     direction: Literal["min", "max"]
     label: str
-    objectives: tuple[str, ...] = ("classification",)  # it is one of these, by config.Objective
+    objectives: tuple[str, ...] = ("classification",)  # it is of these, by config.Objective; (): one's own
     is_share: bool = False  # the share of samples that are answered right, whose noise is binomial
     package: str = ""  # what it is computed by, and the extra that brings it
     extra: str = ""

@@ -78,15 +78,16 @@ def settled(config: RunConfig, hf_config: PretrainedConfig) -> PretrainedConfig:
 
 def has_encoder_and_decoder(model: ModelConfig) -> bool:
     """Whether the architecture, of kind auto, reads by one part and writes by another."""
-    return (
-        model.kind is ModelKind.auto
-        and configuration_class(architecture_of(model).model_type)().is_encoder_decoder
-    )
+    if model.kind is not ModelKind.auto or model.builder:
+        return False
+    return bool(configuration_class(architecture_of(model).model_type)().is_encoder_decoder)
 
 
-def rates_of_functions(model: ModelConfig, hf_config: PretrainedConfig) -> list[float]:
+def rates_of_functions(model: ModelConfig, hf_config: PretrainedConfig | None) -> list[float]:
     """Returns the rates that functions drop at: attention's, or those of all where it has none of its own."""
     kind = architecture_of(model)
+    if hf_config is None:  # a model of one's own
+        return []
     if model.kind is ModelKind.auto:
         hidden, attention = rates_in(hf_config)
         return attention or hidden

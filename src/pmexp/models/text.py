@@ -1,7 +1,7 @@
 """Makes text classifiers and language models, with the checkpoint's tokenizer or one trained here."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,22 +58,43 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         fit_tokenizer(tokenizer, loaded.module, config)
     else:
         vocabulary = from_architecture(config).get_text_config().vocab_size
-        # Classifiers of an encoder with a decoder look at a text's end, which needs a token.
-        has_end = has_encoder_and_decoder(config.model)
-        train = train_byte_pairs if has_end else _TRAIN_TOKENIZER[config.dataset.objective]
-        tokenizer = train(dataset.train, vocabulary)
+        tokenizer = trained_tokenizer(config, dataset, vocabulary)
         loaded = Loaded(untrained(config, len(dataset.classes), tokenizer.pad_token_id), "random", "")
     length = config.dataset.max_length
     positions.check(length, loaded.module, config.model)
     own = loaded.module.config
     if own.is_encoder_decoder and getattr(own, "decoder_start_token_id", None) is None:
         own.decoder_start_token_id = own.pad_token_id  # T5 begins a target with padding
-    objective, padding = config.dataset.objective, config.dataset.padding
+    objective = config.dataset.objective
     if objective is Objective.seq2seq:
         return _of_pairs(config, tokenizer, loaded)
     if objective is Objective.causal_lm and config.model.kind is ModelKind.auto:
         refuse_looking_ahead(loaded.module)
     names = inputs_of(loaded.module) if config.model.kind is ModelKind.auto else _INPUTS
+    return TaskModel(
+        loaded.module,
+        examples_of(config, tokenizer, names),
+        length,
+        loaded.weights,
+        loaded.architecture,
+        digest=loaded.digest,
+    )
+
+
+def trained_tokenizer(config: RunConfig, dataset: Dataset, vocabulary: int) -> Any:
+    """A tokenizer of at most `vocabulary` tokens, made of the texts of train for the objective."""
+    # Classifiers of an encoder with a decoder look at a text's end, which needs a token.
+    has_end = has_encoder_and_decoder(config.model)
+    train = train_byte_pairs if has_end else _TRAIN_TOKENIZER[config.dataset.objective]
+    return train(dataset.train, vocabulary)
+
+
+def examples_of(config: RunConfig, tokenizer: Any, names: Sequence[str]) -> Callable[[Split, int], Examples]:
+    """Returns what encodes a split for the objective, except for pairs to translate.
+
+    names: of the model's inputs.
+    """
+    objective, padding = config.dataset.objective, config.dataset.padding
     if objective is Objective.token_classification:
         tokenizer = takes_words(tokenizer)
 
@@ -86,9 +107,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         texts = (encoded_words if of_words else encoded)(tokenizer, split, length, names)
         return texts if padding is Padding.max else PaddedTexts(texts, padding is Padding.bucketed)
 
-    return TaskModel(
-        loaded.module, examples, length, loaded.weights, loaded.architecture, digest=loaded.digest
-    )
+    return examples
 
 
 def inputs_of(module: PreTrainedModel) -> tuple[str, ...]:

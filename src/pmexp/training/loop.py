@@ -18,7 +18,8 @@ from pmexp.measure.instruments import Instruments, NoInstruments
 from pmexp.measure.memory_by_category import held
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import StepTimer
-from pmexp.metrics.task_metrics import TASK_METRICS, Evaluation
+from pmexp.metrics.own import task_metric
+from pmexp.metrics.task_metrics import Evaluation
 from pmexp.models.examples import EVALUATION, Batch, Examples
 from pmexp.models.generation import Generation
 from pmexp.models.objectives import IGNORED, summed_loss
@@ -218,7 +219,7 @@ class Training:
         progress = self.progress
         metric = self.metrics[0]
         value = validated[f"val/{metric}"]
-        value = value if TASK_METRICS[metric].direction == "max" else -value
+        value = value if task_metric(metric).direction == "max" else -value
         self.found_best = progress.best_value is None or value > progress.best_value
         if self.found_best:
             progress.best_value, progress.best_step = value, progress.step
@@ -244,7 +245,7 @@ class Training:
             torch.manual_seed(self.seed)
             evaluation, metrics = self.predict(examples), {}
         if evaluation is not None:
-            scores = {name: TASK_METRICS[name].compute(evaluation) for name in self.metrics}
+            scores = {name: task_metric(name).compute(evaluation) for name in self.metrics}
             metrics = {"loss": evaluation.loss, **scores}
         return self.ranks.from_first(metrics)
 

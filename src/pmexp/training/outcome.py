@@ -36,9 +36,10 @@ def chance(dataset: Dataset, metrics: list[str], vocabulary: int | None) -> dict
     chances = {}
     for name, split in _scored(dataset).items():
         for metric in metrics:
-            shares = _shares(split, dataset.classes) if TASK_METRICS[metric].of_labels else tokens
-            if shares.size:
-                chances[f"{name}/{metric}"] = TASK_METRICS[metric].chance(shares)
+            known = TASK_METRICS.get(metric)  # of a metric of one's own it is not known
+            shares = _shares(split, dataset.classes) if known and known.of_labels else tokens
+            if known and shares.size:
+                chances[f"{name}/{metric}"] = known.chance(shares)
     return chances
 
 

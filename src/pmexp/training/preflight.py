@@ -10,12 +10,13 @@ from pmexp import datasets
 from pmexp.config import RunConfig
 from pmexp.datasets.ood import load_ood
 from pmexp.errors import UserError
-from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.metrics.own import task_metric
+from pmexp.own_code import check_takes, imported
 
 
 def check(runs: Sequence[RunConfig], here: bool = True) -> None:
-    """Raises UserError where a device, checkpoint, dataset or code of one's own, as far as a variant or
-    loader names it, cannot be had; fetches what can be.
+    """Raises UserError where a device, checkpoint, dataset or code of one's own, as far as a variant, loader,
+    metric or model names it, cannot be had; fetches what can be.
 
     Devices are those of this machine, and left out where the runs are not executed `here`.
     """
@@ -25,6 +26,11 @@ def check(runs: Sequence[RunConfig], here: bool = True) -> None:
         from pmexp.variants.replace import check_own_code
 
         check_own_code(variant)
+    for model in {repr(run.model): run.model for run in runs if run.model.builder}.values():
+        builder = imported("model.builder", str(model.builder))
+        check_takes(
+            "model.builder", str(model.builder), builder, (None, None), model.options, "model.options"
+        )
     if here:
         from pmexp.systems.system import System
 
@@ -41,9 +47,9 @@ def check(runs: Sequence[RunConfig], here: bool = True) -> None:
 
 
 def check_metrics(run: RunConfig) -> None:
-    """Raises UserError where a metric's package is not installed."""
+    """Raises UserError where a metric's package is not installed, or one's own cannot be imported."""
     for name in run.dataset.metrics:
-        metric = TASK_METRICS[name]
+        metric = task_metric(name)
         if metric.package and find_spec(metric.package) is None:
             raise UserError(
                 f"dataset.metrics: {name} is computed by {metric.package}, which is not installed; "

@@ -28,7 +28,7 @@ from pmexp.measure.precision import attention, compiled_parts, precision
 from pmexp.measure.provenance import record_start
 from pmexp.measure.tensor_bytes import TensorMemory
 from pmexp.metrics.catalog import metric_of
-from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.metrics.own import task_metric
 from pmexp.models.adapters import FOLDER, write_adapter
 from pmexp.models.base import TaskModel, rates_of_functions
 from pmexp.models.examples import EVALUATION
@@ -272,7 +272,7 @@ def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str
         return {}, "not checked: the layers are compiled, and eager dropout is another"
     rates = [module.get_submodule(name).p for name in replaced.modules]
     if replaced.functions:
-        rates += rates_of_functions(config.model, module.config)
+        rates += rates_of_functions(config.model, getattr(module, "config", None))
     rates = [rate for rate in rates if 0.0 < rate < 1.0]
     if not rates:
         return {}, "not checked: no dropout replaced has a rate between 0 and 1"
@@ -399,7 +399,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **prepared.inputs,
         **training.system.record(training.module),
         **training.instruments.record(),
-        **{name: record() for name in training.metrics if (record := TASK_METRICS[name].record)},
+        **{name: record() for name in training.metrics if (record := task_metric(name).record)},
         **({"generation": training.generation.record()} if training.generation else {}),
         "peak_memory_source": peak.source,
         "data_workers": training.workers,
