@@ -160,3 +160,49 @@ def test_an_objective_that_the_samples_are_not_of_is_one_line(
         UserError, match=f"dataset.objective: {objective} does not fit dataset.kind={kind}, {message}"
     ):
         DatasetConfig(name="own", kind=DatasetKind[kind], objective=Objective[objective])
+
+
+def loaded(kind: str, objective: str, **options: Any) -> Dataset:
+    return datasets.load(
+        DatasetConfig(
+            name="own", kind=DatasetKind[kind], objective=Objective[objective], loader="own_models.load_labels",
+            options=options, metrics=["mse"] if objective == "regression" else ["accuracy"],
+        )
+    )  # fmt: skip
+
+
+def test_a_loader_of_ones_own_gives_numbers_and_tags_with_their_digest() -> None:
+    assert loaded("text", "regression", dtype="float32").digest != loaded("text", "classification").digest
+    tagged = loaded("tagged", "token_classification", tagged=True)
+    assert isinstance(tagged.train.inputs, TaggedWords) and tagged.digest.startswith("sha256:")
+
+
+@pytest.mark.parametrize(
+    ("kind", "objective", "options", "said"),
+    [
+        ("text", "regression", {}, "its train has labels int64; give float32 for a regression"),
+        (
+            "text",
+            "classification",
+            {"dtype": "float64"},
+            "its train has labels float64; give int64 for classification",
+        ),
+        (
+            "tagged",
+            "token_classification",
+            {},
+            "its train has inputs list; give TaggedWords for token_classification",
+        ),
+        (
+            "text",
+            "classification",
+            {"tagged": True},
+            "its train has inputs TaggedWords; give TaggedWords for token",
+        ),
+    ],
+)
+def test_labels_that_the_loss_would_take_for_others_are_one_line(
+    kind: str, objective: str, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=f"dataset.loader: own_models.load_labels: {said}"):
+        loaded(kind, objective, **options)
