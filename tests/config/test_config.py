@@ -29,7 +29,7 @@ def test_every_model_composes(name: str) -> None:
     dataset = of.get(name, "wmt16-ro-en" if name.startswith(("t5", "bart")) else "mrpc")
     needed = {"auto": ["model.path=folder"], "own": ["model.builder=own_models.build_bag"]}
     run = config("model=" + name, "dataset=" + dataset, *needed.get(name, []))
-    assert run.model.name == {"own": "build_bag"}.get(name, name)
+    assert run.model.name == {"own": "build_bag", "auto": "folder"}.get(name, name)
 
 
 def test_smoke_is_the_experiment_in_small() -> None:

@@ -17,8 +17,8 @@ DECODER = ENCODER | {"num_key_value_heads": 1, "head_dim": 8, "max_position_embe
 PAIR = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
 PICTURES = {**ENCODER, "num_hidden_layers": 1, "image_size": 8, "patch_size": 4, "num_channels": 1}
 SIZES: dict[str, dict[str, Any]] = {
-    "modernbert": ENCODER, "bert": ENCODER, "qwen3": DECODER, "llama": DECODER, "t5": PAIR,
-    "clip": {"vision_config": PICTURES},
+    "modernbert": ENCODER, "bert": ENCODER, "qwen3": DECODER, "t5": PAIR,
+    "clip": {"vision_config": PICTURES, "text_config": ENCODER},
 }  # fmt: skip
 OBJECTIVES = {
     "classification": ["dataset=sst2", "dataset.text_columns=[text]"],

@@ -1,5 +1,7 @@
 """`model.*`: which architecture, where its weights come from, its dropout rates."""
 
+import os
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -35,7 +37,9 @@ class Attention(Enum):
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    name: str = ""  # how the report calls it; empty: the builder's name
+    name: str = (
+        ""  # how the report calls it; empty, of kind auto: after its builder, checkpoint or model_type
+    )
     kind: ModelKind = MISSING
     builder: str | None = None  # mypkg.build: a function that makes the model; see README
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the builder
@@ -56,6 +60,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         self._check_builder()
+        if self.kind is ModelKind.auto:
+            self.name = self.name or self._called_after()
         unsaid = not (self.pretrained or self.builder or self.architecture.get("model_type"))
         if self.kind is ModelKind.auto and unsaid:
             raise UserError(
@@ -85,13 +91,22 @@ class ModelConfig:
                 "set model.path=<folder> or model.pretrained=false"
             )
 
+    def _called_after(self) -> str:
+        """Returns a name for a model that has none: two of them are not one in the report."""
+        named = [
+            (self.builder or "").rpartition(".")[2],
+            os.path.basename((self.path or self.hub_id or "").rstrip("/")) if self.pretrained else "",
+            str(self.architecture.get("model_type") or ""),
+        ]
+        chosen = next((name for name in named if name), self.kind.name)
+        return re.sub("[^A-Za-z0-9._-]+", "-", chosen)[:64]
+
     def _check_builder(self) -> None:
         """Raises UserError for a builder that is no import path, or beside a model of pmexp's own."""
         if self.builder is None:
             self.options = {}
             return
         check_import_path("model.builder", self.builder)
-        self.name = self.name or self.builder.rpartition(".")[2]
         if self.kind is not ModelKind.auto or self.pretrained:
             raise UserError(
                 f"model.builder: {self.builder} makes the whole model, and model={self.name} is another; "

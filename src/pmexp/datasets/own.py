@@ -50,8 +50,8 @@ def _check_labels(config: DatasetConfig, name: str, split: Split) -> None:
         )
     if (config.objective is Objective.token_classification) != isinstance(split.inputs, TaggedWords):
         raise UserError(
-            f"{_LOADER}: {config.loader}: its {name} has inputs {type(split.inputs).__name__}; give TaggedWords "
-            "for token_classification, and for nothing else"
+            f"{_LOADER}: {config.loader}: its {name} has inputs {type(split.inputs).__name__}; give"
+            " TaggedWords for token_classification, and for nothing else"
         )
 
 
