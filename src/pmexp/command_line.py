@@ -9,7 +9,9 @@ import re
 import shlex
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,22 @@ _SWITCH = ("true", "false")
 _FLAG = re.compile(r"--?[A-Za-z]|--$")  # no value: a negative number begins otherwise
 _LISTED = 16  # keys at most that an error names
 _LEAST_ALIKE = 1.0  # equal keys have 2: 1 for the whole and 1 for the last part
+_typed_as: ContextVar[tuple[str, ...]] = ContextVar("typed_as", default=())
+
+
+@contextmanager
+def typed_as(*words: str) -> Iterator[None]:
+    """Lets the command that runs inside it call itself by these words, such as `pmexp fit`."""
+    token = _typed_as.set(words)
+    try:
+        yield
+    finally:
+        _typed_as.reset(token)
+
+
+def called(module: str, python: str = "python") -> list[str]:
+    """The words that a person typed to start the command of a module."""
+    return [*(_typed_as.get() or (python, "-m", module))]
 
 
 @dataclass(frozen=True)
@@ -103,12 +121,12 @@ class Given:
 
     def again(self, python: str = "python") -> str:
         """The command line that was typed, without credentials."""
-        return shlex.join([python, "-m", self.module, *masked_arguments(list(self.typed))])
+        return shlex.join([*called(self.module, python), *masked_arguments(list(self.typed))])
 
 
 @dataclass(frozen=True)
 class Command:
-    """A `python -m` command: its keys, and what it says of them."""
+    """A command, `pmexp <name>` or `python -m <module>`: its keys, and what it says of them."""
 
     module: str
     purpose: str
@@ -158,7 +176,7 @@ class Command:
     def help(self) -> str:
         """The text that --help prints: every key with its default and its meaning."""
         word = [f"[{self.word.upper()}]"] if self.word else []
-        usage = " ".join(["python -m", self.module, *self.prefix, *word, "[key=value ...]" * bool(self.keys)])
+        usage = " ".join([*called(self.module), *self.prefix, *word, "[key=value ...]" * bool(self.keys)])
         rows = [("key", "default", "meaning")] if self.keys else []
         for key in self.keys:
             allowed = f"; allowed are {', '.join(key.allowed)}" if key.allowed else ""
@@ -202,7 +220,7 @@ class Command:
         own = [key.name for key in self.keys]
         known = [*own, *(self.others.names() if self.others else ())]
         if not known:
-            return UserError(f"{argument}: {self.module} takes no keys; leave it out")
+            return UserError(f"{argument}: {' '.join(called(self.module))} takes no keys; leave it out")
         few = len(own) <= _LISTED and not self.others
         allowed = f"allowed are {', '.join(own)}" if few else "--help lists the keys"
         return UserError(f"{argument}: {name} is not a key; {meant(name, known)}{allowed}")
@@ -230,7 +248,7 @@ def asks_help(arguments: Iterable[str]) -> bool:
 def one_of(key: str, value: str, allowed: Sequence[str]) -> str:
     """The value. Raises UserError when it is not allowed."""
     if value not in allowed:
-        raise UserError(f"{key}: {value!r} is unknown; allowed are {', '.join(allowed)}")
+        raise UserError(f"{key}: {value!r} is unknown; {allowed_values(value, allowed)}")
     return value
 
 
@@ -238,6 +256,13 @@ def meant(key: str, known: Iterable[str]) -> str:
     """Asks whether the nearest key was meant; empty where none is near."""
     near = nearest(key, known)
     return f"did you mean {near}? " if near else ""
+
+
+def allowed_values(value: str, allowed: Iterable[str]) -> str:
+    """Says what is allowed in the place of a value, and asks whether one that is much like it was meant."""
+    names = [*allowed]
+    near = difflib.get_close_matches(value, names, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"allowed are {', '.join(names)}"
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
@@ -290,5 +315,6 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
 
 def end(message: str, code: int) -> int:
     """Prints the message on stderr and returns the code."""
-    print(printable(masked(message), lines=True), file=sys.stderr)
+    with suppress(BrokenPipeError):  # nobody reads it any more
+        print(printable(masked(message), lines=True), file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""Entry point: ``python -m pmexp.train`` runs one configuration, with ``-m`` a sweep of them."""
+"""Entry point: `pmexp train`, or `python -m pmexp.train`, runs one configuration, with `-m` a sweep."""
 
 import sys
 
@@ -13,7 +13,6 @@ from pmexp.config.train import MEASURED_STEPS
 
 def main() -> int:
     """Returns the exit code: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
-    logs.to_terminal()
     return exit_code(_train, interrupted="interrupted: run the same command to go on")
 
 
@@ -22,7 +21,9 @@ def _train() -> None:
     line = read(sys.argv[1:])
     if line.shows:
         show(line)
-    elif line.sweeps:
+        return
+    logs.to_terminal()  # what Hydra shows is in its log lines too
+    if line.sweeps:
         sweep = compose_sweep(line.overrides, line.source)
         runs = distinct(sweep.runs)
         if len(runs) < len(sweep.runs):

@@ -11,7 +11,7 @@ from pmexp.command.compose import compose
 from pmexp.command.explain import explained
 from pmexp.command.override_effect import check_effect
 from pmexp.command.overrides import merged, parsed
-from pmexp.command_line import Command, Given, Key, Others
+from pmexp.command_line import Command, Given, Key, Others, allowed_values
 from pmexp.config import RunConfig, Select, flat
 from pmexp.errors import UserError
 
@@ -38,7 +38,7 @@ COMMAND = Command(
         Key("out", "a folder: certificate.json and certificate.md are written there"),
     ),
     others=Others(
-        "every key of python -m pmexp.train for both sides, such as model=tinybert, or for "
+        "every key of pmexp train for both sides, such as model=tinybert, or for "
         "one: b.system=tempo b.system.parts=[bf16] b.variant.bits=2",
         schema.is_of_run,
         schema.keys,
@@ -93,10 +93,10 @@ def _side(name: str, given: str, common: Sequence[str], others: Sequence[str]) -
     if foreign and not all(part.isidentifier() for part in given.split(".")):
         raise UserError(f"{name}={given}: is no import path of a class; write it as package.MyDropout")
     if not foreign and given not in schema.options("variant"):
-        allowed = ", ".join(schema.options("variant"))
+        known = schema.options("variant")
         raise UserError(
             f"{name}={given}: is neither a variant nor the import path of a class such as package.MyDropout; "
-            f"variants are {allowed}"
+            f"{allowed_values(given, known)}"
         )
     with _as_typed(name, own):
         config = compose([f"variant={'baseline' if foreign else given}", *merged(common, own)])

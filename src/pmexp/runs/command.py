@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pmexp.command_line import Command, Given, Key, Others, asks_help, exit_code, switch
+from pmexp.command_line import Command, Given, Key, Others, asks_help, called, exit_code, switch
 from pmexp.errors import UserError
 from pmexp.masking import masked
 from pmexp.run_folder.found import FoundRun, experiments, find_runs
@@ -15,7 +15,7 @@ from pmexp.runs import choice, table
 from pmexp.shown import printable
 
 _AGAIN = Others(
-    "hydra/launcher=... and hydra.launcher.*=... say how, as for python -m pmexp.train -m; without: local",
+    "hydra/launcher=... and hydra.launcher.*=... say how, as for pmexp sweep; without: local",
     lambda argument: argument.startswith(("hydra/", "hydra.")),
     lambda: ("hydra/launcher", "hydra.launcher.n_jobs"),
     lambda name: _key_of_launcher(name) if name.startswith(("hydra/", "hydra.")) else None,
@@ -147,6 +147,6 @@ def _listing(name: str, runs: Sequence[FoundRun], given: Given) -> str:
     lines = [*(table.run_lines(runs) if runs else []), f"{name}: {table.counts(runs)}"]
     if again:
         place = [f"runs_dir={given['runs_dir']}"] if given["runs_dir"] != _RUNS_DIR.default else []
-        command = shlex.join(["python", "-m", RETRY.module, *RETRY.prefix, name, *place])
+        command = shlex.join([*called(RETRY.module), *RETRY.prefix, name, *place])
         lines.append(f"logs: {again[0].path.parent}/<run>/log.txt; again: {command}")
     return "\n".join(lines)
