@@ -34,6 +34,7 @@ from pmexp.config import Schedule
         ("pmexp train vari", ["variant.", "variant="]),
         ("pmexp train train.sche", ["train.schedule="]),
         ("pmexp fit train.schedule=", sorted(f"train.schedule={one.name}" for one in Schedule)),
+        ("pmexp train variant.dropout=by", ["variant.dropout=byte_mask"]),
         ("pmexp train measure.profile=t", ["measure.profile=true"]),
         ("pmexp train system.parts=[flash,te", ["system.parts=[flash,tempo"]),
         ("pmexp train criteria@protocol.criteria=[qua", ["criteria@protocol.criteria=[quality"]),

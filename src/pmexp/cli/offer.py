@@ -137,6 +137,10 @@ class Offer:
             return [*launchers()]
         if group_of(key):
             return _options(group_of(key), self._folders())
+        if key == "variant.dropout":
+            from pmexp.variants.table import DROPOUTS
+
+            return [*DROPOUTS]
         hint = type_at(key)
         for one in (hint, *get_args(hint)):
             if one is bool:

@@ -76,6 +76,12 @@ def takes_new_keys(key: str) -> bool:
     return type_at(key) is Any or get_origin(type_at(key)) is dict
 
 
+def takes_any_key(key: str) -> bool:
+    """Whether a key is, or lies below, options that are given to code of one's own."""
+    group, _, _ = key.partition(".options")
+    return key.startswith(f"{group}.options") and takes_new_keys(f"{group}.options")
+
+
 def default_of(key: str) -> Any:
     """What a key of a dataclass gets where nothing sets it; None for what is no such key."""
     parent, _, name = key.rpartition(".")

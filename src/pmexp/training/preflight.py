@@ -14,12 +14,17 @@ from pmexp.metrics.task_metrics import TASK_METRICS
 
 
 def check(runs: Sequence[RunConfig], here: bool = True) -> None:
-    """Raises UserError where a device, checkpoint or dataset of `runs` cannot be had; fetches what can be.
+    """Raises UserError where a device, checkpoint, dataset or code of one's own, as far as a variant or
+    loader names it, cannot be had; fetches what can be.
 
     Devices are those of this machine, and left out where the runs are not executed `here`.
     """
     for run in runs:
         check_metrics(run)
+    for variant in {repr(run.variant): run.variant for run in runs if run.variant.own_code}.values():
+        from pmexp.variants.replace import check_own_code
+
+        check_own_code(variant)
     if here:
         from pmexp.systems.system import System
 
