@@ -27,8 +27,8 @@ class ProgressLine:
 
     @contextmanager
     def shown(self, is_first: bool) -> Iterator[None]:
-        """Draws on a terminal for as long as the block lasts; what is printed meanwhile stands above. Of
-        several ranks the first says all."""
+        """Draws on a terminal for as long as the block lasts; what is printed meanwhile stands above. The
+        first of several ranks says all."""
         if not is_first:
             self._due = math.inf
         elif sys.stderr.isatty():
@@ -48,7 +48,7 @@ class ProgressLine:
             self._live = None
 
     def stepped(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Takes note of a step, and says so where it is time to. To be called between steps: they are timed."""
+        """Takes note of a step, and says so where it is time to. Steps are timed: it is called between them."""
         if "train/loss" in metrics:
             self._loss = f"loss {metrics['train/loss']:.4g}  "
         now = time.monotonic()
