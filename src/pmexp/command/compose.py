@@ -13,7 +13,7 @@ from pmexp.command import override_effect
 from pmexp.command import sweep_product as sweeping
 from pmexp.command.composition import OWN, Source, composed, ready, whole
 from pmexp.command.overrides import key_of, parsed
-from pmexp.command.schema import launchers, options
+from pmexp.command.schema import launchers, options_of_pmexp
 from pmexp.config import RunConfig, share_trainings
 from pmexp.errors import UserError
 
@@ -98,7 +98,7 @@ def launcher(overrides: Sequence[str]) -> SweepLauncher:
 def _not_borrowed(run: RunConfig) -> RunConfig:
     """The run. Raises UserError where its own code would be taken for a variant of pmexp, by its name."""
     variant = run.variant
-    if variant.own_code and variant.name in options("variant"):
+    if variant.own_code and variant.name in options_of_pmexp("variant"):
         key, path = next(iter(variant.own_code.items()))
         raise UserError(
             f"{key}={path}: would be taken for variant={variant.name}, whose name it has; write variant=own "

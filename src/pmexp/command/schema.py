@@ -10,6 +10,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from pmexp.command.plugins import plugin_folders
 from pmexp.command_line import Key, Others, meant
 from pmexp.config import RunConfig
 from pmexp.config.checks import SWITCH
@@ -39,6 +40,13 @@ def groups() -> frozenset[str]:
 
 
 def options(group: str) -> list[str]:
+    """The options of a group, of pmexp and of plugins, sorted."""
+    return sorted(
+        file.stem for folder in (conf_folder(), *plugin_folders()) for file in (folder / group).glob("*.yaml")
+    )
+
+
+def options_of_pmexp(group: str) -> list[str]:
     """The options of a group of conf/, sorted."""
     return sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
 

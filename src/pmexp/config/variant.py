@@ -13,7 +13,7 @@ from pmexp.variants.table import DROPOUTS, Entry
 
 # These say which dropout it is and at which rate the model drops; the others are options of the dropout.
 _NO_OPTIONS = ("name", "dropout", "apply", "p", "mask_stream")
-_OPTIONS_OF_OWN = ("where",)  # of a dropout of one's own, beside variant.options
+_OPTIONS_OF_OWN = ("where",)  # a dropout of one's own takes these beside variant.options
 
 
 class Where(Enum):
