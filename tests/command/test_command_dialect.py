@@ -22,7 +22,7 @@ from pmexp.bench import command as bench
 from pmexp.bench import dram
 from pmexp.bench.gpu import command as bench_gpu
 from pmexp.bench.options import COMMANDS as BENCH
-from pmexp.cli import completion
+from pmexp.cli import completion, init
 from pmexp.command.compose import compose
 from pmexp.command.composition import Source
 from pmexp.command.flags import COMMAND as TRAIN
@@ -78,6 +78,7 @@ COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed 
     "pmexp.bench.gpu": (bench_gpu.main, (), bench_gpu.COMMAND),
     "pmexp.bench.kernel_code": (kernel_code_main, (), KERNEL_CODE),
     "pmexp.bench.dram": (dram.main, (), dram.COMMAND),
+    "pmexp.cli.init": (init.main, (), init.COMMAND),
     "pmexp.cli.completion": (completion.main, (), completion.COMMAND),
     "pmexp.integration": (integration.main, (), integration.COMMAND),
     "pmexp.parity": (parity.main, (), parity.COMMAND),

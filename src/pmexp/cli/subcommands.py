@@ -22,6 +22,7 @@ SUBCOMMANDS = {
     ),
     "report": Subcommand("pmexp_analysis", "the verdict on an experiment", "pmexp_analysis.report:COMMAND"),
     "ui": Subcommand("pmexp.tracking.ui", "MLflow's pages of the runs", "pmexp.tracking.ui:COMMAND"),
+    "init": Subcommand("pmexp.cli.init", "a study of your own to begin with", "pmexp.cli.init:COMMAND"),
     "data": Subcommand("pmexp.data", "a dataset made ready ahead", "pmexp.data:command"),
     "fit": Subcommand("pmexp.fit", "what fits into a GPU's memory", "pmexp.fit.options:COMMAND"),
     "parity": Subcommand(
