@@ -98,7 +98,7 @@ def launcher(overrides: Sequence[str]) -> SweepLauncher:
 def _not_borrowed(run: RunConfig) -> RunConfig:
     """The run. Raises UserError where its own code would be taken for a variant of pmexp, by its name."""
     variant = run.variant
-    if variant.own_code and variant.name in options_of_pmexp("variant"):
+    if variant.own_code and variant.name in {*options_of_pmexp("variant")} - {"own"}:
         key, path = next(iter(variant.own_code.items()))
         raise UserError(
             f"{key}={path}: would be taken for variant={variant.name}, whose name it has; write variant=own "
