@@ -10,10 +10,11 @@ import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO, cast
 
 from pmexp.errors import (
     ContenderFailed,
@@ -289,8 +290,9 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     input, 3 where the machine failed and the same may work later, 130 when interrupted, each with the reason
     in one line on stderr."""
     try:
-        code = work() or 0
-        sys.stdout.flush()
+        with redirect_stdout(cast(TextIO, _Stdout(sys.stdout))):
+            code = work() or 0
+            sys.stdout.flush()
     except UserError as error:
         return end(f"error: {error}", code=2)
     except (SweepFailed, RankFailed) as error:
@@ -303,14 +305,39 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
         return end(f"interrupted: {error}" if str(error) else interrupted, code=130)
     except KeyboardInterrupt:
         return end(interrupted, code=130)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if kind_of(error) is not FailureKind.infrastructure:
             raise
         return end(f"error: {error_line(error)}", code=MACHINE_FAILED)
     return code
+
+
+class _Stdout:
+    """Stdout that goes on where nobody reads it any more, as behind `| head`; in all else it is the stream it was
+    made of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._perhaps_unread():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._perhaps_unread():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _perhaps_unread(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:  # what it still holds, and all that follows, goes nowhere
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def end(message: str, code: int) -> int:

@@ -16,6 +16,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from pmexp import data, train
 from pmexp.bench import command as bench
@@ -253,6 +254,23 @@ def test_a_reader_who_has_seen_enough_ends_it_quietly(
     with written_to_nobody(monkeypatch):
         assert main([*before, "--help"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_work_is_done_though_nobody_reads_of_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+
+    def work(_: object) -> int:
+        Console().print("a view of a sweep")
+        for number in range(3):
+            print("x" * 100_000, flush=number > 0)
+            done.append(number)
+        return 1
+
+    with written_to_nobody(monkeypatch):
+        assert runs.LIST.run([], work) == 1
+    assert done == [0, 1, 2] and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
