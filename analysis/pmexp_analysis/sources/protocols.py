@@ -42,7 +42,7 @@ def protocol_of(runs: Sequence[Run], choice: Choice) -> tuple[ProtocolConfig, li
     told = sorted((run for run in runs if run.protocol), key=lambda run: (run.curve.started, run.run_id))
     protocol, remarks = ProtocolConfig(), []
     if told:
-        protocol = parsed(json.dumps(_mapping(told[0])), f"the summary of run {told[0].run_id}")
+        protocol = parsed(json.dumps(dict(_mapping(told[0]))), f"the summary of run {told[0].run_id}")
         remarks = _changes(told)
     if choice.criteria is not None:
         protocol = replace(protocol, criteria=_read_criteria(choice.criteria))
