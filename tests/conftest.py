@@ -22,7 +22,9 @@ from pmexp.tracking.database import create_database, silence_mlflow
 from small_runs import Runs
 
 silence_mlflow()
-hypothesis.settings.register_profile("pmexp", deadline=None)
+hypothesis.settings.register_profile(
+    "pmexp", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("pmexp")
 gc.disable()  # until all is imported: it would look at the same lasting objects again and again
 
