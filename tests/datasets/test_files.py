@@ -141,7 +141,7 @@ def test_any_file_gives_the_rows_that_a_person_sees_or_one_line(
         assert said.isprintable() and str(folder) in said
         assert shape not in WELL_FORMED or ("" in texts and "json" not in shape)
     else:
-        if shape == "csv, Latin-1":  # which lacks some of the odd characters: a person sees the "?" that was written
+        if shape == "csv, Latin-1":  # a character that it lacks was written as "?"
             texts = [text.encode("latin-1", "replace").decode("latin-1") for text in texts]
         assert dataset.train.inputs == dataset.val.inputs == [(text,) for text in texts]
         assert dataset.train.labels.tolist() == [row % 2 for row in range(len(texts))]
