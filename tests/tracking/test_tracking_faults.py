@@ -136,6 +136,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
     server.kill()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, server: Server, hurried: None) -> None:
     run = TrackedRun(tmp_path, uri=server.uri).mirrored()
     run.steps(3)
@@ -170,6 +171,7 @@ def test_a_server_that_never_answers(
     assert "python -m pmexp.runs repair default" in caplog.text
 
 
+@pytest.mark.slow
 def test_writers_that_begin_at_once_on_no_database(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

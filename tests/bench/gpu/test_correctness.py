@@ -34,6 +34,7 @@ def faults(lines: Lines) -> Lines:
     return [line for line in lines if line["kind"] == "failed" or line.get("held") is False]
 
 
+@pytest.mark.slow
 def test_all_holds_on_the_cpu() -> None:
     lines = run(correctness.measure)
     assert faults(lines) == []
