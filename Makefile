@@ -46,7 +46,7 @@ reproduce-24h: $(INSTALLED) ## the same for 24 hours
 	$(PYTHON) -m pmexp.reproduce hours=24
 
 test: $(INSTALLED) ## every test that this machine can run
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal --durations 40 --durations-min 2
 
 ZOO := build/zoo
 zoo: $(INSTALLED) ## packed dropout in every class of models at hand, into docs/results/zoo.md; takes minutes
