@@ -1,0 +1,69 @@
+"""Reads what transformers' TrainingArguments say of a step: its size, its parts, its optimizer, its clipping."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from pmexp.errors import UserError
+from pmexp.fit.methods import EIGHT_BITS
+from pmexp.simulation.internals import tree_leaves, tree_map_only
+
+_EIGHT_BITS = ("adamw_bnb_8bit", "adamw_8bit")
+_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", *_EIGHT_BITS)
+# Arguments that change a step in ways that are not simulated, and the values at which they do not.
+_LEFT_OUT: dict[str, tuple[Any, ...]] = {
+    **{"deepspeed": (None,), "fsdp": (None, "", [], {}, False), "parallelism_config": (None,)},
+    **{"torch_compile": (False,), "use_liger_kernel": (False,), "label_smoothing_factor": (0, 0.0)},
+    **{"neftune_noise_alpha": (None,), "optim_target_modules": (None,), "optim_args": (None,)},
+}
+
+
+def parts_of(arguments: Any) -> tuple[str, ...]:
+    """Returns the parts that they switch on. Raises UserError for what is not simulated."""
+    for name, plain in _LEFT_OUT.items():
+        value = getattr(arguments, name, plain[0])
+        if value not in plain:
+            raise UserError(f"arguments.{name}: {value!r} is not simulated; allowed is {plain[0]!r}")
+    if (arguments.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise UserError("arguments.gradient_checkpointing_kwargs: use_reentrant=True is not simulated; allowed is False")
+    switched = {"bf16": arguments.bf16, "fp16": arguments.fp16, "checkpointing": arguments.gradient_checkpointing}
+    parts = tuple(part for part, on in switched.items() if on)
+    return (*parts, EIGHT_BITS) if _name(arguments) in _EIGHT_BITS else parts
+
+
+def optimizer_of(arguments: Any) -> Callable[[Any], Optimizer]:
+    """Returns what makes the optimizer, as the Trainer does. Raises UserError for one that is not simulated."""
+    from transformers import Trainer
+
+    name = _name(arguments)
+    if name not in _OPTIMIZERS:
+        raise UserError(f"arguments.optim: {name!r} is not simulated; allowed are {', '.join(_OPTIMIZERS)}")
+    if name in _EIGHT_BITS:
+        return AdamW
+    made, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+    return lambda parameters: made(parameters, **options)  # type: ignore[no-any-return]
+
+
+def batch_of_size(batch: Any, samples: int) -> Any:
+    """Returns the batch with so many samples on fake or meta-like views of it: rows repeat as needed.
+
+    Raises UserError where its tensors do not share a first dimension.
+    """
+    sizes = {leaf.shape[0] for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()}
+    if len(sizes) != 1 or 0 in sizes:
+        raise UserError(
+            f"batch: its tensors have {sorted(sizes)} rows, so its samples cannot be counted for "
+            "arguments.per_device_train_batch_size; give tensors of one sample a row"
+        )
+    repeats = -(-samples // sizes.pop())
+
+    def resized(tensor: Tensor) -> Tensor:
+        return tensor.repeat(repeats, *[1] * (tensor.dim() - 1))[:samples].contiguous() if tensor.dim() else tensor
+
+    return tree_map_only(Tensor, resized, batch)
+
+
+def _name(arguments: Any) -> str:
+    return str(getattr(arguments.optim, "value", arguments.optim))
