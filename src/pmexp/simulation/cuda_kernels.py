@@ -6,11 +6,13 @@ Where ATen takes another way on CUDA than on the CPU, the memory of a step diffe
     dropout                       native_dropout: a Boolean mask, 1 byte an element
     scaled_dot_product_attention  a fused kernel: saves q, k, v, the output and the row sums, no S x S tensor
     rms_norm                      a fused kernel: saves its input and a number a row
+    softmax, log_softmax          16 bits in and float32 out at once, and the other way in backward
     autocast                      the operators that CUDA runs in float32 and the CPU does not
 
 Casts of weights to bf16 are cached by autocast itself, as on CUDA.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.library import fallthrough_kernel
 from torch.nn.attention import SDPBackend
 from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
@@ -40,6 +43,11 @@ _WITH_FP32_RESULT = (
     *("softmax.int", "log_softmax.int", "sum", "sum.dim_IntList", "cumsum", "cumprod"),
     *("linalg_vector_norm", "linalg_matrix_norm", "linalg_matrix_norm.str_ord"),
 )
+# The CPU casts these, and CUDA runs them in the type of their input.
+_AS_THEY_ARE = (
+    *("cross_entropy_loss", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d"),
+    *("replication_pad3d", "avg_pool3d", "max_pool3d", "adaptive_avg_pool3d", "adaptive_max_pool3d"),
+)
 
 
 @contextmanager
@@ -55,6 +63,12 @@ def cuda_semantics(count: Callable[[int], object] = lambda operations: None) -> 
         library.impl("scaled_dot_product_attention", partial(_attention, count), "AutogradCPU")
         library.impl("_fused_sdp_choice", _fused, "AutogradCPU")
         library.impl("_fused_rms_norm", _rms_norm, "AutogradCPU")
+        library.impl("softmax.int", _softmax, "AutogradCPU")
+        library.impl("log_softmax.int", _log_softmax, "AutogradCPU")
+        with warnings.catch_warnings():  # torch warns where its own kernel is overridden
+            warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
+            for name in _AS_THEY_ARE:
+                library.impl(name, fallthrough_kernel, "AutocastCPU")
         for name in _IN_FP32:
             library.impl(name, _in_fp32(_overload(name)), "AutocastCPU")
         for name in _WITH_FP32_RESULT:
@@ -71,6 +85,32 @@ def _dropout(input: Tensor, p: float, train: bool) -> Tensor:
     if not train or p == 0.0 or input.numel() == 0:
         return input
     return torch.native_dropout(input, p, True)[0] if p < 1.0 else input * 0.0
+
+
+def _softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    widens = dtype is torch.float32 and _widened(input) is not input
+    return aten._softmax(input if dtype is None or widens else input.to(dtype), dim, widens)
+
+
+def _log_softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    if dtype is torch.float32 and _widened(input) is not input:
+        return cast(Tensor, _WideningLogSoftmax.apply(input))
+    return aten._log_softmax(input if dtype is None else input.to(dtype), dim, False)
+
+
+class _WideningLogSoftmax(Function):
+    """Memory of CUDA's kernel for 16 bits, which torch's fake tensors have for float16 alone."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor) -> Tensor:
+        output = torch.empty_like(input, dtype=torch.float32)
+        ctx.save_for_backward(output)
+        ctx.dtype = input.dtype
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return torch.empty_like(grad, dtype=ctx.dtype)
 
 
 def _in_fp32(op: Callable[..., Any]) -> Callable[..., Any]:
