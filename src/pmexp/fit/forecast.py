@@ -80,8 +80,8 @@ class Forecast:
             name,
             in_gib(step.peak_bytes),
             f"{1 - step.peak_bytes / asked.peak_bytes:.1%}",
-            _change(step.products, asked.products),
-            _change(step.traffic_bytes, asked.traffic_bytes),
+            change(step.products, asked.products),
+            change(step.traffic_bytes, asked.traffic_bytes),
             step.note,
         ]
 
@@ -89,7 +89,8 @@ class Forecast:
 _HEAD = ["with", "peak", "saves", "products", "traffic", ""]
 
 
-def _change(new: int, old: int) -> str:
+def change(new: int, old: int) -> str:
+    """Returns by how much `new` is more than `old`, in percent."""
     return f"{new / old - 1:+.1%}" if old else "-"
 
 

@@ -1,5 +1,7 @@
 """Predicts the peak of a training step of a model of one's own, without a GPU, and what could lower it."""
 
+import copy
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -193,9 +195,6 @@ def _widened(tensor: Tensor) -> Tensor:
 
 def _copied(optimizer: Optimizer, copies: dict[int, Any]) -> Optimizer:
     """An optimizer like this one of the copied parameters, without state."""
-    groups = []
-    for group in optimizer.param_groups:
-        if any(id(parameter) not in copies for parameter in group["params"]):
-            raise UserError("optimizer: it has parameters that the model does not have")
-        groups.append({**group, "params": [copies[id(parameter)] for parameter in group["params"]]})
-    return type(optimizer)(groups, **optimizer.defaults)
+    if any(id(parameter) not in copies for group in optimizer.param_groups for parameter in group["params"]):
+        raise UserError("optimizer: it has parameters that the model does not have")
+    return copy.deepcopy(optimizer, {**copies, id(optimizer.state): defaultdict(dict)})

@@ -12,6 +12,7 @@ from pmexp.simulation.internals import tree_leaves, tree_map_only
 
 _EIGHT_BITS = ("adamw_bnb_8bit", "adamw_8bit")
 _OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", *_EIGHT_BITS)
+_CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")  # transformers 5.23 has the first one
 # Arguments that change a step in ways that are not simulated, and the values at which they do not.
 _LEFT_OUT: dict[str, tuple[Any, ...]] = {
     **{"deepspeed": (None,), "fsdp": (None, "", [], {}, False), "parallelism_config": (None,)},
@@ -26,9 +27,10 @@ def parts_of(arguments: Any) -> tuple[str, ...]:
         value = getattr(arguments, name, plain[0])
         if value not in plain:
             raise UserError(f"arguments.{name}: {value!r} is not simulated; allowed is {plain[0]!r}")
-    if (arguments.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
-        raise UserError("arguments.gradient_checkpointing_kwargs: use_reentrant=True is not simulated; allowed is False")
-    switched = {"bf16": arguments.bf16, "fp16": arguments.fp16, "checkpointing": arguments.gradient_checkpointing}
+    name = next(name for name in _CHECKPOINTING if hasattr(arguments, name))
+    if (getattr(arguments, f"{name}_kwargs") or {}).get("use_reentrant"):
+        raise UserError(f"arguments.{name}_kwargs: use_reentrant=True is not simulated; allowed is False")
+    switched = {"bf16": arguments.bf16, "fp16": arguments.fp16, "checkpointing": getattr(arguments, name)}
     parts = tuple(part for part, on in switched.items() if on)
     return (*parts, EIGHT_BITS) if _name(arguments) in _EIGHT_BITS else parts
 

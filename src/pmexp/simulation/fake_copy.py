@@ -30,8 +30,9 @@ def fake_copy(model: nn.Module, known: KnownValues) -> tuple[nn.Module, dict[int
 
 
 def fake_batch(batch: Batch, known: KnownValues) -> Batch:
-    """Returns `batch` with a fake tensor in the place of each tensor."""
-    fake: Batch = tree_map_only(Tensor, lambda tensor: _fake(tensor, known), batch)
+    """Returns `batch` with a fake tensor in the place of each tensor, one for all places of the same."""
+    made = {id(leaf): _fake(leaf, known) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)}
+    fake: Batch = tree_map_only(Tensor, lambda tensor: made[id(tensor)], batch)
     return fake
 
 
