@@ -29,7 +29,9 @@ WIDTH, INNER, ROWS = 64, 256, 32
 class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(WIDTH, INNER), nn.GELU(), nn.Dropout(0.1), nn.Linear(INNER, WIDTH))
+        self.body = nn.Sequential(
+            nn.Linear(WIDTH, INNER), nn.GELU(), nn.Dropout(0.1), nn.Linear(INNER, WIDTH)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)  # type: ignore[no-any-return]
@@ -44,7 +46,9 @@ asked = partial(predict, loss=F.cross_entropy, methods=())
 
 
 def state_of(model: nn.Module) -> tuple[Any, ...]:
-    tensors = [(name, id(t), t._version, t.device, t.clone()) for name, t in model.state_dict(keep_vars=True).items()]
+    tensors = [
+        (name, id(t), t._version, t.device, t.clone()) for name, t in model.state_dict(keep_vars=True).items()
+    ]
     return [t[:4] for t in tensors], [t[4] for t in tensors], model.training, str(model)
 
 
@@ -129,7 +133,9 @@ def bert(**fields: Any) -> nn.Module:
 
 
 # The first one is of transformers 5.23 and later.
-CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpointing") if hasattr(TrainingArguments, n))
+CHECKPOINTING = next(
+    n for n in ("activation_checkpointing", "gradient_checkpointing") if hasattr(TrainingArguments, n)
+)
 IDS = torch.ones(2, 16, dtype=torch.int64)
 TEXT = {"input_ids": IDS, "labels": IDS}
 
@@ -159,7 +165,11 @@ def test_a_trainers_arguments_say_size_parts_and_optimizer(tmp_path: Path) -> No
     ("field", "value", "message"),
     [
         ("optim", "lion_32bit", "arguments.optim: 'lion_32bit' is not simulated; allowed are adamw_torch, "),
-        ("label_smoothing_factor", 0.1, "arguments.label_smoothing_factor: 0.1 is not simulated; allowed is 0"),
+        (
+            "label_smoothing_factor",
+            0.1,
+            "arguments.label_smoothing_factor: 0.1 is not simulated; allowed is 0",
+        ),
         ("neftune_noise_alpha", 5.0, "arguments.neftune_noise_alpha: 5.0 is not simulated; allowed is None"),
     ],
 )
@@ -241,7 +251,12 @@ def test_a_measured_step_of_bert_large_is_met_within_a_tenth_of_a_percent(parts:
         for row in stages["systems"]["tables"]["tempo"]
         if row["precision"] == "bf16 weights" and row["step"] == names[tuple(parts)]
     )
-    large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+    large = {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    }
     with torch.device("meta"):
         model = bert(**large, vocab_size=30522, attn_implementation="eager").bfloat16()
         ids = torch.zeros(row["batch"], 512, dtype=torch.int64)
@@ -262,7 +277,9 @@ def test_a_card_fits_may_fit_or_does_not(share: float) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(
-    parts=st.lists(st.sampled_from([part for part in PARTS if part not in ("tempo", "checkpointing")]), max_size=3),
+    parts=st.lists(
+        st.sampled_from([part for part in PARTS if part not in ("tempo", "checkpointing")]), max_size=3
+    ),
     accumulate=st.integers(1, 3),
 )
 def test_every_stack_of_parts_is_simulated_or_refused_in_one_line(parts: list[str], accumulate: int) -> None:

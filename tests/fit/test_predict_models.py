@@ -101,4 +101,6 @@ def test_the_peak_is_that_of_torchs_memory_tracker(name: str) -> None:
     build, batch, loss = CASES[name]
     predicted = predict(build(), batch, loss=loss, like="cpu", methods=()).asked.peak_bytes
     peak = tracked(build(), batch, loss)
-    assert predicted == pytest.approx(peak, **({"rel": 0.005} if name == "convolutions" else {"rel": 0, "abs": 8}))
+    assert predicted == pytest.approx(
+        peak, **({"rel": 0.005} if name == "convolutions" else {"rel": 0, "abs": 8})
+    )

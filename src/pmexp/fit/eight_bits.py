@@ -53,7 +53,7 @@ def eight_bits_in_place_of(optimizer: Optimizer, model: nn.Module, embeddings_to
         raise UserError(
             f"8bit-optimizer: {type(optimizer).__name__} has no 8-bit form here; allowed are Adam and AdamW"
         )
-    wide = [] if embeddings_too else [part.weight for part in model.modules() if isinstance(part, nn.Embedding)]
+    wide = (
+        [] if embeddings_too else [part.weight for part in model.modules() if isinstance(part, nn.Embedding)]
+    )
     return EightBitAdamW(optimizer.param_groups, wide)
-
-

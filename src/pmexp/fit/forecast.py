@@ -9,7 +9,9 @@ CATEGORIES = ("weights", "gradients", "optimizer", "activations", "masks", "work
 # The peaks of eight measured steps were above the simulated ones by at most so much (docs/results/gpu.md:
 # BERT-Large on an H200, all but a constant amount, which torch's allocator gives to cuBLAS).
 BEYOND_SHARE, BEYOND_BYTES = 0.0088, 68 * 2**20
-MEASURED = "eight measured steps of BERT-Large on an H200 took 0.25 to 0.88 % more than simulated, 67 to 68 MiB"
+MEASURED = (
+    "eight measured steps of BERT-Large on an H200 took 0.25 to 0.88 % more than simulated, 67 to 68 MiB"
+)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,9 @@ def predict(
     parts, methods = checked(parts), tuple(part for name in methods for part in checked([name], "methods"))
     if arguments is not None:
         if optimizer is not None or accumulate != 1:
-            raise UserError("arguments: they say optimizer and accumulation; leave optimizer= and accumulate= out")
+            raise UserError(
+                "arguments: they say optimizer and accumulation; leave optimizer= and accumulate= out"
+            )
         parts = checked((*parts, *(part for part in parts_of(arguments) if part not in parts)))
         optimizer = optimizer_of(arguments)
         accumulate, clip_norm = arguments.gradient_accumulation_steps, arguments.max_grad_norm or None
@@ -169,7 +171,9 @@ def _without_target(batch: Any) -> tuple[Any, tuple[Any, ...]]:
     """What the model gets, and what the loss gets beside its output. Raises UserError."""
     if isinstance(batch, Mapping):
         if "labels" not in batch:
-            raise UserError(f'loss: it needs a target, and the batch has no "labels" among {", ".join(batch)}')
+            raise UserError(
+                f'loss: it needs a target, and the batch has no "labels" among {", ".join(batch)}'
+            )
         return {name: value for name, value in batch.items() if name != "labels"}, (batch["labels"],)
     if isinstance(batch, tuple):
         if len(batch) < 2:
@@ -186,7 +190,9 @@ def _plain(batch: Any) -> Any:
         return tuple(batch)
     if isinstance(batch, Tensor):
         return batch
-    raise UserError(f"batch: {type(batch).__name__} is not allowed; allowed are a mapping, a sequence and a tensor")
+    raise UserError(
+        f"batch: {type(batch).__name__} is not allowed; allowed are a mapping, a sequence and a tensor"
+    )
 
 
 def _widened(tensor: Tensor) -> Tensor:

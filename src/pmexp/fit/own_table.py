@@ -61,4 +61,6 @@ def _built(name: str, path: str) -> Any:
     try:
         return resolve_name(path)()
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"models.{name}: {path} cannot be had ({error_line(error)}); name module:function") from error
+        raise UserError(
+            f"models.{name}: {path} cannot be had ({error_line(error)}); name module:function"
+        ) from error

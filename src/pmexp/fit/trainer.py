@@ -62,7 +62,11 @@ def batch_of_size(batch: Any, samples: int) -> Any:
     repeats = -(-samples // sizes.pop())
 
     def resized(tensor: Tensor) -> Tensor:
-        return tensor.repeat(repeats, *[1] * (tensor.dim() - 1))[:samples].contiguous() if tensor.dim() else tensor
+        return (
+            tensor.repeat(repeats, *[1] * (tensor.dim() - 1))[:samples].contiguous()
+            if tensor.dim()
+            else tensor
+        )
 
     return tree_map_only(Tensor, resized, batch)
 

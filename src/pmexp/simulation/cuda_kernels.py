@@ -30,7 +30,20 @@ from pmexp.simulation.internals import overridden_operators, tree_map_only
 aten = torch.ops.aten
 # "CUDA Ops that autocast to float32" in the documentation of autocast: those that the CPU does not cast.
 _IN_FP32 = (
-    *("acos", "asin", "cosh", "erfinv", "exp", "expm1", "log", "log10", "log1p", "log2", "reciprocal", "rsqrt"),
+    *(
+        "acos",
+        "asin",
+        "cosh",
+        "erfinv",
+        "exp",
+        "expm1",
+        "log",
+        "log10",
+        "log1p",
+        "log2",
+        "reciprocal",
+        "rsqrt",
+    ),
     *("sinh", "tan", "pow.Tensor_Scalar", "pow.Tensor_Tensor", "pow.Scalar", "softplus", "logsumexp"),
     *("layer_norm", "native_layer_norm", "rms_norm", "group_norm", "cosine_similarity", "renorm"),
     *("frobenius_norm.dim", "nuclear_norm", "nuclear_norm.dim", "dist", "pdist"),

@@ -37,7 +37,9 @@ def fake_batch(batch: Batch, known: KnownValues) -> Batch:
 
 
 def _others_of(module: nn.Module) -> list[Any]:
-    return [value for name, value in vars(module).items() if name not in ("_parameters", "_buffers", "_modules")]
+    return [
+        value for name, value in vars(module).items() if name not in ("_parameters", "_buffers", "_modules")
+    ]
 
 
 def _fake(tensor: Tensor, known: KnownValues) -> Tensor:

@@ -29,9 +29,13 @@ class OwnStep:
     model: nn.Module
     batch: Any
     loss: Callable[[nn.Module, Any], Tensor]  # runs the copy on the copied batch
-    optimizer: Callable[[nn.Module, dict[int, Any]], Optimizer]  # of the copy, and of the copies of tensors by id
+    optimizer: Callable[
+        [nn.Module, dict[int, Any]], Optimizer
+    ]  # of the copy, and of the copies of tensors by id
     prepare: Callable[[nn.Module], object] = lambda model: None  # changes the copy
-    contexts: Sequence[Callable[[], AbstractContextManager[object]]] = ()  # around each forward, outermost first
+    contexts: Sequence[
+        Callable[[], AbstractContextManager[object]]
+    ] = ()  # around each forward, outermost first
     micro_batches: int = 1
     clip_norm: float | None = 1.0
 
