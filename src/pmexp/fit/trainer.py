@@ -1,4 +1,4 @@
-"""Reads what transformers' TrainingArguments say of a step: its size, its parts, its optimizer, its clipping."""
+"""Reads what transformers' TrainingArguments say of a step: samples, parts and optimizer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +15,15 @@ _OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad"
 _CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")  # transformers 5.23 has the first one
 # Arguments that change a step in ways that are not simulated, and the values at which they do not.
 _LEFT_OUT: dict[str, tuple[Any, ...]] = {
-    **{"deepspeed": (None,), "fsdp": (None, "", [], {}, False), "parallelism_config": (None,)},
-    **{"torch_compile": (False,), "use_liger_kernel": (False,), "label_smoothing_factor": (0, 0.0)},
-    **{"neftune_noise_alpha": (None,), "optim_target_modules": (None,), "optim_args": (None,)},
+    "deepspeed": (None,),
+    "fsdp": (None, "", [], {}, False),
+    "parallelism_config": (None,),
+    "torch_compile": (False,),
+    "use_liger_kernel": (False,),
+    "label_smoothing_factor": (0, 0.0),
+    "neftune_noise_alpha": (None,),
+    "optim_target_modules": (None,),
+    "optim_args": (None,),
 }
 
 
@@ -36,7 +42,7 @@ def parts_of(arguments: Any) -> tuple[str, ...]:
 
 
 def optimizer_of(arguments: Any) -> Callable[[Any], Optimizer]:
-    """Returns what makes the optimizer, as the Trainer does. Raises UserError for one that is not simulated."""
+    """Returns what makes the Trainer's optimizer. Raises UserError for one that is not simulated."""
     from transformers import Trainer
 
     name = _name(arguments)
@@ -49,7 +55,7 @@ def optimizer_of(arguments: Any) -> Callable[[Any], Optimizer]:
 
 
 def batch_of_size(batch: Any, samples: int) -> Any:
-    """Returns the batch with so many samples on fake or meta-like views of it: rows repeat as needed.
+    """Returns the batch with so many samples, by repeating its rows or leaving some out.
 
     Raises UserError where its tensors do not share a first dimension.
     """

@@ -1,4 +1,4 @@
-"""Simulates activation_offload.py: its own rules of what stays on the device, with a link that copies nothing."""
+"""Simulates activation_offload.py by its own rules of what stays, with a link that copies nothing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -63,7 +63,7 @@ def simulated_step(step: OwnStep, like: str = "cuda") -> Simulated:
     recurrent = [path for path, part in step.model.named_modules() if isinstance(part, nn.RNNBase)]
     if recurrent and like == "cuda":
         raise UserError(
-            f"predict: {recurrent[0]!r} of {name} is a recurrent layer, of which cuDNN alone knows what it keeps; "
+            f"predict: {recurrent[0]!r} of {name} is a recurrent layer, and cuDNN alone knows what it keeps; "
             "simulated is the CPU's way, by like='cpu'"
         )
     try:
@@ -72,7 +72,7 @@ def simulated_step(step: OwnStep, like: str = "cuda") -> Simulated:
         raise
     except DATA_DEPENDENT as error:
         raise UserError(
-            f"predict: {name} decides by the values of its tensors ({error}), which a simulation does not have"
+            f"predict: {name} decides by values of its tensors that a simulation does not have ({error})"
         ) from error
     except Exception as error:  # whatever a model, a loss or an optimizer of one's own raises
         raise UserError(f"predict: a step of {name} cannot be simulated: {error_line(error)}") from error
@@ -114,7 +114,7 @@ def _simulated(step: OwnStep, on_cuda: bool) -> Simulated:
 
 
 def _take_cudas_kernels(optimizer: Optimizer) -> None:
-    """Has an optimizer of torch update all parameters at once, as each but Adafactor does on CUDA by itself."""
+    """Has torch's optimizers update all parameters at once, as each but Adafactor does on CUDA by itself."""
     for group in optimizer.param_groups:
         if group.get("foreach", False) is None and not group.get("fused") and _updates_at_once(optimizer):
             group["foreach"] = True
