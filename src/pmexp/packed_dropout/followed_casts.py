@@ -37,27 +37,27 @@ _PRODUCTS = {
 _FOLLOWED = _STEPS | _PRODUCTS
 
 
-def run_followed(uses: Uses, function: Callable[..., Any], first: Any, args: Any, kwargs: Any) -> Any:
-    """Calls `function` under the mode, unless that has served in no forward like it.
+def run_followed(uses: Uses, function: Callable[..., Any], args: Any, inputs: tuple[Any, ...]) -> Any:
+    """Calls `function` with `args` under the mode, unless that has served in no forward like it.
 
-    first: the first argument of the forward.
+    inputs: the arguments of the forward, of which the first tensor says what it is like.
     """
-    known = isinstance(first, Tensor)
-    key = (
-        torch.is_autocast_enabled(first.device.type if known else "cpu"),
-        known and (first.dtype, first.requires_grad),
-    )
+    first = next((each for each in inputs[:2] if isinstance(each, Tensor)), None)  # one may be the module
+    if first is None:
+        key: Any = torch.is_autocast_enabled("cpu")
+    else:
+        key = torch.is_autocast_enabled(first.device.type), first.dtype, first.requires_grad
     if not uses.get(key, True):
-        return function(*args, **kwargs)
+        return function(*args)
     note_use = partial(uses.__setitem__, key, True)
     mode = _active()
     if mode is None:
         with _FollowedCasts(note_use):
-            result = function(*args, **kwargs)
+            result = function(*args)
     else:  # a second mode would be called for every function as well
         outer, mode.note_use = mode.note_use, note_use
         try:
-            result = function(*args, **kwargs)
+            result = function(*args)
         finally:
             mode.note_use = outer
     uses.setdefault(key, False)

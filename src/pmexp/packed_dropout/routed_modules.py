@@ -236,8 +236,7 @@ def _call(module: nn.Module, function: Callable[..., Any], /, *args: Any, **kwar
                 return _call(module, function, *args, **kwargs)
         uses = getattr(module, _FOLLOWED, None)
         if uses is not None and module.training:
-            first = args[0] if args else None
-            return run_followed(uses, _run, first, (module, function, args, kwargs), {})
+            return run_followed(uses, _run, (module, function, args, kwargs), args)
     return _run(module, function, args, kwargs)
 
 
