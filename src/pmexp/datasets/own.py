@@ -78,7 +78,9 @@ def _pieces(part: Any) -> Iterable[bytes]:
     if isinstance(part, np.ndarray):
         yield f"{part.dtype}{part.shape}".encode()
         yield np.ascontiguousarray(part).tobytes()
-    elif isinstance(part, list | TaggedWords):
+    elif isinstance(part, TaggedWords):
+        yield from _pieces(part.sentences)
+    elif isinstance(part, list):
         yield from (repr(texts).encode("utf-8", "surrogateescape") for texts in part)
     else:
         raise UserError(
