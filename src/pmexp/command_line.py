@@ -9,7 +9,8 @@ import re
 import shlex
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from pmexp.errors import (
     UserError,
     error_line,
 )
+from pmexp.extras import missing_named
 from pmexp.masking import masked, masked_arguments
 from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.shown import printable
@@ -264,7 +266,8 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     input, 3 where the machine failed and the same may work later, 130 when interrupted, each with the reason
     in one line on stderr."""
     try:
-        code = work() or 0
+        with missing_named():
+            code = work() or 0
         sys.stdout.flush()
     except UserError as error:
         return end(f"error: {error}", code=2)
@@ -286,6 +289,20 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
             raise
         return end(f"error: {error_line(error)}", code=MACHINE_FAILED)
     return code
+
+
+@contextmanager
+def importing(extra: str) -> Iterator[None]:
+    """Ends the process as for bad input, with one line, where what is imported inside it lacks a package.
+
+    For the modules that `python -m` executes, whose imports come before `exit_code`. `extra`: the one whose
+    packages the command needs.
+    """
+    try:
+        with missing_named(extra):
+            yield
+    except UserError as error:
+        sys.exit(end(f"error: {error}", code=2))
 
 
 def end(message: str, code: int) -> int:

@@ -81,8 +81,7 @@ class TaskMetric:
     label: str
     objectives: tuple[str, ...] = ("classification",)  # it is of these, by config.Objective; (): one's own
     is_share: bool = False  # the share of samples that are answered right, whose noise is binomial
-    package: str = ""  # what it is computed by, and the extra that brings it
-    extra: str = ""
+    package: str = ""  # what it is computed by, where an extra brings that
     record: Callable[[], str] | None = None  # says for the record of a run how it is computed
 
     @property
@@ -175,7 +174,6 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "BLEU",
         ("seq2seq",),
         package="sacrebleu",
-        extra="translation",
         record=bleu_signature,
     ),
     "chrf": TaskMetric(
@@ -186,7 +184,6 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "chrF",
         ("seq2seq",),
         package="sacrebleu",
-        extra="translation",
         record=chrf_signature,
     ),
     "macro_f1": TaskMetric(
@@ -196,6 +193,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "max",
         "macro F1",
         ("classification", "token_classification"),
+        package="sklearn",
     ),
     "mcc": TaskMetric(
         lambda result: matthews(result.predicted, result.true),
@@ -203,6 +201,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "1",
         "max",
         "Matthews correlation",
+        package="sklearn",
     ),
     "entity_f1": TaskMetric(
         lambda result: entity_f1(result.sentences(result.predicted), result.sentences(result.true)),
@@ -219,6 +218,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "max",
         "Pearson correlation",
         ("regression",),
+        package="scipy",
     ),
     "spearman": TaskMetric(
         lambda result: spearman(result.numbers, result.true),
@@ -227,6 +227,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "max",
         "Spearman correlation",
         ("regression",),
+        package="scipy",
     ),
     "mse": TaskMetric(
         lambda result: mean_squared_error(result.numbers, result.true),

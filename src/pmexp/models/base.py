@@ -97,7 +97,7 @@ def rates_of_functions(model: ModelConfig, hf_config: PretrainedConfig | None) -
 def from_architecture(config: RunConfig, **fields: Any) -> PretrainedConfig:
     """The transformers configuration of `model.architecture`, overridden by `fields`.
 
-    Raises UserError for a field that the architecture does not have, and where a builder of one's own is named.
+    Raises UserError for a field that the architecture does not have, and for a builder of one's own.
     """
     if config.model.builder:
         raise UserError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pmexp.command import schema
+from pmexp.command.chosen_variant import overrides_of
 from pmexp.command.compose import compose
 from pmexp.command.explain import explained
 from pmexp.command.override_effect import check_effect
@@ -14,7 +15,6 @@ from pmexp.command.overrides import merged, parsed
 from pmexp.command_line import Command, Given, Key, Others
 from pmexp.config import RunConfig, Select, flat
 from pmexp.errors import UserError
-from pmexp.own_code import is_import_path
 
 SideName = Literal["a", "b"]
 
@@ -86,15 +86,7 @@ def parity_options(given: Given) -> ParityOptions:
 
 def _side(name: str, given: str, common: Sequence[str], others: Sequence[str]) -> SideOptions:
     own = [each.removeprefix(f"{name}.") for each in others if each.startswith(f"{name}.")]
-    if "." in given and not is_import_path(given):
-        raise UserError(f"{name}={given}: is no import path of a class; write it as package.MyDropout")
-    if "." not in given and given not in schema.options("variant"):
-        allowed = ", ".join(schema.options("variant"))
-        raise UserError(
-            f"{name}={given}: is neither a variant nor the import path of a class such as package.MyDropout; "
-            f"variants are {allowed}"
-        )
-    chosen = ["variant=own", f"variant.dropout={given}"] if "." in given else [f"variant={given}"]
+    chosen = overrides_of(name, given)
     with _as_typed(name, own):
         config = compose([*chosen, *merged(common, own)])
         if own:
