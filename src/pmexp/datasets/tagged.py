@@ -63,8 +63,8 @@ def _cells(config: DatasetConfig, loaded: Tables, split: str, name: str, key: st
             )
         if wrong := [item for item in items if names and not 0 <= item < len(names)]:
             raise UserError(
-                f"{key}: {wrong[0]} in the {split} split ({place}, row {row}) is none of the {len(names)} tags "
-                f"of {name}; leave the row out"
+                f"{key}: {wrong[0]} in the {split} split ({place}, row {row}) is none of the {len(names)} "
+                f"tags of {name}; leave the row out"
             )
         rows.append([names[item] for item in items] if names else list(items))
     return rows
