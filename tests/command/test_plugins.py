@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pmexp.cli.completion import completions
 from pmexp.command import composition, plugins
 from pmexp.command.compose import compose
 from pmexp.command.help_text import help_text
@@ -55,6 +56,7 @@ def test_an_option_of_a_plugin_is_chosen_as_pmexps_are(installed: Installed) -> 
     run = compose(["variant=two-bytes", "seed=3"])
     assert (run.variant.name, run.variant.bits, run.seed) == ("two-bytes", 4, 3)
     assert "two-bytes" in options("variant") and "two-bytes" in help_text([], composition.OWN, False)
+    assert completions("pmexp train variant=two") == ["variant=two-bytes"]
     assert "their_drops" not in sys.modules
 
 

@@ -1,6 +1,7 @@
 """Reads the variants that commands compare: options of the group, or classes of one's own by import path."""
 
 from pmexp.command.schema import options
+from pmexp.command_line import allowed_values
 from pmexp.errors import UserError
 from pmexp.own_code import is_import_path
 
@@ -15,6 +16,6 @@ def overrides_of(key: str, given: str) -> list[str]:
     if given not in options("variant"):
         raise UserError(
             f"{key}={given}: is neither a variant nor the import path of a class such as package.MyDropout; "
-            f"variants are {', '.join(options('variant'))}"
+            f"{allowed_values(given, options('variant'))}"
         )
     return [f"variant={given}"]

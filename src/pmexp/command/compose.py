@@ -91,7 +91,7 @@ def compose_part(group: str, overrides: Sequence[str]) -> Any:
 
 
 def launcher(overrides: Sequence[str]) -> SweepLauncher:
-    """The launcher of `python -m pmexp.train -m <overrides>`, for runs that need not be composed."""
+    """The launcher of `pmexp sweep <overrides>`, for runs that need not be composed."""
     typed = parsed(overrides, sweep=True)
     with ready(typed):
         return _launcher(whole(typed))

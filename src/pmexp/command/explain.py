@@ -8,6 +8,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.command.schema import group_of, options, unknown_key
+from pmexp.command_line import allowed_values
 from pmexp.errors import UserError
 
 _NOISE = ("object_type=", "reference_type=", "full_key:", "See https://", "To append to your config use")
@@ -34,7 +35,7 @@ def explain(error: Exception) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         allowed = error.options or (options(group) if group_of(group) else [])  # Hydra has none for a list
         if allowed:
-            return f"{group}={option}: is not an option; allowed are {', '.join(sorted(allowed))}"
+            return f"{group}={option}: is not an option; {allowed_values(option, sorted(allowed))}"
     in_file = re.search(r"In '([^']+)': Config\w+ raised .*not in .*full_key: (\S+)", str(error), re.DOTALL)
     if in_file:
         return f"{in_file[1]}.yaml: {unknown_key(in_file[2])}"
@@ -52,6 +53,9 @@ def explain(error: Exception) -> str:
     )
     if typed and wanted:
         return _of_another_type(typed[1], wanted[1], wanted[2])
+    member = re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", str(cause))
+    if typed and member:
+        return f"{typed[1]}: {member[1]!r} is unknown; {allowed_values(member[1], member[2].split(', '))}"
     lines = [line.strip() for text in (error, cause) if text for line in str(text).splitlines()]
     wrong = re.match(r"Could not override '([^']+)'", str(error))
     if wrong:

@@ -178,7 +178,7 @@ def _without_none(hint: Any) -> Any:
 
 
 RUN_KEYS = Others(
-    "every key of python -m pmexp.train, such as model=tinybert dataset=reuters-r8 train.batch_size=64",
+    "every key of pmexp train, such as model=tinybert dataset=reuters-r8 train.batch_size=64",
     is_of_run,
     keys,
     key_of_flag,

@@ -78,10 +78,11 @@ def _pieces(part: Any) -> Iterable[bytes]:
     if isinstance(part, np.ndarray):
         yield f"{part.dtype}{part.shape}".encode()
         yield np.ascontiguousarray(part).tobytes()
-    elif isinstance(part, TaggedWords):
-        yield from _pieces(part.sentences)
-    elif isinstance(part, list):
-        yield from (repr(texts).encode("utf-8", "surrogateescape") for texts in part)
+    elif isinstance(part, list | TaggedWords):
+        texts = (
+            part if isinstance(part, list) else list(zip(part.sentences, map(list, part.tags), strict=True))
+        )
+        yield from (repr(each).encode("utf-8", "surrogateescape") for each in texts)
     else:
         raise UserError(
             f"{_LOADER}: its samples are read as they are asked for; give the Dataset a digest of their files"

@@ -39,7 +39,7 @@ COMMAND = Command(
         Key("out", "a folder: certificate.json and certificate.md are written there"),
     ),
     others=Others(
-        "every key of python -m pmexp.train for both sides, such as model=tinybert, or for "
+        "every key of pmexp train for both sides, such as model=tinybert, or for "
         "one: b.system=tempo b.system.parts=[bf16] b.variant.bits=2",
         schema.is_of_run,
         schema.keys,

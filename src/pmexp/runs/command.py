@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pmexp.command_line import Command, Given, Key, Others, asks_help, exit_code, switch
+from pmexp.command_line import Command, Given, Key, Others, asks_help, called, exit_code, switch
 from pmexp.errors import UserError
 from pmexp.masking import masked
 from pmexp.run_folder.found import FoundRun, experiments, find_runs
@@ -24,8 +24,7 @@ _SETTINGS = Others(
     lambda name: Key(name, _ANY_KEY) if _is_setting(name) else None,
 )
 _AGAIN = Others(
-    f"{_ANY_KEY}; hydra/launcher=... and hydra.launcher.*=... say how, as for python -m pmexp.train -m; "
-    "without: local",
+    f"{_ANY_KEY}; hydra/launcher=... and hydra.launcher.*=... say how, as for pmexp sweep; without: local",
     lambda argument: argument.startswith(_LAUNCHER) or _SETTINGS.takes(argument),
     lambda: (*_keys_of_runs(), "hydra/launcher"),
     lambda name: _key_of_launcher(name) if name.startswith(_LAUNCHER) else _SETTINGS.key(name),
@@ -177,6 +176,6 @@ def _listing(name: str, runs: Sequence[FoundRun], given: Given) -> str:
     lines = [*(table.run_lines(runs) if runs else []), f"{name}: {table.counts(runs)}"]
     if again:
         place = [f"runs_dir={given['runs_dir']}"] if given["runs_dir"] != _RUNS_DIR.default else []
-        command = shlex.join(["python", "-m", RETRY.module, *RETRY.prefix, name, *place])
+        command = shlex.join([*called(RETRY.module), *RETRY.prefix, name, *place])
         lines.append(f"logs: {again[0].path.parent}/<run>/log.txt; again: {command}")
     return "\n".join(lines)

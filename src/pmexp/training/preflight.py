@@ -48,8 +48,7 @@ def check(runs: Sequence[RunConfig], here: bool = True) -> None:
 
 
 def check_metrics(run: RunConfig) -> None:
-    """Raises UserError where a package that a metric is computed by is not installed, or one's own cannot be
-    imported."""
+    """Raises UserError where a metric's package is not installed, or one's own cannot be imported."""
     for name in run.dataset.metrics:
         if package := task_metric(name).package:
             need(f"dataset.metrics: {name}", package)

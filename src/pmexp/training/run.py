@@ -53,6 +53,7 @@ from pmexp.training.loader import decodes
 from pmexp.training.loop import Metrics, Training
 from pmexp.training.outcome import chance, samples, weights_digest
 from pmexp.training.preflight import check_metrics
+from pmexp.training.progress_line import ProgressLine
 from pmexp.training.recorder import Description, Recorder, is_finished
 from pmexp.training.stop_signals import stop_requests
 from pmexp.variants.replace import apply_method, apply_variant
@@ -296,9 +297,11 @@ def _train(
     """Takes the steps and writes what goes to disk between them. A stop signal ends it with a checkpoint and
     Interrupted."""
     keeps_best = training.config.select is Select.best
-    with closing(training.steps()) as steps:  # its workers end with it
+    line = ProgressLine(training.progress.step, training.last_step, training.batch_size, peak.bytes)
+    with closing(training.steps()) as steps, line.shown(training.ranks.is_first):  # its workers end with it
         for step, metrics in steps:
             recorder.journal.write(step, metrics)
+            line.stepped(step, metrics)
             if step == 1 and training.unnamed_masks:
                 log.warning("masks that no report names: %s", "; ".join(training.unnamed_masks))
             if "val/loss" in metrics:
