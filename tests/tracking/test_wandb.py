@@ -56,10 +56,12 @@ def test_a_row_is_sent_once_it_is_whole(tmp_path: Path) -> None:
             journal.write(step, {metric: step / 4})
             mirrored.follow()
     run.record_end("failed")
+    mirrored._record.run_name = "baseline-renamed-s0"  # as where other runs of the experiment came since
     mirrored.settle("FAILED")
     assert_agrees(run, "wandb", "FAILED")
     (file,) = tmp_path.glob("default/wandb/*/*.wandb")
-    assert [row["step"] for row in read_wandb(file, "final/").rows] == [1, 2, 2, 1]
+    content = read_wandb(file, "final/")
+    assert [row["step"] for row in content.rows] == [1, 2, 2, 1] and content.name == "baseline-renamed-s0"
 
 
 def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> TrackedRun:
