@@ -23,6 +23,7 @@ from pmexp.command.schema import (
     is_text,
     launchers,
     options,
+    takes_any_key,
     takes_new_keys,
     type_at,
 )
@@ -69,6 +70,8 @@ def merged(under: Sequence[str], over: Sequence[str]) -> list[str]:
 
 
 def _parsed(argument: str, sweep: bool) -> Override:
+    if takes_any_key(argument.partition("=")[0]):
+        argument = f"++{argument}"  # no key is new there, and the code that they are given to checks them
     try:
         override = _parser().parse_override(_as_typed(argument))
     except Exception as error:  # Hydra's parser raises more kinds than it documents

@@ -26,7 +26,6 @@ from pmexp.config.system import SHARDING, Device, Matmul, Part, SystemConfig
 from pmexp.config.tracking import TRACKERS, TrackingConfig, WandbMode
 from pmexp.config.train import Schedule, Select, TrainConfig
 from pmexp.config.variant import Rng, VariantConfig, Where
-from pmexp.variants.table import Dropout
 
 __all__ = [
     "INPUTS_OF",
@@ -37,7 +36,6 @@ __all__ = [
     "DatasetConfig",
     "DatasetKind",
     "Device",
-    "Dropout",
     "FrozenWeights",
     "GenerationConfig",
     "Inputs",

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from omegaconf import MISSING
 
 from pmexp.config.checks import check_at_least, check_between, check_hub_id, check_name
 from pmexp.errors import UserError
 from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.own_code import check_import_path
 
 
 class DatasetKind(Enum):
@@ -51,6 +53,15 @@ _ON_HUB = (
     DatasetKind.imagenet,
     DatasetKind.translation,
     DatasetKind.image_text,
+)
+_OF_LOADERS = (
+    "hub_id",
+    "revision",
+    "hub_config",
+    "text_columns",
+    "label_column",
+    "image_column",
+    "val_fraction",
 )
 OF_TARGETS = ("max_target_length", "source_prefix", "generation")  # keys of seq2seq alone
 _PAIRS = (DatasetKind.translation, DatasetKind.django_messages)  # each sample is a source with its target
@@ -119,6 +130,8 @@ class DatasetConfig:
     name: str = MISSING  # how the report calls it
     kind: DatasetKind = MISSING
     objective: Objective = Objective.classification
+    loader: str | None = None  # mypkg.load: a function that gives samples as those of the kind; see README
+    options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the loader
     hub_id: str | None = None  # dataset on the Hugging Face hub
     hub_config: str | None = None  # the subset's name on the hub
     revision: str | None = None  # commit of the hub dataset
@@ -151,7 +164,11 @@ class DatasetConfig:
                 f"dataset.metrics: {unknown or '[]'} is no list of metrics of {self.objective.name}; "
                 f"name some of {', '.join(known)}"
             )
-        self._refuse_other_places()
+        if self.loader is None:
+            self.options = {}
+            self._refuse_other_places()
+        else:
+            check_import_path("dataset.loader", self.loader)
         inputs = INPUTS_OF[self.kind]
         if self.objective is not Objective.classification and inputs is not Inputs.texts:
             raise UserError(
@@ -162,7 +179,7 @@ class DatasetConfig:
         if self.revision == "main":
             self.revision = None  # which means the same
         self.metrics = [self.metrics[0], *sorted(set(self.metrics[1:]) - {self.metrics[0]})]
-        if self.kind is not DatasetKind.listops:
+        if self.kind is not DatasetKind.listops or self.loader:
             self.trees = TreesConfig()
         elif self.max_length % 256 or self.max_length < self.trees.max_length:
             raise UserError(
@@ -189,6 +206,8 @@ class DatasetConfig:
             "val_fraction": kind in _CARVED,
             **dict.fromkeys(OF_TARGETS, self.objective is Objective.seq2seq),
         }
+        if self.loader:  # which is given all of them
+            used |= dict.fromkeys(_OF_LOADERS, True)
         return {"epochs", "batch_size"} | {key for key, has_effect in used.items() if not has_effect}
 
     def unused(self, key: str) -> str:
@@ -196,6 +215,8 @@ class DatasetConfig:
         group = key.partition(".")[0]
         if group == "trees" and self.kind is not DatasetKind.listops:
             return f"dataset={self.name} is not generated"
+        if group == "options" and self.loader is None:
+            return f"dataset={self.name} has no loader of its own"
         if group in OF_TARGETS and self.objective is not Objective.seq2seq:
             return f"dataset.objective={self.objective.name} writes no texts"
         return ""

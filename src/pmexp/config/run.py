@@ -25,6 +25,7 @@ from pmexp.config.train import TrainConfig
 from pmexp.config.values import Blueprint, with_values
 from pmexp.config.variant import VariantConfig
 from pmexp.errors import UserError
+from pmexp.own_code import described
 from pmexp.protocol import ProtocolConfig
 from pmexp.run_folder.plan import MEASURED_ONLY
 
@@ -51,6 +52,10 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "train.evaluate": True,
     "train.shared_with": None,
     "measure.kept_graph": False,
+    "variant.apply": None,
+    "dataset.loader": None,
+    "robustness.ood.loader": None,
+    "system.own_parts": [],
 }
 _TAKES = {
     ModelKind.vit: (Inputs.images,),
@@ -75,6 +80,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    code: dict[str, str] = field(default_factory=dict)  # derived: version and digest of each import path
 
     def __post_init__(self) -> None:
         """Checks across groups, and fills in the values that null leaves to the model, the dataset or the
@@ -109,6 +115,9 @@ class RunConfig:
                 f"processes in {train.accumulate} parts each; choose a multiple of "
                 f"{train.accumulate * self.system.processes}"
             )
+        # A record has its own: today's code may be another.
+        if self.code.keys() != {path for _, path in self.own_code}:
+            self.code = {path: described(key, path) for key, path in self.own_code}
         if self.tracking.uri is None:
             self.tracking.uri = f"sqlite:///{self.runs_dir}/mlflow.db"
 
@@ -188,6 +197,16 @@ class RunConfig:
         return one_form(settings, self.model, self.variant.p)
 
     @property
+    def own_code(self) -> list[tuple[str, str]]:
+        """The keys that name code of one's own that the run executes, each with an import path."""
+        loaders = {"dataset.loader": self.dataset, "robustness.ood.loader": self.robustness.ood}
+        return [
+            *self.variant.own_code.items(),
+            *((key, each.loader) for key, each in loaders.items() if each and each.loader),
+            *(("system.own_parts", path) for path in self.system.own_parts),
+        ]
+
+    @property
     def has_local_files(self) -> bool:
         """Whether files that a person named are its data or its checkpoint."""
         ood, model = self.robustness.ood, self.model
@@ -200,6 +219,8 @@ class RunConfig:
             return f"variant={self.variant.name} does not take it"
         if key.startswith("dataset."):
             return self.dataset.unused(key.removeprefix("dataset."))
+        if key.partition(".")[0] == "code":
+            return "it says what the sources are"
         return "system.parts names it" if key == "system.name" else ""
 
     def ignored(self, key: str) -> str:
@@ -241,7 +262,7 @@ class RunConfig:
         """A digest of all that the weights follow from. Runs that have one digest differ in how masks are
         kept, and their trainings in nothing. Compiled layers are other kernels for each, and may round apart.
         """
-        keeping = () if Part.compile in self.system.parts else self.variant.dropout.keeping
+        keeping = () if Part.compile in self.system.parts else self.variant.entry.keeping
         return digest_of(without(self.settings, ["variant.name", *(f"variant.{key}" for key in keeping)]))
 
     @property

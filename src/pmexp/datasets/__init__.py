@@ -13,6 +13,7 @@ from pmexp.datasets import (
     imagenet,
     language,
     listops,
+    own,
     reuters_r8,
     text,
     translation,
@@ -39,11 +40,11 @@ LOADERS = complete(_LOADERS, DatasetKind)
 def load(config: DatasetConfig) -> Dataset:
     """The dataset with its three splits. Raises UserError when it cannot be had."""
     digest = digest_of(config)  # taken first, so that a change while the data is read shows later
-    dataset = LOADERS[config.kind](config)
+    dataset = own.load(config) if config.loader else LOADERS[config.kind](config)
     if "f1" in config.metrics and len(dataset.classes) != 2:
         raise UserError(
             f"dataset.metrics: f1 is for two classes, dataset={config.name} has {len(dataset.classes)}; "
             "leave it out"
         )
-    digest = digest or dataset.digest or digest_where_it_lies(config.kind, dataset.origin)
+    digest = digest or dataset.digest or digest_where_it_lies(config, dataset.origin)
     return replace(dataset, digest=digest)

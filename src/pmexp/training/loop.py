@@ -27,6 +27,7 @@ from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
 from pmexp.training.loader import batches_ahead, workers_for
 from pmexp.training.order import epoch_order
+from pmexp.variants.method import Method
 
 Metrics = dict[str, float]
 
@@ -45,7 +46,7 @@ class Progress:
 
 
 class Training:
-    """Trains by AdamW with warm-up and decay, gradient clipping and early stopping."""
+    """Trains by AdamW, or a method's own optimizer, with warm-up, decay, clipping and early stopping."""
 
     def __init__(
         self,
@@ -58,13 +59,14 @@ class Training:
         system: System,
         ranks: Ranks = Ranks(),  # noqa: B008  frozen
         generation: Generation | None = None,
+        method: Method = Method(),  # noqa: B008  frozen
     ) -> None:
         assert config.batch_size is not None
         assert config.epochs is not None
         assert config.lr is not None
         self.module, self.train, self.val = module, train, val
         self.config, self.metrics, self.seed, self.system = config, metrics, seed, system
-        self.ranks, self.generation = ranks, generation
+        self.ranks, self.generation, self.method = ranks, generation, method
         self.batch_size = config.batch_size
         self.steps_per_epoch = len(train) // self.batch_size
         if not self.steps_per_epoch:
@@ -76,8 +78,10 @@ class Training:
         self.total_steps = min(config.max_steps or planned, planned)
         self.last_step = config.last_step(self.total_steps)
         self.engine = system.engine(ranks, config.clip_norm)
-        adamw = partial(torch.optim.AdamW, lr=config.lr, weight_decay=config.weight_decay)
-        self.model = self.engine.prepare(module, adamw)  # `module`, or what stands around it
+        optimizer = partial(
+            method.optimizer or torch.optim.AdamW, lr=config.lr, weight_decay=config.weight_decay
+        )
+        self.model = self.engine.prepare(module, optimizer)  # `module`, or what stands around it
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
         pay = workers_for(train, system.device, ranks.world_size)
         self.workers = pay if config.workers is None else config.workers  # that make batches ahead
@@ -176,16 +180,23 @@ class Training:
         for part in parts:
             self.engine.begin_micro_batch(last=part is parts[-1])
             with ledger or nullcontext():
-                loss = self.summed_loss(part.to(self.system.device))[0] / targets
+                loss = self._training_loss(part.to(self.system.device)) / targets
             ledger = None
             with self.instruments.phase("backward"):
                 self.engine.backward(loss)
             total += loss.detach()
         return total
 
+    def _training_loss(self, batch: Batch) -> Tensor:
+        """The loss summed over the batch's targets, by the method's own function if it has one."""
+        if self.method.loss is None:
+            return self.summed_loss(batch)[0]
+        with self.instruments.phase("forward"), self.system.forward(), self.method.forward():
+            return self.method.loss(self.model, batch.inputs, batch.labels)
+
     def summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over the batch's targets, in nats, and the logits in fp32."""
-        with self.instruments.phase("forward"), self.system.forward():
+        with self.instruments.phase("forward"), self.system.forward(), self.method.forward():
             logits = self.model(**batch.inputs).logits.float()
             flat, labels = logits.flatten(0, -2), batch.labels.flatten()
             return F.cross_entropy(flat, labels, ignore_index=IGNORED, reduction="sum"), logits

@@ -15,14 +15,18 @@ from pmexp.tracking import check_installed
 
 
 def check(runs: Sequence[RunConfig], here: bool = True) -> None:
-    """Raises UserError where `runs` need a device, checkpoint, dataset or package that cannot be had; fetches
-    what can be.
+    """Raises UserError where a device, checkpoint, dataset, a tracker's package or code of one's own, as far
+    as a variant or loader names it, cannot be had; fetches what can be.
 
     Devices are those of this machine, and left out where the runs are not executed `here`.
     """
     for run in runs:
         check_metrics(run)
         check_installed(run.tracking.trackers)
+    for variant in {repr(run.variant): run.variant for run in runs if run.variant.own_code}.values():
+        from pmexp.variants.replace import check_own_code
+
+        check_own_code(variant)
     if here:
         from pmexp.systems.system import System
 

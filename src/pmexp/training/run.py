@@ -35,6 +35,7 @@ from pmexp.models.base import TaskModel
 from pmexp.models.examples import EVALUATION, IGNORED
 from pmexp.models.images import RECORD
 from pmexp.models.positions import computed_length
+from pmexp.own_code import refuse_changed
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
@@ -53,7 +54,7 @@ from pmexp.training.outcome import chance, samples, weights_digest
 from pmexp.training.preflight import check_metrics
 from pmexp.training.recorder import Description, Recorder, is_finished
 from pmexp.training.stop_signals import stop_requests
-from pmexp.variants.replace import apply_variant
+from pmexp.variants.replace import apply_method, apply_variant
 
 log = logging.getLogger(__name__)
 
@@ -155,8 +156,9 @@ def _record_failure(config: RunConfig, error: Exception, capture_output: bool) -
         raise error
 
 
-def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepared:
-    """Builds all of a run. `foreign`: a user's dropout in the place of the variant's."""
+def prepare(config: RunConfig) -> Prepared:
+    """Builds all of a run. Raises UserError where it cannot be built."""
+    refuse_changed(config.code)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     arithmetic.set_arithmetic(config.system)
@@ -173,10 +175,11 @@ def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepa
     example = None
     if len(train):
         example = train.batch(torch.arange(min(2, len(train))), EVALUATION).to(torch.device("cpu")).inputs
-    replacement = apply_variant(model.module, config.variant, example, foreign)
+    replacement = apply_variant(model.module, config.variant, example)
+    method = apply_method(model.module, config.variant)
     system.prepare(model.module)
     training = Training(
-        model.module, train, val, config.train, metrics, config.seed, system, ranks, model.generation
+        model.module, train, val, config.train, metrics, config.seed, system, ranks, model.generation, method
     )
     training.replacement = replacement
     # Dropout starts here, whatever building the model drew.
@@ -240,10 +243,16 @@ def _description(prepared: Prepared, peak: PeakMemory, notes: Mapping[str, Any])
     training = prepared.training
     return Description(
         environment=lambda: _environment(prepared, peak) | dict(notes),
-        replacement=prepared.replacement.to_dict,  # which the first step may complete
+        replacement=lambda: _replacement(prepared),
         snapshot=training.instruments.snapshot,
         last=lambda: (training.progress.step, {"memory/peak_bytes": float(peak.bytes())}),
     )
+
+
+def _replacement(prepared: Prepared) -> dict[str, Any]:
+    """What the record says of the model's dropout, which the first step may complete, and of the method."""
+    report = prepared.training.method.report
+    return prepared.replacement.to_dict() | ({"method": dict(report)} if report else {})
 
 
 def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str]:
