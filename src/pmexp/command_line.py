@@ -313,8 +313,10 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
 
 
 class _Stdout:
-    """Stdout that goes on where nobody reads it any more, as behind `| head`; in all else it is the stream it was
-    made of."""
+    """Stdout that goes on where nobody reads it any more, as behind `| head`.
+
+    In all else it is the stream that it was made of.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
