@@ -91,7 +91,7 @@ class Offer:
 
     @cached_property
     def _hydra_flags(self) -> dict[str, list[str] | None]:
-        """The values of Hydra's flags, long and short; None for those that take none. Runs alone have them."""
+        """The values of Hydra's flags, long and short; None for those without one. Runs alone have them."""
         if self.chosen.module != "pmexp.train":
             return {}
         from pmexp.command.flags import SWITCHES, VALUED
