@@ -3,7 +3,10 @@
 import gc
 import sys
 
-from pmexp_analysis.report import main
+from pmexp.command_line import importing
+
+with importing("report"):
+    from pmexp_analysis.report import main
 
 code = main()
 gc.freeze()  # Python would search all that is left for cycles once more before it ends

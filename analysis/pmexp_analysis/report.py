@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pmexp.command_line import Command, Given, Key, switch
 from pmexp.errors import MachineError, UserError
+from pmexp.extras import missing_named
 from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.files import write_atomically
 from pmexp.run_folder.place import refuse_unusable
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return COMMAND.run(arguments, lambda given: print(_report(given)))
 
 
+@missing_named("report")
 def _report(given: Given) -> str:
     refuse_unusable(Path(given["out"]), "out")
     try:

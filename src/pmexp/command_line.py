@@ -25,6 +25,7 @@ from pmexp.errors import (
     UserError,
     error_line,
 )
+from pmexp.extras import missing_named
 from pmexp.masking import masked, masked_arguments
 from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.shown import printable
@@ -290,7 +291,7 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     input, 3 where the machine failed and the same may work later, 130 when interrupted, each with the reason
     in one line on stderr."""
     try:
-        with redirect_stdout(cast(TextIO, _Stdout(sys.stdout))):
+        with redirect_stdout(cast(TextIO, _Stdout(sys.stdout))), missing_named():
             code = work() or 0
             sys.stdout.flush()
     except UserError as error:
@@ -310,6 +311,20 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
             raise
         return end(f"error: {error_line(error)}", code=MACHINE_FAILED)
     return code
+
+
+@contextmanager
+def importing(extra: str) -> Iterator[None]:
+    """Ends the process as for bad input, with one line, where what is imported inside it lacks a package.
+
+    For the modules that `python -m` executes, whose imports come before `exit_code`. `extra`: the one whose
+    packages the command needs.
+    """
+    try:
+        with missing_named(extra):
+            yield
+    except UserError as error:
+        sys.exit(end(f"error: {error}", code=2))
 
 
 class _Stdout:

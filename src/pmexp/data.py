@@ -8,13 +8,15 @@ import sys
 from collections.abc import Sequence
 
 from pmexp import logs
-from pmexp.command.compose import compose_part
-from pmexp.command.explain import explained
-from pmexp.command.meanings import keys_below
-from pmexp.command.schema import options
-from pmexp.command_line import Command, Given, Key
-from pmexp.config import DatasetConfig
+from pmexp.command_line import Command, Given, Key, importing
 from pmexp.errors import UserError
+
+with importing("train"):
+    from pmexp.command.compose import compose_part
+    from pmexp.command.explain import explained
+    from pmexp.command.meanings import keys_below
+    from pmexp.command.schema import options
+    from pmexp.config import DatasetConfig
 
 
 def command() -> Command:

@@ -2,13 +2,15 @@
 
 import sys
 
-from hydra_plugins.pmexp_launchers.sweep import distinct
 from pmexp import logs
-from pmexp.command.compose import compose_run, compose_sweep
-from pmexp.command.explain import explained
-from pmexp.command.flags import read, show
-from pmexp.command_line import exit_code
-from pmexp.config.train import MEASURED_STEPS
+from pmexp.command_line import exit_code, importing
+
+with importing("train"):
+    from hydra_plugins.pmexp_launchers.sweep import distinct
+    from pmexp.command.compose import compose_run, compose_sweep
+    from pmexp.command.explain import explained
+    from pmexp.command.flags import read, show
+    from pmexp.config.train import MEASURED_STEPS
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from pmexp import data, train
+from pmexp import data, slurm_resources, train
 from pmexp.bench import command as bench
 from pmexp.bench import dram
 from pmexp.bench.gpu import command as bench_gpu
@@ -88,6 +88,7 @@ COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed 
     "pmexp.runs": (runs.main, (), runs.LIST),
     "pmexp.runs retry": (runs.main, ("retry",), runs.RETRY),
     "pmexp.runs repair": (runs.main, ("repair",), runs.REPAIR),
+    "pmexp.slurm_resources": (slurm_resources.main, (), slurm_resources.COMMAND),
     "pmexp.zoo": (zoo.main, (), zoo.COMMAND),
     "pmexp.tracking.ui": (ui.main, (), ui.COMMAND),
     "pmexp_analysis": (report.main, (), report.COMMAND),
@@ -195,7 +196,7 @@ def test_a_flag_is_the_key(name: str) -> None:
         (["runs_dir="], "runs_dir=: has no value; write runs_dir=VALUE or leave it out"),
         (["--runs-dir"], "--runs-dir: has no value; write runs_dir=VALUE or leave it out"),
         (["--runs-dir", "--json"], "--runs-dir: has no value"),
-        (["--rnus-dir", "x"], "--rnus-dir: rnus_dir is not a key; did you mean runs_dir? allowed are name, "),
+        (["--rnus-dir", "x"], "--rnus-dir: rnus_dir is not a key; did you mean runs_dir? --help lists "),
         (["runs_dir=a", "--runs-dir", "b"], "runs_dir=a and runs_dir=b are given for the same key; leave one"),
         (["demo", "other"], "other: other is not a key"),
         (["demo", "seed"], "seed: has no value; write seed=VALUE"),

@@ -166,7 +166,10 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
         (["variant=4"], "variant=4: is not an option; allowed are 2bit, 4bit"),
         (["variant=null"], "variant=null: is not an option; allowed are 2bit"),
         (["arm=null"], "arm=null: is not an option; allowed are baseline-zero2"),
-        (["tracking=null"], "tracking=null: is not an option; allowed are mlflow, off"),
+        (
+            ["tracking=null"],
+            "tracking=null: is not an option; allowed are csv, mlflow, off, tensorboard, wandb",
+        ),
         (["variant="], "variant=: is not an option"),
         (["variant=[pm-drop,baseline]"], "names one option; allowed are 2bit"),
         (["train=4"], "int is not a subclass of TrainConfig"),

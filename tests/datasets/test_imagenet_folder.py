@@ -21,7 +21,7 @@ from pmexp.datasets.pictures import Pictures
 from pmexp.datasets.tables import Tables
 from pmexp.errors import UserError
 from pmexp.models.examples import Batch
-from pmexp.models.images import RECORD, ImageBatches
+from pmexp.models.images import ImageBatches, record
 from small_runs import Runs
 
 
@@ -179,7 +179,7 @@ def test_a_vision_transformer_trains_on_the_folder(folder: Path, runs: Runs) -> 
         assert code == 0, err
         summaries[workers] = runs.summaries()["pm-drop-s0"]
         assert summaries[workers]["environment"]["data_workers"] == workers
-        assert summaries[workers]["environment"]["pictures"] == RECORD
+        assert summaries[workers]["environment"]["pictures"] == record()
     alone, ahead = summaries.values()
     assert "val/accuracy" in alone["metrics"] and ahead["run_id"] == alone["run_id"]
     assert ahead["outcome"]["weights_sha256"] == alone["outcome"]["weights_sha256"]

@@ -1,6 +1,6 @@
 """Low-rank adapters: which layers get one, what trains, and files that peft itself reads."""
 
-import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,8 @@ def test_a_target_without_a_layer_lists_those_that_there_are(target: str) -> Non
 
 
 def test_a_missing_peft_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^model\.lora: needs peft, which the extra `lora` installs: pip"):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(UserError, match=r"^model\.lora needs peft, which is not installed; pip install"):
         adapted()
 
 

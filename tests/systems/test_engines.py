@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,7 @@ def test_a_batch_script_of_slurm_is_one_process() -> None:
 
 
 def test_missing_packages_are_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for package in ("deepspeed", "accelerate"):
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match="zero2 needs deepspeed and accelerate"):
         System(SystemConfig(parts=[Part.zero2], processes=2))

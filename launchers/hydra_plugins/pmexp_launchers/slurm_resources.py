@@ -101,8 +101,8 @@ def _files(folder: Path) -> dict[str, Path]:
     files = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
     if _DEFAULT not in files:
         raise UserError(
-            f"hydra.launcher.resources: {folder} has no {_DEFAULT}.yaml; copy the files of {PACKAGED} "
-            "and adapt them"
+            f"hydra.launcher.resources: {folder} has no {_DEFAULT}.yaml; "
+            "pmexp slurm-resources FOLDER writes files to adapt"
         )
     allowed = (_DEFAULT, *(part.name for part in Part))
     if unknown := [name for name in files if name not in allowed]:

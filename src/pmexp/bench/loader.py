@@ -26,8 +26,8 @@ from pmexp.datasets.picture_folder import pictures_of
 from pmexp.datasets.pictures import Pictures
 from pmexp.errors import ContenderFailed, UserError
 from pmexp.measure.environment import environment
+from pmexp.models import images
 from pmexp.models.examples import Batch, PictureExamples
-from pmexp.models.images import RECORD
 from pmexp.training.loader import batches_ahead
 
 _CPU = torch.device("cpu")
@@ -68,7 +68,7 @@ def run(options: LoaderOptions, command: str) -> None:
         rows = _rows(batches, options)
     record = {
         "command": command,
-        "pictures": f"{len(files)} of {options.pictures or 'scikit-learn'}, {RECORD}",
+        "pictures": f"{len(files)} of {options.pictures or 'scikit-learn'}, {images.record()}",
         "environment": environment(_CPU),
     }
     print(_table(rows))

@@ -4,7 +4,6 @@ Each is a module that is called without arguments and returns its loss. Its inpu
 no account takes them for something that a forward saves.
 """
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import transformers as hf
 from torch import Tensor, nn
 from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer
 
-from pmexp.errors import UserError
+from pmexp.extras import need
 
 RANK = 16
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -106,8 +105,7 @@ def lora_llama(p: float, sizes: Sizes, half: bool = False) -> Trained:
 
     half: the frozen weights are in bf16. Raises UserError where peft is not installed.
     """
-    if importlib.util.find_spec("peft") is None:
-        raise UserError("models: LoRA needs peft, which the extra `lora` installs: pip install -e '.[lora]'")
+    need("models: LoRA", "peft")
     import peft
 
     torch.manual_seed(0)

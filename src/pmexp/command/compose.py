@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -16,6 +17,7 @@ from pmexp.command.overrides import key_of, parsed
 from pmexp.command.schema import launchers, options_of_pmexp
 from pmexp.config import RunConfig, share_trainings
 from pmexp.errors import UserError
+from pmexp.extras import missing_named
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,10 @@ def _not_borrowed(run: RunConfig) -> RunConfig:
 
 
 def _launcher(config: DictConfig) -> SweepLauncher:
-    if config.hydra.launcher.get("_target_") not in [conf._target_ for conf in launchers().values()]:
+    target = config.hydra.launcher.get("_target_")
+    if target not in [conf._target_ for conf in launchers().values()]:
         raise UserError(f"hydra/launcher: is none of pmexp; allowed are {', '.join(launchers())}")
+    with missing_named():
+        import_module(target.rpartition(".")[0])  # an import that fails is put into other words by Hydra
     chosen: SweepLauncher = instantiate(config.hydra.launcher)
     return chosen

@@ -20,16 +20,17 @@ from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import Attention, ModelConfig, ModelKind
 from pmexp.config.robustness import RobustnessConfig
 from pmexp.config.run import RunConfig, build, flat, from_dict, parse, register
-from pmexp.config.saved import read_config
+from pmexp.config.saved import read_config, settings_of
 from pmexp.config.sharing import share_trainings
 from pmexp.config.system import SHARDING, Device, Matmul, Part, SystemConfig
-from pmexp.config.tracking import Tracker, TrackingConfig
+from pmexp.config.tracking import TRACKERS, TrackingConfig, WandbMode
 from pmexp.config.train import Schedule, Select, TrainConfig
 from pmexp.config.variant import Rng, VariantConfig, Where
 
 __all__ = [
     "INPUTS_OF",
     "SHARDING",
+    "TRACKERS",
     "Attention",
     "CheckpointConfig",
     "DatasetConfig",
@@ -52,11 +53,11 @@ __all__ = [
     "Schedule",
     "Select",
     "SystemConfig",
-    "Tracker",
     "TrackingConfig",
     "TrainConfig",
     "TreesConfig",
     "VariantConfig",
+    "WandbMode",
     "Where",
     "build",
     "flat",
@@ -64,5 +65,6 @@ __all__ = [
     "parse",
     "read_config",
     "register",
+    "settings_of",
     "share_trainings",
 ]

@@ -66,7 +66,7 @@ _PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 
 @dataclass(kw_only=True)
 class RunConfig:
-    name: str = "default"  # names the experiment: its folder of runs and its experiment in MLflow
+    name: str = "default"  # names the experiment: its folder of runs, and what trackers have of it
     seed: int = 0  # draws initial weights, dropout and the order of samples
     runs_dir: str = "runs"  # folder of all run folders
     share_training: bool = False  # one of a sweep's runs trains for all that are one training; these measure
@@ -228,6 +228,8 @@ class RunConfig:
         value, p = flat(self.to_dict()).get(key), self.variant.p
         if value is None:
             return ""
+        if key.startswith("tracking."):
+            return self.tracking.ignored(key.removeprefix("tracking."))
         if taken := _RECOMMENDS.get(key):
             instead = getattr(self.train, taken)
             return "" if value == instead else f"train.{taken}={instead} is taken"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split, carve
 from pmexp.errors import UserError
+from pmexp.extras import need
 
 _TEST_FRACTION = 0.2
 _BRIGHTEST = 16.0
@@ -27,6 +28,7 @@ def load(config: DatasetConfig) -> Dataset:
 
 def _rows() -> NDArray[np.float64]:
     """Reads the file where scikit-learn has it, as `load_digits` does, which takes a second to import."""
+    need("dataset=digits", "sklearn")
     package = find_spec("sklearn")
     assert package and package.origin
     file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"

@@ -2,6 +2,9 @@
 
 import sys
 
-from pmexp.integration.command import main
+from pmexp.command_line import importing
+
+with importing("train"):
+    from pmexp.integration.command import main
 
 sys.exit(main())

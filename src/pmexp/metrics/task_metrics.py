@@ -50,8 +50,7 @@ class TaskMetric:
     label: str
     objectives: tuple[str, ...] = ("classification",)  # it is one of these, by config.Objective
     is_share: bool = False  # the share of samples that are answered right, whose noise is binomial
-    package: str = ""  # what it is computed by, and the extra that brings it
-    extra: str = ""
+    package: str = ""  # what it is computed by, where an extra brings that
     record: Callable[[], str] | None = None  # says for the record of a run how it is computed
 
 
@@ -127,7 +126,6 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "BLEU",
         ("seq2seq",),
         package="sacrebleu",
-        extra="translation",
         record=bleu_signature,
     ),
 }

@@ -3,7 +3,6 @@
 All other weights are frozen, but for the head of a classifier, which starts from random values and trains.
 """
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pmexp.config import FrozenWeights, LoraConfig, Objective, RunConfig
 from pmexp.errors import UserError
+from pmexp.extras import need
 
 FOLDER = "adapter"  # in a run's artifacts
 _WEIGHTS = "adapter_model.safetensors"  # peft's name
@@ -32,8 +32,7 @@ def adapt(module: PreTrainedModel, config: RunConfig) -> str:
     lora = config.model.lora
     if lora.rank is None:
         return ""
-    if importlib.util.find_spec("peft") is None:
-        raise UserError("model.lora: needs peft, which the extra `lora` installs: pip install -e '.[lora]'")
+    need("model.lora", "peft")
     import peft
 
     head = _head(module) if config.dataset.objective is Objective.classification else []

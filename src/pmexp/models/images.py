@@ -7,24 +7,30 @@ the numbers from -1 to 1 that models take where they are computed with (`normali
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, __version__
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from pmexp.datasets.pictures import Pictures
-from pmexp.models.rand_augment import rand_augment
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _SHORTER_SIDE = 256 / 224
 _SPARE = 2  # a JPEG decoded at a reduced scale keeps so many times the side that it is then scaled to
 _THREADS = 4  # that decode where no worker does: pillow lets others run meanwhile
 MEAN = STD = 0.5  # as ViT's checkpoints were trained
-RECORD = (
-    f"pillow {__version__}, 8 bits; JPEG of {2 * _SPARE} times the size and more decoded at a reduced scale"
-)
+
+
+def record() -> str:
+    """Returns how pictures are decoded, for the record of a run."""
+    scale = f"JPEG of {2 * _SPARE} times the size and more decoded at a reduced scale"
+    return f"pillow {version('pillow')}, 8 bits; {scale}"
 
 
 class ImageBatches:
@@ -54,15 +60,21 @@ class ImageBatches:
         return pixels
 
     def _picture(self, row: int, epoch: int) -> NDArray[np.uint8]:
+        from PIL.Image import Transpose
+
+        from pmexp.models.rand_augment import rand_augment
+
         image = self._crop(row)
         if self._train:
             random = np.random.default_rng((self._seed, epoch, row))
             if random.random() < 0.5:
-                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+                image = image.transpose(Transpose.FLIP_LEFT_RIGHT)
             image = rand_augment(image, random)
         return np.asarray(image)
 
-    def _crop(self, row: int) -> Image.Image:
+    def _crop(self, row: int) -> "Image":
+        from PIL.Image import Resampling
+
         shorter = round(self._size * _SHORTER_SIDE)
         image, whole = self._pictures.reduced(row, _SPARE * shorter)
         scale = shorter / min(whole)
@@ -71,7 +83,7 @@ class ImageBatches:
         reduction = round(max(whole) / max(image.size))  # a power of two; the size was rounded up
         across, down = (side / reduction for side in (whole[0] / width, whole[1] / height))
         box = (left * across, top * down, (left + self._size) * across, (top + self._size) * down)
-        return image.resize((self._size, self._size), Image.Resampling.BICUBIC, box)
+        return image.resize((self._size, self._size), Resampling.BICUBIC, box)
 
 
 def normalised(pixels: Tensor) -> Tensor:

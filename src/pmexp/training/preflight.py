@@ -4,23 +4,24 @@ It imports what it looks at and no more: a sweep without pretrained models is an
 """
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 from pmexp import datasets
 from pmexp.config import RunConfig
 from pmexp.datasets.ood import load_ood
-from pmexp.errors import UserError
+from pmexp.extras import need
 from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.tracking import check_installed
 
 
 def check(runs: Sequence[RunConfig], here: bool = True) -> None:
-    """Raises UserError where a device, checkpoint, dataset or code of one's own, as far as a variant or
-    loader names it, cannot be had; fetches what can be.
+    """Raises UserError where `runs` need a device, checkpoint, dataset, package or code of one's own that
+    cannot be had; fetches what can be.
 
     Devices are those of this machine, and left out where the runs are not executed `here`.
     """
     for run in runs:
         check_metrics(run)
+        check_installed(run.tracking.trackers)
     for variant in {repr(run.variant): run.variant for run in runs if run.variant.own_code}.values():
         from pmexp.variants.replace import check_own_code
 
@@ -41,11 +42,7 @@ def check(runs: Sequence[RunConfig], here: bool = True) -> None:
 
 
 def check_metrics(run: RunConfig) -> None:
-    """Raises UserError where a metric's package is not installed."""
+    """Raises UserError where a package that a metric is computed by is not installed."""
     for name in run.dataset.metrics:
-        metric = TASK_METRICS[name]
-        if metric.package and find_spec(metric.package) is None:
-            raise UserError(
-                f"dataset.metrics: {name} is computed by {metric.package}, which is not installed; "
-                f"pip install 'pmexp[{metric.extra}]' brings it"
-            )
+        if package := TASK_METRICS[name].package:
+            need(f"dataset.metrics: {name}", package)

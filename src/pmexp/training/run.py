@@ -19,6 +19,7 @@ from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
 from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, UserError, error_line
+from pmexp.extras import missing_named
 from pmexp.measure.environment import environment
 from pmexp.measure.gradient_check import gradient_error
 from pmexp.measure.instruments import Instruments
@@ -30,10 +31,10 @@ from pmexp.measure.provenance import record_start
 from pmexp.measure.tensor_bytes import TensorMemory
 from pmexp.metrics.catalog import metric_of
 from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.models import images
 from pmexp.models.adapters import FOLDER, write_adapter
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import EVALUATION, IGNORED
-from pmexp.models.images import RECORD
 from pmexp.models.positions import computed_length
 from pmexp.own_code import refuse_changed
 from pmexp.packed_dropout import ReplacementReport
@@ -44,6 +45,7 @@ from pmexp.systems import alarm, arithmetic
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
+from pmexp.tracking import check_installed
 from pmexp.training import best_weights, inference, kept_graph, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
@@ -100,6 +102,7 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
     if is_finished(folder):
         folder.drop_resume_checkpoints()  # which a kill just after the summary leaves
         return
+    check_installed(config.tracking.trackers)
     if is_launcher(config):
         System(config.system)  # what this machine cannot execute is said before any process starts
         try:
@@ -155,8 +158,9 @@ def _record_failure(config: RunConfig, error: Exception, capture_output: bool) -
         raise error
 
 
+@missing_named()
 def prepare(config: RunConfig) -> Prepared:
-    """Builds all of a run. Raises UserError where it cannot be built."""
+    """Builds all of a run. Raises UserError where it cannot be built, or a package is not installed."""
     refuse_changed(config.code)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
@@ -398,7 +402,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         "peak_memory_source": peak.source,
         "data_workers": training.workers,
         **({"data_wait": said} if (said := training.timer.waited_too_long()) else {}),
-        **({"pictures": RECORD} if decodes(training.train) else {}),
+        **({"pictures": images.record()} if decodes(training.train) else {}),
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }
 

@@ -2,6 +2,9 @@
 
 import sys
 
-from pmexp.zoo.command import main
+from pmexp.command_line import importing
+
+with importing("train"):
+    from pmexp.zoo.command import main
 
 sys.exit(main())

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import torch
-from filelock import FileLock  # torch depends on it too
 
 FOLDER_VARIABLE = "PMEXP_NATIVE_FOLDER"
 _SOURCE = Path(__file__).with_name("calls.cpp")
@@ -36,6 +35,8 @@ def library() -> Path:
         path = _folder() / file_name()
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
+            from filelock import FileLock  # torch depends on it too, and importing the method does without
+
             with FileLock(path.with_suffix(".lock")):  # one of several ranks builds
                 if not path.exists():
                     _build(path)

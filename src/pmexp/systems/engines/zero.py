@@ -9,7 +9,6 @@ between.
 """
 
 import copy
-import importlib.util
 import logging
 import warnings
 from typing import Any
@@ -17,20 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pmexp.errors import UserError
+from pmexp.extras import need
 from pmexp.systems.engines.base import Engine, MakeOptimizer, Weights, trained
-
-_PACKAGES = ("deepspeed", "accelerate")
 
 
 def check_packages(part: str) -> None:
     """Raises UserError where DeepSpeed cannot be had."""
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"system.parts: {part} needs {' and '.join(missing)}, which the extra `distributed` installs: "
-            "pip install -e '.[distributed]'"
-        )
+    need(f"system.parts: {part}", "deepspeed", "accelerate")
 
 
 class ZeroEngine(Engine):

@@ -1,0 +1,220 @@
+"""Light installs: what is imported before anything is asked for is torch, or comes with the extra that is named."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from pmexp.command_line import exit_code
+from pmexp.errors import UserError
+from pmexp.extras import EXTRAS, missing_named, need
+
+ROOT = Path(__file__).parents[1]
+PLACES = {"pmexp": "src", "pmexp_analysis": "analysis", "hydra_plugins": "launchers"}
+DISTRIBUTIONS = {
+    "hydra": "hydra-core",
+    "antlr4": "hydra-core",  # which pins it
+    "huggingface_hub": "transformers",  # which needs it
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "pynvml": "nvidia-ml-py",
+}
+WITH_TORCH = {"torch", "filelock"}  # which torch depends on
+NO_EXTRA = {"triton", "xformers"}  # which come with a torch for CUDA, or beside one
+COMMANDS = {
+    "pmexp.packed_dropout": (),
+    "pmexp.packed_dropout.__main__": (),
+    "pmexp.activation_offload": (),
+    "pmexp.variants.hooks": (),
+    "pmexp.variants.seeded": (),
+    "pmexp.command_line": (),
+    "pmexp.train": ("train",),
+    "pmexp.training.run": ("train",),
+    "pmexp.data": ("train",),
+    "pmexp.runs.command": ("train",),
+    "pmexp.fit.command": ("train",),
+    "pmexp.parity.command": ("train",),
+    "pmexp.bench.command": ("train",),
+    "pmexp.tracking.ui": ("train",),
+    "hydra_plugins.pmexp_launchers.local": ("train",),
+    "hydra_plugins.pmexp_launchers.slurm": ("train", "slurm"),
+    "pmexp_analysis.report": ("report",),
+    "pmexp_analysis.figures.sections": ("report",),
+    "pmexp_analysis.pages.page": ("report",),
+    "pmexp_analysis.sources.mlflow": ("report", "mlflow", "train"),
+}
+
+
+def file_of(module: str) -> Path | None:
+    path = ROOT / PLACES.get(module.partition(".")[0], "nowhere") / module.replace(".", "/")
+    places = (path.with_suffix(".py"), path / "__init__.py")
+    return next((place for place in places if place.is_file()), None)
+
+
+def executed(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The import statements that are executed when a module is imported."""
+    for statement in body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            yield statement
+        elif isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
+            yield from executed(statement.orelse)
+        elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            for name in ("body", "orelse", "finalbody", "handlers"):
+                for part in getattr(statement, name, []):
+                    yield from executed(part.body if isinstance(part, ast.ExceptHandler) else [part])
+
+
+@cache
+def imported_by(module: str) -> frozenset[str]:
+    """The modules, ours and others', that a module of ours imports when it is imported."""
+    file = file_of(module)
+    names = {module.rpartition(".")[0]} - {""}
+    for statement in executed(ast.parse(file.read_text()).body) if file else ():
+        if isinstance(statement, ast.Import):
+            names.update(alias.name for alias in statement.names)
+        elif statement.module:
+            names.add(statement.module)
+            names.update(f"{statement.module}.{alias.name}" for alias in statement.names)
+    return frozenset(names)
+
+
+def packages_for(module: str) -> set[str]:
+    """The packages of others that importing a module imports."""
+    seen, waiting = set(), [module]
+    packages = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        top = name.partition(".")[0]
+        if top in PLACES:
+            waiting.extend(imported_by(name))
+        elif top not in sys.stdlib_module_names:
+            packages.add(top)
+    return packages
+
+
+@pytest.mark.parametrize(("module", "extras"), COMMANDS.items())
+def test_importing_needs_no_more_than_the_extras(module: str, extras: tuple[str, ...]) -> None:
+    assert file_of(module), module
+    allowed = {"torch"}.union(*(EXTRAS[extra] for extra in extras))
+    assert packages_for(module) <= allowed
+
+
+def test_every_package_is_torchs_or_comes_with_an_extra() -> None:
+    known = WITH_TORCH.union(NO_EXTRA, *EXTRAS.values())
+    for root in PLACES.values():
+        for file in (ROOT / root).rglob("*.py"):
+            if "zoo" in file.parts:  # make zoo installs what it examines
+                continue
+            nodes = (
+                node
+                for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, ast.Import | ast.ImportFrom)
+            )
+            for node in nodes:
+                names = (
+                    [alias.name for alias in node.names]
+                    if isinstance(node, ast.Import)
+                    else [node.module or ""]
+                )
+                tops = {name.partition(".")[0] for name in names} - set(PLACES) - set(sys.stdlib_module_names)
+                assert tops <= known, f"{file}: {tops}"
+
+
+def test_the_extras_bring_what_they_are_said_to() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert [re.split("[<>=]", one)[0] for one in project["dependencies"]] == ["torch"]
+    declared = project["optional-dependencies"]
+    for extra, packages in EXTRAS.items():
+        listed = {re.split(r"[<>=\[]", requirement)[0] for requirement in declared[extra]}
+        assert {DISTRIBUTIONS.get(package, package) for package in packages} == listed, extra
+    assert declared["all"] == [f"pmexp[{','.join(EXTRAS)}]"]
+    assert "pmexp[all]" in declared["dev"]
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version, without zeros at its end."""
+    parts = [int(number) for number in version.split(".")]
+    while parts and not parts[-1]:
+        parts.pop()
+    return tuple(parts)
+
+
+def pins(file: str) -> dict[str, str]:
+    lines = (ROOT / file).read_text().splitlines()
+    return dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line)
+
+
+def test_bounds_are_versions_that_were_run() -> None:
+    """The lower one is tested by make test-oldest; the upper one leaves out majors that nobody has run."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    newest, oldest = pins("constraints.txt"), pins("constraints-oldest.txt")
+    requirements = [
+        *project["dependencies"],
+        *(one for extra in EXTRAS for one in project["optional-dependencies"][extra]),
+    ]
+    for requirement in requirements:
+        bounds = re.fullmatch(r"([\w-]+)>=([\d.]+),<([\d.]+)", requirement)
+        assert bounds, requirement
+        name, low, high = bounds.groups()
+        assert numbers(low) == numbers(oldest[name]), requirement
+        assert numbers(low) <= numbers(newest[name]) < numbers(high), requirement
+
+
+def test_what_is_missing_is_one_line_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("peft", "deepspeed", "accelerate"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError) as one:
+        need("model.lora", "peft")
+    assert (
+        str(one.value) == "model.lora needs peft, which is not installed; pip install 'pmexp[lora]' brings it"
+    )
+    with pytest.raises(
+        UserError, match=r"needs deepspeed and accelerate, which are not installed; .*distributed"
+    ):
+        need("system.parts: zero1", "deepspeed", "accelerate")
+    need("model.lora", "numpy")
+
+
+def test_a_failed_import_inside_a_command_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+
+    def work() -> None:
+        import yaml  # noqa: F401
+
+    assert exit_code(work) == 2
+    assert capsys.readouterr().err == "error: yaml is not installed; pip install 'pmexp[train]' brings it\n"
+    with pytest.raises(UserError, match="pmexp\\[report\\]"), missing_named("report"):
+        work()
+
+
+def test_a_module_of_no_extra_stays_a_fault() -> None:
+    with pytest.raises(ModuleNotFoundError), missing_named():
+        import pmexp.no_such_module  # type: ignore[import-not-found]  # noqa: F401
+
+
+WITHOUT = "import sys, runpy; sys.modules.update(dict.fromkeys({packages!r})); sys.argv = [{module!r}, 'nothing']; runpy.run_module({module!r}, run_name='__main__')"
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("pmexp.train", "train"), ("pmexp.runs", "train"), ("pmexp_analysis", "report")]
+)
+def test_a_command_without_its_extra_is_one_line(module: str, extra: str) -> None:
+    packages = sorted({package for packages in EXTRAS.values() for package in packages} - WITH_TORCH)
+    program = WITHOUT.format(packages=packages, module=module)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        rf"error: \w+ is not installed; pip install 'pmexp\[{extra}\]' brings it\n", done.stderr
+    )
