@@ -328,10 +328,8 @@ def importing(extra: str) -> Iterator[None]:
 
 
 class _Stdout:
-    """Stdout that goes on where nobody reads it any more, as behind `| head`.
-
-    In all else it is the stream that it was made of.
-    """
+    """Writes on where nobody reads it any more, as behind `| head`; in all else it is the stream that it was
+    made of."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -69,6 +69,7 @@ def _nothing_is_executed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SweepLauncher, "sweep", sweep)
 
 
+@pytest.mark.slow
 def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Command) -> None:
     grammar, codes = Grammar(seed=0), Counter[int]()
     for _ in range(STRINGS):

@@ -27,7 +27,9 @@ TEXT = ["model=tinybert", "dataset=reuters-r8"]
 def test_every_model_composes(name: str) -> None:
     of = {"vilt-b32": "flickr8k", "vit-b16": "digits", "vit-digits": "digits"}
     dataset = of.get(name, "wmt16-ro-en" if name.startswith(("t5", "bart")) else "mrpc")
-    assert config("model=" + name, "dataset=" + dataset).model.name == name
+    needed = {"auto": ["model.path=folder"], "own": ["model.builder=own_models.build_bag"]}
+    run = config("model=" + name, "dataset=" + dataset, *needed.get(name, []))
+    assert run.model.name == {"own": "build_bag", "auto": "folder"}.get(name, name)
 
 
 def test_smoke_is_the_experiment_in_small() -> None:

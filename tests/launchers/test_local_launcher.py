@@ -128,7 +128,8 @@ def test_a_sweep_writes_nothing_outside_its_runs(
 
 
 def test_the_plan_names_every_run_of_the_sweep(runs: Runs) -> None:
-    runs.train("-m", *TINY_VIT, "train.max_steps=2", "tracking=off", "seed=0,1")
+    code, _, err = runs.train("-m", *TINY_VIT, "train.max_steps=2", "tracking=off", "seed=0,1")
+    assert code == 0, err
     plan = json.loads((runs.folder / "default" / "plan.json").read_text())
     assert [entry["run_id"] for entry in plan] == [folder.name for folder in runs.run_folders()]
     assert plan[1]["seed"] == 1 and plan[1]["settings"]["train.max_steps"] == 2

@@ -86,7 +86,11 @@ class Offer:
             *(group for group in sorted(known) if "/" not in group and group != _CRITERIA[0]),
             "@".join(_CRITERIA),
             "hydra/launcher",
-            *(key for key in keys() if key not in known and not is_dataclass(type_at(key))),
+            *(
+                key
+                for key in keys()
+                if key not in known and not is_dataclass(type_at(key)) and "._" not in key
+            ),
         ]
 
     @cached_property

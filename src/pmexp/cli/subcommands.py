@@ -42,6 +42,9 @@ SUBCOMMANDS = {
         "pmexp.integration", "what the method reaches in each model", "pmexp.integration.command:COMMAND"
     ),
     "zoo": Subcommand("pmexp.zoo", "the method in every class of models", "pmexp.zoo.command:COMMAND"),
+    "slurm-resources": Subcommand(
+        "pmexp.slurm_resources", "what SLURM jobs ask for, to adapt", "pmexp.slurm_resources:COMMAND"
+    ),
     "packed-dropout": Subcommand("pmexp.packed_dropout", "what serves the method on this machine"),
     "completion": Subcommand(
         "pmexp.cli.completion", "completion for bash, zsh or fish", "pmexp.cli.completion:COMMAND"

@@ -7,6 +7,7 @@ quick.
 from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.dataset import (
     INPUTS_OF,
+    LANGUAGE,
     DatasetConfig,
     DatasetKind,
     GenerationConfig,
@@ -29,6 +30,7 @@ from pmexp.config.variant import Rng, VariantConfig, Where
 
 __all__ = [
     "INPUTS_OF",
+    "LANGUAGE",
     "SHARDING",
     "TRACKERS",
     "Attention",

@@ -14,7 +14,7 @@ from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.checks import check_between, check_name, check_no_credential
 from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs, Objective
 from pmexp.config.identity import RATES, digest_of, one_form, without
-from pmexp.config.kinds import KINDS
+from pmexp.config.kinds import architecture_of
 from pmexp.config.lora import FrozenWeights
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import ModelConfig, ModelKind
@@ -25,7 +25,7 @@ from pmexp.config.train import TrainConfig
 from pmexp.config.values import Blueprint, with_values
 from pmexp.config.variant import VariantConfig
 from pmexp.errors import UserError
-from pmexp.own_code import described
+from pmexp.own_code import described, is_import_path
 from pmexp.protocol import ProtocolConfig
 from pmexp.run_folder.plan import MEASURED_ONLY
 
@@ -53,11 +53,13 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "train.shared_with": None,
     "measure.kept_graph": False,
     "variant.apply": None,
+    "model.builder": None,
     "dataset.loader": None,
     "robustness.ood.loader": None,
     "system.own_parts": [],
 }
 _TAKES = {
+    ModelKind.auto: (Inputs.texts, Inputs.symbols, Inputs.images),
     ModelKind.vit: (Inputs.images,),
     ModelKind.vilt: (Inputs.image_texts,),
 }  # the others: texts, symbols
@@ -91,7 +93,7 @@ class RunConfig:
         check_between("seed", self.seed, 0, 2**32 - 1)
         given = INPUTS_OF[self.dataset.kind]
         taken = _TAKES.get(self.model.kind, (Inputs.texts, Inputs.symbols))
-        if given not in taken:
+        if given not in taken and not self.model.builder:
             raise UserError(
                 f"model={self.model.name} dataset={self.dataset.name}: the model takes "
                 f"{' or '.join(inputs.name for inputs in taken)}, the dataset holds {given.name}; "
@@ -128,7 +130,8 @@ class RunConfig:
                     check_no_credential(key, text)
 
     def _check_model(self) -> None:
-        objective, known = self.dataset.objective, KINDS[self.model.kind].objectives
+        objective, architecture = self.dataset.objective, architecture_of(self.model)
+        known = architecture.objectives
         if objective not in known:
             raise UserError(
                 f"dataset.objective: {objective.name} is nothing that model={self.model.name} "
@@ -141,7 +144,8 @@ class RunConfig:
                 "system.parts: compile is not for dataset.objective=seq2seq, whose encoder, decoder and "
                 "lengths take more graphs than torch keeps of one layer's code; leave it out"
             )
-        if self.model.attention_dropout is not None and not KINDS[self.model.kind].attention_dropout:
+        one_rate = not architecture.attention_dropout and self.model.kind is not ModelKind.auto
+        if self.model.attention_dropout is not None and one_rate:
             raise UserError(
                 f"model.attention_dropout: model={self.model.name} has one rate for all places; set "
                 "model.hidden_dropout"
@@ -149,7 +153,7 @@ class RunConfig:
 
     def _check_robustness(self) -> None:
         ood = self.robustness.ood
-        if self.robustness.fgsm is not None and not self.model.takes_images:
+        if self.robustness.fgsm is not None and not self.takes_images:
             raise UserError(
                 f"robustness.fgsm: attacks images and model={self.model.name} takes texts, alone or beside "
                 "images; leave it null"
@@ -167,6 +171,11 @@ class RunConfig:
         lora = self.model.lora
         if lora.rank is None:
             return
+        if self.model.builder:
+            raise UserError(
+                f"model.lora.rank: adapters are for models of transformers, and model.builder="
+                f"{self.model.builder} makes any; leave model.lora out"
+            )
         if lora.frozen_weights is FrozenWeights.bf16 and Part.bf16 not in self.system.parts:
             raise UserError(
                 "model.lora.frozen_weights: bf16 weights need products in bf16; add bf16 to system.parts, or "
@@ -177,6 +186,11 @@ class RunConfig:
                 f"model.lora.rank: dataset={self.dataset.name} has a vocabulary of its own, whose embeddings "
                 "would stay random; leave model.lora out"
             )
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether samples are pictures, without texts beside them."""
+        return INPUTS_OF[self.dataset.kind] is Inputs.images
 
     @property
     def labels(self) -> dict[str, str | int]:
@@ -203,6 +217,8 @@ class RunConfig:
         return [
             *self.variant.own_code.items(),
             *((key, each.loader) for key, each in loaders.items() if each and each.loader),
+            *([("model.builder", self.model.builder)] if self.model.builder else []),
+            *(("dataset.metrics", name) for name in self.dataset.metrics if is_import_path(name)),
             *(("system.own_parts", path) for path in self.system.own_parts),
         ]
 
@@ -217,6 +233,8 @@ class RunConfig:
         group, _, name = key.rpartition(".")
         if group == "variant" and not self.variant.takes(name):
             return f"variant={self.variant.name} does not take it"
+        if group.partition(".")[0] == "model":
+            return self.model.unused(key.removeprefix("model."))
         if key.startswith("dataset."):
             return self.dataset.unused(key.removeprefix("dataset."))
         if key.partition(".")[0] == "code":
@@ -284,7 +302,7 @@ class RunConfig:
         if self.variant.mask_stream is None:  # the id is the one that a run had before there were streams
             keys.append("variant.mask_stream")
         if self.model.pretrained:  # only the rates that are stated beside it are taken
-            rates = KINDS[self.model.kind].rates
+            rates = architecture_of(self.model).rates
             keys += [f"model.architecture.{name}" for name in self.model.architecture if name not in rates]
         return keys
 

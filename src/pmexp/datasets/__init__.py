@@ -15,12 +15,14 @@ from pmexp.datasets import (
     listops,
     own,
     reuters_r8,
+    tagged,
     text,
     translation,
 )
 from pmexp.datasets.base import Dataset
 from pmexp.datasets.digest import digest_of, digest_where_it_lies
 from pmexp.errors import UserError
+from pmexp.metrics.entities import is_tag
 
 _LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
     DatasetKind.digits: digits.load,
@@ -33,6 +35,7 @@ _LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
     DatasetKind.django_messages: django_messages.load,
     DatasetKind.image_text: image_text.load,
     DatasetKind.digit_captions: digit_captions.load,
+    DatasetKind.tagged: tagged.load,
 }
 LOADERS = complete(_LOADERS, DatasetKind)
 
@@ -45,6 +48,12 @@ def load(config: DatasetConfig) -> Dataset:
         raise UserError(
             f"dataset.metrics: f1 is for two classes, dataset={config.name} has {len(dataset.classes)}; "
             "leave it out"
+        )
+    wrong = [tag for tag in dataset.classes if not is_tag(tag)] if "entity_f1" in config.metrics else []
+    if wrong:
+        raise UserError(
+            f"dataset.metrics: entity_f1 reads tags such as B-PER, I-PER and O, dataset={config.name} has "
+            f"{wrong[0]!r}; write such tags, or set dataset.metrics=[accuracy]"
         )
     digest = digest or dataset.digest or digest_where_it_lies(config, dataset.origin)
     return replace(dataset, digest=digest)

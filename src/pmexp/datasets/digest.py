@@ -99,6 +99,7 @@ _DIGESTS: Mapping[DatasetKind, Callable[[Path], str]] = {
     DatasetKind.django_messages: lambda folder: of_content(_existing(folder, django_messages.FILES)),
     DatasetKind.image_text: _of_captioned,
     DatasetKind.digit_captions: lambda folder: "",  # scikit-learn's own
+    DatasetKind.tagged: lambda folder: of_content(split_files(folder, FORMATS).values()),
 }
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pmexp.config import DatasetConfig
+from pmexp.config import DatasetConfig, Objective
 from pmexp.datasets.base import Dataset, Split
+from pmexp.datasets.tagged_words import TaggedWords
 from pmexp.errors import UserError
 from pmexp.own_code import called
 
@@ -34,8 +35,24 @@ def load(config: DatasetConfig) -> Dataset:
         split = getattr(dataset, name)
         if not isinstance(split, Split) or not len(split):
             raise UserError(f"{_LOADER}: {config.loader}: its {name} has no samples; return a Split of some")
+        _check_labels(config, name, split)
     origin = dataset.origin or config.path or config.loader
     return replace(dataset, origin=origin, digest=dataset.digest or ("" if config.path else _digest(dataset)))
+
+
+def _check_labels(config: DatasetConfig, name: str, split: Split) -> None:
+    """Raises UserError for labels that the objective's loss would take for something else."""
+    is_number = split.labels.dtype.kind == "f"
+    if (config.objective is Objective.regression) != is_number and len(split.labels):
+        wanted = "float32 for a regression" if not is_number else f"int64 for {config.objective.name}"
+        raise UserError(
+            f"{_LOADER}: {config.loader}: its {name} has labels {split.labels.dtype}; give {wanted}"
+        )
+    if (config.objective is Objective.token_classification) != isinstance(split.inputs, TaggedWords):
+        raise UserError(
+            f"{_LOADER}: {config.loader}: its {name} has inputs {type(split.inputs).__name__}; give"
+            " TaggedWords for token_classification, and for nothing else"
+        )
 
 
 def files_of(folder: Path) -> list[str]:
@@ -61,8 +78,11 @@ def _pieces(part: Any) -> Iterable[bytes]:
     if isinstance(part, np.ndarray):
         yield f"{part.dtype}{part.shape}".encode()
         yield np.ascontiguousarray(part).tobytes()
-    elif isinstance(part, list):
-        yield from (repr(texts).encode("utf-8", "surrogateescape") for texts in part)
+    elif isinstance(part, list | TaggedWords):
+        texts = (
+            part if isinstance(part, list) else list(zip(part.sentences, map(list, part.tags), strict=True))
+        )
+        yield from (repr(each).encode("utf-8", "surrogateescape") for each in texts)
     else:
         raise UserError(
             f"{_LOADER}: its samples are read as they are asked for; give the Dataset a digest of their files"

@@ -1,7 +1,7 @@
 """Holds the one training loop, a generator of (step, {metric: value}); it logs nothing and writes no file."""
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmexp.config import Schedule, Select, TrainConfig
@@ -19,9 +18,11 @@ from pmexp.measure.instruments import Instruments, NoInstruments
 from pmexp.measure.memory_by_category import held
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import StepTimer
-from pmexp.metrics.task_metrics import TASK_METRICS, Evaluation
-from pmexp.models.examples import EVALUATION, IGNORED, Batch, Examples
+from pmexp.metrics.own import task_metric
+from pmexp.metrics.task_metrics import Evaluation
+from pmexp.models.examples import EVALUATION, Batch, Examples
 from pmexp.models.generation import Generation
+from pmexp.models.objectives import IGNORED, summed_loss
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
@@ -60,13 +61,15 @@ class Training:
         ranks: Ranks = Ranks(),  # noqa: B008  frozen
         generation: Generation | None = None,
         method: Method = Method(),  # noqa: B008  frozen
+        classes: Sequence[str] = (),
     ) -> None:
+        """classes: the names of those that samples or words are of."""
         assert config.batch_size is not None
         assert config.epochs is not None
         assert config.lr is not None
         self.module, self.train, self.val = module, train, val
         self.config, self.metrics, self.seed, self.system = config, metrics, seed, system
-        self.ranks, self.generation, self.method = ranks, generation, method
+        self.ranks, self.generation, self.method, self.classes = ranks, generation, method, classes
         self.batch_size = config.batch_size
         self.steps_per_epoch = len(train) // self.batch_size
         if not self.steps_per_epoch:
@@ -195,11 +198,10 @@ class Training:
             return self.method.loss(self.model, batch.inputs, batch.labels)
 
     def summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy summed over the batch's targets, in nats, and the logits in fp32."""
+        """The loss summed over the batch's targets, as its objective has it, and the logits in fp32."""
         with self.instruments.phase("forward"), self.system.forward(), self.method.forward():
             logits = self.model(**batch.inputs).logits.float()
-            flat, labels = logits.flatten(0, -2), batch.labels.flatten()
-            return F.cross_entropy(flat, labels, ignore_index=IGNORED, reduction="sum"), logits
+            return summed_loss(logits, batch.labels), logits
 
     def _batch_rows(self, index: int) -> Tensor:
         """Rows of the batch of step `index`: a function of (seed, epoch, position) and of nothing else."""
@@ -217,7 +219,7 @@ class Training:
         progress = self.progress
         metric = self.metrics[0]
         value = validated[f"val/{metric}"]
-        value = value if TASK_METRICS[metric].direction == "max" else -value
+        value = value if task_metric(metric).direction == "max" else -value
         self.found_best = progress.best_value is None or value > progress.best_value
         if self.found_best:
             progress.best_value, progress.best_step = value, progress.step
@@ -243,7 +245,7 @@ class Training:
             torch.manual_seed(self.seed)
             evaluation, metrics = self.predict(examples), {}
         if evaluation is not None:
-            scores = {name: TASK_METRICS[name].compute(evaluation) for name in self.metrics}
+            scores = {name: task_metric(name).compute(evaluation) for name in self.metrics}
             metrics = {"loss": evaluation.loss, **scores}
         return self.ranks.from_first(metrics)
 
@@ -280,12 +282,12 @@ class Training:
                 continue
             share.loss += summed.item()
             share.targets += batch.targets
-            if batch.labels.dim() == 1:
-                share.scores.append((rows, logits.cpu(), batch.labels))
+            if not batch.of_language:
+                share.scores.append(_scored(rows, logits.cpu(), batch.labels))
             if written:
                 share.texts += zip(rows.tolist(), written, batch.references, strict=True)
         shares = self.ranks.gather(share)
-        return _joined(shares) if self.ranks.is_first else None
+        return _joined(shares, self.classes) if self.ranks.is_first else None
 
     def _written(self, batch: Batch) -> list[str]:
         """The texts that the model writes to the sources of `batch`; none where it has another objective.
@@ -356,11 +358,19 @@ class _Share:
 
     loss: float = 0.0  # summed over targets
     targets: int = 0
-    scores: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)  # rows, scores, labels
+    scores: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)  # rows, scores, labels of each
     texts: list[tuple[int, str, str]] = field(default_factory=list)  # row, what was written, reference
 
 
-def _joined(shares: list[_Share]) -> Evaluation:
+def _scored(rows: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns row, scores and label of each sample, or of each word that has a label."""
+    if labels.dim() == 1:
+        return rows, scores, labels
+    has_label = labels != IGNORED
+    return rows.repeat_interleave(has_label.sum(1)), scores[has_label], labels[has_label]
+
+
+def _joined(shares: list[_Share], classes: Sequence[str]) -> Evaluation:
     """Joins the share of each rank into one evaluation, its samples in the order of the split."""
     loss = sum(share.loss for share in shares) / max(1, sum(share.targets for share in shares))
     texts = sorted(text for share in shares for text in share.texts)
@@ -370,5 +380,6 @@ def _joined(shares: list[_Share]) -> Evaluation:
         empty = np.empty((0, 0), np.float32), np.empty(0, np.int64)
         return Evaluation(loss, *empty, written, references)
     rows, scores, true = (torch.cat(column) for column in zip(*parts, strict=True))
-    order = rows.argsort()
-    return Evaluation(loss, scores[order].numpy(), true[order].numpy())
+    order = rows.argsort(stable=True)  # words stay in the order of their sentence
+    scores, true, rows = scores[order], true[order], rows[order]
+    return Evaluation(loss, scores.numpy(), true.numpy(), sample=rows.numpy(), classes=classes)

@@ -9,7 +9,8 @@ from pmexp import datasets
 from pmexp.config import RunConfig
 from pmexp.datasets.ood import load_ood
 from pmexp.extras import need
-from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.metrics.own import task_metric
+from pmexp.own_code import check_takes, imported
 from pmexp.tracking import check_installed
 
 
@@ -26,6 +27,11 @@ def check(runs: Sequence[RunConfig], here: bool = True) -> None:
         from pmexp.variants.replace import check_own_code
 
         check_own_code(variant)
+    for model in {repr(run.model): run.model for run in runs if run.model.builder}.values():
+        builder = imported("model.builder", str(model.builder))
+        check_takes(
+            "model.builder", str(model.builder), builder, (None, None), model.options, "model.options"
+        )
     if here:
         from pmexp.systems.system import System
 
@@ -42,7 +48,7 @@ def check(runs: Sequence[RunConfig], here: bool = True) -> None:
 
 
 def check_metrics(run: RunConfig) -> None:
-    """Raises UserError where a package that a metric is computed by is not installed."""
+    """Raises UserError where a metric's package is not installed, or one's own cannot be imported."""
     for name in run.dataset.metrics:
-        if package := TASK_METRICS[name].package:
+        if package := task_metric(name).package:
             need(f"dataset.metrics: {name}", package)

@@ -48,7 +48,7 @@ class ProgressLine:
             self._live = None
 
     def stepped(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Takes note of a step, and says so where it is time to. Called between steps, which are timed."""
+        """Notes a step, and says so where it is time to. Steps are timed: it is called between them."""
         if "train/loss" in metrics:
             self._loss = f"loss {metrics['train/loss']:.4g}  "
         now = time.monotonic()

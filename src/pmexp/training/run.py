@@ -14,7 +14,6 @@ from torch import nn
 
 from pmexp import datasets, models
 from pmexp.config import RunConfig, Select, Where
-from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
@@ -30,11 +29,12 @@ from pmexp.measure.precision import attention, compiled_parts, precision
 from pmexp.measure.provenance import record_start
 from pmexp.measure.tensor_bytes import TensorMemory
 from pmexp.metrics.catalog import metric_of
-from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.metrics.own import task_metric
 from pmexp.models import images
 from pmexp.models.adapters import FOLDER, write_adapter
-from pmexp.models.base import TaskModel
-from pmexp.models.examples import EVALUATION, IGNORED
+from pmexp.models.base import TaskModel, rates_of_functions
+from pmexp.models.examples import EVALUATION
+from pmexp.models.objectives import IGNORED
 from pmexp.models.positions import computed_length
 from pmexp.own_code import refuse_changed
 from pmexp.packed_dropout import ReplacementReport
@@ -182,7 +182,17 @@ def prepare(config: RunConfig) -> Prepared:
     method = apply_method(model.module, config.variant)
     system.prepare(model.module)
     training = Training(
-        model.module, train, val, config.train, metrics, config.seed, system, ranks, model.generation, method
+        model.module,
+        train,
+        val,
+        config.train,
+        metrics,
+        config.seed,
+        system,
+        ranks,
+        model.generation,
+        method,
+        dataset.classes,
     )
     training.replacement = replacement
     # Dropout starts here, whatever building the model drew.
@@ -267,8 +277,7 @@ def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str
         return {}, "not checked: the layers are compiled, and eager dropout is another"
     rates = [module.get_submodule(name).p for name in replaced.modules]
     if replaced.functions:
-        kind = KINDS[config.model.kind]
-        rates += [getattr(module.config, name) for name in kind.attention_dropout or kind.hidden_dropout]
+        rates += rates_of_functions(config.model, getattr(module, "config", None))
     rates = [rate for rate in rates if 0.0 < rate < 1.0]
     if not rates:
         return {}, "not checked: no dropout replaced has a rate between 0 and 1"
@@ -397,7 +406,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **prepared.inputs,
         **training.system.record(training.module),
         **training.instruments.record(),
-        **{name: record() for name in training.metrics if (record := TASK_METRICS[name].record)},
+        **{name: record() for name in training.metrics if (record := task_metric(name).record)},
         **({"generation": training.generation.record()} if training.generation else {}),
         "peak_memory_source": peak.source,
         "data_workers": training.workers,
