@@ -32,9 +32,6 @@ SUBCOMMANDS = {
     "bench-gpu": Subcommand(
         "pmexp.bench.gpu", "what only a CUDA device can settle", "pmexp.bench.gpu.command:COMMAND"
     ),
-    "slurm-resources": Subcommand(
-        "pmexp.slurm_resources", "what SLURM jobs ask for, to adapt", "pmexp.slurm_resources:COMMAND"
-    ),
     "reproduce": Subcommand(
         "pmexp.reproduce", "the study, as much as fits into some hours", "pmexp.reproduce.command:COMMAND"
     ),
