@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pmexp.errors import UserError
@@ -24,7 +24,7 @@ class EightBitAdamW(Optimizer):
         in_32_bits: these keep float32 moments however large they are.
     """
 
-    def __init__(self, params: Iterable[Any], in_32_bits: Iterable[nn.Parameter] = ()) -> None:
+    def __init__(self, params: Iterable[Any], in_32_bits: Iterable[Tensor] = ()) -> None:
         super().__init__(params, {})
         self._in_32_bits = {id(parameter) for parameter in in_32_bits}
 
@@ -34,7 +34,7 @@ class EightBitAdamW(Optimizer):
                 if parameter.grad is not None and not self.state[parameter]:
                     self.state[parameter] = self._moments(parameter)
 
-    def _moments(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         large = parameter.numel() >= _FEWEST and id(parameter) not in self._in_32_bits
         dtype = torch.uint8 if large else torch.float32
         moments = {name: torch.zeros_like(parameter, dtype=dtype) for name in ("first", "second")}

@@ -162,7 +162,7 @@ def checkpointed(model: nn.Module) -> str:
 
 
 def repeated_layers(model: nn.Module) -> list[nn.Module]:
-    """The outermost modules of one class, two or more, in a list or Sequential, that have parts of their own."""
+    """The outermost modules of one class, two or more, in a list or Sequential, with parts of their own."""
     layers: list[nn.Module] = []
     for child in model.children():
         kinds = Counter(type(part) for part in child.children())

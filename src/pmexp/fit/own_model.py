@@ -45,7 +45,7 @@ def predict(
     Args:
         model: any module. Its own dropout, checkpointing and dtypes count as they are.
         batch: one micro-batch. A mapping gives the model's arguments by name, a sequence by position, and a
-            tensor is the only one. Values of small tensors may decide what runs; those of meta tensors are unknown.
+            tensor is the only one. Values of small tensors may decide what runs, those of meta tensors not.
         loss: takes the model's output and the batch's target: its "labels", or the last of a sequence, which
             the model then does not get. Of a batch that is a tensor it takes the output alone. Without it
             the model returns its loss, by the name "loss", first, or alone.

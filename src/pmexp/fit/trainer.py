@@ -51,7 +51,7 @@ def optimizer_of(arguments: Any) -> Callable[[Any], Optimizer]:
     if name in _EIGHT_BITS:
         return AdamW
     made, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
-    return lambda parameters: made(parameters, **options)  # type: ignore[no-any-return]
+    return lambda parameters: made(parameters, **options)
 
 
 def batch_of_size(batch: Any, samples: int) -> Any:

@@ -102,13 +102,13 @@ def _dropout(input: Tensor, p: float, train: bool) -> Tensor:
 
 def _softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
     widens = dtype is torch.float32 and _widened(input) is not input
-    return aten._softmax(input if dtype is None or widens else input.to(dtype), dim, widens)
+    return cast(Tensor, aten._softmax(input if dtype is None or widens else input.to(dtype), dim, widens))
 
 
 def _log_softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
     if dtype is torch.float32 and _widened(input) is not input:
         return cast(Tensor, _WideningLogSoftmax.apply(input))
-    return aten._log_softmax(input if dtype is None else input.to(dtype), dim, False)
+    return cast(Tensor, aten._log_softmax(input if dtype is None else input.to(dtype), dim, False))
 
 
 class _WideningLogSoftmax(Function):

@@ -5,6 +5,7 @@ one. Dropout rates are those of the other tables, 0.1, wherever the model has a 
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def whisper_small(samples: int = 16) -> Asked:
 
     config = WhisperConfig(
         d_model=768,
-        **{f"{side}_layers": 12 for side in ("encoder", "decoder")},  # type: ignore[arg-type]
+        **{f"{side}_layers": 12 for side in ("encoder", "decoder")},
         **{f"{side}_attention_heads": 12 for side in ("encoder", "decoder")},
         **{f"{side}_ffn_dim": 3072 for side in ("encoder", "decoder")},
         **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), _RATE),
@@ -46,10 +47,8 @@ def whisper_small(samples: int = 16) -> Asked:
 def timm_vit_base(samples: int = 64) -> Asked:
     """timm's ViT-B/16 at 224 x 224 pixels, with attention in steps."""
     import_torchvision()
-    import timm
-    from timm.layers import set_fused_attn
-
-    set_fused_attn(False)
+    timm = import_module("timm")  # it is not in every environment
+    import_module("timm.layers").set_fused_attn(False)
     with torch.device("meta"):
         model = timm.create_model(
             "vit_base_patch16_224", drop_rate=_RATE, proj_drop_rate=_RATE, attn_drop_rate=_RATE
