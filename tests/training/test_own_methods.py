@@ -32,7 +32,7 @@ def weights(runs: Runs) -> list[str]:
 
 
 def test_own_dropout_runs_with_its_options_and_is_on_record(runs: Runs) -> None:
-    told = trained(runs, "variant=own", "variant.dropout=own_methods.KeepsBytes", "variant.options.width=4")
+    told = trained(runs, "variant.dropout=own_methods.KeepsBytes", "variant.options.width=4")
     assert told["labels"]["variant"] == "KeepsBytes" and told["run_id"].startswith("KeepsBytes-s0-")
     assert told["settings"]["variant.options.width"] == 4
     assert told["settings"]["code.own_methods.KeepsBytes"].startswith("own_methods of a folder, sha256 ")

@@ -1,4 +1,6 @@
-"""Reads the variants that commands compare: options of the group, or classes of one's own by import path."""
+"""Reads which variant is meant: options of the group, or code of one's own by import path."""
+
+from collections.abc import Sequence
 
 from pmexp.command.schema import options
 from pmexp.command_line import allowed_values
@@ -19,3 +21,12 @@ def overrides_of(key: str, given: str) -> list[str]:
             f"{allowed_values(given, options('variant'))}"
         )
     return [f"variant={given}"]
+
+
+def with_own_chosen(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with variant=own before them where they name code of one's own and no variant."""
+    typed = [(key.lstrip("+~"), value) for key, _, value in (each.partition("=") for each in overrides)]
+    if any(key in ("variant", "arm", "experiment") for key, _ in typed):
+        return [*overrides]
+    named = (value.partition(",")[0] for key, value in typed if key in ("variant.dropout", "variant.apply"))
+    return ["variant=own", *overrides] if any(map(is_import_path, named)) else [*overrides]

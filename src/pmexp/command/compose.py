@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from pmexp.command import override_effect
 from pmexp.command import sweep_product as sweeping
+from pmexp.command.chosen_variant import with_own_chosen
 from pmexp.command.composition import OWN, Source, composed, ready, whole
 from pmexp.command.overrides import key_of, parsed
 from pmexp.command.schema import launchers, options_of_pmexp
@@ -28,7 +29,7 @@ class Sweep:
 
 def compose(overrides: Sequence[str], source: Source = OWN) -> RunConfig:
     """The configuration of one run. Raises UserError and what `explain` puts into words."""
-    typed = parsed(overrides)
+    typed = parsed(with_own_chosen(overrides))
     with ready(typed, source):
         chosen = composed(typed, source)
         parameters = sweeping.with_parameters(chosen.whole.hydra.sweeper.params, typed)
@@ -38,7 +39,7 @@ def compose(overrides: Sequence[str], source: Source = OWN) -> RunConfig:
 
 def compose_run(overrides: Sequence[str], source: Source = OWN) -> RunConfig:
     """Returns what `compose` does, and raises UserError for a key that the run has no use for."""
-    run, typed = compose(overrides, source), parsed(overrides)
+    run, typed = compose(overrides, source), parsed(with_own_chosen(overrides))
     if run.share_training and "share_training" in map(key_of, typed):
         raise UserError("share_training: is about the runs of a sweep; add -m, or leave it out")
     override_effect.check_effect([run], [typed])
@@ -47,7 +48,7 @@ def compose_run(overrides: Sequence[str], source: Source = OWN) -> RunConfig:
 
 def compose_sweep(overrides: Sequence[str], source: Source = OWN) -> Sweep:
     """The runs of a sweep and what executes them. Raises UserError and what `explain` puts into words."""
-    typed = parsed(overrides, sweep=True)
+    typed = parsed(with_own_chosen(overrides), sweep=True)
     with ready(typed, source):
         loader = GlobalHydra.instance().config_loader()
         for override in typed:
@@ -77,7 +78,7 @@ def compose_sweep(overrides: Sequence[str], source: Source = OWN) -> Sweep:
 
 def check(overrides: Sequence[str], source: Source) -> list[str]:
     """The overrides as Hydra has to read them. Raises UserError as `compose` does, but for an open sweep."""
-    typed = parsed(overrides, launches=True)
+    typed = parsed(with_own_chosen(overrides), launches=True)
     with ready(typed, source):
         whole(typed, source)
     return [str(override.input_line) for override in typed]
