@@ -74,6 +74,7 @@ class TrackedRun:
         if status in ("finished", "oom"):
             summary = {
                 "labels": self.config.labels,
+                "settings": self.config.settings,
                 "status": status,
                 "error": "no memory",
                 "metrics": {"val/loss": 0.5, "test/loss": None},

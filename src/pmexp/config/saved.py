@@ -10,7 +10,6 @@ from pmexp.config.run import RunConfig, from_dict
 from pmexp.errors import UserError, first_line
 from pmexp.run_folder.files import opened
 from pmexp.run_folder.found import FoundRun
-from pmexp.run_folder.plan import PlannedRun
 
 
 def read_config(file: Path) -> RunConfig:
@@ -41,14 +40,12 @@ def read_config(file: Path) -> RunConfig:
     return config
 
 
-def settings_of(run: FoundRun | PlannedRun) -> Mapping[str, Any]:
+def settings_of(run: FoundRun) -> Mapping[str, Any]:
     """The settings of a run (dotted key -> value) by its record, and where it has none by the configuration
     in its folder; {} where that cannot be used."""
-    if run.settings or isinstance(run, PlannedRun):
-        return run.settings
     file = run.path / "config.yaml"
-    if not file.is_file():
-        return {}
+    if run.settings or not file.is_file():
+        return run.settings
     try:
         return read_config(file).settings
     except UserError:

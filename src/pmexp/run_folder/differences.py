@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 Run = TypeVar("Run", bound=Hashable)  # how the caller names a run
+Told = tuple[Mapping[str, Any], Mapping[str, Any]]  # a run's labels, and its settings: dotted key -> value
 Differing = Mapping[str, Any]  # label or dotted key -> value
 
 SHARED_WITH = "train.shared_with"  # the key of a run whose training is another one's
@@ -26,8 +27,8 @@ _OF_TASK = {"variant.p"}
 _AS_TYPED = {"None": "null", "True": "true", "False": "false"}
 
 
-def told_apart(runs: Mapping[Run, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[Run, Differing]:
-    """What each run has otherwise than some other, out of its labels and its settings (dotted key -> value).
+def told_apart(runs: Mapping[Run, Told]) -> dict[Run, Differing]:
+    """What each run has otherwise than some other.
 
     First the labels that differ, then the settings in their order. A setting counts where it differs among
     runs of one task, of one variant or of one system, whatever it belongs to: what follows from a label is

@@ -50,7 +50,7 @@ class ParentRun:
         known = dict(labels or {})
         if apart and (settings := swept(apart.values())):
             known[DIFFERS] = settings[:_LONGEST_TAG]
-        parents, is_new = self._parents(), False
+        parents, is_first, is_new = self._parents(), not self.id, False
         if len(parents) != 1 or self._lacking(parents[0], known, command):
             with self.experiment.writing() as client:  # what others did meanwhile is seen in here
                 parents = self._parents()
@@ -66,7 +66,7 @@ class ParentRun:
                     self.changes.append(f"deleted {other.info.run_id}, a second one")
                 self._set(client, parents[0].info.run_id, self._lacking(parents[0], known, command))
         self.id = parents[0].info.run_id
-        if is_new or apart is not None:
+        if is_new or (is_first and apart is not None):  # one look a run: its end has little time
             self._settle_view(keys_of((apart or {}).values()), is_new)
 
     def settle_status(self) -> None:

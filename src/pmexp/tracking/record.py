@@ -7,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pmexp.config import RunConfig, settings_of
+from pmexp.config import RunConfig
 from pmexp.errors import UserError
-from pmexp.run_folder.differences import Differing, name_in_trackers, told_apart, words_of
+from pmexp.run_folder.differences import Differing, Told, name_in_trackers, told_apart, words_of
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.found import known_runs
 from pmexp.run_folder.journal_lines import read_lines
@@ -37,11 +37,15 @@ class Record:
         self.settings = config.settings
         self.params = {key: str(value)[:_LONGEST_PARAM] for key, value in config.settings.items()}
         self.labels = {key: str(value) for key, value in config.labels.items()}
+        self._own = config.labels, config.settings
 
     @property
     def apart(self) -> Mapping[str, Differing]:
         """What tells each run of the experiment apart, by run id."""
-        return apart_in(self.folder.path.parent)
+        told, differing = _apart_in(self.folder.path.parent)
+        if self.run_id in told and told[self.run_id][1]:
+            return differing
+        return told_apart({**told, self.run_id: self._own})  # it is in no plan and has no result yet
 
     @property
     def run_name(self) -> str:
@@ -117,22 +121,27 @@ class Record:
         return read_summary(self.folder.summary) if self.folder.is_finished() else None
 
 
-def apart_in(experiment: Path) -> Mapping[str, Differing]:
-    """What tells each run of an experiment's folder apart, by run id; {} where its plan is damaged."""
+class _Apart(NamedTuple):
+    """Holds labels and settings of an experiment's runs, and what tells each apart, by run id."""
+
+    told: Mapping[str, Told]
+    differing: Mapping[str, Differing]
+
+
+def _apart_in(experiment: Path) -> _Apart:
+    """Reads an experiment's folder, of planned runs the plan alone; a plan that is damaged tells nothing."""
     plan = experiment / "plan.json"
-    return _apart_in(
-        experiment, *(place.stat().st_mtime_ns for place in (experiment, plan) if place.exists())
-    )
+    return _apart(experiment, *(place.stat().st_mtime_ns for place in (experiment, plan) if place.exists()))
 
 
 @lru_cache(maxsize=1)
-def _apart_in(experiment: Path, *changed: int) -> Mapping[str, Differing]:
-    """apart_in() the folder as it is since it and its plan were `changed`: a repair asks for each run."""
+def _apart(experiment: Path, *changed: int) -> _Apart:
+    """_apart_in() the folder as it is since it and its plan were `changed`: a repair asks for each run."""
     try:
-        known = known_runs(experiment)
+        told = {run.run_id: (run.labels, run.settings) for run in known_runs(experiment)}
     except UserError:
-        return {}
-    return told_apart({run.run_id: (run.labels, settings_of(run)) for run in known})
+        told = {}
+    return _Apart(told, told_apart(told))
 
 
 def logged_value(key: str, time: int, step: int, value: float) -> LoggedValue:
