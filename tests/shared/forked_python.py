@@ -125,12 +125,20 @@ def fork_ranks(patch: pytest.MonkeyPatch) -> None:
 
 def fork_parent_of_workers() -> None:
     """Forks the parent of the launcher's workers from this process, which has imported what they need. The ranks
-    of its workers are forks, too. A parent that is killed is followed by one that is started anew."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            multiprocessing.util, "spawnv_passfds", _fork_a_parent(multiprocessing.util.spawnv_passfds)
-        )
-        workers.preload()
+    of its workers are forks, too. A parent that is killed is followed by one that is started anew. What they
+    print past their logs is nobody's: the fork is of no test, whose output would be shown where it fails."""
+    start = _fork_a_parent(multiprocessing.util.spawnv_passfds)
+    kept = os.dup(1), os.dup(2)
+    sys.stdout.flush(), sys.stderr.flush()
+    with pytest.MonkeyPatch.context() as patch, open(os.devnull, "w") as nowhere:
+        patch.setattr(multiprocessing.util, "spawnv_passfds", start)
+        try:
+            os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
+            workers.preload()
+        finally:
+            for number, file in enumerate(kept, 1):
+                os.dup2(file, number)
+                os.close(file)
 
 
 def _fork_a_parent(spawn: Callable[..., int]) -> Callable[..., int]:
