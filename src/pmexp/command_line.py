@@ -314,11 +314,11 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
 
 
 @contextmanager
-def importing(extra: str) -> Iterator[None]:
+def importing(extra: str = "") -> Iterator[None]:
     """Ends the process as for bad input, with one line, where what is imported inside it lacks a package.
 
     For the modules that `python -m` executes, whose imports come before `exit_code`. `extra`: the one whose
-    packages the command needs.
+    packages the command needs; empty: whichever brings the package.
     """
     try:
         with missing_named(extra):

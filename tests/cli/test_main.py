@@ -12,7 +12,7 @@ import pytest
 import pmexp
 from pmexp.cli.main import main
 from pmexp.cli.offer import commands_of
-from pmexp.cli.subcommands import SUBCOMMANDS
+from pmexp.cli.subcommands import SUBCOMMANDS, Subcommand
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +70,17 @@ def test_a_subcommand_ends_with_its_own_code_and_its_own_line(
     assert capsys.readouterr().err.startswith(
         "error: variant=pm-dorp: is not an option; did you mean pm-drop?"
     )
+
+
+def test_a_subcommand_that_lacks_a_package_names_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lacking.py").write_text("import peft\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(SUBCOMMANDS, "lacking", Subcommand("lacking", "needs what is not there"))
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert ended("lacking") == 2
+    assert capsys.readouterr().err == "error: peft is not installed; pip install 'pmexp[lora]' brings it\n"
 
 
 def test_what_is_no_subcommand_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from pmexp.cli.subcommands import SUBCOMMANDS
-from pmexp.command_line import allowed_values, asks_help, exit_code, typed_as
+from pmexp.command_line import allowed_values, asks_help, exit_code, importing, typed_as
 from pmexp.errors import UserError
 
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _start(name: str, *typed: str) -> None:
     chosen = SUBCOMMANDS[name]
     sys.argv = [name, *chosen.first, *typed]
-    with typed_as("pmexp", name):
+    with typed_as("pmexp", name), importing():
         runpy.run_module(chosen.module, run_name="__main__", alter_sys=True)
 
 
