@@ -56,7 +56,6 @@ def read_wandb(file: Path, final: str) -> WandbContent:
 
 
 def _records(data: bytes) -> Iterator["Told"]:
-    from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record as Told
 
     at, parts = _HEAD, b""
@@ -74,7 +73,7 @@ def _records(data: bytes) -> Iterator["Told"]:
         if kind in (_WHOLE, _LAST):
             try:
                 yield Told.FromString(parts)
-            except DecodeError:
+            except Exception:  # protobuf's own, which W&B brings: the file is damaged from here on
                 return
             parts = b""
 
