@@ -165,7 +165,7 @@ class StartOptions:
 class ReportOptions:
     name: str
     runs_dir: Path
-    counts: tuple[int, ...]  # of runs
+    counts: tuple[int, ...]  # how many runs
     out: Path | None
 
 

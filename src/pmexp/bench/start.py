@@ -39,7 +39,7 @@ class StartRow:
 
     way: str
     seconds: float
-    cpu_s: float  # of its whole process
+    cpu_s: float  # CPU time that its whole process took
     ratio: float  # of the seconds to those of the bare script, over pairs of turns
     low: float  # its 95 % interval
     high: float
