@@ -19,7 +19,7 @@ from pmexp.errors import UserError
 from pmexp.fit import predict
 from pmexp.fit.budget import budget_bytes
 from pmexp.fit.eight_bits import EightBitAdamW
-from pmexp.fit.forecast import BEYOND_BYTES, BEYOND_SHARE, CATEGORIES, Step
+from pmexp.fit.forecast import BEYOND_BYTES, BEYOND_SHARE, CATEGORIES, StepPeak
 from pmexp.fit.methods import PARTS, repeated_layers
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 
@@ -105,7 +105,8 @@ def test_recomputed_layers_are_counted_as_operations_and_offloaded_bytes_are_cop
     assert rows["rebuilt"].traffic_bytes > rows["packed"].traffic_bytes
     peaks = {name: step.peak_bytes for name, step in rows.items()}
     assert peaks["checkpointing"] < peaks["rebuilt"] < peaks["packed"] < forecast.asked.peak_bytes
-    assert 2**29 < peaks["offload"] < 2**29 + 2**26  # two windows of 256 MiB stay
+    # Two windows of 256 MiB stay, beside what a layer computes.
+    assert 2**29 < peaks["offload"] < forecast.asked.peak_bytes * 2 / 3
 
 
 def test_what_a_model_already_has_counts() -> None:
@@ -268,7 +269,7 @@ def test_a_measured_step_of_bert_large_is_met_within_a_tenth_of_a_percent() -> N
 @given(share=st.floats(0.5, 1.5))
 def test_a_card_fits_may_fit_or_does_not(share: float) -> None:
     peak = round(budget_bytes("A100-40GB") * share)
-    step = Step({"weights": peak}, "backward", 1, 1)
+    step = StepPeak({"weights": peak}, "backward", 1, 1)
     expected = True if step.highest_bytes <= budget_bytes("A100-40GB") else None
     assert step.fits("A100-40GB") is (expected if peak <= budget_bytes("A100-40GB") else False)
     assert step.fits(f"{step.highest_bytes}") is True and step.fits(f"{peak}") is None

@@ -15,7 +15,7 @@ MEASURED = (
 
 
 @dataclass(frozen=True)
-class Step:
+class StepPeak:
     """One simulated step: its peak, and what its operators do."""
 
     by_category: dict[str, int]  # bytes at the peak, by CATEGORIES
@@ -48,8 +48,8 @@ class Forecast:
 
     model: str
     parts: tuple[str, ...]
-    asked: Step
-    methods: dict[str, Step] = field(default_factory=dict)
+    asked: StepPeak
+    methods: dict[str, StepPeak] = field(default_factory=dict)
     without_effect: dict[str, str] = field(default_factory=dict)  # the reason, by method
     not_modelled: tuple[str, ...] = ()
 

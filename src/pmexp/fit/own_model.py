@@ -13,7 +13,7 @@ from torch.optim import AdamW, Optimizer
 
 from pmexp.errors import UserError
 from pmexp.fit.eight_bits import eight_bits_in_place_of
-from pmexp.fit.forecast import Forecast, Step, categories
+from pmexp.fit.forecast import Forecast, StepPeak, categories
 from pmexp.fit.methods import EIGHT_BITS, checked, made, with_part
 from pmexp.fit.trainer import batch_of_size, optimizer_of, parts_of
 from pmexp.simulation import NOT_MODELLED
@@ -101,10 +101,10 @@ class _Asking:
     optimizer: Optimizer | Callable[[Any], Optimizer]
     accumulate: int
     clip_norm: float | None
-    arguments: Any  # of a Trainer, or None
+    arguments: Any  # transformers.TrainingArguments, or None
     like: str
 
-    def step(self, parts: Sequence[str]) -> Step:
+    def step(self, parts: Sequence[str]) -> StepPeak:
         """Simulates the step with these parts. Raises UserError."""
         methods = made(parts)
 
@@ -127,7 +127,7 @@ class _Asking:
         )
         note = ", ".join(said for method in methods if (said := method.note()))
         held = categories(simulated.peaks[simulated.phase].by_category)
-        return Step(held, simulated.phase, simulated.products, simulated.traffic_bytes, note)
+        return StepPeak(held, simulated.phase, simulated.products, simulated.traffic_bytes, note)
 
     def _loss_of(self, model: nn.Module, batch: Any) -> Tensor:
         inputs, target = (batch, ()) if self.loss is None else _without_target(batch)

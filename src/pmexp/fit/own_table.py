@@ -13,7 +13,7 @@ from typing import Any
 
 from pmexp.errors import UserError, error_line
 from pmexp.fit.budget import in_gib
-from pmexp.fit.forecast import MEASURED, Step, change
+from pmexp.fit.forecast import MEASURED, StepPeak, change
 from pmexp.fit.options import FitOptions
 from pmexp.simulation import NOT_MODELLED
 
@@ -47,7 +47,7 @@ def _rows(name: str, plan: dict[str, Any], options: FitOptions) -> list[list[str
     return rows
 
 
-def _cells(step: Step, first: Step, budget_bytes: int) -> list[str]:
+def _cells(step: StepPeak, first: StepPeak, budget_bytes: int) -> list[str]:
     return [
         f"{step.peak_bytes / _GIB:.1f}",
         f"{1 - step.peak_bytes / first.peak_bytes:.1%}",

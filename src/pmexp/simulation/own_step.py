@@ -17,7 +17,7 @@ from pmexp.simulation.known_values import KnownValues
 from pmexp.simulation.live_bytes import LiveBytes, Snapshot
 from pmexp.simulation.predict import CUDA_BLOCK
 from pmexp.simulation.step import peaks_of_step
-from pmexp.simulation.traffic import Traffic
+from pmexp.simulation.traffic import OperatorTraffic
 
 _MOST_RUN = 2  # micro-batches: from the second one on gradients lie beside the activations
 
@@ -29,19 +29,16 @@ class OwnStep:
     model: nn.Module
     batch: Any
     loss: Callable[[nn.Module, Any], Tensor]  # runs the copy on the copied batch
-    optimizer: Callable[
-        [nn.Module, dict[int, Any]], Optimizer
-    ]  # of the copy, and of the copies of tensors by id
+    # Makes the optimizer of the copy, where it also gets the copies of tensors by the original's id.
+    optimizer: Callable[[nn.Module, dict[int, Any]], Optimizer]
     prepare: Callable[[nn.Module], object] = lambda model: None  # changes the copy
-    contexts: Sequence[
-        Callable[[], AbstractContextManager[object]]
-    ] = ()  # around each forward, outermost first
+    contexts: Sequence[Callable[[], AbstractContextManager[object]]] = ()  # are around each forward
     micro_batches: int = 1
     clip_norm: float | None = 1.0
 
 
 @dataclass(frozen=True)
-class Simulated:
+class SimulatedStep:
     """The peaks of the phases of a step, and what its operators do."""
 
     peaks: dict[str, Snapshot]
@@ -53,7 +50,7 @@ class Simulated:
         return max(self.peaks, key=lambda name: self.peaks[name].total)
 
 
-def simulated_step(step: OwnStep, like: str = "cuda") -> Simulated:
+def simulated_step(step: OwnStep, like: str = "cuda") -> SimulatedStep:
     """Simulates `step` as CUDA would run it, or the CPU where `like` is "cpu".
 
     Raises:
@@ -78,8 +75,8 @@ def simulated_step(step: OwnStep, like: str = "cuda") -> Simulated:
         raise UserError(f"predict: a step of {name} cannot be simulated: {error_line(error)}") from error
 
 
-def _simulated(step: OwnStep, on_cuda: bool) -> Simulated:
-    counter, flops, traffic = LiveBytes(CUDA_BLOCK if on_cuda else 1), FlopCounter(), Traffic()
+def _simulated(step: OwnStep, on_cuda: bool) -> SimulatedStep:
+    counter, flops, traffic = LiveBytes(CUDA_BLOCK if on_cuda else 1), FlopCounter(), OperatorTraffic()
     known, runs = KnownValues(), min(step.micro_batches, _MOST_RUN)
     with fake_tensors(), known, cuda_semantics(flops.add) if on_cuda else nullcontext():
         twin, copies = fake_copy(step.model, known)
@@ -110,7 +107,7 @@ def _simulated(step: OwnStep, on_cuda: bool) -> Simulated:
                 foreach=on_cuda,
             )
     times = step.micro_batches / runs
-    return Simulated(peaks, round(flops.total * times), round(traffic.bytes * times))
+    return SimulatedStep(peaks, round(flops.total * times), round(traffic.bytes * times))
 
 
 def _take_cudas_kernels(optimizer: Optimizer) -> None:

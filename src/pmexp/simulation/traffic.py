@@ -7,7 +7,7 @@ from torch import Tensor
 from pmexp.simulation.internals import TorchDispatchMode, tree_leaves
 
 
-class Traffic(TorchDispatchMode):
+class OperatorTraffic(TorchDispatchMode):
     """A context around one step. `bytes` counts each tensor that an operator takes or makes, as a whole.
 
     Views cost nothing, nor do tensors that are made empty. Inside a fused attention nothing is seen.
