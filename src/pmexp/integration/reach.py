@@ -21,7 +21,7 @@ from pmexp.config import INPUTS_OF, Inputs, ModelKind, Objective, RunConfig, Var
 from pmexp.models.architectures import vision_of
 from pmexp.models.base import from_architecture
 from pmexp.packed_dropout import ReplacementReport, packed_dropout
-from pmexp.packed_dropout.origins import Origin
+from pmexp.packed_dropout.origins import Origin, rebuildable_dropout
 from pmexp.packed_dropout.rebuild import watching
 from pmexp.packed_dropout.recompute import packed_dropout_and_bits
 from pmexp.simulation.internals import fake_tensors
@@ -32,7 +32,7 @@ from pmexp.variants.replace import apply_variant
 ASKS_FOR_VALUES = (ModelKind.longformer, ModelKind.vilt)
 CUT_LAYERS = 2  # is the depth of the copy on the CPU
 
-_PACKED = (packed_dropout, packed_dropout_and_bits)
+_PACKED = (packed_dropout, packed_dropout_and_bits, rebuildable_dropout)
 _STOCK = (
     *(F.dropout, torch.dropout, torch.dropout_, torch.native_dropout),
     *(torch.ops.aten.dropout, torch.ops.aten.dropout_),  # the routes of replace_dropout call these

@@ -84,7 +84,7 @@ def kept_by(raw: Any) -> Kept | None:
 
 
 @dataclass(slots=True, eq=False)  # a frozen one takes twice the time
-class Source:
+class KeptInput:
     """The input of a dropout, as something that is kept."""
 
     kept: Sequence[Kept]
@@ -103,7 +103,7 @@ class Rebuilt:
     """A dropped tensor, a view or a copy of it, as what it is made of."""
 
     origin: Origin
-    source: Source
+    source: KeptInput
     packed: Kept
     steps: Sequence[Step]  # from the dropped tensor to the one that the saved one is a view of
     whole: Layout  # where that one lies

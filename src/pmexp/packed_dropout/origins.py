@@ -78,7 +78,7 @@ class Origin:
     made_by: Any  # the node that made the input, or None
     making: Making | None  # the input's
     dropped: "weakref.ref[Tensor]"
-    version: int  # of the dropped tensor
+    version: int  # the dropped tensor had it
     elements: int
     p: float
     bits: int
@@ -104,7 +104,7 @@ class Trace(_OfThisTensor):
     node: Any  # the dropout's, or None where it has none
     packed: Tensor | None  # the bits, where no node holds them
     steps: Sequence[Step]
-    version: int  # of the tensor that was made
+    version: int  # the tensor that was made had it
 
 
 def rebuildable_dropout(

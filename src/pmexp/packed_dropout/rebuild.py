@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from pmexp.packed_dropout.graph_views import PASSED, itself
-from pmexp.packed_dropout.kept import Kept, Layout, Plain, Rebuilt, Source, View, kept_by
+from pmexp.packed_dropout.kept import Kept, KeptInput, Layout, Plain, Rebuilt, View, kept_by
 from pmexp.packed_dropout.origins import DROPOUT, ORIGIN, Origin, Trace, constant_trace_of, trace_of
 from pmexp.packed_dropout.saved_masks import Saved, restore, save
 from pmexp.packed_dropout.saved_whole import why_not_followed, why_without_source
@@ -117,7 +117,7 @@ class _Hooks:
             return None
         return View(whole.shared(), Layout.of(tensor))
 
-    def _held_source(self, tensor: Tensor, origin: Origin) -> Source | None:
+    def _held_source(self, tensor: Tensor, origin: Origin) -> KeptInput | None:
         """The smallest that is there and makes the input, if it is no larger than what would be saved."""
         chosen, most = None, tensor.untyped_storage().nbytes() + 1
         for held in origin.held():
@@ -129,7 +129,7 @@ class _Hooks:
         x, steps = chosen
         if steps and origin.making is not None:
             origin.making.note_use()
-        return Source((self._keep(x),), itself, steps)
+        return KeptInput((self._keep(x),), itself, steps)
 
 
 class _Kind(Enum):

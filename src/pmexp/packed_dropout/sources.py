@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmexp.packed_dropout.graph_views import PASSED, VIEWS, Step, itself, step_of
-from pmexp.packed_dropout.kept import Source, kept_by
+from pmexp.packed_dropout.kept import KeptInput, kept_by
 from pmexp.packed_dropout.origins import Origin
 
 Make = Callable[..., Tensor]
 _SCALINGS: dict[str, Make] = {"MulBackward0": torch.mul, "DivBackward0": torch.div}
 
 
-def source_in_graph(origin: Origin) -> Source | None:
+def source_in_graph(origin: Origin) -> KeptInput | None:
     """Finds what an operation keeps of which the input is made by views, copies and scalings."""
     node = origin.made_by
     steps: list[Step] = []
@@ -32,7 +32,7 @@ def source_in_graph(origin: Origin) -> Source | None:
         return None
     kept = [kept_by(getattr(node, f"_raw_saved_{name}")) for name in names]
     shared = [each.shared() for each in kept if None not in kept and each is not None]
-    return Source(shared, make(node), steps[::-1]) if shared else None
+    return KeptInput(shared, make(node), steps[::-1]) if shared else None
 
 
 def _scaling(node: Any) -> Step | None:
