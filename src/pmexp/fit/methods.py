@@ -22,7 +22,7 @@ from pmexp.variants.seeded import SeededDropout
 _GIB = 2**30
 
 
-class Method:
+class MemoryMethod:
     """Does nothing to one simulated step."""
 
     def prepare(self, model: nn.Module) -> None:
@@ -37,7 +37,7 @@ class Method:
         return ""
 
 
-class _Dropout(Method):
+class _Dropout(MemoryMethod):
     def __init__(self, dropout: type[nn.Dropout], **options: Any) -> None:
         self._dropout, self._options = dropout, options
 
@@ -57,7 +57,7 @@ class _Dropout(Method):
         return f"{reached} places" + f", {len(report.left)} left" * bool(report.left)
 
 
-class _Tempo(Method):
+class _Tempo(MemoryMethod):
     def prepare(self, model: nn.Module) -> None:
         self._report = apply_tempo(model)
         if not self._report.changed:
@@ -67,7 +67,7 @@ class _Tempo(Method):
         return f"{len(self._report.changed)} modules"
 
 
-class _Checkpointing(Method):
+class _Checkpointing(MemoryMethod):
     def prepare(self, model: nn.Module) -> None:
         self._done = checkpointed(model)
 
@@ -75,7 +75,7 @@ class _Checkpointing(Method):
         return self._done
 
 
-class _Offload(Method):
+class _Offload(MemoryMethod):
     def __init__(self) -> None:
         self._link = SimulatedLink()
 
@@ -86,7 +86,7 @@ class _Offload(Method):
         return f"{self._link.copied_bytes / _GIB:.3g} GiB copied out and back"
 
 
-class _Autocast(Method):
+class _Autocast(MemoryMethod):
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype
 
@@ -96,7 +96,7 @@ class _Autocast(Method):
 
 EIGHT_BITS = "8bit-optimizer"
 # Name -> (of each kind a step has one at most, what makes the method for one step).
-_METHODS: dict[str, tuple[str, Callable[[], Method]]] = {
+_METHODS: dict[str, tuple[str, Callable[[], MemoryMethod]]] = {
     "byte-mask": ("dropout", partial(_Dropout, ByteMaskDropout)),
     "seed-only": ("dropout", partial(_Dropout, SeededDropout)),
     "packed": ("dropout", partial(_Dropout, PackedDropout)),
@@ -106,7 +106,7 @@ _METHODS: dict[str, tuple[str, Callable[[], Method]]] = {
     "offload": ("offload", _Offload),
     "bf16": ("precision", partial(_Autocast, torch.bfloat16)),
     "fp16": ("precision", partial(_Autocast, torch.float16)),
-    EIGHT_BITS: ("optimizer", Method),  # the optimizer is made in its place
+    EIGHT_BITS: ("optimizer", MemoryMethod),  # the optimizer is made in its place
 }
 PARTS = tuple(_METHODS)
 
@@ -126,7 +126,7 @@ def checked(parts: Sequence[str], name: str = "parts") -> tuple[str, ...]:
     return tuple(parts)
 
 
-def made(parts: Sequence[str]) -> list[Method]:
+def made(parts: Sequence[str]) -> list[MemoryMethod]:
     """Makes the methods of one step, in the order in which they are put in: dropout comes first."""
     return [_METHODS[part][1]() for part in PARTS if part in parts]
 
