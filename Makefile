@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 RUNS := runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo readme bench gpu gpu-dry reproduce-2h reproduce-24h test test-oldest zoo drill drill-calls check format ui clean
+.PHONY: help setup demo readme bench gpu gpu-dry reproduce-2h reproduce-24h test test-oldest zoo docs drill drill-calls check format ui clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -46,7 +46,7 @@ reproduce-24h: $(INSTALLED) ## the same for 24 hours
 	$(PYTHON) -m pmexp.reproduce hours=24
 
 test: $(INSTALLED) ## every test that this machine can run
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal --durations 40 --durations-min 2
 
 OLDEST := build/oldest
 test-oldest: ## the same on the oldest versions that pyproject.toml allows; installs 8 GB, takes twice as long
@@ -58,6 +58,10 @@ ZOO := build/zoo
 zoo: $(INSTALLED) ## packed dropout in every class of models at hand, into docs/results/zoo.md; takes minutes
 	$(PYTHON) -m pip install --quiet --no-deps --constraint constraints.txt --target $(ZOO) --upgrade timm diffusers torchvision
 	PYTHONPATH=$(ZOO) OMP_NUM_THREADS=1 $(PYTHON) -m pmexp.zoo out=docs/results/zoo.md
+
+docs: $(INSTALLED) ## the documentation as a site, into build/site; a broken link is an error
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 N := 50
 drill: $(INSTALLED) ## kill runs at N random moments; each has to end as the run left alone, bit for bit

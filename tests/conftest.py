@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import perf_counter
 
 # Otherwise inductor starts processes that compile, and one that tries each instruction set of the CPU first.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -21,7 +22,9 @@ from pmexp.tracking.database import create_database, silence_mlflow
 from small_runs import Runs
 
 silence_mlflow()
-hypothesis.settings.register_profile("pmexp", deadline=None)
+hypothesis.settings.register_profile(
+    "pmexp", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("pmexp")
 gc.disable()  # until all is imported: it would look at the same lasting objects again and again
 
@@ -44,7 +47,31 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)  # at 700 new objects it took a tenth of the tests' time
+    gc.callbacks.append(_look_for_slow_collections)
     gc.enable()
+    if sys.modules.keys() >= {"pmexp.training.run", "mlflow"}:
+        from forked_python import fork_parent_of_workers
+
+        fork_parent_of_workers()
+
+
+_SLOW_COLLECTION_S = 0.2
+_collections = {"began": 0.0, "slowest": 0.0}
+
+
+def _look_for_slow_collections(phase: str, _: dict[str, int]) -> None:
+    now = perf_counter()
+    if phase == "start":
+        _collections["began"] = now
+    else:
+        _collections["slowest"] = max(_collections["slowest"], now - _collections["began"])
+
+
+def pytest_runtest_logfinish() -> None:
+    """So does what tests have loaded since, compilers above all: a collection would take a second."""
+    if _collections["slowest"] > _SLOW_COLLECTION_S:
+        gc.freeze()
+        _collections["slowest"] = 0.0
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_every_package_is_packaged() -> None:
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    there = {"pmexp.conf"}
+    there = {"pmexp.conf", "pmexp.own_study"}
     for root in ("src", "launchers", "analysis"):
         for file in (ROOT / root).rglob("__init__.py"):
             there.add(".".join(file.parent.relative_to(ROOT / root).parts))

@@ -35,6 +35,7 @@ COMMAND = Command(
         Key("baseline", "what is compared with; without it the protocol's"),
         Key("method", "what the criteria judge; without it the protocol's"),
         Key("criteria", "a YAML file with criteria; without it the protocol's"),
+        Key("statistics", "import paths of statistics of your own that criteria name: mypkg.a,mypkg.b"),
         Key("compare", "an earlier report.json: says what changed"),
         switch("plan", "what so many seeds can settle, from these runs; no report is written"),
         Key("figures", f"tasks that get figures; without it {_DRAWN}, of more than {_FEW} tasks 0"),
@@ -83,12 +84,14 @@ def write_report(given: Given) -> str:
         raise UserError("name: is missing; name the experiment")
     figures = _count(given.optional("figures"))
     from pmexp_analysis.criteria import plan
+    from pmexp_analysis.numbers.own_statistics import allow
     from pmexp_analysis.pages import tables  # with pandas and the like, only past --help
     from pmexp_analysis.pages.changes import read_report
     from pmexp_analysis.pages.content import content_of
     from pmexp_analysis.sources.folders import load_runs
     from pmexp_analysis.sources.protocols import Choice
 
+    allow(filter(None, (given.optional("statistics") or "").split(",")))
     earlier_report, tracking_uri = given.path("compare"), given.optional("tracking_uri")
     earlier = read_report(earlier_report) if earlier_report else None
     choice = Choice(given.optional("baseline"), given.optional("method"), given.path("criteria"))

@@ -10,9 +10,11 @@ import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO, cast
 
 from pmexp.errors import (
     ContenderFailed,
@@ -33,6 +35,22 @@ _SWITCH = ("true", "false")
 _FLAG = re.compile(r"--?[A-Za-z]|--$")  # no value: a negative number begins otherwise
 _LISTED = 16  # keys at most that an error names
 _LEAST_ALIKE = 1.0  # equal keys have 2: 1 for the whole and 1 for the last part
+_typed_as: ContextVar[tuple[str, ...]] = ContextVar("typed_as", default=())
+
+
+@contextmanager
+def typed_as(*words: str) -> Iterator[None]:
+    """Lets the command that runs inside it call itself by these words, such as `pmexp fit`."""
+    token = _typed_as.set(words)
+    try:
+        yield
+    finally:
+        _typed_as.reset(token)
+
+
+def called(module: str, python: str = "python") -> list[str]:
+    """The words that a person typed to start the command of a module."""
+    return [*(_typed_as.get() or (python, "-m", module))]
 
 
 @dataclass(frozen=True)
@@ -105,12 +123,12 @@ class Given:
 
     def again(self, python: str = "python") -> str:
         """The command line that was typed, without credentials."""
-        return shlex.join([python, "-m", self.module, *masked_arguments(list(self.typed))])
+        return shlex.join([*called(self.module, python), *masked_arguments(list(self.typed))])
 
 
 @dataclass(frozen=True)
 class Command:
-    """A `python -m` command: its keys, and what it says of them."""
+    """A command, `pmexp <name>` or `python -m <module>`: its keys, and what it says of them."""
 
     module: str
     purpose: str
@@ -160,7 +178,7 @@ class Command:
     def help(self) -> str:
         """The text that --help prints: every key with its default and its meaning."""
         word = [f"[{self.word.upper()}]"] if self.word else []
-        usage = " ".join(["python -m", self.module, *self.prefix, *word, "[key=value ...]" * bool(self.keys)])
+        usage = " ".join([*called(self.module), *self.prefix, *word, "[key=value ...]" * bool(self.keys)])
         rows = [("key", "default", "meaning")] if self.keys else []
         for key in self.keys:
             allowed = f"; allowed are {', '.join(key.allowed)}" if key.allowed else ""
@@ -204,7 +222,7 @@ class Command:
         own = [key.name for key in self.keys]
         known = [*own, *(self.others.names() if self.others else ())]
         if not known:
-            return UserError(f"{argument}: {self.module} takes no keys; leave it out")
+            return UserError(f"{argument}: {' '.join(called(self.module))} takes no keys; leave it out")
         few = len(own) <= _LISTED and not self.others
         allowed = f"allowed are {', '.join(own)}" if few else "--help lists the keys"
         return UserError(f"{argument}: {name} is not a key; {meant(name, known)}{allowed}")
@@ -232,7 +250,7 @@ def asks_help(arguments: Iterable[str]) -> bool:
 def one_of(key: str, value: str, allowed: Sequence[str]) -> str:
     """The value. Raises UserError when it is not allowed."""
     if value not in allowed:
-        raise UserError(f"{key}: {value!r} is unknown; allowed are {', '.join(allowed)}")
+        raise UserError(f"{key}: {value!r} is unknown; {allowed_values(value, allowed)}")
     return value
 
 
@@ -240,6 +258,13 @@ def meant(key: str, known: Iterable[str]) -> str:
     """Asks whether the nearest key was meant; empty where none is near."""
     near = nearest(key, known)
     return f"did you mean {near}? " if near else ""
+
+
+def allowed_values(value: str, allowed: Iterable[str]) -> str:
+    """Says what is allowed in the place of a value, and asks whether one that is much like it was meant."""
+    names = [*allowed]
+    near = difflib.get_close_matches(value, names, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"allowed are {', '.join(names)}"
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
@@ -266,9 +291,9 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     input, 3 where the machine failed and the same may work later, 130 when interrupted, each with the reason
     in one line on stderr."""
     try:
-        with missing_named():
+        with redirect_stdout(cast(TextIO, _Stdout(sys.stdout))), missing_named():
             code = work() or 0
-        sys.stdout.flush()
+            sys.stdout.flush()
     except UserError as error:
         return end(f"error: {error}", code=2)
     except (SweepFailed, RankFailed) as error:
@@ -281,9 +306,6 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
         return end(f"interrupted: {error}" if str(error) else interrupted, code=130)
     except KeyboardInterrupt:
         return end(interrupted, code=130)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if kind_of(error) is not FailureKind.infrastructure:
             raise
@@ -305,7 +327,36 @@ def importing(extra: str) -> Iterator[None]:
         sys.exit(end(f"error: {error}", code=2))
 
 
+class _Stdout:
+    """Writes on where nobody reads it any more, as behind `| head`; in all else it is the stream that it was
+    made of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._perhaps_unread():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._perhaps_unread():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _perhaps_unread(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:  # what it still holds, and all that follows, goes nowhere
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+
 def end(message: str, code: int) -> int:
     """Prints the message on stderr and returns the code."""
-    print(printable(masked(message), lines=True), file=sys.stderr)
+    with suppress(BrokenPipeError):  # nobody reads it any more
+        print(printable(masked(message), lines=True), file=sys.stderr)
     return code

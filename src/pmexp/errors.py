@@ -24,6 +24,15 @@ def error_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
+def reason(error: BaseException) -> str:
+    """Returns in one line why a tracker failed, by its innermost error: MLflow wraps it in long messages."""
+    if isinstance(error, UserError):
+        return str(error)
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return error_line(error)
+
+
 class MachineError(Exception):
     """The machine cannot do now what is asked for, such as write to a full disk: one line. Exit code 3."""
 

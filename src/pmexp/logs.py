@@ -14,6 +14,16 @@ class _Masking(logging.Formatter):
         return printable(masked(super().format(record)), lines=True)
 
 
+class _ToStderr(logging.Handler):
+    """Writes to what sys.stderr is by then: a line of progress puts a stream there that writes above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
+
+
 class _MaskedStream:
     """A stream for text that masks what is written to it; in all else it is the one that it was made of."""
 
@@ -34,7 +44,7 @@ class _MaskedStream:
 
 def to_terminal() -> None:
     """Shows on stderr the warnings of all loggers and pmexp's own lines from level INFO on."""
-    handler = logging.StreamHandler()
+    handler = _ToStderr()
     handler.setFormatter(_Masking("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("pmexp").setLevel(logging.INFO)

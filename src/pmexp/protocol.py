@@ -10,6 +10,7 @@ from enum import Enum
 
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
+from pmexp.own_code import check_import_path
 
 # What a metric of these sections is follows from the training alone; all else is measured again in each run.
 OF_TRAINING = ("train/", "val/", "test/", "ood/", "fgsm/", "grad/")
@@ -46,6 +47,7 @@ class Statistic(Enum):
     growth_exponent = "growth_exponent"  # k in: saving of the metric proportional to (setting `over`)^k
     largest_ratio = "largest_ratio"  # the largest `over` that fits into memory: method / baseline
     only_fits = "only_fits"  # settings that fit with the method and not with the baseline
+    own = "own"  # numbers that `function` makes of the pairs (method, baseline), one each
 
 
 class Bound(Enum):
@@ -64,7 +66,7 @@ _OF_RUNS = {
     Statistic.only_fits,
 }  # no metric
 _AGAINST = {Statistic.times_smaller, Statistic.p_worse, *EQUIVALENCE}
-_OF_PAIRS = {Statistic.mean, *_AGAINST}
+_OF_PAIRS = {Statistic.mean, *_AGAINST, Statistic.own}
 _OVER = {Statistic.growth_exponent, Statistic.largest_ratio}
 
 
@@ -79,6 +81,7 @@ class CriterionConfig:
         None  # a name of the catalog; score, or <split>/score, is the task's main metric there
     )
     comparison: Bound = Bound.at_most
+    function: str | None = None  # mypkg.my_statistic, of statistic=own
     threshold: float = 0.0  # relative_change: a fraction
     against: float | None = None  # a number in the place of the baseline's
     drop_from: str | None = None  # judge the drop from this metric to `metric` in place of `metric`
@@ -122,6 +125,11 @@ def _check(key: str, criterion: CriterionConfig) -> None:
         )
         raise UserError(f"{key}.over: {criterion.over}; statistic={statistic.name} {said}")
     _check_margin(key, criterion)
+    if (criterion.function is None) == (statistic is Statistic.own):
+        said = "needs function=mypkg.my_statistic" if criterion.function is None else "has no function"
+        raise UserError(f"{key}.function: {criterion.function}; statistic={statistic.name} {said}")
+    if criterion.function is not None:
+        check_import_path(f"{key}.function", criterion.function)
     if not math.isfinite(criterion.threshold):
         raise UserError(f"{key}.threshold: {criterion.threshold} must be a number")
     for name, given, used in (

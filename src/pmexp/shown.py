@@ -9,6 +9,19 @@ def printable(text: str, lines: bool = False) -> str:
     return "".join(letter if lines and letter == "\n" else _shown(letter) for letter in text)
 
 
+def duration(seconds: float) -> str:
+    """Says a time as people do: "3.4 s", "41 s", "4 min 5 s", "3 h 20 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 100:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def _shown(letter: str) -> str:
     if letter.isprintable():
         return letter

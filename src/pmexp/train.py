@@ -1,4 +1,4 @@
-"""Entry point: ``python -m pmexp.train`` runs one configuration, with ``-m`` a sweep of them."""
+"""Entry point: `pmexp train`, or `python -m pmexp.train`, runs one configuration, with `-m` a sweep."""
 
 import sys
 
@@ -15,7 +15,6 @@ with importing("train"):
 
 def main() -> int:
     """Returns the exit code: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
-    logs.to_terminal()
     return exit_code(_train, interrupted="interrupted: run the same command to go on")
 
 
@@ -24,7 +23,9 @@ def _train() -> None:
     line = read(sys.argv[1:])
     if line.shows:
         show(line)
-    elif line.sweeps:
+        return
+    logs.to_terminal()  # what Hydra shows is in its log lines too
+    if line.sweeps:
         sweep = compose_sweep(line.overrides, line.source)
         runs = distinct(sweep.runs)
         if len(runs) < len(sweep.runs):

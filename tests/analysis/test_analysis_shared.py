@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmexp_analysis.sources.shared import Shared, distinct_items
+from pmexp.run_folder.differences import distinct_items
+from pmexp_analysis.sources.shared import Shared
 
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(0, 1), st.sampled_from([0.0, 1.0, "1", "a"]))
 MAPPINGS = st.lists(st.dictionaries(st.sampled_from("abcd"), VALUES), max_size=8)

@@ -1,5 +1,7 @@
 """A run that waited for its data has the speed of its loader: it passes no claim on throughput, and fails none."""
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,3 +45,35 @@ def test_throughput_counts_where_nobody_waited_for_more_than_a_fiftieth(
 
 def test_what_a_loader_cannot_change_counts(runs: Runs) -> None:
     assert judged(runs, {"pm-drop": 0.5}, 0.8, LOSS).result == "pass"
+
+
+def judged_growth(runs: Runs, share: dict[tuple[str, int], float], metric: str = "speed/step_ms") -> Judged:
+    """The saving of the metric is the square of the length, at three lengths by two seeds."""
+    claim = {"metric": metric, "statistic": "growth_exponent", "over": "dataset.max_length",
+             "comparison": "at_least", "threshold": 1.5}  # fmt: skip
+    for length, seed in itertools.product((8, 16, 32), (0, 1)):
+        for variant, left in (("baseline", 1.0), ("pm-drop", 0.5)):
+            finals = {metric: left * length**2} | {SHARE: share.get((variant, length), 0.0)}
+            settings = {"dataset.max_length": length}
+            protocol = {"method": "pm-drop", "criteria": {"grows": claim}}
+            runs.finished(variant, seed, finals, settings=settings, protocol=protocol)
+    (one,) = judge(load_runs(runs.root, "demo"), [])
+    return one
+
+
+@pytest.mark.parametrize("variant", ["baseline", "pm-drop"])
+def test_growth_of_a_time_is_not_settled_where_a_run_waited(variant: str, runs: Runs) -> None:
+    one = judged_growth(runs, {(variant, 16): 0.035})
+    assert one.result == "inconclusive"
+    said = ", ".join(f"{variant} seed {seed} at dataset.max_length=16 3.5%" for seed in (0, 1))
+    assert one.why.startswith(
+        f"not settled: waited for data ({said} of the steps' time); the saving grows as "
+    )
+
+
+def test_growth_counts_where_nobody_waited_and_where_waiting_changes_nothing(runs: Runs) -> None:
+    assert judged_growth(runs, {}).result == "pass"
+    other = replace(runs, root=runs.root / "other")
+    assert judged_growth(other, {("pm-drop", 16): 0.5}, "memory/saved_bytes").result == "pass"
+    third = replace(runs, root=runs.root / "third")
+    assert judged_growth(third, {("2bit", 16): 0.5}).result == "pass"  # none of the two sides

@@ -3,9 +3,11 @@
 import ast
 import errno
 import importlib
+import os
 import runpy
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
 
@@ -14,12 +16,14 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from pmexp import data, slurm_resources, train
 from pmexp.bench import command as bench
 from pmexp.bench import dram
 from pmexp.bench.gpu import command as bench_gpu
 from pmexp.bench.options import COMMANDS as BENCH
+from pmexp.cli import completion, init
 from pmexp.command.compose import compose
 from pmexp.command.composition import Source
 from pmexp.command.flags import COMMAND as TRAIN
@@ -75,6 +79,8 @@ COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed 
     "pmexp.bench.gpu": (bench_gpu.main, (), bench_gpu.COMMAND),
     "pmexp.bench.kernel_code": (kernel_code_main, (), KERNEL_CODE),
     "pmexp.bench.dram": (dram.main, (), dram.COMMAND),
+    "pmexp.cli.init": (init.main, (), init.COMMAND),
+    "pmexp.cli.completion": (completion.main, (), completion.COMMAND),
     "pmexp.integration": (integration.main, (), integration.COMMAND),
     "pmexp.parity": (parity.main, (), parity.COMMAND),
     "pmexp.reproduce": (reproduce.main, (), reproduce.COMMAND),
@@ -89,11 +95,22 @@ COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed 
     "pmexp_analysis.pages.readme": (readme.main, (), readme.COMMAND),
 }
 WITHOUT_KEYS = {"pmexp.packed_dropout"}
+CHOOSES_ONE_OF_THEM = {"pmexp"}
 LEFT_BESIDE_A_REPORT = {"pmexp_analysis.pages.redraw"}  # figures.py, which needs matplotlib and pandas alone
 STARTED_BY_OTHERS = {  # with arguments in an order of their own, by the process that needs them
     "pmexp.training.rank", "pmexp.bench.gpu.stage_process", "pmexp.bench.gpu.compile_share",
 }  # fmt: skip
 every_command = pytest.mark.parametrize("name", COMMANDS)
+
+
+@contextmanager
+def written_to_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Makes stdout a pipe whose other end is closed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", buffering=1) as pipe, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", pipe)
+        yield
 
 
 def entry_points() -> Iterator[str]:
@@ -110,7 +127,10 @@ def entry_points() -> Iterator[str]:
 
 def test_every_entry_point_speaks_it() -> None:
     spoken = {name.partition(" ")[0] for name in COMMANDS}
-    assert set(entry_points()) == spoken | WITHOUT_KEYS | LEFT_BESIDE_A_REPORT | STARTED_BY_OTHERS
+    assert (
+        set(entry_points())
+        == spoken | WITHOUT_KEYS | CHOOSES_ONE_OF_THEM | LEFT_BESIDE_A_REPORT | STARTED_BY_OTHERS
+    )
 
 
 @every_command
@@ -167,7 +187,7 @@ def test_a_flag_is_the_key(name: str) -> None:
         (["runs_dir="], "runs_dir=: has no value; write runs_dir=VALUE or leave it out"),
         (["--runs-dir"], "--runs-dir: has no value; write runs_dir=VALUE or leave it out"),
         (["--runs-dir", "--json"], "--runs-dir: has no value"),
-        (["--rnus-dir", "x"], "--rnus-dir: rnus_dir is not a key; did you mean runs_dir? allowed are name, "),
+        (["--rnus-dir", "x"], "--rnus-dir: rnus_dir is not a key; did you mean runs_dir? --help lists "),
         (["runs_dir=a", "--runs-dir", "b"], "runs_dir=a and runs_dir=b are given for the same key; leave one"),
         (["demo", "other"], "other: other is not a key"),
         (["demo", "seed"], "seed: has no value; write seed=VALUE"),
@@ -223,7 +243,45 @@ def test_the_method_says_what_serves_it(
     printed, error = capsys.readouterr()
     assert ended == code and printed.count("\n") + error.count("\n") >= 1
     if code:
-        assert printed == "" and error == "error: bits=1: pmexp.packed_dropout takes no keys; leave it out\n"
+        assert printed == "" and error == "error: bits=1: packed dropout takes no keys; leave it out\n"
+
+
+@every_command
+def test_a_reader_who_has_seen_enough_ends_it_quietly(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind `| head`: the pipe has no reader any more."""
+    main, before, _ = COMMANDS[name]
+    with written_to_nobody(monkeypatch):
+        assert main([*before, "--help"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_work_is_done_though_nobody_reads_of_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+
+    def work(_: object) -> int:
+        Console().print("a view of a sweep")
+        for number in range(3):
+            print("x" * 100_000, flush=number > 0)
+            done.append(number)
+        return 1
+
+    with written_to_nobody(monkeypatch):
+        assert runs.LIST.run([], work) == 1
+    assert done == [0, 1, 2] and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_so_does_one_who_asks_what_serves_the_method(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["packed_dropout", *arguments])
+    with written_to_nobody(monkeypatch), pytest.raises(SystemExit) as end:
+        runpy.run_module("pmexp.packed_dropout", run_name="__main__")
+    assert end.value.code == 0 and capsys.readouterr().err == ""
 
 
 def test_every_key_of_a_run_has_a_meaning() -> None:

@@ -51,7 +51,19 @@ def test_help_lists_the_groups_and_imports_no_torch() -> None:
         (["hydra/launcher=slurm"], "hydra/launcher=slurm: launchers execute sweeps; add -m"),
         (["train.nonsense=3"], "train.nonsense is not a key; did you mean train."),
         (["variant=foo"], "variant=foo: is not an option; allowed are 2bit, 4bit"),
-        (["variant.rng=foo"], "expected one of [philox, torch]"),
+        (
+            ["variant=pm-dorp"],
+            "variant=pm-dorp: is not an option; did you mean pm-drop? allowed are 2bit, 4bit",
+        ),
+        (["variant.rng=foo"], "variant.rng=foo: 'foo' is unknown; allowed are philox, torch"),
+        (
+            ["train.schedule=linaer"],
+            "train.schedule=linaer: 'linaer' is unknown; did you mean linear? allowed",
+        ),
+        (
+            ["system.parts=[flsh]"],
+            "system.parts=[flsh]: 'flsh' is unknown; did you mean flash? allowed are ddp,",
+        ),
         (["train.lr=abc"], "train.lr=abc: 'abc' is no number; write one, such as 0.5"),
         (["seed=1.5"], "seed=1.5: '1.5' is no whole number; write one, such as 3"),
         (["seed="], "seed=: has no value; write seed=VALUE or leave it out"),

@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pmexp
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from override_grammar import Grammar
 from pmexp import train
@@ -68,6 +69,7 @@ def _nothing_is_executed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SweepLauncher, "sweep", sweep)
 
 
+@pytest.mark.slow
 def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Command) -> None:
     grammar, codes = Grammar(seed=0), Counter[int]()
     for _ in range(STRINGS):
@@ -165,7 +167,10 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
         (["variant=4"], "variant=4: is not an option; allowed are 2bit, 4bit"),
         (["variant=null"], "variant=null: is not an option; allowed are 2bit"),
         (["arm=null"], "arm=null: is not an option; allowed are baseline-zero2"),
-        (["tracking=null"], "tracking=null: is not an option; allowed are mlflow, off"),
+        (
+            ["tracking=null"],
+            "tracking=null: is not an option; allowed are csv, mlflow, off, tensorboard, wandb",
+        ),
         (["variant="], "variant=: is not an option"),
         (["variant=[pm-drop,baseline]"], "names one option; allowed are 2bit"),
         (["train=4"], "int is not a subclass of TrainConfig"),
@@ -201,7 +206,7 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
         (["--experimental-rerun", "x"], "have no meaning here"),
         (["--config-dir", "/nope"], "--config-dir: /nope is no folder"),
         (["--config-name", "nope"], "Cannot find primary config 'nope'"),
-        (["-sc", "install=moon"], "No completion plugin for 'moon'"),
+        (["--shell-completion", "install=bash"], "shell-completion is not a key"),
         (["--nope"], "nope is not a key; did you mean name?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -445,7 +450,14 @@ def test_flags_that_show_something_run_nothing(command: Command) -> None:
     )
     assert command("variant=pm-drop", "--cfg", "job", "seed=3", "-p", "variant.bits")[1] == "1\n"
     assert "conf" in command("seed=3", "--info", "searchpath")[1]
-    assert command("--version")[1].startswith("Hydra ")
+    assert command("--version")[1] == f"pmexp {pmexp.__version__}\n"
+
+
+def test_what_hydra_shows_is_printed_once(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra logs it to stdout, and a second handler of the root logger would show it on stderr again."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    code, out, err = command("seed=3", "--info", "plugins")
+    assert code == 0 and out.count("FileConfigSource") == 1 and err == ""
 
 
 def test_other_commands_refuse_the_same(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,9 @@ TEXT = ["model=tinybert", "dataset=reuters-r8"]
 def test_every_model_composes(name: str) -> None:
     of = {"vilt-b32": "flickr8k", "vit-b16": "digits", "vit-digits": "digits"}
     dataset = of.get(name, "wmt16-ro-en" if name.startswith(("t5", "bart")) else "mrpc")
-    assert config("model=" + name, "dataset=" + dataset).model.name == name
+    needed = {"auto": ["model.path=folder"], "own": ["model.builder=own_models.build_bag"]}
+    run = config("model=" + name, "dataset=" + dataset, *needed.get(name, []))
+    assert run.model.name == {"own": "build_bag", "auto": "folder"}.get(name, name)
 
 
 def test_smoke_is_the_experiment_in_small() -> None:
@@ -53,7 +55,8 @@ def test_every_dataset_composes(name: str) -> None:
 
 @pytest.mark.parametrize("name", options("variant"))
 def test_every_variant_composes_under_its_file_name(name: str) -> None:
-    assert config("variant=" + name).variant.name == name
+    own = ["variant.apply=own_methods.freeze_nothing", "variant.name=own"] if name == "own" else []
+    assert config("variant=" + name, *own).variant.name == name
 
 
 @pytest.mark.parametrize("name", options("system"))
@@ -64,7 +67,7 @@ def test_every_system_composes_under_the_name_of_its_parts(name: str) -> None:
 
 @pytest.mark.parametrize("name", options("tracking"))
 def test_every_tracking_composes(name: str) -> None:
-    assert config("tracking=" + name).tracking.kind.name == name
+    assert config("tracking=" + name).tracking.trackers == (() if name == "off" else (name,))
 
 
 @pytest.mark.parametrize("name", options("arm"))

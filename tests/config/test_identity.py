@@ -212,7 +212,7 @@ def test_what_a_model_writes_is_part_of_the_identity_where_it_writes(key: str, s
         (
             WRITES,
             "dataset.objective=causal_lm dataset.metrics=[perplexity]",
-            "causal_lm does not fit dataset.kind=translation; seq2seq is of pairs",
+            "causal_lm does not fit dataset.kind=translation, whose samples are for seq2seq;",
         ),
         (TEXTS, "dataset.objective=seq2seq dataset.metrics=[bleu]", "seq2seq does not fit dataset.kind=text"),
         (

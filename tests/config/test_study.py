@@ -80,7 +80,7 @@ def composed(run: RunConfig) -> dict[str, Any]:
         "epochs": train.epochs,
         "max_steps": train.max_steps,
         "batch": train.batch_size,
-        "length": None if run.model.takes_images else run.dataset.max_length,
+        "length": None if run.takes_images else run.dataset.max_length,
         "lr": train.lr,
         "warmup": train.warmup_fraction,
         "accumulate": train.accumulate,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def test_sigkill_of_one_worker_loses_that_run_alone(runs: Runs) -> None:
     before = {file: file.stat().st_mtime_ns for file in finished}
     code, out, _ = runs.train(*sweep)
     assert code == 0 and "4 runs, 3 of them finished before" in out
-    assert out.count(" finished (this run took ") == 1 and "baseline-s1" in out
+    (ended,) = [line for line in out.splitlines() if " finished (" in line]
+    assert ended.startswith("baseline-s1") and " s; 1 of 1 in " in ended
     assert len(runs.summaries()) == 4
     assert before == {file: file.stat().st_mtime_ns for file in finished}
 
@@ -70,7 +72,7 @@ def test_equal_runs_of_two_names_end_each_in_its_own_way(runs: Runs) -> None:
     code, out, err = runs.train("-m", *arguments, "name=a,b", "train.lr=0.002,2e-3")
     assert code == 1 and "1 of 2 runs did not finish" in err
     assert "4 combinations are 2 different runs; each is executed once" in out
-    assert f"] a/{run_id} failed" in out and f"] b/{run_id} finished" in out
+    assert f"\na/{run_id} failed (" in out and f"\nb/{run_id} finished (" in out
     assert f"  a/{run_id}: failed: IsADirectoryError" in err and f"b/{run_id}" not in err
     assert (runs.folder / "b" / run_id / "summary.json").is_file()
     assert not (runs.folder / "a" / run_id / "summary.json").exists()
@@ -111,7 +113,7 @@ def test_a_run_that_is_disturbed_goes_on_by_itself_as_if_left_alone(
 def test_the_same_run_named_twice_is_run_once_and_each_in_its_own_process(runs: Runs) -> None:
     code, out, _ = runs.train("-m", *TINY_VIT, "train.max_steps=2", "tracking=off", "seed=0,0,1")
     assert code == 0 and "2 runs, 0 of them finished before" in out
-    assert out.count(" finished (this run took ") == 2
+    assert re.findall(r" finished \(.* s; (. of .) in .* s\)\n", out) == ["1 of 2", "2 of 2"]
     pids = {json.loads((folder / "owner.json").read_text())["pid"] for folder in runs.run_folders()}
     assert len(pids) == 2 and os.getpid() not in pids
 
@@ -126,7 +128,8 @@ def test_a_sweep_writes_nothing_outside_its_runs(
 
 
 def test_the_plan_names_every_run_of_the_sweep(runs: Runs) -> None:
-    runs.train("-m", *TINY_VIT, "train.max_steps=2", "tracking=off", "seed=0,1")
+    code, _, err = runs.train("-m", *TINY_VIT, "train.max_steps=2", "tracking=off", "seed=0,1")
+    assert code == 0, err
     plan = json.loads((runs.folder / "default" / "plan.json").read_text())
     assert [entry["run_id"] for entry in plan] == [folder.name for folder in runs.run_folders()]
     assert plan[1]["seed"] == 1 and plan[1]["settings"]["train.max_steps"] == 2

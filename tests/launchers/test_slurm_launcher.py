@@ -22,6 +22,7 @@ from hydra_plugins.pmexp_launchers.slurm_job import SlurmJob
 from hydra_plugins.pmexp_launchers.slurm_resources import PACKAGED, load
 from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job
+from hydra_plugins.pmexp_launchers.sweep import names_of
 from pmexp.command.compose import compose
 from pmexp.config import SHARDING, Part, RunConfig, SystemConfig
 from pmexp.errors import UserError
@@ -45,6 +46,10 @@ DETACH = [*SWEEP, "hydra.launcher.detach=true"]
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     monkeypatch.setattr(processes, "check", lambda runs, here: None)
     return FakeSlurm(tmp_path / "slurm", monkeypatch)
+
+
+def queue_view(runs: Sequence[RunConfig]) -> QueueView:
+    return QueueView(runs, names_of({run.folder: run for run in runs}))
 
 
 def options(script: str) -> dict[str, str]:
@@ -278,7 +283,7 @@ def test_a_run_that_slurm_did_not_queue_again_is_submitted_until_it_is_done(
 
     monkeypatch.setattr(slurm_commands, "queue", dict)
     monkeypatch.setattr(slurm_commands, "end_state", lambda job: "COMPLETED")
-    driver = Driver([run], submit, max_retries=0, poll_s=0.01, view=QueueView([run]))
+    driver = Driver([run], submit, max_retries=0, poll_s=0.01, view=queue_view([run]))
     driver.follow(submit([run]))
     assert driver.outcomes[run.folder].state is State.finished
 
@@ -292,11 +297,12 @@ def test_equal_runs_of_two_names_have_a_job_and_an_outcome_each(
     done.folder.mkdir(parents=True)
     RunFolder(done.folder).summary.write_text('{"status": "finished"}')
     monkeypatch.setattr(slurm_commands, "queue", dict)
-    driver = Driver(runs, lambda some: [], max_retries=0, poll_s=0.01, view=QueueView(runs))
+    driver = Driver(runs, lambda some: [], max_retries=0, poll_s=0.01, view=queue_view(runs))
     driver.follow(jobs)
     assert [driver.outcomes[run.folder].state for run in runs] == [State.failed, State.finished]
     said = capsys.readouterr().out
-    assert f"a/{failed.run_id} failed (job 0) it broke" in said and f"b/{done.run_id} finished" in said
+    assert re.search(rf"a/{failed.run_id} failed \(job 0; [12] of 2 in .* s\): it broke\n", said)
+    assert re.search(rf"b/{done.run_id} finished \(job 1; [12] of 2 in .* s\)\n", said)
 
 
 def test_runs_of_two_folders_are_submitted_and_planned_in_each(
@@ -351,12 +357,12 @@ def test_the_table_shows_who_runs_and_why_others_wait(tmp_path: Path) -> None:
     waited_for = {
         run.folder: (run, Job(f"7_{run.seed}", (run.run_id,), run.folder.parent / "slurm")) for run in runs
     }
-    view = QueueView(runs)
+    view = queue_view(runs)
     view._console = Console(force_terminal=True, width=120, record=True)
     view.show(waited_for, {"7_0": QueuedJob("RUNNING", "None"), "7_1": QueuedJob("PENDING", "Priority")})
     view._console.print(view._live.renderable)
     text = view._console.export_text()
-    assert "0/3 runs ended; 1 pending (Priority), 1 ending" in text
+    assert "0 of 3 runs ended; 1 pending (Priority), 1 ending" in text
     assert re.search(r"baseline-s0-\w+\s+7_0\s+running\s+starting", text) and "7_1" not in text
 
 

@@ -256,7 +256,7 @@ ORDINARY = [
     '{name: pad_token, value: "[PAD]"}', "- name: DB_PASSWORD\n  valueFrom: x", '{"key": "metric", "value": 0.93}',
     "{name: DB_PASSWORD, value: ${PASSWORD}}", "GPU-" + str(uuid.UUID(int=7 << 90)),
     "encoder.layer.0.attention.self.dropout", "loss=0.4312 step 12/400 lr=1e-05", "2026-11-27T18:37:03.123+00:00",
-    f"runs/default/{RUN_ID}/summary.json", f"key={RUN_ID}", "ssh://git@github.com/x/y.git", "git@github.com:x/y.git", "me@host.org",
+    f"runs/default/{RUN_ID}/summary.json", f"key={RUN_ID}", "MyDropout-s0-0f1e2d3c4b5a", "ssh://git@github.com/x/y.git", "git@github.com:x/y.git", "me@host.org",
     "index 0a1b2c3..4d5e6f7 100644", "integrity: sha512-" + base64.b64encode(hashlib.sha512(b"x").digest()).decode(),
     "data:image/png;base64," + base64.b64encode(bytes(range(256)) * 4).decode(),
     "\n".join(f"+{base64.b64encode(hashlib.sha512(bytes([n])).digest()).decode()[:76]}" for n in range(4)),

@@ -11,6 +11,7 @@ from torch import nn
 
 from pmexp import models
 from pmexp.config import FrozenWeights, LoraConfig, ModelKind, RunConfig
+from pmexp.config.kinds import KINDS
 from pmexp.errors import UserError
 from pmexp.measure.precision import precision
 from pmexp.models.adapters import write_adapter
@@ -41,7 +42,7 @@ def layers_of(module: nn.Module) -> set[str]:
     return {name for name, part in module.named_modules() if hasattr(part, "lora_A")}
 
 
-@pytest.mark.parametrize("kind", ModelKind)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_linear_layer_of_the_body_gets_an_adapter_and_the_head_trains(kind: ModelKind) -> None:
     plain = models.untrained(of_kind(kind), classes=3)
     module = adapted(kind)

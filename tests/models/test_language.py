@@ -97,9 +97,9 @@ def test_byte_pairs_are_the_same_each_time_and_have_every_byte() -> None:
 @pytest.mark.parametrize(
     ("kind", "objective", "known"),
     [
-        (ModelKind.bert, "causal_lm", "classification, masked_lm"),
-        (ModelKind.gpt2, "masked_lm", "classification, causal_lm"),
-        (ModelKind.gptj, "masked_lm", "classification, causal_lm"),
+        (ModelKind.bert, "causal_lm", "classification, regression, token_classification, masked_lm"),
+        (ModelKind.gpt2, "masked_lm", "classification, regression, token_classification, causal_lm"),
+        (ModelKind.gptj, "masked_lm", "classification, regression, causal_lm"),
         (ModelKind.t5, "causal_lm", "seq2seq"),
     ],
 )

@@ -12,10 +12,10 @@ from pmexp.config.kinds import KINDS
 from small_kinds import SIZES, WIDTHS, of_kind
 from small_runs import TINY_BERT, Runs
 
-MASKED = [kind for kind in ModelKind if Objective.masked_lm in KINDS[kind].objectives]
+MASKED = [kind for kind in KINDS if Objective.masked_lm in KINDS[kind].objectives]
 
 
-@pytest.mark.parametrize("kind", ModelKind)
+@pytest.mark.parametrize("kind", KINDS)
 def test_rates_reach_every_dropout(kind: ModelKind) -> None:
     fields = KINDS[kind]
     attention = ["model.attention_dropout=0.375"] if fields.attention_dropout else []

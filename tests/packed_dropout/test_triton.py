@@ -52,6 +52,7 @@ def assert_same(actual: Tensor | tuple[Tensor, ...], expected: Tensor | tuple[Te
     assert torch.equal(actual.contiguous().view(whole), expected.contiguous().view(whole))
 
 
+@pytest.mark.slow
 @few
 @any_case
 def test_packed_and_seeded_dropout(

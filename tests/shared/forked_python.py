@@ -1,9 +1,12 @@
-"""`python -m <module>` as a fork of this process, which has imported what the module needs: seconds each.
+"""Pythons that are forks of this process, which has imported what they need: to start one anew takes seconds.
 
 Signals, exit codes, sessions and parents are those of a process that is started anew.
 """
 
+import faulthandler
+import inspect
 import logging
+import multiprocessing.util
 import os
 import runpy
 import signal
@@ -11,51 +14,66 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 
+from hydra_plugins.pmexp_launchers import processes as workers
+
+_STARTED_WITH = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
+
 
 class ForkedPython(subprocess.Popen[str]):
-    """Runs the command [<Python>, "-m", <module>, *arguments] with the given environment. What it says goes where
-    this process's output goes; with `log`, errors go into that file."""
+    """Runs the command [<Python>, "-m", <module>, *arguments] in a fork of this process. It takes what Popen takes;
+    any other command is started anew."""
 
-    def __init__(
-        self,
-        args: Sequence[str],
-        env: Mapping[str, str],
-        start_new_session: bool = False,
-        log: Path | None = None,
-    ) -> None:
-        self._environment, self._own_session, self._log = dict(env), start_new_session, log
-        super().__init__(args, env=env)
-
-    def _execute_child(self, args: Sequence[str], *_: Any) -> None:
+    def _execute_child(self, *arguments: Any) -> None:
+        given = _STARTED_WITH.bind(self, *arguments).arguments
+        command = list(given["args"])
+        if command[:2] != [sys.executable, "-m"]:
+            super()._execute_child(*arguments)  # type: ignore[misc]
+            return
         sys.stdout.flush(), sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            if self._own_session:
+            if given["start_new_session"]:
                 os.setsid()
-            if self._log:
-                os.dup2(os.open(self._log, os.O_WRONLY | os.O_CREAT), 2)
-            _become(list(args), self._environment)
+            for number, name in enumerate(("p2cread", "c2pwrite", "errwrite")):
+                if given[name] != -1:
+                    os.dup2(given[name], number)
+            _become(command, dict(os.environ if given["env"] is None else given["env"]))
         self.pid, self._child_created = pid, True
+        pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*(given[name] for name in pipes))  # type: ignore[attr-defined]
 
 
 def _become(command: list[str], environment: Mapping[str, str]) -> NoReturn:
     """Does what the command does and ends as it would, without a step back into the test."""
-    code: Any = 1
-    try:
-        _forget_the_test()
+
+    def execute() -> None:
         os.environ.clear()
         os.environ.update(environment)
         _, _, module, *arguments = command
         sys.argv = [module, *arguments]
-        _customize(environment.get("PYTHONPATH", ""))
+        paths = list(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)))
+        sys.path[:0] = paths
+        _customize(paths)
+        _forget_processes()
         runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+    _close_all_but()
+    _execute(execute)
+
+
+def _execute(work: Callable[[], None]) -> NoReturn:
+    code: Any = 1
+    try:
+        _forget_the_test()
+        work()
         code = 0
     except SystemExit as end:
         code = end.code or 0
@@ -70,25 +88,70 @@ def _become(command: list[str], environment: Mapping[str, str]) -> NoReturn:
 def _forget_the_test() -> None:
     """Signals, streams and the log are those of a Python that has just been started."""
     for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # which a new process inherits
+            signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.set_wakeup_fd(-1)
+    faulthandler.disable()  # pytest's writes to a file that is closed here
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     logging.root.handlers.clear()
     warnings.resetwarnings()
 
 
-def _customize(paths: str) -> None:
+def _forget_processes() -> None:
+    """The parent of workers and the tracker of resources are the test's; this process forks a parent of its own."""
+    for mine in (forkserver._forkserver, resource_tracker._resource_tracker):
+        vars(mine).update(vars(type(mine)()))
+    multiprocessing.util.spawnv_passfds = _fork_a_parent(multiprocessing.util.spawnv_passfds)
+
+
+def _customize(paths: Sequence[str]) -> None:
     """Executes a sitecustomize.py at the head of PYTHONPATH, as Python does when it starts."""
-    file = Path(paths.partition(os.pathsep)[0]) / "sitecustomize.py"
-    if paths and file.is_file():
-        exec(compile(file.read_text(), file, "exec"), {"__name__": "sitecustomize"})
+    for file in (Path(path) / "sitecustomize.py" for path in paths[:1]):
+        if file.is_file():
+            exec(compile(file.read_text(), file, "exec"), {"__name__": "sitecustomize"})
 
 
 def fork_ranks(patch: pytest.MonkeyPatch) -> None:
     """Has torch's launcher fork the ranks that it would start anew."""
 
-    def popen(_: SubprocessHandler, args: Sequence[str], env: Mapping[str, str]) -> ForkedPython:
-        return ForkedPython(args, env, start_new_session=True)
+    def popen(handler: SubprocessHandler, args: Sequence[str], env: Mapping[str, str]) -> ForkedPython:
+        streams = {"stdout": handler._stdout, "stderr": handler._stderr}
+        return ForkedPython(args, env=env, start_new_session=True, **streams)
 
     patch.setattr(SubprocessHandler, "_popen", popen)
+
+
+def fork_parent_of_workers() -> None:
+    """Forks the parent of the launcher's workers from this process, which has imported what they need. The ranks
+    of its workers are forks, too. A parent that is killed is followed by one that is started anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            multiprocessing.util, "spawnv_passfds", _fork_a_parent(multiprocessing.util.spawnv_passfds)
+        )
+        workers.preload()
+
+
+def _fork_a_parent(spawn: Callable[..., int]) -> Callable[..., int]:
+    """What stands in for `spawn`: multiprocessing starts the parent of workers by it, and other helpers."""
+
+    def fork(path: str, arguments: Sequence[str], passed: Sequence[int]) -> int:
+        if "forkserver" not in arguments[-1]:
+            return spawn(path, arguments, passed)
+        pid = os.fork()
+        if pid == 0:
+            _close_all_but(*passed)
+            with pytest.MonkeyPatch.context() as patch:
+                fork_ranks(patch)
+                _execute(lambda: exec(arguments[-1], {}))
+        return pid
+
+    return fork
+
+
+def _close_all_but(*kept: int) -> None:
+    """Closes what no new process would inherit; pytest's workers talk to their controller by such files."""
+    before = 2
+    for file in [*sorted(kept), os.sysconf("SC_OPEN_MAX")]:
+        os.closerange(before + 1, file)
+        before = file

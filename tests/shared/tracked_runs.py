@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from multiprocessing import get_context
@@ -21,21 +21,28 @@ from pmexp.command.compose import compose
 from pmexp.config import TrackingConfig
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal
+from pmexp.run_folder.mirrored import lacking, settled
 from pmexp.tracking import open_mirror
-from pmexp.tracking.database import OpenExperiment
-from pmexp.tracking.mlflow_run import MlflowRun, Status
-from pmexp.tracking.parent import ParentRun
+from pmexp.tracking.mlflow_tracker import MlflowTracker
 from pmexp.tracking.record import Record
+from pmexp.tracking.tracker import Status
 
 # Without the seven processes that no tracking needs, and with words.
 _SERVER = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_LOGGING_LEVEL": "INFO"}
 _DEFAULT = compose([])
+_IN_MIB = {
+    "memory/saved_bytes": "saved",
+    "memory/peak_tensor_bytes": "tensors",
+    "memory/peak_bytes": "process",
+}
 
 
 class TrackedRun:
-    def __init__(self, runs_dir: Path, seed: int = 0, uri: str | None = None) -> None:
+    def __init__(
+        self, runs_dir: Path, seed: int = 0, uri: str | None = None, trackers: Sequence[str] = ("mlflow",)
+    ) -> None:
         """Begins the run anew, or goes on with what is in its folder."""
-        tracking = TrackingConfig(uri=uri, interval_s=0.1)
+        tracking = TrackingConfig(uri=uri, interval_s=0.1, **dict.fromkeys(trackers, True))
         self.config = replace(_DEFAULT, runs_dir=str(runs_dir), seed=seed, tracking=tracking)
         self.folder = RunFolder(self.config.folder)
         self.folder.path.mkdir(parents=True, exist_ok=True)
@@ -58,10 +65,7 @@ class TrackedRun:
 
     def settle(self, status: Status) -> str:
         """Ends the MLflow run as the mirror of a run does that is in time, and returns its id."""
-        experiment = OpenExperiment(
-            str(self.config.tracking.uri), self.config.name, Path(self.config.runs_dir)
-        )
-        run = MlflowRun(ParentRun(experiment), Record(self.config, self.folder))
+        run = MlflowTracker().open(self.config, Record(self.config, self.folder))
         run.settle(status)
         return run.id
 
@@ -83,7 +87,9 @@ class TrackedRun:
         self._mirror.finish(self.record_end(status))
 
     def is_complete(self) -> bool:
-        return (self.folder.path / "tracking.json").is_file()
+        """Whether it is on record that every tracker has all of the run."""
+        chosen, file = {*self.config.tracking.trackers}, self.folder.mirrored
+        return settled(file) == chosen and not lacking(file)
 
 
 def mlflow_runs(database: Path) -> dict[str, tuple[str, str]]:
@@ -132,7 +138,13 @@ def _wanted(folder: Path) -> Counter[tuple[str, int, float | None]]:
     wanted = Counter((record["metric"], record["step"], record["value"]) for record in records)
     summary = folder / "summary.json"
     final = json.loads(summary.read_text())["metrics"] if summary.is_file() else {}
-    return wanted + Counter((f"final/{name}", 0, value) for name, value in final.items())
+    in_mib = {
+        f"MiB/{shown}": final[name] and round(final[name] / 2**20, 3)
+        for name, shown in _IN_MIB.items()
+        if name in final
+    }
+    final = {f"final/{name}": value for name, value in final.items()} | in_mib
+    return wanted + Counter((name, 0, value) for name, value in final.items())
 
 
 def in_process(body: Callable[[], None]) -> Any:

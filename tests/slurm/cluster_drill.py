@@ -4,6 +4,7 @@ A job costs seconds of imports, so one sweep serves most scenarios. `hold.py` ha
 a signal arrives: what happens to it there does not depend on how fast the machine is.
 """
 
+import importlib
 import json
 import os
 import re
@@ -19,6 +20,9 @@ from pathlib import Path
 from cluster import cluster
 from filelock import FileLock
 
+from forked_python import ForkedPython
+from hydra_plugins.pmexp_launchers import processes as workers
+from pmexp.tracking.database import silence_mlflow
 from small_runs import TINY_VIT
 
 # They are the seeds of the sweep, and indices in its array.
@@ -64,7 +68,7 @@ class Drill:
 
     def __init__(self, root: Path) -> None:
         self.root, self.runs, self._holds = root, root / "runs", root / "holds"
-        self._drivers: dict[str, subprocess.Popen[bytes]] = {}
+        self._drivers: dict[str, ForkedPython] = {}
 
     def folder(self, name: str, seed: int = 0) -> Path:
         (folder,) = [file.parent for file in (self.runs / name).glob(f"*-s{seed}-*/config.yaml")]
@@ -90,6 +94,9 @@ class Drill:
         return int((self.root / f"{driver}.code").read_text())
 
     def execute(self) -> None:
+        silence_mlflow()
+        for module in workers._PRELOAD:  # the drivers are forks of this process
+            importlib.import_module(module)
         for folder in (self._holds, self.root / "hooks"):
             folder.mkdir(parents=True)
         shutil.copy(_HOLD, self.root / "hooks" / "sitecustomize.py")
@@ -181,14 +188,7 @@ class Drill:
     def _start(self, name: str, *arguments: str) -> None:
         command = [sys.executable, "-m", "pmexp.train", "-m", *_RUN, *arguments, f"runs_dir={self.runs}"]
         with (self.root / f"{name}.out").open("wb") as output:
-            self._drivers[name] = subprocess.Popen(
-                command,
-                env=self._environment,
-                stdout=output,
-                stderr=output,
-                # a process started in the background may be born deaf to Ctrl-C
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-            )
+            self._drivers[name] = ForkedPython(command, env=self._environment, stdout=output, stderr=output)
 
     def _end(self, name: str) -> None:
         self._await(f"the driver {name!r}", lambda: self._drivers[name].poll() is not None)

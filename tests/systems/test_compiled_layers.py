@@ -16,7 +16,7 @@ from transformers import (
     LongformerForSequenceClassification,
 )
 
-from pmexp.config import Dropout, Part, SystemConfig, VariantConfig
+from pmexp.config import Part, SystemConfig, VariantConfig
 from pmexp.errors import UserError
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.systems import compile
@@ -59,7 +59,7 @@ def steps(
     model = BertForSequenceClassification(config).train()
     system = System(SystemConfig(parts=[Part[part] for part in parts]))
     system.before_variant(model)
-    apply_variant(model, VariantConfig(name="pm-drop", dropout=Dropout.packed))
+    apply_variant(model, VariantConfig(name="pm-drop", dropout="packed"))
     system.prepare(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     torch.manual_seed(1)

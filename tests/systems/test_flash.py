@@ -22,7 +22,7 @@ from transformers import (
     ViTModel,
 )
 
-from pmexp.config import Dropout, VariantConfig, Where
+from pmexp.config import VariantConfig, Where
 from pmexp.errors import UserError
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.systems import flash
@@ -119,7 +119,7 @@ def test_pm_drop_reports_the_attention_dropout_it_cannot_reach(monkeypatch: pyte
     model, ids = bert(p=0.1), torch.ones(1, 16, dtype=torch.int64)
     Flash().before_variant(model, CPU, half=False)
     monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *_, **__: SDPBackend.FLASH_ATTENTION.value)
-    attention_only = VariantConfig(name="attention-only", dropout=Dropout.packed, where=Where.attention)
+    attention_only = VariantConfig(name="attention-only", dropout="packed", where=Where.attention)
     with pytest.raises(UserError, match=r"found nothing to replace in .*inside the flash attention kernel"):
         apply_variant(model, attention_only, {"input_ids": ids})
 

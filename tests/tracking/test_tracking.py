@@ -34,7 +34,7 @@ def test_the_mirror_of_a_finished_run(runs: Runs) -> None:
     (folder,) = runs.run_folders()
     summary = json.loads((folder / "summary.json").read_text())
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "pm-drop-plain-vit-digits-s2"
+    assert run.info.run_name == "pm-drop-s2"
     wanted = {
         "run_id": folder.name,
         "variant": "pm-drop",
@@ -49,6 +49,9 @@ def test_the_mirror_of_a_finished_run(runs: Runs) -> None:
     assert {
         k.removeprefix("final/"): v for k, v in run.data.metrics.items() if k.startswith("final/")
     } == summary["metrics"]
+    saved = summary["metrics"]["memory/saved_bytes"]
+    assert run.data.metrics["MiB/saved"] == pytest.approx(saved / 2**20, abs=0.0005)
+    assert "MiB/tensors" in run.data.metrics
     assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"config.yaml", "summary.json"}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pmexp.run_folder.mirrored import lacking
 from pmexp.tracking import Mirror, MirrorBeside, beside
 from tracked_runs import TrackedRun, disagreements
 
@@ -37,7 +38,8 @@ def test_a_process_that_fails_costs_a_warning(
     monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     run = TrackedRun(tmp_path / "runs").mirrored()
     run.end()
-    assert "(the process that mirrors it ended with code 3)" in caplog.text
+    why = "the process that mirrors it ended with code 3"
+    assert f"({why})" in caplog.text and lacking(run.folder.mirrored) == {"mlflow": why}
     assert "python -m pmexp.runs repair default" in caplog.text
 
 

@@ -136,7 +136,10 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
     server.kill()
 
 
-def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, server: Server, hurried: None) -> None:
+@pytest.mark.slow
+def test_a_server_that_is_killed_and_comes_back(
+    tmp_path: Path, server: Server, hurried: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = TrackedRun(tmp_path, uri=server.uri).mirrored()
     run.steps(3)
     wait_for(lambda: disagreements(tmp_path, server.database) == {})
@@ -148,6 +151,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, server: Server, 
         list(repair(tmp_path, "default"))
     server.start()
     assert_repaired(tmp_path, server.database)
+    monkeypatch.setattr(mirror, "_END_S", 60.0)  # all arrives now, in its own time
     again = TrackedRun(tmp_path, seed=1, uri=server.uri).mirrored()
     again.steps(3)
     again.end()
@@ -170,6 +174,7 @@ def test_a_server_that_never_answers(
     assert "python -m pmexp.runs repair default" in caplog.text
 
 
+@pytest.mark.slow
 def test_writers_that_begin_at_once_on_no_database(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

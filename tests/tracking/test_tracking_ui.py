@@ -54,7 +54,8 @@ def test_the_page_has_the_view_while_the_experiment_has_it(
 ) -> None:
     uri = f"sqlite:///{database(tmp_path)}"
     TrackedRun(tmp_path).settle("FINISHED")
-    assert ui._page(uri, "default") == "#/experiments/1/runs?viewStateShareKey=pmexp"
+    page = "#/experiments/1/runs?workflowType=machine_learning"
+    assert ui._page(uri, "default") == f"{page}&viewStateShareKey=pmexp"
     OpenExperiment(uri, "default").client.delete_experiment_tag("1", "mlflow.sharedViewState.pmexp")
-    assert ui._page(uri, "default") == "#/experiments/1/runs"
-    assert ui._page(uri, None) == "#/experiments"
+    assert ui._page(uri, "default") == page
+    assert ui._page(uri, None) == "#/experiments?workflowType=machine_learning"

@@ -20,6 +20,7 @@ import pytest
 from disks import small_disk
 from disturbances import pid_of, when_training
 from faulty_calls import environment
+from forked_python import ForkedPython
 from pmexp.config import RunConfig
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State, state_of
@@ -45,7 +46,7 @@ def alone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def driver(runs: Runs, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
     command = [sys.executable, "-m", "pmexp.train", *last_of_each(arguments), f"runs_dir={runs.folder}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with ForkedPython(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield process
         finally:

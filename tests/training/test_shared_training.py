@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pmexp.command.compose import compose, compose_run, compose_sweep
-from pmexp.config import Dropout, Part, Rng, RunConfig, SystemConfig, VariantConfig, Where, share_trainings
+from pmexp.config import Part, Rng, RunConfig, SystemConfig, VariantConfig, Where, share_trainings
 from pmexp.config.train import MEASURED_STEPS
 from pmexp.errors import UserError
 from pmexp.fit.command import main as fit
@@ -180,12 +180,12 @@ def test_who_trains_and_what_keeps_its_id() -> None:
     one = compose(["variant=baseline", "share_training=true"])
     packed = {"bits": [1, 2, 4], "cache_unpacked": [True, False], "recompute": [False, True]}
     options = [dict(zip(packed, values, strict=True)) for values in product(*packed.values())]
-    kept = [VariantConfig(name=f"kept-{n}", dropout=Dropout.packed, **each) for n, each in enumerate(options)]
+    kept = [VariantConfig(name=f"kept-{n}", dropout="packed", **each) for n, each in enumerate(options)]
     others = [
-        VariantConfig(name="torch", dropout=Dropout.packed, rng=Rng.torch),
-        VariantConfig(name="flips", dropout=Dropout.packed, flip_rate=0.5),
-        VariantConfig(name="hidden", dropout=Dropout.packed, where=Where.hidden),
-        VariantConfig(name="seeded", dropout=Dropout.seeded),
+        VariantConfig(name="torch", dropout="packed", rng=Rng.torch),
+        VariantConfig(name="flips", dropout="packed", flip_rate=0.5),
+        VariantConfig(name="hidden", dropout="packed", where=Where.hidden),
+        VariantConfig(name="seeded", dropout="seeded"),
         one.variant,
     ]
     runs = [replace(one, variant=variant) for variant in [*others, *kept]]

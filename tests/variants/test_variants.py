@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.config import Dropout, VariantConfig, Where
+from pmexp.config import VariantConfig, Where
 from pmexp.variants.replace import apply_variant
 from saved_tensors import saved_by
 
@@ -32,7 +32,7 @@ class Block(nn.Module):
         return checkpoint(self.layers, x, use_reentrant=self.reentrant)
 
 
-def block(dropout: Dropout, reentrant: bool | None = None) -> Block:
+def block(dropout: str, reentrant: bool | None = None) -> Block:
     torch.manual_seed(0)
     model = Block(reentrant)
     apply_variant(model, VariantConfig(name="any", dropout=dropout))
@@ -53,29 +53,29 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
     return all(torch.equal(*pair) for pair in zip(first, second, strict=True))
 
 
-BYTES, _ = trained(model := block(Dropout.byte_mask), model)
+BYTES, _ = trained(model := block("byte_mask"), model)
 
 
 def test_it_keeps_every_mask_of_the_forward_at_one_bit() -> None:
-    model = block(Dropout.hooks)
+    model = block("hooks")
     gradients, sizes = trained(model, model)
     assert sizes == [96, 96, 96] and same(gradients, BYTES)
 
 
 def test_the_report_says_what_stands_there() -> None:
-    report = apply_variant(Block(), VariantConfig(name="hooks", dropout=Dropout.hooks, where=Where.hidden))
+    report = apply_variant(Block(), VariantConfig(name="hooks", dropout="hooks", where=Where.hidden))
     assert (report.by, report.modules) == ("ByteMaskDropout under pack_saved_masks", ["layers.1", "layers.3"])
 
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_and_pickles_pack_too(twin: Callable[[nn.Module], nn.Module]) -> None:
-    model = twin(block(Dropout.hooks))
+    model = twin(block("hooks"))
     gradients, sizes = trained(model, model)
     assert sizes == [96, 96, 96] and same(gradients, BYTES)
 
 
 def test_a_forward_that_fails_leaves_no_hook_behind() -> None:
-    model = block(Dropout.hooks)
+    model = block("hooks")
     for bad in ({"fails": True}, {"unknown": 1}):
         with pytest.raises((ArithmeticError, TypeError)):
             model(torch.ones(2, 24), **bad)
@@ -93,15 +93,15 @@ def test_a_forward_that_fails_leaves_no_hook_behind() -> None:
 
 
 def test_without_gradients() -> None:
-    model = block(Dropout.hooks)
+    model = block("hooks")
     with torch.no_grad():
         assert not model(torch.ones(2, 24)).requires_grad
-    assert torch.equal(model.eval()(torch.zeros(2, 24)), block(Dropout.byte_mask).eval()(torch.zeros(2, 24)))
+    assert torch.equal(model.eval()(torch.zeros(2, 24)), block("byte_mask").eval()(torch.zeros(2, 24)))
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpointing_draws_the_same_masks(reentrant: bool) -> None:
-    plain, packed = block(Dropout.byte_mask, reentrant), block(Dropout.hooks, reentrant)
+    plain, packed = block("byte_mask", reentrant), block("hooks", reentrant)
     assert same(trained(plain, plain)[0], trained(packed, packed)[0])
 
 
@@ -115,7 +115,7 @@ def test_forwards_of_several_threads_leave_no_hook_behind() -> None:
             say.set()
             hear.wait(60)
 
-        model = block(Dropout.hooks)
+        model = block("hooks")
         model.layers.register_forward_pre_hook(inside)
         _, saved = saved_by(lambda: model(torch.ones(32, 24)))
         seen.append((hooks_now(False), [t.numel() for t in saved if t.dtype is torch.uint8]))
@@ -137,7 +137,7 @@ def test_forwards_of_several_threads_leave_no_hook_behind() -> None:
 
 
 def test_compiled() -> None:
-    plain, packed = (block(dropout) for dropout in (Dropout.byte_mask, Dropout.hooks))
+    plain, packed = (block(dropout) for dropout in ("byte_mask", "hooks"))
     results = []
     for module in (plain, packed):
         torch._dynamo.reset()

@@ -8,14 +8,14 @@ import numpy as np
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import Bound, CriterionConfig, Statistic
 from pmexp_analysis.criteria.result import LEVEL
-from pmexp_analysis.numbers import scales, sigmas, stats
+from pmexp_analysis.numbers import own_statistics, scales, sigmas, stats
 from pmexp_analysis.numbers.paired import alike
 from pmexp_analysis.numbers.scores import is_score
 from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.sources.values import BySeed
 
 _FOR_SIGMA = 2  # seeds
-_RATIOS = (Statistic.relative_change, Statistic.times_smaller)
+_OTHER_UNITS = (Statistic.relative_change, Statistic.times_smaller, Statistic.own)  # than the metric's
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _of_size(
         low = high = np.full(len(every), np.nan)
         p = stats.p_above(sign * samples)
     else:
-        samples = scales.samples(criterion.statistic, ours, theirs, stats.spread(baseline))
+        samples = _samples(criterion, ours, theirs, baseline)
         correction = np.array([_correction(sides, ours.shape[-1]) for sides in every])[:, None]
         low, _ = _interval(criterion, samples, ours - correction, theirs, baseline, -correction)
         _, high = _interval(criterion, samples, ours + correction, theirs, baseline, correction)
@@ -108,8 +108,16 @@ def _of_size(
     return [one if defined else why for defined, one in zip(is_defined, made, strict=True)]
 
 
+def _samples(criterion: CriterionConfig, ours: Array, theirs: Array, baseline: Array) -> Array:
+    if criterion.function is not None:
+        return own_statistics.samples(criterion.function, ours, theirs)
+    return scales.samples(criterion.statistic, ours, theirs, stats.spread(baseline))
+
+
 def _lacking(criterion: CriterionConfig, sides: Sides) -> str:
     """Why there is nothing to test; empty where there is something."""
+    if criterion.function is not None and (refused := own_statistics.refusal(criterion.function)):
+        return refused
     if criterion.statistic is Statistic.p_worse and metric_of(sides.metric).direction == "none":
         return f"{sides.metric} has no better or worse direction"
     if _is_alone(criterion):
@@ -161,7 +169,7 @@ def _interval(
     for scores is the continuity correction at one end."""
     if criterion.statistic is Statistic.difference_in_sigma:
         return sigmas.interval(ours - theirs, baseline, LEVEL)
-    return stats.t_interval(samples if criterion.statistic in _RATIOS else samples + shift, LEVEL)
+    return stats.t_interval(samples if criterion.statistic in _OTHER_UNITS else samples + shift, LEVEL)
 
 
 def _p_of_margin(
@@ -181,5 +189,5 @@ def _p_of_margin(
     if criterion.statistic is Statistic.difference_in_sigma:
         shifted = side * (ours + side * correction - theirs)
         return sigmas.p_beyond(shifted, baseline, criterion.threshold)
-    shifted = samples if criterion.statistic in _RATIOS else samples + side * correction
+    shifted = samples if criterion.statistic in _OTHER_UNITS else samples + side * correction
     return stats.p_above(side * (scales.tested(criterion.statistic, threshold) - shifted))

@@ -14,7 +14,7 @@ from pmexp_analysis.criteria.pairs import judge_pairs
 from pmexp_analysis.criteria.result import Judged, TaskResult, combined, named_once
 from pmexp_analysis.criteria.runs import judge_divergence
 from pmexp_analysis.criteria.unchanged import judge_unchanged
-from pmexp_analysis.criteria.waiting import where_fed
+from pmexp_analysis.criteria.waiting import shares_along, shares_in, where_fed
 from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.numbers.evidence import Evidence, evidence_of
 from pmexp_analysis.numbers.fits import Limits, lone_fits
@@ -90,9 +90,11 @@ def _parts(
         for series in series_over(experiment.members, criterion.over or ""):
             if is_about(criterion, series.task):
                 metric = criterion.metric or ""
-                alike = [(at, m) for at, m in series.members if not _is_apart(m, metric, evidence)]
+                members = [(at, m) for at, m in series.members if not _is_apart(m, metric, evidence)]
+                alike = replace(series, members=members)
                 try:
-                    part = judge_growth(criterion, replace(series, members=alike), metric, protocol)
+                    part = judge_growth(criterion, alike, metric, protocol)
+                    part = where_fed(part, metric, shares_along(alike, sides))
                     places = {(m.labels.task, m.labels.system) for _, m in series.members}
                     yield _where_learned(part, places, sides, evidence)
                 except Undefined as error:
@@ -172,7 +174,7 @@ def _of_pairs(
             is_lost = part.result == "not measured" and not sides.method
             part = replace(part, why=left_out if is_lost else f"{part.why}; {left_out}")
         variants = [protocol.method] if _is_alone(criterion) else [protocol.method, protocol.baseline]
-        yield where_fed(part, sides.metric, section, variants)
+        yield where_fed(part, sides.metric, shares_in(section, variants))
 
 
 def sides_of(

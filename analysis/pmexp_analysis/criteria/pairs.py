@@ -9,7 +9,7 @@ from pmexp.protocol import EQUIVALENCE, MARGINS, Bound, CriterionConfig, Statist
 from pmexp_analysis.criteria.estimates import Estimate, Sides, estimates, limit_of
 from pmexp_analysis.criteria.power import in_words, seeds_needed
 from pmexp_analysis.criteria.result import TaskResult, decide
-from pmexp_analysis.numbers import scales, stats
+from pmexp_analysis.numbers import own_statistics, scales, stats
 from pmexp_analysis.numbers.cells import counted, number, probability
 from pmexp_analysis.numbers.scores import is_score
 
@@ -50,6 +50,8 @@ def _judge(criterion: CriterionConfig, sides: Sides, estimate: Estimate) -> Task
     why = f"{shown}, 90 % interval {ends[0]} to {ends[1]}"
     if criterion.comparison is Bound.no_worse:
         why += f", p {probability(estimate.p)} for being worse than the margin allows"
+    if criterion.function is not None:
+        why += f", by {own_statistics.identity(criterion.function)}"
     judged = _with(about, criterion, sides, interval, f"{why}, {counted(n, what)}")
     return _with_seeds_needed(judged, criterion, sides, estimate)
 

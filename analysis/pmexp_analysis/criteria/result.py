@@ -71,7 +71,7 @@ def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult])
         name=name,
         claim=criterion.claim or name,
         metric=criterion.metric,
-        statistic=criterion.statistic.name,
+        statistic=criterion.function or criterion.statistic.name,
         comparison=criterion.comparison.name,
         threshold=criterion.threshold,
         result=result,

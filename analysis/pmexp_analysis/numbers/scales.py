@@ -31,6 +31,8 @@ def undefined(statistic: Statistic) -> str:
     """Why a statistic of finite numbers is not defined."""
     if statistic is Statistic.difference_in_sigma:
         return "the baseline does not vary over its seeds"
+    if statistic is Statistic.own:
+        return "its function gives no number for some of the pairs"
     return "a ratio needs numbers above zero"
 
 

@@ -4,9 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pmexp_analysis.sources.distinguish import part_of
+from pmexp.run_folder.differences import distinct_items, part_of, said
 from pmexp_analysis.sources.experiment import Member
-from pmexp_analysis.sources.shared import distinct_items
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def told_apart(members: Sequence[Member], overs: Sequence[str]) -> dict[str, lis
             apart.append(key)
     groups: dict[str, list[Member]] = defaultdict(list)
     for member in members:
-        groups["".join(f" {key}={member.run.settings.get(key)}" for key in apart)].append(member)
+        groups["".join(f" {key}={said(member.run.settings.get(key))}" for key in apart)].append(member)
     return groups
 
 

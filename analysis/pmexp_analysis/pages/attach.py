@@ -5,7 +5,8 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from pmexp.tracking.database import OpenExperiment, reason
+from pmexp.errors import reason
+from pmexp.tracking.database import OpenExperiment
 from pmexp.tracking.parent import ParentRun
 from pmexp_analysis.sources import foreign
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pmexp.errors import UserError
 from pmexp.protocol import ComparedLabel, ProtocolConfig
+from pmexp.run_folder.differences import distinct_items
 from pmexp_analysis.sources.distinguish import distinguish
 from pmexp_analysis.sources.experiment import (
     DIVERGED,
@@ -18,7 +19,6 @@ from pmexp_analysis.sources.experiment import (
 )
 from pmexp_analysis.sources.foreign import readable, words
 from pmexp_analysis.sources.protocols import NO_CHOICE, Choice, protocol_of
-from pmexp_analysis.sources.shared import distinct_items
 from pmexp_analysis.sources.values import values_of
 
 OWN_SYSTEM = "its own"  # stands for the system where arms are compared, each with a system of its own

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pmexp.protocol import ProtocolConfig
+from pmexp.run_folder.differences import SHARED_WITH
 from pmexp.run_folder.journal_lines import Curve
 from pmexp.run_folder.state import State
 from pmexp_analysis.sources.values import SectionValues
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 
 FINISHED, FAILED, OUT_OF_MEMORY = State.finished.value, State.failed.value, State.oom.value
-SHARED_WITH = "train.shared_with"  # a key of settings
 DIVERGED = "diverged"  # finished with a loss or score that is not finite
 NO_RUN = "no run"  # a run of which only the partner in its pair is known
 

@@ -70,7 +70,7 @@ def _check(told_run: FoundRun, curve: Curve) -> None:
 def _protocol_fault(told: bytes) -> str:
     """What is wrong with a protocol, as JSON; empty where nothing is. Runs share a few."""
     try:
-        parsed(orjson.loads(told), "")
+        parsed(told.decode(), "")
     except UserError as error:
         return str(error)
     return ""

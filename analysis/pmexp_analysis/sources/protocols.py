@@ -4,9 +4,11 @@ A criterion that was changed after results were seen proves nothing, so the firs
 every change. What the reader of a report chooses otherwise is named as well.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def protocol_of(runs: Sequence[Run], choice: Choice) -> tuple[ProtocolConfig, li
     told = sorted((run for run in runs if run.protocol), key=lambda run: (run.curve.started, run.run_id))
     protocol, remarks = ProtocolConfig(), []
     if told:
-        protocol = parsed(_mapping(told[0]), f"the summary of run {told[0].run_id}")
+        protocol = parsed(json.dumps(dict(_mapping(told[0]))), f"the summary of run {told[0].run_id}")
         remarks = _changes(told)
     if choice.criteria is not None:
         protocol = replace(protocol, criteria=_read_criteria(choice.criteria))
@@ -98,14 +100,26 @@ def _read_criteria(file: Path) -> dict[str, CriterionConfig]:
     return parsed({"criteria": content}, f"criteria={file}").criteria
 
 
-def parsed(told: Mapping[str, Any], where: str) -> ProtocolConfig:
+def parsed(told: Mapping[str, Any] | str, where: str) -> ProtocolConfig:
+    """The protocol of a mapping, or of it as JSON text, which is parsed once. Not to be changed.
+
+    Raises UserError, which begins with `where`, for one that cannot be used.
+    """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(ProtocolConfig), dict(told))
-        protocol = OmegaConf.to_object(merged)
+        return _of_json(told) if isinstance(told, str) else _merged(told)
     except (OmegaConfBaseException, UserError, TypeError, ValueError) as error:
         raise UserError(
             f"{where} holds no usable protocol: {first_line(error)}; src/pmexp/protocol.py has the keys, "
             "conf/criteria/ examples"
         ) from None
+
+
+@lru_cache(maxsize=64)
+def _of_json(told: str) -> ProtocolConfig:
+    return _merged(json.loads(told))
+
+
+def _merged(told: Mapping[str, Any]) -> ProtocolConfig:
+    protocol = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ProtocolConfig), dict(told)))
     assert isinstance(protocol, ProtocolConfig)
     return protocol

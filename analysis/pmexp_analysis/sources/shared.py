@@ -1,7 +1,7 @@
 """Mappings that are nearly alike, such as the settings of a sweep's runs, kept as one and what differs."""
 
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 
@@ -34,13 +34,3 @@ class Shared:
         if not differing:
             return first.cleaned
         return ChainMap(self._clean({key: told[key] for key in differing}), first.cleaned)
-
-
-def distinct_items(mappings: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yields every key with each of its values, maybe several times; what is kept as one comes once."""
-    seen: dict[int, Mapping[str, Any]] = {}  # held, so that no other gets its id
-    for mapping in mappings:
-        for part in mapping.maps if isinstance(mapping, ChainMap) else [mapping]:
-            if id(part) not in seen:
-                seen[id(part)] = part
-                yield from part.items()

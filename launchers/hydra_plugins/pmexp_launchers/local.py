@@ -21,8 +21,10 @@ class LocalLauncher(SweepLauncher):
         check_at_least("hydra.launcher.n_jobs", self._n_jobs, 1)
         check_at_least("hydra.launcher.max_retries", self._max_retries, 0)
 
-    def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[Path, Outcome]:
+    def execute(
+        self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig], names: Mapping[Path, str]
+    ) -> Mapping[Path, Outcome]:
         processes.preload()
         processes.check(waiting)
         write_plan(runs)
-        return execute(waiting, self._n_jobs, self._max_retries)
+        return execute(waiting, names, self._n_jobs, self._max_retries)

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -22,14 +22,16 @@ _REFRESH_SECONDS = 0.5
 _GPUS_OF_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
-def execute(runs: Sequence[RunConfig], n_jobs: int, max_retries: int) -> dict[Path, Outcome]:
+def execute(
+    runs: Sequence[RunConfig], names: Mapping[Path, str], n_jobs: int, max_retries: int
+) -> dict[Path, Outcome]:
     """Returns the outcome of each run by its folder. Ctrl-C, SIGTERM or SIGUSR2 lets the running ones write
     their checkpoints, then raises KeyboardInterrupt with the signal's name.
 
     A run that a stop signal of its own ended goes on at once; one that the machine failed is tried again
-    `max_retries` times; one that another process executes is waited for.
+    `max_retries` times; one that another process executes is waited for. `names`: of the runs, by folder.
     """
-    with SweepProgress(runs, n_jobs) as progress, _stop_signals_as_interrupt():
+    with SweepProgress(runs, names, n_jobs) as progress, _stop_signals_as_interrupt():
         execution = _Execution(runs, n_jobs, max_retries, progress)
         try:
             while not execution.is_over():

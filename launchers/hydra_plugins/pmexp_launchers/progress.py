@@ -1,7 +1,7 @@
 """Shows a sweep while it goes on: a line for each run that ended, and below them lines that are redrawn."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.text import Text
@@ -11,13 +11,14 @@ from hydra_plugins.pmexp_launchers.sweep import Outcome
 from pmexp.config import RunConfig
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal_lines import progress_of
+from pmexp.shown import duration
 
 
 class SweepProgress(LiveView):
     """Shows the runs of the local launcher."""
 
-    def __init__(self, runs: Sequence[RunConfig], n_jobs: int) -> None:
-        super().__init__(runs)
+    def __init__(self, runs: Sequence[RunConfig], names: Mapping[Path, str], n_jobs: int) -> None:
+        super().__init__(runs, names)
         self._n_jobs = n_jobs
         self._started: dict[Path, float] = {}  # by folder
         self._seconds: list[float] = []  # how long the runs that ended here took from their last start
@@ -27,12 +28,12 @@ class SweepProgress(LiveView):
 
     def ended(self, run: RunConfig, outcome: Outcome) -> None:
         """Prints the line of a run; one that was never started here has been finished by another process."""
-        after = ""
+        own = ""
         if run.folder in self._started:
             seconds = time.monotonic() - self._started[run.folder]
             self._seconds.append(seconds)
-            after = f" (this run took {seconds:.1f} s)"
-        self.say_ended(f"{self.name_of(run.folder)} {outcome.state.value}{after} {outcome.error}")
+            own = duration(seconds)
+        self.say_ended(run, outcome, own)
 
     def show(self, running: Sequence[RunConfig]) -> None:
         """Redraws the lines of the running runs from their journals."""
@@ -53,5 +54,4 @@ class SweepProgress(LiveView):
             return "time left unknown until the first run ends"
         mean = sum(self._seconds) / len(self._seconds)
         waiting = self._total - self._ended - running / 2  # a running run is half done on average
-        minutes, seconds = divmod(round(mean * waiting / self._n_jobs), 60)
-        return f"about {minutes}:{seconds:02d} left"
+        return f"about {duration(mean * waiting / self._n_jobs)} left"

@@ -12,7 +12,7 @@ from hydra_plugins.pmexp_launchers.slurm_resources import KEYS, PACKAGED, Resour
 from hydra_plugins.pmexp_launchers.slurm_submission import Array, Packing, arrays_of, submit
 from hydra_plugins.pmexp_launchers.slurm_view import QueueView
 from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
-from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished, names_of, write_plan
+from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished, write_plan
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from pmexp.config import RunConfig
 from pmexp.config.checks import check_at_least
@@ -39,12 +39,14 @@ class SlurmLauncher(SweepLauncher):
             raise UserError(f"hydra.launcher.poll_s: {self._conf.poll_s} must be positive")
         slurm_commands.require()
 
-    def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[Path, Outcome]:
+    def execute(
+        self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig], names: Mapping[Path, str]
+    ) -> Mapping[Path, Outcome]:
         pending = {run.folder: Outcome(State.pending) for run in waiting}
         new, living = _without_job(waiting)
         arrays = self._arrays(new)
         if self._conf.dry_run:
-            _print_plan(runs, living, arrays)
+            _print_plan(runs, names, living, arrays)
             return pending
         if new:
             processes.check(new, here=False)
@@ -54,7 +56,7 @@ class SlurmLauncher(SweepLauncher):
             if self._conf.detach:
                 print(_going_on(jobs))
                 return pending
-            with QueueView(waiting) as view:
+            with QueueView(waiting, names) as view:
                 driver = Driver(waiting, self._jobs_of, self._conf.max_retries, self._conf.poll_s, view)
                 driver.follow(jobs)
         except KeyboardInterrupt:
@@ -111,9 +113,10 @@ def _array_ids(jobs: Sequence[Job]) -> str:
     return " ".join(dict.fromkeys(job.array_id for job in jobs))
 
 
-def _print_plan(runs: Sequence[RunConfig], living: Sequence[Job], arrays: Sequence[Array]) -> None:
+def _print_plan(
+    runs: Sequence[RunConfig], names: Mapping[Path, str], living: Sequence[Job], arrays: Sequence[Array]
+) -> None:
     job_of = {folder: job.job_id for job in living for folder in job.run_folders}
-    names = names_of([run.folder for run in runs])
     for run in runs:
         job = f"has job {job_of[run.folder]}" if run.folder in job_of else "to do"
         print(f"{names[run.folder]}: {'finished' if is_finished(run) else job}")

@@ -120,10 +120,12 @@ def _execute(run: RunConfig) -> int:
 def _execute_packed(runs: Sequence[RunConfig], n_jobs: int) -> None:
     """Executes each run in a process of its own, and leaves on record what the local launcher would say."""
     from hydra_plugins.pmexp_launchers import local_execution, processes
+    from hydra_plugins.pmexp_launchers.sweep import names_of
 
     processes.preload()
+    names = names_of({run.folder: run for run in runs})
     try:
-        outcomes = local_execution.execute(runs, n_jobs, max_retries=0)
+        outcomes = local_execution.execute(runs, names, n_jobs, max_retries=0)
     except KeyboardInterrupt as stop:
         raise (Preempted if str(stop) == "SIGUSR2" else Interrupted)(str(stop)) from None
     for run in runs:

@@ -21,7 +21,7 @@ _ROWS = 20  # the most running runs that are shown
 
 class QueueView(LiveView):
     def ended(self, run: RunConfig, job: Job, outcome: Outcome) -> None:
-        self.say_ended(f"{self.name_of(run.folder)} {outcome.state.value} (job {job.job_id}) {outcome.error}")
+        self.say_ended(run, outcome, f"job {job.job_id}")
 
     def show(self, waited_for: Mapping[Path, tuple[RunConfig, Job]], queue: Mapping[str, QueuedJob]) -> None:
         """Redraws the table: the running runs by their journals, the others by SLURM's reason."""

@@ -2,12 +2,13 @@
 
 import os
 import signal
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pmexp.config import RunConfig
+from pmexp.run_folder.differences import named, told_apart, words_of
 from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.plan import Label, add_to_plan
@@ -35,10 +36,12 @@ def distinct(runs: Iterable[RunConfig]) -> list[RunConfig]:
     return sorted({run.folder: run for run in runs}.values(), key=lambda run: run.seed)
 
 
-def names_of(folders: Collection[Path]) -> dict[Path, str]:
-    """Names the run of each folder: by its id, after the folders above it where runs differ in these."""
-    common = os.path.commonpath([folder.parent for folder in folders]) if folders else ""
-    return {folder: str(folder.relative_to(common)) for folder in folders}
+def names_of(runs: Mapping[Path, RunConfig]) -> dict[Path, str]:
+    """Names the run of each folder: by its id, after the folders above it where runs differ in these, and by
+    what tells it apart from the others."""
+    common = os.path.commonpath([folder.parent for folder in runs]) if runs else ""
+    apart = told_apart({folder: (run.labels, run.settings) for folder, run in runs.items()})
+    return {folder: named(str(folder.relative_to(common)), words_of(apart[folder])) for folder in runs}
 
 
 def is_finished(run: RunConfig) -> bool:
@@ -81,16 +84,18 @@ def outcome_of(run: RunConfig, exit_code: int) -> Outcome:
     return Outcome(State.failed, said, kind=FailureKind.code)
 
 
-def out_of_memory_text(folders: Collection[Path]) -> str:
-    """Returns a line for each run, also of an earlier sweep, whose result is that memory did not suffice."""
-    said = {name: RunFolder(folder).out_of_memory() for folder, name in names_of(folders).items()}
+def out_of_memory_text(names: Mapping[Path, str]) -> str:
+    """Returns a line for each run, also of an earlier sweep, whose result is that memory did not suffice.
+
+    names: of the runs, by their folders.
+    """
+    said = {name: RunFolder(folder).out_of_memory() for folder, name in names.items()}
     return "\n".join(f"  {name}: {State.oom.value}: {line}" for name, line in said.items() if line)
 
 
-def failures_text(outcomes: Mapping[Path, Outcome]) -> str:
+def failures_text(outcomes: Mapping[Path, Outcome], names: Mapping[Path, str]) -> str:
     """Returns one line for each run that did not finish: its name, what happened and its log."""
-    names = names_of(outcomes)
-    bad = [folder for folder in names if outcomes[folder].error]
+    bad = [folder for folder in outcomes if outcomes[folder].error]
     lines = [f"{len(bad)} of {len(outcomes)} runs did not finish; the same command runs only these again:"]
     for folder in bad:
         said = f"{outcomes[folder].state.value}: {outcomes[folder].error}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra_plugins.pmexp_launchers.sweep import (
     Outcome,
     failures_text,
+    names_of,
     out_of_memory_text,
     write_plan,
 )
@@ -39,32 +40,35 @@ class SweepLauncher(ABC):
 
             refuse_changed_inputs(of_files)
         outcomes = {folder.path: Outcome(State.finished) for folder in folders}
+        names = names_of({folder.path: run for folder, run in zip(folders, runs, strict=True)})
         for folder in itertools.compress(folders, finished):
             folder.drop_resume_checkpoints()  # which a kill just after the summary leaves
         print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before")
         if waiting:
-            outcomes |= self.execute(runs, waiting)
+            outcomes |= self.execute(runs, waiting, names)
         else:
             write_plan(runs)  # it may be damaged
         for run in waiting:
             if outcomes[run.folder].bad_input:
                 drop_from_plan(run.folder.parent, run.run_id)
-        if exhausted := out_of_memory_text(outcomes):
+        if exhausted := out_of_memory_text(names):
             print(f"done, with this result:\n{exhausted}")
-        _raise_failures(outcomes)
+        _raise_failures(outcomes, names)
 
     @abstractmethod
     def check(self) -> None:
         """Raises UserError where the launcher's own keys are wrong."""
 
     @abstractmethod
-    def execute(self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig]) -> Mapping[Path, Outcome]:
-        """The outcome of each of the `waiting` among the sweep's `runs`, by its folder."""
+    def execute(
+        self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig], names: Mapping[Path, str]
+    ) -> Mapping[Path, Outcome]:
+        """The outcome of each of the `waiting` among the sweep's `runs`, by its folder; so are `names`."""
 
 
-def _raise_failures(outcomes: Mapping[Path, Outcome]) -> None:
+def _raise_failures(outcomes: Mapping[Path, Outcome], names: Mapping[Path, str]) -> None:
     bad = [outcome for outcome in outcomes.values() if outcome.error]
     if bad and all(outcome.bad_input for outcome in bad):
         raise UserError(f"{bad[0].error} ({len(bad)} of {len(outcomes)} runs)")
     if bad:
-        raise SweepFailed(failures_text(outcomes))
+        raise SweepFailed(failures_text(outcomes, names))

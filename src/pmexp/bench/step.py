@@ -15,7 +15,7 @@ from typing import Any
 from pmexp.bench.options import StepOptions, make_folder
 from pmexp.bench.packing_time import PackingTime
 from pmexp.bench.pairs import alternate, paired_ratio
-from pmexp.command import schema
+from pmexp.command.chosen_variant import overrides_of
 from pmexp.command.compose import compose
 from pmexp.command.overrides import merged
 from pmexp.config import RunConfig
@@ -67,10 +67,7 @@ def _configuration(options: StepOptions, key: str) -> RunConfig:
     """Returns the run of the variant that `key` names. Early stopping is off where no override asks for
     it."""
     name = getattr(options, key)
-    if name not in schema.options("variant"):
-        allowed = ", ".join(schema.options("variant"))
-        raise UserError(f"{key}={name}: is not an option; allowed are {allowed}")
-    return compose([f"variant={name}", *merged(["train.select=last"], options.overrides)])
+    return compose([*overrides_of(key, name), *merged(["train.select=last"], options.overrides)])
 
 
 def _require_steps(training: Training, pairs: int) -> None:

@@ -14,7 +14,7 @@ from pmexp.command import override_effect
 from pmexp.command import sweep_product as sweeping
 from pmexp.command.composition import OWN, Source, composed, ready, whole
 from pmexp.command.overrides import key_of, parsed
-from pmexp.command.schema import launchers
+from pmexp.command.schema import launchers, options_of_pmexp
 from pmexp.config import RunConfig, share_trainings
 from pmexp.errors import UserError
 from pmexp.extras import missing_named
@@ -33,7 +33,7 @@ def compose(overrides: Sequence[str], source: Source = OWN) -> RunConfig:
         chosen = composed(typed, source)
         parameters = sweeping.with_parameters(chosen.whole.hydra.sweeper.params, typed)
         override_effect.check_pinned(chosen.whole, typed, sweeping.size(parameters))
-        return chosen.run()
+        return _not_borrowed(chosen.run())
 
 
 def compose_run(overrides: Sequence[str], source: Source = OWN) -> RunConfig:
@@ -70,7 +70,7 @@ def compose_sweep(overrides: Sequence[str], source: Source = OWN) -> Sweep:
             if chosen.whole is not one and chosen.whole.hydra.sweeper.params != parameters:
                 line = " ".join(str(override.input_line) for override in each)
                 raise UserError(f"{line}: is a sweep of its own; start one at a time")
-            runs.append(chosen.run())
+            runs.append(_not_borrowed(chosen.run()))
         override_effect.check_effect(runs, given)
         return Sweep(share_trainings(runs), launcher)
 
@@ -91,10 +91,22 @@ def compose_part(group: str, overrides: Sequence[str]) -> Any:
 
 
 def launcher(overrides: Sequence[str]) -> SweepLauncher:
-    """The launcher of `python -m pmexp.train -m <overrides>`, for runs that need not be composed."""
+    """The launcher of `pmexp sweep <overrides>`, for runs that need not be composed."""
     typed = parsed(overrides, sweep=True)
     with ready(typed):
         return _launcher(whole(typed))
+
+
+def _not_borrowed(run: RunConfig) -> RunConfig:
+    """The run. Raises UserError where its own code would be taken for a variant of pmexp, by its name."""
+    variant = run.variant
+    if variant.own_code and variant.name in {*options_of_pmexp("variant")} - {"own"}:
+        key, path = next(iter(variant.own_code.items()))
+        raise UserError(
+            f"{key}={path}: would be taken for variant={variant.name}, whose name it has; write variant=own "
+            f"{key}={path}, or give it a name of its own by variant.name"
+        )
+    return run
 
 
 def _launcher(config: DictConfig) -> SweepLauncher:

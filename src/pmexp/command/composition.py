@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.command import config_files, override_effect
 from pmexp.command.overrides import chooses_option, key_of, parsed
+from pmexp.command.plugins import plugin_folders
 from pmexp.command.schema import conf_folder, default_of, group_of, groups, launchers, type_at
 from pmexp.config import RunConfig, build, parse, register
 from pmexp.config.values import Blueprint, blueprint_of, with_values, written
@@ -39,16 +40,17 @@ class Source:
 
 
 OWN = Source()
-_OWN_SOURCES = 3  # Hydra's options, conf/ and the schema
 _KEPT = 64  # compositions, of some 600 KB each
 _PLAIN = (bool, int, float, str, type(None))
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
 class FolderOfOptions(SearchPathPlugin):
-    """Adds the folder of a source to where Hydra looks for options."""
+    """Adds the folders of plugins and of a source to where Hydra looks for options."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for plugin in plugin_folders():
+            search_path.append(provider="plugin", path=f"file://{plugin}")
         if folder := _folder.get():
             search_path.append(provider="command-line", path=f"file://{folder}")
 
@@ -82,6 +84,11 @@ class Composed:
             return parse(self._kept.of_run)
 
 
+def _sources_of_pmexp() -> int:
+    """How many places Hydra reads options from: its own, conf/, the schema and the plugins."""
+    return 3 + len(plugin_folders())
+
+
 @cache
 def introduce() -> None:
     """Tells Hydra the schema, the launchers and how files are read; needed before anything is composed."""
@@ -89,6 +96,8 @@ def introduce() -> None:
     launchers()
     config_files.use()
     Plugins.instance().register(FolderOfOptions)
+    for folder in plugin_folders():
+        config_files.check_not_hidden(folder)
 
 
 @contextmanager
@@ -135,7 +144,7 @@ def whole(typed: Sequence[Override], source: Source = OWN) -> DictConfig:
     config = _of_hydra(source.name, *_lines(typed))
     override_effect.check(config, typed)
     sources = config.hydra.runtime.config_sources
-    if len(sources) > _OWN_SOURCES:
+    if len(sources) > _sources_of_pmexp():
         for folder in [Path(each.path) for each in sources if each.schema == "file"]:
             config_files.check_not_hidden(folder)
         override_effect.check_hydra(config, _plain())
@@ -148,7 +157,7 @@ def _kept(lines: tuple[str, ...], source: Source) -> _Shared:
     of_run = copy.deepcopy(config)
     with open_dict(of_run):
         del of_run["hydra"]
-    searched = len(config.hydra.runtime.config_sources) - bool(source.folder) > _OWN_SOURCES
+    searched = len(config.hydra.runtime.config_sources) - bool(source.folder) > _sources_of_pmexp()
     read_by_us = [OmegaConf.to_container(part) for part in (config.hydra.launcher, config.hydra.sweeper)]
     return _Shared(config, of_run, blueprint_of(of_run), not searched and "${" not in str(read_by_us))
 

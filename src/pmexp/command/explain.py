@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from pmexp.command.schema import unknown_key
+from pmexp.command.schema import group_of, options, unknown_key
+from pmexp.command_line import allowed_values
 from pmexp.errors import UserError
 
 _NOISE = ("object_type=", "reference_type=", "full_key:", "See https://", "To append to your config use")
@@ -30,9 +31,11 @@ def explained() -> Iterator[None]:
 
 def explain(error: Exception) -> str:
     """What is wrong, what is allowed and, for a misspelt key, what was meant."""
-    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        return f"{group}={option}: is not an option; allowed are {', '.join(sorted(error.options))}"
+        allowed = error.options or (options(group) if group_of(group) else [])  # Hydra has none for a list
+        if allowed:
+            return f"{group}={option}: is not an option; {allowed_values(option, sorted(allowed))}"
     in_file = re.search(r"In '([^']+)': Config\w+ raised .*not in .*full_key: (\S+)", str(error), re.DOTALL)
     if in_file:
         return f"{in_file[1]}.yaml: {unknown_key(in_file[2])}"
@@ -50,6 +53,9 @@ def explain(error: Exception) -> str:
     )
     if typed and wanted:
         return _of_another_type(typed[1], wanted[1], wanted[2])
+    member = re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", str(cause))
+    if typed and member:
+        return f"{typed[1]}: {member[1]!r} is unknown; {allowed_values(member[1], member[2].split(', '))}"
     lines = [line.strip() for text in (error, cause) if text for line in str(text).splitlines()]
     wrong = re.match(r"Could not override '([^']+)'", str(error))
     if wrong:

@@ -1,4 +1,4 @@
-"""Reads the flags of `python -m pmexp.train`, those of Hydra, and the overrides. Imports no torch."""
+"""Reads the flags of `pmexp train`, those of Hydra, and the overrides. Imports no torch."""
 
 import argparse
 import io
@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+import pmexp
 from pmexp.command.compose import check
 from pmexp.command.composition import Source, introduce
 from pmexp.command.help_text import help_text
@@ -21,13 +22,28 @@ from pmexp.command.schema import conf_folder, key_of_flag, keys, options
 from pmexp.command_line import Command, Others, switch
 from pmexp.errors import UserError, first_line
 
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+SWITCHES = {  # flags of Hydra without a value, and their short forms
+    "--help": "-h", "--hydra-help": "", "--version": "", "--multirun": "-m", "--run": "-r", "--resolve": "",
+}  # fmt: skip
+VALUED = {  # those with a value, their short forms, and what is allowed where not any text is
+    "--cfg": ("-c", ("job", "hydra", "all")),
+    "--info": ("-i", _INFO),
+    "--package": ("-p", ()),
+    "--config-dir": ("-cd", ()),
+    "--config-name": ("-cn", ()),
+}
 COMMAND = Command(
     "pmexp.train",
     "runs one configuration, with -m a sweep of them",
     (switch("smoke", "true, with experiment=NAME: every arm for a few steps, at small sizes"),),
-    others=Others("what Hydra takes", lambda _: True, keys, key_of_flag),
+    others=Others(
+        "what Hydra takes",
+        lambda _: True,
+        lambda: (*keys(), *(flag[2:] for flag in (*SWITCHES, *VALUED))),
+        key_of_flag,
+    ),
 )
-_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 @dataclass(frozen=True)
@@ -51,9 +67,9 @@ def read(arguments: Sequence[str]) -> CommandLine:
     if given.config_path or given.experimental_rerun:
         raise UserError(
             "--config-path and --experimental-rerun: have no meaning here; add options of your own by "
-            "--config-dir, and repeat a run by its command or python -m pmexp.runs retry"
+            "--config-dir, and repeat a run by its command or pmexp runs retry"
         )
-    shows = [flag for flag in ("help", "hydra-help", "version", "shell-completion") if _of(given, flag)]
+    shows = [flag for flag in ("help", "hydra-help", "version") if _of(given, flag)]
     values = [flag for flag in ("cfg", "info") if _of(given, flag)]
     asked = [*shows, *values, *(flag for flag in ("run", "multirun") if _of(given, flag))]
     if len(asked) > 1 and asked[0] not in ("help", "hydra-help", "version"):
@@ -80,6 +96,9 @@ def show(line: CommandLine) -> None:
     """Prints the help, or has Hydra show what is asked for. Raises UserError where it cannot."""
     if line.shows[0] == "--help":
         print(help_text(line.overrides, line.source, "--resolve" in line.shows), end="")
+        return
+    if line.shows[0] == "--version":
+        print(f"pmexp {pmexp.__version__}")
         return
     introduce()
     overrides = line.overrides
@@ -130,18 +149,16 @@ def _parser() -> _Parser:
     """Returns a parser of Hydra's flags."""
     parser = _Parser(add_help=False, usage=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*")
-    for names in (
-        ("-h", "--help"), ("--hydra-help",), ("--version",), ("-sc", "--shell-completion"),
-        ("-m", "--multirun"), ("-r", "--run"), ("--resolve",),
-    ):  # fmt: skip
-        parser.add_argument(*names, action="store_true")
-    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
-    parser.add_argument("-i", "--info", nargs="?", const="all", choices=_INFO)
-    parser.add_argument("-p", "--package")
+    for flag, short in SWITCHES.items():
+        parser.add_argument(*filter(None, (short, flag)), action="store_true")
+    optional: dict[str, dict[str, Any]] = {
+        "--info": {"nargs": "?", "const": "all"},
+        "--config-name": {"default": "config"},
+    }
+    for flag, (short, allowed) in VALUED.items():
+        parser.add_argument(short, flag, choices=allowed or None, **optional.get(flag, {}))
     parser.add_argument("-cp", "--config-path")
     parser.add_argument("--experimental-rerun")
-    parser.add_argument("-cd", "--config-dir")
-    parser.add_argument("-cn", "--config-name", default="config")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Writes what `python -m pmexp.train --help` prints: the groups of options, and the keys of a composed run.
+"""Writes what `pmexp train --help` prints: the groups of options, and the keys of a composed run.
 
 Hydra's own help composes the same and takes half as long again to list the groups. Imports no torch.
 """
@@ -12,7 +12,12 @@ from omegaconf import OmegaConf, open_dict
 from pmexp.command.composition import Source, ready, whole
 from pmexp.command.meanings import annotated, launcher_lines
 from pmexp.command.overrides import parsed
+from pmexp.command.plugins import plugin_folders
 from pmexp.command.schema import conf_folder
+from pmexp.command_line import called
+
+_BY_NAME = ("pmexp train", "pmexp sweep")
+_BY_MODULE = ("python -m pmexp.train", "python -m pmexp.train -m")
 
 
 def help_text(overrides: Sequence[str], source: Source, resolve: bool) -> str:
@@ -25,14 +30,17 @@ def help_text(overrides: Sequence[str], source: Source, resolve: bool) -> str:
     with open_dict(config):
         del config["hydra"]
     keys = OmegaConf.to_yaml(config, resolve=resolve)
-    text = template.safe_substitute(APP_CONFIG_GROUPS=_groups(source.folder), CONFIG=keys)
+    by_module = called("pmexp.train")[0] != "pmexp"
+    train, sweep = _BY_MODULE if by_module else _BY_NAME
+    groups = _groups(source.folder)
+    text = template.safe_substitute(TRAIN=train, SWEEP=sweep, APP_CONFIG_GROUPS=groups, CONFIG=keys)
     return annotated(text) + launcher_lines()
 
 
 def _groups(folder: Path | None) -> str:
     """Lists the groups in lines `group: option, option`; `folder` has options of one's own."""
     options: dict[str, set[str]] = {}
-    for top in filter(None, (conf_folder(), folder)):
+    for top in filter(None, (conf_folder(), *plugin_folders(), folder)):
         for file in top.rglob("*.yaml"):
             if file.parent != top:
                 options.setdefault(str(file.parent.relative_to(top)), set()).add(file.stem)

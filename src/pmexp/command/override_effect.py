@@ -94,7 +94,7 @@ def _without_effect(run: RunConfig, key: str, overrides: Sequence[Override]) -> 
     typed = next(override for override in overrides if key_of(override) == key)
     values = flat(run.to_dict())
     for name, value in flat({key: typed.value()}).items():
-        changed = values.get(name, value) != value
+        changed = name not in values or values[name] != value
         if reason := (changed and run.unused(name)) or run.ignored(name):
             return reason
     return ""

@@ -23,6 +23,7 @@ from pmexp.command.schema import (
     is_text,
     launchers,
     options,
+    takes_any_key,
     takes_new_keys,
     type_at,
 )
@@ -32,6 +33,7 @@ from pmexp.config.checks import check_switch
 from pmexp.errors import UserError, first_line
 
 _VALUES = (OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL)  # what Hydra does not take for text
+_TAKES_SEVERAL = ("tracking",)  # groups whose options set keys of their own, and go together: [mlflow,csv]
 _KEEP_TEXT = ("choice", "shuffle", "tag")  # functions that choose values; the others compute them
 
 
@@ -68,6 +70,8 @@ def merged(under: Sequence[str], over: Sequence[str]) -> list[str]:
 
 
 def _parsed(argument: str, sweep: bool) -> Override:
+    if takes_any_key(argument.partition("=")[0]):
+        argument = f"++{argument}"  # no key is new there, and the code that they are given to checks them
     try:
         override = _parser().parse_override(_as_typed(argument))
     except Exception as error:  # Hydra's parser raises more kinds than it documents
@@ -167,7 +171,9 @@ def _check_values(override: Override, sweep: bool) -> None:
     if override.is_delete():
         _check_deleted(override)
     group = group_of(override.key_or_group)
-    many = get_origin(type_at(override.package or override.key_or_group)) is dict
+    many = group in _TAKES_SEVERAL or get_origin(type_at(override.package or override.key_or_group)) is dict
+    if group in _TAKES_SEVERAL and isinstance(value, list) and len(value) > 1 and "off" in value:
+        raise UserError(f"{override.input_line}: off stands alone; leave it out, or choose {group}=off")
     if group and not isinstance(value, (str, dict, *((list,) if many else ()))) and not override.is_delete():
         raise UserError(f"{override.input_line}: names one option; allowed are {', '.join(options(group))}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from pmexp.command.plugins import plugin_folders
 from pmexp.command_line import Key, Others, meant
 from pmexp.config import RunConfig
 from pmexp.config.checks import SWITCH
@@ -39,6 +40,13 @@ def groups() -> frozenset[str]:
 
 
 def options(group: str) -> list[str]:
+    """The options of a group, of pmexp and of plugins, sorted."""
+    return sorted(
+        file.stem for folder in (conf_folder(), *plugin_folders()) for file in (folder / group).glob("*.yaml")
+    )
+
+
+def options_of_pmexp(group: str) -> list[str]:
     """The options of a group of conf/, sorted."""
     return sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
 
@@ -74,6 +82,12 @@ def is_list_of_texts(key: str) -> bool:
 def takes_new_keys(key: str) -> bool:
     """Whether keys of one's own may stand below a key."""
     return type_at(key) is Any or get_origin(type_at(key)) is dict
+
+
+def takes_any_key(key: str) -> bool:
+    """Whether a key is, or lies below, options that are given to code of one's own."""
+    group, _, _ = key.partition(".options")
+    return key.startswith(f"{group}.options") and takes_new_keys(f"{group}.options")
 
 
 def default_of(key: str) -> Any:
@@ -164,7 +178,7 @@ def _without_none(hint: Any) -> Any:
 
 
 RUN_KEYS = Others(
-    "every key of python -m pmexp.train, such as model=tinybert dataset=reuters-r8 train.batch_size=64",
+    "every key of pmexp train, such as model=tinybert dataset=reuters-r8 train.batch_size=64",
     is_of_run,
     keys,
     key_of_flag,

@@ -7,6 +7,7 @@ quick.
 from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.dataset import (
     INPUTS_OF,
+    LANGUAGE,
     DatasetConfig,
     DatasetKind,
     GenerationConfig,
@@ -20,23 +21,23 @@ from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import Attention, ModelConfig, ModelKind
 from pmexp.config.robustness import RobustnessConfig
 from pmexp.config.run import RunConfig, build, flat, from_dict, parse, register
-from pmexp.config.saved import read_config
+from pmexp.config.saved import read_config, settings_of
 from pmexp.config.sharing import share_trainings
 from pmexp.config.system import SHARDING, Device, Matmul, Part, SystemConfig
-from pmexp.config.tracking import Tracker, TrackingConfig
+from pmexp.config.tracking import TRACKERS, TrackingConfig, WandbMode
 from pmexp.config.train import Schedule, Select, TrainConfig
 from pmexp.config.variant import Rng, VariantConfig, Where
-from pmexp.variants.table import Dropout
 
 __all__ = [
     "INPUTS_OF",
+    "LANGUAGE",
     "SHARDING",
+    "TRACKERS",
     "Attention",
     "CheckpointConfig",
     "DatasetConfig",
     "DatasetKind",
     "Device",
-    "Dropout",
     "FrozenWeights",
     "GenerationConfig",
     "Inputs",
@@ -54,11 +55,11 @@ __all__ = [
     "Schedule",
     "Select",
     "SystemConfig",
-    "Tracker",
     "TrackingConfig",
     "TrainConfig",
     "TreesConfig",
     "VariantConfig",
+    "WandbMode",
     "Where",
     "build",
     "flat",
@@ -66,5 +67,6 @@ __all__ = [
     "parse",
     "read_config",
     "register",
+    "settings_of",
     "share_trainings",
 ]

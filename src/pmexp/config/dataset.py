@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from omegaconf import MISSING
 
 from pmexp.config.checks import check_at_least, check_between, check_hub_id, check_name
 from pmexp.errors import UserError
 from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.own_code import check_import_path, is_import_path
 
 
 class DatasetKind(Enum):
@@ -21,6 +23,7 @@ class DatasetKind(Enum):
     django_messages = "django_messages"
     image_text = "image_text"
     digit_captions = "digit_captions"
+    tagged = "tagged"
 
 
 class Inputs(Enum):
@@ -43,6 +46,7 @@ INPUTS_OF = {
     DatasetKind.django_messages: Inputs.texts,
     DatasetKind.image_text: Inputs.image_texts,
     DatasetKind.digit_captions: Inputs.image_texts,
+    DatasetKind.tagged: Inputs.texts,
 }
 _BUNDLED = (DatasetKind.digits, DatasetKind.digit_captions)  # with scikit-learn
 _ON_HUB = (
@@ -51,24 +55,49 @@ _ON_HUB = (
     DatasetKind.imagenet,
     DatasetKind.translation,
     DatasetKind.image_text,
+    DatasetKind.tagged,
+)
+_OF_LOADERS = (
+    "hub_id",
+    "revision",
+    "hub_config",
+    "text_columns",
+    "label_column",
+    "image_column",
+    "val_fraction",
 )
 OF_TARGETS = ("max_target_length", "source_prefix", "generation")  # keys of seq2seq alone
-_PAIRS = (DatasetKind.translation, DatasetKind.django_messages)  # each sample is a source with its target
 _CARVED = (  # kinds whose validation split is cut off train where they have none
     DatasetKind.digits,
     DatasetKind.reuters_r8,
     DatasetKind.text,
     DatasetKind.image_text,
     DatasetKind.digit_captions,
-    *_PAIRS,
+    DatasetKind.translation,
+    DatasetKind.django_messages,
+    DatasetKind.tagged,
 )
 
 
 class Objective(Enum):
-    classification = "classification"
+    classification = "classification"  # the class of a sample
+    regression = "regression"  # the number of a sample
+    token_classification = "token_classification"  # the class of each word
     masked_lm = "masked_lm"
     causal_lm = "causal_lm"
     seq2seq = "seq2seq"
+
+
+LANGUAGE = (Objective.masked_lm, Objective.causal_lm)  # whose texts are cut into blocks of one length
+_OBJECTIVES = {  # what samples of a kind can be trained for
+    **dict.fromkeys(DatasetKind, (Objective.classification,)),
+    DatasetKind.reuters_r8: (Objective.classification, *LANGUAGE),
+    DatasetKind.text: (Objective.classification, Objective.regression, *LANGUAGE),
+    DatasetKind.language: LANGUAGE,
+    DatasetKind.translation: (Objective.seq2seq,),
+    DatasetKind.django_messages: (Objective.seq2seq,),
+    DatasetKind.tagged: (Objective.token_classification,),
+}
 
 
 class Padding(Enum):
@@ -119,12 +148,14 @@ class DatasetConfig:
     name: str = MISSING  # how the report calls it
     kind: DatasetKind = MISSING
     objective: Objective = Objective.classification
+    loader: str | None = None  # mypkg.load: a function that gives samples as those of the kind; see README
+    options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the loader
     hub_id: str | None = None  # dataset on the Hugging Face hub
     hub_config: str | None = None  # the subset's name on the hub
     revision: str | None = None  # commit of the hub dataset
     path: str | None = None  # local folder, instead of the hub
-    text_columns: list[str] = field(default_factory=list)  # a text, a pair, or captions; a.b: b in a
-    label_column: str = "label"  # column of the classes
+    text_columns: list[str] = field(default_factory=list)  # a text, a pair, captions or words; a.b: b in a
+    label_column: str = "label"  # column of the classes, of the numbers or of the tags of words
     image_column: str = "image"  # column of the pictures, or of their files' names
     trees: TreesConfig = field(default_factory=TreesConfig)  # only of listops
     max_length: int = 128  # tokens; longer texts are cut, shorter ones padded
@@ -133,7 +164,8 @@ class DatasetConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)  # only of seq2seq
     padding: Padding = Padding.max  # to max_length, or the batch's longest; bucketed: of similar texts
     val_fraction: float = 0.1  # share of train carved off where the set has no validation split
-    metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # the first one selects the model
+    # The first one selects the model. mypkg.my_metric: a function of one's own, of which more is better.
+    metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # scores of an evaluation; see README
     epochs: int = 3  # recommended passes over train
     batch_size: int = 32  # recommended samples a step
 
@@ -144,25 +176,29 @@ class DatasetConfig:
         check_at_least("dataset.epochs", self.epochs, 1)
         check_at_least("dataset.batch_size", self.batch_size, 1)
         check_between("dataset.val_fraction", self.val_fraction, 0.0, 0.5, open_low=True)
+        if self.objective not in (objectives := _OBJECTIVES[self.kind]):
+            raise UserError(
+                f"dataset.objective: {self.objective.name} does not fit dataset.kind={self.kind.name}, whose "
+                f"samples are for {' or '.join(each.name for each in objectives)}; choose that, or another "
+                "dataset"
+            )
         known = [name for name, metric in TASK_METRICS.items() if self.objective.name in metric.objectives]
-        unknown = [name for name in self.metrics if name not in known]
+        unknown = [name for name in self.metrics if name not in known and not is_import_path(name)]
         if unknown or not self.metrics:
             raise UserError(
                 f"dataset.metrics: {unknown or '[]'} is no list of metrics of {self.objective.name}; "
-                f"name some of {', '.join(known)}"
+                f"name some of {', '.join(known)}, or a function of your own, such as mypkg.my_metric"
             )
-        self._refuse_other_places()
-        inputs = INPUTS_OF[self.kind]
-        if self.objective is not Objective.classification and inputs is not Inputs.texts:
-            raise UserError(
-                f"dataset.objective: {self.objective.name} is of texts, dataset={self.name} holds "
-                f"{inputs.name}; leave it at classification"
-            )
+        if self.loader is None:
+            self.options = {}
+            self._refuse_other_places()
+        else:
+            check_import_path("dataset.loader", self.loader)
         self._settle_targets()
         if self.revision == "main":
             self.revision = None  # which means the same
         self.metrics = [self.metrics[0], *sorted(set(self.metrics[1:]) - {self.metrics[0]})]
-        if self.kind is not DatasetKind.listops:
+        if self.kind is not DatasetKind.listops or self.loader:
             self.trees = TreesConfig()
         elif self.max_length % 256 or self.max_length < self.trees.max_length:
             raise UserError(
@@ -174,21 +210,29 @@ class DatasetConfig:
     def without_effect(self) -> set[str]:
         """Keys that change nothing under the others' values; train.* has the epochs and batch size."""
         kind, from_hub = self.kind, self.kind in _ON_HUB and self.path is None
-        labelled = kind is DatasetKind.text or (kind is DatasetKind.imagenet and from_hub)
+        labelled = kind in (DatasetKind.text, DatasetKind.tagged)
+        labelled = labelled or (kind is DatasetKind.imagenet and from_hub)
         used = {
             "hub_id": from_hub,
             "revision": from_hub,
             "hub_config": from_hub or kind is DatasetKind.text,  # by it GLUE's server knows predictions
             "text_columns": kind
-            in (DatasetKind.text, DatasetKind.language, DatasetKind.translation, DatasetKind.image_text),
+            in (
+                DatasetKind.text,
+                DatasetKind.language,
+                DatasetKind.translation,
+                DatasetKind.image_text,
+                DatasetKind.tagged,
+            ),
             "label_column": labelled,
             "image_column": kind is DatasetKind.image_text or (kind is DatasetKind.imagenet and from_hub),
-            "padding": INPUTS_OF[kind] is Inputs.texts
-            and self.objective in (Objective.classification, Objective.seq2seq),
+            "padding": INPUTS_OF[kind] is Inputs.texts and self.objective not in LANGUAGE,
             "max_length": INPUTS_OF[kind] is not Inputs.images,
             "val_fraction": kind in _CARVED,
             **dict.fromkeys(OF_TARGETS, self.objective is Objective.seq2seq),
         }
+        if self.loader:  # which is given all of them
+            used |= dict.fromkeys(_OF_LOADERS, True)
         return {"epochs", "batch_size"} | {key for key, has_effect in used.items() if not has_effect}
 
     def unused(self, key: str) -> str:
@@ -196,21 +240,14 @@ class DatasetConfig:
         group = key.partition(".")[0]
         if group == "trees" and self.kind is not DatasetKind.listops:
             return f"dataset={self.name} is not generated"
+        if group == "options" and self.loader is None:
+            return f"dataset={self.name} has no loader of its own"
         if group in OF_TARGETS and self.objective is not Objective.seq2seq:
             return f"dataset.objective={self.objective.name} writes no texts"
         return ""
 
     def _settle_targets(self) -> None:
-        """Says how long targets are, or puts their keys back to the defaults where there are none.
-
-        Raises UserError for an objective that the samples are not of.
-        """
-        if (self.kind in _PAIRS) != (self.objective is Objective.seq2seq):
-            kinds = " or ".join(kind.name for kind in _PAIRS)
-            raise UserError(
-                f"dataset.objective: {self.objective.name} does not fit dataset.kind={self.kind.name}; "
-                f"seq2seq is of pairs of texts (dataset.kind={kinds}), and they are of it alone"
-            )
+        """Says how long targets are, or puts their keys back to the defaults where there are none."""
         if self.objective is not Objective.seq2seq:
             self.max_target_length, self.source_prefix, self.generation = None, "", GenerationConfig()
             return

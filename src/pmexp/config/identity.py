@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pmexp.config.canonical import as_one_number
-from pmexp.config.kinds import KINDS
-from pmexp.config.model import ModelConfig
+from pmexp.config.kinds import architecture_of
+from pmexp.config.model import ModelConfig, ModelKind
 
 _ARCHITECTURE = "model.architecture."
 RATES = ("model.hidden_dropout", "model.attention_dropout", "model.lora.dropout")  # which variant.p overrides
@@ -29,10 +29,10 @@ def one_form(settings: Mapping[str, Any], model: ModelConfig, rate: float | None
     `rate`, which is variant.p, overrides the rates of model.*, of which two override the architecture's, and
     these a checkpoint's. Equal rates of all places become one, variant.p.
     """
-    kind = KINDS[model.kind]
+    kind = architecture_of(model)
     hidden, replaced = _rate(model, model.hidden_dropout, rate, kind.hidden_dropout)
     attention, also_replaced = hidden, replaced
-    if kind.attention_dropout:
+    if kind.attention_dropout or model.kind is ModelKind.auto:
         attention, also_replaced = _rate(model, model.attention_dropout, rate, kind.attention_dropout)
     known = [hidden, attention]
     if model.lora.rank is not None:
@@ -54,6 +54,8 @@ def _rate(
     keys = [_ARCHITECTURE + name for name in names]
     if of_all is not None or own is not None:
         return (own if of_all is None else of_all), keys
+    if model.kind is ModelKind.auto:  # which may have rates besides those that are stated
+        return None, []
     first, *others = [model.architecture.get(name) for name in names]
     if not isinstance(first, int | float) or any(other != first for other in others):
         return None, []

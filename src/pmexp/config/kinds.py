@@ -1,18 +1,24 @@
-"""Lists the architectures of transformers that are supported, and what each calls its dropout rates."""
+"""Lists the architectures of transformers that are supported, and what each calls its dropout rates.
 
+An architecture of kind auto has no entry: what its rates are called is told by the names of its fields.
+"""
+
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from pmexp.config.dataset import Objective
-from pmexp.config.model import ModelKind
+from pmexp.config.model import ModelConfig, ModelKind
+
+_TEXT = (Objective.classification, Objective.regression, Objective.token_classification)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    model_type: str  # the architecture's name in transformers
+    model_type: str  # the architecture's name in transformers; "": the checkpoint's
     hidden_dropout: tuple[str, ...] = ("hidden_dropout_prob",)  # fields of its configuration
     attention_dropout: tuple[str, ...] = ("attention_probs_dropout_prob",)  # (): the other rate is of it too
-    objectives: tuple[Objective, ...] = (Objective.classification, Objective.masked_lm)
+    objectives: tuple[Objective, ...] = (*_TEXT, Objective.masked_lm)
 
     @property
     def rates(self) -> set[str]:
@@ -23,7 +29,6 @@ _BERT_RATES = ("hidden_dropout_prob", "classifier_dropout")
 _GPT: dict[str, Any] = {
     "hidden_dropout": ("resid_pdrop", "embd_pdrop"),
     "attention_dropout": ("attn_pdrop",),
-    "objectives": (Objective.classification, Objective.causal_lm),
 }
 
 KINDS = {
@@ -35,10 +40,12 @@ KINDS = {
     ModelKind.distilbert: Architecture(
         "distilbert", ("dropout", "seq_classif_dropout"), ("attention_dropout",)
     ),
-    ModelKind.gpt2: Architecture("gpt2", **_GPT),
-    ModelKind.gptj: Architecture("gptj", **_GPT),
+    ModelKind.gpt2: Architecture("gpt2", **_GPT, objectives=(*_TEXT, Objective.causal_lm)),
+    ModelKind.gptj: Architecture(
+        "gptj", **_GPT, objectives=(Objective.classification, Objective.regression, Objective.causal_lm)
+    ),
     ModelKind.llama: Architecture(  # nothing but its attention drops
-        "llama", ("attention_dropout",), (), (Objective.classification, Objective.causal_lm)
+        "llama", ("attention_dropout",), (), (*_TEXT, Objective.causal_lm)
     ),
     ModelKind.longformer: Architecture("longformer"),
     ModelKind.roberta: Architecture("roberta", _BERT_RATES),
@@ -46,3 +53,22 @@ KINDS = {
     ModelKind.vilt: Architecture("vilt", objectives=(Objective.classification,)),
     ModelKind.vit: Architecture("vit", objectives=(Objective.classification,)),
 }
+
+
+def architecture_of(model: ModelConfig) -> Architecture:
+    """Returns what is known of the model's architecture without transformers: of kind auto the rates that
+    `model.architecture` states, and every objective, since its class alone can say which it serves."""
+    if model.kind is not ModelKind.auto:
+        return KINDS[model.kind]
+    hidden, attention = rates_among(model.architecture)
+    return Architecture(model.architecture.get("model_type") or "", hidden, attention, tuple(Objective))
+
+
+def rates_among(fields: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns those of the names that are rates of dropout: of all places but attention, and of attention.
+
+    A rate at which whole layers or samples are left out (layerdrop, drop_path_rate) is none.
+    """
+    rates = sorted(name for name in fields if re.search("dropout|pdrop$|dropatt$", name))
+    attention = tuple(name for name in rates if "att" in name)
+    return tuple(name for name in rates if name not in attention), attention

@@ -14,7 +14,7 @@ from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.checks import check_between, check_name, check_no_credential
 from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs, Objective
 from pmexp.config.identity import RATES, digest_of, one_form, without
-from pmexp.config.kinds import KINDS
+from pmexp.config.kinds import architecture_of
 from pmexp.config.lora import FrozenWeights
 from pmexp.config.measure import MeasureConfig
 from pmexp.config.model import ModelConfig, ModelKind
@@ -25,6 +25,7 @@ from pmexp.config.train import TrainConfig
 from pmexp.config.values import Blueprint, with_values
 from pmexp.config.variant import VariantConfig
 from pmexp.errors import UserError
+from pmexp.own_code import described, is_import_path
 from pmexp.protocol import ProtocolConfig
 from pmexp.run_folder.plan import MEASURED_ONLY
 
@@ -51,8 +52,14 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "train.evaluate": True,
     "train.shared_with": None,
     "measure.kept_graph": False,
+    "variant.apply": None,
+    "model.builder": None,
+    "dataset.loader": None,
+    "robustness.ood.loader": None,
+    "system.own_parts": [],
 }
 _TAKES = {
+    ModelKind.auto: (Inputs.texts, Inputs.symbols, Inputs.images),
     ModelKind.vit: (Inputs.images,),
     ModelKind.vilt: (Inputs.image_texts,),
 }  # the others: texts, symbols
@@ -61,7 +68,7 @@ _PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 
 @dataclass(kw_only=True)
 class RunConfig:
-    name: str = "default"  # names the experiment: its folder of runs and its experiment in MLflow
+    name: str = "default"  # names the experiment: its folder of runs, and what trackers have of it
     seed: int = 0  # draws initial weights, dropout and the order of samples
     runs_dir: str = "runs"  # folder of all run folders
     share_training: bool = False  # one of a sweep's runs trains for all that are one training; these measure
@@ -75,6 +82,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    code: dict[str, str] = field(default_factory=dict)  # derived: version and digest of each import path
 
     def __post_init__(self) -> None:
         """Checks across groups, and fills in the values that null leaves to the model, the dataset or the
@@ -85,7 +93,7 @@ class RunConfig:
         check_between("seed", self.seed, 0, 2**32 - 1)
         given = INPUTS_OF[self.dataset.kind]
         taken = _TAKES.get(self.model.kind, (Inputs.texts, Inputs.symbols))
-        if given not in taken:
+        if given not in taken and not self.model.builder:
             raise UserError(
                 f"model={self.model.name} dataset={self.dataset.name}: the model takes "
                 f"{' or '.join(inputs.name for inputs in taken)}, the dataset holds {given.name}; "
@@ -109,6 +117,9 @@ class RunConfig:
                 f"processes in {train.accumulate} parts each; choose a multiple of "
                 f"{train.accumulate * self.system.processes}"
             )
+        # A record has its own: today's code may be another.
+        if self.code.keys() != {path for _, path in self.own_code}:
+            self.code = {path: described(key, path) for key, path in self.own_code}
         if self.tracking.uri is None:
             self.tracking.uri = f"sqlite:///{self.runs_dir}/mlflow.db"
 
@@ -119,7 +130,8 @@ class RunConfig:
                     check_no_credential(key, text)
 
     def _check_model(self) -> None:
-        objective, known = self.dataset.objective, KINDS[self.model.kind].objectives
+        objective, architecture = self.dataset.objective, architecture_of(self.model)
+        known = architecture.objectives
         if objective not in known:
             raise UserError(
                 f"dataset.objective: {objective.name} is nothing that model={self.model.name} "
@@ -132,7 +144,8 @@ class RunConfig:
                 "system.parts: compile is not for dataset.objective=seq2seq, whose encoder, decoder and "
                 "lengths take more graphs than torch keeps of one layer's code; leave it out"
             )
-        if self.model.attention_dropout is not None and not KINDS[self.model.kind].attention_dropout:
+        one_rate = not architecture.attention_dropout and self.model.kind is not ModelKind.auto
+        if self.model.attention_dropout is not None and one_rate:
             raise UserError(
                 f"model.attention_dropout: model={self.model.name} has one rate for all places; set "
                 "model.hidden_dropout"
@@ -140,7 +153,7 @@ class RunConfig:
 
     def _check_robustness(self) -> None:
         ood = self.robustness.ood
-        if self.robustness.fgsm is not None and not self.model.takes_images:
+        if self.robustness.fgsm is not None and not self.takes_images:
             raise UserError(
                 f"robustness.fgsm: attacks images and model={self.model.name} takes texts, alone or beside "
                 "images; leave it null"
@@ -158,6 +171,11 @@ class RunConfig:
         lora = self.model.lora
         if lora.rank is None:
             return
+        if self.model.builder:
+            raise UserError(
+                f"model.lora.rank: adapters are for models of transformers, and model.builder="
+                f"{self.model.builder} makes any; leave model.lora out"
+            )
         if lora.frozen_weights is FrozenWeights.bf16 and Part.bf16 not in self.system.parts:
             raise UserError(
                 "model.lora.frozen_weights: bf16 weights need products in bf16; add bf16 to system.parts, or "
@@ -168,6 +186,11 @@ class RunConfig:
                 f"model.lora.rank: dataset={self.dataset.name} has a vocabulary of its own, whose embeddings "
                 "would stay random; leave model.lora out"
             )
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether samples are pictures, without texts beside them."""
+        return INPUTS_OF[self.dataset.kind] is Inputs.images
 
     @property
     def labels(self) -> dict[str, str | int]:
@@ -188,6 +211,18 @@ class RunConfig:
         return one_form(settings, self.model, self.variant.p)
 
     @property
+    def own_code(self) -> list[tuple[str, str]]:
+        """The keys that name code of one's own that the run executes, each with an import path."""
+        loaders = {"dataset.loader": self.dataset, "robustness.ood.loader": self.robustness.ood}
+        return [
+            *self.variant.own_code.items(),
+            *((key, each.loader) for key, each in loaders.items() if each and each.loader),
+            *([("model.builder", self.model.builder)] if self.model.builder else []),
+            *(("dataset.metrics", name) for name in self.dataset.metrics if is_import_path(name)),
+            *(("system.own_parts", path) for path in self.system.own_parts),
+        ]
+
+    @property
     def has_local_files(self) -> bool:
         """Whether files that a person named are its data or its checkpoint."""
         ood, model = self.robustness.ood, self.model
@@ -198,8 +233,12 @@ class RunConfig:
         group, _, name = key.rpartition(".")
         if group == "variant" and not self.variant.takes(name):
             return f"variant={self.variant.name} does not take it"
+        if group.partition(".")[0] == "model":
+            return self.model.unused(key.removeprefix("model."))
         if key.startswith("dataset."):
             return self.dataset.unused(key.removeprefix("dataset."))
+        if key.partition(".")[0] == "code":
+            return "it says what the sources are"
         return "system.parts names it" if key == "system.name" else ""
 
     def ignored(self, key: str) -> str:
@@ -207,6 +246,8 @@ class RunConfig:
         value, p = flat(self.to_dict()).get(key), self.variant.p
         if value is None:
             return ""
+        if key.startswith("tracking."):
+            return self.tracking.ignored(key.removeprefix("tracking."))
         if taken := _RECOMMENDS.get(key):
             instead = getattr(self.train, taken)
             return "" if value == instead else f"train.{taken}={instead} is taken"
@@ -239,7 +280,7 @@ class RunConfig:
         """A digest of all that the weights follow from. Runs that have one digest differ in how masks are
         kept, and their trainings in nothing. Compiled layers are other kernels for each, and may round apart.
         """
-        keeping = () if Part.compile in self.system.parts else self.variant.dropout.keeping
+        keeping = () if Part.compile in self.system.parts else self.variant.entry.keeping
         return digest_of(without(self.settings, ["variant.name", *(f"variant.{key}" for key in keeping)]))
 
     @property
@@ -261,7 +302,7 @@ class RunConfig:
         if self.variant.mask_stream is None:  # the id is the one that a run had before there were streams
             keys.append("variant.mask_stream")
         if self.model.pretrained:  # only the rates that are stated beside it are taken
-            rates = KINDS[self.model.kind].rates
+            rates = architecture_of(self.model).rates
             keys += [f"model.architecture.{name}" for name in self.model.architecture if name not in rates]
         return keys
 

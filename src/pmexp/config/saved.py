@@ -1,12 +1,16 @@
 """Reads the configuration that a run left in its folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from pmexp.config.run import RunConfig, from_dict
 from pmexp.errors import UserError, first_line
 from pmexp.run_folder.files import opened
+from pmexp.run_folder.found import FoundRun
+from pmexp.run_folder.plan import PlannedRun
 
 
 def read_config(file: Path) -> RunConfig:
@@ -22,6 +26,8 @@ def read_config(file: Path) -> RunConfig:
         of_the_folder = f"sqlite:///{values['runs_dir']}/mlflow.db"  # moved with it
         if tracking["uri"] == of_the_folder:
             tracking["uri"] = None
+        if (kind := tracking.pop("kind", "off")) != "off":  # earlier versions had one tracker or none
+            tracking[kind] = True
         config = from_dict({**values, "name": name, "runs_dir": runs_dir})
     except Exception as error:  # what can be wrong with a file that anybody may have written has no end
         raise UserError(
@@ -33,3 +39,17 @@ def read_config(file: Path) -> RunConfig:
             "run by its own command"
         )
     return config
+
+
+def settings_of(run: FoundRun | PlannedRun) -> Mapping[str, Any]:
+    """The settings of a run (dotted key -> value) by its record, and where it has none by the configuration
+    in its folder; {} where that cannot be used."""
+    if run.settings or isinstance(run, PlannedRun):
+        return run.settings
+    file = run.path / "config.yaml"
+    if not file.is_file():
+        return {}
+    try:
+        return read_config(file).settings
+    except UserError:
+        return {}

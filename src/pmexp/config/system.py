@@ -5,6 +5,7 @@ from enum import Enum
 
 from pmexp.config.checks import check_at_least
 from pmexp.errors import UserError
+from pmexp.own_code import check_import_path
 
 
 class Part(Enum):
@@ -44,6 +45,7 @@ class Matmul(Enum):
 @dataclass(kw_only=True)
 class SystemConfig:
     parts: list[Part] = field(default_factory=list)  # see the README; their order has no meaning
+    own_parts: list[str] = field(default_factory=list)  # mypkg.MyPart: subclasses of systems.base.SystemPart
     device: Device = Device.auto  # auto: CUDA where there is one; the record says which
     processes: int = 1  # over which the global batch is spread; more than one need ddp, zero1, zero2 or fsdp
     matmul: Matmul = Matmul.highest  # precision of float32 products; high: TF32 on CUDA
@@ -54,6 +56,8 @@ class SystemConfig:
         """Puts the parts into the order of `Part`: the one they are listed in means nothing."""
         if len(set(self.parts)) != len(self.parts):
             raise UserError(f"system.parts: {[p.name for p in self.parts]} names a part twice; name it once")
+        for path in self.own_parts:
+            check_import_path("system.own_parts", path)
         check_at_least("system.processes", self.processes, 1)
         for group in _ONE_OF:
             chosen = [part.name for part in group if part in self.parts]
@@ -68,7 +72,8 @@ class SystemConfig:
             )
         self._check_processes()
         self.parts = [part for part in Part if part in self.parts]
-        self.name = "-".join(part.name for part in self.parts) or "plain"
+        own = [path.rpartition(".")[2] for path in self.own_parts]
+        self.name = "-".join([*(part.name for part in self.parts), *own]) or "plain"
 
     @property
     def sharding(self) -> Part | None:

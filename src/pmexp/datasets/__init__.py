@@ -13,13 +13,16 @@ from pmexp.datasets import (
     imagenet,
     language,
     listops,
+    own,
     reuters_r8,
+    tagged,
     text,
     translation,
 )
 from pmexp.datasets.base import Dataset
 from pmexp.datasets.digest import digest_of, digest_where_it_lies
 from pmexp.errors import UserError
+from pmexp.metrics.entities import is_tag
 
 _LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
     DatasetKind.digits: digits.load,
@@ -32,6 +35,7 @@ _LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
     DatasetKind.django_messages: django_messages.load,
     DatasetKind.image_text: image_text.load,
     DatasetKind.digit_captions: digit_captions.load,
+    DatasetKind.tagged: tagged.load,
 }
 LOADERS = complete(_LOADERS, DatasetKind)
 
@@ -39,11 +43,17 @@ LOADERS = complete(_LOADERS, DatasetKind)
 def load(config: DatasetConfig) -> Dataset:
     """The dataset with its three splits. Raises UserError when it cannot be had."""
     digest = digest_of(config)  # taken first, so that a change while the data is read shows later
-    dataset = LOADERS[config.kind](config)
+    dataset = own.load(config) if config.loader else LOADERS[config.kind](config)
     if "f1" in config.metrics and len(dataset.classes) != 2:
         raise UserError(
             f"dataset.metrics: f1 is for two classes, dataset={config.name} has {len(dataset.classes)}; "
             "leave it out"
         )
-    digest = digest or dataset.digest or digest_where_it_lies(config.kind, dataset.origin)
+    wrong = [tag for tag in dataset.classes if not is_tag(tag)] if "entity_f1" in config.metrics else []
+    if wrong:
+        raise UserError(
+            f"dataset.metrics: entity_f1 reads tags such as B-PER, I-PER and O, dataset={config.name} has "
+            f"{wrong[0]!r}; write such tags, or set dataset.metrics=[accuracy]"
+        )
+    digest = digest or dataset.digest or digest_where_it_lies(config, dataset.origin)
     return replace(dataset, digest=digest)

@@ -3,16 +3,18 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pmexp.datasets.captioned import Captioned
 from pmexp.datasets.carving import carved_by_label, carved_of
+from pmexp.datasets.tagged_words import TaggedWords
 from pmexp.errors import UserError
 
 _RECORDED = 100  # the most names of classes that a record lists
+_NO_LABELS = np.zeros(0, dtype=np.int64)
 
 Images = NDArray[np.float32]  # (samples, channels, height, width)
 Texts = list[tuple[str, ...]]  # a text, or a pair of texts, for each sample
@@ -28,8 +30,14 @@ class Lazy(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    inputs: Images | Texts | Lazy | Captioned
-    labels: NDArray[np.int64]  # (samples,), empty for language and translation
+    """Holds samples with what is to be said of each.
+
+    labels: (samples,) int64 of classes, or float32 of a regression's numbers; (words,) int64 of tagged words,
+    sentence by sentence; empty for language and translation.
+    """
+
+    inputs: Images | Texts | Lazy | Captioned | TaggedWords
+    labels: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -37,6 +45,9 @@ class Split:
     def take(self, rows: NDArray[np.int64]) -> "Split":
         if isinstance(self.inputs, list):
             return Split([self.inputs[row] for row in rows], self.labels[rows if len(self.labels) else []])
+        if isinstance(self.inputs, TaggedWords):
+            taken = self.inputs.take(rows)
+            return Split(taken, taken.labels)
         if isinstance(self.inputs, np.ndarray):
             return Split(self.inputs[rows], self.labels[rows])
         assert not isinstance(self.inputs, Captioned)  # whose pictures are chosen before it is made
@@ -48,7 +59,7 @@ class Dataset:
     train: Split
     val: Split
     test: Split | None  # None where the set keeps its test labels to itself
-    classes: list[str]  # empty for language and translation
+    classes: list[str]  # of samples or of words; empty for regression, language and translation
     unlabelled_test: Split | None = None  # the test split of such a set, labels all -1
     origin: str = ""  # where it lies; for a hub dataset also its commit
     digest: str = ""  # names its files' content, or the commit of a hub dataset
@@ -66,7 +77,9 @@ class Dataset:
 
 def carve(split: Split, fraction: float, what: str) -> tuple[Split, Split]:
     """Cuts `split` into (rest, carved) as `carved_rows` says."""
-    rest, carved = carved_rows(split.labels, fraction, what, len(split))
+    of_classes = len(split.labels) == len(split) and split.labels.dtype == np.int64
+    strata = split.labels if of_classes and not isinstance(split.inputs, TaggedWords) else _NO_LABELS
+    rest, carved = carved_rows(strata, fraction, what, len(split))
     return split.take(rest), split.take(carved)
 
 
@@ -84,8 +97,8 @@ def carved_rows(
         return carved_by_label(labels, fraction) if len(labels) else carved_of(samples or 0, fraction)
     except ValueError as error:
         raise UserError(
-            f"{what}: {len(labels)} samples cannot be split by {fraction} with every class on both sides "
-            f"({error}); use more data or give the split as a file"
+            f"{what}: {len(labels) or samples} samples cannot be split by {fraction}, every class on both "
+            f"sides ({error}); use more data or give the split as a file"
         ) from None
 
 

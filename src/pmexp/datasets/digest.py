@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pmexp.config import DatasetConfig, DatasetKind
-from pmexp.datasets import django_messages, image_text, listops, reuters_r8
+from pmexp.datasets import django_messages, image_text, listops, own, reuters_r8
 from pmexp.datasets.files import FORMATS
 from pmexp.datasets.language import LINE_FORMATS
 from pmexp.datasets.picture_folder import classes_of, pictures_of
@@ -26,17 +26,19 @@ def digest_of(config: DatasetConfig) -> str:
     one cannot be read.
     """
     folder = folder_of(config.path) if config.path else None
+    of_folder = _of_all_files if config.loader else _DIGESTS[config.kind]
     try:
-        return _DIGESTS[config.kind](folder) if folder and os.path.isdir(folder) else ""
+        return of_folder(folder) if folder and os.path.isdir(folder) else ""
     except OSError as error:
         raise UserError(
             f"dataset.path: {error.filename} cannot be read ({reason(error)}); make it readable"
         ) from None
 
 
-def digest_where_it_lies(kind: DatasetKind, origin: str) -> str:
+def digest_where_it_lies(config: DatasetConfig, origin: str) -> str:
     """Returns the digest of the folder that data was fetched to or generated in."""
-    return _DIGESTS[kind](Path(origin)) if kind in _IN_CACHE else ""
+    in_cache = config.kind in _IN_CACHE and not config.loader
+    return _DIGESTS[config.kind](Path(origin)) if in_cache else ""
 
 
 def of_content(files: Iterable[Path]) -> str:
@@ -71,6 +73,10 @@ def _of_captioned(folder: Path) -> str:
     return _of_names_and_content([*tables, *pictures_of(folder).pictures], folder)
 
 
+def _of_all_files(folder: Path) -> str:
+    return _of_names_and_content(own.files_of(folder), folder)
+
+
 def _of_names_and_content(files: list[str], folder: Path) -> str:
     """Digests names and content, or names and sizes where the files are too many to read at each start."""
     sizes = {file: os.path.getsize(file) for file in files}
@@ -93,6 +99,7 @@ _DIGESTS: Mapping[DatasetKind, Callable[[Path], str]] = {
     DatasetKind.django_messages: lambda folder: of_content(_existing(folder, django_messages.FILES)),
     DatasetKind.image_text: _of_captioned,
     DatasetKind.digit_captions: lambda folder: "",  # scikit-learn's own
+    DatasetKind.tagged: lambda folder: of_content(split_files(folder, FORMATS).values()),
 }
 
 

@@ -14,6 +14,7 @@ from pmexp.errors import UserError
 UNLABELLED = -1  # stands in every row of a split that keeps its labels to itself, as GLUE writes it
 _MISSING = "is missing; write a label, or leave the row out"
 _MISSING_IN_TEST = f"{_MISSING}; without the whole column test is predicted and not scored"
+_LARGEST = float(np.finfo(np.float32).max)
 _DIGITS = re.compile("[0-9]+")
 _WHOLE = re.compile("0|[1-9][0-9]*")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -64,6 +65,34 @@ def _name(split: str, labels: LabelColumn, row: int) -> str:
     if not (value.isascii() or is_unicode(value)):
         raise _refused(split, labels, row, "is half of a character; mend the text")
     return value
+
+
+def measured(labels: Mapping[str, LabelColumn]) -> dict[str, NDArray[np.float32]]:
+    """Returns the numbers of each split, (samples,). Raises UserError, with file and row, for what is none,
+    and where those of train are all one, of which there is nothing to learn."""
+    numbers = {
+        split: np.array([_number(split, column, row) for row in range(len(column.values))], dtype=np.float32)
+        for split, column in labels.items()
+    }
+    if not np.ptp(numbers["train"]):
+        raise UserError(
+            f"dataset.label_column: every row of the train split ({labels['train'].place}) has the number "
+            f"{numbers['train'][0]:g}; a regression needs several"
+        )
+    return numbers
+
+
+def _number(split: str, labels: LabelColumn, row: int) -> float:
+    value = labels.values[row]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number or (isinstance(value, str) and _NUMBER.fullmatch(value)):
+        number = float(value) if isinstance(value, str) else value
+        if abs(number) <= _LARGEST:
+            return float(number)
+        why = "is missing or too large; write a number, or leave the row out"
+    else:
+        why = "is no number, as 2.5 or -1e3 are; dataset.objective=regression needs one in each row"
+    raise _refused(split, labels, row, why)
 
 
 _ALLOWED = "allowed are names of classes or whole numbers from 0, as 1 and not 1.0"

@@ -209,12 +209,12 @@ def _read(folder: Path, config: DatasetConfig) -> tuple[Tokens, NDArray[np.int64
     except (OSError, ValueError) as error:
         raise UserError(
             f"dataset.path: {folder} is no generated listops set ({type(error).__name__}: {error}); "
-            "make one with python -m pmexp.data dataset=listops"
+            "make one with pmexp data dataset=listops"
         ) from None
     if wrong:
         raise UserError(
             f"{folder / wrong[0]}: its checksum is not the one in {SUMS}; remove the folder and generate "
-            "the set again with python -m pmexp.data"
+            "the set again with pmexp data"
         )
     differing = [key for key, value in _settings(config).items() if about.get(key) != value]
     if differing:

@@ -168,7 +168,7 @@ def _from_hub(config: DatasetConfig) -> Tables:
         offline = " (offline mode is on)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise UserError(
             f"dataset={config.name}: hub dataset {config.hub_id} cannot be had{offline} ({reason(error)}); "
-            f"fetch it on a machine with network with python -m pmexp.data dataset={config.name}, or put its "
+            f"fetch it on a machine with network with pmexp data dataset={config.name}, or put its "
             "splits as train, validation and test in one folder and set dataset.path=<folder>"
         ) from None
     chosen = {split: [stem for stem in stems if stem in loaded] for split, stems in SPLITS.items()}
@@ -214,7 +214,7 @@ def _commit(config: DatasetConfig, place: Path) -> str:
     if pinned and not place.name.startswith(pinned):
         raise UserError(
             f"dataset.revision: {pinned} of {config.hub_id} cannot be had, the local cache holds "
-            f"{place.name}; on a machine with network run python -m pmexp.data dataset={config.name} "
+            f"{place.name}; on a machine with network run pmexp data dataset={config.name} "
             f"dataset.revision={pinned}"
         )
     return place.name

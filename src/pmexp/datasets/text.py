@@ -1,12 +1,13 @@
-"""Loads labelled texts or pairs of texts, from the Hugging Face hub or from a local folder of files.
+"""Loads texts or pairs of texts with a class or a number each, from the Hugging Face hub or a local folder.
 
 A folder holds {train,validation|dev|val,test}.{csv,tsv,jsonl,json,parquet} with the columns that
-`dataset.text_columns` and `dataset.label_column` name. Labels are class names or whole numbers.
+`dataset.text_columns` and `dataset.label_column` name. Labels are class names or whole numbers, and any
+numbers where `dataset.objective` is regression.
 """
 
-from pmexp.config import DatasetConfig
+from pmexp.config import DatasetConfig, Objective
 from pmexp.datasets.base import Dataset, Split, carve
-from pmexp.datasets.labels import UNLABELLED, LabelColumn, numbered
+from pmexp.datasets.labels import UNLABELLED, LabelColumn, measured, numbered
 from pmexp.datasets.tables import Tables, column, tables, texts
 from pmexp.errors import UserError
 
@@ -18,10 +19,13 @@ def load(config: DatasetConfig) -> Dataset:
         )
     loaded = tables(config)
     inputs = {split: _texts(config, loaded, split) for split in loaded.splits}
-    classes, numbers = numbered({split: _labels(config, loaded, split) for split in loaded.splits})
+    columns = {split: _labels(config, loaded, split) for split in loaded.splits}
+    of_numbers = config.objective is Objective.regression
+    classes, numbers = ([], measured(columns)) if of_numbers else numbered(columns)
     splits = {split: Split(inputs[split], numbers[split]) for split in loaded.splits}
     # GLUE keeps the labels of test to itself and writes -1.
-    unlabelled = {s: splits.pop(s) for s in ("val", "test") if s in splits and (splits[s].labels < 0).all()}
+    hidden_of = [s for s in ("val", "test") if s in splits and (splits[s].labels == UNLABELLED).all()]
+    unlabelled = {split: splits.pop(split) for split in hidden_of}
     if "val" in unlabelled:
         raise UserError(
             f"dataset.label_column: the val split ({loaded.places['val']}) has no labels but {UNLABELLED}; "

@@ -47,7 +47,7 @@ def answer(options: FitOptions, search_largest: bool = True) -> Answer:
     """
     config = compose(options.overrides)
     batch, length = _samples_at_once(config), config.dataset.max_length
-    if options.what == "length" and config.model.takes_images:
+    if options.what == "length" and config.takes_images:
         raise UserError(f"what=length: model={config.model.name} takes images; allowed is what=batch")
     if options.method == "measure" and (started := started_processes()) is not None:
         raise UserError(

@@ -89,7 +89,7 @@ def _alike(run: RunConfig) -> tuple[object, ...]:
 def _task(runs: Sequence[RunConfig], options: FitOptions, measured: dict[str, float]) -> TaskCost:
     first = runs[0]
     name = str(first.labels["task"])
-    if not first.model.takes_images:
+    if not first.takes_images:
         name += f" at {first.dataset.max_length}"
     if first.system.parts:
         name += f", {first.system.name}"

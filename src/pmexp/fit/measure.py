@@ -20,7 +20,7 @@ from pmexp.simulation import LiveBytes
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
 from pmexp.training.loop import Training
-from pmexp.variants.replace import apply_variant
+from pmexp.variants.replace import apply_method, apply_variant
 
 _STEPS = 2
 _WORD = 5  # a token that is no padding and no other special one in any vocabulary
@@ -94,12 +94,21 @@ def _prepared(tried: Try, system: System, ranks: Ranks) -> Training:
     )  # no step is the last: none evaluates
     example = samples.batch(torch.arange(2), EVALUATION).inputs
     replacement = apply_variant(module, config.variant, example)
+    method = apply_method(module, config.variant)
     system.prepare(module)
     settings = replace(
         config.train, batch_size=together, accumulate=tried.accumulate, epochs=1, max_steps=None
     )
     training = Training(
-        module, samples, samples, settings, config.dataset.metrics, config.seed, system, ranks
+        module,
+        samples,
+        samples,
+        settings,
+        config.dataset.metrics,
+        config.seed,
+        system,
+        ranks,
+        method=method,
     )
     training.replacement = replacement
     return training

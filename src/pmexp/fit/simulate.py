@@ -54,7 +54,15 @@ def simulated_operations(config: RunConfig, batch: int, length: int) -> int:
 
 
 def _executed(config: RunConfig) -> tuple[System, Callable[[nn.Module], None]]:
-    """The system of one process of the run, on fake tensors, and what it and the variant do to the model."""
+    """The system of one process of the run, on fake tensors, and what it and the variant do to the model.
+
+    Raises UserError for a method of one's own, which may train by other means than are simulated.
+    """
+    if config.variant.apply:
+        raise UserError(
+            f"variant.apply: {config.variant.apply} is a method of your own, which is not simulated; use "
+            "method=measure on the device"
+        )
     parts = [part for part in config.system.parts if part not in SHARDING]
     system = System(replace(config.system, device=Device.cpu, parts=parts, processes=1))
 

@@ -66,7 +66,7 @@ def _rows(task: str, plan: dict[str, Any], options: FitOptions) -> list[list[str
             wanted = asked(arm, *([f"dataset.max_length={length}"] if length else []))
             answered = answer(wanted, search_largest=_searches(plan))
             baseline = baseline or answered.asked.peak_bytes
-            images = answered.config.model.takes_images
+            images = answered.config.takes_images
             row = _row(task, arm, answered, baseline or 0)
             if _searches(plan):
                 row += [str(answered.largest or "none"), "" if images else longest(arm)]
@@ -75,7 +75,7 @@ def _rows(task: str, plan: dict[str, Any], options: FitOptions) -> list[list[str
 
 
 def _row(task: str, arm: Arm, answered: Answer, baseline: int) -> list[str]:
-    images, peak = answered.config.model.takes_images, answered.asked.peak_bytes or 0
+    images, peak = answered.config.takes_images, answered.asked.peak_bytes or 0
     return [
         task,
         "" if images else str(answered.config.dataset.max_length),

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
+
+import yaml
 
 from pmexp.command.compose import compose, compose_part
-from pmexp.command.schema import options
+from pmexp.command.schema import conf_folder, options
 from pmexp.config import Attention, Device, LoraConfig, ModelConfig, ModelKind, Objective, Part, RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.integration.reach import Reach, on_meta, reach
@@ -17,7 +20,7 @@ _PAIR_RUN = ("model=t5-small", "model.pretrained=false", "dataset=django-message
 _RUNS: dict[ModelKind, tuple[str, ...]] = {
     ModelKind.vit: (),
     ModelKind.vilt: ("task=smoke/vilt-flickr8k",),
-    **{kind: _PAIR_RUN for kind in ModelKind if Objective.seq2seq in KINDS[kind].objectives},
+    **{kind: _PAIR_RUN for kind in KINDS if Objective.seq2seq in KINDS[kind].objectives},
 }
 _ADAPTED = (ModelKind.llama,)  # whose adapters alone drop, as a rule
 _WITH_FLASH = ("bert-base", "longformer-base-4096")
@@ -36,10 +39,17 @@ class Case:
 
 
 def names() -> list[str]:
-    """Returns every option of conf/model, and every architecture that none of them has."""
-    named = options("model")
+    """Returns every option of conf/model whose architecture pmexp knows, and every architecture that none of
+    them has."""
+    known = {kind.name for kind in KINDS}
+    named = [name for name in options("model") if _settings(name)["kind"] in known]
     covered = {configuration(name).model.kind for name in named}
     return named + [kind.name for kind in KINDS if kind not in covered]
+
+
+def _settings(name: str) -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load((conf_folder() / "model" / f"{name}.yaml").read_text())
+    return settings
 
 
 @cache

@@ -135,7 +135,7 @@ def _rates(config: RunConfig) -> str:
 
 
 def _measurement(config: RunConfig) -> str:
-    if config.model.takes_images:
+    if config.takes_images:
         return "Counted on fake tensors: one image."
     if config.model.kind is ModelKind.vilt:
         return (

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from pmexp import models
 from pmexp.config import INPUTS_OF, Inputs, ModelKind, Objective, RunConfig, VariantConfig
+from pmexp.models.architectures import vision_of
 from pmexp.models.base import from_architecture
 from pmexp.packed_dropout import ReplacementReport, packed_dropout
 from pmexp.packed_dropout.rebuild import Origin, watching
@@ -120,7 +121,7 @@ def _sample(config: RunConfig, length: int) -> dict[str, Tensor]:
     inputs = INPUTS_OF[config.dataset.kind]
     sample = {}
     if inputs in (Inputs.images, Inputs.image_texts):
-        vit = from_architecture(config)
+        vit = vision_of(from_architecture(config))
         sample["pixel_values"] = torch.ones(1, vit.num_channels, vit.image_size, vit.image_size)
     if inputs is not Inputs.images:
         sample["input_ids"] = torch.ones(1, length, dtype=torch.int64)

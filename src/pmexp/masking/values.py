@@ -45,10 +45,13 @@ _DIGEST = re.compile(
     r"[0-9a-f]{1,12}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}", re.IGNORECASE
 )
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
-_RUN_ID = re.compile(r"[\w.-]+-s\d+-[0-9a-f]{12}")
+_END_OF_RUN_ID = r"-s\d+-[0-9a-f]{12}"
+_RUN_ID = re.compile(rf"[\w.-]+{_END_OF_RUN_ID}")
+_SHORTEST = 20  # letters of a word that may be random
 _RUN_OF_LETTERS = re.compile(
     r"(?m:(?<=^[+-])|(?<![\w+/-])(?!^[+-]))(?<!sha256[:=])(?<!sha384[:=])(?<!sha512[:=])"
-    r"(?!sha\d{3}-)(?<!ssh-rsa )(?<!base64,)[A-Za-z0-9+/_-]{20,120}={0,2}(?![\w+/=-])"
+    r"(?!sha\d{3}-)(?<!ssh-rsa )(?<!base64,)"
+    rf"[A-Za-z0-9+/_-]{{{_SHORTEST},120}}={{0,2}}(?![\w+/=-])"
 )
 _DATA = re.compile(r"[+ -]?\s*[A-Za-z0-9+/]{57,}={0,2}")  # a whole line of it: wrapped base64 of a file
 _NAME_OF_CLASS = re.compile(
@@ -77,7 +80,9 @@ def without_random_letters(text: str) -> str:
 
 
 def _masked(match: re.Match[str]) -> str:
-    return MASK if _is_disorder(match[0].rstrip("=")) else match[0]
+    """A word, masked if it is in disorder; of a run's id, which ends with a digest, its name decides."""
+    name = re.sub(rf"{_END_OF_RUN_ID}$", "", match[0].rstrip("="))
+    return MASK if len(name) >= _SHORTEST and _is_disorder(name) else match[0]
 
 
 def _is_disorder(word: str) -> bool:

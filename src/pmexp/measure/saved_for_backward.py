@@ -1,4 +1,4 @@
-"""The ledger of what a forward pass saves for backward: exact, and the same on every device."""
+"""Keeps the ledger of what a forward pass saves for backward: exact, and the same on every device."""
 
 from collections import Counter
 from contextlib import ExitStack
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pmexp.measure.own_methods import entered, hooks_seen, own_dropouts
 from pmexp.measure.precision import compiled_parts
 from pmexp.packed_dropout import ReplacementReport, packed_bias_dropout_add, packed_dropout
 from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
@@ -50,7 +51,7 @@ class SavedForBackward:
     saved_whole: Counter[str] = field(default_factory=Counter)  # those that are saved, by the reason
     unnamed: list[str] = field(default_factory=list)  # random numbers that `replacement` does not name
     _seen: set[int] = field(default_factory=set)
-    _keep_alive: list[Tensor] = field(default_factory=list)  # a freed storage's address could come again
+    _keep_alive: list[Any] = field(default_factory=list)  # a freed storage's address could come again
 
     def __enter__(self) -> "SavedForBackward":
         self._seen = {_storage(t) for t in (*self.module.parameters(), *self.module.buffers())}
@@ -59,6 +60,9 @@ class SavedForBackward:
         self._draws: list[Draw] = []
         if not compiled_parts(self.module):
             self._contexts.enter_context(self._dropout)
+            own = own_dropouts(self.module)
+            self._contexts.enter_context(entered(own, self._dropout.run_method))
+            self._contexts.enter_context(hooks_seen(self._count_packed))
             self._contexts.enter_context(watching(self._count_operand, self._count_whole))
             if self.replacement:
                 self._draws = self._contexts.enter_context(other_draws(self.module, self.replacement))
@@ -101,16 +105,22 @@ class SavedForBackward:
     def _count(self, tensor: Tensor) -> Saved:
         """Counts what an op saves, and saves it as torch does: kept as it is, an op's own output would keep
         the op alive, and with it all that a forward without a backward has saved."""
-        storage = _storage(tensor)
-        if storage not in self._seen:
-            self._seen.add(storage)
-            self._keep_alive.append(tensor)
-            size = tensor.untyped_storage().nbytes()
-            self.total_bytes += size
-            if self._dropout.depth:
-                self.mask_bytes += size
-                self._dropout.saved_something = True
+        self._count_packed(tensor)
         return save(tensor)
+
+    def _count_packed(self, kept: Any) -> None:
+        """Counts a tensor, or what somebody's hook keeps in the place of one: an array or bytes."""
+        is_tensor = isinstance(kept, Tensor)
+        place = _storage(kept) if is_tensor else id(kept)
+        if place in self._seen:
+            return
+        self._seen.add(place)
+        self._keep_alive.append(kept)
+        size = kept.untyped_storage().nbytes() if is_tensor else memoryview(kept).nbytes
+        self.total_bytes += size
+        if self._dropout.depth:
+            self.mask_bytes += size
+            self._dropout.saved_something = True
 
 
 class _InsideDropout(TorchFunctionMode):
@@ -127,14 +137,22 @@ class _InsideDropout(TorchFunctionMode):
     ) -> Any:
         if func not in _DROPOUT_CALLS:
             return func(*args, **(kwargs or {}))
-        self.depth += 1
-        self.saved_something = False
+        return self._inside(func, (args[0] if args else (kwargs or {})["input"]), args, kwargs or {})
+
+    def run_method(self, method: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Calls `forward` or `drop` of somebody's dropout; what it saves is its mask."""
+        return self._inside(method, args[0] if args else kwargs["input"], (module, *args), kwargs)
+
+    def _inside(self, func: Any, input: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.depth:  # a dropout that calls another is one
+            return func(*args, **kwargs)
+        self.depth, self.saved_something = 1, False
         try:
-            result = func(*args, **(kwargs or {}))
+            result = func(*args, **kwargs)
         finally:
-            self.depth -= 1
+            self.depth = 0
         if self.saved_something:
-            self.elements += (args[0] if args else (kwargs or {})["input"]).numel()
+            self.elements += input.numel()
         return result
 
 

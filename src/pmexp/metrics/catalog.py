@@ -6,7 +6,9 @@ The journal, the tracker's sections, the tables and the plots all read them here
 from dataclasses import dataclass
 from typing import Literal
 
+from pmexp.metrics.own import DIRECTION, UNIT
 from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.own_code import is_import_path
 
 MOST_DATA_WAIT = 0.02  # the speed/data_wait_share above which a run's speed is that of its loader
 
@@ -153,7 +155,13 @@ _BY_NAME = {metric.name: metric for metric in _CATALOG}
 
 
 def metric_of(name: str) -> Metric:
-    """Returns the catalog entry of `name`. Raises KeyError, which says what to do, when there is none."""
+    """Returns the catalog entry of `name`. Raises KeyError, which says what to do, when there is none.
+
+    A score of one's own, such as val/mypkg.my_metric, has no entry and is known by its import path.
+    """
+    split, _, own = name.partition("/")
+    if split in _SPLITS and is_import_path(own):
+        return Metric(name, UNIT, DIRECTION, f"{_SPLITS[split]} {own}")
     try:
         return _BY_NAME[name]
     except KeyError:

@@ -5,13 +5,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from pmexp.config import ModelKind, RunConfig
+from pmexp.config import INPUTS_OF, Inputs, RunConfig
 from pmexp.datasets.base import Dataset
-from pmexp.models import image, image_text, text
+from pmexp.errors import UserError
+from pmexp.models import image, image_text, own, text
 from pmexp.models.adapters import adapt
 from pmexp.models.base import TaskModel
 
-_MAKERS: dict[ModelKind, Any] = {ModelKind.vit: image, ModelKind.vilt: image_text}  # the others: text
+_MAKERS: dict[Inputs, Any] = {Inputs.images: image, Inputs.image_texts: image_text}  # the others: text
 
 
 def build(config: RunConfig, dataset: Dataset) -> TaskModel:
@@ -20,13 +21,22 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     Its weights are in fp32, but for those that `model.lora` freezes and keeps in bf16. Raises UserError when
     the checkpoint cannot be had or does not fit the configuration.
     """
-    model: TaskModel = _MAKERS.get(config.model.kind, text).build(config, dataset)
+    model: TaskModel = (own if config.model.builder else _maker(config)).build(config, dataset)
     return replace(model, adapters=adapt(model.module, config))
 
 
 def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
     """The architecture alone, with random weights and the adapters of `model.lora`: for studies of memory and
-    speed, on any device or none."""
-    module: PreTrainedModel = _MAKERS.get(config.model.kind, text).untrained(config, classes)
+    speed, on any device or none. Raises UserError for a model that a builder of one's own makes of data."""
+    if config.model.builder:
+        raise UserError(
+            f"model.builder: {config.model.builder} makes its model with the data, which is not read here; "
+            "measure a run of it"
+        )
+    module: PreTrainedModel = _maker(config).untrained(config, classes)
     adapt(module, config)
     return module
+
+
+def _maker(config: RunConfig) -> Any:
+    return _MAKERS.get(INPUTS_OF[config.dataset.kind], text)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from pmexp.config import FrozenWeights, LoraConfig, Objective, RunConfig
+from pmexp.config import LANGUAGE, FrozenWeights, LoraConfig, Objective, RunConfig
 from pmexp.errors import UserError
 from pmexp.extras import need
+from pmexp.models.architectures import plain_parts
 
 FOLDER = "adapter"  # in a run's artifacts
 _WEIGHTS = "adapter_model.safetensors"  # peft's name
@@ -35,8 +36,10 @@ def adapt(module: PreTrainedModel, config: RunConfig) -> str:
     need("model.lora", "peft")
     import peft
 
-    head = _head(module) if config.dataset.objective is Objective.classification else []
-    layers = _chosen(module, lora)
+    objective = config.dataset.objective
+    has_head = objective is not Objective.seq2seq and objective not in LANGUAGE
+    head = _head(module) if has_head else []
+    layers = _chosen(module, lora, head)
     rate = lora.dropout if config.variant.p is None else config.variant.p
     settings = peft.LoraConfig(
         r=lora.rank,
@@ -84,18 +87,20 @@ def write_adapter(module: nn.Module, weights: Mapping[str, Tensor], folder: Path
 
 def _head(module: PreTrainedModel) -> list[str]:
     """The parts with weights that stand beside the model's body."""
-    parts = module.named_children()
-    return [name for name, part in parts if part is not module.base_model and list(part.parameters())]
+    parts = [(name, part) for name, part in module.named_children() if part is not module.base_model]
+    body = plain_parts(module.config) if module.base_model is module else set()
+    return [name for name, part in parts if name not in body and list(part.parameters())]
 
 
-def _chosen(module: PreTrainedModel, lora: LoraConfig) -> dict[str, nn.Module]:
+def _chosen(module: PreTrainedModel, lora: LoraConfig, head: Sequence[str]) -> dict[str, nn.Module]:
     """The linear layers to adapt, by name. Raises UserError for a target that ends no layer's name."""
     body = "" if module.base_model is module else f"{module.base_model_prefix}."
     words = module.get_output_embeddings()
     layers: dict[str, nn.Module] = {
         name: layer
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear | Conv1D) and name.startswith(body) and layer is not words
+        if isinstance(layer, nn.Linear | Conv1D) and name.startswith(body)
+        if layer is not words and name.partition(".")[0] not in head
     }
     if lora.targets is None:
         return layers

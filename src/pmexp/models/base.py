@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel, logging
+from transformers import PretrainedConfig, PreTrainedModel, logging
 
-from pmexp.config import ModelKind, Objective, RunConfig
-from pmexp.config.kinds import KINDS
+from pmexp.config import ModelConfig, ModelKind, Objective, RunConfig
+from pmexp.config.kinds import architecture_of
 from pmexp.datasets.base import Split
 from pmexp.errors import UserError
+from pmexp.models.architectures import check_serves, configuration_class, own_fields, rates_in, set_rates
 from pmexp.models.examples import Examples
 from pmexp.models.generation import Generation
 
@@ -22,7 +23,8 @@ logging.disable_progress_bar()
 class TaskModel:
     """A module that is called as ``module(**inputs).logits``.
 
-    logits: (samples, classes), or (samples, positions, vocabulary) of a language model.
+    logits: (samples, classes), (samples, 1) of a regression, (samples, positions, classes) of words, or
+    (samples, positions, vocabulary) of a language model.
     """
 
     module: PreTrainedModel
@@ -37,10 +39,12 @@ class TaskModel:
 
 def hf_fields(config: RunConfig, classes: int) -> dict[str, Any]:
     """The fields that every transformers configuration gets from ours: classes, attention, dropout rates."""
-    kind, model, rate = KINDS[config.model.kind], config.model, config.variant.p
+    kind, model, rate = architecture_of(config.model), config.model, config.variant.p
     fields: dict[str, Any] = {"attn_implementation": model.attention.name}
-    if config.dataset.objective is Objective.classification:
+    if config.dataset.objective in (Objective.classification, Objective.token_classification):
         fields["num_labels"] = classes
+    if config.dataset.objective is Objective.regression:
+        fields["num_labels"] = 1
     if config.dataset.objective in (Objective.causal_lm, Objective.seq2seq):
         fields["use_cache"] = (
             False  # keys and values of a prompt, copied in each layer: of use in generation alone
@@ -55,18 +59,39 @@ def hf_fields(config: RunConfig, classes: int) -> dict[str, Any]:
     return fields
 
 
-def configuration_class(kind: ModelKind) -> type[PretrainedConfig]:
-    """transformers' class for configurations of this architecture."""
-    cls: type[PretrainedConfig] = CONFIG_MAPPING[KINDS[kind].model_type]
-    return cls
+def settled(config: RunConfig, hf_config: PretrainedConfig) -> PretrainedConfig:
+    """Returns `hf_config` with those of our fields whose names are its class's own: rates of dropout, and
+    that no keys and values are kept.
 
-
-def own_fields(cls: type[PretrainedConfig]) -> set[str]:
-    """Returns the fields of `cls` that describe an architecture.
-
-    The fields that all models of transformers have, such as dtype and outputs, are a run's own choice.
+    Raises UserError for a rate of a place that the architecture has none of.
     """
-    return (set(cls().to_dict()) | set(cls.attribute_map)) - set(PretrainedConfig().to_dict())
+    if config.model.kind is ModelKind.auto:
+        model, rate = config.model, config.variant.p
+        hidden, attention = (
+            own if rate is None else rate for own in (model.hidden_dropout, model.attention_dropout)
+        )
+        set_rates(hf_config, hidden, attention, strict=rate is None)
+        if hasattr(hf_config, "use_cache"):
+            hf_config.use_cache = False
+    return hf_config
+
+
+def has_encoder_and_decoder(model: ModelConfig) -> bool:
+    """Whether the architecture, of kind auto, reads by one part and writes by another."""
+    if model.kind is not ModelKind.auto or model.builder:
+        return False
+    return bool(configuration_class(architecture_of(model).model_type)().is_encoder_decoder)
+
+
+def rates_of_functions(model: ModelConfig, hf_config: PretrainedConfig | None) -> list[float]:
+    """Returns the rates that functions drop at: attention's, or those of all where it has none of its own."""
+    kind = architecture_of(model)
+    if hf_config is None:  # a model of one's own
+        return []
+    if model.kind is ModelKind.auto:
+        hidden, attention = rates_in(hf_config)
+        return attention or hidden
+    return [getattr(hf_config, name) for name in kind.attention_dropout or kind.hidden_dropout]
 
 
 def from_architecture(config: RunConfig, **fields: Any) -> PretrainedConfig:
@@ -74,20 +99,23 @@ def from_architecture(config: RunConfig, **fields: Any) -> PretrainedConfig:
 
     Raises UserError for a field that the architecture does not have.
     """
-    cls = configuration_class(config.model.kind)
-    check_architecture(config)
+    cls = configuration_class(architecture_of(config.model).model_type)
+    check_architecture(config, cls)
+    stated = {key: value for key, value in config.model.architecture.items() if key != "model_type"}
     try:
-        return cls(**(config.model.architecture | fields))
+        hf_config = cls(**(stated | fields))
     except Exception as error:
         raise _refused(cls.__name__, error) from None
+    return settled(config, hf_config)
 
 
-def from_configuration(auto: Any, hf_config: PretrainedConfig) -> PreTrainedModel:
+def from_configuration(auto: Any, hf_config: PretrainedConfig, objective: Objective) -> PreTrainedModel:
     """The model of `hf_config` with random weights, in fp32 whatever torch's default dtype is.
 
     auto: one of transformers' AutoModelFor... classes. Raises UserError for values that do not go together,
-    or an attention that the architecture does not have.
+    or an objective or an attention that the architecture does not have.
     """
+    check_serves(auto, hf_config, objective)
     try:
         module: PreTrainedModel = auto.from_config(hf_config, dtype=torch.float32)
     except (ValueError, KeyError, ZeroDivisionError) as error:
@@ -100,10 +128,11 @@ def _refused(name: str, error: Exception) -> UserError:
     return UserError(f"model.architecture: {name} refuses it: {reason}")
 
 
-def check_architecture(config: RunConfig) -> None:
+def check_architecture(config: RunConfig, cls: type[PretrainedConfig]) -> None:
     """Raises UserError for a key of `model.architecture` that is no field of the architecture."""
-    cls = configuration_class(config.model.kind)
     known = own_fields(cls)
+    if config.model.kind is ModelKind.auto:
+        known |= {"model_type"}
     for key in config.model.architecture:
         if key not in known:
             raise UserError(
@@ -117,7 +146,7 @@ def with_stated_rates(config: RunConfig, saved: dict[str, Any]) -> dict[str, Any
 
     Where it states one of attention's rates, no rate of attention is the checkpoint's; likewise the others.
     """
-    kind, stated = KINDS[config.model.kind], config.model.architecture
+    kind, stated = architecture_of(config.model), config.model.architecture
     for names in map(set, (kind.hidden_dropout, kind.attention_dropout)):
         if names & set(stated):
             others = {key: value for key, value in saved.items() if key not in names}
@@ -131,7 +160,7 @@ def otherwise_than_stated(config: RunConfig, actual: PretrainedConfig) -> str:
     Sizes are a checkpoint's own; the dropout rates of a variant are meant to differ.
     """
     stated = config.model.architecture
-    sizes = set(stated) - KINDS[config.model.kind].rates
+    sizes = set(stated) - architecture_of(config.model).rates
     others = sorted(key for key in sizes if getattr(actual, key) != stated[key])
     lines = [f"{key} {getattr(actual, key)} (model={config.model.name}: {stated[key]})" for key in others]
     return ", ".join(lines)

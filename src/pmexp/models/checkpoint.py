@@ -15,14 +15,14 @@ from torch import Tensor
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from pmexp.config import ModelConfig, RunConfig
-from pmexp.config.kinds import KINDS
+from pmexp.config.kinds import architecture_of
 from pmexp.errors import UserError
+from pmexp.models.architectures import check_serves, configuration_class, described, plain_parts
 from pmexp.models.base import (
     check_architecture,
-    configuration_class,
     hf_fields,
     otherwise_than_stated,
-    own_fields,
+    settled,
     with_stated_rates,
 )
 from pmexp.models.checkpoint_files import (
@@ -86,9 +86,10 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
     architecture, quantised or non-finite weights, or not all of the body's weights, or more of them than the
     model has.
     """
-    check_architecture(config)
     digest = digest_of_folder(folder)  # taken before the folder is read
     hf_config = from_folder("configuration", folder, lambda _: _configuration(folder, config, len(classes)))
+    check_architecture(config, type(hf_config))
+    check_serves(auto, hf_config, config.dataset.objective)
     different = otherwise_than_stated(config, hf_config)
     if different:
         log.warning("model.path: the checkpoint in %s has %s", folder, different)
@@ -141,18 +142,17 @@ def load_tokenizer(folder: Path, config: RunConfig) -> Any:
 def _configuration(folder: Path, config: RunConfig, classes: int) -> PretrainedConfig:
     """The folder's architecture, with our fields over its own."""
     saved = read_json(folder / "config.json")
-    wanted = KINDS[config.model.kind].model_type
+    wanted = architecture_of(config.model).model_type
     kind = saved.get("model_type", wanted)
-    if kind != wanted:
+    if wanted and kind != wanted:
         raise UserError(
             f"model.path: {folder} holds a model of type {kind}; model={config.model.name} is a {wanted}"
         )
     if saved.get("quantization_config"):
         raise _quantised(folder, "its config.json says so")
-    cls = configuration_class(config.model.kind)
-    own = own_fields(cls)
-    fields = {key: value for key, value in saved.items() if key in own}
-    return cls(**with_stated_rates(config, fields) | hf_fields(config, classes))
+    cls = configuration_class(kind, f"model.path: config.json in {folder}")
+    fields = with_stated_rates(config, described(cls, saved))
+    return settled(config, cls(**fields | hf_fields(config, classes)))
 
 
 def _quantised(folder: Path, why: str) -> UserError:
@@ -179,6 +179,8 @@ def _fitted(
         return name.removeprefix(f"{model.base_model_prefix}.").partition(".")[0]
 
     body = {name for name, _ in model.base_model.named_children()} - {"pooler"}  # not every task has a pooler
+    if model.base_model is model:  # its head stands among the parts of its body
+        body &= plain_parts(model.config)
     fresh = sorted({entry[0] for entry in info["mismatched_keys"]} | set(info["missing_keys"]))
     if lacking := [name for name in fresh if place(name) in body]:
         raise UserError(

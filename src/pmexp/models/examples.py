@@ -1,7 +1,7 @@
 """Defines what the training loop draws its batches from: rows of one split, encoded for one model."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,8 +14,8 @@ from pmexp.datasets.listops import padded
 from pmexp.datasets.listops_trees import PAD, VOCABULARY
 from pmexp.datasets.pictures import Pictures
 from pmexp.models.images import ImageBatches, normalised
+from pmexp.models.objectives import IGNORED, counted
 
-IGNORED = -100  # a label that no loss and no metric counts, as in torch's cross_entropy
 EVALUATION = -1  # the epoch of examples that are evaluated: the same ones every time
 
 _CHOSEN, _MASKED, _RANDOM = 0.15, 0.8, 0.1  # as in section 3.1 of Devlin et al., NAACL 2019
@@ -24,8 +24,9 @@ _CHOSEN, _MASKED, _RANDOM = 0.15, 0.8, 0.1  # as in section 3.1 of Devlin et al.
 @dataclass(frozen=True)
 class Batch:
     inputs: dict[str, Tensor]  # keyword arguments of the model, samples first; uint8 are pixels
-    labels: Tensor  # int64: (samples,) classes, or (samples, positions) tokens and IGNORED
+    labels: Tensor  # int64, (samples,) or (samples, positions) with IGNORED; float32 (samples,) of numbers
     references: Sequence[str] = ()  # (samples,) the whole targets of a seq2seq evaluation
+    of_language: bool = False  # its labels are tokens, whose scores are too wide to keep in an evaluation
 
     def to(self, device: torch.device) -> "Batch":
         """Returns the batch on `device`, as the model takes it: 8-bit pixels become numbers there, so that a
@@ -33,12 +34,12 @@ class Batch:
         inputs = {
             name: _as_taken(tensor.to(device, non_blocking=True)) for name, tensor in self.inputs.items()
         }
-        return Batch(inputs, self.labels.to(device, non_blocking=True), self.references)
+        return replace(self, inputs=inputs, labels=self.labels.to(device, non_blocking=True))
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """Returns the batch with `change` of each of its tensors."""
         inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
-        return Batch(inputs, change(self.labels), self.references)
+        return replace(self, inputs=inputs, labels=change(self.labels))
 
     def pin_memory(self) -> "Batch":
         """Returns a copy in pinned memory, out of which a GPU copies beside its work: torch's loader asks."""
@@ -47,7 +48,7 @@ class Batch:
     @property
     def targets(self) -> int:
         """Returns how many labels count."""
-        return int((self.labels != IGNORED).sum())
+        return counted(self.labels)
 
     @property
     def positions(self) -> tuple[int, int]:
@@ -74,7 +75,7 @@ class TensorExamples:
     """A split held in memory. Integer inputs may be int32; batches are int64."""
 
     inputs: dict[str, Tensor]  # samples first
-    labels: Tensor  # (samples,) int64
+    labels: Tensor  # int64: (samples,), or (samples, positions) of words; float32: (samples,) numbers
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,7 +100,8 @@ class PaddedTexts:
     def batch(self, rows: Tensor, epoch: int) -> Batch:
         longest = -(-int(self.lengths[rows].max()) // 8) * 8
         whole = self._padded.batch(rows, epoch)
-        return Batch({name: tensor[:, :longest] for name, tensor in whole.inputs.items()}, whole.labels)
+        labels = whole.labels[:, :longest] if whole.labels.dim() == 2 else whole.labels
+        return Batch({name: tensor[:, :longest] for name, tensor in whole.inputs.items()}, labels)
 
 
 def _lengths(mask: Tensor) -> Tensor:
@@ -135,7 +137,7 @@ class MaskedTokens:
         hidden = torch.where(fate < _MASKED, self.mask_token, tokens)
         replaced = (fate >= _MASKED) & (fate < _MASKED + _RANDOM)
         hidden = torch.where(replaced, (random * self.vocabulary).long(), hidden)
-        return Batch({"input_ids": torch.where(chosen, hidden, tokens)}, labels)
+        return Batch({"input_ids": torch.where(chosen, hidden, tokens)}, labels, of_language=True)
 
     def rows(self, rows: Tensor) -> Tensor:
         """(rows, positions) int64: blocks with their ends, nothing hidden."""
@@ -164,7 +166,7 @@ class CausalTokens:
     def batch(self, rows: Tensor, epoch: int) -> Batch:
         places = rows[:, None] * self.length + torch.arange(self.length + 1)
         tokens = torch.from_numpy(self.ids[places.numpy()]).long()
-        return Batch({"input_ids": tokens[:, :-1]}, tokens[:, 1:])
+        return Batch({"input_ids": tokens[:, :-1]}, tokens[:, 1:], of_language=True)
 
 
 @dataclass(frozen=True)

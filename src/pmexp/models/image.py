@@ -11,6 +11,7 @@ from pmexp.config import RunConfig
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.pictures import Pictures
 from pmexp.errors import UserError
+from pmexp.models.architectures import vision_of
 from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields
 from pmexp.models.checkpoint import Loaded, from_folder, load_pretrained, locate
 from pmexp.models.checkpoint_files import read_json
@@ -18,6 +19,8 @@ from pmexp.models.examples import Examples, PictureExamples, TensorExamples
 from pmexp.models.images import MEAN, STD
 
 log = logging.getLogger(__name__)
+
+_SIZES = ("image_size", "patch_size", "num_channels")  # fields of a configuration
 
 
 def build(config: RunConfig, dataset: Dataset) -> TaskModel:
@@ -31,9 +34,9 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     else:
         loaded = Loaded(untrained(config, len(dataset.classes)), "random", "")
     module = loaded.module
-    size = module.config.image_size
     check_images(module, dataset.train.inputs)
-    patches = (size // module.config.patch_size) ** 2
+    vision = vision_of(module.config)
+    size, patches = vision.image_size, (vision.image_size // vision.patch_size) ** 2
 
     def examples(split: Split, length: int) -> Examples:
         labels = torch.from_numpy(split.labels)
@@ -47,7 +50,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
 def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
     """The architecture of the configuration with random weights; it needs no data and no checkpoint."""
     hf_config = from_architecture(config, **hf_fields(config, classes))
-    return from_configuration(AutoModelForImageClassification, hf_config)
+    return from_configuration(AutoModelForImageClassification, hf_config, config.dataset.objective)
 
 
 def other_normalisation(folder: Path) -> str:
@@ -67,8 +70,16 @@ def other_normalisation(folder: Path) -> str:
 
 
 def check_images(module: PreTrainedModel, inputs: object) -> None:
-    """Raises UserError for images of another shape than the model takes; `Pictures` are cut to it."""
-    vit = module.config
+    """Raises UserError for images of another shape than the model takes; `Pictures` are cut to it.
+
+    So it does for a model that does not say how large its pictures and its patches are.
+    """
+    vit = vision_of(module.config)
+    if lacking := [name for name in _SIZES if not isinstance(getattr(vit, name, None), int)]:
+        raise UserError(
+            f"model.kind: {type(module).__name__} has no {lacking[0]} of one number in its configuration, as "
+            "vision transformers have; choose one that has"
+        )
     if isinstance(inputs, Pictures):  # these are RGB, and are cut to the model's size
         given: tuple[int, ...] = (3, vit.image_size, vit.image_size)
     else:

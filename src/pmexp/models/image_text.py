@@ -65,7 +65,7 @@ def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrai
     hf_config = from_architecture(config, **hf_fields(config, classes) | {"pad_token_id": pad_token_id})
     if config.model.positions:
         hf_config.max_position_embeddings = config.model.positions
-    return from_configuration(AutoModelForVisualQuestionAnswering, hf_config)
+    return from_configuration(AutoModelForVisualQuestionAnswering, hf_config, config.dataset.objective)
 
 
 class CaptionedExamples:

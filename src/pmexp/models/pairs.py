@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from pmexp.config import DatasetConfig, Padding
 from pmexp.datasets.base import Split
-from pmexp.models.examples import EVALUATION, IGNORED, Batch
+from pmexp.models.examples import EVALUATION, Batch
+from pmexp.models.objectives import IGNORED
 
 _AT_ONCE = 4096  # texts; bounds the memory of a tokenizer's call
 
@@ -75,7 +76,7 @@ class PairExamples:
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
         inputs["decoder_input_ids"] = self.decoder_inputs(labels)
         references = [self.references[row] for row in places] if epoch == EVALUATION else ()
-        return Batch(inputs, labels, references)
+        return Batch(inputs, labels, references, of_language=True)
 
 
 def encoded_pairs(

@@ -5,7 +5,7 @@ import sys
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from pmexp.config import ModelConfig
 from pmexp.errors import UserError
@@ -44,7 +44,14 @@ def limit(module: PreTrainedModel) -> int:
         table = getattr(parent, _TABLE, None)
         if isinstance(table, nn.Embedding):
             return table.num_embeddings - _first(table)
-    return int(getattr(module.config, "max_position_embeddings", sys.maxsize))
+    stated = getattr(module.config, "max_position_embeddings", None)
+    return int(stated) if stated and stated > 0 else sys.maxsize
+
+
+def unused(hf_config: PretrainedConfig) -> int:
+    """Returns how many rows of the architecture's table of positions hold none."""
+    with torch.device("meta"):
+        return int(hf_config.max_position_embeddings) - limit(AutoModel.from_config(hf_config))
 
 
 def computed_length(length: int, module: nn.Module) -> int:

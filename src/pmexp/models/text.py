@@ -1,5 +1,7 @@
 """Makes text classifiers and language models, with the checkpoint's tokenizer or one trained here."""
 
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +10,22 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from pmexp.config import INPUTS_OF, Inputs, ModelKind, Objective, Padding, RunConfig
+from pmexp.config import INPUTS_OF, LANGUAGE, Inputs, ModelKind, Objective, Padding, RunConfig
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.captioned import Captioned
 from pmexp.datasets.listops_trees import VOCABULARY
+from pmexp.datasets.tagged_words import TaggedWords
 from pmexp.errors import UserError
 from pmexp.models import positions
-from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields
+from pmexp.models.base import (
+    TaskModel,
+    from_architecture,
+    from_configuration,
+    has_encoder_and_decoder,
+    hf_fields,
+)
 from pmexp.models.byte_pairs import END_ID, train_byte_pairs
 from pmexp.models.checkpoint import Loaded, load_pretrained, load_tokenizer, locate
 from pmexp.models.examples import (
@@ -35,20 +37,12 @@ from pmexp.models.examples import (
     TensorExamples,
 )
 from pmexp.models.generation import Generation
+from pmexp.models.looking_ahead import refuse_looking_ahead
+from pmexp.models.objectives import AUTO_CLASSES
 from pmexp.models.pairs import encoded_pairs
 from pmexp.models.token_files import token_ids
+from pmexp.models.words import encoded_words, takes_words, words_of
 
-_AUTO = {
-    Objective.classification: AutoModelForSequenceClassification,
-    Objective.masked_lm: AutoModelForMaskedLM,
-    Objective.causal_lm: AutoModelForCausalLM,
-    Objective.seq2seq: AutoModelForSeq2SeqLM,
-}
-_PADDED_POSITIONS = (
-    ModelKind.roberta,
-    ModelKind.longformer,
-)  # the rows of their position tables up to the padding's row hold no position
-_PADDED = (Objective.classification, Objective.seq2seq)  # their texts have different lengths
 _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -63,26 +57,65 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         loaded = _trained(config, dataset, folder)
         fit_tokenizer(tokenizer, loaded.module, config)
     else:
-        vocabulary = from_architecture(config).vocab_size
-        tokenizer = _TRAIN_TOKENIZER[config.dataset.objective](dataset.train, vocabulary)
+        vocabulary = from_architecture(config).get_text_config().vocab_size
+        tokenizer = trained_tokenizer(config, dataset, vocabulary)
         loaded = Loaded(untrained(config, len(dataset.classes), tokenizer.pad_token_id), "random", "")
     length = config.dataset.max_length
     positions.check(length, loaded.module, config.model)
-    if config.dataset.objective is Objective.seq2seq:
+    own = loaded.module.config
+    if own.is_encoder_decoder and getattr(own, "decoder_start_token_id", None) is None:
+        own.decoder_start_token_id = own.pad_token_id  # T5 begins a target with padding
+    objective = config.dataset.objective
+    if objective is Objective.seq2seq:
         return _of_pairs(config, tokenizer, loaded)
+    if objective is Objective.causal_lm and config.model.kind is ModelKind.auto:
+        refuse_looking_ahead(loaded.module)
+    names = inputs_of(loaded.module) if config.model.kind is ModelKind.auto else _INPUTS
+    return TaskModel(
+        loaded.module,
+        examples_of(config, tokenizer, names),
+        length,
+        loaded.weights,
+        loaded.architecture,
+        digest=loaded.digest,
+    )
+
+
+def trained_tokenizer(config: RunConfig, dataset: Dataset, vocabulary: int) -> Any:
+    """A tokenizer of at most `vocabulary` tokens, made of the texts of train for the objective."""
+    # Classifiers of an encoder with a decoder look at a text's end, which needs a token.
+    has_end = has_encoder_and_decoder(config.model)
+    train = train_byte_pairs if has_end else _TRAIN_TOKENIZER[config.dataset.objective]
+    return train(dataset.train, vocabulary)
+
+
+def examples_of(config: RunConfig, tokenizer: Any, names: Sequence[str]) -> Callable[[Split, int], Examples]:
+    """Returns what encodes a split for the objective, except for pairs to translate.
+
+    names: of the model's inputs.
+    """
+    objective, padding = config.dataset.objective, config.dataset.padding
+    if objective is Objective.token_classification:
+        tokenizer = takes_words(tokenizer)
 
     def examples(split: Split, length: int) -> Examples:
-        if config.dataset.objective is Objective.masked_lm:
+        if objective is Objective.masked_lm:
             return masked_blocks(tokenizer, split, length, config.seed)
-        if config.dataset.objective is Objective.causal_lm:
+        if objective is Objective.causal_lm:
             return CausalTokens(_ids(tokenizer, split, length + 1, line_end="\n"), length)
-        texts = encoded(tokenizer, split, length)
-        padding = config.dataset.padding
+        of_words = objective is Objective.token_classification
+        texts = (encoded_words if of_words else encoded)(tokenizer, split, length, names)
         return texts if padding is Padding.max else PaddedTexts(texts, padding is Padding.bucketed)
 
-    return TaskModel(
-        loaded.module, examples, length, loaded.weights, loaded.architecture, digest=loaded.digest
-    )
+    return examples
+
+
+def inputs_of(module: PreTrainedModel) -> tuple[str, ...]:
+    """Returns what a tokenizer makes that the model takes: the text that a token is in (`token_type_ids`)
+    is for those that tell two texts apart."""
+    taken = inspect.signature(module.forward).parameters
+    tells_apart = getattr(module.config, "type_vocab_size", 0) > 1
+    return tuple(name for name in _INPUTS if name in taken and (tells_apart or name != "token_type_ids"))
 
 
 def _of_pairs(config: RunConfig, tokenizer: Any, loaded: Loaded) -> TaskModel:
@@ -94,8 +127,6 @@ def _of_pairs(config: RunConfig, tokenizer: Any, loaded: Loaded) -> TaskModel:
         ("dataset.generation.max_length", dataset.generation.max_length),
     ):
         positions.check(length, module, config.model, key)
-    if getattr(module.config, "decoder_start_token_id", None) is None:  # T5 begins a target with padding
-        module.config.decoder_start_token_id = module.config.pad_token_id
     generation = Generation(module, tokenizer, dataset.generation.beams, dataset.generation.max_length)
 
     def examples(split: Split, length: int) -> Examples:
@@ -123,7 +154,7 @@ def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
     positions.check(length, loaded.module, config.model)
 
     def examples(split: Split, length: int) -> Examples:
-        assert not isinstance(split.inputs, list | np.ndarray | Captioned)
+        assert not isinstance(split.inputs, list | np.ndarray | Captioned | TaggedWords)
         return SymbolExamples(split.inputs, torch.from_numpy(split.labels), length)
 
     weights = f"{loaded.weights}, random: token embeddings of the symbols"
@@ -140,7 +171,7 @@ def _take_symbols(module: PreTrainedModel) -> None:
 
 def _trained(config: RunConfig, dataset: Dataset, folder: Path) -> Loaded:
     """Loads the checkpoint of `folder` with the positions asked for."""
-    loaded = load_pretrained(_AUTO[config.dataset.objective], folder, config, dataset.classes)
+    loaded = load_pretrained(AUTO_CLASSES[config.dataset.objective], folder, config, dataset.classes)
     if config.model.positions:
         extended = positions.extend(loaded.module, config.model)
         return loaded._replace(weights=f"{loaded.weights}, {extended}")
@@ -158,12 +189,12 @@ def fit_tokenizer(tokenizer: Any, module: PreTrainedModel, config: RunConfig) ->
             f"model.path: the tokenizer in {tokenizer.name_or_path} has {len(tokenizer)} tokens and the "
             f"model {known}; give the tokenizer that the weights were trained with"
         )
-    if tokenizer.pad_token_id is None and config.dataset.objective in _PADDED:
+    if tokenizer.pad_token_id is None and config.dataset.objective not in LANGUAGE:
         raise UserError(
             f"model.path: the tokenizer in {tokenizer.name_or_path} has no pad_token, which texts of "
             "different lengths need; name one in its tokenizer_config.json"
         )
-    if module.config.pad_token_id is None:
+    if getattr(module.config, "pad_token_id", None) is None:
         module.config.pad_token_id = tokenizer.pad_token_id
 
 
@@ -173,24 +204,23 @@ def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrai
     For a dataset of symbols its token embeddings are those of the dataset's own vocabulary.
     """
     fields = hf_fields(config, classes) | {"pad_token_id": pad_token_id}
-    if config.dataset.objective is Objective.seq2seq:
+    if config.dataset.objective is Objective.seq2seq or has_encoder_and_decoder(config.model):
         fields |= {"eos_token_id": END_ID, "bos_token_id": None, "decoder_start_token_id": pad_token_id}
     hf_config = from_architecture(config, **fields)
     if config.model.positions:
-        unused = pad_token_id + 1 if config.model.kind in _PADDED_POSITIONS else 0
-        hf_config.max_position_embeddings = config.model.positions + unused
-    module = from_configuration(_AUTO[config.dataset.objective], hf_config)
+        hf_config.max_position_embeddings = config.model.positions + positions.unused(hf_config)
+    module = from_configuration(AUTO_CLASSES[config.dataset.objective], hf_config, config.dataset.objective)
     if INPUTS_OF[config.dataset.kind] is Inputs.symbols:
         _take_symbols(module)
     return module
 
 
-def encoded(tokenizer: Any, split: Split, length: int) -> TensorExamples:
-    """Each sample's text or pair of texts, cut and padded to `length` tokens."""
+def encoded(tokenizer: Any, split: Split, length: int, names: Sequence[str] = _INPUTS) -> TensorExamples:
+    """Each sample's text or pair of texts, cut and padded to `length` tokens; names: the model's inputs."""
     assert isinstance(split.inputs, list)
     columns = [list(column) for column in zip(*split.inputs, strict=True)]
     encoding = tokenizer(*columns, padding="max_length", truncation=True, max_length=length)
-    inputs = {name: torch.tensor(encoding[name], dtype=torch.int32) for name in _INPUTS if name in encoding}
+    inputs = {name: torch.tensor(encoding[name], dtype=torch.int32) for name in names if name in encoding}
     return TensorExamples(inputs, torch.from_numpy(split.labels))
 
 
@@ -234,9 +264,9 @@ def _ids(tokenizer: Any, split: Split, at_least: int, line_end: str = "") -> NDA
 
 def train_tokenizer(train: Split, vocab_size: int) -> PreTrainedTokenizerFast:
     """BERT's uncased WordPiece tokenizer with a vocabulary of the training texts, the same on every run."""
-    assert isinstance(train.inputs, list)
+    inputs = words_of(train)
     tokenizer = _bert_pipeline(models.WordPiece(unk_token="[UNK]"))
-    texts = [text for texts in train.inputs for text in texts]
+    texts = [text for texts in inputs for text in texts]
     characters = set[str]().union(*map(tokenizer.normalizer.normalize_str, texts))
     # The trainer numbers "##x" pieces in the random order of a hash map and breaks ties by these numbers,
     # unless they are there before it starts. They are no special tokens in the tokenizer made below.
@@ -271,6 +301,8 @@ def _bert_pipeline(model: models.WordPiece) -> Tokenizer:
 
 _TRAIN_TOKENIZER = {
     Objective.classification: train_tokenizer,
+    Objective.regression: train_tokenizer,
+    Objective.token_classification: train_tokenizer,
     Objective.masked_lm: train_tokenizer,
     Objective.causal_lm: train_byte_pairs,
     Objective.seq2seq: train_byte_pairs,

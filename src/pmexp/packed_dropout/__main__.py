@@ -1,5 +1,9 @@
-"""``python -m pmexp.packed_dropout`` says what serves the method here; it has no keys."""
+"""`pmexp packed-dropout`, or `python -m pmexp.packed_dropout`, says what serves the method here.
 
+It reads its arguments itself, since the method needs torch alone.
+"""
+
+import os
 import sys
 
 import torch
@@ -8,19 +12,35 @@ from torch import nn
 from pmexp.packed_dropout import backend
 from pmexp.packed_dropout.kernel_memory import attention_bytes, recurrent_bytes
 
-_HELP = "python -m pmexp.packed_dropout   says what serves the method on each kind of device; it has no keys"
+_HELP = "packed dropout   says what serves the method on each kind of device; it has no keys"
 
-given = sys.argv[1:]
-if {"-h", "--help"} & set(given):
-    print(_HELP)
-elif given:
-    print(f"error: {given[0]}: pmexp.packed_dropout takes no keys; leave it out", file=sys.stderr)
-    sys.exit(2)
-else:
+
+def main() -> int:
+    """Returns the exit code: 0 done, 2 bad input."""
+    given = sys.argv[1:]
+    if given and {"-h", "--help"}.isdisjoint(given):
+        print(f"error: {given[0]}: packed dropout takes no keys; leave it out", file=sys.stderr)
+        return 2
+    try:
+        print(_HELP if given else "\n".join(_served()), flush=True)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _served() -> list[str]:
+    lines = []
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         place = torch.device(device)
-        print(f"packed dropout on {device}: {backend(place)}")
+        lines.append(f"packed dropout on {device}: {backend(place)}")
         inside = {"attention": attention_bytes(place, torch.float32)}
         inside |= {kind.__name__: recurrent_bytes(kind, place, torch.float32) for kind in (nn.LSTM, nn.GRU)}
         listed = ", ".join(f"{name} {size:g}" for name, size in inside.items())
-        print(f"kernels that drop inside keep for backward on {device}, bytes an element in fp32: {listed}")
+        lines.append(
+            f"kernels that drop inside keep for backward on {device}, bytes an element in fp32: {listed}"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

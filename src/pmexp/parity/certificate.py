@@ -61,7 +61,7 @@ def _side(side: Side) -> dict[str, Any]:
     return {
         "dropout": side.options.given,
         "label": side.label,
-        "run_id": None if side.foreign else side.config.run_id,
+        "run_id": side.config.run_id,
         "settings": side.config.settings,
         "precision": training.system.precision,
         "replacement": side.prepared.replacement.to_dict(),

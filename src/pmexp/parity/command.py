@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from pmexp.command.explain import explained
 from pmexp.command_line import Given
@@ -28,20 +29,20 @@ def _certify(given: Given) -> int:
     if options.out:
         refuse_unusable(options.out, "out")  # before minutes of work
         options.out.mkdir(parents=True, exist_ok=True)
-    equal, verdict, files = _compared(options, given.again())
-    print(verdict)
+    record = certified(options, given.again())
+    print(f"{record['a']['label']} and {record['b']['label']}: {record['sentence']}")
     if options.out:
+        from pmexp.parity.page import page
+
+        files = {"certificate.json": json.dumps(record, indent=2) + "\n", "certificate.md": page(record)}
         for name, content in files.items():
             write_atomically(options.out / name, content)
             print(options.out / name)
-    return EQUAL if equal else DIFFERENT
+    return EQUAL if record["verdict"] == "equal" else DIFFERENT
 
 
-def _compared(options: ParityOptions, command: str) -> tuple[bool, str, dict[str, str]]:
-    """Returns whether both sides are equal, the verdict in words, and the files' texts by their names.
-
-    Raises MachineError where memory does not suffice.
-    """
+def certified(options: ParityOptions, command: str = "") -> dict[str, Any]:
+    """Compares both sides and returns the certificate. Raises MachineError where memory does not suffice."""
     from pmexp.measure.out_of_memory import is_out_of_memory  # imports torch, as do the others
 
     try:
@@ -55,16 +56,13 @@ def _compared(options: ParityOptions, command: str) -> tuple[bool, str, dict[str
         raise
 
 
-def _in_lockstep(options: ParityOptions, command: str) -> tuple[bool, str, dict[str, str]]:
+def _in_lockstep(options: ParityOptions, command: str) -> dict[str, Any]:
     from pmexp.parity.certificate import certificate
     from pmexp.parity.lockstep import compare
-    from pmexp.parity.page import page
     from pmexp.parity.rounding import explain
     from pmexp.parity.side import Side
 
     a, b = Side("a", options.a), Side("b", options.b)
     compared = compare(a, b, options.steps)
     explain(a, compared)
-    record = certificate(a, b, compared, command)
-    files = {"certificate.json": json.dumps(record, indent=2) + "\n", "certificate.md": page(record)}
-    return compared.equal, f"{a.label} and {b.label}: {record['sentence']}", files
+    return certificate(a, b, compared, command)

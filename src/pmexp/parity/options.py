@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pmexp.command import schema
+from pmexp.command.chosen_variant import overrides_of
 from pmexp.command.compose import compose
 from pmexp.command.explain import explained
 from pmexp.command.override_effect import check_effect
@@ -38,7 +39,7 @@ COMMAND = Command(
         Key("out", "a folder: certificate.json and certificate.md are written there"),
     ),
     others=Others(
-        "every key of python -m pmexp.train for both sides, such as model=tinybert, or for "
+        "every key of pmexp train for both sides, such as model=tinybert, or for "
         "one: b.system=tempo b.system.parts=[bf16] b.variant.bits=2",
         schema.is_of_run,
         schema.keys,
@@ -47,7 +48,7 @@ COMMAND = Command(
 )
 
 _CHOSEN = ("variant", "arm", "experiment")  # groups that say what a= and b= say
-_MAY_DIFFER = ("variant.", "system.", "model.attention")
+_MAY_DIFFER = ("variant.", "system.", "model.attention", "code.")
 _UNREAD = ("name", "runs_dir", "tracking", "checkpoint", "measure", "protocol", "robustness")
 _SET_HERE = ("train.log_every", "train.select")
 
@@ -56,10 +57,6 @@ _SET_HERE = ("train.log_every", "train.select")
 class SideOptions:
     given: str  # a variant, or the import path of a class, which has a dot
     config: RunConfig
-
-    @property
-    def is_foreign(self) -> bool:
-        return "." in self.given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,17 +86,9 @@ def parity_options(given: Given) -> ParityOptions:
 
 def _side(name: str, given: str, common: Sequence[str], others: Sequence[str]) -> SideOptions:
     own = [each.removeprefix(f"{name}.") for each in others if each.startswith(f"{name}.")]
-    foreign = "." in given
-    if foreign and not all(part.isidentifier() for part in given.split(".")):
-        raise UserError(f"{name}={given}: is no import path of a class; write it as package.MyDropout")
-    if not foreign and given not in schema.options("variant"):
-        allowed = ", ".join(schema.options("variant"))
-        raise UserError(
-            f"{name}={given}: is neither a variant nor the import path of a class such as package.MyDropout; "
-            f"variants are {allowed}"
-        )
+    chosen = overrides_of(name, given)
     with _as_typed(name, own):
-        config = compose([f"variant={'baseline' if foreign else given}", *merged(common, own)])
+        config = compose([*chosen, *merged(common, own)])
         if own:
             check_effect([config], [parsed(own)])
     if config.system.processes > 1:
@@ -132,7 +121,12 @@ def _as_typed(side: str, own: Sequence[str]) -> Iterator[None]:
     except UserError as error:
         keys = tuple(override.partition("=")[0].lstrip("+~") for override in own)
         about_own = keys and str(error).lstrip("+~").startswith(keys)
-        raise UserError(f"{side}.{error}" if about_own else str(error)) from error
+        raise UserError(f"{side}.{error}" if about_own else as_given(side, error)) from error
+
+
+def as_given(side: str, error: UserError) -> str:
+    """What an error says, with the class that it is about named as it was given: b=mypkg.MyDropout."""
+    return str(error).replace("variant.dropout: ", f"{side}=", 1)
 
 
 def _check_same(a: RunConfig, b: RunConfig) -> None:

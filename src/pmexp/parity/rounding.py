@@ -64,7 +64,7 @@ def exactly(side: Side, step: int, names: Sequence[Name]) -> dict[Name, Tensor]:
     own_kernels = (Part.flash, Part.xformers)  # which draw the masks of attention
     kept = [part for part in config.system.parts if part in own_kernels]
     config.system = replace(config.system, parts=kept, processes=1)
-    training = prepare(config, side.foreign).training
+    training = prepare(config).training
     training.module.double()
     training.restore(state)
     training.module.register_forward_pre_hook(_doubled, with_kwargs=True)

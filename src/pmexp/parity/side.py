@@ -10,8 +10,7 @@ from torch import nn
 from pmexp.config import RunConfig
 from pmexp.errors import UserError, error_line
 from pmexp.measure.out_of_memory import is_out_of_memory
-from pmexp.parity.foreign import imported
-from pmexp.parity.options import SideName, SideOptions
+from pmexp.parity.options import SideName, SideOptions, as_given
 from pmexp.parity.watch import See, Watch
 from pmexp.systems.arithmetic import set_arithmetic
 from pmexp.training.loop import Metrics
@@ -25,8 +24,7 @@ class Side:
     def __init__(self, name: SideName, options: SideOptions) -> None:
         """Raises UserError where it cannot be prepared."""
         self.name, self.options = name, options
-        self.foreign = imported(name, options.given) if options.is_foreign else None
-        self.prepared = self._of_somebody(lambda: prepare(options.config, self.foreign))
+        self.prepared = self._of_somebody(lambda: prepare(options.config))
         self.training = self.prepared.training
         self.module: nn.Module = self.training.module
         self.watch = Watch(self.training)
@@ -72,14 +70,14 @@ class Side:
         return weights_digest(dict(self.module.named_parameters()))[:16]
 
     def _of_somebody(self, work: Callable[[], Any]) -> Any:
-        """Returns what `work` returns. Raises UserError in the place of its errors where the dropout is
-        foreign."""
+        """Returns what `work` returns. Raises UserError in the place of its errors where the side has code of
+        somebody's own."""
         try:
             return work()
-        except UserError:
-            raise
+        except UserError as error:
+            raise UserError(as_given(self.name, error)) from error
         except (Exception, SystemExit) as error:  # whose exit code would be taken for a verdict
-            if self.foreign is None or is_out_of_memory(error):
+            if not self.config.code or is_out_of_memory(error):
                 raise
             step = self.training.progress.step + 1 if hasattr(self, "training") else 0
             raise UserError(

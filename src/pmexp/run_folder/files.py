@@ -17,8 +17,9 @@ _AT_ONCE = 2**20  # bytes
 _SCRATCH = re.compile(r"\..+\.\d+|.+\.partial|\.tmp\w{6}")
 
 
-def write_atomically(file: Path, text: str, private: bool = False) -> None:
-    """Makes the file hold all of the old text or all of the new, whatever happens in between, power included.
+def write_atomically(file: Path, content: str | bytes, private: bool = False) -> None:
+    """Makes the file hold all of the old content or all of the new, whatever happens in between, power
+    included. Text is written as UTF-8.
 
     private: whether only its owner may read it.
     """
@@ -26,8 +27,8 @@ def write_atomically(file: Path, text: str, private: bool = False) -> None:
     scratch.unlink(missing_ok=True)
     try:
         descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         scratch.replace(file)

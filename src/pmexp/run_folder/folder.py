@@ -26,6 +26,7 @@ from pmexp.errors import RunClaimed, UserError
 from pmexp.masking import masked
 from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.files import damaged, opened, read_object, remove_scratch, write_atomically
+from pmexp.run_folder.mirrored import where
 from pmexp.run_folder.place import unusable
 
 SUMMARY, JOURNAL, OWNER = "summary.json", "journal.jsonl", "owner.json"
@@ -61,7 +62,7 @@ class RunFolder:
     summary = _PathOf(SUMMARY)
     failure = _PathOf("failure.json")
     heartbeat = _PathOf("heartbeat")
-    mirrored = _PathOf("tracking.json")  # it exists once MLflow has all of the run
+    mirrored = _PathOf("tracking.json")  # written and read by run_folder/mirrored.py
     _owner = _PathOf(OWNER)
     _lock = _PathOf(".lock")
 
@@ -123,7 +124,7 @@ class RunFolder:
 
     def mlflow_run_id(self) -> str | None:
         """The run in MLflow that has all of this one as it ended; None where there is none."""
-        mlflow_run_id = read_object(self.mirrored).get("mlflow_run_id")
+        mlflow_run_id = where(self.mirrored, "mlflow").get("mlflow_run_id")
         return mlflow_run_id if isinstance(mlflow_run_id, str) else None
 
     def is_claimed(self) -> bool:

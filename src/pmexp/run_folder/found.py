@@ -101,12 +101,21 @@ def each_run(runs_dir: Path, name: str) -> Iterator[FoundRun]:
         yield read_run(path, planned, with_curve=True)
 
 
+def known_runs(experiment: Path) -> list[PlannedRun | FoundRun]:
+    """The runs of an experiment's folder, those of its plan as that has them: their own folders, which may be
+    thousands, are not read. Raises UserError for a plan that cannot be read."""
+    return [planned or read_run(path) for path, planned in _folders_of(experiment)]
+
+
 def _run_folders(runs_dir: Path, name: str) -> list[tuple[Path, PlannedRun | None]]:
-    folder = runs_dir / name
     known = experiments(runs_dir) if runs_dir.is_dir() else []
     if name not in known:
         others = f"there are: {', '.join(known)}" if known else "there is none yet: run one first"
         raise UserError(f"no experiment '{name}' in {runs_dir} ({others}); runs_dir names another place")
+    return _folders_of(runs_dir / name)
+
+
+def _folders_of(folder: Path) -> list[tuple[Path, PlannedRun | None]]:
     planned = read_plan(folder)
     unplanned = sorted(name for name in os.listdir(folder) if name not in planned and _is_run(folder, name))
     return [

@@ -38,7 +38,7 @@ def write_summary(
     metrics: Mapping[str, float],
     environment: Mapping[str, Any],
     replacement: Mapping[str, Any],
-    tracking: Mapping[str, str] | None,
+    tracking: Mapping[str, Any] | None,
     journal: JournalDigest | None,
     out_of_memory: str = "",
     outcome: Mapping[str, Any] | None = None,

@@ -3,9 +3,10 @@
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from pmexp.command_line import Command, Given, Key, Others, asks_help, exit_code, switch
+from pmexp.command_line import Command, Given, Key, Others, asks_help, called, exit_code, switch
 from pmexp.errors import UserError
 from pmexp.masking import masked
 from pmexp.run_folder.found import FoundRun, experiments, find_runs
@@ -14,11 +15,19 @@ from pmexp.run_folder.state import State
 from pmexp.runs import choice, table
 from pmexp.shown import printable
 
+_LAUNCHER = ("hydra/", "hydra.")
+_ANY_KEY = "any key of the runs: only those with one of these values, as in train.lr=1e-3,1e-4"
+_SETTINGS = Others(
+    _ANY_KEY,
+    lambda argument: _is_setting(argument.partition("=")[0]) and "=" in argument,
+    lambda: _keys_of_runs(),
+    lambda name: Key(name, _ANY_KEY) if _is_setting(name) else None,
+)
 _AGAIN = Others(
-    "hydra/launcher=... and hydra.launcher.*=... say how, as for python -m pmexp.train -m; without: local",
-    lambda argument: argument.startswith(("hydra/", "hydra.")),
-    lambda: ("hydra/launcher", "hydra.launcher.n_jobs"),
-    lambda name: _key_of_launcher(name) if name.startswith(("hydra/", "hydra.")) else None,
+    f"{_ANY_KEY}; hydra/launcher=... and hydra.launcher.*=... say how, as for pmexp sweep; without: local",
+    lambda argument: argument.startswith(_LAUNCHER) or _SETTINGS.takes(argument),
+    lambda: (*_keys_of_runs(), "hydra/launcher"),
+    lambda name: _key_of_launcher(name) if name.startswith(_LAUNCHER) else _SETTINGS.key(name),
 )
 _MODULE = "pmexp.runs"
 _RUNS_DIR = Key("runs_dir", "where the run folders are", "runs")
@@ -41,6 +50,7 @@ LIST = Command(
         switch("watch", "refresh the list until no run is running"),
     ),
     word="name",
+    others=_SETTINGS,
 )
 RETRY = Command(
     _MODULE,
@@ -52,11 +62,12 @@ RETRY = Command(
 )
 REPAIR = Command(
     _MODULE,
-    "makes MLflow agree with the journals: status, steps, no duplicates",
+    "makes the trackers agree with the journals: status, steps, no duplicates",
     (
         Key("name", "the experiment; without it all"),
         _RUNS_DIR,
-        Key("uri", "the tracker of all of them, in place of each one's own: for runs made without one"),
+        Key("trackers", "such as mlflow,csv, in place of each run's own: for runs made without them"),
+        Key("uri", "of MLflow, in place of each run's own"),
     ),
     word="name",
     prefix=("repair",),
@@ -80,7 +91,8 @@ def _list(given: Given) -> None:
     runs_dir = _runs_dir(given)
     name, as_json, watches = given.optional("name"), given.is_on("json"), given.is_on("watch")
     if name is None:
-        if narrowing := [key for key in given.set if not key.startswith(("runs_dir=", "json="))]:
+        typed = (*given.set, *given.others)
+        if narrowing := [key for key in typed if not key.startswith(("runs_dir=", "json="))]:
             raise UserError(f"{narrowing[0]}: is for the runs of one experiment; name it")
         listed = {name: find_runs(runs_dir, name) for name in experiments(runs_dir)}
         print(table.experiments_json(listed) if as_json else "\n".join(table.experiment_lines(listed)))
@@ -93,6 +105,17 @@ def _list(given: Given) -> None:
     else:
         runs = read([])
     print(table.runs_json(runs) if as_json else _listing(name, runs, given))
+
+
+def _is_setting(name: str) -> bool:
+    return "." in name and not name.startswith(("-", ".", *_LAUNCHER))
+
+
+def _keys_of_runs() -> list[str]:
+    """The keys of a run, first those of training: lr= means train.lr, which every run has on record."""
+    from pmexp.command.schema import keys  # Hydra again
+
+    return sorted(keys(), key=lambda key: not key.startswith("train."))
 
 
 def _key_of_launcher(name: str) -> Key | None:
@@ -112,15 +135,16 @@ def _retry(given: Given) -> None:
     print(f"{name}: retrying {table.counts(runs)}" if runs else f"{name}: nothing to retry")
     if runs:
         with explained():
-            retry(runs, given.others)
+            retry(runs, [argument for argument in given.others if argument.startswith(_LAUNCHER)])
 
 
 def _repair(given: Given) -> None:
     from pmexp.tracking.repair import repair  # imports MLflow, which takes seconds
 
     runs_dir = _runs_dir(given)
+    trackers = tuple(filter(None, given["trackers"].split(",")))
     for name in [given["name"]] if given["name"] else experiments(runs_dir):
-        for line in repair(runs_dir, name, given.optional("uri")):
+        for line in repair(runs_dir, name, given.optional("uri"), trackers):
             print(printable(masked(f"{name}: {line}")), flush=True)
 
 
@@ -133,11 +157,16 @@ def _reader(
 ) -> Callable[[Sequence[FoundRun]], list[FoundRun]]:
     """A function that reads the chosen runs; it gets what it read before."""
     states = choice.states(given["state"], allowed) if given["state"] else allowed
-    labels = {label: given[label].split(",") for label in LABELS if given[label]}
+    filters = [f"{label}={given[label]}" for label in LABELS if given[label]]
+    wanted = choice.wanted([*filters, *(other for other in given.others if not other.startswith(_LAUNCHER))])
 
     def read(before: Sequence[FoundRun]) -> list[FoundRun]:
         runs = find_runs(runs_dir, name, {run.run_id: run for run in before})
-        return choice.chosen(runs, states, labels)
+        if any(not run.settings for run in runs):  # most lists do without OmegaConf
+            from pmexp.config import settings_of
+
+            runs = [run if run.settings else replace(run, settings=settings_of(run)) for run in runs]
+        return choice.chosen(runs, states, wanted)
 
     return read
 
@@ -147,6 +176,6 @@ def _listing(name: str, runs: Sequence[FoundRun], given: Given) -> str:
     lines = [*(table.run_lines(runs) if runs else []), f"{name}: {table.counts(runs)}"]
     if again:
         place = [f"runs_dir={given['runs_dir']}"] if given["runs_dir"] != _RUNS_DIR.default else []
-        command = shlex.join(["python", "-m", RETRY.module, *RETRY.prefix, name, *place])
+        command = shlex.join([*called(RETRY.module), *RETRY.prefix, name, *place])
         lines.append(f"logs: {again[0].path.parent}/<run>/log.txt; again: {command}")
     return "\n".join(lines)

@@ -4,18 +4,24 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from pmexp.run_folder.differences import Differing, keys_of, said, told_apart
 from pmexp.run_folder.found import FoundRun
-from pmexp.runs.choice import STATES
+from pmexp.runs.choice import STATES, UNTOLD, value_of
 from pmexp.shown import printable
 
-_HEADINGS = ("run", "state", "step", "loss", "host", "time", "attempt", "error")
-_RIGHT = ("step", "loss", "time", "attempt", *(state.name for state in STATES), "runs")
+_REACHED = ("step", "loss", "host", "time", "attempt", "waited", "error")
+_RIGHT = ("step", "loss", "time", "attempt", "waited", *(state.name for state in STATES), "runs")
+_WAITED = "speed/data_wait_share"
 
 
-def run_lines(runs: Sequence[FoundRun]) -> list[str]:
-    """A heading and a line for each run."""
-    return _aligned([_HEADINGS, *(_cells(run) for run in runs)])
+def run_lines(runs: Sequence[FoundRun], among: Sequence[FoundRun] | None = None) -> list[str]:
+    """A heading and a line for each run, with a column for each key in which they differ, or those of
+    `among` do."""
+    keys = keys_of(_apart(runs if among is None else among).values())
+    cells = [(run.run_id, run.state.name, *(_said(run, key) for key in keys), *_reached(run)) for run in runs]
+    return _aligned([("run", "state", *keys, *_REACHED), *cells])
 
 
 def experiment_lines(runs_of: Mapping[str, Sequence[FoundRun]]) -> list[str]:
@@ -36,7 +42,8 @@ def counts(runs: Sequence[FoundRun]) -> str:
 
 def runs_json(runs: Sequence[FoundRun]) -> str:
     """A list of objects; null where something is not known."""
-    return _json([_object(run) for run in runs])
+    apart = _apart(runs)
+    return _json([_object(run, apart[run.path]) for run in runs])
 
 
 def experiments_json(runs_of: Mapping[str, Sequence[FoundRun]]) -> str:
@@ -47,17 +54,28 @@ def experiments_json(runs_of: Mapping[str, Sequence[FoundRun]]) -> str:
     return _json(listed)
 
 
-def _object(run: FoundRun) -> dict[str, object]:
+def _apart(runs: Sequence[FoundRun]) -> dict[Path, Differing]:
+    return told_apart({run.path: (run.labels, run.settings) for run in runs})
+
+
+def _said(run: FoundRun, key: str) -> str:
+    value = value_of(run, key)
+    return "" if value is UNTOLD else said(value)
+
+
+def _object(run: FoundRun, differing: Differing) -> dict[str, object]:
     return {
         "run_id": run.run_id,
         "state": run.state.name,
         **run.labels,
+        "differs": dict(differing),
         "step": run.progress.step,
         "steps_total": run.progress.total or None,
         "loss": run.progress.loss if math.isfinite(run.progress.loss) else None,
         "host": _host(run) or None,
         "attempt": _attempt(run),
         "seconds": round(run.seconds, 1) if math.isfinite(run.seconds) else None,
+        "data_wait_share": share if math.isfinite(share := _wait_share(run)) else None,
         "error": run.error or None,
         "folder": str(run.path),
     }
@@ -67,12 +85,18 @@ def _json(content: object) -> str:
     return json.dumps(content, indent=1, allow_nan=False)
 
 
-def _cells(run: FoundRun) -> tuple[str, ...]:
+def _reached(run: FoundRun) -> tuple[str, ...]:
     reached = run.progress
     step = f"{reached.step}/{reached.total or '?'}" if reached.step else ""
     loss = f"{reached.loss:.4f}" if reached.step else ""
-    start = str(_attempt(run) or "")
-    return run.run_id, run.state.name, step, loss, _host(run), _duration(run.seconds), start, run.error
+    start, share = str(_attempt(run) or ""), _wait_share(run)
+    waited = f"{share:.1%}" if math.isfinite(share) else ""
+    return step, loss, _host(run), _duration(run.seconds), start, waited, run.error
+
+
+def _wait_share(run: FoundRun) -> float:
+    """The share of its steps' time that a run waited for data; NaN before its end."""
+    return run.summary.metrics.get(_WAITED, math.nan) if run.summary else math.nan
 
 
 def _host(run: FoundRun) -> str:

@@ -37,4 +37,4 @@ def watch(read: Callable[[Sequence[FoundRun]], list[FoundRun]]) -> list[FoundRun
 def _lines(runs: Sequence[FoundRun]) -> list[str]:
     """Returns a line for each run that is under way, and how many there are: all would not fit."""
     shown = [run for run in runs if not run.is_settled and run.state is not State.pending]
-    return [counts(runs), *run_lines(shown)]
+    return [counts(runs), *run_lines(shown, runs)]

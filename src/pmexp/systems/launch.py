@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # where it is documented
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -40,13 +41,16 @@ def launch(config: RunConfig, capture_output: bool) -> None:
     # What elastic logs of a failure is raised here as an error.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; train.threads sets it in each process
+    # The static rendezvous, enough for one node, shares this store by its port, which is free for certain.
+    store = TCPStore("localhost", 0, is_master=True, multi_tenant=True)
     settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=config.system.processes,
         run_id=config.run_id,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_backend="static",
+        rdzv_endpoint=f"localhost:{store.port}",
+        rdzv_configs={"rank": 0},
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
         signals_to_handle="SIGTERM,SIGINT,SIGUSR2",

@@ -9,6 +9,7 @@ from torch import nn
 from pmexp.config import SHARDING, Device, Part, SystemConfig
 from pmexp.config.complete import complete
 from pmexp.errors import UserError
+from pmexp.own_code import called
 from pmexp.systems import checkpointing, compile, flash, offload, xformers
 from pmexp.systems.autocast import Autocast
 from pmexp.systems.base import SystemPart
@@ -27,6 +28,7 @@ _PARTS: dict[Part, SystemPart] = {
     Part.offload: offload.Offload(),
     Part.compile: compile.Compile(),
 }
+_OWN_PARTS = "system.own_parts"
 PARTS = complete(_PARTS, (part for part in Part if part not in SHARDING))
 
 
@@ -36,7 +38,8 @@ class System:
     def __init__(self, config: SystemConfig) -> None:
         """Raises UserError where this machine cannot execute the parts."""
         self.config = config
-        self.parts = [PARTS[part] for part in config.parts if part not in SHARDING]
+        own = [_own_part(path) for path in config.own_parts]
+        self.parts = [*(PARTS[part] for part in config.parts if part not in SHARDING), *own]
         self.device = _device(config.device)
         for part in self.parts:
             part.check(self.device)
@@ -76,6 +79,14 @@ class System:
     def precision(self) -> str:
         lowered = [part.name for part in (Part.bf16, Part.fp16) if part in self.config.parts]
         return f"{lowered[0]} autocast" if lowered else "fp32"
+
+
+def _own_part(path: str) -> SystemPart:
+    """Makes a part of somebody's own. Raises UserError where it cannot be had."""
+    part = called(_OWN_PARTS, path, (), {}, _OWN_PARTS)
+    if not isinstance(part, SystemPart):
+        raise UserError(f"{_OWN_PARTS}: {path}: is no subclass of pmexp.systems.base.SystemPart; make it one")
+    return part
 
 
 def _device(wanted: Device) -> torch.device:

@@ -1,5 +1,5 @@
 """Mirrors a journal from a process beside the run's: mlflow, and making its database, take seconds before the
-first step, and memory that would be measured as the run's.
+first step, and a tracker's package takes memory that would be measured as the run's.
 
 That process reads the status that the run ended with from its standard input, and ends without one where the
 run's process was killed.
@@ -10,14 +10,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from pmexp import logs
 from pmexp.config import RunConfig, read_config
 from pmexp.run_folder.folder import RunFolder
-from pmexp.tracking.mirror import Mirror, longest_end, warn_of_lack
-from pmexp.tracking.mlflow_run import Status
+from pmexp.run_folder.mirrored import settled
+from pmexp.tracking.mirror import Mirror, longest_end, record_lack, reference
+from pmexp.tracking.tracker import Status
 
 _PROGRAM = f"from {__name__} import main; main()"
 _START_S = 20.0  # what the process takes to start where the machine is busy
@@ -29,9 +29,8 @@ class MirrorBeside:
     """Starts the process, and tells it how the run ended."""
 
     def __init__(self, config: RunConfig, folder: RunFolder) -> None:
-        assert config.tracking.uri is not None
-        self.reference: Mapping[str, str] = {"uri": config.tracking.uri}
-        self._name = config.name
+        self.reference = reference(config)
+        self._config, self._folder = config, folder
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # which a process has from its parent
         try:
             self._process = subprocess.Popen(
@@ -41,16 +40,17 @@ class MirrorBeside:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def finish(self, status: Status) -> None:
-        """Waits until MLflow has what the folder has, as `Mirror.finish` does."""
+        """Waits until the trackers have what the folder has, as `Mirror.finish` does."""
         try:
             self._process.communicate(status, timeout=_START_S + longest_end(status))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.returncode:
-            warn_of_lack(
-                self._name, f"the process that mirrors it ended with code {self._process.returncode}"
-            )
+        if not self._process.returncode:
+            return
+        why = f"the process that mirrors it ended with code {self._process.returncode}"
+        for tracker in {*self._config.tracking.trackers} - settled(self._folder.mirrored):
+            record_lack(self._config, self._folder, tracker, why)
 
 
 def main() -> None:
@@ -63,3 +63,5 @@ def main() -> None:
     match sys.stdin.read():
         case "FINISHED" | "FAILED" | "KILLED" as status:
             own.finish(status)
+        case _:
+            os._exit(0)  # the run was killed, and at an orderly exit W&B would say that it finished

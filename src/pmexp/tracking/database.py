@@ -11,7 +11,7 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from pmexp.errors import UserError, error_line
+from pmexp.errors import UserError
 from pmexp.extras import need
 
 if TYPE_CHECKING:
@@ -33,15 +33,6 @@ def silence_mlflow() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # it logs a traceback of each failed call
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
-
-def reason(error: BaseException) -> str:
-    """Returns in one line why a tracker failed, by its innermost error: MLflow wraps it in long messages."""
-    if isinstance(error, UserError):
-        return str(error)
-    while inner := error.__cause__ or error.__context__:
-        error = inner
-    return error_line(error)
 
 
 def mlflow_uri(uri: str) -> str:

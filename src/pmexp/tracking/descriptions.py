@@ -1,8 +1,29 @@
-"""Writes the description that MLflow shows of a run, from the run's tags alone. A person may replace it."""
+"""Writes the name and the description that MLflow shows of a run, from the run's tags alone. A person may
+replace them."""
 
 from collections.abc import Callable, Mapping
 
+from pmexp.run_folder.differences import name_in_trackers
+
+DIFFERS = "differs"  # the tag with what tells a run apart, or a parent's runs
+NAME = "mlflow.runName"  # MLflow's name for the tag with the name
+_LONGEST_NAME = 250  # characters, in a column of MLflow's database
 NOTE = "mlflow.note.content"  # MLflow's name for the tag with the description, which is Markdown
+
+
+def name_of(present: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+    """The name of a run that has the tags `present` and gets those `wanted`; a person's own stays."""
+    written = present.get(NAME)
+    return written if written and written not in (_named(present), _once(present)) else _named(wanted)
+
+
+def _named(tags: Mapping[str, str]) -> str:
+    return name_in_trackers(tags, tags.get(DIFFERS, ""))[:_LONGEST_NAME]
+
+
+def _once(tags: Mapping[str, str]) -> str:
+    """The name that earlier versions gave."""
+    return "{}-{}-{}-s{}".format(*(tags.get(key) for key in ("variant", "system", "model", "seed")))
 
 
 def note_of(
@@ -21,6 +42,7 @@ def described_parent(tags: Mapping[str, str]) -> str:
     lines = [
         f"The runs of experiment **{name}** are the children of this one.",
         *([f"- Compared: {_listed(several)}"] if several else []),
+        *([f"- Settings that differ: `{tags[DIFFERS]}`"] if DIFFERS in tags else []),
         *([f"- The same in all: {_listed(same)}"] if same else []),
         *([f"- Command: `{tags['command']}`"] if "command" in tags else []),
         "- Metrics below `final/` are what a run ended with, one value a run, and what is compared; the "
@@ -41,9 +63,11 @@ def described_child(tags: Mapping[str, str]) -> str:
         "with changes that are in no commit" if tags.get("git_dirty") == "yes" else "",
     ]
     place = " ".join(filter(None, origin))
+    differs = f", `{tags[DIFFERS]}`" if DIFFERS in tags else ""
     return (
         f"Variant **{tags.get('variant')}** of dropout in model {tags.get('model')} on dataset "
         f"{tags.get('dataset')}, system {tags.get('system')}, seed {tags.get('seed')}"
+        f"{differs}"
         f"{', ' * bool(place)}{place}. "
         "Metrics below `final/` are what the run ended with, the others its curves. Journal, log and "
         f"configuration lie in `{tags.get('folder')}`."

@@ -6,35 +6,36 @@ or is sent twice, which MLflow keeps once.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pmexp.tracking.descriptions import NOTE, described_child, note_of
+from pmexp.tracking.descriptions import NAME, NOTE, described_child, name_of, note_of
 from pmexp.tracking.parent import CHILD_OF, ParentRun
 from pmexp.tracking.record import LoggedValue, Record, logged_value
+from pmexp.tracking.tracker import MirroredRun, Status
+from pmexp.tracking.view import IN_MIB
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 _BATCH = 1000  # MLflow's limit of metrics a request
 
 
-class MlflowRun:
+class MlflowRun(MirroredRun):
     """Keeps the one run of MLflow that mirrors a folder in agreement with it."""
 
-    def __init__(self, parent: ParentRun, record: Record) -> None:
+    def __init__(self, parent: ParentRun, record: Record, uri: str) -> None:
         """Makes it a child of the experiment's parent run, which is settled with it."""
         self._experiment, self._parent, self._record = parent.experiment, parent, record
-        self._client = parent.experiment.client
+        self._client, self._uri = parent.experiment.client, uri
         self._offset = 0  # where in the journal what was sent ends
         self.id = ""
 
     def settle(self, status: Status) -> list[str]:
-        """Makes MLflow agree with the folder, and says in words what it had to change: nothing is []."""
         journal, offset = self._record.values()
-        wanted = dict.fromkeys(journal + self._record.final_values(journal))  # a set in the journal's order
+        final = self._record.final_values(journal)
+        wanted = dict.fromkeys(journal + final + _in_mib(final))  # a set in the journal's order
         started = journal[0].time if journal else None
-        self._parent.settle(self._record.labels, self._record.command(), started)
+        self._parent.settle(self._record.labels, self._record.command(), started, self._record.apart)
         run, present, changes = self._chosen(wanted, started, status)
         self.id = run.info.run_id
         missing = [value for value in wanted if value not in present]
@@ -47,10 +48,12 @@ class MlflowRun:
         return changes
 
     def follow(self) -> None:
-        """Sends what the journal got since the last time; after a `settle`."""
         new, offset = self._record.values(self._offset)
         self._send(new)
         self._offset = offset
+
+    def where(self) -> dict[str, str]:
+        return {"uri": self._uri, "mlflow_run_id": self.id}
 
     def _chosen(
         self, wanted: dict[LoggedValue, None], started: int | None, status: Status
@@ -73,7 +76,7 @@ class MlflowRun:
         written = same[0].data.tags if same else {}  # a person's description stays
         with self._experiment.writing() as client:
             tags = {name: value for name, value in self._tags(written).items() if value is not None}
-            created = client.create_run(self._experiment.id, started, tags, self._record.run_name)
+            created = client.create_run(self._experiment.id, started, tags)
         return created, set(), [*changes, "created"]
 
     def _values(self, run: "Run") -> set[LoggedValue]:
@@ -103,7 +106,12 @@ class MlflowRun:
         """Returns the tags for a run that has those of `present`; None for one that it must not have."""
         tags = self._record.tags()
         known = {name: value for name, value in tags.items() if value is not None}
-        return {**tags, CHILD_OF: self._parent.id, NOTE: note_of(present, known, described_child)}
+        return {
+            **tags,
+            CHILD_OF: self._parent.id,
+            NAME: name_of(present, known),
+            NOTE: note_of(present, known, described_child),
+        }
 
     def _settle_words(self, run: "Run") -> list[str]:
         """Sets the params and tags that are missing or differ."""
@@ -142,3 +150,12 @@ class MlflowRun:
         for file in missing:
             self._client.log_artifact(self.id, str(file))
         return [f"{file.name} attached" for file in missing]
+
+
+def _in_mib(final: Sequence[LoggedValue]) -> list[LoggedValue]:
+    """The final values that the table shows in MiB, to three decimals."""
+    return [
+        value._replace(metric=IN_MIB[value.metric], value=value.value and round(value.value / 2**20, 3))
+        for value in final
+        if value.metric in IN_MIB
+    ]

@@ -4,14 +4,15 @@ It is known by its tag `kind`; of several the oldest stays, and gets the childre
 `run_id`, by which pmexp runs are known. The analysis uses it too: it imports no configuration.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmexp.errors import UserError
+from pmexp.run_folder.differences import Differing, keys_of, swept
 from pmexp.tracking.database import OpenExperiment
-from pmexp.tracking.descriptions import NOTE, described_parent, note_of
-from pmexp.tracking.view import VIEW_TAG, view
+from pmexp.tracking.descriptions import DIFFERS, NOTE, described_parent, note_of
+from pmexp.tracking.view import VIEW_TAG, is_ours, view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,6 +23,7 @@ KIND = {"kind": "sweep"}
 # The parent's tag of such a name lists the values of all its children.
 _LABELS = ("task", "model", "dataset", "variant", "system", "seed")
 _MOST_WORDS = 200  # a label keeps so many, as MLflow cuts a tag at 8000 characters
+_LONGEST_TAG = 5000  # characters
 _PAGE = 1000
 
 
@@ -34,28 +36,38 @@ class ParentRun:
         self.changes: list[str] = []  # in words
 
     def settle(
-        self, labels: Mapping[str, str] | None = None, command: str | None = None, started: int | None = None
+        self,
+        labels: Mapping[str, str] | None = None,
+        command: str | None = None,
+        started: int | None = None,
+        apart: Mapping[str, Differing] | None = None,
     ) -> None:
-        """Finds the parent or makes it, and adds what a child knows: its labels, when it started and by what.
+        """Finds the parent or makes it, and adds what a child knows: its labels, when it started and by what,
+        and what tells the experiment's runs apart.
 
         `started`: in milliseconds since 1970. Of several commands the first to be known stays.
         """
-        parents = self._parents()
-        if len(parents) != 1 or self._lacking(parents[0], labels or {}, command):
+        known = dict(labels or {})
+        if apart and (settings := swept(apart.values())):
+            known[DIFFERS] = settings[:_LONGEST_TAG]
+        parents, is_new = self._parents(), False
+        if len(parents) != 1 or self._lacking(parents[0], known, command):
             with self.experiment.writing() as client:  # what others did meanwhile is seen in here
                 parents = self._parents()
                 if not parents:
                     client.create_run(self.experiment.id, started, KIND, self.experiment.name)
-                    client.set_experiment_tag(self.experiment.id, VIEW_TAG, view())
                     self.changes.append("created")
+                    is_new = True
                     parents = self._parents()
                 for other in parents[1:]:
                     for child in self._search(f"tags.`{CHILD_OF}` = '{other.info.run_id}'"):
                         client.set_tag(child.info.run_id, CHILD_OF, parents[0].info.run_id)
                     client.delete_run(other.info.run_id)
                     self.changes.append(f"deleted {other.info.run_id}, a second one")
-                self._set(client, parents[0].info.run_id, self._lacking(parents[0], labels or {}, command))
+                self._set(client, parents[0].info.run_id, self._lacking(parents[0], known, command))
         self.id = parents[0].info.run_id
+        if is_new or apart is not None:
+            self._settle_view(keys_of((apart or {}).values()), is_new)
 
     def settle_status(self) -> None:
         """Sets RUNNING while a child is. FINISHED says that none is any more, whatever became of them; it has
@@ -70,6 +82,14 @@ class ParentRun:
             status = self._due_status()
             client.update_run(self.id, status)
         self.changes.append(f"now {status}")
+
+    def _settle_view(self, keys: Sequence[str], is_new: bool) -> None:
+        """Gives the page the columns of `keys`. A view that a person deleted or saved anew stays so."""
+        present = self._client.get_experiment(self.experiment.id).tags.get(VIEW_TAG)
+        wanted = view(keys)
+        if present != wanted and (is_ours(present) if present else is_new):
+            with self.experiment.writing() as client:
+                client.set_experiment_tag(self.experiment.id, VIEW_TAG, wanted)
 
     def adopt(self) -> None:
         """Makes every pmexp run of the experiment a child; after a `settle`."""
@@ -114,6 +134,7 @@ class ParentRun:
         wanted = present | {"name": self.experiment.name}
         for name in _LABELS & labels.keys():
             wanted[name] = _with(wanted.get(name, ""), labels[name])
+        wanted |= {DIFFERS: labels[DIFFERS]} if DIFFERS in labels else {}
         if command:
             wanted.setdefault("command", command)
         wanted[NOTE] = note_of(present, wanted, described_parent)

@@ -14,8 +14,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from pmexp.command_line import Command, Given, Key, end
-from pmexp.errors import UserError
-from pmexp.tracking.database import SQLITE, OpenExperiment, file_of, mlflow_uri, reason, silence_mlflow
+from pmexp.errors import UserError, reason
+from pmexp.tracking.database import SQLITE, OpenExperiment, file_of, mlflow_uri, silence_mlflow
 from pmexp.tracking.view import VIEW, VIEW_TAG
 
 COMMAND = Command(
@@ -30,6 +30,7 @@ COMMAND = Command(
 )
 _HOST = "127.0.0.1"  # this machine alone
 _START_S, _STOP_S, _POLL_S = 120.0, 10.0, 0.2
+_TRAINING = "workflowType=machine_learning"  # without it the pages are those for language models
 # The server's job workers are for language models, which nobody uses here.
 _SERVER = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
@@ -46,6 +47,7 @@ def _serve(given: Given) -> int:
         uri = f"{SQLITE}{Path(given['runs_dir']).expanduser().resolve()}/mlflow.db"
         page = _page(uri, given.optional("name"))
         _check_port(port)
+        print("starting MLflow ...", file=sys.stderr, flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with _server(uri, port) as process:
             url = f"http://{_HOST}:{port}/{page}"
@@ -69,7 +71,7 @@ def _page(uri: str, name: str | None) -> str:
         file = file_of(uri)
         if file and not file.is_file():
             raise UserError(f"there is no database at {uri}; start a run, or name its folder by runs_dir=")
-        return "#/experiments"
+        return f"#/experiments?{_TRAINING}"
     try:
         experiment = OpenExperiment(uri, name)
         tags = experiment.client.get_experiment(experiment.id).tags
@@ -77,7 +79,8 @@ def _page(uri: str, name: str | None) -> str:
         raise
     except Exception as error:  # MLflow's or SQLAlchemy's
         raise UserError(f"{uri} cannot be read: {reason(error)}") from error
-    return f"#/experiments/{experiment.id}/runs" + (f"?viewStateShareKey={VIEW}" if VIEW_TAG in tags else "")
+    view = f"&viewStateShareKey={VIEW}" if VIEW_TAG in tags else ""
+    return f"#/experiments/{experiment.id}/runs?{_TRAINING}{view}"
 
 
 def _check_port(port: int) -> None:

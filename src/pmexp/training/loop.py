@@ -1,7 +1,7 @@
 """Holds the one training loop, a generator of (step, {metric: value}); it logs nothing and writes no file."""
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmexp.config import Schedule, Select, TrainConfig
@@ -19,14 +18,17 @@ from pmexp.measure.instruments import Instruments, NoInstruments
 from pmexp.measure.memory_by_category import held
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import StepTimer
-from pmexp.metrics.task_metrics import TASK_METRICS, Evaluation
-from pmexp.models.examples import EVALUATION, IGNORED, Batch, Examples
+from pmexp.metrics.own import task_metric
+from pmexp.metrics.task_metrics import Evaluation
+from pmexp.models.examples import EVALUATION, Batch, Examples
 from pmexp.models.generation import Generation
+from pmexp.models.objectives import IGNORED, summed_loss
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
 from pmexp.training.loader import batches_ahead, workers_for
 from pmexp.training.order import epoch_order
+from pmexp.variants.method import Method
 
 Metrics = dict[str, float]
 
@@ -45,7 +47,7 @@ class Progress:
 
 
 class Training:
-    """Trains by AdamW with warm-up and decay, gradient clipping and early stopping."""
+    """Trains by AdamW, or a method's own optimizer, with warm-up, decay, clipping and early stopping."""
 
     def __init__(
         self,
@@ -58,13 +60,16 @@ class Training:
         system: System,
         ranks: Ranks = Ranks(),  # noqa: B008  frozen
         generation: Generation | None = None,
+        method: Method = Method(),  # noqa: B008  frozen
+        classes: Sequence[str] = (),
     ) -> None:
+        """classes: the names of those that samples or words are of."""
         assert config.batch_size is not None
         assert config.epochs is not None
         assert config.lr is not None
         self.module, self.train, self.val = module, train, val
         self.config, self.metrics, self.seed, self.system = config, metrics, seed, system
-        self.ranks, self.generation = ranks, generation
+        self.ranks, self.generation, self.method, self.classes = ranks, generation, method, classes
         self.batch_size = config.batch_size
         self.steps_per_epoch = len(train) // self.batch_size
         if not self.steps_per_epoch:
@@ -76,8 +81,10 @@ class Training:
         self.total_steps = min(config.max_steps or planned, planned)
         self.last_step = config.last_step(self.total_steps)
         self.engine = system.engine(ranks, config.clip_norm)
-        adamw = partial(torch.optim.AdamW, lr=config.lr, weight_decay=config.weight_decay)
-        self.model = self.engine.prepare(module, adamw)  # `module`, or what stands around it
+        optimizer = partial(
+            method.optimizer or torch.optim.AdamW, lr=config.lr, weight_decay=config.weight_decay
+        )
+        self.model = self.engine.prepare(module, optimizer)  # `module`, or what stands around it
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
         pay = workers_for(train, system.device, ranks.world_size)
         self.workers = pay if config.workers is None else config.workers  # that make batches ahead
@@ -176,19 +183,25 @@ class Training:
         for part in parts:
             self.engine.begin_micro_batch(last=part is parts[-1])
             with ledger or nullcontext():
-                loss = self.summed_loss(part.to(self.system.device))[0] / targets
+                loss = self._training_loss(part.to(self.system.device)) / targets
             ledger = None
             with self.instruments.phase("backward"):
                 self.engine.backward(loss)
             total += loss.detach()
         return total
 
+    def _training_loss(self, batch: Batch) -> Tensor:
+        """The loss summed over the batch's targets, by the method's own function if it has one."""
+        if self.method.loss is None:
+            return self.summed_loss(batch)[0]
+        with self.instruments.phase("forward"), self.system.forward(), self.method.forward():
+            return self.method.loss(self.model, batch.inputs, batch.labels)
+
     def summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy summed over the batch's targets, in nats, and the logits in fp32."""
-        with self.instruments.phase("forward"), self.system.forward():
+        """The loss summed over the batch's targets, as its objective has it, and the logits in fp32."""
+        with self.instruments.phase("forward"), self.system.forward(), self.method.forward():
             logits = self.model(**batch.inputs).logits.float()
-            flat, labels = logits.flatten(0, -2), batch.labels.flatten()
-            return F.cross_entropy(flat, labels, ignore_index=IGNORED, reduction="sum"), logits
+            return summed_loss(logits, batch.labels), logits
 
     def _batch_rows(self, index: int) -> Tensor:
         """Rows of the batch of step `index`: a function of (seed, epoch, position) and of nothing else."""
@@ -206,7 +219,7 @@ class Training:
         progress = self.progress
         metric = self.metrics[0]
         value = validated[f"val/{metric}"]
-        value = value if TASK_METRICS[metric].direction == "max" else -value
+        value = value if task_metric(metric).direction == "max" else -value
         self.found_best = progress.best_value is None or value > progress.best_value
         if self.found_best:
             progress.best_value, progress.best_step = value, progress.step
@@ -232,7 +245,7 @@ class Training:
             torch.manual_seed(self.seed)
             evaluation, metrics = self.predict(examples), {}
         if evaluation is not None:
-            scores = {name: TASK_METRICS[name].compute(evaluation) for name in self.metrics}
+            scores = {name: task_metric(name).compute(evaluation) for name in self.metrics}
             metrics = {"loss": evaluation.loss, **scores}
         return self.ranks.from_first(metrics)
 
@@ -269,12 +282,12 @@ class Training:
                 continue
             share.loss += summed.item()
             share.targets += batch.targets
-            if batch.labels.dim() == 1:
-                share.scores.append((rows, logits.cpu(), batch.labels))
+            if not batch.of_language:
+                share.scores.append(_scored(rows, logits.cpu(), batch.labels))
             if written:
                 share.texts += zip(rows.tolist(), written, batch.references, strict=True)
         shares = self.ranks.gather(share)
-        return _joined(shares) if self.ranks.is_first else None
+        return _joined(shares, self.classes) if self.ranks.is_first else None
 
     def _written(self, batch: Batch) -> list[str]:
         """The texts that the model writes to the sources of `batch`; none where it has another objective.
@@ -345,11 +358,19 @@ class _Share:
 
     loss: float = 0.0  # summed over targets
     targets: int = 0
-    scores: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)  # rows, scores, labels
+    scores: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)  # rows, scores, labels of each
     texts: list[tuple[int, str, str]] = field(default_factory=list)  # row, what was written, reference
 
 
-def _joined(shares: list[_Share]) -> Evaluation:
+def _scored(rows: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns row, scores and label of each sample, or of each word that has a label."""
+    if labels.dim() == 1:
+        return rows, scores, labels
+    has_label = labels != IGNORED
+    return rows.repeat_interleave(has_label.sum(1)), scores[has_label], labels[has_label]
+
+
+def _joined(shares: list[_Share], classes: Sequence[str]) -> Evaluation:
     """Joins the share of each rank into one evaluation, its samples in the order of the split."""
     loss = sum(share.loss for share in shares) / max(1, sum(share.targets for share in shares))
     texts = sorted(text for share in shares for text in share.texts)
@@ -359,5 +380,6 @@ def _joined(shares: list[_Share]) -> Evaluation:
         empty = np.empty((0, 0), np.float32), np.empty(0, np.int64)
         return Evaluation(loss, *empty, written, references)
     rows, scores, true = (torch.cat(column) for column in zip(*parts, strict=True))
-    order = rows.argsort()
-    return Evaluation(loss, scores[order].numpy(), true[order].numpy())
+    order = rows.argsort(stable=True)  # words stay in the order of their sentence
+    scores, true, rows = scores[order], true[order], rows[order]
+    return Evaluation(loss, scores.numpy(), true.numpy(), sample=rows.numpy(), classes=classes)

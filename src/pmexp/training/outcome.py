@@ -30,21 +30,23 @@ def chance(dataset: Dataset, metrics: list[str], vocabulary: int | None) -> dict
     """Returns for each score, such as "test/accuracy", what a constant answer reaches.
 
     For metrics of language, labelled or not, it is a guess among `vocabulary` tokens; nothing without one.
+    For those of a regression it goes by the numbers of the split.
     """
     tokens = np.full(vocabulary, 1 / vocabulary) if vocabulary else np.zeros(0)
     chances = {}
     for name, split in _scored(dataset).items():
         for metric in metrics:
-            of_classes = "classification" in TASK_METRICS[metric].objectives
-            shares = _shares(split, dataset.classes) if of_classes else tokens
-            if shares.size:
-                chances[f"{name}/{metric}"] = TASK_METRICS[metric].chance(shares)
+            known = TASK_METRICS.get(metric)  # of a metric of one's own it is not known
+            shares = _shares(split, dataset.classes) if known and known.of_labels else tokens
+            if known and shares.size:
+                chances[f"{name}/{metric}"] = known.chance(shares)
     return chances
 
 
 def samples(dataset: Dataset) -> dict[str, int]:
-    """Returns how many samples each split that is scored has, by which the noise of a score is known."""
-    return {name: len(split) for name, split in _scored(dataset).items()}
+    """Returns how many samples, or words with a label, each split that is scored has, by which the noise of a
+    score is known."""
+    return {name: len(split.labels) or len(split) for name, split in _scored(dataset).items()}
 
 
 def _scored(dataset: Dataset) -> dict[str, Split]:
@@ -53,6 +55,8 @@ def _scored(dataset: Dataset) -> dict[str, Split]:
 
 
 def _shares(split: Split, classes: list[str]) -> NDArray[np.float64]:
-    """The share of each class among the samples, shape (classes,)."""
+    """The share of each class among the samples, shape (classes,); the numbers of a regression themselves."""
+    if not classes:
+        return split.labels.astype(np.float64)
     shares: NDArray[np.float64] = np.bincount(split.labels, minlength=len(classes)) / len(split.labels)
     return shares

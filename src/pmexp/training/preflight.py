@@ -6,20 +6,32 @@ It imports what it looks at and no more: a sweep without pretrained models is an
 from collections.abc import Sequence
 
 from pmexp import datasets
-from pmexp.config import RunConfig, Tracker
+from pmexp.config import RunConfig
 from pmexp.datasets.ood import load_ood
 from pmexp.extras import need
-from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.metrics.own import task_metric
+from pmexp.own_code import check_takes, imported
+from pmexp.tracking import check_installed
 
 
 def check(runs: Sequence[RunConfig], here: bool = True) -> None:
-    """Raises UserError where a device, checkpoint or dataset of `runs` cannot be had; fetches what can be.
+    """Raises UserError where `runs` need a device, checkpoint, dataset, package or code of one's own that
+    cannot be had; fetches what can be.
 
     Devices are those of this machine, and left out where the runs are not executed `here`.
     """
     for run in runs:
         check_metrics(run)
-        check_tracker(run)
+        check_installed(run.tracking.trackers)
+    for variant in {repr(run.variant): run.variant for run in runs if run.variant.own_code}.values():
+        from pmexp.variants.replace import check_own_code
+
+        check_own_code(variant)
+    for model in {repr(run.model): run.model for run in runs if run.model.builder}.values():
+        builder = imported("model.builder", str(model.builder))
+        check_takes(
+            "model.builder", str(model.builder), builder, (None, None), model.options, "model.options"
+        )
     if here:
         from pmexp.systems.system import System
 
@@ -36,13 +48,7 @@ def check(runs: Sequence[RunConfig], here: bool = True) -> None:
 
 
 def check_metrics(run: RunConfig) -> None:
-    """Raises UserError where a package that a metric is computed by is not installed."""
+    """Raises UserError where a metric's package is not installed, or one's own cannot be imported."""
     for name in run.dataset.metrics:
-        if package := TASK_METRICS[name].package:
+        if package := task_metric(name).package:
             need(f"dataset.metrics: {name}", package)
-
-
-def check_tracker(run: RunConfig) -> None:
-    """Raises UserError where the tracker's package is not installed: the run would have no mirror."""
-    if run.tracking.kind is Tracker.mlflow:
-        need("tracking=mlflow", "mlflow")

@@ -32,7 +32,7 @@ def measure(
         metrics |= {f"fgsm/{name}": value for name, value in training.evaluate(attacked).items()}
     if config.robustness.ood is not None and ood is not None and ood.test is not None:
         length = config.robustness.ood.max_length
-        if not config.model.takes_images and length > positions.limit(model.module):
+        if not config.takes_images and length > positions.limit(model.module):
             positions.extend(model.module, replace(config.model, positions=length))
         tested = training.evaluate(model.examples(ood.test, length))
         metrics |= {f"ood/{name}": value for name, value in tested.items()}

@@ -14,7 +14,6 @@ from torch import nn
 
 from pmexp import datasets, models
 from pmexp.config import RunConfig, Select, Where
-from pmexp.config.kinds import KINDS
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.datasets.ood import load_ood
@@ -30,12 +29,14 @@ from pmexp.measure.precision import attention, compiled_parts, precision
 from pmexp.measure.provenance import record_start
 from pmexp.measure.tensor_bytes import TensorMemory
 from pmexp.metrics.catalog import metric_of
-from pmexp.metrics.task_metrics import TASK_METRICS
+from pmexp.metrics.own import task_metric
 from pmexp.models import images
 from pmexp.models.adapters import FOLDER, write_adapter
-from pmexp.models.base import TaskModel
-from pmexp.models.examples import EVALUATION, IGNORED
+from pmexp.models.base import TaskModel, rates_of_functions
+from pmexp.models.examples import EVALUATION
+from pmexp.models.objectives import IGNORED
 from pmexp.models.positions import computed_length
+from pmexp.own_code import refuse_changed
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
@@ -44,16 +45,18 @@ from pmexp.systems import alarm, arithmetic
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
+from pmexp.tracking import check_installed
 from pmexp.training import best_weights, inference, kept_graph, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loader import decodes
 from pmexp.training.loop import Metrics, Training
 from pmexp.training.outcome import chance, samples, weights_digest
-from pmexp.training.preflight import check_metrics, check_tracker
+from pmexp.training.preflight import check_metrics
+from pmexp.training.progress_line import ProgressLine
 from pmexp.training.recorder import Description, Recorder, is_finished
 from pmexp.training.stop_signals import stop_requests
-from pmexp.variants.replace import apply_variant
+from pmexp.variants.replace import apply_method, apply_variant
 
 log = logging.getLogger(__name__)
 
@@ -93,13 +96,13 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
     stop signal.
     """
     folder = RunFolder(config.folder)
-    check_tracker(config)
     if not folder.is_finished():
         refuse_unusable(config.folder, "runs_dir")
     refuse_changed_inputs([config])
     if is_finished(folder):
         folder.drop_resume_checkpoints()  # which a kill just after the summary leaves
         return
+    check_installed(config.tracking.trackers)
     if is_launcher(config):
         System(config.system)  # what this machine cannot execute is said before any process starts
         try:
@@ -156,9 +159,9 @@ def _record_failure(config: RunConfig, error: Exception, capture_output: bool) -
 
 
 @missing_named()
-def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepared:
-    """Builds all of a run. `foreign`: a user's dropout in the place of the variant's. Raises UserError where
-    a package is not installed."""
+def prepare(config: RunConfig) -> Prepared:
+    """Builds all of a run. Raises UserError where it cannot be built, or a package is not installed."""
+    refuse_changed(config.code)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     arithmetic.set_arithmetic(config.system)
@@ -175,10 +178,21 @@ def prepare(config: RunConfig, foreign: type[nn.Dropout] | None = None) -> Prepa
     example = None
     if len(train):
         example = train.batch(torch.arange(min(2, len(train))), EVALUATION).to(torch.device("cpu")).inputs
-    replacement = apply_variant(model.module, config.variant, example, foreign)
+    replacement = apply_variant(model.module, config.variant, example)
+    method = apply_method(model.module, config.variant)
     system.prepare(model.module)
     training = Training(
-        model.module, train, val, config.train, metrics, config.seed, system, ranks, model.generation
+        model.module,
+        train,
+        val,
+        config.train,
+        metrics,
+        config.seed,
+        system,
+        ranks,
+        model.generation,
+        method,
+        dataset.classes,
     )
     training.replacement = replacement
     # Dropout starts here, whatever building the model drew.
@@ -242,10 +256,16 @@ def _description(prepared: Prepared, peak: PeakMemory, notes: Mapping[str, Any])
     training = prepared.training
     return Description(
         environment=lambda: _environment(prepared, peak) | dict(notes),
-        replacement=prepared.replacement.to_dict,  # which the first step may complete
+        replacement=lambda: _replacement(prepared),
         snapshot=training.instruments.snapshot,
         last=lambda: (training.progress.step, {"memory/peak_bytes": float(peak.bytes())}),
     )
+
+
+def _replacement(prepared: Prepared) -> dict[str, Any]:
+    """What the record says of the model's dropout, which the first step may complete, and of the method."""
+    report = prepared.training.method.report
+    return prepared.replacement.to_dict() | ({"method": dict(report)} if report else {})
 
 
 def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str]:
@@ -257,8 +277,7 @@ def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str
         return {}, "not checked: the layers are compiled, and eager dropout is another"
     rates = [module.get_submodule(name).p for name in replaced.modules]
     if replaced.functions:
-        kind = KINDS[config.model.kind]
-        rates += [getattr(module.config, name) for name in kind.attention_dropout or kind.hidden_dropout]
+        rates += rates_of_functions(config.model, getattr(module, "config", None))
     rates = [rate for rate in rates if 0.0 < rate < 1.0]
     if not rates:
         return {}, "not checked: no dropout replaced has a rate between 0 and 1"
@@ -278,9 +297,11 @@ def _train(
     """Takes the steps and writes what goes to disk between them. A stop signal ends it with a checkpoint and
     Interrupted."""
     keeps_best = training.config.select is Select.best
-    with closing(training.steps()) as steps:  # its workers end with it
+    line = ProgressLine(training.progress.step, training.last_step, training.batch_size, peak.bytes)
+    with closing(training.steps()) as steps, line.shown(training.ranks.is_first):  # its workers end with it
         for step, metrics in steps:
             recorder.journal.write(step, metrics)
+            line.stepped(step, metrics)
             if step == 1 and training.unnamed_masks:
                 log.warning("masks that no report names: %s", "; ".join(training.unnamed_masks))
             if "val/loss" in metrics:
@@ -385,7 +406,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **prepared.inputs,
         **training.system.record(training.module),
         **training.instruments.record(),
-        **{name: record() for name in training.metrics if (record := TASK_METRICS[name].record)},
+        **{name: record() for name in training.metrics if (record := task_metric(name).record)},
         **({"generation": training.generation.record()} if training.generation else {}),
         "peak_memory_source": peak.source,
         "data_workers": training.workers,

@@ -1,13 +1,18 @@
-"""Puts a variant into a model: one call of replace_dropout with what the table says of its dropout."""
+"""Puts a variant into a model: its dropout by one call of replace_dropout, then its method."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from pmexp.errors import UserError
+from pmexp.own_code import called, check_takes, imported, of_own_code
 from pmexp.packed_dropout import ReplacementReport, replace_dropout
-from pmexp.variants.table import Dropout
+from pmexp.variants.method import Method
+from pmexp.variants.table import DROPOUTS, Entry
+
+_DROPOUT, _APPLY, _OPTIONS = "variant.dropout", "variant.apply", "variant.options"
 
 
 class Variant(Protocol):
@@ -16,39 +21,89 @@ class Variant(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def dropout(self) -> Dropout: ...
+    def dropout(self) -> str: ...
+    @property
+    def entry(self) -> Entry: ...
+    @property
+    def apply(self) -> str | None: ...
     @property
     def p(self) -> float | None: ...
+    @property
+    def replacing(self) -> dict[str, Any]: ...
     @property
     def options(self) -> dict[str, Any]: ...
 
 
 def apply_variant(
-    model: nn.Module,
-    variant: Variant,
-    example: Mapping[str, Tensor] | None = None,
-    foreign: type[nn.Dropout] | None = None,
+    model: nn.Module, variant: Variant, example: Mapping[str, Tensor] | None = None
 ) -> ReplacementReport:
     """Replaces the dropout of `model` by that of `variant`, and returns what was replaced and what was not.
 
     Args:
         example: keyword arguments of a forward, with which the report is settled at once if the model allows.
-        foreign: a user's class, put in the place of the variant's.
 
     Raises:
-        UserError: there is no dropout to replace.
+        UserError: there is no dropout to replace, or a dropout of one's own cannot be had.
     """
-    dropout, finish = (foreign, None) if foreign else variant.dropout.load()
-    options = {} if foreign else variant.options
+    dropout, finish = dropout_of(variant)
     if dropout is nn.Dropout and variant.p == 0.0:  # adapters have no module of dropout at all then
         return ReplacementReport(dropout.__name__, "all", left={"": "every rate is 0"}, settled=True)
-    name = foreign.__name__ if foreign else f"variant={variant.name}"
+    name = f"variant={variant.name}"
     try:
-        report = replace_dropout(model, dropout, example=example, **options)
+        report = replace_dropout(model, dropout, example=example, **variant.replacing)
     except ValueError as error:
+        if variant.apply:
+            return ReplacementReport(dropout.__name__, "all", left={"": str(error)}, settled=True)
         raise UserError(f"{name}: {error}") from None
-    if nothing := report.nothing_found(type(model).__name__):
+    if not variant.apply and (nothing := report.nothing_found(type(model).__name__)):
         raise UserError(f"{name}: {nothing}")
     if finish:
         finish(model, report)
     return report
+
+
+def apply_method(model: nn.Module, variant: Variant) -> Method:
+    """Calls the function of `variant.apply`, if there is one, with the model and `variant.options`.
+
+    Returns what it wants of the training. Raises UserError where it cannot be had, fails or returns something
+    else.
+    """
+    if variant.apply is None:
+        return Method()
+    returned = called(_APPLY, variant.apply, (model,), variant.options, _OPTIONS)
+    method = returned if isinstance(returned, Method) else Method(report=returned or {})
+    try:
+        json.dumps(dict(method.report), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{_APPLY}: {variant.apply}: returns no report ({error}); return a mapping of plain values, a "
+            "pmexp.variants.method.Method, or nothing"
+        ) from None
+    return method
+
+
+def check_own_code(variant: Variant) -> None:
+    """Raises UserError where a variant's code of one's own cannot be had, or does not take its options."""
+    dropout_of(variant)
+    if variant.apply:
+        check_takes(
+            _APPLY, variant.apply, imported(_APPLY, variant.apply), (None,), variant.options, _OPTIONS
+        )
+
+
+def dropout_of(variant: Variant) -> tuple[type[nn.Dropout], Any]:
+    """Imports the class of a variant's dropout, and what is to be called after the replacement, or None.
+
+    Raises UserError for a class of one's own that cannot be had, or is not made as nn.Dropout is.
+    """
+    if variant.dropout in DROPOUTS:
+        return variant.entry.load()
+    cls = imported(_DROPOUT, variant.dropout)
+    if not (isinstance(cls, type) and issubclass(cls, nn.Dropout)):
+        raise UserError(
+            f"{_DROPOUT}: {variant.dropout}: is no subclass of torch.nn.Dropout; allowed are these"
+        )
+    check_takes(_DROPOUT, variant.dropout, cls, (0.5, False), variant.options, _OPTIONS)
+    with of_own_code(_DROPOUT, variant.dropout):
+        cls(0.5, False, **variant.options)
+    return cls, None

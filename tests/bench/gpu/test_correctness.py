@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from forked_python import ForkedPython
 from pmexp.bench.gpu import compile_ahead, compile_share
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
@@ -32,6 +34,7 @@ def faults(lines: Lines) -> Lines:
     return [line for line in lines if line["kind"] == "failed" or line.get("held") is False]
 
 
+@pytest.mark.slow
 def test_all_holds_on_the_cpu() -> None:
     lines = run(correctness.measure)
     assert faults(lines) == []
@@ -72,8 +75,9 @@ def test_shares_of_the_checks_are_all_of_them_and_end_with_their_time(
 
 
 @pytest.mark.slow
-def test_processes_that_do_not_end_are_ended_and_counted() -> None:
+def test_processes_that_do_not_end_are_ended_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last of many shares is a check or none, which a process is done with as soon as torch is there."""
+    monkeypatch.setattr(subprocess, "Popen", ForkedPython)
     assert compile_ahead.run_shares("no such device", "tiny", 1, 60) == 0
     started = time.monotonic()
     assert compile_ahead.run_shares("cpu", "tiny", 2, 0.2) == 0

@@ -1,12 +1,14 @@
 """Stages in processes of their own: whatever one does, what it found is kept and the next one begins."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from forked_python import ForkedPython
 from pmexp.bench.gpu import execute as module
 from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.gpu.execute import execute
@@ -21,8 +23,10 @@ def stages(*names: str) -> list[Stage]:
 
 
 @pytest.fixture(autouse=True)
-def found_by_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+def stages_are_found_and_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To import torch takes them longer than all else."""
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setattr(subprocess, "Popen", ForkedPython)
 
 
 def executed(seconds: float, *names: str) -> tuple[dict[str, Any], list[list[str]]]:
@@ -70,7 +74,7 @@ def test_a_stage_that_fails_or_dies_costs_no_other(capfd: pytest.CaptureFixture[
 @pytest.mark.slow
 def test_a_stage_that_takes_too_long_or_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_GRACE", 2.0)
-    record, _ = executed(36, "slow", "hanging", "whole")  # seconds, in which torch is imported three times
+    record, _ = executed(18, "slow", "hanging", "whole")
     slow, hanging, whole = record["stages"]
     assert slow["ended"] == "out of time"
     assert slow["left_out"] == ["a long sleep: broken off, the stage's time was over"]

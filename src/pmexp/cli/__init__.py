@@ -1,0 +1,1 @@
+"""The command `pmexp`: one word for everything that `python -m pmexp.<module>` does as well."""

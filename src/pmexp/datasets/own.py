@@ -1,0 +1,89 @@
+"""Loads a dataset by a function of somebody's own, which `dataset.loader` names. Imports no torch."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pmexp.config import DatasetConfig, Objective
+from pmexp.datasets.base import Dataset, Split
+from pmexp.datasets.tagged_words import TaggedWords
+from pmexp.errors import UserError
+from pmexp.own_code import called
+
+_LOADER, _OPTIONS = "dataset.loader", "dataset.options"
+
+
+def load(config: DatasetConfig) -> Dataset:
+    """Returns what ``loader(config, **options)`` returns, a Dataset with samples as those of `dataset.kind`.
+
+    Where it names neither origin nor digest they are the loader's path and the digest of the samples. Raises
+    UserError where it cannot be had, fails, or returns something else.
+    """
+    assert config.loader is not None
+    dataset = called(_LOADER, config.loader, (config,), config.options, _OPTIONS)
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            f"{_LOADER}: {config.loader}: returns a {type(dataset).__name__}; return a "
+            "pmexp.datasets.base.Dataset"
+        )
+    for name in ("train", "val"):
+        split = getattr(dataset, name)
+        if not isinstance(split, Split) or not len(split):
+            raise UserError(f"{_LOADER}: {config.loader}: its {name} has no samples; return a Split of some")
+        _check_labels(config, name, split)
+    origin = dataset.origin or config.path or config.loader
+    return replace(dataset, origin=origin, digest=dataset.digest or ("" if config.path else _digest(dataset)))
+
+
+def _check_labels(config: DatasetConfig, name: str, split: Split) -> None:
+    """Raises UserError for labels that the objective's loss would take for something else."""
+    is_number = split.labels.dtype.kind == "f"
+    if (config.objective is Objective.regression) != is_number and len(split.labels):
+        wanted = "float32 for a regression" if not is_number else f"int64 for {config.objective.name}"
+        raise UserError(
+            f"{_LOADER}: {config.loader}: its {name} has labels {split.labels.dtype}; give {wanted}"
+        )
+    if (config.objective is Objective.token_classification) != isinstance(split.inputs, TaggedWords):
+        raise UserError(
+            f"{_LOADER}: {config.loader}: its {name} has inputs {type(split.inputs).__name__}; give"
+            " TaggedWords for token_classification, and for nothing else"
+        )
+
+
+def files_of(folder: Path) -> list[str]:
+    """Returns all files below a folder that a loader of one's own may read, without hidden ones, sorted."""
+    files = []
+    for place, below, names in os.walk(folder):
+        below[:] = [name for name in below if not name.startswith(".")]
+        files += [os.path.join(place, name) for name in names if not name.startswith(".")]
+    return sorted(files)
+
+
+def _digest(dataset: Dataset) -> str:
+    """The sha256 of the samples and labels of all splits; raises UserError for samples that are read late."""
+    digest = hashlib.sha256()
+    for split in (dataset.train, dataset.val, dataset.test, dataset.unlabelled_test):
+        for part in (split.inputs, split.labels) if split else ():
+            for piece in _pieces(part):
+                digest.update(piece)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _pieces(part: Any) -> Iterable[bytes]:
+    if isinstance(part, np.ndarray):
+        yield f"{part.dtype}{part.shape}".encode()
+        yield np.ascontiguousarray(part).tobytes()
+    elif isinstance(part, list | TaggedWords):
+        texts = (
+            part if isinstance(part, list) else list(zip(part.sentences, map(list, part.tags), strict=True))
+        )
+        yield from (repr(each).encode("utf-8", "surrogateescape") for each in texts)
+    else:
+        raise UserError(
+            f"{_LOADER}: its samples are read as they are asked for; give the Dataset a digest of their files"
+        )

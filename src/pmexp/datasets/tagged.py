@@ -1,0 +1,82 @@
+"""Loads sentences whose words have tags, from the Hugging Face hub or from a local folder of files.
+
+A folder holds {train,validation|dev|val,test}.{csv,tsv,jsonl,json,parquet}. `dataset.text_columns` names the
+column of the words and `dataset.label_column` that of their tags. A cell is a list, or a text whose words are
+apart by blanks. Tags are names, or numbers whose names a hub dataset knows.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from pmexp.config import DatasetConfig
+from pmexp.datasets.base import Dataset, Split, carve
+from pmexp.datasets.labels import LabelColumn, is_unicode, numbered
+from pmexp.datasets.tables import Tables, column, tables
+from pmexp.datasets.tagged_words import TaggedWords
+from pmexp.errors import UserError
+
+_WORDS, _TAGS = "dataset.text_columns", "dataset.label_column"
+
+
+def load(config: DatasetConfig) -> Dataset:
+    """Splits of TaggedWords. Raises UserError, with file and row, where words and tags do not fit."""
+    if len(config.text_columns) != 1:
+        raise UserError(f"{_WORDS}: {config.text_columns} must name one column, that of the words")
+    loaded = tables(config)
+    words = {split: _cells(config, loaded, split, config.text_columns[0], _WORDS) for split in loaded.splits}
+    tags = {split: _cells(config, loaded, split, config.label_column, _TAGS) for split in loaded.splits}
+    for split, place in loaded.places.items():
+        _check_rows(words[split], tags[split], split, place)
+    # Tags of all words in a row; a place says in which row of the file, which only sentences have.
+    flat = {split: list(chain.from_iterable(tags[split])) for split in tags}
+    classes, numbers = numbered(
+        {split: LabelColumn(f"{loaded.places[split]}, words counted", flat[split]) for split in tags}, ()
+    )
+    splits = {}
+    for split, sentences in words.items():
+        ends = np.cumsum([len(sentence) for sentence in sentences])[:-1]
+        tagged = TaggedWords([tuple(sentence) for sentence in sentences], np.split(numbers[split], ends))
+        splits[split] = Split(tagged, tagged.labels)
+    train, val = splits["train"], splits.get("val")
+    if val is None:
+        train, val = carve(train, config.val_fraction, "dataset.val_fraction")
+    return Dataset(
+        train, val, splits.get("test"), classes, None, loaded.origin, loaded.digest, loaded.left_out
+    )
+
+
+def _cells(config: DatasetConfig, loaded: Tables, split: str, name: str, key: str) -> list[list[Any]]:
+    """Returns the words or tags of each sentence."""
+    table, place = loaded.splits[split], loaded.places[split]
+    names = _names_of(table, name)
+    rows = []
+    for row, cell in enumerate(column(config, table, name, key, place)[:], start=1):
+        items: Any = cell.split() if isinstance(cell, str) else cell
+        if not isinstance(items, Sequence) or not items:
+            raise UserError(
+                f"{key}: {name} in the {split} split ({place}, row {row}) is "
+                f"{'missing or empty' if not cell else f'of type {type(cell).__name__}'}; give a list of "
+                f"{'words' if key == _WORDS else 'tags'}, or a text with blanks between them"
+            )
+        rows.append([names[item] for item in items] if names else list(items))
+    return rows
+
+
+def _names_of(table: Any, name: str) -> list[str]:
+    """Returns the names of the numbers in a column of a hub dataset; [] where they have none."""
+    feature = getattr(table, "features", {}).get(name)
+    return list(getattr(getattr(feature, "feature", None), "names", None) or [])
+
+
+def _check_rows(words: list[list[Any]], tags: list[list[Any]], split: str, place: str) -> None:
+    for row, (sentence, own) in enumerate(zip(words, tags, strict=True), start=1):
+        where = f"the {split} split ({place}, row {row})"
+        if wrong := [word for word in sentence if not (isinstance(word, str) and word and is_unicode(word))]:
+            raise UserError(f"{_WORDS}: {wrong[0]!r} in {where} is no word; write text there")
+        if len(sentence) != len(own):
+            raise UserError(
+                f"{_TAGS}: {where} has {len(own)} tags for {len(sentence)} words; give a tag for each word"
+            )

@@ -1,0 +1,68 @@
+"""Encodes sentences of tagged words: the first token of a word has the word's tag, others have none."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pmexp.datasets.base import Split, Texts
+from pmexp.datasets.tagged_words import TaggedWords
+from pmexp.errors import UserError
+from pmexp.models.examples import TensorExamples
+from pmexp.models.objectives import IGNORED
+
+log = logging.getLogger(__name__)
+
+
+def words_of(split: Split) -> Texts:
+    """Returns the texts of a split, or the words of its sentences."""
+    texts = split.inputs.sentences if isinstance(split.inputs, TaggedWords) else split.inputs
+    assert isinstance(texts, list)
+    return texts
+
+
+def takes_words(tokenizer: Any) -> Any:
+    """Returns the tokenizer, or one with the same tokens that takes a sentence in words.
+
+    Raises UserError for a tokenizer that does not tell to which word a token belongs.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"dataset.objective=token_classification: the tokenizer {type(tokenizer).__name__} does not tell "
+            "to which word a token belongs; give a checkpoint with a tokenizer.json"
+        )
+    try:
+        tokenizer([["a"]], is_split_into_words=True)
+    except (AssertionError, ValueError):  # byte pairs such as GPT-2's want a blank before each word
+        tokenizer.add_prefix_space = True
+        tokenizer.backend_tokenizer.pre_tokenizer.add_prefix_space = True
+    return tokenizer
+
+
+def encoded_words(tokenizer: Any, split: Split, length: int, names: Sequence[str]) -> TensorExamples:
+    """Each sentence cut and padded to `length` tokens, its labels (samples, positions) int64.
+
+    names: of the model's inputs. Words behind the cut, and words without a token, have no label.
+    """
+    assert isinstance(split.inputs, TaggedWords)
+    sentences = [list(sentence) for sentence in split.inputs.sentences]
+    encoding = tokenizer(
+        sentences, is_split_into_words=True, padding="max_length", truncation=True, max_length=length
+    )
+    labels = torch.full((len(sentences), length), IGNORED)
+    for row, tags in enumerate(split.inputs.tags):
+        before = None
+        for place, word in enumerate(encoding.word_ids(row)):
+            if word is not None and word != before:
+                labels[row, place] = int(tags[word])
+            before = word
+    if cut := sum(map(len, sentences)) - int((labels != IGNORED).sum()):
+        log.warning(
+            "dataset.max_length: %d of %d words have no token within %d: neither trained on nor scored",
+            cut,
+            sum(map(len, sentences)),
+            length,
+        )
+    inputs = {name: torch.tensor(encoding[name], dtype=torch.int32) for name in names if name in encoding}
+    return TensorExamples(inputs, labels)

@@ -1,0 +1,157 @@
+"""Identifies code of one's own by its package's version and a digest of its sources, without importing it."""
+
+import ast
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.machinery import ModuleSpec
+from importlib.metadata import distribution, packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+from pmexp.errors import UserError, error_line
+
+_NATIVE = (
+    ".c",
+    ".cc",
+    ".cpp",
+    ".cu",
+    ".cuh",
+    ".h",
+    ".hpp",
+    ".so",
+    ".pyd",
+)  # beside .py, in a folder of one's own
+
+
+def is_import_path(name: str) -> bool:
+    """Whether a name is a dotted path such as package.module.MyDropout, which no name of pmexp's own is."""
+    return "." in name and all(part.isidentifier() for part in name.split("."))
+
+
+def check_import_path(key: str, value: str) -> None:
+    """Raises UserError for a value that is no dotted path."""
+    if not is_import_path(value):
+        raise UserError(
+            f"{key}: {value!r} is no import path; write it as package.module.Name, with the module in the "
+            "working folder or in an installed package"
+        )
+
+
+def described(key: str, path: str) -> str:
+    """Returns the version and the digest of the code behind an import path, as in
+    "mypkg 1.2, sha256 0f1e2d3c4b5a of 3 files".
+
+    In a folder of one's own the digest is of the top-level package, or module, and of the others there that
+    it imports, and theirs: their Python files, and the native ones of packages. Of an installed package it is
+    of the package's Python files and of the list of all its files that its installer has left, with their
+    hashes.
+
+    Raises UserError where there is no such package or module.
+    """
+    check_import_path(key, path)
+    name = path.partition(".")[0]
+    spec = _spec(key, path, name)
+    places = [Path(place) for place in spec.submodule_search_locations or []]
+    if not places and not (spec.origin and Path(spec.origin).is_file()):
+        raise UserError(f"{key}: {path}: {name} is built into Python; name code that has a source")
+    root = (places[0] if places else Path(str(spec.origin))).parent
+    if any(root.glob("*.dist-info")):
+        return _installed(name, root)
+    files = sorted(_with_imported(name, root))
+    return f"{_version(name)}, {_digest(files, root)}"
+
+
+def refuse_changed(code: Mapping[str, str]) -> None:
+    """Raises UserError where a run's own code is not what it was when the run was composed.
+
+    code: what `described` returned, by import path.
+    """
+    for path, before in code.items():
+        if (now := described("code", path)) != before:
+            raise UserError(
+                f"{path}: the code has changed since this run was composed ({before} then, {now} now); "
+                "start the command again, for a run of its own, or put the old code back"
+            )
+
+
+def search_here() -> None:
+    """Has Python look for modules in the working folder first, as `python -m` does."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+
+
+def _spec(key: str, path: str, name: str) -> ModuleSpec:
+    search_here()
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UserError(f"{key}: {path}: {name} cannot be found ({error_line(error)})") from None
+    if spec is None:
+        raise UserError(
+            f"{key}: {path}: there is no module {name} in the working folder ({Path.cwd()}) or among the "
+            "installed packages; start the command where it lies, or install it"
+        )
+    return spec
+
+
+@cache  # a process sees one state of what is installed
+def _installed(name: str, root: Path) -> str:
+    package, module = root / name, root / f"{name}.py"
+    files = sorted(package.rglob("*.py")) if package.is_dir() else [module] * module.is_file()
+    listed = ""
+    if owner := next(iter(packages_distributions().get(name, ())), None):
+        listed = distribution(owner).read_text("RECORD") or ""
+    return f"{_version(name)}, {_digest(files, root, listed)}"
+
+
+@cache
+def _version(name: str) -> str:
+    owner = next(iter(packages_distributions().get(name, ())), None)
+    return f"{owner} {distribution(owner).version}" if owner else f"{name} of a folder"
+
+
+def _digest(files: list[Path], root: Path, listed: str = "") -> str:
+    digest = hashlib.sha256(listed.encode())
+    for file in files:
+        digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return f"sha256 {digest.hexdigest()[:12]} of {len(files)} file{'s' * (len(files) != 1)}"
+
+
+def _with_imported(name: str, root: Path) -> set[Path]:
+    """The files of a top-level module or package of `root`, and of those there that it leads to."""
+    files: set[Path] = set()
+    waiting, seen = [name], {name}
+    while waiting:
+        own = list(_files_of(waiting.pop(), root))
+        files.update(own)
+        imported = {other for file in own if file.suffix == ".py" for other in _imported_by(file)}
+        waiting += imported - seen
+        seen |= imported
+    return files
+
+
+def _files_of(name: str, root: Path) -> Iterator[Path]:
+    if (module := root / f"{name}.py").is_file():
+        yield module
+    elif (root / name).is_dir():
+        for folder, below, files in os.walk(root / name):
+            below[:] = [each for each in below if each != "__pycache__" and not each.startswith(".")]
+            yield from (Path(folder, file) for file in files if file.endswith((".py", *_NATIVE)))
+
+
+def _imported_by(file: Path) -> Iterator[str]:
+    """The top-level names that a file imports; none where it does not parse, which importing it says."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]

@@ -1,0 +1,121 @@
+"""Code of somebody's own, which runs name by its import path."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from pmexp.config import DatasetConfig
+from pmexp.datasets.base import Dataset, Split
+from pmexp.systems.base import SystemPart
+from pmexp.variants.method import Method
+
+
+class KeepsBytes(nn.Dropout):
+    """nn.Dropout with a mask of `width` bytes an element."""
+
+    def __init__(self, p: float = 0.5, inplace: bool = False, width: int = 1) -> None:
+        super().__init__(p, inplace)
+        self.dtype = {1: torch.bool, 2: torch.int16, 4: torch.int32}[width]
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.drop(input, self.p, self.training)
+
+    def drop(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not training or p == 0:
+            return input
+        return _Masked.apply(input, (torch.rand_like(input) >= p).to(self.dtype), 1 / (1 - p))  # type: ignore
+
+
+class _Masked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(keep)
+        ctx.scale = scale
+        return x * keep * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (keep,) = ctx.saved_tensors
+        return gradients[0] * keep * ctx.scale, None, None
+
+
+def halve_saved(model: nn.Module, above: int = 0) -> Method:
+    """Saves activations of more than `above` elements in bfloat16."""
+
+    def pack(tensor: Tensor) -> Any:
+        is_large = tensor.dtype is torch.float32 and tensor.numel() > above
+        return (tensor.to(torch.bfloat16), tensor.dtype) if is_large else (tensor, tensor.dtype)
+
+    def unpack(saved: Any) -> Tensor:
+        kept: Tensor = saved[0].to(saved[1])
+        return kept
+
+    return Method(report={"above": above}, forward=lambda: saved_tensors_hooks(pack, unpack))
+
+
+def signed_descent(model: nn.Module) -> Method:
+    """Trains by the sign of the gradient, which keeps no state."""
+    return Method(optimizer=Signed)
+
+
+class Signed(torch.optim.SGD):
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.sub_(group["lr"] * parameter.grad.sign())
+
+
+def own_loss(model: nn.Module) -> Method:
+    """Computes the loss of a training step as the loop does, by a function of its own."""
+
+    def loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        logits = model(**inputs).logits.float()
+        return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+    return Method(loss=loss)
+
+
+def freeze_nothing(model: nn.Module) -> dict[str, int]:
+    return {"parameters": sum(each.numel() for each in model.parameters())}
+
+
+def fails(model: nn.Module) -> None:
+    raise ZeroDivisionError("nothing to divide")
+
+
+def returns_text(model: nn.Module) -> Any:
+    return {"model": model}
+
+
+def load_stripes(config: DatasetConfig, samples: int = 60) -> Dataset:
+    """Pictures of one of two stripes."""
+    labels = np.arange(samples) % 2
+    pictures = np.random.default_rng(0).random((samples, 1, 8, 8), np.float32)
+    pictures[labels == 1, :, 3] += 2
+    split = Split(pictures, labels)
+    return Dataset(split, split.take(np.arange(20)), split.take(np.arange(20)), ["none", "stripe"])
+
+
+def load_nothing(config: DatasetConfig) -> list[int]:
+    return []
+
+
+class Counting(SystemPart):
+    """Counts the forwards of a run."""
+
+    def __init__(self) -> None:
+        self.forwards = 0
+
+    def forward(self, device: torch.device) -> AbstractContextManager[object]:
+        self.forwards += 1
+        return nullcontext()
+
+    def record(self, module: nn.Module) -> dict[str, str]:
+        return {"counted": f"{self.forwards} forwards"}

@@ -1,0 +1,164 @@
+"""Dropouts and methods of somebody's own, named by import path: they run, and the record says what ran."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from own_methods import KeepsBytes, halve_saved
+from pmexp.measure.saved_for_backward import SavedForBackward
+from small_runs import TINY_VIT, Runs
+
+SHORT = [*TINY_VIT, "train.max_steps=2", "train.select=last", "tracking=off", "dataset=digits"]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Runs:
+    return Runs(tmp_path, capsys)
+
+
+def trained(runs: Runs, *arguments: str) -> dict[str, Any]:
+    code, _, err = runs.train(*SHORT, *arguments)
+    assert code == 0, err
+    (summary,) = (each for name, each in runs.summaries().items() if not name.startswith("baseline"))
+    return summary
+
+
+def weights(runs: Runs) -> list[str]:
+    return [summary["outcome"]["weights_sha256"] for summary in runs.summaries().values()]
+
+
+def test_own_dropout_runs_with_its_options_and_is_on_record(runs: Runs) -> None:
+    told = trained(runs, "variant=own", "variant.dropout=own_methods.KeepsBytes", "variant.options.width=4")
+    assert told["labels"]["variant"] == "KeepsBytes" and told["run_id"].startswith("KeepsBytes-s0-")
+    assert told["settings"]["variant.options.width"] == 4
+    assert told["settings"]["code.own_methods.KeepsBytes"].startswith("own_methods of a folder, sha256 ")
+    assert told["replacement"]["by"] == "KeepsBytes" and told["replacement"]["modules"]
+    assert told["metrics"]["memory/mask_bytes_per_element"] == 4.0
+    assert told["metrics"]["check/gradient_error"] < 1e-5
+
+
+def test_a_method_changes_what_is_saved_and_the_ledger_sees_it(runs: Runs) -> None:
+    assert runs.train(*SHORT, "variant=baseline")[0] == 0
+    told = trained(
+        runs, "variant=own", "variant.apply=own_methods.halve_saved", "variant.options={above: 64}"
+    )
+    before = runs.summaries()["baseline-s0"]["metrics"]["memory/saved_bytes"]
+    assert told["replacement"]["method"] == {"above": 64}
+    assert 0.45 * before < told["metrics"]["memory/saved_bytes"] < 0.65 * before
+
+
+def test_an_optimizer_of_ones_own_takes_the_steps(runs: Runs) -> None:
+    told = trained(runs, "variant=own", "variant.apply=own_methods.signed_descent")
+    assert told["metrics"].get("memory/optimizer_bytes", 0) == 0
+
+
+def test_a_loss_of_ones_own_that_is_the_same_trains_the_same(runs: Runs) -> None:
+    assert runs.train(*SHORT, "variant=baseline")[0] == 0
+    trained(runs, "variant=own", "variant.apply=own_methods.own_loss")
+    assert len(weights(runs)) == 2 and len(set(weights(runs))) == 1
+
+
+LOADED = ["dataset.loader=own_methods.load_stripes", "dataset.options.samples=40", "dataset.name=stripes"]
+
+
+def test_a_dataset_of_ones_own_loader_is_on_record_with_its_digest(runs: Runs) -> None:
+    told = trained(runs, "variant=pm-drop", *LOADED, "train.batch_size=20")
+    assert told["environment"]["data"] == "own_methods.load_stripes"
+    assert told["environment"]["data_digest"].startswith("sha256:")
+    assert told["environment"]["data_classes"] == "0: none, 1: stripe"
+    assert told["settings"]["dataset.options.samples"] == 40
+    assert "code.own_methods.load_stripes" in told["settings"]
+
+
+def test_a_system_part_of_ones_own_names_the_stack_and_has_its_record(runs: Runs) -> None:
+    told = trained(runs, "variant=pm-drop", "system.own_parts=[own_methods.Counting]")
+    assert told["labels"]["system"] == "Counting" and told["environment"]["counted"].endswith(" forwards")
+    assert "code.own_methods.Counting" in told["settings"]
+
+
+def test_changed_code_is_another_run(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "study"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", [str(here), *sys.path])
+    (here / "of_a_study.py").write_text("from torch import nn\nclass Mine(nn.Dropout): pass\n")
+    arguments = ["variant=own", "variant.dropout=of_a_study.Mine"]
+    assert runs.train(*SHORT, *arguments)[0] == 0
+    (here / "of_a_study.py").write_text("from torch import nn\nclass Mine(nn.Dropout):\n    'changed'\n")
+    assert runs.train(*SHORT, *arguments)[0] == 0
+    assert len(runs.run_folders()) == 2
+    assert runs.train(*SHORT, *arguments)[0] == 0
+    assert len(runs.run_folders()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["variant.dropout=packd"], "variant.dropout: 'packd' is no dropout; allowed are stock, byte_mask"),
+        (["variant.dropout=no_such.Dropout"], "there is no module no_such in the working folder"),
+        (["variant.dropout=own_methods.Nothing"], "own_methods has no Nothing"),
+        (["variant.dropout=own_methods.fails"], "is no subclass of torch.nn.Dropout"),
+        (
+            ["variant.dropout=own_methods.KeepsBytes", "variant.options={width: 3}"],
+            "variant.dropout: own_methods.KeepsBytes: fails (KeyError: 3, at",
+        ),
+        (
+            ["variant.dropout=own_methods.KeepsBytes", "variant.options={wide: 3}"],
+            "variant.options={'wide': 3}: got an unexpected keyword argument 'wide'; it is KeepsBytes(",
+        ),
+        (["variant.apply=own_methods.fails"], "fails (ZeroDivisionError: nothing to divide, at"),
+        (["variant.apply=own_methods.returns_text"], "returns no report ("),
+        (["variant.apply=fails"], "variant.apply: 'fails' is no import path"),
+        ([], "variant: names no code of your own; add variant.dropout=mypkg.MyDropout"),
+        (
+            ["variant.dropout=own_methods.KeepsBytes", "variant.apply=own_methods.fails"],
+            "would share variant.options",
+        ),
+        (["variant.dropout=own_methods.KeepsBytes", "variant.bits=4"], "variant=KeepsBytes does not take it"),
+        (["+code.x=y"], "code"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(runs: Runs, arguments: list[str], said: str) -> None:
+    code, _, err = runs.train(*SHORT, "variant=own", *arguments)
+    assert code == 2 and said in err and err.count("\n") == 1, err
+    assert not runs.run_folders()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["dataset.loader=own_methods.load_nothing"], "returns a list; return a pmexp.datasets.base.Dataset"),
+        ([*LOADED[:1], "dataset.options.rows=4"], "got an unexpected keyword argument 'rows'"),
+        (["dataset.options.samples=4"], "dataset=digits has no loader of its own"),
+        (["system.own_parts=[own_methods.KeepsBytes]"], "is no subclass of pmexp.systems.base.SystemPart"),
+        (["system.own_parts=[mine]"], "system.own_parts: 'mine' is no import path"),
+    ],
+)
+def test_other_bad_input_is_one_line_too(runs: Runs, arguments: list[str], said: str) -> None:
+    code, _, err = runs.train(*SHORT, "variant=pm-drop", *arguments)
+    assert code == 2 and said in err and err.count("\n") == 1, err
+    assert not runs.run_folders()
+
+
+def test_own_code_does_not_go_by_the_name_of_a_variant(runs: Runs) -> None:
+    code, _, err = runs.train(*SHORT, "variant=baseline", "variant.dropout=own_methods.KeepsBytes")
+    assert code == 2 and "would be taken for variant=baseline" in err and "write variant=own" in err
+
+
+def test_a_ledger_counts_the_mask_of_any_dropout_and_what_any_hook_keeps() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), KeepsBytes(0.5, width=2), nn.Linear(8, 8))
+    x = torch.randn(4, 8)
+    with SavedForBackward(model) as plain:
+        model(x)
+    assert (plain.mask_bytes, plain.mask_elements) == (4 * 8 * 2, 4 * 8)
+    method = halve_saved(model)
+    with SavedForBackward(model) as ledger, method.forward():
+        model(x).sum().backward()
+    of_weight = 8 * 8 * 2  # the hook keeps a half-precision copy of what torch keeps as it is
+    assert ledger.total_bytes == (plain.total_bytes - plain.mask_bytes) / 2 + plain.mask_bytes + of_weight
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert "forward" in vars(KeepsBytes) and KeepsBytes.forward.__module__ == "own_methods"

@@ -1,0 +1,122 @@
+"""How far a run has come is shown between its steps: on a terminal in a line, else once a minute in the log."""
+
+import io
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pmexp.measure.timing import StepTimer
+from pmexp.training import progress_line
+from pmexp.training.progress_line import ProgressLine
+from small_runs import TINY_VIT, Runs
+
+SHORT = [*TINY_VIT, "train.max_steps=4", "train.log_every=2", "train.evaluate_every=2", "tracking=off"]
+SAID = re.compile(r"step (\d+)/4  loss [\d.]+  [\d,]+ samples/s  [\d,]+ MiB  0:00:\d\d left")
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Puts a terminal in the place of stderr. A fixture could not: pytest puts its own back before the test."""
+    stream = Terminal()
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress_line, "_DRAW_SECONDS", 0.0)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # ours is then the one
+    return stream
+
+
+def weights(summary: Path) -> str:
+    digest: str = json.loads(summary.read_text())["outcome"]["weights_sha256"]
+    return digest
+
+
+def test_a_terminal_has_a_line_between_steps_and_a_log_has_lines_of_the_very_same_run(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = at_a_terminal(monkeypatch)
+    in_step = False
+    step, stepped = StepTimer.step, ProgressLine.stepped
+
+    @contextmanager
+    def timed(self: StepTimer) -> Iterator[None]:
+        nonlocal in_step
+        with step(self):
+            in_step = True
+            yield
+            in_step = False
+
+    def checked(self: ProgressLine, number: int, metrics: dict[str, float]) -> None:
+        assert not in_step
+        stepped(self, number, metrics)
+
+    monkeypatch.setattr(StepTimer, "step", timed)
+    monkeypatch.setattr(ProgressLine, "stepped", checked)
+    assert runs.train(*SHORT)[0] == 0
+    shown = [piece for line in ANSI.sub("\n", terminal.getvalue()).splitlines() for piece in line.split("\r")]
+    drawn = [told[1] for line in shown if (told := SAID.fullmatch(line.strip()))]
+    assert list(dict.fromkeys(drawn)) == ["1", "2", "3", "4"]
+    assert any(
+        re.fullmatch(r"step 2/4 train/loss=.* progress/epoch=\S+", line) for line in shown
+    )  # as they are
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(progress_line, "_LOG_SECONDS", 0.0)
+    assert runs.train(*SHORT, "name=logged")[0] == 0
+    drawn_run, logged_run = sorted(runs.folder.glob("*/*/summary.json"))
+    lines = SAID.finditer((logged_run.parent / "log.txt").read_text())
+    assert [line[1] for line in lines] == ["1", "2", "3", "4"]
+    assert weights(drawn_run) == weights(logged_run)
+
+
+def line_at(now: list[float], monkeypatch: pytest.MonkeyPatch) -> ProgressLine:
+    monkeypatch.setattr(progress_line.time, "monotonic", lambda: now[0])
+    return ProgressLine(100, 1100, 32, lambda: 3 * 2**20)
+
+
+def test_speed_is_that_since_the_last_line_and_the_time_left_that_of_all_steps(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pmexp")
+    now = [0.0]
+    line = line_at(now, monkeypatch)
+    with line.shown(is_first=True):
+        for step, seconds in ((101, 1.0), (150, 59.0), (200, 60.0), (201, 61.0), (400, 120.0)):
+            now[0] = seconds
+            line.stepped(step, {"train/loss": 0.5} if step == 101 else {})
+    assert [record.message for record in caplog.records] == [
+        "step 200/1100  loss 0.5  53 samples/s  3 MiB  0:09:00 left",
+        "step 400/1100  loss 0.5  107 samples/s  3 MiB  0:04:40 left",
+    ]
+
+
+def test_of_several_ranks_one_says_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pmexp")
+    now = [0.0]
+    line = line_at(now, monkeypatch)
+    with line.shown(is_first=False):
+        now[0] = 999.0
+        line.stepped(101, {"train/loss": 0.5})
+    assert caplog.records == []
+
+
+def test_a_terminal_that_is_gone_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_a_terminal(monkeypatch)
+    line = line_at([0.0], monkeypatch)
+    with line.shown(is_first=True):
+        line.stepped(101, {})
+        monkeypatch.setattr(line._live, "update", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "EIO")))
+        line.stepped(102, {})
+        line.stepped(103, {})
