@@ -21,6 +21,7 @@ DISTRIBUTIONS = {
     "hydra": "hydra-core",
     "antlr4": "hydra-core",  # which pins it
     "huggingface_hub": "transformers",  # which needs it
+    "google": "wandb",  # which needs protobuf
     "yaml": "pyyaml",
     "PIL": "pillow",
     "sklearn": "scikit-learn",
@@ -35,6 +36,10 @@ COMMANDS = {
     "pmexp.variants.hooks": (),
     "pmexp.variants.seeded": (),
     "pmexp.command_line": (),
+    "pmexp.cli.main": (),
+    "pmexp.own_code": (),
+    "pmexp.api": ("train",),
+    "pmexp.tracking.trackers": ("train",),
     "pmexp.train": ("train",),
     "pmexp.training.run": ("train",),
     "pmexp.data": ("train",),
