@@ -209,15 +209,22 @@ def test_a_module_of_no_extra_stays_a_fault() -> None:
         import pmexp.no_such_module  # type: ignore[import-not-found]  # noqa: F401
 
 
-WITHOUT = "import sys, runpy; sys.modules.update(dict.fromkeys({packages!r})); sys.argv = [{module!r}, 'nothing']; runpy.run_module({module!r}, run_name='__main__')"
+WITHOUT = "import sys, runpy; sys.modules.update(dict.fromkeys({packages!r})); sys.argv[:] = {typed!r}; runpy.run_module({typed[0]!r}, run_name='__main__')"
 
 
 @pytest.mark.parametrize(
-    ("module", "extra"), [("pmexp.train", "train"), ("pmexp.runs", "train"), ("pmexp_analysis", "report")]
+    ("command", "extra"),
+    [
+        ("pmexp.train nothing", "train"),
+        ("pmexp.runs nothing", "train"),
+        ("pmexp_analysis nothing", "report"),
+        ("pmexp report nothing", "report"),
+        ("pmexp ui", "train"),
+    ],
 )
-def test_a_command_without_its_extra_is_one_line(module: str, extra: str) -> None:
+def test_a_command_without_its_extra_is_one_line(command: str, extra: str) -> None:
     packages = sorted({package for packages in EXTRAS.values() for package in packages} - WITH_TORCH)
-    program = WITHOUT.format(packages=packages, module=module)
+    program = WITHOUT.format(packages=packages, typed=command.split())
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(
