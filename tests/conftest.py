@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork has no use for a team of threads that it lacks
 # Otherwise inductor starts processes that compile, and one that tries each instruction set of the CPU first.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
@@ -68,7 +69,8 @@ def _look_for_slow_collections(phase: str, _: dict[str, int]) -> None:
 
 
 def pytest_runtest_logfinish() -> None:
-    """So does what tests have loaded since, compilers above all: a collection would take a second."""
+    """Freezes what tests have loaded since, compilers above all, where a collection took long: each later one
+    would look through it again."""
     if _collections["slowest"] > _SLOW_COLLECTION_S:
         gc.freeze()
         _collections["slowest"] = 0.0

@@ -37,9 +37,7 @@ def _write(given: Given) -> None:
     for name, text in sorted(texts.items()):
         write_atomically(folder / name, text)
         print(folder / name)
-    print(
-        f"adapt them, then: python -m pmexp.train -m hydra/launcher=slurm hydra.launcher.resources={folder}"
-    )
+    print(f"adapt them, then: pmexp sweep hydra/launcher=slurm hydra.launcher.resources={folder}")
 
 
 def _refuse_other_content(folder: Path, texts: dict[str, str]) -> None:

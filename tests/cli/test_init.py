@@ -68,7 +68,7 @@ def test_the_study_trains_its_own_dropout_and_judges_its_own_claim(study: Path, 
 def test_its_own_test_passes(study: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={study}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    assert ForkedPython(command, environment).wait() == 0
+    assert ForkedPython(command, env=environment).wait() == 0
 
 
 @pytest.mark.parametrize(

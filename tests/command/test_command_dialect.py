@@ -24,6 +24,7 @@ from pmexp.bench import dram
 from pmexp.bench.gpu import command as bench_gpu
 from pmexp.bench.options import COMMANDS as BENCH
 from pmexp.cli import completion, init
+from pmexp.cli.subcommands import SUBCOMMANDS
 from pmexp.command.compose import compose
 from pmexp.command.composition import Source
 from pmexp.command.flags import COMMAND as TRAIN
@@ -97,6 +98,9 @@ COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed 
 WITHOUT_KEYS = {"pmexp.packed_dropout"}
 CHOOSES_ONE_OF_THEM = {"pmexp"}
 LEFT_BESIDE_A_REPORT = {"pmexp_analysis.pages.redraw"}  # figures.py, which needs matplotlib and pandas alone
+ABOUT_PMEXP_ITSELF = {  # what `make` and its developers run, and no subcommand is for
+    "pmexp.bench.kernel_code", "pmexp.bench.dram", "pmexp_analysis.benchmark", "pmexp_analysis.pages.readme",
+}  # fmt: skip
 STARTED_BY_OTHERS = {  # with arguments in an order of their own, by the process that needs them
     "pmexp.training.rank", "pmexp.bench.gpu.stage_process", "pmexp.bench.gpu.compile_share",
 }  # fmt: skip
@@ -131,6 +135,11 @@ def test_every_entry_point_speaks_it() -> None:
         set(entry_points())
         == spoken | WITHOUT_KEYS | CHOOSES_ONE_OF_THEM | LEFT_BESIDE_A_REPORT | STARTED_BY_OTHERS
     )
+
+
+def test_every_command_for_people_is_a_subcommand_of_pmexp() -> None:
+    spoken = {name.partition(" ")[0] for name in COMMANDS} | WITHOUT_KEYS
+    assert {one.module for one in SUBCOMMANDS.values()} == spoken - ABOUT_PMEXP_ITSELF
 
 
 @every_command

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pmexp import data, datasets
-from pmexp.config import DatasetConfig, DatasetKind
+from pmexp.config import DatasetConfig, DatasetKind, Objective
 from pmexp.errors import UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -80,7 +80,14 @@ def test_running_text_keeps_its_lines(tmp_path: Path, capsys: pytest.CaptureFixt
         (tmp_path / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert data.main(["dataset=wikitext103", f"dataset.path={tmp_path}"]) == 0
     assert "  train: 3 samples\n  val: 3 samples\n  classes: 0\n" in capsys.readouterr().out
-    config = DatasetConfig(name="w", kind=DatasetKind.language, path=str(tmp_path), text_columns=["text"])
+    config = DatasetConfig(
+        name="w",
+        kind=DatasetKind.language,
+        objective=Objective.causal_lm,
+        metrics=["perplexity"],
+        path=str(tmp_path),
+        text_columns=["text"],
+    )
     loaded = datasets.load(config)
     assert loaded.train.inputs == [(line,) for line in lines]
     assert loaded.train.labels.shape == (0,) and loaded.classes == []

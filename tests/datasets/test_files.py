@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pmexp import datasets
-from pmexp.config import DatasetConfig, DatasetKind
+from pmexp.config import DatasetConfig, DatasetKind, Objective
 from pmexp.datasets.base import Dataset
 from pmexp.errors import UserError
 
@@ -336,20 +336,27 @@ def test_columns_of_texts_are_one_or_two(tmp_path: Path) -> None:
         assert "must name one column of texts, or two of pairs" in error_of(tmp_path, text_columns=columns)
 
 
+LINES: dict[str, Any] = {
+    "kind": DatasetKind.language,
+    "objective": Objective.causal_lm,
+    "metrics": ["perplexity"],
+}
+
+
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 def test_running_text_of_any_line_ends(ends: str, tmp_path: Path) -> None:
     lines = ["\u2028 a", "", "null", '"b', "é\x0c\x1c"]
     for stem in ("train", "validation"):
         (tmp_path / f"{stem}.txt").write_bytes(("\ufeff" + ends.join([*lines, ""])).encode())
-    dataset = load(tmp_path, kind=DatasetKind.language)
+    dataset = load(tmp_path, **LINES)
     assert dataset.train.inputs == [(line,) for line in lines]
     (tmp_path / "train.txt").write_bytes(b"a\ncaf\xe9\n")
-    assert "line 2 has the byte 0xe9" in error_of(tmp_path, kind=DatasetKind.language)
+    assert "line 2 has the byte 0xe9" in error_of(tmp_path, **LINES)
     (tmp_path / "train.txt").write_bytes(b"")
-    assert "has no rows" in error_of(tmp_path, kind=DatasetKind.language)
+    assert "has no rows" in error_of(tmp_path, **LINES)
     (tmp_path / "train.txt").unlink()
     (tmp_path / "train.csv").write_text('text\n""\nnull\n')
-    assert load(tmp_path, kind=DatasetKind.language).train.inputs == [("",), ("null",)]
+    assert load(tmp_path, **LINES).train.inputs == [("",), ("null",)]
     (tmp_path / "train.csv").unlink()
     (tmp_path / "train.parquet").write_bytes(parquet(["a", None]))
-    assert "row 2) is missing" in error_of(tmp_path, kind=DatasetKind.language)
+    assert "row 2) is missing" in error_of(tmp_path, **LINES)

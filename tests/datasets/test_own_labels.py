@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import datasets as hf
 from own_files import ROWS, rows, write
 from pmexp import datasets
 from pmexp.config import DatasetConfig, DatasetKind, Objective
+from pmexp.datasets import tagged
 from pmexp.datasets.base import Dataset
+from pmexp.datasets.tables import Tables
 from pmexp.datasets.tagged_words import TaggedWords
 from pmexp.errors import UserError
 from pmexp.training.outcome import chance, samples
@@ -44,6 +47,30 @@ def test_every_format_gives_the_same_numbers_and_tags(kind: str, tmp_path: Path)
     named = [[tagged.classes[tag] for tag in tags] for tags in sentences.tags]
     assert [list(words) for words in sentences.sentences] == [row["words"] for row in rows("train")]
     assert named == [row["tags"] for row in rows("train")]
+
+
+def test_the_numbers_of_a_hub_dataset_have_the_names_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = hf.Features(
+        {"words": hf.List(hf.Value("string")), "tags": hf.List(hf.ClassLabel(names=["O", "B-x", "I-x"]))}
+    )
+
+    def of_hub(*tags: list[int]) -> DatasetConfig:
+        table = {"words": [["word"] * len(each) for each in tags], "tags": list(tags)}
+        made = hf.Dataset.from_dict(table, features=features)
+        monkeypatch.setattr(
+            tagged, "tables", lambda config: Tables({"train": made, "val": made}, "hub", places)
+        )
+        keys = {"text_columns": ["words"], "label_column": "tags", "metrics": ["entity_f1"]}
+        kind, objective = DatasetKind.tagged, Objective.token_classification
+        return DatasetConfig(name="own", kind=kind, objective=objective, hub_id="a/b", **keys)
+
+    places = {"train": "hub a/b", "val": "hub a/b"}
+    data = tagged.load(of_hub([1, 2, 0], [0]))
+    assert [data.classes[tag] for tag in data.train.labels] == ["B-x", "I-x", "O", "O"]
+    with pytest.raises(
+        UserError, match=r"label_column: -1 in the train split \(hub a/b, row 2\) is none of the 3 tags"
+    ):
+        tagged.load(of_hub([1], [0, -1]))
 
 
 def test_validation_is_carved_off_train_whatever_the_labels_are(tmp_path: Path) -> None:

@@ -77,3 +77,9 @@ def test_what_a_budget_has_no_room_for(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_wrong_key_is_one_line(keys: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FEW, *keys]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_operations_are_in_proportion_to_the_samples() -> None:
+    for stack in ([], ["system=checkpointing"]):
+        config = compose([*TINY_BERT, *stack])
+        assert simulated_operations(config, 5, 32) == 5 * simulated_operations(config, 1, 32)

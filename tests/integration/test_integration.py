@@ -8,6 +8,7 @@ import pytest
 from pmexp import models
 from pmexp.command.compose import compose
 from pmexp.config import Attention, ModelKind, Part
+from pmexp.config.kinds import KINDS
 from pmexp.integration.cases import VARIANTS, cases, configuration, names
 from pmexp.integration.command import main
 from pmexp.integration.page import LINES, section, summary
@@ -30,7 +31,7 @@ def test_the_committed_page_is_what_the_command_writes(name: str) -> None:
 
 def test_the_page_has_every_model() -> None:
     assert [line[3:] for line in PAGE.splitlines() if line.startswith("## ")] == names()
-    assert {configuration(name).model.kind for name in names()} == set(ModelKind)
+    assert {configuration(name).model.kind for name in names()} == set(KINDS)
 
 
 def test_elements_are_those_counted_by_hand() -> None:

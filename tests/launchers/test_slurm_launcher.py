@@ -189,7 +189,7 @@ def test_a_folder_without_defaults_is_one_line(runs: Runs, slurm: FakeSlurm, tmp
     code, _, err = runs.train(*DETACH, f"hydra.launcher.resources={tmp_path}")
     assert (
         code == 2
-        and f"{tmp_path} has no default.yaml; python -m pmexp.slurm_resources FOLDER writes" in err
+        and f"{tmp_path} has no default.yaml; pmexp slurm-resources FOLDER writes" in err
         and len(err.splitlines()) == 1
     )
 

@@ -137,7 +137,7 @@ def test_a_folder_of_pictures_trains_a_checkpoint_from_a_folder(tmp_path: Path, 
         (["model=vit-digits"], "the model takes images, the dataset holds image_texts"),
         (["dataset.path=x"], "is bundled with scikit-learn"),
         (["robustness.fgsm=0.1"], "takes texts, alone or beside images"),
-        (["dataset.objective=masked_lm", "dataset.metrics=[perplexity]"], "masked_lm is of texts"),
+        (["dataset.objective=masked_lm", "dataset.metrics=[perplexity]"], "masked_lm does not fit dataset.kind=digit_captions"),
         (["dataset.padding=longest"], "dataset.padding"),
     ],
 )

@@ -92,3 +92,24 @@ def test_what_was_not_to_be_replaced_stays() -> None:
     model.set_attn_implementation("eager")
     assert not packs_attention(model) and report.functions == []
     assert set(report.left.values()) == {"where=hidden"}
+
+
+def test_a_compiled_module_notices_its_other_attention() -> None:
+    torch._dynamo.reset()
+    model: Any = build("bert", KERNEL, layers=1)
+    report = replace_dropout(model, PackedDropout)
+    call("bert", model)
+    attention, hidden = model.encoder.layer[0].attention.self, torch.ones(2, 4, 16)
+    compiled = torch.compile(attention, backend="eager")
+    compiled(hidden)
+    model.set_attn_implementation("eager")
+    compiled(hidden)
+    assert (len(report.functions), len(report.left)) == (1, 0)
+    model.set_attn_implementation(KERNEL)
+    with pytest.warns(UserWarning, match="changed after replace_dropout"):
+        compiled(hidden)
+    assert (len(report.functions), len(report.left)) == (0, 1)
+    torch._dynamo.reset()
+    model.set_attn_implementation("eager")
+    with pytest.raises(RuntimeError, match="_attention_was_changed_after_replace_dropout"):
+        torch.compile(attention, backend="eager", fullgraph=True)(hidden)

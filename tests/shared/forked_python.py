@@ -15,6 +15,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, NoReturn
@@ -151,7 +152,7 @@ def _fork_a_parent(spawn: Callable[..., int]) -> Callable[..., int]:
 
 def _close_all_but(*kept: int) -> None:
     """Closes what no new process would inherit; pytest's workers talk to their controller by such files."""
-    before = 2
-    for file in [*sorted(kept), os.sysconf("SC_OPEN_MAX")]:
-        os.closerange(before + 1, file)
-        before = file
+    for file in map(int, os.listdir("/dev/fd")):
+        if file > 2 and file not in kept:
+            with suppress(OSError):  # the listing's own is closed by now
+                os.close(file)

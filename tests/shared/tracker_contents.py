@@ -64,7 +64,7 @@ def _of_wandb(run: TrackedRun) -> Content:
     )
     values.update((name, None, value) for name, value in content.summary.items())
     words = {None: "RUNNING", 0: "FINISHED", 1: "FAILED", 255: "KILLED"}
-    assert content.name == "baseline-plain-vit-digits-s" + str(run.config.seed)
+    assert content.name.startswith("baseline-") and content.name.endswith(f"s{run.config.seed}")
     assert content.config["train"]["lr"] == run.config.train.lr
     assert content.config["pmexp"]["variant"] == "baseline"
     return Content(values, words[content.exit_code])

@@ -55,8 +55,9 @@ def _start(*modules: str) -> None:
 
     interpreter.InterpreterBuilder.cast_impl = _correct_cast(interpreter)
     interpreter.InterpreterBuilder.create_inline_asm = _wide_product(interpreter)
-    interpreter.InterpretedFunction.__call__ = _device_call
-    for module in map(importlib.import_module, modules):
+    loaded = [importlib.import_module(module) for module in modules]
+    interpreter.InterpretedFunction.__call__ = _device_call(interpreter, [vars(module) for module in loaded])
+    for module in loaded:
         for name in [name for name in vars(module) if name.startswith("_run")]:
             setattr(module, name, _guarded(getattr(module, name)))
     torch.set_grad_enabled(False)  # as where the operators are called
@@ -106,10 +107,17 @@ def _wide_product(interpreter: Any) -> Any:
     return create_inline_asm
 
 
-def _device_call(function: Any, *arguments: Any, **named: Any) -> Any:
+def _device_call(interpreter: Any, kernels: list[dict[str, Any]]) -> Any:
     """Calls a function of a kernel as the interpreter does, which replaces triton.language by its own once more
-    each time; the kernel's launch has done so, and to do it again took a third of the time."""
-    return function.rewrite()(*arguments, **named)
+    each time. The launch of the kernel beside it has done so: to do it again took a third of the time."""
+    original = interpreter.InterpretedFunction.__call__
+
+    def call(function: Any, *arguments: Any, **named: Any) -> Any:
+        if any(function.fn.__globals__ is module for module in kernels):
+            return function.rewrite()(*arguments, **named)
+        return original(function, *arguments, **named)
+
+    return call
 
 
 def _guarded(run: Any) -> Any:

@@ -217,6 +217,19 @@ def test_an_event_file_that_is_written_anew_has_a_later_name(tmp_path: Path) -> 
     assert names == [f"events.out.tfevents.00000{number}" for number in (1, 2, 3)]
 
 
+def test_every_process_writes_the_same_event_file(tmp_path: Path) -> None:
+    """By itself protobuf writes the settings in an order that each process has of its own."""
+    run = tracked(tmp_path, "tensorboard")
+    run.steps(1)
+    TRACKERS["tensorboard"]().open(run.config, Record(run.config, run.folder)).settle("RUNNING")
+    ((_, content),) = contents(run.folder.path).items()
+    keys = sorted(
+        run.config.settings, key=lambda key: f"{key}~"
+    )  # the longer of two that begin alike is first
+    places = [content.index(bytes([10, len(key)]) + key.encode()) for key in keys]
+    assert len(places) > 50 and places == sorted(places)
+
+
 def test_several_at_once_of_which_one_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

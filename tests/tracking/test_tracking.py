@@ -75,7 +75,7 @@ def test_a_tracker_that_cannot_be_reached_costs_a_warning(
     monkeypatch.setattr(mirror, "_SHORT_END_S", 0.5)
     (tmp_path / "blocked").write_text("a file where a folder is needed")
     assert runs.train(*SHORT, f"tracking.uri=sqlite:///{tmp_path}/blocked/mlflow.db")[0] == 0
-    assert "python -m pmexp.runs repair default" in caplog.text
+    assert "pmexp runs repair default" in caplog.text
     assert runs.summaries()["baseline-s0"]["status"] == "finished"
 
 

@@ -40,7 +40,7 @@ def test_a_process_that_fails_costs_a_warning(
     run.end()
     why = "the process that mirrors it ended with code 3"
     assert f"({why})" in caplog.text and lacking(run.folder.mirrored) == {"mlflow": why}
-    assert "python -m pmexp.runs repair default" in caplog.text
+    assert "pmexp runs repair default" in caplog.text
 
 
 def test_where_mlflow_is_imported_a_thread_mirrors(tmp_path: Path, database: Callable[[Path], Path]) -> None:

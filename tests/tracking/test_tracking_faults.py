@@ -171,7 +171,7 @@ def test_a_server_that_never_answers(
         run.end()
         assert [thread for thread in threading.enumerate() if thread.name == "mirror"]  # it still waits
     assert not run.is_complete()
-    assert "python -m pmexp.runs repair default" in caplog.text
+    assert "pmexp runs repair default" in caplog.text
 
 
 @pytest.mark.slow

@@ -29,10 +29,12 @@ def test_wandb_records_nothing_but_what_pmexp_says(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("WANDB_PROJECT", "other")
     monkeypatch.setattr(sys, "argv", ["train", f"token={secret}"])
     run = TrackedRun(tmp_path, trackers=["wandb"])
-    run.steps(1)
+    run.steps(300)
     run.record_end("finished")
     list(repair(tmp_path, "default"))
     assert_agrees(run, "wandb", "FINISHED")
+    (file,) = tmp_path.glob("default/wandb/*/*.wandb")
+    assert file.stat().st_size > 2 * 2**15  # several of its blocks, and records in two of them
     files = [file for file in (tmp_path / "default" / "wandb").rglob("*") if file.is_file()]
     assert not [file for file in files if secret.encode() in file.read_bytes()]
     assert not [
@@ -56,10 +58,12 @@ def test_a_row_is_sent_once_it_is_whole(tmp_path: Path) -> None:
             journal.write(step, {metric: step / 4})
             mirrored.follow()
     run.record_end("failed")
+    mirrored._record.run_name = "baseline-renamed-s0"  # as where other runs of the experiment came since
     mirrored.settle("FAILED")
     assert_agrees(run, "wandb", "FAILED")
     (file,) = tmp_path.glob("default/wandb/*/*.wandb")
-    assert [row["step"] for row in read_wandb(file, "final/").rows] == [1, 2, 2, 1]
+    content = read_wandb(file, "final/")
+    assert [row["step"] for row in content.rows] == [1, 2, 2, 1] and content.name == "baseline-renamed-s0"
 
 
 def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> TrackedRun:

@@ -102,7 +102,7 @@ def _files(folder: Path) -> dict[str, Path]:
     if _DEFAULT not in files:
         raise UserError(
             f"hydra.launcher.resources: {folder} has no {_DEFAULT}.yaml; "
-            "python -m pmexp.slurm_resources FOLDER writes files to adapt"
+            "pmexp slurm-resources FOLDER writes files to adapt"
         )
     allowed = (_DEFAULT, *(part.name for part in Part))
     if unknown := [name for name in files if name not in allowed]:

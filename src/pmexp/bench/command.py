@@ -12,6 +12,8 @@ from pmexp.bench.options import (
     memory_options,
     micro_options,
     records_options,
+    report_options,
+    start_options,
     step_options,
 )
 from pmexp.command.explain import explained
@@ -59,6 +61,16 @@ def _run(arguments: list[str], field: "Sequence[Contender] | None") -> None:
             from pmexp.bench.loader import run as run_loader
 
             run_loader(loader, command)
+        case "start":
+            start = start_options(given)
+            from pmexp.bench.start import run as run_start
+
+            run_start(start, command)
+        case "report":
+            report = report_options(given)
+            from pmexp.bench.report_time import run as run_report
+
+            run_report(report, command)
         case _:
             records = records_options(given)
             from pmexp.bench.records import run as run_records

@@ -10,7 +10,7 @@ from pmexp.errors import UserError
 
 Shape = tuple[int, ...]
 
-LEVELS = ("micro", "step", "memory", "loader", "records")
+LEVELS = ("micro", "step", "memory", "loader", "records", "start", "report")
 DTYPES = ("fp32", "bf16", "fp16", "fp64")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -78,6 +78,23 @@ COMMANDS = {
         ),
         others=None,
     ),
+    "start": _level(
+        "start",
+        "from the command to the first step of a small run, beside a bare script",
+        (Key("turns", "in each every way has one", "6"), Key("out", "the folder for start.csv")),
+        others=None,
+    ),
+    "report": _level(
+        "report",
+        "time and memory of a report, by the number of runs",
+        (
+            Key("name", "an experiment with finished runs, which are copied", "demo"),
+            Key("runs_dir", "where its folder is", "runs"),
+            Key("runs", "numbers of runs", "100,1000,10000"),
+            Key("out", "the folder for report.csv"),
+        ),
+        others=None,
+    ),
 }
 
 _SHAPES: tuple[Shape, ...] = (
@@ -138,6 +155,20 @@ class LoaderOptions:
     out: Path | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class StartOptions:
+    turns: int
+    out: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    name: str
+    runs_dir: Path
+    counts: tuple[int, ...]  # of runs
+    out: Path | None
+
+
 def level(arguments: Iterable[str]) -> str:
     """Returns the level that was asked for. Raises UserError where there is no such level."""
     keys = {key.name: key for command in COMMANDS.values() for key in command.keys}
@@ -195,6 +226,21 @@ def loader_options(given: Given) -> LoaderOptions:
         pictures=given.path("pictures"),
         workers=tuple(sorted({0, *map(int, numbers)})),
         **{key: _whole(key, given[key]) for key in ("batch", "step_ms", "steps", "turns")},
+        out=given.path("out"),
+    )
+
+
+def start_options(given: Given) -> StartOptions:
+    """Returns the options of level=start. Raises UserError for a wrong value."""
+    return StartOptions(turns=_whole("turns", given["turns"]), out=given.path("out"))
+
+
+def report_options(given: Given) -> ReportOptions:
+    """Returns the options of level=report. Raises UserError for a wrong value."""
+    return ReportOptions(
+        name=given["name"],
+        runs_dir=Path(given["runs_dir"]),
+        counts=tuple(_whole("runs", count) for count in given["runs"].split(",")),
         out=given.path("out"),
     )
 

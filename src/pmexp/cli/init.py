@@ -15,7 +15,7 @@ COMMAND = Command(
     (Key("folder", "where it is written; it must not be there yet, or be empty"),),
     word="folder",
 )
-_MADE_BY_RUNNING = ("__pycache__", "runs", "reports", ".pytest_cache")  # of somebody who ran it in place
+_MADE_BY_RUNNING = ("__pycache__", "runs", "reports", ".pytest_cache")  # where somebody ran it in place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

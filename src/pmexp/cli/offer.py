@@ -36,12 +36,8 @@ class Offer:
 
     def flags(self) -> list[str]:
         """The keys as flags, and the flags of Hydra where the command takes them."""
-        hydra = [*self._hydra_flags] if self._takes_hydra else []
-        return [f"--{name.replace('_', '-')}" for name in self._own] + [
-            *(f"--{name}" for name in self._of_run),
-            *hydra,
-            "--help",
-        ]
+        own = (name.replace("_", "-") for name in self._own)
+        return [*(f"--{name}" for name in (*own, *self._of_run, "help")), *self._hydra_flags]
 
     def words(self) -> list[str]:
         """What may stand without a key: the words that choose one of several commands, and values of the key
@@ -90,17 +86,17 @@ class Offer:
             *(group for group in sorted(known) if "/" not in group and group != _CRITERIA[0]),
             "@".join(_CRITERIA),
             "hydra/launcher",
-            *(key for key in keys() if key not in known and not is_dataclass(type_at(key))),
+            *(
+                key
+                for key in keys()
+                if key not in known and not is_dataclass(type_at(key)) and "._" not in key
+            ),
         ]
-
-    @property
-    def _takes_hydra(self) -> bool:
-        return self.chosen.module == "pmexp.train"
 
     @cached_property
     def _hydra_flags(self) -> dict[str, list[str] | None]:
-        """The values of Hydra's flags, long and short; None for those that take none."""
-        if not self._takes_hydra:
+        """The values of Hydra's flags, long and short; None for those without one. Runs alone have them."""
+        if self.chosen.module != "pmexp.train":
             return {}
         from pmexp.command.flags import SWITCHES, VALUED
 

@@ -37,9 +37,7 @@ class Attention(Enum):
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    name: str = (
-        ""  # how the report calls it; empty, of kind auto: after its builder, checkpoint or model_type
-    )
+    name: str = ""  # how the report calls it; empty: kind auto goes by its builder, checkpoint or model_type
     kind: ModelKind = MISSING
     builder: str | None = None  # mypkg.build: a function that makes the model; see README
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the builder

@@ -61,6 +61,11 @@ def _cells(config: DatasetConfig, loaded: Tables, split: str, name: str, key: st
                 f"{'missing or empty' if not cell else f'of type {type(cell).__name__}'}; give a list of "
                 f"{'words' if key == _WORDS else 'tags'}, or a text with blanks between them"
             )
+        if wrong := [item for item in items if names and not 0 <= item < len(names)]:
+            raise UserError(
+                f"{key}: {wrong[0]} in the {split} split ({place}, row {row}) is none of the {len(names)} "
+                f"tags of {name}; leave the row out"
+            )
         rows.append([names[item] for item in items] if names else list(items))
     return rows
 

@@ -21,7 +21,7 @@ from pmexp.run_folder.plan import MEASURED_ONLY
 _SAMPLES = {"mrpc": 3_668, "sst2": 67_349, "imagenet1k": 1_281_167, "wmt16-ro-en": 610_320}
 _TOKENS = {"wikitext103": 118_000_000}  # word pieces, of 103 million words
 _TRAINED_SHARE = 0.8  # the share of generated trees that is trained on
-_counted: dict[str, int] = {}  # operations of a step, by all that they depend on
+_counted: dict[str, int] = {}  # operations of a sample, by all that they depend on
 
 
 @dataclass(frozen=True)
@@ -133,15 +133,14 @@ def _samples(run: RunConfig) -> int:
 
 
 def _operations(run: RunConfig) -> int:
-    """Floating-point operations of a step on one process; counted once for all variants."""
+    """Floating-point operations of a step on one process; a sample's are counted once for all variants."""
     from pmexp.fit.simulate import simulated_operations
 
     assert run.train.batch_size
-    batch, length = run.train.batch_size // run.system.processes, run.dataset.max_length
-    step = repr((run.model, run.dataset, run.system, batch))
-    if step not in _counted:
-        _counted[step] = simulated_operations(run, batch, length)
-    return _counted[step]
+    sample = repr((run.model, run.dataset, run.system))
+    if sample not in _counted:
+        _counted[sample] = simulated_operations(run, 1, run.dataset.max_length)
+    return _counted[sample] * (run.train.batch_size // run.system.processes)
 
 
 def _precision(run: RunConfig, options: FitOptions) -> str:

@@ -9,6 +9,8 @@ tasks:
   BERT-Large, batch 64:                     # overrides of the run configuration
     - task=bert-large-wikitext103
     - train.batch_size=64
+
+A file with `models` in the place of `tasks` is of models that no configuration describes: own_table.py.
 """
 
 from collections.abc import Sequence
@@ -37,6 +39,10 @@ def table(options: FitOptions, command: str) -> str:
     """Returns the table that options.table describes. Raises UserError for a file of another form."""
     assert options.table is not None
     plan = _plan(options.table)
+    if "models" in plan:
+        from pmexp.fit.own_table import own_table
+
+        return own_table(plan, options, command)
     columns = _COLUMNS + _SEARCHED * _searches(plan)
     rows = [row for task in plan["tasks"] for row in _rows(task, plan, options)]
     notes = [f"Simulated for {in_gib(options.budget_bytes)} a process: `{command}`"]
@@ -104,6 +110,10 @@ def _plan(file: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"table: {file} cannot be read: {first_line(error)}") from None
     lists = isinstance(plan, dict) and isinstance(plan.get("arms"), list)
-    if not (lists and isinstance(plan.get("tasks"), dict) and plan["arms"] and plan["tasks"]):
-        raise UserError(f"table: {file} needs a list `arms` and a mapping `tasks` of lists of overrides")
+    rows = plan.get("models", plan.get("tasks")) if lists else None
+    if not (isinstance(rows, dict) and rows and plan["arms"]):
+        raise UserError(
+            f"table: {file} needs a list `arms`, and a mapping `tasks` of lists of overrides or `models` of "
+            "functions"
+        )
     return plan

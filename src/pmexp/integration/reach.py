@@ -21,7 +21,8 @@ from pmexp.config import INPUTS_OF, Inputs, ModelKind, Objective, RunConfig, Var
 from pmexp.models.architectures import vision_of
 from pmexp.models.base import from_architecture
 from pmexp.packed_dropout import ReplacementReport, packed_dropout
-from pmexp.packed_dropout.rebuild import Origin, watching
+from pmexp.packed_dropout.origins import Origin
+from pmexp.packed_dropout.rebuild import watching
 from pmexp.packed_dropout.recompute import packed_dropout_and_bits
 from pmexp.simulation.internals import fake_tensors
 from pmexp.systems.system import System
@@ -108,7 +109,7 @@ def _forward(module: nn.Module, config: RunConfig, length: int) -> tuple[tuple[D
     rebuilt: list[Origin] = []  # one for each operand
     with _places(module.train()) as places, _Calls(places) as noted, watching(rebuilt.append):
         module(**sample)
-    return tuple(noted.calls), sum(origin.layout.size.numel() for origin in set(rebuilt))
+    return tuple(noted.calls), sum(origin.elements for origin in set(rebuilt))
 
 
 def _cut(config: RunConfig) -> RunConfig:

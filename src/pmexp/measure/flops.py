@@ -69,11 +69,14 @@ class FlopCounter(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         count = _COUNTS.get(func.overloadpacket)
         if count is not None:
-            flops = int(count(*args, **(kwargs or {}), out_val=result))
-            self.total += flops
-            # A module's forward inside a backward: torch.utils.checkpoint makes its activations again.
-            self.recomputed += flops * (self._modules > 0 and torch._C._current_graph_task_id() != -1)
+            self.add(int(count(*args, **(kwargs or {}), out_val=result)))
         return result
+
+    def add(self, flops: int) -> None:
+        """Counts operations that run now."""
+        self.total += flops
+        # A module's forward inside a backward: torch.utils.checkpoint makes its activations again.
+        self.recomputed += flops * (self._modules > 0 and torch._C._current_graph_task_id() != -1)
 
     def _nested(self, change: int) -> None:
         self._modules += change

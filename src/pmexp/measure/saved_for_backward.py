@@ -16,7 +16,8 @@ from pmexp.measure.precision import compiled_parts
 from pmexp.packed_dropout import ReplacementReport, packed_bias_dropout_add, packed_dropout
 from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
 from pmexp.packed_dropout.draws import Draw
-from pmexp.packed_dropout.rebuild import Origin, watching
+from pmexp.packed_dropout.origins import Origin, rebuildable_dropout
+from pmexp.packed_dropout.rebuild import watching
 from pmexp.packed_dropout.recompute import packed_dropout_and_bits
 from pmexp.packed_dropout.saved_masks import Saved, restore, save
 from pmexp.variants.forward_unpack import forward_unpack_dropout
@@ -26,7 +27,7 @@ _DROPOUT_CALLS = {
     *(F.dropout, torch.dropout, torch.dropout_, torch.native_dropout),
     *(torch.ops.aten.dropout, torch.ops.aten.dropout_),  # by the routes of replace_dropout
     *(packed_dropout, packed_dropout_and_bits, packed_bias_dropout_add, seeded_dropout),
-    forward_unpack_dropout,
+    *(forward_unpack_dropout, rebuildable_dropout),
 }
 
 

@@ -193,6 +193,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "max",
         "macro F1",
         ("classification", "token_classification"),
+        package="sklearn",
     ),
     "mcc": TaskMetric(
         lambda result: matthews(result.predicted, result.true),
@@ -200,6 +201,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "1",
         "max",
         "Matthews correlation",
+        package="sklearn",
     ),
     "entity_f1": TaskMetric(
         lambda result: entity_f1(result.sentences(result.predicted), result.sentences(result.true)),
@@ -216,6 +218,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "max",
         "Pearson correlation",
         ("regression",),
+        package="scipy",
     ),
     "spearman": TaskMetric(
         lambda result: spearman(result.numbers, result.true),
@@ -224,6 +227,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "max",
         "Spearman correlation",
         ("regression",),
+        package="scipy",
     ),
     "mse": TaskMetric(
         lambda result: mean_squared_error(result.numbers, result.true),

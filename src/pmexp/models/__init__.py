@@ -7,7 +7,6 @@ from transformers import PreTrainedModel
 
 from pmexp.config import INPUTS_OF, Inputs, RunConfig
 from pmexp.datasets.base import Dataset
-from pmexp.errors import UserError
 from pmexp.models import image, image_text, own, text
 from pmexp.models.adapters import adapt
 from pmexp.models.base import TaskModel
@@ -28,11 +27,6 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
 def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
     """The architecture alone, with random weights and the adapters of `model.lora`: for studies of memory and
     speed, on any device or none. Raises UserError for a model that a builder of one's own makes of data."""
-    if config.model.builder:
-        raise UserError(
-            f"model.builder: {config.model.builder} makes its model with the data, which is not read here; "
-            "measure a run of it"
-        )
     module: PreTrainedModel = _maker(config).untrained(config, classes)
     adapt(module, config)
     return module

@@ -97,8 +97,13 @@ def rates_of_functions(model: ModelConfig, hf_config: PretrainedConfig | None) -
 def from_architecture(config: RunConfig, **fields: Any) -> PretrainedConfig:
     """The transformers configuration of `model.architecture`, overridden by `fields`.
 
-    Raises UserError for a field that the architecture does not have.
+    Raises UserError for a field that the architecture does not have, and for a builder of one's own.
     """
+    if config.model.builder:
+        raise UserError(
+            f"model.builder: {config.model.builder} makes its model with the data, which is not read here; "
+            "measure a run of it"
+        )
     cls = configuration_class(architecture_of(config.model).model_type)
     check_architecture(config, cls)
     stated = {key: value for key, value in config.model.architecture.items() if key != "model_type"}

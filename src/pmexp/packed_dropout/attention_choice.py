@@ -3,7 +3,9 @@
 import warnings
 from dataclasses import dataclass
 
+import torch
 from torch import nn
+from torch._compile import _disable_dynamo
 
 from pmexp.packed_dropout.report import KERNEL_UNSEEN, ReplacementReport
 from pmexp.packed_dropout.routed_modules import CHOICE, add_route, is_routed, put_routed_dropout
@@ -23,6 +25,9 @@ class ChosenAttention:
         attention = attention_of(module)
         if attention == self.attention:
             return
+        if torch.compiler.is_compiling():
+            self._attention_was_changed_after_replace_dropout(module)
+            return
         self.attention = attention
         if self.name in self.report.functions:
             self.report.functions.remove(self.name)
@@ -39,6 +44,12 @@ class ChosenAttention:
             self.report.functions.append(self.name)
         else:
             self.report.attention[self.name] = KERNEL_UNSEEN
+
+    @_disable_dynamo
+    def _attention_was_changed_after_replace_dropout(self, module: nn.Module) -> None:
+        """Follows the change between two graphs, since it changes a class. fullgraph=True refuses that, and
+        names this method: one call of the model without torch.compile, and it can be compiled again."""
+        self.follow(module)
 
 
 def notice_another_attention(

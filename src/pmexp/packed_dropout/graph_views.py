@@ -1,86 +1,72 @@
-"""Reads from autograd's graph what was done to a tensor between its making and its saving, and does it again.
+"""Reads from autograd's graph what was done to a tensor between its making and its saving, to do it again.
 
-The nodes of views hold their arguments. All is done by index and not by place in memory, so a copy is what it
-is a copy of.
+The nodes of views hold their arguments, and every node the shape and dtype of its result. All is done by
+index and not by place in memory, so a copy is what it is a copy of.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Step = Callable[[Tensor], Tensor]
-Shape = Sequence[int]
-CAST = "ToCopyBackward0"
-COPIES = {CAST, "CloneBackward0"}
-UNSAFE_VIEW = "UnsafeViewBackward0"
-_RESHAPED = {"ViewBackward0", UNSAFE_VIEW, "ReshapeAliasBackward0"}
-_RESHAPED |= {"SqueezeBackward0", "SqueezeBackward1"}
+_CAST = "ToCopyBackward0"
+COPIES = frozenset([_CAST, "CloneBackward0"])
 
 
-def steps_of(nodes: list[Any], shape: Shape, dtype: torch.dtype, device: torch.device) -> list[Step] | None:
-    """Returns functions that, applied in order, do again what `nodes` did, the last node first.
-
-    shape, dtype, device: of the first node's result. None for a node of another kind, or more than one cast.
-    """
-    steps: list[Step] = []
-    casts = 0
-    for node in nodes:
-        name = type(node).__name__
-        if name == CAST:
-            casts += 1
-            steps.append(lambda x: x.to(device, dtype))
-        elif name not in COPIES:
-            view = VIEWS.get(name)
-            if view is None:
-                return None
-            step, shape = view(node, tuple(shape))
-            steps.append(step)
-    return steps[::-1] if casts < 2 else None
+def step_of(node: Any) -> Step:
+    """Returns a function that does again what `node` did, one of a view or a copy."""
+    name = type(node).__name__
+    if name == _CAST:
+        result = node._input_metadata[0]
+        dtype, device = result.dtype, result.device
+        return lambda x: x.to(device, dtype)
+    return VIEWS[name](node) if name in VIEWS else itself
 
 
-def _reshaped(node: Any, shape: Shape) -> tuple[Step, Shape]:
-    return lambda x: x.reshape(shape), node._saved_self_sym_sizes
+def itself(x: Tensor) -> Tensor:
+    return x
 
 
-def _unsqueezed(node: Any, shape: Shape) -> tuple[Step, Shape]:
-    dim = _signed(node._saved_dim) % len(shape)
-    return lambda x: x.unsqueeze(dim), (*shape[:dim], *shape[dim + 1 :])
+def _reshaped(node: Any) -> Step:
+    shape = node._input_metadata[0].shape
+    return lambda x: x.reshape(shape)
 
 
-def _expanded(node: Any, shape: Shape) -> tuple[Step, Shape]:
-    return lambda x: x.expand(shape), node._saved_self_sym_sizes
+def _unsqueezed(node: Any) -> Step:
+    dim = _signed(node._saved_dim)
+    return lambda x: x.unsqueeze(dim)
 
 
-def _transposed(node: Any, shape: Shape) -> tuple[Step, Shape]:
-    one, other = _signed(node._saved_dim0) % len(shape), _signed(node._saved_dim1) % len(shape)
-    before = list(shape)
-    before[one], before[other] = shape[other], shape[one]
-    return lambda x: x.transpose(one, other), before
+def _expanded(node: Any) -> Step:
+    shape = node._input_metadata[0].shape
+    return lambda x: x.expand(shape)
 
 
-def _matrix_transposed(node: Any, shape: Shape) -> tuple[Step, Shape]:
-    return lambda x: x.t(), shape[::-1]
+def _transposed(node: Any) -> Step:
+    one, other = _signed(node._saved_dim0), _signed(node._saved_dim1)
+    return lambda x: x.transpose(one, other)
 
 
-def _permuted(node: Any, shape: Shape) -> tuple[Step, Shape]:
-    dims = [_signed(dim) % len(shape) for dim in node._saved_dims]
-    before = list(shape)
-    for place, dim in enumerate(dims):
-        before[dim] = shape[place]
-    return lambda x: x.permute(dims), before
+def _matrix_transposed(node: Any) -> Step:
+    return lambda x: x.t()
 
 
-def _sliced(node: Any, shape: Shape) -> tuple[Step, Shape]:
+def _permuted(node: Any) -> Step:
+    dims = [_signed(dim) for dim in node._saved_dims]
+    return lambda x: x.permute(dims)
+
+
+def _sliced(node: Any) -> Step:
     dim, step = _signed(node._saved_dim), node._saved_step
     start, end = _signed(node._saved_start), _signed(node._saved_end)
-    return lambda x: torch.ops.aten.slice(x, dim, start, end, step), node._saved_self_sym_sizes
+    return lambda x: torch.ops.aten.slice(x, dim, start, end, step)
 
 
-def _selected(node: Any, shape: Shape) -> tuple[Step, Shape]:
+def _selected(node: Any) -> Step:
     dim, index = _signed(node._saved_dim), _signed(node._saved_index)
-    return lambda x: x.select(dim, index), node._saved_self_sym_sizes
+    return lambda x: x.select(dim, index)
 
 
 def _signed(number: int) -> int:
@@ -88,7 +74,11 @@ def _signed(number: int) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
-VIEWS: dict[str, Callable[[Any, Shape], tuple[Step, Shape]]] = {
+_RESHAPED = (
+    *("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"),
+    *("SqueezeBackward0", "SqueezeBackward1", "SqueezeBackward2"),
+)
+VIEWS: dict[str, Callable[[Any], Step]] = {
     **dict.fromkeys(_RESHAPED, _reshaped),
     "UnsqueezeBackward0": _unsqueezed,
     "ExpandBackward0": _expanded,
@@ -98,3 +88,4 @@ VIEWS: dict[str, Callable[[Any, Shape], tuple[Step, Shape]]] = {
     "SliceBackward0": _sliced,
     "SelectBackward0": _selected,
 }
+PASSED = frozenset([*COPIES, *VIEWS])  # nodes whose step can be done again

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pmexp.packed_dropout.functional import Rng, check_options, packed_dropout
-from pmexp.packed_dropout.rebuild import rebuildable_dropout
+from pmexp.packed_dropout.origins import rebuildable_dropout
 from pmexp.packed_dropout.recompute import remade_dropout
 from pmexp.packed_dropout.routed_modules import refuse_scripting
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route

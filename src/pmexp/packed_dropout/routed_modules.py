@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from pmexp.packed_dropout.attention import AttentionDropout
+from pmexp.packed_dropout.followed_casts import run_followed
 from pmexp.packed_dropout.rebuild import rebuilding
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route, run_under
 from pmexp.packed_dropout.transforms import can_rebuild, is_rebuilding
@@ -34,7 +35,8 @@ _REBUILDS = (
 )
 _ORIGINAL = "_class_without_route"  # the class that a class made here was made of
 _METHODS = "_routed_methods"
-_MARKS = (_ROUTED, _REBUILDS, DROPOUT, ATTENTION, WATCH, CHOICE)
+_FOLLOWED = "_followed_casts"  # in which of a module's forwards it served to follow casts
+_MARKS = (_ROUTED, _REBUILDS, _FOLLOWED, DROPOUT, ATTENTION, WATCH, CHOICE)
 
 
 def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
@@ -47,14 +49,22 @@ def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
     take_routed_class(module, plain)
 
 
-def add_rebuilding(module: nn.Module) -> None:
+def add_rebuilding(module: nn.Module, drops: bool = True) -> None:
     """Has the forward of `module` save dropped tensors as what they are made of, if their dropout recomputes.
 
     A forward around it does so too; but a checkpoint in between saves by itself what runs inside of it.
     Raises TypeError for a module whose class takes no subclass.
+
+    drops: whether the forward itself calls a dropout; then casts in it are followed, where that serves.
     """
-    vars(module)[_REBUILDS] = True
+    _set_rebuilding(module, True, drops)
     take_routed_class(module)
+
+
+def _set_rebuilding(module: nn.Module, rebuilds: bool, drops: bool = True) -> None:
+    vars(module)[_REBUILDS] = rebuilds
+    if rebuilds and drops:
+        vars(module)[_FOLLOWED] = {}
 
 
 def remove_route(module: nn.Module) -> "Marks | None":
@@ -80,7 +90,7 @@ def routed_dropout(module: nn.Module) -> nn.Module | None:
 
 def put_routed_dropout(module: nn.Module, dropout: nn.Module) -> None:
     vars(module)[DROPOUT] = dropout
-    vars(module)[_REBUILDS] = getattr(dropout, "recompute", False)
+    _set_rebuilding(module, getattr(dropout, "recompute", False))
 
 
 def routed_attention(module: nn.Module) -> AttentionDropout | None:
@@ -90,7 +100,7 @@ def routed_attention(module: nn.Module) -> AttentionDropout | None:
 
 def put_routed_attention(module: nn.Module, attention: AttentionDropout) -> None:
     vars(module)[ATTENTION] = attention
-    vars(module)[_REBUILDS] = getattr(attention.dropout, "recompute", False)
+    _set_rebuilding(module, getattr(attention.dropout, "recompute", False))
 
 
 def original_class(module: nn.Module) -> type[nn.Module]:
@@ -134,6 +144,7 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
     body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
     # An attribute that is there is looked up faster than a missing one.
     body |= {_ROUTED: False, _REBUILDS: False, DROPOUT: None, ATTENTION: None, WATCH: None, CHOICE: None}
+    body[_FOLLOWED] = None
     body["__prepare_scriptable__"] = _prepared_for_scripting
     if hasattr(original, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopied_to(original)
@@ -219,13 +230,22 @@ def _marked(module: nn.Module, methods: frozenset[str], marks: dict[str, Any]) -
 
 
 def _call(module: nn.Module, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    if getattr(module, _REBUILDS, False) and can_rebuild() and not is_rebuilding():
-        with rebuilding():
-            return _call(module, function, *args, **kwargs)
+    if getattr(module, _REBUILDS, False) and can_rebuild():
+        if not is_rebuilding():
+            with rebuilding():
+                return _call(module, function, *args, **kwargs)
+        uses = getattr(module, _FOLLOWED, None)
+        if uses is not None and module.training:
+            return run_followed(uses, _run, (module, function, args, kwargs), args)
+    return _run(module, function, args, kwargs)
+
+
+def _run(module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Calls `function` as part of the forward of `module`, which is looked at where that is to be done."""
+    choice = getattr(module, CHOICE, None)
+    if choice is not None:
+        choice.follow(module)
     if not torch.compiler.is_compiling():
-        choice = getattr(module, CHOICE, None)
-        if choice is not None:
-            choice.follow(module)
         watch = getattr(module, WATCH, None)
         if watch is not None and module.training:
             return watch.run(module, function, args, kwargs)

@@ -1,11 +1,11 @@
 """Says why a dropped tensor is saved as it is, where rebuild.py could not have it made again."""
 
-import weakref
 from typing import Any
 
 from torch import Tensor
 
-from pmexp.packed_dropout.graph_views import COPIES, VIEWS
+from pmexp.packed_dropout.graph_views import PASSED
+from pmexp.packed_dropout.origins import Origin
 
 # Nodes that put elements elsewhere, and that rebuild.py does not follow.
 _MOVED = frozenset(
@@ -17,13 +17,15 @@ _MOVED = frozenset(
 )
 
 
-def why_without_source(tensor: Tensor, reference: "weakref.ref[Tensor] | None") -> str:
+def why_without_source(tensor: Tensor, origin: Origin) -> str:
     """Why the input of a dropout, if it is there, is no source of its result, of which `tensor` is saved."""
-    if reference is None:
+    if origin.input is None:
         return "its dropout wrote into its input"
-    input = reference()
+    input = origin.input()
     if input is None:
         return "nobody holds the input of its dropout any more"
+    if input._version != origin.input_version:
+        return "the input of its dropout was changed in place"
     if input.untyped_storage().nbytes() > tensor.untyped_storage().nbytes():
         return "the input of its dropout is larger"
     return "its bits are saved by other hooks"
@@ -40,9 +42,9 @@ def why_not_followed(tensor: Tensor, dropout: str, origin: str) -> str | None:
     while (name := type(node).__name__) != dropout:
         if name in _MOVED:
             between = name.partition("Backward")[0]
-        elif not (name in COPIES or name in VIEWS):
+        elif name not in PASSED:
             return None
         node = node.next_functions[0][0]
-    if origin not in node.metadata:
+    if not hasattr(node, origin):
         return None
-    return f"{between} lies between it and its dropout" if between else "it was changed, or cast twice"
+    return f"{between} lies between it and its dropout" if between else "it was changed"

@@ -74,7 +74,7 @@ def replace_dropout(
     if where not in get_args(Place):
         raise ValueError(f"where: {where!r} is unknown; allowed are {', '.join(get_args(Place))}")
     report = ReplacementReport(dropout.__name__, where)
-    replacement = _Replacement(dropout, where, options, report)
+    replacement = _Replacement(model, dropout, where, options, report)
     # An earlier replacement may have left routes.
     removed = {module: marks for module in list(model.modules()) if (marks := remove_route(module))}
     for name, module in list(model.named_modules(remove_duplicate=False)):
@@ -86,7 +86,7 @@ def replace_dropout(
     elif reason := _why_left(model):
         report.leave("", reason)
     if options.get("recompute") and not isinstance(model, torch.jit.ScriptModule):
-        add_rebuilding(model)  # a dropped tensor may enter a product far from its dropout
+        add_rebuilding(model, drops=False)  # a dropped tensor may enter a product far from its dropout
     discovery = Discovery(report, dropout, options, type(model).__name__)
     unknown = [
         (name, module)
@@ -134,6 +134,7 @@ def recompute_attention(model: nn.Module) -> list[str]:
 
 @dataclass
 class _Replacement:
+    model: nn.Module
     dropout: type[nn.Dropout]
     where: Place
     options: dict[str, Any]
@@ -162,7 +163,7 @@ class _Replacement:
             setattr(parent, name, self.made[child])
             self.report.modules.append(child_path)
             if getattr(self.made[child], "recompute", False):
-                add_rebuilding(parent)
+                add_rebuilding(self._caller_of(parent, path))
                 if place == "attention":
                     attention = self.dropout(**self.options).train(parent.training)
                     put_routed_attention(parent, AttentionDropout(attention, self.report, path))
@@ -198,6 +199,13 @@ class _Replacement:
         if path not in self.report.functions and path not in self.report.attention:
             self._leave(path, f"where={self.where}")
         add_route(module, sites.methods)
+
+    def _caller_of(self, parent: nn.Module, path: str) -> nn.Module:
+        """The module whose forward calls the children of `parent`, which may be a mere list of them."""
+        while path and isinstance(parent, nn.ModuleList | nn.ModuleDict):
+            path = path.rpartition(".")[0]
+            parent = self.model.get_submodule(path)
+        return parent
 
     def _chosen(self, place: str) -> bool:
         return self.where in ("all", place)

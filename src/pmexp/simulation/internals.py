@@ -5,6 +5,7 @@ So a change in torch is mended in this file.
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import (
@@ -34,9 +35,26 @@ __all__ = [
 DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException)
 
 
+_TAKES_STORAGE = (
+    torch.ops.aten.set_.source_Storage,
+    torch.ops.aten.set_.source_Storage_storage_offset,
+)
+
+
+class _FakeTensors(FakeTensorMode):
+    """Lets storages go: torch's cache of results would keep those alive that an operator was called with."""
+
+    def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cached, self.cache_enabled = self.cache_enabled, self.cache_enabled and func not in _TAKES_STORAGE
+        try:
+            return super().dispatch(func, types, args, kwargs or {})
+        finally:
+            self.cache_enabled = cached
+
+
 def fake_tensors() -> FakeTensorMode:
     """A context in which tensors have shapes, dtypes and storages with a size, and no memory."""
-    return FakeTensorMode(allow_non_fake_inputs=True)
+    return _FakeTensors(allow_non_fake_inputs=True)
 
 
 def is_fake(tensor: torch.Tensor) -> bool:

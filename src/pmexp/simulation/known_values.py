@@ -37,6 +37,12 @@ class KnownValues(TorchDispatchMode):
         super().__init__()
         self._real: Any = WeakIdKeyDictionary()  # fake tensor -> real one; a view of it -> a view of that
 
+    def know(self, fake: Tensor, real: Tensor) -> None:
+        """Takes a copy of `real` for the values of `fake`, unless there are too many."""
+        if real.numel() <= _LARGEST:
+            with real_tensors():
+                self._real[fake] = real.detach().to("cpu", copy=True)
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

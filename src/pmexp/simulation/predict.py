@@ -30,7 +30,7 @@ NOT_MODELLED = (
     "fusion by torch.compile",
     "buffers of communication between processes, but for DeepSpeed's reduce bucket",
 )
-_CUDA_BLOCK = 512  # bytes; CUDA's caching allocator rounds every tensor up to it
+CUDA_BLOCK = 512  # bytes; CUDA's caching allocator rounds every tensor up to it
 _FEWEST_LAYERS = 2  # a first and a last one
 Shapes = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
@@ -127,7 +127,7 @@ def _simulated(
     sharding: Sharding,
 ) -> dict[str, Snapshot]:
     on_cuda = like == "cuda"
-    counter = LiveBytes(_CUDA_BLOCK if on_cuda else 1, sharding.shares)
+    counter = LiveBytes(CUDA_BLOCK if on_cuda else 1, sharding.shares)
     try:
         with fake_tensors(), KnownValues(), cuda_semantics() if on_cuda else nullcontext():
             give_fake_tensors(module)

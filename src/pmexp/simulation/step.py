@@ -1,7 +1,8 @@
-"""Takes the step whose memory is asked for: forward, loss, backward, clipping, AdamW; real or fake."""
+"""Takes the step whose memory is asked for: forward, loss, backward, clipping, update; real or fake."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,18 +46,54 @@ def peaks_of_training(
     optimizer = torch.optim.AdamW(trained, lr=_LR, foreach=foreach)
     counter.follow(module, optimizer)
     counter.assign((*inputs.values(), labels), "activations")
+    loss = partial(_loss, module, inputs, labels)
+    return peaks_of_step(
+        loss,
+        optimizer,
+        counter,
+        forward=forward,
+        layers=layers,
+        micro_batches=min(accumulate, 2),
+        foreach=foreach,
+    )
+
+
+def peaks_of_step(
+    loss: Callable[[], Tensor],
+    optimizer: torch.optim.Optimizer,
+    counter: LiveBytes,
+    *,
+    forward: Callable[[], AbstractContextManager[object]] = nullcontext,
+    layers: Sequence[nn.Module] = (),
+    micro_batches: int = 1,
+    clip_norm: float | None = _CLIP_NORM,
+    foreach: bool | None = None,
+) -> dict[str, Snapshot]:
+    """Takes a step whose optimizer has its state by then, and returns the peak of each phase.
+
+    Args:
+        loss: runs the model forward and returns the loss, of one element.
+        optimizer: has the parameters that train.
+        counter: follows the model and the optimizer already, and knows the batch.
+        forward, layers: as of `peaks_of_training`.
+        micro_batches: are all run.
+        clip_norm: the norm that gradients are clipped to; None leaves them.
+        foreach: as in torch.nn.utils.clip_grad_norm_.
+    """
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     handles = _mark_backward(layers, counter)
     with counter:
         _make_state(optimizer)
         counter.forget_peaks()
-        for _ in range(min(accumulate, 2)):
+        for _ in range(micro_batches):
             counter.enter(FORWARD)
             with forward():
-                loss = _loss(module, inputs, labels)
+                value = loss()
             counter.enter(BACKWARD)
-            loss.backward()
+            value.backward()
         counter.enter(UPDATE)
-        nn.utils.clip_grad_norm_(trained, _CLIP_NORM, foreach=foreach)
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(trained, clip_norm, foreach=foreach)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     for handle in handles:

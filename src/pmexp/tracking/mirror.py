@@ -41,7 +41,7 @@ def record_lack(config: RunConfig, folder: RunFolder, tracker: str, why: str) ->
         mark_lacking(folder.mirrored, tracker, why)
     log.warning(
         "%s lacks a part of this run, its folder has all (%s); when the tracker works: "
-        "python -m pmexp.runs repair %s", TRACKERS[tracker].title, why, config.name,
+        "pmexp runs repair %s", TRACKERS[tracker].title, why, config.name,
     )  # fmt: skip
 
 

@@ -68,6 +68,8 @@ def _records(data: bytes) -> Iterator["Told"]:
         if kind == _NO_MORE:
             return
         at += _PART.size + length
+        if at > len(data):
+            return
         parts += data[at - length : at]
         if kind in (_WHOLE, _LAST):
             try:

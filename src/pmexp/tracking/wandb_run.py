@@ -5,6 +5,7 @@ that hold anything else than the folder are removed and written once more. A ser
 has, by their number, so a run that goes on sends the later ones.
 """
 
+import math
 import os
 import re
 import shutil
@@ -125,20 +126,21 @@ class WandbRun(MirroredRun):
             if self._present:
                 self._present -= 1
                 continue
-            values = {value.metric: float("nan") if value.value is None else value.value for value in row}
+            values = {value.metric: _number(value.value) for value in row}
             self._run.log({"_timestamp": row[0].time / 1000, _STEP: row[0].step, **values})
 
     def _end(self, run: "Run", status: Status) -> None:
         """Sends what W&B gets at the end alone, and makes sure that it is on disk."""
         self._send([self._held] if self._held else [])
         self._held = []
-        run.config.update(self._config(), allow_val_change=True)
-        finals = self._finals()
-        run.summary.update({name: float("nan") if value is None else value for name, value in finals.items()})
-        run.finish(exit_code=_EXIT_CODES[status])
+        wanted = self._wanted(status)
+        run.name = wanted.name  # other runs of the experiment may have come since
+        run.config.update(wanted.config, allow_val_change=True)
+        run.summary.update({name: _number(value) for name, value in wanted.summary.items()})
+        run.finish(exit_code=wanted.exit_code)
         self._run = None
         deadline = time.monotonic() + _ON_DISK_S
-        while self._is_offline and not self._has_all(self._folders(), status):
+        while self._is_offline and self._on_disk(self._folders()) != wanted:
             if time.monotonic() > deadline:
                 raise OSError("its file does not hold all that it was given; the logs beside it may say why")
             time.sleep(_LOOK_S)
@@ -151,18 +153,18 @@ class WandbRun(MirroredRun):
     def _agrees(self, folders: Sequence[Path], status: Status) -> bool:
         """Whether W&B has all of the run that has ended. What an account has is known by the run's record."""
         if self._is_offline:
-            return self._has_all(folders, status)
+            return self._on_disk(folders) == self._wanted(status)
         return where(self._record.folder.mirrored, _FOLDER) == self.where()
 
-    def _has_all(self, folders: Sequence[Path], status: Status) -> bool:
-        """Whether W&B's file on disk, in its one folder, holds all of the run that has ended."""
+    def _on_disk(self, folders: Sequence[Path]) -> WandbContent | None:
+        """What W&B's file holds; None where there is not one file in one folder."""
         files = [folder / f"run-{self._record.run_id}.wandb" for folder in folders]
-        if len(files) != 1 or not files[0].is_file():
-            return False
+        return read_wandb(files[0], FINAL) if len(files) == 1 and files[0].is_file() else None
+
+    def _wanted(self, status: Status) -> WandbContent:
         rows = [{_STEP: row[0].step} | {value.metric: value.value for value in row} for row in self._rows()]
-        end = _EXIT_CODES[status]
-        wanted = WandbContent(self._record.run_name, self._config(), rows, self._finals(), end)
-        return read_wandb(files[0], FINAL) == wanted
+        finals = {value.metric: value.value for value in self._record.final_values([])}
+        return WandbContent(self._record.run_name, self._config(), rows, finals, _EXIT_CODES[status])
 
     def _rows(self) -> list[list[LoggedValue]]:
         return _rows(self._record.values()[0])
@@ -178,9 +180,6 @@ class WandbRun(MirroredRun):
             group[name] = value
         tags = {name: value for name, value in self._record.tags().items() if value is not None}
         return {**config, "pmexp": tags}
-
-    def _finals(self) -> dict[str, float | None]:
-        return {value.metric: value.value for value in self._record.final_values([])}
 
 
 def _let_go() -> None:
@@ -200,3 +199,7 @@ def _rows(values: Sequence[LoggedValue]) -> list[list[LoggedValue]]:
             rows.append([])
         rows[-1].append(value)
     return rows
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

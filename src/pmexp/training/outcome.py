@@ -36,7 +36,7 @@ def chance(dataset: Dataset, metrics: list[str], vocabulary: int | None) -> dict
     chances = {}
     for name, split in _scored(dataset).items():
         for metric in metrics:
-            known = TASK_METRICS.get(metric)  # of a metric of one's own it is not known
+            known = TASK_METRICS.get(metric)  # a metric of one's own says no chance
             shares = _shares(split, dataset.classes) if known and known.of_labels else tokens
             if known and shares.size:
                 chances[f"{name}/{metric}"] = known.chance(shares)

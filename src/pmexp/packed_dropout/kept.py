@@ -1,0 +1,136 @@
+"""Holds what hooks of saved tensors keep in place of a tensor, each with get(), which returns that tensor."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pmexp.packed_dropout.functional import apply_bits, native_scale
+from pmexp.packed_dropout.graph_views import Step
+from pmexp.packed_dropout.origins import Origin
+from pmexp.packed_dropout.saved_masks import Saved, restore
+
+Plain = tuple[Tensor, int]  # a tensor that is saved as torch saves it, and its version
+
+
+class Layout(NamedTuple):
+    """Where a tensor lies in its storage."""
+
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "Layout":
+        return cls(tensor.size(), tensor.stride(), int(tensor.storage_offset()))
+
+    def laid_out(self, tensor: Tensor) -> Tensor:
+        """The same elements, lying so."""
+        if tensor.stride() == self.stride:
+            return tensor
+        copy = torch.empty_strided(self.size, self.stride, dtype=tensor.dtype, device=tensor.device)
+        return copy.copy_(tensor)
+
+    def view(self, whole: Tensor) -> Tensor:
+        """The view of a tensor of the same storage that lies so."""
+        if whole.stride() == self.stride and whole.size() == self.size:
+            return whole
+        return whole.as_strided(self.size, self.stride, self.offset)
+
+
+class Kept:
+    """A tensor as it was saved, by one operation or for several."""
+
+    __slots__ = ("__weakref__", "again", "left", "restore", "saved", "users")
+
+    def __init__(self, saved: Any, restore: Callable[[Any], Tensor]) -> None:
+        self.saved, self.restore = saved, restore
+        self.users = self.left = 1
+        self.again: Tensor | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no other hooks have it."""
+        return self.restore is restore
+
+    def shared(self) -> "Kept":
+        self.users = self.left = self.users + 1
+        return self
+
+    def get(self) -> Tensor:
+        """Returns the tensor. A checkpoint gives it once: until all users had it, it is held."""
+        if self.is_plain:
+            return restore(self.saved)
+        tensor = self.restore(self.saved) if self.again is None else self.again
+        self.left -= 1
+        if self.left:
+            self.again = tensor
+        else:
+            self.again, self.left = None, self.users
+        return tensor
+
+
+def kept_by(raw: Any) -> Kept | None:
+    """What hooks of ours made of a saved tensor; None where others saved it, or it was freed."""
+    try:
+        kept = raw.data
+    except RuntimeError:  # it was freed
+        return None
+    if type(kept) is tuple:
+        return Kept(Saved(*kept), restore)
+    return kept if type(kept) is Kept else None
+
+
+@dataclass(slots=True, eq=False)  # a frozen one takes twice the time
+class Source:
+    """The input of a dropout, as something that is kept."""
+
+    kept: Sequence[Kept]
+    make: Callable[..., Tensor]
+    steps: Sequence[Step]  # from what `make` returns to the input
+
+    def get(self) -> Tensor:
+        x = self.make(*[kept.get() for kept in self.kept])
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
+@dataclass(slots=True, eq=False)
+class Rebuilt:
+    """A dropped tensor, a view or a copy of it, as what it is made of."""
+
+    origin: Origin
+    source: Source
+    packed: Kept
+    steps: Sequence[Step]  # from the dropped tensor to the one that the saved one is a view of
+    whole: Layout  # where that one lies
+    layout: Layout
+
+    def get(self) -> Tensor:
+        packed = self.packed.get()
+        kind = packed.device.type
+        if not (torch.is_grad_enabled() or torch.is_autocast_enabled(kind)):
+            return self._made(packed)  # at once, since to enter the contexts takes as long as a small mask
+        with torch.no_grad(), torch.autocast(kind, enabled=False):
+            return self._made(packed)
+
+    def _made(self, packed: Tensor) -> Tensor:
+        x, p, bits = self.source.get(), self.origin.p, self.origin.bits
+        y = apply_bits(x, packed, p, bits, native_scale(x, p, self.origin.rng, forward=True))
+        for step in self.steps:
+            y = step(y)
+        return self.layout.view(self.whole.laid_out(y))
+
+
+@dataclass(slots=True, eq=False)
+class View:
+    """A view of a tensor that is saved whole, since more than one operation saves it."""
+
+    whole: Kept
+    layout: Layout
+
+    def get(self) -> Tensor:
+        return self.layout.view(self.whole.get())

@@ -1,0 +1,165 @@
+"""Remembers what a dropped tensor is made of, from its dropout to the operation that saves it."""
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from pmexp.packed_dropout.functional import Rng, packed_dropout
+from pmexp.packed_dropout.graph_views import PASSED, Step, step_of
+from pmexp.packed_dropout.recompute import packed_dropout_and_bits
+
+ORIGIN = (
+    "pmexp_origin"  # where the node of a dropout holds its Origin; its result holds a Trace, without a node
+)
+MADE_OF = "pmexp_made_of"  # where a tensor holds its Making, if a cheap step made it
+DROPOUT = "_PackedDropoutBackward"
+
+
+class _OfThisTensor:
+    """What a tensor holds of its own making: a copy of it is a tensor like any other."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+
+class Held(NamedTuple):
+    """A tensor that others hold, if they still do, and the steps that make a dropout's input of it."""
+
+    tensor: "weakref.ref[Tensor]"
+    version: int
+    steps: tuple[Step, ...]
+
+    def get(self) -> Tensor | None:
+        """Returns the tensor; None where nobody holds it, or it was changed in place meanwhile."""
+        tensor = self.tensor()
+        return tensor if tensor is not None and tensor._version == self.version else None
+
+
+@dataclass(slots=True, eq=False)  # a frozen one takes twice the time, here and below
+class Making(_OfThisTensor):
+    """How a cheap step made a tensor of another."""
+
+    version: int  # the tensor's own
+    source: "weakref.ref[Tensor]"
+    source_version: int
+    source_making: "Making | None"
+    step: Step
+    note_use: Callable[[], None]  # called where a dropped tensor is made again of the source
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "Making | None":
+        making: Making | None = getattr(tensor, MADE_OF, None)
+        return making if making is not None and making.version == tensor._version else None
+
+    def sources(self) -> list[Held]:
+        """Returns what the tensor can be made of, the nearest first."""
+        steps: tuple[Step, ...] = ()
+        sources = []
+        making: Making | None = self
+        while making is not None:
+            steps = (making.step, *steps)
+            sources.append(Held(making.source, making.source_version, steps))
+            making = making.source_making
+        return sources
+
+
+@dataclass(slots=True, eq=False)
+class Origin:
+    """What a dropped tensor was made of."""
+
+    input: "weakref.ref[Tensor] | None"  # None where the dropout has written into it
+    input_version: int
+    made_by: Any  # the node that made the input, or None
+    making: Making | None  # the input's
+    dropped: "weakref.ref[Tensor]"
+    version: int  # of the dropped tensor
+    elements: int
+    p: float
+    bits: int
+    rng: Rng
+    casts: dict[Any, Any] | None = None  # those that are saved whole, by their dtype and layout
+
+    def held(self) -> list[Held]:
+        """Returns the input and what it can be made of by cheap steps, the nearest first."""
+        input = [] if self.input is None else [Held(self.input, self.input_version, ())]
+        return input if self.making is None else [*input, *self.making.sources()]
+
+    def is_unchanged(self) -> bool:
+        """Whether the dropped tensor is as it was dropped, as far as anybody still holds it."""
+        dropped = self.dropped()
+        return dropped is None or dropped._version == self.version
+
+
+@dataclass(slots=True, eq=False)
+class Trace(_OfThisTensor):
+    """How a tensor was made of a dropped one."""
+
+    origin: Origin
+    node: Any  # the dropout's, or None where it has none
+    packed: Tensor | None  # the bits, where no node holds them
+    steps: Sequence[Step]
+    version: int  # of the tensor that was made
+
+
+def rebuildable_dropout(
+    input: Tensor, p: float, training: bool, inplace: bool = False, **options: Any
+) -> Tensor:
+    """Drops as packed_dropout does with the same arguments, so that products need not save the result."""
+    if has_torch_function_unary(input):  # a mode would be called for each attribute of a tensor below
+        return handle_torch_function(rebuildable_dropout, (input,), input, p, training, inplace, **options)
+    made_by, version = input.grad_fn, input._version
+    if not (input.requires_grad or inplace):
+        # The weight behind it may have a gradient, and saves the result.
+        dropped, packed = packed_dropout_and_bits(input, float(p), training, **options)
+        if packed is not None:
+            origin = _origin(input, None, version, dropped, p, options)
+            setattr(dropped, ORIGIN, Trace(origin, None, packed, (), dropped._version))
+        return dropped
+    dropped = packed_dropout(input, p, training, inplace, **options)
+    node: Any = dropped.grad_fn
+    if type(node).__name__ == DROPOUT and node is not made_by:
+        setattr(node, ORIGIN, _origin(input, made_by, version, dropped, p, options))
+    return dropped
+
+
+def _origin(
+    input: Tensor, made_by: Any, version: int, dropped: Tensor, p: float, options: dict[str, Any]
+) -> Origin:
+    if input is dropped:  # it was written into
+        reference, making = None, None
+    else:
+        reference, making = weakref.ref(input), Making.of(input)
+    drawn = float(p), options["bits"], options["rng"]
+    return Origin(
+        reference, version, made_by, making, weakref.ref(dropped), dropped._version, dropped.numel(), *drawn
+    )
+
+
+def trace_of(base: Tensor) -> Trace | None:
+    """Finds the dropped tensor that `base`, which is no view, is or was made of by views and copies."""
+    node: Any = base.grad_fn
+    if node is None:
+        return constant_trace_of(base)
+    nodes: list[Any] = []
+    while type(node).__name__ in PASSED:
+        nodes.append(node)
+        node = node.next_functions[0][0]
+    if type(node).__name__ != DROPOUT or (origin := getattr(node, ORIGIN, None)) is None:
+        return None
+    if base._version != (0 if nodes else origin.version) or not origin.is_unchanged():
+        return None
+    return Trace(origin, node, None, [step_of(each) for each in reversed(nodes)], base._version)
+
+
+def constant_trace_of(base: Tensor) -> Trace | None:
+    """The same for a tensor without a gradient, of which no node knows."""
+    trace: Trace | None = getattr(base, ORIGIN, None)
+    if trace is None or trace.version != base._version or not trace.origin.is_unchanged():
+        return None
+    return trace

@@ -1,0 +1,124 @@
+"""Simulates a training step of any model, loss and optimizer, all layers of it, on fake tensors."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pmexp.errors import UserError, error_line
+from pmexp.measure.flops import FlopCounter
+from pmexp.simulation.cuda_kernels import cuda_semantics
+from pmexp.simulation.fake_copy import fake_batch, fake_copy
+from pmexp.simulation.internals import DATA_DEPENDENT, fake_tensors, tree_leaves
+from pmexp.simulation.known_values import KnownValues
+from pmexp.simulation.live_bytes import LiveBytes, Snapshot
+from pmexp.simulation.predict import CUDA_BLOCK
+from pmexp.simulation.step import peaks_of_step
+from pmexp.simulation.traffic import Traffic
+
+_MOST_RUN = 2  # micro-batches: from the second one on gradients lie beside the activations
+
+
+@dataclass(frozen=True)
+class OwnStep:
+    """Says what a step is, in terms of a copy of the model."""
+
+    model: nn.Module
+    batch: Any
+    loss: Callable[[nn.Module, Any], Tensor]  # runs the copy on the copied batch
+    optimizer: Callable[
+        [nn.Module, dict[int, Any]], Optimizer
+    ]  # of the copy, and of the copies of tensors by id
+    prepare: Callable[[nn.Module], object] = lambda model: None  # changes the copy
+    contexts: Sequence[
+        Callable[[], AbstractContextManager[object]]
+    ] = ()  # around each forward, outermost first
+    micro_batches: int = 1
+    clip_norm: float | None = 1.0
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """The peaks of the phases of a step, and what its operators do."""
+
+    peaks: dict[str, Snapshot]
+    products: int  # floating-point operations of matrix products, convolutions and attention in a step
+    traffic_bytes: int  # are read and written by operators in a step
+
+    @property
+    def phase(self) -> str:
+        return max(self.peaks, key=lambda name: self.peaks[name].total)
+
+
+def simulated_step(step: OwnStep, like: str = "cuda") -> Simulated:
+    """Simulates `step` as CUDA would run it, or the CPU where `like` is "cpu".
+
+    Raises:
+        UserError: the step cannot run on fake tensors; what it raised is the cause.
+    """
+    name = type(step.model).__name__
+    recurrent = [path for path, part in step.model.named_modules() if isinstance(part, nn.RNNBase)]
+    if recurrent and like == "cuda":
+        raise UserError(
+            f"predict: {recurrent[0]!r} of {name} is a recurrent layer, and cuDNN alone knows what it keeps; "
+            "simulated is the CPU's way, by like='cpu'"
+        )
+    try:
+        return _simulated(step, like == "cuda")
+    except UserError:
+        raise
+    except DATA_DEPENDENT as error:
+        raise UserError(
+            f"predict: {name} decides by values of its tensors that a simulation does not have ({error})"
+        ) from error
+    except Exception as error:  # whatever a model, a loss or an optimizer of one's own raises
+        raise UserError(f"predict: a step of {name} cannot be simulated: {error_line(error)}") from error
+
+
+def _simulated(step: OwnStep, on_cuda: bool) -> Simulated:
+    counter, flops, traffic = LiveBytes(CUDA_BLOCK if on_cuda else 1), FlopCounter(), Traffic()
+    known, runs = KnownValues(), min(step.micro_batches, _MOST_RUN)
+    with fake_tensors(), known, cuda_semantics(flops.add) if on_cuda else nullcontext():
+        twin, copies = fake_copy(step.model, known)
+        batch = fake_batch(step.batch, known)
+        twin.train()
+        step.prepare(twin)
+        optimizer = step.optimizer(twin, copies)
+        if on_cuda:
+            _take_cudas_kernels(optimizer)
+        counter.follow(twin, optimizer)
+        counter.assign((leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)), "activations")
+
+        @contextmanager
+        def forward() -> Iterator[None]:
+            with ExitStack() as stack:
+                for context in step.contexts:
+                    stack.enter_context(context())
+                yield
+
+        with flops, traffic:
+            peaks = peaks_of_step(
+                lambda: step.loss(twin, batch),
+                optimizer,
+                counter,
+                forward=forward,
+                micro_batches=runs,
+                clip_norm=step.clip_norm,
+                foreach=on_cuda,
+            )
+    times = step.micro_batches / runs
+    return Simulated(peaks, round(flops.total * times), round(traffic.bytes * times))
+
+
+def _take_cudas_kernels(optimizer: Optimizer) -> None:
+    """Has torch's optimizers update all parameters at once, as each but Adafactor does on CUDA by itself."""
+    for group in optimizer.param_groups:
+        if group.get("foreach", False) is None and not group.get("fused") and _updates_at_once(optimizer):
+            group["foreach"] = True
+
+
+def _updates_at_once(optimizer: Optimizer) -> bool:
+    return type(optimizer).__module__.startswith("torch.optim") and type(optimizer).__name__ != "Adafactor"
