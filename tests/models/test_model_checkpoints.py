@@ -198,7 +198,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: rewrite(f / "adapter_config.json", base_model_name_or_path="/elsewhere", peft_type="LORA"),
         "holds a peft adapter",
     ),
-    "a value of another type": (  # which transformers 5.0 leaves to torch
+    "a value of another type": (  # which older transformers leave to torch
         lambda f: rewrite(f / "config.json", hidden_size="wide"),
         "(hidden_size|argument 'size').*int",
     ),
