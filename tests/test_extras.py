@@ -21,6 +21,7 @@ DISTRIBUTIONS = {
     "hydra": "hydra-core",
     "antlr4": "hydra-core",  # which pins it
     "huggingface_hub": "transformers",  # which needs it
+    "google": "wandb",  # which needs protobuf
     "yaml": "pyyaml",
     "PIL": "pillow",
     "sklearn": "scikit-learn",
@@ -35,6 +36,10 @@ COMMANDS = {
     "pmexp.variants.hooks": (),
     "pmexp.variants.seeded": (),
     "pmexp.command_line": (),
+    "pmexp.cli.main": (),
+    "pmexp.own_code": (),
+    "pmexp.api": ("train",),
+    "pmexp.tracking.trackers": ("train",),
     "pmexp.train": ("train",),
     "pmexp.training.run": ("train",),
     "pmexp.data": ("train",),
@@ -204,15 +209,22 @@ def test_a_module_of_no_extra_stays_a_fault() -> None:
         import pmexp.no_such_module  # type: ignore[import-not-found]  # noqa: F401
 
 
-WITHOUT = "import sys, runpy; sys.modules.update(dict.fromkeys({packages!r})); sys.argv = [{module!r}, 'nothing']; runpy.run_module({module!r}, run_name='__main__')"
+WITHOUT = "import sys, runpy; sys.modules.update(dict.fromkeys({packages!r})); sys.argv[:] = {typed!r}; runpy.run_module({typed[0]!r}, run_name='__main__')"
 
 
 @pytest.mark.parametrize(
-    ("module", "extra"), [("pmexp.train", "train"), ("pmexp.runs", "train"), ("pmexp_analysis", "report")]
+    ("command", "extra"),
+    [
+        ("pmexp.train nothing", "train"),
+        ("pmexp.runs nothing", "train"),
+        ("pmexp_analysis nothing", "report"),
+        ("pmexp report nothing", "report"),
+        ("pmexp ui", "train"),
+    ],
 )
-def test_a_command_without_its_extra_is_one_line(module: str, extra: str) -> None:
+def test_a_command_without_its_extra_is_one_line(command: str, extra: str) -> None:
     packages = sorted({package for packages in EXTRAS.values() for package in packages} - WITH_TORCH)
-    program = WITHOUT.format(packages=packages, module=module)
+    program = WITHOUT.format(packages=packages, typed=command.split())
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(

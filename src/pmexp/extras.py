@@ -17,7 +17,7 @@ EXTRAS = {
     ),
     "images": ("PIL", "sklearn"),
     "mlflow": ("mlflow", "sqlalchemy"),
-    "wandb": ("wandb",),
+    "wandb": ("wandb", "google"),
     "tensorboard": ("tensorboard",),
     "report": ("numpy", "scipy", "pandas", "matplotlib", "jinja2", "orjson", "omegaconf", "yaml", "filelock"),
     "slurm": ("submitit",),

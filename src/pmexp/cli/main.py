@@ -13,8 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code, unless the subcommand ends the process with its own: 0 done, 2 bad input."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
     if typed and typed[0] in SUBCOMMANDS:
-        _start(*typed)
-        return 0
+        return exit_code(lambda: _start(*typed))  # which names the extra where an import fails
     return exit_code(lambda: print(_answer(typed), end=""))
 
 
