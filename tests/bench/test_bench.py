@@ -30,7 +30,7 @@ from pmexp.bench.step import steps_of
 from pmexp.bench.timing import Effort, Timing, effort, seconds_a_call
 from pmexp.command.compose import compose
 from pmexp.errors import UserError
-from pmexp.models import images
+from pmexp.models import rand_augment
 from pmexp.packed_dropout import packed_dropout
 from pmexp.training import checkpoint
 from pmexp.training.run import prepare
@@ -389,7 +389,10 @@ def test_help_is_short_and_imports_no_torch() -> None:
     ("arguments", "message"),
     [
         ([], "level: '' is unknown; allowed are micro, step, memory, loader, records"),
-        (["level=macro"], "level: 'macro' is unknown; allowed are micro, step, memory, loader, records"),
+        (
+            ["level=macro"],
+            "level: 'macro' is unknown; did you mean micro? allowed are micro, step, memory, loader, records",
+        ),
         (
             ["level=micro", "size=3"],
             "size=3: size is not a key; did you mean sizes? allowed are level, sizes",
@@ -402,7 +405,10 @@ def test_help_is_short_and_imports_no_torch() -> None:
         (["level=micro", "contenders=pm"], "contenders: 'pm' is unknown; allowed are nn.Dropout, byte-mask"),
         (["level=micro", "p=1"], "p: '1' is no probability that drops some elements; allowed is (0, 1)"),
         (["level=micro", "p=half"], "p: 'half' is no probability"),
-        (["level=micro", "device=tpu"], "device: 'tpu' is unknown; allowed are auto, cpu, cuda"),
+        (
+            ["level=micro", "device=tpu"],
+            "device: 'tpu' is unknown; did you mean cpu? allowed are auto, cpu, cuda",
+        ),
         (["level=micro", "sizes=3", "out=/proc/nope"], "out: /proc/nope cannot be made"),
         (["level=step", "steps=0"], "steps: '0' is no number of pairs of steps"),
         (["level=step", "variant=foo"], "variant=foo: is neither a variant nor the import path of a class"),
@@ -473,8 +479,10 @@ def test_what_workers_load_is_shown_after_their_batches_were_compared(
     )
     assert "pillow" in json.loads((tmp_path / "environment.json").read_text())["pictures"]
     assert "batches of 2 pictures are the same bit for bit" in capsys.readouterr().out
-    draw = images.rand_augment  # a worker that draws by what was drawn before, not by seed, epoch and row
+    draw = (
+        rand_augment.rand_augment
+    )  # a worker that draws by what was drawn before, not by seed, epoch and row
     mixed = [np.random.default_rng()]
-    monkeypatch.setattr(images, "rand_augment", lambda image, random: draw(image, mixed[0]))
+    monkeypatch.setattr(rand_augment, "rand_augment", lambda image, random: draw(image, mixed[0]))
     assert main(arguments) == 1
     assert "differs from the thread's own" in capsys.readouterr().err

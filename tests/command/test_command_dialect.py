@@ -103,6 +103,7 @@ ABOUT_PMEXP_ITSELF = {  # what `make` and its developers run, and no subcommand 
 }  # fmt: skip
 STARTED_BY_OTHERS = {  # with arguments in an order of their own, by the process that needs them
     "pmexp.training.rank", "pmexp.bench.gpu.stage_process", "pmexp.bench.gpu.compile_share",
+    "pmexp.bench.bare_start",
 }  # fmt: skip
 every_command = pytest.mark.parametrize("name", COMMANDS)
 

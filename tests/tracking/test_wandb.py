@@ -42,7 +42,7 @@ def test_wandb_records_nothing_but_what_pmexp_says(tmp_path: Path, monkeypatch: 
     ]
 
 
-def test_a_row_is_sent_once_it_is_whole(tmp_path: Path) -> None:
+def test_a_row_is_sent_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However the journal was read: W&B takes no value into a row that it has."""
     run = TrackedRun(tmp_path, trackers=["wandb"])
     mirrored = WandbTracker().open(run.config, Record(run.config, run.folder))
@@ -58,7 +58,8 @@ def test_a_row_is_sent_once_it_is_whole(tmp_path: Path) -> None:
             journal.write(step, {metric: step / 4})
             mirrored.follow()
     run.record_end("failed")
-    mirrored._record.run_name = "baseline-renamed-s0"  # as where other runs of the experiment came since
+    # As where other runs of the experiment came since.
+    monkeypatch.setattr(type(mirrored._record), "run_name", "baseline-renamed-s0")
     mirrored.settle("FAILED")
     assert_agrees(run, "wandb", "FAILED")
     (file,) = tmp_path.glob("default/wandb/*/*.wandb")

@@ -113,7 +113,7 @@ def test_changed_code_is_another_run(runs: Runs, tmp_path: Path, monkeypatch: py
         (["variant.apply=own_methods.fails"], "fails (ZeroDivisionError: nothing to divide, at"),
         (["variant.apply=own_methods.returns_text"], "returns no report ("),
         (["variant.apply=fails"], "variant.apply: 'fails' is no import path"),
-        ([], "variant: names no code of your own; add variant.dropout=mypkg.MyDropout"),
+        ([], "there is no code of your own to be called after; add variant.dropout=mypkg.MyDropout"),
         (
             ["variant.dropout=own_methods.KeepsBytes", "variant.apply=own_methods.fails"],
             "would share variant.options",

@@ -42,7 +42,8 @@ def protocol_of(runs: Sequence[Run], choice: Choice) -> tuple[ProtocolConfig, li
     told = sorted((run for run in runs if run.protocol), key=lambda run: (run.curve.started, run.run_id))
     protocol, remarks = ProtocolConfig(), []
     if told:
-        protocol = parsed(json.dumps(dict(_mapping(told[0]))), f"the summary of run {told[0].run_id}")
+        content = json.dumps(dict(_mapping(told[0])), default=lambda value: value.name)  # an Enum's
+        protocol = parsed(content, f"the summary of run {told[0].run_id}")
         remarks = _changes(told)
     if choice.criteria is not None:
         protocol = replace(protocol, criteria=_read_criteria(choice.criteria))

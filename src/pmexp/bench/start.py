@@ -30,6 +30,7 @@ _RUN = (
     "dataset=digits",
 )
 _CLASSES = 10
+WARM_UP = 1  # turns that fill the disk's cache, and do not count
 WAYS = {"tracking=off": ["tracking=off"], "tracking=mlflow": ["tracking=mlflow"]}
 
 
@@ -58,12 +59,12 @@ def run(options: StartOptions, command: str) -> None:
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _write_sizes(folder / "sizes.json", compose(_RUN))
-        for turn in range(options.turns + 1):  # the first one fills the disk's cache, and does not count
+        for turn in range(-WARM_UP, options.turns):
             seconds, cpu, parameters = _bare(folder)
             measured = {"bare script": (seconds, cpu)}
             for way, overrides in WAYS.items():
                 measured[way] = _of_run(folder / way.partition("=")[2] / str(turn), overrides, parameters)
-            for way, figures in measured.items() if turn else ():
+            for way, figures in measured.items() if turn >= 0 else ():
                 taken[way].append(figures)
     rows = [_row(way, figures, taken["bare script"]) for way, figures in taken.items()]
     print("\n".join(_line(row) for row in rows))

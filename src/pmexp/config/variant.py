@@ -108,8 +108,8 @@ class VariantConfig:
             )
         if not (own or self.name):
             raise UserError(
-                "variant: names no code of your own; add variant.dropout=mypkg.MyDropout or "
-                "variant.apply=mypkg.my_method"
+                "variant.name: '' is not a name, and there is no code of your own to be called after; add "
+                "variant.dropout=mypkg.MyDropout or variant.apply=mypkg.my_method"
             )
         self.name = self.name or next(iter(own.values())).rpartition(".")[2]
         if "where" in self.options:

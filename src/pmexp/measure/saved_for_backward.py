@@ -1,7 +1,8 @@
 """Keeps the ledger of what a forward pass saves for backward: exact, and the same on every device."""
 
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -138,23 +139,26 @@ class _InsideDropout(TorchFunctionMode):
     ) -> Any:
         if func not in _DROPOUT_CALLS:
             return func(*args, **(kwargs or {}))
-        return self._inside(func, (args[0] if args else (kwargs or {})["input"]), args, kwargs or {})
+        with self._counted(args[0] if args else (kwargs or {})["input"]):
+            return func(*args, **(kwargs or {}))
 
     def run_method(self, method: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Calls `forward` or `drop` of somebody's dropout; what it saves is its mask."""
-        return self._inside(method, args[0] if args else kwargs["input"], (module, *args), kwargs)
+        with self._counted(args[0] if args else kwargs["input"]):
+            return method(module, *args, **kwargs)
 
-    def _inside(self, func: Any, input: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    @contextmanager
+    def _counted(self, input: Tensor) -> Iterator[None]:
         if self.depth:  # a dropout that calls another is one
-            return func(*args, **kwargs)
+            yield
+            return
         self.depth, self.saved_something = 1, False
         try:
-            result = func(*args, **kwargs)
+            yield
         finally:
             self.depth = 0
         if self.saved_something:
             self.elements += input.numel()
-        return result
 
 
 def _storage(tensor: Tensor) -> int:

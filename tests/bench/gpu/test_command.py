@@ -28,7 +28,7 @@ _STAGES = ", ".join(stage.name for stage in STAGES)
         (["seconds=5"], "seconds: '5' is too little or no number; allowed are 20 and more"),
         (["seconds=1e3"], "seconds: '1e3' is too little or no number; allowed are 20 and more"),
         (["size=large"], "size: 'large' is unknown; allowed are full, tiny"),
-        (["device=tpu"], "device: 'tpu' is unknown; allowed are cuda, cpu"),
+        (["device=tpu"], "device: 'tpu' is unknown; did you mean cpu? allowed are cuda, cpu"),
         (["device=cpu"], "device: cpu is there to try the code; add size=tiny"),
         (["stages=memory,all"], f"stages: 'all' is none; allowed are all, or some of {_STAGES}"),
         (
