@@ -51,10 +51,11 @@ _METRICS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 2 bad input, 130 interrupted."""
-    return COMMAND.run(arguments, _measure)
+    return COMMAND.run(arguments, measure)
 
 
-def _measure(given: Given) -> None:
+def measure(given: Given) -> None:
+    """Makes runs, has them reported, and prints what that took. Raises UserError for a wrong number."""
     numbers = given["runs"].split(",")
     for number in numbers:
         if not (number.isdecimal() and int(number)):

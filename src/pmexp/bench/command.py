@@ -12,7 +12,6 @@ from pmexp.bench.options import (
     memory_options,
     micro_options,
     records_options,
-    report_options,
     start_options,
     step_options,
 )
@@ -67,10 +66,9 @@ def _run(arguments: list[str], field: "Sequence[Contender] | None") -> None:
 
             run_start(start, command)
         case "report":
-            report = report_options(given)
-            from pmexp.bench.report_time import run as run_report
+            from pmexp_analysis.benchmark import measure
 
-            run_report(report, command)
+            measure(given)
         case _:
             records = records_options(given)
             from pmexp.bench.records import run as run_records

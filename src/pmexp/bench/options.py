@@ -88,10 +88,8 @@ COMMANDS = {
         "report",
         "time and memory of a report, by the number of runs",
         (
-            Key("name", "an experiment with finished runs, which are copied", "demo"),
-            Key("runs_dir", "where its folder is", "runs"),
-            Key("runs", "numbers of runs", "100,1000,10000"),
-            Key("out", "the folder for report.csv"),
+            Key("runs", "numbers of runs, which are made up", "100,1000,10000"),
+            Key("against", "another source tree, such as an older checkout, timed beside this one"),
         ),
         others=None,
     ),
@@ -161,14 +159,6 @@ class StartOptions:
     out: Path | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    name: str
-    runs_dir: Path
-    counts: tuple[int, ...]  # how many runs
-    out: Path | None
-
-
 def level(arguments: Iterable[str]) -> str:
     """Returns the level that was asked for. Raises UserError where there is no such level."""
     keys = {key.name: key for command in COMMANDS.values() for key in command.keys}
@@ -233,16 +223,6 @@ def loader_options(given: Given) -> LoaderOptions:
 def start_options(given: Given) -> StartOptions:
     """Returns the options of level=start. Raises UserError for a wrong value."""
     return StartOptions(turns=_whole("turns", given["turns"]), out=given.path("out"))
-
-
-def report_options(given: Given) -> ReportOptions:
-    """Returns the options of level=report. Raises UserError for a wrong value."""
-    return ReportOptions(
-        name=given["name"],
-        runs_dir=Path(given["runs_dir"]),
-        counts=tuple(_whole("runs", count) for count in given["runs"].split(",")),
-        out=given.path("out"),
-    )
 
 
 def _whole(key: str, text: str) -> int:

@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import distributions
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,17 @@ _OF_CLUSTER = re.compile(
     r"|SLURM_(NTASKS|GPUS|MEM)(_PER_\w+)?|SLURM_CPUS_(PER_TASK|ON_NODE)|SLURM_GPUS_ON_NODE"
     r"|SLURM_CLUSTER_NAME|SLURM_SUBMIT_HOST|SLURMD_NODENAME|CUDA_VISIBLE_DEVICES"
 )
-# Read once, when the parent of all workers imports this: 150 packages take 0.2 s.
+# Read once, when the parent of all workers imports this. The folders' names say it: importlib would read each
+# package's description, which takes a tenth of a second.
 _PACKAGES = "".join(
-    sorted({f"{package.name}=={package.version}\n" for package in distributions()}, key=str.lower)
+    sorted(
+        {
+            f"{file.name.removesuffix('.dist-info').replace('-', '==', 1)}\n"
+            for folder in dict.fromkeys(sys.path)
+            for file in Path(folder or ".").glob("*.dist-info")
+        },
+        key=str.lower,
+    )
 )
 
 

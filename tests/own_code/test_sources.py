@@ -1,0 +1,105 @@
+"""What identifies code of one's own: its sources, those that it leads to, and the version of its package."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pmexp.errors import UserError
+from pmexp.own_code import described, imported, refuse_changed
+
+SOURCES = {
+    "study/__init__.py": "from study.inner import deep\n",
+    "study/inner/__init__.py": "import beside\n",
+    "study/inner/deep.py": "import os, json\nclass Mine: pass\n",
+    "study/kernels.cu": "__global__ void f() {}\n",
+    "study/data.csv": "1,2\n",
+    "study/.hidden/notes.py": "1 / 0\n",
+    "beside.py": "from further.on import thing\n",
+    "further/on.py": "thing = 1\n",
+    "unrelated.py": "x = 1\n",
+    "broken.py": "def (\n",
+}
+LED_TO = ["study/__init__.py", "study/inner/__init__.py", "study/inner/deep.py", "study/kernels.cu"]
+LED_TO += ["beside.py", "further/on.py"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in SOURCES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    return tmp_path
+
+
+def test_it_says_whose_the_code_is_and_imports_nothing(folder: Path) -> None:
+    told = described("variant.dropout", "study.inner.deep.Mine")
+    assert told.startswith("study of a folder, sha256 ") and told.endswith(f" of {len(LED_TO)} files")
+    assert not {"study", "beside", "further"} & set(sys.modules)
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_what_the_code_leads_to_changes_it_and_nothing_else_does(name: str, folder: Path) -> None:
+    before = described("k", "study.Mine")
+    (folder / name).write_text(SOURCES[name] + "\n")
+    changed = described("k", "study.Mine") != before
+    assert changed == (name in LED_TO)
+    if changed:
+        with pytest.raises(
+            UserError, match=r"^study\.Mine: the code has changed since this run was composed"
+        ):
+            refuse_changed({"study.Mine": before})
+    else:
+        refuse_changed({"study.Mine": before})
+
+
+def test_a_module_that_moves_into_a_package_is_other_code(folder: Path) -> None:
+    before = described("k", "unrelated.Mine")
+    (folder / "unrelated").mkdir()
+    (folder / "unrelated.py").rename(folder / "unrelated" / "__init__.py")
+    assert described("k", "unrelated.Mine") != before
+
+
+def test_an_installed_package_has_its_version(folder: Path) -> None:
+    import yaml
+
+    assert described("k", "yaml.SafeLoader").startswith(f"PyYAML {yaml.__version__}, sha256 ")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("Mine", "k: 'Mine' is no import path; write it as package.module.Name"),
+        ("study..Mine", "is no import path"),
+        ("study.1.Mine", "is no import path"),
+        ("nowhere.Mine", "k: nowhere.Mine: there is no module nowhere in the working folder"),
+        ("sys.path", "sys is built into Python; name code that has a source"),
+    ],
+)
+def test_what_cannot_be_found_is_one_line(path: str, said: str, folder: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        described("k", path)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("broken.Mine", "broken cannot be imported (SyntaxError: "),
+        ("unrelated.Mine", "unrelated has no Mine; name something that is there"),
+        ("study.inner.Mine", "study.inner has no Mine"),
+        ("study.nothing.Mine", "study.nothing cannot be imported (ModuleNotFoundError: "),
+    ],
+)
+def test_what_cannot_be_imported_is_one_line(path: str, said: str, folder: Path) -> None:
+    try:
+        with pytest.raises(UserError) as refused:
+            imported("k", path)
+    finally:
+        for name in [
+            name for name in sys.modules if name.partition(".")[0] in ("study", "beside", "further")
+        ]:
+            del sys.modules[name]
+    assert said in str(refused.value) and "\n" not in str(refused.value)
