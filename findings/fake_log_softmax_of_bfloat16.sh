@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# torch 2.13.0: the kernels that read 16 bits and write float32 in one pass, softmax and log_softmax with their flag
-# half_to_float, have other rules on fake tensors: _softmax takes bfloat16, as on CUDA, and _log_softmax raises
-# AssertionError, although CUDA's takes bfloat16 as well. A simulation of a step in bfloat16 has to cast first, and then
-# counts 4 bytes an element that the device never holds.
+# torch 2.13.0: softmax and log_softmax that read 16 bits and write float32 in one pass (their flag half_to_float) have
+# other rules on fake tensors of a CUDA device: _softmax takes bfloat16, _log_softmax raises AssertionError and takes
+# float16 alone. Who simulates a step in bfloat16 has to cast first, which is 4 bytes an element more.
 # Output seen:
 # _softmax torch.float32
-# _log_softmax AssertionError: expected torch.half, got torch.bfloat16
+# _log_softmax AssertionError: half_to_float is True but x.dtype is torch.bfloat16, expected torch.half
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
