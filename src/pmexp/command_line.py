@@ -290,6 +290,8 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     """Does the work of a command and returns what it returns, or 0; 1 where something failed, 2 for bad
     input, 3 where the machine failed and the same may work later, 130 when interrupted, each with the reason
     in one line on stderr."""
+    if sys.stdout is None:  # it was closed before the process began, as by >&-
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
     try:
         with redirect_stdout(cast(TextIO, _Stdout(sys.stdout))), missing_named():
             code = work() or 0

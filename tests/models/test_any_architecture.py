@@ -82,6 +82,10 @@ def test_rates_reach_every_place_whatever_its_field_is_called(files: Path) -> No
         ("bert", "causal_lm", {}, "BertLMHeadModel guesses a token from those behind it; set model.architecture.is_dec"),
         ("bert", "classification", {"model_type": "modernbrt"}, "'modernbrt' is no architecture .*; did you mean modernbert"),
         ("qwen3", "causal_lm", {"n_layer": 3}, "model.architecture.n_layer: is not a field of Qwen3Config"),
+        ("t5", "token_classification", {"vocab_size": 4}, "vocab_size: 4 is too small for a tokenizer"),
+        ("bert", "regression", {"vocab_size": 5}, "vocab_size: 5 is too small: a tokenizer of these texts has"),
+        ("qwen3", "token_classification", {"num_key_value_heads": 4}, "Qwen3ForTokenClassification of these sizes cannot"),
+        ("clip", "regression", {"text_config": {}}, "dataset.objective: regression"),
         ("bert", "pictures", {}, "classification has no class of transformers for model_type=bert"),
     ],
 )  # fmt: skip

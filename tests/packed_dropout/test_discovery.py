@@ -362,7 +362,9 @@ def test_what_was_exchanged_and_not_called_is_named() -> None:
 
     for dropout in (PackedDropout, SeededDropout, nn.Dropout):
         report = replace_dropout(Unused(), dropout, example=(x(),))
-        assert report.uncalled == ["unused"] and "unused: exchanged, but not called" in str(report)
+        assert report.uncalled == ["unused"] and "unused: exchanged, but no draw of it was seen" in str(
+            report
+        )
 
 
 def test_a_model_without_dropout_is_said_to_have_none_only_when_it_has_run() -> None:

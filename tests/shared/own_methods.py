@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split
+from pmexp.metrics.task_metrics import Evaluation
 from pmexp.systems.base import SystemPart
 from pmexp.variants.method import Method
 
@@ -119,3 +121,49 @@ class Counting(SystemPart):
 
     def record(self, module: nn.Module) -> dict[str, str]:
         return {"counted": f"{self.forwards} forwards"}
+
+
+class AlwaysDrops(nn.Dropout):
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.dropout(input, self.p, True)
+
+
+class OtherDrop(nn.Dropout):
+    def drop(self, input: Tensor) -> Tensor:
+        return input
+
+
+def returns_model(model: nn.Module) -> nn.Module:
+    return nn.Sequential(model)
+
+
+def _stripes(labels: NDArray[Any], classes: int = 2) -> Dataset:
+    split = Split(np.zeros((60, 1, 8, 8), np.float32), labels)
+    return Dataset(split, split, split, [str(number) for number in range(classes)])
+
+
+def load_too_few_labels(config: DatasetConfig) -> Dataset:
+    return _stripes(np.zeros(50, np.int64))
+
+
+def load_too_few_classes(config: DatasetConfig) -> Dataset:
+    return _stripes(np.arange(60) % 3)
+
+
+def load_short_labels(config: DatasetConfig) -> Dataset:
+    return _stripes((np.arange(60) % 2).astype(np.int32))
+
+
+def spoils(evaluation: Evaluation) -> float:
+    evaluation.scores[:] = 0
+    return 1.0
+
+
+class NoContext(SystemPart):
+    def forward(self, device: torch.device) -> Any:
+        return None
+
+
+class FailsToPrepare(SystemPart):
+    def prepare(self, module: nn.Module) -> None:
+        raise RuntimeError("boom")

@@ -112,6 +112,8 @@ def test_changed_code_is_another_run(runs: Runs, tmp_path: Path, monkeypatch: py
         ),
         (["variant.apply=own_methods.fails"], "fails (ZeroDivisionError: nothing to divide, at"),
         (["variant.apply=own_methods.returns_text"], "returns no report ("),
+        (["variant.apply=own_methods.returns_model"], "returns a Sequential; change the model in place"),
+        (["variant.dropout=own_methods.OtherDrop"], "too many positional arguments; it is drop("),
         (["variant.apply=fails"], "variant.apply: 'fails' is no import path"),
         ([], "there is no code of your own to be called after; add variant.dropout=mypkg.MyDropout"),
         (
@@ -134,7 +136,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(runs: Runs, arguments: list[st
         (["dataset.loader=own_methods.load_nothing"], "returns a list; return a pmexp.datasets.base.Dataset"),
         ([*LOADED[:1], "dataset.options.rows=4"], "got an unexpected keyword argument 'rows'"),
         (["dataset.options.samples=4"], "dataset=digits has no loader of its own"),
+        (["dataset.loader=own_methods.load_too_few_labels"], "its train has 60 inputs and 50 labels"),
+        (["dataset.loader=own_methods.load_too_few_classes"], "labels int64 of 0 to 2 for 2 classes"),
+        (
+            ["dataset.loader=own_methods.load_short_labels"],
+            "labels int32 of 0 to 1 for 2 classes; give int64",
+        ),
         (["system.own_parts=[own_methods.KeepsBytes]"], "is no subclass of pmexp.systems.base.SystemPart"),
+        (["system.own_parts=[own_methods.NoContext]"], "its forward returns a NoneType; return a context"),
+        (["system.own_parts=[own_methods.FailsToPrepare]"], "FailsToPrepare: fails (RuntimeError: boom, at"),
         (["system.own_parts=[mine]"], "system.own_parts: 'mine' is no import path"),
     ],
 )
@@ -162,3 +172,13 @@ def test_a_ledger_counts_the_mask_of_any_dropout_and_what_any_hook_keeps() -> No
     assert ledger.total_bytes == (plain.total_bytes - plain.mask_bytes) / 2 + plain.mask_bytes + of_weight
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert "forward" in vars(KeepsBytes) and KeepsBytes.forward.__module__ == "own_methods"
+
+
+def test_a_metric_of_ones_own_changes_no_other(runs: Runs) -> None:
+    code, _, err = runs.train(*SHORT, "variant=pm-drop", "dataset.metrics=[own_methods.spoils,accuracy]")
+    assert code == 2 and "own_methods.spoils: fails (ValueError: assignment destination is read-only" in err
+
+
+def test_a_dropout_that_drops_in_evaluation_is_told(runs: Runs) -> None:
+    told = trained(runs, "variant.dropout=own_methods.AlwaysDrops")
+    assert "AlwaysDrops changes its input in evaluation too" in told["environment"]["evaluation"]

@@ -1,5 +1,6 @@
 """`pmexp init FOLDER` writes a study of one's own that runs: a dropout, its test, a table and a claim."""
 
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ def _write(given: Given) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     print(f"{folder}/README.md says what is what; begin with")
-    print(f"  cd {folder}\n  pmexp sweep --config-dir conf experiment=own-study")
+    print(f"  cd {shlex.quote(str(folder))}\n  pmexp sweep --config-dir conf experiment=own-study")
 
 
 if __name__ == "__main__":

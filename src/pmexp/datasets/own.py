@@ -35,7 +35,10 @@ def load(config: DatasetConfig) -> Dataset:
         split = getattr(dataset, name)
         if not isinstance(split, Split) or not len(split):
             raise UserError(f"{_LOADER}: {config.loader}: its {name} has no samples; return a Split of some")
-        _check_labels(config, name, split)
+    for name in ("train", "val", "test"):
+        if split := getattr(dataset, name):
+            _check_labels(config, name, split)
+            _check_classes(config, name, split, len(dataset.classes))
     origin = dataset.origin or config.path or config.loader
     return replace(dataset, origin=origin, digest=dataset.digest or ("" if config.path else _digest(dataset)))
 
@@ -52,6 +55,20 @@ def _check_labels(config: DatasetConfig, name: str, split: Split) -> None:
         raise UserError(
             f"{_LOADER}: {config.loader}: its {name} has inputs {type(split.inputs).__name__}; give"
             " TaggedWords for token_classification, and for nothing else"
+        )
+
+
+def _check_classes(config: DatasetConfig, name: str, split: Split, classes: int) -> None:
+    """Raises UserError for labels that are not one of the classes for each sample."""
+    labels, said = split.labels, f"{_LOADER}: {config.loader}: its {name} has"
+    if not len(labels) or config.objective is Objective.token_classification:
+        return
+    if len(labels) != len(split.inputs):
+        raise UserError(f"{said} {len(split.inputs)} inputs and {len(labels)} labels; give one label each")
+    if labels.dtype.kind != "f" and (labels.dtype != np.int64 or labels.min() < 0 or labels.max() >= classes):
+        raise UserError(
+            f"{said} labels {labels.dtype} of {labels.min()} to {labels.max()} for {classes} classes; give "
+            f"int64 labels of 0 to {classes - 1}, and a name for each class"
         )
 
 

@@ -4,9 +4,10 @@ Such a function is given an Evaluation and returns a number, of which more is be
 returned with a minus.
 """
 
+from dataclasses import replace
 from functools import partial
 from numbers import Real
-from typing import Final
+from typing import Any, Final
 
 from pmexp.errors import UserError
 from pmexp.metrics.task_metrics import TASK_METRICS, Evaluation, TaskMetric, nothing
@@ -29,9 +30,21 @@ def task_metric(name: str) -> TaskMetric:
 
 def _computed(name: str, result: Evaluation) -> float:
     with of_own_code(_KEY, name):
-        value = imported(_KEY, name)(result)
+        value = imported(_KEY, name)(_read_only(result))
     if not isinstance(value, Real):
         raise UserError(
             f"{_KEY}: {name}: returns a {type(value).__name__}; return a number, as float(...) is"
         )
     return float(value)
+
+
+def _read_only(result: Evaluation) -> Evaluation:
+    """The evaluation with arrays that nobody can write into: other metrics are computed of them too."""
+    import numpy as np
+
+    arrays: dict[str, Any] = {
+        key: value.view() for key, value in vars(result).items() if isinstance(value, np.ndarray)
+    }
+    for array in arrays.values():
+        array.flags.writeable = False
+    return replace(result, **arrays)

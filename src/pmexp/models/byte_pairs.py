@@ -5,6 +5,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pmexp.datasets.base import Split
 from pmexp.errors import UserError
+from pmexp.models.words import words_of
 
 PAD, END = "<pad>", "</s>"
 PAD_ID, END_ID = 0, 1
@@ -16,7 +17,7 @@ def train_byte_pairs(train: Split, vocab_size: int) -> PreTrainedTokenizerFast:
 
     With special tokens a text ends with `</s>`. Raises UserError for a vocabulary that not all bytes fit in.
     """
-    assert isinstance(train.inputs, list)
+    inputs = words_of(train)
     if vocab_size < _FEWEST:
         raise UserError(
             f"model.architecture.vocab_size: {vocab_size} is too small for a tokenizer of byte pairs; "
@@ -34,7 +35,7 @@ def train_byte_pairs(train: Split, vocab_size: int) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((text for texts in train.inputs for text in texts), trainer)
+    tokenizer.train_from_iterator((text for texts in inputs for text in texts), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

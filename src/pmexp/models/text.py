@@ -57,8 +57,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         loaded = _trained(config, dataset, folder)
         fit_tokenizer(tokenizer, loaded.module, config)
     else:
-        vocabulary = from_architecture(config).get_text_config().vocab_size
-        tokenizer = trained_tokenizer(config, dataset, vocabulary)
+        tokenizer = trained_tokenizer(config, dataset, _vocabulary(config))
         loaded = Loaded(untrained(config, len(dataset.classes), tokenizer.pad_token_id), "random", "")
     length = config.dataset.max_length
     positions.check(length, loaded.module, config.model)
@@ -81,12 +80,29 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     )
 
 
+def _vocabulary(config: RunConfig) -> int:
+    """How many tokens the architecture has. Raises UserError for one that takes no texts."""
+    size: int | None = getattr(from_architecture(config).get_text_config(), "vocab_size", None)
+    if size is None:
+        raise UserError(
+            f"model={config.model.name}: has no vocabulary, and dataset={config.dataset.name} holds texts; "
+            "choose two that fit"
+        )
+    return size
+
+
 def trained_tokenizer(config: RunConfig, dataset: Dataset, vocabulary: int) -> Any:
     """A tokenizer of at most `vocabulary` tokens, made of the texts of train for the objective."""
     # Classifiers of an encoder with a decoder look at a text's end, which needs a token.
     has_end = has_encoder_and_decoder(config.model)
     train = train_byte_pairs if has_end else _TRAIN_TOKENIZER[config.dataset.objective]
-    return train(dataset.train, vocabulary)
+    tokenizer = train(dataset.train, vocabulary)
+    if len(tokenizer) > vocabulary:
+        raise UserError(
+            f"model.architecture.vocab_size: {vocabulary} is too small: a tokenizer of these texts has at "
+            f"least {len(tokenizer)} tokens; choose as many or more"
+        )
+    return tokenizer
 
 
 def examples_of(config: RunConfig, tokenizer: Any, names: Sequence[str]) -> Callable[[Split, int], Examples]:

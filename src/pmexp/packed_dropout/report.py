@@ -46,9 +46,7 @@ class ReplacementReport:
         kernels = Counter(kernel for name, kernel in self.attention.items() if name not in self.left)
         lines = [f"  and of the attention of {n} modules: {kernel}" for kernel, n in kernels.items()]
         lines += [f"  {name or 'the model'}: {reason}" for name, reason in self.left.items()]
-        lines += [
-            f"  {name}: exchanged, but not called in the forward that was seen" for name in self.uncalled
-        ]
+        lines += [f"  {name}: exchanged, but no draw of it was seen in the forward" for name in self.uncalled]
         lines += [f"  {n} x a dropped operand saved as it is: {why}" for why, n in self.saved_whole.items()]
         if not self.settled:
             lines.append("  not settled: the first forward in training shows what reading the code cannot")

@@ -1,7 +1,7 @@
 """Makes one system of the parts that a run's configuration names."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from torch import nn
 from pmexp.config import SHARDING, Device, Part, SystemConfig
 from pmexp.config.complete import complete
 from pmexp.errors import UserError
-from pmexp.own_code import called
+from pmexp.own_code import called, of_own_code
 from pmexp.systems import checkpointing, compile, flash, offload, xformers
 from pmexp.systems.autocast import Autocast
 from pmexp.systems.base import SystemPart
@@ -38,7 +38,7 @@ class System:
     def __init__(self, config: SystemConfig) -> None:
         """Raises UserError where this machine cannot execute the parts."""
         self.config = config
-        own = [_own_part(path) for path in config.own_parts]
+        own = [_OwnPart(path) for path in config.own_parts]
         self.parts = [*(PARTS[part] for part in config.parts if part not in SHARDING), *own]
         self.device = _device(config.device)
         for part in self.parts:
@@ -81,12 +81,46 @@ class System:
         return f"{lowered[0]} autocast" if lowered else "fp32"
 
 
-def _own_part(path: str) -> SystemPart:
-    """Makes a part of somebody's own. Raises UserError where it cannot be had."""
-    part = called(_OWN_PARTS, path, (), {}, _OWN_PARTS)
-    if not isinstance(part, SystemPart):
-        raise UserError(f"{_OWN_PARTS}: {path}: is no subclass of pmexp.systems.base.SystemPart; make it one")
-    return part
+class _OwnPart(SystemPart):
+    """Calls a part of somebody's own; what fails in it is one line that names it."""
+
+    def __init__(self, path: str) -> None:
+        """Raises UserError where it cannot be had."""
+        self._path, self._part = path, called(_OWN_PARTS, path, (), {}, _OWN_PARTS)
+        if not isinstance(self._part, SystemPart):
+            raise UserError(
+                f"{_OWN_PARTS}: {path}: is no subclass of pmexp.systems.base.SystemPart; make it one"
+            )
+
+    def check(self, device: torch.device) -> None:
+        with of_own_code(_OWN_PARTS, self._path):
+            self._part.check(device)
+
+    def before_variant(self, module: nn.Module, device: torch.device, half: bool) -> None:
+        with of_own_code(_OWN_PARTS, self._path):
+            self._part.before_variant(module, device, half)
+
+    def prepare(self, module: nn.Module) -> None:
+        with of_own_code(_OWN_PARTS, self._path):
+            self._part.prepare(module)
+        with self.forward(
+            next(module.parameters()).device
+        ):  # one that is no context is refused before a step
+            pass
+
+    def forward(self, device: torch.device) -> AbstractContextManager[object]:
+        with of_own_code(_OWN_PARTS, self._path):
+            context: AbstractContextManager[object] = self._part.forward(device)
+        if not hasattr(context, "__enter__"):
+            raise UserError(
+                f"{_OWN_PARTS}: {self._path}: its forward returns a {type(context).__name__}; return "
+                "a context"
+            )
+        return context
+
+    def record(self, module: nn.Module) -> dict[str, str]:
+        with of_own_code(_OWN_PARTS, self._path):
+            return {str(key): str(value) for key, value in self._part.record(module).items()}
 
 
 def _device(wanted: Device) -> torch.device:

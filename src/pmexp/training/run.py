@@ -1,5 +1,6 @@
 """One run from its configuration to its summary: build, replace dropout, train, evaluate, measure, record."""
 
+import hashlib
 import logging
 import signal
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ from pmexp.models.base import TaskModel, rates_of_functions
 from pmexp.models.examples import EVALUATION
 from pmexp.models.objectives import IGNORED
 from pmexp.models.positions import computed_length
+from pmexp.models.sample import refuse_unable
 from pmexp.own_code import refuse_changed
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.run_folder.folder import RunFolder
@@ -56,7 +58,7 @@ from pmexp.training.preflight import check_metrics
 from pmexp.training.progress_line import ProgressLine
 from pmexp.training.recorder import Description, Recorder, is_finished
 from pmexp.training.stop_signals import stop_requests
-from pmexp.variants.replace import apply_method, apply_variant
+from pmexp.variants.replace import apply_method, apply_variant, changes_evaluation
 
 log = logging.getLogger(__name__)
 
@@ -170,6 +172,7 @@ def prepare(config: RunConfig) -> Prepared:
     system = System(config.system)
     ranks = join(config.system, system.device)
     dataset = datasets.load(config.dataset)
+    _refuse_other_data(ranks, dataset)
     ood = load_ood(config, dataset)
     model = models.build(config, dataset)
     system.before_variant(model.module)
@@ -178,6 +181,7 @@ def prepare(config: RunConfig) -> Prepared:
     example = None
     if len(train):
         example = train.batch(torch.arange(min(2, len(train))), EVALUATION).to(torch.device("cpu")).inputs
+        refuse_unable(config, model.module, example)
     replacement = apply_variant(model.module, config.variant, example)
     method = apply_method(model.module, config.variant)
     system.prepare(model.module)
@@ -198,6 +202,16 @@ def prepare(config: RunConfig) -> Prepared:
     # Dropout starts here, whatever building the model drew.
     torch.manual_seed(ranks.seed(_mask_seed(config.seed, config.variant.mask_stream)))
     return Prepared(training, model, dataset, ood, replacement)
+
+
+def _refuse_other_data(ranks: Ranks, dataset: Dataset) -> None:
+    """Raises UserError, on all ranks, where they have loaded different data."""
+    number = int(hashlib.sha256(dataset.digest.encode()).hexdigest()[:12], 16)
+    if ranks.most(number) != -ranks.most(-number):
+        raise UserError(
+            f"dataset: the processes have loaded different data ({dataset.origin}); a loader has to give the "
+            "same in each, as by a seed of its own"
+        )
 
 
 def _mask_seed(seed: int, stream: int | None) -> int:
@@ -234,6 +248,9 @@ def _train_and_test(
     if training.ranks.is_first:
         record_start(recorder.folder, training.progress.step, prepared.inputs)
     checked, notes["gradient_check"] = _gradient_check(config, prepared)
+    if said := changes_evaluation(config.variant):
+        log.warning("%s", said)
+        notes["evaluation"] = said
     if not resumed:
         length = computed_length(prepared.model.tokens_per_sample, prepared.model.module)
         planned = {"progress/steps_total": training.last_step, "progress/computed_length": length}

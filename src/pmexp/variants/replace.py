@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from pmexp.errors import UserError
@@ -71,6 +72,11 @@ def apply_method(model: nn.Module, variant: Variant) -> Method:
     if variant.apply is None:
         return Method()
     returned = called(_APPLY, variant.apply, (model,), variant.options, _OPTIONS)
+    if not isinstance(returned, Method | Mapping | None):
+        raise UserError(
+            f"{_APPLY}: {variant.apply}: returns a {type(returned).__name__}; change the model in place, and "
+            "return a mapping of plain values, a pmexp.variants.method.Method, or nothing"
+        )
     method = returned if isinstance(returned, Method) else Method(report=returned or {})
     try:
         json.dumps(dict(method.report), allow_nan=False)
@@ -105,5 +111,28 @@ def dropout_of(variant: Variant) -> tuple[type[nn.Dropout], Any]:
         )
     check_takes(_DROPOUT, variant.dropout, cls, (0.5, False), variant.options, _OPTIONS)
     with of_own_code(_DROPOUT, variant.dropout):
-        cls(0.5, False, **variant.options)
+        _check_made(variant.dropout, cls(0.5, False, **variant.options))
     return cls, None
+
+
+def _check_made(path: str, dropout: nn.Dropout) -> None:
+    """Raises UserError for a dropout whose `drop` does not take what F.dropout takes."""
+    if drop := getattr(dropout, "drop", None):
+        check_takes(_DROPOUT, f"{path}.drop", drop, (None, 0.5, True, False), {}, _OPTIONS)
+
+
+def changes_evaluation(variant: Variant) -> str:
+    """Says in words that a dropout of one's own changes its input in evaluation too; empty where it does not.
+
+    Leaves torch's random numbers as they are.
+    """
+    if variant.dropout in DROPOUTS:
+        return ""
+    dropout, ones = dropout_of(variant)[0](0.5, False, **variant.options).eval(), torch.ones(4, 4)
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), of_own_code(_DROPOUT, variant.dropout):
+        kept = dropout(ones)
+    if isinstance(kept, Tensor) and torch.equal(kept, ones):
+        return ""
+    return (
+        f"{variant.dropout} changes its input in evaluation too, so that scores are not those of the weights"
+    )
