@@ -1,4 +1,6 @@
-"""Makes text from outside fit for a terminal. Imports no torch."""
+"""Makes text from outside fit for a terminal, and tables of it. Imports no torch."""
+
+from collections.abc import Sequence
 
 
 def printable(text: str, lines: bool = False) -> str:
@@ -7,6 +9,18 @@ def printable(text: str, lines: bool = False) -> str:
     if text.isprintable():
         return text
     return "".join(letter if lines and letter == "\n" else _shown(letter) for letter in text)
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+    """The rows as lines, each column as wide as its widest cell; `right`: which end on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        )
+        for row in rows
+    ]
 
 
 def duration(seconds: float) -> str:

@@ -19,7 +19,7 @@ def test_a_run_is_timed_to_the_end_of_its_first_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(start, "WARM_UP", 0)
-    monkeypatch.setattr(start, "WAYS", {"tracking=off": ["tracking=off"]})
+    monkeypatch.setattr(start, "WAYS", ("tracking=off",))
     assert main(["level=start", "turns=1", f"out={tmp_path}"]) == 0, capsys.readouterr().err
     bare, ours = rows(tmp_path / "start.csv")
     assert (bare["way"], ours["way"]) == ("bare script", "tracking=off")

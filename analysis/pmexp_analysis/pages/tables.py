@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pmexp import shown
 from pmexp_analysis.criteria import Judged
 from pmexp_analysis.criteria.byte_masks import is_bound
 from pmexp_analysis.numbers.cells import (
@@ -229,15 +230,8 @@ def missing_line(run: Missing) -> str:
 
 def aligned(table: Table) -> str:
     """The table as lines of text: the first column to the left, the others to the right."""
-    lines = [table.headings, *table.cells]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.headings))]
-    texts = [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
+    right = [False, *[True] * (len(table.headings) - 1)]
+    texts = shown.aligned([table.headings, *table.cells], right)
     return "\n".join([texts[0], "-" * len(texts[0]), *texts[1:]])
 
 

@@ -31,7 +31,7 @@ _RUN = (
 )
 _CLASSES = 10
 WARM_UP = 1  # turns that fill the disk's cache, and do not count
-WAYS = {"tracking=off": ["tracking=off"], "tracking=mlflow": ["tracking=mlflow"]}
+WAYS = ("tracking=off", "tracking=mlflow")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,6 @@ def run(options: StartOptions, command: str) -> None:
     import torch
 
     make_folder(options.out)
-
     taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ("bare script", *WAYS)}
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -62,8 +61,8 @@ def run(options: StartOptions, command: str) -> None:
         for turn in range(-WARM_UP, options.turns):
             seconds, cpu, parameters = _bare(folder)
             measured = {"bare script": (seconds, cpu)}
-            for way, overrides in WAYS.items():
-                measured[way] = _of_run(folder / way.partition("=")[2] / str(turn), overrides, parameters)
+            for way in WAYS:
+                measured[way] = _of_run(folder / way.partition("=")[2] / str(turn), way, parameters)
             for way, figures in measured.items() if turn >= 0 else ():
                 taken[way].append(figures)
     rows = [_row(way, figures, taken["bare script"]) for way, figures in taken.items()]
@@ -84,13 +83,13 @@ def _bare(folder: Path) -> tuple[float, float, int]:
     return float(ended) - done.started, done.cpu_s, int(parameters)
 
 
-def _of_run(runs_dir: Path, overrides: list[str], parameters: int) -> tuple[float, float]:
+def _of_run(runs_dir: Path, override: str, parameters: int) -> tuple[float, float]:
     runs_dir.mkdir(parents=True)
-    done = execute(["-m", "pmexp.train", *_RUN, *overrides], runs_dir)
+    done = execute(["-m", "pmexp.train", *_RUN, override], runs_dir)
     (file,) = runs_dir.glob("runs/default/*/summary.json")
     built = json.loads(file.read_text())["environment"]["parameters_float32"]
     if built != parameters:
-        raise ContenderFailed(f"{overrides[0]}: built {built} parameters, and the bare script {parameters}")
+        raise ContenderFailed(f"{override}: built {built} parameters, and the bare script {parameters}")
     lines = (line for line, _ in read_lines(RunFolder(file.parent).journal, 0))
     ended = next(line["time"] for line in lines if line["metric"] == "train/loss")
     return ended - done.started, done.cpu_s

@@ -147,12 +147,11 @@ class Offer:
 
     def _folders(self) -> list[Path]:
         """Where options lie: conf/, those of plugins, and the folder of one's own that was typed before."""
-        from pmexp.command.plugins import plugin_folders
-        from pmexp.command.schema import conf_folder
+        from pmexp.command.schema import folders_of_options
 
         own = [word.partition("=")[2] for word in self.before if word.startswith("--config-dir=")]
         own += [behind for flag, behind in pairwise(self.before) if flag in _FOLDER_OF_OPTIONS]
-        return [conf_folder(), *plugin_folders(), *(Path(folder).expanduser() for folder in own)]
+        return [*folders_of_options(), *(Path(folder).expanduser() for folder in own)]
 
 
 def commands_of(chosen: Subcommand) -> list[Command]:

@@ -12,8 +12,7 @@ from omegaconf import OmegaConf, open_dict
 from pmexp.command.composition import Source, ready, whole
 from pmexp.command.meanings import annotated, launcher_lines
 from pmexp.command.overrides import parsed
-from pmexp.command.plugins import plugin_folders
-from pmexp.command.schema import conf_folder
+from pmexp.command.schema import folders_of_options
 from pmexp.command_line import called
 
 _BY_NAME = ("pmexp train", "pmexp sweep")
@@ -40,7 +39,7 @@ def help_text(overrides: Sequence[str], source: Source, resolve: bool) -> str:
 def _groups(folder: Path | None) -> str:
     """Lists the groups in lines `group: option, option`; `folder` has options of one's own."""
     options: dict[str, set[str]] = {}
-    for top in filter(None, (conf_folder(), *plugin_folders(), folder)):
+    for top in filter(None, (*folders_of_options(), folder)):
         for file in top.rglob("*.yaml"):
             if file.parent != top:
                 options.setdefault(str(file.parent.relative_to(top)), set()).add(file.stem)

@@ -39,11 +39,14 @@ def groups() -> frozenset[str]:
     return frozenset(str(folder.relative_to(conf_folder())) for folder in folders)
 
 
+def folders_of_options() -> tuple[Path, ...]:
+    """Where the options lie that every command knows: conf/, and those of plugins."""
+    return conf_folder(), *plugin_folders()
+
+
 def options(group: str) -> list[str]:
     """The options of a group, of pmexp and of plugins, sorted."""
-    return sorted(
-        file.stem for folder in (conf_folder(), *plugin_folders()) for file in (folder / group).glob("*.yaml")
-    )
+    return sorted(file.stem for folder in folders_of_options() for file in (folder / group).glob("*.yaml"))
 
 
 def options_of_pmexp(group: str) -> list[str]:

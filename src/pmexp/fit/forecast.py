@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pmexp.fit.budget import DEVICES, budget_bytes, in_gib
+from pmexp.shown import aligned
 
 CATEGORIES = ("weights", "gradients", "optimizer", "activations", "masks", "workspace")
 # The peaks of eight measured steps were above the simulated ones by at most so much (docs/results/gpu.md:
@@ -71,7 +72,9 @@ class Forecast:
             if cards := [card for card, fit in self.cards.items() if fit is fits]:
                 lines.append(f"{words}: {', '.join(cards)}")
         if self.methods:
-            lines += ["", *_aligned([_HEAD, *(self._row(name) for name in self.methods)])]
+            rows = [_HEAD, *(self._row(name) for name in self.methods)]
+            right = [False, *[True] * (len(_HEAD) - 2), False]
+            lines += ["", *(line.rstrip() for line in aligned(rows, right))]
         lines += [f"{name}: {reason}" for name, reason in self.without_effect.items()]
         lines += ["", f"Error bar: {MEASURED}.", f"Not modelled: {'; '.join(self.not_modelled)}."]
         return "\n".join(lines)
@@ -94,21 +97,6 @@ _HEAD = ["with", "peak", "saves", "products", "traffic", ""]
 def change(new: int, old: int) -> str:
     """Returns by how much `new` is more than `old`, in percent."""
     return f"{new / old - 1:+.1%}" if old else "-"
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """The rows as lines; the first column and the last one begin on the left, numbers end on the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)),
-                row[-1],
-            ]
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def categories(counted: dict[str, Any]) -> dict[str, int]:

@@ -102,15 +102,19 @@ def _spec(key: str, path: str, name: str) -> ModuleSpec:
 def _installed(name: str, root: Path) -> str:
     package, module = root / name, root / f"{name}.py"
     files = sorted(package.rglob("*.py")) if package.is_dir() else [module] * module.is_file()
-    listed = ""
-    if owner := next(iter(packages_distributions().get(name, ())), None):
-        listed = distribution(owner).read_text("RECORD") or ""
+    owner = _owner(name)
+    listed = distribution(owner).read_text("RECORD") or "" if owner else ""
     return f"{_version(name)}, {_digest(files, root, listed)}"
 
 
 @cache
+def _owner(name: str) -> str | None:
+    """The distribution that a top-level name is of; to look it up takes 0.2 s among 180 of them."""
+    return next(iter(packages_distributions().get(name, ())), None)
+
+
 def _version(name: str) -> str:
-    owner = next(iter(packages_distributions().get(name, ())), None)
+    owner = _owner(name)
     return f"{owner} {distribution(owner).version}" if owner else f"{name} of a folder"
 
 

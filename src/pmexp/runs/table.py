@@ -9,7 +9,7 @@ from pathlib import Path
 from pmexp.run_folder.differences import Differing, keys_of, said, told_apart
 from pmexp.run_folder.found import FoundRun
 from pmexp.runs.choice import STATES, UNTOLD, value_of
-from pmexp.shown import printable
+from pmexp.shown import aligned, printable
 
 _REACHED = ("step", "loss", "host", "time", "attempt", "waited", "error")
 _RIGHT = ("step", "loss", "time", "attempt", "waited", *(state.name for state in STATES), "runs")
@@ -118,12 +118,4 @@ def _duration(seconds: float) -> str:
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """The cells in columns, without what a terminal would take for a command."""
     shown = [list(map(printable, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    right = [heading in _RIGHT for heading in rows[0]]
-    return [
-        "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in shown
-    ]
+    return [line.rstrip() for line in aligned(shown, [heading in _RIGHT for heading in rows[0]])]

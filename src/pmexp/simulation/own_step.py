@@ -16,10 +16,8 @@ from pmexp.simulation.internals import DATA_DEPENDENT, fake_tensors, tree_leaves
 from pmexp.simulation.known_values import KnownValues
 from pmexp.simulation.live_bytes import LiveBytes, Snapshot
 from pmexp.simulation.predict import CUDA_BLOCK
-from pmexp.simulation.step import peaks_of_step
+from pmexp.simulation.step import MOST_RUN, peaks_of_step
 from pmexp.simulation.traffic import OperatorTraffic
-
-_MOST_RUN = 2  # micro-batches: from the second one on gradients lie beside the activations
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def simulated_step(step: OwnStep, like: str = "cuda") -> SimulatedStep:
 
 def _simulated(step: OwnStep, on_cuda: bool) -> SimulatedStep:
     counter, flops, traffic = LiveBytes(CUDA_BLOCK if on_cuda else 1), FlopCounter(), OperatorTraffic()
-    known, runs = KnownValues(), min(step.micro_batches, _MOST_RUN)
+    known, runs = KnownValues(), min(step.micro_batches, MOST_RUN)
     with fake_tensors(), known, cuda_semantics(flops.add) if on_cuda else nullcontext():
         twin, copies = fake_copy(step.model, known)
         batch = fake_batch(step.batch, known)

@@ -13,6 +13,8 @@ from pmexp.simulation.live_bytes import LiveBytes, Snapshot
 
 _LR = 1e-4  # any value would do: memory does not depend on it
 _CLIP_NORM = 1.0
+# Micro-batches that are run: from the second on gradients lie beside activations, and a third takes no more.
+MOST_RUN = 2
 
 FORWARD, BACKWARD, BACKWARD_MIDDLE, BACKWARD_END, UPDATE = (
     *("forward", "backward", "backward, middle layers", "backward, first layer", "update"),
@@ -38,7 +40,7 @@ def peaks_of_training(
         forward: a context around each forward and its loss, such as autocast.
         layers: the module's equal layers in their order; they cut the backward into phases.
         accumulate: micro-batches a step. From the second one on gradients lie beside the activations, and
-            a third one takes no more, so that two of them are run at most.
+            a third one takes no more, so that MOST_RUN of them are run.
         foreach: as in torch.optim.AdamW, which decides by the device where it is None.
     """
     module.train()
@@ -53,7 +55,7 @@ def peaks_of_training(
         counter,
         forward=forward,
         layers=layers,
-        micro_batches=min(accumulate, 2),
+        micro_batches=min(accumulate, MOST_RUN),
         foreach=foreach,
     )
 

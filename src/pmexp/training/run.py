@@ -1,6 +1,5 @@
 """One run from its configuration to its summary: build, replace dropout, train, evaluate, measure, record."""
 
-import hashlib
 import logging
 import signal
 from collections.abc import Mapping, Sequence
@@ -206,8 +205,7 @@ def prepare(config: RunConfig) -> Prepared:
 
 def _refuse_other_data(ranks: Ranks, dataset: Dataset) -> None:
     """Raises UserError, on all ranks, where they have loaded different data."""
-    number = int(hashlib.sha256(dataset.digest.encode()).hexdigest()[:12], 16)
-    if ranks.most(number) != -ranks.most(-number):
+    if ranks.most(ranks.from_first(dataset.digest) != dataset.digest):
         raise UserError(
             f"dataset: the processes have loaded different data ({dataset.origin}); a loader has to give the "
             "same in each, as by a seed of its own"
