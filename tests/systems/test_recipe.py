@@ -1,4 +1,4 @@
-"""README's recipe for a part of the system, followed by somebody who forgets its last step and by one who does not."""
+"""CONTRIBUTING's recipe for a part of the system, followed by somebody who forgets its last step and by one who does not."""
 
 import os
 import shutil

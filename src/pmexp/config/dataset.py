@@ -148,7 +148,7 @@ class DatasetConfig:
     name: str = MISSING  # how the report calls it
     kind: DatasetKind = MISSING
     objective: Objective = Objective.classification
-    loader: str | None = None  # mypkg.load: a function that gives samples as those of the kind; see README
+    loader: str | None = None  # mypkg.load: gives samples as those of the kind; see docs/own-code.md
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the loader
     hub_id: str | None = None  # dataset on the Hugging Face hub
     hub_config: str | None = None  # the subset's name on the hub
@@ -165,7 +165,7 @@ class DatasetConfig:
     padding: Padding = Padding.max  # to max_length, or the batch's longest; bucketed: of similar texts
     val_fraction: float = 0.1  # share of train carved off where the set has no validation split
     # The first one selects the model. mypkg.my_metric: a function of one's own, of which more is better.
-    metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # scores of an evaluation; see README
+    metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # scores of an evaluation; own ones: docs/own-code.md
     epochs: int = 3  # recommended passes over train
     batch_size: int = 32  # recommended samples a step
 

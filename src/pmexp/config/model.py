@@ -39,7 +39,7 @@ class Attention(Enum):
 class ModelConfig:
     name: str = ""  # how the report calls it; empty: kind auto goes by its builder, checkpoint or model_type
     kind: ModelKind = MISSING
-    builder: str | None = None  # mypkg.build: a function that makes the model; see README
+    builder: str | None = None  # mypkg.build: makes the model; see docs/own-code.md
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the builder
     hub_id: str | None = None  # checkpoint on the Hugging Face hub
     revision: str | None = None  # commit of the checkpoint

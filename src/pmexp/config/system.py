@@ -44,7 +44,7 @@ class Matmul(Enum):
 
 @dataclass(kw_only=True)
 class SystemConfig:
-    parts: list[Part] = field(default_factory=list)  # see the README; their order has no meaning
+    parts: list[Part] = field(default_factory=list)  # see docs/systems.md; their order has no meaning
     own_parts: list[str] = field(default_factory=list)  # mypkg.MyPart: subclasses of systems.base.SystemPart
     device: Device = Device.auto  # auto: CUDA where there is one; the record says which
     processes: int = 1  # over which the global batch is spread; more than one need ddp, zero1, zero2 or fsdp
