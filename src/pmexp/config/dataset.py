@@ -164,7 +164,7 @@ class DatasetConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)  # only of seq2seq
     padding: Padding = Padding.max  # to max_length, or the batch's longest; bucketed: of similar texts
     val_fraction: float = 0.1  # share of train carved off where the set has no validation split
-    # The first one selects the model. mypkg.my_metric: a function of one's own (docs/own-code.md), more is better.
+    # The first one selects the model. mypkg.my_metric: a function (docs/own-code.md), more is better.
     metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # scores of an evaluation
     epochs: int = 3  # recommended passes over train
     batch_size: int = 32  # recommended samples a step
