@@ -65,6 +65,15 @@ def signed_descent(model: nn.Module) -> Method:
     return Method(optimizer=Signed)
 
 
+def matrices_alone(model: nn.Module) -> Method:
+    """Trains parameters of two dimensions and leaves out the others."""
+
+    def optimizer(parameters: Any, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD([each for each in parameters if each.dim() == 2], lr=lr)
+
+    return Method(optimizer=optimizer)
+
+
 class Signed(torch.optim.SGD):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

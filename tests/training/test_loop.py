@@ -11,23 +11,11 @@ from torch import nn
 
 from pmexp.config import Part, Schedule, Select, SystemConfig, TrainConfig
 from pmexp.errors import UserError
-from pmexp.models.examples import MaskedTokens, TensorExamples
+from pmexp.models.examples import MaskedTokens
 from pmexp.packed_dropout import PackedDropout
 from pmexp.systems.system import System
 from pmexp.training.loop import Training
-
-
-class Net(nn.Module):
-    """Two layers around dropout, called as the models of transformers are."""
-
-    def __init__(self, dropout: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), dropout, nn.Linear(16, 3))
-
-    def forward(self, x: torch.Tensor) -> Any:
-        from transformers.modeling_outputs import SequenceClassifierOutput
-
-        return SequenceClassifierOutput(logits=self.layers(x))
+from small_net import Net, examples
 
 
 class LanguageNet(nn.Module):
@@ -39,12 +27,6 @@ class LanguageNet(nn.Module):
         from transformers.modeling_outputs import MaskedLMOutput
 
         return MaskedLMOutput(logits=self.layers(input_ids))
-
-
-def examples(n: int, seed: int) -> TensorExamples:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, 4, generator=generator)
-    return TensorExamples({"x": x}, (x.sum(-1) > 0).long() + (x[:, 0] > 1).long())
 
 
 def training(parts: tuple[Part, ...] = (), dropout: nn.Module | None = None, **options: Any) -> Training:

@@ -56,6 +56,13 @@ def test_an_optimizer_of_ones_own_takes_the_steps(runs: Runs) -> None:
     assert told["metrics"].get("memory/optimizer_bytes", 0) == 0
 
 
+def test_parameters_that_an_optimizer_leaves_out_are_on_record(runs: Runs) -> None:
+    told = trained(runs, "variant=own", "variant.apply=own_methods.matrices_alone", "train.clip_norm=null")
+    assert told["environment"]["not_updated"].startswith("the optimizer leaves out ")
+    assert "cls_token" in told["environment"]["not_updated"]
+    assert told["settings"]["train.clip_norm"] is None
+
+
 def test_a_loss_of_ones_own_that_is_the_same_trains_the_same(runs: Runs) -> None:
     assert runs.train(*SHORT, "variant=baseline")[0] == 0
     trained(runs, "variant=own", "variant.apply=own_methods.own_loss")

@@ -30,7 +30,7 @@ class TrainConfig:
     weight_decay: float = 0.01  # shrinks the weights, as AdamW does
     warmup_fraction: float = 0.1  # share of the steps with rising learning rate
     schedule: Schedule = Schedule.linear
-    clip_norm: float = 1.0  # gradient norm above which it is scaled down
+    clip_norm: float | None = 1.0  # gradient norm above which it is scaled down; null: it never is
     select: Select = Select.best  # weights to test: of the best validation metric, or the last
     patience: int | None = 3  # evaluations without a new best before stopping; only with select=best
     evaluate_every: float | None = None  # steps, or a share of an epoch below 1; null: once an epoch
@@ -62,7 +62,8 @@ class TrainConfig:
             )
         check_at_least("train.log_every", self.log_every, 1)
         check_at_least("train.accumulate", self.accumulate, 1)
-        check_positive("train.clip_norm", self.clip_norm)
+        if self.clip_norm is not None:
+            check_positive("train.clip_norm", self.clip_norm)
         check_between("train.weight_decay", self.weight_decay, 0.0, 1.0)
         check_between("train.warmup_fraction", self.warmup_fraction, 0.0, 1.0)
 

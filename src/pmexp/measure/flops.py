@@ -6,6 +6,8 @@ is not, as is usual. Fused causal attention counts as if it did both halves.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -45,6 +47,7 @@ class FlopCounter(TorchDispatchMode):
         super().__init__()
         self.total = 0
         self.recomputed = 0
+        self.counting = False
         self._modules = 0  # whose forward runs now
 
     def __enter__(self) -> "FlopCounter":
@@ -54,22 +57,39 @@ class FlopCounter(TorchDispatchMode):
             hooks.register_module_forward_hook(lambda *_: self._nested(-1), always_call=True),
         ]
         super().__enter__()
+        self.counting = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.counting = False
         super().__exit__(kind, error, trace)
         for hook in self._hooks:
             hook.remove()
 
+    @contextmanager
+    def of_update(self) -> Iterator[None]:
+        """A context in the step in which an optimizer may run code that it has compiled, which would raise an
+        error beside this mode. What is computed there is not seen; what is eager counts as ever."""
+        self.__exit__(None, None, None)
+        try:
+            with _OfUpdate(self):
+                yield
+        finally:
+            self.__enter__()
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        return self.counted(func, args, kwargs or {})
+
+    def counted(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Returns the result of an operator, whose operations are added."""
+        result = func(*args, **kwargs)
         count = _COUNTS.get(func.overloadpacket)
         if count is not None:
-            self.add(int(count(*args, **(kwargs or {}), out_val=result)))
+            self.add(int(count(*args, **kwargs, out_val=result)))
         return result
 
     def add(self, flops: int) -> None:
@@ -80,6 +100,23 @@ class FlopCounter(TorchDispatchMode):
 
     def _nested(self, change: int) -> None:
         self._modules += change
+
+
+class _OfUpdate(TorchDispatchMode):
+    """Counts for a FlopCounter, and does not keep torch.compile from running what it has compiled."""
+
+    def __init__(self, counter: FlopCounter) -> None:
+        super().__init__()
+        self._counter = counter
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return self._counter.counted(func, args, kwargs or {})
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,8 @@ class Instruments:
 
     def phase(self, name: str) -> AbstractContextManager[Any]:
         """A context around a part of a step (forward, backward, optimizer), for the profile."""
+        if name == "optimizer" and self._flops and self._flops.counting:
+            return self._flops.of_update()
         return self._profile.phase(name) if self._profile else nullcontext()
 
     def finish(self, step_ms: float | None) -> dict[str, float]:

@@ -7,9 +7,10 @@ buckets through which DeepSpeed sends gradients. DDP's buckets are: its gradient
 """
 
 from collections.abc import Container, Iterable
-from typing import Any
 
 from torch import Tensor
+
+from pmexp.measure.storages import storages
 
 _WHY_NOT = {
     "memory/gradients_bytes": "not counted: the engine does not show where it keeps the gradient",
@@ -25,15 +26,10 @@ def held(**categories: Iterable[Tensor]) -> dict[str, float]:
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
     """Bytes of the distinct storages of `tensors`: of a sharded one (DTensor), those of this process."""
-    storages = (_local(tensor).untyped_storage() for tensor in tensors)
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    held = (storage for tensor in tensors for storage in storages(tensor))
+    return sum({storage.data_ptr(): storage.nbytes() for storage in held}.values())
 
 
 def not_held(metrics: Container[str]) -> dict[str, str]:
     """For the record of a finished run: why a metric of `held` is not among its `metrics`."""
     return {name: why for name, why in _WHY_NOT.items() if name not in metrics}
-
-
-def _local(tensor: Any) -> Tensor:
-    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return local

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from pmexp.measure.own_methods import entered, hooks_seen, own_dropouts
 from pmexp.measure.precision import compiled_parts
+from pmexp.measure.storages import storages
 from pmexp.packed_dropout import ReplacementReport, packed_bias_dropout_add, packed_dropout
 from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
 from pmexp.packed_dropout.draws import Draw
@@ -56,7 +57,8 @@ class SavedForBackward:
     _keep_alive: list[Any] = field(default_factory=list)  # a freed storage's address could come again
 
     def __enter__(self) -> "SavedForBackward":
-        self._seen = {_storage(t) for t in (*self.module.parameters(), *self.module.buffers())}
+        held = (*self.module.parameters(), *self.module.buffers())
+        self._seen = {storage.data_ptr() for tensor in held for storage in storages(tensor)}
         self._dropout = _InsideDropout()
         self._contexts = ExitStack()
         self._draws: list[Draw] = []
@@ -112,13 +114,19 @@ class SavedForBackward:
 
     def _count_packed(self, kept: Any) -> None:
         """Counts a tensor, or what somebody's hook keeps in the place of one: an array or bytes."""
-        is_tensor = isinstance(kept, Tensor)
-        place = _storage(kept) if is_tensor else id(kept)
+        parts = list(storages(kept)) if isinstance(kept, Tensor) else [kept]
+        for part in parts:
+            self._count_memory(part, kept)
+
+    def _count_memory(self, part: Any, kept: Any) -> None:
+        """Counts the memory of a storage, an array or bytes, once for as long as the forward runs."""
+        is_storage = isinstance(part, torch.UntypedStorage)
+        place = part.data_ptr() if is_storage else id(part)
         if place in self._seen:
             return
         self._seen.add(place)
         self._keep_alive.append(kept)
-        size = kept.untyped_storage().nbytes() if is_tensor else memoryview(kept).nbytes
+        size = part.nbytes() if is_storage else memoryview(part).nbytes
         self.total_bytes += size
         if self._dropout.depth:
             self.mask_bytes += size
@@ -159,7 +167,3 @@ class _InsideDropout(TorchFunctionMode):
             self.depth = 0
         if self.saved_something:
             self.elements += input.numel()
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

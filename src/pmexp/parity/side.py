@@ -56,7 +56,7 @@ class Side:
             metrics: Metrics = self._of_somebody(lambda: next(self._steps))[1]
             self.draws |= any(not torch.equal(x, y) for x, y in zip(before, self._state(), strict=True))
         self.losses.append(metrics["train/loss"])
-        self.gradient_norms.append(metrics["grad/norm"])
+        self.gradient_norms.append(metrics.get("grad/norm", 0.0))  # none where backward updates
         return metrics
 
     def state(self) -> dict[str, Any]:

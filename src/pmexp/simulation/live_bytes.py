@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pmexp.measure.storages import storages
 from pmexp.packed_dropout import ops
 from pmexp.simulation.internals import TorchDispatchMode, running_backward, tree_leaves
 
@@ -120,7 +121,10 @@ class LiveBytes(TorchDispatchMode):
             self.assign((value for value in state.values() if isinstance(value, Tensor)), "optimizer")
 
     def _count(self, tensor: Tensor, category: str, again: bool) -> None:
-        storage = tensor.untyped_storage()
+        for storage in storages(tensor):
+            self._count_storage(storage, category, again)
+
+    def _count_storage(self, storage: torch.UntypedStorage, category: str, again: bool) -> None:
         key = id(storage)
         known = self._known.get(key)
         if known is not None and known[0]() is storage:

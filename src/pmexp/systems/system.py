@@ -70,7 +70,7 @@ class System:
         """Returns what the parts did, for the run's record."""
         return {key: value for part in self.parts for key, value in part.record(module).items()}
 
-    def engine(self, ranks: Ranks, clip_norm: float) -> Engine:
+    def engine(self, ranks: Ranks, clip_norm: float | None) -> Engine:
         """Returns the engine that makes and applies the gradients of a run on these processes."""
         engine = ENGINES[self.config.sharding] if self.config.sharding else Engine
         return engine(ranks, self.device, clip_norm, scale_loss=Part.fp16 in self.config.parts)

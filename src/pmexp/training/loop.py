@@ -1,11 +1,10 @@
 """Holds the one training loop, a generator of (step, {metric: value}); it logs nothing and writes no file."""
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -81,10 +80,8 @@ class Training:
         self.total_steps = min(config.max_steps or planned, planned)
         self.last_step = config.last_step(self.total_steps)
         self.engine = system.engine(ranks, config.clip_norm)
-        optimizer = partial(
-            method.optimizer or torch.optim.AdamW, lr=config.lr, weight_decay=config.weight_decay
-        )
-        self.model = self.engine.prepare(module, optimizer)  # `module`, or what stands around it
+        self.not_updated: list[str] = []  # parameters that train and that no optimizer has
+        self.model = self.engine.prepare(module, self._optimizer)  # `module`, or what stands around it
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
         pay = workers_for(train, system.device, ranks.world_size)
         self.workers = pay if config.workers is None else config.workers  # that make batches ahead
@@ -97,6 +94,21 @@ class Training:
         self._batches: Iterator[list[Batch]] = iter(())  # each step's, made ahead
         self.found_best = False  # the evaluation just yielded is the best so far
 
+    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Makes the optimizer, the method's own if it has one, and notes which parameters it leaves out."""
+        assert self.config.lr is not None
+        make = self.method.optimizer or torch.optim.AdamW
+        optimizer = make(parameters, lr=self.config.lr, weight_decay=self.config.weight_decay)
+        if hasattr(optimizer, "eval") and not self.engine.moves_weights:
+            raise UserError(
+                f"system.parts: {type(optimizer).__name__} evaluates at other weights than it trains at, "
+                f"which {type(self.engine).__name__} cannot; leave its part out, or take ddp"
+            )
+        updated = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        trained = {name: each for name, each in self.module.named_parameters() if each.requires_grad}
+        self.not_updated = [name for name, each in trained.items() if id(each) not in updated]
+        return optimizer
+
     def steps(self) -> Generator[tuple[int, Metrics], None, None]:
         """Trains from `progress` on. Yields after every step, {} where nothing was measured."""
         ahead = range(self.progress.step, self.last_step)
@@ -104,7 +116,7 @@ class Training:
             while self.progress.step < self.last_step and not self._out_of_patience():
                 if self.progress.step % self.steps_per_epoch == 0:
                     self.timer.begin_epoch()
-                self.module.train()
+                self.engine.set_mode(training=True)
                 with self._measured_step():
                     metrics = self._step(self.progress.step)
                 metrics |= self.instruments.measured()
@@ -165,7 +177,8 @@ class Training:
             self.progress.optimizer_counted = bool(state)
         if log:
             loss = self.ranks.sum(loss)
-            metrics |= {"train/loss": loss.item(), "grad/norm": norm.item(), "train/lr": float(lr)}
+            measured = {} if norm is None else {"grad/norm": norm.item()}
+            metrics |= {"train/loss": loss.item(), **measured, "train/lr": float(lr)}
         return metrics
 
     def _gradient(self, parts: list[Batch], ledger: SavedForBackward | None) -> Tensor:
@@ -270,7 +283,7 @@ class Training:
         A rank that gets no row of a small last batch runs a row and drops its answer, since an engine may
         need every rank in every forward.
         """
-        self.module.eval()
+        self.engine.set_mode(training=False)
         share = _Share()
         # Others than what is trained on may need the model, as attacked examples do, and no worker has it.
         workers = self.workers if isinstance(examples, type(self.train)) else 0

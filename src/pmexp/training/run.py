@@ -249,6 +249,9 @@ def _train_and_test(
     if said := changes_evaluation(config.variant):
         log.warning("%s", said)
         notes["evaluation"] = said
+    if said := _not_updated(training):
+        log.warning("%s", said)
+        notes["not_updated"] = said
     if not resumed:
         length = computed_length(prepared.model.tokens_per_sample, prepared.model.module)
         planned = {"progress/steps_total": training.last_step, "progress/computed_length": length}
@@ -429,6 +432,13 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **({"pictures": images.record()} if decodes(training.train) else {}),
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }
+
+
+def _not_updated(training: Training) -> str:
+    """Says which parameters stay as they are, since the method's optimizer does not have them."""
+    names = training.not_updated
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"the optimizer leaves out {len(names)} parameters that need a gradient: {shown}" if names else ""
 
 
 def _waited(training: Training) -> str:

@@ -6,12 +6,14 @@ micro-batches: the engine sums. So a run on several processes is the run on one 
 but for the order of the sums and for the dropout masks, which every rank draws by itself.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pmexp.errors import UserError
 from pmexp.systems.ranks import Ranks
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -22,12 +24,15 @@ class Engine:
     """Trains on one process, or on several alike; a scheduler may set the learning rate of `optimizer`."""
 
     optimizer: torch.optim.Optimizer
+    moves_weights = True  # whether an optimizer may hold other weights for evaluations than for training
 
-    def __init__(self, ranks: Ranks, device: torch.device, clip_norm: float, scale_loss: bool) -> None:
-        """Sets it up; `scale_loss` keeps fp16 gradients from vanishing and leaves out steps that overflow."""
+    def __init__(self, ranks: Ranks, device: torch.device, clip_norm: float | None, scale_loss: bool) -> None:
+        """Sets it up. Without a `clip_norm` no gradient is scaled down; `scale_loss` keeps gradients in fp16
+        from vanishing and leaves out steps that overflow."""
         self.ranks = ranks
         self.clip_norm = clip_norm
         self.scaler = torch.amp.GradScaler(device.type, enabled=scale_loss)
+        self._accumulates = False
 
     def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
         """Takes over a model on its device and returns what is to be called in its place."""
@@ -35,24 +40,53 @@ class Engine:
         self.optimizer = make_optimizer(trained(module))
         return module
 
+    def set_mode(self, training: bool) -> None:
+        """Puts the module into training or evaluation, and with it an optimizer that knows both: one without
+        a schedule evaluates at other weights than it trains at."""
+        self.module.train(training)
+        turn = getattr(self.optimizer, "train" if training else "eval", None)
+        if callable(turn):
+            turn()
+
     def begin_micro_batch(self, last: bool) -> None:
         """Is called before each forward of training; `last` says that it is the last one of its step."""
+        self._accumulates |= not last
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of `loss`, a share of the global batch's loss, a scalar."""
         self.scaler.scale(self._averaged(loss)).backward()
 
-    def step(self) -> Tensor:
+    def step(self) -> Tensor | None:
         """Clips the gradient, takes the optimizer's step and drops the gradients.
 
-        Returns the norm of the whole gradient before clipping, a scalar; not finite where fp16 overflowed.
+        Returns the norm of the whole gradient before clipping, a scalar; not finite where fp16 overflowed,
+        and None where the optimizer has taken the gradient during backward.
         """
+        if all(parameter.grad is None for parameter in self.module.parameters()):
+            self._step_without_gradient()
+            return None
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
+        limit = math.inf if self.clip_norm is None else self.clip_norm
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), limit)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return self._whole(norm)
+
+    def _step_without_gradient(self) -> None:
+        """Takes the step of an optimizer that updates each parameter as soon as backward has its gradient.
+        Raises UserError where the run asks for what only the whole gradient of a step allows."""
+        wishes = {
+            f"train.clip_norm={self.clip_norm}; type train.clip_norm=null": self.clip_norm is not None,
+            "train.accumulate above 1": self._accumulates,
+            "system.parts=[fp16], which scales the loss": self.scaler.is_enabled(),
+        }
+        if wished := [wish for wish, is_wished in wishes.items() if is_wished]:
+            raise UserError(
+                f"{type(self.optimizer).__name__}: no parameter has a gradient after backward; where the "
+                f"optimizer takes it during backward, this run cannot have {wished[0]}"
+            )
+        self.optimizer.step()
 
     def weights(self) -> Weights:
         """The model's state_dict but for its frozen parameters: whole on rank 0, perhaps nothing on others.

@@ -26,6 +26,8 @@ _WHOLE_ON_EVERY_RANK = StateDictOptions(full_state_dict=True)
 
 
 class FullyShard(Engine):
+    moves_weights = False  # whole weights of a forward are copies of the shards
+
     def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
         device = next(module.parameters()).device.type
         mesh = init_device_mesh(device, (self.ranks.world_size,))

@@ -27,6 +27,7 @@ def check_packages(part: str) -> None:
 
 class ZeroEngine(Engine):
     stage: int
+    moves_weights = False  # its shards are copies of the weights
 
     def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
         self.module = module
@@ -72,7 +73,7 @@ class ZeroEngine(Engine):
         return {
             "train_micro_batch_size_per_gpu": 1,  # DeepSpeed's bookkeeping: our loop makes the batches
             "gradient_accumulation_steps": 1,  # our loop also says which micro-batch is the last
-            "gradient_clipping": self.clip_norm,
+            "gradient_clipping": self.clip_norm or 0.0,  # 0 never clips
             "zero_optimization": {"stage": self.stage},
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 10**9,

@@ -1,0 +1,179 @@
+"""Optimizers of somebody's own: those with other weights for evaluations, that update during backward, that
+leave parameters out, that compile their step, whose state is made of other tensors."""
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
+
+from pmexp.config import Part, SystemConfig, TrainConfig
+from pmexp.errors import UserError
+from pmexp.measure.flops import FlopCounter
+from pmexp.measure.memory_by_category import bytes_of
+from pmexp.measure.saved_for_backward import SavedForBackward
+from pmexp.models.examples import TensorExamples
+from pmexp.systems.system import System
+from pmexp.training.loop import Training
+from pmexp.variants.method import Method
+from small_net import Net, examples
+
+Make = Callable[..., torch.optim.Optimizer]
+
+
+def training(make: Make | None, parts: tuple[Part, ...] = (), **options: Any) -> Training:
+    torch.manual_seed(3)
+    given = {"epochs": 3, "batch_size": 8, "lr": 1e-2, "log_every": 1} | options
+    system, module = System(SystemConfig(parts=list(parts))), Net(nn.Dropout(0.5))
+    val: TensorExamples = examples(20, 1)
+    method = Method(optimizer=make)
+    return Training(
+        module, examples(50, 0), val, TrainConfig(**given), ["accuracy"], 5, system, method=method
+    )
+
+
+class Averaging(torch.optim.SGD):
+    """Evaluates at the mean of all weights that it has trained at, as schedule-free optimizers do."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+        self.param_groups[0]["evaluates"] = False
+
+    def train(self) -> None:
+        self._turn(False)
+
+    def eval(self) -> None:
+        self._turn(True)
+
+    def _turn(self, evaluates: bool) -> None:
+        if self.param_groups[0]["evaluates"] is evaluates:
+            return
+        self.param_groups[0]["evaluates"] = evaluates
+        for parameter in self.param_groups[0]["params"]:
+            other = self.state[parameter].setdefault("mean", parameter.detach().clone())
+            parameter.data, self.state[parameter]["mean"] = other.clone(), parameter.data.clone()
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        assert not self.param_groups[0]["evaluates"]
+        super().step()
+        for parameter in self.param_groups[0]["params"]:
+            state = self.state[parameter]
+            state["steps"] = state.get("steps", 0) + 1
+            mean = state.setdefault("mean", torch.zeros_like(parameter))
+            mean.lerp_(parameter, 1 / state["steps"])
+
+
+def test_evaluations_are_at_the_weights_that_the_optimizer_says() -> None:
+    run = training(Averaging)
+    trained_at: list[Tensor] = []
+    for step, _ in run.steps():
+        weight = next(run.module.parameters())
+        if step % run.steps_per_epoch == 0:  # just evaluated
+            assert run.engine.optimizer.param_groups[0]["evaluates"]
+            mean = torch.stack([*trained_at, run.engine.optimizer.state[weight]["mean"]]).mean(0)
+            torch.testing.assert_close(weight, mean)
+            trained_at.append(run.engine.optimizer.state[weight]["mean"].clone())
+        else:
+            trained_at.append(weight.detach().clone())
+    assert len(trained_at) == run.total_steps
+
+
+@pytest.mark.parametrize("at", [2, 6, 7])  # the sixth step ends with an evaluation
+def test_a_run_with_two_kinds_of_weights_goes_on_bit_for_bit(at: int) -> None:
+    whole = training(Averaging)
+    expected = list(whole.steps())
+    before = training(Averaging)
+    list(islice(before.steps(), at))
+    state = before.state()
+    after = training(Averaging)
+    after.restore(state)
+    assert list(after.steps()) == expected[at:]
+    pairs = zip(after.module.parameters(), whole.module.parameters(), strict=True)
+    assert all(torch.equal(x, y) for x, y in pairs)
+
+
+class InBackward(torch.optim.SGD):
+    """Updates each parameter as soon as backward has its gradient, which it then drops."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+        for parameter in self.param_groups[0]["params"]:
+            parameter.register_post_accumulate_grad_hook(self.update)
+
+    @torch.no_grad()
+    def update(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        parameter.add_(parameter.grad, alpha=-self.param_groups[0]["lr"])  # as torch.optim.SGD
+        parameter.grad = None
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        pass
+
+
+def plain(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=lr)
+
+
+def test_updates_during_backward_are_those_after_it() -> None:
+    during = list(training(InBackward, clip_norm=None).steps())
+    after = list(training(plain, clip_norm=None).steps())
+    for (_, ours), (_, theirs) in zip(during, after, strict=True):
+        assert ours["train/loss"] == theirs["train/loss"]
+        assert "grad/norm" not in ours and theirs["grad/norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "names"),
+    [
+        ((), {}, "train.clip_norm=null"),
+        ((), {"clip_norm": None, "accumulate": 2}, "train.accumulate"),
+        ((Part.fp16,), {"clip_norm": None}, "fp16"),
+    ],
+)
+def test_what_needs_the_whole_gradient_is_refused(
+    parts: tuple[Part, ...], options: dict[str, Any], names: str
+) -> None:
+    with pytest.raises(UserError, match=names):
+        list(training(InBackward, parts, **options).steps())
+
+
+def test_without_a_limit_no_gradient_is_scaled() -> None:
+    unlimited = list(training(None, clip_norm=None).steps())
+    assert unlimited == list(training(None, clip_norm=1e30).steps())
+    assert unlimited != list(training(None, clip_norm=1e-3).steps())
+
+
+def test_parameters_that_the_optimizer_leaves_out_are_named() -> None:
+    def matrices(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD([each for each in parameters if each.dim() == 2], lr=lr)
+
+    assert training(matrices).not_updated == ["layers.0.bias", "layers.3.bias"]
+    assert training(None).not_updated == []
+
+
+def test_a_step_that_the_optimizer_has_compiled_runs_beside_the_counter() -> None:
+    @torch.compile(backend="eager", fullgraph=True, dynamic=False)
+    def halved(x: Tensor) -> Tensor:
+        return x / 2
+
+    x = torch.ones(4, 4)
+    with FlopCounter() as counter:
+        x @ x
+        with counter.of_update():
+            assert torch.equal(halved(x), x / 2)
+            x @ x
+        x @ x
+    assert counter.total == 3 * 2 * 4**3
+
+
+def test_bytes_of_a_tensor_of_tensors_are_theirs() -> None:
+    pair = TwoTensor(torch.zeros(8), torch.zeros(8))
+    assert bytes_of([pair, pair]) == 64
+    weight = nn.Parameter(torch.ones(8))
+    with SavedForBackward(nn.Module()) as ledger:
+        (weight * pair).sum()
+    assert ledger.metrics()["memory/saved_bytes"] == 64
