@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable
 
 from torch import Tensor
 
-from pmexp.measure.storages import storages
+from pmexp.measure.tensor_parts import storages
 
 _WHY_NOT = {
     "memory/gradients_bytes": "not counted: the engine does not show where it keeps the gradient",

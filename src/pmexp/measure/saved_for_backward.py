@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from pmexp.measure.own_methods import entered, hooks_seen, own_dropouts
 from pmexp.measure.precision import compiled_parts
-from pmexp.measure.storages import storages
+from pmexp.measure.tensor_parts import storages
 from pmexp.packed_dropout import ReplacementReport, packed_bias_dropout_add, packed_dropout
 from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
 from pmexp.packed_dropout.draws import Draw

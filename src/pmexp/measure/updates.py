@@ -18,6 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pmexp.errors import UserError
+from pmexp.measure.tensor_parts import parts_of
+
 WIDTH = 256
 _CHUNK = 1 << 20  # elements at a time: 8 MiB each of a few temporaries
 _WRAPPERS = ("module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
@@ -66,9 +69,28 @@ def project(module: nn.Module) -> Tensor:
     total = torch.zeros(WIDTH, dtype=torch.float64)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
-            total += project_tensor(whole.detach(), _plain_name(name)).cpu()
+            plain_name = _plain_name(name)
+            total += project_tensor(_values(plain_name, parameter.detach()), plain_name).cpu()
     return total
+
+
+def _values(name: str, parameter: Any) -> Tensor:
+    """The numbers of a parameter, whole. Raises UserError for one of other tensors that does not tell."""
+    values: Tensor = parameter
+    if hasattr(parameter, "full_tensor"):
+        values = parameter.full_tensor()
+    elif parts := parts_of(parameter):
+        (part, *others) = parts.values()
+        if type(parameter).dequantize is not Tensor.dequantize:
+            values = parameter.dequantize()
+        elif not others and part.shape == parameter.shape:
+            values = _values(name, part)
+        else:
+            raise UserError(
+                f"measure.updates: the parameter {name} is a {type(parameter).__name__}, whose values cannot "
+                "be read; type measure.updates=[]"
+            )
+    return values
 
 
 def project_tensor(x: Tensor, name: str) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pmexp.measure.storages import storages
+from pmexp.measure.tensor_parts import storages
 from pmexp.packed_dropout import ops
 from pmexp.simulation.internals import TorchDispatchMode, running_backward, tree_leaves
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pmexp.errors import UserError
+from pmexp.measure.tensor_parts import put_together, taken_apart
 from pmexp.systems.ranks import Ranks
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -97,7 +98,8 @@ class Engine:
 
     def load_weights(self, weights: Weights) -> None:
         """Loads what `weights` returned on rank 0, on every rank."""
-        self.module.load_state_dict({**frozen_weights(self.module), **weights})
+        whole = put_together(weights, self.module.state_dict())
+        self.module.load_state_dict({**frozen_weights(self.module), **whole})
 
     def state(self) -> dict[str, Any]:
         """What this rank needs to go on from `weights()` bit for bit. Every rank has to call it."""
@@ -138,9 +140,10 @@ def trained(module: nn.Module) -> list[nn.Parameter]:
 
 
 def trained_weights(module: nn.Module) -> Weights:
-    """The state_dict of `module` but for its frozen parameters."""
+    """The state_dict of `module` but for its frozen parameters, as plain tensors."""
     frozen = frozen_weights(module)
-    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
+    trained = {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
+    return taken_apart(trained)
 
 
 def frozen_weights(module: nn.Module) -> Weights:
