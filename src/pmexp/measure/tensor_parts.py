@@ -12,7 +12,8 @@ def parts_of(tensor: Tensor) -> dict[str, Tensor]:
     """Returns the tensors that `tensor` is made of, by name; none where it is a plain one."""
     if not is_traceable_wrapper_subclass(tensor):
         return {}
-    return {name: getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]}
+    parts = {name: getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]}
+    return {name: part for name, part in parts.items() if isinstance(part, Tensor)}
 
 
 def storages(tensor: Tensor) -> Iterator[torch.UntypedStorage]:
