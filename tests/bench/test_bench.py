@@ -30,7 +30,7 @@ from pmexp.bench.step import steps_of
 from pmexp.bench.timing import Effort, Timing, effort, seconds_a_call
 from pmexp.command.compose import compose
 from pmexp.errors import UserError
-from pmexp.models import rand_augment
+from pmexp.models import images
 from pmexp.packed_dropout import packed_dropout
 from pmexp.training import checkpoint
 from pmexp.training.run import prepare
@@ -479,10 +479,8 @@ def test_what_workers_load_is_shown_after_their_batches_were_compared(
     )
     assert "pillow" in json.loads((tmp_path / "environment.json").read_text())["pictures"]
     assert "batches of 2 pictures are the same bit for bit" in capsys.readouterr().out
-    draw = (
-        rand_augment.rand_augment
-    )  # a worker that draws by what was drawn before, not by seed, epoch and row
+    draw = images.rand_augment  # a worker that draws by what was drawn before, not by seed, epoch and row
     mixed = [np.random.default_rng()]
-    monkeypatch.setattr(rand_augment, "rand_augment", lambda image, random: draw(image, mixed[0]))
+    monkeypatch.setattr(images, "rand_augment", lambda pixels, random: draw(pixels, mixed[0]))
     assert main(arguments) == 1
     assert "differs from the thread's own" in capsys.readouterr().err
