@@ -19,7 +19,7 @@ from forked_ranks import start_ranks
 from pmexp.config import Part, RunConfig
 from pmexp.models.examples import Batch, Examples
 from pmexp.systems.ranks import end_process
-from pmexp.training.run import prepare
+from pmexp.training.prepared import prepare
 from small_runs import TINY_VIT
 
 STEPS, SLOW_S = 7, 0.03  # two of them behind the warm-up
