@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from transformers import ViTConfig, ViTModel
@@ -115,7 +117,8 @@ def test_evaluation_takes_the_middle_of_the_resized_picture(folder: Path) -> Non
     resized = Image.open(folder / "train/china/0.JPEG").resize((295, 256), Image.Resampling.BICUBIC)
     middle = torch.from_numpy(np.asarray(resized)[16:240, 35:259].copy()).permute(2, 0, 1)
     apart = images[1] - (middle.to(torch.float32) / 255 - 0.5) / 0.5
-    assert apart.abs().max() <= 2 / 255 + 1e-6 and apart.count_nonzero() < 100  # the crop is resized alone
+    assert apart.abs().max() <= 2 / 255 + 1e-6  # a level: torch's weights are rounded otherwise
+    assert apart.count_nonzero() < apart.numel() / 400
     assert images.amin() >= -1 and images.amax() <= 1
 
 
@@ -123,6 +126,56 @@ def test_a_narrow_picture_still_fills_the_crop(tmp_path: Path, folder: Path) -> 
     Image.open(folder / "val/china/0.png").crop((0, 0, 20, 200)).save(tmp_path / "narrow.png")
     batches = ImageBatches(Pictures([str(tmp_path / "narrow.png")]), train=False, size=32)
     assert batches.batch([0]).shape == (1, 3, 32, 32)
+
+
+def in_memory(*images: Image.Image) -> Pictures:
+    files = [BytesIO() for _ in images]
+    for image, file in zip(images, files, strict=True):
+        image.save(file, "PNG")
+    return Pictures([{"bytes": file.getvalue(), "path": None} for file in files])
+
+
+@given(width=st.integers(1, 300), height=st.integers(1, 300), size=st.integers(1, 40))
+@example(width=49, height=49, size=1)  # 49 times (1 / 49) is less than 1
+@settings(max_examples=60, deadline=None)
+def test_a_picture_of_any_size_gives_a_crop_of_any_size(width: int, height: int, size: int) -> None:
+    of_one_colour = Image.new("RGB", (width, height), (10, 20, 30))
+    pixels = ImageBatches(in_memory(of_one_colour), train=False, size=size).batch([0])
+    assert torch.equal(
+        pixels, torch.tensor([10, 20, 30]).byte()[None, :, None, None].expand(1, 3, size, size)
+    )
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_of_a_long_picture_only_the_middle_is_scaled(turn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest would take memory without a bound: a line of pixels would become as thick as the crop."""
+    whole = Image.fromarray(load_sample_images().images[0]).crop((0, 100, 640, 250))
+    scaled: list[torch.Tensor] = []
+
+    def spy(pixels: torch.Tensor, **how: Any) -> torch.Tensor:
+        scaled.append(interpolate(pixels, **how))
+        return scaled[-1]
+
+    interpolate = torch.nn.functional.interpolate
+    monkeypatch.setattr(torch.nn.functional, "interpolate", spy)
+    shown = whole.transpose(Image.Transpose.TRANSPOSE) if turn else whole
+    (pixels,) = ImageBatches(in_memory(shown), train=False, size=32).batch([0])
+    resized = whole.resize((round(640 * 37 / 150), 37), Image.Resampling.BICUBIC)
+    middle = torch.from_numpy(np.asarray(resized).astype(int)[2:34, 63:95])
+    assert (pixels.permute(2, 1, 0) if turn else pixels.permute(1, 2, 0)).sub(middle).abs().max() <= 12
+    assert scaled[0].numel() <= 3 * 37 * 74
+
+
+def test_no_pixel_depends_on_the_threads_of_torch(folder: Path) -> None:
+    """A worker has one, and the thread that trains has them all."""
+    batches = ImageBatches(pictures(folder), train=True, seed=3)
+    threads = torch.get_num_threads()
+    made = []
+    for number in (1, 4):
+        torch.set_num_threads(number)
+        made.append(torch.cat([batches.batch([0, 1, 2, 3], epoch) for epoch in range(8)]))
+    torch.set_num_threads(threads)
+    assert torch.equal(made[0], made[1])
 
 
 def test_augmentation_depends_on_seed_epoch_and_row_alone(folder: Path) -> None:

@@ -71,8 +71,8 @@ STAGES = {  # between claim and summary, by what runs then
     "pmexp.training.run.record_start",
     "pmexp.training.run._gradient_check",
     "pmexp.training.run._train",
-    "pmexp.training.run._test",
-    "pmexp.training.run._final",
+    "pmexp.training.run.tested",
+    "pmexp.training.run.final",
     "pmexp.training.run.prepare",
     "pmexp.training.run._instruments",
 }

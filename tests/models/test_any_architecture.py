@@ -20,7 +20,7 @@ from pmexp.metrics.task_metrics import TASK_METRICS
 from pmexp.models.architectures import rates_in
 from pmexp.training.loop import Training
 from pmexp.training.outcome import weights_digest
-from pmexp.training.run import prepare
+from pmexp.training.prepared import prepare
 from small_architectures import run_of, variant
 
 SERVED = [

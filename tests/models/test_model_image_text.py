@@ -15,7 +15,7 @@ from pmexp.datasets.base import Split
 from pmexp.errors import UserError
 from pmexp.models.examples import EVALUATION
 from pmexp.models.text import train_tokenizer
-from pmexp.training.run import prepare
+from pmexp.training.prepared import prepare
 from small_runs import Runs
 
 TINY = [

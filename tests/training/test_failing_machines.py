@@ -74,7 +74,7 @@ STAGES = {
     "journal": (Recorder, "open"),
     "start": (training_run, "record_start"),
     "training": (training_run, "_train"),
-    "test": (training_run, "_test"),
+    "test": (training_run, "tested"),
     "result": (Recorder, "finish"),
 }
 

@@ -4,7 +4,7 @@ import pytest
 
 from pmexp.command.compose import compose
 from pmexp.errors import UserError
-from pmexp.training.run import prepare
+from pmexp.training.prepared import prepare
 from small_runs import TINY_VIT
 
 SHORT = [*TINY_VIT, "train.max_steps=2", "train.log_every=1"]

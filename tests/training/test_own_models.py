@@ -15,7 +15,7 @@ from pmexp.config import RunConfig
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
 from pmexp.training.loop import Training
-from pmexp.training.run import prepare
+from pmexp.training.prepared import prepare
 from small_architectures import OBJECTIVES, SHORT
 from small_runs import Runs
 

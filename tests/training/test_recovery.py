@@ -24,6 +24,7 @@ from forked_python import ForkedPython
 from pmexp.config import RunConfig
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State, state_of
+from pmexp.training.prepared import Prepared
 from same_run import assert_same_run, deterministic
 from small_runs import TINY_VIT, Runs, last_of_each
 
@@ -101,7 +102,7 @@ def test_a_run_that_another_process_finished_while_this_one_was_built_is_left_al
     arguments = [*TINY_VIT, "train.max_steps=2", "tracking=off"]
     build = experiment.prepare
 
-    def slow(config: RunConfig) -> experiment.Prepared:
+    def slow(config: RunConfig) -> Prepared:
         monkeypatch.undo()
         assert runs.train(*arguments)[0] == 0
         return build(config)
@@ -216,7 +217,7 @@ def test_a_run_whose_folder_is_anothers_by_now_writes_nothing_there(
     """Removed while it trained, and begun anew by another process: its result would be the other's."""
     from pmexp.training import run as training_run
 
-    test = training_run._test
+    test = training_run.tested
 
     def late(prepared: Any, config: Any, folder: RunFolder, memory: Any) -> Any:
         if lost == "folder":
@@ -226,7 +227,7 @@ def test_a_run_whose_folder_is_anothers_by_now_writes_nothing_there(
         folder._lock.touch()
         return test(prepared, config, folder, memory)
 
-    monkeypatch.setattr(training_run, "_test", late)
+    monkeypatch.setattr(training_run, "tested", late)
     code, _, err = runs.train(*TINY_VIT, "train.max_steps=2", "train.select=last", "tracking=off")
     assert code == 2 and "was removed while its run was executed; nothing more is written there" in err
     (folder,) = runs.folder.glob("default/*/")

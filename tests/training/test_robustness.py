@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from pmexp.command.compose import compose
 from pmexp.training import robustness
-from pmexp.training.run import prepare
+from pmexp.training.prepared import prepare
 from small_runs import TINY_VIT, Runs
 
 SHORT = ["train.max_steps=6", "tracking=off"]

@@ -14,7 +14,7 @@ from pmexp.config import RunConfig
 from pmexp.models.objectives import IGNORED, counted, summed_loss
 from pmexp.training.loop import _joined, _scored, _Share
 from pmexp.training.outcome import weights_digest
-from pmexp.training.run import prepare
+from pmexp.training.prepared import prepare
 from small_architectures import run_of
 
 CLASSES = ["a", "b", "c"]

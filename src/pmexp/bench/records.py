@@ -26,7 +26,7 @@ from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Training
-from pmexp.training.run import prepare
+from pmexp.training.prepared import prepare
 
 _METRICS = {"train/loss": 1.0, "grad/norm": 1.0, "train/lr": 1e-3}  # what a logged step records
 _SAVES = 5

@@ -23,7 +23,7 @@ from pmexp.errors import UserError
 from pmexp.measure.environment import environment
 from pmexp.measure.timing import WARMUP_STEPS
 from pmexp.training.loop import Training
-from pmexp.training.run import prepare
+from pmexp.training.prepared import prepare
 
 _SHARE_STEPS = 10
 

@@ -9,7 +9,6 @@ what a stopped generation had finished is kept for the next.
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -30,6 +29,7 @@ from pmexp.datasets.base import Dataset, Split, cache_folder
 from pmexp.datasets.listops_trees import PAD, START, VOCABULARY, Procedure, Tokens, Trees
 from pmexp.datasets.tables import folder_of
 from pmexp.errors import UserError, first_line
+from pmexp.process import usable_cores
 from pmexp.run_folder.files import opened
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def prepare(config: DatasetConfig, workers: int | None = None) -> Path:
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
             partial.mkdir(exist_ok=True)
-            shards = _generate(config.trees, partial, workers or len(os.sched_getaffinity(0)))
+            shards = _generate(config.trees, partial, workers or usable_cores())
             _join(shards, partial, settings)
             partial.replace(folder)
     return folder

@@ -21,6 +21,7 @@ import torch
 
 from pmexp.masking import masked, masked_arguments, masked_values
 from pmexp.measure.environment import GIT, cpu_name, git_version, output_of
+from pmexp.process import usable_cores
 from pmexp.run_folder.files import write_atomically
 from pmexp.run_folder.folder import RunFolder
 
@@ -118,7 +119,7 @@ def _cpu() -> dict[str, str | int]:
     return {
         "model": cpu_name(),
         "count": os.cpu_count() or 0,
-        "usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
+        "usable": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
 

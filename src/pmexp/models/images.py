@@ -1,28 +1,28 @@
-"""Makes batches of 8-bit pixels from pictures of any size: crop and augmentation.
+"""Makes batches of 8-bit pixels from pictures of any size: pillow decodes, torch crops and augments.
 
-Evaluation scales the shorter side to 256 / 224 of the size (bicubic, as ViT's checkpoints were made for) and
-cuts out the middle. Training flips the same crop every second time, and applies RandAugment. Pixels become
-the numbers from -1 to 1 that models take where they are computed with (`normalised`).
+Evaluation scales the shorter side to 256 / 224 of the size (bicubic with antialiasing, as ViT's checkpoints
+were made for) and cuts out the middle. Training flips the same crop every second time, and applies
+RandAugment. Pixels become the numbers from -1 to 1 that models take where they are computed with
+(`normalised`).
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import get_worker_info
 
 from pmexp.datasets.pictures import Pictures
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from pmexp.models.rand_augment import rand_augment
 
 _SHORTER_SIDE = 256 / 224
 _SPARE = 2  # a JPEG decoded at a reduced scale keeps so many times the side that it is then scaled to
+_LONGEST = 2  # a picture longer than twice its shorter side is cut to its middle before it is scaled
+_NOT_BELOW = 1 + 1e-7  # keeps the scaled size, which torch rounds down, from being one pixel less
 _THREADS = 4  # that decode where no worker does: pillow lets others run meanwhile
 MEAN = STD = 0.5  # as ViT's checkpoints were trained
 
@@ -30,7 +30,7 @@ MEAN = STD = 0.5  # as ViT's checkpoints were trained
 def record() -> str:
     """Returns how pictures are decoded, for the record of a run."""
     scale = f"JPEG of {2 * _SPARE} times the size and more decoded at a reduced scale"
-    return f"pillow {version('pillow')}, 8 bits; {scale}"
+    return f"pillow {version('pillow')}, 8 bits; {scale}; resized by torch"
 
 
 class ImageBatches:
@@ -46,10 +46,9 @@ class ImageBatches:
     def batch(self, rows: Sequence[int], epoch: int = 0) -> Tensor:
         """Returns (rows, 3, size, size), uint8."""
         pixels = torch.empty((len(rows), 3, self._size, self._size), dtype=torch.uint8)
-        values = pixels.numpy()  # the same memory, but torch's, so that it is counted with a step's tensors
 
         def fill(place: int) -> None:
-            values[place] = self._picture(rows[place], epoch).transpose(2, 0, 1)
+            pixels[place] = self._picture(rows[place], epoch)
 
         if get_worker_info() is None:
             with ThreadPoolExecutor(_THREADS) as pool:
@@ -59,31 +58,32 @@ class ImageBatches:
                 fill(place)
         return pixels
 
-    def _picture(self, row: int, epoch: int) -> NDArray[np.uint8]:
-        from PIL.Image import Transpose
+    def _picture(self, row: int, epoch: int) -> Tensor:
+        pixels = self._crop(row)
+        if not self._train:
+            return pixels
+        random = np.random.default_rng((self._seed, epoch, row))
+        return rand_augment(pixels.flip(2) if random.random() < 0.5 else pixels, random)
 
-        from pmexp.models.rand_augment import rand_augment
-
-        image = self._crop(row)
-        if self._train:
-            random = np.random.default_rng((self._seed, epoch, row))
-            if random.random() < 0.5:
-                image = image.transpose(Transpose.FLIP_LEFT_RIGHT)
-            image = rand_augment(image, random)
-        return np.asarray(image)
-
-    def _crop(self, row: int) -> "Image":
-        from PIL.Image import Resampling
-
+    def _crop(self, row: int) -> Tensor:
+        """Returns the middle of a picture whose shorter side is scaled: (3, size, size), uint8."""
         shorter = round(self._size * _SHORTER_SIDE)
         image, whole = self._pictures.reduced(row, _SPARE * shorter)
-        scale = shorter / min(whole)
-        width, height = (max(self._size, round(side * scale)) for side in whole)
-        left, top = (width - self._size) // 2, (height - self._size) // 2
         reduction = round(max(whole) / max(image.size))  # a power of two; the size was rounded up
-        across, down = (side / reduction for side in (whole[0] / width, whole[1] / height))
-        box = (left * across, top * down, (left + self._size) * across, (top + self._size) * down)
-        return image.resize((self._size, self._size), Resampling.BICUBIC, box)
+        across, down = (side / reduction for side in whole)  # the size of the picture in pixels of `image`
+        ends = [max(0, int(side - _LONGEST * min(across, down)) // 2) for side in (across, down)]
+        if any(ends):
+            image = image.crop((ends[0], ends[1], image.width - ends[0], image.height - ends[1]))
+            across, down = across - 2 * ends[0], down - 2 * ends[1]
+        width, height = (round(side * shorter / min(across, down)) for side in (across, down))
+        scaled = functional.interpolate(
+            torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2),
+            scale_factor=[height / down * _NOT_BELOW, width / across * _NOT_BELOW],
+            mode="bicubic",
+            antialias=True,
+        )
+        left, top = (width - self._size) // 2, (height - self._size) // 2
+        return scaled[0, :, top : top + self._size, left : left + self._size].contiguous()
 
 
 def normalised(pixels: Tensor) -> Tensor:

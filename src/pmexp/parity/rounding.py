@@ -14,7 +14,7 @@ from pmexp.parity.difference import Rounding
 from pmexp.parity.lockstep import Compared
 from pmexp.parity.side import Side
 from pmexp.parity.watch import Name, Watch
-from pmexp.training.run import prepare
+from pmexp.training.prepared import prepare
 
 RULE = (
     "The step is computed once more in float64, from a's weights, optimizer and random numbers and with a's "

@@ -15,7 +15,7 @@ from pmexp.parity.watch import See, Watch
 from pmexp.systems.arithmetic import set_arithmetic
 from pmexp.training.loop import Metrics
 from pmexp.training.outcome import weights_digest
-from pmexp.training.run import prepare
+from pmexp.training.prepared import prepare
 
 
 class Side:

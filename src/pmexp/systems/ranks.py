@@ -63,11 +63,13 @@ class Ranks:
 
     def most(self, number: int) -> int:
         """The largest `number` of any rank: all of them get the same answer."""
-        if self.world_size == 1:
-            return number
-        largest = torch.tensor(number)
-        dist.all_reduce(largest, dist.ReduceOp.MAX)
-        return int(largest)
+        return int(self.largest(torch.tensor(number)))
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """The elementwise largest of each rank's `tensor`, which is on the CPU and may be overwritten."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor
 
     def gather(self, value: _T) -> list[_T]:
         """Every rank's `value` in order of rank, on rank 0; an empty list on the others."""

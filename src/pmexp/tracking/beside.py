@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pmexp import logs
 from pmexp.config import RunConfig, read_config
+from pmexp.process import STOP_SIGNALS
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.mirrored import settled
 from pmexp.tracking.mirror import Mirror, longest_end, record_lack, reference
@@ -21,7 +22,6 @@ from pmexp.tracking.tracker import Status
 
 _PROGRAM = f"from {__name__} import main; main()"
 _START_S = 20.0  # what the process takes to start where the machine is busy
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # a terminal and SLURM send them to every process
 _LEAST_PRIORITY = 19
 
 
@@ -31,7 +31,7 @@ class MirrorBeside:
     def __init__(self, config: RunConfig, folder: RunFolder) -> None:
         self.reference = reference(config)
         self._config, self._folder = config, folder
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # which a process has from its parent
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # which a process has from its parent
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, str(folder.path)], stdin=subprocess.PIPE, text=True

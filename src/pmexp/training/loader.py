@@ -28,7 +28,7 @@ from pmexp.datasets.pictures import listen
 from pmexp.errors import MachineError, UserError, error_line
 from pmexp.models.examples import Batch, Examples, MaskedTokens, PictureExamples
 from pmexp.models.image_text import CaptionedExamples
-from pmexp.training.stop_signals import STOP_SIGNALS
+from pmexp.process import STOP_SIGNALS, cores_of_each
 
 Make = Callable[[int], list[Batch]]  # batches from their number
 
@@ -45,16 +45,8 @@ def workers_for(examples: Examples, device: torch.device, processes: int) -> int
     take one worker beside a GPU. On the CPU it would only take the step's own core.
     """
     if decodes(examples):
-        return max(1, min(_MOST, _cores(processes) - 1))
+        return max(1, min(_MOST, cores_of_each(processes) - 1))
     return int(device.type == "cuda" and isinstance(examples, MaskedTokens))
-
-
-def _cores(processes: int) -> int:
-    """Returns how many cores are this process's: all that it may use, where srun has bound each process."""
-    every = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else every
-    here = os.environ.get("LOCAL_WORLD_SIZE")  # which launchers of torch set
-    return usable if here is None and usable < every else usable // int(here or processes)
 
 
 def decodes(examples: Examples) -> bool:

@@ -92,6 +92,7 @@ class Training:
         self.progress = Progress()
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
         self._batches: Iterator[list[Batch]] = iter(())  # each step's, made ahead
+        self._agreed = 0  # steps whose waits all ranks know
         self.found_best = False  # the evaluation just yielded is the best so far
 
     def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -128,6 +129,14 @@ class Training:
                     with self.timer.pause():
                         metrics |= self._validate()
                 yield step, metrics
+        self._agree_on_waits()
+
+    def _agree_on_waits(self) -> None:
+        """Has every rank know the longest wait of any in each step so far: all of them wait for that one."""
+        waits = self.timer.data_seconds
+        new = torch.tensor(waits[self._agreed :], dtype=torch.float64)
+        waits[self._agreed :] = self.ranks.largest(new).tolist()
+        self._agreed = len(waits)
 
     def _evaluates(self, step: int) -> bool:
         """Whether an evaluation is due after `step`: it is the last, or a multiple of the interval is reached
@@ -228,6 +237,7 @@ class Training:
         return self.parts(0)[0]
 
     def _validate(self) -> Metrics:
+        self._agree_on_waits()
         validated = {f"val/{name}": value for name, value in self.evaluate(self.val).items()}
         progress = self.progress
         metric = self.metrics[0]
@@ -318,6 +328,7 @@ class Training:
 
         Whole on rank 0, and every rank has to call it.
         """
+        self._agree_on_waits()
         cuda = self.system.device.type == "cuda"
         own = {
             "engine": self.engine.state(),

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # SLURM's are the last two
+from pmexp.process import STOP_SIGNALS
+
 _LOOK_S = 0.5
 
 

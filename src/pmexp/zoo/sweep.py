@@ -1,7 +1,6 @@
 """Examines specimens, several at a time, each in a row of its own."""
 
 import logging
-import os
 import re
 import signal
 import warnings
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 
+from pmexp.process import usable_cores
 from pmexp.zoo.examine import examine
 from pmexp.zoo.pictures import import_torchvision, of_diffusers, of_timm
 from pmexp.zoo.specimen import NoSuchAttention, Specimen
@@ -48,7 +48,7 @@ class ZooRow:
 
 def swept(specimens: Iterable[Specimen], processes: int | None = None) -> list[ZooRow]:
     """Returns the rows of `specimens` in their order, without attentions that a model does not have."""
-    count = processes or os.cpu_count() or 1
+    count = processes or usable_cores()
     with ProcessPoolExecutor(count, initializer=_prepare) as pool:
         rows = pool.map(_row_in_time, specimens, chunksize=4)
         return [row for row in rows if row is not None]

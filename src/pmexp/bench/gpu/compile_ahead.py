@@ -4,7 +4,6 @@ A cold cache costs the stage about a second a kernel, and it needs some hundred.
 other, while nothing is timed, take that time off it; what they do not reach is compiled where it is needed.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from contextlib import suppress
 
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
+from pmexp.process import usable_cores
 
 _MOST_PROCESSES = 14
 _SHARE, _MOST_SECONDS = 0.5, 30.0  # the share of the stage's time that it waits for them at most
@@ -27,7 +27,7 @@ def compile_ahead(bench: Bench) -> None:
         return
     started, most = time.monotonic(), min(_MOST_SECONDS, _SHARE * bench.budget.left)
     subprocess.Popen([sys.executable, "-c", _BUILD], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    processes = max(1, min(_MOST_PROCESSES, len(os.sched_getaffinity(0)) - 1))
+    processes = max(1, min(_MOST_PROCESSES, usable_cores() - 1))
     done = run_shares(bench.device.type, "tiny" if bench.tiny else "full", processes, most)
     took = time.monotonic() - started
     bench.note(f"kernels compiled ahead: {took:.0f} s, {done} of {processes} processes came to their end")
