@@ -1,6 +1,7 @@
 """Notes of what casts, views and scalings begin with, where autograd's graph does not hold it.
 
-A node says how a cast was made and not of which tensor, and a tensor without a gradient has no node at all.
+A node says how a cast was made and not of which tensor, nor whether that was changed before, and a tensor
+without a gradient has no node at all.
 Adapters of frozen weights in 16 bits drop both kinds: each casts one shared input for itself, and in the
 first layer that input has no gradient. So a forward that drops runs under a mode, which notes at the result
 of each such step what it was made of. A forward in which no note served is not followed again.
@@ -18,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from pmexp.packed_dropout.graph_views import Step
 from pmexp.packed_dropout.kept import Layout
-from pmexp.packed_dropout.origins import MADE_OF, ORIGIN, Making, Trace, constant_trace_of
+from pmexp.packed_dropout.origins import MADE_OF, OPERANDS, ORIGIN, Making, Operands, Trace, constant_trace_of
 from pmexp.packed_dropout.recompute import dtype_in_matmul
 
 Uses = dict[Any, bool]  # whether following a forward served, by what it was called with
@@ -89,7 +90,11 @@ class _FollowedCasts(TorchFunctionMode):
         if func not in _FOLLOWED or torch.compiler.is_compiling():
             return func(*args, **kwargs)
         if func in _PRODUCTS:
-            return func(*map(self._as_cast, args), **kwargs)
+            before = OPERANDS.set(Operands((*args, *kwargs.values()), self.note_use))
+            try:
+                return func(*map(self._as_cast, args), **kwargs)
+            finally:
+                OPERANDS.reset(before)
         result = func(*args, **kwargs)
         if args and result is not args[0] and type(args[0]) is type(result) is Tensor:
             self._note(result, func, *args, **kwargs)
@@ -103,7 +108,8 @@ class _FollowedCasts(TorchFunctionMode):
             return
         else:
             step = partial(_called, func, args, kwargs)
-        making = Making(result._version, weakref.ref(x), x._version, Making.of(x), step, self.note_use)
+        source = weakref.ref(x), x._version, x.grad_fn, Making.of(x)
+        making = Making(result._version, *source, step, self.note_use)
         setattr(result, MADE_OF, making)
         if not x.requires_grad and (trace := _constant_trace(x)):
             self._put_trace(result, trace, step)
