@@ -1,7 +1,7 @@
 """Remembers what a dropped tensor is made of, from its dropout to the operation that saves it.
 
-Code may change a tensor without autograd (under no_grad, through detach()) and let it go. Then a node tells how
-that tensor was made, and not what it was when the next one was made of it. Its version tells: of a dropped
+Code may change a tensor behind autograd's back (under no_grad, through detach()) and let it go. Its node then
+tells how the tensor was made, and not what it was when the next one was made of it. Versions tell: of a dropped
 tensor a counter stays, though the tensor goes; of others the notes of followed_casts.py.
 """
 
@@ -132,7 +132,7 @@ class Origin:
 
 
 def version_counter(tensor: Tensor) -> Tensor:
-    """Returns a tensor without elements whose version is that of `tensor` and its views, and outlives them."""
+    """Returns a tensor without elements that has the version of `tensor` and its views, and outlives them."""
     counter = tensor.detach()
     is_dense = type(tensor) is Tensor and not tensor.is_meta
     counter.data = _NO_ELEMENTS if is_dense else tensor.new_empty(0)

@@ -131,13 +131,17 @@ def _stock_attention(*args: Any, **kwargs: Any) -> Tensor:
     return cast(Tensor, torch.ops.aten.scaled_dot_product_attention(*args, **kwargs))
 
 
-def _writes(func: Any, kwargs: dict[str, Any]) -> bool:
+def _writes(func: Any) -> bool:
     """Whether a function of torch writes into a tensor that it is given, judged by its name."""
-    name = getattr(func, "__name__", "")
+    name: str = getattr(func, "__name__", "")
     if name.startswith("__"):
         return name.startswith("__i") or name == "__setitem__"
-    return name.endswith("_") or "out" in kwargs or bool(kwargs.get("inplace"))
+    return name.endswith("_")
 
+
+# torch.compile does not trace what looks at a name, and calls this while it traces. (The mark is that of
+# torch.compiler.assume_constant_result, which imports the compiler.)
+cast(Any, _writes)._dynamo_marked_constant = True
 
 _MadeOf = tuple[Tensor, Tensor, float, int, Rng]  # probabilities, packed mask, p, bits, rng
 
@@ -163,7 +167,8 @@ class RecomputingRoute(Route):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if (self.made_of is not None or self.softmax is not None) and _writes(func, kwargs):
+        remembers = self.made_of is not None or self.softmax is not None
+        if remembers and (_writes(func) or "out" in kwargs or kwargs.get("inplace")):
             self._forget()  # what is remembered, or a view of it, may be written into
         if func in _ROUTED:
             return super().__torch_function__(func, types, args, kwargs)
