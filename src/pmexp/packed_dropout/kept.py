@@ -103,8 +103,8 @@ class KeptInput:
         """Returns the input. Raises RuntimeError where it was changed in place since it was saved."""
         if self.held and not all(kept.is_unchanged() for kept in self.kept if kept.is_plain):
             raise RuntimeError(
-                "the input of a dropout, which recompute=True keeps until backward, was modified by an inplace "
-                "operation: change a copy of it, or give that dropout recompute=False"
+                "the input of a dropout, which recompute=True keeps until backward, was modified by an "
+                "inplace operation: change a copy of it, or give that dropout recompute=False"
             )
         x = self.make(*[kept.get() for kept in self.kept])
         for step in self.steps:

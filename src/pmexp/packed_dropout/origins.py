@@ -1,7 +1,7 @@
 """Remembers what a dropped tensor is made of, from its dropout to the operation that saves it.
 
 Code may change a tensor behind autograd's back (under no_grad, through detach()) and let it go. Its node then
-tells how the tensor was made, and not what it was when the next one was made of it. Versions tell: of a dropped
+tells how the tensor was made, and not what it was when the next one was made of it. Versions do: of a dropped
 tensor a counter stays, though the tensor goes; of others the notes of followed_casts.py.
 """
 
