@@ -1,9 +1,10 @@
 """A dropped tensor is made again only where nothing on its way was changed, whoever still holds it."""
 
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -183,3 +184,28 @@ def test_what_notes_prove_keeps_a_forward_followed() -> None:
     with torch.autocast("cpu", torch.bfloat16), rebuilding(), watching(made.append):
         run_followed(uses, forward, (x,), (x,))
     assert len(made) == 1 and list(uses.values()) == [True]
+
+
+class _Doubled(torch.autograd.Function):
+    """Doubles, with a node in autograd's graph that can be watched."""
+
+    nodes: ClassVar[list["weakref.ref[Any]"]] = []
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        _Doubled.nodes.append(weakref.ref(ctx))
+        return x * 2
+
+
+def test_a_note_of_what_has_no_gradient_holds_no_graph() -> None:
+    """As statistics that a model keeps over its steps: the graph of the step they come from is let go."""
+
+    def forward(x: Tensor) -> Tensor:
+        y = _Doubled.apply(x)
+        with torch.no_grad():
+            return y.double()
+
+    with rebuilding():
+        kept = run_followed({}, forward, (torch.ones(4, 8).requires_grad_(),), ())
+    (node,) = _Doubled.nodes
+    assert not kept.requires_grad and node() is None

@@ -108,7 +108,8 @@ class _FollowedCasts(TorchFunctionMode):
             return
         else:
             step = partial(_called, func, args, kwargs)
-        source = weakref.ref(x), x._version, x.grad_fn, Making.of(x)
+        made_by = x.grad_fn if result.requires_grad else None  # else the note would keep a whole graph
+        source = weakref.ref(x), x._version, made_by, Making.of(x)
         making = Making(result._version, *source, step, self.note_use)
         setattr(result, MADE_OF, making)
         if not x.requires_grad and (trace := _constant_trace(x)):
