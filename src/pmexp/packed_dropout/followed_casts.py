@@ -101,6 +101,8 @@ class _FollowedCasts(TorchFunctionMode):
         return result
 
     def _note(self, result: Tensor, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> None:
+        if x.requires_grad and not result.requires_grad:
+            return  # the note would keep a graph that the result does not
         step: Step
         if func in _CASTS:
             step = partial(Tensor.to, device=result.device, dtype=result.dtype)
@@ -108,8 +110,7 @@ class _FollowedCasts(TorchFunctionMode):
             return
         else:
             step = partial(_called, func, args, kwargs)
-        made_by = x.grad_fn if result.requires_grad else None  # else the note would keep a whole graph
-        source = weakref.ref(x), x._version, made_by, Making.of(x)
+        source = weakref.ref(x), x._version, x.grad_fn, Making.of(x)
         making = Making(result._version, *source, step, self.note_use)
         setattr(result, MADE_OF, making)
         if not x.requires_grad and (trace := _constant_trace(x)):
