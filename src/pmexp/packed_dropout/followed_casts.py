@@ -43,7 +43,11 @@ def run_followed(uses: Uses, function: Callable[..., Any], args: Any, inputs: tu
 
     inputs: the arguments of the forward, of which the first tensor says what it is like.
     """
-    first = next((each for each in inputs[:2] if isinstance(each, Tensor)), None)  # one may be the module
+    first = None
+    for each in inputs[:2]:  # one may be the module
+        if isinstance(each, Tensor):
+            first = each
+            break
     if first is None:
         key: Any = torch.is_autocast_enabled("cpu")
     else:

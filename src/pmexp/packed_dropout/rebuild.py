@@ -110,8 +110,9 @@ class _Hooks:
         return self._cast_once(tensor, base, origin) if is_cast else self._keep(tensor)
 
     def _keep(self, tensor: Tensor) -> Kept:
-        counter = tensor if self.restore is restore else version_counter(tensor)
-        return Kept(self.save(tensor), self.restore, counter, tensor._version)
+        saved = self.save(tensor)
+        counter = saved.tensor if self.restore is restore else version_counter(tensor)
+        return Kept(saved, self.restore, counter, tensor._version)
 
     def _cast_once(self, tensor: Tensor, base: Tensor, origin: Origin) -> View:
         """Saves the first of several casts of a dropped tensor to one dtype, as autocast makes them."""
