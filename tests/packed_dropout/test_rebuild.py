@@ -291,7 +291,16 @@ def _larger(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
         (lambda x, drop: F.linear(F.layer_norm(drop(F.gelu(x)), (8,)), WEIGHT * x.mean()), None),
         (lambda x, drop: F.linear(F.gelu(x), WEIGHT * x.mean()), None),
     ],
-    ids=["gone", "larger", "in place", "padded", "another operation", "copied twice", "a norm", "not dropped"],
+    ids=[
+        "gone",
+        "larger",
+        "in place",
+        "padded",
+        "another operation",
+        "copied twice",
+        "a norm",
+        "not dropped",
+    ],
 )
 def test_what_is_saved_whole_has_its_reason(step: Step, why: str | None) -> None:
     whole: list[str] = []

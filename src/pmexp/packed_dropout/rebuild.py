@@ -48,8 +48,13 @@ def rebuilding() -> Iterator[None]:
     """
     active = torch._C._autograd._top_saved_tensors_default_hooks(False)
     hooks = _Hooks(*active) if active else _OutermostHooks(save, restore)
-    with saved_tensors_hooks(hooks.pack, hooks.unpack):
-        yield
+    try:
+        with saved_tensors_hooks(hooks.pack, hooks.unpack):
+            yield
+    except RuntimeError as error:
+        if "saved tensor hooks" in str(error):  # torch says so of transforms that begin inside
+            error.add_note("These are the hooks of recompute=True: replace the dropout with recompute=False.")
+        raise
 
 
 @contextmanager
