@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, packed_dropout, replace_dropout
+from pmexp.packed_dropout.followed_casts import run_followed
 from pmexp.packed_dropout.origins import rebuildable_dropout
 from pmexp.packed_dropout.rebuild import rebuilding, watching
 
@@ -65,9 +66,16 @@ PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def train(
-    step: Step, again: bool, dtype: torch.dtype = torch.float32, autocast: bool = False
+    step: Step,
+    again: bool,
+    dtype: torch.dtype = torch.float32,
+    autocast: bool = False,
+    followed: bool = False,
 ) -> list[Tensor]:
-    """Output and gradients of a step whose dropped operands are made again or not."""
+    """Output and gradients of a step whose dropped operands are made again or not.
+
+    followed: whether its casts and copies are followed, as in a forward that drops.
+    """
     torch.manual_seed(3)
     x = torch.randn(SHAPE).to(dtype).requires_grad_()
     weight = WEIGHT.to(dtype).clone().requires_grad_()
@@ -77,7 +85,7 @@ def train(
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         if again:
             with rebuilding():
-                output = step(x, drop)
+                output = run_followed({}, step, (x, drop), (x,)) if followed else step(x, drop)
         else:
             output = step(x, drop)
     gradients = torch.autograd.grad(output.float().square().sum(), (x, weight), allow_unused=True)
@@ -164,7 +172,7 @@ def test_a_linear_layer_of_what_does_not_lie_row_by_row() -> None:
         return F.linear(drop(F.gelu(x.transpose(1, 2))), WEIGHT * x.mean())
 
     assert_made_again(step)
-    assert_made_again(step, autocast=True)
+    assert_made_again(step, autocast=True, followed=True)  # cast, and then copied into rows
 
 
 def test_an_input_that_is_there_anyhow_is_shared_by_its_dropped_copies() -> None:
@@ -276,10 +284,23 @@ def _larger(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
         ),
         (lambda x, drop: F.linear(F.pad(drop(F.gelu(x)), (1, -1)), WEIGHT * x.mean()), "ConstantPadNd lies"),
         (lambda x, drop: F.linear(drop(F.gelu(x)).mul_(2), WEIGHT * x.mean()), None),
+        (
+            lambda x, drop: F.linear(drop(F.gelu(x)).double().float(), WEIGHT * x.mean()),
+            "it is a copy of a copy",
+        ),
         (lambda x, drop: F.linear(F.layer_norm(drop(F.gelu(x)), (8,)), WEIGHT * x.mean()), None),
         (lambda x, drop: F.linear(F.gelu(x), WEIGHT * x.mean()), None),
     ],
-    ids=["gone", "larger", "in place", "padded", "another operation", "a norm", "not dropped"],
+    ids=[
+        "gone",
+        "larger",
+        "in place",
+        "padded",
+        "another operation",
+        "copied twice",
+        "a norm",
+        "not dropped",
+    ],
 )
 def test_what_is_saved_whole_has_its_reason(step: Step, why: str | None) -> None:
     whole: list[str] = []
@@ -307,9 +328,11 @@ def test_a_tensor_that_is_rounded_on_its_way_is_rounded_again() -> None:
     def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
         return F.linear(drop(F.gelu(x)).bfloat16().float(), WEIGHT * x.mean())
 
-    assert_made_again(step, operands=1)
+    assert_made_again(step, operands=1, followed=True)
     assert_made_again(
-        lambda x, drop: F.linear(drop(F.gelu(x).bfloat16().float()), WEIGHT * x.mean()), operands=1
+        lambda x, drop: F.linear(drop(F.gelu(x).bfloat16().float()), WEIGHT * x.mean()),
+        operands=1,
+        followed=True,
     )
 
 

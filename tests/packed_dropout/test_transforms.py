@@ -513,5 +513,6 @@ def test_a_transform_inside_such_a_forward_is_refused() -> None:
 
     model = Slope()
     replace_dropout(model, PackedDropout, recompute=True)
-    with pytest.raises(RuntimeError, match="saved tensor hooks"):
+    with pytest.raises(RuntimeError, match="saved tensor hooks") as refused:
         model(X)
+    assert "recompute=False" in refused.value.__notes__[0]

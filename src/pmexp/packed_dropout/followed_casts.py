@@ -1,6 +1,7 @@
 """Notes of what casts, views and scalings begin with, where autograd's graph does not hold it.
 
-A node says how a cast was made and not of which tensor, and a tensor without a gradient has no node at all.
+A node says how a cast was made and not of which tensor, nor whether that was changed before, and a tensor
+without a gradient has no node at all.
 Adapters of frozen weights in 16 bits drop both kinds: each casts one shared input for itself, and in the
 first layer that input has no gradient. So a forward that drops runs under a mode, which notes at the result
 of each such step what it was made of. A forward in which no note served is not followed again.
@@ -18,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from pmexp.packed_dropout.graph_views import Step
 from pmexp.packed_dropout.kept import Layout
-from pmexp.packed_dropout.origins import MADE_OF, ORIGIN, Making, Trace, constant_trace_of
+from pmexp.packed_dropout.origins import MADE_OF, OPERANDS, ORIGIN, Making, Operands, Trace, constant_trace_of
 from pmexp.packed_dropout.recompute import dtype_in_matmul
 
 Uses = dict[Any, bool]  # whether following a forward served, by what it was called with
@@ -42,7 +43,11 @@ def run_followed(uses: Uses, function: Callable[..., Any], args: Any, inputs: tu
 
     inputs: the arguments of the forward, of which the first tensor says what it is like.
     """
-    first = next((each for each in inputs[:2] if isinstance(each, Tensor)), None)  # one may be the module
+    first = None
+    for each in inputs[:2]:  # one may be the module
+        if isinstance(each, Tensor):
+            first = each
+            break
     if first is None:
         key: Any = torch.is_autocast_enabled("cpu")
     else:
@@ -89,13 +94,19 @@ class _FollowedCasts(TorchFunctionMode):
         if func not in _FOLLOWED or torch.compiler.is_compiling():
             return func(*args, **kwargs)
         if func in _PRODUCTS:
-            return func(*map(self._as_cast, args), **kwargs)
+            before = OPERANDS.set(Operands((*args, *kwargs.values()), self.note_use))
+            try:
+                return func(*map(self._as_cast, args), **kwargs)
+            finally:
+                OPERANDS.reset(before)
         result = func(*args, **kwargs)
         if args and result is not args[0] and type(args[0]) is type(result) is Tensor:
             self._note(result, func, *args, **kwargs)
         return result
 
     def _note(self, result: Tensor, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> None:
+        if x.requires_grad and not result.requires_grad:
+            return  # the note would keep a graph that the result does not
         step: Step
         if func in _CASTS:
             step = partial(Tensor.to, device=result.device, dtype=result.dtype)
@@ -103,7 +114,8 @@ class _FollowedCasts(TorchFunctionMode):
             return
         else:
             step = partial(_called, func, args, kwargs)
-        making = Making(result._version, weakref.ref(x), x._version, Making.of(x), step, self.note_use)
+        source = weakref.ref(x), x._version, x.grad_fn, Making.of(x)
+        making = Making(result._version, *source, step, self.note_use)
         setattr(result, MADE_OF, making)
         if not x.requires_grad and (trace := _constant_trace(x)):
             self._put_trace(result, trace, step)

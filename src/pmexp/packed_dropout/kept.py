@@ -41,12 +41,16 @@ class Layout(NamedTuple):
 
 
 class Kept:
-    """A tensor as it was saved, by one operation or for several."""
+    """A tensor as it was saved, by one operation or for several.
 
-    __slots__ = ("__weakref__", "again", "left", "restore", "saved", "users")
+    counter: has the versions of that tensor.
+    """
 
-    def __init__(self, saved: Any, restore: Callable[[Any], Tensor]) -> None:
+    __slots__ = ("__weakref__", "again", "counter", "left", "restore", "saved", "users", "version")
+
+    def __init__(self, saved: Any, restore: Callable[[Any], Tensor], counter: Tensor, version: int) -> None:
         self.saved, self.restore = saved, restore
+        self.counter, self.version = counter, version
         self.users = self.left = 1
         self.again: Tensor | None = None
 
@@ -54,6 +58,9 @@ class Kept:
     def is_plain(self) -> bool:
         """Whether no other hooks have it."""
         return self.restore is restore
+
+    def is_unchanged(self) -> bool:
+        return self.counter._version == self.version
 
     def shared(self) -> "Kept":
         self.users = self.left = self.users + 1
@@ -79,7 +86,7 @@ def kept_by(raw: Any) -> Kept | None:
     except RuntimeError:  # it was freed
         return None
     if type(kept) is tuple:
-        return Kept(Saved(*kept), restore)
+        return Kept(Saved(*kept), restore, *kept)
     return kept if type(kept) is Kept else None
 
 
@@ -90,8 +97,15 @@ class KeptInput:
     kept: Sequence[Kept]
     make: Callable[..., Tensor]
     steps: Sequence[Step]  # from what `make` returns to the input
+    held: bool = False  # whether it is kept for this alone, and no operation needs it
 
     def get(self) -> Tensor:
+        """Returns the input. Raises RuntimeError where it was changed in place since it was saved."""
+        if self.held and not all(kept.is_unchanged() for kept in self.kept if kept.is_plain):
+            raise RuntimeError(
+                "the input of a dropout, which recompute=True keeps until backward, was modified by an "
+                "inplace operation: change a copy of it, or give that dropout recompute=False"
+            )
         x = self.make(*[kept.get() for kept in self.kept])
         for step in self.steps:
             x = step(x)

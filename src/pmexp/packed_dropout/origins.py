@@ -1,15 +1,22 @@
-"""Remembers what a dropped tensor is made of, from its dropout to the operation that saves it."""
+"""Remembers what a dropped tensor is made of, from its dropout to the operation that saves it.
+
+Code may change a tensor behind autograd's back (under no_grad, through detach()) and let it go. Its node then
+tells how the tensor was made, and not what it was when the next one was made of it. Versions do: of a dropped
+tensor a counter stays, though the tensor goes; of others the notes of followed_casts.py.
+"""
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout.functional import Rng, packed_dropout
-from pmexp.packed_dropout.graph_views import PASSED, Step, step_of
+from pmexp.packed_dropout.graph_views import COPIES, PASSED, Step, step_of
 from pmexp.packed_dropout.recompute import packed_dropout_and_bits
 
 ORIGIN = (
@@ -17,6 +24,24 @@ ORIGIN = (
 )
 MADE_OF = "pmexp_made_of"  # where a tensor holds its Making, if a cheap step made it
 DROPOUT = "_PackedDropoutBackward"
+_NO_ELEMENTS = torch.empty(0)
+
+
+class Operands(NamedTuple):
+    """What the product that runs was called with. Of its own copies of them no other code knows."""
+
+    values: tuple[Any, ...]
+    note_use: Callable[[], None]  # see Making
+
+    def nearest(self, base: Tensor, nodes: Iterable[Any]) -> Tensor | None:
+        """Returns `base` if it was handed over, else what was and is made by the first of some nodes."""
+        tensors = [each for each in self.values if type(each) is Tensor]
+        if any(each is base or each._base is base for each in tensors):
+            return base
+        return next((each for node in nodes for each in tensors if each.grad_fn is node), None)
+
+
+OPERANDS: ContextVar[Operands | None] = ContextVar("OPERANDS", default=None)  # where casts are followed
 
 
 class _OfThisTensor:
@@ -48,6 +73,7 @@ class Making(_OfThisTensor):
     version: int  # the tensor's own
     source: "weakref.ref[Tensor]"
     source_version: int
+    source_made_by: Any  # the node that made the source, or None
     source_making: "Making | None"
     step: Step
     note_use: Callable[[], None]  # called where a dropped tensor is made again of the source
@@ -56,6 +82,16 @@ class Making(_OfThisTensor):
     def of(cls, tensor: Tensor) -> "Making | None":
         making: Making | None = getattr(tensor, MADE_OF, None)
         return making if making is not None and making.version == tensor._version else None
+
+    def leads_to(self, node: Any, version: int) -> bool:
+        """Whether known steps made the tensor of what `node` made, when that was at `version`."""
+        making: Making | None = self
+        while making is not None and making.source_made_by is not node:
+            making = making.source_making
+        if making is None or making.source_version != version:
+            return False
+        self.note_use()
+        return True
 
     def sources(self) -> list[Held]:
         """Returns what the tensor can be made of, the nearest first."""
@@ -77,7 +113,7 @@ class Origin:
     input_version: int
     made_by: Any  # the node that made the input, or None
     making: Making | None  # the input's
-    dropped: "weakref.ref[Tensor]"
+    counter: Tensor  # the dropped tensor's, see version_counter
     version: int  # the dropped tensor had it
     elements: int
     p: float
@@ -91,9 +127,16 @@ class Origin:
         return input if self.making is None else [*input, *self.making.sources()]
 
     def is_unchanged(self) -> bool:
-        """Whether the dropped tensor is as it was dropped, as far as anybody still holds it."""
-        dropped = self.dropped()
-        return dropped is None or dropped._version == self.version
+        """Whether the dropped tensor is as it was dropped, or was so until it was let go."""
+        return self.counter._version == self.version
+
+
+def version_counter(tensor: Tensor) -> Tensor:
+    """Returns a tensor without elements that has the version of `tensor` and its views, and outlives them."""
+    counter = tensor.detach()
+    is_dense = type(tensor) is Tensor and not tensor.is_meta
+    counter.data = _NO_ELEMENTS if is_dense else tensor.new_empty(0)
+    return counter
 
 
 @dataclass(slots=True, eq=False)
@@ -136,9 +179,8 @@ def _origin(
     else:
         reference, making = weakref.ref(input), Making.of(input)
     drawn = float(p), options["bits"], options["rng"]
-    return Origin(
-        reference, version, made_by, making, weakref.ref(dropped), dropped._version, dropped.numel(), *drawn
-    )
+    counter = version_counter(dropped)
+    return Origin(reference, version, made_by, making, counter, dropped._version, dropped.numel(), *drawn)
 
 
 def trace_of(base: Tensor) -> Trace | None:
@@ -147,14 +189,29 @@ def trace_of(base: Tensor) -> Trace | None:
     if node is None:
         return constant_trace_of(base)
     nodes: list[Any] = []
-    while type(node).__name__ in PASSED:
+    copies = 0
+    while (name := type(node).__name__) in PASSED:
         nodes.append(node)
+        copies += name in COPIES
         node = node.next_functions[0][0]
-    if type(node).__name__ != DROPOUT or (origin := getattr(node, ORIGIN, None)) is None:
+    if name != DROPOUT or (origin := getattr(node, ORIGIN, None)) is None:
         return None
     if base._version != (0 if nodes else origin.version) or not origin.is_unchanged():
         return None
+    if copies > 1 and not _copied_unchanged(base, nodes, node, origin):
+        return None
     return Trace(origin, node, None, [step_of(each) for each in reversed(nodes)], base._version)
+
+
+def _copied_unchanged(base: Tensor, nodes: Sequence[Any], dropout: Any, origin: Origin) -> bool:
+    """Whether `base`, the last of several copies, is known to be made of copies that nothing changed."""
+    operands = OPERANDS.get()
+    operand = operands.nearest(base, (*nodes, dropout)) if operands else base
+    if operands and operand is not None and operand.grad_fn is dropout:
+        operands.note_use()
+        return True
+    making = None if operand is None else Making.of(operand)
+    return making is not None and making.leads_to(dropout, origin.version)
 
 
 def constant_trace_of(base: Tensor) -> Trace | None:

@@ -26,7 +26,15 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from pmexp.packed_dropout.graph_views import PASSED, itself
 from pmexp.packed_dropout.kept import Kept, KeptInput, Layout, Plain, Rebuilt, View, kept_by
-from pmexp.packed_dropout.origins import DROPOUT, ORIGIN, Origin, Trace, constant_trace_of, trace_of
+from pmexp.packed_dropout.origins import (
+    DROPOUT,
+    ORIGIN,
+    Origin,
+    Trace,
+    constant_trace_of,
+    trace_of,
+    version_counter,
+)
 from pmexp.packed_dropout.saved_masks import Saved, restore, save
 from pmexp.packed_dropout.saved_whole import why_not_followed, why_without_source
 from pmexp.packed_dropout.sources import source_in_graph
@@ -40,8 +48,13 @@ def rebuilding() -> Iterator[None]:
     """
     active = torch._C._autograd._top_saved_tensors_default_hooks(False)
     hooks = _Hooks(*active) if active else _OutermostHooks(save, restore)
-    with saved_tensors_hooks(hooks.pack, hooks.unpack):
-        yield
+    try:
+        with saved_tensors_hooks(hooks.pack, hooks.unpack):
+            yield
+    except RuntimeError as error:
+        if "saved tensor hooks" in str(error):  # torch says so of transforms that begin inside
+            error.add_note("These are the hooks of recompute=True: replace the dropout with recompute=False.")
+        raise
 
 
 @contextmanager
@@ -94,14 +107,17 @@ class _Hooks:
             whole = Layout.of(base)
             layout = whole if tensor is base else Layout.of(tensor)
             return Rebuilt(origin, source, packed, trace.steps, whole, layout)
-        if known := self._saved_cast(tensor, base, origin):
+        is_cast = len(trace.steps) == 1
+        if is_cast and (known := self._saved_cast(tensor, base, origin)):
             return known
         if _watching:
             _note_whole(why_without_source(tensor, origin))
-        return self._cast_once(tensor, base, origin) if len(trace.steps) == 1 else self._keep(tensor)
+        return self._cast_once(tensor, base, origin) if is_cast else self._keep(tensor)
 
     def _keep(self, tensor: Tensor) -> Kept:
-        return Kept(self.save(tensor), self.restore)
+        saved = self.save(tensor)
+        counter = saved.tensor if self.restore is restore else version_counter(tensor)
+        return Kept(saved, self.restore, counter, tensor._version)
 
     def _cast_once(self, tensor: Tensor, base: Tensor, origin: Origin) -> View:
         """Saves the first of several casts of a dropped tensor to one dtype, as autocast makes them."""
@@ -129,7 +145,7 @@ class _Hooks:
         x, steps = chosen
         if steps and origin.making is not None:
             origin.making.note_use()
-        return KeptInput((self._keep(x),), itself, steps)
+        return KeptInput((self._keep(x),), itself, steps, held=True)
 
 
 class _Kind(Enum):

@@ -131,14 +131,26 @@ def _stock_attention(*args: Any, **kwargs: Any) -> Tensor:
     return cast(Tensor, torch.ops.aten.scaled_dot_product_attention(*args, **kwargs))
 
 
+def _writes(func: Any) -> bool:
+    """Whether a function of torch writes into a tensor that it is given, judged by its name."""
+    name: str = getattr(func, "__name__", "")
+    if name.startswith("__"):
+        return name.startswith("__i") or name == "__setitem__"
+    return name.endswith("_")
+
+
+# torch.compile does not trace what looks at a name, and calls this while it traces. (The mark is that of
+# torch.compiler.assume_constant_result, which imports the compiler.)
+cast(Any, _writes)._dynamo_marked_constant = True
+
 _MadeOf = tuple[Tensor, Tensor, float, int, Rng]  # probabilities, packed mask, p, bits, rng
 
 
 class RecomputingRoute(Route):
     """Where dropped probabilities are multiplied with values, saves what they are made of in their place.
 
-    Follows softmax -> cast -> dropout -> matmul by the identity of the tensors. Code that takes another way
-    gets the plain packed dropout.
+    Follows softmax -> cast -> dropout -> matmul by the identity of the tensors. Code that takes another way,
+    or writes into some tensor in between, gets the plain packed dropout.
     """
 
     def __init__(
@@ -154,9 +166,12 @@ class RecomputingRoute(Route):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
+        remembers = self.made_of is not None or self.softmax is not None
+        if remembers and (_writes(func) or "out" in kwargs or kwargs.get("inplace")):
+            self._forget()  # what is remembered, or a view of it, may be written into
         if func in _ROUTED:
             return super().__torch_function__(func, types, args, kwargs)
-        kwargs = kwargs or {}
         if func in _PRODUCTS and self.made_of is not None and args[0] is self.dropped:
             return self._product(self.made_of, func, *args, **kwargs)
         result = super().__torch_function__(func, types, args, kwargs)
@@ -168,6 +183,9 @@ class RecomputingRoute(Route):
         elif func in _CASTS and self.softmax is not None and args[0] is self.softmax:
             self.probs = result
         return result
+
+    def _forget(self) -> None:
+        self.softmax = self.probs = self.dropped = self.made_of = None
 
     def within(self, attention: AttentionDropout) -> Route:
         return RecomputingRoute(attention.dropout, self.module)

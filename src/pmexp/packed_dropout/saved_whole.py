@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pmexp.packed_dropout.graph_views import PASSED
+from pmexp.packed_dropout.graph_views import COPIES, PASSED
 from pmexp.packed_dropout.origins import Origin
 
 # Nodes that put elements elsewhere, and that rebuild.py does not follow.
@@ -39,12 +39,19 @@ def why_not_followed(tensor: Tensor, dropout: str, origin: str) -> str | None:
     """
     node: Any = tensor.grad_fn
     between = None
+    copies = 0
     while (name := type(node).__name__) != dropout:
         if name in _MOVED:
             between = name.partition("Backward")[0]
         elif name not in PASSED:
             return None
+        copies += name in COPIES
         node = node.next_functions[0][0]
-    if not hasattr(node, origin):
+    made_of: Origin | None = getattr(node, origin, None)
+    if made_of is None:
         return None
-    return f"{between} lies between it and its dropout" if between else "it was changed"
+    if between:
+        return f"{between} lies between it and its dropout"
+    if copies > 1 and made_of.is_unchanged():
+        return "it is a copy of a copy, and what happened in between was not seen"
+    return "it was changed"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmexp.packed_dropout.graph_views import PASSED, VIEWS, Step, itself, step_of
-from pmexp.packed_dropout.kept import KeptInput, kept_by
+from pmexp.packed_dropout.kept import Kept, KeptInput, kept_by
 from pmexp.packed_dropout.origins import Origin
 
 Make = Callable[..., Tensor]
@@ -19,20 +19,32 @@ def source_in_graph(origin: Origin) -> KeptInput | None:
     """Finds what an operation keeps of which the input is made by views, copies and scalings."""
     node = origin.made_by
     steps: list[Step] = []
-    is_view = True
+    copies = 0  # and scalings
     while step := step_of(node) if type(node).__name__ in PASSED else _scaling(node):
         steps.append(step)
-        is_view &= type(node).__name__ in VIEWS
+        copies += type(node).__name__ not in VIEWS
         node = node.next_functions[0][0]
     if (row := _MADE_OF.get(type(node).__name__)) is None:
         return None
     names, make = row
-    # A result that was kept is checked for changes when it is taken; what is computed anew or copied is not.
-    if origin.input_version and not (is_view and names == ("result",)):
-        return None
-    kept = [kept_by(getattr(node, f"_raw_saved_{name}")) for name in names]
-    shared = [each.shared() for each in kept if None not in kept and each is not None]
-    return KeptInput(shared, make(node), steps[::-1]) if shared else None
+    kept = [each for name in names if (each := kept_by(getattr(node, f"_raw_saved_{name}"))) is not None]
+    if len(kept) == len(names) and _is_unchanged(origin, node, copies, kept[0] if make is _result else None):
+        return KeptInput([each.shared() for each in kept], make(node), steps[::-1])
+    return None
+
+
+def _is_unchanged(origin: Origin, node: Any, copies: int, result: Kept | None) -> bool:
+    """Whether nobody has changed what `node` made, nor what lies between that and the dropout's input.
+
+    copies: how many tensors, apart from views, were made on the way to the input, which is the last of them.
+    result: what `node` made, if that is kept.
+    """
+    version = 0 if result is None else result.version
+    if origin.input_version != (0 if copies else version):
+        return False
+    if copies == 0 or (copies == 1 and result is not None and result.is_unchanged()):
+        return True
+    return origin.making is not None and origin.making.leads_to(node, version)
 
 
 def _scaling(node: Any) -> Step | None:
@@ -46,6 +58,10 @@ def _scaling(node: Any) -> Step | None:
     return lambda x: scale(x, other)
 
 
+def _result(node: Any) -> Make:
+    return itself
+
+
 def _gelu(node: Any) -> Make:
     approximate = node._saved_approximate
     return lambda x: F.gelu(x, approximate=approximate)
@@ -53,11 +69,11 @@ def _gelu(node: Any) -> Make:
 
 # What each operation keeps of which its result is made, and how; the result itself, where it keeps that.
 _MADE_OF: dict[str, tuple[tuple[str, ...], Callable[[Any], Make]]] = {
-    "SoftmaxBackward0": (("result",), lambda _: itself),
-    "SafeSoftmaxBackward0": (("result",), lambda _: itself),
-    "ReluBackward0": (("result",), lambda _: itself),
-    "TanhBackward0": (("result",), lambda _: itself),
-    "SigmoidBackward0": (("result",), lambda _: itself),
+    "SoftmaxBackward0": (("result",), _result),
+    "SafeSoftmaxBackward0": (("result",), _result),
+    "ReluBackward0": (("result",), _result),
+    "TanhBackward0": (("result",), _result),
+    "SigmoidBackward0": (("result",), _result),
     "GeluBackward0": (("self",), _gelu),
     "SiluBackward0": (("self",), lambda _: F.silu),
     "MulBackward0": (("self", "other"), lambda _: torch.mul),

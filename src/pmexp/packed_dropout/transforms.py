@@ -77,8 +77,8 @@ def can_rebuild() -> bool:
 
 
 def is_rebuilding() -> bool:
-    """Whether what autograd saves passes the hooks of rebuild.py."""
-    if torch.compiler.is_compiling():
+    """Whether what autograd saves passes the hooks of rebuild.py, and no transform lies in between."""
+    if torch.compiler.is_compiling() or _are_functorch_transforms_active():
         return False
     top = torch._C._autograd._top_saved_tensors_default_hooks(False)
     return top is not None and getattr(getattr(top[0], "__self__", None), "rebuilds_operands", False)
