@@ -56,7 +56,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
 
 
 def not_updated(training: Training) -> str:
-    """Says which parameters stay as they are, since the method's optimizer does not have them; "" for none."""
+    """Says which parameters stay as they are, since the method's optimizer does not have them, if any do."""
     names = training.not_updated
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return f"the optimizer leaves out {len(names)} parameters that need a gradient: {shown}" if names else ""
