@@ -14,6 +14,7 @@ from pmexp.bench.options import (
     records_options,
     start_options,
     step_options,
+    tempo_options,
 )
 from pmexp.command.explain import explained
 from pmexp.command_line import asks_help, exit_code
@@ -65,6 +66,11 @@ def _run(arguments: list[str], field: "Sequence[Contender] | None") -> None:
             from pmexp.bench.start import run as run_start
 
             run_start(start, command)
+        case "tempo":
+            tempo = tempo_options(given)
+            from pmexp.bench.tempo import run as run_tempo
+
+            run_tempo(tempo, command)
         case "report":
             from pmexp_analysis.benchmark import measure
 
