@@ -5,7 +5,7 @@ Both sides of a pair take turns in one process, on the CPU, after a check that t
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,7 +48,7 @@ def run(options: TempoOptions, command: str) -> None:
             rows += _both_ways(name, stock, shape, dtype, options.turns)
     mask = torch.rand(options.tokens, 4096) < 0.1
     packed, copied = _timed(lambda: ops.pack_bits(mask, 1)), _timed(mask.clone)
-    rows.append(_row("mask packed", "bool", tuple(mask.shape), packed, copied, options.turns))
+    rows.append(_row("mask packed", "bool", tuple(mask.shape), [packed, copied], options.turns))
     for row in rows:
         print(_line(row), flush=True)
     if options.out is not None:
@@ -80,8 +80,8 @@ def _both_ways(name: str, stock: nn.Module, shape: tuple[int, int], dtype: str, 
             raise ContenderFailed(f"{name} fails its check at {dtype}: a gradient is off by {off:.1e} of it")
     timed = [_timed(backward) for backward in backwards]
     return [
-        _row(f"{name}, forward", dtype, shape, *forwards, turns),
-        _row(f"{name}, backward", dtype, shape, *timed, turns),
+        _row(f"{name}, forward", dtype, shape, forwards, turns),
+        _row(f"{name}, backward", dtype, shape, timed, turns),
     ]
 
 
@@ -105,15 +105,17 @@ def _row(
     what: str,
     dtype: str,
     shape: tuple[int, ...],
-    ours: Callable[[], float],
-    against: Callable[[], float],
+    both: Sequence[Callable[[], float]],
     turns: int,
 ) -> TempoRow:
+    """Measures `both`, ours and what it is compared with, which return the seconds that they took."""
+    ours, against = both
     alternate(ours, against, _WARM_UP)
     seconds, of_the_other = alternate(ours, against, turns)
     paired = paired_ratio(of_the_other, seconds)
-    medians = (1e3 * statistics.median(each) for each in (seconds, of_the_other))
-    return TempoRow(what, dtype, "x".join(map(str, shape)), *medians, paired.ratio, paired.low, paired.high)
+    ms, against_ms = (1e3 * statistics.median(each) for each in (seconds, of_the_other))
+    shown = "x".join(map(str, shape))
+    return TempoRow(what, dtype, shown, ms, against_ms, paired.ratio, paired.low, paired.high)
 
 
 def _line(row: TempoRow) -> str:

@@ -183,9 +183,9 @@ def _layer_norm_backward(
     core = _core_for(y)
     assert core is not None
     rows, outputs = _rows(grad.to(y.dtype), shape), _rows(y, shape)
-    parameters = (None if parameter is None else parameter.reshape(-1) for parameter in (weight, bias))
+    scale, shift = (None if parameter is None else parameter.reshape(-1) for parameter in (weight, bias))
     grad_x, of_parameters = core.layer_norm_backward(
-        rows, outputs, rstd.reshape(-1), *parameters, columns, kept
+        rows, outputs, rstd.reshape(-1), scale, shift, columns, kept
     )
     return grad_x.view(y.shape), of_parameters.clone()
 
