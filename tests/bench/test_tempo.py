@@ -25,13 +25,13 @@ def test_tempo_from_the_command_to_the_file(
     assert [line["dtype"] for line in lines] == ["fp32"] * 6 + ["bf16"] * 6 + ["bool"]
     assert all(0 < float(line["low"]) <= float(line["ratio"]) <= float(line["high"]) for line in lines)
     assert "level=tempo" in json.loads((tmp_path / "environment.json").read_text())["command"]
-    right = layer_norm._backward_from_output
+    right = layer_norm._layer_norm_backward
 
     def wrong(*arguments: Any) -> tuple[Tensor, Tensor]:
         grad_x, of_parameters = right(*arguments)
         return 1.2 * grad_x, of_parameters
 
-    monkeypatch.setattr(layer_norm, "_backward_from_output", wrong)
+    monkeypatch.setattr(layer_norm, "_layer_norm_backward", wrong)
     assert main(arguments) == 1
     assert "LayerNorm fails its check at fp32: a gradient is off by 2.0e-01 of it" in capsys.readouterr().err
 

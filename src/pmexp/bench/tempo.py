@@ -21,7 +21,7 @@ from pmexp.packed_dropout import ops
 from pmexp.systems.tempo import InplaceGELU, InplaceLayerNorm
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_TOLERANCES = {"fp32": 1e-3, "bf16": 0.1}  # of gradients: GELU's is off so far near its minimum
+_TOLERANCES = {"fp32": 1e-3, "bf16": 0.1}  # a gradient may be off by it: GELU's is so near its minimum
 _WARM_UP = 2  # turns that do not count
 
 
@@ -33,7 +33,7 @@ class TempoRow:
     dtype: str
     shape: str
     ms: float  # the median of ours
-    against_ms: float  # of the stock module's, or of the copy
+    against_ms: float  # what the stock module or the copy took
     ratio: float  # the other's time over ours, the median of the pairs: above 1 ours is faster
     low: float  # where the 95 % interval of the ratio begins
     high: float  # where it ends

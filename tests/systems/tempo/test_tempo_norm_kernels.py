@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pmexp.packed_dropout import cpu
+from pmexp.systems.tempo import layer_norm  # noqa: F401  it makes the operator
 
 BACKENDS = cpu.available_backends()
 pytestmark = pytest.mark.skipif(not BACKENDS, reason="installed without a C++ compiler: no core to test")
@@ -132,3 +133,13 @@ def test_other_dtypes_are_refused() -> None:
         core.layer_norm_backward(of.grad.double(), of.output.double(), *of[2:7])
     with pytest.raises(TypeError, match="below takes a dtype below float64"):
         core.below(of.grad.double(), 0.0)
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+def test_the_operator_of_fake_tensors_is_that_of_real_ones(kept: int) -> None:
+    of = case(6, 40, torch.bfloat16, kept)
+    columns = (of.kept_at, of.kept) if kept else (None, None)
+    arguments = (of.grad, of.output, of.rstd[:, None], of.weight, of.bias, *columns, [40])
+    operator = torch.ops.pmexp.layer_norm_backward_from_output.default
+    torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
+    assert_same_bits(operator(*arguments), by(BACKENDS[0], of))

@@ -129,6 +129,16 @@ def _draw_arguments(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[int, 
     return seed.data_ptr(), keep_threshold(p), kept_scale(p, x.dtype), bits, torch.get_num_threads()
 
 
+def _in_whole_blocks(parameter: Tensor | None, columns: int, otherwise: float) -> Tensor:
+    """Returns a parameter of `columns` in float32, `otherwise` where it has none up to a whole block."""
+    if parameter is not None and columns % _BLOCK == 0:
+        return parameter.float().contiguous()
+    padded = torch.full((-(-columns // _BLOCK) * _BLOCK,), otherwise, dtype=torch.float32)
+    if parameter is not None:
+        padded[:columns] = parameter
+    return padded
+
+
 class Core:
     """The CPU ops on one instruction set. Tensors are checked here; C++ trusts what it is given.
 
@@ -234,16 +244,10 @@ class Core:
         if grad.dtype != output.dtype or grad.dtype == torch.float64:
             raise TypeError(f"layer_norm_backward takes one dtype below float64, got {grad.dtype}")
         (rows, columns), threads = grad.shape, torch.get_num_threads()
-        width = -(-columns // _BLOCK) * _BLOCK
-        parameters = rstd.new_ones((2, width), dtype=torch.float32)
-        parameters[1].zero_()
-        for row, given in zip(parameters, (weight, bias), strict=True):
-            if given is not None:
-                row[:columns] = given
+        scale, shift = _in_whole_blocks(weight, columns, 1.0), _in_whole_blocks(bias, columns, 0.0)
         x, y, stds = grad.contiguous(), output.contiguous(), rstd.float().contiguous()
-        out, scratch = torch.empty_like(x), parameters.new_empty((threads, _NORM_BUFFERS, width))
-        job = NormJob(x.data_ptr(), y.data_ptr(), stds.data_ptr(), out.data_ptr())
-        job.weight, job.bias = parameters[0].data_ptr(), parameters[1].data_ptr()
+        out, scratch = torch.empty_like(x), scale.new_empty((threads, _NORM_BUFFERS, scale.numel()))
+        job = NormJob(*(tensor.data_ptr() for tensor in (x, y, stds, out, scale, shift)))
         job.rows, job.columns = rows, columns
         if kept_at is not None and kept is not None:
             centred = kept.to(y.dtype).contiguous()
