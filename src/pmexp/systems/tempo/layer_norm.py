@@ -149,10 +149,11 @@ def _core_for(y: Tensor) -> Core | None:
     return ops.cpu_core() if y.is_cpu and y.dtype in DTYPES_OF_KERNELS else None
 
 
-def _by_core(ctx: Any, grad: Tensor, y: Tensor, *saved: Tensor | None) -> tuple[Tensor | None, ...]:
+def _by_core(ctx: Any, grad: Tensor, y: Tensor, *saved: Any) -> tuple[Tensor | None, ...]:
+    """saved: what is behind y in what forward saves."""
     _, weight, bias, *_ = saved
     is_direct = isinstance(ops.operators_for(grad, y), Core)  # past torch's dispatcher, which takes 10 us
-    backward = _layer_norm_backward if is_direct else _backward_from_output
+    backward: Any = _layer_norm_backward if is_direct else _backward_from_output
     grad_x, of_parameters = backward(grad, y, *saved, ctx.shape)
     grad_weight, grad_bias = (
         gradient.to(parameter.dtype).view(ctx.shape) if parameter is not None and needed else None
