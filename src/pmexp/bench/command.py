@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None, field: "Sequence[Contender] | N
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
     if asks_help(typed):
-        return exit_code(lambda: print("\n".join(one.help() for one in COMMANDS.values()), end=""))
+        *levels, last = COMMANDS.values()
+        text = "\n".join([*(one.help(how_typed=False) for one in levels), last.help()])
+        return exit_code(lambda: print(text, end=""))
     return exit_code(lambda: _run(typed, field))
 
 

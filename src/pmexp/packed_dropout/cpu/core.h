@@ -36,8 +36,8 @@ struct NormJob {
     const float* bias;       // (whole_columns(columns),)
     int64_t rows;
     int64_t columns;
-    const int64_t* kept_at;  // (kept_columns,): the columns whose centred input is given, for the output says too little
-    const void* kept;        // (rows, kept_columns)
+    const int64_t* kept_at;  // (kept_columns,), rising: where the output says too little
+    const void* kept;        // (rows, kept_columns): the centred input of these columns
     int64_t kept_columns;
 };
 
@@ -133,8 +133,8 @@ PMEXP_EXPORT void pmexp_gelu_backward(int backend, int dtype, const void* x, con
 PMEXP_EXPORT void pmexp_below(int backend, int dtype, const void* x, uint8_t* packed, int64_t numel, double limit,
                               int threads);
 
-// Rows are split as torch splits them, one stretch a thread. `scratch` has kNormBuffers * whole_columns(columns) floats
-// a thread; its first two buffers are then the gradients of weight and bias.
+// Rows are split as torch splits them, one stretch a thread. `scratch` has kNormBuffers * whole_columns(columns)
+// floats a thread; its first two buffers are then the gradients of weight and bias.
 PMEXP_EXPORT void pmexp_layer_norm_backward(int backend, int dtype, const pmexp::NormJob* job, float* scratch,
                                             int threads);
 

@@ -41,8 +41,8 @@ inline void normalise(const float* __restrict output, const float* __restrict bi
     for (int i = 0; i < kBlock; ++i) value[i] = (output[i] - bias[i]) / weight[i];
 }
 
-// Adds a block of grad * weight to the lanes of its row's mean, and its product with the normalised values to those of
-// the other mean.
+// Adds a block of grad * weight to the lanes of its row's mean, and its product with the normalised values to
+// those of the other mean.
 inline void add_to_row(const float* __restrict grad, const float* __restrict weight, const float* __restrict value,
                        float* __restrict mean, float* __restrict product) {
     for (int i = 0; i < kBlock; ++i) {
