@@ -175,8 +175,8 @@ class Command:
         typed = tuple(f"{key}={value}" for key, value in values.items())
         return Given(self.module, (*self.prefix, *arguments), read, typed, tuple(others))
 
-    def help(self) -> str:
-        """The text that --help prints: every key with its default and its meaning."""
+    def help(self, how_typed: bool = True) -> str:
+        """The text that --help prints: every key with its default and its meaning, and how keys are typed."""
         word = [f"[{self.word.upper()}]"] if self.word else []
         usage = " ".join([*called(self.module), *self.prefix, *word, "[key=value ...]" * bool(self.keys)])
         rows = [("key", "default", "meaning")] if self.keys else []
@@ -188,7 +188,7 @@ class Command:
         lines += [f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {text}" for name, value, text in rows]
         if self.others:
             lines.append(f"  and {self.others.meaning}")
-        if self.keys:
+        if self.keys and how_typed:
             alone = f"{self.word.upper()} alone is {self.word}={self.word.upper()}, " if self.word else ""
             lines.append(f"{alone}--key value is key=value, and --key alone key=true")
         return "\n".join(lines) + "\n"

@@ -168,6 +168,11 @@ def test_no_name_leads_out_of_the_run_folder(name: str) -> None:
         ("train.lr=0", "train.lr: 0"),
         ("train.batch_size=0", "train.batch_size: 0"),
         ("train.patience=0", "train.patience: 0"),
+        (
+            "train.evaluate_every=2.5",
+            "train.evaluate_every: 2.5 is neither a whole number of steps nor a share",
+        ),
+        ("train.evaluate_every=0", "train.evaluate_every: 0 is neither"),
         ("train.warmup_fraction=2", "train.warmup_fraction: 2"),
         ("dataset.max_length=1", "dataset.max_length: 1"),
         ("dataset.metrics=[]", "dataset.metrics: \\[\\]"),

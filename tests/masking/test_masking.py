@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[2]
         ("git+https://a1b2c3d4@github.com/x", "git+https://***@github.com/x"),
         ("get http://host:5000/a@b", "get http://host:5000/a@b"),
         ("+  password: hunter2", "+  password: ***"),
+        ("password2: hunter2", "password2: ***"),
+        ("DB_PASSWORD_2=hunter2", "DB_PASSWORD_2=***"),
         ('+HF_API_KEY = "hunter2"', '+HF_API_KEY = "***"'),
         ('os.environ["API_KEY"]="hunter2"', 'os.environ["API_KEY"]="***"'),
         ('{"client_secret": "hunter2"}', '{"client_secret": "***"}'),

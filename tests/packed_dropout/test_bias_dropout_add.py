@@ -100,3 +100,17 @@ def test_opcheck_and_what_does_not_fit() -> None:
             packed_bias_dropout_add(x, bias, residual, 0.1)
     with pytest.raises(TypeError, match="int64"):
         packed_bias_dropout_add(torch.ones(3, dtype=torch.int64), None, torch.ones(3), 0.1)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_the_operator_by_itself_has_gradients_too(with_bias: bool) -> None:
+    """An exported program calls it without the function around: the residual's gradient knows no mask."""
+    leaves = inputs((6, 33), torch.float32, with_bias)
+    x, bias, residual = leaves
+    y, packed = ops.bias_dropout_add(x, bias, residual, torch.tensor([4]), 0.3, 1)
+    upstream = torch.randn_like(y)
+    masked = ops.apply_packed_mask(upstream, packed, 0.3, 1)
+    expected = [masked, masked.sum(0), upstream] if with_bias else [masked, upstream]
+    actual = torch.autograd.grad(y, [leaf for leaf in leaves if leaf is not None], upstream)
+    assert not torch.equal(masked, upstream)
+    assert all(torch.equal(one, other) for one, other in zip(actual, expected, strict=True))

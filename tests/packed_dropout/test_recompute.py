@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from dropout_cases import checkpoint_layers
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, dropped_matmul, replace_dropout, softmax_dropout_matmul
+from pmexp.packed_dropout.routes import RecomputingRoute
 from saved_tensors import saved_by
 from small_transformers import MODELS, build, call
 
@@ -221,3 +222,10 @@ def test_checkpointed_layers(reentrant: bool) -> None:
         y.square().sum().backward()
         gradients.append([x.grad, *(p.grad for p in layer.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_a_dropout_in_place_stays_so_where_products_are_followed() -> None:
+    """Code that throws the result away has its tensor dropped all the same."""
+    dropout, x = PackedDropout(0.5, recompute=True), torch.ones(64)
+    y = dropout.drop(x, 0.5, True, True, RecomputingRoute(dropout, nn.Module()))
+    assert y.data_ptr() == x.data_ptr() and set(x.tolist()) == {0.0, 2.0}

@@ -96,3 +96,12 @@ def test_files_without_a_length_and_large_ones_are_read_whole(tmp_path: Path) ->
     assert read_content(large) == large.read_bytes()
     version = Path("/proc/version")  # the system says 0 bytes of it
     assert version.stat().st_size == 0 and read_content(version) == version.read_bytes() != b""
+
+
+def test_last_values_up_to_a_step_have_those_of_that_step(file: Path) -> None:
+    with Journal(file) as journal:
+        for step, loss in ((5, 0.5), (10, math.nan), (15, 0.1)):
+            journal.write(step, {"val/loss": loss, "val/accuracy": step / 100})
+        assert journal.last_values(up_to_step=5) == {"val/loss": 0.5, "val/accuracy": 0.05}
+        assert math.isnan(journal.last_values(up_to_step=14)["val/loss"])
+        assert journal.last_values() == {"val/loss": 0.1, "val/accuracy": 0.15}

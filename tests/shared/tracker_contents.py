@@ -92,6 +92,10 @@ def _of_tensorboard(run: TrackedRun) -> Content:
 def _of_csv(run: TrackedRun) -> Content:
     table = pd.read_csv(run.folder.path / "metrics.csv")
     assert set(table.variant) <= {"baseline"} and set(table.run_id) <= {run.folder.path.name}
+    lines = [json.loads(line) for line in run.folder.journal.read_text().splitlines()]
+    logged = {(line["metric"], line["step"], line["time"]) for line in lines}
+    shown = set(zip(table.metric, table.step, table.time, strict=True))
+    assert {place for place in shown if not place[0].startswith("final/")} <= logged
     rows = zip(table.metric, table.step, table.value, strict=True)
     return Content(Counter(_value(*row) for row in rows), None)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from pmexp.config import Part, Schedule, Select, SystemConfig, TrainConfig
 from pmexp.errors import UserError
+from pmexp.measure.timing import WARMUP_STEPS
 from pmexp.models.examples import MaskedTokens
 from pmexp.packed_dropout import PackedDropout
 from pmexp.systems.system import System
@@ -146,6 +147,23 @@ def test_patience_counts_evaluations_within_an_epoch_too() -> None:
     run.evaluate = lambda _: {"loss": 0.0, "accuracy": 0.5}  # type: ignore[method-assign]
     assert [step for step, _ in run.steps()] == [1, 2, 3, 4, 5, 6]
     assert run.progress.best_step == 2
+
+
+def test_the_engine_is_told_which_part_of_a_step_is_its_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines of several processes add up gradients over them in the last part alone."""
+    run, told = training(epochs=1, accumulate=3), []
+    monkeypatch.setattr(run.engine, "begin_micro_batch", lambda last: told.append(last))
+    assert len(list(run.steps())) == 6
+    assert told == [False, False, True] * 6
+
+
+def test_a_restored_training_has_the_times_of_its_steps() -> None:
+    first = training(epochs=4)
+    list(islice(first.steps(), 20))
+    state, second = first.state(), training(epochs=4)
+    assert len(state["timer"]["steps"]) == 20 - WARMUP_STEPS and len(state["timer"]["epochs"]) == 3
+    second.restore(state)
+    assert second.timer.metrics(8, 1.0) == first.timer.metrics(8, 1.0) != {}
 
 
 def test_an_evaluation_within_an_epoch_is_no_part_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

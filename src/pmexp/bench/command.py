@@ -14,6 +14,7 @@ from pmexp.bench.options import (
     records_options,
     start_options,
     step_options,
+    tempo_options,
 )
 from pmexp.command.explain import explained
 from pmexp.command_line import asks_help, exit_code
@@ -29,7 +30,9 @@ def main(arguments: Sequence[str] | None = None, field: "Sequence[Contender] | N
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
     if asks_help(typed):
-        return exit_code(lambda: print("\n".join(one.help() for one in COMMANDS.values()), end=""))
+        *levels, last = COMMANDS.values()
+        text = "\n".join([*(one.help(how_typed=False) for one in levels), last.help()])
+        return exit_code(lambda: print(text, end=""))
     return exit_code(lambda: _run(typed, field))
 
 
@@ -65,6 +68,11 @@ def _run(arguments: list[str], field: "Sequence[Contender] | None") -> None:
             from pmexp.bench.start import run as run_start
 
             run_start(start, command)
+        case "tempo":
+            tempo = tempo_options(given)
+            from pmexp.bench.tempo import run as run_tempo
+
+            run_tempo(tempo, command)
         case "report":
             from pmexp_analysis.benchmark import measure
 

@@ -10,7 +10,7 @@ from pmexp.errors import UserError
 
 Shape = tuple[int, ...]
 
-LEVELS = ("micro", "step", "memory", "loader", "records", "start", "report")
+LEVELS = ("micro", "step", "memory", "loader", "records", "start", "report", "tempo")
 DTYPES = ("fp32", "bf16", "fp16", "fp64")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -82,6 +82,16 @@ COMMANDS = {
         "start",
         "from the command to the first step of a small run, beside a bare script",
         (Key("turns", "in each every way has one", "6"), Key("out", "the folder for start.csv")),
+        others=None,
+    ),
+    "tempo": _level(
+        "tempo",
+        "Tempo's GELU and LayerNorm on the CPU against the stock ones, and packing a mask against a copy",
+        (
+            Key("tokens", "rows of 4096 elements for GELU and the mask, of 1024 for LayerNorm", "4096"),
+            Key("turns", "in each either side has one", "15"),
+            Key("out", "the folder for tempo.csv and environment.json"),
+        ),
         others=None,
     ),
     "report": _level(
@@ -159,6 +169,13 @@ class StartOptions:
     out: Path | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class TempoOptions:
+    tokens: int
+    turns: int
+    out: Path | None
+
+
 def level(arguments: Iterable[str]) -> str:
     """Returns the level that was asked for. Raises UserError where there is no such level."""
     keys = {key.name: key for command in COMMANDS.values() for key in command.keys}
@@ -223,6 +240,12 @@ def loader_options(given: Given) -> LoaderOptions:
 def start_options(given: Given) -> StartOptions:
     """Returns the options of level=start. Raises UserError for a wrong value."""
     return StartOptions(turns=_whole("turns", given["turns"]), out=given.path("out"))
+
+
+def tempo_options(given: Given) -> TempoOptions:
+    """Returns the options of level=tempo. Raises UserError for a wrong value."""
+    numbers = {key: _whole(key, given[key]) for key in ("tokens", "turns")}
+    return TempoOptions(**numbers, out=given.path("out"))
 
 
 def _whole(key: str, text: str) -> int:

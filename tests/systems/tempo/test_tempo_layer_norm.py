@@ -55,7 +55,12 @@ def test_output_and_gradients_are_within_the_bound(dtype: torch.dtype, small: bo
     assert ((dx - sx).abs() <= bound_x + rounding).all()
     bound_w = (grad.double().abs() * (off + 4 * u)).sum((0, 1))
     assert ((dw - sw).abs() <= bound_w + 8 * u * sw.abs()).all()
-    assert torch.equal(db, sb)
+    if dtype.itemsize > 2:
+        assert torch.equal(db, sb)
+    else:  # stock sums in 16 bits, the core in float32, which is rounded once
+        exact, sizes = grad.double().sum((0, 1)), grad.double().abs().sum((0, 1))
+        assert ((db - exact).abs() <= u * exact.abs() + 77 * 2**-24 * sizes).all()
+        assert (db - exact).norm() <= (sb - exact).norm()
 
 
 def test_columns_that_are_kept() -> None:

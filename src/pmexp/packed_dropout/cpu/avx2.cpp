@@ -7,6 +7,8 @@
 
 #ifdef PMEXP_X86_VECTORS
 #pragma GCC target("avx2,f16c")
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own intrinsics: `__m256d __Y = __Y;`
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 
 #include "kernels.h"
@@ -94,6 +96,23 @@ struct Avx2 {
 
     static void from_floats(const float* wide, BFloat16* y) {
         for (int i = 0; i < kBlock; ++i) narrow(wide[i], y + i);
+    }
+
+    static uint32_t below(const float* x, float limit) {
+        const __m256 most = _mm256_set1_ps(limit);
+        uint32_t bits = 0;
+        for (int i = 0; i < kBlock; i += 8) {
+            bits |= static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(load(x + i), most, _CMP_LT_OQ))) << i;
+        }
+        return bits;
+    }
+
+    static void look_up(const float* lines, const int32_t* cell, float* line) {
+        for (int i = 0; i < kBlock; i += 4) {
+            const __m128i places = _mm_loadu_si128(reinterpret_cast<const __m128i*>(cell + i));
+            const __m256d pairs = _mm256_i32gather_pd(reinterpret_cast<const double*>(lines), places, 8);
+            _mm256_storeu_pd(reinterpret_cast<double*>(line + 2 * i), pairs);
+        }
     }
 
     static uint32_t pack(const uint8_t* mask) {

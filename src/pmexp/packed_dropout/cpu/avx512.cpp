@@ -66,6 +66,18 @@ struct Avx512 {
         for (int i = 0; i < kBlock; i += 16) store(y + i, _mm512_loadu_ps(wide + i));
     }
 
+    static uint32_t below(const float* x, float limit) {
+        const __m512 most = _mm512_set1_ps(limit);
+        const uint32_t low = _mm512_cmp_ps_mask(load(x), most, _CMP_LT_OQ);
+        return low | static_cast<uint32_t>(_mm512_cmp_ps_mask(load(x + 16), most, _CMP_LT_OQ)) << 16;
+    }
+
+    static void look_up(const float* lines, const int32_t* cell, float* line) {
+        for (int i = 0; i < kBlock; i += 8) {
+            _mm512_storeu_si512(line + 2 * i, _mm512_i32gather_epi64(load_words(cell + i), lines, 8));
+        }
+    }
+
     static uint32_t pack(const uint8_t* mask) {
         const __m256i bytes = load_words(mask);
         return _mm256_test_epi8_mask(bytes, bytes);

@@ -84,6 +84,26 @@ void pmexp_gelu_backward(int backend, int dtype, const void* x, const void* outp
     run(usable_backend(backend)->gelu_backward[dtype], job, threads);
 }
 
+void pmexp_below(int backend, int dtype, const void* x, uint8_t* packed, int64_t numel, double limit, int threads) {
+    run(usable_backend(backend)->below[dtype], {x, nullptr, packed, numel, 1, limit, 0, 0}, threads);
+}
+
+void pmexp_layer_norm_backward(int backend, int dtype, const pmexp::NormJob* job, float* scratch, int threads) {
+    const pmexp::NormKernel kernel = usable_backend(backend)->layer_norm_backward[dtype];
+    const int64_t width = pmexp::whole_columns(job->columns);
+    const int64_t rows = std::max((job->rows + threads - 1) / threads, int64_t{1});
+    const int64_t chunks = std::max((job->rows + rows - 1) / rows, int64_t{1});  // one clears the sums of no rows
+    pmexp::parallel_for(chunks, threads, [&](int64_t i) {
+        float* own = scratch + i * pmexp::kNormBuffers * width;
+        const pmexp::NormScratch buffers = {own, own + width, own + 2 * width};
+        kernel(*job, i * rows, std::min((i + 1) * rows, job->rows), buffers);
+    });
+    for (int64_t i = 1; i < chunks; ++i) {
+        const float* own = scratch + i * pmexp::kNormBuffers * width;
+        for (int64_t j = 0; j < 2 * width; ++j) scratch[j] += own[j];
+    }
+}
+
 void pmexp_pack(int backend, const void* mask, uint8_t* packed, int64_t numel, int width, int threads) {
     run(usable_backend(backend)->pack, {mask, nullptr, packed, numel, width, 0, 0, 0}, threads);
 }

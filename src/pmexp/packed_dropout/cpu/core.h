@@ -25,6 +25,33 @@ struct LineTable {
     const float* lines;  // intercept and slope of each cell
 };
 
+// LayerNorm's backward from its output, rows of `columns` elements; `parameters` is in whole blocks, each column
+// behind `columns` with the weight 1 and the bias 0.
+struct NormJob {
+    const void* grad;        // (rows, columns)
+    const void* output;      // (rows, columns)
+    const float* rstd;       // (rows,)
+    void* grad_input;        // (rows, columns)
+    const float* weight;     // (whole_columns(columns),)
+    const float* bias;       // (whole_columns(columns),)
+    int64_t rows;
+    int64_t columns;
+    const int64_t* kept_at;  // (kept_columns,), rising: where the output says too little
+    const void* kept;        // (rows, kept_columns): the centred input of these columns
+    int64_t kept_columns;
+};
+
+constexpr int64_t whole_columns(int64_t columns) { return (columns + kBlock - 1) / kBlock * kBlock; }
+
+// What a stretch of rows writes: the sums over its rows, and room for one row. Each is (whole_columns(columns),).
+struct NormScratch {
+    float* grad_weight;
+    float* grad_bias;
+    float* normalised;  // values of the row at hand
+};
+
+constexpr int kNormBuffers = 3;
+
 // One operation on whole buffers; each operation uses the members it needs.
 struct Job {
     const void* x;       // elements read; for pack: one byte a mask value
@@ -45,6 +72,9 @@ struct Job {
 // Does elements [begin, end) of a job: begin is a multiple of kBlock, end is one too or is job.numel.
 using Kernel = void (*)(Job job, int64_t begin, int64_t end);
 
+// Does rows [begin, end) of a job.
+using NormKernel = void (*)(const NormJob& job, int64_t begin, int64_t end, const NormScratch& scratch);
+
 enum DType { kFloat32, kFloat64, kBFloat16, kFloat16, kDTypes };
 
 // The kernels of one instruction set.
@@ -54,7 +84,9 @@ struct Backend {
     Kernel dropout[kDTypes];
     Kernel bias_dropout_add[kDTypes];
     Kernel apply[kDTypes];
-    Kernel gelu_backward[kDTypes];  // null for float64
+    Kernel gelu_backward[kDTypes];  // this and the next two: null for float64
+    Kernel below[kDTypes];
+    NormKernel layer_norm_backward[kDTypes];
     Kernel pack;
     Kernel unpack;
 };
@@ -96,6 +128,15 @@ PMEXP_EXPORT void pmexp_apply_mask(int backend, int dtype, const void* x, void* 
 // y = x * GELU'(input), where `output` is GELU's and `falling` has a bit for each input below that of its minimum.
 PMEXP_EXPORT void pmexp_gelu_backward(int backend, int dtype, const void* x, const void* output, uint8_t* falling,
                                       void* y, int64_t numel, const pmexp::LineTable* curve, int threads);
+
+// A bit for each element of x that is below `limit`.
+PMEXP_EXPORT void pmexp_below(int backend, int dtype, const void* x, uint8_t* packed, int64_t numel, double limit,
+                              int threads);
+
+// Rows are split as torch splits them, one stretch a thread. `scratch` has kNormBuffers * whole_columns(columns)
+// floats a thread; its first two buffers are then the gradients of weight and bias.
+PMEXP_EXPORT void pmexp_layer_norm_backward(int backend, int dtype, const pmexp::NormJob* job, float* scratch,
+                                            int threads);
 
 // Boolean bytes to packed bits, and back.
 PMEXP_EXPORT void pmexp_pack(int backend, const void* mask, uint8_t* packed, int64_t numel, int width,

@@ -41,6 +41,20 @@ class LineTable(ctypes.Structure):
     )
 
 
+class NormJob(ctypes.Structure):
+    """The buffers of LayerNorm's backward from its output, as core.h has them."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("grad", "output", "rstd", "grad_input", "weight", "bias")),
+        *((name, ctypes.c_int64) for name in ("rows", "columns")),
+        *((name, ctypes.c_void_p) for name in ("kept_at", "kept")),
+        ("kept_columns", ctypes.c_int64),
+    )
+
+
+_BLOCK = 32  # core.h's kBlock
+_NORM_BUFFERS = 3  # core.h's kNormBuffers
+
 _pointer, _int, _double = ctypes.c_void_p, ctypes.c_int, ctypes.c_double
 _int64, _uint64 = ctypes.c_int64, ctypes.c_uint64
 _SIGNATURES = {  # as core.h declares them
@@ -57,6 +71,8 @@ _SIGNATURES = {  # as core.h declares them
         *(_int, _int, _pointer, _pointer, _pointer, _pointer, _int64),
         *(ctypes.POINTER(LineTable), _int),
     ),
+    "pmexp_below": (_int, _int, _pointer, _pointer, _int64, _double, _int),
+    "pmexp_layer_norm_backward": (_int, _int, ctypes.POINTER(NormJob), _pointer, _int),
     "pmexp_pack": (_int, _pointer, _pointer, _int64, _int, _int),
     "pmexp_unpack": (_int, _pointer, _pointer, _int64, _int, _int),
     "pmexp_use_openmp": (_pointer,),
@@ -113,6 +129,16 @@ def _draw_arguments(x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[int, 
     return seed.data_ptr(), keep_threshold(p), kept_scale(p, x.dtype), bits, torch.get_num_threads()
 
 
+def _in_whole_blocks(parameter: Tensor | None, columns: int, otherwise: float) -> Tensor:
+    """Returns a parameter of `columns` in float32, `otherwise` where it has none up to a whole block."""
+    if parameter is not None and columns % _BLOCK == 0:
+        return parameter.float().contiguous()
+    padded = torch.full((-(-columns // _BLOCK) * _BLOCK,), otherwise, dtype=torch.float32)
+    if parameter is not None:
+        padded[:columns] = parameter
+    return padded
+
+
 class Core:
     """The CPU ops on one instruction set. Tensors are checked here; C++ trusts what it is given.
 
@@ -126,7 +152,8 @@ class Core:
         self._backend = available_backends().index(backend)
         self._dropout, self._apply_mask = library.pmexp_dropout, library.pmexp_apply_mask
         self._bias_dropout_add = library.pmexp_bias_dropout_add
-        self._gelu_backward = library.pmexp_gelu_backward
+        self._gelu_backward, self._below = library.pmexp_gelu_backward, library.pmexp_below
+        self._layer_norm_backward = library.pmexp_layer_norm_backward
         self._pack, self._unpack = library.pmexp_pack, library.pmexp_unpack
 
     def packed_dropout(self, x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
@@ -181,10 +208,60 @@ class Core:
         self._gelu_backward(self._backend, _dtype_code(x), *pointers, *arguments)
         return out
 
+    def below(self, x: Tensor, limit: float) -> Tensor:
+        """Returns one bit an element, set where x is below `limit`: uint8, (ceil(numel / 8),).
+
+        Raises TypeError for float64.
+        """
+        if x.dtype == torch.float64:
+            raise TypeError(f"below takes a dtype below float64, got {x.dtype}")
+        dense, packed = x.contiguous(), empty_packed(x, 1)
+        arguments = (x.numel(), limit, torch.get_num_threads())
+        self._below(self._backend, _dtype_code(x), dense.data_ptr(), packed.data_ptr(), *arguments)
+        return packed
+
+    def layer_norm_backward(
+        self,
+        grad: Tensor,
+        output: Tensor,
+        rstd: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        kept_at: Tensor | None,
+        kept: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the gradients of LayerNorm's input, like `grad`, and of weight and bias, float32
+        (2, columns).
+
+        Args:
+            grad, output: (rows, columns), of one dtype below float64.
+            rstd: (rows,), 1/std of each row.
+            weight, bias: (columns,), any dtype; None for all 1 and all 0.
+            kept_at: (n,) int64, the columns whose centred input is in `kept`, (rows, n); None for none.
+
+        Raises TypeError for other dtypes.
+        """
+        if grad.dtype != output.dtype or grad.dtype == torch.float64:
+            raise TypeError(f"layer_norm_backward takes one dtype below float64, got {grad.dtype}")
+        (rows, columns), threads = grad.shape, torch.get_num_threads()
+        scale, shift = _in_whole_blocks(weight, columns, 1.0), _in_whole_blocks(bias, columns, 0.0)
+        x, y, stds = grad.contiguous(), output.contiguous(), rstd.float().contiguous()
+        out, scratch = torch.empty_like(x), scale.new_empty((threads, _NORM_BUFFERS, scale.numel()))
+        job = NormJob(*(tensor.data_ptr() for tensor in (x, y, stds, out, scale, shift)))
+        job.rows, job.columns = rows, columns
+        if kept_at is not None and kept is not None:
+            centred = kept.to(y.dtype).contiguous()
+            job.kept_at, job.kept, job.kept_columns = kept_at.data_ptr(), centred.data_ptr(), kept_at.numel()
+        self._layer_norm_backward(
+            self._backend, _dtype_code(x), ctypes.byref(job), scratch.data_ptr(), threads
+        )
+        return out, scratch[0, :2, :columns]
+
     def pack_bits(self, mask: Tensor, bits: int) -> Tensor:
         """See ops.pack_bits: a Boolean (or 0/1) tensor of any shape to flat uint8."""
         packed = empty_packed(mask, bits)
-        self.pack_bits_into(packed, mask.to(torch.bool).contiguous(), bits)
+        of_bytes = mask if mask.element_size() == 1 and not mask.is_floating_point() else mask.to(torch.bool)
+        self.pack_bits_into(packed, of_bytes.contiguous(), bits)
         return packed
 
     def unpack_bits(self, packed: Tensor, shape: Sequence[int], bits: int) -> Tensor:

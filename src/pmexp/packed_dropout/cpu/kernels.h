@@ -7,6 +7,8 @@
 //   Isa::scale(const T* x, T* y, keep, scale)     y[i] = x[i] * (keep bit i ? scale : 0), 32 elements
 //   Isa::to_floats(const T* x, float* wide)       32 elements to float32
 //   Isa::from_floats(const float* wide, T* y)     and back, rounded
+//   Isa::below(const float* x, limit)             -> a bit for each of 32 elements that is below
+//   Isa::look_up(lines, cell, line)               line = lines[cell], 32 pairs of floats
 //   Isa::pack(const uint8_t* mask)                -> the block's mask from 32 bytes, 0 or not 0
 //   Isa::unpack(keep, uint8_t* mask)              32 bytes, 0 or 1
 //
@@ -20,6 +22,7 @@
 
 #include "core.h"
 #include "elements.h"
+#include "layer_norm.h"
 #include "philox.h"
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "mask words are stored as little-endian bytes");
@@ -217,7 +220,8 @@ inline void find_cells(const float* __restrict output, uint32_t falling, const L
         const float s = std::sqrt(rise), q = std::sqrt(fall);
         v[i] = falling >> i & 1 ? s + (q - 2 * s - curve.q0) : s;
         const int32_t c = static_cast<int32_t>((v[i] - curve.first) * curve.cells_a_unit);
-        cell[i] = c < 0 ? 0 : c < curve.cells ? c : curve.cells - 1;
+        const int32_t last = curve.cells - 1, up_to_last = c < last ? c : last;
+        cell[i] = up_to_last > 0 ? up_to_last : 0;
     }
 }
 
@@ -243,7 +247,7 @@ inline void gelu_backward_of(const T* grad, const T* output, T* y, const uint8_t
         Isa::to_floats(output + e, out + e);
         find_cells(out + e, load_mask(falling + e / 8, 1), curve, cell + e, v + e);
     }
-    for (int i = 0; i < n; ++i) std::memcpy(line + 2 * i, curve.lines + 2 * cell[i], 2 * sizeof(float));
+    for (int e = 0; e < n; e += kBlock) Isa::look_up(curve.lines, cell + e, line + 2 * e);
     for (int e = 0; e < n; e += kBlock) {
         float product[kBlock];
         Isa::to_floats(grad + e, product);
@@ -271,6 +275,25 @@ void gelu_backward(Job job, int64_t begin, int64_t end) {
     std::memcpy(tail_output, output + e, tail.count * sizeof(T));
     gelu_backward_of<Isa>(tail.x, tail_output, tail.y, tail.packed, kBlock, job.curve);
     tail.write_y(y + e);
+}
+
+// The limit is the job's scale.
+template <class Isa, class T>
+void below(Job job, int64_t begin, int64_t end) {
+    const T* x = static_cast<const T*>(job.x);
+    const float limit = static_cast<float>(job.scale);
+    float wide[kBlock];
+    int64_t e = begin;
+    for (; e + kBlock <= end; e += kBlock) {
+        Isa::to_floats(x + e, wide);
+        store_mask(packed_at(job, e), Isa::below(wide, limit), 1);
+    }
+    if (e == end) return;
+    Tail<T> tail(end - e, 1);
+    tail.read_x(x + e);
+    Isa::to_floats(tail.x, wide);
+    store_mask(tail.packed, tail.valid(Isa::below(wide, limit)), 1);
+    tail.write_packed(packed_at(job, e));
 }
 
 template <class Isa>
@@ -310,6 +333,9 @@ constexpr Backend make_backend(const char* name, bool (*usable)()) {
              bias_dropout_add<Isa, Float16>},
             {apply<Isa, float>, apply<Isa, double>, apply<Isa, BFloat16>, apply<Isa, Float16>},
             {gelu_backward<Isa, float>, nullptr, gelu_backward<Isa, BFloat16>, gelu_backward<Isa, Float16>},
+            {below<Isa, float>, nullptr, below<Isa, BFloat16>, below<Isa, Float16>},
+            {layer_norm_backward<Isa, float>, nullptr, layer_norm_backward<Isa, BFloat16>,
+             layer_norm_backward<Isa, Float16>},
             pack<Isa>,
             unpack<Isa>};
 }

@@ -74,6 +74,19 @@ struct Neon {
         for (int i = 0; i < kBlock; i += 4) store(y + i, vld1q_f32(wide + i));
     }
 
+    static uint32_t below(const float* x, float limit) {
+        const uint32_t powers[4] = {1, 2, 4, 8};
+        const uint32x4_t bit = vld1q_u32(powers);
+        const float32x4_t most = vdupq_n_f32(limit);
+        uint32_t bits = 0;
+        for (int i = 0; i < kBlock; i += 4) bits |= vaddvq_u32(vandq_u32(vcltq_f32(load(x + i), most), bit)) << i;
+        return bits;
+    }
+
+    static void look_up(const float* lines, const int32_t* cell, float* line) {
+        for (int i = 0; i < kBlock; ++i) vst1_f32(line + 2 * i, vld1_f32(lines + 2 * cell[i]));
+    }
+
     static uint32_t pack(const uint8_t* mask) {
         uint32_t keep = 0;
         for (int i = 0; i < kBlock; i += 8) {

@@ -45,6 +45,16 @@ struct Scalar {
         for (int i = 0; i < kBlock; ++i) narrow(wide[i], y + i);
     }
 
+    static uint32_t below(const float* x, float limit) {
+        uint32_t bits = 0;
+        for (int i = 0; i < kBlock; ++i) bits |= static_cast<uint32_t>(x[i] < limit) << i;
+        return bits;
+    }
+
+    static void look_up(const float* lines, const int32_t* cell, float* line) {
+        for (int i = 0; i < kBlock; ++i) std::memcpy(line + 2 * i, lines + 2 * cell[i], 2 * sizeof(float));
+    }
+
     static uint32_t pack(const uint8_t* mask) {
         uint32_t keep = 0;
         for (int i = 0; i < kBlock; ++i) keep |= static_cast<uint32_t>(mask[i] != 0) << i;

@@ -16,7 +16,7 @@ from transformers import activations
 from pmexp.packed_dropout import cuda_backend, ops
 from pmexp.packed_dropout.routed_modules import original_class
 from pmexp.systems.tempo.gelu_derivative import ARGMIN, Form, derivative_from_output
-from pmexp.systems.tempo.gelu_vectors import vectors
+from pmexp.systems.tempo.gelu_vectors import DTYPES_OF_KERNELS, vectors
 
 # These functions compute the two forms; their way of computing, and so the output's bits, stay their own.
 _FORMS: dict[type[nn.Module], Form] = {
@@ -26,8 +26,6 @@ _FORMS: dict[type[nn.Module], Form] = {
     activations.FastGELUActivation: "tanh",
     activations.AccurateGELUActivation: "tanh",
 }
-
-_DTYPES_OF_KERNELS = (torch.float32, torch.float16, torch.bfloat16)
 
 # Backward goes by stretches of so many elements, a multiple of 8: six float32 temporaries of a stretch fit
 # a CPU thread's cache, those of the whole do not; on other devices they fit the memory to spare.
@@ -112,7 +110,7 @@ class _InplaceGELU(Function):
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> Any | None:
     """Triton's kernels or the CPU core's for such tensors, None where torch's operators serve."""
-    if dtype not in _DTYPES_OF_KERNELS:
+    if dtype not in DTYPES_OF_KERNELS:
         return None
     if device.type == "cpu":
         return vectors()

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pmexp.systems.tempo.gelu_derivative import ARGMIN, CELLS, LARGEST_SQUARE, NEARLY_0, Form, table
+from pmexp.systems.tempo.gelu_derivative import CELLS, LARGEST_SQUARE, NEARLY_0, Form, argmin, table
 
 name = f"triton {triton.__version__}"
 
@@ -69,7 +69,7 @@ def _backward_kernel(
 def falling_bits(x: Tensor, form: Form) -> Tensor:
     """See gelu.falling_bits: uint8, (ceil(numel / 8),)."""
     packed = torch.empty(-(-x.numel() // 8), dtype=torch.uint8, device=x.device)
-    _run(_falling_kernel, x.contiguous(), packed, x.numel(), _argmin(form, x.dtype))
+    _run(_falling_kernel, x.contiguous(), packed, x.numel(), argmin(form, x.dtype))
     return packed
 
 
@@ -96,9 +96,3 @@ def _lines(form: Form, device: torch.device) -> Tensor:
     """
     curve = table(form, torch.device("cpu"), torch.float32)
     return torch.stack((curve.intercept, curve.slope), dim=1).view(torch.int64).view(-1).to(device)
-
-
-@cache
-def _argmin(form: Form, dtype: torch.dtype) -> float:
-    """Returns the place of the minimum as a comparison of torch rounds it."""
-    return torch.tensor(ARGMIN[form], dtype=dtype).item()

@@ -1,4 +1,4 @@
-"""Computes GELU's bits and its backward on the CPU, backward in one pass of the C++ core.
+"""Computes GELU's bits and its backward on the CPU, each in one pass of the C++ core.
 
 gelu_derivative.py says what it computes. Its square roots are correctly rounded, as those of the Triton
 kernels are, and so its bits are theirs.
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from pmexp.packed_dropout import ops
 from pmexp.packed_dropout.cpu import Core, LineTable
-from pmexp.systems.tempo.gelu_derivative import ARGMIN, CELLS, LARGEST_SQUARE, NEARLY_0, Form, table
+from pmexp.systems.tempo.gelu_derivative import CELLS, LARGEST_SQUARE, NEARLY_0, Form, argmin, table
+
+DTYPES_OF_KERNELS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class Vectors:
@@ -22,7 +24,7 @@ class Vectors:
         self._core, self.name = core, core.name
 
     def falling_bits(self, x: Tensor, form: Form) -> Tensor:
-        return self._core.pack_bits(x < ARGMIN[form], 1)
+        return self._core.below(x, argmin(form, x.dtype))
 
     def gelu_backward(self, grad: Tensor, y: Tensor, packed: Tensor, form: Form) -> Tensor:
         return self._core.gelu_backward(grad.to(y.dtype), y, packed, _curve(form)[0]).to(grad.dtype)

@@ -3,9 +3,10 @@
 The output costs nothing where a linear layer behind it saves the very same tensor, as in every transformer
 block; a residual sum beside it saves nothing. (Andoorveedu et al., "Tempo", NeurIPS 2022.)
 
-Backward rebuilds the centred input, (y - bias) / weight * std, and is then torch's own. A saved y is off by
-at most u |y|, with u the unit roundoff of its dtype, so a normalised value h = (y - bias) / weight comes back
-with an error of
+Backward rebuilds the normalised values h = (y - bias) / weight. On CUDA, and in float64, it makes the centred
+input h * std of them and is then torch's own; on the CPU it is one pass of the C++ core, in float32 whatever
+the dtype. A saved y is off by at most u |y|, with u the unit roundoff of its dtype, so h comes back with an
+error of
 
     |error| <= 2 u (|h| + |bias / weight|)    and with it    2 u (|h| + RATIO) at most
 
@@ -32,6 +33,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function
 
+from pmexp.packed_dropout import ops
+from pmexp.packed_dropout.cpu import Core
+from pmexp.systems.tempo.gelu_vectors import DTYPES_OF_KERNELS
 from pmexp.systems.tempo.kept_columns import ColumnSearch, kept_columns
 
 FindColumns = Callable[[torch.dtype], Tensor]  # takes the dtype of the output
@@ -127,6 +131,8 @@ class _LayerNorm(Function):
             )
         if ctx.from_output:
             y, rstd, weight, bias, columns, kept = ctx.saved_tensors
+            if _core_for(y):
+                return _by_core(ctx, grad, y, rstd, weight, bias, columns, kept)
             x, mean = _centred_input(ctx.shape, y, rstd, weight, bias, columns, kept), torch.zeros_like(rstd)
         else:
             x, mean, rstd, weight, bias = ctx.saved_tensors
@@ -138,12 +144,75 @@ class _LayerNorm(Function):
         return grad_x if grad_x is None else grad_x.to(ctx.dtype), None, grad_weight, grad_bias, None, None
 
 
+def _core_for(y: Tensor) -> Core | None:
+    """Returns the core that computes backward from an output like `y`; None where torch's operators do."""
+    return ops.cpu_core() if y.is_cpu and y.dtype in DTYPES_OF_KERNELS else None
+
+
+def _by_core(ctx: Any, grad: Tensor, y: Tensor, *saved: Any) -> tuple[Tensor | None, ...]:
+    """saved: what is behind y in what forward saves."""
+    _, weight, bias, *_ = saved
+    is_direct = isinstance(ops.operators_for(grad, y), Core)  # past torch's dispatcher, which takes 10 us
+    backward: Any = _layer_norm_backward if is_direct else _backward_from_output
+    grad_x, of_parameters = backward(grad, y, *saved, ctx.shape)
+    grad_weight, grad_bias = (
+        gradient.to(parameter.dtype).view(ctx.shape) if parameter is not None and needed else None
+        for gradient, parameter, needed in zip(
+            of_parameters, (weight, bias), ctx.needs_input_grad[2:4], strict=True
+        )
+    )
+    return grad_x.to(ctx.dtype), None, grad_weight, grad_bias, None, None
+
+
+_library = torch.library.Library("pmexp", "FRAGMENT")
+_library.define(
+    "layer_norm_backward_from_output(Tensor grad, Tensor y, Tensor rstd, Tensor? weight, Tensor? bias, "
+    "Tensor? columns, Tensor? kept, SymInt[] shape) -> (Tensor, Tensor)"
+)
+
+
+@torch.library.impl(_library, "layer_norm_backward_from_output", "CPU")
+def _layer_norm_backward(
+    grad: Tensor,
+    y: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    columns: Tensor | None,
+    kept: Tensor | None,
+    shape: list[int],
+) -> tuple[Tensor, Tensor]:
+    """Returns the input's gradient in y's shape and dtype, and weight's and bias's, float32 (2, columns)."""
+    core = _core_for(y)
+    assert core is not None
+    rows, outputs = _rows(grad.to(y.dtype), shape), _rows(y, shape)
+    scale, shift = (None if parameter is None else parameter.reshape(-1) for parameter in (weight, bias))
+    grad_x, of_parameters = core.layer_norm_backward(
+        rows, outputs, rstd.reshape(-1), scale, shift, columns, kept
+    )
+    return grad_x.view(y.shape), of_parameters.clone()
+
+
+@torch.library.register_fake("pmexp::layer_norm_backward_from_output")
+def _layer_norm_backward_fake(grad: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    columns = torch.Size(rest[-1]).numel()
+    return torch.empty_like(y, memory_format=torch.contiguous_format), y.new_empty(
+        (2, columns), dtype=torch.float32
+    )
+
+
+_backward_from_output = torch.ops.pmexp.layer_norm_backward_from_output.default
+
+
 def _what_is_kept(y: Tensor) -> str:
     if torch.compiler.is_compiling():
         return "stock under torch.compile"
     if not _is_read_as_it_is(y):
         return f"keeps its input, since autocast casts its {str(y.dtype).removeprefix('torch.')} output"
-    return "keeps its input in a captured CUDA graph" if _is_captured(y) else "keeps its output"
+    if _is_captured(y):
+        return "keeps its input in a captured CUDA graph"
+    core = _core_for(y)
+    return f"keeps its output; backward in one pass by {core.name}" if core else "keeps its output"
 
 
 def _is_captured(y: Tensor) -> bool:
