@@ -38,7 +38,7 @@ from pmexp.models.objectives import IGNORED
 from pmexp.models.positions import computed_length
 from pmexp.models.sample import refuse_unable
 from pmexp.own_code import refuse_changed
-from pmexp.packed_dropout import ReplacementReport
+from pmexp.packed_dropout import ReplacementReport, backend
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
 from pmexp.run_folder.place import refuse_unusable
@@ -169,6 +169,8 @@ def prepare(config: RunConfig) -> Prepared:
     torch.manual_seed(config.seed)
     check_metrics(config)
     system = System(config.system)
+    # Whoever asks has the library of native calls built where none is there, and no step waits for it.
+    log.info("packed dropout runs on: %s", backend(system.device))
     ranks = join(config.system, system.device)
     dataset = datasets.load(config.dataset)
     _refuse_other_data(ranks, dataset)

@@ -1,8 +1,8 @@
 """Drops a plain tensor in one call of torch's dispatcher, forward and backward in C++.
 
-By Python's calls a dropout costs the host two to five times what nn.Dropout costs it, which a small mask does not
-earn back. calls.cpp does the same with the same kernels, seeds and bits. Whatever is not plain goes by Python all
-the same: see `calls_for`.
+By Python's calls a dropout costs the host two to five times what nn.Dropout costs it, which a small mask does
+not earn back. calls.cpp does the same with the same kernels, seeds and bits. Whatever is not plain goes by
+Python all the same: see `calls_for`.
 
 `PMEXP_CPU_CALLS` and `PMEXP_CUDA_CALLS` choose, once for a process and kind of device:
 
@@ -10,9 +10,9 @@ the same: see `calls_for`.
     python  Python's calls (default on CUDA, since native ones wait for their first measurement on a device)
     native  native calls, or an error where there is no library
 
-The library is built, which takes half a minute, by whoever asks what serves a device (`calls`), as each run does
-before its first step. A dropout on the CPU that nobody has asked for waits for no compiler: by `auto` it takes the
-library that is there, and else Python's calls until the process ends.
+The library is built, which takes half a minute, by whoever asks what serves a device (`calls`), as each run
+does before its first step. A dropout on the CPU waits for no compiler where nobody has asked before: by `auto`
+it takes the library that is there, and else Python's calls until the process ends.
 
 The first use on a device compares the two (comparison.py). Where they differ, Python's are used.
 """
@@ -51,8 +51,8 @@ _log = logging.getLogger(__name__)
 class Calls(NamedTuple):
     """Holds the operators of the library.
 
-    The two that draw return None, with nothing drawn, for what is not plain after all: nested, a dual number, of
-    another dtype, without a mask to draw; on CUDA not contiguous, or to be captured into a graph.
+    The two that draw return None, with nothing drawn, for what is not plain after all: nested, a dual number,
+    of another dtype, without a mask to draw; on CUDA not contiguous, or to be captured into a graph.
     """
 
     packed_dropout: Any  # takes (x, p, bits, cache_unpacked): packed_dropout() by rng="philox"
@@ -88,8 +88,8 @@ def calls_for(x: Tensor) -> Calls | None:
 def calls(device: torch.device) -> str:
     """Who calls the kernels on a device, for a run's record: "native calls" or "calls by Python: <why>".
 
-    It builds the library where none is there. Raises RuntimeError for an unknown choice, and where native calls are
-    asked for and cannot be had.
+    It builds the library where none is there. Raises RuntimeError for an unknown choice, and where native calls
+    are asked for and cannot be had.
     """
     with _deciding:
         reason = _why_python(device.type, may_build=True) or _why_python_on(device)
@@ -97,7 +97,7 @@ def calls(device: torch.device) -> str:
 
 
 def choose(kind: str, choice: str) -> None:
-    """Has this process decide anew for a kind of device, by `choice` in place of what the environment says."""
+    """Has this process decide anew for a kind of device, by `choice` in place of the environment's."""
     os.environ[ENVIRONMENT_VARIABLES[kind]] = choice
     _reasons.pop(kind, None)
     for place in [place for place in _calls if (place == _CPU) == (kind == "cpu")]:
@@ -166,7 +166,9 @@ def _why_python(kind: str, may_build: bool) -> str | None:
         if choice == "python":
             reason: str | None = f"{variable}=python"
         else:
-            reason = _why_not_on_cuda() if kind == "cuda" else _why_not_on_cpu(may_build or choice == "native")
+            reason = (
+                _why_not_on_cuda() if kind == "cuda" else _why_not_on_cpu(may_build or choice == "native")
+            )
         if reason is not None and choice == "native":
             raise RuntimeError(f"{variable}=native cannot be had: {reason}")
         _reasons[kind] = reason
@@ -181,8 +183,8 @@ def _why_not_on_cpu(may_build: bool) -> str | None:
         return "the torch reference runs"
     if not may_build and not is_loaded() and not build.is_built() and build.compiler():
         _log.warning(
-            "packed dropout: no library of native calls is there for torch %s, and Python's calls take some 20 us "
-            "more each; python -m pmexp.packed_dropout builds it once, in half a minute",
+            "packed dropout: no library of native calls is there for torch %s, and Python's calls take some "
+            "20 us more each; python -m pmexp.packed_dropout builds it once, in half a minute",
             torch.__version__,
         )
         return "no library was there at the first dropout"
