@@ -11,7 +11,7 @@ Python all the same: see `calls_for`.
     native  native calls, or an error where there is no library
 
 The library is built, which takes half a minute, by whoever asks what serves a device (`calls`), as each run
-does before its first step. A dropout on the CPU waits for no compiler where nobody has asked before: by `auto`
+does before its first step. A dropout on the CPU for which nobody has asked waits for no compiler: by `auto`
 it takes the library that is there, and else Python's calls until the process ends.
 
 The first use on a device compares the two (comparison.py). Where they differ, Python's are used.
@@ -88,8 +88,8 @@ def calls_for(x: Tensor) -> Calls | None:
 def calls(device: torch.device) -> str:
     """Who calls the kernels on a device, for a run's record: "native calls" or "calls by Python: <why>".
 
-    It builds the library where none is there. Raises RuntimeError for an unknown choice, and where native calls
-    are asked for and cannot be had.
+    It builds the library where none is there. Raises RuntimeError for an unknown choice, and where native
+    calls are asked for and cannot be had.
     """
     with _deciding:
         reason = _why_python(device.type, may_build=True) or _why_python_on(device)
@@ -163,12 +163,10 @@ def _why_python(kind: str, may_build: bool) -> str | None:
         choice = os.environ.get(variable, _DEFAULTS[kind])
         if choice not in _CHOICES:
             raise RuntimeError(f"{variable}={choice} is unknown; choose one of {', '.join(_CHOICES)}")
-        if choice == "python":
-            reason: str | None = f"{variable}=python"
-        else:
-            reason = (
-                _why_not_on_cuda() if kind == "cuda" else _why_not_on_cpu(may_build or choice == "native")
-            )
+        reason: str | None = f"{variable}=python"
+        if choice != "python":
+            may_build |= choice == "native"
+            reason = _why_not_on_cuda() if kind == "cuda" else _why_not_on_cpu(may_build)
         if reason is not None and choice == "native":
             raise RuntimeError(f"{variable}=native cannot be had: {reason}")
         _reasons[kind] = reason

@@ -81,7 +81,8 @@ int64_t take_offset(c10::Device device, int64_t increment) {
 
 // What torch.randint(0, 2**62, (1,)) draws on the CPU: 64 bits of the generator's, modulo 2**62.
 int64_t next_seed_of_cpu() {
-  auto* generator = at::get_generator_or_default<at::CPUGeneratorImpl>(std::nullopt, at::detail::getDefaultCPUGenerator());
+  auto* generator =
+      at::get_generator_or_default<at::CPUGeneratorImpl>(std::nullopt, at::detail::getDefaultCPUGenerator());
   std::lock_guard<std::mutex> lock(generator->mutex_);
   return static_cast<int64_t>(generator->random64() % (uint64_t{1} << 62));
 }
@@ -184,8 +185,9 @@ Drawn draw(const Tensor& x, double p, int64_t bits) {
     void* parameters[] = {&from, &to, &mask, &key, &columns, &numel, &threshold, &scale, &none, &none};
     launch(*kernel, x, parameters);
   } else if (const Core* core = core_for(x)) {
-    core->dropout(core->backend, static_cast<int>(dtype_code(x)), from, to, static_cast<uint8_t*>(mask), x.numel(), &key,
-                  static_cast<uint64_t>(threshold), kept_scale(p, x), static_cast<int>(bits), at::get_num_threads());
+    core->dropout(core->backend, static_cast<int>(dtype_code(x)), from, to, static_cast<uint8_t*>(mask), x.numel(),
+                  &key, static_cast<uint64_t>(threshold), kept_scale(p, x), static_cast<int>(bits),
+                  at::get_num_threads());
   } else {
     std::tie(y, packed) = packed_dropout(dense, at::full({1}, key, at::kLong), p, bits);
   }
