@@ -239,8 +239,10 @@ struct PackedDropout : torch::autograd::Function<PackedDropout> {
     const Tensor packed = context->get_saved_variables()[0];
     const double p = context->saved_data["p"].toDouble();
     const int64_t options = context->saved_data["options"].toInt(), bits = options / 2;
-    // As functional._kept_mask: only a graph kept for more backwards keeps the Boolean mask of the first.
-    if (options % 2 == 1 && torch::autograd::get_current_graph_task_keep_graph() && is_plain(grad)) {
+    // As functional._kept_mask: only a graph kept for more backwards keeps the Boolean mask of the first. A second
+    // derivative is apply_bits' own, since that of a product with a number rounds the number to 16 bits.
+    if (options % 2 == 1 && torch::autograd::get_current_graph_task_keep_graph() && !at::GradMode::is_enabled() &&
+        is_plain(grad)) {
       auto [kept, first] = context->saved_data.emplace("keep", at::IValue());
       if (first) kept->second = unpack_bits(packed, grad.sizes(), bits);
       return {grad.mul(kept->second.toTensor()).mul(kept_scale(p, grad))};
