@@ -43,8 +43,8 @@ def run(options: MicroOptions, command: str, field: Sequence[Contender] | None =
         x, grad = tensors(shape, dtype, device)
         for contender in _fitting(field, x):
             check(contender, x, grad, options.p)
-    print(f"packed dropout runs on: {served_by}")
     print(f"checked: {', '.join(contender.name for contender in field)}")
+    print(f"packed dropout runs on: {served_by}")
     rows: list[Timing] = []
     shares: list[BandwidthRow] = []
     for shape, dtype in cells:
