@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from native_driver import hand_over_the_core
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.torch_version import TorchVersion
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pmexp.packed_dropout import PackedDropout, backend, native, packed_dropout
@@ -246,6 +247,16 @@ def test_without_a_compiler_nothing_is_said_but_in_the_record(
     monkeypatch.setenv(VARIABLE, "native")
     with pytest.raises(RuntimeError, match="PMEXP_CPU_CALLS=native cannot be had: no C"):
         backend(CPU)
+
+
+def test_an_older_torch_is_said_and_not_tried(
+    nothing_built: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its headers lack what the library takes, so that each run would wait for a build that fails."""
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.10.0+cpu"))
+    packed_dropout(ones(8))
+    assert not caplog.records
+    assert backend(CPU).endswith(", calls by Python: torch 2.11 or newer is needed")
 
 
 def test_a_folder_that_cannot_be_written_fails_no_run(

@@ -179,7 +179,7 @@ def _why_not_on_cpu(may_build: bool) -> str | None:
     core = ops.cpu_core()
     if core is None:
         return "the torch reference runs"
-    if not may_build and not is_loaded() and not build.is_built() and build.compiler():
+    if not may_build and not is_loaded() and not build.is_built() and not build.why_not():
         _log.warning(
             "packed dropout: no library of native calls is there for torch %s, and Python's calls take some "
             "20 us more each; python -m pmexp.packed_dropout builds it once, in half a minute",

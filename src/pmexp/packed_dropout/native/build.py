@@ -55,8 +55,15 @@ def is_built() -> bool:
         return False
 
 
-def compiler() -> str | None:
-    """Path of the C++ compiler that builds: CXX's, or else g++; None where it is not there."""
+def why_not() -> str | None:
+    """Why nothing can be built here; None where it can."""
+    if torch.__version__ < "2.11":  # whose streams have no native handle
+        return "torch 2.11 or newer is needed"
+    return "no C++ compiler" if _compiler() is None else None
+
+
+def _compiler() -> str | None:
+    """Path of the C++ compiler: CXX's, or else g++; None where it is not there."""
     return shutil.which(os.environ.get("CXX") or "g++")
 
 
@@ -85,9 +92,9 @@ def _folder() -> Path:
 
 
 def _build(path: Path) -> None:
-    chosen = compiler()
-    if chosen is None:
-        raise NotBuilt("no C++ compiler")
+    chosen, reason = _compiler(), why_not()
+    if chosen is None or reason is not None:
+        raise NotBuilt(reason)
     _log.info("building native calls of packed dropout, once for torch %s: half a minute", torch.__version__)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
