@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from native_driver import Driver, load_driver
+from native_driver import Driver, hand_over_the_core, load_driver
 
 from pmexp.packed_dropout import native
 from pmexp.packed_dropout.native import build
@@ -28,6 +28,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Driver:
     driver.library.keep = callback
     if not native.is_loaded():
         torch.ops.load_library(build.library())
+    hand_over_the_core()
     return driver
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pmexp.packed_dropout import reference
+from pmexp.packed_dropout import ops, reference
 from pmexp.packed_dropout.native import kernels
 
 SOURCE = """
@@ -119,6 +119,12 @@ def read(addresses: Any, sizes: list[int]) -> list[int]:
 
 def memory(address: int, numel: int, dtype: torch.dtype) -> Tensor:
     return torch.frombuffer((ctypes.c_char * (numel * dtype.itemsize)).from_address(address), dtype=dtype)
+
+
+def hand_over_the_core() -> None:
+    """Has native calls run the core's kernels on the CPU, whoever calls there by the environment."""
+    if (core := ops.cpu_core()) is not None:
+        torch.ops.pmexp.use_core(*core.entry_points())
 
 
 def load_driver(folder: Path) -> tuple[Driver, Callable[..., None]]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from pmexp.packed_dropout import (
     cpu,
     dropped_matmul,
+    native,
     packed_bias_dropout_add,
     packed_dropout,
     reference,
@@ -110,7 +111,8 @@ def test_so_do_the_kernels_for_cuda(interpreter: Any, dtype: torch.dtype) -> Non
 
 def second_backward(x: Tensor, p: float) -> Tensor:
     """packed_dropout whose graph has been walked once, and so holds its unpacked mask."""
-    y = packed_dropout(x, p)
+    with native.by_python():  # whose node says what it holds
+        y = packed_dropout(x, p)
     torch.autograd.grad(y.sum(), x, retain_graph=True)
     assert y.grad_fn.keep is not None  # type: ignore[union-attr]
     return y

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import functional, packed_dropout, reference
+from pmexp.packed_dropout import functional, native, packed_dropout, reference
 from pmexp.variants.seeded import seeded_dropout
 from saved_tensors import saved_by
 
@@ -136,6 +136,7 @@ def count_unpacking(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return call
 
     monkeypatch.setattr(functional.ops, "_cpu_core", None)  # the core is called past the ops
+    monkeypatch.setattr(native, "_calls", {-1: None})  # and so are they by native calls
     monkeypatch.setattr(functional.ops, "unpack_bits", counting(originals[0]))
     monkeypatch.setattr(functional.ops, "apply_packed_mask", counting(originals[1]))
     return unpacked
@@ -156,7 +157,8 @@ def test_cache_unpacks_once_for_several_backwards(
 def test_a_graph_used_once_never_holds_the_unpacked_mask() -> None:
     """Otherwise every layer's byte mask would live as long as the loss tensor does."""
     x = torch.randn(100, requires_grad=True)
-    y = packed_dropout(x, 0.5, cache_unpacked=True)
+    with native.by_python():  # whose node says what it holds
+        y = packed_dropout(x, 0.5, cache_unpacked=True)
     node = y.grad_fn
     y.sum().backward()
     assert node.keep is None  # type: ignore[union-attr]

@@ -13,20 +13,22 @@ from pmexp.packed_dropout import backend, cuda_backend, cuda_rng, native
 from pmexp.packed_dropout.native import build
 
 CUDA = torch.device("cuda")
+VARIABLE = native.ENVIRONMENT_VARIABLES["cuda"]
 
 
 @pytest.fixture(autouse=True)
 def choose_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     pytest.importorskip("triton")
     monkeypatch.setenv(build.FOLDER_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setenv(native.ENVIRONMENT_VARIABLE, "auto")
+    for variable in native.ENVIRONMENT_VARIABLES.values():
+        monkeypatch.setenv(variable, "auto")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(native, "is_loaded", lambda: False)
-    for cached in (native._why_python, cuda_backend.operators):
-        cached.cache_clear()
+    monkeypatch.setattr(native, "_reasons", {})
+    monkeypatch.setattr(native, "_calls", {})
+    cuda_backend.operators.cache_clear()
     yield
-    for cached in (native._why_python, cuda_backend.operators):
-        cached.cache_clear()
+    cuda_backend.operators.cache_clear()
 
 
 def script(path: Path, *lines: str) -> str:
@@ -61,15 +63,15 @@ def test_a_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_the_environment_chooses_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    for choose in (lambda: monkeypatch.delenv(native.ENVIRONMENT_VARIABLE), lambda: native.choose("python")):
+    for choose in (lambda: monkeypatch.delenv(VARIABLE), lambda: native.choose("cuda", "python")):
         choose()
-        native._why_python.cache_clear()
+        native._reasons.clear()
         assert backend(CUDA).endswith(", calls by Python: PMEXP_CUDA_CALLS=python")
-    native._why_python.cache_clear()
-    monkeypatch.setenv(native.ENVIRONMENT_VARIABLE, "native")
+    native._reasons.clear()
+    monkeypatch.setenv(VARIABLE, "native")
     with pytest.raises(RuntimeError, match="PMEXP_CUDA_CALLS=native cannot be had: no C"):
         backend(CUDA)
-    monkeypatch.setenv(native.ENVIRONMENT_VARIABLE, "rust")
+    monkeypatch.setenv(VARIABLE, "rust")
     with pytest.raises(
         RuntimeError, match="PMEXP_CUDA_CALLS=rust is unknown; choose one of auto, native, python"
     ):
@@ -110,7 +112,7 @@ def test_a_library_is_loaded_and_every_kernel_launched_anew(monkeypatch: pytest.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(triton_launch, "_compiled", {("kind",): None})
     monkeypatch.setattr(cuda_rng, "take_offset", None)
-    monkeypatch.setenv(native.ENVIRONMENT_VARIABLE, "native")
+    monkeypatch.setenv(VARIABLE, "native")
     monkeypatch.setattr(native, "_why_python_on", lambda device: None)
     assert backend(CUDA).endswith(", native calls")
     assert triton_launch._compiled == {}

@@ -1,8 +1,6 @@
 """The first use of native calls on a device compares them with Python's; the device is a driver of our own."""
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,7 +9,7 @@ from native_driver import Driver, register_both
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from pmexp.packed_dropout import cuda_rng, cuda_seeds, native
+from pmexp.packed_dropout import cuda_seeds, native
 from pmexp.packed_dropout.native.comparison import same_as_python
 
 CPU, DEVICE = torch.device("cpu"), torch.device("cuda", 3)
@@ -22,13 +20,7 @@ KINDS = list(itertools.product((torch.float32, torch.bfloat16), (4096, 4099)))
 def kernels(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of all that the comparison launches, each registered."""
 
-    @contextmanager
-    def of_the_cpu(device: torch.device) -> Iterator[torch.Generator]:
-        before = torch.get_rng_state()
-        yield torch.default_generator
-        torch.set_rng_state(before)
-
-    monkeypatch.setattr(cuda_rng, "generator_for_comparison", of_the_cpu)
+    monkeypatch.setattr(native, "_calls", {-1: None})  # Python calls while the two are compared
     for first, (dtype, numel) in zip(itertools.count(10, 2), KINDS, strict=False):
         register_both(driver, itertools.count(first), torch.ones(numel, dtype=dtype), 1)
     return list(range(10, 10 + 2 * len(KINDS)))
@@ -78,19 +70,19 @@ def test_a_device_is_asked_once_and_the_record_says_so(
     asked: list[torch.device] = []
 
     def ask(device: torch.device, call: Any) -> bool:
-        assert native._calls == {3: None}  # Python calls meanwhile
+        assert native._calls == {-1: None, 3: None}  # Python calls meanwhile
         asked.append(device)
         return same_as_python(CPU, call)
 
-    monkeypatch.setattr(native, "_calls", {})
-    monkeypatch.setattr(native, "_why_python", lambda: None)
+    monkeypatch.setattr(native, "_calls", {-1: None})
+    monkeypatch.setattr(native, "_why_python", lambda kind, may_build: None)
     monkeypatch.setattr(native, "same_as_python", ask)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(cuda_seeds, "known_on_host", lambda device: True)
     driver.wrong = kernels[-1] if wrong else None
     said = "calls by Python: native ones differ on this device" if wrong else "native calls"
     assert [native.calls(DEVICE), native.calls(DEVICE)] == [said, said] and asked == [DEVICE]
-    assert native._calls == {3: None if wrong else native.loaded_calls()}
+    assert native._calls == {-1: None, 3: None if wrong else native.loaded_calls()}
     with native.by_python():
-        assert native._calls == {3: None}
-    assert native._calls == {3: None if wrong else native.loaded_calls()}
+        assert native._calls == {-1: None, 3: None}
+    assert native._calls == {-1: None, 3: None if wrong else native.loaded_calls()}

@@ -36,14 +36,14 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def native_calls(
     record_property: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    before = os.environ.get(native.ENVIRONMENT_VARIABLE, "python")
-    monkeypatch.setenv(native.ENVIRONMENT_VARIABLE, before)  # is set back as it was
-    native.choose("native")
+    before = os.environ.get(native.ENVIRONMENT_VARIABLES["cuda"], "python")
+    monkeypatch.setenv(native.ENVIRONMENT_VARIABLES["cuda"], before)  # is set back as it was
+    native.choose("cuda", "native")
     name = backend(torch.device("cuda"))
     record_property("backend", name)
     assert name.endswith(", native calls")
     yield
-    native.choose(before)
+    native.choose("cuda", before)
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def test_where_nothing_is_to_be_replaced_an_earlier_swap_stays() -> None:
     x = torch.ones(64, requires_grad=True)
     with pytest.raises(ValueError, match="nothing to replace"):
         replace_dropout(model, PackedDropout, where="attention", example=(x,))
-    assert type(model(x).grad_fn).__name__ == "_PackedDropoutBackward"
+    assert model(x).grad_fn.name().endswith("PackedDropoutBackward")
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
@@ -200,7 +200,7 @@ def test_functional_dropout_of_ones_own_module_and_an_error_in_it() -> None:
     x = torch.ones(64, requires_grad=True)
     model = nn.Sequential(_OwnFunctional())
     assert replace_dropout(model, PackedDropout).functions == ["0"]
-    assert type(model(x).grad_fn).__name__ == "_PackedDropoutBackward"
+    assert model(x).grad_fn.name().endswith("PackedDropoutBackward")
     failing = Failing()
     replace_dropout(failing, PackedDropout)
     with pytest.raises(RuntimeError, match="on purpose"):
@@ -223,7 +223,7 @@ def test_a_dropout_module_left_alone_is_not_caught_by_the_route_around_it() -> N
     assert report.functions == ["0"] and list(report.left) == ["0.out_dropout"]
     last = model(torch.ones(64, requires_grad=True)).grad_fn
     assert type(last).__name__ == "MulBackward0"
-    assert type(last.next_functions[0][0]).__name__ == "_PackedDropoutBackward"
+    assert last.next_functions[0][0].name().endswith("PackedDropoutBackward")
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from pmexp.bench.results import write_record
 from pmexp.errors import ContenderFailed, UserError
 from pmexp.measure.environment import environment
 from pmexp.measure.saved_for_backward import SavedForBackward
+from pmexp.packed_dropout import backend
 from pmexp.simulation import LiveBytes
 
 
@@ -39,6 +40,7 @@ def run(options: MemoryOptions, command: str, ways: Sequence[WayToDrop] = WAYS) 
     Raises UserError for a model that is unknown, ContenderFailed for a way with another loss or gradient.
     """
     workloads = _chosen(options.models)
+    backend(torch.device("cpu"))  # builds what it takes, before anything is timed
     make_folder(options.out)
     rows: list[MemoryRow] = []
     for workload in workloads:

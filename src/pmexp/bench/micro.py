@@ -22,6 +22,7 @@ from pmexp.bench.results import table, write
 from pmexp.bench.timing import Effort, Timing, effort, turn
 from pmexp.errors import UserError
 from pmexp.measure.environment import environment
+from pmexp.packed_dropout import backend
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 
@@ -36,12 +37,14 @@ def run(options: MicroOptions, command: str, field: Sequence[Contender] | None =
     device = _device(options.device)
     field = field or _chosen(contenders(options.p), options.contenders)
     make_folder(options.out)
+    served_by = backend(device)  # which builds what it takes, before anything is timed
     cells = list(product(options.sizes, options.dtypes))
     for shape, dtype in cells:
         x, grad = tensors(shape, dtype, device)
         for contender in _fitting(field, x):
             check(contender, x, grad, options.p)
     print(f"checked: {', '.join(contender.name for contender in field)}")
+    print(f"packed dropout runs on: {served_by}")
     rows: list[Timing] = []
     shares: list[BandwidthRow] = []
     for shape, dtype in cells:

@@ -9,7 +9,7 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from pmexp.packed_dropout import ops
+from pmexp.packed_dropout import native, ops
 
 STEPS = 4  # torch.profiler records all but the first
 _STEP = "pmexp step"
@@ -119,9 +119,10 @@ class Nsight:
 
 @contextmanager
 def _dispatched_ops() -> Iterator[None]:
-    """Sends the ops of packed dropout through torch's dispatcher, which records them."""
+    """Has Python send the ops of packed dropout through torch's dispatcher, which records them."""
     direct = ops.operators_for
     with ExitStack() as stack:
+        stack.enter_context(native.by_python())
         stack.callback(setattr, ops, "operators_for", direct)
         ops.operators_for = lambda *_: ops
         yield

@@ -78,7 +78,7 @@ def packed_dropout(
         options |= {"flip_rate": flip_rate}
         return handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
     if (
-        (training and rng == "philox" and not (inplace or flip_rate) and type(p) is float)
+        (training and rng == "philox" and not (inplace or flip_rate) and type(p) is float and 0.0 < p < 1.0)
         and (calls := native.calls_for(input))
         and (y := calls.packed_dropout(input, p, bits, cache_unpacked)) is not None
     ):

@@ -42,9 +42,12 @@ for _schema in _SCHEMAS:
 
 
 def backend(device: torch.device) -> str:
-    """Name of the implementation that runs on `device`; it goes into every run's record."""
+    """Name of the implementation that runs on `device`, and who calls it; it goes into every run's record.
+
+    It builds the library of native calls where one is to be had and none is there: see native.
+    """
     if device.type == "cpu" and _cpu_core is not None:
-        return _cpu_core.name
+        return f"{_cpu_core.name}, {native.calls(device)}"
     if device.type == "cuda":
         calls = f", {native.calls(device)}" * cuda_backend.has_kernels()
         return f"{cuda_backend.operators().name}{calls}"

@@ -1,5 +1,6 @@
 """Builds what a run consists of, from data to dropout, and writes nothing."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +16,15 @@ from pmexp.models.base import TaskModel
 from pmexp.models.examples import EVALUATION
 from pmexp.models.sample import refuse_unable
 from pmexp.own_code import refuse_changed
-from pmexp.packed_dropout import ReplacementReport
+from pmexp.packed_dropout import ReplacementReport, backend
 from pmexp.systems import arithmetic
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
 from pmexp.training.loop import Training
 from pmexp.training.preflight import check_metrics
 from pmexp.variants.replace import apply_method, apply_variant
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def prepare(config: RunConfig) -> Prepared:
     if len(train):
         example = train.batch(torch.arange(min(2, len(train))), EVALUATION).to(torch.device("cpu")).inputs
         refuse_unable(config, model.module, example)
+    if config.variant.dropout == "packed":  # what it takes is built here, so that no step waits for that
+        log.info("packed dropout runs on: %s", backend(system.device))
     replacement = apply_variant(model.module, config.variant, example)
     method = apply_method(model.module, config.variant)
     system.prepare(model.module)

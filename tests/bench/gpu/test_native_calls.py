@@ -44,17 +44,17 @@ def test_without_a_library_it_is_left_out_with_the_reason(monkeypatch: pytest.Mo
     def backend(device: torch.device) -> str:
         raise RuntimeError("PMEXP_CUDA_CALLS=native cannot be had: no C++ compiler")
 
-    chosen: list[str] = []
+    chosen: list[tuple[str, ...]] = []
     monkeypatch.setattr(native_calls, "backend", backend)
-    monkeypatch.setattr(native, "choose", chosen.append)
+    monkeypatch.setattr(native, "choose", lambda *choice: chosen.append(choice))
     (line,) = findings_of(native_calls.measure, "cuda")
     assert line["kind"] == "left_out" and line["text"].endswith("cannot be had: no C++ compiler")
-    assert chosen == ["native"]
+    assert chosen == [("cuda", "native")]
 
 
 def test_where_they_differ_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_calls, "backend", lambda device: "triton, calls by Python: they differ")
-    monkeypatch.setattr(native, "choose", lambda choice: None)
+    monkeypatch.setattr(native, "choose", lambda *choice: None)
     (line,) = findings_of(native_calls.measure, "cuda")
     assert line["kind"] == "check" and not line["held"] and line["detail"].endswith("they differ")
 

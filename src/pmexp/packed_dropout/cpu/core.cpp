@@ -26,16 +26,18 @@ const Backend* usable_backend(int index) {
     return nullptr;
 }
 
-// Elements in the smallest chunk of work, which must pay for handing it to a thread (1 us to one that spins,
-// 10 us to one that sleeps): drawing takes about 1 ns an element, anything else a quarter of it or less.
-constexpr int64_t kDrawChunk = 8192;
+// Elements in the smallest chunk of work. To hand one to a thread takes 1 us where that one spins and 10 us where it
+// sleeps, but milliseconds where another process keeps its core busy. Then a small mask had better been made alone: to
+// draw takes 0.3 to 1 ns an element, to scale a quarter of it. torch hands on no fewer elements either.
 constexpr int64_t kChunk = 32768;
-static_assert(kDrawChunk % kBlock == 0 && kChunk % kBlock == 0);
+constexpr int64_t kGeluChunk = 16384;  // whose elements take longer
+static_assert(kChunk % kBlock == 0 && kGeluChunk % kBlock == 0);
 
 // More chunks than threads, so that a thread which starts late or is interrupted does not hold up the rest.
 constexpr int64_t kChunksPerThread = 8;
 
 void run(Kernel kernel, const Job& job, int threads, int64_t smallest_chunk = kChunk) {
+    if (job.numel < 2 * smallest_chunk) return kernel(job, 0, job.numel);
     const int64_t even_share = job.numel / (std::max(threads, 1) * kChunksPerThread);
     const int64_t chunk = std::max(even_share / smallest_chunk, int64_t{1}) * smallest_chunk;
     parallel_for((job.numel + chunk - 1) / chunk, threads, [&](int64_t i) {
@@ -60,7 +62,7 @@ void pmexp_use_openmp(void* gomp_parallel) { pmexp::use_openmp(gomp_parallel); }
 void pmexp_dropout(int backend, int dtype, const void* x, void* y, uint8_t* packed, int64_t numel,
                    const int64_t* seed, uint64_t threshold, double scale, int width, int threads) {
     const Job job = {x, y, packed, numel, width, scale, static_cast<uint64_t>(*seed), threshold};
-    run(usable_backend(backend)->dropout[dtype], job, threads, pmexp::kDrawChunk);
+    run(usable_backend(backend)->dropout[dtype], job, threads);
 }
 
 void pmexp_bias_dropout_add(int backend, int dtype, const void* x, const void* bias, int64_t columns,
@@ -68,7 +70,7 @@ void pmexp_bias_dropout_add(int backend, int dtype, const void* x, const void* b
                             const int64_t* seed, uint64_t threshold, double scale, int width, int threads) {
     const Job job = {x,         y,    packed,  numel,   width, scale, static_cast<uint64_t>(*seed),
                      threshold, bias, columns, residual};
-    run(usable_backend(backend)->bias_dropout_add[dtype], job, threads, pmexp::kDrawChunk);
+    run(usable_backend(backend)->bias_dropout_add[dtype], job, threads);
 }
 
 void pmexp_apply_mask(int backend, int dtype, const void* x, void* y, uint8_t* packed, int64_t numel,
@@ -81,7 +83,7 @@ void pmexp_gelu_backward(int backend, int dtype, const void* x, const void* outp
     Job job = {x, y, falling, numel, 1, 0, 0, 0};
     job.output = output;
     job.curve = *curve;
-    run(usable_backend(backend)->gelu_backward[dtype], job, threads);
+    run(usable_backend(backend)->gelu_backward[dtype], job, threads, pmexp::kGeluChunk);
 }
 
 void pmexp_below(int backend, int dtype, const void* x, uint8_t* packed, int64_t numel, double limit, int threads) {

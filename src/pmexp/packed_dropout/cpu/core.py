@@ -156,6 +156,13 @@ class Core:
         self._layer_norm_backward = library.pmexp_layer_norm_backward
         self._pack, self._unpack = library.pmexp_pack, library.pmexp_unpack
 
+    def entry_points(self) -> tuple[int, int, int]:
+        """Number of the instruction set, and the addresses of pmexp_dropout and pmexp_apply_mask."""
+        dropout, apply_mask = (
+            ctypes.cast(each, ctypes.c_void_p).value or 0 for each in (self._dropout, self._apply_mask)
+        )
+        return self._backend, dropout, apply_mask
+
     def packed_dropout(self, x: Tensor, seed: Tensor, p: float, bits: int) -> tuple[Tensor, Tensor]:
         """See ops.packed_dropout: y in the dtype and layout of x, and the packed mask."""
         dense = x.contiguous()

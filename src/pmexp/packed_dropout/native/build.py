@@ -1,4 +1,4 @@
-"""Builds calls.cpp against the installed torch, once for each torch, source and machine.
+"""Builds calls.cpp against the installed torch, once for each torch, source and kind of machine.
 
 The library lies in the user's cache folder, or in the one that `PMEXP_NATIVE_FOLDER` names, where one that
 was built elsewhere for the same torch is found under the same name.
@@ -17,7 +17,9 @@ from pathlib import Path
 import torch
 
 FOLDER_VARIABLE = "PMEXP_NATIVE_FOLDER"
-_SOURCE = Path(__file__).with_name("calls.cpp")
+_FOLDER = Path(__file__).parent
+_SOURCE = _FOLDER / "calls.cpp"
+_MADE_OF = (_SOURCE, _FOLDER / "cuda_launch.h", _FOLDER.parent / "cpu" / "core.h")
 # torch's headers have warnings of their own, which -isystem silences.
 _OPTIONS = ("-O2", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 _LIBRARIES = ("-lc10", "-ltorch_cpu", "-ldl")
@@ -45,18 +47,38 @@ def library() -> Path:
     return path
 
 
+def is_built() -> bool:
+    """Whether the library for this torch and machine is there."""
+    try:
+        return (_folder() / file_name()).exists()
+    except (OSError, RuntimeError):  # as of a folder that may not be read, or where there is no home
+        return False
+
+
+def why_not() -> str | None:
+    """Why nothing can be built here; None where it can."""
+    if torch.__version__ < "2.11":  # whose streams have no native handle
+        return "torch 2.11 or newer is needed"
+    return "no C++ compiler" if _compiler() is None else None
+
+
+def _compiler() -> str | None:
+    """Path of the C++ compiler: CXX's, or else g++; None where it is not there."""
+    return shutil.which(os.environ.get("CXX") or "g++")
+
+
 def file_name() -> str:
     """Name of the library: equal names are made of the same source for the same torch and machine."""
-    made_of = _SOURCE.read_bytes() + " ".join(_OPTIONS + _LIBRARIES).encode()
+    made_of = b"".join(file.read_bytes() for file in _MADE_OF) + " ".join(_OPTIONS + _LIBRARIES).encode()
     digest = hashlib.sha256(made_of).hexdigest()[:12]
     return f"pmexp-calls-{digest}-torch-{torch.__version__}-abi{_abi()}-{platform.machine()}.so"
 
 
-def command(compiler: str, target: Path) -> list[str]:
+def command(chosen: str, target: Path) -> list[str]:
     """The compiler's command line that writes the library to `target`."""
     place = Path(torch.__file__).parent
     flags = [f"-D_GLIBCXX_USE_CXX11_ABI={_abi()}", "-isystem", str(place / "include"), f"-L{place / 'lib'}"]
-    return [compiler, *_OPTIONS, *flags, str(_SOURCE), "-o", str(target), *_LIBRARIES]
+    return [chosen, *_OPTIONS, *flags, str(_SOURCE), "-o", str(target), *_LIBRARIES]
 
 
 def _abi() -> int:
@@ -70,13 +92,14 @@ def _folder() -> Path:
 
 
 def _build(path: Path) -> None:
-    compiler = shutil.which(os.environ.get("CXX") or "g++")
-    if compiler is None:
-        raise NotBuilt("no C++ compiler")
+    chosen, reason = _compiler(), why_not()
+    if chosen is None or reason is not None:
+        raise NotBuilt(reason)
+    _log.info("building native calls of packed dropout, once for torch %s: half a minute", torch.__version__)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         target = Path(scratch) / path.name
-        run = subprocess.run(command(compiler, target), capture_output=True, text=True, check=False)
+        run = subprocess.run(command(chosen, target), capture_output=True, text=True, check=False)
         if run.returncode:
             errors = [line for line in run.stderr.splitlines() if "error" in line] or ["no message"]
             raise NotBuilt(f"the build failed: {errors[0]}")

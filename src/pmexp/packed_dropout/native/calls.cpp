@@ -1,135 +1,41 @@
 // Packed dropout of a plain tensor in one call of torch's dispatcher, forward and backward in C++: what
 // functional.py does by several calls of Python, which take longer than the kernels of small tensors.
 //
-// The kernels are those that Triton compiled. Triton launches each for the first time, by Python, which then
-// hands over what a launch takes (pmexp::register_kernel); what has no kernel here goes to the operators of
-// ops.py. This needs libtorch and no more: neither Python's nor CUDA's headers, so that one library serves
-// any Python with the same torch. The few types of the CUDA driver are written down below.
+// On the CPU the kernels are the core's (../cpu), whose functions Python has loaded and hands over (pmexp::use_core);
+// on CUDA those that Triton compiled (cuda_launch.h). What has no kernel here goes to the operators of ops.py. This
+// needs libtorch and no more, neither Python's nor CUDA's headers, so that one library serves any Python with the
+// same torch.
 
+#define AT_PER_OPERATOR_HEADERS  // those of all operators together take a quarter of the build's time
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/Context.h>
-#include <ATen/Functions.h>
+#include <ATen/ops/_make_dual.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mul.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/graph_task.h>
 #include <torch/library.h>
 
-#include <dlfcn.h>
-
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <mutex>
 #include <optional>
 #include <utility>
 
+#include "cuda_launch.h"
+
 namespace {
 
-using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// ---- The CUDA driver: results are 0 for success, handles are pointers. ----
-
-struct Driver {
-  int (*launch)(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                unsigned block_y, unsigned block_z, unsigned shared, void* stream, void** parameters,
-                void** extra) = nullptr;
-  int (*current_context)(void** context) = nullptr;
-  int (*is_capturing)(void* stream, int* status) = nullptr;
-  bool found = false;
-
-  Driver() {
-    void* library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
-    if (library == nullptr) return;
-    auto find = [library](auto& function, const char* name) {
-      function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
-      return function != nullptr;
-    };
-    found = find(launch, "cuLaunchKernel") && find(current_context, "cuCtxGetCurrent") &&
-            find(is_capturing, "cuStreamIsCapturing");
-  }
-};
-
-const Driver& driver() {
-  static const Driver loaded;
-  return loaded;
-}
-
-void* current_stream(c10::Device device) {
-  if (!device.is_cuda()) return nullptr;
-  return c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle();
-}
-
-// ---- Kernels, by all that Triton specialises one for. ----
-
-struct Kernel {
-  void* function;
-  void* context;  // the one that it was loaded into
-  unsigned shared;    // bytes
-  unsigned threads;   // of a block
-  unsigned elements;  // of a block
-};
-
-constexpr int64_t kDevices = 65;  // the CPU's index is -1: a test has it launch by a driver of its own
-constexpr int64_t kSlots = kDevices * 2 * 4 * 3 * 2 * 2;
-std::atomic<const Kernel*> kernels[kSlots];
-
-int64_t dtype_code(const Tensor& x) {
-  switch (x.scalar_type()) {
-    case at::kFloat: return 0;
-    case at::kBFloat16: return 1;
-    case at::kHalf: return 2;
-    case at::kDouble: return 3;
-    default: return -1;
-  }
-}
-
-bool aligned(const Tensor& x) {
-  return reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
-}
-
-// Where the kernel lies that draws a mask (or applies one) and suits these tensors; -1 where none can.
-int64_t slot(const Tensor& x, const Tensor& packed, const Tensor& y, bool draws, int64_t bits) {
-  const int64_t device = x.get_device() + 1, dtype = dtype_code(x), numel = x.numel();
-  const int64_t width = bits == 1 ? 0 : bits == 2 ? 1 : bits == 4 ? 2 : -1;
-  if (device < 0 || device >= kDevices || dtype < 0 || width < 0) return -1;
-  // Triton compiles sizes of 0 and 1 in, and passes those of 2**31 and more as 64 bits.
-  if (numel < 2 || numel >= (int64_t{1} << 31) || !aligned(packed) || !aligned(y)) return -1;
-  return ((((device * 2 + draws) * 4 + dtype) * 3 + width) * 2 + aligned(x)) * 2 + (numel % 16 == 0);
-}
-
-// The first kernel of a kind stays; a function of 0 takes it away.
-void register_kernel(const Tensor& x, const Tensor& packed, const Tensor& y, bool draws, int64_t bits,
-                     int64_t function, int64_t shared, int64_t threads, int64_t elements) {
-  const int64_t place = slot(x, packed, y, draws, bits);
-  void* context = nullptr;
-  if (place < 0 || !driver().found || driver().current_context(&context) != 0) return;
-  if (function == 0) return kernels[place].store(nullptr);
-  if (kernels[place].load() != nullptr) return;
-  kernels[place].store(new Kernel{reinterpret_cast<void*>(function), context, static_cast<unsigned>(shared),
-                                  static_cast<unsigned>(threads), static_cast<unsigned>(elements)});
-}
-
-// The kernel for these tensors; nullptr also on a thread that is not in the context of the kernel, as a new one
-// is in none: whatever runs instead puts it into one.
-const Kernel* find_kernel(const Tensor& x, const Tensor& packed, const Tensor& y, bool draws, int64_t bits) {
-  const int64_t place = slot(x, packed, y, draws, bits);
-  const Kernel* kernel = place < 0 ? nullptr : kernels[place].load(std::memory_order_acquire);
-  void* context = nullptr;
-  if (kernel == nullptr || driver().current_context(&context) != 0 || context != kernel->context) return nullptr;
-  return kernel;
-}
-
-void launch(const Kernel& kernel, const Tensor& x, void** parameters) {
-  const int64_t blocks = (x.numel() + kernel.elements - 1) / kernel.elements;
-  const int error = driver().launch(kernel.function, static_cast<unsigned>(blocks), 1, 1, kernel.threads, 1, 1,
-                                    kernel.shared, current_stream(x.device()), parameters, nullptr);
-  TORCH_CHECK(error == 0, "packed dropout: cuLaunchKernel failed with CUDA error ", error);
-}
 
 // ---- Arithmetic of reference.py and cuda_seeds.py. ----
 
@@ -173,8 +79,16 @@ int64_t take_offset(c10::Device device, int64_t increment) {
   return advance(generator, increment);
 }
 
+// What torch.randint(0, 2**62, (1,)) draws on the CPU: 64 bits of the generator's, modulo 2**62.
+int64_t next_seed_of_cpu() {
+  auto* generator =
+      at::get_generator_or_default<at::CPUGeneratorImpl>(std::nullopt, at::detail::getDefaultCPUGenerator());
+  std::lock_guard<std::mutex> lock(generator->mutex_);
+  return static_cast<int64_t>(generator->random64() % (uint64_t{1} << 62));
+}
+
 int64_t next_seed(c10::Device device) {
-  if (!device.is_cuda()) return at::randint(int64_t{1} << 62, {1}, at::kLong).item<int64_t>();
+  if (!device.is_cuda()) return next_seed_of_cpu();
   at::Generator generator = at::globalContext().defaultGenerator(device);
   std::lock_guard<std::mutex> lock(generator.mutex());
   const uint64_t seed = generator.current_seed();
@@ -207,15 +121,45 @@ Tensor unpack_bits(const Tensor& packed, at::IntArrayRef shape, int64_t bits) {
   return call.call(packed, c10::fromIntArrayRefSlow(shape), bits);
 }
 
+// ---- The CPU core. ----
+
+struct Core {
+  int backend;  // number of the instruction set
+  decltype(&pmexp_dropout) dropout;
+  decltype(&pmexp_apply_mask) apply_mask;
+};
+
+std::atomic<const Core*> cpu_core{nullptr};
+
+// Takes the core's functions by their addresses; 0 takes them away.
+void use_core(int64_t backend, int64_t dropout, int64_t apply_mask) {
+  if (dropout == 0) return cpu_core.store(nullptr);
+  cpu_core.store(new Core{static_cast<int>(backend), reinterpret_cast<decltype(&pmexp_dropout)>(dropout),
+                          reinterpret_cast<decltype(&pmexp_apply_mask)>(apply_mask)});
+}
+
+const Core* core_for(const Tensor& x) {
+  return x.is_cpu() ? cpu_core.load(std::memory_order_acquire) : nullptr;
+}
+
+// y, computed from the contiguous copy `dense` of x, in the layout of empty_like(x).
+Tensor with_layout(const Tensor& x, const Tensor& dense, const Tensor& y) {
+  return dense.is_same(x) ? y : at::empty_like(x).copy_(y);
+}
+
 // ---- Forward and backward. ----
 
 int64_t packed_bytes(int64_t numel, int64_t bits) { return (numel * bits + 7) / 8; }
 
-// Whether the values of x are what its memory holds, in order, and nobody looks on or transforms.
+int64_t keep_threshold(double p) { return static_cast<int64_t>(std::nearbyint((1.0 - p) * 4294967296.0)); }
+
+// Whether the values of x are what its memory holds and nobody looks on or transforms. They lie in order as well,
+// but for the core: Python copies what does not, and so does draw().
 bool is_plain(const Tensor& x) {
   return x.layout() == at::kStrided && x.has_storage() && !x.unsafeGetTensorImpl()->is_python_dispatch() &&
-         !x.is_nested() && !x.is_neg() && !x._is_zerotensor() && x.is_contiguous() && dtype_code(x) >= 0 &&
-         !x._fw_grad(0).defined() && !c10::impl::dispatch_mode_enabled() &&
+         !x.is_nested() && !x.is_neg() && !x._is_zerotensor() && dtype_code(x) >= 0 &&
+         (x.is_contiguous() || core_for(x) != nullptr) && !x._fw_grad(0).defined() &&
+         !c10::impl::dispatch_mode_enabled() &&
          !c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
 }
 
@@ -228,22 +172,49 @@ Drawn draw(const Tensor& x, double p, int64_t bits) {
   const at::NoGradGuard no_grad;
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   const c10::DeviceGuard guard(x.device());
-  Tensor y = at::empty_like(x);
+  const Tensor dense = x.contiguous();
+  Tensor y = at::empty_like(dense);
   Tensor packed = at::empty({packed_bytes(x.numel(), bits)}, x.options().dtype(at::kByte));
   int64_t key = next_seed(x.device());
-  const Kernel* kernel = find_kernel(x, packed, y, true, bits);
-  if (kernel == nullptr) {
-    std::tie(y, packed) = packed_dropout(x, at::full({1}, key, at::kLong), p, bits);
-    return {y, packed};
-  }
-  const void* from = x.const_data_ptr();
+  const void* from = dense.const_data_ptr();
   void *to = y.mutable_data_ptr(), *mask = packed.mutable_data_ptr(), *none = nullptr;
-  int32_t columns = 8, numel = static_cast<int32_t>(x.numel());  // of no bias
-  int64_t threshold = static_cast<int64_t>(std::nearbyint((1.0 - p) * 4294967296.0));
-  int64_t scale = bits_of(kept_scale(p, x));
-  void* parameters[] = {&from, &to, &mask, &key, &columns, &numel, &threshold, &scale, &none, &none};
-  launch(*kernel, x, parameters);
-  return {y, packed};
+  int64_t threshold = keep_threshold(p);
+  if (const Kernel* kernel = find_kernel(dense, packed, y, true, bits)) {
+    int32_t columns = 8, numel = static_cast<int32_t>(x.numel());  // of no bias
+    int64_t scale = bits_of(kept_scale(p, x));
+    void* parameters[] = {&from, &to, &mask, &key, &columns, &numel, &threshold, &scale, &none, &none};
+    launch(*kernel, x, parameters);
+  } else if (const Core* core = core_for(x)) {
+    core->dropout(core->backend, static_cast<int>(dtype_code(x)), from, to, static_cast<uint8_t*>(mask), x.numel(),
+                  &key, static_cast<uint64_t>(threshold), kept_scale(p, x), static_cast<int>(bits),
+                  at::get_num_threads());
+  } else {
+    std::tie(y, packed) = packed_dropout(dense, at::full({1}, key, at::kLong), p, bits);
+  }
+  return {with_layout(x, dense, y), packed};
+}
+
+// x * keep / (1 - p) of a plain x by the mask in `packed`; undefined where no kernel is at hand.
+Tensor apply_by_kernel(const Tensor& x, const Tensor& packed, double p, int64_t bits) {
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  const c10::DeviceGuard guard(x.device());
+  const Tensor dense = x.contiguous();
+  Tensor y = at::empty_like(dense);
+  const void *from = dense.const_data_ptr(), *mask = packed.const_data_ptr();
+  void *to = y.mutable_data_ptr(), *none = nullptr;
+  if (const Kernel* kernel = find_kernel(dense, packed, y, false, bits)) {
+    int32_t numel = static_cast<int32_t>(x.numel());
+    int64_t scale = bits_of(kept_scale(p, x));
+    void* parameters[] = {&from, &mask, &to, &numel, &scale, &none, &none};
+    launch(*kernel, x, parameters);
+  } else if (const Core* core = core_for(x)) {
+    core->apply_mask(core->backend, static_cast<int>(dtype_code(x)), from, to,
+                     const_cast<uint8_t*>(static_cast<const uint8_t*>(mask)), x.numel(), kept_scale(p, x),
+                     static_cast<int>(bits), at::get_num_threads());
+  } else {
+    return {};
+  }
+  return with_layout(x, dense, y);
 }
 
 // x * keep / (1 - p) by the mask in `packed`, differentiable where grad mode is on.
@@ -254,18 +225,7 @@ Tensor apply_bits(const Tensor& x, const Tensor& packed, double p, int64_t bits)
   if (!at::GradMode::is_enabled() && is_plain(x) && packed.defined() && packed.is_contiguous() &&
       packed.scalar_type() == at::kByte && packed.device() == x.device() && packed.has_storage() &&
       packed.numel() == packed_bytes(x.numel(), bits)) {
-    const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const c10::DeviceGuard guard(x.device());
-    Tensor y = at::empty_like(x);
-    if (const Kernel* kernel = find_kernel(x, packed, y, false, bits)) {
-      const void *from = x.const_data_ptr(), *mask = packed.const_data_ptr();
-      void *to = y.mutable_data_ptr(), *none = nullptr;
-      int32_t numel = static_cast<int32_t>(x.numel());
-      int64_t scale = bits_of(kept_scale(p, x));
-      void* parameters[] = {&from, &mask, &to, &numel, &scale, &none, &none};
-      launch(*kernel, x, parameters);
-      return y;
-    }
+    if (const Tensor y = apply_by_kernel(x, packed, p, bits); y.defined()) return y;
   }
   return apply_packed_mask(x, packed, p, bits);
 }
@@ -273,31 +233,57 @@ Tensor apply_bits(const Tensor& x, const Tensor& packed, double p, int64_t bits)
 struct PackedDropout : torch::autograd::Function<PackedDropout> {
   static constexpr bool is_traceable = true;
 
-  static Tensor forward(AutogradContext* context, const Tensor& x, const Drawn& drawn, double p, int64_t bits,
-                        bool cache) {
-    context->saved_data["p"] = p;
-    context->saved_data["options"] = bits * 2 + cache;
-    context->save_for_backward({drawn.packed});
-    context->set_materialize_grads(false);
-    return drawn.y;
-  }
-
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const Tensor& grad = grads[0];
-    const Tensor none;
-    if (!grad.defined()) return {none, none, none, none, none};
+    if (!grad.defined()) return {Tensor()};
     const Tensor packed = context->get_saved_variables()[0];
     const double p = context->saved_data["p"].toDouble();
     const int64_t options = context->saved_data["options"].toInt(), bits = options / 2;
-    // As functional._kept_mask: only a graph kept for more backwards keeps the Boolean mask of the first.
-    if (options % 2 == 1 && torch::autograd::get_current_graph_task_keep_graph() && is_plain(grad)) {
+    // As functional._kept_mask: only a graph kept for more backwards keeps the Boolean mask of the first. A second
+    // derivative is apply_bits' own, since that of a product with a number rounds the number to 16 bits.
+    if (options % 2 == 1 && torch::autograd::get_current_graph_task_keep_graph() && !at::GradMode::is_enabled() &&
+        is_plain(grad)) {
       auto [kept, first] = context->saved_data.emplace("keep", at::IValue());
       if (first) kept->second = unpack_bits(packed, grad.sizes(), bits);
-      return {grad.mul(kept->second.toTensor()).mul(kept_scale(p, grad)), none, none, none, none};
+      return {grad.mul(kept->second.toTensor()).mul(kept_scale(p, grad))};
     }
-    return {apply_bits(grad, packed, p, bits), none, none, none, none};
+    return {apply_bits(grad, packed, p, bits)};
   }
 };
+
+// The node that Function::apply would make, which for any number of inputs, outputs and ways to return them takes as
+// long as all else of a small mask.
+struct PackedDropoutBackward final : torch::autograd::CppNode<PackedDropout> {
+  variable_list apply(variable_list&& grads) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return PackedDropout::backward(&ctx_, std::move(grads));
+  }
+
+  std::string name() const override { return "PackedDropoutBackward"; }
+};
+
+auto make_node() {
+#if __has_include(<torch/csrc/autograd/node.h>)  // nodes count their references themselves
+  return c10::make_intrusive<PackedDropoutBackward>();
+#else
+  return std::shared_ptr<PackedDropoutBackward>(new PackedDropoutBackward, torch::autograd::deleteNode);
+#endif
+}
+
+// Makes y, dropped of x, part of x's graph.
+void set_gradient(const Tensor& x, const Drawn& drawn, double p, int64_t bits, bool cache) {
+  const auto node = make_node();
+  node->set_ctx_grad_fn(node);
+  node->set_next_edges(torch::autograd::collect_next_edges(x));
+  node->is_variable_input_ = {true};  // what compiled autograd asks for
+  AutogradContext& context = node->ctx_;
+  context.saved_data["p"] = p;
+  context.saved_data["options"] = bits * 2 + cache;
+  context.set_materialize_grads(false);
+  context.save_for_backward({drawn.packed});
+  node->save_variables_to_ctx();
+  torch::autograd::impl::set_gradient_edge(drawn.y, {node, node->add_input_metadata(drawn.y)});
+}
 
 // Nothing where x is not plain or no mask is to be drawn.
 std::tuple<std::optional<Tensor>, std::optional<Tensor>> plain_dropout_and_bits(const Tensor& x, double p,
@@ -310,9 +296,7 @@ std::tuple<std::optional<Tensor>, std::optional<Tensor>> plain_dropout_and_bits(
     if (error != 0 || capturing != 0) return {std::nullopt, std::nullopt};
   }
   Drawn drawn = draw(x, p, bits);
-  if (at::GradMode::is_enabled() && x.requires_grad()) {
-    drawn.y = PackedDropout::apply(x, drawn, p, bits, cache_unpacked);
-  }
+  if (at::GradMode::is_enabled() && x.requires_grad()) set_gradient(x, drawn, p, bits, cache_unpacked);
   return {drawn.y, drawn.packed};
 }
 
@@ -324,6 +308,7 @@ TORCH_LIBRARY_FRAGMENT(pmexp, library) {
   library.def("plain_dropout(Tensor x, float p, int bits, bool cache_unpacked) -> Tensor?", plain_dropout);
   library.def("plain_dropout_and_bits(Tensor x, float p, int bits, bool cache_unpacked) -> (Tensor?, Tensor?)",
               plain_dropout_and_bits);
+  library.def("use_core(int backend, int dropout, int apply_mask) -> ()", use_core);
   library.def("take_offset(Device device, int increment) -> int", take_offset);
   library.def("seed_at(int seed, int offset) -> int", [](int64_t seed, int64_t offset) {
     return seed_at(static_cast<uint64_t>(seed), static_cast<uint64_t>(offset));

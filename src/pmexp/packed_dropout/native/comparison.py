@@ -1,7 +1,8 @@
-"""Compares native calls on a device with Python's, since they have never been measured on one."""
+"""Compares native calls on a device with Python's: of torch's generators they take what is no interface."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def same_as_python(device: torch.device, native: Callable[..., Tensor | None]) -
 
     unseen = saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
     with (
-        cuda_rng.generator_for_comparison(device) as generator,
+        _generator(device) as generator,
         torch.inference_mode(False),
         torch.enable_grad(),
         unseen,
@@ -43,7 +44,23 @@ def same_as_python(device: torch.device, native: Callable[..., Tensor | None]) -
     return True
 
 
+def _generator(device: torch.device) -> AbstractContextManager[torch.Generator]:
+    """Lends the default generator of `device`, and leaves it as it was."""
+    return _generator_of_cpu() if device.type == "cpu" else cuda_rng.generator_for_comparison(device)
+
+
+@contextmanager
+def _generator_of_cpu() -> Iterator[torch.Generator]:
+    generator = torch.default_generator
+    before = generator.get_state()
+    try:
+        yield generator
+    finally:
+        generator.set_state(before)
+
+
 def _results(drop: Callable[[Tensor], Any], x: Tensor, generator: torch.Generator) -> list[Tensor]:
     """Output, gradient and the generator's state afterwards."""
     y = drop(x)
-    return [y, *torch.autograd.grad(y, x, x.detach().flip(0)), generator.get_state()]
+    loss = (y * x.detach().flip(0)).sum()  # a gradient that is handed over has torch import sympy
+    return [y, *torch.autograd.grad(loss, x), generator.get_state()]

@@ -32,7 +32,7 @@ def measure(bench: Bench) -> None:
     if bench.device.type != "cuda":
         bench.left_out("native calls need CUDA")
         return
-    native.choose("native")
+    native.choose("cuda", "native")
     try:
         name = backend(bench.device)
     except RuntimeError as error:
