@@ -267,7 +267,7 @@ def test_a_model_that_looks_at_values_is_refused_in_one_line() -> None:
 
 
 def test_a_deep_model_is_built_once_and_cut_in_copies() -> None:
-    """Of two lists of one length the same one is cut in each copy, and what is shared stays shared."""
+    """The same one of two equally long lists is cut in each copy, and what is shared stays shared."""
     whole = nn.Module()
     whole.encoder = nn.ModuleList(nn.Linear(3, 3) for _ in range(5))
     whole.decoder = nn.ModuleList(nn.Linear(3, 3) for _ in range(5))

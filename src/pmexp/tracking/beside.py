@@ -70,7 +70,7 @@ def main() -> None:
     logs.to_terminal()
     folder = RunFolder(Path(sys.argv[1]))
     logging.getLogger("pmexp").addHandler(logs.file_handler(folder.log))
-    with lasting_imports():  # of the trackers' packages, by the first try, for which the mirror waits
+    with lasting_imports():  # the mirror waits for the first try, which makes them
         own = Mirror(read_config(folder.path / "config.yaml"), folder)
     match sys.stdin.read():
         case "FINISHED" | "FAILED" | "KILLED" as status:
