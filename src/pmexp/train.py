@@ -4,8 +4,9 @@ import sys
 
 from pmexp import logs
 from pmexp.command_line import exit_code, importing
+from pmexp.lasting_imports import lasting_imports
 
-with importing("train"):
+with importing("train"), lasting_imports():
     from hydra_plugins.pmexp_launchers.sweep import distinct
     from pmexp.command.compose import compose_run, compose_sweep
     from pmexp.command.explain import explained
@@ -36,7 +37,8 @@ def _train() -> None:
         sweep.launcher.sweep(runs)
     else:
         config = compose_run(line.overrides, line.source)
-        from pmexp.training.run import run  # imports torch, for which a wrong configuration need not wait
+        with lasting_imports():  # imports torch, for which a wrong configuration need not wait
+            from pmexp.training.run import run
 
         run(config)
         print(f"{config.run_id}: {config.folder / 'summary.json'}")

@@ -7,6 +7,7 @@ import pytest
 
 from pmexp.bench import start
 from pmexp.bench.command import main
+from pmexp.bench.processes import execute
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -24,6 +25,13 @@ def test_a_run_is_timed_to_the_end_of_its_first_step(
     bare, ours = rows(tmp_path / "start.csv")
     assert (bare["way"], ours["way"]) == ("bare script", "tracking=off")
     assert float(bare["ratio"]) == 1.0 and float(ours["seconds"]) > 1 and float(ours["cpu_s"]) > 1
+
+
+def test_a_process_that_is_timed_may_keep_compiled_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert execute(["-Sc", "import sys; print(sys.dont_write_bytecode)"], tmp_path).stdout == "False\n"
 
 
 def test_reports_of_more_runs_are_counted_and_timed(capsys: pytest.CaptureFixture[str]) -> None:

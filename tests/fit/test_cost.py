@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pmexp.command.compose import compose
+from pmexp.fit import cost, simulate
 from pmexp.fit.command import main
 from pmexp.fit.simulate import simulated_operations
 from small_runs import TINY_BERT
@@ -83,3 +85,46 @@ def test_operations_are_in_proportion_to_the_samples() -> None:
     for stack in ([], ["system=checkpointing"]):
         config = compose([*TINY_BERT, *stack])
         assert simulated_operations(config, 5, 32) == 5 * simulated_operations(config, 1, 32)
+
+
+def test_runs_that_differ_in_what_changes_no_product_are_simulated_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Texts of another dataset, a compiled or offloaded step, and other variants and batches have the products
+    of the first; targets, lengths and checkpointing have their own."""
+    like = ["model=tinybert", "dataset.objective=classification"]
+    same = [
+        compose([*like, "dataset.max_length=32", *more])
+        for more in (
+            ["dataset=mrpc"],
+            ["dataset=reuters-r8"],
+            ["dataset=mrpc", "system=compile"],
+            ["dataset=mrpc", "system=offload"],
+            ["dataset=reuters-r8", "variant=pm-drop", "train.batch_size=8"],
+        )
+    ]
+    others = [
+        compose(["model=tinybert", "dataset=mrpc", *more])
+        for more in (
+            ["dataset.max_length=64"],
+            ["dataset.max_length=32", "system=checkpointing"],
+            ["dataset.max_length=32", "dataset.objective=regression", "dataset.metrics=[pearson]"],
+        )
+    ]
+    simulated: list[int] = []
+
+    def next_number(*_: Any) -> int:
+        simulated.append(1)
+        return len(simulated)
+
+    monkeypatch.setattr(cost, "_counted", {})
+    monkeypatch.setattr(simulate, "simulated_operations", next_number)
+    a_sample = [cost._operations(run) // (run.train.batch_size or 0) for run in [*same, *others]]
+    assert a_sample == [1] * len(same) + [2, 3, 4]
+
+
+def test_texts_of_two_datasets_have_the_same_operations() -> None:
+    like = ["model=tinybert", "dataset.max_length=32"]
+    one, other = (compose([*like, f"dataset={name}"]) for name in ("mrpc", "reuters-r8"))
+    assert simulate.counted_of(one) == simulate.counted_of(other)
+    assert simulated_operations(one, 1, 32) == simulated_operations(other, 1, 32)

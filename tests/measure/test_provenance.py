@@ -184,6 +184,13 @@ def test_a_line_that_a_kill_cut_off_does_not_swallow_the_next(folder: RunFolder)
     assert json.loads((folder.path / "attempts.jsonl").read_text().splitlines()[1])["resumed_at"] == 3
 
 
+def test_commands_are_executed_at_the_same_time(tmp_path: Path) -> None:
+    """One waits for what the other writes, and both are named in the order in which they were given."""
+    os.mkfifo(tmp_path / "pipe")
+    read, written = ["cat", f"{tmp_path}/pipe"], ["sh", "-c", f"echo word > {tmp_path}/pipe; echo done"]
+    assert environment.outputs_of(read, ["false"], written) == ["word", None, "done"]
+
+
 def test_gpus_are_what_nvidia_smi_says(
     folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

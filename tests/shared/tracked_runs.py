@@ -55,6 +55,7 @@ class TrackedRun:
 
     def mirrored(self) -> "TrackedRun":
         self._mirror = open_mirror(self.config, self.folder)
+        self._mirror.begin()
         return self
 
     def steps(self, count: int) -> None:

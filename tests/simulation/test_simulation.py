@@ -1,6 +1,7 @@
 """The simulated memory of a step against real steps on the CPU, whose allocator torch's profiler watches."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -13,9 +14,10 @@ from transformers import BertConfig, BertForMaskedLM
 import real_steps
 from pmexp.errors import UserError
 from pmexp.packed_dropout import PackedDropout, replace_dropout
-from pmexp.simulation import LiveBytes, Prediction, peaks_of_training, predict
+from pmexp.simulation import LiveBytes, Prediction, operations, peaks_of_training, predict
 from pmexp.simulation.cuda_kernels import cuda_semantics
 from pmexp.simulation.internals import fake_tensors
+from pmexp.simulation.predict import cut_to
 from pmexp.variants.byte_mask import ByteMaskDropout
 from pmexp.variants.seeded import SeededDropout
 from real_steps import precision
@@ -262,3 +264,28 @@ def test_a_model_that_looks_at_values_is_refused_in_one_line() -> None:
     ) as error:
         simulated("stock", "cuda", build=Peeking)
     assert "\n" not in str(error.value)
+
+
+def test_a_deep_model_is_built_once_and_cut_in_copies() -> None:
+    """The same one of two equally long lists is cut in each copy, and what is shared stays shared."""
+    whole = nn.Module()
+    whole.encoder = nn.ModuleList(nn.Linear(3, 3) for _ in range(5))
+    whole.decoder = nn.ModuleList(nn.Linear(3, 3) for _ in range(5))
+    whole.head = nn.Linear(3, 3)
+    whole.head.weight = whole.encoder[0].weight
+    copies: list[Any] = cut_to(whole, (2, 3))
+    assert [(len(each.encoder), len(each.decoder)) for each in copies] == [(2, 5), (3, 5)]
+    assert all(each.head.weight is each.encoder[0].weight for each in copies)
+    assert copies[0].head.weight is not copies[1].head.weight
+
+
+@pytest.mark.parametrize("simulation", [predict, operations])
+def test_a_simulation_builds_the_model_once(simulation: Callable[..., object]) -> None:
+    built: list[nn.Module] = []
+
+    def build() -> nn.Module:
+        built.append(bert(5))
+        return built[-1]
+
+    simulation(build, SHAPES, prepare=lambda _: None, forward=nullcontext)
+    assert len(built) == 1

@@ -126,7 +126,7 @@ def test_a_run_that_is_killed(tracker: str, tmp_path: Path, monkeypatch: pytest.
             patch.delenv("WANDB_SERVICE", raising=False)
             patch.delitem(sys.modules, "wandb", raising=False)
             run = tracked(tmp_path, tracker).mirrored()
-            assert isinstance(run._mirror, MirrorBeside)
+            assert isinstance(run._mirror, MirrorBeside) and run._mirror._process
         run.steps(3)
         wait_for(lambda: list(tmp_path.glob("default/wandb/*/*.wandb")))
         run._mirror._process.communicate()  # which ends its input, as the death of the run's process does

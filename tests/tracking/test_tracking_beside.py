@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from pmexp.run_folder.mirrored import lacking
+from pmexp.systems.ranks import Ranks
 from pmexp.tracking import Mirror, MirrorBeside, beside
+from pmexp.training.recorder import Recorder
 from tracked_runs import TrackedRun, disagreements
 
 
@@ -18,7 +20,7 @@ def test_a_process_mirrors_a_run_that_has_not_imported_mlflow(
     file = database(tmp_path / "runs")
     monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     run = TrackedRun(tmp_path / "runs").mirrored()
-    assert isinstance(run._mirror, MirrorBeside)
+    assert isinstance(run._mirror, MirrorBeside) and run._mirror._process
     for stop in (
         signal.SIGINT,
         signal.SIGTERM,
@@ -29,6 +31,37 @@ def test_a_process_mirrors_a_run_that_has_not_imported_mlflow(
     run.end()
     assert run._mirror._process.returncode == 0 and run.is_complete()
     assert disagreements(tmp_path / "runs", file) == {}
+
+
+def test_the_process_starts_once_a_step_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "_PROGRAM", "import sys; sys.stdin.read()")
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    tracked = TrackedRun(tmp_path / "runs")
+    recorder = Recorder(tracked.config, Ranks())
+    with recorder.turn(capture_output=False):
+        recorder.open(keep_bytes=0)
+        recorder.journal.write(0, {"progress/steps_total": 2.0})
+        mirror = recorder._mirror
+        assert isinstance(mirror, MirrorBeside) and mirror._process is None
+        recorder.stepped(1, {"train/loss": 1.0})
+        started = mirror._process
+        assert started is not None and started.poll() is None
+        recorder.stepped(2, {"train/loss": 0.5})
+        assert mirror._process is started
+        assert recorder.journal.last_values() == {"progress/steps_total": 2.0, "train/loss": 0.5}
+        recorder.finish({}, {})
+    assert started.returncode == 0
+
+
+def test_a_run_that_ends_before_its_first_step_is_mirrored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = tmp_path / "ended"
+    program = f"import pathlib, sys; pathlib.Path({str(ended)!r}).write_text(sys.stdin.read())"
+    monkeypatch.setattr(beside, "_PROGRAM", program)
+    run = TrackedRun(tmp_path / "runs")
+    MirrorBeside(run.config, run.folder).finish("FAILED")
+    assert ended.read_text() == "FAILED"
 
 
 def test_a_process_that_fails_costs_a_warning(

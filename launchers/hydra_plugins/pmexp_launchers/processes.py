@@ -19,7 +19,7 @@ from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
 from pmexp.tracking.database import silence_mlflow
 
-_PRELOAD = ["pmexp.training.run", "mlflow", "mlflow.store.tracking.sqlalchemy_store"]
+_PRELOAD = ["hydra_plugins.pmexp_launchers.preloaded"]
 _GRACE_SECONDS = 60.0  # from the stop signal to the checkpoint
 _CLAIMED = os.EX_TEMPFAIL  # exit code: another process executes the run
 

@@ -22,10 +22,17 @@ class Executed:
 
 
 def execute(arguments: Sequence[str], folder: Path) -> Executed:
-    """Executes ``python <arguments>`` in `folder`. Raises ContenderFailed where it does not end with 0."""
+    """Executes ``python <arguments>`` in `folder`. Raises ContenderFailed where it does not end with 0.
+
+    It may keep compiled modules, as installed packages have them, whatever this process may: pmexp would else
+    be compiled in each process where it runs from its sources, and the other packages not.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
         started = time.time()
-        process = subprocess.Popen([sys.executable, *arguments], cwd=folder, stdout=stdout, stderr=stderr)
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=folder, env=environment, stdout=stdout, stderr=stderr
+        )
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         stdout.seek(0)

@@ -134,10 +134,10 @@ def _samples(run: RunConfig) -> int:
 
 def _operations(run: RunConfig) -> int:
     """Floating-point operations of a step on one process; a sample's are counted once for all variants."""
-    from pmexp.fit.simulate import simulated_operations
+    from pmexp.fit.simulate import counted_of, simulated_operations
 
     assert run.train.batch_size
-    sample = repr((run.model, run.dataset, run.system))
+    sample = counted_of(run)
     if sample not in _counted:
         _counted[sample] = simulated_operations(run, 1, run.dataset.max_length)
     return _counted[sample] * (run.train.batch_size // run.system.processes)

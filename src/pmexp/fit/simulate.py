@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from pmexp.config import SHARDING, Device, Objective, Part, RunConfig
+from pmexp.config import INPUTS_OF, SHARDING, Device, Objective, Part, RunConfig
 from pmexp.errors import UserError
 from pmexp.fit.search import Probe
 from pmexp.fit.skeleton import batch_shapes, skeleton
@@ -41,6 +41,15 @@ def simulate(config: RunConfig, batch: int, length: int, accumulate: int = 1) ->
         sharding=sharding_of(stack.sharding and stack.sharding.value, stack.processes, accumulate),
         extrapolate=config.dataset.objective is not Objective.seq2seq,  # which has two lists of layers
     )
+
+
+def counted_of(config: RunConfig) -> str:
+    """Names all that `simulated_operations` of a sample goes by, but for the variant, whose dropout has no
+    products: two runs with one name have as many."""
+    data, system = config.dataset, config.system
+    parts = [part for part in system.parts if part not in _UNCOUNTED and part not in SHARDING]
+    inputs = (INPUTS_OF[data.kind], data.objective, data.max_length, data.max_target_length)
+    return repr((config.model, inputs, parts, system.own_parts))
 
 
 def simulated_operations(config: RunConfig, batch: int, length: int) -> int:

@@ -4,6 +4,7 @@ import os
 import platform
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,9 +67,16 @@ def git_version() -> dict[str, str]:
     """
     if output_of([*GIT, "ls-files", "--error-unmatch", __file__]) is None:
         return {}
-    commit = output_of([*GIT, "rev-parse", "HEAD"])
-    changes = output_of([*GIT, "status", "--porcelain", "--untracked-files=no"])
+    commit, changes = outputs_of(
+        [*GIT, "rev-parse", "HEAD"], [*GIT, "status", "--porcelain", "--untracked-files=no"]
+    )
     return {"git_commit": commit, "git_changed": "yes" if changes else "no"} if commit else {}
+
+
+def outputs_of(*commands: list[str]) -> list[str | None]:
+    """What `output_of` returns for each of the commands, which are executed at the same time."""
+    with ThreadPoolExecutor(len(commands)) as threads:
+        return list(threads.map(output_of, commands))
 
 
 def output_of(command: list[str]) -> str | None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from pmexp.masking import masked, masked_arguments, masked_values
-from pmexp.measure.environment import GIT, cpu_name, git_version, output_of
+from pmexp.measure.environment import GIT, cpu_name, git_version, output_of, outputs_of
 from pmexp.process import usable_cores
 from pmexp.run_folder.files import write_atomically
 from pmexp.run_folder.folder import RunFolder
@@ -90,14 +90,16 @@ def _source(artifacts: Path) -> dict[str, Any]:
     version = git_version()
     if not version:
         return {}
-    changes = output_of([*GIT, "diff", "--no-ext-diff", "--no-color", "HEAD"]) or ""
-    untracked = (
-        output_of([*GIT, "ls-files", "--others", "--exclude-standard", "--full-name", ":/"]) or ""
-    ).splitlines()
+    difference, others, branch = outputs_of(
+        [*GIT, "diff", "--no-ext-diff", "--no-color", "HEAD"],
+        [*GIT, "ls-files", "--others", "--exclude-standard", "--full-name", ":/"],
+        [*GIT, "rev-parse", "--abbrev-ref", "HEAD"],
+    )
+    changes, untracked = difference or "", (others or "").splitlines()
     diff, is_cut = _bounded(changes)
     return {
         "commit": version["git_commit"],
-        "branch": output_of([*GIT, "rev-parse", "--abbrev-ref", "HEAD"]),
+        "branch": branch,
         "changed": bool(changes),
         "diff": _kept(artifacts, "source.diff", masked(diff) + "\n") if changes else None,
         "diff_is_cut": is_cut,

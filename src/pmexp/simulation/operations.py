@@ -8,7 +8,7 @@ from torch import nn
 from pmexp.measure.flops import FlopCounter
 from pmexp.simulation.internals import fake_tensors
 from pmexp.simulation.known_values import KnownValues
-from pmexp.simulation.predict import Shapes, batch_of, built, give_fake_tensors, longest_list_of
+from pmexp.simulation.predict import Shapes, batch_of, built, cut_to, give_fake_tensors, longest_list_of
 
 _LAYERS = (2, 3)  # simulated of a deep model: each layer more adds the same
 
@@ -23,22 +23,20 @@ def operations(
 
     The arguments are those of `predict`.
     """
-    depth = len(longest_list_of(built(build)))
+    whole = built(build)
+    depth = len(longest_list_of(whole))
     if depth <= _LAYERS[1]:
-        return _counted(build, depth, shapes, prepare, forward)
-    fewer, more = (_counted(build, count, shapes, prepare, forward) for count in _LAYERS)
+        return _counted(whole, shapes, prepare, forward)
+    fewer, more = (_counted(each, shapes, prepare, forward) for each in cut_to(whole, _LAYERS))
     return fewer + (depth - _LAYERS[0]) * (more - fewer)
 
 
 def _counted(
-    build: Callable[[], nn.Module],
-    layers: int,
+    module: nn.Module,
     shapes: Shapes,
     prepare: Callable[[nn.Module], object],
     forward: Callable[[], AbstractContextManager[object]],
 ) -> int:
-    module = built(build)
-    del longest_list_of(module)[layers:]
     with fake_tensors(), KnownValues():
         give_fake_tensors(module)
         prepare(module)

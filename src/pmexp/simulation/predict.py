@@ -7,7 +7,8 @@ step is the highest of them. (In backward a layer between the first and the last
 changes by the same amount from one layer to the next.)
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -87,11 +88,10 @@ def predict(
     depth = len(longest_list_of(whole))
     cut = extrapolate and depth > _FEWEST_LAYERS + 1 and _equal(longest_list_of(whole))
     counts = (_FEWEST_LAYERS, _FEWEST_LAYERS + 1) if cut else (depth,)
-    phases = []
-    for count in counts:
-        module = built(build)
-        del longest_list_of(module)[count:]
-        phases.append(_simulated(module, shapes, prepare, forward, like, accumulate, sharding))
+    phases = [
+        _simulated(module, shapes, prepare, forward, like, accumulate, sharding)
+        for module in (cut_to(whole, counts) if cut else (whole,))
+    ]
     peaks = phases[0] if not cut else _extrapolated(phases[0], phases[1], depth - _FEWEST_LAYERS)
     peaks = {name: sharding.held(name, peak) for name, peak in peaks.items()}
     return Prediction(peaks, depth, counts)
@@ -101,6 +101,17 @@ def longest_list_of(module: nn.Module) -> nn.ModuleList:
     """The longest list of modules in it, a transformer's layers; an empty one where there is none."""
     lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
     return max(lists, key=len, default=nn.ModuleList())
+
+
+def cut_to(whole: nn.Module, counts: Sequence[int]) -> list[nn.Module]:
+    """Copies of the module with so many of its layers. To build one takes longer than all else where a model
+    is deep. The module itself loses the layers that no copy has."""
+    layers = longest_list_of(whole)
+    del layers[max(counts) :]
+    copies = [copy.deepcopy((whole, layers)) for _ in counts]
+    for (_, own), count in zip(copies, counts, strict=True):
+        del own[count:]
+    return [module for module, _ in copies]
 
 
 def built(build: Callable[[], nn.Module]) -> nn.Module:

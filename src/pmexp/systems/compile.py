@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch._subclasses import FakeTensor
-from transformers.models.longformer.modeling_longformer import LongformerLayer
 
 from pmexp.errors import UserError
 from pmexp.measure.precision import compiled_parts
@@ -29,6 +28,8 @@ class Compile(SystemPart):
 
         Raises UserError for a model without layers or whose layers are no graph, and in a simulation.
         """
+        from transformers.models.longformer.modeling_longformer import LongformerLayer  # slow: here alone
+
         layers = layers_of(module, "compile")
         if any(isinstance(parameter, FakeTensor) for parameter in module.parameters()):
             raise UserError(

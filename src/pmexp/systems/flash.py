@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
-from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 from transformers.utils import is_flash_attn_2_available
 
 from pmexp.errors import UserError
@@ -66,6 +65,9 @@ class Flash(SystemPart):
 
 
 def _is_longformer(owner: nn.Module) -> bool:
+    # Its import is slow, and most runs have neither flash nor a Longformer.
+    from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
+
     return isinstance(getattr(owner, "self", None), LongformerSelfAttention)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pmexp import logs
 from pmexp.config import RunConfig, read_config
-from pmexp.process import STOP_SIGNALS
+from pmexp.lasting_imports import lasting_imports
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.mirrored import settled
 from pmexp.tracking.mirror import Mirror, longest_end, record_lack, reference
@@ -26,31 +26,41 @@ _LEAST_PRIORITY = 19
 
 
 class MirrorBeside:
-    """Starts the process, and tells it how the run ended."""
+    """Starts the process once a step is taken, which it would slow, and tells it how the run ended."""
 
     def __init__(self, config: RunConfig, folder: RunFolder) -> None:
         self.reference = reference(config)
         self._config, self._folder = config, folder
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # which a process has from its parent
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(folder.path)], stdin=subprocess.PIPE, text=True
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._process: subprocess.Popen[str] | None = None
+
+    def begin(self) -> None:
+        """Starts the process unless it runs."""
+        self._process = self._process or _start(self._folder)
 
     def finish(self, status: Status) -> None:
         """Waits until the trackers have what the folder has, as `Mirror.finish` does."""
+        process = self._process = self._process or _start(self._folder)
         try:
-            self._process.communicate(status, timeout=_START_S + longest_end(status))
+            process.communicate(status, timeout=_START_S + longest_end(status))
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if not self._process.returncode:
+            process.kill()
+            process.wait()
+        if not process.returncode:
             return
-        why = f"the process that mirrors it ended with code {self._process.returncode}"
+        why = f"the process that mirrors it ended with code {process.returncode}"
         for tracker in {*self._config.tracking.trackers} - settled(self._folder.mirrored):
             record_lack(self._config, self._folder, tracker, why)
+
+
+def _start(folder: RunFolder) -> "subprocess.Popen[str]":
+    """Starts the process, which no stop signal ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # which a process has from its parent
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(folder.path)], stdin=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def main() -> None:
@@ -59,7 +69,8 @@ def main() -> None:
     logs.to_terminal()
     folder = RunFolder(Path(sys.argv[1]))
     logging.getLogger("pmexp").addHandler(logs.file_handler(folder.log))
-    own = Mirror(read_config(folder.path / "config.yaml"), folder)
+    with lasting_imports():  # the mirror waits for the first try, which makes them
+        own = Mirror(read_config(folder.path / "config.yaml"), folder)
     match sys.stdin.read():
         case "FINISHED" | "FAILED" | "KILLED" as status:
             own.finish(status)

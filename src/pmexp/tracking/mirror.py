@@ -56,6 +56,8 @@ class NoMirror:
 
     reference: Mapping[str, Any] | None = None
 
+    def begin(self) -> None: ...
+
     def finish(self, status: Status) -> None: ...
 
 
@@ -70,6 +72,9 @@ class Mirror:
         deadline = time.monotonic() + _START_S
         for follower in self._followers:
             follower.tried.wait(max(0.0, deadline - time.monotonic()))
+
+    def begin(self) -> None:
+        """Does nothing: its threads began with it."""
 
     def finish(self, status: Status) -> None:
         """Waits until the trackers have what the folder has, its summary included, and the run's true status.

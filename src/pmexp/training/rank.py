@@ -3,13 +3,16 @@
 import json
 import sys
 
-from torch.distributed.elastic.multiprocessing.errors import record
+from pmexp.lasting_imports import lasting_imports
 
-from pmexp import logs
-from pmexp.config import from_dict
-from pmexp.systems.ranks import end_process
-from pmexp.training.run import run
-from pmexp.training.stop_signals import stop_with_parent
+with lasting_imports():
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    from pmexp import logs
+    from pmexp.config import from_dict
+    from pmexp.systems.ranks import end_process
+    from pmexp.training.run import run
+    from pmexp.training.stop_signals import stop_with_parent
 
 _GRACE_SECONDS = 60.0  # from the end of the launcher to the end of its ranks: a checkpoint fits in
 

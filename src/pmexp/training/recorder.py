@@ -101,6 +101,11 @@ class Recorder:
             self.journal = self._opened.enter_context(Journal(self.folder.journal, keep_bytes))
             self._mirror = open_mirror(self._config, self.folder)
 
+    def stepped(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Journals what a step has measured, and begins to mirror it, which would slow a run's first step."""
+        self.journal.write(step, metrics)
+        self._mirror.begin()
+
     def check_claim(self) -> None:
         """Raises RunClaimed where the folder is no longer the one that this process claimed."""
         if self._claim:

@@ -208,7 +208,7 @@ def _train(
     line = ProgressLine(training.progress.step, training.last_step, training.batch_size, peak.bytes)
     with closing(training.steps()) as steps, line.shown(training.ranks.is_first):  # its workers end with it
         for step, metrics in steps:
-            recorder.journal.write(step, metrics)
+            recorder.stepped(step, metrics)
             line.stepped(step, metrics)
             if step == 1 and training.unnamed_masks:
                 log.warning("masks that no report names: %s", "; ".join(training.unnamed_masks))
