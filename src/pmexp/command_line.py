@@ -293,7 +293,7 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     """Does the work of a command and returns what it returns, or 0; 1 where something failed, 2 for bad
     input, 3 where the machine failed and the same may work later, 130 when interrupted, each with the reason
     in one line on stderr."""
-    _end_at_once()
+    end_at_once()
     if sys.stdout is None:  # it was closed before the process began, as by >&-
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
     try:
@@ -320,7 +320,7 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
 
 
 @cache
-def _end_at_once() -> None:
+def end_at_once() -> None:
     """Has Python end without a last look for garbage, which takes a second where torch is loaded."""
     atexit.register(gc.freeze)
 

@@ -11,11 +11,25 @@ from pmexp.run_folder.mirrored import lacking
 from pmexp.tracking import Mirror, MirrorBeside, beside
 from tracked_runs import TrackedRun, disagreements
 
+_GARBAGE = """
+import gc
+class Garbage:
+    def __init__(self): self.itself = self
+    def __del__(self): print("was looked for")
+gc.disable()
+Garbage()
+"""
+
 
 def test_a_process_mirrors_a_run_that_has_not_imported_mlflow(
-    tmp_path: Path, database: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    database: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    """The run waits for its end, which takes no last look for garbage."""
     file = database(tmp_path / "runs")
+    monkeypatch.setattr(beside, "_PROGRAM", _GARBAGE + beside._PROGRAM)
     monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     run = TrackedRun(tmp_path / "runs").mirrored()
     assert isinstance(run._mirror, MirrorBeside)
@@ -29,6 +43,7 @@ def test_a_process_mirrors_a_run_that_has_not_imported_mlflow(
     run.end()
     assert run._mirror._process.returncode == 0 and run.is_complete()
     assert disagreements(tmp_path / "runs", file) == {}
+    assert capfd.readouterr().out == ""
 
 
 def test_a_process_that_fails_costs_a_warning(

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from pmexp import logs
+from pmexp.command_line import end_at_once
 from pmexp.config import RunConfig, read_config
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.mirrored import settled
@@ -56,6 +57,7 @@ class MirrorBeside:
 def main() -> None:
     """Mirrors the run whose folder is the first argument until its status is read."""
     os.nice(_LEAST_PRIORITY)
+    end_at_once()
     logs.to_terminal()
     folder = RunFolder(Path(sys.argv[1]))
     logging.getLogger("pmexp").addHandler(logs.file_handler(folder.log))
