@@ -90,11 +90,11 @@ def _slurm_in_the_background(request: pytest.FixtureRequest, shared_tmp: Path) -
     if not wanted or os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0" or not shutil.which("sbatch"):
         yield
         return
-    command = [sys.executable, str(Path(__file__).parent / "slurm" / "cluster_drill.py"), str(shared_tmp)]
-    paths = os.pathsep.join(filter(None, sys.path))
-    with subprocess.Popen(
-        command,
-        env=os.environ | {"PYTHONPATH": paths},
+    from forked_python import ForkedPython
+
+    with ForkedPython(
+        [sys.executable, "-m", "cluster_drill", str(shared_tmp)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,  # what fails is written down for the tests

@@ -3,7 +3,9 @@
 Imports no torch.
 """
 
+import atexit
 import difflib
+import gc
 import os
 import re
 import shlex
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -290,6 +293,7 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     """Does the work of a command and returns what it returns, or 0; 1 where something failed, 2 for bad
     input, 3 where the machine failed and the same may work later, 130 when interrupted, each with the reason
     in one line on stderr."""
+    end_at_once()
     if sys.stdout is None:  # it was closed before the process began, as by >&-
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
     try:
@@ -313,6 +317,12 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
             raise
         return end(f"error: {error_line(error)}", code=MACHINE_FAILED)
     return code
+
+
+@cache
+def end_at_once() -> None:
+    """Has Python end without a last look for garbage, which takes a second where torch is loaded."""
+    atexit.register(gc.freeze)
 
 
 @contextmanager

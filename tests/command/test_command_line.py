@@ -123,3 +123,16 @@ def test_a_model_without_dropout_is_refused_for_a_variant(runs: Runs) -> None:
     code, _, _ = runs.train(*TINY_VIT, "variant=pm-drop", "variant.p=0", "train.max_steps=1", "tracking=off")
     assert code == 0
     assert runs.summaries()["pm-drop-s0"]["metrics"]["memory/mask_bytes"] == 0
+
+
+def test_a_command_ends_without_a_last_look_for_garbage() -> None:
+    """It took a second where torch and transformers are loaded."""
+    code = (
+        "import gc; from pmexp.command_line import exit_code; gc.disable()\n"
+        "class Garbage:\n"
+        "    def __init__(self): self.itself = self\n"
+        "    def __del__(self): print('was looked for')\n"
+        "exit_code(lambda: print('done', str(Garbage())[:0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "done \n"), done.stderr

@@ -19,6 +19,7 @@ from torch import Tensor
 from pmexp.packed_dropout import cpu, functional, ops, packed_dropout, reference
 
 BACKENDS = cpu.available_backends()
+CHOICES = [*BACKENDS, "reference"]
 pytestmark = pytest.mark.skipif(not BACKENDS, reason="installed without a C++ compiler: no core to test")
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -380,21 +381,30 @@ def test_without_the_library_auto_is_the_reference(monkeypatch: pytest.MonkeyPat
         cpu.select()
 
 
-@pytest.mark.parametrize("choice", [*BACKENDS, "reference"])
-def test_the_ops_run_what_backend_names(choice: str) -> None:
+@pytest.fixture(scope="module")
+def said_by_choice() -> dict[str, list[str]]:
+    """What each process says that imports the ops under a choice; they are forks of one that has imported torch."""
     script = (
-        "import torch; from pmexp.packed_dropout import backend, packed_dropout; torch.manual_seed(0)\n"
-        "y = packed_dropout(torch.ones(64))\n"
-        "print(backend(torch.device('cpu')), '/', y.view(torch.int32).sum().item())"
+        "import os, sys, torch\n"
+        "for choice in sys.argv[1:]:\n"
+        "    if os.fork() == 0:\n"
+        f"        os.environ[{cpu.ENVIRONMENT_VARIABLE!r}] = choice\n"
+        "        from pmexp.packed_dropout import backend, packed_dropout; torch.manual_seed(0)\n"
+        "        y = packed_dropout(torch.ones(64))\n"
+        "        print(choice, backend(torch.device('cpu')), y.view(torch.int32).sum().item(), sep=' / ', flush=True)\n"
+        "        os._exit(0)\n"
+        "    assert os.wait()[1] == 0\n"
     )
-    environment = {**os.environ, cpu.ENVIRONMENT_VARIABLE: choice}
-    run = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
-    name, checksum = run.stdout.strip().split(" / ")
-    assert name.split(", ")[0] == (
-        "torch reference on cpu" if choice == "reference" else f"cpu core {choice}"
-    )
+    command = [sys.executable, "-c", script, *CHOICES]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {choice: said for choice, *said in (line.split(" / ") for line in lines)}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_the_ops_run_what_backend_names(choice: str, said_by_choice: dict[str, list[str]]) -> None:
+    name, checksum = said_by_choice[choice]
+    runs = name.split(", ")[0]  # without who calls it
+    assert runs == ("torch reference on cpu" if choice == "reference" else f"cpu core {choice}")
     torch.manual_seed(0)
     assert int(checksum) == packed_dropout(torch.ones(64)).view(torch.int32).sum().item()
 

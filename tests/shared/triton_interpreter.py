@@ -5,6 +5,7 @@ library functions included, and torch.compile imports it too. So the interpreter
 nothing of it reaches other tests.
 """
 
+import dataclasses
 import importlib
 import io
 import os
@@ -55,6 +56,9 @@ def _start(*modules: str) -> None:
 
     interpreter.InterpreterBuilder.cast_impl = _correct_cast(interpreter)
     interpreter.InterpreterBuilder.create_inline_asm = _wide_product(interpreter)
+    # Without `debug` Triton computes whether integers overflow and throws it away: a quarter of a launch's time.
+    builder = interpreter.interpreter_builder
+    builder.options = dataclasses.replace(builder.options, sanitize_overflow=builder.options.debug)
     loaded = [importlib.import_module(module) for module in modules]
     interpreter.InterpretedFunction.__call__ = _device_call(interpreter, [vars(module) for module in loaded])
     for module in loaded:

@@ -13,11 +13,25 @@ from pmexp.tracking import Mirror, MirrorBeside, beside
 from pmexp.training.recorder import Recorder
 from tracked_runs import TrackedRun, disagreements
 
+_GARBAGE = """
+import gc
+class Garbage:
+    def __init__(self): self.itself = self
+    def __del__(self): print("was looked for")
+gc.disable()
+Garbage()
+"""
+
 
 def test_a_process_mirrors_a_run_that_has_not_imported_mlflow(
-    tmp_path: Path, database: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    database: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    """The run waits for its end, which takes no last look for garbage."""
     file = database(tmp_path / "runs")
+    monkeypatch.setattr(beside, "_PROGRAM", _GARBAGE + beside._PROGRAM)
     monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     run = TrackedRun(tmp_path / "runs").mirrored()
     assert isinstance(run._mirror, MirrorBeside) and run._mirror._process
@@ -31,6 +45,7 @@ def test_a_process_mirrors_a_run_that_has_not_imported_mlflow(
     run.end()
     assert run._mirror._process.returncode == 0 and run.is_complete()
     assert disagreements(tmp_path / "runs", file) == {}
+    assert capfd.readouterr().out == ""
 
 
 def test_the_process_starts_once_a_step_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,12 @@ from typing import Any
 
 import mlflow.store.db.utils
 import pytest
+from sqlalchemy import Connection, Engine, event
 
 from disks import small_disk
 from pmexp.errors import UserError
 from pmexp.tracking import mirror
+from pmexp.tracking.database import OpenExperiment, create_database
 from pmexp.tracking.mlflow_run import MlflowRun
 from pmexp.tracking.repair import repair
 from small_runs import TINY_VIT, Runs
@@ -232,3 +234,26 @@ def test_being_killed_while_it_is_made_leaves_no_half_of_a_database(tmp_path: Pa
     run.end()
     assert run.is_complete()
     assert not list(tmp_path.glob(".mlflow.db.*"))
+
+
+def test_a_database_waits_for_the_disk_once_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each commit waited, a hundred of them, which took ten times as long as all else."""
+    file = tmp_path / "mlflow.db"
+    synced: list[tuple[int, bool]] = []
+    waits: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append((os.fstat(number).st_ino, file.exists())))
+
+    def committed(connection: Connection) -> None:
+        waits.append(connection.exec_driver_sql("PRAGMA synchronous").scalar())
+
+    event.listen(Engine, "commit", committed)
+    try:
+        create_database(file)
+        assert waits and set(waits) == {0}
+        assert synced == [(file.stat().st_ino, False)]
+        OpenExperiment(f"sqlite:///{file}", "default", tmp_path)
+        assert set(waits) == {0, 2}  # runs are written as sqlite writes
+    finally:
+        event.remove(Engine, "commit", committed)

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from pmexp import logs
+from pmexp.command_line import end_at_once
 from pmexp.config import RunConfig, read_config
 from pmexp.lasting_imports import lasting_imports
 from pmexp.run_folder.folder import RunFolder
@@ -66,6 +67,7 @@ def _start(folder: RunFolder) -> "subprocess.Popen[str]":
 def main() -> None:
     """Mirrors the run whose folder is the first argument until its status is read."""
     os.nice(_LEAST_PRIORITY)
+    end_at_once()
     logs.to_terminal()
     folder = RunFolder(Path(sys.argv[1]))
     logging.getLogger("pmexp").addHandler(logs.file_handler(folder.log))
