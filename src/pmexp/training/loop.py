@@ -38,7 +38,7 @@ class Progress:
     """Holds all of the loop's own state that a resumed run needs, beside weights, optimizer and RNG."""
 
     step: int = 0
-    best_value: float | None = None
+    best_value: float | None = None  # None where none was a finite number
     best_step: int = 0
     evaluations_without_best: int = 0
     positions: int = 0  # places of texts that all steps have computed, padding included
@@ -220,7 +220,7 @@ class Training:
         metric = self.metrics[0]
         value = validated[f"val/{metric}"]
         value = value if task_metric(metric).direction == "max" else -value
-        self.found_best = progress.best_value is None or value > progress.best_value
+        self.found_best = math.isfinite(value) and (progress.best_value is None or value > progress.best_value)
         if self.found_best:
             progress.best_value, progress.best_step = value, progress.step
         progress.evaluations_without_best = 0 if self.found_best else progress.evaluations_without_best + 1

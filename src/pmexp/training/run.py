@@ -252,15 +252,20 @@ def _train_and_test(
     if not resumed:
         length = computed_length(prepared.model.tokens_per_sample, prepared.model.module)
         planned = {"progress/steps_total": training.last_step, "progress/computed_length": length}
-        recorder.journal.write(0, planned | checked)
+        recorder.write(0, planned | checked)
     peak.restart()
     _train(training, recorder, checkpoints, peak, stop)
     outcome = _outcome(prepared, config)
+    if config.train.select is Select.best and not _selects(config, training):
+        notes["selection"] = (
+            f"none: val/{training.metrics[0]} was no finite number in any evaluation; the last step's weights "
+            "were tested"
+        )
     tested = _test(prepared, config, recorder.folder, memory)
-    recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
+    recorder.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
     if config.measure.kept_graph:
         twice, notes["kept_graph"] = kept_graph.measure(training, memory)
-        recorder.journal.write(training.progress.step, twice)
+        recorder.write(training.progress.step, twice)
     checkpoints.wait()
     final = _final(config, recorder.journal, training)
     notes |= not_held(final)
@@ -315,7 +320,7 @@ def _train(
     line = ProgressLine(training.progress.step, training.last_step, training.batch_size, peak.bytes)
     with closing(training.steps()) as steps, line.shown(training.ranks.is_first):  # its workers end with it
         for step, metrics in steps:
-            recorder.journal.write(step, metrics)
+            recorder.write(step, metrics)
             line.stepped(step, metrics)
             if step == 1 and training.unnamed_masks:
                 log.warning("masks that no report names: %s", "; ".join(training.unnamed_masks))
@@ -370,7 +375,7 @@ def _test(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: Tens
         log.warning("%s", said)
     if not config.train.has_scores:
         return measured | inference.measure(training, memory)
-    if config.train.select is Select.best:
+    if _selects(config, training):
         best_weights.load(folder, training.engine, training.progress.best_step)
     if prepared.model.adapters:
         weights = training.engine.weights()
@@ -384,6 +389,11 @@ def _test(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: Tens
     if dataset.unlabelled_test is not None and config.dataset.hub_config in FILE_NAMES:
         _predict_for_glue(prepared, dataset.unlabelled_test, config, folder)
     return measured | robustness.measure(config, training, prepared.model, dataset, prepared.ood)
+
+
+def _selects(config: RunConfig, training: Training) -> bool:
+    """Whether an evaluation has selected weights: none whose score is no finite number does."""
+    return config.train.select is Select.best and training.progress.best_value is not None
 
 
 def _predict_for_glue(prepared: Prepared, split: Split, config: RunConfig, folder: RunFolder) -> None:
@@ -403,7 +413,7 @@ def _final(config: RunConfig, journal: Journal | NoJournal, training: Training) 
     last = journal.last_values()
     if config.train.shared_with:
         return {name: value for name, value in last.items() if not metric_of(name).of_training}
-    if config.train.select is Select.best:
+    if _selects(config, training):
         selected = journal.last_values(up_to_step=training.progress.best_step)
         last |= {name: value for name, value in selected.items() if name.startswith("val/")}
     return last
