@@ -220,7 +220,9 @@ class Training:
         metric = self.metrics[0]
         value = validated[f"val/{metric}"]
         value = value if task_metric(metric).direction == "max" else -value
-        self.found_best = math.isfinite(value) and (progress.best_value is None or value > progress.best_value)
+        self.found_best = math.isfinite(value) and (
+            progress.best_value is None or value > progress.best_value
+        )
         if self.found_best:
             progress.best_value, progress.best_step = value, progress.step
         progress.evaluations_without_best = 0 if self.found_best else progress.evaluations_without_best + 1

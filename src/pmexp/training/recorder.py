@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pmexp.config import RunConfig
-from pmexp.errors import Interrupted, RunClaimed, error_line
+from pmexp.errors import Interrupted, RunClaimed, UserError, error_line
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.metrics.catalog import metric_of
 from pmexp.run_folder.failure import FailureKind, kind_of
@@ -161,7 +161,8 @@ class Recorder:
         # The error itself says what a disk lacks, and the folder may be another's by now.
         with suppress(OSError, RunClaimed):
             self.check_claim()
-            self.folder.fail(kind, f"{rank}{error_line(error)}")
+            said = str(error) if isinstance(error, UserError) else error_line(error)
+            self.folder.fail(kind, f"{rank}{said}")
         if kind is FailureKind.code or (kind is FailureKind.infrastructure and self._has_log):
             log.error("%s", traceback.format_exc())
         self._mirror.finish("KILLED" if kind is FailureKind.interrupted else "FAILED")

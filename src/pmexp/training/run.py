@@ -2,8 +2,8 @@
 
 import logging
 import signal
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, NoReturn
@@ -37,8 +37,9 @@ from pmexp.models.examples import EVALUATION
 from pmexp.models.objectives import IGNORED
 from pmexp.models.positions import computed_length
 from pmexp.models.sample import refuse_unable
-from pmexp.own_code import refuse_changed
+from pmexp.own_code import blamed, failed, refuse_changed
 from pmexp.packed_dropout import ReplacementReport
+from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
 from pmexp.run_folder.place import refuse_unusable
@@ -123,7 +124,8 @@ def _execute_here(config: RunConfig, capture_output: bool) -> None:
     """Executes the run on this process, perhaps one of several."""
     with stop_requests() as stop:
         try:
-            prepared = prepare(config)
+            with _own_code_blamed(config):
+                prepared = prepare(config)
             refuse_other_inputs(config, prepared.inputs)
             memory = TensorMemory(prepared.training.system.device)
             prepared.training.instruments = _instruments(config, prepared.training, memory)
@@ -140,7 +142,23 @@ def _execute_here(config: RunConfig, capture_output: bool) -> None:
         with recorder.turn(capture_output) as ours:
             if ours:
                 log.info("%s", prepared.replacement)
-                _train_and_test(config, recorder, prepared, memory, stop)
+                with _own_code_blamed(config):
+                    _train_and_test(config, recorder, prepared, memory, stop)
+
+
+@contextmanager
+def _own_code_blamed(config: RunConfig) -> Iterator[None]:
+    """Has what somebody's code raises, wherever it is called from, end as a UserError that names its key, its
+    path and its line. What the machine lacks, and running out of memory, pass."""
+    try:
+        yield
+    except (UserError, Interrupted):
+        raise
+    except Exception as error:
+        said = None if is_out_of_memory(error) else blamed(error, config.own_code)
+        if said is None or kind_of(error) is FailureKind.infrastructure:
+            raise
+        raise failed(*said, error) from error
 
 
 def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = False) -> None:
@@ -179,8 +197,9 @@ def prepare(config: RunConfig) -> Prepared:
     train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
     example = None
     if len(train):
-        example = train.batch(torch.arange(min(2, len(train))), EVALUATION).to(torch.device("cpu")).inputs
-        refuse_unable(config, model.module, example)
+        batch = train.batch(torch.arange(min(2, len(train))), EVALUATION).to(torch.device("cpu"))
+        refuse_unable(config, model.module, batch, len(dataset.classes))
+        example = batch.inputs
     replacement = apply_variant(model.module, config.variant, example)
     method = apply_method(model.module, config.variant)
     system.prepare(model.module)
