@@ -1,8 +1,7 @@
 """Code of somebody's own that fails while a run trains."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from collections.abc import Iterator
 from typing import Any
 
 import torch

@@ -50,7 +50,8 @@ class LiveView:
         self._console.print(printable(masked(text), lines=True), markup=False, emoji=False)
 
     def say_ended(self, run: RunConfig, outcome: Outcome, of_run: str = "") -> None:
-        """Prints the line of a run that ended: `of_run`, how many have ended in what time, and its error or warning."""
+        """Prints the line of a run that ended: `of_run`, how many have ended in what time, and its error or
+        warning."""
         self._ended += 1
         of_all = f"{self.ended_runs} in {duration(time.monotonic() - self._began)}"
         after = "; ".join(filter(None, [of_run, of_all]))

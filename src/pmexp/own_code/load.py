@@ -12,7 +12,6 @@ from typing import Any
 from pmexp.errors import Interrupted, MachineError, UserError, error_line
 from pmexp.own_code.sources import check_import_path, search_here
 
-
 _OUT_OF_MEMORY = ("out of memory", "defaultcpuallocator: ")  # of CUDA's allocator and of the CPU's
 # What lies here is seldom what somebody has to mend.
 _PACKAGES = (

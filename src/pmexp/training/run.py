@@ -277,8 +277,8 @@ def _train_and_test(
     outcome = _outcome(prepared, config)
     if config.train.select is Select.best and not _selects(config, training):
         notes["selection"] = (
-            f"none: val/{training.metrics[0]} was no finite number in any evaluation; the last step's weights "
-            "were tested"
+            f"none: val/{training.metrics[0]} was no finite number in any evaluation; the last step's "
+            "weights were tested"
         )
     tested = _test(prepared, config, recorder.folder, memory)
     recorder.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | tested)
