@@ -1,5 +1,6 @@
 """What identifies code of one's own: its sources, those that it leads to, and the version of its package."""
 
+import ast
 import sys
 from pathlib import Path
 
@@ -53,6 +54,16 @@ def test_what_the_code_leads_to_changes_it_and_nothing_else_does(name: str, fold
             refuse_changed({"study.Mine": before})
     else:
         refuse_changed({"study.Mine": before})
+
+
+def test_a_sweep_reads_each_source_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    parse = ast.parse
+    monkeypatch.setattr(ast, "parse", lambda source: (parsed.append(source), parse(source))[1])
+    told = {described("k", path) for path in ("study.Mine", "study.inner.deep.Mine") for _ in range(5)}
+    assert len(told) == 1 and len(parsed) == len([name for name in LED_TO if name.endswith(".py")])
+    (folder / "beside.py").write_text("from further.on import gniht\n")  # as long as before
+    assert described("k", "study.Mine") not in told
 
 
 def test_a_module_that_moves_into_a_package_is_other_code(folder: Path) -> None:

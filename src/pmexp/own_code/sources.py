@@ -5,11 +5,12 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec
 from importlib.metadata import distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from pmexp.errors import UserError, error_line
 
@@ -122,7 +123,7 @@ def _digest(files: list[Path], root: Path, listed: str = "") -> str:
     digest = hashlib.sha256(listed.encode())
     for file in files:
         digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+        digest.update(_source(file).digest)
     return f"sha256 {digest.hexdigest()[:12]} of {len(files)} file{'s' * (len(files) != 1)}"
 
 
@@ -133,7 +134,7 @@ def _with_imported(name: str, root: Path) -> set[Path]:
     while waiting:
         own = list(_files_of(waiting.pop(), root))
         files.update(own)
-        imported = {other for file in own if file.suffix == ".py" for other in _imported_by(file)}
+        imported = {other for file in own for other in _source(file).imports}
         waiting += imported - seen
         seen |= imported
     return files
@@ -148,10 +149,28 @@ def _files_of(name: str, root: Path) -> Iterator[Path]:
             yield from (Path(folder, file) for file in files if file.endswith((".py", *_NATIVE)))
 
 
-def _imported_by(file: Path) -> Iterator[str]:
-    """The top-level names that a file imports; none where it does not parse, which importing it says."""
+class _Source(NamedTuple):
+    digest: bytes
+    imports: frozenset[str]  # top-level names
+
+
+def _source(file: Path) -> _Source:
+    """What is known of a file, which is read again where it has changed: a sweep asks for each of its runs."""
+    told = file.stat()
+    return _read(file, (told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns))
+
+
+@lru_cache(maxsize=10_000)
+def _read(file: Path, state: tuple[int, ...]) -> _Source:
+    content = file.read_bytes()
+    imports = frozenset(_imported_by(content) if file.suffix == ".py" else ())
+    return _Source(hashlib.sha256(content).digest(), imports)
+
+
+def _imported_by(source: bytes) -> Iterator[str]:
+    """The top-level names that a source imports; none where it does not parse, which importing it says."""
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return
     for node in ast.walk(tree):
