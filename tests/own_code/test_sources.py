@@ -59,7 +59,7 @@ def test_what_the_code_leads_to_changes_it_and_nothing_else_does(name: str, fold
 def test_a_sweep_reads_each_source_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
     parse = ast.parse
-    monkeypatch.setattr(ast, "parse", lambda source: (parsed.append(source), parse(source))[1])
+    monkeypatch.setattr(ast, "parse", lambda *given: (parsed.append(given[0]), parse(*given))[1])
     told = {described("k", path) for path in ("study.Mine", "study.inner.deep.Mine") for _ in range(5)}
     assert len(told) == 1 and len(parsed) == len([name for name in LED_TO if name.endswith(".py")])
     (folder / "beside.py").write_text("from further.on import gniht\n")  # as long as before
