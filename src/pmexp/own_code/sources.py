@@ -155,7 +155,7 @@ class _Source(NamedTuple):
 
 
 def _source(file: Path) -> _Source:
-    """What is known of a file, which is read again where it has changed: a sweep asks for each of its runs."""
+    """What is known of a file, read again where it has changed: a sweep asks for each of its runs."""
     told = file.stat()
     return _read(file, (told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns))
 
