@@ -105,6 +105,13 @@ def load_stripes(config: DatasetConfig, samples: int = 60) -> Dataset:
     return Dataset(split, split.take(np.arange(20)), split.take(np.arange(20)), ["none", "stripe"])
 
 
+def load_in_lists(config: DatasetConfig, labels: bool = False) -> Dataset:
+    stripes = load_stripes(config).train
+    as_list: Any = [*(stripes.labels if labels else stripes.inputs)]
+    split = Split(stripes.inputs, as_list) if labels else Split(as_list, stripes.labels)
+    return Dataset(split, split, split, ["none", "stripe"])
+
+
 def load_nothing(config: DatasetConfig) -> list[int]:
     return []
 

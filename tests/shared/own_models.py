@@ -91,6 +91,10 @@ def as_text(result: Evaluation) -> str:
     return "much"
 
 
+def huge(result: Evaluation) -> int:
+    return 10**400
+
+
 def broken(result: Evaluation) -> float:
     return float(torch.zeros(2)[2])
 

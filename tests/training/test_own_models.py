@@ -118,6 +118,7 @@ def test_bad_input_is_one_line_and_leaves_no_run(runs: Runs, arguments: list[str
     ("name", "said"),
     [
         ("as_text", "returns a str; return a number"),
+        ("huge", "int too large to convert to float; return a smaller number"),
         ("broken", r"fails \(IndexError: .* at .*own_models.py:"),
     ],
 )

@@ -55,14 +55,12 @@ def made_without(experiment: Path, asked: Mapping[Path, Collection[str]]) -> str
     if not runs:
         return ""
     names = ",".join(sorted(set().union(*lacking.values())))
-    place = (
-        ""
-        if experiment.parent == Path("runs").resolve()
-        else f" runs_dir={shlex.quote(str(experiment.parent))}"
-    )
+    runs_dir = experiment.parent
+    place = "" if runs_dir == Path("runs").resolve() else f" runs_dir={shlex.quote(str(runs_dir))}"
+    are, them = ("s are", "them") if runs > 1 else (" is", "it")
     return (
-        f"{runs} finished run{'s are' if runs > 1 else ' is'} not in {names}; "
-        f"pmexp runs repair {experiment.name}{place} trackers={names} brings {'them' if runs > 1 else 'it'} there"
+        f"{runs} finished run{are} not in {names}; pmexp runs repair {experiment.name}{place} "
+        f"trackers={names} brings {them} there"
     )
 
 
