@@ -103,7 +103,7 @@ def test_changed_code_is_another_run(runs: Runs, tmp_path: Path, monkeypatch: py
         (["variant.dropout=own_methods.Nothing"], "own_methods has no Nothing"),
         (
             ["variant.dropout=own_methods.fails"],
-            "is a function and no class; name a class made from torch.nn.",
+            "is a function; name a class made from torch.nn.",
         ),
         (["variant.dropout=own_methods.Counting"], "is no subclass of torch.nn.Dropout; name a class"),
         (
