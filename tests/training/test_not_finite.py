@@ -32,9 +32,9 @@ def test_a_score_that_is_nan_never_selects_and_is_on_record(
     said = f"val/{OF_LATE} at step 1 (2 of 4 values)"
     assert told["environment"]["not_finite"] == said and "selection" not in told["environment"]
     assert caplog.text.count(f"val/{OF_LATE} is no finite number at step 1") == 1
-    (found,) = find_runs(runs.folder, "default")
-    assert "not finite: " + said in table.run_lines([found])[1]
-    assert json.loads(table.runs_json([found]))[0]["not_finite"] == said
+    (run,) = find_runs(runs.folder, "default")
+    assert "not finite: " + said in table.run_lines([run])[1]
+    assert json.loads(table.runs_json([run]))[0]["not_finite"] == said
     outcome = recorded_outcome(compose_run([*arguments, f"runs_dir={runs.folder}"]))
     assert outcome is not None and outcome.warning == "not finite: " + said and not outcome.error
 

@@ -7,12 +7,14 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from pmexp.errors import Interrupted, MachineError, UserError, error_line
 from pmexp.own_code.sources import check_import_path, search_here
 
-_OUT_OF_MEMORY = ("out of memory", "defaultcpuallocator: ")  # of CUDA's allocator and of the CPU's
+# What CUDA's allocator says, and what the CPU's does.
+_OUT_OF_MEMORY = ("out of memory", "defaultcpuallocator: ")
 # What lies here is seldom what somebody has to mend.
 _PACKAGES = (
     str(Path(__file__).parents[1]),
@@ -82,13 +84,18 @@ def blamed(error: BaseException, named: Iterable[tuple[str, str]]) -> tuple[str,
 
 
 def failed(key: str, path: str, error: BaseException) -> UserError:
-    """Says that somebody's code fails, and at which of its lines: the last one before those of packages."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGES)]
-    place = (theirs or frames)[-1]
-    return UserError(
-        f"{key}: {path}: fails ({error_line(error)}, at {place.filename}:{place.lineno}); mend it there"
-    )
+    """Says that somebody's code fails, and at which of its lines: the last one that is of the same package, or
+    of none that is installed."""
+    frames = [*traceback.walk_tb(error.__traceback__)]
+    theirs = [(frame, line) for frame, line in frames if _is_theirs(frame, path.partition(".")[0])]
+    frame, line = (theirs or frames)[-1]
+    place = f"{frame.f_code.co_filename}:{line}"
+    return UserError(f"{key}: {path}: fails ({error_line(error)}, at {place}); mend it there")
+
+
+def _is_theirs(frame: FrameType, package: str) -> bool:
+    is_of_package = str(frame.f_globals.get("__name__", "")).partition(".")[0] == package
+    return is_of_package or not frame.f_code.co_filename.startswith(_PACKAGES)
 
 
 def check_takes(
