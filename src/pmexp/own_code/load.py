@@ -84,8 +84,8 @@ def blamed(error: BaseException, named: Iterable[tuple[str, str]]) -> tuple[str,
 
 
 def failed(key: str, path: str, error: BaseException) -> UserError:
-    """Says that somebody's code fails, and at which of its lines: the last one that is of the same package, or
-    of none that is installed."""
+    """Says that somebody's code fails, and at which of its lines: the last one that is of the same package,
+    or of none that is installed."""
     frames = [*traceback.walk_tb(error.__traceback__)]
     theirs = [(frame, line) for frame, line in frames if _is_theirs(frame, path.partition(".")[0])]
     frame, line = (theirs or frames)[-1]
