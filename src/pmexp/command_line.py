@@ -64,6 +64,7 @@ class Key:
     meaning: str
     default: str = ""  # empty: the command does without a value, and `meaning` says what then happens
     allowed: tuple[str, ...] = ()  # empty: any text
+    several: tuple[str, ...] = ()  # what is allowed between commas, where the command itself checks it
 
 
 def switch(name: str, meaning: str) -> Key:
@@ -175,6 +176,8 @@ class Command:
         for known in self.keys:
             if known.allowed:
                 one_of(known.name, read[known.name], known.allowed)
+        if self.word == "name" and read["name"]:
+            read["name"] = _experiment(read["name"], read.get("runs_dir", ""))
         typed = tuple(f"{key}={value}" for key, value in values.items())
         return Given(self.module, (*self.prefix, *arguments), read, typed, tuple(others))
 
@@ -216,7 +219,7 @@ class Command:
             return None
         if not equals and self.word and self.word not in before and not argument.startswith("-"):
             return self.word, argument
-        if name in known:
+        if not equals and (name in known or (self.others and name in {*self.others.names()})):
             raise UserError(f"{argument}: has no value; write {argument}=VALUE")
         raise self.unknown(argument, name)
 
@@ -229,6 +232,13 @@ class Command:
         few = len(own) <= _LISTED and not self.others
         allowed = f"allowed are {', '.join(own)}" if few else "--help lists the keys"
         return UserError(f"{argument}: {name} is not a key; {meant(name, known)}{allowed}")
+
+
+def _experiment(typed: str, runs_dir: str) -> str:
+    """The name of an experiment, also where its folder was typed, as a shell completes it: runs/my-study/."""
+    parent, name = os.path.split(os.path.abspath(typed))
+    is_folder = "/" in typed and parent == os.path.abspath(os.path.expanduser(runs_dir))
+    return name if is_folder else typed.rstrip("/")
 
 
 def _value(key: Key, waiting: deque[str]) -> str:

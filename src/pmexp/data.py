@@ -61,7 +61,11 @@ def prepare(config: DatasetConfig) -> str:
         if split is not None:
             _ = split.inputs[0], split.inputs[len(split) - 1]
             lines.append(f"  {name}: {len(split)} samples")
-    lines.append(f"  classes: {len(dataset.classes)}")
+    labels = dataset.train.labels
+    if dataset.classes:
+        lines.append(f"  classes: {len(dataset.classes)}")
+    elif len(labels) and labels.dtype.kind == "f":
+        lines.append(f"  labels: numbers of {labels.min():g} to {labels.max():g}")
     return "\n".join(lines)
 
 

@@ -89,6 +89,16 @@ def test_what_is_no_subcommand_is_one_line(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("help", "--help"), ("version", "--version"), ("--Version", "--version")]
+)
+def test_words_for_help_and_version_lead_there(
+    typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(typed, "train") == 2
+    assert f"{typed}: is not a command; did you mean {meant}? " in capsys.readouterr().err
+
+
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     """The metadata are pyproject.toml's; `make setup` renews them where that has changed."""
     assert ended("--version") == 0

@@ -173,6 +173,20 @@ def test_an_unknown_key_is_one_line_that_names_the_nearest(
     assert "allowed are " in error or "--help lists the keys" in error
 
 
+@pytest.mark.parametrize("name", [name for name, (_, _, one) in COMMANDS.items() if one.others])
+def test_no_error_suggests_what_was_typed(name: str) -> None:
+    command = COMMANDS[name][2]
+    assert command.others
+    for key in [*command.others.names()][::7]:
+        for typed in (key, f"{key}=3"):
+            said = ""
+            try:
+                command.read([typed])
+            except UserError as error:
+                said = str(error)
+            assert f"did you mean {key}?" not in said
+
+
 @every_command
 def test_a_flag_is_the_key(name: str) -> None:
     _, _, command = COMMANDS[name]

@@ -67,7 +67,7 @@ def test_help_lists_the_groups_and_imports_no_torch() -> None:
         (["train.lr=abc"], "train.lr=abc: 'abc' is no number; write one, such as 0.5"),
         (["seed=1.5"], "seed=1.5: '1.5' is no whole number; write one, such as 3"),
         (["seed="], "seed=: has no value; write seed=VALUE or leave it out"),
-        (["train.max_steps=[1,2]"], "train.max_steps=[1,2]: '[1, 2]' is no whole number"),
+        (["train.max_steps=[1,2]"], "train.max_steps=[1,2]: train.max_steps takes one whole number"),
         (["measure.profile=maybe"], "measure.profile=maybe: 'maybe' is no switch; write true or false"),
         (["train.lr=nan"], "train.lr: nan must be a positive number"),
         (["train={lr:nan}"], "train.lr: nan must be a positive number"),

@@ -173,9 +173,9 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
         ),
         (["variant="], "variant=: is not an option"),
         (["variant=[pm-drop,baseline]"], "names one option; allowed are 2bit"),
-        (["train=4"], "int is not a subclass of TrainConfig"),
+        (["train=4"], "train takes keys below it; set train.KEY"),
         (["train=null"], "'train' is not Optional"),
-        (["measure=[1]"], "Cannot merge DictConfig with ListConfig"),
+        (["measure=[1]"], "measure takes keys below it"),
         (
             ["robustness.ood.name=x"],
             "robustness.ood.name=x: robustness.ood is null; choose it first, by +dataset@robustness.ood=<option>",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from own_files import write
 from pmexp import data, datasets
 from pmexp.config import DatasetConfig, DatasetKind, Objective
 from pmexp.errors import UserError
@@ -48,6 +49,13 @@ def test_listops_is_generated_once_and_then_found(
     assert str(moved) in capsys.readouterr().out
 
 
+def test_numbers_have_a_range_and_no_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = f"dataset.path={write(tmp_path, 'jsonl')}"
+    assert data.main(["stsb", path, "dataset.text_columns=[text]", "dataset.label_column=number"]) == 0
+    printed = capsys.readouterr().out
+    assert "classes" not in printed and "  labels: numbers of 0." in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -79,7 +87,7 @@ def test_running_text_keeps_its_lines(tmp_path: Path, capsys: pytest.CaptureFixt
     for name in ("train", "validation"):
         (tmp_path / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert data.main(["dataset=wikitext103", f"dataset.path={tmp_path}"]) == 0
-    assert "  train: 3 samples\n  val: 3 samples\n  classes: 0\n" in capsys.readouterr().out
+    assert "  train: 3 samples\n  val: 3 samples\n" in capsys.readouterr().out
     config = DatasetConfig(
         name="w",
         kind=DatasetKind.language,

@@ -208,6 +208,12 @@ class Peeking(nn.Module):
         (mlp(), {"parts": "bf16"}, "parts: 'bf16' is text; give a list"),
         (mlp(), {"methods": ["zip"]}, "methods: 'zip' is unknown"),
         (mlp(), {"accumulate": 0}, "accumulate: 0 is not allowed"),
+        (mlp(), {"accumulate": 1.5}, "accumulate: 1.5 is not allowed; allowed are 1, 2"),
+        (mlp(), {"clip_norm": -1}, "clip_norm: -1 is not allowed; allowed are positive numbers, and None"),
+        (mlp(), {"clip_norm": float("nan")}, "clip_norm: nan is not allowed"),
+        (mlp(), {"optimizer": "sgd"}, "optimizer: 'sgd' is not allowed; allowed are a class such as torch.optim.SGD"),
+        (mlp(), {"optimizer": lambda parameters: None}, "optimizer: it returned a NoneType; return a torch.optim"),
+        (mlp(), {"loss": "mse"}, "loss: 'mse' is not allowed; allowed are a function of output and target"),
         (mlp(), {"like": "tpu"}, "like: 'tpu' is unknown; allowed are cuda, cpu"),
         (mlp(), {"batch": "text"}, "batch: str is not allowed; allowed are a mapping, a sequence and a tensor"),
         (mlp(), {"batch": {"input": BATCH[0]}}, 'loss: it needs a target, and the batch has no "labels" among input'),
@@ -220,6 +226,21 @@ def test_what_cannot_be_said_is_one_line(model: Any, options: dict[str, Any], me
     with pytest.raises(UserError) as error:
         asked(model, options.pop("batch", BATCH), **options)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_a_small_model_is_shown_in_a_unit_of_its_size() -> None:
+    shown = str(predict(nn.Linear(2, 2), torch.zeros(4, 2), loss=Tensor.sum, methods=["offload"]))
+    assert (
+        " KiB (up to " in shown
+        and "KiB" in shown.splitlines()[1]
+        and " GiB" not in shown.partition("Error bar")[0]
+    )
+
+
+def test_torchs_own_traceback_is_not_printed(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(UserError, match="cannot be simulated"):
+        asked(nn.Linear(8, 2), BATCH)
+    assert not caplog.records
 
 
 def test_an_8_bit_state_is_a_byte_an_element_and_a_scale_a_block() -> None:

@@ -85,6 +85,7 @@ def test_rates_reach_every_place_whatever_its_field_is_called(files: Path) -> No
         ("t5", "token_classification", {"vocab_size": 4}, "vocab_size: 4 is too small for a tokenizer"),
         ("bert", "regression", {"vocab_size": 5}, "vocab_size: 5 is too small: a tokenizer of these texts has"),
         ("qwen3", "token_classification", {"num_key_value_heads": 4}, "Qwen3ForTokenClassification of these sizes cannot"),
+        ("qwen3", "causal_lm", {"num_key_value_heads": 4}, "Qwen3ForCausalLM of these sizes cannot run a sample"),
         ("clip", "regression", {"text_config": {}}, "dataset.objective: regression"),
         ("bert", "pictures", {}, "classification has no class of transformers for model_type=bert"),
     ],

@@ -1,12 +1,17 @@
 """What identifies code of one's own: its sources, those that it leads to, and the version of its package."""
 
+import ast
+import hashlib
+import os
 import sys
+import zipfile
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
 
 from pmexp.errors import UserError
-from pmexp.own_code import described, imported, refuse_changed
+from pmexp.own_code import described, imported, refuse_changed, sources
 
 SOURCES = {
     "study/__init__.py": "from study.inner import deep\n",
@@ -55,6 +60,16 @@ def test_what_the_code_leads_to_changes_it_and_nothing_else_does(name: str, fold
         refuse_changed({"study.Mine": before})
 
 
+def test_a_sweep_reads_each_source_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    parse = ast.parse
+    monkeypatch.setattr(ast, "parse", lambda *given: (parsed.append(given[0]), parse(*given))[1])
+    told = {described("k", path) for path in ("study.Mine", "study.inner.deep.Mine") for _ in range(5)}
+    assert len(told) == 1 and len(parsed) == len([name for name in LED_TO if name.endswith(".py")])
+    (folder / "beside.py").write_text("from further.on import gniht\n")  # as long as before
+    assert described("k", "study.Mine") not in told
+
+
 def test_a_module_that_moves_into_a_package_is_other_code(folder: Path) -> None:
     before = described("k", "unrelated.Mine")
     (folder / "unrelated").mkdir()
@@ -68,6 +83,43 @@ def test_an_installed_package_has_its_version(folder: Path) -> None:
     assert described("k", "yaml.SafeLoader").startswith(f"PyYAML {yaml.__version__}, sha256 ")
 
 
+def test_files_of_a_package_are_read_where_they_are_not_as_installed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    source = sources._source
+    monkeypatch.setattr(sources, "_source", lambda file: (read.append(file), source(file))[1])
+    place = folder / "site"
+    info = place / "theirs-1.0.dist-info"
+    (place / "theirs").mkdir(parents=True)
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    lines = ["theirs-1.0.dist-info/METADATA,,", "theirs-1.0.dist-info/RECORD,,"]
+    for name in ("__init__", "kept", "edited"):
+        (place / "theirs" / f"{name}.py").write_text(f"a = '{name}'\n")
+        content = (place / "theirs" / f"{name}.py").read_bytes()
+        digest = urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+        lines.append(f"theirs/{name}.py,sha256={digest},{len(content)}")
+    (info / "RECORD").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(place)
+    for cached in (sources._installed, sources._owner):
+        cached.cache_clear()
+    installed = described("k", "theirs.Mine")
+    assert installed.startswith("theirs 1.0, sha256 ") and not read
+    monkeypatch.setattr(sources, "_as_installed", lambda owner: {})
+    sources._installed.cache_clear()
+    assert described("k", "theirs.Mine") == installed and len(read) == 3  # what it is to read them all
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(place)
+    edited = place / "theirs" / "edited.py"
+    edited.write_text("a = 'edietd'\n")
+    os.utime(edited, (later := (info / "RECORD").stat().st_mtime + 1, later))
+    sources._installed.cache_clear()
+    assert described("k", "theirs.Mine") != installed
+    sources._installed.cache_clear()
+    sources._owner.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [
@@ -75,10 +127,21 @@ def test_an_installed_package_has_its_version(folder: Path) -> None:
         ("study..Mine", "is no import path"),
         ("study.1.Mine", "is no import path"),
         ("nowhere.Mine", "k: nowhere.Mine: there is no module nowhere in the working folder"),
+        ("json.Mine", "json is a module of Python itself, which hides one of yours; give yours another name"),
+        ("zipped.Mine", "zipped lies in an archive ("),
+        (
+            "__main__.Mine",
+            "is of the program or notebook itself, which no run can import; put it into a file",
+        ),
         ("sys.path", "sys is built into Python; name code that has a source"),
     ],
 )
-def test_what_cannot_be_found_is_one_line(path: str, said: str, folder: Path) -> None:
+def test_what_cannot_be_found_is_one_line(
+    path: str, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+        archive.writestr("zipped.py", "class Mine: pass\n")
+    monkeypatch.syspath_prepend(folder / "all.zip")
     with pytest.raises(UserError) as refused:
         described("k", path)
     assert said in str(refused.value) and "\n" not in str(refused.value)

@@ -150,6 +150,10 @@ def test_a_training_whose_weights_stay_is_refused(certify: Certify, monkeypatch:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (
+            ["a=stock"],
+            "a=stock: is a dropout and no variant; variants with it are baseline, baseline-other-masks",
+        ),
         (["b=foo"], "b=foo: is neither a variant nor the import path of a class"),
         (["a=no_such.Dropout"], "a=no_such.Dropout: there is no module no_such in the working folder"),
         (["b=planted_dropouts.Failing"], "fails in step 1 of this training (RuntimeError: no such mask)"),

@@ -179,6 +179,13 @@ def test_filters(demo: Demo, arguments: list[str], expected: list[str]) -> None:
     assert list(demo.objects(*arguments)) == expected
 
 
+def test_an_experiment_may_be_typed_as_its_folder(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = demo("demo")
+    monkeypatch.chdir(demo.runs_dir.parent)
+    for typed in ("demo/", f"{demo.folder}/", f"{demo.runs_dir.name}/demo", f"./{demo.runs_dir.name}/demo/"):
+        assert demo(typed) == named and named[0] == 0
+
+
 @pytest.fixture
 def swept_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Demo:
     """Two learning rates by two rates of dropout by two seeds: finished, planned, and the last one typed alone."""
@@ -250,6 +257,8 @@ def test_a_value_is_that_which_is_typed_as_it_is_said(value: object) -> None:
         (["../demo"], "no experiment '../demo'"),
         (["demo", "--state", "bad"], "state: 'bad' is unknown; allowed are pending, running"),
         (["demo", "lr=3"], "lr=3: lr is not a key; did you mean train.lr? --help lists the keys"),
+        (["demo", "train.lr"], "train.lr: has no value; write train.lr=VALUE"),
+        (["demo", "hydra.launcher.n_jobs=2"], "hydra.launcher.n_jobs=2: hydra.launcher.n_jobs is not a key; --help"),
         (["demo", "stat=failed"], "stat=failed: stat is not a key; did you mean state? "),
         (["demo", "--train.ler", "3"], "train.ler=3: no run has the key train.ler; did you mean train.lr? "),
         (["demo", "--stat", "failed"], "--stat: stat is not a key; did you mean state? "),

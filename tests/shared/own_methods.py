@@ -114,6 +114,13 @@ def load_stripes(config: DatasetConfig, samples: int = 60) -> Dataset:
     return Dataset(split, split.take(np.arange(20)), split.take(np.arange(20)), ["none", "stripe"])
 
 
+def load_in_lists(config: DatasetConfig, labels: bool = False) -> Dataset:
+    stripes = load_stripes(config).train
+    as_list: Any = [*(stripes.labels if labels else stripes.inputs)]
+    split = Split(stripes.inputs, as_list) if labels else Split(as_list, stripes.labels)
+    return Dataset(split, split, split, ["none", "stripe"])
+
+
 def load_nothing(config: DatasetConfig) -> list[int]:
     return []
 
@@ -176,3 +183,25 @@ class NoContext(SystemPart):
 class FailsToPrepare(SystemPart):
     def prepare(self, module: nn.Module) -> None:
         raise RuntimeError("boom")
+
+
+EVALUATIONS: list[int] = []
+
+
+def finite_at_last(evaluation: Evaluation) -> float:
+    """Returns NaN twice, then the number of evaluations, less and less."""
+    EVALUATIONS.append(1)
+    return float("nan") if len(EVALUATIONS) < 3 else 6.0 - len(EVALUATIONS)
+
+
+def never(evaluation: Evaluation) -> float:
+    return float("inf")
+
+
+def diverging(model: nn.Module) -> Method:
+    """Has a loss that is no number from the first step on."""
+
+    def loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        return model(**inputs).logits.float().sum() * float("nan")
+
+    return Method(loss=loss)

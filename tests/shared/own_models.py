@@ -53,6 +53,31 @@ def build_bag(config: RunConfig, dataset: Dataset) -> nn.Module:
     return Bag(config.model.architecture["vocab_size"], len(dataset.classes) or 1, bool(dataset.classes))
 
 
+class Answers(nn.Module):
+    """Answers with so many numbers to a sample, in a tensor, or as somebody's model should."""
+
+    def __init__(self, width: int, bare: bool) -> None:
+        super().__init__()
+        self.head, self.dropout, self.bare = nn.LazyLinear(width), nn.Dropout(0.1), bare
+
+    def forward(self, **inputs: Tensor) -> Any:
+        (sample, *_) = inputs.values()
+        logits = self.dropout(self.head(sample.flatten(1).float()))
+        return logits if self.bare else SimpleNamespace(logits=logits)
+
+
+def build_answers(config: RunConfig, dataset: Dataset, width: int = 3, bare: bool = False) -> nn.Module:
+    return Answers(width, bare)
+
+
+def build_misfit(config: RunConfig, dataset: Dataset) -> nn.Module:
+    return Mixer(7, len(dataset.classes), 4)
+
+
+def build_frozen(config: RunConfig, dataset: Dataset) -> nn.Module:
+    return nn.Dropout(0.1)
+
+
 def build_nothing(config: RunConfig, dataset: Dataset) -> int:
     return 3
 
@@ -64,6 +89,10 @@ def of_class_zero(result: Evaluation) -> float:
 
 def as_text(result: Evaluation) -> str:
     return "much"
+
+
+def huge(result: Evaluation) -> int:
+    return 10**400
 
 
 def broken(result: Evaluation) -> float:

@@ -17,6 +17,7 @@ import wandb
 from pmexp.config import TRACKERS as NAMES
 from pmexp.errors import UserError
 from pmexp.run_folder.mirrored import lacking, where
+from pmexp.runs.command import main
 from pmexp.tracking import MirrorBeside, NoMirror, check_installed, mirror, open_mirror
 from pmexp.tracking.record import Record
 from pmexp.tracking.repair import repair
@@ -294,3 +295,20 @@ def test_a_run_needs_no_package_of_a_tracker_that_it_does_not_use(
     assert json.loads((folder / "tracking.json").read_text()) == {"csv": {"file": "metrics.csv"}}
     off = tracked(runs.folder, seed=1)
     assert isinstance(open_mirror(off.config, off.folder), NoMirror)
+
+
+def test_a_finished_run_says_how_another_tracker_gets_it(
+    runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = [*TINY_VIT, "train.max_steps=1", "train.select=last"]
+    repair_it = f"pmexp runs repair default runs_dir={runs.folder} trackers=csv"
+    assert runs.train(*short, "tracking=off")[0] == 0
+    assert runs.train(*short, "tracking=off")[0] == 0 and "repair" not in caplog.text
+    with caplog.at_level("INFO"):
+        assert runs.train(*short, "tracking=csv")[0] == 0
+    assert f"1 finished run is not in csv; {repair_it} brings it there" in caplog.text
+    code, out, _ = runs.train("-m", *short, "tracking=csv", "seed=0")
+    assert code == 0 and f"1 finished run is not in csv; {repair_it} brings it there" in out
+    assert main(repair_it.split()[2:]) == 0
+    caplog.clear()
+    assert runs.train(*short, "tracking=csv")[0] == 0 and "not in csv" not in caplog.text

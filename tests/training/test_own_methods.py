@@ -108,7 +108,11 @@ def test_changed_code_is_another_run(runs: Runs, tmp_path: Path, monkeypatch: py
         (["variant.dropout=packd"], "variant.dropout: 'packd' is no dropout; allowed are stock, byte_mask"),
         (["variant.dropout=no_such.Dropout"], "there is no module no_such in the working folder"),
         (["variant.dropout=own_methods.Nothing"], "own_methods has no Nothing"),
-        (["variant.dropout=own_methods.fails"], "is no subclass of torch.nn.Dropout"),
+        (
+            ["variant.dropout=own_methods.fails"],
+            "is a function; name a class made from torch.nn.",
+        ),
+        (["variant.dropout=own_methods.Counting"], "is no subclass of torch.nn.Dropout; name a class"),
         (
             ["variant.dropout=own_methods.KeepsBytes", "variant.options={width: 3}"],
             "variant.dropout: own_methods.KeepsBytes: fails (KeyError: 3, at",
@@ -148,6 +152,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(runs: Runs, arguments: list[st
         (
             ["dataset.loader=own_methods.load_short_labels"],
             "labels int32 of 0 to 1 for 2 classes; give int64",
+        ),
+        (
+            ["dataset.loader=own_methods.load_in_lists"],
+            "its train has inputs list; give a NumPy array of (samples,",
+        ),
+        (
+            ["dataset.loader=own_methods.load_in_lists", "dataset.options.labels=true"],
+            "its train has labels in a list; give a NumPy array",
         ),
         (["system.own_parts=[own_methods.KeepsBytes]"], "is no subclass of pmexp.systems.base.SystemPart"),
         (["system.own_parts=[own_methods.NoContext]"], "its forward returns a NoneType; return a context"),

@@ -64,6 +64,22 @@ def test_a_module_of_texts_gets_tokens_as_pmexps_own(objective: str, tmp_path: P
     assert training.evaluate(training.val)["loss"] < before
 
 
+@pytest.mark.parametrize(
+    ("objective", "shape", "said"),
+    [
+        ("regression", 2, r"shape \(samples, 1\), here \(2, 1\)"),
+        ("token_classification", 3, r"shape \(samples, positions, classes\), here \(2, \d+, 3\)"),
+        ("causal_lm", 3, r"shape \(samples, positions, vocabulary\), here \(2, \d+, "),
+    ],
+)
+def test_logits_are_those_of_the_objective(objective: str, shape: int, said: str, tmp_path: Path) -> None:
+    run = bag(objective, tmp_path)
+    run.model.builder, run.model.options, run.code = "own_models.build_answers", {"width": shape}, {}
+    run.model.architecture["vocab_size"] = 300
+    with pytest.raises(UserError, match=rf"model\.builder: .* of shape \(2, {shape}\) .* {said}"):
+        prepare(run)
+
+
 def test_its_options_and_its_code_are_its_identity() -> None:
     same = [config(*MIXER, *more).run_id for more in ([], ["seed=0"])]
     others = [config(*MIXER[:2], "dataset=digits").run_id, config(*MIXER, METRIC).run_id]
@@ -84,6 +100,12 @@ def test_its_options_and_its_code_are_its_identity() -> None:
         ([*MIXER[1:2], "dataset.metrics=[own_models.Mixer]"], "dataset.metrics: own_models.Mixer: missing a required"),
         ([*MIXER[1:2], "dataset.metrics=[exactness]"], "or a function of your own, such as mypkg.my_metric"),
         ([], "model.architecture.model_type: is missing"),
+        (["model.builder=own_models.build_answers"], "returns logits of shape (2, 3) for 2 samples of dataset=digits; "
+         "return logits of shape (samples, classes), here (2, 10)"),
+        (["model.builder=own_models.build_answers", "model.options.bare=true"], "its module returns a Tensor without "
+         "logits; return an object that has logits of shape (samples, classes), such as types.SimpleNamespace"),
+        (["model.builder=own_models.build_misfit"], "build_misfit: fails (RuntimeError: mat1 and mat2 shapes"),
+        (["model.builder=own_models.build_frozen"], "its module has no weights that train"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_leaves_no_run(runs: Runs, arguments: list[str], said: str) -> None:
@@ -96,6 +118,7 @@ def test_bad_input_is_one_line_and_leaves_no_run(runs: Runs, arguments: list[str
     ("name", "said"),
     [
         ("as_text", "returns a str; return a number"),
+        ("huge", "int too large to convert to float; return a smaller number"),
         ("broken", r"fails \(IndexError: .* at .*own_models.py:"),
     ],
 )

@@ -50,12 +50,14 @@ class LiveView:
         self._console.print(printable(masked(text), lines=True), markup=False, emoji=False)
 
     def say_ended(self, run: RunConfig, outcome: Outcome, of_run: str = "") -> None:
-        """Prints the line of a run that ended: `of_run`, how many have ended in what time, and its error."""
+        """Prints the line of a run that ended: `of_run`, how many have ended in what time, and its error or
+        warning."""
         self._ended += 1
         of_all = f"{self.ended_runs} in {duration(time.monotonic() - self._began)}"
         after = "; ".join(filter(None, [of_run, of_all]))
         line = f"{self.name_of(run.folder)} {outcome.state.value} ({after})"
-        self.say(f"{line}: {outcome.error}" if outcome.error else line)
+        said = outcome.error or outcome.warning
+        self.say(f"{line}: {said}" if said else line)
 
     def draw(self, content: RenderableType) -> None:
         self._live.update(content)

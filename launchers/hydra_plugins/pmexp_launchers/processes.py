@@ -134,7 +134,9 @@ def _work(run: RunConfig, sender: Connection, gpu: str | None) -> None:
     except RunClaimed:
         sys.exit(_CLAIMED)
     except UserError as error:
-        sender.send(Outcome(State.failed, str(error), bad_input=True))
+        begun = RunFolder(run.folder).failure.is_file()  # it was met in the midst of the run
+        kind = FailureKind.code if begun else None
+        sender.send(Outcome(State.failed, str(error), bad_input=not begun, kind=kind))
         sys.exit(2)
     except (Interrupted, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)

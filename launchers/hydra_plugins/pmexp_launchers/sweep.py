@@ -13,6 +13,7 @@ from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.plan import Label, add_to_plan
 from pmexp.run_folder.state import State, unfinished_state
+from pmexp.run_folder.summary import NOT_FINITE
 
 _LOST = 255  # multiprocessing's exit code of a process whose fork server is gone: the process may still run
 
@@ -23,6 +24,7 @@ class Outcome:
 
     state: State
     error: str = ""  # one line; empty for a run that is done
+    warning: str = ""  # one line: what a person should know of a run that is done
     bad_input: bool = False  # the user can mend it; nothing was written
     kind: FailureKind | None = None  # None for a run that has a result or that the user has to mend
 
@@ -62,7 +64,9 @@ def recorded_outcome(run: RunConfig) -> Outcome | None:
     """Reads what became of a run from its own record; None where it left none."""
     folder = RunFolder(run.folder)
     if folder.is_finished():
-        return Outcome(State.oom if folder.out_of_memory() else State.finished)
+        wrong = folder.environment().get(NOT_FINITE)
+        warning = f"not finite: {wrong}" if wrong else ""
+        return Outcome(State.oom if folder.out_of_memory() else State.finished, warning=warning)
     if failure := folder.failed():
         state = unfinished_state(folder, failure, owner={})
         return Outcome(state, failure["error"], kind=FailureKind(failure["kind"]))

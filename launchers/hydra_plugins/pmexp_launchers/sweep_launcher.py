@@ -15,6 +15,7 @@ from hydra_plugins.pmexp_launchers.sweep import (
 from pmexp.config import RunConfig
 from pmexp.errors import SweepFailed, UserError
 from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.mirrored import made_without
 from pmexp.run_folder.place import refuse_unusable
 from pmexp.run_folder.plan import drop_from_plan
 from pmexp.run_folder.state import State
@@ -44,6 +45,14 @@ class SweepLauncher(ABC):
         for folder in itertools.compress(folders, finished):
             folder.drop_resume_checkpoints()  # which a kill just after the summary leaves
         print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before")
+        asked = {
+            folder.mirrored: run.tracking.trackers
+            for folder, run in itertools.compress(zip(folders, runs, strict=True), finished)
+        }
+        for experiment in sorted({file.parent.parent for file in asked}):
+            of_experiment = {file: names for file, names in asked.items() if file.parent.parent == experiment}
+            if said := made_without(experiment, of_experiment):
+                print(said)
         if waiting:
             outcomes |= self.execute(runs, waiting, names)
         else:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 
 from pmexp.cli.offer import Offer
-from pmexp.cli.subcommands import SUBCOMMANDS
+from pmexp.cli.subcommands import FLAGS, SUBCOMMANDS
 from pmexp.command_line import Command, Given, Key
 
 COMMAND = Command(
@@ -18,7 +18,7 @@ COMMAND = Command(
     ),
     word="shell",
 )
-_TOP = ("--help", "--version")
+_ALONE = "off"  # an option that stands in no list of others
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def completions(line: str) -> list[str]:
     word = "" if line[-1:].isspace() else typed.pop()
     before = typed[1:]  # behind pmexp
     if not before:
-        return _beginning(word, (*SUBCOMMANDS, *_TOP))
+        return _beginning(word, (*SUBCOMMANDS, *FLAGS))
     chosen = SUBCOMMANDS.get(before[0])
     if chosen is None or not chosen.keys:
         return []
@@ -73,9 +73,13 @@ def _to_the_next_dot(word: str, names: Iterable[str], end: str) -> list[str]:
 
 
 def _with_last_value(key: str, typed: str, values: Iterable[str]) -> list[str]:
-    """The typed values with the last of them made whole, as in seed=0,1 or system.parts=[flash,tempo."""
+    """The typed values with the last of them made whole, as in seed=0,1 or system.parts=[flash,tempo; none
+    that stands there already."""
     start = max(typed.rfind(mark) for mark in ",[") + 1
-    return [f"{key}{typed[:start]}{value}" for value in _beginning(typed[start:], values)]
+    before = {*typed[:start].lstrip("[").split(",")} | ({_ALONE} if "[" in typed else set())
+    return [
+        f"{key}{typed[:start]}{value}" for value in _beginning(typed[start:], values) if value not in before
+    ]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 
-from pmexp.cli.subcommands import SUBCOMMANDS
+from pmexp.cli.subcommands import FLAGS, SUBCOMMANDS
 from pmexp.command_line import allowed_values, asks_help, exit_code, importing, typed_as
 from pmexp.errors import UserError
 
@@ -32,7 +32,7 @@ def _answer(typed: Sequence[str]) -> str:
         from pmexp import __version__  # reads the installed package's metadata
 
         return f"pmexp {__version__}\n"
-    raise UserError(f"{typed[0]}: is not a command; {allowed_values(typed[0], SUBCOMMANDS)}")
+    raise UserError(f"{typed[0]}: is not a command; {allowed_values(typed[0], (*SUBCOMMANDS, *FLAGS))}")
 
 
 def _help() -> str:

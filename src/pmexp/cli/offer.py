@@ -70,7 +70,7 @@ class Offer:
         own: dict[str, list[str]] = {}
         for one in self._commands:
             for key in one.keys:
-                own.setdefault(key.name, []).extend(filter(None, key.allowed))
+                own.setdefault(key.name, []).extend((*key.allowed, *key.several))
         return own
 
     @cached_property

@@ -13,6 +13,7 @@ class Subcommand:
     first: tuple[str, ...] = ()  # arguments that the word stands for
 
 
+FLAGS = ("--help", "--version")  # what may stand in the place of a subcommand
 _TRAIN = "pmexp.command.flags:COMMAND"
 SUBCOMMANDS = {
     "train": Subcommand("pmexp.train", "one training run", _TRAIN),

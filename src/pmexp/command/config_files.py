@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from hydra_plugins import pmexp_launchers
 from pmexp.command.schema import conf_folder, is_list_of_texts, is_text, type_at
+from pmexp.command.shapes import check_shape, in_file
 from pmexp.config import flat
 from pmexp.config.checks import check_switch
 from pmexp.errors import UserError
@@ -36,6 +37,8 @@ class FileConfigSource(file_config_source.FileConfigSource):
             content = _content(text, key)
         except (ValueError, yaml.YAMLError) as error:
             raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
+        for name, value in content.items() if isinstance(content, dict) else ():
+            check_shape(str(file), f"{key}.{name}".strip("."), value, in_file)
         for name, value in flat(
             content if isinstance(content, dict) else {}, f"{key}." if key else ""
         ).items():

@@ -53,7 +53,15 @@ def explain(error: Exception) -> str:
     )
     if typed and wanted:
         return _of_another_type(typed[1], wanted[1], wanted[2])
-    member = re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", str(cause))
+    of_file = re.match(r"In '([^']+)':.*full_key: (\S+)", str(error), re.DOTALL)
+    converted = re.search(r"Value '(.*)' of type '\w+' could not be converted to (Integer|Float)", str(error))
+    if of_file and converted:
+        name, allowed = _TYPES[converted[2]]
+        return f"{of_file[1]}.yaml: {of_file[2]}: {converted[1]!r} is no {name}; write {allowed}"
+    member = re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", str(cause or error))
+    if of_file and member:
+        known = allowed_values(member[1], member[2].split(", "))
+        return f"{of_file[1]}.yaml: {of_file[2]}: {member[1]!r} is unknown; {known}"
     if typed and member:
         return f"{typed[1]}: {member[1]!r} is unknown; {allowed_values(member[1], member[2].split(', '))}"
     lines = [line.strip() for text in (error, cause) if text for line in str(text).splitlines()]

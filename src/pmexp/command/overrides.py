@@ -27,6 +27,7 @@ from pmexp.command.schema import (
     takes_new_keys,
     type_at,
 )
+from pmexp.command.shapes import check_shape
 from pmexp.command_line import given_twice
 from pmexp.config import flat
 from pmexp.config.checks import check_switch
@@ -165,6 +166,9 @@ def _check_values(override: Override, sweep: bool) -> None:
             )
         raise UserError(_several(override))
     value = override.value()
+    names_options = group_of(override.key_or_group) and not isinstance(value, dict)
+    if not (names_options or override.is_delete() or override.is_hydra_override()):
+        check_shape(str(override.input_line), override.package or override.key_or_group, value)
     for key, one in flat({key_of(override): value}).items():
         if type_at(key) is bool:
             check_switch(str(override.input_line), one)

@@ -103,6 +103,13 @@ def default_of(key: str) -> Any:
     return None
 
 
+def takes_null(key: str) -> bool:
+    """Whether a key may be null."""
+    parent, _, name = key.rpartition(".")
+    hint = _member(type_at(parent) if parent else RunConfig, name)
+    return get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint)
+
+
 def default_in(field: Field[Any]) -> Any:
     """What a field of a dataclass gets where nothing sets it."""
     return field.default if field.default_factory is MISSING else field.default_factory()

@@ -9,13 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from pmexp.config import DatasetConfig, Objective
+from pmexp.config import INPUTS_OF, DatasetConfig, Inputs, Objective
 from pmexp.datasets.base import Dataset, Split
+from pmexp.datasets.captioned import Captioned
 from pmexp.datasets.tagged_words import TaggedWords
 from pmexp.errors import UserError
 from pmexp.own_code import called
 
 _LOADER, _OPTIONS = "dataset.loader", "dataset.options"
+_INPUTS: dict[Inputs, tuple[type, str]] = {
+    Inputs.images: (np.ndarray, "a NumPy array of (samples, channels, height, width)"),
+    Inputs.symbols: (np.ndarray, "a NumPy array of (samples, length)"),
+    Inputs.texts: (list, "a list with a tuple of texts for each sample"),
+    Inputs.image_texts: (Captioned, "pmexp.datasets.captioned.Captioned"),
+}
 
 
 def load(config: DatasetConfig) -> Dataset:
@@ -37,14 +44,33 @@ def load(config: DatasetConfig) -> Dataset:
             raise UserError(f"{_LOADER}: {config.loader}: its {name} has no samples; return a Split of some")
     for name in ("train", "val", "test"):
         if split := getattr(dataset, name):
+            _check_inputs(config, name, split)
             _check_labels(config, name, split)
             _check_classes(config, name, split, len(dataset.classes))
     origin = dataset.origin or config.path or config.loader
     return replace(dataset, origin=origin, digest=dataset.digest or ("" if config.path else _digest(dataset)))
 
 
+def _check_inputs(config: DatasetConfig, name: str, split: Split) -> None:
+    """Raises UserError for samples that are no such as the dataset's kind has, which no model would take."""
+    if config.objective is Objective.token_classification or isinstance(split.inputs, TaggedWords):
+        return  # which _check_labels asks for
+    kind, wanted = _INPUTS[INPUTS_OF[config.kind]]
+    is_lazy = kind is np.ndarray and hasattr(split.inputs, "take") and not hasattr(split.inputs, "__array__")
+    if not isinstance(split.inputs, kind) and not is_lazy:
+        raise UserError(
+            f"{_LOADER}: {config.loader}: its {name} has inputs {type(split.inputs).__name__}; give "
+            f"{wanted}, as dataset.kind={config.kind.name} has"
+        )
+
+
 def _check_labels(config: DatasetConfig, name: str, split: Split) -> None:
     """Raises UserError for labels that the objective's loss would take for something else."""
+    if not isinstance(split.labels, np.ndarray):
+        raise UserError(
+            f"{_LOADER}: {config.loader}: its {name} has labels in a {type(split.labels).__name__}; give a "
+            "NumPy array, as numpy.asarray(...) is"
+        )
     is_number = split.labels.dtype.kind == "f"
     if (config.objective is Objective.regression) != is_number and len(split.labels):
         wanted = "float32 for a regression" if not is_number else f"int64 for {config.objective.name}"

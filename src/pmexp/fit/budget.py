@@ -4,6 +4,7 @@ import re
 
 from pmexp.errors import UserError
 
+_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _GIB = 2**30
 # CUDA's context with the kernels that a training loads (0.3 GiB and more: pytorch/pytorch issue 107667), and
 # what cuBLAS, cuDNN and NCCL allocate past torch.
@@ -38,6 +39,12 @@ def budget_bytes(text: str) -> int:
             f"and a device: {', '.join(DEVICES)}"
         )
     return size
+
+
+def in_unit(size: int, largest: int, digits: int = 4) -> str:
+    """Returns so many bytes as text in the unit that suits the largest of several: GiB, MiB or KiB."""
+    unit, name = next((each for each in _UNITS if largest >= each[0] / 10), _UNITS[-1])
+    return f"{size / unit:.{digits}g} {name}"
 
 
 def in_gib(size: int) -> str:

@@ -10,7 +10,7 @@ from pmexp.command.compose import compose
 from pmexp.command.explain import explained
 from pmexp.command_line import Given
 from pmexp.errors import UserError
-from pmexp.fit.budget import in_gib
+from pmexp.fit.budget import in_gib, in_unit
 from pmexp.fit.options import COMMAND, FitOptions, fit_options
 from pmexp.run_folder.files import write_atomically
 from pmexp.run_folder.place import refuse_unusable
@@ -74,8 +74,8 @@ def _summary(record: dict[str, Any]) -> str:
     fits = "fits" if record["fits"] else "does not fit"
     lines = [f"{record['what']} {record['asked']} {fits} into {in_gib(budget)} ({record['method']}d)"]
     if peak is not None:
-        lines.append(f"peak {in_gib(peak)}" + f" ({record['note']})" * bool(record["note"]))
-        lines += [f"  {name:<12}{in_gib(size):>13}" for name, size in record["by_category"].items()]
+        lines.append(f"peak {in_unit(peak, peak)}" + f" ({record['note']})" * bool(record["note"]))
+        lines += [f"  {name:<12}{in_unit(size, peak):>13}" for name, size in record["by_category"].items()]
     else:
         lines.append(record["note"])
     lines.append(f"largest {record['what']} that fits: {record['largest'] or 'none'}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from pmexp.fit.budget import DEVICES, budget_bytes, in_gib
+from pmexp.fit.budget import DEVICES, budget_bytes, in_unit
 from pmexp.shown import aligned
 
 CATEGORIES = ("weights", "gradients", "optimizer", "activations", "masks", "workspace")
@@ -60,13 +60,13 @@ class Forecast:
         return {card: self.asked.fits(card) for card in DEVICES}
 
     def __str__(self) -> str:
-        asked = self.asked
+        asked, largest = self.asked, self.asked.peak_bytes
         stack = f" with {', '.join(self.parts)}" * bool(self.parts)
         lines = [
-            f"A step of {self.model}{stack} peaks at {in_gib(asked.peak_bytes)} (up to "
-            f"{in_gib(asked.highest_bytes)}), in {asked.phase}"
+            f"A step of {self.model}{stack} peaks at {in_unit(asked.peak_bytes, largest)} (up to "
+            f"{in_unit(asked.highest_bytes, asked.highest_bytes)}), in {asked.phase}"
         ]
-        lines += [f"  {name:<12}{in_gib(asked.by_category[name]):>13}" for name in CATEGORIES]
+        lines += [f"  {name:<12}{in_unit(asked.by_category[name], largest):>13}" for name in CATEGORIES]
         said = {True: "fits", None: "may fit", False: "does not fit"}
         for fits, words in said.items():
             if cards := [card for card, fit in self.cards.items() if fit is fits]:
@@ -83,7 +83,7 @@ class Forecast:
         asked, step = self.asked, self.methods[name]
         return [
             name,
-            in_gib(step.peak_bytes),
+            in_unit(step.peak_bytes, asked.peak_bytes),
             f"{1 - step.peak_bytes / asked.peak_bytes:.1%}",
             change(step.products, asked.products),
             change(step.traffic_bytes, asked.traffic_bytes),

@@ -12,14 +12,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from pmexp.errors import UserError
+from pmexp.fit.budget import in_unit
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.simulation.offloading import SimulatedLink
 from pmexp.systems.checkpointing import checkpoint_layers
 from pmexp.systems.tempo import apply_tempo
 from pmexp.variants.byte_mask import ByteMaskDropout
 from pmexp.variants.seeded import SeededDropout
-
-_GIB = 2**30
 
 
 class MemoryMethod:
@@ -83,7 +82,8 @@ class _Offload(MemoryMethod):
         return self._link.offloaded()
 
     def note(self) -> str:
-        return f"{self._link.copied_bytes / _GIB:.3g} GiB copied out and back"
+        size = self._link.copied_bytes
+        return f"{in_unit(size, size, digits=3)} copied out and back"
 
 
 class _Autocast(MemoryMethod):

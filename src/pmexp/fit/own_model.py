@@ -21,6 +21,10 @@ from pmexp.simulation.internals import tree_map_only
 from pmexp.simulation.own_step import OwnStep, simulated_step
 
 COMPARED = ("packed", "rebuilt", "checkpointing", "offload", "bf16", EIGHT_BITS)
+_CALLABLE = {
+    "loss": "a function of output and target, such as torch.nn.functional.cross_entropy, and None",
+    "optimizer": "a class such as torch.optim.SGD, a function of the parameters, an optimizer, and None",
+}
 _HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -67,8 +71,13 @@ def predict(
         raise UserError(f"model: {type(model).__name__} is no torch.nn.Module")
     if like not in ("cuda", "cpu"):
         raise UserError(f"like: {like!r} is unknown; allowed are cuda, cpu")
-    if accumulate < 1:
-        raise UserError(f"accumulate: {accumulate} is not allowed; allowed are 1, 2, ...")
+    if not isinstance(accumulate, int) or accumulate < 1:
+        raise UserError(f"accumulate: {accumulate!r} is not allowed; allowed are 1, 2, ...")
+    if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
+        raise UserError(f"clip_norm: {clip_norm!r} is not allowed; allowed are positive numbers, and None")
+    for name, given in {"loss": loss, "optimizer": optimizer}.items():
+        if not (given is None or callable(given) or (name == "optimizer" and isinstance(given, Optimizer))):
+            raise UserError(f"{name}: {given!r} is not allowed; allowed are {_CALLABLE[name]}")
     parts, methods = checked(parts), tuple(part for name in methods for part in checked([name], "methods"))
     if arguments is not None:
         if optimizer is not None or accumulate != 1:
@@ -148,6 +157,10 @@ class _Asking:
             optimizer = _copied(self.optimizer, copies)
         else:
             optimizer = self.optimizer([p for p in model.parameters() if p.requires_grad])
+            if not isinstance(optimizer, Optimizer):
+                raise UserError(
+                    f"optimizer: it returned a {type(optimizer).__name__}; return a torch.optim.Optimizer"
+                )
         if in_8_bits:
             return eight_bits_in_place_of(optimizer, model, embeddings_too=self.arguments is None)
         return optimizer

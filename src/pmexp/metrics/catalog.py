@@ -35,6 +35,12 @@ class Metric:
         steps of it have no such value."""
         return self.name.split("/")[0] in ("train", "grad", *_SPLITS) or self.name in _OVER_ALL_STEPS
 
+    @property
+    def is_loss_or_score(self) -> bool:
+        """Whether it says how well a model does. A gradient's norm, which is infinite where a loss scale was
+        too large, does not."""
+        return self.name == "train/loss" or self.name.split("/")[0] in _SPLITS
+
 
 _OVER_ALL_STEPS = {
     "memory/peak_bytes",

@@ -35,7 +35,10 @@ def _computed(name: str, result: Evaluation) -> float:
         raise UserError(
             f"{_KEY}: {name}: returns a {type(value).__name__}; return a number, as float(...) is"
         )
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise UserError(f"{_KEY}: {name}: {error}; return a smaller number") from None
 
 
 def _read_only(result: Evaluation) -> Evaluation:

@@ -37,6 +37,10 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
             f"{_BUILDER}: {config.model.builder}: returns a {type(made).__name__}; return a torch.nn.Module, "
             "or a pmexp.models.base.TaskModel"
         )
+    if not any(weight.requires_grad for weight in made.module.parameters()):
+        raise UserError(
+            f"{_BUILDER}: {config.model.builder}: its module has no weights that train; give it parameters"
+        )
     if config.variant.p is not None:
         for part in made.module.modules():
             if isinstance(part, nn.Dropout):

@@ -1,38 +1,83 @@
-"""Finds out whether an architecture of one's own sizes can run a sample at all."""
+"""Runs a model on a first sample, before a training does, and says in one line what is wrong with it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pmexp.config import ModelKind, RunConfig
+from pmexp.config import ModelKind, Objective, RunConfig
 from pmexp.errors import UserError, error_line
+from pmexp.measure.out_of_memory import is_out_of_memory
+from pmexp.models.examples import Batch
+from pmexp.own_code import failed
+
+_BUILDER = "model.builder"
+_SHAPES = {
+    Objective.classification: "(samples, classes)",
+    Objective.regression: "(samples, 1)",
+    Objective.token_classification: "(samples, positions, classes)",
+}  # the others: (samples, positions, vocabulary)
 
 
 @torch.no_grad()
-def refuse_unable(config: RunConfig, module: nn.Module, sample: Mapping[str, Tensor]) -> None:
-    """Raises UserError for random weights of kind auto whose forward fails: transformers takes sizes that do
-    not fit each other, and says so where a tensor meets another. Draws no random numbers.
+def output_of(
+    module: nn.Module, inputs: Mapping[str, Tensor], refused: Callable[[Exception], UserError]
+) -> Any:
+    """Returns what a forward in evaluation returns, and leaves the CPU's random numbers as they are.
 
-    sample: keyword arguments of the forward.
+    inputs: keyword arguments of the forward. refused: makes the error for a person of what it raises; running
+    out of memory is raised as it is.
     """
-    if config.model.kind is not ModelKind.auto or config.model.pretrained or config.model.builder:
-        return
     was_training = module.training
     try:
-        module.eval()(**sample)
-    except (
-        RuntimeError,
-        ValueError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        KeyError,
-        AssertionError,
-    ) as error:
-        raise UserError(
-            f"model.architecture: {type(module).__name__} of these sizes cannot run a sample of "
-            f"dataset={config.dataset.name} ({error_line(error)}); choose sizes that fit each other"
-        ) from error
+        with torch.random.fork_rng(devices=[]):
+            return module.eval()(**inputs)
+    except Exception as error:  # transformers and somebody's own code raise anything
+        if is_out_of_memory(error) or isinstance(error, UserError):
+            raise
+        raise refused(error) from error
     finally:
         module.train(was_training)
+
+
+def refuse_unable(config: RunConfig, module: nn.Module, batch: Batch, classes: int) -> None:
+    """Raises UserError for random weights of kind auto whose forward fails: transformers takes sizes that do
+    not fit each other, and says so where a tensor meets another. Likewise for a model of one's own, and where
+    that does not return the logits that its objective needs. Leaves random numbers as they are.
+
+    batch: of samples, on the CPU. classes: how many the dataset has.
+    """
+    if config.model.builder:
+        _refuse_other_logits(config, module, batch, classes)
+    elif config.model.kind is ModelKind.auto and not config.model.pretrained:
+        output_of(module, batch.inputs, lambda error: unable(config, module, error))
+
+
+def unable(config: RunConfig, module: nn.Module, error: Exception) -> UserError:
+    """Says of an architecture that it cannot run at the sizes that a run has chosen."""
+    return UserError(
+        f"model.architecture: {type(module).__name__} of these sizes cannot run a sample of "
+        f"dataset={config.dataset.name} ({error_line(error)}); choose sizes that fit each other"
+    )
+
+
+def _refuse_other_logits(config: RunConfig, module: nn.Module, batch: Batch, classes: int) -> None:
+    path, objective, labels = str(config.model.builder), config.dataset.objective, batch.labels
+    output = output_of(module, batch.inputs, lambda error: failed(_BUILDER, path, error))
+    wanted = f"logits of shape {_SHAPES.get(objective, '(samples, positions, vocabulary)')}"
+    logits = getattr(output, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise UserError(
+            f"{_BUILDER}: {path}: its module returns a {type(output).__name__} without logits; return an "
+            f"object that has {wanted}, such as types.SimpleNamespace(logits=...)"
+        )
+    shape = tuple(logits.shape)
+    answers = (
+        1 if objective is Objective.regression else classes or max(int(labels.max()) + 1, *shape[-1:], 0)
+    )
+    if shape != (expected := (*labels.shape, answers)):
+        raise UserError(
+            f"{_BUILDER}: {path}: its module returns logits of shape {shape} for {len(labels)} samples of "
+            f"dataset={config.dataset.name}; return {wanted}, here {expected}"
+        )

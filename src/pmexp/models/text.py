@@ -68,7 +68,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     if objective is Objective.seq2seq:
         return _of_pairs(config, tokenizer, loaded)
     if objective is Objective.causal_lm and config.model.kind is ModelKind.auto:
-        refuse_looking_ahead(loaded.module)
+        refuse_looking_ahead(config, loaded.module)
     names = inputs_of(loaded.module) if config.model.kind is ModelKind.auto else _INPUTS
     return TaskModel(
         loaded.module,

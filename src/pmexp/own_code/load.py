@@ -2,13 +2,24 @@
 
 import importlib
 import inspect
+import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from pmexp.errors import Interrupted, MachineError, UserError, error_line
 from pmexp.own_code.sources import check_import_path, search_here
+
+# What CUDA's allocator says, and what the CPU's does.
+_OUT_OF_MEMORY = ("out of memory", "defaultcpuallocator: ")
+# What lies here is seldom what somebody has to mend.
+_PACKAGES = (
+    str(Path(__file__).parents[1]),
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+)
 
 
 def imported(key: str, path: str) -> Any:
@@ -48,12 +59,43 @@ def of_own_code(key: str, path: str) -> Iterator[None]:
     except (UserError, MachineError, Interrupted, MemoryError):
         raise
     except (Exception, SystemExit) as error:
-        if "out of memory" in str(error).lower():
+        if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
             raise
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise UserError(
-            f"{key}: {path}: fails ({error_line(error)}, at {place.filename}:{place.lineno}); mend it there"
-        ) from error
+        raise failed(key, path, error) from error
+
+
+def blamed(error: BaseException, named: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
+    """Returns which of the named code, each a key and an import path, an error has arisen in: the last that
+    was entered; None where it has passed through none of it.
+
+    Of several names in one module it is the one whose function or class was entered, or else the first.
+    """
+    known = [(key, path, *path.rpartition(".")[::2]) for key, path in named]
+    for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
+        module = str(frame.f_globals.get("__name__", ""))
+        top, entered = module.partition(".")[0], frame.f_code.co_qualname.partition(".")[0]
+        near = [each for each in known if each[2].partition(".")[0] == top]
+        if near:
+            key, path, *_ = max(
+                near, key=lambda each: (each[2] == module and each[3] == entered, each[2] == module)
+            )
+            return key, path
+    return None
+
+
+def failed(key: str, path: str, error: BaseException) -> UserError:
+    """Says that somebody's code fails, and at which of its lines: the last one that is of the same package,
+    or of none that is installed."""
+    frames = [*traceback.walk_tb(error.__traceback__)]
+    theirs = [(frame, line) for frame, line in frames if _is_theirs(frame, path.partition(".")[0])]
+    frame, line = (theirs or frames)[-1]
+    place = f"{frame.f_code.co_filename}:{line}"
+    return UserError(f"{key}: {path}: fails ({error_line(error)}, at {place}); mend it there")
+
+
+def _is_theirs(frame: FrameType, package: str) -> bool:
+    is_of_package = str(frame.f_globals.get("__name__", "")).partition(".")[0] == package
+    return is_of_package or not frame.f_code.co_filename.startswith(_PACKAGES)
 
 
 def check_takes(

@@ -4,12 +4,15 @@ import ast
 import hashlib
 import os
 import sys
+from base64 import urlsafe_b64decode
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec
 from importlib.metadata import distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pmexp.errors import UserError, error_line
 
@@ -55,8 +58,10 @@ def described(key: str, path: str) -> str:
     name = path.partition(".")[0]
     spec = _spec(key, path, name)
     places = [Path(place) for place in spec.submodule_search_locations or []]
-    if not places and not (spec.origin and Path(spec.origin).is_file()):
+    if not places and not spec.has_location:
         raise UserError(f"{key}: {path}: {name} is built into Python; name code that has a source")
+    if (not places and not Path(str(spec.origin)).is_file()) or not all(map(Path.is_dir, places)):
+        raise UserError(f"{key}: {path}: {name} lies in an archive ({spec.origin}); unpack or install it")
     root = (places[0] if places else Path(str(spec.origin))).parent
     if any(root.glob("*.dist-info")):
         return _installed(name, root)
@@ -86,6 +91,16 @@ def search_here() -> None:
 
 def _spec(key: str, path: str, name: str) -> ModuleSpec:
     search_here()
+    if name == "__main__":
+        raise UserError(
+            f"{key}: {path}: is of the program or notebook itself, which no run can import; put it into a "
+            "file beside it, and name that"
+        )
+    if name in sys.stdlib_module_names - set(sys.builtin_module_names):
+        raise UserError(
+            f"{key}: {path}: {name} is a module of Python itself, which hides one of yours; give yours "
+            "another name"
+        )
     try:
         spec = find_spec(name)
     except (ImportError, ValueError, AttributeError) as error:
@@ -104,7 +119,25 @@ def _installed(name: str, root: Path) -> str:
     files = sorted(package.rglob("*.py")) if package.is_dir() else [module] * module.is_file()
     owner = _owner(name)
     listed = distribution(owner).read_text("RECORD") or "" if owner else ""
-    return f"{_version(name)}, {_digest(files, root, listed)}"
+    return f"{_version(name)}, {_digest(files, root, listed, _as_installed(owner) if owner else {})}"
+
+
+def _as_installed(owner: str) -> dict[Path, bytes]:
+    """The sha256 of each file that is as its installer left it: of the size that is on record, and not
+    written after the record. To read the files of a package such as torch takes many seconds."""
+    files = distribution(owner).files or []
+    record = next((Path(str(each.locate())) for each in files if each.name == "RECORD"), None)
+    if record is None or not record.is_file():
+        return {}
+    written = record.stat().st_mtime
+    digests = {}
+    for each in files:
+        if each.suffix == ".py" and each.hash and each.hash.mode == "sha256":
+            file = Path(str(each.locate()))
+            told = file.stat() if file.is_file() else None
+            if told and told.st_size == each.size and told.st_mtime <= written:
+                digests[file] = urlsafe_b64decode(each.hash.value + "==")
+    return digests
 
 
 @cache
@@ -118,11 +151,13 @@ def _version(name: str) -> str:
     return f"{owner} {distribution(owner).version}" if owner else f"{name} of a folder"
 
 
-def _digest(files: list[Path], root: Path, listed: str = "") -> str:
+def _digest(
+    files: list[Path], root: Path, listed: str = "", known: Mapping[Path, bytes] = MappingProxyType({})
+) -> str:
     digest = hashlib.sha256(listed.encode())
     for file in files:
         digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+        digest.update(known.get(file) or _source(file).digest)
     return f"sha256 {digest.hexdigest()[:12]} of {len(files)} file{'s' * (len(files) != 1)}"
 
 
@@ -133,7 +168,7 @@ def _with_imported(name: str, root: Path) -> set[Path]:
     while waiting:
         own = list(_files_of(waiting.pop(), root))
         files.update(own)
-        imported = {other for file in own if file.suffix == ".py" for other in _imported_by(file)}
+        imported = {other for file in own for other in _source(file).imports}
         waiting += imported - seen
         seen |= imported
     return files
@@ -148,10 +183,28 @@ def _files_of(name: str, root: Path) -> Iterator[Path]:
             yield from (Path(folder, file) for file in files if file.endswith((".py", *_NATIVE)))
 
 
-def _imported_by(file: Path) -> Iterator[str]:
-    """The top-level names that a file imports; none where it does not parse, which importing it says."""
+class _Source(NamedTuple):
+    digest: bytes
+    imports: frozenset[str]  # top-level names
+
+
+def _source(file: Path) -> _Source:
+    """What is known of a file, read again where it has changed: a sweep asks for each of its runs."""
+    told = file.stat()
+    return _read(file, (told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns))
+
+
+@lru_cache(maxsize=10_000)
+def _read(file: Path, state: tuple[int, ...]) -> _Source:
+    content = file.read_bytes()
+    imports = frozenset(_imported_by(content) if file.suffix == ".py" else ())
+    return _Source(hashlib.sha256(content).digest(), imports)
+
+
+def _imported_by(source: bytes) -> Iterator[str]:
+    """The top-level names that a source imports; none where it does not parse, which importing it says."""
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return
     for node in ast.walk(tree):

@@ -77,6 +77,11 @@ class RunFolder:
         summary = read_object(self.summary, "status")
         return str(summary.get("error")) if summary.get("status") == "oom" else ""
 
+    def environment(self) -> dict[str, Any]:
+        """What a run with a result ran in; {} for any other."""
+        environment = read_object(self.summary, "status").get("environment")
+        return environment if isinstance(environment, dict) else {}
+
     def failed(self) -> dict[str, Any]:
         """How the last try ended where it left no result: status, kind, error, log; {} for any other."""
         failure = read_object(self.failure, "status", "kind", "error")

@@ -23,7 +23,7 @@ from pmexp.run_folder.journal import digest_of
 from pmexp.run_folder.journal_lines import Curve, RunProgress, curve_in, progress_of
 from pmexp.run_folder.plan import MEASURED_ONLY, REQUIRED_LABELS, Label, PlannedRun, labels_in, read_plan
 from pmexp.run_folder.state import State, unfinished_state
-from pmexp.run_folder.summary import Summary, read_summary
+from pmexp.run_folder.summary import NOT_FINITE, Summary, read_summary
 
 _MARKS = (SUMMARY, "failure.json", OWNER, JOURNAL, "config.yaml")
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as quick
@@ -49,6 +49,11 @@ class FoundRun:
         """One line: why it has no result, and what in its folder cannot be read."""
         ended = self.summary.error if self.summary else str(self.failure.get("error", ""))
         return masked("; ".join(part for part in (ended, self.damage) if part))
+
+    @property
+    def not_finite(self) -> str:
+        """Says which of its losses and scores were not finite, and when; empty before its end."""
+        return masked(str(self.summary.environment.get(NOT_FINITE, ""))) if self.summary else ""
 
     @property
     def is_settled(self) -> bool:

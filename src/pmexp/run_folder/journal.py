@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pmexp.metrics.catalog import metric_of
-from pmexp.run_folder.journal_lines import last_values
+from pmexp.run_folder.journal_lines import last_values, not_finite_in
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,14 @@ class Journal:
         """journal_lines.last_values() of this very file, whatever has its name by now."""
         return last_values(self._stream, up_to_step)
 
+    def not_finite(self) -> str:
+        """Says which losses and scores were not finite, and when; empty where all were."""
+        told = not_finite_in(self._stream)
+        return ", ".join(
+            f"{name} at step {step} ({count} of {of_all} values)"
+            for name, (step, count, of_all) in told.items()
+        )
+
     def digest(self) -> JournalDigest:
         self._stream.flush()
         self._stream.seek(0)
@@ -96,6 +104,9 @@ class NoJournal:
             return {}
         with self._file.open("rb") as stream:
             return last_values(stream, up_to_step)
+
+    def not_finite(self) -> str:
+        return ""
 
     def digest(self) -> None:
         return None

@@ -16,6 +16,7 @@ from typing import IO, Any
 import orjson
 
 from pmexp.errors import UserError
+from pmexp.metrics.catalog import metric_of
 from pmexp.run_folder.files import opened, parsed_json, read_content
 
 _BLOCK_BYTES = 8192  # read at a time from the end: some 50 lines
@@ -71,6 +72,17 @@ def last_values(stream: IO[bytes], up_to_step: int | None = None) -> dict[str, f
         if (line := _parsed(content)) and (up_to_step is None or line["step"] <= up_to_step):
             last[line["metric"]] = math.nan if line["value"] is None else line["value"]
     return last
+
+
+def not_finite_in(stream: IO[bytes]) -> dict[str, tuple[int, int, int]]:
+    """Each loss and score that was not finite: the first step at which, how often, and of how many values."""
+    steps: dict[str, list[int | None]] = {}
+    stream.seek(0)
+    for content in stream:
+        if (line := _parsed(content)) and metric_of(line["metric"]).is_loss_or_score:
+            steps.setdefault(line["metric"], []).append(line["step"] if line["value"] is None else None)
+    wrong = {name: [step for step in told if step is not None] for name, told in steps.items()}
+    return {name: (told[0], len(told), len(steps[name])) for name, told in wrong.items() if told}
 
 
 def lines_backwards(file: Path) -> Iterator[dict[str, Any] | None]:

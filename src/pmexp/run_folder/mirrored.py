@@ -1,8 +1,9 @@
 """tracking.json: which trackers have all of a run as it ended, and where; or why one lacks a part of it."""
 
 import json
+import shlex
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,25 @@ def settled(file: Path) -> set[str]:
         return set(_marks(file))
     except UserError:  # a damaged file says nothing, and all of it can be found out again
         return set()
+
+
+def made_without(experiment: Path, asked: Mapping[Path, Collection[str]]) -> str:
+    """Says which trackers know nothing of finished runs, and how they get them; empty where all know.
+
+    experiment: its folder. asked: the trackers that are now asked for, by the runs' tracking.json.
+    """
+    lacking = {file: {*trackers} - settled(file) for file, trackers in asked.items()}
+    runs = sum(map(bool, lacking.values()))
+    if not runs:
+        return ""
+    names = ",".join(sorted(set().union(*lacking.values())))
+    runs_dir = experiment.parent
+    place = "" if runs_dir == Path("runs").resolve() else f" runs_dir={shlex.quote(str(runs_dir))}"
+    are, them = ("s are", "them") if runs > 1 else (" is", "it")
+    return (
+        f"{runs} finished run{are} not in {names}; pmexp runs repair {experiment.name}{place} "
+        f"trackers={names} brings {them} there"
+    )
 
 
 def _mark(file: Path, tracker: str, told: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from pmexp.masking import masked, masked_values
 from pmexp.run_folder.files import damaged, read_object, write_atomically
 from pmexp.run_folder.journal import JournalDigest
 
+NOT_FINITE = "not_finite"  # key of the environment: which losses and scores were not finite, and when
 _STATUSES = ("finished", "oom")
 
 

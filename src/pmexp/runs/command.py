@@ -20,13 +20,13 @@ _ANY_KEY = "any key of the runs: only those with one of these values, as in trai
 _SETTINGS = Others(
     _ANY_KEY,
     lambda argument: _is_setting(argument.partition("=")[0]) and "=" in argument,
-    lambda: _keys_of_runs(),
+    lambda: filter(_is_setting, _keys_of_runs()),
     lambda name: Key(name, _ANY_KEY) if _is_setting(name) else None,
 )
 _AGAIN = Others(
     f"{_ANY_KEY}; hydra/launcher=... and hydra.launcher.*=... say how, as for pmexp sweep; without: local",
     lambda argument: argument.startswith(_LAUNCHER) or _SETTINGS.takes(argument),
-    lambda: (*_keys_of_runs(), "hydra/launcher"),
+    lambda: (*filter(_taken_again, _keys_of_runs()), "hydra/launcher"),
     lambda name: _key_of_launcher(name) if name.startswith(_LAUNCHER) else _SETTINGS.key(name),
 )
 _MODULE = "pmexp.runs"
@@ -35,7 +35,8 @@ _FILTERS = tuple(Key(label, f"only these, as in {label}=A,B; without it any") fo
 
 
 def _state(allowed: Sequence[State]) -> Key:
-    return Key("state", f"only these, of {','.join(state.name for state in allowed)}; without it all of them")
+    names = tuple(state.name for state in allowed)
+    return Key("state", f"only these, of {','.join(names)}; without it all of them", several=names)
 
 
 LIST = Command(
@@ -109,6 +110,10 @@ def _list(given: Given) -> None:
 
 def _is_setting(name: str) -> bool:
     return "." in name and not name.startswith(("-", ".", *_LAUNCHER))
+
+
+def _taken_again(name: str) -> bool:
+    return _is_setting(name) or name.startswith(_LAUNCHER)
 
 
 def _keys_of_runs() -> list[str]:

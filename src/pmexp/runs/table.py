@@ -77,6 +77,7 @@ def _object(run: FoundRun, differing: Differing) -> dict[str, object]:
         "seconds": round(run.seconds, 1) if math.isfinite(run.seconds) else None,
         "data_wait_share": share if math.isfinite(share := _wait_share(run)) else None,
         "error": run.error or None,
+        "not_finite": run.not_finite or None,
         "folder": str(run.path),
     }
 
@@ -91,7 +92,8 @@ def _reached(run: FoundRun) -> tuple[str, ...]:
     loss = f"{reached.loss:.4f}" if reached.step else ""
     start, share = str(_attempt(run) or ""), _wait_share(run)
     waited = f"{share:.1%}" if math.isfinite(share) else ""
-    return step, loss, _host(run), _duration(run.seconds), start, waited, run.error
+    said = run.error or (f"not finite: {run.not_finite}" if run.not_finite else "")
+    return step, loss, _host(run), _duration(run.seconds), start, waited, said
 
 
 def _wait_share(run: FoundRun) -> float:

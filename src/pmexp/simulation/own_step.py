@@ -12,7 +12,7 @@ from pmexp.errors import UserError, error_line
 from pmexp.measure.flops import FlopCounter
 from pmexp.simulation.cuda_kernels import cuda_semantics
 from pmexp.simulation.fake_copy import fake_batch, fake_copy
-from pmexp.simulation.internals import DATA_DEPENDENT, fake_tensors, tree_leaves
+from pmexp.simulation.internals import DATA_DEPENDENT, fake_tensors, tree_leaves, without_torchs_log
 from pmexp.simulation.known_values import KnownValues
 from pmexp.simulation.live_bytes import LiveBytes, Snapshot
 from pmexp.simulation.predict import CUDA_BLOCK
@@ -62,7 +62,8 @@ def simulated_step(step: OwnStep, like: str = "cuda") -> SimulatedStep:
             "simulated is the CPU's way, by like='cpu'"
         )
     try:
-        return _simulated(step, like == "cuda")
+        with without_torchs_log():
+            return _simulated(step, like == "cuda")
     except UserError:
         raise
     except DATA_DEPENDENT as error:

@@ -16,6 +16,7 @@ from pmexp import logs
 from pmexp.command_line import end_at_once
 from pmexp.config import RunConfig, read_config
 from pmexp.lasting_imports import lasting_imports
+from pmexp.process import STOP_SIGNALS
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.mirrored import settled
 from pmexp.tracking.mirror import Mirror, longest_end, record_lack, reference

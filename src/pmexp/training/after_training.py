@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pmexp.config import RunConfig, Select
+from pmexp.config import RunConfig
 from pmexp.datasets.base import Split
 from pmexp.datasets.glue import FILE_NAMES, write_glue_predictions
 from pmexp.measure.tensor_bytes import TensorMemory
@@ -34,7 +34,7 @@ def tested(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: Ten
         log.warning("%s", said)
     if not config.train.has_scores:
         return measured | inference.measure(training, memory)
-    if config.train.select is Select.best:
+    if training.selects:
         best_weights.load(folder, training.engine, training.progress.best_step)
     if prepared.model.adapters:
         weights = training.engine.weights()
@@ -82,7 +82,7 @@ def final(config: RunConfig, journal: Journal | NoJournal, training: Training) -
     last = journal.last_values()
     if config.train.shared_with:
         return {name: value for name, value in last.items() if not metric_of(name).of_training}
-    if config.train.select is Select.best:
+    if training.selects:
         selected = journal.last_values(up_to_step=training.progress.best_step)
         last |= {name: value for name, value in selected.items() if name.startswith("val/")}
     return last

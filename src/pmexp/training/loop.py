@@ -37,7 +37,7 @@ class Progress:
     """Holds all of the loop's own state that a resumed run needs, beside weights, optimizer and RNG."""
 
     step: int = 0
-    best_value: float | None = None
+    best_value: float | None = None  # None where none was a finite number
     best_step: int = 0
     evaluations_without_best: int = 0
     positions: int = 0  # places of texts that all steps have computed, padding included
@@ -243,7 +243,9 @@ class Training:
         metric = self.metrics[0]
         value = validated[f"val/{metric}"]
         value = value if task_metric(metric).direction == "max" else -value
-        self.found_best = progress.best_value is None or value > progress.best_value
+        self.found_best = math.isfinite(value) and (
+            progress.best_value is None or value > progress.best_value
+        )
         if self.found_best:
             progress.best_value, progress.best_step = value, progress.step
         progress.evaluations_without_best = 0 if self.found_best else progress.evaluations_without_best + 1
@@ -355,6 +357,16 @@ class Training:
         if own["device_rng"] is not None:
             torch.cuda.set_rng_state(own["device_rng"], self.system.device)
         self.instruments.restore(own["instruments"])
+
+    @property
+    def selects(self) -> bool:
+        """Whether an evaluation has selected weights: none whose score is no finite number does."""
+        return self.config.select is Select.best and self.progress.best_value is not None
+
+    @property
+    def selected_nothing(self) -> bool:
+        """Whether the evaluations should have selected weights, and none could."""
+        return self.config.select is Select.best and self.config.has_scores and not self.selects
 
     def _out_of_patience(self) -> bool:
         patience = self.config.patience

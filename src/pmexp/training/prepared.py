@@ -64,8 +64,9 @@ def prepare(config: RunConfig) -> Prepared:
     train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
     example = None
     if len(train):
-        example = train.batch(torch.arange(min(2, len(train))), EVALUATION).to(torch.device("cpu")).inputs
-        refuse_unable(config, model.module, example)
+        batch = train.batch(torch.arange(min(2, len(train))), EVALUATION).to(torch.device("cpu"))
+        refuse_unable(config, model.module, batch, len(dataset.classes))
+        example = batch.inputs
     if config.variant.dropout == "packed":  # what it takes is built here, so that no step waits for that
         log.info("packed dropout runs on: %s", backend(system.device))
     replacement = apply_variant(model.module, config.variant, example)

@@ -1,6 +1,7 @@
 """The record of one run: folder, journal and tracker from its claim on, and an exit for each way to end."""
 
 import logging
+import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pmexp.config import RunConfig
-from pmexp.errors import Interrupted, RunClaimed, error_line
+from pmexp.errors import Interrupted, RunClaimed, UserError, error_line
 from pmexp.measure.out_of_memory import is_out_of_memory
+from pmexp.metrics.catalog import metric_of
 from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.folder import Claim, RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
-from pmexp.run_folder.summary import write_summary
+from pmexp.run_folder.summary import NOT_FINITE, write_summary
 from pmexp.systems.ranks import Ranks
 from pmexp.tracking import Mirror, MirrorBeside, NoMirror, open_mirror
 
@@ -43,6 +45,7 @@ class Recorder:
         self._config, self._ranks = config, ranks
         self._mirror: Mirror | MirrorBeside | NoMirror = NoMirror()
         self._claim: Claim | None = None
+        self._warned: set[str] = set()  # losses and scores
         self._has_log = False  # whether the folder is open, so that log lines reach the run's log
         self._opened = ExitStack()
 
@@ -101,9 +104,19 @@ class Recorder:
             self.journal = self._opened.enter_context(Journal(self.folder.journal, keep_bytes))
             self._mirror = open_mirror(self._config, self.folder)
 
-    def stepped(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Journals what a step has measured, and begins to mirror it, which would slow a run's first step."""
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes to the journal, and warns of each loss and score that is not finite the first time."""
         self.journal.write(step, metrics)
+        if not self._ranks.is_first:
+            return
+        for name, value in metrics.items():
+            if not math.isfinite(value) and name not in self._warned and metric_of(name).is_loss_or_score:
+                self._warned.add(name)
+                log.warning("%s is no finite number at step %d (%s)", name, step, value)
+
+    def stepped(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes what a step has measured, and begins to mirror it, which would slow a run's first step."""
+        self.write(step, metrics)
         self._mirror.begin()
 
     def check_claim(self) -> None:
@@ -137,7 +150,10 @@ class Recorder:
         config = self._config
         run = {"run_id": config.run_id, "name": config.name, "labels": config.labels}
         run |= {"settings": config.settings, "protocol": config.to_dict()["protocol"]}
-        parts = (self.description.environment(), self.description.replacement(), self._mirror.reference)
+        environment = dict(self.description.environment())
+        if said := self.journal.not_finite():
+            environment[NOT_FINITE] = said
+        parts = (environment, self.description.replacement(), self._mirror.reference)
         journal = self.journal.digest()
         write_summary(self.folder.summary, run, metrics, *parts, journal, out_of_memory, outcome)
         self.folder.drop_resume_checkpoints()
@@ -150,7 +166,8 @@ class Recorder:
         # The error itself says what a disk lacks, and the folder may be another's by now.
         with suppress(OSError, RunClaimed):
             self.check_claim()
-            self.folder.fail(kind, f"{rank}{error_line(error)}")
+            said = str(error) if isinstance(error, UserError) else error_line(error)
+            self.folder.fail(kind, f"{rank}{said}")
         if kind is FailureKind.code or (kind is FailureKind.infrastructure and self._has_log):
             log.error("%s", traceback.format_exc())
         self._mirror.finish("KILLED" if kind is FailureKind.interrupted else "FAILED")

@@ -2,8 +2,8 @@
 
 import logging
 import signal
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from enum import IntEnum
 from typing import Any, NoReturn
@@ -22,7 +22,10 @@ from pmexp.measure.provenance import record_start
 from pmexp.measure.tensor_bytes import TensorMemory
 from pmexp.models.base import rates_of_functions
 from pmexp.models.positions import computed_length
+from pmexp.own_code import blamed, failed
+from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.folder import RunFolder
+from pmexp.run_folder.mirrored import made_without
 from pmexp.run_folder.place import refuse_unusable
 from pmexp.systems import alarm
 from pmexp.systems.launch import is_launcher, launch
@@ -67,6 +70,8 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
     refuse_changed_inputs([config])
     if is_finished(folder):
         folder.drop_resume_checkpoints()  # which a kill just after the summary leaves
+        if said := made_without(config.folder.parent, {folder.mirrored: config.tracking.trackers}):
+            log.info("%s", said)
         return
     check_installed(config.tracking.trackers)
     if is_launcher(config):
@@ -88,7 +93,8 @@ def _execute_here(config: RunConfig, capture_output: bool) -> None:
     """Executes the run on this process, perhaps one of several."""
     with stop_requests() as stop:
         try:
-            prepared = prepare(config)
+            with _own_code_blamed(config):
+                prepared = prepare(config)
             refuse_other_inputs(config, prepared.inputs)
             memory = TensorMemory(prepared.training.system.device)
             prepared.training.instruments = _instruments(config, prepared.training, memory)
@@ -105,7 +111,23 @@ def _execute_here(config: RunConfig, capture_output: bool) -> None:
         with recorder.turn(capture_output) as ours:
             if ours:
                 log.info("%s", prepared.replacement)
-                _train_and_test(config, recorder, prepared, memory, stop)
+                with _own_code_blamed(config):
+                    _train_and_test(config, recorder, prepared, memory, stop)
+
+
+@contextmanager
+def _own_code_blamed(config: RunConfig) -> Iterator[None]:
+    """Has what somebody's code raises, wherever it is called from, end as a UserError that names its key, its
+    path and its line. What the machine lacks, and running out of memory, pass."""
+    try:
+        yield
+    except (UserError, Interrupted):
+        raise
+    except Exception as error:
+        said = None if is_out_of_memory(error) else blamed(error, config.own_code)
+        if said is None or kind_of(error) is FailureKind.infrastructure:
+            raise
+        raise failed(*said, error) from error
 
 
 def record_out_of_memory(config: RunConfig, said: str, capture_output: bool = False) -> None:
@@ -161,15 +183,20 @@ def _train_and_test(
     if not resumed:
         length = computed_length(prepared.model.tokens_per_sample, prepared.model.module)
         planned = {"progress/steps_total": training.last_step, "progress/computed_length": length}
-        recorder.journal.write(0, planned | checked)
+        recorder.write(0, planned | checked)
     peak.restart()
     _train(training, recorder, checkpoints, peak, stop)
     weights = outcome(prepared, config)
+    if training.selected_nothing:
+        notes["selection"] = (
+            f"none: val/{training.metrics[0]} was no finite number in any evaluation; the last step's "
+            "weights were tested"
+        )
     scores = tested(prepared, config, recorder.folder, memory)
-    recorder.journal.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | scores)
+    recorder.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | scores)
     if config.measure.kept_graph:
         twice, notes["kept_graph"] = kept_graph.measure(training, memory)
-        recorder.journal.write(training.progress.step, twice)
+        recorder.write(training.progress.step, twice)
     checkpoints.wait()
     values = final(config, recorder.journal, training)
     notes |= not_held(values)

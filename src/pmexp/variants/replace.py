@@ -106,8 +106,10 @@ def dropout_of(variant: Variant) -> tuple[type[nn.Dropout], Any]:
         return variant.entry.load()
     cls = imported(_DROPOUT, variant.dropout)
     if not (isinstance(cls, type) and issubclass(cls, nn.Dropout)):
+        said = f"a {type(cls).__name__}" if not isinstance(cls, type) else "no subclass of torch.nn.Dropout"
         raise UserError(
-            f"{_DROPOUT}: {variant.dropout}: is no subclass of torch.nn.Dropout; allowed are these"
+            f"{_DROPOUT}: {variant.dropout}: is {said}; name a class made from torch.nn.Dropout, and give "
+            "its arguments by variant.options"
         )
     check_takes(_DROPOUT, variant.dropout, cls, (0.5, False), variant.options, _OPTIONS)
     with of_own_code(_DROPOUT, variant.dropout):

@@ -1,0 +1,40 @@
+"""What fails in somebody's own code while a run trains: one line that names the key and the line, on record."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from small_runs import TINY_VIT, Runs
+
+SHORT = [*TINY_VIT, "train.max_steps=2", "train.select=last", "tracking=off", "dataset=digits"]
+KINDS = [
+    (["variant.dropout=own_failures.FailsToDrop"], "variant.dropout", "FailsToDrop", "ZeroDivisionError: drop"),
+    (["variant.dropout=own_failures.FailsBackward"], "variant.dropout", "FailsBackward", "ZeroDivisionError: back"),
+    (["variant.apply=own_failures.loss"], "variant.apply", "loss", "ZeroDivisionError: loss"),
+    (["variant.apply=own_failures.optimizer"], "variant.apply", "optimizer", "ZeroDivisionError: step"),
+    (["variant.apply=own_failures.forward"], "variant.apply", "forward", "ZeroDivisionError: enter"),
+    (["variant=pm-drop", "dataset.metrics=[own_failures.score]"], "dataset.metrics", "score", "ZeroDivisionError: score"),
+    (["variant=pm-drop", "system.own_parts=[own_failures.Part]"], "system.own_parts", "Part", "ZeroDivisionError: part"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "key", "name", "said"), KINDS, ids=[kind[2] for kind in KINDS])
+def test_the_line_comes_last_and_is_the_runs_failure(
+    runs: Runs,
+    arguments: list[str],
+    key: str,
+    name: str,
+    said: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = [] if arguments[0].startswith("variant=") else ["variant=own"]
+    with caplog.at_level(logging.ERROR):
+        code, _, err = runs.train(*SHORT, *own, *arguments)
+    line = err.rstrip().splitlines()[-1]
+    assert code == 2 and line.startswith(f"error: {key}: own_failures.{name}: fails ({said}, at "), err
+    assert "own_failures.py:" in line and line.endswith("; mend it there")
+    (folder,) = runs.run_folders()
+    assert json.loads(Path(folder, "failure.json").read_text())["error"] == line.removeprefix("error: ")
+    assert "own_failures.py" in caplog.text and "Traceback" in caplog.text
