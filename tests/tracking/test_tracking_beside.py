@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from pmexp.run_folder.mirrored import lacking
-from pmexp.tracking import Mirror, MirrorBeside, beside
+from pmexp.tracking import beside
+from pmexp.tracking.beside import MirrorBeside
+from pmexp.tracking.mirror import Mirror
 from tracked_runs import TrackedRun, disagreements
 
 

@@ -46,7 +46,7 @@ from pmexp.systems import alarm, arithmetic
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
-from pmexp.tracking import check_installed
+from pmexp.tracking.trackers import check_installed
 from pmexp.training import best_weights, inference, kept_graph, robustness
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
