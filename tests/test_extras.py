@@ -225,7 +225,8 @@ WITH_TORCH_ALONE = {
 BARE = """
 import sys
 for name in [name for name in sys.modules if name.partition(".")[0] in {removed!r}]:
-    del sys.modules[name]
+    if not name.startswith("pmexp.packed_dropout"):  # whose operators torch takes once a process
+        del sys.modules[name]
 sys.modules.update(dict.fromkeys({packages!r}))
 """
 
