@@ -1,6 +1,7 @@
 """Light installs: what is imported before anything is asked for is torch, or comes with the extra that is named."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from forked_python import ForkedPython
 from pmexp.command_line import exit_code
 from pmexp.errors import UserError
 from pmexp.extras import EXTRAS, missing_named, need
@@ -208,24 +210,68 @@ def test_a_module_of_no_extra_stays_a_fault() -> None:
         import pmexp.no_such_module  # type: ignore[import-not-found]  # noqa: F401
 
 
-WITHOUT = "import sys, runpy; sys.modules.update(dict.fromkeys({packages!r})); sys.argv[:] = {typed!r}; runpy.run_module({typed[0]!r}, run_name='__main__')"
+# Started by commands that have imported what they need, and a script that stands alone beside a report.
+PROCESSES = {
+    "pmexp.training.rank",
+    "pmexp.bench.bare_start",
+    "pmexp.bench.gpu.compile_share",
+    "pmexp.bench.gpu.stage_process",
+    "pmexp_analysis.pages.redraw",
+}
+WITH_TORCH_ALONE = {
+    *("pmexp", "pmexp.packed_dropout", "pmexp.slurm_resources", "pmexp.cli.init", "pmexp.cli.completion"),
+    *("pmexp.bench.gpu", "pmexp.bench.kernel_code"),
+}
+BARE = """
+import sys
+for name in [name for name in sys.modules if name.partition(".")[0] in {removed!r}]:
+    if not name.startswith("pmexp.packed_dropout"):  # whose operators torch takes once a process
+        del sys.modules[name]
+sys.modules.update(dict.fromkeys({packages!r}))
+"""
 
 
-@pytest.mark.parametrize(
-    ("command", "extra"),
-    [
-        ("pmexp.train nothing", "train"),
-        ("pmexp.runs nothing", "train"),
-        ("pmexp_analysis nothing", "report"),
-        ("pmexp report nothing", "report"),
-        ("pmexp ui", "train"),
-    ],
-)
-def test_a_command_without_its_extra_is_one_line(command: str, extra: str) -> None:
-    packages = sorted({package for packages in EXTRAS.values() for package in packages} - WITH_TORCH)
-    program = WITHOUT.format(packages=packages, typed=command.split())
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(
-        rf"error: \w+ is not installed; pip install 'pmexp\[{extra}\]' brings it\n", done.stderr
+def with_a_main() -> Iterator[str]:
+    for top, root in PLACES.items():
+        for file in sorted((ROOT / root / top).rglob("*.py")):
+            module = ".".join(file.relative_to(ROOT / root).with_suffix("").parts)
+            if file.name == "__main__.py" or '\nif __name__ == "__main__":' in file.read_text():
+                yield module.removesuffix(".__main__")
+
+
+def started_bare(folder: Path, *typed: str) -> tuple[int, str, str]:
+    """Executes a module where no extra is installed. Returns its exit code, stdout and stderr."""
+    packages = {package for packages in EXTRAS.values() for package in packages} - WITH_TORCH
+    (folder / "sitecustomize.py").write_text(
+        BARE.format(removed=packages.union(PLACES), packages=sorted(packages))
     )
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with ForkedPython([sys.executable, "-m", *typed], env=environment, text=True, **streams) as process:
+        out, error = process.communicate()
+    return process.returncode, out, error
+
+
+def is_one_line(error: str, extra: str) -> bool:
+    lacks = r"(\w+ is not installed|tracking needs mlflow, which is not installed)"
+    return bool(re.fullmatch(rf"error: {lacks}; pip install 'pmexp\[{extra}\]' brings it\n", error))
+
+
+@pytest.mark.parametrize("module", sorted({*with_a_main()} - PROCESSES))
+def test_a_module_without_its_extra_is_one_line(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, error = started_bare(tmp_path, module, "nothing")
+    if module in WITH_TORCH_ALONE:
+        assert code in (0, 2) and "installed" not in error and "Traceback" not in error
+        return
+    extra = "report" if module.startswith("pmexp_analysis") else "train"
+    assert (code, out) == (2, "")
+    assert is_one_line(error, "mlflow" if module == "pmexp.tracking.ui" else extra)
+
+
+@pytest.mark.parametrize(("command", "extra"), [("report", "report"), ("ui", "mlflow")])
+def test_a_command_without_its_extra_is_one_line(command: str, extra: str, tmp_path: Path) -> None:
+    code, out, error = started_bare(tmp_path, "pmexp", command, "nothing")
+    assert (code, out) == (2, "") and is_one_line(error, extra)

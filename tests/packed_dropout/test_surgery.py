@@ -13,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.packed_dropout.call_sites import call_sites
 from pmexp.packed_dropout.routed_modules import routed_dropout
 from small_transformers import BERT, MODELS, RATE, build, call
 
@@ -100,6 +101,16 @@ def test_selection_by_place(where: Any, modules: int, functions: int) -> None:
     report = replace_dropout(build("bert"), PackedDropout, where=where)
     assert (len(report.modules), len(report.functions)) == (modules, functions)
     assert len(report.left) == 7 - modules - functions
+
+
+def test_the_code_of_a_routed_module_is_that_of_its_class() -> None:
+    """Python 3.13 has no source for a class that was made by `type`, and the rate-only dropouts were exchanged."""
+    model: Any = build("bert")
+    attention = model.encoder.layer[0].attention.self
+    before = call_sites(attention)
+    replace_dropout(model, PackedDropout)
+    assert routed_dropout(attention) is not None and before.rate_only == {"dropout"}
+    assert call_sites(attention) is before
 
 
 def test_what_is_not_selected_keeps_stock_dropout_inside_a_routed_module() -> None:

@@ -22,7 +22,7 @@ from pmexp.config import TrackingConfig
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal
 from pmexp.run_folder.mirrored import lacking, settled
-from pmexp.tracking import open_mirror
+from pmexp.tracking.beside import open_mirror
 from pmexp.tracking.mlflow_tracker import MlflowTracker
 from pmexp.tracking.record import Record
 from pmexp.tracking.tracker import Status

@@ -18,10 +18,12 @@ from pmexp.config import TRACKERS as NAMES
 from pmexp.errors import UserError
 from pmexp.run_folder.mirrored import lacking, where
 from pmexp.runs.command import main
-from pmexp.tracking import MirrorBeside, NoMirror, check_installed, mirror, open_mirror
+from pmexp.tracking import mirror
+from pmexp.tracking.beside import MirrorBeside, open_mirror
+from pmexp.tracking.mirror import NoMirror
 from pmexp.tracking.record import Record
 from pmexp.tracking.repair import repair
-from pmexp.tracking.trackers import TRACKERS
+from pmexp.tracking.trackers import TRACKERS, check_installed
 from pmexp.tracking.wandb_files import read_wandb
 from small_runs import TINY_VIT, Runs
 from tracked_runs import TrackedRun, in_process

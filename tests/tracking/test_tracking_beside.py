@@ -9,7 +9,9 @@ import pytest
 
 from pmexp.run_folder.mirrored import lacking
 from pmexp.systems.ranks import Ranks
-from pmexp.tracking import Mirror, MirrorBeside, beside
+from pmexp.tracking import beside
+from pmexp.tracking.beside import MirrorBeside
+from pmexp.tracking.mirror import Mirror
 from pmexp.training.recorder import Recorder
 from tracked_runs import TrackedRun, disagreements
 

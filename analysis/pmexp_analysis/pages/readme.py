@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pmexp.command_line import Command, Given, Key
+from pmexp.command_line import Command, Given, Key, importing
 from pmexp.errors import UserError
-from pmexp_analysis.criteria import Judged, TaskResult
-from pmexp_analysis.numbers.compare import Comparison, Row
-from pmexp_analysis.numbers.sections import sections
-from pmexp_analysis.pages import formats, tables
-from pmexp_analysis.pages.changes import read_report
-from pmexp_analysis.pages.tables import Table
+
+with importing("report"):
+    from pmexp_analysis.criteria import Judged, TaskResult
+    from pmexp_analysis.numbers.compare import Comparison, Row
+    from pmexp_analysis.numbers.sections import sections
+    from pmexp_analysis.pages import formats, tables
+    from pmexp_analysis.pages.changes import read_report
+    from pmexp_analysis.pages.tables import Table
 
 COMMAND = Command(
     "pmexp_analysis.pages.readme",

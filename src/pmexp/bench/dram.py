@@ -12,10 +12,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from pmexp.bench.ncu import Traffic, traffic
-from pmexp.bench.options import DTYPES
-from pmexp.command_line import Command, Given, Key
+from pmexp.command_line import Command, Given, Key, importing
 from pmexp.errors import UserError
+
+with importing("train"):
+    from pmexp.bench.ncu import Traffic, traffic
+    from pmexp.bench.options import DTYPES
 
 _ITEMSIZE = {"fp32": 4, "bf16": 2, "fp16": 2, "fp64": 8}  # bytes
 _MARGIN = 0.05  # below what a byte mask would add to fp32, a ninth

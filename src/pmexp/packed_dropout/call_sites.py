@@ -21,6 +21,8 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import nn
 
+from pmexp.packed_dropout.routed_modules import original_class
+
 
 @dataclass(frozen=True)
 class CallSites:
@@ -38,8 +40,8 @@ class CallSites:
 
 
 def call_sites(module: nn.Module) -> CallSites:
-    """The call sites in the code of the module's own class."""
-    return _call_sites(cast(Hashable, type(module)))
+    """The call sites in the code of the module's own class, which the class of a route has no source of."""
+    return _call_sites(cast(Hashable, original_class(module)))
 
 
 @functools.cache

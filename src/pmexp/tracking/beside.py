@@ -19,12 +19,24 @@ from pmexp.lasting_imports import lasting_imports
 from pmexp.process import STOP_SIGNALS
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.mirrored import settled
-from pmexp.tracking.mirror import Mirror, longest_end, record_lack, reference
+from pmexp.tracking.mirror import Mirror, NoMirror, longest_end, record_lack, reference
 from pmexp.tracking.tracker import Status
+from pmexp.tracking.trackers import TRACKERS
 
 _PROGRAM = f"from {__name__} import main; main()"
 _START_S = 20.0  # what the process takes to start where the machine is busy
 _LEAST_PRIORITY = 19
+
+
+def open_mirror(config: RunConfig, folder: RunFolder) -> "Mirror | MirrorBeside | NoMirror":
+    """Opens the mirror to the trackers of `tracking`, for a run that begins or goes on. It is threads where
+    all packages that the trackers need are imported already, as mlflow is in the workers of a sweep, and else
+    a process, which training does not wait for."""
+    folder.mirrored.unlink(missing_ok=True)  # a run that goes on is not what trackers have of it any more
+    if not config.tracking.trackers:
+        return NoMirror()
+    packages = {TRACKERS[name].package for name in config.tracking.trackers} - {None}
+    return (Mirror if packages <= sys.modules.keys() else MirrorBeside)(config, folder)
 
 
 class MirrorBeside:

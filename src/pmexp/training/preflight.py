@@ -11,7 +11,7 @@ from pmexp.datasets.ood import load_ood
 from pmexp.extras import need
 from pmexp.metrics.own import task_metric
 from pmexp.own_code import check_takes, imported
-from pmexp.tracking import check_installed
+from pmexp.tracking.trackers import check_installed
 
 
 def check(runs: Sequence[RunConfig], here: bool = True) -> None:

@@ -18,7 +18,8 @@ from pmexp.run_folder.folder import Claim, RunFolder
 from pmexp.run_folder.journal import Journal, NoJournal
 from pmexp.run_folder.summary import NOT_FINITE, write_summary
 from pmexp.systems.ranks import Ranks
-from pmexp.tracking import Mirror, MirrorBeside, NoMirror, open_mirror
+from pmexp.tracking.beside import MirrorBeside, open_mirror
+from pmexp.tracking.mirror import Mirror, NoMirror
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from pmexp.systems import alarm
 from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
-from pmexp.tracking import check_installed
+from pmexp.tracking.trackers import check_installed
 from pmexp.training import best_weights, kept_graph
 from pmexp.training.after_training import final, outcome, tested
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
