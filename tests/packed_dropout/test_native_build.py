@@ -114,6 +114,7 @@ def test_a_library_is_loaded_and_every_kernel_launched_anew(monkeypatch: pytest.
     monkeypatch.setattr(cuda_rng, "take_offset", None)
     monkeypatch.setenv(VARIABLE, "native")
     monkeypatch.setattr(native, "_why_python_on", lambda device: None)
+    monkeypatch.setattr(native, "_reasons", {})
     assert backend(CUDA).endswith(", native calls")
     assert triton_launch._compiled == {}
     assert cuda_rng.take_offset is torch.ops.pmexp.take_offset.default

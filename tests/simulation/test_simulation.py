@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
 import real_steps
 from pmexp.errors import UserError
@@ -177,6 +178,33 @@ def test_frozen_weights_have_neither_gradient_nor_state() -> None:
     frozen = sum(p.nbytes for p in build().parameters() if not p.requires_grad)
     assert [update[name] for name in names] == [trained + buffers, frozen, trained, 2 * trained + 4]
     assert predicted.peak_bytes == pytest.approx(real_peak("pm-drop", name="bf16", build=build), rel=0.01)
+
+
+def adapted_llama() -> nn.Module:
+    """Adapters of all seven kinds of linear layer beside frozen weights in bf16."""
+    sizes = {"hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": 2, "vocab_size": WORDS}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=HEADS, use_cache=False)).bfloat16()
+    config = LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear")
+    return inject_adapter_in_model(config, model)
+
+
+def test_rebuilding_the_inputs_of_adapters_saves_in_a_simulation_what_it_saves() -> None:
+    """To the byte: what casts are made of is noted on fake tensors as on real ones."""
+    shapes = {name: SHAPES[name] for name in ("input_ids", "labels")}
+    ids, labels = (torch.ones(shape, dtype=dtype) for shape, dtype in shapes.values())
+    predicted, real = {}, {}
+    for dropout in ("pm-drop", "pm-drop-recompute"):
+
+        def made(dropout: str = dropout) -> nn.Module:
+            model = adapted_llama()
+            prepared(model, dropout)
+            return model
+
+        simulation = predict(made, shapes, forward=partial(precision, "bf16"), like="cpu")
+        predicted[dropout] = simulation.peak_bytes
+        real[dropout] = real_steps.real_peak(made, {"input_ids": ids}, labels, "bf16")
+    saved = predicted["pm-drop"] - predicted["pm-drop-recompute"]
+    assert saved == real["pm-drop"] - real["pm-drop-recompute"] > 0
 
 
 def test_a_third_micro_batch_takes_no_more() -> None:

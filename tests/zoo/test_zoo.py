@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmexp.packed_dropout import ReplacementReport
+from pmexp.zoo import sweep
 from pmexp.zoo.command import main
 from pmexp.zoo.examine import Examined, examine, is_mask, step
 from pmexp.zoo.page import page
@@ -133,8 +134,6 @@ def test_the_command_examines_what_it_is_asked_for(capsys: pytest.CaptureFixture
 def test_a_fault_is_told_by_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "pmexp.zoo.sweep.swept", lambda _: [ZooRow("Dropout", "torch", "", faults=("wrong",))]
-    )
+    monkeypatch.setattr(sweep, "swept", lambda _: [ZooRow("Dropout", "torch", "", faults=("wrong",))])
     assert main(["only=Dropout"]) == 1
     assert "Dropout" in capsys.readouterr().err

@@ -100,7 +100,7 @@ class _FollowedCasts(TorchFunctionMode):
             finally:
                 OPERANDS.reset(before)
         result = func(*args, **kwargs)
-        if args and result is not args[0] and type(args[0]) is type(result) is Tensor:
+        if args and result is not args[0] and type(args[0]) is type(result) and _is_plain(result):
             self._note(result, func, *args, **kwargs)
         return result
 
@@ -122,7 +122,7 @@ class _FollowedCasts(TorchFunctionMode):
 
     def _as_cast(self, tensor: Any) -> Any:
         """A dropped tensor without a gradient as autocast would cast it, known as a cast of it."""
-        if type(tensor) is not Tensor or tensor.requires_grad:
+        if not _is_plain(tensor) or tensor.requires_grad:
             return tensor
         if not torch.is_autocast_enabled(tensor.device.type):
             return tensor
@@ -152,3 +152,8 @@ def _constant_trace(tensor: Tensor) -> Trace | None:
         return trace
     steps = (*trace.steps, Layout.of(base).laid_out, Layout.of(tensor).view)
     return Trace(trace.origin, None, trace.packed, steps, trace.version)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a tensor of no subclass; one that simulates such a tensor is as good."""
+    return type(value) is Tensor or type(value).__name__ == "FakeTensor"

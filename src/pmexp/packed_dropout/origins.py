@@ -35,7 +35,7 @@ class Operands(NamedTuple):
 
     def nearest(self, base: Tensor, nodes: Iterable[Any]) -> Tensor | None:
         """Returns `base` if it was handed over, else what was and is made by the first of some nodes."""
-        tensors = [each for each in self.values if type(each) is Tensor]
+        tensors = [each for each in self.values if isinstance(each, Tensor)]
         if any(each is base or each._base is base for each in tensors):
             return base
         return next((each for node in nodes for each in tensors if each.grad_fn is node), None)
