@@ -153,6 +153,15 @@ def test_a_label_of_another_split_that_is_nearly_a_class_says_so(label: str, sai
     assert str(caught.value).endswith(said)
 
 
+def test_classes_of_one_row_are_named_as_the_file_has_them(tmp_path: Path) -> None:
+    names = [f"topic-{number:02}" for number in range(30)]
+    write(tmp_path, "csv", train=[*names, "common", "common"])
+    with pytest.raises(UserError) as caught:
+        load(tmp_path)
+    said = str(caught.value)
+    assert "one sample each is of classes topic-00, topic-01, " in said and "topic-09 and 20 more" in said
+
+
 @given(
     st.lists(
         st.one_of(
