@@ -20,8 +20,8 @@ def doubts(dataset: Dataset) -> str:
 
 def _doubts_of_test(dataset: Dataset, test: Split) -> list[str]:
     told = []
-    labels = [] if isinstance(test.inputs, TaggedWords) else np.unique(test.labels[:])
-    if dataset.classes and len(labels) == 1:
+    labels = np.unique(test.labels)
+    if dataset.classes and len(labels) == 1 and not isinstance(test.inputs, TaggedWords):
         told.append(f"every row of the test split is of the class {dataset.classes[labels[0]]!r}")
     if _is_inside(test, dataset.train):
         told.append("every row of the test split has its text in the train split too")
