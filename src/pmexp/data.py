@@ -64,7 +64,7 @@ def prepare(config: DatasetConfig) -> str:
             lines.append(f"  {name}: {len(split)} samples")
     labels = dataset.train.labels
     if dataset.classes:
-        lines.append(f"  classes: {len(dataset.classes)}, {few(dataset.classes)}")
+        lines.append(f"  classes: {len(dataset.classes)} ({few(dataset.classes)})")
     elif len(labels) and labels.dtype.kind == "f":
         lines.append(f"  labels: numbers of {labels.min():g} to {labels.max():g}")
     return "\n".join(lines)

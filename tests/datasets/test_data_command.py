@@ -39,7 +39,7 @@ def test_listops_is_generated_once_and_then_found(
         "  train: 80 samples",
         "  val: 10 samples",
         "  test: 10 samples",
-        "  classes: 10, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        "  classes: 10 (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)",
     ]
     caplog.clear()
     assert data.main(LISTOPS) == 0
@@ -72,7 +72,7 @@ def test_what_makes_scores_say_little_is_warned_of_and_on_record(
         lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
     assert data.main(["sst2", f"dataset.path={tmp_path}", "dataset.text_columns=[text]"]) == 0
-    assert "  classes: 2, neg, pos\n" in capsys.readouterr().out
+    assert "  classes: 2 (neg, pos)\n" in capsys.readouterr().out
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == [f"dataset=sst2: {doubt}; look at its files"] * bool(doubt)
     config = DatasetConfig(name="sst2", kind=DatasetKind.text, path=str(tmp_path), text_columns=["text"])
