@@ -1,5 +1,6 @@
 """What the commands do, from Python."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,25 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
         api.load_runs("none", tmp_path)
     with pytest.raises(UserError, match=r"^b=nothing: is neither a variant"):
         api.parity("baseline", "nothing")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: api.compose(["variant=pm-drop"]), "compose: a list is no override; give each by itself, as in compose("),
+        (lambda: api.compose("seed=1", 3), "compose: an int is no override; give each by itself"),
+        (lambda: api.fit(["what=batch"]), "fit: a list is no override; give each by itself, as in fit("),
+        (lambda: api.parity("baseline", "pm-drop", ["seed=1"]), "parity: a list is no override; give each by itself"),
+        (lambda: api.run("variant=pm-drop"), "run: a str is no configuration; give what compose() returns"),
+        (lambda: api.compose("variant=baseline,pm-drop"), "variant=baseline,pm-drop: several values are a sweep; give one at a time"),
+        (lambda: api.compose("dataset.text_columns=a,b"), "dataset.text_columns=a,b: several values are a sweep; give one at a time, or write 'dataset.text_columns=[a,b]' for a list"),
+        (lambda: api.compose("experiment=exp-1-main-perf"), "experiment=exp-1-main-perf: is a sweep of 60 runs; choose "),
+        (lambda: api.compose("share_training=true"), "share_training: is about the runs of a sweep; leave it out"),
+        (lambda: api.compose("hydra/launcher=local"), "hydra/launcher=local: launchers execute sweeps; leave it out"),
+    ],
+)  # fmt: skip
+def test_what_python_cannot_take_says_what_to_give(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        call()
+    said = str(error.value)
+    assert said.startswith(message) and "\n" not in said and "-m" not in said.split()

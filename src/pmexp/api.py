@@ -4,12 +4,14 @@ Each function imports what it needs when it is called.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pmexp.command.explain import explained
 from pmexp.config import RunConfig
+from pmexp.errors import SweepAsked, UserError
 from pmexp.extras import missing_named
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def compose(*overrides: str) -> RunConfig:
     """
     from pmexp.command.compose import compose_run
 
-    with explained():
+    with _told("compose", overrides):
         return compose_run(overrides)
 
 
@@ -42,6 +44,8 @@ def run(config: RunConfig) -> dict[str, Any]:
         MachineError: the disk is full.
         Interrupted: a stop signal came; calling it again goes on from the checkpoint.
     """
+    if not isinstance(config, RunConfig):
+        raise UserError(f"run: {_kind(config)} is no configuration; give what compose() returns")
     from pmexp.run_folder.folder import RunFolder
     from pmexp.training.run import run as execute
 
@@ -93,7 +97,7 @@ def parity(
     from pmexp.parity.command import certified
     from pmexp.parity.options import COMMAND, parity_options
 
-    with explained():
+    with _told("parity", overrides):
         return certified(parity_options(COMMAND.read([f"a={a}", f"b={b}", f"steps={steps}", *overrides])))
 
 
@@ -112,6 +116,27 @@ def fit(*keys: str) -> dict[str, Any]:
     from pmexp.fit.answer import answer
     from pmexp.fit.options import COMMAND, fit_options
 
-    with explained():
+    with _told("fit", keys):
         options = fit_options(COMMAND.read(list(keys)))
         return answer(options).record(options)
+
+
+@contextmanager
+def _told(function: str, overrides: Sequence[object]) -> Iterator[None]:
+    """Turns what is wrong with the overrides of a call into a UserError that says what helps in Python."""
+    for given in overrides:
+        if not isinstance(given, str):
+            raise UserError(
+                f"{function}: {_kind(given)} is no override; give each by itself, as in "
+                f"{function}('variant=pm-drop', 'train.lr=1e-4')"
+            )
+    try:
+        with explained():
+            yield
+    except SweepAsked as error:
+        raise UserError(error.in_python) from None
+
+
+def _kind(given: object) -> str:
+    name = type(given).__name__
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pmexp import logs
 from pmexp.command_line import Command, Given, Key, importing
 from pmexp.errors import UserError
+from pmexp.shown import few
 
 with importing("train"):
     from pmexp.command.compose import compose_part
@@ -63,7 +64,7 @@ def prepare(config: DatasetConfig) -> str:
             lines.append(f"  {name}: {len(split)} samples")
     labels = dataset.train.labels
     if dataset.classes:
-        lines.append(f"  classes: {len(dataset.classes)}")
+        lines.append(f"  classes: {len(dataset.classes)} ({few(dataset.classes)})")
     elif len(labels) and labels.dtype.kind == "f":
         lines.append(f"  labels: numbers of {labels.min():g} to {labels.max():g}")
     return "\n".join(lines)

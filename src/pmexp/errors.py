@@ -13,6 +13,17 @@ class UserError(Exception):
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
 
 
+class SweepAsked(UserError):
+    """One run is composed of what describes a sweep.
+
+    `typed` and `in_python` say what to do: with a command, and where Python asked for the run.
+    """
+
+    def __init__(self, said: str, typed: str, in_python: str) -> None:
+        super().__init__(f"{said}; {typed}")
+        self.in_python = f"{said}; {in_python}"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message; its type where the message is empty."""
     text = str(error).strip()

@@ -11,6 +11,13 @@ def printable(text: str, lines: bool = False) -> str:
     return "".join(letter if lines and letter == "\n" else _shown(letter) for letter in text)
 
 
+def few(names: Sequence[object]) -> str:
+    """Returns the first ten names, each cut to 40 letters, and how many more there are."""
+    shown = [name if len(name) <= 40 else f"{name[:40]}..." for name in map(str, names[:10])]
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return printable(", ".join(shown)) + more
+
+
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
     """The rows as lines, each column as wide as its widest cell; `right`: which end on the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -39,7 +39,7 @@ def test_listops_is_generated_once_and_then_found(
         "  train: 80 samples",
         "  val: 10 samples",
         "  test: 10 samples",
-        "  classes: 10",
+        "  classes: 10 (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)",
     ]
     caplog.clear()
     assert data.main(LISTOPS) == 0
@@ -47,6 +47,36 @@ def test_listops_is_generated_once_and_then_found(
     moved = shutil.copytree(folder, tmp_path / "other node")
     assert data.main([*LISTOPS, f"dataset.path={moved}"]) == 0
     assert str(moved) in capsys.readouterr().out
+
+
+SPLITS = {"train": [("good", "pos"), ("bad", "neg")] * 4, "val": [("well", "pos"), ("ill", "neg")]}
+ONE_CLASS = "every row of the test split is of the class 'pos'"
+IN_TRAIN = "every row of the test split has its text in the train split too"
+
+
+@pytest.mark.parametrize(
+    ("changed", "doubt"),
+    [
+        ({"test": [("fine", "pos"), ("poor", "neg")]}, ""),
+        ({"test": [("fine", "pos"), ("nice", "pos")]}, ONE_CLASS),
+        ({"test": [("good", "pos"), ("bad", "neg")]}, IN_TRAIN),
+        ({"test": [("good", "pos")]}, f"{ONE_CLASS}; {IN_TRAIN}"),
+        ({"val": [(" ", "pos"), ("", "neg")]}, "every text of the val split is empty"),
+    ],
+)
+def test_what_makes_scores_say_little_is_warned_of_and_on_record(
+    changed: dict[str, list[tuple[str, str]]], doubt: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    for name, rows in (SPLITS | changed).items():
+        lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    assert data.main(["sst2", f"dataset.path={tmp_path}", "dataset.text_columns=[text]"]) == 0
+    assert "  classes: 2 (neg, pos)\n" in capsys.readouterr().out
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [f"dataset=sst2: {doubt}; look at its files"] * bool(doubt)
+    config = DatasetConfig(name="sst2", kind=DatasetKind.text, path=str(tmp_path), text_columns=["text"])
+    assert datasets.load(config).record("data").get("data_doubts", "") == doubt
 
 
 def test_numbers_have_a_range_and_no_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

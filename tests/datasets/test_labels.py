@@ -55,11 +55,10 @@ def write(folder: Path, kind: str, **splits: list[Any]) -> None:
         (["1" + "0" * 5000, "9"], ["9", "1" + "0" * 5000], [1, 0]),
         (["spam", "ham"], ["ham", "spam"], [1, 0]),
         (["01", "10", "02"], ["01", "02", "10"], [0, 2, 1]),
-        (["007", "7"], ["007", "7"], [0, 1]),
         ([True, False], ["False", "True"], [1, 0]),
         (["NA", "null", "nan", "None"], ["NA", "None", "nan", "null"], [0, 3, 2, 1]),
         (["1e5f", "12e4"], ["12e4", "1e5f"], [1, 0]),
-        (["a b", "ab", "A b"], ["A b", "a b", "ab"], [1, 2, 0]),
+        (["a b", "ab", "A c"], ["A c", "a b", "ab"], [1, 2, 0]),
     ],
 )
 def test_labels_are_names_and_whole_numbers_keep_their_order(
@@ -92,7 +91,19 @@ def test_labels_are_names_and_whole_numbers_keep_their_order(
         ([" a", "a"], "'a' in the train split (train.x, row 2) looks like ' a'"),
         (["a\xa0b", "a b"], "looks like 'a b'"),
         (["a\u200b", "a"], "'a\\u200b' in the train split (train.x, row 1) looks like 'a'"),
-        (["e\u0301", "\xe9"], "looks like 'e\u0301' and is another text"),
+        (["e\u0301", "\xe9"], "differs from 'e\u0301' in Unicode form alone; write both the same way"),
+        (
+            ["007", "7"],
+            "'7' in the train split (train.x, row 2) is the number '007' in another spelling; write both",
+        ),
+        (["1", "0", "01"], "'1' in the train split (train.x, row 1) is the number '01' in another spelling"),
+        (["1" + "0" * 5000, "01" + "0" * 5000], "in another spelling"),
+        ([" 01", "001", "a"], "is the number ' 01' in another spelling"),
+        (
+            ["pos", "neg", "Pos"],
+            "'pos' in the train split (train.x, row 1) is 'Pos' but for upper and lower case",
+        ),
+        ([True, "true"], "is 'True' but for upper and lower case; write both the same way"),
         (["0.0", "1.0"], "allowed are names of classes or whole numbers from 0, as 1 and not 1.0"),
         (["a", "\ud800"], "(train.x, row 2) is half of a character"),
         (["a" * 500, None], "None in the train split"),
@@ -110,7 +121,10 @@ def test_what_no_loss_can_take_is_named_by_file_and_row(labels: list[Any], said:
     [
         ([0, 2], "2 in the test split (test.x, row 2) is not a class of the train split: 0, 1"),
         ([0, -1], "-1 in the test split (test.x, row 2) is not a class"),
-        (["00"], "'00' in the test split (test.x, row 1) is not a class"),
+        (
+            ["00"],
+            "'00' in the test split (test.x, row 1) is not a class of the train split: 0, 1; it is the number '0' in another spelling",
+        ),
         ([1.0], "1.0 in the test split (test.x, row 1) is of type float"),
         ([None], "None in the test split (test.x, row 1) is missing"),
         (["", ""], "without the whole column test is predicted and not scored"),
@@ -121,6 +135,31 @@ def test_other_splits_have_the_classes_of_train(labels: list[Any], said: str) ->
         of([0, 1], test=labels)
     assert said in str(caught.value)
     assert of([0, 1], test=[-1, -1])[1]["test"] == of([0, 1], test=["-1", "-1"])[1]["test"] == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("caf\xe9", "it differs from 'cafe\u0301' in Unicode form alone; write both the same way"),
+        ("Tea", "it is 'tea' but for upper and lower case; write both the same way"),
+        ("tea ", "it looks like 'tea' and is another text; write both the same way"),
+    ],
+)
+def test_a_label_of_another_split_that_is_nearly_a_class_says_so(label: str, said: str) -> None:
+    with pytest.raises(
+        UserError, match=r"in the test split \(test.x, row 1\) is not a class of the"
+    ) as caught:
+        of(["cafe\u0301", "tea"], test=[label])
+    assert str(caught.value).endswith(said)
+
+
+def test_classes_of_one_row_are_named_as_the_file_has_them(tmp_path: Path) -> None:
+    names = [f"topic-{number:02}" for number in range(30)]
+    write(tmp_path, "csv", train=[*names, "common", "common"])
+    with pytest.raises(UserError) as caught:
+        load(tmp_path)
+    said = str(caught.value)
+    assert "one sample each is of classes topic-00, topic-01, " in said and "topic-09 and 20 more" in said
 
 
 @given(

@@ -43,6 +43,7 @@ def mlp(layers: int = 3) -> nn.Module:
 
 
 BATCH = (torch.zeros(ROWS, WIDTH), torch.zeros(ROWS, dtype=torch.int64))
+LARGE = tuple(tensor[:1].expand(8192, *tensor.shape[1:]) for tensor in BATCH)  # its step peaks in backward
 asked = partial(predict, loss=F.cross_entropy, methods=())
 
 
@@ -65,10 +66,26 @@ def test_nothing_of_the_model_or_the_batch_changes() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_modules_that_are_kept_in_eval_drop_nothing() -> None:
+    """A frozen body in eval mode under a head that trains."""
+    model = nn.Sequential(Residual(), Residual(), nn.Linear(WIDTH, 2))
+    all_masks = asked(model, LARGE).asked.by_category["masks"]
+    model[0].eval()
+    assert asked(model, LARGE).asked.by_category["masks"] == all_masks / 2 > 0
+    assert "eval mode" not in str(asked(model, LARGE))
+
+
+def test_a_model_in_eval_mode_is_simulated_in_training_and_the_answer_says_so() -> None:
+    model, in_eval = mlp(2), mlp(2).eval()
+    forecast = asked(in_eval, LARGE)
+    assert forecast.asked == asked(model, LARGE).asked and forecast.asked.by_category["masks"] > 0
+    said = "The model is in eval mode: simulated is its step in training mode, all modules of it."
+    assert said in str(forecast).splitlines() and said not in str(asked(model, LARGE))
+
+
 def test_categories_are_those_of_the_model() -> None:
     """Masks are a byte an element on CUDA and a bit when packed; a second micro-batch meets gradients."""
-    model, rows = mlp(), 8192
-    batch = tuple(tensor[:1].expand(rows, *tensor.shape[1:]) for tensor in BATCH)
+    model, batch, rows = mlp(), LARGE, len(LARGE[0])
     weights = sum(parameter.nbytes for parameter in model.parameters())
     forecast = asked(model, batch, accumulate=2, methods=["packed", "8bit-optimizer"])
     held = forecast.asked.by_category
@@ -160,6 +177,9 @@ def test_a_trainers_arguments_say_size_parts_and_optimizer(tmp_path: Path) -> No
     embedded = sum(part.weight.numel() for part in bert().modules() if isinstance(part, nn.Embedding))
     more = forecast.asked.by_category["optimizer"] - by_hand.asked.by_category["optimizer"]
     assert more == pytest.approx(2 * 3 * embedded, rel=0.01)  # a Trainer keeps embeddings' state in fp32
+    frozen = bert()
+    frozen.bert.eval()  # a Trainer has all modules train at each step
+    assert predict(frozen, row, arguments=plain, methods=()) == predict(bert(), three, methods=())
     fused = TrainingArguments(**common, per_device_train_batch_size=2, optim="adamw_torch_fused")
     assert predict(bert(), TEXT, arguments=fused, methods=()).asked.phase != "update"
 
@@ -207,6 +227,12 @@ class Peeking(nn.Module):
         (mlp(), {"parts": ["zip"]}, "parts: 'zip' is unknown; allowed are byte-mask, seed-only, packed"),
         (mlp(), {"parts": "bf16"}, "parts: 'bf16' is text; give a list"),
         (mlp(), {"methods": ["zip"]}, "methods: 'zip' is unknown"),
+        (mlp(), {"methods": "packed"}, "methods: 'packed' is text; give a list, such as ['packed']"),
+        (mlp(), {"methods": 3}, "methods: 3 is no list; give one, such as ['packed']"),
+        (mlp(), {"parts": None}, "parts: None is no list; give one, such as ['packed']"),
+        (nn.Embedding(9, 2, sparse=True), {}, "predict: '' of Embedding is made with sparse=True, and the size of"),
+        (nn.Sequential(nn.EmbeddingBag(9, 2, sparse=True)), {}, "predict: '0' of Sequential is made with sparse=True"),
+        (mlp(), {"optimizer": [torch.optim.SGD(mlp().parameters())]}, "optimizer: a list is not allowed; allowed are"),
         (mlp(), {"accumulate": 0}, "accumulate: 0 is not allowed"),
         (mlp(), {"accumulate": 1.5}, "accumulate: 1.5 is not allowed; allowed are 1, 2"),
         (mlp(), {"clip_norm": -1}, "clip_norm: -1 is not allowed; allowed are positive numbers, and None"),
@@ -308,13 +334,14 @@ RIVALS = [*combinations(("byte-mask", "seed-only", "packed", "rebuilt"), 2), ("b
     accumulate=st.integers(1, 3),
 )
 def test_every_stack_of_parts_is_simulated_or_refused_in_one_line(parts: list[str], accumulate: int) -> None:
-    """What stands in no other's place is taken; no part but offload, and byte masks, takes more than stock."""
-    stock = asked(mlp(1), BATCH, accumulate=accumulate).asked
+    """What stands in no other's place is taken; no part but offload, and byte masks, takes more than stock
+    where its peak is in backward: an update's peak has no masks at all."""
+    stock = asked(mlp(1), LARGE, accumulate=accumulate).asked
     if any({a, b} <= set(parts) for a, b in RIVALS) or len(set(parts)) < len(parts):
         with pytest.raises(UserError, match="exclude each other"):
-            asked(mlp(1), BATCH, parts=parts)
+            asked(mlp(1), LARGE, parts=parts)
         return
-    step = asked(mlp(1), BATCH, parts=parts, accumulate=accumulate).asked
+    step = asked(mlp(1), LARGE, parts=parts, accumulate=accumulate).asked
     assert step.by_category["weights"] == stock.by_category["weights"]
     assert step.by_category["masks"] <= stock.by_category["masks"]
     assert step.products == stock.products

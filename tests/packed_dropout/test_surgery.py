@@ -103,6 +103,23 @@ def test_selection_by_place(where: Any, modules: int, functions: int) -> None:
     assert len(report.left) == 7 - modules - functions
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((nn.Dropout(), PackedDropout(0.1)), "dropout: a PackedDropout is no class; write replace_dropout(model, PackedDropout)"),
+        ((nn.Dropout(), nn.Linear), "dropout: the class Linear is no subclass of torch.nn.Dropout; write replace_dropout("),
+        ((nn.Dropout(), "packed"), "dropout: a str is no class"),
+        ((PackedDropout, nn.Sequential()), "model: the class PackedDropout is no module; write replace_dropout(model, PackedDropout)"),
+        ((PackedDropout(0.1), nn.Sequential()), "dropout: a Sequential is no class"),
+        ((None, PackedDropout), "model: a NoneType is no module"),
+    ],
+)  # fmt: skip
+def test_what_is_no_model_or_no_class_of_dropout_is_refused(arguments: Any, message: str) -> None:
+    with pytest.raises(TypeError) as error:
+        replace_dropout(*arguments)
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
 def test_the_code_of_a_routed_module_is_that_of_its_class() -> None:
     """Python 3.13 has no source for a class that was made by `type`, and the rate-only dropouts were exchanged."""
     model: Any = build("bert")

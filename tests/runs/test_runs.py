@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -431,6 +432,20 @@ def test_a_damaged_result_is_not_run_again_but_named(demo: Demo) -> None:
         (demo.folder / name / "failure.json").unlink(missing_ok=True)
     code, _, err = demo("retry", "demo")
     assert code == 2 and err.startswith(f"error: {run.folder / 'summary.json'} is damaged")
+
+
+def test_a_damaged_result_has_its_own_advice_in_the_list(demo: Demo) -> None:
+    """Retry refuses it, so the list says what helps; the others are still to be run again."""
+    damaged = [RunFolder(demo.folder / name) for name in ("finished", "oom")]
+    ended = asdict(digest_of(damaged[0].journal.read_bytes() + b"more"))
+    damaged[0].summary.write_text(json.dumps(summary(journal=ended)))
+    damaged[1].summary.write_text("{nonsense")
+    removed = f"remove {damaged[0].path} {damaged[1].path}, and start the same command as before"
+    assert demo("demo", "--state", "failed")[1].splitlines()[-2] == f"damaged: 2 results; {removed}"
+    for name in ("failed", "interrupted", "stale"):
+        shutil.rmtree(demo.folder / name)
+    out = demo("demo")[1]
+    assert out.splitlines()[-1].startswith("damaged: 2 results; ") and "retry" not in out
 
 
 def test_a_run_that_fails_again_is_exit_code_1(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:

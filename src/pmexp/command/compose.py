@@ -17,7 +17,7 @@ from pmexp.command.composition import OWN, Source, composed, ready, whole
 from pmexp.command.overrides import key_of, parsed
 from pmexp.command.schema import launchers, options_of_pmexp
 from pmexp.config import RunConfig, share_trainings
-from pmexp.errors import UserError
+from pmexp.errors import SweepAsked, UserError
 from pmexp.extras import missing_named
 
 
@@ -41,7 +41,8 @@ def compose_run(overrides: Sequence[str], source: Source = OWN) -> RunConfig:
     """Returns what `compose` does, and raises UserError for a key that the run has no use for."""
     run, typed = compose(overrides, source), parsed(with_own_chosen(overrides))
     if run.share_training and "share_training" in map(key_of, typed):
-        raise UserError("share_training: is about the runs of a sweep; add -m, or leave it out")
+        said = "share_training: is about the runs of a sweep"
+        raise SweepAsked(said, "add -m, or leave it out", "leave it out")
     override_effect.check_effect([run], [typed])
     return run
 

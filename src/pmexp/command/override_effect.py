@@ -11,7 +11,7 @@ from pmexp.command.overrides import chooses_option, key_of
 from pmexp.command.schema import unknown_key
 from pmexp.command.sweep_product import ALSO
 from pmexp.config import RunConfig, flat
-from pmexp.errors import UserError
+from pmexp.errors import SweepAsked, UserError
 
 _FREE_IN_HYDRA = (
     "hydra.launcher.", "hydra.sweeper.params", "hydra.searchpath", "hydra.help.", "hydra.overrides.",
@@ -67,10 +67,9 @@ def check_pinned(config: DictConfig, overrides: Sequence[Override], count: int) 
     left = [key for key in config.hydra.sweeper.params or {} if key not in given and key != ALSO]
     if left:
         name = config.hydra.runtime.choices.get("experiment")
-        raise UserError(
-            f"{f'experiment={name}' if name else 'this configuration'}: is a sweep of {count} "
-            f"run{'s' * (count != 1)}; add -m, or choose {_listed(left)}"
-        )
+        which = f"experiment={name}" if name else "this configuration"
+        said = f"{which}: is a sweep of {count} run{'s' * (count != 1)}"
+        raise SweepAsked(said, f"add -m, or choose {_listed(left)}", f"choose {_listed(left)}")
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ from pmexp.command.shapes import check_shape
 from pmexp.command_line import given_twice
 from pmexp.config import flat
 from pmexp.config.checks import check_switch
-from pmexp.errors import UserError, first_line
+from pmexp.errors import SweepAsked, UserError, first_line
 
 _VALUES = (OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL)  # what Hydra does not take for text
 _TAKES_SEVERAL = ("tracking",)  # groups whose options set keys of their own, and go together: [mlflow,csv]
@@ -164,7 +164,7 @@ def _check_values(override: Override, sweep: bool) -> None:
             raise UserError(
                 f"{override.input_line}: has no end of values; write them, or a range(start,stop,step)"
             )
-        raise UserError(_several(override))
+        raise _several(override)
     value = override.value()
     names_options = group_of(override.key_or_group) and not isinstance(value, dict)
     if not (names_options or override.is_delete() or override.is_hydra_override()):
@@ -195,15 +195,16 @@ def _check_deleted(override: Override) -> None:
         )
 
 
-def _several(override: Override) -> str:
+def _several(override: Override) -> SweepAsked:
     key, value = override.get_key_element(), override.get_value_string()
-    line = f"{override.input_line}: several values are a sweep; add -m"
+    otherwise = ""
     if is_list(override.key_or_group):
-        return f"{line}, or write {shlex.quote(f'{key}=[{value}]')} for a list"
-    if is_text(override.key_or_group):
+        otherwise = f", or write {shlex.quote(f'{key}=[{value}]')} for a list"
+    elif is_text(override.key_or_group):
         as_text = f"{key}={QuotedString(value, Quote.double).with_quotes()}"
-        return f"{line}, or write {shlex.quote(as_text)} for one text"
-    return line
+        otherwise = f", or write {shlex.quote(as_text)} for one text"
+    said = f"{override.input_line}: several values are a sweep"
+    return SweepAsked(said, f"add -m{otherwise}", f"give one at a time{otherwise}")
 
 
 def _check_key_of_hydra(override: Override, launches: bool) -> None:
@@ -226,7 +227,8 @@ def _check_key_of_hydra(override: Override, launches: bool) -> None:
             "-m out: one run is executed in the process that is started)"
         )
     if not launches:
-        raise UserError(f"{line}: launchers execute sweeps; add -m, also for a single run")
+        said = f"{line}: launchers execute sweeps"
+        raise SweepAsked(said, "add -m, also for a single run", "leave it out")
 
 
 def refuse_contradictions(overrides: Sequence[Override]) -> None:

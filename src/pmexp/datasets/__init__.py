@@ -1,5 +1,6 @@
 """Loads real data only: a missing dataset is a UserError that says what to fetch and where to put it."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,9 +22,11 @@ from pmexp.datasets import (
 )
 from pmexp.datasets.base import Dataset
 from pmexp.datasets.digest import digest_of, digest_where_it_lies
+from pmexp.datasets.doubts import doubts
 from pmexp.errors import UserError
 from pmexp.metrics.entities import is_tag
 
+log = logging.getLogger(__name__)
 _LOADERS: dict[DatasetKind, Callable[[DatasetConfig], Dataset]] = {
     DatasetKind.digits: digits.load,
     DatasetKind.reuters_r8: reuters_r8.load,
@@ -56,4 +59,6 @@ def load(config: DatasetConfig) -> Dataset:
             f"{wrong[0]!r}; write such tags, or set dataset.metrics=[accuracy]"
         )
     digest = digest or dataset.digest or digest_where_it_lies(config, dataset.origin)
-    return replace(dataset, digest=digest)
+    if doubt := doubts(dataset):
+        log.warning("dataset=%s: %s; look at its files", config.name, doubt)
+    return replace(dataset, digest=digest, doubts=doubt)

@@ -1,6 +1,7 @@
 """Defines a dataset: splits of images, texts or symbols, labelled but for language. Imports no torch."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,6 +65,7 @@ class Dataset:
     origin: str = ""  # where it lies; for a hub dataset also its commit
     digest: str = ""  # names its files' content, or the commit of a hub dataset
     left_out: str = ""  # what lies there and was not taken: how many and which
+    doubts: str = ""  # what makes its scores say little, in one line
 
     def record(self, name: str) -> dict[str, str]:
         """What a run's record says of it, under keys that begin with `name`."""
@@ -71,30 +73,37 @@ class Dataset:
         few = [f"{number}: {label}" for number, label in enumerate(self.classes[:_RECORDED])]
         more_classes = [f"... of {len(self.classes)}"] if len(self.classes) > _RECORDED else []
         order = ", ".join(few + more_classes) if named else ""
-        more = {"digest": self.digest, "left_out": self.left_out, "classes": order}
+        more = {"digest": self.digest, "left_out": self.left_out, "classes": order, "doubts": self.doubts}
         return {name: self.origin} | {f"{name}_{key}": value for key, value in more.items() if value}
 
 
-def carve(split: Split, fraction: float, what: str) -> tuple[Split, Split]:
+def carve(split: Split, fraction: float, what: str, classes: Sequence[str] = ()) -> tuple[Split, Split]:
     """Cuts `split` into (rest, carved) as `carved_rows` says."""
     of_classes = len(split.labels) == len(split) and split.labels.dtype == np.int64
     strata = split.labels if of_classes and not isinstance(split.inputs, TaggedWords) else _NO_LABELS
-    rest, carved = carved_rows(strata, fraction, what, len(split))
+    rest, carved = carved_rows(strata, fraction, what, len(split), classes)
     return split.take(rest), split.take(carved)
 
 
 def carved_rows(
-    labels: NDArray[np.int64], fraction: float, what: str, samples: int | None = None
+    labels: NDArray[np.int64],
+    fraction: float,
+    what: str,
+    samples: int | None = None,
+    classes: Sequence[str] = (),
 ) -> tuple[NDArray[np.int64], ...]:
     """Returns the sorted rows of (rest, carved), stratified by label if there are labels, and the same for
     every run.
 
     samples: how many there are, where they have no labels.
+    classes: the names of the labels, by which an error calls them.
 
     Raises UserError when a class has too few samples to be in both.
     """
     try:
-        return carved_by_label(labels, fraction) if len(labels) else carved_of(samples or 0, fraction)
+        return (
+            carved_by_label(labels, fraction, classes) if len(labels) else carved_of(samples or 0, fraction)
+        )
     except ValueError as error:
         raise UserError(
             f"{what}: {len(labels) or samples} samples cannot be split by {fraction}, every class on both "

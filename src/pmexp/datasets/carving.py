@@ -5,9 +5,12 @@ third as long as torch and transformers together, and each run would wait for it
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pmexp.shown import few
 
 _SPLIT_SEED = 0  # one dev split for every run, whatever its seed: runs then differ in nothing else
 
@@ -21,12 +24,13 @@ def carved_of(samples: int, fraction: float) -> tuple[Rows, Rows]:
     return np.sort(drawn[carved:]), np.sort(drawn[:carved])
 
 
-def carved_by_label(labels: Rows, fraction: float) -> tuple[Rows, Rows]:
+def carved_by_label(labels: Rows, fraction: float, classes: Sequence[str] = ()) -> tuple[Rows, Rows]:
     """Returns the sorted rows of (rest, carved), each with its share of each label. Raises ValueError where
-    a label would be missing on a side."""
+    a label would be missing on a side, with its name among `classes`."""
     known, of_sample, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if counts.min() < 2:
-        raise ValueError(f"the classes {known[counts < 2].tolist()} have one sample each")
+        lone = [classes[label] if classes else label for label in known[counts < 2].tolist()]
+        raise ValueError(f"one sample each is of {'class' if len(lone) == 1 else 'classes'} {few(lone)}")
     carved = _carved_samples(len(labels), fraction, at_least=len(known))
     generator = np.random.RandomState(_SPLIT_SEED)
     to_rest = _shares(counts, len(labels) - carved, generator)

@@ -116,6 +116,25 @@ def _as_seen(name: str) -> str:
     return " ".join(visible.split())
 
 
+def _alike(name: str) -> str:
+    """Returns what is the same of names that nobody means to be two classes."""
+    seen = _as_seen(name).lower()
+    return seen.lstrip("0") or "0" if _DIGITS.fullmatch(seen) else seen
+
+
+def _difference(name: str, other: str) -> str:
+    """Says in what a name differs from one that is alike, and what to do."""
+    if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other):
+        said = f"differs from {_shown(other)} in Unicode form alone"
+    elif _as_seen(name) == _as_seen(other):
+        said = f"looks like {_shown(other)} and is another text"
+    elif _DIGITS.fullmatch(_as_seen(name)):
+        said = f"is the number {_shown(other)} in another spelling"
+    else:
+        said = f"is {_shown(other)} but for upper and lower case"
+    return f"{said}; write both the same way"
+
+
 def _classes(labels: LabelColumn, names: list[str]) -> list[str]:
     """Distinct labels of train in order."""
     distinct = set(names)
@@ -134,8 +153,8 @@ def _classes(labels: LabelColumn, names: list[str]) -> list[str]:
         raise refuse(others, f"is a name and {number!r} a number; write all as names or all as numbers")
     seen: dict[str, str] = {}
     for name in sorted(distinct):
-        if (other := seen.setdefault(_as_seen(name), name)) != name:
-            raise refuse({name}, f"looks like {other!r} and is another text; write both the same way")
+        if (other := seen.setdefault(_alike(name), name)) != name:
+            raise refuse({name}, _difference(name, other))
     if len(distinct) < 2:
         raise UserError(
             f"dataset.label_column: every row of the train split ({labels.place}) is of the class "
@@ -150,13 +169,18 @@ def _numbers(
     for row, name in enumerate(names):
         if name not in index:
             few = ", ".join([*index][:20]) + (", ..." if len(index) > 20 else "")
-            raise _refused(split, labels, row, f"is not a class of the train split: {few}")
+            alike = [f"; it {_difference(name, other)}" for other in index if _alike(other) == _alike(name)]
+            raise _refused(split, labels, row, f"is not a class of the train split: {few}{''.join(alike)}")
     return np.array([index[name] for name in names], dtype=np.int64)
 
 
 def _refused(split: str, labels: LabelColumn, row: int, why: str) -> UserError:
-    value = repr(labels.values[row])
     return UserError(
-        f"dataset.label_column: {value if len(value) < 60 else value[:60] + '...'} in the {split} split "
+        f"dataset.label_column: {_shown(labels.values[row])} in the {split} split "
         f"({labels.place}, row {row + 1}) {why}"
     )
+
+
+def _shown(value: Any) -> str:
+    said = repr(value)
+    return said if len(said) < 60 else f"{said[:60]}..."

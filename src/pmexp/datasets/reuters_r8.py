@@ -30,7 +30,7 @@ def load(config: DatasetConfig) -> Dataset:
         labels[split] = LabelColumn(str(folder / name), names)
     classes, numbers = numbered(labels, may_be_hidden=())
     whole, test = (Split(texts[split], numbers[split]) for split in ("train", "test"))
-    train, val = carve(whole, config.val_fraction, "dataset.val_fraction")
+    train, val = carve(whole, config.val_fraction, "dataset.val_fraction", classes)
     return Dataset(train, val, test, classes, origin=str(folder))
 
 

@@ -35,7 +35,7 @@ def load(config: DatasetConfig) -> Dataset:
     if "val" in splits:
         val = splits["val"]
     else:
-        train, val = carve(train, config.val_fraction, "dataset.val_fraction")
+        train, val = carve(train, config.val_fraction, "dataset.val_fraction", classes)
     test, hidden = splits.get("test"), unlabelled.get("test")
     return Dataset(train, val, test, classes, hidden, loaded.origin, loaded.digest, loaded.left_out)
 

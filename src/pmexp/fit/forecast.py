@@ -53,6 +53,7 @@ class Forecast:
     methods: dict[str, StepPeak] = field(default_factory=dict)
     without_effect: dict[str, str] = field(default_factory=dict)  # the reason, by method
     not_modelled: tuple[str, ...] = ()
+    is_in_eval: bool = False  # the model was, and what is said is of its step in training mode
 
     @property
     def cards(self) -> dict[str, bool | None]:
@@ -66,6 +67,9 @@ class Forecast:
             f"A step of {self.model}{stack} peaks at {in_unit(asked.peak_bytes, largest)} (up to "
             f"{in_unit(asked.highest_bytes, asked.highest_bytes)}), in {asked.phase}"
         ]
+        lines += ["The model is in eval mode: simulated is its step in training mode, all modules of it."] * (
+            self.is_in_eval
+        )
         lines += [f"  {name:<12}{in_unit(asked.by_category[name], largest):>13}" for name in CATEGORIES]
         said = {True: "fits", None: "may fit", False: "does not fit"}
         for fits, words in said.items():

@@ -1,7 +1,7 @@
 """Lists what a step may be given to take less memory: the parts of `predict`, each put into a fake copy."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -113,17 +113,26 @@ PARTS = tuple(_METHODS)
 
 def checked(parts: Sequence[str], name: str = "parts") -> tuple[str, ...]:
     """Returns the parts. Raises UserError for an unknown one, and for two of a kind."""
-    if isinstance(parts, str):
-        raise UserError(f"{name}: {parts!r} is text; give a list, such as [{parts!r}]")
-    for part in parts:
-        if part not in PARTS:
-            raise UserError(f"{name}: {part!r} is unknown; allowed are {', '.join(PARTS)}")
+    parts = known(parts, name)
     kinds = Counter(_METHODS[part][0] for part in parts)
     for kind, count in kinds.items():
         if count > 1:
             several = [part for part in parts if _METHODS[part][0] == kind]
             raise UserError(f"{name}: {' and '.join(several)} exclude each other; leave one out")
-    return tuple(parts)
+    return parts
+
+
+def known(parts: Sequence[str], name: str) -> tuple[str, ...]:
+    """Returns the parts, which may exclude each other. Raises UserError for what is no list of PARTS."""
+    if isinstance(parts, str):
+        raise UserError(f"{name}: {parts!r} is text; give a list, such as [{parts!r}]")
+    if not isinstance(parts, Iterable):
+        raise UserError(f"{name}: {parts!r} is no list; give one, such as ['packed']")
+    listed = tuple(parts)
+    for part in listed:
+        if part not in PARTS:
+            raise UserError(f"{name}: {part!r} is unknown; allowed are {', '.join(PARTS)}")
+    return listed
 
 
 def made(parts: Sequence[str]) -> list[MemoryMethod]:

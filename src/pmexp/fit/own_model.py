@@ -14,7 +14,7 @@ from torch.optim import AdamW, Optimizer
 from pmexp.errors import UserError
 from pmexp.fit.eight_bits import eight_bits_in_place_of
 from pmexp.fit.forecast import Forecast, StepPeak, categories
-from pmexp.fit.methods import EIGHT_BITS, checked, made, with_part
+from pmexp.fit.methods import EIGHT_BITS, checked, known, made, with_part
 from pmexp.fit.trainer import batch_of_size, optimizer_of, parts_of
 from pmexp.simulation import NOT_MODELLED
 from pmexp.simulation.internals import tree_map_only
@@ -43,8 +43,9 @@ def predict(
 ) -> Forecast:
     """Predicts the peak memory of a training step, by category, and what each method would save at what cost.
 
-    The step runs on fake tensors in a copy of the model, all layers of it, in training mode: nothing of
-    `model` is moved, changed or run, and no memory is taken. It may be on any device, meta included.
+    The step runs on fake tensors in a copy of the model, all layers of it: nothing of `model` is moved,
+    changed or run, and no memory is taken. It may be on any device, meta included. Modules that are in eval
+    mode stay in it, unless all of the model is, or `arguments` are given: then all train.
 
     Args:
         model: any module. Its own dropout, checkpointing and dtypes count as they are.
@@ -77,8 +78,9 @@ def predict(
         raise UserError(f"clip_norm: {clip_norm!r} is not allowed; allowed are positive numbers, and None")
     for name, given in {"loss": loss, "optimizer": optimizer}.items():
         if not (given is None or callable(given) or (name == "optimizer" and isinstance(given, Optimizer))):
-            raise UserError(f"{name}: {given!r} is not allowed; allowed are {_CALLABLE[name]}")
-    parts, methods = checked(parts), tuple(part for name in methods for part in checked([name], "methods"))
+            shown = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
+            raise UserError(f"{name}: {shown} is not allowed; allowed are {_CALLABLE[name]}")
+    parts, methods = checked(parts), known(methods, "methods")
     if arguments is not None:
         if optimizer is not None or accumulate != 1:
             raise UserError(
@@ -97,7 +99,9 @@ def predict(
                 steps[method] = asking.step(with_part(parts, method))
             except UserError as error:
                 without_effect[method] = str(error)
-    return Forecast(type(model).__name__, parts, asked, steps, without_effect, NOT_MODELLED)
+    return Forecast(
+        type(model).__name__, parts, asked, steps, without_effect, NOT_MODELLED, not model.training
+    )
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ class _Asking:
         methods = made(parts)
 
         def prepare(model: nn.Module) -> None:
+            if self.arguments is not None or not model.training:  # a Trainer has all modules train
+                model.train()
             for method in methods:
                 method.prepare(model)
 

@@ -69,8 +69,10 @@ def replace_dropout(
         nothing was replaced.
 
     Raises:
+        TypeError: `model` is no module, or `dropout` no subclass of nn.Dropout.
         ValueError: `where` is unknown, or the model certainly has no dropout to replace.
     """
+    _check_arguments(model, dropout)
     if where not in get_args(Place):
         raise ValueError(f"where: {where!r} is unknown; allowed are {', '.join(get_args(Place))}")
     report = ReplacementReport(dropout.__name__, where)
@@ -213,6 +215,18 @@ class _Replacement:
     def _leave(self, path: str, reason: str | None) -> None:
         if reason:
             self.report.leave(path, reason)
+
+
+def _check_arguments(model: object, dropout: object) -> None:
+    """Raises TypeError for what is no module, and what is no class of dropout."""
+    write = "write replace_dropout(model, PackedDropout)"
+    if not isinstance(model, nn.Module):
+        kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise TypeError(f"model: {kind} is no module; {write}")
+    if not isinstance(dropout, type):
+        raise TypeError(f"dropout: a {type(dropout).__name__} is no class; {write}, with options by name")
+    if not issubclass(dropout, nn.Dropout):
+        raise TypeError(f"dropout: the class {dropout.__name__} is no subclass of torch.nn.Dropout; {write}")
 
 
 def _attends_by_sdpa(module: nn.Module) -> bool:

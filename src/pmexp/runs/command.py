@@ -9,6 +9,7 @@ from pathlib import Path
 from pmexp.command_line import Command, Given, Key, Others, asks_help, called, exit_code, switch
 from pmexp.errors import UserError
 from pmexp.masking import masked
+from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.found import FoundRun, experiments, find_runs
 from pmexp.run_folder.plan import LABELS
 from pmexp.run_folder.state import State
@@ -30,6 +31,7 @@ _AGAIN = Others(
     lambda name: _key_of_launcher(name) if name.startswith(_LAUNCHER) else _SETTINGS.key(name),
 )
 _MODULE = "pmexp.runs"
+_NAMED = 3  # the most folders with a damaged result that a list names once more
 _RUNS_DIR = Key("runs_dir", "where the run folders are", "runs")
 _FILTERS = tuple(Key(label, f"only these, as in {label}=A,B; without it any") for label in LABELS)
 
@@ -177,8 +179,15 @@ def _reader(
 
 
 def _listing(name: str, runs: Sequence[FoundRun], given: Given) -> str:
-    again = [run for run in runs if run.state in choice.AGAIN]
+    without_result = [run for run in runs if run.state in choice.AGAIN]
+    damaged = [run for run in without_result if RunFolder(run.path).is_finished()]  # which retry refuses
+    again = [run for run in without_result if run not in damaged]
     lines = [*(table.run_lines(runs) if runs else []), f"{name}: {table.counts(runs)}"]
+    if damaged:
+        few = shlex.join(str(run.path) for run in damaged[:_NAMED])
+        more = f" and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
+        count = f"{len(damaged)} result{'s' * (len(damaged) != 1)}"
+        lines.append(f"damaged: {count}; remove {few}{more}, and start the same command as before")
     if again:
         place = [f"runs_dir={given['runs_dir']}"] if given["runs_dir"] != _RUNS_DIR.default else []
         command = shlex.join([*called(RETRY.module), *RETRY.prefix, name, *place])

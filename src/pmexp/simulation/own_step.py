@@ -22,7 +22,7 @@ from pmexp.simulation.traffic import OperatorTraffic
 
 @dataclass(frozen=True)
 class OwnStep:
-    """Says what a step is, in terms of a copy of the model."""
+    """Says what a step is, in terms of a copy of the model, each module of it in the mode it is in."""
 
     model: nn.Module
     batch: Any
@@ -55,12 +55,17 @@ def simulated_step(step: OwnStep, like: str = "cuda") -> SimulatedStep:
         UserError: the step cannot run on fake tensors; what it raised is the cause.
     """
     name = type(step.model).__name__
-    recurrent = [path for path, part in step.model.named_modules() if isinstance(part, nn.RNNBase)]
-    if recurrent and like == "cuda":
-        raise UserError(
-            f"predict: {recurrent[0]!r} of {name} is a recurrent layer, and cuDNN alone knows what it keeps; "
-            "simulated is the CPU's way, by like='cpu'"
-        )
+    for path, part in step.model.named_modules():
+        if isinstance(part, nn.RNNBase) and like == "cuda":
+            raise UserError(
+                f"predict: {path!r} of {name} is a recurrent layer, and cuDNN alone knows what it keeps; "
+                "simulated is the CPU's way, by like='cpu'"
+            )
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse:
+            raise UserError(
+                f"predict: {path!r} of {name} is made with sparse=True, and the size of a sparse gradient "
+                "depends on the batch's values; leave sparse=True out"
+            )
     try:
         with without_torchs_log():
             return _simulated(step, like == "cuda")
@@ -80,7 +85,6 @@ def _simulated(step: OwnStep, on_cuda: bool) -> SimulatedStep:
     with fake_tensors(), known, cuda_semantics(flops.add) if on_cuda else nullcontext():
         twin, copies = fake_copy(step.model, known)
         batch = fake_batch(step.batch, known)
-        twin.train()
         step.prepare(twin)
         optimizer = step.optimizer(twin, copies)
         if on_cuda:
