@@ -89,7 +89,11 @@ def test_what_the_reader_chooses_is_named(runs: Runs, tmp_path: Path) -> None:
     [
         ("", "holds no criteria by name"),
         ("- 3", "holds no criteria by name"),
-        ("a: [", "is not YAML"),
+        ("a: [", "cannot be read as YAML: while parsing"),
+        (
+            "a: {metric: test/loss}\nb: {metric: test/loss}\na: {metric: score}",
+            "'a' is given twice, in lines 1 and 3",
+        ),
         ("a: 3", "holds no usable protocol"),
         ("a: {metric: test/loss, treshold: 3}", "treshold"),
         ("a: {metric: test/lost}", "protocol.criteria.a.metric: 'test/lost' is no metric"),
