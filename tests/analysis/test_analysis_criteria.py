@@ -204,7 +204,7 @@ def test_not_measured_says_what_lacks(runs: Runs) -> None:
     runs.finished("baseline", 0, {STEP: 1.0})
     absent = "method=packed: no run here is of it, they are of 'baseline'; run packed"
     assert judged(runs, metric=STEP, **criterion).why == absent
-    runs.finished(METHOD, 0, {"test/loss": 1.0})
+    runs.finished(METHOD, 0, {"memory/saved_bytes": 1.0})
     assert judged(runs, metric=STEP, **criterion).why == f"no run of the method recorded a finite {STEP}"
     runs.finished(METHOD, 1, {STEP: 1.0})
     assert (
