@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.errors import UserError, first_line
-from pmexp.protocol import CriterionConfig, ProtocolConfig
+from pmexp.protocol import CriterionConfig, ProtocolConfig, check_thresholds
 from pmexp.yaml_text import read
 from pmexp_analysis.sources.experiment import Run
 
@@ -102,7 +102,12 @@ def _read_criteria(file: Path) -> dict[str, CriterionConfig]:
         ) from None
     if not isinstance(content, dict) or not content:
         raise UserError(f"criteria={file} holds no criteria by name; see conf/criteria/ for examples")
-    return parsed({"criteria": content}, f"criteria={file}").criteria
+    protocol = parsed({"criteria": content}, f"criteria={file}")
+    try:
+        check_thresholds(protocol)
+    except UserError as error:
+        raise UserError(f"criteria={file}: {error}") from None
+    return protocol.criteria
 
 
 def parsed(told: Mapping[str, Any] | str, where: str) -> ProtocolConfig:
