@@ -12,11 +12,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pmexp.command.compose import compose
+from pmexp.command.compose import compose, compose_sweep
 from pmexp.command.composition import introduce
 from pmexp.command.explain import explain
 from pmexp.command.schema import conf_folder
 from pmexp.config import RunConfig, parse
+from pmexp.config.run import from_dict
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import SCORES, Bound, Statistic
@@ -102,6 +103,7 @@ def test_the_command_line_says_so_in_one_line(override: str) -> None:
     assert "\n" not in text and THROUGHPUT + override.partition("=")[0] in text
 
 
+AT_MOST = "comparison=at_most"
 THROUGHPUT = "protocol.criteria.throughput."
 
 
@@ -150,6 +152,68 @@ def test_a_key_that_a_statistic_would_ignore_is_refused(criterion: str, override
     with pytest.raises(UserError) as refused:
         changed(CHOSEN, f"protocol.criteria.{criterion}.{override}")
     assert str(refused.value).startswith(f"protocol.criteria.{criterion}.{said}")
+
+
+FRACTION = "it is a fraction, so that 0.05 is 5 %"
+
+
+@pytest.mark.parametrize(
+    ("criterion", "threshold", "said"),
+    [
+        (
+            "memory-large",
+            -5,
+            f"-5 must be at least -1 and at most 1 for statistic=relative_change, {AT_MOST}; {FRACTION}",
+        ),
+        ("memory-large", 5, "5 must be at least -1 and at most 1"),
+        (
+            "throughput",
+            2,
+            "2 must be above 0 and at most 1 for statistic=relative_change, comparison=no_worse",
+        ),
+        ("mask-compression", 0, "0 must be above 0 for statistic=times_smaller, comparison=at_least"),
+        ("mask-compression", -7.5, "-7.5 must be above 0"),
+        ("larger-batch", 0, "0 must be above 0 for statistic=largest_ratio"),
+        ("no-divergence", -1, f"-1 must be at least 0 for statistic=diverged, {AT_MOST}"),
+        ("unchanged", -1, "-1 must be at least 0 for statistic=unchanged"),
+        ("only-fits", 0, "0 must be above 0 for statistic=only_fits, comparison=at_least"),
+    ],
+)
+def test_a_threshold_that_cannot_be_meant_is_refused_where_it_is_written(
+    criterion: str, threshold: float, said: str
+) -> None:
+    override = f"protocol.criteria.{criterion}.threshold={threshold}"
+    with pytest.raises(UserError) as refused:
+        changed(CHOSEN, override)
+    assert str(refused.value).startswith(f"protocol.criteria.{criterion}.threshold: {said}")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "memory-large.threshold=-1",
+        "memory-large.threshold=1",
+        "robust-fgsm.threshold=5",
+        "unchanged.threshold=3",
+    ],
+)
+def test_a_threshold_at_the_end_of_what_can_be_is_taken(override: str) -> None:
+    changed(CHOSEN, f"protocol.criteria.{override}")
+
+
+def test_a_sweep_and_a_run_refuse_the_same_threshold() -> None:
+    typed = ["criteria@protocol.criteria=[memory-large]", "protocol.criteria.memory-large.threshold=5"]
+    with pytest.raises(UserError, match="5 must be at least -1 and at most 1"):
+        compose(typed)
+    with pytest.raises(UserError, match="5 must be at least -1 and at most 1"):
+        compose_sweep([*typed, "seed=0,1"])
+
+
+def test_a_run_that_was_started_under_such_a_threshold_keeps_it() -> None:
+    criterion = {"metric": "score", "statistic": "relative_change", "threshold": 5.0}
+    told = compose([]).to_dict()
+    told["protocol"]["criteria"] = {"loose": criterion}
+    assert from_dict(told).protocol.criteria["loose"].threshold == 5.0
 
 
 def test_configuration_and_analysis_share_it_without_hydra_and_torch() -> None:

@@ -112,9 +112,8 @@ def write_report(given: Given) -> str:
     words = {"verdict": content.result, "verdict.sentence": content.sentence}
     words |= {f"criterion.{one.name}": f"{one.result}: {one.why}" for one in content.criteria}
     complaints = _attach(name, uris, paths, words) if uris else []
-    shown = tables.terminal(
-        content.sections, experiment.missing, content.sentence, content.criteria, content.warnings
-    )
+    first = [*content.warnings, *experiment.remarks]
+    shown = tables.terminal(content.sections, experiment.missing, content.sentence, content.criteria, first)
     return "\n".join(
         [shown, "", *(str(path) for path in paths if path.suffix in (".html", ".json")), *complaints]
     )

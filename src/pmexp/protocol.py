@@ -57,6 +57,22 @@ class Bound(Enum):
     no_worse = "no_worse"  # than the reference by more than the threshold: non-inferiority, by one of them
 
 
+@dataclass(frozen=True)
+class _Thresholds:
+    """Those that can be meant: below them a claim cannot be met or is met by all, and above them too."""
+
+    low: float
+    high: float = math.inf
+    has_low: bool = False  # `low` itself is one
+
+    def __contains__(self, threshold: float) -> bool:
+        return (self.low < threshold or (self.has_low and threshold == self.low)) and threshold <= self.high
+
+    def __str__(self) -> str:
+        low = f"{'at least' if self.has_low else 'above'} {self.low:g}"
+        return low if math.isinf(self.high) else f"{low} and at most {self.high:g}"
+
+
 MARGINS = (Bound.within, Bound.no_worse)
 EQUIVALENCE = (Statistic.relative_change, Statistic.difference, Statistic.difference_in_sigma)
 _OF_RUNS = {
@@ -68,6 +84,22 @@ _OF_RUNS = {
 _AGAINST = {Statistic.times_smaller, Statistic.p_worse, *EQUIVALENCE}
 _OF_PAIRS = {Statistic.mean, *_AGAINST, Statistic.own}
 _OVER = {Statistic.growth_exponent, Statistic.largest_ratio}
+_COUNT = {Bound.at_most: _Thresholds(0, has_low=True), Bound.at_least: _Thresholds(0)}
+_RATIO = {Bound.at_most: _Thresholds(0), Bound.at_least: _Thresholds(0)}
+_THRESHOLDS = {
+    Statistic.relative_change: {
+        Bound.at_most: _Thresholds(-1, 1, has_low=True),
+        Bound.at_least: _Thresholds(-1),
+        Bound.within: _Thresholds(0, 1),
+        Bound.no_worse: _Thresholds(0, 1),
+    },
+    Statistic.times_smaller: _RATIO,
+    Statistic.largest_ratio: _RATIO,
+    Statistic.p_worse: {Bound.at_most: _Thresholds(0, 1), Bound.at_least: _Thresholds(0, 1)},
+    Statistic.unchanged: _COUNT,
+    Statistic.diverged: _COUNT,
+    Statistic.only_fits: _COUNT,
+}
 
 
 @dataclass(kw_only=True)
@@ -155,6 +187,24 @@ def _check_margin(key: str, criterion: CriterionConfig) -> None:
         raise UserError(f"{key}.threshold: {criterion.threshold} must be above 0 for comparison={said}")
     if criterion.comparison is Bound.no_worse and not has_better_end(criterion.metric or ""):
         raise UserError(f"{key}.comparison: no_worse; {criterion.metric} has no better end: use within")
+
+
+def check_thresholds(protocol: ProtocolConfig) -> None:
+    """Raises UserError for a threshold that cannot be meant: no method could meet the claim, or none miss it.
+
+    For a protocol that is being written: a run that was started under such a one keeps it.
+    """
+    for name, criterion in protocol.criteria.items():
+        meant = _THRESHOLDS.get(criterion.statistic, {}).get(criterion.comparison)
+        may_turn = criterion.drop_from is not None  # a drop may become a rise, by any factor
+        if meant is not None and not may_turn and criterion.threshold not in meant:
+            is_change = criterion.statistic is Statistic.relative_change
+            raise UserError(
+                f"protocol.criteria.{name}.threshold: {criterion.threshold:g} must be {meant} for "
+                f"statistic={criterion.statistic.name}, comparison={criterion.comparison.name}"
+                + "; it is a fraction, so that 0.05 is 5 %"
+                * is_change
+            )
 
 
 def has_better_end(metric: str) -> bool:

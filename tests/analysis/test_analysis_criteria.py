@@ -191,12 +191,20 @@ def test_against_needs_no_baseline(runs: Runs) -> None:
     criterion = {"metric": STEP, "statistic": Statistic.relative_change, "threshold": -0.4}
     assert judged(runs, against=200.0, **criterion).result == "pass"
     one = judged(runs, **criterion)
-    assert (one.result, one.why) == ("not measured", f"no run of the baseline recorded a finite {STEP}")
+    assert (one.result, one.why) == (
+        "not measured",
+        "baseline=baseline: no run here is of it, they are of 'packed'; run baseline",
+    )
+    runs.finished("baseline", 0, {"test/loss": 1.0})
+    assert judged(runs, **criterion).why == f"no run of the baseline recorded a finite {STEP}"
 
 
 def test_not_measured_says_what_lacks(runs: Runs) -> None:
     criterion = {"statistic": Statistic.difference, "threshold": 1.0}
     runs.finished("baseline", 0, {STEP: 1.0})
+    absent = "method=packed: no run here is of it, they are of 'baseline'; run packed"
+    assert judged(runs, metric=STEP, **criterion).why == absent
+    runs.finished(METHOD, 0, {"memory/saved_bytes": 1.0})
     assert judged(runs, metric=STEP, **criterion).why == f"no run of the method recorded a finite {STEP}"
     runs.finished(METHOD, 1, {STEP: 1.0})
     assert (
@@ -339,6 +347,8 @@ def test_a_failed_run_may_have_diverged(runs: Runs) -> None:
 
 def test_without_a_run_of_the_method_divergence_is_not_measured(runs: Runs) -> None:
     runs.sample("test/loss", baseline=[1.0])
+    assert judged(runs, **DIVERGED).why.startswith("method=packed: no run here is of it")
+    runs.unfinished(METHOD, 0, failure={"status": "failed", "error": "ValueError: x"})
     assert judged(runs, **DIVERGED).why == "no run of the method finished"
 
 

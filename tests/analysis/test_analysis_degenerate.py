@@ -152,7 +152,7 @@ def test_without_baseline_or_method_or_criteria() -> None:
     assert judge(alone, [])[0].result == "inconclusive"  # the mean of one run
     lone = experiment({"baseline": {0: 1.0}}, criterion=CriterionConfig(metric=STEP))
     assert comparisons(lone.values, lone.protocol) == []
-    assert judge(lone, [])[0].why == f"no run of the method recorded a finite {STEP}"
+    assert judge(lone, [])[0].why.endswith("no run here is of it, they are of 'baseline'; run packed")
     assert judge(experiment({"baseline": {0: 1.0}}), []) == []
 
 

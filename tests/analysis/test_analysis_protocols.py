@@ -65,6 +65,11 @@ def test_runs_of_before_protocols_have_none(runs: Runs) -> None:
     assert (loaded.protocol.criteria, loaded.protocol.axis, loaded.remarks) == ({}, ComparedLabel.variant, [])
 
 
+def test_a_recorded_threshold_that_no_method_could_meet_costs_no_run(runs: Runs) -> None:
+    started(runs, protocol(criteria={"less": {**LESS, "threshold": -5}}))
+    assert load(runs).protocol.criteria["less"].threshold == -5
+
+
 def test_what_the_reader_chooses_is_named(runs: Runs, tmp_path: Path) -> None:
     started(runs, protocol())
     file = tmp_path / "mine.yaml"
@@ -89,11 +94,19 @@ def test_what_the_reader_chooses_is_named(runs: Runs, tmp_path: Path) -> None:
     [
         ("", "holds no criteria by name"),
         ("- 3", "holds no criteria by name"),
-        ("a: [", "is not YAML"),
+        ("a: [", "cannot be read as YAML: while parsing"),
+        (
+            "a: {metric: test/loss}\nb: {metric: test/loss}\na: {metric: score}",
+            "'a' is given twice, in lines 1 and 3",
+        ),
         ("a: 3", "holds no usable protocol"),
         ("a: {metric: test/loss, treshold: 3}", "treshold"),
         ("a: {metric: test/lost}", "protocol.criteria.a.metric: 'test/lost' is no metric"),
         ("a: {metric: test/loss, statistic: median}", "median"),
+        (
+            "a: {metric: test/loss, statistic: relative_change, threshold: -5}",
+            "a.threshold: -5 must be at least -1 and at most 1",
+        ),
         ("\xff", "mine.yaml"),
     ],
 )

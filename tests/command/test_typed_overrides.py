@@ -371,6 +371,8 @@ OPTIONS = {
     "experiment/unknown.yaml": "# @package _global_\ntrain:\n  warmup_steps: 5\n",
     "experiment/hydra.yaml": "# @package _global_\nhydra:\n  job: {chdir: true}\n",
     "experiment/broken.yaml": "# @package _global_\nname: [\n",
+    "experiment/twice.yaml": "# @package _global_\nname: a\nseed: 1\nname: b\n",
+    "criteria/twice.yaml": "twice:\n  1: a\n  1: b\n",
     "mine.yaml": "defaults:\n  - config\n  - _self_\nname: of-mine\n",
     "no-run.yaml": "name: x\n",
 }
@@ -410,6 +412,14 @@ def test_text_of_a_yaml_file_stays_as_it_is_written(own: Path) -> None:
         (["experiment=hydra"], "hydra.job.chdir: is set in a YAML file and not taken"),
         (["experiment=swept"], "experiment=swept: is a sweep of 2 runs"),
         (["experiment=broken"], "broken.yaml: cannot be read: while parsing"),
+        (
+            ["experiment=twice"],
+            "experiment/twice.yaml: cannot be read: 'name' is given twice, in lines 2 and 4",
+        ),
+        (
+            ["criteria@protocol.criteria=[twice]"],
+            "criteria/twice.yaml: cannot be read: '1' is given twice, in lines 2 and 3",
+        ),
         (["--config-name", "no-run"], "is no run; let the defaults of your own begin with config"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",

@@ -217,3 +217,13 @@ def test_a_wrong_key_is_one_line(keys: list[str], message: str, capsys: pytest.C
     assert main(keys) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {message}") and error.count("\n") == 1
+
+
+def test_a_table_with_a_key_given_twice_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("arms: [variant=baseline]\ntasks:\n  small: [seed=0]\n  small: [seed=1]\n")
+    assert main([f"table={plan}"]) == 2
+    said = "'small' is given twice, in lines 3 and 4; keep one of them"
+    assert capsys.readouterr().err == f"error: table: {plan} cannot be read: {said}\n"

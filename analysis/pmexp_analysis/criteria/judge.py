@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pmexp.protocol import Bound, CriterionConfig, Statistic, has_better_end, needs_learning
 from pmexp.run_folder.state import State
+from pmexp_analysis.criteria.absent import where_present
 from pmexp_analysis.criteria.byte_masks import values_with_byte_masks
 from pmexp_analysis.criteria.estimates import Sides
 from pmexp_analysis.criteria.growth import judge_growth
@@ -39,10 +40,12 @@ def judge(experiment: Experiment, limits: Sequence[Limits], evidence: Evidence |
     """
     sections, evidence = _sections(experiment), evidence or evidence_of(experiment)
     criteria = {name: as_judged(one) for name, one in experiment.protocol.criteria.items()}
-    judged = [
-        combined(name, criterion, list(_parts(criterion, experiment, sections, limits, evidence)))
-        for name, criterion in criteria.items()
-    ]
+    judged = []
+    for name, criterion in criteria.items():
+        parts = _parts(criterion, experiment, sections, limits, evidence)
+        judged.append(
+            combined(name, criterion, [where_present(part, criterion, experiment) for part in parts])
+        )
     return named_once(judged)
 
 

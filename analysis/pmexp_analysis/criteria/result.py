@@ -119,8 +119,11 @@ def decide(low: float, high: float, comparison: Bound, threshold: float) -> Resu
     return "pass" if allowed else "fail" if refused else "inconclusive"
 
 
-def answer(judged: Sequence[Judged], method: str) -> tuple[Result, str]:
-    """Returns the verdict on the whole experiment, and the question with its answer that says it."""
+def answer(judged: Sequence[Judged], method: str, absent: Sequence[str] = ()) -> tuple[Result, str]:
+    """Returns the verdict on the whole experiment, and the question with its answer that says it.
+
+    `absent`: a line for each side of the protocol that no run is of.
+    """
     if not judged:
         return "not measured", "No success criteria were written down for this experiment."
     judged = _counted_once(judged)
@@ -133,10 +136,8 @@ def answer(judged: Sequence[Judged], method: str) -> tuple[Result, str]:
         result = "fail"
         clauses = [f"No: {method} misses {len(failed)} of {every} ({', '.join(failed)})", *_open(judged)]
     elif len(named["not measured"]) == every:
-        result, clauses = (
-            "not measured",
-            [f"Not measured: no finished run recorded what is needed for {', '.join(named['not measured'])}"],
-        )
+        lacking = f"no finished run recorded what is needed for {', '.join(named['not measured'])}"
+        result, clauses = "not measured", [f"Not measured: {'; '.join(absent) or lacking}"]
     else:
         first, *others = _open(judged)
         result, clauses = "inconclusive", [f"Not settled: {first}", *others]

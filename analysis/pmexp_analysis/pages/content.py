@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from pmexp_analysis.criteria import Judged, Result, answer, judge
+from pmexp_analysis.criteria.absent import absent_sides
 from pmexp_analysis.numbers import compare
 from pmexp_analysis.numbers.evidence import evidence_of
 from pmexp_analysis.numbers.fits import Limits, limits_of
@@ -52,14 +53,15 @@ def content_of(
     comparisons = compare.comparisons(experiment.values, protocol, experiment.counted, evidence)
     limits = limits_of(experiment, fits)
     judged = judge(experiment, limits, evidence)
-    result, sentence = answer(judged, protocol.method)
+    absent = absent_sides(experiment)
+    result, sentence = answer(judged, protocol.method, absent)
     content = Content(
         experiment=experiment,
         generated=generated,
         rows=rows,
         comparisons=comparisons,
         sections=sections(rows, comparisons, protocol.baseline, evidence),
-        warnings=evidence.warnings(),
+        warnings=[*absent, *evidence.warnings()],
         criteria=judged,
         result=result,
         sentence=sentence,

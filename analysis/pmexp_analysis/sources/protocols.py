@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.errors import UserError, first_line
-from pmexp.protocol import CriterionConfig, ProtocolConfig
+from pmexp.protocol import CriterionConfig, ProtocolConfig, check_thresholds
+from pmexp.yaml_text import read
 from pmexp_analysis.sources.experiment import Run
 
 
@@ -91,14 +92,22 @@ def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def _read_criteria(file: Path) -> dict[str, CriterionConfig]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"criteria={file}: {error.strerror or error}; name a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise UserError(f"criteria={file} is not YAML; see conf/criteria/ for examples") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"criteria={file} cannot be read as YAML: {said}; see conf/criteria/ for examples"
+        ) from None
     if not isinstance(content, dict) or not content:
         raise UserError(f"criteria={file} holds no criteria by name; see conf/criteria/ for examples")
-    return parsed({"criteria": content}, f"criteria={file}").criteria
+    protocol = parsed({"criteria": content}, f"criteria={file}")
+    try:
+        check_thresholds(protocol)
+    except UserError as error:
+        raise UserError(f"criteria={file}: {error}") from None
+    return protocol.criteria
 
 
 def parsed(told: Mapping[str, Any] | str, where: str) -> ProtocolConfig:

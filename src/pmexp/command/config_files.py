@@ -18,6 +18,7 @@ from pmexp.command.shapes import check_shape, in_file
 from pmexp.config import flat
 from pmexp.config.checks import check_switch
 from pmexp.errors import UserError
+from pmexp.yaml_text import read
 
 _AS_TEXT = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # takes no scalar for anything else
 
@@ -78,8 +79,9 @@ def check_not_hidden(folder: Path) -> None:
 
 @lru_cache(maxsize=1024)  # a sweep reads the same files for each run
 def _content(text: str, key: str) -> Any:
+    written = read(text, _AS_TEXT)
     loaded = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
-    return _as_written(loaded, _AS_TEXT(text).get_single_data(), key)
+    return _as_written(loaded, written, key)
 
 
 def _as_written(loaded: Any, written: Any, key: str) -> Any:

@@ -27,6 +27,7 @@ from pmexp.fit.answer import LENGTH_MULTIPLE, Answer, answer
 from pmexp.fit.budget import in_gib
 from pmexp.fit.options import COMMAND, FitOptions, fit_options
 from pmexp.simulation import NOT_MODELLED
+from pmexp.yaml_text import read
 
 Arm = tuple[str, ...]  # overrides
 
@@ -106,7 +107,7 @@ def _overrides(arm: Any) -> Arm:
 
 def _plan(file: Path) -> dict[str, Any]:
     try:
-        plan: dict[str, Any] = yaml.safe_load(file.read_text())
+        plan: dict[str, Any] = read(file.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"table: {file} cannot be read: {first_line(error)}") from None
     lists = isinstance(plan, dict) and isinstance(plan.get("arms"), list)
