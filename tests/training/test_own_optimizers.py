@@ -177,3 +177,96 @@ def test_bytes_of_a_tensor_of_tensors_are_theirs() -> None:
     with SavedForBackward(nn.Module()) as ledger:
         (weight * pair).sum()
     assert ledger.metrics()["memory/saved_bytes"] == 64
+
+
+def kept_in_hooks(net: nn.Module, **state: Any) -> Method:
+    """An optimizer for each parameter, which hooks know and the one that the loop has does not."""
+    inner = {each: torch.optim.AdamW([each], lr=1e-2) for each in net.parameters()}
+
+    def update(parameter: Tensor) -> None:
+        inner[parameter].step()
+        inner[parameter].zero_grad()
+
+    for parameter in inner:
+        parameter.register_post_accumulate_grad_hook(update)
+    return Method(optimizer=Idle, **state)
+
+
+class Idle(torch.optim.SGD):
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(parameters, lr=lr)
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        pass
+
+
+class Averaged(torch.optim.AdamW):
+    """Keeps a mean of the weights in a list, and a projection in an object, both beside its state."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+        self.means = [each.detach().clone() for each in self.param_groups[0]["params"]]
+        self.table = torch.arange(16.0)  # made anew by every start
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step()
+        for mean, weight in zip(self.means, self.param_groups[0]["params"], strict=True):
+            mean.lerp_(weight, 0.1)
+
+
+def with_method(make: Callable[[nn.Module], Method], **options: Any) -> Training:
+    torch.manual_seed(3)
+    given = {"epochs": 3, "batch_size": 8, "lr": 1e-2, "log_every": 1} | options
+    module = Net(nn.Dropout(0.5))
+    config, system = TrainConfig(**given), System(SystemConfig())
+    data = examples(50, 0), examples(20, 1)
+    return Training(module, *data, config, ["accuracy"], 5, system, method=make(module))
+
+
+def held_after(run: Training, steps: int) -> tuple[float, int]:
+    """Bytes of the optimizer on record, and those that a checkpoint would lose."""
+    measured = {name: value for _, metrics in islice(run.steps(), steps) for name, value in metrics.items()}
+    return measured["memory/optimizer_bytes"], run.state()["ranks"][0]["method"]["lost_bytes"]
+
+
+def test_state_is_counted_wherever_a_method_keeps_it() -> None:
+    weights = sum(each.nbytes for each in Net(nn.Dropout()).parameters())
+    adam = 2 * weights + 4 * 4  # two moments, and the step of each parameter
+    assert held_after(with_method(lambda _: Method()), 2) == (adam, 0)
+    assert held_after(with_method(kept_in_hooks, clip_norm=None), 2) == (adam, adam)
+    averaged = with_method(lambda _: Method(optimizer=Averaged))
+    assert held_after(averaged, 2) == (adam + weights + 64, weights)
+
+
+def test_a_run_whose_checkpoint_lacks_a_methods_state_does_not_go_on() -> None:
+    before = with_method(kept_in_hooks, clip_norm=None)
+    list(islice(before.steps(), 2))
+    state = before.state()
+    with pytest.raises(UserError, match=r"keeps 1064 bytes .* give its Method state= and restore="):
+        with_method(kept_in_hooks, clip_norm=None).restore(state)
+
+
+def test_a_method_that_gives_its_state_goes_on_bit_for_bit() -> None:
+    def averaged(net: nn.Module) -> Method:
+        made: list[Averaged] = []
+
+        def optimizer(*arguments: Any, **options: Any) -> Averaged:
+            made.append(Averaged(*arguments, **options))
+            return made[0]
+
+        def restore(means: list[Tensor]) -> None:
+            made[0].means = means
+
+        return Method(optimizer=optimizer, state=lambda: made[0].means, restore=restore)
+
+    whole = with_method(averaged)
+    expected = list(whole.steps())
+    before = with_method(averaged)
+    list(islice(before.steps(), 4))
+    state = before.state()
+    after = with_method(averaged)
+    after.restore(state)
+    assert list(after.steps()) == expected[4:]
+    pairs = zip(after.engine.optimizer.means, whole.engine.optimizer.means, strict=True)
+    assert all(torch.equal(x, y) for x, y in pairs)

@@ -14,7 +14,7 @@ from pmexp.measure.tensor_parts import storages
 
 _WHY_NOT = {
     "memory/gradients_bytes": "not counted: the engine does not show where it keeps the gradient",
-    "memory/optimizer_bytes": "not counted: the optimizer kept no state, since no update was taken",
+    "memory/optimizer_bytes": "none was found: no update was taken, or the optimizer keeps nothing",
 }
 
 

@@ -25,6 +25,7 @@ from pmexp.models.objectives import IGNORED, summed_loss
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
+from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
 from pmexp.training.loader import batches_ahead, workers_for
 from pmexp.training.order import epoch_order
 from pmexp.variants.method import Method
@@ -59,7 +60,7 @@ class Training:
         system: System,
         ranks: Ranks = Ranks(),  # noqa: B008  frozen
         generation: Generation | None = None,
-        method: Method = Method(),  # noqa: B008  frozen
+        method: Method | None = None,
         classes: Sequence[str] = (),
     ) -> None:
         """classes: the names of those that samples or words are of."""
@@ -68,7 +69,8 @@ class Training:
         assert config.lr is not None
         self.module, self.train, self.val = module, train, val
         self.config, self.metrics, self.seed, self.system = config, metrics, seed, system
-        self.ranks, self.generation, self.method, self.classes = ranks, generation, method, classes
+        self.ranks, self.generation, self.classes = ranks, generation, classes
+        self.method = method or Method()
         self.batch_size = config.batch_size
         self.steps_per_epoch = len(train) // self.batch_size
         if not self.steps_per_epoch:
@@ -82,6 +84,7 @@ class Training:
         self.engine = system.engine(ranks, config.clip_norm)
         self.not_updated: list[str] = []  # parameters that train and that no optimizer has
         self.model = self.engine.prepare(module, self._optimizer)  # `module`, or what stands around it
+        self._kept = KeptByMethod(method, self.engine, module) if method else KeptByNone()
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
         pay = workers_for(train, system.device, ranks.world_size)
         self.workers = pay if config.workers is None else config.workers  # that make batches ahead
@@ -152,7 +155,11 @@ class Training:
     def held(self) -> list[Tensor]:
         """The tensors that this process holds between two steps, as far as its engine shows them."""
         engine = self.engine
-        return [*engine.held_parameters(), *engine.held_gradients(), *engine.held_state()]
+        return [*engine.held_parameters(), *engine.held_gradients(), *self._held_state()]
+
+    def _held_state(self) -> list[Tensor]:
+        """What the optimizer, and somebody's own method, keep from step to step."""
+        return [*self.engine.held_state(), *self._kept.tensors()]
 
     def _measured_step(self) -> AbstractContextManager[None]:
         own_samples = self.batch_size // self.ranks.world_size  # operations and energy are this process's too
@@ -182,7 +189,7 @@ class Training:
             norm = self.engine.step()
         self.scheduler.step()
         if not self.progress.optimizer_counted:
-            metrics |= (state := held(optimizer=self.engine.held_state()))
+            metrics |= (state := held(optimizer=self._held_state()))
             self.progress.optimizer_counted = bool(state)
         if log:
             loss = self.ranks.sum(loss)
@@ -337,6 +344,7 @@ class Training:
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(self.system.device) if cuda else None,
             "instruments": self.instruments.state(),
+            "method": self._kept.state(),
         }
         return {
             "module": self.engine.weights(),
@@ -347,16 +355,19 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state` returned. Raises UserError where a method's own state is not in it."""
+        own = state["ranks"][self.ranks.rank]
+        self._kept.check(own.get("method"))
         self.engine.load_weights(state["module"])
         self.engine.restore([each["engine"] for each in state["ranks"]])
         self.scheduler.load_state_dict(state["scheduler"])
         self.timer.restore(state["timer"])
         self.progress = Progress(**state["progress"])
-        own = state["ranks"][self.ranks.rank]
         torch.set_rng_state(own["rng"])
         if own["device_rng"] is not None:
             torch.cuda.set_rng_state(own["device_rng"], self.system.device)
         self.instruments.restore(own["instruments"])
+        self._kept.restore(own.get("method"))
 
     @property
     def selects(self) -> bool:

@@ -19,9 +19,13 @@ class Method:
     forward: returns a context that is entered around each forward and its loss.
     loss: makes the forward of a training step itself, as ``loss(model, inputs, labels)``, and returns its
         loss summed over the labels that are not -100, in nats. Evaluations go by the model's logits.
+    state: returns what a checkpoint has to hold of the method, beside the model and `optimizer.state_dict()`.
+    restore: takes that back in a run that goes on, once the model and the optimizer are as they were.
     """
 
     report: Mapping[str, Any] = field(default_factory=dict)
     optimizer: Callable[..., Optimizer] | None = None
     forward: Callable[[], AbstractContextManager[object]] = nullcontext
     loss: Callable[[nn.Module, Mapping[str, Tensor], Tensor], Tensor] | None = None
+    state: Callable[[], Any] | None = None
+    restore: Callable[[Any], None] | None = None

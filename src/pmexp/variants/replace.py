@@ -63,14 +63,14 @@ def apply_variant(
     return report
 
 
-def apply_method(model: nn.Module, variant: Variant) -> Method:
+def apply_method(model: nn.Module, variant: Variant) -> Method | None:
     """Calls the function of `variant.apply`, if there is one, with the model and `variant.options`.
 
-    Returns what it wants of the training. Raises UserError where it cannot be had, fails or returns something
-    else.
+    Returns what it wants of the training, None where there is no function. Raises UserError where it cannot
+    be had, fails or returns something else.
     """
     if variant.apply is None:
-        return Method()
+        return None
     returned = called(_APPLY, variant.apply, (model,), variant.options, _OPTIONS)
     if not isinstance(returned, Method | Mapping | None):
         raise UserError(
@@ -85,6 +85,10 @@ def apply_method(model: nn.Module, variant: Variant) -> Method:
             f"{_APPLY}: {variant.apply}: returns no report ({error}); return a mapping of plain values, a "
             "pmexp.variants.method.Method, or nothing"
         ) from None
+    if (method.state is None) != (method.restore is None):
+        raise UserError(
+            f"{_APPLY}: {variant.apply}: state and restore of a Method belong together; give both"
+        )
     return method
 
 

@@ -2,20 +2,59 @@
 
 import inspect
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pmexp.systems.engines.base import Engine, MakeOptimizer
+from pmexp.errors import UserError
+from pmexp.measure.tensor_parts import taken_apart
+from pmexp.systems.engines.base import Engine, MakeOptimizer, Weights
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes an element
 
 
 class Ddp(Engine):
     def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
         super().prepare(module, make_optimizer)
         self._parallel = _parallel(module)
+        self._compared = False
         return self._parallel
+
+    def step(self) -> Tensor | None:
+        norm = super().step()
+        if not self._compared:  # the first step tells, and checkpoints and evaluations tell again
+            self._refuse_different_weights()
+        return norm
+
+    def weights(self) -> Weights:
+        self._refuse_different_weights()
+        return super().weights()
+
+    def _refuse_different_weights(self) -> None:
+        """Raises UserError, on all ranks, where they do not hold the same parameters."""
+        self._compared = True
+        sums = _sums(self.module)
+        if self.ranks.most(self.ranks.from_first(sums) != sums):
+            raise UserError(
+                "system.parts: ddp: the processes hold different weights, so something updates them by what "
+                "one process has alone, as an optimizer does during backward; train on one process"
+            )
 
     def begin_micro_batch(self, last: bool) -> None:
         self._parallel.require_backward_grad_sync = last  # no_sync() sets this flag
+
+
+def _sums(module: nn.Module) -> list[int]:
+    """Sums the bits of each parameter that trains, as whole numbers."""
+    weights = taken_apart(
+        {name: each.detach() for name, each in module.named_parameters() if each.requires_grad}
+    )
+    return [int(_bits(weight).sum(dtype=torch.int64)) for weight in weights.values()]
+
+
+def _bits(weight: Tensor) -> Tensor:
+    weight = torch.view_as_real(weight) if weight.is_complex() else weight
+    return weight.contiguous().view(_INTEGERS[weight.element_size()])
 
 
 def _parallel(module: nn.Module) -> DistributedDataParallel:
