@@ -199,11 +199,10 @@ def check_thresholds(protocol: ProtocolConfig) -> None:
         may_turn = criterion.drop_from is not None  # a drop may become a rise, by any factor
         if meant is not None and not may_turn and criterion.threshold not in meant:
             is_change = criterion.statistic is Statistic.relative_change
+            unit = "; it is a fraction, so that 0.05 is 5 %" if is_change else ""
             raise UserError(
                 f"protocol.criteria.{name}.threshold: {criterion.threshold:g} must be {meant} for "
-                f"statistic={criterion.statistic.name}, comparison={criterion.comparison.name}"
-                + "; it is a fraction, so that 0.05 is 5 %"
-                * is_change
+                f"statistic={criterion.statistic.name}, comparison={criterion.comparison.name}{unit}"
             )
 
 

@@ -15,7 +15,6 @@ from pmexp.errors import UserError
 from pmexp.measure.flops import FlopCounter
 from pmexp.measure.memory_by_category import bytes_of
 from pmexp.measure.saved_for_backward import SavedForBackward
-from pmexp.models.examples import TensorExamples
 from pmexp.systems.system import System
 from pmexp.training.loop import Training
 from pmexp.variants.method import Method
@@ -24,15 +23,19 @@ from small_net import Net, examples
 Make = Callable[..., torch.optim.Optimizer]
 
 
-def training(make: Make | None, parts: tuple[Part, ...] = (), **options: Any) -> Training:
+def with_method(
+    make: Callable[[nn.Module], Method], parts: tuple[Part, ...] = (), **options: Any
+) -> Training:
     torch.manual_seed(3)
     given = {"epochs": 3, "batch_size": 8, "lr": 1e-2, "log_every": 1} | options
-    system, module = System(SystemConfig(parts=list(parts))), Net(nn.Dropout(0.5))
-    val: TensorExamples = examples(20, 1)
-    method = Method(optimizer=make)
-    return Training(
-        module, examples(50, 0), val, TrainConfig(**given), ["accuracy"], 5, system, method=method
-    )
+    config, system = TrainConfig(**given), System(SystemConfig(parts=list(parts)))
+    module = Net(nn.Dropout(0.5))
+    data = examples(50, 0), examples(20, 1)
+    return Training(module, *data, config, ["accuracy"], 5, system, method=make(module))
+
+
+def training(make: Make | None, parts: tuple[Part, ...] = (), **options: Any) -> Training:
+    return with_method(lambda _: Method(optimizer=make), parts, **options)
 
 
 class Averaging(torch.optim.SGD):
@@ -213,15 +216,6 @@ class Averaged(torch.optim.AdamW):
         super().step()
         for mean, weight in zip(self.means, self.param_groups[0]["params"], strict=True):
             mean.lerp_(weight, 0.1)
-
-
-def with_method(make: Callable[[nn.Module], Method], **options: Any) -> Training:
-    torch.manual_seed(3)
-    given = {"epochs": 3, "batch_size": 8, "lr": 1e-2, "log_every": 1} | options
-    module = Net(nn.Dropout(0.5))
-    config, system = TrainConfig(**given), System(SystemConfig())
-    data = examples(50, 0), examples(20, 1)
-    return Training(module, *data, config, ["accuracy"], 5, system, method=make(module))
 
 
 def held_after(run: Training, steps: int) -> tuple[float, int]:

@@ -23,11 +23,9 @@ def where_present(part: TaskResult, criterion: CriterionConfig, experiment: Expe
     """Returns `part`; one that was not measured since no run there is of a side says that of the side."""
     if part.result != "not measured" or criterion.statistic in _NAMING_BOTH:
         return part
-    members = experiment.members
-    here = {m.labels.variant for m in members if (m.labels.task, m.labels.system) == (part.task, part.system)}
-    variants = here or {
-        member.labels.variant for member in members
-    }  # over settings a task is none of a run's
+    labels = [member.labels for member in experiment.members]
+    here = {each.variant for each in labels if (each.task, each.system) == (part.task, part.system)}
+    variants = here or {each.variant for each in labels}  # over settings a task is none of a run's
     lines = (_said(key, experiment.protocol, variants) for key in _sides(criterion))
     return replace(part, why=next(filter(None, lines), part.why))
 

@@ -49,7 +49,8 @@ def _sums(module: nn.Module) -> list[int]:
     weights = taken_apart(
         {name: each.detach() for name, each in module.named_parameters() if each.requires_grad}
     )
-    return [int(_bits(weight).sum(dtype=torch.int64)) for weight in weights.values()]
+    sums: list[int] = torch.stack([_bits(each).sum(dtype=torch.int64) for each in weights.values()]).tolist()
+    return sums  # which a device hands over at once
 
 
 def _bits(weight: Tensor) -> Tensor:
