@@ -4,7 +4,7 @@ question whether a stream captures, and torch.randint on CUDA are stood in for."
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 from unittest import mock
 
 import pytest
@@ -24,10 +24,15 @@ CUDA = torch.device("cuda", 0)
 class Generator:
     """A CUDA generator, and torch.randint on CUDA by it."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device = CUDA) -> None:
+        assert device == CUDA
         self.seed, self.offset = 2**64 - 3, 8
         self.kernels = 0  # that randint launched
         self.extra_calls = 0  # a torch whose draw is another one makes such calls
+
+    def manual_seed(self, seed: int) -> Self:
+        self.seed = seed
+        return self
 
     def initial_seed(self) -> int:
         return self.seed
@@ -39,10 +44,13 @@ class Generator:
         assert offset % 4 == 0
         self.offset = offset
 
-    def randint(self, low: int, high: int, size: tuple[int], *, dtype: torch.dtype, device: Any) -> Tensor:
+    def randint(
+        self, low: int, high: int, size: tuple[int], *, dtype: torch.dtype, device: Any, generator: Any = None
+    ) -> Tensor:
         assert (low, size, dtype, device) == (0, (1,), torch.int64, CUDA)
-        words = four_words(self.seed, self.offset // 4 + self.extra_calls, 0)
-        self.offset += 4
+        generator = generator or self
+        words = four_words(generator.seed, generator.offset // 4 + self.extra_calls, 0)
+        generator.offset += 4
         self.kernels += 1
         return torch.tensor([(words[0] * 2**32 + words[1]) % high])
 
@@ -51,6 +59,7 @@ class Generator:
 def generator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Generator]:
     generator = Generator()
     monkeypatch.setattr(torch, "randint", generator.randint)
+    monkeypatch.setattr(torch, "Generator", Generator)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(cuda_rng, "default_generator", lambda _: generator)
     monkeypatch.setattr(cuda_rng, "_record", type(cuda_rng._record)())

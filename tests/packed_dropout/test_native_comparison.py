@@ -1,6 +1,7 @@
 """The first use of native calls on a device compares them with Python's; the device is a driver of our own."""
 
 import itertools
+import threading
 from typing import Any
 
 import pytest
@@ -41,17 +42,36 @@ def test_every_kernel_is_launched_and_compared(driver: Driver, kernels: list[int
 
 def test_another_advance_of_the_generator_is_noticed(kernels: list[int]) -> None:
     def draws_more(x: Tensor, *options: Any) -> Tensor:
-        torch.rand(1)
+        torch.rand(1, generator=options[-1])
         y: Tensor = native.loaded_calls().packed_dropout(x, *options)
         return y
 
     def draws_more_afterwards(x: Tensor, *options: Any) -> Tensor:
         y: Tensor = native.loaded_calls().packed_dropout(x, *options)
-        torch.rand(1)
+        torch.rand(1, generator=options[-1])
         return y
 
     assert not same_as_python(CPU, draws_more)
     assert not same_as_python(CPU, draws_more_afterwards)
+
+
+def test_other_threads_draw_meanwhile(kernels: list[int]) -> None:
+    """What another thread draws from the default generator changes no answer, and is drawn once."""
+    torch.manual_seed(5)
+    expected = torch.rand(6, dtype=torch.float64).tolist()
+    torch.manual_seed(5)
+    drawn: list[float] = []
+
+    def while_another_draws(x: Tensor, *options: Any) -> Tensor:
+        thread = threading.Thread(target=lambda: drawn.append(torch.rand(1, dtype=torch.float64).item()))
+        thread.start()
+        thread.join()
+        y: Tensor = native.loaded_calls().packed_dropout(x, *options)
+        return y
+
+    assert same_as_python(CPU, while_another_draws)
+    drawn += torch.rand(6 - len(drawn), dtype=torch.float64).tolist()
+    assert drawn == expected
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -108,10 +108,12 @@ def _mapping_holds(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this torch draws as cuda_mapping.py says: the mapping is no interface of torch and has changed.
 
     It is tried on one tensor in whole vectors and one of odd size, each a little more than the threads take
-    in one round. The generator is left as it was.
+    in one round. native_dropout draws from the default generator alone, which is left as it was: torch's own
+    operators must not draw in another thread meanwhile.
     """
     most_threads = cuda_mapping.thread_count(2**40, *_multiprocessors(device))
-    with generator_for_comparison(device) as generator:
+    generator = default_generator(device)
+    with _reserving, _left_as_it_was(generator):
         for numel in (8 * most_threads + 8, 4 * most_threads + 1):
             x = torch.ones(numel, dtype=dtype, device=device)
             start = generator.get_offset()
@@ -125,15 +127,12 @@ def _mapping_holds(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 @contextmanager
-def generator_for_comparison(device: torch.device) -> Iterator[torch.Generator]:
-    """Lends the default generator of `device`, which no other thread draws from, and leaves it as it was."""
-    generator = default_generator(device)
-    with _reserving:
-        before = generator.get_offset()
-        try:
-            yield generator
-        finally:
-            generator.set_offset(before)
+def _left_as_it_was(generator: torch.Generator) -> Iterator[None]:
+    before = generator.get_offset()
+    try:
+        yield
+    finally:
+        generator.set_offset(before)
 
 
 @cache

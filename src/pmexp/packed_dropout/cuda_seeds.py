@@ -89,13 +89,13 @@ def _round_keys(seed: int) -> tuple[tuple[int, int], ...]:
 
 @cache
 def _torch_draws_it(device: torch.device) -> bool:
-    """Whether this torch draws the seeds of seed_at(). The generator is left as it was."""
-    with cuda_rng.generator_for_comparison(device) as generator:
-        for offset in (generator.get_offset(), 2**36 + 4):
-            generator.set_offset(offset)
-            drawn = torch.randint(0, BELOW, (1,), dtype=torch.int64, device=device).item()
-            advanced = generator.get_offset() - offset
-            if drawn != seed_at(generator.initial_seed(), offset) or advanced != _INCREMENT:
-                cuda_rng.count(f"seed by torch.randint: torch {torch.__version__} draws otherwise")
-                return False
+    """Whether this torch draws the seeds of seed_at(), by a generator that no other thread draws from."""
+    generator = torch.Generator(device).manual_seed(2**62 + 5)
+    for offset in (8, 2**36 + 4):
+        generator.set_offset(offset)
+        drawn = torch.randint(0, BELOW, (1,), dtype=torch.int64, device=device, generator=generator).item()
+        advanced = generator.get_offset() - offset
+        if drawn != seed_at(generator.initial_seed(), offset) or advanced != _INCREMENT:
+            cuda_rng.count(f"seed by torch.randint: torch {torch.__version__} draws otherwise")
+            return False
     return True

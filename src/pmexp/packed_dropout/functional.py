@@ -104,6 +104,18 @@ def packed_dropout(
     return _TransformablePackedDropout.dropped(input, seed, chosen, inplace=inplace)
 
 
+def dropped_by(generator: torch.Generator, input: Tensor, options: Options) -> Tensor:
+    """Drops a plain tensor by Python's calls and rng="philox", with the next seed of `generator`.
+
+    On CUDA the seed is a number there, as it is where the host knows the default generator's.
+    """
+    seed = torch.randint(
+        0, cuda_seeds.BELOW, (1,), dtype=torch.int64, device=input.device, generator=generator
+    )
+    number = int(seed) if input.is_cuda else seed
+    return cast(Tensor, _apply_packed(input, number, options, ops.backend_of_plain(input), False))
+
+
 def needs_mask(input: Tensor, p: float, training: bool) -> bool:
     """Whether dropout has to draw a mask.
 

@@ -80,16 +80,16 @@ int64_t take_offset(c10::Device device, int64_t increment) {
 }
 
 // What torch.randint(0, 2**62, (1,)) draws on the CPU: 64 bits of the generator's, modulo 2**62.
-int64_t next_seed_of_cpu() {
-  auto* generator =
-      at::get_generator_or_default<at::CPUGeneratorImpl>(std::nullopt, at::detail::getDefaultCPUGenerator());
+int64_t next_seed_of_cpu(const std::optional<at::Generator>& chosen) {
+  auto* generator = at::get_generator_or_default<at::CPUGeneratorImpl>(chosen, at::detail::getDefaultCPUGenerator());
   std::lock_guard<std::mutex> lock(generator->mutex_);
   return static_cast<int64_t>(generator->random64() % (uint64_t{1} << 62));
 }
 
-int64_t next_seed(c10::Device device) {
-  if (!device.is_cuda()) return next_seed_of_cpu();
-  at::Generator generator = at::globalContext().defaultGenerator(device);
+// The seed that torch.randint would draw from the chosen generator, by default the device's.
+int64_t next_seed(c10::Device device, const std::optional<at::Generator>& chosen) {
+  if (!device.is_cuda()) return next_seed_of_cpu(chosen);
+  at::Generator generator = chosen ? *chosen : at::globalContext().defaultGenerator(device);
   std::lock_guard<std::mutex> lock(generator.mutex());
   const uint64_t seed = generator.current_seed();
   return seed_at(seed, static_cast<uint64_t>(advance(generator, 4)));
@@ -168,14 +168,14 @@ struct Drawn {
 };
 
 // x * keep / (1 - p) with a fresh mask, and the packed mask. x is plain.
-Drawn draw(const Tensor& x, double p, int64_t bits) {
+Drawn draw(const Tensor& x, double p, int64_t bits, const std::optional<at::Generator>& generator) {
   const at::NoGradGuard no_grad;
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   const c10::DeviceGuard guard(x.device());
   const Tensor dense = x.contiguous();
   Tensor y = at::empty_like(dense);
   Tensor packed = at::empty({packed_bytes(x.numel(), bits)}, x.options().dtype(at::kByte));
-  int64_t key = next_seed(x.device());
+  int64_t key = next_seed(x.device(), generator);
   const void* from = dense.const_data_ptr();
   void *to = y.mutable_data_ptr(), *mask = packed.mutable_data_ptr(), *none = nullptr;
   int64_t threshold = keep_threshold(p);
@@ -285,9 +285,10 @@ void set_gradient(const Tensor& x, const Drawn& drawn, double p, int64_t bits, b
   torch::autograd::impl::set_gradient_edge(drawn.y, {node, node->add_input_metadata(drawn.y)});
 }
 
-// Nothing where x is not plain or no mask is to be drawn.
-std::tuple<std::optional<Tensor>, std::optional<Tensor>> plain_dropout_and_bits(const Tensor& x, double p,
-                                                                                 int64_t bits, bool cache_unpacked) {
+// Nothing where x is not plain or no mask is to be drawn. The seed is the generator's next, by default the device's.
+std::tuple<std::optional<Tensor>, std::optional<Tensor>> plain_dropout_and_bits(
+    const Tensor& x, double p, int64_t bits, bool cache_unpacked,
+    const std::optional<at::Generator>& generator = std::nullopt) {
   const bool has_mask = p > 0.0 && p < 1.0 && x.numel() > 0 && (bits == 1 || bits == 2 || bits == 4);
   if (!has_mask || !is_plain(x)) return {std::nullopt, std::nullopt};
   if (x.is_cuda() && driver().found) {  // a captured program has to draw anew at each replay
@@ -295,19 +296,21 @@ std::tuple<std::optional<Tensor>, std::optional<Tensor>> plain_dropout_and_bits(
     const int error = driver().is_capturing(current_stream(x.device()), &capturing);
     if (error != 0 || capturing != 0) return {std::nullopt, std::nullopt};
   }
-  Drawn drawn = draw(x, p, bits);
+  Drawn drawn = draw(x, p, bits, generator);
   if (at::GradMode::is_enabled() && x.requires_grad()) set_gradient(x, drawn, p, bits, cache_unpacked);
   return {drawn.y, drawn.packed};
 }
 
-std::optional<Tensor> plain_dropout(const Tensor& x, double p, int64_t bits, bool cache_unpacked) {
-  return std::get<0>(plain_dropout_and_bits(x, p, bits, cache_unpacked));
+std::optional<Tensor> plain_dropout(const Tensor& x, double p, int64_t bits, bool cache_unpacked,
+                                    const std::optional<at::Generator>& generator) {
+  return std::get<0>(plain_dropout_and_bits(x, p, bits, cache_unpacked, generator));
 }
 
 TORCH_LIBRARY_FRAGMENT(pmexp, library) {
-  library.def("plain_dropout(Tensor x, float p, int bits, bool cache_unpacked) -> Tensor?", plain_dropout);
+  library.def("plain_dropout(Tensor x, float p, int bits, bool cache_unpacked, Generator? generator=None) -> Tensor?",
+              plain_dropout);
   library.def("plain_dropout_and_bits(Tensor x, float p, int bits, bool cache_unpacked) -> (Tensor?, Tensor?)",
-              plain_dropout_and_bits);
+              [](const Tensor& x, double p, int64_t bits, bool cache) { return plain_dropout_and_bits(x, p, bits, cache); });
   library.def("use_core(int backend, int dropout, int apply_mask) -> ()", use_core);
   library.def("take_offset(Device device, int increment) -> int", take_offset);
   library.def("seed_at(int seed, int offset) -> int", [](int64_t seed, int64_t offset) {
