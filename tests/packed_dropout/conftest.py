@@ -1,4 +1,4 @@
-"""The Triton interpreter and the library of native calls, one for all tests that want it."""
+"""The Triton interpreter and the library of native calls, one for all tests that want it, and torch's threads."""
 
 import importlib.util
 import itertools
@@ -11,6 +11,14 @@ from native_driver import Driver, hand_over_the_core, load_driver
 from pmexp.packed_dropout import native
 from pmexp.packed_dropout.native import build
 from triton_interpreter import Interpreter
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,55 +1,31 @@
 """Dropout that no reading of the code shows is found by the first forward, and by a dry one: routed or named."""
 
 import copy
-import functools
-import pickle
-import random
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import transformers as hf
 from torch import Tensor, nn
 from torch.nn.functional import dropout as under_another_name
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import PackedDropout, ReplacementReport, replace_dropout
+from hidden_dropouts import (
+    PARTIAL,
+    ROUTED,
+    Functional,
+    Own,
+    P,
+    WithMethod,
+    replaced,
+    x,
+)
+from pmexp.packed_dropout import replace_dropout
 from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
 from pmexp.variants.seeded import SeededDropout
 from saved_tensors import saved_by
-
-P = 0.25
-PARTIAL = functools.partial(F.dropout, p=P)
-IN_A_LIST, IN_A_DICT = [F.dropout], {"drop": torch.dropout}
-
-
-def _helper(x: Tensor) -> Tensor:
-    return _helper_of_helper(x)
-
-
-def _helper_of_helper(x: Tensor) -> Tensor:
-    return under_another_name(x, P)
-
-
-class Own(nn.Module):
-    """Has `drops` for its forward, at the end of which there is something to multiply, as there is in a model."""
-
-    def __init__(self, drops: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.drops, self.weight = drops, nn.Parameter(torch.ones(8))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drops(self, x * self.weight)
-
-
-def _import_inside(_: Own, x: Tensor) -> Tensor:
-    from torch.nn.functional import dropout as inner
-
-    return inner(x, P)
 
 
 class _Xdropout(torch.autograd.Function):
@@ -73,47 +49,10 @@ def _scripted() -> nn.Module:
         return torch.jit.script(Scripted())
 
 
-class Functional(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, P)
-
-
-def _traced() -> nn.Module:
-    return torch.fx.symbolic_trace(Functional())
-
-
 def _recorded() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.jit.trace(Functional(), x(), check_trace=False)
-
-
-class WithMethod(Own):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.encode(x * self.weight)
-
-    def encode(self, x: Tensor) -> Tensor:
-        return under_another_name(x, P)
-
-
-STOCK_DROPOUT, STOCK_DROPOUTS = nn.Dropout(P), [nn.Dropout(P)]
-ROUTED: dict[str, Callable[[], nn.Module]] = {
-    "torch.dropout": lambda: Own(lambda self, x: torch.dropout(x, P, True)),
-    "torch.dropout by names": lambda: Own(lambda self, x: torch.dropout(input=x, p=P, train=True)),
-    "torch.dropout_": lambda: Own(lambda self, x: torch.dropout_(x, P, True)),
-    "another name": lambda: Own(lambda self, x: under_another_name(x, P)),
-    "partial": lambda: Own(lambda self, x: PARTIAL(x)),
-    "a list": lambda: Own(lambda self, x: IN_A_LIST[0](x, P)),
-    "a dictionary": lambda: Own(lambda self, x: IN_A_DICT["drop"](x, P, True)),
-    "import inside": lambda: Own(_import_inside),
-    "helper of a helper": lambda: Own(lambda self, x: _helper(x)),
-    "module in a closure": lambda: Own(lambda self, x: STOCK_DROPOUT(x)),
-    "module in a list": lambda: Own(lambda self, x: STOCK_DROPOUTS[0](x)),
-    "module made on the way": lambda: Own(lambda self, x: nn.Dropout(P)(x)),
-    "another method": lambda: WithMethod(lambda self, x: x),
-    "getattr": lambda: Own(lambda self, x: getattr(F, "drop" + "out")(x, P)),
-    "torch.fx": lambda: nn.Sequential(_traced()),
-}
 
 
 def _attend(x: Tensor) -> Tensor:
@@ -134,23 +73,6 @@ NAMED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "recorded": (lambda: nn.Sequential(_recorded()), "aten"),
     "in a checkpointed function": (lambda: Own(lambda self, x: checkpoint(lambda x: F.dropout(x, P), x, use_reentrant=False)), "a function given to a checkpoint"),
 }  # fmt: skip
-
-
-def x() -> Tensor:
-    return torch.ones(4, 8, 8, requires_grad=True)
-
-
-def replaced(model: nn.Module, dry: bool, **options: Any) -> ReplacementReport:
-    """The settled report, by a dry run or by a first forward."""
-    example = {"example": (x(),)} if dry else {}
-    report = replace_dropout(model, PackedDropout, **example, **options)
-    if not dry:
-        assert not report.settled and "not settled" in str(report)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"replace_dropout\(.*found nothing to replace")
-            model(x())
-    assert report.settled and "not settled" not in str(report)
-    return report
 
 
 def _hooked() -> nn.Module:
@@ -226,17 +148,6 @@ def test_another_dropout_is_told_from_masks_of_others(dropout: Any) -> None:
         assert unnamed_draws(draws, report) == [f"the model: {draws[0]}"] and "rand" in str(draws[0])
 
 
-@pytest.mark.parametrize("hidden", ROUTED)
-def test_the_first_forward_draws_as_every_later_one(hidden: str) -> None:
-    stock, model = ROUTED[hidden](), ROUTED[hidden]()
-    replace_dropout(model, PackedDropout, rng="torch")
-    for _ in range(2):
-        torch.manual_seed(3)
-        expected = stock(x())
-        torch.manual_seed(3)
-        assert torch.equal(model(x()), expected)
-
-
 @pytest.mark.parametrize("dry", [False, True])
 @pytest.mark.parametrize("hidden", NAMED)
 def test_what_cannot_be_routed_is_named_with_its_line(hidden: str, dry: bool) -> None:
@@ -247,134 +158,6 @@ def test_what_cannot_be_routed_is_named_with_its_line(hidden: str, dry: bool) ->
     place = "0.0" if compiled else "0"
     assert list(report.left) == [place] and by in report.left[place]
     assert "test_discovery.py:" in report.left[place] or compiled
-
-
-@pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"]
-)
-@pytest.mark.parametrize("ran", [False, True])
-@pytest.mark.parametrize("make", [WithMethod, _traced], ids=["module", "torch.fx"])
-def test_copies_find_and_keep_it_for_themselves(make: Any, ran: bool, copied: Any) -> None:
-    model = make(None) if make is WithMethod else nn.Sequential(make())
-    replace_dropout(model, PackedDropout)
-    if ran:
-        model(x())
-    twin = copied(model)
-    for _ in range(2):
-        assert "Packed" in twin(x()).grad_fn.name()
-    replace_dropout(model, nn.Dropout)
-    assert "Packed" in twin(x()).grad_fn.name()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert "Packed" not in model(x()).grad_fn.name()
-
-
-def test_a_copied_part_of_a_watched_model_is_that_part_alone() -> None:
-    model = nn.Sequential(WithMethod(lambda self, x: x), nn.Linear(300, 300))
-    replace_dropout(model, PackedDropout)
-    assert len(pickle.dumps(copy.deepcopy(WithMethod(None)))) * 3 > len(
-        pickle.dumps(_without_lambda(model[0]))
-    )
-
-
-def _without_lambda(module: nn.Module) -> nn.Module:
-    module.drops = None
-    return module
-
-
-@pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("hidden", ["another name", "module made on the way", "torch.dropout_"])
-def test_the_first_step_may_be_checkpointed(hidden: str, reentrant: bool) -> None:
-    model = nn.Sequential(ROUTED[hidden]())
-    replace_dropout(model, PackedDropout)
-    for _ in range(2):
-        given = x()
-        y = checkpoint(model[0], given, use_reentrant=reentrant)
-        y.sum().backward()
-        assert (y == 0).any() and torch.equal(given.grad, y)
-
-
-class _Everything(nn.Module):
-    """Changes what a forward may change: a buffer, a gradient, an attribute, and generators three."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.seen, self.drop = nn.BatchNorm1d(8), [], nn.Dropout(P)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.seen.append(x)
-        return self.drop(self.norm(x)) * random.random() * np.random.rand() + torch.rand(8) + torch.randn(8)
-
-
-def test_a_dry_run_changes_nothing() -> None:
-    model = _Everything().eval()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    report = replace_dropout(model, PackedDropout, example={"x": x()})
-    assert report.settled and list(report.left) == [""] and "rand draws" in report.left[""]
-    assert model.seen == [] and not model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[1]
-    assert np.random.get_state()[1].tolist() == states[2]
-
-
-class _AsksForValues(Own):
-    def forward(self, x: Tensor) -> Tensor:
-        return under_another_name(x * self.weight, P) if x.sum() > 0 else x
-
-
-def test_a_model_that_asks_for_values_is_settled_by_its_first_real_forward() -> None:
-    model = _AsksForValues(lambda self, x: x)
-    report = replace_dropout(model, PackedDropout, example=(x(),))
-    assert not report.settled
-    model.eval()(x())
-    assert not report.settled
-    model.train()(x())
-    assert report.settled and report.functions == [""]
-    model(x())
-    assert report.functions == [""]
-
-
-def test_watched_modules_are_what_they_were_once_they_ran() -> None:
-    class Plain(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x * 2
-
-    model = nn.Sequential(Plain(), nn.Dropout(P))
-    replace_dropout(model, PackedDropout)
-    assert isinstance(model[0], Plain) and type(model[0]).__name__ == "Plain"
-    for example in (None, (x(),)):
-        replace_dropout(model, SeededDropout, example=example)
-        assert (type(model[0]) is Plain) == (example is not None)
-        model(x())
-        assert type(model[0]) is Plain and type(model) is nn.Sequential
-
-
-def test_what_was_exchanged_and_not_called_is_named() -> None:
-    class Unused(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.used, self.unused, self.at_rate_0 = nn.Dropout(P), nn.Dropout(P), nn.Dropout(0.0)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.used(x)
-
-    for dropout in (PackedDropout, SeededDropout, nn.Dropout):
-        report = replace_dropout(Unused(), dropout, example=(x(),))
-        assert report.uncalled == ["unused"] and "unused: exchanged, but no draw of it was seen" in str(
-            report
-        )
-
-
-def test_a_model_without_dropout_is_said_to_have_none_only_when_it_has_run() -> None:
-    with pytest.raises(ValueError, match="no dropout is seen in it"):
-        replace_dropout(Own(lambda self, x: x), PackedDropout, example=(x(),))
-    model = Own(lambda self, x: x)
-    assert "no dropout" not in str(replace_dropout(model, PackedDropout))
-    with pytest.warns(UserWarning, match="found nothing to replace in Own: no dropout is seen in it"):
-        model(x())
-    model(x())  # and never again
 
 
 @pytest.mark.parametrize(
@@ -389,64 +172,6 @@ def test_found_dropout_keeps_to_its_place(where: Any, functions: list[str]) -> N
         report = replaced(copy.deepcopy(model), dry, where=where)
         assert report.functions == functions
         assert report.left == {name: f"where={where}" for name in ("0", "1") if name not in functions}
-
-
-def test_a_module_that_torch_compiled_is_left_to_the_dry_run() -> None:
-    model = nn.Sequential(ROUTED["another name"](), nn.Dropout(P))
-    model[0].compile(backend="eager")
-    report = replace_dropout(model, PackedDropout)
-    model(x())
-    assert not report.settled
-    assert replace_dropout(model, PackedDropout, example=(x(),)).functions == ["0"]
-
-
-TINY = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "vocab_size": 50,
-}
-
-
-def test_attention_dropout_that_is_configured_and_never_called_is_said() -> None:
-    config = hf.BigBirdConfig(
-        **TINY, attention_type="block_sparse", block_size=4, num_random_blocks=1, max_position_embeddings=64
-    )
-    model = hf.BigBirdModel(config).train()
-    report = replace_dropout(model, PackedDropout)
-    model(torch.arange(48).view(1, 48))
-    said = "0.1 is configured, and no dropout was called in attention"
-    assert report.left["config.attention_probs_dropout_prob"] == said
-
-
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_transformers_attention_is_settled_dry(attention: str) -> None:
-    model = hf.BertModel(hf.BertConfig(**TINY, attn_implementation=attention)).train()
-    report = replace_dropout(model, PackedDropout, example={"input_ids": torch.arange(8).view(1, 8)})
-    place = "encoder.layer.0.attention.self"
-    assert report.settled and len(report.modules) == 3 and report.uncalled == []
-    assert report.left == {} and report.functions == ([place] if attention == "eager" else [])
-    assert report.attention == ({} if attention == "eager" else {place: "math kernel on cpu"})
-
-
-def test_a_layer_that_is_dropped_at_random_does_not_stop_a_dry_run() -> None:
-    sizes = {
-        f"{side}_{what}": 1
-        for side in ("encoder", "decoder")
-        for what in ("layers", "ffn_dim", "attention_heads")
-    }
-    model = hf.BartModel(hf.BartConfig(vocab_size=50, d_model=16, **sizes, encoder_layerdrop=0.5)).train()
-    report = replace_dropout(model, PackedDropout, example={"input_ids": torch.arange(3, 11).view(1, 8)})
-    assert report.settled and len(report.functions) == 4
-
-
-def test_sew_d_draws_its_own_masks() -> None:
-    config = hf.SEWDConfig(**TINY, conv_dim=(8,), conv_kernel=(4,), conv_stride=(2,), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, squeeze_factor=1, apply_spec_augment=False, activation_dropout=0.1, hidden_dropout=0.1)  # fmt: skip
-    model = hf.SEWDModel(config).train()
-    report = replace_dropout(model, PackedDropout)
-    model(torch.randn(1, 64))
-    assert report.settled and any("modeling_sew_d.py" in reason for reason in report.left.values())
 
 
 class DropPathMLP(nn.Module):

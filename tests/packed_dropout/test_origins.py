@@ -3,7 +3,6 @@
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -14,15 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pmexp.packed_dropout.followed_casts import run_followed
-from pmexp.packed_dropout.origins import rebuildable_dropout, version_counter
+from pmexp.packed_dropout.origins import version_counter
 from pmexp.packed_dropout.rebuild import rebuilding, watching
+from rebuilt_operands import DROP, WEIGHT
 
-WEIGHT = torch.linspace(-1, 1, 8 * 8).view(8, 8)
-drop = partial(
-    rebuildable_dropout, p=0.3, training=True, bits=1, cache_unpacked=True, rng="philox", flip_rate=0.0
-)
 MAKES: dict[str, Callable[[Tensor], Tensor]] = {
-    "drop": drop,
+    "drop": DROP,
     "gelu": F.gelu,
     "softmax": lambda t: torch.softmax(t, -1),
     "relu": torch.relu,
@@ -145,7 +141,7 @@ def test_of_two_casts_of_one_shape_each_is_saved() -> None:
         torch.manual_seed(3)
         x, weight = torch.randn(8, 8).requires_grad_(), WEIGHT.clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16), rebuilding() if rebuilt else nullcontext():
-            y = drop(F.softplus(x))
+            y = DROP(F.softplus(x))
             turned = y.t().to(torch.bfloat16, memory_format=torch.contiguous_format)
             loss = (F.linear(y, weight) * F.linear(turned, weight)).float().sum()
         gradients.append(torch.autograd.grad(loss, (x, weight)))
@@ -166,7 +162,7 @@ def test_a_counter_has_the_versions_of_a_tensor_and_none_of_its_elements(device:
 def test_an_input_that_is_changed_after_its_product_is_refused_with_what_to_do() -> None:
     x = torch.ones(4, 8).requires_grad_() * 1
     with rebuilding():
-        loss = F.linear(drop(x), WEIGHT.clone().requires_grad_()).sum()
+        loss = F.linear(DROP(x), WEIGHT.clone().requires_grad_()).sum()
     x.add_(1)
     with pytest.raises(RuntimeError, match="change a copy of it, or give that dropout recompute=False"):
         loss.backward()
@@ -179,7 +175,7 @@ def test_what_notes_prove_keeps_a_forward_followed() -> None:
     x, weight = torch.ones(3, 4, 8).requires_grad_(), WEIGHT.clone().requires_grad_()
 
     def forward(x: Tensor) -> Tensor:
-        return F.linear(drop(F.gelu(x)).transpose(0, 1), weight)
+        return F.linear(DROP(F.gelu(x)).transpose(0, 1), weight)
 
     with torch.autocast("cpu", torch.bfloat16), rebuilding(), watching(made.append):
         run_followed(uses, forward, (x,), (x,))

@@ -1,6 +1,5 @@
-"""What runs a model without running it as it is: torch.export, torch.func, meta and fake tensors."""
+"""The transforms of torch.func and the dual numbers of torch.autograd take packed dropout as they take nn.Dropout."""
 
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -8,10 +7,8 @@ import pytest
 import torch
 import torch._dynamo.exc
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor
 from torch.autograd import forward_ad
-from torch.autograd.graph import saved_tensors_hooks
 from torch.func import (
     functional_call,
     grad,
@@ -26,83 +23,20 @@ from torch.func import (
 
 from dropout_cases import (
     DROPOUTS,
-    SAVED_BYTES,
     VARIANTS,
     Dropout,
     Module,
-    each_dropout,
+    X,
     each_module,
-    each_variant,
     net,
+    step,
 )
 from pmexp.packed_dropout import (
-    PackedDropout,
     packed_bias_dropout_add,
-    packed_dropout,
-    replace_dropout,
     softmax_dropout_matmul,
 )
 from pmexp.variants.forward_unpack import forward_unpack_dropout
 from pmexp.variants.gates import packed_gate, packed_relu
-
-pytestmark = [  # both in torch's own code
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:DeprecationWarning"),
-]
-X = torch.linspace(-1, 1, 8 * 16).view(8, 16)
-each_strictness = pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
-
-
-def export(model: nn.Module, strict: bool) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch")
-    return torch.export.export(model, (X,), dynamic_shapes=({0: batch},), strict=strict)
-
-
-def step(model: nn.Module, x: Tensor) -> list[Tensor | None]:
-    """Output and gradients of one step with the masks of seed 3."""
-    torch.manual_seed(3)
-    y = model(x)
-    y.square().sum().backward()
-    return [y, *(p.grad for p in model.parameters())]
-
-
-@each_strictness
-@each_module
-def test_an_exported_model_in_evaluation_has_no_dropout(module: Module, strict: bool) -> None:
-    model = net(module).eval()
-    program = export(model, strict)
-    assert torch.equal(program.module()(X), model(X))
-    operators = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
-    assert operators == {"aten.linear.default"}
-
-
-@each_strictness
-@each_module
-def test_an_exported_model_in_training_drops_as_the_model_does(module: Module, strict: bool) -> None:
-    model = net(module)
-    program = export(model, strict)
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    buffer.seek(0)
-    for exported in (program, program.run_decompositions(), torch.export.load(buffer)):
-        run = exported.module()
-        for x in (X, X.repeat(3, 1)):
-            torch.manual_seed(3)
-            expected = [model(x), model(x)]
-            torch.manual_seed(3)
-            assert torch.equal(run(x), expected[0])
-            assert torch.equal(run(x), expected[1])
-        assert not torch.equal(*expected)
-
-
-@each_strictness
-@each_module
-def test_an_exported_model_in_training_trains(module: Module, strict: bool) -> None:
-    """Its gradients are those of the model, as they are with nn.Dropout."""
-    model = net(module)
-    exported = export(model, strict).module()
-    for mine, expected in zip(step(exported, X), step(model, X), strict=True):
-        assert mine is not None and torch.equal(mine, expected)
 
 
 @each_module
@@ -116,6 +50,11 @@ def test_functional_call(module: Module) -> None:
     expected = step(model, X)
     assert torch.equal(y, expected[0])
     assert all(torch.equal(p.grad, e) for p, e in zip(doubled.values(), expected[1:], strict=True))
+
+
+pytestmark = pytest.mark.filterwarnings(  # linearize
+    "ignore:Attempted to insert a get_attr Node:UserWarning"
+)
 
 
 def cube(drop: Dropout) -> Dropout:
@@ -179,6 +118,7 @@ TRANSFORMS: dict[str, Callable[[Dropout], Tensor]] = {
     "batched-gradients": batched_gradients,
     "through-vmap": through_vmap,
 }
+
 VMAPS: dict[str, Callable[[Dropout, str], Tensor]] = {
     "rows": lambda drop, mode: vmap(cube(drop), randomness=mode)(X),
     "columns": lambda drop, mode: vmap(cube(drop), 1, 1, randomness=mode)(X),
@@ -194,10 +134,8 @@ VMAPS: dict[str, Callable[[Dropout, str], Tensor]] = {
     "in-grad": lambda drop, mode: grad(total(vmap(cube(drop), randomness=mode)))(X),
     "in-jvp": lambda drop, mode: jvp(vmap(cube(drop), randomness=mode), (X,), (X,))[1],
 }
+
 ALL_DROPOUTS: dict[str, Dropout] = {**VARIANTS, "forward-unpack": forward_unpack_dropout}
-pytestmark.append(
-    pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
-)  # linearize
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
@@ -316,203 +254,3 @@ def test_the_other_functions_take_part(function: Callable[[Tensor], Tensor]) -> 
     torch.testing.assert_close(*hessians)
     each = same_masks(lambda: vmap(jacrev(function), randomness="same")(x))
     torch.testing.assert_close(each[0], reverse)
-
-
-def tangent(drop: Dropout) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    return lambda x: torch.func.jvp(drop, (x,), (x,))
-
-
-def gradient(drop: Dropout) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    def sum_and_output(x: Tensor) -> tuple[Tensor, Tensor]:
-        y = drop(x)
-        return y.sum(), y
-
-    def run(x: Tensor) -> tuple[Tensor, Tensor]:
-        scaled_mask, y = torch.func.grad(sum_and_output, has_aux=True)(x)
-        return y, scaled_mask * x
-
-    return run
-
-
-def gradients(drop: Dropout) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    return torch.func.vmap(gradient(drop), randomness="different")
-
-
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-@pytest.mark.parametrize("transform", [tangent, gradient, gradients])
-@each_dropout
-def test_compiled_transforms_are_right_or_refused(
-    drop: Dropout, transform: Callable[[Dropout], Callable[[Tensor], tuple[Tensor, Tensor]]]
-) -> None:
-    """Dropout is linear: its derivative in the direction of the input is its output."""
-    torch.compiler.reset()
-    run = torch.compile(transform(drop), fullgraph=True, backend="aot_eager")
-    try:
-        y, derivative = run(X)
-    except torch._dynamo.exc.TorchDynamoException:
-        return
-    assert (y == 0).any()
-    assert torch.equal(derivative, y)
-
-
-@each_dropout
-def test_compiled_forward_mode_is_right_or_refused(drop: Dropout) -> None:
-    torch.compiler.reset()
-    run = torch.compile(drop, fullgraph=True, backend="aot_eager")
-    with forward_ad.dual_level():
-        try:
-            y, derivative = forward_ad.unpack_dual(run(forward_ad.make_dual(X, X)))
-        except torch._dynamo.exc.TorchDynamoException:
-            return
-        assert derivative is not None and torch.equal(derivative, y)
-
-
-class _SubLayer(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last, self.bias = nn.Linear(16, 16), nn.Linear(16, 4), nn.Parameter(torch.zeros(16))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.last(packed_bias_dropout_add(self.first(x), self.bias, x, 0.4))
-        return y
-
-
-class _Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.scores, self.value, self.last = nn.Linear(16, 8), nn.Linear(16, 8), nn.Linear(8, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        heads = x.unsqueeze(1).expand(-1, 8, -1)
-        y: Tensor = self.last(softmax_dropout_matmul(self.scores(heads), self.value(heads), 0.4).mean(1))
-        return y
-
-
-@each_strictness
-@pytest.mark.parametrize("composite", [_SubLayer, _Attention])
-def test_an_exported_composite_trains(composite: type[nn.Module], strict: bool) -> None:
-    """bias + dropout + add and recomputing attention give the gradients of the model, all the way down."""
-    model = composite()
-    exported = export(model, strict).module()
-    for mine, expected in zip(step(exported, X), step(model, X), strict=True):
-        assert mine is not None and torch.equal(mine, expected)
-
-
-def saved_sizes(function: Callable[[], Tensor]) -> tuple[Tensor, list[int]]:
-    sizes = []
-
-    def note(tensor: Tensor) -> Tensor:
-        sizes.append(tensor.nbytes)
-        return tensor
-
-    with saved_tensors_hooks(note, lambda tensor: tensor):
-        return function(), sizes
-
-
-@pytest.mark.parametrize("shape", [(33, 65), (7,), ()], ids=str)
-@each_variant
-def test_meta_tensors_have_shapes_and_saved_sizes(name: str, shape: tuple[int, ...]) -> None:
-    x = torch.empty(shape, device="meta", dtype=torch.bfloat16, requires_grad=True)
-    y, saved = saved_sizes(lambda: VARIANTS[name](x))
-    y.sum().backward()
-    assert (y.shape, y.dtype, y.device.type) == (x.shape, x.dtype, "meta")
-    assert x.grad.shape == x.shape
-    assert saved == [SAVED_BYTES[name](x.numel())]
-
-
-@each_variant
-def test_fake_tensors_have_the_layout_of_real_ones(name: str) -> None:
-    with FakeTensorMode():
-        x = torch.empty(3, 5, 7, 2).to(memory_format=torch.channels_last).requires_grad_()
-        y, saved = saved_sizes(lambda: VARIANTS[name](x))
-        (gradient,) = torch.autograd.grad(y, x, torch.empty_like(y))
-    real = torch.ones(3, 5, 7, 2).to(memory_format=torch.channels_last).requires_grad_()
-    real_y = VARIANTS[name](real)
-    assert y.stride() == real_y.stride() == gradient.stride()
-    assert saved == [SAVED_BYTES[name](210)]
-
-
-@each_module
-def test_a_model_made_on_meta_and_filled_later(module: Module) -> None:
-    with torch.device("meta"):
-        model = net(module)
-        assert model(torch.empty(8, 16)).shape == (8, 4)
-    model.to_empty(device="cpu").load_state_dict(net(module).state_dict())
-    for mine, expected in zip(step(model, X), step(net(module), X), strict=True):
-        assert mine is not None and torch.equal(mine, expected)
-
-
-def test_compiled_vmap_draws_a_seed_for_each_sample() -> None:
-    run = torch.compile(vmap(packed_dropout, randomness="different"), fullgraph=True, backend="aot_eager")
-    y = run(torch.ones(2, 1001))
-    assert not torch.equal(y[0], y[1])
-
-
-class _Layer(nn.Module):
-    """Dropout in front of two products, whose operands are made again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = nn.Linear(16, 16), nn.Linear(16, 4)
-        self.probs, self.hidden = nn.Dropout(0.4), nn.Dropout(0.4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        probs = self.probs(torch.softmax(x @ x.mT, -1))
-        y: Tensor = self.last(self.hidden(F.gelu(self.first(probs @ x))))
-        return y
-
-
-def _loss(model: nn.Module, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-    y: Tensor = functional_call(model, parameters, (x,))
-    return y.square().sum()
-
-
-def _second_derivative(model: nn.Module, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-    leaves = {name: parameter.requires_grad_() for name, parameter in parameters.items()}
-    first = torch.autograd.grad(_loss(model, leaves, X), list(leaves.values()), create_graph=True)
-    total = torch.stack([part.square().sum() for part in first]).sum()
-    return dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
-
-
-@pytest.mark.parametrize(
-    "derivative",
-    [
-        lambda model, parameters: grad(lambda p: _loss(model, p, X))(parameters),
-        lambda model, parameters: vmap(
-            grad(lambda p, x: _loss(model, p, x)), in_dims=(None, 0), randomness="different"
-        )(parameters, X.view(2, 4, 16)),
-        lambda model, parameters: {"": jvp(model, (X,), (X,))[1]},
-        _second_derivative,
-    ],
-    ids=["grad", "each sample", "forward mode", "second derivative"],
-)
-def test_a_model_whose_operands_are_made_again_has_the_same_derivatives(
-    derivative: Callable[[nn.Module, dict[str, Tensor]], dict[str, Tensor]],
-) -> None:
-    results = []
-    for recompute in (False, True):
-        torch.manual_seed(1)
-        model = _Layer()
-        replace_dropout(model, PackedDropout, recompute=recompute)
-        torch.manual_seed(2)
-        results.append(derivative(model, {name: p.detach() for name, p in model.named_parameters()}))
-    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
-
-
-def test_a_transform_inside_such_a_forward_is_refused() -> None:
-    """torch lets no transform begin where saved tensors have hooks, nor inside a checkpoint."""
-
-    class Slope(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = _Layer()
-
-        def forward(self, x: Tensor) -> Tensor:
-            slope: Tensor = grad(lambda x: self.layer(x).sum())(x)
-            return slope
-
-    model = Slope()
-    replace_dropout(model, PackedDropout, recompute=True)
-    with pytest.raises(RuntimeError, match="saved tensor hooks") as refused:
-        model(X)
-    assert "recompute=False" in refused.value.__notes__[0]

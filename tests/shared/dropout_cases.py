@@ -37,6 +37,8 @@ SAVED_BYTES: dict[str, Callable[[int], int]] = {  # by the number of elements
     "packed-4bit": lambda numel: -(-numel // 2),
 }
 
+X = torch.linspace(-1, 1, 8 * 16).view(8, 16)  # what `net` takes
+
 each_name = pytest.mark.parametrize("name", DROPOUTS)
 each_variant = pytest.mark.parametrize("name", VARIANTS)
 each_dropout = pytest.mark.parametrize("drop", DROPOUTS.values(), ids=DROPOUTS)
@@ -52,6 +54,14 @@ def net(module: Module, p: float = 0.4) -> nn.Sequential:
     """16 -> 32 -> dropout -> 4, with the same weights each time."""
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(16, 32), module(p), nn.Linear(32, 4))
+
+
+def step(model: nn.Module, x: Tensor) -> list[Tensor | None]:
+    """Output and gradients of one step with the masks of seed 3."""
+    torch.manual_seed(3)
+    y = model(x)
+    y.square().sum().backward()
+    return [y, *(p.grad for p in model.parameters())]
 
 
 def checkpoint_layers(model: Any, reentrant: bool = False) -> None:

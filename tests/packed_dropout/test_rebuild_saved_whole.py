@@ -1,0 +1,78 @@
+"""A dropped operand that cannot be made again, or not for fewer bytes, is saved as it is and has its reason."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pmexp.measure.saved_for_backward import SavedForBackward
+from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.packed_dropout.rebuild import watching
+from rebuilt_operands import WEIGHT, Step, assert_made_again, train
+
+
+def _larger(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+    kept = x + 1
+    return F.linear(drop(kept).bfloat16(), WEIGHT.bfloat16() * x.mean()) + kept.mean()
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        (lambda x, drop: F.linear(drop(x + 1), WEIGHT * x.mean()), "nobody holds the input of its dropout"),
+        (_larger, "the input of its dropout is larger"),
+        (
+            lambda x, drop: F.linear(drop(x + 1, inplace=True), WEIGHT * x.mean()),
+            "its dropout wrote into its",
+        ),
+        (lambda x, drop: F.linear(F.pad(drop(F.gelu(x)), (1, -1)), WEIGHT * x.mean()), "ConstantPadNd lies"),
+        (lambda x, drop: F.linear(drop(F.gelu(x)).mul_(2), WEIGHT * x.mean()), None),
+        (
+            lambda x, drop: F.linear(drop(F.gelu(x)).double().float(), WEIGHT * x.mean()),
+            "it is a copy of a copy",
+        ),
+        (lambda x, drop: F.linear(F.layer_norm(drop(F.gelu(x)), (8,)), WEIGHT * x.mean()), None),
+        (lambda x, drop: F.linear(F.gelu(x), WEIGHT * x.mean()), None),
+    ],
+    ids=[
+        "gone",
+        "larger",
+        "in place",
+        "padded",
+        "another operation",
+        "copied twice",
+        "a norm",
+        "not dropped",
+    ],
+)
+def test_what_is_saved_whole_has_its_reason(step: Step, why: str | None) -> None:
+    whole: list[str] = []
+    with watching(lambda _: None, whole.append):
+        train(step, True)
+    assert (why is None) == (not whole) and all(why is not None and why in reason for reason in whole)
+
+
+def test_the_ledger_and_the_report_count_what_is_saved_whole_by_its_reason() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Softplus(), nn.Dropout(0.2), nn.Linear(8, 8))
+    report = replace_dropout(model, PackedDropout, recompute=True)
+    with SavedForBackward(model, report) as ledger:
+        model(torch.randn(4, 8))
+    assert list(report.saved_whole.values()) == [1] and report.saved_whole == ledger.saved_whole
+    assert ledger.metrics()["memory/saved_dropped_operands"] == 1
+    assert "1 x a dropped operand saved as it is: nobody holds" in str(report)
+
+
+def test_what_nobody_keeps_is_saved_as_it_is() -> None:
+    assert_made_again(lambda x, drop: F.linear(drop(x + 1), WEIGHT * x.mean()), operands=0)
+    assert_made_again(lambda x, drop: F.linear(drop(F.softplus(x)), WEIGHT * x.mean()), operands=0)
+
+
+def test_an_input_larger_than_the_cast_that_is_saved_is_not_kept_for_it() -> None:
+    def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        kept = x + 1
+        return F.linear(drop(kept), WEIGHT * x.mean()) + kept.mean()
+
+    assert_made_again(step, operands=1)
+    assert_made_again(step, operands=0, autocast=True)
