@@ -40,11 +40,8 @@ _THIS_TREE = Path(__file__).parents[2]
 _SEEDS = 5
 _STEPS = 20  # training losses in the journal of a run
 _CHANGE = 0.03  # the fraction of the peak that pm-drop saves, which the report has to find
-_SETTINGS = {
-    "train.lr": 0.001,
-    "train.batch_size": 32,
-    **{f"train.key_{n}": n for n in range(100)},
-}  # about as many as a run has
+# There are about as many as a run has.
+_SETTINGS = {"train.lr": 0.001, "train.batch_size": 32, **{f"train.key_{n}": n for n in range(100)}}
 _METRICS = {
     "test/accuracy": 0.9, "val/accuracy": 0.9, "test/loss": 0.4, "val/loss": 0.4, "train/loss": 0.3,
     "memory/peak_bytes": 5e8, "memory/saved_bytes": 1e7, "speed/step_ms": 30.0, "speed/samples_per_s": 1000.0,

@@ -75,12 +75,12 @@ class _Thresholds:
 
 MARGINS = (Bound.within, Bound.no_worse)
 EQUIVALENCE = (Statistic.relative_change, Statistic.difference, Statistic.difference_in_sigma)
-_OF_RUNS = {
+_OF_RUNS = {  # no metric
     Statistic.unchanged,
     Statistic.diverged,
     Statistic.largest_ratio,
     Statistic.only_fits,
-}  # no metric
+}
 _AGAINST = {Statistic.times_smaller, Statistic.p_worse, *EQUIVALENCE}
 _OF_PAIRS = {Statistic.mean, *_AGAINST, Statistic.own}
 _OVER = {Statistic.growth_exponent, Statistic.largest_ratio}

@@ -148,9 +148,8 @@ def test_equivalence(place: tuple[str, str, str]) -> None:
         p, _, _ = ttost_paired(ours, theirs, 0.98, 1.02, transform=np.log)
         assert (one.margin, one.tost_p) == ("±2%", pytest.approx(p, rel=1e-9))
     elif place[:2] == ("net/digits", "test/accuracy"):
-        corrected = 0.005 - 0.001 / (
-            2 * len(ours)
-        )  # scores are multiples of 0.001: half a step of their mean
+        # Scores are multiples of 0.001, and this is half a step of their mean.
+        corrected = 0.005 - 0.001 / (2 * len(ours))
         p, _, _ = ttost_paired(ours, theirs, -corrected, corrected)
         assert (one.margin, one.tost_p) == ("±0.005", pytest.approx(p, rel=1e-9))
     else:

@@ -70,18 +70,8 @@ def test_a_model_that_is_better_than_chance_in_one_score_has_learned(runs: Runs)
     assert content(runs).warnings == []
 
 
-STUCK = [
-    2.4,
-    2.31,
-    2.30,
-    2.33,
-    2.29,
-    2.31,
-    2.32,
-    2.30,
-    2.31,
-    2.30,
-]  # the first learns how frequent classes are
+# The first step learns how frequent classes are.
+STUCK = [2.4, 2.31, 2.30, 2.33, 2.29, 2.31, 2.32, 2.30, 2.31, 2.30]
 FALLING = [2.4, 2.38, 2.35, 2.36, 2.33, 2.32, 2.30, 2.31, 2.28, 2.27]
 
 

@@ -50,9 +50,8 @@ def test_as_many_seeds_settle_differences_as_large_as_said_in_four_of_five_sweep
             ours = dict(enumerate(100 * (1 + change) * np.exp(noise)))
             sides = Sides("t", "s", ours, dict.fromkeys(ours, 100.0), RATE, False)
             settled += judge_pairs(CRITERION, [sides])[0].result == result
-        assert (
-            0.72 < settled / trials < 0.9
-        )  # 0.8, less three standard errors and the two digits that are said
+        # It is 0.8, less three standard errors and the two digits that are said.
+        assert 0.72 < settled / trials < 0.9
 
 
 def test_the_baseline_alone_is_enough_to_plan_by(runs: Runs) -> None:

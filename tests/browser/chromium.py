@@ -19,9 +19,8 @@ _SIZE = {"width": 1600, "height": 1000}  # CSS pixels
 class Seen:
     """What the browser told of one page, in the order in which it came."""
 
-    errors: list[str] = field(
-        default_factory=list
-    )  # the errors on the console, and exceptions that no script caught
+    # They are the errors on the console, and exceptions that no script caught.
+    errors: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)  # addresses that did not load, or with 400 and more
     requests: list[str] = field(default_factory=list)  # every address that was asked for
 

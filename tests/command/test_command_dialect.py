@@ -402,9 +402,8 @@ def test_a_number_is_no_switch_in_a_file_either(tmp_path: Path) -> None:
 
 @given(st.lists(st.text(st.sampled_from("abc: -'\"#\\\u00fc"), max_size=30), max_size=12).map(" ".join))
 @example("with the same dropout masks as the baseline, training is identical bit for bit, in 'every' case")
-@example(
-    " :::::: ::::::::' ::::::::::'' ::::::::::::::::''' :::::::::\\ :"
-)  # it ends a line with a backslash
+# A line of it ends with a backslash.
+@example(" :::::: ::::::::' ::::::::::'' ::::::::::::::::''' :::::::::\\ :")
 @example("a" * 90 + "  two: blanks #" + " b" * 60)
 @settings(max_examples=50)
 def test_a_meaning_stands_in_no_value(claim: str) -> None:

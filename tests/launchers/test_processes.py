@@ -204,8 +204,6 @@ def test_a_rank_out_of_memory_ends_all_where_srun_has_started_them(tmp_path: Pat
             for rank in ranks:
                 rank.kill()
     assert_ended_out_of_memory(run_folder(tmp_path / "runs"), within_s=10)
-    assert [rank.returncode for rank in ranks] == [
-        1,
-        3,
-    ]  # rank 0 ends the run; rank 1 lacked what a machine has
+    # Rank 0 ends the run, and rank 1 lacked what a machine has.
+    assert [rank.returncode for rank in ranks] == [1, 3]
     assert "rank 0 ends: rank 1: RuntimeError" in said[0].splitlines()[-1]

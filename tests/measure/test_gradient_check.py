@@ -18,9 +18,8 @@ from pmexp.training import run as experiment
 from pmexp.variants.replace import apply_variant
 from small_runs import TINY_VIT, Runs
 
-VARIANTS = sorted(
-    {file.stem for file in conf_folder().glob("variant/*.yaml")} - {"own"}
-)  # which is none itself
+# The option "own" is no variant itself.
+VARIANTS = sorted({file.stem for file in conf_folder().glob("variant/*.yaml")} - {"own"})
 CPU = torch.device("cpu")
 SHORT = [*TINY_VIT, "train.max_steps=2", "tracking=off"]
 

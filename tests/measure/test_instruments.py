@@ -57,9 +57,8 @@ def test_profiled_steps_are_not_timed_and_tflops_follow_from_the_median(
     monkeypatch.setattr(StepTimer, "_now", lambda timer: float(next(ticks)))  # a step takes a second
     steps = WARMUP_STEPS + STEPS + 2
     assert runs.train(*SHORT, f"train.max_steps={steps}", "measure.profile=true")[0] == 0
-    assert (
-        next(ticks) == 1 + 2 * (steps - STEPS) + 2
-    )  # the beginning of the epoch, and the evaluation within it
+    # The last two are the beginning of the epoch, and the evaluation within it.
+    assert next(ticks) == 1 + 2 * (steps - STEPS) + 2
     metrics = runs.summaries()["pm-drop-s0"]["metrics"]
     assert metrics["speed/tflops_per_s"] == metrics["speed/flops_per_step"] / 1e12
 

@@ -84,9 +84,8 @@ def test_bytes_by_hand_once_in_a_run(parts: tuple[Part, ...], accumulate: int) -
     assert not any(records[1:])
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Detected call of .lr_scheduler.step"
-)  # the warning where fp16 leaves out the first step
+# torch warns so where fp16 leaves out the first step.
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
 def test_the_optimizer_is_counted_when_fp16_has_not_left_out_its_step(tmp_path: Any) -> None:
     """So it is where the run was resumed before that step; a run that is resumed after it does not count again."""
 

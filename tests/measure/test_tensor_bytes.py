@@ -112,9 +112,8 @@ def allocated() -> Iterator[list[int]]:
     highest.append(peak)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
-)  # dynamo's
+# The warning is dynamo's.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_the_peak_is_that_of_all_allocations_since_before_the_model(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -26,9 +26,9 @@ def test_every_bit_and_none(values: int) -> None:
     packed = torch.zeros((values + 7) // 8, dtype=torch.uint8)
     assert torch.equal(flip_bits(packed, values, 0.0, torch.tensor([1])), packed)
     assert unpack_bits(flip_bits(packed, values, 1.0, torch.tensor([1])), (values,)).all()
-    assert int(flip_bits(packed, values, 1.0, torch.tensor([1])).sum()) == sum(
-        2 ** (i % 8) for i in range(values)
-    )  # no bit behind the last value
+    # No bit behind the last value is flipped.
+    of_values = sum(2 ** (i % 8) for i in range(values))
+    assert int(flip_bits(packed, values, 1.0, torch.tensor([1])).sum()) == of_values
 
 
 @pytest.mark.parametrize("rng", ["philox", "torch"])

@@ -20,9 +20,8 @@ from dropout_cases import DROPOUTS, VARIANTS, Dropout, Module, each_dropout, eac
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from small_transformers import build, call
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`torch.jit.*` is deprecated:DeprecationWarning"
-)  # in inductor
+# Inductor uses torch.jit.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)

@@ -23,9 +23,8 @@ from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, packed_bias_dropout_add, packed_dropout, replace_dropout
 from pmexp.variants.seeded import seeded_dropout
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`torch.jit.*` is deprecated:DeprecationWarning"
-)  # in the decompositions of torch
+# The decompositions of torch use torch.jit.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:DeprecationWarning")
 
 DROPOUTS: dict[str, Dropout] = {
     "packed": packed_dropout,
@@ -119,9 +118,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         one, two, three, probs, inner = self.dropouts
         h = self.norm(x)
-        q, k, v = (
-            layer(drop(h)) for layer, drop in zip(self.layers, (one, two, three), strict=True)
-        )  # each its own mask
+        # Each has a mask of its own.
+        q, k, v = (layer(drop(h)) for layer, drop in zip(self.layers, (one, two, three), strict=True))
         x = x + probs(torch.softmax(q @ k.mT, -1)) @ v
         y: Tensor = x + self.last(inner(F.gelu(self.up(x))))
         return y

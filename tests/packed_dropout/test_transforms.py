@@ -148,10 +148,8 @@ def test_a_transform_is_that_of_nn_dropout(transform: Callable[[Dropout], Tensor
     for drop in ALL_DROPOUTS.values():
         mine = transform(drop)
         assert mine.shape == expected.shape and torch.isfinite(mine).all()
-        if (mine != 0).sum() > 50:
-            assert (
-                abs((mine != 0).sum() - (expected != 0).sum()) < 40
-            )  # they keep about 128, with a deviation of 8
+        if (mine != 0).sum() > 50:  # about 128 are kept, with a deviation of 8
+            assert abs((mine != 0).sum() - (expected != 0).sum()) < 40
 
 
 @pytest.mark.parametrize("mode", ["error", "same", "different"])

@@ -50,10 +50,8 @@ def run(folder: Path, world_size: int = 2) -> list[dict[str, Any]]:
 def _worker(rank: int, folder: str, world_size: int) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "0",
-    }  # DeepSpeed asks for them and uses the group
+    # DeepSpeed asks for them and uses the group.
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     dist.init_process_group(
         "gloo", f"file://{folder}/store", timedelta(seconds=60), rank=rank, world_size=world_size
     )

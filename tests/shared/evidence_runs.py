@@ -38,9 +38,8 @@ def pairs(runs: Runs, **told: Any) -> None:
     """Writes three seeds of baseline and pm-drop; `told` goes to the runs of pm-drop alone."""
     for seed in range(3):
         run(runs, "baseline", seed)
-        run(
-            runs, "pm-drop", seed, **{"score": 0.9 + seed / 100 + seed**2 / 1e4} | told
-        )  # equal is no evidence
+        # Equal scores would be no evidence.
+        run(runs, "pm-drop", seed, **{"score": 0.9 + seed / 100 + seed**2 / 1e4} | told)
 
 
 def content(runs: Runs) -> Content:

@@ -9,13 +9,8 @@ import pytest
 from pmexp.run_folder.journal_lines import read_lines
 
 _Record = tuple[int, str, float | None]  # step, metric, value
-_MEASURED = (
-    "speed/",
-    "memory/peak_bytes",
-    "energy/",
-    "inference/ms_per_sample",
-    "gpu/",
-)  # these depend on the machine and not on the training
+# These depend on the machine and not on the training.
+_MEASURED = ("speed/", "memory/peak_bytes", "energy/", "inference/ms_per_sample", "gpu/")
 
 
 def deterministic(folder: Path) -> list[_Record]:

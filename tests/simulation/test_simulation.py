@@ -147,12 +147,10 @@ def test_parameters_gradients_and_state_are_those_of_the_model(like: str) -> Non
     blocks = partial(_blocks, size=512 if like == "cuda" else 1)
     by_category = simulated("pm-drop", like, accumulate=2).peak.by_category
     assert by_category["parameters"] == blocks(parameters + buffers)
-    assert by_category["gradients"] == blocks(
-        parameters
-    )  # those of the first micro-batch lie there while the second one runs
-    assert by_category["optimizer"] == 2 * blocks(parameters) + blocks(
-        [4] * len(parameters)
-    )  # and a step count each
+    # The gradients of the first micro-batch lie there while the second one runs.
+    assert by_category["gradients"] == blocks(parameters)
+    step_counts = blocks([4] * len(parameters))
+    assert by_category["optimizer"] == 2 * blocks(parameters) + step_counts
 
 
 def _blocks(sizes: list[int], size: int) -> int:

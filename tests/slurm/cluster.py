@@ -72,9 +72,8 @@ def missing_programs() -> list[str]:
 def cluster(folder: Path) -> Iterator[dict[str, str]]:
     """The environment in which SLURM's commands reach a new cluster, which ends with the block."""
     (folder / "state").mkdir(parents=True)
-    spool = Path(
-        tempfile.mkdtemp(prefix="slurm-", dir="/tmp")
-    )  # sockets lie there, whose paths have to be short
+    # Sockets lie there, whose paths have to be short.
+    spool = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
     for node in _NODES:
         (spool / node).mkdir()
     conf = folder / "slurm.conf"

@@ -36,9 +36,8 @@ def test_a_sweep_is_submitted_once_left_and_followed_again(drill: Drill) -> None
     assert drill.output("interrupted").splitlines()[-1] == (
         f"interrupted: the jobs go on; the same command follows them again, `scancel {array}` ends them"
     )
-    assert re.search(
-        r"[45] runs have a job already", drill.output("driver")
-    )  # the undisturbed may have ended
+    # The undisturbed run may have ended.
+    assert re.search(r"[45] runs have a job already", drill.output("driver"))
 
 
 def test_a_killed_job_is_submitted_again_and_the_others_finish(drill: Drill) -> None:

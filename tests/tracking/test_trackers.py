@@ -226,9 +226,8 @@ def test_every_process_writes_the_same_event_file(tmp_path: Path) -> None:
     run.steps(1)
     TRACKERS["tensorboard"]().open(run.config, Record(run.config, run.folder)).settle("RUNNING")
     ((_, content),) = contents(run.folder.path).items()
-    keys = sorted(
-        run.config.settings, key=lambda key: f"{key}~"
-    )  # the longer of two that begin alike is first
+    # The longer of two that begin alike is first.
+    keys = sorted(run.config.settings, key=lambda key: f"{key}~")
     places = [content.index(bytes([10, len(key)]) + key.encode()) for key in keys]
     assert len(places) > 50 and places == sorted(places)
 

@@ -182,9 +182,8 @@ def test_writers_that_begin_at_once_on_no_database(
 ) -> None:
     """However long it takes on this machine: they queue up for the file, and that makes none of them give up."""
     monkeypatch.setattr(mirror, "_END_S", 600.0)
-    TrackedRun(database(tmp_path / "warm").parent).settle(
-        "FINISHED"
-    )  # what MLflow does once, for all of them
+    # MLflow does some things once, for all of them.
+    TrackedRun(database(tmp_path / "warm").parent).settle("FINISHED")
 
     def a_run(seed: int) -> None:
         run = TrackedRun(tmp_path, seed).mirrored()

@@ -67,9 +67,8 @@ def test_a_terminal_has_a_line_between_steps_and_a_log_has_lines_of_the_very_sam
     shown = [piece for line in ANSI.sub("\n", terminal.getvalue()).splitlines() for piece in line.split("\r")]
     drawn = [told[1] for line in shown if (told := SAID.fullmatch(line.strip()))]
     assert list(dict.fromkeys(drawn)) == ["1", "2", "3", "4"]
-    assert any(
-        re.fullmatch(r"step 2/4 train/loss=.* progress/epoch=\S+", line) for line in shown
-    )  # as they are
+    # Values are shown as they are.
+    assert any(re.fullmatch(r"step 2/4 train/loss=.* progress/epoch=\S+", line) for line in shown)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     monkeypatch.setattr(progress_line, "_LOG_SECONDS", 0.0)
     assert runs.train(*SHORT, "name=logged")[0] == 0

@@ -80,9 +80,8 @@ def test_what_tells_them_apart_is_measured(trained: tuple[Path, dict[str, RunCon
     assert metrics["4bit"]["memory/mask_bytes"] == 4 * metrics["no-cache"]["memory/mask_bytes"]
     assert metrics["pm-drop"]["memory/mask_bytes"] == metrics["no-cache"]["memory/mask_bytes"]
     kept = {name: one["kept_graph/peak_tensor_bytes"] for name, one in metrics.items()}
-    assert (
-        kept["no-cache"] < kept["pm-drop"] < kept["baseline"]
-    )  # one keeps bits, one unpacked masks beside them
+    # The first keeps bits, the second unpacked masks beside them.
+    assert kept["no-cache"] < kept["pm-drop"] < kept["baseline"]
     assert all(one["kept_graph/second_backward_ms"] > 0 for one in metrics.values())
 
 

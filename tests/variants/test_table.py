@@ -45,9 +45,8 @@ def test_what_the_table_names_is_there_and_takes_its_options(dropout: str) -> No
     cls, finish = DROPOUTS[dropout].load()
     assert issubclass(cls, nn.Dropout) and (finish is None or callable(finish))
     config = VariantConfig(name="any", dropout=dropout, **OTHERS)
-    options = {
-        key: value for key, value in config.replacing.items() if key != "where"
-    }  # replace_dropout's own
+    # The key "where" is replace_dropout's own.
+    options = {key: value for key, value in config.replacing.items() if key != "where"}
     assert set(options) <= set(inspect.signature(cls).parameters)
     cls(0.1, **options)
 

@@ -58,11 +58,11 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "robustness.ood.loader": None,
     "system.own_parts": [],
 }
-_TAKES = {
+_TAKES = {  # the others: texts, symbols
     ModelKind.auto: (Inputs.texts, Inputs.symbols, Inputs.images),
     ModelKind.vit: (Inputs.images,),
     ModelKind.vilt: (Inputs.image_texts,),
-}  # the others: texts, symbols
+}
 _PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 
 

@@ -89,9 +89,8 @@ def _prepared(tried: Try, system: System, ranks: Ranks) -> Training:
     module = skeleton(config, tried.length)
     system.before_variant(module)
     together = tried.batch * tried.accumulate * config.system.processes
-    samples = _FullSamples(
-        config, tried.length, together * (_STEPS + 1)
-    )  # no step is the last: none evaluates
+    # No step is the last one, so that none evaluates.
+    samples = _FullSamples(config, tried.length, together * (_STEPS + 1))
     example = samples.batch(torch.arange(2), EVALUATION).inputs
     replacement = apply_variant(module, config.variant, example)
     method = apply_method(module, config.variant)

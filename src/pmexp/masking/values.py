@@ -24,9 +24,7 @@ _REST_OF_KEY = (
     rf"(?:{_ENCODED}{{20,200}}+\n){{1,100}}+(?:{_ENCODED}{{1,20}}\n)?(?=[+ -]?-----END [A-Z0-9 ]*PRIVATE KEY)"
 )
 _LINE = r"[^\n\"']"
-TOKEN = re.compile(
-    rf"()(?<!\w)(?<!\w-)(?:{_TOKENS})"
-)  # the one shape that a word without other signs can have
+TOKEN = re.compile(rf"()(?<!\w)(?<!\w-)(?:{_TOKENS})")  # the one shape that a mere word can have
 SHAPES = [
     re.compile(rf"({_KEY}).+?(?=-----END|\Z)", re.DOTALL),
     re.compile(rf"(?m)^(){_REST_OF_KEY}"),  # its begin is not in the diff
@@ -54,9 +52,8 @@ _RUN_OF_LETTERS = re.compile(
     rf"[A-Za-z0-9+/_-]{{{_SHORTEST},120}}={{0,2}}(?![\w+/=-])"
 )
 _DATA = re.compile(r"[+ -]?\s*[A-Za-z0-9+/]{57,}={0,2}")  # a whole line of it: wrapped base64 of a file
-_NAME_OF_CLASS = re.compile(
-    r"(?:[A-Z][a-z]{2,}|[A-Z]{1,3}(?=[A-Z\d]|$)|\d{1,3}(?!\d))+"
-)  # DeepseekV3ForCausalLM
+# Such a name is DeepseekV3ForCausalLM.
+_NAME_OF_CLASS = re.compile(r"(?:[A-Z][a-z]{2,}|[A-Z]{1,3}(?=[A-Z\d]|$)|\d{1,3}(?!\d))+")
 _CHANGES = 0.4  # least share of neighbours of different kinds; 0.62 is expected of random letters and digits
 
 

@@ -13,11 +13,11 @@ from pmexp.models.examples import Batch
 from pmexp.own_code import failed
 
 _BUILDER = "model.builder"
-_SHAPES = {
+_SHAPES = {  # the others: (samples, positions, vocabulary)
     Objective.classification: "(samples, classes)",
     Objective.regression: "(samples, 1)",
     Objective.token_classification: "(samples, positions, classes)",
-}  # the others: (samples, positions, vocabulary)
+}
 
 
 @torch.no_grad()

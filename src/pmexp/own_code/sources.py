@@ -16,17 +16,8 @@ from typing import NamedTuple
 
 from pmexp.errors import UserError, error_line
 
-_NATIVE = (
-    ".c",
-    ".cc",
-    ".cpp",
-    ".cu",
-    ".cuh",
-    ".h",
-    ".hpp",
-    ".so",
-    ".pyd",
-)  # beside .py, in a folder of one's own
+# They count beside .py in a folder of one's own.
+_NATIVE = (".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".so", ".pyd")
 
 
 def is_import_path(name: str) -> bool:

@@ -21,9 +21,8 @@ from pmexp.config import SystemConfig
 from pmexp.errors import UserError
 from pmexp.systems import alarm
 
-_TIMEOUT = timedelta(
-    minutes=30
-)  # a collective may take so long: rank 0 may evaluate or write while the others wait
+# A collective may take so long, since rank 0 may evaluate or write while the others wait.
+_TIMEOUT = timedelta(minutes=30)
 _T = TypeVar("_T")
 
 

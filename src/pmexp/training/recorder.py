@@ -31,9 +31,8 @@ class Description:
     environment: Callable[[], Mapping[str, Any]] = dict
     replacement: Callable[[], Mapping[str, Any]] = dict
     last: Callable[[], tuple[int, Mapping[str, float]]] = lambda: (0, {})  # a step, and what to write at it
-    snapshot: Callable[[], Path | None] = lambda: (
-        None
-    )  # shows what was allocated, where memory did not suffice
+    # It shows what was allocated, where memory did not suffice.
+    snapshot: Callable[[], Path | None] = lambda: None
 
 
 class Recorder:

@@ -54,9 +54,8 @@ def test_rounds_end_with_the_time_but_not_before_there_is_an_interval(
         return torch.zeros(())
 
     monkeypatch.setattr(workload, "step", step)
-    rows, _ = measure_steps(
-        workload, 20, Budget(21, lambda: now)
-    )  # 4 s of warm-up; 4 s are left for a round of 2
+    # There are 4 s of warm-up, and 4 s are left for a round of 2.
+    rows, _ = measure_steps(workload, 20, Budget(21, lambda: now))
     assert order == "bbpp" + 3 * "bppb" + "bp"
     assert [row.timed for row in rows] == [[Timed(1.0, 1.0)] * 7] * 2
     assert (rows[0].ms, rows[0].host_ms, rows[0].seconds) == (1000.0, 1000.0, [1.0] * 7)

@@ -89,9 +89,8 @@ def test_output_and_gradient_are_within_the_bound(stock: nn.Module, dtype: torch
     error = (gradient(module, x).double() - exact).abs()
     d = (y.double() - gelu(x.double(), module.form)).abs() + ROUNDED_MINIMUM * (dtype is not torch.float64)
     bound = TABLE_ERROR + torch.where(x >= 0, 2 * d, d.sqrt() + 9 * d)
-    rounding = (
-        0.5 * torch.finfo(dtype).eps * exact.abs() + torch.finfo(dtype).tiny
-    )  # the gradient itself is rounded
+    # The gradient itself is rounded.
+    rounding = 0.5 * torch.finfo(dtype).eps * exact.abs() + torch.finfo(dtype).tiny
     # Python's formulas round each step, in the tail 1 + tanh to 0: d holds what they are off.
     assert (error <= bound + rounding).all()
     assert error.max() <= LARGEST[dtype]

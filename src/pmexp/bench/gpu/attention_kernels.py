@@ -32,11 +32,7 @@ _OPERATORS = {  # by the start of an operator's name; math is a composition of o
     "aten::_scaled_dot_product_efficient_attention": SDPBackend.EFFICIENT_ATTENTION,
     "aten::_scaled_dot_product_cudnn_attention": SDPBackend.CUDNN_ATTENTION,
 }
-_FARTHEST = {
-    "bfloat16": 2**-6,
-    "float16": 2**-8,
-    "float32": 2**-10,
-}  # relative, output and gradients
+_FARTHEST = {"bfloat16": 2**-6, "float16": 2**-8, "float32": 2**-10}  # relative, output and gradients
 _LEAST_SPREAD = 2**-7  # that the rows' sums have under dropout; rounding's is a tenth of it
 _SECONDS_A_CALL = 2.0
 _ROUNDS, _REPEATS = 8, 4

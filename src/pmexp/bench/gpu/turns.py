@@ -25,9 +25,7 @@ class Turns:
     """Time and memory of one contender."""
 
     ms: float  # a call, the median of the rounds
-    against_first: Mapping[
-        str, float | None
-    ]  # "ratio", the first contender's time over this one's; its interval
+    against_first: Mapping[str, float | None]  # "ratio", the first one's time over this one's; its interval
     rounds: int
     peak_bytes: int  # counts all that lies on the device, by CUDA's allocator; elsewhere the process's memory
     above_bytes: int | None  # that peak less what lay on the device when the call began; None elsewhere

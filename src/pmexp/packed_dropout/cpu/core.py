@@ -22,12 +22,8 @@ from pmexp.packed_dropout.arguments import (
     with_layout,
 )
 
-_DTYPES = {
-    torch.float32: 0,
-    torch.float64: 1,
-    torch.bfloat16: 2,
-    torch.float16: 3,
-}  # as enum DType in core.h has them
+# Enum DType in core.h has the same numbers.
+_DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 
 class LineTable(ctypes.Structure):
