@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils import is_flash_attn_2_available
 
-from pmexp.errors import UserError
 from pmexp.systems.base import SystemPart
+from pmexp.systems.layers import with_attention_interface
 from pmexp.systems.sdpa_kernels import flash_first, kernels_that_ran
 from pmexp.systems.sliding_attention import SlidingAttention
 
@@ -43,19 +43,11 @@ class Flash(SystemPart):
             owner.self = SlidingAttention(owner.self)
         if owners:
             return
-        if not (
-            isinstance(module, PreTrainedModel)
-            and module._supports_sdpa
-            and module._can_set_attn_implementation()
-        ):
-            raise UserError(
-                f"system.parts: flash has no attention for {type(module).__name__}, which knows eager "
-                "attention only; leave flash out"
-            )
+        model = with_attention_interface(module, "flash")
         package = (
-            device.type == "cuda" and half and module._supports_flash_attn and is_flash_attn_2_available()
+            device.type == "cuda" and half and model._supports_flash_attn and is_flash_attn_2_available()
         )
-        module.set_attn_implementation(_PACKAGE if package else _SDPA)
+        model.set_attn_implementation(_PACKAGE if package else _SDPA)
 
     def record(self, module: nn.Module) -> dict[str, str]:
         if _PACKAGE in {_implementation(part) for part in module.modules()}:

@@ -1,6 +1,7 @@
-"""Finds the repeated blocks of a model, which some parts treat one by one."""
+"""Asks of a model what some parts need: repeated blocks, and an interface to its attention."""
 
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pmexp.errors import UserError
@@ -15,3 +16,17 @@ def layers_of(module: nn.Module, part: str) -> list[nn.Module]:
             "transformers; leave it out"
         )
     return layers
+
+
+def with_attention_interface(module: nn.Module, part: str) -> PreTrainedModel:
+    """Returns a model of transformers whose attention can be chosen by name. Raises UserError for another."""
+    if not (
+        isinstance(module, PreTrainedModel)
+        and module._supports_sdpa
+        and module._can_set_attn_implementation()
+    ):
+        raise UserError(
+            f"system.parts: {part} has no attention for {type(module).__name__}, which knows eager attention "
+            f"only; leave {part} out"
+        )
+    return module

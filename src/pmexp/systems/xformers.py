@@ -12,12 +12,13 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import eager_mask
 
 from pmexp.errors import UserError, first_line
 from pmexp.systems.base import SystemPart
+from pmexp.systems.layers import with_attention_interface
 
 _NAME = "xformers_memory_efficient"
 _ALIGNED = 8  # rows of a mask begin at multiples of so many elements, which kernels of 16 bits ask for
@@ -100,16 +101,7 @@ class Xformers(SystemPart):
 
     def before_variant(self, module: nn.Module, device: torch.device, half: bool) -> None:
         """Puts the attention in. Raises UserError for a model that knows eager attention only."""
-        if not (
-            isinstance(module, PreTrainedModel)
-            and module._supports_sdpa
-            and module._can_set_attn_implementation()
-        ):
-            raise UserError(
-                f"system.parts: xformers has no attention for {type(module).__name__}, which knows eager "
-                "attention only; leave it out"
-            )
-        module.set_attn_implementation(_NAME)
+        with_attention_interface(module, "xformers").set_attn_implementation(_NAME)
 
     def record(self, module: nn.Module) -> dict[str, str]:
         called = sum(part in _attended for part in module.modules())
