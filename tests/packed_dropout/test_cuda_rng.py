@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from cuda_state import CudaState
 from philox_words import four_words
 from pmexp.packed_dropout import (
     backend,
@@ -200,23 +201,9 @@ def test_vector_size(numel: int, itemsize: int, address: int, vector: int) -> No
     assert cuda_mapping.vector_size(numel, itemsize, address) == vector
 
 
-class Device:
+class Device(CudaState):
     """Answers what cuda_rng asks of a CUDA device, for CPU tensors: one multiprocessor for 512 threads, a generator,
     and native_dropout thread by thread."""
-
-    def __init__(self, seed: int, offset: int) -> None:
-        self.seed, self.offset = seed, offset
-        self.extra_calls = 0  # a torch whose draw is another one
-
-    def initial_seed(self) -> int:
-        return self.seed
-
-    def get_offset(self) -> int:
-        return self.offset
-
-    def set_offset(self, offset: int) -> None:
-        assert offset % 4 == 0
-        self.offset = offset
 
     def native_dropout(self, x: Tensor, p: float, train: bool) -> tuple[Tensor, Tensor]:
         assert train

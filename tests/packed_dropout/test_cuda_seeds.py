@@ -15,34 +15,24 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from cuda_state import CudaState
 from philox_words import four_words
 from pmexp.packed_dropout import cuda_rng, cuda_seeds, functional, ops, reference, torch_rng_record
 
 CUDA = torch.device("cuda", 0)
 
 
-class Generator:
+class Generator(CudaState):
     """A CUDA generator, and torch.randint on CUDA by it."""
 
     def __init__(self, device: torch.device = CUDA) -> None:
         assert device == CUDA
-        self.seed, self.offset = 2**64 - 3, 8
+        super().__init__(seed=2**64 - 3, offset=8)
         self.kernels = 0  # that randint launched
-        self.extra_calls = 0  # a torch whose draw is another one makes such calls
 
     def manual_seed(self, seed: int) -> Self:
         self.seed = seed
         return self
-
-    def initial_seed(self) -> int:
-        return self.seed
-
-    def get_offset(self) -> int:
-        return self.offset
-
-    def set_offset(self, offset: int) -> None:
-        assert offset % 4 == 0
-        self.offset = offset
 
     def randint(
         self, low: int, high: int, size: tuple[int], *, dtype: torch.dtype, device: Any, generator: Any = None

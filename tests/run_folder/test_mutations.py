@@ -2,19 +2,15 @@
 and keep the other runs as they are."""
 
 import json
-import os
 import random
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from composed import config
-from pmexp.run_folder.folder import RunFolder
+from begun_runs import begun
 from pmexp.run_folder.found import find_runs
 from pmexp.run_folder.journal import Journal
 from pmexp.run_folder.summary import write_summary
@@ -32,12 +28,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with three runs as they are when they have finished."""
     runs_dir = tmp_path_factory.mktemp("whole")
     for seed in range(3):
-        run = config(f"runs_dir={runs_dir}", "name=all", f"seed={seed}", "tracking=off")
-        folder = RunFolder(run.folder)
-        folder.path.mkdir(parents=True)
-        (folder.path / "config.yaml").write_text(yaml.safe_dump(run.to_dict()))
-        owner = {"host": os.uname().nodename, "pid": 1, "started": time.time(), "attempt": 1}
-        (folder.path / "owner.json").write_text(json.dumps(owner))
+        run, folder = begun(runs_dir, seed)
         (folder.path / "attempts.jsonl").write_text(json.dumps({"attempt": 1}) + "\n")
         with Journal(folder.journal) as journal:
             for step in range(1, 4):

@@ -1,18 +1,16 @@
 """Pipes, sockets and devices where a file should be: every reader says so, and none waits for them."""
 
-import json
 import os
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import yaml
 
+from begun_runs import begun
 from composed import config
 from pmexp.config import DatasetConfig, DatasetKind, read_config
 from pmexp.datasets import digest, listops
@@ -73,12 +71,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
     made = []
     runs_dir = tmp_path_factory.mktemp("whole")
     for seed in range(2):
-        run = config(f"runs_dir={runs_dir}", "name=all", f"seed={seed}", "tracking=off")
-        folder = RunFolder(run.folder)
-        folder.path.mkdir(parents=True)
-        (folder.path / "config.yaml").write_text(yaml.safe_dump(run.to_dict()))
-        owner = {"host": os.uname().nodename, "pid": 1, "started": time.time(), "attempt": 1}
-        (folder.path / "owner.json").write_text(json.dumps(owner))
+        run, folder = begun(runs_dir, seed)
         with Journal(folder.journal) as journal:
             journal.write(1, {"train/loss": 1.0})
             if seed == 0:
