@@ -68,18 +68,7 @@ def predict(
     Raises:
         UserError: an argument is wrong, or the step cannot be simulated.
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"model: {type(model).__name__} is no torch.nn.Module")
-    if like not in ("cuda", "cpu"):
-        raise UserError(f"like: {like!r} is unknown; allowed are cuda, cpu")
-    if not isinstance(accumulate, int) or accumulate < 1:
-        raise UserError(f"accumulate: {accumulate!r} is not allowed; allowed are 1, 2, ...")
-    if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
-        raise UserError(f"clip_norm: {clip_norm!r} is not allowed; allowed are positive numbers, and None")
-    for name, given in {"loss": loss, "optimizer": optimizer}.items():
-        if not (given is None or callable(given) or (name == "optimizer" and isinstance(given, Optimizer))):
-            shown = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
-            raise UserError(f"{name}: {shown} is not allowed; allowed are {_CALLABLE[name]}")
+    _check_arguments(model, loss, optimizer, accumulate, clip_norm, like)
     parts, methods = checked(parts), known(methods, "methods")
     if arguments is not None:
         if optimizer is not None or accumulate != 1:
@@ -102,6 +91,24 @@ def predict(
     return Forecast(
         type(model).__name__, parts, asked, steps, without_effect, NOT_MODELLED, not model.training
     )
+
+
+def _check_arguments(
+    model: Any, loss: Any, optimizer: Any, accumulate: Any, clip_norm: Any, like: Any
+) -> None:
+    """Raises UserError for an argument of `predict` that is none of what it takes."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: {type(model).__name__} is no torch.nn.Module")
+    if like not in ("cuda", "cpu"):
+        raise UserError(f"like: {like!r} is unknown; allowed are cuda, cpu")
+    if not isinstance(accumulate, int) or accumulate < 1:
+        raise UserError(f"accumulate: {accumulate!r} is not allowed; allowed are 1, 2, ...")
+    if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
+        raise UserError(f"clip_norm: {clip_norm!r} is not allowed; allowed are positive numbers, and None")
+    for name, given in {"loss": loss, "optimizer": optimizer}.items():
+        if not (given is None or callable(given) or (name == "optimizer" and isinstance(given, Optimizer))):
+            shown = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
+            raise UserError(f"{name}: {shown} is not allowed; allowed are {_CALLABLE[name]}")
 
 
 @dataclass(frozen=True)
