@@ -8,29 +8,19 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
-import yaml
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from pmexp import data, slurm_resources, train
+from pmexp import data, slurm_resources
 from pmexp.bench import command as bench
 from pmexp.bench import dram
 from pmexp.bench.gpu import command as bench_gpu
 from pmexp.bench.options import COMMANDS as BENCH
 from pmexp.cli import completion, init
 from pmexp.cli.subcommands import SUBCOMMANDS
-from pmexp.command.compose import compose
-from pmexp.command.composition import Source
 from pmexp.command.flags import COMMAND as TRAIN
-from pmexp.command.flags import _parser, read
-from pmexp.command.meanings import annotated, meaning
-from pmexp.command.schema import key_of_flag, keys, type_at
 from pmexp.command_line import Command, Key, nearest
 from pmexp.errors import (
     ContenderFailed,
@@ -44,24 +34,17 @@ from pmexp.errors import (
 from pmexp.fit import command as fit
 from pmexp.integration import command as integration
 from pmexp.parity import command as parity
-from pmexp.parity.options import COMMAND as PARITY
 from pmexp.reproduce import command as reproduce
 from pmexp.runs import command as runs
 from pmexp.tracking import ui
 from pmexp.zoo import command as zoo
 from pmexp_analysis import benchmark, report
 from pmexp_analysis.pages import readme
+from typed_commands import train_main
 
 ROOT = Path(__file__).parents[2]
+
 Main = Callable[[list[str]], int]
-
-
-def train_main(arguments: list[str]) -> int:
-    before, sys.argv = sys.argv, ["train", *arguments]
-    try:
-        return train.main()
-    finally:
-        sys.argv = before
 
 
 def kernel_code_main(arguments: list[str]) -> int:
@@ -72,6 +55,7 @@ def kernel_code_main(arguments: list[str]) -> int:
 
 
 KERNEL_CODE = Command("pmexp.bench.kernel_code", "", (Key("out", ""),))
+
 COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed before the keys, and the keys
     "pmexp.train": (train_main, (), TRAIN),
     "pmexp.data": (data.main, (), data.command()),
@@ -95,16 +79,22 @@ COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed 
     "pmexp_analysis.benchmark": (benchmark.main, (), benchmark.COMMAND),
     "pmexp_analysis.pages.readme": (readme.main, (), readme.COMMAND),
 }
+
 WITHOUT_KEYS = {"pmexp.packed_dropout"}
+
 CHOOSES_ONE_OF_THEM = {"pmexp"}
+
 LEFT_BESIDE_A_REPORT = {"pmexp_analysis.pages.redraw"}  # figures.py, which needs matplotlib and pandas alone
+
 ABOUT_PMEXP_ITSELF = {  # what `make` and its developers run, and no subcommand is for
     "pmexp.bench.kernel_code", "pmexp.bench.dram", "pmexp_analysis.benchmark", "pmexp_analysis.pages.readme",
 }  # fmt: skip
+
 STARTED_BY_OTHERS = {  # with arguments in an order of their own, by the process that needs them
     "pmexp.training.rank", "pmexp.bench.gpu.stage_process", "pmexp.bench.gpu.compile_share",
     "pmexp.bench.bare_start",
 }  # fmt: skip
+
 every_command = pytest.mark.parametrize("name", COMMANDS)
 
 
@@ -306,126 +296,6 @@ def test_so_does_one_who_asks_what_serves_the_method(
     with written_to_nobody(monkeypatch), pytest.raises(SystemExit) as end:
         runpy.run_module("pmexp.packed_dropout", run_name="__main__")
     assert end.value.code == 0 and capsys.readouterr().err == ""
-
-
-def test_every_key_of_a_run_has_a_meaning() -> None:
-    assert [
-        key
-        for key in keys()
-        if not key.startswith("hydra.") and not is_dataclass(type_at(key)) and not meaning(key)
-    ] == []
-
-
-def test_help_shows_the_keys_of_the_launchers(capsys: pytest.CaptureFixture[str]) -> None:
-    assert train_main(["--help"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert "hydra.launcher.max_retries: 2  # a run whose job or node failed is tried again so often" in lines
-    shown = [line for line in lines if line.startswith("hydra.launcher.")]
-    of_launchers = {key for key in keys() if key.startswith("hydra.launcher.") and "_target_" not in key}
-    assert {line.partition(":")[0] for line in shown} == of_launchers
-    assert all(line.partition("  # ")[2] for line in shown)
-    assert sum(line.startswith("== hydra/launcher=") for line in lines) == 2
-
-
-@pytest.mark.parametrize(
-    ("flags", "overrides"),
-    [
-        (["--seed", "3"], ["seed=3"]),
-        (["--seed=3", "-m", "--train.lr", "1e-3"], ["seed=3", "train.lr=1e-3"]),
-        (["--train.batch-size", "-4"], ["train.batch_size=-4"]),
-        (["--measure.profile", "--name", "x"], ["measure.profile=true", "name=x"]),
-        (["--measure.profile", "true,false", "-m"], ["measure.profile=true,false"]),
-        (["-m", "--hydra/launcher", "slurm", "--hydra.launcher.dry-run"],
-         ["hydra/launcher=slurm", "hydra.launcher.dry_run=true"]),
-        (["--experiment", "exp-1-main-perf", "--smoke"], ["experiment=smoke/exp-1-main-perf"]),
-    ],
-)  # fmt: skip
-def test_train_takes_flags_for_its_keys_beside_those_of_hydra(flags: list[str], overrides: list[str]) -> None:
-    line = read(flags)
-    assert line.overrides == overrides and line.sweeps == ("-m" in flags)
-    shown = read([*(flag for flag in flags if flag != "-m"), "--cfg", "job", "--config-name", "config"])
-    assert shown.overrides == overrides and shown.shows == ["--cfg=job"]
-
-
-def test_no_flag_of_hydra_is_a_key() -> None:
-    flags = [flag[2:] for each in _parser()._actions for flag in each.option_strings if flag.startswith("--")]
-    assert "multirun" in flags and [flag for flag in flags if key_of_flag(flag)] == []
-
-
-@pytest.mark.parametrize("command", [fit.COMMAND, BENCH["step"], PARITY])
-def test_commands_that_take_a_runs_keys_take_them_as_flags(command: Command) -> None:
-    level = [f"level={key.allowed[0]}" for key in command.keys if key.name == "level"]
-    given = command.read([*level, "--train.batch-size", "8", "--measure.profile", "--seed=3"])
-    assert given.others == ("train.batch_size=8", "measure.profile=true", "seed=3")
-
-
-def test_one_side_of_a_certificate_takes_flags_too() -> None:
-    given = PARITY.read(["--b", "baseline", "--b.train.batch-size", "8"])
-    assert given["b"] == "baseline" and given.others == ("b.train.batch_size=8",)
-    assert runs.RETRY.read(["demo", "--hydra.launcher.n-jobs", "4"]).others == ("hydra.launcher.n_jobs=4",)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--sede", "3"], "--sede: sede is not a key; did you mean seed? --help lists the keys"),
-        (["--seed", "-m"], "--seed: has no value; write seed=VALUE or leave it out"),
-        (["model={a:1}"], "model.a is not a key; did you mean model."),
-        (["+foo=1"], "+foo=1: foo is not a key; --help lists the keys"),
-        (["~foo"], "~foo: is not there; leave it out"),
-        (["name=secret", "name=b"], "name=secret and name=b are given for the same key; leave one of them out"),
-        (["+password=a", "+password=b"], "+password=*** and +password=*** are given for the same key; leave"),
-        (["measure.profile=2"], "measure.profile=2: 2 is no switch; write true or false"),
-        (["measure={profile:0}"], "measure={profile:0}: 0 is no switch; write true or false"),
-        (["measure.profile='1'"], "measure.profile='1': '1' is no switch; write true or false"),
-        (["-m", "hydra/launcher=slurm", "hydra.launcher.detach=7"], "hydra.launcher.detach=7: 7 is no switch"),
-    ],
-)  # fmt: skip
-def test_what_train_cannot_take_is_one_whole_line(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train_main(arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {message}") and error.count("\n") == 1
-
-
-@pytest.mark.parametrize("word", ["yes", "Off", "true", "on", "no"])
-def test_a_switch_takes_what_yaml_does(word: str) -> None:
-    assert compose([f"measure.profile={word}"]).measure.profile is (word in ("yes", "true", "on"))
-
-
-def test_a_number_is_no_switch_in_a_file_either(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("defaults: [config, _self_]\nmeasure: {profile: 2}\n")
-    with pytest.raises(UserError, match=r"mine.yaml: measure.profile: 2 is no switch; write true or false"):
-        compose([], Source("mine", tmp_path))
-
-
-@given(st.lists(st.text(st.sampled_from("abc: -'\"#\\\u00fc"), max_size=30), max_size=12).map(" ".join))
-@example("with the same dropout masks as the baseline, training is identical bit for bit, in 'every' case")
-# A line of it ends with a backslash.
-@example(" :::::: ::::::::' ::::::::::'' ::::::::::::::::''' :::::::::\\ :")
-@example("a" * 90 + "  two: blanks #" + " b" * 60)
-@settings(max_examples=50)
-def test_a_meaning_stands_in_no_value(claim: str) -> None:
-    """YAML folds a long text over several lines, and a comment inside it would cut it or become a part of it."""
-    told = {
-        "seed": 1,
-        "protocol": {"criteria": {"own": {"claim": claim, "threshold": 0.5}}, "question": claim},
-    }
-    text = annotated(OmegaConf.to_yaml(told))
-    assert yaml.safe_load(text) == told
-    assert len(text.splitlines()) == 7 and all(
-        "  # " in line for line in text.splitlines() if "claim:" in line
-    )
-
-
-def test_meanings_stand_behind_their_keys() -> None:
-    text = "seed: 0\ntrain:\n  lr: null\n  schedule: linear\n  - 3\nlr: 3\n"
-    assert annotated(text) == (
-        f"seed: 0  # {meaning('seed')}\ntrain:\n  lr: null  # peak learning rate; null: the model's\n"
-        f"  schedule: linear  # {meaning('train.schedule')}\n  - 3\nlr: 3\n"
-    )
-    assert meaning("train.schedule").endswith("allowed are linear, cosine, constant")
 
 
 def test_the_nearest_key_is_found_for_any_text() -> None:
