@@ -29,7 +29,7 @@ class ReplacementReport:
     # Modules whose call of scaled_dot_product_attention is routed, and the kernel that computed its last one.
     attention: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)  # the reason why a module was left alone, by its name
-    # These modules were exchanged, and not called when the model ran.
+    # These were exchanged and not called, or routed and called no functional dropout, when the model ran.
     uncalled: list[str] = field(default_factory=list)
     # Dropped operands that a forward with `recompute` saved all the same: how many, by the reason.
     saved_whole: dict[str, int] = field(default_factory=dict)
@@ -46,11 +46,18 @@ class ReplacementReport:
         kernels = Counter(kernel for name, kernel in self.attention.items() if name not in self.left)
         lines = [f"  and of the attention of {n} modules: {kernel}" for kernel, n in kernels.items()]
         lines += [f"  {name or 'the model'}: {reason}" for name, reason in self.left.items()]
-        lines += [f"  {name}: exchanged, but no draw of it was seen in the forward" for name in self.uncalled]
+        lines += [f"  {name or 'the model'}: {self._unseen(name)}" for name in self.uncalled]
         lines += [f"  {n} x a dropped operand saved as it is: {why}" for why, n in self.saved_whole.items()]
         if not self.settled:
             lines.append("  not settled: the first forward in training shows what reading the code cannot")
         return "\n".join([head, *lines])
+
+    def _unseen(self, name: str) -> str:
+        if name in self.modules:
+            return "exchanged, but no draw of it was seen in the forward"
+        return (
+            "routed, but no call of functional dropout was seen in its forward: one in a thread stays torch's"
+        )
 
     def leave(self, name: str, reason: str) -> None:
         """Notes why `name` was left alone; the first reason counts."""
