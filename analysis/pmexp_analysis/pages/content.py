@@ -10,6 +10,7 @@ import orjson
 
 from pmexp_analysis.criteria import Judged, Result, answer, judge
 from pmexp_analysis.criteria.absent import absent_sides
+from pmexp_analysis.criteria.wrong_ends import wrong_ends
 from pmexp_analysis.numbers import compare
 from pmexp_analysis.numbers.evidence import evidence_of
 from pmexp_analysis.numbers.fits import Limits, limits_of
@@ -61,7 +62,7 @@ def content_of(
         rows=rows,
         comparisons=comparisons,
         sections=sections(rows, comparisons, protocol.baseline, evidence),
-        warnings=[*absent, *evidence.warnings()],
+        warnings=[*absent, *wrong_ends(experiment), *evidence.warnings()],
         criteria=judged,
         result=result,
         sentence=sentence,
