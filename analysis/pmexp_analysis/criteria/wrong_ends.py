@@ -1,4 +1,4 @@
-"""Criteria that a method meets the better, the worse it is: bounds on the wrong end of a metric."""
+"""Names criteria that a method meets the better, the worse it is: they bound the wrong end of a metric."""
 
 from collections.abc import Iterable
 
