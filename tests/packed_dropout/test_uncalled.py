@@ -1,6 +1,7 @@
 """What was exchanged or routed and never dropped is named, and nothing else is."""
 
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -67,3 +68,16 @@ def test_the_dropout_of_a_block_under_two_names_is_seen() -> None:
     model(torch.ones(4, 8))
     assert report.modules == ["dropout", "block.1"] and report.functions == ["block.2", "again.2"]
     assert report.uncalled == []
+
+
+def test_a_module_without_source_is_left_alone_only_until_it_has_run() -> None:
+    space: dict[str, Any] = {"WithRate": WithRate, "__name__": "typed"}
+    exec(
+        "class Unread(WithRate):\n  def forward(self, x): return __import__('torch').dropout(x, 0.5, True)",
+        space,
+    )
+    model = nn.Sequential(nn.Linear(8, 8), space["Unread"](P))
+    report = replace_dropout(model, PackedDropout)
+    assert "has no source to read" in report.left["1"]
+    model(torch.ones(4, 8))
+    assert report.functions == ["1"] and report.left == {} and report.uncalled == []

@@ -103,6 +103,7 @@ class Discovery:
         self.asked |= run.asked
         for name in run.ran:
             self.watched.discard(name)
+            self.report.forward_seen(name)
             _end_watch(modules[name], run, name)
         for name, child in run.sent_to.items():
             if child is None:

@@ -9,6 +9,7 @@ Place = Literal["all", "attention", "hidden"]
 
 MATH = "math kernel"  # torch's kernel of attention whose dropout is reached
 KERNEL_UNSEEN = f"reached where torch takes its {MATH}, as on the CPU; no call that drops was seen yet"
+UNREAD = "has no source to read"  # a reason that holds until the module has run
 _INSIDE = "attention dropout is drawn inside the"
 STAYS_TORCHS_OWN = "functional calls are nn.Dropout's own"  # the reason where a dropout has no method `drop`
 
@@ -62,6 +63,11 @@ class ReplacementReport:
     def leave(self, name: str, reason: str) -> None:
         """Notes why `name` was left alone; the first reason counts."""
         self.left.setdefault(name, reason)
+
+    def forward_seen(self, name: str) -> None:
+        """Notes that a forward of `name` in training was seen, which shows what reading could not."""
+        if UNREAD in self.left.get(name, ""):
+            del self.left[name]
 
     def attention_ran(self, name: str, kernel: str, keeps: str = "") -> None:
         """Notes which kernel computed the attention of the module `name`, and with it what was reached.
