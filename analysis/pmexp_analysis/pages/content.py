@@ -17,6 +17,7 @@ from pmexp_analysis.numbers.fits import Limits, limits_of
 from pmexp_analysis.numbers.hparams import Grid, grids
 from pmexp_analysis.numbers.own_scores import falling_scores
 from pmexp_analysis.numbers.sections import Section, sections
+from pmexp_analysis.numbers.trained_parts import unlike_gradients
 from pmexp_analysis.pages import changes
 from pmexp_analysis.sources.experiment import Experiment
 
@@ -63,7 +64,13 @@ def content_of(
         rows=rows,
         comparisons=comparisons,
         sections=sections(rows, comparisons, protocol.baseline, evidence),
-        warnings=[*absent, *wrong_ends(experiment), *falling_scores(experiment), *evidence.warnings()],
+        warnings=[
+            *absent,
+            *wrong_ends(experiment),
+            *falling_scores(experiment),
+            *unlike_gradients(experiment),
+            *evidence.warnings(),
+        ],
         criteria=judged,
         result=result,
         sentence=sentence,
