@@ -10,11 +10,14 @@ import orjson
 
 from pmexp_analysis.criteria import Judged, Result, answer, judge
 from pmexp_analysis.criteria.absent import absent_sides
+from pmexp_analysis.criteria.wrong_ends import wrong_ends
 from pmexp_analysis.numbers import compare
 from pmexp_analysis.numbers.evidence import evidence_of
 from pmexp_analysis.numbers.fits import Limits, limits_of
 from pmexp_analysis.numbers.hparams import Grid, grids
+from pmexp_analysis.numbers.own_scores import falling_scores
 from pmexp_analysis.numbers.sections import Section, sections
+from pmexp_analysis.numbers.trained_parts import unlike_gradients
 from pmexp_analysis.pages import changes
 from pmexp_analysis.sources.experiment import Experiment
 
@@ -61,7 +64,13 @@ def content_of(
         rows=rows,
         comparisons=comparisons,
         sections=sections(rows, comparisons, protocol.baseline, evidence),
-        warnings=[*absent, *evidence.warnings()],
+        warnings=[
+            *absent,
+            *wrong_ends(experiment),
+            *falling_scores(experiment),
+            *unlike_gradients(experiment),
+            *evidence.warnings(),
+        ],
         criteria=judged,
         result=result,
         sentence=sentence,

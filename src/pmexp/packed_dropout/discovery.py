@@ -40,7 +40,7 @@ from pmexp.packed_dropout.routed_modules import (
     run_routed,
     take_routed_class,
 )
-from pmexp.packed_dropout.routes import RecomputingRoute, run_under
+from pmexp.packed_dropout.routes import ROUTED_CALLS, RecomputingRoute, run_under
 
 
 @dataclass
@@ -57,6 +57,8 @@ class WatchedForward:
     called: set[str] = field(default_factory=set)  # dropouts exchanged that drew a mask
     # In these modules functional dropout was routed, and drew a mask.
     dropped: set[str] = field(default_factory=set)
+    # The forward of these modules called functional dropout, at any rate.
+    asked: set[str] = field(default_factory=set)
     draws: list[Draw] = field(default_factory=list)  # draws of code that has no dropout of ours
     saved_whole: Counter[str] = field(default_factory=Counter)  # dropped operands, by why they are saved
     function: str | None = None  # the outermost function of torch that runs
@@ -85,6 +87,7 @@ class Discovery:
     options: dict[str, Any]
     model: str  # the name of its class
     watched: set[str] = field(default_factory=set)  # names of modules
+    asked: set[str] = field(default_factory=set)  # names of those that called functional dropout so far
 
     def watch(self, module: nn.Module, name: str) -> None:
         """Watches the next forward of `module` in training, unless its class takes no subclass."""
@@ -97,8 +100,10 @@ class Discovery:
 
     def settle(self, run: WatchedForward, modules: dict[str, nn.Module], whole: bool) -> None:
         """Ends the watch of the modules that ran, by what the run showed; whole: the model's forward ran."""
+        self.asked |= run.asked
         for name in run.ran:
             self.watched.discard(name)
+            self.report.forward_seen(name)
             _end_watch(modules[name], run, name)
         for name, child in run.sent_to.items():
             if child is None:
@@ -118,9 +123,13 @@ class Discovery:
         if whole and not self.report.settled:
             self.report.settled = True
             rates = {name: getattr(modules.get(name), "p", 0.0) for name in self.report.modules}
-            called = {id(modules.get(name)) for name in run.called}  # one may have several names
+            # One may have several names.
+            called, asked = ({id(modules.get(name)) for name in names} for names in (run.called, self.asked))
             self.report.uncalled += [
                 name for name, p in rates.items() if 0.0 < p < 1.0 and id(modules[name]) not in called
+            ]
+            self.report.uncalled += [
+                name for name in self.report.functions if id(modules.get(name)) not in asked
             ]
             self._look_for_attention(run, modules)
             self.report.saved_whole = dict(run.saved_whole)
@@ -184,7 +193,7 @@ class DropoutWatch:
         run = _now.run
         assert run
         run.ran[self.name] = module
-        named = partial(_with_names, run, function)
+        named = partial(_with_names, _Names(run, self.name), function)
         if is_routed(module):
             return run_routed(module, named, args, kwargs)
         return run_under(_MadeWhenNeeded(self, module, run), named, args, kwargs)
@@ -195,8 +204,7 @@ def observed(
     discovery: Discovery, module: nn.Module, prefix: str = "", dry: bool = False
 ) -> Iterator[WatchedForward]:
     """Opens a context in which every draw of `module`, which is called `prefix` in its model, is noted."""
-    names = {id(part): name for name, part in _named_modules(module, prefix)}
-    run = WatchedForward(names, set(discovery.report.modules), dry=dry)
+    run = WatchedForward(_names_of(module, prefix), set(discovery.report.modules), dry=dry)
     before = _now.run, _now.discovery
     _now.run, _now.discovery = run, discovery
     try:
@@ -209,7 +217,7 @@ def observed(
 @contextmanager
 def other_draws(model: nn.Module, report: ReplacementReport) -> Iterator[list[Draw]]:
     """Opens a context whose list takes what `model` draws by other means than the dropout put into it."""
-    run = WatchedForward({id(part): name for name, part in _named_modules(model, "")}, set(report.modules))
+    run = WatchedForward(_names_of(model, ""), set(report.modules))
     with _Draws(run):
         yield run.draws
 
@@ -300,15 +308,20 @@ class _Draws(TorchDispatchMode):
 
 
 class _Names(TorchFunctionMode):
-    """Knows which function of torch runs: one that is made of several operators says more than they do."""
+    """Knows which function of torch runs: one that is made of several operators says more than they do.
 
-    def __init__(self, run: WatchedForward) -> None:
+    It notes as well that a forward calls functional dropout, at any rate; a thread of its own has no modes.
+    """
+
+    def __init__(self, run: WatchedForward, name: str) -> None:
         super().__init__()
-        self.run = run
+        self.run, self.name = run, name
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func in ROUTED_CALLS:
+            self.run.asked.add(self.name)
         if self.run.function is not None:
             return func(*args, **(kwargs or {}))
         self.run.function = getattr(func, "__name__", str(func))
@@ -318,8 +331,8 @@ class _Names(TorchFunctionMode):
             self.run.function = None
 
 
-def _with_names(run: WatchedForward, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    with _Names(run):
+def _with_names(names: _Names, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    with names:
         return function(*args, **kwargs)
 
 
@@ -339,6 +352,14 @@ def _by_place(draws: list[Draw]) -> dict[str, list[str]]:
     for draw in draws:
         lines_of.setdefault(draw.place, {})[draw.by, draw.line] = str(draw)
     return {place: list(lines.values()) for place, lines in lines_of.items()}
+
+
+def _names_of(module: nn.Module, prefix: str) -> dict[int, str]:
+    """Returns the name of each module in it by identity: of several the first, by which a report calls it."""
+    names: dict[int, str] = {}
+    for name, part in _named_modules(module, prefix):
+        names.setdefault(id(part), name)
+    return names
 
 
 def _named_modules(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:

@@ -9,6 +9,7 @@ Place = Literal["all", "attention", "hidden"]
 
 MATH = "math kernel"  # torch's kernel of attention whose dropout is reached
 KERNEL_UNSEEN = f"reached where torch takes its {MATH}, as on the CPU; no call that drops was seen yet"
+UNREAD = "has no source to read"  # a reason that holds until the module has run
 _INSIDE = "attention dropout is drawn inside the"
 STAYS_TORCHS_OWN = "functional calls are nn.Dropout's own"  # the reason where a dropout has no method `drop`
 
@@ -29,7 +30,7 @@ class ReplacementReport:
     # Modules whose call of scaled_dot_product_attention is routed, and the kernel that computed its last one.
     attention: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)  # the reason why a module was left alone, by its name
-    # These modules were exchanged, and not called when the model ran.
+    # These were exchanged and not called, or routed and called no functional dropout, when the model ran.
     uncalled: list[str] = field(default_factory=list)
     # Dropped operands that a forward with `recompute` saved all the same: how many, by the reason.
     saved_whole: dict[str, int] = field(default_factory=dict)
@@ -46,15 +47,27 @@ class ReplacementReport:
         kernels = Counter(kernel for name, kernel in self.attention.items() if name not in self.left)
         lines = [f"  and of the attention of {n} modules: {kernel}" for kernel, n in kernels.items()]
         lines += [f"  {name or 'the model'}: {reason}" for name, reason in self.left.items()]
-        lines += [f"  {name}: exchanged, but no draw of it was seen in the forward" for name in self.uncalled]
+        lines += [f"  {name or 'the model'}: {self._unseen(name)}" for name in self.uncalled]
         lines += [f"  {n} x a dropped operand saved as it is: {why}" for why, n in self.saved_whole.items()]
         if not self.settled:
             lines.append("  not settled: the first forward in training shows what reading the code cannot")
         return "\n".join([head, *lines])
 
+    def _unseen(self, name: str) -> str:
+        if name in self.modules:
+            return "exchanged, but no draw of it was seen in the forward"
+        return (
+            "routed, but no call of functional dropout was seen in its forward: one in a thread stays torch's"
+        )
+
     def leave(self, name: str, reason: str) -> None:
         """Notes why `name` was left alone; the first reason counts."""
         self.left.setdefault(name, reason)
+
+    def forward_seen(self, name: str) -> None:
+        """Notes that a forward of `name` in training was seen, which shows what reading could not."""
+        if UNREAD in self.left.get(name, ""):
+            del self.left[name]
 
     def attention_ran(self, name: str, kernel: str, keeps: str = "") -> None:
         """Notes which kernel computed the attention of the module `name`, and with it what was reached.

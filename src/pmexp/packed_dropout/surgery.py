@@ -23,7 +23,7 @@ from pmexp.packed_dropout.discovery import Discovery, drops_probabilities, place
 from pmexp.packed_dropout.dry_run import run_dry
 from pmexp.packed_dropout.exchange import exchanged, why_it_stays
 from pmexp.packed_dropout.kernel_memory import kept_by_recurrence
-from pmexp.packed_dropout.report import KERNEL_UNSEEN, STAYS_TORCHS_OWN, Place, ReplacementReport
+from pmexp.packed_dropout.report import KERNEL_UNSEEN, STAYS_TORCHS_OWN, UNREAD, Place, ReplacementReport
 from pmexp.packed_dropout.routed_modules import (
     ATTENTION,
     DROPOUT,
@@ -243,7 +243,7 @@ def _why_left(module: nn.Module) -> str | None:
     if isinstance(module, nn.RNNBase) and module.dropout > 0:
         return f"{kind} drops inside its own kernel{kept_by_recurrence(module)}"
     if call_sites(module).source_missing:
-        return f"{kind} has no source to read: a functional dropout in it is not seen"
+        return f"{kind} {UNREAD}: a functional dropout in it is not seen"
     return None
 
 

@@ -69,6 +69,11 @@ class LiveBytes(TorchDispatchMode):
         self._highest = 0  # in this phase
         self._known: dict[int, tuple[weakref.ref[Any], int, str]] = {}
 
+    @property
+    def passing_bytes(self) -> int:
+        """Bytes alive that are no weight's, no gradient's and not the optimizer's."""
+        return sum(self.live[category] for category in ("activations", "masks", "temporaries"))
+
     def enter(self, phase: str) -> None:
         """Counts from now on for `phase`, which may have been entered before."""
         self.phase = phase

@@ -1,0 +1,46 @@
+"""A score of somebody's own that falls while models learn is named: more of it was taken for better."""
+
+from collections.abc import Callable
+
+import pytest
+
+from pmexp_analysis.pages.content import content_of
+from pmexp_analysis.sources.folders import load_runs
+from run_folders import Runs, record
+
+METRIC = "val/mypkg.mine"
+
+
+def warnings(
+    runs: Runs, score: Callable[[int], float], losses: tuple[float, ...], metric: str = METRIC
+) -> list[str]:
+    """Two runs with an evaluation after every step, in which `score` is of the step."""
+    for seed in range(2):
+        path = runs.finished("baseline", seed, {metric: score(3), "val/loss": losses[-1], "test/loss": 1.0})
+        journal = path / "journal.jsonl"
+        lines = [record("val/loss", loss, step, 1.0) for step, loss in enumerate(losses)]
+        lines += [record(metric, score(step), step, 1.0) for step in range(len(losses))]
+        journal.write_text(journal.read_text() + "".join(lines))
+    content = content_of(load_runs(runs.root, "demo"), "", None, None)
+    return [line for line in content.warnings if line.startswith("val/")]
+
+
+def test_an_error_that_was_returned_as_it_is_is_named(runs: Runs) -> None:
+    (line,) = warnings(runs, lambda step: 0.9 - 0.2 * step, (2.0, 1.5, 1.0, 0.5))
+    assert line.startswith("val/mypkg.mine fell in 12 of 12 pairs") and "return it with a minus" in line
+
+
+@pytest.mark.parametrize(
+    ("score", "losses", "metric"),
+    [
+        (lambda step: 0.2 * step, (2.0, 1.5, 1.0, 0.5), METRIC),
+        (lambda step: 0.2 * step, (0.5, 1.0, 1.5, 2.0), METRIC),  # it overfits by its loss, and still learns
+        (lambda step: 1.0, (2.0, 1.5, 1.0, 0.5), METRIC),
+        (lambda step: 0.9 - 0.2 * step, (2.0, 1.5), METRIC),  # two evaluations a run say too little
+        (lambda step: 0.9 - 0.2 * step, (2.0, 1.5, 1.0, 0.5), "val/perplexity"),
+    ],
+)
+def test_any_other_is_not(
+    score: Callable[[int], float], losses: tuple[float, ...], metric: str, runs: Runs
+) -> None:
+    assert warnings(runs, score, losses, metric) == []
