@@ -46,6 +46,7 @@ _RECOMMENDS = {  # what a model and a dataset have for the keys of train that ar
 }
 _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids stay
     "dataset.padding": "max",
+    "dataset.case_sensitive_labels": False,
     "system.matmul": "highest",
     "system.deterministic": False,
     "train.evaluate_every": None,
@@ -56,6 +57,7 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "model.builder": None,
     "dataset.loader": None,
     "robustness.ood.loader": None,
+    "robustness.ood.case_sensitive_labels": False,
     "system.own_parts": [],
 }
 _TAKES = {

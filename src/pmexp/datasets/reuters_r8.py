@@ -28,7 +28,7 @@ def load(config: DatasetConfig) -> Dataset:
     for split, name in zip(("train", "test"), FILES, strict=True):
         texts[split], names = _read(folder / name)
         labels[split] = LabelColumn(str(folder / name), names)
-    classes, numbers = numbered(labels, may_be_hidden=())
+    classes, numbers = numbered(labels, (), config.case_sensitive_labels)
     whole, test = (Split(texts[split], numbers[split]) for split in ("train", "test"))
     train, val = carve(whole, config.val_fraction, "dataset.val_fraction", classes)
     return Dataset(train, val, test, classes, origin=str(folder))

@@ -41,11 +41,12 @@ for _schema in _SCHEMAS:
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 
-def backend(device: torch.device) -> str:
+def backend(device: torch.device | str) -> str:
     """Name of the implementation that runs on `device`, and who calls it; it goes into every run's record.
 
     It builds the library of native calls where one is to be had and none is there: see native.
     """
+    device = torch.device(device)
     if device.type == "cpu" and _cpu_core is not None:
         return f"{_cpu_core.name}, {native.calls(device)}"
     if device.type == "cuda":

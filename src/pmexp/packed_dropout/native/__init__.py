@@ -72,8 +72,8 @@ def calls_for(x: Tensor) -> Calls | None:
     """
     if (
         torch.compiler.is_compiling()
-        or not (x.is_cpu or x.is_cuda)
         or type(x) not in _PLAIN
+        or not (x.is_cpu or x.is_cuda)
         or forward_ad._current_level >= 0
         or _transforms_active()
         or _dispatch_modes()
