@@ -165,7 +165,7 @@ def test_case_is_a_class_where_it_is_said_so(tmp_path: Path) -> None:
     data = datasets.load(config)
     assert data.classes == ["RH", "Rh", "rh"] and data.train.labels.tolist() == [1, 2, 0, 2]
     write(tmp_path, "csv", train=["Rh", "rh"], dev=["rh "])
-    with pytest.raises(UserError, match="it looks like 'rh' and is another text; write both the same way$"):
+    with pytest.raises(UserError, match=r"it looks like 'rh' and is another text; write both the same way$"):
         datasets.load(config)
 
 

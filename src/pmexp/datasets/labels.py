@@ -37,7 +37,8 @@ def numbered(
 
     Whole numbers are ordered as numbers, all other names as text. A split of `may_be_hidden` whose labels are
     all UNLABELLED keeps them. Names that are one but for upper and lower case are classes of their own where
-    they are `case_sensitive`, and else refused. Raises UserError, with file and row, for a label that no loss can take.
+    they are `case_sensitive`, and else refused. Raises UserError, with file and row, for a label that no loss
+    can take.
     """
     for split, column in labels.items():
         # Gaps are looked for first: in a column with one, whole numbers are often kept as fractions.
