@@ -87,8 +87,7 @@ class Training:
     def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Makes the optimizer, the method's own if it has one, and notes which parameters it leaves out."""
         assert self.config.lr is not None
-        make = self.method.optimizer or torch.optim.AdamW
-        optimizer = make(parameters, lr=self.config.lr, weight_decay=self.config.weight_decay)
+        optimizer = self.method.made_optimizer(parameters, self.config.lr, self.config.weight_decay)
         if hasattr(optimizer, "eval") and not self.engine.moves_weights:
             raise UserError(
                 f"system.parts: {type(optimizer).__name__} evaluates at other weights than it trains at, "
@@ -209,12 +208,12 @@ class Training:
         """The loss summed over the batch's targets, by the method's own function if it has one."""
         if self.method.loss is None:
             return self.summed_loss(batch)[0]
-        with self.instruments.phase("forward"), self.system.forward(), self.method.forward():
-            return self.method.loss(self.model, batch.inputs, batch.labels)
+        with self.instruments.phase("forward"), self.system.forward(), self.method.around_forward():
+            return self.method.loss_of(self.model, batch.inputs, batch.labels)
 
     def summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss summed over the batch's targets, as its objective has it, and the logits in fp32."""
-        with self.instruments.phase("forward"), self.system.forward(), self.method.forward():
+        with self.instruments.phase("forward"), self.system.forward(), self.method.around_forward():
             logits = self.model(**batch.inputs).logits.float()
             return summed_loss(logits, batch.labels), logits
 
