@@ -50,6 +50,8 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
         (lambda: api.compose("seed=1", 3), "compose: an int is no override; give each by itself"),
         (lambda: api.fit(["what=batch"]), "fit: a list is no override; give each by itself, as in fit("),
         (lambda: api.parity("baseline", "pm-drop", ["seed=1"]), "parity: a list is no override; give each by itself"),
+        (lambda: api.load_runs(3), "load_runs: an int is no name of an experiment; give a text, as in 'default'"),
+        (lambda: api.load_runs("x", 3), "load_runs: an int is no folder of runs; give runs_dir as in 'runs'"),
         (lambda: api.run("variant=pm-drop"), "run: a str is no configuration; give what compose() returns"),
         (lambda: api.compose("variant=baseline,pm-drop"), "variant=baseline,pm-drop: several values are a sweep; give one at a time"),
         (lambda: api.compose("dataset.text_columns=a,b"), "dataset.text_columns=a,b: several values are a sweep; give one at a time, or write 'dataset.text_columns=[a,b]' for a list"),

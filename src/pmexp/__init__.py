@@ -1,5 +1,12 @@
 """pmexp: prove a memory-saving training method, from one command to a verdict."""
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # which stands there while `python -m` looks for the module of pmexp to run
+    from pmexp.working_folder import search_here_last
+
+    search_here_last()
+
 from typing import TYPE_CHECKING
 
 __version__: str

@@ -64,6 +64,10 @@ def load_runs(name: str = "default", runs_dir: Path | str = "runs") -> "pd.DataF
     Raises:
         UserError: there is no such experiment.
     """
+    if not isinstance(name, str):
+        raise UserError(f"load_runs: {_kind(name)} is no name of an experiment; give a text, as in 'default'")
+    if not isinstance(runs_dir, str | Path):
+        raise UserError(f"load_runs: {_kind(runs_dir)} is no folder of runs; give runs_dir as in 'runs'")
     with missing_named("report"):
         import pandas as pd
 

@@ -1,5 +1,7 @@
 """Defines the exceptions by which a command can end that are no bug."""
 
+_LONGEST_REASON = 500  # characters of another library's message
+
 
 class UserError(Exception):
     """Something the user can mend: one line that names it, says what is allowed and what to do.
@@ -35,13 +37,26 @@ def error_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
+def innermost(error: BaseException) -> BaseException:
+    """Returns the error that others were raised for, as their cause or while they handled it."""
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = inner
+    return error
+
+
 def reason(error: BaseException) -> str:
     """Returns in one line why a tracker failed, by its innermost error: MLflow wraps it in long messages."""
-    if isinstance(error, UserError):
-        return str(error)
-    while inner := error.__cause__ or error.__context__:
-        error = inner
-    return error_line(error)
+    return str(error) if isinstance(error, UserError) else error_line(innermost(error))
+
+
+def why_unread(error: BaseException) -> str:
+    """Returns in one line, which is cut where it is long, why a file or a hub's dataset cannot be read.
+
+    Who says it names the place, so that the innermost error's message is enough, without its type.
+    """
+    error = innermost(error)
+    message = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+    return message if len(message) <= _LONGEST_REASON else f"{message[:_LONGEST_REASON]}..."
 
 
 class MachineError(Exception):

@@ -7,6 +7,18 @@ from contextlib import contextmanager
 
 
 @contextmanager
+def uncollected_imports() -> Iterator[None]:
+    """Collects no garbage inside the block; afterwards the collector is as it was."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
 def lasting_imports() -> Iterator[None]:
     """Collects no garbage inside the block, and never looks through what is alive at its end again.
 
@@ -14,12 +26,10 @@ def lasting_imports() -> Iterator[None]:
     times on the way: a sixth of the whole start. Where the block imports nothing new, as when another import
     was first, nothing is set apart.
     """
-    was_enabled, modules = gc.isenabled(), len(sys.modules)
-    gc.disable()
-    try:
-        yield
-    finally:
-        if len(sys.modules) > modules:
-            gc.freeze()
-        if was_enabled:
-            gc.enable()
+    modules = len(sys.modules)
+    with uncollected_imports():
+        try:
+            yield
+        finally:
+            if len(sys.modules) > modules:
+                gc.freeze()

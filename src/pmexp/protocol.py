@@ -10,7 +10,7 @@ from enum import Enum
 
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
-from pmexp.own_code import check_import_path
+from pmexp.own_code import check_import_path, described
 
 # What a metric of these sections is follows from the training alone; all else is measured again in each run.
 OF_TRAINING = ("train/", "val/", "test/", "ood/", "fgsm/", "grad/")
@@ -189,12 +189,15 @@ def _check_margin(key: str, criterion: CriterionConfig) -> None:
         raise UserError(f"{key}.comparison: no_worse; {criterion.metric} has no better end: use within")
 
 
-def check_thresholds(protocol: ProtocolConfig) -> None:
-    """Raises UserError for a threshold that cannot be meant: no method could meet the claim, or none miss it.
+def check_written(protocol: ProtocolConfig) -> None:
+    """Raises UserError for a threshold that cannot be meant, since no method could meet the claim or none
+    miss it, and for a function in a module that is not there.
 
     For a protocol that is being written: a run that was started under such a one keeps it.
     """
     for name, criterion in protocol.criteria.items():
+        if criterion.function is not None:
+            described(f"protocol.criteria.{name}.function", criterion.function)
         meant = _THRESHOLDS.get(criterion.statistic, {}).get(criterion.comparison)
         may_turn = criterion.drop_from is not None  # a drop may become a rise, by any factor
         if meant is not None and not may_turn and criterion.threshold not in meant:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pmexp.errors import UserError
-from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
+from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic, check_written
 from pmexp_analysis.criteria import Judged, judge
 from pmexp_analysis.numbers.own_statistics import allow
 from pmexp_analysis.report import main
@@ -23,6 +23,10 @@ def one(method, baseline):
     return np.array([1.0])
 def nothing(method, baseline):
     return np.full_like(method, np.nan)
+def of_one(method):
+    return method
+def octaves(method, baseline):
+    return np.round(np.log2(method / baseline))
 def fails(method, baseline):
     raise ValueError("not of these")
 """
@@ -62,6 +66,21 @@ def test_it_is_computed_of_the_pairs_and_named_with_its_code(runs: Runs) -> None
     assert "by my_statistics.saved (my_statistics of a folder, sha256 " in one.why
 
 
+def test_equal_numbers_are_named_with_their_code_too(runs: Runs) -> None:
+    allow(["my_statistics.octaves"])
+    one = judged(runs, "octaves")
+    assert one.why.startswith("-1 by my_statistics.octaves (my_statistics of a folder, sha256 ")
+    assert one.why.endswith(") in each of 4 pairs")
+
+
+def test_a_function_in_no_module_is_refused_where_it_is_written() -> None:
+    mine = CriterionConfig(metric="memory/peak_bytes", statistic=Statistic.own, function="my_statistic.saved")
+    with pytest.raises(
+        UserError, match=r"^protocol\.criteria\.mine\.function: my_statistic\.saved: there is no"
+    ):
+        check_written(ProtocolConfig(criteria={"mine": mine}))
+
+
 def test_nobody_imports_it_unless_the_reader_says_so(runs: Runs) -> None:
     one = judged(runs, "saved")
     assert one.result == "not measured" and "my_statistics" not in sys.modules
@@ -73,6 +92,7 @@ def test_nobody_imports_it_unless_the_reader_says_so(runs: Runs) -> None:
     [
         ("one", "gives an array of shape (1,) for 4 pairs; return a number a pair"),
         ("fails", "my_statistics.fails: fails (ValueError: not of these, at"),
+        ("of_one", "my_statistics.of_one: too many positional arguments; it is of_one(method)"),
     ],
 )
 def test_one_that_fails_is_one_line(

@@ -242,6 +242,12 @@ def test_padding_is_of_texts_with_a_label_alone() -> None:
         assert typed(base, "dataset.padding=longest").run_id == typed(base, "").run_id
 
 
+def test_case_of_labels_is_of_named_classes_alone() -> None:
+    assert typed(TEXTS, "dataset.case_sensitive_labels=true").run_id != typed(TEXTS, "").run_id
+    for base in (DIGITS, [*TEXTS, "dataset=wikitext103"], [*TEXTS, "dataset=stsb"]):
+        assert typed(base, "dataset.case_sensitive_labels=true").run_id == typed(base, "").run_id
+
+
 PARTS = [Part.bf16, Part.tempo, Part.flash, Part.checkpointing, Part.offload, Part.compile]
 
 

@@ -141,7 +141,7 @@ def test_other_splits_have_the_classes_of_train(labels: list[Any], said: str) ->
     ("label", "said"),
     [
         ("caf\xe9", "it differs from 'cafe\u0301' in Unicode form alone; write both the same way"),
-        ("Tea", "it is 'tea' but for upper and lower case; write both the same way"),
+        ("Tea", "dataset.case_sensitive_labels=true"),
         ("tea ", "it looks like 'tea' and is another text; write both the same way"),
     ],
 )
@@ -151,6 +151,22 @@ def test_a_label_of_another_split_that_is_nearly_a_class_says_so(label: str, sai
     ) as caught:
         of(["cafe\u0301", "tea"], test=[label])
     assert str(caught.value).endswith(said)
+
+
+def test_case_is_a_class_where_it_is_said_so(tmp_path: Path) -> None:
+    write(tmp_path, "csv", train=["Rh", "rh", "RH", "rh"], dev=["RH", "rh"])
+    config = DatasetConfig(
+        name="set",
+        kind=DatasetKind.text,
+        path=str(tmp_path),
+        text_columns=["text"],
+        case_sensitive_labels=True,
+    )
+    data = datasets.load(config)
+    assert data.classes == ["RH", "Rh", "rh"] and data.train.labels.tolist() == [1, 2, 0, 2]
+    write(tmp_path, "csv", train=["Rh", "rh"], dev=["rh "])
+    with pytest.raises(UserError, match=r"it looks like 'rh' and is another text; write both the same way$"):
+        datasets.load(config)
 
 
 def test_classes_of_one_row_are_named_as_the_file_has_them(tmp_path: Path) -> None:

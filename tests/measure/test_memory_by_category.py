@@ -16,6 +16,7 @@ from pmexp.models.examples import TensorExamples
 from pmexp.simulation import predict
 from pmexp.systems.system import System
 from pmexp.training.loop import Training
+from pmexp.training.resuming import restore, state_of
 
 SHAPES = {"input_ids": ((4, 8), torch.int64), "labels": ((4,), torch.int64)}
 PARAMETERS, GRADIENTS, OPTIMIZER = (
@@ -102,9 +103,9 @@ def test_the_optimizer_is_counted_when_fp16_has_not_left_out_its_step(tmp_path: 
     for cut in (1, counted[0]):
         first = overflowing()
         head = list(islice(first.steps(), cut))
-        torch.save(first.state(), tmp_path / "state.pt")
+        torch.save(state_of(first), tmp_path / "state.pt")
         second = training((Part.fp16,), epochs=3)
-        second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+        restore(second, torch.load(tmp_path / "state.pt", weights_only=True))
         assert [held_of(m) for _, m in (*head, *second.steps())] == [held_of(m) for _, m in records]
 
 

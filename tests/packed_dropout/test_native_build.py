@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pmexp.packed_dropout import backend, cuda_backend, cuda_rng, native
+from pmexp.measure.environment import environment
+from pmexp.packed_dropout import PackedDropout, backend, cuda_backend, cuda_rng, native
 from pmexp.packed_dropout.native import build
 
 CUDA = torch.device("cuda")
@@ -40,6 +41,16 @@ def script(path: Path, *lines: str) -> str:
 def test_without_a_compiler_python_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert backend(CUDA).endswith(", calls by Python: no C++ compiler")
+
+
+def test_a_record_asks_for_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that drops nothing packed has no use for one, and building it takes half a minute."""
+    monkeypatch.setattr(build, "library", lambda: pytest.fail("it was built"))
+    recorded = environment(torch.device("cpu"))
+    assert recorded["dropout_backend"] and "dropout_calls" not in recorded
+    monkeypatch.setenv("PMEXP_CPU_CALLS", "python")
+    PackedDropout(0.1)(torch.ones(3))
+    assert environment(torch.device("cpu"))["dropout_calls"] == "calls by Python: PMEXP_CPU_CALLS=python"
 
 
 def test_a_failing_build_is_named_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

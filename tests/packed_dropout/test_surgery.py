@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.packed_dropout import (
+    PackedDropout,
+    backend,
+    packed_dropout,
+    recompute_attention,
+    replace_dropout,
+)
 from pmexp.packed_dropout.call_sites import call_sites
 from pmexp.packed_dropout.routed_modules import routed_dropout
 from small_transformers import BERT, MODELS, RATE, build, call
@@ -118,6 +124,15 @@ def test_what_is_no_model_or_no_class_of_dropout_is_refused(arguments: Any, mess
     with pytest.raises(TypeError) as error:
         replace_dropout(*arguments)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_what_is_no_module_or_no_tensor_is_named() -> None:
+    with pytest.raises(TypeError, match=r"^model: a int is no module; write recompute_attention\(model\)$"):
+        recompute_attention(cast(Any, 3))
+    for drop in (PackedDropout(0.1), packed_dropout):
+        with pytest.raises(TypeError, match=r"^input: a list is no tensor$"):
+            drop(cast(Any, [1.0]))
+    assert backend("cpu") == backend(torch.device("cpu"))
 
 
 def test_the_code_of_a_routed_module_is_that_of_its_class() -> None:

@@ -51,6 +51,28 @@ def test_what_follows_from_a_label_is_said_by_the_label() -> None:
     }
 
 
+def test_an_option_that_one_run_is_without_tells_it_apart() -> None:
+    rank = SETTINGS | {"variant.options.rank": 2}
+    runs = {
+        "none": (LABELS, SETTINGS),
+        "rank": (LABELS, rank),
+        "deep": (LABELS, rank | {"variant.options.deep.a": [1, 2]}),
+        "another variant": (LABELS | {"variant": "packed"}, SETTINGS),
+        "younger key": (LABELS, SETTINGS | {"train.younger": 1}),
+        "no settings": (LABELS, {}),
+    }
+    assert {name: words_of(each) for name, each in told_apart(runs).items()} == {
+        "none": "",
+        "rank": "variant.options.rank=2",
+        "deep": "variant.options.rank=2 variant.options.deep.a=[1,2]",
+        "another variant": "",
+        "younger key": "",
+        "no settings": "",
+    }
+    alone = {name: runs[name] for name in ("rank", "another variant", "no settings")}
+    assert set(map(words_of, told_apart(alone).values())) == {""}
+
+
 def test_a_run_alone_and_seeds_have_nothing_to_name() -> None:
     assert told_apart({}) == {}
     seeds = {seed: (LABELS | {"seed": seed}, SETTINGS | {"seed": seed}) for seed in range(3)}

@@ -41,6 +41,26 @@ def loss(model: nn.Module) -> Method:
     return Method(loss=fails)
 
 
+def loss_of_none(model: nn.Module) -> Method:
+    return Method(loss=lambda model, inputs, labels: None)  # type: ignore
+
+
+def loss_of_each(model: nn.Module) -> Method:
+    return Method(loss=lambda model, inputs, labels: model(**inputs).logits.sum(1))
+
+
+def loss_of_no_gradient(model: nn.Module) -> Method:
+    return Method(loss=lambda model, inputs, labels: model(**inputs).logits.sum().detach())
+
+
+def optimizer_of_none(model: nn.Module) -> Method:
+    return Method(optimizer=lambda parameters, lr, weight_decay: None)  # type: ignore
+
+
+def forward_of_none(model: nn.Module) -> Method:
+    return Method(forward=lambda: None)  # type: ignore
+
+
 class Stops(torch.optim.SGD):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         raise ZeroDivisionError("step")

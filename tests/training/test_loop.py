@@ -16,6 +16,7 @@ from pmexp.models.examples import MaskedTokens
 from pmexp.packed_dropout import PackedDropout
 from pmexp.systems.system import System
 from pmexp.training.loop import Training
+from pmexp.training.resuming import restore, state_of
 from small_net import Net, examples
 
 
@@ -160,9 +161,9 @@ def test_the_engine_is_told_which_part_of_a_step_is_its_last(monkeypatch: pytest
 def test_a_restored_training_has_the_times_of_its_steps() -> None:
     first = training(epochs=4)
     list(islice(first.steps(), 20))
-    state, second = first.state(), training(epochs=4)
+    state, second = state_of(first), training(epochs=4)
     assert len(state["timer"]["steps"]) == 20 - WARMUP_STEPS and len(state["timer"]["epochs"]) == 3
-    second.restore(state)
+    restore(second, state)
     assert second.timer.metrics(8, 1.0) == first.timer.metrics(8, 1.0) != {}
 
 
@@ -213,10 +214,10 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(
     expected = list(whole.steps())
     first = training(parts, evaluate_every=every, workers=workers)
     head = list(islice(first.steps(), cut))
-    torch.save(first.state(), tmp_path / "state.pt")
+    torch.save(state_of(first), tmp_path / "state.pt")
     torch.manual_seed(999)
     second = training(parts, evaluate_every=every, workers=workers)
-    second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    restore(second, torch.load(tmp_path / "state.pt", weights_only=True))
     assert head + list(second.steps()) == expected
     for name, tensor in whole.module.state_dict().items():
         assert torch.equal(second.module.state_dict()[name], tensor)

@@ -17,6 +17,7 @@ from pmexp.packed_dropout import PackedDropout
 from pmexp.systems.system import System
 from pmexp.training.loop import Training
 from pmexp.training.order import epoch_order
+from pmexp.training.resuming import restore, state_of
 from small_runs import TINY_BERT, Runs
 
 
@@ -119,9 +120,9 @@ def test_a_bucketed_training_goes_on_bit_for_bit(cut: int) -> None:
     expected = list(whole.steps())
     first = reading()
     head = list(islice(first.steps(), cut))
-    state = copy.deepcopy(first.state())
+    state = copy.deepcopy(state_of(first))
     second = reading()
-    second.restore(state)
+    restore(second, state)
     assert head + list(second.steps()) == expected
     assert second.progress == whole.progress and 0 < whole.progress.padding < whole.progress.positions
     weights = second.module.state_dict()

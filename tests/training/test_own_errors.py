@@ -38,3 +38,21 @@ def test_the_line_comes_last_and_is_the_runs_failure(
     (folder,) = runs.run_folders()
     assert json.loads(Path(folder, "failure.json").read_text())["error"] == line.removeprefix("error: ")
     assert "own_failures.py" in caplog.text and "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("loss_of_none", "loss returns a NoneType; return one number that needs a gradient"),
+        ("loss_of_each", "loss returns a tensor of shape (16,); return one number"),
+        ("loss_of_no_gradient", "loss returns a tensor that needs no gradient; return one number"),
+        ("optimizer_of_none", "optimizer returns a NoneType; return a torch.optim.Optimizer"),
+        ("forward_of_none", "forward returns a NoneType; return a context, such as saved_tensors_hooks"),
+    ],
+)
+def test_what_a_methods_functions_return_is_checked(runs: Runs, name: str, said: str) -> None:
+    code, _, err = runs.train(
+        *SHORT, "variant=own", f"variant.apply=own_failures.{name}", "train.batch_size=16"
+    )
+    line = err.rstrip().splitlines()[-1]
+    assert code == 2 and line.startswith(f"error: variant.apply: the method's {said}"), err

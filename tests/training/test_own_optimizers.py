@@ -17,6 +17,7 @@ from pmexp.measure.memory_by_category import bytes_of
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.systems.system import System
 from pmexp.training.loop import Training
+from pmexp.training.resuming import restore, state_of
 from pmexp.variants.method import Method
 from small_net import Net, examples
 
@@ -91,9 +92,9 @@ def test_a_run_with_two_kinds_of_weights_goes_on_bit_for_bit(at: int) -> None:
     expected = list(whole.steps())
     before = training(Averaging)
     list(islice(before.steps(), at))
-    state = before.state()
+    state = state_of(before)
     after = training(Averaging)
-    after.restore(state)
+    restore(after, state)
     assert list(after.steps()) == expected[at:]
     pairs = zip(after.module.parameters(), whole.module.parameters(), strict=True)
     assert all(torch.equal(x, y) for x, y in pairs)
@@ -221,7 +222,7 @@ class Averaged(torch.optim.AdamW):
 def held_after(run: Training, steps: int) -> tuple[float, int]:
     """Bytes of the optimizer on record, and those that a checkpoint would lose."""
     measured = {name: value for _, metrics in islice(run.steps(), steps) for name, value in metrics.items()}
-    return measured["memory/optimizer_bytes"], run.state()["ranks"][0]["method"]["lost_bytes"]
+    return measured["memory/optimizer_bytes"], state_of(run)["ranks"][0]["method"]["lost_bytes"]
 
 
 def test_state_is_counted_wherever_a_method_keeps_it() -> None:
@@ -236,9 +237,9 @@ def test_state_is_counted_wherever_a_method_keeps_it() -> None:
 def test_a_run_whose_checkpoint_lacks_a_methods_state_does_not_go_on() -> None:
     before = with_method(kept_in_hooks, clip_norm=None)
     list(islice(before.steps(), 2))
-    state = before.state()
+    state = state_of(before)
     with pytest.raises(UserError, match=r"keeps 1064 bytes .* give its Method state= and restore="):
-        with_method(kept_in_hooks, clip_norm=None).restore(state)
+        restore(with_method(kept_in_hooks, clip_norm=None), state)
 
 
 def test_a_method_that_gives_its_state_goes_on_bit_for_bit() -> None:
@@ -258,9 +259,9 @@ def test_a_method_that_gives_its_state_goes_on_bit_for_bit() -> None:
     expected = list(whole.steps())
     before = with_method(averaged)
     list(islice(before.steps(), 4))
-    state = before.state()
+    state = state_of(before)
     after = with_method(averaged)
-    after.restore(state)
+    restore(after, state)
     assert list(after.steps()) == expected[4:]
     pairs = zip(after.engine.optimizer.means, whole.engine.optimizer.means, strict=True)
     assert all(torch.equal(x, y) for x, y in pairs)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from own_files import write
 from pmexp.config import RunConfig
 from pmexp.models.objectives import IGNORED, counted, summed_loss
-from pmexp.training.loop import _joined, _scored, _Share
+from pmexp.training.evaluation_shares import EvaluationShare, joined, scored
 from pmexp.training.outcome import weights_digest
 from pmexp.training.prepared import prepare
+from pmexp.training.resuming import restore, state_of
 from small_architectures import run_of
 
 CLASSES = ["a", "b", "c"]
@@ -25,21 +26,21 @@ CLASSES = ["a", "b", "c"]
 def test_words_are_joined_as_on_one_process(rows: list[list[int]], data: st.DataObject) -> None:
     labels = torch.tensor(rows).where(torch.tensor(rows) >= 0, IGNORED)  # words without a label among others
     scores = torch.arange(labels.numel() * 3, dtype=torch.float32).view(len(rows), 4, 3)
-    whole = _joined([_Share(scores=[_scored(torch.arange(len(rows)), scores, labels)])], CLASSES)
+    whole = joined([EvaluationShare(scores=[scored(torch.arange(len(rows)), scores, labels)])], CLASSES)
     owner = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=len(rows), max_size=len(rows))))
     shares = []
     for rank in range(3):
         own = (owner == rank).nonzero().flatten()
         parts = [
-            _scored(own[i : i + 2], scores[own[i : i + 2]], labels[own[i : i + 2]])
+            scored(own[i : i + 2], scores[own[i : i + 2]], labels[own[i : i + 2]])
             for i in range(0, len(own), 2)
         ]
-        shares.append(_Share(scores=parts))
-    joined = _joined(shares, CLASSES)
+        shares.append(EvaluationShare(scores=parts))
+    together = joined(shares, CLASSES)
     for one, other in (
-        (joined.scores, whole.scores),
-        (joined.true, whole.true),
-        (joined.sample, whole.sample),
+        (together.scores, whole.scores),
+        (together.true, whole.true),
+        (together.sample, whole.sample),
     ):
         assert one is not None and other is not None and np.array_equal(one, other)
     assert whole.true.tolist() == [label for row in rows for label in row if label >= 0]
@@ -64,9 +65,9 @@ def test_a_run_that_goes_on_is_the_run_left_alone(run: RunConfig) -> None:
     alone = prepare(run).training
     steps = alone.steps()
     next(steps)
-    state = deepcopy(alone.state())  # as a checkpoint has it: these tensors train on
+    state = deepcopy(state_of(alone))  # as a checkpoint has it: these tensors train on
     rest = list(steps)
     again = prepare(run).training
-    again.restore(state)
+    restore(again, state)
     assert list(again.steps())[-1][1]["val/loss"] == rest[-1][1]["val/loss"]
     assert weights_digest(again.engine.weights()) == weights_digest(alone.engine.weights())

@@ -20,6 +20,7 @@ from pmexp.config import Part, RunConfig
 from pmexp.models.examples import Batch, Examples
 from pmexp.systems.ranks import end_process
 from pmexp.training.prepared import prepare
+from pmexp.training.resuming import state_of
 from small_runs import TINY_VIT
 
 STEPS, SLOW_S = 7, 0.03  # two of them behind the warm-up
@@ -48,7 +49,7 @@ def _train(rank: int, folder: str, run: RunConfig) -> None:
         pass
     waiting = training.timer.waiting()
     for _ in range(2):  # a checkpoint exchanges nothing again
-        training.state()
+        state_of(training)
     assert training.timer.waiting() == waiting
     torch.save(waiting, f"{folder}/{rank}.pt")
     end_process(0)

@@ -31,6 +31,8 @@ def _judge(criterion: CriterionConfig, sides: Sides, estimate: Estimate) -> Task
     about = TaskResult(sides.task, sides.system, "inconclusive", "", value, n=n)
     what = "run" if criterion.statistic is Statistic.mean or criterion.against is not None else "pair"
     shown = in_its_unit(criterion, value)
+    if criterion.function is not None:
+        shown += f" by {own_statistics.identity(criterion.function)}"
     if sides.exact and n == 1:
         return _with(about, criterion, sides, (mean, mean), f"{shown}, an exact count in one {what}")
     if not sides.exact and n < stats.FEWEST_PAIRS:
@@ -50,8 +52,6 @@ def _judge(criterion: CriterionConfig, sides: Sides, estimate: Estimate) -> Task
     why = f"{shown}, 90 % interval {ends[0]} to {ends[1]}"
     if criterion.comparison is Bound.no_worse:
         why += f", p {probability(estimate.p)} for being worse than the margin allows"
-    if criterion.function is not None:
-        why += f", by {own_statistics.identity(criterion.function)}"
     judged = _with(about, criterion, sides, interval, f"{why}, {counted(n, what)}")
     return _with_seeds_needed(judged, criterion, sides, estimate)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from pmexp.errors import UserError
-from pmexp.own_code import described, imported, of_own_code
+from pmexp.own_code import check_takes, described, imported, of_own_code
 from pmexp_analysis.numbers.stats import Array
 
 _KEY = "statistics"
@@ -20,8 +20,7 @@ def allow(paths: Iterable[str]) -> None:
     _allowed.clear()
     for path in paths:
         function = imported(_KEY, path)
-        if not callable(function):
-            raise UserError(f"{_KEY}: {path}: is a {type(function).__name__}; name a function")
+        check_takes(_KEY, path, function, ("method", "baseline"), {}, "")
         _allowed[path] = function
 
 

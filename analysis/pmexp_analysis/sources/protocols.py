@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.errors import UserError, first_line
-from pmexp.protocol import CriterionConfig, ProtocolConfig, check_thresholds
+from pmexp.protocol import CriterionConfig, ProtocolConfig, check_written
 from pmexp.yaml_text import read
 from pmexp_analysis.sources.experiment import Run
 
@@ -104,7 +104,7 @@ def _read_criteria(file: Path) -> dict[str, CriterionConfig]:
         raise UserError(f"criteria={file} holds no criteria by name; see conf/criteria/ for examples")
     protocol = parsed({"criteria": content}, f"criteria={file}")
     try:
-        check_thresholds(protocol)
+        check_written(protocol)
     except UserError as error:
         raise UserError(f"criteria={file}: {error}") from None
     return protocol.criteria

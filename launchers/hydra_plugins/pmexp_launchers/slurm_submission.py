@@ -20,8 +20,9 @@ from pmexp.config import RunConfig
 from pmexp.masking import masked
 from pmexp.run_folder.files import write_atomically
 
-# Python starts with SIGUSR2 ignored: until submitit has its handler the signal would end it.
-_PYTHON = f"""sh -c 'trap "" USR2; exec "$@"' sh {shlex.quote(sys.executable)}"""
+# Python starts with SIGUSR2 ignored: until submitit has its handler the signal would end it. With
+# -P no file of the working folder hides one of Python's own modules.
+_PYTHON = f"""sh -c 'trap "" USR2; exec "$@"' sh {shlex.quote(sys.executable)} -P"""
 _NO_LIMIT = 10**6
 _T = TypeVar("_T")
 

@@ -27,6 +27,7 @@ from pmexp.run_folder.journal import Journal
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Training
 from pmexp.training.prepared import prepare
+from pmexp.training.resuming import state_of
 
 _METRICS = {"train/loss": 1.0, "grad/norm": 1.0, "train/lr": 1e-3}  # what a logged step records
 _SAVES = 5
@@ -105,14 +106,14 @@ class _Saver:
         _require_equal(self.checkpoints, training)
 
     def save(self) -> None:
-        state = {"training": self._training.state()}
+        state = {"training": state_of(self._training)}
         self.checkpoints.save(state, self._training.progress.step, 0, self._journal.sync())
 
 
 def _require_equal(checkpoints: Checkpoints, training: Training) -> None:
     checkpoints.wait()
     checkpoint_loaded = checkpoints.load()
-    expected = training.state()["module"]
+    expected = state_of(training)["module"]
     saved = checkpoint_loaded[0]["training"]["module"] if checkpoint_loaded else {}
     wrong = [name for name in expected if name not in saved or not expected[name].cpu().equal(saved[name])]
     if wrong:

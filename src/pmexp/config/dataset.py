@@ -66,6 +66,7 @@ _OF_LOADERS = (
     "image_column",
     "val_fraction",
 )
+_NAMED_CLASSES = (DatasetKind.text, DatasetKind.tagged, DatasetKind.reuters_r8)  # by texts of their files
 OF_TARGETS = ("max_target_length", "source_prefix", "generation")  # keys of seq2seq alone
 _CARVED = (  # kinds whose validation split is cut off train where they have none
     DatasetKind.digits,
@@ -89,6 +90,7 @@ class Objective(Enum):
 
 
 LANGUAGE = (Objective.masked_lm, Objective.causal_lm)  # whose texts are cut into blocks of one length
+_OF_CLASSES = (Objective.classification, Objective.token_classification)
 _OBJECTIVES = {  # what samples of a kind can be trained for
     **dict.fromkeys(DatasetKind, (Objective.classification,)),
     DatasetKind.reuters_r8: (Objective.classification, *LANGUAGE),
@@ -156,6 +158,7 @@ class DatasetConfig:
     path: str | None = None  # local folder, instead of the hub
     text_columns: list[str] = field(default_factory=list)  # a text, a pair, captions or words; a.b: b in a
     label_column: str = "label"  # column of the classes, of the numbers or of the tags of words
+    case_sensitive_labels: bool = False  # labels that differ by case alone are classes of their own
     image_column: str = "image"  # column of the pictures, or of their files' names
     trees: TreesConfig = field(default_factory=TreesConfig)  # only of listops
     max_length: int = 128  # tokens; longer texts are cut, shorter ones padded
@@ -225,6 +228,7 @@ class DatasetConfig:
                 DatasetKind.tagged,
             ),
             "label_column": labelled,
+            "case_sensitive_labels": kind in _NAMED_CLASSES and self.objective in _OF_CLASSES,
             "image_column": kind is DatasetKind.image_text or (kind is DatasetKind.imagenet and from_hub),
             "padding": INPUTS_OF[kind] is Inputs.texts and self.objective not in LANGUAGE,
             "max_length": INPUTS_OF[kind] is not Inputs.images,

@@ -26,7 +26,7 @@ from pmexp.config.values import Blueprint, with_values
 from pmexp.config.variant import VariantConfig
 from pmexp.errors import UserError
 from pmexp.own_code import described, is_import_path
-from pmexp.protocol import ProtocolConfig, check_thresholds
+from pmexp.protocol import ProtocolConfig, check_written
 from pmexp.run_folder.plan import MEASURED_ONLY
 
 _NO_PART_OF_THE_RESULT = (
@@ -46,6 +46,7 @@ _RECOMMENDS = {  # what a model and a dataset have for the keys of train that ar
 }
 _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids stay
     "dataset.padding": "max",
+    "dataset.case_sensitive_labels": False,
     "system.matmul": "highest",
     "system.deterministic": False,
     "train.evaluate_every": None,
@@ -56,6 +57,7 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "model.builder": None,
     "dataset.loader": None,
     "robustness.ood.loader": None,
+    "robustness.ood.case_sensitive_labels": False,
     "system.own_parts": [],
 }
 _TAKES = {  # the others: texts, symbols
@@ -333,7 +335,7 @@ def parse(config: DictConfig) -> RunConfig:
     absolute from the current folder. Raises UserError or an OmegaConf error."""
     with with_values(config, _absolute({key: OmegaConf.select(config, key) for key in _PATHS})):
         run = _typed(config)
-    check_thresholds(run.protocol)
+    check_written(run.protocol)
     return run
 
 
@@ -343,7 +345,7 @@ def build(blueprint: Blueprint, values: Mapping[str, Any]) -> RunConfig:
     paths = _absolute({key: values.get(key, blueprint.at(key)) for key in _PATHS})
     run = blueprint.build({**values, **paths})
     assert isinstance(run, RunConfig)
-    check_thresholds(run.protocol)
+    check_written(run.protocol)
     return run
 
 

@@ -11,8 +11,7 @@ from pmexp.datasets.files import FORMATS
 from pmexp.datasets.language import LINE_FORMATS
 from pmexp.datasets.picture_folder import classes_of, pictures_of
 from pmexp.datasets.tables import SPLITS, folder_of, split_files
-from pmexp.datasets.text_lines import reason
-from pmexp.errors import UserError
+from pmexp.errors import UserError, why_unread
 from pmexp.run_folder.files import opened
 
 _IN_CACHE = (DatasetKind.reuters_r8, DatasetKind.listops, DatasetKind.django_messages)  # fetched or generated
@@ -31,7 +30,7 @@ def digest_of(config: DatasetConfig) -> str:
         return of_folder(folder) if folder and os.path.isdir(folder) else ""
     except OSError as error:
         raise UserError(
-            f"dataset.path: {error.filename} cannot be read ({reason(error)}); make it readable"
+            f"dataset.path: {error.filename} cannot be read ({why_unread(error)}); make it readable"
         ) from None
 
 
@@ -52,7 +51,7 @@ def _sha256(file: Path) -> str:
         with opened(file) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{file} cannot be read ({reason(error)}); make it readable") from None
+        raise UserError(f"{file} cannot be read ({why_unread(error)}); make it readable") from None
 
 
 def _of_pictures(folder: Path) -> str:

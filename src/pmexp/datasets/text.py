@@ -21,7 +21,11 @@ def load(config: DatasetConfig) -> Dataset:
     inputs = {split: _texts(config, loaded, split) for split in loaded.splits}
     columns = {split: _labels(config, loaded, split) for split in loaded.splits}
     of_numbers = config.objective is Objective.regression
-    classes, numbers = ([], measured(columns)) if of_numbers else numbered(columns)
+    classes, numbers = (
+        ([], measured(columns))
+        if of_numbers
+        else numbered(columns, case_sensitive=config.case_sensitive_labels)
+    )
     splits = {split: Split(inputs[split], numbers[split]) for split in loaded.splits}
     # GLUE keeps the labels of test to itself and writes -1.
     hidden_of = [s for s in ("val", "test") if s in splits and (splits[s].labels == UNLABELLED).all()]

@@ -4,10 +4,6 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from pathlib import Path
 
-from pmexp.errors import first_line
-
-_LONGEST_REASON = 500  # characters of another library's message
-
 
 class Unreadable(Exception):
     """Says why a file is not what its name says: line and reason."""
@@ -23,14 +19,6 @@ def text_lines(file: Path, newline: str | None = None) -> Iterator[str]:
                 yield line
     except UnicodeDecodeError:
         raise Unreadable(_wrong_byte(file)) from None
-
-
-def reason(error: BaseException) -> str:
-    """The innermost reason in at most a line."""
-    while error.__cause__:
-        error = error.__cause__
-    message = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-    return message if len(message) <= _LONGEST_REASON else f"{message[:_LONGEST_REASON]}..."
 
 
 def _wrong_byte(file: Path) -> str:

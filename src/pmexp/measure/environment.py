@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from pmexp.packed_dropout import backend, torch_rng_record
+from pmexp.packed_dropout import native, ops, torch_rng_record
 
 
 def _version(package: str) -> str:
@@ -29,7 +29,11 @@ _VERSIONS = {f"version_{name}": _version(name) for name in _PACKAGES}
 
 
 def environment(device: torch.device) -> dict[str, str | int]:
-    """Host, processor, device, threads, versions, code version and dropout backend."""
+    """Host, processor, device, threads, versions, code version and dropout backend.
+
+    Who calls that backend is part of it where packed dropout was in use in this process (`dropout_calls`).
+    """
+    calls = native.calls_so_far(device)
     return {
         "host": socket.gethostname(),
         "platform": platform.platform(),
@@ -38,7 +42,8 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "cpu_count": os.cpu_count() or 0,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "dropout_backend": backend(device),
+        "dropout_backend": ops.kernels(device),
+        **({"dropout_calls": calls} if calls else {}),
         **({"dropout_torch_rng": _listed(torch_rng_record())} if torch_rng_record() else {}),
         **_VERSIONS,
         **git_version(),

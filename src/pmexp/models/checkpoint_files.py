@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pmexp.datasets.digest import of_content
-from pmexp.datasets.text_lines import reason
-from pmexp.errors import UserError
+from pmexp.errors import UserError, why_unread
 
 # Formats of other frameworks and pickles beside a safetensors file are neither fetched nor read.
 PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin")
@@ -83,7 +82,7 @@ def digest_of_folder(folder: Path) -> str:
         return of_content(_read_files(folder)) if folder.is_dir() else ""
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(
-            f"model.path: {folder} cannot be read ({reason(error)}); mend or replace it"
+            f"model.path: {folder} cannot be read ({why_unread(error)}); mend or replace it"
         ) from None
 
 

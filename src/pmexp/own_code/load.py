@@ -11,7 +11,8 @@ from types import FrameType
 from typing import Any
 
 from pmexp.errors import Interrupted, MachineError, UserError, error_line
-from pmexp.own_code.sources import check_import_path, search_here
+from pmexp.own_code.sources import check_import_path
+from pmexp.working_folder import search_here
 
 # What CUDA's allocator says, and what the CPU's does.
 _OUT_OF_MEMORY = ("out of memory", "defaultcpuallocator: ")

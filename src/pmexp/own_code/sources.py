@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from pmexp.errors import UserError, error_line
+from pmexp.working_folder import search_here
 
 # They count beside .py in a folder of one's own.
 _NATIVE = (".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".so", ".pyd")
@@ -71,13 +72,6 @@ def refuse_changed(code: Mapping[str, str]) -> None:
                 f"{path}: the code has changed since this run was composed ({before} then, {now} now); "
                 "start the command again, for a run of its own, or put the old code back"
             )
-
-
-def search_here() -> None:
-    """Has Python look for modules in the working folder first, as `python -m` does."""
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
 
 
 def _spec(key: str, path: str, name: str) -> ModuleSpec:

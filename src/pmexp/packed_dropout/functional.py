@@ -71,7 +71,7 @@ def packed_dropout(
 
     Raises:
         ValueError: `p`, `bits`, `rng` or `flip_rate` out of range.
-        TypeError: `input` is not a floating tensor, or sparse, and something of it is to be dropped.
+        TypeError: `input` is no tensor, or something is to be dropped of what is sparse or not floating.
     """
     if has_torch_function_unary(input):
         options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
@@ -83,6 +83,8 @@ def packed_dropout(
         and (y := calls.packed_dropout(input, p, bits, cache_unpacked)) is not None
     ):
         return cast(Tensor, y)
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input: a {type(input).__name__} is no tensor")
     if input.is_nested:
         chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
         return apply_to_values(packed_dropout, input, training=training, inplace=inplace, **asdict(chosen))

@@ -41,16 +41,26 @@ for _schema in _SCHEMAS:
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 
-def backend(device: torch.device) -> str:
-    """Name of the implementation that runs on `device`, and who calls it; it goes into every run's record.
+def backend(device: torch.device | str) -> str:
+    """Name of the implementation that runs on `device`, and who calls it.
 
     It builds the library of native calls where one is to be had and none is there: see native.
     """
+    device = torch.device(device)
+    called = (
+        _cpu_core is not None
+        if device.type == "cpu"
+        else device.type == "cuda" and cuda_backend.has_kernels()
+    )
+    return f"{kernels(device)}, {native.calls(device)}" if called else kernels(device)
+
+
+def kernels(device: torch.device) -> str:
+    """Name of the implementation that runs on `device`; it goes into every run's record."""
     if device.type == "cpu" and _cpu_core is not None:
-        return f"{_cpu_core.name}, {native.calls(device)}"
+        return _cpu_core.name
     if device.type == "cuda":
-        calls = f", {native.calls(device)}" * cuda_backend.has_kernels()
-        return f"{cuda_backend.operators().name}{calls}"
+        return str(cuda_backend.operators().name)
     missing = device.type == "cpu" and not cpu.available_backends()
     return f"torch reference on {device.type}" + " (the C++ core was not built)" * missing
 

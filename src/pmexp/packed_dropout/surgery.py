@@ -72,7 +72,8 @@ def replace_dropout(
         TypeError: `model` is no module, or `dropout` no subclass of nn.Dropout.
         ValueError: `where` is unknown, or the model certainly has no dropout to replace.
     """
-    _check_arguments(model, dropout)
+    _check_module(model, "replace_dropout(model, PackedDropout)")
+    _check_dropout(dropout)
     if where not in get_args(Place):
         raise ValueError(f"where: {where!r} is unknown; allowed are {', '.join(get_args(Place))}")
     report = ReplacementReport(dropout.__name__, where)
@@ -114,8 +115,9 @@ def recompute_attention(model: nn.Module) -> list[str]:
     """Sets `recompute` of PackedDropout on each packed dropout of attention probabilities.
 
     Returns the qualified names of those dropouts; none where attention drops by something else, or inside a
-    kernel of its own.
+    kernel of its own. Raises TypeError for what is no module.
     """
+    _check_module(model, "recompute_attention(model)")
     recomputing = []
     for path, parent in model.named_modules():
         for name, child in {**parent._modules, DROPOUT: routed_dropout(parent)}.items():
@@ -217,12 +219,16 @@ class _Replacement:
             self.report.leave(path, reason)
 
 
-def _check_arguments(model: object, dropout: object) -> None:
-    """Raises TypeError for what is no module, and what is no class of dropout."""
-    write = "write replace_dropout(model, PackedDropout)"
+def _check_module(model: object, call: str) -> None:
+    """Raises TypeError for what is no module."""
     if not isinstance(model, nn.Module):
         kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
-        raise TypeError(f"model: {kind} is no module; {write}")
+        raise TypeError(f"model: {kind} is no module; write {call}")
+
+
+def _check_dropout(dropout: object) -> None:
+    """Raises TypeError for what is no class of dropout."""
+    write = "write replace_dropout(model, PackedDropout)"
     if not isinstance(dropout, type):
         raise TypeError(f"dropout: a {type(dropout).__name__} is no class; {write}, with options by name")
     if not issubclass(dropout, nn.Dropout):

@@ -15,6 +15,7 @@ from pmexp.parity.lockstep import Compared
 from pmexp.parity.side import Side
 from pmexp.parity.watch import Name, Watch
 from pmexp.training.prepared import prepare
+from pmexp.training.resuming import restore
 
 RULE = (
     "The step is computed once more in float64, from a's weights, optimizer and random numbers and with a's "
@@ -66,7 +67,7 @@ def exactly(side: Side, step: int, names: Sequence[Name]) -> dict[Name, Tensor]:
     config.system = replace(config.system, parts=kept, processes=1)
     training = prepare(config).training
     training.module.double()
-    training.restore(state)
+    restore(training, state)
     training.module.register_forward_pre_hook(_doubled, with_kwargs=True)
     seen: dict[Name, Tensor] = {}
 

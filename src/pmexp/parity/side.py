@@ -16,6 +16,7 @@ from pmexp.systems.arithmetic import set_arithmetic
 from pmexp.training.loop import Metrics
 from pmexp.training.outcome import weights_digest
 from pmexp.training.prepared import prepare
+from pmexp.training.resuming import state_of
 
 
 class Side:
@@ -62,7 +63,7 @@ class Side:
     def state(self) -> dict[str, Any]:
         """Returns what the next step begins from, as a checkpoint holds it."""
         with self._own_random_numbers():
-            state: dict[str, Any] = self.training.state()
+            state: dict[str, Any] = state_of(self.training)
         return state
 
     def weights_digest(self) -> str:

@@ -126,7 +126,9 @@ def _execute(pieces: Sequence[Piece], gpus: int, given: Given, began: float) -> 
         except SweepFailed as error:
             failed.append(str(error))
     for name, folder in names:
-        subprocess.run([sys.executable, "-m", "pmexp_analysis", name, f"runs_dir={folder}"], check=False)
+        subprocess.run(
+            [sys.executable, "-P", "-m", "pmexp_analysis", name, f"runs_dir={folder}"], check=False
+        )
     if failed:
         raise SweepFailed("\n".join(failed))
 

@@ -24,6 +24,7 @@ _SAID_BY_LABELS = {
 }
 # A dropout rate changes the training of every variant alike: it belongs to the task.
 _OF_TASK = {"variant.p"}
+_OPEN = ".options."  # a person names the keys below, so that one run has a key that another is without
 _AS_TYPED = {"None": "null", "True": "true", "False": "false"}
 
 
@@ -32,17 +33,20 @@ def told_apart(runs: Mapping[Run, Told]) -> dict[Run, Differing]:
 
     First the labels that differ, then the settings in their order. A setting counts where it differs among
     runs of one task, of one variant or of one system, whatever it belongs to: what follows from a label is
-    said by the label. Of runs that nothing but variant and seed tells apart it is {}.
+    said by the label. An option of code of one's own counts as well where a run is without it. Of runs that
+    nothing but variant and seed tells apart it is {}.
     """
     labels = [name for name in _LABELS if len({of[name] for of, _ in runs.values() if name in of}) > 1]
     keys = [
         key for key in _varying([settings for _, settings in runs.values()]) if key not in _SAID_BY_LABELS
     ]
-    values: dict[tuple[Any, str], set[str]] = defaultdict(set)
+    values: dict[tuple[Any, str], set[str | None]] = defaultdict(set)
     for of, settings in runs.values():
         for key in keys:
             if key in settings:
                 values[of.get(part_of(key)), key].add(said(settings[key]))
+            elif settings and _OPEN in key:
+                values[of.get(part_of(key)), key].add(None)
     return {
         run: {name: of[name] for name in labels if name in of}
         | {
@@ -115,4 +119,7 @@ def _varying(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     quick for thousands of runs."""
     first: dict[str, Any] = {}
     differing = {key for key, value in distinct_items(runs) if first.setdefault(key, value) != value}
+    differing |= {
+        key for key in first if _OPEN in key and any(settings and key not in settings for settings in runs)
+    }
     return [key for key in first if key in differing]

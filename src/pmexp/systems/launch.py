@@ -57,7 +57,7 @@ def launch(config: RunConfig, capture_output: bool) -> None:
         shutdown_timeout=_GRACE_SECONDS,
     )
     arguments = [
-        "-m",
+        *("-P", "-m"),  # own code is found all the same, and a file named like one of Python's hides none
         _ENTRY,
         json.dumps(config.to_dict()),
         *(["--capture-output"] if capture_output else []),

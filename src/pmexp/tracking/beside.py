@@ -71,7 +71,7 @@ def _start(folder: RunFolder) -> "subprocess.Popen[str]":
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # which a process has from its parent
     try:
         return subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, str(folder.path)], stdin=subprocess.PIPE, text=True
+            [sys.executable, "-P", "-c", _PROGRAM, str(folder.path)], stdin=subprocess.PIPE, text=True
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -99,7 +99,7 @@ def _check_port(port: int) -> None:
 def _server(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Starts MLflow's server and waits until it answers; all of its processes end with the block."""
     command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", mlflow_uri(uri),
+        sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", mlflow_uri(uri),
         "--host", _HOST, "--port", str(port), "--workers", "1",
     ]  # fmt: skip
     with tempfile.TemporaryFile() as log:

@@ -3,11 +3,8 @@
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,29 +18,18 @@ from pmexp.metrics.own import task_metric
 from pmexp.metrics.task_metrics import Evaluation
 from pmexp.models.examples import EVALUATION, Batch, Examples
 from pmexp.models.generation import Generation
-from pmexp.models.objectives import IGNORED, summed_loss
+from pmexp.models.objectives import summed_loss
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
+from pmexp.training.evaluation_shares import EvaluationShare, joined, scored
 from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
 from pmexp.training.loader import batches_ahead, workers_for
 from pmexp.training.order import epoch_order
+from pmexp.training.progress import Progress
 from pmexp.variants.method import Method
 
 Metrics = dict[str, float]
-
-
-@dataclass
-class Progress:
-    """Holds all of the loop's own state that a resumed run needs, beside weights, optimizer and RNG."""
-
-    step: int = 0
-    best_value: float | None = None  # None where none was a finite number
-    best_step: int = 0
-    evaluations_without_best: int = 0
-    positions: int = 0  # places of texts that all steps have computed, padding included
-    padding: int = 0  # positions that were padding
-    optimizer_counted: bool = False  # whether the bytes of its state are on record
 
 
 class Training:
@@ -84,7 +70,7 @@ class Training:
         self.engine = system.engine(ranks, config.clip_norm)
         self.not_updated: list[str] = []  # parameters that train and that no optimizer has
         self.model = self.engine.prepare(module, self._optimizer)  # `module`, or what stands around it
-        self._kept = KeptByMethod(method, self.engine, module) if method else KeptByNone()
+        self.kept = KeptByMethod(method, self.engine, module) if method else KeptByNone()
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
         pay = workers_for(train, system.device, ranks.world_size)
         self.workers = pay if config.workers is None else config.workers  # that make batches ahead
@@ -101,8 +87,7 @@ class Training:
     def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Makes the optimizer, the method's own if it has one, and notes which parameters it leaves out."""
         assert self.config.lr is not None
-        make = self.method.optimizer or torch.optim.AdamW
-        optimizer = make(parameters, lr=self.config.lr, weight_decay=self.config.weight_decay)
+        optimizer = self.method.made_optimizer(parameters, self.config.lr, self.config.weight_decay)
         if hasattr(optimizer, "eval") and not self.engine.moves_weights:
             raise UserError(
                 f"system.parts: {type(optimizer).__name__} evaluates at other weights than it trains at, "
@@ -132,9 +117,9 @@ class Training:
                     with self.timer.pause():
                         metrics |= self._validate()
                 yield step, metrics
-        self._agree_on_waits()
+        self.agree_on_waits()
 
-    def _agree_on_waits(self) -> None:
+    def agree_on_waits(self) -> None:
         """Has every rank know the longest wait of any in each step so far: all of them wait for that one."""
         waits = self.timer.data_seconds
         new = torch.tensor(waits[self._agreed :], dtype=torch.float64)
@@ -159,7 +144,7 @@ class Training:
 
     def _held_state(self) -> list[Tensor]:
         """What the optimizer, and somebody's own method, keep from step to step."""
-        return [*self.engine.held_state(), *self._kept.tensors()]
+        return [*self.engine.held_state(), *self.kept.tensors()]
 
     def _measured_step(self) -> AbstractContextManager[None]:
         own_samples = self.batch_size // self.ranks.world_size  # operations and energy are this process's too
@@ -223,12 +208,12 @@ class Training:
         """The loss summed over the batch's targets, by the method's own function if it has one."""
         if self.method.loss is None:
             return self.summed_loss(batch)[0]
-        with self.instruments.phase("forward"), self.system.forward(), self.method.forward():
-            return self.method.loss(self.model, batch.inputs, batch.labels)
+        with self.instruments.phase("forward"), self.system.forward(), self.method.around_forward():
+            return self.method.loss_of(self.model, batch.inputs, batch.labels)
 
     def summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss summed over the batch's targets, as its objective has it, and the logits in fp32."""
-        with self.instruments.phase("forward"), self.system.forward(), self.method.forward():
+        with self.instruments.phase("forward"), self.system.forward(), self.method.around_forward():
             logits = self.model(**batch.inputs).logits.float()
             return summed_loss(logits, batch.labels), logits
 
@@ -244,7 +229,7 @@ class Training:
         return self.parts(0)[0]
 
     def _validate(self) -> Metrics:
-        self._agree_on_waits()
+        self.agree_on_waits()
         validated = {f"val/{name}": value for name, value in self.evaluate(self.val).items()}
         progress = self.progress
         metric = self.metrics[0]
@@ -303,7 +288,7 @@ class Training:
         need every rank in every forward.
         """
         self.engine.set_mode(training=False)
-        share = _Share()
+        share = EvaluationShare()
         # Others than what is trained on may need the model, as attacked examples do, and no worker has it.
         workers = self.workers if isinstance(examples, type(self.train)) else 0
         for rows, batch in self.evaluation_batches(examples, workers):
@@ -315,11 +300,11 @@ class Training:
             share.loss += summed.item()
             share.targets += batch.targets
             if not batch.of_language:
-                share.scores.append(_scored(rows, logits.cpu(), batch.labels))
+                share.scores.append(scored(rows, logits.cpu(), batch.labels))
             if written:
                 share.texts += zip(rows.tolist(), written, batch.references, strict=True)
         shares = self.ranks.gather(share)
-        return _joined(shares, self.classes) if self.ranks.is_first else None
+        return joined(shares, self.classes) if self.ranks.is_first else None
 
     def _written(self, batch: Batch) -> list[str]:
         """The texts that the model writes to the sources of `batch`; none where it has another objective.
@@ -331,43 +316,6 @@ class Training:
             return []
         with self.system.forward():
             return self.generation.texts(batch.inputs, synced=self.ranks.world_size > 1)
-
-    def state(self) -> dict[str, Any]:
-        """Everything that a resumed run needs to go on bit for bit; Python's and NumPy's RNGs are unused.
-
-        Whole on rank 0, and every rank has to call it.
-        """
-        self._agree_on_waits()
-        cuda = self.system.device.type == "cuda"
-        own = {
-            "engine": self.engine.state(),
-            "rng": torch.get_rng_state(),
-            "device_rng": torch.cuda.get_rng_state(self.system.device) if cuda else None,
-            "instruments": self.instruments.state(),
-            "method": self._kept.state(),
-        }
-        return {
-            "module": self.engine.weights(),
-            "scheduler": self.scheduler.state_dict(),
-            "timer": self.timer.state(),
-            "progress": dict(vars(self.progress)),
-            "ranks": self.ranks.gather(own),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state` returned. Raises UserError where a method's own state is not in it."""
-        own = state["ranks"][self.ranks.rank]
-        self._kept.check(own.get("method"))
-        self.engine.load_weights(state["module"])
-        self.engine.restore([each["engine"] for each in state["ranks"]])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.timer.restore(state["timer"])
-        self.progress = Progress(**state["progress"])
-        torch.set_rng_state(own["rng"])
-        if own["device_rng"] is not None:
-            torch.cuda.set_rng_state(own["device_rng"], self.system.device)
-        self.instruments.restore(own["instruments"])
-        self._kept.restore(own.get("method"))
 
     @property
     def selects(self) -> bool:
@@ -397,36 +345,3 @@ class Training:
                 return 0.5 * (1 - math.cos(math.pi * left))
             case Schedule.constant:
                 return 1.0
-
-
-@dataclass
-class _Share:
-    """What one rank has evaluated; rows are places in the split."""
-
-    loss: float = 0.0  # summed over targets
-    targets: int = 0
-    scores: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)  # rows, scores, labels of each
-    texts: list[tuple[int, str, str]] = field(default_factory=list)  # row, what was written, reference
-
-
-def _scored(rows: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns row, scores and label of each sample, or of each word that has a label."""
-    if labels.dim() == 1:
-        return rows, scores, labels
-    has_label = labels != IGNORED
-    return rows.repeat_interleave(has_label.sum(1)), scores[has_label], labels[has_label]
-
-
-def _joined(shares: list[_Share], classes: Sequence[str]) -> Evaluation:
-    """Joins the share of each rank into one evaluation, its samples in the order of the split."""
-    loss = sum(share.loss for share in shares) / max(1, sum(share.targets for share in shares))
-    texts = sorted(text for share in shares for text in share.texts)
-    _, written, references = zip(*texts, strict=True) if texts else ((), (), ())
-    parts = [part for share in shares for part in share.scores]
-    if not parts:
-        empty = np.empty((0, 0), np.float32), np.empty(0, np.int64)
-        return Evaluation(loss, *empty, written, references)
-    rows, scores, true = (torch.cat(column) for column in zip(*parts, strict=True))
-    order = rows.argsort(stable=True)  # words stay in the order of their sentence
-    scores, true, rows = scores[order], true[order], rows[order]
-    return Evaluation(loss, scores.numpy(), true.numpy(), sample=rows.numpy(), classes=classes)

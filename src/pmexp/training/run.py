@@ -41,6 +41,7 @@ from pmexp.training.loop import Metrics, Training
 from pmexp.training.prepared import Prepared, prepare
 from pmexp.training.progress_line import ProgressLine
 from pmexp.training.recorder import Recorder, is_finished
+from pmexp.training.resuming import restore, state_of
 from pmexp.training.stop_signals import stop_requests
 from pmexp.variants.replace import apply_variant, changes_evaluation
 
@@ -169,7 +170,7 @@ def _train_and_test(
     recorder.open(resumed[1].journal_bytes if resumed else 0)
     if resumed:
         state, _ = resumed
-        training.restore(state["training"])
+        restore(training, state["training"])
         peak.reached(state["peak_bytes"])
         log.info("resumed at step %d of %d", training.progress.step, training.last_step)
     if training.ranks.is_first:
@@ -245,7 +246,7 @@ def _train(
                     best_weights.save(recorder.folder, training.engine, step, checkpoints.best_steps())
             wish = _Wish(training.ranks.most(_wish(stop, checkpoints)))
             if wish is not _Wish.go_on:
-                state = {"training": training.state(), "peak_bytes": peak.bytes()}
+                state = {"training": state_of(training), "peak_bytes": peak.bytes()}
                 recorder.check_claim()
                 checkpoints.save(state, step, training.progress.best_step, recorder.journal.sync())
             if wish >= _Wish.stop:

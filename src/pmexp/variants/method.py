@@ -1,12 +1,14 @@
 """Defines what a method of one's own, a function named by `variant.apply`, may do to a training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
+
+from pmexp.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +31,40 @@ class Method:
     loss: Callable[[nn.Module, Mapping[str, Tensor], Tensor], Tensor] | None = None
     state: Callable[[], Any] | None = None
     restore: Callable[[Any], None] | None = None
+
+    def made_optimizer(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> Optimizer:
+        """Returns what `optimizer` makes, or AdamW. Raises UserError where that is no optimizer."""
+        made = (self.optimizer or AdamW)(parameters, lr=lr, weight_decay=weight_decay)
+        if not isinstance(made, Optimizer):
+            raise _refused("optimizer", _kind(made), "a torch.optim.Optimizer")
+        return made
+
+    def around_forward(self) -> AbstractContextManager[object]:
+        """Returns what `forward` gives. Raises UserError where that is no context."""
+        around = self.forward()
+        if not isinstance(around, AbstractContextManager):
+            raise _refused("forward", _kind(around), "a context, such as saved_tensors_hooks(...)")
+        return around
+
+    def loss_of(self, model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Returns the loss by `loss`, which the method has. Raises UserError where nothing can be trained by
+        it."""
+        assert self.loss is not None
+        loss = self.loss(model, inputs, labels)
+        if not isinstance(loss, Tensor):
+            said = _kind(loss)
+        elif loss.numel() != 1:
+            said = f"a tensor of shape {tuple(loss.shape)}"
+        elif not loss.requires_grad:
+            said = "a tensor that needs no gradient"
+        else:
+            return loss
+        raise _refused("loss", said, "one number that needs a gradient, the loss summed over the labels")
+
+
+def _refused(function: str, returned: str, wanted: str) -> UserError:
+    return UserError(f"variant.apply: the method's {function} returns {returned}; return {wanted}")
+
+
+def _kind(value: object) -> str:
+    return f"a {type(value).__name__}"

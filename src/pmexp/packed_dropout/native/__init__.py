@@ -11,8 +11,8 @@ Python all the same: see `calls_for`.
     native  native calls, or an error where there is no library
 
 The library is built, which takes half a minute, by whoever asks what serves a device (`calls`), as each run
-does before its first step. A dropout on the CPU for which nobody has asked waits for no compiler: by `auto`
-it takes the library that is there, and else Python's calls until the process ends.
+that drops by it does before its first step. A dropout on the CPU for which nobody has asked waits for no
+compiler: by `auto` it takes the library that is there, and else Python's calls until the process ends.
 
 The first use on a device compares the two (comparison.py). Where they differ, Python's are used.
 """
@@ -72,8 +72,8 @@ def calls_for(x: Tensor) -> Calls | None:
     """
     if (
         torch.compiler.is_compiling()
-        or not (x.is_cpu or x.is_cuda)
         or type(x) not in _PLAIN
+        or not (x.is_cpu or x.is_cuda)
         or forward_ad._current_level >= 0
         or _transforms_active()
         or _dispatch_modes()
@@ -86,7 +86,7 @@ def calls_for(x: Tensor) -> Calls | None:
 
 
 def calls(device: torch.device) -> str:
-    """Who calls the kernels on a device, for a run's record: "native calls" or "calls by Python: <why>".
+    """Who calls the kernels on a device, in words: "native calls" or "calls by Python: <why>".
 
     It builds the library where none is there. Raises RuntimeError for an unknown choice, and where native
     calls are asked for and cannot be had.
@@ -94,6 +94,11 @@ def calls(device: torch.device) -> str:
     with _deciding:
         reason = _why_python(device.type, may_build=True) or _why_python_on(device)
     return "native calls" if reason is None else f"calls by Python: {reason}"
+
+
+def calls_so_far(device: torch.device) -> str | None:
+    """What `calls` says, where a dropout has run on such a device or `calls` was asked; None elsewhere."""
+    return calls(device) if device.type in _reasons else None
 
 
 def choose(kind: str, choice: str) -> None:

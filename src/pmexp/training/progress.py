@@ -1,0 +1,16 @@
+"""Holds how far a training has come."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Progress:
+    """Holds all of the loop's own state that a resumed run needs, beside weights, optimizer and RNG."""
+
+    step: int = 0
+    best_value: float | None = None  # None where none was a finite number
+    best_step: int = 0
+    evaluations_without_best: int = 0
+    positions: int = 0  # places of texts that all steps have computed, padding included
+    padding: int = 0  # positions that were padding
+    optimizer_counted: bool = False  # whether the bytes of its state are on record

@@ -1,0 +1,48 @@
+"""Takes the whole state of a training between two steps, and has one that is resumed go on from it."""
+
+from typing import Any
+
+import torch
+
+from pmexp.training.loop import Training
+from pmexp.training.progress import Progress
+
+
+def state_of(training: Training) -> dict[str, Any]:
+    """Returns everything that a resumed run needs to go on bit for bit; Python's and NumPy's RNGs are unused.
+
+    Whole on rank 0, and every rank has to call it.
+    """
+    training.agree_on_waits()
+    device = training.system.device
+    own = {
+        "engine": training.engine.state(),
+        "rng": torch.get_rng_state(),
+        "device_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "instruments": training.instruments.state(),
+        "method": training.kept.state(),
+    }
+    return {
+        "module": training.engine.weights(),
+        "scheduler": training.scheduler.state_dict(),
+        "timer": training.timer.state(),
+        "progress": dict(vars(training.progress)),
+        "ranks": training.ranks.gather(own),
+    }
+
+
+def restore(training: Training, state: dict[str, Any]) -> None:
+    """Has `training` go on from what `state_of` returned. Raises UserError where a method's own state is not
+    in it."""
+    own = state["ranks"][training.ranks.rank]
+    training.kept.check(own.get("method"))
+    training.engine.load_weights(state["module"])
+    training.engine.restore([each["engine"] for each in state["ranks"]])
+    training.scheduler.load_state_dict(state["scheduler"])
+    training.timer.restore(state["timer"])
+    training.progress = Progress(**state["progress"])
+    torch.set_rng_state(own["rng"])
+    if own["device_rng"] is not None:
+        torch.cuda.set_rng_state(own["device_rng"], training.system.device)
+    training.instruments.restore(own["instruments"])
+    training.kept.restore(own.get("method"))
