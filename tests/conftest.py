@@ -10,6 +10,8 @@ from pathlib import Path
 from time import perf_counter
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork has no use for a team of threads that it lacks
+# Threads that wait for one another sleep: they would spin for a core that another of pytest's workers has.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Otherwise inductor starts processes that compile, and one that tries each instruction set of the CPU first.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")

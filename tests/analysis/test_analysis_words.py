@@ -1,6 +1,8 @@
 """Sentences of reports and criteria in plain English: what strangers could not read does not come back."""
 
+import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import yaml
 
 from pmexp.metrics.catalog import _CATALOG
 from pmexp_analysis.report import main
-from run_folders import Runs
+from run_folders import demo_in
 
 ROOT = Path(__file__).parents[2]
 RIDDLES = (
@@ -18,8 +20,10 @@ RIDDLES = (
 )  # fmt: skip
 
 
-def read_by_strangers(runs: Runs, capsys: pytest.CaptureFixture[str]) -> str:
-    """All that a report prints and writes, and the plan."""
+@pytest.fixture(scope="module")
+def read_by_strangers(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """All that a report prints and writes and the plan as one text, and the report's folder."""
+    runs = demo_in(tmp_path_factory.mktemp("strangers"))
     criteria = {
         path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/criteria").glob("*.yaml")
     }
@@ -29,14 +33,15 @@ def read_by_strangers(runs: Runs, capsys: pytest.CaptureFixture[str]) -> str:
         told["protocol"] = {"method": "packed", "criteria": merged}
         summary.write_text(json.dumps(told))
     given = ["demo", f"runs_dir={runs.root}", f"out={runs.root.parent / 'reports'}", "figures=1"]
-    assert main(given) == 0 and main([*given, "plan=true"]) == 0
+    with redirect_stdout(io.StringIO()) as printed:
+        assert main(given) == 0 and main([*given, "plan=true"]) == 0
     folder = runs.root.parent / "reports" / "demo"
     files = [(folder / name).read_text() for name in ("report.md", "report.json")]
-    return "\n".join([*files, capsys.readouterr().out])
+    return "\n".join([*files, printed.getvalue()]), folder
 
 
-def test_no_riddle_is_in_a_report_or_its_plan(demo: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    text = read_by_strangers(demo, capsys)
+def test_no_riddle_is_in_a_report_or_its_plan(read_by_strangers: tuple[str, Path]) -> None:
+    text, _ = read_by_strangers
     assert [riddle for riddle in RIDDLES if riddle in text] == []
 
 
@@ -50,9 +55,8 @@ def test_no_riddle_is_in_a_criterion_or_a_metric() -> None:
     assert [text for text in texts if len(text) > 110 or text != text.strip(" .")] == []
 
 
-def test_what_is_open_has_one_word_on_every_page(demo: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    told = read_by_strangers(demo, capsys)
-    folder = demo.root.parent / "reports" / "demo"
+def test_what_is_open_has_one_word_on_every_page(read_by_strangers: tuple[str, Path]) -> None:
+    told, folder = read_by_strangers
     names = ("report.md", "index.html", "appendix.tex", "tables.tex")
     pages = [(folder / name).read_text().replace(".inconclusive", "") for name in names]
     assert not any("inconclusive" in page.lower() for page in pages)

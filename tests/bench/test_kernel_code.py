@@ -12,11 +12,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made 
     ("case", "instructions"), [("forward bf16", 20), ("forward bf16, rng=torch", 22), ("backward bf16", 9)]
 )
 def test_an_element_takes_no_more_instructions_than_promised(
-    case: str, instructions: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, instructions: float, shared_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pmexp.bench.kernel_code import code_of
 
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(shared_tmp / "triton"))
     code = code_of(case, 90)
     assert code.instructions < instructions
     assert code.alu < code.instructions

@@ -38,9 +38,9 @@ def handlers_of_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def forked_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One test starts its ranks anew; to import torch takes the others' longer than to train."""
+    """To import torch takes ranks longer than to train; the installed wheel's are started anew."""
     fork_ranks(monkeypatch)
 
 
@@ -100,9 +100,7 @@ def test_two_processes_train_as_one(
     assert not (folder / "failure.json").exists()
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(
-    forked_ranks: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The launcher, a process of its own, gets SIGTERM while rank 1 is in its second step; the next one gets
     SIGKILL in the thirteenth. Its ranks notice and end with a checkpoint."""
     arguments = [*TWO, "variant=pm-drop", "train.max_steps=20", "train.log_every=1", "checkpoint.every_s=0"]
@@ -131,9 +129,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
         ("os.kill(os.getpid(), signal.SIGKILL)", "rank 1: Signal 9 (SIGKILL)"),
     ],
 )
-def test_a_rank_that_fails_is_named(
-    fault: str, words: str, forked_ranks: None, runs: Runs, tmp_path: Path
-) -> None:
+def test_a_rank_that_fails_is_named(fault: str, words: str, runs: Runs, tmp_path: Path) -> None:
     with faults_of_ranks({1: fault}, tmp_path):
         code, _, err = runs.train(*TWO, *SHORT)
     assert code == 1 and words in err.splitlines()[-1], err
@@ -172,9 +168,7 @@ def assert_ended_out_of_memory(folder: Path, within_s: float) -> None:
     assert not (folder / "failure.json").exists()
 
 
-def test_a_rank_out_of_memory_is_the_result_and_ends_all_at_once(
-    forked_ranks: None, runs: Runs, tmp_path: Path
-) -> None:
+def test_a_rank_out_of_memory_is_the_result_and_ends_all_at_once(runs: Runs, tmp_path: Path) -> None:
     with faults_of_ranks(OUT_OF_MEMORY, tmp_path):
         code, out, err = runs.train(*TWO, *SHORT)
     assert_ended_out_of_memory(run_folder(runs.folder), within_s=10)

@@ -4,6 +4,7 @@ that need not be there. Every tensor lies between guard bytes, and unwritten mem
 import importlib.util
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -264,11 +265,11 @@ def test_launchers_have_the_signatures_of_the_references(kernels: Any, name: str
 
 
 @pytest.fixture
-def compiled(kernels: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def compiled(kernels: Any, shared_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """Gives every kernel that is launched, which compiles it for compute capability 9.0 and ends there."""
     from pmexp.bench.kernel_code import compiling
 
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(shared_tmp / "triton"))
     with compiling(90) as kernels_by_name:
         yield kernels_by_name
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from forked_ranks import start_ranks
 from pmexp.errors import UserError
 from pmexp.systems.engines.ddp import Ddp
-from pmexp.systems.ranks import Ranks
+from pmexp.systems.ranks import Ranks, end_process
 
 
 def run(folder: Path, part: bool) -> list[str]:
@@ -37,7 +37,7 @@ def _worker(rank: int, folder: str, part: bool) -> None:
     except UserError as error:
         told = str(error)
     Path(folder, f"rank{rank}.txt").write_text(told)
-    dist.destroy_process_group()
+    end_process(0)  # the end of the reducer waits for gloo's thread, and this one at times for Python's lock
 
 
 def _update(weight: Tensor) -> None:

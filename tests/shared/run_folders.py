@@ -93,6 +93,27 @@ class Runs:
         (self.folder / "plan.json").write_text(json.dumps(content))
 
 
+def demo_in(folder: Path) -> Runs:
+    """Two variants over three seeds with every kind of metric; the fourth run of `packed` has failed."""
+    runs = Runs(folder / "runs")
+    for seed in range(3):
+        for variant, mask, saved, speed in (("baseline", 4.0, 100, 500.0), ("packed", 0.125, 60, 480.0)):
+            finals = {
+                "train/loss": 0.5 + seed / 8,
+                "test/accuracy": 0.9 + seed / 100 + (seed - 1) ** 2 * (variant == "packed") / 50,
+                "memory/mask_bytes_per_element": mask,
+                "memory/saved_bytes": float(saved * 2**20),
+                "memory/peak_bytes": float((saved + 20) * 2**20 + seed),
+                "speed/step_ms": 64e3 / (speed + seed),
+                "speed/samples_per_s": speed + 3 * seed * seed * (1 if variant == "packed" else 2),
+            }
+            runs.finished(variant, seed, finals, losses=[2.0 - seed / 4, 1.0, 0.5 + seed / 8])
+    runs.unfinished(
+        "packed", 3, failure={"status": "failed", "error": "MemoryError: no room", "log": "log.txt"}
+    )
+    return runs
+
+
 def record(metric: str, value: float | None, step: int, time: float = 1.5) -> str:
     """One line of a journal."""
     known = metric_of(metric)

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from forked_python import ForkedPython
 from pmexp.command.compose import compose
 from pmexp.config import TrackingConfig
 from pmexp.run_folder.folder import RunFolder
@@ -177,7 +177,7 @@ class Server:
         ]  # fmt: skip
         command = [sys.executable, "-m", "mlflow", "server", *arguments]
         with (self._folder / "server.txt").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = ForkedPython(
                 command, stdout=log, stderr=log, start_new_session=True, env=os.environ | _SERVER
             )
         deadline = time.monotonic() + 120

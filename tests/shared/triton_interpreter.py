@@ -59,6 +59,7 @@ def _start(*modules: str) -> None:
     # Without `debug` Triton computes whether integers overflow and throws it away: a quarter of a launch's time.
     builder = interpreter.interpreter_builder
     builder.options = dataclasses.replace(builder.options, sanitize_overflow=builder.options.debug)
+    _keep_types(interpreter)
     loaded = [importlib.import_module(module) for module in modules]
     interpreter.InterpretedFunction.__call__ = _device_call(interpreter, [vars(module) for module in loaded])
     for module in loaded:
@@ -109,6 +110,29 @@ def _wide_product(interpreter: Any) -> Any:
         return SimpleNamespace(get_result=lambda place: product)
 
     return create_inline_asm
+
+
+def _keep_types(interpreter: Any) -> None:
+    """Makes each type of a block once, and finds its NumPy dtype once: there are few, and every operation asks for
+    some."""
+    block_type, numpy_dtype = interpreter.tl.block_type, interpreter._get_np_dtype
+    blocks: dict[tuple[Any, ...], Any] = {}
+    dtypes: dict[str, Any] = {}
+
+    def block_of(element: Any, shape: Any) -> Any:
+        key = element.name, *shape
+        if key not in blocks:
+            blocks[key] = block_type(element, shape)
+        return blocks[key]
+
+    def dtype_of(kind: Any) -> Any:
+        if kind.name not in dtypes:
+            dtypes[kind.name] = numpy_dtype(kind)
+        return dtypes[kind.name]
+
+    block_type.with_element_ty = lambda block, element: block_of(element, block.shape)
+    interpreter.InterpreterBuilder.get_block_ty = lambda builder, element, shape: block_of(element, shape)
+    interpreter._get_np_dtype = dtype_of
 
 
 def _device_call(interpreter: Any, kernels: list[dict[str, Any]]) -> Any:
