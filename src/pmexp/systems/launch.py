@@ -72,7 +72,7 @@ def launch(config: RunConfig, capture_output: bool) -> None:
 
 
 def _grace() -> dict[str, Any]:
-    """The key of LaunchConfig for the seconds of grace. Before torch 2.12 it has none: there they become the
+    """The key of LaunchConfig for the seconds of grace. Up to torch 2.11 it has none: there they become the
     default of what ends the ranks, which its agent calls without a time."""
     if "shutdown_timeout" in LaunchConfig.__dataclass_fields__:
         return {"shutdown_timeout": _GRACE_SECONDS}
