@@ -52,6 +52,10 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 20)  # at 700 new objects it took a tenth of the tests' time
     gc.callbacks.append(_look_for_slow_collections)
     gc.enable()
+    if "torch" in sys.modules:
+        from forked_python import begin_autograd
+
+        begin_autograd()
     if sys.modules.keys() >= {"pmexp.training.run", "mlflow"}:
         from forked_python import fork_parent_of_workers
 

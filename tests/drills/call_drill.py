@@ -19,6 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 from faulty_calls import NO_FAULT, Call, Fault, Met, What, arm, environment, faults_at, met, unsynced
+from forked_python import begin_autograd
 from hydra_plugins.pmexp_launchers import processes
 from hydra_plugins.pmexp_launchers.sweep import Outcome, write_plan
 from pmexp.command.compose import compose
@@ -171,6 +172,7 @@ def main() -> int:
         if "faulty_calls" not in os.environ.get("LD_PRELOAD", ""):
             return os.spawnve(os.P_WAIT, sys.executable, [sys.executable, *sys.argv], environment(scratch))
         wrong = 0
+        begin_autograd()
         for resumes in (False, True):
             (scratch / str(resumes)).mkdir()
             drill = Drill(scratch / str(resumes), resumes)

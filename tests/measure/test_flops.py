@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dropout_cases import checkpoint_layers
 from pmexp.measure.flops import FlopCounter, peak_tflops, precision_of_products
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 
@@ -77,7 +78,7 @@ def test_what_checkpointing_repeats_is_counted_apart(swap: str) -> None:
     model = bert(attn_implementation="eager").train()
     if swap == "recompute":
         replace_dropout(model, PackedDropout, recompute=True)
-    model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    checkpoint_layers(model)
     flops = counted(lambda: model(IDS).logits.sum())
     layer, head = by_hand()
     assert flops.total - flops.recomputed == 3 * (layer + head)

@@ -32,6 +32,8 @@ def interpreter() -> Iterator[Interpreter]:
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Driver:
+    if reason := build.why_not():
+        pytest.skip(reason)
     driver, callback = load_driver(tmp_path_factory.mktemp("driver"))
     driver.library.keep = callback
     if not native.is_loaded():

@@ -163,7 +163,7 @@ def test_in_place_where_nothing_needs_a_gradient(drop: Dropout, grad_enabled: bo
 )
 @each_dropout
 def test_layouts_are_those_of_eager(drop: Dropout, layout: Callable[[Tensor], Tensor]) -> None:
-    """A gradient has that of compiled nn.Dropout's: torch before 2.13 does not give compiled backwards eager's."""
+    """A gradient has that of compiled nn.Dropout's; torch before 2.13 gives compiled backwards any layout."""
     x, results = layout(torch.randn(3, 6, 9, 11)).detach().requires_grad_(), []
     for run in (drop, compiled(drop), compiled(F.dropout)):
         torch.manual_seed(5)
@@ -172,7 +172,7 @@ def test_layouts_are_those_of_eager(drop: Dropout, layout: Callable[[Tensor], Te
     (y, gradient), (compiled_y, compiled_gradient), (_, stock_gradient) = results
     assert_all_equal([y], [compiled_y])
     assert torch.equal(compiled_gradient, gradient)
-    assert compiled_gradient.stride() == stock_gradient.stride()
+    assert torch.__version__ < "2.13" or compiled_gradient.stride() == stock_gradient.stride()
 
 
 @each_dropout

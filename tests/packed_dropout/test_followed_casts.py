@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from dropout_cases import checkpoint_layers
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.packed_dropout.rebuild import watching
@@ -148,7 +149,7 @@ def test_adapters_over_frozen_weights_in_16_bits(autocast: bool, checkpoints: bo
         model, ids = adapted(rate)
         made: list[Any] = []
         if checkpoints:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            checkpoint_layers(model)
         if swapped:
             replace_dropout(model, PackedDropout, rng="torch", recompute=True)
         for _ in range(2):

@@ -17,10 +17,9 @@ import transformers as hf
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dropout_cases import checkpoint_layers
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 
-# The name that every release of transformers 5 has.
-pytestmark = pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")
 RATE = 0.25
 # One table for all: a configuration keeps the names that it does not know to itself.
 TINY: dict[str, Any] = {
@@ -141,7 +140,7 @@ def step(model: nn.Module, reentrant: bool | None) -> dict[str, Tensor]:
     inputs = inputs_of(model)
     run: Any = model
     if reentrant is not None and getattr(model, "supports_gradient_checkpointing", False):
-        model.gradient_checkpointing_enable({"use_reentrant": reentrant})  # type: ignore[operator]
+        checkpoint_layers(model, reentrant)
     elif reentrant is not None:
         run = partial(checkpoint, model, use_reentrant=reentrant)
     torch.manual_seed(7)

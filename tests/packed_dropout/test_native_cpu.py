@@ -207,8 +207,8 @@ def test_the_first_use_compares_and_what_differs_is_not_used(monkeypatch: pytest
     before = torch.get_rng_state()
     assert backend(CPU).endswith(", calls by Python: native ones differ on this device")
     assert torch.equal(torch.get_rng_state(), before)
-    grad_fn = packed_dropout(ones(8)).grad_fn
-    assert grad_fn is not None and grad_fn.name() != NODE
+    y = packed_dropout(ones(8))
+    assert y.grad_fn is not None and y.grad_fn.name() != NODE
 
 
 def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,8 +228,8 @@ def nothing_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_a_dropout_waits_for_no_compiler(nothing_built: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It says once how to have the library, and whoever asks later hears what ran."""
     for _ in range(2):
-        grad_fn = packed_dropout(ones(8)).grad_fn
-        assert grad_fn is not None and grad_fn.name() != NODE
+        y = packed_dropout(ones(8))
+        assert y.grad_fn is not None and y.grad_fn.name() != NODE
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and "python -m pmexp.packed_dropout" in record.getMessage()
     assert backend(CPU).endswith(", calls by Python: no library was there at the first dropout")
@@ -272,8 +272,8 @@ def test_the_reference_has_no_native_calls(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(ops, "_cpu_core", None)
     assert native.calls(CPU) == "calls by Python: the torch reference runs"
-    grad_fn = packed_dropout(ones(8)).grad_fn
-    assert grad_fn is not None and grad_fn.name() != NODE
+    y = packed_dropout(ones(8))
+    assert y.grad_fn is not None and y.grad_fn.name() != NODE
 
 
 def test_two_that_build_at_once_build_once(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import torch
 from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 
 from hydra_plugins.pmexp_launchers import processes as workers
@@ -111,6 +112,13 @@ def _customize(paths: Sequence[str]) -> None:
     for file in (Path(path) / "sitecustomize.py" for path in paths[:1]):
         if file.is_file():
             exec(compile(file.read_text(), file, "exec"), {"__name__": "sitecustomize"})
+
+
+def begin_autograd() -> None:
+    """Has autograd look for devices now, where there is none. A build for CUDA else finds one of fake tensors later,
+    and starts a thread for it that no fork has: each backward in a fork is then an error."""
+    if not torch.cuda.is_available():
+        torch.ones((), requires_grad=True).backward()
 
 
 def fork_ranks(patch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ def real_peak(
 ) -> int:
     """The highest sum of what torch's CPU allocator gave and took back, but for inputs and labels."""
     with torch.profiler.profile(
-        profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]
+        profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True
     ) as profile:
         model = build()
         trained = [parameter for parameter in model.train().parameters() if parameter.requires_grad]

@@ -12,16 +12,17 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from pmexp.simulation.cuda_kernels import _IN_FP32, _WITH_FP32_RESULT, cuda_semantics
-from pmexp.simulation.internals import fake_tensors
+from pmexp.simulation.internals import autocast_knows, fake_tensors
 from real_steps import precision
 
 HEADER = Path(torch.__path__[0]) / "include" / "ATen" / "autocast_mode.h"
 
 
 def listed(macro: str) -> set[str]:
-    """The operators of a list in the header, as torch names them."""
+    """The operators of a list in the header, as torch names them, but for overloads of named tensors."""
     (body,) = re.findall(rf"#define {macro}\(_\)(.*?)\n\n", HEADER.read_text(), re.DOTALL)
-    return {entry.replace(", ", ".") for entry in re.findall(r"_\((.*?)\)", body)}
+    names = {entry.replace(", ", ".") for entry in re.findall(r"_\((.*?)\)", body)}
+    return {name for name in names if "dimname" not in name.lower()}
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,9 @@ def listed(macro: str) -> set[str]:
 )
 def test_every_operator_that_cuda_runs_in_fp32_does(macro: str, ours: tuple[str, ...]) -> None:
     has = torch._C._dispatch_has_kernel_for_dispatch_key
-    assert set(ours) == {name for name in listed(macro) if not has(f"aten::{name}", "AutocastCPU")}
+    assert {*filter(autocast_knows, ours)} == {
+        name for name in listed(macro) if not has(f"aten::{name}", "AutocastCPU")
+    }
 
 
 def kept(make: object) -> list[tuple[torch.dtype, int]]:

@@ -83,6 +83,24 @@ def test_of_what_is_too_large_one_repetition_is_computed() -> None:
         assert row.max().item() == 5.0 and row.sum().item() == length - 2 + 10
 
 
+def test_no_draw_lies_below_zero() -> None:
+    with fake_tensors(), KnownValues():
+        assert not torch.rand([]) < 0.0 and not bool((torch.rand(3) < 0).any())
+
+
+@pytest.mark.parametrize("draw", ["at a rate", "changed", "normal"])
+def test_any_other_answer_of_a_draw_is_unknown(draw: str) -> None:
+    with fake_tensors(), KnownValues():
+        if draw == "at a rate":
+            below = torch.rand([]) < 0.1
+        elif draw == "changed":
+            below = torch.rand([]).sub_(1) < 0
+        else:
+            below = torch.randn([]) < 0
+        with pytest.raises(DATA_DEPENDENT):
+            bool(below)
+
+
 @pytest.mark.parametrize("write", ["copy", "through a view", "random", "repeated"])
 def test_what_is_overwritten_by_the_unknown_is_forgotten(write: str) -> None:
     def written(mask: Tensor) -> Tensor:

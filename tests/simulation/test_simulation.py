@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
 import real_steps
+from dropout_cases import checkpoint_layers
 from pmexp.errors import UserError
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.simulation import LiveBytes, Prediction, operations, peaks_of_training, predict
@@ -52,7 +53,7 @@ def bert(layers: int = 2, attention: str = "eager", **fields: Any) -> nn.Module:
 def prepared(model: nn.Module, dropout: str, checkpointing: bool = False) -> None:
     DROPOUTS[dropout](model)
     if checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        checkpoint_layers(model)
 
 
 @cache

@@ -24,7 +24,7 @@ def _version(package: str) -> str:
 
 GIT = ["git", "-C", str(Path(__file__).parent)]
 # Read once, when the parent of all workers imports this: reading metadata takes longer than starting a run.
-_PACKAGES = ("pmexp", "torch", "transformers", "numpy", "hydra-core", "mlflow")
+_PACKAGES = ("pmexp", "transformers", "numpy", "hydra-core", "mlflow")
 _VERSIONS = {f"version_{name}": _version(name) for name in _PACKAGES}
 
 
@@ -45,6 +45,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "dropout_backend": ops.kernels(device),
         **({"dropout_calls": calls} if calls else {}),
         **({"dropout_torch_rng": _listed(torch_rng_record())} if torch_rng_record() else {}),
+        "version_torch": torch.__version__,  # which names its CUDA, as its metadata do not
         **_VERSIONS,
         **git_version(),
     }

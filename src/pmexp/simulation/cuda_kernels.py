@@ -25,10 +25,11 @@ from torch.library import fallthrough_kernel
 from torch.nn.attention import SDPBackend
 from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
-from pmexp.simulation.internals import overridden_operators, tree_map_only
+from pmexp.simulation.internals import autocast_knows, overridden_operators, tree_map_only
 
 aten = torch.ops.aten
 # "CUDA Ops that autocast to float32" in the documentation of autocast: those that the CPU does not cast.
+# torch 2.11 has no rms_norm among them.
 _IN_FP32 = (
     *(
         "acos",
@@ -82,7 +83,7 @@ def cuda_semantics(count: Callable[[int], object] = lambda operations: None) -> 
             warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
             for name in _AS_THEY_ARE:
                 library.impl(name, fallthrough_kernel, "AutocastCPU")
-        for name in _IN_FP32:
+        for name in filter(autocast_knows, _IN_FP32):
             library.impl(name, _in_fp32(_overload(name)), "AutocastCPU")
         for name in _WITH_FP32_RESULT:
             library.impl(name, _with_fp32_result(_overload(name)), "AutocastCPU")

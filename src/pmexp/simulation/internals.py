@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 __all__ = [
     "DATA_DEPENDENT",
     "TorchDispatchMode",
+    "autocast_knows",
     "fake_tensors",
     "is_fake",
     "overridden_operators",
@@ -78,6 +79,11 @@ def real_tensors() -> AbstractContextManager[object]:
     """A context inside fake_tensors() in which tensors are real again."""
     context: AbstractContextManager[object] = unset_fake_temporarily()
     return context
+
+
+def autocast_knows(name: str) -> bool:
+    """Whether autocast of the installed torch treats this operator on CUDA, as a build for CPUs knows too."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "AutocastCUDA")
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 Longformer asks its attention mask which tokens are global (any, nonzero, max) and takes shapes from the
 answer, which a fake tensor does not have. A small tensor that is made of constants is therefore also computed
-for real beside the fake one, and answers come from these alone. Every other value stays unknown, and a model
-that asks for one is refused.
+for real beside the fake one, and answers come from these alone. So is the answer whether a draw out of [0, 1)
+lies below 0, by which models decide whether to skip a layer at a rate of 0. Every other value stays unknown,
+and a model that asks for one is refused.
 """
 
 from math import prod
@@ -36,6 +37,7 @@ class KnownValues(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self._real: Any = WeakIdKeyDictionary()  # fake tensor -> real one; a view of it -> a view of that
+        self._draws: Any = WeakIdKeyDictionary()  # fake tensors that torch.rand made -> None
 
     def know(self, fake: Tensor, real: Tensor) -> None:
         """Takes a copy of `real` for the values of `fake`, unless there are too many."""
@@ -60,6 +62,11 @@ class KnownValues(TorchDispatchMode):
         plain = (args[0], self._without_masks(args[1]), *args[2:]) if func in _INDEXED else args
         result = func(*plain, **kwargs)
         self._follow(func, args, kwargs, result)
+        if func is aten.rand.default:
+            self._draws[result] = None
+        elif func is aten.lt.Scalar and args[0] in self._draws and args[1] <= 0:
+            with real_tensors():
+                self._real[result] = torch.tensor(False).expand(result.shape)
         return result
 
     def _follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
@@ -115,10 +122,10 @@ class KnownValues(TorchDispatchMode):
     def _forget(self, written: list[Tensor]) -> None:
         """Forgets the values of all that shares memory with `written`."""
         storages = {id(tensor.untyped_storage()) for tensor in written}
-        if storages:
-            for fake in list(self._real):
+        for values in (self._real, self._draws) if storages else ():
+            for fake in list(values):
                 if id(fake.untyped_storage()) in storages:
-                    del self._real[fake]
+                    del values[fake]
 
     def _knows(self, tensor: Tensor) -> bool:
         return not is_fake(tensor) or tensor in self._real

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from pmexp.simulation.internals import TorchDispatchMode, tree_leaves
 
+_COPIES_NOTHING = ("empty", "detach", "_unsafe_view")  # the last is a view that autograd takes for none
+
 
 class OperatorTraffic(TorchDispatchMode):
     """A context around one step. `bytes` counts each tensor that an operator takes or makes, as a whole.
@@ -22,7 +24,7 @@ class OperatorTraffic(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         made = _sizes(result)
-        if made and not func.is_view and "empty" not in func.name() and "detach" not in func.name():
+        if made and not func.is_view and not any(word in func.name() for word in _COPIES_NOTHING):
             self.bytes += sum(made) + sum(_sizes((args, kwargs)))
         return result
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # where it is documented
-from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, PContext, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -54,7 +54,7 @@ def launch(config: RunConfig, capture_output: bool) -> None:
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
         signals_to_handle="SIGTERM,SIGINT,SIGUSR2",
-        shutdown_timeout=_GRACE_SECONDS,
+        **_grace(),
     )
     arguments = [
         *("-P", "-m"),  # own code is found all the same, and a file named like one of Python's hides none
@@ -69,6 +69,15 @@ def launch(config: RunConfig, capture_output: bool) -> None:
         raise Interrupted(f"{name}; run the same command to go on") from None
     except ChildFailedError as failed:
         _raise(RunFolder(config.folder), failed.failures)
+
+
+def _grace() -> dict[str, Any]:
+    """The key of LaunchConfig for the seconds of grace. Up to torch 2.11 it has none: there they become the
+    default of what ends the ranks, which its agent calls without a time."""
+    if "shutdown_timeout" in LaunchConfig.__dataclass_fields__:
+        return {"shutdown_timeout": _GRACE_SECONDS}
+    PContext.close.__defaults__ = (None, _GRACE_SECONDS)
+    return {}
 
 
 def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
