@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from named_contenders import P, known
 from pmexp.bench.command import main
-from pmexp.bench.options import LEVELS
+from pmexp.bench.options import COMMANDS, LEVELS, step_options
 from pmexp.bench.packing_time import PackingTime
-from pmexp.bench.step import steps_of
+from pmexp.bench.step import _configuration, steps_of
 from pmexp.command.compose import compose
 from pmexp.errors import UserError
 from pmexp.models import images
@@ -55,6 +55,15 @@ def test_step_from_the_command_to_the_file(tmp_path: Path, capsys: pytest.Captur
 def test_a_variant_that_packs_nothing_has_no_share(tmp_path: Path) -> None:
     assert step("variant=byte-mask", "steps=1", f"out={tmp_path}") == 0
     assert json.loads((tmp_path / "step.json").read_text())["share"] == {"forward": 0.0, "backward": 0.0}
+
+
+def test_none_is_the_baseline_without_dropout() -> None:
+    options = step_options(COMMANDS["step"].read(["level=step", "against=none", *TINY_VIT]))
+    variant, against = (_configuration(options, key) for key in ("variant", "against"))
+    differing = {key for key, value in variant.settings.items() if against.settings.get(key) != value}
+    assert {"variant.name", "variant.dropout", "variant.p"} == differing
+    modules = prepare(against).training.module.modules()
+    assert {module.p for module in modules if isinstance(module, nn.Dropout)} == {0.0}
 
 
 def test_a_step_is_a_real_step_of_the_training() -> None:

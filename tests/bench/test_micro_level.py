@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,12 +13,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from named_contenders import P, known
 from pmexp.bench.bandwidth import bandwidth, copy_seconds
 from pmexp.bench.checks import check
 from pmexp.bench.command import main
-from pmexp.bench.contenders import BASELINE, NO_CACHE, PHASES, SECOND_BACKWARD, Contender, contenders
+from pmexp.bench.contenders import (
+    BASELINE,
+    COMPILED,
+    NO_CACHE,
+    PHASES,
+    SECOND_BACKWARD,
+    Contender,
+    contenders,
+)
 from pmexp.bench.figure import figure
 from pmexp.bench.micro import rows_of, tensors
 from pmexp.bench.pairs import alternate, paired_ratio
@@ -67,7 +77,10 @@ def test_who_goes_first_changes_with_every_pair() -> None:
 # ---- micro
 
 
-@pytest.mark.parametrize("name", [contender.name for contender in contenders(P)])
+EAGER = [contender.name for contender in contenders(P) if contender.name != COMPILED]
+
+
+@pytest.mark.parametrize("name", EAGER)
 @settings(max_examples=25)
 @given(
     shape=st.lists(st.integers(1, 40), min_size=1, max_size=3),
@@ -76,6 +89,27 @@ def test_who_goes_first_changes_with_every_pair() -> None:
 )
 def test_every_contender_passes_its_check(name: str, shape: list[int], dtype: str, p: float) -> None:
     check(known(name, p), *tensors(tuple(shape), dtype, CPU), p)
+
+
+def test_compiled_stock_dropout_passes_its_check_and_is_compiled_once_for_many_sizes() -> None:
+    counters["stats"].clear()
+    for size in (3, 40, 1000):
+        check(known(COMPILED), *tensors((size,), "fp32", CPU), P)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert SECOND_BACKWARD not in known(COMPILED).phases  # torch refuses it
+
+
+def test_without_a_compiler_a_line_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/none"))
+    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+    chosen = ["sizes=40x7", "dtypes=fp32", f"contenders={COMPILED}", "p=0.23"]
+    assert main(["level=micro", *chosen]) == 2
+    assert re.fullmatch(
+        r"error: contenders: compiled cannot be had, .*compiler.*; install a .*, or name other contenders\n",
+        capsys.readouterr().err,
+    )
 
 
 class _OtherMaskBackward(torch.autograd.Function):
@@ -119,7 +153,8 @@ def test_a_wrong_contender_ends_the_benchmark_without_a_figure(
 @pytest.mark.slow
 def test_micro_from_the_command_to_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "deep" / "folder"
-    field = [contender for contender in contenders(0.25) if contender.name != "reference"]  # it is slow
+    slow = ("reference", COMPILED)
+    field = [contender for contender in contenders(0.25) if contender.name not in slow]
     names = ",".join(contender.name for contender in field)
     arguments = ["level=micro", "sizes=50,3x5x7", "dtypes=fp16", f"contenders={names}"]
     arguments += ["quick=true", "p=0.25", f"out={out}"]
@@ -194,7 +229,7 @@ def test_what_is_left_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_contenders_without_cache_differ_in_the_second_backward_alone() -> None:
-    for contender in contenders(P):
+    for contender in map(known, EAGER):
         assert contender.phases == ((SECOND_BACKWARD,) if contender.name.endswith(NO_CACHE) else PHASES)
 
 
@@ -257,6 +292,7 @@ def test_the_figure_shows_the_rows() -> None:
         for dtype in ("fp32", "bf16")
         for shape, numel in (("1000", 1000), ("2x3", 6))
         for phase in PHASES
+        if (name, phase) != ("byte-mask", SECOND_BACKWARD)
     ]
     drawn = figure(rows)
     assert [panel.get_title() for panel in drawn.axes] == [f"{phase}, {dtype}" for dtype in ("fp32", "bf16") for phase in PHASES]  # fmt: skip

@@ -20,7 +20,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from pmexp.datasets.pictures import Pictures
 from pmexp.errors import MachineError, UserError
 from pmexp.models.examples import Batch, CausalTokens, Examples, MaskedTokens, PictureExamples, TensorExamples
-from pmexp.training.loader import Make, batches_ahead, workers_for
+from pmexp.training.loader import Make, batches_ahead, ready, workers_for
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -82,6 +82,19 @@ def test_any_number_of_workers_makes_the_same_batches_from_anywhere_on(
 def test_a_text_that_two_tensors_share_comes_over_whole() -> None:
     examples = CausalTokens(np.arange(90, dtype=np.int32), 7)
     assert same(taken(of(examples), range(3), 1), taken(of(examples), range(3), 0))
+
+
+def test_the_next_batch_is_there_before_it_is_asked_for(pictures: PictureExamples) -> None:
+    """In memory of this process, and counted as such; once batches are left nothing of it is held."""
+    with batches_ahead(of(pictures), range(3), 0, CPU) as batches:
+        assert ready(batches) == []
+    with batches_ahead(of(pictures), range(3), 1, CPU) as batches:
+        for _ in range(2):
+            held = ready(batches)
+            given = [tensor for part in next(batches) for tensor in (*part.inputs.values(), part.labels)]
+            assert len(held) == 4 and not any(tensor.is_shared() for tensor in held)
+            assert [tensor.data_ptr() for tensor in held] == [tensor.data_ptr() for tensor in given]
+    assert ready(batches) == [] == list(batches)
 
 
 def test_workers_end_where_batches_are_left(pictures: PictureExamples) -> None:

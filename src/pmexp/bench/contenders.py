@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn import functional
 
+from pmexp.errors import UserError, first_line
 from pmexp.packed_dropout import pack_saved_masks, packed_dropout, reference
 from pmexp.variants.seeded import seeded_dropout
 
 BASELINE = "nn.Dropout"
+COMPILED = "compiled"
 NO_CACHE = "-no-cache"
 FORWARD, BACKWARD, BOTH, SECOND_BACKWARD = PHASES = ("forward", "backward", "both", "second-backward")
 
@@ -36,11 +39,13 @@ class Contender:
 def contenders(p: float) -> list[Contender]:
     """All contenders at the dropout probability `p`; the baseline first.
 
-    cache_unpacked acts on graphs that are kept alone, so the contenders without it have one phase.
+    cache_unpacked acts on graphs that are kept alone, so the contenders without it have one phase. A compiled
+    backward cannot be taken again: it gives its buffers away.
     """
     one_bit = partial(_packed_bytes, 1)
     made = [
         Contender(BASELINE, nn.Dropout(p), _saved_by_torch),
+        Contender(COMPILED, partial(_compiled, p=p), Tensor.numel, phases=(FORWARD, BACKWARD, BOTH)),
         Contender("byte-mask", partial(_byte_mask, p=p), Tensor.numel),
         Contender("reference", partial(_naive_packed, p=p), one_bit, largest=_REFERENCE_LARGEST),
         Contender("hooks", partial(_byte_mask_under_hooks, p=p), one_bit),
@@ -66,6 +71,29 @@ def _one_seed(x: Tensor) -> int:
 
 def _packed_bytes(bits: int, x: Tensor) -> int:
     return reference.packed_bytes(x.numel(), bits)
+
+
+@cache
+def _compiled_by_torch(p: float) -> Callable[[Tensor], Tensor]:
+    """Returns stock dropout as torch.compile makes it: once for a dtype and a number of dimensions."""
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = 64  # above it nothing would be compiled
+    compiled: Callable[[Tensor], Tensor] = torch.compile(
+        partial(functional.dropout, p=p), dynamic=True, fullgraph=True
+    )
+    return compiled
+
+
+def _compiled(x: Tensor, p: float) -> Tensor:
+    dropout = _compiled_by_torch(p)
+    try:
+        return dropout(x)
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        raise UserError(
+            f"contenders: {COMPILED} cannot be had, since torch.compile fails here ({first_line(error)}); "
+            "install a C++ compiler (Debian: apt-get install g++), or name other contenders"
+        ) from None
 
 
 def _byte_mask(x: Tensor, p: float) -> Tensor:

@@ -1,6 +1,7 @@
 """Draws the figure of level=micro, a pure function of its rows."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,8 +10,8 @@ from pmexp.bench.contenders import BASELINE, NO_CACHE, PHASES
 from pmexp.bench.timing import Timing
 
 # Okabe-Ito, told apart with any colour vision and in grey print; black is the baseline's.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#999999")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _TEXT_SIZE = 9
 
 
@@ -28,10 +29,12 @@ def figure(rows: Sequence[Timing]) -> Figure:
             _panel(panel, [row for row in rows if (row.dtype, row.phase) == (dtype, phase)], places, names)
             panel.set_title(f"{phase}, {dtype}", fontsize=_TEXT_SIZE)
         line[0].set_ylabel(f"times as fast as {BASELINE}\n(more is better)", fontsize=_TEXT_SIZE)
-    handles, labels = panels[0, -1].get_legend_handles_labels()  # the last phase has every contender
+    drawn: dict[str, Any] = {}  # no phase has every contender
+    for panel in panels[0]:
+        drawn |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     made.legend(
-        handles,
-        labels,
+        list(drawn.values()),
+        list(drawn),
         loc="outside lower center",
         ncols=5,
         frameon=False,

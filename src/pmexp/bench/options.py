@@ -13,6 +13,7 @@ Shape = tuple[int, ...]
 LEVELS = ("micro", "step", "memory", "loader", "records", "start", "report", "tempo")
 DTYPES = ("fp32", "bf16", "fp16", "fp64")
 DEVICES = ("auto", "cpu", "cuda")
+NO_DROPOUT = "none"  # in the place of a variant's name
 
 
 def _level(value: str, purpose: str, keys: tuple[Key, ...], others: Others | None = RUN_KEYS) -> Command:
@@ -41,7 +42,9 @@ COMMANDS = {
         "training steps of two variants in alternation",
         (
             Key("variant", "a name of conf/variant", "pm-drop"),
-            Key("against", "another one", "baseline"),
+            Key(
+                "against", f"another one; {NO_DROPOUT}: the baseline's model without any dropout", "baseline"
+            ),
             _STEPS,
             Key("out", "the folder for step.json"),
         ),

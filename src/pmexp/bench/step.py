@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pmexp.bench.options import StepOptions, make_folder
+from pmexp.bench.options import NO_DROPOUT, StepOptions, make_folder
 from pmexp.bench.packing_time import PackingTime
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.command.chosen_variant import overrides_of
@@ -67,7 +67,9 @@ def _configuration(options: StepOptions, key: str) -> RunConfig:
     """Returns the run of the variant that `key` names. Early stopping is off where no override asks for
     it."""
     name = getattr(options, key)
-    return compose([*overrides_of(key, name), *merged(["train.select=last"], options.overrides)])
+    without = key == "against" and name == NO_DROPOUT
+    chosen = ["variant=baseline", "variant.p=0"] if without else overrides_of(key, name)
+    return compose([*chosen, *merged(["train.select=last"], options.overrides)])
 
 
 def _require_steps(training: Training, pairs: int) -> None:

@@ -100,7 +100,8 @@ def _phases(contender: Contender, x: Tensor, grad: Tensor, repeats: int) -> dict
         seconds[FORWARD] = seconds_a_call(lambda: graphs.append(contender.drop(x)), repeats, x.device)
         seconds[BACKWARD] = seconds_a_call(lambda: backward(graphs.pop()), repeats, x.device)
         seconds[BOTH] = seconds_a_call(lambda: backward(contender.drop(x)), repeats, x.device)
-    y = contender.drop(x)
-    backward(y, keep_graph=True)
-    seconds[SECOND_BACKWARD] = seconds_a_call(lambda: backward(y, keep_graph=True), repeats, x.device)
+    if SECOND_BACKWARD in contender.phases:
+        y = contender.drop(x)
+        backward(y, keep_graph=True)
+        seconds[SECOND_BACKWARD] = seconds_a_call(lambda: backward(y, keep_graph=True), repeats, x.device)
     return seconds

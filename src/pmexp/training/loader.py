@@ -3,6 +3,9 @@
 A worker is forked, so that nothing is imported or copied again. It makes a batch from its number alone and
 hands it over in shared memory. How many workers there are changes no bit of a batch. They ignore stop
 signals, which are the run's to heed, and end with the run's process, however that ends.
+
+A thread of the run's process takes the next batch from the workers while a step runs, and copies it into
+memory of this process, so that a step finds its batch ready.
 """
 
 import atexit
@@ -15,9 +18,11 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -31,10 +36,12 @@ from pmexp.models.image_text import CaptionedExamples
 from pmexp.process import STOP_SIGNALS, cores_of_each
 
 Make = Callable[[int], list[Batch]]  # batches from their number
+_Promise = Future[list[Batch]]
 
 _MOST = 16  # workers where nobody says how many: more seldom pay
 _NOTE = 512  # bytes of a worker's note
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl
+_PATIENCE_S = 5  # with a worker in the midst of a batch that nobody wants any more
 
 
 def workers_for(examples: Examples, device: torch.device, processes: int) -> int:
@@ -74,6 +81,14 @@ def batches_ahead(
         yield ahead
     finally:
         ahead.close()
+
+
+def ready(batches: Iterator[list[Batch]]) -> list[Tensor]:
+    """Returns the tensors of the next batch, which this process holds already; it waits for the workers.
+
+    Returns none where there are no workers, and where there is no next batch.
+    """
+    return batches.ready() if isinstance(batches, _Ahead) else []
 
 
 @dataclass(frozen=True)
@@ -121,12 +136,38 @@ class _Ahead:
                     generator=torch.Generator(),  # it draws a seed: not from the run's own numbers
                 )
             )
+        self._asked: SimpleQueue[_Promise | None] = SimpleQueue()
+        threading.Thread(target=self._take, name="next batch", daemon=True).start()
+        self._next = self._ask()
         atexit.register(self.close)  # before torch's own, which waits for workers that nobody has told to end
 
     def __iter__(self) -> "_Ahead":
         return self
 
     def __next__(self) -> list[Batch]:
+        batches = self._next.result()
+        self._next = self._ask()
+        return batches
+
+    def ready(self) -> list[Tensor]:
+        batches = [] if self._next.exception() else self._next.result()
+        return [tensor for batch in batches for tensor in (*batch.inputs.values(), batch.labels)]
+
+    def _ask(self) -> _Promise:
+        promise: _Promise = Future()
+        self._asked.put(promise)
+        return promise
+
+    def _take(self) -> None:
+        """Keeps promises, in a thread of its own, until it is asked for nothing."""
+        while (promise := self._asked.get()) is not None:
+            try:
+                promise.set_result(self._taken())
+            except Exception as error:  # StopIteration among them
+                promise.set_exception(error)
+
+    def _taken(self) -> list[Batch]:
+        """Returns the next batch in memory of this process."""
         try:
             made = next(self._iterator)
         except RuntimeError as error:
@@ -135,7 +176,6 @@ class _Ahead:
             batches: list[Batch] = made
             if self._pinned:
                 return batches
-            # Memory of this process, so that a step's bytes are those of a run that makes its batches itself.
             return [batch.each(Tensor.clone) for batch in batches]
         if made.is_users:
             raise UserError(made.line)
@@ -159,8 +199,12 @@ class _Ahead:
         return UserError(f"{said}; {advice} train.workers=0")
 
     def close(self) -> None:
-        """Ends the workers; one in the midst of a batch makes it first."""
+        """Ends the workers; one in the midst of a batch makes it first. The batch that was next is let go."""
         atexit.unregister(self.close)
+        self._asked.put(None)
+        wait([self._next], _PATIENCE_S)
+        self._next = Future()
+        self._next.set_exception(StopIteration())
         workers = self._iterator._workers
         self._iterator._shutdown_workers()  # its only other way is to be forgotten, and tracebacks keep it
         for worker in workers:

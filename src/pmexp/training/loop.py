@@ -24,7 +24,7 @@ from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
 from pmexp.training.evaluation_shares import EvaluationShare, joined, scored
 from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
-from pmexp.training.loader import batches_ahead, workers_for
+from pmexp.training.loader import batches_ahead, ready, workers_for
 from pmexp.training.order import epoch_order
 from pmexp.training.progress import Progress
 from pmexp.variants.method import Method
@@ -138,9 +138,13 @@ class Training:
         return step // interval > (step - 1) // interval
 
     def held(self) -> list[Tensor]:
-        """The tensors that this process holds between two steps, as far as its engine shows them."""
+        """The tensors that this process holds between two steps, as far as its engine shows them.
+
+        The next batch is among them where workers make it: else it is made in the step.
+        """
         engine = self.engine
-        return [*engine.held_parameters(), *engine.held_gradients(), *self._held_state()]
+        state = self._held_state()
+        return [*engine.held_parameters(), *engine.held_gradients(), *state, *ready(self._batches)]
 
     def _held_state(self) -> list[Tensor]:
         """What the optimizer, and somebody's own method, keep from step to step."""

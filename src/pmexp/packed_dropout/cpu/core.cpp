@@ -73,8 +73,8 @@ void pmexp_bias_dropout_add(int backend, int dtype, const void* x, const void* b
     run(usable_backend(backend)->bias_dropout_add[dtype], job, threads);
 }
 
-void pmexp_apply_mask(int backend, int dtype, const void* x, void* y, uint8_t* packed, int64_t numel,
-                      double scale, int width, int threads) {
+void pmexp_scale_by_mask(int backend, int dtype, const void* x, void* y, uint8_t* packed, int64_t numel,
+                         double scale, int width, int threads) {
     run(usable_backend(backend)->apply[dtype], {x, y, packed, numel, width, scale, 0, 0}, threads);
 }
 

@@ -58,7 +58,7 @@ struct Job {
     void* y;             // elements written; for unpack: one byte a mask value, 0 or 1
     uint8_t* packed;     // ceil(numel * width / 8) bytes of mask; null where the mask is not kept
     int64_t numel;
-    int width;           // bits a mask value: 1, 2 or 4
+    int width;           // bits a mask value: 1, 2 or 4; to apply a mask also 8, a Boolean byte
     double scale;        // 1 / (1 - p), or another factor of kept elements; float kernels round it to float
     uint64_t seed;
     uint64_t threshold;  // an element is kept iff its random word is below; 0 to 2^32
@@ -122,8 +122,8 @@ PMEXP_EXPORT void pmexp_bias_dropout_add(int backend, int dtype, const void* x, 
                                          int width, int threads);
 
 // y = x * keep * scale with the mask in `packed`.
-PMEXP_EXPORT void pmexp_apply_mask(int backend, int dtype, const void* x, void* y, uint8_t* packed,
-                                   int64_t numel, double scale, int width, int threads);
+PMEXP_EXPORT void pmexp_scale_by_mask(int backend, int dtype, const void* x, void* y, uint8_t* packed,
+                                      int64_t numel, double scale, int width, int threads);
 
 // y = x * GELU'(input), where `output` is GELU's and `falling` has a bit for each input below that of its minimum.
 PMEXP_EXPORT void pmexp_gelu_backward(int backend, int dtype, const void* x, const void* output, uint8_t* falling,

@@ -62,7 +62,7 @@ _SIGNATURES = {  # as core.h declares them
         *(_int, _int, _pointer, _pointer, _int64, _pointer, _pointer, _pointer, _int64),
         *(_pointer, _uint64, _double, _int, _int),
     ),
-    "pmexp_apply_mask": (_int, _int, _pointer, _pointer, _pointer, _int64, _double, _int, _int),
+    "pmexp_scale_by_mask": (_int, _int, _pointer, _pointer, _pointer, _int64, _double, _int, _int),
     "pmexp_gelu_backward": (
         *(_int, _int, _pointer, _pointer, _pointer, _pointer, _int64),
         *(ctypes.POINTER(LineTable), _int),
@@ -146,14 +146,14 @@ class Core:
         assert library is not None, "no backend is available without the library"
         self.name = f"cpu core {backend}"
         self._backend = available_backends().index(backend)
-        self._dropout, self._apply_mask = library.pmexp_dropout, library.pmexp_apply_mask
+        self._dropout, self._apply_mask = library.pmexp_dropout, library.pmexp_scale_by_mask
         self._bias_dropout_add = library.pmexp_bias_dropout_add
         self._gelu_backward, self._below = library.pmexp_gelu_backward, library.pmexp_below
         self._layer_norm_backward = library.pmexp_layer_norm_backward
         self._pack, self._unpack = library.pmexp_pack, library.pmexp_unpack
 
     def entry_points(self) -> tuple[int, int, int]:
-        """Number of the instruction set, and the addresses of pmexp_dropout and pmexp_apply_mask."""
+        """Number of the instruction set, and the addresses of pmexp_dropout and pmexp_scale_by_mask."""
         dropout, apply_mask = (
             ctypes.cast(each, ctypes.c_void_p).value or 0 for each in (self._dropout, self._apply_mask)
         )

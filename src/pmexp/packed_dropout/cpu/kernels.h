@@ -87,7 +87,7 @@ template <class T>
 struct Tail {
     T x[kBlock] = {};
     T y[kBlock] = {};
-    uint8_t packed[4 * kBlock / 8] = {};
+    uint8_t packed[kBlock] = {};
     int64_t count;
     size_t packed_bytes;
 
@@ -193,17 +193,20 @@ void bias_dropout_add(Job job, int64_t begin, int64_t end) {
 
 template <class Isa, class T>
 void apply(Job job, int64_t begin, int64_t end) {
+    const auto mask = [width = job.width](const uint8_t* packed) {
+        return width == 8 ? Isa::pack(packed) : load_mask(packed, width);
+    };
     const T* x = static_cast<const T*>(job.x);
     T* y = static_cast<T*>(job.y);
     int64_t e = begin;
     for (; e + kBlock <= end; e += kBlock) {
-        Isa::scale(x + e, y + e, load_mask(packed_at(job, e), job.width), job.scale);
+        Isa::scale(x + e, y + e, mask(packed_at(job, e)), job.scale);
     }
     if (e == end) return;
     Tail<T> tail(end - e, job.width);
     tail.read_packed(packed_at(job, e));
     tail.read_x(x + e);
-    Isa::scale(tail.x, tail.y, load_mask(tail.packed, job.width), job.scale);
+    Isa::scale(tail.x, tail.y, mask(tail.packed), job.scale);
     tail.write_y(y + e);
 }
 

@@ -126,7 +126,7 @@ Tensor unpack_bits(const Tensor& packed, at::IntArrayRef shape, int64_t bits) {
 struct Core {
   int backend;  // number of the instruction set
   decltype(&pmexp_dropout) dropout;
-  decltype(&pmexp_apply_mask) apply_mask;
+  decltype(&pmexp_scale_by_mask) apply_mask;
 };
 
 std::atomic<const Core*> cpu_core{nullptr};
@@ -135,7 +135,7 @@ std::atomic<const Core*> cpu_core{nullptr};
 void use_core(int64_t backend, int64_t dropout, int64_t apply_mask) {
   if (dropout == 0) return cpu_core.store(nullptr);
   cpu_core.store(new Core{static_cast<int>(backend), reinterpret_cast<decltype(&pmexp_dropout)>(dropout),
-                          reinterpret_cast<decltype(&pmexp_apply_mask)>(apply_mask)});
+                          reinterpret_cast<decltype(&pmexp_scale_by_mask)>(apply_mask)});
 }
 
 const Core* core_for(const Tensor& x) {
@@ -245,7 +245,9 @@ struct PackedDropout : torch::autograd::Function<PackedDropout> {
         is_plain(grad)) {
       auto [kept, first] = context->saved_data.emplace("keep", at::IValue());
       if (first) kept->second = unpack_bits(packed, grad.sizes(), bits);
-      return {grad.mul(kept->second.toTensor()).mul(kept_scale(p, grad))};
+      const Tensor& keep = kept->second.toTensor();
+      if (core_for(grad)) return {apply_by_kernel(grad, keep, p, 8)};
+      return {grad.mul(keep).mul(kept_scale(p, grad))};
     }
     return {apply_bits(grad, packed, p, bits)};
   }
