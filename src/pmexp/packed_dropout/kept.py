@@ -86,8 +86,13 @@ def kept_by(raw: Any) -> Kept | None:
     except RuntimeError:  # it was freed
         return None
     if type(kept) is tuple:
-        return Kept(Saved(*kept), restore, *kept)
+        return kept_plainly(*kept)
     return kept if type(kept) is Kept else None
+
+
+def kept_plainly(tensor: Tensor, version: int) -> Kept:
+    """A tensor that is saved as torch saves it, at a version."""
+    return Kept(Saved(tensor, version), restore, tensor, version)
 
 
 @dataclass(slots=True, eq=False)  # a frozen one takes twice the time
