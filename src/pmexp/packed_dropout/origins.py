@@ -121,6 +121,7 @@ class Origin:
     p: float
     bits: int
     rng: Rng
+    flip_rate: float
     packed: TensorWeakRef | None = None  # the bits, where the node saves them past all hooks
     casts: dict[Any, Any] | None = None  # those that are saved whole, by their dtype and layout
 
@@ -203,7 +204,7 @@ def _origin(
         reference, making = None, None
     else:
         reference, making = weakref.ref(input), Making.of(input)
-    drawn = float(p), options["bits"], options["rng"]
+    drawn = float(p), options["bits"], options["rng"], options["flip_rate"]
     counter = version_counter(dropped)
     return Origin(reference, version, made_by, making, counter, dropped._version, dropped.numel(), *drawn)
 

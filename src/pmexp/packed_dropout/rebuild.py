@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from pmexp.packed_dropout.bit_comparison import BitComparison, compares_always
 from pmexp.packed_dropout.graph_views import PASSED, itself
 from pmexp.packed_dropout.kept import Kept, KeptInput, Layout, Plain, Rebuilt, View, kept_by, kept_plainly
 from pmexp.packed_dropout.origins import (
@@ -58,13 +59,16 @@ def rebuilding() -> Iterator[None]:
 
 @contextmanager
 def watching(
-    note: Callable[[Origin], None], note_whole: Callable[[str], None] = lambda why: None
+    note: Callable[[Origin], None],
+    note_whole: Callable[[str], None] = lambda why: None,
+    note_equal: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
     """Opens a context in which `note` is called for each saved tensor that will be made again.
 
     note_whole: called for each dropped tensor that is saved as it is, with the reason.
+    note_equal: called in backward, for each of those that were made again, once it has proved equal.
     """
-    watch = note, note_whole
+    watch = note, note_whole, note_equal
     _watching.append(watch)
     try:
         yield
@@ -72,7 +76,7 @@ def watching(
         _watching.remove(watch)
 
 
-_watching: list[tuple[Callable[[Origin], None], Callable[[str], None]]] = []
+_watching: list[tuple[Callable[[Origin], None], Callable[[str], None], Callable[[], None]]] = []
 
 
 class _Hooks:
@@ -83,6 +87,7 @@ class _Hooks:
 
     def __init__(self, save: Callable[[Tensor], Any], restore: Callable[[Any], Tensor]) -> None:
         self.save, self.restore = save, restore
+        self.compares = compares_always()
 
     def pack(self, tensor: Tensor) -> "Kept | Rebuilt | View":
         base = tensor if tensor._base is None else tensor._base
@@ -101,12 +106,15 @@ class _Hooks:
         origin = trace.origin
         bits = _bits_of(trace)
         if bits is not None and (source := source_in_graph(origin) or self._held_source(tensor, origin)):
-            for note, _ in _watching:
+            for note, *_ in _watching:
                 note(origin)
+            comparison = None
+            if (_watching or self.compares) and not origin.flip_rate:
+                comparison = BitComparison.with_what(base, [note_equal for *_, note_equal in _watching])
             packed = bits.shared() if isinstance(bits, Kept) else self._keep(bits)
             whole = Layout.of(base)
             layout = whole if tensor is base else Layout.of(tensor)
-            return Rebuilt(origin, source, packed, trace.steps, whole, layout)
+            return Rebuilt(origin, source, packed, trace.steps, whole, layout, comparison)
         is_cast = len(trace.steps) == 1
         if is_cast and (known := self._saved_cast(tensor, base, origin)):
             return known
@@ -215,5 +223,5 @@ def _looks(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _note_whole(why: str) -> None:
-    for _, note in _watching:
-        note(why)
+    for _, note_whole, _ in _watching:
+        note_whole(why)
