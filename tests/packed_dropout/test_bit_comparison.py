@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, native, replace_dropout
@@ -61,13 +63,26 @@ class Shared(Layer):
         return output
 
 
-def replaced(cls: type[Layer] = Layer, watched: bool = True, **options: float) -> tuple[Layer, Tensor]:
-    """A model whose first forward is watched or over, and its input."""
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Layer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = checkpoint(self.layer, x, use_reentrant=False)
+        return output
+
+
+KNOWN = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Dropout(0.3), nn.Linear(16, 4))
+
+
+def replaced(cls: type[Layer] = Layer, first: bool = True, **options: float) -> tuple[Layer, Tensor]:
+    """A model whose first backward is ahead or over, and its input."""
     torch.manual_seed(0)
     model, x = cls().train(), torch.randn(6, 8)
     model.report = replace_dropout(model, PackedDropout, recompute=True, **options)
-    if not watched:
-        model(x)
+    if not first:
+        model(x).backward()
     return model, x
 
 
@@ -93,7 +108,7 @@ def test_every_forward_is_compared_where_the_environment_asks(
     by: Callable[[], nullcontext[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with by():
-        model, x = replaced(watched=False)
+        model, x = replaced(first=False)
         model.read = doubled
         model(x).backward()  # as long as nobody asks
         monkeypatch.setenv(ENVIRONMENT_VARIABLE, "1")
@@ -115,13 +130,21 @@ def test_the_report_says_what_was_compared() -> None:
     assert "1 x a dropped operand made again, bit for bit as it had been" in str(model.report)
 
 
-def test_the_ledger_compares() -> None:
-    model, x = replaced(watched=False)
-    model.report.rebuilt_equal = 0
-    with SavedForBackward(model, model.report) as ledger:
-        loss = model(x)
-    loss.backward()
-    assert model.report.rebuilt_equal == ledger.rebuilt_equal == ledger.recomputed_products == 1
+@pytest.mark.parametrize("how", ["under the ledger", "checkpointed", "a known model", "with an example"])
+def test_the_first_backward_compares(how: str) -> None:
+    """Also where other hooks lie in between, and where nothing of the first forward needs to be seen."""
+    model: Any = Checkpointed() if how == "checkpointed" else KNOWN if how == "a known model" else Layer()
+    x = torch.randn(6, 8)
+    example = {"example": (x,)} if how == "with an example" else {}
+    report = replace_dropout(model.train(), PackedDropout, recompute=True, **example)
+    assert report.settled == (how in ("a known model", "with an example"))
+    with SavedForBackward(model) if how == "under the ledger" else nullcontext():
+        loss = model(x).sum()
+    assert report.rebuilt_equal == 0
+    for _ in range(2):
+        loss.backward()
+        assert report.rebuilt_equal == 1
+        loss = model(x).sum()
 
 
 def test_flipped_bits_are_meant_to_differ() -> None:

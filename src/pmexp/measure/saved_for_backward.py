@@ -52,7 +52,6 @@ class SavedForBackward:
     mask_elements: int = 0
     recomputed_products: int = 0  # operands that are dropped tensors and not saved
     saved_whole: Counter[str] = field(default_factory=Counter)  # those that are saved, by the reason
-    rebuilt_equal: int = 0  # those that a backward has made again and found equal
     unnamed: list[str] = field(default_factory=list)  # random numbers that `replacement` does not name
     _seen: set[int] = field(default_factory=set)
     _keep_alive: list[Any] = field(default_factory=list)  # a freed storage's address could come again
@@ -68,7 +67,7 @@ class SavedForBackward:
             own = own_dropouts(self.module)
             self._contexts.enter_context(entered(own, self._dropout.run_method))
             self._contexts.enter_context(hooks_seen(self._count_packed))
-            self._contexts.enter_context(watching(self._count_operand, self._count_whole, self._count_equal))
+            self._contexts.enter_context(watching(self._count_operand, self._count_whole))
             if self.replacement:
                 self._draws = self._contexts.enter_context(other_draws(self.module, self.replacement))
         hooks = torch.autograd.graph.saved_tensors_hooks(self._count, restore)
@@ -106,11 +105,6 @@ class SavedForBackward:
 
     def _count_whole(self, why: str) -> None:
         self.saved_whole[why] += 1
-
-    def _count_equal(self) -> None:
-        self.rebuilt_equal += 1
-        if self.replacement:
-            self.replacement.rebuilt_equal = self.rebuilt_equal
 
     def _count(self, tensor: Tensor) -> Saved:
         """Counts what an op saves, and saves it as torch does: kept as it is, an op's own output would keep

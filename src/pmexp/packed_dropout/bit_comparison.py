@@ -1,17 +1,18 @@
 """Compares a dropped tensor that was made again with the one that it stands for, by checksums of their bits.
 
 A change of memory that takes no version (by `.data`, by a kernel of one's own) shows in no node of autograd's
-graph and in no counter. So a forward that somebody watches, as a model's first one is, notes a checksum of
-each dropped tensor that is not saved, and backward compares it with that of what it made again.
+graph and in no counter. So until a model's first backward its forwards note a checksum of each dropped tensor
+that is not saved, and backward compares it with that of what it made again.
 """
 
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from pmexp.packed_dropout.report import ReplacementReport
 
 ENVIRONMENT_VARIABLE = "PMEXP_CHECK_REBUILT"
 _ROW = 512  # bytes
@@ -25,22 +26,37 @@ def compares_always() -> bool:
     return choice == "1"
 
 
+@dataclass
+class FirstBackward:
+    """Has a model's forwards compare what their backward makes again, until one has done so.
+
+    report: takes how many tensors were equal.
+    """
+
+    report: ReplacementReport
+    is_over: bool = False
+
+    def note_equal(self) -> None:
+        self.is_over = True
+        self.report.rebuilt_equal += 1
+
+
 @dataclass(slots=True, eq=False)
 class BitComparison:
     """Holds the checksum of a dropped tensor that is not saved, (2,) int64.
 
-    notes: called where what was made again is equal.
+    first: takes note where what was made again is equal; None where the environment alone has it compared.
     """
 
     checksum: Tensor
-    notes: Sequence[Callable[[], None]]
+    first: FirstBackward | None
 
     @classmethod
-    def with_what(cls, dropped: Tensor, notes: Sequence[Callable[[], None]]) -> "BitComparison | None":
+    def with_what(cls, dropped: Tensor, first: FirstBackward | None) -> "BitComparison | None":
         """Returns the comparison with `dropped`; None where that has no values, or not in its own memory."""
         if type(dropped) is not Tensor or dropped.is_meta or not torch._C._has_storage(dropped):
             return None
-        return cls(checksum_of(dropped), notes)
+        return cls(checksum_of(dropped), first)
 
     def compare(self, made: Tensor) -> None:
         """Raises RuntimeError unless `made` has the same bits in the same places."""
@@ -50,8 +66,8 @@ class BitComparison:
                 "other values: it, or what it was made of, was changed where autograd does not see it (by "
                 ".data or a kernel of one's own); change a copy of it, or give its dropout recompute=False"
             )
-        for note in self.notes:
-            note()
+        if self.first is not None:
+            self.first.note_equal()
 
 
 def checksum_of(tensor: Tensor) -> Tensor:

@@ -59,7 +59,6 @@ class WatchedForward:
     dropped: set[str] = field(default_factory=set)
     draws: list[Draw] = field(default_factory=list)  # draws of code that has no dropout of ours
     saved_whole: Counter[str] = field(default_factory=Counter)  # dropped operands, by why they are saved
-    rebuilt_equal: int = 0  # those that its backward made again and compared
     function: str | None = None  # the outermost function of torch that runs
     dry: bool = False  # whether it ran on fake tensors
 
@@ -200,13 +199,8 @@ def observed(
     run = WatchedForward(names, set(discovery.report.modules), dry=dry)
     before = _now.run, _now.discovery
     _now.run, _now.discovery = run, discovery
-
-    def note_equal() -> None:
-        run.rebuilt_equal += 1
-        discovery.report.rebuilt_equal = run.rebuilt_equal
-
     try:
-        with _Draws(run), watching(lambda _: None, lambda why: run.saved_whole.update([why]), note_equal):
+        with _Draws(run), watching(lambda _: None, lambda why: run.saved_whole.update([why])):
             yield run
     finally:
         _now.run, _now.discovery = before

@@ -17,13 +17,14 @@ without a gradient no node knows: see followed_casts.py.
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from pmexp.packed_dropout.bit_comparison import BitComparison, compares_always
+from pmexp.packed_dropout.bit_comparison import BitComparison, FirstBackward, compares_always
 from pmexp.packed_dropout.graph_views import PASSED, itself
 from pmexp.packed_dropout.kept import Kept, KeptInput, Layout, Plain, Rebuilt, View, kept_by, kept_plainly
 from pmexp.packed_dropout.origins import (
@@ -41,11 +42,14 @@ from pmexp.packed_dropout.sources import source_in_graph
 
 
 @contextmanager
-def rebuilding() -> Iterator[None]:
+def rebuilding(first: FirstBackward | None = None) -> Iterator[None]:
     """Opens a context around a forward, in which dropped tensors are saved as what they are made of.
 
     Other hooks that are active on entry (of a checkpoint, of save_on_cpu) get what is saved in their turn.
+
+    first: of the model whose forward it is; contexts within this one share it.
     """
+    before = _FIRST.set(first or _FIRST.get())
     active = torch._C._autograd._top_saved_tensors_default_hooks(False)
     hooks = _Hooks(*active) if active else _OutermostHooks(save, restore)
     try:
@@ -55,20 +59,22 @@ def rebuilding() -> Iterator[None]:
         if "saved tensor hooks" in str(error):  # torch says so of transforms that begin inside
             error.add_note("These are the hooks of recompute=True: replace the dropout with recompute=False.")
         raise
+    finally:
+        _FIRST.reset(before)
+
+
+_FIRST: ContextVar[FirstBackward | None] = ContextVar("FIRST", default=None)
 
 
 @contextmanager
 def watching(
-    note: Callable[[Origin], None],
-    note_whole: Callable[[str], None] = lambda why: None,
-    note_equal: Callable[[], None] = lambda: None,
+    note: Callable[[Origin], None], note_whole: Callable[[str], None] = lambda why: None
 ) -> Iterator[None]:
     """Opens a context in which `note` is called for each saved tensor that will be made again.
 
     note_whole: called for each dropped tensor that is saved as it is, with the reason.
-    note_equal: called in backward, for each of those that were made again, once it has proved equal.
     """
-    watch = note, note_whole, note_equal
+    watch = note, note_whole
     _watching.append(watch)
     try:
         yield
@@ -76,7 +82,7 @@ def watching(
         _watching.remove(watch)
 
 
-_watching: list[tuple[Callable[[Origin], None], Callable[[str], None], Callable[[], None]]] = []
+_watching: list[tuple[Callable[[Origin], None], Callable[[str], None]]] = []
 
 
 class _Hooks:
@@ -87,7 +93,8 @@ class _Hooks:
 
     def __init__(self, save: Callable[[Tensor], Any], restore: Callable[[Any], Tensor]) -> None:
         self.save, self.restore = save, restore
-        self.compares = compares_always()
+        self.first = _FIRST.get()
+        self.compares = compares_always() or not (self.first is None or self.first.is_over)
 
     def pack(self, tensor: Tensor) -> "Kept | Rebuilt | View":
         base = tensor if tensor._base is None else tensor._base
@@ -106,11 +113,11 @@ class _Hooks:
         origin = trace.origin
         bits = _bits_of(trace)
         if bits is not None and (source := source_in_graph(origin) or self._held_source(tensor, origin)):
-            for note, *_ in _watching:
+            for note, _ in _watching:
                 note(origin)
             comparison = None
-            if (_watching or self.compares) and not origin.flip_rate:
-                comparison = BitComparison.with_what(base, [note_equal for *_, note_equal in _watching])
+            if self.compares and not origin.flip_rate:
+                comparison = BitComparison.with_what(base, self.first)
             packed = bits.shared() if isinstance(bits, Kept) else self._keep(bits)
             whole = Layout.of(base)
             layout = whole if tensor is base else Layout.of(tensor)
@@ -223,5 +230,5 @@ def _looks(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _note_whole(why: str) -> None:
-    for _, note_whole, _ in _watching:
+    for _, note_whole in _watching:
         note_whole(why)

@@ -33,7 +33,7 @@ class ReplacementReport:
     uncalled: list[str] = field(default_factory=list)
     # Dropped operands that a forward with `recompute` saved all the same: how many, by the reason.
     saved_whole: dict[str, int] = field(default_factory=dict)
-    # Dropped operands that the backward of a watched forward made again, bit for bit as they had been.
+    # Dropped operands that the first backward made again, bit for bit as they had been.
     rebuilt_equal: int = 0
     settled: bool = False  # whether a whole forward in training was seen
 

@@ -27,7 +27,7 @@ def why_without_source(tensor: Tensor, origin: Origin) -> str:
     if input._version != origin.input_version:
         return "the input of its dropout was changed in place"
     if input.untyped_storage().nbytes() > tensor.untyped_storage().nbytes():
-        return "the input of its dropout is larger"
+        return "the input of its dropout is larger, and not known to be kept anyhow"
     return "its bits are saved by other hooks"
 
 
