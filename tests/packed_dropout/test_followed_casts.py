@@ -107,7 +107,7 @@ def test_a_constant_that_autocast_casts_is_made_again() -> None:
     assert ledger.recomputed_products == 1
     _, ledger = train(x, *heads([], [], 1), autocast=True, recompute=True)
     assert ledger.recomputed_products == 0
-    assert list(ledger.saved_whole) == ["the input of its dropout is larger"]
+    assert list(ledger.saved_whole) == ["the input of its dropout is larger, and not known to be kept anyhow"]
 
 
 def test_a_forward_in_which_it_serves_nothing_is_not_followed_again() -> None:

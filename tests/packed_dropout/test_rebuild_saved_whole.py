@@ -22,7 +22,7 @@ def _larger(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
     ("step", "why"),
     [
         (lambda x, drop: F.linear(drop(x + 1), WEIGHT * x.mean()), "nobody holds the input of its dropout"),
-        (_larger, "the input of its dropout is larger"),
+        (_larger, "the input of its dropout is larger, and not known to be kept anyhow"),
         (
             lambda x, drop: F.linear(drop(x + 1, inplace=True), WEIGHT * x.mean()),
             "its dropout wrote into its",

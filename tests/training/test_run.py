@@ -161,6 +161,13 @@ def test_mask_bytes_an_element(variant: str, expected: float, runs: Runs) -> Non
     assert runs.summaries()[f"{variant}-s0"]["metrics"]["memory/mask_bytes_per_element"] == expected
 
 
+def test_the_record_says_how_many_operands_the_first_backward_made_again(runs: Runs) -> None:
+    chosen = ("train.max_steps=1", "tracking=off", "variant=pm-drop-recompute")
+    assert runs.train(*TINY_VIT, *chosen)[0] == 0
+    (summary,) = runs.summaries().values()
+    assert summary["replacement"]["rebuilt_equal"] == summary["metrics"]["memory/recomputed_products"] > 0
+
+
 @pytest.mark.parametrize("variant", ["attention-only", "hidden-only"])
 def test_variants_of_one_place_leave_the_other_stock(variant: str, runs: Runs) -> None:
     assert runs.train(*TINY_VIT, "train.max_steps=1", "tracking=off", f"variant={variant}")[0] == 0

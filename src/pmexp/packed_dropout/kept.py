@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pmexp.packed_dropout.bit_comparison import BitComparison
 from pmexp.packed_dropout.functional import apply_bits, native_scale
 from pmexp.packed_dropout.graph_views import Step
 from pmexp.packed_dropout.origins import Origin
@@ -86,8 +87,13 @@ def kept_by(raw: Any) -> Kept | None:
     except RuntimeError:  # it was freed
         return None
     if type(kept) is tuple:
-        return Kept(Saved(*kept), restore, *kept)
+        return kept_plainly(*kept)
     return kept if type(kept) is Kept else None
+
+
+def kept_plainly(tensor: Tensor, version: int) -> Kept:
+    """A tensor that is saved as torch saves it, at a version."""
+    return Kept(Saved(tensor, version), restore, tensor, version)
 
 
 @dataclass(slots=True, eq=False)  # a frozen one takes twice the time
@@ -122,6 +128,7 @@ class Rebuilt:
     steps: Sequence[Step]  # from the dropped tensor to the one that the saved one is a view of
     whole: Layout  # where that one lies
     layout: Layout
+    comparison: BitComparison | None  # with the tensor that lies as `whole`
 
     def get(self) -> Tensor:
         packed = self.packed.get()
@@ -136,7 +143,10 @@ class Rebuilt:
         y = apply_bits(x, packed, p, bits, native_scale(x, p, self.origin.rng, forward=True))
         for step in self.steps:
             y = step(y)
-        return self.layout.view(self.whole.laid_out(y))
+        whole = self.whole.laid_out(y)
+        if self.comparison is not None:
+            self.comparison.compare(whole)
+        return self.layout.view(whole)
 
 
 @dataclass(slots=True, eq=False)

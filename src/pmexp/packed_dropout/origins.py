@@ -14,16 +14,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
+from torch.utils.weak import TensorWeakRef
 
 from pmexp.packed_dropout.functional import Rng, packed_dropout
 from pmexp.packed_dropout.graph_views import COPIES, PASSED, Step, step_of
 from pmexp.packed_dropout.recompute import packed_dropout_and_bits
+from pmexp.packed_dropout.transforms import rebuilds_outermost
 
-ORIGIN = (
-    "pmexp_origin"  # where the node of a dropout holds its Origin; its result holds a Trace, without a node
-)
+# Where the metadata of a dropout's node hold its Origin; a result without a node holds a Trace.
+ORIGIN = "pmexp_origin"
 MADE_OF = "pmexp_made_of"  # where a tensor holds its Making, if a cheap step made it
-DROPOUT = "_PackedDropoutBackward"
+CPP_NODE = "CppFunction"  # the type of a node in C++ that Python knows nothing of, as native calls make them
+DROPOUTS = frozenset(["_PackedDropoutBackward", "_TransformablePackedDropoutBackward", CPP_NODE])
 _NO_ELEMENTS = torch.empty(0)
 
 
@@ -119,6 +121,8 @@ class Origin:
     p: float
     bits: int
     rng: Rng
+    flip_rate: float
+    packed: TensorWeakRef | None = None  # the bits, where the node saves them past all hooks
     casts: dict[Any, Any] | None = None  # those that are saved whole, by their dtype and layout
 
     def held(self) -> list[Held]:
@@ -145,7 +149,7 @@ class Trace(_OfThisTensor):
 
     origin: Origin
     node: Any  # the dropout's, or None where it has none
-    packed: Tensor | None  # the bits, where no node holds them
+    packed: Tensor | None  # the bits, where there is no node
     steps: Sequence[Step]
     version: int  # the tensor that was made had it
 
@@ -157,18 +161,40 @@ def rebuildable_dropout(
     if has_torch_function_unary(input):  # a mode would be called for each attribute of a tensor below
         return handle_torch_function(rebuildable_dropout, (input,), input, p, training, inplace, **options)
     made_by, version = input.grad_fn, input._version
-    if not (input.requires_grad or inplace):
-        # The weight behind it may have a gradient, and saves the result.
+    packed = None
+    if not inplace and rebuilds_outermost():
+        dropped, packed = _dropped_past_hooks(input, float(p), training, options)
+    elif not (inplace or input.requires_grad):
         dropped, packed = packed_dropout_and_bits(input, float(p), training, **options)
-        if packed is not None:
-            origin = _origin(input, None, version, dropped, p, options)
-            setattr(dropped, ORIGIN, Trace(origin, None, packed, (), dropped._version))
-        return dropped
-    dropped = packed_dropout(input, p, training, inplace, **options)
+    else:
+        dropped = packed_dropout(input, p, training, inplace, **options)
     node: Any = dropped.grad_fn
-    if type(node).__name__ == DROPOUT and node is not made_by:
-        setattr(node, ORIGIN, _origin(input, made_by, version, dropped, p, options))
+    if packed is not None and node is None:
+        # The weight behind it may have a gradient, and saves the result.
+        origin = _origin(input, None, version, dropped, p, options)
+        setattr(dropped, ORIGIN, Trace(origin, None, packed, (), dropped._version))
+    elif node is not made_by and type(node).__name__ in DROPOUTS:
+        origin = _origin(input, made_by, version, dropped, p, options)
+        origin.packed = None if packed is None else TensorWeakRef(packed)
+        node.metadata[ORIGIN] = origin
     return dropped
+
+
+def _dropped_past_hooks(
+    input: Tensor, p: float, training: bool, options: dict[str, Any]
+) -> tuple[Tensor, Tensor | None]:
+    """packed_dropout_and_bits(), whose node saves the bits as it would without hooks: so C++ may make it."""
+    hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    torch._C._autograd._pop_saved_tensors_default_hooks()
+    try:
+        return packed_dropout_and_bits(input, p, training, **options)
+    finally:
+        torch._C._autograd._push_saved_tensors_default_hooks(*hooks)
+
+
+def origin_of(node: Any) -> Origin | None:
+    """Returns what the result of a node was made of, if the node is that of such a dropout."""
+    return node.metadata.get(ORIGIN) if type(node).__name__ in DROPOUTS else None
 
 
 def _origin(
@@ -178,7 +204,7 @@ def _origin(
         reference, making = None, None
     else:
         reference, making = weakref.ref(input), Making.of(input)
-    drawn = float(p), options["bits"], options["rng"]
+    drawn = float(p), options["bits"], options["rng"], options["flip_rate"]
     counter = version_counter(dropped)
     return Origin(reference, version, made_by, making, counter, dropped._version, dropped.numel(), *drawn)
 
@@ -194,7 +220,7 @@ def trace_of(base: Tensor) -> Trace | None:
         nodes.append(node)
         copies += name in COPIES
         node = node.next_functions[0][0]
-    if name != DROPOUT or (origin := getattr(node, ORIGIN, None)) is None:
+    if (origin := origin_of(node)) is None:
         return None
     if base._version != (0 if nodes else origin.version) or not origin.is_unchanged():
         return None

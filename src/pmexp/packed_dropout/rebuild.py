@@ -17,18 +17,19 @@ without a gradient no node knows: see followed_casts.py.
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum, auto
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from pmexp.packed_dropout.bit_comparison import BitComparison, FirstBackward, compares_always
 from pmexp.packed_dropout.graph_views import PASSED, itself
-from pmexp.packed_dropout.kept import Kept, KeptInput, Layout, Plain, Rebuilt, View, kept_by
+from pmexp.packed_dropout.kept import Kept, KeptInput, Layout, Plain, Rebuilt, View, kept_by, kept_plainly
 from pmexp.packed_dropout.origins import (
-    DROPOUT,
-    ORIGIN,
+    CPP_NODE,
+    DROPOUTS,
     Origin,
     Trace,
     constant_trace_of,
@@ -41,11 +42,14 @@ from pmexp.packed_dropout.sources import source_in_graph
 
 
 @contextmanager
-def rebuilding() -> Iterator[None]:
+def rebuilding(first: FirstBackward | None = None) -> Iterator[None]:
     """Opens a context around a forward, in which dropped tensors are saved as what they are made of.
 
     Other hooks that are active on entry (of a checkpoint, of save_on_cpu) get what is saved in their turn.
+
+    first: of the model whose forward it is; contexts within this one share it.
     """
+    before = _FIRST.set(first or _FIRST.get())
     active = torch._C._autograd._top_saved_tensors_default_hooks(False)
     hooks = _Hooks(*active) if active else _OutermostHooks(save, restore)
     try:
@@ -55,6 +59,11 @@ def rebuilding() -> Iterator[None]:
         if "saved tensor hooks" in str(error):  # torch says so of transforms that begin inside
             error.add_note("These are the hooks of recompute=True: replace the dropout with recompute=False.")
         raise
+    finally:
+        _FIRST.reset(before)
+
+
+_FIRST: ContextVar[FirstBackward | None] = ContextVar("FIRST", default=None)
 
 
 @contextmanager
@@ -80,15 +89,18 @@ class _Hooks:
     """A pair of hooks of saved tensors, chained to the pair that was active."""
 
     rebuilds_operands = True
+    are_outermost = False
 
     def __init__(self, save: Callable[[Tensor], Any], restore: Callable[[Any], Tensor]) -> None:
         self.save, self.restore = save, restore
+        self.first = _FIRST.get()
+        self.compares = compares_always() or not (self.first is None or self.first.is_over)
 
     def pack(self, tensor: Tensor) -> "Kept | Rebuilt | View":
         base = tensor if tensor._base is None else tensor._base
         trace = trace_of(base)
         if trace is None:
-            if _watching and (why := why_not_followed(tensor, DROPOUT, ORIGIN)):
+            if _watching and (why := why_not_followed(tensor)):
                 _note_whole(why)
             return self._keep(tensor)
         return self._traced(tensor, base, trace)
@@ -99,14 +111,17 @@ class _Hooks:
     def _traced(self, tensor: Tensor, base: Tensor, trace: Trace) -> "Kept | Rebuilt | View":
         """Saves what `base` is made of, of which `tensor` is a view or itself, if that is to be had."""
         origin = trace.origin
-        bits = trace.packed if trace.node is None else kept_by(trace.node._raw_saved_tensors[0])
+        bits = _bits_of(trace)
         if bits is not None and (source := source_in_graph(origin) or self._held_source(tensor, origin)):
             for note, _ in _watching:
                 note(origin)
+            comparison = None
+            if self.compares and not origin.flip_rate:
+                comparison = BitComparison.with_what(base, self.first)
             packed = bits.shared() if isinstance(bits, Kept) else self._keep(bits)
             whole = Layout.of(base)
             layout = whole if tensor is base else Layout.of(tensor)
-            return Rebuilt(origin, source, packed, trace.steps, whole, layout)
+            return Rebuilt(origin, source, packed, trace.steps, whole, layout, comparison)
         is_cast = len(trace.steps) == 1
         if is_cast and (known := self._saved_cast(tensor, base, origin)):
             return known
@@ -148,34 +163,45 @@ class _Hooks:
         return KeptInput((self._keep(x),), itself, steps, held=True)
 
 
-class _Kind(Enum):
+def _bits_of(trace: Trace) -> Kept | Tensor | None:
+    """The bits of a dropout; None where they were freed, or other hooks have them."""
+    if trace.node is None:
+        return trace.packed
+    if trace.origin.packed is None:
+        return kept_by(trace.node._raw_saved_tensors[0])
+    packed: Tensor | None = trace.origin.packed()
+    return None if packed is None else kept_plainly(packed, packed._version)
+
+
+class _Kind(NamedTuple):
     """What the type of a node tells of a tensor that it made."""
 
-    LEADS_ON = auto()  # it may be a dropped one
-    MAY_BE_OWN = auto()  # it is none, and may be saved by the very node
-    PLAIN = auto()  # it is none
+    leads_on: bool  # it may be a dropped one
+    may_be_own: bool  # it may be saved by the very node
 
 
-_kinds: dict[type, _Kind] = {}
+_DROPPED_OR_NOT = _Kind(True, False)
+_kinds: dict[type, _Kind] = {type(None): _DROPPED_OR_NOT}
 
 
 def _kind_of(node: Any) -> _Kind:
     name = type(node).__name__
-    if name == DROPOUT or name in PASSED:
-        return _Kind.LEADS_ON
-    saves = any(each.startswith("_raw_saved_") for each in dir(node))
-    return _Kind.MAY_BE_OWN if saves else _Kind.PLAIN
+    leads_on = name in DROPOUTS or name in PASSED
+    saves = not leads_on and any(each.startswith("_raw_saved_") for each in dir(node))
+    return _Kind(leads_on, saves or name == CPP_NODE)
 
 
 class _OutermostHooks(_Hooks):
     """Hooks with none around them, which save by the shortest way what leads nowhere: nearly all."""
 
+    are_outermost = True
+
     def pack(self, tensor: Tensor) -> Any:
         node = tensor.grad_fn
         kind = _kinds.get(type(node))
         if kind is None:
-            kind = _kinds[type(node)] = _Kind.LEADS_ON if node is None else _kind_of(node)
-        if kind is _Kind.LEADS_ON:
+            kind = _kinds[type(node)] = _kind_of(node)
+        if kind.leads_on:
             base = tensor._base
             if base is None:
                 base = tensor
@@ -183,12 +209,12 @@ class _OutermostHooks(_Hooks):
             if made_by is None:
                 trace = None if tensor.requires_grad else constant_trace_of(base)
             else:  # a view of a result that is no dropped tensor is none
-                trace = trace_of(base) if _kinds.get(type(made_by), kind) is kind else None
+                trace = trace_of(base) if _kinds.get(type(made_by), kind).leads_on else None
             if trace is not None:
                 return self._traced(tensor, base, trace)
-        elif kind is _Kind.MAY_BE_OWN:
+        if kind.may_be_own:
             tensor = tensor.detach()  # or the node and its result keep each other alive
-        if _watching and (why := why_not_followed(tensor, DROPOUT, ORIGIN)):
+        if _watching and (why := why_not_followed(tensor)):
             _note_whole(why)
         return tensor, tensor._version
 
@@ -204,5 +230,5 @@ def _looks(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _note_whole(why: str) -> None:
-    for _, note in _watching:
-        note(why)
+    for _, note_whole in _watching:
+        note_whole(why)

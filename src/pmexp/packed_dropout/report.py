@@ -34,6 +34,8 @@ class ReplacementReport:
     uncalled: list[str] = field(default_factory=list)
     # Dropped operands that a forward with `recompute` saved all the same: how many, by the reason.
     saved_whole: dict[str, int] = field(default_factory=dict)
+    # Dropped operands that the first backward made again, bit for bit as they had been.
+    rebuilt_equal: int = 0
     settled: bool = False  # whether a whole forward in training was seen
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,6 +51,8 @@ class ReplacementReport:
         lines += [f"  {name or 'the model'}: {reason}" for name, reason in self.left.items()]
         lines += [f"  {name or 'the model'}: {self._unseen(name)}" for name in self.uncalled]
         lines += [f"  {n} x a dropped operand saved as it is: {why}" for why, n in self.saved_whole.items()]
+        if self.rebuilt_equal:
+            lines.append(f"  {self.rebuilt_equal} x a dropped operand made again, bit for bit as it had been")
         if not self.settled:
             lines.append("  not settled: the first forward in training shows what reading the code cannot")
         return "\n".join([head, *lines])

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from pmexp.packed_dropout.attention import AttentionDropout
+from pmexp.packed_dropout.bit_comparison import FirstBackward
 from pmexp.packed_dropout.followed_casts import run_followed
 from pmexp.packed_dropout.rebuild import rebuilding
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route, run_under
@@ -36,7 +37,8 @@ _REBUILDS = (
 _ORIGINAL = "_class_without_route"  # the class that a class made here was made of
 _METHODS = "_routed_methods"
 _FOLLOWED = "_followed_casts"  # in which of a module's forwards it served to follow casts
-_MARKS = (_ROUTED, _REBUILDS, _FOLLOWED, DROPOUT, ATTENTION, WATCH, CHOICE)
+_FIRST = "_first_backward"  # the FirstBackward of the model that a module is
+_MARKS = (_ROUTED, _REBUILDS, _FOLLOWED, _FIRST, DROPOUT, ATTENTION, WATCH, CHOICE)
 
 
 def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
@@ -49,15 +51,18 @@ def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
     take_routed_class(module, plain)
 
 
-def add_rebuilding(module: nn.Module, drops: bool = True) -> None:
+def add_rebuilding(module: nn.Module, drops: bool = True, first: FirstBackward | None = None) -> None:
     """Has the forward of `module` save dropped tensors as what they are made of, if their dropout recomputes.
 
     A forward around it does so too; but a checkpoint in between saves by itself what runs inside of it.
     Raises TypeError for a module whose class takes no subclass.
 
     drops: whether the forward itself calls a dropout; then casts in it are followed, where that serves.
+    first: compares what the first backward makes again.
     """
     _set_rebuilding(module, True, drops)
+    if first is not None:
+        vars(module)[_FIRST] = first
     take_routed_class(module)
 
 
@@ -144,7 +149,7 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
     body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
     # An attribute that is there is looked up faster than a missing one.
     body |= {_ROUTED: False, _REBUILDS: False, DROPOUT: None, ATTENTION: None, WATCH: None, CHOICE: None}
-    body[_FOLLOWED] = None
+    body |= {_FOLLOWED: None, _FIRST: None}
     body["__prepare_scriptable__"] = _prepared_for_scripting
     if hasattr(original, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopied_to(original)
@@ -232,7 +237,7 @@ def _marked(module: nn.Module, methods: frozenset[str], marks: dict[str, Any]) -
 def _call(module: nn.Module, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     if getattr(module, _REBUILDS, False) and can_rebuild():
         if not is_rebuilding():
-            with rebuilding():
+            with rebuilding(getattr(module, _FIRST, None)):
                 return _call(module, function, *args, **kwargs)
         uses = getattr(module, _FOLLOWED, None)
         if uses is not None and module.training:

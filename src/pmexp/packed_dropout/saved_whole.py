@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from pmexp.packed_dropout.graph_views import COPIES, PASSED
-from pmexp.packed_dropout.origins import Origin
+from pmexp.packed_dropout.origins import DROPOUTS, Origin, origin_of
 
 # Nodes that put elements elsewhere, and that rebuild.py does not follow.
 _MOVED = frozenset(
@@ -27,28 +27,23 @@ def why_without_source(tensor: Tensor, origin: Origin) -> str:
     if input._version != origin.input_version:
         return "the input of its dropout was changed in place"
     if input.untyped_storage().nbytes() > tensor.untyped_storage().nbytes():
-        return "the input of its dropout is larger"
+        return "the input of its dropout is larger, and not known to be kept anyhow"
     return "its bits are saved by other hooks"
 
 
-def why_not_followed(tensor: Tensor, dropout: str, origin: str) -> str | None:
-    """Why a tensor that is made of a dropped one is not known as such; None where it is made otherwise.
-
-    dropout: the name of a dropout's node.
-    origin: where such a node holds what its result is made of; only some hold it.
-    """
+def why_not_followed(tensor: Tensor) -> str | None:
+    """Why a tensor that is made of a dropped one is not known as such; None where it is made otherwise."""
     node: Any = tensor.grad_fn
     between = None
     copies = 0
-    while (name := type(node).__name__) != dropout:
+    while (name := type(node).__name__) not in DROPOUTS:
         if name in _MOVED:
             between = name.partition("Backward")[0]
         elif name not in PASSED:
             return None
         copies += name in COPIES
         node = node.next_functions[0][0]
-    made_of: Origin | None = getattr(node, origin, None)
-    if made_of is None:
+    if (made_of := origin_of(node)) is None:
         return None
     if between:
         return f"{between} lies between it and its dropout"

@@ -18,6 +18,7 @@ from pmexp.packed_dropout.attention_choice import (
     notice_another_attention,
     why_attention_stays,
 )
+from pmexp.packed_dropout.bit_comparison import FirstBackward
 from pmexp.packed_dropout.call_sites import call_sites
 from pmexp.packed_dropout.discovery import Discovery, drops_probabilities, place_of_functions
 from pmexp.packed_dropout.dry_run import run_dry
@@ -89,7 +90,8 @@ def replace_dropout(
     elif reason := _why_left(model):
         report.leave("", reason)
     if options.get("recompute") and not isinstance(model, torch.jit.ScriptModule):
-        add_rebuilding(model, drops=False)  # a dropped tensor may enter a product far from its dropout
+        # A dropped tensor may enter a product far from its dropout.
+        add_rebuilding(model, drops=False, first=FirstBackward(report))
     discovery = Discovery(report, dropout, options, type(model).__name__)
     unknown = [
         (name, module)

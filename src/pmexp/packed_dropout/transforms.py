@@ -84,6 +84,12 @@ def is_rebuilding() -> bool:
     return top is not None and getattr(getattr(top[0], "__self__", None), "rebuilds_operands", False)
 
 
+def rebuilds_outermost() -> bool:
+    """Whether is_rebuilding(), and no hooks around those of rebuild.py want to have what is saved."""
+    top: Any = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return top is not None and getattr(getattr(top[0], "__self__", None), "are_outermost", False)
+
+
 def remember(ctx: Any, *tensors: Tensor | None) -> None:
     """Saves tensors for backward, and for the tangents where there may be some."""
     ctx.save_for_backward(*tensors)
