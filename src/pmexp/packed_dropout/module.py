@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pmexp.packed_dropout.functional import Rng, check_options, packed_dropout
 from pmexp.packed_dropout.origins import rebuildable_dropout
 from pmexp.packed_dropout.recompute import remade_dropout
+from pmexp.packed_dropout.route_key import BY_PYTHON, OPTIONS, drawn_by_key
 from pmexp.packed_dropout.routed_modules import refuse_scripting
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route
 from pmexp.packed_dropout.transforms import is_rebuilding
@@ -106,3 +107,14 @@ class PackedDropout(nn.Dropout):
             + f", flip_rate={self.flip_rate}" * (self.flip_rate > 0)
             + ", recompute=True" * self.recompute
         )
+
+
+def _key_options(dropout: PackedDropout) -> int | None:
+    """Says what the key of a route does for this module; None where a mode has to be there."""
+    if dropout.recompute:
+        return BY_PYTHON
+    plain = dropout.rng == "philox" and not dropout.flip_rate
+    return drawn_by_key(dropout.bits, dropout.cache_unpacked) if plain else None
+
+
+setattr(PackedDropout.drop, OPTIONS, _key_options)

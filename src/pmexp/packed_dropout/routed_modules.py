@@ -20,6 +20,7 @@ from torch import nn
 from pmexp.packed_dropout.attention import AttentionDropout
 from pmexp.packed_dropout.followed_casts import run_followed
 from pmexp.packed_dropout.rebuild import rebuilding
+from pmexp.packed_dropout.route_key import key_options, run_by_key
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route, run_under
 from pmexp.packed_dropout.transforms import can_rebuild, is_rebuilding
 
@@ -259,7 +260,10 @@ def run_routed(module: nn.Module, function: Callable[..., Any], args: Any, kwarg
     """
     if not is_routed(module) or (isinstance(module, nn.MultiheadAttention) and not module.training):
         return function(*args, **kwargs)
-    return run_under(_route_of(module), function, args, kwargs)
+    options = key_options(routed_dropout(module), routed_attention(module))
+    if options is None:
+        return run_under(_route_of(module), function, args, kwargs)
+    return run_by_key(options, _route_of, module, function, args, kwargs)
 
 
 def refuse_scripting(module: nn.Module) -> None:

@@ -85,6 +85,11 @@ def calls_for(x: Tensor) -> Calls | None:
     return _calls[place] if place in _calls else _decide(x.device)
 
 
+def calls_on_cpu() -> Calls | None:
+    """Returns the native calls for the CPU; None where Python makes them, or it is not decided yet."""
+    return _calls.get(_CPU)
+
+
 def calls(device: torch.device) -> str:
     """Who calls the kernels on a device, in words: "native calls" or "calls by Python: <why>".
 
