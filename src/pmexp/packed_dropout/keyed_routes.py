@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pmexp.packed_dropout.attention import drops
-from pmexp.packed_dropout.route_key import KEY, run_beside, run_by_key
+from pmexp.packed_dropout.route_key import KEY, run_beside
+from pmexp.packed_dropout.routed_modules import route_of, run_by_key
 from pmexp.packed_dropout.routes import Route, is_of_checkpoint, stock_attention, stock_dropout
 
 _library = torch.library.Library("pmexp", "FRAGMENT")
@@ -30,8 +31,10 @@ def _drop(x: Tensor, p: float, train: bool, inplace: bool) -> Tensor:
 @torch.library.impl(_library, "attention_of_route", KEY)
 def _attend(*args: Any, **kwargs: Any) -> Tensor:
     route = _innermost_route()
-    reachable = route is not None and drops(*args, **kwargs) and not any(map(_has_own_functions, args))
-    return cast(Tensor, run_beside(partial(route.attend if reachable else stock_attention, **kwargs), *args))
+    attend = stock_attention
+    if route is not None and drops(*args, **kwargs) and not any(map(_has_own_functions, args)):
+        attend = route.attend
+    return cast(Tensor, run_beside(partial(attend, **kwargs), *args))
 
 
 def _has_own_functions(value: Any) -> bool:
@@ -53,4 +56,4 @@ def _innermost_route() -> Route | None:
             return None
         frame = frame.f_back
     assert frame
-    return cast(Route, frame.f_locals["route_of"](frame.f_locals["module"]))
+    return route_of(frame.f_locals["module"])

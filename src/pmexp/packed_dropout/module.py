@@ -81,12 +81,8 @@ class PackedDropout(nn.Dropout):
         route: the route of the surrounding forward, which may follow the result to the product it enters.
         """
         drop: Callable[..., Tensor] = packed_dropout
-        if self.recompute and is_rebuilding():
-            drop = rebuildable_dropout
-        elif route is not None and isinstance(route, RecomputingRoute) and not inplace:
-            drop = route.packed_dropout
-        elif self.recompute and torch.compiler.is_compiling() and not inplace:
-            drop = remade_dropout
+        if self.recompute:
+            drop = self._remade(inplace, route)
         return drop(
             input,
             p,
@@ -97,6 +93,16 @@ class PackedDropout(nn.Dropout):
             rng=self.rng,
             flip_rate=self.flip_rate,
         )
+
+    def _remade(self, inplace: bool, route: Route | None) -> Callable[..., Tensor]:
+        """What drops so that backward can make the result again."""
+        if is_rebuilding():
+            return rebuildable_dropout
+        if inplace:
+            return packed_dropout
+        if isinstance(route, RecomputingRoute):
+            return route.packed_dropout
+        return remade_dropout if torch.compiler.is_compiling() else packed_dropout
 
     def __prepare_scriptable__(self) -> None:
         refuse_scripting(self)

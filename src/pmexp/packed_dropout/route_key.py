@@ -3,28 +3,25 @@
 A mode takes a microsecond for each function of torch that a forward calls. The key, which native/routes.h
 registers, takes none but those that drop, and only in the thread that runs such a forward. What it cannot
 serve while it is on, such as a tensor that is not plain, it hands to Python (keyed_routes.py), which does
-what a mode would do. Where a mode is needed from the beginning a forward has one: see `key_options`.
+what a mode would do. Where a mode is needed from the beginning a forward has one: see `turn_key_on`.
 """
 
+import ctypes
 import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
 from torch.autograd import forward_ad
 
 from pmexp.packed_dropout import native
 
 KEY = "TESTING_ONLY_GenericMode"
-OPTIONS = "key_options"  # an attribute of a method `drop` that takes its module and says what the key shall do
-_NONE, _STOCK, BY_PYTHON = 0, -1, -2  # as in native/routes.h
-# Looked up once: to ask for each of them by its modules takes as long as its answer.
-_transforms_active = torch._C._are_functorch_transforms_active
-_dispatch_modes = torch._C._len_torch_dispatch_stack
-_function_modes = torch._C._len_torch_function_stack
-_tracing_state = torch._C._get_tracing_state
+OPTIONS = (
+    "key_options"  # an attribute of a method `drop` that takes its module and says what the key shall do
+)
+_NONE, _STOCK, BY_PYTHON, _REFUSED = 0, -1, -2, -3  # as in native/routes.h
 
 
 def drawn_by_key(bits: int, cache_unpacked: bool) -> int:
@@ -32,30 +29,45 @@ def drawn_by_key(bits: int, cache_unpacked: bool) -> int:
     return bits * 2 + cache_unpacked
 
 
-def key_options(dropout: Any, attention: Any) -> int | None:
-    """What the key shall do in a forward whose F.dropout means `dropout`; None where a mode has to be there.
+def turn_key_on(dropout: Any, attention: Any) -> int | None:
+    """Turns the key on for a forward, and returns what turn_key_back() takes; None where it needs a mode.
 
-    That is where anything traces, transforms or looks on, where a mode is around already, without the native
+    It does where anything traces, transforms or looks on, where a mode is around already, without the native
     library, and once a function was given to torch.compile: its graphs depend on modes, and not on keys.
 
-    dropout, attention: those of a route.
+    dropout, attention: those of the forward's route.
     """
     if (
         torch.compiler.is_compiling()
         or native.calls_on_cpu() is None
-        or _function_modes()
-        or _dispatch_modes()
-        or _transforms_active()
         or forward_ad._current_level >= 0
-        or _tracing_state()
         or _is_anything_compiled()
     ):
         return None
-    if dropout is None:
-        return _STOCK if attention is None else BY_PYTHON
-    options_of = getattr(dropout.drop, OPTIONS, None)
-    chosen: int | None = None if options_of is None else options_of(dropout)
-    return chosen
+    options: int | None = _STOCK if attention is None else BY_PYTHON
+    if dropout is not None:
+        options_of = getattr(dropout.drop, OPTIONS, None)
+        options = None if options_of is None else options_of(dropout)
+    if options is None:
+        return None
+    before = _functions()[0](options)
+    return None if before == _REFUSED else before
+
+
+def turn_key_back(before: int) -> None:
+    """Has the key do in this thread what it did before."""
+    _functions()[1](before)
+
+
+def run_beside(function: Callable[..., Any], /, *args: Any) -> Any:
+    """Calls `function` with the key off."""
+    if not native.is_loaded():
+        return function(*args)
+    before = _functions()[1](_NONE)
+    try:
+        return function(*args)
+    finally:
+        turn_key_back(before)
 
 
 def _is_anything_compiled() -> bool:
@@ -63,38 +75,9 @@ def _is_anything_compiled() -> bool:
     return dynamo is not None and bool(dynamo.always_optimize_code_objects.values)
 
 
-def run_by_key(
-    options: int,
-    route_of: Callable[[nn.Module], Any],
-    module: nn.Module,
-    function: Callable[..., Any],
-    args: Any,
-    kwargs: Any,
-) -> Any:
-    """Calls `function`, a forward of `module`, with the key on.
-
-    route_of: makes the route of `module`, for what is handed to Python.
-    """
-    set_route = _set_route()
-    before = set_route(options)
-    try:
-        return function(*args, **kwargs)
-    finally:
-        set_route(before)
-
-
-def run_beside(function: Callable[..., Any], /, *args: Any) -> Any:
-    """Calls `function` with the key off."""
-    if not native.is_loaded():
-        return function(*args)
-    set_route = _set_route()
-    before = set_route(_NONE)
-    try:
-        return function(*args)
-    finally:
-        set_route(before)
-
-
 @cache
-def _set_route() -> Any:
-    return torch.ops.pmexp.set_route.default._op
+def _functions() -> tuple[Callable[[int], int], Callable[[int], int]]:
+    """Functions enter_route and set_route of native/routes.h."""
+    prototype = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+    enter, set_route = torch.ops.pmexp.route_functions()
+    return prototype(enter), prototype(set_route)

@@ -20,7 +20,7 @@ from torch import nn
 from pmexp.packed_dropout.attention import AttentionDropout
 from pmexp.packed_dropout.followed_casts import run_followed
 from pmexp.packed_dropout.rebuild import rebuilding
-from pmexp.packed_dropout.route_key import key_options, run_by_key
+from pmexp.packed_dropout.route_key import turn_key_back, turn_key_on
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route, run_under
 from pmexp.packed_dropout.transforms import can_rebuild, is_rebuilding
 
@@ -170,7 +170,7 @@ def _routed(original: Any, name: str) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def routed(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return _call(self, getattr(original, name), self, *args, **kwargs)
+        return _called(self, getattr(original, name), (self, *args), kwargs)
 
     # torch.compile keeps its graphs by code object, and gives up after a few: not all classes shall share one
     code: Any = routed
@@ -231,10 +231,14 @@ def _marked(module: nn.Module, methods: frozenset[str], marks: dict[str, Any]) -
 
 
 def _call(module: nn.Module, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    return _called(module, function, args, kwargs)
+
+
+def _called(module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     if getattr(module, _REBUILDS, False) and can_rebuild():
         if not is_rebuilding():
             with rebuilding():
-                return _call(module, function, *args, **kwargs)
+                return _called(module, function, args, kwargs)
         uses = getattr(module, _FOLLOWED, None)
         if uses is not None and module.training:
             return run_followed(uses, _run, (module, function, args, kwargs), args)
@@ -246,10 +250,9 @@ def _run(module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any
     choice = getattr(module, CHOICE, None)
     if choice is not None:
         choice.follow(module)
-    if not torch.compiler.is_compiling():
-        watch = getattr(module, WATCH, None)
-        if watch is not None and module.training:
-            return watch.run(module, function, args, kwargs)
+    watch = getattr(module, WATCH, None)
+    if watch is not None and module.training and not torch.compiler.is_compiling():
+        return watch.run(module, function, args, kwargs)
     return run_routed(module, function, args, kwargs)
 
 
@@ -260,10 +263,21 @@ def run_routed(module: nn.Module, function: Callable[..., Any], args: Any, kwarg
     """
     if not is_routed(module) or (isinstance(module, nn.MultiheadAttention) and not module.training):
         return function(*args, **kwargs)
-    options = key_options(routed_dropout(module), routed_attention(module))
-    if options is None:
-        return run_under(_route_of(module), function, args, kwargs)
-    return run_by_key(options, _route_of, module, function, args, kwargs)
+    before = turn_key_on(routed_dropout(module), routed_attention(module))
+    if before is None:
+        return run_under(route_of(module), function, args, kwargs)
+    return run_by_key(module, before, function, args, kwargs)
+
+
+def run_by_key(module: nn.Module, before: int, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Calls `function` with the key on. (keyed_routes.py looks for the frame of this call.)
+
+    before: what turn_key_on() has returned.
+    """
+    try:
+        return function(*args, **kwargs)
+    finally:
+        turn_key_back(before)
 
 
 def refuse_scripting(module: nn.Module) -> None:
@@ -293,7 +307,8 @@ def needs_routed_class(module: nn.Module) -> bool:
     return is_routed(module) or getattr(module, _REBUILDS, False) or noticing
 
 
-def _route_of(module: nn.Module) -> "Route":
+def route_of(module: nn.Module) -> Route:
+    """What a mode would be in the forward of a routed module."""
     dropout, attention = routed_dropout(module), routed_attention(module)
     if can_rebuild():
         return Route(dropout, attention)
