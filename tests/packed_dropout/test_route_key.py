@@ -2,21 +2,26 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from pmexp.packed_dropout import PackedDropout, backend, native, replace_dropout, route_key, routed_modules
 
 pytestmark = pytest.mark.usefixtures("library")
 NODE = "PackedDropoutBackward"
+_is_anything_compiled = route_key._is_anything_compiled
 
 
 @pytest.fixture(autouse=True)
@@ -28,20 +33,25 @@ def native_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(route_key, "_is_anything_compiled", lambda: False)
 
 
+@dataclass
+class Turned:
+    """Counts the forwards that had the key on; with `refused` all go by modes."""
+
+    count: int = 0
+    refused: bool = False
+
+
 @pytest.fixture
-def turned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int | None]]:
-    """What each forward that could have the key on got of it; a list that begins with None has them go by modes."""
-    results: list[int | None] = []
-    turn_key_on = route_key.turn_key_on
+def turned(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turned]:
+    noted, turn_key_on = Turned(), route_key.turn_key_on
 
-    def noted(dropout: Any, attention: Any) -> int | None:
-        if results[:1] == [None]:
-            return None
-        results.append(turn_key_on(dropout, attention))
-        return results[-1]
+    def turn(dropout: Any, attention: Any) -> int | None:
+        before = None if noted.refused else turn_key_on(dropout, attention)
+        noted.count += before is not None
+        return before
 
-    monkeypatch.setattr(routed_modules, "turn_key_on", noted)
-    yield results
+    monkeypatch.setattr(routed_modules, "turn_key_on", turn)
+    yield noted
     assert stock_outside(), "the key is still on"
 
 
@@ -161,34 +171,116 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "torch's masks": {"rng": "torch"},
     "flipped": {"flip_rate": 0.5},
     "recomputed": {"recompute": True},
-    "attention alone": {"where": "attention"},
+    "attention alone": {"where": "attention"},  # by modes, since the report names dropout that is left
 }
 
 
-def results(forward: Callable[[Routed, Tensor], Tensor], **options: Any) -> list[Tensor]:
-    """Outputs, gradients and the generator's states of two steps behind the one that is watched."""
-    torch.manual_seed(3)
-    model = Routed(forward).train()
+def routed(**options: Any) -> Routed:
+    """A model in training whose first forward was watched."""
+    model = Routed(lambda _, x: drop(x)).train()
     replace_dropout(model, PackedDropout, **options)
+    model(torch.ones(5, 4))
+    return model
+
+
+def results(forward: Callable[[Routed, Tensor], Tensor], **options: Any) -> list[Tensor]:
+    """Outputs, gradients and the generator's states of two steps, behind one that shows nothing of `forward`."""
+    torch.manual_seed(3)
+    model = routed(**options)
+    model.function = forward
     x = torch.randn(5, 4, requires_grad=True)
-    model(x)
     values = []
     for _ in range(2):
         torch.manual_seed(4)
         y = model(x)
-        loss = (y * torch.arange(y.numel()).view_as(y)).sum()
-        values += [y, *torch.autograd.grad(loss, x), torch.get_rng_state()]
+        x.grad = None
+        (y * torch.arange(y.numel()).view_as(y)).sum().backward()
+        assert x.grad is not None
+        values += [y, x.grad, torch.get_rng_state()]
     return values
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("name", FORWARDS)
-def test_a_forward_by_the_key_is_the_forward_by_a_mode(
-    name: str, options: str, turned: list[int | None]
-) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    # A gradient of torch.func inside of a forward with recompute=True is refused, by torch.
+    [each for each in product(FORWARDS, OPTIONS) if each != ("a gradient inside", "recomputed")],
+)
+def test_a_forward_by_the_key_is_the_forward_by_a_mode(name: str, options: str, turned: Turned) -> None:
     by_key = results(FORWARDS[name], **OPTIONS[options])
-    has_key = options not in ("torch's masks", "flipped")
-    assert any(before is not None for before in turned) is has_key
-    turned[:] = [None]
+    assert bool(turned.count) is (options in ("plain", "4 bits", "recomputed"))
+    turned.refused = True
     by_mode = results(FORWARDS[name], **OPTIONS[options])
     assert all(map(torch.equal, by_key, by_mode))
+
+
+def test_what_is_on_no_route_keeps_its_modules_by_modes(turned: Turned) -> None:
+    def stock_operator(_: Routed, x: Tensor) -> Tensor:
+        return torch.ops.aten.dropout(x, 0.3, True)
+
+    model = Routed(stock_operator).train()
+    report = replace_dropout(model, PackedDropout)
+    for _ in range(2):
+        y = model(torch.ones(5, 4, requires_grad=True))
+    assert not turned.count
+    assert "aten.dropout" in report.left[""] or "draws" in report.left[""]
+    assert y.grad_fn.name() != NODE
+
+
+def test_dropout_by_the_key_is_drawn_by_the_library(turned: Turned) -> None:
+    y = routed()(torch.ones(5, 4, requires_grad=True))
+    assert y.grad_fn.name() == NODE
+    assert turned.count == 1
+
+
+def test_an_error_in_a_forward_turns_the_key_back(turned: Turned) -> None:
+    model = routed()
+    model.function = lambda _, x: F.dropout(x, 2.0)
+    with pytest.raises(ValueError, match="probability"):
+        model(torch.ones(5, 4))
+    assert turned.count == 1  # and the fixture looks whether the key is still on
+
+
+def test_a_forward_under_a_mode_has_a_mode(turned: Turned) -> None:
+    model = routed()
+    for mode in (_Looks(), _Watches()):
+        with mode:
+            model(torch.ones(5, 4))
+    assert not turned.count
+
+
+class _Watches(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def test_where_python_makes_the_calls_it_is_a_mode(turned: Turned) -> None:
+    model = routed()
+    with native.by_python():
+        model(torch.ones(5, 4))
+    assert not turned.count
+
+
+def test_once_a_function_was_compiled_it_is_a_mode(turned: Turned, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = routed()
+    monkeypatch.setattr(route_key, "_is_anything_compiled", _is_anything_compiled)
+    inside = torch.compile(drop, backend="eager")
+    model.function = lambda _, x: inside(x)
+    assert route_key.turn_key_on(model.plain, None) is None
+    y = model(torch.ones(5, 4, requires_grad=True))
+    assert "PackedDropout" in y.grad_fn.name()
+
+
+def test_operators_of_python_made_meanwhile_know_nothing_of_the_key() -> None:
+    model = routed()
+    model.function = lambda _, x: _Doubled()(x)
+    assert torch.equal(model.eval()(torch.ones(5, 4)), torch.full((5, 4), 2.0))
+
+
+class _Doubled(HigherOrderOperator):
+    def __init__(self) -> None:
+        super().__init__("doubled_in_a_test")
+        self.py_impl(torch._C.DispatchKey.CPU)(lambda x: x * 2)
+        self.py_impl(torch._C.DispatchKey.AutogradCPU)(lambda x: x * 2)
+
+    def __call__(self, x: Tensor) -> Any:
+        return super().__call__(x)

@@ -78,6 +78,15 @@ def _is_anything_compiled() -> bool:
 @cache
 def _functions() -> tuple[Callable[[int], int], Callable[[int], int]]:
     """Functions enter_route and set_route of native/routes.h."""
+    _let_higher_order_operators_pass()
     prototype = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
     enter, set_route = torch.ops.pmexp.route_functions()
     return prototype(enter), prototype(set_route)
+
+
+def _let_higher_order_operators_pass() -> None:
+    """Has the operators that torch dispatches in Python pass the key by, as the library has all others."""
+    key: Any = torch._C._parse_dispatch_key(KEY)
+    torch._ops._HIGHER_ORDER_OP_DEFAULT_FALLTHROUGH_DISPATCH_KEYS.append(key)  # for those that come later
+    for operator in torch._ops._higher_order_ops.values():
+        operator.fallthrough(key)

@@ -34,10 +34,11 @@ _ROUTED = (
 _REBUILDS = (
     "_operands_are_rebuilt"  # whether a module's forward saves dropped tensors as what they are made of
 )
+_BY_MODE = "_route_is_a_mode"  # whether a module's route has to be a mode, and never the key of route_key.py
 _ORIGINAL = "_class_without_route"  # the class that a class made here was made of
 _METHODS = "_routed_methods"
 _FOLLOWED = "_followed_casts"  # in which of a module's forwards it served to follow casts
-_MARKS = (_ROUTED, _REBUILDS, _FOLLOWED, DROPOUT, ATTENTION, WATCH, CHOICE)
+_MARKS = (_ROUTED, _REBUILDS, _FOLLOWED, _BY_MODE, DROPOUT, ATTENTION, WATCH, CHOICE)
 
 
 def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
@@ -82,6 +83,11 @@ def put_back(module: nn.Module, removed: "Marks") -> None:
     methods, marks = removed
     vars(module).update(marks)
     take_routed_class(module, methods)
+
+
+def route_by_mode(module: nn.Module) -> None:
+    """Has the route of `module`, where it has one, be a mode at each call."""
+    vars(module)[_BY_MODE] = True
 
 
 def routed_dropout(module: nn.Module) -> nn.Module | None:
@@ -145,7 +151,7 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
     body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
     # An attribute that is there is looked up faster than a missing one.
     body |= {_ROUTED: False, _REBUILDS: False, DROPOUT: None, ATTENTION: None, WATCH: None, CHOICE: None}
-    body[_FOLLOWED] = None
+    body |= {_FOLLOWED: None, _BY_MODE: False}
     body["__prepare_scriptable__"] = _prepared_for_scripting
     if hasattr(original, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopied_to(original)
@@ -263,7 +269,8 @@ def run_routed(module: nn.Module, function: Callable[..., Any], args: Any, kwarg
     """
     if not is_routed(module) or (isinstance(module, nn.MultiheadAttention) and not module.training):
         return function(*args, **kwargs)
-    before = turn_key_on(routed_dropout(module), routed_attention(module))
+    by_mode = getattr(module, _BY_MODE, False)
+    before = None if by_mode else turn_key_on(routed_dropout(module), routed_attention(module))
     if before is None:
         return run_under(route_of(module), function, args, kwargs)
     return run_by_key(module, before, function, args, kwargs)
