@@ -260,6 +260,7 @@ def test_where_python_makes_the_calls_it_is_a_mode(turned: Turned) -> None:
     assert not turned.count
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # dynamo looks at it
 def test_once_a_function_was_compiled_it_is_a_mode(turned: Turned, monkeypatch: pytest.MonkeyPatch) -> None:
     model = routed()
     monkeypatch.setattr(route_key, "_is_anything_compiled", _is_anything_compiled)
@@ -267,7 +268,7 @@ def test_once_a_function_was_compiled_it_is_a_mode(turned: Turned, monkeypatch: 
     model.function = lambda _, x: inside(x)
     assert route_key.turn_key_on(model.plain, None) is None
     y = model(torch.ones(5, 4, requires_grad=True))
-    assert "PackedDropout" in y.grad_fn.name()
+    assert y.grad_fn.name() != "MulBackward0", "the compiled dropout is torch's own"
 
 
 def test_operators_of_python_made_meanwhile_know_nothing_of_the_key() -> None:
