@@ -35,6 +35,7 @@ from pmexp.packed_dropout.routed_modules import (
     needs_routed_class,
     put_routed_attention,
     put_routed_dropout,
+    route_by_mode,
     routed_attention,
     routed_dropout,
     run_routed,
@@ -120,6 +121,8 @@ class Discovery:
                 self.report.attention[name] = "by F.dropout"
         for name, lines in _by_place(run.draws).items():
             self.report.leave(name, "; ".join(lines))
+            for around in _names_around(name) & run.ran.keys():
+                route_by_mode(modules[around])  # which takes no call that the report says is left
         if whole and not self.report.settled:
             self.report.settled = True
             rates = {name: getattr(modules.get(name), "p", 0.0) for name in self.report.modules}
@@ -370,6 +373,12 @@ def _named_modules(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Mod
             yield f"{name}.{DROPOUT}".lstrip("."), dropout
         if (attention := routed_attention(part)) is not None:
             yield f"{name}.{ATTENTION}".lstrip("."), attention.dropout
+
+
+def _names_around(path: str) -> set[str]:
+    """The names of the module of that name and of all that it is in."""
+    parts = path.split(".")
+    return {".".join(parts[:n]) for n in range(len(parts) + 1)}
 
 
 def _parent_and_name(modules: dict[str, nn.Module], path: str) -> tuple[nn.Module, str]:

@@ -15,7 +15,10 @@ _TORCH = str(Path(torch.__file__).parent)
 _STDLIB = sysconfig.get_path("stdlib")
 _HERE = str(Path(__file__).parent)
 _INSTALLED = ("site-packages", "dist-packages")  # these may lie in the folder of the standard library
-_PLUMBING = tuple(f"{_HERE}/{name}.py" for name in ("draws", "discovery", "routes", "routed_modules"))
+_PLUMBING = tuple(
+    f"{_HERE}/{name}.py"
+    for name in ("draws", "discovery", "routes", "routed_modules", "keyed_routes", "route_key")
+)
 _RATES = ("dropout_p", "dropout", "p")
 _SWITCHES = ("train", "training")
 

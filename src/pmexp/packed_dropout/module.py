@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pmexp.packed_dropout.functional import Rng, check_options, packed_dropout
 from pmexp.packed_dropout.origins import rebuildable_dropout
 from pmexp.packed_dropout.recompute import remade_dropout
+from pmexp.packed_dropout.route_key import BY_PYTHON, OPTIONS, drawn_by_key
 from pmexp.packed_dropout.routed_modules import refuse_scripting
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route
 from pmexp.packed_dropout.transforms import is_rebuilding
@@ -80,12 +81,8 @@ class PackedDropout(nn.Dropout):
         route: the route of the surrounding forward, which may follow the result to the product it enters.
         """
         drop: Callable[..., Tensor] = packed_dropout
-        if self.recompute and is_rebuilding():
-            drop = rebuildable_dropout
-        elif route is not None and isinstance(route, RecomputingRoute) and not inplace:
-            drop = route.packed_dropout
-        elif self.recompute and torch.compiler.is_compiling() and not inplace:
-            drop = remade_dropout
+        if self.recompute:
+            drop = self._remade(inplace, route)
         return drop(
             input,
             p,
@@ -97,6 +94,16 @@ class PackedDropout(nn.Dropout):
             flip_rate=self.flip_rate,
         )
 
+    def _remade(self, inplace: bool, route: Route | None) -> Callable[..., Tensor]:
+        """What drops so that backward can make the result again."""
+        if is_rebuilding():
+            return rebuildable_dropout
+        if inplace:
+            return packed_dropout
+        if isinstance(route, RecomputingRoute):
+            return route.packed_dropout
+        return remade_dropout if torch.compiler.is_compiling() else packed_dropout
+
     def __prepare_scriptable__(self) -> None:
         refuse_scripting(self)
 
@@ -106,3 +113,14 @@ class PackedDropout(nn.Dropout):
             + f", flip_rate={self.flip_rate}" * (self.flip_rate > 0)
             + ", recompute=True" * self.recompute
         )
+
+
+def _key_options(dropout: PackedDropout) -> int | None:
+    """Says what the key of a route does for this module; None where a mode has to be there."""
+    if dropout.recompute:
+        return BY_PYTHON
+    plain = dropout.rng == "philox" and not dropout.flip_rate
+    return drawn_by_key(dropout.bits, dropout.cache_unpacked) if plain else None
+
+
+setattr(PackedDropout.drop, OPTIONS, _key_options)

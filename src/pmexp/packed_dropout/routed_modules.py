@@ -21,6 +21,7 @@ from pmexp.packed_dropout.attention import AttentionDropout
 from pmexp.packed_dropout.bit_comparison import FirstBackward
 from pmexp.packed_dropout.followed_casts import run_followed
 from pmexp.packed_dropout.rebuild import rebuilding
+from pmexp.packed_dropout.route_key import turn_key_back, turn_key_on
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route, run_under
 from pmexp.packed_dropout.transforms import can_rebuild, is_rebuilding
 
@@ -34,11 +35,12 @@ _ROUTED = (
 _REBUILDS = (
     "_operands_are_rebuilt"  # whether a module's forward saves dropped tensors as what they are made of
 )
+_BY_MODE = "_route_is_a_mode"  # whether a module's route has to be a mode, and never the key of route_key.py
 _ORIGINAL = "_class_without_route"  # the class that a class made here was made of
 _METHODS = "_routed_methods"
 _FOLLOWED = "_followed_casts"  # in which of a module's forwards it served to follow casts
 _FIRST = "_first_backward"  # the FirstBackward of the model that a module is
-_MARKS = (_ROUTED, _REBUILDS, _FOLLOWED, _FIRST, DROPOUT, ATTENTION, WATCH, CHOICE)
+_MARKS = (_ROUTED, _REBUILDS, _FOLLOWED, _FIRST, _BY_MODE, DROPOUT, ATTENTION, WATCH, CHOICE)
 
 
 def add_route(module: nn.Module, methods: Iterable[str] = ()) -> None:
@@ -86,6 +88,11 @@ def put_back(module: nn.Module, removed: "Marks") -> None:
     methods, marks = removed
     vars(module).update(marks)
     take_routed_class(module, methods)
+
+
+def route_by_mode(module: nn.Module) -> None:
+    """Has the route of `module`, where it has one, be a mode at each call."""
+    vars(module)[_BY_MODE] = True
 
 
 def routed_dropout(module: nn.Module) -> nn.Module | None:
@@ -149,7 +156,7 @@ def _routed_class(original: Any, methods: frozenset[str]) -> Any:
     body |= {"__reduce_ex__": _reduced_to(original), _ORIGINAL: original, _METHODS: methods}
     # An attribute that is there is looked up faster than a missing one.
     body |= {_ROUTED: False, _REBUILDS: False, DROPOUT: None, ATTENTION: None, WATCH: None, CHOICE: None}
-    body |= {_FOLLOWED: None, _FIRST: None}
+    body |= {_FOLLOWED: None, _FIRST: None, _BY_MODE: False}
     body["__prepare_scriptable__"] = _prepared_for_scripting
     if hasattr(original, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopied_to(original)
@@ -174,7 +181,7 @@ def _routed(original: Any, name: str) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def routed(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return _call(self, getattr(original, name), self, *args, **kwargs)
+        return _called(self, getattr(original, name), (self, *args), kwargs)
 
     # torch.compile keeps its graphs by code object, and gives up after a few: not all classes shall share one
     code: Any = routed
@@ -235,10 +242,14 @@ def _marked(module: nn.Module, methods: frozenset[str], marks: dict[str, Any]) -
 
 
 def _call(module: nn.Module, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    return _called(module, function, args, kwargs)
+
+
+def _called(module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     if getattr(module, _REBUILDS, False) and can_rebuild():
         if not is_rebuilding():
             with rebuilding(getattr(module, _FIRST, None)):
-                return _call(module, function, *args, **kwargs)
+                return _called(module, function, args, kwargs)
         uses = getattr(module, _FOLLOWED, None)
         if uses is not None and module.training:
             return run_followed(uses, _run, (module, function, args, kwargs), args)
@@ -250,10 +261,9 @@ def _run(module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any
     choice = getattr(module, CHOICE, None)
     if choice is not None:
         choice.follow(module)
-    if not torch.compiler.is_compiling():
-        watch = getattr(module, WATCH, None)
-        if watch is not None and module.training:
-            return watch.run(module, function, args, kwargs)
+    watch = getattr(module, WATCH, None)
+    if watch is not None and module.training and not torch.compiler.is_compiling():
+        return watch.run(module, function, args, kwargs)
     return run_routed(module, function, args, kwargs)
 
 
@@ -264,7 +274,22 @@ def run_routed(module: nn.Module, function: Callable[..., Any], args: Any, kwarg
     """
     if not is_routed(module) or (isinstance(module, nn.MultiheadAttention) and not module.training):
         return function(*args, **kwargs)
-    return run_under(_route_of(module), function, args, kwargs)
+    by_mode = getattr(module, _BY_MODE, False)
+    before = None if by_mode else turn_key_on(routed_dropout(module), routed_attention(module))
+    if before is None:
+        return run_under(route_of(module), function, args, kwargs)
+    return run_by_key(module, before, function, args, kwargs)
+
+
+def run_by_key(module: nn.Module, before: int, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Calls `function` with the key on. (keyed_routes.py looks for the frame of this call.)
+
+    before: what turn_key_on() has returned.
+    """
+    try:
+        return function(*args, **kwargs)
+    finally:
+        turn_key_back(before)
 
 
 def refuse_scripting(module: nn.Module) -> None:
@@ -294,7 +319,8 @@ def needs_routed_class(module: nn.Module) -> bool:
     return is_routed(module) or getattr(module, _REBUILDS, False) or noticing
 
 
-def _route_of(module: nn.Module) -> "Route":
+def route_of(module: nn.Module) -> Route:
+    """What a mode would be in the forward of a routed module."""
     dropout, attention = routed_dropout(module), routed_attention(module)
     if can_rebuild():
         return Route(dropout, attention)

@@ -5,6 +5,7 @@ Routes are TorchFunctionModes, which recursion, errors and threads leave as they
 
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Literal, cast
 
 import torch
@@ -25,6 +26,7 @@ from pmexp.packed_dropout.recompute import (
     multiplies_alike,
     packed_dropout_and_bits,
 )
+from pmexp.packed_dropout.route_key import run_beside
 
 ROUTED_CALLS = (F.dropout, torch.dropout, torch.dropout_)
 _CHECKPOINTS = (
@@ -40,6 +42,13 @@ _PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul
 
 
 def run_under(route: "Route", function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Calls `function` in the mode `route`."""
+    if torch.compiler.is_compiling():
+        return _run_under(route, function, args, kwargs)
+    return run_beside(_run_under, route, function, args, kwargs)
+
+
+def _run_under(route: "Route", function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     with route:
         return function(*args, **kwargs)
 
@@ -75,22 +84,26 @@ class Route(TorchFunctionMode):
             kwargs = {"training" if name == "train" else name: value for name, value in kwargs.items()}
             kwargs["inplace"] = func is torch.dropout_
         if not torch.compiler.is_compiling() and _would_be_rerun_without_route():
-            return (_stock if func in ROUTED_CALLS else func)(*args, **kwargs)
+            return (stock_dropout if func in ROUTED_CALLS else func)(*args, **kwargs)
         if func is F.multi_head_attention_forward:
             return run_under(self, multi_head_attention_forward, args, kwargs)
         if func is F.scaled_dot_product_attention:
             # A class of tensors, as a mask may be of, has an attention of its own.
             reachable = drops(*args, **kwargs) and not types
-            return self._attend(*args, **kwargs) if reachable else func(*args, **kwargs)
-        self.choose()
-        return _stock(*args, **kwargs) if self.dropout is None else self.drop(*args, **kwargs)
+            return self.attend(*args, **kwargs) if reachable else func(*args, **kwargs)
+        return self.drop_as_chosen(*args, **kwargs)
 
-    def _attend(self, *args: Any, **kwargs: Any) -> Tensor:
+    def drop_as_chosen(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Drops by what F.dropout means, with its arguments."""
+        self.choose()
+        return stock_dropout(*args, **kwargs) if self.dropout is None else self.drop(*args, **kwargs)
+
+    def attend(self, *args: Any, **kwargs: Any) -> Tensor:
         """Computes scaled_dot_product_attention: step by step where its dropout can be reached."""
         self.choose_attention()
         args, kwargs = as_called(*args, **kwargs)
         if self.attention is None or not self.attention.reaches(*args, **kwargs):
-            return _stock_attention(*args, **kwargs)
+            return stock_attention(*args, **kwargs)
         return cast(Tensor, run_under(self.within(self.attention), math_attention, args, kwargs))
 
     def within(self, attention: AttentionDropout) -> "Route":
@@ -112,21 +125,26 @@ def _would_be_rerun_without_route() -> bool:
 
     The checkpoint will call that function again, and not the forward: the call stays torch's both times.
     """
-    frame = sys._getframe(2)
-    while frame and frame.f_code is not run_under.__code__:
-        if frame.f_globals.get("__name__", "").endswith(_CHECKPOINTS):
+    frame: FrameType | None = sys._getframe(2)
+    while frame and frame.f_code is not _run_under.__code__:
+        if is_of_checkpoint(frame):
             return True
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return False
 
 
-def _stock(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def is_of_checkpoint(frame: FrameType) -> bool:
+    """Whether code of a checkpoint runs in `frame`."""
+    return cast(bool, frame.f_globals.get("__name__", "").endswith(_CHECKPOINTS))
+
+
+def stock_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """torch's dropout, called as an aten operator, which no surrounding route intercepts."""
     dropout = torch.ops.aten.dropout_ if inplace else torch.ops.aten.dropout
     return cast(Tensor, dropout(input, p, training))
 
 
-def _stock_attention(*args: Any, **kwargs: Any) -> Tensor:
+def stock_attention(*args: Any, **kwargs: Any) -> Tensor:
     """torch's attention, called likewise."""
     return cast(Tensor, torch.ops.aten.scaled_dot_product_attention(*args, **kwargs))
 

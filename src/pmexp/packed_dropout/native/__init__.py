@@ -44,6 +44,8 @@ _transforms_active = torch._C._are_functorch_transforms_active
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _tracing_state = torch._C._get_tracing_state
 _hooks_of_saved_tensors = torch._C._autograd._top_saved_tensors_default_hooks
+_autograd: Any = torch._C._autograd
+_hooks_are_allowed = _autograd._saved_tensors_hooks_is_enabled
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +85,11 @@ def calls_for(x: Tensor) -> Calls | None:
         return None
     place = x.get_device()
     return _calls[place] if place in _calls else _decide(x.device)
+
+
+def calls_on_cpu() -> Calls | None:
+    """Returns the native calls for the CPU; None where Python makes them, or it is not decided yet."""
+    return _calls.get(_CPU)
 
 
 def calls(device: torch.device) -> str:
@@ -135,6 +142,8 @@ def _decide(device: torch.device) -> Calls | None:
     on_cpu = device.type == "cpu"
     if not on_cpu and torch.cuda.is_current_stream_capturing():
         return None  # the comparison below cannot be captured
+    if not _hooks_are_allowed():  # nor be made inside of a transform
+        return None
     place = _CPU if on_cpu else device.index
     with _deciding:
         if place not in _calls:

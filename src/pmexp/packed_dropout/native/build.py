@@ -19,7 +19,7 @@ import torch
 FOLDER_VARIABLE = "PMEXP_NATIVE_FOLDER"
 _FOLDER = Path(__file__).parent
 _SOURCE = _FOLDER / "calls.cpp"
-_MADE_OF = (_SOURCE, _FOLDER / "cuda_launch.h", _FOLDER.parent / "cpu" / "core.h")
+_MADE_OF = (_SOURCE, _FOLDER / "cuda_launch.h", _FOLDER / "routes.h", _FOLDER.parent / "cpu" / "core.h")
 # torch's headers have warnings of their own, which -isystem silences.
 _OPTIONS = ("-O2", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 _LIBRARIES = ("-lc10", "-ltorch_cpu", "-ldl")

@@ -324,3 +324,5 @@ TORCH_LIBRARY_FRAGMENT(pmexp, library) {
 }
 
 }  // namespace
+
+#include "routes.h"  // which calls what is above

@@ -1,0 +1,106 @@
+// Has at::dropout of Python's callers mean packed dropout while a routed forward runs (../keyed_routes.py).
+//
+// The dispatcher asks for a kernel of this key only in a thread that has included it, so that no other thread, and
+// no thread beside a routed forward, takes another way than without this library. torch has the key for tests, and
+// nothing in it includes it or has a kernel there.
+
+#include <ATen/SavedTensorHooks.h>
+#include <ATen/ops/dropout.h>
+#include <ATen/PythonTorchFunctionTLS.h>
+#include <torch/csrc/jit/runtime/interpreter.h>
+
+namespace {
+
+constexpr auto kRouteKey = c10::DispatchKey::TESTING_ONLY_GenericMode;
+using BesideRoute = c10::impl::ExcludeDispatchKeyGuard;
+
+// What the innermost routed forward of this thread has at::dropout mean: bits * 2 + cache_unpacked of plain_dropout,
+// or one of these. A number beside the key, since torch hands the keys of a thread on to threads of a backward.
+constexpr int64_t kNone = 0, kStock = -1, kByPython = -2, kRefused = -3;
+thread_local int64_t route = kNone;
+
+// Whether anything traces, transforms or looks on.
+bool is_observed() {
+  return c10::impl::dispatch_mode_enabled() || at::impl::PythonTorchFunctionTLS::stack_len() > 0 ||
+         c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode) ||
+         c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::Tracer);
+}
+
+// Sets it and returns what it was.
+int64_t set_route(int64_t options) {
+  c10::impl::tls_set_dispatch_key_included(kRouteKey, options != kNone);
+  return std::exchange(route, options);
+}
+
+// The same where the calls of Python's functions reach the dispatcher unseen; kRefused where they do not.
+int64_t enter_route(int64_t options) { return is_observed() ? kRefused : set_route(options); }
+
+// Whether a call drops by torch's own dropout: as a mode of Python's does not see calls of a scripted function.
+bool stays_stock(double p, bool train) {
+  return !train || p == 0.0 || route == kNone || route == kStock || !torch::jit::currentCallstack().empty();
+}
+
+// Whether a checkpoint may have called, which has hooks of saved tensors or goes on without gradients. It would call
+// again without the route: Python looks.
+bool may_be_in_checkpoint() { return !at::GradMode::is_enabled() || at::SavedTensorDefaultHooks::get_hooks(true); }
+
+Tensor drop_by_python(const Tensor& x, double p, bool train, bool inplace) {
+  static const auto call = operator_of_ops<Tensor(const Tensor&, double, bool, bool)>("pmexp::dropout_of_route");
+  return call.call(x, p, train, inplace);
+}
+
+Tensor dropout_on_route(const Tensor& x, double p, bool train) {
+  if (stays_stock(p, train)) {
+    const BesideRoute beside(kRouteKey);
+    return at::dropout(x, p, train);
+  }
+  if (route > 0 && x.is_cpu() && !may_be_in_checkpoint() && !is_observed()) {
+    if (const auto y = plain_dropout(x, p, route / 2, route % 2 == 1, std::nullopt)) return *y;
+  }
+  return drop_by_python(x, p, train, false);
+}
+
+Tensor& dropout_on_route_(Tensor& x, double p, bool train) {
+  if (stays_stock(p, train)) {
+    const BesideRoute beside(kRouteKey);
+    return at::dropout_(x, p, train);
+  }
+  drop_by_python(x, p, train, true);
+  return x;
+}
+
+// Calls torch's own, whose inside is on no route.
+void call_beside_route(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const BesideRoute beside(kRouteKey);
+  op.callBoxed(stack);
+}
+
+void attention_on_route(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  static const auto by_python = c10::Dispatcher::singleton().findSchemaOrThrow("pmexp::attention_of_route", "");
+  constexpr size_t kRate = 4, kArguments = 8;
+  const double p = (stack->end() - kArguments + kRate)->toDouble();
+  if (op.schema().arguments().size() != kArguments || stays_stock(p, true)) return call_beside_route(op, stack);
+  by_python.callBoxed(stack);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(_, TESTING_ONLY_GenericMode, library) { library.fallback(torch::CppFunction::makeFallthrough()); }
+
+TORCH_LIBRARY_IMPL(aten, TESTING_ONLY_GenericMode, library) {
+  library.impl("dropout", dropout_on_route);
+  library.impl("dropout_", dropout_on_route_);
+  library.impl("scaled_dot_product_attention", torch::CppFunction::makeFromBoxedFunction<&attention_on_route>());
+  // Recurrent layers call at::dropout between their layers.
+  for (const char* name : {"lstm.input", "lstm.data", "gru.input", "gru.data", "rnn_tanh.input", "rnn_tanh.data",
+                           "rnn_relu.input", "rnn_relu.data"}) {
+    library.impl(name, torch::CppFunction::makeFromBoxedFunction<&call_beside_route>());
+  }
+}
+
+// Addresses of both functions: Python's ctypes calls them in a third of the time that an operator takes.
+TORCH_LIBRARY_FRAGMENT(pmexp, library) {
+  library.def("route_functions() -> (int, int)", []() -> std::tuple<int64_t, int64_t> {
+    return {reinterpret_cast<int64_t>(&enter_route), reinterpret_cast<int64_t>(&set_route)};
+  });
+}
