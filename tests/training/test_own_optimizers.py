@@ -134,6 +134,15 @@ def test_updates_during_backward_are_those_after_it() -> None:
         assert "grad/norm" not in ours and theirs["grad/norm"] > 0
 
 
+def test_an_optimizer_of_parameters_that_an_engine_has_exchanged_is_refused() -> None:
+    others = [nn.Parameter(torch.zeros(2))]
+    run = training(lambda parameters, **_: torch.optim.SGD(others, lr=0.1))
+    assert len(run.not_updated) == 4  # which the record names: it may hold copies
+    run.engine.moves_weights = False
+    with pytest.raises(UserError, match=r"^system\.parts: SGD has none of the parameters that it was given"):
+        run._optimizer(run.module.parameters())
+
+
 @pytest.mark.parametrize(
     ("engine", "make", "said"),
     [
