@@ -98,8 +98,8 @@ class Training:
         self.not_updated = [name for name, each in trained.items() if id(each) not in updated]
         if len(self.not_updated) == len(trained) > 0 and not self.engine.moves_weights:
             raise UserError(
-                f"system.parts: {type(optimizer).__name__} has none of the parameters that it was given, which "
-                f"{type(self.engine).__name__} has put in the place of the model's; make it of those"
+                f"system.parts: {type(optimizer).__name__} has none of the parameters that it was given, "
+                f"which {type(self.engine).__name__} has put in the place of the model's; make it of those"
             )
         return optimizer
 
