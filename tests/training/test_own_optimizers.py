@@ -3,7 +3,7 @@ leave parameters out, that compile their step, whose state is made of other tens
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,6 +15,10 @@ from pmexp.errors import UserError
 from pmexp.measure.flops import FlopCounter
 from pmexp.measure.memory_by_category import bytes_of
 from pmexp.measure.saved_for_backward import SavedForBackward
+from pmexp.systems.engines.base import Engine
+from pmexp.systems.engines.fsdp import FullyShard
+from pmexp.systems.engines.zero import Zero1, Zero2
+from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
 from pmexp.training.loop import Training
 from pmexp.training.resuming import restore, state_of
@@ -128,6 +132,36 @@ def test_updates_during_backward_are_those_after_it() -> None:
     for (_, ours), (_, theirs) in zip(during, after, strict=True):
         assert ours["train/loss"] == theirs["train/loss"]
         assert "grad/norm" not in ours and theirs["grad/norm"] > 0
+
+
+def test_an_optimizer_of_parameters_that_an_engine_has_exchanged_is_refused() -> None:
+    others = [nn.Parameter(torch.zeros(2))]
+    run = training(lambda parameters, **_: torch.optim.SGD(others, lr=0.1))
+    assert len(run.not_updated) == 4  # which the record names: it may hold copies
+    run.engine.moves_weights = False
+    with pytest.raises(UserError, match=r"^system\.parts: SGD has none of the parameters that it was given"):
+        run._optimizer(run.module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("engine", "make", "said"),
+    [
+        (Zero1, InBackward, "zero1: the parameter layers.0.weight has a hook, and DeepSpeed has taken"),
+        (Zero2, InBackward, "zero2: the parameter layers.0.weight has a hook, and DeepSpeed has taken"),
+        (FullyShard, None, "fsdp: the parameter layers.3.bias has a hook, and sharding puts another"),
+    ],
+)
+def test_hooks_that_an_engine_would_lose_are_refused(
+    engine: type[Engine], make: Make | None, said: str
+) -> None:
+    """Two processes, tried by hand, trained on without a word: as if there were no hook, or not at all."""
+    module = Net(nn.Dropout(0.5))
+    if make is None:
+        cast(Tensor, module.layers[3].bias).register_hook(lambda gradient: gradient / 2)
+    with pytest.raises(UserError, match=f"^system.parts: {said}"):
+        engine(Ranks(), torch.device("cpu"), None, False).prepare(
+            module, lambda parameters: (make or plain)(parameters, lr=0.1, weight_decay=0.0)
+        )
 
 
 @pytest.mark.parametrize(

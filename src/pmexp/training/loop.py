@@ -96,6 +96,11 @@ class Training:
         updated = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         trained = {name: each for name, each in self.module.named_parameters() if each.requires_grad}
         self.not_updated = [name for name, each in trained.items() if id(each) not in updated]
+        if len(self.not_updated) == len(trained) > 0 and not self.engine.moves_weights:
+            raise UserError(
+                f"system.parts: {type(optimizer).__name__} has none of the parameters that it was given, "
+                f"which {type(self.engine).__name__} has put in the place of the model's; make it of those"
+            )
         return optimizer
 
     def steps(self) -> Generator[tuple[int, Metrics], None, None]:

@@ -19,6 +19,8 @@ from pmexp.systems.ranks import Ranks
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Weights = dict[str, Tensor]
+AFTER_ACCUMULATION = "_post_accumulate_grad_hooks"  # where a parameter has hooks, such as updates in backward
+ON_GRADIENT = "_backward_hooks"
 
 
 class Engine:
@@ -137,6 +139,13 @@ class Engine:
 def trained(module: nn.Module) -> list[nn.Parameter]:
     """The parameters of `module` that are not frozen, in their order."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def refuse_hooks(module: nn.Module, part: str, places: Iterable[str], why: str) -> None:
+    """Raises UserError, with the reason, where a parameter of `module` that trains has hooks in `places`."""
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and any(getattr(parameter, place, None) for place in places):
+            raise UserError(f"system.parts: {part}: the parameter {name} has a hook, and {why}")
 
 
 def trained_weights(module: nn.Module) -> Weights:

@@ -18,7 +18,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from pmexp.systems.engines.base import Engine, MakeOptimizer, Weights, frozen_weights
+from pmexp.systems.engines.base import (
+    AFTER_ACCUMULATION,
+    ON_GRADIENT,
+    Engine,
+    MakeOptimizer,
+    Weights,
+    frozen_weights,
+    refuse_hooks,
+)
 from pmexp.systems.layers import layers_of
 
 _WHOLE_ON_RANK_0 = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
@@ -29,6 +37,13 @@ class FullyShard(Engine):
     moves_weights = False  # whole weights of a forward are copies of the shards
 
     def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
+        refuse_hooks(
+            module,
+            "fsdp",
+            (AFTER_ACCUMULATION, ON_GRADIENT),
+            "sharding puts another in its place, which has none; let the optimizer give it to the parameters "
+            "that it gets, or take ddp or one process",
+        )
         device = next(module.parameters()).device.type
         mesh = init_device_mesh(device, (self.ranks.world_size,))
         for part in (*layers_of(module, "fsdp"), module):

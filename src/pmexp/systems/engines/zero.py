@@ -17,7 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from pmexp.extras import need
-from pmexp.systems.engines.base import Engine, MakeOptimizer, Weights, trained
+from pmexp.systems.engines.base import (
+    AFTER_ACCUMULATION,
+    Engine,
+    MakeOptimizer,
+    Weights,
+    refuse_hooks,
+    trained,
+)
 
 
 def check_packages(part: str) -> None:
@@ -32,6 +39,13 @@ class ZeroEngine(Engine):
     def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
         self.module = module
         self.optimizer = make_optimizer(trained(module))
+        refuse_hooks(
+            module,
+            f"zero{self.stage}",
+            (AFTER_ACCUMULATION,),
+            "DeepSpeed has taken its gradient by then, so that an update during backward would be lost; take "
+            "fsdp or one process",
+        )
         self._engine = _initialize(module, self.optimizer, self._config())
         self._zero = self._engine.optimizer  # holds `self.optimizer` over this rank's flat shard
         return module
