@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -293,7 +294,9 @@ class _Draws(TorchDispatchMode):
         if (
             self.run.dry and isinstance(result, Tensor) and result.dim() == 0
         ):  # code reads the value of such a result
-            return torch.tensor(1, dtype=result.dtype)
+            with unset_fake_temporarily():
+                one = torch.ones((), dtype=result.dtype)
+            return torch.ops.aten.lift_fresh(one)  # torch.tensor has no value here in torch 2.10
         return result
 
     def _note(self, draw: Draw) -> None:
