@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -48,14 +49,14 @@ class Method:
 
     def loss_of(self, model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
         """Returns the loss by `loss`, which the method has. Raises UserError where nothing can be trained by
-        it."""
+        it: under a context in which nothing needs a gradient, that is left to the caller."""
         assert self.loss is not None
         loss = self.loss(model, inputs, labels)
         if not isinstance(loss, Tensor):
             said = _kind(loss)
         elif loss.numel() != 1:
             said = f"a tensor of shape {tuple(loss.shape)}"
-        elif not loss.requires_grad:
+        elif not loss.requires_grad and torch.is_grad_enabled():
             said = "a tensor that needs no gradient"
         else:
             return loss
