@@ -22,7 +22,9 @@ from pmexp.models.objectives import summed_loss
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
+from pmexp.training import loss_scale
 from pmexp.training.evaluation_shares import EvaluationShare, joined, scored
+from pmexp.training.gradients_seen import removing_seen, trained_names, untrainable
 from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
 from pmexp.training.loader import batches_ahead, workers_for
 from pmexp.training.order import epoch_order
@@ -194,22 +196,40 @@ class Training:
         self.progress.positions += positions
         self.progress.padding += padding
         total = torch.zeros((), device=self.system.device)
+        waiting = self.progress.without_gradient
+        if waiting is None:
+            waiting = self.progress.without_gradient = trained_names(self.module)
         for part in parts:
             self.engine.begin_micro_batch(last=part is parts[-1])
             with ledger or nullcontext():
                 loss = self._training_loss(part.to(self.system.device)) / targets
             ledger = None
-            with self.instruments.phase("backward"):
+            with self.instruments.phase("backward"), removing_seen(self.module, waiting):
                 self.engine.backward(loss)
             total += loss.detach()
         return total
 
     def _training_loss(self, batch: Batch) -> Tensor:
-        """The loss summed over the batch's targets, by the method's own function if it has one."""
-        if self.method.loss is None:
-            return self.summed_loss(batch)[0]
-        with self.instruments.phase("forward"), self.system.forward(), self.method.around_forward():
-            return self.method.loss_of(self.model, batch.inputs, batch.labels)
+        """The loss summed over the batch's targets, by the method's own function if it has one. Raises
+        UserError where nothing can be trained by it."""
+        loss = self.summed_loss(batch)[0] if self.method.loss is None else self._own_loss(batch)
+        if not loss.requires_grad:
+            raise untrainable(self.system, self.method)
+        return loss
+
+    def _own_loss(self, batch: Batch) -> Tensor:
+        """The loss by the method's own function, whose scale the first steps compare with the standard's."""
+        watch: AbstractContextManager[list[float]] = nullcontext([])
+        if self.progress.step < loss_scale.STEPS:
+            watch = loss_scale.standard_losses(self.model, batch.labels)
+        phase = self.instruments.phase("forward")
+        with phase, self.system.forward(), self.method.around_forward(), watch as standard:
+            loss = self.method.loss_of(self.model, batch.inputs, batch.labels)
+        told = loss_scale.scales(loss, standard, batch)
+        if told is not None:
+            before = self.progress.loss_scale
+            self.progress.loss_scale = told if before is None else [each for each in before if each in told]
+        return loss
 
     def summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss summed over the batch's targets, as its objective has it, and the logits in fp32."""

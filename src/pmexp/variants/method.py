@@ -34,7 +34,14 @@ class Method:
     restore: Callable[[Any], None] | None = None
 
     def made_optimizer(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> Optimizer:
-        """Returns what `optimizer` makes, or AdamW. Raises UserError where that is no optimizer."""
+        """Returns what `optimizer` makes, or AdamW. Raises UserError where that is no optimizer, or where
+        nothing is left to train."""
+        parameters = list(parameters)
+        if not parameters:
+            raise UserError(
+                "variant.apply: no parameter needs a gradient once the method has changed the model; leave "
+                "some to train"
+            )
         made = (self.optimizer or AdamW)(parameters, lr=lr, weight_decay=weight_decay)
         if not isinstance(made, Optimizer):
             raise _refused("optimizer", _kind(made), "a torch.optim.Optimizer")
