@@ -93,7 +93,7 @@ def test_a_mean_over_all_labels_is_named_where_some_do_not_count() -> None:
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
 @pytest.mark.parametrize("starts_at_zero", [False, True])
 def test_no_real_loss_is_taken_for_a_mean(loss: Loss, batch_size: int, starts_at_zero: bool) -> None:
-    """Of two logits that are 0 the focal loss is a fourth, which is the mean over a batch of four."""
+    """A focal loss of two logits that are 0 is a fourth of the standard one: its mean over a batch of four."""
 
     class OfTwo(Net):
         def forward(self, x: Tensor) -> object:
