@@ -10,6 +10,7 @@ from pmexp.metrics.own import task_metric
 from pmexp.models import images
 from pmexp.systems import arithmetic
 from pmexp.training import loss_scale
+from pmexp.training.dropout_rates import changes, counted, rates_of
 from pmexp.training.loader import decodes
 from pmexp.training.loop import Training
 from pmexp.training.prepared import Prepared
@@ -29,8 +30,13 @@ def description(prepared: Prepared, peak: PeakMemory, notes: Mapping[str, Any]) 
 
 def _replacement(prepared: Prepared) -> dict[str, Any]:
     """What the record says of the model's dropout, which the first step may complete, and of the method."""
-    report = prepared.training.method.report
-    return prepared.replacement.to_dict() | ({"method": dict(report)} if report else {})
+    training = prepared.training
+    report, rates = training.method.report, training.progress.dropout_rates
+    return prepared.replacement.to_dict() | {
+        **({"method": dict(report)} if report else {}),
+        **({"rates": counted(rates)} if rates else {}),
+        **({"other_rates": "; ".join(said)} if (said := other_rates(training)) else {}),
+    }
 
 
 def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
@@ -71,11 +77,23 @@ def without_gradient(training: Training) -> str:
     return f"no gradient came in {when} to {_named(names, 'that train')}" if names else ""
 
 
+def other_rates(training: Training) -> list[str]:
+    """Says of which dropout modules the rate was changed by the end of the first step, and since then."""
+    first, now = training.progress.dropout_rates, rates_of(training.module)
+    if first is None:
+        return []
+    lines = (
+        changes(training.rates_chosen, first, "in the first step"),
+        changes(first, now, f"after step {training.progress.step}"),
+    )
+    return list(filter(None, lines))
+
+
 def noticed(training: Training) -> list[str]:
     """Returns what a person should know of the step just taken: what the first ones show of code."""
     step, lines = training.progress.step, []
     if step == 1:
-        lines.append(without_gradient(training))
+        lines += [without_gradient(training), *other_rates(training)]
         if masks := "; ".join(training.unnamed_masks):
             lines.append(f"masks that no report names: {masks}")
     if step == min(loss_scale.STEPS, training.last_step):

@@ -23,6 +23,7 @@ from pmexp.packed_dropout import ReplacementReport
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
 from pmexp.training import loss_scale
+from pmexp.training.dropout_rates import Rates, rates_of
 from pmexp.training.evaluation_shares import EvaluationShare, joined, scored
 from pmexp.training.gradients_seen import removing_seen, trained_names, untrainable
 from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
@@ -79,6 +80,7 @@ class Training:
         self.timer = StepTimer(system.device)
         self.instruments: Instruments | NoInstruments = NoInstruments()
         self.replacement: ReplacementReport | None = None  # says what became of the module's dropout
+        self.rates_chosen: Rates = {}  # those of its dropout modules, before a method sets others
         self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
@@ -171,6 +173,7 @@ class Training:
             held_now = held(parameters=self.engine.held_parameters(), gradients=self.engine.held_gradients())
             metrics = ledger.metrics() | held_now
             self.unnamed_masks = ledger.unnamed
+            self.progress.dropout_rates = rates_of(self.module)
         lr = self.scheduler.get_last_lr()[0]
         with self.instruments.phase("optimizer"):
             norm = self.engine.step()
