@@ -128,6 +128,20 @@ def load_stripes(config: DatasetConfig, samples: int = 60) -> Dataset:
     return Dataset(split, split.take(np.arange(20)), split.take(np.arange(20)), ["none", "stripe"])
 
 
+def load_flat(config: DatasetConfig) -> Dataset:
+    """Pictures whose rows lie one behind the other."""
+    stripes = load_stripes(config).train
+    split = Split(stripes.inputs.reshape(60, 64), stripes.labels)  # type: ignore
+    return Dataset(split, split, split, ["none", "stripe"])
+
+
+def load_texts(config: DatasetConfig, form: str = "plain") -> Dataset:
+    """Texts that are no tuples, or tuples of something else than texts."""
+    texts: Any = ["good", "bad"] * 10 if form == "plain" else [(np.arange(3),)] * 20
+    split = Split(texts, np.arange(20) % 2)
+    return Dataset(split, split, split, ["bad", "good"])
+
+
 def load_in_lists(config: DatasetConfig, labels: bool = False) -> Dataset:
     stripes = load_stripes(config).train
     as_list: Any = [*(stripes.labels if labels else stripes.inputs)]

@@ -10,7 +10,7 @@ from torch import nn
 
 from own_methods import KeepsBytes, halve_saved
 from pmexp.measure.saved_for_backward import SavedForBackward
-from small_runs import TINY_VIT, Runs
+from small_runs import TINY_BERT, TINY_VIT, Runs
 
 SHORT = [*TINY_VIT, "train.max_steps=2", "train.select=last", "tracking=off", "dataset=digits"]
 
@@ -164,6 +164,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(runs: Runs, arguments: list[st
     [
         (["dataset.loader=own_methods.load_nothing"], "returns a list; return a pmexp.datasets.base.Dataset"),
         ([*LOADED[:1], "dataset.options.rows=4"], "got an unexpected keyword argument 'rows'"),
+        (["dataset.loader=own_methods.load_flat"], "its train has inputs of shape (60, 64); give a NumPy"),
         (["dataset.options.samples=4"], "dataset=digits has no loader of its own"),
         (["dataset.loader=own_methods.load_too_few_labels"], "its train has 60 inputs and 50 labels"),
         (["dataset.loader=own_methods.load_too_few_classes"], "labels int64 of 0 to 2 for 2 classes"),
@@ -189,6 +190,16 @@ def test_other_bad_input_is_one_line_too(runs: Runs, arguments: list[str], said:
     code, _, err = runs.train(*SHORT, "variant=pm-drop", *arguments)
     assert code == 2 and said in err and err.count("\n") == 1, err
     assert not runs.run_folders()
+
+
+@pytest.mark.parametrize(("form", "said"), [("plain", "(str)"), ("arrays", "(tuple)")])
+def test_texts_of_ones_own_loader_are_tuples_of_texts(runs: Runs, form: str, said: str) -> None:
+    loaded = ["dataset.loader=own_methods.load_texts", f"dataset.options.form={form}"]
+    code, _, err = runs.train(*TINY_BERT, "tracking=off", "variant=pm-drop", *loaded)
+    assert code == 2 and f"its train has inputs whose sample 0 is no tuple of texts {said}; give a" in err, (
+        err
+    )
+    assert err.count("\n") == 1
 
 
 def test_own_code_does_not_go_by_the_name_of_a_variant(runs: Runs) -> None:
