@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from own_methods import KeepsBytes, halve_saved
@@ -118,6 +119,23 @@ def test_changed_code_is_another_run(runs: Runs, tmp_path: Path, monkeypatch: py
     assert len(runs.run_folders()) == 2
     assert runs.train(*SHORT, *arguments)[0] == 0
     assert len(runs.run_folders()) == 2
+
+
+def test_a_run_that_was_begun_with_other_code_is_named(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    arguments = [*SHORT, "variant=own", "variant.apply=own_methods.freeze_nothing"]
+    assert runs.train(*arguments)[0] == 0
+    (folder,) = runs.run_folders()
+    (folder / "summary.json").unlink()
+    told = yaml.safe_load((folder / "config.yaml").read_text())
+    other = folder.with_name(f"{folder.name.rpartition('-')[0]}-000000000000")
+    folder.rename(other)
+    told["code"] = dict.fromkeys(told["code"], "own_methods of a folder, sha256 0 of 1 file")
+    (other / "config.yaml").write_text(yaml.safe_dump(told))
+    assert runs.train(*arguments)[0] == 0
+    assert f"{other.name} was begun with other code and stays as it is" in caplog.text
+    caplog.clear()
+    assert runs.train(*arguments, "train.max_steps=3")[0] == 0
+    assert "other code" not in caplog.text
 
 
 @pytest.mark.parametrize(

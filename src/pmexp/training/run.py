@@ -38,6 +38,7 @@ from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_in
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.described import description, not_updated, noticed
 from pmexp.training.loop import Metrics, Training
+from pmexp.training.other_code import begun_with_other_code
 from pmexp.training.prepared import Prepared, prepare
 from pmexp.training.progress_line import ProgressLine
 from pmexp.training.recorder import Recorder, is_finished
@@ -75,6 +76,8 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
             log.info("%s", said)
         return
     check_installed(config.tracking.trackers)
+    if said := begun_with_other_code(config):
+        log.warning("%s", said)
     if is_launcher(config):
         System(config.system)  # what this machine cannot execute is said before any process starts
         try:
