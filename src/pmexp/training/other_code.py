@@ -28,7 +28,7 @@ def begun_with_other_code(config: RunConfig) -> str:
 def _configuration(folder: Path) -> Any:
     try:
         return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):  # of a run that has not begun, or is damaged
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):  # that run has not begun, or is damaged
         return None
 
 
