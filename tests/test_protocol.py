@@ -193,12 +193,59 @@ def test_a_threshold_that_cannot_be_meant_is_refused_where_it_is_written(
     [
         "memory-large.threshold=-1",
         "memory-large.threshold=1",
-        "robust-fgsm.threshold=5",
+        "robust-fgsm.threshold=1.9",
         "unchanged.threshold=3",
     ],
 )
 def test_a_threshold_at_the_end_of_what_can_be_is_taken(override: str) -> None:
     changed(CHOSEN, f"protocol.criteria.{override}")
+
+
+def judged(metric: str, *claim: str) -> list[str]:
+    keys = (f"metric={metric}", *claim)  # the statistic of this criterion is a difference
+    chosen = ["dataset=digits", "criteria@protocol.criteria=[robust-bit-flips]"]
+    return [*chosen, *(f"protocol.criteria.robust-bit-flips.{key}" for key in keys)]
+
+
+@pytest.mark.parametrize(
+    ("metric", "claim", "said"),
+    [
+        ("score", ["comparison=at_least", "threshold=-1"], "cannot fail"),
+        ("test/accuracy", ["comparison=at_least", "threshold=-1.5"], "cannot fail"),
+        ("val/score", ["comparison=at_most", "threshold=1"], "cannot fail"),
+        ("score", ["comparison=no_worse", "threshold=1"], "cannot fail"),
+        ("score", ["comparison=within", "threshold=5"], "cannot fail"),
+        ("score", ["comparison=at_least", "threshold=1.01"], "cannot be met"),
+        ("score", ["comparison=at_least", "threshold=-0.5", "against=0.5"], "cannot fail"),
+        ("test/mcc", ["comparison=at_least", "threshold=-2"], "cannot fail"),
+        ("ood/score", ["comparison=at_most", "threshold=2", "drop_from=test/score"], "cannot fail"),
+    ],
+)
+def test_a_threshold_beyond_what_a_score_can_be_is_refused(metric: str, claim: list[str], said: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"^protocol.criteria.robust-bit-flips.threshold: .* {said}; choose one"
+    ):
+        compose(judged(metric, *claim))
+
+
+@pytest.mark.parametrize(
+    ("metric", "claim"),
+    [
+        ("score", ["comparison=at_least", "threshold=-0.99"]),
+        ("score", ["comparison=at_least", "threshold=-1", "tasks=['bert-large/*']"]),  # another task's
+        ("test/bleu", ["comparison=at_least", "threshold=-1"]),
+        ("test/mcc", ["comparison=at_least", "threshold=-1"]),
+        ("ood/score", ["comparison=at_most", "threshold=1", "drop_from=test/score"]),
+        ("test/loss", ["comparison=at_most", "threshold=5"]),
+    ],
+)
+def test_a_threshold_that_a_score_can_reach_is_taken(metric: str, claim: list[str]) -> None:
+    assert compose(judged(metric, *claim)).protocol.criteria
+
+
+def test_a_score_of_ones_own_can_be_anything() -> None:
+    metrics = "dataset.metrics=[own_methods.spoils,accuracy]"
+    compose([*judged("score", "comparison=at_least", "threshold=-1"), metrics])
 
 
 def test_a_sweep_and_a_run_refuse_the_same_threshold() -> None:

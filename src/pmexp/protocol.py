@@ -5,8 +5,10 @@ Imports neither torch nor hydra: configuration and analysis share it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from fnmatch import fnmatchcase
 
 from pmexp.errors import UserError
 from pmexp.metrics.catalog import metric_of
@@ -189,13 +191,16 @@ def _check_margin(key: str, criterion: CriterionConfig) -> None:
         raise UserError(f"{key}.comparison: no_worse; {criterion.metric} has no better end: use within")
 
 
-def check_written(protocol: ProtocolConfig) -> None:
+def check_written(protocol: ProtocolConfig, task: str = "", metrics: Sequence[str] = ()) -> None:
     """Raises UserError for a threshold that cannot be meant, since no method could meet the claim or none
     miss it, and for a function in a module that is not there.
 
     For a protocol that is being written: a run that was started under such a one keeps it.
+
+    task: <model>/<dataset>, where a score is one of `metrics`, those of that dataset.
     """
     for name, criterion in protocol.criteria.items():
+        _check_reach(f"protocol.criteria.{name}", criterion, task, metrics)
         if criterion.function is not None:
             described(f"protocol.criteria.{name}.function", criterion.function)
         meant = _THRESHOLDS.get(criterion.statistic, {}).get(criterion.comparison)
@@ -207,6 +212,59 @@ def check_written(protocol: ProtocolConfig) -> None:
                 f"protocol.criteria.{name}.threshold: {criterion.threshold:g} must be {meant} for "
                 f"statistic={criterion.statistic.name}, comparison={criterion.comparison.name}{unit}"
             )
+
+
+def _check_reach(key: str, criterion: CriterionConfig, task: str, metrics: Sequence[str]) -> None:
+    """Raises UserError where the claim of `criterion` is empty, whichever metric of a task it means."""
+    metric = criterion.metric or ""
+    if not metric:
+        return
+    named = [metric]
+    if metric in SCORES:
+        split = metric.rpartition("/")[0] or "test"
+        scores = [f"{split}/{name}" for name in metrics if is_about(criterion, task)]
+        named = [score for score in scores if metric_of(score).direction == "max"]
+    said = [emptiness(criterion, each) for each in named]
+    if said and all(said):
+        raise UserError(
+            f"{key}.threshold: {criterion.threshold:g}; {said[0]}; choose one that can be missed and met"
+        )
+
+
+def is_about(criterion: CriterionConfig, task: str) -> bool:
+    """Whether a criterion's patterns take in `task`, a label: <model>/<dataset>, then settings if any."""
+    return any(fnmatchcase(task.partition(" ")[0], pattern) for pattern in criterion.tasks)
+
+
+def emptiness(criterion: CriterionConfig, metric: str) -> str:
+    """Says why a claim on `metric` says nothing, if it does: its statistic cannot be on one side of the
+    threshold."""
+    low, high = _reach(criterion, metric)
+    threshold, bound = criterion.threshold, criterion.comparison
+    if bound is Bound.at_least:
+        cannot_fail, cannot_pass = threshold <= low, threshold > high
+    elif bound is Bound.at_most:
+        cannot_fail, cannot_pass = threshold >= high, threshold < low
+    else:
+        cannot_fail, cannot_pass = threshold >= max(-low, high), False
+    if not (cannot_fail or cannot_pass):
+        return ""
+    what = f"the {criterion.statistic.name} of {metric} is from {low:g} to {high:g}"
+    return f"{what}, so that {bound.name} {threshold:g} cannot {'fail' if cannot_fail else 'be met'}"
+
+
+def _reach(criterion: CriterionConfig, metric: str) -> tuple[float, float]:
+    """The lowest and the highest that a criterion's statistic of `metric` can be, as far as that is known."""
+    low, high = metric_of(metric).range
+    if criterion.drop_from is not None:
+        low, high = low - high, high - low
+    if criterion.statistic is Statistic.mean:
+        return low, high
+    if criterion.statistic is not Statistic.difference:
+        return -math.inf, math.inf
+    if criterion.against is not None:
+        return low - criterion.against, high - criterion.against
+    return low - high, high - low
 
 
 def has_better_end(metric: str) -> bool:

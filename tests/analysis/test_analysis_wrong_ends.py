@@ -42,6 +42,22 @@ def test_a_bound_that_the_worst_method_meets_is_named(
     assert better in line and f"{statistic} {comparison}" in line
 
 
+@pytest.mark.parametrize(
+    ("comparison", "threshold", "said"),
+    [
+        ("at_least", -1, "from -1 to 1, so that at_least -1 cannot fail."),
+        ("no_worse", 1, "from -1 to 1, so that no_worse 1 cannot fail."),
+        ("at_least", 2, "from -1 to 1, so that at_least 2 cannot be met."),
+    ],
+)
+def test_a_bound_beyond_what_a_score_can_be_is_named(
+    comparison: str, threshold: float, said: str, runs: Runs
+) -> None:
+    claim = {"metric": "score", "statistic": "difference", "threshold": threshold}
+    (line,) = warnings(runs, comparison=comparison, **claim)
+    assert line == f"Criterion mine says nothing: the difference of test/accuracy is {said}"
+
+
 @pytest.mark.parametrize("comparison", ["at_least", "at_most"])
 def test_of_a_drop_less_is_better(comparison: str, runs: Runs) -> None:
     claim = {"metric": ACCURACY, "drop_from": "val/accuracy", "statistic": "difference", "threshold": 0.01}

@@ -92,3 +92,22 @@ class Part(SystemPart):
         if Part.calls > 1:
             raise ZeroDivisionError("part")
         return super().forward(device)
+
+
+def forward_of_no_gradient(model: nn.Module) -> Method:
+    return Method(forward=torch.no_grad)
+
+
+def model_of_no_gradient(model: nn.Module) -> None:
+    model.register_forward_hook(
+        lambda module, inputs, output: setattr(output, "logits", output.logits.detach())
+    )
+
+
+def freezes_all(model: nn.Module) -> None:
+    model.requires_grad_(False)
+
+
+class NoGradient(SystemPart):
+    def forward(self, device: torch.device) -> AbstractContextManager[object]:
+        return torch.no_grad()

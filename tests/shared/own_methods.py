@@ -97,6 +97,20 @@ def freeze_nothing(model: nn.Module) -> dict[str, int]:
     return {"parameters": sum(each.numel() for each in model.parameters())}
 
 
+def drops_nothing(model: nn.Module, from_step: int = 0) -> None:
+    """Sets the rate of each dropout to 0, once `from_step` forwards in training have begun."""
+    dropouts = [each for each in model.modules() if isinstance(each, nn.Dropout)]
+    forwards = 0
+
+    def count(module: nn.Module, inputs: object) -> None:
+        nonlocal forwards
+        forwards += module.training
+        for each in dropouts if forwards > from_step else ():
+            each.p = 0.0
+
+    model.register_forward_pre_hook(count)
+
+
 def fails(model: nn.Module) -> None:
     raise ZeroDivisionError("nothing to divide")
 
@@ -112,6 +126,20 @@ def load_stripes(config: DatasetConfig, samples: int = 60) -> Dataset:
     pictures[labels == 1, :, 3] += 2
     split = Split(pictures, labels)
     return Dataset(split, split.take(np.arange(20)), split.take(np.arange(20)), ["none", "stripe"])
+
+
+def load_flat(config: DatasetConfig) -> Dataset:
+    """Pictures whose rows lie one behind the other."""
+    stripes = load_stripes(config).train
+    split = Split(stripes.inputs.reshape(60, 64), stripes.labels)  # type: ignore
+    return Dataset(split, split, split, ["none", "stripe"])
+
+
+def load_texts(config: DatasetConfig, form: str = "plain") -> Dataset:
+    """Texts that are no tuples, or tuples of something else than texts."""
+    texts: Any = ["good", "bad"] * 10 if form == "plain" else [(np.arange(3),)] * 20
+    split = Split(texts, np.arange(20) % 2)
+    return Dataset(split, split, split, ["bad", "good"])
 
 
 def load_in_lists(config: DatasetConfig, labels: bool = False) -> Dataset:

@@ -56,3 +56,22 @@ def test_what_a_methods_functions_return_is_checked(runs: Runs, name: str, said:
     )
     line = err.rstrip().splitlines()[-1]
     assert code == 2 and line.startswith(f"error: variant.apply: the method's {said}"), err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("forward_of_no_gradient", "variant.apply: the method's forward turns gradients off"),
+        ("model_of_no_gradient", "variant.apply, model.builder: the model's logits need no gradient"),
+        ("freezes_all", "variant.apply: no parameter needs a gradient once the method has changed the model"),
+    ],
+)
+def test_what_leaves_nothing_to_train_is_one_line(runs: Runs, name: str, said: str) -> None:
+    code, _, err = runs.train(*SHORT, "variant=own", f"variant.apply=own_failures.{name}")
+    assert code == 2 and err.rstrip().splitlines()[-1].startswith(f"error: {said}") and "Traceback" not in err
+
+
+def test_a_part_that_turns_gradients_off_is_one_line(runs: Runs) -> None:
+    code, _, err = runs.train(*SHORT, "variant=pm-drop", "system.own_parts=[own_failures.NoGradient]")
+    said = "error: system.own_parts: the forward of a part turns gradients off"
+    assert code == 2 and err.rstrip().splitlines()[-1].startswith(said), err

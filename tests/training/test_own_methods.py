@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from own_methods import KeepsBytes, halve_saved
 from pmexp.measure.saved_for_backward import SavedForBackward
-from small_runs import TINY_VIT, Runs
+from small_runs import TINY_BERT, TINY_VIT, Runs
 
 SHORT = [*TINY_VIT, "train.max_steps=2", "train.select=last", "tracking=off", "dataset=digits"]
 
@@ -63,6 +64,24 @@ def test_parameters_that_an_optimizer_leaves_out_are_on_record(runs: Runs) -> No
     assert told["settings"]["train.clip_norm"] is None
 
 
+@pytest.mark.parametrize(
+    ("from_step", "rates", "when"), [(0, {"0": 2}, "in the first step"), (1, {"0.1": 2}, "after step 2")]
+)
+def test_the_rates_that_ran_are_on_record_where_a_method_sets_them(
+    runs: Runs, from_step: int, rates: dict[str, int], when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = ["variant.apply=own_methods.drops_nothing", f"variant.options.from_step={from_step}"]
+    told = trained(runs, "variant=own", "variant.p=0.1", *arguments)["replacement"]
+    said = f"variant.p: {when} 2 of 2 dropout modules have another rate; 0 in place of 0.1: vit.embeddings."
+    assert told["rates"] == rates and told["other_rates"].startswith(said)
+    assert (said in caplog.text) == (from_step == 0)
+
+
+def test_rates_that_nobody_changed_are_on_record_alone(runs: Runs) -> None:
+    told = trained(runs, "variant=pm-drop", "variant.p=0.2")["replacement"]
+    assert told["rates"] == {"0.2": 2} and "other_rates" not in told
+
+
 def test_a_loss_of_ones_own_that_is_the_same_trains_the_same(runs: Runs) -> None:
     assert runs.train(*SHORT, "variant=baseline")[0] == 0
     trained(runs, "variant=own", "variant.apply=own_methods.own_loss")
@@ -100,6 +119,23 @@ def test_changed_code_is_another_run(runs: Runs, tmp_path: Path, monkeypatch: py
     assert len(runs.run_folders()) == 2
     assert runs.train(*SHORT, *arguments)[0] == 0
     assert len(runs.run_folders()) == 2
+
+
+def test_a_run_that_was_begun_with_other_code_is_named(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    arguments = [*SHORT, "variant=own", "variant.apply=own_methods.freeze_nothing"]
+    assert runs.train(*arguments)[0] == 0
+    (folder,) = runs.run_folders()
+    (folder / "summary.json").unlink()
+    told = yaml.safe_load((folder / "config.yaml").read_text())
+    other = folder.with_name(f"{folder.name.rpartition('-')[0]}-000000000000")
+    folder.rename(other)
+    told["code"] = dict.fromkeys(told["code"], "own_methods of a folder, sha256 0 of 1 file")
+    (other / "config.yaml").write_text(yaml.safe_dump(told))
+    assert runs.train(*arguments)[0] == 0
+    assert f"{other.name} was begun with other code and stays as it is" in caplog.text
+    caplog.clear()
+    assert runs.train(*arguments, "train.max_steps=3")[0] == 0
+    assert "other code" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -146,6 +182,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(runs: Runs, arguments: list[st
     [
         (["dataset.loader=own_methods.load_nothing"], "returns a list; return a pmexp.datasets.base.Dataset"),
         ([*LOADED[:1], "dataset.options.rows=4"], "got an unexpected keyword argument 'rows'"),
+        (["dataset.loader=own_methods.load_flat"], "its train has inputs of shape (60, 64); give a NumPy"),
         (["dataset.options.samples=4"], "dataset=digits has no loader of its own"),
         (["dataset.loader=own_methods.load_too_few_labels"], "its train has 60 inputs and 50 labels"),
         (["dataset.loader=own_methods.load_too_few_classes"], "labels int64 of 0 to 2 for 2 classes"),
@@ -171,6 +208,16 @@ def test_other_bad_input_is_one_line_too(runs: Runs, arguments: list[str], said:
     code, _, err = runs.train(*SHORT, "variant=pm-drop", *arguments)
     assert code == 2 and said in err and err.count("\n") == 1, err
     assert not runs.run_folders()
+
+
+@pytest.mark.parametrize(("form", "said"), [("plain", "(str)"), ("arrays", "(tuple)")])
+def test_texts_of_ones_own_loader_are_tuples_of_texts(runs: Runs, form: str, said: str) -> None:
+    loaded = ["dataset.loader=own_methods.load_texts", f"dataset.options.form={form}"]
+    code, _, err = runs.train(*TINY_BERT, "tracking=off", "variant=pm-drop", *loaded)
+    assert code == 2 and f"its train has inputs whose sample 0 is no tuple of texts {said}; give a" in err, (
+        err
+    )
+    assert err.count("\n") == 1
 
 
 def test_own_code_does_not_go_by_the_name_of_a_variant(runs: Runs) -> None:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from pmexp.protocol import Bound, CriterionConfig, Statistic, has_better_end, needs_learning
+from pmexp.protocol import Bound, CriterionConfig, Statistic, has_better_end, is_about, needs_learning
 from pmexp.run_folder.state import State
 from pmexp_analysis.criteria.absent import where_present
 from pmexp_analysis.criteria.byte_masks import values_with_byte_masks
@@ -19,7 +19,6 @@ from pmexp_analysis.criteria.waiting import shares_along, shares_in, where_fed
 from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.numbers.evidence import Evidence, evidence_of
 from pmexp_analysis.numbers.fits import Limits, lone_fits
-from pmexp_analysis.numbers.margins import is_about
 from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.scores import is_exact, resolve
 from pmexp_analysis.numbers.series import series_over

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from pmexp.protocol import CriterionConfig, ProtocolConfig
+from pmexp.protocol import CriterionConfig, ProtocolConfig, is_about
 from pmexp_analysis.criteria.result import TaskResult, decide
 from pmexp_analysis.numbers.cells import number
 from pmexp_analysis.numbers.fits import Limits, Tries
-from pmexp_analysis.numbers.margins import is_about
 from pmexp_analysis.sources.experiment import Labels
 
 

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pmexp.protocol import MARGINS, Bound, CriterionConfig, Statistic
+from pmexp.protocol import MARGINS, Bound, CriterionConfig, Statistic, is_about
 from pmexp_analysis.criteria.estimates import Sides, limit_of
 from pmexp_analysis.criteria.judge import as_judged, sides_of
 from pmexp_analysis.criteria.pairs import in_its_unit
 from pmexp_analysis.criteria.power import in_words, reach, seeds_needed
 from pmexp_analysis.numbers import scales, stats
 from pmexp_analysis.numbers.evidence import evidence_of
-from pmexp_analysis.numbers.margins import is_about
 from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.sources.experiment import Experiment
 

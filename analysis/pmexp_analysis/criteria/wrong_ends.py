@@ -1,10 +1,9 @@
-"""Names criteria that a method meets the better, the worse it is: they bound the wrong end of a metric."""
+"""Names criteria that say nothing: bounds on the wrong end of a metric, or beyond what it can be."""
 
 from collections.abc import Iterable
 
 from pmexp.metrics.catalog import metric_of
-from pmexp.protocol import Bound, CriterionConfig, Statistic
-from pmexp_analysis.numbers.margins import is_about
+from pmexp.protocol import Bound, CriterionConfig, Statistic, emptiness, is_about
 from pmexp_analysis.numbers.scores import label_of, resolve
 from pmexp_analysis.sources.experiment import Experiment
 from pmexp_analysis.sources.values import SectionValues
@@ -18,18 +17,20 @@ _GROW_WITH_THE_METRIC = (
 
 
 def wrong_ends(experiment: Experiment) -> list[str]:
-    """Returns a line for each criterion of the protocol whose bound leaves its metric's worse end open."""
+    """Returns a line for each criterion whose bound leaves a metric's worse end open, or is out of reach."""
     lines = (_said(name, one, experiment.values) for name, one in experiment.protocol.criteria.items())
     return list(filter(None, lines))
 
 
 def _said(name: str, criterion: CriterionConfig, sections: Iterable[SectionValues]) -> str:
     bound = criterion.comparison
-    if bound not in (Bound.at_least, Bound.at_most):
-        return ""
     for section in sections:
         metric = resolve(criterion.metric or "", list(section.metrics))
-        if metric and is_about(criterion, section.task) and _is_open(criterion, metric):
+        if metric is None or not is_about(criterion, section.task):
+            continue
+        if said := emptiness(criterion, metric):
+            return f"Criterion {name} says nothing: {said}."
+        if bound in (Bound.at_least, Bound.at_most) and _is_open(criterion, metric):
             what = f"the drop to {label_of(metric)}" if criterion.drop_from else label_of(metric)
             better = "more" if (metric_of(metric).direction == "max") == (not criterion.drop_from) else "less"
             other = Bound.at_most if bound is Bound.at_least else Bound.at_least

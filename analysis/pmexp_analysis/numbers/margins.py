@@ -1,9 +1,8 @@
 """The margins of an experiment: those criteria of its protocol that say `within` or `no_worse`."""
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
-from pmexp.protocol import MARGINS, CriterionConfig, ProtocolConfig, Statistic
+from pmexp.protocol import MARGINS, ProtocolConfig, Statistic, is_about
 from pmexp_analysis.numbers.scores import resolve
 
 
@@ -19,11 +18,6 @@ class Margin:
         if self.statistic is Statistic.relative_change:
             return f"±{100 * self.threshold:g}%"
         return f"±{self.threshold:g}{' sigma' if self.statistic is Statistic.difference_in_sigma else ''}"
-
-
-def is_about(criterion: CriterionConfig, task: str) -> bool:
-    """Whether a criterion's patterns take in `task`, a label: <model>/<dataset>, then settings if any."""
-    return any(fnmatchcase(task.partition(" ")[0], pattern) for pattern in criterion.tasks)
 
 
 def margin_of(protocol: ProtocolConfig, task: str, metric: str, metrics: list[str]) -> Margin | None:

@@ -335,7 +335,7 @@ def parse(config: DictConfig) -> RunConfig:
     absolute from the current folder. Raises UserError or an OmegaConf error."""
     with with_values(config, _absolute({key: OmegaConf.select(config, key) for key in _PATHS})):
         run = _typed(config)
-    check_written(run.protocol)
+    check_written(run.protocol, str(run.labels["task"]), run.dataset.metrics)
     return run
 
 
@@ -345,7 +345,7 @@ def build(blueprint: Blueprint, values: Mapping[str, Any]) -> RunConfig:
     paths = _absolute({key: values.get(key, blueprint.at(key)) for key in _PATHS})
     run = blueprint.build({**values, **paths})
     assert isinstance(run, RunConfig)
-    check_written(run.protocol)
+    check_written(run.protocol, str(run.labels["task"]), run.dataset.metrics)
     return run
 
 

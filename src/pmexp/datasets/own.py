@@ -57,11 +57,25 @@ def _check_inputs(config: DatasetConfig, name: str, split: Split) -> None:
         return  # which _check_labels asks for
     kind, wanted = _INPUTS[INPUTS_OF[config.kind]]
     is_lazy = kind is np.ndarray and hasattr(split.inputs, "take") and not hasattr(split.inputs, "__array__")
-    if not isinstance(split.inputs, kind) and not is_lazy:
+    given = type(split.inputs).__name__
+    if isinstance(split.inputs, kind):
+        given = _other_form(split.inputs, INPUTS_OF[config.kind])
+    if given and not is_lazy:
         raise UserError(
-            f"{_LOADER}: {config.loader}: its {name} has inputs {type(split.inputs).__name__}; give "
-            f"{wanted}, as dataset.kind={config.kind.name} has"
+            f"{_LOADER}: {config.loader}: its {name} has inputs {given}; give {wanted}, as "
+            f"dataset.kind={config.kind.name} has"
         )
+
+
+def _other_form(inputs: Any, kind: Inputs) -> str:
+    """Says what form inputs of the right type have, if it is not that of their kind."""
+    if isinstance(inputs, np.ndarray):
+        right = inputs.ndim == (4 if kind is Inputs.images else 2)
+        return "" if right else f"of shape {inputs.shape}"
+    for row, texts in enumerate(inputs if isinstance(inputs, list) else ()):
+        if not isinstance(texts, tuple | list) or not all(isinstance(text, str) for text in texts):
+            return f"whose sample {row} is no tuple of texts ({type(texts).__name__})"
+    return ""
 
 
 def _check_labels(config: DatasetConfig, name: str, split: Split) -> None:

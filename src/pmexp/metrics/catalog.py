@@ -3,6 +3,7 @@
 The journal, the tracker's sections, the tables and the plots all read them here. Imports no torch.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,7 @@ class Metric:
     direction: Direction
     label: str
     exact: bool = False
+    range: tuple[float, float] = (-math.inf, math.inf)  # the lowest and the highest that it can be
 
     @property
     def of_training(self) -> bool:
@@ -60,7 +62,7 @@ _CATALOG = (
     Metric("train/lr", "1", "none", "learning rate"),
     *(Metric(f"{split}/loss", "nats", "min", f"{word} loss") for split, word in _SPLITS.items()),
     *(
-        Metric(f"{split}/{name}", metric.unit, metric.direction, f"{word} {metric.label}")
+        Metric(f"{split}/{name}", metric.unit, metric.direction, f"{word} {metric.label}", range=metric.range)
         for split, word in _SPLITS.items()
         for name, metric in TASK_METRICS.items()
     ),

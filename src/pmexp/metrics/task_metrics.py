@@ -82,6 +82,7 @@ class TaskMetric:
     objectives: tuple[str, ...] = ("classification",)  # it is of these, by config.Objective; (): one's own
     is_share: bool = False  # the share of samples that are answered right, whose noise is binomial
     package: str = ""  # what it is computed by, where an extra brings that
+    range: tuple[float, float] = (-math.inf, math.inf)  # the lowest and the highest that it can be
     record: Callable[[], str] | None = None  # says for the record of a run how it is computed
 
     @property
@@ -139,6 +140,8 @@ def nothing(shares: "Shares") -> float:
     return 0.0
 
 
+_SHARE, _POINTS, _CORRELATION = (0.0, 1.0), (0.0, 100.0), (-1.0, 1.0)
+
 TASK_METRICS: dict[str, TaskMetric] = {
     "accuracy": TaskMetric(
         lambda result: accuracy(result.predicted, result.true),
@@ -148,8 +151,11 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "accuracy",
         ("classification", "token_classification"),
         is_share=True,
+        range=_SHARE,
     ),
-    "f1": TaskMetric(lambda result: f1(result.predicted, result.true), f1_of_ones, "fraction", "max", "F1"),
+    "f1": TaskMetric(
+        lambda result: f1(result.predicted, result.true), f1_of_ones, "fraction", "max", "F1", range=_SHARE
+    ),
     "top5": TaskMetric(
         lambda result: top5(result.scores, result.true),
         lambda shares: largest(shares, 5),
@@ -157,6 +163,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "max",
         "top-5 accuracy",
         is_share=True,
+        range=_SHARE,
     ),
     "perplexity": TaskMetric(
         lambda result: perplexity(result.loss),
@@ -175,6 +182,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         ("seq2seq",),
         package="sacrebleu",
         record=bleu_signature,
+        range=_POINTS,
     ),
     "chrf": TaskMetric(
         lambda result: chrf(result.written, result.references),
@@ -185,6 +193,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         ("seq2seq",),
         package="sacrebleu",
         record=chrf_signature,
+        range=_POINTS,
     ),
     "macro_f1": TaskMetric(
         lambda result: macro_f1(result.predicted, result.true),
@@ -194,6 +203,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "macro F1",
         ("classification", "token_classification"),
         package="sklearn",
+        range=_SHARE,
     ),
     "mcc": TaskMetric(
         lambda result: matthews(result.predicted, result.true),
@@ -202,6 +212,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "max",
         "Matthews correlation",
         package="sklearn",
+        range=_CORRELATION,
     ),
     "entity_f1": TaskMetric(
         lambda result: entity_f1(result.sentences(result.predicted), result.sentences(result.true)),
@@ -210,6 +221,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "max",
         "entity F1",
         ("token_classification",),
+        range=_SHARE,
     ),
     "pearson": TaskMetric(
         lambda result: pearson(result.numbers, result.true),
@@ -219,6 +231,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "Pearson correlation",
         ("regression",),
         package="scipy",
+        range=_CORRELATION,
     ),
     "spearman": TaskMetric(
         lambda result: spearman(result.numbers, result.true),
@@ -228,6 +241,7 @@ TASK_METRICS: dict[str, TaskMetric] = {
         "Spearman correlation",
         ("regression",),
         package="scipy",
+        range=_CORRELATION,
     ),
     "mse": TaskMetric(
         lambda result: mean_squared_error(result.numbers, result.true),

@@ -1,6 +1,6 @@
 """Describes a run for its record: the machine, the model and its data, and what became of its dropout."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pmexp.measure.environment import environment
@@ -9,6 +9,8 @@ from pmexp.measure.precision import attention, precision
 from pmexp.metrics.own import task_metric
 from pmexp.models import images
 from pmexp.systems import arithmetic
+from pmexp.training import loss_scale
+from pmexp.training.dropout_rates import changes, counted, rates_of
 from pmexp.training.loader import decodes
 from pmexp.training.loop import Training
 from pmexp.training.prepared import Prepared
@@ -28,8 +30,13 @@ def description(prepared: Prepared, peak: PeakMemory, notes: Mapping[str, Any]) 
 
 def _replacement(prepared: Prepared) -> dict[str, Any]:
     """What the record says of the model's dropout, which the first step may complete, and of the method."""
-    report = prepared.training.method.report
-    return prepared.replacement.to_dict() | ({"method": dict(report)} if report else {})
+    training = prepared.training
+    report, rates = training.method.report, training.progress.dropout_rates
+    return prepared.replacement.to_dict() | {
+        **({"method": dict(report)} if report else {}),
+        **({"rates": counted(rates)} if rates else {}),
+        **({"other_rates": "; ".join(said)} if (said := other_rates(training)) else {}),
+    }
 
 
 def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
@@ -51,6 +58,8 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **({"data_wait": said} if (said := training.timer.waited_too_long()) else {}),
         **({"pictures": images.record()} if decodes(training.train) else {}),
         **({"not_updated": said} if (said := not_updated(training)) else {}),
+        **({"without_gradient": said} if (said := without_gradient(training)) else {}),
+        **({"loss_scale": said} if (said := loss_scale.said(training.progress.loss_scale)) else {}),
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }
 
@@ -58,5 +67,39 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
 def not_updated(training: Training) -> str:
     """Says which parameters stay as they are, since the method's optimizer does not have them, if any do."""
     names = training.not_updated
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"the optimizer leaves out {len(names)} parameters that need a gradient: {shown}" if names else ""
+    return f"the optimizer leaves out {_named(names, 'that need a gradient')}" if names else ""
+
+
+def without_gradient(training: Training) -> str:
+    """Says which parameters that train have had no gradient in the steps taken, if there are any."""
+    names, steps = training.progress.without_gradient, training.progress.step
+    when = "the first step" if steps == 1 else f"any of {steps} steps"
+    return f"no gradient came in {when} to {_named(names, 'that train')}" if names else ""
+
+
+def other_rates(training: Training) -> list[str]:
+    """Says of which dropout modules the rate was changed by the end of the first step, and since then."""
+    first, now = training.progress.dropout_rates, rates_of(training.module)
+    if first is None:
+        return []
+    lines = (
+        changes(training.rates_chosen, first, "in the first step"),
+        changes(first, now, f"after step {training.progress.step}"),
+    )
+    return list(filter(None, lines))
+
+
+def noticed(training: Training) -> list[str]:
+    """Returns what a person should know of the step just taken: what the first ones show of code."""
+    step, lines = training.progress.step, []
+    if step == 1:
+        lines += [without_gradient(training), *other_rates(training)]
+        if masks := "; ".join(training.unnamed_masks):
+            lines.append(f"masks that no report names: {masks}")
+    if step == min(loss_scale.STEPS, training.last_step):
+        lines.append(loss_scale.said(training.progress.loss_scale))
+    return list(filter(None, lines))
+
+
+def _named(names: Sequence[str], which: str) -> str:
+    return f"{len(names)} parameters {which}: {', '.join(names[:5])}" + (", ..." if len(names) > 5 else "")

@@ -22,7 +22,10 @@ from pmexp.models.objectives import summed_loss
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
+from pmexp.training import loss_scale
+from pmexp.training.dropout_rates import Rates, rates_of
 from pmexp.training.evaluation_shares import EvaluationShare, joined, scored
+from pmexp.training.gradients_seen import removing_seen, trained_names, untrainable
 from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
 from pmexp.training.loader import batches_ahead, ready, workers_for
 from pmexp.training.order import epoch_order
@@ -77,6 +80,7 @@ class Training:
         self.timer = StepTimer(system.device)
         self.instruments: Instruments | NoInstruments = NoInstruments()
         self.replacement: ReplacementReport | None = None  # says what became of the module's dropout
+        self.rates_chosen: Rates = {}  # those of its dropout modules, before a method sets others
         self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
@@ -178,6 +182,7 @@ class Training:
             held_now = held(parameters=self.engine.held_parameters(), gradients=self.engine.held_gradients())
             metrics = ledger.metrics() | held_now
             self.unnamed_masks = ledger.unnamed
+            self.progress.dropout_rates = rates_of(self.module)
         lr = self.scheduler.get_last_lr()[0]
         with self.instruments.phase("optimizer"):
             norm = self.engine.step()
@@ -203,22 +208,40 @@ class Training:
         self.progress.positions += positions
         self.progress.padding += padding
         total = torch.zeros((), device=self.system.device)
+        waiting = self.progress.without_gradient
+        if waiting is None:
+            waiting = self.progress.without_gradient = trained_names(self.module)
         for part in parts:
             self.engine.begin_micro_batch(last=part is parts[-1])
             with ledger or nullcontext():
                 loss = self._training_loss(part.to(self.system.device)) / targets
             ledger = None
-            with self.instruments.phase("backward"):
+            with self.instruments.phase("backward"), removing_seen(self.module, waiting):
                 self.engine.backward(loss)
             total += loss.detach()
         return total
 
     def _training_loss(self, batch: Batch) -> Tensor:
-        """The loss summed over the batch's targets, by the method's own function if it has one."""
-        if self.method.loss is None:
-            return self.summed_loss(batch)[0]
-        with self.instruments.phase("forward"), self.system.forward(), self.method.around_forward():
-            return self.method.loss_of(self.model, batch.inputs, batch.labels)
+        """The loss summed over the batch's targets, by the method's own function if it has one. Raises
+        UserError where nothing can be trained by it."""
+        loss = self.summed_loss(batch)[0] if self.method.loss is None else self._own_loss(batch)
+        if not loss.requires_grad:
+            raise untrainable(self.system, self.method)
+        return loss
+
+    def _own_loss(self, batch: Batch) -> Tensor:
+        """The loss by the method's own function, whose scale the first steps compare with the standard's."""
+        watch: AbstractContextManager[list[float]] = nullcontext([])
+        if self.progress.step < loss_scale.STEPS:
+            watch = loss_scale.standard_losses(self.model, batch.labels)
+        phase = self.instruments.phase("forward")
+        with phase, self.system.forward(), self.method.around_forward(), watch as standard:
+            loss = self.method.loss_of(self.model, batch.inputs, batch.labels)
+        told = loss_scale.scales(loss, standard, batch)
+        if told is not None:
+            before = self.progress.loss_scale
+            self.progress.loss_scale = told if before is None else [each for each in before if each in told]
+        return loss
 
     def summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss summed over the batch's targets, as its objective has it, and the logits in fp32."""

@@ -20,6 +20,7 @@ from pmexp.packed_dropout import ReplacementReport, backend
 from pmexp.systems import arithmetic
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
+from pmexp.training.dropout_rates import rates_of
 from pmexp.training.loop import Training
 from pmexp.training.preflight import check_metrics
 from pmexp.variants.replace import apply_method, apply_variant
@@ -70,6 +71,7 @@ def prepare(config: RunConfig) -> Prepared:
     if config.variant.dropout == "packed":  # what it takes is built here, so that no step waits for that
         log.info("packed dropout runs on: %s", backend(system.device))
     replacement = apply_variant(model.module, config.variant, example)
+    rates = rates_of(model.module)
     method = apply_method(model.module, config.variant)
     system.prepare(model.module)
     training = Training(
@@ -85,7 +87,7 @@ def prepare(config: RunConfig) -> Prepared:
         method,
         dataset.classes,
     )
-    training.replacement = replacement
+    training.replacement, training.rates_chosen = replacement, rates
     # Dropout starts here, whatever building the model drew.
     torch.manual_seed(ranks.seed(_mask_seed(config.seed, config.variant.mask_stream)))
     return Prepared(training, model, dataset, ood, replacement)

@@ -36,8 +36,9 @@ from pmexp.training import best_weights, kept_graph
 from pmexp.training.after_training import final, outcome, tested
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
-from pmexp.training.described import description, not_updated
+from pmexp.training.described import description, not_updated, noticed
 from pmexp.training.loop import Metrics, Training
+from pmexp.training.other_code import begun_with_other_code
 from pmexp.training.prepared import Prepared, prepare
 from pmexp.training.progress_line import ProgressLine
 from pmexp.training.recorder import Recorder, is_finished
@@ -75,6 +76,8 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
             log.info("%s", said)
         return
     check_installed(config.tracking.trackers)
+    if said := begun_with_other_code(config):
+        log.warning("%s", said)
     if is_launcher(config):
         System(config.system)  # what this machine cannot execute is said before any process starts
         try:
@@ -238,8 +241,8 @@ def _train(
         for step, metrics in steps:
             recorder.stepped(step, metrics)
             line.stepped(step, metrics)
-            if step == 1 and training.unnamed_masks:
-                log.warning("masks that no report names: %s", "; ".join(training.unnamed_masks))
+            for said in noticed(training):
+                log.warning("%s", said)
             if "val/loss" in metrics:
                 log.info("step %d/%d %s", step, training.last_step, _short(metrics) + _waited(training))
                 if keeps_best and training.found_best:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -33,7 +34,14 @@ class Method:
     restore: Callable[[Any], None] | None = None
 
     def made_optimizer(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> Optimizer:
-        """Returns what `optimizer` makes, or AdamW. Raises UserError where that is no optimizer."""
+        """Returns what `optimizer` makes, or AdamW. Raises UserError where that is no optimizer, or where
+        nothing is left to train."""
+        parameters = list(parameters)
+        if not parameters:
+            raise UserError(
+                "variant.apply: no parameter needs a gradient once the method has changed the model; leave "
+                "some to train"
+            )
         made = (self.optimizer or AdamW)(parameters, lr=lr, weight_decay=weight_decay)
         if not isinstance(made, Optimizer):
             raise _refused("optimizer", _kind(made), "a torch.optim.Optimizer")
@@ -48,14 +56,14 @@ class Method:
 
     def loss_of(self, model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
         """Returns the loss by `loss`, which the method has. Raises UserError where nothing can be trained by
-        it."""
+        it: under a context in which nothing needs a gradient, that is left to the caller."""
         assert self.loss is not None
         loss = self.loss(model, inputs, labels)
         if not isinstance(loss, Tensor):
             said = _kind(loss)
         elif loss.numel() != 1:
             said = f"a tensor of shape {tuple(loss.shape)}"
-        elif not loss.requires_grad:
+        elif not loss.requires_grad and torch.is_grad_enabled():
             said = "a tensor that needs no gradient"
         else:
             return loss

@@ -1,0 +1,164 @@
+"""What the first steps show of somebody's own code: a loss that is a mean, parameters that get no gradient."""
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pmexp.config import SystemConfig, TrainConfig
+from pmexp.systems.system import System
+from pmexp.training import loss_scale
+from pmexp.training.described import noticed
+from pmexp.training.loop import Training
+from pmexp.training.resuming import restore, state_of
+from pmexp.variants.method import Method
+from small_net import Net, examples
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def own(loss: Loss) -> Method:
+    def own_loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        return loss(model(**inputs).logits, labels)
+
+    return Method(loss=own_loss)
+
+
+def training(method: Method | None, module: nn.Module | None = None, batch_size: int = 8) -> Training:
+    torch.manual_seed(3)
+    config = TrainConfig(epochs=2, batch_size=batch_size, lr=1e-2, log_every=1)
+    module = module or Net(nn.Dropout(0.5))
+    data = examples(50, 0), examples(20, 1)
+    return Training(module, *data, config, ["accuracy"], 5, System(SystemConfig()), method=method)
+
+
+def told(run: Training, steps: int = loss_scale.STEPS) -> str:
+    return "; ".join(line for _ in islice(run.steps(), steps) for line in noticed(run))
+
+
+def focal(gamma: float) -> Loss:
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        nats = F.cross_entropy(logits, labels, reduction="none")
+        return ((1 - torch.exp(-nats)) ** gamma * nats).sum()
+
+    return loss
+
+
+def distilled(logits: Tensor, labels: Tensor) -> Tensor:
+    teacher = torch.zeros_like(logits).softmax(-1)
+    learned = F.kl_div(logits.log_softmax(-1), teacher, reduction="sum")
+    return 0.1 * F.cross_entropy(logits, labels, reduction="sum") + 0.9 * learned
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (F.cross_entropy, "divided by the number of labels that count, and"),
+        (lambda x, y: F.cross_entropy(x, y).bfloat16(), "divided by the number of labels that count, and"),
+        (lambda x, y: F.cross_entropy(x, y, reduction="sum") * len(y), "multiplied by the number of labels"),
+    ],
+)
+def test_a_loss_that_is_the_standard_times_a_count_is_named(loss: Loss, said: str) -> None:
+    run = training(own(loss))
+    assert said in told(run) and said in loss_scale.said(run.progress.loss_scale)
+
+
+def test_a_mean_over_all_labels_is_named_where_some_do_not_count() -> None:
+    class Tagged(nn.Module):
+        def forward(self, x: Tensor) -> object:
+            return type("Output", (), {"logits": x})
+
+    x, labels = torch.randn(2, 6, 5, requires_grad=True), torch.tensor([[1, 2, -100, 3, 4, 0]] * 2)
+    with loss_scale.standard_losses(model := Tagged(), labels) as standard:
+        logits = model(x).logits  # type: ignore[attr-defined]
+    loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").mean()
+    batch = loss_scale.Batch({"x": x}, labels)
+    assert loss_scale.scales(loss, standard, batch) == ["divided by the number of labels"]
+    assert not model._forward_hooks
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x, y: F.cross_entropy(x, y, reduction="sum"),
+        lambda x, y: F.cross_entropy(x, y, reduction="sum", label_smoothing=0.1),
+        focal(1.0),
+        focal(2.0),
+        distilled,
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 4, 8])
+@pytest.mark.parametrize("starts_at_zero", [False, True])
+def test_no_real_loss_is_taken_for_a_mean(loss: Loss, batch_size: int, starts_at_zero: bool) -> None:
+    """A focal loss of two logits that are 0 is a fourth of the standard one: its mean over a batch of four."""
+
+    class OfTwo(Net):
+        def forward(self, x: Tensor) -> object:
+            output = super().forward(x)
+            output.logits = output.logits[:, :2]
+            return output
+
+    module = OfTwo(nn.Dropout(0.5))
+    if starts_at_zero:
+        for parameter in module.layers[3].parameters():
+            nn.init.zeros_(parameter)
+
+    def of_two(logits: Tensor, labels: Tensor) -> Tensor:
+        return loss(logits, labels.clamp(max=1))
+
+    run = training(own(of_two), module, batch_size)
+    run.train.labels.clamp_(max=1)  # type: ignore[attr-defined]
+    assert told(run) == ""
+
+
+def test_a_mean_is_on_record_in_a_run_that_goes_on() -> None:
+    before = training(own(F.cross_entropy))
+    told(before)
+    after = training(own(F.cross_entropy))
+    restore(after, state_of(before))
+    assert loss_scale.said(after.progress.loss_scale).startswith("variant.apply: ")
+
+
+class Detaches(Net):
+    """Has a first layer that gets a gradient in the step `at` alone."""
+
+    def __init__(self, at: int | None) -> None:
+        super().__init__(nn.Dropout(0.5))
+        self.at, self.forwards = at, 0
+
+    def forward(self, x: Tensor) -> object:
+        if self.training:
+            self.forwards += 1
+        hidden = self.layers[0](x)
+        hidden = hidden if self.forwards == self.at else hidden.detach()
+        return type("Output", (), {"logits": self.layers[1:](hidden)})
+
+
+def test_parameters_without_a_gradient_are_named_and_stay_so_where_none_comes() -> None:
+    run = training(None, Detaches(at=None))
+    line = "no gradient came in the first step to 2 parameters that train: layers.0.weight, layers.0.bias"
+    assert told(run) == line
+    assert run.progress.without_gradient == ["layers.0.weight", "layers.0.bias"]
+
+
+def test_a_gradient_in_a_later_step_settles_it() -> None:
+    run = training(None, Detaches(at=3))
+    assert told(run, 2) and run.progress.without_gradient == ["layers.0.weight", "layers.0.bias"]
+    run = training(None, Detaches(at=3))
+    told(run, 3)
+    assert run.progress.without_gradient == []
+
+
+def test_an_optimizer_that_takes_gradients_during_backward_hides_none() -> None:
+    def optimizer(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        def take(parameter: Tensor) -> None:
+            parameter.grad = None
+
+        parameters[0].register_post_accumulate_grad_hook(take)
+        return torch.optim.SGD(parameters, lr=lr)
+
+    run = training(Method(optimizer=optimizer))
+    assert told(run) == "" and run.progress.without_gradient == []
