@@ -99,13 +99,11 @@ def test_compiled_stock_dropout_passes_its_check_and_is_compiled_once_for_many_s
     assert SECOND_BACKWARD not in known(COMPILED).phases  # torch refuses it
 
 
-def test_without_a_compiler_a_line_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/none"))
-    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+def test_without_a_compiler_a_line_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     chosen = ["sizes=40x7", "dtypes=fp32", f"contenders={COMPILED}", "p=0.23"]
-    assert main(["level=micro", *chosen]) == 2
+    # Pytest's monkeypatch cannot take back what it sets there: the second is another name of torch.compiler's.
+    with torch._inductor.config.patch({"cpp.cxx": (None, "/none"), "force_disable_caches": True}):
+        assert main(["level=micro", *chosen]) == 2
     assert re.fullmatch(
         r"error: contenders: compiled cannot be had, .*compiler.*; install a .*, or name other contenders\n",
         capsys.readouterr().err,

@@ -61,6 +61,11 @@ def test_a_dropout_is_one_operator_and_the_record_says_so() -> None:
     assert packed_dropout(torch.ones(8)).grad_fn is None
 
 
+def strides(x: Tensor) -> list[int]:
+    """Those of dimensions with several elements: to the others a stride says nothing, and torch's own operators differ."""
+    return [stride for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1]
+
+
 @settings(max_examples=60)
 @given(
     shape=st.lists(st.integers(1, 40), min_size=1, max_size=3),
@@ -97,7 +102,7 @@ def test_results_gradients_and_generator_are_those_of_python(
     with native.by_python():
         expected = results()
     for one, other in zip(results(), expected, strict=True):
-        assert one.dtype is other.dtype and one.stride() == other.stride() and torch.equal(one, other)
+        assert one.dtype is other.dtype and strides(one) == strides(other) and torch.equal(one, other)
 
 
 def test_a_mask_changed_before_backward_is_refused() -> None:

@@ -106,7 +106,7 @@ def test_it_goes_on_past_a_failure_and_ends_with_the_reports(
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr(processes, "preload", lambda: None)
     monkeypatch.setattr(processes, "check", lambda runs: checked.append(len(runs)))
-    monkeypatch.setattr(subprocess, "run", lambda line, **_: reports.append(line[3:]))
+    monkeypatch.setattr(subprocess, "run", lambda line, **_: reports.append(line[4:]))
     card = "card=NVIDIA A100-SXM4-80GB"
     two = ["gpus=2", *(key for key in keys if not key.startswith("gpus"))]
     assert main([BOTH, *FEW, "task=tinybert-mrpc", *two, card, "hours=1"]) == 1
