@@ -125,12 +125,12 @@ def _measured(workload: MemoryModel, sizes: Sizes, ways: Sequence[WayToDrop], st
 def _made(workload: MemoryModel, sizes: Sizes, way: WayToDrop) -> Trained | None:
     """The model, the same weights each time; None where the way changes nothing in it.
 
-    It has taken a forward, which settles what reading the code does not show.
+    It has taken a step, which settles what reading the code does not show, and compares what is made again.
     """
     trained = workload.build(way.p, sizes).train()
     if not way.change(trained):
         return None
-    _loss(workload, trained)
+    _step(workload, trained)
     return trained
 
 
