@@ -147,7 +147,10 @@ def test_help_is_short_and_imports_no_torch() -> None:
         (["level=micro", "sizes=10,3x"], "sizes: '3x' is no shape"),
         (["level=micro", "sizes=0"], "sizes: '0' is no shape"),
         (["level=micro", "dtypes=fp8"], "dtypes: 'fp8' is unknown; allowed are fp32, bf16, fp16, fp64"),
-        (["level=micro", "contenders=pm"], "contenders: 'pm' is unknown; allowed are nn.Dropout, compiled, byte-mask"),
+        (
+            ["level=micro", "contenders=pm"],
+            "contenders: 'pm' is unknown; allowed are nn.Dropout, compiled, byte-mask",
+        ),
         (["level=micro", "p=1"], "p: '1' is no probability that drops some elements; allowed is (0, 1)"),
         (["level=micro", "p=half"], "p: 'half' is no probability"),
         (
