@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # torch 2.13.0, pytest 9.2.0: pytest's monkeypatch does not take back what it sets in torch._inductor.config.
-# Its undo deletes the option (that of pytest 9.1.1 restored it), which then cannot be read by anyone, and torch.compile fails in that process. An
-# option that is another name for one of torch.compiler.config keeps the patched value there. torch's own
-# `config.patch` restores both.
+# Its undo deletes the option, where that of pytest 9.1.1 restored it: nobody can read it then, and torch.compile fails
+# in that process. An option that is another name for one of torch.compiler.config keeps the patched value there.
+# torch's own `config.patch` restores both.
 # Output seen: own_readable=False other_name_readable=False compiler=True
 #              by torch's patch: own=True other_name=False compiler=False
 set -euo pipefail
