@@ -29,13 +29,13 @@ TWO = [
 
 def test_the_largest_batch_under_a_limit_of_one_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "execute", limited_ranks.limited)
-    keys = ["method=measure", *TWO, "global_batch=64", "name=mine", f"runs_dir={tmp_path}"]
+    keys = ["method=measure", *TWO, "global_batch=128", "name=mine", f"runs_dir={tmp_path}"]
     assert main(keys) == 0
     (file,) = (tmp_path / "mine" / "fit").glob("batch-baseline-s0-*.json")
     answer = json.loads(file.read_text())
     probes = {probe["value"]: probe for probe in answer["probes"]}
     largest = answer["largest"]
-    assert 8 <= largest < 32 and probes[largest]["fits"] and probes[largest]["peak_bytes"] > 0
+    assert 8 <= largest < 64 and probes[largest]["fits"] and probes[largest]["peak_bytes"] > 0
     assert probes[2 * largest]["note"].startswith("out of memory: rank 1: ")
     assert probes[2 * largest]["peak_bytes"] is None
     (limits,) = _answered([file], ComparedLabel.variant)

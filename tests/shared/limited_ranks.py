@@ -11,7 +11,7 @@ from pmexp.fit import processes
 from pmexp.fit.measure import Try
 from pmexp.training.loop import Training
 
-MORE_BYTES = 96 * 2**20  # than rank 1 holds when its steps begin; what it may take then
+MORE_BYTES = 160 * 2**20  # than rank 1 holds when its steps begin; what it may take then
 LIMITED = 1
 
 
