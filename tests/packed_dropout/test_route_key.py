@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator
-from torch.autograd import forward_ad
+from torch.autograd import Function, forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -118,6 +118,33 @@ def seen_by_a_mode(_: Routed, x: Tensor) -> Tensor:
         return drop(x)
 
 
+def with_gradients(x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        return drop(x)
+
+
+def backward_inside(_: Routed, x: Tensor) -> Tensor:
+    leaf = x.detach().requires_grad_()
+    checkpointed = checkpoint(drop, leaf * 2, use_reentrant=True)
+    _DropsInBackward.apply(checkpointed).sum().backward()
+    assert leaf.grad is not None
+    return drop(x * leaf.grad * checkpointed.detach())
+
+
+class _DropsInBackward(Function):
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(_: Any, grad: Tensor) -> Tensor:
+        return with_gradients(grad).detach()
+
+
+def attention_by_math(_: Routed, x: Tensor) -> Tensor:
+    return torch._scaled_dot_product_attention_math(x, x, x, None, 0.3)[0]
+
+
 class _Looks(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))
@@ -156,6 +183,9 @@ FORWARDS: dict[str, Callable[[Routed, Tensor], Tensor]] = {
     "a scripted function": lambda _, x: drop(scripted(x)),
     "a checkpoint": lambda _, x: checkpoint(drop, x, use_reentrant=False),
     "a reentrant checkpoint": lambda _, x: checkpoint(drop, x, use_reentrant=True),
+    "gradients in a reentrant checkpoint": lambda _, x: checkpoint(with_gradients, x * 2, use_reentrant=True),
+    "a backward inside": backward_inside,
+    "attention by its math": attention_by_math,
     "hooks of saved tensors": under_hooks,
     "without gradients": without_gradients,
     "vmap": lambda _, x: torch.vmap(drop, randomness="different")(x),

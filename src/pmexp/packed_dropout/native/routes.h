@@ -7,6 +7,7 @@
 #include <ATen/SavedTensorHooks.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/PythonTorchFunctionTLS.h>
+#include <c10/core/AutogradState.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
 
 namespace {
@@ -40,9 +41,13 @@ bool stays_stock(double p, bool train) {
   return !train || p == 0.0 || route == kNone || route == kStock || !torch::jit::currentCallstack().empty();
 }
 
-// Whether a checkpoint may have called, which has hooks of saved tensors or goes on without gradients. It would call
-// again without the route: Python looks.
-bool may_be_in_checkpoint() { return !at::GradMode::is_enabled() || at::SavedTensorDefaultHooks::get_hooks(true); }
+// Whether a checkpoint may have called, which would call again without the route: Python looks. It has hooks of saved
+// tensors, or is a function of autograd's, whose forward goes on without tangents even where it asks for gradients, or
+// is in a backward.
+bool may_be_in_checkpoint() {
+  return !at::GradMode::is_enabled() || !c10::AutogradState::get_tls_state().get_fw_grad_mode() ||
+         at::SavedTensorDefaultHooks::get_hooks(true) || torch::autograd::get_current_graph_task_id() != -1;
+}
 
 Tensor drop_by_python(const Tensor& x, double p, bool train, bool inplace) {
   static const auto call = operator_of_ops<Tensor(const Tensor&, double, bool, bool)>("pmexp::dropout_of_route");
@@ -91,9 +96,10 @@ TORCH_LIBRARY_IMPL(aten, TESTING_ONLY_GenericMode, library) {
   library.impl("dropout", dropout_on_route);
   library.impl("dropout_", dropout_on_route_);
   library.impl("scaled_dot_product_attention", torch::CppFunction::makeFromBoxedFunction<&attention_on_route>());
-  // Recurrent layers call at::dropout between their layers.
+  // These call at::dropout inside: recurrent layers, between their layers.
   for (const char* name : {"lstm.input", "lstm.data", "gru.input", "gru.data", "rnn_tanh.input", "rnn_tanh.data",
-                           "rnn_relu.input", "rnn_relu.data"}) {
+                           "rnn_relu.input", "rnn_relu.data", "quantized_lstm.input", "quantized_lstm.data",
+                           "quantized_gru.input", "quantized_gru.data", "_scaled_dot_product_attention_math"}) {
     library.impl(name, torch::CppFunction::makeFromBoxedFunction<&call_beside_route>());
   }
 }
