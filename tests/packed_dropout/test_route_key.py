@@ -1,7 +1,9 @@
 """A route by the key of torch's dispatcher gives what a route by a mode gives, bit for bit, and ends where that ends."""
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -43,14 +45,14 @@ class Turned:
 
 @pytest.fixture
 def turned(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turned]:
-    noted, turn_key_on = Turned(), route_key.turn_key_on
+    noted, key_turn = Turned(), route_key.key_turn
 
-    def turn(dropout: Any, attention: Any) -> int | None:
-        before = None if noted.refused else turn_key_on(dropout, attention)
-        noted.count += before is not None
-        return before
+    def counted(dropout: Any, attention: Any) -> route_key.KeyTurn | None:
+        turn = None if noted.refused else key_turn(dropout, attention)
+        noted.count += turn is not None
+        return turn
 
-    monkeypatch.setattr(routed_modules, "turn_key_on", turn)
+    monkeypatch.setattr(routed_modules, "key_turn", counted)
     yield noted
     assert stock_outside(), "the key is still on"
 
@@ -270,6 +272,25 @@ def test_an_error_in_a_forward_turns_the_key_back(turned: Turned) -> None:
     assert turned.count == 1  # and the fixture looks whether the key is still on
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer sends signals here")
+def test_an_interrupt_at_any_time_turns_the_key_back() -> None:
+    model, x = routed(), torch.ones(5, 4)
+    before = signal.signal(signal.SIGALRM, _interrupt)
+    try:
+        for delay in range(300):
+            with suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, (20 + delay % 97) * 1e-6)
+                for _ in range(1000):
+                    model(x)
+            assert stock_outside()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_forward_under_a_mode_has_a_mode(turned: Turned) -> None:
     model = routed()
     for mode in (_Looks(), _Watches()):
@@ -296,7 +317,7 @@ def test_once_a_function_was_compiled_it_is_a_mode(turned: Turned, monkeypatch: 
     monkeypatch.setattr(route_key, "_is_anything_compiled", _is_anything_compiled)
     inside = torch.compile(drop, backend="eager")
     model.function = lambda _, x: inside(x)
-    assert route_key.turn_key_on(model.plain, None) is None
+    assert route_key.key_turn(model.plain, None) is None
     y = model(torch.ones(5, 4, requires_grad=True))
     assert y.grad_fn.name() != "MulBackward0", "the compiled dropout is torch's own"
 
