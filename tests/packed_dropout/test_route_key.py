@@ -272,6 +272,16 @@ def test_an_error_in_a_forward_turns_the_key_back(turned: Turned) -> None:
     assert turned.count == 1  # and the fixture looks whether the key is still on
 
 
+def test_where_no_routed_forward_is_on_the_stack_dropout_is_stock() -> None:
+    routed()
+    _, set_route = route_key._functions()
+    before = set_route(route_key.BY_PYTHON)  # as greenlets find it beside a forward that waits
+    try:
+        assert stock_outside()
+    finally:
+        set_route(before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer sends signals here")
 def test_an_interrupt_at_any_time_turns_the_key_back() -> None:
     model, x = routed(), torch.ones(5, 4)
