@@ -1,7 +1,9 @@
 """A route by the key of torch's dispatcher gives what a route by a mode gives, bit for bit, and ends where that ends."""
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator
-from torch.autograd import forward_ad
+from torch.autograd import Function, forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -43,14 +45,14 @@ class Turned:
 
 @pytest.fixture
 def turned(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turned]:
-    noted, turn_key_on = Turned(), route_key.turn_key_on
+    noted, key_turn = Turned(), route_key.key_turn
 
-    def turn(dropout: Any, attention: Any) -> int | None:
-        before = None if noted.refused else turn_key_on(dropout, attention)
-        noted.count += before is not None
-        return before
+    def counted(dropout: Any, attention: Any) -> route_key.KeyTurn | None:
+        turn = None if noted.refused else key_turn(dropout, attention)
+        noted.count += turn is not None
+        return turn
 
-    monkeypatch.setattr(routed_modules, "turn_key_on", turn)
+    monkeypatch.setattr(routed_modules, "key_turn", counted)
     yield noted
     assert stock_outside(), "the key is still on"
 
@@ -118,6 +120,33 @@ def seen_by_a_mode(_: Routed, x: Tensor) -> Tensor:
         return drop(x)
 
 
+def with_gradients(x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        return drop(x)
+
+
+def backward_inside(_: Routed, x: Tensor) -> Tensor:
+    leaf = x.detach().requires_grad_()
+    checkpointed = checkpoint(drop, leaf * 2, use_reentrant=True)
+    _DropsInBackward.apply(checkpointed).sum().backward()
+    assert leaf.grad is not None
+    return drop(x * leaf.grad * checkpointed.detach())
+
+
+class _DropsInBackward(Function):
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(_: Any, grad: Tensor) -> Tensor:
+        return with_gradients(grad).detach()
+
+
+def attention_by_math(_: Routed, x: Tensor) -> Tensor:
+    return torch._scaled_dot_product_attention_math(x, x, x, None, 0.3)[0]
+
+
 class _Looks(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))
@@ -156,6 +185,9 @@ FORWARDS: dict[str, Callable[[Routed, Tensor], Tensor]] = {
     "a scripted function": lambda _, x: drop(scripted(x)),
     "a checkpoint": lambda _, x: checkpoint(drop, x, use_reentrant=False),
     "a reentrant checkpoint": lambda _, x: checkpoint(drop, x, use_reentrant=True),
+    "gradients in a reentrant checkpoint": lambda _, x: checkpoint(with_gradients, x * 2, use_reentrant=True),
+    "a backward inside": backward_inside,
+    "attention by its math": attention_by_math,
     "hooks of saved tensors": under_hooks,
     "without gradients": without_gradients,
     "vmap": lambda _, x: torch.vmap(drop, randomness="different")(x),
@@ -240,6 +272,35 @@ def test_an_error_in_a_forward_turns_the_key_back(turned: Turned) -> None:
     assert turned.count == 1  # and the fixture looks whether the key is still on
 
 
+def test_where_no_routed_forward_is_on_the_stack_dropout_is_stock() -> None:
+    routed()
+    _, set_route = route_key._functions()
+    before = set_route(route_key.BY_PYTHON)  # as greenlets find it beside a forward that waits
+    try:
+        assert stock_outside()
+    finally:
+        set_route(before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer sends signals here")
+def test_an_interrupt_at_any_time_turns_the_key_back() -> None:
+    model, x = routed(), torch.ones(5, 4)
+    before = signal.signal(signal.SIGALRM, _interrupt)
+    try:
+        for delay in range(300):
+            with suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, (20 + delay % 97) * 1e-6)
+                for _ in range(1000):
+                    model(x)
+            assert stock_outside()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_forward_under_a_mode_has_a_mode(turned: Turned) -> None:
     model = routed()
     for mode in (_Looks(), _Watches()):
@@ -266,7 +327,7 @@ def test_once_a_function_was_compiled_it_is_a_mode(turned: Turned, monkeypatch: 
     monkeypatch.setattr(route_key, "_is_anything_compiled", _is_anything_compiled)
     inside = torch.compile(drop, backend="eager")
     model.function = lambda _, x: inside(x)
-    assert route_key.turn_key_on(model.plain, None) is None
+    assert route_key.key_turn(model.plain, None) is None
     y = model(torch.ones(5, 4, requires_grad=True))
     assert y.grad_fn.name() != "MulBackward0", "the compiled dropout is torch's own"
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
 
 from pmexp.packed_dropout.attention import drops
 from pmexp.packed_dropout.route_key import KEY, run_beside
@@ -46,14 +47,14 @@ def _has_own_functions(value: Any) -> bool:
 
 
 def _innermost_route() -> Route | None:
-    """The route of the forward that runs, found on the stack; None where a checkpoint calls in between.
+    """The route of the forward that runs, found on the stack; None behind a checkpoint or a backward.
 
-    The checkpoint will call its function again, and not the forward.
+    The checkpoint will call its function again, and not the forward. No mode reaches into a backward.
+    A greenlet has no such frame where it runs while another one's forward waits.
     """
     frame: FrameType | None = sys._getframe(2)
     while frame and frame.f_code is not run_by_key.__code__:
-        if is_of_checkpoint(frame):
+        if is_of_checkpoint(frame) or frame.f_code is _engine_run_backward.__code__:
             return None
         frame = frame.f_back
-    assert frame
-    return route_of(frame.f_locals["module"])
+    return None if frame is None else route_of(frame.f_locals["module"])

@@ -185,8 +185,8 @@ def _dropped_past_hooks(
 ) -> tuple[Tensor, Tensor | None]:
     """packed_dropout_and_bits(), whose node saves the bits as it would without hooks: so C++ may make it."""
     hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    torch._C._autograd._pop_saved_tensors_default_hooks()
-    try:
+    try:  # an interrupt behind the next call finds the hooks gone, and has to put them back
+        torch._C._autograd._pop_saved_tensors_default_hooks()
         return packed_dropout_and_bits(input, p, training, **options)
     finally:
         torch._C._autograd._push_saved_tensors_default_hooks(*hooks)

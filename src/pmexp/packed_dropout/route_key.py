@@ -3,14 +3,14 @@
 A mode takes a microsecond for each function of torch that a forward calls. The key, which native/routes.h
 registers, takes none but those that drop, and only in the thread that runs such a forward. What it cannot
 serve while it is on, such as a tensor that is not plain, it hands to Python (keyed_routes.py), which does
-what a mode would do. Where a mode is needed from the beginning a forward has one: see `turn_key_on`.
+what a mode would do. Where a mode is needed from the beginning a forward has one: see `key_turn`.
 """
 
 import ctypes
 import sys
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import forward_ad
@@ -29,8 +29,19 @@ def drawn_by_key(bits: int, cache_unpacked: bool) -> int:
     return bits * 2 + cache_unpacked
 
 
-def turn_key_on(dropout: Any, attention: Any) -> int | None:
-    """Turns the key on for a forward, and returns what turn_key_back() takes; None where it needs a mode.
+class KeyTurn(NamedTuple):
+    """How to turn the key on for a forward: `set_route(on)` before it, `set_route(before)` behind it.
+
+    set_route: a function of C, before which no Ctrl-C comes in between as before one of Python.
+    """
+
+    set_route: Callable[[int], int]
+    on: int
+    before: int
+
+
+def key_turn(dropout: Any, attention: Any) -> KeyTurn | None:
+    """Returns how to turn the key on for a forward; None where that needs a mode.
 
     It does where anything traces, transforms or looks on, where a mode is around already, without the native
     library, and once a function was given to torch.compile: its graphs depend on modes, and not on keys.
@@ -50,24 +61,21 @@ def turn_key_on(dropout: Any, attention: Any) -> int | None:
         options = None if options_of is None else options_of(dropout)
     if options is None:
         return None
-    before = _functions()[0](options)
-    return None if before == _REFUSED else before
-
-
-def turn_key_back(before: int) -> None:
-    """Has the key do in this thread what it did before."""
-    _functions()[1](before)
+    route_now, set_route = _functions()
+    before = route_now()
+    return None if before == _REFUSED else KeyTurn(set_route, options, before)
 
 
 def run_beside(function: Callable[..., Any], /, *args: Any) -> Any:
     """Calls `function` with the key off."""
     if not native.is_loaded():
         return function(*args)
-    before = _functions()[1](_NONE)
+    _, set_route = _functions()
+    before = set_route(_NONE)
     try:
         return function(*args)
     finally:
-        turn_key_back(before)
+        set_route(before)
 
 
 def _is_anything_compiled() -> bool:
@@ -76,12 +84,12 @@ def _is_anything_compiled() -> bool:
 
 
 @cache
-def _functions() -> tuple[Callable[[int], int], Callable[[int], int]]:
-    """Functions enter_route and set_route of native/routes.h."""
+def _functions() -> tuple[Callable[[], int], Callable[[int], int]]:
+    """Functions route_now and set_route of native/routes.h."""
     _let_higher_order_operators_pass()
-    prototype = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
-    enter, set_route = torch.ops.pmexp.route_functions()
-    return prototype(enter), prototype(set_route)
+    route_now, set_route = torch.ops.pmexp.route_functions()
+    number = ctypes.c_int64
+    return ctypes.PYFUNCTYPE(number)(route_now), ctypes.PYFUNCTYPE(number, number)(set_route)
 
 
 def _let_higher_order_operators_pass() -> None:

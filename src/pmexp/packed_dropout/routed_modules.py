@@ -21,7 +21,7 @@ from pmexp.packed_dropout.attention import AttentionDropout
 from pmexp.packed_dropout.bit_comparison import FirstBackward
 from pmexp.packed_dropout.followed_casts import run_followed
 from pmexp.packed_dropout.rebuild import rebuilding
-from pmexp.packed_dropout.route_key import turn_key_back, turn_key_on
+from pmexp.packed_dropout.route_key import KeyTurn, key_turn
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route, run_under
 from pmexp.packed_dropout.transforms import can_rebuild, is_rebuilding
 
@@ -275,21 +275,24 @@ def run_routed(module: nn.Module, function: Callable[..., Any], args: Any, kwarg
     if not is_routed(module) or (isinstance(module, nn.MultiheadAttention) and not module.training):
         return function(*args, **kwargs)
     by_mode = getattr(module, _BY_MODE, False)
-    before = None if by_mode else turn_key_on(routed_dropout(module), routed_attention(module))
-    if before is None:
+    turn = None if by_mode else key_turn(routed_dropout(module), routed_attention(module))
+    if turn is None:
         return run_under(route_of(module), function, args, kwargs)
-    return run_by_key(module, before, function, args, kwargs)
+    return run_by_key(module, turn, function, args, kwargs)
 
 
-def run_by_key(module: nn.Module, before: int, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def run_by_key(module: nn.Module, turn: KeyTurn, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Calls `function` with the key on. (keyed_routes.py looks for the frame of this call.)
 
-    before: what turn_key_on() has returned.
+    An interrupt at any time leaves the key as it was: what was before is known here, and no call of Python
+    comes before what turns it back.
     """
+    set_route, on, before = turn
     try:
+        set_route(on)
         return function(*args, **kwargs)
     finally:
-        turn_key_back(before)
+        set_route(before)
 
 
 def refuse_scripting(module: nn.Module) -> None:

@@ -7,6 +7,7 @@
 #include <ATen/SavedTensorHooks.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/PythonTorchFunctionTLS.h>
+#include <c10/core/AutogradState.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
 
 namespace {
@@ -32,17 +33,21 @@ int64_t set_route(int64_t options) {
   return std::exchange(route, options);
 }
 
-// The same where the calls of Python's functions reach the dispatcher unseen; kRefused where they do not.
-int64_t enter_route(int64_t options) { return is_observed() ? kRefused : set_route(options); }
+// What it is where the calls of Python's functions reach the dispatcher unobserved; kRefused where they do not.
+int64_t route_now() { return is_observed() ? kRefused : route; }
 
 // Whether a call drops by torch's own dropout: as a mode of Python's does not see calls of a scripted function.
 bool stays_stock(double p, bool train) {
   return !train || p == 0.0 || route == kNone || route == kStock || !torch::jit::currentCallstack().empty();
 }
 
-// Whether a checkpoint may have called, which has hooks of saved tensors or goes on without gradients. It would call
-// again without the route: Python looks.
-bool may_be_in_checkpoint() { return !at::GradMode::is_enabled() || at::SavedTensorDefaultHooks::get_hooks(true); }
+// Whether a checkpoint may have called, which would call again without the route: Python looks. It has hooks of saved
+// tensors, or is a function of autograd's, whose forward goes on without tangents even where it asks for gradients, or
+// is in a backward.
+bool may_be_in_checkpoint() {
+  return !at::GradMode::is_enabled() || !c10::AutogradState::get_tls_state().get_fw_grad_mode() ||
+         at::SavedTensorDefaultHooks::get_hooks(true) || torch::autograd::get_current_graph_task_id() != -1;
+}
 
 Tensor drop_by_python(const Tensor& x, double p, bool train, bool inplace) {
   static const auto call = operator_of_ops<Tensor(const Tensor&, double, bool, bool)>("pmexp::dropout_of_route");
@@ -91,9 +96,10 @@ TORCH_LIBRARY_IMPL(aten, TESTING_ONLY_GenericMode, library) {
   library.impl("dropout", dropout_on_route);
   library.impl("dropout_", dropout_on_route_);
   library.impl("scaled_dot_product_attention", torch::CppFunction::makeFromBoxedFunction<&attention_on_route>());
-  // Recurrent layers call at::dropout between their layers.
+  // These call at::dropout inside: recurrent layers, between their layers.
   for (const char* name : {"lstm.input", "lstm.data", "gru.input", "gru.data", "rnn_tanh.input", "rnn_tanh.data",
-                           "rnn_relu.input", "rnn_relu.data"}) {
+                           "rnn_relu.input", "rnn_relu.data", "quantized_lstm.input", "quantized_lstm.data",
+                           "quantized_gru.input", "quantized_gru.data", "_scaled_dot_product_attention_math"}) {
     library.impl(name, torch::CppFunction::makeFromBoxedFunction<&call_beside_route>());
   }
 }
@@ -101,6 +107,6 @@ TORCH_LIBRARY_IMPL(aten, TESTING_ONLY_GenericMode, library) {
 // Addresses of both functions: Python's ctypes calls them in a third of the time that an operator takes.
 TORCH_LIBRARY_FRAGMENT(pmexp, library) {
   library.def("route_functions() -> (int, int)", []() -> std::tuple<int64_t, int64_t> {
-    return {reinterpret_cast<int64_t>(&enter_route), reinterpret_cast<int64_t>(&set_route)};
+    return {reinterpret_cast<int64_t>(&route_now), reinterpret_cast<int64_t>(&set_route)};
   });
 }
