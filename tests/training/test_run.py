@@ -202,6 +202,19 @@ def test_the_best_weights_are_tested_and_their_validation_is_reported(runs: Runs
     assert math.isfinite(summary["metrics"]["test/accuracy"])
 
 
+@pytest.mark.parametrize(("patience", "said"), [("1", True), ("2", False)])
+def test_a_run_that_ends_before_its_last_step_says_why(
+    runs: Runs, caplog: pytest.LogCaptureFixture, patience: str, said: bool
+) -> None:
+    # At such a learning rate no score after the first is better.
+    still = ("train.epochs=3", "train.lr=1e-12", "train.evaluate_every=null", "tracking=off")
+    with caplog.at_level("INFO"):
+        code, _, _ = runs.train(*TINY_VIT, *still, f"train.patience={patience}")
+    assert code == 0
+    assert ("no better score within train.patience=1 evaluations" in caplog.text) is said
+    assert ("stopped at step" in caplog.text) is said
+
+
 def test_a_code_error_is_recorded_and_the_next_try_starts_anew(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
