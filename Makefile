@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard src/pmexp/packe
 	@$(PYTHON) -m pmexp.packed_dropout
 	@touch $@
 
-demo: $(INSTALLED) ## 21 training runs on real data, compared in a report
+demo: $(INSTALLED) ## 22 training runs on real data, compared in a report
 	$(PYTHON) -m pmexp.train -m experiment=demo
 	$(PYTHON) -m pmexp_analysis demo
 	@echo "Compare the runs in MLflow: make ui NAME=demo"

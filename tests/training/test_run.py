@@ -3,12 +3,14 @@
 import json
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from pmexp.errors import MachineError
 from pmexp.models.examples import TensorExamples
 from pmexp.variants import replace as variants
 from pmexp_analysis.criteria import judge
@@ -200,6 +202,38 @@ def test_the_best_weights_are_tested_and_their_validation_is_reported(runs: Runs
     curve = [value for _, value in runs.curve("baseline-s0", "val/accuracy")]
     assert summary["metrics"]["val/accuracy"] == max(curve)
     assert math.isfinite(summary["metrics"]["test/accuracy"])
+
+
+@pytest.mark.parametrize(("patience", "said"), [("1", True), ("2", False)])
+def test_a_run_that_ends_before_its_last_step_says_why(
+    runs: Runs, caplog: pytest.LogCaptureFixture, patience: str, said: bool
+) -> None:
+    # At such a learning rate no score after the first is better.
+    still = ("train.epochs=3", "train.lr=1e-12", "train.evaluate_every=null", "tracking=off")
+    with caplog.at_level("INFO"):
+        code, _, _ = runs.train(*TINY_VIT, *still, f"train.patience={patience}")
+    assert code == 0
+    assert ("no better score within train.patience=1 evaluations" in caplog.text) is said
+    assert ("stopped at step" in caplog.text) is said
+
+
+@pytest.mark.parametrize(
+    ("error", "traced"), [(MachineError("a worker is gone"), False), (OSError(5, "?"), True)]
+)
+def test_a_fault_of_the_machine_that_has_its_line_has_no_traceback(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, error: Exception, traced: bool
+) -> None:
+    from pmexp.training.loop import Training
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Training, "evaluate", fails)
+    with suppress(MachineError, OSError):
+        runs.train(*TINY_VIT, *SHORT)
+    (folder,) = runs.run_folders()
+    assert json.loads((folder / "failure.json").read_text())["kind"] == "infrastructure"
+    assert ("Traceback" in (folder / "log.txt").read_text()) is traced
 
 
 def test_a_code_error_is_recorded_and_the_next_try_starts_anew(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pmexp.config import RunConfig
-from pmexp.errors import Interrupted, RunClaimed, UserError, error_line
+from pmexp.errors import Interrupted, MachineError, RunClaimed, UserError, error_line
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.metrics.catalog import metric_of
 from pmexp.run_folder.failure import FailureKind, kind_of
@@ -168,7 +168,9 @@ class Recorder:
             self.check_claim()
             said = str(error) if isinstance(error, UserError) else error_line(error)
             self.folder.fail(kind, f"{rank}{said}")
-        if kind is FailureKind.code or (kind is FailureKind.infrastructure and self._has_log):
+        # A MachineError has said in its line what the machine lacks.
+        unexpected = kind is FailureKind.infrastructure and not isinstance(error, MachineError)
+        if kind is FailureKind.code or (unexpected and self._has_log):
             log.error("%s", traceback.format_exc())
         self._mirror.finish("KILLED" if kind is FailureKind.interrupted else "FAILED")
 

@@ -259,6 +259,13 @@ def _train(
                 raise (Preempted if wish is _Wish.make_way else Interrupted)(
                     f"{signalled} at step {step} of {training.last_step}; run the same command to go on"
                 )
+    if training.progress.step < training.last_step:
+        log.info(
+            "stopped at step %d of %d: no better score within train.patience=%s evaluations",
+            training.progress.step,
+            training.last_step,
+            training.config.patience,
+        )
 
 
 def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:
