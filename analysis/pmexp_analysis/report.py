@@ -1,9 +1,7 @@
 """The command `python -m pmexp_analysis`: the one place that reads arguments and writes files."""
 
-import gc
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 from pmexp.command_line import Command, Given, Key, switch
 from pmexp.errors import MachineError, UserError
 from pmexp.extras import missing_named
+from pmexp.lasting_imports import without_collections
 from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.files import write_atomically
 from pmexp.run_folder.place import refuse_unusable
@@ -54,24 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(given: Given) -> str:
     refuse_unusable(Path(given["out"]), "out")
     try:
-        with _without_collector():
+        # Nothing that a report reads is freed before its end, and to search it all takes as long as the rest.
+        with without_collections():
             return write_report(given)
     except OSError as error:
         said = f"cannot use {error.filename or given['out']}: {error.strerror or error}"
         raise (MachineError if kind_of(error) is FailureKind.infrastructure else UserError)(said) from None
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Turns off the collector of cycles: nothing that a report reads is freed before it ends, and searching
-    all of it again and again takes as long as the rest."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def write_report(given: Given) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected_imports() -> Iterator[None]:
+def without_collections() -> Iterator[None]:
     """Collects no garbage inside the block; afterwards the collector is as it was."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -27,7 +27,7 @@ def lasting_imports() -> Iterator[None]:
     was first, nothing is set apart.
     """
     modules = len(sys.modules)
-    with uncollected_imports():
+    with without_collections():
         try:
             yield
         finally:

