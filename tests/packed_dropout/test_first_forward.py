@@ -154,6 +154,30 @@ def test_what_was_exchanged_and_not_called_is_named() -> None:
         )
 
 
+class CountsModes(nn.Module):
+    """Notes how many modes of torch's functions are around its functional dropout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.modes = torch._C._len_torch_function_stack()
+        return under_another_name(x, P, self.training)
+
+
+def test_by_nn_dropout_a_model_runs_as_if_it_was_not_touched() -> None:
+    model = nn.Sequential(CountsModes(), nn.Dropout(P))
+    replace_dropout(model, nn.Dropout, example=(x(),))
+    model(x())
+    assert model[0].modes == 0
+
+
+def test_by_nn_dropout_a_part_of_a_model_drops_by_no_route_around_it() -> None:
+    model = nn.Sequential(CountsModes())
+    model.forward = lambda x: under_another_name(nn.Sequential.forward(model, x), P, True)
+    replace_dropout(model, PackedDropout, example=(x(),))
+    replace_dropout(model[0], nn.Dropout, example=(x(),))
+    dropped = model(x()).grad_fn
+    assert "Packed" in dropped.name() and "Packed" not in dropped.next_functions[0][0].name()
+
+
 def test_a_model_without_dropout_is_said_to_have_none_only_when_it_has_run() -> None:
     with pytest.raises(ValueError, match="no dropout is seen in it"):
         replace_dropout(Own(lambda self, x: x), PackedDropout, example=(x(),))

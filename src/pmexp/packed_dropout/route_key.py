@@ -66,6 +66,11 @@ def key_turn(dropout: Any, attention: Any) -> KeyTurn | None:
     return None if before == _REFUSED else KeyTurn(set_route, options, before)
 
 
+def is_key_off() -> bool:
+    """Whether no routed forward of this thread has the key on; False where what looks on hides it."""
+    return native.calls_on_cpu() is None or _functions()[0]() == _NONE
+
+
 def run_beside(function: Callable[..., Any], /, *args: Any) -> Any:
     """Calls `function` with the key off."""
     if not native.is_loaded():

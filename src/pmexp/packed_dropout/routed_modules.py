@@ -21,7 +21,7 @@ from pmexp.packed_dropout.attention import AttentionDropout
 from pmexp.packed_dropout.bit_comparison import FirstBackward
 from pmexp.packed_dropout.followed_casts import run_followed
 from pmexp.packed_dropout.rebuild import rebuilding
-from pmexp.packed_dropout.route_key import KeyTurn, key_turn
+from pmexp.packed_dropout.route_key import KeyTurn, is_key_off, key_turn
 from pmexp.packed_dropout.routes import RecomputingRoute, Route, innermost_route, run_under
 from pmexp.packed_dropout.transforms import can_rebuild, is_rebuilding
 
@@ -270,15 +270,23 @@ def _run(module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any
 def run_routed(module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Calls `function` under the route of `module`, where it has one.
 
-    torch's own attention drops in training alone, and has a fast path in evaluation without a route.
+    torch's own attention drops in training alone, and has a fast path in evaluation without a route. A route
+    that leads to torch's dropout is needed where another lies around; else it would slow nn.Dropout's model.
     """
     if not is_routed(module) or (isinstance(module, nn.MultiheadAttention) and not module.training):
         return function(*args, **kwargs)
-    by_mode = getattr(module, _BY_MODE, False)
-    turn = None if by_mode else key_turn(routed_dropout(module), routed_attention(module))
+    dropout, attention = routed_dropout(module), routed_attention(module)
+    if dropout is None and attention is None and _is_beside_routes():
+        return function(*args, **kwargs)
+    turn = None if getattr(module, _BY_MODE, False) else key_turn(dropout, attention)
     if turn is None:
         return run_under(route_of(module), function, args, kwargs)
     return run_by_key(module, turn, function, args, kwargs)
+
+
+def _is_beside_routes() -> bool:
+    """Whether no routed forward is around in this thread, by a mode or by the key."""
+    return not torch.compiler.is_compiling() and innermost_route() is None and is_key_off()
 
 
 def run_by_key(module: nn.Module, turn: KeyTurn, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
