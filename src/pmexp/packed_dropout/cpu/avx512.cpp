@@ -30,11 +30,13 @@ struct Avx512 {
         const __m512i base = _mm512_set1_epi64(static_cast<long long>(8 * block));
         const __m512i counters[1] = {_mm512_add_epi64(base, lanes)};
         const auto drawn = philox(counters);
-        const __m256i limit = _mm256_set1_epi32(static_cast<int>(last));
+        // Words lie in the low halves of their lanes: one permutation gathers those of 16 elements.
+        const __m512i low_halves = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        const __m512i limit = _mm512_set1_epi32(static_cast<int>(last));
         uint32_t keep = 0;
-        for (int w = 0; w < 4; ++w) {
-            const __m256i words = _mm512_cvtepi64_epi32(drawn.word[w][0]);
-            keep |= static_cast<uint32_t>(_mm256_cmple_epu32_mask(words, limit)) << (8 * w);
+        for (int w = 0; w < 4; w += 2) {
+            const __m512i words = _mm512_permutex2var_epi32(drawn.word[w][0], low_halves, drawn.word[w + 1][0]);
+            keep |= static_cast<uint32_t>(_mm512_cmple_epu32_mask(words, limit)) << (8 * w);
         }
         return keep;
     }
