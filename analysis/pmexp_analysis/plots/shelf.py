@@ -31,10 +31,9 @@ def shelf(
     panel.yaxis.set_major_locator(FixedLocator([t for t in panel.get_yticks() if low <= t <= line]))
     panel.axhspan(line, high, color=LIGHT, alpha=0.6, linewidth=0, zorder=0.4)
     panel.axhline(line, color=GREY, linewidth=0.9, zorder=0.6)
-    figure = panel.get_figure(root=True)
-    assert figure is not None
+    inches = panel.figure.dpi_scale_trans
     for row, (variant, places) in enumerate(marks.items()):
-        up = ScaledTranslation(0, _ROW * (row + 0.75), figure.dpi_scale_trans)
+        up = ScaledTranslation(0, _ROW * (row + 0.75), inches)
         panel.plot(
             places,
             [line] * len(places),

@@ -1,6 +1,6 @@
 """Defines packed_dropout(), dropout that keeps packed mask bits for backward and nothing else."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -74,8 +74,8 @@ def packed_dropout(
         TypeError: `input` is no tensor, or something is to be dropped of what is sparse or not floating.
     """
     if has_torch_function_unary(input):
-        options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
-        options |= {"flip_rate": flip_rate}
+        options: dict[str, Any]
+        options = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng, "flip_rate": flip_rate}
         return handle_torch_function(packed_dropout, (input,), input, p, training, inplace, **options)
     if (
         (training and rng == "philox" and not (inplace or flip_rate) and type(p) is float and 0.0 < p < 1.0)
@@ -86,8 +86,8 @@ def packed_dropout(
     if not isinstance(input, Tensor):
         raise TypeError(f"input: a {type(input).__name__} is no tensor")
     if input.is_nested:
-        chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
-        return apply_to_values(packed_dropout, input, training=training, inplace=inplace, **asdict(chosen))
+        options = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng, "flip_rate": flip_rate}
+        return apply_to_values(packed_dropout, input, p, training, inplace, **options)
     p = float(p)  # torch takes a tensor of one number as well
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):

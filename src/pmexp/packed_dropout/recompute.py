@@ -6,7 +6,6 @@ at hand backward makes them again. (Sub-layer dropout recomputation of Tempo, An
 2022, from bits in place of bytes.)
 """
 
-from dataclasses import asdict
 from typing import Any, Literal, cast
 
 import torch
@@ -92,8 +91,8 @@ def packed_dropout_and_bits(
 ) -> tuple[Tensor, Tensor | None]:
     """Returns packed_dropout(), and the packed mask that its backward uses or None where it needs none."""
     if has_torch_function_unary(input):
-        options: dict[str, Any] = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng}
-        options |= {"flip_rate": flip_rate}
+        options: dict[str, Any]
+        options = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng, "flip_rate": flip_rate}
         return handle_torch_function(packed_dropout_and_bits, (input,), input, p, training, **options)
     if (
         (training and rng == "philox" and not flip_rate and type(p) is float)
@@ -102,8 +101,8 @@ def packed_dropout_and_bits(
     ):
         return cast(tuple[Tensor, Tensor], dropped)
     if input.is_nested:  # products of nested tensors recompute nothing
-        chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
-        return packed_dropout(input, training=training, **asdict(chosen)), None
+        options = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng, "flip_rate": flip_rate}
+        return packed_dropout(input, p, training, **options), None
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training), None
