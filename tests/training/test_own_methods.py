@@ -72,7 +72,9 @@ def test_the_rates_that_ran_are_on_record_where_a_method_sets_them(
 ) -> None:
     arguments = ["variant.apply=own_methods.drops_nothing", f"variant.options.from_step={from_step}"]
     told = trained(runs, "variant=own", "variant.p=0.1", *arguments)["replacement"]
-    said = f"variant.p: {when} 2 of 2 dropout modules have another rate; 0 in place of 0.1: vit.embeddings."
+    said = (
+        f"variant.p: {when} the rate of 2 of 2 dropout modules is another; 0 in place of 0.1: vit.embeddings."
+    )
     assert told["rates"] == rates and told["other_rates"].startswith(said)
     assert (said in caplog.text) == (from_step == 0)
 

@@ -23,7 +23,7 @@ class StepTimer:
         self._before: list[float] = []  # what the run's earlier tries have measured, without their warm-up
         self._data_before: list[float] = []
         self._waited = 0.0  # in this step
-        self._share_said = 0.0  # of waits for data, when it was last said to be too large
+        self._share_said = 0.0  # the share of waits when it was last said
         self._epochs: list[float] = []
         self._epoch_began: float | None = None
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from pmexp.shown import counted
+
 Rates = dict[str, float]
 
 
@@ -14,7 +16,7 @@ def rates_of(module: nn.Module) -> Rates:
     return {name: float(each.p) for name, each in module.named_modules() if isinstance(each, _DropoutNd)}
 
 
-def counted(rates: Mapping[str, float]) -> dict[str, int]:
+def by_rate(rates: Mapping[str, float]) -> dict[str, int]:
     """Returns how many of `rates` there are of each, by the rate as text, the lowest first."""
     return {f"{rate:g}": count for rate, count in sorted(Counter(rates.values()).items())}
 
@@ -30,5 +32,5 @@ def changes(before: Mapping[str, float], after: Mapping[str, float], when: str) 
     if not names:
         return ""
     parts = [f"{change}: {', '.join(own[:5])}{', ...' * (len(own) > 5)}" for change, own in names.items()]
-    count = sum(map(len, names.values()))
-    return f"variant.p: {when} {count} of {len(before)} dropout modules have another rate; {'; '.join(parts)}"
+    count, of_all = sum(map(len, names.values())), counted(len(before), "dropout module")
+    return f"variant.p: {when} the rate of {count} of {of_all} is another; {'; '.join(parts)}"

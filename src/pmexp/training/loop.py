@@ -21,6 +21,7 @@ from pmexp.models.examples import EVALUATION, Batch, Examples
 from pmexp.models.generation import Generation
 from pmexp.models.objectives import summed_loss
 from pmexp.packed_dropout import ReplacementReport
+from pmexp.shown import counted
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
 from pmexp.training import loss_scale
@@ -65,7 +66,7 @@ class Training:
         self.steps_per_epoch = len(train) // self.batch_size
         if not self.steps_per_epoch:
             raise UserError(
-                f"train.batch_size: {self.batch_size} exceeds the {len(train)} training samples; "
+                f"train.batch_size: {self.batch_size} exceeds the {counted(len(train), 'training sample')}; "
                 "choose a smaller one"
             )
         planned = config.epochs * self.steps_per_epoch
