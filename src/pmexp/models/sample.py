@@ -80,5 +80,6 @@ def _refuse_other_logits(config: RunConfig, module: nn.Module, batch: Batch, cla
     if shape != (expected := (*labels.shape, answers)):
         raise UserError(
             f"{_BUILDER}: {path}: its module returns logits of shape {shape} for "
-            f"{counted(len(labels), 'sample')} of dataset={config.dataset.name}; return {wanted}, here {expected}"
+            f"{counted(len(labels), 'sample')} of dataset={config.dataset.name}; return {wanted}, here "
+            f"{expected}"
         )

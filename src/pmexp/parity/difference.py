@@ -47,9 +47,7 @@ class Rounding:
     allowed: float  # the largest b_error that rounding explains
 
     def __str__(self) -> str:
-        errors = (
-            f"beside the same step in float64, a is off by {self.a_error:.2g} and b by {self.b_error:.2g}"
-        )
+        errors = f"beside the same step in float64, a is off by {self.a_error:.2g}, b by {self.b_error:.2g}"
         if self.explained is None:
             return f"rounding was not judged: {errors}, too far for a to be the same computation"
         verdict = "rounding explains it" if self.explained else "rounding does not explain it"

@@ -265,6 +265,10 @@ class Training:
             self._order = (epoch, epoch_order(self.train, self.seed, epoch, self.batch_size))
         return self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
 
+    def first_whole_batch(self) -> Batch:
+        """All that this rank runs of the first step's batch, in one."""
+        return self.train.batch(self.ranks.share(self._batch_rows(0)), 0)
+
     def first_batch(self) -> Batch:
         """What this rank runs first of the first step's batch."""
         return self.parts(0)[0]

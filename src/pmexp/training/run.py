@@ -32,7 +32,7 @@ from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
 from pmexp.tracking.trackers import check_installed
-from pmexp.training import best_weights, kept_graph
+from pmexp.training import best_weights, kept_graph, loss_halves
 from pmexp.training.after_training import final, outcome, tested
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
@@ -201,6 +201,9 @@ def _train_and_test(
     if config.measure.kept_graph:
         twice, notes["kept_graph"] = kept_graph.measure(training, memory)
         recorder.write(training.progress.step, twice)
+    if said := loss_halves.said(training):
+        log.warning("%s", said)
+        notes["loss_scale"] = said
     checkpoints.wait()
     values = final(config, recorder.journal, training)
     notes |= not_held(values)
