@@ -79,8 +79,8 @@ def without_gradient(training: Training) -> str:
 
 
 def other_rates(training: Training) -> list[str]:
-    """Says of which dropout modules the rate was changed by the end of the first step, and since then."""
-    first, now = training.progress.dropout_rates, rates_of(training.module)
+    """Says of which dropouts the rate was changed by the end of the first step, and since then."""
+    first, now = training.progress.dropout_rates, rates_of(training.module, training.replacement)
     if first is None:
         return []
     lines = (

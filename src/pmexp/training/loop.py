@@ -85,7 +85,7 @@ class Training:
         )
         self.instruments: Instruments | NoInstruments = NoInstruments()
         self.replacement: ReplacementReport | None = None  # says what became of the module's dropout
-        self.rates_chosen: Rates = {}  # those of its dropout modules, before a method sets others
+        self.rates_chosen: Rates = {}  # those of its dropouts, before a method sets others
         self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
@@ -191,7 +191,7 @@ class Training:
             held_now = held(parameters=self.engine.held_parameters(), gradients=self.engine.held_gradients())
             metrics = ledger.metrics() | held_now
             self.unnamed_masks = ledger.unnamed
-            self.progress.dropout_rates = rates_of(self.module)
+            self.progress.dropout_rates = rates_of(self.module, self.replacement)
         lr = self.scheduler.get_last_lr()[0]
         with self.instruments.phase("optimizer"):
             norm = self.engine.step()
