@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pmexp import logs
 from pmexp.command_line import Command, Given, Key, importing
 from pmexp.errors import UserError
-from pmexp.shown import few
+from pmexp.shown import counted, few
 
 with importing("train"):
     from pmexp.command.compose import compose_part
@@ -61,7 +61,7 @@ def prepare(config: DatasetConfig) -> str:
     for name, split in splits.items():
         if split is not None:
             _ = split.inputs[0], split.inputs[len(split) - 1]
-            lines.append(f"  {name}: {len(split)} samples")
+            lines.append(f"  {name}: {counted(len(split), 'sample')}")
     labels = dataset.train.labels
     if dataset.classes:
         lines.append(f"  classes: {len(dataset.classes)} ({few(dataset.classes)})")

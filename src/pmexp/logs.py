@@ -50,11 +50,22 @@ def to_terminal() -> None:
     logging.getLogger("pmexp").setLevel(logging.INFO)
 
 
+_IN_FILES = _Masking("%(asctime)s %(levelname)s %(message)s")
+
+
 def file_handler(file: Path) -> logging.FileHandler:
     """A handler that adds lines with time and level to `file`."""
     handler = logging.FileHandler(file, encoding="utf-8")
-    handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_IN_FILES)
     return handler
+
+
+def add_line(file: Path, text: str) -> None:
+    """Adds an error to `file` in such a line; the terminal, which has it from the command, does not show it.
+    Raises OSError where it cannot be written."""
+    record = logging.makeLogRecord({"msg": text, "levelname": logging.getLevelName(logging.ERROR)})
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(f"{_IN_FILES.format(record)}\n")
 
 
 def mask_output() -> None:

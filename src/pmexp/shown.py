@@ -18,6 +18,11 @@ def few(names: Sequence[object]) -> str:
     return printable(", ".join(shown)) + more
 
 
+def counted(number: int, what: str) -> str:
+    """Returns a number of things in words: 1 pair, 2 pairs."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
     """The rows as lines, each column as wide as its widest cell; `right`: which end on the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

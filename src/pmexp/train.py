@@ -11,6 +11,7 @@ with importing("train"), lasting_imports():
     from pmexp.command.compose import compose_run, compose_sweep
     from pmexp.command.explain import explained
     from pmexp.command.flags import read, show
+    from pmexp.command.result import result_line
     from pmexp.config.train import MEASURED_STEPS
 
 
@@ -41,6 +42,7 @@ def _train() -> None:
             from pmexp.training.run import run
 
         run(config)
+        print(result_line(config))
         print(f"{config.run_id}: {config.folder / 'summary.json'}")
 
 

@@ -71,7 +71,7 @@ def test_of_many_tasks_figures_and_long_tables_are_made_on_demand(runs: Runs) ->
     assert "Figures are drawn of 0 of 41 tasks and systems; figures=N draws those of the first N." in page
     markdown = (folder / "report.md").read_text()
     assert markdown.count("### Compared with baseline") == 40 and markdown.count("## net/data") == 41
-    assert "The comparisons of 1 more tasks and systems are in comparisons.csv." in markdown
+    assert "comparisons.csv has 1 more comparison of a task and a system." in markdown
     compared = (folder / "comparisons.csv").read_text()
     assert all(f"net/data{task:02}," in compared for task in range(41))
 

@@ -1,5 +1,8 @@
 """Numbers and sentences as people read them."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from pmexp.protocol import CriterionConfig, ProtocolConfig
@@ -137,3 +140,10 @@ def test_the_terminal_lists_missing_runs_by_name(demo: Runs) -> None:
 def test_the_main_metrics_are_scores_before_losses(runs: Runs, finals: list[str], scores: list[str]) -> None:
     runs.finished("baseline", 0, dict.fromkeys(finals, 0.5))
     assert section_of(runs).scores == scores
+
+
+def test_a_reason_that_the_first_lines_give_is_not_given_again() -> None:
+    line = "baseline=b: no run here is of it, they are of 'm'; run b"
+    judged: Any = [SimpleNamespace(result="not measured", claim="faster", why=f"{line}; one measurement")]
+    shown = terminal([], [], "Not settled.", judged, [line])
+    assert shown.count(line) == 1 and shown.endswith("faster: see the first lines; one measurement")

@@ -150,12 +150,28 @@ def test_the_wait_for_data_is_that_of_the_timed_steps(monkeypatch: pytest.Monkey
             seconds += 1.0
     assert timer.metrics(32, 10)["speed/data_wait_ms"] == pytest.approx(375)
     assert timer.metrics(32, 10)["speed/data_wait_share"] == pytest.approx(0.375 / 1.375)
-    assert timer.waited_too_long().startswith("waited for data 27.3% of the time of its steps, more than 2%:")
+    assert timer.waited_too_long().startswith("waited for data 27.3% of its steps' time, more than 2%:")
     resumed = StepTimer(torch.device("cpu"))
     resumed.restore(timer.state())
     assert resumed.metrics(32, 10)["speed/data_wait_ms"] == pytest.approx(375)
     resumed.seconds = [75.0] * 20 * WARMUP_STEPS  # and as many steps that waited for nothing
     assert not resumed.waited_too_long() and not StepTimer(torch.device("cpu")).waited_too_long()
+
+
+def test_that_a_run_waits_too_long_is_said_once_and_where_the_share_has_doubled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = 0.0
+    monkeypatch.setattr("pmexp.measure.timing.time.perf_counter", lambda: seconds)
+    timer = StepTimer(torch.device("cpu"))
+    said = []
+    for wait in (*[0.0] * WARMUP_STEPS, 0.0, 0.2, 0.3, 0.2, 2.0, 0.0):
+        with timer.step():
+            with timer.data():
+                seconds += wait
+            seconds += 1.0
+        said.append(timer.newly_waited_too_long().partition(" of")[0])
+    assert list(filter(None, said)) == ["waited for data 9.1%", "waited for data 35.1%"]
 
 
 def test_environment_names_what_ran() -> None:

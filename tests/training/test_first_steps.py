@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pmexp.config import SystemConfig, TrainConfig
 from pmexp.systems.system import System
-from pmexp.training import loss_scale
+from pmexp.training import loss_halves, loss_scale
 from pmexp.training.described import noticed
 from pmexp.training.loop import Training
 from pmexp.training.resuming import restore, state_of
@@ -27,9 +27,11 @@ def own(loss: Loss) -> Method:
     return Method(loss=own_loss)
 
 
-def training(method: Method | None, module: nn.Module | None = None, batch_size: int = 8) -> Training:
+def training(
+    method: Method | None, module: nn.Module | None = None, batch_size: int = 8, accumulate: int = 1
+) -> Training:
     torch.manual_seed(3)
-    config = TrainConfig(epochs=2, batch_size=batch_size, lr=1e-2, log_every=1)
+    config = TrainConfig(epochs=2, batch_size=batch_size, lr=1e-2, log_every=1, accumulate=accumulate)
     module = module or Net(nn.Dropout(0.5))
     data = examples(50, 0), examples(20, 1)
     return Training(module, *data, config, ["accuracy"], 5, System(SystemConfig()), method=method)
@@ -112,6 +114,53 @@ def test_no_real_loss_is_taken_for_a_mean(loss: Loss, batch_size: int, starts_at
     run = training(own(of_two), module, batch_size)
     run.train.labels.clamp_(max=1)  # type: ignore[attr-defined]
     assert told(run) == ""
+
+
+def smoothed(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=0.1)
+
+
+def contrastive(logits: Tensor, labels: Tensor) -> Tensor:
+    """Each sample is told from the others of its batch by its direction."""
+    directions = F.normalize(logits, dim=-1)
+    return F.cross_entropy(directions @ directions.T, torch.arange(len(labels)), reduction="sum")
+
+
+def in_two_forwards(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    halves = (
+        {name: part[at] for name, part in inputs.items()} for at in (slice(0, None, 2), slice(1, None, 2))
+    )
+    return contrastive(torch.cat([model(**half).logits for half in halves]), labels) / len(labels)
+
+
+@pytest.mark.parametrize("loss", [focal(2.0), smoothed, contrastive])
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_mean_of_a_loss_that_is_no_multiple_of_the_standard_one_is_named_at_the_end(
+    loss: Loss, accumulate: int
+) -> None:
+    def mean(logits: Tensor, labels: Tensor) -> Tensor:
+        return loss(logits, labels) / len(labels)
+
+    for own_loss, is_mean in ((mean, True), (loss, False)):
+        run = training(own(own_loss), batch_size=32, accumulate=accumulate)
+        assert told(run) == ""
+        assert loss_halves.said(run).endswith("divided by their number afterwards") is is_mean
+        assert is_mean or loss_halves.said(run) == ""
+
+
+def test_a_mean_is_named_where_no_forward_gives_the_logits_of_the_labels() -> None:
+    run = training(Method(loss=in_two_forwards), batch_size=32)
+    assert told(run) == "" and "as of a mean" in loss_halves.said(run)
+
+
+def test_what_halves_of_a_batch_cannot_tell_is_said() -> None:
+    def of_eight(logits: Tensor, labels: Tensor) -> Tensor:
+        return smoothed(logits.view(8, -1), labels)
+
+    assert "cannot be told: half a batch ended in RuntimeError: " in loss_halves.said(training(own(of_eight)))
+    assert "cannot be told: its values" in loss_halves.said(training(own(lambda x, y: -smoothed(x, y))))
+    assert "called with one sample" in loss_halves.said(training(own(smoothed), batch_size=1))
+    assert loss_halves.said(training(None)) == ""
 
 
 def test_a_mean_is_on_record_in_a_run_that_goes_on() -> None:

@@ -65,21 +65,26 @@ def test_parameters_that_an_optimizer_leaves_out_are_on_record(runs: Runs) -> No
 
 
 @pytest.mark.parametrize(
-    ("from_step", "rates", "when"), [(0, {"0": 2}, "in the first step"), (1, {"0.1": 2}, "after step 2")]
+    ("from_step", "rates", "when"),
+    [(0, {"0": 2, "0.1": 1}, "in the first step"), (1, {"0.1": 3}, "after step 2")],
 )
 def test_the_rates_that_ran_are_on_record_where_a_method_sets_them(
     runs: Runs, from_step: int, rates: dict[str, int], when: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     arguments = ["variant.apply=own_methods.drops_nothing", f"variant.options.from_step={from_step}"]
     told = trained(runs, "variant=own", "variant.p=0.1", *arguments)["replacement"]
-    said = f"variant.p: {when} 2 of 2 dropout modules have another rate; 0 in place of 0.1: vit.embeddings."
+    said = f"variant.p: {when} the rate of 2 of 3 dropouts is another; 0 in place of 0.1: vit.embeddings."
     assert told["rates"] == rates and told["other_rates"].startswith(said)
     assert (said in caplog.text) == (from_step == 0)
 
 
-def test_rates_that_nobody_changed_are_on_record_alone(runs: Runs) -> None:
-    told = trained(runs, "variant=pm-drop", "variant.p=0.2")["replacement"]
-    assert told["rates"] == {"0.2": 2} and "other_rates" not in told
+@pytest.mark.parametrize("variant", ["pm-drop", "baseline"])
+def test_rates_that_nobody_changed_are_on_record_alone(variant: str, runs: Runs) -> None:
+    """They are those of two modules and of the functional dropout of attention."""
+    assert runs.train(*SHORT, f"variant={variant}", "variant.p=0.2")[0] == 0
+    (summary,) = runs.summaries().values()
+    told = summary["replacement"]
+    assert told["rates"] == {"0.2": 3} and "other_rates" not in told
 
 
 def test_a_loss_of_ones_own_that_is_the_same_trains_the_same(runs: Runs) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +41,12 @@ def test_the_folder_of_a_run_keeps_its_contract(runs: Runs) -> None:
     assert all(set(record) == {"metric", "value", "unit", "direction", "step", "time"} for record in records)
     assert [r["step"] for r in records if r["metric"] == "train/loss"] == list(range(1, 9))
     summary = json.loads((folder / "summary.json").read_text())
+    reached = summary["metrics"]
+    assert out.splitlines()[-2] == (
+        f"test accuracy {reached['test/accuracy']:.4g}, test loss {reached['test/loss']:.4g}, "
+        f"peak memory {reached['memory/peak_bytes'] / 2**20:.0f} MiB, "
+        f"{reached['speed/samples_per_s']:,.4g} samples/s"
+    )
     assert (summary["status"], summary["run_id"]) == ("finished", folder.name)
     assert set(summary["metrics"]) >= CONTRACT
     assert summary["metrics"]["memory/mask_bytes_per_element"] == pytest.approx(0.125, abs=1e-3)
@@ -233,7 +240,11 @@ def test_a_fault_of_the_machine_that_has_its_line_has_no_traceback(
         runs.train(*TINY_VIT, *SHORT)
     (folder,) = runs.run_folders()
     assert json.loads((folder / "failure.json").read_text())["kind"] == "infrastructure"
-    assert ("Traceback" in (folder / "log.txt").read_text()) is traced
+    log = (folder / "log.txt").read_text()
+    assert ("Traceback" in log) is traced
+    assert re.fullmatch(
+        r"[\d-]+ [\d:,]+ ERROR infrastructure: .*" + re.escape(str(error)), log.splitlines()[-1]
+    )
 
 
 def test_a_code_error_is_recorded_and_the_next_try_starts_anew(

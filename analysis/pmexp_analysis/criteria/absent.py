@@ -5,8 +5,8 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic
+from pmexp.shown import counted
 from pmexp_analysis.criteria.result import TaskResult
-from pmexp_analysis.numbers.cells import counted
 from pmexp_analysis.sources.experiment import Experiment
 
 _NAMING_BOTH = (Statistic.only_fits, Statistic.largest_ratio)  # their words name what was tried, also by fit

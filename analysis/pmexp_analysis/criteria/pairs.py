@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import EQUIVALENCE, MARGINS, Bound, CriterionConfig, Statistic
+from pmexp.shown import counted
 from pmexp_analysis.criteria.estimates import Estimate, Sides, estimates, limit_of
 from pmexp_analysis.criteria.power import in_words, seeds_needed
 from pmexp_analysis.criteria.result import TaskResult, decide
 from pmexp_analysis.numbers import own_statistics, scales, stats
-from pmexp_analysis.numbers.cells import counted, number, probability
+from pmexp_analysis.numbers.cells import number, probability
 from pmexp_analysis.numbers.scores import is_score
 
 

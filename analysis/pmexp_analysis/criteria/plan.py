@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pmexp.protocol import MARGINS, Bound, CriterionConfig, Statistic, is_about
+from pmexp.shown import counted
 from pmexp_analysis.criteria.estimates import Sides, limit_of
 from pmexp_analysis.criteria.judge import as_judged, sides_of
 from pmexp_analysis.criteria.pairs import in_its_unit
@@ -103,15 +104,15 @@ def _spread(criterion: CriterionConfig, sides: Sides) -> tuple[float, str]:
     if alone and len(sides.method) > 1:
         values = np.array(list(sides.method.values()))
         against = np.full_like(values, criterion.against or 0.0)
-        return _std(criterion, values, against, values), f"{len(values)} runs of the method"
+        return _std(criterion, values, against, values), f"{counted(len(values), 'run')} of the method"
     base = np.array(list(sides.baseline.values()))
     if not alone and len(shared) > 1:
         ours, theirs = (np.array([side[seed] for seed in shared]) for side in (sides.method, sides.baseline))
-        return _std(criterion, ours, theirs, base), f"{len(shared)} pairs"
+        return _std(criterion, ours, theirs, base), counted(len(shared), "pair")
     if len(base) > 1:
         around = np.full_like(base, base.mean())
         both = 1.0 if alone else 2**0.5
-        return both * _std(criterion, base, around, base), f"{len(base)} runs of the baseline"
+        return both * _std(criterion, base, around, base), f"{counted(len(base), 'run')} of the baseline"
     raise scales.Undefined("at least two runs of the baseline are needed to plan by")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pmexp.protocol import CriterionConfig
+from pmexp.shown import counted
 from pmexp_analysis.criteria.result import TaskResult, decide
 from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.numbers.evidence import Evidence
@@ -125,6 +126,6 @@ def _proof(pairs: Sequence[_Pair], baseline: str) -> str:
     steps = min(pair.own.losses.steps.size for pair in pairs)
     named = "; ".join(pair.name for pair in pairs[:3]) + (f" and {len(pairs) - 3} more" if pairs[3:] else "")
     return (
-        f"{named}: the losses of all {steps} logged steps and the final weights equal those of "
+        f"{named}: the losses of all {counted(steps, 'logged step')} and the final weights equal those of "
         f"{baseline}, bit for bit"
     )

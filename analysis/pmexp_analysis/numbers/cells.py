@@ -70,8 +70,3 @@ def probability(p: float | None) -> str:
     if p is None:
         return NOTHING
     return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def counted(n: int, what: str) -> str:
-    """A number of things: 1 pair, 2 pairs."""
-    return f"{n} {what}{'' if n == 1 else 's'}"

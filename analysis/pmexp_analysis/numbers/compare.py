@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pmexp.protocol import Family, ProtocolConfig
+from pmexp.shown import counted as said_number
 from pmexp_analysis.numbers import stats
-from pmexp_analysis.numbers.cells import counted as said_number
 from pmexp_analysis.numbers.evidence import Evidence
 from pmexp_analysis.numbers.margins import margins_of
 from pmexp_analysis.numbers.paired import PairedValues, alike, statistics

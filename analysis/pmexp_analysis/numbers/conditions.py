@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pmexp.protocol import ComparedLabel
-from pmexp_analysis.numbers.cells import counted
+from pmexp.shown import counted
 from pmexp_analysis.numbers.trainings import Place, is_result, place_of
 from pmexp_analysis.sources.experiment import Experiment, Member
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from itertools import combinations
 
 from pmexp.own_code import is_import_path
+from pmexp.shown import counted
 from pmexp_analysis.numbers.trainings import NOTHING_LOGGED, Logged, logged
 from pmexp_analysis.sources.experiment import Experiment
 
@@ -35,7 +36,8 @@ def _said(metric: str, scores: dict[str, Logged], losses: dict[str, Logged]) -> 
     if moves < _FEWEST_PAIRS or falls <= _MOST * moves:
         return ""
     return (
-        f"{metric} fell in {falls} of {moves} pairs of evaluations of a run between which the validation "
+        f"{metric} fell in {falls} of {counted(moves, 'pair')} of evaluations of a run between which the "
+        "validation "
         "loss fell. Of a score of your own more is taken for better, in criteria and in the choice of the "
         "weights that are tested: if it is an error, return it with a minus and run again."
     )

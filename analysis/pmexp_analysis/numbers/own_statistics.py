@@ -9,6 +9,7 @@ import numpy as np
 
 from pmexp.errors import UserError
 from pmexp.own_code import check_takes, described, imported, of_own_code
+from pmexp.shown import counted
 from pmexp_analysis.numbers.stats import Array
 
 _KEY = "statistics"
@@ -45,7 +46,8 @@ def samples(path: str, method: Array, reference: Array) -> Array:
             row = np.asarray(_allowed[path](ours.copy(), theirs.copy()), dtype=float)
         if row.shape != ours.shape:
             raise UserError(
-                f"{_KEY}: {path}: gives an array of shape {row.shape} for {len(ours)} pairs; return a number "
+                f"{_KEY}: {path}: gives an array of shape {row.shape} for {counted(len(ours), 'pair')}; "
+                "return a number "
                 "a pair"
             )
         rows.append(row)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pmexp_analysis.numbers.cells import counted
+from pmexp.shown import counted
 from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.numbers.trainings import NOTHING_LOGGED, Logged
 from pmexp_analysis.sources.experiment import Experiment, Member

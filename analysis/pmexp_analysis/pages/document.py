@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pmexp.shown import counted
 from pmexp_analysis.pages import formats, glossary, tables
 from pmexp_analysis.pages.content import Content
 from pmexp_analysis.pages.headline import headlines
@@ -36,7 +37,7 @@ def as_markdown(
             blocks += [formats.inline(f"### Compared with {section.baseline}"), formats.markdown(comparison)]
         blocks += map(_figure, of_sections[place] if place < len(of_sections) else ())
     if (more := len(content.sections) - _MOST_SECTIONS) > 0:
-        blocks.append(f"The comparisons of {more} more tasks and systems are in comparisons.csv.")
+        blocks.append(f"comparisons.csv has {counted(more, 'more comparison')} of a task and a system.")
     blocks += ["## Across tasks and settings"] * bool(of_all)
     blocks += map(_figure, of_all)
     for grid in content.grids:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from pmexp_analysis.numbers.cells import counted
+from pmexp.shown import counted
 from pmexp_analysis.numbers.stats import FEWEST_PAIRS, POWER, SIGNIFICANCE
 from pmexp_analysis.pages import glossary, tables
 from pmexp_analysis.pages.content import Content

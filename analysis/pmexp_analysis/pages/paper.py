@@ -6,6 +6,7 @@ Both are as wide as a line and no wider; see latex_tables.py.
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
+from pmexp.shown import counted
 from pmexp_analysis.numbers.cells import NOTHING
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.sections import Section
@@ -46,7 +47,7 @@ def main_table(content: Content) -> str:
         f"column, if it differs significantly from {protocol.baseline} (paired t-test, Holm, 5 %)."
     )
     if len(shown) < len(parts):
-        caption += f" The other {len(parts) - len(shown)} tasks are in the appendix."
+        caption += f" The appendix has {counted(len(parts) - len(shown), 'more task')}."
     name = "tab:" + latex.label(content.experiment.name, "main")
     return NEEDS + latex_tables.table(headings, lines, caption, name)
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pmexp import shown
+from pmexp.shown import counted
 from pmexp_analysis.criteria import Judged
 from pmexp_analysis.criteria.byte_masks import is_bound
 from pmexp_analysis.numbers.cells import (
     NOTHING,
     change,
-    counted,
     mean_std,
     number,
     percent,
@@ -250,13 +250,21 @@ def terminal(
             block.append(f"nothing to compare with: no finished run of '{section.baseline}'")
         blocks.append("\n".join(block))
     if len(parts) > _MOST_SECTIONS:
-        blocks.append(f"and {len(parts) - _MOST_SECTIONS} more tasks and systems: see report.md")
+        blocks.append(f"and {counted(len(parts) - _MOST_SECTIONS, 'more comparison')}: see report.md")
     if missing:
         lines = _first([f"  {missing_line(run)}" for run in missing])
         blocks.append("\n".join([f"{counted(len(missing), 'missing run')}:", *lines]))
-    lines = [f"  {word(one.result):<12} {one.claim}: {one.why}" for one in judged]
+    said = warnings[:_MOST_LINES]
+    lines = [f"  {word(one.result):<12} {one.claim}: {_not_again(one.why, said)}" for one in judged]
     blocks.append("\n".join([verdict, *lines]))
     return "\n\n".join(blocks)
+
+
+def _not_again(why: str, said: Sequence[str]) -> str:
+    """Returns `why` without the lines that stand above it already."""
+    for line in said:
+        why = why.replace(line, "see the first lines")
+    return why
 
 
 def _first(lines: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from pmexp.shown import counted
 from pmexp_analysis.numbers.cells import scaled, shown_unit
 from pmexp_analysis.plots.curves import bin_width, by_seed, over_steps, step_text, unit_of
 from pmexp_analysis.plots.looks import (
@@ -96,7 +97,7 @@ def _difference_in_words(own: pd.DataFrame, base: pd.DataFrame, unit: str) -> st
     if same == len(seeds):
         return f"identical in all {same} seeds" if same > 1 else "identical (1 seed)"
     largest = f"by up to {short(scaled(float(difference.max(axis=None)), unit))} {shown_unit(unit)}".rstrip()
-    some = f"{same} of {len(seeds)} seeds identical, others differ"
+    some = f"{same} of {counted(len(seeds), 'seed')} identical, others differ"
     words = f"{some if same else 'differs'} {largest}"
     return f"{words}, not finite at some steps" if one_lacks.any(axis=None) else words
 

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.errors import UserError, first_line
 from pmexp.protocol import CriterionConfig, ProtocolConfig, check_written
+from pmexp.shown import counted
 from pmexp.yaml_text import read
 from pmexp_analysis.sources.experiment import Run
 
@@ -66,7 +67,7 @@ def _changes(told: Sequence[Run]) -> list[str]:
         if run.protocol != first and (differing := _differing(first, _mapping(run))):
             others[", ".join(differing)] += 1
     return [
-        f"{count} of {len(told)} runs were started under another protocol ({what} differs); the "
+        f"{count} of {counted(len(told), 'run')} were started under another protocol ({what} differs); the "
         "report uses the first one."
         for what, count in others.items()
     ]

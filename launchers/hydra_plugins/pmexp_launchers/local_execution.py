@@ -17,6 +17,7 @@ from pmexp.errors import error_line
 from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
+from pmexp.shown import counted
 
 _REFRESH_SECONDS = 0.5
 _GPUS_OF_DRIVER = Path("/proc/driver/nvidia/gpus")
@@ -73,7 +74,7 @@ class _Execution:
         self._progress.show([worker.run for worker in self._workers.values()])
 
     def stop(self) -> None:
-        self._progress.say(f"stopping {len(self._workers)} runs at their next step ...")
+        self._progress.say(f"stopping {counted(len(self._workers), 'run')} at their next step ...")
         for worker in self._workers.values():
             worker.ask_to_stop()
         for worker in self._workers.values():

@@ -19,6 +19,7 @@ from pmexp.config.checks import check_at_least
 from pmexp.errors import Interrupted, UserError
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
+from pmexp.shown import counted
 
 
 class SlurmLauncher(SweepLauncher):
@@ -77,7 +78,7 @@ class SlurmLauncher(SweepLauncher):
             if jobs:
                 count = sum(len(job.run_ids) for job in jobs)
                 # It is flushed, so that a file that output goes to has the ids long before the end.
-                print(f"{count} runs {what}: {_array_ids(jobs)}", flush=True)
+                print(f"{counted(count, 'run')} {what}: {_array_ids(jobs)}", flush=True)
         return living + submitted
 
     def _arrays(self, runs: Sequence[RunConfig]) -> list[Array]:
@@ -121,5 +122,8 @@ def _print_plan(
         job = f"has job {job_of[run.folder]}" if run.folder in job_of else "to do"
         print(f"{names[run.folder]}: {'finished' if is_finished(run) else job}")
     for array in arrays:
-        print(f"\n--- sbatch, {len(array.packs)} jobs with {sum(map(len, array.packs))} runs ---")
+        print(
+            f"\n--- sbatch, {counted(len(array.packs), 'job')} with "
+            f"{counted(sum(map(len, array.packs)), 'run')} ---"
+        )
         print(array.script())

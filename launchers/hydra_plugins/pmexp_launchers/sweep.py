@@ -14,6 +14,7 @@ from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.plan import Label, add_to_plan
 from pmexp.run_folder.state import State, unfinished_state
 from pmexp.run_folder.summary import NOT_FINITE
+from pmexp.shown import counted
 
 _LOST = 255  # multiprocessing's exit code of a process whose fork server is gone: the process may still run
 
@@ -100,7 +101,10 @@ def out_of_memory_text(names: Mapping[Path, str]) -> str:
 def failures_text(outcomes: Mapping[Path, Outcome], names: Mapping[Path, str]) -> str:
     """Returns one line for each run that did not finish: its name, what happened and its log."""
     bad = [folder for folder in outcomes if outcomes[folder].error]
-    lines = [f"{len(bad)} of {len(outcomes)} runs did not finish; the same command runs only these again:"]
+    lines = [
+        f"{len(bad)} of {counted(len(outcomes), 'run')} did not finish; the same command runs only these "
+        "again:"
+    ]
     for folder in bad:
         said = f"{outcomes[folder].state.value}: {outcomes[folder].error}"
         lines.append(f"  {names[folder]}: {said} (log: {RunFolder(folder).log})")

@@ -19,6 +19,7 @@ from pmexp.run_folder.mirrored import made_without
 from pmexp.run_folder.place import refuse_unusable
 from pmexp.run_folder.plan import drop_from_plan
 from pmexp.run_folder.state import State
+from pmexp.shown import counted
 
 
 class SweepLauncher(ABC):
@@ -44,7 +45,7 @@ class SweepLauncher(ABC):
         names = names_of({folder.path: run for folder, run in zip(folders, runs, strict=True)})
         for folder in itertools.compress(folders, finished):
             folder.drop_resume_checkpoints()  # which a kill just after the summary leaves
-        print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before")
+        print(f"{counted(len(runs), 'run')}, {len(runs) - len(waiting)} of them finished before")
         asked = {
             folder.mirrored: run.tracking.trackers
             for folder, run in itertools.compress(zip(folders, runs, strict=True), finished)
@@ -78,6 +79,6 @@ class SweepLauncher(ABC):
 def _raise_failures(outcomes: Mapping[Path, Outcome], names: Mapping[Path, str]) -> None:
     bad = [outcome for outcome in outcomes.values() if outcome.error]
     if bad and all(outcome.bad_input for outcome in bad):
-        raise UserError(f"{bad[0].error} ({len(bad)} of {len(outcomes)} runs)")
+        raise UserError(f"{bad[0].error} ({len(bad)} of {counted(len(outcomes), 'run')})")
     if bad:
         raise SweepFailed(failures_text(outcomes, names))

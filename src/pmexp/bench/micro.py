@@ -23,6 +23,7 @@ from pmexp.bench.timing import Effort, Timing, effort, turn
 from pmexp.errors import UserError
 from pmexp.measure.environment import environment
 from pmexp.packed_dropout import backend
+from pmexp.shown import counted
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 
@@ -52,7 +53,7 @@ def run(options: MicroOptions, command: str, field: Sequence[Contender] | None =
         amount = effort(x.numel(), device, options.quick)
         fitting = _fitting(field, x)
         timings = rows_of(_times(fitting, x, grad, amount), dtype, x)
-        print(f"\n{table(timings)}\n{amount.rounds} rounds", flush=True)
+        print(f"\n{table(timings)}\n{counted(amount.rounds, 'round')}", flush=True)
         for left_out in (contender for contender in field if contender not in fitting):
             print(f"{left_out.name} is left out above {left_out.largest:,} elements")
         rows += timings

@@ -24,6 +24,7 @@ from pmexp.measure.environment import environment
 from pmexp.measure.timing import WARMUP_STEPS
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal import Journal
+from pmexp.shown import counted
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.loop import Training
 from pmexp.training.prepared import prepare
@@ -138,7 +139,7 @@ def _summary(record: dict[str, Any]) -> str:
             f"{record['asynchronous_wait_ms']:.1f} ms",
             f"  a step beside a write takes {record['beside_a_write']:.3f} times one alone "
             f"(95 %: {record['beside_a_write_low']:.3f} to {record['beside_a_write_high']:.3f})",
-            f"{where['cpu']}, {where['threads']} threads, device {where['device']}, torch "
-            f"{where['version_torch']}; {record['pairs']} pairs; {record['command']}",
+            f"{where['cpu']}, {counted(where['threads'], 'thread')}, device {where['device']}, torch "
+            f"{where['version_torch']}; {counted(record['pairs'], 'pair')}; {record['command']}",
         ]
     )

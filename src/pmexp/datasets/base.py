@@ -13,6 +13,7 @@ from pmexp.datasets.captioned import Captioned
 from pmexp.datasets.carving import carved_by_label, carved_of
 from pmexp.datasets.tagged_words import TaggedWords
 from pmexp.errors import UserError
+from pmexp.shown import counted
 
 _RECORDED = 100  # the most names of classes that a record lists
 _NO_LABELS = np.zeros(0, dtype=np.int64)
@@ -106,8 +107,8 @@ def carved_rows(
         )
     except ValueError as error:
         raise UserError(
-            f"{what}: {len(labels) or samples} samples cannot be split by {fraction}, every class on both "
-            f"sides ({error}); use more data or give the split as a file"
+            f"{what}: {counted(len(labels) or samples or 0, 'sample')} cannot be split by {fraction}, every "
+            f"class on both sides ({error}); use more data or give the split as a file"
         ) from None
 
 

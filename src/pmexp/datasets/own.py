@@ -15,6 +15,7 @@ from pmexp.datasets.captioned import Captioned
 from pmexp.datasets.tagged_words import TaggedWords
 from pmexp.errors import UserError
 from pmexp.own_code import called
+from pmexp.shown import counted
 
 _LOADER, _OPTIONS = "dataset.loader", "dataset.options"
 _INPUTS: dict[Inputs, tuple[type, str]] = {
@@ -104,7 +105,10 @@ def _check_classes(config: DatasetConfig, name: str, split: Split, classes: int)
     if not len(labels) or config.objective is Objective.token_classification:
         return
     if len(labels) != len(split.inputs):
-        raise UserError(f"{said} {len(split.inputs)} inputs and {len(labels)} labels; give one label each")
+        raise UserError(
+            f"{said} {counted(len(split.inputs), 'input')} and {counted(len(labels), 'label')}; give one "
+            "label each"
+        )
     if labels.dtype.kind != "f" and (labels.dtype != np.int64 or labels.min() < 0 or labels.max() >= classes):
         raise UserError(
             f"{said} labels {labels.dtype} of {labels.min()} to {labels.max()} for {classes} classes; give "

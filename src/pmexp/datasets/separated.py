@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pmexp.datasets.text_lines import Unreadable, text_lines
 from pmexp.errors import UserError
+from pmexp.shown import counted
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
@@ -28,7 +29,8 @@ def cells(file: Path, quotes_mark: bool) -> tuple[list[str], list[list[str]]]:
         for row in filter(None, reader):
             if len(row) != len(header):
                 raise Unreadable(
-                    f"line {reader.line_num} ends a row of {len(row)} cells, the header has {len(header)}"
+                    f"line {reader.line_num} ends a row of {counted(len(row), 'cell')}, the header has "
+                    f"{len(header)}"
                 )
             rows.append(row)
     except csv.Error as error:

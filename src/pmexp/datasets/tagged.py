@@ -17,6 +17,7 @@ from pmexp.datasets.labels import LabelColumn, is_unicode, numbered
 from pmexp.datasets.tables import Tables, column, tables
 from pmexp.datasets.tagged_words import TaggedWords
 from pmexp.errors import UserError
+from pmexp.shown import counted
 
 _WORDS, _TAGS = "dataset.text_columns", "dataset.label_column"
 
@@ -85,5 +86,6 @@ def _check_rows(words: list[list[Any]], tags: list[list[Any]], split: str, place
             raise UserError(f"{_WORDS}: {wrong[0]!r} in {where} is no word; write text there")
         if len(sentence) != len(own):
             raise UserError(
-                f"{_TAGS}: {where} has {len(own)} tags for {len(sentence)} words; give a tag for each word"
+                f"{_TAGS}: {where} has {counted(len(own), 'tag')} for {counted(len(sentence), 'word')}; "
+                "give a tag for each word"
             )

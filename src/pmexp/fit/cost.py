@@ -16,6 +16,7 @@ from pmexp.errors import UserError, first_line
 from pmexp.fit.options import FitOptions
 from pmexp.measure.flops import peak_tflops
 from pmexp.run_folder.plan import MEASURED_ONLY
+from pmexp.shown import counted
 
 # Samples to train on, as the datasets' own pages state them.
 _SAMPLES = {"mrpc": 3_668, "sst2": 67_349, "imagenet1k": 1_281_167, "wmt16-ro-en": 610_320}
@@ -56,7 +57,8 @@ def cost(options: FitOptions) -> str:
     total = sum(task.hours for task in tasks)
     lines += [
         "",
-        f"{len(runs)} runs, {total:.1f} GPU-hours of {options.budget_hours:g}. {_left_out(tasks, options)}",
+        f"{counted(len(runs), 'run')}, {total:.1f} GPU-hours of {options.budget_hours:g}. "
+        f"{_left_out(tasks, options)}",
     ]
     return "\n".join([*lines, "", _assumptions(runs, options), ""])
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from pmexp.errors import UserError
 from pmexp.fit.budget import in_unit
 from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.shown import counted
 from pmexp.simulation.offloading import SimulatedLink
 from pmexp.systems.checkpointing import checkpoint_layers
 from pmexp.systems.tempo import apply_tempo
@@ -53,7 +54,7 @@ class _Dropout(MemoryMethod):
             raise UserError(nothing)
         attention = report.attention.keys() - report.left.keys()
         reached = len(report.modules) + len(report.functions) + len(attention)
-        return f"{reached} places" + f", {len(report.left)} left" * bool(report.left)
+        return counted(reached, "place") + f", {len(report.left)} left" * bool(report.left)
 
 
 class _Tempo(MemoryMethod):
@@ -63,7 +64,7 @@ class _Tempo(MemoryMethod):
             raise UserError(f"tempo finds nothing to change in {type(model).__name__}")
 
     def note(self) -> str:
-        return f"{len(self._report.changed)} modules"
+        return counted(len(self._report.changed), "module")
 
 
 class _Checkpointing(MemoryMethod):

@@ -23,6 +23,7 @@ class StepTimer:
         self._before: list[float] = []  # what the run's earlier tries have measured, without their warm-up
         self._data_before: list[float] = []
         self._waited = 0.0  # in this step
+        self._share_said = 0.0  # the share of waits when it was last said
         self._epochs: list[float] = []
         self._epoch_began: float | None = None
 
@@ -92,13 +93,24 @@ class StepTimer:
 
     def waited_too_long(self) -> str:
         """Says so where the speed is that of the loader, not of the steps; empty otherwise."""
-        share = self.waiting().get("speed/data_wait_share", 0.0)
+        share = self._wait_share()
         if share <= MOST_DATA_WAIT:
             return ""
         return (
-            f"waited for data {share:.1%} of the time of its steps, more than {MOST_DATA_WAIT:.0%}: "
-            "its throughput counts for nothing; more train.workers may help"
+            f"waited for data {share:.1%} of its steps' time, more than {MOST_DATA_WAIT:.0%}: its speed is "
+            "the loader's; try more train.workers"
         )
+
+    def newly_waited_too_long(self) -> str:
+        """Says the same the first time that it is so, and again where the share has doubled since."""
+        if self._wait_share() < 2 * self._share_said:
+            return ""
+        said = self.waited_too_long()
+        self._share_said = self._wait_share() if said else 0.0
+        return said
+
+    def _wait_share(self) -> float:
+        return self.waiting().get("speed/data_wait_share", 0.0)
 
     def state(self) -> dict[str, Any]:
         """What a resumed run goes on from."""

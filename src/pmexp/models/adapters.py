@@ -17,6 +17,7 @@ from pmexp.config import LANGUAGE, FrozenWeights, LoraConfig, Objective, RunConf
 from pmexp.errors import UserError
 from pmexp.extras import need
 from pmexp.models.architectures import plain_parts
+from pmexp.shown import counted
 
 FOLDER = "adapter"  # in a run's artifacts
 _WEIGHTS = "adapter_model.safetensors"  # peft's name
@@ -124,6 +125,7 @@ def _described(
     names = sorted({name.rpartition(".")[2] for name in layers})
     beside = f"; beside them {', '.join(head)}" if head else ""
     return (
-        f"LoRA of rank {lora.rank}, alpha {lora.alpha:g}, dropout {rate:g} on {len(layers)} layers "
+        f"LoRA of rank {lora.rank}, alpha {lora.alpha:g}, dropout {rate:g} on "
+        f"{counted(len(layers), 'layer')} "
         f"({', '.join(names)}) by peft {version}{beside}"
     )

@@ -11,6 +11,7 @@ from pmexp.errors import UserError, error_line
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.models.examples import Batch
 from pmexp.own_code import failed
+from pmexp.shown import counted
 
 _BUILDER = "model.builder"
 _SHAPES = {  # the others: (samples, positions, vocabulary)
@@ -78,6 +79,7 @@ def _refuse_other_logits(config: RunConfig, module: nn.Module, batch: Batch, cla
     )
     if shape != (expected := (*labels.shape, answers)):
         raise UserError(
-            f"{_BUILDER}: {path}: its module returns logits of shape {shape} for {len(labels)} samples of "
-            f"dataset={config.dataset.name}; return {wanted}, here {expected}"
+            f"{_BUILDER}: {path}: its module returns logits of shape {shape} for "
+            f"{counted(len(labels), 'sample')} of dataset={config.dataset.name}; return {wanted}, here "
+            f"{expected}"
         )

@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pmexp.shown import counted
+
 Place = Literal["all", "attention", "hidden"]
 
 
@@ -43,11 +45,14 @@ class ReplacementReport:
 
     def __str__(self) -> str:
         head = (
-            f"{self.by} in place of {len(self.modules)} dropout modules and of the functional dropout "
-            f"of {len(self.functions)} modules (where={self.where}); {len(self.left)} left alone"
+            f"{self.by} in place of {counted(len(self.modules), 'dropout module')} and of the functional "
+            "dropout "
+            f"of {counted(len(self.functions), 'module')} (where={self.where}); {len(self.left)} left alone"
         )
         kernels = Counter(kernel for name, kernel in self.attention.items() if name not in self.left)
-        lines = [f"  and of the attention of {n} modules: {kernel}" for kernel, n in kernels.items()]
+        lines = [
+            f"  and of the attention of {counted(n, 'module')}: {kernel}" for kernel, n in kernels.items()
+        ]
         lines += [f"  {name or 'the model'}: {reason}" for name, reason in self.left.items()]
         lines += [f"  {name or 'the model'}: {self._unseen(name)}" for name in self.uncalled]
         lines += [f"  {n} x a dropped operand saved as it is: {why}" for why, n in self.saved_whole.items()]

@@ -10,6 +10,7 @@ from pmexp.measure.environment import environment
 from pmexp.parity.lockstep import Compared, Place
 from pmexp.parity.rounding import RULE
 from pmexp.parity.side import Side
+from pmexp.shown import counted
 
 SCHEMA = 1  # one more where a key changes its meaning or goes away
 
@@ -43,17 +44,18 @@ def certificate(a: Side, b: Side, compared: Compared, command: str) -> Certifica
 
 
 def sentence(compared: Compared) -> str:
-    """Returns the verdict in words, without a full stop."""
+    """Returns the verdict in clauses between semicolons, without a full stop."""
     if compared.first is None:
-        verdict = f"equal, bit for bit, over {compared.steps} steps, {compared.tensors} tensors"
+        verdict = f"equal, bit for bit, over {counted(compared.steps, 'step')}, "
+        verdict += counted(compared.tensors, "tensor")
         alone = [
             f"{len(names)} a step are in {side} alone" for side, names in compared.only_in.items() if names
         ]
         return "; ".join([verdict, *alone])
     first = compared.first
     where = f"in step {first.step}" if first.step else "before the first step"
-    verdict = f"different {where}, {first.name}: {first.difference}"
-    return f"{verdict}; {first.rounding}" if first.rounding else verdict
+    clauses = (f"different {where}, {first.name}", first.difference, first.rounding)
+    return "; ".join(str(clause) for clause in clauses if clause)
 
 
 def _side(side: Side) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def _certify(given: Given) -> int:
         refuse_unusable(options.out, "out")  # before minutes of work
         options.out.mkdir(parents=True, exist_ok=True)
     record = certified(options, given.again())
-    print(f"{record['a']['label']} and {record['b']['label']}: {record['sentence']}")
+    sentence = record["sentence"].replace("; ", "\n  ")
+    print(f"{record['a']['label']} and {record['b']['label']}: {sentence}")
     if options.out:
         from pmexp.parity.page import page
 

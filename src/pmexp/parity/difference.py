@@ -26,13 +26,14 @@ class Difference:
     def __str__(self) -> str:
         if not self.index and self.units is None:
             return self.dtype
-        units = "" if self.units is None else f", by at most {self.units:.10g} units in the last place"
         text = (
-            f"{self.differing} of {self.elements} elements differ{units} of {self.dtype}; "
-            f"element {list(self.index)} is {self.a!r} in a and {self.b!r} in b"
+            f"{self.differing} of {self.elements} elements differ, the most at {list(self.index)}: "
+            f"{self.a:.9g} in a, {self.b:.9g} in b"
         )
         if self.dropped_otherwise:
             text += f"; {self.dropped_otherwise} are zero on one side alone"
+        elif self.units is not None and "float" in self.dtype:
+            text += f", {self.units:.10g} units of the last digit of {self.dtype}"
         return text
 
 
@@ -46,11 +47,11 @@ class Rounding:
     allowed: float  # the largest b_error that rounding explains
 
     def __str__(self) -> str:
-        errors = f"from the float64 result b is {self.b_error:.3g} away, a {self.a_error:.3g}"
+        errors = f"beside the same step in float64, a is off by {self.a_error:.2g}, b by {self.b_error:.2g}"
         if self.explained is None:
-            return f"rounding was not judged: {errors}, so that is another computation"
+            return f"rounding was not judged: {errors}, too far for a to be the same computation"
         verdict = "rounding explains it" if self.explained else "rounding does not explain it"
-        return f"{verdict}: {errors}; allowed are {self.allowed:.3g}"
+        return f"{verdict}: {errors}, with {self.allowed:.2g} allowed"
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

@@ -9,6 +9,7 @@ from pmexp.errors import UserError
 from pmexp.parity.difference import Difference, Rounding, difference
 from pmexp.parity.side import Side
 from pmexp.parity.watch import Name, TensorKind
+from pmexp.shown import counted
 
 
 @dataclass
@@ -114,16 +115,19 @@ def _refuse_numbers(a: Side, step: int) -> None:
 def _refuse_dead(a: Side, compared: Compared) -> None:
     if not a.draws and compared.steps:
         raise UserError(
-            f"a={a.options.given}: draws no random number in {compared.steps} steps, so no dropout is "
+            f"a={a.options.given}: draws no random number in {counted(compared.steps, 'step')}, so no "
+            "dropout is "
             "active; give variant.p a rate above 0"
         )
     if compared.steps and a.weights_digest() == compared.weights_before:
         raise UserError(
-            f"a={a.options.given}: no weight has moved in {compared.steps} steps; a model that does not "
+            f"a={a.options.given}: no weight has moved in {counted(compared.steps, 'step')}; a model that "
+            "does not "
             "learn proves nothing, so choose one that does"
         )
     if len(a.losses) > 1 and len(set(a.losses)) == 1:
         raise UserError(
-            f"a={a.options.given}: the loss is {a.losses[0]} in each of {compared.steps} steps; a model that "
+            f"a={a.options.given}: the loss is {a.losses[0]} in each of "
+            f"{counted(compared.steps, 'step')}; a model that "
             "does not learn proves nothing, so choose one that does"
         )

@@ -8,6 +8,7 @@ from pmexp.command.compose import compose_sweep
 from pmexp.config import RunConfig
 from pmexp.fit.cost import costs
 from pmexp.fit.options import FitOptions
+from pmexp.shown import counted
 
 # In the order in which the study asks: what comes first is taken first.
 STUDY = (
@@ -84,5 +85,5 @@ def table(pieces: Sequence[Piece]) -> str:
     taken = [piece for piece in pieces if not piece.why]
     hours = sum(piece.hours or 0.0 for piece in taken)
     head = ["| experiment | task | runs | GPUs a run | GPU-hours | |", "|---|---|---:|---:|---:|---|"]
-    total = f"{sum(len(piece.runs) for piece in taken)} runs, {hours:.2g} GPU-hours"
+    total = f"{counted(sum(len(piece.runs) for piece in taken), 'run')}, {hours:.2g} GPU-hours"
     return "\n".join([*head, *(piece.row for piece in pieces), "", total])

@@ -212,11 +212,14 @@ class RunFolder:
     def fail(self, kind: FailureKind, error: str) -> None:
         """Writes failure.json unless it is there: of several processes, the one that first failed is named.
 
-        `error` is one line.
+        `error` is one line, with which the log ends.
         """
+        with suppress(OSError):  # the error itself says what a disk lacks
+            self.path.mkdir(parents=True, exist_ok=True)  # a run may fail before it has opened its folder
+            logs.add_line(self.log, f"{kind.value}: {error}")
         if self.failure.is_file():
             return
-        self.path.mkdir(parents=True, exist_ok=True)  # a run may fail before it has opened its folder
+        self.path.mkdir(parents=True, exist_ok=True)
         status = "interrupted" if kind is FailureKind.interrupted else "failed"
         failure = {"status": status, "kind": kind.value, "error": masked(error), "log": str(self.log)}
         write_atomically(self.failure, json.dumps(failure, indent=1) + "\n")

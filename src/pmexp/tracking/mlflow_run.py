@@ -8,6 +8,7 @@ or is sent twice, which MLflow keeps once.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pmexp.shown import counted
 from pmexp.tracking.descriptions import NAME, NOTE, described_child, name_of, note_of
 from pmexp.tracking.parent import CHILD_OF, ParentRun
 from pmexp.tracking.record import LoggedValue, Record, logged_value
@@ -41,7 +42,7 @@ class MlflowRun(MirroredRun):
         missing = [value for value in wanted if value not in present]
         self._send(missing)
         if missing:
-            changes.append(f"{len(missing)} records sent")
+            changes.append(f"{counted(len(missing), 'record')} sent")
         changes += self._settle_words(run) + self._settle_status(run, status) + self._settle_artifacts(run)
         self._parent.settle_status()
         self._offset = offset
@@ -68,7 +69,7 @@ class MlflowRun(MirroredRun):
         for run in same:
             if run is not chosen:
                 foreign = len(values[run.info.run_id].difference(wanted))
-                changes.append(f"deleted {run.info.run_id} with {foreign} foreign records")
+                changes.append(f"deleted {run.info.run_id} with {counted(foreign, 'foreign record')}")
                 with self._experiment.writing() as client:
                     client.delete_run(run.info.run_id)
         if chosen:

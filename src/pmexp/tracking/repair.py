@@ -12,6 +12,7 @@ from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.found import read_run
 from pmexp.run_folder.mirrored import mark_complete
 from pmexp.run_folder.state import State
+from pmexp.shown import counted
 from pmexp.tracking.record import Record
 from pmexp.tracking.tracker import Status, Tracker
 from pmexp.tracking.trackers import TRACKERS, check_installed
@@ -68,7 +69,9 @@ def repair(
         if changes:
             yield f"{run_id}: {', '.join(changes)}"
     yield from mender.end()
-    yield f"{len(files)} runs: " + ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    yield f"{counted(len(files), 'run')}: " + ", ".join(
+        f"{count} {kind}" for kind, count in sorted(counts.items())
+    )
 
 
 def _chosen(own: TrackingConfig, uri: str | None, trackers: Collection[str]) -> TrackingConfig:

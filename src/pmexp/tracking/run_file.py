@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pmexp.run_folder.files import read_content, write_atomically
+from pmexp.shown import counted
 from pmexp.tracking.record import LoggedValue, Record
 from pmexp.tracking.tracker import MirroredRun, Status
 
@@ -72,7 +73,7 @@ class RunFile(MirroredRun):
         if len(files) == 1 and wanted.startswith(present := read_content(files[0]) or b""):
             missing = wanted[len(present) :]
             _append(files[0], missing)
-            return [f"{len(missing)} bytes added"] if missing else []
+            return [f"{counted(len(missing), 'byte')} added"] if missing else []
         new = self.new_file()
         write_atomically(new, wanted)
         for file in files:

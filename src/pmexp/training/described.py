@@ -8,9 +8,10 @@ from pmexp.measure.peak_memory import PeakMemory
 from pmexp.measure.precision import attention, precision
 from pmexp.metrics.own import task_metric
 from pmexp.models import images
+from pmexp.shown import counted
 from pmexp.systems import arithmetic
 from pmexp.training import loss_scale
-from pmexp.training.dropout_rates import changes, counted, rates_of
+from pmexp.training.dropout_rates import by_rate, changes, rates_of
 from pmexp.training.loader import decodes
 from pmexp.training.loop import Training
 from pmexp.training.prepared import Prepared
@@ -34,7 +35,7 @@ def _replacement(prepared: Prepared) -> dict[str, Any]:
     report, rates = training.method.report, training.progress.dropout_rates
     return prepared.replacement.to_dict() | {
         **({"method": dict(report)} if report else {}),
-        **({"rates": counted(rates)} if rates else {}),
+        **({"rates": by_rate(rates)} if rates else {}),
         **({"other_rates": "; ".join(said)} if (said := other_rates(training)) else {}),
     }
 
@@ -78,8 +79,8 @@ def without_gradient(training: Training) -> str:
 
 
 def other_rates(training: Training) -> list[str]:
-    """Says of which dropout modules the rate was changed by the end of the first step, and since then."""
-    first, now = training.progress.dropout_rates, rates_of(training.module)
+    """Says of which dropouts the rate was changed by the end of the first step, and since then."""
+    first, now = training.progress.dropout_rates, rates_of(training.module, training.replacement)
     if first is None:
         return []
     lines = (
@@ -102,4 +103,6 @@ def noticed(training: Training) -> list[str]:
 
 
 def _named(names: Sequence[str], which: str) -> str:
-    return f"{len(names)} parameters {which}: {', '.join(names[:5])}" + (", ..." if len(names) > 5 else "")
+    return f"{counted(len(names), 'parameter')} {which}: {', '.join(names[:5])}" + (
+        ", ..." if len(names) > 5 else ""
+    )

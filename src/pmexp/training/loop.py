@@ -1,6 +1,7 @@
 """Holds the one training loop, a generator of (step, {metric: value}); it logs nothing and writes no file."""
 
 import math
+import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
@@ -20,6 +21,7 @@ from pmexp.models.examples import EVALUATION, Batch, Examples
 from pmexp.models.generation import Generation
 from pmexp.models.objectives import summed_loss
 from pmexp.packed_dropout import ReplacementReport
+from pmexp.shown import counted
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
 from pmexp.training import loss_scale
@@ -64,7 +66,7 @@ class Training:
         self.steps_per_epoch = len(train) // self.batch_size
         if not self.steps_per_epoch:
             raise UserError(
-                f"train.batch_size: {self.batch_size} exceeds the {len(train)} training samples; "
+                f"train.batch_size: {self.batch_size} exceeds the {counted(len(train), 'training sample')}; "
                 "choose a smaller one"
             )
         planned = config.epochs * self.steps_per_epoch
@@ -78,9 +80,12 @@ class Training:
         pay = workers_for(train, system.device, ranks.world_size)
         self.workers = pay if config.workers is None else config.workers  # that make batches ahead
         self.timer = StepTimer(system.device)
+        self.step_seconds = (
+            0.0  # the wall time of the last step, which the timer leaves out where it is profiled
+        )
         self.instruments: Instruments | NoInstruments = NoInstruments()
         self.replacement: ReplacementReport | None = None  # says what became of the module's dropout
-        self.rates_chosen: Rates = {}  # those of its dropout modules, before a method sets others
+        self.rates_chosen: Rates = {}  # those of its dropouts, before a method sets others
         self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
@@ -115,14 +120,16 @@ class Training:
                 if self.progress.step % self.steps_per_epoch == 0:
                     self.timer.begin_epoch()
                 self.engine.set_mode(training=True)
+                began = time.perf_counter()
                 with self._measured_step():
                     metrics = self._step(self.progress.step)
+                self.step_seconds = time.perf_counter() - began
                 metrics |= self.instruments.measured()
                 self.progress.step += 1
                 step = self.progress.step
                 if step % self.steps_per_epoch == 0:
                     self.timer.end_epoch()
-                if self._evaluates(step):
+                if self.evaluations_by(step) > self.evaluations_by(step - 1):
                     with self.timer.pause():
                         metrics |= self._validate()
                 yield step, metrics
@@ -135,16 +142,18 @@ class Training:
         waits[self._agreed :] = self.ranks.largest(new).tolist()
         self._agreed = len(waits)
 
-    def _evaluates(self, step: int) -> bool:
-        """Whether an evaluation is due after `step`: it is the last, or a multiple of the interval is reached
-        or passed."""
-        if step == self.total_steps or not self.config.has_scores:
-            return self.config.has_scores
+    def evaluations_by(self, step: int) -> int:
+        """How many evaluations are due by the end of `step`: one where a multiple of the interval is reached
+        or passed, and one after the last step."""
+        if not self.config.has_scores:
+            return 0
         every = self.config.evaluate_every
-        if every is None or every >= 1:
-            return step % int(every or self.steps_per_epoch) == 0
-        interval = Fraction(str(every)) * self.steps_per_epoch  # exact: no rounding moves a step
-        return step // interval > (step - 1) // interval
+        # A fraction is exact: no rounding moves a step.
+        interval = Fraction(1 if every is None else str(every))
+        if every is None or every < 1:
+            interval *= self.steps_per_epoch
+        is_last = step == self.total_steps
+        return step // interval + (is_last and step // interval == (step - 1) // interval)
 
     def held(self) -> list[Tensor]:
         """The tensors that this process holds between two steps, as far as its engine shows them.
@@ -182,7 +191,7 @@ class Training:
             held_now = held(parameters=self.engine.held_parameters(), gradients=self.engine.held_gradients())
             metrics = ledger.metrics() | held_now
             self.unnamed_masks = ledger.unnamed
-            self.progress.dropout_rates = rates_of(self.module)
+            self.progress.dropout_rates = rates_of(self.module, self.replacement)
         lr = self.scheduler.get_last_lr()[0]
         with self.instruments.phase("optimizer"):
             norm = self.engine.step()
@@ -255,6 +264,10 @@ class Training:
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, epoch_order(self.train, self.seed, epoch, self.batch_size))
         return self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
+
+    def first_whole_batch(self) -> Batch:
+        """All that this rank runs of the first step's batch, in one."""
+        return self.train.batch(self.ranks.share(self._batch_rows(0)), 0)
 
     def first_batch(self) -> Batch:
         """What this rank runs first of the first step's batch."""

@@ -71,7 +71,7 @@ def prepare(config: RunConfig) -> Prepared:
     if config.variant.dropout == "packed":  # what it takes is built here, so that no step waits for that
         log.info("packed dropout runs on: %s", backend(system.device))
     replacement = apply_variant(model.module, config.variant, example)
-    rates = rates_of(model.module)
+    rates = rates_of(model.module, replacement)
     method = apply_method(model.module, config.variant)
     system.prepare(model.module)
     training = Training(

@@ -18,4 +18,4 @@ class Progress:
     without_gradient: list[str] | None = None
     # By what a method's own loss was multiplied or divided in all batches compared; None where none was.
     loss_scale: list[str] | None = None
-    dropout_rates: dict[str, float] | None = None  # those of dropout modules after the first step
+    dropout_rates: dict[str, float] | None = None  # those of all dropouts after the first step

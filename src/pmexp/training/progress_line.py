@@ -15,15 +15,31 @@ _DRAW_SECONDS, _LOG_SECONDS = 0.5, 60.0
 
 class ProgressLine:
     """Says step, last logged loss, speed, peak memory and the time left. It asks the device for nothing: a
-    loss is one that the loop has logged."""
+    loss is one that the loop has logged.
 
-    def __init__(self, step: int, last_step: int, batch_size: int, peak_bytes: Callable[[], int]) -> None:
-        self._first, self._last_step, self._batch_size = step, last_step, batch_size
+    The speed is that of the steps since the last line, without evaluations and checkpoints. The time left
+    goes by all steps but the first, which may compile, and by the evaluations that are to come; how long one
+    takes is known after the first. evaluations_by: says how many are due by the end of a step.
+    """
+
+    def __init__(
+        self,
+        step: int,
+        last_step: int,
+        batch_size: int,
+        peak_bytes: Callable[[], int],
+        evaluations_by: Callable[[int], int],
+    ) -> None:
+        self._last_step, self._batch_size = last_step, batch_size
         self._peak_bytes, self._loss = peak_bytes, ""
+        self._evaluations_by, self._evaluations_before = evaluations_by, evaluations_by(step)
         self._live: Any = None
-        self._began = time.monotonic()
-        self._said = (step, self._began)
-        self._due = self._began + _LOG_SECONDS
+        self._counted_from: int | None = None  # the first step of this try, which the time left leaves out
+        self._in_steps = 0.0  # seconds that the steps since then took
+        self._between = 0.0  # and all between them
+        self._said_at, self._since_said = step, 0.0
+        self._now = time.monotonic()
+        self._due = self._now + _LOG_SECONDS
 
     @contextmanager
     def shown(self, is_first: bool) -> Iterator[None]:
@@ -40,22 +56,31 @@ class ProgressLine:
             self._live = Live(
                 console=console, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty()
             )
-            self._due = self._began
+            self._due = self._now
         try:
             with self._live or nullcontext():
                 yield
         finally:
             self._live = None
 
-    def stepped(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Notes a step, and says so where it is time to. Steps are timed: it is called between them."""
+    def stepped(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """Notes a step, which took so long, and says so where it is time to. Steps are timed: it is called
+        between them."""
         if "train/loss" in metrics:
             self._loss = f"loss {metrics['train/loss']:.4g}  "
         now = time.monotonic()
-        if now < self._due:
+        self._since_said += seconds
+        if self._counted_from is None:
+            self._counted_from = step
+        else:
+            self._in_steps += seconds
+            self._between += max(0.0, now - self._now - seconds)
+        self._now = now
+        # What is said of an evaluation stands above this line, which then must not be of an earlier step.
+        if now < self._due and (self._live is None or "val/loss" not in metrics):
             return
-        text = self._text(step, now)
-        self._said = (step, now)
+        text = self._text(step)
+        self._said_at, self._since_said = step, 0.0
         if self._live is None:
             self._due = now + _LOG_SECONDS
             log.info("%s", text)
@@ -63,14 +88,23 @@ class ProgressLine:
             self._due = now + _DRAW_SECONDS
             self._draw(text)
 
-    def _text(self, step: int, now: float) -> str:
-        said_step, said_at = self._said
-        speed = self._batch_size * (step - said_step) / max(now - said_at, 1e-9)
-        left = (self._last_step - step) * (now - self._began) / max(step - self._first, 1)
-        return (
-            f"step {step}/{self._last_step}  {self._loss}{speed:,.0f} samples/s  "
-            f"{self._peak_bytes() / 2**20:,.0f} MiB  {timedelta(seconds=round(left))} left"
-        )
+    def _text(self, step: int) -> str:
+        speed = self._batch_size * (step - self._said_at) / max(self._since_said, 1e-9)
+        said = f"step {step}/{self._last_step}  {self._loss}{speed:,.0f} samples/s"
+        said = f"{said}  {self._peak_bytes() / 2**20:,.0f} MiB"
+        left = self._seconds_left(step)
+        return said if left is None else f"{said}  {timedelta(seconds=round(left))} left"
+
+    def _seconds_left(self, step: int) -> float | None:
+        """Returns None after the first step alone."""
+        taken = step - (step if self._counted_from is None else self._counted_from)
+        if not taken:
+            return None
+        evaluated = self._evaluations_by(step)
+        left = (self._last_step - step) * self._in_steps / taken
+        if done := evaluated - self._evaluations_before:
+            left += (self._evaluations_by(self._last_step) - evaluated) * self._between / done
+        return left
 
     def _draw(self, text: str) -> None:
         from rich.text import Text

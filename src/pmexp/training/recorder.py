@@ -163,15 +163,15 @@ class Recorder:
             FailureKind.interrupted if isinstance(error, Interrupted | KeyboardInterrupt) else kind_of(error)
         )
         rank = "" if kind is FailureKind.interrupted else self._rank_prefix()
+        # A MachineError has said in its line what the machine lacks.
+        unexpected = kind is FailureKind.infrastructure and not isinstance(error, MachineError)
+        if kind is FailureKind.code or (unexpected and self._has_log):
+            log.error("%s", traceback.format_exc())
         # The error itself says what a disk lacks, and the folder may be another's by now.
         with suppress(OSError, RunClaimed):
             self.check_claim()
             said = str(error) if isinstance(error, UserError) else error_line(error)
             self.folder.fail(kind, f"{rank}{said}")
-        # A MachineError has said in its line what the machine lacks.
-        unexpected = kind is FailureKind.infrastructure and not isinstance(error, MachineError)
-        if kind is FailureKind.code or (unexpected and self._has_log):
-            log.error("%s", traceback.format_exc())
         self._mirror.finish("KILLED" if kind is FailureKind.interrupted else "FAILED")
 
     def _rank_prefix(self) -> str:

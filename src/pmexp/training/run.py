@@ -32,7 +32,7 @@ from pmexp.systems.launch import is_launcher, launch
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
 from pmexp.tracking.trackers import check_installed
-from pmexp.training import best_weights, kept_graph
+from pmexp.training import best_weights, kept_graph, loss_halves
 from pmexp.training.after_training import final, outcome, tested
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
@@ -201,6 +201,9 @@ def _train_and_test(
     if config.measure.kept_graph:
         twice, notes["kept_graph"] = kept_graph.measure(training, memory)
         recorder.write(training.progress.step, twice)
+    if said := loss_halves.said(training):
+        log.warning("%s", said)
+        notes["loss_scale"] = said
     checkpoints.wait()
     values = final(config, recorder.journal, training)
     notes |= not_held(values)
@@ -236,15 +239,18 @@ def _train(
     """Takes the steps and writes what goes to disk between them. A stop signal ends it with a checkpoint and
     Interrupted."""
     keeps_best = training.config.select is Select.best
-    line = ProgressLine(training.progress.step, training.last_step, training.batch_size, peak.bytes)
+    first, last, evaluations_by = training.progress.step, training.last_step, training.evaluations_by
+    line = ProgressLine(first, last, training.batch_size, peak.bytes, evaluations_by)
     with closing(training.steps()) as steps, line.shown(training.ranks.is_first):  # its workers end with it
         for step, metrics in steps:
             recorder.stepped(step, metrics)
-            line.stepped(step, metrics)
+            line.stepped(step, metrics, training.step_seconds)
             for said in noticed(training):
                 log.warning("%s", said)
             if "val/loss" in metrics:
-                log.info("step %d/%d %s", step, training.last_step, _short(metrics) + _waited(training))
+                log.info("step %d/%d %s", step, training.last_step, _short(metrics))
+                if said := training.timer.newly_waited_too_long():
+                    log.warning("%s", said)
                 if keeps_best and training.found_best:
                     best_weights.save(recorder.folder, training.engine, step, checkpoints.best_steps())
             wish = _Wish(training.ranks.most(_wish(stop, checkpoints)))
@@ -272,11 +278,6 @@ def _wish(stop: Sequence[str], checkpoints: Checkpoints) -> _Wish:
     if stop:
         return _Wish.make_way if signal.SIGUSR2.name in stop else _Wish.stop
     return _Wish.checkpoint if checkpoints.is_due() else _Wish.go_on
-
-
-def _waited(training: Training) -> str:
-    said = training.timer.waited_too_long()
-    return f"; {said}" if said else ""
 
 
 def _short(metrics: Metrics) -> str:

@@ -21,6 +21,7 @@ from torch import nn
 
 from pmexp.errors import UserError
 from pmexp.packed_dropout import recompute_attention
+from pmexp.shown import counted
 from pmexp.systems.base import SystemPart
 from pmexp.systems.tempo.gelu import InplaceGELU, backward_of, form_of, inplace_gelu
 from pmexp.systems.tempo.kept_columns import ColumnSearch
@@ -52,7 +53,7 @@ class TempoReport:
     left: dict[str, str] = field(default_factory=dict)  # the reason why a module was left, by its name
 
     def __str__(self) -> str:
-        head = f"tempo changed {len(self.changed)} modules; {len(self.left)} left alone"
+        head = f"tempo changed {counted(len(self.changed), 'module')}; {len(self.left)} left alone"
         return "\n".join([head, *(f"  {name}: {line}" for name, line in (self.changed | self.left).items())])
 
 
