@@ -6,8 +6,7 @@ import pytest
 
 from pmexp_analysis.criteria import Judged
 from pmexp_analysis.pages import tables
-from pmexp_analysis.pages.content import as_json, content_of
-from pmexp_analysis.sources.folders import load_runs
+from pmexp_analysis.pages.content import as_json
 from run_folders import Runs
 
 PEAK, MEAN, SAVED = "memory/peak_tensor_bytes", "memory/mean_tensor_bytes", "memory/saved_bytes"
@@ -31,7 +30,7 @@ def write(runs: Runs, mask_bytes: float | None, statistic: str = "relative_chang
 
 
 def judged(runs: Runs) -> dict[str, Judged]:
-    content = content_of(load_runs(runs.root, "demo"), "now", None, None)
+    content = runs.content()
     told = [one["value_with_byte_masks"] for one in json.loads(as_json(content))["criteria"]]
     assert told == [one.value_with_byte_masks for one in content.criteria]
     return {one.name: one for one in content.criteria}

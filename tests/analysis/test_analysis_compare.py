@@ -9,18 +9,17 @@ from statsmodels.stats.multitest import multipletests
 
 from pmexp.protocol import ProtocolConfig
 from pmexp_analysis.numbers.compare import Comparison, comparisons, rows
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 
 def compared(runs: Runs, baseline: str = "baseline") -> dict[tuple[str, str], Comparison]:
-    made = comparisons(load_runs(runs.root, "demo").values, ProtocolConfig(baseline=baseline))
+    made = comparisons(runs.experiment().values, ProtocolConfig(baseline=baseline))
     return {(c.metric, c.variant): c for c in made}
 
 
 def test_a_row_describes_the_seeds(runs: Runs) -> None:
     runs.sample("test/accuracy", packed=[0.9, 0.8, 0.7])
-    (row,) = rows(load_runs(runs.root, "demo").values)
+    (row,) = rows(runs.experiment().values)
     assert (row.task, row.system, row.variant, row.metric) == (
         "net/digits",
         "plain",
@@ -61,7 +60,7 @@ def test_holm_spans_the_tasks_and_variants_of_a_metric_and_no_other_metric(runs:
                     "val/loss": random.normal(1, 0.1),
                 }
                 runs.finished(variant, seed, finals, task=task)
-    made = comparisons(load_runs(runs.root, "demo").values, ProtocolConfig())
+    made = comparisons(runs.experiment().values, ProtocolConfig())
     for metric in ("test/accuracy", "val/loss"):
         family = [c for c in made if c.metric == metric]
         assert len(family) == 4
@@ -115,7 +114,7 @@ def test_one_pair_of_a_sampled_metric_is_never_significant(runs: Runs) -> None:
     assert (packed.n, packed.verdict, packed.ci_low, packed.paired_p) == (1, "inconclusive", None, None)
     assert packed.note == "1 pair: at least 3 are needed"
     assert table["memory/peak_bytes", "same"].verdict == "equal"
-    assert {row.std for row in rows(load_runs(runs.root, "demo").values)} == {None}
+    assert {row.std for row in rows(runs.experiment().values)} == {None}
 
 
 def test_one_pair_of_a_counted_metric_has_all_there_is_to_know(runs: Runs) -> None:
@@ -138,7 +137,7 @@ def test_a_peak_that_the_allocator_keeps_is_counted_and_one_of_the_system_is_not
         for variant, value in (("baseline", 100.0), ("packed", 80.0)):
             told = {"environment": {"peak_memory_source": source}}
             runs.finished(variant, 0, {"memory/peak_bytes": value}, **told)
-        experiment = load_runs(runs.root, "demo")
+        experiment = runs.experiment()
         (one,) = comparisons(experiment.values, ProtocolConfig(), experiment.counted)
         assert one.verdict == ("better" if source.startswith("CUDA") else "inconclusive")
         shutil.rmtree(runs.folder)
@@ -162,7 +161,7 @@ def test_a_baseline_of_zero_has_no_relative_difference(runs: Runs) -> None:
 
 def test_a_value_that_is_not_finite_counts_nowhere_and_is_named(runs: Runs) -> None:
     runs.sample("test/loss", baseline=[1.0, 1.1, 1.2], packed=[1.0, None, 1.3])
-    experiment = load_runs(runs.root, "demo")
+    experiment = runs.experiment()
     packed = next(row for row in rows(experiment.values) if row.variant == "packed")
     assert (packed.n, packed.seeds, packed.not_finite_seeds, packed.mean) == (2, [0, 2], [1], 1.15)
     one = compared(runs)["test/loss", "packed"]

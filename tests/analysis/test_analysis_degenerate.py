@@ -16,7 +16,6 @@ from pmexp_analysis.numbers import sigmas, stats
 from pmexp_analysis.numbers.compare import Comparison, comparisons
 from pmexp_analysis.sources.assemble import assemble
 from pmexp_analysis.sources.experiment import Experiment, Labels, Run
-from pmexp_analysis.sources.folders import load_runs
 from pmexp_analysis.sources.values import values_of
 from run_folders import Runs
 
@@ -124,7 +123,7 @@ def test_the_largest_and_the_smallest_number_have_a_ratio_in_words(statistic: St
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_no_value(value: float, runs: Runs) -> None:
     runs.sample(STEP, baseline=[1.0, 1.1, 1.2], packed=[1.0, value, 1.3])
-    experiment = load_runs(runs.root, "demo")
+    experiment = runs.experiment()
     (one,) = comparisons(experiment.values, ProtocolConfig())
     assert (one.n, one.missing_seeds) == (2, {"variant": [1], "baseline": []})
     assert all(

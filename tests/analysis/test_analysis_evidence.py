@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evidence_runs import CRITERIA, MACHINE, PEAK, SCORE, STEP, compared, content, pairs, results, run
+from evidence_runs import CRITERIA, MACHINE, PEAK, SCORE, STEP, compared, pairs, results, run
 from pmexp.protocol import ComparedLabel
 from pmexp_analysis import plots
 from pmexp_analysis.figures import of_section
@@ -17,7 +17,7 @@ from run_folders import Runs
 
 def test_without_a_fault_everything_passes_and_nothing_is_warned_of(runs: Runs) -> None:
     pairs(runs)
-    report = content(runs)
+    report = runs.content()
     assert set(results(report).values()) == {"pass"}
     assert json.loads(as_json(report))["warnings"] == []
 
@@ -44,7 +44,7 @@ def test_bit_for_bit_takes_every_loss_and_the_final_weights(
     for seed in range(3):
         run(runs, "baseline", seed, **SAME, outcome={"weights_sha256": "aa"})
         run(runs, "pm-drop", seed, **other)
-    report = content(runs)
+    report = runs.content()
     assert compared(report)["pm-drop", SCORE].verdict == verdict
     assert compared(report)["pm-drop", "memory/mask_bytes"].verdict == "better"
     pages = [as_markdown(report), page_html(report, [], [])]
@@ -59,7 +59,7 @@ def test_variants_of_one_training_are_counted_once(runs: Runs) -> None:
             score = 0.8 + (seed * seed) / 200
             run(runs, variant, seed, score, losses=[2.0, 1.5 + seed], outcome={"weights_sha256": f"{seed}"})
         run(runs, "2bit", seed, 0.85 + seed / 50)
-    report = content(runs)
+    report = runs.content()
     by_variant = compared(report)
     once, other = by_variant["pm-drop", SCORE], by_variant["2bit", SCORE]
     assert once.paired_p is not None and other.paired_p is not None and once.holm_p is not None
@@ -80,13 +80,13 @@ def test_runs_that_differ_in_one_seed_are_two_trainings(runs: Runs) -> None:
         run(runs, "pm-drop", seed, **SAME)
         run(runs, "no-cache", seed, losses=[2.0, 1.5, 1.25 + (seed == 2)])
         run(runs, "baseline", seed)
-    assert json.loads(as_json(content(runs)))["one_training"] == []
+    assert json.loads(as_json(runs.content()))["one_training"] == []
 
 
 def test_one_seed_of_the_baselines_masks_is_one_training_with_it(runs: Runs) -> None:
     pairs(runs)
     run(runs, "same-masks", 1, losses=[2.0, 2.5], outcome={"weights_sha256": "aa"})
-    report = content(runs)
+    report = runs.content()
     (said,) = json.loads(as_json(report))["one_training"]
     assert said.startswith("baseline and same-masks trained identically in seed 1") and "not recorded" in said
 
@@ -104,7 +104,7 @@ def test_a_pair_of_unlike_machines_is_named_and_does_not_count_for_cost(
 ) -> None:
     other = {**MACHINE, key: value} if value is not None else {k: v for k, v in MACHINE.items() if k != key}
     pairs(runs, environment=other)
-    report = content(runs)
+    report = runs.content()
     assert results(report) == {
         "masks": "not measured", "memory": "not measured", "speed": "not measured", "quality": "pass",
         "finite": "pass",
@@ -132,21 +132,21 @@ def test_a_pair_of_unlike_machines_is_named_and_does_not_count_for_cost(
 )
 def test_other_data_or_precision_counts_for_no_metric(runs: Runs, key: str, value: str) -> None:
     pairs(runs, environment={**MACHINE, key: value})
-    report = content(runs)
+    report = runs.content()
     assert results(report) == dict.fromkeys(CRITERIA, "not measured") | {"finite": "pass"}
     assert {one.n for one in report.comparisons} == {0}
 
 
 def test_runs_from_before_their_arithmetic_was_recorded_are_paired_with_those_of_today(runs: Runs) -> None:
     pairs(runs, environment=MACHINE | {"float32_matmul": "highest", "deterministic": "no"})
-    assert compared(content(runs))["pm-drop", STEP].n == 3
+    assert compared(runs.content())["pm-drop", STEP].n == 3
 
 
 def test_one_unlike_pair_of_several_is_left_out_alone(runs: Runs) -> None:
     pairs(runs)
     run(runs, "baseline", 3)
     run(runs, "pm-drop", 3, environment=MACHINE | {"cpu": "Xeon"})
-    report = content(runs)
+    report = runs.content()
     (speed,) = (one for one in report.criteria if one.name == "speed")
     assert speed.parts[0].n == 3 and "seed 3 excluded" in speed.why
     assert compared(report)["pm-drop", SCORE].n == 4
@@ -160,14 +160,14 @@ def test_precision_is_what_is_compared_where_systems_are(runs: Runs) -> None:
             finals, losses = {SCORE: 0.9 + seed / 100}, [2.0, 1.0]
             told = {"environment": MACHINE | precision, "protocol": protocol}
             runs.finished("pm-drop", seed, finals, losses, system=system, **told)
-    assert compared(content(runs))["bf16", SCORE].n == 3
+    assert compared(runs.content())["bf16", SCORE].n == 3
 
 
 def test_a_report_over_several_versions_says_so_first(runs: Runs) -> None:
     pairs(runs)
     for variant in ("baseline", "pm-drop"):
         run(runs, variant, 3, environment=MACHINE | {"version_torch": "2.9.0", "git_commit": "b" * 40})
-    report = content(runs)
+    report = runs.content()
     first = report.warnings[0]
     assert "torch 2.13.0 (6 runs) and 2.9.0 (2 runs)" in first and "bbbbbbbbbbbb (2 runs)" in first
     assert as_markdown(report).splitlines()[2] == f"- {first}"
@@ -180,7 +180,7 @@ def test_pairs_whose_environment_the_source_does_not_tell_are_said_to_be_uncheck
     pairs(runs)
     run(runs, "pm-drop", 3, environment={})
     run(runs, "baseline", 3)
-    report = content(runs)
+    report = runs.content()
     (said,) = report.warnings
     assert said.startswith("The environment of 1 run of 8 is not recorded in this source")
     assert compared(report)["pm-drop", STEP].n == 4
@@ -193,7 +193,7 @@ def test_one_training_is_drawn_once_and_the_legend_names_all(runs: Runs) -> None
             run(runs, variant, seed, losses=[2.0, 1.75 + seed])
         run(runs, "2bit", seed)
     run(runs, "same-masks", 0, losses=[2.0, 1.5])  # the losses of the baseline
-    report = content(runs)
+    report = runs.content()
     looks = plots.styles(report.variants, "baseline")
     drawn = {one.name: one.figure for one in of_section(report.experiment, report.sections[0], looks, "")}
     (panel,) = drawn["convergence"].axes

@@ -18,7 +18,7 @@ from pmexp_analysis.numbers.cells import word
 from pmexp_analysis.numbers.compare import comparisons, rows
 from pmexp_analysis.pages import formats, latex, latex_tables
 from pmexp_analysis.pages.changes import changes, read_report
-from pmexp_analysis.pages.content import as_dict, content_of
+from pmexp_analysis.pages.content import as_dict
 from pmexp_analysis.pages.formats import inline, markdown, records_csv
 from pmexp_analysis.pages.latex_tables import Line
 from pmexp_analysis.pages.tables import Table
@@ -160,7 +160,7 @@ def test_csv_keeps_every_text(text: str) -> None:
 def test_csv_names_the_seeds_of_either_side(runs: Runs) -> None:
     runs.finished("baseline", 0, {"test/loss": 1.0})
     runs.finished('pa,ck"ed', 1, {"test/loss": 2.0}, run_id="odd")
-    experiment = load_runs(runs.root, "demo")
+    experiment = runs.experiment()
     (line,) = csv.DictReader(io.StringIO(records_csv(comparisons(experiment.values, experiment.protocol))))
     assert (line["variant"], line["missing_seeds"]) == ('pa,ck"ed', "variant:0 baseline:1")
 
@@ -179,7 +179,7 @@ CRITERION = {
 
 
 def report(runs: Runs) -> dict[str, Any]:
-    return json.loads(json.dumps(as_dict(content_of(load_runs(runs.root, "demo"), "now", None, None))))
+    return json.loads(json.dumps(as_dict(runs.content())))
 
 
 @pytest.fixture

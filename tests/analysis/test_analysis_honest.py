@@ -9,7 +9,6 @@ import pytest
 from pmexp.command.compose import compose
 from pmexp_analysis.criteria import Judged, judge
 from pmexp_analysis.numbers.compare import Comparison, comparisons
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 THROUGHPUT, STEP, SCORE = "speed/samples_per_s", "speed/step_ms", "test/accuracy"
@@ -53,7 +52,7 @@ def planted(
 
 
 def found(runs: Runs) -> ComparedAndJudged:
-    experiment = load_runs(runs.root, "demo")
+    experiment = runs.experiment()
     made = comparisons(experiment.values, experiment.protocol, experiment.counted)
     return {one.metric: one for one in made}, {one.name: one for one in judge(experiment, [])}
 

@@ -8,7 +8,6 @@ import pytest
 
 from pmexp.errors import UserError
 from pmexp_analysis.sources.experiment import Missing
-from pmexp_analysis.sources.folders import load_runs
 from pmexp_analysis.sources.long_tables import COLUMNS
 from run_folders import Runs
 
@@ -16,19 +15,19 @@ Line = Callable[[str, float | None, int], str]
 
 
 def missing(runs: Runs) -> dict[tuple[str, int], Missing]:
-    return {(run.variant, run.seed): run for run in load_runs(runs.root, "demo").missing}
+    return {(run.variant, run.seed): run for run in runs.experiment().missing}
 
 
 def refusal(runs: Runs) -> str:
     with pytest.raises(UserError) as refused:
-        load_runs(runs.root, "demo")
+        runs.experiment()
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
 
 def test_the_long_table_and_the_values_hold_every_record(runs: Runs) -> None:
     runs.finished("packed", 7, {"test/accuracy": 0.9, "val/loss": None}, losses=[2.0, 1.5])
-    experiment = load_runs(runs.root, "demo")
+    experiment = runs.experiment()
     assert tuple(experiment.curves.columns) == COLUMNS
     labels = ("net-digits-packed-7", "net/digits", "plain", "packed", 7)
     assert [tuple(row) for row in experiment.curves.itertuples(index=False)] == [
@@ -46,7 +45,7 @@ def test_a_resumed_runs_later_record_counts(runs: Runs, line: Line) -> None:
     path = runs.finished("packed", 0, {"test/accuracy": 0.9}, losses=[2.0, 1.0])
     with (path / "journal.jsonl").open("a") as journal:
         journal.write(line("train/loss", 0.75, 2) + line("train/loss", None, 3))
-    curves = load_runs(runs.root, "demo").curves
+    curves = runs.experiment().curves
     assert curves["value"].tolist()[:2] == [2.0, 0.75]
     assert curves["value"].isna().tolist() == [False, False, True]
 
@@ -56,7 +55,7 @@ def test_exactly_a_cut_last_line_is_ignored(runs: Runs, line: Line) -> None:
     whole = line("train/loss", 2.0, 1) + line("train/loss", 1.5, 2)
     for end in range(1, len(line("train/loss", 1.5, 2))):
         (path / "journal.jsonl").write_text(whole[:-end])
-        assert load_runs(runs.root, "demo").curves["value"].tolist() == [2.0]
+        assert runs.experiment().curves["value"].tolist() == [2.0]
 
 
 @pytest.mark.parametrize("damage", ['{"met', "", "{}", "3", '{"metric": "train/loss", "value": "x"}'])
@@ -110,7 +109,7 @@ def test_other_folders_are_no_runs(runs: Runs) -> None:
     runs.finished("packed", 0, {"test/accuracy": 0.9})
     (runs.folder / ".sweep").mkdir()
     (runs.folder / "multirun.yaml").write_text("x: 1\n")
-    assert load_runs(runs.root, "demo").missing == []
+    assert runs.experiment().missing == []
 
 
 def test_two_results_with_the_same_labels_are_refused(runs: Runs) -> None:
@@ -169,5 +168,5 @@ def test_a_metric_nobody_describes_is_refused(runs: Runs) -> None:
         "time": 0,
     }
     (path / "journal.jsonl").write_text(json.dumps(told) + "\n")
-    (section,) = load_runs(runs.root, "demo").values
+    (section,) = runs.experiment().values
     assert [metric.unit for metric in section.metrics.values()] == ["furlong"]

@@ -5,10 +5,9 @@ from matplotlib.figure import Figure
 
 from pmexp_analysis import plots
 from pmexp_analysis.figures import of_section
-from pmexp_analysis.pages.content import Content, content_of
+from pmexp_analysis.pages.content import Content
 from pmexp_analysis.pages.headline import headlines
 from pmexp_analysis.pages.tables import result_table
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 MIB = 2.0**20
@@ -27,7 +26,7 @@ def content(runs: Runs, source: str, *metrics: str) -> Content:
             }  # fmt: skip
             finals = {metric: values[metric] for metric in ("speed/samples_per_s", "test/accuracy", *metrics)}
             runs.finished(variant, seed, finals, environment={"peak_memory_source": source})
-    return content_of(load_runs(runs.root, "demo"), "now", None, None)
+    return runs.content()
 
 
 def figures(report: Content) -> dict[str, tuple[str, Figure]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from evidence_runs import CRITERIA, MACHINE, SCORE, STEP, content, pairs, results, run
+from evidence_runs import CRITERIA, MACHINE, SCORE, STEP, pairs, results, run
 from pmexp.command.compose import compose
 from pmexp.command.schema import conf_folder
 from pmexp.protocol import Bound, CriterionConfig, Statistic
@@ -16,7 +16,6 @@ from pmexp_analysis.numbers.learned import near_chance
 from pmexp_analysis.numbers.trainings import Logged
 from pmexp_analysis.pages.content import content_of
 from pmexp_analysis.pages.document import as_markdown
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 CHANCE = {"chance": {SCORE: 0.125}}
@@ -36,7 +35,7 @@ def test_a_model_that_never_learned_is_named_and_passes_nothing(
     for seed in range(3):
         run(runs, "baseline", seed, score, **told)
         run(runs, "pm-drop", seed, score, **told)
-    report = content(runs)
+    report = runs.content()
     assert "pass" not in results(report).values()
     for variant in ("baseline", "pm-drop"):
         (line,) = (line for line in report.warnings if f": {variant} never learned" in line)
@@ -47,7 +46,7 @@ def test_one_dead_run_among_others_is_enough(runs: Runs) -> None:
     pairs(runs, outcome=CHANCE)
     run(runs, "baseline", 3)
     run(runs, "pm-drop", 3, 0.1)  # chance is known by the other runs of the task
-    report = content(runs)
+    report = runs.content()
     assert "pass" not in results(report).values()
     assert any("pm-drop never learned in seed 3" in line for line in report.warnings)
 
@@ -57,7 +56,7 @@ def test_a_gradient_of_zero_is_no_training(runs: Runs, line: Any) -> None:
     path = runs.finished("baseline", 3, {SCORE: 0.9}, losses=[2.0, 1.5], environment=MACHINE)
     with (path / "journal.jsonl").open("a") as journal:
         journal.writelines(line("grad/norm", 0.0, step) for step in (1, 2))
-    assert any("its gradient was zero" in line for line in content(runs).warnings)
+    assert any("its gradient was zero" in line for line in runs.content().warnings)
 
 
 def test_a_model_that_is_better_than_chance_in_one_score_has_learned(runs: Runs) -> None:
@@ -67,7 +66,7 @@ def test_a_model_that_is_better_than_chance_in_one_score_has_learned(runs: Runs)
         for variant in ("baseline", "pm-drop"):
             finals = {SCORE: 0.7, "test/f1": 0.8}
             runs.finished(variant, seed, finals, losses=[2.0, 1.0], outcome=chance)
-    assert content(runs).warnings == []
+    assert runs.content().warnings == []
 
 
 # The first step learns how frequent classes are.
@@ -95,7 +94,7 @@ def test_a_score_above_chance_by_luck_with_a_loss_that_does_not_fall_is_no_learn
     for seed in range(3):
         run(runs, "baseline", seed, losses=[*STUCK[seed:], 1.0], outcome=outcome)  # these learned
         run(runs, "pm-drop", seed, score, losses=losses, outcome=outcome)
-    report = content(runs)
+    report = runs.content()
     named = [line for line in report.warnings if "never learned" in line]
     assert bool(named) == is_dead
     if is_dead:
@@ -128,7 +127,7 @@ def test_a_share_among_five_is_judged_with_the_accuracy(runs: Runs) -> None:
     for variant, top5 in (("baseline", 0.09), ("pm-drop", 0.055)):
         finals = {SCORE: 0.012, "test/top5": top5}
         runs.finished(variant, 0, finals, losses=STUCK, outcome=outcome)
-    (line,) = (line for line in content(runs).warnings if "never learned" in line)
+    (line,) = (line for line in runs.content().warnings if "never learned" in line)
     assert "pm-drop never learned" in line and "top-5 accuracy 0.055 is within chance of 0.05" in line
 
 
@@ -159,7 +158,7 @@ def test_runs_too_short_to_learn_are_judged_on_memory_and_speed_alone(
         if variant != "same-masks":
             told["settings"] = {"variant.rng": "philox"}
         runs.finished(variant, seed, finals, losses=losses, protocol=protocol, environment=MACHINE, **told)
-    report = content(runs)
+    report = runs.content()
     judged = results(report)
     is_short = learning is False and losses[0] != losses[1]  # a loss that stands still is dead in any case
     assert {judged[name] for name in ("masks", "speed", "finite")} == {"pass" if is_short else "inconclusive"}
@@ -173,7 +172,7 @@ def test_a_protocol_that_says_no_more_than_the_default_is_the_one_of_before(runs
     for seed, more in enumerate(({}, {"learning": True}, {"learning": False})):
         protocol = {"method": "pm-drop", "criteria": CRITERIA, **more}
         runs.finished("baseline", seed, {SCORE: 0.9}, protocol=protocol, time=seed)
-    (remark,) = content(runs).experiment.remarks
+    (remark,) = runs.content().experiment.remarks
     assert remark.startswith("1 of 3 runs were started under another protocol (learning differs)")
 
 
@@ -193,7 +192,7 @@ def test_a_criterion_that_fails_still_fails_on_a_dead_model(runs: Runs) -> None:
             criteria = {"slow": {"metric": STEP, "statistic": "relative_change", "comparison": "at_most"}}
             protocol = {"method": "pm-drop", "criteria": criteria}
             runs.finished(variant, seed, finals, losses=[1.0, 1.0], protocol=protocol)
-    assert results(content(runs)) == {"slow": "fail"}
+    assert results(runs.content()) == {"slow": "fail"}
 
 
 FITS = {
@@ -230,7 +229,7 @@ def test_what_fits_into_memory_passes_nothing_of_a_model_that_never_learned(
         (runs.folder / "fit").mkdir(exist_ok=True)
         if answered:
             (runs.folder / "fit" / f"{variant}.json").write_text(json.dumps(answer))
-    report = content_of(load_runs(runs.root, "demo"), "now", runs.folder / "fit", None)
+    report = content_of(runs.experiment(), "now", runs.folder / "fit", None)
     assert set(results(report).values()) == ({"inconclusive"} if dead else {"pass"})
     for one in report.criteria:
         assert (f"{dead} never learned in seed 0" in one.why) == bool(dead), one.why

@@ -21,7 +21,6 @@ from pmexp_analysis.pages.formats import records_csv
 from pmexp_analysis.pages.headline import headlines
 from pmexp_analysis.pages.paper import appendix
 from pmexp_analysis.pages.tables import result_table
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 RATE, MEMORY = "speed/samples_per_s", "memory/peak_bytes"
@@ -37,7 +36,7 @@ def test_every_place_says_the_same_number(runs: Runs) -> None:
             metric=RATE, statistic=Statistic.relative_change, comparison=Is.no_worse, threshold=0.02
         )
     }
-    experiment = load_runs(runs.root, "demo")
+    experiment = runs.experiment()
     experiment = experiment.__class__(**{**vars(experiment), "protocol": ProtocolConfig(criteria=criteria)})
     content = content_of(experiment, "now", None, None)
     (section,) = content.sections
@@ -98,7 +97,7 @@ def test_where_there_is_no_ratio_the_difference_is_said(runs: Runs) -> None:
     for seed in range(3):
         for variant, saved in (("baseline", 0.0), ("pm-drop", 3.0 * 2**20)):
             runs.finished(variant, seed, {"memory/saved_bytes": saved})
-    content = content_of(load_runs(runs.root, "demo"), "now", None, None)
+    content = runs.content()
     (section,) = content.sections
     assert result_table(section).cells[1][-1] == "+3 MiB"
     assert headlines(section)[0].startswith("pm-drop raises the memory saved for the backward pass by 3 MiB")

@@ -8,8 +8,6 @@ import pytest
 from pmexp.protocol import Family, ProtocolConfig
 from pmexp_analysis.criteria import Judged, answer
 from pmexp_analysis.numbers.compare import Comparison, comparisons
-from pmexp_analysis.pages.content import Content, content_of
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 STEP, SAMPLES, TOKENS, OTHER = "speed/step_ms", "speed/samples_per_s", "speed/tokens_per_s", "speed/epoch_s"
@@ -40,7 +38,7 @@ def write(runs: Runs, metrics: Sequence[str], criteria: dict[str, Any] | None = 
 
 
 def compared(runs: Runs, family: Family) -> dict[str, Comparison]:
-    experiment = load_runs(runs.root, "demo")
+    experiment = runs.experiment()
     return {one.metric: one for one in comparisons(experiment.values, ProtocolConfig(family=family))}
 
 
@@ -64,14 +62,10 @@ def test_throughput_without_a_steps_time_is_evidence_of_its_own(runs: Runs) -> N
     assert one.holm_p == one.paired_p and not one.note
 
 
-def content(runs: Runs) -> Content:
-    return content_of(load_runs(runs.root, "demo"), "now", None, None)
-
-
 def test_the_verdict_counts_two_claims_on_one_measurement_once(runs: Runs) -> None:
     criteria = {"throughput": criterion(SAMPLES), "step-time": criterion(STEP), "own": criterion(OTHER)}
     write(runs, [STEP, SAMPLES, OTHER], criteria)
-    report = content(runs)
+    report = runs.content()
     first, second, _ = report.criteria
     assert report.sentence.startswith(
         "Are all claims met? No: pm-drop misses 2 of 2 (throughput = step-time, own)"
@@ -83,7 +77,7 @@ def test_the_verdict_counts_two_claims_on_one_measurement_once(runs: Runs) -> No
 def test_other_claims_on_a_measurement_stay_apart(runs: Runs) -> None:
     criteria = {"throughput": criterion(SAMPLES), "step-time": criterion(STEP, threshold=0.5)}
     write(runs, [STEP, SAMPLES], criteria)
-    assert "misses 1 of 2 (throughput)" in content(runs).sentence
+    assert "misses 1 of 2 (throughput)" in runs.content().sentence
 
 
 def test_of_two_claims_on_one_measurement_the_worse_counts() -> None:

@@ -3,7 +3,6 @@
 import pytest
 
 from pmexp_analysis.figures.over_settings import of_experiment
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 JUDGED, PROCESS, SAVED = "memory/peak_tensor_bytes", "memory/peak_bytes", "memory/saved_bytes"
@@ -25,5 +24,5 @@ def test_memory_over_a_setting_is_that_of_tensors_and_of_nothing_else(
             runs.finished(
                 variant, 0, dict.fromkeys(recorded, 1.0 * length), settings={"dataset.max_length": length}
             )
-    figures = of_experiment(load_runs(runs.root, "demo"), [], [], {})
+    figures = of_experiment(runs.experiment(), [], [], {})
     assert {one.name for one in figures} == drawn

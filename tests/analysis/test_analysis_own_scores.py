@@ -4,8 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-from pmexp_analysis.pages.content import content_of
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs, record
 
 METRIC = "val/mypkg.mine"
@@ -21,7 +19,7 @@ def warnings(
         lines = [record("val/loss", loss, step, 1.0) for step, loss in enumerate(losses)]
         lines += [record(metric, score(step), step, 1.0) for step in range(len(losses))]
         journal.write_text(journal.read_text() + "".join(lines))
-    content = content_of(load_runs(runs.root, "demo"), "", None, None)
+    content = runs.content()
     return [line for line in content.warnings if line.startswith("val/")]
 
 

@@ -12,7 +12,6 @@ from pmexp.protocol import CriterionConfig, ProtocolConfig, Statistic, check_wri
 from pmexp_analysis.criteria import Judged, judge
 from pmexp_analysis.numbers.own_statistics import allow
 from pmexp_analysis.report import main
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 CODE = """
@@ -54,7 +53,7 @@ def recorded(runs: Runs, function: str) -> None:
 
 def judged(runs: Runs, function: str) -> Judged:
     recorded(runs, function)
-    (one,) = judge(load_runs(runs.root, "demo"), [])
+    (one,) = judge(runs.experiment(), [])
     return one
 
 

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pmexp_analysis.pages.content import Content, content_of
 from pmexp_analysis.pages.paper import appendix, main_table
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 INSTALL = (
@@ -70,10 +68,6 @@ def with_long_names(runs: Runs) -> None:
 EXPERIMENTS = {"demo": like_the_demo, "long names": with_long_names}
 
 
-def content(runs: Runs) -> Content:
-    return content_of(load_runs(runs.root, "demo"), "now", None, None)
-
-
 STYLES = {  # `article` has lines of 345 pt, NeurIPS of 397.5
     "article": "",
     "NeurIPS": r"\usepackage[letterpaper,textwidth=5.5in,textheight=9in]{geometry}\usepackage{times}",
@@ -98,7 +92,7 @@ def set_by_pdftex(folder: Path, style: str, *bodies: str) -> str:
 @pytest.mark.parametrize("made", EXPERIMENTS)
 def test_no_box_is_overfull(runs: Runs, tmp_path: Path, made: str, style: str, line: str) -> None:
     EXPERIMENTS[made](runs)
-    report = content(runs)
+    report = runs.content()
     log = set_by_pdftex(tmp_path, style, main_table(report), appendix(report))
     assert f"line {line}" in log
     assert (
@@ -109,7 +103,7 @@ def test_no_box_is_overfull(runs: Runs, tmp_path: Path, made: str, style: str, l
 @pytest.mark.parametrize("made", EXPERIMENTS)
 def test_the_main_table_has_at_most_seven_columns_and_text_at_the_left(runs: Runs, made: str) -> None:
     EXPERIMENTS[made](runs)
-    table = main_table(content(runs))
+    table = main_table(runs.content())
     (preamble,) = re.findall(r"\\begin\{tabular\}\{(.*)\}", table)
     sides = re.findall(r"\\ragged(left|right)\\arraybackslash\}p\{0\.\d+\\linewidth\}", preamble)
     assert sides[0] == "right" and set(sides[1:]) == {"left"} and 4 <= len(sides) <= 7
@@ -117,24 +111,24 @@ def test_the_main_table_has_at_most_seven_columns_and_text_at_the_left(runs: Run
 
 def test_only_a_significant_best_is_bold_and_a_minus_is_one(runs: Runs) -> None:
     like_the_demo(runs)
-    table = main_table(content(runs))
+    table = main_table(runs.content())
     (packed,) = re.findall(r"^packed & .*$", table, re.MULTILINE)
     bold = re.findall(r"\\textbf\{([^&]*)\} &", packed)
     assert bold == ["0.125", "100.4"]  # masks and saved bytes; neither score nor peak
     assert table.count(r"\textbf") == 2
-    assert r"\num{-0." in appendix(content(runs)) and r"\num{+" in appendix(content(runs))
+    assert r"\num{-0." in appendix(runs.content()) and r"\num{+" in appendix(runs.content())
 
 
 def test_a_baseline_is_bold_where_all_others_are_worse(runs: Runs) -> None:
     runs.sample("memory/saved_bytes", baseline=[1e6] * 3, packed=[2e6] * 3, wide=[3e6] * 3)
-    assert re.findall(r"^(\w+) &.*textbf", main_table(content(runs)), re.MULTILINE) == ["baseline"]
+    assert re.findall(r"^(\w+) &.*textbf", main_table(runs.content()), re.MULTILINE) == ["baseline"]
 
 
 def test_a_cell_over_fewer_seeds_than_its_line_says_over_how_many(runs: Runs, tmp_path: Path) -> None:
     like_the_demo(runs)
     lacking = {"test/accuracy": 0.91, "speed/samples_per_s": float("inf")}
     runs.finished("packed", 5, lacking)
-    report = content(runs)
+    report = runs.content()
     (packed,) = re.findall(r"^packed & .*$", main_table(report), re.MULTILINE)
     _, n, score, *others = packed.split(" & ")
     assert n == r"\num{6}" and "(n=" not in score
@@ -152,7 +146,7 @@ def test_numbers_of_any_size_have_a_main_table(runs: Runs, tmp_path: Path) -> No
             "speed/samples_per_s": -0.0003965 if seed else float("nan"),
         }  # fmt: skip
         runs.finished(("baseline", "4bit", "pm-drop")[seed], 0, finals)
-    report = content(runs)
+    report = runs.content()
     assert "(n=0)" not in main_table(report) and "(n=" not in appendix(report)
     log = set_by_pdftex(tmp_path, "article", main_table(report), appendix(report))
     assert re.findall(r"Overfull.*", log) == []

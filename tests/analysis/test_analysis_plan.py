@@ -12,7 +12,6 @@ from pmexp_analysis.criteria.pairs import judge_pairs
 from pmexp_analysis.criteria.plan import SEEDS, Plan, as_text, plans
 from pmexp_analysis.report import main
 from pmexp_analysis.sources.experiment import Experiment
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 RATE = "speed/samples_per_s"
@@ -23,7 +22,7 @@ NOISE = 0.02  # the standard deviation of the logarithm of a run's throughput
 
 
 def experiment(runs: Runs, **criteria: CriterionConfig) -> Experiment:
-    loaded = load_runs(runs.root, "demo")
+    loaded = runs.experiment()
     return Experiment(**{**vars(loaded), "protocol": ProtocolConfig(criteria=criteria)})
 
 

@@ -87,7 +87,7 @@ def scaling(case: Case) -> Figure:
         for k, setting in enumerate((128, 129, 256, 1024, 4096, 16384))
     ]
     return plots.scaling(
-        levels, "sequence length [tokens]", "memory/peak_bytes", "bytes", "min", 80 * 2.0**30, case.looks()
+        levels, "sequence length [tokens]", "memory/peak_bytes", "bytes", "min", case.looks()
     )
 
 

@@ -17,7 +17,7 @@ AXES = [
     Axis("test/accuracy", "fraction", "max"),
 ]
 POINTS = [
-    Point("baseline", "baseline: 0.9", ((100 * MIB, MIB), (500.0, 5.0), (0.9, 0.89, 0.95))),
+    Point("baseline", "baseline: 0.9", ((100 * MIB, MIB), (500.0, 5.0), (0.9, 0.01))),
     Point("packed", "packed: 0.9", ((60 * MIB, 0.0), (480.0, 5.0), (0.9, 0.02))),
     Point("slow", "slow: 0.8", ((80 * MIB, 0.0), (400.0, 5.0), (0.8, float("nan")))),
 ]
@@ -59,7 +59,7 @@ def test_means_and_errors_are_where_they_were_measured() -> None:
         (60.0, 0.9),
         (80.0, 0.8),
     ]
-    assert bars(panel, "#000000") == [[[99.0, 0.9], [101.0, 0.9]], [[100.0, 0.89], [100.0, 0.95]]]
+    assert bars(panel, "#000000") == [[[99.0, 0.9], [101.0, 0.9]], [[100.0, 0.9 - 0.01], [100.0, 0.9 + 0.01]]]
     assert bars(panel, to_hex(looks["packed"].colour)) == [[[60.0, 0.9 - 0.02], [60.0, 0.9 + 0.02]]]
     assert bars(panel, to_hex(looks["slow"].colour)) == []
 

@@ -56,10 +56,10 @@ def test_a_category_that_was_not_announced_is_an_error() -> None:
 
 
 def test_kernel_shares_are_in_percent_with_their_errors() -> None:
-    shares = [Share("packed", (0.25, 0.125), (0.5, 0.25, 0.625)), Share("byte-mask", (0.0, 0.0), (NAN, 0.0))]
+    shares = [Share("packed", (0.25, 0.125), (0.5, 0.0625)), Share("byte-mask", (0.0, 0.0), (NAN, 0.0))]
     (panel,) = kernel_share(shares).axes
     assert spans(panel) == [(0.0, 25.0), (0.0, 50.0), (0.0, 0.0)]
-    assert segments(panel) == [[12.5, 37.5], [25.0, 62.5]]
+    assert segments(panel) == [[12.5, 37.5], [43.75, 56.25]]
     assert texts(panel) == ["25.0", "50.0", "0", "not measured"]
 
 

@@ -8,7 +8,6 @@ from pmexp_analysis.criteria import judge
 from pmexp_analysis.numbers.compare import comparisons, rows
 from pmexp_analysis.numbers.sections import sections
 from pmexp_analysis.pages.tables import result_table
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 
@@ -22,7 +21,7 @@ def test_one_seed_of_the_baseline_is_told_that_two_are_needed(runs: Runs) -> Non
     for variant, score in (("baseline", 0.9), ("pm-drop", 0.8)):
         protocol = {"method": "pm-drop", "criteria": {"quality": quality}}
         runs.finished(variant, 0, {"test/accuracy": score}, protocol=protocol)
-    (one,) = judge(load_runs(runs.root, "demo"), [])
+    (one,) = judge(runs.experiment(), [])
     assert one.why == "the baseline has one seed, and its standard deviation needs at least 2"
 
 
@@ -32,7 +31,7 @@ def test_a_seed_that_is_a_word_is_not_called_missing(runs: Runs) -> None:
     summary = json.loads(path.read_text())
     summary["labels"]["seed"] = "one"
     path.write_text(json.dumps(summary))
-    (missing,) = load_runs(runs.root, "demo").missing
+    (missing,) = runs.experiment().missing
     assert "labels has seed='one'; task, system and variant are text, the seed a whole number" in missing.why
 
 
@@ -44,7 +43,7 @@ def test_a_run_in_no_plan_keeps_its_labels_where_its_summary_is_broken(runs: Run
     (folder / "config.yaml").write_text(yaml.safe_dump(groups | {"seed": 3}))
     (folder / "summary.json").write_text("{")
     (runs.root / "demo" / "plan.json").write_text("[]")
-    (missing,) = load_runs(runs.root, "demo").missing
+    (missing,) = runs.experiment().missing
     assert (missing.task, missing.variant, missing.seed) == ("net/digits", "baseline", 3)
     assert "summary.json is damaged" in missing.why
 
@@ -52,7 +51,7 @@ def test_a_run_in_no_plan_keeps_its_labels_where_its_summary_is_broken(runs: Run
 def test_a_mean_over_fewer_seeds_than_its_line_says_so(runs: Runs) -> None:
     for seed, step_ms in enumerate((2.0, float("inf"), 4.0)):
         runs.finished("baseline", seed, {"test/accuracy": 0.9, "speed/step_ms": step_ms})
-    experiment = load_runs(runs.root, "demo")
+    experiment = runs.experiment()
     compared = comparisons(experiment.values, experiment.protocol)
     (section,) = sections(rows(experiment.values), compared, "baseline")
     table = result_table(section)

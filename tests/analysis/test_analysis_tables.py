@@ -18,7 +18,7 @@ from run_folders import Runs
 
 
 def section_of(runs: Runs, baseline: str = "baseline") -> Section:
-    values = load_runs(runs.root, "demo").values
+    values = runs.experiment().values
     (section,) = sections(rows(values), comparisons(values, ProtocolConfig(baseline=baseline)), baseline)
     return section
 

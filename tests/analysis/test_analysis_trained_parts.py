@@ -2,8 +2,6 @@
 
 import pytest
 
-from pmexp_analysis.pages.content import content_of
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 
@@ -13,6 +11,6 @@ def test_gradients_of_other_bytes_are_named(own: float, axis: str, named: int, r
         for variant, size in (("baseline", 1000), ("pm-drop", own)):
             finals = {"memory/gradients_bytes": float(size), "test/accuracy": 0.9}
             runs.finished(variant, seed, finals, protocol={"method": "pm-drop", "axis": axis})
-    content = content_of(load_runs(runs.root, "demo"), "", None, None)
+    content = runs.content()
     lines = [line for line in content.warnings if "gradients of pm-drop take 40 bytes where" in line]
     assert len(lines) == named and all("baseline take 1,000 (seeds 0 and 1)" in line for line in lines)

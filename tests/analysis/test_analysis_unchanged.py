@@ -6,7 +6,6 @@ import pytest
 
 from pmexp.command.compose import compose
 from pmexp_analysis.criteria import Judged, judge
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 PROTOCOL: dict[str, Any] = {
@@ -29,7 +28,7 @@ def run(
 
 
 def unchanged(runs: Runs) -> Judged:
-    (one,) = judge(load_runs(runs.root, "demo"), [])
+    (one,) = judge(runs.experiment(), [])
     return one
 
 
@@ -122,7 +121,7 @@ def test_one_seed_of_the_proof_lacks_no_other(runs: Runs) -> None:
         run(runs, "baseline", STOCK, seed=seed)
     run(runs, "pm-drop", PHILOX, seed=0)
     run(runs, "same", TORCH, seed=0)
-    missing = load_runs(runs.root, "demo").missing
+    missing = runs.experiment().missing
     assert [(one.variant, one.seed) for one in missing] == [("pm-drop", 1), ("pm-drop", 2)]
 
 

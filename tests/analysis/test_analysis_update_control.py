@@ -12,7 +12,6 @@ from pmexp_analysis.figures import Drawn, of_section
 from pmexp_analysis.numbers.updates import is_control
 from pmexp_analysis.pages.content import content_of
 from pmexp_analysis.plots.looks import GREY
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 STOCK: dict[str, Any] = {"variant.name": "baseline", "variant.dropout": "stock", "variant.p": 0.1}
@@ -30,7 +29,7 @@ def run(runs: Runs, settings: dict[str, Any], updates: list[list[float]]) -> Non
 
 
 def drawn(runs: Runs) -> Drawn:
-    experiment = load_runs(runs.root, "demo")
+    experiment = runs.experiment()
     content = content_of(experiment, "now", None, None)
     looks = plots.styles(content.variants, "baseline")
     (one,) = [one for one in of_section(experiment, content.sections[0], looks, "") if one.name == "updates"]

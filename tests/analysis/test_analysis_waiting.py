@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from pmexp_analysis.criteria import Judged, judge
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 SAMPLES, SHARE, LOSS = "speed/samples_per_s", "speed/data_wait_share", "test/loss"
@@ -22,7 +21,7 @@ def judged(runs: Runs, share: dict[str, float], faster: float, metric: str = SAM
             value = (100 + seed) * (faster + 0.001 * seed if variant == "pm-drop" else 1)
             finals = {metric: value} | ({SHARE: share[variant]} if variant in share else {})
             runs.finished(variant, seed, finals, protocol={"method": "pm-drop", "criteria": {"fast": claim}})
-    (one,) = judge(load_runs(runs.root, "demo"), [])
+    (one,) = judge(runs.experiment(), [])
     return one
 
 
@@ -57,7 +56,7 @@ def judged_growth(runs: Runs, share: dict[tuple[str, int], float], metric: str =
             settings = {"dataset.max_length": length}
             protocol = {"method": "pm-drop", "criteria": {"grows": claim}}
             runs.finished(variant, seed, finals, settings=settings, protocol=protocol)
-    (one,) = judge(load_runs(runs.root, "demo"), [])
+    (one,) = judge(runs.experiment(), [])
     return one
 
 

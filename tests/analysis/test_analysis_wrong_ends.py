@@ -4,8 +4,6 @@ from typing import Any
 
 import pytest
 
-from pmexp_analysis.pages.content import content_of
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 ACCURACY, BYTES = "test/accuracy", "memory/peak_tensor_bytes"
@@ -21,7 +19,7 @@ def warnings(runs: Runs, **claim: Any) -> list[str]:
                 "val/accuracy": 0.9,
             }
             runs.finished(variant, seed, finals, protocol=protocol)
-    content = content_of(load_runs(runs.root, "demo"), "", None, None)
+    content = runs.content()
     return [line for line in content.warnings if line.startswith("Criterion mine")]
 
 

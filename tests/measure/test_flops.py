@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dropout_cases import checkpoint_layers
 from pmexp.measure.flops import FlopCounter, peak_tflops, precision_of_products
 from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.systems.checkpointing import checkpoint_layers
 
 BATCH, LENGTH, WIDTH, INNER, CLASSES = 2, 16, 24, 40, 2
 

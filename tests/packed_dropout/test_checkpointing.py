@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.utils.checkpoint import checkpoint
 
-from dropout_cases import checkpoint_layers
 from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.systems.checkpointing import checkpoint_layers
 
 RATE = 0.25
 IDS: dict[str, Any] = {"vocab_size": 50, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

@@ -16,7 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dropout_cases import DROPOUTS, VARIANTS, Dropout, Module, each_dropout, each_module, each_variant, ones
+from dropout_cases import (
+    DROPOUTS,
+    VARIANTS,
+    Dropout,
+    Module,
+    assert_gradient_is_mask,
+    each_dropout,
+    each_module,
+    each_variant,
+    ones,
+)
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from small_transformers import build, call
 
@@ -42,12 +52,6 @@ def all_dropouts(rows: Tensor) -> Tensor:
     """Sends each row through its own dropout."""
     dropped = [drop(row) for drop, row in zip(DROPOUTS.values(), rows.unbind(), strict=True)]
     return torch.stack(dropped)
-
-
-def assert_gradient_is_mask(y: Tensor, x: Tensor) -> None:
-    (gradient,) = torch.autograd.grad(y.sum(), x)
-    assert torch.equal(gradient, y.detach())
-    assert 0 < (gradient == 0).sum() < gradient.numel()
 
 
 def assert_all_equal(eager: list[Tensor], other: list[Tensor]) -> None:

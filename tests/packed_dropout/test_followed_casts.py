@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dropout_cases import checkpoint_layers
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.packed_dropout.rebuild import watching
+from pmexp.systems.checkpointing import checkpoint_layers
 
 TARGETS = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
 STEPS: dict[str, Callable[[Tensor], Tensor]] = {

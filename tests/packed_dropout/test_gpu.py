@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
-from dropout_cases import Dropout, each_dropout
+from dropout_cases import Dropout, assert_gradient_is_mask, each_dropout
 from pmexp.packed_dropout import backend, cuda_seeds, ops, packed_dropout, reference, torch_rng_record
 
 pytestmark = [
@@ -43,12 +43,6 @@ def record_backend(record_property: Callable[[str, object], None]) -> None:
 
 def ones(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.ones(shape, dtype=dtype, device="cuda", requires_grad=True)
-
-
-def assert_gradient_is_mask(y: Tensor, x: Tensor) -> None:
-    (gradient,) = torch.autograd.grad(y.sum(), x)
-    assert torch.equal(gradient, y.detach())
-    assert 0 < (gradient == 0).sum() < gradient.numel()
 
 
 def assert_operators_are_the_reference(x: Tensor, seed: int, p: float, bits: int) -> None:

@@ -17,8 +17,8 @@ import transformers as hf
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dropout_cases import checkpoint_layers
 from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.systems.checkpointing import checkpoint_layers
 
 RATE = 0.25
 # One table for all: a configuration keeps the names that it does not know to itself.

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dropout_cases import checkpoint_layers
+from dropout_cases import assert_derivatives
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, dropped_matmul, replace_dropout, softmax_dropout_matmul
 from pmexp.packed_dropout.routes import RecomputingRoute
+from pmexp.systems.checkpointing import checkpoint_layers
 from saved_tensors import saved_by
 from small_transformers import MODELS, build, call
 
@@ -65,13 +66,7 @@ def test_saves_softmax_value_and_bits(dtype: torch.dtype) -> None:
 
 def test_gradcheck_and_gradgradcheck() -> None:
     probs, value = (torch.rand(2, 4, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
-
-    def product(*tensors: Tensor) -> Tensor:
-        torch.manual_seed(2)
-        return dropped_matmul(*tensors, 0.3)
-
-    assert torch.autograd.gradcheck(product, (probs, value))
-    assert torch.autograd.gradgradcheck(product, (probs, value))
+    assert_derivatives(lambda *tensors: dropped_matmul(*tensors, 0.3), probs, value)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (1, 2, 4, 4)])

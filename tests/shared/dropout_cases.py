@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -64,7 +63,19 @@ def step(model: nn.Module, x: Tensor) -> list[Tensor | None]:
     return [y, *(p.grad for p in model.parameters())]
 
 
-def checkpoint_layers(model: Any, reentrant: bool = False) -> None:
-    """transformers' own checkpointing of layers, by the name that this transformers has for it."""
-    newer = getattr(model, "activation_checkpointing_enable", None)
-    (newer or model.gradient_checkpointing_enable)({"use_reentrant": reentrant})
+def assert_gradient_is_mask(y: Tensor, x: Tensor) -> None:
+    """Of a dropout of ones: that its gradient is the mask that it drew."""
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(gradient, y.detach())
+    assert 0 < (gradient == 0).sum() < gradient.numel()
+
+
+def assert_derivatives(function: Callable[..., Tensor], *inputs: Tensor) -> None:
+    """Compares the first and second derivatives under one mask with finite differences; the inputs are float64."""
+
+    def under_one_mask(*tensors: Tensor) -> Tensor:
+        torch.manual_seed(2)
+        return function(*tensors)
+
+    assert torch.autograd.gradcheck(under_one_mask, inputs)
+    assert torch.autograd.gradgradcheck(under_one_mask, inputs)

@@ -3,8 +3,7 @@
 from typing import Any
 
 from pmexp_analysis.numbers.compare import Comparison as Compared
-from pmexp_analysis.pages.content import Content, content_of
-from pmexp_analysis.sources.folders import load_runs
+from pmexp_analysis.pages.content import Content
 from run_folders import Runs
 
 SCORE, STEP, PEAK = "test/accuracy", "speed/step_ms", "memory/peak_bytes"
@@ -40,10 +39,6 @@ def pairs(runs: Runs, **told: Any) -> None:
         run(runs, "baseline", seed)
         # Equal scores would be no evidence.
         run(runs, "pm-drop", seed, **{"score": 0.9 + seed / 100 + seed**2 / 1e4} | told)
-
-
-def content(runs: Runs) -> Content:
-    return content_of(load_runs(runs.root, "demo"), "now", None, None)
 
 
 def compared(report: Content) -> dict[tuple[str, str], Compared]:

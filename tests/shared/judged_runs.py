@@ -8,7 +8,6 @@ from pmexp.protocol import CriterionConfig, ProtocolConfig
 from pmexp_analysis.criteria import Judged, judge
 from pmexp_analysis.numbers.fits import limits_of
 from pmexp_analysis.sources.experiment import Experiment
-from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
 METHOD = "packed"
@@ -34,7 +33,7 @@ def judged_all(runs: Runs, protocol: ProtocolConfig) -> tuple[Experiment, list[J
     for summary in runs.folder.glob("*/summary.json"):
         content = json.loads(summary.read_text())
         summary.write_text(json.dumps({**content, "protocol": plain(protocol)}))
-    experiment = load_runs(runs.root, "demo")
+    experiment = runs.experiment()
     assert experiment.remarks == []
     return experiment, judge(experiment, limits_of(experiment, runs.folder / "fit"))
 

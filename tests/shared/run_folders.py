@@ -4,9 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pmexp.metrics.catalog import metric_of
+
+if TYPE_CHECKING:
+    from pmexp_analysis.pages.content import Content
+    from pmexp_analysis.sources.experiment import Experiment
 
 TASK, SYSTEM = "net/digits", "plain"
 
@@ -91,6 +95,18 @@ class Runs:
             for run_id, variant, seed in entries
         ]
         (self.folder / "plan.json").write_text(json.dumps(content))
+
+    def experiment(self) -> "Experiment":
+        """What a report reads of the runs."""
+        from pmexp_analysis.sources.folders import load_runs
+
+        return load_runs(self.root, "demo")
+
+    def content(self) -> "Content":
+        """What a report says of the runs."""
+        from pmexp_analysis.pages.content import content_of
+
+        return content_of(self.experiment(), "now", None, None)
 
 
 def demo_in(folder: Path) -> Runs:

@@ -37,6 +37,14 @@ _IN_MIB = {
 }
 
 
+def wait_for(what: Callable[[], object]) -> None:
+    """Looks again and again, for a minute, until it is so."""
+    deadline = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 class TrackedRun:
     def __init__(
         self, runs_dir: Path, seed: int = 0, uri: str | None = None, trackers: Sequence[str] = ("mlflow",)

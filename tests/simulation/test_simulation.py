@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
 import real_steps
-from dropout_cases import checkpoint_layers
 from pmexp.errors import UserError
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.simulation import LiveBytes, Prediction, operations, peaks_of_training, predict
 from pmexp.simulation.cuda_kernels import cuda_semantics
 from pmexp.simulation.internals import fake_tensors
 from pmexp.simulation.predict import cut_to
+from pmexp.systems.checkpointing import checkpoint_layers
 from pmexp.variants.byte_mask import ByteMaskDropout
 from pmexp.variants.seeded import SeededDropout
 from real_steps import precision

@@ -26,7 +26,7 @@ from pmexp.tracking.repair import repair
 from pmexp.tracking.trackers import TRACKERS, check_installed
 from pmexp.tracking.wandb_files import read_wandb
 from small_runs import TINY_VIT, Runs
-from tracked_runs import TrackedRun, in_process
+from tracked_runs import TrackedRun, in_process, wait_for
 from tracker_contents import READERS, assert_agrees
 
 Database = Callable[[Path], Path]
@@ -46,13 +46,6 @@ def contents(folder: Path) -> dict[Path, bytes]:
     """All files of trackers below a folder."""
     names = ("mlflow.db", "metrics.csv", "events.out.*", "*.wandb")
     return {file: file.read_bytes() for name in names for file in folder.rglob(name)}
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def mirrored_values(run: TrackedRun, tracker: str) -> int:

@@ -6,7 +6,6 @@ import signal
 import socket
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ from pmexp.tracking.database import OpenExperiment, create_database
 from pmexp.tracking.mlflow_run import MlflowRun
 from pmexp.tracking.repair import repair
 from small_runs import TINY_VIT, Runs
-from tracked_runs import Server, TrackedRun, disagreements, in_process, mlflow_runs
+from tracked_runs import Server, TrackedRun, disagreements, in_process, mlflow_runs, wait_for
 
 WRITERS = 32  # 64 pass as well: 30 s alone
 Database = Callable[[Path], Path]
@@ -42,13 +41,6 @@ def assert_repaired(runs_dir: Path, database: Path) -> None:
     assert list(repair(runs_dir, "default"))[-1] == "1 runs: 1 changed"
     assert disagreements(runs_dir, database) == {}
     assert list(repair(runs_dir, "default")) == ["1 runs: 1 right"]
-
-
-def wait_for(what: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_training_calls_no_tracker(runs: Runs, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

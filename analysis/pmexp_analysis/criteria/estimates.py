@@ -120,7 +120,7 @@ def _lacking(criterion: CriterionConfig, sides: Sides) -> str:
         return refused
     if criterion.statistic is Statistic.p_worse and metric_of(sides.metric).direction == "none":
         return f"{sides.metric} has no better or worse direction"
-    if _is_alone(criterion):
+    if is_alone(criterion):
         is_there = bool(sides.method)
     else:
         is_there = not sides.method.keys().isdisjoint(sides.baseline)
@@ -131,14 +131,14 @@ def _lacking(criterion: CriterionConfig, sides: Sides) -> str:
     return f"no run of {'the baseline' if sides.method else 'the method'} recorded a finite {sides.metric}"
 
 
-def _is_alone(criterion: CriterionConfig) -> bool:
+def is_alone(criterion: CriterionConfig) -> bool:
     """Whether the method's runs are judged without a pair."""
     return criterion.statistic is Statistic.mean or criterion.against is not None
 
 
 def _paired(criterion: CriterionConfig, sides: Sides) -> tuple[list[float], list[float]]:
     """Method and reference over the seeds that count."""
-    if _is_alone(criterion):
+    if is_alone(criterion):
         ours = [sides.method[seed] for seed in sorted(sides.method)]
         return ours, [criterion.against or 0.0] * len(ours)
     seeds = sorted(sides.method.keys() & sides.baseline.keys())

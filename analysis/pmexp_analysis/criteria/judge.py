@@ -8,7 +8,7 @@ from pmexp.protocol import Bound, CriterionConfig, Statistic, has_better_end, is
 from pmexp.run_folder.state import State
 from pmexp_analysis.criteria.absent import where_present
 from pmexp_analysis.criteria.byte_masks import values_with_byte_masks
-from pmexp_analysis.criteria.estimates import Sides
+from pmexp_analysis.criteria.estimates import Sides, is_alone
 from pmexp_analysis.criteria.growth import judge_growth
 from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
 from pmexp_analysis.criteria.pairs import judge_pairs
@@ -175,7 +175,7 @@ def _of_pairs(
             left_out = f"{seeds_said(sides.apart)} excluded: run under different conditions"
             is_lost = part.result == "not measured" and not sides.method
             part = replace(part, why=left_out if is_lost else f"{part.why}; {left_out}")
-        variants = [protocol.method] if _is_alone(criterion) else [protocol.method, protocol.baseline]
+        variants = [protocol.method] if is_alone(criterion) else [protocol.method, protocol.baseline]
         yield where_fed(part, sides.metric, shares_in(section, variants))
 
 
@@ -195,7 +195,7 @@ def sides_of(
     )
     apart: set[int] = set()
     place = (section.task, section.system, protocol.method)
-    if not _is_alone(criterion):
+    if not is_alone(criterion):
         apart = evidence.apart(place, *filter(None, (metric, source))) & method.keys() & baseline.keys()
     method = {seed: value for seed, value in method.items() if seed not in apart}
     counted = metric in experiment.counted or is_exact(metric)
@@ -204,11 +204,6 @@ def sides_of(
     return Sides(
         section.task, section.system, method, baseline, metric, counted, are_same(*trainings), sorted(apart)
     )
-
-
-def _is_alone(criterion: CriterionConfig) -> bool:
-    """Whether a criterion is about the method's runs alone, not about pairs."""
-    return criterion.statistic is Statistic.mean or criterion.against is not None
 
 
 def _values(section: SectionValues, variant: str, metric: str, source: str | None) -> BySeed:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import EQUIVALENCE, MARGINS, Bound, CriterionConfig, Statistic
 from pmexp.shown import counted
-from pmexp_analysis.criteria.estimates import Estimate, Sides, estimates, limit_of
+from pmexp_analysis.criteria.estimates import Estimate, Sides, estimates, is_alone, limit_of
 from pmexp_analysis.criteria.power import in_words, seeds_needed
 from pmexp_analysis.criteria.result import TaskResult, decide
 from pmexp_analysis.numbers import own_statistics, scales, stats
@@ -30,7 +30,7 @@ def _judge(criterion: CriterionConfig, sides: Sides, estimate: Estimate) -> Task
     mean, n = estimate.mean, estimate.n
     value = scales.said(criterion.statistic, mean)
     about = TaskResult(sides.task, sides.system, "inconclusive", "", value, n=n)
-    what = "run" if criterion.statistic is Statistic.mean or criterion.against is not None else "pair"
+    what = "run" if is_alone(criterion) else "pair"
     shown = in_its_unit(criterion, value)
     if criterion.function is not None:
         shown += f" by {own_statistics.identity(criterion.function)}"

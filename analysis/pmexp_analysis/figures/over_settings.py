@@ -32,7 +32,7 @@ def of_experiment(
             levels = [level for one in series for level in _levels(one, metric)]
             if any(level.value is not None for level in levels):
                 told = metric_of(metric)
-                figure = plots.scaling(levels, axis, metric, told.unit, told.direction, None, looks)
+                figure = plots.scaling(levels, axis, metric, told.unit, told.direction, looks)
                 about = f"{label_of(metric).capitalize()} against {axis.split(' [')[0]}."
                 yield Drawn(f"{metric.split('/')[1]}-over-{over.split('.')[1]}", about, figure)
     panels = _largest(limits, experiment.protocol.baseline)
@@ -63,7 +63,7 @@ def _of_grids(grids: Sequence[Grid], looks: Mapping[str, plots.Style]) -> Iterat
                     lines[grid.keys[0], grid.metric].append(level)
     for (key, metric), levels in lines.items():
         told = metric_of(metric)
-        figure = plots.scaling(levels, key, metric, told.unit, told.direction, None, looks)
+        figure = plots.scaling(levels, key, metric, told.unit, told.direction, looks)
         about = f"{told.label.capitalize()} against {key}, mean and standard deviation over seeds."
         yield Drawn(f"{metric.replace('/', '-')}-over-{key.split('.')[1]}", about, figure)
 

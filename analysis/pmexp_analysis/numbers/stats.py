@@ -31,8 +31,6 @@ class SampleSummary:
     n: int
     mean: float | None
     std: float | None
-    min: float | None
-    max: float | None
 
 
 class TTest(NamedTuple):
@@ -43,11 +41,11 @@ class TTest(NamedTuple):
 
 
 def describe(values: Array) -> SampleSummary:
-    """n, mean, sample std, min and max of `values` (shape (n,), finite)."""
+    """n, mean and sample std of `values` (shape (n,), finite)."""
     if values.size == 0:
-        return SampleSummary(0, None, None, None, None)
+        return SampleSummary(0, None, None)
     std = float(spread(values)) if values.size > 1 else None
-    return SampleSummary(values.size, float(values.mean()), std, float(values.min()), float(values.max()))
+    return SampleSummary(values.size, float(values.mean()), std)
 
 
 def spread(values: Array) -> Array:

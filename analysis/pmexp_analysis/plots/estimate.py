@@ -7,20 +7,15 @@ from matplotlib.axes import Axes
 
 from pmexp_analysis.numbers.cells import scaled
 
-Estimate = tuple[float, float] | tuple[float, float, float]
-"""(mean, standard deviation or 0), or (mean, low, high) with both ends of an interval, in the metric's own
-unit. A mean that is not finite is not drawn."""
+Estimate = tuple[float, float]
+"""(mean, standard deviation or 0) in the metric's own unit. A mean that is not finite is not drawn."""
 
 
 def ends(estimate: Estimate, unit: str) -> tuple[float, float, float]:
-    """(mean, low, high) in the unit people read; an end that is not finite is the mean."""
-    mean = scaled(estimate[0], unit)
-    if len(estimate) == 3:
-        low, high = scaled(estimate[1], unit), scaled(estimate[2], unit)
-    else:
-        spread = scaled(estimate[1], unit)
-        low, high = mean - spread, mean + spread
-    return mean, low if math.isfinite(low) else mean, high if math.isfinite(high) else mean
+    """(mean, low, high) in the unit people read; without a finite deviation both ends are the mean."""
+    mean, spread = (scaled(number, unit) for number in estimate)
+    spread = spread if math.isfinite(spread) else 0.0
+    return mean, mean - spread, mean + spread
 
 
 def is_known(estimate: Estimate | None) -> bool:
@@ -29,22 +24,10 @@ def is_known(estimate: Estimate | None) -> bool:
 
 
 def error_bars(
-    panel: Axes, places: Sequence[float], bars: Sequence[tuple[float, float]], colour: str
-) -> None:
-    """A vertical bar from low to high at each of `places`, with caps; none where both ends are one."""
-    _bars(panel, places, bars, colour, upright=True)
-
-
-def error_bars_across(
-    panel: Axes, places: Sequence[float], bars: Sequence[tuple[float, float]], colour: str
-) -> None:
-    """A horizontal bar from low to high at each of `places`, with caps; none where both ends are one."""
-    _bars(panel, places, bars, colour, upright=False)
-
-
-def _bars(
     panel: Axes, places: Sequence[float], bars: Sequence[tuple[float, float]], colour: str, upright: bool
 ) -> None:
+    """A bar from low to high at each of `places`, vertical or horizontal, with caps; none where both ends are
+    one."""
     drawn = [(place, low, high) for place, (low, high) in zip(places, bars, strict=True) if low != high]
     if not drawn:
         return

@@ -96,8 +96,6 @@ def _cell_text(cell: Cell, unit: str) -> str:
     mean, low, high = ends(cell.value, unit)
     if low == high:
         return short(mean, 4)
-    if len(cell.value) == 3:
-        return f"{short(mean, 4)}\n{short(low)} to {short(high)}"
     std = scaled(cell.value[1], unit)
     places = 1 - math.floor(math.log10(std) + 1e-9)
     if not 0 <= places <= 5 or abs(mean) >= 1e7:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from pmexp_analysis.numbers.scores import label_of
-from pmexp_analysis.plots.estimate import Estimate, ends, error_bars_across, is_known
+from pmexp_analysis.plots.estimate import Estimate, ends, error_bars, is_known
 from pmexp_analysis.plots.looks import BLACK, COLOURS, SMALL, TEXT_SIZE
 from pmexp_analysis.plots.rows import named_rows
 from pmexp_analysis.plots.text import legend_below, quiet, short, ticks
@@ -59,7 +59,7 @@ def _bar(panel: Axes, at: float, estimate: Estimate, place: int) -> None:
     mean, low, high = (100 * value for value in ends(estimate, "fraction"))
     colour, hatch = FILLS[place]
     panel.barh(at, mean, _THICK, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
-    error_bars_across(panel, [at], [(low, high)], BLACK)
+    error_bars(panel, [at], [(low, high)], BLACK, upright=False)
     text = f"{mean:.1f}" if mean >= 1 else short(mean, 2)
     panel.annotate(
         text, (max(mean, high), at), (5, 0), textcoords="offset points", va="center", fontsize=SMALL

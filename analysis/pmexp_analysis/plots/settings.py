@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pmexp_analysis.numbers.cells import scaled, shown_unit
 from pmexp_analysis.plots.estimate import Estimate, ends, error_bars, is_known
 from pmexp_analysis.plots.looks import SMALL, TEXT_SIZE, Style, line_of, outer_labels, panel_width, sheet
 from pmexp_analysis.plots.shelf import shelf, shelf_height
@@ -48,30 +47,26 @@ def scaling(
     metric: str,
     unit: str,
     direction: str,
-    capacity: float | None,
     looks: Mapping[str, Style],
 ) -> Figure:
     """A panel a task, a line a variant with errors; runs out of memory are marks on a line of their own.
 
-    That line is at `capacity` (the device's memory in the metric's unit, None where it is unknown or the
-    metric is no memory), else above the values. `setting` labels the other axis. Axes are logarithmic where
-    the values span a decade or more (settings: a factor of 4).
+    That line is above the values. `setting` labels the other axis. Axes are logarithmic where the values span
+    a decade or more (settings: a factor of 4).
     """
     names = list(dict.fromkeys(level.panel for level in levels))
     most = max(len({o.variant for o in levels if o.panel == name and o.value is None}) for name in names)
     figure, panels = sheet(len(names), _HEIGHT + (shelf_height(most) if most else 0.0))
-    limit = None if capacity is None else scaled(capacity, unit)
     for panel, name in zip(panels, names, strict=True):
         own = [level for level in levels if level.panel == name]
         _across(panel, sorted({level.setting for level in own}), panel_width(figure))
         bars = _lines(panel, own, unit, looks)
         lost = {v: [o.setting for o in own if o.variant == v and o.value is None] for v in looks}
         lost = {variant: at for variant, at in lost.items() if at}
-        line = _up(panel, bars, limit, len(lost))
+        line = _up(panel, bars, len(lost))
         if lost:
-            device = f" (device: {short(line, 5)} {shown_unit(unit)})" if line == limit else ""
-            shelf(panel, line, f"out of memory{device}", lost, looks)
-        if not bars and line != limit:
+            shelf(panel, line, "out of memory", lost, looks)
+        if not bars:
             panel.set_yticks([])
         panel.set_title(wrapped(name, panel_width(figure)), fontsize=TEXT_SIZE)
         quiet(panel)
@@ -110,27 +105,24 @@ def _lines(panel: Axes, levels: Sequence[Level], unit: str, looks: Mapping[str, 
         own = sorted((o for o in levels if o.variant == variant), key=lambda level: level.setting)
         known = [(o.setting, ends(o.value, unit)) for o in own if o.value is not None and is_known(o.value)]
         at, bars = [setting for setting, _ in known], [bar for _, bar in known]
-        error_bars(panel, at, [(low, high) for _, low, high in bars], look.colour)
+        error_bars(panel, at, [(low, high) for _, low, high in bars], look.colour, upright=True)
         panel.plot(at, [mean for mean, _, _ in bars], **line_of(look, place))
         drawn += bars
     return drawn
 
 
-def _up(panel: Axes, bars: Sequence[Bar], limit: float | None, rows: int) -> float:
+def _up(panel: Axes, bars: Sequence[Bar], rows: int) -> float:
     """Scale and limits of the values' axis; returns where the zone of those out of memory starts.
 
-    `limit` is where it should, None for above all values; `rows` is how many rows of marks it must hold.
+    `rows` is how many rows of marks it must hold.
     """
-    means = [mean for mean, _, _ in bars] or [0.0, 1.0 if limit is None else limit]
+    means = [mean for mean, _, _ in bars] or [0.0, 1.0]
     is_log = spans(means, _DECADE)
     lows = [min(mean, low) for mean, low, _ in bars if low > 0 or not is_log]
     low, high = min([*means, *lows]), max([*means, *(high for *_, high in bars)])
-    line = limit if rows and limit is not None and limit >= max(means) else high
     to, back = (math.log, math.exp) if is_log else (float, float)
-    margin = room(to(low), to(line), 0.07)
-    bottom = to(low) - margin
-    if line != limit or not rows:
-        line = back(to(line) + margin)
+    margin = room(to(low), to(high), 0.07)
+    bottom, line = to(low) - margin, back(to(high) + margin)
     share = shelf_height(rows) / (_INSIDE + shelf_height(rows)) if rows else 0.0
     panel.set_yscale("log" if is_log else "linear")
     panel.set_ylim(back(bottom), back(bottom + (to(line) - bottom) / (1 - share)))

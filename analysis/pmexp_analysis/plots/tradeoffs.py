@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from pmexp_analysis.numbers.stats import pareto_front
-from pmexp_analysis.plots.estimate import Estimate, ends, error_bars, error_bars_across
+from pmexp_analysis.plots.estimate import Estimate, ends, error_bars
 from pmexp_analysis.plots.looks import GREY, LIGHT, TEXT_SIZE, Style, panel_width, sheet
 from pmexp_analysis.plots.text import axis_text, better, legend_below, quiet, room, spans, ticks, wrapped
 
@@ -76,8 +76,8 @@ def _panel(panel: Axes, axes: tuple[Axis, Axis], looks: Sequence[Style], bars: A
     across, up = front.T
     panel.scatter(across, up, s=rings, facecolors="none", edgecolors=GREY, linewidths=1.1, zorder=2)
     for look, (x, y), size in zip(looks, bars, sizes, strict=True):
-        error_bars_across(panel, [y[0]], [(x[1], x[2])], look.colour)
-        error_bars(panel, [x[0]], [(y[1], y[2])], look.colour)
+        error_bars(panel, [y[0]], [(x[1], x[2])], look.colour, upright=False)
+        error_bars(panel, [x[0]], [(y[1], y[2])], look.colour, upright=True)
         (mark,) = panel.plot([x[0]], [y[0]], look.marker, color=look.colour, markersize=size, zorder=4)
         mark.set(markeredgecolor="white", markeredgewidth=0.6)
 

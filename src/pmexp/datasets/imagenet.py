@@ -8,6 +8,7 @@ usual order. The order and what was left out are in the run's record.
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,39 +31,33 @@ _UNLABELLED = -1
 def load(config: DatasetConfig) -> Dataset:
     """Splits of `Pictures`, none of them decoded yet. Raises UserError where they cannot be had."""
     try:
-        pictures = _from_folder(config) if config.path else _from_hub(config)
+        return _from_folder(config) if config.path else _from_hub(config)
     except OSError as error:
         raise UserError(
             f"dataset.path: {error.filename} cannot be read ({error.strerror}); make it readable"
         ) from None
+
+
+def _dataset(
+    config: DatasetConfig,
+    splits: Mapping[str, Split],
+    classes: list[str],
+    origin: str,
+    digest: str = "",
+    left_out: str = "",
+) -> Dataset:
+    """The dataset of the splits. Raises UserError where train or val is missing."""
     for name in ("train", "val"):
-        if name not in pictures.splits:
+        if name not in splits:
             raise UserError(
                 f"dataset={config.name}: {config.path or config.hub_id} has no {name} split; "
                 f"put {name}/<class>/<picture> there"
             )
-    splits = pictures.splits
-    return Dataset(
-        splits["train"],
-        splits["val"],
-        splits.get("test"),
-        pictures.classes,
-        origin=pictures.origin,
-        digest=pictures.digest,
-        left_out=pictures.left_out,
-    )
+    train, val, test = splits["train"], splits["val"], splits.get("test")
+    return Dataset(train, val, test, classes, None, origin, digest, left_out)
 
 
-@dataclass(frozen=True)
-class _LabelledPictures:
-    splits: dict[str, Split]
-    classes: list[str]
-    origin: str
-    digest: str = ""  # the commit of a hub dataset
-    left_out: str = ""
-
-
-def _from_folder(config: DatasetConfig) -> _LabelledPictures:
+def _from_folder(config: DatasetConfig) -> Dataset:
     folder = Path(str(config.path)).expanduser()
     places = {
         split: folders
@@ -94,7 +89,7 @@ def _from_folder(config: DatasetConfig) -> _LabelledPictures:
         notices.append(f"left out {named_and_counted(left_out, folder)}")
     if notices:
         log.warning("dataset.path: %s: %s", folder, "; ".join(notices))
-    return _LabelledPictures(splits, classes, str(folder), left_out="; ".join(notices))
+    return _dataset(config, splits, classes, str(folder), left_out="; ".join(notices))
 
 
 @dataclass
@@ -127,7 +122,7 @@ def _labelled(folder: Path, classes: list[str]) -> tuple[Split, _Notes]:
     return Split(Pictures(files), np.array(labels, dtype=np.int64)), notes
 
 
-def _from_hub(config: DatasetConfig) -> _LabelledPictures:
+def _from_hub(config: DatasetConfig) -> Dataset:
     import datasets
 
     loaded = tables(config)
@@ -151,7 +146,7 @@ def _from_hub(config: DatasetConfig) -> _LabelledPictures:
             )
         splits[name] = Split(Pictures(undecoded(config, table)[config.image_column]), numbers)
     classes = list(loaded.splits["train"].features[config.label_column].names)
-    return _LabelledPictures(splits, classes, loaded.origin, loaded.digest, loaded.left_out)
+    return _dataset(config, splits, classes, loaded.origin, loaded.digest, loaded.left_out)
 
 
 def undecoded(config: DatasetConfig, table: Any) -> Any:

@@ -26,16 +26,7 @@ def load(config: DatasetConfig) -> Dataset:
             f"dataset={config.name}: {config.path or config.hub_id} has no validation split; "
             "put validation.txt there"
         )
-    train, val, test = splits["train"], splits["val"], splits.get("test")
-    return Dataset(
-        train,
-        val,
-        test,
-        [],
-        origin=loaded.origin,
-        digest=loaded.digest,
-        left_out=loaded.left_out,
-    )
+    return loaded.dataset(config, splits, [])
 
 
 def _lines(config: DatasetConfig, loaded: Tables, split: str) -> Split:

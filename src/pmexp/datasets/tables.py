@@ -7,12 +7,13 @@ there, and what other splits a hub dataset has, is left out and named.
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pmexp.config import DatasetConfig
+from pmexp.datasets.base import Dataset, Split, carve
 from pmexp.datasets.files import FORMATS, read
 from pmexp.datasets.labels import is_unicode
 from pmexp.datasets.separated import quotes_are_marks
@@ -31,6 +32,14 @@ class Tables:
     places: dict[str, str]  # by split: the file, or the hub dataset
     digest: str = ""  # the commit of a hub dataset
     left_out: str = ""  # files or splits that were not taken: how many and which
+
+    def dataset(self, config: DatasetConfig, splits: Mapping[str, Split], classes: list[str]) -> Dataset:
+        """The dataset of the splits that were made of these; without validation one is carved off train."""
+        train, val = splits["train"], splits.get("val")
+        if val is None:
+            train, val = carve(train, config.val_fraction, "dataset.val_fraction", classes)
+        test = splits.get("test")
+        return Dataset(train, val, test, classes, None, self.origin, self.digest, self.left_out)
 
 
 def tables(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pmexp.config import DatasetConfig
-from pmexp.datasets.base import Dataset, Split, carve
+from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.labels import LabelColumn, is_unicode, numbered
 from pmexp.datasets.tables import Tables, column, tables
 from pmexp.datasets.tagged_words import TaggedWords
@@ -43,12 +43,7 @@ def load(config: DatasetConfig) -> Dataset:
         ends = np.cumsum([len(sentence) for sentence in sentences])[:-1]
         tagged = TaggedWords([tuple(sentence) for sentence in sentences], np.split(numbers[split], ends))
         splits[split] = Split(tagged, tagged.labels)
-    train, val = splits["train"], splits.get("val")
-    if val is None:
-        train, val = carve(train, config.val_fraction, "dataset.val_fraction")
-    return Dataset(
-        train, val, splits.get("test"), classes, None, loaded.origin, loaded.digest, loaded.left_out
-    )
+    return loaded.dataset(config, splits, classes)
 
 
 def _cells(config: DatasetConfig, loaded: Tables, split: str, name: str, key: str) -> list[list[Any]]:

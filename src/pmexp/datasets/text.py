@@ -5,8 +5,10 @@ A folder holds {train,validation|dev|val,test}.{csv,tsv,jsonl,json,parquet} with
 numbers where `dataset.objective` is regression.
 """
 
+from dataclasses import replace
+
 from pmexp.config import DatasetConfig, Objective
-from pmexp.datasets.base import Dataset, Split, carve
+from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.labels import UNLABELLED, LabelColumn, measured, numbered
 from pmexp.datasets.tables import Tables, column, tables, texts
 from pmexp.errors import UserError
@@ -35,13 +37,7 @@ def load(config: DatasetConfig) -> Dataset:
             f"dataset.label_column: the val split ({loaded.places['val']}) has no labels but {UNLABELLED}; "
             "label it, or remove it to have one carved from train"
         )
-    train = splits["train"]
-    if "val" in splits:
-        val = splits["val"]
-    else:
-        train, val = carve(train, config.val_fraction, "dataset.val_fraction", classes)
-    test, hidden = splits.get("test"), unlabelled.get("test")
-    return Dataset(train, val, test, classes, hidden, loaded.origin, loaded.digest, loaded.left_out)
+    return replace(loaded.dataset(config, splits, classes), unlabelled_test=unlabelled.get("test"))
 
 
 def _texts(config: DatasetConfig, loaded: Tables, split: str) -> list[tuple[str, ...]]:

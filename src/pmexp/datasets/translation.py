@@ -8,7 +8,7 @@ column `translation`, as the hub's sets have it.
 import numpy as np
 
 from pmexp.config import DatasetConfig
-from pmexp.datasets.base import Dataset, Split, carve
+from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.tables import tables, texts
 from pmexp.errors import UserError
 
@@ -24,18 +24,7 @@ def load(config: DatasetConfig) -> Dataset:
         split: pairs_of(*(texts(config, loaded, split, name) for name in config.text_columns))
         for split in loaded.splits
     }
-    train, val = splits["train"], splits.get("val")
-    if val is None:
-        train, val = carve(train, config.val_fraction, "dataset.val_fraction")
-    return Dataset(
-        train,
-        val,
-        splits.get("test"),
-        [],
-        origin=loaded.origin,
-        digest=loaded.digest,
-        left_out=loaded.left_out,
-    )
+    return loaded.dataset(config, splits, [])
 
 
 def pairs_of(sources: list[str], targets: list[str]) -> Split:

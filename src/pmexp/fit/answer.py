@@ -75,7 +75,7 @@ def answer(options: FitOptions, search_largest: bool = True) -> Answer:
         return Answer(first, None, [first], config)
     values = batches(share) if options.what == "batch" else lengths(LENGTH_MULTIPLE)
     start = values.index(asked) if asked in values else max(0, asked // LENGTH_MULTIPLE - 1)
-    largest, _ = search(values, start, options.budget_bytes, remembered)
+    largest = search(values, start, options.budget_bytes, remembered)
     return Answer(first, largest, list(probes.values()), config)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -17,6 +16,7 @@ from pmexp.fit.forecast import Forecast, StepPeak, categories
 from pmexp.fit.methods import EIGHT_BITS, checked, known, made, with_part
 from pmexp.fit.trainer import batch_of_size, optimizer_of, parts_of
 from pmexp.simulation import NOT_MODELLED
+from pmexp.simulation.cuda_kernels import widened
 from pmexp.simulation.internals import tree_map_only
 from pmexp.simulation.own_step import OwnStep, simulated_step
 
@@ -25,7 +25,6 @@ _CALLABLE = {
     "loss": "a function of output and target, such as torch.nn.functional.cross_entropy, and None",
     "optimizer": "a class such as torch.optim.SGD, a function of the parameters, an optimizer, and None",
 }
-_HALVES = (torch.bfloat16, torch.float16)
 
 
 def predict(
@@ -155,7 +154,7 @@ class _Asking:
         inputs, target = (batch, ()) if self.loss is None else _without_target(batch)
         output = _called(model, inputs)
         if self.arguments is not None:  # under autocast a Trainer's model gives float32
-            output = tree_map_only(Tensor, _widened, output)
+            output = tree_map_only(Tensor, widened, output)
         loss = _own_loss(output) if self.loss is None else self.loss(output, *target)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise UserError(
@@ -219,10 +218,6 @@ def _plain(batch: Any) -> Any:
     raise UserError(
         f"batch: {type(batch).__name__} is not allowed; allowed are a mapping, a sequence and a tensor"
     )
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in _HALVES else tensor
 
 
 def _copied(optimizer: Optimizer, copies: dict[int, Any]) -> Optimizer:

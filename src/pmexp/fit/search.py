@@ -31,10 +31,8 @@ def lengths(multiple: int) -> Sequence[int]:
     return range(multiple, _LONGEST + 1, multiple)
 
 
-def search(
-    values: Sequence[int], start: int, budget_bytes: int, probe: Callable[[int], Probe]
-) -> tuple[int | None, list[Probe]]:
-    """The largest of the ascending `values` that fits, None where none does, and every probe made.
+def search(values: Sequence[int], start: int, budget_bytes: int, probe: Callable[[int], Probe]) -> int | None:
+    """The largest of the ascending `values` that fits, by `probe`; None where none does.
 
     Begins at the place `start` and takes three kinds of steps in turn: it tries the middle of what is left,
     or doubles while all fits; the place where a parabola through the last peaks meets `budget_bytes`; and the
@@ -54,7 +52,7 @@ def search(
                 place = _guess(values, low, high, list(probes.values()), budget_bytes) or halved
             case _:
                 place = low + 1 if fits else high - 1
-    return (values[low] if low >= 0 else None), list(probes.values())
+    return values[low] if low >= 0 else None
 
 
 def _guess(values: Sequence[int], low: int, high: int, probes: list[Probe], budget_bytes: int) -> int | None:

@@ -16,9 +16,11 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from pmexp.config import ModelConfig, RunConfig
 from pmexp.config.kinds import architecture_of
+from pmexp.datasets.base import Split
 from pmexp.errors import UserError
 from pmexp.models.architectures import check_serves, configuration_class, described, plain_parts
 from pmexp.models.base import (
+    TaskModel,
     check_architecture,
     hf_fields,
     otherwise_than_stated,
@@ -34,6 +36,8 @@ from pmexp.models.checkpoint_files import (
     read_weights,
     tokenizer_files,
 )
+from pmexp.models.examples import Examples
+from pmexp.models.generation import Generation
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +47,22 @@ _T = TypeVar("_T")
 
 
 class Loaded(NamedTuple):
-    """A checkpoint's model, and what the run's record says of it."""
+    """A model, of a checkpoint or with random weights, and what the run's record says of it."""
 
     module: PreTrainedModel
-    weights: str  # says where they came from, and which did not
-    architecture: str  # says what differs from `model.architecture`
+    weights: str = "random"  # says where they came from, and which did not
+    architecture: str = ""  # says what differs from `model.architecture`
     digest: str = ""  # digest of the files, or the commit on the hub
+
+    def task_model(
+        self,
+        examples: Callable[[Split, int], Examples],
+        tokens_per_sample: int,
+        generation: Generation | None = None,
+    ) -> TaskModel:
+        """The model as the training loop has it; see TaskModel."""
+        told = self.weights, self.architecture, generation, self.digest
+        return TaskModel(self.module, examples, tokens_per_sample, *told)
 
 
 def locate(config: ModelConfig) -> Path:

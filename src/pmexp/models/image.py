@@ -32,7 +32,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         if isinstance(dataset.train.inputs, Pictures):
             loaded = loaded._replace(weights=loaded.weights + other_normalisation(folder))
     else:
-        loaded = Loaded(untrained(config, len(dataset.classes)), "random", "")
+        loaded = Loaded(untrained(config, len(dataset.classes)))
     module = loaded.module
     check_images(module, dataset.train.inputs)
     vision = vision_of(module.config)
@@ -44,7 +44,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
             return PictureExamples(split.inputs, labels, size, config.seed)
         return TensorExamples({"pixel_values": torch.from_numpy(split.inputs)}, labels)
 
-    return TaskModel(module, examples, patches + 1, loaded.weights, loaded.architecture, digest=loaded.digest)
+    return loaded.task_model(examples, patches + 1)
 
 
 def untrained(config: RunConfig, classes: int) -> PreTrainedModel:

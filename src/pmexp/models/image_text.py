@@ -39,7 +39,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         fit_tokenizer(tokenizer, loaded.module, config)
     else:
         tokenizer = train_tokenizer(_texts(captioned), from_architecture(config).vocab_size)
-        loaded = Loaded(untrained(config, len(dataset.classes), tokenizer.pad_token_id), "random", "")
+        loaded = Loaded(untrained(config, len(dataset.classes), tokenizer.pad_token_id))
     module, length = loaded.module, config.dataset.max_length
     positions.check(length, module, config.model)
     check_images(module, captioned.pictures)
@@ -50,14 +50,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         texts = encoded(tokenizer, _texts(pairs), length).inputs
         return CaptionedExamples(pairs, texts, _pixels(pairs, module.config.image_size), config.seed)
 
-    return TaskModel(
-        module,
-        examples,
-        length + patches + 1,
-        loaded.weights,
-        loaded.architecture,
-        digest=loaded.digest,
-    )
+    return loaded.task_model(examples, length + patches + 1)
 
 
 def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrainedModel:

@@ -58,7 +58,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         fit_tokenizer(tokenizer, loaded.module, config)
     else:
         tokenizer = trained_tokenizer(config, dataset, _vocabulary(config))
-        loaded = Loaded(untrained(config, len(dataset.classes), tokenizer.pad_token_id), "random", "")
+        loaded = Loaded(untrained(config, len(dataset.classes), tokenizer.pad_token_id))
     length = config.dataset.max_length
     positions.check(length, loaded.module, config.model)
     own = loaded.module.config
@@ -70,14 +70,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     if objective is Objective.causal_lm and config.model.kind is ModelKind.auto:
         refuse_looking_ahead(config, loaded.module)
     names = inputs_of(loaded.module) if config.model.kind is ModelKind.auto else _INPUTS
-    return TaskModel(
-        loaded.module,
-        examples_of(config, tokenizer, names),
-        length,
-        loaded.weights,
-        loaded.architecture,
-        digest=loaded.digest,
-    )
+    return loaded.task_model(examples_of(config, tokenizer, names), length)
 
 
 def _vocabulary(config: RunConfig) -> int:
@@ -148,15 +141,7 @@ def _of_pairs(config: RunConfig, tokenizer: Any, loaded: Loaded) -> TaskModel:
     def examples(split: Split, length: int) -> Examples:
         return encoded_pairs(tokenizer, module, split, length, dataset)
 
-    return TaskModel(
-        module,
-        examples,
-        dataset.max_length + dataset.max_target_length,
-        loaded.weights,
-        loaded.architecture,
-        generation,
-        loaded.digest,
-    )
+    return loaded.task_model(examples, dataset.max_length + dataset.max_target_length, generation)
 
 
 def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
@@ -165,7 +150,7 @@ def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
         loaded = _trained(config, dataset, locate(config.model))
         _take_symbols(loaded.module)
     else:
-        loaded = Loaded(untrained(config, len(dataset.classes)), "random", "")
+        loaded = Loaded(untrained(config, len(dataset.classes)))
     length = config.dataset.max_length
     positions.check(length, loaded.module, config.model)
 
@@ -174,7 +159,7 @@ def _of_symbols(config: RunConfig, dataset: Dataset) -> TaskModel:
         return SymbolExamples(split.inputs, torch.from_numpy(split.labels), length)
 
     weights = f"{loaded.weights}, random: token embeddings of the symbols"
-    return TaskModel(loaded.module, examples, length, weights, loaded.architecture, digest=loaded.digest)
+    return loaded._replace(weights=weights).task_model(examples, length)
 
 
 def _take_symbols(module: PreTrainedModel) -> None:

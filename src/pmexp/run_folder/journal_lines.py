@@ -31,7 +31,6 @@ class RunProgress:
     step: int = 0  # 0: before its first
     total: int = 0  # steps planned; 0: not known
     loss: float = math.nan  # the last one of training
-    damaged: bool = False  # a line that is none of a journal was met
 
 
 @dataclass  # thousands are made: a frozen one takes three times as long
@@ -85,8 +84,8 @@ def not_finite_in(stream: IO[bytes]) -> dict[str, tuple[int, int, int]]:
     return {name: (told[0], len(told), len(steps[name])) for name, told in wrong.items() if told}
 
 
-def lines_backwards(file: Path) -> Iterator[dict[str, Any] | None]:
-    """The lines from the last one on, None for one that is none of a journal.
+def lines_backwards(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines from the last one on, without those that are none of a journal.
 
     Only as much of the file is read, from its end, as is asked for.
     """
@@ -103,9 +102,9 @@ def lines_backwards(file: Path) -> Iterator[dict[str, Any] | None]:
             if is_last and lines:
                 del lines[-1]  # empty, or cut
                 is_last = False
-            yield from (_parsed(line) for line in reversed(lines))
+            yield from filter(None, map(_parsed, reversed(lines)))
         if not is_last:
-            yield _parsed(rest)
+            yield from filter(None, [_parsed(rest)])
 
 
 def progress_of(file: Path) -> RunProgress:
@@ -113,12 +112,9 @@ def progress_of(file: Path) -> RunProgress:
 
     A file that cannot be read says nothing.
     """
-    step, loss, damaged = 0, math.nan, False
+    step, loss = 0, math.nan
     try:
         for line in lines_backwards(file):
-            if line is None:
-                damaged = True
-                continue
             step = step or line["step"]
             if line["metric"] == "train/loss":
                 loss = math.nan if line["value"] is None else line["value"]
@@ -128,7 +124,7 @@ def progress_of(file: Path) -> RunProgress:
     except (OSError, UserError):
         return RunProgress()
     planned = first and first["metric"] == "progress/steps_total" and first["value"]
-    return RunProgress(step, int(planned or 0), loss, damaged)
+    return RunProgress(step, int(planned or 0), loss)
 
 
 def read_curve(file: Path) -> Curve:

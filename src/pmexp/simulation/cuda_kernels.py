@@ -102,12 +102,12 @@ def _dropout(input: Tensor, p: float, train: bool) -> Tensor:
 
 
 def _softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-    widens = dtype is torch.float32 and _widened(input) is not input
+    widens = dtype is torch.float32 and widened(input) is not input
     return cast(Tensor, aten._softmax(input if dtype is None or widens else input.to(dtype), dim, widens))
 
 
 def _log_softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-    if dtype is torch.float32 and _widened(input) is not input:
+    if dtype is torch.float32 and widened(input) is not input:
         return cast(Tensor, _WideningLogSoftmax.apply(input))
     return cast(Tensor, aten._log_softmax(input if dtype is None else input.to(dtype), dim, False))
 
@@ -129,7 +129,7 @@ class _WideningLogSoftmax(Function):
 
 def _in_fp32(op: Callable[..., Any]) -> Callable[..., Any]:
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = tree_map_only(Tensor, _widened, (args, kwargs))
+        args, kwargs = tree_map_only(Tensor, widened, (args, kwargs))
         with torch.autocast("cpu", enabled=False):
             return op(*args, **kwargs)
 
@@ -142,14 +142,15 @@ def _with_fp32_result(op: Callable[..., Any]) -> Callable[..., Any]:
         if len(args) >= names.index("dtype"):  # softmax takes it by position
             *args_before, dtype = args
             args = tuple(args_before)
-        wide = torch.float32 if dtype is None and _widened(input) is not input else dtype
+        wide = torch.float32 if dtype is None and widened(input) is not input else dtype
         with torch.autocast("cpu", enabled=False):
             return op(input, *args, dtype=wide, **kwargs)
 
     return kernel
 
 
-def _widened(tensor: Tensor) -> Tensor:
+def widened(tensor: Tensor) -> Tensor:
+    """The tensor, in float32 where it is of 16 bits."""
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
