@@ -30,13 +30,13 @@ _STARTED_WITH = inspect.signature(subprocess.Popen._execute_child)  # type: igno
 
 
 class ForkedPython(subprocess.Popen[str]):
-    """Runs the command [<Python>, "-m", <module>, *arguments] in a fork of this process. It takes what Popen takes;
-    any other command is started anew."""
+    """Runs the command [<Python>, "-m", <module>, *arguments] in a fork of this process, with or without -P before
+    it. It takes what Popen takes; any other command is started anew."""
 
     def _execute_child(self, *arguments: Any) -> None:
         given = _STARTED_WITH.bind(self, *arguments).arguments
-        command = list(given["args"])
-        if command[:2] != [sys.executable, "-m"]:
+        command = _words_after_m(given["args"])
+        if command is None:
             super()._execute_child(*arguments)  # type: ignore[misc]
             return
         sys.stdout.flush(), sys.stderr.flush()
@@ -53,13 +53,20 @@ class ForkedPython(subprocess.Popen[str]):
         self._close_pipe_fds(*(given[name] for name in pipes))  # type: ignore[attr-defined]
 
 
+def _words_after_m(command: Sequence[str]) -> list[str] | None:
+    """The module that this Python is to run and its arguments, or None where the command is another one. A fork
+    has no folder at the head of its path that -P would leave out."""
+    words = [word for word in command[:2] if word != "-P"] + list(command[2:])
+    return words[2:] if words[:2] == [sys.executable, "-m"] else None
+
+
 def _become(command: list[str], environment: Mapping[str, str]) -> NoReturn:
     """Does what the command does and ends as it would, without a step back into the test."""
 
     def execute() -> None:
         os.environ.clear()
         os.environ.update(environment)
-        _, _, module, *arguments = command
+        module, *arguments = command
         sys.argv = [module, *arguments]
         paths = list(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)))
         sys.path[:0] = paths
@@ -125,6 +132,7 @@ def fork_ranks(patch: pytest.MonkeyPatch) -> None:
     """Has torch's launcher fork the ranks that it would start anew."""
 
     def popen(handler: SubprocessHandler, args: Sequence[str], env: Mapping[str, str]) -> ForkedPython:
+        assert _words_after_m(args), f"a rank that is started anew imports all for itself: {args}"
         streams = {"stdout": handler._stdout, "stderr": handler._stderr}
         return ForkedPython(args, env=env, start_new_session=True, **streams)
 
