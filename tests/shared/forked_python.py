@@ -24,8 +24,10 @@ import pytest
 import torch
 from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 
+from held_runs import Held, hold_file
 from hydra_plugins.pmexp_launchers import processes as workers
 
+_HELD_AT = 16  # step of a worker's run: a signal mostly arrives before it, in the midst of anything
 _STARTED_WITH = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
 
 
@@ -139,10 +141,26 @@ def fork_ranks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SubprocessHandler, "_popen", popen)
 
 
+def hold_workers(patch: pytest.MonkeyPatch) -> None:
+    """Has the first try at a run, in this process and its forks, wait where its `hold_file` is there."""
+    from pmexp.training import run
+
+    train = run._train
+
+    def held(training: Any, recorder: Any, checkpoints: Any, peak: Any, stop: list[str]) -> None:
+        folder = recorder.folder
+        if folder.owner()["attempt"] == 1:
+            hold = hold_file(folder.path.parents[1], folder.path.name.rpartition("-")[0])
+            stop = Held(stop, hold, _HELD_AT)  # type: ignore[assignment]
+        train(training, recorder, checkpoints, peak, stop)
+
+    patch.setattr(run, "_train", held)
+
+
 def fork_parent_of_workers() -> None:
     """Forks the parent of the launcher's workers from this process, which has imported what they need. The ranks
-    of its workers are forks, too. A parent that is killed is followed by one that is started anew. What they
-    print past their logs is nobody's: the fork is of no test, whose output would be shown where it fails."""
+    of its workers are forks, too, and the workers' runs wait where a test holds them (held_runs.py). A parent that
+    is killed is followed by one that is started anew. What they print past their logs is nobody's: the fork is of no test, whose output would be shown where it fails."""
     start = _fork_a_parent(multiprocessing.util.spawnv_passfds)
     kept = os.dup(1), os.dup(2)
     sys.stdout.flush(), sys.stderr.flush()
@@ -168,6 +186,7 @@ def _fork_a_parent(spawn: Callable[..., int]) -> Callable[..., int]:
             _close_all_but(*passed)
             with pytest.MonkeyPatch.context() as patch:
                 fork_ranks(patch)
+                hold_workers(patch)
                 _execute(lambda: exec(arguments[-1], {}))
         return pid
 

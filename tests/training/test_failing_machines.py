@@ -16,7 +16,7 @@ import pytest
 
 from composed import config
 from disks import fill, small_disk
-from disturbances import pid_of
+from disturbances import hold, pid_of
 from hydra_plugins.pmexp_launchers import local_execution, processes
 from hydra_plugins.pmexp_launchers.processes import Worker
 from pmexp.errors import MachineError
@@ -165,7 +165,8 @@ def test_an_error_of_the_driver_ends_its_workers(
 
 @pytest.fixture
 def killed_fork_server(runs: Runs) -> Iterator[list[int]]:
-    """Kills the fork server as soon as the first run has a checkpoint."""
+    """Kills the fork server as soon as the first run has a checkpoint, before which it does not end."""
+    hold(runs, "pm-drop-s0")
     pids: list[int] = []
 
     def kill() -> None:
@@ -185,7 +186,7 @@ def test_a_sweep_whose_fork_server_is_killed_goes_on(
 ) -> None:
     """The run was not killed with it: it ends by itself, with a checkpoint, and the next worker goes on."""
     arguments = [
-        *TINY_VIT, "train.batch_size=64", "train.log_every=1", "train.epochs=12", "train.select=last",
+        *TINY_VIT, "train.batch_size=64", "train.log_every=1", "train.epochs=2", "train.select=last",
         "tracking=off", "variant=pm-drop", "checkpoint.every_s=0",
     ]  # fmt: skip
     code, out, err = runs.train("-m", *arguments)
