@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from forked_python import fork_parent_of_workers
 from held_runs import held_file, hold_file
 from small_runs import Runs
 
@@ -29,6 +30,7 @@ def pid_of(runs: Runs, run: str, with_checkpoint: bool = False) -> int:
 def hold(runs: Runs, run: str) -> Path:
     """Has the first try of a worker at the run `<variant>-s<seed>` wait for a signal before its end. Returns a file
     that is there while it waits, and whose removal lets it go on, too."""
+    fork_parent_of_workers()  # whose workers know of holds
     file = hold_file(runs.folder, run)
     file.parent.mkdir(exist_ok=True)
     file.touch()

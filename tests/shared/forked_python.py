@@ -27,6 +27,7 @@ from torch.distributed.elastic.multiprocessing.subprocess_handler import Subproc
 from held_runs import Held, hold_file
 from hydra_plugins.pmexp_launchers import processes as workers
 
+_forked_parents: set[int] = set()  # process ids
 _HELD_AT = 16  # step of a worker's run: a signal mostly arrives before it, in the midst of anything
 _STARTED_WITH = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
 
@@ -158,9 +159,15 @@ def hold_workers(patch: pytest.MonkeyPatch) -> None:
 
 
 def fork_parent_of_workers() -> None:
-    """Forks the parent of the launcher's workers from this process, which has imported what they need. The ranks
-    of its workers are forks, too, and the workers' runs wait where a test holds them (held_runs.py). A parent that
-    is killed is followed by one that is started anew. What they print past their logs is nobody's: the fork is of no test, whose output would be shown where it fails."""
+    """Forks the parent of the launcher's workers from this process, which has imported what they need, unless there
+    is such a parent; one that was started anew ends. The ranks of its workers are forks, too, and the workers' runs
+    wait where a test holds them (held_runs.py). A parent that is killed is followed by one that is started anew.
+    What they print past their logs is nobody's: the fork is of no test, whose output would be shown where it fails.
+    """
+    server: Any = forkserver._forkserver
+    if server._forkserver_pid and server._forkserver_pid in _forked_parents:
+        return
+    server._stop()
     start = _fork_a_parent(multiprocessing.util.spawnv_passfds)
     kept = os.dup(1), os.dup(2)
     sys.stdout.flush(), sys.stderr.flush()
@@ -173,6 +180,7 @@ def fork_parent_of_workers() -> None:
             for number, file in enumerate(kept, 1):
                 os.dup2(file, number)
                 os.close(file)
+    _forked_parents.add(server._forkserver_pid)
 
 
 def _fork_a_parent(spawn: Callable[..., int]) -> Callable[..., int]:
