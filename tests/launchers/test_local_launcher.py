@@ -30,7 +30,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_sigkill_of_one_worker_loses_that_run_alone(runs: Runs) -> None:
-    sweep = [*SWEEP, "train.epochs=12", "variant=baseline,pm-drop", "seed=0,1", "hydra.launcher.n_jobs=2"]
+    sweep = [*SWEEP, "train.epochs=1", "variant=baseline,pm-drop", "seed=0,1", "hydra.launcher.n_jobs=2"]
     with when_training(runs, "baseline-s1", signal.SIGKILL, to_driver=False):
         code, _, err = runs.train(*sweep, "hydra.launcher.max_retries=0")
     assert code == 1
@@ -99,7 +99,7 @@ def test_a_stopped_sweep_stops_its_children_and_leaves_what_goes_on(stop: signal
 def test_a_run_that_is_disturbed_goes_on_by_itself_as_if_left_alone(
     stop: signal.Signals, runs: Runs, alone_folder: Path
 ) -> None:
-    arguments = [*SWEEP, "train.epochs=12", "train.select=best", "variant=pm-drop", "checkpoint.every_s=0"]
+    arguments = [*SWEEP, "train.epochs=2", "train.select=best", "variant=pm-drop", "checkpoint.every_s=0"]
     with when_training(runs, "pm-drop-s0", stop, to_driver=False, with_checkpoint=True):
         code, out, _ = runs.train(*arguments)
     assert code == 0 and ("retry 1 of 2" if stop is signal.SIGKILL else "it goes on") in out

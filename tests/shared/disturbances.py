@@ -7,7 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from forked_python import fork_parent_of_workers
+from held_runs import held_file, hold_file
 from small_runs import Runs
 
 
@@ -24,11 +27,23 @@ def pid_of(runs: Runs, run: str, with_checkpoint: bool = False) -> int:
     raise AssertionError(f"{run} did not start to train")
 
 
+def hold(runs: Runs, run: str) -> Path:
+    """Has the first try of a worker at the run `<variant>-s<seed>` wait for a signal before its end. Returns a file
+    that is there while it waits, and whose removal lets it go on, too."""
+    fork_parent_of_workers()  # whose workers know of holds
+    file = hold_file(runs.folder, run)
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    return held_file(file)
+
+
 @contextmanager
 def when_training(
     runs: Runs, run: str, number: signal.Signals, to_driver: bool, with_checkpoint: bool = False
 ) -> Iterator[list[int]]:
-    """Sends a signal to the run's process, or to the driver (this process), as soon as the run trains."""
+    """Sends a signal to the run's process, or to the driver (this process), as soon as the run trains. A worker's
+    run waits for it before its end."""
+    hold(runs, run)
     pids: list[int] = []
 
     def disturb() -> None:

@@ -24,19 +24,22 @@ import pytest
 import torch
 from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 
+from held_runs import Held, hold_file
 from hydra_plugins.pmexp_launchers import processes as workers
 
+_forked_parents: set[int] = set()  # process ids
+_HELD_AT = 16  # step of a worker's run: a signal mostly arrives before it, in the midst of anything
 _STARTED_WITH = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
 
 
 class ForkedPython(subprocess.Popen[str]):
-    """Runs the command [<Python>, "-m", <module>, *arguments] in a fork of this process. It takes what Popen takes;
-    any other command is started anew."""
+    """Runs the command [<Python>, "-m", <module>, *arguments] in a fork of this process, with or without -P before
+    it. It takes what Popen takes; any other command is started anew."""
 
     def _execute_child(self, *arguments: Any) -> None:
         given = _STARTED_WITH.bind(self, *arguments).arguments
-        command = list(given["args"])
-        if command[:2] != [sys.executable, "-m"]:
+        command = _words_after_m(given["args"])
+        if command is None:
             super()._execute_child(*arguments)  # type: ignore[misc]
             return
         sys.stdout.flush(), sys.stderr.flush()
@@ -53,13 +56,20 @@ class ForkedPython(subprocess.Popen[str]):
         self._close_pipe_fds(*(given[name] for name in pipes))  # type: ignore[attr-defined]
 
 
+def _words_after_m(command: Sequence[str]) -> list[str] | None:
+    """The module that this Python is to run and its arguments, or None where the command is another one. A fork
+    has no folder at the head of its path that -P would leave out."""
+    words = [word for word in command[:2] if word != "-P"] + list(command[2:])
+    return words[2:] if words[:2] == [sys.executable, "-m"] else None
+
+
 def _become(command: list[str], environment: Mapping[str, str]) -> NoReturn:
     """Does what the command does and ends as it would, without a step back into the test."""
 
     def execute() -> None:
         os.environ.clear()
         os.environ.update(environment)
-        _, _, module, *arguments = command
+        module, *arguments = command
         sys.argv = [module, *arguments]
         paths = list(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)))
         sys.path[:0] = paths
@@ -125,16 +135,39 @@ def fork_ranks(patch: pytest.MonkeyPatch) -> None:
     """Has torch's launcher fork the ranks that it would start anew."""
 
     def popen(handler: SubprocessHandler, args: Sequence[str], env: Mapping[str, str]) -> ForkedPython:
+        assert _words_after_m(args), f"a rank that is started anew imports all for itself: {args}"
         streams = {"stdout": handler._stdout, "stderr": handler._stderr}
         return ForkedPython(args, env=env, start_new_session=True, **streams)
 
     patch.setattr(SubprocessHandler, "_popen", popen)
 
 
+def hold_workers(patch: pytest.MonkeyPatch) -> None:
+    """Has the first try at a run, in this process and its forks, wait where its `hold_file` is there."""
+    from pmexp.training import run
+
+    train = run._train
+
+    def held(training: Any, recorder: Any, checkpoints: Any, peak: Any, stop: list[str]) -> None:
+        folder = recorder.folder
+        if folder.owner()["attempt"] == 1:
+            hold = hold_file(folder.path.parents[1], folder.path.name.rpartition("-")[0])
+            stop = Held(stop, hold, _HELD_AT)  # type: ignore[assignment]
+        train(training, recorder, checkpoints, peak, stop)
+
+    patch.setattr(run, "_train", held)
+
+
 def fork_parent_of_workers() -> None:
-    """Forks the parent of the launcher's workers from this process, which has imported what they need. The ranks
-    of its workers are forks, too. A parent that is killed is followed by one that is started anew. What they
-    print past their logs is nobody's: the fork is of no test, whose output would be shown where it fails."""
+    """Forks the parent of the launcher's workers from this process, which has imported what they need, unless there
+    is such a parent; one that was started anew ends. The ranks of its workers are forks, too, and the workers' runs
+    wait where a test holds them (held_runs.py). A parent that is killed is followed by one that is started anew.
+    What they print past their logs is nobody's: the fork is of no test, whose output would be shown where it fails.
+    """
+    server: Any = forkserver._forkserver
+    if server._forkserver_pid and server._forkserver_pid in _forked_parents:
+        return
+    server._stop()
     start = _fork_a_parent(multiprocessing.util.spawnv_passfds)
     kept = os.dup(1), os.dup(2)
     sys.stdout.flush(), sys.stderr.flush()
@@ -147,6 +180,7 @@ def fork_parent_of_workers() -> None:
             for number, file in enumerate(kept, 1):
                 os.dup2(file, number)
                 os.close(file)
+    _forked_parents.add(server._forkserver_pid)
 
 
 def _fork_a_parent(spawn: Callable[..., int]) -> Callable[..., int]:
@@ -160,6 +194,7 @@ def _fork_a_parent(spawn: Callable[..., int]) -> Callable[..., int]:
             _close_all_but(*passed)
             with pytest.MonkeyPatch.context() as patch:
                 fork_ranks(patch)
+                hold_workers(patch)
                 _execute(lambda: exec(arguments[-1], {}))
         return pid
 

@@ -7,31 +7,11 @@ are processes of their own, variant and seed.
 
 import multiprocessing
 import os
-import time
-from collections import UserList
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _STEP = 4
-
-
-class _Held(UserList[str]):
-    """The stop signals that a run has got, looked at between two steps."""
-
-    def __init__(self, received: list[str]) -> None:
-        super().__init__()
-        self.data, self._looks = received, 0
-
-    def __bool__(self) -> bool:
-        self._looks += 1
-        hold = _hold()
-        if self._looks == _STEP and hold.is_file():
-            hold.write_text(str(os.getpid()))
-            hold.rename(hold.with_suffix(".held"))
-            while not self.data:
-                time.sleep(0.02)
-        return bool(self.data)
 
 
 def _hold() -> Path:
@@ -45,14 +25,15 @@ def _hold() -> Path:
 
 
 def _hold_runs() -> None:
+    from held_runs import Held
     from pmexp.training import stop_signals
 
     original = stop_signals.stop_requests
 
     @contextmanager
-    def stop_requests() -> Iterator[_Held]:
+    def stop_requests() -> Iterator[Held]:
         with original() as received:
-            yield _Held(received)
+            yield Held(received, _hold(), _STEP)
 
     stop_signals.stop_requests = stop_requests
 

@@ -16,7 +16,8 @@ import pytest
 
 from composed import config
 from disks import fill, small_disk
-from disturbances import pid_of
+from disturbances import hold, pid_of
+from forked_python import fork_parent_of_workers
 from hydra_plugins.pmexp_launchers import local_execution, processes
 from hydra_plugins.pmexp_launchers.processes import Worker
 from pmexp.errors import MachineError
@@ -165,18 +166,21 @@ def test_an_error_of_the_driver_ends_its_workers(
 
 @pytest.fixture
 def killed_fork_server(runs: Runs) -> Iterator[list[int]]:
-    """Kills the fork server as soon as the first run has a checkpoint."""
+    """Kills the fork server as soon as the first run has a checkpoint, before which it does not end. Later tests
+    get one that is a fork again, in place of the one that was started anew."""
+    hold(runs, "pm-drop-s0")
     pids: list[int] = []
+    server: Any = forkserver._forkserver
 
     def kill() -> None:
         pids.append(pid_of(runs, "pm-drop-s0", with_checkpoint=True))
-        server: Any = forkserver
-        os.kill(server._forkserver._forkserver_pid, signal.SIGKILL)
+        os.kill(server._forkserver_pid, signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()
     yield pids
     thread.join()
+    fork_parent_of_workers()
 
 
 @pytest.mark.slow
@@ -185,7 +189,7 @@ def test_a_sweep_whose_fork_server_is_killed_goes_on(
 ) -> None:
     """The run was not killed with it: it ends by itself, with a checkpoint, and the next worker goes on."""
     arguments = [
-        *TINY_VIT, "train.batch_size=64", "train.log_every=1", "train.epochs=12", "train.select=last",
+        *TINY_VIT, "train.batch_size=64", "train.log_every=1", "train.epochs=2", "train.select=last",
         "tracking=off", "variant=pm-drop", "checkpoint.every_s=0",
     ]  # fmt: skip
     code, out, err = runs.train("-m", *arguments)
