@@ -77,6 +77,38 @@ def test_the_rates_that_ran_are_on_record_where_a_method_sets_them(
     assert (said in caplog.text) == (from_step == 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "rates", "said"),
+    [
+        ("rests", {"0": 2}, "variant.p: in the first step 2 dropout modules in eval mode drop nothing: "),
+        (
+            "takes_dropout_out",
+            None,
+            "variant.p: in the first step 2 of 2 dropout modules have another rate; none,",
+        ),
+    ],
+)
+def test_a_method_that_leaves_no_dropout_is_told(
+    runs: Runs, name: str, rates: dict[str, int] | None, said: str
+) -> None:
+    told = trained(runs, "variant=own", f"variant.apply=own_methods.{name}")
+    assert told["replacement"].get("rates") == rates and told["replacement"]["other_rates"].startswith(said)
+    assert "check/gradient_error" not in told["metrics"]
+    assert told["environment"]["gradient_check"].startswith(
+        "not checked: the dropout is torch's, and variant."
+    )
+
+
+def test_a_dropout_of_another_rate_than_it_was_given_is_told(runs: Runs) -> None:
+    told = trained(runs, "variant.dropout=own_methods.AtItsOwnRate")["replacement"]
+    assert told["rates"] == {"0.75": 2} and "0.75 in place of 0.1" in told["other_rates"]
+
+
+def test_a_dropout_of_another_shape_is_one_line(runs: Runs) -> None:
+    code, _, err = runs.train(*SHORT, "variant.dropout=own_methods.Widens")
+    assert code == 2 and "variant.dropout: of shape (61, 67) it makes shape (2, 61, 67); return" in err
+
+
 def test_rates_that_nobody_changed_are_on_record_alone(runs: Runs) -> None:
     told = trained(runs, "variant=pm-drop", "variant.p=0.2")["replacement"]
     assert told["rates"] == {"0.2": 2} and "other_rates" not in told

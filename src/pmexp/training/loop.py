@@ -23,7 +23,7 @@ from pmexp.packed_dropout import ReplacementReport
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
 from pmexp.training import loss_scale
-from pmexp.training.dropout_rates import Rates, rates_of
+from pmexp.training.dropout_rates import Rates, beside, rates_of, resting_in
 from pmexp.training.evaluation_shares import EvaluationShare, joined, scored
 from pmexp.training.gradients_seen import removing_seen, trained_names, untrainable
 from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
@@ -80,7 +80,8 @@ class Training:
         self.timer = StepTimer(system.device)
         self.instruments: Instruments | NoInstruments = NoInstruments()
         self.replacement: ReplacementReport | None = None  # says what became of the module's dropout
-        self.rates_chosen: Rates = {}  # those of its dropout modules, before a method sets others
+        self.rates_chosen: Rates = {}  # those of its dropout modules, before a variant sets others
+        self.rate_of_all: float | None = None  # variant.p
         self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
@@ -182,7 +183,7 @@ class Training:
             held_now = held(parameters=self.engine.held_parameters(), gradients=self.engine.held_gradients())
             metrics = ledger.metrics() | held_now
             self.unnamed_masks = ledger.unnamed
-            self.progress.dropout_rates = rates_of(self.module)
+            self._note_rates(ledger.rates)
         lr = self.scheduler.get_last_lr()[0]
         with self.instruments.phase("optimizer"):
             norm = self.engine.step()
@@ -195,6 +196,13 @@ class Training:
             measured = {} if norm is None else {"grad/norm": norm.item()}
             metrics |= {"train/loss": loss.item(), **measured, "train/lr": float(lr)}
         return metrics
+
+    def _note_rates(self, called: set[float]) -> None:
+        """Notes the rates at which the first step has dropped; `called`: those of calls of functions."""
+        progress = self.progress
+        progress.dropout_rates, progress.resting = rates_of(self.module), resting_in(self.module)
+        if self.rate_of_all is not None:
+            progress.rates_beside = beside(self.module, called, self.rate_of_all)
 
     def _gradient(self, parts: list[Batch], ledger: SavedForBackward | None) -> Tensor:
         """This rank's share of a step's mean loss, and its gradient. The ledger sees the first of `parts`.
