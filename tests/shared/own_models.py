@@ -84,6 +84,15 @@ class Answers(nn.Module):
         return logits if self.bare else SimpleNamespace(logits=logits)
 
 
+class Probabilities(Mixer):
+    def forward(self, pixel_values: Tensor) -> Any:
+        return SimpleNamespace(logits=super().forward(pixel_values).logits.softmax(-1))
+
+
+def build_probabilities(config: RunConfig, dataset: Dataset) -> nn.Module:
+    return Probabilities(64, len(dataset.classes), 4)
+
+
 def build_answers(config: RunConfig, dataset: Dataset, width: int = 3, bare: bool = False) -> nn.Module:
     return Answers(width, bare)
 

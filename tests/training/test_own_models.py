@@ -122,6 +122,8 @@ def test_its_options_and_its_code_are_its_identity() -> None:
         (["model.builder=own_models.build_answers", "model.options.bare=true"], "its module returns a Tensor without "
          "logits; return an object that has logits of shape (samples, classes), such as types.SimpleNamespace"),
         (["model.builder=own_models.build_misfit"], "build_misfit: fails (RuntimeError: mat1 and mat2 shapes"),
+        (["model.builder=own_models.build_probabilities"], "its module returns probabilities, which the loss would "
+         "take for logits; return what softmax is given"),
         (["model.builder=own_models.build_frozen"], "its module has no weights that train"),
     ],
 )  # fmt: skip
