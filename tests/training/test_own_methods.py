@@ -128,6 +128,8 @@ def test_a_dataset_of_ones_own_loader_is_on_record_with_its_digest(runs: Runs) -
     assert told["environment"]["data"] == "own_methods.load_stripes"
     assert told["environment"]["data_digest"].startswith("sha256:")
     assert told["environment"]["data_classes"] == "0: none, 1: stripe"
+    leaks = "20 of 20 samples of the {} split are in the train split too"
+    assert told["environment"]["data_doubts"] == f"{leaks.format('val')}; {leaks.format('test')}"
     assert told["settings"]["dataset.options.samples"] == 40
     assert "code.own_methods.load_stripes" in told["settings"]
 
