@@ -51,7 +51,7 @@ def test_listops_is_generated_once_and_then_found(
 
 SPLITS = {"train": [("good", "pos"), ("bad", "neg")] * 4, "val": [("well", "pos"), ("ill", "neg")]}
 ONE_CLASS = "every row of the test split is of the class 'pos'"
-IN_TRAIN = "every row of the test split has its text in the train split too"
+IN_TRAIN = "{} samples of the test split are in the train split too"
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,10 @@ IN_TRAIN = "every row of the test split has its text in the train split too"
     [
         ({"test": [("fine", "pos"), ("poor", "neg")]}, ""),
         ({"test": [("fine", "pos"), ("nice", "pos")]}, ONE_CLASS),
-        ({"test": [("good", "pos"), ("bad", "neg")]}, IN_TRAIN),
-        ({"test": [("good", "pos")]}, f"{ONE_CLASS}; {IN_TRAIN}"),
+        ({"test": [("good", "pos"), ("bad", "neg")]}, IN_TRAIN.format("2 of 2")),
+        ({"test": [("good", "pos"), ("poor", "neg")]}, IN_TRAIN.format("1 of 2")),
+        ({"test": [("good", "pos"), ("poor", "neg"), ("dull", "neg")]}, ""),
+        ({"test": [("good", "pos")]}, f"{ONE_CLASS}; {IN_TRAIN.format('1 of 1')}"),
         ({"val": [(" ", "pos"), ("", "neg")]}, "every text of the val split is empty"),
     ],
 )

@@ -96,6 +96,27 @@ def test_categories_are_those_of_the_model() -> None:
     assert forecast.methods["8bit-optimizer"].by_category["optimizer"] < held["optimizer"] / 3
 
 
+@pytest.mark.parametrize("optimizer", [None, partial(torch.optim.Adagrad, initial_accumulator_value=0.1)])
+def test_weights_that_get_no_gradient_have_the_state_of_a_real_step(optimizer: Any) -> None:
+    """Adam makes its state when a gradient comes, Adagrad when it is made."""
+
+    class WithAnother(Residual):
+        def __init__(self) -> None:
+            super().__init__()
+            self.another, self.head = nn.Linear(512, 512), nn.Linear(WIDTH, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(super().forward(x))  # type: ignore[no-any-return]
+
+    model = WithAnother()
+    taken = (optimizer or torch.optim.AdamW)(model.parameters())
+    F.cross_entropy(model(BATCH[0]), BATCH[1]).backward()
+    taken.step()
+    held = sum(t.nbytes for state in taken.state.values() for t in state.values())
+    told = asked(model, BATCH, like="cpu", optimizer=optimizer).asked
+    assert told.by_category["optimizer"] == held
+
+
 def test_meta_models_batches_and_optimizers_that_exist_are_taken() -> None:
     model, names = mlp(), {"input": BATCH[0], "labels": BATCH[1]}
     by_position = asked(model, BATCH)

@@ -199,3 +199,10 @@ def test_what_was_counted_is_still_refused_where_it_changed() -> None:
     y.detach().mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         z.backward()
+
+
+def test_a_ledger_tells_no_masks_apart_in_a_model_that_torch_compile_has_made() -> None:
+    module = torch.compile(nn.Sequential(nn.Linear(100, 100), nn.Dropout(0.1)), backend="aot_eager")
+    with SavedForBackward(module) as saved:
+        module(X)
+    assert list(saved.metrics()) == ["memory/saved_bytes"]

@@ -109,7 +109,7 @@ def test_adapters_without_dropout_are_trained_as_they_are() -> None:
     run = of_lora(ModelKind.llama, "variant=baseline", "variant.p=0.0", "model.attention=sdpa")
     module = models.untrained(run, classes=3)
     report = apply_variant(module, run.variant, {"input_ids": torch.ones(1, 5, dtype=torch.int64)})
-    assert report.settled and report.left == {"": "every rate is 0"} and not report.modules
+    assert report.settled and report.left == {"": "left as it is by variant.p=0"} and not report.modules
 
 
 def test_frozen_weights_in_bf16_are_in_the_record() -> None:

@@ -195,3 +195,10 @@ def test_a_module_that_torch_compiled_is_left_to_the_dry_run() -> None:
     model(x())
     assert not report.settled
     assert replace_dropout(model, PackedDropout, example=(x(),)).functions == ["0"]
+
+
+def test_the_dry_run_sees_inside_of_a_model_that_torch_compile_has_made() -> None:
+    model = torch.compile(nn.Sequential(ROUTED["another name"](), nn.Dropout(P)), backend="eager")
+    report = replace_dropout(model, PackedDropout, example=(x(),))
+    assert report.settled and not report.uncalled
+    assert report.modules == ["_orig_mod.1"] and report.functions == ["_orig_mod.0"]

@@ -332,6 +332,16 @@ def test_once_a_function_was_compiled_it_is_a_mode(turned: Turned, monkeypatch: 
     assert y.grad_fn.name() != "MulBackward0", "the compiled dropout is torch's own"
 
 
+def test_a_graph_that_torch_fx_traces_later_drops_as_the_model_does(turned: Turned) -> None:
+    model = routed()
+    model(x := torch.ones(5, 4, requires_grad=True))
+    assert turned.count
+    traced = torch.fx.symbolic_trace(model)
+    assert F.dropout not in {node.target for node in traced.graph.nodes}
+    ran = [torch.manual_seed(0) and run(x) for run in (model, traced)]
+    assert torch.equal(*ran) and ran[1].grad_fn.name() == NODE
+
+
 def test_operators_of_python_made_meanwhile_know_nothing_of_the_key() -> None:
     model = routed()
     model.function = lambda _, x: _Doubled()(x)

@@ -111,6 +111,20 @@ def drops_nothing(model: nn.Module, from_step: int = 0) -> None:
     model.register_forward_pre_hook(count)
 
 
+def rests(model: nn.Module) -> None:
+    """Keeps each dropout in eval mode."""
+    for each in model.modules():
+        if isinstance(each, nn.Dropout):
+            each.eval().train = lambda mode=True, each=each: each  # type: ignore[method-assign,misc]
+
+
+def takes_dropout_out(model: nn.Module) -> None:
+    for each in list(model.modules()):
+        for name, child in each.named_children():
+            if isinstance(child, nn.Dropout):
+                setattr(each, name, nn.Identity())
+
+
 def fails(model: nn.Module) -> None:
     raise ZeroDivisionError("nothing to divide")
 
@@ -170,6 +184,16 @@ class Counting(SystemPart):
 class AlwaysDrops(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         return nn.functional.dropout(input, self.p, True)
+
+
+class AtItsOwnRate(nn.Dropout):
+    def __init__(self, p: float, inplace: bool) -> None:
+        super().__init__(0.75, inplace)
+
+
+class Widens(nn.Dropout):
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.stack([input, input]) if self.training else input
 
 
 class OtherDrop(nn.Dropout):

@@ -32,6 +32,24 @@ def build_mixer(config: RunConfig, dataset: Dataset, width: int = 8) -> nn.Modul
     return Mixer(int(np.prod(pictures.shape[1:])), len(dataset.classes), width)
 
 
+class DropsElsewhere(Mixer):
+    """Drops by a function and inside of modules as well, at rates of its own."""
+
+    def __init__(self, pixels: int, classes: int, width: int) -> None:
+        super().__init__(pixels, classes, width)
+        self.attention = nn.MultiheadAttention(classes, 1, dropout=0.15, batch_first=True)
+        self.channels = nn.Dropout2d(0.25)
+
+    def forward(self, pixel_values: Tensor) -> Any:
+        logits = nn.functional.dropout(super().forward(pixel_values).logits, 0.35, self.training)
+        attended = self.attention(*[logits[:, None]] * 3)[0][:, 0]
+        return SimpleNamespace(logits=self.channels(attended[..., None, None])[..., 0, 0])
+
+
+def build_elsewhere(config: RunConfig, dataset: Dataset) -> nn.Module:
+    return DropsElsewhere(64, len(dataset.classes), 8)
+
+
 class Bag(nn.Module):
     """Says a number of a text, or a class of each of its words, by the words alone."""
 
@@ -64,6 +82,15 @@ class Answers(nn.Module):
         (sample, *_) = inputs.values()
         logits = self.dropout(self.head(sample.flatten(1).float()))
         return logits if self.bare else SimpleNamespace(logits=logits)
+
+
+class Probabilities(Mixer):
+    def forward(self, pixel_values: Tensor) -> Any:
+        return SimpleNamespace(logits=super().forward(pixel_values).logits.softmax(-1))
+
+
+def build_probabilities(config: RunConfig, dataset: Dataset) -> nn.Module:
+    return Probabilities(64, len(dataset.classes), 4)
 
 
 def build_answers(config: RunConfig, dataset: Dataset, width: int = 3, bare: bool = False) -> nn.Module:

@@ -47,6 +47,10 @@ def test_the_line_comes_last_and_is_the_runs_failure(
         ("loss_of_each", "loss returns a tensor of shape (16,); return one number"),
         ("loss_of_no_gradient", "loss returns a tensor that needs no gradient; return one number"),
         ("optimizer_of_none", "optimizer returns a NoneType; return a torch.optim.Optimizer"),
+        (
+            "optimizer_of_a_closure",
+            "optimizer returns a LBFGS, whose step cannot be called alone; return one",
+        ),
         ("forward_of_none", "forward returns a NoneType; return a context, such as saved_tensors_hooks"),
     ],
 )

@@ -78,6 +78,42 @@ def test_the_rates_that_ran_are_on_record_where_a_method_sets_them(
     assert (said in caplog.text) == (from_step == 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "rates", "said"),
+    [
+        (
+            "rests",
+            {"0": 2, "0.1": 1},
+            "variant.p: in the first step 2 dropout modules in eval mode drop nothing: ",
+        ),
+        (
+            "takes_dropout_out",
+            {"0.1": 1},
+            "variant.p: in the first step the rate of 2 of 3 dropouts is another; none, as it is taken out,",
+        ),
+    ],
+)
+def test_a_method_that_leaves_no_dropout_is_told(
+    runs: Runs, name: str, rates: dict[str, int], said: str
+) -> None:
+    told = trained(runs, "variant=own", f"variant.apply=own_methods.{name}")
+    assert told["replacement"]["rates"] == rates and told["replacement"]["other_rates"].startswith(said)
+    assert "check/gradient_error" not in told["metrics"]
+    assert told["environment"]["gradient_check"].startswith(
+        "not checked: the dropout is torch's, and variant."
+    )
+
+
+def test_a_dropout_of_another_rate_than_it_was_given_is_told(runs: Runs) -> None:
+    told = trained(runs, "variant.dropout=own_methods.AtItsOwnRate")["replacement"]
+    assert told["rates"] == {"0.1": 1, "0.75": 2} and "0.75 in place of 0.1" in told["other_rates"]
+
+
+def test_a_dropout_of_another_shape_is_one_line(runs: Runs) -> None:
+    code, _, err = runs.train(*SHORT, "variant.dropout=own_methods.Widens")
+    assert code == 2 and "variant.dropout: of shape (61, 67) it makes shape (2, 61, 67); return" in err
+
+
 @pytest.mark.parametrize("variant", ["pm-drop", "baseline"])
 def test_rates_that_nobody_changed_are_on_record_alone(variant: str, runs: Runs) -> None:
     """They are those of two modules and of the functional dropout of attention."""
@@ -101,6 +137,8 @@ def test_a_dataset_of_ones_own_loader_is_on_record_with_its_digest(runs: Runs) -
     assert told["environment"]["data"] == "own_methods.load_stripes"
     assert told["environment"]["data_digest"].startswith("sha256:")
     assert told["environment"]["data_classes"] == "0: none, 1: stripe"
+    leaks = "20 of 20 samples of the {} split are in the train split too"
+    assert told["environment"]["data_doubts"] == f"{leaks.format('val')}; {leaks.format('test')}"
     assert told["settings"]["dataset.options.samples"] == 40
     assert "code.own_methods.load_stripes" in told["settings"]
 

@@ -45,6 +45,23 @@ def test_a_model_and_a_metric_of_ones_own_train_and_are_on_record(runs: Runs) ->
     assert (metric.label, metric.direction) == ("test own_models.of_class_zero", "max")
 
 
+@pytest.mark.parametrize("variant", ["baseline", "pm-drop"])
+@pytest.mark.parametrize("p", [0.0, 0.4])
+def test_places_that_variant_p_does_not_reach_are_told(
+    variant: str, p: float, runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = [*MIXER[:1], "model.builder=own_models.build_elsewhere", MIXER[-1], *FAST, f"variant.p={p}"]
+    code, _, err = runs.train(*arguments, f"variant={variant}")
+    assert code == 0, err
+    (told,) = runs.summaries().values()
+    said = (
+        f"variant.p: {p:g} was chosen, and the first step drops at others too: 0.15 in attention "
+        "(MultiheadAttention), 0.25 in channels (Dropout2d), 0.35 by functions; give them config.variant.p"
+    )
+    assert said in told["replacement"]["other_rates"] and said in caplog.text
+    assert "every rate" not in str(told["replacement"])
+
+
 def bag(objective: str, folder: Path, *more: str) -> RunConfig:
     overrides = ["model=own", "model.builder=own_models.build_bag", "++model.architecture.vocab_size=90"]
     run = config(*overrides, *OBJECTIVES[objective], *SHORT, "dataset.max_length=16", *more)
@@ -105,6 +122,8 @@ def test_its_options_and_its_code_are_its_identity() -> None:
         (["model.builder=own_models.build_answers", "model.options.bare=true"], "its module returns a Tensor without "
          "logits; return an object that has logits of shape (samples, classes), such as types.SimpleNamespace"),
         (["model.builder=own_models.build_misfit"], "build_misfit: fails (RuntimeError: mat1 and mat2 shapes"),
+        (["model.builder=own_models.build_probabilities"], "its module returns probabilities, which the loss would "
+         "take for logits; return what softmax is given"),
         (["model.builder=own_models.build_frozen"], "its module has no weights that train"),
     ],
 )  # fmt: skip

@@ -1,5 +1,7 @@
 """Finds what makes the scores of a dataset say little, though each row can be read. Imports no torch."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from pmexp.datasets.base import Dataset, Split
@@ -9,22 +11,35 @@ from pmexp.datasets.tagged_words import TaggedWords
 def doubts(dataset: Dataset) -> str:
     """Returns one line of what is doubtful about the splits, empty where nothing is.
 
-    That is a test split of one class, one whose texts are all in train, and a split of empty texts.
+    That is a test split of one class, a val or test split of which half the samples are in train, and a split
+    of empty texts.
     """
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     told = [f"every text of the {name} split is empty" for name, split in splits.items() if _is_empty(split)]
-    if dataset.test and not told:
-        told = _doubts_of_test(dataset, dataset.test)
+    if not told:
+        told = [*_one_class(dataset), *_seen_in_train(dataset)]
     return "; ".join(told)
 
 
-def _doubts_of_test(dataset: Dataset, test: Split) -> list[str]:
-    told = []
+def _one_class(dataset: Dataset) -> list[str]:
+    test = dataset.test
+    if test is None or not dataset.classes or isinstance(test.inputs, TaggedWords):
+        return []
     labels = np.unique(test.labels)
-    if dataset.classes and len(labels) == 1 and not isinstance(test.inputs, TaggedWords):
-        told.append(f"every row of the test split is of the class {dataset.classes[labels[0]]!r}")
-    if _is_inside(test, dataset.train):
-        told.append("every row of the test split has its text in the train split too")
+    return [f"every row of the test split is of the class {dataset.classes[labels[0]]!r}"] * (
+        len(labels) == 1
+    )
+
+
+def _seen_in_train(dataset: Dataset) -> list[str]:
+    """Says of which splits half the samples or more are in train; of running text, whose lines repeat, nobody
+    asks."""
+    known = set(_samples(dataset.train))
+    told = []
+    for name, split in {"val": dataset.val, "test": dataset.test}.items():
+        seen = sum(sample in known for sample in _samples(split)) if split else 0
+        if split and 2 * seen >= len(split) > 0:
+            told.append(f"{seen} of {len(split)} samples of the {name} split are in the train split too")
     return told
 
 
@@ -35,9 +50,11 @@ def _is_empty(split: Split | None) -> bool:
     return not any(text.strip() for texts in split.inputs for text in texts)
 
 
-def _is_inside(test: Split, train: Split) -> bool:
-    """Whether all texts of `test` are in `train`; of running text, whose lines repeat, nobody asks."""
-    if not (isinstance(test.inputs, list) and isinstance(train.inputs, list) and len(test.labels)):
-        return False
-    known = set(train.inputs)
-    return all(texts in known for texts in test.inputs)
+def _samples(split: Split) -> Iterator[object]:
+    """Yields the samples with a label that lie in memory: texts as they are, and a hash of each array."""
+    if not len(split.labels) or isinstance(split.inputs, np.memmap):
+        return
+    if isinstance(split.inputs, list):
+        yield from map(tuple, split.inputs)
+    elif isinstance(split.inputs, np.ndarray):
+        yield from (hash(sample.tobytes()) for sample in split.inputs)

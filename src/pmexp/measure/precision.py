@@ -33,9 +33,10 @@ def attention(module: nn.Module) -> str:
 
 
 def compiled_parts(module: nn.Module) -> list[nn.Module]:
-    """The modules in `module` on which nn.Module.compile() was called: no instrument may pass off eager
-    figures as theirs."""
-    return [part for part in module.modules() if part._compiled_call_impl is not None]
+    """The modules in `module` on which nn.Module.compile() was called, or that torch.compile has made of one:
+    no instrument may pass off eager figures as theirs."""
+    parts = module.modules()
+    return [part for part in parts if part._compiled_call_impl is not None or hasattr(part, "_orig_mod")]
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -52,6 +52,7 @@ class SavedForBackward:
     mask_elements: int = 0
     recomputed_products: int = 0  # operands that are dropped tensors and not saved
     saved_whole: Counter[str] = field(default_factory=Counter)  # those that are saved, by the reason
+    rates: set[float] = field(default_factory=set)  # that functions of dropout were called with, but for 0
     unnamed: list[str] = field(default_factory=list)  # random numbers that `replacement` does not name
     _seen: set[int] = field(default_factory=set)
     _keep_alive: list[Any] = field(default_factory=list)  # a freed storage's address could come again
@@ -78,7 +79,7 @@ class SavedForBackward:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._contexts.__exit__(kind, error, trace)
-        self.mask_elements = self._dropout.elements
+        self.mask_elements, self.rates = self._dropout.elements, self._dropout.rates
         self._keep_alive.clear()
         if self.replacement:
             self.unnamed = unnamed_draws(self._draws, self.replacement)
@@ -140,11 +141,14 @@ class _InsideDropout(TorchFunctionMode):
         super().__init__()
         self.depth = 0
         self.elements = 0
+        self.rates: set[float] = set()
         self.saved_something = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func in _DROPOUT_CALLS or func is F.scaled_dot_product_attention:
+            self.rates |= {_rate_of(func, args, kwargs or {})} - {0.0}
         if func not in _DROPOUT_CALLS:
             return func(*args, **(kwargs or {}))
         with self._counted(args[0] if args else (kwargs or {})["input"]):
@@ -152,6 +156,8 @@ class _InsideDropout(TorchFunctionMode):
 
     def run_method(self, method: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Calls `forward` or `drop` of somebody's dropout; what it saves is its mask."""
+        if method.__name__ == "drop":
+            self.rates |= {_rate_of(method, args, kwargs)} - {0.0}
         with self._counted(args[0] if args else kwargs["input"]):
             return method(module, *args, **kwargs)
 
@@ -167,3 +173,13 @@ class _InsideDropout(TorchFunctionMode):
             self.depth = 0
         if self.saved_something:
             self.elements += input.numel()
+
+
+def _rate_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+    """The rate at which a call of a function of dropout, or of attention, drops; 0 outside of training."""
+    given = dict(enumerate(args))
+    if func is F.scaled_dot_product_attention:
+        return float(kwargs.get("dropout_p", given.get(4, 0.0)))
+    place = 3 if func is packed_bias_dropout_add else 1
+    trains = kwargs.get("training", kwargs.get("train", given.get(place + 1, True)))
+    return 0.0 if trains is False else float(kwargs.get("p", given.get(place, 0.5)))

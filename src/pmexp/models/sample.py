@@ -83,3 +83,15 @@ def _refuse_other_logits(config: RunConfig, module: nn.Module, batch: Batch, cla
             f"{counted(len(labels), 'sample')} of dataset={config.dataset.name}; return {wanted}, here "
             f"{expected}"
         )
+    if objective is not Objective.regression and answers > 1 and _are_probabilities(logits):
+        raise UserError(
+            f"{_BUILDER}: {path}: its module returns probabilities, which the loss would take for logits; "
+            "return what softmax is given"
+        )
+
+
+def _are_probabilities(logits: Tensor) -> bool:
+    """Whether all numbers of the first rows are positive and sum to 1, as no logits of weights do."""
+    rows = logits.flatten(0, -2)[:64].double()
+    rounding = 1e-2 if logits.element_size() < 4 else 1e-5
+    return bool((rows > 0).all()) and bool(((rows.sum(-1) - 1).abs() <= rounding).all())

@@ -5,7 +5,7 @@ import logging
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ def run_dry(model: nn.Module, discovery: Discovery, example: Mapping[str, Any] |
                 twin = copy.deepcopy(model).train()
             args, kwargs = tree_map_only(torch.Tensor, mode.from_tensor, (tuple(positional), dict(named)))
             seen = getattr(twin, WATCH).discovery
-            with mode, torch.enable_grad(), observed(seen, twin, dry=True) as run:
+            with mode, torch.enable_grad(), _uncompiled(), observed(seen, twin, dry=True) as run:
                 twin(*args, **kwargs)
     except Exception as error:
         log.info("no dry run of %s: %s", discovery.model, str(error).partition("\n")[0])
@@ -45,6 +45,11 @@ def run_dry(model: nn.Module, discovery: Discovery, example: Mapping[str, Any] |
         if kernel != KERNEL_UNSEEN:
             discovery.report.attention_ran(name, kernel)
     discovery.settle(run, dict(model.named_modules(remove_duplicate=False)), whole=True)
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Has what torch.compile was given run as it is written, since nothing is seen inside of a graph."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager

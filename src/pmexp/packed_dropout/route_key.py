@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import forward_ad
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
 from pmexp.packed_dropout import native
 
@@ -52,6 +53,7 @@ def key_turn(dropout: Any, attention: Any) -> KeyTurn | None:
         torch.compiler.is_compiling()
         or native.calls_on_cpu() is None
         or forward_ad._current_level >= 0
+        or is_fx_symbolic_tracing()
         or _is_anything_compiled()
     ):
         return None

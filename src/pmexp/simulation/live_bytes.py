@@ -83,6 +83,10 @@ class LiveBytes(TorchDispatchMode):
     def forget_peaks(self) -> None:
         self.peaks.clear()
 
+    def size_of(self, tensor: Tensor) -> int:
+        """Returns the bytes that are counted for the storages of `tensor`."""
+        return sum(self._known[id(storage)][1] for storage in storages(tensor) if id(storage) in self._known)
+
     def assign(self, tensors: Iterable[Tensor], category: str) -> None:
         """Puts the storages of `tensors`, known or not, into `category`."""
         for tensor in tensors:

@@ -85,7 +85,7 @@ def peaks_of_step(
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     handles = _mark_backward(layers, counter)
     with counter:
-        _make_state(optimizer)
+        has_new_state = _make_state(optimizer)
         counter.forget_peaks()
         for _ in range(micro_batches):
             counter.enter(FORWARD)
@@ -94,22 +94,37 @@ def peaks_of_step(
             counter.enter(BACKWARD)
             value.backward()
         counter.enter(UPDATE)
+        idle = [parameter for parameter in has_new_state if parameter.grad is None]
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(trained, clip_norm, foreach=foreach)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     for handle in handles:
         handle.remove()
-    return counter.peaks
+    return _without_state_of(idle, optimizer, counter)
 
 
-def _make_state(optimizer: torch.optim.Optimizer) -> None:
-    """Takes a step by a gradient of zeros, without a forward."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
+def _without_state_of(
+    idle: Sequence[Tensor], optimizer: torch.optim.Optimizer, counter: LiveBytes
+) -> dict[str, Snapshot]:
+    """Returns the peaks without the state of parameters that got no gradient, which no real step makes."""
+    states = [value for parameter in idle for value in optimizer.state.pop(parameter, {}).values()]
+    too_much = sum(counter.size_of(value) for value in states if isinstance(value, Tensor))
+    return {
+        phase: Snapshot({**peak.by_category, "optimizer": peak.by_category["optimizer"] - too_much})
+        for phase, peak in counter.peaks.items()
+    }
+
+
+def _make_state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Takes a step by a gradient of zeros, without a forward. Returns the parameters that had no state."""
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    new = [parameter for parameter in trained if not optimizer.state.get(parameter)]
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    return new
 
 
 def _loss(module: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:

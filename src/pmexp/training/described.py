@@ -32,7 +32,8 @@ def description(prepared: Prepared, peak: PeakMemory, notes: Mapping[str, Any]) 
 def _replacement(prepared: Prepared) -> dict[str, Any]:
     """What the record says of the model's dropout, which the first step may complete, and of the method."""
     training = prepared.training
-    report, rates = training.method.report, training.progress.dropout_rates
+    report, rates = training.method.report, training.progress.dropout_rates or {}
+    rates = rates | dict.fromkeys(training.progress.resting, 0.0)
     return prepared.replacement.to_dict() | {
         **({"method": dict(report)} if report else {}),
         **({"rates": by_rate(rates)} if rates else {}),
@@ -79,11 +80,15 @@ def without_gradient(training: Training) -> str:
 
 
 def other_rates(training: Training) -> list[str]:
-    """Says of which dropouts the rate was changed by the end of the first step, and since then."""
-    first, now = training.progress.dropout_rates, rates_of(training.module, training.replacement)
-    if first is None:
+    """Says which dropouts had other rates than chosen in the first step or were in eval mode, and which have
+    others since then."""
+    progress, now = training.progress, rates_of(training.module, training.replacement)
+    if (first := progress.dropout_rates) is None:
         return []
+    resting = _named(progress.resting, "in eval mode drop nothing", "dropout module")
     lines = (
+        progress.rates_beside,
+        f"variant.p: in the first step {resting}" if progress.resting else "",
         changes(training.rates_chosen, first, "in the first step"),
         changes(first, now, f"after step {training.progress.step}"),
     )
@@ -102,7 +107,6 @@ def noticed(training: Training) -> list[str]:
     return list(filter(None, lines))
 
 
-def _named(names: Sequence[str], which: str) -> str:
-    return f"{counted(len(names), 'parameter')} {which}: {', '.join(names[:5])}" + (
-        ", ..." if len(names) > 5 else ""
-    )
+def _named(names: Sequence[str], which: str, kind: str = "parameter") -> str:
+    more = ", ..." * (len(names) > 5)
+    return f"{counted(len(names), kind)} {which}: {', '.join(names[:5])}{more}"

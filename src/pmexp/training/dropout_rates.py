@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
@@ -34,6 +34,41 @@ def rates_of(module: nn.Module, report: ReplacementReport | None) -> Rates:
 def _with_functions(report: ReplacementReport) -> list[str]:
     staying = (name for name, reason in report.left.items() if reason == STAYS_TORCHS_OWN)
     return [*report.functions, *report.attention, *staying]
+
+
+def resting_in(module: nn.Module) -> list[str]:
+    """Returns the names of the dropout modules that are in eval mode, in which they drop nothing."""
+    dropouts = ((name, each) for name, each in module.named_modules() if isinstance(each, _DropoutNd))
+    return [name for name, each in dropouts if each.p and not each.training]
+
+
+def beside(module: nn.Module, called: Collection[float], chosen: float) -> str:
+    """Says which places drop at other rates than the one chosen for all: functions, kernels, whole channels.
+
+    Empty where none does. `called`: the rates that functions of dropout were called with, by modules too.
+    """
+    inside = [(name, each, _rate_inside(each)) for name, each in module.named_modules()]
+    known = {0.0, chosen, *rates_of(module, None).values(), *(rate for _, _, rate in inside)}
+    places = [
+        f"{rate:g} in {name} ({type(each).__name__})"
+        for name, each, rate in inside
+        if rate not in (0, chosen)
+    ]
+    places += [f"{rate:g} by functions" for rate in sorted({*called} - known)]
+    if not places:
+        return ""
+    return (
+        f"variant.p: {chosen:g} was chosen, and the first step drops at others too: {', '.join(places[:5])}"
+        f"{', ...' * (len(places) > 5)}; give them config.variant.p in model.builder"
+    )
+
+
+def _rate_inside(module: nn.Module) -> float:
+    """The rate of a module of torch that drops by other means than nn.Dropout; 0 for any other module."""
+    if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+        drops = getattr(module, "num_layers", 2) > 1  # recurrent layers drop between one another
+        return float(module.dropout) if drops else 0.0
+    return float(module.p) if isinstance(module, _DropoutNd) and not isinstance(module, nn.Dropout) else 0.0
 
 
 def by_rate(rates: Mapping[str, float]) -> dict[str, int]:

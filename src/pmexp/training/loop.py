@@ -25,7 +25,7 @@ from pmexp.shown import counted
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
 from pmexp.training import loss_scale
-from pmexp.training.dropout_rates import Rates, rates_of
+from pmexp.training.dropout_rates import Rates, beside, rates_of, resting_in
 from pmexp.training.evaluation_shares import EvaluationShare, joined, scored
 from pmexp.training.gradients_seen import removing_seen, trained_names, untrainable
 from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
@@ -80,12 +80,11 @@ class Training:
         pay = workers_for(train, system.device, ranks.world_size)
         self.workers = pay if config.workers is None else config.workers  # that make batches ahead
         self.timer = StepTimer(system.device)
-        self.step_seconds = (
-            0.0  # the wall time of the last step, which the timer leaves out where it is profiled
-        )
+        self.step_seconds = 0.0  # of the last step, which the timer leaves out where it is profiled
         self.instruments: Instruments | NoInstruments = NoInstruments()
         self.replacement: ReplacementReport | None = None  # says what became of the module's dropout
-        self.rates_chosen: Rates = {}  # those of its dropouts, before a method sets others
+        self.rates_chosen: Rates = {}  # those of its dropouts, before a variant or a method sets others
+        self.rate_of_all: float | None = None  # variant.p
         self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
@@ -191,7 +190,7 @@ class Training:
             held_now = held(parameters=self.engine.held_parameters(), gradients=self.engine.held_gradients())
             metrics = ledger.metrics() | held_now
             self.unnamed_masks = ledger.unnamed
-            self.progress.dropout_rates = rates_of(self.module, self.replacement)
+            self._note_rates(ledger.rates)
         lr = self.scheduler.get_last_lr()[0]
         with self.instruments.phase("optimizer"):
             norm = self.engine.step()
@@ -204,6 +203,14 @@ class Training:
             measured = {} if norm is None else {"grad/norm": norm.item()}
             metrics |= {"train/loss": loss.item(), **measured, "train/lr": float(lr)}
         return metrics
+
+    def _note_rates(self, called: set[float]) -> None:
+        """Notes the rates at which the first step has dropped; `called`: those of calls of functions."""
+        progress = self.progress
+        progress.dropout_rates = rates_of(self.module, self.replacement)
+        progress.resting = resting_in(self.module)
+        if self.rate_of_all is not None:
+            progress.rates_beside = beside(self.module, called, self.rate_of_all)
 
     def _gradient(self, parts: list[Batch], ledger: SavedForBackward | None) -> Tensor:
         """This rank's share of a step's mean loss, and its gradient. The ledger sees the first of `parts`.

@@ -70,8 +70,9 @@ def prepare(config: RunConfig) -> Prepared:
         example = batch.inputs
     if config.variant.dropout == "packed":  # what it takes is built here, so that no step waits for that
         log.info("packed dropout runs on: %s", backend(system.device))
+    modules_made = rates_of(model.module, None)
     replacement = apply_variant(model.module, config.variant, example)
-    rates = rates_of(model.module, replacement)
+    rates = rates_of(model.module, replacement) | modules_made
     method = apply_method(model.module, config.variant)
     system.prepare(model.module)
     training = Training(
@@ -87,7 +88,8 @@ def prepare(config: RunConfig) -> Prepared:
         method,
         dataset.classes,
     )
-    training.replacement, training.rates_chosen = replacement, rates
+    training.replacement = replacement
+    training.rates_chosen, training.rate_of_all = rates, config.variant.p
     # Dropout starts here, whatever building the model drew.
     torch.manual_seed(ranks.seed(_mask_seed(config.seed, config.variant.mask_stream)))
     return Prepared(training, model, dataset, ood, replacement)

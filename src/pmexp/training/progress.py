@@ -1,6 +1,6 @@
 """Holds how far a training has come."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -19,3 +19,5 @@ class Progress:
     # By what a method's own loss was multiplied or divided in all batches compared; None where none was.
     loss_scale: list[str] | None = None
     dropout_rates: dict[str, float] | None = None  # those of all dropouts after the first step
+    resting: list[str] = field(default_factory=list)  # dropout modules that were in eval mode in it
+    rates_beside: str = ""  # says what dropped in it at other rates than variant.p

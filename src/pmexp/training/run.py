@@ -37,6 +37,7 @@ from pmexp.training.after_training import final, outcome, tested
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.described import description, not_updated, noticed
+from pmexp.training.dropout_rates import rates_of
 from pmexp.training.loop import Metrics, Training
 from pmexp.training.other_code import begun_with_other_code
 from pmexp.training.prepared import Prepared, prepare
@@ -217,7 +218,13 @@ def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str
     module: Any = training.module
     if compiled_parts(module):
         return {}, "not checked: the layers are compiled, and eager dropout is another"
-    rates = [module.get_submodule(name).p for name in replaced.modules]
+    if config.variant.apply and config.variant.dropout == "stock":
+        return (
+            {},
+            "not checked: the dropout is torch's, and variant.apply cannot be tried by itself",
+        )
+    there = rates_of(module, None)  # a method may have taken some out
+    rates = [there[name] for name in replaced.modules if name in there]
     if replaced.functions:
         rates += rates_of_functions(config.model, getattr(module, "config", None))
     rates = [rate for rate in rates if 0.0 < rate < 1.0]

@@ -1,5 +1,6 @@
 """Defines what a method of one's own, a function named by `variant.apply`, may do to a training."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -45,6 +46,11 @@ class Method:
         made = (self.optimizer or AdamW)(parameters, lr=lr, weight_decay=weight_decay)
         if not isinstance(made, Optimizer):
             raise _refused("optimizer", _kind(made), "a torch.optim.Optimizer")
+        try:
+            inspect.signature(made.step).bind()
+        except TypeError:
+            wanted = "one whose step() takes no closure, since a forward is run once a step"
+            raise _refused("optimizer", f"{_kind(made)}, whose step cannot be called alone", wanted) from None
         return made
 
     def around_forward(self) -> AbstractContextManager[object]:

@@ -48,7 +48,9 @@ def apply_variant(
     """
     dropout, finish = dropout_of(variant)
     if dropout is nn.Dropout and variant.p == 0.0:  # adapters have no module of dropout at all then
-        return ReplacementReport(dropout.__name__, "all", left={"": "every rate is 0"}, settled=True)
+        return ReplacementReport(
+            dropout.__name__, "all", left={"": "left as it is by variant.p=0"}, settled=True
+        )
     name = f"variant={variant.name}"
     try:
         report = replace_dropout(model, dropout, example=example, **variant.replacing)
