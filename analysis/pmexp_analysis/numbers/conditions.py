@@ -32,6 +32,7 @@ _OF_COST = (
     "version_transformers",
     "git_commit",
     "git_changed",
+    "other_conditions",
 )
 _OF_THE_SYSTEM = ("precision", "attention")  # what is compared where systems or arms are
 _VERSIONS = {
@@ -42,7 +43,8 @@ _VERSIONS = {
     "python": "Python",
 }
 _NOT_RECORDED = "not recorded"
-_BEFORE_RECORDED = {"float32_matmul": "highest", "deterministic": "no"}  # how runs of older versions computed
+# How runs of older versions computed, and those that say nothing of it.
+_BEFORE_RECORDED = {"float32_matmul": "highest", "deterministic": "no", "other_conditions": "none"}
 _COMMIT, _COMMIT_DIGITS = 40, 12
 
 
@@ -109,6 +111,19 @@ def of_several_versions(experiment: Experiment) -> list[str]:
     }
     said = [f"{words} {_listed(several)}" for words, several in counts.items() if len(several) > 1]
     return [f"The runs of this report were made with several versions: {'; '.join(said)}."] if said else []
+
+
+def on_shared_cores(experiment: Experiment) -> list[str]:
+    """A sentence that names the runs whose steps waited for a core, since other work had it; else nothing."""
+    told = [(m.labels, str(m.run.environment.get("shared_cores", ""))) for m in _known(experiment)]
+    shared = [(labels, said) for labels, said in told if said]
+    if not shared:
+        return []
+    labels, said = shared[0]
+    return [
+        f"{counted(len(shared), 'run')} of {len(told)} shared cores with other work, so that their times are "
+        f"those of a loaded machine; the first: {labels.variant} seed {labels.seed} {said}."
+    ]
 
 
 def unknown_conditions(experiment: Experiment) -> list[str]:

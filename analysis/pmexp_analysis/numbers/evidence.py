@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pmexp_analysis.numbers.conditions import (
     Unlike,
     of_several_versions,
+    on_shared_cores,
     seeds_said,
     unknown_conditions,
     unlike_pairs,
@@ -49,7 +50,7 @@ class Evidence:
     )  # seeds that are one training
     learning: bool = True  # by its protocol, runs of the experiment are long enough to learn
     shared: Sequence[MeasuredOnly] = ()  # runs that measured alone, since another trained for them
-    versions: Sequence[str] = ()  # warnings: several versions, or unknown ones
+    versions: Sequence[str] = ()  # warnings: several versions, unknown ones, shared cores
 
     def apart(self, place: Place, *metrics: str) -> set[int]:
         """The seeds whose pair with the baseline ran under other conditions than these metrics need."""
@@ -113,8 +114,8 @@ class Evidence:
         unlike = unlike_sentences(self.unlike, self.baseline)
         repeated = [
             f"{task}, {system}: {variant} trained identically in {seeds_said(seeds)}, losses and "
-            "weights: the seed changes nothing, or a folder was copied. They are one sample, and no criterion "
-            "on a value that they share can pass."
+            "weights: the seed changes nothing, or a folder was copied. They are one sample, and no "
+            "criterion on a value that they share can pass."
             for (task, system, variant), groups in self.repeated.items()
             for seeds in groups
         ]
@@ -171,5 +172,9 @@ def evidence_of(experiment: Experiment) -> Evidence:
         shared=shared_trainings(experiment, losses),
         unlearned=never_learned(experiment, losses, gradients),
         learning=protocol.learning,
-        versions=[*of_several_versions(experiment), *unknown_conditions(experiment)],
+        versions=[
+            *of_several_versions(experiment),
+            *unknown_conditions(experiment),
+            *on_shared_cores(experiment),
+        ],
     )

@@ -1,6 +1,6 @@
 """Holds how far a training has come."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -18,4 +18,7 @@ class Progress:
     without_gradient: list[str] | None = None
     # By what a method's own loss was multiplied or divided in all batches compared; None where none was.
     loss_scale: list[str] | None = None
+    # The machine, threads and versions of the last start; None in a checkpoint of an earlier version.
+    conditions: dict[str, str] | None = None
+    other_conditions: list[str] = field(default_factory=list)  # a line each time that they had changed
     dropout_rates: dict[str, float] | None = None  # those of dropout modules after the first step
