@@ -58,7 +58,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **({"data_wait": said} if (said := training.timer.waited_too_long()) else {}),
         **({"shared_cores": said} if (said := training.timer.shared_cores()) else {}),
         **({"pictures": images.record()} if decodes(training.train) else {}),
-        **({"other_conditions": "; ".join(said)} if (said := training.progress.other_conditions) else {}),
+        **({"other_conditions": "; ".join(other)} if (other := training.progress.other_conditions) else {}),
         **({"not_updated": said} if (said := not_updated(training)) else {}),
         **({"without_gradient": said} if (said := without_gradient(training)) else {}),
         **({"loss_scale": said} if (said := loss_scale.said(training.progress.loss_scale)) else {}),
