@@ -66,7 +66,7 @@ def test_runs_on_shared_cores_are_named(tmp_path: Path) -> None:
     assert content(made_up).warnings == []
     run(made_up, "baseline", 3, environment=MACHINE | {"shared_cores": "was ready and waited for a core 60%"})
     assert any(
-        "1 run of 7 shared cores" in line and "baseline seed 3" in line for line in content(made_up).warnings
+        "times of 1 of 7 runs" in line and "baseline seed 3" in line for line in content(made_up).warnings
     )
 
 

@@ -121,8 +121,8 @@ def on_shared_cores(experiment: Experiment) -> list[str]:
         return []
     labels, said = shared[0]
     return [
-        f"{counted(len(shared), 'run')} of {len(told)} shared cores with other work, so that their times are "
-        f"those of a loaded machine; the first: {labels.variant} seed {labels.seed} {said}."
+        f"The times of {len(shared)} of {len(told)} runs are those of a loaded machine; the first: "
+        f"{labels.variant} seed {labels.seed} {said}."
     ]
 
 

@@ -13,7 +13,7 @@ import torch
 from pmexp.metrics.catalog import MOST_DATA_WAIT
 
 WARMUP_STEPS = 5
-MOST_CORE_WAIT = 0.05  # of the steps' time, above which other work has had their cores
+MOST_CORE_WAIT = 0.05  # share of the steps' time; above it other work has had their cores
 _QUEUE = Path("/proc/thread-self/schedstat")  # nanoseconds on a core, those ready for one, and turns
 
 
