@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from pmexp_analysis.numbers.conditions import (
     Unlike,
+    of_several_machines,
     of_several_versions,
     on_shared_cores,
     seeds_said,
@@ -50,7 +51,7 @@ class Evidence:
     )  # seeds that are one training
     learning: bool = True  # by its protocol, runs of the experiment are long enough to learn
     shared: Sequence[MeasuredOnly] = ()  # runs that measured alone, since another trained for them
-    versions: Sequence[str] = ()  # warnings: several versions, unknown ones, shared cores
+    versions: Sequence[str] = ()  # warnings: several versions or machines, shared cores
 
     def apart(self, place: Place, *metrics: str) -> set[int]:
         """The seeds whose pair with the baseline ran under other conditions than these metrics need."""
@@ -174,6 +175,7 @@ def evidence_of(experiment: Experiment) -> Evidence:
         learning=protocol.learning,
         versions=[
             *of_several_versions(experiment),
+            *of_several_machines(experiment),
             *unknown_conditions(experiment),
             *on_shared_cores(experiment),
         ],
