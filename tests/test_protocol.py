@@ -171,6 +171,11 @@ FRACTION = "it is a fraction, so that 0.05 is 5 %"
             2,
             "2 must be above 0 and at most 1 for statistic=relative_change, comparison=no_worse",
         ),
+        (
+            "throughput",
+            1,
+            "1; the relative_change of speed/samples_per_s is from -1 to inf, so that no_worse 1",
+        ),
         ("mask-compression", 0, "0 must be above 0 for statistic=times_smaller, comparison=at_least"),
         ("mask-compression", -7.5, "-7.5 must be above 0"),
         ("larger-batch", 0, "0 must be above 0 for statistic=largest_ratio"),
@@ -193,6 +198,7 @@ def test_a_threshold_that_cannot_be_meant_is_refused_where_it_is_written(
     [
         "memory-large.threshold=-1",
         "memory-large.threshold=1",
+        "step-time.threshold=1",
         "robust-fgsm.threshold=1.9",
         "unchanged.threshold=3",
     ],
@@ -215,6 +221,7 @@ def judged(metric: str, *claim: str) -> list[str]:
         ("val/score", ["comparison=at_most", "threshold=1"], "cannot fail"),
         ("score", ["comparison=no_worse", "threshold=1"], "cannot fail"),
         ("score", ["comparison=within", "threshold=5"], "cannot fail"),
+        ("score", ["comparison=no_worse", "threshold=0.6", "against=0.5"], "cannot fail"),
         ("score", ["comparison=at_least", "threshold=1.01"], "cannot be met"),
         ("score", ["comparison=at_least", "threshold=-0.5", "against=0.5"], "cannot fail"),
         ("test/mcc", ["comparison=at_least", "threshold=-2"], "cannot fail"),
@@ -233,6 +240,7 @@ def test_a_threshold_beyond_what_a_score_can_be_is_refused(metric: str, claim: l
     [
         ("score", ["comparison=at_least", "threshold=-0.99"]),
         ("score", ["comparison=at_least", "threshold=-1", "tasks=['bert-large/*']"]),  # another task's
+        ("score", ["comparison=within", "threshold=0.6", "against=0.3"]),
         ("test/bleu", ["comparison=at_least", "threshold=-1"]),
         ("test/mcc", ["comparison=at_least", "threshold=-1"]),
         ("ood/score", ["comparison=at_most", "threshold=1", "drop_from=test/score"]),

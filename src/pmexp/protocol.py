@@ -85,6 +85,7 @@ _OF_RUNS = {  # no metric
 }
 _AGAINST = {Statistic.times_smaller, Statistic.p_worse, *EQUIVALENCE}
 _OF_PAIRS = {Statistic.mean, *_AGAINST, Statistic.own}
+_NEVER_NEGATIVE = ("memory/", "speed/")
 _OVER = {Statistic.growth_exponent, Statistic.largest_ratio}
 _COUNT = {Bound.at_most: _Thresholds(0, has_low=True), Bound.at_least: _Thresholds(0)}
 _RATIO = {Bound.at_most: _Thresholds(0), Bound.at_least: _Thresholds(0)}
@@ -200,7 +201,6 @@ def check_written(protocol: ProtocolConfig, task: str = "", metrics: Sequence[st
     task: <model>/<dataset>, where a score is one of `metrics`, those of that dataset.
     """
     for name, criterion in protocol.criteria.items():
-        _check_reach(f"protocol.criteria.{name}", criterion, task, metrics)
         if criterion.function is not None:
             described(f"protocol.criteria.{name}.function", criterion.function)
         meant = _THRESHOLDS.get(criterion.statistic, {}).get(criterion.comparison)
@@ -212,6 +212,7 @@ def check_written(protocol: ProtocolConfig, task: str = "", metrics: Sequence[st
                 f"protocol.criteria.{name}.threshold: {criterion.threshold:g} must be {meant} for "
                 f"statistic={criterion.statistic.name}, comparison={criterion.comparison.name}{unit}"
             )
+        _check_reach(f"protocol.criteria.{name}", criterion, task, metrics)
 
 
 def _check_reach(key: str, criterion: CriterionConfig, task: str, metrics: Sequence[str]) -> None:
@@ -245,6 +246,9 @@ def emptiness(criterion: CriterionConfig, metric: str) -> str:
         cannot_fail, cannot_pass = threshold <= low, threshold > high
     elif bound is Bound.at_most:
         cannot_fail, cannot_pass = threshold >= high, threshold < low
+    elif bound is Bound.no_worse:
+        more_is_better = (metric_of(metric).direction == "max") == (criterion.drop_from is None)
+        cannot_fail, cannot_pass = threshold >= (-low if more_is_better else high), False
     else:
         cannot_fail, cannot_pass = threshold >= max(-low, high), False
     if not (cannot_fail or cannot_pass):
@@ -260,6 +264,8 @@ def _reach(criterion: CriterionConfig, metric: str) -> tuple[float, float]:
         low, high = low - high, high - low
     if criterion.statistic is Statistic.mean:
         return low, high
+    if criterion.statistic is Statistic.relative_change and criterion.drop_from is None:
+        return -1.0 if low >= 0 or metric.startswith(_NEVER_NEGATIVE) else -math.inf, math.inf
     if criterion.statistic is not Statistic.difference:
         return -math.inf, math.inf
     if criterion.against is not None:

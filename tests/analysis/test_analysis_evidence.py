@@ -204,3 +204,19 @@ def test_one_training_is_drawn_once_and_the_legend_names_all(runs: Runs) -> None
     ]  # fmt: skip
     titles = [panel.get_title().partition("\n")[0] for panel in drawn["loss-difference"].axes]
     assert titles == ["2bit", "pm-drop = 4bit = no-cache", "same-masks"]
+
+
+@pytest.mark.parametrize(
+    ("key", "words"), [("cpu", "processor"), ("threads", "threads"), ("device", "device")]
+)
+def test_machines_that_both_sides_share_are_named_where_seeds_differ(
+    runs: Runs, key: str, words: str
+) -> None:
+    """Each pair ran on one machine, and the means over seeds are of two."""
+    pairs(runs)
+    for variant in ("baseline", "pm-drop"):
+        run(runs, variant, 3, environment={**MACHINE, key: "another"})
+    report = runs.content()
+    (said,) = report.warnings
+    assert f"several machines: {words} " in said and "another (2 runs)" in said
+    assert compared(report)["pm-drop", STEP].n == 4

@@ -111,7 +111,7 @@ def test_the_comparison_table_names_the_seeds_a_side_lacks(runs: Runs) -> None:
     assert cells[:8] == [
         "saved for backward [MiB]", "packed", "better", "2", "-0.5", "-0.5 to -0.5", "-0.5 to -0.5", "-50.0%",
     ]  # fmt: skip
-    assert cells[-1] == "constant difference; packed has no run of seed 2"
+    assert cells[-1] == "constant difference; packed has no value of seed 2"
 
 
 def test_the_terminal_lists_missing_runs_by_name(demo: Runs) -> None:

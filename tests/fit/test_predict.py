@@ -241,6 +241,8 @@ class Peeking(nn.Module):
     [
         (Peeking(), {}, "predict: Peeking decides by values of its tensors"),
         (nn.LSTM(WIDTH, 2), {}, "predict: '' of LSTM is a recurrent layer, and cuDNN alone knows"),
+        (nn.LSTM(WIDTH, 2), {"like": "cpu"}, "predict: '' of LSTM is a recurrent layer, and oneDNN alone knows"),
+        (mlp(), {"optimizer": torch.optim.Adafactor}, "predict: the optimizer Adafactor decides by values of"),
         (nn.Linear(8, 2), {}, "predict: a step of Linear cannot be simulated: RuntimeError: "),
         (mlp(), {"loss": None, "batch": BATCH[0]}, "loss: the model returns none for this batch; give it labels in the batch"),
         (mlp(), {"loss": lambda output, target: output}, "loss: it returned no tensor of one element"),

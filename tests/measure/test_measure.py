@@ -3,6 +3,7 @@
 import gc
 import mmap
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -172,6 +173,31 @@ def test_that_a_run_waits_too_long_is_said_once_and_where_the_share_has_doubled(
             seconds += 1.0
         said.append(timer.newly_waited_too_long().partition(" of")[0])
     assert list(filter(None, said)) == ["waited for data 9.1%", "waited for data 35.1%"]
+
+
+def test_steps_that_waited_for_a_core_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seconds, queue = 0.0, tmp_path / "schedstat"
+    monkeypatch.setattr("pmexp.measure.timing.time.perf_counter", lambda: seconds)
+    monkeypatch.setattr("pmexp.measure.timing._QUEUE", queue)
+    queued = 0
+    timer = StepTimer(torch.device("cpu"))
+    for wait in (*[900] * WARMUP_STEPS, 40, 80):  # ms of steps of 1 s
+        queue.write_text(f"1 {queued} 1\n")
+        with timer.step():
+            seconds += 1.0
+            queued += wait * 10**6
+            queue.write_text(f"1 {queued} 1\n")
+    said = timer.shared_cores()
+    assert said == "was ready and waited for a core 6% of the time of its steps: other work had its cores"
+    resumed = StepTimer(torch.device("cpu"))
+    resumed.restore(timer.state())
+    assert resumed.shared_cores() == said
+    timer.core_seconds[-1] = 0.04
+    assert not timer.shared_cores()
+    queue.unlink()  # no Linux
+    with timer.step():
+        seconds += 1.0
+    assert not timer.shared_cores()
 
 
 def test_environment_names_what_ran() -> None:

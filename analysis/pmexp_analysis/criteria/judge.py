@@ -11,6 +11,7 @@ from pmexp_analysis.criteria.byte_masks import values_with_byte_masks
 from pmexp_analysis.criteria.estimates import Sides, is_alone
 from pmexp_analysis.criteria.growth import judge_growth
 from pmexp_analysis.criteria.limits import judge_largest, judge_lone_fit
+from pmexp_analysis.criteria.lost import lacking_method, lost_runs
 from pmexp_analysis.criteria.pairs import judge_pairs
 from pmexp_analysis.criteria.result import Judged, TaskResult, combined, named_once
 from pmexp_analysis.criteria.runs import judge_divergence
@@ -120,9 +121,14 @@ def _where_learned(
 ) -> TaskResult:
     """Returns `part`, inconclusive in the place of passed where a model of these variants never learned."""
     said = [line for at in sorted(places) for line in evidence.unlearned_of(*at, variants)]
-    if part.result != "pass" or not said:
+    return _not_passed(part, "; ".join(said))
+
+
+def _not_passed(part: TaskResult, objection: str) -> TaskResult:
+    """Returns `part`, inconclusive in the place of passed where there is an objection."""
+    if part.result != "pass" or not objection:
         return part
-    return replace(part, result="inconclusive", why=f"{part.why}; but {'; '.join(said)}")
+    return replace(part, result="inconclusive", why=f"{part.why}; but {objection}")
 
 
 def _unlearned_places(judged: Limits | Labels, evidence: Evidence) -> set[tuple[str, str]]:
@@ -164,7 +170,10 @@ def _of_pairs(
     sides_known, places = [sides for sides, _ in known], [section for _, section in known]
     protocol = experiment.protocol
     with_byte_masks = values_with_byte_masks(criterion, sides_known, places, protocol.baseline)
-    judged = zip(judge_pairs(criterion, sides_known), with_byte_masks, strict=True)
+    judged, lost = (
+        zip(judge_pairs(criterion, sides_known), with_byte_masks, strict=True),
+        lost_runs(experiment),
+    )
     for section, sides in zip(sections, every_side, strict=True):
         if isinstance(sides, str):
             yield TaskResult(section.task, section.system, "not measured", sides)
@@ -176,7 +185,17 @@ def _of_pairs(
             is_lost = part.result == "not measured" and not sides.method
             part = replace(part, why=left_out if is_lost else f"{part.why}; {left_out}")
         variants = [protocol.method] if is_alone(criterion) else [protocol.method, protocol.baseline]
+        part = _not_passed(part, lacking_method(criterion, sides, experiment, lost))
+        if not sides.exact:
+            part = _not_passed(part, _repeated(sides, variants, evidence))
         yield where_fed(part, sides.metric, shares_in(section, variants))
+
+
+def _repeated(sides: Sides, variants: Sequence[str], evidence: Evidence) -> str:
+    """Says which seeds of the `variants`, method and baseline, are one sample taken twice; else nothing."""
+    values = dict(zip(variants, (sides.method, sides.baseline), strict=False))
+    places = ((sides.task, sides.system, variant) for variant in variants)
+    return "; ".join(filter(None, (evidence.repeated_in(at, values[at[2]]) for at in places)))
 
 
 def sides_of(

@@ -32,6 +32,7 @@ _OF_COST = (
     "version_transformers",
     "git_commit",
     "git_changed",
+    "other_conditions",
 )
 _OF_THE_SYSTEM = ("precision", "attention")  # what is compared where systems or arms are
 _VERSIONS = {
@@ -41,8 +42,10 @@ _VERSIONS = {
     "version_transformers": "transformers",
     "python": "Python",
 }
+_MACHINES = {"device": "device", "cpu": "processor", "threads": "threads"}
 _NOT_RECORDED = "not recorded"
-_BEFORE_RECORDED = {"float32_matmul": "highest", "deterministic": "no"}  # how runs of older versions computed
+# How runs of older versions computed, and those that say nothing of it.
+_BEFORE_RECORDED = {"float32_matmul": "highest", "deterministic": "no", "other_conditions": "none"}
 _COMMIT, _COMMIT_DIGITS = 40, 12
 
 
@@ -102,13 +105,38 @@ def _told(environment: Mapping[str, str | float], key: str) -> str:
 
 def of_several_versions(experiment: Experiment) -> list[str]:
     """A sentence that names the versions of the runs where these are several of any package; else nothing."""
+    said = _several(experiment, _VERSIONS)
+    return [f"The runs of this report were made with several versions: {said}."] if said else []
+
+
+def of_several_machines(experiment: Experiment) -> list[str]:
+    """A sentence that names the machines of the runs where these are several; else nothing."""
+    said = _several(experiment, _MACHINES)
+    means = "means over seeds of speed, memory and energy mix them, differences within pairs do not"
+    return [f"The runs of this report are of several machines: {said}; {means}."] if said else []
+
+
+def _several(experiment: Experiment, keys: Mapping[str, str]) -> str:
+    """Those of `keys` of which the runs have several values, by their words, with how many runs have each."""
     environments = [member.run.environment for member in _known(experiment)]
     counts = {
         words: Counter(str(environment.get(key, _NOT_RECORDED)) for environment in environments)
-        for key, words in _VERSIONS.items()
+        for key, words in keys.items()
     }
-    said = [f"{words} {_listed(several)}" for words, several in counts.items() if len(several) > 1]
-    return [f"The runs of this report were made with several versions: {'; '.join(said)}."] if said else []
+    return "; ".join(f"{words} {_listed(several)}" for words, several in counts.items() if len(several) > 1)
+
+
+def on_shared_cores(experiment: Experiment) -> list[str]:
+    """A sentence that names the runs whose steps waited for a core, since other work had it; else nothing."""
+    told = [(m.labels, str(m.run.environment.get("shared_cores", ""))) for m in _known(experiment)]
+    shared = [(labels, said) for labels, said in told if said]
+    if not shared:
+        return []
+    labels, said = shared[0]
+    return [
+        f"The times of {len(shared)} of {len(told)} runs are those of a loaded machine; the first: "
+        f"{labels.variant} seed {labels.seed} {said}."
+    ]
 
 
 def unknown_conditions(experiment: Experiment) -> list[str]:

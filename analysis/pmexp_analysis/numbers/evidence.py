@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 
 from pmexp_analysis.numbers.conditions import (
     Unlike,
+    of_several_machines,
     of_several_versions,
+    on_shared_cores,
     seeds_said,
     unknown_conditions,
     unlike_pairs,
@@ -26,6 +28,7 @@ from pmexp_analysis.numbers.trainings import (
     Place,
     leaders,
     logged,
+    repeated_seeds,
     trainings_of,
 )
 from pmexp_analysis.sources.experiment import Experiment
@@ -43,9 +46,12 @@ class Evidence:
     leaders: Mapping[Place, str] = field(default_factory=dict)  # the variant that stands for one training
     unlike: Mapping[Place, Mapping[int, Unlike]] = field(default_factory=dict)
     unlearned: Mapping[Place, Mapping[int, Unlearned]] = field(default_factory=dict)
+    repeated: Mapping[Place, Sequence[Sequence[int]]] = field(
+        default_factory=dict
+    )  # seeds that are one training
     learning: bool = True  # by its protocol, runs of the experiment are long enough to learn
     shared: Sequence[MeasuredOnly] = ()  # runs that measured alone, since another trained for them
-    versions: Sequence[str] = ()  # warnings: several versions, or unknown ones
+    versions: Sequence[str] = ()  # warnings: several versions or machines, shared cores
 
     def apart(self, place: Place, *metrics: str) -> set[int]:
         """The seeds whose pair with the baseline ran under other conditions than these metrics need."""
@@ -56,6 +62,13 @@ class Evidence:
         """Whether the trainings of these seeds are the baseline's, bit for bit and final weights included."""
         own, base = (self.trainings.get((*place[:2], name), {}) for name in (place[2], self.baseline))
         return all(s in own and s in base and own[s].is_proven_same(base[s]) for s in seeds) and bool(seeds)
+
+    def repeated_in(self, place: Place, values: Mapping[int, float]) -> str:
+        """Says which seeds of `place` are one training of which two share a value: that is one sample, taken
+        twice; empty where none are."""
+        groups = [[seed for seed in seeds if seed in values] for seeds in self.repeated.get(place, ())]
+        same = [seeds for seeds in groups if len({values[seed] for seed in seeds}) < len(seeds)]
+        return f"{place[2]} is one training in {' and in '.join(map(seeds_said, same))}" if same else ""
 
     def one_training_with(self, place: Place) -> str:
         """The variant that stands for this one, which is the same training; empty where none does."""
@@ -100,7 +113,14 @@ class Evidence:
                 "and on unchanged training cannot."
             )
         unlike = unlike_sentences(self.unlike, self.baseline)
-        return [*self.versions, *unlike, *shared_warnings(self.shared), *unlearned]
+        repeated = [
+            f"{task}, {system}: {variant} trained identically in {seeds_said(seeds)}, losses and "
+            "weights: the seed changes nothing, or a folder was copied. They are one sample, and no "
+            "criterion on a value that they share can pass."
+            for (task, system, variant), groups in self.repeated.items()
+            for seeds in groups
+        ]
+        return [*self.versions, *unlike, *repeated, *shared_warnings(self.shared), *unlearned]
 
     def remarks(self) -> dict[tuple[str, str], list[str]]:
         """(task, system) -> a sentence for each training that several variants are, or share."""
@@ -149,8 +169,14 @@ def evidence_of(experiment: Experiment) -> Evidence:
         trainings=trainings,
         leaders=leaders(trainings, (protocol.baseline, protocol.method)),
         unlike=unlike_pairs(experiment),
+        repeated=repeated_seeds(trainings),
         shared=shared_trainings(experiment, losses),
         unlearned=never_learned(experiment, losses, gradients),
         learning=protocol.learning,
-        versions=[*of_several_versions(experiment), *unknown_conditions(experiment)],
+        versions=[
+            *of_several_versions(experiment),
+            *of_several_machines(experiment),
+            *unknown_conditions(experiment),
+            *on_shared_cores(experiment),
+        ],
     )

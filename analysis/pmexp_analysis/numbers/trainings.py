@@ -147,6 +147,19 @@ def leaders(trainings: Mapping[Place, BySeed], first: Sequence[str]) -> dict[Pla
     return leaders
 
 
+def repeated_seeds(trainings: Mapping[Place, BySeed]) -> dict[Place, list[list[int]]]:
+    """(task, system, variant) -> groups of seeds whose trainings are proven to be one; none without such."""
+    repeated: dict[Place, list[list[int]]] = {}
+    for place, by_seed in trainings.items():
+        alike: dict[tuple[bytes, str], list[int]] = defaultdict(list)
+        for seed, training in sorted(by_seed.items()):
+            if training.digest and training.weights:
+                alike[training.digest, training.weights].append(seed)
+        if groups := [seeds for seeds in alike.values() if len(seeds) > 1]:
+            repeated[place] = groups
+    return repeated
+
+
 def are_same(own: BySeed, other: BySeed) -> bool:
     """Whether the trainings of all seeds that both have are the same, and there is such a seed."""
     common = own.keys() & other.keys()

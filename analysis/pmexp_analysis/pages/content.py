@@ -10,6 +10,7 @@ import orjson
 
 from pmexp_analysis.criteria import Judged, Result, answer, judge
 from pmexp_analysis.criteria.absent import absent_sides
+from pmexp_analysis.criteria.lost import lost_sentences
 from pmexp_analysis.criteria.wrong_ends import wrong_ends
 from pmexp_analysis.numbers import compare
 from pmexp_analysis.numbers.evidence import evidence_of
@@ -66,6 +67,7 @@ def content_of(
         sections=sections(rows, comparisons, protocol.baseline, evidence),
         warnings=[
             *absent,
+            *lost_sentences(experiment),
             *wrong_ends(experiment),
             *falling_scores(experiment),
             *unlike_gradients(experiment),

@@ -121,7 +121,7 @@ def _comparison_cells(one: Comparison) -> list[str]:
 
     sides = {one.variant: one.missing_seeds["variant"], one.baseline: one.missing_seeds["baseline"]}
     lacks = [
-        f"{side} has no run of seed {', '.join(map(str, seeds))}" for side, seeds in sides.items() if seeds
+        f"{side} has no value of seed {', '.join(map(str, seeds))}" for side, seeds in sides.items() if seeds
     ]
     detectable = None if one.detectable is None else scaled(one.detectable, one.unit)
     return [

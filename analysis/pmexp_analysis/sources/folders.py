@@ -64,6 +64,25 @@ def _check(told_run: FoundRun, curve: Curve) -> None:
         raise UserError(f"the summary of run {told_run.run_id}{said}")
     for name in summary.metrics.keys() - set(curve.metrics):
         from_catalog(name)
+    if summary.journal is not None and (other := _not_in_journal(summary.metrics, curve)):
+        raise UserError(
+            f"the summary of run {told_run.run_id} is damaged: its {other} is not the value that its journal "
+            "ends with; its values are not to be trusted, so remove the run's folder and run it again"
+        )
+
+
+def _not_in_journal(finals: Mapping[str, float], curve: Curve) -> str:
+    """The first of `finals` that is not the last value of `curve`, or of validation, which is that of the
+    selected step, none of its values; empty where all are."""
+    last = dict(zip(curve.metrics, curve.values, strict=True))
+    other = [name for name, value in finals.items() if not _is_number(value, last.get(name))]
+    validated = set(zip(curve.metrics, curve.values, strict=True)) if other else set()
+    is_selected = ((name, finals[name]) in validated and name.startswith("val/") for name in other)
+    return next((name for name, known in zip(other, is_selected, strict=True) if not known), "")
+
+
+def _is_number(value: float, other: float | None) -> bool:
+    return value == other or (other is not None and value != value and other != other)
 
 
 @cache

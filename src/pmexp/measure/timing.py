@@ -1,8 +1,10 @@
 """Measures step and epoch times, and computes throughput from them."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import torch
 from pmexp.metrics.catalog import MOST_DATA_WAIT
 
 WARMUP_STEPS = 5
+MOST_CORE_WAIT = 0.05  # share of the steps' time; above it other work has had their cores
+_QUEUE = Path("/proc/thread-self/schedstat")  # nanoseconds on a core, those ready for one, and turns
 
 
 class StepTimer:
@@ -20,8 +24,10 @@ class StepTimer:
         self._device = device
         self.seconds: list[float] = []  # what this process has measured
         self.data_seconds: list[float] = []  # in which the same steps waited for their data
+        self.core_seconds: list[float] = []  # in which the same steps were ready and waited for a core
         self._before: list[float] = []  # what the run's earlier tries have measured, without their warm-up
         self._data_before: list[float] = []
+        self._core_before: list[float] = []
         self._waited = 0.0  # in this step
         self._share_said = 0.0  # the share of waits when it was last said
         self._epochs: list[float] = []
@@ -29,10 +35,11 @@ class StepTimer:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        self._waited, start = 0.0, self._now()
+        queued, self._waited, start = _queued(), 0.0, self._now()
         yield
         self.seconds.append(self._now() - start)
         self.data_seconds.append(self._waited)
+        self.core_seconds.append(_queued() - queued)
 
     @contextmanager
     def data(self) -> Iterator[None]:
@@ -112,12 +119,24 @@ class StepTimer:
     def _wait_share(self) -> float:
         return self.waiting().get("speed/data_wait_share", 0.0)
 
+    def shared_cores(self) -> str:
+        """Says so where other work had the cores of the steps, so that their times are those of a loaded
+        machine; empty otherwise, and where the system does not tell."""
+        waits, steps = self._core_waits(), self._measured()
+        share = float(np.mean(waits)) / float(np.mean(steps)) if waits and steps else 0.0
+        if not share > MOST_CORE_WAIT:
+            return ""
+        return (
+            f"was ready and waited for a core {share:.0%} of the time of its steps: other work had its cores"
+        )
+
     def state(self) -> dict[str, Any]:
         """What a resumed run goes on from."""
         so_far = None if self._epoch_began is None else self._now() - self._epoch_began
         return {
             "steps": self._measured(),
             "data": self._waits(),
+            "core": self._core_waits(),
             "epochs": list(self._epochs),
             "epoch_so_far": so_far,
         }
@@ -125,6 +144,7 @@ class StepTimer:
     def restore(self, state: dict[str, Any]) -> None:
         self._before = list(state["steps"])
         self._data_before = list(state.get("data", ()))  # older checkpoints have none
+        self._core_before = list(state.get("core", ()))
         self._epochs = list(state["epochs"])
         so_far = state["epoch_so_far"]
         self._epoch_began = None if so_far is None else self._now() - so_far
@@ -135,7 +155,18 @@ class StepTimer:
     def _waits(self) -> list[float]:
         return self._data_before + self.data_seconds[WARMUP_STEPS:]
 
+    def _core_waits(self) -> list[float]:
+        return self._core_before + self.core_seconds[WARMUP_STEPS:]
+
     def _now(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
+
+
+def _queued() -> float:
+    """Seconds in which this thread was ready to run and had no core; NaN where the system does not tell."""
+    try:
+        return int(_QUEUE.read_bytes().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return math.nan

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -56,10 +58,11 @@ def simulated_step(step: OwnStep, like: str = "cuda") -> SimulatedStep:
     """
     name = type(step.model).__name__
     for path, part in step.model.named_modules():
-        if isinstance(part, nn.RNNBase) and like == "cuda":
+        if isinstance(part, nn.RNNBase) and (library := _kept_by(part, like)):
             raise UserError(
-                f"predict: {path!r} of {name} is a recurrent layer, and cuDNN alone knows what it keeps; "
-                "simulated is the CPU's way, by like='cpu'"
+                f"predict: {path!r} of {name} is a recurrent layer, and {library} alone knows what it keeps; "
+                "simulated is torch's own way on the CPU: like='cpu', for an LSTM with "
+                "torch.backends.mkldnn.enabled=False"
             )
         if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse:
             raise UserError(
@@ -72,11 +75,26 @@ def simulated_step(step: OwnStep, like: str = "cuda") -> SimulatedStep:
     except UserError:
         raise
     except DATA_DEPENDENT as error:
+        who = _optimizer_in(error) or name
         raise UserError(
-            f"predict: {name} decides by values of its tensors that a simulation does not have ({error})"
+            f"predict: {who} decides by values of its tensors that a simulation does not have ({error})"
         ) from error
     except Exception as error:  # whatever a model, a loss or an optimizer of one's own raises
         raise UserError(f"predict: a step of {name} cannot be simulated: {error_line(error)}") from error
+
+
+def _optimizer_in(error: BaseException) -> str:
+    """The class of the optimizer that was at work where `error` was raised; empty where none was."""
+    owners = (frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__))
+    return next((f"the optimizer {type(one).__name__}" for one in owners if isinstance(one, Optimizer)), "")
+
+
+def _kept_by(part: nn.RNNBase, like: str) -> str:
+    """Names the library that runs a recurrent layer and keeps what it needs out of sight; empty for torch."""
+    if like == "cuda":
+        return "cuDNN"
+    uses_onednn = isinstance(part, nn.LSTM) and torch.backends.mkldnn.is_available()
+    return "oneDNN" if uses_onednn and torch.backends.mkldnn.enabled else ""
 
 
 def _simulated(step: OwnStep, on_cuda: bool) -> SimulatedStep:

@@ -30,7 +30,7 @@ def tested(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: Ten
         training.batch_size, training.tokens_per_sample(prepared.model.tokens_per_sample)
     )
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
-    if said := training.timer.newly_waited_too_long():
+    for said in filter(None, (training.timer.newly_waited_too_long(), training.timer.shared_cores())):
         log.warning("%s", said)
     if not config.train.has_scores:
         return measured | inference.measure(training, memory)

@@ -18,6 +18,9 @@ class Progress:
     without_gradient: list[str] | None = None
     # By what a method's own loss was multiplied or divided in all batches compared; None where none was.
     loss_scale: list[str] | None = None
+    # The machine, threads and versions of the last start; None in a checkpoint of an earlier version.
+    conditions: dict[str, str] | None = None
+    other_conditions: list[str] = field(default_factory=list)  # a line each time that they had changed
     dropout_rates: dict[str, float] | None = None  # those of all dropouts after the first step
     resting: list[str] = field(default_factory=list)  # dropout modules that were in eval mode in it
     rates_beside: str = ""  # says what dropped in it at other rates than variant.p

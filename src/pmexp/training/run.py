@@ -12,6 +12,7 @@ from torch import nn
 
 from pmexp.config import RunConfig, Select, Where
 from pmexp.errors import Interrupted, Preempted, RankOutOfMemory, UserError, error_line
+from pmexp.measure.environment import environment
 from pmexp.measure.gradient_check import gradient_error
 from pmexp.measure.instruments import Instruments
 from pmexp.measure.memory_by_category import not_held
@@ -36,6 +37,7 @@ from pmexp.training import best_weights, kept_graph, loss_halves
 from pmexp.training.after_training import final, outcome, tested
 from pmexp.training.changed_inputs import refuse_changed_inputs, refuse_other_inputs
 from pmexp.training.checkpoint import Checkpoints
+from pmexp.training.conditions import meet
 from pmexp.training.described import description, not_updated, noticed
 from pmexp.training.dropout_rates import rates_of
 from pmexp.training.loop import Metrics, Training
@@ -177,6 +179,8 @@ def _train_and_test(
         restore(training, state["training"])
         peak.reached(state["peak_bytes"])
         log.info("resumed at step %d of %d", training.progress.step, training.last_step)
+    if other := meet(training.progress, environment(training.system.device)):
+        log.warning("goes on under other conditions: %s; a report compares no speed or memory of it", other)
     if training.ranks.is_first:
         record_start(recorder.folder, training.progress.step, prepared.inputs)
     checked, notes["gradient_check"] = _gradient_check(config, prepared)

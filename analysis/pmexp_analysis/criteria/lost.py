@@ -1,0 +1,66 @@
+"""Runs without a value: what holds of the runs that are left is no claim on the method."""
+
+from collections.abc import Sequence
+
+from pmexp.protocol import CriterionConfig, needs_learning
+from pmexp.shown import counted
+from pmexp_analysis.criteria.estimates import Sides
+from pmexp_analysis.numbers.conditions import seeds_said
+from pmexp_analysis.sources.experiment import DIVERGED, NO_RUN, OUT_OF_MEMORY, Experiment, Labels, Missing
+
+_MEMORY = "memory/"
+
+
+def lost_runs(experiment: Experiment) -> list[Missing]:
+    """Returns the runs of the protocol's method and baseline that diverged, ended without a result or are to
+    end, and those that are not known at all; none of which another of the same seed finished."""
+    done = {member.labels for member in experiment.finished}
+    sides = (experiment.protocol.method, experiment.protocol.baseline)
+    return [
+        one
+        for one in experiment.missing
+        if one.variant in sides
+        and (one.state == DIVERGED or Labels(one.task, one.system, one.variant, one.seed) not in done)
+    ]
+
+
+def lost_sentences(experiment: Experiment) -> list[str]:
+    """A sentence for each side, in each task and system, of which a run has no result."""
+    lost: dict[tuple[str, str, str], list[Missing]] = {}
+    for one in lost_runs(experiment):
+        lost.setdefault((one.task, one.system, one.variant), []).append(one)
+    return [
+        f"{task}, {system}: {counted(len(runs), 'run')} of {variant} {'has' if len(runs) == 1 else 'have'} "
+        f"no result, or one that is not finite ({_by_state(runs)}); what is said of {variant} is said of the "
+        "others."
+        for (task, system, variant), runs in lost.items()
+    ]
+
+
+def lacking_method(
+    criterion: CriterionConfig, sides: Sides, experiment: Experiment, lost: Sequence[Missing]
+) -> str:
+    """Says which of the `lost` runs of the method `criterion` would have to count; empty where none.
+
+    A claim on what was learned lacks each run that has no score; one on memory lacks those that had too
+    little of it. A seed that was never to be run is no run lost.
+    """
+    at = (sides.task, sides.system, experiment.protocol.method)
+    learns, of_memory = needs_learning(criterion), sides.metric.startswith(_MEMORY)
+    runs = [
+        one
+        for one in lost
+        if (one.task, one.system, one.variant) == at
+        and one.seed not in sides.method
+        and one.seed not in sides.apart
+        and one.state != NO_RUN
+        and (learns or (of_memory and one.state == OUT_OF_MEMORY))
+    ]
+    return f"{at[2]} has no such value in {_by_state(runs)}" if runs else ""
+
+
+def _by_state(runs: Sequence[Missing]) -> str:
+    states = dict.fromkeys(one.state for one in runs)
+    return "; ".join(
+        f"{seeds_said(sorted({one.seed for one in runs if one.state == state}))}: {state}" for state in states
+    )
