@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evidence_runs import SCORE, STEP, content, pairs, results, run
+from evidence_runs import SCORE, STEP, pairs, results, run
 from pmexp.run_folder.journal import digest_of
 from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
@@ -48,7 +48,7 @@ def test_no_score_passes_by_the_runs_that_are_left(
     pairs(runs)
     run(runs, "baseline", 3)
     lose(runs)
-    report = content(runs)
+    report = runs.content()
     by_name = results(report)
     assert {name for name, result in by_name.items() if result == "pass"} == held
     assert by_name["quality"] == "inconclusive"
@@ -61,14 +61,14 @@ def test_no_score_passes_by_the_runs_that_are_left(
 def test_a_run_that_failed_and_was_done_again_is_not_lost(runs: Runs) -> None:
     pairs(runs)
     runs.unfinished("pm-drop", 2, failure={"status": "failed", "error": "RuntimeError: no number"})
-    assert results(content(runs))["quality"] == "pass"
-    assert content(runs).warnings == []
+    assert results(runs.content())["quality"] == "pass"
+    assert runs.content().warnings == []
 
 
 def test_seeds_of_one_side_alone_are_named_and_hold_nothing_up(runs: Runs) -> None:
     pairs(runs)
     run(runs, "baseline", 3)
-    report = content(runs)
+    report = runs.content()
     assert results(report)["quality"] == "pass"
     assert ["seed 3: no run" in line for line in report.warnings] == [True]
 
@@ -80,7 +80,7 @@ def test_one_training_under_two_seeds_is_one_sample(runs: Runs, copied: str) -> 
             of = 2 if seed == 3 and variant == copied else seed
             same = {"losses": [2.0, 1.25 + of], "outcome": {"weights_sha256": f"{of}"}}
             run(runs, variant, seed, 0.9 + of / 100 + (variant == "pm-drop") * of**2 / 1e4, **same)
-    report = content(runs)
+    report = runs.content()
     assert results(report)["quality"] == "inconclusive"
     assert results(report)["speed"] == "pass"  # measured anew
     assert [f"{copied} trained identically in seeds 2 and 3" in line for line in report.warnings] == [True]
@@ -94,7 +94,7 @@ def test_a_copied_run_is_no_second_measurement_of_speed(runs: Runs) -> None:
     for variant in ("baseline", "pm-drop"):
         original = json.loads((runs.folder / f"net-digits-{variant}-2" / "summary.json").read_text())
         change(runs, variant, 3, lambda summary, told=original: summary.update(metrics=told["metrics"]))
-    assert results(content(runs))["speed"] == "inconclusive"
+    assert results(runs.content())["speed"] == "inconclusive"
 
 
 def test_a_summary_whose_value_is_not_its_journals_is_damaged(runs: Runs, line: Callable[..., str]) -> None:
