@@ -33,6 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with Journal(folder.journal) as journal:
             for step in range(1, 4):
                 journal.write(step, {"train/loss": 1 / step, "grad/norm": 1.0})
+            journal.write(3, {"test/loss": 0.5})
             told = {"run_id": run.run_id, "name": run.name, "labels": run.labels, "settings": run.settings}
             told |= {"protocol": run.to_dict()["protocol"]}
             metrics = {"train/loss": 1 / 3, "test/loss": 0.5}

@@ -76,7 +76,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
             journal.write(1, {"train/loss": 1.0})
             if seed == 0:
                 told = {"run_id": run.run_id, "labels": run.labels, "settings": run.settings}
-                write_summary(folder.summary, told, {"test/loss": 1.0}, {}, {}, None, journal.digest())
+                write_summary(folder.summary, told, {"train/loss": 1.0}, {}, {}, None, journal.digest())
         made.append(folder)
     return made
 

@@ -81,7 +81,7 @@ class Experiment:
         elif word != "killed":
             says = "no room" if word == "out of memory" else ""
             run: dict[str, Any] = {"run_id": self.run.run_id, "labels": self.run.labels, "settings": {}}
-            write_summary(folder.summary, run, {"test/loss": 1.0}, {}, {}, None, ended, says)
+            write_summary(folder.summary, run, {"train/loss": 2.0}, {}, {}, None, ended, says)
             damage(word, folder)
 
 
