@@ -28,7 +28,7 @@ _METRICS = (  # those that no run has are not shown
 )
 _NAME_WIDTH, _LEAST_WIDTH, _LETTER_WIDTH, _MARGIN = 300, 80, 7, 24  # CSS pixels
 _VARIANT_LETTERS = len("baseline-other-masks")
-_MOST_LETTERS = 64  # of a value; a digest with what it is of has about so many
+_MOST_LETTERS = 64  # that a value is shown by; a digest and what has it take about so many
 _CODE = "code."  # before the keys of settings that hold digests of own code
 _SORT = {"orderByKey": "tags.`variant`", "orderByAsc": True}
 
