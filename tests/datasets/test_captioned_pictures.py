@@ -123,7 +123,7 @@ def test_a_row_that_names_no_picture_is_one_line(tmp_path: Path, change: dict[st
         ({"train.csv": 4}, {"image_column": "picture"}, "'picture' is not a column of the train split"),
         ({"train.csv": 4}, {"text_columns": []}, "names no column of captions"),
         ({"train.csv": 4}, {"text_columns": ["caption"]}, "'caption' is not a column"),
-        ({"train.csv": 1}, {}, "1 samples cannot be split by 0.25"),
+        ({"train.csv": 1}, {}, "1 sample cannot be split by 0.25"),
         (
             {"train.csv": 4, "dev.csv": 1},
             {},

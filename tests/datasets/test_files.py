@@ -190,7 +190,7 @@ def test_a_missing_text_is_named_by_file_and_row(kind: str, content: str | bytes
         ("csv", "text,label\na,0\nb,c,1\n", "line 3 ends a row of 3 cells, the header has 2"),
         ("csv", 'text,label\n"a"b,0\n', "line 2: ',' expected after '\"'"),
         ("csv", 'text,label\n"a,0\nb,1\n', "unexpected end of data"),
-        ("tsv", "text\tlabel\na\n", "line 2 ends a row of 1 cells, the header has 2"),
+        ("tsv", "text\tlabel\na\n", "line 2 ends a row of 1 cell, the header has 2"),
         ("jsonl", '{"text": "a", "label": 0}\n{"text": \n', "line 2: Expecting value at column"),
         ("jsonl", '{"text": "a", "text": "b", "label": 0}\n', "line 1: an object has 'text' twice"),
         ("jsonl", "7\n", "line 1 is no object of columns"),

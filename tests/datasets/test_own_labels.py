@@ -140,7 +140,7 @@ def test_numbers_that_are_all_one_are_refused(tmp_path: Path) -> None:
     [
         (
             {"words": ["a", "b"], "tags": ["O"]},
-            "label_column: the train split .*row 2. has 1 tags for 2 words",
+            "label_column: the train split .*row 2. has 1 tag for 2 words",
         ),
         ({"words": [], "tags": []}, "text_columns: words in the train split .*row 2. is missing or empty"),
         ({"words": ["a"]}, "label_column: tags in the train split .*row 2. is missing or empty"),

@@ -99,7 +99,7 @@ def test_list_repair_and_report_go_on(name: str, kind: str, whole: list[RunFolde
             assert f"{folder.path / name} is damaged: it is no regular file" in listed[hurt].error
         with suppress(UserError):  # perhaps no run of them is finished any more
             load_runs(tmp_path, "all")
-        assert list(repair(tmp_path, "all"))[-1].startswith(("1 runs", "2 runs"))
+        assert list(repair(tmp_path, "all"))[-1].startswith(("1 run", "2 runs"))
         if name == "attempts.jsonl":
             with pytest.raises(UserError, match="no regular file"):
                 folder.last_start()

@@ -61,7 +61,7 @@ def test_starting_a_finished_sweep_again_mends_its_plan(content: str, runs: Runs
     plan = run.folder.parent / "plan.json"
     plan.write_text(content)
     code, out, err = runs.train("-m", *TINY_VIT, "tracking=off", "train.max_steps=2")
-    assert code == 0 and "1 runs, 1 of them finished before" in out, err
+    assert code == 0 and "1 run, 1 of them finished before" in out, err
     assert list(read_plan(run.folder.parent)) == [run.run_id]
     os.utime(plan, (1, 1))
     assert runs.train("-m", *TINY_VIT, "tracking=off", "train.max_steps=2")[0] == 0

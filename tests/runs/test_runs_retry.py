@@ -98,12 +98,12 @@ def test_a_damaged_result_has_its_own_advice_in_the_list(demo: Demo) -> None:
 
 def test_a_run_that_fails_again_is_exit_code_1(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise SweepFailed("1 of 1 runs did not finish")
+        raise SweepFailed("1 of 1 run did not finish")
 
     monkeypatch.setattr(local.LocalLauncher, "sweep", fail)
     demo.configured(failure=failure("failed", "ValueError: no"))
     code, _, err = demo("retry", "demo", "--state", "failed", "variant=baseline")
-    assert (code, err) == (1, "1 of 1 runs did not finish\n")
+    assert (code, err) == (1, "1 of 1 run did not finish\n")
 
 
 def test_a_run_that_is_run_again_goes_on_in_its_folder(

@@ -68,7 +68,7 @@ def test_a_run_that_is_mirrored_while_it_goes_on(tracker: str, tmp_path: Path) -
     assert run.is_complete()
     assert_agrees(run, tracker, "FINISHED")
     before = contents(tmp_path)
-    assert list(repair(tmp_path, "default")) == ["1 runs: 1 right"]
+    assert list(repair(tmp_path, "default")) == ["1 run: 1 right"]
     assert contents(tmp_path) == before
 
 
@@ -182,9 +182,9 @@ def test_what_a_tracker_has_otherwise_is_mended(tracker: str, tmp_path: Path) ->
     list(repair(tmp_path, "default"))
     wandb.teardown()
     SPOILS[tracker](run)
-    assert list(repair(tmp_path, "default"))[-1] == "1 runs: 1 changed"
+    assert list(repair(tmp_path, "default"))[-1] == "1 run: 1 changed"
     assert_agrees(run, tracker, "FINISHED")
-    assert list(repair(tmp_path, "default")) == ["1 runs: 1 right"]
+    assert list(repair(tmp_path, "default")) == ["1 run: 1 right"]
 
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "csv"])
@@ -246,7 +246,7 @@ def test_several_at_once_of_which_one_fails(
     assert_agrees(run, "csv", "FINISHED")  # the others are repaired all the same
     blocked.unlink()
     line, totals = repair(tmp_path, "default")
-    assert line == f"{run.folder.path.name}: wandb: created" and totals == "1 runs: 1 changed"
+    assert line == f"{run.folder.path.name}: wandb: created" and totals == "1 run: 1 changed"
     assert run.is_complete()
     assert_agrees(run, "wandb", "FINISHED")
 
@@ -255,7 +255,7 @@ def test_runs_without_a_tracker_get_those_that_are_named(tmp_path: Path) -> None
     run = tracked(tmp_path)
     run.steps(2)
     run.record_end("finished")
-    assert list(repair(tmp_path, "default")) == ["1 runs: 1 untracked"]
+    assert list(repair(tmp_path, "default")) == ["1 run: 1 untracked"]
     list(repair(tmp_path, "default", trackers=("csv", "tensorboard")))
     for tracker in ("csv", "tensorboard"):
         assert_agrees(run, tracker, "FINISHED")

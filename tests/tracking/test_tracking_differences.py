@@ -108,7 +108,7 @@ def test_runs_that_were_typed_one_by_one_get_their_words_at_last_by_repair(
 def test_a_name_of_an_earlier_version_is_replaced(tmp_path: Path, client: MlflowClient, begin: Begin) -> None:
     run = finished(begin())
     client.set_tag(run, NAME, "baseline-plain-vit-digits-s0")
-    assert list(repair(tmp_path, "default"))[-1] == "1 runs: 1 changed"
+    assert list(repair(tmp_path, "default"))[-1] == "1 run: 1 changed"
     assert client.get_run(run).info.run_name == "baseline-s0"
 
 

@@ -38,9 +38,9 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 def assert_repaired(runs_dir: Path, database: Path) -> None:
     """Asserts that MLflow disagrees with the runs, that a repair mends it, and that another one changes nothing."""
     assert disagreements(runs_dir, database)
-    assert list(repair(runs_dir, "default"))[-1] == "1 runs: 1 changed"
+    assert list(repair(runs_dir, "default"))[-1] == "1 run: 1 changed"
     assert disagreements(runs_dir, database) == {}
-    assert list(repair(runs_dir, "default")) == ["1 runs: 1 right"]
+    assert list(repair(runs_dir, "default")) == ["1 run: 1 right"]
 
 
 def test_training_calls_no_tracker(runs: Runs, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

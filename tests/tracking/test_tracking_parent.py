@@ -99,7 +99,7 @@ def test_repair_mends(what: str, tmp_path: Path, database: Database) -> None:
     assert ("parent: created, now FINISHED" in said) == (what in ("missing", "deleted"))
     assert disagreements(tmp_path, file) == {}
     assert (the_parent(file).info.run_id == before.info.run_id) == (what in ("doubled", "without its child"))
-    assert list(repair(tmp_path, "default")) == ["1 runs: 1 right"]
+    assert list(repair(tmp_path, "default")) == ["1 run: 1 right"]
     if what == "doubled":
         assert client.get_run(without_folder).data.tags[CHILD_OF] == before.info.run_id
 

@@ -32,7 +32,7 @@ def test_the_database_is_there_whatever_letters_its_folder_has(
     run.record_end("finished")
     assert read_config(run.folder.path / "config.yaml").tracking.uri == f"sqlite:///{runs_dir}/mlflow.db"
     run.settle("FINISHED")
-    assert list(repair(runs_dir, "default")) == ["1 runs: 1 right"]
+    assert list(repair(runs_dir, "default")) == ["1 run: 1 right"]
     assert disagreements(runs_dir, runs_dir / "mlflow.db") == {}
     with closing(sqlite3.connect(runs_dir / "mlflow.db")) as database:
         places = database.execute(
@@ -68,7 +68,7 @@ def test_it_is_the_same_from_every_folder(
     monkeypatch.chdir(elsewhere)
     assert from_dict(run.to_dict()) == run
     (changed, parent, totals) = repair(Path(os.path.relpath(tmp_path / "runs")), "default")
-    assert changed.startswith(tracked.folder.path.name) and totals == "1 runs: 1 changed", parent
+    assert changed.startswith(tracked.folder.path.name) and totals == "1 run: 1 changed", parent
     assert disagreements(tmp_path / "runs", tmp_path / "runs" / "mlflow.db") == {}
     assert list(elsewhere.iterdir()) == []
 

@@ -77,7 +77,7 @@ def test_a_run_that_goes_on_is_left_to_its_mirror(tmp_path: Path, database: Data
     run = TrackedRun(tmp_path)
     run.steps(3)
     with FileLock(run.folder.path / ".lock"):
-        assert list(repair(tmp_path, "default")) == ["1 runs: 1 running"]
+        assert list(repair(tmp_path, "default")) == ["1 run: 1 running"]
     run.settle("RUNNING")
     assert repaired(tmp_path) == {run.folder.path.name: "RUNNING -> KILLED"}
     assert [status for _, status in mlflow_runs(file).values()] == ["KILLED"]
@@ -131,11 +131,11 @@ def test_runs_that_were_made_without_a_tracker_get_one(tmp_path: Path, database:
     config = run.folder.path / "config.yaml"
     values = yaml.safe_load(config.read_text())
     config.write_text(yaml.safe_dump(values | {"tracking": {"kind": "off", "uri": None, "interval_s": 30.0}}))
-    assert list(repair(tmp_path, "default")) == ["1 runs: 1 untracked"]
+    assert list(repair(tmp_path, "default")) == ["1 run: 1 untracked"]
     first, _, totals = repair(tmp_path, "default", f"sqlite:///{file}")
-    assert "created" in first and totals == "1 runs: 1 changed"
+    assert "created" in first and totals == "1 run: 1 changed"
     assert list(mlflow_runs(file).values()) == [(run.folder.path.name, "FINISHED")]
-    assert list(repair(tmp_path, "default", f"sqlite:///{file}")) == ["1 runs: 1 right"]
+    assert list(repair(tmp_path, "default", f"sqlite:///{file}")) == ["1 run: 1 right"]
 
 
 def test_what_cannot_be_repaired_is_said(tmp_path: Path, database: Database) -> None:

@@ -102,9 +102,9 @@ def test_a_run_that_goes_on_sends_an_account_what_it_lacks(
         assert second.is_complete() and server.exit_code == 0
         assert_arrived(server, second)
         wandb.teardown()
-        assert list(repair(tmp_path, "default")) == ["1 runs: 1 right"]
+        assert list(repair(tmp_path, "default")) == ["1 run: 1 right"]
         (second.folder.path / "tracking.json").unlink()
-        assert list(repair(tmp_path, "default"))[-1] == "1 runs: 1 changed"
+        assert list(repair(tmp_path, "default"))[-1] == "1 run: 1 changed"
         assert_arrived(server, second)
 
 
@@ -124,6 +124,6 @@ def test_an_account_that_cannot_be_reached_is_on_record(
     monkeypatch.setitem(wandb_run._SETTINGS, "init_timeout", 30.0)
     with wandb_server() as server:
         os.environ["WANDB_BASE_URL"] = server.url
-        assert list(repair(tmp_path, "default"))[-1] == "1 runs: 1 changed"
+        assert list(repair(tmp_path, "default"))[-1] == "1 run: 1 changed"
         assert_arrived(server, run)
     assert run.is_complete()

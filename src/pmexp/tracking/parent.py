@@ -4,12 +4,12 @@ It is known by its tag `kind`; of several the oldest stays, and gets the childre
 `run_id`, by which pmexp runs are known. The analysis uses it too: it imports no configuration.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmexp.errors import UserError
-from pmexp.run_folder.differences import Differing, keys_of, swept
+from pmexp.run_folder.differences import Differing, swept
 from pmexp.tracking.database import OpenExperiment
 from pmexp.tracking.descriptions import DIFFERS, NOTE, described_parent, note_of
 from pmexp.tracking.view import VIEW_TAG, is_ours, view
@@ -67,7 +67,7 @@ class ParentRun:
                 self._set(client, parents[0].info.run_id, self._lacking(parents[0], known, command))
         self.id = parents[0].info.run_id
         if is_new or (is_first and apart is not None):  # one look a run: its end has little time
-            self._settle_view(keys_of((apart or {}).values()), is_new)
+            self._settle_view((apart or {}).values(), is_new)
 
     def settle_status(self) -> None:
         """Sets RUNNING while a child is. FINISHED says that none is any more, whatever became of them; it has
@@ -83,10 +83,11 @@ class ParentRun:
             client.update_run(self.id, status)
         self.changes.append(f"now {status}")
 
-    def _settle_view(self, keys: Sequence[str], is_new: bool) -> None:
-        """Gives the page the columns of `keys`. A view that a person deleted or saved anew stays so."""
+    def _settle_view(self, differing: Collection[Differing], is_new: bool) -> None:
+        """Gives the page the columns of what tells runs apart. A view that a person deleted or saved anew
+        stays so."""
         present = self._client.get_experiment(self.experiment.id).tags.get(VIEW_TAG)
-        wanted = view(keys)
+        wanted = view(differing)
         if present != wanted and (is_ours(present) if present else is_new):
             with self.experiment.writing() as client:
                 client.set_experiment_tag(self.experiment.id, VIEW_TAG, wanted)
