@@ -64,7 +64,7 @@ def step(model: nn.Module, x: Tensor) -> list[Tensor | None]:
 
 
 def assert_gradient_is_mask(y: Tensor, x: Tensor) -> None:
-    """Of a dropout of ones: that its gradient is the mask that it drew."""
+    """Asserts that the gradient of a dropout of ones is the mask that it drew."""
     (gradient,) = torch.autograd.grad(y.sum(), x)
     assert torch.equal(gradient, y.detach())
     assert 0 < (gradient == 0).sum() < gradient.numel()
