@@ -153,7 +153,12 @@ def test_containers_copy_what_the_package_is_built_of() -> None:
     assert {place.partition("/")[0] for place in places} < copied
     assert all((ROOT / name).exists() for name in copied)
     install = "pip install --no-cache-dir --constraint /opt/pmexp/constraints.txt '/opt/pmexp[all]'"
-    assert install in docker and install in apptainer
+    native = "/opt/pmexp/native"  # whoever runs the image may write neither there nor, perhaps, at home
+    build = "python -m pmexp.packed_dropout\n"
+    assert install in docker and install in apptainer and build in docker
+    assert docker.index(f"\nENV PMEXP_NATIVE_FOLDER={native}\n") < docker.index(build)
+    assert f"PMEXP_NATIVE_FOLDER={native} {build}" in apptainer
+    assert f"export PMEXP_NATIVE_FOLDER={native}\n" in apptainer
 
 
 def test_a_public_host_runs_what_ci_runs() -> None:

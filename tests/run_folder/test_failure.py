@@ -3,6 +3,7 @@
 import errno
 import os
 import sqlite3
+import tempfile
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
@@ -71,6 +72,17 @@ def test_what_a_program_asks_for_wrongly_is_the_codes(name: str, how: str) -> No
     error: BaseException = OSError(number, os.strerror(number))
     assert kind_of(error if how == "bare" else wrapped(error, how)) is FailureKind.code
     assert kind_in_text(f"rank 1: OSError: {error}") is FailureKind.code
+
+
+def test_no_folder_for_temporary_files_is_the_machines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in a container that is read-only: the standard library's own words are known."""
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    error = raised(tempfile.gettempdir)
+    assert isinstance(error, FileNotFoundError)
+    assert kind_of(error) is FailureKind.infrastructure
 
 
 def test_an_error_for_a_person_is_not_tried_again() -> None:

@@ -1,6 +1,7 @@
 """Workers change no bit of a batch, say what went wrong in a line, and end with the run however it ends."""
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -146,6 +147,21 @@ def test_a_worker_that_dies_says_at_which_picture(
     with pytest.raises(kind, match=rf"ended by {number.name} while it read .*7\.jpg; .*{advice}"):
         taken(make, range(2), 1)
     assert signal.getsignal(signal.SIGCHLD) is before  # torch's would raise in the midst of a step
+
+
+def test_no_shared_memory_is_a_fault_of_the_machine(pictures: PictureExamples) -> None:
+    """As in a container whose /dev/shm is full; a limit of the worker's own gets the same refusal."""
+
+    def make(index: int) -> list[Batch]:
+        batches = [pictures.batch(torch.tensor([7]), 0)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+        return batches
+
+    with pytest.raises(
+        MachineError, match=r"no shared memory \(.+\); /dev/shm may be full.*train\.workers=0$"
+    ) as said:
+        taken(make, range(2), 1)
+    assert "\n" not in str(said.value)
 
 
 def test_stop_signals_are_the_runs_to_heed(pictures: PictureExamples) -> None:

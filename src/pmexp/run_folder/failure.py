@@ -39,6 +39,7 @@ _MACHINE_TYPES = {
     MachineError.__name__, ConnectionError.__name__, TimeoutError.__name__,
     "DistNetworkError", "DistStoreError", "DistBackendError",
 }  # fmt: skip
+_NO_TEMPORARY = "No usable temporary directory found"  # tempfile's, by ENOENT: a container may be read-only
 # Many libraries repeat the system's message without its number. The rest are messages of their own.
 _MACHINE_WORDS = (
     *sorted(map(os.strerror, _MACHINE_ERRNOS)),
@@ -46,6 +47,7 @@ _MACHINE_WORDS = (
     "uncorrectable ECC error",
     "basic_ios::clear: iostream error",  # torch.save says this or the next of a full disk
     "] . unexpected pos ",
+    _NO_TEMPORARY,
     "database or disk is full",  # sqlite's, and so on
     "disk I/O error",
     "unable to open database file",
@@ -80,7 +82,7 @@ def kind_in_text(text: str) -> FailureKind:
 
 def _is_of_machine(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _MACHINE_ERRNOS
+        return error.errno in _MACHINE_ERRNOS or _NO_TEMPORARY in str(error)
     named = {cls.__name__ for cls in type(error).__mro__} & _MACHINE_TYPES
     return bool(named) or any(words in str(error) for words in _MACHINE_WORDS)
 

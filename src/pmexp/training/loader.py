@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pmexp.datasets.pictures import listen
-from pmexp.errors import MachineError, UserError, error_line
+from pmexp.errors import MachineError, UserError, error_line, first_line
 from pmexp.models.examples import Batch, Examples, MaskedTokens, PictureExamples
 from pmexp.models.image_text import CaptionedExamples
 from pmexp.process import STOP_SIGNALS, cores_of_each
@@ -40,6 +40,7 @@ _Promise = Future[list[Batch]]
 
 _MOST = 16  # workers where nobody says how many: more seldom pay
 _NOTE = 512  # bytes of a worker's note
+_FULL = "/dev/shm may be full: make it larger, or set train.workers=0"
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl
 _PATIENCE_S = 5  # with a worker in the midst of a batch that nobody wants any more
 
@@ -96,8 +97,8 @@ class _Failed:
     """What a worker hands over in the place of batches."""
 
     line: str
-    is_users: bool
-    trace: str
+    kind: type[Exception]  # what is raised of it
+    trace: str = ""
 
 
 class _Made(Dataset[Any]):
@@ -105,12 +106,23 @@ class _Made(Dataset[Any]):
         self._make = make
 
     def __getitem__(self, number: int) -> list[Batch] | _Failed:
-        try:  # also putting it into shared memory: the queue's own thread would lose an error
-            return [batch.each(Tensor.share_memory_) for batch in self._make(number)]
+        try:
+            return _shared(self._make(number))
         except UserError as error:
-            return _Failed(str(error), True, "")
+            return _Failed(str(error), UserError)
+        except MachineError as error:
+            return _Failed(str(error), MachineError)
         except Exception as error:
-            return _Failed(error_line(error), False, traceback.format_exc())
+            return _Failed(error_line(error), RuntimeError, traceback.format_exc())
+
+
+def _shared(batches: list[Batch]) -> list[Batch]:
+    """Puts batches into shared memory here, since the queue's own thread would lose an error."""
+    try:
+        return [batch.each(Tensor.share_memory_) for batch in batches]
+    except RuntimeError as error:
+        said = f"a worker that makes batches got no shared memory ({first_line(error)})"
+        raise MachineError(f"{said}; {_FULL}") from None
 
 
 class _Ahead:
@@ -177,9 +189,9 @@ class _Ahead:
             if self._pinned:
                 return batches
             return [batch.each(Tensor.clone) for batch in batches]
-        if made.is_users:
-            raise UserError(made.line)
-        raise RuntimeError(f"a worker that makes batches failed: {made.line}\n{made.trace}")
+        if not made.trace:
+            raise made.kind(made.line)
+        raise made.kind(f"a worker that makes batches failed: {made.line}\n{made.trace}")
 
     def _died(self) -> Exception | None:
         """Says of the first worker that is gone what ended it, and at which picture."""
@@ -194,7 +206,7 @@ class _Ahead:
         if code == -signal.SIGKILL:
             return MachineError(f"{said}; the machine may lack memory: set train.workers to fewer")
         if code == -signal.SIGBUS:
-            return MachineError(f"{said}; /dev/shm may be full: make it larger, or set train.workers=0")
+            return MachineError(f"{said}; {_FULL}")
         advice = "remove that file or save it anew, or set" if at else "set"
         return UserError(f"{said}; {advice} train.workers=0")
 
