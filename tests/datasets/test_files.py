@@ -317,6 +317,7 @@ def test_what_is_left_out_of_a_folder_is_counted_and_named(
     for name in ("dev_matched.tsv", "dev_mismatched.tsv", "eval.tsv", "train-1.tsv"):
         (tmp_path / name).write_text("x")
     (tmp_path / "original").mkdir()
+    caplog.clear()
     with caplog.at_level("INFO", logger="pmexp"):
         data = load(tmp_path)
     assert data.left_out == (
