@@ -317,6 +317,7 @@ def test_what_is_left_out_of_a_folder_is_counted_and_named(
     for name in ("dev_matched.tsv", "dev_mismatched.tsv", "eval.tsv", "train-1.tsv"):
         (tmp_path / name).write_text("x")
     (tmp_path / "original").mkdir()
+    caplog.clear()
     with caplog.at_level("INFO", logger="pmexp"):
         data = load(tmp_path)
     assert data.left_out == (
@@ -324,7 +325,9 @@ def test_what_is_left_out_of_a_folder_is_counted_and_named(
         "train-1.tsv (files of type csv|tsv|jsonl|json|parquet are taken that are named train, "
         "validation|dev|val, test)"
     )
-    assert caplog.messages == [f"dataset=set: {data.left_out}"]
+    assert caplog.messages == [
+        f"dataset=set: {said}" for said in (data.left_out, f"{data.doubts}; look at its files")
+    ]
     assert data.record("data")["data_left_out"] == data.left_out
     (tmp_path / "train.tsv").rename(tmp_path / "Train.tsv")
     assert "has no train split" in (said := error_of(tmp_path)) and "Train.tsv" in said

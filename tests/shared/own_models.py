@@ -84,6 +84,25 @@ class Answers(nn.Module):
         return logits if self.bare else SimpleNamespace(logits=logits)
 
 
+class OnAFrozenBody(Mixer):
+    """Has parts that are frozen and in eval mode, one of which stays so."""
+
+    def __init__(self, pixels: int, classes: int, width: int) -> None:
+        super().__init__(pixels, classes, width)
+        self.body = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(pixels), nn.Sequential(nn.Dropout(0.5)))
+        self.stays = nn.Dropout(0.5).eval()
+        self.stays.train = lambda mode=True: self.stays  # type: ignore[method-assign]
+        self.norm = nn.LayerNorm(pixels).eval()
+        self.body.requires_grad_(False).eval()
+
+    def forward(self, pixel_values: Tensor) -> Any:
+        return super().forward(self.norm(self.stays(self.body(pixel_values))))
+
+
+def build_on_a_frozen_body(config: RunConfig, dataset: Dataset) -> nn.Module:
+    return OnAFrozenBody(64, len(dataset.classes), 8)
+
+
 class Probabilities(Mixer):
     def forward(self, pixel_values: Tensor) -> Any:
         return SimpleNamespace(logits=super().forward(pixel_values).logits.softmax(-1))

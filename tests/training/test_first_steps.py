@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pmexp.config import SystemConfig, TrainConfig
 from pmexp.systems.system import System
 from pmexp.training import loss_halves, loss_scale
-from pmexp.training.described import noticed
+from pmexp.training.described import noticed, zero_gradient
 from pmexp.training.loop import Training
 from pmexp.training.resuming import restore, state_of
 from pmexp.variants.method import Method
@@ -211,3 +211,31 @@ def test_an_optimizer_that_takes_gradients_during_backward_hides_none() -> None:
 
     run = training(Method(optimizer=optimizer))
     assert told(run) == "" and run.progress.without_gradient == []
+
+
+class Scales(Net):
+    """Has a first layer whose gradient is multiplied by `factor` up to the step `until`."""
+
+    def __init__(self, factor: float, until: int) -> None:
+        super().__init__(nn.Dropout(0.5))
+        self.factor, self.until, self.forwards = factor, until, 0
+
+    def forward(self, x: Tensor) -> object:
+        self.forwards += self.training
+        hidden = self.layers[0](x)
+        if self.forwards <= self.until and hidden.requires_grad:
+            hidden.register_hook(lambda gradient: gradient * self.factor)
+        return type("Output", (), {"logits": self.layers[1:](hidden)})
+
+
+def test_parameters_whose_gradients_are_all_zeros_are_named() -> None:
+    run = training(None, Scales(0.0, until=99))
+    line = "zeros came as gradients in each of 3 steps to 2 parameters that train: layers.0.weight, layers.0.bias"
+    assert told(run) == line == zero_gradient(run)
+
+
+@pytest.mark.parametrize(("factor", "until"), [(0.0, 2), (1e-30, 99), (float("nan"), 99)])
+def test_other_gradients_and_those_that_begin_with_zeros_are_not(factor: float, until: int) -> None:
+    """Adapters begin so: of two factors one is 0."""
+    run = training(None, Scales(factor, until))
+    assert told(run) == "" == zero_gradient(run)

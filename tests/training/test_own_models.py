@@ -62,6 +62,22 @@ def test_places_that_variant_p_does_not_reach_are_told(
     assert "every rate" not in str(told["replacement"])
 
 
+def test_frozen_parts_that_do_not_stay_in_eval_mode_are_told(
+    runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = [*MIXER[:1], "model.builder=own_models.build_on_a_frozen_body", MIXER[-1], *FAST]
+    assert runs.train(*arguments, "variant=pm-drop")[0] == 0
+    (told,) = runs.summaries().values()
+    said = "model.builder: frozen parts that it left in eval mode are in training mode in each step: body; override"
+    assert told["environment"]["woken"].startswith(said) and said in caplog.text
+
+
+def test_no_other_part_is_told_of(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    assert runs.train(*MIXER, *FAST, "variant=pm-drop")[0] == 0
+    (told,) = runs.summaries().values()
+    assert "woken" not in told["environment"] and "eval mode" not in caplog.text
+
+
 def bag(objective: str, folder: Path, *more: str) -> RunConfig:
     overrides = ["model=own", "model.builder=own_models.build_bag", "++model.architecture.vocab_size=90"]
     run = config(*overrides, *OBJECTIVES[objective], *SHORT, "dataset.max_length=16", *more)

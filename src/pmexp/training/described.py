@@ -61,8 +61,10 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **({"shared_cores": said} if (said := training.timer.shared_cores()) else {}),
         **({"pictures": images.record()} if decodes(training.train) else {}),
         **({"other_conditions": "; ".join(other)} if (other := training.progress.other_conditions) else {}),
+        **({"woken": prepared.woken} if prepared.woken else {}),
         **({"not_updated": said} if (said := not_updated(training)) else {}),
         **({"without_gradient": said} if (said := without_gradient(training)) else {}),
+        **({"zero_gradient": said} if (said := zero_gradient(training)) else {}),
         **({"loss_scale": said} if (said := loss_scale.said(training.progress.loss_scale)) else {}),
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }
@@ -79,6 +81,21 @@ def without_gradient(training: Training) -> str:
     names, steps = training.progress.without_gradient, training.progress.step
     when = "the first step" if steps == 1 else f"any of {steps} steps"
     return f"no gradient came in {when} to {_named(names, 'that train')}" if names else ""
+
+
+def zero_gradient(training: Training) -> str:
+    """Says which parameters that train have had no gradient but zeros in the steps taken, if any do."""
+    progress = training.progress
+    names = [name for name in progress.still or () if name not in (progress.without_gradient or ())]
+    return (
+        f"zeros came as gradients in {_steps(progress.step)} to {_named(names, 'that train')}"
+        if names
+        else ""
+    )
+
+
+def _steps(count: int) -> str:
+    return "the first step" if count == 1 else f"each of {count} steps"
 
 
 def other_rates(training: Training) -> list[str]:
@@ -105,7 +122,7 @@ def noticed(training: Training) -> list[str]:
         if masks := "; ".join(training.unnamed_masks):
             lines.append(f"masks that no report names: {masks}")
     if step == min(loss_scale.STEPS, training.last_step):
-        lines.append(loss_scale.said(training.progress.loss_scale))
+        lines += [loss_scale.said(training.progress.loss_scale), zero_gradient(training)]
     return list(filter(None, lines))
 
 

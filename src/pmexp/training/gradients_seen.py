@@ -18,29 +18,33 @@ def trained_names(module: nn.Module) -> list[str]:
 
 
 @contextmanager
-def removing_seen(module: nn.Module, waiting: list[str]) -> Iterator[None]:
-    """Removes from `waiting`, names of parameters, those that a backward inside gives a gradient.
+def removing_seen(module: nn.Module, waiting: list[str], still: list[str]) -> Iterator[None]:
+    """Removes from `waiting`, names of parameters, those that a backward inside gives a gradient, and from
+    `still` those that it gives one that is not all zeros.
 
     Hooks see them, since an optimizer that updates during backward leaves none; FSDP swaps the parameters
-    before the hooks and leaves their gradients.
+    before the hooks and leaves their gradients, which are not asked for zeros.
     """
-    if not waiting:
+    if not waiting and not still:
         yield
         return
-    seen: set[str] = set()
+    seen: dict[str, bool] = {}  # whether it had a number but 0
     before = dict(module.named_parameters())
-    hooks = [before[name].register_hook(partial(_note, seen, name)) for name in waiting]
+    hooks = [before[name].register_hook(partial(_note, seen, name)) for name in {*waiting, *still}]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
     after = dict(module.named_parameters())
-    waiting[:] = [name for name in waiting if name not in seen and after[name].grad is None]
+    by_others = {name for name in {*waiting, *still} - set(seen) if after[name].grad is not None}
+    waiting[:] = [name for name in waiting if name not in seen and name not in by_others]
+    still[:] = [name for name in still if not seen.get(name) and name not in by_others]
 
 
-def _note(seen: set[str], name: str, _: Tensor) -> None:
-    seen.add(name)
+def _note(seen: dict[str, bool], name: str, gradient: Tensor) -> None:
+    is_plain = type(gradient) is Tensor and gradient.layout is torch.strided
+    seen[name] = seen.get(name, False) or not is_plain or bool(gradient.any())
 
 
 def untrainable(system: System, method: Method) -> UserError:

@@ -227,12 +227,16 @@ class Training:
         waiting = self.progress.without_gradient
         if waiting is None:
             waiting = self.progress.without_gradient = trained_names(self.module)
+            self.progress.still = [*waiting]
         for part in parts:
             self.engine.begin_micro_batch(last=part is parts[-1])
             with ledger or nullcontext():
                 loss = self._training_loss(part.to(self.system.device)) / targets
             ledger = None
-            with self.instruments.phase("backward"), removing_seen(self.module, waiting):
+            with (
+                self.instruments.phase("backward"),
+                removing_seen(self.module, waiting, self.progress.still or []),
+            ):
                 self.engine.backward(loss)
             total += loss.detach()
         return total

@@ -23,6 +23,7 @@ from pmexp.systems.system import System
 from pmexp.training.dropout_rates import rates_of
 from pmexp.training.loop import Training
 from pmexp.training.preflight import check_metrics
+from pmexp.training.woken import woken
 from pmexp.variants.replace import apply_method, apply_variant
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Prepared:
     dataset: Dataset
     ood: Dataset | None  # see config.RobustnessConfig
     replacement: ReplacementReport
+    woken: str = ""  # says which frozen parts of a model of one's own do not stay in eval mode
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -60,6 +62,8 @@ def prepare(config: RunConfig) -> Prepared:
     _refuse_other_data(ranks, dataset)
     ood = load_ood(config, dataset)
     model = models.build(config, dataset)
+    if said := woken(model.module) if config.model.builder else "":
+        log.warning("%s", said)
     system.before_variant(model.module)
     length, metrics = config.dataset.max_length, config.dataset.metrics
     train, val = (model.examples(split, length) for split in (dataset.train, dataset.val))
@@ -92,7 +96,7 @@ def prepare(config: RunConfig) -> Prepared:
     training.rates_chosen, training.rate_of_all = rates, config.variant.p
     # Dropout starts here, whatever building the model drew.
     torch.manual_seed(ranks.seed(_mask_seed(config.seed, config.variant.mask_stream)))
-    return Prepared(training, model, dataset, ood, replacement)
+    return Prepared(training, model, dataset, ood, replacement, said)
 
 
 def _refuse_other_data(ranks: Ranks, dataset: Dataset) -> None:

@@ -16,6 +16,7 @@ class Progress:
     optimizer_counted: bool = False  # whether the bytes of its state are on record
     # Parameters that train and had no gradient in any step; None before the first.
     without_gradient: list[str] | None = None
+    still: list[str] | None = None  # those that had none but zeros; None before the first
     # By what a method's own loss was multiplied or divided in all batches compared; None where none was.
     loss_scale: list[str] | None = None
     # The machine, threads and versions of the last start; None in a checkpoint of an earlier version.
