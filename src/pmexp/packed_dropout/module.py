@@ -115,12 +115,10 @@ class PackedDropout(nn.Dropout):
         )
 
 
-def _key_options(dropout: PackedDropout) -> int | None:
-    """Says what the key of a route does for this module; None where a mode has to be there."""
-    if dropout.recompute:
-        return BY_PYTHON
-    plain = dropout.rng == "philox" and not dropout.flip_rate
-    return drawn_by_key(dropout.bits, dropout.cache_unpacked) if plain else None
+def _key_options(dropout: PackedDropout) -> int:
+    """Says what the key of a route does for this module."""
+    plain = dropout.rng == "philox" and not (dropout.flip_rate or dropout.recompute)
+    return drawn_by_key(dropout.bits, dropout.cache_unpacked) if plain else BY_PYTHON
 
 
 setattr(PackedDropout.drop, OPTIONS, _key_options)

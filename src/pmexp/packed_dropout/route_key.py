@@ -57,12 +57,10 @@ def key_turn(dropout: Any, attention: Any) -> KeyTurn | None:
         or _is_anything_compiled()
     ):
         return None
-    options: int | None = _STOCK if attention is None else BY_PYTHON
+    options = _STOCK if attention is None else BY_PYTHON
     if dropout is not None:
         options_of = getattr(dropout.drop, OPTIONS, None)
-        options = None if options_of is None else options_of(dropout)
-    if options is None:
-        return None
+        options = BY_PYTHON if options_of is None else options_of(dropout)
     route_now, set_route = _functions()
     before = route_now()
     return None if before == _REFUSED else KeyTurn(set_route, options, before)
