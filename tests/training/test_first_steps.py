@@ -230,7 +230,8 @@ class Scales(Net):
 
 def test_parameters_whose_gradients_are_all_zeros_are_named() -> None:
     run = training(None, Scales(0.0, until=99))
-    line = "zeros came as gradients in each of 3 steps to 2 parameters that train: layers.0.weight, layers.0.bias"
+    names = "2 parameters that train: layers.0.weight, layers.0.bias"
+    line = f"zeros came as gradients in each of the first 3 steps to {names}"
     assert told(run) == line == zero_gradient(run)
 
 

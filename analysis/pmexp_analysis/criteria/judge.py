@@ -170,10 +170,8 @@ def _of_pairs(
     sides_known, places = [sides for sides, _ in known], [section for _, section in known]
     protocol = experiment.protocol
     with_byte_masks = values_with_byte_masks(criterion, sides_known, places, protocol.baseline)
-    judged, lost = (
-        zip(judge_pairs(criterion, sides_known), with_byte_masks, strict=True),
-        lost_runs(experiment),
-    )
+    judged = zip(judge_pairs(criterion, sides_known), with_byte_masks, strict=True)
+    lost = lost_runs(experiment)
     for section, sides in zip(sections, every_side, strict=True):
         if isinstance(sides, str):
             yield TaskResult(section.task, section.system, "not measured", sides)

@@ -46,9 +46,8 @@ class Evidence:
     leaders: Mapping[Place, str] = field(default_factory=dict)  # the variant that stands for one training
     unlike: Mapping[Place, Mapping[int, Unlike]] = field(default_factory=dict)
     unlearned: Mapping[Place, Mapping[int, Unlearned]] = field(default_factory=dict)
-    repeated: Mapping[Place, Sequence[Sequence[int]]] = field(
-        default_factory=dict
-    )  # seeds that are one training
+    # Groups of seeds that are one training.
+    repeated: Mapping[Place, Sequence[Sequence[int]]] = field(default_factory=dict)
     learning: bool = True  # by its protocol, runs of the experiment are long enough to learn
     shared: Sequence[MeasuredOnly] = ()  # runs that measured alone, since another trained for them
     versions: Sequence[str] = ()  # warnings: several versions or machines, shared cores

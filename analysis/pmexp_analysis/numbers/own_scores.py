@@ -37,9 +37,8 @@ def _said(metric: str, scores: dict[str, Logged], losses: dict[str, Logged]) -> 
         return ""
     return (
         f"{metric} fell in {falls} of {counted(moves, 'pair')} of evaluations of a run between which the "
-        "validation "
-        "loss fell. Of a score of your own more is taken for better, in criteria and in the choice of the "
-        "weights that are tested: if it is an error, return it with a minus and run again."
+        "validation loss fell. More is taken for better in a score of your own, in criteria and in the "
+        "choice of the weights that are tested: if it is an error, return it with a minus and run again."
     )
 
 

@@ -47,8 +47,7 @@ def samples(path: str, method: Array, reference: Array) -> Array:
         if row.shape != ours.shape:
             raise UserError(
                 f"{_KEY}: {path}: gives an array of shape {row.shape} for {counted(len(ours), 'pair')}; "
-                "return a number "
-                "a pair"
+                "return a number a pair"
             )
         rows.append(row)
     return np.array(rows)

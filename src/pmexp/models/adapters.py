@@ -126,6 +126,5 @@ def _described(
     beside = f"; beside them {', '.join(head)}" if head else ""
     return (
         f"LoRA of rank {lora.rank}, alpha {lora.alpha:g}, dropout {rate:g} on "
-        f"{counted(len(layers), 'layer')} "
-        f"({', '.join(names)}) by peft {version}{beside}"
+        f"{counted(len(layers), 'layer')} ({', '.join(names)}) by peft {version}{beside}"
     )

@@ -46,8 +46,8 @@ class ReplacementReport:
     def __str__(self) -> str:
         head = (
             f"{self.by} in place of {counted(len(self.modules), 'dropout module')} and of the functional "
-            "dropout "
-            f"of {counted(len(self.functions), 'module')} (where={self.where}); {len(self.left)} left alone"
+            f"dropout of {counted(len(self.functions), 'module')} (where={self.where}); "
+            f"{len(self.left)} left alone"
         )
         kernels = Counter(kernel for name, kernel in self.attention.items() if name not in self.left)
         lines = [

@@ -113,21 +113,19 @@ def _refuse_numbers(a: Side, step: int) -> None:
 
 
 def _refuse_dead(a: Side, compared: Compared) -> None:
+    steps = counted(compared.steps, "step")
     if not a.draws and compared.steps:
         raise UserError(
-            f"a={a.options.given}: draws no random number in {counted(compared.steps, 'step')}, so no "
-            "dropout is "
-            "active; give variant.p a rate above 0"
+            f"a={a.options.given}: draws no random number in {steps}, so no dropout is active; "
+            "give variant.p a rate above 0"
         )
     if compared.steps and a.weights_digest() == compared.weights_before:
         raise UserError(
-            f"a={a.options.given}: no weight has moved in {counted(compared.steps, 'step')}; a model that "
-            "does not "
-            "learn proves nothing, so choose one that does"
+            f"a={a.options.given}: no weight has moved in {steps}; a model that does not learn proves "
+            "nothing, so choose one that does"
         )
     if len(a.losses) > 1 and len(set(a.losses)) == 1:
         raise UserError(
-            f"a={a.options.given}: the loss is {a.losses[0]} in each of "
-            f"{counted(compared.steps, 'step')}; a model that "
-            "does not learn proves nothing, so choose one that does"
+            f"a={a.options.given}: the loss is {a.losses[0]} in each of {steps}; a model that does not learn "
+            "proves nothing, so choose one that does"
         )

@@ -84,18 +84,12 @@ def without_gradient(training: Training) -> str:
 
 
 def zero_gradient(training: Training) -> str:
-    """Says which parameters that train have had no gradient but zeros in the steps taken, if any do."""
+    """Says which parameters that train had no gradient but zeros in the first steps, if any do."""
     progress = training.progress
     names = [name for name in progress.still or () if name not in (progress.without_gradient or ())]
-    return (
-        f"zeros came as gradients in {_steps(progress.step)} to {_named(names, 'that train')}"
-        if names
-        else ""
-    )
-
-
-def _steps(count: int) -> str:
-    return "the first step" if count == 1 else f"each of {count} steps"
+    seen = min(progress.step, loss_scale.STEPS)
+    when = "the first step" if seen == 1 else f"each of the first {seen} steps"
+    return f"zeros came as gradients in {when} to {_named(names, 'that train')}" if names else ""
 
 
 def other_rates(training: Training) -> list[str]:

@@ -228,15 +228,14 @@ class Training:
         if waiting is None:
             waiting = self.progress.without_gradient = trained_names(self.module)
             self.progress.still = [*waiting]
+        # To look for zeros the host waits for the device: in the first steps alone.
+        still = (self.progress.still or []) if self.progress.step < loss_scale.STEPS else []
         for part in parts:
             self.engine.begin_micro_batch(last=part is parts[-1])
             with ledger or nullcontext():
                 loss = self._training_loss(part.to(self.system.device)) / targets
             ledger = None
-            with (
-                self.instruments.phase("backward"),
-                removing_seen(self.module, waiting, self.progress.still or []),
-            ):
+            with self.instruments.phase("backward"), removing_seen(self.module, waiting, still):
                 self.engine.backward(loss)
             total += loss.detach()
         return total

@@ -223,10 +223,7 @@ def _gradient_check(config: RunConfig, prepared: Prepared) -> tuple[Metrics, str
     if compiled_parts(module):
         return {}, "not checked: the layers are compiled, and eager dropout is another"
     if config.variant.apply and config.variant.dropout == "stock":
-        return (
-            {},
-            "not checked: the dropout is torch's, and variant.apply cannot be tried by itself",
-        )
+        return {}, "not checked: the dropout is torch's, and variant.apply cannot be tried by itself"
     there = rates_of(module, None)  # a method may have taken some out
     rates = [there[name] for name in replaced.modules if name in there]
     if replaced.functions:
