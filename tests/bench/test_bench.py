@@ -161,6 +161,8 @@ def test_help_is_short_and_imports_no_torch() -> None:
         (["level=step", "steps=0"], "steps: '0' is no number of pairs of steps"),
         (["level=step", "variant=foo"], "variant=foo: is neither a variant nor the import path of a class"),
         (["level=step", "against=foo"], "against=foo: is neither a variant nor the import path of a class"),
+        (["level=step", "variant.dropout=mine.Drop"], "variant.dropout: would hold for both sides; give"),
+        (["level=step", "+variant.options.k=2"], "variant.options.k: would hold for both sides; give"),
         (["level=step", "variant.p=2"], "variant.p: 2.0 must lie in [0.0, 1.0]"),
         (["level=step", "trian.lr=3"], "did you mean train.lr?"),
         (["level=loader", "workers=some"], "workers: 'some' are no numbers of workers"),

@@ -14,6 +14,7 @@ LEVELS = ("micro", "step", "memory", "loader", "records", "start", "report", "te
 DTYPES = ("fp32", "bf16", "fp16", "fp64")
 DEVICES = ("auto", "cpu", "cuda")
 NO_DROPOUT = "none"  # in the place of a variant's name
+_OF_ONE_SIDE = ("variant.name", "variant.dropout", "variant.apply", "variant.options")
 
 
 def _level(value: str, purpose: str, keys: tuple[Key, ...], others: Others | None = RUN_KEYS) -> Command:
@@ -41,7 +42,7 @@ COMMANDS = {
         "step",
         "training steps of two variants in alternation",
         (
-            Key("variant", "a name of conf/variant", "pm-drop"),
+            Key("variant", "a name of conf/variant, or a class as package.MyDropout", "pm-drop"),
             Key(
                 "against", f"another one; {NO_DROPOUT}: the baseline's model without any dropout", "baseline"
             ),
@@ -202,7 +203,13 @@ def micro_options(given: Given) -> MicroOptions:
 
 
 def step_options(given: Given) -> StepOptions:
-    """Returns the options of level=step. Raises UserError for a wrong value."""
+    """Returns the options of level=step. Raises UserError for a wrong value, and for a key that makes both
+    sides the same."""
+    for key in (override.lstrip("+~").partition("=")[0] for override in given.others):
+        if key.startswith(_OF_ONE_SIDE):
+            raise UserError(
+                f"{key}: would hold for both sides; give variant= or against= the class, as package.MyDropout"
+            )
     return StepOptions(
         variant=given["variant"],
         against=given["against"],
