@@ -66,6 +66,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **({"without_gradient": said} if (said := without_gradient(training)) else {}),
         **({"zero_gradient": said} if (said := zero_gradient(training)) else {}),
         **({"loss_scale": said} if (said := loss_scale.said(training.progress.loss_scale)) else {}),
+        **({"reseeded": said} if (said := reseeded(prepared)) else {}),
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }
 
@@ -98,6 +99,11 @@ def _steps(count: int) -> str:
     return "the first step" if count == 1 else f"each of {count} steps"
 
 
+def reseeded(prepared: Prepared) -> str:
+    """Says where code has seeded torch anew while the run was built or in the first steps."""
+    return "; ".join(filter(None, (*prepared.reseeded, prepared.training.progress.reseeded)))
+
+
 def other_rates(training: Training) -> list[str]:
     """Says which dropouts had other rates than chosen in the first step or were in eval mode, and which have
     others since then."""
@@ -122,7 +128,8 @@ def noticed(training: Training) -> list[str]:
         if masks := "; ".join(training.unnamed_masks):
             lines.append(f"masks that no report names: {masks}")
     if step == min(loss_scale.STEPS, training.last_step):
-        lines += [loss_scale.said(training.progress.loss_scale), zero_gradient(training)]
+        progress = training.progress
+        lines += [loss_scale.said(progress.loss_scale), zero_gradient(training), progress.reseeded]
     return list(filter(None, lines))
 
 

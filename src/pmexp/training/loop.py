@@ -32,6 +32,7 @@ from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
 from pmexp.training.loader import batches_ahead, ready, workers_for
 from pmexp.training.order import epoch_order
 from pmexp.training.progress import Progress
+from pmexp.training.reseeding import step_watched
 from pmexp.variants.method import Method
 
 Metrics = dict[str, float]
@@ -120,7 +121,8 @@ class Training:
                     self.timer.begin_epoch()
                 self.engine.set_mode(training=True)
                 began = time.perf_counter()
-                with self._measured_step():
+                watched = step_watched(self.progress, self.module, self.system.device)
+                with self._measured_step(), watched:
                     metrics = self._step(self.progress.step)
                 self.step_seconds = time.perf_counter() - began
                 metrics |= self.instruments.measured()
@@ -209,6 +211,7 @@ class Training:
         progress = self.progress
         progress.dropout_rates = rates_of(self.module, self.replacement)
         progress.resting = resting_in(self.module)
+        progress.drops = any(0 < rate < 1 for rate in called)
         if self.rate_of_all is not None:
             progress.rates_beside = beside(self.module, called, self.rate_of_all)
 
