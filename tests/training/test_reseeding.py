@@ -100,9 +100,9 @@ def test_a_cuda_generator_that_is_seeded_alone_is_seen(monkeypatch: pytest.Monke
     on_device = torch.Generator()
     monkeypatch.setattr(torch.cuda, "default_generators", (on_device,))
     progress = Progress()
-    with reseeding.step_watched(progress, nn.Identity(), torch.device("cuda", 0)):
+    with reseeding.step_watched(progress, nn.Identity(), torch.device("cuda", 0)) as said:
         on_device.manual_seed(9)
-    assert progress.reseeded.startswith("step 1 seeded torch by 9")
+    assert said[0].startswith("step 1 seeded torch by 9")
 
 
 MODEL = [

@@ -66,6 +66,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **({"without_gradient": said} if (said := without_gradient(training)) else {}),
         **({"zero_gradient": said} if (said := zero_gradient(training)) else {}),
         **({"loss_scale": said} if (said := loss_scale.said(training.progress.loss_scale)) else {}),
+        **({"unscheduled": training.progress.unscheduled} if training.progress.unscheduled else {}),
         **({"reseeded": said} if (said := reseeded(prepared)) else {}),
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }
@@ -128,9 +129,9 @@ def noticed(training: Training) -> list[str]:
         if masks := "; ".join(training.unnamed_masks):
             lines.append(f"masks that no report names: {masks}")
     if step == min(loss_scale.STEPS, training.last_step):
-        progress = training.progress
-        lines += [loss_scale.said(progress.loss_scale), zero_gradient(training), progress.reseeded]
-    return list(filter(None, lines))
+        lines += [loss_scale.said(training.progress.loss_scale), zero_gradient(training)]
+    news, training.news = training.news, []
+    return [*filter(None, lines), *news]
 
 
 def _named(names: Sequence[str], which: str, kind: str = "parameter") -> str:

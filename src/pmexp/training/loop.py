@@ -28,6 +28,7 @@ from pmexp.training import loss_scale
 from pmexp.training.dropout_rates import Rates, beside, rates_of, resting_in
 from pmexp.training.evaluation_shares import EvaluationShare, joined, scored
 from pmexp.training.gradients_seen import removing_seen, trained_names, untrainable
+from pmexp.training.inner_rates import InnerRates
 from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
 from pmexp.training.loader import batches_ahead, ready, workers_for
 from pmexp.training.order import epoch_order
@@ -77,6 +78,7 @@ class Training:
         self.not_updated: list[str] = []  # parameters that train and that no optimizer has
         self.model = self.engine.prepare(module, self._optimizer)  # `module`, or what stands around it
         self.kept = KeptByMethod(method, self.engine, module) if method else KeptByNone()
+        self.inner_rates = InnerRates(self.engine.optimizer, self.kept.optimizers)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
         pay = workers_for(train, system.device, ranks.world_size)
         self.workers = pay if config.workers is None else config.workers  # that make batches ahead
@@ -88,6 +90,7 @@ class Training:
         self.rate_of_all: float | None = None  # variant.p
         self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
+        self.news: list[str] = []  # what the steps since the last look at it have shown of somebody's code
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
         self._batches: Iterator[list[Batch]] = iter(())  # each step's, made ahead
         self._agreed = 0  # steps whose waits all ranks know
@@ -122,8 +125,9 @@ class Training:
                 self.engine.set_mode(training=True)
                 began = time.perf_counter()
                 watched = step_watched(self.progress, self.module, self.system.device)
-                with self._measured_step(), watched:
+                with self._measured_step(), watched as seeding:
                     metrics = self._step(self.progress.step)
+                self._note("reseeded", "; ".join(seeding))
                 self.step_seconds = time.perf_counter() - began
                 metrics |= self.instruments.measured()
                 self.progress.step += 1
@@ -196,6 +200,8 @@ class Training:
         lr = self.scheduler.get_last_lr()[0]
         with self.instruments.phase("optimizer"):
             norm = self.engine.step()
+        if not (self.engine.scaler.is_enabled() and norm is not None and not norm.isfinite()):
+            self._note("unscheduled", self.inner_rates.said(float(lr)))
         self.scheduler.step()
         if not self.progress.optimizer_counted:
             metrics |= (state := held(optimizer=self._held_state()))
@@ -205,6 +211,12 @@ class Training:
             measured = {} if norm is None else {"grad/norm": norm.item()}
             metrics |= {"train/loss": loss.item(), **measured, "train/lr": float(lr)}
         return metrics
+
+    def _note(self, name: str, said: str) -> None:
+        """Keeps what was just seen of somebody's code under its `name` in the progress, and as news."""
+        if said:
+            setattr(self.progress, name, said)
+            self.news.append(said)
 
     def _note_rates(self, called: set[float]) -> None:
         """Notes the rates at which the first step has dropped; `called`: those of calls of functions."""

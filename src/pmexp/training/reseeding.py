@@ -37,14 +37,15 @@ class BuiltBy:
 
 
 @contextmanager
-def step_watched(progress: Progress, module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Notes in `progress.reseeded` where one of the first steps, taken inside, seeds torch anew, or where its
-    dropout draws no random number that a next step has not."""
+def step_watched(progress: Progress, module: nn.Module, device: torch.device) -> Iterator[list[str]]:
+    """Yields a list that afterwards says whether one of the first steps, taken inside, has seeded torch anew,
+    or has left its random numbers where they were though dropout dropped."""
+    said: list[str] = []
     if progress.step >= STEPS or progress.reseeded:
-        yield
+        yield said
         return
     before = [(each.initial_seed(), each.get_state()) for each in _generators(device)]
-    yield
+    yield said
     after = [(each.initial_seed(), each.get_state()) for each in _generators(device)]
     step, moved = (
         progress.step + 1,
@@ -54,12 +55,12 @@ def step_watched(progress: Progress, module: nn.Module, device: torch.device) ->
         progress.drops = False
     seeds = [y[0] for x, y in zip(before, after, strict=True) if x[0] != y[0]]
     if seeds:
-        progress.reseeded = (
+        said.append(
             f"step {step} seeded torch by {seeds[0]}, so that masks may be the same in each step and for "
             "each seed; leave out torch.manual_seed, or give a torch.Generator to what draws"
         )
     elif progress.drops and not moved:
-        progress.reseeded = (
+        said.append(
             f"step {step} left torch's random numbers where they were, though dropout drew: masks are the "
             "same in each step, or nothing drops any more; leave out what seeds torch or sets its state"
         )
