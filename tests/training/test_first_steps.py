@@ -163,6 +163,54 @@ def test_what_halves_of_a_batch_cannot_tell_is_said() -> None:
     assert loss_halves.said(training(None)) == ""
 
 
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (-1.0, "-1 times the standard one of its logits, and steps go"),
+        (0.5, "0.5 times the standard one of its logits; return"),
+        (1.0, ""),
+    ],
+)
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_multiple_of_the_standard_loss_is_named_at_the_end(
+    factor: float, said: str, accumulate: int
+) -> None:
+    run = training(
+        own(lambda x, y: factor * F.cross_entropy(x, y, reduction="sum")),
+        batch_size=32,
+        accumulate=accumulate,
+    )
+    assert told(run) == "" and bool(said) is bool(line := loss_halves.said(run)) and said in line
+
+
+class ChangesInEvaluation(Net):
+    """Changes a weight and a buffer in each forward of an evaluation, or in training alone."""
+
+    def __init__(self, in_training: bool) -> None:
+        super().__init__(nn.Dropout(0.5))
+        self.in_training = in_training
+        self.register_buffer("seen", torch.zeros((), dtype=torch.bfloat16))
+
+    def forward(self, x: Tensor) -> object:
+        if self.training is self.in_training:
+            self.layers[0].weight.data.mul_(0.9)
+            self.seen += 1
+        return super().forward(x)
+
+
+def test_weights_that_an_evaluation_changes_are_named_once() -> None:
+    run = training(None, ChangesInEvaluation(in_training=False))
+    steps = [(step, line) for step, _ in run.steps() for line in noticed(run)]
+    said = "the first evaluation changes 2 weights of the model: seen, layers.0.weight; scores then depend"
+    assert [step for step, _ in steps] == [run.steps_per_epoch] and steps[0][1].startswith(said)
+    assert run.progress.changed_in_evaluation == steps[0][1]
+
+
+def test_weights_that_training_alone_changes_are_not() -> None:
+    run = training(None, ChangesInEvaluation(in_training=True))
+    assert told(run, 99) == "" and run.progress.step == run.total_steps
+
+
 def test_a_mean_is_on_record_in_a_run_that_goes_on() -> None:
     before = training(own(F.cross_entropy))
     told(before)

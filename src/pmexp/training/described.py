@@ -43,6 +43,7 @@ def _replacement(prepared: Prepared) -> dict[str, Any]:
 
 def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
     training = prepared.training
+    seen = vars(training.progress)
     return environment(training.system.device) | {
         **precision(training.module, training.system.precision),
         **arithmetic.record(training.system.device),
@@ -66,7 +67,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **({"without_gradient": said} if (said := without_gradient(training)) else {}),
         **({"zero_gradient": said} if (said := zero_gradient(training)) else {}),
         **({"loss_scale": said} if (said := loss_scale.said(training.progress.loss_scale)) else {}),
-        **({"unscheduled": training.progress.unscheduled} if training.progress.unscheduled else {}),
+        **{name: said for name in ("unscheduled", "changed_in_evaluation") if (said := seen[name])},
         **({"reseeded": said} if (said := reseeded(prepared)) else {}),
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }

@@ -30,6 +30,7 @@ from pmexp.training.evaluation_shares import EvaluationShare, joined, scored
 from pmexp.training.gradients_seen import removing_seen, trained_names, untrainable
 from pmexp.training.inner_rates import InnerRates
 from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
+from pmexp.training.kept_in_evaluation import weights_watched
 from pmexp.training.loader import batches_ahead, ready, workers_for
 from pmexp.training.order import epoch_order
 from pmexp.training.progress import Progress
@@ -94,6 +95,7 @@ class Training:
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
         self._batches: Iterator[list[Batch]] = iter(())  # each step's, made ahead
         self._agreed = 0  # steps whose waits all ranks know
+        self._has_evaluated = False
         self.found_best = False  # the evaluation just yielded is the best so far
 
     def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -362,18 +364,21 @@ class Training:
         share = EvaluationShare()
         # Others than what is trained on may need the model, as attacked examples do, and no worker has it.
         workers = self.workers if isinstance(examples, type(self.train)) else 0
-        for rows, batch in self.evaluation_batches(examples, workers):
-            on_device = batch.to(self.system.device)
-            summed, logits = self.summed_loss(on_device)
-            written = self._written(on_device)
-            if not len(rows):
-                continue
-            share.loss += summed.item()
-            share.targets += batch.targets
-            if not batch.of_language:
-                share.scores.append(scored(rows, logits.cpu(), batch.labels))
-            if written:
-                share.texts += zip(rows.tolist(), written, batch.references, strict=True)
+        with weights_watched(self.module, watched=not self._has_evaluated) as changed:
+            for rows, batch in self.evaluation_batches(examples, workers):
+                on_device = batch.to(self.system.device)
+                summed, logits = self.summed_loss(on_device)
+                written = self._written(on_device)
+                if not len(rows):
+                    continue
+                share.loss += summed.item()
+                share.targets += batch.targets
+                if not batch.of_language:
+                    share.scores.append(scored(rows, logits.cpu(), batch.labels))
+                if written:
+                    share.texts += zip(rows.tolist(), written, batch.references, strict=True)
+        self._has_evaluated = True
+        self._note("changed_in_evaluation", "; ".join(changed))
         shares = self.ranks.gather(share)
         return joined(shares, self.classes) if self.ranks.is_first else None
 
