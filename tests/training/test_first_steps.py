@@ -211,6 +211,39 @@ def test_weights_that_training_alone_changes_are_not() -> None:
     assert told(run, 99) == "" and run.progress.step == run.total_steps
 
 
+class CompilesAFunction(Net):
+    """Drops in a function, which may be compiled; `whole` says that all of the model is."""
+
+    def __init__(self, compiled: bool, whole: bool = False) -> None:
+        super().__init__(nn.Dropout(0.5))
+        self.function = torch.compile(self.dropped) if compiled else self.dropped
+        if whole:
+            self.compile()
+
+    def dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(self.layers[0](x).relu(), 0.5, self.training)
+
+    def forward(self, x: Tensor) -> object:
+        return type("Output", (), {"logits": self.layers[3](self.function(x))})
+
+
+def test_masks_of_a_compiled_function_in_an_eager_module_are_told() -> None:
+    run = training(None, CompilesAFunction(compiled=True))
+    ((_, metrics),) = islice(run.steps(), 1)
+    (line,) = noticed(run)
+    said = "torch.compile: 1 graph of functions in modules that are not compiled: where they drop, their masks are"
+    assert line.startswith(said) and run.progress.masks_in_graphs == line
+    assert metrics["memory/mask_bytes"] == 0
+
+
+@pytest.mark.parametrize(("compiled", "whole"), [(False, False), (True, True)])
+def test_no_other_masks_are(compiled: bool, whole: bool) -> None:
+    """A compiled module has no figures of masks."""
+    run = training(None, CompilesAFunction(compiled, whole))
+    ((_, metrics),) = islice(run.steps(), 1)
+    assert noticed(run) == [] and metrics.get("memory/mask_bytes") == (None if whole else 8 * 16 * 4)
+
+
 def test_a_mean_is_on_record_in_a_run_that_goes_on() -> None:
     before = training(own(F.cross_entropy))
     told(before)

@@ -17,6 +17,9 @@ from pmexp.training.loop import Training
 from pmexp.training.prepared import Prepared
 from pmexp.training.recorder import Description
 
+# What the steps have shown of code, by its name in the progress and on record.
+_OF_CODE = ("unscheduled", "changed_in_evaluation", "masks_in_graphs")
+
 
 def description(prepared: Prepared, peak: PeakMemory, notes: Mapping[str, Any]) -> Description:
     """Returns what the record asks for when it is written. `notes`: more for its environment, until then."""
@@ -67,7 +70,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **({"without_gradient": said} if (said := without_gradient(training)) else {}),
         **({"zero_gradient": said} if (said := zero_gradient(training)) else {}),
         **({"loss_scale": said} if (said := loss_scale.said(training.progress.loss_scale)) else {}),
-        **{name: said for name in ("unscheduled", "changed_in_evaluation") if (said := seen[name])},
+        **{name: said for name in _OF_CODE if (said := seen[name])},
         **({"reseeded": said} if (said := reseeded(prepared)) else {}),
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }

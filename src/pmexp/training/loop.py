@@ -13,6 +13,7 @@ from pmexp.config import Schedule, Select, TrainConfig
 from pmexp.errors import UserError
 from pmexp.measure.instruments import Instruments, NoInstruments
 from pmexp.measure.memory_by_category import held
+from pmexp.measure.precision import masks_in_graphs
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import StepTimer
 from pmexp.metrics.own import task_metric
@@ -249,6 +250,8 @@ class Training:
             self.engine.begin_micro_batch(last=part is parts[-1])
             with ledger or nullcontext():
                 loss = self._training_loss(part.to(self.system.device)) / targets
+            if ledger:
+                self._note("masks_in_graphs", masks_in_graphs(self.module, loss))
             ledger = None
             with (
                 self.instruments.phase("backward"),

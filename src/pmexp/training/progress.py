@@ -26,6 +26,7 @@ class Progress:
     resting: list[str] = field(default_factory=list)  # dropout modules that were in eval mode in it
     unscheduled: str = ""  # says which inner optimizer of a method's does not follow the schedule
     changed_in_evaluation: str = ""  # says which weights the first evaluation has changed
+    masks_in_graphs: str = ""  # says that functions are compiled whose masks nobody has counted
     drops: bool = False  # whether the first step called dropout that drew
     reseeded: str = ""  # says what the first steps show of code that seeds torch
     rates_beside: str = ""  # says what dropped in it at other rates than variant.p
