@@ -45,7 +45,7 @@ def compiled_parts(module: nn.Module) -> list[nn.Module]:
 def masks_in_graphs(module: nn.Module, loss: Tensor) -> str:
     """Says so where functions that torch.compile has compiled are called by modules that it has not, by the
     graph behind `loss`: the ledger sees what they save, and no dropout in them. Empty else."""
-    if compiled_parts(module):  # of which there are no figures of masks
+    if compiled_parts(module):  # They have no figures of masks.
         return ""
     count, waiting, seen = 0, [loss.grad_fn], set[Node]()
     while waiting:
