@@ -44,19 +44,18 @@ def step_watched(progress: Progress, module: nn.Module, device: torch.device) ->
     if progress.step >= STEPS or progress.reseeded:
         yield said
         return
-    before = [(each.initial_seed(), each.get_state()) for each in _generators(device)]
+    generators, step = _generators(device), progress.step + 1
+    seeds, states = [each.initial_seed() for each in generators], [each.get_state() for each in generators]
     yield said
-    after = [(each.initial_seed(), each.get_state()) for each in _generators(device)]
-    step, moved = (
-        progress.step + 1,
-        any(not torch.equal(x[1], y[1]) for x, y in zip(before, after, strict=True)),
+    others = [each.initial_seed() for each in generators if each.initial_seed() not in seeds]
+    moved = any(
+        not torch.equal(each.get_state(), state) for each, state in zip(generators, states, strict=True)
     )
     if step == 1 and not moved and own_dropouts(module):  # which may have a generator of their own
         progress.drops = False
-    seeds = [y[0] for x, y in zip(before, after, strict=True) if x[0] != y[0]]
-    if seeds:
+    if others:
         said.append(
-            f"step {step} seeded torch by {seeds[0]}, so that masks may be the same in each step and for "
+            f"step {step} seeded torch by {others[0]}, so that masks may be the same in each step and for "
             "each seed; leave out torch.manual_seed, or give a torch.Generator to what draws"
         )
     elif progress.drops and not moved:
