@@ -257,3 +257,20 @@ def diverging(model: nn.Module) -> Method:
         return model(**inputs).logits.float().sum() * float("nan")
 
     return Method(loss=loss)
+
+
+def careless(model: nn.Module) -> Method:
+    """Has an optimizer that steps another at a rate of its own, and shrinks weights in evaluations."""
+
+    class Wraps(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            inner.step()
+
+    inner = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def shrink(module: nn.Module, inputs: object) -> None:
+        if not module.training:
+            next(module.parameters()).data.mul_(0.9)
+
+    model.register_forward_pre_hook(shrink)
+    return Method(optimizer=Wraps)

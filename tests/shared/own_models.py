@@ -152,3 +152,16 @@ def load_labels(config: DatasetConfig, dtype: str = "int64", tagged: bool = Fals
     inputs = TaggedWords(texts, [labels[i : i + 1] for i in range(4)]) if tagged else texts
     split = Split(inputs, labels)
     return Dataset(split, split, None, ["B-a", "B-b", "I-a", "O"] if dtype == "int64" else [])
+
+
+def build_seeded(config: RunConfig, dataset: Dataset) -> nn.Module:
+    torch.manual_seed(11)
+    return build_mixer(config, dataset)
+
+
+def build_of_numpy(config: RunConfig, dataset: Dataset) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        model = build_mixer(config, dataset)
+    for weight in model.parameters():
+        weight.data = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, weight.shape)).float()
+    return model

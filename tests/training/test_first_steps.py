@@ -163,6 +163,87 @@ def test_what_halves_of_a_batch_cannot_tell_is_said() -> None:
     assert loss_halves.said(training(None)) == ""
 
 
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (-1.0, "-1 times the standard one of its logits, and steps go"),
+        (0.5, "0.5 times the standard one of its logits; return"),
+        (1.0, ""),
+    ],
+)
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_multiple_of_the_standard_loss_is_named_at_the_end(
+    factor: float, said: str, accumulate: int
+) -> None:
+    run = training(
+        own(lambda x, y: factor * F.cross_entropy(x, y, reduction="sum")),
+        batch_size=32,
+        accumulate=accumulate,
+    )
+    assert told(run) == "" and bool(said) is bool(line := loss_halves.said(run)) and said in line
+
+
+class ChangesInEvaluation(Net):
+    """Changes a weight and a buffer in each forward of an evaluation, or in training alone."""
+
+    def __init__(self, in_training: bool) -> None:
+        super().__init__(nn.Dropout(0.5))
+        self.in_training = in_training
+        self.register_buffer("seen", torch.zeros((), dtype=torch.bfloat16))
+
+    def forward(self, x: Tensor) -> object:
+        if self.training is self.in_training:
+            self.layers[0].weight.data.mul_(0.9)
+            self.seen += 1
+        return super().forward(x)
+
+
+def test_weights_that_an_evaluation_changes_are_named_once() -> None:
+    run = training(None, ChangesInEvaluation(in_training=False))
+    steps = [(step, line) for step, _ in run.steps() for line in noticed(run)]
+    said = "the first evaluation changes 2 weights of the model: seen, layers.0.weight; scores then depend"
+    assert [step for step, _ in steps] == [run.steps_per_epoch] and steps[0][1].startswith(said)
+    assert run.progress.changed_in_evaluation == steps[0][1]
+
+
+def test_weights_that_training_alone_changes_are_not() -> None:
+    run = training(None, ChangesInEvaluation(in_training=True))
+    assert told(run, 99) == "" and run.progress.step == run.total_steps
+
+
+class CompilesAFunction(Net):
+    """Drops in a function, which may be compiled; `whole` says that all of the model is."""
+
+    def __init__(self, compiled: bool, whole: bool = False) -> None:
+        super().__init__(nn.Dropout(0.5))
+        self.function = torch.compile(self.dropped) if compiled else self.dropped
+        if whole:
+            self.compile()
+
+    def dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(self.layers[0](x).relu(), 0.5, self.training)
+
+    def forward(self, x: Tensor) -> object:
+        return type("Output", (), {"logits": self.layers[3](self.function(x))})
+
+
+def test_masks_of_a_compiled_function_in_an_eager_module_are_told() -> None:
+    run = training(None, CompilesAFunction(compiled=True))
+    ((_, metrics),) = islice(run.steps(), 1)
+    (line,) = noticed(run)
+    said = "torch.compile: 1 graph of functions in modules that are not compiled: where they drop, their masks are"
+    assert line.startswith(said) and run.progress.masks_in_graphs == line
+    assert metrics["memory/mask_bytes"] == 0
+
+
+@pytest.mark.parametrize(("compiled", "whole"), [(False, False), (True, True)])
+def test_no_other_masks_are(compiled: bool, whole: bool) -> None:
+    """A compiled module has no figures of masks."""
+    run = training(None, CompilesAFunction(compiled, whole))
+    ((_, metrics),) = islice(run.steps(), 1)
+    assert noticed(run) == [] and metrics.get("memory/mask_bytes") == (None if whole else 8 * 16 * 4)
+
+
 def test_a_mean_is_on_record_in_a_run_that_goes_on() -> None:
     before = training(own(F.cross_entropy))
     told(before)

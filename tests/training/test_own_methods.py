@@ -123,6 +123,18 @@ def test_rates_that_nobody_changed_are_on_record_alone(variant: str, runs: Runs)
     assert told["rates"] == {"0.2": 3} and "other_rates" not in told
 
 
+def test_a_careless_method_has_on_record_what_it_does(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    told = trained(runs, "variant=own", "variant.apply=own_methods.careless", "train.max_steps=4")[
+        "environment"
+    ]
+    assert told["unscheduled"].startswith(
+        "variant.apply: SGD inside of Wraps does not follow the schedule: its"
+    )
+    assert told["changed_in_evaluation"].startswith("the first evaluation changes 1 weight of the model: ")
+    assert told["unscheduled"] in caplog.text and told["changed_in_evaluation"] in caplog.text
+    assert "reseeded" not in told and "masks_in_graphs" not in told
+
+
 def test_a_loss_of_ones_own_that_is_the_same_trains_the_same(runs: Runs) -> None:
     assert runs.train(*SHORT, "variant=baseline")[0] == 0
     trained(runs, "variant=own", "variant.apply=own_methods.own_loss")

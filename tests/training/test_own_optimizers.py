@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing._internal.two_tensor import TwoTensor
 
-from pmexp.config import Part, SystemConfig, TrainConfig
+from pmexp.config import Part, Schedule, SystemConfig, TrainConfig
 from pmexp.errors import UserError
 from pmexp.measure.flops import FlopCounter
 from pmexp.measure.memory_by_category import bytes_of
@@ -20,6 +20,7 @@ from pmexp.systems.engines.fsdp import FullyShard
 from pmexp.systems.engines.zero import Zero1, Zero2
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
+from pmexp.training.described import noticed
 from pmexp.training.loop import Training
 from pmexp.training.resuming import restore, state_of
 from pmexp.variants.method import Method
@@ -299,3 +300,76 @@ def test_a_method_that_gives_its_state_goes_on_bit_for_bit() -> None:
     assert list(after.steps()) == expected[4:]
     pairs = zip(after.engine.optimizer.means, whole.engine.optimizer.means, strict=True)
     assert all(torch.equal(x, y) for x, y in pairs)
+
+
+class Wraps(torch.optim.Optimizer):
+    """Hands its steps to an optimizer with parameter groups of its own, or with the same ones."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, follows: Any, part: float) -> None:
+        parameters = list(parameters)
+        super().__init__(parameters, {"lr": lr})
+        self.inner, self.follows, self.part = [torch.optim.SGD(parameters, lr=lr * part)], follows, part
+        if follows == "shares":
+            self.param_groups = self.inner[0].param_groups
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        if self.follows == "sets":
+            self.inner[0].param_groups[0]["lr"] = self.part * self.param_groups[0]["lr"]
+        self.inner[0].step()
+
+
+def wrapping(follows: str, part: float = 0.1) -> Make:
+    return lambda parameters, lr, weight_decay: Wraps(parameters, lr, follows, part)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_an_inner_optimizer_that_does_not_follow_the_schedule_is_named(schedule: str) -> None:
+    run = training(wrapping("not"), schedule=Schedule(schedule), warmup_fraction=0.0, lr=0.5)
+    told = [(step, line) for step, _ in run.steps() for line in noticed(run)]
+    assert [step for step, _ in told] == [2]
+    said = (
+        "variant.apply: SGD inside of Wraps does not follow the schedule: its lr went from 0.05 to 0.05 while"
+    )
+    assert told[0][1].startswith(said) and run.progress.unscheduled == told[0][1]
+
+
+@pytest.mark.parametrize("make", [wrapping("sets"), wrapping("shares", 1.0), plain, InBackward, None])
+def test_optimizers_that_follow_the_schedule_are_not(make: Make | None) -> None:
+    run = training(make, clip_norm=None)
+    assert [line for _ in run.steps() for line in noticed(run)] == [] and not run.progress.unscheduled
+
+
+def test_a_constant_rate_needs_no_schedule_to_be_followed() -> None:
+    run = training(wrapping("not"), schedule=Schedule.constant, warmup_fraction=0.0)
+    assert [line for _ in run.steps() for line in noticed(run)] == []
+
+
+class StepsElsewhere(torch.optim.SGD):
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        pass
+
+
+def test_optimizers_in_hooks_of_parameters_are_seen() -> None:
+    """Each parameter has an optimizer of its own, which steps during backward."""
+
+    def make(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        own = {parameter: torch.optim.SGD([parameter], lr=lr) for parameter in parameters}
+
+        def update(parameter: Tensor) -> None:
+            own[cast(nn.Parameter, parameter)].step()
+            parameter.grad = None
+
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(update)
+        return StepsElsewhere(parameters, lr=lr)
+
+    run = training(make, clip_norm=None)
+    (line,) = [line for _ in run.steps() for line in noticed(run)]
+    assert line.startswith("variant.apply: SGD inside of StepsElsewhere does not follow")
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_a_step_that_fp16_leaves_out_does_not_tell_of_an_inner_optimizer() -> None:
+    run = training(wrapping("sets"), (Part.fp16,), clip_norm=None)
+    run.engine.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**70, enabled=True)
+    assert [line for _ in islice(run.steps(), 8) for line in noticed(run)] == []

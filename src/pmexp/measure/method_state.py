@@ -1,4 +1,4 @@
-"""Finds the tensors that somebody's own method keeps from step to step, wherever it has them.
+"""Finds the tensors and optimizers that somebody's own method keeps from step to step, wherever it has them.
 
 An optimizer's `state` is not the only place: optimizers that update during backward lie in hooks of
 parameters, projections in objects, averages of weights in lists. What is looked through: attributes,
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 _NO_CONTENT = (str, bytes, int, float, complex, type, ModuleType, weakref.ref, torch.dtype, torch.device)
 _NOT_OWN = ("torch", "pmexp", "transformers", "peft", "numpy")  # whose functions keep nothing for a method
@@ -22,6 +23,16 @@ _NOT_OWN = ("torch", "pmexp", "transformers", "peft", "numpy")  # whose function
 def tensors_kept(roots: Iterable[object], without: Iterable[Tensor] = ()) -> list[Tensor]:
     """Returns the tensors that `roots` lead to, each once, but for `without`."""
     left_out = {id(tensor) for tensor in without}
+    tensors = (value for value in _reached(roots) if isinstance(value, Tensor))
+    return [tensor for tensor in tensors if id(tensor) not in left_out]
+
+
+def optimizers_kept(roots: Iterable[object], without: Optimizer) -> list[Optimizer]:
+    """Returns the optimizers that `roots` lead to, each once, but for `without`."""
+    return [each for each in _reached(roots) if isinstance(each, Optimizer) and each is not without]
+
+
+def _reached(roots: Iterable[object]) -> list[object]:
     looked_at: dict[int, object] = {}  # which keeps them, so that no other object gets their number
     waiting = deque(roots)
     while waiting:
@@ -30,8 +41,7 @@ def tensors_kept(roots: Iterable[object], without: Iterable[Tensor] = ()) -> lis
             continue
         looked_at[id(value)] = value
         waiting.extend(_contents(value))
-    tensors = (value for value in looked_at.values() if isinstance(value, Tensor))
-    return [tensor for tensor in tensors if id(tensor) not in left_out]
+    return list(looked_at.values())
 
 
 def hooks_of(module: nn.Module) -> Iterator[object]:

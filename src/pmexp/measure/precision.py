@@ -4,7 +4,10 @@ from collections import Counter
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from pmexp.shown import counted
 
 _SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
 
@@ -37,6 +40,28 @@ def compiled_parts(module: nn.Module) -> list[nn.Module]:
     no instrument may pass off eager figures as theirs."""
     parts = module.modules()
     return [part for part in parts if part._compiled_call_impl is not None or hasattr(part, "_orig_mod")]
+
+
+def masks_in_graphs(module: nn.Module, loss: Tensor) -> str:
+    """Says so where functions that torch.compile has compiled are called by modules that it has not, by the
+    graph behind `loss`: the ledger sees what they save, and no dropout in them. Empty else."""
+    if compiled_parts(module):  # They have no figures of masks.
+        return ""
+    count, waiting, seen = 0, [loss.grad_fn], set[Node]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        count += type(node).__name__.startswith("CompiledFunction")
+        waiting += [before for before, _ in node.next_functions]
+    if not count:
+        return ""
+    return (
+        f"torch.compile: {counted(count, 'graph')} of functions in modules that are not compiled: where they "
+        "drop, their masks are in memory/saved_bytes and not in memory/mask_bytes; compile the module, or "
+        "leave it out to measure masks"
+    )
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -17,6 +17,9 @@ from pmexp.training.loop import Training
 from pmexp.training.prepared import Prepared
 from pmexp.training.recorder import Description
 
+# What the steps have shown of code, by its name in the progress and on record.
+_OF_CODE = ("unscheduled", "changed_in_evaluation", "masks_in_graphs")
+
 
 def description(prepared: Prepared, peak: PeakMemory, notes: Mapping[str, Any]) -> Description:
     """Returns what the record asks for when it is written. `notes`: more for its environment, until then."""
@@ -43,6 +46,7 @@ def _replacement(prepared: Prepared) -> dict[str, Any]:
 
 def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
     training = prepared.training
+    seen = vars(training.progress)
     return environment(training.system.device) | {
         **precision(training.module, training.system.precision),
         **arithmetic.record(training.system.device),
@@ -66,6 +70,8 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **({"without_gradient": said} if (said := without_gradient(training)) else {}),
         **({"zero_gradient": said} if (said := zero_gradient(training)) else {}),
         **({"loss_scale": said} if (said := loss_scale.said(training.progress.loss_scale)) else {}),
+        **{name: said for name in _OF_CODE if (said := seen[name])},
+        **({"reseeded": said} if (said := reseeded(prepared)) else {}),
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }
 
@@ -90,6 +96,11 @@ def zero_gradient(training: Training) -> str:
     seen = min(progress.step, loss_scale.STEPS)
     when = "the first step" if seen == 1 else f"each of the first {seen} steps"
     return f"zeros came as gradients in {when} to {_named(names, 'that train')}" if names else ""
+
+
+def reseeded(prepared: Prepared) -> str:
+    """Says where code has seeded torch anew while the run was built or in the first steps."""
+    return "; ".join(filter(None, (*prepared.reseeded, prepared.training.progress.reseeded)))
 
 
 def other_rates(training: Training) -> list[str]:
@@ -117,7 +128,8 @@ def noticed(training: Training) -> list[str]:
             lines.append(f"masks that no report names: {masks}")
     if step == min(loss_scale.STEPS, training.last_step):
         lines += [loss_scale.said(training.progress.loss_scale), zero_gradient(training)]
-    return list(filter(None, lines))
+    news, training.news = training.news, []
+    return [*filter(None, lines), *news]
 
 
 def _named(names: Sequence[str], which: str, kind: str = "parameter") -> str:

@@ -3,9 +3,10 @@
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from pmexp.errors import UserError
-from pmexp.measure.method_state import hooks_of, tensors_kept
+from pmexp.measure.method_state import hooks_of, optimizers_kept, tensors_kept
 from pmexp.measure.tensor_parts import storages
 from pmexp.systems.engines.base import Engine
 from pmexp.variants.method import Method
@@ -15,6 +16,9 @@ class KeptByNone:
     """Is what a training without a method keeps for one: nothing."""
 
     def tensors(self) -> list[Tensor]:
+        return []
+
+    def optimizers(self) -> list[Optimizer]:
         return []
 
     def state(self) -> Any:
@@ -35,9 +39,12 @@ class KeptByMethod(KeptByNone):
 
     def tensors(self) -> list[Tensor]:
         """Returns what the optimizer, the method and the hooks lead to, but for parameters and gradients."""
-        method, engine = self._method, self._engine
-        roots = [engine.optimizer, method.forward, method.loss, *hooks_of(self._module)]
-        return tensors_kept(roots, without=[*engine.held_parameters(), *engine.held_gradients()])
+        engine = self._engine
+        return tensors_kept(self._roots(), without=[*engine.held_parameters(), *engine.held_gradients()])
+
+    def optimizers(self) -> list[Optimizer]:
+        """Returns the optimizers that these lead to, but for the one that the schedule sets."""
+        return optimizers_kept(self._roots(), without=self._engine.optimizer)
 
     def state(self) -> Any:
         """Returns what a checkpoint holds of the method, and how many bytes it keeps that are not told."""
@@ -56,6 +63,10 @@ class KeptByMethod(KeptByNone):
     def restore(self, state: Any) -> None:
         if state and self._method.restore:
             self._method.restore(state["state"])
+
+    def _roots(self) -> list[object]:
+        method = self._method
+        return [self._engine.optimizer, method.forward, method.loss, *hooks_of(self._module)]
 
     def _lost_bytes(self) -> int:
         told = tensors_kept([self._engine.optimizer.state_dict()])

@@ -13,6 +13,7 @@ from pmexp.config import Schedule, Select, TrainConfig
 from pmexp.errors import UserError
 from pmexp.measure.instruments import Instruments, NoInstruments
 from pmexp.measure.memory_by_category import held
+from pmexp.measure.precision import masks_in_graphs
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import StepTimer
 from pmexp.metrics.own import task_metric
@@ -28,10 +29,13 @@ from pmexp.training import loss_scale
 from pmexp.training.dropout_rates import Rates, beside, rates_of, resting_in
 from pmexp.training.evaluation_shares import EvaluationShare, joined, scored
 from pmexp.training.gradients_seen import removing_seen, trained_names, untrainable
+from pmexp.training.inner_rates import InnerRates
 from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
+from pmexp.training.kept_in_evaluation import weights_watched
 from pmexp.training.loader import batches_ahead, ready, workers_for
 from pmexp.training.order import epoch_order
 from pmexp.training.progress import Progress
+from pmexp.training.reseeding import step_watched
 from pmexp.variants.method import Method
 
 Metrics = dict[str, float]
@@ -76,20 +80,23 @@ class Training:
         self.not_updated: list[str] = []  # parameters that train and that no optimizer has
         self.model = self.engine.prepare(module, self._optimizer)  # `module`, or what stands around it
         self.kept = KeptByMethod(method, self.engine, module) if method else KeptByNone()
+        self.inner_rates = InnerRates(self.engine.optimizer, self.kept.optimizers)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
         pay = workers_for(train, system.device, ranks.world_size)
         self.workers = pay if config.workers is None else config.workers  # that make batches ahead
         self.timer = StepTimer(system.device)
-        self.step_seconds = 0.0  # of the last step, which the timer leaves out where it is profiled
+        self.step_seconds = 0.0  # how long the last step took, also where the timer leaves it out
         self.instruments: Instruments | NoInstruments = NoInstruments()
         self.replacement: ReplacementReport | None = None  # says what became of the module's dropout
         self.rates_chosen: Rates = {}  # those of its dropouts, before a variant or a method sets others
         self.rate_of_all: float | None = None  # variant.p
         self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
+        self.news: list[str] = []  # what the steps since the last look at it have shown of somebody's code
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
         self._batches: Iterator[list[Batch]] = iter(())  # each step's, made ahead
         self._agreed = 0  # steps whose waits all ranks know
+        self._has_evaluated = False
         self.found_best = False  # the evaluation just yielded is the best so far
 
     def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -120,8 +127,10 @@ class Training:
                     self.timer.begin_epoch()
                 self.engine.set_mode(training=True)
                 began = time.perf_counter()
-                with self._measured_step():
+                watched = step_watched(self.progress, self.module, self.system.device)
+                with self._measured_step(), watched as seeding:
                     metrics = self._step(self.progress.step)
+                self._note("reseeded", "; ".join(seeding))
                 self.step_seconds = time.perf_counter() - began
                 metrics |= self.instruments.measured()
                 self.progress.step += 1
@@ -194,6 +203,8 @@ class Training:
         lr = self.scheduler.get_last_lr()[0]
         with self.instruments.phase("optimizer"):
             norm = self.engine.step()
+        if not (self.engine.scaler.is_enabled() and norm is not None and not norm.isfinite()):
+            self._note("unscheduled", self.inner_rates.said(float(lr)))
         self.scheduler.step()
         if not self.progress.optimizer_counted:
             metrics |= (state := held(optimizer=self._held_state()))
@@ -204,11 +215,18 @@ class Training:
             metrics |= {"train/loss": loss.item(), **measured, "train/lr": float(lr)}
         return metrics
 
+    def _note(self, name: str, said: str) -> None:
+        """Keeps what was just seen of somebody's code under its `name` in the progress, and as news."""
+        if said:
+            setattr(self.progress, name, said)
+            self.news.append(said)
+
     def _note_rates(self, called: set[float]) -> None:
         """Notes the rates at which the first step has dropped; `called`: those of calls of functions."""
         progress = self.progress
         progress.dropout_rates = rates_of(self.module, self.replacement)
         progress.resting = resting_in(self.module)
+        progress.drops = any(0 < rate < 1 for rate in called)
         if self.rate_of_all is not None:
             progress.rates_beside = beside(self.module, called, self.rate_of_all)
 
@@ -234,6 +252,8 @@ class Training:
             self.engine.begin_micro_batch(last=part is parts[-1])
             with ledger or nullcontext():
                 loss = self._training_loss(part.to(self.system.device)) / targets
+            if ledger:
+                self._note("masks_in_graphs", masks_in_graphs(self.module, loss))
             ledger = None
             with self.instruments.phase("backward"), removing_seen(self.module, waiting, still):
                 self.engine.backward(loss)
@@ -346,18 +366,21 @@ class Training:
         share = EvaluationShare()
         # Others than what is trained on may need the model, as attacked examples do, and no worker has it.
         workers = self.workers if isinstance(examples, type(self.train)) else 0
-        for rows, batch in self.evaluation_batches(examples, workers):
-            on_device = batch.to(self.system.device)
-            summed, logits = self.summed_loss(on_device)
-            written = self._written(on_device)
-            if not len(rows):
-                continue
-            share.loss += summed.item()
-            share.targets += batch.targets
-            if not batch.of_language:
-                share.scores.append(scored(rows, logits.cpu(), batch.labels))
-            if written:
-                share.texts += zip(rows.tolist(), written, batch.references, strict=True)
+        with weights_watched(self.module, watched=not self._has_evaluated) as changed:
+            for rows, batch in self.evaluation_batches(examples, workers):
+                on_device = batch.to(self.system.device)
+                summed, logits = self.summed_loss(on_device)
+                written = self._written(on_device)
+                if not len(rows):
+                    continue
+                share.loss += summed.item()
+                share.targets += batch.targets
+                if not batch.of_language:
+                    share.scores.append(scored(rows, logits.cpu(), batch.labels))
+                if written:
+                    share.texts += zip(rows.tolist(), written, batch.references, strict=True)
+        self._has_evaluated = True
+        self._note("changed_in_evaluation", "; ".join(changed))
         shares = self.ranks.gather(share)
         return joined(shares, self.classes) if self.ranks.is_first else None
 

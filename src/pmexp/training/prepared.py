@@ -1,6 +1,7 @@
 """Builds what a run consists of, from data to dropout, and writes nothing."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from pmexp.systems.system import System
 from pmexp.training.dropout_rates import rates_of
 from pmexp.training.loop import Training
 from pmexp.training.preflight import check_metrics
+from pmexp.training.reseeding import BuiltBy
 from pmexp.training.woken import woken
 from pmexp.variants.replace import apply_method, apply_variant
 
@@ -39,6 +41,7 @@ class Prepared:
     ood: Dataset | None  # see config.RobustnessConfig
     replacement: ReplacementReport
     woken: str = ""  # says which frozen parts of a model of one's own do not stay in eval mode
+    reseeded: Sequence[str] = ()  # says where the code that builds the run has seeded torch anew
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -58,10 +61,13 @@ def prepare(config: RunConfig) -> Prepared:
     check_metrics(config)
     system = System(config.system)
     ranks = join(config.system, system.device)
+    built = BuiltBy()
     dataset = datasets.load(config.dataset)
+    built.note("dataset.loader")
     _refuse_other_data(ranks, dataset)
     ood = load_ood(config, dataset)
     model = models.build(config, dataset)
+    built.note("model.builder", draws=config.model.builder is not None)
     if said := woken(model.module) if config.model.builder else "":
         log.warning("%s", said)
     system.before_variant(model.module)
@@ -79,6 +85,9 @@ def prepare(config: RunConfig) -> Prepared:
     rates = rates_of(model.module, replacement) | modules_made
     method = apply_method(model.module, config.variant)
     system.prepare(model.module)
+    built.note("the model's forward, variant.apply or system.own_parts")
+    for line in built.said:
+        log.warning("%s", line)
     training = Training(
         model.module,
         train,
@@ -96,7 +105,7 @@ def prepare(config: RunConfig) -> Prepared:
     training.rates_chosen, training.rate_of_all = rates, config.variant.p
     # Dropout starts here, whatever building the model drew.
     torch.manual_seed(ranks.seed(_mask_seed(config.seed, config.variant.mask_stream)))
-    return Prepared(training, model, dataset, ood, replacement, said)
+    return Prepared(training, model, dataset, ood, replacement, said, built.said)
 
 
 def _refuse_other_data(ranks: Ranks, dataset: Dataset) -> None:

@@ -24,4 +24,9 @@ class Progress:
     other_conditions: list[str] = field(default_factory=list)  # a line each time that they had changed
     dropout_rates: dict[str, float] | None = None  # those of all dropouts after the first step
     resting: list[str] = field(default_factory=list)  # dropout modules that were in eval mode in it
+    unscheduled: str = ""  # says which inner optimizer of a method's does not follow the schedule
+    changed_in_evaluation: str = ""  # says which weights the first evaluation has changed
+    masks_in_graphs: str = ""  # says that functions are compiled whose masks nobody has counted
+    drops: bool = False  # whether the first step called dropout that drew
+    reseeded: str = ""  # says what the first steps show of code that seeds torch
     rates_beside: str = ""  # says what dropped in it at other rates than variant.p
