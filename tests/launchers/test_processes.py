@@ -161,7 +161,7 @@ def test_memory_that_does_not_suffice_to_build_the_run_is_the_result_too(
 def test_a_run_that_another_process_has_is_refused_and_left_as_it_is(
     at_once: bool, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before any rank starts; by the ranks where both begin at once, so that nobody has it yet at a first look."""
+    """It is refused before any rank starts, and by the ranks where both begin at once: a first look sees nothing."""
     folder = RunFolder(config(*TWO, *SHORT, f"runs_dir={runs.folder}").folder)
     if at_once:
         monkeypatch.setattr(RunFolder, "is_claimed", lambda _: False)
