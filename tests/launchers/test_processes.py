@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from composed import config
 from forked_python import ForkedPython, fork_ranks
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal_lines import read_lines
@@ -154,6 +155,22 @@ def test_memory_that_does_not_suffice_to_build_the_run_is_the_result_too(
     assert code == 0 and "summary.json" in out, err
     summary = read(run_folder(runs.folder) / "summary.json")
     assert summary["status"] == "oom" and "you tried to allocate" in summary["error"]
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["long before", "at once"])
+def test_a_run_that_another_process_has_is_refused_and_left_as_it_is(
+    at_once: bool, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused before any rank starts, and by the ranks where both begin at once: a first look sees nothing."""
+    folder = RunFolder(config(*TWO, *SHORT, f"runs_dir={runs.folder}").folder)
+    if at_once:
+        monkeypatch.setattr(RunFolder, "is_claimed", lambda _: False)
+    else:
+        monkeypatch.setattr(experiment, "launch", lambda *_: pytest.fail("ranks were started"))
+    with folder.claimed():
+        code, _, err = runs.train(*TWO, *SHORT)
+        assert list(folder.path.iterdir()) == [folder._lock]
+    assert code == 2 and "is being written by another process" in err and len(err.splitlines()) == 1
 
 
 # Rank 0 is where no signal and no lost connection reaches it, as in a kernel of NCCL.

@@ -6,6 +6,8 @@ import time
 from collections import UserList
 from pathlib import Path
 
+_LONGEST_S = 400.0  # a run whose signal was lost ends then, and its test says what is missing
+
 
 class Held(UserList[str]):
     """The stop signals that a run has got, looked at between two steps.
@@ -24,7 +26,8 @@ class Held(UserList[str]):
             held = held_file(self._hold)
             self._hold.write_text(str(os.getpid()))
             self._hold.rename(held)
-            while not self.data and held.exists():
+            deadline = time.monotonic() + _LONGEST_S
+            while not self.data and held.exists() and time.monotonic() < deadline:
                 time.sleep(0.02)
         return bool(self.data)
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -81,13 +82,13 @@ def test_a_killed_driver_takes_its_runs_along_and_the_next_one_goes_on(
 
 @pytest.mark.slow
 def test_two_drivers_of_one_sweep_share_it_and_run_nothing_twice(runs: Runs) -> None:
-    """The second meets the first one's run, which goes on once the second has the next."""
+    """The second meets the first one's run, starts no process for it, and waits when it has done all others."""
     arguments = [*SWEEP, "seed=0,1,2,3", "train.epochs=1"]
     held = hold(runs, "pm-drop-s0")
 
     def let_go() -> None:
-        pid_of(runs, "pm-drop-s1")
-        while not held.exists():
+        deadline = time.monotonic() + 300
+        while (len(runs.summaries()) < 3 or not held.exists()) and time.monotonic() < deadline:
             time.sleep(0.02)
         held.unlink()
 
@@ -97,7 +98,10 @@ def test_two_drivers_of_one_sweep_share_it_and_run_nothing_twice(runs: Runs) -> 
         code, out, err = runs.train(*arguments)
         said, _ = first.communicate()
     assert (code, first.returncode) == (0, 0), err + said
-    assert "is executed by another process" in out and "waiting for it" in out
+    assert "is executed" not in said
+    (met,) = re.findall(r"^(.*) is executed by another process .*; waiting for it$", out, re.MULTILINE)
+    *own, last = re.findall(r"^(.*) finished \((.*)\)$", out, re.MULTILINE)
+    assert len(own) == 3 and last[0] == met and re.fullmatch(r"4 of 4 in [^;]*", last[1])
     assert attempts(runs) == [1, 1, 1, 1]
     assert len({RunFolder(folder).owner()["pid"] for folder in runs.run_folders()}) == 4
     for folder in runs.run_folders():

@@ -14,7 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pmexp.config import RunConfig
-from pmexp.errors import Interrupted, RankFailed, RankOutOfMemory, UserError
+from pmexp.errors import Interrupted, RankFailed, RankOutOfMemory, RunClaimed, UserError
 from pmexp.measure.out_of_memory import says_out_of_memory
 from pmexp.run_folder.failure import FailureKind, kind_in_text
 from pmexp.run_folder.folder import RunFolder
@@ -35,8 +35,8 @@ def is_launcher(config: RunConfig) -> bool:
 def launch(config: RunConfig, capture_output: bool) -> None:
     """Executes the run on `system.processes` processes and returns when all are done.
 
-    Raises UserError and Interrupted as the run on one process does, RankFailed, and RankOutOfMemory where
-    memory did not suffice to build the run.
+    Raises UserError, RunClaimed and Interrupted as the run on one process does, RankFailed, and
+    RankOutOfMemory where memory did not suffice to build the run.
     """
     # What elastic logs of a failure is raised here as an error.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
@@ -94,6 +94,8 @@ def _raise(folder: RunFolder, failures: dict[int, ProcessFailure]) -> None:
     kind, _, text = _message(failure).partition(": ")
     if kind == UserError.__name__:
         raise UserError(text)
+    if kind == RunClaimed.__name__:  # what is on record there is another process's
+        raise RunClaimed(text)
     if kind == Interrupted.__name__:
         raise Interrupted(text)
     if not killed and says_out_of_memory(_message(failure)):

@@ -83,6 +83,9 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
         log.warning("%s", said)
     if is_launcher(config):
         System(config.system)  # what this machine cannot execute is said before any process starts
+        if folder.is_claimed():
+            with folder.claimed():  # raises, unless somebody only looked whether it is claimed
+                pass
         try:
             launch(config, capture_output)
         except RankOutOfMemory as error:
