@@ -65,6 +65,7 @@ class Watched(ModuleType):
 def test_a_run_imports_torch_so(monkeypatch: pytest.MonkeyPatch) -> None:
     off: list[bool] = []
     monkeypatch.setitem(sys.modules, "pmexp.training.run", Watched("pmexp.training.run", off))
+    monkeypatch.setattr(train, "result_line", lambda config: "")  # There is no run that could leave one.
     monkeypatch.setattr(sys, "argv", ["train"])
     assert train.main() == 0
     assert off and all(off)

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import engine_ranks
 from pmexp.config import Part, SystemConfig
 from pmexp.errors import UserError
+from pmexp.systems.engines import zero
 from pmexp.systems.ranks import Ranks, check_started, started_processes
 from pmexp.systems.system import System
 
@@ -192,3 +194,23 @@ def test_missing_packages_are_one_clear_error(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match="zero2 needs deepspeed and accelerate"):
         System(SystemConfig(parts=[Part.zero2], processes=2))
+
+
+@needs_deepspeed
+@pytest.mark.parametrize(
+    ("version", "trains"), [("0.9.5", False), ("0.18.2", False), ("0.18.3", True), ("1.0", True)]
+)
+def test_a_deepspeed_that_loses_micro_batches_is_refused(
+    version: str, trains: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zero, "version", lambda package: version)
+    refused = pytest.raises(UserError, match=re.escape(f"zero2 needs deepspeed>=0.18.3, not {version}"))
+    with nullcontext() if trains else refused:
+        System(SystemConfig(parts=[Part.zero2], processes=2))
+
+
+def test_the_lower_bound_is_the_first_deepspeed_that_is_not_refused() -> None:
+    assert (
+        f"deepspeed=={'.'.join(map(str, zero._OLDEST))}"
+        in (Path(__file__).parents[2] / "constraints-oldest.txt").read_text()
+    )

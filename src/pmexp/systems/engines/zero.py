@@ -10,12 +10,15 @@ between.
 
 import copy
 import logging
+import re
 import warnings
+from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pmexp.errors import UserError
 from pmexp.extras import need
 from pmexp.systems.engines.base import (
     AFTER_ACCUMULATION,
@@ -26,10 +29,18 @@ from pmexp.systems.engines.base import (
     trained,
 )
 
+_OLDEST = (0, 18, 3)  # ZeRO-2 of DeepSpeed 0.17.6 to 0.18.2 steps by the last micro-batch alone.
+
 
 def check_packages(part: str) -> None:
-    """Raises UserError where DeepSpeed cannot be had."""
+    """Raises UserError where DeepSpeed cannot be had, or is one that trains wrongly."""
     need(f"system.parts: {part}", "deepspeed", "accelerate")
+    installed = version("deepspeed")
+    if tuple(int(number) for number in re.findall(r"\d+", installed)[:3]) < _OLDEST:
+        raise UserError(
+            f"system.parts: {part} needs deepspeed>=0.18.3, not {installed}: before it ZeRO-2 may step "
+            "by the last micro-batch alone; pip install 'pmexp[distributed]' brings it"
+        )
 
 
 class ZeroEngine(Engine):
