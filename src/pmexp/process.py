@@ -35,7 +35,7 @@ def cpu_quota(process: Path = Path("/proc/self")) -> float | None:
     """
     quotas = []
     for group in _control_groups(process):
-        words = _text(group / "cpu.max").split()  # of version 2
+        words = _text(group / "cpu.max").split()  # version 2 has both in one file
         words = words or [
             *_text(group / "cpu.cfs_quota_us").split(),
             *_text(group / "cpu.cfs_period_us").split(),

@@ -80,7 +80,7 @@ class Training:
         pay = workers_for(train, system.device, ranks.world_size)
         self.workers = pay if config.workers is None else config.workers  # that make batches ahead
         self.timer = StepTimer(system.device)
-        self.step_seconds = 0.0  # of the last step, which the timer leaves out where it is profiled
+        self.step_seconds = 0.0  # a profiled step's too, which the timer leaves out
         self.instruments: Instruments | NoInstruments = NoInstruments()
         self.replacement: ReplacementReport | None = None  # says what became of the module's dropout
         self.rates_chosen: Rates = {}  # those of its dropouts, before a variant or a method sets others
