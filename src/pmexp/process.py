@@ -1,21 +1,78 @@
 """Says what every process of a run may use, and which signals ask it to stop."""
 
+import math
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path, PurePath
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # a terminal's and SLURM's, to all
 
 
 def usable_cores() -> int:
-    """Returns how many cores this process may use: all of the machine's where nothing says fewer."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Returns how many cores this process may use, at least 1: those it is bound to, or a container's quota,
+    rounded up."""
+    quota = cpu_quota()
+    return _bound_cores() if quota is None else min(_bound_cores(), max(1, math.ceil(quota)))
 
 
 def cores_of_each(processes: int) -> int:
-    """Returns how many cores each of a run's `processes` has: all that it may use, where srun bound it."""
-    usable = usable_cores()
+    """Returns how many cores each of a run's `processes` has: all that it may use, where srun bound it.
+
+    A container's quota is shared by all of them.
+    """
+    usable, bound = usable_cores(), _bound_cores()
     here = os.environ.get("LOCAL_WORLD_SIZE")  # which launchers of torch set
-    is_bound = here is None and usable < (os.cpu_count() or 1)
+    is_bound = here is None and usable == bound < (os.cpu_count() or 1)
     return usable if is_bound else usable // int(here or processes)
+
+
+def cpu_quota(process: Path = Path("/proc/self")) -> float | None:
+    """Returns how many cores' time Linux's control groups give this process; None where they set no limit.
+
+    The least counts, of its own group and the groups around it, as far as a container shows them.
+    process: the folder in which Linux describes it.
+    """
+    quotas = []
+    for group in _control_groups(process):
+        words = _text(group / "cpu.max").split()  # version 2 has both in one file
+        words = words or [
+            *_text(group / "cpu.cfs_quota_us").split(),
+            *_text(group / "cpu.cfs_period_us").split(),
+        ]
+        if words and words[0] not in ("max", "-1"):
+            quotas.append(int(words[0]) / int(words[1]))
+    return min(quotas, default=None)
+
+
+def _control_groups(process: Path) -> Iterator[Path]:
+    """Yields the folders of the process's groups for processor time, and of those around them."""
+    paths: dict[str, PurePath] = {}
+    for line in _text(process / "cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        paths |= dict.fromkeys(controllers.split(","), PurePath(group))  # version 2 names none: ""
+    for line in _text(process / "mountinfo").splitlines():
+        mount, _, kind = line.partition(" - ")
+        root, folder = mount.split()[3:5]
+        system, *_, options = kind.split()
+        controller = "" if system == "cgroup2" else "cpu"
+        if system == "cgroup2" or (system == "cgroup" and "cpu" in options.split(",")):
+            path = paths.get(controller, PurePath(root))
+            # A container may be shown its own group alone, as the root, under a path of the machine's.
+            own = Path(folder) / (path.relative_to(root) if path.is_relative_to(root) else "")
+            yield from (group for group in (own, *own.parents) if group.is_relative_to(folder))
+
+
+def _text(file: Path) -> str:
+    """Returns what the file holds: nothing where this system has no such file."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
+
+
+def _bound_cores() -> int:
+    """Returns how many cores this process may be put on: all of the machine's where nothing says fewer."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pmexp import process
 from pmexp.measure import environment, provenance
 from pmexp.run_folder.folder import RunFolder
 from pmexp.training.loop import Training
@@ -76,6 +77,7 @@ def test_every_start_of_a_run_is_on_record_without_any_secret(
     monkeypatch.setattr(Training, "_step", stopped)
     for name, value in (SECRETS | {"SLURM_JOB_ID": "42", "SLURM_RESTART_COUNT": "1"}).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(process, "cpu_quota", lambda: 0.5)
     arguments = [*TINY_VIT, "train.max_steps=6", "tracking=off"]
     assert [runs.train(*arguments)[0] for _ in range(3)] == [130, 0, 0]
     (folder,) = runs.run_folders()
@@ -90,6 +92,7 @@ def test_every_start_of_a_run_is_on_record_without_any_secret(
     assert f"torch=={version('torch')}" in packages and packages == sorted(set(packages), key=str.lower)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["environment"].get("git_commit") == first["git"].get("commit")
+    assert first["cpu"]["usable"] == summary["environment"]["cpu_usable"] == 1
     text = everything_in(folder)
     assert [value for value in SECRETS.values() if value in text] == []
 

@@ -1,4 +1,4 @@
-"""`system.matmul` and `system.deterministic`: what a process is set to, what the record says, and when it is too late."""
+"""Threads, `system.matmul`, `system.deterministic`: what a process is set to, what the record says, when it is too late."""
 
 import os
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from pmexp import process
 from pmexp.config import Matmul, SystemConfig
 from pmexp.errors import UserError
 from pmexp.systems import arithmetic
@@ -78,3 +79,24 @@ def test_a_run_computes_as_asked_and_says_so(runs: Runs) -> None:
         "high",
         True,
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "threads", "set_to"), [({}, None, 2), ({}, 6, 6), ({"OMP_NUM_THREADS": "4"}, None, 4)]
+)
+def test_torch_takes_no_more_threads_than_a_container_has_cores_unless_told(
+    monkeypatch: pytest.MonkeyPatch, said: dict[str, str], threads: int | None, set_to: int
+) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(process, "cpu_quota", lambda: 1.5)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)  # what torch chooses on a machine of 4 cores
+        arithmetic.set_threads(threads)
+        assert torch.get_num_threads() == set_to
+    finally:
+        torch.set_num_threads(before)

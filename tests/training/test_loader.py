@@ -18,6 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from pmexp import process
 from pmexp.datasets.pictures import Pictures
 from pmexp.errors import MachineError, UserError
 from pmexp.models.examples import Batch, CausalTokens, Examples, MaskedTokens, PictureExamples, TensorExamples
@@ -204,6 +205,7 @@ def cores(number: int) -> Callable[[int], set[int]]:
 def test_as_many_workers_as_pay(pictures: PictureExamples, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", cores(32))
     monkeypatch.setattr(os, "cpu_count", lambda: 32)
+    monkeypatch.setattr(process, "cpu_quota", lambda: None)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert [workers_for(pictures, CUDA, processes) for processes in (1, 4, 32)] == [16, 7, 1]
     held = TensorExamples({"x": torch.zeros(3, 1)}, torch.zeros(3, dtype=torch.long))

@@ -36,7 +36,7 @@ class TrainConfig:
     evaluate_every: float | None = None  # steps, or a share of an epoch below 1; null: once an epoch
     evaluate: bool = True  # false: neither validates nor tests; with select=last
     log_every: int = 10  # steps between journal records of loss and gradient norm
-    threads: int | None = None  # CPU threads; null: torch's own choice
+    threads: int | None = None  # CPU threads; null: torch's choice, at most a container's cores
     workers: int | None = None  # processes that make batches ahead, 0: none; null: as many as pay
     shared_with: str | None = None  # the run whose training it is; then measured steps alone, and no score
 

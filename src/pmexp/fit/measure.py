@@ -17,6 +17,7 @@ from pmexp.fit.search import Probe
 from pmexp.fit.skeleton import batch_shapes, skeleton
 from pmexp.models.examples import EVALUATION, Batch
 from pmexp.simulation import LiveBytes
+from pmexp.systems import arithmetic
 from pmexp.systems.ranks import Ranks, join
 from pmexp.systems.system import System
 from pmexp.training.loop import Training
@@ -80,8 +81,7 @@ def measure(tried: Try) -> Probe:
 
 def _prepared(tried: Try, system: System, ranks: Ranks) -> Training:
     config = tried.config
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
+    arithmetic.set_threads(config.train.threads)
     if system.device.type == "cuda":
         total = torch.cuda.get_device_properties(system.device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, tried.budget_bytes / total), system.device)

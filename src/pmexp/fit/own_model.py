@@ -80,13 +80,7 @@ def predict(
         batch = batch_of_size(_plain(batch), arguments.per_device_train_batch_size)
     asking = _Asking(model, _plain(batch), loss, optimizer or AdamW, accumulate, clip_norm, arguments, like)
     asked = asking.step(parts)
-    steps, without_effect = {}, {}
-    for method in methods:
-        if method not in parts:
-            try:
-                steps[method] = asking.step(with_part(parts, method))
-            except UserError as error:
-                without_effect[method] = str(error)
+    steps, without_effect = asking.steps_with(methods, parts)
     return Forecast(
         type(model).__name__, parts, asked, steps, without_effect, NOT_MODELLED, not model.training
     )
@@ -149,6 +143,19 @@ class _Asking:
         note = ", ".join(said for method in methods if (said := method.note()))
         held = categories(simulated.peaks[simulated.phase].by_category)
         return StepPeak(held, simulated.phase, simulated.products, simulated.traffic_bytes, note)
+
+    def steps_with(
+        self, methods: Sequence[str], parts: Sequence[str]
+    ) -> tuple[dict[str, StepPeak], dict[str, str]]:
+        """Simulates the step with each method beside these parts, and says why the others have none."""
+        steps, without_effect = {}, {}
+        for method in methods:
+            if method not in parts:
+                try:
+                    steps[method] = self.step(with_part(parts, method))
+                except UserError as error:
+                    without_effect[method] = str(error)
+        return steps, without_effect
 
     def _loss_of(self, model: nn.Module, batch: Any) -> Tensor:
         inputs, target = (batch, ()) if self.loss is None else _without_target(batch)

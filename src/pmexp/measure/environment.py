@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from pmexp.packed_dropout import native, ops, torch_rng_record
+from pmexp.process import usable_cores
 
 
 def _version(package: str) -> str:
@@ -40,6 +41,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "python": platform.python_version(),
         "cpu": cpu_name(),
         "cpu_count": os.cpu_count() or 0,
+        "cpu_usable": usable_cores(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dropout_backend": ops.kernels(device),

@@ -92,13 +92,17 @@ def packed_dropout(
     check_options(p, bits, rng, flip_rate)
     if not needs_mask(input, p, training):
         return dropped_without_mask(input, p, training, inplace)
-    chosen = Options(p, bits, cache_unpacked, rng, flip_rate)
+    return _dropped_by_python(input, Options(p, bits, cache_unpacked, rng, flip_rate), inplace)
+
+
+def _dropped_by_python(input: Tensor, chosen: Options, inplace: bool) -> Tensor:
+    """Drops what needs a mask, by Python's calls: the way that `input` and what runs around it allow."""
     backend = ops.backend_of_plain(input)
     if backend is not None:
-        number = plain_seed(input) if rng == "philox" else None
+        number = plain_seed(input) if chosen.rng == "philox" else None
         return cast(Tensor, _apply_packed(input, number, chosen, backend, inplace))
-    seed = seed_for(input, rng)
-    if not needs_graph(input, flip_rate):
+    seed = seed_for(input, chosen.rng)
+    if not needs_graph(input, chosen.flip_rate):
         y, _ = draw(input, seed, chosen)
         return input.copy_(y) if inplace else y
     if in_eager_mode():

@@ -81,26 +81,12 @@ def replace_dropout(
     replacement = _Replacement(model, dropout, where, options, report)
     # An earlier replacement may have left routes.
     removed = {module: marks for module in list(model.modules()) if (marks := remove_route(module))}
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        if module not in replacement.staying:
-            replacement.route_functions_of(module, name)
-            replacement.exchange_children_of(module, name)
-    if isinstance(model, nn.Dropout):
-        report.leave("", "itself a dropout, which only a module around it could exchange")
-    elif reason := _why_left(model):
-        report.leave("", reason)
+    replacement.replace_what_is_read()
     if options.get("recompute") and not isinstance(model, torch.jit.ScriptModule):
         # A dropped tensor may enter a product far from its dropout.
         add_rebuilding(model, drops=False, first=FirstBackward(report))
     discovery = Discovery(report, dropout, options, type(model).__name__)
-    unknown = [
-        (name, module)
-        for name, module in model.named_modules()
-        if _is_to_be_watched(module) and module not in replacement.staying
-    ]
-    for name, module in unknown and [("", model), *unknown]:
-        if not isinstance(module, torch.jit.ScriptModule):
-            discovery.watch(module, name)
+    replacement.watch_what_is_not(discovery)
     if example is not None and discovery.watched:
         run_dry(model, discovery, example)
     report.settled |= not discovery.watched
@@ -147,6 +133,28 @@ class _Replacement:
     report: ReplacementReport
     made: dict[nn.Module, nn.Module] = field(default_factory=dict)  # a shared module stays shared
     staying: set[nn.Module] = field(default_factory=set)  # dropouts that are left alone
+
+    def replace_what_is_read(self) -> None:
+        """Exchanges the modules, and routes the functions, that the source of the model's classes shows."""
+        for path, module in list(self.model.named_modules(remove_duplicate=False)):
+            if module not in self.staying:
+                self.route_functions_of(module, path)
+                self.exchange_children_of(module, path)
+        if isinstance(self.model, nn.Dropout):
+            self._leave("", "itself a dropout, which only a module around it could exchange")
+        else:
+            self._leave("", _why_left(self.model))
+
+    def watch_what_is_not(self, discovery: Discovery) -> None:
+        """Has a first forward show what the source does not."""
+        unknown = [
+            (path, module)
+            for path, module in self.model.named_modules()
+            if _is_to_be_watched(module) and module not in self.staying
+        ]
+        for path, module in unknown and [("", self.model), *unknown]:
+            if not isinstance(module, torch.jit.ScriptModule):
+                discovery.watch(module, path)
 
     def exchange_children_of(self, parent: nn.Module, path: str) -> None:
         rate_only = call_sites(parent).rate_only

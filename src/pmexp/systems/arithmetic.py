@@ -1,6 +1,6 @@
-"""How this process computes: the precision of float32 products, and whether results repeat bit for bit.
+"""How this process computes: its threads, the precision of float32 products, and whether results repeat.
 
-Both are switches of the whole process in torch, so every run sets both, whatever the run before it had.
+The last two are switches of the whole process in torch, so every run sets both, whatever the one before had.
 """
 
 import os
@@ -9,9 +9,24 @@ import torch
 
 from pmexp.config import SystemConfig
 from pmexp.errors import UserError
+from pmexp.process import usable_cores
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _DETERMINISTIC_WORKSPACES = (":4096:8", ":16:8")  # the two under which cuBLAS repeats its results
+_THREADS_SAID = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which the environment says torch's threads
+
+
+def set_threads(threads: int | None) -> None:
+    """Sets as many threads as `train.threads` says.
+
+    None leaves torch's own choice, cut to the cores of a container's quota, which torch does not know, unless
+    the environment says how many.
+    """
+    if threads is None and not any(os.environ.get(name) for name in _THREADS_SAID):
+        cores = usable_cores()
+        threads = cores if cores < torch.get_num_threads() else None
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def set_arithmetic(config: SystemConfig) -> None:

@@ -54,8 +54,7 @@ class Prepared:
 def prepare(config: RunConfig) -> Prepared:
     """Builds all of a run. Raises UserError where it cannot be built, or a package is not installed."""
     refuse_changed(config.code)
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
+    arithmetic.set_threads(config.train.threads)
     arithmetic.set_arithmetic(config.system)
     torch.manual_seed(config.seed)
     check_metrics(config)
