@@ -38,7 +38,7 @@ COMMAND = Command(
 _VARIANTS = ("baseline", "pm-drop", "no-cache", "4bit")
 _THIS_TREE = Path(__file__).parents[2]
 _SEEDS = 5
-_STEPS = 20  # training losses in the journal of a run
+_STEPS = 20  # training losses in the journal of a run, which ends with its final values
 _CHANGE = 0.03  # the fraction of the peak that pm-drop saves, which the report has to find
 # There are about as many as a run has.
 _SETTINGS = {"train.lr": 0.001, "train.batch_size": 32, **{f"train.key_{n}": n for n in range(100)}}
@@ -116,9 +116,11 @@ def _write(
 ) -> None:
     run = folder / f"{task.replace('/', '-')}-{variant}-{seed}"
     run.mkdir(parents=True)
-    loss = metric_of("train/loss")
-    record = {"metric": loss.name, "unit": loss.unit, "direction": loss.direction, "time": 0.0}
-    lines = [json.dumps({**record, "step": step, "value": 2 / (1 + step)}) for step in range(_STEPS)]
+    losses = [("train/loss", step, 2 / (1 + step)) for step in range(_STEPS)]
+    finals = [
+        (name, _STEPS, value) for name, value in values.items()
+    ]  # A report wants them in the journal too.
+    lines = [json.dumps(_record(*one)) for one in losses + finals]
     (run / "journal.jsonl").write_text("\n".join(lines) + "\n")
     model, dataset = task.split("/")
     labels = {"task": task, "model": model, "dataset": dataset, "variant": variant, "system": "plain"}
@@ -128,6 +130,13 @@ def _write(
         "journal": _digest(run / "journal.jsonl"),
     }  # fmt: skip
     (run / "summary.json").write_text(json.dumps(summary))
+
+
+def _record(name: str, step: int, value: float) -> dict[str, Any]:
+    """A value as a line of a journal holds it."""
+    metric = metric_of(name)
+    told = {"metric": name, "unit": metric.unit, "direction": metric.direction, "time": 0.0}
+    return {**told, "step": step, "value": value}
 
 
 def _digest(journal: Path) -> dict[str, Any]:
