@@ -323,10 +323,15 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     except KeyboardInterrupt:
         return end(interrupted, code=130)
     except Exception as error:
-        if kind_of(error) is not FailureKind.infrastructure:
-            raise
-        return end(f"error: {error_line(error)}", code=MACHINE_FAILED)
+        return _end_by_machine(error)
     return code
+
+
+def _end_by_machine(error: Exception) -> int:
+    """Says in one line how the machine failed and returns the exit code. Raises what is no fault of it."""
+    if kind_of(error) is not FailureKind.infrastructure:
+        raise error
+    return end(f"error: {error_line(error)}", code=MACHINE_FAILED)
 
 
 @cache
@@ -337,7 +342,8 @@ def end_at_once() -> None:
 
 @contextmanager
 def importing(extra: str = "") -> Iterator[None]:
-    """Ends the process as for bad input, with one line, where what is imported inside it lacks a package.
+    """Ends the process with one line, as `exit_code` would, where what is imported inside it lacks a package
+    or fails by the machine, as torch does without a temporary folder.
 
     For the modules that `python -m` executes, whose imports come before `exit_code`. `extra`: the one whose
     packages the command needs; empty: whichever brings the package.
@@ -347,6 +353,8 @@ def importing(extra: str = "") -> Iterator[None]:
             yield
     except UserError as error:
         sys.exit(end(f"error: {error}", code=2))
+    except Exception as error:
+        sys.exit(_end_by_machine(error))
 
 
 class _Stdout:

@@ -218,7 +218,7 @@ class TestHub:
                 raise RuntimeError("An error occurred while generating the dataset") from error
 
         monkeypatch.setattr(hf, "load_dataset", fail)
-        with pytest.raises(UserError, match=r"cannot be had.* \('utf-8' codec can't decode byte 0xe9"):
+        with pytest.raises(UserError, match=r"cannot be had \(.*'utf-8' codec can't decode byte 0xe9"):
             datasets.load(
                 DatasetConfig(name="set", kind=DatasetKind.text, hub_id="a/b", text_columns=["text"])
             )

@@ -67,7 +67,9 @@ def test_simulation_answers_without_data(tmp_path: Path, capsys: pytest.CaptureF
     assert probes[8]["peak_bytes"] == answer["peak_bytes"]
     assert probes[answer["largest"]]["fits"] and not probes[answer["largest"] + 1]["fits"]
     assert answer["labels"]["variant"] == "pm-drop" and "fragmentation" in " ".join(answer["not_modelled"])
-    assert f"largest batch that fits: {answer['largest']}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"largest batch that fits: {answer['largest']}" in printed
+    assert max(map(len, printed.splitlines())) <= 110
 
 
 def test_a_real_run_is_measured_within_its_global_batch(tmp_path: Path) -> None:

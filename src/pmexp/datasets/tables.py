@@ -164,6 +164,14 @@ def _left_out(names: set[str], taken: set[str], kind: str, rule: str) -> str:
     return f"left out {len(rest)} of the {len(names)} {kind}: {shown} ({rule} {stems})"
 
 
+def _why_out_of_reach(error: Exception) -> str:
+    reason = why_unread(error)
+    says_offline = "OfflineModeIsEnabled" in reason
+    if says_offline or os.environ.get("HF_HUB_OFFLINE"):
+        return "offline mode is on" if says_offline else f"offline mode is on; {reason}"
+    return reason
+
+
 def _from_hub(config: DatasetConfig) -> Tables:
     hub_id = _hub_id(config)
     import datasets
@@ -173,12 +181,10 @@ def _from_hub(config: DatasetConfig) -> Tables:
     try:
         loaded = datasets.load_dataset(hub_id, config.hub_config, revision=config.revision)
     except Exception as error:
-        offline = " (offline mode is on)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise UserError(
-            f"dataset={config.name}: hub dataset {config.hub_id} cannot be had{offline} "
-            f"({why_unread(error)}); fetch it on a machine with network with pmexp data "
-            f"dataset={config.name}, or put its splits as train, validation and test in one folder and "
-            "set dataset.path=<folder>"
+            f"dataset={config.name}: hub dataset {config.hub_id} cannot be had ({_why_out_of_reach(error)}); "
+            f"fetch it with network (pmexp data dataset={config.name}), or set dataset.path to a folder of "
+            "its train, validation and test"
         ) from None
     chosen = {split: [stem for stem in stems if stem in loaded] for split, stems in SPLITS.items()}
     for split, stems in chosen.items():

@@ -80,5 +80,5 @@ def _summary(record: dict[str, Any]) -> str:
         lines.append(record["note"])
     lines.append(f"largest {record['what']} that fits: {record['largest'] or 'none'}")
     if record.get("not_modelled"):
-        lines.append("not modelled: " + "; ".join(record["not_modelled"]))
+        lines += ["not modelled:", *(f"  {what}" for what in record["not_modelled"])]
     return "\n".join(lines)

@@ -80,7 +80,12 @@ class Forecast:
             right = [False, *[True] * (len(_HEAD) - 2), False]
             lines += ["", *(line.rstrip() for line in aligned(rows, right))]
         lines += [f"{name}: {reason}" for name, reason in self.without_effect.items()]
-        lines += ["", f"Error bar: {MEASURED}.", f"Not modelled: {'; '.join(self.not_modelled)}."]
+        lines += [
+            "",
+            f"Error bar: {MEASURED}.",
+            "Not modelled:",
+            *(f"  {what}" for what in self.not_modelled),
+        ]
         return "\n".join(lines)
 
     def _row(self, name: str) -> list[str]:

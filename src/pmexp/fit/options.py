@@ -15,7 +15,7 @@ COMMAND = Command(
         Key(
             "method",
             "simulate predicts the peak without GPU, data and checkpoint; measure takes real steps on the "
-            "device, with as many processes as system.processes says, which it starts",
+            "device, by system.processes",
             "simulate",
             ("simulate", "measure"),
         ),
@@ -27,8 +27,8 @@ COMMAND = Command(
         ),
         Key(
             "budget",
-            "memory that a step may take: bytes (80e9), GiB (78.6GiB), or that of a device less its CUDA "
-            f"context: {', '.join(DEVICES)}",
+            "what a step may take: bytes (80e9), GiB (78.6GiB), or a device's memory less its CUDA context: "
+            f"{', '.join(DEVICES)}",
             "A100-80GB",
         ),
         Key(
@@ -39,8 +39,8 @@ COMMAND = Command(
         Key("table", "a YAML file with tasks and arms: a table of them, by simulation"),
         Key(
             "out",
-            "the file that is written: JSON, or the table as Markdown; without it method=measure writes "
-            "<runs_dir>/<name>/fit/<what>-<run id>.json, which the report of <name> reads",
+            "the file to write: JSON, or a table's Markdown; without it method=measure writes for the report "
+            "<runs_dir>/<name>/fit/<what>-<run id>.json",
         ),
         switch("cost", "GPU-hours of experiment=NAME by task, in the place of memory"),
         Key("budget_hours", "cost: GPU-hours that there are", "48"),
