@@ -117,9 +117,7 @@ def _write(
     run = folder / f"{task.replace('/', '-')}-{variant}-{seed}"
     run.mkdir(parents=True)
     losses = [("train/loss", step, 2 / (1 + step)) for step in range(_STEPS)]
-    finals = [
-        (name, _STEPS, value) for name, value in values.items()
-    ]  # A report wants them in the journal too.
+    finals = [(name, _STEPS, value) for name, value in values.items()]  # a journal ends with them
     lines = [json.dumps(_record(*one)) for one in losses + finals]
     (run / "journal.jsonl").write_text("\n".join(lines) + "\n")
     model, dataset = task.split("/")

@@ -83,7 +83,7 @@ def test_help_lists_the_groups_and_imports_no_torch() -> None:
             "/nope/reuters-r8-train.tab cannot be read",
         ),
         (["model=tinybert", "dataset=mrpc", "dataset.path=/nope"], "dataset.path: /nope is not a folder"),
-        (["model=tinybert", "dataset=mrpc"], "set dataset.path=<folder>"),
+        (["model=tinybert", "dataset=mrpc"], "or set dataset.path to a folder"),
         (
             ["model=tinybert", "model.path=/nope", "dataset=reuters-r8"],
             "model.path: /nope has no config.json",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from evidence_runs import MACHINE, STEP, compared, content, pairs, run
+from evidence_runs import MACHINE, STEP, compared, pairs, run
 from pmexp.measure.environment import environment
 from pmexp.training import run as experiment
 from pmexp.training.checkpoint import Checkpoints
@@ -63,10 +63,10 @@ def test_a_run_that_goes_on_with_other_threads_has_it_on_record(
 def test_runs_on_shared_cores_are_named(tmp_path: Path) -> None:
     made_up = MadeUp(tmp_path)
     pairs(made_up)
-    assert content(made_up).warnings == []
+    assert made_up.content().warnings == []
     run(made_up, "baseline", 3, environment=MACHINE | {"shared_cores": "was ready and waited for a core 60%"})
     assert any(
-        "times of 1 of 7 runs" in line and "baseline seed 3" in line for line in content(made_up).warnings
+        "times of 1 of 7 runs" in line and "baseline seed 3" in line for line in made_up.content().warnings
     )
 
 
@@ -76,6 +76,6 @@ def test_such_a_run_is_no_partner_for_speed(tmp_path: Path) -> None:
     for variant in ("baseline", "pm-drop"):
         told = {"other_conditions": "threads 1 in place of 2 from step 5 on"} if variant == "pm-drop" else {}
         run(made_up, variant, 3, environment=MACHINE | told)
-    report = content(made_up)
+    report = made_up.content()
     assert compared(report)["pm-drop", STEP].n == 3
     assert any("from step 5 on versus none" in line for line in report.warnings)

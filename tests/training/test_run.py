@@ -44,7 +44,7 @@ def test_the_folder_of_a_run_keeps_its_contract(runs: Runs) -> None:
     reached = summary["metrics"]
     assert out.splitlines()[-2] == (
         f"test accuracy {reached['test/accuracy']:.4g}, test loss {reached['test/loss']:.4g}, "
-        f"peak memory {reached['memory/peak_bytes'] / 2**20:.0f} MiB, "
+        f"peak memory {reached['memory/peak_bytes'] / 2**20:,.0f} MiB, "
         f"{reached['speed/samples_per_s']:,.4g} samples/s"
     )
     assert (summary["status"], summary["run_id"]) == ("finished", folder.name)
