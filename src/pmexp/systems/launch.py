@@ -60,6 +60,7 @@ def launch(config: RunConfig, capture_output: bool) -> None:
         *("-P", "-m"),  # own code is found all the same, and a file named like one of Python's hides none
         _ENTRY,
         json.dumps(config.to_dict()),
+        str(os.getpid()),
         *(["--capture-output"] if capture_output else []),
     ]
     try:

@@ -32,10 +32,13 @@ def stop_requests() -> Iterator[list[str]]:
             signal.signal(number, handler)
 
 
-def stop_with_parent(grace_s: float) -> None:
-    """Has this process stop once its parent is gone, killed perhaps, and kills it `grace_s` seconds later:
-    what it waits for may be gone too."""
-    parent = os.getppid()
+def stop_with_parent(parent: int, grace_s: float) -> None:
+    """Has this process stop once `parent`, which has started it, is gone, killed perhaps, and kills it
+    `grace_s` seconds later: what it waits for may be gone too.
+
+    parent: the number of its process. The parent tells it, since it may be gone by the time that this process
+    has imported what it needs.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:

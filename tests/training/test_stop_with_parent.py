@@ -1,0 +1,24 @@
+"""A rank ends with its launcher, also with one that is gone before the rank looks for it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+SLEEPER = """
+import sys, time
+from pmexp.training.stop_signals import stop_with_parent
+stop_with_parent(int(sys.argv[1]), grace_s=60)
+time.sleep(3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("parent", "code"), [(os.getpid, 0), (lambda: -1, -signal.SIGTERM)], ids=["there", "gone"]
+)
+def test_a_process_whose_parent_is_gone_is_asked_to_stop(parent: Callable[[], int], code: int) -> None:
+    command = [sys.executable, "-c", SLEEPER, str(parent())]
+    assert subprocess.run(command, timeout=120).returncode == code
