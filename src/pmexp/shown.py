@@ -18,6 +18,11 @@ def few(names: Sequence[object]) -> str:
     return printable(", ".join(shown)) + more
 
 
+def first_five(names: Sequence[str]) -> str:
+    """Returns the first five names, and an ellipsis where there are more."""
+    return ", ".join([*names[:5], *["..."] * (len(names) > 5)])
+
+
 def counted(number: int, what: str) -> str:
     """Returns a number of things in words: 1 pair, 2 pairs."""
     return f"{number} {what}{'' if number == 1 else 's'}"

@@ -8,7 +8,7 @@ from pmexp.measure.peak_memory import PeakMemory
 from pmexp.measure.precision import attention, precision
 from pmexp.metrics.own import task_metric
 from pmexp.models import images
-from pmexp.shown import counted
+from pmexp.shown import counted, first_five
 from pmexp.systems import arithmetic
 from pmexp.training import loss_scale
 from pmexp.training.dropout_rates import by_rate, changes, rates_of
@@ -133,5 +133,4 @@ def noticed(training: Training) -> list[str]:
 
 
 def _named(names: Sequence[str], which: str, kind: str = "parameter") -> str:
-    more = ", ..." * (len(names) > 5)
-    return f"{counted(len(names), kind)} {which}: {', '.join(names[:5])}{more}"
+    return f"{counted(len(names), kind)} {which}: {first_five(names)}"

@@ -9,7 +9,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.packed_dropout.report import STAYS_TORCHS_OWN
-from pmexp.shown import counted
+from pmexp.shown import counted, first_five
 
 Rates = dict[str, float]
 
@@ -58,8 +58,8 @@ def beside(module: nn.Module, called: Collection[float], chosen: float) -> str:
     if not places:
         return ""
     return (
-        f"variant.p: {chosen:g} was chosen, and the first step drops at others too: {', '.join(places[:5])}"
-        f"{', ...' * (len(places) > 5)}; give them config.variant.p in model.builder"
+        f"variant.p: {chosen:g} was chosen, and the first step drops at others too: "
+        f"{first_five(places)}; give them config.variant.p in model.builder"
     )
 
 
@@ -86,6 +86,6 @@ def changes(before: Mapping[str, float], after: Mapping[str, float], when: str) 
             names[f"{now} in place of {rate:g}"].append(name)
     if not names:
         return ""
-    parts = [f"{change}: {', '.join(own[:5])}{', ...' * (len(own) > 5)}" for change, own in names.items()]
+    parts = [f"{change}: {first_five(own)}" for change, own in names.items()]
     count, of_all = sum(map(len, names.values())), counted(len(before), "dropout")
     return f"variant.p: {when} the rate of {count} of {of_all} is another; {'; '.join(parts)}"

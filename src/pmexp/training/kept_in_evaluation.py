@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pmexp.shown import counted
+from pmexp.shown import counted, first_five
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes an element
 
@@ -26,8 +26,8 @@ def weights_watched(module: nn.Module, watched: bool) -> Iterator[list[str]]:
     if names:
         said.append(
             f"the first evaluation changes {counted(len(names), 'weight')} of the model: "
-            f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}; scores then depend on how often it is "
-            "evaluated; change them in training alone"
+            f"{first_five(names)}; scores then depend on how often it is evaluated; "
+            "change them in training alone"
         )
 
 

@@ -4,6 +4,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from pmexp.shown import first_five
+
 
 def woken(module: nn.Module) -> str:
     """Puts `module` into training mode, and says which frozen parts this takes out of eval mode that do other
@@ -21,7 +23,7 @@ def woken(module: nn.Module) -> str:
         return ""
     return (
         f"model.builder: frozen parts that it left in eval mode are in training mode in each step: "
-        f"{', '.join(outermost[:5])}{', ...' * (len(outermost) > 5)}; override train() where they shall stay"
+        f"{first_five(outermost)}; override train() where they shall stay"
     )
 
 
