@@ -18,7 +18,8 @@ from pmexp.bench.gpu.plan import Stage
 TESTS = Path(__file__).parents[2]
 
 
-_SHARES = {"slow": 1, "hanging": 1}  # of the budget; the others', which end by themselves, are 8
+# Each gets this share of the budget; the others, which end by themselves, get eight such shares.
+_SHARES = {"slow": 1, "hanging": 1}
 
 
 def stages(*names: str) -> list[Stage]:
