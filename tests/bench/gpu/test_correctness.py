@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from forked_python import ForkedPython
-from pmexp.bench.gpu import compile_ahead, compile_share
+from pmexp.bench.gpu import compile_ahead, compile_share, stock_masks
 from pmexp.bench.gpu.bench import Bench
 from pmexp.bench.gpu.budget import Budget
 from pmexp.bench.gpu.equality import difference
@@ -108,7 +108,7 @@ def test_a_wrong_bit_is_named_and_costs_no_other_check(monkeypatch: pytest.Monke
 
 
 def test_a_dropout_that_draws_otherwise_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pmexp.bench.gpu.stock_masks.OURS", lambda x, p: torch.dropout(x, p + 0.01, True))
+    monkeypatch.setattr(stock_masks, "OURS", lambda x, p: torch.dropout(x, p + 0.01, True))
     lines = run(lambda bench: check_stock_masks(bench, torch.bfloat16))
     wrong = faults(lines)
     assert (
