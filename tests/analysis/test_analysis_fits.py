@@ -1,6 +1,7 @@
 """What fits into memory is judged between the tries, and by the settings that only the method fits."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +86,53 @@ def test_seeds_of_a_setting_that_only_fits_with_the_method_count_once(runs: Runs
         runs.finished(METHOD, seed, {STEP: 1.0}, settings={BATCH: 16})
     one = judged(runs, statistic=Statistic.only_fits, threshold=2, **MORE)
     assert (one.result, one.value) == ("fail", 1.0)
+
+
+@pytest.mark.parametrize("variant", ["baseline", METHOD])
+def test_a_setting_whose_seeds_disagree_is_no_lone_fit(runs: Runs, variant: str) -> None:
+    for seed in range(2):
+        runs.out_of_memory("baseline", seed, settings={BATCH: 16})
+        runs.finished(METHOD, seed, {STEP: 1.0}, settings={BATCH: 16})
+        for each in ("baseline", METHOD):  # else the batch is no part of the task
+            runs.finished(each, seed, {STEP: 1.0}, settings={BATCH: 8})
+    only: dict[str, Any] = {"statistic": Statistic.only_fits, "threshold": 1, **MORE}
+    assert judged(runs, **only).result == "pass"
+    if variant == METHOD:
+        runs.out_of_memory(METHOD, 2, settings={BATCH: 16})
+    else:
+        runs.finished("baseline", 2, {STEP: 1.0}, settings={BATCH: 16})
+    one = judged(runs, **only)
+    assert (one.result, one.why) == (
+        "not measured",
+        "nothing settled ran out of memory with the baseline; "
+        f"seeds or devices disagree, which counts for nothing: net/digits {BATCH}=16",
+    )
+
+
+def test_memory_of_another_device_is_no_lone_fit(runs: Runs) -> None:
+    def on(device: str, folder: Path) -> None:
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["environment"] = {**summary.get("environment", {}), "device": device}
+        (folder / "summary.json").write_text(json.dumps(summary))
+
+    only: dict[str, Any] = {"statistic": Statistic.only_fits, "threshold": 1, **MORE}
+    small = runs.out_of_memory("baseline", 0, settings={BATCH: 16})
+    on("large", runs.finished(METHOD, 0, {STEP: 1.0}, settings={BATCH: 16}))
+    on("large", small)
+    assert judged(runs, **only).result == "pass"
+    on("small", small)
+    assert judged(runs, **only).result == "not measured"
+
+
+def test_a_limit_at_which_seeds_disagree_lies_on_either_side_of_it(runs: Runs) -> None:
+    tried(runs, "ffo", "fffo")
+    assert judged(runs, threshold=1.12, **LARGER).parts[0].low == 32 / 31
+    runs.out_of_memory(METHOD, 1, settings={BATCH: 32})
+    runs.out_of_memory("baseline", 1, settings={BATCH: 16})
+    one = judged(runs, threshold=1.0, **LARGER)
+    assert (one.parts[0].low, one.parts[0].high) == (16 / 31, 63 / 8)
+    assert one.result == "inconclusive"
+    assert "seeds of packed disagree whether 32 fits; seeds of baseline disagree whether 16 fits" in one.why
 
 
 def test_nothing_fits_with_the_method_alone(runs: Runs) -> None:

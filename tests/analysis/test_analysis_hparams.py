@@ -98,6 +98,14 @@ def test_a_setting_that_lost_a_run_is_shown_and_not_chosen(how: str) -> None:
     assert one.settings[2].n == (3 if how.startswith("not") else 2)
 
 
+def test_a_setting_that_was_never_run_with_a_seed_is_not_chosen() -> None:
+    runs = [run(lr, s, {"val/accuracy": v}) for lr, scores in VAL.items() for s, v in enumerate(scores)]
+    runs = [one for one in runs if one.settings[LR] != 1e-3]
+    (one,) = made([*runs, run(1e-3, 0, {"val/accuracy": 0.99})])
+    assert one.chosen == (3e-4,)
+    assert one.settings[2].why == f"no run of seeds {', '.join(map(str, SEEDS[1:-1]))} and {SEEDS[-1]}"
+
+
 def test_no_setting_is_chosen_where_all_lost_runs() -> None:
     runs = [run(lr, 0, {"val/accuracy": 0.5}) for lr in (1e-4, 1e-3)]
     runs += [run(lr, 1, None) for lr in (1e-4, 1e-3)]

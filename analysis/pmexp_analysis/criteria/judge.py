@@ -78,9 +78,9 @@ def _parts(
         evidence = evidence.for_costs()
     sides = list(dict.fromkeys((protocol.baseline, protocol.method)))
     if statistic is Statistic.only_fits:
-        fitting, lacking = lone_fits(experiment)
-        part = judge_lone_fit(criterion, limits, fitting, lacking, protocol)
-        judged_at: list[Limits | Labels] = [*fitting, *(one for one in limits if one.how != "run")]
+        lone = lone_fits(experiment)
+        part = judge_lone_fit(criterion, limits, lone, protocol)
+        judged_at: list[Limits | Labels] = [*lone.fitting, *(one for one in limits if one.how != "run")]
         places = {at for one in judged_at for at in _unlearned_places(one, evidence)}
         about = [at for at in places if is_about(criterion, at[0])]
         yield _where_learned(part, about, sides, evidence)

@@ -16,7 +16,7 @@ from pmexp.run_folder.files import opened
 from pmexp_analysis.numbers.series import series_over
 from pmexp_analysis.sources.assemble import along
 from pmexp_analysis.sources.distinguish import distinguish
-from pmexp_analysis.sources.experiment import DIVERGED, FINISHED, OUT_OF_MEMORY, Experiment, Labels
+from pmexp_analysis.sources.experiment import DIVERGED, FINISHED, OUT_OF_MEMORY, Experiment, Labels, Member
 
 _SETTING_OF = {"batch": "train.batch_size", "length": "dataset.max_length"}
 
@@ -37,6 +37,16 @@ class Tries:
     def first_lack(self) -> float:
         """The smallest above it that does not, infinity where all that was tried fits."""
         return min((setting for setting in self.lacks if setting > self.largest), default=float("inf"))
+
+    @property
+    def surely(self) -> float:
+        """The largest that fits whenever it is tried, 0 where none does."""
+        return max((setting for setting in self.fits if setting not in self.lacks), default=0.0)
+
+    @property
+    def unsettled(self) -> list[float]:
+        """The settings that fit in some tries and not in others."""
+        return sorted({*self.fits} & {*self.lacks})
 
 
 @dataclass(frozen=True)
@@ -69,14 +79,44 @@ def limits_of(experiment: Experiment, folder: Path | None) -> list[Limits]:
     return limits + _answered(answers, experiment.protocol.axis)
 
 
-def lone_fits(experiment: Experiment) -> tuple[list[Labels], list[Labels]]:
-    """(runs of the method that finished where the baseline's ran out of memory, those of the baseline)."""
-    protocol = experiment.protocol
-    state = {member.labels: member.state for member in experiment.members}
-    lacking = [at for at, how in state.items() if at.variant == protocol.baseline and how == OUT_OF_MEMORY]
-    twins = [Labels(at.task, at.system, protocol.method, at.seed) for at in lacking]
-    fitting = [at for at in twins if state.get(at) in (FINISHED, DIVERGED)]
-    return sorted(fitting), sorted(lacking)
+@dataclass(frozen=True)
+class LoneFits:
+    """Runs of the baseline that are `lacking` memory, those of the method that are `fitting` with the same
+    labels, and runs of the baseline that say nothing: `unsettled`."""
+
+    fitting: list[Labels] = field(default_factory=list)
+    lacking: list[Labels] = field(default_factory=list)
+    unsettled: list[Labels] = field(default_factory=list)
+
+
+def lone_fits(experiment: Experiment) -> LoneFits:
+    """Finds what fits with the method alone.
+
+    A setting is unsettled where seeds of either side disagree, since what fits once lacks no memory by
+    itself, and where the two runs of a seed had different devices.
+    """
+    protocol, lone = experiment.protocol, LoneFits()
+    members = {member.labels: member for member in experiment.members}
+    outcomes: dict[tuple[str, str, str], set[bool]] = defaultdict(set)  # whether it fits, by setting
+    for at, member in members.items():
+        if member.state in (FINISHED, DIVERGED, OUT_OF_MEMORY):
+            outcomes[at.task, at.system, at.variant].add(member.state != OUT_OF_MEMORY)
+    for at in sorted(members):
+        if at.variant != protocol.baseline or members[at].state != OUT_OF_MEMORY:
+            continue
+        twin = members.get(Labels(at.task, at.system, protocol.method, at.seed))
+        sides = (outcomes[at.task, at.system, side] for side in (protocol.baseline, protocol.method))
+        if any(len(side) > 1 for side in sides) or (twin and _device(twin) != _device(members[at])):
+            lone.unsettled.append(at)
+            continue
+        lone.lacking.append(at)
+        if twin and twin.state in (FINISHED, DIVERGED):
+            lone.fitting.append(twin.labels)
+    return lone
+
+
+def _device(member: Member) -> object:
+    return member.run.environment.get("device")
 
 
 def _answered(files: Sequence[Path], axis: ComparedLabel) -> list[Limits]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pmexp.metrics.catalog import metric_of
 from pmexp_analysis.numbers import stats
+from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.numbers.scores import scores
 from pmexp_analysis.numbers.series import number_of, told_apart, varying, with_several
 from pmexp_analysis.sources.experiment import Experiment, Member
@@ -80,7 +81,8 @@ def _grid(
     if not validation:
         return None
     metric, test_metric = validation[0], next(iter(scores(metrics, ["test"])), None)
-    settings = [_setting(values, runs, metric) for values, runs in sorted(at.items())]
+    seeds = {member.labels.seed for member in members}
+    settings = [_setting(values, runs, metric, seeds) for values, runs in sorted(at.items())]
     tied = _best(settings, metric_of(metric).direction)
     chosen, rule = _one_of(tied, {values: _losses(at[values]) for values in tied})
     test = {}
@@ -92,10 +94,13 @@ def _grid(
     return Grid(task, system, variant, keys, metric, settings, chosen, test_metric, test, ties, rule)
 
 
-def _setting(values: tuple[float, ...], runs: Sequence[Member], metric: str) -> Setting:
+def _setting(values: tuple[float, ...], runs: Sequence[Member], metric: str, seeds: set[int]) -> Setting:
+    """One place of a grid whose other places have `seeds`: one that lacks some of them says so."""
     scored = np.array([m.run.finals[metric] for m in runs if m.run.finals and metric in m.run.finals])
     described = stats.describe(scored[np.isfinite(scored)])
     lost = sorted(filter(None, {_lost(m, metric) for m in runs}))
+    if absent := sorted(seeds - {m.labels.seed for m in runs}):
+        lost.append(f"no run of {seeds_said(absent)}")
     return Setting(values, described.n, described.mean, described.std, ", ".join(lost))
 
 
