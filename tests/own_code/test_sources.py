@@ -39,6 +39,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_code_that_this_process_has_imported_before_its_change_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "further.on.thing"
+    monkeypatch.setattr(sources, "_at_first_run", {})
+    refuse_changed({path: described("k", path)})  # a run that ends before its import
+    (folder / "further/on.py").write_text("thing = 2\n")
+    refuse_changed({path: described("k", path)})
+    try:
+        assert imported("k", path) == 2
+        (folder / "further/on.py").write_text("thing = 3\n")
+        with pytest.raises(UserError, match=r"^further\.on\.thing: .* since this process imported it"):
+            refuse_changed({path: described("k", path)})
+        (folder / "further/on.py").write_text("thing = 2\n")
+        refuse_changed({path: described("k", path)})
+    finally:
+        for name in ("further", "further.on"):
+            sys.modules.pop(name, None)
+
+
 def test_it_says_whose_the_code_is_and_imports_nothing(folder: Path) -> None:
     told = described("variant.dropout", "study.inner.deep.Mine")
     assert told.startswith("study of a folder, sha256 ") and told.endswith(f" of {len(LED_TO)} files")

@@ -5,8 +5,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+from pmexp.errors import UserError
+from pmexp.training.stop_signals import stop_requests
 
 SLEEPER = """
 import sys, time
@@ -22,3 +26,8 @@ time.sleep(3)
 def test_a_process_whose_parent_is_gone_is_asked_to_stop(parent: Callable[[], int], code: int) -> None:
     command = [sys.executable, "-c", SLEEPER, str(parent())]
     assert subprocess.run(command, timeout=120).returncode == code
+
+
+def test_a_run_in_a_thread_is_refused_since_no_signal_reaches_it() -> None:
+    with ThreadPoolExecutor(1) as threads, pytest.raises(UserError, match=r"^a run needs the main thread"):
+        threads.submit(stop_requests().__enter__).result()

@@ -21,6 +21,10 @@ from pmexp.working_folder import search_here
 _NATIVE = (".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".so", ".pyd")
 
 
+# What `described` said of a top-level name when a run of this process began that imports it.
+_at_first_run: dict[str, str] = {}
+
+
 def is_import_path(name: str) -> bool:
     """Whether a name is a dotted path such as package.module.MyDropout, which no name of pmexp's own is."""
     return "." in name and all(part.isidentifier() for part in name.split("."))
@@ -62,7 +66,8 @@ def described(key: str, path: str) -> str:
 
 
 def refuse_changed(code: Mapping[str, str]) -> None:
-    """Raises UserError where a run's own code is not what it was when the run was composed.
+    """Raises UserError where a run's own code is not what it was when the run was composed, or when an
+    earlier run of this process imported it: Python would go on with that.
 
     code: what `described` returned, by import path.
     """
@@ -72,6 +77,14 @@ def refuse_changed(code: Mapping[str, str]) -> None:
                 f"{path}: the code has changed since this run was composed ({before} then, {now} now); "
                 "start the command again, for a run of its own, or put the old code back"
             )
+        name = path.partition(".")[0]
+        first = _at_first_run.get(name, now) if name in sys.modules else now
+        if first != now:
+            raise UserError(
+                f"{path}: the code has changed since this process imported it ({first} then, {now} now), and "
+                "Python would run the old one; start a new process, or restart the notebook's kernel"
+            )
+        _at_first_run[name] = first
 
 
 def _spec(key: str, path: str, name: str) -> ModuleSpec:

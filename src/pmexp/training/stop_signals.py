@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from pmexp.errors import UserError
 from pmexp.process import STOP_SIGNALS
 
 _LOOK_S = 0.5
@@ -16,7 +17,15 @@ _LOOK_S = 0.5
 
 @contextmanager
 def stop_requests() -> Iterator[list[str]]:
-    """Opens a context whose list takes the names of stop signals received. A second Ctrl-C acts at once."""
+    """Opens a context whose list takes the names of stop signals received. A second Ctrl-C acts at once.
+
+    Raises UserError in any thread but the main one, which alone hears of signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise UserError(
+            "a run needs the main thread of its process, which alone hears of stop signals; start it there, "
+            "or in a process of its own (python -m pmexp.train)"
+        )
     received: list[str] = []
 
     def note(number: int, frame: FrameType | None) -> None:
