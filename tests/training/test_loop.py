@@ -175,7 +175,7 @@ def test_an_evaluation_within_an_epoch_is_no_part_of_its_time(monkeypatch: pytes
         now += 100
         return {"loss": 0.0, "accuracy": 0.5}
 
-    monkeypatch.setattr(run.timer, "_now", lambda: now)
+    monkeypatch.setattr("pmexp.measure.timing.seconds_now", lambda device: now)
     run.evaluate = evaluate  # type: ignore[assignment]
     for _ in run.steps():
         now += 1

@@ -1,11 +1,10 @@
 """How long the ops of packed dropout take in a step."""
 
-import time
 from typing import Any
 
-import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pmexp.measure.timing import seconds_now
 from pmexp.packed_dropout import ops
 
 _FORWARD = {getattr(ops, name): name for name in ("packed_dropout", "bias_dropout_add", "pack_bits")}
@@ -35,17 +34,11 @@ class PackingTime(TorchDispatchMode):
         if name is None:
             return func(*args, **(kwargs or {}))
         op = getattr(ops.operators_for(args[0]), name)
-        start = _now(args[0].device)
+        start = seconds_now(args[0].device)
         result = op(*args, **(kwargs or {}))
-        seconds = _now(args[0].device) - start
+        seconds = seconds_now(args[0].device) - start
         if func in _FORWARD:
             self.forward += seconds
         else:
             self.backward += seconds
         return result
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -35,9 +35,9 @@ class StepTimer:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        queued, self._waited, start = _queued(), 0.0, self._now()
+        queued, self._waited, start = _queued(), 0.0, seconds_now(self._device)
         yield
-        self.seconds.append(self._now() - start)
+        self.seconds.append(seconds_now(self._device) - start)
         self.data_seconds.append(self._waited)
         self.core_seconds.append(_queued() - queued)
 
@@ -49,22 +49,22 @@ class StepTimer:
         self._waited += time.perf_counter() - start
 
     def begin_epoch(self) -> None:
-        self._epoch_began = self._now()
+        self._epoch_began = seconds_now(self._device)
 
     def end_epoch(self) -> None:
         """Ends the epoch before its validation. The time between two tries of a run is no part of an
         epoch."""
         if self._epoch_began is not None:
-            self._epochs.append(self._now() - self._epoch_began)
+            self._epochs.append(seconds_now(self._device) - self._epoch_began)
             self._epoch_began = None
 
     @contextmanager
     def pause(self) -> Iterator[None]:
         """A context around what is no part of an epoch: an evaluation in the midst of it."""
-        start = self._now()
+        start = seconds_now(self._device)
         yield
         if self._epoch_began is not None:
-            self._epoch_began += self._now() - start
+            self._epoch_began += seconds_now(self._device) - start
 
     def metrics(self, samples_per_step: int, tokens_per_sample: float) -> dict[str, float]:
         """Median, 10th and 90th percentile after the warm-up, the throughput at the median, the mean time
@@ -132,7 +132,7 @@ class StepTimer:
 
     def state(self) -> dict[str, Any]:
         """What a resumed run goes on from."""
-        so_far = None if self._epoch_began is None else self._now() - self._epoch_began
+        so_far = None if self._epoch_began is None else seconds_now(self._device) - self._epoch_began
         return {
             "steps": self._measured(),
             "data": self._waits(),
@@ -147,7 +147,7 @@ class StepTimer:
         self._core_before = list(state.get("core", ()))
         self._epochs = list(state["epochs"])
         so_far = state["epoch_so_far"]
-        self._epoch_began = None if so_far is None else self._now() - so_far
+        self._epoch_began = None if so_far is None else seconds_now(self._device) - so_far
 
     def _measured(self) -> list[float]:
         return self._before + self.seconds[WARMUP_STEPS:]
@@ -158,10 +158,12 @@ class StepTimer:
     def _core_waits(self) -> list[float]:
         return self._core_before + self.core_seconds[WARMUP_STEPS:]
 
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+
+def seconds_now(device: torch.device) -> float:
+    """Reads a clock, in seconds, once CUDA has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _queued() -> float:

@@ -1,14 +1,13 @@
 """Measures a backward that is taken twice: there packed masks are unpacked anew, or were cached."""
 
-import time
 from statistics import median
 
-import torch
 from torch import Tensor
 
 from pmexp.config import SHARDING, Part
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.measure.tensor_bytes import TensorMemory
+from pmexp.measure.timing import seconds_now
 from pmexp.models.examples import Batch
 from pmexp.training.loop import Metrics, Training
 
@@ -53,12 +52,6 @@ def _backward_twice(training: Training, batch: Batch) -> tuple[float, float]:
 
 
 def _seconds(loss: Tensor, keep: bool) -> float:
-    start = _now(loss.device)
+    start = seconds_now(loss.device)
     loss.backward(retain_graph=keep)
-    return _now(loss.device) - start
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return seconds_now(loss.device) - start
