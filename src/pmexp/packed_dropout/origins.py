@@ -160,6 +160,8 @@ def rebuildable_dropout(
     """Drops as packed_dropout does with the same arguments, so that products need not save the result."""
     if has_torch_function_unary(input):  # a mode would be called for each attribute of a tensor below
         return handle_torch_function(rebuildable_dropout, (input,), input, p, training, inplace, **options)
+    if input.is_inference():  # has no version, by which a change of it would be seen
+        return packed_dropout(input, p, training, inplace, **options)
     made_by, version = input.grad_fn, input._version
     packed = None
     if not inplace and rebuilds_outermost():

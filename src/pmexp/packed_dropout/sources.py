@@ -53,9 +53,11 @@ def _scaling(node: Any) -> Step | None:
     if scale is None or kept_by(node._raw_saved_self) is not None:
         return None
     number = kept_by(node._raw_saved_other)
-    if number is None or not number.is_plain or (other := number.get()).dim() or other.requires_grad:
+    if number is None or not (number.is_plain and number.is_unchanged()):
         return None
-    return lambda x: scale(x, other)
+    if (other := number.get()).dim() or other.requires_grad:
+        return None
+    return lambda x: scale(x, number.get())  # which raises where it was changed since
 
 
 def _result(node: Any) -> Make:
