@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pmexp.measure import timing
 from pmexp.measure.instruments import Instruments, NoInstruments
 from pmexp.measure.profile import STEPS
 from pmexp.measure.timing import WARMUP_STEPS, StepTimer
@@ -54,7 +55,7 @@ def test_profiled_steps_are_not_timed_and_tflops_follow_from_the_median(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = itertools.count()
-    monkeypatch.setattr(StepTimer, "_now", lambda timer: float(next(ticks)))  # a step takes a second
+    monkeypatch.setattr(timing, "seconds_now", lambda device: float(next(ticks)))  # a step takes a second
     steps = WARMUP_STEPS + STEPS + 2
     assert runs.train(*SHORT, f"train.max_steps={steps}", "measure.profile=true")[0] == 0
     # The last two are the beginning of the epoch, and the evaluation within it.
@@ -68,7 +69,7 @@ def test_mfu_leaves_out_what_checkpointing_repeats(runs: Runs, monkeypatch: pyte
 
     monkeypatch.setattr(instruments, "peak_tflops", lambda device, precision: (2.0, f"{device} {precision}"))
     ticks = itertools.count()
-    monkeypatch.setattr(StepTimer, "_now", lambda timer: float(next(ticks)))
+    monkeypatch.setattr(timing, "seconds_now", lambda device: float(next(ticks)))
     for system, precision in (("checkpointing", "fp32"), ("bf16", "bf16")):
         runs.name = system
         arguments = [f"system={system}", f"name={system}", "train.max_steps=8"]

@@ -170,6 +170,7 @@ def test_changed_code_is_another_run(runs: Runs, tmp_path: Path, monkeypatch: py
     arguments = ["variant=own", "variant.dropout=of_a_study.Mine"]
     assert runs.train(*SHORT, *arguments)[0] == 0
     (here / "of_a_study.py").write_text("from torch import nn\nclass Mine(nn.Dropout):\n    'changed'\n")
+    del sys.modules["of_a_study"]  # the next command is a process of its own
     assert runs.train(*SHORT, *arguments)[0] == 0
     assert len(runs.run_folders()) == 2
     assert runs.train(*SHORT, *arguments)[0] == 0
