@@ -106,8 +106,11 @@ def encoded_pairs(
 
 
 def decoder_inputs_of(module: PreTrainedModel) -> Callable[[Tensor], Tensor]:
-    """Returns what makes of labels, (samples, positions) int64, what the decoder of `module` reads: a function
-    of its class, or where that has none (M2M100, Blenderbot) what its forward does with labels."""
+    """Returns what makes of labels, (samples, positions) int64, what the decoder of `module` reads.
+
+    It is a function of the class, or where that has none (M2M100, Blenderbot) what its forward does with
+    labels.
+    """
     own: Callable[[Tensor], Tensor] | None = getattr(module, "prepare_decoder_input_ids_from_labels", None)
     config = module.config
     return own or partial(_one_later, first=config.decoder_start_token_id, filling=config.pad_token_id)
