@@ -124,6 +124,14 @@ def check_serves(auto: Any, hf_config: PretrainedConfig, objective: Objective) -
 
 
 def plain_parts(hf_config: PretrainedConfig) -> set[str]:
-    """Returns the names of the parts that the architecture has without a head, for any task."""
+    """Returns the names of the parts that the architecture has without a head, for any task.
+
+    Raises UserError for one that has no such class, as a pair of any encoder and any decoder.
+    """
+    if type(hf_config) not in AutoModel._model_mapping:
+        raise UserError(
+            f"model.path: a checkpoint of model_type={hf_config.model_type} is two models of other "
+            "architectures, which is not supported; choose an architecture of its own, such as t5 or bart"
+        )
     with torch.device("meta"):
         return {name for name, _ in AutoModel.from_config(hf_config).named_children()}

@@ -144,6 +144,11 @@ def check_architecture(config: RunConfig, cls: type[PretrainedConfig]) -> None:
                 f"model.architecture.{key}: is not a field of {cls.__name__} that a run can choose; "
                 "see its documentation"
             )
+    if config.model.architecture.get("output_router_logits"):
+        raise UserError(
+            "model.architecture.output_router_logits: true would add the losses of routers, and a run's loss "
+            "is its objective's alone; leave it out, or add them by a loss of your own (variant.apply)"
+        )
 
 
 def with_stated_rates(config: RunConfig, saved: dict[str, Any]) -> dict[str, Any]:

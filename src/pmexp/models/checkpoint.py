@@ -105,6 +105,9 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
     check_architecture(config, type(hf_config))
     check_serves(auto, hf_config, config.dataset.objective)
     different = otherwise_than_stated(config, hf_config)
+    if getattr(hf_config, "output_router_logits", False):  # its losses would be computed for nothing
+        hf_config.output_router_logits = False
+        different = ", ".join(filter(None, [different, "losses of routers, which are in no run's loss"]))
     if different:
         log.warning("model.path: the checkpoint in %s has %s", folder, different)
     saved = from_folder("weights", folder, read_weights)

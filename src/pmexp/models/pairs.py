@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class PairExamples:
         mask = torch.arange(widths[0]) < torch.from_numpy(self.sources.lengths[places])[:, None]
         labels = self.targets.padded(places, widths[1], IGNORED)
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
-        inputs["decoder_input_ids"] = self.decoder_inputs(labels)
+        inputs["decoder_input_ids"] = self.decoder_inputs(labels.clone())  # FSMT writes into what it is given
         references = [self.references[row] for row in places] if epoch == EVALUATION else ()
         return Batch(inputs, labels, references, of_language=True)
 
@@ -100,5 +101,22 @@ def encoded_pairs(
         (length, config.max_target_length),
         config.padding,
         tokenizer.pad_token_id,
-        module.prepare_decoder_input_ids_from_labels,
+        decoder_inputs_of(module),
     )
+
+
+def decoder_inputs_of(module: PreTrainedModel) -> Callable[[Tensor], Tensor]:
+    """Returns what makes of labels, (samples, positions) int64, what the decoder of `module` reads.
+
+    It is a function of the class, or where that has none (M2M100, Blenderbot) what its forward does with
+    labels.
+    """
+    own: Callable[[Tensor], Tensor] | None = getattr(module, "prepare_decoder_input_ids_from_labels", None)
+    config = module.config
+    return own or partial(_one_later, first=config.decoder_start_token_id, filling=config.pad_token_id)
+
+
+def _one_later(labels: Tensor, first: int, filling: int) -> Tensor:
+    later = labels.roll(1, dims=1)
+    later[:, 0] = first
+    return later.masked_fill(later == IGNORED, filling)

@@ -43,20 +43,26 @@ def output_of(
 
 
 def refuse_unable(config: RunConfig, module: nn.Module, batch: Batch, classes: int) -> None:
-    """Raises UserError for random weights of kind auto whose forward fails: transformers takes sizes that do
-    not fit each other, and says so where a tensor meets another. Likewise for a model of one's own, and where
-    that does not return the logits that its objective needs. Leaves random numbers as they are.
+    """Raises UserError for a model of kind auto whose forward fails: transformers takes sizes that do not fit
+    each other, and says so where a tensor meets another; other models take more than a dataset has. Likewise
+    for a model of one's own, and where that does not return the logits that its objective needs. Leaves
+    random numbers as they are.
 
     batch: of samples, on the CPU. classes: how many the dataset has.
     """
     if config.model.builder:
         _refuse_other_logits(config, module, batch, classes)
-    elif config.model.kind is ModelKind.auto and not config.model.pretrained:
+    elif config.model.kind is ModelKind.auto:
         output_of(module, batch.inputs, lambda error: unable(config, module, error))
 
 
 def unable(config: RunConfig, module: nn.Module, error: Exception) -> UserError:
     """Says of an architecture that it cannot run at the sizes that a run has chosen."""
+    if config.model.pretrained:
+        return UserError(
+            f"model.path: {type(module).__name__} of this checkpoint cannot run a sample of "
+            f"dataset={config.dataset.name} ({error_line(error)}); choose another architecture or dataset"
+        )
     return UserError(
         f"model.architecture: {type(module).__name__} of these sizes cannot run a sample of "
         f"dataset={config.dataset.name} ({error_line(error)}); choose sizes that fit each other"

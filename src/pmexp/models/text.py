@@ -1,6 +1,7 @@
 """Makes text classifiers and language models, with the checkpoint's tokenizer or one trained here."""
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from pmexp.models.objectives import AUTO_CLASSES
 from pmexp.models.pairs import encoded_pairs
 from pmexp.models.token_files import token_ids
 from pmexp.models.words import encoded_words, takes_words, words_of
+
+log = logging.getLogger(__name__)
 
 _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -114,6 +117,11 @@ def examples_of(config: RunConfig, tokenizer: Any, names: Sequence[str]) -> Call
             return CausalTokens(_ids(tokenizer, split, length + 1, line_end="\n"), length)
         of_words = objective is Objective.token_classification
         texts = (encoded_words if of_words else encoded)(tokenizer, split, length, names)
+        if padding is not Padding.max and "attention_mask" not in texts.inputs:
+            raise UserError(
+                f"dataset.padding: {padding.name} pads a text by what stands beside it, and model="
+                f"{config.model.name} takes no attention_mask to tell padding apart; choose max"
+            )
         return texts if padding is Padding.max else PaddedTexts(texts, padding is Padding.bucketed)
 
     return examples
@@ -130,6 +138,11 @@ def inputs_of(module: PreTrainedModel) -> tuple[str, ...]:
 def _of_pairs(config: RunConfig, tokenizer: Any, loaded: Loaded) -> TaskModel:
     """A model that reads a source and writes its target."""
     dataset, module = config.dataset, loaded.module
+    if not module.config.is_encoder_decoder:
+        raise UserError(
+            f"dataset.objective: seq2seq; {type(module).__name__} has no encoder of texts beside its "
+            "decoder; choose an architecture that has both, such as t5, bart or marian"
+        )
     assert dataset.max_target_length and dataset.generation.max_length
     for key, length in (
         ("dataset.max_target_length", dataset.max_target_length),
@@ -180,14 +193,15 @@ def _trained(config: RunConfig, dataset: Dataset, folder: Path) -> Loaded:
 
 
 def fit_tokenizer(tokenizer: Any, module: PreTrainedModel, config: RunConfig) -> None:
-    """Tells the model the tokenizer's padding where it has none of its own.
+    """Tells the model the tokenizer's padding, by which a decoder finds the end of a text to classify.
 
-    Raises UserError for a tokenizer that cannot pad, or has more tokens than the model knows.
+    Raises UserError for a tokenizer that cannot pad, or has more tokens than the model knows, and for a model
+    without a table of tokens.
     """
-    known = module.get_input_embeddings().num_embeddings
-    if len(tokenizer) > known:
+    tokens = max(tokenizer.get_vocab().values()) + 1  # an added token may lie behind a gap
+    if tokens > (known := _known_tokens(module, config)):
         raise UserError(
-            f"model.path: the tokenizer in {tokenizer.name_or_path} has {len(tokenizer)} tokens and the "
+            f"model.path: the tokenizer in {tokenizer.name_or_path} has {tokens} tokens and the "
             f"model {known}; give the tokenizer that the weights were trained with"
         )
     if tokenizer.pad_token_id is None and config.dataset.objective not in LANGUAGE:
@@ -195,8 +209,27 @@ def fit_tokenizer(tokenizer: Any, module: PreTrainedModel, config: RunConfig) ->
             f"model.path: the tokenizer in {tokenizer.name_or_path} has no pad_token, which texts of "
             "different lengths need; name one in its tokenizer_config.json"
         )
-    if getattr(module.config, "pad_token_id", None) is None:
-        module.config.pad_token_id = tokenizer.pad_token_id
+    for part in (module.config, module.config.get_text_config()):
+        before = getattr(part, "pad_token_id", None)
+        if tokenizer.pad_token_id is not None and before != tokenizer.pad_token_id:
+            part.pad_token_id = tokenizer.pad_token_id
+            if before is not None:
+                log.warning(
+                    "model.path: the model pads by token %s and its tokenizer by %d, which is taken",
+                    before,
+                    tokenizer.pad_token_id,
+                )
+
+
+def _known_tokens(module: PreTrainedModel, config: RunConfig) -> int:
+    """Returns how many tokens the model has numbers for. Raises UserError where it has no table of them."""
+    try:
+        return len(module.get_input_embeddings().weight)
+    except (NotImplementedError, AttributeError):
+        raise UserError(
+            f"model={config.model.name}: {type(module).__name__} has no table of tokens, as models that read "
+            "letters or bytes (CANINE) have none; choose another architecture"
+        ) from None
 
 
 def untrained(config: RunConfig, classes: int, pad_token_id: int = 0) -> PreTrainedModel:
@@ -228,12 +261,15 @@ def encoded(tokenizer: Any, split: Split, length: int, names: Sequence[str] = _I
 def masked_blocks(tokenizer: Any, split: Split, length: int, seed: int) -> MaskedTokens:
     """All texts of the split joined and cut into blocks of `length` tokens; the rest at the end is left out.
 
-    Raises UserError for a tokenizer without a mask token, or a split shorter than one block.
+    Raises UserError for a tokenizer without a mask token or tokens for the ends, or a split shorter than one
+    block.
     """
-    if tokenizer.mask_token_id is None:
-        raise UserError(
-            f"dataset.objective=masked_lm: the tokenizer {tokenizer.name_or_path} has no mask token"
-        )
+    for name in ("mask", "cls", "sep"):
+        if getattr(tokenizer, f"{name}_token_id") is None:
+            raise UserError(
+                f"dataset.objective=masked_lm: the tokenizer {tokenizer.name_or_path} has no {name} token; "
+                "name one in its tokenizer_config.json"
+            )
     inner = length - 2  # [CLS] and [SEP] stand around each block
     ids = _ids(tokenizer, split, inner)
     return MaskedTokens(

@@ -1,0 +1,173 @@
+"""Checkpoints of model.kind=auto whose parts say different things, or do not say what a task needs."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, processors
+from tokenizers import models as token_models
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    CanineConfig,
+    CanineForSequenceClassification,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    FNetConfig,
+    FNetForSequenceClassification,
+    FSMTConfig,
+    FSMTForConditionalGeneration,
+    LayoutLMv3Config,
+    LayoutLMv3ForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from composed import config
+from own_files import WORDS, write
+from pmexp.errors import UserError
+from pmexp.models.examples import EVALUATION
+from pmexp.models.objectives import IGNORED
+from pmexp.training.prepared import Prepared, prepare
+from small_architectures import ENCODER, OBJECTIVES, SHORT
+
+SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
+MASKED = [*OBJECTIVES["masked_lm"], "dataset.padding=max"]
+LLAMA: dict[str, Any] = ENCODER | {"vocab_size": 16, "max_position_embeddings": 64}
+PAIR: dict[str, Any] = {
+    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 64,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("own"), "jsonl")
+
+
+def tokenizer_of_words(**special: str) -> PreTrainedTokenizerFast:
+    words = {word: number for number, word in enumerate((*SPECIAL, *WORDS))}
+    tokenizer = Tokenizer(token_models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 2)]
+    )
+    named = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"} | special
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named)
+
+
+def prepared(
+    module: PreTrainedModel, objective: list[str], files: Path, folder: Path, tokenizer: Any = None
+) -> Prepared:
+    """What a run of the module has that save_pretrained left in `folder`."""
+    module.save_pretrained(folder)
+    (tokenizer or tokenizer_of_words()).save_pretrained(folder)
+    data = [f"model.path={folder}", f"dataset.path={files}", "dataset.max_length=16"]
+    return prepare(config("model=auto", *objective, *data, *SHORT))
+
+
+@pytest.mark.parametrize("pad", [9, -1])
+def test_a_decoder_classifies_by_the_end_of_a_text_whatever_its_configuration_pads_by(
+    pad: int, files: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = LlamaForSequenceClassification(LlamaConfig(**LLAMA, attention_dropout=0.1))
+    module.config.pad_token_id = pad
+    with caplog.at_level(logging.WARNING):
+        training = prepared(module, OBJECTIVES["classification"], files, tmp_path).training
+    assert f"pads by token {pad} and its tokenizer by 0" in caplog.text
+    batch = training.train.batch(torch.arange(8), EVALUATION)
+    logits = training.module.eval()(**batch.inputs).logits
+    for row, mask in enumerate(batch.inputs["attention_mask"]):
+        alone = batch.inputs["input_ids"][row : row + 1, : int(mask.sum())]
+        torch.testing.assert_close(logits[row], module.eval()(input_ids=alone, use_cache=False).logits[0])
+
+
+def test_padding_is_no_target_of_a_class_that_writes_into_its_labels(files: Path, tmp_path: Path) -> None:
+    module = FSMTForConditionalGeneration(
+        FSMTConfig(langs=["en", "de"], src_vocab_size=16, tgt_vocab_size=16, **PAIR)
+    )
+    training = prepared(module, OBJECTIVES["seq2seq"], files, tmp_path).training
+    batch = training.train.batch(torch.arange(8), EVALUATION)
+    texts = [len(text.split()) + 1 for text in batch.references]  # the end too
+    assert batch.targets == sum(texts) < batch.labels.numel()
+    assert (batch.labels == IGNORED).sum(1).tolist() == [batch.labels.shape[1] - text for text in texts]
+
+
+def test_a_class_without_a_function_for_it_reads_its_target_as_its_own_loss_does(
+    files: Path, tmp_path: Path
+) -> None:
+    module = M2M100ForConditionalGeneration(M2M100Config(vocab_size=16, **PAIR))
+    training = prepared(module, OBJECTIVES["seq2seq"], files, tmp_path).training
+    training.module.eval()
+    batch = training.train.batch(torch.arange(8), EVALUATION)
+    sources = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
+    theirs = module.eval()(**sources, labels=batch.labels.clone()).loss
+    torch.testing.assert_close(training.summed_loss(batch)[0] / batch.targets, theirs)
+
+
+def test_losses_of_routers_are_said_to_be_in_no_loss(files: Path, tmp_path: Path) -> None:
+    routed = LLAMA | {
+        "num_local_experts": 2,
+        "num_key_value_heads": 2,
+        "output_router_logits": True,
+        "attention_dropout": 0.1,
+    }
+    made = prepared(MixtralForCausalLM(MixtralConfig(**routed)), OBJECTIVES["causal_lm"], files, tmp_path)
+    assert "losses of routers, which are in no run's loss" in made.model.architecture
+    assert not made.model.module.config.output_router_logits
+
+
+def test_typed_losses_of_routers_are_refused(files: Path) -> None:
+    sizes = [f"+model.architecture.{key}={value}" for key, value in LLAMA.items()]
+    routed = ["model.pretrained=false", "model.architecture.model_type=mixtral", *sizes]
+    asked = [*routed, "+model.architecture.output_router_logits=true", f"dataset.path={files}"]
+    with pytest.raises(UserError, match="output_router_logits: true would add the losses of routers"):
+        prepare(config("model=auto", *OBJECTIVES["causal_lm"], *asked, *SHORT))
+
+
+def with_gap() -> PreTrainedTokenizerFast:
+    tokenizer = tokenizer_of_words()
+    words = {word: number for number, word in enumerate((*SPECIAL, *WORDS))} | {"and": 40}
+    tokenizer.backend_tokenizer.model = token_models.WordLevel(words, unk_token="<unk>")
+    return tokenizer
+
+
+def pair_of_models() -> PreTrainedModel:
+    parts = BertConfig(**ENCODER, vocab_size=16), BertConfig(**ENCODER, vocab_size=16)
+    pair = EncoderDecoderModel(EncoderDecoderConfig.from_encoder_decoder_configs(*parts))
+    pair.config.decoder_start_token_id, pair.config.pad_token_id = 2, 0
+    return pair
+
+
+REFUSED: list[tuple[Any, list[str], str, dict[str, Any]]] = [
+    (lambda: LlamaForSequenceClassification(LlamaConfig(**LLAMA)), OBJECTIVES["classification"],
+     "has 41 tokens and the model 16", {"tokenizer": with_gap}),
+    (lambda: BertForMaskedLM(BertConfig(**LLAMA)), MASKED, "has no cls token",
+     {"tokenizer": lambda: tokenizer_of_words(mask_token="<mask>")}),
+    (lambda: CanineForSequenceClassification(CanineConfig(**ENCODER)), OBJECTIVES["classification"],
+     "CanineForSequenceClassification has no table of tokens", {}),
+    (lambda: FNetForSequenceClassification(FNetConfig(**LLAMA)),
+     [*OBJECTIVES["classification"], "dataset.padding=longest"], "takes no attention_mask", {}),
+    (lambda: LayoutLMv3ForSequenceClassification(LayoutLMv3Config(**LLAMA, visual_embed=False)),
+     OBJECTIVES["classification"], "model.path: LayoutLMv3ForSequenceClassification of this checkpoint cannot", {}),
+    (pair_of_models, OBJECTIVES["seq2seq"], "is two models of other architectures", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "objective", "message", "more"), REFUSED)
+def test_what_cannot_run_is_one_line(
+    make: Any, objective: list[str], message: str, more: dict[str, Any], files: Path, tmp_path: Path
+) -> None:
+    tokenizer = more["tokenizer"]() if more else None
+    with pytest.raises(UserError, match=message):
+        prepared(make(), objective, files, tmp_path, tokenizer)
