@@ -31,7 +31,7 @@ from pmexp.errors import (
 from pmexp.extras import missing_named
 from pmexp.masking import masked, masked_arguments
 from pmexp.run_folder.failure import FailureKind, kind_of
-from pmexp.shown import printable
+from pmexp.shown import folded, printable
 
 MACHINE_FAILED = 3  # exit code
 _SWITCH = ("true", "false")
@@ -190,10 +190,11 @@ class Command:
             allowed = f"; allowed are {', '.join(key.allowed)}" if key.allowed else ""
             rows.append((key.name, key.default or "-", key.meaning + allowed))
         widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
-        lines = [f"{usage.strip()}   {self.purpose}"]
-        lines += [f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {text}" for name, value, text in rows]
+        lines = folded(f"{usage.strip()}   ", self.purpose)
+        for name, value, text in rows:
+            lines += folded(f"  {name:<{widths[0]}}  {value:<{widths[1]}}  ", text)
         if self.others:
-            lines.append(f"  and {self.others.meaning}")
+            lines += folded("  and ", self.others.meaning)
         if self.keys and how_typed:
             alone = f"{self.word.upper()} alone is {self.word}={self.word.upper()}, " if self.word else ""
             lines.append(f"{alone}--key value is key=value, and --key alone key=true")

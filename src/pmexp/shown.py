@@ -1,6 +1,9 @@
 """Makes text from outside fit for a terminal, and tables of it. Imports no torch."""
 
+import textwrap
 from collections.abc import Sequence
+
+WIDTH = 120  # columns of what --help prints
 
 
 def printable(text: str, lines: bool = False) -> str:
@@ -38,6 +41,19 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
         )
         for row in rows
     ]
+
+
+def folded(head: str, text: str) -> list[str]:
+    """Returns `text` behind `head` in lines of WIDTH columns, or of 50 behind a longer head. It goes on below
+    itself, and no word is broken."""
+    return textwrap.wrap(
+        text,
+        max(WIDTH, len(head) + 50),
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def duration(seconds: float) -> str:

@@ -36,6 +36,7 @@ from pmexp.integration import command as integration
 from pmexp.parity import command as parity
 from pmexp.reproduce import command as reproduce
 from pmexp.runs import command as runs
+from pmexp.shown import WIDTH
 from pmexp.tracking import ui
 from pmexp.zoo import command as zoo
 from pmexp_analysis import benchmark, report
@@ -145,6 +146,7 @@ def test_help_names_every_key_with_its_default(name: str, capsys: pytest.Capture
             assert f"{key.name}: {key.default}" in printed
         else:
             assert any(row[:2] == [key.name, key.default.split(" ")[0] or "-"] for row in rows), key.name
+            assert key.meaning in " ".join(printed.split()) and max(map(len, printed.splitlines())) <= WIDTH
 
 
 @every_command

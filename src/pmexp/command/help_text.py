@@ -14,6 +14,7 @@ from pmexp.command.meanings import annotated, launcher_lines
 from pmexp.command.overrides import parsed
 from pmexp.command.schema import folders_of_options
 from pmexp.command_line import called
+from pmexp.shown import folded
 
 _BY_NAME = ("pmexp train", "pmexp sweep")
 _BY_MODULE = ("python -m pmexp.train", "python -m pmexp.train -m")
@@ -32,8 +33,10 @@ def help_text(overrides: Sequence[str], source: Source, resolve: bool) -> str:
     by_module = called("pmexp.train")[0] != "pmexp"
     train, sweep = _BY_MODULE if by_module else _BY_NAME
     groups = _groups(source.folder)
-    text = template.safe_substitute(TRAIN=train, SWEEP=sweep, APP_CONFIG_GROUPS=groups, CONFIG=keys)
-    return annotated(text) + launcher_lines()
+    text = template.safe_substitute(
+        TRAIN=train, SWEEP=sweep, APP_CONFIG_GROUPS=groups, CONFIG=annotated(keys)
+    )
+    return text + launcher_lines()
 
 
 def _groups(folder: Path | None) -> str:
@@ -43,4 +46,5 @@ def _groups(folder: Path | None) -> str:
         for file in top.rglob("*.yaml"):
             if file.parent != top:
                 options.setdefault(str(file.parent.relative_to(top)), set()).add(file.stem)
-    return "".join(f"{group}: {', '.join(sorted(names))}\n" for group, names in sorted(options.items()))
+    lines = [folded(f"{group}: ", ", ".join(sorted(names))) for group, names in sorted(options.items())]
+    return "".join(f"{line}\n" for group in lines for line in group)
