@@ -11,18 +11,24 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FILES = sorted(file for room in ("src", "launchers", "analysis") for file in (ROOT / room).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 FRAGMENT = re.compile(r"of\b", re.IGNORECASE)  # what begins so is about something and says nothing of it
+# The beginning of a text, of a paragraph, of an entry of a list or a table, or what follows a sentence.
+SENTENCE_OF = re.compile(r"(?:\A|\n\n|[-|] |[.?!:][)\"*`]*\s+)(Of\b.{,60})", re.DOTALL)
 _NAMED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def comments(file: Path) -> Iterator[tuple[int, str]]:
-    """Yields the first line of each comment; a line below another goes on with its sentence."""
-    before = (0, 0)
+    """Yields each comment with its first line's number; a line right below another goes on with it."""
+    first, before, lines = 0, (0, 0), list[str]()
     for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline):
         if token.type == tokenize.COMMENT:
             if (token.start[0] - 1, token.start[1]) != before:
-                yield token.start[0], token.string.lstrip("# ")
+                yield first, " ".join(lines)
+                first, lines = token.start[0], []
+            lines.append(token.string.lstrip("# "))
             before = token.start
+    yield first, " ".join(lines)
 
 
 def told(file: Path) -> Iterator[tuple[int, str]]:
@@ -40,6 +46,17 @@ def test_no_docstring_and_no_comment_is_a_fragment() -> None:
         if FRAGMENT.match(text)
     ]
     assert fragments == []
+
+
+def test_no_sentence_begins_with_of() -> None:
+    written = [(file, line, text) for file in FILES + TESTS for line, text in told(file)]
+    written += [(page, 1, page.read_text()) for page in PAGES]
+    begun = [
+        f"{file.relative_to(ROOT)}: line {line + text[: match.start(1)].count(chr(10))}: {match[1]}"
+        for file, line, text in written
+        for match in SENTENCE_OF.finditer(text)
+    ]
+    assert begun == []
 
 
 def test_a_class_name_is_given_once() -> None:

@@ -1,6 +1,6 @@
 """`make drill N=50`: runs are killed at random moments until they finish; each has to be the run left alone.
 
-Of each stack one run is left alone. Then runs of the same configuration are disturbed: SIGKILL, SIGTERM or
+One run of each stack is left alone. Then runs of the same configuration are disturbed: SIGKILL, SIGTERM or
 SIGUSR2 after a random time, from the start of the process (imports, building) to the writing of the summary, in
 every try until a run ends by itself. Each step writes a checkpoint, so many kills fall into one. At the end the
 journals (but for measured time and memory; on several processes bytes of tensors may differ by 1 %) and the final

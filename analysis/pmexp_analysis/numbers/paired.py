@@ -118,7 +118,7 @@ def equivalence(
     margin: Margin, ours: Array, theirs: Array, all_theirs: Array, counted: bool, corrections: Array
 ) -> Array:
     """p of equivalence within `margin` of pairs, shape (groups, n) each, and all of the baseline, shape
-    (groups, m). Of a counted metric one pair is enough. NaN where the margin's scale is not defined.
+    (groups, m). For a counted metric one pair is enough. NaN where the margin's scale is not defined.
 
     `corrections`: of continuity, shape (groups,); as in criteria, a ratio has none."""
     if margin.statistic is Statistic.difference_in_sigma:

@@ -35,7 +35,7 @@ def bootstrap_intervals(samples: Array, level: float = 0.95) -> tuple[Array, Arr
 def _resamples(n: int) -> tuple[Array, Array]:
     """(how often a resample has each of n values, shape (distinct, n); how many resamples are so).
 
-    Of few values few resamples are distinct: 126 of five.
+    A few values have few distinct resamples: 126 of five.
     """
     drawn = np.random.default_rng(0).integers(0, n, (_RESAMPLES, n))
     counts = np.stack([(drawn == value).sum(axis=1) for value in range(n)], axis=1)

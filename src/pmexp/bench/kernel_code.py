@@ -230,7 +230,7 @@ conversion. Width: bytes of a thread's widest global load and store.
 |---|---|---|---|---|---|---|---|---|
 {rows}
 
-Of the forward's instructions Philox takes 9 an element, its floor at a 32-bit word an element: a call of ten
+Philox takes 9 of the forward's instructions an element, its floor at a 32-bit word an element: a call of ten
 rounds gives four words, and 18 products and 19 three-way XORs of it depend on the lane. Comparing and packing
 take 2.5 more, testing, selecting and multiplying 3, widening and rounding bfloat16 1.5.
 

@@ -64,7 +64,7 @@ def check(workload: MemoryModel, sizes: Sizes, ways: Sequence[WayToDrop]) -> Non
     """Raises ContenderFailed unless ways with the same masks have the same loss and gradients, bit for bit.
 
     Ways that draw packed dropout's masks are compared with plain packed dropout, those of STOCK_MASKS with
-    stock. Of a way whose gradients are not exact the loss is compared.
+    stock. For a way whose gradients are not exact the loss is compared.
     """
     plain = {way.name: way for way in WAYS}
     by_packed = [way for way in ways if way.p and way.name != STOCK]

@@ -7,7 +7,7 @@ from pmexp.config.run import RunConfig
 
 
 def share_trainings(runs: Sequence[RunConfig]) -> list[RunConfig]:
-    """The runs in their order. Of those that are one training, and that ask for it by `share_training`, the
+    """The runs in their order. Where several are one training, and ask for it by `share_training`, the
     ones that the criteria judge or compare with stay as they are, or else the first. The others take measured
     steps alone, and name a run that trains to its end."""
     if not any(run.share_training for run in runs):

@@ -3,7 +3,7 @@
 A try trains the model of `model.architecture` for two steps, of which the second counts, on made-up samples
 of the full size: it needs neither data nor checkpoint. On CUDA the peak is the allocator's, and a process
 gets no more than the budget, so that fragmentation counts as well; what runs out of memory does not fit. On
-the CPU it is the peak of live tensors' bytes. Of several processes the one that needs most counts.
+the CPU it is the peak of live tensors' bytes. Among several processes the one that needs most counts.
 """
 
 from contextlib import nullcontext

@@ -51,7 +51,7 @@ def predict(
         batch: one micro-batch. A mapping gives the model's arguments by name, a sequence by position, and a
             tensor is the only one. Values of small tensors may decide what runs, those of meta tensors not.
         loss: takes the model's output and the batch's target: its "labels", or the last of a sequence, which
-            the model then does not get. Of a batch that is a tensor it takes the output alone. Without it
+            the model then does not get. For a batch that is a tensor it takes the output alone. Without it
             the model returns its loss, by the name "loss", first, or alone.
         optimizer: makes the optimizer of a list of parameters, such as a class of torch.optim; or one that
             exists, of the model's parameters. Without it AdamW.

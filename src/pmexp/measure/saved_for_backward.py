@@ -40,7 +40,7 @@ class SavedForBackward:
     Bytes are those of distinct storages, without the parameters and buffers of `module`. A tensor saved
     while a dropout function runs is a mask (or its noise).
 
-    Of a module that torch.compile has compiled in parts (`compiled_parts`) it counts what their graphs save,
+    In a module that torch.compile has compiled in parts (`compiled_parts`) it counts what their graphs save,
     masks among them. No function is seen to run in a graph, so masks are not told apart there; and to watch
     for functions outside would have torch compile other graphs than those of later steps.
     """

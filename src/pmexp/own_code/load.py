@@ -69,7 +69,7 @@ def blamed(error: BaseException, named: Iterable[tuple[str, str]]) -> tuple[str,
     """Returns which of the named code, each a key and an import path, an error has arisen in: the last that
     was entered; None where it has passed through none of it.
 
-    Of several names in one module it is the one whose function or class was entered, or else the first.
+    Among several names in one module it is the one whose function or class was entered, or else the first.
     """
     known = [(key, path, *path.rpartition(".")[::2]) for key, path in named]
     for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):

@@ -44,8 +44,8 @@ def described(key: str, path: str) -> str:
     "mypkg 1.2, sha256 0f1e2d3c4b5a of 3 files".
 
     In a folder of one's own the digest is of the top-level package, or module, and of the others there that
-    it imports, and theirs: their Python files, and the native ones of packages. Of an installed package it is
-    of the package's Python files and of the list of all its files that its installer has left, with their
+    it imports, and theirs: their Python files, and the native ones of packages. For an installed package it
+    is of the package's Python files and of the list of all its files that its installer has left, with their
     hashes.
 
     Raises UserError where there is no such package or module.

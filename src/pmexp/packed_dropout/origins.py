@@ -30,7 +30,7 @@ _NO_ELEMENTS = torch.empty(0)
 
 
 class Operands(NamedTuple):
-    """What the product that runs was called with. Of its own copies of them no other code knows."""
+    """What the product that runs was called with. No other code knows of its own copies of them."""
 
     values: tuple[Any, ...]
     note_use: Callable[[], None]  # see Making

@@ -10,8 +10,8 @@ Everything is found in autograd's graph. The nodes of a saved tensor lead over v
 and those of the dropout's input to the operation that made it, whose own saved tensors say what is kept. So
 nothing is kept that was not kept before, but bits; and an input that perhaps nobody else keeps takes no more
 than what it stands for. (Then it must not be changed in place before backward, as no input of a layer with a
-weight may be; autograd's error says so.) A tensor that leads nowhere is saved as torch saves it. Of tensors
-without a gradient no node knows: see followed_casts.py.
+weight may be; autograd's error says so.) A tensor that leads nowhere is saved as torch saves it. Tensors
+without a gradient are known to no node: see followed_casts.py.
 """
 
 import weakref

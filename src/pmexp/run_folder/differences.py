@@ -33,7 +33,7 @@ def told_apart(runs: Mapping[Run, Told]) -> dict[Run, Differing]:
 
     First the labels that differ, then the settings in their order. A setting counts where it differs among
     runs of one task, of one variant or of one system, whatever it belongs to: what follows from a label is
-    said by the label. An option of code of one's own counts as well where a run is without it. Of runs that
+    said by the label. An option of code of one's own counts as well where a run is without it. For runs that
     nothing but variant and seed tells apart it is {}.
     """
     labels = [name for name in _LABELS if len({of[name] for of, _ in runs.values() if name in of}) > 1]

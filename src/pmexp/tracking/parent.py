@@ -45,7 +45,7 @@ class ParentRun:
         """Finds the parent or makes it, and adds what a child knows: its labels, when it started and by what,
         and what tells the experiment's runs apart.
 
-        `started`: in milliseconds since 1970. Of several commands the first to be known stays.
+        `started`: in milliseconds since 1970. The first command to be known stays.
         """
         known = dict(labels or {})
         if apart and (settings := swept(apart.values())):
