@@ -129,8 +129,11 @@ class _Hooks:
 
     def _keep(self, tensor: Tensor) -> Kept:
         saved = self.save(tensor)
-        counter = saved.tensor if self.restore is restore else version_counter(tensor)
-        return Kept(saved, self.restore, counter, tensor._version)
+        if self.restore is restore:
+            return Kept(saved, restore, saved.tensor, tensor._version)
+        lies_so = type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.is_nested
+        layout = Layout.of(tensor) if lies_so else None
+        return Kept(saved, self.restore, version_counter(tensor), tensor._version, layout)
 
     def _cast_once(self, tensor: Tensor, base: Tensor, origin: Origin) -> View:
         """Saves the first of several casts of a dropped tensor to one dtype, as autocast makes them."""

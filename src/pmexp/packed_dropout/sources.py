@@ -1,6 +1,7 @@
 """Finds what the input of a dropout is made of, among what operations keep for backward anyhow."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,8 +66,29 @@ def _result(node: Any) -> Make:
 
 
 def _gelu(node: Any) -> Make:
-    approximate = node._saved_approximate
-    return lambda x: F.gelu(x, approximate=approximate)
+    return _by_as_many_threads(partial(F.gelu, approximate=node._saved_approximate))
+
+
+def _silu(node: Any) -> Make:
+    return _by_as_many_threads(F.silu)
+
+
+def _by_as_many_threads(function: Make) -> Make:
+    """The function as it is computed now: on the CPU the threads' shares decide which elements end a vector,
+    and these are computed by other code, whose last bit may differ."""
+    threads = torch.get_num_threads()
+
+    def make(x: Tensor) -> Tensor:
+        threads_now = torch.get_num_threads()
+        if threads_now == threads:
+            return function(x)
+        torch.set_num_threads(threads)
+        try:
+            return function(x)
+        finally:
+            torch.set_num_threads(threads_now)
+
+    return make
 
 
 # What each operation keeps of which its result is made, and how; the result itself, where it keeps that.
@@ -77,6 +99,6 @@ _MADE_OF: dict[str, tuple[tuple[str, ...], Callable[[Any], Make]]] = {
     "TanhBackward0": (("result",), _result),
     "SigmoidBackward0": (("result",), _result),
     "GeluBackward0": (("self",), _gelu),
-    "SiluBackward0": (("self",), lambda _: F.silu),
+    "SiluBackward0": (("self",), _silu),
     "MulBackward0": (("self", "other"), lambda _: torch.mul),
 }
