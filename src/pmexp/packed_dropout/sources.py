@@ -80,7 +80,7 @@ def _by_as_many_threads(function: Make) -> Make:
 
     def make(x: Tensor) -> Tensor:
         threads_now = torch.get_num_threads()
-        if threads_now == threads:
+        if threads_now == threads or not x.is_cpu:
             return function(x)
         torch.set_num_threads(threads)
         try:
