@@ -31,7 +31,7 @@ class Layout(NamedTuple):
         """The same elements, lying so."""
         if tensor.stride() == self.stride:
             return tensor
-        if 0 in self.stride:  # each element of an expanded tensor lies there once
+        if 0 in self.stride:  # it is expanded, and each element lies there once
             once = tensor[tuple(slice(None if step else 1) for step in self.stride)]
             return Layout(once.size(), self.stride, 0).copy_of(once).expand(self.size)
         return self.copy_of(tensor)

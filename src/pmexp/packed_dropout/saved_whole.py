@@ -6,6 +6,7 @@ from torch import Tensor
 
 from pmexp.packed_dropout.graph_views import COPIES, PASSED, reads_otherwise
 from pmexp.packed_dropout.origins import DROPOUTS, Origin, origin_of
+from pmexp.packed_dropout.sources import scaling_of
 
 # Nodes that put elements elsewhere, and that rebuild.py does not follow.
 _MOVED = frozenset(
@@ -40,6 +41,8 @@ def why_not_followed(tensor: Tensor) -> str | None:
     while (name := type(node).__name__) not in DROPOUTS:
         if name in _MOVED:
             between = name.partition("Backward")[0]
+        elif scaling_of(node):
+            between = "a product with a number"
         elif name not in PASSED:
             return None
         copies += name in COPIES

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmexp.packed_dropout.graph_views import PASSED, VIEWS, Step, itself, step_of
-from pmexp.packed_dropout.kept import Kept, KeptInput, kept_by
+from pmexp.packed_dropout.kept import Kept, KeptInput, kept_by, kept_plainly
 from pmexp.packed_dropout.origins import Origin
 
 Make = Callable[..., Tensor]
@@ -21,7 +21,7 @@ def source_in_graph(origin: Origin) -> KeptInput | None:
     node = origin.made_by
     steps: list[Step] = []
     copies = 0  # and scalings
-    while step := step_of(node) if type(node).__name__ in PASSED else _scaling(node):
+    while step := step_of(node) if type(node).__name__ in PASSED else scaling_of(node):
         steps.append(step)
         copies += type(node).__name__ not in VIEWS
         node = node.next_functions[0][0]
@@ -48,17 +48,30 @@ def _is_unchanged(origin: Origin, node: Any, copies: int, result: Kept | None) -
     return origin.making is not None and origin.making.leads_to(node, version)
 
 
-def _scaling(node: Any) -> Step | None:
-    """The product with a number, or the division by one, that a node is of."""
+def scaling_of(node: Any) -> Step | None:
+    """Returns the product with a number, or the division by one, that a node is of; None for others."""
     scale = _SCALINGS.get(type(node).__name__)
     if scale is None or kept_by(node._raw_saved_self) is not None:
         return None
-    number = kept_by(node._raw_saved_other)
+    number = kept_by(node._raw_saved_other) or _python_number(node._raw_saved_other)
     if number is None or not (number.is_plain and number.is_unchanged()):
         return None
     if (other := number.get()).dim() or other.requires_grad:
         return None
     return lambda x: scale(x, number.get())  # which raises where it was changed since
+
+
+def _python_number(raw: Any) -> Kept | None:
+    """The number that torch wrapped in a tensor and saved past all hooks; None for what else was saved."""
+    try:
+        saved = raw.data
+    except RuntimeError:  # it was freed
+        return None
+    if type(saved) is not Tensor or saved.dim() or saved.dtype not in (torch.float64, torch.int64):
+        return None
+    narrow = torch.bfloat16 if saved.dtype.is_floating_point else torch.int8
+    is_wrapped = torch.result_type(torch.empty((), dtype=narrow), saved) == narrow  # a tensor's dtype counts
+    return kept_plainly(saved, saved._version) if is_wrapped else None
 
 
 def _result(node: Any) -> Make:
@@ -74,8 +87,11 @@ def _silu(node: Any) -> Make:
 
 
 def _by_as_many_threads(function: Make) -> Make:
-    """The function as it is computed now: on the CPU the threads' shares decide which elements end a vector,
-    and these are computed by other code, whose last bit may differ."""
+    """Returns the function as it is computed now.
+
+    On the CPU the threads' shares decide which elements end a vector, and these are computed by other code,
+    whose last bit may differ.
+    """
     threads = torch.get_num_threads()
 
     def make(x: Tensor) -> Tensor:
