@@ -10,7 +10,10 @@ from pmexp.packed_dropout.routed_modules import original_class
 MAY_BE_REPLACED = (
     "dropout_may_be_replaced"  # a class or module that has it set is nn.Dropout to whoever uses it
 )
-_SAYS_NOTHING = {"__module__", "__doc__", "__qualname__", "__annotations__", "__parameters__", "extra_repr"}
+_SAYS_NOTHING = {
+    *("__module__", "__doc__", "__qualname__", "__annotations__", "__parameters__", "extra_repr"),
+    *("__firstlineno__", "__static_attributes__"),  # Python 3.13 adds them
+}
 _BOUND_TO_THE_OLD = ("_compiled_call_impl", "_modules")
 
 
