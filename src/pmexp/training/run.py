@@ -261,7 +261,7 @@ def _train(
             if "val/loss" in metrics:
                 log.info("step %d/%d %s", step, training.last_step, _short(metrics))
                 if said := training.timer.newly_waited_too_long():
-                    log.warning("%s", said)
+                    log.warning("this run %s", said)
                 if keeps_best and training.found_best:
                     best_weights.save(recorder.folder, training.engine, step, checkpoints.best_steps())
             wish = _Wish(training.ranks.most(_wish(stop, checkpoints)))
