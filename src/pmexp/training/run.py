@@ -121,7 +121,7 @@ def _execute_here(config: RunConfig, capture_output: bool) -> None:
         with recorder.turn(capture_output) as ours:
             if ours:
                 log.info("%s", prepared.replacement)
-                with _own_code_blamed(config):
+                with _own_code_blamed(config), prepared.changes.kept_in_mind():
                     _train_and_test(config, recorder, prepared, memory, stop)
 
 
