@@ -63,14 +63,15 @@ class _FakeTensors(FakeTensorMode):
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         cached, self.cache_enabled = self.cache_enabled, self.cache_enabled and func not in _TAKES_STORAGE
         try:
-            result = super().dispatch(func, types, args, kwargs or {})
+            result: Any = super().dispatch(func, types, args, kwargs or {})
         finally:
             self.cache_enabled = cached
-        if func in _KEEPS_ALL_ELEMENTS and not result.dim():
-            shape = torch.broadcast_shapes(args[0].shape, args[1].shape)
-            whole = super().dispatch(torch.ops.aten.new_empty.default, types, (result, shape))
-            return super().dispatch(torch.ops.aten.as_strided.default, types, (whole, (), ()))
-        return result
+        return self._first_of_all(args) if func in _KEEPS_ALL_ELEMENTS and not result.dim() else result
+
+    def _first_of_all(self, args: Any) -> Any:
+        """A tensor of one element, in a storage of as many as an element-wise result of `args` has."""
+        with self:
+            return args[0].new_empty(torch.broadcast_shapes(args[0].shape, args[1].shape)).as_strided((), ())
 
 
 def fake_tensors() -> FakeTensorMode:
