@@ -1,4 +1,4 @@
-"""Peaks of eleven models, predicted and by torch's own memory tracker, which runs them for real on the CPU.
+"""Peaks of twelve models, predicted and by torch's own memory tracker, which runs them for real on the CPU.
 
 Both count storages by a dispatch mode, so that they agree but for a scalar or two.
 """
@@ -87,6 +87,7 @@ CASES: dict[str, Case] = {
     ),
     "holds its outputs": (Watched, (torch.zeros(64, 32), torch.zeros(64, 32)), F.mse_loss),
     "convolutions": (convolutions, (IMAGES, CLASSES), F.cross_entropy),
+    "squared errors": (lambda: nn.Conv2d(3, 3, 3, padding=1), (IMAGES, IMAGES.clone()), F.mse_loss),
 }  # fmt: skip
 
 

@@ -44,15 +44,34 @@ _TAKES_STORAGE = (
 )
 
 
+# Real ones, on every device, compute their mean or sum in a storage of all elements, which the result keeps.
+_KEEPS_ALL_ELEMENTS = {
+    torch.ops.aten.mse_loss.default,
+    torch.ops.aten.smooth_l1_loss.default,
+    torch.ops.aten.binary_cross_entropy.default,
+    torch.ops.aten.soft_margin_loss.default,
+}
+
+
 class _FakeTensors(FakeTensorMode):
-    """Lets storages go: torch's cache of results would keep those alive that an operator was called with."""
+    """Has storages come and go as real ones do.
+
+    torch's cache of results would keep those alive that an operator was called with, and its fake losses
+    have storages of one element.
+    """
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         cached, self.cache_enabled = self.cache_enabled, self.cache_enabled and func not in _TAKES_STORAGE
         try:
-            return super().dispatch(func, types, args, kwargs or {})
+            result: Any = super().dispatch(func, types, args, kwargs or {})
         finally:
             self.cache_enabled = cached
+        return self._first_of_all(args) if func in _KEEPS_ALL_ELEMENTS and not result.dim() else result
+
+    def _first_of_all(self, args: Any) -> Any:
+        """A tensor of one element, in a storage of as many as an element-wise result of `args` has."""
+        with self:
+            return args[0].new_empty(torch.broadcast_shapes(args[0].shape, args[1].shape)).as_strided((), ())
 
 
 def fake_tensors() -> FakeTensorMode:
