@@ -92,7 +92,7 @@ def test_a_storage_that_an_operator_was_called_with_goes_with_its_tensors() -> N
 )
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_a_fake_loss_has_the_storage_of_a_real_one(loss: Callable[..., Tensor], reduction: str) -> None:
-    """Of all elements for some, of which torch hands out the first with their mean or sum."""
+    """Some have one of all elements, of which torch hands out the first with their mean or sum."""
 
     def bytes_held() -> int:
         return loss(torch.ones(4, 8), torch.ones(4, 8), reduction=reduction).untyped_storage().nbytes()
