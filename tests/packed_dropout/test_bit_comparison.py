@@ -167,3 +167,11 @@ def test_checksums_tell_values_and_places(shape: tuple[int, ...], dtype: torch.d
         other = x.clone()
         other.view(-1)[place] += 1
         assert not torch.equal(checksum_of(x), checksum_of(other))
+
+
+def test_a_checkpoint_that_draws_other_masks_in_backward_is_named() -> None:
+    model = Layer()
+    replace_dropout(model, PackedDropout, recompute=True)
+    loss = checkpoint(model, torch.ones(4, 8), use_reentrant=False, preserve_rng_state=False)
+    with pytest.raises(RuntimeError, match="a checkpoint with preserve_rng_state=False"):
+        loss.backward()

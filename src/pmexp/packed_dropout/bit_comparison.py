@@ -64,7 +64,9 @@ class BitComparison:
             raise RuntimeError(
                 f"recompute=True made a dropped tensor ({made.dtype}, shape {tuple(made.shape)}) again with "
                 "other values: it, or what it was made of, was changed where autograd does not see it (by "
-                ".data or a kernel of one's own); change a copy of it, or give its dropout recompute=False"
+                ".data or a kernel of one's own), or hooks around the forward gave back other values than "
+                "they took (a checkpoint with preserve_rng_state=False, a lossy compression); change a copy "
+                "of it, have the hooks give back the same, or give its dropout recompute=False"
             )
         if self.first is not None:
             self.first.note_equal()

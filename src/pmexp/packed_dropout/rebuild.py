@@ -213,10 +213,12 @@ class _OutermostHooks(_Hooks):
     are_outermost = True
 
     def pack(self, tensor: Tensor) -> Any:
-        if dropped := _dropped_base(tensor):
-            return self._traced(tensor, *dropped)
         node: Any = tensor.grad_fn
-        if _kinds[type(node)].may_be_own:
+        kind = _kinds[type(node)]
+        may_be_dropped = kind.leads_on or tensor._base is not None
+        if may_be_dropped and (dropped := _dropped_base(tensor)):
+            return self._traced(tensor, *dropped)
+        if kind.may_be_own:
             tensor = tensor.detach()  # or the node and its result keep each other alive
         if _watching and (why := why_not_followed(tensor)):
             _note_whole(why)
