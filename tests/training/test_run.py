@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from pmexp.errors import MachineError
+from pmexp.measure.peak_memory import PeakMemory
 from pmexp.models.examples import TensorExamples
+from pmexp.training import after_training
+from pmexp.training import run as training_run
 from pmexp.variants import replace as variants
 from pmexp_analysis.criteria import judge
 from pmexp_analysis.sources.folders import load_runs
@@ -60,6 +64,22 @@ def test_the_folder_of_a_run_keeps_its_contract(runs: Runs) -> None:
     assert summary["environment"]["version_pmexp"]
     assert yaml.safe_load((folder / "config.yaml").read_text())["variant"]["name"] == "pm-drop"
     assert "PackedDropout in place of" in (folder / "log.txt").read_text()
+
+
+def test_the_peak_of_training_is_not_that_of_the_test(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record calls it the peak while training, of which a test that needs more is no part."""
+    more = 2**30
+
+    def hungry(*args: Any) -> Any:
+        _ = torch.ones(more // 4)
+        return after_training.tested(*args)
+
+    monkeypatch.setattr(training_run, "tested", hungry)
+    assert runs.train(*TINY_VIT, "train.max_steps=1", "tracking=off")[0] == 0
+    (summary,) = runs.summaries().values()
+    assert "while training" in summary["environment"]["peak_memory_source"]
+    now = PeakMemory(torch.device("cpu"))
+    assert summary["metrics"]["memory/peak_bytes"] < now.bytes() + more // 2
 
 
 def test_a_mask_that_no_report_names_is_said_by_the_run(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ _MEANINGS = {  # a word and what it means; a word of one letter is a heading
     "mask": "what dropout keeps for the backward pass: which elements it dropped",
     "saved for backward": "bytes of the tensors that the forward pass of a step keeps for its backward pass",
     "peak tensor memory": "the most bytes that live tensors take at any moment of a step, optimizer included",
-    "peak memory": "the most memory of a run: of CUDA's allocator, or on a CPU of the whole process",
+    "peak memory": "the most memory while training: of CUDA's allocator, or on a CPU of the whole process",
     "throughput": "training samples (or tokens) in a second",
     "step time": "the median time of a training step",
     "diverged": "the loss or the score became infinite or not a number",

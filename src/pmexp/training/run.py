@@ -198,6 +198,7 @@ def _train_and_test(
         recorder.write(0, planned | checked)
     peak.restart()
     _train(training, recorder, checkpoints, peak, stop)
+    peak_bytes = peak.bytes()  # what follows, such as attacks on test samples, is no training
     weights = outcome(prepared, config)
     if training.selected_nothing:
         notes["selection"] = (
@@ -205,7 +206,7 @@ def _train_and_test(
             "weights were tested"
         )
     scores = tested(prepared, config, recorder.folder, memory)
-    recorder.write(training.progress.step, {"memory/peak_bytes": peak.bytes()} | scores)
+    recorder.write(training.progress.step, {"memory/peak_bytes": peak_bytes} | scores)
     if config.measure.kept_graph:
         twice, notes["kept_graph"] = kept_graph.measure(training, memory)
         recorder.write(training.progress.step, twice)
