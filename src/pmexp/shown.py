@@ -1,5 +1,6 @@
 """Makes text from outside fit for a terminal, and tables of it. Imports no torch."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -21,6 +22,11 @@ def few(names: Sequence[object]) -> str:
 def first_five(names: Sequence[str]) -> str:
     """Returns the first five names, and an ellipsis where there are more."""
     return ", ".join([*names[:5], *["..."] * (len(names) > 5)])
+
+
+def any_layer(name: str) -> str:
+    """Returns a module's name with a star for its layer's number: equal layers have it in common."""
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name)
 
 
 def counted(number: int, what: str) -> str:
