@@ -1,7 +1,7 @@
 """Makes text from outside fit for a terminal, and tables of it. Imports no torch."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def printable(text: str, lines: bool = False) -> str:
@@ -32,6 +32,12 @@ def any_layer(name: str) -> str:
 def counted(number: int, what: str) -> str:
     """Returns a number of things in words: 1 pair, 2 pairs."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Returns a table in Markdown. A bar in a cell, which would end it, is escaped."""
+    lines = [[str(cell).replace("|", "\\|") for cell in line] for line in (head, ["---"] * len(head), *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
