@@ -108,11 +108,15 @@ class Given:
         return Path(self.values[key]).expanduser() if self.values[key] else None
 
     def new_file(self, key: str) -> Path | None:
-        """The file that a key names and that is to be written. Raises UserError where it cannot be written:
-        before minutes of work, not after."""
+        """The file that a key names and that is to be written. Raises UserError where it cannot be written,
+        MachineError where the disk is full: before minutes of work, not after."""
+        from pmexp.run_folder.place import refuse_unusable  # tempfile behind it slows every command
+
         file = self.path(key)
-        if file is not None and (file.is_dir() or not file.parent.is_dir()):
-            raise UserError(f"{key}: {file} cannot be written; name a file in a folder that is there")
+        if file is not None:
+            if file.is_dir() or not file.parent.is_dir():
+                raise UserError(f"{key}: {file} cannot be written; name a file in a folder that is there")
+            refuse_unusable(file.parent, key)
         return file
 
     def write_page(self, key: str, page: Callable[[], str]) -> None:

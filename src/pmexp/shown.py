@@ -1,7 +1,8 @@
 """Makes text from outside fit for a terminal, and tables of it. Imports no torch."""
 
+import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 WIDTH = 120  # columns of what --help prints
 
@@ -26,9 +27,20 @@ def first_five(names: Sequence[str]) -> str:
     return ", ".join([*names[:5], *["..."] * (len(names) > 5)])
 
 
+def any_layer(name: str) -> str:
+    """Returns a module's name with a star for its layer's number: equal layers have it in common."""
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name)
+
+
 def counted(number: int, what: str) -> str:
     """Returns a number of things in words: 1 pair, 2 pairs."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Returns a table in Markdown. A bar in a cell, which would end it, is escaped."""
+    lines = [[str(cell).replace("|", "\\|") for cell in line] for line in (head, ["---"] * len(head), *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:

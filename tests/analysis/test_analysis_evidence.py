@@ -97,7 +97,7 @@ def test_one_seed_of_the_baselines_masks_is_one_training_with_it(runs: Runs) -> 
 @pytest.mark.parametrize(
     ("key", "value"),
     [("cpu", "Xeon"), ("threads", 2), ("device", "H100"), ("version_torch", "2.9.0"), ("version_pmexp", "0.2.0"),
-     ("git_commit", "b" * 40), ("dropout_backend", "reference"), ("threads", None)],
+     ("git_commit", "b" * 40), ("git_diff", "d" * 12), ("git_diff", None), ("dropout_backend", "reference"), ("threads", None)],
 )  # fmt: skip
 def test_a_pair_of_unlike_machines_is_named_and_does_not_count_for_cost(
     runs: Runs, key: str, value: Any
@@ -116,7 +116,7 @@ def test_a_pair_of_unlike_machines_is_named_and_does_not_count_for_cost(
         )  # fmt: skip
     assert compared(report)["pm-drop", SCORE].n == 3
     (said,) = (line for line in report.warnings if "pm-drop" in line)
-    own, theirs = str(other.get(key, "not recorded")), str(MACHINE[key])
+    own, theirs = str(other.get(key, "none" if key == "git_diff" else "not recorded")), str(MACHINE[key])
     assert f"{key} {own[:12]}" in said and f"versus {theirs[:12]}" in said and "seeds 0, 1 and 2" in said
 
 
@@ -166,9 +166,11 @@ def test_precision_is_what_is_compared_where_systems_are(runs: Runs) -> None:
 def test_a_report_over_several_versions_says_so_first(runs: Runs) -> None:
     pairs(runs)
     for variant in ("baseline", "pm-drop"):
-        run(runs, variant, 3, environment=MACHINE | {"version_torch": "2.9.0", "git_commit": "b" * 40})
+        other = {"version_torch": "2.9.0", "git_commit": "b" * 40, "git_diff": "d" * 12}
+        run(runs, variant, 3, environment=MACHINE | other)
     report = runs.content()
     first = report.warnings[0]
+    assert f"uncommitted changes {'c' * 12} (6 runs) and {'d' * 12} (2 runs)" in first
     assert "torch 2.13.0 (6 runs) and 2.9.0 (2 runs)" in first and "bbbbbbbbbbbb (2 runs)" in first
     assert as_markdown(report).splitlines()[2] == f"- {first}"
     page = page_html(report, [], [])

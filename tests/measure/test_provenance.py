@@ -126,6 +126,20 @@ def test_the_source_is_on_record_with_its_changes(folder: RunFolder, repository:
     assert "+line = 'two'" in (folder.path / other["diff"]).read_text()
 
 
+def test_each_difference_from_the_commit_has_a_digest_of_its_own(repository: Path) -> None:
+    told = []
+    for text in ("line = 1\n", "line = 2\n", "line = 2\n"):
+        environment.git_version.cache_clear()
+        (repository / "code.py").write_text(text)
+        told.append(environment.git_version())
+    assert told[0] != told[1] == told[2]
+    assert all(one["git_changed"] == "yes" and len(one["git_diff"]) == 12 for one in told)
+    subprocess.run(["git", "-C", str(repository), "checkout", "-q", "."], check=True)
+    environment.git_version.cache_clear()
+    clean = environment.git_version()
+    assert clean["git_changed"] == "no" and "git_diff" not in clean
+
+
 def test_the_diff_that_is_kept_can_be_applied(folder: RunFolder, repository: Path) -> None:
     lines = (repository / "code.py").read_text().replace("line = 4", "line = 'four'") + "\n \n"
     (repository / "code.py").write_text(lines)

@@ -12,6 +12,7 @@ from composed import config
 from disks import fill, small_disk
 from fake_slurm import FakeSlurm
 from hydra_plugins.pmexp_launchers import processes
+from pmexp.command_line import Command, Key
 from pmexp.errors import MachineError, UserError
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.place import refuse_unusable
@@ -96,6 +97,18 @@ def test_runs_are_refused_in_one_line(
     with place(name, tmp_path) as folder:
         ended, _, err = Runs(folder, capsys).train(*COMMANDS[command])
     assert ended == code and err.startswith("error: runs_dir: ") and err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize(("name", "code"), [("/proc", 2), ("read-only", 2), ("full", 3)])
+def test_a_page_is_refused_before_it_is_made(
+    name: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = Command("pmexp.pages", "a page that takes minutes", (Key("out", "its file"),))
+    with place(name, tmp_path) as folder:
+        given = [f"out={(folder if folder.is_dir() else folder.parent) / 'page.md'}"]
+        assert command.run(given, lambda given: given.write_page("out", lambda: pytest.fail("made"))) == code
+    err = capsys.readouterr().err
+    assert err.startswith("error: out: ") and err.count("\n") == 1, err
 
 
 def test_running_again_on_a_full_disk_is_refused_in_one_line(

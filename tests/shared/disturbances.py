@@ -1,5 +1,6 @@
-"""Signals that arrive while a run trains."""
+"""Signals that arrive, and faults of the machine that happen, while a run trains."""
 
+import itertools
 import json
 import os
 import signal
@@ -8,6 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from forked_python import fork_parent_of_workers
 from held_runs import held_file, hold_file
@@ -59,3 +63,22 @@ def when_training(
     finally:
         thread.join()
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def failing_machine(checkpoint: int, last_step: int) -> Iterator[None]:
+    """Runs of this process write one checkpoint, after step `checkpoint`, and fail in the step behind `last_step`."""
+    from pmexp.training.checkpoint import Checkpoints
+    from pmexp.training.loop import Training
+
+    looks, step = itertools.count(1), Training._step
+
+    def failing(training: Training, index: int) -> Any:
+        if index == last_step:
+            raise ConnectionError("the drill's")
+        return step(training, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "is_due", lambda _: next(looks) == checkpoint)
+        patch.setattr(Training, "_step", failing)
+        yield

@@ -16,7 +16,7 @@ CRITERIA: dict[str, Any] = {
 }
 MACHINE = {
     "cpu": "EPYC", "device": "cpu", "threads": 1, "version_torch": "2.13.0", "version_pmexp": "0.1.0",
-    "git_commit": "a" * 40, "precision": "fp32", "attention": "eager", "data_digest": "d1",
+    "git_commit": "a" * 40, "git_diff": "c" * 12, "precision": "fp32", "attention": "eager", "data_digest": "d1",
     "dropout_backend": "cpu core avx2",
 }  # fmt: skip
 

@@ -1,19 +1,16 @@
 """A run that goes on under other conditions than it began with says so, and its speed is compared with none."""
 
-import itertools
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from disturbances import failing_machine
 from evidence_runs import MACHINE, STEP, compared, pairs, run
 from pmexp.measure.environment import environment
 from pmexp.training import run as experiment
-from pmexp.training.checkpoint import Checkpoints
 from pmexp.training.conditions import meet
-from pmexp.training.loop import Training
 from pmexp.training.progress import Progress
 from run_folders import Runs as MadeUp
 from small_runs import TINY_VIT, Runs
@@ -36,16 +33,7 @@ def test_each_change_is_said_once_with_the_step_from_which_it_holds() -> None:
 def test_a_run_that_goes_on_with_other_threads_has_it_on_record(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    looks, step = itertools.count(1), Training._step
-
-    def failing(training: Training, index: int) -> Any:
-        if index == 6:
-            raise ConnectionError("the drill's")
-        return step(training, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "is_due", lambda _: next(looks) == 4)
-        patch.setattr(Training, "_step", failing)
+    with failing_machine(checkpoint=4, last_step=6):
         assert runs.train(*STEPS)[0] == 3
 
     def elsewhere(device: torch.device) -> dict[str, str | int]:

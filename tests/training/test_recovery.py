@@ -1,6 +1,5 @@
 """Drills: what a killed driver, two drivers at once and a full disk leave is a sweep that comes to its end."""
 
-import itertools
 import json
 import logging
 import os
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 
 from disks import small_disk
-from disturbances import hold, pid_of, when_training
+from disturbances import failing_machine, hold, pid_of, when_training
 from faulty_calls import environment
 from forked_python import ForkedPython
 from pmexp.config import RunConfig
@@ -127,24 +126,10 @@ def test_a_run_that_another_process_finished_while_this_one_was_built_is_left_al
     assert attempts(runs) == [1]
 
 
-def test_what_was_journaled_after_the_checkpoint_is_there_once(
-    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_journaled_after_the_checkpoint_is_there_once(runs: Runs, tmp_path: Path) -> None:
     """A checkpoint at step 4, an end without one in step 8."""
-    from pmexp.training.checkpoint import Checkpoints
-    from pmexp.training.loop import Training
-
     arguments = [*TINY_VIT, *STEPS, "train.max_steps=16", "variant=pm-drop"]
-    looks, step = itertools.count(1), Training._step
-
-    def failing(training: Training, index: int) -> Any:
-        if index == 7:
-            raise ConnectionError("the drill's")
-        return step(training, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "is_due", lambda _: next(looks) == 4)
-        patch.setattr(Training, "_step", failing)
+    with failing_machine(checkpoint=4, last_step=7):
         code, _, err = runs.train(*arguments)
     assert code == 3 and err == "error: ConnectionError: the drill's\n"
     (folder,) = runs.run_folders()

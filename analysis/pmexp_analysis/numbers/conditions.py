@@ -32,12 +32,14 @@ _OF_COST = (
     "version_transformers",
     "git_commit",
     "git_changed",
+    "git_diff",
     "other_conditions",
 )
 _OF_THE_SYSTEM = ("precision", "attention")  # what is compared where systems or arms are
 _VERSIONS = {
     "version_pmexp": "pmexp",
     "git_commit": "commit",
+    "git_diff": "uncommitted changes",
     "version_torch": "torch",
     "version_transformers": "transformers",
     "python": "Python",
@@ -45,7 +47,12 @@ _VERSIONS = {
 _MACHINES = {"device": "device", "cpu": "processor", "threads": "threads"}
 _NOT_RECORDED = "not recorded"
 # How runs of older versions computed, and those that say nothing of it.
-_BEFORE_RECORDED = {"float32_matmul": "highest", "deterministic": "no", "other_conditions": "none"}
+_BEFORE_RECORDED = {
+    "float32_matmul": "highest",
+    "deterministic": "no",
+    "other_conditions": "none",
+    "git_diff": "none",
+}
 _COMMIT, _COMMIT_DIGITS = 40, 12
 
 
@@ -120,8 +127,7 @@ def _several(experiment: Experiment, keys: Mapping[str, str]) -> str:
     """Those of `keys` of which the runs have several values, by their words, with how many runs have each."""
     environments = [member.run.environment for member in _known(experiment)]
     counts = {
-        words: Counter(str(environment.get(key, _NOT_RECORDED)) for environment in environments)
-        for key, words in keys.items()
+        words: Counter(_told(environment, key) for environment in environments) for key, words in keys.items()
     }
     return "; ".join(f"{words} {_listed(several)}" for words, several in counts.items() if len(several) > 1)
 

@@ -1,6 +1,5 @@
 """Writes docs/integration.md: a table of all models, and a section a model."""
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +11,7 @@ from pmexp.config import ModelKind, Objective, RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.integration.cases import LENGTH, Case, cases, configuration, length_of, names
 from pmexp.integration.reach import ASKS_FOR_VALUES, CUT_LAYERS, DropoutCall, on_meta
+from pmexp.shown import any_layer
 
 LINES = (
     "from pmexp.packed_dropout import PackedDropout, replace_dropout",
@@ -99,7 +99,7 @@ def _places(case: Case) -> list[str]:
     assert {call.place for call in case.packed.calls if call.p > 0} <= {place for place, _ in fates}
     groups: dict[tuple[str, str], list[str]] = {}
     for place, fate in fates:
-        groups.setdefault((re.sub(r"\.\d+(?=\.|$)", ".*", place), fate), []).append(place)
+        groups.setdefault((any_layer(place), fate), []).append(place)
     rows = []
     for (pattern, fate), places in groups.items():
         calls = [call for call in case.packed.calls if call.place in places]

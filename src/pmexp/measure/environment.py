@@ -6,6 +6,7 @@ import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def _version(package: str) -> str:
 
 
 GIT = ["git", "-C", str(Path(__file__).parent)]
+_DIFF_DIGITS = 12  # kept of the digest of uncommitted changes
 # Read once, when the parent of all workers imports this: reading metadata takes longer than starting a run.
 _PACKAGES = ("pmexp", "transformers", "numpy", "hydra-core", "mlflow")
 _VERSIONS = {f"version_{name}": _version(name) for name in _PACKAGES}
@@ -69,16 +71,24 @@ def cpu_name() -> str:
 
 @cache
 def git_version() -> dict[str, str]:
-    """Commit of the source tree and whether it was changed when first asked; {} for an installed package.
+    """Commit of the source tree and whether it was changed when first asked, with a digest of the difference;
+    {} for an installed package.
 
     A package installed below somebody's repository is no part of it: this file has to be tracked there.
     """
     if output_of([*GIT, "ls-files", "--error-unmatch", __file__]) is None:
         return {}
     commit, changes = outputs_of(
-        [*GIT, "rev-parse", "HEAD"], [*GIT, "status", "--porcelain", "--untracked-files=no"]
+        [*GIT, "rev-parse", "HEAD"], [*GIT, "diff", "--no-ext-diff", "--no-color", "--binary", "HEAD"]
     )
-    return {"git_commit": commit, "git_changed": "yes" if changes else "no"} if commit else {}
+    if not commit:
+        return {}
+    if changes is None:
+        return {"git_commit": commit, "git_changed": "not known"}
+    digest = sha256(changes.encode()).hexdigest()[:_DIFF_DIGITS]
+    return {"git_commit": commit} | (
+        {"git_changed": "yes", "git_diff": digest} if changes else {"git_changed": "no"}
+    )
 
 
 def outputs_of(*commands: list[str]) -> list[str | None]:

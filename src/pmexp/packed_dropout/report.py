@@ -1,10 +1,11 @@
 """Reports what replace_dropout did to a model and what it left, filled in as the model runs."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pmexp.shown import counted
+from pmexp.shown import any_layer, counted
 
 Place = Literal["all", "attention", "hidden"]
 
@@ -14,6 +15,17 @@ KERNEL_UNSEEN = f"reached where torch takes its {MATH}, as on the CPU; no call t
 UNREAD = "has no source to read"  # a reason that holds until the module has run
 _INSIDE = "attention dropout is drawn inside the"
 STAYS_TORCHS_OWN = "functional calls are nn.Dropout's own"  # the reason where a dropout has no method `drop`
+
+
+def _by_layers(said: Iterable[tuple[str, str]]) -> list[str]:
+    """Returns a line for each module and what is said of it: one where they differ in their layer alone."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, reason in said:
+        groups.setdefault((any_layer(name), reason), []).append(name)
+    return [
+        f"  {f'{layers} x {len(names)}' if len(names) > 1 else names[0] or 'the model'}: {reason}"
+        for (layers, reason), names in groups.items()
+    ]
 
 
 @dataclass
@@ -53,8 +65,7 @@ class ReplacementReport:
         lines = [
             f"  and of the attention of {counted(n, 'module')}: {kernel}" for kernel, n in kernels.items()
         ]
-        lines += [f"  {name or 'the model'}: {reason}" for name, reason in self.left.items()]
-        lines += [f"  {name or 'the model'}: {self._unseen(name)}" for name in self.uncalled]
+        lines += _by_layers([*self.left.items(), *((name, self._unseen(name)) for name in self.uncalled)])
         lines += [f"  {n} x a dropped operand saved as it is: {why}" for why, n in self.saved_whole.items()]
         if self.rebuilt_equal:
             lines.append(f"  {self.rebuilt_equal} x a dropped operand made again, bit for bit as it had been")

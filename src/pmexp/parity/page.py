@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from pmexp.parity.certificate import Certificate
+from pmexp.shown import markdown_table
 
 _KINDS = {
     "forward": "an output of a module",
@@ -23,13 +24,13 @@ def page(record: Certificate) -> str:
         "same batches, from the same weights and the same state of the random number generator. The "
         "outputs of all modules, the gradients by them and by the parameters, and the parameters after each "
         "step were compared bit for bit.",
-        _table(("", "a", "b"), _sides(record)),
+        markdown_table(("", "a", "b"), _sides(record)),
     ]
     if record["first_of_kind"]:
         blocks += [
             f"## Where they differ in step {record['first_difference']['step']}",
             f"{record['tensors_differing']} tensors of this step differ. The first of each kind:",
-            _table(("", "tensor", "elements", "units", "explained by rounding"), _places(record)),
+            markdown_table(("", "tensor", "elements", "units", "explained by rounding"), _places(record)),
             record["rounding_rule"],
         ]
     for side, names in record["only_in"].items():
@@ -39,9 +40,9 @@ def page(record: Certificate) -> str:
             )
     blocks += [
         "## Losses",
-        _table(("step", "a", "b"), _losses(a["losses"], b["losses"])),
+        markdown_table(("step", "a", "b"), _losses(a["losses"], b["losses"])),
         "## Ran on",
-        _table(
+        markdown_table(
             ("", ""), [*record["environment"].items(), *record["inputs"].items(), ("time", record["time"])]
         ),
     ]
@@ -70,8 +71,3 @@ def _places(record: Certificate) -> Iterable[Sequence[object]]:
 def _losses(a: Sequence[float], b: Sequence[float]) -> Iterable[Sequence[object]]:
     for step, (one, other) in enumerate(zip(a, b, strict=True), start=1):
         yield step, repr(one), repr(other)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)

@@ -14,6 +14,7 @@ _KEYS = (
     "version_transformers",
     "version_pmexp",
     "git_commit",
+    "git_diff",
 )
 
 
@@ -25,7 +26,7 @@ def meet(progress: Progress, environment: Mapping[str, str | int]) -> str:
     """
     before, now = progress.conditions, {key: str(environment.get(key)) for key in _KEYS}
     progress.conditions = now
-    differing = [key for key in _KEYS if before is not None and before[key] != now[key]]
+    differing = [key for key in _KEYS if before is not None and before.get(key, now[key]) != now[key]]
     if before is None or not differing:
         return ""
     changes = ", ".join(f"{key} {now[key]} in place of {before[key]}" for key in differing)

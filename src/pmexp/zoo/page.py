@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import torch
 
+from pmexp.shown import markdown_table
 from pmexp.zoo.sweep import ZooRow
 from pmexp.zoo.tiny import RATE
 
@@ -27,8 +28,8 @@ operands more than those and the bits of dropped inputs without a gradient.
 reason below. *packed* and *rebuilt* are the bytes saved for backward over those with torch's dropout, which
 keeps 4 bytes an element on the CPU; tiny models keep little beside masks, so these are no forecast."""
 
-_COLUMNS = "| class | of | attention | modules | functions | left | packed | rebuilt | exact |"
-_FAMILIES = "| of | classes | with dropout, exact | at fault | without dropout | not examined |"
+_COLUMNS = ("class", "of", "attention", "modules", "functions", "left", "packed", "rebuilt", "exact")
+_FAMILIES = ("of", "classes", "with dropout, exact", "at fault", "without dropout", "not examined")
 
 
 def page(command: str, rows: Sequence[ZooRow]) -> str:
@@ -62,7 +63,7 @@ def page(command: str, rows: Sequence[ZooRow]) -> str:
 
 
 def _families(rows: Sequence[ZooRow]) -> str:
-    lines = [_FAMILIES, "|---" * _FAMILIES.count(" | ") + "|---|"]
+    lines = []
     for family in dict.fromkeys(row.family for row in rows):
         ours = [row for row in rows if row.family == family]
         seen = {row.name for row in ours if row.missing is None}
@@ -70,21 +71,20 @@ def _families(rows: Sequence[ZooRow]) -> str:
         faulty = {row.name for row in ours if row.faults}
         names = {row.name for row in ours}
         counts = (names, dropping - faulty, faulty, seen - dropping, names - seen)
-        lines.append(f"| {family} | {' | '.join(str(len(group)) for group in counts)} |")
-    return "\n".join(lines)
+        lines.append((family, *map(len, counts)))
+    return markdown_table(_FAMILIES, lines)
 
 
 def _table(rows: Iterable[ZooRow], reasons: dict[str, str]) -> str:
     """Returns a line a class, and one more where another attention makes a difference."""
-    attentions: dict[tuple[str, str], list[str]] = {}
+    attentions: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for row in rows:
         left = ", ".join(f"{count} ({reasons[reason]})" for reason, count in row.left.items()) or "0"
-        cells = [str(row.modules), str(row.functions), left, f"{row.packed:.2f}", f"{row.rebuilt:.2f}"]
-        attentions.setdefault(
-            (f"{row.name} | {row.family}", " | ".join([*cells, "no" if row.faults else "yes"])), []
-        ).append(row.attention)
-    lines = [f"| {name} | {', '.join(names)} | {cells} |" for (name, cells), names in attentions.items()]
-    return "\n".join([_COLUMNS, "|---" * _COLUMNS.count(" | ") + "|---|", *lines])
+        saved, exact = (f"{row.packed:.2f}", f"{row.rebuilt:.2f}"), "no" if row.faults else "yes"
+        cells = (str(row.modules), str(row.functions), left, *saved, exact)
+        attentions.setdefault(((row.name, row.family), cells), []).append(row.attention)
+    lines = [(*names, ", ".join(met), *cells) for (names, cells), met in attentions.items()]
+    return markdown_table(_COLUMNS, lines)
 
 
 def _in_order(rows: Iterable[ZooRow]) -> list[str]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pmexp.shown import markdown_table
+
 _INTRODUCTION = """\
 Times are of the device, between two events, unless a column says host or wall; contenders take turns, in an
 order that is reversed at every round, after warm-up. An interval is of 95 %, of the rounds' median ratio;
@@ -48,9 +50,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return ""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [[column.replace("_", " ") for column in columns], ["---"] * len(columns)]
-    lines += [[_text(row.get(column)) for column in columns] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    head = [column.replace("_", " ") for column in columns]
+    return markdown_table(head, ([_text(row.get(column)) for column in columns] for row in rows))
 
 
 def _text(cell: Any) -> str:
@@ -60,7 +61,7 @@ def _text(cell: Any) -> str:
         return "yes" if cell else "no"
     if isinstance(cell, float):
         return f"{cell:.4g}" if abs(cell) < 1000 else f"{cell:,.0f}"
-    return f"{cell:,}" if isinstance(cell, int) else str(cell).replace("|", "\\|")
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
 def _listed(lines: Iterable[str]) -> str:
