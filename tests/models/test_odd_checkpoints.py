@@ -193,3 +193,8 @@ def test_padding_in_front_of_texts_is_not_left_in_a_batch(padding: str, files: P
         UserError, match=f"dataset.padding: {padding} cuts .* pads in front of them; choose max"
     ):
         prepared(module, asked, files, tmp_path, tokenizer)
+
+
+def test_a_type_that_nobody_stated_is_no_difference(files: Path, tmp_path: Path) -> None:
+    module = LlamaForSequenceClassification(LlamaConfig(**LLAMA, attention_dropout=0.1))
+    assert prepared(module, OBJECTIVES["classification"], files, tmp_path).model.architecture == ""
