@@ -26,6 +26,8 @@ from transformers import (
     LlamaForSequenceClassification,
     M2M100Config,
     M2M100ForConditionalGeneration,
+    MarianConfig,
+    MarianMTModel,
     MixtralConfig,
     MixtralForCausalLM,
     PreTrainedModel,
@@ -171,3 +173,28 @@ def test_what_cannot_run_is_one_line(
     tokenizer = more["tokenizer"]() if more else None
     with pytest.raises(UserError, match=message):
         prepared(make(), objective, files, tmp_path, tokenizer)
+
+
+def test_a_target_of_tokens_that_the_decoder_does_not_write_is_one_line(files: Path, tmp_path: Path) -> None:
+    """The rest of the vocabulary, the source's, is as large as the tokenizer's."""
+    apart: dict[str, Any] = {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False}
+    module = MarianMTModel(MarianConfig(vocab_size=16, decoder_vocab_size=9, **apart, **PAIR))
+    says = "has token 12 in a target, and the decoder of MarianMTModel writes 9 tokens; give the tokenizer"
+    with pytest.raises(UserError, match=says):
+        prepared(module, OBJECTIVES["seq2seq"], files, tmp_path)
+
+
+@pytest.mark.parametrize("padding", ["longest", "bucketed"])
+def test_padding_in_front_of_texts_is_not_left_in_a_batch(padding: str, files: Path, tmp_path: Path) -> None:
+    module = LlamaForSequenceClassification(LlamaConfig(**LLAMA, attention_dropout=0.1))
+    tokenizer = tokenizer_of_words(padding_side="left")
+    asked = [*OBJECTIVES["classification"], f"dataset.padding={padding}"]
+    with pytest.raises(
+        UserError, match=f"dataset.padding: {padding} cuts .* pads in front of them; choose max"
+    ):
+        prepared(module, asked, files, tmp_path, tokenizer)
+
+
+def test_a_type_that_nobody_stated_is_no_difference(files: Path, tmp_path: Path) -> None:
+    module = LlamaForSequenceClassification(LlamaConfig(**LLAMA, attention_dropout=0.1))
+    assert prepared(module, OBJECTIVES["classification"], files, tmp_path).model.architecture == ""

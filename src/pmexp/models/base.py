@@ -170,7 +170,8 @@ def otherwise_than_stated(config: RunConfig, actual: PretrainedConfig) -> str:
     Sizes are a checkpoint's own; the dropout rates of a variant are meant to differ.
     """
     stated = config.model.architecture
-    sizes = set(stated) - architecture_of(config.model).rates
+    unsaid = set() if stated.get("model_type") else {"model_type"}  # model=auto takes the checkpoint's
+    sizes = set(stated) - architecture_of(config.model).rates - unsaid
     others = sorted(key for key in sizes if getattr(actual, key) != stated[key])
     lines = [f"{key} {getattr(actual, key)} (model={config.model.name}: {stated[key]})" for key in others]
     return ", ".join(lines)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from pmexp.config import DatasetConfig, Padding
 from pmexp.datasets.base import Split
+from pmexp.errors import UserError
 from pmexp.models.examples import EVALUATION, Batch
 from pmexp.models.objectives import IGNORED
 
@@ -28,6 +29,11 @@ class TokenRows:
         self.lengths: NDArray[np.int64] = np.array([len(row) for row in rows], np.int64)  # (texts,)
         self._starts = np.cumsum(self.lengths) - self.lengths
         self._ids = np.concatenate([*rows, np.zeros(0, np.int32)])
+
+    @property
+    def largest(self) -> int:
+        """The largest id of a token; -1 where there is none."""
+        return int(self._ids.max(initial=-1))
 
     def padded(self, rows: NDArray[np.int64], width: int, filling: int) -> Tensor:
         """(rows, width) int64: texts of at most `width` tokens, filled up on the right."""
@@ -83,7 +89,10 @@ class PairExamples:
 def encoded_pairs(
     tokenizer: Any, module: PreTrainedModel, split: Split, length: int, config: DatasetConfig
 ) -> PairExamples:
-    """The pairs of `split`, sources behind their prefix and cut to `length` tokens, targets to theirs."""
+    """The pairs of `split`, sources behind their prefix and cut to `length` tokens, targets to theirs.
+
+    Raises UserError for a target with a token that the decoder does not have.
+    """
     assert isinstance(split.inputs, list) and config.max_target_length
     sources = [config.source_prefix + source for source, _ in split.inputs]
     references = [target for _, target in split.inputs]
@@ -94,9 +103,17 @@ def encoded_pairs(
         encoded = (tokenizer(**{keyword: part}, **options)["input_ids"] for part in parts)
         return TokenRows(ids for part in encoded for ids in part)
 
+    targets = rows(references, config.max_target_length, "text_target")
+    writes = module.get_output_embeddings()
+    if writes is not None and targets.largest >= len(writes.weight):
+        raise UserError(
+            f"model.path: the tokenizer in {tokenizer.name_or_path} has token {targets.largest} in a target, "
+            f"and the decoder of {type(module).__name__} writes {len(writes.weight)} tokens; give the "
+            "tokenizer that the weights were trained with"
+        )
     return PairExamples(
         rows(sources, length, "text"),
-        rows(references, config.max_target_length, "text_target"),
+        targets,
         references,
         (length, config.max_target_length),
         config.padding,
