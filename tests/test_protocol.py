@@ -28,9 +28,11 @@ CRITERIA = sorted(file.stem for file in (conf_folder() / "criteria").glob("*.yam
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: f"{file.parent.name}/{file.stem}")
-def test_every_experiment_asks_something_that_can_be_answered(file: Path) -> None:
-    name = str(file.relative_to(conf_folder() / "experiment").with_suffix(""))
-    protocol = compose(first_of(name)).protocol
+def test_every_experiment_has_its_files_name_and_a_question_that_can_be_answered(file: Path) -> None:
+    option = file.relative_to(conf_folder() / "experiment").with_suffix("")
+    run = compose(first_of(str(option)))
+    assert run.name == (option.name if option.name == str(option) else f"{option.name}-smoke")
+    protocol = run.protocol
     assert protocol.question.endswith("?") and protocol.baseline != protocol.method
     assert protocol.criteria and set(protocol.criteria) <= set(CRITERIA)
     assert all(criterion.claim for criterion in protocol.criteria.values())

@@ -13,7 +13,6 @@ from pmexp.command.flags import in_small
 from pmexp.command.schema import conf_folder
 from pmexp.config import SHARDING, Part, RunConfig, TrackingConfig, TrainConfig
 from pmexp.errors import UserError
-from small_runs import first_of
 
 
 def options(group: str) -> list[str]:
@@ -85,11 +84,6 @@ def test_every_task_composes_with_what_its_file_names(file: Path) -> None:
     run, overrides = config("task=" + task), yaml.safe_load(file.read_text())["defaults"]
     named = {key.removeprefix("override /"): value for entry in overrides for key, value in entry.items()}
     assert (run.model.name, run.dataset.name) == (named["model"], named["dataset"])
-
-
-@pytest.mark.parametrize("name", options("experiment"))
-def test_every_experiment_composes_under_its_file_name(name: str) -> None:
-    assert config(*first_of(name)).name == name
 
 
 def test_every_yaml_file_opens_with_a_comment() -> None:
