@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard src/pmexp/packe
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pmexp needs Python 3.11 or newer, found " + sys.version.split()[0])'
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,distributed]'
-	@$(PYTHON) -m compileall -qq -j 0 $(VENV)/lib src launchers analysis || true  # on all cores; torch has files for later Pythons
+	@$(PYTHON) -m compileall -qq -j 0 -x /tests/ $(VENV)/lib src launchers analysis || true  # on all cores, without packages' tests; torch has files for later Pythons
 	@$(PYTHON) -m pmexp.packed_dropout
 	@touch $@
 

@@ -161,6 +161,8 @@ class Command:
         waiting = deque(arguments)
         while waiting:
             argument = waiting.popleft()
+            if not argument.strip():
+                raise UserError(f"{argument!r}: is an empty argument; leave it out, or write key=value")
             pair = self._pair(argument, waiting, values)
             if pair is None:
                 others.append(argument)

@@ -65,12 +65,23 @@ def test_a_run_that_failed_and_was_done_again_is_not_lost(runs: Runs) -> None:
     assert runs.content().warnings == []
 
 
-def test_seeds_of_one_side_alone_are_named_and_hold_nothing_up(runs: Runs) -> None:
+@pytest.mark.parametrize(("is_planned", "result"), [(True, "pass"), (False, "inconclusive")])
+def test_a_seed_of_the_baseline_alone_holds_scores_up_unless_a_plan_says_so(
+    runs: Runs, is_planned: bool, result: str
+) -> None:
+    """A removed folder is no way to drop a seed of the method."""
     pairs(runs)
     run(runs, "baseline", 3)
+    if is_planned:
+        runs.plan(("net-digits-baseline-3", "baseline", 3))
     report = runs.content()
-    assert results(report)["quality"] == "pass"
-    assert ["seed 3: no run" in line for line in report.warnings] == [True]
+    assert {name: results(report)[name] for name in ("quality", "finite")} == {
+        "quality": result,
+        "finite": result,
+    }
+    assert results(report)["speed"] == "pass"
+    said = "seed 3: not planned" if is_planned else "seed 3: no run"
+    assert [said in line for line in report.warnings] == [True]
 
 
 @pytest.mark.parametrize("copied", ["baseline", "pm-drop"])

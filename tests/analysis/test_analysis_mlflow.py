@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from evidence_runs import MACHINE, pairs, run
 from pmexp_analysis.report import main
 from pmexp_analysis.sources.folders import load_runs
 from pmexp_analysis.sources.mlflow import load_mlflow
@@ -27,9 +28,13 @@ def uri(tmp_path: Path, fresh: Path) -> str:
     return f"sqlite:///{shutil.copy(fresh, tmp_path / 'tracking.db')}"
 
 
+def uri_file(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///"))
+
+
 def create_demo(client: MlflowClient, uri: str) -> str:
     """Experiment "demo" with its artifacts beside the database, not in the working directory."""
-    artifacts = Path(uri.removeprefix("sqlite:///")).with_name("artifacts")
+    artifacts = uri_file(uri).with_name("artifacts")
     return str(client.create_experiment("demo", artifact_location=artifacts.as_uri()))
 
 
@@ -51,6 +56,7 @@ def mirror(runs: Runs, uri: str) -> MlflowClient:
             continue
         summary = json.loads(summary_path.read_text())
         run = start(client, experiment, folder.name, summary["labels"], summary["metrics"], "FINISHED")
+        client.log_artifact(run, str(summary_path))
         for text in (folder / "journal.jsonl").read_text().splitlines():
             record = json.loads(text)
             client.log_metric(run, record["metric"], record["value"], step=record["step"])
@@ -98,6 +104,32 @@ def test_both_sources_give_the_same_report(demo: Runs, uri: str) -> None:
     ]
     whys = {run["seed"]: run["why"] for run in mlflow["missing"] if run["variant"] == "packed"}
     assert whys == {3: "FAILED in MLflow", 9: "no run of this seed, there is one of baseline"}
+
+
+def test_every_run_s_environment_weights_and_protocol_are_read(runs: Runs, uri: str) -> None:
+    """One pair of another processor in the middle, and a criterion that a later run changed."""
+    for seed in range(4):
+        weights = {"outcome": {"weights_sha256": f"{seed}"}, "losses": [5.0, 1.0 + seed]}
+        run(runs, "baseline", seed, **weights)
+        other = {"environment": MACHINE | {"cpu": "Xeon"}} if seed == 1 else {}
+        run(runs, "pm-drop", seed, **weights | other)
+    changed = runs.folder / "net-digits-pm-drop-2" / "summary.json"
+    changed.write_text(changed.read_text().replace('"threshold": 0.02', '"threshold": 0.5'))
+    mirror(runs, uri)
+    journals, mlflow = reports(runs, uri)
+    for key in ("warnings", "criteria", "rows", "comparisons", "one_training", "environment", "protocol"):
+        assert mlflow[key] == journals[key], key
+    assert any("ran under different conditions in seed 1" in line for line in mlflow["warnings"])
+    assert "under another protocol (speed differs)" in str(mlflow["protocol"])
+
+
+def test_environments_that_are_out_of_reach_are_said(runs: Runs, uri: str) -> None:
+    pairs(runs)
+    mirror(runs, uri)
+    for folder in (uri_file(uri).with_name("artifacts")).iterdir():
+        shutil.rmtree(folder)
+    warnings = reports(runs, uri)[1]["warnings"]
+    assert [line for line in warnings if line.startswith("The environment of 6 runs of 6 is not recorded")]
 
 
 def test_both_sources_give_the_same_curves(demo: Runs, uri: str) -> None:

@@ -17,7 +17,7 @@ _SCREEN = {"width": 1280, "height": 800}  # CSS pixels, of a laptop
 @pytest.mark.parametrize(
     ("name", "sweep", "finished"),
     [
-        ("demo", ["experiment=demo"], 22),
+        ("demo", ["experiment=demo", "seed=0,1"], 10),
         (
             "exp-1-main-perf-smoke",
             [

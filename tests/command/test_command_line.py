@@ -72,6 +72,8 @@ def test_help_lists_the_groups_and_imports_no_torch() -> None:
         (["train.lr=nan"], "train.lr: nan must be a positive number"),
         (["train={lr:nan}"], "train.lr: nan must be a positive number"),
         (["foo"], "foo: is no override; write key=value"),
+        ([""], "'': is an empty argument; leave it out"),
+        (["-m", " "], "' ': is an empty argument; leave it out"),
         (["seed=-1"], "seed: -1 must lie in"),
         (["system.device=cuda"], "system.device: cuda is not available"),
         (["+model.architecture.hiden=3"], "model.architecture.hiden: is not a field of ViTConfig"),

@@ -1,4 +1,4 @@
-"""Peaks of eleven models, predicted and by torch's own memory tracker, which runs them for real on the CPU.
+"""Peaks of thirteen models, predicted and by torch's own memory tracker, which runs them for real on the CPU.
 
 Both count storages by a dispatch mode, so that they agree but for a scalar or two.
 """
@@ -69,6 +69,9 @@ CASES: dict[str, Case] = {
     "bert": of(hf.BertForMaskedLM, hf.BertConfig, **TOKENS, **SMALL),
     "gpt2": of(hf.GPT2LMHeadModel, hf.GPT2Config, **TOKENS, n_embd=32, n_layer=1, n_head=2),
     "llama": of(hf.LlamaForCausalLM, hf.LlamaConfig, **TOKENS, **SMALL),
+    "mixtral": of(
+        hf.MixtralForCausalLM, hf.MixtralConfig, num_key_value_heads=2, num_local_experts=4, **TOKENS, **SMALL
+    ),
     "modernbert": of(
         hf.ModernBertForMaskedLM, hf.ModernBertConfig, cls_token_id=1, sep_token_id=2, **TOKENS, **SMALL
     ),
@@ -87,6 +90,7 @@ CASES: dict[str, Case] = {
     ),
     "holds its outputs": (Watched, (torch.zeros(64, 32), torch.zeros(64, 32)), F.mse_loss),
     "convolutions": (convolutions, (IMAGES, CLASSES), F.cross_entropy),
+    "squared errors": (lambda: nn.Conv2d(3, 3, 3, padding=1), (IMAGES, IMAGES.clone()), F.mse_loss),
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.measure.flops import FlopCounter, peak_tflops, precision_of_products
+from pmexp.measure.flops import _COUNTS, FlopCounter, peak_tflops, precision_of_products
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.systems.checkpointing import checkpoint_layers
 
@@ -71,6 +71,36 @@ def test_bert_under_fused_attention_by_hand() -> None:
     model = bert(attn_implementation="sdpa", attention_probs_dropout_prob=0.0)
     flops = counted(lambda: model(IDS).logits.sum())
     assert flops.total == 3 * sum(by_hand()) + linear(BATCH * LENGTH, WIDTH, LENGTH)
+
+
+@pytest.mark.parametrize("experts", ["grouped_mm", "eager"])
+def test_experts_by_hand(experts: str) -> None:
+    """Whether one operator multiplies for all of them or each has products of its own."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": CLASSES}
+    mixture = {"num_local_experts": 4, "num_key_value_heads": 1}
+    module = MixtralForCausalLM(MixtralConfig(intermediate_size=INNER, **sizes, **mixture))
+    module.set_experts_implementation(experts)
+    ids = torch.ones(BATCH, LENGTH, dtype=torch.int64)
+    totals = []
+    for number in (1, 3):
+        module.model.layers[0].mlp.gate.top_k = number
+        totals.append(counted(lambda: module(input_ids=ids).logits.sum()).total)
+    # Each of the two experts more has three products for a token, forward and twice in backward.
+    assert totals[1] - totals[0] == 2 * 3 * 3 * linear(BATCH * LENGTH, WIDTH, INNER)
+
+
+def test_recurrent_layers_by_hand() -> None:
+    """oneDNN runs a whole layer as one operator, which cuDNN does with all of them."""
+    lstm = nn.LSTM(WIDTH, INNER, num_layers=2, bidirectional=True, batch_first=True)
+    x = torch.randn(BATCH, LENGTH, WIDTH, requires_grad=True)
+    matrices = sum(weight.numel() for weight in lstm.parameters() if weight.dim() == 2)
+    assert counted(lambda: lstm(x)[0].sum()).total == 3 * 2 * BATCH * LENGTH * matrices
+    weights = [torch.empty(4 * INNER, n) for n in (WIDTH, INNER)] + [torch.empty(4 * INNER)] * 2
+    of_cudnn = _COUNTS[torch.ops.aten._cudnn_rnn](x, weights, 4, None, out_val=None)
+    assert of_cudnn == linear(BATCH * LENGTH, WIDTH + INNER, 4 * INNER)
+    assert _COUNTS[torch.ops.aten._cudnn_rnn_backward](x, weights, 4, out_val=None) == 2 * of_cudnn
 
 
 @pytest.mark.parametrize("swap", ["stock", "recompute"])

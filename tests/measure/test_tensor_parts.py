@@ -1,13 +1,15 @@
 """Tensors that are made of others, taken apart and put together, counted and kept."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.testing._internal.two_tensor import TwoTensor
 
 from pmexp.errors import UserError
+from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.tensor_parts import parts_of, put_together, storages, taken_apart
 from pmexp.measure.updates import project
 from pmexp.run_folder.folder import RunFolder
@@ -25,6 +27,26 @@ def test_a_plain_tensor_is_itself() -> None:
     assert parts_of(x) == {}
     assert [storage.data_ptr() for storage in storages(x)] == [x.data_ptr()]
     assert taken_apart({"x": x}) == {"x": x}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CS:UserWarning", "ignore:Sparse BS:UserWarning")
+@pytest.mark.parametrize(
+    "sparse",
+    [
+        lambda x: x.to_sparse(),
+        lambda x: x.to_sparse_csr(),
+        lambda x: x.to_sparse_csc(),
+        lambda x: x.to_sparse_bsr((2, 2)),
+    ],
+    ids=["coo", "csr", "csc", "bsr"],
+)
+def test_the_ledger_of_a_product_counts_a_sparse_operand(sparse: Callable[[Tensor], Tensor]) -> None:
+    operand, weight = sparse(torch.eye(4)), torch.ones(4, 8).requires_grad_()
+    with SavedForBackward(nn.Module()) as ledger:
+        torch.sparse.mm(operand, weight)
+    parts = storages(operand)
+    assert ledger.total_bytes == sum({storage.data_ptr(): storage.nbytes() for storage in parts}.values())
+    assert ledger.total_bytes >= 4 * 4 + 4 * 8  # four numbers, and their columns at least
 
 
 def test_what_is_taken_apart_can_be_put_together() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pmexp.packed_dropout.rebuild import rebuilding
-from rebuilt_operands import DROP, SHAPE, WEIGHT, assert_made_again, gate, train
+from rebuilt_operands import DROP, SHAPE, WEIGHT, Step, assert_made_again, gate, train
 
 SOURCES: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -111,6 +111,19 @@ def test_whatever_lies_between_the_numbers_stay(
 
     results = [train(step, again) for again in (False, True)]
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("scale", [lambda t: t * 0.3, lambda t: 3 * t, lambda t: t / 3, lambda t: t / 0.7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_with_a_number_in_front_of_the_dropout(
+    scale: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    def step(source: Callable[[Tensor], Tensor]) -> Step:
+        return lambda x, drop: F.linear(drop(scale(source(x))), WEIGHT.to(dtype) * x.mean())
+
+    assert_made_again(step(partial(F.softmax, dim=-1)), operands=1, dtype=dtype)
+    assert_made_again(step(F.gelu), operands=1, dtype=dtype, followed=True)
+    assert_made_again(step(F.gelu), operands=0, dtype=dtype)  # it might have been changed in between
 
 
 def test_a_linear_layer_of_what_does_not_lie_row_by_row() -> None:

@@ -274,3 +274,9 @@ def careless(model: nn.Module) -> Method:
 
     model.register_forward_pre_hook(shrink)
     return Method(optimizer=Wraps)
+
+
+def halves_each_product(model: nn.Module) -> None:
+    """Changes every nn.Linear of the process, not those of the model alone."""
+    forward = nn.Linear.forward
+    nn.Linear.forward = lambda self, input: forward(self, input) * 0.5  # type: ignore[method-assign]

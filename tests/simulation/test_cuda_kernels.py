@@ -3,6 +3,7 @@
 import gc
 import re
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,22 @@ def test_a_storage_that_an_operator_was_called_with_goes_with_its_tensors() -> N
         del x, view
         gc.collect()
         assert storage() is None
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [F.mse_loss, F.smooth_l1_loss, F.binary_cross_entropy, F.soft_margin_loss, F.l1_loss, F.huber_loss],
+)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_a_fake_loss_has_the_storage_of_a_real_one(loss: Callable[..., Tensor], reduction: str) -> None:
+    """Some have one of all elements, of which torch hands out the first with their mean or sum."""
+
+    def bytes_held() -> int:
+        return loss(torch.ones(4, 8), torch.ones(4, 8), reduction=reduction).untyped_storage().nbytes()
+
+    real = bytes_held()
+    with fake_tensors():
+        assert bytes_held() == real
 
 
 def test_operations_of_fused_attention_are_counted_both_ways() -> None:

@@ -24,7 +24,7 @@ from pmexp.tracking.repair import repair
 from small_runs import TINY_VIT, Runs
 from tracked_runs import Server, TrackedRun, disagreements, in_process, mlflow_runs, wait_for
 
-WRITERS = 32  # 64 pass as well: 30 s alone
+WRITERS = 16  # 64 pass as well: 30 s alone
 Database = Callable[[Path], Path]
 
 

@@ -188,13 +188,13 @@ def test_the_asynchronous_one_is_of_its_step_whatever_training_does_next(
 
     def slow(*arguments: Any) -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         write(*arguments)
 
     monkeypatch.setattr(torch, "save", slow)
     checkpoints, live = make(asynchronous=True), state(10)
     checkpoints.save(live, 10, best_step=7, journal_bytes=0)
-    assert begun.wait(10)  # training did not wait for the writer
+    assert begun.wait(60)  # training did not wait for the writer
     assert checkpoints.best_steps() == {7}  # needed by a run that goes on from it, once it is complete
     live["weights"].zero_()
     live["nested"][0]["step"] = -1

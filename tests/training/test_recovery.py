@@ -219,7 +219,7 @@ def test_the_heartbeat_goes_on_while_a_step_is_long(tmp_path: Path, monkeypatch:
     file = tmp_path / "heartbeat"
     with run_folder._beating(file):
         first = file.stat().st_mtime_ns
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while file.stat().st_mtime_ns == first and time.monotonic() < deadline:
             time.sleep(0.01)
         assert file.stat().st_mtime_ns > first

@@ -297,4 +297,4 @@ def test_a_run_that_waits_for_its_data_says_so(runs: Runs, monkeypatch: pytest.M
     assert summary["environment"]["data_wait"].startswith("waited for data ")
     assert summary["environment"]["data_workers"] == 0
     (folder,) = runs.run_folders()
-    assert summary["environment"]["data_wait"] in (folder / "log.txt").read_text()
+    assert f"this run {summary['environment']['data_wait']}" in (folder / "log.txt").read_text()

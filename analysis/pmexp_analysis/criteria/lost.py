@@ -6,7 +6,14 @@ from pmexp.protocol import CriterionConfig, needs_learning
 from pmexp.shown import counted
 from pmexp_analysis.criteria.estimates import Sides
 from pmexp_analysis.numbers.conditions import seeds_said
-from pmexp_analysis.sources.experiment import DIVERGED, NO_RUN, OUT_OF_MEMORY, Experiment, Labels, Missing
+from pmexp_analysis.sources.experiment import (
+    DIVERGED,
+    NOT_PLANNED,
+    OUT_OF_MEMORY,
+    Experiment,
+    Labels,
+    Missing,
+)
 
 _MEMORY = "memory/"
 
@@ -43,7 +50,8 @@ def lacking_method(
     """Says which of the `lost` runs of the method `criterion` would have to count; empty where none.
 
     A claim on what was learned lacks each run that has no score; one on memory lacks those that had too
-    little of it. A seed that was never to be run is no run lost.
+    little of it. A seed that the plan gives to other variants alone is no run lost; where no plan says so, as
+    in MLflow, the run may have been left out for its result.
     """
     at = (sides.task, sides.system, experiment.protocol.method)
     learns, of_memory = needs_learning(criterion), sides.metric.startswith(_MEMORY)
@@ -53,7 +61,7 @@ def lacking_method(
         if (one.task, one.system, one.variant) == at
         and one.seed not in sides.method
         and one.seed not in sides.apart
-        and one.state != NO_RUN
+        and one.state != NOT_PLANNED
         and (learns or (of_memory and one.state == OUT_OF_MEMORY))
     ]
     return f"{at[2]} has no such value in {_by_state(runs)}" if runs else ""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pmexp.protocol import CriterionConfig
 from pmexp.shown import counted
 from pmexp_analysis.criteria.result import TaskResult, decide
-from pmexp_analysis.sources.experiment import DIVERGED, FINISHED, Member, Missing
+from pmexp_analysis.sources.experiment import DIVERGED, FINISHED, NOT_PLANNED, Member, Missing
 
 
 def judge_divergence(
@@ -17,7 +17,7 @@ def judge_divergence(
     if not finished:
         return TaskResult(task, system, "not measured", "no run of the method finished")
     result = decide(len(diverged), len(diverged), criterion.comparison, criterion.threshold)
-    lost = [one for one in missing if one.state != DIVERGED]
+    lost = [one for one in missing if one.state not in (DIVERGED, NOT_PLANNED)]
     ended = f"{len(finished)} of {counted(len(finished) + len(lost), 'run')} finished"
     if diverged:
         why = f"{ended}, seed {', '.join(map(str, diverged))} with a loss or score that is not finite"

@@ -140,15 +140,15 @@ def on_shared_cores(experiment: Experiment) -> list[str]:
 
 
 def unknown_conditions(experiment: Experiment) -> list[str]:
-    """A sentence where the source tells the environment of some finished runs alone; else nothing."""
+    """A sentence where the source does not tell the environment of all finished runs; else nothing."""
     finished = sum(member.run.finals is not None for member in experiment.members)
     known = len(_known(experiment))
-    if known in (0, finished):
+    if known == finished:
         return []
     return [
-        f"The environment of {counted(finished - known, 'run')} of {finished} is not recorded in "
-        "this source, so "
-        "whether their pairs ran on similar machines was not checked; the run folders record it."
+        f"The environment of {counted(finished - known, 'run')} of {finished} is not recorded in this "
+        "source, so whether their pairs ran on similar machines and versions, and whether their scores are "
+        "above chance, was not checked; the run folders record it."
     ]
 
 

@@ -13,6 +13,7 @@ from pmexp_analysis.criteria.absent import absent_sides
 from pmexp_analysis.criteria.lost import lost_sentences
 from pmexp_analysis.criteria.wrong_ends import wrong_ends
 from pmexp_analysis.numbers import compare
+from pmexp_analysis.numbers.compared_settings import compared_settings
 from pmexp_analysis.numbers.evidence import evidence_of
 from pmexp_analysis.numbers.fits import Limits, limits_of
 from pmexp_analysis.numbers.hparams import Grid, grids
@@ -39,6 +40,7 @@ class Content:
     grids: list[Grid]
     changes: list[str] | None
     warnings: list[str]  # what a reader has to know before all else
+    compared: list[str]  # in which settings each variant differs from the baseline
 
     @property
     def variants(self) -> list[str]:
@@ -73,6 +75,7 @@ def content_of(
             *unlike_gradients(experiment),
             *evidence.warnings(),
         ],
+        compared=compared_settings(experiment),
         criteria=judged,
         result=result,
         sentence=sentence,
@@ -109,6 +112,7 @@ def _entries(content: Content) -> dict[str, Any]:
             "method": protocol.method,
             "family": protocol.family.name,
             "remarks": experiment.remarks,
+            "compared": content.compared,
         },
         "rows": content.rows,
         "comparisons": content.comparisons,

@@ -22,6 +22,7 @@ def as_markdown(
     if content.criteria:
         blocks.append(formats.markdown(tables.criteria_table(content.criteria)))
     blocks += map(formats.line, experiment.remarks)
+    blocks.append(_items(content.compared))
     if content.changes is not None:
         blocks += ["## Changed since the earlier report", _items(content.changes or ["Nothing."])]
     for place, section in enumerate(content.sections):

@@ -61,6 +61,7 @@ def page_html(content: Content, of_sections: Sequence[Sequence[Image]], of_all: 
         "baseline": protocol.baseline,
         "family": protocol.family.name,
         "remarks": experiment.remarks,
+        "compared": _first(content.compared, _MOST_WARNINGS),
         "changes": None if content.changes is None else _first(content.changes, _MOST_CHANGES),
         "significance": SIGNIFICANCE,
         "fewest": FEWEST_PAIRS,

@@ -11,6 +11,7 @@ from pmexp_analysis.sources.distinguish import distinguish
 from pmexp_analysis.sources.experiment import (
     DIVERGED,
     NO_RUN,
+    NOT_PLANNED,
     Experiment,
     Labels,
     Member,
@@ -115,7 +116,8 @@ def _refuse_twins(finished: Sequence[Member]) -> None:
 def _seeds_that_others_have(
     finished: Sequence[Member], known: Sequence[Missing], protocol: ProtocolConfig
 ) -> list[Missing]:
-    """The runs that are not known at all, of seeds that another variant has.
+    """The runs that are not known at all, of seeds that another variant has: not planned where a plan has
+    the seed, and else of no known reason, such as a folder that was removed.
 
     A variant with the baseline's own masks, where it is not what is judged, needs one seed alone.
     """
@@ -124,16 +126,20 @@ def _seeds_that_others_have(
     }
     proofs -= {protocol.baseline, protocol.method}
     variants_of: dict[tuple[str, str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for at in (member.labels for member in finished):
+    planned: set[tuple[str, str, int]] = set()
+    for at, is_planned in ((member.labels, member.run.is_planned) for member in finished):
         variants_of[at.task, at.system][at.variant].add(at.seed)
+        if is_planned:
+            planned.add((at.task, at.system, at.seed))
     named = {Labels(m.task, m.system, m.variant, m.seed) for m in known}
     missing = []
     for (task, system), seeds_of in variants_of.items():
         for seed in sorted(set().union(*seeds_of.values())):
             owners = ", ".join(sorted(variant for variant, seeds in seeds_of.items() if seed in seeds))
             why = f"no run of this seed, there is one of {owners}"
+            state = NOT_PLANNED if (task, system, seed) in planned else NO_RUN
             missing += [
-                Missing(task, system, variant, seed, None, why, NO_RUN)
+                Missing(task, system, variant, seed, None, why, state)
                 for variant, seeds in seeds_of.items()
                 if variant not in proofs
                 and seed not in seeds

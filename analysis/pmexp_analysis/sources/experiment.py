@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FINISHED, FAILED, OUT_OF_MEMORY = State.finished.value, State.failed.value, State.oom.value
 DIVERGED = "diverged"  # finished with a loss or score that is not finite
 NO_RUN = "no run"  # a run of which only the partner in its pair is known
+NOT_PLANNED = "not planned"  # the same, where a plan has the partner and not the run
 
 
 class Labels(NamedTuple):
@@ -63,6 +64,7 @@ class Run:
     weights_sha256: str = ""  # digest of its final weights; empty where it recorded none
     chance: Mapping[str, float] = field(default_factory=dict)  # score -> what a constant answer reaches
     samples: Mapping[str, float] = field(default_factory=dict)  # split -> how many samples were scored
+    is_planned: bool = False  # by a plan that was written before it started; MLflow has none
 
 
 class Member(NamedTuple):

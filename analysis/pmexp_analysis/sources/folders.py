@@ -40,6 +40,7 @@ def _run(told_run: FoundRun) -> Run:
     except UserError as error:
         damage = first_line(error)
     told: dict[str, Any] = {"labels": _labels(told_run.labels), "settings": told_run.settings, "curve": curve}
+    told["is_planned"] = told_run.is_planned
     if told_run.state is not State.pending:
         told["folder"] = told_run.path
     summary = told_run.summary

@@ -1,13 +1,10 @@
 """The runs of an MLflow experiment as an Experiment; `final/<metric>` are results, plain names are curves."""
 
-import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -17,6 +14,7 @@ from pmexp.errors import UserError, first_line
 from pmexp.metrics.catalog import metric_of
 from pmexp.run_folder.journal_lines import Curve
 from pmexp.run_folder.state import State
+from pmexp.run_folder.summary import Summary, read_summary
 from pmexp.tracking.database import file_of, mlflow_uri
 from pmexp_analysis.sources.assemble import assemble
 from pmexp_analysis.sources.experiment import FAILED, OUT_OF_MEMORY, Experiment, Labels, Run
@@ -40,6 +38,7 @@ def load_mlflow(uri: str, name: str, choice: Choice = NO_CHOICE) -> Experiment:
     if file and not file.is_file():
         raise UserError(f"no database at {uri}: check tracking_uri")  # MLflow would create an empty one
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its default waits for minutes
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each run's summary
     try:
         client = MlflowClient(tracking_uri=mlflow_uri(uri))
         experiment = client.get_experiment_by_name(name)
@@ -47,8 +46,7 @@ def load_mlflow(uri: str, name: str, choice: Choice = NO_CHOICE) -> Experiment:
             there = ", ".join(sorted(e.name for e in client.search_experiments())) or "none"
             raise UserError(f"no experiment '{name}' at {uri} (there are: {there})")
         latest = _latest(_search(client, experiment.experiment_id))
-        runs = [_read_run(client, run, uri) for run in latest]
-        runs = _with_summaries(client, runs)
+        runs = [_with_summary(client, _read_run(client, run, uri)) for run in latest]
     except (MlflowException, SQLAlchemyError) as error:
         why = first_line(error)
         raise UserError(f"cannot read MLflow at {uri}: {why}; check tracking_uri") from None
@@ -99,39 +97,31 @@ def _read_run(client: MlflowClient, run: "MlflowRun", uri: str) -> Run:
     return replace(known, finals=finals, curve=_read_curves(client, run))
 
 
-def _with_summaries(client: MlflowClient, runs: list[Run]) -> list[Run]:
-    """What MLflow has in files alone, environment and protocol, of the first and the last run that finished:
-    a file a run would take minutes for thousands."""
-    finished = sorted((r for r in runs if r.finals is not None), key=lambda r: (r.curve.started, r.run_id))
-    told = {
-        run.run_id: _summary(client, run)
-        for run in {r.run_id: r for r in finished[:1] + finished[-1:]}.values()
-    }
-    return [
-        replace(
-            run,
-            environment=told[run.run_id].get("environment") or {},
-            protocol=told[run.run_id].get("protocol"),
-            weights_sha256=str((told[run.run_id].get("outcome") or {}).get("weights_sha256", "")),
-            chance=(told[run.run_id].get("outcome") or {}).get("chance") or {},
-            samples=(told[run.run_id].get("outcome") or {}).get("samples") or {},
-        )
-        if run.run_id in told
-        else run
-        for run in runs
-    ]
+def _with_summary(client: MlflowClient, run: Run) -> Run:
+    """Adds what MLflow has in a file alone to a run with a result: environment, protocol, weights' digest."""
+    if run.finals is None and run.state != OUT_OF_MEMORY:
+        return run
+    summary = _summary(client, run)
+    if summary is None:
+        return run
+    return replace(
+        run,
+        environment=summary.environment,
+        protocol=summary.protocol,
+        weights_sha256=summary.weights_sha256,
+        chance=summary.chance,
+        samples=summary.samples,
+    )
 
 
-def _summary(client: MlflowClient, run: Run) -> Mapping[str, Any]:
-    """summary.json as MLflow keeps it; {} where its files are out of reach, as of runs that were moved."""
+def _summary(client: MlflowClient, run: Run) -> Summary | None:
+    """summary.json as MLflow keeps it; None where its files are out of reach, as of runs that were moved."""
     assert run.mlflow_id
     try:
         with tempfile.TemporaryDirectory() as folder:
-            file = client.download_artifacts(run.mlflow_id, "summary.json", folder)
-            content: Mapping[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
-            return content
-    except (MlflowException, OSError, ValueError):
-        return {}
+            return read_summary(client.download_artifacts(run.mlflow_id, "summary.json", folder))
+    except (MlflowException, OSError, UserError):
+        return None
 
 
 def _read_curves(client: MlflowClient, run: "MlflowRun") -> Curve:

@@ -34,7 +34,10 @@ def run(options: StepOptions, command: str) -> None:
     Raises UserError or an error of Hydra for a configuration that cannot be run, or not for long enough.
     """
     configs = [_configuration(options, key) for key in ("variant", "against")]
-    variant, against = (prepare(config).training for config in configs)
+    sides = [prepare(config) for config in configs]
+    if said := next(filter(None, (side.changes.said() for side in sides)), ""):
+        raise UserError(f"{options.variant}, {options.against}: {said} for both, so that no ratio is theirs")
+    variant, against = (side.training for side in sides)
     _require_steps(variant, options.steps)
     make_folder(options.out)
     steps, against_steps = steps_of(variant), steps_of(against)

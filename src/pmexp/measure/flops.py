@@ -1,8 +1,9 @@
 """Counts the floating-point operations of a training step, and the share of the device's peak they reach.
 
-A multiplication and an addition count as two. Matrix products, convolutions and fused attention are counted,
-those inside autograd.Functions as well, by the formulas of torch.utils.flop_counter; element-wise work
-is not, as is usual. Fused causal attention counts as if it did both halves.
+A multiplication and an addition count as two. Matrix products, those of experts and of recurrent layers too,
+convolutions and fused attention are counted, those inside autograd.Functions as well, by the formulas of
+torch.utils.flop_counter; element-wise work is not, as is usual. Fused causal attention counts as if it did
+both halves.
 """
 
 import re
@@ -28,10 +29,41 @@ def _cpu_attention_backward(
     return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
 
 
+def _grouped_products(a: Any, b: Any, *_: Any, out_val: Any, **__: Any) -> int:
+    """Counts products of experts: a matrix for each group of rows, or in backward two matrices for each."""
+    of_both = a.dim() == b.dim() == 2
+    return int(2 * a.numel() * b.shape[-1] if of_both else 2 * out_val.numel() * a.shape[-1])
+
+
+def _cudnn_layers(input: Any, weights: Any, *_: Any, out_val: Any, **__: Any) -> int:
+    return _recurrent(input, weights)
+
+
+def _onednn_layer(input: Any, *weights: Any, out_val: Any, **_: Any) -> int:
+    return _recurrent(input, weights[:2])
+
+
+def _recurrent(input: Any, weights: Any) -> int:
+    """Each row of (..., features), which is a step of a sequence, meets all matrices of the layers."""
+    rows = int(input.numel() // input.shape[-1])
+    elements = sum(int(each.numel()) for each in weights if each.dim() == 2)
+    return 2 * rows * elements
+
+
+def _twice(forward: Any) -> Any:
+    """The count of a backward, which has a product for the weight and one for the input."""
+    return lambda *args, out_val, **options: 2 * forward(*args, out_val=out_val)
+
+
 _aten = torch.ops.aten
 _COUNTS: dict[Any, Any] = {
-    **flop_registry,
-    _aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,  # which the registry lacks
+    **flop_registry,  # which lacks the others
+    _aten._grouped_mm: _grouped_products,
+    _aten._cudnn_rnn: _cudnn_layers,
+    _aten._cudnn_rnn_backward: _twice(_cudnn_layers),
+    _aten.mkldnn_rnn_layer: _onednn_layer,
+    _aten.mkldnn_rnn_layer_backward: _twice(_onednn_layer),
+    _aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
 }
 

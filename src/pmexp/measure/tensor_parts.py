@@ -1,4 +1,4 @@
-"""Looks into tensors that are made of others: quantized ones, and shards (DTensor)."""
+"""Looks into tensors that are made of others: quantized ones, shards (DTensor), sparse ones."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,13 +19,23 @@ def parts_of(tensor: Tensor) -> dict[str, Tensor]:
 def storages(tensor: Tensor) -> Iterator[torch.UntypedStorage]:
     """Yields the storages of `tensor`, or of what it is made of.
 
-    The own storage of such a tensor has no memory, and the size that its shape would have.
+    A sparse tensor has no storage of its own; that of a wrapper has no memory, and the size of its shape.
     """
-    parts = parts_of(tensor)
-    for part in parts.values():
+    parts = [*parts_of(tensor).values(), *_parts_of_sparse(tensor)]
+    for part in parts:
         yield from storages(part)
     if not parts:
         yield tensor.untyped_storage()
+
+
+def _parts_of_sparse(tensor: Tensor) -> tuple[Tensor, ...]:
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    return ()
 
 
 def taken_apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -29,6 +29,11 @@ def itself(x: Tensor) -> Tensor:
     return x
 
 
+def reads_otherwise(view: Tensor, base: Tensor) -> bool:
+    """Whether the elements of a view of `base` are other numbers than those that lie there."""
+    return view.dtype != base.dtype or view.is_neg()
+
+
 def _reshaped(node: Any) -> Step:
     shape = node._input_metadata[0].shape
     return lambda x: x.reshape(shape)

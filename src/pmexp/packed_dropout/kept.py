@@ -31,6 +31,12 @@ class Layout(NamedTuple):
         """The same elements, lying so."""
         if tensor.stride() == self.stride:
             return tensor
+        if 0 in self.stride:  # it is expanded, and each element lies there once
+            once = tensor[tuple(slice(None if step else 1) for step in self.stride)]
+            return Layout(once.size(), self.stride, 0).copy_of(once).expand(self.size)
+        return self.copy_of(tensor)
+
+    def copy_of(self, tensor: Tensor) -> Tensor:
         copy = torch.empty_strided(self.size, self.stride, dtype=tensor.dtype, device=tensor.device)
         return copy.copy_(tensor)
 
@@ -45,12 +51,20 @@ class Kept:
     """A tensor as it was saved, by one operation or for several.
 
     counter: has the versions of that tensor.
+    layout: where it lay; None where it is at hand as it is.
     """
 
-    __slots__ = ("__weakref__", "again", "counter", "left", "restore", "saved", "users", "version")
+    __slots__ = ("__weakref__", "again", "counter", "layout", "left", "restore", "saved", "users", "version")
 
-    def __init__(self, saved: Any, restore: Callable[[Any], Tensor], counter: Tensor, version: int) -> None:
-        self.saved, self.restore = saved, restore
+    def __init__(
+        self,
+        saved: Any,
+        restore: Callable[[Any], Tensor],
+        counter: Tensor,
+        version: int,
+        layout: Layout | None = None,
+    ) -> None:
+        self.saved, self.restore, self.layout = saved, restore, layout
         self.counter, self.version = counter, version
         self.users = self.left = 1
         self.again: Tensor | None = None
@@ -78,6 +92,11 @@ class Kept:
         else:
             self.again, self.left = None, self.users
         return tensor
+
+    def get_as_it_lay(self) -> Tensor:
+        """The same, in the layout that it had: hooks like save_on_cpu's give it back row by row."""
+        tensor = self.get()
+        return tensor if self.layout is None else self.layout.laid_out(tensor)
 
 
 def kept_by(raw: Any) -> Kept | None:
@@ -112,7 +131,7 @@ class KeptInput:
                 "the input of a dropout, which recompute=True keeps until backward, was modified by an "
                 "inplace operation: change a copy of it, or give that dropout recompute=False"
             )
-        x = self.make(*[kept.get() for kept in self.kept])
+        x = self.make(*[kept.get_as_it_lay() for kept in self.kept])
         for step in self.steps:
             x = step(x)
         return x

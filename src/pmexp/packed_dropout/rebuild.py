@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
@@ -25,14 +26,13 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from pmexp.packed_dropout.bit_comparison import BitComparison, FirstBackward, compares_always
-from pmexp.packed_dropout.graph_views import PASSED, itself
+from pmexp.packed_dropout.graph_views import PASSED, itself, reads_otherwise
 from pmexp.packed_dropout.kept import Kept, KeptInput, Layout, Plain, Rebuilt, View, kept_by, kept_plainly
 from pmexp.packed_dropout.origins import (
     CPP_NODE,
     DROPOUTS,
     Origin,
     Trace,
-    constant_trace_of,
     trace_of,
     version_counter,
 )
@@ -97,13 +97,11 @@ class _Hooks:
         self.compares = compares_always() or not (self.first is None or self.first.is_over)
 
     def pack(self, tensor: Tensor) -> "Kept | Rebuilt | View":
-        base = tensor if tensor._base is None else tensor._base
-        trace = trace_of(base)
-        if trace is None:
-            if _watching and (why := why_not_followed(tensor)):
-                _note_whole(why)
-            return self._keep(tensor)
-        return self._traced(tensor, base, trace)
+        if dropped := _dropped_base(tensor):
+            return self._traced(tensor, *dropped)
+        if _watching and (why := why_not_followed(tensor)):
+            _note_whole(why)
+        return self._keep(tensor)
 
     def unpack(self, saved: "Kept | Rebuilt | View") -> Tensor:
         return saved.get()
@@ -131,8 +129,11 @@ class _Hooks:
 
     def _keep(self, tensor: Tensor) -> Kept:
         saved = self.save(tensor)
-        counter = saved.tensor if self.restore is restore else version_counter(tensor)
-        return Kept(saved, self.restore, counter, tensor._version)
+        if self.restore is restore:
+            return Kept(saved, restore, saved.tensor, tensor._version)
+        lies_so = type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.is_nested
+        layout = Layout.of(tensor) if lies_so else None
+        return Kept(saved, self.restore, version_counter(tensor), tensor._version, layout)
 
     def _cast_once(self, tensor: Tensor, base: Tensor, origin: Origin) -> View:
         """Saves the first of several casts of a dropped tensor to one dtype, as autocast makes them."""
@@ -173,6 +174,18 @@ def _bits_of(trace: Trace) -> Kept | Tensor | None:
     return None if packed is None else kept_plainly(packed, packed._version)
 
 
+def _dropped_base(tensor: Tensor) -> tuple[Tensor, Trace] | None:
+    """What `tensor` is a view of, or itself, with its trace, if that is or was made of a dropped tensor."""
+    base = tensor._base
+    if base is None:
+        base = tensor
+    node: Any = base.grad_fn
+    if not _kinds[type(node)].leads_on or (node is None and base.requires_grad):
+        return None
+    trace = trace_of(base)
+    return None if trace is None or reads_otherwise(tensor, base) else (base, trace)
+
+
 class _Kind(NamedTuple):
     """What the type of a node tells of a tensor that it made."""
 
@@ -180,15 +193,18 @@ class _Kind(NamedTuple):
     may_be_own: bool  # it may be saved by the very node
 
 
-_DROPPED_OR_NOT = _Kind(True, False)
-_kinds: dict[type, _Kind] = {type(None): _DROPPED_OR_NOT}
+class _Kinds(dict[type[Any], _Kind]):
+    """The kinds of all types of nodes that were met."""
+
+    def __missing__(self, node: type[Any]) -> _Kind:
+        name = node.__name__
+        leads_on = node is NoneType or name in DROPOUTS or name in PASSED
+        saves = not leads_on and any(each.startswith("_raw_saved_") for each in dir(node))
+        kind = self[node] = _Kind(leads_on, saves or name == CPP_NODE)
+        return kind
 
 
-def _kind_of(node: Any) -> _Kind:
-    name = type(node).__name__
-    leads_on = name in DROPOUTS or name in PASSED
-    saves = not leads_on and any(each.startswith("_raw_saved_") for each in dir(node))
-    return _Kind(leads_on, saves or name == CPP_NODE)
+_kinds = _Kinds()
 
 
 class _OutermostHooks(_Hooks):
@@ -197,22 +213,10 @@ class _OutermostHooks(_Hooks):
     are_outermost = True
 
     def pack(self, tensor: Tensor) -> Any:
-        node = tensor.grad_fn
-        kind = _kinds.get(type(node))
-        if kind is None:
-            kind = _kinds[type(node)] = _kind_of(node)
-        if kind.leads_on:
-            base = tensor._base
-            if base is None:
-                base = tensor
-            made_by = base.grad_fn
-            if made_by is None:
-                trace = None if tensor.requires_grad else constant_trace_of(base)
-            else:  # a view of a result that is no dropped tensor is none
-                trace = trace_of(base) if _kinds.get(type(made_by), kind).leads_on else None
-            if trace is not None:
-                return self._traced(tensor, base, trace)
-        if kind.may_be_own:
+        if dropped := _dropped_base(tensor):
+            return self._traced(tensor, *dropped)
+        node: Any = tensor.grad_fn
+        if _kinds[type(node)].may_be_own:
             tensor = tensor.detach()  # or the node and its result keep each other alive
         if _watching and (why := why_not_followed(tensor)):
             _note_whole(why)

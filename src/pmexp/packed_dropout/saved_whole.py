@@ -4,8 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pmexp.packed_dropout.graph_views import COPIES, PASSED
+from pmexp.packed_dropout.graph_views import COPIES, PASSED, reads_otherwise
 from pmexp.packed_dropout.origins import DROPOUTS, Origin, origin_of
+from pmexp.packed_dropout.sources import scaling_of
 
 # Nodes that put elements elsewhere, and that rebuild.py does not follow.
 _MOVED = frozenset(
@@ -33,12 +34,15 @@ def why_without_source(tensor: Tensor, origin: Origin) -> str:
 
 def why_not_followed(tensor: Tensor) -> str | None:
     """Why a tensor that is made of a dropped one is not known as such; None where it is made otherwise."""
-    node: Any = tensor.grad_fn
+    base = tensor if tensor._base is None else tensor._base
+    node: Any = base.grad_fn
     between = None
     copies = 0
     while (name := type(node).__name__) not in DROPOUTS:
         if name in _MOVED:
             between = name.partition("Backward")[0]
+        elif scaling_of(node):
+            between = "a product with a number"
         elif name not in PASSED:
             return None
         copies += name in COPIES
@@ -47,6 +51,8 @@ def why_not_followed(tensor: Tensor) -> str | None:
         return None
     if between:
         return f"{between} lies between it and its dropout"
+    if reads_otherwise(tensor, base):
+        return "it is a view that reads the dropped numbers as others (complex or negated ones)"
     if copies > 1 and made_of.is_unchanged():
         return "it is a copy of a copy, and what happened in between was not seen"
     return "it was changed"

@@ -65,5 +65,7 @@ def _in_lockstep(options: ParityOptions, command: str) -> dict[str, Any]:
 
     a, b = Side("a", options.a), Side("b", options.b)
     compared = compare(a, b, options.steps)
+    for side in (a, b):
+        side.refuse_changes()  # what its steps have changed
     explain(a, compared)
     return certificate(a, b, compared, command)

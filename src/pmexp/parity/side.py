@@ -26,6 +26,7 @@ class Side:
         """Raises UserError where it cannot be prepared."""
         self.name, self.options = name, options
         self.prepared = self._of_somebody(lambda: prepare(options.config))
+        self.refuse_changes()
         self.training = self.prepared.training
         self.module: nn.Module = self.training.module
         self.watch = Watch(self.training)
@@ -65,6 +66,14 @@ class Side:
         with self._own_random_numbers():
             state: dict[str, Any] = state_of(self.training)
         return state
+
+    def refuse_changes(self) -> None:
+        """Raises UserError where the side's code has changed the process, which the other side shares."""
+        if said := self.prepared.changes.said():
+            raise UserError(
+                f"{self.name}={self.options.given}: {said} for the whole process, which both sides share, so "
+                "that nothing is shown; change the model or its modules alone"
+            )
 
     def weights_digest(self) -> str:
         """Returns the first 16 hexadecimal digits of SHA-256 over the bytes of all parameters."""

@@ -43,6 +43,7 @@ class FoundRun:
     owner: Mapping[str, Any] = field(default_factory=dict)
     damage: str = ""  # one line: what in its folder is not as a run leaves it
     curve: Curve | None = None  # the lines of its journal, of one with a result, where they were asked for
+    is_planned: bool = False
 
     @property
     def error(self) -> str:
@@ -133,11 +134,13 @@ def read_run(path: Path, planned: PlannedRun | None = None, with_curve: bool = F
     """Returns the run of a folder, which may be damaged or made by somebody else: no content of it raises."""
     labels, settings = (planned.labels, planned.settings) if planned else ({}, {})
     try:
-        return _read(RunFolder(path), labels, settings, with_curve)
+        run = _read(RunFolder(path), labels, settings, with_curve)
     except Exception as error:
         damage = first_line(error) if isinstance(error, UserError) else f"{path} cannot be read: {error!r}"
         labels = labels or _configured_labels(RunFolder(path))[0]
-        return FoundRun(path.name, path, State.failed, labels, settings, damage=damage)
+        run = FoundRun(path.name, path, State.failed, labels, settings, damage=damage)
+    run.is_planned = planned is not None
+    return run
 
 
 def _read(

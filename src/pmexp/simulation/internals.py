@@ -44,15 +44,44 @@ _TAKES_STORAGE = (
 )
 
 
+# Real ones, on every device, compute their mean or sum in a storage of all elements, which the result keeps.
+_KEEPS_ALL_ELEMENTS = {
+    torch.ops.aten.mse_loss.default,
+    torch.ops.aten.smooth_l1_loss.default,
+    torch.ops.aten.binary_cross_entropy.default,
+    torch.ops.aten.soft_margin_loss.default,
+}
+
+
+_OF_OTHER_TYPES = (torch.float32, torch.float16)  # than torch's fake products of groups are of
+
+
 class _FakeTensors(FakeTensorMode):
-    """Lets storages go: torch's cache of results would keep those alive that an operator was called with."""
+    """Has storages come and go as real ones do.
+
+    torch's cache of results would keep those alive that an operator was called with, its fake losses have
+    storages of one element, and it has no fake products of groups but in bf16.
+    """
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._grouped_mm.default and args[0].dtype in _OF_OTHER_TYPES:
+            return self._products_of_groups(*args, **(kwargs or {}))
         cached, self.cache_enabled = self.cache_enabled, self.cache_enabled and func not in _TAKES_STORAGE
         try:
-            return super().dispatch(func, types, args, kwargs or {})
+            result: Any = super().dispatch(func, types, args, kwargs or {})
         finally:
             self.cache_enabled = cached
+        return self._first_of_all(args) if func in _KEEPS_ALL_ELEMENTS and not result.dim() else result
+
+    def _products_of_groups(self, a: Any, b: Any, *args: Any, **options: Any) -> Any:
+        with self:
+            of_bf16 = torch.ops.aten._grouped_mm(a.bfloat16(), b.bfloat16(), *args, **options)
+            return of_bf16.to(a.dtype)
+
+    def _first_of_all(self, args: Any) -> Any:
+        """A tensor of one element, in a storage of as many as an element-wise result of `args` has."""
+        with self:
+            return args[0].new_empty(torch.broadcast_shapes(args[0].shape, args[1].shape)).as_strided((), ())
 
 
 def fake_tensors() -> FakeTensorMode:

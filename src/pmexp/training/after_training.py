@@ -31,7 +31,7 @@ def tested(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: Ten
     )
     measured |= training.instruments.finish(measured.get("speed/step_ms"))
     for said in filter(None, (training.timer.newly_waited_too_long(), training.timer.shared_cores())):
-        log.warning("%s", said)
+        log.warning("this run %s", said)
     if not config.train.has_scores:
         return measured | inference.measure(training, memory)
     if training.selects:

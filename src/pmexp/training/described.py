@@ -71,6 +71,7 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **({"zero_gradient": said} if (said := zero_gradient(training)) else {}),
         **({"loss_scale": said} if (said := loss_scale.said(training.progress.loss_scale)) else {}),
         **{name: said for name in _OF_CODE if (said := seen[name])},
+        **({"changed_process": said} if (said := prepared.changes.said()) else {}),
         **({"reseeded": said} if (said := reseeded(prepared)) else {}),
         **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
     }

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from pmexp.systems.system import System
 from pmexp.training.dropout_rates import rates_of
 from pmexp.training.loop import Training
 from pmexp.training.preflight import check_metrics
+from pmexp.training.process_changes import ProcessChanges
 from pmexp.training.reseeding import BuiltBy
 from pmexp.training.woken import woken
 from pmexp.variants.replace import apply_method, apply_variant
@@ -42,6 +43,7 @@ class Prepared:
     replacement: ReplacementReport
     woken: str = ""  # says which frozen parts of a model of one's own do not stay in eval mode
     reseeded: Sequence[str] = ()  # says where the code that builds the run has seeded torch anew
+    changes: ProcessChanges = field(default_factory=ProcessChanges)  # made by the run's own code
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -56,6 +58,12 @@ def prepare(config: RunConfig) -> Prepared:
     refuse_changed(config.code)
     arithmetic.set_threads(config.train.threads)
     arithmetic.set_arithmetic(config.system)
+    changes = ProcessChanges([path for _, path in config.own_code])
+    with changes.kept_in_mind():
+        return _built(config, changes)
+
+
+def _built(config: RunConfig, changes: ProcessChanges) -> Prepared:
     torch.manual_seed(config.seed)
     check_metrics(config)
     system = System(config.system)
@@ -82,6 +90,7 @@ def prepare(config: RunConfig) -> Prepared:
     modules_made = rates_of(model.module, None)
     replacement = apply_variant(model.module, config.variant, example)
     rates = rates_of(model.module, replacement) | modules_made
+    changes.look_again()
     method = apply_method(model.module, config.variant)
     system.prepare(model.module)
     built.note("the model's forward, variant.apply or system.own_parts")
@@ -104,7 +113,7 @@ def prepare(config: RunConfig) -> Prepared:
     training.rates_chosen, training.rate_of_all = rates, config.variant.p
     # Dropout starts here, whatever building the model drew.
     torch.manual_seed(ranks.seed(_mask_seed(config.seed, config.variant.mask_stream)))
-    return Prepared(training, model, dataset, ood, replacement, said, built.said)
+    return Prepared(training, model, dataset, ood, replacement, said, built.said, changes)
 
 
 def _refuse_other_data(ranks: Ranks, dataset: Dataset) -> None:

@@ -121,7 +121,7 @@ def _execute_here(config: RunConfig, capture_output: bool) -> None:
         with recorder.turn(capture_output) as ours:
             if ours:
                 log.info("%s", prepared.replacement)
-                with _own_code_blamed(config):
+                with _own_code_blamed(config), prepared.changes.kept_in_mind():
                     _train_and_test(config, recorder, prepared, memory, stop)
 
 
@@ -261,7 +261,7 @@ def _train(
             if "val/loss" in metrics:
                 log.info("step %d/%d %s", step, training.last_step, _short(metrics))
                 if said := training.timer.newly_waited_too_long():
-                    log.warning("%s", said)
+                    log.warning("this run %s", said)
                 if keeps_best and training.found_best:
                     best_weights.save(recorder.folder, training.engine, step, checkpoints.best_steps())
             wish = _Wish(training.ranks.most(_wish(stop, checkpoints)))

@@ -2,8 +2,9 @@
 
 import io
 import json
+import signal
 import subprocess
-import time
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -76,12 +77,17 @@ def test_shares_of_the_checks_are_all_of_them_and_end_with_their_time(
 
 @pytest.mark.slow
 def test_processes_that_do_not_end_are_ended_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last of many shares is a check or none, which a process is done with as soon as torch is there."""
     monkeypatch.setattr(subprocess, "Popen", ForkedPython)
     assert compile_ahead.run_shares("no such device", "tiny", 1, 60) == 0
-    started = time.monotonic()
+    started: list[ForkedPython] = []
+
+    def start_a_sleeper(command: list[str], **streams: int) -> ForkedPython:
+        started.append(ForkedPython([sys.executable, "-S", "-c", "import time; time.sleep(600)"], **streams))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start_a_sleeper)
     assert compile_ahead.run_shares("cpu", "tiny", 2, 0.2) == 0
-    assert time.monotonic() - started < 5
+    assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
 
 
 def test_a_wrong_bit_is_named_and_costs_no_other_check(monkeypatch: pytest.MonkeyPatch) -> None:
