@@ -23,6 +23,13 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 CPU = -1  # what get_device() says of the CPU
 
 
+@pytest.fixture(autouse=True)
+def known_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are known by ids, which a stand-in of one test may have after that of another."""
+    monkeypatch.setattr(triton_launch, "_places", {})
+    monkeypatch.setattr(triton_launch, "_compiled", {})
+
+
 def launches() -> list[tuple[Any, tuple[Any, ...]]]:
     """Kernel and arguments of launches of all kernels, alike and not."""
     launched: list[tuple[Any, tuple[Any, ...]]] = []
