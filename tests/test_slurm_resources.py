@@ -32,7 +32,8 @@ def test_what_a_site_has_adapted_stays(tmp_path: Path, capsys: pytest.CaptureFix
     ("arguments", "said"),
     [
         ([], "folder: name the folder"),
-        (["{file}"], "is a file; name a folder"),
+        (["{file}"], "folder: nothing can be written in {file}"),
+        (["{file}/below/it"], "folder: nothing can be written in {file}/below/it"),
         (["site", "b"], "b: b is not a key"),
     ],
 )

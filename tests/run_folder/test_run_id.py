@@ -30,7 +30,10 @@ def kept(summary: dict[str, Any], folder: Path) -> Path:
         (lambda told: told["settings"].pop("train.lr"), "settings are not those that the run's id is the"),
         (lambda told: told["settings"].clear(), "settings are not those that the run's id is the hash of"),
         (lambda told: told["labels"].update(seed=4), "labels.seed is not that of the settings"),
-        (lambda told: told["labels"].update(variant="baseline"), "labels.variant is not that of the settings"),
+        (
+            lambda told: told["labels"].update(variant="baseline"),
+            "labels.variant is not that of the settings",
+        ),
         (lambda told: told["labels"].update(task="other/task"), "labels.task is not that of the settings"),
     ],
 )
