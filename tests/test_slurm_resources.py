@@ -44,4 +44,4 @@ def test_wrong_input_is_one_line(
     file.touch()
     assert main([one.format(file=file) for one in arguments]) == 2
     err = capsys.readouterr().err
-    assert said in err and err.count("\n") == 1
+    assert said.format(file=file) in err and err.count("\n") == 1

@@ -16,7 +16,7 @@ _HELP = "packed dropout   says what serves the method on each kind of device; it
 
 
 def main() -> int:
-    """Returns the exit code: 0 done, 2 bad input, 3 where nothing can be built, as without a temporary folder."""
+    """Returns the exit code: 0 done, 2 bad input, 3 where there is no folder to build in."""
     given = sys.argv[1:]
     if given and {"-h", "--help"}.isdisjoint(given):
         print(f"error: {given[0]}: packed dropout takes no keys; leave it out", file=sys.stderr)
