@@ -25,7 +25,7 @@ def main() -> int:
         print(_HELP if given else "\n".join(_served()), flush=True)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # of the folder in which the compiler works, or of what it writes
+    except OSError as error:  # the folder in which the compiler works cannot be had, or is full
         why = error.strerror or error
         print(f"error: {why}; set TMPDIR to a folder that can be written, with room in it", file=sys.stderr)
         return 3
