@@ -32,7 +32,8 @@ def test_what_a_site_has_adapted_stays(tmp_path: Path, capsys: pytest.CaptureFix
     ("arguments", "said"),
     [
         ([], "folder: name the folder"),
-        (["{file}"], "is a file; name a folder"),
+        (["{file}"], "folder: nothing can be written in {file}"),
+        (["{file}/below/it"], "folder: nothing can be written in {file}/below/it"),
         (["site", "b"], "b: b is not a key"),
     ],
 )
@@ -43,4 +44,4 @@ def test_wrong_input_is_one_line(
     file.touch()
     assert main([one.format(file=file) for one in arguments]) == 2
     err = capsys.readouterr().err
-    assert said in err and err.count("\n") == 1
+    assert said.format(file=file) in err and err.count("\n") == 1

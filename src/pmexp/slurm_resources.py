@@ -8,6 +8,7 @@ from pathlib import Path
 from pmexp.command_line import Command, Given, Key
 from pmexp.errors import UserError
 from pmexp.run_folder.files import write_atomically
+from pmexp.run_folder.place import refuse_unusable
 
 COMMAND = Command(
     "pmexp.slurm_resources",
@@ -32,6 +33,7 @@ def _write(given: Given) -> None:
         for file in packaged.iterdir()
         if file.name.endswith(".yaml")
     }
+    refuse_unusable(folder, "folder")
     _refuse_other_content(folder, texts)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in sorted(texts.items()):
@@ -42,8 +44,6 @@ def _write(given: Given) -> None:
 
 def _refuse_other_content(folder: Path, texts: dict[str, str]) -> None:
     """Raises UserError where something else would be lost."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"folder: {folder} is a file; name a folder")
     for name, text in texts.items():
         file = folder / name
         if file.exists() and file.read_bytes() != text.encode():

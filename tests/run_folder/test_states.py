@@ -80,7 +80,8 @@ class Experiment:
             folder.failure.write_text(json.dumps(told))
         elif word != "killed":
             says = "no room" if word == "out of memory" else ""
-            run: dict[str, Any] = {"run_id": self.run.run_id, "labels": self.run.labels, "settings": {}}
+            run: dict[str, Any] = {"run_id": self.run.run_id, "labels": self.run.labels}
+            run["settings"] = self.run.settings
             write_summary(folder.summary, run, {"train/loss": 2.0}, {}, {}, None, ended, says)
             damage(word, folder)
 

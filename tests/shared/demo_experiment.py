@@ -68,6 +68,8 @@ class Demo:
     def configured(self, *overrides: str, **files: dict[str, Any]) -> RunConfig:
         """A run folder as a run of the configuration leaves it."""
         run = config(f"runs_dir={self.runs_dir}", "name=demo", *overrides)
+        if "summary" in files:
+            files["summary"] |= {"labels": run.labels, "settings": run.settings}
         folder = self.run(run.run_id, **files)
         (folder.path / "config.yaml").write_text(yaml.safe_dump(run.to_dict(), sort_keys=False))
         return run

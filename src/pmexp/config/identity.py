@@ -1,7 +1,5 @@
-"""Computes what tells a run from another: its settings in one form for one meaning, and their hash."""
+"""Brings what tells a run from another, its settings, into one form for one meaning."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +9,6 @@ from pmexp.config.model import ModelConfig, ModelKind
 
 _ARCHITECTURE = "model.architecture."
 RATES = ("model.hidden_dropout", "model.attention_dropout", "model.lora.dropout")  # which variant.p overrides
-
-
-def digest_of(settings: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def without(settings: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:

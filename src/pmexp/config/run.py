@@ -13,7 +13,7 @@ from pmexp.config.canonical import canonicalise, real_path
 from pmexp.config.checkpoint import CheckpointConfig
 from pmexp.config.checks import check_between, check_name, check_no_credential
 from pmexp.config.dataset import INPUTS_OF, DatasetConfig, Inputs, Objective
-from pmexp.config.identity import RATES, digest_of, one_form, without
+from pmexp.config.identity import RATES, one_form, without
 from pmexp.config.kinds import architecture_of
 from pmexp.config.lora import FrozenWeights
 from pmexp.config.measure import MeasureConfig
@@ -28,6 +28,7 @@ from pmexp.errors import UserError
 from pmexp.own_code import described, is_import_path
 from pmexp.protocol import ProtocolConfig, check_written
 from pmexp.run_folder.plan import MEASURED_ONLY
+from pmexp.run_folder.run_id import digest_of, digest_of_run
 
 _NO_PART_OF_THE_RESULT = (
     "name",
@@ -43,22 +44,6 @@ _RECOMMENDS = {  # what a model and a dataset have for the keys of train that ar
     "model.scratch_lr": "lr",
     "dataset.epochs": "epochs",
     "dataset.batch_size": "batch_size",
-}
-_LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids stay
-    "dataset.padding": "max",
-    "dataset.case_sensitive_labels": False,
-    "system.matmul": "highest",
-    "system.deterministic": False,
-    "train.evaluate_every": None,
-    "train.evaluate": True,
-    "train.shared_with": None,
-    "measure.kept_graph": False,
-    "variant.apply": None,
-    "model.builder": None,
-    "dataset.loader": None,
-    "robustness.ood.loader": None,
-    "robustness.ood.case_sensitive_labels": False,
-    "system.own_parts": [],
 }
 _TAKES = {  # the others: texts, symbols
     ModelKind.auto: (Inputs.texts, Inputs.symbols, Inputs.images),
@@ -270,12 +255,7 @@ class RunConfig:
         before there were these keys. A dataset's or pretrained model's path
         stays in: another folder may hold other data.
         """
-        told = {
-            key: value
-            for key, value in self.settings.items()
-            if key not in _LEFT_OUT_AT or value != _LEFT_OUT_AT[key]
-        }
-        return f"{self.variant.name}-s{self.seed}-{digest_of(told)}"
+        return f"{self.variant.name}-s{self.seed}-{digest_of_run(self.settings)}"
 
     @property
     def training(self) -> str:

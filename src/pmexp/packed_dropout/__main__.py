@@ -16,7 +16,7 @@ _HELP = "packed dropout   says what serves the method on each kind of device; it
 
 
 def main() -> int:
-    """Returns the exit code: 0 done, 2 bad input."""
+    """Returns the exit code: 0 done, 2 bad input, 3 where there is no folder to build in."""
     given = sys.argv[1:]
     if given and {"-h", "--help"}.isdisjoint(given):
         print(f"error: {given[0]}: packed dropout takes no keys; leave it out", file=sys.stderr)
@@ -25,6 +25,10 @@ def main() -> int:
         print(_HELP if given else "\n".join(_served()), flush=True)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # the folder in which the compiler works cannot be had, or is full
+        why = error.strerror or error
+        print(f"error: {why}; set TMPDIR to a folder that can be written, with room in it", file=sys.stderr)
+        return 3
     return 0
 
 

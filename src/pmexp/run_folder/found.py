@@ -22,6 +22,7 @@ from pmexp.run_folder.folder import JOURNAL, OWNER, SUMMARY, RunFolder
 from pmexp.run_folder.journal import digest_of
 from pmexp.run_folder.journal_lines import Curve, RunProgress, curve_in, progress_of
 from pmexp.run_folder.plan import MEASURED_ONLY, REQUIRED_LABELS, Label, PlannedRun, labels_in, read_plan
+from pmexp.run_folder.run_id import not_of_the_run
 from pmexp.run_folder.state import State, unfinished_state
 from pmexp.run_folder.summary import NOT_FINITE, Summary, read_summary
 
@@ -154,6 +155,7 @@ def _read(
         damage, curve = _label_damage(summary_file, summary, own, labels), None
         try:
             journal = read_content(journal_file)
+            damage = damage or _id_damage(summary_file, name, summary)
             damage = damage or _journal_damage(journal_file, journal, summary)
             if with_curve and not damage:
                 curve = curve_in(journal or b"", journal_file)
@@ -187,6 +189,11 @@ def _label_damage(
     if other := [label for label, value in planned.items() if labels.get(label) != value]:
         return f"{file} is damaged: labels.{other[0]} is not that of the plan; {_ANEW}"
     return ""
+
+
+def _id_damage(file: str, run_id: str, summary: Summary) -> str:
+    said = not_of_the_run(run_id, summary.settings, summary.labels)
+    return f"{file} is damaged: {said}; {_ANEW}" if said else ""
 
 
 def _journal_damage(file: str, journal: bytes | None, summary: Summary) -> str:

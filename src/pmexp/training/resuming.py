@@ -1,15 +1,19 @@
 """Takes the whole state of a training between two steps, and has one that is resumed go on from it."""
 
+import random
 from typing import Any
 
+import numpy as np
 import torch
 
 from pmexp.training.loop import Training
 from pmexp.training.progress import Progress
+from pmexp.training.unsaved_state import digests_of, resumed_without
 
 
 def state_of(training: Training) -> dict[str, Any]:
-    """Returns everything that a resumed run needs to go on bit for bit; Python's and NumPy's RNGs are unused.
+    """Returns everything that a resumed run needs to go on bit for bit, but for what modules of somebody's
+    own keep beside it: of that digests. Python's and NumPy's random numbers are theirs, too.
 
     Whole on rank 0, and every rank has to call it.
     """
@@ -21,6 +25,9 @@ def state_of(training: Training) -> dict[str, Any]:
         "device_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "instruments": training.instruments.state(),
         "method": training.kept.state(),
+        "unsaved": digests_of(training.module),
+        "python_rng": random.getstate(),
+        "numpy_rng": _numpy_state(),
     }
     return {
         "module": training.engine.weights(),
@@ -46,3 +53,14 @@ def restore(training: Training, state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(own["device_rng"], training.system.device)
     training.instruments.restore(own["instruments"])
     training.kept.restore(own.get("method"))
+    training.progress.resumed_without = resumed_without(training.module, own.get("unsaved", {}))
+    if "numpy_rng" in own:  # which an earlier version did not keep
+        random.setstate(own["python_rng"])
+        kind, keys, *rest = own["numpy_rng"]
+        np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+
+
+def _numpy_state() -> tuple[Any, ...]:
+    """The state of NumPy's global generator in plain types, which is what a checkpoint may hold."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return (kind, np.asarray(keys).tolist(), *rest)

@@ -182,6 +182,8 @@ def _train_and_test(
         restore(training, state["training"])
         peak.reached(state["peak_bytes"])
         log.info("resumed at step %d of %d", training.progress.step, training.last_step)
+        if lost := training.progress.resumed_without:
+            log.warning("resumed_without: %s", lost)
     if other := meet(training.progress, environment(training.system.device)):
         log.warning("goes on under other conditions: %s; a report compares no speed or memory of it", other)
     if training.ranks.is_first:
