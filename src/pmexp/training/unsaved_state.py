@@ -44,7 +44,7 @@ def _unsaved(model: nn.Module) -> Iterator[tuple[str, object]]:
 def _digest(value: object) -> str:
     if not isinstance(value, Tensor):
         return repr(value)
-    if value.layout is not torch.strided or value.is_meta:
-        return str(tuple(value.shape))
+    if type(value) is not Tensor or value.layout is not torch.strided or value.is_meta or value.is_quantized:
+        return f"{type(value).__name__} {tuple(value.shape)}"  # its bytes cannot be had alike of each kind
     content = value.detach().cpu().contiguous().flatten().view(torch.uint8)
     return hashlib.blake2b(content.numpy().tobytes(), digest_size=8).hexdigest()
