@@ -15,6 +15,8 @@ setup: $(INSTALLED) ## make .venv with the pinned versions and this package
 $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard src/pmexp/packed_dropout/cpu/*.cpp src/pmexp/packed_dropout/cpu/*.h)
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pmexp needs Python 3.11 or newer, found " + sys.version.split()[0])'
 	python3 -m venv $(VENV)
+	@# Two at once, since pip keeps one core busy; the line behind it brings what is left, and says what fails.
+	sed '/^# Beside/,$$d; /^#/d' constraints.txt | xargs -P 2 -n 20 $(PYTHON) -m pip install --quiet --no-compile --no-deps || true
 	$(PYTHON) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,distributed]'
 	@$(PYTHON) -m compileall -qq -j 0 -x /tests/ $(VENV)/lib src launchers analysis || true  # on all cores, without packages' tests; torch has files for later Pythons
 	@$(PYTHON) -m pmexp.packed_dropout

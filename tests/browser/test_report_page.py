@@ -12,6 +12,7 @@ from small_runs import Runs
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 _SHORT = ["tracking=off", "train.max_steps=2", "train.threads=1"]
 _SCREEN = {"width": 1280, "height": 800}  # CSS pixels, of a laptop
+_TELEPHONE = {"width": 400, "height": 800}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,7 @@ def test_a_report_shows_its_verdict_at_once_and_needs_no_network(
     assert images.count() >= 5
     drawn = images.evaluate_all("all => all.map(one => one.complete && one.naturalWidth > 0)")
     assert all(drawn)
+    page.set_viewport_size(_TELEPHONE)  # type: ignore[arg-type]
     overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow <= 0  # wide tables scroll by themselves
     assert seen.errors == [] and seen.failed == []

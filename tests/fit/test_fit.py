@@ -208,8 +208,9 @@ def test_one_of_several_processes_without_their_engine(monkeypatch: pytest.Monke
         (["method=guess"], "method: 'guess' is unknown; allowed are simulate, measure"),
         (
             ["budget=-1"],
-            "budget: '-1' is no amount of memory; allowed are bytes such as 80e9, GiB such as 78.6GiB",
+            "budget: '-1' is no amount of memory; allowed are bytes such as 80e9 (1 MiB at least), GiB such as ",
         ),
+        (["budget=80"], "budget: '80' is 80 bytes; allowed are bytes such as 80e9"),
         (["budget=H900"], "budget: 'H900' is no amount of memory"),
         (["budget=1e999"], "budget: '1e999' is no amount of memory"),
         (["global_batch=0"], "global_batch: '0' is no number of samples"),

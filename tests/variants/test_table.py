@@ -11,7 +11,7 @@ from torch import nn
 
 from pmexp.command.schema import conf_folder
 from pmexp.config import Rng, VariantConfig, Where
-from pmexp.config.identity import digest_of
+from pmexp.run_folder.run_id import digest_of
 from pmexp.variants.table import DROPOUTS
 
 each_dropout = pytest.mark.parametrize("dropout", DROPOUTS)

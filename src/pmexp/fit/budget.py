@@ -3,9 +3,11 @@
 import re
 
 from pmexp.errors import UserError
+from pmexp.shown import counted
 
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _GIB = 2**30
+_LEAST = 2**20
 # CUDA's context with the kernels that a training loads (0.3 GiB and more: pytorch/pytorch issue 107667), and
 # what cuBLAS, cuDNN and NCCL allocate past torch.
 CONTEXT_BYTES = _GIB // 2
@@ -33,10 +35,11 @@ def budget_bytes(text: str) -> int:
         size = round(float(amount[1]) * (_GIB if amount[2] else 1)) if amount else 0
     except (ValueError, OverflowError):
         size = 0
-    if size < 1:
+    if size < _LEAST:  # 80 surely means GiB
+        is_what = f"is {counted(size, 'byte')}" if size > 0 else "is no amount of memory"
         raise UserError(
-            f"budget: {text!r} is no amount of memory; allowed are bytes such as 80e9, GiB such as 78.6GiB, "
-            f"and a device: {', '.join(DEVICES)}"
+            f"budget: {text!r} {is_what}; allowed are bytes such as 80e9 (1 MiB at least), GiB such as "
+            f"78.6GiB, and a device: {', '.join(DEVICES)}"
         )
     return size
 
