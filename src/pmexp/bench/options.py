@@ -18,7 +18,7 @@ _OF_ONE_SIDE = ("variant.name", "variant.dropout", "variant.apply", "variant.opt
 
 
 def _level(value: str, purpose: str, keys: tuple[Key, ...], others: Others | None = RUN_KEYS) -> Command:
-    level = Key("level", purpose, allowed=(value,))
+    level = Key("level", "which benchmark", allowed=(value,))
     return Command("pmexp.bench", f"level={value}: {purpose}", (level, *keys), others=others)
 
 
