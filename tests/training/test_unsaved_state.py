@@ -65,6 +65,14 @@ def test_what_has_changed_is_named_and_nothing_else() -> None:
     )
 
 
+def test_what_one_start_lost_stays_on_record() -> None:
+    first, second = training(Keeps(persistent=True)), training(Keeps(persistent=True))
+    list(islice(first.steps(), 2))
+    first.progress.resumed_without = "something"
+    restore(second, written_and_read(state_of(first)))
+    assert second.progress.resumed_without == "something"
+
+
 def test_persistent_buffers_are_not_lost() -> None:
     assert resumed(persistent=True) == ""
 

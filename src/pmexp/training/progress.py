@@ -30,4 +30,4 @@ class Progress:
     drops: bool = False  # whether the first step called dropout that drew
     reseeded: str = ""  # says what the first steps show of code that seeds torch
     rates_beside: str = ""  # says what dropped in it at other rates than variant.p
-    resumed_without: str = ""  # says what of somebody's own modules the last start did not have
+    resumed_without: str = ""  # says what of somebody's own modules a start did not have

@@ -53,7 +53,8 @@ def restore(training: Training, state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(own["device_rng"], training.system.device)
     training.instruments.restore(own["instruments"])
     training.kept.restore(own.get("method"))
-    training.progress.resumed_without = resumed_without(training.module, own.get("unsaved", {}))
+    lost = resumed_without(training.module, own.get("unsaved", {}))
+    training.progress.resumed_without = lost or training.progress.resumed_without  # by an earlier start
     if "numpy_rng" in own:  # which an earlier version did not keep
         random.setstate(own["python_rng"])
         kind, keys, *rest = own["numpy_rng"]
