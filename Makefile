@@ -15,10 +15,11 @@ setup: $(INSTALLED) ## make .venv with the pinned versions and this package
 $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard src/pmexp/packed_dropout/cpu/*.cpp src/pmexp/packed_dropout/cpu/*.h)
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pmexp needs Python 3.11 or newer, found " + sys.version.split()[0])'
 	python3 -m venv $(VENV)
-	@# Two at once, since pip keeps one core busy; the line behind it brings what is left, and says what fails.
+	@# pip keeps one core busy: two at once, and modules are compiled beside the last, which brings what is left and
+	@# says what fails. Packages' own tests are not compiled, and torch has files for later Pythons.
 	sed '/^# Beside/,$$d; /^#/d' constraints.txt | xargs -P 2 -n 20 $(PYTHON) -m pip install --quiet --no-compile --no-deps || true
-	$(PYTHON) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,distributed]'
-	@$(PYTHON) -m compileall -qq -j 0 -x /tests/ $(VENV)/lib src launchers analysis || true  # on all cores, without packages' tests; torch has files for later Pythons
+	$(PYTHON) -m compileall -qq -j 0 -x /tests/ $(VENV)/lib src launchers analysis & compiling=$$!; \
+		$(PYTHON) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,distributed]' && { wait $$compiling || true; }
 	@$(PYTHON) -m pmexp.packed_dropout
 	@touch $@
 
