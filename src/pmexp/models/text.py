@@ -117,17 +117,19 @@ def examples_of(config: RunConfig, tokenizer: Any, names: Sequence[str]) -> Call
             return CausalTokens(_ids(tokenizer, split, length + 1, line_end="\n"), length)
         of_words = objective is Objective.token_classification
         texts = (encoded_words if of_words else encoded)(tokenizer, split, length, names)
-        if padding is not Padding.max and "attention_mask" not in texts.inputs:
+        if padding is Padding.max:
+            return texts
+        if "attention_mask" not in texts.inputs:
             raise UserError(
                 f"dataset.padding: {padding.name} pads a text by what stands beside it, and model="
                 f"{config.model.name} takes no attention_mask to tell padding apart; choose max"
             )
-        if padding is not Padding.max and tokenizer.padding_side == "left":
+        if tokenizer.padding_side == "left":
             raise UserError(
                 f"dataset.padding: {padding.name} cuts what stands behind the texts, and the tokenizer in "
                 f"{tokenizer.name_or_path} pads in front of them; choose max"
             )
-        return texts if padding is Padding.max else PaddedTexts(texts, padding is Padding.bucketed)
+        return PaddedTexts(texts, padding is Padding.bucketed)
 
     return examples
 
