@@ -27,7 +27,7 @@ from pmexp.config.variant import VariantConfig
 from pmexp.errors import UserError
 from pmexp.own_code import described, is_import_path
 from pmexp.protocol import ProtocolConfig, check_written
-from pmexp.run_folder.plan import MEASURED_ONLY
+from pmexp.run_folder.plan import labels_by
 from pmexp.run_folder.run_id import digest_of, digest_of_run
 
 _NO_PART_OF_THE_RESULT = (
@@ -182,14 +182,13 @@ class RunConfig:
     @property
     def labels(self) -> dict[str, str | int]:
         """The few words that tell runs apart: columns of tables, tags of the tracker, legends of plots."""
-        return {
-            "task": f"{self.model.name}/{self.dataset.name}",
+        names = {
             "model": self.model.name,
             "dataset": self.dataset.name,
-            "variant": self.variant.name + MEASURED_ONLY * bool(self.train.shared_with),
+            "variant": self.variant.name,
             "system": self.system.name,
-            "seed": self.seed,
         }
+        return labels_by(names, self.seed, bool(self.train.shared_with))
 
     @property
     def settings(self) -> dict[str, Any]:

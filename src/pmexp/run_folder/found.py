@@ -21,7 +21,7 @@ from pmexp.run_folder.files import opened, read_content
 from pmexp.run_folder.folder import JOURNAL, OWNER, SUMMARY, RunFolder
 from pmexp.run_folder.journal import digest_of
 from pmexp.run_folder.journal_lines import Curve, RunProgress, curve_in, progress_of
-from pmexp.run_folder.plan import MEASURED_ONLY, REQUIRED_LABELS, Label, PlannedRun, labels_in, read_plan
+from pmexp.run_folder.plan import REQUIRED_LABELS, Label, PlannedRun, labels_by, labels_in, read_plan
 from pmexp.run_folder.run_id import not_of_the_run
 from pmexp.run_folder.state import State, unfinished_state
 from pmexp.run_folder.summary import NOT_FINITE, Summary, read_summary
@@ -223,10 +223,8 @@ def _configured_labels(folder: RunFolder) -> tuple[dict[str, Label], str]:
         with opened(folder.path / "config.yaml") as stream:
             config = yaml.load(stream.read().decode("utf-8"), Loader=_YAML)
         names = {group: config[group]["name"] for group in ("model", "dataset", "variant", "system")}
-        task = f"{names['model']}/{names['dataset']}"
-        if config.get("train", {}).get("shared_with"):
-            names["variant"] += MEASURED_ONLY
-        return labels_in({"task": task, "seed": config["seed"], **names}), ""
+        shared = bool(config.get("train", {}).get("shared_with"))
+        return labels_in(labels_by(names, config["seed"], shared)), ""
     except Exception as error:  # anybody may have written it
         return {}, f"it has no labels ({first_line(error)})"
 

@@ -31,6 +31,12 @@ class PlannedRun:
     settings: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value
 
 
+def labels_by(names: Mapping[str, str], seed: Any, is_measured_only: bool) -> dict[str, Any]:
+    """Returns a run's labels, by the names of its model, dataset, variant and system."""
+    variant = names["variant"] + MEASURED_ONLY * is_measured_only
+    return {"task": f"{names['model']}/{names['dataset']}", **names, "variant": variant, "seed": seed}
+
+
 def labels_in(told: Mapping[str, Any]) -> dict[str, Label]:
     """Returns those of LABELS that `told` has a value of the right type for."""
     labels: dict[str, Label] = {label: told[label] for label in _WORDS if type(told.get(label)) is str}

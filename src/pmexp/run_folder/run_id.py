@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pmexp.run_folder.plan import MEASURED_ONLY
+from pmexp.run_folder.plan import labels_by
 
 _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids stay
     "dataset.padding": "max",
@@ -25,7 +25,7 @@ _LEFT_OUT_AT = {  # younger keys, at the values that runs had before: their ids 
     "system.own_parts": [],
 }
 _MADE_HERE = re.compile(r".+-s\d+-([0-9a-f]{12})")
-_LABELS = {f"{group}.name": group for group in ("model", "dataset", "variant", "system")} | {"seed": "seed"}
+_NAMES = {f"{group}.name": group for group in ("model", "dataset", "variant", "system")}
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:
@@ -51,10 +51,9 @@ def not_of_the_run(run_id: str, settings: Mapping[str, Any], labels: Mapping[str
     # An earlier version may have left out less.
     if made[1] not in (digest_of_run(settings), digest_of(settings)):
         return "settings are not those that the run's id is the hash of"
-    told = {label: settings[key] for key, label in _LABELS.items() if key in settings}
-    if settings.get("train.shared_with"):
-        told["variant"] += MEASURED_ONLY
-    if {"model", "dataset"} <= told.keys():
-        told["task"] = f"{told['model']}/{told['dataset']}"
+    if missing := [key for key in (*_NAMES, "seed") if key not in settings]:
+        return f"settings lack {missing[0]}"
+    names = {label: settings[key] for key, label in _NAMES.items()}
+    told = labels_by(names, settings["seed"], bool(settings.get("train.shared_with")))
     others = [label for label, value in told.items() if label in labels and labels[label] != value]
     return f"labels.{others[0]} is not that of the settings" if others else ""
