@@ -11,6 +11,7 @@ import torch
 from pmexp.parity.command import main
 from pmexp.systems.engines.base import Engine
 from pmexp.training.loop import Training
+from pmexp.training.step_plan import StepPlan
 from small_runs import TINY_VIT
 
 SHORT = ["steps=3", "train.batch_size=8"]
@@ -142,7 +143,7 @@ def test_a_training_without_a_gradient_is_refused(certify: Certify, monkeypatch:
 
 
 def test_a_training_whose_weights_stay_is_refused(certify: Certify, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Training, "_lr_factor", lambda training, step: 0.0)
+    monkeypatch.setattr(StepPlan, "lr_factor", lambda plan, step: 0.0)
     code, _, err = certify()
     assert code == 2 and "a=baseline: no weight has moved in 3 steps" in err
 

@@ -202,13 +202,13 @@ def test_weights_that_an_evaluation_changes_are_named_once() -> None:
     run = training(None, ChangesInEvaluation(in_training=False))
     steps = [(step, line) for step, _ in run.steps() for line in noticed(run)]
     said = "the first evaluation changes 2 weights of the model: seen, layers.0.weight; scores then depend"
-    assert [step for step, _ in steps] == [run.steps_per_epoch] and steps[0][1].startswith(said)
+    assert [step for step, _ in steps] == [run.plan.steps_per_epoch] and steps[0][1].startswith(said)
     assert run.progress.changed_in_evaluation == steps[0][1]
 
 
 def test_weights_that_training_alone_changes_are_not() -> None:
     run = training(None, ChangesInEvaluation(in_training=True))
-    assert told(run, 99) == "" and run.progress.step == run.total_steps
+    assert told(run, 99) == "" and run.progress.step == run.plan.total_steps
 
 
 class CompilesAFunction(Net):

@@ -81,14 +81,14 @@ def test_evaluations_are_at_the_weights_that_the_optimizer_says() -> None:
     trained_at: list[Tensor] = []
     for step, _ in run.steps():
         weight = next(run.module.parameters())
-        if step % run.steps_per_epoch == 0:  # just evaluated
+        if step % run.plan.steps_per_epoch == 0:  # just evaluated
             assert run.engine.optimizer.param_groups[0]["evaluates"]
             mean = torch.stack([*trained_at, run.engine.optimizer.state[weight]["mean"]]).mean(0)
             torch.testing.assert_close(weight, mean)
             trained_at.append(run.engine.optimizer.state[weight]["mean"].clone())
         else:
             trained_at.append(weight.detach().clone())
-    assert len(trained_at) == run.total_steps
+    assert len(trained_at) == run.plan.total_steps
 
 
 @pytest.mark.parametrize("at", [2, 6, 7])  # the sixth step ends with an evaluation

@@ -42,8 +42,8 @@ def run(options: RecordsOptions, command: str) -> None:
     config = compose(merged(["train.select=last"], options.overrides))
     training = prepare(config).training
     needed = WARMUP_STEPS + 3 * options.steps
-    if training.total_steps < needed:
-        raise UserError(f"steps: {needed} steps are needed and this training has {training.total_steps}")
+    if training.plan.total_steps < needed:
+        raise UserError(f"steps: {needed} steps are needed and this training has {training.plan.total_steps}")
     make_folder(options.out)
     with TemporaryDirectory(dir=options.out) as scratch:
         folder = RunFolder(Path(scratch))

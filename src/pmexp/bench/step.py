@@ -77,10 +77,11 @@ def _configuration(options: StepOptions, key: str) -> RunConfig:
 
 def _require_steps(training: Training, pairs: int) -> None:
     others = WARMUP_STEPS + _SHARE_STEPS
-    if training.total_steps < pairs + others:
+    if training.plan.total_steps < pairs + others:
         raise UserError(
             f"steps: {pairs} pairs and {others} steps for warm-up and shares exceed the "
-            f"{training.total_steps} of this training; choose fewer, or set train.epochs or train.max_steps"
+            f"{training.plan.total_steps} of this training; choose fewer, or set train.epochs or "
+            "train.max_steps"
         )
 
 

@@ -17,6 +17,7 @@ from pmexp.fit.options import FitOptions
 from pmexp.measure.flops import peak_tflops
 from pmexp.run_folder.plan import MEASURED_ONLY
 from pmexp.shown import counted
+from pmexp.training.step_plan import StepPlan
 
 # Samples to train on, as the datasets' own pages state them.
 _SAMPLES = {"mrpc": 3_668, "sst2": 67_349, "imagenet1k": 1_281_167, "wmt16-ro-en": 610_320}
@@ -107,15 +108,13 @@ def _task(runs: Sequence[RunConfig], options: FitOptions, measured: dict[str, fl
 
 
 def _steps(run: RunConfig) -> int:
-    assert run.train.batch_size and run.train.epochs
-    longest = run.train.max_steps
     try:
-        planned = run.train.epochs * (_samples(run) // run.train.batch_size)
+        samples = _samples(run)
     except UserError:
-        if longest is None:
+        if run.train.max_steps is None:
             raise
-        planned = longest
-    return run.train.last_step(min(longest or planned, planned))
+        return run.train.last_step(run.train.max_steps)
+    return StepPlan(run.train, samples).last_step
 
 
 def _samples(run: RunConfig) -> int:

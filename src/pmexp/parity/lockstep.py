@@ -48,7 +48,7 @@ def compare(a: Side, b: Side, steps: int) -> Compared:
 
     Raises UserError for a training of a that has fewer steps, or is dead, by which nothing would be shown.
     """
-    if (most := a.training.total_steps) < steps:
+    if (most := a.training.plan.total_steps) < steps:
         raise UserError(f"steps: {steps} exceeds the {most} of this training; choose fewer, or more epochs")
     compared = Compared(a.weights_digest())
     _compare_weights(a, b, compared)

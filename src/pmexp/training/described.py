@@ -127,7 +127,7 @@ def noticed(training: Training) -> list[str]:
         lines += [without_gradient(training), *other_rates(training)]
         if masks := "; ".join(training.unnamed_masks):
             lines.append(f"masks that no report names: {masks}")
-    if step == min(loss_scale.STEPS, training.last_step):
+    if step == min(loss_scale.STEPS, training.plan.last_step):
         lines += [loss_scale.said(training.progress.loss_scale), zero_gradient(training)]
     news, training.news = training.news, []
     return [*filter(None, lines), *news]

@@ -4,12 +4,11 @@ import math
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
-from pmexp.config import Schedule, Select, TrainConfig
+from pmexp.config import Select, TrainConfig
 from pmexp.errors import UserError
 from pmexp.measure.instruments import Instruments, NoInstruments
 from pmexp.measure.memory_by_category import held
@@ -22,7 +21,6 @@ from pmexp.models.examples import EVALUATION, Batch, Examples
 from pmexp.models.generation import Generation
 from pmexp.models.objectives import summed_loss
 from pmexp.packed_dropout import ReplacementReport
-from pmexp.shown import counted
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
 from pmexp.training import loss_scale
@@ -36,6 +34,7 @@ from pmexp.training.loader import batches_ahead, ready, workers_for
 from pmexp.training.order import epoch_order
 from pmexp.training.progress import Progress
 from pmexp.training.reseeding import step_watched
+from pmexp.training.step_plan import StepPlan
 from pmexp.variants.method import Method
 
 Metrics = dict[str, float]
@@ -60,28 +59,18 @@ class Training:
     ) -> None:
         """classes: the names of those that samples or words are of."""
         assert config.batch_size is not None
-        assert config.epochs is not None
-        assert config.lr is not None
         self.module, self.train, self.val = module, train, val
         self.config, self.metrics, self.seed, self.system = config, metrics, seed, system
         self.ranks, self.generation, self.classes = ranks, generation, classes
         self.method = method or Method()
         self.batch_size = config.batch_size
-        self.steps_per_epoch = len(train) // self.batch_size
-        if not self.steps_per_epoch:
-            raise UserError(
-                f"train.batch_size: {self.batch_size} exceeds the {counted(len(train), 'training sample')}; "
-                "choose a smaller one"
-            )
-        planned = config.epochs * self.steps_per_epoch
-        self.total_steps = min(config.max_steps or planned, planned)
-        self.last_step = config.last_step(self.total_steps)
+        self.plan = StepPlan(config, len(train))
         self.engine = system.engine(ranks, config.clip_norm)
         self.not_updated: list[str] = []  # parameters that train and that no optimizer has
         self.model = self.engine.prepare(module, self._optimizer)  # `module`, or what stands around it
         self.kept = KeptByMethod(method, self.engine, module) if method else KeptByNone()
         self.inner_rates = InnerRates(self.engine.optimizer, self.kept.optimizers)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self._lr_factor)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self.plan.lr_factor)
         pay = workers_for(train, system.device, ranks.world_size)
         self.workers = pay if config.workers is None else config.workers  # that make batches ahead
         self.timer = StepTimer(system.device)
@@ -120,10 +109,10 @@ class Training:
 
     def steps(self) -> Generator[tuple[int, Metrics], None, None]:
         """Trains from `progress` on. Yields after every step, {} where nothing was measured."""
-        ahead = range(self.progress.step, self.last_step)
+        ahead = range(self.progress.step, self.plan.last_step)
         with batches_ahead(self.parts, ahead, self.workers, self.system.device) as self._batches:
-            while self.progress.step < self.last_step and not self._out_of_patience():
-                if self.progress.step % self.steps_per_epoch == 0:
+            while self.progress.step < self.plan.last_step and not self._out_of_patience():
+                if self.progress.step % self.plan.steps_per_epoch == 0:
                     self.timer.begin_epoch()
                 self.engine.set_mode(training=True)
                 began = time.perf_counter()
@@ -135,9 +124,9 @@ class Training:
                 metrics |= self.instruments.measured()
                 self.progress.step += 1
                 step = self.progress.step
-                if step % self.steps_per_epoch == 0:
+                if step % self.plan.steps_per_epoch == 0:
                     self.timer.end_epoch()
-                if self.evaluations_by(step) > self.evaluations_by(step - 1):
+                if self.plan.evaluations_by(step) > self.plan.evaluations_by(step - 1):
                     with self.timer.pause():
                         metrics |= self._validate()
                 yield step, metrics
@@ -149,19 +138,6 @@ class Training:
         new = torch.tensor(waits[self._agreed :], dtype=torch.float64)
         waits[self._agreed :] = self.ranks.largest(new).tolist()
         self._agreed = len(waits)
-
-    def evaluations_by(self, step: int) -> int:
-        """How many evaluations are due by the end of `step`: one where a multiple of the interval is reached
-        or passed, and one after the last step."""
-        if not self.config.has_scores:
-            return 0
-        every = self.config.evaluate_every
-        # A fraction is exact: no rounding moves a step.
-        interval = Fraction(1 if every is None else str(every))
-        if every is None or every < 1:
-            interval *= self.steps_per_epoch
-        is_last = step == self.total_steps
-        return step // interval + (is_last and step // interval == (step - 1) // interval)
 
     def held(self) -> list[Tensor]:
         """The tensors that this process holds between two steps, as far as its engine shows them.
@@ -179,17 +155,17 @@ class Training:
     def _measured_step(self) -> AbstractContextManager[None]:
         own_samples = self.batch_size // self.ranks.world_size  # operations and energy are this process's too
         number = self.progress.step + 1
-        settled = self.progress.optimizer_counted or number == self.last_step
+        settled = self.progress.optimizer_counted or number == self.plan.last_step
         return self.instruments.step(number, own_samples, self.timer, settled)
 
     def parts(self, index: int) -> list[Batch]:
         """What this rank runs of the batch of step `index`: a function of (seed, epoch, position)
         alone, so that any process can make it."""
-        rows, epoch = self.ranks.share(self._batch_rows(index)), index // self.steps_per_epoch
+        rows, epoch = self.ranks.share(self._batch_rows(index)), index // self.plan.steps_per_epoch
         return [self.train.batch(chunk, epoch) for chunk in rows.chunk(self.config.accumulate)]
 
     def _step(self, index: int) -> Metrics:
-        log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.last_step
+        log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.plan.last_step
         ledger = SavedForBackward(self.module, self.replacement) if index == 0 else None
         with self.timer.data():
             parts = next(self._batches)
@@ -290,7 +266,7 @@ class Training:
 
     def _batch_rows(self, index: int) -> Tensor:
         """Rows of the batch of step `index`: a function of (seed, epoch, position) and of nothing else."""
-        epoch, position = divmod(index, self.steps_per_epoch)
+        epoch, position = divmod(index, self.plan.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, epoch_order(self.train, self.seed, epoch, self.batch_size))
         return self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
@@ -318,7 +294,7 @@ class Training:
         progress.evaluations_without_best = 0 if self.found_best else progress.evaluations_without_best + 1
         if progress.positions:
             validated["progress/padding"] = progress.padding / progress.positions
-        return validated | {"progress/epoch": progress.step / self.steps_per_epoch}
+        return validated | {"progress/epoch": progress.step / self.plan.steps_per_epoch}
 
     def tokens_per_sample(self, planned: int) -> float:
         """Returns the mean positions of a sample in the steps taken; `planned` for what has no padding."""
@@ -409,17 +385,3 @@ class Training:
         patience = self.config.patience
         stops = self.config.select is Select.best and patience is not None
         return stops and self.progress.evaluations_without_best >= (patience or 0)
-
-    def _lr_factor(self, step: int) -> float:
-        """Returns a factor with a linear warm-up to 1, then the schedule down to 0 at the last step."""
-        warmup = math.ceil(self.config.warmup_fraction * self.total_steps)
-        if step < warmup:
-            return (step + 1) / warmup
-        left = (self.total_steps - step) / max(1, self.total_steps - warmup)
-        match self.config.schedule:
-            case Schedule.linear:
-                return left
-            case Schedule.cosine:
-                return 0.5 * (1 - math.cos(math.pi * left))
-            case Schedule.constant:
-                return 1.0

@@ -181,7 +181,7 @@ def _train_and_test(
         state, _ = resumed
         restore(training, state["training"])
         peak.reached(state["peak_bytes"])
-        log.info("resumed at step %d of %d", training.progress.step, training.last_step)
+        log.info("resumed at step %d of %d", training.progress.step, training.plan.last_step)
         if lost := training.progress.resumed_without:
             log.warning("resumed_without: %s", lost)
     if other := meet(training.progress, environment(training.system.device)):
@@ -196,7 +196,7 @@ def _train_and_test(
         log.warning("%s", said)
     if not resumed:
         length = computed_length(prepared.model.tokens_per_sample, prepared.model.module)
-        planned = {"progress/steps_total": training.last_step, "progress/computed_length": length}
+        planned = {"progress/steps_total": training.plan.last_step, "progress/computed_length": length}
         recorder.write(0, planned | checked)
     peak.restart()
     _train(training, recorder, checkpoints, peak, stop)
@@ -253,8 +253,8 @@ def _train(
     """Takes the steps and writes what goes to disk between them. A stop signal ends it with a checkpoint and
     Interrupted."""
     keeps_best = training.config.select is Select.best
-    first, last, evaluations_by = training.progress.step, training.last_step, training.evaluations_by
-    line = ProgressLine(first, last, training.batch_size, peak.bytes, evaluations_by)
+    plan, begun_at = training.plan, training.progress.step
+    line = ProgressLine(begun_at, plan.last_step, training.batch_size, peak.bytes, plan.evaluations_by)
     with closing(training.steps()) as steps, line.shown(training.ranks.is_first):  # its workers end with it
         for step, metrics in steps:
             recorder.stepped(step, metrics)
@@ -262,7 +262,7 @@ def _train(
             for said in noticed(training):
                 log.warning("%s", said)
             if "val/loss" in metrics:
-                log.info("step %d/%d %s", step, training.last_step, _short(metrics))
+                log.info("step %d/%d %s", step, plan.last_step, _short(metrics))
                 if said := training.timer.newly_waited_too_long():
                     log.warning("this run %s", said)
                 if keeps_best and training.found_best:
@@ -277,13 +277,13 @@ def _train(
                 training.ranks.wait()
                 signalled = stop[0] if stop else "a stop signal"
                 raise (Preempted if wish is _Wish.make_way else Interrupted)(
-                    f"{signalled} at step {step} of {training.last_step}; run the same command to go on"
+                    f"{signalled} at step {step} of {plan.last_step}; run the same command to go on"
                 )
-    if training.progress.step < training.last_step:
+    if training.progress.step < plan.last_step:
         log.info(
             "stopped at step %d of %d: no better score within train.patience=%s evaluations",
             training.progress.step,
-            training.last_step,
+            plan.last_step,
             training.config.patience,
         )
 
