@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cuda_state import CudaState
 from philox_words import four_words
-from pmexp.packed_dropout import cuda_rng, cuda_seeds, functional, ops, reference, torch_rng_record
+from pmexp.packed_dropout import cuda_rng, cuda_seeds, ops, reference, seeds, torch_rng_record
 
 CUDA = torch.device("cuda", 0)
 
@@ -76,12 +76,12 @@ def test_a_seed_is_the_first_two_words_of_a_philox_call(seed: int, offset: int) 
 
 
 def test_seeds_are_torchs_and_launch_nothing(generator: Generator) -> None:
-    functional.new_seed(CUDA)
+    seeds.new_seed(CUDA)
     kernels = generator.kernels  # the comparison with torch launched these, once for a device
     assert generator.offset == 12
     for _ in range(20):
         expected, offset = next_of_torch(generator), generator.offset
-        seed = functional.new_seed(CUDA)
+        seed = seeds.new_seed(CUDA)
         assert (seed.dtype, seed.shape, seed.device.type) == (torch.int64, (1,), "cpu")
         assert (int(seed), generator.offset) == (expected, offset + 4)
     assert generator.kernels == kernels
@@ -89,11 +89,11 @@ def test_seeds_are_torchs_and_launch_nothing(generator: Generator) -> None:
 
 
 def test_a_state_set_back_gives_the_same_seeds(generator: Generator) -> None:
-    first = [int(functional.new_seed(CUDA)) for _ in range(5)]
+    first = [int(seeds.new_seed(CUDA)) for _ in range(5)]
     generator.offset = 8
-    assert [int(functional.new_seed(CUDA)) for _ in range(5)] == first
+    assert [int(seeds.new_seed(CUDA)) for _ in range(5)] == first
     generator.offset, generator.seed = 8, 7
-    assert not {int(functional.new_seed(CUDA)) for _ in range(5)} & set(first)
+    assert not {int(seeds.new_seed(CUDA)) for _ in range(5)} & set(first)
 
 
 def test_neighbouring_seeds_are_computed_at_once(
@@ -101,23 +101,23 @@ def test_neighbouring_seeds_are_computed_at_once(
 ) -> None:
     one_by_one: list[int] = []
     seed_at = cuda_seeds.seed_at
-    functional.new_seed(CUDA)
+    seeds.new_seed(CUDA)
     monkeypatch.setattr(cuda_seeds, "seed_at", lambda *at: one_by_one.append(0) or seed_at(*at))
     for seed, offset in ((2**64 - 3, 8), (5, 4 * 500), (5, 2**34 - 40), (2**63, 2**60)):
         generator.seed, generator.offset = seed, offset
         for turn in range(100):
             if turn == 50:
                 generator.offset = offset + 4  # as a checkpoint sets it back
-            assert int(functional.new_seed(CUDA)) == seed_at(seed, generator.offset - 4)
+            assert int(seeds.new_seed(CUDA)) == seed_at(seed, generator.offset - 4)
     assert len(one_by_one) <= 16  # two of a block; these are at most eight blocks
 
 
 def test_far_offsets_compute_no_neighbours(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    functional.new_seed(CUDA)
+    seeds.new_seed(CUDA)
     monkeypatch.setattr(cuda_seeds, "_seeds_of", None)
     for turn in range(1, 200):
         generator.offset = 2**40 * turn
-        assert int(functional.new_seed(CUDA)) == cuda_seeds.seed_at(generator.seed, 2**40 * turn)
+        assert int(seeds.new_seed(CUDA)) == cuda_seeds.seed_at(generator.seed, 2**40 * turn)
     assert len(cuda_seeds._blocks) <= 64
 
 
@@ -129,23 +129,23 @@ def test_modes_around_see_nothing_of_the_neighbours(generator: Generator) -> Non
             seen.append(func)
             return func(*args, **(kwargs or {}))
 
-    functional.new_seed(CUDA)
+    seeds.new_seed(CUDA)
     generator.seed = 99
     with torch.device("meta"), Looks():
-        seeds = [functional.plain_seed(SimpleNamespace(is_cuda=True, device=CUDA)) for _ in range(5)]
-    assert seeds == [cuda_seeds.seed_at(99, 12 + 4 * place) for place in range(5)]
+        drawn = [seeds.plain_seed(SimpleNamespace(is_cuda=True, device=CUDA)) for _ in range(5)]
+    assert drawn == [cuda_seeds.seed_at(99, 12 + 4 * place) for place in range(5)]
     assert seen == []
 
 
 def test_threads_never_share_a_seed(generator: Generator) -> None:
     with ThreadPoolExecutor(4) as pool:
-        drawn = list(pool.map(lambda _: int(functional.new_seed(CUDA)), range(800)))
+        drawn = list(pool.map(lambda _: int(seeds.new_seed(CUDA)), range(800)))
     assert len(set(drawn)) == 800
 
 
 def launches_one_kernel(generator: Generator, draw: Any) -> bool:
     """Whether `draw` has torch draw the seed, which is the one that the host would compute."""
-    functional.new_seed(CUDA)
+    seeds.new_seed(CUDA)
     expected, kernels = next_of_torch(generator), generator.kernels
     drawn = int(draw())
     return drawn == expected and generator.kernels == kernels + 1
@@ -155,7 +155,7 @@ def test_a_captured_graph_draws_on_the_device(generator: Generator, monkeypatch:
     def captured() -> Tensor:
         monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
         monkeypatch.setattr(cuda_rng, "advance", None)  # which fails while a stream captures
-        return functional.new_seed(CUDA)
+        return seeds.new_seed(CUDA)
 
     assert launches_one_kernel(generator, captured)
 
@@ -163,16 +163,16 @@ def test_a_captured_graph_draws_on_the_device(generator: Generator, monkeypatch:
 def test_modes_transforms_and_traces_see_the_draw(generator: Generator) -> None:
     def counted() -> Tensor:
         with FlopCounterMode(display=False):
-            return functional.new_seed(CUDA)
+            return seeds.new_seed(CUDA)
 
     def mapped() -> Tensor:
         seen: list[Tensor] = []
-        torch.func.vmap(lambda x: seen.append(functional.new_seed(CUDA)) or x)(torch.ones(1))
+        torch.func.vmap(lambda x: seen.append(seeds.new_seed(CUDA)) or x)(torch.ones(1))
         return seen[0]
 
     def traced() -> Tensor:
         with mock.patch.object(torch._C, "_get_tracing_state", return_value=True):
-            return functional.new_seed(CUDA)
+            return seeds.new_seed(CUDA)
 
     for draw in (counted, mapped, traced):
         assert launches_one_kernel(generator, draw)
@@ -181,9 +181,9 @@ def test_modes_transforms_and_traces_see_the_draw(generator: Generator) -> None:
 def test_a_torch_that_draws_otherwise_draws_itself(generator: Generator) -> None:
     generator.extra_calls = 1
     expected = next_of_torch(generator)
-    assert int(functional.new_seed(CUDA)) == expected
+    assert int(seeds.new_seed(CUDA)) == expected
     assert generator.offset == 12
-    functional.new_seed(CUDA)
+    seeds.new_seed(CUDA)
     assert torch_rng_record() == {f"seed by torch.randint: torch {torch.__version__} draws otherwise": 1}
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from core_cases import each_width, needs_core, values
 from pmexp.packed_dropout import functional, ops, packed_dropout
+from pmexp.packed_dropout.options import Options
 
 pytestmark = needs_core
 
@@ -42,7 +43,7 @@ def test_double_backward() -> None:
     seed = torch.tensor([8])
 
     def drop(x: Tensor) -> Tensor:
-        options = functional.Options(0.4, 1, True, "philox", 0.0)
+        options = Options(0.4, 1, True, "philox", 0.0)
         return functional.dropout_and_bits(x, seed, options)[0]
 
     assert torch.autograd.gradcheck(drop, (x,))

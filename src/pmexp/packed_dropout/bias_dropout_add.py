@@ -7,14 +7,10 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from pmexp.packed_dropout import ops
-from pmexp.packed_dropout.functional import (
-    apply_bits,
-    check_options,
-    dropped_without_mask,
-    needs_mask,
-    new_seed,
-    packed_dropout,
-)
+from pmexp.packed_dropout.functional import packed_dropout
+from pmexp.packed_dropout.mask_application import apply_bits
+from pmexp.packed_dropout.options import check_options, dropped_without_mask, needs_mask
+from pmexp.packed_dropout.seeds import new_seed
 from pmexp.packed_dropout.transforms import TransformableFunction, remember_mask
 
 

@@ -1,41 +1,32 @@
 """Defines packed_dropout(), dropout that keeps packed mask bits for backward and nothing else."""
 
-from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch._C._functorch import unwrap_if_dead
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from pmexp.packed_dropout import cuda_mapping, cuda_rng, cuda_seeds, native, ops, partitioning, reference
+from pmexp.packed_dropout import cuda_rng, cuda_seeds, native, ops, partitioning, reference
 from pmexp.packed_dropout.bit_flips import flip_bits
+from pmexp.packed_dropout.mask_application import ApplyMask, apply_bits, native_scale
 from pmexp.packed_dropout.nested import apply_to_values
+from pmexp.packed_dropout.options import (
+    Options,
+    Rng,
+    check_options,
+    dropped_without_mask,
+    needs_graph,
+    needs_mask,
+)
+from pmexp.packed_dropout.seeds import new_seed, plain_seed, seed_for
 from pmexp.packed_dropout.transforms import (
     TransformableFunction,
     in_eager_mode,
-    remember,
     remember_mask,
     transforms_active,
 )
-
-Rng = Literal["philox", "torch"]
-_RNGS = get_args(Rng)
-
-
-@dataclass(slots=True)
-class Options:
-    """Says how one mask is drawn and kept: the keywords of packed_dropout.
-
-    A dataclass and no tuple, since transforms take tuples apart.
-    """
-
-    p: float
-    bits: int
-    cache_unpacked: bool
-    rng: Rng
-    flip_rate: float
 
 
 def packed_dropout(
@@ -122,93 +113,6 @@ def dropped_by(generator: torch.Generator, input: Tensor, options: Options) -> T
     return cast(Tensor, _apply_packed(input, number, options, ops.backend_of_plain(input), False))
 
 
-def needs_mask(input: Tensor, p: float, training: bool) -> bool:
-    """Whether dropout has to draw a mask.
-
-    Raises TypeError for an integer or a sparse tensor of which something is to be dropped, and
-    NotImplementedError where forward-mode derivatives are compiled: torch.compile knows none of an
-    autograd.Function.
-    """
-    if not training or p == 0.0:
-        return False  # `input` stays as it is, of whatever dtype and layout
-    if not input.is_floating_point():
-        raise TypeError(f"dropout takes a floating-point tensor, got {input.dtype}")
-    if input.layout is not torch.strided:
-        raise TypeError(f"dropout takes a dense or nested tensor, got {input.layout}")
-    if p == 1.0 or input.numel() == 0:
-        return False
-    if forward_ad._current_level >= 0 and torch.compiler.is_compiling():
-        raise NotImplementedError("packed masks have no forward-mode derivative")
-    return True
-
-
-def dropped_without_mask(input: Tensor, p: float, training: bool, inplace: bool = False) -> Tensor:
-    """Returns the result where `needs_mask` says no: `input`, or zeros of it."""
-    if not training or p < 1.0:
-        return input
-    return input.mul_(0.0) if inplace else input * 0.0
-
-
-def needs_graph(input: Tensor, flip_rate: float = 0.0) -> bool:
-    """Whether the function has to run as an autograd.Function.
-
-    It need not in an exported program, whose operators have gradients of their own, nor in a compiled graph
-    where nothing needs a gradient, since dynamo refuses mark_dirty there. In eager mode it always has to:
-    operators alone would give wrong tangents.
-
-    Raises ValueError for a `flip_rate` in an exported program, whose operators see the same bits in backward.
-    """
-    if torch.compiler._is_exporting_flag:  # is_exporting() is True in any compiled graph before torch 2.13
-        if flip_rate:
-            raise ValueError(f"flip_rate: {flip_rate} cannot be exported; allowed is 0")
-        return False
-    return not torch.compiler.is_compiling() or (torch.is_grad_enabled() and input.requires_grad)
-
-
-def new_seed(device: torch.device) -> Tensor:
-    """One int64 drawn from torch's default generator of `device`: all the randomness of one Philox mask.
-
-    For a CUDA device it lies on the CPU where the host knows it, which spares a launch.
-    """
-    if torch.compiler.is_compiling():
-        return partitioning.draw_seed(cuda_seeds.BELOW, device)
-    if device.type == "cuda" and cuda_seeds.known_on_host(device):
-        return seed_as_tensor(cuda_seeds.draw(device))
-    return _seed_of_torch(device)
-
-
-def seed_as_tensor(seed: Tensor | int) -> Tensor:
-    """Returns a number as the (1,) int64 on the CPU that operators take."""
-    return torch.full((1,), seed, dtype=torch.int64, device="cpu") if isinstance(seed, int) else seed
-
-
-def _seed_of_torch(device: torch.device) -> Tensor:
-    return torch.randint(0, cuda_seeds.BELOW, (1,), dtype=torch.int64, device=device)
-
-
-def seed_for(input: Tensor, rng: Rng) -> Tensor | None:
-    """The seed of a mask; None for rng="torch", whose masks take many draws of torch's generator."""
-    return new_seed(input.device) if rng == "philox" else None
-
-
-def plain_seed(input: Tensor) -> Tensor | int:
-    """new_seed() for an input with a backend_of_plain: a number where the host knows it, sparing a tensor."""
-    if input.is_cuda and cuda_seeds.known_on_host(input.device):
-        return cuda_seeds.draw(input.device)
-    return _seed_of_torch(input.device)
-
-
-def check_options(p: float, bits: int = 1, rng: str = "philox", flip_rate: float = 0.0) -> None:
-    """Raises ValueError naming the first option that is out of range."""
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(f"p: {p} is not a dropout probability; allowed is 0 to 1")
-    reference.values_per_byte(bits)
-    if rng not in _RNGS:
-        raise ValueError(f"rng: {rng!r} is unknown; allowed are {', '.join(_RNGS)}")
-    if not 0.0 <= flip_rate <= 1.0:
-        raise ValueError(f"flip_rate: {flip_rate} is not a share of bits; allowed is 0 to 1")
-
-
 def dropout_and_bits(x: Tensor, seed: Tensor | None, options: Options) -> tuple[Tensor, Tensor]:
     """x * keep / (1 - p) with a fresh mask, and the packed mask that backward uses."""
     return cast(tuple[Tensor, Tensor], _TransformablePackedDropout.run(x, seed, options, False))
@@ -260,7 +164,7 @@ class _TransformablePackedDropout(TransformableFunction):
     def tangent(ctx: Any, x: Tensor, *_: None) -> tuple[Tensor, None]:
         (packed,) = ctx.saved_tensors
         p, bits, rng = ctx.options.p, ctx.options.bits, ctx.options.rng
-        return _ApplyMask.run(x, packed, None, p, bits, native_scale(x, p, rng, forward=True)), None
+        return ApplyMask.run(x, packed, None, p, bits, native_scale(x, p, rng, forward=True)), None
 
 
 def _gradient(ctx: Any, grad: Tensor) -> Tensor:
@@ -302,65 +206,6 @@ def draw(
     if options.flip_rate:
         packed = flip_bits(packed, x.numel() * bits, options.flip_rate, new_seed(x.device))
     return y, packed
-
-
-def native_scale(x: Tensor, p: float, rng: Rng, forward: bool = False) -> float | None:
-    """What nn.Dropout on the device of x multiplies kept elements with; None for reference.kept_scale."""
-    if rng != "torch":
-        return None
-    if x.device.type == "cpu":
-        return reference.stock_cpu_scale(p, x.dtype)
-    return None if forward else cuda_mapping.backward_scale(p)
-
-
-def apply_bits(
-    x: Tensor, packed: Tensor, p: float, bits: int, scale: float | None = None, keep: Tensor | None = None
-) -> Tensor:
-    """x * keep / (1 - p) in a backward, by the mask in `packed`, or `keep` where it is unpacked already.
-
-    scale: see native_scale.
-    """
-    # Grad mode is on only under create_graph=True; else a node would be made for nothing.
-    if torch.is_grad_enabled() or transforms_active():
-        return cast(Tensor, _ApplyMask.run(x, packed, keep, p, bits, scale))
-    return _apply_mask(x, packed, keep, p, bits, scale)
-
-
-class _ApplyMask(TransformableFunction):
-    """x * keep / (1 - p) by a mask already drawn: linear in x and its own derivative."""
-
-    @staticmethod
-    def forward(
-        x: Tensor, packed: Tensor, keep: Tensor | None, p: float, bits: int, scale: float | None
-    ) -> Tensor:
-        return _apply_mask(x, packed, keep, p, bits, scale)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, packed, keep, *ctx.options = inputs
-        remember(ctx, packed, keep)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _ApplyMask.run(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None, None
-
-    @staticmethod
-    def tangent(ctx: Any, x: Tensor, *_: None) -> Tensor:
-        return cast(Tensor, _ApplyMask.run(x, *ctx.saved_tensors, *ctx.options))
-
-
-def _apply_mask(
-    x: Tensor, packed: Tensor, keep: Tensor | None, p: float, bits: int, scale: float | None
-) -> Tensor:
-    """x * keep / (1 - p), by the Boolean mask where there is one."""
-    if keep is not None:
-        return reference.scaled(x, keep, reference.kept_scale(p, x.dtype) if scale is None else scale)
-    if scale is None and (calls := native.calls_for(x)):
-        return cast(Tensor, calls.apply_mask(x, packed, p, bits))
-    operators = ops.operators_for(x)
-    if scale is None:
-        return cast(Tensor, operators.apply_packed_mask(x, packed, p, bits))
-    return cast(Tensor, operators.scale_packed_mask(x, packed, scale, bits))
 
 
 _graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph

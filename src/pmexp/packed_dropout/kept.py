@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pmexp.packed_dropout.bit_comparison import BitComparison
-from pmexp.packed_dropout.functional import apply_bits, native_scale
 from pmexp.packed_dropout.graph_views import Step
+from pmexp.packed_dropout.mask_application import apply_bits, native_scale
 from pmexp.packed_dropout.origins import Origin
 from pmexp.packed_dropout.saved_masks import Saved, restore
 

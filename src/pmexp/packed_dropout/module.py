@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pmexp.packed_dropout.functional import Rng, check_options, packed_dropout
+from pmexp.packed_dropout.functional import packed_dropout
+from pmexp.packed_dropout.options import Rng, check_options
 from pmexp.packed_dropout.origins import rebuildable_dropout
 from pmexp.packed_dropout.recompute import remade_dropout
 from pmexp.packed_dropout.route_key import BY_PYTHON, OPTIONS, drawn_by_key

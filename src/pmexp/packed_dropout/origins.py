@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch.utils.weak import TensorWeakRef
 
-from pmexp.packed_dropout.functional import Rng, packed_dropout
+from pmexp.packed_dropout.functional import packed_dropout
 from pmexp.packed_dropout.graph_views import COPIES, PASSED, Step, step_of
+from pmexp.packed_dropout.options import Rng
 from pmexp.packed_dropout.recompute import packed_dropout_and_bits
 from pmexp.packed_dropout.transforms import rebuilds_outermost
 

@@ -13,22 +13,19 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import native
-from pmexp.packed_dropout.functional import (
+from pmexp.packed_dropout.functional import draw, dropout_and_bits, packed_dropout
+from pmexp.packed_dropout.mask_application import apply_bits, native_scale
+from pmexp.packed_dropout.options import (
     Options,
     Rng,
-    apply_bits,
     check_options,
-    draw,
-    dropout_and_bits,
     dropped_without_mask,
-    native_scale,
     needs_graph,
     needs_mask,
-    packed_dropout,
-    seed_for,
 )
 from pmexp.packed_dropout.partitioning import drop_by_bits
 from pmexp.packed_dropout.reference import kept_scale
+from pmexp.packed_dropout.seeds import seed_for
 from pmexp.packed_dropout.transforms import TransformableFunction, remember
 
 

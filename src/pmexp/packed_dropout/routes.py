@@ -20,7 +20,7 @@ from pmexp.packed_dropout.attention import (
     math_attention,
     multi_head_attention_forward,
 )
-from pmexp.packed_dropout.functional import Rng
+from pmexp.packed_dropout.options import Rng
 from pmexp.packed_dropout.recompute import (
     matmul_of_dropped,
     multiplies_alike,

@@ -8,16 +8,9 @@ from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pmexp.packed_dropout import ops
-from pmexp.packed_dropout.functional import (
-    check_options,
-    dropped_without_mask,
-    needs_graph,
-    needs_mask,
-    new_seed,
-    plain_seed,
-    seed_as_tensor,
-)
 from pmexp.packed_dropout.nested import apply_to_values
+from pmexp.packed_dropout.options import check_options, dropped_without_mask, needs_graph, needs_mask
+from pmexp.packed_dropout.seeds import new_seed, plain_seed, seed_as_tensor
 from pmexp.packed_dropout.transforms import TransformableFunction, remember, transforms_active
 
 

@@ -19,10 +19,8 @@ def same_as_python(device: torch.device, native: Callable[..., Tensor | None]) -
     hooks of saved tensors around see nothing. Python goes first: native calls launch what it launched.
     """
     # It is imported late, since it asks this package for native calls.
-    from pmexp.packed_dropout.functional import (
-        Options,
-        dropped_by,
-    )
+    from pmexp.packed_dropout.functional import dropped_by
+    from pmexp.packed_dropout.options import Options
 
     options = Options(_P, bits=1, cache_unpacked=True, rng="philox", flip_rate=0.0)
 
