@@ -1,10 +1,18 @@
 """Every criterion of the protocol, judged in every task and system that it is about."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from pmexp.protocol import Bound, CriterionConfig, Statistic, has_better_end, is_about, needs_learning
+from pmexp.protocol import (
+    Bound,
+    CriterionConfig,
+    ProtocolConfig,
+    Statistic,
+    has_better_end,
+    is_about,
+    needs_learning,
+)
 from pmexp.run_folder.state import State
 from pmexp_analysis.criteria.absent import where_present
 from pmexp_analysis.criteria.byte_masks import values_with_byte_masks
@@ -22,7 +30,7 @@ from pmexp_analysis.numbers.evidence import Evidence, evidence_of
 from pmexp_analysis.numbers.fits import Limits, lone_fits
 from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.scores import is_exact, resolve
-from pmexp_analysis.numbers.series import series_over
+from pmexp_analysis.numbers.series import Series, series_over
 from pmexp_analysis.numbers.trainings import are_same, place_of
 from pmexp_analysis.sources.experiment import Experiment, Labels, Member, Missing
 from pmexp_analysis.sources.values import BySeed, SectionValues
@@ -72,48 +80,68 @@ def _parts(
     sections: Sequence[SectionValues],
     limits: Sequence[Limits],
     evidence: Evidence,
-) -> Iterable[TaskResult]:
-    protocol, statistic = experiment.protocol, criterion.statistic
+) -> Iterator[TaskResult]:
     if not needs_learning(criterion):
         evidence = evidence.for_costs()
+    concerned = [one for one in sections if is_about(criterion, one.task)]
+    protocol = experiment.protocol
     sides = list(dict.fromkeys((protocol.baseline, protocol.method)))
-    if statistic is Statistic.only_fits:
-        lone = lone_fits(experiment)
-        part = judge_lone_fit(criterion, limits, lone, protocol)
-        judged_at: list[Limits | Labels] = [*lone.fitting, *(one for one in limits if one.how != "run")]
-        places = {at for one in judged_at for at in _unlearned_places(one, evidence)}
-        about = [at for at in places if is_about(criterion, at[0])]
-        yield _where_learned(part, about, sides, evidence)
-    elif statistic is Statistic.largest_ratio:
-        of_setting = [one for one in limits if one.over == criterion.over and is_about(criterion, one.task)]
-        for one in of_setting:
-            part = judge_largest(criterion, one, protocol)
-            yield _where_learned(part, _unlearned_places(one, evidence), sides, evidence)
-    elif statistic is Statistic.growth_exponent:
-        for series in series_over(experiment.members, criterion.over or ""):
-            if is_about(criterion, series.task):
-                metric = criterion.metric or ""
-                members = [(at, m) for at, m in series.members if not _is_apart(m, metric, evidence)]
-                alike = replace(series, members=members)
-                try:
-                    part = judge_growth(criterion, alike, metric, protocol)
-                    part = where_fed(part, metric, shares_along(alike, sides))
-                    places = {(m.labels.task, m.labels.system) for _, m in series.members}
-                    yield _where_learned(part, places, sides, evidence)
-                except Undefined as error:
-                    yield TaskResult(series.task, series.system, "not measured", str(error))
-    else:
-        concerned = [one for one in sections if is_about(criterion, one.task)]
-        if statistic is Statistic.diverged:
-            parts = _divergences(criterion, concerned, experiment)
-        elif statistic is Statistic.unchanged:
-            parts = (
-                judge_unchanged(criterion, one.task, one.system, experiment, evidence) for one in concerned
-            )
-        else:
-            parts = _of_pairs(criterion, concerned, experiment, evidence)
-        judged = sides[:1] if statistic is Statistic.unchanged else sides  # its other side is no method
-        yield from (_where_learned(part, [(part.task, part.system)], judged, evidence) for part in parts)
+    match criterion.statistic:
+        case Statistic.only_fits:
+            yield _lone_fit(criterion, experiment, limits, evidence, sides)
+        case Statistic.largest_ratio:
+            for one in limits:
+                if one.over == criterion.over and is_about(criterion, one.task):
+                    part = judge_largest(criterion, one, protocol)
+                    yield _where_learned(part, _unlearned_places(one, evidence), sides, evidence)
+        case Statistic.growth_exponent:
+            for series in series_over(experiment.members, criterion.over or ""):
+                if is_about(criterion, series.task):
+                    yield _growth(criterion, series, protocol, evidence, sides)
+        case Statistic.diverged:
+            for part in _divergences(criterion, concerned, experiment):
+                yield _where_learned(part, [(part.task, part.system)], sides, evidence)
+        case Statistic.unchanged:
+            baseline = sides[:1]  # the other side is no method
+            for at in concerned:
+                part = judge_unchanged(criterion, at.task, at.system, experiment, evidence)
+                yield _where_learned(part, [(at.task, at.system)], baseline, evidence)
+        case _:
+            for part in _of_pairs(criterion, concerned, experiment, evidence):
+                yield _where_learned(part, [(part.task, part.system)], sides, evidence)
+
+
+def _lone_fit(
+    criterion: CriterionConfig,
+    experiment: Experiment,
+    limits: Sequence[Limits],
+    evidence: Evidence,
+    sides: Sequence[str],
+) -> TaskResult:
+    lone = lone_fits(experiment)
+    part = judge_lone_fit(criterion, limits, lone, experiment.protocol)
+    judged_at: list[Limits | Labels] = [*lone.fitting, *(one for one in limits if one.how != "run")]
+    places = {at for one in judged_at for at in _unlearned_places(one, evidence)}
+    return _where_learned(part, [at for at in places if is_about(criterion, at[0])], sides, evidence)
+
+
+def _growth(
+    criterion: CriterionConfig,
+    series: Series,
+    protocol: ProtocolConfig,
+    evidence: Evidence,
+    sides: Sequence[str],
+) -> TaskResult:
+    metric = criterion.metric or ""
+    members = [(at, m) for at, m in series.members if not _is_apart(m, metric, evidence)]
+    alike = replace(series, members=members)
+    try:
+        part = judge_growth(criterion, alike, metric, protocol)
+        part = where_fed(part, metric, shares_along(alike, sides))
+    except Undefined as error:
+        return TaskResult(series.task, series.system, "not measured", str(error))
+    places = {(m.labels.task, m.labels.system) for _, m in series.members}
+    return _where_learned(part, places, sides, evidence)
 
 
 def _where_learned(
