@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
+from threading import get_ident
 from typing import Any
 
 from torch import Tensor, nn
@@ -41,15 +42,15 @@ def entered(classes: set[type[nn.Module]], run: Callable[..., Any]) -> Iterator[
 
 @contextmanager
 def hooks_seen(count: Callable[[Any], None]) -> Iterator[None]:
-    """Hands what somebody's saved-tensor hooks keep in the place of each tensor to `count`.
+    """Hands what somebody's saved-tensor hooks keep in the place of each tensor to `count`, in this thread.
 
     Hooks that are entered inside of others are the only ones that autograd asks.
     """
-    enter = saved_tensors_hooks.__enter__
+    enter, here = saved_tensors_hooks.__enter__, get_ident()
 
     def seen(hooks: saved_tensors_hooks) -> None:
         pack = hooks.pack_hook
-        if not f"{getattr(pack, '__module__', '')}.".startswith(_CHAINED):
+        if get_ident() == here and not f"{getattr(pack, '__module__', '')}.".startswith(_CHAINED):
             hooks.pack_hook = lambda tensor: _counted(pack(tensor), count)
         try:
             enter(hooks)

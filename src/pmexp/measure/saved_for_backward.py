@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from threading import RLock
 from types import TracebackType
 from typing import Any
 
@@ -32,6 +33,8 @@ _DROPOUT_CALLS = {
     *(forward_unpack_dropout, rebuildable_dropout),
 }
 
+_ONE_AT_A_TIME = RLock()
+
 
 @dataclass
 class SavedForBackward:
@@ -43,6 +46,9 @@ class SavedForBackward:
     In a module that torch.compile has compiled in parts (`compiled_parts`) it counts what their graphs save,
     masks among them. No function is seen to run in a graph, so masks are not told apart there; and to watch
     for functions outside would have torch compile other graphs than those of later steps.
+
+    It counts its own thread. A ledger in another waits until this one is closed, since it watches through
+    classes that threads share.
     """
 
     module: nn.Module
@@ -62,6 +68,7 @@ class SavedForBackward:
         self._seen = {storage.data_ptr() for tensor in held for storage in storages(tensor)}
         self._dropout = _InsideDropout()
         self._contexts = ExitStack()
+        self._contexts.enter_context(_ONE_AT_A_TIME)
         self._draws: list[Draw] = []
         if not compiled_parts(self.module):
             self._contexts.enter_context(self._dropout)

@@ -13,7 +13,9 @@ from pmexp.packed_dropout.mask_application import apply_bits, native_scale
 from pmexp.packed_dropout.origins import Origin
 from pmexp.packed_dropout.saved_masks import Saved, restore
 
-Plain = tuple[Tensor, int]  # a tensor that is saved as torch saves it, and its version
+# A tensor that is saved as torch saves it, its version, and OURS: somebody's own hooks may keep tuples, too.
+Plain = tuple[Tensor, int, object]
+OURS = object()
 
 
 class Layout(NamedTuple):
@@ -106,7 +108,7 @@ def kept_by(raw: Any) -> Kept | None:
     except RuntimeError:  # it was freed
         return None
     if type(kept) is tuple:
-        return kept_plainly(*kept)
+        return kept_plainly(*kept[:2]) if len(kept) == 3 and kept[2] is OURS else None
     return kept if type(kept) is Kept else None
 
 

@@ -27,7 +27,17 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from pmexp.packed_dropout.bit_comparison import BitComparison, FirstBackward, compares_always
 from pmexp.packed_dropout.graph_views import PASSED, itself, reads_otherwise
-from pmexp.packed_dropout.kept import Kept, KeptInput, Layout, Plain, Rebuilt, View, kept_by, kept_plainly
+from pmexp.packed_dropout.kept import (
+    OURS,
+    Kept,
+    KeptInput,
+    Layout,
+    Plain,
+    Rebuilt,
+    View,
+    kept_by,
+    kept_plainly,
+)
 from pmexp.packed_dropout.origins import (
     CPP_NODE,
     DROPOUTS,
@@ -74,15 +84,17 @@ def watching(
 
     note_whole: called for each dropped tensor that is saved as it is, with the reason.
     """
-    watch = note, note_whole
-    _watching.append(watch)
+    before = _WATCHING.set((*_WATCHING.get(), (note, note_whole)))
     try:
         yield
     finally:
-        _watching.remove(watch)
+        _WATCHING.reset(before)
 
 
-_watching: list[tuple[Callable[[Origin], None], Callable[[str], None]]] = []
+_Watch = tuple[Callable[[Origin], None], Callable[[str], None]]
+_WATCHING: ContextVar[tuple[_Watch, ...]] = ContextVar(
+    "WATCHING", default=()
+)  # a thread sees its own forwards
 
 
 class _Hooks:
@@ -99,7 +111,7 @@ class _Hooks:
     def pack(self, tensor: Tensor) -> "Kept | Rebuilt | View":
         if dropped := _dropped_base(tensor):
             return self._traced(tensor, *dropped)
-        if _watching and (why := why_not_followed(tensor)):
+        if _WATCHING.get() and (why := why_not_followed(tensor)):
             _note_whole(why)
         return self._keep(tensor)
 
@@ -111,7 +123,7 @@ class _Hooks:
         origin = trace.origin
         bits = _bits_of(trace)
         if bits is not None and (source := source_in_graph(origin) or self._held_source(tensor, origin)):
-            for note, _ in _watching:
+            for note, _ in _WATCHING.get():
                 note(origin)
             comparison = None
             if self.compares and not origin.flip_rate:
@@ -123,7 +135,7 @@ class _Hooks:
         is_cast = len(trace.steps) == 1
         if is_cast and (known := self._saved_cast(tensor, base, origin)):
             return known
-        if _watching:
+        if _WATCHING.get():
             _note_whole(why_without_source(tensor, origin))
         return self._cast_once(tensor, base, origin) if is_cast else self._keep(tensor)
 
@@ -220,14 +232,14 @@ class _OutermostHooks(_Hooks):
             return self._traced(tensor, *dropped)
         if kind.may_be_own:
             tensor = tensor.detach()  # or the node and its result keep each other alive
-        if _watching and (why := why_not_followed(tensor)):
+        if _WATCHING.get() and (why := why_not_followed(tensor)):
             _note_whole(why)
-        return tensor, tensor._version
+        return tensor, tensor._version, OURS
 
     def unpack(self, saved: "Plain | Kept | Rebuilt | View") -> Tensor:
         if type(saved) is not tuple:
             return saved.get()  # type: ignore[union-attr]
-        tensor, version = saved
+        tensor, version, _ = saved
         return tensor if tensor._version == version else restore(Saved(tensor, version))
 
 
@@ -236,5 +248,5 @@ def _looks(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _note_whole(why: str) -> None:
-    for _, note_whole in _watching:
+    for _, note_whole in _WATCHING.get():
         note_whole(why)
