@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
+import datasets as hf
 from pmexp import datasets
 from pmexp.config import DatasetConfig, DatasetKind
 from pmexp.datasets.base import Dataset
@@ -229,4 +231,43 @@ def test_labels_of_a_file_that_no_loss_can_take(kind: str, tmp_path: Path) -> No
         load(tmp_path)
     write(tmp_path, kind, train=[0, 1], dev=[-1, -1])
     with pytest.raises(UserError, match=rf"the val split \({tmp_path}/dev\.{kind}\) has no labels but -1"):
+        load(tmp_path)
+
+
+def written_by_datasets(folder: Path, names: list[str], **splits: list[int]) -> None:
+    """Parquet files as the `datasets` library writes them, numbers with their names beside them."""
+    features = hf.Features({"text": hf.Value("string"), "label": hf.ClassLabel(names=names)})
+    for split, labels in splits.items():
+        columns = {"text": [f"text {row}" for row in range(len(labels))], "label": labels}
+        hf.Dataset.from_dict(columns, features).to_parquet(folder / f"{split}.parquet")
+
+
+def test_numbers_in_parquet_have_the_names_that_are_written_beside_them(tmp_path: Path) -> None:
+    names = ["worse", "better", "alike"]
+    written_by_datasets(tmp_path, names, train=[2, 0, 1, 0], dev=[1, 2], test=[-1, -1])
+    data = load(tmp_path)
+    assert (data.classes, data.train.labels.tolist(), data.val.labels.tolist()) == (
+        names,
+        [2, 0, 1, 0],
+        [1, 2],
+    )
+    assert data.record("data")["data_classes"] == "0: worse, 1: better, 2: alike"
+    assert data.unlabelled_test is not None
+    written_by_datasets(tmp_path, names, train=[2, 0], dev=[0, 2], test=[2])
+    assert (load(tmp_path).classes, load(tmp_path).train.labels.tolist()) == (["worse", "alike"], [1, 0])
+
+
+def test_numbers_that_mean_another_class_in_another_split_are_refused(tmp_path: Path) -> None:
+    written_by_datasets(tmp_path, ["worse", "better"], train=[0, 1])
+    written_by_datasets(tmp_path, ["better", "worse"], dev=[0, 1])
+    says = r"the numbers of the val split \(.*dev.parquet\) stand for better, worse, and those of train for worse"
+    with pytest.raises(UserError, match=says):
+        load(tmp_path)
+
+
+def test_a_number_without_a_name_among_those_that_have_one_is_refused(tmp_path: Path) -> None:
+    written_by_datasets(tmp_path, ["worse", "better"], train=[0, 1])
+    table = parquet.read_table(tmp_path / "train.parquet")
+    parquet.write_table(table.set_column(1, "label", [[0, 2]]).cast(table.schema), tmp_path / "train.parquet")
+    with pytest.raises(UserError, match=r"2 in the train split .* is none of the 2 classes of label"):
         load(tmp_path)

@@ -226,6 +226,15 @@ def test_what_a_trainer_does_that_is_not_simulated_is_refused(
     assert str(error.value).startswith(message)
 
 
+class Undecided(torch.optim.SGD):
+    """Steps only where a weight is positive."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for parameter in self.param_groups[0]["params"]:
+            if parameter.sum() > 0:
+                super().step()
+
+
 class Peeking(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -242,7 +251,7 @@ class Peeking(nn.Module):
         (Peeking(), {}, "predict: Peeking decides by values of its tensors"),
         (nn.LSTM(WIDTH, 2), {}, "predict: '' of LSTM is a recurrent layer, and cuDNN alone knows"),
         (nn.LSTM(WIDTH, 2), {"like": "cpu"}, "predict: '' of LSTM is a recurrent layer, and oneDNN alone knows"),
-        (mlp(), {"optimizer": torch.optim.Adafactor}, "predict: the optimizer Adafactor decides by values of"),
+        (mlp(), {"optimizer": Undecided}, "predict: the optimizer Undecided decides by values of"),
         (nn.Linear(8, 2), {}, "predict: a step of Linear cannot be simulated: RuntimeError: "),
         (mlp(), {"loss": None, "batch": BATCH[0]}, "loss: the model returns none for this batch; give it labels in the batch"),
         (mlp(), {"loss": lambda output, target: output}, "loss: it returned no tensor of one element"),

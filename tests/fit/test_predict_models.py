@@ -94,9 +94,15 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
-def tracked(model: nn.Module, batch: Any, loss: Callable[..., Tensor] | None) -> int:
+def adamw(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, foreach=False)
+
+
+def tracked(
+    model: nn.Module, batch: Any, loss: Callable[..., Tensor] | None, make_optimizer: Any = adamw
+) -> int:
     """The peak of a second step, by torch.distributed._tools.mem_tracker."""
-    optimizer = torch.optim.AdamW(model.train().parameters(), foreach=False)
+    optimizer = make_optimizer(model.train().parameters())
 
     def step() -> None:
         value = model(**batch).loss if loss is None else loss(model(*batch[:-1]), batch[-1])
@@ -125,6 +131,17 @@ def test_the_peak_is_that_of_torchs_memory_tracker(name: str) -> None:
     build, batch, loss = CASES[name]
     predicted = predict(build(), batch, loss=loss, like="cpu", methods=()).asked.peak_bytes
     assert predicted == pytest.approx(tracked(build(), batch, loss), rel=0, abs=8)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [torch.optim.Adafactor, hf.Adafactor, lambda them: hf.Adafactor(them, lr=0.1, relative_step=False)],
+)
+@pytest.mark.parametrize("name", ["bert", "convolutions"])
+def test_so_it_is_with_an_optimizer_that_scales_by_norms(name: str, make: Any) -> None:
+    build, batch, loss = CASES[name]
+    predicted = predict(build(), batch, loss=loss, optimizer=make, like="cpu", methods=()).asked.peak_bytes
+    assert predicted == pytest.approx(tracked(build(), batch, loss, make), rel=0, abs=64)
 
 
 def test_a_second_step_is_simulated_only_where_the_model_holds_something_of_the_first() -> None:

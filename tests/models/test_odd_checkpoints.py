@@ -20,6 +20,8 @@ from transformers import (
     FNetForSequenceClassification,
     FSMTConfig,
     FSMTForConditionalGeneration,
+    GPT2Config,
+    GPT2ForSequenceClassification,
     LayoutLMv3Config,
     LayoutLMv3ForSequenceClassification,
     LlamaConfig,
@@ -32,6 +34,8 @@ from transformers import (
     MixtralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    XLNetConfig,
+    XLNetForSequenceClassification,
 )
 
 from composed import config
@@ -193,6 +197,36 @@ def test_padding_in_front_of_texts_is_not_left_in_a_batch(padding: str, files: P
         UserError, match=f"dataset.padding: {padding} cuts .* pads in front of them; choose max"
     ):
         prepared(module, asked, files, tmp_path, tokenizer)
+
+
+FRONT_PADDED = {
+    "counts": (lambda: GPT2ForSequenceClassification(GPT2Config(**LLAMA)), True),
+    "rotates": (lambda: LlamaForSequenceClassification(LlamaConfig(**LLAMA, attention_dropout=0.1)), False),
+    "looks back": (
+        lambda: XLNetForSequenceClassification(
+            XLNetConfig(vocab_size=16, d_model=16, n_layer=2, n_head=2, d_head=8, d_inner=16)
+        ),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FRONT_PADDED)
+@pytest.mark.parametrize("objective", ["classification", "regression"])
+def test_padding_in_front_that_a_model_counts_as_positions_is_refused(
+    kind: str, objective: str, files: Path, tmp_path: Path
+) -> None:
+    make, counts = FRONT_PADDED[kind]
+    torch.manual_seed(0)
+    asked = [*OBJECTIVES[objective], "dataset.padding=max"]
+    tokenizer = tokenizer_of_words(padding_side="left")
+    if counts:
+        says = 'pads in front of the texts, .* counts padding as positions, .* "padding_side": "right" into'
+        with pytest.raises(UserError, match=says):
+            prepared(make(), asked, files, tmp_path, tokenizer)
+        return
+    training = prepared(make(), asked, files, tmp_path, tokenizer).training
+    assert not training.train.batch(torch.arange(1), EVALUATION).inputs["attention_mask"][0, 0]
 
 
 def test_a_type_that_nobody_stated_is_no_difference(files: Path, tmp_path: Path) -> None:

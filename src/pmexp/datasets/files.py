@@ -5,8 +5,8 @@ whatever letters are in it, and nothing is cached.
 """
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Columns:
     column_names: list[str]
     _rows: int
     _column: Callable[[str], list[Any]]
+    features: Mapping[str, Any] = field(default_factory=dict)  # by column, as the `datasets` library has them
 
     def __len__(self) -> int:
         return self._rows
@@ -52,7 +53,8 @@ def read(file: Path, split: str, quotes_mark: bool = True, empty_cell: str | Non
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
         raise UserError(f"dataset.path: {file} has two columns {twice[0]!r}; rename or remove one")
-    return Columns(split, names, rows, lambda name: guarded(lambda: column(name)))
+    features = guarded(lambda: _features(file)) if kind == "parquet" else {}
+    return Columns(split, names, rows, lambda name: guarded(lambda: column(name)), features)
 
 
 def _read(
@@ -85,3 +87,16 @@ def _parquet(file: Path) -> tuple[list[str], int, Callable[[str], list[Any]]]:
             return values
 
     return names, rows, column
+
+
+def _features(file: Path) -> Mapping[str, Any]:
+    """What the `datasets` library has written of the columns, such as the names of classes; of none else."""
+    from pyarrow.parquet import read_schema
+
+    schema = read_schema(file)
+    if b"huggingface" not in (schema.metadata or {}):
+        return {}
+    from datasets import Features
+
+    features: Mapping[str, Any] = Features.from_arrow_schema(schema)
+    return features

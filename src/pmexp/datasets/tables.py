@@ -82,6 +82,15 @@ def column(config: DatasetConfig, table: Any, name: str, key: str, place: str = 
     return table[name]
 
 
+def class_names(table: Any, name: str) -> list[str]:
+    """Returns the names of the numbers in a column of classes, or of lists of classes; [] where it has none.
+
+    The `datasets` library keeps them, on the hub and in parquet files.
+    """
+    feature = table.features.get(name)
+    return list(getattr(getattr(feature, "feature", feature), "names", None) or [])
+
+
 def texts(config: DatasetConfig, tables: Tables, split: str, name: str) -> list[str]:
     """A column of text. Raises UserError, with file and row, for a cell that is missing or no text.
 

@@ -2,7 +2,7 @@
 
 A folder holds {train,validation|dev|val,test}.{csv,tsv,jsonl,json,parquet}. `dataset.text_columns` names the
 column of the words and `dataset.label_column` that of their tags. A cell is a list, or a text whose words are
-apart by blanks. Tags are names, or numbers whose names a hub dataset knows.
+apart by blanks. Tags are names, or numbers whose names the `datasets` library has kept beside them.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy as np
 from pmexp.config import DatasetConfig
 from pmexp.datasets.base import Dataset, Split
 from pmexp.datasets.labels import LabelColumn, is_unicode, numbered
-from pmexp.datasets.tables import Tables, column, tables
+from pmexp.datasets.tables import Tables, class_names, column, tables
 from pmexp.datasets.tagged_words import TaggedWords
 from pmexp.errors import UserError
 from pmexp.shown import counted
@@ -49,7 +49,7 @@ def load(config: DatasetConfig) -> Dataset:
 def _cells(config: DatasetConfig, loaded: Tables, split: str, name: str, key: str) -> list[list[Any]]:
     """Returns the words or tags of each sentence."""
     table, place = loaded.splits[split], loaded.places[split]
-    names = _names_of(table, name)
+    names = class_names(table, name)
     rows = []
     for row, cell in enumerate(column(config, table, name, key, place)[:], start=1):
         items: Any = cell.split() if isinstance(cell, str) else cell
@@ -66,12 +66,6 @@ def _cells(config: DatasetConfig, loaded: Tables, split: str, name: str, key: st
             )
         rows.append([names[item] for item in items] if names else list(items))
     return rows
-
-
-def _names_of(table: Any, name: str) -> list[str]:
-    """Returns the names of the numbers in a column of a hub dataset; [] where they have none."""
-    feature = getattr(table, "features", {}).get(name)
-    return list(getattr(getattr(feature, "feature", None), "names", None) or [])
 
 
 def _check_rows(words: list[list[Any]], tags: list[list[Any]], split: str, place: str) -> None:

@@ -30,6 +30,7 @@ from pmexp.models.base import (
 from pmexp.models.byte_pairs import END_ID, train_byte_pairs
 from pmexp.models.checkpoint import Loaded, load_pretrained, load_tokenizer, locate
 from pmexp.models.examples import (
+    EVALUATION,
     CausalTokens,
     Examples,
     MaskedTokens,
@@ -37,6 +38,7 @@ from pmexp.models.examples import (
     SymbolExamples,
     TensorExamples,
 )
+from pmexp.models.front_padding import refuse_counted
 from pmexp.models.generation import Generation
 from pmexp.models.looking_ahead import refuse_looking_ahead
 from pmexp.models.objectives import AUTO_CLASSES
@@ -73,7 +75,13 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     if objective is Objective.causal_lm and config.model.kind is ModelKind.auto:
         refuse_looking_ahead(config, loaded.module)
     names = inputs_of(loaded.module) if config.model.kind is ModelKind.auto else _INPUTS
-    return loaded.task_model(examples_of(config, tokenizer, names), length)
+    examples = examples_of(config, tokenizer, names)
+    if tokenizer.padding_side == "left" and objective not in LANGUAGE:
+        first = examples(dataset.train.take(np.zeros(1, np.int64)), length)
+        refuse_counted(
+            config, tokenizer, loaded.module, first.batch(torch.zeros(1).long(), EVALUATION).inputs
+        )
+    return loaded.task_model(examples, length)
 
 
 def _vocabulary(config: RunConfig) -> int:

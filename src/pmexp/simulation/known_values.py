@@ -38,6 +38,11 @@ class KnownValues(TorchDispatchMode):
         super().__init__()
         self._real: Any = WeakIdKeyDictionary()  # fake tensor -> real one; a view of it -> a view of that
         self._draws: Any = WeakIdKeyDictionary()  # fake tensors that torch.rand made -> None
+        self._assumed: float | None = None
+
+    def assume(self, number: float | None) -> None:
+        """Gives `number` for each unknown number that is asked for from now on; None has it refused."""
+        self._assumed = number
 
     def know(self, fake: Tensor, real: Tensor) -> None:
         """Takes a copy of `real` for the values of `fake`, unless there are too many."""
@@ -52,6 +57,8 @@ class KnownValues(TorchDispatchMode):
         if func is aten._local_scalar_dense.default and self._knows(args[0]):
             with real_tensors():
                 return self._value(args[0]).item()
+        if func is aten._local_scalar_dense.default and self._assumed is not None:
+            return self._assumed
         if func is aten.nonzero.default and self._knows(args[0]):
             return self._places(args[0])
         if func is aten.masked_select.default and self._knows(args[1]):

@@ -107,6 +107,9 @@ def _simulated(step: OwnStep, on_cuda: bool) -> SimulatedStep:
         optimizer = step.optimizer(twin, copies)
         if on_cuda:
             _take_cudas_kernels(optimizer)
+        if _is_adafactor(optimizer):  # it scales its update by norms, whose values size nothing
+            optimizer.register_step_pre_hook(lambda *_: known.assume(1.0))
+            optimizer.register_step_post_hook(lambda *_: known.assume(None))
         counter.follow(twin, optimizer)
         counter.assign((leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)), "activations")
 
@@ -145,4 +148,9 @@ def _take_cudas_kernels(optimizer: Optimizer) -> None:
 
 
 def _updates_at_once(optimizer: Optimizer) -> bool:
-    return type(optimizer).__module__.startswith("torch.optim") and type(optimizer).__name__ != "Adafactor"
+    return type(optimizer).__module__.startswith("torch.optim") and not _is_adafactor(optimizer)
+
+
+def _is_adafactor(optimizer: Optimizer) -> bool:
+    known = type(optimizer).__module__.startswith(("torch.optim", "transformers"))
+    return known and type(optimizer).__name__ == "Adafactor"
