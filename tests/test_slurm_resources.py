@@ -1,10 +1,12 @@
 """`python -m pmexp.slurm_resources` writes files that the launcher reads, and overwrites nobody's."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
 from hydra_plugins.pmexp_launchers.slurm_resources import PACKAGED, load
+from pmexp.command.overrides import parsed
 from pmexp.config import Part, SystemConfig
 from pmexp.slurm_resources import main
 
@@ -26,6 +28,25 @@ def test_what_a_site_has_adapted_stays(tmp_path: Path, capsys: pytest.CaptureFix
     assert "zero2.yaml is there with other content" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["zero2.yaml"]
     assert (tmp_path / "zero2.yaml").read_text() == "nodes: 2\n"
+
+
+def test_a_folder_in_the_place_of_a_file_is_other_content(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "zero2.yaml").mkdir()
+    assert main([str(tmp_path)]) == 2
+    assert "zero2.yaml is there with other content" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["my site, b=c", "it's", 'a "b"', "[x]", "ü{1}"])
+def test_the_next_command_can_be_pasted(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = tmp_path / name
+    assert main([f"folder={site}"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1].partition("then: ")[2]
+    *_, launcher, resources = parsed(shlex.split(line)[2:], sweep=True)
+    assert (launcher.value(), resources.value()) == ("slurm", str(site))
 
 
 @pytest.mark.parametrize(

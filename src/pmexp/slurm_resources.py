@@ -1,5 +1,7 @@
 """Entry point: ``python -m pmexp.slurm_resources FOLDER`` writes what SLURM jobs ask for, to be adapted."""
 
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -39,14 +41,24 @@ def _write(given: Given) -> None:
     for name, text in sorted(texts.items()):
         write_atomically(folder / name, text)
         print(folder / name)
-    print(f"adapt them, then: pmexp sweep hydra/launcher=slurm hydra.launcher.resources={folder}")
+    print(
+        f"adapt them, then: pmexp sweep hydra/launcher=slurm {_override('hydra.launcher.resources', folder)}"
+    )
+
+
+def _override(key: str, folder: Path) -> str:
+    """The override that names the folder, as a shell and Hydra's language take it."""
+    text = str(folder)
+    if not re.fullmatch(r"[\w./-]+", text, re.ASCII):
+        text = '"' + text.replace('"', r"\"") + '"'
+    return shlex.quote(f"{key}={text}")
 
 
 def _refuse_other_content(folder: Path, texts: dict[str, str]) -> None:
     """Raises UserError where something else would be lost."""
     for name, text in texts.items():
         file = folder / name
-        if file.exists() and file.read_bytes() != text.encode():
+        if file.exists() and (not file.is_file() or file.read_bytes() != text.encode()):
             raise UserError(f"folder: {file} is there with other content; name another folder, or remove it")
 
 

@@ -58,6 +58,19 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
             ["-m", "hydra.launcher._target_=x.y"],
             "is not taken; of Hydra's keys allowed are hydra/launcher, hydra.launcher.<key>",
         ),
+        (
+            ["-m", "hydra.launcher.n_jobs=1,2", "seed=0,1"],
+            "n_jobs=1,2: holds for the whole sweep; give one value",
+        ),
+        (["-m", "hydra/launcher=slurm,local"], "hydra/launcher=slurm,local: holds for the whole sweep"),
+        (
+            ["-m", "hydra/launcher=slurm", "hydra.launcher.resources=my site, b"],
+            "give one value, or write 'hydra.launcher.resources=\"my site, b\"' for one text",
+        ),
+        (
+            ["-m", "hydra/launcher=slurm", "hydra.launcher.resources=a=b, c"],
+            "write 'hydra.launcher.resources=\"a=b, c\"'",
+        ),
         (["hydra.launcher.n_jobs=2"], "launchers execute sweeps; add -m"),
         (["-m", "hydra/sweeper=basic", "seed=0,1"], "hydra/sweeper=basic: is not taken"),
         (["hydra.mode=MULTIRUN", "seed=0"], "hydra.mode=MULTIRUN: is not taken"),

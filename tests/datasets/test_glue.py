@@ -103,9 +103,7 @@ def test_a_folder_of_files_and_a_checkpoint_are_fine_tuned_by_the_documented_com
 ) -> None:
     checkpoint(tmp_path / "bert", earnings(tmp_path / "SST-2"))
     head = (conf_folder() / "task" / "bert-base-sst2.yaml").read_text()
-    assert (
-        "python -m pmexp.train task=bert-base-sst2 dataset.path=SST-2 model.path=bert variant=pm-drop" in head
-    )
+    assert "pmexp train task=bert-base-sst2 dataset.path=SST-2 model.path=bert variant=pm-drop" in head
     arguments = ["task=bert-base-sst2", f"dataset.path={tmp_path}/SST-2", f"model.path={tmp_path}/bert"]
     small = ["train.lr=0.003", "train.epochs=4", "dataset.max_length=48", "train.threads=1", "tracking=off"]
     code, _, err = runs.train(*arguments, "variant=pm-drop", *small)

@@ -143,7 +143,7 @@ def _quoted(key: str, value: str, sweep: bool) -> Iterator[tuple[str, Any]]:
         if is_list(key.lstrip("+~")) and value[:1] + value[-1:] == "[]":
             parts = [QuotedString(part.strip(), quote) for part in value[1:-1].split(",")]
             yield f"{key}=[{_joined(parts)}]", [part.text for part in parts]
-        if sweep and "," in value:
+        if sweep and "," in value and not key.startswith("hydra."):
             parts = [QuotedString(part, quote) for part in value.split(",")]
             yield f"{key}={_joined(parts)}", parts
         yield f"{key}={QuotedString(value, quote).with_quotes()}", value
@@ -196,15 +196,20 @@ def _check_deleted(override: Override) -> None:
 
 
 def _several(override: Override) -> SweepAsked:
-    key, value = override.get_key_element(), override.get_value_string()
-    otherwise = ""
-    if is_list(override.key_or_group):
-        otherwise = f", or write {shlex.quote(f'{key}=[{value}]')} for a list"
-    elif is_text(override.key_or_group):
-        as_text = f"{key}={QuotedString(value, Quote.double).with_quotes()}"
-        otherwise = f", or write {shlex.quote(as_text)} for one text"
+    otherwise = _as_one_value(override)
     said = f"{override.input_line}: several values are a sweep"
     return SweepAsked(said, f"add -m{otherwise}", f"give one at a time{otherwise}")
+
+
+def _as_one_value(override: Override) -> str:
+    """Says how what was typed is one value, where it can be; empty where it cannot."""
+    key, value = override.get_key_element(), override.get_value_string()
+    if is_list(override.key_or_group):
+        return f", or write {shlex.quote(f'{key}=[{value}]')} for a list"
+    if is_text(override.key_or_group):
+        as_text = f"{key}={QuotedString(value, Quote.double).with_quotes()}"
+        return f", or write {shlex.quote(as_text)} for one text"
+    return ""
 
 
 def _check_key_of_hydra(override: Override, launches: bool) -> None:
@@ -221,6 +226,8 @@ def _check_key_of_hydra(override: Override, launches: bool) -> None:
             f"{line}: is not taken; of Hydra's keys allowed are hydra/launcher, hydra.launcher.<key> and "
             "hydra.searchpath (to sweep, add -m and give a key several values)"
         )
+    if override.is_sweep_override():
+        raise UserError(f"{line}: holds for the whole sweep; give one value{_as_one_value(override)}")
     if key == "hydra/launcher" and override.value() not in [*launchers()]:
         raise UserError(
             f"{line}: is not a launcher of pmexp; allowed are {', '.join(launchers())} (for a debugger leave "

@@ -20,7 +20,7 @@ def page(record: Certificate) -> str:
         f"# {a['label']} and {b['label']}: {record['verdict']}",
         f"**{record['sentence']}.**",
         f"    {record['command']}",
-        "Both sides were prepared as `python -m pmexp.train` prepares a run, and took the same steps on the "
+        "Both sides were prepared as `pmexp train` prepares a run, and took the same steps on the "
         "same batches, from the same weights and the same state of the random number generator. The "
         "outputs of all modules, the gradients by them and by the parameters, and the parameters after each "
         "step were compared bit for bit.",

@@ -24,7 +24,7 @@ def stop_requests() -> Iterator[list[str]]:
     if threading.current_thread() is not threading.main_thread():
         raise UserError(
             "a run needs the main thread of its process, which alone hears of stop signals; start it there, "
-            "or in a process of its own (python -m pmexp.train)"
+            "or in a process of its own (pmexp train)"
         )
     received: list[str] = []
 
