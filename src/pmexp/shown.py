@@ -1,8 +1,9 @@
 """Makes text from outside fit for a terminal, and tables of it. Imports no torch."""
 
 import re
+import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 WIDTH = 120  # columns of what --help prints
 
@@ -66,6 +67,13 @@ def folded(head: str, text: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def one_by_one(doing: str, names: Sequence[str]) -> Iterator[str]:
+    """Yields the names, and says on stderr which one is begun: for work of minutes that else says nothing."""
+    for number, name in enumerate(names, 1):
+        print(f"{doing} {name} ({number} of {len(names)}) ...", file=sys.stderr, flush=True)
+        yield name
 
 
 def duration(seconds: float) -> str:

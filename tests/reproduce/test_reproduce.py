@@ -44,7 +44,9 @@ def test_the_plan_says_what_fits_and_why_the_rest_does_not(
 ) -> None:
     few = ["variant=pm-drop,4bit", "seed=0", "task=tinybert-mrpc,bert-base-sst2"]
     assert main([MAIN, *few, *keys, "plan=true", "hours=1"]) == 0
-    page = capsys.readouterr().out
+    said = capsys.readouterr()
+    assert said.err == "planning exp-1-main-perf (1 of 1) ...\n"
+    page = said.out
     rows = rows_of(page)
     hours = (STEPS + 50 + 2 * START_S) / 3600  # 4bit shares the training of pm-drop
     tiny = ["exp-1-main-perf", "tinybert/mrpc", "2", "1", f"{hours:.2g}", "runs"]

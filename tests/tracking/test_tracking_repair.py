@@ -112,6 +112,18 @@ def test_every_kind_of_disagreement(tmp_path: Path, database: Database) -> None:
     assert {status for _, status in runs.values()} == {"FINISHED"}
 
 
+def test_a_file_that_has_changed_since_is_replaced(tmp_path: Path, database: Database) -> None:
+    file = database(tmp_path)
+    run = finished(tmp_path, 0)
+    uuid = run.settle("FINISHED")
+    text = run.folder.summary.read_text()
+    run.folder.summary.write_text(text.replace("no memory", "no memorY"))  # of the same length
+    assert repaired(tmp_path) == {run.folder.path.name: "summary.json replaced"}
+    attached = MlflowClient(f"sqlite:///{file}").download_artifacts(uuid, "summary.json")
+    assert Path(attached).read_bytes() == run.folder.summary.read_bytes()
+    assert repaired(tmp_path) == {}
+
+
 def test_runs_that_were_moved_with_their_database(tmp_path: Path, database: Database) -> None:
     (tmp_path / "here").mkdir()
     database(tmp_path / "here")

@@ -32,6 +32,9 @@ def test_what_cannot_be_opened_is_one_line(
         other.listen()
         port = other.getsockname()[1]
         assert said("default", port=port).startswith(f"error: port: 127.0.0.1:{port} cannot be had")
+        all_of_them = said("default", "host=0.0.0.0", port=port)
+        assert all_of_them.startswith(f"error: port: 0.0.0.0:{port} cannot be had")
+    assert "name an address of this machine" in said("default", "host=203.0.113.1")
     file.write_text("no database " * 1000)
     assert said("default") == f"error: {uri} cannot be read: DatabaseError: file is not a database\n"
 

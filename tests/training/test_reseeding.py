@@ -92,6 +92,20 @@ def test_nothing_is_said_of_others(module: nn.Module) -> None:
     assert told(module, 3) == ""
 
 
+def test_a_metric_that_seeds_torch_leaves_the_masks_of_training_as_they_are() -> None:
+    def losses(metric: str) -> list[float]:
+        config = TrainConfig(epochs=3, batch_size=8, lr=1e-2, log_every=1)
+        torch.manual_seed(2)
+        net = Net(nn.Dropout(0.5))
+        run = Training(
+            net, examples(50, 0), examples(20, 1), config, ["accuracy", metric], 5, System(SystemConfig())
+        )
+        torch.manual_seed(3)
+        return [metrics["train/loss"] for _, metrics in run.steps()]
+
+    assert losses("own_models.of_reseeded_torch") == losses("own_models.of_class_zero")
+
+
 def test_a_cuda_generator_that_is_seeded_alone_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two generators of the CPU stand for the device's, which is not here."""
     from pmexp.training import reseeding

@@ -15,6 +15,7 @@ from pmexp.errors import UserError, error_line
 from pmexp.fit.budget import in_gib
 from pmexp.fit.forecast import MEASURED, StepPeak, change
 from pmexp.fit.options import FitOptions
+from pmexp.shown import one_by_one
 from pmexp.simulation import NOT_MODELLED
 
 _GIB = 2**30
@@ -23,7 +24,8 @@ _COLUMNS = ("model", "arm", "peak GiB", "saving", "products", "traffic", "fits")
 
 def own_table(plan: dict[str, Any], options: FitOptions, command: str) -> str:
     """Returns the table that `plan` describes. Raises UserError for what cannot be imported or simulated."""
-    rows = [row for name in plan["models"] for row in _rows(name, plan, options)]
+    models = one_by_one("simulating", [*plan["models"]])
+    rows = [row for name in models for row in _rows(name, plan, options)]
     lines = [f"| {' | '.join(cells)} |" for cells in (_COLUMNS, ["---"] * len(_COLUMNS), *rows)]
     notes = [
         f"Simulated for {in_gib(options.budget_bytes)}: `{command}`",

@@ -26,6 +26,7 @@ from pmexp.errors import UserError, first_line
 from pmexp.fit.answer import LENGTH_MULTIPLE, Answer, answer
 from pmexp.fit.budget import in_gib
 from pmexp.fit.options import COMMAND, FitOptions, fit_options
+from pmexp.shown import one_by_one
 from pmexp.simulation import NOT_MODELLED
 from pmexp.yaml_text import read
 
@@ -45,7 +46,7 @@ def table(options: FitOptions, command: str) -> str:
 
         return own_table(plan, options, command)
     columns = _COLUMNS + _SEARCHED * _searches(plan)
-    rows = [row for task in plan["tasks"] for row in _rows(task, plan, options)]
+    rows = [row for task in one_by_one("simulating", [*plan["tasks"]]) for row in _rows(task, plan, options)]
     notes = [f"Simulated for {in_gib(options.budget_bytes)} a process: `{command}`"]
     if _searches(plan):
         notes.append(

@@ -11,7 +11,7 @@ from pmexp.config import ModelKind, Objective, RunConfig
 from pmexp.config.kinds import KINDS
 from pmexp.integration.cases import LENGTH, Case, cases, configuration, length_of, names
 from pmexp.integration.reach import ASKS_FOR_VALUES, CUT_LAYERS, DropoutCall, on_meta
-from pmexp.shown import any_layer
+from pmexp.shown import any_layer, one_by_one
 
 LINES = (
     "from pmexp.packed_dropout import PackedDropout, replace_dropout",
@@ -51,7 +51,8 @@ _PLACES = ("| attention | place | PM-Drop | rate | elements |", "|---|---|---|--
 
 def page(command: str) -> str:
     """Returns the whole document in Markdown; `command` made it. Takes a minute."""
-    rows = [summary(name, case) for name in names() for case in cases(name)]
+    models = one_by_one("counting in", names())
+    rows = [summary(name, case) for name in models for case in cases(name)]
     head = _HEAD.format(
         command=command,
         torch=torch.__version__.partition("+")[0],

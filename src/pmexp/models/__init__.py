@@ -1,5 +1,6 @@
 """Makes models of transformers, with the encoding of a dataset's inputs that each one takes."""
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ from transformers import PreTrainedModel
 
 from pmexp.config import INPUTS_OF, Inputs, RunConfig
 from pmexp.datasets.base import Dataset
+from pmexp.errors import UserError
 from pmexp.models import image, image_text, own, text
 from pmexp.models.adapters import adapt
 from pmexp.models.base import TaskModel
@@ -33,4 +35,11 @@ def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
 
 
 def _maker(config: RunConfig) -> Any:
+    """The module that makes models of the dataset's inputs. Raises UserError where Python leaves out the
+    docstrings that transformers makes its models by."""
+    if sys.flags.optimize > 1:
+        raise UserError(
+            "python -OO (PYTHONOPTIMIZE=2): leaves out docstrings, without which transformers makes no model; start "
+            "without it, or with -O"
+        )
     return _MAKERS.get(INPUTS_OF[config.dataset.kind], text)

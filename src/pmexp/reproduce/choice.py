@@ -1,6 +1,6 @@
 """Chooses from the study's experiments what fits into some GPU-hours, and says what does not, and why."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from hydra_plugins.pmexp_launchers.sweep import distinct
@@ -48,7 +48,7 @@ class Piece:
         return f"| {' | '.join(map(str, cells))} |"
 
 
-def choose(experiments: Sequence[str], options: FitOptions, gpus: int) -> list[Piece]:
+def choose(experiments: Iterable[str], options: FitOptions, gpus: int) -> list[Piece]:
     """The pieces of all experiments, in their order; those are left out that need more than `gpus`, or more
     GPU-hours than those before them leave of options.budget_hours. Raises UserError."""
     left, pieces = options.budget_hours, []

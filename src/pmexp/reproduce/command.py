@@ -15,6 +15,7 @@ from pmexp.errors import SweepFailed, UserError
 from pmexp.fit.options import COMMAND as FIT
 from pmexp.fit.options import FitOptions, fit_options
 from pmexp.reproduce.choice import START_S, STUDY, Piece, choose, table
+from pmexp.shown import one_by_one
 
 _PLANNED_CARD = "NVIDIA A100-SXM4-80GB"  # plans are made for it on a machine without a GPU
 COMMAND = Command(
@@ -52,7 +53,7 @@ def _reproduce(given: Given) -> None:
         one_of("experiments", name, STUDY)
     card, gpus = _device(given)
     choice = _options(given, card, gpus)
-    pieces = choose(names, choice, gpus)
+    pieces = choose(one_by_one("planning", names), choice, gpus)
     print(f"{given['hours']} h on {gpus} x {card}: {choice.budget_hours:g} GPU-hours\n\n{table(pieces)}")
     peak = f"a step reaches {choice.utilisation:.0%} of the card's peak (utilisation)"
     print(f"\nAssumed: {peak}, and a run takes {START_S:g} s beside its steps.")

@@ -33,6 +33,7 @@ _seen: dict[Path, list[int]] = {}  # inodes of each database file that this proc
 def silence_mlflow() -> None:
     """Turns off telemetry and chatter; to be called before mlflow is imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # it logs a traceback of each failed call
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 

@@ -6,6 +6,8 @@ or is sent twice, which MLflow keeps once.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pmexp.shown import counted
@@ -145,12 +147,19 @@ class MlflowRun(MirroredRun):
     def _settle_artifacts(self, run: "Run") -> list[str]:
         if not self._experiment.takes_files(str(run.info.artifact_uri)):
             return []
-        files = self._record.artifacts()
         attached = {file.path for file in self._client.list_artifacts(self.id)}
-        missing = [file for file in files if file.name not in attached]
-        for file in missing:
+        changes = []
+        for file in self._record.artifacts():
+            if file.name in attached and self._attached(file.name) == file.read_bytes():
+                continue
             self._client.log_artifact(self.id, str(file))
-        return [f"{file.name} attached" for file in missing]
+            changes.append(f"{file.name} {'replaced' if file.name in attached else 'attached'}")
+        return changes
+
+    def _attached(self, name: str) -> bytes:
+        """What MLflow has of a file: of its size alone nobody could tell another digit of a score."""
+        with TemporaryDirectory() as folder:
+            return Path(self._client.download_artifacts(self.id, name, folder)).read_bytes()
 
 
 def _in_mib(final: Sequence[LoggedValue]) -> list[LoggedValue]:

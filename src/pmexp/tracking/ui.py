@@ -1,5 +1,6 @@
-"""`python -m pmexp.tracking.ui [name]`: MLflow's pages of these runs, opened on one experiment."""
+"""`pmexp ui [name]`: MLflow's pages of these runs, opened on one experiment."""
 
+import errno
 import os
 import signal
 import socket
@@ -20,15 +21,21 @@ from pmexp.tracking.view import VIEW, VIEW_TAG
 
 COMMAND = Command(
     "pmexp.tracking.ui",
-    "serves MLflow's pages of these runs, for this machine",
+    "serves MLflow's pages of these runs, to this machine alone unless host= says otherwise",
     (
         Key("name", "the experiment to open; without it the list of all"),
         Key("runs_dir", "where the runs are", "runs"),
-        Key("port", "where it listens", "5000"),
+        Key(
+            "host",
+            "the address it listens on: 0.0.0.0 in a container, whose ports are handed on",
+            "127.0.0.1",
+        ),
+        Key("port", "the port it listens on", "5000"),
     ),
     word="name",
 )
-_HOST = "127.0.0.1"  # this machine alone
+# By these MLflow's server lets its pages be opened; where it listens on all of a machine's, by 127.0.0.1.
+_LOCAL = {"127.0.0.1": "127.0.0.1", "localhost": "localhost", "0.0.0.0": "127.0.0.1"}
 _START_S, _STOP_S, _POLL_S = 120.0, 10.0, 0.2
 _TRAINING = "workflowType=machine_learning"  # without it the pages are those for language models
 # The server's job workers are for language models, which nobody uses here.
@@ -42,15 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(given: Given) -> int:
     silence_mlflow()
-    port = _port(given["port"])
+    host, port = given["host"], _port(given["port"])
     try:
         uri = f"{SQLITE}{Path(given['runs_dir']).expanduser().resolve()}/mlflow.db"
         page = _page(uri, given.optional("name"))
-        _check_port(port)
+        _check_port(host, port)
         print("starting MLflow ...", file=sys.stderr, flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with _server(uri, port) as process:
-            url = f"http://{_HOST}:{port}/{page}"
+        address = f"{_LOCAL.get(host, host)}:{port}"
+        with _server(uri, host, port, address) as process:
+            url = f"http://{address}/{page}"
             print(f"{url}\nCtrl-C ends it", flush=True)
             _show(url)
             process.wait()
@@ -83,32 +91,34 @@ def _page(uri: str, name: str | None) -> str:
     return f"#/experiments/{experiment.id}/runs?{_TRAINING}{view}"
 
 
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
-        try:
-            probe.bind((_HOST, port))
-        except OSError as error:
-            raise UserError(
-                f"port: {_HOST}:{port} cannot be had ({error.strerror}); end what listens there or choose "
-                "another"
-            ) from None
+def _check_port(host: str, port: int) -> None:
+    """Raises UserError where nobody can listen there."""
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            probe.bind((host, port))
+    except OSError as error:
+        key, remedy = "host", "name an address of this machine, or 0.0.0.0 for all that it has"
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            key, remedy = "port", "end what listens there or choose another"
+        raise UserError(f"{key}: {host}:{port} cannot be had ({error.strerror}); {remedy}") from None
 
 
 @contextmanager
-def _server(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def _server(uri: str, host: str, port: int, address: str) -> Iterator[subprocess.Popen[bytes]]:
     """Starts MLflow's server and waits until it answers; all of its processes end with the block."""
     command = [
         sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", mlflow_uri(uri),
-        "--host", _HOST, "--port", str(port), "--workers", "1",
+        "--host", host, "--port", str(port), "--workers", "1",
     ]  # fmt: skip
+    by_name = {"ALLOWED_HOSTS": address, "CORS_ALLOWED_ORIGINS": f"http://{address}"}
+    named = {} if host in _LOCAL else {f"MLFLOW_SERVER_{name}": value for name, value in by_name.items()}
+    environment = named | os.environ | _SERVER
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            command, env=os.environ | _SERVER, stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
             deadline = time.monotonic() + _START_S
-            while not _answers(port):
+            while not _answers(address):
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
                     lines = log.read().decode(errors="replace").strip().splitlines()
@@ -121,8 +131,8 @@ def _server(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
             _stop(process)
 
 
-def _answers(port: int) -> bool:
-    with suppress(OSError), urlopen(f"http://{_HOST}:{port}/health", timeout=10) as answer:
+def _answers(address: str) -> bool:
+    with suppress(OSError), urlopen(f"http://{address}/health", timeout=10) as answer:
         return bool(answer.status == 200)
     return False
 

@@ -305,16 +305,16 @@ class Training:
     def evaluate(self, examples: Examples) -> Metrics:
         """Mean loss and the task's metrics over `examples`, without their split's prefix.
 
-        A model that draws in evaluation (ViLT orders its patches so) draws the same each time, and training
-        goes on with the random numbers that it would have without.
+        A model that draws in evaluation (ViLT orders its patches so) draws the same each time, as a metric of
+        one's own does, and training goes on with the random numbers that it would have without.
         """
         on_cuda = [self.system.device] if self.system.device.type == "cuda" else []
         with torch.random.fork_rng(on_cuda):
             torch.manual_seed(self.seed)
             evaluation, metrics = self.predict(examples), {}
-        if evaluation is not None:
-            scores = {name: task_metric(name).compute(evaluation) for name in self.metrics}
-            metrics = {"loss": evaluation.loss, **scores}
+            if evaluation is not None:
+                scores = {name: task_metric(name).compute(evaluation) for name in self.metrics}
+                metrics = {"loss": evaluation.loss, **scores}
         return self.ranks.from_first(metrics)
 
     def evaluation_batches(self, examples: Examples, workers: int) -> Iterator[tuple[Tensor, Batch]]:

@@ -1,11 +1,13 @@
 """Reads the keys, examines the models, writes the page, and returns an exit code."""
 
+import sys
 from collections.abc import Sequence
 from itertools import chain
 
 from pmexp.command.explain import explained
 from pmexp.command_line import Command, Given, Key
 from pmexp.errors import ContenderFailed, UserError
+from pmexp.shown import counted
 
 COMMAND = Command(
     "pmexp.zoo",
@@ -37,6 +39,7 @@ def _write(given: Given) -> None:
         raise UserError(
             f"only={','.join(sorted(unknown))}: no such class here; docs/results/zoo.md lists them"
         )
+    print(f"examining {counted(len(specimens), 'model')} ...", file=sys.stderr, flush=True)
     rows = []
 
     def text() -> str:
