@@ -49,7 +49,8 @@ reproduce-24h: $(INSTALLED) ## the same for 24 hours
 	$(PYTHON) -m pmexp.reproduce hours=24
 
 test: $(INSTALLED) ## every test that this machine can run
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal --durations 40 --durations-min 2
+	@# Bytecode is written in any case: a worker reads what another has compiled, as do the many Pythons that tests start.
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal --durations 40 --durations-min 2
 
 OLDEST := build/oldest
 test-oldest: ## the same on the oldest versions that pyproject.toml allows; installs 8 GB, takes twice as long

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from time import perf_counter
 
@@ -30,24 +30,40 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("pmexp")
 gc.disable()  # until all is imported: it would look at the same lasting objects again and again
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Every second worker imports the files from the last on: what one has compiled, the others only read."""
+    report = yield
+    if isinstance(collector, pytest.Directory) and int(_WORKER.removeprefix("gw") or 0) % 2:
+        report.result.reverse()
+    return report
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow files come first, in turn to each half of the items, with which two workers begin: the last test is
     else a long one that other cores wait for. SLURM's are last: their drill runs in the background."""
+    if _WORKER:
+        items.sort(key=lambda item: item.path)  # pytest refuses workers of different orders
     late = [item for item in items if item.get_closest_marker("slurm")]
     files = dict.fromkeys(item.path for item in items if item.get_closest_marker("slow"))
     slow_files = [file for file in files if file not in {item.path for item in late}]
-    halves = [[item for item in items if item.path in slow_files[half::2]] for half in (0, 1)]
-    quick = [item for item in items if item.path not in slow_files and item not in late]
-    middle = max(0, len(items) // 2 - len(halves[0]))
-    items[:] = [*halves[0], *quick[:middle], *halves[1], *quick[middle:], *late]
+    first, second = (
+        [item for item in items if item.path in half] for half in ({*slow_files[0::2]}, {*slow_files[1::2]})
+    )
+    others = {*items} - {*first, *second, *late}
+    quick = [item for item in items if item in others]
+    middle = max(0, len(items) // 2 - len(first))
+    items[:] = [*first, *quick[:middle], *second, *quick[middle:], *late]
 
 
 def pytest_collection_finish() -> None:
-    """What is imported stays: no collection of garbage looks at it again."""
-    gc.collect()
+    """What is imported stays, its garbage too: no collection of garbage looks at it again."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)  # at 700 new objects it took a tenth of the tests' time
     gc.callbacks.append(_look_for_slow_collections)
