@@ -84,6 +84,20 @@ def test_a_seed_of_the_baseline_alone_holds_scores_up_unless_a_plan_says_so(
     assert [said in line for line in report.warnings] == [True]
 
 
+@pytest.mark.parametrize(
+    ("is_planned", "stream", "missing"), [(False, None, [1, 2]), (True, None, []), (False, 1, [])]
+)
+def test_a_variant_beside_the_claim_lacks_no_seed_that_was_not_asked_for(
+    runs: Runs, is_planned: bool, stream: int | None, missing: list[int]
+) -> None:
+    """The plan says what was asked for; the control of masks, known by its stream, needs one seed alone."""
+    pairs(runs)
+    run(runs, "other", 0, settings={"variant.mask_stream": stream})
+    if is_planned:
+        runs.plan(*((f"net-digits-baseline-{seed}", "baseline", seed) for seed in range(3)))
+    assert [one.seed for one in runs.experiment().missing] == missing
+
+
 @pytest.mark.parametrize("copied", ["baseline", "pm-drop"])
 def test_one_training_under_two_seeds_is_one_sample(runs: Runs, copied: str) -> None:
     for seed in range(4):
