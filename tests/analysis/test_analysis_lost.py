@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evidence_runs import SCORE, STEP, pairs, results, run
+from evidence_runs import PEAK, SCORE, STEP, pairs, results, run
 from pmexp.run_folder.journal import digest_of
 from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
@@ -63,6 +63,18 @@ def test_a_run_that_failed_and_was_done_again_is_not_lost(runs: Runs) -> None:
     runs.unfinished("pm-drop", 2, failure={"status": "failed", "error": "RuntimeError: no number"})
     assert results(runs.content())["quality"] == "pass"
     assert runs.content().warnings == []
+
+
+@pytest.mark.parametrize("metric", ["memory/mask_bytes", STEP, PEAK])
+def test_no_claim_passes_by_the_values_that_are_finite(runs: Runs, metric: str) -> None:
+    pairs(runs)
+    run(runs, "baseline", 3)
+    run(runs, "pm-drop", 3)
+    assert set(results(runs.content()).values()) == {"pass"}
+    change(runs, "pm-drop", 3, lambda summary: summary["metrics"].update({metric: None}))
+    open_claims = {one.metric: one.why for one in runs.content().criteria if one.result != "pass"}
+    assert open_claims.keys() == {metric}
+    assert open_claims[metric].endswith("but pm-drop has no such value in seed 3: not finite")
 
 
 @pytest.mark.parametrize(("is_planned", "result"), [(True, "pass"), (False, "inconclusive")])

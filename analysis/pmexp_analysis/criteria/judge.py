@@ -183,7 +183,7 @@ def _of_pairs(
             is_lost = part.result == "not measured" and not sides.method
             part = replace(part, why=left_out if is_lost else f"{part.why}; {left_out}")
         variants = [protocol.method] if is_alone(criterion) else [protocol.method, protocol.baseline]
-        part = _not_passed(part, lacking_method(criterion, sides, experiment, lost))
+        part = _not_passed(part, lacking_method(criterion, sides, section, experiment, lost))
         if not sides.exact:
             part = _not_passed(part, _repeated(sides, variants, evidence))
         yield where_fed(part, sides.metric, shares_in(section, variants))
