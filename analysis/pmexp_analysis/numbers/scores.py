@@ -48,8 +48,8 @@ def is_score(metric: str) -> bool:
 
 
 def scores(metrics: Sequence[str], splits: Sequence[str] = ("test", "val")) -> list[str]:
-    """A task's main metrics, the first of them foremost: of the first split that has any, those that are better
-    at the end at which its first one is, in their order (see `main_first`). A loss leads only losses."""
+    """A task's main metrics, the first of them foremost: of the first split that has any, those whose better
+    end is that of its first one, in their order (see `main_first`). A loss leads only losses."""
     of_splits = [[m for m in metrics if m.startswith(f"{split}/")] for split in splits]
     for is_loss in (False, True):
         for names in of_splits:

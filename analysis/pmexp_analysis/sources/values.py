@@ -58,9 +58,10 @@ def values_of(finished: Sequence["Member"]) -> list[SectionValues]:
                 values = section.metrics[metric] = MetricValues(*unit_and_direction(metric, run.curve))
             values.by_variant.setdefault(at.variant, {})[at.seed] = value
     ordered = []
-    for at in sorted(sections):
-        metrics = sections[at].metrics
-        ordered.append(SectionValues(*at, {name: metrics[name] for name in main_first(metrics, names[at])}))
+    for place in sorted(sections):
+        metrics = sections[place].metrics
+        in_order = {name: metrics[name] for name in main_first(metrics, names[place])}
+        ordered.append(SectionValues(*place, in_order))
     return ordered
 
 
