@@ -345,6 +345,17 @@ def test_a_failed_run_may_have_diverged(runs: Runs) -> None:
     )
 
 
+@pytest.mark.parametrize(("most", "result"), [(0, "fail"), (1, "inconclusive"), (2, "pass")])
+def test_some_divergence_that_is_allowed_is_not_used_up_by_what_is_lost(
+    runs: Runs, most: int, result: str
+) -> None:
+    runs.sample("test/loss", baseline=[1.0, 1.0, 1.0], packed=[1.0, None])
+    runs.unfinished(METHOD, 2, failure={"status": "failed", "error": "ValueError: x"})
+    one = judged(runs, statistic=Statistic.diverged, threshold=most)
+    assert (one.result, one.value) == (result, 1.0)
+    assert one.why.endswith("seed 1 with a loss or score that is not finite; seed 2: failed")
+
+
 def test_without_a_run_of_the_method_divergence_is_not_measured(runs: Runs) -> None:
     runs.sample("test/loss", baseline=[1.0])
     assert judged(runs, **DIVERGED).why.startswith("method=packed: no run here is of it")
@@ -402,3 +413,20 @@ def test_the_threshold_itself_is_allowed(runs: Runs) -> None:
         assert one.result == "pass"
     over = judged(runs, metric="memory/saved_bytes", threshold=math.nextafter(900.0, 0.0))
     assert over.result == "fail"
+
+
+@pytest.mark.parametrize(
+    ("told", "baseline", "packed"),
+    [
+        ({"statistic": Statistic.mean, "threshold": 0.1}, 0.0, 0.1),  # whose mean over three is more
+        ({"statistic": Statistic.difference, "threshold": -0.2}, 0.3, 0.1),
+        ({"statistic": Statistic.difference, "threshold": 0.2, **WITHIN}, 0.1, 0.3),
+    ],
+)
+def test_the_threshold_is_allowed_whatever_is_rounded_on_the_way(
+    runs: Runs, told: dict[str, Any], baseline: float, packed: float
+) -> None:
+    runs.sample(STEP, baseline=[baseline] * 3, packed=[packed] * 3)
+    assert judged(runs, metric=STEP, **told).result == "pass"
+    less = {"threshold": told["threshold"] - 1e-9}
+    assert judged(runs, metric=STEP, **(told | less)).result == "fail"
