@@ -406,6 +406,29 @@ def test_the_answer_is_that_of_the_worst_criterion(runs: Runs) -> None:
     assert verdict() == ("not measured", "No success criteria were written down for this experiment.")
 
 
+GRADIENT: dict[str, Any] = {"metric": "check/gradient_error", "threshold": 1e-5}
+MASKS: dict[str, Any] = {"metric": "memory/mask_bytes_per_element", "against": 1.0, "threshold": 7.5}
+
+
+@pytest.mark.parametrize(
+    ("told", "usual", "last", "result"),
+    [
+        (GRADIENT, 0.0, 3e-5, "inconclusive"),
+        (GRADIENT, 0.0, 9e-6, "pass"),
+        (MASKS | {"statistic": Statistic.times_smaller, **MORE}, 0.125, 0.15, "inconclusive"),
+        (MASKS | {"statistic": Statistic.times_smaller, **MORE}, 0.125, 0.13, "pass"),
+    ],
+)
+def test_no_count_is_met_on_average(
+    runs: Runs, told: dict[str, Any], usual: float, last: float, result: str
+) -> None:
+    """One run of thirty misses the claim, and the interval of the mean does not show it."""
+    runs.sample(told["metric"], baseline=[usual] * 30, packed=[usual] * 29 + [last])
+    one = judged(runs, **told)
+    assert one.result == result
+    assert ("but seed 29 alone misses it" in one.why) == (result == "inconclusive")
+
+
 def test_the_threshold_itself_is_allowed(runs: Runs) -> None:
     runs.sample("memory/saved_bytes", baseline=[1000.0], packed=[900.0])
     for comparison, threshold in ((Is.at_most, 900.0), (Is.at_least, 900.0)):
