@@ -345,6 +345,17 @@ def test_a_failed_run_may_have_diverged(runs: Runs) -> None:
     )
 
 
+@pytest.mark.parametrize(("most", "result"), [(0, "fail"), (1, "inconclusive"), (2, "pass")])
+def test_some_divergence_that_is_allowed_is_not_used_up_by_what_is_lost(
+    runs: Runs, most: int, result: str
+) -> None:
+    runs.sample("test/loss", baseline=[1.0, 1.0, 1.0], packed=[1.0, None])
+    runs.unfinished(METHOD, 2, failure={"status": "failed", "error": "ValueError: x"})
+    one = judged(runs, statistic=Statistic.diverged, threshold=most)
+    assert (one.result, one.value) == (result, 1.0)
+    assert one.why.endswith("seed 1 with a loss or score that is not finite; seed 2: failed")
+
+
 def test_without_a_run_of_the_method_divergence_is_not_measured(runs: Runs) -> None:
     runs.sample("test/loss", baseline=[1.0])
     assert judged(runs, **DIVERGED).why.startswith("method=packed: no run here is of it")
@@ -395,6 +406,29 @@ def test_the_answer_is_that_of_the_worst_criterion(runs: Runs) -> None:
     assert verdict() == ("not measured", "No success criteria were written down for this experiment.")
 
 
+GRADIENT: dict[str, Any] = {"metric": "check/gradient_error", "threshold": 1e-5}
+MASKS: dict[str, Any] = {"metric": "memory/mask_bytes_per_element", "against": 1.0, "threshold": 7.5}
+
+
+@pytest.mark.parametrize(
+    ("told", "usual", "last", "result"),
+    [
+        (GRADIENT, 0.0, 3e-5, "inconclusive"),
+        (GRADIENT, 0.0, 9e-6, "pass"),
+        (MASKS | {"statistic": Statistic.times_smaller, **MORE}, 0.125, 0.15, "inconclusive"),
+        (MASKS | {"statistic": Statistic.times_smaller, **MORE}, 0.125, 0.13, "pass"),
+    ],
+)
+def test_no_count_is_met_on_average(
+    runs: Runs, told: dict[str, Any], usual: float, last: float, result: str
+) -> None:
+    """One run of thirty misses the claim, and the interval of the mean does not show it."""
+    runs.sample(told["metric"], baseline=[usual] * 30, packed=[usual] * 29 + [last])
+    one = judged(runs, **told)
+    assert one.result == result
+    assert ("but seed 29 alone misses it" in one.why) == (result == "inconclusive")
+
+
 def test_the_threshold_itself_is_allowed(runs: Runs) -> None:
     runs.sample("memory/saved_bytes", baseline=[1000.0], packed=[900.0])
     for comparison, threshold in ((Is.at_most, 900.0), (Is.at_least, 900.0)):
@@ -402,3 +436,20 @@ def test_the_threshold_itself_is_allowed(runs: Runs) -> None:
         assert one.result == "pass"
     over = judged(runs, metric="memory/saved_bytes", threshold=math.nextafter(900.0, 0.0))
     assert over.result == "fail"
+
+
+@pytest.mark.parametrize(
+    ("told", "baseline", "packed"),
+    [
+        ({"statistic": Statistic.mean, "threshold": 0.1}, 0.0, 0.1),  # whose mean over three is more
+        ({"statistic": Statistic.difference, "threshold": -0.2}, 0.3, 0.1),
+        ({"statistic": Statistic.difference, "threshold": 0.2, **WITHIN}, 0.1, 0.3),
+    ],
+)
+def test_the_threshold_is_allowed_whatever_is_rounded_on_the_way(
+    runs: Runs, told: dict[str, Any], baseline: float, packed: float
+) -> None:
+    runs.sample(STEP, baseline=[baseline] * 3, packed=[packed] * 3)
+    assert judged(runs, metric=STEP, **told).result == "pass"
+    less = {"threshold": told["threshold"] - 1e-9}
+    assert judged(runs, metric=STEP, **(told | less)).result == "fail"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evidence_runs import SCORE, STEP, pairs, results, run
+from evidence_runs import PEAK, SCORE, STEP, pairs, results, run
 from pmexp.run_folder.journal import digest_of
 from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
@@ -65,6 +65,18 @@ def test_a_run_that_failed_and_was_done_again_is_not_lost(runs: Runs) -> None:
     assert runs.content().warnings == []
 
 
+@pytest.mark.parametrize("metric", ["memory/mask_bytes", STEP, PEAK])
+def test_no_claim_passes_by_the_values_that_are_finite(runs: Runs, metric: str) -> None:
+    pairs(runs)
+    run(runs, "baseline", 3)
+    run(runs, "pm-drop", 3)
+    assert set(results(runs.content()).values()) == {"pass"}
+    change(runs, "pm-drop", 3, lambda summary: summary["metrics"].update({metric: None}))
+    open_claims = {one.metric: one.why for one in runs.content().criteria if one.result != "pass"}
+    assert open_claims.keys() == {metric}
+    assert open_claims[metric].endswith("but pm-drop has no such value in seed 3: not finite")
+
+
 @pytest.mark.parametrize(("is_planned", "result"), [(True, "pass"), (False, "inconclusive")])
 def test_a_seed_of_the_baseline_alone_holds_scores_up_unless_a_plan_says_so(
     runs: Runs, is_planned: bool, result: str
@@ -82,6 +94,20 @@ def test_a_seed_of_the_baseline_alone_holds_scores_up_unless_a_plan_says_so(
     assert results(report)["speed"] == "pass"
     said = "seed 3: not planned" if is_planned else "seed 3: no run"
     assert [said in line for line in report.warnings] == [True]
+
+
+@pytest.mark.parametrize(
+    ("is_planned", "stream", "missing"), [(False, None, [1, 2]), (True, None, []), (False, 1, [])]
+)
+def test_a_variant_beside_the_claim_lacks_no_seed_that_was_not_asked_for(
+    runs: Runs, is_planned: bool, stream: int | None, missing: list[int]
+) -> None:
+    """The plan says what was asked for; the control of masks, known by its stream, needs one seed alone."""
+    pairs(runs)
+    run(runs, "other", 0, settings={"variant.mask_stream": stream})
+    if is_planned:
+        runs.plan(*((f"net-digits-baseline-{seed}", "baseline", seed) for seed in range(3)))
+    assert [one.seed for one in runs.experiment().missing] == missing
 
 
 @pytest.mark.parametrize("copied", ["baseline", "pm-drop"])

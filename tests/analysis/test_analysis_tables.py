@@ -1,5 +1,6 @@
 """Numbers and sentences as people read them."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from pmexp_analysis.criteria import TaskResult
 from pmexp_analysis.criteria.result import combined
 from pmexp_analysis.numbers.cells import mean_std, number, percent, probability
 from pmexp_analysis.numbers.compare import Row, comparisons, rows
+from pmexp_analysis.numbers.scores import resolve
 from pmexp_analysis.numbers.sections import Section, sections
 from pmexp_analysis.pages.headline import headlines
 from pmexp_analysis.pages.tables import comparison_table, remarks, result_table, terminal
@@ -140,6 +142,26 @@ def test_the_terminal_lists_missing_runs_by_name(demo: Runs) -> None:
 def test_the_main_metrics_are_scores_before_losses(runs: Runs, finals: list[str], scores: list[str]) -> None:
     runs.finished("baseline", 0, dict.fromkeys(finals, 0.5))
     assert section_of(runs).scores == scores
+
+
+@pytest.mark.parametrize("told", [list, str])  # a list as text is how MLflow keeps it
+@pytest.mark.parametrize(
+    ("listed", "scores"),
+    [
+        (["entity_f1", "accuracy"], ["test/entity_f1", "test/accuracy"]),
+        (["mypkg.own", "accuracy"], ["test/mypkg.own", "test/accuracy"]),
+        (["perplexity"], ["test/perplexity", "test/loss"]),
+        (["mse", "pearson"], ["test/mse", "test/loss"]),
+    ],
+)
+def test_the_first_of_a_tasks_metrics_is_its_score(
+    runs: Runs, told: Callable[[list[str]], object], listed: list[str], scores: list[str]
+) -> None:
+    """It is what selects the weights, and not what comes first by name."""
+    finals = dict.fromkeys(("test/loss", *(f"test/{name}" for name in reversed(listed))), 0.5)
+    runs.finished("baseline", 0, finals, settings={"dataset.metrics": told(listed)}, run_id="one")
+    assert section_of(runs).scores == scores
+    assert resolve("score", list(runs.experiment().values[0].metrics)) == scores[0]
 
 
 def test_a_reason_that_the_first_lines_give_is_not_given_again() -> None:

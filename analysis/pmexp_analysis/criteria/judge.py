@@ -211,9 +211,10 @@ def _of_pairs(
             is_lost = part.result == "not measured" and not sides.method
             part = replace(part, why=left_out if is_lost else f"{part.why}; {left_out}")
         variants = [protocol.method] if is_alone(criterion) else [protocol.method, protocol.baseline]
-        part = _not_passed(part, lacking_method(criterion, sides, experiment, lost))
+        part = _not_passed(part, lacking_method(criterion, sides, section, experiment, lost))
         if not sides.exact:
             part = _not_passed(part, _repeated(sides, variants, evidence))
+            part = _not_passed(part, _mixed(criterion, sides, protocol, evidence))
         yield where_fed(part, sides.metric, shares_in(section, variants))
 
 
@@ -222,6 +223,15 @@ def _repeated(sides: Sides, variants: Sequence[str], evidence: Evidence) -> str:
     values = dict(zip(variants, (sides.method, sides.baseline), strict=False))
     places = ((sides.task, sides.system, variant) for variant in variants)
     return "; ".join(filter(None, (evidence.repeated_in(at, values[at[2]]) for at in places)))
+
+
+def _mixed(criterion: CriterionConfig, sides: Sides, protocol: ProtocolConfig, evidence: Evidence) -> str:
+    """Says in what those runs differ whose mean or standard deviation `criterion` is about; else nothing."""
+    at = (sides.task, sides.system)
+    said = [evidence.mixed_in((*at, protocol.method), sides.method)] if is_alone(criterion) else []
+    if criterion.statistic is Statistic.difference_in_sigma:
+        said.append(evidence.mixed_in((*at, protocol.baseline), sides.baseline))
+    return "; ".join(filter(None, said))
 
 
 def sides_of(
@@ -242,7 +252,7 @@ def sides_of(
     place = (section.task, section.system, protocol.method)
     if not is_alone(criterion):
         apart = evidence.apart(place, *filter(None, (metric, source))) & method.keys() & baseline.keys()
-    method = {seed: value for seed, value in method.items() if seed not in apart}
+    method, baseline = ({s: v for s, v in side.items() if s not in apart} for side in (method, baseline))
     counted = metric in experiment.counted or is_exact(metric)
     base = (section.task, section.system, protocol.baseline)
     trainings = [evidence.trainings.get(at, {}) for at in (place, base)]

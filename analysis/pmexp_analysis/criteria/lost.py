@@ -14,6 +14,7 @@ from pmexp_analysis.sources.experiment import (
     Labels,
     Missing,
 )
+from pmexp_analysis.sources.values import SectionValues
 
 _MEMORY = "memory/"
 
@@ -45,9 +46,14 @@ def lost_sentences(experiment: Experiment) -> list[str]:
 
 
 def lacking_method(
-    criterion: CriterionConfig, sides: Sides, experiment: Experiment, lost: Sequence[Missing]
+    criterion: CriterionConfig,
+    sides: Sides,
+    section: SectionValues,
+    experiment: Experiment,
+    lost: Sequence[Missing],
 ) -> str:
-    """Says which of the `lost` runs of the method `criterion` would have to count; empty where none.
+    """Says which runs of the method `criterion` would have to count and cannot: `lost` ones, and those whose
+    value is not finite; empty where none.
 
     A claim on what was learned lacks each run that has no score; one on memory lacks those that had too
     little of it. A seed that the plan gives to other variants alone is no run lost; where no plan says so, as
@@ -64,7 +70,12 @@ def lacking_method(
         and one.state != NOT_PLANNED
         and (learns or (of_memory and one.state == OUT_OF_MEMORY))
     ]
-    return f"{at[2]} has no such value in {_by_state(runs)}" if runs else ""
+    recorded = section.metrics[sides.metric].by_variant.get(at[2], {})
+    not_finite = recorded.keys() - {*sides.method, *sides.apart, *(one.seed for one in runs)}
+    said = [_by_state(runs)] if runs else []
+    if not_finite:
+        said.append(f"{seeds_said(sorted(not_finite))}: not finite")
+    return f"{at[2]} has no such value in {'; '.join(said)}" if said else ""
 
 
 def _by_state(runs: Sequence[Missing]) -> str:

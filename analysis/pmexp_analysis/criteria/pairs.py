@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import EQUIVALENCE, MARGINS, Bound, CriterionConfig, Statistic
 from pmexp.shown import counted
@@ -12,6 +14,7 @@ from pmexp_analysis.criteria.power import in_words, seeds_needed
 from pmexp_analysis.criteria.result import TaskResult, decide
 from pmexp_analysis.numbers import own_statistics, scales, stats
 from pmexp_analysis.numbers.cells import number, probability
+from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.numbers.scores import is_score
 
 
@@ -54,7 +57,27 @@ def _judge(criterion: CriterionConfig, sides: Sides, estimate: Estimate) -> Task
     if criterion.comparison is Bound.no_worse:
         why += f", p {probability(estimate.p)} for being worse than the margin allows"
     judged = _with(about, criterion, sides, interval, f"{why}, {counted(n, what)}")
+    is_count = sides.exact and is_alone(criterion)
+    if is_count and judged.result == "pass" and (said := _misses(criterion, sides)):
+        return replace(judged, result="inconclusive", why=f"{judged.why}; but {said}")
     return _with_seeds_needed(judged, criterion, sides, estimate)
+
+
+def _misses(criterion: CriterionConfig, sides: Sides) -> str:
+    """Says which runs miss the claim by themselves: a count has no noise that a mean would take out."""
+    seeds = sorted(sides.method)
+    ours = np.array([sides.method[seed] for seed in seeds])
+    against = np.full_like(ours, criterion.against or 0.0)
+    sigma = stats.spread(np.array(list(sides.baseline.values())))
+    samples = scales.samples(criterion.statistic, ours, against, sigma).tolist()
+    values = [scales.said(criterion.statistic, sample) for sample in samples]
+    at = limit_of(criterion, sides.metric)
+    missed = {s: v for s, v in zip(seeds, values, strict=True) if decide(v, v, *at) != "pass"}
+    if not missed:
+        return ""
+    first = in_its_unit(criterion, next(iter(missed.values())))
+    misses = "misses" if len(missed) == 1 else "miss"
+    return f"{seeds_said(list(missed))} alone {misses} it (the first: {first})"
 
 
 def _with(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pmexp.protocol import CriterionConfig
 from pmexp.shown import counted
 from pmexp_analysis.criteria.result import TaskResult, decide
+from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.sources.experiment import DIVERGED, FINISHED, NOT_PLANNED, Member, Missing
 
 
@@ -16,17 +17,15 @@ def judge_divergence(
     finished = [member for member in runs if member.state in (FINISHED, DIVERGED)]
     if not finished:
         return TaskResult(task, system, "not measured", "no run of the method finished")
-    result = decide(len(diverged), len(diverged), criterion.comparison, criterion.threshold)
     lost = [one for one in missing if one.state not in (DIVERGED, NOT_PLANNED)]
-    ended = f"{len(finished)} of {counted(len(finished) + len(lost), 'run')} finished"
+    most = len(diverged) + len(lost)  # what is lost may have diverged
+    result = decide(len(diverged), most, criterion.comparison, criterion.threshold)
+    said = [f"{len(finished)} of {counted(len(finished) + len(lost), 'run')} finished"]
     if diverged:
-        why = f"{ended}, seed {', '.join(map(str, diverged))} with a loss or score that is not finite"
-    elif lost:
-        why = (
-            f"{ended}, all with finite losses and scores; seed "
-            f"{', '.join(str(one.seed) for one in lost)}: {lost[0].state}"
-        )
-        result = "inconclusive"
+        said.append(f"{seeds_said(diverged)} with a loss or score that is not finite")
     else:
-        why = f"{ended}, all with finite losses and scores"
+        said.append("all with finite losses and scores")
+    why = ", ".join(said)
+    if lost:
+        why += f"; {seeds_said(sorted({one.seed for one in lost}))}: {lost[0].state}"
     return TaskResult(task, system, result, why, float(len(diverged)), n=len(finished))

@@ -82,7 +82,7 @@ class Comparison:
 
 
 def rows(sections: Sequence[SectionValues]) -> list[Row]:
-    """One Row per (task, system, metric, variant), sorted so."""
+    """One Row per (task, system, metric, variant), in the order of the sections' metrics."""
     places = [
         (section, metric, variant, section.metrics[metric].finite(variant))
         for section in sections

@@ -56,6 +56,9 @@ _BEFORE_RECORDED = {
 _COMMIT, _COMMIT_DIGITS = 40, 12
 
 
+Conditions = tuple[str, ...]  # values of _OF_EVERY_METRIC
+
+
 @dataclass(frozen=True)
 class Unlike:
     """A pair of one seed whose runs were measured under different conditions."""
@@ -92,6 +95,28 @@ def unlike_pairs(experiment: Experiment) -> dict[Place, dict[int, Unlike]]:
             if differing:
                 unlike[place_of(member)][seed] = Unlike(seed, differing)
     return dict(unlike)
+
+
+def conditions_of_runs(experiment: Experiment) -> dict[Place, dict[int, Conditions]]:
+    """(task, system, variant) -> seed -> what has to be alike for any metric, as its run recorded it."""
+    conditions: dict[Place, dict[int, Conditions]] = defaultdict(dict)
+    for member in _known(experiment):
+        told = tuple(_told(member.run.environment, key) for key in _OF_EVERY_METRIC)
+        conditions[place_of(member)][member.labels.seed] = told
+    return dict(conditions)
+
+
+def mixed(by_seed: Mapping[int, Conditions]) -> str:
+    """Says in what the runs of these seeds differ that matters for every metric; empty where in nothing."""
+    said = []
+    for key, told in zip(_OF_EVERY_METRIC, zip(*by_seed.values(), strict=True), strict=False):
+        seeds: dict[str, list[int]] = defaultdict(list)
+        for seed, value in zip(by_seed, told, strict=True):
+            seeds[value].append(seed)
+        if len(seeds) > 1:
+            each = (f"{_short(value)} in {seeds_said(sorted(own))}" for value, own in seeds.items())
+            said.append(f"{key} is {' and '.join(each)}")
+    return "; ".join(said)
 
 
 def _known(experiment: Experiment) -> list[Member]:

@@ -1,11 +1,14 @@
 """What the runs of an experiment are evidence of, before any number of them is compared."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pmexp_analysis.numbers.conditions import (
+    Conditions,
     Unlike,
+    conditions_of_runs,
+    mixed,
     of_several_machines,
     of_several_versions,
     on_shared_cores,
@@ -45,6 +48,7 @@ class Evidence:
     trainings: Mapping[Place, BySeed] = field(default_factory=dict)
     leaders: Mapping[Place, str] = field(default_factory=dict)  # the variant that stands for one training
     unlike: Mapping[Place, Mapping[int, Unlike]] = field(default_factory=dict)
+    conditions: Mapping[Place, Mapping[int, Conditions]] = field(default_factory=dict)
     unlearned: Mapping[Place, Mapping[int, Unlearned]] = field(default_factory=dict)
     # Groups of seeds that are one training.
     repeated: Mapping[Place, Sequence[Sequence[int]]] = field(default_factory=dict)
@@ -56,6 +60,13 @@ class Evidence:
         """The seeds whose pair with the baseline ran under other conditions than these metrics need."""
         pairs = self.unlike.get(place, {})
         return {seed for seed, pair in pairs.items() if any(map(pair.matters_for, metrics))}
+
+    def mixed_in(self, place: Place, seeds: Collection[int]) -> str:
+        """Says in what the runs of these seeds differ, so that their mean and spread are of several things;
+        empty where data, precision and the like are the same."""
+        told = {seed: own for seed, own in self.conditions.get(place, {}).items() if seed in seeds}
+        said = mixed(told)
+        return f"the runs of {place[2]} differ: {said}" if said else ""
 
     def is_proven(self, place: Place, seeds: Sequence[int]) -> bool:
         """Whether the trainings of these seeds are the baseline's, bit for bit and final weights included."""
@@ -112,6 +123,12 @@ class Evidence:
                 "and on unchanged training cannot."
             )
         unlike = unlike_sentences(self.unlike, self.baseline)
+        unlike += [
+            f"{task}, {system}: {said}; a mean over these seeds, or their standard deviation, is of no one "
+            "thing, and no criterion on it can pass."
+            for (task, system, variant), told in self.conditions.items()
+            if (said := self.mixed_in((task, system, variant), told))
+        ]
         repeated = [
             f"{task}, {system}: {variant} trained identically in {seeds_said(seeds)}, losses and "
             "weights: the seed changes nothing, or a folder was copied. They are one sample, and no "
@@ -168,6 +185,7 @@ def evidence_of(experiment: Experiment) -> Evidence:
         trainings=trainings,
         leaders=leaders(trainings, (protocol.baseline, protocol.method)),
         unlike=unlike_pairs(experiment),
+        conditions=conditions_of_runs(experiment),
         repeated=repeated_seeds(trainings),
         shared=shared_trainings(experiment, losses),
         unlearned=never_learned(experiment, losses, gradients),

@@ -13,6 +13,7 @@ from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.numbers.scores import scores
 from pmexp_analysis.numbers.series import number_of, told_apart, varying, with_several
 from pmexp_analysis.sources.experiment import Experiment, Member
+from pmexp_analysis.sources.values import main_first, metrics_of_task
 
 _ROUNDING = 1e-12  # means of the same numbers in another order differ by less
 HYPERPARAMETERS = ("train.lr", "variant.p", "train.weight_decay", "train.warmup_fraction")
@@ -76,7 +77,8 @@ def _grid(
         values = tuple(number_of(member.run.settings, key) for key in keys)
         if None not in values:
             at[tuple(value or 0.0 for value in values)].append(member)
-    metrics = sorted({metric for member in members for metric in member.run.finals or {}})
+    recorded = {metric for member in members for metric in member.run.finals or {}}
+    metrics = main_first(recorded, metrics_of_task(members[0].run.settings))
     validation = scores(metrics, ["val"])
     if not validation:
         return None

@@ -15,6 +15,7 @@ from pmexp_analysis.numbers.scores import label_of, scores
 from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.numbers.trainings import NOTHING_LOGGED, Logged, Place, place_of
 from pmexp_analysis.sources.experiment import Experiment
+from pmexp_analysis.sources.values import main_first
 
 _FLAT = 1e-6  # a loss that moves by less, relative to itself, is flat
 _LEVEL = 0.05  # the level of the one-sided tests whether a score is beyond chance and whether a loss falls
@@ -123,7 +124,7 @@ def _falls(losses: Array) -> bool:
 
 @lru_cache(maxsize=1024)  # thousands of runs record the same metrics
 def _main(metrics: tuple[str, ...]) -> list[str]:
-    return scores(metrics)
+    return scores(main_first(metrics, ()))
 
 
 def _is_better(metric: str, value: float, chance: float) -> bool:

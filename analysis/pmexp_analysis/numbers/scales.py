@@ -12,6 +12,7 @@ from pmexp.protocol import Statistic
 from pmexp_analysis.numbers.stats import Array, t_interval
 
 _DIGITS = 12
+_SURE_DIGITS = 15  # of a sum or a difference; 0.1 - 0.3 is not quite -0.2
 _LARGEST = 709.0  # exp of more overflows
 
 
@@ -89,13 +90,14 @@ def _each_said(changes: Array) -> Array:
 def said(statistic: Statistic, tested: float) -> float:
     """Returns a tested number as a report shows it: a logarithm of a ratio as a fraction or a ratio.
 
-    It is rounded to the digits that survive the logarithm: 8 times smaller is at least 8 times smaller.
+    It is rounded to the digits that survive the logarithm, or the sum: 8 times smaller is at least 8 times
+    smaller, and the mean of runs that are all on a threshold is on it.
     """
     if statistic is Statistic.relative_change:
         return round(math.expm1(min(tested, _LARGEST)), _DIGITS)
     if statistic is Statistic.times_smaller:
         return float(f"{math.exp(min(tested, _LARGEST)):.{_DIGITS}g}")
-    return tested
+    return float(f"{tested:.{_SURE_DIGITS}g}")
 
 
 def tested(statistic: Statistic, said: float) -> float:

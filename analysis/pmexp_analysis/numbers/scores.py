@@ -11,13 +11,14 @@ _OF_STEP_TIME = ("speed/samples_per_s", "speed/tokens_per_s", "speed/tflops_per_
 
 
 def in_order(metrics: Iterable[str]) -> list[str]:
-    """`metrics` in the catalog's order of sections: scores first, then memory, then speed, then the rest."""
+    """`metrics` in the catalog's order of sections: scores first, then memory, then speed, then the rest.
+    Those of a section stay in their order."""
 
-    def key(name: str) -> tuple[int, str]:
+    def place(name: str) -> int:
         section = name.split("/")[0]
-        return (_SECTIONS.index(section) if section in _SECTIONS else len(_SECTIONS), name)
+        return _SECTIONS.index(section) if section in _SECTIONS else len(_SECTIONS)
 
-    return sorted(metrics, key=key)
+    return sorted(metrics, key=place)
 
 
 def label_of(metric: str) -> str:
@@ -47,13 +48,14 @@ def is_score(metric: str) -> bool:
 
 
 def scores(metrics: Sequence[str], splits: Sequence[str] = ("test", "val")) -> list[str]:
-    """A task's main metrics, the first of them foremost: those of the first split that has any; a loss or a
-    perplexity only where there is no score."""
-    for direction in ("max", "min"):
-        for split in splits:
-            names = [m for m in metrics if m.startswith(f"{split}/") and _direction(m) == direction]
-            if names:
-                return in_order(names)
+    """A task's main metrics, the first of them foremost: of the first split that has any, those whose better
+    end is that of its first one, in their order (see `main_first`). A loss leads only losses."""
+    of_splits = [[m for m in metrics if m.startswith(f"{split}/")] for split in splits]
+    for is_loss in (False, True):
+        for names in of_splits:
+            first = next((m for m in names if m.endswith("/loss") == is_loss and _direction(m) != "none"), "")
+            if first:
+                return [m for m in names if _direction(m) == _direction(first)]
     return []
 
 

@@ -35,7 +35,7 @@ class Section:
 
     @cached_property
     def metrics(self) -> list[str]:
-        return in_order(sorted({metric for _, metric in self.rows}))
+        return in_order(dict.fromkeys(metric for _, metric in self.rows))
 
     @cached_property
     def scores(self) -> list[str]:

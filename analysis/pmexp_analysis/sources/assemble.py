@@ -119,12 +119,13 @@ def _seeds_that_others_have(
     """The runs that are not known at all, of seeds that another variant has: not planned where a plan has
     the seed, and else of no known reason, such as a folder that was removed.
 
-    A variant with the baseline's own masks, where it is not what is judged, needs one seed alone.
+    A variant that is neither method nor baseline lacks none where the plan has the seed, and none where it is
+    a proof, with the baseline's own masks, or the control of masks, which need one seed alone.
     """
-    proofs = {
-        member.labels.variant for member in finished if member.run.settings.get("variant.rng") == "torch"
-    }
-    proofs -= {protocol.baseline, protocol.method}
+    judged = {protocol.baseline, protocol.method}
+    of_one_seed = {
+        member.labels.variant for member in finished if _needs_one_seed(member.run.settings)
+    } - judged
     variants_of: dict[tuple[str, str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     planned: set[tuple[str, str, int]] = set()
     for at, is_planned in ((member.labels, member.run.is_planned) for member in finished):
@@ -141,11 +142,17 @@ def _seeds_that_others_have(
             missing += [
                 Missing(task, system, variant, seed, None, why, state)
                 for variant, seeds in seeds_of.items()
-                if variant not in proofs
-                and seed not in seeds
+                if seed not in seeds
+                and variant not in of_one_seed
+                and (state != NOT_PLANNED or variant in judged)
                 and Labels(task, system, variant, seed) not in named
             ]
     return missing
+
+
+def _needs_one_seed(settings: Mapping[str, object]) -> bool:
+    is_control = settings.get("variant.mask_stream") not in (None, "None")  # text, as MLflow keeps it
+    return is_control or settings.get("variant.rng") == "torch"
 
 
 def _diverged(finished: Sequence[Member]) -> list[Missing]:
