@@ -69,9 +69,11 @@ def pytest_collection_finish() -> None:
     gc.callbacks.append(_look_for_slow_collections)
     gc.enable()
     if "torch" in sys.modules:
+        from absent_devices import take_no_seeds
         from forked_python import begin_autograd
 
         begin_autograd()
+        take_no_seeds()
     if sys.modules.keys() >= {"pmexp.training.run", "mlflow"}:
         from forked_python import fork_parent_of_workers
 
