@@ -16,10 +16,12 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard src/pmexp/packe
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pmexp needs Python 3.11 or newer, found " + sys.version.split()[0])'
 	python3 -m venv $(VENV)
 	@# pip keeps one core busy: two at once, and modules are compiled beside the last, which brings what is left and
-	@# says what fails. Modules that mostly nobody imports are not compiled, and torch has files for later Pythons.
+	@# says what fails; it builds with the setuptools that is there by then. Modules that mostly nobody imports are
+	@# not compiled, and torch has files for later Pythons.
 	sed '/^# Beside/,$$d; /^#/d' constraints.txt | xargs -P 2 -n 20 $(PYTHON) -m pip install --quiet --no-compile --no-deps || true
 	$(PYTHON) -m compileall -qq -j 0 -x '/(tests|transformers/models|statsmodels|databricks|mypyc?|pip)/' $(VENV)/lib src launchers analysis & compiling=$$!; \
-		$(PYTHON) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,distributed]' && { wait $$compiling || true; }
+		$(PYTHON) -m pip install --quiet --no-compile --no-build-isolation --constraint constraints.txt \
+		--editable '.[dev,distributed]' && { wait $$compiling || true; }
 	@$(PYTHON) -m pmexp.packed_dropout
 	@touch $@
 

@@ -18,6 +18,7 @@ os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 from pmexp import datasets
 from pmexp.config import DatasetConfig, DatasetKind
@@ -69,9 +70,11 @@ def pytest_collection_finish() -> None:
     gc.callbacks.append(_look_for_slow_collections)
     gc.enable()
     if "torch" in sys.modules:
+        from absent_devices import take_no_seeds
         from forked_python import begin_autograd
 
         begin_autograd()
+        take_no_seeds()
     if sys.modules.keys() >= {"pmexp.training.run", "mlflow"}:
         from forked_python import fork_parent_of_workers
 
@@ -131,11 +134,12 @@ def runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Runs:
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs: making one takes seconds."""
-    file = tmp_path_factory.mktemp("mlflow") / "a%20b?c#d" / "mlflow.db"
-    file.parent.mkdir()
-    create_database(file)
+def empty_database(shared_tmp: Path) -> Path:
+    """An MLflow database without runs, one for all of pytest's workers: making one takes seconds."""
+    file = shared_tmp / "mlflow" / "a%20b?c#d" / "mlflow.db"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(shared_tmp / "mlflow.lock"):
+        create_database(file)
     assert list(file.parent.parent.rglob("*")) == [file.parent, file]
     return file
 

@@ -101,6 +101,15 @@ def test_two_processes_train_as_one(
     assert not (folder / "failure.json").exists()
 
 
+UNTIL_ASKED_TO_STOP = """
+heard, before = [], signal.getsignal(signal.SIGTERM)
+signal.signal(signal.SIGTERM, lambda *of, note=before, heard=heard: (note(*of), heard.append(of)))
+os.kill(os.getppid(), signal.{})
+while not heard:
+    time.sleep(0.02)
+"""
+
+
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The launcher gets SIGTERM while rank 1 is in its second step; the next one gets SIGKILL in the thirteenth.
     Its ranks notice and end with a checkpoint. It is started anew: in a fork of pytest's process the thread of
@@ -109,8 +118,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.Captur
     stopped, alone = tmp_path / "stopped", tmp_path / "alone"
     command = [sys.executable, "-m", "pmexp.train", *arguments, f"runs_dir={stopped}"]
     for number, after_step, code in (("SIGTERM", 1, 130), ("SIGKILL", 12, -signal.SIGKILL)):
-        fault = f"os.kill(os.getppid(), signal.{number}), time.sleep(2)"
-        with faults_of_ranks({1: fault}, tmp_path, after_step):
+        with faults_of_ranks({1: UNTIL_ASKED_TO_STOP.format(number)}, tmp_path, after_step):
             assert subprocess.run(command, timeout=300).returncode == code
         folder = RunFolder(run_folder(stopped))
         deadline = time.monotonic() + 60

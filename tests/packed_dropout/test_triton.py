@@ -194,6 +194,19 @@ def test_counters_beyond_32_bits(interpreter: Interpreter, program: int) -> None
     assert torch.equal(actual, expected)
 
 
+@few
+@given(seed=seeds, counters=st.integers(0, 2**32 - 1))
+def test_the_kernels_own_philox_is_the_definition(interpreter: Interpreter, seed: int, counters: int) -> None:
+    """For other tests the interpreter has one that is shorter. Counters are words and scalars, as the kernels'."""
+    given = torch.Generator().manual_seed(counters)
+    counter = torch.randint(2**32, (3, 64), generator=given)
+    c0, c1, c2 = counter
+    zero, key = torch.tensor(0), (torch.tensor(seed & 0xFFFFFFFF), torch.tensor(seed >> 32 & 0xFFFFFFFF))
+    of_scalars = reference.philox((c0, c2[:1], zero, zero), key)
+    expected = [word.expand(64) for word in (*of_scalars, *reference.philox((c0, c1, c2, zero), key))]
+    assert torch.equal(interpreter.philox(counter, torch.tensor([seed])), torch.stack(expected))
+
+
 def test_a_word_at_the_threshold_is_dropped(interpreter: Interpreter) -> None:
     seed = torch.tensor([11])
     word = int(reference.random_words(1, seed)[0])

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pmexp.packed_dropout import triton_kernels
-from pmexp.packed_dropout.triton_kernels import _drawn_words, _native_words
+from pmexp.packed_dropout.triton_kernels import _drawn_words, _native_words, _philox
 
 
 @triton.jit
@@ -24,6 +24,29 @@ def _native_words_kernel(
     program = tl.program_id(0).to(tl.int64) + first
     words = _native_words(program, seed, offset, threads, threshold, VECTOR, BLOCKS)
     tl.store(out + tl.arange(0, BLOCKS), words)
+
+
+@triton.jit
+def _philox_kernel(out, counter, seed, COUNT: tl.constexpr):
+    lane = tl.arange(0, COUNT)
+    c0, c1 = tl.load(counter + lane).to(tl.uint32), tl.load(counter + COUNT + lane).to(tl.uint32)
+    scalar = tl.load(counter + 2 * COUNT).to(tl.uint32)
+    lanes = tl.load(counter + 2 * COUNT + lane).to(tl.uint32)
+    first = _philox(tl.load(seed), c0, scalar, scalar & 0)
+    second = _philox(tl.load(seed), c0, c1, lanes)
+    for i in tl.static_range(4):
+        tl.store(out + i * COUNT + lane, first[i])
+        tl.store(out + (4 + i) * COUNT + lane, second[i])
+
+
+def philox(counter: Tensor, seed: Tensor) -> Tensor:
+    """The words of the kernels' own _philox, by 32 bits each: of counters (c0, first c2, 0) and (c0, c1, c2).
+
+    counter: 3 x count, int64, in words of 32 bits. The result has 8 x count.
+    """
+    out = torch.empty(8, counter.shape[1], dtype=torch.int64)
+    _philox_kernel[(1,)](out, counter, seed, counter.shape[1])
+    return out
 
 
 def words_of_program(program: int, seed: Tensor, threshold: int, blocks: int) -> Tensor:
