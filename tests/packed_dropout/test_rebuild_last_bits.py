@@ -9,10 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from pmexp.packed_dropout.rebuild import rebuilding, watching
-from rebuilt_operands import DROP
+from rebuilt_operands import DROP, row_by_row
 
 activations = pytest.mark.parametrize(
     "activation",
@@ -55,13 +54,6 @@ def test_other_threads_in_backward_than_in_forward(activation: Callable[[Tensor]
         assert torch.equal(gradient_of_weight(product), dropped)
         assert torch.get_num_threads() == 3
     assert len(made) == 6
-
-
-def row_by_row() -> saved_tensors_hooks:
-    """Saves as save_on_cpu does from a device."""
-    return saved_tensors_hooks(
-        partial(torch.clone, memory_format=torch.contiguous_format), lambda saved: saved
-    )
 
 
 @activations

@@ -15,7 +15,7 @@ from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import packed_dropout
 from pmexp.packed_dropout.origins import rebuildable_dropout
 from pmexp.packed_dropout.rebuild import rebuilding, watching
-from rebuilt_operands import DROP, OPTIONS, WEIGHT
+from rebuilt_operands import DROP, OPTIONS, WEIGHT, row_by_row, train
 
 
 def test_an_input_that_is_there_anyhow_is_shared_by_its_dropped_copies() -> None:
@@ -91,3 +91,13 @@ def test_of_several_casts_of_one_dropped_tensor_one_is_saved() -> None:
 
     plain, shared = forward(False), forward(True)
     assert torch.equal(plain[1], shared[1]) and plain[0] - shared[0] == 2 * 64 * 8 * 2
+
+
+def test_a_shared_cast_lies_as_it_lay_where_hooks_save_row_by_row() -> None:
+    def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        y = drop(x.transpose(-1, -2) + 1).double()
+        return (y * WEIGHT.double().sum(0)[:4]).sum(-1) + (y.sin() * x.mean()).sum(-1)
+
+    plain = train(step, False)
+    with row_by_row():
+        assert all(torch.equal(one, other) for one, other in zip(plain, train(step, True), strict=True))

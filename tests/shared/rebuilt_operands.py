@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from pmexp.packed_dropout.followed_casts import run_followed
 from pmexp.packed_dropout.origins import rebuildable_dropout
@@ -52,3 +53,10 @@ def assert_made_again(step: Step, operands: int | None = None, **options: Any) -
         results = [train(step, again, **options) for again in (False, True)]
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
     assert (len(made) > 0) if operands is None else len(made) == operands
+
+
+def row_by_row() -> saved_tensors_hooks:
+    """Saves as save_on_cpu does from a device."""
+    return saved_tensors_hooks(
+        partial(torch.clone, memory_format=torch.contiguous_format), lambda saved: saved
+    )

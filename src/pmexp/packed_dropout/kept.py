@@ -178,4 +178,4 @@ class View:
     layout: Layout
 
     def get(self) -> Tensor:
-        return self.layout.view(self.whole.get())
+        return self.layout.view(self.whole.get_as_it_lay())
