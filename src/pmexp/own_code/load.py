@@ -16,11 +16,9 @@ from pmexp.working_folder import search_here
 
 # What CUDA's allocator says, and what the CPU's does.
 _OUT_OF_MEMORY = ("out of memory", "defaultcpuallocator: ")
-# What lies here is seldom what somebody has to mend.
-_PACKAGES = (
-    str(Path(__file__).parents[1]),
-    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
-)
+# What lies here, or is installed anywhere, is seldom what somebody has to mend.
+_PACKAGES = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"))
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 def imported(key: str, path: str) -> Any:
@@ -96,7 +94,8 @@ def failed(key: str, path: str, error: BaseException) -> UserError:
 
 def _is_theirs(frame: FrameType, package: str) -> bool:
     is_of_package = str(frame.f_globals.get("__name__", "")).partition(".")[0] == package
-    return is_of_package or not frame.f_code.co_filename.startswith(_PACKAGES)
+    file = frame.f_code.co_filename
+    return is_of_package or not (file.startswith(_PACKAGES) or _INSTALLED & {*Path(file).parts})
 
 
 def check_takes(
