@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from pmexp.errors import Interrupted, MachineError, UserError, error_line
+from pmexp.logs import kept
 from pmexp.own_code.sources import check_import_path
 from pmexp.working_folder import search_here
 
@@ -28,7 +29,8 @@ def imported(key: str, path: str) -> Any:
     module_name, _, name = path.rpartition(".")
     search_here()
     try:
-        module = importlib.import_module(module_name)
+        with kept():
+            module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # importing runs somebody's code, which may do anything
         raise UserError(f"{key}: {path}: {module_name} cannot be imported ({error_line(error)})") from None
     if not hasattr(module, name):
@@ -54,7 +56,8 @@ def of_own_code(key: str, path: str) -> Iterator[None]:
     Those of this package pass, and so does running out of memory, which is a result of a run.
     """
     try:
-        yield
+        with kept():
+            yield
     except (UserError, MachineError, Interrupted, MemoryError):
         raise
     except (Exception, SystemExit) as error:
