@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -66,6 +68,27 @@ def add_line(file: Path, text: str) -> None:
     record = logging.makeLogRecord({"msg": text, "levelname": logging.getLevelName(logging.ERROR)})
     with file.open("a", encoding="utf-8") as stream:
         stream.write(f"{_IN_FILES.format(record)}\n")
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Has pmexp's lines go on to where they go, whatever code of somebody's own sets up inside: by default
+    logging.config disables every logger that is there."""
+    root, ours = logging.getLogger(), logging.getLogger("pmexp")
+    handlers, off = (
+        [(each, handler) for each in (root, ours) for handler in each.handlers],
+        root.manager.disable,
+    )
+    level, passes_on = ours.level, ours.propagate
+    try:
+        yield
+    finally:
+        for each, handler in handlers:
+            each.addHandler(handler)  # which a logger has once
+        ours.level, ours.propagate, root.manager.disable = level, passes_on, off
+        for name, logger in root.manager.loggerDict.items():
+            if isinstance(logger, logging.Logger) and f"{name}.".startswith("pmexp."):
+                logger.disabled = False
 
 
 def mask_output() -> None:

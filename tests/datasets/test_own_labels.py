@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import datasets as hf
 from own_files import ROWS, rows, write
@@ -233,3 +234,35 @@ def test_labels_that_the_loss_would_take_for_others_are_one_line(
 ) -> None:
     with pytest.raises(UserError, match=f"dataset.loader: own_models.load_labels: {said}"):
         loaded(kind, objective, **options)
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ("generator", "its train has inputs generator, which nobody can count; give all of them"),
+        ("object", "its train has inputs in object; give a NumPy array of .* in float32 or uint8"),
+        ("float64", "its train has inputs in float64; give a NumPy array of .* in float32 or uint8"),
+        ("set", "its classes are a set; give a list of names, in the order of the labels"),
+    ],
+)
+def test_pictures_that_no_model_takes_are_one_line(odd: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"^dataset.loader: own_models.load_odd: {said}"):
+        datasets.load(of_odd_pictures(odd))
+
+
+def test_pictures_in_another_order_of_memory_are_those_of_a_copy() -> None:
+    split = datasets.load(of_odd_pictures("reversed")).train
+    torch.from_numpy(split.labels)
+    assert torch.equal(
+        torch.from_numpy(split.inputs), torch.from_numpy(datasets.load(of_odd_pictures("none")).train.inputs)
+    )
+
+
+def of_odd_pictures(odd: str) -> DatasetConfig:
+    return DatasetConfig(
+        name="odd",
+        kind=DatasetKind.digits,
+        loader="own_models.load_odd",
+        options={"odd": odd},
+        metrics=["accuracy"],
+    )

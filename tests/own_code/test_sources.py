@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import logging
 import os
 import sys
 import zipfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pmexp.errors import UserError
-from pmexp.own_code import described, imported, refuse_changed, sources
+from pmexp.own_code import described, imported, of_own_code, refuse_changed, sources
 
 SOURCES = {
     "study/__init__.py": "from study.inner import deep\n",
@@ -37,6 +38,34 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     return tmp_path
+
+
+def test_code_that_sets_up_logging_silences_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("pmexp.of_a_test")
+    text = "import logging, logging.config\nlogging.config.dictConfig({'version': 1, 'root': {'handlers': []}})\n"
+    (folder / "silent.py").write_text(text + "logging.disable(logging.CRITICAL)\ndef f(): pass\n")
+    try:
+        imported("k", "silent.f")
+        with of_own_code("k", "silent.f"):
+            logging.getLogger("pmexp").setLevel(logging.CRITICAL)
+            logging.getLogger("pmexp").propagate = False
+        log.warning("it is heard")
+    finally:
+        logging.disable(logging.NOTSET)
+        sys.modules.pop("silent", None)
+    assert "it is heard" in caplog.text
+
+
+def test_every_place_of_a_namespace_package_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, module in (("one", "first"), ("other", "second")):
+        file = tmp_path / place / "spread" / f"{module}.py"
+        file.parent.mkdir(parents=True)
+        file.write_text("class Mine: pass\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "one"), str(tmp_path / "other"), *sys.path])
+    before = described("k", "spread.second.Mine")
+    assert before == described("k", "spread.first.Mine")  # the one may import the other
+    (tmp_path / "other" / "spread" / "second.py").write_text("class Mine: 'changed'\n")
+    assert described("k", "spread.second.Mine") != before
 
 
 def test_code_that_this_process_has_imported_before_its_change_is_refused(
@@ -122,7 +151,7 @@ def test_files_of_a_package_are_read_where_they_are_not_as_installed(
         lines.append(f"theirs/{name}.py,sha256={digest},{len(content)}")
     (info / "RECORD").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(place)
-    for cached in (sources._installed, sources._owner):
+    for cached in (sources._installed, sources._owners):
         cached.cache_clear()
     installed = described("k", "theirs.Mine")
     assert installed.startswith("theirs 1.0, sha256 ") and not read
@@ -137,7 +166,7 @@ def test_files_of_a_package_are_read_where_they_are_not_as_installed(
     sources._installed.cache_clear()
     assert described("k", "theirs.Mine") != installed
     sources._installed.cache_clear()
-    sources._owner.cache_clear()
+    sources._owners.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -115,3 +115,12 @@ def freezes_all(model: nn.Module) -> None:
 class NoGradient(SystemPart):
     def forward(self, device: torch.device) -> AbstractContextManager[object]:
         return torch.no_grad()
+
+
+def to_meta(model: nn.Module) -> None:
+    model.to("meta")
+
+
+def ends_gradients(evaluation: Evaluation) -> float:
+    torch.set_grad_enabled(False)
+    return 1.0

@@ -159,6 +159,20 @@ def load_labels(config: DatasetConfig, dtype: str = "int64", tagged: bool = Fals
     return Dataset(split, split, None, ["B-a", "B-b", "I-a", "O"] if dtype == "int64" else [])
 
 
+def load_odd(config: DatasetConfig, odd: str) -> Dataset:
+    """Pictures of two classes, of which one thing is as no other loader has it."""
+    pictures, labels = np.random.default_rng(0).random((40, 1, 8, 8), np.float32), np.arange(40) % 2
+    inputs: dict[str, Any] = {
+        "generator": (picture for picture in pictures),
+        "object": pictures.astype(object),
+        "float64": pictures.astype(np.float64),
+        "reversed": np.ascontiguousarray(pictures[::-1])[::-1],
+    }
+    classes: Any = {"a", "b"} if odd == "set" else ["a", "b"]
+    val = Split(pictures[:10], labels[:10])
+    return Dataset(Split(inputs.get(odd, pictures), labels[::-1][::-1]), val, val, classes)
+
+
 def build_seeded(config: RunConfig, dataset: Dataset) -> nn.Module:
     torch.manual_seed(11)
     return build_mixer(config, dataset)

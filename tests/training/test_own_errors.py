@@ -2,10 +2,14 @@
 
 import json
 import logging
+import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
+from pmexp.errors import UserError
+from pmexp.own_code import of_own_code
 from small_runs import TINY_VIT, Runs
 
 SHORT = [*TINY_VIT, "train.max_steps=2", "train.select=last", "tracking=off", "dataset=digits"]
@@ -67,12 +71,36 @@ def test_what_a_methods_functions_return_is_checked(runs: Runs, name: str, said:
     [
         ("forward_of_no_gradient", "variant.apply: the method's forward turns gradients off"),
         ("model_of_no_gradient", "variant.apply, model.builder: the model's logits need no gradient"),
+        ("to_meta", "variant.apply: own_failures.to_meta: leaves vit.embeddings.cls_token"),
         ("freezes_all", "variant.apply: no parameter needs a gradient once the method has changed the model"),
     ],
 )
 def test_what_leaves_nothing_to_train_is_one_line(runs: Runs, name: str, said: str) -> None:
     code, _, err = runs.train(*SHORT, "variant=own", f"variant.apply=own_failures.{name}")
     assert code == 2 and err.rstrip().splitlines()[-1].startswith(f"error: {said}") and "Traceback" not in err
+
+
+def test_a_metric_that_turns_gradients_off_is_told_from_a_part(runs: Runs) -> None:
+    keys = ["train.max_steps=4", "train.evaluate_every=2", "tracking=off", "dataset=digits"]
+    code, _, err = runs.train(
+        *TINY_VIT, *keys, "variant=pm-drop", "dataset.metrics=[own_failures.ends_gradients]"
+    )
+    torch.set_grad_enabled(True)
+    said = "error: gradients are turned off for the whole process"
+    assert code == 2 and err.rstrip().splitlines()[-1].startswith(said), err
+
+
+def test_a_line_of_a_package_that_lies_elsewhere_is_not_what_has_to_be_mended(tmp_path: Path) -> None:
+    """A torch of another environment is seen through PYTHONPATH, or from a venv with the system's packages."""
+    package = tmp_path / "elsewhere" / "site-packages" / "theirs.py"
+    package.parent.mkdir(parents=True)
+    package.write_text("def fails():\n    return 1 / 0\n")
+    mine = tmp_path / "of_mine.py"
+    mine.write_text("def called(fails):\n    return fails()\n")
+    theirs, ours = runpy.run_path(str(package)), runpy.run_path(str(mine))
+    said = r"ZeroDivisionError.*of_mine\.py:2\); mend it there"
+    with pytest.raises(UserError, match=said), of_own_code("variant.apply", "of_mine.called"):
+        ours["called"](theirs["fails"])
 
 
 def test_a_part_that_turns_gradients_off_is_one_line(runs: Runs) -> None:

@@ -157,7 +157,10 @@ def test_a_dataset_of_ones_own_loader_is_on_record_with_its_digest(runs: Runs) -
 
 def test_a_system_part_of_ones_own_names_the_stack_and_has_its_record(runs: Runs) -> None:
     told = trained(runs, "variant=pm-drop", "system.own_parts=[own_methods.Counting]")
-    assert told["labels"]["system"] == "Counting" and told["environment"]["counted"].endswith(" forwards")
+    assert told["labels"]["system"] == "Counting" and told["environment"][
+        "own_methods.Counting.counted"
+    ].endswith(" forwards")
+    assert told["environment"]["device"] == "cpu"  # which its record names too
     assert "code.own_methods.Counting" in told["settings"]
 
 

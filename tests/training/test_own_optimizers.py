@@ -194,6 +194,27 @@ def test_parameters_that_the_optimizer_leaves_out_are_named() -> None:
     assert training(None).not_updated == []
 
 
+def test_gradients_of_parameters_that_the_optimizer_leaves_out_are_those_of_one_step() -> None:
+    """Else they would grow from step to step, and the limit on the norm would scale down all the others."""
+
+    def last(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD([*parameters][-1:], lr=0.0)
+
+    run = training(last, clip_norm=1.0)
+    for _ in run.steps():
+        assert all(each.grad is None for each in run.module.parameters())
+
+
+def test_scaled_losses_are_refused_where_the_optimizer_leaves_parameters_out() -> None:
+    """Their gradients would stay scaled up, and the limit on the norm would scale down all the others."""
+    make: Make = lambda parameters, lr, weight_decay: torch.optim.SGD([*parameters][1:], lr=lr)  # noqa: E731
+    assert training(make, (Part.bf16,)).not_updated == ["layers.0.weight"]
+    with pytest.raises(
+        UserError, match=r"^system\.parts: fp16 scales the loss, and SGD leaves out 1 parameter"
+    ):
+        training(make, (Part.fp16,))
+
+
 def test_a_step_that_the_optimizer_has_compiled_runs_beside_the_counter() -> None:
     @torch.compile(backend="eager", fullgraph=True, dynamic=False)
     def halved(x: Tensor) -> Tensor:

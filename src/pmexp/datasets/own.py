@@ -19,11 +19,13 @@ from pmexp.shown import counted
 
 _LOADER, _OPTIONS = "dataset.loader", "dataset.options"
 _INPUTS: dict[Inputs, tuple[type, str]] = {
-    Inputs.images: (np.ndarray, "a NumPy array of (samples, channels, height, width)"),
-    Inputs.symbols: (np.ndarray, "a NumPy array of (samples, length)"),
+    Inputs.images: (np.ndarray, "a NumPy array of (samples, channels, height, width) in float32 or uint8"),
+    Inputs.symbols: (np.ndarray, "a NumPy array of (samples, length) in integers"),
     Inputs.texts: (list, "a list with a tuple of texts for each sample"),
     Inputs.image_texts: (Captioned, "pmexp.datasets.captioned.Captioned"),
 }
+
+_PIXELS = (np.float32, np.uint8)
 
 
 def load(config: DatasetConfig) -> Dataset:
@@ -39,6 +41,18 @@ def load(config: DatasetConfig) -> Dataset:
             f"{_LOADER}: {config.loader}: returns a {type(dataset).__name__}; return a "
             "pmexp.datasets.base.Dataset"
         )
+    for name in ("train", "val", "test"):
+        split = getattr(dataset, name)
+        if isinstance(split, Split) and not hasattr(split.inputs, "__len__"):
+            raise UserError(
+                f"{_LOADER}: {config.loader}: its {name} has inputs {type(split.inputs).__name__}, which "
+                "nobody can count; give all of them, as list(...) does"
+            )
+    if not isinstance(dataset.classes, list | tuple):
+        raise UserError(
+            f"{_LOADER}: {config.loader}: its classes are a {type(dataset.classes).__name__}; give a list of "
+            "names, in the order of the labels"
+        )
     for name in ("train", "val"):
         split = getattr(dataset, name)
         if not isinstance(split, Split) or not len(split):
@@ -48,8 +62,19 @@ def load(config: DatasetConfig) -> Dataset:
             _check_inputs(config, name, split)
             _check_labels(config, name, split)
             _check_classes(config, name, split, len(dataset.classes))
+    dataset = replace(
+        dataset, **{name: _in_order(getattr(dataset, name)) for name in ("train", "val", "test")}
+    )
     origin = dataset.origin or config.path or config.loader
     return replace(dataset, origin=origin, digest=dataset.digest or ("" if config.path else _digest(dataset)))
+
+
+def _in_order(split: Split | None) -> Split | None:
+    """The split with arrays that lie in memory as torch reads them: a reversed one does not."""
+    arrays = (
+        {key: value for key, value in vars(split).items() if isinstance(value, np.ndarray)} if split else {}
+    )
+    return split and replace(split, **{key: np.ascontiguousarray(value) for key, value in arrays.items()})
 
 
 def _check_inputs(config: DatasetConfig, name: str, split: Split) -> None:
@@ -71,8 +96,10 @@ def _check_inputs(config: DatasetConfig, name: str, split: Split) -> None:
 def _other_form(inputs: Any, kind: Inputs) -> str:
     """Says what form inputs of the right type have, if it is not that of their kind."""
     if isinstance(inputs, np.ndarray):
-        right = inputs.ndim == (4 if kind is Inputs.images else 2)
-        return "" if right else f"of shape {inputs.shape}"
+        if inputs.ndim != (4 if kind is Inputs.images else 2):
+            return f"of shape {inputs.shape}"
+        right = inputs.dtype in _PIXELS if kind is Inputs.images else inputs.dtype.kind in "iu"
+        return "" if right else f"in {inputs.dtype}"
     for row, texts in enumerate(inputs if isinstance(inputs, list) else ()):
         if not isinstance(texts, tuple | list) or not all(isinstance(text, str) for text in texts):
             return f"whose sample {row} is no tuple of texts ({type(texts).__name__})"

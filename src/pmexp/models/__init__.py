@@ -39,7 +39,7 @@ def _maker(config: RunConfig) -> Any:
     docstrings that transformers makes its models by."""
     if sys.flags.optimize > 1:
         raise UserError(
-            "python -OO (PYTHONOPTIMIZE=2): leaves out docstrings, without which transformers makes no model; start "
-            "without it, or with -O"
+            "python -OO (PYTHONOPTIMIZE=2): leaves out docstrings, by which transformers makes its models; "
+            "start without it, or with -O"
         )
     return _MAKERS.get(INPUTS_OF[config.dataset.kind], text)

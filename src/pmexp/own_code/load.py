@@ -11,16 +11,15 @@ from types import FrameType
 from typing import Any
 
 from pmexp.errors import Interrupted, MachineError, UserError, error_line
+from pmexp.logs import kept
 from pmexp.own_code.sources import check_import_path
 from pmexp.working_folder import search_here
 
 # What CUDA's allocator says, and what the CPU's does.
 _OUT_OF_MEMORY = ("out of memory", "defaultcpuallocator: ")
-# What lies here is seldom what somebody has to mend.
-_PACKAGES = (
-    str(Path(__file__).parents[1]),
-    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
-)
+# What lies here, or is installed anywhere, is seldom what somebody has to mend.
+_PACKAGES = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"))
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 def imported(key: str, path: str) -> Any:
@@ -30,7 +29,8 @@ def imported(key: str, path: str) -> Any:
     module_name, _, name = path.rpartition(".")
     search_here()
     try:
-        module = importlib.import_module(module_name)
+        with kept():
+            module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # importing runs somebody's code, which may do anything
         raise UserError(f"{key}: {path}: {module_name} cannot be imported ({error_line(error)})") from None
     if not hasattr(module, name):
@@ -56,7 +56,8 @@ def of_own_code(key: str, path: str) -> Iterator[None]:
     Those of this package pass, and so does running out of memory, which is a result of a run.
     """
     try:
-        yield
+        with kept():
+            yield
     except (UserError, MachineError, Interrupted, MemoryError):
         raise
     except (Exception, SystemExit) as error:
@@ -96,7 +97,8 @@ def failed(key: str, path: str, error: BaseException) -> UserError:
 
 def _is_theirs(frame: FrameType, package: str) -> bool:
     is_of_package = str(frame.f_globals.get("__name__", "")).partition(".")[0] == package
-    return is_of_package or not frame.f_code.co_filename.startswith(_PACKAGES)
+    file = frame.f_code.co_filename
+    return is_of_package or not (file.startswith(_PACKAGES) or _INSTALLED & {*Path(file).parts})
 
 
 def check_takes(

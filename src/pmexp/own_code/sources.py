@@ -46,7 +46,7 @@ def described(key: str, path: str) -> str:
     In a folder of one's own the digest is of the top-level package, or module, and of the others there that
     it imports, and theirs: their Python files, and the native ones of packages. For an installed package it
     is of the package's Python files and of the list of all its files that its installer has left, with their
-    hashes.
+    hashes. A namespace package that lies in several places has a digest of each.
 
     Raises UserError where there is no such package or module.
     """
@@ -58,11 +58,8 @@ def described(key: str, path: str) -> str:
         raise UserError(f"{key}: {path}: {name} is built into Python; name code that has a source")
     if (not places and not Path(str(spec.origin)).is_file()) or not all(map(Path.is_dir, places)):
         raise UserError(f"{key}: {path}: {name} lies in an archive ({spec.origin}); unpack or install it")
-    root = (places[0] if places else Path(str(spec.origin))).parent
-    if any(root.glob("*.dist-info")):
-        return _installed(name, root)
-    files = sorted(_with_imported(name, root))
-    return f"{_version(name)}, {_digest(files, root)}"
+    roots = dict.fromkeys(place.parent for place in places or [Path(str(spec.origin))])
+    return "; ".join(_described_in(root, name) for root in roots)
 
 
 def refuse_changed(code: Mapping[str, str]) -> None:
@@ -111,13 +108,21 @@ def _spec(key: str, path: str, name: str) -> ModuleSpec:
     return spec
 
 
+def _described_in(root: Path, name: str) -> str:
+    if any(root.glob("*.dist-info")):
+        return _installed(name, root)
+    files = sorted(_with_imported(name, root))
+    return f"{_version(name)}, {_digest(files, root)}"
+
+
 @cache  # a process sees one state of what is installed
 def _installed(name: str, root: Path) -> str:
     package, module = root / name, root / f"{name}.py"
     files = sorted(package.rglob("*.py")) if package.is_dir() else [module] * module.is_file()
-    owner = _owner(name)
-    listed = distribution(owner).read_text("RECORD") or "" if owner else ""
-    return f"{_version(name)}, {_digest(files, root, listed, _as_installed(owner) if owner else {})}"
+    owners = _owners(name)
+    listed = "".join(distribution(owner).read_text("RECORD") or "" for owner in owners)
+    known = {file: digest for owner in owners for file, digest in _as_installed(owner).items()}
+    return f"{_version(name)}, {_digest(files, root, listed, known)}"
 
 
 def _as_installed(owner: str) -> dict[Path, bytes]:
@@ -139,14 +144,14 @@ def _as_installed(owner: str) -> dict[Path, bytes]:
 
 
 @cache
-def _owner(name: str) -> str | None:
-    """The distribution that a top-level name is of; to look it up takes 0.2 s among 180 of them."""
-    return next(iter(packages_distributions().get(name, ())), None)
+def _owners(name: str) -> list[str]:
+    """The distributions that a top-level name is of; to look them up takes 0.2 s among 180 of them."""
+    return [*dict.fromkeys(packages_distributions().get(name, ()))]
 
 
 def _version(name: str) -> str:
-    owner = _owner(name)
-    return f"{owner} {distribution(owner).version}" if owner else f"{name} of a folder"
+    versions = [f"{owner} {distribution(owner).version}" for owner in _owners(name)]
+    return " and ".join(versions) or f"{name} of a folder"
 
 
 def _digest(

@@ -1,6 +1,6 @@
 """Makes one system of the parts that a run's configuration names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
@@ -120,7 +120,13 @@ class _OwnPart(SystemPart):
 
     def record(self, module: nn.Module) -> dict[str, str]:
         with of_own_code(_OWN_PARTS, self._path):
-            return {str(key): str(value) for key, value in self._part.record(module).items()}
+            record: object = self._part.record(module)
+        if not isinstance(record, Mapping):
+            raise UserError(
+                f"{_OWN_PARTS}: {self._path}: its record returns a {type(record).__name__}; return a mapping"
+            )
+        # By their path, so that they stand in the place of nothing that is measured.
+        return {f"{self._path}.{key}": str(value) for key, value in record.items()}
 
 
 def _device(wanted: Device) -> torch.device:

@@ -49,6 +49,11 @@ def _note(seen: dict[str, bool], name: str, gradient: Tensor) -> None:
 
 def untrainable(system: System, method: Method) -> UserError:
     """Returns what to say of a loss that needs no gradient: where gradients are turned off, if they are."""
+    if not torch.is_grad_enabled():
+        return UserError(
+            "gradients are turned off for the whole process, as by torch.set_grad_enabled(False) in code of "
+            "your own, such as a metric; leave it out, or take torch.no_grad() around what needs none"
+        )
     with system.forward():
         if not torch.is_grad_enabled():
             return UserError(

@@ -100,6 +100,12 @@ class Training:
         updated = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         trained = {name: each for name, each in self.module.named_parameters() if each.requires_grad}
         self.not_updated = [name for name, each in trained.items() if id(each) not in updated]
+        if self.not_updated and self.engine.scaler.is_enabled():
+            raise UserError(
+                f"system.parts: fp16 scales the loss, and {type(optimizer).__name__} leaves out "
+                f"{counted(len(self.not_updated), 'parameter')}, whose gradients would stay scaled; take "
+                "bf16, or give it all of them"
+            )
         if len(self.not_updated) == len(trained) > 0 and not self.engine.moves_weights:
             raise UserError(
                 f"system.parts: {type(optimizer).__name__} has none of the parameters that it was given, "

@@ -21,6 +21,8 @@ _PLACES = (
     *("torch.nn.", "torch.optim.", "torch.autograd.", "torch.functional.", "torch.utils.checkpoint."),
     *("transformers.", "pmexp."),
 )
+# What it puts in the place of methods of modules and optimizers does the same beside its own books.
+_COMPILER = f"{torch.__path__[0]}/_dynamo/"
 _METHODS = (property, staticmethod, classmethod)
 _PLAIN = (bool, int, float, str, tuple)
 log = logging.getLogger(__name__)
@@ -132,7 +134,8 @@ def _differs(place: str, name: Any, names: dict[Any, Any], now: _Seen) -> bool:
     if place and not (is_code or is_constant):
         return False
     # What torch itself wraps, as it does the step of an optimizer and names that torch._dynamo knows.
-    return not _is_same(old, new) and not (getattr(new, "__wrapped__", None) is old and _is_torchs(new))
+    wrapped = getattr(new, "__wrapped__", None) is old and _is_of(new, torch.__path__[0])
+    return not (_is_same(old, new) or wrapped or _is_of(new, _COMPILER))
 
 
 def _is_same(old: object, new: object) -> bool:
@@ -152,9 +155,9 @@ def _class_at(place: str, now: _Seen) -> type | None:
     return cls if isinstance(cls, type) else None
 
 
-def _is_torchs(function: object) -> bool:
+def _is_of(function: object, folder: str) -> bool:
     code = getattr(function, "__code__", None)
-    return code is not None and code.co_filename.startswith(torch.__path__[0])
+    return code is not None and code.co_filename.startswith(folder)
 
 
 def _look() -> _Seen:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pmexp.errors import UserError
 from pmexp.own_code import called, check_takes, imported, of_own_code
 from pmexp.packed_dropout import ReplacementReport, replace_dropout
+from pmexp.shown import first_five
 from pmexp.variants.method import Method
 from pmexp.variants.table import DROPOUTS, Entry
 
@@ -78,6 +79,11 @@ def apply_method(model: nn.Module, variant: Variant) -> Method | None:
         raise UserError(
             f"{_APPLY}: {variant.apply}: returns a {type(returned).__name__}; change the model in place, and "
             "return a mapping of plain values, a pmexp.variants.method.Method, or nothing"
+        )
+    if lost := [name for name, tensor in model.state_dict().items() if getattr(tensor, "is_meta", False)]:
+        raise UserError(
+            f"{_APPLY}: {variant.apply}: leaves {first_five(lost)} on the device meta, without values; give "
+            "them some"
         )
     method = returned if isinstance(returned, Method) else Method(report=returned or {})
     try:

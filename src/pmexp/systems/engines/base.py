@@ -74,6 +74,7 @@ class Engine:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self.module.zero_grad(set_to_none=True)  # also of parameters that the optimizer leaves out
         return self._whole(norm)
 
     def _step_without_gradient(self) -> None:
