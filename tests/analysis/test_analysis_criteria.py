@@ -263,7 +263,9 @@ def two_tasks(runs: Runs, second: float | None) -> Judged:
 @pytest.mark.parametrize(
     ("second", "result", "counts"),
     [
+        (0.7, "pass", "2 pass"),
         (0.8, "pass", "2 pass"),
+        (0.85, "pass", "2 pass"),
         (0.9, "inconclusive", "1 not settled, 1 pass"),
         (0.95, "fail", "1 fail, 1 pass"),
         (None, "inconclusive", "1 not measured, 1 pass"),
@@ -272,7 +274,7 @@ def two_tasks(runs: Runs, second: float | None) -> Judged:
 def test_the_worst_task_decides(runs: Runs, second: float | None, result: str, counts: str) -> None:
     one = two_tasks(runs, second)
     assert (one.result, len(one.parts)) == (result, 2)
-    where = "net/digits" if second == 0.8 else "other/words"
+    where = "net/digits" if second in (0.7, 0.8) else "other/words"  # of two that pass the nearer to failing
     assert one.why.startswith(f"{where}: ") and one.why.endswith(f"(of 2 tasks: {counts})")
     limited = judged(runs, metric=STEP, statistic=Statistic.relative_change, threshold=-0.1, tasks=["net/*"])
     assert (limited.result, len(limited.parts)) == ("pass", 1)
