@@ -186,6 +186,15 @@ def test_a_counted_change_of_exactly_the_threshold_is_enough(runs: Runs) -> None
     assert judged(runs, threshold=-0.1000001, **change).result == "fail"
 
 
+@pytest.mark.parametrize("statistic", [Statistic.relative_change, Statistic.difference_in_sigma])
+def test_a_method_is_not_compared_with_itself(runs: Runs, statistic: Statistic) -> None:
+    runs.sample(STEP, baseline=BASE, packed=BASE)
+    claim = CriterionConfig(metric=STEP, statistic=statistic, threshold=0.2, **NO_WORSE)
+    protocol = ProtocolConfig(method=METHOD, baseline=METHOD, criteria={"it": claim})
+    (one,) = judged_all(runs, protocol)[1]
+    assert one.result == "not measured" and one.why.startswith("method and baseline are both packed")
+
+
 def test_against_needs_no_baseline(runs: Runs) -> None:
     runs.sample(STEP, packed=times(1.0))
     criterion = {"metric": STEP, "statistic": Statistic.relative_change, "threshold": -0.4}
