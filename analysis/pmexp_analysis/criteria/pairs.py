@@ -121,6 +121,8 @@ def _with_seeds_needed(
             why = f"{judged.why}; if there is no true difference, {in_words(needed)} would show it"
             return replace(judged, why=why, seeds_needed=needed)
     needed = seeds_needed(std, min(abs(mean - limit) for limit in limits if math.isfinite(limit)), both)
+    if needed <= judged.n:  # sigma itself, or the step of the scores, is too uncertain in so few
+        return judged
     why = f"{judged.why}; {in_words(needed)} would settle it if the true difference is the observed one"
     return replace(judged, why=why, seeds_needed=needed)
 
