@@ -4,19 +4,24 @@ from collections import defaultdict
 
 from pmexp.run_folder.summary import WARNED
 from pmexp_analysis.numbers.conditions import seeds_said
-from pmexp_analysis.numbers.trainings import Place, place_of
 from pmexp_analysis.sources.experiment import Experiment
 
 
 def warned_of(experiment: Experiment) -> list[str]:
-    """Returns a line for each variant and kind of warning: of which seeds, and the first in its words."""
-    told: dict[tuple[Place, str], dict[int, str]] = defaultdict(dict)
+    """Returns a line for each warning in each task and system, with the variants and seeds that have it."""
+    told: dict[tuple[str, str, str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for member in experiment.finished:
+        at = member.labels
         for key in WARNED:
             if said := member.run.environment.get(key):
-                told[place_of(member), key][member.labels.seed] = str(said)
+                told[at.task, at.system, key, str(said)][at.variant].append(at.seed)
     return [
-        f"{task}, {system}: {variant} has warned in {seeds_said(sorted(by_seed))} "
-        f"({key}): {by_seed[min(by_seed)]}."
-        for ((task, system, variant), key), by_seed in sorted(told.items())
+        f"{task}, {system}: {_named(by_variant)} warned ({key}): {said}."
+        for (task, system, key, said), by_variant in sorted(told.items())
     ]
+
+
+def _named(by_variant: dict[str, list[int]]) -> str:
+    return "; ".join(
+        f"{variant} in {seeds_said(sorted(seeds))}" for variant, seeds in sorted(by_variant.items())
+    )

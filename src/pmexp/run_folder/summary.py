@@ -16,9 +16,11 @@ NOT_FINITE = "not_finite"  # key of the environment: which losses and scores wer
 WARNED = (
     "changed_process",
     "changed_in_evaluation",
+    "data_doubts",
     "loss_scale",
     "masks_in_graphs",
     "not_updated",
+    "ood_data_doubts",
     "reseeded",
     "resumed_without",
     "unnamed_masks",
