@@ -7,6 +7,7 @@ import pytest
 
 from evidence_runs import CRITERIA, MACHINE, PEAK, SCORE, STEP, compared, pairs, results, run
 from pmexp.protocol import ComparedLabel
+from pmexp.run_folder.summary import WARNED
 from pmexp_analysis import plots
 from pmexp_analysis.figures import of_section
 from pmexp_analysis.pages.content import as_json
@@ -97,7 +98,8 @@ def test_one_seed_of_the_baselines_masks_is_one_training_with_it(runs: Runs) -> 
 @pytest.mark.parametrize(
     ("key", "value"),
     [("cpu", "Xeon"), ("threads", 2), ("device", "H100"), ("version_torch", "2.9.0"), ("version_pmexp", "0.2.0"),
-     ("git_commit", "b" * 40), ("git_diff", "d" * 12), ("git_diff", None), ("dropout_backend", "reference"), ("threads", None)],
+     ("git_commit", "b" * 40), ("git_diff", "d" * 12), ("git_diff", None), ("dropout_backend", "reference"), ("threads", None),
+     ("driver", "550.54"), ("data_workers", 8)],
 )  # fmt: skip
 def test_a_pair_of_unlike_machines_is_named_and_does_not_count_for_cost(
     runs: Runs, key: str, value: Any
@@ -116,7 +118,10 @@ def test_a_pair_of_unlike_machines_is_named_and_does_not_count_for_cost(
         )  # fmt: skip
     assert compared(report)["pm-drop", SCORE].n == 3
     (said,) = (line for line in report.warnings if "pm-drop" in line)
-    own, theirs = str(other.get(key, "none" if key == "git_diff" else "not recorded")), str(MACHINE[key])
+    own, theirs = (
+        str(other.get(key, "none" if key == "git_diff" else "not recorded")),
+        str(MACHINE.get(key, "not recorded")),
+    )
     assert f"{key} {own[:12]}" in said and f"versus {theirs[:12]}" in said and "seeds 0, 1 and 2" in said
 
 
@@ -127,6 +132,7 @@ def test_a_pair_of_unlike_machines_is_named_and_does_not_count_for_cost(
         ("attention", "sdpa"),
         ("data_digest", "d2"),
         ("float32_matmul", "high"),
+        ("float32_convolution", "float32"),
         ("deterministic", "yes"),
     ],
 )
@@ -138,8 +144,20 @@ def test_other_data_or_precision_counts_for_no_metric(runs: Runs, key: str, valu
 
 
 def test_runs_from_before_their_arithmetic_was_recorded_are_paired_with_those_of_today(runs: Runs) -> None:
-    pairs(runs, environment=MACHINE | {"float32_matmul": "highest", "deterministic": "no"})
+    today = {"float32_matmul": "highest", "float32_convolution": "tf32", "deterministic": "no"}
+    pairs(runs, environment=MACHINE | today)
     assert compared(runs.content())["pm-drop", STEP].n == 3
+
+
+@pytest.mark.parametrize("key", WARNED)
+def test_what_runs_have_warned_of_is_said_first(runs: Runs, key: str) -> None:
+    pairs(runs, environment=MACHINE | {key: "it is twice the loss"})
+    run(runs, "baseline", 3, environment=MACHINE | {key: "it is twice the loss"})
+    run(runs, "pm-drop", 3)
+    (said,) = runs.content().warnings
+    assert said == (
+        f"net/digits, plain: baseline in seed 3; pm-drop in seeds 0, 1 and 2 warned ({key}): it is twice the loss."
+    )
 
 
 def test_one_unlike_pair_of_several_is_left_out_alone(runs: Runs) -> None:

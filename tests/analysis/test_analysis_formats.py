@@ -198,7 +198,7 @@ def test_every_change_is_a_sentence(old: dict[str, Any]) -> None:
     new = copy.deepcopy(old)
     new["verdict"]["result"] = "fail"
     less, fast = new["criteria"]
-    less.update(result="fail", value=-0.05, threshold=-0.2)
+    less.update(result="fail", value=-0.05, threshold=-0.2, comparison="at_least")
     new["criteria"] = [less, {**fast, "name": "quick"}]
     one = next(c for c in new["comparisons"] if c["metric"] == "test/accuracy")
     one["verdict"] = "worse"
@@ -208,10 +208,11 @@ def test_every_change_is_a_sentence(old: dict[str, Any]) -> None:
     gone = new["rows"].pop(0)
     sentences = changes(old, new)
     assert sentences[0] == "The verdict was pass and is fail."
-    assert sentences[1:5] == [
+    assert sentences[1:6] == [
         "quick: is new (pass).",
         "fast: is gone (it was pass).",
         "less: its threshold was -0.1, is -0.2.",
+        "less: its comparison was at_most, is at_least.",
         "less: was pass and is fail (-0.4, now -0.05).",
     ]
     at = "net/digits / plain / packed / test/accuracy"
@@ -220,7 +221,7 @@ def test_every_change_is_a_sentence(old: dict[str, Any]) -> None:
     assert f"{at}: the mean was 0.9233 and is 0.5." in sentences
     assert f"net/digits / plain / {gone['variant']} / {gone['metric']}: is gone." in sentences
     assert sentences[-1] == "net/digits / plain / packed seed 3 is no longer missing."
-    assert len(sentences) == 10
+    assert len(sentences) == 11
 
 
 def old_verdict(old: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.measure.environment import environment
+from pmexp.measure.environment import environment, gpu_driver
 from pmexp.measure.peak_memory import PeakMemory
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import WARMUP_STEPS, StepTimer
@@ -204,6 +204,19 @@ def test_environment_names_what_ran() -> None:
     recorded = environment(torch.device("cpu"))
     assert recorded["device"] == "cpu" and recorded["version_torch"] == torch.__version__
     assert recorded["dropout_backend"] and recorded["cpu"]
+
+
+@pytest.mark.parametrize(("said", "version"), [("550.54.15\\n550.54.15", "550.54.15"), ("", "unknown")])
+def test_the_gpu_driver_is_that_which_its_tool_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, version: str
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf '{said}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    gpu_driver.cache_clear()
+    assert gpu_driver() == version
+    gpu_driver.cache_clear()
 
 
 def test_a_forward_without_a_backward_leaves_nothing_behind() -> None:

@@ -90,7 +90,7 @@ def test_any_key_filters_by_its_value(swept_over: Demo, arguments: list[str], pl
 
 @given(
     st.one_of(
-        st.none(), st.booleans(), st.integers(0, 2**32), st.floats(0, 1e6).map(lambda x: float(f"{x:.15g}"))
+        st.none(), st.booleans(), st.integers(0, 2**64), st.floats(0, 1e6).map(lambda x: float(f"{x:.15g}"))
     )
 )
 def test_a_value_is_that_which_is_typed_as_it_is_said(value: object) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import special
 
 from pmexp.protocol import CriterionConfig, ProtocolConfig
-from pmexp_analysis.criteria.result import LEVEL, TaskResult, decide
+from pmexp_analysis.criteria.result import LEVEL, TaskResult, decide, room_of
 from pmexp_analysis.numbers import stats
 from pmexp_analysis.numbers.scales import Undefined
 from pmexp_analysis.numbers.series import Series
@@ -50,7 +50,8 @@ def judge_growth(
     )
     result = decide(low, high, criterion.comparison, criterion.threshold)
     why = "; ".join(filter(None, [why, said]))
-    return TaskResult(series.task, series.system, result, why, slope, low, high, len(at))
+    room = room_of(low, high, criterion.comparison, criterion.threshold)
+    return TaskResult(series.task, series.system, result, why, slope, low, high, len(at), room=room)
 
 
 def _savings(

@@ -245,6 +245,8 @@ def sides_of(
         lacking = criterion.metric if metric is None else criterion.drop_from
         return f"no run records {lacking}" if known else "no run finished"
     protocol = experiment.protocol
+    if protocol.method == protocol.baseline and not is_alone(criterion):
+        return f"method and baseline are both {protocol.method}, and a run shows nothing beside itself"
     method, baseline = (
         _values(section, variant, metric, source) for variant in (protocol.method, protocol.baseline)
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pmexp.protocol import CriterionConfig, ProtocolConfig, is_about
 from pmexp.shown import few
-from pmexp_analysis.criteria.result import TaskResult, decide
+from pmexp_analysis.criteria.result import TaskResult, decide, room_of
 from pmexp_analysis.numbers.cells import number
 from pmexp_analysis.numbers.fits import Limits, LoneFits, Tries
 
@@ -35,8 +35,11 @@ def judge_largest(criterion: CriterionConfig, limits: Limits, protocol: Protocol
     ends = [f"{number(end)}x" if math.isfinite(end) else "any" for end in (low, high)]
     said = [number(tries.largest) if tries.largest else "none" for tries in (method, baseline)]
     why = f"largest {where} {said[0]} versus {said[1]}; by what was tried, a ratio of {ends[0]} to {ends[1]}"
-    known = [end if math.isfinite(end) else None for end in (low, high)]
-    return TaskResult(limits.task, limits.system, result, why + unsettled, value, known[0], known[1])
+    known_low, known_high = (end if math.isfinite(end) else None for end in (low, high))
+    room = room_of(low, high, criterion.comparison, criterion.threshold)
+    return TaskResult(
+        limits.task, limits.system, result, why + unsettled, value, known_low, known_high, room=room
+    )
 
 
 def _at_least(method: Tries, baseline: Tries) -> float:

@@ -11,7 +11,7 @@ from pmexp.protocol import EQUIVALENCE, MARGINS, Bound, CriterionConfig, Statist
 from pmexp.shown import counted
 from pmexp_analysis.criteria.estimates import Estimate, Sides, estimates, is_alone, limit_of
 from pmexp_analysis.criteria.power import in_words, seeds_needed
-from pmexp_analysis.criteria.result import TaskResult, decide
+from pmexp_analysis.criteria.result import TaskResult, decide, room_of
 from pmexp_analysis.numbers import own_statistics, scales, stats
 from pmexp_analysis.numbers.cells import number, probability
 from pmexp_analysis.numbers.conditions import seeds_said
@@ -89,7 +89,8 @@ def _with(
     result = decide(low, high, comparison, threshold)
     if criterion.comparison is Bound.no_worse:
         why += f"; {_also_within(criterion, low, high)}"
-    return replace(about, result=result, why=why, low=low, high=high)
+    room = room_of(low, high, comparison, threshold)
+    return replace(about, result=result, why=why, low=low, high=high, room=room)
 
 
 def _also_within(criterion: CriterionConfig, low: float, high: float) -> str:
@@ -120,6 +121,8 @@ def _with_seeds_needed(
             why = f"{judged.why}; if there is no true difference, {in_words(needed)} would show it"
             return replace(judged, why=why, seeds_needed=needed)
     needed = seeds_needed(std, min(abs(mean - limit) for limit in limits if math.isfinite(limit)), both)
+    if needed <= judged.n:  # sigma itself, or the step of the scores, is too uncertain in so few
+        return judged
     why = f"{judged.why}; {in_words(needed)} would settle it if the true difference is the observed one"
     return replace(judged, why=why, seeds_needed=needed)
 
@@ -133,7 +136,8 @@ def _judge_p_worse(criterion: CriterionConfig, sides: Sides, estimate: Estimate)
     result = decide(p, p, criterion.comparison, criterion.threshold)
     why = f"one-sided paired p {number(p, 3)}, mean difference {number(estimate.mean, 3)}"
     why += f" {metric_of(sides.metric).unit}, {counted(n, 'pair')}"
-    return TaskResult(sides.task, sides.system, result, why, p, n=n)
+    room = room_of(p, p, criterion.comparison, criterion.threshold)
+    return TaskResult(sides.task, sides.system, result, why, p, n=n, room=room)
 
 
 def in_its_unit(criterion: CriterionConfig, value: float) -> str:

@@ -1,5 +1,6 @@
 """What became of a criterion: in each task and system, and in all."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,7 +18,8 @@ LEVEL = 0.90  # a criterion's interval leaves out 5 % on either side
 @dataclass(frozen=True)
 class TaskResult:
     """A criterion in one task and system: the statistic, its 90 % interval (None: there is none), over n runs
-    or pairs of runs, and in words what it rests on."""
+    or pairs of runs, and in words what it rests on. `room`: from the worse end of the interval to the
+    threshold, below 0 beyond it; None where nothing was judged by a threshold."""
 
     task: str
     system: str
@@ -29,11 +31,13 @@ class TaskResult:
     n: int = 0
     seeds_needed: int | None = None  # to settle the claim; None where more seeds would not
     value_with_byte_masks: float | None = None  # the memory result, had the baseline kept a byte an element
+    room: float | None = None
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A criterion over all its tasks: the worst of its parts decides, `value` and `why` are of that one."""
+    """A criterion over all its tasks: the worst of its parts decides, `value` and `why` are of that one; of
+    several of one result it is the one with the least room."""
 
     name: str
     claim: str
@@ -57,7 +61,7 @@ def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult])
     why = f"no finished run of a task that matches {', '.join(criterion.tasks)}"
     value = with_byte_masks = None
     if parts:
-        worst = min(parts, key=lambda part: _WORST_FIRST.index(part.result))
+        worst = min(parts, key=_badness)
         mixed = worst.result == "not measured" and any(part.result == "pass" for part in parts)
         result, value = "inconclusive" if mixed else worst.result, worst.value
         why, with_byte_masks = worst.why, worst.value_with_byte_masks
@@ -81,6 +85,10 @@ def combined(name: str, criterion: CriterionConfig, parts: Sequence[TaskResult])
         seeds_needed=max(filter(None, needed), default=None) if result == "inconclusive" else None,
         value_with_byte_masks=with_byte_masks,
     )
+
+
+def _badness(part: TaskResult) -> tuple[int, float]:
+    return _WORST_FIRST.index(part.result), math.inf if part.room is None else part.room
 
 
 def _any(parts: Sequence[TaskResult], result: Result) -> bool:
@@ -117,6 +125,18 @@ def decide(low: float, high: float, comparison: Bound, threshold: float) -> Resu
     else:
         allowed, refused = -threshold <= low and high <= threshold, high < -threshold or low > threshold
     return "pass" if allowed else "fail" if refused else "inconclusive"
+
+
+def room_of(low: float, high: float, comparison: Bound, threshold: float) -> float | None:
+    """Returns how far the worse end of [low, high] is from the threshold, below 0 beyond it; None where that
+    end is not known."""
+    if comparison is Bound.at_least:
+        room = low - threshold
+    elif comparison is Bound.at_most:
+        room = threshold - high
+    else:
+        room = min(low + threshold, threshold - high)
+    return room if math.isfinite(room) else None
 
 
 def answer(judged: Sequence[Judged], method: str, absent: Sequence[str] = ()) -> tuple[Result, str]:

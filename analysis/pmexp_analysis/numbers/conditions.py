@@ -18,12 +18,15 @@ _OF_EVERY_METRIC = (
     "precision",
     "attention",
     "float32_matmul",
+    "float32_convolution",
     "deterministic",
 )
 _OF_COST = (
     "device",
+    "driver",
     "cpu",
     "threads",
+    "data_workers",
     "dropout_backend",
     "peak_memory_source",
     "python",
@@ -44,11 +47,12 @@ _VERSIONS = {
     "version_transformers": "transformers",
     "python": "Python",
 }
-_MACHINES = {"device": "device", "cpu": "processor", "threads": "threads"}
+_MACHINES = {"device": "device", "driver": "driver", "cpu": "processor", "threads": "threads"}
 _NOT_RECORDED = "not recorded"
 # How runs of older versions computed, and those that say nothing of it.
 _BEFORE_RECORDED = {
     "float32_matmul": "highest",
+    "float32_convolution": "tf32",  # torch's own choice on CUDA
     "deterministic": "no",
     "other_conditions": "none",
     "git_diff": "none",

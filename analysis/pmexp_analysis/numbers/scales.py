@@ -12,7 +12,7 @@ from pmexp.protocol import Statistic
 from pmexp_analysis.numbers.stats import Array, t_interval
 
 _DIGITS = 12
-_SURE_DIGITS = 15  # of a sum or a difference; 0.1 - 0.3 is not quite -0.2
+_SURE_DIGITS = 15  # those of a sum or a difference
 _LARGEST = 709.0  # exp of more overflows
 
 

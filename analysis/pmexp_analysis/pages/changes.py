@@ -63,6 +63,9 @@ def _criteria(old: Report, new: Report) -> list[str]:
             sentences.append(
                 f"{name}: its threshold was {number(other['threshold'])}, is {number(one['threshold'])}."
             )
+        for what in ("metric", "statistic", "comparison"):
+            if one[what] != other.get(what, one[what]):
+                sentences.append(f"{name}: its {what} was {other[what]}, is {one[what]}.")
         if one["result"] != other["result"]:
             values = f"{number(other['value'])}, now {number(one['value'])}"
             sentences.append(f"{name}: was {word(other['result'])} and is {word(one['result'])} ({values}).")

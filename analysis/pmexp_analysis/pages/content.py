@@ -20,6 +20,7 @@ from pmexp_analysis.numbers.hparams import Grid, grids
 from pmexp_analysis.numbers.own_scores import falling_scores
 from pmexp_analysis.numbers.sections import Section, sections
 from pmexp_analysis.numbers.trained_parts import unlike_gradients
+from pmexp_analysis.numbers.warned import warned_of
 from pmexp_analysis.pages import changes
 from pmexp_analysis.sources.experiment import Experiment
 
@@ -73,6 +74,7 @@ def content_of(
             *wrong_ends(experiment),
             *falling_scores(experiment),
             *unlike_gradients(experiment),
+            *warned_of(experiment),
             *evidence.warnings(),
         ],
         compared=compared_settings(experiment),

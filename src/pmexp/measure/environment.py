@@ -32,7 +32,7 @@ _VERSIONS = {f"version_{name}": _version(name) for name in _PACKAGES}
 
 
 def environment(device: torch.device) -> dict[str, str | int]:
-    """Host, processor, device, threads, versions, code version and dropout backend.
+    """Host, processor, device with its driver, threads, versions, code version and dropout backend.
 
     Who calls that backend is part of it where packed dropout was in use in this process (`dropout_calls`).
     """
@@ -46,6 +46,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "cpu_usable": usable_cores(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        **({"driver": gpu_driver()} if device.type == "cuda" else {}),
         "dropout_backend": ops.kernels(device),
         **({"dropout_calls": calls} if calls else {}),
         **({"dropout_torch_rng": _listed(torch_rng_record())} if torch_rng_record() else {}),
@@ -67,6 +68,13 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+@cache
+def gpu_driver() -> str:
+    """Returns the version of NVIDIA's driver, "unknown" where nvidia-smi does not tell."""
+    told = output_of(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
+    return (told or "").partition("\n")[0].strip() or "unknown"
 
 
 @cache

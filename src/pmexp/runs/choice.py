@@ -66,6 +66,8 @@ def chosen(
 
 def is_same(value: Any, typed: str) -> bool:
     """Whether `typed` means the value of a setting: 1e-3 is 0.001, and a relative path the absolute one."""
+    if typed == said(value):  # a seed of 16 digits is no float
+        return True
     match value:
         case bool() | None:
             return typed.lower() == said(value)

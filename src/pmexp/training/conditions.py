@@ -6,6 +6,7 @@ from pmexp.training.progress import Progress
 
 _KEYS = (
     "device",
+    "driver",
     "cpu",
     "threads",
     "dropout_backend",

@@ -1,15 +1,12 @@
 """Describes what the figures were taken on."""
 
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from pmexp.measure.environment import gpu_driver
 from pmexp.packed_dropout import backend
-
-_DRIVER = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-_UNKNOWN = "unknown"
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -17,7 +14,7 @@ def environment(device: torch.device) -> dict[str, str]:
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "memory": _memory(device),
-        "driver": _driver() if device.type == "cuda" else "none",
+        "driver": gpu_driver() if device.type == "cuda" else "none",
         "CUDA": torch.version.cuda or "none",
         **{name: _version(name) for name in ("torch", "triton", "transformers", "numpy")},
         "python": platform.python_version(),
@@ -30,14 +27,6 @@ def _memory(device: torch.device) -> str:
     if device.type != "cuda":
         return "the host's"
     return f"{torch.cuda.get_device_properties(device).total_memory / 2**30:.1f} GiB"
-
-
-def _driver() -> str:
-    try:
-        done = subprocess.run(_DRIVER, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return _UNKNOWN
-    return (done.stdout.split() or [_UNKNOWN])[0] if done.returncode == 0 else _UNKNOWN
 
 
 def _version(name: str) -> str:
