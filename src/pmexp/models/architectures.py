@@ -56,7 +56,7 @@ def described(cls: type[PretrainedConfig], saved: Mapping[str, Any]) -> dict[str
     and names of older versions.
     """
     own, fields = own_fields(cls), {}
-    undeclared = _words_of(cls) - set(PretrainedConfig().to_dict()) - _OF_A_RUN
+    undeclared = _words_in(Path(inspect.getfile(cls)).parent) - set(PretrainedConfig().to_dict()) - _OF_A_RUN
     if "rope_parameters" in own:
         undeclared |= _OLDER_ROTARY
     for key, value in saved.items():
@@ -70,11 +70,10 @@ def described(cls: type[PretrainedConfig], saved: Mapping[str, Any]) -> dict[str
 
 
 @cache
-def _words_of(cls: type[PretrainedConfig]) -> frozenset[str]:
-    """Returns all words in the code of an architecture, its configuration and its models."""
-    files = Path(inspect.getfile(cls)).parent.glob("*.py")
-    words = {word for file in files for word in re.findall("[a-z]\\w*", file.read_text(encoding="utf-8"))}
-    return frozenset(words)
+def _words_in(folder: Path) -> set[str]:
+    """Returns all words in the code of an architecture: its configuration and its models."""
+    texts = [file.read_text(encoding="utf-8") for file in folder.glob("*.py")]
+    return {word for text in texts for word in re.findall("[a-z]\\w*", text)}
 
 
 def _class_of_part(part: Any, saved: Mapping[str, Any]) -> type[PretrainedConfig]:
