@@ -38,8 +38,9 @@ _TOKENIZER = (
 NO_VOCABULARY = "it has no vocabulary: tokenizer.json, vocab.txt, vocab.json with merges.txt, or spm.model"
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 _TOKENIZER_WORDS = (  # their values are texts, lists or mappings; any other such value may be a path
-    "added_tokens_decoder", "additional_special_tokens", "errors", "extra_special_tokens",
-    "model_input_names", "never_split", "padding_side", "tokenizer_class", "truncation_side", "vocab_type",
+    "added_tokens_decoder", "additional_special_tokens", "errors", "extra_special_tokens", "langs",
+    "language_codes", "model_input_names", "never_split", "padding_side", "source_lang", "src_lang",
+    "target_lang", "tgt_lang", "tokenizer_class", "truncation_side", "vocab_type",
 )  # fmt: skip
 
 
