@@ -208,6 +208,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: [lose(name)(f) for name in ("tokenizer.json", "tokenizer_config.json")] + [(f / "notes.txt").touch()],
         "it has no vocabulary: tokenizer.json, vocab.txt",
     ),
+    "options of another library": (
+        lambda f: rewrite(f / "tokenizer_config.json", mecab_kwargs={"mecab_option": "-d /elsewhere"}),
+        "mecab_kwargs of its settings may name files, and is not read",
+    ),
     "a larger vocabulary": (
         lambda f: train_tokenizer(Split([("abcdefghijklmnopqrstuvwxyz " * 9,)], np.zeros(1)), 300).save_pretrained(f),
         "tokens and the model 80",

@@ -30,6 +30,10 @@ from transformers import (
     M2M100ForConditionalGeneration,
     MarianConfig,
     MarianMTModel,
+    MBart50Tokenizer,
+    MBartConfig,
+    MBartForConditionalGeneration,
+    MBartTokenizer,
     MixtralConfig,
     MixtralForCausalLM,
     PreTrainedModel,
@@ -197,6 +201,42 @@ def test_padding_in_front_of_texts_is_not_left_in_a_batch(padding: str, files: P
         UserError, match=f"dataset.padding: {padding} cuts .* pads in front of them; choose max"
     ):
         prepared(module, asked, files, tmp_path, tokenizer)
+
+
+def of_languages(kind: type[Any], **languages: str) -> Any:
+    begin = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    words = [(f"▁{word}", -1.0) for word in WORDS]
+    return kind(vocab=[*begin, *words, ("ro_RO", 0.0), ("en_XX", 0.0), ("<mask>", 0.0)], **languages)
+
+
+@pytest.mark.parametrize("kind", [MBartTokenizer, MBart50Tokenizer])
+def test_texts_are_marked_by_the_languages_of_the_tokenizers_settings(
+    kind: type[Any], files: Path, tmp_path: Path
+) -> None:
+    tokenizer = of_languages(kind, src_lang="ro_RO", tgt_lang="en_XX")
+    module = MBartForConditionalGeneration(
+        MBartConfig(**PAIR | {"vocab_size": len(tokenizer), "pad_token_id": 1})
+    )
+    made = prepared(module, OBJECTIVES["seq2seq"], files, tmp_path, tokenizer)
+    batch = made.training.train.batch(torch.arange(4), EVALUATION)
+    source, target = map(tokenizer.convert_tokens_to_ids, ("ro_RO", "en_XX"))
+    assert (batch.inputs["input_ids"] == source).any(1).all() and (batch.labels == target).any(1).all()
+    assert made.model.generation
+    ids = made.training.module.generate(batch.inputs["input_ids"], max_new_tokens=2)
+    read = torch.cat([batch.inputs["decoder_input_ids"], batch.labels[:, -1:]], 1)
+    places = 1 if kind is MBartTokenizer else 2  # the language alone, or behind the end of a text
+    assert torch.equal(ids[:, :places], read[:, :places])
+
+
+def test_a_tokenizer_that_names_no_language_of_targets_is_one_line(files: Path, tmp_path: Path) -> None:
+    tokenizer = of_languages(MBartTokenizer, src_lang="ro_RO")
+    module = MBartForConditionalGeneration(
+        MBartConfig(**PAIR | {"vocab_size": len(tokenizer), "pad_token_id": 1})
+    )
+    with pytest.raises(
+        UserError, match="has ro_RO for sources and none for targets; write src_lang and tgt_lang"
+    ):
+        prepared(module, OBJECTIVES["seq2seq"], files, tmp_path, tokenizer)
 
 
 FRONT_PADDED = {

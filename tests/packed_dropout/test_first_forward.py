@@ -1,6 +1,7 @@
 """A model is watched until its first forward in training or a dry one has settled its report, and changed by neither."""
 
 import copy
+import logging
 import pickle
 import random
 import warnings
@@ -203,3 +204,27 @@ def test_the_dry_run_sees_inside_of_a_model_that_torch_compile_has_made() -> Non
     report = replace_dropout(model, PackedDropout, example=(x(),))
     assert report.settled and not report.uncalled
     assert report.modules == ["_orig_mod.1"] and report.functions == ["_orig_mod.0"]
+
+
+class Expert(nn.Module):
+    """Multiplies rows by the weights of groups, which torch's fake tensors know in bf16 alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, 16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        product = torch._grouped_mm(x, self.weight, offs=torch.tensor([len(x)], dtype=torch.int32))
+        return nn.functional.dropout(product, P, self.training)
+
+
+def test_what_fake_tensors_cannot_run_prints_no_traceback(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torchs_log = logging.getLogger("torch._subclasses.fake_tensor")
+    monkeypatch.setattr(torchs_log, "handlers", [caplog.handler])
+    model = nn.Sequential(Expert())
+    with caplog.at_level(logging.INFO):
+        replace_dropout(model, PackedDropout, example=(torch.randn(16, 16),))
+    assert [record.name for record in caplog.records] == ["pmexp.packed_dropout.dry_run"]
+    assert "Packed" in model(torch.randn(16, 16)).grad_fn.name()

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from pmexp.config import LANGUAGE, FrozenWeights, LoraConfig, Objective, RunConfig
-from pmexp.errors import UserError
+from pmexp.errors import UserError, error_line
 from pmexp.extras import need
 from pmexp.models.architectures import plain_parts
 from pmexp.shown import counted
@@ -51,7 +51,12 @@ def adapt(module: PreTrainedModel, config: RunConfig) -> str:
         base_model_name_or_path=config.model.path or config.model.hub_id if config.model.pretrained else None,
         revision=config.model.revision,
     )
-    peft.inject_adapter_in_model(settings, module, _ADAPTER)
+    try:
+        peft.inject_adapter_in_model(settings, module, _ADAPTER)
+    except ValueError as error:
+        raise UserError(
+            f"model.lora.targets: peft refuses some of these layers ({error_line(error)}); choose others"
+        ) from None
     settings.modules_to_save = head or None  # whose weights lie in the file beside the adapters
     for name in head:
         module.get_submodule(name).requires_grad_(True)

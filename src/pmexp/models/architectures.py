@@ -1,7 +1,11 @@
 """Answers what an architecture of transformers is: its class, its own fields, its rates, what it serves."""
 
 import difflib
+import inspect
+import re
 from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +15,13 @@ from pmexp.config import Objective
 from pmexp.config.kinds import rates_among
 from pmexp.errors import UserError
 from pmexp.models.objectives import AUTO_CLASSES
+
+# Names that code of architectures has too, and that are a run's own choice.
+_OF_A_RUN = {
+    *("attn_implementation", "experts_implementation", "gradient_checkpointing", "num_labels", "torch_dtype"),
+    "pruned_heads",
+}
+_OLDER_ROTARY = {"rope_theta", "rope_scaling", "partial_rotary_factor"}  # which are rope_parameters now
 
 
 def configuration_class(
@@ -39,16 +50,30 @@ def own_fields(cls: type[PretrainedConfig]) -> set[str]:
 
 
 def described(cls: type[PretrainedConfig], saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what of a saved configuration describes an architecture, also in the configurations in it."""
+    """Returns what of a saved configuration describes an architecture, also in the configurations in it.
+
+    These are its own fields, and what its code reads without declaring it, such as DeBERTa's position_buckets
+    and names of older versions.
+    """
     own, fields = own_fields(cls), {}
+    undeclared = _words_in(Path(inspect.getfile(cls)).parent) - set(PretrainedConfig().to_dict()) - _OF_A_RUN
+    if "rope_parameters" in own:
+        undeclared |= _OLDER_ROTARY
     for key, value in saved.items():
         if key in cls.sub_configs and isinstance(value, dict):
             part = _class_of_part(cls.sub_configs[key], value)
             typed = {"model_type": value["model_type"]} if "model_type" in value else {}
             fields[key] = typed | described(part, value)
-        elif key in own:
+        elif key in own or key in undeclared:
             fields[key] = value
     return fields
+
+
+@cache
+def _words_in(folder: Path) -> set[str]:
+    """Returns all words in the code of an architecture: its configuration and its models."""
+    texts = [file.read_text(encoding="utf-8") for file in folder.glob("*.py")]
+    return {word for text in texts for word in re.findall("[a-z]\\w*", text)}
 
 
 def _class_of_part(part: Any, saved: Mapping[str, Any]) -> type[PretrainedConfig]:

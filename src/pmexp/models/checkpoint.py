@@ -158,7 +158,7 @@ def load_tokenizer(folder: Path, config: RunConfig) -> Any:
 
 def _configuration(folder: Path, config: RunConfig, classes: int) -> PretrainedConfig:
     """The folder's architecture, with our fields over its own."""
-    saved = read_json(folder / "config.json")
+    saved = PretrainedConfig._decode_special_floats(read_json(folder / "config.json"))
     wanted = architecture_of(config.model).model_type
     kind = saved.get("model_type", wanted)
     if wanted and kind != wanted:

@@ -38,8 +38,10 @@ _TOKENIZER = (
 NO_VOCABULARY = "it has no vocabulary: tokenizer.json, vocab.txt, vocab.json with merges.txt, or spm.model"
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 _TOKENIZER_WORDS = (  # their values are texts, lists or mappings; any other such value may be a path
-    "added_tokens_decoder", "additional_special_tokens", "errors", "extra_special_tokens",
-    "model_input_names", "never_split", "padding_side", "tokenizer_class", "truncation_side", "vocab_type",
+    "added_tokens_decoder", "additional_special_tokens", "errors", "extra_special_tokens", "langs",
+    "language_codes", "model_input_names", "never_split", "padding_side", "source_lang", "src_lang",
+    "subword_tokenizer_type", "target_lang", "tgt_lang", "tokenizer_class", "truncation_side", "vocab_type",
+    "word_tokenizer_type",
 )  # fmt: skip
 
 
@@ -127,7 +129,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
 def tokenizer_files(folder: Path) -> Iterator[Path]:
     """A folder of the tokenizer's files alone, whose settings name neither code nor files.
 
-    Raises FileNotFoundError where there are none but settings.
+    Raises FileNotFoundError where there are none but settings, and ValueError for options of another library.
     """
     files = {file for pattern in _TOKENIZER for file in folder.glob(pattern)}
     if all(file.name in _TOKENIZER_SETTINGS for file in files):
@@ -143,6 +145,8 @@ def tokenizer_files(folder: Path) -> Iterator[Path]:
 
 
 def _data_alone(settings: dict[str, Any]) -> dict[str, Any]:
+    if options := [key for key, value in settings.items() if key.endswith("_kwargs") and value]:
+        raise ValueError(f"{options[0]} of its settings may name files, and is not read")
     return {
         key: value
         for key, value in settings.items()

@@ -71,7 +71,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         own.decoder_start_token_id = own.pad_token_id  # T5 begins a target with padding
     objective = config.dataset.objective
     if objective is Objective.seq2seq:
-        return _of_pairs(config, tokenizer, loaded)
+        return _of_pairs(config, tokenizer, loaded, dataset.train)
     if objective is Objective.causal_lm and config.model.kind is ModelKind.auto:
         refuse_looking_ahead(config, loaded.module)
     names = inputs_of(loaded.module) if config.model.kind is ModelKind.auto else _INPUTS
@@ -150,7 +150,7 @@ def inputs_of(module: PreTrainedModel) -> tuple[str, ...]:
     return tuple(name for name in _INPUTS if name in taken and (tells_apart or name != "token_type_ids"))
 
 
-def _of_pairs(config: RunConfig, tokenizer: Any, loaded: Loaded) -> TaskModel:
+def _of_pairs(config: RunConfig, tokenizer: Any, loaded: Loaded, train: Split) -> TaskModel:
     """A model that reads a source and writes its target."""
     dataset, module = config.dataset, loaded.module
     if not module.config.is_encoder_decoder:
@@ -164,11 +164,21 @@ def _of_pairs(config: RunConfig, tokenizer: Any, loaded: Loaded) -> TaskModel:
         ("dataset.generation.max_length", dataset.generation.max_length),
     ):
         positions.check(length, module, config.model, key)
-    generation = Generation(module, tokenizer, dataset.generation.beams, dataset.generation.max_length)
+    if getattr(tokenizer, "tgt_lang", "") is None:  # then transformers takes the source's
+        raise UserError(
+            f"model.path: the tokenizer in {tokenizer.name_or_path} marks texts by their languages, has "
+            f"{tokenizer.src_lang} for sources and none for targets; write src_lang and tgt_lang into "
+            "tokenizer_config.json there"
+        )
 
     def examples(split: Split, length: int) -> Examples:
         return encoded_pairs(tokenizer, module, split, length, dataset)
 
+    first = examples(train.take(np.zeros(1, np.int64)), dataset.max_length).batch(torch.zeros(1).long(), 0)
+    begin = first.inputs["decoder_input_ids"][0, 0], first.labels[0, 0]
+    generation = Generation(
+        module, tokenizer, dataset.generation.beams, dataset.generation.max_length, *map(int, begin)
+    )
     return loaded.task_model(examples, dataset.max_length + dataset.max_target_length, generation)
 
 

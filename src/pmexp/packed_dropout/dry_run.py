@@ -28,7 +28,7 @@ def run_dry(model: nn.Module, discovery: Discovery, example: Mapping[str, Any] |
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     positional, named = ((), example) if isinstance(example, Mapping) else (example, {})
     try:
-        with _python_generators_kept():
+        with _python_generators_kept(), without_torchs_log():
             with FakeCopyMode(mode):
                 twin = copy.deepcopy(model).train()
             args, kwargs = tree_map_only(torch.Tensor, mode.from_tensor, (tuple(positional), dict(named)))
@@ -45,6 +45,17 @@ def run_dry(model: nn.Module, discovery: Discovery, example: Mapping[str, Any] |
         if kernel != KERNEL_UNSEEN:
             discovery.report.attention_ran(name, kernel)
     discovery.settle(run, dict(model.named_modules(remove_duplicate=False)), whole=True)
+
+
+@contextmanager
+def without_torchs_log() -> Iterator[None]:
+    """Keeps torch from printing a traceback of its own for an operator that fails on fake tensors."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _uncompiled() -> AbstractContextManager[Any]:

@@ -3,7 +3,6 @@
 So a change in torch is mended in this file.
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -31,7 +30,6 @@ __all__ = [
     "running_backward",
     "tree_leaves",
     "tree_map_only",
-    "without_torchs_log",
 ]
 
 # What a fake tensor raises where a model's control flow or shapes depend on values.
@@ -87,17 +85,6 @@ class _FakeTensors(FakeTensorMode):
 def fake_tensors() -> FakeTensorMode:
     """A context in which tensors have shapes, dtypes and storages with a size, and no memory."""
     return _FakeTensors(allow_non_fake_inputs=True)
-
-
-@contextmanager
-def without_torchs_log() -> Iterator[None]:
-    """Keeps torch from printing a traceback of its own for an operator that fails on fake tensors."""
-    log = logging.getLogger("torch._subclasses.fake_tensor")
-    before, log.disabled = log.disabled, True
-    try:
-        yield
-    finally:
-        log.disabled = before
 
 
 def is_fake(tensor: torch.Tensor) -> bool:

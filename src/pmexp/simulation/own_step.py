@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 
 from pmexp.errors import UserError, error_line
 from pmexp.measure.flops import FlopCounter
+from pmexp.packed_dropout.dry_run import without_torchs_log
 from pmexp.simulation.cuda_kernels import cuda_semantics
 from pmexp.simulation.fake_copy import fake_batch, fake_copy
-from pmexp.simulation.internals import DATA_DEPENDENT, fake_tensors, tree_leaves, without_torchs_log
+from pmexp.simulation.internals import DATA_DEPENDENT, fake_tensors, tree_leaves
 from pmexp.simulation.known_values import KnownValues
 from pmexp.simulation.live_bytes import LiveBytes, Snapshot
 from pmexp.simulation.predict import CUDA_BLOCK
