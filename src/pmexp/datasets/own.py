@@ -63,18 +63,19 @@ def load(config: DatasetConfig) -> Dataset:
             _check_labels(config, name, split)
             _check_classes(config, name, split, len(dataset.classes))
     dataset = replace(
-        dataset, **{name: _in_order(getattr(dataset, name)) for name in ("train", "val", "test")}
+        dataset,
+        train=_in_order(dataset.train),
+        val=_in_order(dataset.val),
+        test=_in_order(dataset.test) if dataset.test else None,
     )
     origin = dataset.origin or config.path or config.loader
     return replace(dataset, origin=origin, digest=dataset.digest or ("" if config.path else _digest(dataset)))
 
 
-def _in_order(split: Split | None) -> Split | None:
+def _in_order(split: Split) -> Split:
     """The split with arrays that lie in memory as torch reads them: a reversed one does not."""
-    arrays = (
-        {key: value for key, value in vars(split).items() if isinstance(value, np.ndarray)} if split else {}
-    )
-    return split and replace(split, **{key: np.ascontiguousarray(value) for key, value in arrays.items()})
+    arrays = {key: value for key, value in vars(split).items() if isinstance(value, np.ndarray)}
+    return replace(split, **{key: np.ascontiguousarray(value) for key, value in arrays.items()})
 
 
 def _check_inputs(config: DatasetConfig, name: str, split: Split) -> None:

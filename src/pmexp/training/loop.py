@@ -21,6 +21,7 @@ from pmexp.models.examples import EVALUATION, Batch, Examples
 from pmexp.models.generation import Generation
 from pmexp.models.objectives import summed_loss
 from pmexp.packed_dropout import ReplacementReport
+from pmexp.shown import counted
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
 from pmexp.training import loss_scale
