@@ -1,12 +1,10 @@
 """level=start and level=report measure processes, and show no figure of a way that did something else."""
 
 import csv
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from forked_python import ForkedPython
 from pmexp.bench import start
 from pmexp.bench.command import main
 from pmexp.bench.processes import execute
@@ -36,10 +34,7 @@ def test_a_process_that_is_timed_may_keep_compiled_modules(
     assert execute(["-Sc", "import sys; print(sys.dont_write_bytecode)"], tmp_path).stdout == "False\n"
 
 
-def test_reports_of_more_runs_are_counted_and_timed(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(subprocess, "Popen", ForkedPython)
+def test_reports_of_more_runs_are_counted_and_timed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["level=report", "runs=20,40"]) == 0, capsys.readouterr().err
     lines = capsys.readouterr().out.splitlines()[1:]
     assert [line.rpartition(": ")[0].rpartition(": ")[2] for line in lines] == ["20 runs", "40 runs"]
