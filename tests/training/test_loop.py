@@ -1,6 +1,7 @@
 """The training loop: data order, schedule, early stopping, and a resumed run that is the same run."""
 
 import math
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -203,6 +204,13 @@ def test_evaluation_is_exact_over_a_ragged_last_batch() -> None:
     )
 
 
+@cache
+def left_alone(parts: tuple[Part, ...], every: float | None) -> tuple[list[Any], dict[str, torch.Tensor]]:
+    """What a run that is left alone yields step by step, and its weights at the end."""
+    whole = training(parts, evaluate_every=every)
+    return list(whole.steps()), whole.module.state_dict()
+
+
 @pytest.mark.parametrize("parts", [(), (Part.bf16,)], ids=["plain", "bf16"])
 @pytest.mark.parametrize("cut", [1, 7, 12])
 @pytest.mark.parametrize(("every", "workers"), [(None, 0), (0.25, 0), (None, 2)])
@@ -210,8 +218,7 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(
     cut: int, parts: tuple[Part, ...], every: float | None, workers: int, tmp_path: Any
 ) -> None:
     """Whatever the number of workers that make its batches ahead."""
-    whole = training(parts, evaluate_every=every)
-    expected = list(whole.steps())
+    expected, weights = left_alone(parts, every)
     first = training(parts, evaluate_every=every, workers=workers)
     head = list(islice(first.steps(), cut))
     torch.save(state_of(first), tmp_path / "state.pt")
@@ -219,7 +226,7 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(
     second = training(parts, evaluate_every=every, workers=workers)
     restore(second, torch.load(tmp_path / "state.pt", weights_only=True))
     assert head + list(second.steps()) == expected
-    for name, tensor in whole.module.state_dict().items():
+    for name, tensor in weights.items():
         assert torch.equal(second.module.state_dict()[name], tensor)
 
 
