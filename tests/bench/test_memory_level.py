@@ -58,6 +58,13 @@ def other_gradients(trained: Trained) -> bool:
     return True
 
 
+def a_gradient_less(trained: Trained) -> bool:
+    replace_dropout(trained, PackedDropout)
+    *_, last = trained.parameters()
+    last.requires_grad_(False)
+    return True
+
+
 def another_loss(trained: Trained) -> bool:
     replace_dropout(trained, PackedDropout)
     with torch.no_grad():
@@ -65,7 +72,10 @@ def another_loss(trained: Trained) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("change", "what"), [(other_gradients, "gradients"), (another_loss, "loss")])
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [(other_gradients, "gradients"), (a_gradient_less, "gradients"), (another_loss, "loss")],
+)
 def test_a_wrong_way_ends_the_benchmark_without_a_figure(
     change: Callable[[Trained], bool], what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

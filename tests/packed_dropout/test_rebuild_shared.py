@@ -101,3 +101,18 @@ def test_a_shared_cast_lies_as_it_lay_where_hooks_save_row_by_row() -> None:
     plain = train(step, False)
     with row_by_row():
         assert all(torch.equal(one, other) for one, other in zip(plain, train(step, True), strict=True))
+
+
+def test_copies_on_two_devices_are_two() -> None:
+    """As layers on several devices have them, of one dropped output of an encoder."""
+
+    def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        y = drop(x + 1)
+        away = F.linear(y.to("meta"), (WEIGHT * x.mean()).to("meta"))
+        here = F.linear(y.clone(), WEIGHT * x.mean())
+        assert away.grad_fn
+        return here
+
+    assert all(
+        torch.equal(one, other) for one, other in zip(train(step, False), train(step, True), strict=True)
+    )

@@ -124,7 +124,7 @@ class Origin:
     rng: Rng
     flip_rate: float
     packed: TensorWeakRef | None = None  # the bits, where the node saves them past all hooks
-    casts: dict[Any, Any] | None = None  # those that are saved whole, by their dtype and layout
+    casts: dict[Any, Any] | None = None  # those that are saved whole, by their dtype, device and layout
 
     def held(self) -> list[Held]:
         """Returns the input and what it can be made of by cheap steps, the nearest first."""

@@ -244,7 +244,7 @@ class _OutermostHooks(_Hooks):
 
 
 def _looks(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.dtype, tensor.size(), tensor.stride()
+    return tensor.dtype, tensor.device, tensor.size(), tensor.stride()
 
 
 def _note_whole(why: str) -> None:
