@@ -117,7 +117,7 @@ def test_a_file_that_has_changed_since_is_replaced(tmp_path: Path, database: Dat
     run = finished(tmp_path, 0)
     uuid = run.settle("FINISHED")
     text = run.folder.summary.read_text()
-    run.folder.summary.write_text(text.replace("no memory", "no memorY"))  # of the same length
+    run.folder.summary.write_text(text.replace("no memory", "no memorY"))  # whose length is the same
     assert repaired(tmp_path) == {run.folder.path.name: "summary.json replaced"}
     attached = MlflowClient(f"sqlite:///{file}").download_artifacts(uuid, "summary.json")
     assert Path(attached).read_bytes() == run.folder.summary.read_bytes()
