@@ -3,10 +3,28 @@
 import math
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # a terminal's and SLURM's, to all
+
+
+@contextmanager
+def stop_signals_kept() -> Iterator[None]:
+    """Puts back, after code of somebody's own, what stop signals do: a module may set handlers when it is
+    imported, and a run would then end without its checkpoint."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if (
+                signal.getsignal(number) is not handler
+                and threading.current_thread() is threading.main_thread()
+            ):
+                signal.signal(number, handler)
 
 
 def usable_cores() -> int:

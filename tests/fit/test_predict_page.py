@@ -38,3 +38,18 @@ def test_a_table_of_models_of_ones_own(
     plan.write_text('models: {Tiny: "own_models:huge"}\narms: [[]]\n')
     assert main([f"table={plan}"]) == 2
     assert "models.Tiny: own_models:huge cannot be had (AttributeError" in capsys.readouterr().err
+
+
+def test_a_table_finds_functions_in_the_working_folder_and_says_what_they_do_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])  # as the command pmexp has it
+    Path("of_this_folder.py").write_text("def fails():\n    1 / 0\ndef number():\n    return 3\n")
+    for name, said in (
+        ("fails", "cannot be had (ZeroDivisionError"),
+        ("number", "returns a int; return a model"),
+    ):
+        Path("plan.yaml").write_text(f"models: {{Mine: 'of_this_folder:{name}'}}\narms: [[]]\n")
+        assert main(["table=plan.yaml"]) == 2
+        assert f"error: models.Mine: of_this_folder:{name} {said}" in capsys.readouterr().err

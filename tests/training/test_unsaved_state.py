@@ -38,6 +38,18 @@ class Keeps(Net):
         return "mean" not in self._non_persistent_buffers_set
 
 
+class KeepsInSlots(Net):
+    __slots__ = ("forwards",)
+
+    def __init__(self) -> None:
+        super().__init__(nn.Dropout(0.1))
+        self.forwards = 0
+
+    def forward(self, x: Tensor) -> object:
+        self.forwards += self.training
+        return super().forward(x)
+
+
 def training(module: nn.Module) -> Training:
     config = TrainConfig(epochs=2, batch_size=8, lr=1e-2, log_every=1)
     return Training(module, examples(50, 0), examples(20, 1), config, ["accuracy"], 5, System(SystemConfig()))
@@ -56,6 +68,13 @@ def resumed(persistent: bool) -> str:
     list(islice(first.steps(), 2))
     restore(second, written_and_read(state_of(first)))
     return second.progress.resumed_without
+
+
+def test_what_lies_in_slots_is_seen() -> None:
+    first, second = training(KeepsInSlots()), training(KeepsInSlots())
+    list(islice(first.steps(), 2))
+    restore(second, written_and_read(state_of(first)))
+    assert "1 value that modules of your own have changed: forwards;" in second.progress.resumed_without
 
 
 def test_what_has_changed_is_named_and_nothing_else() -> None:

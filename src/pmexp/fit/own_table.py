@@ -17,6 +17,7 @@ from pmexp.fit.forecast import MEASURED, StepPeak, change
 from pmexp.fit.options import FitOptions
 from pmexp.shown import one_by_one
 from pmexp.simulation import NOT_MODELLED
+from pmexp.working_folder import search_here
 
 _GIB = 2**30
 _COLUMNS = ("model", "arm", "peak GiB", "saving", "products", "traffic", "fits")
@@ -60,9 +61,19 @@ def _cells(step: StepPeak, first: StepPeak, budget_bytes: int) -> list[str]:
 
 
 def _built(name: str, path: str) -> Any:
+    search_here()
     try:
-        return resolve_name(path)()
-    except (ImportError, AttributeError, ValueError) as error:
+        built = resolve_name(path)()
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # importing and calling run somebody's code, which may do anything
         raise UserError(
             f"models.{name}: {path} cannot be had ({error_line(error)}); name module:function"
         ) from error
+    if not (isinstance(built, tuple | list) and len(built) == 3):
+        raise UserError(
+            f"models.{name}: {path} returns a {type(built).__name__}; return a model, a batch and a "
+            "loss or None"
+        )
+    return built

@@ -44,6 +44,13 @@ def _reached(roots: Iterable[object]) -> list[object]:
     return list(looked_at.values())
 
 
+def in_slots(value: object) -> dict[str, object]:
+    """Returns what an object keeps in the `__slots__` of its classes, by name."""
+    slots = [cls.__dict__.get("__slots__", ()) for cls in type(value).__mro__]
+    names = [name for each in slots for name in ((each,) if isinstance(each, str) else each)]
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
 def hooks_of(module: nn.Module) -> Iterator[object]:
     """Yields the hooks of a model's parameters and modules."""
     for parameter in module.parameters():
@@ -68,11 +75,7 @@ def _contents(value: object) -> Iterator[object]:
     elif isinstance(value, FunctionType):
         yield from _of_function(value)
     elif not type(value).__module__.startswith("pmexp."):
-        yield from getattr(value, "__dict__", {}).values()
-        for cls in type(value).__mro__:
-            slots = cls.__dict__.get("__slots__", ())
-            names = (slots,) if isinstance(slots, str) else slots
-            yield from (getattr(value, name) for name in names if hasattr(value, name))
+        yield from (*getattr(value, "__dict__", {}).values(), *in_slots(value).values())
 
 
 def _of_function(function: FunctionType) -> Iterator[Any]:

@@ -42,7 +42,7 @@ def _computed(name: str, result: Evaluation) -> float:
 
 
 def _read_only(result: Evaluation) -> Evaluation:
-    """The evaluation with arrays that nobody can write into: other metrics are computed of them too."""
+    """The evaluation with arrays and texts that nobody can write into: others read them too."""
     import numpy as np
 
     arrays: dict[str, Any] = {
@@ -50,4 +50,5 @@ def _read_only(result: Evaluation) -> Evaluation:
     }
     for array in arrays.values():
         array.flags.writeable = False
-    return replace(result, **arrays)
+    texts = {key: tuple(value) for key, value in vars(result).items() if isinstance(value, list)}
+    return replace(result, **arrays, **texts)

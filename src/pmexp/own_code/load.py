@@ -13,6 +13,7 @@ from typing import Any
 from pmexp.errors import Interrupted, MachineError, UserError, error_line
 from pmexp.logs import kept
 from pmexp.own_code.sources import check_import_path
+from pmexp.process import stop_signals_kept
 from pmexp.working_folder import search_here
 
 # What CUDA's allocator says, and what the CPU's does.
@@ -29,7 +30,7 @@ def imported(key: str, path: str) -> Any:
     module_name, _, name = path.rpartition(".")
     search_here()
     try:
-        with kept():
+        with kept(), stop_signals_kept():
             module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # importing runs somebody's code, which may do anything
         raise UserError(f"{key}: {path}: {module_name} cannot be imported ({error_line(error)})") from None
@@ -56,7 +57,7 @@ def of_own_code(key: str, path: str) -> Iterator[None]:
     Those of this package pass, and so does running out of memory, which is a result of a run.
     """
     try:
-        with kept():
+        with kept(), stop_signals_kept():
             yield
     except (UserError, MachineError, Interrupted, MemoryError):
         raise

@@ -18,11 +18,20 @@ class InnerRates:
         """inner: finds the optimizers that `outer`, or somebody's hooks, lead to."""
         self._outer, self._find = outer, inner
         self._first: tuple[float, Rates] | None = None
-        self._is_settled = False
+        self._is_settled = self._is_told = False
 
     def said(self, lr: float) -> str:
-        """Says which inner optimizers have gone another way than the schedule, once its rate has changed;
-        empty before and where all have gone along. To be called after each step that was taken at `lr`."""
+        """Says which inner optimizers have gone another way than the schedule, once its rate has changed, and
+        where the outer one has set its rate in a step itself; empty before and where all have gone along. To
+        be called after each step that was taken at `lr`, before the schedule sets the next rate."""
+        outer = self._outer.param_groups[0].get("lr")
+        # The host would wait for one that is a tensor on a device.
+        if not self._is_told and isinstance(outer, float) and not math.isclose(outer, lr, rel_tol=_ROUNDING):
+            self._is_told = True
+            return (
+                f"variant.apply: {type(self._outer).__name__} sets its lr in step() itself, to {outer:g}, "
+                f"where train/lr, which is on record, is {lr:g}; scale what it adds to the weights instead"
+            )
         if self._is_settled or not lr:
             return ""
         if self._first is None:

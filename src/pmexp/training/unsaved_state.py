@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from pmexp.measure.method_state import in_slots
 from pmexp.shown import counted, first_five
 
 _NOT_OWN = ("torch", "transformers", "pmexp", "peft")  # whose modules keep nothing else, or caches
@@ -35,7 +36,8 @@ def _unsaved(model: nn.Module) -> Iterator[tuple[str, object]]:
         if type(module).__module__.partition(".")[0] in _NOT_OWN:
             continue
         transient = {name: module._buffers[name] for name in module._non_persistent_buffers_set}
-        plain = {name: each for name, each in vars(module).items() if not name.startswith("_")}
+        kept = {**vars(module), **in_slots(module)}
+        plain = {name: each for name, each in kept.items() if not name.startswith("_")}
         for name, value in {**transient, **plain}.items():
             if isinstance(value, Tensor | int | float) and name != "training":
                 yield f"{path}.{name}".lstrip("."), value
