@@ -285,7 +285,7 @@ def two_tasks(runs: Runs, second: float | None) -> Judged:
 def test_the_worst_task_decides(runs: Runs, second: float | None, result: str, counts: str) -> None:
     one = two_tasks(runs, second)
     assert (one.result, len(one.parts)) == (result, 2)
-    where = "net/digits" if second in (0.7, 0.8) else "other/words"  # of two that pass the nearer to failing
+    where = "net/digits" if second in (0.7, 0.8) else "other/words"  # the one nearer to failing
     assert one.why.startswith(f"{where}: ") and one.why.endswith(f"(of 2 tasks: {counts})")
     limited = judged(runs, metric=STEP, statistic=Statistic.relative_change, threshold=-0.1, tasks=["net/*"])
     assert (limited.result, len(limited.parts)) == ("pass", 1)
