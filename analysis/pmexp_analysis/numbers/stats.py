@@ -50,17 +50,18 @@ def describe(values: Array) -> SampleSummary:
 
 def spread(values: Array) -> Array:
     """Sample standard deviation of `values` (shape (..., n)), also of numbers whose squares over- or
-    underflow; NaN for n < 2."""
+    underflow; 0 where they are one number, whatever rounding makes of their mean; NaN for n < 2."""
     if values.shape[-1] < 2:
         return np.full(values.shape[:-1], np.nan)
     with np.errstate(over="ignore", invalid="ignore"):
         std = np.asarray(values.std(axis=-1, ddof=1))
+    is_one = (values == values[..., :1]).all(axis=-1)
     in_range = (std > _SMALL) & (std < 1 / _SMALL)
-    if in_range.all():
+    if in_range.all() and not is_one.any():
         return std
     powers = np.frexp(np.abs(values).max(axis=-1))[1] - 1  # to divide by powers of two rounds nothing
     apart = np.ldexp(np.ldexp(values, -np.expand_dims(powers, -1)).std(axis=-1, ddof=1), powers)
-    return np.where(in_range, std, apart)
+    return np.where(is_one, 0.0, np.where(in_range, std, apart))
 
 
 def is_constant(values: Array, magnitude: Array) -> Mask:
