@@ -77,6 +77,27 @@ def test_no_claim_passes_by_the_values_that_are_finite(runs: Runs, metric: str) 
     assert open_claims[metric].endswith("but pm-drop has no such value in seed 3: not finite")
 
 
+@pytest.mark.parametrize(("metric", "is_open"), [(STEP, True), ("memory/mask_bytes", False)])
+def test_no_claim_passes_by_the_runs_that_recorded_a_value(runs: Runs, metric: str, is_open: bool) -> None:
+    """A count is whole in one run, and what is measured is not."""
+    pairs(runs)
+    run(runs, "baseline", 3)
+    run(runs, "pm-drop", 3)
+    change(runs, "pm-drop", 3, lambda summary: summary["metrics"].pop(metric))
+    open_claims = {one.metric: one.why for one in runs.content().criteria if one.result != "pass"}
+    assert open_claims.keys() == ({metric} if is_open else set())
+    assert not is_open or open_claims[metric].endswith("in seed 3: not recorded")
+
+
+@pytest.mark.parametrize("variant", ["baseline", "pm-drop"])
+def test_a_score_elsewhere_that_is_not_finite_has_diverged(runs: Runs, variant: str) -> None:
+    pairs(runs)
+    change(runs, variant, 2, lambda summary: summary["metrics"].update({"ood/accuracy": None}))
+    report = runs.content()
+    assert results(report)["finite"] == ("fail" if variant == "pm-drop" else "pass")
+    assert [f"1 run of {variant} has no result" in line for line in report.warnings] == [True]
+
+
 @pytest.mark.parametrize(("is_planned", "result"), [(True, "pass"), (False, "inconclusive")])
 def test_a_seed_of_the_baseline_alone_holds_scores_up_unless_a_plan_says_so(
     runs: Runs, is_planned: bool, result: str

@@ -6,6 +6,7 @@ from pmexp.protocol import CriterionConfig, needs_learning
 from pmexp.shown import counted
 from pmexp_analysis.criteria.estimates import Sides
 from pmexp_analysis.numbers.conditions import seeds_said
+from pmexp_analysis.numbers.trainings import place_of
 from pmexp_analysis.sources.experiment import (
     DIVERGED,
     NOT_PLANNED,
@@ -53,7 +54,7 @@ def lacking_method(
     lost: Sequence[Missing],
 ) -> str:
     """Says which runs of the method `criterion` would have to count and cannot: `lost` ones, and those whose
-    value is not finite; empty where none.
+    value is not finite, or not recorded where one run does not have all of it; empty where none.
 
     A claim on what was learned lacks each run that has no score; one on memory lacks those that had too
     little of it. A seed that the plan gives to other variants alone is no run lost; where no plan says so, as
@@ -70,11 +71,13 @@ def lacking_method(
         and one.state != NOT_PLANNED
         and (learns or (of_memory and one.state == OUT_OF_MEMORY))
     ]
-    recorded = section.metrics[sides.metric].by_variant.get(at[2], {})
-    not_finite = recorded.keys() - {*sides.method, *sides.apart, *(one.seed for one in runs)}
+    named = {*sides.method, *sides.apart, *(one.seed for one in runs)}
+    recorded = section.metrics[sides.metric].by_variant.get(at[2], {}).keys()
+    finished = {m.labels.seed for m in experiment.finished if place_of(m) == at}
+    unknown = set() if sides.exact else finished - recorded
     said = [_by_state(runs)] if runs else []
-    if not_finite:
-        said.append(f"{seeds_said(sorted(not_finite))}: not finite")
+    for seeds, why in ((recorded - named, "not finite"), (unknown - named, "not recorded")):
+        said += [f"{seeds_said(sorted(seeds))}: {why}"] if seeds else []
     return f"{at[2]} has no such value in {'; '.join(said)}" if said else ""
 
 

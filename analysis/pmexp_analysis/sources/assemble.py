@@ -23,7 +23,7 @@ from pmexp_analysis.sources.protocols import NO_CHOICE, Choice, protocol_of
 from pmexp_analysis.sources.values import values_of
 
 OWN_SYSTEM = "its own"  # stands for the system where arms are compared, each with a system of its own
-_TRAINING_SECTIONS = ("train/", "val/", "test/")
+_TRAINING_SECTIONS = ("train/", "val/", "test/", "ood/", "fgsm/")
 
 
 def assemble(name: str, source: str, told: Iterable[Run], choice: Choice = NO_CHOICE) -> Experiment:
