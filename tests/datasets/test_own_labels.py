@@ -233,3 +233,15 @@ def test_labels_that_the_loss_would_take_for_others_are_one_line(
 ) -> None:
     with pytest.raises(UserError, match=f"dataset.loader: own_models.load_labels: {said}"):
         loaded(kind, objective, **options)
+
+
+@pytest.mark.parametrize(
+    ("load", "columns"), [(numbers_of, ["same"]), (numbers_of, ["text", "text"]), (tags_of, ["same"])]
+)
+def test_a_column_that_would_be_two_things_is_one_line(load: Any, columns: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dataset.text_columns: '(same|text)' cannot be two things"):
+        load(write(tmp_path, "jsonl"), text_columns=columns, label_column="same")
+
+
+def test_sentences_of_train_in_another_split_are_told(tmp_path: Path) -> None:
+    assert "samples of the test split are in the train split too" in tags_of(write(tmp_path, "jsonl")).doubts
