@@ -77,7 +77,7 @@ def test_fetched_and_generated_data_has_a_digest_too(few_news: str) -> None:
 def test_pictures_are_known_by_content_as_far_as_that_is_quick(
     read_at_most: int, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pmexp.datasets.digest._READ_AT_MOST", read_at_most)
+    monkeypatch.setattr("pmexp.datasets.digest.READ_AT_MOST", read_at_most)
     pictures, changed = config(tmp_path, DatasetKind.imagenet), tmp_path / "train/a/deep/2.png"
     for name in ("train/a/1.png", "train/a/deep/2.png", "val/a/3.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

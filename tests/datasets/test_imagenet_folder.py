@@ -1,6 +1,7 @@
 """Real pictures in the ImageFolder layout: read lazily, cropped and augmented the same on every run."""
 
 import os
+import shutil
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,16 @@ def test_classes_and_pictures_come_from_the_folders(folder: Path) -> None:
     assert picture.dtype == np.uint8
     assert np.array_equal(picture, flower[20:280, 60:360])  # a PNG keeps every pixel
     assert np.array_equal(data.val.take(np.array([3])).inputs[0], picture)
+
+
+def test_pictures_of_train_in_another_split_are_told(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "train", tmp_path / "train")
+    shutil.copytree(folder / "val", tmp_path / "val")
+    assert load(tmp_path).doubts == ""
+    for name in ("china", "flower"):
+        shutil.copy(tmp_path / "train" / name / "0.JPEG", tmp_path / "val" / name / "again.jpg")
+        (tmp_path / "val" / name / "1.png").unlink()
+    assert load(tmp_path).doubts == "2 of 4 samples of the val split are in the train split too"
 
 
 def test_nothing_is_decoded_ahead_and_a_broken_picture_is_named(folder: Path, tmp_path: Path) -> None:

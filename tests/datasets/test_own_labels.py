@@ -237,6 +237,7 @@ def test_labels_that_the_loss_would_take_for_others_are_one_line(
 
 
 @pytest.mark.parametrize(
+<<<<<<< HEAD
     ("odd", "said"),
     [
         ("generator", "its train has inputs generator, which nobody can count; give all of them"),
@@ -266,3 +267,14 @@ def of_odd_pictures(odd: str) -> DatasetConfig:
         options={"odd": odd},
         metrics=["accuracy"],
     )
+=======
+    ("load", "columns"), [(numbers_of, ["same"]), (numbers_of, ["text", "text"]), (tags_of, ["same"])]
+)
+def test_a_column_that_would_be_two_things_is_one_line(load: Any, columns: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dataset.text_columns: '(same|text)' cannot be two things"):
+        load(write(tmp_path, "jsonl"), text_columns=columns, label_column="same")
+
+
+def test_sentences_of_train_in_another_split_are_told(tmp_path: Path) -> None:
+    assert "samples of the test split are in the train split too" in tags_of(write(tmp_path, "jsonl")).doubts
+>>>>>>> Z

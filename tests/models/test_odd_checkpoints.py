@@ -269,6 +269,19 @@ def test_padding_in_front_that_a_model_counts_as_positions_is_refused(
     assert not training.train.batch(torch.arange(1), EVALUATION).inputs["attention_mask"][0, 0]
 
 
+def test_padding_that_changes_answers_is_said_or_refused(files: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    make, _ = FRONT_PADDED["looks back"]  # at the last token, which is padding here
+    asked = [*OBJECTIVES["classification"], "dataset.padding=max"]
+    assert (
+        prepared(make(), asked, files, tmp_path).model.architecture
+        == "padding behind a text changes what it says"
+    )
+    says = "longest pads a text by what stands beside it, and padding changes what XLNetFor.* says of it; choose max"
+    with pytest.raises(UserError, match=says):
+        prepared(make(), [*asked[:-1], "dataset.padding=longest"], files, tmp_path)
+
+
 def test_a_type_that_nobody_stated_is_no_difference(files: Path, tmp_path: Path) -> None:
     module = LlamaForSequenceClassification(LlamaConfig(**LLAMA, attention_dropout=0.1))
     assert prepared(module, OBJECTIVES["classification"], files, tmp_path).model.architecture == ""

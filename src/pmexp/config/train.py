@@ -27,7 +27,7 @@ class TrainConfig:
     batch_size: int | None = None  # samples a step; null: the dataset's
     accumulate: int = 1  # parts in which a step's batch is run, their gradients summed
     lr: float | None = None  # peak learning rate; null: the model's
-    weight_decay: float = 0.01  # shrinks the weights, as AdamW does
+    weight_decay: float = 0.01  # shrinks all that trains, biases and norms too, as AdamW does
     warmup_fraction: float = 0.1  # share of the steps with rising learning rate
     schedule: Schedule = Schedule.linear
     clip_norm: float | None = 1.0  # gradient norm above which it is scaled down; null: it never is

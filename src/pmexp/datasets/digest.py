@@ -15,7 +15,7 @@ from pmexp.errors import UserError, why_unread
 from pmexp.run_folder.files import opened
 
 _IN_CACHE = (DatasetKind.reuters_r8, DatasetKind.listops, DatasetKind.django_messages)  # fetched or generated
-_READ_AT_MOST = 2**30  # bytes of pictures, which takes a second or two
+READ_AT_MOST = 2**30  # bytes of pictures, which takes a second or two
 
 
 def digest_of(config: DatasetConfig) -> str:
@@ -42,11 +42,12 @@ def digest_where_it_lies(config: DatasetConfig, origin: str) -> str:
 
 def of_content(files: Iterable[Path]) -> str:
     """Returns the sha256 of what ``sha256sum`` prints for the files, in the order of their names."""
-    sums = [f"{_sha256(file)}  {file.name}\n" for file in sorted(files)]
+    sums = [f"{sha256_of(file)}  {file.name}\n" for file in sorted(files)]
     return "sha256:" + hashlib.sha256("".join(sums).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """Returns the digest of a file's content. Raises UserError where it cannot be read."""
     try:
         with opened(file) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -79,10 +80,10 @@ def _of_all_files(folder: Path) -> str:
 def _of_names_and_content(files: list[str], folder: Path) -> str:
     """Digests names and content, or names and sizes where the files are too many to read at each start."""
     sizes = {file: os.path.getsize(file) for file in files}
-    to_read = sum(sizes.values()) <= _READ_AT_MOST
+    to_read = sum(sizes.values()) <= READ_AT_MOST
     digest = hashlib.sha256()
     for file, size in sizes.items():
-        content = _sha256(Path(file)) if to_read else str(size)
+        content = sha256_of(Path(file)) if to_read else str(size)
         digest.update(os.fsencode(f"{os.path.relpath(file, folder)}\0{content}\n"))
     return f"{'sha256' if to_read else 'names-and-sizes'}:{digest.hexdigest()}"
 

@@ -1,10 +1,14 @@
 """Finds what makes the scores of a dataset say little, though each row can be read. Imports no torch."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from pmexp.datasets.base import Dataset, Split
+from pmexp.datasets.digest import READ_AT_MOST, sha256_of
+from pmexp.datasets.pictures import Pictures
 from pmexp.datasets.tagged_words import TaggedWords
 
 
@@ -51,10 +55,17 @@ def _is_empty(split: Split | None) -> bool:
 
 
 def _samples(split: Split) -> Iterator[object]:
-    """Yields the samples with a label that lie in memory: texts as they are, and a hash of each array."""
+    """Yields the samples with a label: texts as they are, and a hash of each array that lies in memory and of
+    each picture's file, unless these are too many to be read at each start."""
     if not len(split.labels) or isinstance(split.inputs, np.memmap):
         return
     if isinstance(split.inputs, list):
         yield from map(tuple, split.inputs)
+    elif isinstance(split.inputs, TaggedWords):
+        yield from split.inputs.sentences
     elif isinstance(split.inputs, np.ndarray):
         yield from (hash(sample.tobytes()) for sample in split.inputs)
+    elif isinstance(split.inputs, Pictures):
+        files = split.inputs.files()
+        if sum(map(os.path.getsize, files)) <= READ_AT_MOST:
+            yield from (sha256_of(Path(file)) for file in files)

@@ -7,12 +7,13 @@ there, and what other splits a hub dataset has, is left out and named.
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pmexp.config import DatasetConfig
+from pmexp.config import DatasetConfig, DatasetKind
 from pmexp.datasets.base import Dataset, Split, carve
 from pmexp.datasets.files import FORMATS, read
 from pmexp.datasets.labels import is_unicode
@@ -54,6 +55,7 @@ def tables(
     files: finds the table of each split in a folder that holds more than tables, so that what else lies there
         is not left out; by default `split_files`.
     """
+    _refuse_twice(config)
     loaded = _from_folder(config, formats, empty_cell, files) if config.path else _from_hub(config)
     if "train" not in loaded.splits:
         raise UserError(
@@ -67,6 +69,17 @@ def tables(
     if loaded.left_out:
         log.info("dataset=%s: %s", config.name, loaded.left_out)
     return loaded
+
+
+def _refuse_twice(config: DatasetConfig) -> None:
+    """Raises UserError for a column that would be read for two things, as a text and its own answer."""
+    labels = [config.label_column] if config.kind in (DatasetKind.text, DatasetKind.tagged) else []
+    names = Counter([*config.text_columns, *labels])
+    if twice := [name for name, count in names.items() if count > 1]:
+        places = "label_column names it too" if twice[0] in labels else "it stands there twice"
+        raise UserError(
+            f"dataset.text_columns: {twice[0]!r} cannot be two things ({places}); name each column once"
+        )
 
 
 def column(config: DatasetConfig, table: Any, name: str, key: str, place: str = "") -> Any:

@@ -45,10 +45,10 @@ def _read_only(result: Evaluation) -> Evaluation:
     """The evaluation with arrays and texts that nobody can write into: others read them too."""
     import numpy as np
 
-    arrays: dict[str, Any] = {
+    parts: dict[str, Any] = {
         key: value.view() for key, value in vars(result).items() if isinstance(value, np.ndarray)
     }
-    for array in arrays.values():
+    for array in parts.values():
         array.flags.writeable = False
-    texts = {key: tuple(value) for key, value in vars(result).items() if isinstance(value, list)}
-    return replace(result, **arrays, **texts)
+    parts |= {key: tuple(value) for key, value in vars(result).items() if isinstance(value, list)}
+    return replace(result, **parts)

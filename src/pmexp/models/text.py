@@ -38,10 +38,10 @@ from pmexp.models.examples import (
     SymbolExamples,
     TensorExamples,
 )
-from pmexp.models.front_padding import refuse_counted
 from pmexp.models.generation import Generation
 from pmexp.models.looking_ahead import refuse_looking_ahead
 from pmexp.models.objectives import AUTO_CLASSES
+from pmexp.models.padding import effect_of_padding
 from pmexp.models.pairs import encoded_pairs
 from pmexp.models.token_files import token_ids
 from pmexp.models.words import encoded_words, takes_words, words_of
@@ -76,11 +76,13 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         refuse_looking_ahead(config, loaded.module)
     names = inputs_of(loaded.module) if config.model.kind is ModelKind.auto else _INPUTS
     examples = examples_of(config, tokenizer, names)
-    if tokenizer.padding_side == "left" and objective not in LANGUAGE:
+    may_count = tokenizer.padding_side == "left" or config.model.kind is ModelKind.auto
+    if may_count and objective not in LANGUAGE:
         first = examples(dataset.train.take(np.zeros(1, np.int64)), length)
-        refuse_counted(
-            config, tokenizer, loaded.module, first.batch(torch.zeros(1).long(), EVALUATION).inputs
-        )
+        inputs = first.batch(torch.zeros(1).long(), EVALUATION).inputs
+        if effect := effect_of_padding(config, tokenizer, loaded.module, inputs):
+            told = ", ".join(filter(None, [loaded.architecture, effect]))
+            loaded = loaded._replace(architecture=told)
     return loaded.task_model(examples, length)
 
 
