@@ -237,7 +237,6 @@ def test_labels_that_the_loss_would_take_for_others_are_one_line(
 
 
 @pytest.mark.parametrize(
-<<<<<<< HEAD
     ("odd", "said"),
     [
         ("generator", "its train has inputs generator, which nobody can count; give all of them"),
@@ -267,7 +266,9 @@ def of_odd_pictures(odd: str) -> DatasetConfig:
         options={"odd": odd},
         metrics=["accuracy"],
     )
-=======
+
+
+@pytest.mark.parametrize(
     ("load", "columns"), [(numbers_of, ["same"]), (numbers_of, ["text", "text"]), (tags_of, ["same"])]
 )
 def test_a_column_that_would_be_two_things_is_one_line(load: Any, columns: list[str], tmp_path: Path) -> None:
@@ -277,4 +278,3 @@ def test_a_column_that_would_be_two_things_is_one_line(load: Any, columns: list[
 
 def test_sentences_of_train_in_another_split_are_told(tmp_path: Path) -> None:
     assert "samples of the test split are in the train split too" in tags_of(write(tmp_path, "jsonl")).doubts
->>>>>>> Z
