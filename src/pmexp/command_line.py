@@ -180,6 +180,8 @@ class Command:
                 raise UserError(given_twice(f"{key}={other}", f"{key}={value}"))
         read = {key.name: values.get(key.name, key.default) for key in self.keys}
         for known in self.keys:
+            if known.allowed and not read[known.name]:
+                raise UserError(f"{known.name}: is missing; {allowed_values('', known.allowed)}")
             if known.allowed:
                 one_of(known.name, read[known.name], known.allowed)
         if self.word == "name" and read["name"]:
