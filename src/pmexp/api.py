@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pmexp.command.explain import explained
 from pmexp.config import RunConfig
-from pmexp.errors import SweepAsked, UserError
+from pmexp.errors import UserError
 from pmexp.extras import missing_named
 
 if TYPE_CHECKING:
@@ -134,11 +134,8 @@ def _told(function: str, overrides: Sequence[object]) -> Iterator[None]:
                 f"{function}: {_kind(given)} is no override; give each by itself, as in "
                 f"{function}('variant=pm-drop', 'train.lr=1e-4')"
             )
-    try:
-        with explained():
-            yield
-    except SweepAsked as error:
-        raise UserError(error.in_python) from None
+    with explained():
+        yield
 
 
 def _kind(given: object) -> str:

@@ -180,6 +180,8 @@ class Command:
                 raise UserError(given_twice(f"{key}={other}", f"{key}={value}"))
         read = {key.name: values.get(key.name, key.default) for key in self.keys}
         for known in self.keys:
+            if known.allowed and not read[known.name]:
+                raise UserError(f"{known.name}: is missing; {allowed_values('', known.allowed)}")
             if known.allowed:
                 one_of(known.name, read[known.name], known.allowed)
         if self.word == "name" and read["name"]:
@@ -233,6 +235,10 @@ class Command:
     def unknown(self, argument: str, name: str) -> UserError:
         """The error of an argument whose `name` is no key."""
         own = [key.name for key in self.keys]
+        if name == "config_dir":
+            taken = self.others is not None and self.others.takes("hydra.searchpath=[FOLDER]")
+            here = "; here it is hydra.searchpath=[FOLDER]" if taken else " alone; leave it out"
+            return UserError(f"{argument}: is a flag of pmexp train and sweep{here}")
         known = [*own, *(self.others.names() if self.others else ())]
         if not known:
             return UserError(f"{argument}: {' '.join(called(self.module))} takes no keys; leave it out")

@@ -18,12 +18,12 @@ class UserError(Exception):
 class SweepAsked(UserError):
     """One run is composed of what describes a sweep.
 
-    `typed` and `in_python` say what to do: with a command, and where Python asked for the run.
+    `instead` says what to do, and `to_train` where `pmexp train` was asked, which alone takes -m.
     """
 
-    def __init__(self, said: str, typed: str, in_python: str) -> None:
-        super().__init__(f"{said}; {typed}")
-        self.in_python = f"{said}; {in_python}"
+    def __init__(self, said: str, to_train: str, instead: str) -> None:
+        super().__init__(f"{said}; {instead}")
+        self.to_train = f"{said}; {to_train}"
 
 
 def first_line(error: BaseException) -> str:

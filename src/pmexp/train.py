@@ -13,6 +13,7 @@ with importing("train"), lasting_imports():
     from pmexp.command.flags import read, show
     from pmexp.command.result import result_line
     from pmexp.config.train import MEASURED_STEPS
+    from pmexp.errors import SweepAsked, UserError
 
 
 def main() -> int:
@@ -20,8 +21,15 @@ def main() -> int:
     return exit_code(_train, interrupted="interrupted: run the same command to go on")
 
 
-@explained()
 def _train() -> None:
+    try:
+        _execute()
+    except SweepAsked as error:
+        raise UserError(error.to_train) from None
+
+
+@explained()
+def _execute() -> None:
     line = read(sys.argv[1:])
     if line.shows:
         show(line)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -409,6 +410,12 @@ def test_the_answer_is_that_of_the_worst_criterion(runs: Runs) -> None:
     assert verdict("yes", "blank") == (
         "inconclusive",
         "Are all claims met? Not settled: 1 is not measured (blank); packed meets 1 of 2.",
+    )
+    protocol = ProtocolConfig(method=METHOD, criteria={"odd": claims["yes"], "yes": claims["yes"]})
+    odd, met = judged_all(runs, protocol)[1]
+    assert answer([replace(odd, result="inconclusive"), met], METHOD) == (
+        "inconclusive",
+        "Are all claims met? Not settled: 1 is open, and its line says why (odd); packed meets 1 of 2.",
     )
     assert verdict("blank") == (
         "not measured",

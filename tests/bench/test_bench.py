@@ -133,7 +133,7 @@ def test_help_is_short_and_imports_no_torch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "level: '' is unknown; allowed are micro, step, memory, loader, records"),
+        ([], "level: is missing; allowed are micro, step, memory, loader, records"),
         (
             ["level=macro"],
             "level: 'macro' is unknown; did you mean micro? allowed are micro, step, memory, loader, records",

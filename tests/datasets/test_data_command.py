@@ -94,6 +94,11 @@ def test_numbers_have_a_range_and_no_classes(tmp_path: Path, capsys: pytest.Capt
         (["dataset=nothing"], "dataset=nothing: is not an option; allowed are digit-captions, digits"),
         (["seed=1", "dataset=digits"], "seed=1: seed is not a key; did you mean dataset."),
         ([], "dataset: give dataset=NAME"),
+        (
+            ["--config-dir=conf", "dataset=digits"],
+            "--config-dir=conf: is a flag of pmexp train and sweep alone",
+        ),
+        (["dataset=digits,sst2"], "dataset=digits,sst2: several values are a sweep; give one at a time"),
         (["dataset=listops", "dataset.trees.max_args=1"], "dataset.trees.max_args: 1 must be at least 2"),
         (
             ["dataset=listops", "dataset.max_length=2000"],

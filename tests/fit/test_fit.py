@@ -205,6 +205,16 @@ def test_one_of_several_processes_without_their_engine(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        (["variant=baseline,4bit"], "variant=baseline,4bit: several values are a sweep; give one at a time"),
+        (
+            ["experiment=exp-1-main-perf"],
+            "experiment=exp-1-main-perf: is a sweep of 60 runs; choose variant, task and seed",
+        ),
+        (["hydra.launcher.n_jobs=2"], "hydra.launcher.n_jobs=2: launchers execute sweeps; leave it out"),
+        (
+            ["--config-dir", "conf"],
+            "--config-dir: is a flag of pmexp train and sweep; here it is hydra.searchpath=[",
+        ),
         (["method=guess"], "method: 'guess' is unknown; allowed are simulate, measure"),
         (
             ["budget=-1"],

@@ -162,6 +162,7 @@ def test_a_training_whose_weights_stay_is_refused(certify: Certify, monkeypatch:
         (["steps=1"], "steps: '1' is no number of steps; allowed are 2, 3, ..."),
         (["steps=2000"], "steps: 2000 exceeds the 1610 of this training; choose fewer"),
         (["variant=pm-drop"], "variant=pm-drop: what is compared is said by a= and b="),
+        (["seed=0,1"], "seed=0,1: several values are a sweep; give one at a time"),
         (["b.seed=1"], "seed: is 0 in a and 1 in b"),
         (["a=."], "a=.: is no import path of a class; write it as package.MyDropout"),
         (["b=.Dropout"], "b=.Dropout: is no import path"),

@@ -177,16 +177,16 @@ def _counted_once(judged: Sequence[Judged]) -> list[Judged]:
 
 
 def _open(judged: Sequence[Judged]) -> list[str]:
-    """Clauses on what is open: for want of seeds, for another reason, for want of any measurement."""
+    """Clauses on what is open: for want of seeds, for what its own line says, for want of any measurement."""
     clauses = []
     if seeds := [one for one in judged if one.seeds_needed]:
         each = ", ".join(f"{one.name}: {in_words(one.seeds_needed or 0)}" for one in seeds)
         clauses.append(f"{len(seeds)} {'need' if len(seeds) > 1 else 'needs'} more seeds ({each})")
-    for result, said in (
-        ("inconclusive", "not settled for another reason"),
-        ("not measured", "not measured"),
+    for result, one_is, several_are in (
+        ("inconclusive", "is open, and its line says why", "are open, and their lines say why"),
+        ("not measured", "is not measured", "are not measured"),
     ):
         names = [one.name for one in judged if one.result == result and not one.seeds_needed]
         if names:
-            clauses.append(f"{len(names)} {'are' if len(names) > 1 else 'is'} {said} ({', '.join(names)})")
+            clauses.append(f"{len(names)} {several_are if len(names) > 1 else one_is} ({', '.join(names)})")
     return clauses
