@@ -239,8 +239,10 @@ def test_ratios_of_zero_and_of_negative_numbers_are_not_measured(
     assert (one.result, one.why) == ("not measured", "a ratio needs numbers above zero")
 
 
-def test_a_baseline_that_does_not_vary_has_no_sigma(runs: Runs) -> None:
-    runs.sample("test/accuracy", baseline=[0.9] * 3, packed=[0.9, 0.91, 0.92], same=[0.9] * 3)
+@pytest.mark.parametrize(("score", "n"), [(0.9, 3), (0.96111, 7)])  # the mean of seven is not quite 0.96111
+def test_a_baseline_that_does_not_vary_has_no_sigma(runs: Runs, score: float, n: int) -> None:
+    better = [score + step / 100 for step in range(n)]
+    runs.sample("test/accuracy", baseline=[score] * n, packed=better, same=[score] * n)
     quality = {"metric": "score", "statistic": Statistic.difference_in_sigma, "threshold": 0.2, **WITHIN}
     one = judged(runs, **quality)
     assert (one.result, one.why) == ("not measured", "the baseline does not vary over its seeds")
