@@ -31,8 +31,9 @@ class Environment:
         )
         (self.packages / "needs.pth").write_text(sysconfig.get_path("purelib"))
 
-    def install(self, wheel: Path) -> None:
-        self.run(sys.executable, "-m", "pip", "-q", "--python", self.folder, "install", "--no-deps", wheel)
+    def install(self, *wheels: Path) -> None:
+        pip = (sys.executable, "-m", "pip", "-q", "--python", self.folder)
+        self.run(*pip, "install", "--no-deps", "--no-compile", *wheels)
 
     def run(self, *command: object, cwd: Path | None = None) -> str:
         clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -46,11 +47,12 @@ class Environment:
         return self.run(self.folder / "bin" / "pmexp", *arguments, cwd=cwd)
 
 
-def wheel_of(tree: Path, folder: Path) -> Path:
-    build = ("-m", "pip", "-q", "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(tree))
-    subprocess.run([sys.executable, *build], check=True, timeout=500)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+def wheels_of(trees: Sequence[Path], folder: Path) -> list[Path]:
+    build = ("-m", "pip", "-q", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, *trees)
+    subprocess.run([sys.executable, *map(str, build)], check=True, timeout=500)
+    wheels = list(folder.glob("*.whl"))
+    assert len(wheels) == len(trees)
+    return wheels
 
 
 def copied(folder: Path, names: Sequence[str]) -> Path:
@@ -67,9 +69,9 @@ def copied(folder: Path, names: Sequence[str]) -> Path:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     folder = tmp_path_factory.mktemp("installed")
     environment = Environment(folder / "environment")
-    environment.install(wheel_of(copied(folder / "tree", IN_TREE), folder / "ours"))
     shutil.copytree(THEIRS, folder / "their_tree", ignore=shutil.ignore_patterns("__pycache__"))
-    environment.install(wheel_of(folder / "their_tree", folder / "theirs"))
+    trees = [copied(folder / "tree", IN_TREE), folder / "their_tree"]
+    environment.install(*wheels_of(trees, folder / "wheels"))
     return environment
 
 

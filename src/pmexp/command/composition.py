@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf, ValueNode, open_dict
+from omegaconf import AnyNode, DictConfig, OmegaConf, ValueNode, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pmexp.command import config_files, override_effect
@@ -154,7 +154,7 @@ def whole(typed: Sequence[Override], source: Source = OWN) -> DictConfig:
 @lru_cache(maxsize=_KEPT)
 def _kept(lines: tuple[str, ...], source: Source) -> _Shared:
     config = whole(parsed(lines, launches=True), source)
-    of_run = copy.deepcopy(config)
+    of_run = copy.deepcopy(config, {id(config.hydra): AnyNode()})  # it goes at once
     with open_dict(of_run):
         del of_run["hydra"]
     searched = len(config.hydra.runtime.config_sources) - bool(source.folder) > _sources_of_pmexp()
