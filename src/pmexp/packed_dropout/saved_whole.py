@@ -18,6 +18,12 @@ _MOVED = frozenset(
 )
 
 
+def is_of_torch(tensor: Tensor) -> bool:
+    """Whether torch alone has the memory of a tensor: what shares it, as an array of NumPy's does, may change it,
+    and no version tells."""
+    return tensor.untyped_storage().resizable()
+
+
 def why_without_source(tensor: Tensor, origin: Origin) -> str:
     """Why the input of a dropout, if it is there, is no source of its result, of which `tensor` is saved."""
     if origin.input is None:
@@ -27,6 +33,8 @@ def why_without_source(tensor: Tensor, origin: Origin) -> str:
         return "nobody holds the input of its dropout any more"
     if input._version != origin.input_version:
         return "the input of its dropout was changed in place"
+    if not is_of_torch(input):
+        return "the input of its dropout lies in memory of others, as NumPy's, who may change it unseen"
     if input.untyped_storage().nbytes() > tensor.untyped_storage().nbytes():
         return "the input of its dropout is larger, and not known to be kept anyhow"
     return "its bits are saved by other hooks"
