@@ -19,8 +19,7 @@ _MOVED = frozenset(
 
 
 def is_of_torch(tensor: Tensor) -> bool:
-    """Whether torch alone has the memory of a tensor: what shares it, as an array of NumPy's does, may change it,
-    and no version tells."""
+    """Whether torch alone has a tensor's memory: what shares it, as NumPy's arrays, may change it unseen."""
     return tensor.untyped_storage().resizable()
 
 
