@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -77,3 +78,17 @@ def _changed_before_a_cast(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tenso
 def test_what_was_changed_in_place_is_no_source(step: Step, operands: int) -> None:
     """Neither the input of a dropout, once it is changed, nor a result that was changed on its way."""
     assert_made_again(step, operands)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_what_others_write_into_their_memory_changes_no_gradient(dtype: type[np.generic]) -> None:
+    """As an environment does that fills one array with each observation."""
+
+    def step(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        array = np.ones(SHAPE, dtype)
+        observed = torch.from_numpy(array)
+        y = F.linear(drop(observed.float()), WEIGHT * x.mean())
+        array[:] = 7
+        return y + observed.sum()
+
+    assert_made_again(step, operands=0, followed=True)

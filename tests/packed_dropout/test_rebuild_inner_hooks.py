@@ -23,7 +23,7 @@ HOOKS: dict[str, Callable[[], Any]] = {
         lambda t: (t.clone(), 0, 0), lambda kept: kept[0]
     ),
     "an array and a number": lambda: saved_tensors_hooks(
-        lambda t: (t.detach().numpy().copy(), 0), lambda kept: torch.from_numpy(kept[0])
+        lambda t: (t.detach().clone().numpy(), 0), lambda kept: torch.from_numpy(kept[0])
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, replace_dropout
 from pmexp.packed_dropout.rebuild import watching
-from rebuilt_operands import WEIGHT, Step, assert_made_again, train
+from rebuilt_operands import SHAPE, WEIGHT, Step, assert_made_again, train
 
 
 def _larger(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
@@ -18,11 +19,17 @@ def _larger(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
     return F.linear(drop(kept).bfloat16(), WEIGHT.bfloat16() * x.mean()) + kept.mean()
 
 
+def _of_numpy(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+    observed = torch.from_numpy(np.ones(SHAPE, np.float32))
+    return F.linear(drop(observed), WEIGHT * x.mean()) + observed.mean()
+
+
 @pytest.mark.parametrize(
     ("step", "why"),
     [
         (lambda x, drop: F.linear(drop(x + 1), WEIGHT * x.mean()), "nobody holds the input of its dropout"),
         (_larger, "the input of its dropout is larger, and not known to be kept anyhow"),
+        (_of_numpy, "the input of its dropout lies in memory of others"),
         (
             lambda x, drop: F.linear(drop(x + 1, inplace=True), WEIGHT * x.mean()),
             "its dropout wrote into its",
@@ -42,6 +49,7 @@ def _larger(x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
     ids=[
         "gone",
         "larger",
+        "of NumPy",
         "in place",
         "padded",
         "another operation",

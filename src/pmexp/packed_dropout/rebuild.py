@@ -47,7 +47,7 @@ from pmexp.packed_dropout.origins import (
     version_counter,
 )
 from pmexp.packed_dropout.saved_masks import Saved, restore, save
-from pmexp.packed_dropout.saved_whole import why_not_followed, why_without_source
+from pmexp.packed_dropout.saved_whole import is_of_torch, why_not_followed, why_without_source
 from pmexp.packed_dropout.sources import source_in_graph
 
 
@@ -166,7 +166,7 @@ class _Hooks:
         chosen, most = None, tensor.untyped_storage().nbytes() + 1
         for held in origin.held():
             x = held.get()
-            if x is not None and (size := x.untyped_storage().nbytes()) < most:
+            if x is not None and is_of_torch(x) and (size := x.untyped_storage().nbytes()) < most:
                 chosen, most = (x, held.steps), size
         if chosen is None:
             return None

@@ -18,6 +18,11 @@ _MOVED = frozenset(
 )
 
 
+def is_of_torch(tensor: Tensor) -> bool:
+    """Whether torch alone has a tensor's memory: what shares it, as NumPy's arrays, may change it unseen."""
+    return tensor.untyped_storage().resizable()
+
+
 def why_without_source(tensor: Tensor, origin: Origin) -> str:
     """Why the input of a dropout, if it is there, is no source of its result, of which `tensor` is saved."""
     if origin.input is None:
@@ -27,6 +32,8 @@ def why_without_source(tensor: Tensor, origin: Origin) -> str:
         return "nobody holds the input of its dropout any more"
     if input._version != origin.input_version:
         return "the input of its dropout was changed in place"
+    if not is_of_torch(input):
+        return "the input of its dropout lies in memory of others, as NumPy's, who may change it unseen"
     if input.untyped_storage().nbytes() > tensor.untyped_storage().nbytes():
         return "the input of its dropout is larger, and not known to be kept anyhow"
     return "its bits are saved by other hooks"
