@@ -62,9 +62,8 @@ def load(config: DatasetConfig) -> Dataset:
             _check_inputs(config, name, split)
             _check_labels(config, name, split)
             _check_classes(config, name, split, len(dataset.classes))
-    dataset = replace(
-        dataset, **{name: _in_order(getattr(dataset, name)) for name in ("train", "val", "test")}
-    )
+    in_order: dict[str, Any] = {name: _in_order(getattr(dataset, name)) for name in ("train", "val", "test")}
+    dataset = replace(dataset, **in_order)
     origin = dataset.origin or config.path or config.loader
     return replace(dataset, origin=origin, digest=dataset.digest or ("" if config.path else _digest(dataset)))
 

@@ -50,5 +50,7 @@ def _read_only(result: Evaluation) -> Evaluation:
     }
     for array in arrays.values():
         array.flags.writeable = False
-    texts = {key: tuple(value) for key, value in vars(result).items() if isinstance(value, list)}
+    texts: dict[str, Any] = {
+        key: tuple(value) for key, value in vars(result).items() if isinstance(value, list)
+    }
     return replace(result, **arrays, **texts)
