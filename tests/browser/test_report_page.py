@@ -44,6 +44,7 @@ _TELEPHONE = {"width": 400, "height": 800}
 def test_a_report_shows_its_verdict_at_once_and_needs_no_network(
     name: str, sweep: list[str], finished: int, runs: Runs, few_news: str, page: Page, seen: Seen
 ) -> None:
+    runs.folder = runs.folder.with_name("runs_in_a_folder_with_a_name_longer_than_a_line")
     of_texts = [few_news] if "task=smoke/tinybert-mrpc" in sweep else []
     assert runs.train("-m", *sweep, *_SHORT, *of_texts)[0] == 0
     runs.name = name

@@ -97,7 +97,7 @@ class Compiled(CompiledKernel):
     """Triton's own launch by `kernel[grid]`, with what the device is asked stood in for."""
 
     run: Any = None
-    src = None
+    src = module = None
 
     def __init__(self, launched: list[Any]) -> None:
         self.function, self.packed_metadata = "function", "metadata"
