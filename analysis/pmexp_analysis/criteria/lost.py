@@ -6,7 +6,6 @@ from pmexp.protocol import CriterionConfig, needs_learning
 from pmexp.shown import counted
 from pmexp_analysis.criteria.estimates import Sides
 from pmexp_analysis.numbers.conditions import seeds_said
-from pmexp_analysis.numbers.trainings import place_of
 from pmexp_analysis.sources.experiment import (
     DIVERGED,
     NOT_PLANNED,
@@ -73,8 +72,7 @@ def lacking_method(
     ]
     named = {*sides.method, *sides.apart, *(one.seed for one in runs)}
     recorded = section.metrics[sides.metric].by_variant.get(at[2], {}).keys()
-    finished = {m.labels.seed for m in experiment.finished if place_of(m) == at}
-    unknown = set() if sides.exact else finished - recorded
+    unknown = set() if sides.exact else experiment.finished_seeds.get(at, set()) - recorded
     said = [_by_state(runs)] if runs else []
     for seeds, why in ((recorded - named, "not finite"), (unknown - named, "not recorded")):
         said += [f"{seeds_said(sorted(seeds))}: {why}"] if seeds else []

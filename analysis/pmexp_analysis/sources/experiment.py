@@ -1,5 +1,6 @@
 """The types between the sources of runs and the rest: what a run tells, and an experiment made of them."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -106,6 +107,14 @@ class Experiment:
     @property
     def finished(self) -> list[Member]:
         return [member for member in self.members if member.run.finals is not None]
+
+    @cached_property
+    def finished_seeds(self) -> dict[tuple[str, str, str], set[int]]:
+        """(task, system, variant) -> the seeds of its finished runs."""
+        seeds: dict[tuple[str, str, str], set[int]] = defaultdict(set)
+        for task, system, variant, seed in (member.labels for member in self.finished):
+            seeds[task, system, variant].add(seed)
+        return dict(seeds)
 
     @cached_property
     def curves(self) -> "pd.DataFrame":
