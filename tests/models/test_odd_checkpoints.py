@@ -10,6 +10,8 @@ from tokenizers import Tokenizer, processors
 from tokenizers import models as token_models
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
     BertConfig,
     BertForMaskedLM,
     CanineConfig,
@@ -280,6 +282,33 @@ def test_padding_that_changes_answers_is_said_or_refused(files: Path, tmp_path: 
     says = "longest pads a text by what stands beside it, and padding changes what XLNetFor.* says of it; choose max"
     with pytest.raises(UserError, match=says):
         prepared(make(), [*asked[:-1], "dataset.padding=longest"], files, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["ALBERT", "XLNet"])
+def test_a_model_of_pairs_is_told_which_text_a_token_is_in(kind: str, files: Path, tmp_path: Path) -> None:
+    """Their tokenizers of transformers 5 leave it out unless they are asked."""
+    albert = {"vocab_size": 16, "embedding_size": 8, "max_position_embeddings": 64}
+    of_albert = AlbertForSequenceClassification(AlbertConfig(**ENCODER, **albert))
+    module = of_albert if kind == "ALBERT" else FRONT_PADDED["looks back"][0]()
+    pairs = [
+        "dataset=stsb",
+        "dataset.text_columns=[text,turned]",
+        "dataset.label_column=number",
+        "dataset.padding=max",
+    ]
+    tokenizer = tokenizer_of_words(padding_side="right" if kind == "ALBERT" else "left")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A:0 </s>:0", pair="$A:0 </s>:0 $B:1 </s>:1", special_tokens=[("</s>", 2)]
+    )
+    inputs = (
+        prepared(module, pairs, files, tmp_path, tokenizer)
+        .training.train.batch(torch.arange(4), EVALUATION)
+        .inputs
+    )
+    first_ends = (inputs["input_ids"] == 2).cumsum(1) - (inputs["input_ids"] == 2).long()
+    assert torch.equal(
+        inputs["token_type_ids"][inputs["attention_mask"] == 1], first_ends[inputs["attention_mask"] == 1]
+    )
 
 
 def test_a_type_that_nobody_stated_is_no_difference(files: Path, tmp_path: Path) -> None:
