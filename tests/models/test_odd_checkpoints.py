@@ -30,6 +30,8 @@ from transformers import (
     LlamaForSequenceClassification,
     M2M100Config,
     M2M100ForConditionalGeneration,
+    Mamba2Config,
+    Mamba2ForCausalLM,
     MarianConfig,
     MarianMTModel,
     MBart50Tokenizer,
@@ -55,6 +57,10 @@ from small_architectures import ENCODER, OBJECTIVES, SHORT
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 MASKED = [*OBJECTIVES["masked_lm"], "dataset.padding=max"]
 LLAMA: dict[str, Any] = ENCODER | {"vocab_size": 16, "max_position_embeddings": 64}
+MAMBA: dict[str, Any] = {
+    "vocab_size": 16, "hidden_size": 16, "num_hidden_layers": 1, "num_heads": 4, "head_dim": 8, "state_size": 8,
+    "n_groups": 1, "chunk_size": 8,
+}  # fmt: skip
 PAIR: dict[str, Any] = {
     "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
     "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 64,
@@ -172,6 +178,8 @@ REFUSED: list[tuple[Any, list[str], str, dict[str, Any]]] = [
      [*OBJECTIVES["classification"], "dataset.padding=longest"], "takes no attention_mask", {}),
     (lambda: LayoutLMv3ForSequenceClassification(LayoutLMv3Config(**LLAMA, visual_embed=False)),
      OBJECTIVES["classification"], "model.path: LayoutLMv3ForSequenceClassification of this checkpoint cannot", {}),
+    (lambda: Mamba2ForCausalLM(Mamba2Config(**MAMBA)), [*OBJECTIVES["causal_lm"], "model.lora.rank=2"],
+     "model.lora.targets: peft refuses some of these layers .*out_proj", {}),
     (pair_of_models, OBJECTIVES["seq2seq"], "is two models of other architectures", {}),
 ]  # fmt: skip
 
