@@ -10,6 +10,8 @@ from tokenizers import Tokenizer, processors
 from tokenizers import models as token_models
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
     BertConfig,
     BertForMaskedLM,
     CanineConfig,
@@ -28,6 +30,8 @@ from transformers import (
     LlamaForSequenceClassification,
     M2M100Config,
     M2M100ForConditionalGeneration,
+    Mamba2Config,
+    Mamba2ForCausalLM,
     MarianConfig,
     MarianMTModel,
     MBart50Tokenizer,
@@ -53,6 +57,10 @@ from small_architectures import ENCODER, OBJECTIVES, SHORT
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 MASKED = [*OBJECTIVES["masked_lm"], "dataset.padding=max"]
 LLAMA: dict[str, Any] = ENCODER | {"vocab_size": 16, "max_position_embeddings": 64}
+MAMBA: dict[str, Any] = {
+    "vocab_size": 16, "hidden_size": 16, "num_hidden_layers": 1, "num_heads": 4, "head_dim": 8, "state_size": 8,
+    "n_groups": 1, "chunk_size": 8,
+}  # fmt: skip
 PAIR: dict[str, Any] = {
     "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
     "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 64,
@@ -170,6 +178,8 @@ REFUSED: list[tuple[Any, list[str], str, dict[str, Any]]] = [
      [*OBJECTIVES["classification"], "dataset.padding=longest"], "takes no attention_mask", {}),
     (lambda: LayoutLMv3ForSequenceClassification(LayoutLMv3Config(**LLAMA, visual_embed=False)),
      OBJECTIVES["classification"], "model.path: LayoutLMv3ForSequenceClassification of this checkpoint cannot", {}),
+    (lambda: Mamba2ForCausalLM(Mamba2Config(**MAMBA)), [*OBJECTIVES["causal_lm"], "model.lora.rank=2"],
+     "model.lora.targets: peft refuses some of these layers .*out_proj", {}),
     (pair_of_models, OBJECTIVES["seq2seq"], "is two models of other architectures", {}),
 ]  # fmt: skip
 
@@ -280,6 +290,33 @@ def test_padding_that_changes_answers_is_said_or_refused(files: Path, tmp_path: 
     says = "longest pads a text by what stands beside it, and padding changes what XLNetFor.* says of it; choose max"
     with pytest.raises(UserError, match=says):
         prepared(make(), [*asked[:-1], "dataset.padding=longest"], files, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["ALBERT", "XLNet"])
+def test_a_model_of_pairs_is_told_which_text_a_token_is_in(kind: str, files: Path, tmp_path: Path) -> None:
+    """Their tokenizers of transformers 5 leave it out unless they are asked."""
+    albert = {"vocab_size": 16, "embedding_size": 8, "max_position_embeddings": 64}
+    of_albert = AlbertForSequenceClassification(AlbertConfig(**ENCODER, **albert))
+    module = of_albert if kind == "ALBERT" else FRONT_PADDED["looks back"][0]()
+    pairs = [
+        "dataset=stsb",
+        "dataset.text_columns=[text,turned]",
+        "dataset.label_column=number",
+        "dataset.padding=max",
+    ]
+    tokenizer = tokenizer_of_words(padding_side="right" if kind == "ALBERT" else "left")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A:0 </s>:0", pair="$A:0 </s>:0 $B:1 </s>:1", special_tokens=[("</s>", 2)]
+    )
+    inputs = (
+        prepared(module, pairs, files, tmp_path, tokenizer)
+        .training.train.batch(torch.arange(4), EVALUATION)
+        .inputs
+    )
+    first_ends = (inputs["input_ids"] == 2).cumsum(1) - (inputs["input_ids"] == 2).long()
+    assert torch.equal(
+        inputs["token_type_ids"][inputs["attention_mask"] == 1], first_ends[inputs["attention_mask"] == 1]
+    )
 
 
 def test_a_type_that_nobody_stated_is_no_difference(files: Path, tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ def inputs_of(module: PreTrainedModel) -> tuple[str, ...]:
     """Returns what a tokenizer makes that the model takes: the text that a token is in (`token_type_ids`)
     is for those that tell two texts apart."""
     taken = inspect.signature(module.forward).parameters
-    tells_apart = getattr(module.config, "type_vocab_size", 0) > 1
+    by_segments = module.config.model_type in ("funnel", "xlnet")  # which have no table of such
+    tells_apart = by_segments or getattr(module.config, "type_vocab_size", 0) > 1
     return tuple(name for name in _INPUTS if name in taken and (tells_apart or name != "token_type_ids"))
 
 
@@ -280,7 +281,9 @@ def encoded(tokenizer: Any, split: Split, length: int, names: Sequence[str] = _I
     """Each sample's text or pair of texts, cut and padded to `length` tokens; names: the model's inputs."""
     assert isinstance(split.inputs, list)
     columns = [list(column) for column in zip(*split.inputs, strict=True)]
-    encoding = tokenizer(*columns, padding="max_length", truncation=True, max_length=length)
+    options = {"padding": "max_length", "truncation": True, "max_length": length}
+    # Tokenizers of models that tell two texts apart, such as ALBERT's, do not all say so by themselves.
+    encoding = tokenizer(*columns, **options, return_token_type_ids="token_type_ids" in names)
     inputs = {name: torch.tensor(encoding[name], dtype=torch.int32) for name in names if name in encoding}
     return TensorExamples(inputs, torch.from_numpy(split.labels))
 
