@@ -19,7 +19,7 @@ from pmexp.models.objectives import AUTO_CLASSES
 # Names that code of architectures has too, and that are a run's own choice.
 _OF_A_RUN = {
     *("attn_implementation", "experts_implementation", "gradient_checkpointing", "num_labels", "torch_dtype"),
-    "pruned_heads",
+    *("pruned_heads", "quantization_config"),
 }
 _OLDER_ROTARY = {"rope_theta", "rope_scaling", "partial_rotary_factor"}  # which are rope_parameters now
 
