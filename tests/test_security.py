@@ -210,12 +210,14 @@ def test_a_damaged_file_of_a_run_is_named(file: str, content: str, tmp_path: Pat
         read[file]()
 
 
-def test_mlflow_listens_to_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_listens_to_this_machine_alone_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def popen(command: list[str], **_: Any) -> None:
         raise ZeroDivisionError(command[command.index("--host") + 1])
 
+    (host,) = [key.default for key in ui.COMMAND.keys if key.name == "host"]
     monkeypatch.setattr(ui.subprocess, "Popen", popen)
-    with pytest.raises(ZeroDivisionError, match=r"^127\.0\.0\.1$"), ui._server("sqlite:///mlflow.db", 5000):
+    started = ui._server("sqlite:///mlflow.db", host, 5000, f"{host}:5000")
+    with pytest.raises(ZeroDivisionError, match=r"^127\.0\.0\.1$"), started:
         pass
 
 

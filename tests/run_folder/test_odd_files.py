@@ -119,7 +119,7 @@ def test_each_reader_of_a_file_says_so(kind: str, tmp_path: Path) -> None:
         "lines": lambda: list(read_lines(file)),
         "configuration": lambda: read_config(file),
         "fit": lambda: fits._read(file),
-        "digest": lambda: digest._sha256(file),
+        "digest": lambda: digest.sha256_of(file),
     }
     for name, reader in readers.items():
         with pytest.raises(UserError) as caught:

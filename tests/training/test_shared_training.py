@@ -204,7 +204,7 @@ def test_who_trains_and_what_keeps_its_id() -> None:
 
 
 def test_one_run_shares_with_none() -> None:
-    with pytest.raises(UserError, match="share_training: is about the runs of a sweep; add -m"):
+    with pytest.raises(UserError, match="share_training: is about the runs of a sweep; leave it out"):
         compose_run(["variant=4bit", "share_training=true"])
 
 
