@@ -14,6 +14,7 @@ from pmexp.command.meanings import annotated, launcher_lines
 from pmexp.command.overrides import parsed
 from pmexp.command.schema import folders_of_options
 from pmexp.command_line import called
+from pmexp.lasting_imports import without_collections
 from pmexp.shown import folded
 
 _BY_NAME = ("pmexp train", "pmexp sweep")
@@ -24,7 +25,7 @@ def help_text(overrides: Sequence[str], source: Source, resolve: bool) -> str:
     """The help, with the values that the overrides give. `resolve`: with what ${key} refers to in its place.
     Raises UserError and what `explain` puts into words."""
     typed = parsed(overrides, launches=True)
-    with ready(typed, source):
+    with ready(typed, source), without_collections():
         config = whole(typed, source)
     template = Template(config.hydra.help.template)
     with open_dict(config):

@@ -3,12 +3,13 @@
 Imports no torch.
 """
 
-from collections.abc import Iterator
+import typing
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 from pmexp.command.plugins import plugin_folders
 from pmexp.command_line import Key, Others, meant
@@ -16,6 +17,8 @@ from pmexp.config import RunConfig
 from pmexp.config.checks import SWITCH
 
 _LAUNCHER = "hydra.launcher."
+# Annotations would else be evaluated anew for each key.
+_type_hints: Callable[[Any], dict[str, Any]] = cache(typing.get_type_hints)
 
 
 def conf_folder() -> Path:
@@ -155,7 +158,7 @@ def keys() -> tuple[str, ...]:
 
 
 def _keys_of(cls: type[Any], prefix: str) -> Iterator[str]:
-    hints = get_type_hints(cls)
+    hints = _type_hints(cls)
     for field in fields(cls):
         hint = _without_none(hints[field.name])
         yield prefix + field.name
@@ -173,7 +176,7 @@ def _type_in(cls: Any, key: str) -> Any:
 
 def _member(hint: Any, name: str) -> Any:
     if is_dataclass(hint):
-        return get_type_hints(hint).get(name)
+        return _type_hints(hint).get(name)
     if get_origin(hint) is dict:
         return get_args(hint)[1]
     if get_origin(hint) is list and name.isdigit():
