@@ -210,7 +210,7 @@ def test_a_damaged_file_of_a_run_is_named(file: str, content: str, tmp_path: Pat
         read[file]()
 
 
-def test_mlflow_listens_to_this_machine_alone_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_listens_to_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def popen(command: list[str], **_: Any) -> None:
         raise ZeroDivisionError(command[command.index("--host") + 1])
 
