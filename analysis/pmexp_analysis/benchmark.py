@@ -4,6 +4,7 @@ The run folders are made up, in a temporary folder that goes away: nothing of th
 printed only after the report has counted every run and found the difference that was planted.
 """
 
+import csv
 import json
 import os
 import platform
@@ -25,6 +26,7 @@ with importing("report"):
     from pmexp.metrics.catalog import metric_of
     from pmexp.protocol import Bound, CriterionConfig, ProtocolConfig, Statistic
     from pmexp.run_folder.journal import digest_of
+    from pmexp.run_folder.place import refuse_unusable
 
 COMMAND = Command(
     "pmexp_analysis.benchmark",
@@ -32,6 +34,7 @@ COMMAND = Command(
     (
         Key("runs", "numbers of runs, one report each", "10000,100000"),
         Key("against", "another source tree, such as an older checkout, timed beside this one"),
+        Key("out", "the folder for report.csv"),
     ),
     word="runs",
 )
@@ -59,13 +62,23 @@ def measure(given: Given) -> None:
     for number in numbers:
         if not (number.isdecimal() and int(number)):
             raise UserError(f"runs: {number!r} is no number of runs; allowed are 1, 2, ...")
+    out = given.path("out")
+    if out is not None:
+        refuse_unusable(out, "out")
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
+    rows = []
     for count in map(int, numbers):
         with tempfile.TemporaryDirectory(prefix="pmexp-report-") as folder:
             made = _make(Path(folder), count)
             for tree in filter(None, (given.path("against"), _THIS_TREE)):
                 cost = _report(Path(folder), made, tree)
                 print(f"{tree}: {made} runs: {cost}, {1000 * cost.cpu / made:.2f} ms of it a run", flush=True)
+                rows.append((tree, made, *cost))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / "report.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("tree", "runs", "cpu_s", "clock_s", "memory_mb"), *rows])
+        print(out / "report.csv")
 
 
 def _make(folder: Path, count: int) -> int:

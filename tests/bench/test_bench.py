@@ -44,7 +44,9 @@ def test_step_from_the_command_to_the_file(tmp_path: Path, capsys: pytest.Captur
     assert record["ratio"] == np.median(np.divide(record["against_seconds"], record["seconds"]))
     assert record["samples_per_s"] == pytest.approx(16 / (record["step_ms"] / 1e3))
     assert record["against_step_ms"] == pytest.approx(1e3 * np.median(record["against_seconds"]))
-    assert 0 < record["share"]["forward"] < 1 and 0 < record["share"]["backward"] < 1
+    assert 0 < record["packing_share"] < 1 and 0 < record["unpacking_share"] < 1
+    (row,) = csv.DictReader((tmp_path / "step.csv").read_text().splitlines())
+    assert row == {name: str(record[name]) for name in row} and "ratio" in row
     differing = {key for key, value in record["settings"].items() if record["against_settings"][key] != value}
     assert differing == {"variant.name", "variant.dropout"}
     assert record["settings"]["seed"] == 5 and record["environment"]["threads"] == 1
@@ -54,7 +56,8 @@ def test_step_from_the_command_to_the_file(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.slow
 def test_a_variant_that_packs_nothing_has_no_share(tmp_path: Path) -> None:
     assert step("variant=byte-mask", "steps=1", f"out={tmp_path}") == 0
-    assert json.loads((tmp_path / "step.json").read_text())["share"] == {"forward": 0.0, "backward": 0.0}
+    record = json.loads((tmp_path / "step.json").read_text())
+    assert (record["packing_share"], record["unpacking_share"]) == (0.0, 0.0)
 
 
 def test_none_is_the_baseline_without_dropout() -> None:

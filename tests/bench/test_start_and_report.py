@@ -34,9 +34,13 @@ def test_a_process_that_is_timed_may_keep_compiled_modules(
     assert execute(["-Sc", "import sys; print(sys.dont_write_bytecode)"], tmp_path).stdout == "False\n"
 
 
-def test_reports_of_more_runs_are_counted_and_timed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["level=report", "runs=20,40"]) == 0, capsys.readouterr().err
-    lines = capsys.readouterr().out.splitlines()[1:]
+def test_reports_of_more_runs_are_counted_and_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["level=report", "runs=20,40", f"out={tmp_path}"]) == 0, capsys.readouterr().err
+    _, *lines, written = capsys.readouterr().out.splitlines()
+    head, *rows = Path(written).read_text().splitlines()
+    assert (head, [row.split(",")[1] for row in rows]) == ("tree,runs,cpu_s,clock_s,memory_mb", ["20", "40"])
     assert [line.rpartition(": ")[0].rpartition(": ")[2] for line in lines] == ["20 runs", "40 runs"]
     assert all(" ms of it a run" in line for line in lines)
 

@@ -47,7 +47,7 @@ COMMANDS = {
                 "against", f"another one; {NO_DROPOUT}: the baseline's model without any dropout", "baseline"
             ),
             _STEPS,
-            Key("out", "the folder for step.json"),
+            Key("out", "the folder for step.csv and step.json"),
         ),
     ),
     "memory": _level(
@@ -104,6 +104,7 @@ COMMANDS = {
         (
             Key("runs", "numbers of runs, which are made up", "100,1000,10000"),
             Key("against", "another source tree, such as an older checkout, timed beside this one"),
+            Key("out", "the folder for report.csv"),
         ),
         others=None,
     ),

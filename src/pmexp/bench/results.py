@@ -42,19 +42,19 @@ def write(out: Path, rows: Sequence[Timing], shares: Sequence[Any], record: Mapp
         drawn.savefig(path, dpi=150)
     if shares:
         paths.append(out / "bandwidth.csv")
-        _write_csv(paths[-1], shares)
+        write_csv(paths[-1], shares)
     return paths
 
 
 def write_record(out: Path, name: str, rows: Sequence[Any], record: Mapping[str, Any]) -> tuple[Path, Path]:
     """Writes `rows`, dataclasses of one class, to the file `name`, and environment.json; returns both."""
     table_path, record_path = out / name, out / "environment.json"
-    _write_csv(table_path, rows)
+    write_csv(table_path, rows)
     record_path.write_text(json.dumps(record, indent=2) + "\n")
     return table_path, record_path
 
 
-def _write_csv(path: Path, rows: Sequence[Any]) -> None:
+def write_csv(path: Path, rows: Sequence[Any]) -> None:
     """Writes dataclasses of one class, a line each under the names of their fields."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(asdict(rows[0])))

@@ -9,12 +9,12 @@ measured in further steps, so that their timers do not slow down what is compare
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from pmexp.bench.options import NO_DROPOUT, StepOptions, make_folder
 from pmexp.bench.packing_time import PackingTime
 from pmexp.bench.pairs import alternate, paired_ratio
+from pmexp.bench.results import write_csv
 from pmexp.command.chosen_variant import overrides_of
 from pmexp.command.compose import compose
 from pmexp.command.overrides import merged
@@ -28,8 +28,26 @@ from pmexp.training.prepared import prepare
 _SHARE_STEPS = 10
 
 
+@dataclass(frozen=True)
+class StepRow:
+    """What two variants take: the line of step.csv. Shares are those of a step of `variant`."""
+
+    variant: str
+    against: str
+    pairs: int
+    ratio: float  # of throughputs
+    low: float
+    high: float
+    samples_per_s: float
+    step_ms: float
+    against_samples_per_s: float
+    against_step_ms: float
+    packing_share: float
+    unpacking_share: float
+
+
 def run(options: StepOptions, command: str) -> None:
-    """Measures, prints and, with `out`, writes step.json.
+    """Measures, prints and, with `out`, writes step.csv, and step.json with the time of each step.
 
     Raises UserError or an error of Hydra for a configuration that cannot be run, or not for long enough.
     """
@@ -43,27 +61,32 @@ def run(options: StepOptions, command: str) -> None:
     steps, against_steps = steps_of(variant), steps_of(against)
     alternate(steps, against_steps, WARMUP_STEPS)
     seconds, against_seconds = alternate(steps, against_steps, options.steps)
-    record = {
-        "variant": options.variant,
-        "against": options.against,
+    packing, unpacking = _shares(steps, statistics.median(seconds))
+    row = StepRow(
+        options.variant,
+        options.against,
+        options.steps,
         **asdict(paired_ratio(against_seconds, seconds)),
         **_speed("", variant, seconds),
         **_speed("against_", against, against_seconds),
-        "share": _share(steps, statistics.median(seconds)),
-        "pairs": options.steps,
-        "warmup_pairs": WARMUP_STEPS,
-        "command": command,
-        "settings": configs[0].settings,
-        "against_settings": configs[1].settings,
-        "environment": environment(variant.system.device),
-        "seconds": seconds,
-        "against_seconds": against_seconds,
-    }
-    print(_summary(record))
+        packing_share=packing,
+        unpacking_share=unpacking,
+    )
+    print(_summary(row))
     if options.out is not None:
-        path = options.out / "step.json"
-        path.write_text(json.dumps(record, indent=2) + "\n")
-        print(path)
+        record = asdict(row) | {
+            "warmup_pairs": WARMUP_STEPS,
+            "command": command,
+            "settings": configs[0].settings,
+            "against_settings": configs[1].settings,
+            "environment": environment(variant.system.device),
+            "seconds": seconds,
+            "against_seconds": against_seconds,
+        }
+        table, whole = options.out / "step.csv", options.out / "step.json"
+        write_csv(table, [row])
+        whole.write_text(json.dumps(record, indent=2) + "\n")
+        print(table, whole, sep="\n")
 
 
 def _configuration(options: StepOptions, key: str) -> RunConfig:
@@ -97,7 +120,7 @@ def steps_of(training: Training) -> Callable[[], float]:
     return step
 
 
-def _share(step: Callable[[], float], step_seconds: float) -> dict[str, float]:
+def _shares(step: Callable[[], float], step_seconds: float) -> tuple[float, float]:
     """Returns the shares of a step that packing (forward) and unpacking (backward) take: medians over further
     steps."""
     spent = []
@@ -105,10 +128,8 @@ def _share(step: Callable[[], float], step_seconds: float) -> dict[str, float]:
         with PackingTime() as times:
             step()
         spent.append(times)
-    return {
-        "forward": statistics.median(times.forward for times in spent) / step_seconds,
-        "backward": statistics.median(times.backward for times in spent) / step_seconds,
-    }
+    forward = statistics.median(times.forward for times in spent)
+    return forward / step_seconds, statistics.median(times.backward for times in spent) / step_seconds
 
 
 def _speed(prefix: str, training: Training, seconds: Sequence[float]) -> dict[str, float]:
@@ -116,17 +137,16 @@ def _speed(prefix: str, training: Training, seconds: Sequence[float]) -> dict[st
     return {f"{prefix}samples_per_s": training.batch_size / median, f"{prefix}step_ms": 1e3 * median}
 
 
-def _summary(record: dict[str, Any]) -> str:
-    share, width = record["share"], max(len(record["variant"]), len(record["against"]))
-    lines = [
-        f"{record['variant']} has {record['ratio']:.3f} times the throughput of {record['against']} "
-        f"[{record['low']:.3f}, {record['high']:.3f}] over {record['pairs']} pairs of steps",
-    ]
-    for key, prefix in (("variant", ""), ("against", "against_")):
-        speed, ms = record[f"{prefix}samples_per_s"], record[f"{prefix}step_ms"]
-        lines.append(f"{record[key]:<{width}}  {speed:8.1f} samples/s  {ms:9.2f} ms a step")
-    lines.append(
-        f"packing takes {share['forward']:.1%} of a step of {record['variant']}, "
-        f"unpacking {share['backward']:.1%}"
+def _summary(row: StepRow) -> str:
+    width = max(len(row.variant), len(row.against))
+    return "\n".join(
+        [
+            f"{row.variant} has {row.ratio:.3f} times the throughput of {row.against} "
+            f"[{row.low:.3f}, {row.high:.3f}] over {row.pairs} pairs of steps",
+            f"{row.variant:<{width}}  {row.samples_per_s:8.1f} samples/s  {row.step_ms:9.2f} ms a step",
+            f"{row.against:<{width}}  {row.against_samples_per_s:8.1f} samples/s  "
+            f"{row.against_step_ms:9.2f} ms a step",
+            f"packing takes {row.packing_share:.1%} of a step of {row.variant}, "
+            f"unpacking {row.unpacking_share:.1%}",
+        ]
     )
-    return "\n".join(lines)
