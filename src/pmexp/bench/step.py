@@ -35,7 +35,7 @@ class StepRow:
     variant: str
     against: str
     pairs: int
-    ratio: float  # of throughputs
+    ratio: float  # the throughput over the other's
     low: float
     high: float
     samples_per_s: float
