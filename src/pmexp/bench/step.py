@@ -29,7 +29,7 @@ _SHARE_STEPS = 10
 
 
 @dataclass(frozen=True)
-class StepRow:
+class PairOfVariants:
     """What two variants take: the line of step.csv. Shares are those of a step of `variant`."""
 
     variant: str
@@ -62,7 +62,7 @@ def run(options: StepOptions, command: str) -> None:
     alternate(steps, against_steps, WARMUP_STEPS)
     seconds, against_seconds = alternate(steps, against_steps, options.steps)
     packing, unpacking = _shares(steps, statistics.median(seconds))
-    row = StepRow(
+    row = PairOfVariants(
         options.variant,
         options.against,
         options.steps,
@@ -137,7 +137,7 @@ def _speed(prefix: str, training: Training, seconds: Sequence[float]) -> dict[st
     return {f"{prefix}samples_per_s": training.batch_size / median, f"{prefix}step_ms": 1e3 * median}
 
 
-def _summary(row: StepRow) -> str:
+def _summary(row: PairOfVariants) -> str:
     width = max(len(row.variant), len(row.against))
     return "\n".join(
         [
