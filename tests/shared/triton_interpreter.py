@@ -64,7 +64,7 @@ def _start(*modules: str) -> None:
     _keep_types(interpreter)
     loaded = [importlib.import_module(module) for module in modules]
     if kernels := sys.modules.get("pmexp.packed_dropout.triton_kernels"):
-        kernels._philox = _short_philox(interpreter)  # type: ignore[attr-defined]
+        kernels._philox = _reference_philox(interpreter)  # type: ignore[attr-defined]
     interpreter.InterpretedFunction.__call__ = _device_call(interpreter, [vars(module) for module in loaded])
     for module in loaded:
         for name in [name for name in vars(module) if name.startswith("_run")]:
@@ -116,25 +116,22 @@ def _wide_product(interpreter: Any) -> Any:
     return create_inline_asm
 
 
-def _short_philox(interpreter: Any) -> Any:
-    """Draws the words of the kernels' _philox by a few operations of NumPy: interpreted, its ten rounds were most of
-    a launch. The kernels' own is kept by interpreted_kernels.py, for the test of it."""
-    word_type, half = interpreter.tl.uint32, np.uint64(32)
-    one, other = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+def _reference_philox(interpreter: Any) -> Any:
+    """Draws the words of the kernels' _philox by the reference's: interpreted, its ten rounds were most of a launch.
+    The kernels' own is kept by interpreted_kernels.py, for the test of it."""
+    from pmexp.packed_dropout import reference
+
+    word_type = interpreter.tl.uint32
 
     def philox(seed: Any, *counter: Any) -> tuple[Any, ...]:
         assert all(word.type.scalar == word_type for word in counter)
-        key = int(seed.handle.data.item()) % 2**64
-        c0, c1, c2 = np.broadcast_arrays(*(word.handle.data.astype(np.uint64) for word in counter))
-        c3 = np.zeros_like(c0)
-        for turn in range(10):
-            k0, k1 = (key + turn * 0x9E3779B9) % 2**32, ((key >> 32) + turn * 0xBB67AE85) % 2**32
-            product0, product1 = c0 * one, c2 * other
-            c0, c1 = product1 >> half ^ c1 ^ np.uint64(k0), product1 % 2**32
-            c2, c3 = product0 >> half ^ c3 ^ np.uint64(k1), product0 % 2**32
+        key = int(seed.handle.data.item())
+        halves = (torch.tensor(key & 0xFFFFFFFF), torch.tensor(key >> 32 & 0xFFFFFFFF))
+        c0, c1, c2 = (torch.from_numpy(word.handle.data.astype(np.int64)) for word in counter)
+        words = torch.broadcast_tensors(*reference.philox((c0, c1, c2, torch.zeros_like(c0)), halves))
         kind = next((word.type for word in counter if word.type.is_block()), word_type)
-        words = [interpreter.TensorHandle(word.astype(np.uint32), word_type) for word in (c0, c1, c2, c3)]
-        return tuple(interpreter.tl.core.tensor(word, kind) for word in words)
+        handles = (interpreter.TensorHandle(word.numpy().astype(np.uint32), word_type) for word in words)
+        return tuple(interpreter.tl.core.tensor(handle, kind) for handle in handles)
 
     return philox
 
