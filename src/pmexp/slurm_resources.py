@@ -50,7 +50,9 @@ def _override(key: str, folder: Path) -> str:
     """The override that names the folder, as a shell and Hydra's language take it."""
     text = str(folder)
     if not re.fullmatch(r"[\w./-]+", text, re.ASCII):
-        text = '"' + text.replace('"', r"\"") + '"'
+        from hydra.core.override_parser.types import Quote, QuotedString  # which other paths do without
+
+        text = QuotedString(text, Quote.double).with_quotes()
     return shlex.quote(f"{key}={text}")
 
 
