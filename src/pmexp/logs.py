@@ -86,8 +86,10 @@ def kept() -> Iterator[None]:
         for each, handler in handlers:
             each.addHandler(handler)  # which a logger has once
         ours.level, ours.propagate, root.manager.disable = level, passes_on, off
-        for name, logger in root.manager.loggerDict.items():
-            if isinstance(logger, logging.Logger) and f"{name}.".startswith("pmexp."):
+        ours.disabled = False
+        known = root.manager.loggerDict  # hundreds, looked at after each forward of an own part
+        for logger in [known[name] for name in known if name.startswith("pmexp.")]:
+            if isinstance(logger, logging.Logger):
                 logger.disabled = False
 
 
