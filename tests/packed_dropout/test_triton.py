@@ -197,7 +197,7 @@ def test_counters_beyond_32_bits(interpreter: Interpreter, program: int) -> None
 @few
 @given(seed=seeds, counters=st.integers(0, 2**32 - 1))
 def test_the_kernels_own_philox_is_the_definition(interpreter: Interpreter, seed: int, counters: int) -> None:
-    """For other tests the interpreter has one that is shorter. Counters are words and scalars, as the kernels'."""
+    """For other tests the interpreter draws by the reference's. Counters are words and scalars, as the kernels'."""
     given = torch.Generator().manual_seed(counters)
     counter = torch.randint(2**32, (3, 64), generator=given)
     c0, c1, c2 = counter
