@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -9,6 +10,10 @@ from torch._compile import _disable_dynamo
 
 from pmexp.packed_dropout.report import KERNEL_UNSEEN, ReplacementReport
 from pmexp.packed_dropout.routed_modules import CHOICE, add_route, is_routed, put_routed_dropout
+
+_KEPT_UNDER = (
+    "_attn_implementation_internal"  # where a configuration's `_attn_implementation` keeps its value
+)
 
 
 @dataclass
@@ -61,7 +66,23 @@ def notice_another_attention(
 
 def attention_of(module: nn.Module) -> str:
     """Returns the attention that the configuration of `module` asks for."""
-    return getattr(getattr(module, "config", None), "_attn_implementation", None) or "eager"
+    config = getattr(module, "config", None)
+    if config is None:
+        return "eager"
+    if not torch.compiler.is_compiling() and (kept := _attributes(config).get(_KEPT_UNDER)):
+        return cast(str, kept)
+    return getattr(config, "_attn_implementation", None) or "eager"
+
+
+def _attributes(config: Any) -> dict[str, Any]:
+    """The attributes of `config` itself.
+
+    Those of transformers are looked up by Python, which for their attention takes as long as a small dropout.
+    """
+    try:
+        return cast(dict[str, Any], object.__getattribute__(config, "__dict__"))
+    except AttributeError:  # it has slots
+        return {}
 
 
 def why_attention_stays(attention: str) -> str | None:

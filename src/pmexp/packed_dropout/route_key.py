@@ -51,7 +51,7 @@ def key_turn(dropout: Any, attention: Any) -> KeyTurn | None:
     """
     if (
         torch.compiler.is_compiling()
-        or native.calls_on_cpu() is None
+        or not native.serve_any_device()
         or forward_ad._current_level >= 0
         or is_fx_symbolic_tracing()
         or _is_anything_compiled()
@@ -68,7 +68,7 @@ def key_turn(dropout: Any, attention: Any) -> KeyTurn | None:
 
 def is_key_off() -> bool:
     """Whether no routed forward of this thread has the key on; False where what looks on hides it."""
-    return native.calls_on_cpu() is None or _functions()[0]() == _NONE
+    return not native.serve_any_device() or _functions()[0]() == _NONE
 
 
 def run_beside(function: Callable[..., Any], /, *args: Any) -> Any:

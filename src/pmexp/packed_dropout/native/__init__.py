@@ -87,9 +87,9 @@ def calls_for(x: Tensor) -> Calls | None:
     return _calls[place] if place in _calls else _decide(x.device)
 
 
-def calls_on_cpu() -> Calls | None:
-    """Returns the native calls for the CPU; None where Python makes them, or it is not decided yet."""
-    return _calls.get(_CPU)
+def serve_any_device() -> bool:
+    """Whether native calls serve a device of those that were decided so far."""
+    return any(_calls.values())
 
 
 def calls(device: torch.device) -> str:
@@ -113,6 +113,7 @@ def choose(kind: str, choice: str) -> None:
     os.environ[ENVIRONMENT_VARIABLES[kind]] = choice
     _reasons.pop(kind, None)
     for place in [place for place in _calls if (place == _CPU) == (kind == "cpu")]:
+        _set_calls({place: None})
         del _calls[place]
 
 
@@ -120,12 +121,12 @@ def choose(kind: str, choice: str) -> None:
 def by_python() -> Iterator[None]:
     """Has Python make the calls inside, in all threads, on each device that was asked: to compare the two."""
     chosen = dict(_calls)
-    _calls.update(dict.fromkeys((_CPU, *chosen)))
+    _set_calls(dict.fromkeys((_CPU, *chosen)))
     try:
         yield
     finally:
         _calls.clear()
-        _calls.update(chosen)
+        _set_calls(chosen)
 
 
 def _why_python_on(device: torch.device) -> str | None:
@@ -153,8 +154,16 @@ def _decide(device: torch.device) -> Calls | None:
             ):
                 native_calls = loaded_calls()
                 if same_as_python(device, native_calls.packed_dropout):
-                    _calls[place] = native_calls
+                    _set_calls({place: native_calls})
     return _calls[place]
+
+
+def _set_calls(calls: dict[int, Calls | None]) -> None:
+    """Says who calls on these devices, to Python here and to the routes of the library."""
+    _calls.update(calls)
+    if is_loaded():
+        for place, native_calls in calls.items():
+            torch.ops.pmexp.serve_routes(place, native_calls is not None)
 
 
 def is_loaded() -> bool:

@@ -20,6 +20,18 @@ using BesideRoute = c10::impl::ExcludeDispatchKeyGuard;
 constexpr int64_t kNone = 0, kStock = -1, kByPython = -2, kRefused = -3;
 thread_local int64_t route = kNone;
 
+// The devices that plain_dropout serves, as Python has decided; the CPU's index is -1.
+std::atomic<bool> served[kDevices];
+
+void serve_routes(int64_t device, bool on) {
+  if (device >= -1 && device + 1 < kDevices) served[device + 1].store(on);
+}
+
+bool is_served(const Tensor& x) {
+  const int64_t place = x.is_cpu() ? 0 : x.is_cuda() ? x.get_device() + 1 : kDevices;
+  return place < kDevices && served[place].load();
+}
+
 // Whether anything traces, transforms or looks on.
 bool is_observed() {
   return c10::impl::dispatch_mode_enabled() || at::impl::PythonTorchFunctionTLS::stack_len() > 0 ||
@@ -59,7 +71,7 @@ Tensor dropout_on_route(const Tensor& x, double p, bool train) {
     const BesideRoute beside(kRouteKey);
     return at::dropout(x, p, train);
   }
-  if (route > 0 && x.is_cpu() && !may_be_in_checkpoint() && !is_observed()) {
+  if (route > 0 && is_served(x) && !may_be_in_checkpoint() && !is_observed()) {
     if (const auto y = plain_dropout(x, p, route / 2, route % 2 == 1, std::nullopt)) return *y;
   }
   return drop_by_python(x, p, train, false);
@@ -106,6 +118,7 @@ TORCH_LIBRARY_IMPL(aten, TESTING_ONLY_GenericMode, library) {
 
 // Addresses of both functions: Python's ctypes calls them in a third of the time that an operator takes.
 TORCH_LIBRARY_FRAGMENT(pmexp, library) {
+  library.def("serve_routes(int device, bool on) -> ()", serve_routes);
   library.def("route_functions() -> (int, int)", []() -> std::tuple<int64_t, int64_t> {
     return {reinterpret_cast<int64_t>(&route_now), reinterpret_cast<int64_t>(&set_route)};
   });

@@ -1,0 +1,7 @@
+"""`python -m pmexp.bench.host`."""
+
+import sys
+
+from pmexp.bench.host.command import main
+
+sys.exit(main())
