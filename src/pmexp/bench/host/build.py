@@ -1,4 +1,4 @@
-"""Builds the library that stands for a CUDA device, against the CUDA that the installed torch was built with."""
+"""Builds the library that stands for a CUDA device, for the CUDA that the installed torch was built with."""
 
 import re
 import shutil
@@ -30,13 +30,13 @@ def build(folder: Path) -> Path:
     """Writes the library into `folder` and returns its path. Raises UserError where it cannot be built."""
     if not torch.version.cuda or torch.version.hip:
         raise UserError(
-            f"torch: {torch.__version__} is no build for CUDA, whose host's time this command takes; install one, "
-            "which needs no device"
+            f"torch: {torch.__version__} is no build for CUDA, whose host's time this command takes; install one "
+            "(it needs no device)"
         )
     missing = [name for name in ("gcc", "nm") if shutil.which(name) is None]
     if missing:
         raise UserError(
-            f"{missing[0]}: not found on PATH; this command builds a library in C by gcc and binutils"
+            f"{missing[0]}: not found on PATH; install gcc and binutils, by which a library is built"
         )
     rest, target = folder / "rest.c", folder / LIBRARY
     rest.write_text(_rest())
@@ -55,9 +55,7 @@ def _includes() -> list[Path]:
     folders = [header.parent for header in packages.glob("*/include/cuda_runtime_api.h")]
     triton = find_spec("triton")
     if not folders or triton is None or triton.origin is None:
-        raise UserError(
-            "nvidia-cuda-runtime: its headers are missing; install torch's wheel for CUDA with what it needs"
-        )
+        raise UserError("CUDA's headers: not found; install torch's wheel for CUDA with all that it needs")
     return [*folders, Path(triton.origin).parent / "backends" / "nvidia" / "include"]
 
 

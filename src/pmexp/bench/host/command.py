@@ -14,7 +14,7 @@ from pmexp.shown import markdown_table
 
 COMMAND = Command(
     "pmexp.bench.host",
-    "the host's part of a step on CUDA, without a device; needs torch for CUDA, transformers, triton, gcc and nm",
+    "the host's part of a step on CUDA, without a device; needs torch for CUDA, transformers, triton and gcc",
     (
         Key("rounds", "steps of each way that count", "60"),
         Key("out", "the page; without it, it is printed"),
@@ -84,11 +84,12 @@ def _page(rounds: int, command: str) -> str:
             "",
             f"{date.today()}; {versions}.",
             "",
-            f"Native calls launch what Triton launches for Python's calls in {cases} of {cases} cases: the same kernel,",
-            "grid, block, shared memory, stream and numbers, on the tensors' own memory; the generator is then the same.",
+            f"Native calls launch what Triton launches for Python's calls in all of {cases} cases: the same kernel,",
+            "grid, block, shared memory, stream and numbers, on the tensors' own memory; the generator is then",
+            "the same.",
             "",
-            "CPU time of a step of two samples of 128 or 512 tokens with AdamW and clipping, beside a device that takes no",
-            "time and computes nothing; medians, and the paired ratio's 95 % interval.",
+            "CPU time of a step of two samples with AdamW and clipping, beside a device that takes no time and",
+            "computes nothing; medians, and the paired ratio's 95 % interval.",
             "",
             markdown_table(_HEAD, rows),
             "",
