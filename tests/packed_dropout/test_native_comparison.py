@@ -100,9 +100,25 @@ def test_a_device_is_asked_once_and_the_record_says_so(
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(cuda_seeds, "known_on_host", lambda device: True)
     driver.wrong = kernels[-1] if wrong else None
-    said = "calls by Python: native ones differ on this device" if wrong else "native calls"
+    said = "calls by Python: native ones differ or fail on this device" if wrong else "native calls"
     assert [native.calls(DEVICE), native.calls(DEVICE)] == [said, said] and asked == [DEVICE]
     assert native._calls == {-1: None, 3: None if wrong else native.loaded_calls()}
     with native.by_python():
         assert native._calls == {-1: None, 3: None}
     assert native._calls == {-1: None, 3: None if wrong else native.loaded_calls()}
+
+
+def test_a_device_that_native_calls_fail_on_is_served_by_python(
+    driver: Driver, kernels: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(device: torch.device, call: Any) -> bool:
+        raise RuntimeError("packed dropout: cuLaunchKernel failed with CUDA error 1\nmore")
+
+    monkeypatch.setattr(native, "_why_python", lambda kind, may_build: None)
+    monkeypatch.setattr(native, "same_as_python", fail)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(cuda_seeds, "known_on_host", lambda device: True)
+    assert native.calls(DEVICE) == "calls by Python: native ones differ or fail on this device"
+    assert caplog.messages == [
+        "packed dropout: native calls fail on cuda:3: packed dropout: cuLaunchKernel failed with CUDA error 1"
+    ]

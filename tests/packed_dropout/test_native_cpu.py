@@ -210,7 +210,7 @@ def test_the_first_use_compares_and_what_differs_is_not_used(monkeypatch: pytest
     monkeypatch.setattr(native, "loaded_calls", lambda: right._replace(packed_dropout=wrong))
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    assert backend(CPU).endswith(", calls by Python: native ones differ on this device")
+    assert backend(CPU).endswith(", calls by Python: native ones differ or fail on this device")
     assert torch.equal(torch.get_rng_state(), before)
     y = packed_dropout(ones(8))
     assert y.grad_fn is not None and y.grad_fn.name() != NODE

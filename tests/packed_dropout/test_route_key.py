@@ -19,7 +19,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from pmexp.packed_dropout import PackedDropout, backend, native, replace_dropout, route_key, routed_modules
+from pmexp.packed_dropout import (
+    PackedDropout,
+    backend,
+    native,
+    replace_dropout,
+    route_key,
+    routed_modules,
+    routes,
+)
 
 pytestmark = pytest.mark.usefixtures("library")
 NODE = "PackedDropoutBackward"
@@ -356,3 +364,29 @@ class _Doubled(HigherOrderOperator):
 
     def __call__(self, x: Tensor) -> Any:
         return super().__call__(x)
+
+
+def test_the_key_draws_for_the_devices_that_native_calls_serve(
+    turned: Turned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another device has the key on as well, and its dropout drops by Python."""
+    model = Routed(lambda _, x: drop(x)).train()
+    replace_dropout(model, PackedDropout)
+    x = torch.ones(8, 4, requires_grad=True)
+    model(x), model(x)
+    by_python: list[float] = []
+    drop_as_chosen = routes.Route.drop_as_chosen
+    monkeypatch.setattr(
+        routes.Route,
+        "drop_as_chosen",
+        lambda route, x, p, *rest, **more: by_python.append(p) or drop_as_chosen(route, x, p, *rest, **more),
+    )
+    for served, expected in ((True, []), (False, [0.1, 0.3]), (True, [])):
+        torch.ops.pmexp.serve_routes(-1, served)
+        by_python.clear()
+        torch.manual_seed(3)
+        y = model(x)
+        assert by_python == expected and turned.count
+        torch.manual_seed(3)
+        with native.by_python():
+            assert torch.equal(y, model(x))

@@ -30,8 +30,8 @@ def build(folder: Path) -> Path:
     """Writes the library into `folder` and returns its path. Raises UserError where it cannot be built."""
     if not torch.version.cuda or torch.version.hip:
         raise UserError(
-            f"torch: {torch.__version__} is no build for CUDA, whose host's time this command takes; install one "
-            "(it needs no device)"
+            f"torch: {torch.__version__} is no build for CUDA, which this command takes the host's time of; "
+            "install one (it needs no device)"
         )
     missing = [name for name in ("gcc", "nm") if shutil.which(name) is None]
     if missing:

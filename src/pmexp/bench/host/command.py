@@ -22,6 +22,20 @@ COMMAND = Command(
 )
 FEWEST_FOR_AN_INTERVAL = 6  # rounds; the range of fewer is no interval of 95 %
 _IS_LOADED = "PMEXP_CUDA_STANDS_IN"
+_PAGE = """\
+# The host's part of a step on CUDA, without a device
+
+    {command}
+
+{date}; {versions}.
+
+Native calls launch what Triton launches for Python's calls in all of {cases} cases: the same kernel, grid,
+block, shared memory, stream and numbers, on the tensors' own memory; the generator is then the same.
+
+CPU time of a step of two samples with AdamW and clipping, beside a device that takes no time and computes
+nothing; medians, and the paired ratio's 95 % interval.
+
+"""
 _HEAD = ("model", "precision", "step", "launches", "CPU ms", "times stock", "low", "high")
 
 
@@ -76,22 +90,5 @@ def _page(rounds: int, command: str) -> str:
         cases = compare_launches(stand_in)
         rows = [row.cells() for row in measure(stand_in, rounds)]
     versions = ", ".join(f"{name} {value}" for name, value in environment(torch.device("cuda", 0)).items())
-    return "\n".join(
-        [
-            "# The host's part of a step on CUDA, without a device",
-            "",
-            f"    {command}",
-            "",
-            f"{date.today()}; {versions}.",
-            "",
-            f"Native calls launch what Triton launches for Python's calls in all of {cases} cases: the same kernel,",
-            "grid, block, shared memory, stream and numbers, on the tensors' own memory; the generator is then",
-            "the same.",
-            "",
-            "CPU time of a step of two samples with AdamW and clipping, beside a device that takes no time and",
-            "computes nothing; medians, and the paired ratio's 95 % interval.",
-            "",
-            markdown_table(_HEAD, rows),
-            "",
-        ]
-    )
+    head = _PAGE.format(command=command, date=date.today(), versions=versions, cases=cases)
+    return f"{head}{markdown_table(_HEAD, rows)}\n"

@@ -6,15 +6,16 @@ Python all the same: see `calls_for`.
 
 `PMEXP_CPU_CALLS` and `PMEXP_CUDA_CALLS` choose, once for a process and kind of device:
 
-    auto    native calls where the library can be had, else Python's (default on the CPU)
-    python  Python's calls (default on CUDA, since native ones wait for their first measurement on a device)
+    auto    native calls where the library can be had, else Python's (default)
+    python  Python's calls
     native  native calls, or an error where there is no library
 
 The library is built, which takes half a minute, by whoever asks what serves a device (`calls`), as each run
-that drops by it does before its first step. A dropout on the CPU for which nobody has asked waits for no
-compiler: by `auto` it takes the library that is there, and else Python's calls until the process ends.
+that drops by it does before its first step. A dropout for which nobody has asked waits for no compiler: by
+`auto` it takes the library that is there, and else Python's calls until the process ends.
 
-The first use on a device compares the two (comparison.py). Where they differ, Python's are used.
+The first use on a device compares the two (comparison.py). Where they differ or native ones fail, Python's
+are used.
 """
 
 import logging
@@ -35,7 +36,6 @@ from pmexp.packed_dropout.native.comparison import same_as_python
 from pmexp.packed_dropout.transforms import is_rebuilding
 
 ENVIRONMENT_VARIABLES = {"cpu": "PMEXP_CPU_CALLS", "cuda": "PMEXP_CUDA_CALLS"}
-_DEFAULTS = {"cpu": "auto", "cuda": "python"}
 _CHOICES = ("auto", "native", "python")
 _PLAIN = (Tensor, nn.Parameter)
 _CPU = -1  # as Tensor.get_device() says
@@ -136,7 +136,7 @@ def _why_python_on(device: torch.device) -> str | None:
         return None
     if device.type == "cuda" and not cuda_seeds.known_on_host(device):
         return "the host does not know the seeds of this device"
-    return "native ones differ on this device"
+    return "native ones differ or fail on this device"
 
 
 def _decide(device: torch.device) -> Calls | None:
@@ -149,13 +149,22 @@ def _decide(device: torch.device) -> Calls | None:
     with _deciding:
         if place not in _calls:
             _calls[place] = None  # Python calls while the two are compared, and where they differ
-            if _why_python(device.type, may_build=not on_cpu) is None and (
+            if _why_python(device.type, may_build=False) is None and (
                 on_cpu or cuda_seeds.known_on_host(device)
             ):
                 native_calls = loaded_calls()
-                if same_as_python(device, native_calls.packed_dropout):
+                if _serve(device, native_calls):
                     _set_calls({place: native_calls})
     return _calls[place]
+
+
+def _serve(device: torch.device, native_calls: Calls) -> bool:
+    """Whether native calls do on a device what Python's do."""
+    try:
+        return same_as_python(device, native_calls.packed_dropout)
+    except RuntimeError as error:
+        _log.warning("packed dropout: native calls fail on %s: %s", device, str(error).splitlines()[0])
+        return False
 
 
 def _set_calls(calls: dict[int, Calls | None]) -> None:
@@ -183,25 +192,33 @@ def _why_python(kind: str, may_build: bool) -> str | None:
     """Returns why there are no native calls here, None where there are. Loads the library."""
     if kind not in _reasons:
         variable = ENVIRONMENT_VARIABLES[kind]
-        choice = os.environ.get(variable, _DEFAULTS[kind])
+        choice = os.environ.get(variable, "auto")
         if choice not in _CHOICES:
             raise RuntimeError(f"{variable}={choice} is unknown; choose one of {', '.join(_CHOICES)}")
         reason: str | None = f"{variable}=python"
         if choice != "python":
-            may_build |= choice == "native"
-            reason = _why_not_on_cuda() if kind == "cuda" else _why_not_on_cpu(may_build)
-        if reason is not None and choice == "native":
+            reason = _why_no_kernels(kind) or _why_no_library(may_build or choice == "native")
+        if reason is None:
+            _connect(kind)
+        elif choice == "native":
             raise RuntimeError(f"{variable}=native cannot be had: {reason}")
         _reasons[kind] = reason
     return _reasons[kind]
 
 
-def _why_not_on_cpu(may_build: bool) -> str | None:
+def _why_no_kernels(kind: str) -> str | None:
     from pmexp.packed_dropout import ops  # it asks this package for native calls
 
-    core = ops.cpu_core()
-    if core is None:
-        return "the torch reference runs"
+    if kind == "cpu":
+        return "the torch reference runs" if ops.cpu_core() is None else None
+    if not torch.cuda.is_available():
+        return "no CUDA device"
+    if not cuda_backend.has_kernels() or torch.version.hip:
+        return "no kernels of Triton for CUDA"
+    return None
+
+
+def _why_no_library(may_build: bool) -> str | None:
     if not may_build and not is_loaded() and not build.is_built() and not build.why_not():
         _log.warning(
             "packed dropout: no library of native calls is there for torch %s, and Python's calls take some "
@@ -209,27 +226,6 @@ def _why_not_on_cpu(may_build: bool) -> str | None:
             torch.__version__,
         )
         return "no library was there at the first dropout"
-    reason = _why_not_loaded()
-    if reason is None:
-        torch.ops.pmexp.use_core(*core.entry_points())
-    return reason
-
-
-def _why_not_on_cuda() -> str | None:
-    if not torch.cuda.is_available():
-        return "no CUDA device"
-    if not cuda_backend.has_kernels() or torch.version.hip:
-        return "no kernels of Triton for CUDA"
-    reason = _why_not_loaded()
-    if reason is None:
-        from pmexp.packed_dropout import triton_launch  # it imports Triton, which takes a second
-
-        cuda_rng.take_offset = torch.ops.pmexp.take_offset.default  # both draw from one generator
-        triton_launch.forget()  # so that Triton launches each kernel once more, which registers it
-    return reason
-
-
-def _why_not_loaded() -> str | None:
     try:
         if not is_loaded():  # loading another copy would end the process
             torch.ops.load_library(build.library())
@@ -238,3 +234,16 @@ def _why_not_loaded() -> str | None:
     except (OSError, RuntimeError) as error:
         return f"not loaded: {str(error).splitlines()[0]}"
     return None
+
+
+def _connect(kind: str) -> None:
+    """Hands the library what it calls on this kind of device."""
+    from pmexp.packed_dropout import ops  # it asks this package for native calls
+
+    if kind == "cuda":
+        from pmexp.packed_dropout import triton_launch  # it imports Triton, which takes a second
+
+        cuda_rng.take_offset = torch.ops.pmexp.take_offset.default  # both draw from one generator
+        triton_launch.forget()  # so that Triton launches each kernel once more, which registers it
+    elif (core := ops.cpu_core()) is not None:
+        torch.ops.pmexp.use_core(*core.entry_points())
