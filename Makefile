@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 RUNS := runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo readme bench gpu gpu-dry reproduce-2h reproduce-24h test test-oldest zoo docs drill drill-calls check format ui clean
+.PHONY: help setup demo readme bench gpu gpu-dry gpu-host reproduce-2h reproduce-24h test test-oldest zoo docs drill drill-calls check format ui clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ gpu: ## what only a CUDA device can settle, in 9 minutes; needs torch, transform
 gpu-dry: $(INSTALLED) ## the same code on the CPU at tiny sizes: it tries every stage and measures nothing
 	@mkdir -p $(RUNS)
 	$(PYTHON) -m pmexp.bench.gpu device=cpu size=tiny seconds=300 out=$(RUNS)/gpu-dry.md
+
+gpu-host: ## the host's part of a step on CUDA, without a device; needs torch for CUDA, transformers, triton, gcc
+	PYTHONPATH=src python3 -m pmexp.bench.host out=docs/results/host-cuda.md
 
 reproduce-2h: $(INSTALLED) ## what of the study fits into 2 hours on the GPUs at hand, with reports
 	$(PYTHON) -m pmexp.reproduce hours=2

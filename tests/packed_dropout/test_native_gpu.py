@@ -36,7 +36,7 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def native_calls(
     record_property: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    before = os.environ.get(native.ENVIRONMENT_VARIABLES["cuda"], "python")
+    before = os.environ.get(native.ENVIRONMENT_VARIABLES["cuda"], "auto")
     monkeypatch.setenv(native.ENVIRONMENT_VARIABLES["cuda"], before)  # is set back as it was
     native.choose("cuda", "native")
     name = backend(torch.device("cuda"))

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from pmexp.measure.environment import gpu_driver
-from pmexp.packed_dropout import backend
+from pmexp.packed_dropout.ops import kernels
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -18,7 +18,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "CUDA": torch.version.cuda or "none",
         **{name: _version(name) for name in ("torch", "triton", "transformers", "numpy")},
         "python": platform.python_version(),
-        "dropout": backend(device),
+        "dropout": kernels(device),
         "fp32 products": torch.get_float32_matmul_precision(),
     }
 

@@ -24,7 +24,7 @@ from pmexp.bench.gpu.surroundings import (
 )
 from pmexp.bench.gpu.workload import SIZES, Size
 from pmexp.errors import ContenderFailed
-from pmexp.packed_dropout import PackedDropout
+from pmexp.packed_dropout import PackedDropout, native
 from pmexp.variants.seeded import SeededDropout
 
 _MASKS_SHRINK = 7.5  # times at least, against nn.Dropout's bytes on CUDA
@@ -39,6 +39,8 @@ _TINY = Size(
 def measure(bench: Bench) -> None:
     compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("gcc", "clang", "cc"))), None)
     bench.note(f"C compiler, without which Triton launches nothing: {compiler or 'none'}")
+    if bench.device.type == "cuda":  # native calls have a stage of their own, and are built meanwhile
+        native.choose("cuda", "python")
     compile_ahead(bench)
     bench.in_order(PIECES)
 
