@@ -133,13 +133,14 @@ class RunFolder:
         return mlflow_run_id if isinstance(mlflow_run_id, str) else None
 
     def is_claimed(self) -> bool:
-        """Whether a process executes the run now, as far as this machine's file system knows."""
+        """Whether a process executes the run now, as far as this machine's file system knows. Who asks needs
+        no more than to read there."""
         try:
-            descriptor = os.open(self._lock, os.O_RDWR)
+            descriptor = os.open(self._lock, os.O_RDONLY)
         except FileNotFoundError:
             return False
         try:
-            return not _try_lock(descriptor)
+            return not _try_lock(descriptor, fcntl.LOCK_SH)
         finally:
             os.close(descriptor)
 
@@ -255,7 +256,7 @@ class Claim:
     def taken_within(self, seconds: float) -> bool:
         """Tries to take the lock for so long, and returns whether it did."""
         end = time.monotonic() + seconds
-        while not (taken := _try_lock(self._descriptor)) and time.monotonic() < end:
+        while not (taken := _try_lock(self._descriptor, fcntl.LOCK_EX)) and time.monotonic() < end:
             time.sleep(_CLAIM_LOOK_S)
         return taken
 
@@ -276,9 +277,9 @@ class Claim:
         os.close(self._descriptor)
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
