@@ -27,6 +27,26 @@ def stop_signals_kept() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def stop_signals_waiting() -> Iterator[None]:
+    """Has stop signals, and the end of the terminal, wait for the end of the block; the processes started in
+    it never hear of them. Does nothing in any thread but the main one, which alone hears of signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers, arrived = (*STOP_SIGNALS, signal.SIGHUP), list[int]()
+    before = {number: signal.signal(number, lambda met, _: arrived.append(met)) for number in numbers}
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # which a process has from its parent
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        for met in arrived:  # by way of another thread, in which signals are not blocked
+            signal.raise_signal(met)
+
+
 def usable_cores() -> int:
     """Returns how many cores this process may use, at least 1: those it is bound to, or a container's quota,
     rounded up."""

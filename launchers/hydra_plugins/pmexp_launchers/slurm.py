@@ -43,6 +43,8 @@ class SlurmLauncher(SweepLauncher):
     def execute(
         self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig], names: Mapping[Path, str]
     ) -> Mapping[Path, Outcome]:
+        for run in waiting:
+            _refuse_pattern(run.runs_dir)
         pending = {run.folder: Outcome(State.pending) for run in waiting}
         new, living = _without_job(waiting)
         arrays = self._arrays(new)
@@ -90,6 +92,15 @@ class SlurmLauncher(SweepLauncher):
             folder = Path(self._conf.resources).expanduser() if self._conf.resources else PACKAGED
             self._resources[run.system.name] = load(folder, run.system, self._overrides)
         return self._resources[run.system.name]
+
+
+def _refuse_pattern(runs_dir: str) -> None:
+    """Raises UserError for a path in which SLURM would put a job's number or name."""
+    if "%" in runs_dir or "\\" in runs_dir:
+        raise UserError(
+            f"runs_dir: SLURM cannot keep the output of jobs in {runs_dir}, since % and \\ mean something "
+            "else to it; name a path without them"
+        )
 
 
 def _without_job(runs: Sequence[RunConfig]) -> tuple[list[RunConfig], list[Job]]:
