@@ -187,6 +187,11 @@ def test_states_by_what_lies_in_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr("pmexp.run_folder.state._STALE_S", -1.0)
         assert state_of(folder) is State.stale
+    for hours in (-1, 1):  # that clocks differ by
+        os.utime(folder.heartbeat, times=2 * (time.time() + hours * 3600,))
+        assert state_of(folder) is State.stale
+        with folder.claimed():
+            assert state_of(folder) is State.running
     (tmp_path / "owner.json").write_text(json.dumps(owner | {"host": socket.gethostname()}))
     assert state_of(folder) is State.stale  # nobody has it
     with folder.claimed():
