@@ -262,15 +262,16 @@ class Claim:
 
     def check(self) -> None:
         """Raises RunClaimed where the lock's file, or the folder around it, is no longer the one that was
-        locked: somebody removed it, and another process may have begun the run anew."""
+        locked: somebody removed or moved it, and another process may have begun the run anew. Raises OSError
+        where the disk fails."""
         try:
             now, own = os.stat(self._file), os.fstat(self._descriptor)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             now, own = None, None
         if now is None or own is None or (now.st_dev, now.st_ino) != (own.st_dev, own.st_ino):
             raise RunClaimed(
-                f"{self._file.parent} was removed while its run was executed; nothing more is written there, "
-                "run the same command again"
+                f"{self._file.parent} was removed or moved while its run was executed; nothing more is "
+                "written there, run the same command again"
             )
 
     def release(self) -> None:
