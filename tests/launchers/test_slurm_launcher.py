@@ -271,6 +271,19 @@ def test_a_line_that_is_no_record_of_a_job_is_named(runs: Runs, slurm: FakeSlurm
     assert err.startswith(f"error: {record}: line 2 is no record of a job; `scancel` what squeue shows")
 
 
+def test_what_was_submitted_before_a_refusal_is_named(runs: Runs, slurm: FakeSlurm) -> None:
+    """As where a site limits how many jobs a user may have: they go on though the command ends."""
+    slurm.tell("config", "MaxArraySize = 1\n")
+    slurm.tell("limit", "sbatch: error: QOSMaxSubmitJobPerUserLimit\n")
+    slurm.tell("lasting")
+    code, _, err = runs.train(*DETACH, "seed=0,1")
+    assert (code, err) == (
+        2,
+        "error: hydra/launcher=slurm: sbatch: error: QOSMaxSubmitJobPerUserLimit; the same command follows those "
+        "submitted before it: 1\n",
+    )
+
+
 def test_a_machine_without_slurm_is_one_line(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     code, _, err = runs.train(*DETACH)

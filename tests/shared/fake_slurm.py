@@ -6,6 +6,7 @@ import pytest
 
 _SBATCH = """
 [ -f $D/refusal ] && cat $D/refusal >&2 && exit 1
+[ -f $D/limit ] && [ -d $D/job1 ] && cat $D/limit >&2 && exit 1
 number=1
 until mkdir $D/job$number 2> /dev/null; do number=$((number + 1)); done
 cp "$1" $D/script$number
@@ -29,8 +30,9 @@ cat $D/queue 2> /dev/null; exit 0
 
 
 class FakeSlurm:
-    """`interrupted`: Ctrl-C is typed while sbatch submits. `lasting`: jobs stay in the queue; otherwise each is gone
-    at once, ended as `end`. `silent`: the controller does not answer the first question after a submission.
+    """`interrupted`: Ctrl-C is typed while sbatch submits. `limit`: what it says to the second submission, which it
+    refuses. `lasting`: jobs stay in the queue; otherwise each is gone at once, ended as `end`. `silent`: the controller
+    does not answer the first question after a submission.
     """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

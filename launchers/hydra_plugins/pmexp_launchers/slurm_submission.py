@@ -15,7 +15,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from hydra_plugins.pmexp_launchers.slurm_commands import SlurmError, one_line
 from hydra_plugins.pmexp_launchers.slurm_job import SlurmJob
 from hydra_plugins.pmexp_launchers.slurm_resources import Resources
-from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
+from hydra_plugins.pmexp_launchers.submissions import Job, Submissions, array_ids
 from pmexp.config import RunConfig
 from pmexp.masking import masked
 from pmexp.process import stop_signals_waiting
@@ -126,11 +126,21 @@ def arrays_of(
 
 
 def submit(arrays: Sequence[Array]) -> list[Job]:
-    """Submits them all, one after the other's end where only so many jobs may run at a time."""
+    """Submits them all, one after the other's end where only so many jobs may run at a time.
+
+    Raises SlurmError where one is refused, and names those that were not.
+    """
     jobs: list[Job] = []
     for array in arrays:
         after = jobs[-1].array_id if jobs and array.packing.array_parallelism else None
-        jobs += array.submit(after)
+        try:
+            jobs += array.submit(after)
+        except SlurmError as error:
+            if jobs:
+                raise SlurmError(
+                    f"{error}; the same command follows those submitted before it: {array_ids(jobs)}"
+                ) from None
+            raise
     return jobs
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,11 @@ class Job:
     def output(self) -> Path:
         """What the job printed before its run had a log, and what SLURM said to it."""
         return self.folder / f"{self.job_id}_0_log.out"
+
+
+def array_ids(jobs: Iterable[Job]) -> str:
+    """The ids of jobs as scancel takes them, those of an array by one."""
+    return " ".join(dict.fromkeys(job.array_id for job in jobs))
 
 
 class Submissions:
