@@ -1,12 +1,14 @@
 """How many cores a process may use: what it is bound to, and the quota of the control groups around it."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from pmexp import process
-from pmexp.process import cores_of_each, cpu_quota, usable_cores
+from pmexp.process import STOP_SIGNALS, cores_of_each, cpu_quota, heard_stop_signals, usable_cores
+from pmexp.training.stop_signals import stop_requests
 
 
 class Machine:
@@ -82,6 +84,21 @@ def test_a_quota_is_rounded_up_and_adds_no_core(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     monkeypatch.setattr(process, "cpu_quota", lambda: quota)
     assert usable_cores() == cores
+
+
+@pytest.mark.parametrize("end_of_terminal", [signal.SIG_DFL, signal.SIG_IGN], ids=["plain", "nohup"])
+def test_the_end_of_a_terminal_is_heard_unless_that_is_to_be_outlived(
+    end_of_terminal: signal.Handlers,
+) -> None:
+    before = signal.signal(signal.SIGHUP, end_of_terminal)
+    try:
+        assert (signal.SIGHUP in heard_stop_signals()) == (end_of_terminal == signal.SIG_DFL)
+        assert {*STOP_SIGNALS} - {*heard_stop_signals()} <= {signal.SIGHUP}
+        with stop_requests() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop == ["SIGHUP"] * (end_of_terminal == signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_processes_share_a_quota_also_where_each_is_bound_to_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -317,10 +317,11 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     input, 3 where the machine failed and the same may work later, 130 when interrupted, each with the reason
     in one line on stderr."""
     end_at_once()
-    if sys.stdout is None:  # it was closed before the process began, as by >&-
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
+    # One that was closed before the process began, as by >&-, is None.
+    sys.stdout, sys.stderr = (each or open(os.devnull, "w") for each in (sys.stdout, sys.stderr))  # noqa: SIM115
+    out, err = (cast(TextIO, _Output(each)) for each in (sys.stdout, sys.stderr))
     try:
-        with redirect_stdout(cast(TextIO, _Stdout(sys.stdout))), missing_named():
+        with redirect_stdout(out), redirect_stderr(err), missing_named():
             code = work() or 0
             sys.stdout.flush()
     except UserError as error:
@@ -370,12 +371,13 @@ def importing(extra: str = "") -> Iterator[None]:
         sys.exit(_end_by_machine(error))
 
 
-class _Stdout:
-    """Writes on where nobody reads it any more, as behind `| head`; in all else it is the stream that it was
-    made of."""
+class _Output:
+    """Writes on where nobody reads it any more, as behind `| head` or at a terminal that is gone; in all else
+    it is the stream that it was made of."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._is_terminal = stream.isatty()  # one that is gone does not say so any more
 
     def write(self, text: str) -> int:
         with self._perhaps_unread():
@@ -393,13 +395,15 @@ class _Stdout:
     def _perhaps_unread(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:  # what it still holds, and all that follows, goes nowhere
-            with open(os.devnull, "w") as nowhere:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError) and not self._is_terminal:
+                raise
+            with open(os.devnull, "w") as nowhere:  # what it still holds, and all that follows, goes there
                 os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def end(message: str, code: int) -> int:
     """Prints the message on stderr and returns the code."""
-    with suppress(BrokenPipeError):  # nobody reads it any more
+    with suppress(OSError):  # nobody reads it any more, or the disk that it goes to is full
         print(printable(masked(message), lines=True), file=sys.stderr)
     return code

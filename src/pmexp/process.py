@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # a terminal's and SLURM's, to all
+# A terminal's, those of its end and SLURM's, to all.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2)
+
+
+def heard_stop_signals() -> tuple[signal.Signals, ...]:
+    """Returns those of STOP_SIGNALS on which this process acts: not the end of its terminal where it was
+    started to outlive that, as by nohup."""
+    outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return tuple(number for number in STOP_SIGNALS if number is not signal.SIGHUP or not outlives)
 
 
 @contextmanager
@@ -25,6 +33,26 @@ def stop_signals_kept() -> Iterator[None]:
                 and threading.current_thread() is threading.main_thread()
             ):
                 signal.signal(number, handler)
+
+
+@contextmanager
+def stop_signals_waiting() -> Iterator[None]:
+    """Has stop signals wait for the end of the block; the processes started in it never hear of them. Does
+    nothing in any thread but the main one, which alone hears of signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    before = {number: signal.signal(number, lambda met, _: arrived.append(met)) for number in STOP_SIGNALS}
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # which a process has from its parent
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        for met in arrived:  # by way of another thread, in which signals are not blocked
+            signal.raise_signal(met)
 
 
 def usable_cores() -> int:

@@ -4,10 +4,11 @@ import ast
 import errno
 import importlib
 import os
+import pty
 import runpy
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -288,6 +289,46 @@ def test_work_is_done_though_nobody_reads_of_it(
     with written_to_nobody(monkeypatch):
         assert runs.LIST.run([], work) == 1
     assert done == [0, 1, 2] and capsys.readouterr().err == ""
+
+
+def test_work_is_done_though_the_terminal_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a lost connection, where nohup or the shell had the command outlive that."""
+    terminal, ours = pty.openpty()
+    done = []
+
+    def work(_: object) -> int:
+        os.close(terminal)
+        for stream in (sys.stdout, sys.stderr):
+            Console(file=stream).print("a view of a sweep")
+            for number in range(3):
+                print("x" * 100_000, file=stream, flush=number > 0)
+                done.append(number)
+        raise UserError("which nobody reads")
+
+    with open(ours, "w") as out, open(os.dup(ours), "w") as err, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", out)
+        patched.setattr(sys, "stderr", err)
+        assert runs.LIST.run([], work) == 2
+    assert done == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_disk_that_fails_is_no_terminal_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(_: object) -> None:
+        print("x", flush=True)
+
+    with monkeypatch.context() as patched, suppress(OSError), open("/dev/full", "w") as full:
+        patched.setattr(sys, "stdout", full)
+        assert runs.LIST.run([], work) == 3
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_work_is_done_though_an_output_was_closed_before(
+    stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by >&- or 2>&-."""
+    monkeypatch.setattr(sys, stream, None)
+    assert runs.LIST.run([], lambda _: print("x", file=getattr(sys, stream))) == 0
+    getattr(sys, stream).close()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])

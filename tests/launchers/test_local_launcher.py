@@ -78,7 +78,7 @@ def test_equal_runs_of_two_names_end_each_in_its_own_way(runs: Runs) -> None:
     assert not (runs.folder / "a" / run_id / "summary.json").exists()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_sweep_stops_its_children_and_leaves_what_goes_on(stop: signal.Signals, runs: Runs) -> None:
     with when_training(runs, "baseline-s0", stop, to_driver=True) as pids:
         code, _, err = runs.train(*LONG, "seed=0,1")

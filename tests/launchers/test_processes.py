@@ -17,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from composed import config
 from forked_python import ForkedPython, fork_ranks
+from pmexp.process import STOP_SIGNALS
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.journal_lines import read_lines
 from pmexp.run_folder.state import State, state_of
@@ -33,7 +34,7 @@ SHORT = ["train.max_steps=4", "train.log_every=1"]
 @pytest.fixture(autouse=True)
 def handlers_of_signals() -> Iterator[None]:
     """torch's launcher leaves its own behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -175,6 +175,27 @@ def test_the_packaged_resources_are_right() -> None:
         ),
         ("default.yaml", "mem_gb: -1", "hydra.launcher.mem_gb: -1.0 must be positive"),
         ("default.yaml", "nodes: 2", "hydra.launcher.nodes: 2 nodes cannot share system.processes=1 evenly"),
+        (
+            "default.yaml",
+            "sbatch: {time: 10}",
+            "sbatch.time: is decided by hydra.launcher.time_min; leave it out",
+        ),
+        (
+            "default.yaml",
+            "sbatch: {ntasks_per_node: 2}",
+            "sbatch.ntasks_per_node: is decided by system.processes",
+        ),
+        (
+            "default.yaml",
+            "sbatch: {output: x}",
+            "hydra.launcher.sbatch.output: is decided by the launcher itself",
+        ),
+        (
+            "default.yaml",
+            "sbatch: {constraint: [a, b]}",
+            "sbatch.constraint: ['a', 'b'] is no value of an option",
+        ),
+        ("default.yaml", "sbatch: {exclusive: false}", "sbatch.exclusive: False is no value of an option"),
         ("zero3.yaml", "", "zero3.yaml: no system part is named so; allowed are default, ddp"),
     ],
 )
@@ -183,6 +204,13 @@ def test_wrong_resources_are_one_line(name: str, text: str, words: str, site: Pa
     with pytest.raises(UserError) as raised:
         load(site, SystemConfig(), {}).parameters(SystemConfig())
     assert words in str(raised.value) and len(str(raised.value).splitlines()) == 1
+
+
+def test_an_option_that_is_null_is_left_out(site: Path) -> None:
+    parameters = load(site, SystemConfig(), {"sbatch": {"qos": None, "exclusive": True}}).parameters(
+        SystemConfig()
+    )
+    assert parameters["additional_parameters"] == {"requeue": True, "exclusive": True}
 
 
 def test_a_folder_without_defaults_is_one_line(runs: Runs, slurm: FakeSlurm, tmp_path: Path) -> None:
@@ -205,6 +233,54 @@ def test_what_sbatch_refuses_is_one_line_of_its_own(runs: Runs, slurm: FakeSlurm
     code, _, err = runs.train(*DETACH, "hydra.launcher.partition=nope")
     assert (
         code == 2 and err == "error: hydra/launcher=slurm: sbatch: error: invalid partition specified: nope\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["50%j", "back\\slash"])
+def test_a_path_that_slurm_would_change_is_refused(
+    name: str, runs: Runs, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    """The output of a job would lie elsewhere, and the job be taken for one that left nothing."""
+    runs.folder = tmp_path / name
+    code, _, err = runs.train(*DETACH)
+    assert code == 2 and err.startswith(
+        f"error: runs_dir: SLURM cannot keep the output of jobs in {tmp_path / name}"
+    )
+    assert len(err.splitlines()) == 1 and slurm.scripts() == [] and not (tmp_path / name).exists()
+
+
+def test_an_interrupted_submission_is_on_record(runs: Runs, slurm: FakeSlurm) -> None:
+    """Jobs on no record would be submitted once more by the next command."""
+    slurm.tell("interrupted")
+    slurm.tell("lasting")
+    code, _, err = runs.train(*DETACH, "seed=0,1")
+    assert (code, err) == (
+        130,
+        "interrupted: the jobs go on; the same command follows them again, `scancel 1` ends them\n",
+    )
+    code, out, _ = runs.train(*DETACH, "seed=0,1")
+    assert code == 0 and "2 runs have a job already: 1\n" in out and len(slurm.scripts()) == 1
+
+
+def test_a_line_that_is_no_record_of_a_job_is_named(runs: Runs, slurm: FakeSlurm) -> None:
+    record = runs.folder / "default" / "slurm" / "submissions.jsonl"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"job": "7", "runs": ["x"]}\n{"job": "8", "ru')
+    code, _, err = runs.train(*DETACH)
+    assert code == 2 and len(err.splitlines()) == 1 and slurm.scripts() == []
+    assert err.startswith(f"error: {record}: line 2 is no record of a job; `scancel` what squeue shows")
+
+
+def test_what_was_submitted_before_a_refusal_is_named(runs: Runs, slurm: FakeSlurm) -> None:
+    """As where a site limits how many jobs a user may have: they go on though the command ends."""
+    slurm.tell("config", "MaxArraySize = 1\n")
+    slurm.tell("limit", "sbatch: error: QOSMaxSubmitJobPerUserLimit\n")
+    slurm.tell("lasting")
+    code, _, err = runs.train(*DETACH, "seed=0,1")
+    assert (code, err) == (
+        2,
+        "error: hydra/launcher=slurm: sbatch: error: QOSMaxSubmitJobPerUserLimit; the same command follows those "
+        "submitted before it: 1\n",
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from composed import config
+from disks import read_only_view
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.found import find_runs
 from pmexp.run_folder.journal import Journal
@@ -141,6 +142,13 @@ def test_list_repair_and_report_say_the_same_word(
             assert seen[run_id] is WORDS[word]
     damaged = [word for word in WORDS if word.startswith(("journal", "summary", "of another"))]
     assert sum("left alone" in line for line in lines) == len(damaged)
+
+
+def test_who_may_not_write_there_sees_the_same(experiment: Experiment, tmp_path: Path) -> None:
+    """As in a colleague's folder, or an archive that is mounted for reading."""
+    with read_only_view(tmp_path / "view", experiment.runs_dir):
+        listed = {run.run_id: run for run in find_runs(tmp_path / "view", "all")}
+    assert {word: listed[run_id].state for word, run_id in experiment.ids.items()} == WORDS
 
 
 def test_the_list_shows_them(experiment: Experiment) -> None:

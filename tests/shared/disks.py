@@ -22,6 +22,22 @@ def small_disk(folder: Path, kilobytes: int, options: str = "rw") -> Iterator[No
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@contextmanager
+def read_only_view(folder: Path, of: Path) -> Iterator[None]:
+    """Mounts `of` on `folder` once more, where nothing of it can be written; the test is skipped where that is
+    not allowed."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "--bind", "-o", "ro", str(of), str(folder)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount a folder again: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 def fill(folder: Path) -> Path:
     """Leaves no room on the disk of `folder`; the file that takes it."""
     ballast = folder / "ballast"

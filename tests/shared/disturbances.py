@@ -54,15 +54,19 @@ def when_training(
         pids.append(pid_of(runs, run, with_checkpoint))
         os.kill(os.getpid() if to_driver else pids[0], number)
 
-    # A process started in the background ignores SIGINT from birth; one at a terminal does not.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A process started in the background, or by nohup, ignores these from birth; one at a terminal does not.
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
     thread = threading.Thread(target=disturb)
     thread.start()
     try:
         yield pids
     finally:
         thread.join()
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

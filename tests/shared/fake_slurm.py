@@ -6,9 +6,11 @@ import pytest
 
 _SBATCH = """
 [ -f $D/refusal ] && cat $D/refusal >&2 && exit 1
+[ -f $D/limit ] && [ -d $D/job1 ] && cat $D/limit >&2 && exit 1
 number=1
 until mkdir $D/job$number 2> /dev/null; do number=$((number + 1)); done
 cp "$1" $D/script$number
+[ -f $D/interrupted ] && kill -INT $PPID
 echo "Submitted batch job $number"
 [ -f $D/lasting ] || exit 0
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
@@ -28,7 +30,8 @@ cat $D/queue 2> /dev/null; exit 0
 
 
 class FakeSlurm:
-    """`lasting`: jobs stay in the queue; otherwise each is gone at once, ended as `end`. `silent`: the controller
+    """`interrupted`: Ctrl-C is typed while sbatch submits. `limit`: what it says to the second submission, which it
+    refuses. `lasting`: jobs stay in the queue; otherwise each is gone at once, ended as `end`. `silent`: the controller
     does not answer the first question after a submission.
     """
 

@@ -99,7 +99,7 @@ def _execute(work: Callable[[], None]) -> NoReturn:
 
 def _forget_the_test() -> None:
     """Signals, streams and the log are those of a Python that has just been started."""
-    for number in (signal.SIGTERM, signal.SIGUSR2):
+    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # which a new process inherits
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,12 +1,12 @@
 """A run that has not imported mlflow is mirrored by a process beside it, for which it does not wait."""
 
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pmexp.process import STOP_SIGNALS
 from pmexp.run_folder.mirrored import lacking
 from pmexp.systems.ranks import Ranks
 from pmexp.tracking import beside
@@ -37,11 +37,7 @@ def test_a_process_mirrors_a_run_that_has_not_imported_mlflow(
     monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     run = TrackedRun(tmp_path / "runs").mirrored()
     assert isinstance(run._mirror, MirrorBeside) and run._mirror._process
-    for stop in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGUSR2,
-    ):  # which SLURM sends to every process of a job
+    for stop in STOP_SIGNALS:  # which SLURM, or a terminal, sends to all
         run._mirror._process.send_signal(stop)
     run.steps(3)
     run.end()

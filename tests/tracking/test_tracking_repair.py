@@ -83,6 +83,16 @@ def test_a_run_that_goes_on_is_left_to_its_mirror(tmp_path: Path, database: Data
     assert [status for _, status in mlflow_runs(file).values()] == ["KILLED"]
 
 
+def test_a_finished_run_whose_mirror_still_sends_is_left_to_it(tmp_path: Path, database: Database) -> None:
+    """Two that send at once would make two runs of it in MLflow."""
+    file = database(tmp_path)
+    run = finished(tmp_path, 0)
+    with run.folder.claimed():
+        assert list(repair(tmp_path, "default")) == ["1 run: 1 running"]
+    assert mlflow_runs(file) == {}
+    assert len(repaired(tmp_path)) == 1
+
+
 def test_every_kind_of_disagreement(tmp_path: Path, database: Database) -> None:
     file = database(tmp_path)
     right, behind, doubled, twice, tagged, bare = (finished(tmp_path, seed) for seed in range(6))

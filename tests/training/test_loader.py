@@ -22,6 +22,7 @@ from pmexp import process
 from pmexp.datasets.pictures import Pictures
 from pmexp.errors import MachineError, UserError
 from pmexp.models.examples import Batch, CausalTokens, Examples, MaskedTokens, PictureExamples, TensorExamples
+from pmexp.process import STOP_SIGNALS
 from pmexp.training.loader import Make, batches_ahead, ready, workers_for
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -169,7 +170,7 @@ def test_stop_signals_are_the_runs_to_heed(pictures: PictureExamples) -> None:
     with batches_ahead(of(pictures), range(8), 1, CPU) as batches:
         next(batches)
         (worker,) = loader_workers()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        for number in STOP_SIGNALS:
             os.kill(worker.pid or 0, number)
         assert len(list(batches)) == 7
 

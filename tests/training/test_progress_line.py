@@ -138,6 +138,7 @@ def test_a_terminal_that_is_gone_stops_no_run(monkeypatch: pytest.MonkeyPatch) -
     line = line_at([0.0], monkeypatch)
     with line.shown(is_first=True):
         line.stepped(101, {}, 0.5)
-        monkeypatch.setattr(line._live, "update", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "EIO")))
+        for name in ("update", "stop"):
+            monkeypatch.setattr(line._live, name, lambda *_, **__: (_ for _ in ()).throw(OSError(5, "EIO")))
         line.stepped(102, {}, 0.5)
         line.stepped(103, {}, 0.5)

@@ -187,6 +187,11 @@ def test_states_by_what_lies_in_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr("pmexp.run_folder.state._STALE_S", -1.0)
         assert state_of(folder) is State.stale
+    for hours in (-1, 1):  # that clocks differ by
+        os.utime(folder.heartbeat, times=2 * (time.time() + hours * 3600,))
+        assert state_of(folder) is State.stale
+        with folder.claimed():
+            assert state_of(folder) is State.running
     (tmp_path / "owner.json").write_text(json.dumps(owner | {"host": socket.gethostname()}))
     assert state_of(folder) is State.stale  # nobody has it
     with folder.claimed():
@@ -229,9 +234,32 @@ def test_a_run_whose_folder_is_anothers_by_now_writes_nothing_there(
 
     monkeypatch.setattr(training_run, "tested", late)
     code, _, err = runs.train(*TINY_VIT, "train.max_steps=2", "train.select=last", "tracking=off")
-    assert code == 2 and "was removed while its run was executed; nothing more is written there" in err
+    assert (
+        code == 2 and "was removed or moved while its run was executed; nothing more is written there" in err
+    )
     (folder,) = runs.folder.glob("default/*/")
     assert not (folder / "summary.json").exists() and not (folder / "failure.json").exists()
+
+
+def test_a_folder_that_is_moved_meanwhile_is_said_whatever_fails_by_it(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The weights of the best evaluation are written by safetensors, which says something of its own."""
+    from pmexp.training import best_weights
+
+    save = best_weights.save
+
+    def late(folder: RunFolder, *of: Any) -> None:
+        runs.folder.rename(tmp_path / "moved")
+        save(folder, *of)
+
+    monkeypatch.setattr(best_weights, "save", late)
+    code, _, err = runs.train(*TINY_VIT, "train.max_steps=2", "tracking=off")
+    assert code == 2 and "was removed or moved while its run was executed" in err.splitlines()[-1]
+    assert "Traceback" not in err and not runs.folder.exists()
+    monkeypatch.undo()
+    (tmp_path / "moved").rename(runs.folder)
+    assert runs.train(*TINY_VIT, "train.max_steps=2", "tracking=off")[0] == 0
 
 
 def test_a_kill_just_after_the_summary_leaves_no_checkpoint_for_ever(runs: Runs) -> None:

@@ -14,6 +14,7 @@ from hydra_plugins.pmexp_launchers.progress import SweepProgress
 from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished
 from pmexp.config import RunConfig
 from pmexp.errors import error_line
+from pmexp.process import heard_stop_signals
 from pmexp.run_folder.failure import FailureKind
 from pmexp.run_folder.folder import RunFolder
 from pmexp.run_folder.state import State
@@ -26,8 +27,8 @@ _GPUS_OF_DRIVER = Path("/proc/driver/nvidia/gpus")
 def execute(
     runs: Sequence[RunConfig], names: Mapping[Path, str], n_jobs: int, max_retries: int
 ) -> dict[Path, Outcome]:
-    """Returns the outcome of each run by its folder. Ctrl-C, SIGTERM or SIGUSR2 lets the running ones write
-    their checkpoints, then raises KeyboardInterrupt with the signal's name.
+    """Returns the outcome of each run by its folder. A stop signal lets the running ones write their
+    checkpoints, then raises KeyboardInterrupt with the signal's name.
 
     A run that a stop signal of its own ended goes on at once; one that the machine failed is tried again
     `max_retries` times; one that another process executes is waited for. `names`: of the runs, by folder.
@@ -146,7 +147,9 @@ def _stop_signals_as_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    by_python = signal.SIGINT  # whose handler raises without us
+    heard = [number for number in heard_stop_signals() if number is not by_python]
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:

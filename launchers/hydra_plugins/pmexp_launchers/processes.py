@@ -29,14 +29,16 @@ _forkserver = multiprocessing.get_context("forkserver")
 def preload() -> None:
     """Starts the parent of all workers unless it is there: it imports once what each of them needs.
 
-    SLURM signals every process of a job: this one has to outlive SIGUSR2, or no further worker can start.
+    SLURM signals every process of a job, and a terminal that goes all that were started there: this one has
+    to outlive that, or no further worker can start, and none can end with a checkpoint.
     """
     silence_mlflow()
     _forkserver.set_forkserver_preload(_PRELOAD)
-    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGUSR2)}
     forkserver.ensure_running()
     resource_tracker.ensure_running()
-    signal.signal(signal.SIGUSR2, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def check(runs: Sequence[RunConfig], here: bool = True) -> None:

@@ -11,7 +11,7 @@ from hydra_plugins.pmexp_launchers.slurm_driver import Driver
 from hydra_plugins.pmexp_launchers.slurm_resources import KEYS, PACKAGED, Resources, load
 from hydra_plugins.pmexp_launchers.slurm_submission import Array, Packing, arrays_of, submit
 from hydra_plugins.pmexp_launchers.slurm_view import QueueView
-from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
+from hydra_plugins.pmexp_launchers.submissions import Job, Submissions, array_ids
 from hydra_plugins.pmexp_launchers.sweep import Outcome, is_finished, write_plan
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from pmexp.config import RunConfig
@@ -43,6 +43,8 @@ class SlurmLauncher(SweepLauncher):
     def execute(
         self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig], names: Mapping[Path, str]
     ) -> Mapping[Path, Outcome]:
+        for run in waiting:
+            _refuse_pattern(run.runs_dir)
         pending = {run.folder: Outcome(State.pending) for run in waiting}
         new, living = _without_job(waiting)
         arrays = self._arrays(new)
@@ -78,7 +80,7 @@ class SlurmLauncher(SweepLauncher):
             if jobs:
                 count = sum(len(job.run_ids) for job in jobs)
                 # It is flushed, so that a file that output goes to has the ids long before the end.
-                print(f"{counted(count, 'run')} {what}: {_array_ids(jobs)}", flush=True)
+                print(f"{counted(count, 'run')} {what}: {array_ids(jobs)}", flush=True)
         return living + submitted
 
     def _arrays(self, runs: Sequence[RunConfig]) -> list[Array]:
@@ -90,6 +92,15 @@ class SlurmLauncher(SweepLauncher):
             folder = Path(self._conf.resources).expanduser() if self._conf.resources else PACKAGED
             self._resources[run.system.name] = load(folder, run.system, self._overrides)
         return self._resources[run.system.name]
+
+
+def _refuse_pattern(runs_dir: str) -> None:
+    """Raises UserError for a path in which SLURM would put a job's number or name."""
+    if "%" in runs_dir or "\\" in runs_dir:
+        raise UserError(
+            f"runs_dir: SLURM cannot keep the output of jobs in {runs_dir}, since % and \\ mean something "
+            "else to it; name a path without them"
+        )
 
 
 def _without_job(runs: Sequence[RunConfig]) -> tuple[list[RunConfig], list[Job]]:
@@ -107,11 +118,7 @@ def _going_on(jobs: Sequence[Job]) -> str:
     """What to do with jobs that no driver follows."""
     if not jobs:
         return "no job is in the queue; run the same command to go on"
-    return f"the jobs go on; the same command follows them again, `scancel {_array_ids(jobs)}` ends them"
-
-
-def _array_ids(jobs: Sequence[Job]) -> str:
-    return " ".join(dict.fromkeys(job.array_id for job in jobs))
+    return f"the jobs go on; the same command follows them again, `scancel {array_ids(jobs)}` ends them"
 
 
 def _print_plan(

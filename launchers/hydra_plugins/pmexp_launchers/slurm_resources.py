@@ -15,6 +15,19 @@ from pmexp.errors import UserError
 
 PACKAGED = Path(__file__).parent / "resources"
 _DEFAULT = "default"
+# Options of sbatch that follow from keys, or that the launcher finds a job and its output by.
+_DECIDED_BY = {
+    "partition": "hydra.launcher.partition",
+    "account": "hydra.launcher.account",
+    "nodes": "hydra.launcher.nodes",
+    "ntasks": "system.processes",
+    "ntasks-per-node": "system.processes",
+    "cpus-per-task": "hydra.launcher.cpus_per_task",
+    "time": "hydra.launcher.time_min",
+    "signal": "hydra.launcher.signal_before_end_s",
+    "array": "hydra.launcher.array_parallelism",
+    **dict.fromkeys(("output", "error", "open-mode", "requeue", "no-requeue"), "the launcher itself"),
+}
 
 
 @dataclass(kw_only=True)
@@ -29,7 +42,7 @@ class Resources:
     mem_gb: float | None = None  # a node; null: the cluster's default
     time_min: int = 60  # a job that is not done by then goes on in its next time slice
     signal_before_end_s: int = 120  # from SIGUSR2 to the time limit: enough for a step and a checkpoint
-    sbatch: dict[str, Any] = field(default_factory=dict)  # more options: {qos: long, constraint: a100}
+    sbatch: dict[str, Any] = field(default_factory=dict)  # more options; one that is null is left out
     setup: list[str] = field(default_factory=list)  # commands of the job's shell before the run
 
     def __post_init__(self) -> None:
@@ -38,6 +51,8 @@ class Resources:
             check_at_least(key, getattr(self, key), low)
         if self.mem_gb is not None and self.mem_gb <= 0:
             raise UserError(f"mem_gb: {self.mem_gb} must be positive; null leaves it to the cluster")
+        for option, value in self.sbatch.items():
+            _check_option(option, value)
         if self.signal_before_end_s >= 60 * self.time_min:
             raise UserError(
                 f"signal_before_end_s: {self.signal_before_end_s} leaves nothing of "
@@ -52,6 +67,7 @@ class Resources:
                 "evenly; choose a divisor"
             )
         tasks = system.processes // self.nodes
+        given = {option: value for option, value in self.sbatch.items() if value is not None}
         # GPUs of the node, not of the task: a task that sees only its own has no peer access to the others',
         # and its index is 0 instead of the local rank that torch is told.
         gpus = 0 if system.device is Device.cpu else self.gpus_per_task * tasks
@@ -68,11 +84,22 @@ class Resources:
             "setup": self.setup or None,
             "wckey": None,  # submitit's own is refused where keys are checked
             "stderr_to_stdout": True,
-            "additional_parameters": {"requeue": True, **self.sbatch},
+            "additional_parameters": {"requeue": True, **given},
             # srun no longer takes over sbatch's since 22.05; a task that died must not leave others waiting
             "srun_args": [f"--cpus-per-task={self.cpus_per_task}", "--kill-on-bad-exit=1"],
         }
         return {key: value for key, value in asked.items() if value is not None or key == "wckey"}
+
+
+def _check_option(option: str, value: Any) -> None:
+    """Raises UserError for an option of sbatch that a key decides, or a value that is none of sbatch's."""
+    if decided_by := _DECIDED_BY.get(option.replace("_", "-")):
+        raise UserError(f"sbatch.{option}: is decided by {decided_by}; leave it out here")
+    if value is False or not isinstance(value, str | int | float | None):
+        raise UserError(
+            f"sbatch.{option}: {value!r} is no value of an option; allowed are a text, a number, true for an "
+            "option without a value, and null to leave it out"
+        )
 
 
 KEYS = tuple(each.name for each in fields(Resources))

@@ -15,9 +15,10 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from hydra_plugins.pmexp_launchers.slurm_commands import SlurmError, one_line
 from hydra_plugins.pmexp_launchers.slurm_job import SlurmJob
 from hydra_plugins.pmexp_launchers.slurm_resources import Resources
-from hydra_plugins.pmexp_launchers.submissions import Job, Submissions
+from hydra_plugins.pmexp_launchers.submissions import Job, Submissions, array_ids
 from pmexp.config import RunConfig
 from pmexp.masking import masked
+from pmexp.process import stop_signals_waiting
 from pmexp.run_folder.files import write_atomically
 
 # Python starts with SIGUSR2 ignored: until submitit has its handler the signal would end it. With
@@ -66,15 +67,17 @@ class Array:
         ]
         try:
             executor = self._executor(after, self._setup())
-            with redirect_stderr(io.StringIO()):  # submitit prints there what it raises
+            # A signal between the two would leave jobs that are on no record, and the next command would
+            # submit their runs once more. What submitit raises it also prints.
+            with stop_signals_waiting(), redirect_stderr(io.StringIO()):
                 submitted = executor.submit_array(calls)
+                jobs = [
+                    Job(job.job_id, tuple(run.run_id for run in pack), self.submissions.folder)
+                    for job, pack in zip(submitted, self.packs, strict=True)
+                ]
+                self.submissions.add(jobs)
         except (FailedJobError, FailedSubmissionError) as error:
             raise SlurmError(f"hydra/launcher=slurm: {one_line(str(error))}") from None
-        jobs = [
-            Job(job.job_id, tuple(run.run_id for run in pack), self.submissions.folder)
-            for job, pack in zip(submitted, self.packs, strict=True)
-        ]
-        self.submissions.add(jobs)
         return jobs
 
     def _setup(self) -> list[str]:
@@ -123,11 +126,21 @@ def arrays_of(
 
 
 def submit(arrays: Sequence[Array]) -> list[Job]:
-    """Submits them all, one after the other's end where only so many jobs may run at a time."""
+    """Submits them all, one after the other's end where only so many jobs may run at a time.
+
+    Raises SlurmError where one is refused, and names those that were not.
+    """
     jobs: list[Job] = []
     for array in arrays:
         after = jobs[-1].array_id if jobs and array.packing.array_parallelism else None
-        jobs += array.submit(after)
+        try:
+            jobs += array.submit(after)
+        except SlurmError as error:
+            if jobs:
+                raise SlurmError(
+                    f"{error}; the same command follows those submitted before it: {array_ids(jobs)}"
+                ) from None
+            raise
     return jobs
 
 

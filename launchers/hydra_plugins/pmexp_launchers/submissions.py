@@ -1,12 +1,16 @@
 """Records which job has which runs, in ``runs/<name>/slurm/submissions.jsonl``: none is submitted twice."""
 
+import itertools
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
+
+from pmexp.errors import UserError
+from pmexp.run_folder.files import parsed_json, read_content, write_atomically
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class Job:
         return self.folder / f"{self.job_id}_0_log.out"
 
 
+def array_ids(jobs: Iterable[Job]) -> str:
+    """The ids of jobs as scancel takes them, those of an array by one."""
+    return " ".join(dict.fromkeys(job.array_id for job in jobs))
+
+
 class Submissions:
     """The record of one experiment's submissions."""
 
@@ -47,17 +56,23 @@ class Submissions:
             yield
 
     def add(self, jobs: Sequence[Job]) -> None:
+        """Puts jobs on record, all or none. Who calls it holds the lock."""
         lines = [json.dumps({"job": job.job_id, "runs": job.run_ids}) + "\n" for job in jobs]
-        with self._file.open("a", encoding="utf-8") as stream:
-            stream.write("".join(lines))
+        write_atomically(self._file, (read_content(self._file) or b"") + "".join(lines).encode())
 
     def living(self, queued: Collection[str]) -> list[Job]:
-        """The jobs on record that are among those `queued`."""
-        if not self._file.is_file():
-            return []
-        records = [json.loads(line) for line in self._file.read_text().splitlines()]
-        return [
-            Job(record["job"], tuple(record["runs"]), self.folder)
-            for record in records
-            if record["job"] in queued
-        ]
+        """The jobs on record that are among those `queued`. Raises UserError for a line that is no record."""
+        jobs = map(self._job_of, itertools.count(1), (read_content(self._file) or b"").splitlines())
+        return [job for job in jobs if job.job_id in queued]
+
+    def _job_of(self, number: int, line: bytes) -> Job:
+        try:
+            match parsed_json(line):
+                case {"job": str(job_id), "runs": [*run_ids]}:
+                    return Job(job_id, tuple(map(str, run_ids)), self.folder)
+        except (ValueError, RecursionError):
+            pass
+        raise UserError(
+            f"{self._file}: line {number} is no record of a job; `scancel` what squeue shows of this sweep, "
+            "remove that line and run this again"
+        )

@@ -133,13 +133,14 @@ class RunFolder:
         return mlflow_run_id if isinstance(mlflow_run_id, str) else None
 
     def is_claimed(self) -> bool:
-        """Whether a process executes the run now, as far as this machine's file system knows."""
+        """Whether a process executes the run now, as far as this machine's file system knows. Who asks needs
+        no more than to read there."""
         try:
-            descriptor = os.open(self._lock, os.O_RDWR)
+            descriptor = os.open(self._lock, os.O_RDONLY)
         except FileNotFoundError:
             return False
         try:
-            return not _try_lock(descriptor)
+            return not _try_lock(descriptor, fcntl.LOCK_SH)
         finally:
             os.close(descriptor)
 
@@ -255,30 +256,31 @@ class Claim:
     def taken_within(self, seconds: float) -> bool:
         """Tries to take the lock for so long, and returns whether it did."""
         end = time.monotonic() + seconds
-        while not (taken := _try_lock(self._descriptor)) and time.monotonic() < end:
+        while not (taken := _try_lock(self._descriptor, fcntl.LOCK_EX)) and time.monotonic() < end:
             time.sleep(_CLAIM_LOOK_S)
         return taken
 
     def check(self) -> None:
         """Raises RunClaimed where the lock's file, or the folder around it, is no longer the one that was
-        locked: somebody removed it, and another process may have begun the run anew."""
+        locked: somebody removed or moved it, and another process may have begun the run anew. Raises OSError
+        where the disk fails."""
         try:
             now, own = os.stat(self._file), os.fstat(self._descriptor)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             now, own = None, None
         if now is None or own is None or (now.st_dev, now.st_ino) != (own.st_dev, own.st_ino):
             raise RunClaimed(
-                f"{self._file.parent} was removed while its run was executed; nothing more is written there, "
-                "run the same command again"
+                f"{self._file.parent} was removed or moved while its run was executed; nothing more is "
+                "written there, run the same command again"
             )
 
     def release(self) -> None:
         os.close(self._descriptor)
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -42,10 +42,13 @@ def unfinished_state(folder: RunFolder, failure: Mapping[str, Any], owner: Mappi
     """state_of() a run that has no summary, by what RunFolder.failed and .owner have read already."""
     if failure:
         return State.interrupted if failure["status"] == State.interrupted.value else State.failed
-    if not owner:  # it may be about to write who it is
-        begun = State.stale if folder.journal.is_file() else State.pending
-        return State.running if folder.is_claimed() else begun
+    if folder.is_claimed():
+        return State.running
+    if not owner:
+        return State.stale if folder.journal.is_file() else State.pending
     if owner["host"] == socket.gethostname():
-        return State.running if folder.is_claimed() else State.stale
+        return State.stale
+    # Its node may hold locks that are not seen here. A time to come is of a clock that was wrong, and would
+    # be fresh until then.
     beat = folder.heartbeat.stat().st_mtime if folder.heartbeat.is_file() else float(owner["started"])
-    return State.running if time.time() - beat < _STALE_S else State.stale
+    return State.running if abs(time.time() - beat) < _STALE_S else State.stale

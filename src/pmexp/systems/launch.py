@@ -16,6 +16,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from pmexp.config import RunConfig
 from pmexp.errors import Interrupted, RankFailed, RankOutOfMemory, RunClaimed, UserError
 from pmexp.measure.out_of_memory import says_out_of_memory
+from pmexp.process import heard_stop_signals
 from pmexp.run_folder.failure import FailureKind, kind_in_text
 from pmexp.run_folder.folder import RunFolder
 from pmexp.systems.ranks import started_processes
@@ -53,7 +54,7 @@ def launch(config: RunConfig, capture_output: bool) -> None:
         rdzv_configs={"rank": 0},
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
-        signals_to_handle="SIGTERM,SIGINT,SIGUSR2",
+        signals_to_handle=",".join(number.name for number in heard_stop_signals()),
         **_grace(),
     )
     arguments = [

@@ -60,11 +60,13 @@ def repair(
             yield f"{run_id}: left alone ({first_line(error)})"
             continue
         config.tracking = _chosen(config.tracking, uri, trackers)
-        status = _STATUS.get(known.state)
+        run = RunFolder(file.parent)
+        # A finished run is still claimed while its own mirror sends the end.
+        status = None if run.is_claimed() else _STATUS.get(known.state)
         if not config.tracking.trackers or status is None:
             counts["untracked" if status else "running"] += 1
             continue
-        changes = mender.settle(config, RunFolder(file.parent), status)
+        changes = mender.settle(config, run, status)
         counts["changed" if changes else "right"] += 1
         if changes:
             yield f"{run_id}: {', '.join(changes)}"

@@ -16,6 +16,7 @@ from urllib.request import urlopen
 
 from pmexp.command_line import Command, Given, Key, end
 from pmexp.errors import UserError, reason
+from pmexp.process import heard_stop_signals
 from pmexp.tracking.database import SQLITE, OpenExperiment, file_of, mlflow_uri, silence_mlflow
 from pmexp.tracking.view import VIEW, VIEW_TAG
 
@@ -55,7 +56,8 @@ def _serve(given: Given) -> int:
         page = _page(uri, given.optional("name"))
         _check_port(host, port)
         print("starting MLflow ...", file=sys.stderr, flush=True)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in heard_stop_signals():  # else its server would stay
+            signal.signal(number, signal.default_int_handler)
         address = f"{_LOCAL.get(host, host)}:{port}"
         with _server(uri, host, port, address) as process:
             url = f"http://{address}/{page}"

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -56,11 +56,14 @@ class ProgressLine:
             self._live = Live(
                 console=console, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty()
             )
+            self._live.start()
             self._due = self._now
         try:
-            with self._live or nullcontext():
-                yield
+            yield
         finally:
+            if self._live:
+                with suppress(OSError):  # the terminal is gone
+                    self._live.stop()
             self._live = None
 
     def stepped(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:

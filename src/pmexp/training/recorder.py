@@ -96,6 +96,9 @@ class Recorder:
             except BaseException as error:
                 if not self.folder.is_finished():
                     self._fail(error)
+                if isinstance(error, Exception):
+                    with suppress(OSError):  # the disk fails, as `error` says
+                        self.check_claim()  # where the folder is gone, all else failed for that reason
                 raise
 
     def open(self, keep_bytes: int) -> None:

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from pmexp.errors import UserError
-from pmexp.process import STOP_SIGNALS
+from pmexp.process import heard_stop_signals
 
 _LOOK_S = 0.5
 
@@ -33,7 +33,9 @@ def stop_requests() -> Iterator[list[str]]:
             raise KeyboardInterrupt
         received.append(signal.Signals(number).name)
 
-    before: dict[signal.Signals, Any] = {number: signal.signal(number, note) for number in STOP_SIGNALS}
+    before: dict[signal.Signals, Any] = {
+        number: signal.signal(number, note) for number in heard_stop_signals()
+    }
     try:
         yield received
     finally:
