@@ -230,6 +230,18 @@ def test_a_forward_without_a_backward_leaves_nothing_behind() -> None:
     assert alive() is None
 
 
+def test_what_nobody_holds_is_gone_before_the_forward_ends() -> None:
+    """rebuild.py makes dropped tensors again of what others hold: held by the ledger, it would save others."""
+    x = torch.randn(4, 4, requires_grad=True)
+    with SavedForBackward(nn.Identity()):
+        y = x.sin()
+        z = y.cos()  # saves y
+        alive = weakref.ref(y)
+        del y
+        assert alive() is None
+    assert z.requires_grad
+
+
 def test_what_was_counted_is_still_refused_where_it_changed() -> None:
     x = torch.randn(3, requires_grad=True)
     with SavedForBackward(nn.Identity()):

@@ -61,7 +61,9 @@ class SavedForBackward:
     rates: set[float] = field(default_factory=set)  # that functions of dropout were called with, but for 0
     unnamed: list[str] = field(default_factory=list)  # random numbers that `replacement` does not name
     _seen: set[int] = field(default_factory=set)
-    _keep_alive: list[Any] = field(default_factory=list)  # a freed storage's address could come again
+    # A freed storage's address could come again. The tensors themselves go as they would: rebuild.py looks
+    # which ones somebody holds.
+    _keep_alive: list[Any] = field(default_factory=list)
 
     def __enter__(self) -> "SavedForBackward":
         held = (*self.module.parameters(), *self.module.buffers())
@@ -124,16 +126,16 @@ class SavedForBackward:
         """Counts a tensor, or what somebody's hook keeps in the place of one: an array or bytes."""
         parts = list(storages(kept)) if isinstance(kept, Tensor) else [kept]
         for part in parts:
-            self._count_memory(part, kept)
+            self._count_memory(part)
 
-    def _count_memory(self, part: Any, kept: Any) -> None:
+    def _count_memory(self, part: Any) -> None:
         """Counts the memory of a storage, an array or bytes, once for as long as the forward runs."""
         is_storage = isinstance(part, torch.UntypedStorage)
         place = part.data_ptr() if is_storage else id(part)
         if place in self._seen:
             return
         self._seen.add(place)
-        self._keep_alive.append(kept)
+        self._keep_alive.append(part)
         size = part.nbytes() if is_storage else memoryview(part).nbytes
         self.total_bytes += size
         if self._dropout.depth:
