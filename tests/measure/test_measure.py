@@ -3,10 +3,12 @@
 import gc
 import mmap
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -112,6 +114,51 @@ def test_the_ledger_changes_no_number() -> None:
         y.sum().backward()
         results.append((y, module[0].weight.grad))
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+
+
+class Attends(nn.Module):
+    """Attention of 2 heads over 32 samples of 10 places, as torch's functions and modules have it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.project = nn.Linear(10, 30)
+        self.attention = nn.MultiheadAttention(10, 2, dropout=0.3, batch_first=True)
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.view(32, 10, 10)
+        if self.how == "function":
+            heads = [part.view(32, 10, 2, 5).transpose(1, 2) for part in self.project(x).split(10, -1)]
+            attended = F.scaled_dot_product_attention(*heads, dropout_p=0.3 if self.training else 0.0)
+            return attended.transpose(1, 2).reshape(32, 10, 10)
+        y: torch.Tensor = self.attention(x, x, x, need_weights=self.how == "module with weights")[0]
+        return y
+
+
+@pytest.mark.parametrize("how", ["function", "module", "module with weights"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_masks_inside_of_torchs_attention_are_counted_and_no_number_changes(
+    how: str, dtype: torch.dtype
+) -> None:
+    results: list[list[torch.Tensor]] = []
+    for watched in (False, True):
+        module = Attends(how)
+        ledger = SavedForBackward(module)
+        with (
+            torch.autocast("cpu", dtype, enabled=dtype != torch.float32),
+            ledger if watched else nullcontext(),
+        ):
+            y = module(X)
+        trained = [*module.project.parameters()] if how == "function" else [*module.attention.parameters()]
+        results.append([y, *torch.autograd.grad(y.square().sum(), trained)])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    probabilities = 32 * 2 * 10 * 10
+    assert ledger.mask_elements == probabilities and ledger.rates == {0.3}
+    assert ledger.mask_bytes in (
+        2 * probabilities,
+        4 * probabilities,
+    )  # a number each, in the dtype of theirs
 
 
 def test_peak_memory_sees_a_large_allocation_and_names_its_source() -> None:
@@ -228,6 +275,18 @@ def test_a_forward_without_a_backward_leaves_nothing_behind() -> None:
     assert saved.total_bytes == 64
     del probabilities
     assert alive() is None
+
+
+def test_what_nobody_holds_is_gone_before_the_forward_ends() -> None:
+    """rebuild.py makes dropped tensors again of what others hold: held by the ledger, it would save others."""
+    x = torch.randn(4, 4, requires_grad=True)
+    with SavedForBackward(nn.Identity()):
+        y = x.sin()
+        z = y.cos()  # saves y
+        alive = weakref.ref(y)
+        del y
+        assert alive() is None
+    assert z.requires_grad
 
 
 def test_what_was_counted_is_still_refused_where_it_changed() -> None:

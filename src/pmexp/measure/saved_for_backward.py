@@ -17,6 +17,13 @@ from pmexp.measure.own_methods import entered, hooks_seen, own_dropouts
 from pmexp.measure.precision import compiled_parts
 from pmexp.measure.tensor_parts import storages
 from pmexp.packed_dropout import ReplacementReport, packed_bias_dropout_add, packed_dropout
+from pmexp.packed_dropout.attention import (
+    as_called,
+    by_math_kernel,
+    drops,
+    math_attention,
+    multi_head_attention_forward,
+)
 from pmexp.packed_dropout.discovery import other_draws, unnamed_draws
 from pmexp.packed_dropout.draws import Draw
 from pmexp.packed_dropout.origins import Origin, rebuildable_dropout
@@ -33,6 +40,7 @@ _DROPOUT_CALLS = {
     *(forward_unpack_dropout, rebuildable_dropout),
 }
 
+_ATTENTION = (F.scaled_dot_product_attention, torch.ops.aten.scaled_dot_product_attention)
 _ONE_AT_A_TIME = RLock()
 
 
@@ -41,7 +49,8 @@ class SavedForBackward:
     """A context around one forward. It changes no number: tensors are counted and saved as they are.
 
     Bytes are those of distinct storages, without the parameters and buffers of `module`. A tensor saved
-    while a dropout function runs is a mask (or its noise).
+    while a dropout function runs is a mask (or its noise), also inside of attention that torch computes by
+    its math kernel; the fused ones keep none.
 
     In a module that torch.compile has compiled in parts (`compiled_parts`) it counts what their graphs save,
     masks among them. No function is seen to run in a graph, so masks are not told apart there; and to watch
@@ -61,7 +70,9 @@ class SavedForBackward:
     rates: set[float] = field(default_factory=set)  # that functions of dropout were called with, but for 0
     unnamed: list[str] = field(default_factory=list)  # random numbers that `replacement` does not name
     _seen: set[int] = field(default_factory=set)
-    _keep_alive: list[Any] = field(default_factory=list)  # a freed storage's address could come again
+    # A freed storage's address could come again. The tensors themselves go as they would: rebuild.py looks
+    # which ones somebody holds.
+    _keep_alive: list[Any] = field(default_factory=list)
 
     def __enter__(self) -> "SavedForBackward":
         held = (*self.module.parameters(), *self.module.buffers())
@@ -124,16 +135,16 @@ class SavedForBackward:
         """Counts a tensor, or what somebody's hook keeps in the place of one: an array or bytes."""
         parts = list(storages(kept)) if isinstance(kept, Tensor) else [kept]
         for part in parts:
-            self._count_memory(part, kept)
+            self._count_memory(part)
 
-    def _count_memory(self, part: Any, kept: Any) -> None:
+    def _count_memory(self, part: Any) -> None:
         """Counts the memory of a storage, an array or bytes, once for as long as the forward runs."""
         is_storage = isinstance(part, torch.UntypedStorage)
         place = part.data_ptr() if is_storage else id(part)
         if place in self._seen:
             return
         self._seen.add(place)
-        self._keep_alive.append(kept)
+        self._keep_alive.append(part)
         size = part.nbytes() if is_storage else memoryview(part).nbytes
         self.total_bytes += size
         if self._dropout.depth:
@@ -154,12 +165,28 @@ class _InsideDropout(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in _DROPOUT_CALLS or func is F.scaled_dot_product_attention:
-            self.rates |= {_rate_of(func, args, kwargs or {})} - {0.0}
+        kwargs = kwargs or {}
+        if func in _ATTENTION:
+            return self._attend(func, types, args, kwargs)
+        if func is F.multi_head_attention_forward and {*types} <= {Tensor}:
+            with self:  # which torch's own would not ask inside of it
+                return multi_head_attention_forward(*args, **kwargs)
         if func not in _DROPOUT_CALLS:
-            return func(*args, **(kwargs or {}))
-        with self._counted(args[0] if args else (kwargs or {})["input"]):
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
+        self.rates |= {_rate_of(func, args, kwargs)} - {0.0}
+        with self._counted(args[0] if args else kwargs["input"]):
+            return func(*args, **kwargs)
+
+    def _attend(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Computes attention; step by step where torch would drop in its math kernel, which keeps a mask."""
+        self.rates |= {_rate_of(func, args, kwargs)} - {0.0}
+        if types or not drops(*args, **kwargs):
+            return func(*args, **kwargs)
+        call, options = as_called(*args, **kwargs)
+        if not by_math_kernel(*call, **options):
+            return func(*args, **kwargs)
+        with self:
+            return math_attention(*call, **options)
 
     def run_method(self, method: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Calls `forward` or `drop` of somebody's dropout; what it saves is its mask."""
@@ -185,7 +212,7 @@ class _InsideDropout(TorchFunctionMode):
 def _rate_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     """The rate at which a call of a function of dropout, or of attention, drops; 0 outside of training."""
     given = dict(enumerate(args))
-    if func is F.scaled_dot_product_attention:
+    if func in _ATTENTION:
         return float(kwargs.get("dropout_p", given.get(4, 0.0)))
     place = 3 if func is packed_bias_dropout_add else 1
     trains = kwargs.get("training", kwargs.get("train", given.get(place + 1, True)))

@@ -105,6 +105,11 @@ def chosen_backend(*args: Any, **options: Any) -> SDPBackend:
     return SDPBackend(choose(*args, **options))
 
 
+def by_math_kernel(*args: Any, **options: Any) -> bool:
+    """Whether torch computes a call with these arguments, which are `as_called`, by its math kernel."""
+    return not _refused(*args) and kernel_of(*args, **options).startswith(MATH)
+
+
 def _refused(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: float, is_causal: bool
 ) -> bool:

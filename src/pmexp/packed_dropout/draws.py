@@ -17,7 +17,7 @@ _HERE = str(Path(__file__).parent)
 _INSTALLED = ("site-packages", "dist-packages")  # these may lie in the folder of the standard library
 _PLUMBING = tuple(
     f"{_HERE}/{name}.py"
-    for name in ("draws", "discovery", "routes", "routed_modules", "keyed_routes", "route_key")
+    for name in ("draws", "discovery", "routes", "routed_modules", "keyed_routes", "route_key", "attention")
 )
 _RATES = ("dropout_p", "dropout", "p")
 _SWITCHES = ("train", "training")

@@ -10,6 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification, T5Config, T5
 from pmexp.errors import UserError
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, cpu, replace_dropout
+from pmexp.systems.checkpointing import checkpoint_layers
 from pmexp.systems.tempo import InplaceGELU, InplaceLayerNorm, Tempo, apply_tempo
 from small_runs import TINY_VIT, Runs
 
@@ -55,6 +56,19 @@ def test_bert_saves_what_the_formula_says_less() -> None:
     assert after.mask_bytes == before.mask_bytes and after.recomputed_products == LAYERS
     assert len(report.changed) == 1 + 4 * LAYERS and report.left == {}
     assert list(model.state_dict()) == list(stock.state_dict())
+
+
+def test_checkpointed_layers_with_rebuilt_operands_are_counted_and_run_again() -> None:
+    """The embeddings' dropout is fed by a norm that keeps its output: only the ledger would hold that for long."""
+    results = []
+    for checkpointed in (False, True):
+        model = bert().train()
+        replace_dropout(model, PackedDropout, recompute=True)
+        apply_tempo(model)
+        if checkpointed:
+            checkpoint_layers(model)
+        results.append(step(model)[1])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
