@@ -317,8 +317,7 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     input, 3 where the machine failed and the same may work later, 130 when interrupted, each with the reason
     in one line on stderr."""
     end_at_once()
-    if sys.stdout is None:  # it was closed before the process began, as by >&-
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
+    _open_closed_streams()
     try:
         with redirect_stdout(cast(TextIO, _Stdout(sys.stdout))), missing_named():
             code = work() or 0
@@ -353,6 +352,14 @@ def end_at_once() -> None:
     atexit.register(gc.freeze)
 
 
+def _open_closed_streams() -> None:
+    """Opens the streams that were closed before the process began, as by 2>&-, to nowhere. What is printed to
+    one of them would else go to stdout, and a file that is opened later would get its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # each gets the lowest number left
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  for as long as the process lives
+
+
 @contextmanager
 def importing(extra: str = "") -> Iterator[None]:
     """Ends the process with one line, as `exit_code` would, where what is imported inside it lacks a package
@@ -361,6 +368,7 @@ def importing(extra: str = "") -> Iterator[None]:
     For the modules that `python -m` executes, whose imports come before `exit_code`. `extra`: the one whose
     packages the command needs; empty: whichever brings the package.
     """
+    _open_closed_streams()
     try:
         with missing_named(extra):
             yield

@@ -5,6 +5,7 @@ import errno
 import importlib
 import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -288,6 +289,15 @@ def test_work_is_done_though_nobody_reads_of_it(
     with written_to_nobody(monkeypatch):
         assert runs.LIST.run([], work) == 1
     assert done == [0, 1, 2] and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("word", ["", "completion"])
+def test_an_error_that_nobody_can_read_is_not_printed_as_a_result(word: str, tmp_path: Path) -> None:
+    """Where 2>&- closed stderr, Python prints to stdout what is meant for it, and gives the next file its number."""
+    code = "import os, sys\nfrom pmexp.cli.main import main\nended = main()\nos.fstat(2)\nsys.exit(ended)"
+    line = 'exec "$0" -c "$1" $2 no-such-shell 2>&-'
+    done = subprocess.run(["sh", "-c", line, sys.executable, code, word], cwd=tmp_path, stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (2, b"")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
