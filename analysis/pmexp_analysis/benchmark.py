@@ -25,7 +25,7 @@ with importing("report"):
 
     from pmexp.metrics.catalog import metric_of
     from pmexp.protocol import Bound, CriterionConfig, ProtocolConfig, Statistic
-    from pmexp.run_folder.journal import digest_of
+    from pmexp.run_folder.journal import digest_of_journal
     from pmexp.run_folder.place import refuse_unusable
 
 COMMAND = Command(
@@ -151,7 +151,7 @@ def _record(name: str, step: int, value: float) -> dict[str, Any]:
 
 
 def _digest(journal: Path) -> dict[str, Any]:
-    return asdict(digest_of(journal.read_bytes()))
+    return asdict(digest_of_journal(journal.read_bytes()))
 
 
 class Cost(NamedTuple):

@@ -296,7 +296,9 @@ def test_an_error_that_nobody_can_read_is_not_printed_as_a_result(word: str, tmp
     """Where 2>&- closed stderr, Python prints to stdout what is meant for it, and gives the next file its number."""
     code = "import os, sys\nfrom pmexp.cli.main import main\nended = main()\nos.fstat(2)\nsys.exit(ended)"
     line = 'exec "$0" -c "$1" $2 no-such-shell 2>&-'
-    done = subprocess.run(["sh", "-c", line, sys.executable, code, word], cwd=tmp_path, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable, code, word], cwd=tmp_path, stdout=subprocess.PIPE
+    )
     assert (done.returncode, done.stdout) == (2, b"")
 
 
