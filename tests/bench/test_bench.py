@@ -160,7 +160,7 @@ def test_help_is_short_and_imports_no_torch() -> None:
             ["level=micro", "device=tpu"],
             "device: 'tpu' is unknown; did you mean cpu? allowed are auto, cpu, cuda",
         ),
-        (["level=micro", "sizes=3", "out=/proc/nope"], "out: /proc/nope cannot be made"),
+        (["level=micro", "sizes=3", "out=/proc/nope"], "out: nothing can be written in /proc/nope ("),
         (["level=step", "steps=0"], "steps: '0' is no number of pairs of steps"),
         (["level=step", "variant=foo"], "variant=foo: is neither a variant nor the import path of a class"),
         (["level=step", "against=foo"], "against=foo: is neither a variant nor the import path of a class"),

@@ -97,6 +97,16 @@ STARTED_BY_OTHERS = {  # with arguments in an order of their own, by the process
     "pmexp.bench.bare_start",
 }  # fmt: skip
 
+ONE_FILE = {  # what out= names; the other commands write several files into a folder
+    "pmexp.fit": ".json", "pmexp.zoo": ".md", "pmexp.integration": ".md", "pmexp.bench.gpu": ".md",
+    "pmexp.bench.kernel_code": ".md", "pmexp.bench.dram": ".json",
+}  # fmt: skip
+NEEDED = {  # keys without which a command does not get as far as out=
+    "pmexp.bench.gpu": ["device=cpu", "size=tiny"], "pmexp.bench.dram": ["csv=x", "elements=1"],
+    "pmexp_analysis": ["demo"],
+}  # fmt: skip
+WRITING = [name for name, (_, _, one) in COMMANDS.items() if "out" in [key.name for key in one.keys]]
+
 every_command = pytest.mark.parametrize("name", COMMANDS)
 
 
@@ -178,6 +188,39 @@ def test_no_error_suggests_what_was_typed(name: str) -> None:
             except UserError as error:
                 said = str(error)
             assert f"did you mean {key}?" not in said
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_a_place_for_results_is_refused_before_the_work(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main, before, _ = COMMANDS[name]
+    extension = ONE_FILE.get(name, "")
+    (tmp_path / f"there{extension}").mkdir() if extension else (tmp_path / "there").touch()
+    wrong = {
+        f"there{extension}": "name another",
+        f"/dev/null/x{extension}": "name another place",
+        "x.html": f"name a file with {extension}" if extension else "name a folder",
+    }
+    for typed, remedy in wrong.items():
+        assert main([*before, *NEEDED.get(name, []), f"out={typed}"]) == 2
+        printed, error = capsys.readouterr()
+        assert printed == "" and error.startswith("error: out: ") and error.count("\n") == 1, error
+        assert typed.removesuffix(f"/x{extension}") in error and remedy in error
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_missing_folder_is_made_once_there_is_something_to_write(tmp_path: Path) -> None:
+    command = Command("pmexp.pages", "a page", (Key("out", "its file"),))
+    page = tmp_path / "new" / "below" / "page.md"
+    given = command.read([f"out={page}"])
+    with pytest.raises(ZeroDivisionError):
+        given.write_page("out", lambda: str(1 // 0))
+    assert not page.parent.parent.exists()
+    for text in ("old", "new"):
+        given.write_page("out", lambda text=text: text)  # type: ignore[misc]
+        assert page.read_text() == text
 
 
 @every_command

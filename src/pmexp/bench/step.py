@@ -11,13 +11,14 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from pmexp.bench.options import NO_DROPOUT, StepOptions, make_folder
+from pmexp.bench.options import NO_DROPOUT, StepOptions
 from pmexp.bench.packing_time import PackingTime
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.bench.results import write_csv
 from pmexp.command.chosen_variant import overrides_of
 from pmexp.command.compose import compose
 from pmexp.command.overrides import merged
+from pmexp.command_line.output import write
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
 from pmexp.measure.environment import environment
@@ -57,7 +58,6 @@ def run(options: StepOptions, command: str) -> None:
         raise UserError(f"{options.variant}, {options.against}: {said} for both, so that no ratio is theirs")
     variant, against = (side.training for side in sides)
     _require_steps(variant, options.steps)
-    make_folder(options.out)
     steps, against_steps = steps_of(variant), steps_of(against)
     alternate(steps, against_steps, WARMUP_STEPS)
     seconds, against_seconds = alternate(steps, against_steps, options.steps)
@@ -85,7 +85,7 @@ def run(options: StepOptions, command: str) -> None:
         }
         table, whole = options.out / "step.csv", options.out / "step.json"
         write_csv(table, [row])
-        whole.write_text(json.dumps(record, indent=2) + "\n")
+        write(whole, json.dumps(record, indent=2) + "\n")
         print(table, whole, sep="\n")
 
 

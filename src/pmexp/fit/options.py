@@ -39,8 +39,8 @@ COMMAND = Command(
         Key("table", "a YAML file with tasks and arms: a table of them, by simulation"),
         Key(
             "out",
-            "the file to write: JSON, or a table's Markdown; without it method=measure writes for the report "
-            "<runs_dir>/<name>/fit/<what>-<run id>.json",
+            "the file to write: .json, or .md of a table and of costs; without it method=measure writes for "
+            "the report <runs_dir>/<name>/fit/<what>-<run id>.json",
         ),
         switch("cost", "GPU-hours of experiment=NAME by task, in the place of memory"),
         Key("budget_hours", "cost: GPU-hours that there are", "48"),
@@ -80,13 +80,14 @@ class FitOptions:
 
 def fit_options(given: Given) -> FitOptions:
     """The options that were given. Raises UserError for a wrong value."""
+    is_page = given.is_on("cost") or given["table"]
     options = FitOptions(
         method=given["method"],
         what=given["what"],
         budget_bytes=budget_bytes(given["budget"]),
         global_batch=_count("global_batch", given["global_batch"]) if given["global_batch"] else None,
         table=given.path("table"),
-        out=given.path("out"),
+        out=given.new_file("out", ".md" if is_page else ".json"),
         cost=given.is_on("cost"),
         budget_hours=_up_to("budget_hours", given["budget_hours"], 1e9, "hours"),
         card=given["card"],

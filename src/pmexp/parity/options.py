@@ -81,7 +81,7 @@ def parity_options(given: Given) -> ParityOptions:
     _check_same(sides["a"].config, sides["b"].config)
     if common:
         check_effect([side.config for side in sides.values()], [parsed(common)] * 2)
-    return ParityOptions(a=sides["a"], b=sides["b"], steps=int(steps), out=given.path("out"))
+    return ParityOptions(a=sides["a"], b=sides["b"], steps=int(steps), out=given.new_folder("out"))
 
 
 def _side(name: str, given: str, common: Sequence[str], others: Sequence[str]) -> SideOptions:
