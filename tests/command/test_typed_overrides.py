@@ -166,7 +166,7 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
         (["seed=1", "--resolve"], "add --cfg job"),
         (["-cp", "/tmp"], "--config-path and --experimental-rerun: have no meaning here"),
         (["--experimental-rerun", "x"], "have no meaning here"),
-        (["--config-dir", "/nope"], "--config-dir: /nope is no folder"),
+        (["--config-dir", "/nope"], "config_dir: /nope is no folder"),
         (["--config-name", "nope"], "Cannot find primary config 'nope'"),
         (["--shell-completion", "install=bash"], "shell-completion is not a key"),
         (["--nope"], "nope is not a key; did you mean name?"),

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmexp.command.schema import RUN_KEYS, key_of_flag
+from pmexp.command.overrides import searching
+from pmexp.command.schema import CONFIG_DIR, RUN_KEYS, key_of_flag
 from pmexp.command_line import Command, Given, Key, Others, one_of, switch
 from pmexp.errors import UserError
 
@@ -42,11 +43,15 @@ COMMANDS = {
         "step",
         "training steps of two variants in alternation",
         (
-            Key("variant", "a name of conf/variant, or a class as package.MyDropout", "pm-drop"),
+            Key("variant", "a variant, or a class as package.MyDropout", "pm-drop", group="variant"),
             Key(
-                "against", f"another one; {NO_DROPOUT}: the baseline's model without any dropout", "baseline"
+                "against",
+                f"another one; {NO_DROPOUT}: the baseline's model without any dropout",
+                "baseline",
+                group="variant",
             ),
             _STEPS,
+            CONFIG_DIR,
             Key("out", "the folder for step.csv and step.json"),
         ),
     ),
@@ -64,7 +69,7 @@ COMMANDS = {
     "records": _level(
         "records",
         "what journal and checkpoints cost a step",
-        (_STEPS, Key("out", "the folder for records.json")),
+        (_STEPS, CONFIG_DIR, Key("out", "the folder for records.json")),
     ),
     "loader": _level(
         "loader",
@@ -216,7 +221,7 @@ def step_options(given: Given) -> StepOptions:
         against=given["against"],
         steps=_count(given["steps"]),
         out=given.new_folder("out"),
-        overrides=given.others,
+        overrides=_of_run(given),
     )
 
 
@@ -232,7 +237,7 @@ def memory_options(given: Given) -> MemoryOptions:
 
 def records_options(given: Given) -> RecordsOptions:
     """Returns the options of level=records. Raises UserError for a wrong value."""
-    return RecordsOptions(steps=_count(given["steps"]), out=given.new_folder("out"), overrides=given.others)
+    return RecordsOptions(steps=_count(given["steps"]), out=given.new_folder("out"), overrides=_of_run(given))
 
 
 def loader_options(given: Given) -> LoaderOptions:
@@ -257,6 +262,10 @@ def tempo_options(given: Given) -> TempoOptions:
     """Returns the options of level=tempo. Raises UserError for a wrong value."""
     numbers = {key: _whole(key, given[key]) for key in ("tokens", "turns")}
     return TempoOptions(**numbers, out=given.new_folder("out"))
+
+
+def _of_run(given: Given) -> tuple[str, ...]:
+    return *given.others, *searching(given.path("config_dir"))
 
 
 def _whole(key: str, text: str) -> int:

@@ -15,7 +15,7 @@ from pmexp.bench.options import NO_DROPOUT, StepOptions
 from pmexp.bench.packing_time import PackingTime
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.bench.results import write_csv
-from pmexp.command.chosen_variant import overrides_of
+from pmexp.command.chosen_variant import choosing, errors_as_given
 from pmexp.command.compose import compose
 from pmexp.command.overrides import merged
 from pmexp.command_line.output import write
@@ -52,7 +52,7 @@ def run(options: StepOptions, command: str) -> None:
 
     Raises UserError or an error of Hydra for a configuration that cannot be run, or not for long enough.
     """
-    configs = [_configuration(options, key) for key in ("variant", "against")]
+    configs = [configuration(options, key) for key in ("variant", "against")]
     sides = [prepare(config) for config in configs]
     if said := next(filter(None, (side.changes.said() for side in sides)), ""):
         raise UserError(f"{options.variant}, {options.against}: {said} for both, so that no ratio is theirs")
@@ -89,13 +89,14 @@ def run(options: StepOptions, command: str) -> None:
         print(table, whole, sep="\n")
 
 
-def _configuration(options: StepOptions, key: str) -> RunConfig:
+def configuration(options: StepOptions, key: str) -> RunConfig:
     """Returns the run of the variant that `key` names. Early stopping is off where no override asks for
     it."""
     name = getattr(options, key)
     without = key == "against" and name == NO_DROPOUT
-    chosen = ["variant=baseline", "variant.p=0"] if without else overrides_of(key, name)
-    return compose([*chosen, *merged(["train.select=last"], options.overrides)])
+    chosen = ["variant=baseline", "variant.p=0"] if without else [choosing(key, name)]
+    with errors_as_given(key):
+        return compose([*chosen, *merged(["train.select=last"], options.overrides)])
 
 
 def _require_steps(training: Training, pairs: int) -> None:

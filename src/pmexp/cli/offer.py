@@ -17,6 +17,7 @@ from pmexp.errors import UserError
 _SWITCH = ["true", "false"]
 _CRITERIA = ("criteria", "protocol.criteria")  # a group, and the key that its options are put at
 _FOLDER_OF_OPTIONS = ("--config-dir", "-cd")
+_NAMING_FOLDER = ("--config-dir=", "config_dir=")
 
 
 @dataclass
@@ -51,6 +52,8 @@ class Offer:
         """The values that are known of a key; empty where any text may stand."""
         if self._own.get(key):
             return self._own[key]
+        if group := self._group_of_own(key):
+            return _options(group, self._folders())
         if key == "name":
             return self._experiments()
         return self._values_of_run(key)
@@ -72,6 +75,9 @@ class Offer:
             for key in one.keys:
                 own.setdefault(key.name, []).extend((*key.allowed, *key.several))
         return own
+
+    def _group_of_own(self, key: str) -> str:
+        return next((one.group for each in self._commands for one in each.keys if one.name == key), "")
 
     @cached_property
     def _of_run(self) -> list[str]:
@@ -149,7 +155,7 @@ class Offer:
         """Where options lie: conf/, those of plugins, and the folder of one's own that was typed before."""
         from pmexp.command.schema import folders_of_options
 
-        own = [word.partition("=")[2] for word in self.before if word.startswith("--config-dir=")]
+        own = [word.partition("=")[2] for word in self.before if word.startswith(_NAMING_FOLDER)]
         own += [behind for flag, behind in pairwise(self.before) if flag in _FOLDER_OF_OPTIONS]
         return [*folders_of_options(), *(Path(folder).expanduser() for folder in own)]
 

@@ -48,6 +48,7 @@ class Key:
     default: str = ""  # empty: the command does without a value, and `meaning` says what then happens
     allowed: tuple[str, ...] = ()  # empty: any text
     several: tuple[str, ...] = ()  # what is allowed between commas, where the command itself checks it
+    group: str = ""  # of conf/, an option of which is the value
 
 
 def switch(name: str, meaning: str) -> Key:
@@ -222,10 +223,6 @@ class Command:
     def unknown(self, argument: str, name: str) -> UserError:
         """The error of an argument whose `name` is no key."""
         own = [key.name for key in self.keys]
-        if name == "config_dir":
-            taken = self.others is not None and self.others.takes("hydra.searchpath=[FOLDER]")
-            here = "; here it is hydra.searchpath=[FOLDER]" if taken else " alone; leave it out"
-            return UserError(f"{argument}: is a flag of pmexp train and sweep{here}")
         known = [*own, *(self.others.names() if self.others else ())]
         if not known:
             return UserError(f"{argument}: {' '.join(called(self.module))} takes no keys; leave it out")

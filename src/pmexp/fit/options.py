@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmexp.command.schema import RUN_KEYS
+from pmexp.command.overrides import searching
+from pmexp.command.schema import CONFIG_DIR, RUN_KEYS
 from pmexp.command_line import Command, Given, Key, switch
 from pmexp.errors import UserError
 from pmexp.fit.budget import DEVICES, budget_bytes
@@ -37,6 +38,7 @@ COMMAND = Command(
             "any batch is",
         ),
         Key("table", "a YAML file with tasks and arms: a table of them, by simulation"),
+        CONFIG_DIR,
         Key(
             "out",
             "the file to write: .json, or .md of a table and of costs; without it method=measure writes for "
@@ -94,7 +96,7 @@ def fit_options(given: Given) -> FitOptions:
         utilisation=_up_to("utilisation", given["utilisation"], 1.0, "shares"),
         products=given["products"],
         step_times=given.path("step_times"),
-        overrides=given.others,
+        overrides=(*given.others, *searching(given.path("config_dir"))),
     )
     if options.global_batch and options.what == "length":
         raise UserError(f"global_batch={options.global_batch}: is of what=batch; leave it out")
