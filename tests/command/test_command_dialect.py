@@ -253,8 +253,10 @@ def test_a_flag_is_the_key(name: str) -> None:
         (["demo", "seed"], "seed: has no value; write seed=VALUE"),
         (["json=maybe"], "json: 'maybe' is unknown; allowed are true, false"),
         (["-x"], "-x: -x is not a key"),
-        (["=3"], "=3:  is not a key"),
-        (["-=3"], "-=3: - is not a key"),
+        (["=3"], "=3: names no key; write key=value"),
+        (["-=3"], "-=3: names no key; write key=value"),
+        (["--"], "--: names no key; write key=value"),
+        (["variant= "], "variant= : has no value; write variant=VALUE or leave it out"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_one_line(arguments: list[str], message: str) -> None:

@@ -89,6 +89,7 @@ def test_any_override_gives_0_or_2_and_one_line_and_leaves_nothing(command: Comm
             ["model.architecture.depth=1"],
             "model.architecture.depth is new there; write +model.architecture.depth=<value>",
         ),
+        (["+name=x"], "+name: is there already; leave the + out"),
         (["+experiment=demo"], "experiment: is chosen already; leave the + out"),
         (["seed=1", "seed=2"], "seed=1 and seed=2 are given for the same key; leave one of them out"),
         (["train={lr:0.1}", "train.lr=0.2"], "train={lr:0.1}: another override sets something else there"),

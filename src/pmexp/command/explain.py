@@ -44,6 +44,9 @@ def explain(error: Exception) -> str:
     again = re.match(r"Multiple values for (\S+)\.", str(error))
     if again:
         return f"{again[1]}: is chosen already; leave the + out"
+    there = re.match(r"Could not append to config\. An item is already at '([^']+)'", str(error))
+    if there:
+        return f"+{there[1]}: is there already; leave the + out"
     deleted = re.match(r"Could not delete from config\. '([^']+)' does not exist", str(error))
     if deleted:
         return f"~{deleted[1]}: is not there; leave it out"

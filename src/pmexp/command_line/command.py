@@ -160,7 +160,7 @@ class Command:
                 others.append(argument)
                 continue
             key, value = pair
-            if not value:
+            if not value.strip():
                 raise UserError(f"{argument}: has no value; write {key}=VALUE or leave it out")
             if key not in own:
                 others.append(f"{key}={value}")
@@ -222,6 +222,8 @@ class Command:
 
     def unknown(self, argument: str, name: str) -> UserError:
         """The error of an argument whose `name` is no key."""
+        if not name.strip("-+~"):
+            return UserError(f"{argument}: names no key; write key=value")
         own = [key.name for key in self.keys]
         known = [*own, *(self.others.names() if self.others else ())]
         if not known:
