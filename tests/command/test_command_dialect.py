@@ -201,6 +201,7 @@ def test_a_place_for_results_is_refused_before_the_work(
     wrong = {
         f"there{extension}": "name another",
         f"/dev/null/x{extension}": "name another place",
+        f"{'x' * 300}{extension}": "name another place",
         "x.html": f"name a file with {extension}" if extension else "name a folder",
     }
     for typed, remedy in wrong.items():
@@ -345,6 +346,17 @@ def test_an_error_that_nobody_can_read_is_not_printed_as_a_result(word: str, tmp
         ["sh", "-c", line, sys.executable, code, word], cwd=tmp_path, stdout=subprocess.PIPE
     )
     assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize("words", [["runs"], ["bench", "level=micro"], ["-m", "pmexp.bench", "level=micro"]])
+def test_a_working_folder_that_is_gone_is_one_line(words: list[str], tmp_path: Path) -> None:
+    entry = [] if words[0] == "-m" else ["-c", "from pmexp.cli.main import main; raise SystemExit(main())"]
+    (tmp_path / "gone").mkdir()
+    line = 'cd gone; rmdir ../gone; exec "$@"'
+    command = ["sh", "-c", line, "sh", sys.executable, *entry, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    said = "error: the working folder is gone; change to one that is there\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])

@@ -1,5 +1,6 @@
 """Knows what may be typed behind a subcommand: its keys, their values, and a run's. Imports no torch."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, is_dataclass
@@ -129,7 +130,7 @@ class Offer:
 
         typed = [word.partition("=")[2] for word in self.before if word.startswith("runs_dir=")]
         with suppress(UserError):  # there are no runs yet
-            return experiments(Path(*typed[-1:] or ["runs"]).expanduser())
+            return experiments(Path(os.path.expanduser(typed[-1] if typed else "runs")))
         return []
 
     def _values_of_run(self, key: str) -> list[str]:
@@ -157,7 +158,7 @@ class Offer:
 
         own = [word.partition("=")[2] for word in self.before if word.startswith(_NAMING_FOLDER)]
         own += [behind for flag, behind in pairwise(self.before) if flag in _FOLDER_OF_OPTIONS]
-        return [*folders_of_options(), *(Path(folder).expanduser() for folder in own)]
+        return [*folders_of_options(), *(Path(os.path.expanduser(folder)) for folder in own)]
 
 
 def commands_of(chosen: Subcommand) -> list[Command]:

@@ -77,7 +77,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
         raise UserError(f"{' '.join(f'--{flag}' for flag in asked)}: exclude each other; give one of them")
     if (given.package and not given.cfg) or (given.resolve and not (given.cfg or given.help)):
         raise UserError("--package and --resolve: say how --cfg shows a configuration; add --cfg job")
-    folder = own_folder(Path(given.config_dir).expanduser()) if given.config_dir else None
+    folder = own_folder(Path(os.path.expanduser(given.config_dir))) if given.config_dir else None
     return CommandLine(
         overrides=given.overrides,
         source=Source(given.config_name, folder),

@@ -89,7 +89,7 @@ class Given:
 
     def path(self, key: str) -> Path | None:
         """The path that a key names, None where it has no value; ~ is the home folder, as a shell has it."""
-        return Path(self.values[key]).expanduser() if self.values[key] else None
+        return Path(os.path.expanduser(self.values[key])) if self.values[key] else None
 
     def new_file(self, key: str, extension: str) -> Path | None:
         """The file that a key names and that is to be written; None where it has no value. Raises UserError

@@ -1,6 +1,7 @@
 """Ends a command: the one table of exit codes, and the reason in one line on stderr."""
 
 import atexit
+import errno
 import gc
 import os
 import sys
@@ -24,6 +25,7 @@ from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.shown import printable
 
 MACHINE_FAILED = 3  # exit code
+_OF_A_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") -> int:
@@ -34,6 +36,7 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     _open_closed_streams()
     try:
         with redirect_stdout(cast(TextIO, _Stdout(sys.stdout))), missing_named():
+            _refuse_lost_folder()
             code = work() or 0
             sys.stdout.flush()
     except UserError as error:
@@ -49,12 +52,15 @@ def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") 
     except KeyboardInterrupt:
         return end(interrupted, code=130)
     except Exception as error:
-        return _end_by_machine(error)
+        return _end_by_place(error)
     return code
 
 
-def _end_by_machine(error: Exception) -> int:
-    """Says in one line how the machine failed and returns the exit code. Raises what is no fault of it."""
+def _end_by_place(error: Exception) -> int:
+    """Says in one line how a path, or the machine, failed and returns the exit code. Raises what is neither's
+    fault."""
+    if isinstance(error, OSError) and error.errno in _OF_A_NAME:
+        return end(f"error: {error.filename}: {error.strerror}; name another path", code=2)
     if kind_of(error) is not FailureKind.infrastructure:
         raise error
     return end(f"error: {error_line(error)}", code=MACHINE_FAILED)
@@ -64,6 +70,14 @@ def _end_by_machine(error: Exception) -> int:
 def end_at_once() -> None:
     """Has Python end without a last look for garbage, which takes a second where torch is loaded."""
     atexit.register(gc.freeze)
+
+
+def _refuse_lost_folder() -> None:
+    """Raises UserError where the working folder was removed: relative paths and torch's libraries need it."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the working folder is gone; change to one that is there") from None
 
 
 def _open_closed_streams() -> None:
@@ -84,12 +98,13 @@ def importing(extra: str = "") -> Iterator[None]:
     """
     _open_closed_streams()
     try:
+        _refuse_lost_folder()
         with missing_named(extra):
             yield
     except UserError as error:
         sys.exit(end(f"error: {error}", code=2))
     except Exception as error:
-        sys.exit(_end_by_machine(error))
+        sys.exit(_end_by_place(error))
 
 
 class _Stdout:

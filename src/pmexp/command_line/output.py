@@ -15,13 +15,16 @@ _OF_FILES = (".csv", ".html", ".json", ".md", ".pdf", ".png")  # how no folder o
 def check_file(file: Path, key: str, extension: str) -> None:
     """Raises UserError, with `key` in front, where the file has another extension or cannot be written, and
     MachineError where the disk is full."""
-    from pmexp.run_folder.place import refuse_unusable  # tempfile behind it slows every command
+    from pmexp.run_folder.place import refuse_unusable, unusable  # tempfile behind it slows every command
 
     if file.suffix != extension:
         raise UserError(f"{key}: {file} is no name for what is written; name a file with {extension}")
-    if file.exists() and not file.is_file():
-        raise UserError(f"{key}: {file} is there and no file; name another")
-    refuse_unusable(file.parent, key)
+    try:
+        if file.exists() and not file.is_file():
+            raise UserError(f"{key}: {file} is there and no file; name another")
+    except OSError as error:  # of a name that is too long
+        raise unusable(file, key, error) from None
+    refuse_unusable(file.absolute().parent, key)
 
 
 def check_folder(folder: Path, key: str) -> None:

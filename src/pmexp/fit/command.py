@@ -42,6 +42,8 @@ def _in_runs(options: FitOptions) -> Path | None:
 
 def _run(options: FitOptions, command: str) -> str:
     """Prints the answer and returns what is written of it."""
+    if not options.cost and options.table is None:
+        compose(options.overrides)  # refuses a wrong key, for which nobody waits until torch is there
     import torch
 
     from pmexp.fit.answer import answer
