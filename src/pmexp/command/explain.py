@@ -81,13 +81,15 @@ def explain(error: Exception) -> str:
 
 def _no_option(group: str, option: str, allowed: list[str]) -> str:
     if group == "variant" and option in DROPOUTS:
-        return f"is a dropout and no variant; variants with it are {', '.join(_variants_with(option))}"
+        return (
+            f"is a dropout and no variant; variants with it are {', '.join(sorted(_variants_with(option)))}"
+        )
     or_own = ", or a class of your own, as package.MyDropout" if group == "variant" else ""
     return f"is not an option; {allowed_values(option, allowed)}{or_own}"
 
 
 def _variants_with(dropout: str) -> Iterator[str]:
-    for file in sorted((conf_folder() / "variant").glob("*.yaml")):
+    for file in (conf_folder() / "variant").glob("*.yaml"):
         chosen = read(file.read_text(encoding="utf-8"))
         if chosen["dropout"] == dropout and "name" in chosen:
             yield chosen["name"]

@@ -48,7 +48,7 @@ class Key:
     default: str = ""  # empty: the command does without a value, and `meaning` says what then happens
     allowed: tuple[str, ...] = ()  # empty: any text
     several: tuple[str, ...] = ()  # what is allowed between commas, where the command itself checks it
-    group: str = ""  # of conf/, an option of which is the value
+    group: str = ""  # its value is an option of this group of conf/
 
 
 def switch(name: str, meaning: str) -> Key:

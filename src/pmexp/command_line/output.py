@@ -22,7 +22,7 @@ def check_file(file: Path, key: str, extension: str) -> None:
     try:
         if file.exists() and not file.is_file():
             raise UserError(f"{key}: {file} is there and no file; name another")
-    except OSError as error:  # of a name that is too long
+    except OSError as error:  # its name is too long
         raise unusable(file, key, error) from None
     refuse_unusable(file.absolute().parent, key)
 
