@@ -39,7 +39,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
         api.compose("train.lrr=1")
     with pytest.raises(UserError, match=r"^no experiment 'none'"):
         api.load_runs("none", tmp_path)
-    with pytest.raises(UserError, match=r"^b=nothing: is neither a variant"):
+    with pytest.raises(UserError, match=r"^b=nothing: is not an option"):
         api.parity("baseline", "nothing")
 
 

@@ -5,6 +5,7 @@ printed only after the report has counted every run and found the difference tha
 """
 
 import csv
+import io
 import json
 import os
 import platform
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pmexp.command_line import Command, Given, Key, importing
+from pmexp.command_line.output import write
 from pmexp.errors import UserError
 
 with importing("report"):
@@ -25,8 +27,7 @@ with importing("report"):
 
     from pmexp.metrics.catalog import metric_of
     from pmexp.protocol import Bound, CriterionConfig, ProtocolConfig, Statistic
-    from pmexp.run_folder.journal import digest_of
-    from pmexp.run_folder.place import refuse_unusable
+    from pmexp.run_folder.journal import digest_of_journal
 
 COMMAND = Command(
     "pmexp_analysis.benchmark",
@@ -62,9 +63,7 @@ def measure(given: Given) -> None:
     for number in numbers:
         if not (number.isdecimal() and int(number)):
             raise UserError(f"runs: {number!r} is no number of runs; allowed are 1, 2, ...")
-    out = given.path("out")
-    if out is not None:
-        refuse_unusable(out, "out")
+    out = given.new_folder("out")
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
     rows = []
     for count in map(int, numbers):
@@ -75,9 +74,9 @@ def measure(given: Given) -> None:
                 print(f"{tree}: {made} runs: {cost}, {1000 * cost.cpu / made:.2f} ms of it a run", flush=True)
                 rows.append((tree, made, *cost))
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        with (out / "report.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("tree", "runs", "cpu_s", "clock_s", "memory_mb"), *rows])
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("tree", "runs", "cpu_s", "clock_s", "memory_mb"), *rows])
+        write(out / "report.csv", text.getvalue())
         print(out / "report.csv")
 
 
@@ -151,7 +150,7 @@ def _record(name: str, step: int, value: float) -> dict[str, Any]:
 
 
 def _digest(journal: Path) -> dict[str, Any]:
-    return asdict(digest_of(journal.read_bytes()))
+    return asdict(digest_of_journal(journal.read_bytes()))
 
 
 class Cost(NamedTuple):

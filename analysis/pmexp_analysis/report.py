@@ -13,7 +13,6 @@ from pmexp.extras import missing_named
 from pmexp.lasting_imports import without_collections
 from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.files import write_atomically
-from pmexp.run_folder.place import refuse_unusable
 
 if TYPE_CHECKING:
     from pmexp_analysis.figures import Drawn
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @missing_named("report")
 def _report(given: Given) -> str:
-    refuse_unusable(Path(given["out"]), "out")
+    given.new_folder("out")  # refused before anything is read
     try:
         # Nothing that a report reads is freed before its end, and to search it all takes as long as the rest.
         with without_collections():

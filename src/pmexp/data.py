@@ -16,17 +16,18 @@ with importing("train"):
     from pmexp.command.compose import compose_part
     from pmexp.command.explain import explained
     from pmexp.command.meanings import keys_below
-    from pmexp.command.schema import options
+    from pmexp.command.overrides import searching
+    from pmexp.command.schema import CONFIG_DIR, options
     from pmexp.config import DatasetConfig
 
 
 def command() -> Command:
     """The command and its keys: `dataset` and all of `dataset.*`."""
-    dataset = Key("dataset", f"a name of conf/dataset: {', '.join(options('dataset'))}")
+    dataset = Key("dataset", f"a name of conf/dataset: {', '.join(options('dataset'))}", group="dataset")
     return Command(
         "pmexp.data",
         "fetches or generates a dataset, verifies it, and prints its place and its splits",
-        (dataset, *keys_below("dataset.")),
+        (dataset, CONFIG_DIR, *keys_below("dataset.")),
         word="dataset",
     )
 
@@ -41,7 +42,9 @@ def _prepare(given: Given) -> None:
     if not given["dataset"]:
         raise UserError(f"dataset: give dataset=NAME; allowed are {', '.join(options('dataset'))}")
     logs.to_terminal()
-    config = compose_part("dataset", given.set)  # no model is needed to prepare data
+    of_dataset = [each for each in given.set if not each.startswith(f"{CONFIG_DIR.name}=")]
+    overrides = [*of_dataset, *searching(given.path(CONFIG_DIR.name))]
+    config = compose_part("dataset", overrides)  # no model is needed to prepare data
     assert isinstance(config, DatasetConfig)
     print(prepare(config))
 

@@ -5,6 +5,7 @@ A file there named like one of these, as json.py, then hides none of them from p
 
 import os
 import sys
+from contextlib import suppress
 
 
 def search_here() -> None:
@@ -16,9 +17,10 @@ def search_here() -> None:
 
 def search_here_last() -> None:
     """Moves the working folder, where `python -m` has put it first, behind Python's own modules."""
-    if sys.path[0] == os.getcwd():
-        del sys.path[0]
-        search_here()
+    with suppress(FileNotFoundError):  # it is gone, which commands say in a line
+        if sys.path[0] == os.getcwd():
+            del sys.path[0]
+            search_here()
 
 
 def _behind_python() -> int:

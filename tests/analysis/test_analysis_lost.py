@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evidence_runs import PEAK, SCORE, STEP, pairs, results, run
-from pmexp.run_folder.journal import digest_of
+from pmexp.run_folder.journal import digest_of_journal
 from pmexp_analysis.sources.folders import load_runs
 from run_folders import Runs
 
@@ -163,7 +163,7 @@ def test_a_summary_whose_value_is_not_its_journals_is_damaged(runs: Runs, line: 
         lines = [line("train/loss", 2.0, 1), line("val/accuracy", 0.9, 1), line("val/accuracy", 0.8, 2)]
         content_now = "".join([*lines, line(STEP, step, 2)]).encode()
         (folder / "journal.jsonl").write_bytes(content_now)
-        digest = digest_of(content_now)
+        digest = digest_of_journal(content_now)
         metrics = {STEP: summary, "val/accuracy": 0.9, "train/loss": 2.0}
         told = {"metrics": metrics, "journal": {"bytes": digest.bytes, "blake2b": digest.blake2b}}
         change(runs, "pm-drop", 2, lambda content, told=told: content.update(told))

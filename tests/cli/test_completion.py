@@ -70,6 +70,8 @@ from pmexp.config import Schedule
         ("pmexp bench level=m", ["level=memory", "level=micro"]),
         ("pmexp bench level=step agai", ["against="]),
         ("pmexp bench level=micro agai", []),
+        ("pmexp parity b=seed", ["b=seed-only"]),
+        ("pmexp bench level=step against=seed", ["against=seed-only"]),
         ("pmexp data listops-", ["listops-16k", "listops-32k"]),
         ("pmexp completion f", ["fish"]),
     ],
@@ -95,6 +97,7 @@ def test_options_of_ones_own_are_offered(tmp_path: Path) -> None:
         file.write_text("")
     for flag in (f"--config-dir {tmp_path}", f"--config-dir={tmp_path}", f"-cd {tmp_path}"):
         assert completions(f"pmexp train {flag} variant=mi") == ["variant=mine"]
+        assert completions(f"pmexp parity {flag} b=mi") == ["b=mine"]
         assert completions(f"pmexp train {flag} --config-name st") == ["study"]
     assert completions("pmexp train variant=mi") == []
 

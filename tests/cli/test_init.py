@@ -38,6 +38,19 @@ def test_it_writes_the_example(study: Path) -> None:
     assert contents(study.rglob("*"), study) == contents(init.study_files(), EXAMPLE) != {}
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "loop/x", "~nobody-at-all/x"])
+def test_a_folder_that_cannot_be_is_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    code, err = init.main([f"folder={name}"]), capsys.readouterr().err
+    if name.startswith("~"):  # a name as any other, where nobody is called so
+        assert (code, err) == (0, "") and (tmp_path / name / "README.md").is_file()
+    else:
+        assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
+
+
 def test_the_wheel_has_every_file_of_it() -> None:
     packaging = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert packaging["package-dir"]["pmexp.own_study"] == "examples/own-study"

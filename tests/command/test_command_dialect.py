@@ -6,6 +6,7 @@ import importlib
 import os
 import pty
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from pmexp import data, slurm_resources
 from pmexp.bench import command as bench
 from pmexp.bench import dram
 from pmexp.bench.gpu import command as bench_gpu
+from pmexp.bench.host import command as bench_host
 from pmexp.bench.options import COMMANDS as BENCH
 from pmexp.cli import completion, init
 from pmexp.cli.subcommands import SUBCOMMANDS
@@ -64,6 +66,7 @@ COMMANDS: dict[str, tuple[Main, tuple[str, ...], Command]] = {  # what is typed 
     "pmexp.fit": (fit.main, (), fit.COMMAND),
     **{f"pmexp.bench level={name}": (bench.main, (f"level={name}",), one) for name, one in BENCH.items()},
     "pmexp.bench.gpu": (bench_gpu.main, (), bench_gpu.COMMAND),
+    "pmexp.bench.host": (bench_host.main, (), bench_host.COMMAND),
     "pmexp.bench.kernel_code": (kernel_code_main, (), KERNEL_CODE),
     "pmexp.bench.dram": (dram.main, (), dram.COMMAND),
     "pmexp.cli.init": (init.main, (), init.COMMAND),
@@ -90,12 +93,23 @@ LEFT_BESIDE_A_REPORT = {"pmexp_analysis.pages.redraw"}  # figures.py, which need
 
 ABOUT_PMEXP_ITSELF = {  # what `make` and its developers run, and no subcommand is for
     "pmexp.bench.kernel_code", "pmexp.bench.dram", "pmexp_analysis.benchmark", "pmexp_analysis.pages.readme",
+    "pmexp.bench.host",
 }  # fmt: skip
 
 STARTED_BY_OTHERS = {  # with arguments in an order of their own, by the process that needs them
     "pmexp.training.rank", "pmexp.bench.gpu.stage_process", "pmexp.bench.gpu.compile_share",
     "pmexp.bench.bare_start",
 }  # fmt: skip
+
+ONE_FILE = {  # what out= names; the other commands write several files into a folder
+    "pmexp.fit": ".json", "pmexp.zoo": ".md", "pmexp.integration": ".md", "pmexp.bench.gpu": ".md",
+    "pmexp.bench.kernel_code": ".md", "pmexp.bench.host": ".md", "pmexp.bench.dram": ".json",
+}  # fmt: skip
+NEEDED = {  # keys without which a command does not get as far as out=
+    "pmexp.bench.gpu": ["device=cpu", "size=tiny"], "pmexp.bench.dram": ["csv=x", "elements=1"],
+    "pmexp_analysis": ["demo"],
+}  # fmt: skip
+WRITING = [name for name, (_, _, one) in COMMANDS.items() if "out" in [key.name for key in one.keys]]
 
 every_command = pytest.mark.parametrize("name", COMMANDS)
 
@@ -180,6 +194,40 @@ def test_no_error_suggests_what_was_typed(name: str) -> None:
             assert f"did you mean {key}?" not in said
 
 
+@pytest.mark.parametrize("name", WRITING)
+def test_a_place_for_results_is_refused_before_the_work(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main, before, _ = COMMANDS[name]
+    extension = ONE_FILE.get(name, "")
+    (tmp_path / f"there{extension}").mkdir() if extension else (tmp_path / "there").touch()
+    wrong = {
+        f"there{extension}": "name another",
+        f"/dev/null/x{extension}": "name another place",
+        f"{'x' * 300}{extension}": "name another place",
+        "x.html": f"name a file with {extension}" if extension else "name a folder",
+    }
+    for typed, remedy in wrong.items():
+        assert main([*before, *NEEDED.get(name, []), f"out={typed}"]) == 2
+        printed, error = capsys.readouterr()
+        assert printed == "" and error.startswith("error: out: ") and error.count("\n") == 1, error
+        assert typed.removesuffix(f"/x{extension}") in error and remedy in error
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_missing_folder_is_made_once_there_is_something_to_write(tmp_path: Path) -> None:
+    command = Command("pmexp.pages", "a page", (Key("out", "its file"),))
+    page = tmp_path / "new" / "below" / "page.md"
+    given = command.read([f"out={page}"])
+    with pytest.raises(ZeroDivisionError):
+        given.write_page("out", lambda: str(1 // 0))
+    assert not page.parent.parent.exists()
+    for text in ("old", "new"):
+        given.write_page("out", lambda text=text: text)  # type: ignore[misc]
+        assert page.read_text() == text
+
+
 @every_command
 def test_a_flag_is_the_key(name: str) -> None:
     _, _, command = COMMANDS[name]
@@ -210,8 +258,10 @@ def test_a_flag_is_the_key(name: str) -> None:
         (["demo", "seed"], "seed: has no value; write seed=VALUE"),
         (["json=maybe"], "json: 'maybe' is unknown; allowed are true, false"),
         (["-x"], "-x: -x is not a key"),
-        (["=3"], "=3:  is not a key"),
-        (["-=3"], "-=3: - is not a key"),
+        (["=3"], "=3: names no key; write key=value"),
+        (["-=3"], "-=3: names no key; write key=value"),
+        (["--"], "--: names no key; write key=value"),
+        (["variant= "], "variant= : has no value; write variant=VALUE or leave it out"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_one_line(arguments: list[str], message: str) -> None:
@@ -329,6 +379,28 @@ def test_work_is_done_though_an_output_was_closed_before(
     monkeypatch.setattr(sys, stream, None)
     assert runs.LIST.run([], lambda _: print("x", file=getattr(sys, stream))) == 0
     getattr(sys, stream).close()
+
+
+@pytest.mark.parametrize("word", ["", "completion"])
+def test_an_error_that_nobody_can_read_is_not_printed_as_a_result(word: str, tmp_path: Path) -> None:
+    """Where 2>&- closed stderr, Python prints to stdout what is meant for it, and gives the next file its number."""
+    code = "import os, sys\nfrom pmexp.cli.main import main\nended = main()\nos.fstat(2)\nsys.exit(ended)"
+    line = 'exec "$0" -c "$1" $2 no-such-shell 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable, code, word], cwd=tmp_path, stdout=subprocess.PIPE
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize("words", [["runs"], ["bench", "level=micro"], ["-m", "pmexp.bench", "level=micro"]])
+def test_a_working_folder_that_is_gone_is_one_line(words: list[str], tmp_path: Path) -> None:
+    entry = [] if words[0] == "-m" else ["-c", "from pmexp.cli.main import main; raise SystemExit(main())"]
+    (tmp_path / "gone").mkdir()
+    line = 'cd gone; rmdir ../gone; exec "$@"'
+    command = ["sh", "-c", line, "sh", sys.executable, *entry, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    said = "error: the working folder is gone; change to one that is there\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])

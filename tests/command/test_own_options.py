@@ -4,10 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from pmexp import data
+from pmexp.bench.options import COMMANDS as BENCH
+from pmexp.bench.options import records_options, step_options
+from pmexp.bench.step import configuration
 from pmexp.command.compose import compose, compose_sweep
 from pmexp.command.composition import Source
 from pmexp.command.flags import read
 from pmexp.command.schema import conf_folder
+from pmexp.fit.options import COMMAND as FIT
+from pmexp.fit.options import fit_options
+from pmexp.parity.options import COMMAND as PARITY
+from pmexp.parity.options import parity_options
 from typed_commands import OF_TEXTS, TINYBERT, Command
 
 
@@ -109,3 +117,68 @@ def test_folders_may_be_called_whatever_they_are(
     monkeypatch.setenv("TMPDIR", str(own))
     assert command("-m", "variant=baseline,pm-drop", "--config-dir", str(own))[0] == 0
     assert command("--config-dir", str(own), "experiment=mine", "--cfg", "job", "-p", "name")[1] == "1e3\n"
+
+
+VARIANT = "name: mine\ndropout: packed\nbits: 4\n"
+
+
+@pytest.fixture
+def of_mine(tmp_path: Path) -> list[str]:
+    """What makes a command find a variant, and a dataset, of one's own."""
+    folder = tmp_path / "my (own), opti=ons's"
+    for name, text in {
+        "variant/mine": VARIANT,
+        "dataset/mine": (conf_folder() / "dataset" / "digits.yaml").read_text(),
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.yaml").write_text(text)
+    return ["--config-dir", str(folder)]
+
+
+def test_every_command_that_composes_runs_finds_a_variant_of_ones_own(
+    of_mine: list[str], command: Command
+) -> None:
+    both = parity_options(PARITY.read(["b=mine", *of_mine]))
+    assert (both.a.config.variant.name, both.b.config.variant.bits) == ("baseline", 4)
+    step = step_options(BENCH["step"].read(["level=step", "against=mine", *of_mine]))
+    assert configuration(step, "against").variant.bits == 4
+    records = records_options(BENCH["records"].read(["level=records", "variant=mine", *of_mine]))
+    fit = fit_options(FIT.read(["variant=mine", *of_mine]))
+    for options in (records, fit):
+        assert compose(options.overrides).variant.bits == 4
+    assert command("variant=mine", f"config_dir={of_mine[1]}")[0] == 0
+
+
+def test_data_finds_a_dataset_of_ones_own(of_mine: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert data.main(["mine", *of_mine]) == 0
+    assert "train: 1293 samples" in capsys.readouterr().out
+
+
+def test_a_class_is_a_variant_wherever_one_is_chosen() -> None:
+    path = "planted_dropouts.Failing"
+    alone = compose([f"variant={path}", "variant.p=0.3"])
+    assert (alone.variant.dropout, alone.run_id) == (
+        path,
+        compose([f"variant.dropout={path}", "variant.p=0.3"]).run_id,
+    )
+    runs = compose_sweep([f"variant=pm-drop,{path}", "seed=1,2"]).runs
+    assert [(run.variant.name, run.seed) for run in runs] == [
+        ("pm-drop", 1), ("pm-drop", 2), ("Failing", 1), ("Failing", 2)
+    ]  # fmt: skip
+    assert runs[3].run_id == compose([f"variant={path}", "seed=2"]).run_id
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("variant=packed", "variant=packed: is a dropout and no variant; variants with it are 2bit, 4bit, "),
+        ("variant=foo", "seed-only, or a class of your own, as package.MyDropout"),
+        ("variant=../model/vit-digits", "variant=../model/vit-digits: names one option; allowed are 2bit"),
+        ("variant=/model/vit-digits", "variant=/model/vit-digits: names one option; allowed are 2bit"),
+        ("hydra.searchpath=conf", "hydra.searchpath=conf: takes a list of folders; write hydra.searchpath=["),
+        ("hydra.searchpath=[nope]", "hydra.searchpath=[nope]: nope is no folder; name one with options of"),
+    ],
+)
+def test_what_is_no_option_or_no_folder_is_one_line(argument: str, said: str, command: Command) -> None:
+    code, _, err = command(argument)
+    assert code == 2 and err.startswith(f"error: {argument}: ") and err.count("\n") == 1 and said in err

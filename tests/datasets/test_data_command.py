@@ -95,8 +95,8 @@ def test_numbers_have_a_range_and_no_classes(tmp_path: Path, capsys: pytest.Capt
         (["seed=1", "dataset=digits"], "seed=1: seed is not a key; did you mean dataset."),
         ([], "dataset: give dataset=NAME"),
         (
-            ["--config-dir=conf", "dataset=digits"],
-            "--config-dir=conf: is a flag of pmexp train and sweep alone",
+            ["--config-dir=no-folder", "dataset=digits"],
+            "config_dir: no-folder is no folder; name one with options of your own",
         ),
         (["dataset=digits,sst2"], "dataset=digits,sst2: several values are a sweep; give one at a time"),
         (["dataset=listops", "dataset.trees.max_args=1"], "dataset.trees.max_args: 1 must be at least 2"),

@@ -14,7 +14,7 @@ from disturbances import when_training
 from pmexp import datasets
 from pmexp.config import DatasetConfig, DatasetKind
 from pmexp.datasets.base import Dataset
-from pmexp.datasets.digest import digest_of
+from pmexp.datasets.digest import digest_of_data
 from pmexp.errors import UserError
 from small_runs import TINY_BERT, Runs
 
@@ -54,21 +54,21 @@ def test_the_digest_is_of_the_content_of_the_files_that_are_read(tmp_path: Path)
         for name in ("dev.csv", "test.csv", "train.csv")
     ]
     digest = "sha256:" + sha256sum("".join(lines))
-    assert digest_of(config(tmp_path)) == datasets.load(config(tmp_path)).digest == digest
+    assert digest_of_data(config(tmp_path)) == datasets.load(config(tmp_path)).digest == digest
     (tmp_path / "notes.txt").write_text("read by nobody")
     copy = shutil.copytree(tmp_path, tmp_path / "copy")
-    assert digest_of(config(copy)) == digest
+    assert digest_of_data(config(copy)) == digest
     write(tmp_path, "gamma")
-    assert digest_of(config(tmp_path)) != digest
-    assert digest_of(config(tmp_path / "nowhere")) == ""
+    assert digest_of_data(config(tmp_path)) != digest
+    assert digest_of_data(config(tmp_path / "nowhere")) == ""
 
 
 def test_fetched_and_generated_data_has_a_digest_too(few_news: str) -> None:
     folder = few_news.removeprefix("dataset.path=")
     news = DatasetConfig(name="r8", kind=DatasetKind.reuters_r8, path=folder, text_columns=["text"])
-    assert datasets.load(news).digest == digest_of(news)
+    assert datasets.load(news).digest == digest_of_data(news)
     fetched = datasets.load(DatasetConfig(name="r8", kind=DatasetKind.reuters_r8, text_columns=["text"]))
-    assert fetched.digest.startswith("sha256:") and fetched.digest != digest_of(news)
+    assert fetched.digest.startswith("sha256:") and fetched.digest != digest_of_data(news)
     digits = datasets.load(DatasetConfig(name="digits", kind=DatasetKind.digits))
     assert digits.record("data") == {"data": "scikit-learn"}
 
@@ -82,14 +82,14 @@ def test_pictures_are_known_by_content_as_far_as_that_is_quick(
     for name in ("train/a/1.png", "train/a/deep/2.png", "val/a/3.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"12345")
-    digests = [digest_of(pictures)]
+    digests = [digest_of_data(pictures)]
     assert digests[0].startswith(kind)
     changed.write_bytes(b"54321")
-    digests.append(digest_of(pictures))
+    digests.append(digest_of_data(pictures))
     changed.write_bytes(b"123456")
-    digests.append(digest_of(pictures))
+    digests.append(digest_of_data(pictures))
     changed.rename(tmp_path / "train/a/2.png")
-    digests.append(digest_of(pictures))
+    digests.append(digest_of_data(pictures))
     assert len(set(digests)) == (4 if kind == "sha256:" else 3)
 
 
@@ -112,7 +112,7 @@ def test_a_changed_file_under_a_finished_run_is_said(runs: Runs, tmp_path: Path)
         assert code == 2 and err.startswith(
             f"error: dataset.path={data}: its data has changed since {folder} was made"
         )
-        assert before in err and digest_of(config(data)) in err and err.count("\n") == 1
+        assert before in err and digest_of_data(config(data)) in err and err.count("\n") == 1
     assert "(1 of 2 runs)" in err and runs.run_folders() == [folder]
     assert kept == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 

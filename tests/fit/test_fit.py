@@ -212,8 +212,8 @@ def test_one_of_several_processes_without_their_engine(monkeypatch: pytest.Monke
         ),
         (["hydra.launcher.n_jobs=2"], "hydra.launcher.n_jobs=2: launchers execute sweeps; leave it out"),
         (
-            ["--config-dir", "conf"],
-            "--config-dir: is a flag of pmexp train and sweep; here it is hydra.searchpath=[",
+            ["--config-dir", "no-folder"],
+            "config_dir: no-folder is no folder; name one with options of your own",
         ),
         (["method=guess"], "method: 'guess' is unknown; allowed are simulate, measure"),
         (

@@ -19,9 +19,10 @@ from pmexp.errors import UserError
 from pmexp.fit import predict
 from pmexp.fit.budget import budget_bytes
 from pmexp.fit.eight_bits import EightBitAdamW
-from pmexp.fit.forecast import BEYOND_BYTES, BEYOND_SHARE, CATEGORIES, StepPeak
+from pmexp.fit.forecast import BEYOND_BYTES, BEYOND_SHARE, StepPeak
 from pmexp.fit.methods import PARTS, repeated_layers
 from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.simulation.live_bytes import CATEGORIES
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 WIDTH, INNER, ROWS = 64, 256, 32
@@ -90,7 +91,9 @@ def test_categories_are_those_of_the_model() -> None:
     forecast = asked(model, batch, accumulate=2, methods=["packed", "8bit-optimizer"])
     held = forecast.asked.by_category
     assert tuple(held) == CATEGORIES and sum(held.values()) == forecast.asked.peak_bytes
-    assert held["weights"] == held["gradients"] == pytest.approx(weights, rel=0.05)  # in blocks of 512 bytes
+    assert (
+        held["parameters"] == held["gradients"] == pytest.approx(weights, rel=0.05)
+    )  # in blocks of 512 bytes
     assert held["optimizer"] == pytest.approx(2 * weights, rel=0.05)
     assert held["masks"] == 3 * rows * INNER == 8 * forecast.methods["packed"].by_category["masks"]
     assert forecast.methods["8bit-optimizer"].by_category["optimizer"] < held["optimizer"] / 3
@@ -127,7 +130,7 @@ def test_meta_models_batches_and_optimizers_that_exist_are_taken() -> None:
     assert alone.asked.products == by_position.asked.products
     for optimizer, moments in ((torch.optim.SGD, 0), (partial(torch.optim.SGD, momentum=0.9), 1)):
         held = asked(model, BATCH, optimizer=optimizer).asked.by_category
-        assert held["optimizer"] == moments * held["weights"]
+        assert held["optimizer"] == moments * held["parameters"]
 
 
 def test_recomputed_layers_are_counted_as_operations_and_offloaded_bytes_are_copied() -> None:
@@ -341,14 +344,14 @@ def test_a_measured_step_of_bert_large_is_met_within_a_tenth_of_a_percent() -> N
         model = bert(**large, vocab_size=30522, attn_implementation="eager").bfloat16()
         ids = torch.zeros(row["batch"], 512, dtype=torch.int64)
     step = predict(model, {"input_ids": ids, "labels": ids}, methods=()).asked
-    above = step.peak_bytes - step.by_category["weights"] - step.by_category["optimizer"]
+    above = step.peak_bytes - step.by_category["parameters"] - step.by_category["optimizer"]
     assert above / 2**20 == pytest.approx(row["above_start_MiB"], rel=0.001)
 
 
 @given(share=st.floats(0.5, 1.5))
 def test_a_card_fits_may_fit_or_does_not(share: float) -> None:
     peak = round(budget_bytes("A100-40GB") * share)
-    step = StepPeak({"weights": peak}, "backward", 1, 1)
+    step = StepPeak({"parameters": peak}, "backward", 1, 1)
     expected = True if step.highest_bytes <= budget_bytes("A100-40GB") else None
     assert step.fits("A100-40GB") is (expected if peak <= budget_bytes("A100-40GB") else False)
     assert step.fits(f"{step.highest_bytes}") is True and step.fits(f"{peak}") is None
@@ -374,6 +377,6 @@ def test_every_stack_of_parts_is_simulated_or_refused_in_one_line(parts: list[st
             asked(mlp(1), LARGE, parts=parts)
         return
     step = asked(mlp(1), LARGE, parts=parts, accumulate=accumulate).asked
-    assert step.by_category["weights"] == stock.by_category["weights"]
+    assert step.by_category["parameters"] == stock.by_category["parameters"]
     assert step.by_category["masks"] <= stock.by_category["masks"]
     assert step.products == stock.products

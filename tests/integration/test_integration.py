@@ -79,8 +79,8 @@ def test_the_lines_of_a_user_do_what_the_variant_does(capsys: pytest.CaptureFixt
     [
         (["model=tinybert"], "model=tinybert: model is not a key; allowed are out"),
         (
-            ["out=/nowhere/page.md"],
-            "out: /nowhere/page.md cannot be written; name a file in a folder that is there",
+            ["out=page.html"],
+            "out: page.html is no name for what is written; name a file with .md",
         ),
     ],
 )

@@ -132,7 +132,7 @@ def test_a_dead_training_is_refused(
         monkeypatch.setattr(Training, "_batch_rows", lambda training, index: rows(training, 0))
     code, out, err = certify(*arguments)
     assert code == 2 and out == "" and said in err and err.count("\n") == 1
-    assert not list(certify.folder.iterdir())
+    assert not certify.folder.exists()
 
 
 def test_a_training_without_a_gradient_is_refused(certify: Certify, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_a_training_whose_weights_stay_is_refused(certify: Certify, monkeypatch:
             ["a=stock"],
             "a=stock: is a dropout and no variant; variants with it are baseline, baseline-other-masks",
         ),
-        (["b=foo"], "b=foo: is neither a variant nor the import path of a class"),
+        (["b=foo"], "b=foo: is not an option; allowed are 2bit"),
         (["a=no_such.Dropout"], "a=no_such.Dropout: there is no module no_such in the working folder"),
         (["b=planted_dropouts.Failing"], "fails in step 1 of this training (RuntimeError: no such mask)"),
         (["b=planted_dropouts.Leaving"], "of this training (SystemExit: 0)"),
@@ -164,8 +164,10 @@ def test_a_training_whose_weights_stay_is_refused(certify: Certify, monkeypatch:
         (["variant=pm-drop"], "variant=pm-drop: what is compared is said by a= and b="),
         (["seed=0,1"], "seed=0,1: several values are a sweep; give one at a time"),
         (["b.seed=1"], "seed: is 0 in a and 1 in b"),
-        (["a=."], "a=.: is no import path of a class; write it as package.MyDropout"),
-        (["b=.Dropout"], "b=.Dropout: is no import path"),
+        (["a=."], "a=.: is not an option; allowed are 2bit"),
+        (["b=.Dropout"], "b=.Dropout: is not an option"),
+        (["b={p: 0.3}"], "b={p: 0.3}: is no name of a variant; write one, or a class as package.MyDropout"),
+        (["config_dir=/nope"], "config_dir: /nope is no folder; name one with options of your own"),
         (["a.variant=x"], "a.variant=x: what is compared is said by a= and b="),
         (["a.trian.lr=3"], "a.trian.lr is not a key; did you mean train.lr?"),
         (["a.train.lr=abc"], "a.train.lr=abc: 'abc' is no number"),
@@ -191,7 +193,7 @@ def test_too_little_memory_is_one_line_and_the_machines_fault(name: str, certify
     code, out, err = certify(f"b=planted_dropouts.{name}")
     assert code == 3 and out == "" and err.count("\n") == 1
     assert err.startswith("error: memory did not suffice for both trainings side by side (")
-    assert not list(certify.folder.iterdir())
+    assert not certify.folder.exists()
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_digests_of_data_leave_them_out_or_name_them(kind: str, tmp_path: Path) 
     for name in ("train.csv", "train.tsv", "train.txt", listops.SUMS):
         ODD[kind](tmp_path / name)
     given = DatasetConfig(name="mine", kind=DatasetKind.text, path=str(tmp_path), text_columns=["text"])
-    assert digest.digest_of(given) == digest.of_content([])
+    assert digest.digest_of_data(given) == digest.of_content([])
     trees = config("model=longformer-base-4096", "dataset=listops", f"dataset.path={tmp_path}").dataset
     with pytest.raises(UserError):
         listops.load(trees)

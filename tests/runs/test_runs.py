@@ -16,7 +16,7 @@ from composed import DEFAULT
 from demo_experiment import HEADINGS, HERE, STATES, Demo, failure, summary
 from pmexp.run_folder import found
 from pmexp.run_folder.folder import RunFolder
-from pmexp.run_folder.journal import digest_of
+from pmexp.run_folder.journal import digest_of_journal
 from pmexp.runs import watch
 
 
@@ -88,7 +88,7 @@ def test_a_damaged_folder_does_not_hide_the_others(demo: Demo, file: str, conten
 def test_a_run_whose_journal_is_not_as_it_left_it_has_no_result(demo: Demo, digest: bool) -> None:
     folder = RunFolder(demo.folder / "finished")
     with folder.journal.open("rb") as stream:
-        ended = asdict(digest_of(stream.read()))
+        ended = asdict(digest_of_journal(stream.read()))
     if digest:
         folder.summary.write_text(json.dumps(summary(journal=ended)))
     assert demo.objects()["finished"]["state"] == "finished"

@@ -13,7 +13,7 @@ from hydra_plugins.pmexp_launchers import local  # Hydra makes the class in it a
 from pmexp.config import RunConfig
 from pmexp.errors import SweepFailed
 from pmexp.run_folder.folder import RunFolder
-from pmexp.run_folder.journal import digest_of
+from pmexp.run_folder.journal import digest_of_journal
 from small_runs import TINY_VIT
 
 
@@ -85,7 +85,7 @@ def test_a_damaged_result_is_not_run_again_but_named(demo: Demo) -> None:
 def test_a_damaged_result_has_its_own_advice_in_the_list(demo: Demo) -> None:
     """Retry refuses it, so the list says what helps; the others are still to be run again."""
     damaged = [RunFolder(demo.folder / name) for name in ("finished", "oom")]
-    ended = asdict(digest_of(damaged[0].journal.read_bytes() + b"more"))
+    ended = asdict(digest_of_journal(damaged[0].journal.read_bytes() + b"more"))
     damaged[0].summary.write_text(json.dumps(summary(journal=ended)))
     damaged[1].summary.write_text("{nonsense")
     removed = f"remove {damaged[0].path} {damaged[1].path}, and start the same command as before"

@@ -11,7 +11,7 @@ from torch import nn
 
 from pmexp.command.schema import conf_folder
 from pmexp.config import Rng, VariantConfig, Where
-from pmexp.run_folder.run_id import digest_of
+from pmexp.run_folder.run_id import digest_of_settings
 from pmexp.variants.table import DROPOUTS
 
 each_dropout = pytest.mark.parametrize("dropout", DROPOUTS)
@@ -79,7 +79,7 @@ WITH_EVERY_OPTION = {
 @each_dropout
 def test_options_that_a_dropout_does_not_take_are_no_part_of_its_identity(dropout: str) -> None:
     config = VariantConfig(name="any", dropout=dropout, p=0.25, **OTHERS)
-    assert digest_of(plain(config)) == WITH_EVERY_OPTION[dropout]
+    assert digest_of_settings(plain(config)) == WITH_EVERY_OPTION[dropout]
     defaults = {key: DEFAULTS[key] for key in DEFAULTS if key not in DROPOUTS[dropout].takes}
     assert defaults.items() <= plain(config).items()
     assert config.replacing.keys() == set(DROPOUTS[dropout].takes)

@@ -4,6 +4,7 @@ It keeps the report's JSON and one figure under docs/results/ and writes what st
 marks. A test renders the kept JSON again and compares.
 """
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _keep(given: Given) -> None:
-    folder, page = Path(given["report"]).expanduser(), Path(given["readme"]).expanduser()
+    folder, page = (Path(os.path.expanduser(given[key])) for key in ("report", "readme"))
     kept = page.parent / "docs" / "results"
     try:
         report = read_report(folder / "report.json")

@@ -1,5 +1,6 @@
 """Defines ``hydra/launcher=slurm``: the sweep as jobs of a SLURM cluster. docs/cluster.md is its manual."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -89,7 +90,7 @@ class SlurmLauncher(SweepLauncher):
 
     def _resources_of(self, run: RunConfig) -> Resources:
         if run.system.name not in self._resources:
-            folder = Path(self._conf.resources).expanduser() if self._conf.resources else PACKAGED
+            folder = Path(os.path.expanduser(self._conf.resources)) if self._conf.resources else PACKAGED
             self._resources[run.system.name] = load(folder, run.system, self._overrides)
         return self._resources[run.system.name]
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from pmexp.command_line import Command, Given, Key, importing
+from pmexp.command_line.output import write
 from pmexp.errors import UserError
 
 with importing("train"):
@@ -89,7 +90,7 @@ def _judge(given: Given) -> int:
     if file is None:
         raise UserError("csv: names no file; give what ncu --csv printed, as csv=dram.csv")
     elements = _count(given, "elements") * _count(given, "steps")
-    out = given.new_file("out")
+    out = given.new_file("out", ".json")
     kernels = traffic(file)
     verdicts = judged(kernels, elements, _ITEMSIZE[given["dtype"]], int(given["bits"]))
     if not verdicts:
@@ -104,7 +105,7 @@ def _judge(given: Given) -> int:
         against = f"{verdict.moved:.4g} B moved, {verdict.must:.4g} B needed, ratio {verdict.ratio:.3f}"
         print(f"{verdict.kind}: {against}, {_IN_WORDS[verdict.word]}")
     if out is not None:
-        out.write_text(_record(given, kernels, verdicts), encoding="utf-8")
+        write(out, _record(given, kernels, verdicts))
         print(out)
     return int(any(verdict.word == MORE for verdict in verdicts))
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from pmexp.bench.options import LoaderOptions, make_folder
+from pmexp.bench.options import LoaderOptions
 from pmexp.bench.pairs import paired_ratio
 from pmexp.bench.results import write_record
 from pmexp.datasets.picture_folder import pictures_of
@@ -61,7 +61,6 @@ def run(options: LoaderOptions, command: str) -> None:
             files = pictures_of(folder).pictures
         except (UserError, OSError):
             raise UserError(f"pictures: {folder} holds no picture; name a folder that does") from None
-        make_folder(options.out)
         batches = _Batches(files, options.batch)
         for workers in options.workers:
             batches.check(workers)

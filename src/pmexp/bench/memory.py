@@ -24,7 +24,7 @@ from pmexp.bench.memory_workloads import (
     MemoryModel,
     WayToDrop,
 )
-from pmexp.bench.options import MemoryOptions, make_folder
+from pmexp.bench.options import MemoryOptions
 from pmexp.bench.pairs import median_interval, paired_ratio
 from pmexp.bench.results import write_record
 from pmexp.errors import ContenderFailed, UserError
@@ -41,7 +41,6 @@ def run(options: MemoryOptions, command: str, ways: Sequence[WayToDrop] = WAYS) 
     """
     workloads = _chosen(options.models)
     backend(torch.device("cpu"))  # builds what it takes, before anything is timed
-    make_folder(options.out)
     rows: list[MemoryRow] = []
     for workload in workloads:
         sizes = QUICK if options.quick else workload.sizes

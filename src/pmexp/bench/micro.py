@@ -16,7 +16,7 @@ from torch import Tensor
 from pmexp.bench.bandwidth import BandwidthRow, bandwidth, copy_seconds
 from pmexp.bench.checks import check
 from pmexp.bench.contenders import BASELINE, Contender, contenders
-from pmexp.bench.options import MicroOptions, Shape, make_folder
+from pmexp.bench.options import MicroOptions, Shape
 from pmexp.bench.pairs import paired_ratio
 from pmexp.bench.results import table, write
 from pmexp.bench.timing import Effort, Timing, effort, turn
@@ -37,7 +37,6 @@ def run(options: MicroOptions, command: str, field: Sequence[Contender] | None =
     """
     device = _device(options.device)
     field = field or _chosen(contenders(options.p), options.contenders)
-    make_folder(options.out)
     served_by = backend(device)  # which builds what it takes, before anything is timed
     cells = list(product(options.sizes, options.dtypes))
     for shape, dtype in cells:

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmexp.command.schema import RUN_KEYS, key_of_flag
+from pmexp.command.overrides import searching
+from pmexp.command.schema import CONFIG_DIR, RUN_KEYS, key_of_flag
 from pmexp.command_line import Command, Given, Key, Others, one_of, switch
 from pmexp.errors import UserError
 
@@ -42,11 +43,15 @@ COMMANDS = {
         "step",
         "training steps of two variants in alternation",
         (
-            Key("variant", "a name of conf/variant, or a class as package.MyDropout", "pm-drop"),
+            Key("variant", "a variant, or a class as package.MyDropout", "pm-drop", group="variant"),
             Key(
-                "against", f"another one; {NO_DROPOUT}: the baseline's model without any dropout", "baseline"
+                "against",
+                f"another one; {NO_DROPOUT}: the baseline's model without any dropout",
+                "baseline",
+                group="variant",
             ),
             _STEPS,
+            CONFIG_DIR,
             Key("out", "the folder for step.csv and step.json"),
         ),
     ),
@@ -64,7 +69,7 @@ COMMANDS = {
     "records": _level(
         "records",
         "what journal and checkpoints cost a step",
-        (_STEPS, Key("out", "the folder for records.json")),
+        (_STEPS, CONFIG_DIR, Key("out", "the folder for records.json")),
     ),
     "loader": _level(
         "loader",
@@ -199,7 +204,7 @@ def micro_options(given: Given) -> MicroOptions:
         p=_probability("p", given["p"]),
         device=given["device"],
         quick=given.is_on("quick"),
-        out=given.path("out"),
+        out=given.new_folder("out"),
     )
 
 
@@ -215,8 +220,8 @@ def step_options(given: Given) -> StepOptions:
         variant=given["variant"],
         against=given["against"],
         steps=_count(given["steps"]),
-        out=given.path("out"),
-        overrides=given.others,
+        out=given.new_folder("out"),
+        overrides=_of_run(given),
     )
 
 
@@ -226,13 +231,13 @@ def memory_options(given: Given) -> MemoryOptions:
         models=tuple(given["models"].split(",")) if given["models"] else (),
         steps=_count(given["steps"], "steps"),
         quick=given.is_on("quick"),
-        out=given.path("out"),
+        out=given.new_folder("out"),
     )
 
 
 def records_options(given: Given) -> RecordsOptions:
     """Returns the options of level=records. Raises UserError for a wrong value."""
-    return RecordsOptions(steps=_count(given["steps"]), out=given.path("out"), overrides=given.others)
+    return RecordsOptions(steps=_count(given["steps"]), out=given.new_folder("out"), overrides=_of_run(given))
 
 
 def loader_options(given: Given) -> LoaderOptions:
@@ -244,34 +249,29 @@ def loader_options(given: Given) -> LoaderOptions:
         pictures=given.path("pictures"),
         workers=tuple(sorted({0, *map(int, numbers)})),
         **{key: _whole(key, given[key]) for key in ("batch", "step_ms", "steps", "turns")},
-        out=given.path("out"),
+        out=given.new_folder("out"),
     )
 
 
 def start_options(given: Given) -> StartOptions:
     """Returns the options of level=start. Raises UserError for a wrong value."""
-    return StartOptions(turns=_whole("turns", given["turns"]), out=given.path("out"))
+    return StartOptions(turns=_whole("turns", given["turns"]), out=given.new_folder("out"))
 
 
 def tempo_options(given: Given) -> TempoOptions:
     """Returns the options of level=tempo. Raises UserError for a wrong value."""
     numbers = {key: _whole(key, given[key]) for key in ("tokens", "turns")}
-    return TempoOptions(**numbers, out=given.path("out"))
+    return TempoOptions(**numbers, out=given.new_folder("out"))
+
+
+def _of_run(given: Given) -> tuple[str, ...]:
+    return *given.others, *searching(given.path("config_dir"))
 
 
 def _whole(key: str, text: str) -> int:
     if not (text.isdecimal() and int(text)):
         raise UserError(f"{key}: {text!r} is no whole number; allowed are 1, 2, ...")
     return int(text)
-
-
-def make_folder(out: Path | None) -> None:
-    """Makes the folder of `out` before minutes of measurement. Raises UserError where it cannot be made."""
-    try:
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out: {out} cannot be made: {error.strerror}; name another folder") from None
 
 
 def _count(steps: str, what: str = "pairs of steps") -> int:

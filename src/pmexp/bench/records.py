@@ -13,11 +13,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pmexp.bench.options import RecordsOptions, make_folder
+from pmexp.bench.options import RecordsOptions
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.bench.step import steps_of
 from pmexp.command.compose import compose
 from pmexp.command.overrides import merged
+from pmexp.command_line.output import write
 from pmexp.config import CheckpointConfig
 from pmexp.errors import ContenderFailed, UserError
 from pmexp.measure.environment import environment
@@ -44,8 +45,9 @@ def run(options: RecordsOptions, command: str) -> None:
     needed = WARMUP_STEPS + 3 * options.steps
     if training.plan.total_steps < needed:
         raise UserError(f"steps: {needed} steps are needed and this training has {training.plan.total_steps}")
-    make_folder(options.out)
-    with TemporaryDirectory(dir=options.out) as scratch:
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=options.out) as scratch:  # on the disk that out= names
         folder = RunFolder(Path(scratch))
         record: dict[str, Any] = dict(_measured(training, folder, options.steps))
     record |= {
@@ -57,7 +59,7 @@ def run(options: RecordsOptions, command: str) -> None:
     print(_summary(record))
     if options.out is not None:
         path = options.out / "records.json"
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        write(path, json.dumps(record, indent=2) + "\n")
         print(path)
 
 

@@ -1,6 +1,7 @@
 """Prints what level=micro measured, and writes what a level measured."""
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from typing import Any
 from pmexp.bench.contenders import BASELINE, PHASES
 from pmexp.bench.figure import figure
 from pmexp.bench.timing import Timing
+from pmexp.command_line import output
 
 _CELL = 31  # characters of a column of the table
 
@@ -39,7 +41,9 @@ def write(out: Path, rows: Sequence[Timing], shares: Sequence[Any], record: Mapp
     paths = [table_path, out / "micro.png", out / "micro.pdf", record_path]
     drawn = figure(rows)
     for path in paths[1:3]:
-        drawn.savefig(path, dpi=150)
+        content = io.BytesIO()
+        drawn.savefig(content, format=path.suffix[1:], dpi=150)
+        output.write(path, content.getvalue())
     if shares:
         paths.append(out / "bandwidth.csv")
         write_csv(paths[-1], shares)
@@ -50,13 +54,14 @@ def write_record(out: Path, name: str, rows: Sequence[Any], record: Mapping[str,
     """Writes `rows`, dataclasses of one class, to the file `name`, and environment.json; returns both."""
     table_path, record_path = out / name, out / "environment.json"
     write_csv(table_path, rows)
-    record_path.write_text(json.dumps(record, indent=2) + "\n")
+    output.write(record_path, json.dumps(record, indent=2) + "\n")
     return table_path, record_path
 
 
 def write_csv(path: Path, rows: Sequence[Any]) -> None:
     """Writes dataclasses of one class, a line each under the names of their fields."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(asdict(rows[0])))
-        writer.writeheader()
-        writer.writerows(map(asdict, rows))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(asdict(rows[0])))
+    writer.writeheader()
+    writer.writerows(map(asdict, rows))
+    output.write(path, text.getvalue())

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pmexp.bench import bare_start
-from pmexp.bench.options import StartOptions, make_folder
+from pmexp.bench.options import StartOptions
 from pmexp.bench.pairs import paired_ratio
 from pmexp.bench.processes import execute
 from pmexp.bench.results import write_record
@@ -53,7 +53,6 @@ def run(options: StartOptions, command: str) -> None:
     """
     import torch
 
-    make_folder(options.out)
     taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ("bare script", *WAYS)}
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -11,13 +11,14 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from pmexp.bench.options import NO_DROPOUT, StepOptions, make_folder
+from pmexp.bench.options import NO_DROPOUT, StepOptions
 from pmexp.bench.packing_time import PackingTime
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.bench.results import write_csv
-from pmexp.command.chosen_variant import overrides_of
+from pmexp.command.chosen_variant import choosing, errors_as_given
 from pmexp.command.compose import compose
 from pmexp.command.overrides import merged
+from pmexp.command_line.output import write
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
 from pmexp.measure.environment import environment
@@ -51,13 +52,12 @@ def run(options: StepOptions, command: str) -> None:
 
     Raises UserError or an error of Hydra for a configuration that cannot be run, or not for long enough.
     """
-    configs = [_configuration(options, key) for key in ("variant", "against")]
+    configs = [configuration(options, key) for key in ("variant", "against")]
     sides = [prepare(config) for config in configs]
     if said := next(filter(None, (side.changes.said() for side in sides)), ""):
         raise UserError(f"{options.variant}, {options.against}: {said} for both, so that no ratio is theirs")
     variant, against = (side.training for side in sides)
     _require_steps(variant, options.steps)
-    make_folder(options.out)
     steps, against_steps = steps_of(variant), steps_of(against)
     alternate(steps, against_steps, WARMUP_STEPS)
     seconds, against_seconds = alternate(steps, against_steps, options.steps)
@@ -85,17 +85,18 @@ def run(options: StepOptions, command: str) -> None:
         }
         table, whole = options.out / "step.csv", options.out / "step.json"
         write_csv(table, [row])
-        whole.write_text(json.dumps(record, indent=2) + "\n")
+        write(whole, json.dumps(record, indent=2) + "\n")
         print(table, whole, sep="\n")
 
 
-def _configuration(options: StepOptions, key: str) -> RunConfig:
+def configuration(options: StepOptions, key: str) -> RunConfig:
     """Returns the run of the variant that `key` names. Early stopping is off where no override asks for
     it."""
     name = getattr(options, key)
     without = key == "against" and name == NO_DROPOUT
-    chosen = ["variant=baseline", "variant.p=0"] if without else overrides_of(key, name)
-    return compose([*chosen, *merged(["train.select=last"], options.overrides)])
+    chosen = ["variant=baseline", "variant.p=0"] if without else [choosing(key, name)]
+    with errors_as_given(key):
+        return compose([*chosen, *merged(["train.select=last"], options.overrides)])
 
 
 def _require_steps(training: Training, pairs: int) -> None:

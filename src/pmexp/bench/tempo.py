@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pmexp.bench.options import TempoOptions, make_folder
+from pmexp.bench.options import TempoOptions
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.bench.results import write_record
 from pmexp.errors import ContenderFailed
@@ -41,7 +41,6 @@ class TempoRow:
 
 def run(options: TempoOptions, command: str) -> None:
     """Checks, measures, prints and, with `out`, writes. Raises ContenderFailed where gradients differ."""
-    make_folder(options.out)
     rows = []
     for dtype in _DTYPES:
         for name, stock, shape in _modules(options.tokens, _DTYPES[dtype]):

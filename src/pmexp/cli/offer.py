@@ -1,5 +1,6 @@
 """Knows what may be typed behind a subcommand: its keys, their values, and a run's. Imports no torch."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, is_dataclass
@@ -17,6 +18,7 @@ from pmexp.errors import UserError
 _SWITCH = ["true", "false"]
 _CRITERIA = ("criteria", "protocol.criteria")  # a group, and the key that its options are put at
 _FOLDER_OF_OPTIONS = ("--config-dir", "-cd")
+_NAMING_FOLDER = ("--config-dir=", "config_dir=")
 
 
 @dataclass
@@ -51,6 +53,8 @@ class Offer:
         """The values that are known of a key; empty where any text may stand."""
         if self._own.get(key):
             return self._own[key]
+        if group := self._group_of_own(key):
+            return _options(group, self._folders())
         if key == "name":
             return self._experiments()
         return self._values_of_run(key)
@@ -72,6 +76,9 @@ class Offer:
             for key in one.keys:
                 own.setdefault(key.name, []).extend((*key.allowed, *key.several))
         return own
+
+    def _group_of_own(self, key: str) -> str:
+        return next((one.group for each in self._commands for one in each.keys if one.name == key), "")
 
     @cached_property
     def _of_run(self) -> list[str]:
@@ -123,7 +130,7 @@ class Offer:
 
         typed = [word.partition("=")[2] for word in self.before if word.startswith("runs_dir=")]
         with suppress(UserError):  # there are no runs yet
-            return experiments(Path(*typed[-1:] or ["runs"]).expanduser())
+            return experiments(Path(os.path.expanduser(typed[-1] if typed else "runs")))
         return []
 
     def _values_of_run(self, key: str) -> list[str]:
@@ -149,9 +156,9 @@ class Offer:
         """Where options lie: conf/, those of plugins, and the folder of one's own that was typed before."""
         from pmexp.command.schema import folders_of_options
 
-        own = [word.partition("=")[2] for word in self.before if word.startswith("--config-dir=")]
+        own = [word.partition("=")[2] for word in self.before if word.startswith(_NAMING_FOLDER)]
         own += [behind for flag, behind in pairwise(self.before) if flag in _FOLDER_OF_OPTIONS]
-        return [*folders_of_options(), *(Path(folder).expanduser() for folder in own)]
+        return [*folders_of_options(), *(Path(os.path.expanduser(folder)) for folder in own)]
 
 
 def commands_of(chosen: Subcommand) -> list[Command]:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.pmexp_launchers.sweep_launcher import SweepLauncher
 from pmexp.command import override_effect
 from pmexp.command import sweep_product as sweeping
-from pmexp.command.chosen_variant import with_own_chosen
+from pmexp.command.chosen_variant import with_classes_chosen, with_own_chosen
 from pmexp.command.composition import OWN, Source, composed, ready, whole
 from pmexp.command.overrides import key_of, parsed
 from pmexp.command.schema import launchers, options_of_pmexp
@@ -29,7 +29,7 @@ class Sweep:
 
 def compose(overrides: Sequence[str], source: Source = OWN) -> RunConfig:
     """The configuration of one run. Raises UserError and what `explain` puts into words."""
-    typed = parsed(with_own_chosen(overrides))
+    typed = with_classes_chosen(parsed(with_own_chosen(overrides)))
     with ready(typed, source):
         chosen = composed(typed, source)
         parameters = sweeping.with_parameters(chosen.whole.hydra.sweeper.params, typed)
@@ -57,7 +57,7 @@ def compose_sweep(overrides: Sequence[str], source: Source = OWN) -> Sweep:
         of_hydra = [override for override in typed if override.is_hydra_override()]
         of_runs = [override for override in typed if not override.is_hydra_override()]
         first = next(sweeping.combinations(of_runs))
-        one = composed([*of_hydra, *first], source).whole
+        one = composed([*of_hydra, *with_classes_chosen(first)], source).whole
         launcher, parameters = _launcher(one), one.hydra.sweeper.params
         for override in of_runs if parameters else ():
             if override.is_sweep_override() and override.key_or_group == "experiment":
@@ -68,7 +68,7 @@ def compose_sweep(overrides: Sequence[str], source: Source = OWN) -> Sweep:
             given += sweeping.combinations(arm)
         runs = []
         for each in given:
-            chosen = composed([*of_hydra, *each], source)
+            chosen = composed([*of_hydra, *with_classes_chosen(each)], source)
             if chosen.whole is not one and chosen.whole.hydra.sweeper.params != parameters:
                 line = " ".join(str(override.input_line) for override in each)
                 raise UserError(f"{line}: is a sweep of its own; start one at a time")
@@ -79,7 +79,7 @@ def compose_sweep(overrides: Sequence[str], source: Source = OWN) -> Sweep:
 
 def check(overrides: Sequence[str], source: Source) -> list[str]:
     """The overrides as Hydra has to read them. Raises UserError as `compose` does, but for an open sweep."""
-    typed = parsed(with_own_chosen(overrides), launches=True)
+    typed = with_classes_chosen(parsed(with_own_chosen(overrides), launches=True))
     with ready(typed, source):
         whole(typed, source)
     return [str(override.input_line) for override in typed]

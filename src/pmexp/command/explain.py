@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from pmexp.command.schema import group_of, options, unknown_key
+from pmexp.command.schema import conf_folder, group_of, options, unknown_key
 from pmexp.command_line import allowed_values
 from pmexp.errors import UserError
+from pmexp.variants.table import DROPOUTS
+from pmexp.yaml_text import read
 
 _NOISE = ("object_type=", "reference_type=", "full_key:", "See https://", "To append to your config use")
 
@@ -35,13 +37,16 @@ def explain(error: Exception) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         allowed = error.options or (options(group) if group_of(group) else [])  # Hydra has none for a list
         if allowed:
-            return f"{group}={option}: is not an option; {allowed_values(option, sorted(allowed))}"
+            return f"{group}={option}: {_no_option(group, option, sorted(allowed))}"
     in_file = re.search(r"In '([^']+)': Config\w+ raised .*not in .*full_key: (\S+)", str(error), re.DOTALL)
     if in_file:
         return f"{in_file[1]}.yaml: {unknown_key(in_file[2])}"
     again = re.match(r"Multiple values for (\S+)\.", str(error))
     if again:
         return f"{again[1]}: is chosen already; leave the + out"
+    there = re.match(r"Could not append to config\. An item is already at '([^']+)'", str(error))
+    if there:
+        return f"+{there[1]}: is there already; leave the + out"
     deleted = re.match(r"Could not delete from config\. '([^']+)' does not exist", str(error))
     if deleted:
         return f"~{deleted[1]}: is not there; leave it out"
@@ -72,6 +77,22 @@ def explain(error: Exception) -> str:
     message = "; ".join(dict.fromkeys(line for line in lines if line and not line.startswith(_NOISE)))
     key = getattr(cause or error, "full_key", None)
     return message if not key or key in message else f"{key}: {message}"
+
+
+def _no_option(group: str, option: str, allowed: list[str]) -> str:
+    if group == "variant" and option in DROPOUTS:
+        return (
+            f"is a dropout and no variant; variants with it are {', '.join(sorted(_variants_with(option)))}"
+        )
+    or_own = ", or a class of your own, as package.MyDropout" if group == "variant" else ""
+    return f"is not an option; {allowed_values(option, allowed)}{or_own}"
+
+
+def _variants_with(dropout: str) -> Iterator[str]:
+    for file in (conf_folder() / "variant").glob("*.yaml"):
+        chosen = read(file.read_text(encoding="utf-8"))
+        if chosen["dropout"] == dropout and "name" in chosen:
+            yield chosen["name"]
 
 
 def _of_another_type(override: str, value: str, wanted: str) -> str:

@@ -18,7 +18,8 @@ import pmexp
 from pmexp.command.compose import check
 from pmexp.command.composition import Source, introduce
 from pmexp.command.help_text import help_text
-from pmexp.command.schema import conf_folder, key_of_flag, keys, options
+from pmexp.command.overrides import own_folder
+from pmexp.command.schema import CONFIG_DIR, conf_folder, key_of_flag, keys, options
 from pmexp.command_line import Command, Others, switch
 from pmexp.errors import UserError, first_line
 
@@ -36,7 +37,7 @@ VALUED = {  # those with a value, their short forms, and what is allowed where n
 COMMAND = Command(
     "pmexp.train",
     "runs one configuration, with -m a sweep of them",
-    (switch("smoke", "true, with experiment=NAME: every arm for a few steps, at small sizes"),),
+    (switch("smoke", "true, with experiment=NAME: every arm for a few steps, at small sizes"), CONFIG_DIR),
     others=Others(
         "what Hydra takes",
         lambda _: True,
@@ -76,9 +77,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
         raise UserError(f"{' '.join(f'--{flag}' for flag in asked)}: exclude each other; give one of them")
     if (given.package and not given.cfg) or (given.resolve and not (given.cfg or given.help)):
         raise UserError("--package and --resolve: say how --cfg shows a configuration; add --cfg job")
-    folder = Path(given.config_dir).absolute() if given.config_dir else None
-    if folder and not folder.is_dir():
-        raise UserError(f"--config-dir: {folder} is no folder; name one with options of your own")
+    folder = own_folder(Path(os.path.expanduser(given.config_dir))) if given.config_dir else None
     return CommandLine(
         overrides=given.overrides,
         source=Source(given.config_name, folder),
@@ -133,10 +132,10 @@ def in_small(arguments: Sequence[str]) -> list[str]:
     Raises UserError for an experiment that has no such form, and for smoke= without an experiment.
     """
     given = COMMAND.read(arguments)
-    others = list(given.others)
+    others = [*given.others, *(f"--config-dir={folder}" for folder in [given["config_dir"]] if folder)]
     if not given.is_on("smoke"):
         return others
-    allowed = options("experiment/smoke")
+    allowed = options("experiment/smoke", *filter(None, [given.path("config_dir")]))
     names = [argument.partition("=")[2] for argument in others if argument.startswith("experiment=")]
     if len(names) != 1 or names[0] not in allowed:
         raise UserError(

@@ -6,6 +6,7 @@ Imports no torch.
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, get_origin
 
 from antlr4 import CommonTokenStream, InputStream
@@ -68,6 +69,21 @@ def merged(under: Sequence[str], over: Sequence[str]) -> list[str]:
     """The overrides of both; of a key that both have, those of `over`."""
     keys = {argument.partition("=")[0].lstrip("+") for argument in over}
     return [*(each for each in under if each.partition("=")[0].lstrip("+") not in keys), *over]
+
+
+def searching(folder: Path | None) -> list[str]:
+    """The override that has options of one's own found in a folder; none without a folder. Raises UserError
+    where it is no folder."""
+    if folder is None:
+        return []
+    return [f"hydra.searchpath=[{QuotedString(str(own_folder(folder)), Quote.double).with_quotes()}]"]
+
+
+def own_folder(folder: Path) -> Path:
+    """An absolute folder of options of one's own. Raises UserError where it is none."""
+    if not folder.is_dir():
+        raise UserError(f"config_dir: {folder} is no folder; name one with options of your own")
+    return folder.absolute()
 
 
 def _parsed(argument: str, sweep: bool) -> Override:
@@ -178,8 +194,14 @@ def _check_values(override: Override, sweep: bool) -> None:
     many = group in _TAKES_SEVERAL or get_origin(type_at(override.package or override.key_or_group)) is dict
     if group in _TAKES_SEVERAL and isinstance(value, list) and len(value) > 1 and "off" in value:
         raise UserError(f"{override.input_line}: off stands alone; leave it out, or choose {group}=off")
-    if group and not isinstance(value, (str, dict, *((list,) if many else ()))) and not override.is_delete():
+    names_one = isinstance(value, (str, dict, *((list,) if many else ()))) and not _leaves_group(value)
+    if group and not names_one and not override.is_delete():
         raise UserError(f"{override.input_line}: names one option; allowed are {', '.join(options(group))}")
+
+
+def _leaves_group(value: Any) -> bool:
+    """Whether the name of an option would be looked up elsewhere than below its group."""
+    return isinstance(value, str) and (value.startswith("/") or ".." in value.split("/") or "${" in value)
 
 
 def _check_deleted(override: Override) -> None:
@@ -216,6 +238,7 @@ def _check_key_of_hydra(override: Override, launches: bool) -> None:
     """Refuses Hydra's own keys but the launcher's: sweeps and their folders are pmexp's."""
     key, line = override.key_or_group, override.input_line
     if key == "hydra.searchpath":
+        _check_searchpath(override)
         return
     if (
         override.is_delete()
@@ -236,6 +259,15 @@ def _check_key_of_hydra(override: Override, launches: bool) -> None:
     if not launches:
         said = f"{line}: launchers execute sweeps"
         raise SweepAsked(said, "add -m, also for a single run", "leave it out")
+
+
+def _check_searchpath(override: Override) -> None:
+    folders, line = override.value(), override.input_line
+    if not isinstance(folders, list):
+        raise UserError(f"{line}: takes a list of folders; write hydra.searchpath=[FOLDER]")
+    for folder in map(str, folders):
+        if "://" not in folder and not Path(folder).is_dir():
+            raise UserError(f"{line}: {folder} is no folder; name one with options of your own")
 
 
 def refuse_contradictions(overrides: Sequence[Override]) -> None:

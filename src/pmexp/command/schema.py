@@ -47,9 +47,10 @@ def folders_of_options() -> tuple[Path, ...]:
     return conf_folder(), *plugin_folders()
 
 
-def options(group: str) -> list[str]:
-    """The options of a group, of pmexp and of plugins, sorted."""
-    return sorted(file.stem for folder in folders_of_options() for file in (folder / group).glob("*.yaml"))
+def options(group: str, *own: Path) -> list[str]:
+    """The options of a group, of pmexp, of plugins and of folders of one's own, sorted."""
+    folders = (*folders_of_options(), *own)
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
 
 
 def options_of_pmexp(group: str) -> list[str]:
@@ -190,6 +191,7 @@ def _without_none(hint: Any) -> Any:
     return hint
 
 
+CONFIG_DIR = Key("config_dir", "a folder with options of your own, beside those of conf/")
 RUN_KEYS = Others(
     "every key of pmexp train, such as model=tinybert dataset=reuters-r8 train.batch_size=64",
     is_of_run,

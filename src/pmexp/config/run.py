@@ -28,7 +28,7 @@ from pmexp.errors import UserError
 from pmexp.own_code import described, is_import_path
 from pmexp.protocol import ProtocolConfig, check_written
 from pmexp.run_folder.plan import labels_by
-from pmexp.run_folder.run_id import digest_of, digest_of_run
+from pmexp.run_folder.run_id import digest_of_run, digest_of_settings
 
 _NO_PART_OF_THE_RESULT = (
     "name",
@@ -262,7 +262,9 @@ class RunConfig:
         kept, and their trainings in nothing. Compiled layers are other kernels for each, and may round apart.
         """
         keeping = () if Part.compile in self.system.parts else self.variant.entry.keeping
-        return digest_of(without(self.settings, ["variant.name", *(f"variant.{key}" for key in keeping)]))
+        return digest_of_settings(
+            without(self.settings, ["variant.name", *(f"variant.{key}" for key in keeping)])
+        )
 
     @property
     def is_judged(self) -> bool:

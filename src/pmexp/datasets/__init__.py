@@ -21,7 +21,7 @@ from pmexp.datasets import (
     translation,
 )
 from pmexp.datasets.base import Dataset
-from pmexp.datasets.digest import digest_of, digest_where_it_lies
+from pmexp.datasets.digest import digest_of_data, digest_where_it_lies
 from pmexp.datasets.doubts import doubts
 from pmexp.errors import UserError
 from pmexp.metrics.entities import is_tag
@@ -45,7 +45,7 @@ LOADERS = complete(_LOADERS, DatasetKind)
 
 def load(config: DatasetConfig) -> Dataset:
     """The dataset with its three splits. Raises UserError when it cannot be had."""
-    digest = digest_of(config)  # taken first, so that a change while the data is read shows later
+    digest = digest_of_data(config)  # taken first, so that a change while the data is read shows later
     dataset = own.load(config) if config.loader else LOADERS[config.kind](config)
     if "f1" in config.metrics and len(dataset.classes) != 2:
         raise UserError(

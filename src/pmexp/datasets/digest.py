@@ -18,7 +18,7 @@ _IN_CACHE = (DatasetKind.reuters_r8, DatasetKind.listops, DatasetKind.django_mes
 READ_AT_MOST = 2**30  # bytes of pictures, which takes a second or two
 
 
-def digest_of(config: DatasetConfig) -> str:
+def digest_of_data(config: DatasetConfig) -> str:
     """Returns the digest of the files that `dataset.path` names, by content; empty where it names none.
 
     More than a GiB of pictures goes by name and size. Raises UserError where two files are of one split, or

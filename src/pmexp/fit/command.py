@@ -9,11 +9,9 @@ from typing import Any
 from pmexp.command.compose import compose
 from pmexp.command.explain import explained
 from pmexp.command_line import Given
-from pmexp.errors import UserError
+from pmexp.command_line.output import check_file, write
 from pmexp.fit.budget import in_gib, in_unit
 from pmexp.fit.options import COMMAND, FitOptions, fit_options
-from pmexp.run_folder.files import write_atomically
-from pmexp.run_folder.place import refuse_unusable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,14 +24,9 @@ def _answer(given: Given) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = fit_options(given)
     out = options.out or _in_runs(options)
-    if out is not None:
-        if out.is_dir():
-            raise UserError(f"out: {out} is a folder; name a file")
-        refuse_unusable(out.parent, "out")  # before minutes of work
-        out.parent.mkdir(parents=True, exist_ok=True)
     text = _run(options, given.again())
     if out is not None:
-        write_atomically(out, text)
+        write(out, text)
         print(out)
 
 
@@ -42,11 +35,15 @@ def _in_runs(options: FitOptions) -> Path | None:
     if options.method != "measure" or options.cost:
         return None
     config = compose(options.overrides)
-    return config.folder.parent / "fit" / f"{options.what}-{config.run_id}.json"
+    file = config.folder.parent / "fit" / f"{options.what}-{config.run_id}.json"
+    check_file(file, "runs_dir", ".json")
+    return file
 
 
 def _run(options: FitOptions, command: str) -> str:
     """Prints the answer and returns what is written of it."""
+    if not options.cost and options.table is None:
+        compose(options.overrides)  # refuses a wrong key, for which nobody waits until torch is there
     import torch
 
     from pmexp.fit.answer import answer

@@ -5,8 +5,8 @@ from typing import Any
 
 from pmexp.fit.budget import DEVICES, budget_bytes, in_unit
 from pmexp.shown import aligned
+from pmexp.simulation.live_bytes import CATEGORIES, FROZEN
 
-CATEGORIES = ("weights", "gradients", "optimizer", "activations", "masks", "workspace")
 # The peaks of eight measured steps were above the simulated ones by at most so much (docs/results/gpu.md:
 # BERT-Large on an H200, all but a constant amount, which torch's allocator gives to cuBLAS).
 BEYOND_SHARE, BEYOND_BYTES = 0.0088, 68 * 2**20
@@ -109,11 +109,8 @@ def change(new: int, old: int) -> str:
 
 
 def categories(counted: dict[str, Any]) -> dict[str, int]:
-    """Returns the bytes of a simulated peak by CATEGORIES."""
+    """Returns the bytes of a simulated peak by CATEGORIES; frozen parameters are among the parameters."""
     held = dict.fromkeys(CATEGORIES, 0)
     for name, size in counted.items():
-        held[_NAMES.get(name, name)] += size
+        held["parameters" if name == FROZEN else name] += size
     return held
-
-
-_NAMES = {"parameters": "weights", "frozen": "weights", "temporaries": "workspace"}

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmexp.command.schema import RUN_KEYS
+from pmexp.command.overrides import searching
+from pmexp.command.schema import CONFIG_DIR, RUN_KEYS
 from pmexp.command_line import Command, Given, Key, switch
 from pmexp.errors import UserError
 from pmexp.fit.budget import DEVICES, budget_bytes
@@ -37,10 +38,11 @@ COMMAND = Command(
             "any batch is",
         ),
         Key("table", "a YAML file with tasks and arms: a table of them, by simulation"),
+        CONFIG_DIR,
         Key(
             "out",
-            "the file to write: JSON, or a table's Markdown; without it method=measure writes for the report "
-            "<runs_dir>/<name>/fit/<what>-<run id>.json",
+            "the file to write: .json, or .md of a table and of costs; without it method=measure writes for "
+            "the report <runs_dir>/<name>/fit/<what>-<run id>.json",
         ),
         switch("cost", "GPU-hours of experiment=NAME by task, in the place of memory"),
         Key("budget_hours", "cost: GPU-hours that there are", "48"),
@@ -80,20 +82,21 @@ class FitOptions:
 
 def fit_options(given: Given) -> FitOptions:
     """The options that were given. Raises UserError for a wrong value."""
+    is_page = given.is_on("cost") or given["table"]
     options = FitOptions(
         method=given["method"],
         what=given["what"],
         budget_bytes=budget_bytes(given["budget"]),
         global_batch=_count("global_batch", given["global_batch"]) if given["global_batch"] else None,
         table=given.path("table"),
-        out=given.path("out"),
+        out=given.new_file("out", ".md" if is_page else ".json"),
         cost=given.is_on("cost"),
         budget_hours=_up_to("budget_hours", given["budget_hours"], 1e9, "hours"),
         card=given["card"],
         utilisation=_up_to("utilisation", given["utilisation"], 1.0, "shares"),
         products=given["products"],
         step_times=given.path("step_times"),
-        overrides=given.others,
+        overrides=(*given.others, *searching(given.path("config_dir"))),
     )
     if options.global_batch and options.what == "length":
         raise UserError(f"global_batch={options.global_batch}: is of what=batch; leave it out")

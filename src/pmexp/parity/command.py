@@ -7,10 +7,9 @@ from typing import Any
 
 from pmexp.command.explain import explained
 from pmexp.command_line import Given
+from pmexp.command_line.output import write
 from pmexp.errors import MachineError, error_line
 from pmexp.parity.options import COMMAND, ParityOptions, parity_options
-from pmexp.run_folder.files import write_atomically
-from pmexp.run_folder.place import refuse_unusable
 
 EQUAL, DIFFERENT = 0, 1
 
@@ -26,9 +25,6 @@ def _certify(given: Given) -> int:
     """Prints the verdict, writes it where `out` says, and returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = parity_options(given)
-    if options.out:
-        refuse_unusable(options.out, "out")  # before minutes of work
-        options.out.mkdir(parents=True, exist_ok=True)
     record = certified(options, given.again())
     sentence = record["sentence"].replace("; ", "\n  ")
     print(f"{record['a']['label']} and {record['b']['label']}: {sentence}")
@@ -37,7 +33,7 @@ def _certify(given: Given) -> int:
 
         files = {"certificate.json": json.dumps(record, indent=2) + "\n", "certificate.md": page(record)}
         for name, content in files.items():
-            write_atomically(options.out / name, content)
+            write(options.out / name, content)
             print(options.out / name)
     return EQUAL if record["verdict"] == "equal" else DIFFERENT
 

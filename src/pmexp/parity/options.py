@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from pmexp.command import schema
-from pmexp.command.chosen_variant import overrides_of
+from pmexp.command.chosen_variant import as_given, choosing
 from pmexp.command.compose import compose
 from pmexp.command.explain import explained
 from pmexp.command.override_effect import check_effect
-from pmexp.command.overrides import merged, parsed
+from pmexp.command.overrides import merged, parsed, searching
 from pmexp.command_line import Command, Given, Key, Others
 from pmexp.config import RunConfig, Select, flat
 from pmexp.errors import UserError
@@ -28,13 +28,15 @@ def _key_of_flag(name: str) -> Key | None:
     return replace(key, name=f"{side}.{key.name}") if key else None
 
 
+_VARIANT = "a variant, or a class of nn.Dropout's kind by its import path: pkg.MyDropout"
 COMMAND = Command(
     "pmexp.parity",
     "do two dropouts, or two system stacks, train bit for bit alike? exit code 0 equal, 1 different, "
     "2 bad input, 3 the machine failed",
     (
-        Key("a", "a variant, or a class of nn.Dropout's kind by its import path: pkg.MyDropout", "baseline"),
-        Key("b", "what is compared with it", "pm-drop-same-masks"),
+        Key("a", _VARIANT, "baseline", group="variant"),
+        Key("b", "what is compared with it", "pm-drop-same-masks", group="variant"),
+        schema.CONFIG_DIR,
         Key("steps", "steps taken in lock-step, until one differs", "20"),
         Key("out", "a folder: certificate.json and certificate.md are written there"),
     ),
@@ -70,7 +72,7 @@ class ParityOptions:
 def parity_options(given: Given) -> ParityOptions:
     """Returns the options that were given. Raises UserError or an error of Hydra for what cannot be
     compared."""
-    steps, others = given["steps"], given.others
+    steps, others = given["steps"], (*given.others, *searching(given.path("config_dir")))
     if not (steps.isdecimal() and int(steps) >= 2):
         raise UserError(f"steps: {steps!r} is no number of steps; allowed are 2, 3, ...")
     for override in others:
@@ -81,14 +83,13 @@ def parity_options(given: Given) -> ParityOptions:
     _check_same(sides["a"].config, sides["b"].config)
     if common:
         check_effect([side.config for side in sides.values()], [parsed(common)] * 2)
-    return ParityOptions(a=sides["a"], b=sides["b"], steps=int(steps), out=given.path("out"))
+    return ParityOptions(a=sides["a"], b=sides["b"], steps=int(steps), out=given.new_folder("out"))
 
 
 def _side(name: str, given: str, common: Sequence[str], others: Sequence[str]) -> SideOptions:
     own = [each.removeprefix(f"{name}.") for each in others if each.startswith(f"{name}.")]
-    chosen = overrides_of(name, given)
     with _as_typed(name, own):
-        config = compose([*chosen, *merged(common, own)])
+        config = compose([choosing(name, given), *merged(common, own)])
         if own:
             check_effect([config], [parsed(own)])
     if config.system.processes > 1:
@@ -122,11 +123,6 @@ def _as_typed(side: str, own: Sequence[str]) -> Iterator[None]:
         keys = tuple(override.partition("=")[0].lstrip("+~") for override in own)
         about_own = keys and str(error).lstrip("+~").startswith(keys)
         raise UserError(f"{side}.{error}" if about_own else as_given(side, error)) from error
-
-
-def as_given(side: str, error: UserError) -> str:
-    """What an error says, with the class that it is about named as it was given: b=mypkg.MyDropout."""
-    return str(error).replace("variant.dropout: ", f"{side}=", 1)
 
 
 def _check_same(a: RunConfig, b: RunConfig) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from pmexp.command.chosen_variant import as_given
 from pmexp.config import RunConfig
 from pmexp.errors import UserError, error_line
 from pmexp.measure.out_of_memory import is_out_of_memory
-from pmexp.parity.options import SideName, SideOptions, as_given
+from pmexp.parity.options import SideName, SideOptions
 from pmexp.parity.watch import See, Watch
 from pmexp.systems.arithmetic import set_arithmetic
 from pmexp.training.loop import Metrics

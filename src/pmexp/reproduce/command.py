@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pmexp.command.compose import compose_sweep, launcher
 from pmexp.command.explain import explained
-from pmexp.command.schema import RUN_KEYS, options
+from pmexp.command.schema import CONFIG_DIR, RUN_KEYS, options
 from pmexp.command_line import Command, Given, Key, one_of, switch
 from pmexp.config import RunConfig
 from pmexp.errors import SweepFailed, UserError
@@ -34,6 +34,7 @@ COMMAND = Command(
         ),
         Key("gpus", "how many; without it those of this machine, or 1"),
         Key("utilisation", "share of the card's peak that a step is assumed to reach", "0.4"),
+        CONFIG_DIR,
         Key("step_times", 'a JSON file {"<task>": <milliseconds a step>} of measured steps'),
     ),
     others=RUN_KEYS,
@@ -61,7 +62,7 @@ def _reproduce(given: Given) -> None:
         return
     taken = [piece for piece in pieces if not piece.why]
     if given.is_on("smoke"):
-        _execute(_in_small(taken, given.others), gpus, given, began)
+        _execute(_in_small(taken, choice.overrides), gpus, given, began)
     else:
         _execute(taken, gpus, given, began)
 
@@ -85,6 +86,7 @@ def _device(given: Given) -> tuple[str, int]:
 def _options(given: Given, card: str, gpus: int) -> FitOptions:
     """What pmexp.fit cost=true needs to know. Raises UserError for a wrong value."""
     known = [f"card={card}", f"budget_hours={given['hours']}", f"utilisation={given['utilisation']}"]
+    known += [f"config_dir={given['config_dir']}"] if given["config_dir"] else []
     known += [f"step_times={given['step_times']}"] if given["step_times"] else []
     try:
         read = fit_options(FIT.read([*known, *given.others]))

@@ -19,7 +19,7 @@ from pmexp.errors import UserError, first_line
 from pmexp.masking import masked
 from pmexp.run_folder.files import opened, read_content
 from pmexp.run_folder.folder import JOURNAL, OWNER, SUMMARY, RunFolder
-from pmexp.run_folder.journal import digest_of
+from pmexp.run_folder.journal import digest_of_journal
 from pmexp.run_folder.journal_lines import Curve, RunProgress, curve_in, progress_of
 from pmexp.run_folder.plan import REQUIRED_LABELS, Label, PlannedRun, labels_by, labels_in, read_plan
 from pmexp.run_folder.run_id import not_of_the_run
@@ -206,7 +206,7 @@ def _journal_damage(file: str, journal: bytes | None, summary: Summary) -> str:
         return ""
     if journal is None:
         return f"{file} is not there any more; {_ANEW}"
-    now = digest_of(journal)
+    now = digest_of_journal(journal)
     if now == summary.journal:
         return ""
     was = summary.journal.bytes

@@ -22,7 +22,7 @@ class JournalDigest:
     blake2b: str
 
 
-def digest_of(content: bytes) -> JournalDigest:
+def digest_of_journal(content: bytes) -> JournalDigest:
     """The length and digest of a whole journal."""
     return JournalDigest(len(content), hashlib.blake2b(content, digest_size=16).hexdigest())
 
@@ -77,7 +77,7 @@ class Journal:
     def digest(self) -> JournalDigest:
         self._stream.flush()
         self._stream.seek(0)
-        return digest_of(self._stream.read())
+        return digest_of_journal(self._stream.read())
 
     def __enter__(self) -> "Journal":
         return self

@@ -28,14 +28,14 @@ _MADE_HERE = re.compile(r".+-s\d+-([0-9a-f]{12})")
 _NAMES = {f"{group}.name": group for group in ("model", "dataset", "variant", "system")}
 
 
-def digest_of(settings: Mapping[str, Any]) -> str:
+def digest_of_settings(settings: Mapping[str, Any]) -> str:
     """Returns 12 hexadecimal digits of the hash of `settings`."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def digest_of_run(settings: Mapping[str, Any]) -> str:
     """Returns the digest of a run's settings without younger keys at the values that runs had before."""
-    return digest_of({key: value for key, value in settings.items() if not _is_left_out(key, value)})
+    return digest_of_settings({key: value for key, value in settings.items() if not _is_left_out(key, value)})
 
 
 def _is_left_out(key: str, value: Any) -> bool:
@@ -49,7 +49,7 @@ def not_of_the_run(run_id: str, settings: Mapping[str, Any], labels: Mapping[str
     if made is None:
         return ""
     # An earlier version may have left out less.
-    if made[1] not in (digest_of_run(settings), digest_of(settings)):
+    if made[1] not in (digest_of_run(settings), digest_of_settings(settings)):
         return "settings are not those that the run's id is the hash of"
     if missing := [key for key in (*_NAMES, "seed") if key not in settings]:
         return f"settings lack {missing[0]}"

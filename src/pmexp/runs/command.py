@@ -1,5 +1,6 @@
 """Lists, retries and repairs runs, and returns an exit code."""
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -156,7 +157,7 @@ def _repair(given: Given) -> None:
 
 
 def _runs_dir(given: Given) -> Path:
-    return Path(given["runs_dir"]).expanduser().resolve()
+    return Path(os.path.expanduser(given["runs_dir"])).resolve()
 
 
 def _reader(

@@ -52,7 +52,7 @@ def _serve(given: Given) -> int:
     silence_mlflow()
     host, port = given["host"], _port(given["port"])
     try:
-        uri = f"{SQLITE}{Path(given['runs_dir']).expanduser().resolve()}/mlflow.db"
+        uri = f"{SQLITE}{Path(os.path.expanduser(given['runs_dir'])).resolve()}/mlflow.db"
         page = _page(uri, given.optional("name"))
         _check_port(host, port)
         print("starting MLflow ...", file=sys.stderr, flush=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pmexp.config import RunConfig
-from pmexp.datasets.digest import digest_of
+from pmexp.datasets.digest import digest_of_data
 from pmexp.errors import UserError
 from pmexp.run_folder.folder import RunFolder
 
@@ -33,7 +33,10 @@ def refuse_other_inputs(run: RunConfig, now: Mapping[str, str]) -> None:
 def _digests(run: RunConfig) -> dict[str, str]:
     """Returns the digests of the run's inputs as they are now, by their keys in its record."""
     ood = run.robustness.ood
-    digests = {"data_digest": digest_of(run.dataset), "ood_data_digest": digest_of(ood) if ood else ""}
+    digests = {
+        "data_digest": digest_of_data(run.dataset),
+        "ood_data_digest": digest_of_data(ood) if ood else "",
+    }
     if run.model.pretrained and run.model.path:
         from pmexp.models.checkpoint_files import digest_of_folder  # imports torch
 

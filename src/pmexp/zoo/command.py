@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @explained()
 def _write(given: Given) -> None:
+    given.new_file("out", ".md")  # refused before the classes are listed, which takes seconds
     from pmexp.zoo.page import page  # imports torch, for which a wrong key need not wait
     from pmexp.zoo.sweep import FAMILIES, swept
 

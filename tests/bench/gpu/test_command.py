@@ -32,8 +32,8 @@ _STAGES = ", ".join(stage.name for stage in STAGES)
         (["device=cpu"], "device: cpu is there to try the code; add size=tiny"),
         (["stages=memory,all"], f"stages: 'all' is none; allowed are all, or some of {_STAGES}"),
         (
-            ["out=/nowhere/gpu.md"],
-            "out: /nowhere/gpu.md cannot be written; name a file in a folder that is there",
+            ["out=/dev/null/gpu.md"],
+            "out: nothing can be written in /dev/null (/dev/null is no folder); name another place",
         ),
         ([], "device: this command needs a CUDA device, and torch finds none here"),
     ],

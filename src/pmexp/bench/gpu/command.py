@@ -15,8 +15,8 @@ from pmexp.bench.gpu.execute import execute
 from pmexp.bench.gpu.page import page
 from pmexp.bench.gpu.plan import STAGES, TOTAL_SECONDS, Stage
 from pmexp.command_line import Command, Given, Key
+from pmexp.command_line.output import write
 from pmexp.errors import UserError
-from pmexp.run_folder.files import write_atomically
 
 COMMAND = Command(
     "pmexp.bench.gpu",
@@ -45,10 +45,8 @@ def _measure(given: Given) -> int:
     seconds = _seconds(given["seconds"])
     if device == "cpu" and size == "full":
         raise UserError("device: cpu is there to try the code; add size=tiny")
-    out = given.new_file("out")
+    out = given.new_file("out", ".md")
     assert out is not None
-    if out.suffix != ".md":
-        raise UserError(f"out: {out} is no page; name a file with .md")
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UserError(f"{', '.join(missing)}: not installed for {sys.executable}; this command needs them")
@@ -81,7 +79,7 @@ def _write(record: dict[str, Any], out: Path) -> None:
         (out, page(record)),
         (out.with_suffix(".json"), json.dumps(record, indent=1) + "\n"),
     ):
-        write_atomically(path, text)
+        write(path, text)
 
 
 def _faults(record: dict[str, Any]) -> list[str]:

@@ -49,6 +49,7 @@ def _run(given: Given) -> int:
     if _IS_LOADED in os.environ:
         given.write_page("out", lambda: _page(rounds, given.again()))
         return 0
+    given.new_file("out", ".md")
     from pmexp.bench.host.build import build  # it imports torch, for which a wrong key need not wait
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,43 +1,26 @@
-"""Defines the dialect of all commands: key=value or --key value, --help, errors of one line, exit codes.
+"""Defines a command by its keys: key=value or --key value, --help, and one line for what cannot be read."""
 
-Imports no torch.
-"""
-
-import atexit
-import difflib
-import gc
 import os
 import re
 import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, TextIO, cast
 
-from pmexp.errors import (
-    ContenderFailed,
-    Interrupted,
-    MachineError,
-    RankFailed,
-    SweepFailed,
-    UserError,
-    error_line,
-)
-from pmexp.extras import missing_named
-from pmexp.masking import masked, masked_arguments
-from pmexp.run_folder.failure import FailureKind, kind_of
-from pmexp.shown import folded, printable
+from pmexp.command_line import output
+from pmexp.command_line.ending import exit_code
+from pmexp.command_line.suggest import allowed_values, meant, one_of
+from pmexp.errors import UserError
+from pmexp.masking import masked_arguments
+from pmexp.shown import folded
 
-MACHINE_FAILED = 3  # exit code
 _SWITCH = ("true", "false")
 _FLAG = re.compile(r"--?[A-Za-z]|--$")  # no value: a negative number begins otherwise
 _LISTED = 16  # keys at most that an error names
-_LEAST_ALIKE = 1.0  # equal keys have 2: 1 for the whole and 1 for the last part
 _typed_as: ContextVar[tuple[str, ...]] = ContextVar("typed_as", default=())
 
 
@@ -65,6 +48,7 @@ class Key:
     default: str = ""  # empty: the command does without a value, and `meaning` says what then happens
     allowed: tuple[str, ...] = ()  # empty: any text
     several: tuple[str, ...] = ()  # what is allowed between commas, where the command itself checks it
+    group: str = ""  # its value is an option of this group of conf/
 
 
 def switch(name: str, meaning: str) -> Key:
@@ -105,28 +89,32 @@ class Given:
 
     def path(self, key: str) -> Path | None:
         """The path that a key names, None where it has no value; ~ is the home folder, as a shell has it."""
-        return Path(self.values[key]).expanduser() if self.values[key] else None
+        return Path(os.path.expanduser(self.values[key])) if self.values[key] else None
 
-    def new_file(self, key: str) -> Path | None:
-        """The file that a key names and that is to be written. Raises UserError where it cannot be written,
-        MachineError where the disk is full: before minutes of work, not after."""
-        from pmexp.run_folder.place import refuse_unusable  # tempfile behind it slows every command
-
+    def new_file(self, key: str, extension: str) -> Path | None:
+        """The file that a key names and that is to be written; None where it has no value. Raises UserError
+        where it cannot be, MachineError where the disk is full: before minutes of work, not after."""
         file = self.path(key)
         if file is not None:
-            if file.is_dir() or not file.parent.is_dir():
-                raise UserError(f"{key}: {file} cannot be written; name a file in a folder that is there")
-            refuse_unusable(file.parent, key)
+            output.check_file(file, key, extension)
         return file
 
+    def new_folder(self, key: str) -> Path | None:
+        """The folder that a key names and that files are to be written in, checked as by `new_file`."""
+        folder = self.path(key)
+        if folder is not None:
+            output.check_folder(folder, key)
+        return folder
+
     def write_page(self, key: str, page: Callable[[], str]) -> None:
-        """Writes the page to the file that a key names and prints its place; prints the page without one."""
-        file = self.new_file(key)
+        """Writes the page, in Markdown, to the file that a key names and prints its place; prints the page
+        without one."""
+        file = self.new_file(key, ".md")
         text = page()
         if file is None:
             print(text, end="")
         else:
-            file.write_text(text, encoding="utf-8")
+            output.write(file, text)
             print(file)
 
     def again(self, python: str = "python") -> str:
@@ -172,7 +160,7 @@ class Command:
                 others.append(argument)
                 continue
             key, value = pair
-            if not value:
+            if not value.strip():
                 raise UserError(f"{argument}: has no value; write {key}=VALUE or leave it out")
             if key not in own:
                 others.append(f"{key}={value}")
@@ -234,11 +222,9 @@ class Command:
 
     def unknown(self, argument: str, name: str) -> UserError:
         """The error of an argument whose `name` is no key."""
+        if not name.strip("-+~"):
+            return UserError(f"{argument}: names no key; write key=value")
         own = [key.name for key in self.keys]
-        if name == "config_dir":
-            taken = self.others is not None and self.others.takes("hydra.searchpath=[FOLDER]")
-            here = "; here it is hydra.searchpath=[FOLDER]" if taken else " alone; leave it out"
-            return UserError(f"{argument}: is a flag of pmexp train and sweep{here}")
         known = [*own, *(self.others.names() if self.others else ())]
         if not known:
             return UserError(f"{argument}: {' '.join(called(self.module))} takes no keys; leave it out")
@@ -271,139 +257,3 @@ def given_twice(one: str, other: str) -> str:
 def asks_help(arguments: Iterable[str]) -> bool:
     """Whether -h or --help is among the arguments."""
     return not {"-h", "--help"}.isdisjoint(arguments)
-
-
-def one_of(key: str, value: str, allowed: Sequence[str]) -> str:
-    """The value. Raises UserError when it is not allowed."""
-    if value not in allowed:
-        raise UserError(f"{key}: {value!r} is unknown; {allowed_values(value, allowed)}")
-    return value
-
-
-def meant(key: str, known: Iterable[str]) -> str:
-    """Asks whether the nearest key was meant; empty where none is near."""
-    near = nearest(key, known)
-    return f"did you mean {near}? " if near else ""
-
-
-def allowed_values(value: str, allowed: Iterable[str]) -> str:
-    """Says what is allowed in the place of a value, and asks whether one that is much like it was meant."""
-    names = [*allowed]
-    near = difflib.get_close_matches(value, names, n=1)
-    return (f"did you mean {near[0]}? " if near else "") + f"allowed are {', '.join(names)}"
-
-
-def nearest(key: str, known: Iterable[str]) -> str:
-    """The known key beside `key` with its initials or its first word, or else the one most like it; empty
-    where none is much like it."""
-    parent, _, last = key.rpartition(".")
-    words = [word for word in re.split("[-_]", last) if word]
-    initials = "".join(word[0] for word in words)
-
-    def likeness(other: str) -> tuple[bool, float]:
-        other_parent, _, other_last = other.rpartition(".")
-        whole = difflib.SequenceMatcher(None, key, other).ratio()
-        part = difflib.SequenceMatcher(None, last, other_last).ratio()
-        related = other_last == initials or other_last.split("_")[:1] == words[:1]
-        return len(words) > 1 and other_parent == parent and related, whole + part
-
-    best = max(known, key=likeness)
-    related, alike = likeness(best)
-    return best if related or alike >= _LEAST_ALIKE else ""
-
-
-def exit_code(work: Callable[[], int | None], interrupted: str = "interrupted") -> int:
-    """Does the work of a command and returns what it returns, or 0; 1 where something failed, 2 for bad
-    input, 3 where the machine failed and the same may work later, 130 when interrupted, each with the reason
-    in one line on stderr."""
-    end_at_once()
-    # One that was closed before the process began, as by >&-, is None.
-    sys.stdout, sys.stderr = (each or open(os.devnull, "w") for each in (sys.stdout, sys.stderr))  # noqa: SIM115
-    out, err = (cast(TextIO, _Output(each)) for each in (sys.stdout, sys.stderr))
-    try:
-        with redirect_stdout(out), redirect_stderr(err), missing_named():
-            code = work() or 0
-            sys.stdout.flush()
-    except UserError as error:
-        return end(f"error: {error}", code=2)
-    except (SweepFailed, RankFailed) as error:
-        return end(str(error), code=1)
-    except ContenderFailed as error:
-        return end(f"error: {error}", code=1)
-    except MachineError as error:
-        return end(f"error: {error}", code=MACHINE_FAILED)
-    except Interrupted as error:
-        return end(f"interrupted: {error}" if str(error) else interrupted, code=130)
-    except KeyboardInterrupt:
-        return end(interrupted, code=130)
-    except Exception as error:
-        return _end_by_machine(error)
-    return code
-
-
-def _end_by_machine(error: Exception) -> int:
-    """Says in one line how the machine failed and returns the exit code. Raises what is no fault of it."""
-    if kind_of(error) is not FailureKind.infrastructure:
-        raise error
-    return end(f"error: {error_line(error)}", code=MACHINE_FAILED)
-
-
-@cache
-def end_at_once() -> None:
-    """Has Python end without a last look for garbage, which takes a second where torch is loaded."""
-    atexit.register(gc.freeze)
-
-
-@contextmanager
-def importing(extra: str = "") -> Iterator[None]:
-    """Ends the process with one line, as `exit_code` would, where what is imported inside it lacks a package
-    or fails by the machine, as torch does without a temporary folder.
-
-    For the modules that `python -m` executes, whose imports come before `exit_code`. `extra`: the one whose
-    packages the command needs; empty: whichever brings the package.
-    """
-    try:
-        with missing_named(extra):
-            yield
-    except UserError as error:
-        sys.exit(end(f"error: {error}", code=2))
-    except Exception as error:
-        sys.exit(_end_by_machine(error))
-
-
-class _Output:
-    """Writes on where nobody reads it any more, as behind `| head` or at a terminal that is gone; in all else
-    it is the stream that it was made of."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._is_terminal = stream.isatty()  # one that is gone does not say so any more
-
-    def write(self, text: str) -> int:
-        with self._perhaps_unread():
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with self._perhaps_unread():
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    @contextmanager
-    def _perhaps_unread(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if not isinstance(error, BrokenPipeError) and not self._is_terminal:
-                raise
-            with open(os.devnull, "w") as nowhere:  # what it still holds, and all that follows, goes there
-                os.dup2(nowhere.fileno(), self._stream.fileno())
-
-
-def end(message: str, code: int) -> int:
-    """Prints the message on stderr and returns the code."""
-    with suppress(OSError):  # nobody reads it any more, or the disk that it goes to is full
-        print(printable(masked(message), lines=True), file=sys.stderr)
-    return code
