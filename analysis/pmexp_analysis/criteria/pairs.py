@@ -10,7 +10,7 @@ from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import EQUIVALENCE, MARGINS, Bound, CriterionConfig, Statistic
 from pmexp.shown import counted
 from pmexp_analysis.criteria.estimates import Estimate, Sides, estimates, is_alone, limit_of
-from pmexp_analysis.criteria.power import in_words, seeds_needed
+from pmexp_analysis.criteria.power import in_words, seeds_needed, spread_for
 from pmexp_analysis.criteria.result import TaskResult, decide, room_of
 from pmexp_analysis.numbers import own_statistics, scales, stats
 from pmexp_analysis.numbers.cells import number, probability
@@ -105,25 +105,27 @@ def _also_within(criterion: CriterionConfig, low: float, high: float) -> str:
 def _with_seeds_needed(
     judged: TaskResult, criterion: CriterionConfig, sides: Sides, estimate: Estimate
 ) -> TaskResult:
-    """Adds how many seeds settle an open claim: of a margin if there is no difference, as a plan would take
-    it, else if the difference is what it looks like."""
+    """Adds how many seeds of a new sweep settle an open claim: of a margin if there is no difference, as a
+    plan would take it, else if the value is what it looks like."""
     if judged.result != "inconclusive":
         return judged
-    std, mean = estimate.std, estimate.mean
+    spread, mean = spread_for(criterion, estimate.std, estimate.n - 1), estimate.mean
+    what = "run" if is_alone(criterion) else "pair"
+    assumed = f"(power {stats.POWER:g}, the spread known from {counted(estimate.n, what)} alone)"
     comparison, threshold = limit_of(criterion, sides.metric)
     both = comparison is Bound.within
     ends = (-threshold, threshold) if both else (threshold,)
     limits = [scales.tested(criterion.statistic, end) for end in ends]
     nearest = min(abs(limit) for limit in limits)
     if criterion.comparison in MARGINS:
-        needed = seeds_needed(std, nearest, both)
-        if needed is None or needed > judged.n:
-            why = f"{judged.why}; if there is no true difference, {in_words(needed)} would show it"
+        needed = seeds_needed(spread, nearest, both)
+        if needed > judged.n:
+            why = f"{judged.why}; if there is no true difference, {in_words(needed)} would show it {assumed}"
             return replace(judged, why=why, seeds_needed=needed)
-    needed = seeds_needed(std, min(abs(mean - limit) for limit in limits if math.isfinite(limit)), both)
-    if needed <= judged.n:  # sigma itself, or the step of the scores, is too uncertain in so few
+    needed = seeds_needed(spread, min(abs(mean - limit) for limit in limits if math.isfinite(limit)), both)
+    if needed <= judged.n:  # the step of the scores is too coarse in so few
         return judged
-    why = f"{judged.why}; {in_words(needed)} would settle it if the true difference is the observed one"
+    why = f"{judged.why}; {in_words(needed)} would settle it if the true value is the observed one {assumed}"
     return replace(judged, why=why, seeds_needed=needed)
 
 
