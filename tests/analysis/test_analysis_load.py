@@ -51,7 +51,7 @@ def test_a_pair_of_which_one_run_was_beside_other_work_says_nothing_of_speed(run
     assert [by_name[name].parts[0].n for name in ("fast", "less")] == [3, 4]
     assert by_name["fast"].why.endswith("seed 2 excluded: run under different conditions")
     (line,) = content.warnings
-    shares = "24% versus 0%" if loaded == "pm-drop" else "0% versus 24%"
+    shares = "24.0% versus 0.3%" if loaded == "pm-drop" else "0.3% versus 24.0%"
     assert f"in unlike parts: seed 2 {shares}; these pairs are excluded" in line
     assert "remove their runs' folders, and start the sweep again where no other work runs." in line
     compared = {one.metric: (one.n, one.verdict) for one in content.comparisons}
@@ -69,5 +69,7 @@ def test_runs_beside_alike_work_are_pairs_but_no_measure_of_a_speed_itself(runs:
     content = report(runs, loads)
     assert results(content) == {"fast": "pass", "less": "pass", "alone": "inconclusive"}
     assert "waited for a core (pm-drop seed 0 30.0%," in content.criteria[2].why
+    heavy = {(variant, 0): 0.89 if variant == "baseline" else 0.88 for variant in ("baseline", "pm-drop")}
+    assert "seed 0 88.0% versus 89.0%" in report(replace(runs, root=runs.root / "heavy"), heavy).warnings[0]
     few = report(replace(runs, root=runs.root / "few"), {("pm-drop", 0): 0.018, ("baseline", 1): 0.018})
     assert set(results(few).values()) == {"pass"} and few.warnings == []

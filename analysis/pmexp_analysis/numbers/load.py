@@ -18,14 +18,16 @@ def is_time(metric: str) -> bool:
 
 
 def unlike_loads(experiment: Experiment) -> dict[Place, dict[int, Loads]]:
-    """(task, system, variant) -> seed -> the loads of its run and of the baseline's, where they differ by
-    more than MOST_UNLIKE_LOAD. A run whose system does not tell its load is believed."""
+    """(task, system, variant) -> seed -> the loads of its run and of the baseline's, where other work
+    lengthened the steps of one by more than MOST_UNLIKE_LOAD beyond those of the other. A run whose system
+    does not tell its load is believed."""
     baseline = experiment.protocol.baseline
     waited = {m.labels: share for m in experiment.finished if math.isfinite(share := _core_wait(m))}
     unlike: dict[Place, dict[int, Loads]] = {}
     for labels, own in waited.items():
         theirs = waited.get(labels._replace(variant=baseline), own)
-        if abs(own - theirs) > MOST_UNLIKE_LOAD:
+        less, more = sorted((1 - own, 1 - theirs))  # parts of their time in which the steps had a core
+        if more > (1 + MOST_UNLIKE_LOAD) * less:
             place = (labels.task, labels.system, labels.variant)
             unlike.setdefault(place, {})[labels.seed] = own, theirs
     return unlike
@@ -44,7 +46,7 @@ def load_sentences(unlike: Mapping[Place, Mapping[int, Loads]], baseline: str) -
 
 def _each(by_seed: Mapping[int, Loads]) -> str:
     return ", ".join(
-        f"seed {seed} {own:.0%} versus {theirs:.0%}" for seed, (own, theirs) in sorted(by_seed.items())
+        f"seed {seed} {own:.1%} versus {theirs:.1%}" for seed, (own, theirs) in sorted(by_seed.items())
     )
 
 
