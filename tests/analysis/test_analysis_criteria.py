@@ -90,6 +90,14 @@ def test_statistics_of_pairs(
         assert (one.value, part.low, part.high) == pytest.approx(tuple(expected), rel=1e-9)
 
 
+def test_a_lack_of_evidence_for_being_worse_passes_nothing(runs: Runs) -> None:
+    runs.sample(STEP, baseline=BASE, packed=times(1.0))
+    one = judged(runs, statistic=Statistic.p_worse, metric=STEP, threshold=0.05, comparison=Is.at_least)
+    assert 0.05 < (one.value or 0) < 0.95 and one.result == "inconclusive"
+    assert "; a large p only shows a lack of evidence, and passes from 0.95 on" in one.why
+    assert one.seeds_needed is None
+
+
 def test_a_step_is_slower_by_the_metrics_direction(runs: Runs) -> None:
     runs.sample("speed/samples_per_s", baseline=BASE, packed=times(0.95))
     slower = {"statistic": Statistic.p_worse, "threshold": 0.05, "comparison": Is.at_least}

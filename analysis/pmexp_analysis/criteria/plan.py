@@ -24,7 +24,7 @@ _NO_SEEDS = {
     Statistic.only_fits: "settled by trying values closer together, not by more seeds",
     Statistic.unchanged: "settled by proof: one run with the same dropout masks as the baseline",
     Statistic.own: "nothing is known of its spread; the report says it of the runs that are there",
-    Statistic.p_worse: "a large p only shows a lack of evidence, so no number of seeds settles it",
+    Statistic.p_worse: "a large p only shows a lack of evidence; no_worse with a margin can be planned",
 }
 
 
