@@ -141,8 +141,8 @@ def _judge_p_worse(criterion: CriterionConfig, sides: Sides, estimate: Estimate)
     if criterion.comparison is Bound.at_least and result == "pass" and p < 1 - stats.SIGNIFICANCE:
         result = "inconclusive"
         why += (
-            f"; a large p only shows a lack of evidence, and passes from {1 - stats.SIGNIFICANCE:g} on, where "
-            "the method is shown to be better; no_worse with a margin is a claim that can be shown"
+            f"; a large p only shows a lack of evidence, and passes from {1 - stats.SIGNIFICANCE:g} on, "
+            "where the method is shown to be better; no_worse with a margin is a claim that can be shown"
         )
     room = room_of(p, p, criterion.comparison, criterion.threshold)
     return TaskResult(sides.task, sides.system, result, why, p, n=n, room=room)
