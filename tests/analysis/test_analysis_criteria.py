@@ -90,6 +90,12 @@ def test_statistics_of_pairs(
         assert (one.value, part.low, part.high) == pytest.approx(tuple(expected), rel=1e-9)
 
 
+def test_a_p_beyond_what_is_computed_is_said_as_a_bound(runs: Runs) -> None:
+    runs.sample(STEP, baseline=BASE, packed=times(1.05))
+    one = judged(runs, statistic=Statistic.difference_in_sigma, metric=STEP, threshold=0.1, **NO_WORSE)
+    assert ", p ≥0.5 for being worse than the margin allows" in one.why
+
+
 def test_a_lack_of_evidence_for_being_worse_passes_nothing(runs: Runs) -> None:
     runs.sample(STEP, baseline=BASE, packed=times(1.0))
     one = judged(runs, statistic=Statistic.p_worse, metric=STEP, threshold=0.05, comparison=Is.at_least)

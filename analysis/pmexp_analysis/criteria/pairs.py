@@ -13,7 +13,7 @@ from pmexp_analysis.criteria.estimates import Estimate, Sides, estimates, is_alo
 from pmexp_analysis.criteria.power import in_words, seeds_needed, spread_for
 from pmexp_analysis.criteria.result import TaskResult, decide, room_of
 from pmexp_analysis.numbers import own_statistics, scales, stats
-from pmexp_analysis.numbers.cells import number, probability
+from pmexp_analysis.numbers.cells import margin_probability, number
 from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.numbers.scores import is_score
 
@@ -55,7 +55,7 @@ def _judge(criterion: CriterionConfig, sides: Sides, estimate: Estimate) -> Task
     ends = [in_its_unit(criterion, scales.said(criterion.statistic, end)) for end in interval]
     why = f"{shown}, 90 % interval {ends[0]} to {ends[1]}"
     if criterion.comparison is Bound.no_worse:
-        why += f", p {probability(estimate.p)} for being worse than the margin allows"
+        why += f", p {margin_probability(estimate.p)} for being worse than the margin allows"
     judged = _with(about, criterion, sides, interval, f"{why}, {counted(n, what)}")
     is_count = sides.exact and is_alone(criterion)
     if is_count and judged.result == "pass" and (said := _misses(criterion, sides)):

@@ -54,4 +54,6 @@ def seeds_needed(spread: Spread, distance: float, two_sided: bool = False) -> in
 
 def in_words(seeds: int) -> str:
     """A number of seeds as a sentence has it."""
+    if seeds <= stats.FEWEST_PAIRS:
+        return f"at least {stats.FEWEST_PAIRS} seeds"
     return f"about {seeds} seeds" if seeds < MOST_SEEDS else "over a million seeds"
