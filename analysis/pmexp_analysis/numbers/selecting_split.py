@@ -15,8 +15,8 @@ def scores_that_selected(experiment: Experiment) -> list[str]:
     }
     return [
         f"{section.task}, {section.system}: scores are of the validation split, which has selected the "
-        "weights too (train.select=best). Each is the best of its run's evaluations: higher than on new data, "
-        "the more so the more they vary from one to the next. train.select=last has none of this."
+        "weights too (train.select=best). Each is the best of its run's evaluations: higher than on new "
+        "data, the more so the more they vary from one to the next. train.select=last has none of this."
         for section in experiment.values
         if (section.task, section.system) in selecting
         and next(iter(scores(list(section.metrics))), "").startswith(_VALIDATION)
