@@ -1,9 +1,11 @@
 """Other work that had the cores of a run: its times are no partner of those of an idle machine."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
-from pmexp.metrics.catalog import CORE_WAIT, MOST_UNLIKE_LOAD
+from pmexp.metrics.catalog import CORE_WAIT, MOST_UNLIKE_LOAD, MOST_UNLIKE_LOADS
 from pmexp_analysis.numbers.scores import is_exact
 from pmexp_analysis.numbers.trainings import Place
 from pmexp_analysis.sources.experiment import Experiment, Member
@@ -18,19 +20,28 @@ def is_time(metric: str) -> bool:
 
 
 def unlike_loads(experiment: Experiment) -> dict[Place, dict[int, Loads]]:
-    """(task, system, variant) -> seed -> the loads of its run and of the baseline's, where other work
-    lengthened the steps of one by more than MOST_UNLIKE_LOAD beyond those of the other. A run whose system
-    does not tell its load is believed."""
-    baseline = experiment.protocol.baseline
-    waited = {m.labels: share for m in experiment.finished if math.isfinite(share := _core_wait(m))}
-    unlike: dict[Place, dict[int, Loads]] = {}
+    """(task, system, variant) -> seed -> the loads of its run and of the baseline's, where these are unlike.
+
+    They are in a pair where other work lengthened the steps of one run by more than MOST_UNLIKE_LOAD beyond
+    those of the other, and in all pairs where in the mean of the rest it is more than MOST_UNLIKE_LOADS: no
+    interval covers load that lies on one side. A run whose system does not tell its load is believed.
+    """
+    waited = {m.labels: share for m in experiment.finished if 0 <= (share := _core_wait(m)) < 1}
+    pairs: dict[Place, dict[int, Loads]] = defaultdict(dict)
     for labels, own in waited.items():
-        theirs = waited.get(labels._replace(variant=baseline), own)
-        less, more = sorted((1 - own, 1 - theirs))  # parts of their time in which the steps had a core
-        if more > (1 + MOST_UNLIKE_LOAD) * less:
-            place = (labels.task, labels.system, labels.variant)
-            unlike.setdefault(place, {})[labels.seed] = own, theirs
-    return unlike
+        theirs = waited.get(labels._replace(variant=experiment.protocol.baseline))
+        if theirs is not None:
+            pairs[labels.task, labels.system, labels.variant][labels.seed] = own, theirs
+    unlike = {place: _unlike(by_seed) for place, by_seed in pairs.items()}
+    return {place: by_seed for place, by_seed in unlike.items() if by_seed}
+
+
+def _unlike(loads: Mapping[int, Loads]) -> dict[int, Loads]:
+    longer = {seed: math.log((1 - theirs) / (1 - own)) for seed, (own, theirs) in loads.items()}
+    alike = {seed: more for seed, more in longer.items() if abs(more) <= math.log1p(MOST_UNLIKE_LOAD)}
+    if alike and abs(fmean(alike.values())) > math.log1p(MOST_UNLIKE_LOADS):
+        return dict(loads)
+    return {seed: pair for seed, pair in loads.items() if seed not in alike}
 
 
 def load_sentences(unlike: Mapping[Place, Mapping[int, Loads]], baseline: str) -> list[str]:

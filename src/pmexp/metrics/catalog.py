@@ -14,7 +14,8 @@ from pmexp.own_code import is_import_path
 MOST_DATA_WAIT = 0.02  # the speed/data_wait_share above which a run's speed is that of its loader
 CORE_WAIT = "speed/core_wait_share"  # other work had the cores of the steps
 MOST_CORE_WAIT = 0.05  # the CORE_WAIT above which a run's times are those of a loaded machine
-MOST_UNLIKE_LOAD = 0.02  # a part of a step by which CORE_WAIT may lengthen that of one of two runs more
+# Parts by which CORE_WAIT may lengthen the steps of one side more: in a pair, and in the mean over pairs.
+MOST_UNLIKE_LOAD, MOST_UNLIKE_LOADS = 0.05, 0.02
 
 Direction = Literal["min", "max", "none"]
 
