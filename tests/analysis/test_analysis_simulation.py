@@ -82,7 +82,7 @@ def tost_power(mean: float, sigma: float, margin: float, n: int) -> float:
 def test_tost_has_its_exact_size_and_power(mean: float) -> None:
     trials, sigma = 1000, 0.6
     sampled = np.random.default_rng(4).normal(mean, sigma, (trials, N))
-    passes = (stats.tost(sampled, -1.0, 1.0) < 0.05).sum()
+    passes = (stats.tost(sampled, sampled, -1.0, 1.0) < 0.05).sum()
     assert within_binomial(passes, trials, tost_power(mean, sigma, 1.0, N))
     if mean == 1.0:
         assert tost_power(mean, sigma, 1.0, N) == pytest.approx(0.05, abs=1e-3)
@@ -125,6 +125,25 @@ def test_no_more_than_five_percent_pass_wrongly_at_the_threshold(case: str) -> N
         metric="speed/step_ms", statistic=statistic, comparison=comparison, threshold=threshold
     )
     results = [part.result for part in judged(criterion, base, ours)]
+    assert at_most_binomial(results.count("pass"), trials, 0.05)
+    assert at_most_binomial(results.count("fail"), trials, 0.05)
+
+
+def test_a_relative_change_of_coarse_scores_near_their_ceiling_passes_no_more_often() -> None:
+    """Accuracies of 100 samples, 99.5 % right and 1 % less; without half a step more 7.3 % would pass."""
+    trials, samples, random = 1500, 100, np.random.default_rng(11)
+    base, ours = (random.binomial(samples, p, (trials, N)) / samples for p in (0.995, 0.995 * 0.99))
+    criterion = CriterionConfig(
+        metric="test/accuracy",
+        statistic=Statistic.relative_change,
+        comparison=Is.no_worse,
+        threshold=0.01,
+    )
+    every = [
+        Sides("t", "s", dict(enumerate(a)), dict(enumerate(b)), "test/accuracy", False)
+        for a, b in zip(ours.tolist(), base.tolist(), strict=True)
+    ]
+    results = [part.result for part in judge_pairs(criterion, every)]
     assert at_most_binomial(results.count("pass"), trials, 0.05)
     assert at_most_binomial(results.count("fail"), trials, 0.05)
 

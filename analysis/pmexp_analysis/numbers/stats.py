@@ -128,16 +128,15 @@ def half_step(scores: Array, n: int) -> float:
     return float(gaps.min()) / (2 * n) if gaps.size else 0.0
 
 
-def tost(values: Array, low: float, high: float, correction: Array | float = 0.0) -> Array:
-    """p of two one-sided t-tests that the mean of `values` (shape (..., n)) lies outside [low, high].
+def tost(lower: Array, upper: Array, low: float, high: float) -> Array:
+    """p of two one-sided t-tests that the mean of values lies outside [low, high].
 
-    `correction` (shape (...)) is how much further out the mean is taken to lie, on either side.
+    lower, upper: the values (shape (..., n)) against either end; of scores, further out by `half_step`.
 
     Schuirmann (1987): below 0.05 the mean is equivalent to zero within the margin, which is when the 90 %
     interval lies inside it. NaN for n < 2.
     """
-    out = np.expand_dims(correction, -1)
-    return np.maximum(p_above(values - out - low), p_above(high - values - out))
+    return np.maximum(p_above(lower - low), p_above(high - upper))
 
 
 def welch_t(variant: Array, baseline: Array) -> TTest:
