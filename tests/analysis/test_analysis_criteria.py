@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from statsmodels.stats.power import TTestPower
 
 from judged_runs import BASE, METHOD, MORE, STEP, judged, judged_all
 from pmexp.protocol import Bound as Is
@@ -89,6 +88,20 @@ def test_statistics_of_pairs(
         elif statistic is Statistic.times_smaller:
             expected = np.exp(expected)
         assert (one.value, part.low, part.high) == pytest.approx(tuple(expected), rel=1e-9)
+
+
+def test_a_p_beyond_what_is_computed_is_said_as_a_bound(runs: Runs) -> None:
+    runs.sample(STEP, baseline=BASE, packed=times(1.05))
+    one = judged(runs, statistic=Statistic.difference_in_sigma, metric=STEP, threshold=0.1, **NO_WORSE)
+    assert ", p ≥0.5 for being worse than the margin allows" in one.why
+
+
+def test_a_lack_of_evidence_for_being_worse_passes_nothing(runs: Runs) -> None:
+    runs.sample(STEP, baseline=BASE, packed=times(1.0))
+    one = judged(runs, statistic=Statistic.p_worse, metric=STEP, threshold=0.05, comparison=Is.at_least)
+    assert 0.05 < (one.value or 0) < 0.95 and one.result == "inconclusive"
+    assert "; a large p only shows a lack of evidence, and passes from 0.95 on" in one.why
+    assert one.seeds_needed is None
 
 
 def test_a_step_is_slower_by_the_metrics_direction(runs: Runs) -> None:
@@ -394,11 +407,9 @@ def test_the_answer_is_that_of_the_worst_criterion(runs: Runs) -> None:
         return answer(judged_all(runs, protocol)[1], METHOD)
 
     differences = np.array(times(1.0)) - 100.1
-    needed = math.ceil(
-        TTestPower().solve_power(
-            abs(differences.mean()) / differences.std(ddof=1), None, 0.05, 0.8, alternative="larger"
-        )
-    )
+    std, freedom = differences.std(ddof=1), len(differences) - 1
+    quantile = scipy_stats.nct.ppf(0.8, freedom, scipy_stats.norm.ppf(0.95))
+    needed = math.ceil((quantile * std / differences.mean()) ** 2) + 1
     assert verdict("yes") == ("pass", "Are all claims met? Yes: packed meets its 1.")
     assert verdict("yes", "no", "open", "blank") == (
         "fail",

@@ -44,7 +44,7 @@ def test_growth_needs_three_settings_and_a_saving(runs: Runs) -> None:
         "2 values of dataset.max_length have runs of both method and baseline"
     )
     one = growing(runs, {256: [-1.0]})
-    assert (one.result, one.why) == ("fail", "no memory is saved at dataset.max_length=256")
+    assert (one.result, one.why) == ("fail", "nothing is saved at dataset.max_length=256")
 
 
 def padded(runs: Runs, lengths: list[int], window: int, task: str = "longformer/listops") -> Judged:

@@ -39,7 +39,11 @@ def figures(report: Content) -> dict[str, tuple[str, Figure]]:
     ("metrics", "said", "change"),
     [
         ((TENSORS, PROCESS), "cuts the peak tensor memory of a step by 50.0%", ("tensors change", "-50.0%")),
-        ((PROCESS,), "cuts the peak memory of the whole process by 10.0%", ("process change", "-10.0%")),
+        (
+            (PROCESS,),
+            "changes the peak memory of the whole process by -10.0% (2 pairs",
+            ("process change", "-10.0%"),
+        ),
     ],
 )
 def test_a_headline_names_the_memory_that_it_speaks_of(
@@ -52,6 +56,13 @@ def test_a_headline_names_the_memory_that_it_speaks_of(
     assert change in zip(table.headings, table.cells[1], strict=True)
     labels = " ".join(panel.get_xlabel() for panel in figures(report)["pareto"][1].axes)
     assert ("tensor" in labels) == (TENSORS in metrics) and ("process" in labels) == (TENSORS not in metrics)
+
+
+def test_a_headline_says_of_a_sampled_peak_what_it_rests_on(runs: Runs) -> None:
+    runs.sample(PROCESS, baseline=[100.0, 101.0, 99.0, 100.0], packed=[99.0, 101.5, 99.5, 99.0])
+    (said,) = (headlines(section)[0] for section in runs.content().sections)
+    assert said.startswith("packed changes the peak memory of the whole process by -0.3% (Holm p=0.")
+    assert said.endswith(", not settled, n=4).")
 
 
 @pytest.mark.parametrize(

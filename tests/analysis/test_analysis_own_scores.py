@@ -42,3 +42,17 @@ def test_any_other_is_not(
     score: Callable[[int], float], losses: tuple[float, ...], metric: str, runs: Runs
 ) -> None:
     assert warnings(runs, score, losses, metric) == []
+
+
+@pytest.mark.parametrize(
+    ("select", "metric", "is_named"),
+    [("best", "val/accuracy", True), ("last", "val/accuracy", False), ("best", "test/accuracy", False)],
+)
+def test_scores_of_the_split_that_selected_the_weights_are_named(
+    runs: Runs, select: str, metric: str, is_named: bool
+) -> None:
+    for variant in ("baseline", "pm-drop"):
+        finals = {metric: 0.9, "val/f1": 0.8, "speed/step_ms": 3.0}
+        runs.finished(variant, 0, finals, settings={"train.select": select}, task="net/digits")
+    said = "net/digits, plain: scores are of the validation split, which has selected the weights too"
+    assert [line.startswith(said) for line in runs.content().warnings] == [True] * is_named

@@ -51,6 +51,7 @@ def test_listops_is_generated_once_and_then_found(
 
 SPLITS = {"train": [("good", "pos"), ("bad", "neg")] * 4, "val": [("well", "pos"), ("ill", "neg")]}
 ONE_CLASS = "every row of the test split is of the class 'pos'"
+TWO_LABELS = "5 of 9 samples of the train split are there with another label too"
 IN_TRAIN = "{} samples of the test split are in the train split too"
 
 
@@ -63,6 +64,7 @@ IN_TRAIN = "{} samples of the test split are in the train split too"
         ({"test": [("good", "pos"), ("poor", "neg")]}, IN_TRAIN.format("1 of 2")),
         ({"test": [("good", "pos"), ("poor", "neg"), ("dull", "neg")]}, ""),
         ({"test": [("good", "pos")]}, f"{ONE_CLASS}; {IN_TRAIN.format('1 of 1')}"),
+        ({"train": [*SPLITS["train"], ("good", "neg")]}, TWO_LABELS),
         ({"val": [(" ", "pos"), ("", "neg")]}, "every text of the val split is empty"),
     ],
 )

@@ -73,6 +73,14 @@ def test_pictures_of_train_in_another_split_are_told(folder: Path, tmp_path: Pat
     assert load(tmp_path).doubts == "2 of 4 samples of the val split are in the train split too"
 
 
+def test_a_picture_in_the_folders_of_two_classes_is_told(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "pictures")
+    train = tmp_path / "pictures" / "train"
+    shutil.copy(train / "china" / "0.JPEG", train / "flower" / "again.jpg")
+    assert load(train.parent).doubts.startswith("2 of ")
+    assert load(train.parent).doubts.endswith("samples of the train split are there with another label too")
+
+
 def test_nothing_is_decoded_ahead_and_a_broken_picture_is_named(folder: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         (tmp_path / split / "china").mkdir(parents=True)

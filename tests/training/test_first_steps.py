@@ -12,6 +12,7 @@ from pmexp.config import SystemConfig, TrainConfig
 from pmexp.systems.system import System
 from pmexp.training import loss_halves, loss_scale
 from pmexp.training.described import noticed, zero_gradient
+from pmexp.training.labels_reached import LabelsReached
 from pmexp.training.loop import Training
 from pmexp.training.resuming import restore, state_of
 from pmexp.variants.method import Method
@@ -69,12 +70,8 @@ def test_a_loss_that_is_the_standard_times_a_count_is_named(loss: Loss, said: st
 
 
 def test_a_mean_over_all_labels_is_named_where_some_do_not_count() -> None:
-    class Tagged(nn.Module):
-        def forward(self, x: Tensor) -> object:
-            return type("Output", (), {"logits": x})
-
     x, labels = torch.randn(2, 6, 5, requires_grad=True), torch.tensor([[1, 2, -100, 3, 4, 0]] * 2)
-    with loss_scale.standard_losses(model := Tagged(), labels) as standard:
+    with loss_scale.standard_losses(model := Shows(), labels) as standard:
         logits = model(x).logits  # type: ignore[attr-defined]
     loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").mean()
     batch = loss_scale.Batch({"x": x}, labels)
@@ -242,6 +239,85 @@ def test_no_other_masks_are(compiled: bool, whole: bool) -> None:
     run = training(None, CompilesAFunction(compiled, whole))
     ((_, metrics),) = islice(run.steps(), 1)
     assert noticed(run) == [] and metrics.get("memory/mask_bytes") == (None if whole else 8 * 16 * 4)
+
+
+def hard(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="none").topk(2).values.sum()
+
+
+LEFT_OUT = (
+    "the method's loss has no gradient for {} of 8 labels of the first step; return the loss of all of them"
+)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("loss", "left_out"),
+    [
+        (lambda x, y: 2 * F.cross_entropy(x[::2], y[::2], reduction="sum"), {1: 4, 2: 4}),
+        (hard, {1: 6, 2: 4}),
+        (lambda x, y: F.cross_entropy(x, y, reduction="sum"), {1: 0, 2: 0}),
+        (focal(2.0), {1: 0, 2: 0}),
+        (distilled, {1: 0, 2: 0}),
+    ],
+)
+def test_labels_without_a_part_in_a_method_s_loss_are_told(
+    loss: Loss, left_out: dict[int, int], accumulate: int
+) -> None:
+    run = training(own(loss), accumulate=accumulate)
+    said = LEFT_OUT.format(left_out[accumulate])
+    assert (said in told(run)) == bool(left_out[accumulate])
+    assert bool(run.progress.labels_left_out) == bool(left_out[accumulate])
+
+
+def test_samples_that_a_method_s_loss_never_runs_are_told() -> None:
+    def of_parts(parts: int, taken: int) -> Method:
+        def loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+            with torch.no_grad():
+                model(**inputs)  # a teacher
+            chunks = zip(inputs["x"].chunk(parts), labels.chunk(parts), strict=True)
+            each = [F.cross_entropy(model(x=x).logits, y, reduction="sum") for x, y in islice(chunks, taken)]
+            return torch.stack(each).sum()
+
+        return Method(loss=loss)
+
+    said = "the method's loss runs the model on 4 of 8 samples of the first step; "
+    assert said in told(training(of_parts(2, 1)))
+    assert told(training(of_parts(2, 2))) == ""
+
+
+class Shows(nn.Module):
+    """Gives its input as logits."""
+
+    def forward(self, x: Tensor) -> object:
+        return type("Output", (), {"logits": x})
+
+
+WORDS = torch.tensor([[0, -100, 1], [1, 2, -100]])
+NUMBERS = torch.tensor([0.5, 1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("labels", "logits", "loss", "said"),
+    [
+        (WORDS, (2, 3, 4), lambda x: F.cross_entropy(x.flatten(0, 1), WORDS.flatten()), ""),
+        (WORDS, (2, 3, 4), lambda x: F.cross_entropy(x[:, 0], WORDS[:, 0]), "for 2 of 4 labels"),
+        (WORDS, (4, 4), lambda x: x[:1].sum(), ""),  # logits of the words that count alone
+        (NUMBERS, (3, 1), lambda x: F.mse_loss(x.flatten(), NUMBERS), ""),
+        (NUMBERS, (3, 1), lambda x: F.mse_loss(x.flatten()[1:], NUMBERS[1:]), "for 1 of 3 labels"),
+        (NUMBERS, (3, 1), lambda x: x.detach().sum() * torch.ones((), requires_grad=True), ""),
+    ],
+)
+def test_labels_left_out_are_those_that_count_of_logits_that_have_them(
+    labels: Tensor, logits: tuple[int, ...], loss: Callable[[Tensor], Tensor], said: str
+) -> None:
+    model, reached = Shows(), LabelsReached()
+    x = torch.randn(logits, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    with reached.watching(model, labels):
+        made = loss(model(x * 1).logits)  # type: ignore[attr-defined]
+    made.backward()
+    assert said in reached.said() and bool(said) == bool(reached.said())
+    assert not model._forward_hooks
 
 
 def test_a_mean_is_on_record_in_a_run_that_goes_on() -> None:

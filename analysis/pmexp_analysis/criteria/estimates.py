@@ -15,7 +15,6 @@ from pmexp_analysis.numbers.stats import Array
 from pmexp_analysis.sources.values import BySeed
 
 _FOR_SIGMA = 2  # seeds
-_OTHER_UNITS = (Statistic.relative_change, Statistic.times_smaller, Statistic.own)  # than the metric's
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,9 @@ def _of_size(
         p = stats.p_above(sign * samples)
     else:
         samples = _samples(criterion, ours, theirs, baseline)
-        correction = np.array([_correction(sides, ours.shape[-1]) for sides in every])[:, None]
-        low, _ = _interval(criterion, samples, ours - correction, theirs, baseline, -correction)
-        _, high = _interval(criterion, samples, ours + correction, theirs, baseline, correction)
-        p = _p_of_margin(criterion, every[0].metric, samples, ours, theirs, baseline, correction)
+        correction = np.array([_correction(criterion, sides, ours.shape[-1]) for sides in every])[:, None]
+        low, high = _interval(criterion, samples, ours, theirs, baseline, correction)
+        p = _p_of_margin(criterion, every[0].metric, ours, theirs, baseline, correction)
     is_constant = stats.is_constant(samples, np.abs(samples).max(axis=-1))
     if is_score(every[0].metric):  # the rounding of the scores is more than that of their difference
         is_constant = is_constant | stats.constant_difference(ours, theirs)
@@ -155,39 +153,45 @@ def limit_of(criterion: CriterionConfig, metric: str) -> tuple[Bound, float]:
     return Bound.at_most, criterion.threshold
 
 
-def _correction(sides: Sides, n: int) -> float:
-    """Half a step of the mean of `n` scores; zero for other metrics."""
-    if not is_score(sides.metric) or sides.exact:
+def _correction(criterion: CriterionConfig, sides: Sides, n: int) -> float:
+    """Half a step of the mean of `n` scores; zero for other metrics, and for what a function makes of it."""
+    if not is_score(sides.metric) or sides.exact or criterion.function is not None:
         return 0.0
     return stats.half_step(np.array([*sides.method.values(), *sides.baseline.values()]), n)
 
 
 def _interval(
-    criterion: CriterionConfig, samples: Array, ours: Array, theirs: Array, baseline: Array, shift: Array
-) -> tuple[Array, Array]:
-    """The 90 % intervals in the tested scale; `ours` is shifted by `shift` (shape (sides, 1)) already, which
-    for scores is the continuity correction at one end."""
-    if criterion.statistic is Statistic.difference_in_sigma:
-        return sigmas.interval(ours - theirs, baseline, LEVEL)
-    return stats.t_interval(samples if criterion.statistic in _OTHER_UNITS else samples + shift, LEVEL)
-
-
-def _p_of_margin(
     criterion: CriterionConfig,
-    metric: str,
     samples: Array,
     ours: Array,
     theirs: Array,
     baseline: Array,
     correction: Array,
+) -> tuple[Array, Array]:
+    """The 90 % intervals in the tested scale, with scores taken to lie further out at each end by their
+    continuity `correction` (shape (sides, 1))."""
+    if criterion.statistic is Statistic.difference_in_sigma:
+        sides = (sigmas.interval(ours + out - theirs, baseline, LEVEL) for out in (-correction, correction))
+    elif not correction.any():
+        return stats.t_interval(samples, LEVEL)
+    else:
+        up = -correction if criterion.statistic is Statistic.times_smaller else correction
+        each = (_samples(criterion, ours + out, theirs, baseline) for out in (-up, up))
+        sides = (stats.t_interval(shifted, LEVEL) for shifted in each)
+    (low, _), (_, high) = sides
+    return low, high
+
+
+def _p_of_margin(
+    criterion: CriterionConfig, metric: str, ours: Array, theirs: Array, baseline: Array, correction: Array
 ) -> Array:
     """One-sided p that the method is worse by the margin or more, with the correction of the interval."""
     if criterion.comparison is not Bound.no_worse:
-        return np.full(len(samples), np.nan)
+        return np.full(len(ours), np.nan)
     comparison, threshold = limit_of(criterion, metric)
     side = 1 if comparison is Bound.at_most else -1
+    shifted = ours + side * correction
     if criterion.statistic is Statistic.difference_in_sigma:
-        shifted = side * (ours + side * correction - theirs)
-        return sigmas.p_beyond(shifted, baseline, criterion.threshold)
-    shifted = samples if criterion.statistic in _OTHER_UNITS else samples + side * correction
-    return stats.p_above(side * (scales.tested(criterion.statistic, threshold) - shifted))
+        return sigmas.p_beyond(side * (shifted - theirs), baseline, criterion.threshold)
+    samples = _samples(criterion, shifted, theirs, baseline)
+    return stats.p_above(side * (scales.tested(criterion.statistic, threshold) - samples))

@@ -38,7 +38,7 @@ def judge_growth(
     at, saved = np.array(sorted(savings)), np.array([savings[setting] for setting in sorted(savings)])
     if (saved <= 0).any():
         worst = at[saved <= 0][0]
-        why = f"no memory is saved at {series.over}={worst:g}"
+        why = f"nothing is saved at {series.over}={worst:g}"
         return TaskResult(series.task, series.system, "fail", why, n=len(savings))
     fitted, error = stats.line(np.log(at), np.log(saved))
     half = float(special.stdtrit(len(at) - 2, (1 + LEVEL) / 2)) * error

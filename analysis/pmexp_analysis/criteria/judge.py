@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from pmexp.metrics.catalog import CORE_WAIT
 from pmexp.protocol import (
     Bound,
     CriterionConfig,
@@ -24,7 +25,7 @@ from pmexp_analysis.criteria.pairs import judge_pairs
 from pmexp_analysis.criteria.result import Judged, TaskResult, combined, named_once
 from pmexp_analysis.criteria.runs import judge_divergence
 from pmexp_analysis.criteria.unchanged import judge_unchanged
-from pmexp_analysis.criteria.waiting import shares_along, shares_in, where_fed
+from pmexp_analysis.criteria.waiting import shares_along, shares_in, where_fed, where_idle
 from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.numbers.evidence import Evidence, evidence_of
 from pmexp_analysis.numbers.fits import Limits, lone_fits
@@ -215,6 +216,8 @@ def _of_pairs(
         if not sides.exact:
             part = _not_passed(part, _repeated(sides, variants, evidence))
             part = _not_passed(part, _mixed(criterion, sides, protocol, evidence))
+        if is_alone(criterion):
+            part = where_idle(part, sides.metric, shares_in(section, variants, CORE_WAIT))
         yield where_fed(part, sides.metric, shares_in(section, variants))
 
 

@@ -10,10 +10,10 @@ from pmexp.metrics.catalog import metric_of
 from pmexp.protocol import EQUIVALENCE, MARGINS, Bound, CriterionConfig, Statistic
 from pmexp.shown import counted
 from pmexp_analysis.criteria.estimates import Estimate, Sides, estimates, is_alone, limit_of
-from pmexp_analysis.criteria.power import in_words, seeds_needed
+from pmexp_analysis.criteria.power import in_words, seeds_needed, spread_for
 from pmexp_analysis.criteria.result import TaskResult, decide, room_of
 from pmexp_analysis.numbers import own_statistics, scales, stats
-from pmexp_analysis.numbers.cells import number, probability
+from pmexp_analysis.numbers.cells import margin_probability, number
 from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.numbers.scores import is_score
 
@@ -55,7 +55,7 @@ def _judge(criterion: CriterionConfig, sides: Sides, estimate: Estimate) -> Task
     ends = [in_its_unit(criterion, scales.said(criterion.statistic, end)) for end in interval]
     why = f"{shown}, 90 % interval {ends[0]} to {ends[1]}"
     if criterion.comparison is Bound.no_worse:
-        why += f", p {probability(estimate.p)} for being worse than the margin allows"
+        why += f", p {margin_probability(estimate.p)} for being worse than the margin allows"
     judged = _with(about, criterion, sides, interval, f"{why}, {counted(n, what)}")
     is_count = sides.exact and is_alone(criterion)
     if is_count and judged.result == "pass" and (said := _misses(criterion, sides)):
@@ -105,25 +105,27 @@ def _also_within(criterion: CriterionConfig, low: float, high: float) -> str:
 def _with_seeds_needed(
     judged: TaskResult, criterion: CriterionConfig, sides: Sides, estimate: Estimate
 ) -> TaskResult:
-    """Adds how many seeds settle an open claim: of a margin if there is no difference, as a plan would take
-    it, else if the difference is what it looks like."""
+    """Adds how many seeds of a new sweep settle an open claim: of a margin if there is no difference, as a
+    plan would take it, else if the value is what it looks like."""
     if judged.result != "inconclusive":
         return judged
-    std, mean = estimate.std, estimate.mean
+    spread, mean = spread_for(criterion, estimate.std, estimate.n - 1), estimate.mean
+    what = "run" if is_alone(criterion) else "pair"
+    assumed = f"(power {stats.POWER:g}, the spread known from {counted(estimate.n, what)} alone)"
     comparison, threshold = limit_of(criterion, sides.metric)
     both = comparison is Bound.within
     ends = (-threshold, threshold) if both else (threshold,)
     limits = [scales.tested(criterion.statistic, end) for end in ends]
     nearest = min(abs(limit) for limit in limits)
     if criterion.comparison in MARGINS:
-        needed = seeds_needed(std, nearest, both)
-        if needed is None or needed > judged.n:
-            why = f"{judged.why}; if there is no true difference, {in_words(needed)} would show it"
+        needed = seeds_needed(spread, nearest, both)
+        if needed > judged.n:
+            why = f"{judged.why}; if there is no true difference, {in_words(needed)} would show it {assumed}"
             return replace(judged, why=why, seeds_needed=needed)
-    needed = seeds_needed(std, min(abs(mean - limit) for limit in limits if math.isfinite(limit)), both)
-    if needed <= judged.n:  # sigma itself, or the step of the scores, is too uncertain in so few
+    needed = seeds_needed(spread, min(abs(mean - limit) for limit in limits if math.isfinite(limit)), both)
+    if needed <= judged.n:  # the step of the scores is too coarse in so few
         return judged
-    why = f"{judged.why}; {in_words(needed)} would settle it if the true difference is the observed one"
+    why = f"{judged.why}; {in_words(needed)} would settle it if the true value is the observed one {assumed}"
     return replace(judged, why=why, seeds_needed=needed)
 
 
@@ -136,6 +138,12 @@ def _judge_p_worse(criterion: CriterionConfig, sides: Sides, estimate: Estimate)
     result = decide(p, p, criterion.comparison, criterion.threshold)
     why = f"one-sided paired p {number(p, 3)}, mean difference {number(estimate.mean, 3)}"
     why += f" {metric_of(sides.metric).unit}, {counted(n, 'pair')}"
+    if criterion.comparison is Bound.at_least and result == "pass" and p < 1 - stats.SIGNIFICANCE:
+        result = "inconclusive"
+        why += (
+            f"; a large p only shows a lack of evidence, and passes from {1 - stats.SIGNIFICANCE:g} on, "
+            "where the method is shown to be better; no_worse with a margin is a claim that can be shown"
+        )
     room = room_of(p, p, criterion.comparison, criterion.threshold)
     return TaskResult(sides.task, sides.system, result, why, p, n=n, room=room)
 

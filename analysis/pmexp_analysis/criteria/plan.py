@@ -10,7 +10,7 @@ from pmexp.shown import counted
 from pmexp_analysis.criteria.estimates import Sides, limit_of
 from pmexp_analysis.criteria.judge import as_judged, sides_of
 from pmexp_analysis.criteria.pairs import in_its_unit
-from pmexp_analysis.criteria.power import in_words, reach, seeds_needed
+from pmexp_analysis.criteria.power import Spread, in_words, reach, seeds_needed, spread_for
 from pmexp_analysis.numbers import scales, stats
 from pmexp_analysis.numbers.evidence import evidence_of
 from pmexp_analysis.numbers.stats import Array
@@ -24,7 +24,7 @@ _NO_SEEDS = {
     Statistic.only_fits: "settled by trying values closer together, not by more seeds",
     Statistic.unchanged: "settled by proof: one run with the same dropout masks as the baseline",
     Statistic.own: "nothing is known of its spread; the report says it of the runs that are there",
-    Statistic.p_worse: "a large p only shows a lack of evidence, so no number of seeds settles it",
+    Statistic.p_worse: "a large p only shows a lack of evidence; no_worse with a margin can be planned",
 }
 
 
@@ -64,24 +64,24 @@ def plans(experiment: Experiment) -> list[Plan]:
 
 def _plan(at: tuple[str, str, str], criterion: CriterionConfig, sides: Sides) -> Plan:
     try:
-        std, source = _spread(criterion, sides)
+        std, runs, source = _spread(criterion, sides)
     except scales.Undefined as error:
         return Plan(*at, str(error), [])
     if not std:
         return Plan(*at, f"{source} do not vary, so there is nothing to plan by", [])
-    why = f"from the spread of {source}"
+    spread, why = spread_for(criterion, std, runs - 1), f"from the spread of {source}"
     comparison, threshold = limit_of(criterion, sides.metric)
     if criterion.comparison in MARGINS:
         distance = abs(scales.tested(criterion.statistic, threshold))
-        needed = seeds_needed(std, distance, comparison is Bound.within)
+        needed = seeds_needed(spread, distance, comparison is Bound.within)
         why += f"; {in_words(needed)} pass it if there is no true difference"
-    return Plan(*at, why, [_settled(criterion, comparison, threshold, n, std) for n in SEEDS])
+    return Plan(*at, why, [_settled(criterion, comparison, threshold, n, spread) for n in SEEDS])
 
 
-def _settled(criterion: CriterionConfig, comparison: Bound, threshold: float, n: int, std: float) -> str:
+def _settled(criterion: CriterionConfig, comparison: Bound, threshold: float, n: int, spread: Spread) -> str:
     """The true values at which `n` seeds pass the claim, and fail it, with a power of 0.8."""
     limit = scales.tested(criterion.statistic, threshold)
-    away = reach(n, std, comparison is Bound.within)
+    away = reach(n, spread, comparison is Bound.within)
 
     def said(tested: float) -> str:
         return in_its_unit(criterion, scales.said(criterion.statistic, tested))
@@ -94,8 +94,8 @@ def _settled(criterion: CriterionConfig, comparison: Bound, threshold: float, n:
     return f"passes {better} {said(limit + sign * away)}, fails {worse} {said(limit - sign * away)}"
 
 
-def _spread(criterion: CriterionConfig, sides: Sides) -> tuple[float, str]:
-    """(standard deviation of a pair in the tested scale, the runs that it is from).
+def _spread(criterion: CriterionConfig, sides: Sides) -> tuple[float, int, str]:
+    """(standard deviation of a pair in the tested scale, from how many numbers it is, and in words).
 
     Without two pairs it is that of the baseline's runs, as if the two of a pair had nothing in common.
     """
@@ -104,15 +104,17 @@ def _spread(criterion: CriterionConfig, sides: Sides) -> tuple[float, str]:
     if alone and len(sides.method) > 1:
         values = np.array(list(sides.method.values()))
         against = np.full_like(values, criterion.against or 0.0)
-        return _std(criterion, values, against, values), f"{counted(len(values), 'run')} of the method"
+        said = f"{counted(len(values), 'run')} of the method"
+        return _std(criterion, values, against, values), len(values), said
     base = np.array(list(sides.baseline.values()))
     if not alone and len(shared) > 1:
         ours, theirs = (np.array([side[seed] for seed in shared]) for side in (sides.method, sides.baseline))
-        return _std(criterion, ours, theirs, base), counted(len(shared), "pair")
+        return _std(criterion, ours, theirs, base), len(shared), counted(len(shared), "pair")
     if len(base) > 1:
         around = np.full_like(base, base.mean())
         both = 1.0 if alone else 2**0.5
-        return both * _std(criterion, base, around, base), f"{counted(len(base), 'run')} of the baseline"
+        said = f"{counted(len(base), 'run')} of the baseline"
+        return both * _std(criterion, base, around, base), len(base), said
     raise scales.Undefined("at least two runs of the baseline are needed to plan by")
 
 
@@ -123,7 +125,10 @@ def _std(criterion: CriterionConfig, ours: Array, theirs: Array, baseline: Array
 
 def as_text(planned: Sequence[Plan]) -> str:
     """The plan for a terminal: a claim a paragraph, a number of seeds a line."""
-    blocks = ["What a number of seeds can settle, in 4 of 5 studies (a power of 0.8):"]
+    blocks = [
+        "What a number of seeds can settle, in 4 of 5 new sweeps (a power of 0.8); that the spread is known "
+        "from few runs is counted in:"
+    ]
     for one in planned:
         where = "" if one.task == "all" else f" ({one.task}, {one.system})"
         lines = [f"{one.name}{where}: {one.why}"]

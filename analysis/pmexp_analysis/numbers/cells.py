@@ -70,3 +70,8 @@ def probability(p: float | None) -> str:
     if p is None:
         return NOTHING
     return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def margin_probability(p: float | None) -> str:
+    """The p-value of a margin; above 0.5 only that, which is as far as one in sigmas is computed."""
+    return probability(p) if p is None or p < 0.5 else "≥0.5"

@@ -45,7 +45,7 @@ class Comparison:
     `missing_seeds` names, for the sides "variant" and "baseline", the seeds that only the other side has.
     `relative_difference` is that of `scales.relative_change`, None where the pairs have no ratio.
     `holm_p` corrects `paired_p` over the protocol's family. `tost_p` is of equivalence within `margin`, where
-    the protocol has one. `detectable` is the smallest difference that n such pairs would show.
+    the protocol has one. `detectable` is the smallest difference that n new pairs would show.
     `one_training_with` names the variant that is the same training, where the metric follows from the
     training: the two are counted once."""
 

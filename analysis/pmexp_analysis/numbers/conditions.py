@@ -87,7 +87,8 @@ def unlike_pairs(experiment: Experiment) -> dict[Place, dict[int, Unlike]]:
     """
     protocol = experiment.protocol
     finished = {
-        (m.labels.task, m.labels.system, m.labels.variant, m.labels.seed): m for m in _known(experiment)
+        (m.labels.task, m.labels.system, m.labels.variant, m.labels.seed): m
+        for m in known_members(experiment)
     }
     exempt = () if protocol.axis is ComparedLabel.variant else _OF_THE_SYSTEM
     keys = [key for key in (*_OF_EVERY_METRIC, *_OF_COST) if key not in exempt]
@@ -104,7 +105,7 @@ def unlike_pairs(experiment: Experiment) -> dict[Place, dict[int, Unlike]]:
 def conditions_of_runs(experiment: Experiment) -> dict[Place, dict[int, Conditions]]:
     """(task, system, variant) -> seed -> what has to be alike for any metric, as its run recorded it."""
     conditions: dict[Place, dict[int, Conditions]] = defaultdict(dict)
-    for member in _known(experiment):
+    for member in known_members(experiment):
         told = tuple(_told(member.run.environment, key) for key in _OF_EVERY_METRIC)
         conditions[place_of(member)][member.labels.seed] = told
     return dict(conditions)
@@ -123,7 +124,8 @@ def mixed(by_seed: Mapping[int, Conditions]) -> str:
     return "; ".join(said)
 
 
-def _known(experiment: Experiment) -> list[Member]:
+def known_members(experiment: Experiment) -> list[Member]:
+    """The finished runs whose environment the source tells."""
     return [m for m in experiment.members if m.run.finals is not None and m.run.environment]
 
 
@@ -154,30 +156,17 @@ def of_several_machines(experiment: Experiment) -> list[str]:
 
 def _several(experiment: Experiment, keys: Mapping[str, str]) -> str:
     """Those of `keys` of which the runs have several values, by their words, with how many runs have each."""
-    environments = [member.run.environment for member in _known(experiment)]
+    environments = [member.run.environment for member in known_members(experiment)]
     counts = {
         words: Counter(_told(environment, key) for environment in environments) for key, words in keys.items()
     }
     return "; ".join(f"{words} {_listed(several)}" for words, several in counts.items() if len(several) > 1)
 
 
-def on_shared_cores(experiment: Experiment) -> list[str]:
-    """A sentence that names the runs whose steps waited for a core, since other work had it; else nothing."""
-    told = [(m.labels, str(m.run.environment.get("shared_cores", ""))) for m in _known(experiment)]
-    shared = [(labels, said) for labels, said in told if said]
-    if not shared:
-        return []
-    labels, said = shared[0]
-    return [
-        f"The times of {len(shared)} of {len(told)} runs are those of a loaded machine; the first: "
-        f"{labels.variant} seed {labels.seed} {said}."
-    ]
-
-
 def unknown_conditions(experiment: Experiment) -> list[str]:
     """A sentence where the source does not tell the environment of all finished runs; else nothing."""
     finished = sum(member.run.finals is not None for member in experiment.members)
-    known = len(_known(experiment))
+    known = len(known_members(experiment))
     if known == finished:
         return []
     return [

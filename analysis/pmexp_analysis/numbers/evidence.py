@@ -8,16 +8,17 @@ from pmexp_analysis.numbers.conditions import (
     Conditions,
     Unlike,
     conditions_of_runs,
+    known_members,
     mixed,
     of_several_machines,
     of_several_versions,
-    on_shared_cores,
     seeds_said,
     unknown_conditions,
     unlike_pairs,
     unlike_sentences,
 )
 from pmexp_analysis.numbers.learned import Unlearned, never_learned
+from pmexp_analysis.numbers.load import Loads, is_time, load_sentences, on_shared_cores, unlike_loads
 from pmexp_analysis.numbers.shared_trainings import (
     MeasuredOnly,
     shared_remarks,
@@ -48,6 +49,7 @@ class Evidence:
     trainings: Mapping[Place, BySeed] = field(default_factory=dict)
     leaders: Mapping[Place, str] = field(default_factory=dict)  # the variant that stands for one training
     unlike: Mapping[Place, Mapping[int, Unlike]] = field(default_factory=dict)
+    loads: Mapping[Place, Mapping[int, Loads]] = field(default_factory=dict)  # those of unlike pairs
     conditions: Mapping[Place, Mapping[int, Conditions]] = field(default_factory=dict)
     unlearned: Mapping[Place, Mapping[int, Unlearned]] = field(default_factory=dict)
     # Groups of seeds that are one training.
@@ -57,9 +59,11 @@ class Evidence:
     versions: Sequence[str] = ()  # warnings: several versions or machines, shared cores
 
     def apart(self, place: Place, *metrics: str) -> set[int]:
-        """The seeds whose pair with the baseline ran under other conditions than these metrics need."""
+        """The seeds whose pair with the baseline ran under other conditions than these metrics need, or
+        beside other work."""
         pairs = self.unlike.get(place, {})
-        return {seed for seed, pair in pairs.items() if any(map(pair.matters_for, metrics))}
+        apart = {seed for seed, pair in pairs.items() if any(map(pair.matters_for, metrics))}
+        return apart.union(self.loads.get(place, ())) if any(map(is_time, metrics)) else apart
 
     def mixed_in(self, place: Place, seeds: Collection[int]) -> str:
         """Says in what the runs of these seeds differ, so that their mean and spread are of several things;
@@ -122,7 +126,7 @@ class Evidence:
                 "one answer for every sample: claims on memory and speed can pass on them, claims on scores "
                 "and on unchanged training cannot."
             )
-        unlike = unlike_sentences(self.unlike, self.baseline)
+        unlike = unlike_sentences(self.unlike, self.baseline) + load_sentences(self.loads, self.baseline)
         unlike += [
             f"{task}, {system}: {said}; a mean over these seeds, or their standard deviation, is of no one "
             "thing, and no criterion on it can pass."
@@ -185,6 +189,7 @@ def evidence_of(experiment: Experiment) -> Evidence:
         trainings=trainings,
         leaders=leaders(trainings, (protocol.baseline, protocol.method)),
         unlike=unlike_pairs(experiment),
+        loads=unlike_loads(experiment),
         conditions=conditions_of_runs(experiment),
         repeated=repeated_seeds(trainings),
         shared=shared_trainings(experiment, losses),
@@ -194,6 +199,6 @@ def evidence_of(experiment: Experiment) -> Evidence:
             *of_several_versions(experiment),
             *of_several_machines(experiment),
             *unknown_conditions(experiment),
-            *on_shared_cores(experiment),
+            *on_shared_cores(known_members(experiment)),
         ],
     )

@@ -120,7 +120,7 @@ def equivalence(
     """p of equivalence within `margin` of pairs, shape (groups, n) each, and all of the baseline, shape
     (groups, m). For a counted metric one pair is enough. NaN where the margin's scale is not defined.
 
-    `corrections`: of continuity, shape (groups,); as in criteria, a ratio has none."""
+    `corrections`: of continuity, shape (groups,), by which the mean is taken to lie further out."""
     if margin.statistic is Statistic.difference_in_sigma:
         return sigmas.tost(ours - theirs, all_theirs, margin.threshold, corrections)
     samples = scales.samples(margin.statistic, ours, theirs, stats.spread(all_theirs))
@@ -128,8 +128,9 @@ def equivalence(
     if counted and samples.shape[-1] == 1:
         one = samples[:, 0]
         return np.where(np.isnan(one), np.nan, np.where((low <= one) & (one <= high), 0.0, 1.0))
-    is_ratio = margin.statistic is Statistic.relative_change
-    return stats.tost(samples, low, high, 0.0 if is_ratio else corrections)
+    sigma, out = stats.spread(all_theirs), corrections[:, None]
+    lower, upper = (scales.samples(margin.statistic, ours + side * out, theirs, sigma) for side in (-1, 1))
+    return stats.tost(lower, upper, low, high)
 
 
 def _of_equivalence(one: PairedValues) -> Hashable:

@@ -19,6 +19,7 @@ from pmexp_analysis.numbers.fits import Limits, limits_of
 from pmexp_analysis.numbers.hparams import Grid, grids
 from pmexp_analysis.numbers.own_scores import falling_scores
 from pmexp_analysis.numbers.sections import Section, sections
+from pmexp_analysis.numbers.selecting_split import scores_that_selected
 from pmexp_analysis.numbers.trained_parts import unlike_gradients
 from pmexp_analysis.numbers.warned import warned_of
 from pmexp_analysis.pages import changes
@@ -73,6 +74,7 @@ def content_of(
             *lost_sentences(experiment),
             *wrong_ends(experiment),
             *falling_scores(experiment),
+            *scores_that_selected(experiment),
             *unlike_gradients(experiment),
             *warned_of(experiment),
             *evidence.warnings(),

@@ -2,7 +2,7 @@
 
 from pmexp_analysis.numbers.cells import change, mean_std, number, probability, word
 from pmexp_analysis.numbers.compare import Comparison
-from pmexp_analysis.numbers.scores import label_of
+from pmexp_analysis.numbers.scores import is_exact, label_of
 from pmexp_analysis.numbers.sections import Section
 from pmexp_analysis.numbers.trainings import is_result
 
@@ -49,7 +49,12 @@ def _memory(section: Section, variant: str) -> str:
     if one.mean_difference == 0:
         return f"leaves {what[section.memory]} unchanged"
     fewer = (one.relative_difference or one.mean_difference) < 0
-    return f"{'cuts' if fewer else 'raises'} {what[section.memory]} by {change(one).lstrip('+-')}"
+    said = f"{'cuts' if fewer else 'raises'} {what[section.memory]} by {change(one).lstrip('+-')}"
+    if is_exact(section.memory):
+        return said
+    if one.verdict == "inconclusive":
+        said = f"changes {what[section.memory]} by {change(one)}"
+    return f"{said} ({_evidence(one)})"
 
 
 def _scores(section: Section, variant: str) -> list[str]:

@@ -12,6 +12,7 @@ from pmexp_analysis.criteria.byte_masks import is_bound
 from pmexp_analysis.numbers.cells import (
     NOTHING,
     change,
+    margin_probability,
     mean_std,
     number,
     percent,
@@ -137,7 +138,7 @@ def _comparison_cells(one: Comparison) -> list[str]:
         probability(one.holm_p),
         probability(one.welch_p),
         one.margin or NOTHING,
-        probability(one.tost_p),
+        margin_probability(one.tost_p),
         NOTHING if one.effect_size is None else f"{one.effect_size:+.2f}",
         NOTHING if one.probability_greater is None else f"{one.probability_greater:.2f}",
         number(detectable, digits=3),

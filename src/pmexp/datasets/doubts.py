@@ -1,7 +1,8 @@
 """Finds what makes the scores of a dataset say little, though each row can be read. Imports no torch."""
 
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,18 @@ from pmexp.datasets.tagged_words import TaggedWords
 def doubts(dataset: Dataset) -> str:
     """Returns one line of what is doubtful about the splits, empty where nothing is.
 
-    That is a test split of one class, a val or test split of which half the samples are in train, and a split
-    of empty texts.
+    That is a test split of one class, samples of train that are there with several labels, a val or test
+    split of which half the samples are in train, and a split of empty texts.
     """
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     told = [f"every text of the {name} split is empty" for name, split in splits.items() if _is_empty(split)]
     if not told:
-        told = [*_one_class(dataset), *_seen_in_train(dataset)]
+        samples = list(_samples(dataset.train))
+        told = [
+            *_one_class(dataset),
+            *_of_several_labels(dataset, samples),
+            *_seen_in_train(dataset, samples),
+        ]
     return "; ".join(told)
 
 
@@ -35,10 +41,23 @@ def _one_class(dataset: Dataset) -> list[str]:
     )
 
 
-def _seen_in_train(dataset: Dataset) -> list[str]:
+def _of_several_labels(dataset: Dataset, samples: Sequence[object]) -> list[str]:
+    """Says how many of the `samples` of train, those of a classifier, have another label elsewhere in it."""
+    train = dataset.train
+    if not dataset.classes or isinstance(train.inputs, TaggedWords) or not samples:
+        return []
+    labels_of: dict[object, set[int]] = defaultdict(set)
+    for sample, label in zip(samples, train.labels.tolist(), strict=True):
+        labels_of[sample].add(label)
+    count = sum(len(labels_of[sample]) > 1 for sample in samples)
+    said = f"{count} of {len(samples)} samples of the train split are there with another label too"
+    return [said] * (count > 0)
+
+
+def _seen_in_train(dataset: Dataset, samples: Iterable[object]) -> list[str]:
     """Says of which splits half the samples or more are in train; of running text, whose lines repeat, nobody
     asks."""
-    known = set(_samples(dataset.train))
+    known = set(samples)
     told = []
     for name, split in {"val": dataset.val, "test": dataset.test}.items():
         seen = sum(sample in known for sample in _samples(split)) if split else 0

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pmexp.metrics.catalog import MOST_DATA_WAIT
+from pmexp.metrics.catalog import CORE_WAIT, MOST_CORE_WAIT, MOST_DATA_WAIT
 
 WARMUP_STEPS = 5
-MOST_CORE_WAIT = 0.05  # share of the steps' time; above it other work has had their cores
 _QUEUE = Path("/proc/thread-self/schedstat")  # nanoseconds on a core, those ready for one, and turns
 
 
@@ -68,8 +67,8 @@ class StepTimer:
 
     def metrics(self, samples_per_step: int, tokens_per_sample: float) -> dict[str, float]:
         """Median, 10th and 90th percentile after the warm-up, the throughput at the median, the mean time
-        that a step waits for its data and its share of the mean step, and the mean wall time of an epoch,
-        data, journal and all but validation included."""
+        that a step waits for its data, the shares of the mean step that it waits for data and for a core, and
+        the mean wall time of an epoch, data, journal and all but validation included."""
         epochs = {"speed/epoch_s": float(np.mean(self._epochs))} if self._epochs else {}
         measured = self._measured()
         if not measured:
@@ -78,6 +77,7 @@ class StepTimer:
         return (
             epochs
             | self.waiting()
+            | ({CORE_WAIT: share} if math.isfinite(share := self._core_wait_share()) else {})
             | {
                 "speed/step_ms": 1e3 * float(median),
                 "speed/step_ms_p10": 1e3 * float(p10),
@@ -122,13 +122,16 @@ class StepTimer:
     def shared_cores(self) -> str:
         """Says so where other work had the cores of the steps, so that their times are those of a loaded
         machine; empty otherwise, and where the system does not tell."""
-        waits, steps = self._core_waits(), self._measured()
-        share = float(np.mean(waits)) / float(np.mean(steps)) if waits and steps else 0.0
+        share = self._core_wait_share()
         if not share > MOST_CORE_WAIT:
             return ""
         return (
             f"was ready and waited for a core {share:.0%} of the time of its steps: other work had its cores"
         )
+
+    def _core_wait_share(self) -> float:
+        waits, steps = self._core_waits(), self._measured()
+        return float(np.mean(waits)) / float(np.mean(steps)) if waits and steps else math.nan
 
     def state(self) -> dict[str, Any]:
         """What a resumed run goes on from."""

@@ -12,6 +12,10 @@ from pmexp.metrics.task_metrics import TASK_METRICS
 from pmexp.own_code import is_import_path
 
 MOST_DATA_WAIT = 0.02  # the speed/data_wait_share above which a run's speed is that of its loader
+CORE_WAIT = "speed/core_wait_share"  # other work had the cores of the steps
+MOST_CORE_WAIT = 0.05  # the CORE_WAIT above which a run's times are those of a loaded machine
+# Parts by which CORE_WAIT may lengthen the steps of one side more: in a pair, and in the mean over pairs.
+MOST_UNLIKE_LOAD, MOST_UNLIKE_LOADS = 0.05, 0.02
 
 Direction = Literal["min", "max", "none"]
 
@@ -102,6 +106,7 @@ _CATALOG = (
     Metric("speed/step_ms_p90", "ms", "min", "step time (90th percentile)"),
     Metric("speed/data_wait_ms", "ms", "min", "time a step waits for its data (mean)"),
     Metric("speed/data_wait_share", "fraction", "min", "share of the steps' time spent waiting for data"),
+    Metric(CORE_WAIT, "fraction", "min", "share of the steps' time spent waiting for a core"),
     Metric("speed/epoch_s", "s", "min", "wall time of an epoch"),
     Metric("speed/samples_per_s", "samples/s", "max", "throughput"),
     Metric("speed/tokens_per_s", "tokens/s", "max", "throughput in tokens"),

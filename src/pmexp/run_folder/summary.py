@@ -17,6 +17,7 @@ WARNED = (
     "changed_process",
     "changed_in_evaluation",
     "data_doubts",
+    "labels_left_out",
     "loss_scale",
     "masks_in_graphs",
     "not_updated",

@@ -18,7 +18,7 @@ from pmexp.training.prepared import Prepared
 from pmexp.training.recorder import Description
 
 # What the steps have shown of code, by its name in the progress and on record.
-_OF_CODE = ("unscheduled", "changed_in_evaluation", "masks_in_graphs", "resumed_without")
+_OF_CODE = ("unscheduled", "changed_in_evaluation", "labels_left_out", "masks_in_graphs", "resumed_without")
 
 
 def description(prepared: Prepared, peak: PeakMemory, notes: Mapping[str, Any]) -> Description:

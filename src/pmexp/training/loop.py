@@ -31,6 +31,7 @@ from pmexp.training.gradients_seen import removing_seen, trained_names, untraina
 from pmexp.training.inner_rates import InnerRates
 from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
 from pmexp.training.kept_in_evaluation import weights_watched
+from pmexp.training.labels_reached import LabelsReached
 from pmexp.training.loader import batches_ahead, ready, workers_for
 from pmexp.training.order import epoch_order
 from pmexp.training.progress import Progress
@@ -87,6 +88,7 @@ class Training:
         self._batches: Iterator[list[Batch]] = iter(())  # each step's, made ahead
         self._agreed = 0  # steps whose waits all ranks know
         self._has_evaluated = False
+        self._reached = LabelsReached()  # in the first step, by a method's own loss
         self.found_best = False  # the evaluation just yielded is the best so far
 
     def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -241,6 +243,8 @@ class Training:
             with self.instruments.phase("backward"), removing_seen(self.module, waiting, still):
                 self.engine.backward(loss)
             total += loss.detach()
+        self._note("labels_left_out", self._reached.said())
+        self._reached = LabelsReached()
         return total
 
     def _training_loss(self, batch: Batch) -> Tensor:
@@ -252,12 +256,15 @@ class Training:
         return loss
 
     def _own_loss(self, batch: Batch) -> Tensor:
-        """The loss by the method's own function, whose scale the first steps compare with the standard's."""
+        """The loss by the method's own function; the first steps see its scale, and what it leaves out."""
         watch: AbstractContextManager[list[float]] = nullcontext([])
         if self.progress.step < loss_scale.STEPS:
             watch = loss_scale.standard_losses(self.model, batch.labels)
+        reached = (
+            self._reached.watching(self.model, batch.labels) if not self.progress.step else nullcontext()
+        )
         phase = self.instruments.phase("forward")
-        with phase, self.system.forward(), self.method.around_forward(), watch as standard:
+        with phase, self.system.forward(), self.method.around_forward(), watch as standard, reached:
             loss = self.method.loss_of(self.model, batch.inputs, batch.labels)
         told = loss_scale.scales(loss, standard, batch)
         if told is not None:

@@ -28,7 +28,7 @@ def standard_losses(model: nn.Module, labels: Tensor) -> Iterator[list[float]]:
 
     def add(module: nn.Module, inputs: object, output: object) -> None:
         logits = getattr(output, "logits", None)
-        if isinstance(logits, Tensor) and _are_of(logits, labels):
+        if isinstance(logits, Tensor) and are_of(logits, labels):
             losses.append(_summed(logits.detach(), labels))
 
     hook = model.register_forward_hook(add)
@@ -69,7 +69,8 @@ def said(scale: list[str] | None) -> str:
     )
 
 
-def _are_of(logits: Tensor, labels: Tensor) -> bool:
+def are_of(logits: Tensor, labels: Tensor) -> bool:
+    """Whether there are logits for each label."""
     return (
         logits.numel() == labels.numel() if labels.is_floating_point() else logits.shape[:-1] == labels.shape
     )

@@ -27,6 +27,7 @@ class Progress:
     unscheduled: str = ""  # says which inner optimizer of a method's does not follow the schedule
     changed_in_evaluation: str = ""  # says which weights the first evaluation has changed
     masks_in_graphs: str = ""  # says that functions are compiled whose masks nobody has counted
+    labels_left_out: str = ""  # says how much of the first step's batch a method's own loss leaves out
     drops: bool = False  # whether the first step called dropout that drew
     reseeded: str = ""  # says what the first steps show of code that seeds torch
     rates_beside: str = ""  # says what dropped in it at other rates than variant.p
