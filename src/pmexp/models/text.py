@@ -44,7 +44,7 @@ from pmexp.models.objectives import AUTO_CLASSES
 from pmexp.models.padding import effect_of_padding
 from pmexp.models.pairs import encoded_pairs
 from pmexp.models.token_files import token_ids
-from pmexp.models.words import encoded_words, takes_words, words_of
+from pmexp.models.words import check_tells_words, encoded_words, words_of
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def examples_of(config: RunConfig, tokenizer: Any, names: Sequence[str]) -> Call
     """
     objective, padding = config.dataset.objective, config.dataset.padding
     if objective is Objective.token_classification:
-        tokenizer = takes_words(tokenizer)
+        check_tells_words(tokenizer)
 
     def examples(split: Split, length: int) -> Examples:
         if objective is Objective.masked_lm:
