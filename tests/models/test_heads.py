@@ -8,9 +8,11 @@ import pytest
 import torch
 from transformers import (
     AutoModelForImageClassification,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     BertConfig,
+    BertForMaskedLM,
     BertForSequenceClassification,
     BertForTokenClassification,
     DeiTConfig,
@@ -90,3 +92,17 @@ def test_code_that_a_checkpoint_names_is_said_not_to_run(tmp_path: Path) -> None
     rewrite(tmp_path / "config.json", auto_map={"AutoModelForSequenceClassification": "modeling_own.Own"})
     loaded = load_pretrained(AutoModelForSequenceClassification, tmp_path, RUN, sorted(NAMES))
     assert loaded.architecture == "code of its own (auto_map), which is not run"
+
+
+@pytest.mark.parametrize(
+    ("cls", "is_random"), [(BertForSequenceClassification, True), (BertForMaskedLM, False)]
+)
+def test_a_head_that_writes_and_begins_at_random_is_warned_of(
+    cls: Any, is_random: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved(tmp_path, cls, BertConfig, SIZES, ["no", "yes"])
+    run = config("model=auto", "model.path=.", "dataset=wikitext103", "dataset.path=.")
+    with caplog.at_level(logging.WARNING):
+        loaded = load_pretrained(AutoModelForMaskedLM, tmp_path, run, [])
+    assert ("random: cls.predictions" in loaded.weights) == is_random
+    assert ("a head that writes tokens begins at random" in caplog.text) == is_random

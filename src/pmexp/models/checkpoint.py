@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 
-from pmexp.config import ModelConfig, RunConfig
+from pmexp.config import LANGUAGE, ModelConfig, Objective, RunConfig
 from pmexp.config.kinds import architecture_of
 from pmexp.datasets.base import Split
 from pmexp.errors import UserError
@@ -138,6 +138,8 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
     weights = f"{folder}{_saved_as(saved)}{_fitted(folder, model, info, saved)}"
     if not (info["mismatched_keys"] or info["missing_keys"]):  # its head is the checkpoint's
         weights += fitted_to(classes, model, settings, folder)
+    elif config.dataset.objective in (*LANGUAGE, Objective.seq2seq):
+        log.warning("model.path: a head that writes tokens begins at random: %s", weights)
     return Loaded(model, weights, different, digest)
 
 
