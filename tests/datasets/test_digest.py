@@ -179,7 +179,7 @@ class TestHub:
         assert data.digest == "commit:c0ffee"
         assert data.left_out == (
             "left out 1 of the 4 splits of hub a/b: unsupervised (those are taken that are named train, "
-            "validation|dev|val, test)"
+            "validation|valid|dev|val, test)"
         )
         with pytest.raises(
             UserError, match="validation and dev of hub dataset a/b both claim to be the val split"

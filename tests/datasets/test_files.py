@@ -188,6 +188,7 @@ def test_a_missing_text_is_named_by_file_and_row(kind: str, content: str | bytes
         ("csv", "", "it is empty"),
         ("csv", "\n\n", "it is empty"),
         ("csv", "text,label\na,0\nb,c,1\n", "line 3 ends a row of 3 cells, the header has 2"),
+        ("csv", "text,label\na,0\ntext,label\nb,1\n", "line 3 repeats the header; leave it out"),
         ("csv", 'text,label\n"a"b,0\n', "line 2: ',' expected after '\"'"),
         ("csv", 'text,label\n"a,0\nb,1\n', "unexpected end of data"),
         ("tsv", "text\tlabel\na\n", "line 2 ends a row of 1 cell, the header has 2"),
@@ -323,12 +324,23 @@ def test_what_is_left_out_of_a_folder_is_counted_and_named(
     assert data.left_out == (
         f"left out 5 of the 7 entries of {tmp_path}: dev_matched.tsv, dev_mismatched.tsv, eval.tsv, original, "
         "train-1.tsv (files of type csv|tsv|jsonl|json|parquet are taken that are named train, "
-        "validation|dev|val, test)"
+        "validation|valid|dev|val, test)"
     )
     assert caplog.messages == [
         f"dataset=set: {said}" for said in (data.left_out, f"{data.doubts}; look at its files")
     ]
     assert data.record("data")["data_left_out"] == data.left_out
+    (tmp_path / "dev.tsv").rename(tmp_path / "valid.tsv")
+    assert len(load(tmp_path).val) == len(data.val)
+    (tmp_path / "valid.tsv").rename(tmp_path / "dev_2.tsv")
+    caplog.clear()
+    rows = [f"{text}\t{number % 2}\n" for number, text in enumerate("abcdefgh")]
+    (tmp_path / "train.tsv").write_text("text\tlabel\n" + "".join(rows))
+    data = load(tmp_path)
+    assert (len(data.train), len(data.val)) == (4, 4)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"dataset=set: has no validation split, and 0.5 of train is taken for it; {data.left_out}"
+    ]
     (tmp_path / "train.tsv").rename(tmp_path / "Train.tsv")
     assert "has no train split" in (said := error_of(tmp_path)) and "Train.tsv" in said
 

@@ -23,7 +23,7 @@ from pmexp.datasets.base import Dataset
 from pmexp.datasets.pictures import Pictures
 from pmexp.datasets.tables import Tables
 from pmexp.errors import UserError
-from pmexp.models.examples import Batch
+from pmexp.models.examples import EVALUATION, Batch
 from pmexp.models.images import ImageBatches, record
 from small_runs import Runs
 
@@ -349,14 +349,25 @@ def test_a_model_of_other_channels_than_pictures_is_one_line(folder: Path) -> No
         models.build(run, load(folder))
 
 
-def test_a_checkpoints_other_normalisation_is_said(folder: Path, tmp_path: Path) -> None:
+def test_pixels_become_the_numbers_that_the_checkpoint_was_trained_with(folder: Path, tmp_path: Path) -> None:
     sizes = {"image_size": 16, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 1}
     ViTModel(ViTConfig(**sizes, num_attention_heads=2, intermediate_size=16)).save_pretrained(tmp_path)
-    run = config("model=vit-b16", f"model.path={tmp_path}")
+    run, rows = config("model=vit-b16", f"model.path={tmp_path}"), torch.arange(2)
+    plain = models.build(run, load(folder))
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": 0.5}')
-    assert "not taken" not in models.build(run, load(folder)).weights
+    assert models.build(run, load(folder)).weights == plain.weights
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.485, 0.456, 0.406]}')
-    assert models.build(run, load(folder)).weights.endswith("its image_mean [0.485, 0.456, 0.406] not taken")
+    other = models.build(run, load(folder))
+    assert other.weights.endswith(", pixels by its mean 0.485, 0.456, 0.406 and deviation 0.5")
+    one, two = (
+        model.examples(load(folder).train, 0)
+        .batch(rows, EVALUATION)
+        .to(torch.device("cpu"))
+        .inputs["pixel_values"]
+        for model in (plain, other)
+    )
+    means = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    torch.testing.assert_close(two * 0.5 + means, one * 0.5 + 0.5)
 
 
 def hub(labels: dict[str, list[int | None]], **changes: Any) -> dict[str, Any]:

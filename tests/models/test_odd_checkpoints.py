@@ -14,6 +14,7 @@ from transformers import (
     AlbertForSequenceClassification,
     BertConfig,
     BertForMaskedLM,
+    BertLMHeadModel,
     CanineConfig,
     CanineForSequenceClassification,
     EncoderDecoderConfig,
@@ -42,6 +43,8 @@ from transformers import (
     MixtralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    XLMConfig,
+    XLMWithLMHeadModel,
     XLNetConfig,
     XLNetForSequenceClassification,
 )
@@ -322,3 +325,19 @@ def test_a_model_of_pairs_is_told_which_text_a_token_is_in(kind: str, files: Pat
 def test_a_type_that_nobody_stated_is_no_difference(files: Path, tmp_path: Path) -> None:
     module = LlamaForSequenceClassification(LlamaConfig(**LLAMA, attention_dropout=0.1))
     assert prepared(module, OBJECTIVES["classification"], files, tmp_path).model.architecture == ""
+
+
+@pytest.mark.parametrize(
+    ("cls", "sizes"),
+    [
+        (BertLMHeadModel, BertConfig(**ENCODER | {"vocab_size": 16, "initializer_range": 0.01})),
+        (XLMWithLMHeadModel, XLMConfig(emb_dim=16, n_layers=1, n_heads=2, vocab_size=16)),
+    ],
+    ids=["by little", "past its padding"],
+)
+def test_a_model_that_looks_ahead_is_refused_however_little_it_says(
+    cls: Any, sizes: Any, files: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(UserError, match="guesses a token from those behind it"):
+        prepared(cls(sizes), OBJECTIVES["causal_lm"], files, tmp_path)

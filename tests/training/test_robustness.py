@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from pmexp.command.compose import compose
+from pmexp.models.colours import Colours
+from pmexp.models.examples import TensorExamples
 from pmexp.training import robustness
 from pmexp.training.prepared import prepare
 from small_runs import TINY_VIT, Runs
@@ -33,6 +35,18 @@ def test_fgsm_moves_every_pixel_along_the_sign_of_the_gradient(parts: str) -> No
     assert torch.equal(batch.inputs["pixel_values"], expected)
     assert torch.equal(batch.labels, clean.labels) and len(attacked) == len(training.val)
     assert not torch.equal(expected, clean.inputs["pixel_values"])
+
+
+def test_a_step_is_of_a_pixel_where_a_checkpoint_has_other_numbers() -> None:
+    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 1, 1)
+    colours = Colours((0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
+    examples = TensorExamples({"pixel_values": pixels}, torch.arange(3), colours)
+    darker = robustness.FgsmExamples(examples, lambda batch: -torch.ones(3, 3, 1, 1), 0.2)
+    moved = darker.batch(torch.arange(3), 0).inputs["pixel_values"]
+    expected = colours.numbers(
+        torch.tensor([0, 0, 204], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 1, 1)
+    )
+    torch.testing.assert_close(moved, expected)
 
 
 def test_an_attack_is_on_record_and_hurts(runs: Runs) -> None:

@@ -1,6 +1,6 @@
 """Loads pictures with captions, from the Hugging Face hub or from a local folder of pictures and tables.
 
-A folder holds {train,validation|dev|val,test}.{csv,tsv,jsonl,json,parquet}, or as `datasets` has it
+A folder holds {train,validation|valid|dev|val,test}.{csv,tsv,jsonl,json,parquet}, or as `datasets` has it
 train/metadata.csv and so on. A row names a picture, by `dataset.image_column` and relative to its table, and
 its captions, by `dataset.text_columns`; rows of one picture are captions of it. Without validation some of
 train's pictures are carved off, with all of their captions.

@@ -1,6 +1,6 @@
 """Loads pictures by class: ImageNet from the hub, or a folder in the ImageFolder layout.
 
-A folder holds train/<class>/<picture> and val|validation|dev/<class>/<picture>, and a labelled
+A folder holds train/<class>/<picture> and val|valid|validation|dev/<class>/<picture>, and a labelled
 test/<class>/<picture> where there is one; pictures may lie deeper below their class. Classes are numbered
 in the order of their names as texts ("10" before "2"), which for ImageNet's folders (n01440764, ...) is the
 usual order. The order and what was left out are in the run's record.

@@ -1,6 +1,6 @@
 """Loads running text without labels, for language modelling, from the hub or from a local folder.
 
-A folder holds {train,validation|dev|val,test}.{txt,csv,tsv,jsonl,json,parquet}: a line of a .txt file is a
+A folder holds {train,validation|valid|dev|val,test}.{txt,csv,tsv,jsonl,json,parquet}: a line of .txt is a
 sample, other formats have the column that `dataset.text_columns` names. Lines stay as they are.
 """
 

@@ -32,6 +32,8 @@ def cells(file: Path, quotes_mark: bool) -> tuple[list[str], list[list[str]]]:
                     f"line {reader.line_num} ends a row of {counted(len(row), 'cell')}, the header has "
                     f"{len(header)}"
                 )
+            if row == header and len(row) > 1:
+                raise Unreadable(f"line {reader.line_num} repeats the header; leave it out")
             rows.append(row)
     except csv.Error as error:
         raise Unreadable(f"line {reader.line_num}: {error}") from None

@@ -20,7 +20,7 @@ from pmexp.datasets.labels import is_unicode
 from pmexp.datasets.separated import quotes_are_marks
 from pmexp.errors import UserError, why_unread
 
-SPLITS = {"train": ("train",), "val": ("validation", "dev", "val"), "test": ("test",)}
+SPLITS = {"train": ("train",), "val": ("validation", "valid", "dev", "val"), "test": ("test",)}
 _NAMED = 8  # files that were left out are named, the others counted
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,14 @@ class Tables:
         """The dataset of the splits that were made of these; without validation one is carved off train."""
         train, val = splits["train"], splits.get("val")
         if val is None:
+            told = f"; {self.left_out}" if self.left_out else ""
+            log.log(
+                logging.WARNING if told else logging.INFO,
+                "dataset=%s: has no validation split, and %g of train is taken for it%s",
+                config.name,
+                config.val_fraction,
+                told,
+            )
             train, val = carve(train, config.val_fraction, "dataset.val_fraction", classes)
         test = splits.get("test")
         return Dataset(train, val, test, classes, None, self.origin, self.digest, self.left_out)

@@ -1,8 +1,8 @@
 """Loads sentences whose words have tags, from the Hugging Face hub or from a local folder of files.
 
-A folder holds {train,validation|dev|val,test}.{csv,tsv,jsonl,json,parquet}. `dataset.text_columns` names the
-column of the words and `dataset.label_column` that of their tags. A cell is a list, or a text whose words are
-apart by blanks. Tags are names, or numbers whose names the `datasets` library has kept beside them.
+A folder holds {train,validation|valid|dev|val,test}.{csv,tsv,jsonl,json,parquet}. `dataset.text_columns`
+names the column of the words and `dataset.label_column` that of their tags. A cell is a list, or a text whose
+words are apart by blanks. Tags are names, or numbers whose names the `datasets` library has kept beside them.
 """
 
 from collections.abc import Sequence

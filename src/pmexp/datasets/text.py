@@ -1,6 +1,6 @@
 """Loads texts or pairs of texts with a class or a number each, from the Hugging Face hub or a local folder.
 
-A folder holds {train,validation|dev|val,test}.{csv,tsv,jsonl,json,parquet} with the columns that
+A folder holds {train,validation|valid|dev|val,test}.{csv,tsv,jsonl,json,parquet} with the columns that
 `dataset.text_columns` and `dataset.label_column` name. Labels are class names or whole numbers, and any
 numbers where `dataset.objective` is regression.
 """

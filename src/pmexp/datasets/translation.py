@@ -1,8 +1,8 @@
 """Loads pairs of a source and its target, from the Hugging Face hub or from a local folder of files.
 
-A folder holds {train,validation|dev|val,test}.{csv,tsv,jsonl,json,parquet}. `dataset.text_columns` names the
-column of the sources and that of the targets; `translation.en` is the text under `en` of the mappings in the
-column `translation`, as the hub's sets have it.
+A folder holds {train,validation|valid|dev|val,test}.{csv,tsv,jsonl,json,parquet}. `dataset.text_columns`
+names the column of the sources and that of the targets; `translation.en` is the text under `en` of the
+mappings in the column `translation`, as the hub's sets have it.
 """
 
 import numpy as np

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 
-from pmexp.config import ModelConfig, RunConfig
+from pmexp.config import LANGUAGE, ModelConfig, Objective, RunConfig
 from pmexp.config.kinds import architecture_of
 from pmexp.datasets.base import Split
 from pmexp.errors import UserError
@@ -38,6 +38,7 @@ from pmexp.models.checkpoint_files import (
 )
 from pmexp.models.examples import Examples
 from pmexp.models.generation import Generation
+from pmexp.models.head import class_of, fitted_to
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,10 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
     hf_config = from_folder("configuration", folder, lambda _: _configuration(folder, config, len(classes)))
     check_architecture(config, type(hf_config))
     check_serves(auto, hf_config, config.dataset.objective)
+    settings = from_folder("configuration", folder, lambda _: read_json(folder / "config.json"))
     different = otherwise_than_stated(config, hf_config)
+    if settings.get("auto_map"):
+        different = ", ".join(filter(None, [different, "code of its own (auto_map), which is not run"]))
     if getattr(hf_config, "output_router_logits", False):  # its losses would be computed for nothing
         hf_config.output_router_logits = False
         different = ", ".join(filter(None, [different, "losses of routers, which are in no run's loss"]))
@@ -122,7 +126,7 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
     model, info = from_folder(
         "weights",
         folder,
-        lambda _: auto._model_mapping[type(hf_config)].from_pretrained(
+        lambda _: class_of(auto, hf_config, settings).from_pretrained(
             None,
             config=hf_config,
             state_dict={name: _owned(tensor) for name, tensor in saved.items()},
@@ -132,6 +136,10 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
         ),
     )
     weights = f"{folder}{_saved_as(saved)}{_fitted(folder, model, info, saved)}"
+    if not (info["mismatched_keys"] or info["missing_keys"]):  # its head is the checkpoint's
+        weights += fitted_to(classes, model, settings, folder)
+    elif config.dataset.objective in (*LANGUAGE, Objective.seq2seq):
+        log.warning("model.path: a head that writes tokens begins at random: %s", weights)
     return Loaded(model, weights, different, digest)
 
 

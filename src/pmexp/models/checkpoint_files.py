@@ -27,6 +27,7 @@ _WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+PICTURE_SETTINGS = ("preprocessor_config.json", "processor_config.json")  # the first that is there counts
 _TOKENIZER = (
     "*.txt",
     "*.model",
@@ -91,7 +92,7 @@ def digest_of_folder(folder: Path) -> str:
 def _read_files(folder: Path) -> list[Path]:
     weights = next((file for name in _WEIGHTS if (file := folder / name).is_file()), None)
     shards = _shards(weights) if weights and weights.name.endswith(".index.json") else []
-    settings = (folder / name for name in ("config.json", "preprocessor_config.json"))
+    settings = (folder / name for name in ("config.json", *PICTURE_SETTINGS))
     named = {*settings, *(file for pattern in _TOKENIZER for file in folder.glob(pattern)), *shards}
     return [file for file in named | ({weights} if weights else set()) if file.is_file()]
 

@@ -13,7 +13,8 @@ from pmexp.datasets.base import Lazy
 from pmexp.datasets.listops import padded
 from pmexp.datasets.listops_trees import PAD, VOCABULARY
 from pmexp.datasets.pictures import Pictures
-from pmexp.models.images import ImageBatches, normalised
+from pmexp.models.colours import BY_DEFAULT, Colours
+from pmexp.models.images import ImageBatches
 from pmexp.models.objectives import IGNORED, counted
 
 EVALUATION = -1  # the epoch of examples that are evaluated: the same ones every time
@@ -27,12 +28,13 @@ class Batch:
     labels: Tensor  # int64, (samples,) or (samples, positions) with IGNORED; float32 (samples,) of numbers
     references: Sequence[str] = ()  # (samples,) the whole targets of a seq2seq evaluation
     of_language: bool = False  # its labels are tokens, whose scores are too wide to keep in an evaluation
+    colours: Colours = BY_DEFAULT  # what makes numbers of its pixels
 
     def to(self, device: torch.device) -> "Batch":
         """Returns the batch on `device`, as the model takes it: 8-bit pixels become numbers there, so that a
         quarter of the bytes is copied."""
         inputs = {
-            name: _as_taken(tensor.to(device, non_blocking=True)) for name, tensor in self.inputs.items()
+            name: self._as_taken(tensor.to(device, non_blocking=True)) for name, tensor in self.inputs.items()
         }
         return replace(self, inputs=inputs, labels=self.labels.to(device, non_blocking=True))
 
@@ -44,6 +46,9 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """Returns a copy in pinned memory, out of which a GPU copies beside its work: torch's loader asks."""
         return self.each(Tensor.pin_memory)
+
+    def _as_taken(self, tensor: Tensor) -> Tensor:
+        return self.colours.numbers(tensor) if tensor.dtype == torch.uint8 else tensor
 
     @property
     def targets(self) -> int:
@@ -76,13 +81,14 @@ class TensorExamples:
 
     inputs: dict[str, Tensor]  # samples first
     labels: Tensor  # int64: (samples,), or (samples, positions) of words; float32: (samples,) numbers
+    colours: Colours = BY_DEFAULT
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batch(self, rows: Tensor, epoch: int) -> Batch:
         inputs = {name: _widened(tensor[rows]) for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.labels[rows])
+        return Batch(inputs, self.labels[rows], colours=self.colours)
 
 
 class PaddedTexts:
@@ -192,8 +198,10 @@ class PictureExamples:
     labels: (samples,) int64. size: pixels of a side.
     """
 
-    def __init__(self, pictures: Pictures, labels: Tensor, size: int, seed: int) -> None:
-        self._labels = labels
+    def __init__(
+        self, pictures: Pictures, labels: Tensor, size: int, seed: int, colours: Colours = BY_DEFAULT
+    ) -> None:
+        self._labels, self._colours = labels, colours
         self._plain, self._augmented = (ImageBatches(pictures, train, size, seed) for train in (False, True))
 
     def __len__(self) -> int:
@@ -201,11 +209,8 @@ class PictureExamples:
 
     def batch(self, rows: Tensor, epoch: int) -> Batch:
         batches = self._plain if epoch == EVALUATION else self._augmented
-        return Batch({"pixel_values": batches.batch(rows.tolist(), epoch)}, self._labels[rows])
-
-
-def _as_taken(tensor: Tensor) -> Tensor:
-    return normalised(tensor) if tensor.dtype == torch.uint8 else tensor
+        pixels = batches.batch(rows.tolist(), epoch)
+        return Batch({"pixel_values": pixels}, self._labels[rows], colours=self._colours)
 
 
 def _widened(tensor: Tensor) -> Tensor:

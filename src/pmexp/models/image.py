@@ -1,6 +1,5 @@
 """Makes vision transformers for image classification."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,9 @@ from pmexp.datasets.pictures import Pictures
 from pmexp.errors import UserError
 from pmexp.models.architectures import vision_of
 from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields
-from pmexp.models.checkpoint import Loaded, from_folder, load_pretrained, locate
-from pmexp.models.checkpoint_files import read_json
+from pmexp.models.checkpoint import Loaded, load_pretrained, locate
+from pmexp.models.colours import BY_DEFAULT, Colours, colours_of
 from pmexp.models.examples import Examples, PictureExamples, TensorExamples
-from pmexp.models.images import MEAN, STD
-
-log = logging.getLogger(__name__)
 
 _SIZES = ("image_size", "patch_size", "num_channels")  # fields of a configuration
 
@@ -29,10 +25,9 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     if config.model.pretrained:
         folder = locate(config.model)
         loaded = load_pretrained(AutoModelForImageClassification, folder, config, dataset.classes)
-        if isinstance(dataset.train.inputs, Pictures):
-            loaded = loaded._replace(weights=loaded.weights + other_normalisation(folder))
+        loaded, colours = with_colours(loaded, folder, dataset.train.inputs)
     else:
-        loaded = Loaded(untrained(config, len(dataset.classes)))
+        loaded, colours = Loaded(untrained(config, len(dataset.classes))), BY_DEFAULT
     module = loaded.module
     check_images(module, dataset.train.inputs)
     vision = vision_of(module.config)
@@ -41,8 +36,8 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     def examples(split: Split, length: int) -> Examples:
         labels = torch.from_numpy(split.labels)
         if isinstance(split.inputs, Pictures):
-            return PictureExamples(split.inputs, labels, size, config.seed)
-        return TensorExamples({"pixel_values": torch.from_numpy(split.inputs)}, labels)
+            return PictureExamples(split.inputs, labels, size, config.seed, colours)
+        return TensorExamples({"pixel_values": torch.from_numpy(split.inputs)}, labels, colours)
 
     return loaded.task_model(examples, patches + 1)
 
@@ -53,20 +48,18 @@ def untrained(config: RunConfig, classes: int) -> PreTrainedModel:
     return from_configuration(AutoModelForImageClassification, hf_config, config.dataset.objective)
 
 
-def other_normalisation(folder: Path) -> str:
-    """Says where the checkpoint was trained with pictures of another range than ours, from -1 to 1."""
-    file = folder / "preprocessor_config.json"
-    saved = (
-        from_folder("preprocessor_config.json", folder, lambda _: read_json(file)) if file.is_file() else {}
-    )
-    others = [
-        f"{key} {saved[key]}"
-        for key, ours in (("image_mean", MEAN), ("image_std", STD))
-        if saved.get(key) not in (None, ours, [ours] * 3)
-    ]
-    if others:
-        log.warning("model.path: %s was trained with %s, pictures here have 0.5", file, " and ".join(others))
-    return f", its {' and '.join(others)} not taken" if others else ""
+def with_colours(loaded: Loaded, folder: Path, inputs: object) -> tuple[Loaded, Colours]:
+    """Returns how the checkpoint of `folder` takes pixels of 8 bits, and `loaded` with that in its record.
+
+    inputs: of the training split. Numbers that a loader gives in float32 are taken as they are.
+    """
+    channels = 3
+    if isinstance(inputs, np.ndarray):
+        if inputs.dtype != np.uint8:
+            return loaded, BY_DEFAULT
+        channels = inputs.shape[1]
+    colours = colours_of(folder, channels)
+    return loaded._replace(weights=loaded.weights + colours.record()), colours
 
 
 def check_images(module: PreTrainedModel, inputs: object) -> None:

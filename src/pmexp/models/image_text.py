@@ -18,8 +18,9 @@ from pmexp.datasets.pictures import Pictures
 from pmexp.models import positions
 from pmexp.models.base import TaskModel, from_architecture, from_configuration, hf_fields
 from pmexp.models.checkpoint import Loaded, load_pretrained, load_tokenizer, locate
+from pmexp.models.colours import BY_DEFAULT, Colours
 from pmexp.models.examples import EVALUATION, Batch, Examples
-from pmexp.models.image import check_images, other_normalisation
+from pmexp.models.image import check_images, with_colours
 from pmexp.models.images import ImageBatches
 from pmexp.models.text import encoded, fit_tokenizer, train_tokenizer
 
@@ -31,15 +32,15 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         folder = locate(config.model)
         tokenizer = load_tokenizer(folder, config)
         loaded = load_pretrained(AutoModelForVisualQuestionAnswering, folder, config, dataset.classes)
-        weights = [loaded.weights]
         if config.model.positions:
-            weights.append(positions.extend(loaded.module, config.model))
-        weights[-1] += other_normalisation(folder) if isinstance(captioned.pictures, Pictures) else ""
-        loaded = loaded._replace(weights=", ".join(weights))
+            extended = positions.extend(loaded.module, config.model)
+            loaded = loaded._replace(weights=f"{loaded.weights}, {extended}")
+        loaded, colours = with_colours(loaded, folder, captioned.pictures)
         fit_tokenizer(tokenizer, loaded.module, config)
     else:
         tokenizer = train_tokenizer(_texts(captioned), from_architecture(config).vocab_size)
         loaded = Loaded(untrained(config, len(dataset.classes), tokenizer.pad_token_id))
+        colours = BY_DEFAULT
     module, length = loaded.module, config.dataset.max_length
     positions.check(length, module, config.model)
     check_images(module, captioned.pictures)
@@ -48,7 +49,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
     def examples(split: Split, length: int) -> Examples:
         pairs = _captioned(split)
         texts = encoded(tokenizer, _texts(pairs), length).inputs
-        return CaptionedExamples(pairs, texts, _pixels(pairs, module.config.image_size), config.seed)
+        return CaptionedExamples(pairs, texts, _pixels(pairs, module.config.image_size), config.seed, colours)
 
     return loaded.task_model(examples, length + patches + 1)
 
@@ -74,10 +75,12 @@ class CaptionedExamples:
         texts: dict[str, Tensor],
         pixels: Callable[[list[int]], Tensor],
         seed: int,
+        colours: Colours,
     ) -> None:
-        """texts: each (texts, positions). pixels: of pictures, float32 (pictures, channels, size, size)."""
+        """texts: each (texts, positions). pixels: of pictures, (pictures, channels, size, size), uint8 or
+        float32 as they are."""
         self._captioned, self._texts, self._pixels, self._seed = captioned, texts, pixels, seed
-        self._labels = torch.from_numpy(captioned.labels)
+        self._labels, self._colours = torch.from_numpy(captioned.labels), colours
 
     @property
     def decodes(self) -> bool:
@@ -91,7 +94,8 @@ class CaptionedExamples:
         chosen = torch.tensor([self._text_of(row, epoch) for row in rows.tolist()])
         inputs = {name: tensor[chosen].long() for name, tensor in self._texts.items()}
         pictures = self._captioned.picture_of[(rows // 2).numpy()].tolist()
-        return Batch(inputs | {"pixel_values": self._pixels(pictures)}, self._labels[rows])
+        inputs["pixel_values"] = self._pixels(pictures)
+        return Batch(inputs, self._labels[rows], colours=self._colours)
 
     def _text_of(self, row: int, epoch: int) -> int:
         text, is_others = divmod(row, 2)

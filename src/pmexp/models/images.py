@@ -2,8 +2,7 @@
 
 Evaluation scales the shorter side to 256 / 224 of the size (bicubic with antialiasing, as ViT's checkpoints
 were made for) and cuts out the middle. Training flips the same crop every second time, and applies
-RandAugment. Pixels become the numbers from -1 to 1 that models take where they are computed with
-(`normalised`).
+RandAugment. Pixels become the numbers that a model takes where they are computed with (`Colours`).
 """
 
 from collections.abc import Sequence
@@ -24,7 +23,6 @@ _SPARE = 2  # a JPEG decoded at a reduced scale keeps so many times the side tha
 _LONGEST = 2  # a picture longer than twice its shorter side is cut to its middle before it is scaled
 _NOT_BELOW = 1 + 1e-7  # keeps the scaled size, which torch rounds down, from being one pixel less
 _THREADS = 4  # that decode where no worker does: pillow lets others run meanwhile
-MEAN = STD = 0.5  # as ViT's checkpoints were trained
 
 
 def record() -> str:
@@ -84,8 +82,3 @@ class ImageBatches:
         )
         left, top = (width - self._size) // 2, (height - self._size) // 2
         return scaled[0, :, top : top + self._size, left : left + self._size].contiguous()
-
-
-def normalised(pixels: Tensor) -> Tensor:
-    """Returns pixels of 8 bits as float32, from -1 to 1."""
-    return pixels.to(torch.float32).div_(255).sub_(MEAN).div_(STD)

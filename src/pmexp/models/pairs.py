@@ -1,6 +1,6 @@
 """Encodes pairs of a source and its target for a sequence-to-sequence model."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from pmexp.config import DatasetConfig, Padding
 from pmexp.datasets.base import Split
 from pmexp.errors import UserError
+from pmexp.models.cut_texts import cut_in, warn_of_cut
 from pmexp.models.examples import EVALUATION, Batch
 from pmexp.models.objectives import IGNORED
 
@@ -97,13 +98,22 @@ def encoded_pairs(
     sources = [config.source_prefix + source for source, _ in split.inputs]
     references = [target for _, target in split.inputs]
 
-    def rows(texts: list[str], most: int, keyword: str) -> TokenRows:
-        parts = (texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE))
+    def rows(texts: list[str], most: int, keyword: str, key: str) -> TokenRows:
         options = {"truncation": True, "max_length": most, "return_attention_mask": False}
-        encoded = (tokenizer(**{keyword: part}, **options)["input_ids"] for part in parts)
-        return TokenRows(ids for part in encoded for ids in part)
+        cut = 0
 
-    targets = rows(references, config.max_target_length, "text_target")
+        def ids() -> Iterator[list[int]]:
+            nonlocal cut
+            for start in range(0, len(texts), _AT_ONCE):
+                encoding = tokenizer(**{keyword: texts[start : start + _AT_ONCE]}, **options)
+                cut += cut_in(encoding, most)
+                yield from encoding["input_ids"]
+
+        tokens = TokenRows(ids())
+        warn_of_cut(key, cut, len(texts), most)
+        return tokens
+
+    targets = rows(references, config.max_target_length, "text_target", "dataset.max_target_length")
     writes = module.get_output_embeddings()
     if writes is not None and targets.largest >= len(writes.weight):
         raise UserError(
@@ -112,7 +122,7 @@ def encoded_pairs(
             "tokenizer that the weights were trained with"
         )
     return PairExamples(
-        rows(sources, length, "text"),
+        rows(sources, length, "text", "dataset.max_length"),
         targets,
         references,
         (length, config.max_target_length),

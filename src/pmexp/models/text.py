@@ -29,6 +29,7 @@ from pmexp.models.base import (
 )
 from pmexp.models.byte_pairs import END_ID, train_byte_pairs
 from pmexp.models.checkpoint import Loaded, load_pretrained, load_tokenizer, locate
+from pmexp.models.cut_texts import cut_in, warn_of_cut
 from pmexp.models.examples import (
     EVALUATION,
     CausalTokens,
@@ -44,7 +45,7 @@ from pmexp.models.objectives import AUTO_CLASSES
 from pmexp.models.padding import effect_of_padding
 from pmexp.models.pairs import encoded_pairs
 from pmexp.models.token_files import token_ids
-from pmexp.models.words import encoded_words, takes_words, words_of
+from pmexp.models.words import check_tells_words, encoded_words, words_of
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def examples_of(config: RunConfig, tokenizer: Any, names: Sequence[str]) -> Call
     """
     objective, padding = config.dataset.objective, config.dataset.padding
     if objective is Objective.token_classification:
-        tokenizer = takes_words(tokenizer)
+        check_tells_words(tokenizer)
 
     def examples(split: Split, length: int) -> Examples:
         if objective is Objective.masked_lm:
@@ -284,6 +285,7 @@ def encoded(tokenizer: Any, split: Split, length: int, names: Sequence[str] = _I
     options = {"padding": "max_length", "truncation": True, "max_length": length}
     # Tokenizers of models that tell two texts apart, such as ALBERT's, do not all say so by themselves.
     encoding = tokenizer(*columns, **options, return_token_type_ids="token_type_ids" in names)
+    warn_of_cut("dataset.max_length", cut_in(encoding, length), len(split), length)
     inputs = {name: torch.tensor(encoding[name], dtype=torch.int32) for name in names if name in encoding}
     return TensorExamples(inputs, torch.from_numpy(split.labels))
 

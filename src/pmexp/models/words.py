@@ -22,22 +22,31 @@ def words_of(split: Split) -> Texts:
     return texts
 
 
-def takes_words(tokenizer: Any) -> Any:
-    """Returns the tokenizer, or one with the same tokens that takes a sentence in words.
-
-    Raises UserError for a tokenizer that does not tell to which word a token belongs.
-    """
+def check_tells_words(tokenizer: Any) -> None:
+    """Raises UserError for a tokenizer that does not tell to which word a token belongs."""
     if not tokenizer.is_fast:
         raise UserError(
             f"dataset.objective=token_classification: the tokenizer {type(tokenizer).__name__} does not tell "
             "to which word a token belongs; give a checkpoint with a tokenizer.json"
         )
-    try:
-        tokenizer([["a"]], is_split_into_words=True)
-    except (AssertionError, ValueError):  # byte pairs such as GPT-2's want a blank before each word
-        tokenizer.add_prefix_space = True
-        tokenizer.backend_tokenizer.pre_tokenizer.add_prefix_space = True
-    return tokenizer
+
+
+def blank_before_words(tokenizer: Any) -> str:
+    """Returns what stands in front of each word, so that its tokens are those that it has in running text.
+
+    Byte pairs such as RoBERTa's and GPT-2's have the blank in a word's first token, and split a word without
+    one as if it were the end of another.
+    """
+
+    def ids(text: str | list[str]) -> list[int]:
+        taken: list[int] = tokenizer(
+            text, is_split_into_words=isinstance(text, list), add_special_tokens=False
+        )["input_ids"]
+        return taken
+
+    in_text, with_blank = ids("a a"), ids([" a", " a"])
+    second = with_blank[len(with_blank) // 2 :]
+    return " " if ids(["a", "a"]) != in_text and in_text[-len(second) :] == second else ""
 
 
 def encoded_words(tokenizer: Any, split: Split, length: int, names: Sequence[str]) -> TensorExamples:
@@ -46,7 +55,8 @@ def encoded_words(tokenizer: Any, split: Split, length: int, names: Sequence[str
     names: of the model's inputs. Words behind the cut, and words without a token, have no label.
     """
     assert isinstance(split.inputs, TaggedWords)
-    sentences = [list(sentence) for sentence in split.inputs.sentences]
+    blank = blank_before_words(tokenizer)
+    sentences = [[blank + word for word in sentence] for sentence in split.inputs.sentences]
     encoding = tokenizer(
         sentences, is_split_into_words=True, padding="max_length", truncation=True, max_length=length
     )

@@ -14,9 +14,6 @@ from pmexp.models.base import TaskModel
 from pmexp.models.examples import Batch, Examples
 from pmexp.training.loop import Metrics, Training
 
-_PIXELS = (-1.0, 1.0)  # darkest and brightest of every model's input
-_UNIT = _PIXELS[1] - _PIXELS[0]  # what a step of 1 between pixels in [0, 1] is between a model's inputs
-
 
 def measure(
     config: RunConfig, training: Training, model: TaskModel, dataset: Dataset, ood: Dataset | None
@@ -58,7 +55,8 @@ class FgsmExamples:
         batch = self.examples.batch(rows, epoch)
         gradient = self.gradient(batch)
         pixels = batch.to(gradient.device).inputs["pixel_values"]
-        moved = (pixels + self.epsilon * _UNIT * gradient.sign()).clamp(*_PIXELS)
+        black, white = batch.colours.limits(pixels.device)
+        moved = (pixels + self.epsilon * (white - black) * gradient.sign()).clamp(black, white)
         return Batch({"pixel_values": moved}, batch.labels)
 
 
