@@ -73,7 +73,9 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **{name: said for name in _OF_CODE if (said := seen[name])},
         **({"changed_process": said} if (said := prepared.changes.said()) else {}),
         **({"reseeded": said} if (said := reseeded(prepared)) else {}),
-        **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
+        **(
+            {"unnamed_masks": "; ".join(training.watch.unnamed_masks)} if training.watch.unnamed_masks else {}
+        ),
     }
 
 
@@ -114,7 +116,7 @@ def other_rates(training: Training) -> list[str]:
     lines = (
         progress.rates_beside,
         f"variant.p: in the first step {resting}" if progress.resting else "",
-        changes(training.rates_chosen, first, "in the first step"),
+        changes(training.watch.rates_chosen, first, "in the first step"),
         changes(first, now, f"after step {training.progress.step}"),
     )
     return list(filter(None, lines))
@@ -125,11 +127,11 @@ def noticed(training: Training) -> list[str]:
     step, lines = training.progress.step, []
     if step == 1:
         lines += [without_gradient(training), *other_rates(training)]
-        if masks := "; ".join(training.unnamed_masks):
+        if masks := "; ".join(training.watch.unnamed_masks):
             lines.append(f"masks that no report names: {masks}")
     if step == min(loss_scale.STEPS, training.plan.last_step):
         lines += [loss_scale.said(training.progress.loss_scale), zero_gradient(training)]
-    news, training.news = training.news, []
+    news, training.watch.news = training.watch.news, []
     return [*filter(None, lines), *news]
 
 
