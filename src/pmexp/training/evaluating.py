@@ -25,7 +25,7 @@ class Evaluator:
     engine: Engine
     system: System
     ranks: Ranks
-    summed_loss: Callable[[Batch], tuple[Tensor, Tensor]]  # of a batch on the device, with its logits in fp32
+    summed_loss: Callable[[Batch], tuple[Tensor, Tensor]]  # and the logits, fp32; the batch is on the device
     metrics: Sequence[str]
     classes: Sequence[str]  # the names of those that samples or words are of
     generation: Generation | None  # by which a model writes texts
