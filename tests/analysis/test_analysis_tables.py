@@ -9,8 +9,9 @@ import pytest
 from pmexp.protocol import CriterionConfig, ProtocolConfig
 from pmexp_analysis.criteria import TaskResult
 from pmexp_analysis.criteria.result import combined
-from pmexp_analysis.numbers.cells import mean_std, number, percent, probability
+from pmexp_analysis.numbers.cells import number, percent, probability
 from pmexp_analysis.numbers.compare import Row, comparisons, rows
+from pmexp_analysis.numbers.compared_cells import mean_std
 from pmexp_analysis.numbers.scores import resolve
 from pmexp_analysis.numbers.sections import Section, sections
 from pmexp_analysis.pages.headline import headlines
