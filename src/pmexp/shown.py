@@ -28,6 +28,12 @@ def first_five(names: Sequence[str]) -> str:
     return ", ".join([*names[:5], *["..."] * (len(names) > 5)])
 
 
+def first_three(names: Sequence[str], between: str = ", ") -> str:
+    """Returns the first three names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return between.join(names[:3]) + more
+
+
 def any_layer(name: str) -> str:
     """Returns a module's name with a star for its layer's number: equal layers have it in common."""
     return re.sub(r"\.\d+(?=\.|$)", ".*", name)

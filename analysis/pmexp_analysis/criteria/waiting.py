@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pmexp.metrics.catalog import MOST_DATA_WAIT
+from pmexp.shown import first_three
 from pmexp_analysis.criteria.result import TaskResult
 from pmexp_analysis.numbers.scores import is_exact
 from pmexp_analysis.numbers.series import Series
@@ -21,8 +22,7 @@ def where_fed(part: TaskResult, metric: str, shares: Shares) -> TaskResult:
     waited = [f"{run} {share:.1%}" for run, share in shares if share > MOST_DATA_WAIT]
     if not waited or part.result == "not measured":
         return part
-    more = f" and {len(waited) - 3} more" if len(waited) > 3 else ""
-    why = f"not settled: waited for data ({', '.join(waited[:3])}{more} of the steps' time); {part.why}"
+    why = f"not settled: waited for data ({first_three(waited)} of the steps' time); {part.why}"
     return replace(part, result="inconclusive", why=why, seeds_needed=None)
 
 
