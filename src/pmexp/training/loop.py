@@ -66,8 +66,8 @@ class Training:
         self.model = self.engine.prepare(module, self._optimizer)  # `module`, or what stands around it
         self.kept = KeptByMethod(method, self.engine, module) if method else KeptByNone()
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self.plan.lr_factor)
-        pay = workers_for(train, system.device, ranks.world_size)
-        self.workers = pay if config.workers is None else config.workers  # that make batches ahead
+        that_pay = workers_for(train, system.device, ranks.world_size)
+        self.workers = that_pay if config.workers is None else config.workers  # that make batches ahead
         self.timer = StepTimer(system.device)
         self.step_seconds = 0.0  # how long the last step took, also where the timer leaves it out
         self.instruments: Instruments | NoInstruments = NoInstruments()
@@ -175,7 +175,7 @@ class Training:
         return [self.train.batch(chunk, epoch) for chunk in rows.chunk(self.config.accumulate)]
 
     def _step(self, index: int) -> Metrics:
-        log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.plan.last_step
+        is_logged = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.plan.last_step
         ledger = SavedForBackward(self.module, self.replacement) if index == 0 else None
         with self.timer.data():
             parts = next(self._batches)
@@ -194,7 +194,7 @@ class Training:
         if not self.progress.optimizer_counted:
             metrics |= (state := held(optimizer=self._held_state()))
             self.progress.optimizer_counted = bool(state)
-        if log:
+        if is_logged:
             loss = self.ranks.sum(loss)
             measured = {} if norm is None else {"grad/norm": norm.item()}
             metrics |= {"train/loss": loss.item(), **measured, "train/lr": float(lr)}
