@@ -146,6 +146,17 @@ def test_the_code_of_a_routed_module_is_that_of_its_class() -> None:
     assert call_sites(attention) is before
 
 
+class HalvesByAnAttribute(nn.Module):
+    halved = staticmethod(lambda x: F.dropout(x, 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.halved(x), 0.3, self.training)
+
+
+def test_methods_alone_are_read_for_calls() -> None:
+    assert call_sites(HalvesByAnAttribute()).methods == {"forward"}
+
+
 def test_what_is_not_selected_keeps_stock_dropout_inside_a_routed_module() -> None:
     """BART's layers call functional dropout around attention that does so too: each keeps to its place."""
     model = build("bart")
