@@ -2,6 +2,7 @@
 
 from pmexp.shown import (
     any_layer,
+    class_of,
     counted,
     few,
     first_five,
@@ -35,3 +36,9 @@ def test_counts_and_layers() -> None:
 
 def test_a_bar_ends_no_cell() -> None:
     assert markdown_table(["a", "b"], [["x|y", 1]]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 |"
+
+
+def test_a_class_is_named_with_its_article() -> None:
+    assert [class_of(value) for value in (3, [], None, range(2), object())] == [
+        *("an int", "a list", "a NoneType", "a range", "an object")
+    ]

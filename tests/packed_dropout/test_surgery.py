@@ -128,7 +128,7 @@ def test_what_is_no_model_or_no_class_of_dropout_is_refused(arguments: Any, mess
 
 
 def test_what_is_no_module_or_no_tensor_is_named() -> None:
-    with pytest.raises(TypeError, match=r"^model: a int is no module; write recompute_attention\(model\)$"):
+    with pytest.raises(TypeError, match=r"^model: an int is no module; write recompute_attention\(model\)$"):
         recompute_attention(cast(Any, 3))
     for drop in (PackedDropout(0.1), packed_dropout):
         with pytest.raises(TypeError, match=r"^input: a list is no tensor$"):

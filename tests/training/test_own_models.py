@@ -123,7 +123,7 @@ def test_its_options_and_its_code_are_its_identity() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["model.builder=own_models.build_nothing"], "returns a int; return a torch.nn.Module, or a pmexp"),
+        (["model.builder=own_models.build_nothing"], "returns an int; return a torch.nn.Module, or a pmexp"),
         (["model.builder=own_models.Nothing"], "model.builder: own_models.Nothing: own_models has no Nothing"),
         (["model.builder=mine"], "model.builder: 'mine' is no import path"),
         ([*MIXER[1:2], "model.options.depth=2"], "got an unexpected keyword argument 'depth'"),

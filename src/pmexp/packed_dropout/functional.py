@@ -27,6 +27,7 @@ from pmexp.packed_dropout.transforms import (
     remember_mask,
     transforms_active,
 )
+from pmexp.shown import class_of
 
 
 def packed_dropout(
@@ -75,7 +76,7 @@ def packed_dropout(
     ):
         return cast(Tensor, y)
     if not isinstance(input, Tensor):
-        raise TypeError(f"input: a {type(input).__name__} is no tensor")
+        raise TypeError(f"input: {class_of(input)} is no tensor")
     if input.is_nested:
         options = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng, "flip_rate": flip_rate}
         return apply_to_values(packed_dropout, input, p, training, inplace, **options)
