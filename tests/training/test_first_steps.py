@@ -158,6 +158,7 @@ def test_halves_are_compared_without_dropout() -> None:
     run = training(Method(loss=loss), batch_size=32)
     assert told(run) == "" and all(modes)
     modes.clear()
+    run.module.train()  # as a backward that is measured afterwards leaves it
     assert loss_halves.said(run) == "" and modes == [False] * 3
 
 
