@@ -148,8 +148,8 @@ _apply_packed = super(Function, _PackedDropout).apply  # see TransformableFuncti
 class _TransformablePackedDropout(TransformableFunction):
     @staticmethod
     def forward(x: Tensor, seed: Tensor | None, options: Options, inplace: bool) -> tuple[Tensor, Tensor]:
-        y, packed = draw(x, seed, options)
-        return x.copy_(y) if inplace else y, packed
+        # Nothing is asked to be written in place here: where that can be done, _PackedDropout runs.
+        return draw(x, seed, options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
